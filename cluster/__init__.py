@@ -1,0 +1,1 @@
+"""Experiments: the search space, its trials on Ray or inline, their folders, records and tables."""

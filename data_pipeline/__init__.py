@@ -1,0 +1,1 @@
+"""Poses from files to batches: skeletons, datasets, distorters, augmenters, normalizers, formats."""

@@ -1,0 +1,211 @@
+"""Datasets of poses on disk and in memory.
+
+A dataset `NAME` is two files, `NAME_labels.pt` and `NAME_poses.pt`, written with `torch.save` and read with
+`weights_only=True`: float32 tensors (N, J, 3) in millimetres, camera frame. The poses are one such tensor, or a
+dict of them, a *subset* for each backbone that made predictions for the same labels.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from data_pipeline.skeleton import Skeleton, skeleton_for
+from data_pipeline.user_error import UserError
+
+Array = npt.NDArray[np.float32]
+
+DEFAULT_SUBSET = "DEFAULT"
+"""The subset's name where the poses are a single tensor."""
+
+MEAN_SUBSET = "mean"
+"""Stands in records and tables for the mean over subsets, so that no subset may be called so."""
+
+_SUBSET_NAME = re.compile(r"[A-Za-z0-9._+-]+")
+
+
+class DatasetError(UserError):
+    """A dataset file is missing, broken or does not fit its partner; the text names the file."""
+
+
+@dataclass(frozen=True)
+class PoseDataset:
+    """Labels and predictions for the same N samples, as numpy arrays that may be shared between processes.
+
+    The arrays may be read-only views of memory that other trials read too: nobody writes to them.
+
+    Attributes:
+        name: The dataset's name below the data folder.
+        labels: True joints, (N, J, 3), mm, camera frame.
+        poses: Predicted joints of each subset, each (N, J, 3), mm, camera frame.
+        skeleton: The skeleton with J joints.
+        fingerprint: A hash of the content: subset names, shapes and every number.
+    """
+
+    name: str
+    labels: Array
+    poses: Mapping[str, Array]
+    skeleton: Skeleton
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def read_dataset(
+    data_dir: Path, name: str, size: int | None = None, *, use_preset: bool = True
+) -> PoseDataset:
+    """Reads a dataset.
+
+    Args:
+        data_dir: The data folder.
+        name: The dataset's name below it.
+        size: Take only the first `size` samples; None takes all.
+        use_preset: Read the predictions. False makes the labels the only subset, for training on inputs that
+            a distorter makes.
+
+    Raises:
+        DatasetError: If a file is missing or broken, if the numbers of samples differ, or if `size` is larger
+            than the dataset.
+    """
+    labels_path = dataset_path(data_dir, name, "labels")
+    labels = _checked(_load(data_dir, name, "labels"), labels_path)
+    if size is not None and size > len(labels):
+        raise DatasetError(f"{labels_path} has {len(labels)} samples, fewer than the {size} asked for")
+    if use_preset:
+        poses = _read_poses(data_dir, name, labels)
+    else:
+        poses = {DEFAULT_SUBSET: labels}
+    try:
+        skeleton = skeleton_for(labels.shape[1])
+    except UserError as error:
+        raise DatasetError(f"{labels_path}: {error}") from error
+
+    labels = labels[:size]
+    poses = {subset: array[:size] for subset, array in poses.items()}
+    return PoseDataset(name, labels, poses, skeleton, _fingerprint(labels, poses))
+
+
+def write_dataset(data_dir: Path, name: str, labels: Array, poses: Array | Mapping[str, Array]) -> None:
+    """Writes a dataset so that `read_dataset` finds it whole or not at all.
+
+    Args:
+        data_dir: The data folder; made where it is missing.
+        name: The dataset's name below it.
+        labels: True joints, (N, J, 3), mm, camera frame.
+        poses: Predicted joints, (N, J, 3), mm, or a mapping of such from subset names.
+    """
+    content = (
+        {subset: _tensor(array) for subset, array in poses.items()}
+        if isinstance(poses, Mapping)
+        else _tensor(poses)
+    )
+    # Labels go last: a dataset without labels is reported as missing, not read with old ones.
+    paths = [dataset_path(data_dir, name, part) for part in ("poses", "labels")]
+    paths[0].parent.mkdir(parents=True, exist_ok=True)
+    paths[1].unlink(missing_ok=True)
+    for path, tensors in zip(paths, (content, _tensor(labels)), strict=True):
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        try:
+            torch.save(tensors, partial)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def dataset_path(data_dir: Path, name: str, part: str) -> Path:
+    """Returns the file that holds the `part`, "labels" or "poses", of dataset `name`."""
+    return Path(data_dir) / f"{name}_{part}.pt"
+
+
+def dataset_names(data_dir: Path) -> list[str]:
+    """Returns the names of all datasets that have labels in `data_dir`."""
+    suffix = "_labels.pt"
+    paths = Path(data_dir).rglob(f"*{suffix}")
+    return sorted(path.relative_to(data_dir).as_posix().removesuffix(suffix) for path in paths)
+
+
+def _load(data_dir: Path, name: str, part: str) -> Any:
+    path = dataset_path(data_dir, name, part)
+    if not path.is_file():
+        names = dataset_names(data_dir)
+        has = f"has the datasets {', '.join(names)}" if names else "has no dataset"
+        raise DatasetError(
+            f"{path} does not exist; {Path(data_dir)} {has}. "
+            "tune_runs/prepare_data.py makes datasets: see its --help."
+        )
+    try:
+        # Mapped, not read: only what is taken of a large file costs memory.
+        return torch.load(path, weights_only=True, mmap=True, map_location="cpu")
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
+    except Exception as error:
+        # torch.load has no error of its own for a damaged file: what it raises depends on where the damage is.
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise DatasetError(
+            f"{path} is not a file that torch.load(..., weights_only=True) reads: {reason}"
+        ) from error
+
+
+def _read_poses(data_dir: Path, name: str, labels: Array) -> dict[str, Array]:
+    path = dataset_path(data_dir, name, "poses")
+    content = _load(data_dir, name, "poses")
+    by_subset = content if isinstance(content, dict) else {DEFAULT_SUBSET: content}
+    if not by_subset:
+        raise DatasetError(f"{path} is a dict without any subset")
+    poses = {}
+    for subset, tensor in by_subset.items():
+        if not isinstance(subset, str) or not _SUBSET_NAME.fullmatch(subset) or subset == MEAN_SUBSET:
+            raise DatasetError(
+                f"{path} has a subset named {subset!r}; a name has letters, digits, '.', '_', '+', '-', and "
+                f"{MEAN_SUBSET!r} is taken"
+            )
+        where = f"{path}, subset {subset}" if isinstance(content, dict) else f"{path}"
+        array = _checked(tensor, where)
+        if len(array) != len(labels):
+            raise DatasetError(
+                f"{where} has {len(array)} poses, but {dataset_path(data_dir, name, 'labels')} has "
+                f"{len(labels)} labels; sample {min(len(array), len(labels))} is the first without a partner"
+            )
+        if array.shape != labels.shape:
+            raise DatasetError(f"{where} has {array.shape[1]} joints, but the labels have {labels.shape[1]}")
+        poses[subset] = array
+    return poses
+
+
+def _checked(tensor: object, where: object) -> Array:
+    """Returns the (N, J, 3) float32 array of a tensor from a file, or tells what is wrong with it."""
+    if not isinstance(tensor, torch.Tensor):
+        raise DatasetError(f"{where} holds a {type(tensor).__name__}; needed is a float32 tensor (N, J, 3)")
+    if tensor.dtype != torch.float32:
+        raise DatasetError(f"{where} holds {tensor.dtype} numbers; needed is torch.float32")
+    if tensor.ndim != 3 or tensor.shape[2] != 3 or 0 in tensor.shape:
+        raise DatasetError(
+            f"{where} has the shape {tuple(tensor.shape)}; needed is (N, J, 3) with at least one sample"
+        )
+    array: Array = tensor.numpy()
+    finite = np.isfinite(array).all(axis=(1, 2))  # (N,)
+    if not finite.all():
+        raise DatasetError(
+            f"{where} has NaN or infinite values; the first bad sample is {int(np.argmin(finite))}"
+        )
+    return array
+
+
+def _fingerprint(labels: Array, poses: Mapping[str, Array]) -> str:
+    digest = hashlib.sha256()
+    for subset, array in [("", labels), *sorted(poses.items())]:
+        digest.update(f"{subset} {array.shape} ".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()[:32]
+
+
+def _tensor(array: Array) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))

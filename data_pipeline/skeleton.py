@@ -1,0 +1,146 @@
+"""Skeletons: which joints a pose has, which of them are bones, and how messages pass between them.
+
+Joint orders and bones are those of the datasets' publications: HANDS17 (Yuan et al., 2017), ICVL (Tang et al.,
+2014) and NYU (Tompson et al., 2014; the 14 of its 36 joints that are evaluated).
+"""
+
+from dataclasses import dataclass, field
+
+from data_pipeline.user_error import UserError
+
+
+class UnknownSkeletonError(UserError):
+    """There is no skeleton with that number of joints."""
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """The joints of a hand and what connects them.
+
+    Attributes:
+        name: The dataset that introduced it.
+        joint_names: One name for each of the J joints, in the order of the arrays.
+        bones: Pairs of joints (a, b), the B bones.
+        extra_edges: Pairs of joints that exchange messages though no bone joins them.
+        fingers: Name and joints of each finger, from the palm outwards.
+    """
+
+    name: str
+    joint_names: tuple[str, ...]
+    bones: tuple[tuple[int, int], ...]
+    extra_edges: tuple[tuple[int, int], ...] = ()
+    fingers: tuple[tuple[str, tuple[int, ...]], ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        for edge in self.message_edges:
+            if edge[0] == edge[1] or not all(0 <= joint < self.n_joints for joint in edge):
+                raise ValueError(
+                    f"skeleton {self.name}: {edge} does not join two of its {self.n_joints} joints"
+                )
+
+    @property
+    def n_joints(self) -> int:
+        """J, the number of joints."""
+        return len(self.joint_names)
+
+    @property
+    def message_edges(self) -> tuple[tuple[int, int], ...]:
+        """The graph that correctors pass messages on: all bones and the extra edges."""
+        return self.bones + self.extra_edges
+
+
+HANDS17 = Skeleton(
+    name="HANDS17",
+    joint_names=(
+        *("W", "TMCP", "IMCP", "MMCP", "RMCP", "PMCP"),
+        *("TPIP", "TDIP", "TTIP", "IPIP", "IDIP", "ITIP", "MPIP", "MDIP", "MTIP"),
+        *("RPIP", "RDIP", "RTIP", "PPIP", "PDIP", "PTIP"),
+    ),
+    bones=(
+        *((0, 1), (0, 2), (0, 3), (0, 4), (0, 5)),
+        *((1, 6), (6, 7), (7, 8)),
+        *((2, 9), (9, 10), (10, 11)),
+        *((3, 12), (12, 13), (13, 14)),
+        *((4, 15), (15, 16), (16, 17)),
+        *((5, 18), (18, 19), (19, 20)),
+    ),
+    extra_edges=((1, 2), (2, 3), (3, 4), (4, 5)),
+    fingers=(
+        ("thumb", (1, 6, 7, 8)),
+        ("index", (2, 9, 10, 11)),
+        ("middle", (3, 12, 13, 14)),
+        ("ring", (4, 15, 16, 17)),
+        ("pinky", (5, 18, 19, 20)),
+    ),
+)
+
+ICVL = Skeleton(
+    name="ICVL",
+    joint_names=(
+        "palm",
+        *("thumb_root", "thumb_mid", "thumb_tip", "index_root", "index_mid", "index_tip"),
+        *("middle_root", "middle_mid", "middle_tip", "ring_root", "ring_mid", "ring_tip"),
+        *("pinky_root", "pinky_mid", "pinky_tip"),
+    ),
+    bones=(
+        *((0, 1), (1, 2), (2, 3)),
+        *((0, 4), (4, 5), (5, 6)),
+        *((0, 7), (7, 8), (8, 9)),
+        *((0, 10), (10, 11), (11, 12)),
+        *((0, 13), (13, 14), (14, 15)),
+    ),
+    fingers=(
+        ("thumb", (1, 2, 3)),
+        ("index", (4, 5, 6)),
+        ("middle", (7, 8, 9)),
+        ("ring", (10, 11, 12)),
+        ("pinky", (13, 14, 15)),
+    ),
+)
+
+NYU = Skeleton(
+    name="NYU",
+    joint_names=(
+        *("pinky_tip", "pinky_mid", "ring_tip", "ring_mid", "middle_tip", "middle_mid"),
+        *("index_tip", "index_mid", "thumb_tip", "thumb_mid", "thumb_root"),
+        *("wrist_1", "wrist_2", "palm"),
+    ),
+    bones=(
+        *((0, 1), (2, 3), (4, 5), (6, 7), (8, 9), (9, 10)),
+        *((1, 13), (3, 13), (5, 13), (7, 13), (10, 13), (11, 13), (12, 13)),
+    ),
+    fingers=(
+        ("thumb", (10, 9, 8)),
+        ("index", (7, 6)),
+        ("middle", (5, 4)),
+        ("ring", (3, 2)),
+        ("pinky", (1, 0)),
+    ),
+)
+
+_SKELETONS = {skeleton.n_joints: skeleton for skeleton in (HANDS17, ICVL, NYU)}
+
+
+def register_skeleton(skeleton: Skeleton) -> None:
+    """Makes poses with `skeleton.n_joints` joints use `skeleton` from now on, in this process.
+
+    A run script calls it before it makes its `Experiment`; the skeleton then travels to the workers with the
+    data.
+    """
+    _SKELETONS[skeleton.n_joints] = skeleton
+
+
+def skeleton_for(n_joints: int) -> Skeleton:
+    """Returns the skeleton of poses with `n_joints` joints.
+
+    Raises:
+        UnknownSkeletonError: If there is none; the text says how to register one.
+    """
+    if n_joints not in _SKELETONS:
+        known = ", ".join(f"{n} ({skeleton.name})" for n, skeleton in sorted(_SKELETONS.items()))
+        raise UnknownSkeletonError(
+            f"there is no skeleton with {n_joints} joints; known are {known}. For another one, call "
+            "data_pipeline.skeleton.register_skeleton(Skeleton(name=..., joint_names=..., bones=...)) at the "
+            "top of the script."
+        )
+    return _SKELETONS[n_joints]

@@ -1,0 +1,9 @@
+"""The base of all errors that a person can mend."""
+
+
+class UserError(Exception):
+    """Something given to the program is wrong: a config, a file, a command line.
+
+    The text says what is wrong, where, and what to do. It is complete without a traceback, and scripts show
+    it without one.
+    """

@@ -1,0 +1,1 @@
+"""Correctors and their training: models, losses, errors, metrics, evaluation, the solver, checkpoints."""

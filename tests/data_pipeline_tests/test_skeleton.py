@@ -1,0 +1,62 @@
+import pytest
+
+from data_pipeline.skeleton import (
+    HANDS17,
+    ICVL,
+    NYU,
+    Skeleton,
+    UnknownSkeletonError,
+    register_skeleton,
+    skeleton_for,
+)
+
+ALL = [HANDS17, ICVL, NYU]
+
+
+@pytest.mark.parametrize("skeleton", ALL, ids=lambda s: s.name)
+class TestEverySkeleton:
+    def test_is_chosen_by_its_number_of_joints(self, skeleton):
+        assert skeleton_for(skeleton.n_joints) is skeleton
+
+    def test_has_bones_that_form_a_tree_over_all_joints(self, skeleton):
+        reached = {skeleton.bones[0][0]}
+        for _ in skeleton.bones:
+            reached |= {j for bone in skeleton.bones if reached & set(bone) for j in bone}
+        assert reached == set(range(skeleton.n_joints))
+        assert len(skeleton.bones) == skeleton.n_joints - 1
+
+    def test_names_each_joint_once(self, skeleton):
+        assert len(set(skeleton.joint_names)) == skeleton.n_joints
+
+    def test_has_five_fingers_that_run_along_bones_and_share_no_joint(self, skeleton):
+        assert [name for name, _ in skeleton.fingers] == ["thumb", "index", "middle", "ring", "pinky"]
+        bones = {frozenset(bone) for bone in skeleton.bones}
+        for _, joints in skeleton.fingers:
+            assert all(frozenset(pair) in bones for pair in zip(joints, joints[1:], strict=False))
+        joints = [joint for _, finger in skeleton.fingers for joint in finger]
+        assert len(joints) == len(set(joints))
+
+    def test_cannot_be_changed(self, skeleton):
+        with pytest.raises(AttributeError):
+            skeleton.name = "other"
+
+
+def test_hands17_messages_pass_between_neighbouring_knuckles_too():
+    assert set(HANDS17.message_edges) - set(HANDS17.bones) == {(1, 2), (2, 3), (3, 4), (4, 5)}
+
+
+def test_an_unknown_number_of_joints_is_an_error_that_says_how_to_register_one():
+    with pytest.raises(UnknownSkeletonError, match=r"17 joints.*14 \(NYU\).*register_skeleton"):
+        skeleton_for(17)
+
+
+def test_a_registered_skeleton_is_found(monkeypatch):
+    monkeypatch.setattr("data_pipeline.skeleton._SKELETONS", {})
+    finger = Skeleton("finger", ("root", "tip"), bones=((0, 1),))
+    register_skeleton(finger)
+    assert skeleton_for(2) is finger
+
+
+def test_a_bone_to_a_joint_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match=r"\(0, 2\)"):
+        Skeleton("broken", ("root", "tip"), bones=((0, 2),))
