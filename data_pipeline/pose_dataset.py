@@ -1,8 +1,8 @@
 """Datasets of poses on disk and in memory.
 
 A dataset `NAME` is two files, `NAME_labels.pt` and `NAME_poses.pt`, written with `torch.save` and read with
-`weights_only=True`: float32 tensors (N, J, 3) in millimetres, camera frame. The poses are one such tensor, or a
-dict of them, a *subset* for each backbone that made predictions for the same labels.
+`weights_only=True`: float32 tensors (N, J, 3) in millimetres, camera frame. The poses are one such tensor, or
+a dict of them, a *subset* for each backbone that made predictions for the same labels.
 """
 
 import hashlib
@@ -147,7 +147,7 @@ def _load(data_dir: Path, name: str, part: str) -> Any:
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
     except Exception as error:
-        # torch.load has no error of its own for a damaged file: what it raises depends on where the damage is.
+        # torch.load has no error of its own for a damaged file: what it raises depends on the damage.
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise DatasetError(
             f"{path} is not a file that torch.load(..., weights_only=True) reads: {reason}"

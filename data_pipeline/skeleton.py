@@ -1,7 +1,7 @@
 """Skeletons: which joints a pose has, which of them are bones, and how messages pass between them.
 
-Joint orders and bones are those of the datasets' publications: HANDS17 (Yuan et al., 2017), ICVL (Tang et al.,
-2014) and NYU (Tompson et al., 2014; the 14 of its 36 joints that are evaluated).
+Joint orders and bones are those of the datasets' publications: HANDS17 (Yuan et al., 2017), ICVL (Tang et
+al., 2014) and NYU (Tompson et al., 2014; the 14 of its 36 joints that are evaluated).
 """
 
 from dataclasses import dataclass, field

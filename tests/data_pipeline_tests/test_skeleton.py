@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 
 from data_pipeline.skeleton import (
@@ -32,7 +34,7 @@ class TestEverySkeleton:
         assert [name for name, _ in skeleton.fingers] == ["thumb", "index", "middle", "ring", "pinky"]
         bones = {frozenset(bone) for bone in skeleton.bones}
         for _, joints in skeleton.fingers:
-            assert all(frozenset(pair) in bones for pair in zip(joints, joints[1:], strict=False))
+            assert all(frozenset(pair) in bones for pair in itertools.pairwise(joints))
         joints = [joint for _, finger in skeleton.fingers for joint in finger]
         assert len(joints) == len(set(joints))
 
