@@ -59,9 +59,7 @@ class PoseDataset:
         return len(self.labels)
 
 
-def read_dataset(
-    data_dir: Path, name: str, size: int | None = None, *, use_preset: bool = True
-) -> PoseDataset:
+def read_dataset(data_dir: Path, name: str, size: int | None = None, *, use_preset: bool = True) -> PoseDataset:
     """Reads a dataset.
 
     Args:
@@ -193,9 +191,7 @@ def _checked(tensor: object, where: object) -> Array:
     array: Array = tensor.numpy()
     finite = np.isfinite(array).all(axis=(1, 2))  # (N,)
     if not finite.all():
-        raise DatasetError(
-            f"{where} has NaN or infinite values; the first bad sample is {int(np.argmin(finite))}"
-        )
+        raise DatasetError(f"{where} has NaN or infinite values; the first bad sample is {int(np.argmin(finite))}")
     return array
 
 

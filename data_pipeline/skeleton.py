@@ -34,9 +34,7 @@ class Skeleton:
     def __post_init__(self) -> None:
         for edge in self.message_edges:
             if edge[0] == edge[1] or not all(0 <= joint < self.n_joints for joint in edge):
-                raise ValueError(
-                    f"skeleton {self.name}: {edge} does not join two of its {self.n_joints} joints"
-                )
+                raise ValueError(f"skeleton {self.name}: {edge} does not join two of its {self.n_joints} joints")
 
     @property
     def n_joints(self) -> int:

@@ -1,0 +1,93 @@
+"""What a corrector is given at once, and the datasets on the device that it is taken from."""
+
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from data_pipeline.normalizers import Frame, Normalizer
+from data_pipeline.pose_dataset import Array, PoseDataset
+from data_pipeline.skeleton import Skeleton
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """N samples in the space that the corrector works in.
+
+    Attributes:
+        poses: Inputs, (N, J, 3), normalised.
+        labels: Labels, (N, J, 3), normalised by the frames of their inputs.
+        frame: The frames; None where the space is that of the camera, in mm.
+    """
+
+    poses: Tensor
+    labels: Tensor
+    frame: Frame | None
+
+    @classmethod
+    def of(cls, poses: Tensor, labels: Tensor, normalizer: Normalizer | None) -> "Batch":
+        """Normalises inputs and labels, (N, J, 3) each, mm."""
+        if normalizer is None:
+            return cls(poses, labels, None)
+        frame = normalizer.frame(poses)
+        return cls(frame.normalize(poses), frame.normalize(labels), frame)
+
+    def in_mm(self, poses: Tensor) -> Tensor:
+        """Brings poses of this batch's space, (N, J, 3), to mm in the camera frame."""
+        return poses if self.frame is None else self.frame.denormalize(poses)
+
+
+@dataclass(frozen=True)
+class DeviceDataset:
+    """A `PoseDataset` as tensors on the device that trains on it.
+
+    On the CPU the tensors share the dataset's memory, which other trials read at the same time, and torch would
+    write through them without an error. So nobody is handed one of them: `gather` and `chunks` copy.
+
+    Attributes:
+        labels: (N, J, 3), mm.
+        poses: Of each subset, (N, J, 3), mm.
+        skeleton: The skeleton with J joints.
+    """
+
+    labels: Tensor
+    poses: Mapping[str, Tensor]
+    skeleton: Skeleton
+
+    @classmethod
+    def of(cls, dataset: PoseDataset, device: torch.device) -> "DeviceDataset":
+        """Brings a dataset to `device`."""
+        poses = {subset: _on_device(array, device) for subset, array in dataset.poses.items()}
+        return cls(_on_device(dataset.labels, device), poses, dataset.skeleton)
+
+    @property
+    def subsets(self) -> tuple[str, ...]:
+        """The names of the subsets, in the order of the file."""
+        return tuple(self.poses)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def gather(self, subset: str, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns copies of the poses and labels, (n, J, 3) each, of the samples `indices`, (n,)."""
+        return _rows(self.poses[subset], indices), _rows(self.labels, indices)
+
+    def chunks(self, subset: str, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields copies of all poses and labels, (n, J, 3) each, in order, `size` samples at a time."""
+        for start in range(0, len(self), size):
+            rows = slice(start, start + size)
+            yield self.poses[subset][rows].clone(), self.labels[rows].clone()
+
+
+def _rows(tensor: Tensor, indices: Tensor) -> Tensor:
+    # Rows of 3·J numbers are gathered faster than rows of J rows of 3.
+    return tensor.flatten(1).index_select(0, indices).view(-1, *tensor.shape[1:])  # (n, J, 3)
+
+
+def _on_device(array: Array, device: torch.device) -> Tensor:
+    with warnings.catch_warnings():
+        # That the array is read-only is known; see the class on who may touch the tensor.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array).to(device)

@@ -1,0 +1,83 @@
+"""Training batches: gathered on the device, in an order drawn anew for each epoch."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from data_pipeline.augmenters import Augmenter
+from data_pipeline.batch import Batch, DeviceDataset
+from data_pipeline.distorters import Distorter
+from data_pipeline.normalizers import Normalizer
+
+
+@dataclass(frozen=True)
+class Generators:
+    """Where a loader's randomness comes from, each on its own, so that one option leaves the others' draws alone.
+
+    Attributes:
+        order: The order of samples and each batch's subset; on the CPU, so that it is the same on every device.
+        distorting: For the distorter; on the data's device.
+        augmenting: For the augmenters; on the data's device.
+    """
+
+    order: torch.Generator
+    distorting: torch.Generator
+    augmenting: torch.Generator
+
+
+class TrainingLoader:
+    """Batches of a training set: gathered, distorted, augmented and then normalised.
+
+    Args:
+        data: The training set, on the device.
+        batch_size: Samples in a batch; the last one of an epoch may have fewer.
+        distorter: Changes the inputs.
+        augmenters: Change inputs and labels, in this order.
+        normalizer: Gives the frames; None leaves mm in the camera frame.
+        generators: The sources of randomness; the loader advances them.
+    """
+
+    def __init__(
+        self,
+        data: DeviceDataset,
+        *,
+        batch_size: int,
+        distorter: Distorter,
+        augmenters: Sequence[Augmenter],
+        normalizer: Normalizer | None,
+        generators: Generators,
+    ) -> None:
+        self.data = data
+        self.batch_size = batch_size
+        self.distorter = distorter
+        self.augmenters = augmenters
+        self.normalizer = normalizer
+        self.generators = generators
+
+    def __len__(self) -> int:
+        """The number of batches in an epoch."""
+        return -(-len(self.data) // self.batch_size)
+
+    def epoch(self) -> Iterator[Batch]:
+        """Yields every sample once; with several subsets each batch comes from one drawn for it."""
+        data, generators = self.data, self.generators
+        order = torch.randperm(len(data), generator=generators.order).to(data.labels.device)  # (N,)
+        # All subsets of the epoch are drawn at once: on a GPU a draw for each batch would wait for it.
+        subsets = torch.randint(len(data.subsets), (len(self),), generator=generators.order).tolist()
+        for indices, subset in zip(torch.split(order, self.batch_size), subsets, strict=True):
+            poses, labels = data.gather(data.subsets[subset], indices)  # (n, J, 3) each
+            poses = self.distorter(poses, labels, generators.distorting)
+            for augmenter in self.augmenters:
+                poses, labels = augmenter(poses, labels, generators.augmenting)
+            yield Batch.of(poses, labels, self.normalizer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the states of the generators, for a checkpoint at an epoch's end."""
+        return {name: generator.get_state() for name, generator in vars(self.generators).items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on where `state_dict` was taken."""
+        for name, generator in vars(self.generators).items():
+            generator.set_state(state[name])

@@ -1,0 +1,71 @@
+"""Errors of poses against labels, one number for each coordinate, joint, bone or pair of bones.
+
+Every function takes `(poses, labels, skeleton)`, poses and labels (N, J, 3) in the same space, and returns (N, K).
+`posenet.metrics` makes one number of them for each sample, `posenet.losses` one for a batch.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from data_pipeline.skeleton import Skeleton
+
+ErrorFunction = Callable[[Tensor, Tensor, Skeleton], Tensor]
+
+MAX_PROPORTION_ERROR = 10.0
+"""The proportion error is clamped here: with a bone of no length it would be infinite."""
+
+_MIN_LENGTH = 1e-6  # keeps the logarithm finite for a bone of no length
+
+
+def coordinate_difference(poses: Tensor, labels: Tensor, skeleton: Skeleton) -> Tensor:
+    """Returns pose minus label for every coordinate, (N, 3J), signed."""
+    return (poses - labels).flatten(1)  # (N, J, 3) -> (N, 3J)
+
+
+def distance_error(poses: Tensor, labels: Tensor, skeleton: Skeleton) -> Tensor:
+    """Returns the Euclidean distance between predicted and true joint, (N, J)."""
+    distances: Tensor = torch.linalg.vector_norm(poses - labels, dim=2)  # (N, J, 3) -> (N, J)
+    return distances
+
+
+def bone_length_error(poses: Tensor, labels: Tensor, skeleton: Skeleton) -> Tensor:
+    """Returns the predicted minus the true length of every bone, (N, B), signed."""
+    return bone_lengths(poses, skeleton) - bone_lengths(labels, skeleton)
+
+
+def proportion_error(poses: Tensor, labels: Tensor, skeleton: Skeleton) -> Tensor:
+    """Returns how much the ratio of two bones' lengths is off, for all pairs of bones, (N, B·(B − 1)/2).
+
+    For bones i < j with predicted lengths a and true lengths b it is the larger of (a_i/a_j)/(b_i/b_j) and its
+    inverse, minus 1, clamped to [0, 10]. With d = log(a/b) this is exp|d_i − d_j| − 1. It does not change when a
+    pose is scaled, turned or moved.
+    """
+    a = bone_lengths(poses, skeleton).clamp(min=_MIN_LENGTH)  # (N, B)
+    b = bone_lengths(labels, skeleton).clamp(min=_MIN_LENGTH)  # (N, B)
+    d = (a / b).log()  # (N, B)
+    first, second = _bone_pairs(len(skeleton.bones), d.device)
+    difference = d.index_select(1, first) - d.index_select(1, second)  # (N, B·(B − 1)/2)
+    return difference.abs().expm1().clamp(max=MAX_PROPORTION_ERROR)
+
+
+def bone_lengths(poses: Tensor, skeleton: Skeleton) -> Tensor:
+    """Returns the length of every bone of poses (N, J, 3), (N, B)."""
+    start, end = _bone_ends(skeleton, poses.device)
+    bones = poses.index_select(1, end) - poses.index_select(1, start)  # (N, B, 3)
+    lengths: Tensor = torch.linalg.vector_norm(bones, dim=2)  # (N, B)
+    return lengths
+
+
+@lru_cache(maxsize=64)
+def _bone_ends(skeleton: Skeleton, device: torch.device) -> tuple[Tensor, Tensor]:
+    bones = torch.tensor(skeleton.bones, device=device)  # (B, 2)
+    return bones[:, 0].contiguous(), bones[:, 1].contiguous()
+
+
+@lru_cache(maxsize=64)
+def _bone_pairs(n_bones: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    first, second = torch.triu_indices(n_bones, n_bones, offset=1, device=device)  # (B·(B − 1)/2,) each
+    return first, second

@@ -1,0 +1,89 @@
+"""Losses: what a corrector is trained to lower. They compare and print by value, so that they can be options."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+
+from torch import Tensor
+
+from data_pipeline.skeleton import Skeleton
+from posenet import errors
+from posenet.metrics import MODES, Mode, mean_error
+
+
+class Loss(ABC):
+    """The base of the family. Members are frozen dataclasses."""
+
+    @abstractmethod
+    def __call__(self, poses: Tensor, labels: Tensor, skeleton: Skeleton) -> Tensor:
+        """Returns the loss of a batch, a scalar; poses and labels (N, J, 3) in the same space."""
+
+
+@dataclass(frozen=True, repr=False)
+class MetricLoss(Loss):
+    """The mean over samples of each sample's mean error.
+
+    Attributes:
+        error: A function of `posenet.errors`.
+        mode: Whether errors count absolute or squared.
+    """
+
+    error: errors.ErrorFunction = errors.distance_error
+    mode: Mode = "absolute"
+
+    def __post_init__(self) -> None:
+        _check(self.error, self.mode)
+
+    def __call__(self, poses: Tensor, labels: Tensor, skeleton: Skeleton) -> Tensor:
+        """Returns the loss of a batch, a scalar."""
+        return mean_error(self.error(poses, labels, skeleton), self.mode).mean()
+
+    def __repr__(self) -> str:
+        return f"MetricLoss({_name(self.error)}, {self.mode!r})"
+
+
+@dataclass(frozen=True, repr=False)
+class CombinedLoss(Loss):
+    """A weighted sum of metric losses.
+
+    Attributes:
+        parts: Error function, weight and mode of each.
+    """
+
+    parts: Sequence[tuple[errors.ErrorFunction, float, Mode]]
+
+    def __post_init__(self) -> None:
+        parts = tuple(tuple(part) for part in self.parts)
+        if not parts:
+            raise ValueError("a CombinedLoss needs at least one (error function, weight, mode)")
+        for part in parts:
+            if len(part) != 3:
+                raise ValueError(f"each part is (error function, weight, mode), not {part!r}")
+            error, weight, mode = part
+            _check(error, mode)
+            if isinstance(weight, bool) or not isinstance(weight, int | float) or not isfinite(weight):
+                raise ValueError(f"a weight must be a finite number, not {weight!r}")
+        object.__setattr__(self, "parts", parts)  # a tuple: the loss is hashable and nobody changes it
+
+    def __call__(self, poses: Tensor, labels: Tensor, skeleton: Skeleton) -> Tensor:
+        """Returns the loss of a batch, a scalar."""
+        terms = [weight * MetricLoss(error, mode)(poses, labels, skeleton) for error, weight, mode in self.parts]
+        return sum(terms[1:], start=terms[0])
+
+    def __repr__(self) -> str:
+        parts = (f"({_name(error)}, {weight!r}, {mode!r})" for error, weight, mode in self.parts)
+        return f"CombinedLoss([{', '.join(parts)}])"
+
+
+def _check(error: object, mode: object) -> None:
+    if not callable(error):
+        raise ValueError(f"the error must be a function of posenet.errors, not {error!r}")
+    if mode not in MODES:
+        raise ValueError(f"the mode must be one of {', '.join(map(repr, MODES))}, not {mode!r}")
+
+
+def _name(error: errors.ErrorFunction) -> str:
+    """Writes a function as a script that has `from posenet import errors` would."""
+    name = getattr(error, "__qualname__", repr(error))
+    return f"errors.{name}" if getattr(error, "__module__", "") == errors.__name__ else name

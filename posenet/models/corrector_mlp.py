@@ -1,0 +1,61 @@
+"""A multilayer perceptron over the whole pose."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from data_pipeline.skeleton import Skeleton
+from posenet.models.corrector import Corrector
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "leaky_relu": nn.LeakyReLU,
+    "relu": nn.ReLU,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+}
+
+
+class CorrectorMLP(Corrector):
+    """Computes the correction from all coordinates at once; the last layer is linear.
+
+    Args:
+        skeleton: The skeleton of the poses; any.
+        hidden_dims: Width of each hidden layer.
+        activation: One of `ACTIVATIONS`.
+        dropout: Probability that a hidden unit is left out in training; None for none.
+        batchnorm: Normalise each hidden layer over the batch, before its activation.
+    """
+
+    def __init__(
+        self,
+        skeleton: Skeleton,
+        *,
+        hidden_dims: Sequence[int],
+        activation: str = "leaky_relu",
+        dropout: float | None = None,
+        batchnorm: bool = False,
+    ) -> None:
+        super().__init__(skeleton)
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, not {activation!r}")
+        if any(isinstance(dim, bool) or not isinstance(dim, int) or dim < 1 for dim in hidden_dims):
+            raise ValueError(f"hidden_dims must be widths of at least 1, not {hidden_dims!r}")
+        coordinates = 3 * skeleton.n_joints
+        layers: list[nn.Module] = []
+        for n_inputs, n_outputs in pairwise([coordinates, *hidden_dims]):
+            layers.append(nn.Linear(n_inputs, n_outputs))
+            if batchnorm:
+                layers.append(nn.BatchNorm1d(n_outputs))
+            layers.append(ACTIVATIONS[activation]())
+            if dropout is not None:
+                layers.append(nn.Dropout(dropout))
+        layers.append(nn.Linear(hidden_dims[-1] if hidden_dims else coordinates, coordinates))
+        self.layers = nn.Sequential(*layers)
+
+    def correction(self, poses: Tensor) -> Tensor:
+        """Returns what is to be added to `poses`, (N, J, 3)."""
+        flat: Tensor = self.layers(poses.flatten(1))  # (N, J, 3) -> (N, 3J)
+        return flat.view_as(poses)  # (N, 3J) -> (N, J, 3)
