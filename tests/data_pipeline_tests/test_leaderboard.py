@@ -1,0 +1,217 @@
+import os
+import re
+from pathlib import Path
+
+import hypothesis.extra.numpy as arrays_of
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_pipeline.camera import Camera
+from data_pipeline.formats.leaderboard import LEADERBOARD_DATASETS, FormatError, read_leaderboard, read_results
+
+SHARED_DATA = Path(os.environ.get("POSETUNE_SHARED_DATA") or Path(__file__).parents[2].parent / "shared" / "data")
+
+# Mean error, mean of frames' worst joint (both mm) and frames with the worst joint within 20 mm (%), all frames,
+# as they were published.
+PUBLISHED = [
+    ("nyu", "CVWW15_NYU_Prior", "20.750", "44.781", "16.27"),
+    ("nyu", "IJCAI16_NYU_DeepModel", "17.036", None, None),
+    ("nyu", "ICCVW17_NYU_DeepPrior++", "12.238", None, None),
+    ("nyu", "NEUCOM18_NYU_Pose_REN", "11.811", "27.213", "48.69"),
+    ("icvl", "CVPR14_LRF_Results", "12.578", None, None),
+    ("icvl", "IJCAI16_ICVL_DeepModel", "11.561", None, None),
+    ("icvl", "NEUCOM18_ICVL_Pose_REN", "6.791", "16.018", "77.69"),
+]
+
+LINE_ENDINGS = ["\n", " \n", "\r\n", " \r\r\n", "\t \r\n"]
+
+coordinates = st.floats(0.001, 1000)
+
+
+def published_file(dataset, name):
+    path = SHARED_DATA / dataset / f"{name}.txt"
+    if not path.is_file():
+        pytest.skip(f"{path} is missing; the folder can be named with POSETUNE_SHARED_DATA")
+    return path
+
+
+def tokens_of(n_frames, n_joints=14):
+    """Numbers of a file, all different: one list of texts for each line."""
+    numbers = np.arange(1, n_frames * n_joints * 3 + 1).reshape(n_frames, -1)
+    return [[f"{number}.250" for number in row] for row in numbers]
+
+
+def text_of(lines, ending="\n"):
+    return "".join(" ".join(line) + ending for line in lines)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """A function that writes a file, new content in place of the old, and returns its path."""
+    path = tmp_path_factory.mktemp("leaderboard") / "results.txt"
+
+    def write(content):
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write
+
+
+class TestCamera:
+    @pytest.mark.parametrize("dataset", LEADERBOARD_DATASETS)
+    @given(uvd=arrays_of.arrays(float, st.sampled_from([(3,), (4, 3), (2, 14, 3), (0, 3)]), elements=coordinates))
+    def test_there_and_back_is_where_one_was(self, dataset, uvd):
+        camera = LEADERBOARD_DATASETS[dataset].camera
+        np.testing.assert_allclose(camera.to_uvd(camera.to_xyz(uvd)), uvd, rtol=1e-9, atol=1e-9)
+
+    @pytest.mark.parametrize("dataset", LEADERBOARD_DATASETS)
+    @given(xyz=arrays_of.arrays(float, (2, 3, 3), elements=coordinates))
+    def test_back_and_there_is_where_one_was(self, dataset, xyz):
+        camera = LEADERBOARD_DATASETS[dataset].camera
+        np.testing.assert_allclose(camera.to_xyz(camera.to_uvd(xyz)), xyz, rtol=1e-9, atol=1e-9)
+
+    def test_follows_the_pinhole_formula(self):
+        camera = Camera(fx=200.0, fy=-100.0, cx=10.0, cy=20.0)
+        np.testing.assert_array_equal(camera.to_xyz(np.array([30.0, 25.0, 400.0])), [40.0, -20.0, 400.0])
+
+    def test_has_its_axis_through_the_principal_point(self):
+        camera = LEADERBOARD_DATASETS["icvl"].camera
+        np.testing.assert_array_equal(camera.to_xyz(np.array([160.0, 120.0, 300.0])), [0, 0, 300])
+
+    def test_of_nyu_has_y_up_and_of_icvl_y_down(self):
+        top_left = np.array([0.0, 0.0, 500.0])
+        assert LEADERBOARD_DATASETS["nyu"].camera.to_xyz(top_left)[1] > 0
+        assert LEADERBOARD_DATASETS["icvl"].camera.to_xyz(top_left)[1] < 0
+
+
+class TestPublishedFiles:
+    @pytest.mark.parametrize(("dataset", "name", "mean", "mean_worst", "within"), PUBLISHED)
+    def test_give_the_published_figures(self, dataset, name, mean, mean_worst, within):
+        ground_truth = published_file(dataset, f"{dataset}_test_groundtruth_label")
+        labels, poses = read_results(ground_truth, {name: published_file(dataset, name)}, dataset)
+        error_mm = np.linalg.norm(poses[name].astype(float) - labels, axis=2)
+        worst_mm = error_mm.max(axis=1)
+        assert f"{error_mm.mean():.3f}" == mean
+        if mean_worst is not None:
+            assert f"{worst_mm.mean():.3f}" == mean_worst
+            assert f"{100 * (worst_mm <= 20).mean():.2f}" == within
+
+    @pytest.mark.parametrize(("dataset", "n_frames", "n_joints"), [("nyu", 8252, 14), ("icvl", 1596, 16)])
+    def test_are_float32_poses_of_every_frame(self, dataset, n_frames, n_joints):
+        labels = read_leaderboard(published_file(dataset, f"{dataset}_test_groundtruth_label"), dataset)
+        assert labels.shape == (n_frames, n_joints, 3)
+        assert labels.dtype == np.float32
+
+
+class TestAFile:
+    @pytest.mark.parametrize("ending", LINE_ENDINGS)
+    @pytest.mark.parametrize("dataset", LEADERBOARD_DATASETS)
+    def test_holds_pixels_and_depth_of_each_joint_whatever_the_line_endings(self, file, dataset, ending):
+        layout = LEADERBOARD_DATASETS[dataset]
+        lines = tokens_of(3, layout.skeleton.n_joints)
+        poses = read_leaderboard(file(text_of(lines, ending)), dataset)
+        written = np.array(lines, dtype=float).reshape(3, layout.skeleton.n_joints, 3)
+        np.testing.assert_allclose(layout.camera.to_uvd(poses.astype(float)), written, rtol=1e-5)
+
+    @pytest.mark.parametrize("end", ["", "\n", "\r\r\n \r\r\n", "\n\n\n"])
+    def test_may_end_with_blank_lines_or_without_a_line_ending(self, file, end):
+        assert len(read_leaderboard(file(text_of(tokens_of(2)).rstrip() + end), "nyu")) == 2
+
+    @pytest.mark.parametrize("ending", LINE_ENDINGS)
+    def test_with_a_blank_line_in_the_middle_is_refused(self, file, ending):
+        blank = text_of(tokens_of(2), ending) + ending + text_of(tokens_of(1), ending)
+        with pytest.raises(FormatError, match="line 3 is blank"):
+            read_leaderboard(file(blank), "nyu")
+
+    def test_may_have_any_number_of_decimals(self, file):
+        short = text_of([["300"] * 42])
+        long = text_of([["300.0000000001", "3e2", "+300."] * 14])
+        poses = read_leaderboard(file(short), "nyu")
+        np.testing.assert_allclose(read_leaderboard(file(long), "nyu"), poses, rtol=1e-6)
+
+    def test_that_was_truncated_within_a_line_is_refused_with_that_line(self, file):
+        text = text_of(tokens_of(3))
+        path = file(text[: len(text) - 60])
+        with pytest.raises(FormatError, match=rf"^{re.escape(str(path))}, line 3 has 3\d entries; needed are 42"):
+            read_leaderboard(path, "nyu")
+
+    @pytest.mark.parametrize("n_entries", [41, 43])
+    def test_with_a_line_of_another_length_is_refused(self, file, n_entries):
+        lines = tokens_of(3)
+        lines[1] = ["1.0"] * n_entries
+        with pytest.raises(FormatError, match=f"line 2 has {n_entries} entries; needed are 42"):
+            read_leaderboard(file(text_of(lines)), "nyu")
+
+    def test_of_the_other_dataset_is_recognised(self, file):
+        with pytest.raises(FormatError, match=r"line 1 has 48 entries; needed are 42 .* the dataset icvl"):
+            read_leaderboard(file(text_of(tokens_of(2, 16))), "nyu")
+
+    @settings(deadline=None)  # the disk may be slow
+    @given(
+        line=st.integers(0, 3),
+        entry=st.integers(0, 41),
+        ending=st.sampled_from(LINE_ENDINGS),
+        damage=st.sampled_from(
+            [
+                *("abc", "1.2.3", "1,5", "0x10", "1_0", "-", "nan", "NaN", "inf", "-inf", "Infinity", "1e999", "2e6"),
+                *("-2e6", "٣", "３", "\ufeff1", "1\0", "é" * 100),
+            ]
+        ),
+    )
+    def test_with_something_that_is_no_sensible_number_is_refused_with_its_place(
+        self, file, line, entry, ending, damage
+    ):
+        lines = tokens_of(4)
+        lines[line][entry] = damage
+        with pytest.raises(FormatError, match=f"line {line + 1}: entry {entry + 1} is '.{{1,40}}'; needed"):
+            read_leaderboard(file(text_of(lines, ending)), "nyu")
+
+    @settings(deadline=None)
+    @given(content=st.binary(max_size=200) | st.text("0123456789.-e \n\r", max_size=400))
+    def test_with_any_content_is_read_or_refused_but_never_fails_otherwise(self, file, content):
+        path = file(content)
+        try:
+            poses = read_leaderboard(path, "nyu")
+        except FormatError as error:
+            assert str(error).startswith(str(path))  # noqa: PT017 - most contents raise, a few do not
+        else:
+            assert np.isfinite(poses).all()
+
+    def test_in_utf_16_or_binary_is_refused(self, file):
+        with pytest.raises(FormatError, match="line 1"):
+            read_leaderboard(file(text_of(tokens_of(1)).encode("utf-16")), "nyu")
+        with pytest.raises(FormatError, match="line 1: entry 1 is '�'"):
+            read_leaderboard(file(b"\xff " * 42), "nyu")
+
+    @pytest.mark.parametrize("content", ["", "\n", " \r\r\n\n"])
+    def test_without_a_number_is_refused_as_empty(self, file, content):
+        with pytest.raises(FormatError, match="is empty"):
+            read_leaderboard(file(content), "nyu")
+
+    def test_that_is_missing_or_a_folder_is_refused(self, tmp_path):
+        with pytest.raises(FormatError, match=r"none\.txt cannot be read: No such file"):
+            read_leaderboard(tmp_path / "none.txt", "nyu")
+        with pytest.raises(FormatError, match="cannot be read: Is a directory"):
+            read_leaderboard(tmp_path, "nyu")
+
+
+class TestResults:
+    @pytest.mark.parametrize("n_frames", [1, 4, 6])
+    def test_with_another_number_of_frames_are_refused_with_both_files_and_counts(self, tmp_path, n_frames):
+        (tmp_path / "truth.txt").write_text(text_of(tokens_of(5)))
+        (tmp_path / "good.txt").write_text(text_of(tokens_of(5)))
+        (tmp_path / "other.txt").write_text(text_of(tokens_of(n_frames)))
+        files = {"A": tmp_path / "good.txt", "B": tmp_path / "other.txt"}
+        with pytest.raises(FormatError, match=rf"other\.txt has {n_frames} frames, but .*truth\.txt has 5"):
+            read_results(tmp_path / "truth.txt", files, "nyu")
+
+    def test_are_returned_by_name_in_order(self, tmp_path):
+        (tmp_path / "a.txt").write_text(text_of(tokens_of(2)))
+        (tmp_path / "b.txt").write_text(text_of(tokens_of(2)[::-1]))
+        files = {"B": tmp_path / "b.txt", "A": tmp_path / "a.txt"}
+        labels, poses = read_results(tmp_path / "a.txt", files, "nyu")
+        assert list(poses) == ["B", "A"]
+        np.testing.assert_array_equal(poses["A"], labels)
+        np.testing.assert_array_equal(poses["B"], labels[::-1])

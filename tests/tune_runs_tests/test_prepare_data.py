@@ -1,0 +1,365 @@
+import importlib.util
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data_pipeline.formats.leaderboard import read_leaderboard
+from data_pipeline.pose_dataset import dataset_names, read_dataset
+from data_pipeline.splits import parse_split
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "tune_runs" / "prepare_data.py"
+SHARED_DATA = Path(os.environ.get("POSETUNE_SHARED_DATA") or ROOT.parent / "shared" / "data")
+MISSING = f"{SHARED_DATA / 'nyu'} is missing; its parent can be named with POSETUNE_SHARED_DATA"
+
+SYNTHETIC = ["synthetic", "--name", "demo", "--train", "30", "--val", "20"]
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("prepare_data", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def data_dir(tmp_path):
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def run(script, data_dir, capsys):
+    """Runs the script in this process and returns exit status, stdout and stderr."""
+
+    def run(*arguments):
+        status = script.main([*map(str, arguments), "--data-dir", str(data_dir)])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def results(tmp_path):
+    """A ground truth of 12 frames on the camera's axis, `A` 10 mm behind it and `B` 30 mm with one joint."""
+    truth = np.tile([320.0, 240.0, 700.0], (12, 14, 1))
+    a, b = truth + np.array([0, 0, 10]), truth.copy()
+    b[:, 5, 2] += 30
+    b[0, 5, 2] -= 10  # exactly 20 mm in the first frame
+    for name, poses in {"truth": truth, "A": a, "B": b}.items():
+        np.savetxt(tmp_path / f"{name}.txt", poses.reshape(12, 42), fmt="%.3f")
+    return tmp_path
+
+
+def leaderboard(results, *names):
+    predictions = [f"{name}={results / name}.txt" for name in names]
+    return [
+        *("leaderboard", "--dataset", "nyu", "--name", "nyu", "--ground-truth", results / "truth.txt"),
+        *("--predictions", *predictions),
+    ]
+
+
+def by_hand(data_dir, name):
+    """The statistics of a dataset on disk as a reader of the file computes them."""
+    dataset = read_dataset(data_dir, name)
+    rows = []
+    for subset, poses in dataset.poses.items():
+        error_mm = np.sqrt(((poses.astype(float) - dataset.labels) ** 2).sum(axis=2))
+        rows.append(
+            {
+                "dataset": name,
+                "part": name.rpartition("_")[2],
+                "subset": subset,
+                "frames": len(dataset),
+                "mean_error_mm": pytest.approx(error_mm.mean(), rel=1e-12),
+                "mean_worst_joint_mm": pytest.approx(error_mm.max(axis=1).mean(), rel=1e-12),
+                "share_worst_joint_within_20mm": (error_mm.max(axis=1) <= 20).mean(),
+            }
+        )
+    return rows
+
+
+class TestAsAProcess:
+    def start(self, *arguments):
+        command = [sys.executable, SCRIPT, *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+
+    def test_the_statistics_of_what_was_written_are_all_of_stdout_as_json(self, data_dir):
+        process = self.start(
+            *SYNTHETIC, "--test", "10", "--subsets", "A,B+", "--json", "--data-dir", data_dir, "--seed", "3"
+        )
+        assert (process.returncode, process.stderr) == (0, "")
+        expected = [row for part in ("train", "val", "test") for row in by_hand(data_dir, f"demo_{part}")]
+        assert len(expected) == 6
+        assert json.loads(process.stdout) == expected
+
+    def test_an_error_is_one_line_without_a_traceback(self, data_dir):
+        process = self.start(*SYNTHETIC, "--subsets", "A,mean", "--data-dir", data_dir)
+        assert (process.returncode, process.stdout) == (2, "")
+        assert process.stderr.startswith("error: --subsets: the name 'mean' is taken")
+        assert process.stderr.count("\n") == 1
+
+    def test_help_names_the_commands(self):
+        process = self.start("--help")
+        assert (process.returncode, process.stderr) == (0, "")
+        assert "synthetic" in process.stdout
+        assert "leaderboard" in process.stdout
+
+
+class TestHelp:
+    def example(self, script, capsys, command):
+        """The arguments of the example in the help of `command`."""
+        with pytest.raises(SystemExit, match="0"):
+            script.main([command, "--help"])
+        text = capsys.readouterr().out.replace("\\\n", " ")
+        (line,) = (line for line in text.splitlines() if line.startswith("    python tune_runs/prepare_data.py"))
+        return shlex.split(line)[2:]
+
+    def test_of_synthetic_has_an_example_that_works(self, run, script, capsys, data_dir):
+        assert run(*self.example(script, capsys, "synthetic"))[0] == 0
+        assert dataset_names(data_dir) == ["demo_test", "demo_train", "demo_val"]
+
+    def test_of_leaderboard_has_an_example_that_works_beside_the_files(
+        self, run, script, capsys, data_dir, monkeypatch
+    ):
+        example = self.example(script, capsys, "leaderboard")
+        if not (SHARED_DATA / "nyu").is_dir():
+            pytest.skip(MISSING)
+        monkeypatch.chdir(SHARED_DATA / "nyu")
+        assert run(*example)[0] == 0
+        assert dataset_names(data_dir) == ["nyu_test", "nyu_train", "nyu_val"]
+
+
+class TestSynthetic:
+    def test_without_subsets_is_a_plain_tensor(self, run, data_dir):
+        status, _, errors = run(*SYNTHETIC)
+        assert (status, errors) == (0, "")
+        assert dataset_names(data_dir) == ["demo_train", "demo_val"]
+        poses = torch.load(data_dir / "demo_train_poses.pt", weights_only=True)
+        assert isinstance(poses, torch.Tensor)
+        assert poses.shape == (30, 21, 3)
+
+    def test_with_subsets_has_one_for_each_name(self, run, data_dir):
+        run(*SYNTHETIC, "--test", 10, "--subsets", "Pose-REN,DeepPrior++")
+        dataset = read_dataset(data_dir, "demo_test")
+        assert list(dataset.poses) == ["Pose-REN", "DeepPrior++"]
+        assert not np.array_equal(dataset.poses["Pose-REN"], dataset.poses["DeepPrior++"])
+
+    def test_follows_the_seed_alone_with_or_without_a_test_set(self, run, data_dir):
+        def made(*arguments):
+            run(*SYNTHETIC, "--force", *arguments)
+            return [read_dataset(data_dir, name).fingerprint for name in ("demo_train", "demo_val")]
+
+        first = made("--seed", 5)
+        assert made("--seed", 5, "--test", 10) == first
+        assert not set(made("--seed", 6)) & set(first)
+
+    def test_keeps_a_backbones_character_over_the_parts_and_shares_no_hand_and_no_noise(self, run, script, monkeypatch):
+        characters, noise, hands = set(), [], []
+
+        class Recorded(script.Backbone):
+            def predict(self, labels, seed):
+                characters.add((self.subset, self.seed))
+                noise.append(seed)
+                hands.append(labels[0].tobytes())
+                return super().predict(labels, seed)
+
+        monkeypatch.setattr(script, "Backbone", Recorded)
+        run(*SYNTHETIC, "--test", 10, "--subsets", "A", "--seed", 5)
+        assert characters == {("A", 5)}
+        assert len(set(noise)) == len(set(hands)) == 3
+
+
+class TestLeaderboard:
+    def test_makes_subsets_of_several_predictions(self, run, results, data_dir):
+        status, output, errors = run(*leaderboard(results, "A", "B"), "--split", "blocks:2:3", "--json")
+        assert (status, errors) == (0, "")
+        labels = read_leaderboard(results / "truth.txt", "nyu")
+        for part, indices in parse_split("blocks:2:3").parts(12).items():
+            dataset = read_dataset(data_dir, f"nyu_{part}")
+            assert list(dataset.poses) == ["A", "B"]
+            np.testing.assert_array_equal(dataset.labels, labels[indices])
+            np.testing.assert_array_equal(dataset.poses["B"], read_leaderboard(results / "B.txt", "nyu")[indices])
+        rows = {(row["part"], row["subset"]): row for row in json.loads(output)}
+        assert rows["train", "B"] == {
+            "dataset": "nyu_train",
+            "part": "train",
+            "subset": "B",
+            "frames": 4,
+            "mean_error_mm": (20 + 3 * 30) / 4 / 14,
+            "mean_worst_joint_mm": (20 + 3 * 30) / 4,
+            "share_worst_joint_within_20mm": 0.25,  # the frame with exactly 20 mm
+        }
+
+    def test_makes_a_plain_tensor_of_a_single_prediction(self, run, results, data_dir):
+        run(*leaderboard(results, "A"), "--split", "last:25")
+        assert dataset_names(data_dir) == ["nyu_train", "nyu_val"]
+        assert torch.load(data_dir / "nyu_val_poses.pt", weights_only=True).shape == (3, 14, 3)
+
+    def test_makes_datasets_of_its_own_for_each_prediction_where_asked(self, run, results, data_dir):
+        run(*leaderboard(results, "A", "B"), "--split", "last:25", "--separate")
+        assert dataset_names(data_dir) == ["nyu_A_train", "nyu_A_val", "nyu_B_train", "nyu_B_val"]
+        assert torch.load(data_dir / "nyu_B_val_poses.pt", weights_only=True).shape == (3, 14, 3)
+
+    def test_takes_predictions_from_one_option_or_from_several(self, run, results, data_dir):
+        run(*leaderboard(results, "A"), "--predictions", f"B={results / 'B.txt'}", "--split", "none")
+        assert list(read_dataset(data_dir, "nyu").poses) == ["A", "B"]
+
+    def test_without_a_split_prints_one_neat_table_of_one_dataset(self, run, results, data_dir):
+        status, output, errors = run(*leaderboard(results, "A", "B"), "--split", "none")
+        assert (status, errors) == (0, "")
+        assert output.splitlines() == [
+            "dataset    part    subset      frames    mean error     mean of frames'         worst joint",
+            "                                               (mm)    worst joint (mm)    within 20 mm (%)",
+            "---------  ------  --------  --------  ------------  ------------------  ------------------",
+            "nyu        all     A               12         10.00               10.00              100.00",
+            "nyu        all     B               12          2.08               29.17                8.33",
+            "",
+            f"Written to {data_dir}: nyu",
+        ]
+
+    def test_of_nyu_in_blocks_has_these_mean_errors(self, run, data_dir):
+        files = {
+            "Pose-REN": "NEUCOM18_NYU_Pose_REN",
+            "DeepModel": "IJCAI16_NYU_DeepModel",
+            "DeepPrior": "CVWW15_NYU_Prior",
+            "DeepPrior++": "ICCVW17_NYU_DeepPrior++",
+        }
+        folder = SHARED_DATA / "nyu"
+        if not folder.is_dir():
+            pytest.skip(MISSING)
+        _, output, _ = run(
+            *("leaderboard", "--dataset", "nyu", "--name", "nyu", "--json"),
+            *("--ground-truth", folder / "nyu_test_groundtruth_label.txt"),
+            *("--predictions", *(f"{name}={folder / file}.txt" for name, file in files.items())),
+        )
+        mean_mm = {(row["part"], row["subset"]): f"{row['mean_error_mm']:.2f}" for row in json.loads(output)}
+        assert [mean_mm["val", name] for name in files] == ["12.12", "15.39", "19.22", "11.91"]
+        # The last one is 13.0347.
+        assert [mean_mm["test", name] for name in files] == ["12.64", "18.34", "20.96", "13.03"]
+
+
+class TestStatistics:
+    @pytest.mark.parametrize("chunk", [1, 7, 100])
+    def test_do_not_depend_on_how_many_frames_are_taken_at_a_time(self, script, monkeypatch, chunk):
+        monkeypatch.setattr(script, "_CHUNK", chunk)
+        rng = np.random.default_rng(0)
+        labels, errors = rng.normal(size=(2, 50, 14, 3)).astype(np.float32)
+        (row,) = script.statistics(script.Prepared("x", "train", labels, labels + 8 * errors))
+        error_mm = np.linalg.norm((labels + 8 * errors).astype(float) - labels, axis=2)
+        assert row["mean_error_mm"] == pytest.approx(error_mm.mean(), rel=1e-12)
+        assert row["mean_worst_joint_mm"] == pytest.approx(error_mm.max(axis=1).mean(), rel=1e-12)
+        assert row["share_worst_joint_within_20mm"] == (error_mm.max(axis=1) <= 20).mean()
+
+
+class TestExistingDatasets:
+    def test_are_kept_and_named_in_an_error(self, run, data_dir):
+        run(*SYNTHETIC)
+        before = {path: path.read_bytes() for path in data_dir.iterdir()}
+        status, output, errors = run(*SYNTHETIC, "--seed", 1, "--test", 5)
+        assert (status, output) == (2, "")
+        assert "already has demo_train, demo_val;" in errors
+        assert {path: path.read_bytes() for path in data_dir.iterdir()} == before
+
+    def test_are_overwritten_with_force(self, run, data_dir):
+        run(*SYNTHETIC)
+        first = read_dataset(data_dir, "demo_train").fingerprint
+        status, _, errors = run(*SYNTHETIC, "--seed", 1, "--force")
+        assert (status, errors) == (0, "")
+        assert read_dataset(data_dir, "demo_train").fingerprint != first
+
+    def test_that_are_half_there_count_too(self, run, data_dir):
+        data_dir.mkdir()
+        (data_dir / "demo_val_poses.pt").touch()
+        assert "already has demo_val;" in run(*SYNTHETIC)[2]
+
+    def test_of_an_earlier_split_are_pointed_out(self, run, results, data_dir):
+        run(*leaderboard(results, "A"), "--split", "blocks:1:3")
+        status, _, errors = run(*leaderboard(results, "A"), "--split", "last:25", "--force")
+        assert status == 0
+        assert errors.startswith(f"note: {data_dir} also has nyu_test from an earlier run")
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("arguments", "says"),
+        [
+            (["--name", "a/b"], "--name: 'a/b' is not a name"),
+            (["--name", ""], "--name: '' is not a name"),
+            (["--name", "a+b"], "letters, digits, '.', '_', '-'"),
+            (["--name", "x" * 300], "1 to 100"),
+            (["--train", "0"], "--train 0: needed is a number of frames from 1"),
+            (["--val", "-3"], "--val -3: needed"),
+            (["--test", "0"], "leave it out for no test set"),
+            (["--train", "9" * 30], "from 1 to 1000000000"),
+            (["--seed", "-1"], "--seed -1: a seed is 0 or larger"),
+            (["--subsets", "A,B,A"], "--subsets: the name 'A' is given twice"),
+            (["--subsets", "A,"], "--subsets: '' is not a name"),
+            (["--subsets", "A B"], "--subsets: 'A B' is not a name"),
+            (["--subsets", "mean"], "'mean' is taken"),
+        ],
+    )
+    def test_of_synthetic_data_say_what_to_change_and_leave_no_file(self, run, data_dir, arguments, says):
+        status, output, errors = run(*SYNTHETIC, *arguments)
+        assert (status, output) == (2, "")
+        assert errors.startswith("error: ")
+        assert says in errors
+        assert not data_dir.exists()
+
+    @pytest.mark.parametrize(
+        ("arguments", "says"),
+        [
+            (["--split", "blocks:100:2"], "K is 3 or more"),
+            (["--split", "thirds"], "'thirds' is not a split"),
+            ([], "'blocks:100:5' leaves the validation set empty: it needs at least 401 frames, there are 12"),
+            (["--predictions", "B.txt"], "name each file, NAME=FILE"),
+            (["--predictions", "=B.txt"], "name each file, NAME=FILE"),
+            (["--predictions", "B="], "name each file, NAME=FILE"),
+            (["--predictions", "A=B.txt"], "the name 'A' is given twice"),
+            (["--predictions", "mean=B.txt"], "'mean' is taken"),
+            (["--predictions", "a/b=B.txt"], "--predictions: 'a/b' is not a name"),
+            (["--predictions", "C=missing.txt"], "missing.txt cannot be read: No such file"),
+            (["--predictions", "C=short.txt"], "short.txt has 11 frames, but the ground truth truth.txt has 12"),
+            (["--predictions", "C=broken.txt"], "broken.txt, line 12: entry 42 is 'x'"),
+            (["--dataset", "icvl"], "truth.txt, line 1 has 42 entries; needed are 48"),
+            (["--ground-truth", "."], ". cannot be read: Is a directory"),
+        ],
+    )
+    def test_of_files_and_splits_say_what_is_wrong_and_leave_no_file(
+        self, run, results, data_dir, monkeypatch, arguments, says
+    ):
+        monkeypatch.chdir(results)
+        lines = Path("A.txt").read_text().splitlines()
+        Path("short.txt").write_text("\n".join(lines[:11]))
+        Path("broken.txt").write_text("\n".join([*lines[:11], lines[11].rpartition(" ")[0] + " x"]))
+        status, output, errors = run(*leaderboard(Path(), "A"), *arguments)
+        assert (status, output) == (2, "")
+        assert errors.startswith("error: ")
+        assert says in errors
+        assert not data_dir.exists()
+
+    def test_tell_of_a_data_folder_that_is_none(self, run, data_dir):
+        data_dir.touch()
+        assert "data is not a folder" in run(*SYNTHETIC)[2]
+
+    def test_tell_of_a_data_folder_that_cannot_be_made(self, script, tmp_path, capsys):
+        (tmp_path / "file").touch()
+        assert script.main([*SYNTHETIC, "--data-dir", str(tmp_path / "file" / "data")]) == 2
+        assert "demo_train cannot be written to" in capsys.readouterr().err
+
+    def test_tell_of_a_disk_that_is_full(self, run, script, monkeypatch):
+        def full(*_):
+            raise RuntimeError("[enforce fail at inline_container.cc:1] . file write failed\nframe #0: ...")
+
+        monkeypatch.setattr(script, "write_dataset", full)
+        status, _, errors = run(*SYNTHETIC)
+        assert status == 2
+        assert errors.count("\n") == 1
+        assert "file write failed" in errors
