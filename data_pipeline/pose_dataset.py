@@ -101,9 +101,7 @@ def write_dataset(data_dir: Path, name: str, labels: Array, poses: Array | Mappi
         poses: Predicted joints, (N, J, 3), mm, or a mapping of such from subset names.
     """
     content = (
-        {subset: _tensor(array) for subset, array in poses.items()}
-        if isinstance(poses, Mapping)
-        else _tensor(poses)
+        {subset: _tensor(array) for subset, array in poses.items()} if isinstance(poses, Mapping) else _tensor(poses)
     )
     # Labels go last: a dataset without labels is reported as missing, not read with old ones.
     paths = [dataset_path(data_dir, name, part) for part in ("poses", "labels")]
@@ -136,8 +134,7 @@ def _load(data_dir: Path, name: str, part: str) -> Any:
         names = dataset_names(data_dir)
         has = f"has the datasets {', '.join(names)}" if names else "has no dataset"
         raise DatasetError(
-            f"{path} does not exist; {Path(data_dir)} {has}. "
-            "tune_runs/prepare_data.py makes datasets: see its --help."
+            f"{path} does not exist; {Path(data_dir)} {has}. tune_runs/prepare_data.py makes datasets: see its --help."
         )
     try:
         # Mapped, not read: only what is taken of a large file costs memory.
@@ -147,9 +144,7 @@ def _load(data_dir: Path, name: str, part: str) -> Any:
     except Exception as error:
         # torch.load has no error of its own for a damaged file: what it raises depends on the damage.
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise DatasetError(
-            f"{path} is not a file that torch.load(..., weights_only=True) reads: {reason}"
-        ) from error
+        raise DatasetError(f"{path} is not a file that torch.load(..., weights_only=True) reads: {reason}") from error
 
 
 def _read_poses(data_dir: Path, name: str, labels: Array) -> dict[str, Array]:
@@ -185,9 +180,7 @@ def _checked(tensor: object, where: object) -> Array:
     if tensor.dtype != torch.float32:
         raise DatasetError(f"{where} holds {tensor.dtype} numbers; needed is torch.float32")
     if tensor.ndim != 3 or tensor.shape[2] != 3 or 0 in tensor.shape:
-        raise DatasetError(
-            f"{where} has the shape {tuple(tensor.shape)}; needed is (N, J, 3) with at least one sample"
-        )
+        raise DatasetError(f"{where} has the shape {tuple(tensor.shape)}; needed is (N, J, 3) with at least one sample")
     array: Array = tensor.numpy()
     finite = np.isfinite(array).all(axis=(1, 2))  # (N,)
     if not finite.all():

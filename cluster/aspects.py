@@ -1,0 +1,342 @@
+"""What settings mean together: the aspects of a training, each described and checked as a whole.
+
+An aspect reads a few keys. Its description says everything in them that can change a number: constructor arguments
+after defaults, the content of data and weights instead of their names. The descriptions of all aspects make the
+combination's identity; the device, the number of processes, what is logged and where results lie are in none of them.
+"""
+
+import hashlib
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from inspect import Parameter
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cluster import parts
+from cluster.config import Problem, Settings, did_you_mean
+from cluster.identity import (
+    Description,
+    UndescribableError,
+    constructor_parameters,
+    describe,
+    describe_call,
+)
+from data_pipeline.pose_dataset import PoseDataset, read_dataset
+from data_pipeline.user_error import UserError
+
+
+@dataclass(frozen=True)
+class SetKey:
+    """What a set of poses is read from: two combinations with the same key share it."""
+
+    name: str
+    size: int | None
+    use_preset: bool
+
+
+@dataclass
+class Sources:
+    """The files that an experiment reads, each once.
+
+    Attributes:
+        data_folder: The folder with the datasets.
+        sets: The sets that were read.
+        weights: The content of weights files by path.
+    """
+
+    data_folder: Path
+    sets: dict[SetKey, PoseDataset] = field(default_factory=dict)
+    weights: dict[str, bytes] = field(default_factory=dict)
+
+    def read_set(self, key: SetKey) -> PoseDataset:
+        """Returns a set.
+
+        Raises:
+            DatasetError: If it cannot be read.
+        """
+        if key not in self.sets:
+            self.sets[key] = read_dataset(self.data_folder, key.name, key.size, use_preset=key.use_preset)
+        return self.sets[key]
+
+    def read_weights(self, path: str) -> bytes:
+        """Returns the content of a weights file.
+
+        Raises:
+            OSError: If it cannot be read.
+        """
+        if path not in self.weights:
+            self.weights[path] = Path(path).read_bytes()
+        return self.weights[path]
+
+
+def set_keys(settings: Settings) -> dict[str, SetKey]:
+    """Returns the sets that a combination uses, by split: 'train', 'val' and, where there is one, 'test'."""
+    config = settings.experiment
+    keys = {
+        "train": SetKey(config.train_set, config.train_set_size, config.use_preset),
+        "val": SetKey(config.val_set, config.val_set_size, use_preset=True),
+    }
+    if config.test_set is not None:
+        keys["test"] = SetKey(config.test_set, config.test_set_size, use_preset=True)
+    return keys
+
+
+@dataclass(frozen=True)
+class Aspect:
+    """An aspect of a training.
+
+    Attributes:
+        name: What it is called in a description.
+        keys: The dotted paths of the settings that it reads.
+        examine: Returns its description and what is wrong with it. Where something is wrong the description
+            means nothing.
+    """
+
+    name: str
+    keys: tuple[str, ...]
+    examine: Callable[[Settings, Sources], tuple[Description, list[Problem]]]
+
+
+def _examine_data(settings: Settings, sources: Sources) -> tuple[Description, list[Problem]]:
+    description: dict[str, Description] = {}
+    problems = []
+    for split, key in set_keys(settings).items():
+        try:
+            dataset = sources.read_set(key)
+        except UserError as error:
+            problems.append(Problem(f"experiment_config.{split}_set", str(error)))
+            continue
+        description[split] = {"fingerprint": dataset.fingerprint, "samples": len(dataset)}
+        description.setdefault("skeleton", dataset.skeleton.name)
+        if dataset.skeleton.name != description["skeleton"]:
+            problems.append(
+                Problem(
+                    f"experiment_config.{split}_set",
+                    f"{key.name} has the {dataset.skeleton.name} skeleton, the sets before it have "
+                    f"{description['skeleton']}",
+                )
+            )
+    if not problems:
+        problems += _check_examples(settings, sources.read_set(set_keys(settings)["val"]))
+    if settings.experiment.test_set is None and settings.experiment.test_set_size is not None:
+        problems.append(Problem("experiment_config.test_set_size", "is given, but there is no test_set"))
+    return description, problems
+
+
+def _check_examples(settings: Settings, val_set: PoseDataset) -> list[Problem]:
+    problems = []
+    subset = settings.solver.val_example_subset
+    if settings.solver.val_example_indices and subset not in val_set.poses:
+        hint = did_you_mean(subset, list(val_set.poses))
+        problems.append(Problem("solver_config.val_example_subset", f"{val_set.name} has no subset {subset!r}{hint}"))
+    too_large = [index for index in settings.solver.val_example_indices if index >= len(val_set)]
+    if too_large:
+        text = f"{val_set.name} has {len(val_set)} samples, numbered from 0, so there is no {too_large[0]}"
+        problems.append(Problem("solver_config.val_example_indices", text))
+    return problems
+
+
+def _examine_model(settings: Settings, sources: Sources) -> tuple[Description, list[Problem]]:
+    hyperparams = settings.hyperparams
+    problems = _check_arguments("model_args", hyperparams.model, hyperparams.model_args, n_passed=1)
+    description: dict[str, Description] = {}
+    if not problems:
+        description, problems = _describe_call("model_args", hyperparams.model, hyperparams.model_args)
+    try:
+        skeleton = sources.read_set(set_keys(settings)["train"]).skeleton
+    except UserError:
+        return description, problems  # the data aspect tells
+    if problems:
+        return description, problems
+    try:
+        model = _build_unallocated(lambda: parts.build_model(hyperparams, skeleton))
+    except Exception as error:
+        return description, [Problem("base_hyperparams.model_args", f"{hyperparams.model.__name__}: {error}")]
+    path = settings.experiment.init_weights_path
+    if path is not None:
+        try:
+            content = sources.read_weights(str(path))
+            description["init_weights"] = hashlib.sha256(content).hexdigest()
+            model.load_state_dict(parts.read_weights(content), assign=True)
+        except OSError as error:
+            problems.append(Problem("experiment_config.init_weights_path", f"{path}: {error.strerror}"))
+        except Exception as error:
+            text = f"the weights of {path} do not fit the model {hyperparams.model.__name__}: {error}"
+            problems.append(Problem("experiment_config.init_weights_path", text))
+    return description, problems
+
+
+def _build_unallocated(build: Callable[[], torch.nn.Module]) -> torch.nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        try:
+            # On the meta device no memory is taken and nothing is drawn, so that thousands can be looked at.
+            with torch.device("meta"):
+                return build()
+        except Exception:
+            # A model may do what only real tensors allow; if it fails with them too, that error counts.
+            return build()
+
+
+def _examine_optimisation(settings: Settings, sources: Sources) -> tuple[Description, list[Problem]]:
+    hyperparams = settings.hyperparams
+    problems = [
+        *_check_arguments("optimizer_args", hyperparams.optimizer, hyperparams.optimizer_args, n_passed=1),
+        *_check_arguments("scheduler_args", hyperparams.scheduler, hyperparams.scheduler_args, n_passed=1),
+    ]
+    takes_metric = "metrics" in constructor_parameters(hyperparams.scheduler.step)
+    if takes_metric != hyperparams.scheduler_requires_metric:
+        text = f"must be {takes_metric} for {hyperparams.scheduler.__name__}, whose step takes "
+        text += "a metric" if takes_metric else "no metric"
+        problems.append(Problem("base_hyperparams.scheduler_requires_metric", text))
+    if problems:
+        return None, problems
+    optimizer, problems = _describe_call("optimizer_args", hyperparams.optimizer, hyperparams.optimizer_args)
+    scheduler, more = _describe_call("scheduler_args", hyperparams.scheduler, hyperparams.scheduler_args)
+    problems += more
+    description = {"optimizer": optimizer, "scheduler": scheduler}
+    if problems:
+        return description, problems
+    at = "optimizer"
+    try:
+        built = parts.build_optimizer(hyperparams, torch.nn.Linear(1, 1, bias=False, device="meta"))
+        at = "scheduler"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a scheduler may say things that matter only to a training
+            parts.build_scheduler(hyperparams, built)
+    except Exception as error:
+        name = getattr(hyperparams, at).__name__
+        problems.append(Problem(f"base_hyperparams.{at}_args", f"{name}: {error}"))
+    return description, problems
+
+
+def _examine_loss(settings: Settings, sources: Sources) -> tuple[Description, list[Problem]]:
+    try:
+        return describe(parts.build_loss(settings.hyperparams)), []
+    except (TypeError, ValueError) as error:
+        return None, [Problem("base_hyperparams.loss_function", str(error))]
+
+
+def _examine_spaces(settings: Settings, sources: Sources) -> tuple[Description, list[Problem]]:
+    normalizer, hyperparams = settings.experiment.normalizer, settings.hyperparams
+    problems = []
+    if normalizer is None:
+        problems = [
+            Problem(f"base_hyperparams.{key}", "must be 'default' without a normalizer: there is one space, in mm")
+            for key in ("loss_space", "eval_space")
+            if getattr(hyperparams, key) != "default"
+        ]
+    else:
+        try:
+            normalizer()
+        except Exception as error:
+            problems = [Problem("experiment_config.normalizer", str(error))]
+    try:
+        described = None if normalizer is None else describe_call(*_split_partial(normalizer))
+    except UndescribableError as error:
+        return None, [*problems, Problem("experiment_config.normalizer", str(error))]
+    spaces = {"loss_space": hyperparams.loss_space, "eval_space": hyperparams.eval_space}
+    return {"normalizer": described, **spaces}, problems
+
+
+def _examine_inputs(settings: Settings, sources: Sources) -> tuple[Description, list[Problem]]:
+    hyperparams = settings.hyperparams
+    arguments = hyperparams.distorter_args or {}
+    problems = _check_arguments("distorter_args", hyperparams.distorter, arguments, n_passed=0)
+    if not problems:
+        try:
+            makes_input = parts.build_distorter(hyperparams).makes_input
+        except Exception as error:
+            text = f"{hyperparams.distorter.__name__}: {error}"
+            problems.append(Problem("base_hyperparams.distorter_args", text))
+        else:
+            if not settings.experiment.use_preset and not makes_input:
+                text = (
+                    f"{hyperparams.distorter.__name__} does not make an input, and with use_preset False the input "
+                    "is the label; take another distorter, or set experiment_config.use_preset to True"
+                )
+                problems.append(Problem("base_hyperparams.distorter", text))
+    if problems:
+        return None, problems
+    distorter, problems = _describe_call("distorter_args", hyperparams.distorter, arguments)
+    try:
+        augmenters = describe(list(hyperparams.augmenters))
+    except UndescribableError as error:
+        return None, [*problems, Problem("base_hyperparams.augmenters", str(error))]
+    return {"distorter": distorter, "augmenters": augmenters}, problems
+
+
+def _examine_schedule(settings: Settings, sources: Sources) -> tuple[Description, list[Problem]]:
+    solver = settings.solver
+    description = {
+        "num_epochs": solver.num_epochs,
+        "batch_size": solver.batch_size,
+        "matmul_precision": solver.matmul_precision,
+        "deterministic_mode": settings.experiment.deterministic_mode,
+        "seed": settings.experiment.seed,
+    }
+    return description, []
+
+
+_DATA_KEYS = (
+    *("experiment_config.train_set", "experiment_config.train_set_size", "experiment_config.use_preset"),
+    *("experiment_config.val_set", "experiment_config.val_set_size"),
+    *("experiment_config.test_set", "experiment_config.test_set_size"),
+)
+
+ASPECTS = (
+    Aspect("data", _DATA_KEYS, _examine_data),
+    Aspect("model", ("model", "model_args", "experiment_config.init_weights_path", *_DATA_KEYS), _examine_model),
+    Aspect(
+        "optimisation",
+        ("optimizer", "optimizer_args", "scheduler", "scheduler_args", "scheduler_requires_metric"),
+        _examine_optimisation,
+    ),
+    Aspect("loss", ("loss_function",), _examine_loss),
+    Aspect("spaces", ("experiment_config.normalizer", "loss_space", "eval_space"), _examine_spaces),
+    Aspect("inputs", ("experiment_config.use_preset", "distorter", "distorter_args", "augmenters"), _examine_inputs),
+    Aspect(
+        "schedule",
+        ("solver_config.num_epochs", "solver_config.batch_size", "solver_config.matmul_precision"),
+        _examine_schedule,
+    ),
+)
+
+
+def _check_arguments(
+    key: str, target: Callable[..., Any], arguments: Mapping[str, Any], *, n_passed: int
+) -> list[Problem]:
+    """Compares arguments with a constructor's signature, of which the program passes the first `n_passed` itself."""
+    parameters = dict(list(constructor_parameters(target).items())[n_passed:])
+    name = getattr(target, "__name__", str(target))
+    problems = [
+        Problem(
+            f"base_hyperparams.{key}.{argument}",
+            f"{name} has no such argument{did_you_mean(argument, list(parameters))}",
+        )
+        for argument in arguments
+        if argument not in parameters
+    ]
+    problems += [
+        Problem(f"base_hyperparams.{key}.{argument}", f"is missing; {name} needs it")
+        for argument, parameter in parameters.items()
+        if parameter.default is Parameter.empty and argument not in arguments
+    ]
+    return problems
+
+
+def _describe_call(
+    key: str, target: Callable[..., Any], arguments: Mapping[str, Any]
+) -> tuple[dict[str, Description], list[Problem]]:
+    try:
+        description: dict[str, Description] = describe_call(target, arguments)
+    except UndescribableError as error:
+        return {}, [Problem(f"base_hyperparams.{key}", str(error))]
+    return description, []
+
+
+def _split_partial(target: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """Returns the class and the fixed arguments of a class or a `functools.partial` of one."""
+    return getattr(target, "func", target), getattr(target, "keywords", {})

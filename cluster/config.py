@@ -1,0 +1,309 @@
+"""The three dicts of a run script, checked and typed.
+
+Each dict has a dataclass here: a field for each key, its rule beside it. Checking collects every problem of all three
+dicts. What depends on several keys together, such as the constructor arguments of a class, is checked by `aspects.py`
+for each combination of options.
+"""
+
+import dataclasses
+import difflib
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data_pipeline.augmenters import Augmenter
+from data_pipeline.distorters import Distorter
+from data_pipeline.normalizers import Normalizer
+from data_pipeline.user_error import UserError
+from posenet.losses import Loss
+from posenet.record import Space
+
+SECTIONS = ("experiment_config", "solver_config", "base_hyperparams")
+
+FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_DATASET_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with a config: the path of the key, and a text that says what and what to do."""
+
+    path: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.text}"
+
+
+class ConfigError(UserError):
+    """The configuration is wrong. Nothing was started and nothing was written.
+
+    Attributes:
+        problems: Everything that is wrong with it.
+    """
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = list(problems)
+        count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
+        super().__init__("\n  ".join([f"{count} in the configuration:", *map(str, self.problems)]))
+
+
+Rule = Callable[[Any], str | None]
+"""Takes a value and returns what is allowed, or None where the value is."""
+
+
+def did_you_mean(name: object, known: Sequence[str]) -> str:
+    """Returns "; did you mean 'x'?" where a known name is close, else the known names."""
+    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; known are {', '.join(known)}" if known else ""
+
+
+def _integer(minimum: int) -> Rule:
+    def rule(value: Any) -> str | None:
+        fits = isinstance(value, int) and not isinstance(value, bool) and value >= minimum
+        return None if fits else f"an int of at least {minimum}"
+
+    return rule
+
+
+def _number(minimum: float, *, above: bool = False) -> Rule:
+    def rule(value: Any) -> str | None:
+        fits = isinstance(value, int | float) and not isinstance(value, bool)
+        # A NaN is neither.
+        fits = fits and (value > minimum if above else value >= minimum)
+        return None if fits else f"a number {'above' if above else 'of at least'} {minimum:g}"
+
+    return rule
+
+
+def _boolean(value: Any) -> str | None:
+    return None if isinstance(value, bool) else "True or False"
+
+
+def _one_of(*allowed: str) -> Rule:
+    def rule(value: Any) -> str | None:
+        return None if isinstance(value, str) and value in allowed else f"one of {', '.join(map(repr, allowed))}"
+
+    return rule
+
+
+def _or_none(rule: Rule) -> Rule:
+    def optional(value: Any) -> str | None:
+        allowed = None if value is None else rule(value)
+        return None if allowed is None else f"{allowed}, or None"
+
+    return optional
+
+
+def _file_name(value: Any) -> str | None:
+    if isinstance(value, str) and FILE_NAME.fullmatch(value):
+        return None
+    return "a name of letters, digits, '.', '_' and '-' that begins with a letter or digit"
+
+
+def _dataset_name(value: Any) -> str | None:
+    if isinstance(value, str) and all(_DATASET_PART.fullmatch(part) for part in value.split("/")):
+        return None
+    return "the name of a dataset below data_dir, without '_labels.pt' or '_poses.pt'"
+
+
+def _text(value: Any) -> str | None:
+    return None if isinstance(value, str) and value else "a str"
+
+
+def _path(value: Any) -> str | None:
+    return None if isinstance(value, str | os.PathLike) and os.fspath(value) else "a path"
+
+
+def _class_of(base: type, where: str) -> Rule:
+    def rule(value: Any) -> str | None:
+        # A partial fixes constructor arguments of a class that the dicts have no key for.
+        target = getattr(value, "func", value)
+        fits = isinstance(target, type) and issubclass(target, base) and target is not base
+        return None if fits else f"a class {where}, not an instance of one or its name"
+
+    return rule
+
+
+def _loss(value: Any) -> str | None:
+    fits = isinstance(value, Loss) or (isinstance(value, type) and issubclass(value, Loss))
+    return None if fits else "a loss of posenet.losses, such as MetricLoss(errors.distance_error, 'squared')"
+
+
+def _arguments(value: Any) -> str | None:
+    fits = isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
+    return None if fits else "a dict of the constructor's arguments"
+
+
+def _list_of(rule: Rule, what: str) -> Rule:
+    def each(value: Any) -> str | None:
+        fits = isinstance(value, list | tuple) and all(rule(item) is None for item in value)
+        return None if fits else f"a list of {what}"
+
+    return each
+
+
+def _augmenter(value: Any) -> str | None:
+    return None if isinstance(value, Augmenter) else "an instance of an augmenter"
+
+
+def _empty_list(value: Any) -> str | None:
+    return None if value == [] and isinstance(value, list) else "an empty list; the run fills it"
+
+
+def _device(value: Any) -> str | None:
+    spelling = "torch.device('cpu'), torch.device('cuda'), torch.device('cuda:0'), or a list of these as a pool"
+    if isinstance(value, str):
+        return f"{spelling}; write torch.device({value!r})"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{spelling}; write torch.device('cuda:{value}')"
+    devices = value if isinstance(value, list | tuple) else [value]
+    if not devices or not all(isinstance(device, torch.device) for device in devices):
+        return spelling
+    if any(device.type not in ("cpu", "cuda") for device in devices):
+        return spelling
+    if len({(device.type, device.index) for device in devices}) < len(devices):
+        return "a pool in which each device stands once"
+    if len({device.type for device in devices}) > 1:
+        return "a pool of one kind of device, so that all trials are computed alike"
+    if len(devices) > 1 and any(device.type == "cpu" or device.index is None for device in devices):
+        return "a pool of GPUs with their index, such as [torch.device('cuda:0'), torch.device('cuda:1')]"
+    return None
+
+
+def _key(rule: Rule, **default: Any) -> Any:
+    return field(metadata={"rule": rule}, **default)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentConfig:
+    """`experiment_config`: the experiment as a whole. `tune_runs/README.md` says what each key means."""
+
+    name: str = _key(_file_name)
+    train_set: str = _key(_dataset_name)
+    val_set: str = _key(_dataset_name)
+    train_set_size: int | None = _key(_or_none(_integer(1)))
+    val_set_size: int | None = _key(_or_none(_integer(1)))
+    test_set: str | None = _key(_or_none(_dataset_name), default=None)
+    test_set_size: int | None = _key(_or_none(_integer(1)), default=None)
+    use_preset: bool = _key(_boolean)
+    normalizer: Callable[[], Normalizer] | None = _key(
+        _or_none(_class_of(Normalizer, "of data_pipeline.normalizers, such as Shifter"))
+    )
+    target_device: torch.device | Sequence[torch.device] = _key(_device)
+    n_repetitions: int = _key(_integer(1))
+    init_weights_path: str | os.PathLike[str] | None = _key(_or_none(_path))
+    seed: int = _key(_integer(0), default=0)
+    deterministic_mode: bool = _key(_boolean, default=True)
+    data_dir: str | os.PathLike[str] = _key(_path, default="data")
+    storage_path: str | os.PathLike[str] = _key(_path, default="results")
+    cpus_per_trial: int = _key(_integer(1), default=1)
+    trials_per_device: int = _key(_integer(1), default=1)
+    max_retries: int = _key(_integer(0), default=2)
+    checkpoint_interval_s: float = _key(_number(0), default=30.0)
+    trial_timeout_s: float | None = _key(_or_none(_number(0, above=True)), default=None)
+    stop_if_all_fail: int | None = _key(_or_none(_integer(1)), default=5)
+    keep_weights: str = _key(_one_of("all", "best", "none"), default="all")
+
+    @property
+    def data_folder(self) -> Path:
+        """The folder with the datasets."""
+        return Path(self.data_dir)
+
+    @property
+    def devices(self) -> list[torch.device]:
+        """The target devices, one or a pool."""
+        return [self.target_device] if isinstance(self.target_device, torch.device) else list(self.target_device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SolverConfig:
+    """`solver_config`: how a model is trained. `tune_runs/README.md` says what each key means."""
+
+    num_epochs: int = _key(_integer(1))
+    batch_size: int = _key(_integer(1))
+    log_frequency: int = _key(_integer(1))
+    log_loss: bool = _key(_boolean)
+    log_grad: bool = _key(_boolean)
+    verbose: bool = _key(_boolean)
+    show_plots: bool = _key(_boolean)
+    matmul_precision: str = _key(_one_of("highest", "high", "medium"), default="highest")
+    interest_keys: list[str] = _key(_empty_list)
+    val_example_indices: Sequence[int] = _key(_list_of(_integer(0), "ints, the indices of samples"))
+    val_example_subset: str = _key(_text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hyperparams:
+    """`base_hyperparams`: model and optimisation. `tune_runs/README.md` says what each key means."""
+
+    model: type[torch.nn.Module] = _key(_class_of(torch.nn.Module, "of posenet.models, such as CorrectorMLP"))
+    model_args: Mapping[str, Any] = _key(_arguments)
+    loss_function: Loss | type[Loss] = _key(_loss)
+    loss_space: Space = _key(_one_of("default", "original"))
+    eval_space: Space = _key(_one_of("default", "original"))
+    optimizer: type[torch.optim.Optimizer] = _key(
+        _class_of(torch.optim.Optimizer, "of torch.optim, such as torch.optim.Adam")
+    )
+    optimizer_args: Mapping[str, Any] = _key(_arguments)
+    scheduler: type[torch.optim.lr_scheduler.LRScheduler] = _key(
+        _class_of(torch.optim.lr_scheduler.LRScheduler, "of torch.optim.lr_scheduler, such as StepLR")
+    )
+    scheduler_args: Mapping[str, Any] = _key(_arguments)
+    scheduler_requires_metric: bool = _key(_boolean)
+    distorter: type[Distorter] = _key(_class_of(Distorter, "of data_pipeline.distorters, such as NoDistorter"))
+    distorter_args: Mapping[str, Any] | None = _key(_or_none(_arguments))
+    augmenters: Sequence[Augmenter] = _key(_list_of(_augmenter, "instances of data_pipeline.augmenters"))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All three configs, as one combination of options has them."""
+
+    experiment: ExperimentConfig
+    solver: SolverConfig
+    hyperparams: Hyperparams
+
+
+_CLASSES = dict(zip(SECTIONS, (ExperimentConfig, SolverConfig, Hyperparams), strict=True))
+
+
+def typed(dicts: Mapping[str, Mapping[str, Any]]) -> Settings:
+    """Returns the typed configs of three checked dicts, keyed by `SECTIONS`."""
+    return Settings(*(_CLASSES[section](**dicts[section]) for section in SECTIONS))
+
+
+def check_dicts(dicts: Mapping[str, Any]) -> list[Problem]:
+    """Returns what is wrong with three dicts, keyed by `SECTIONS`: keys, types and values, each on its own."""
+    return [problem for section in SECTIONS for problem in _check_dict(section, dicts[section])]
+
+
+def check_value(section: str, key: str, value: Any) -> str | None:
+    """Returns what is allowed for a key, None where `value` is."""
+    rules: dict[str, Rule] = {f.name: f.metadata["rule"] for f in dataclasses.fields(_CLASSES[section])}
+    return rules[key](value)
+
+
+def _check_dict(section: str, given: Any) -> list[Problem]:
+    if not isinstance(given, Mapping):
+        return [Problem(section, f"got {given!r}; allowed: a dict")]
+    fields = {f.name: f for f in dataclasses.fields(_CLASSES[section])}
+    problems = []
+    for key, value in given.items():
+        if key not in fields:
+            problems.append(Problem(f"{section}.{key}", f"there is no such key{did_you_mean(key, list(fields))}"))
+            continue
+        allowed = fields[key].metadata["rule"](value)
+        if allowed is not None:
+            problems.append(Problem(f"{section}.{key}", f"got {value!r}; allowed: {allowed}"))
+    for key, config_field in fields.items():
+        if key not in given and config_field.default is dataclasses.MISSING:
+            problems.append(Problem(f"{section}.{key}", "is missing; see tune_runs/README.md for what it means"))
+    return problems

@@ -1,0 +1,66 @@
+"""Keeps two runs of one experiment apart."""
+
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from data_pipeline.user_error import UserError
+
+_NAME = ".lock"
+
+
+class AlreadyRunningError(UserError):
+    """Another process runs this experiment."""
+
+
+@contextmanager
+def experiment_lock(folder: Path) -> Iterator[None]:
+    """Holds an experiment's folder for the block.
+
+    The operating system gives the lock back when its process ends, however it ends: a file left by a killed process
+    is not in the way.
+
+    Raises:
+        AlreadyRunningError: If another process holds it; the text names process and host.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _NAME).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AlreadyRunningError(f"{folder} is in use: {_owner(folder)}") from None
+        file.truncate(0)
+        json.dump({"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}, file)
+        file.flush()
+        yield
+        file.truncate(0)
+
+
+def is_locked(folder: Path) -> bool:
+    """Tells whether a process runs the experiment in `folder` right now."""
+    try:
+        with (folder / _NAME).open("r") as file:
+            # A shared lock is refused where the other one is held; it is gone again at once.
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _owner(folder: Path) -> str:
+    try:
+        owner = json.loads((folder / _NAME).read_text())
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(owner["since"]))
+        return (
+            f"process {owner['pid']} on {owner['host']} has been running this experiment since {since}. Wait for it "
+            "or end it, or give this run another name."
+        )
+    except (ValueError, KeyError, OSError):
+        return "another process is running this experiment"

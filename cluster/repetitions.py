@@ -1,0 +1,51 @@
+"""The seeds of repetitions: the only thing in which the trainings of one combination differ.
+
+A repetition's seed comes from the experiment's seed and the repetition's number alone. All combinations share it, so
+that comparisons between them are paired, and neither the order of trials nor another option changes a number.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from data_pipeline.loader import Generators
+
+
+def repetition_seed(experiment_seed: int, repetition: int) -> int:
+    """Returns the seed of a repetition, counted from 0."""
+    (state,) = np.random.SeedSequence([experiment_seed, repetition]).generate_state(1, np.uint64)
+    return int(state) >> 11  # 53 bits: exact in any program that reads numbers as doubles
+
+
+@dataclass(frozen=True)
+class Streams:
+    """The seeds of a trial's independent sources of randomness.
+
+    Attributes:
+        initialisation: The model's first weights.
+        training: What the training draws from torch's global generator, such as dropout.
+        order: The order of samples and the subset of each batch.
+        distorting: The distorter's draws.
+        augmenting: The augmenters' draws.
+    """
+
+    initialisation: int
+    training: int
+    order: int
+    distorting: int
+    augmenting: int
+
+    @classmethod
+    def of(cls, seed: int) -> "Streams":
+        """Derives the seeds from a repetition's."""
+        children = np.random.SeedSequence(seed).spawn(5)
+        return cls(*(int(child.generate_state(1, np.uint64)[0]) >> 11 for child in children))
+
+    def generators(self, device: torch.device) -> Generators:
+        """Returns a loader's generators, for data on `device`."""
+        return Generators(
+            order=torch.Generator().manual_seed(self.order),
+            distorting=torch.Generator(device).manual_seed(self.distorting),
+            augmenting=torch.Generator(device).manual_seed(self.augmenting),
+        )

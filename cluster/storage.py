@@ -1,0 +1,110 @@
+"""Where results are kept: a folder of this machine, or any filesystem that pyarrow opens.
+
+A file is there whole or not at all. On a local folder it is written beside its place and moved there; an object store
+shows an object once its upload is complete.
+"""
+
+import os
+from pathlib import Path
+
+import pyarrow.fs
+
+from data_pipeline.user_error import UserError
+
+_PARTIAL = ".partial"
+
+
+class StorageError(UserError):
+    """Results cannot be read or written; the text says where and why."""
+
+
+class Storage:
+    """A folder, local or remote, with whole files in it. Paths are relative to it, with forward slashes.
+
+    Args:
+        location: A path, or a URI that pyarrow knows (`s3://bucket/folder`).
+    """
+
+    def __init__(self, location: str | os.PathLike[str]) -> None:
+        self.location = os.fspath(location)
+        self.local = Path(self.location) if "://" not in self.location else None
+
+    def __truediv__(self, name: str) -> "Storage":
+        return Storage(f"{self.location.rstrip('/')}/{name}")
+
+    def write(self, path: str, data: bytes) -> None:
+        """Writes a file, replacing one that is there.
+
+        Raises:
+            StorageError: If it cannot be written; what was there before is still there.
+        """
+        try:
+            if self.local is not None:
+                _write_local(self.local / path, data)
+            else:
+                filesystem, root = self._remote()
+                with filesystem.open_output_stream(f"{root}/{path}") as stream:
+                    stream.write(data)
+        except OSError as error:
+            raise StorageError(
+                f"{self.location}/{path} cannot be written: {error.strerror or error}. Is there space, and may this "
+                "user write there? Run the script again when it is mended: what is finished stays finished."
+            ) from error
+
+    def read(self, path: str) -> bytes | None:
+        """Returns a file's content, None if there is no such file."""
+        try:
+            if self.local is not None:
+                return (self.local / path).read_bytes()
+            filesystem, root = self._remote()
+            with filesystem.open_input_stream(f"{root}/{path}") as stream:
+                content: bytes = stream.read()
+                return content
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise StorageError(f"{self.location}/{path} cannot be read: {error.strerror or error}") from error
+
+    def remove(self, path: str) -> None:
+        """Removes a file if it is there."""
+        if self.local is not None:
+            (self.local / path).unlink(missing_ok=True)
+            return
+        filesystem, root = self._remote()
+        if filesystem.get_file_info(f"{root}/{path}").type == pyarrow.fs.FileType.File:
+            filesystem.delete_file(f"{root}/{path}")
+
+    def names(self, path: str = "") -> list[str]:
+        """Returns the sorted names of the files and folders in a folder; none if it is not there."""
+        if self.local is not None:
+            try:
+                return sorted(entry.name for entry in os.scandir(self.local / path))
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+        filesystem, root = self._remote()
+        selector = pyarrow.fs.FileSelector(f"{root}/{path}".rstrip("/"), allow_not_found=True)
+        return sorted(info.base_name for info in filesystem.get_file_info(selector))
+
+    def _remote(self) -> tuple[pyarrow.fs.FileSystem, str]:
+        filesystem, root = pyarrow.fs.FileSystem.from_uri(self.location)
+        return filesystem, root.rstrip("/")
+
+
+def _write_local(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}{_PARTIAL}")
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def clear_partial_files(folder: Path) -> None:
+    """Removes what writers that were killed half-way left in a local folder."""
+    for path in folder.glob(f".*{_PARTIAL}"):
+        path.unlink(missing_ok=True)

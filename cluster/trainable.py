@@ -1,0 +1,388 @@
+"""One trial from its settings to its files. Ray and the inline executor both run it."""
+
+import io
+import json
+import os
+import socket
+import time
+import traceback
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from cluster import parts
+from cluster.config import Settings
+from cluster.example_plot import plot_examples
+from cluster.identity import Primitive
+from cluster.records import from_parquet, to_parquet
+from cluster.repetitions import Streams
+from cluster.trial_folder import RUNNING, TrialFolder
+from data_pipeline.batch import DeviceDataset
+from data_pipeline.loader import TrainingLoader
+from data_pipeline.normalizers import Normalizer
+from data_pipeline.pose_dataset import Array, PoseDataset
+from data_pipeline.user_error import UserError
+from posenet.checkpoint import CheckpointError, pack, tensor_bytes, unpack
+from posenet.evaluator import Evaluator, Measurement
+from posenet.record import Record
+from posenet.reproducible import reproducible_process, seed_process
+from posenet.solver import DivergedError, EpochReport, Examples, Solver, SolverSettings
+
+
+@dataclass(frozen=True)
+class Trial:
+    """All that one training needs to know; the data comes beside it.
+
+    Attributes:
+        key: The combination's key.
+        repetition: The number of the repetition.
+        seed: The repetition's seed.
+        options: The labels of the combination's values by path.
+        description: What the key is a hash of, canonical JSON.
+        settings: The combination's settings.
+        device: Where it is trained.
+    """
+
+    key: str
+    repetition: int
+    seed: int
+    options: Mapping[str, Primitive]
+    description: str
+    settings: Settings
+    device: torch.device
+
+    @property
+    def id(self) -> str:
+        """The trial's name in records and messages."""
+        return f"{self.key}/{self.repetition}"
+
+
+@dataclass(frozen=True)
+class TrialData:
+    """What a trial trains with, by split: 'train', 'val' and, where there is one, 'test'.
+
+    Attributes:
+        sets: The sets of poses.
+        init_weights: The content of a weights file to start from.
+    """
+
+    sets: Mapping[str, PoseDataset]
+    init_weights: bytes | None = None
+
+
+@dataclass(frozen=True)
+class TrialReport:
+    """How a trial stands, for whoever watches the run.
+
+    Attributes:
+        trial_id: The trial.
+        status: `running` until its last report.
+        epoch: Epochs that are done.
+        val_distance_mm: The validation set's mean distance: the latest, in the last report the best.
+        lines: Texts for the user: warnings, and intermediate results where `verbose` asks for them.
+        error: Why it failed or diverged.
+    """
+
+    trial_id: str
+    status: Literal["running", "finished", "failed", "diverged"]
+    epoch: int = 0
+    val_distance_mm: float | None = None
+    lines: tuple[str, ...] = ()
+    error: str | None = None
+
+
+def run_trial(trial: Trial, data: TrialData, folder: TrialFolder) -> Iterator[TrialReport]:
+    """Trains a trial, or goes on where its checkpoint is, and writes its files.
+
+    Yields a report after each epoch, and a last one when it is finished, failed or diverged. It does not raise for what
+    goes wrong in a training: that is a status of the trial.
+    """
+    folder.clear_partial_files()
+    config = trial.settings.experiment
+    run = _Run(trial, data, folder)
+    try:
+        with reproducible_process(
+            threads=config.cpus_per_trial,
+            deterministic=config.deterministic_mode,
+            matmul_precision=trial.settings.solver.matmul_precision,
+        ):
+            yield from run.train()
+    except DivergedError as error:
+        yield run.end("diverged", str(error), None)
+    except Exception as error:
+        yield run.end("failed", _explain(error, trial), traceback.format_exc())
+
+
+class _Run:
+    """A trial while it is trained."""
+
+    def __init__(self, trial: Trial, data: TrialData, folder: TrialFolder) -> None:
+        self.trial = trial
+        self.folder = folder
+        self.init_weights = data.init_weights
+        self.sets = data.sets
+        self.log = _Log()
+        self.normalizer: Normalizer | None = None
+        self.epoch = 0
+        self.started = time.time()
+        self.clock_start = time.monotonic()
+
+    def train(self) -> Iterator[TrialReport]:
+        trial, settings = self.trial, self.trial.settings
+        if trial.device.type == "cuda":
+            torch.cuda.empty_cache()  # what the process's last trial left
+        self._write_trial(RUNNING)
+        solver = self._build()
+        warning = self._continue(solver)
+        if warning is not None:
+            yield TrialReport(trial.id, "running", lines=(warning,))
+            solver = self._build()  # a state that failed to load may have changed the parts
+
+        last_checkpoint = time.monotonic()
+        for report in solver.epochs():
+            self.epoch = report.epoch
+            self.log.add(report)
+            if settings.solver.show_plots:
+                self._plot(report)
+            due = time.monotonic() - last_checkpoint >= settings.experiment.checkpoint_interval_s
+            if due and report.epoch < settings.solver.num_epochs:
+                self._write_checkpoint(solver)
+                last_checkpoint = time.monotonic()
+            lines = tuple(f"{trial.id}: {point.text}" for point in report.log_points) if settings.solver.verbose else ()
+            yield TrialReport(trial.id, "running", report.epoch, report.val_distance_mm, lines)
+        yield self._finish(solver)
+
+    def end(self, status: Literal["failed", "diverged"], error: str, trace: str | None) -> TrialReport:
+        """Records that the training ended before its end."""
+        try:
+            # What had been logged shows how it came to that.
+            self.log.write(self.folder, self.trial, self.sets["val"])
+            # A new attempt begins at the beginning: what led here may be in the checkpoint too.
+            self.folder.remove("checkpoint.pt")
+            self._write_trial(status, error=error, traceback=trace)
+        except (UserError, OSError) as storage_error:
+            error = f"{error} (and that could not be recorded: {storage_error})"
+        return TrialReport(self.trial.id, status, self.epoch, error=error)
+
+    def _build(self) -> Solver:
+        config, solver_config = self.trial.settings.experiment, self.trial.settings.solver
+        hyperparams, device = self.trial.settings.hyperparams, self.trial.device
+        streams = Streams.of(self.trial.seed)
+        data = {split: DeviceDataset.of(dataset, device) for split, dataset in self.sets.items()}
+        train = data["train"]
+
+        self.normalizer = None if config.normalizer is None else config.normalizer()
+        if self.normalizer is not None:
+            self.normalizer.fit(poses for subset in train.subsets for poses, _ in train.chunks(subset, 65536))
+        self.evaluators = {
+            split: Evaluator(data[split], normalizer=self.normalizer, eval_space=hyperparams.eval_space)
+            for split in data
+            if split != "train"
+        }
+        loader = TrainingLoader(
+            train,
+            batch_size=solver_config.batch_size,
+            distorter=parts.build_distorter(hyperparams),
+            augmenters=hyperparams.augmenters,
+            normalizer=self.normalizer,
+            generators=streams.generators(device),
+        )
+
+        # Built on the CPU, so that the first weights are the same on every device.
+        seed_process(streams.initialisation)
+        model = parts.build_model(hyperparams, train.skeleton)
+        if self.init_weights is not None:
+            model.load_state_dict(parts.read_weights(self.init_weights))
+        model.to(device)
+        optimizer = parts.build_optimizer(hyperparams, model)
+        scheduler = parts.build_scheduler(hyperparams, optimizer)
+        seed_process(streams.training)
+
+        examples = None
+        if solver_config.val_example_indices:
+            indices = torch.tensor(solver_config.val_example_indices, device=device)
+            examples = Examples(solver_config.val_example_subset, indices)
+        settings = SolverSettings(
+            num_epochs=solver_config.num_epochs,
+            loss_space=hyperparams.loss_space,
+            scheduler_requires_metric=hyperparams.scheduler_requires_metric,
+            log_frequency=solver_config.log_frequency,
+            log_loss=solver_config.log_loss,
+            log_grad=solver_config.log_grad,
+        )
+        loss = parts.build_loss(hyperparams)
+        return Solver(model, loss, optimizer, scheduler, loader, self.evaluators["val"], settings, examples)
+
+    def _continue(self, solver: Solver) -> str | None:
+        """Puts the solver where the checkpoint is, if there is one; returns a warning where it is of no use."""
+        content = self.folder.read("checkpoint.pt")
+        if content is None:
+            return None
+        try:
+            state = unpack(content)
+            log = _Log.read(self.folder, until_epoch=state["solver"]["epoch"])
+            solver.load_state_dict(state["solver"])
+        except (CheckpointError, ValueError, KeyError, RuntimeError) as error:
+            self.folder.remove("checkpoint.pt")
+            return f"warning: {self.trial.id} starts again from its beginning, its checkpoint is of no use: {error}"
+        self.log = log
+        self.epoch = solver.epoch
+        self.started = state["started"]
+        self.clock_start -= state["train_seconds"]
+        return None
+
+    def _write_checkpoint(self, solver: Solver) -> None:
+        # Records come first: a checkpoint never knows of an epoch that they do not.
+        self.log.write(self.folder, self.trial, self.sets["val"])
+        state = {"solver": solver.state_dict(), "started": self.started, "train_seconds": self._train_seconds()}
+        self.folder.write("checkpoint.pt", pack(state))
+
+    def _finish(self, solver: Solver) -> TrialReport:
+        best = solver.best
+        solver.model.load_state_dict(best.weights)
+        metrics: dict[str, Any] = {}
+        for split, evaluator in self.evaluators.items():
+            measured = evaluator.final(solver.model)
+            self.log.records += [Record(best.epoch, 0, split, m.subset, m.space, m.metric, m.value) for m in measured]
+            metrics[split] = _headline(measured)
+        self.log.write(self.folder, self.trial, self.sets["val"])
+        if self.trial.settings.experiment.keep_weights != "none":
+            weights = {name: tensor.cpu() for name, tensor in best.weights.items()}
+            self.folder.write("weights.pt", tensor_bytes(weights))
+        # This file makes the trial a finished one, so it is the last.
+        self._write_trial("finished", best_epoch=best.epoch, metrics=metrics)
+        self.folder.remove("checkpoint.pt")
+        return TrialReport(self.trial.id, "finished", self.epoch, best.val_distance_mm)
+
+    def _write_trial(self, status: str, **outcome: Any) -> None:
+        trial = self.trial
+        self.folder.write_trial(
+            {
+                "key": trial.key,
+                "repetition": trial.repetition,
+                "seed": trial.seed,
+                "status": status,
+                "options": dict(trial.options),
+                "description": json.loads(trial.description),
+                "normalizer": self.normalizer.learned() if self.normalizer is not None else None,
+                "epochs": self.epoch,
+                "started": self.started,
+                "ended": None if status == RUNNING else time.time(),
+                "train_seconds": self._train_seconds(),
+                "device": device_name(trial.device),
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "threads": trial.settings.experiment.cpus_per_trial,
+                "error": None,
+                **outcome,
+            }
+        )
+
+    def _train_seconds(self) -> float:
+        return time.monotonic() - self.clock_start
+
+    def _plot(self, report: EpochReport) -> None:
+        n_epochs = self.trial.settings.solver.num_epochs
+        predictions = report.log_points[-1].examples
+        now_and_then = report.epoch in (1, n_epochs) or report.epoch % max(1, n_epochs // 10) == 0
+        if predictions is None or not now_and_then:
+            return
+        inputs, labels = example_poses(self.trial, self.sets["val"])
+        picture = plot_examples(
+            inputs,
+            predictions.numpy(),
+            labels,
+            self.sets["val"].skeleton,
+            title=f"{self.trial.id}, epoch {report.epoch}",
+        )
+        self.folder.write(f"plots/epoch_{report.epoch:05d}.png", picture)
+
+
+@dataclass
+class _Log:
+    """What a trial has logged so far."""
+
+    records: list[Record] = field(default_factory=list)
+    examples: list[tuple[int, int, Array]] = field(default_factory=list)
+
+    def add(self, report: EpochReport) -> None:
+        for point in report.log_points:
+            self.records += point.records
+            if point.examples is not None:
+                self.examples.append((report.epoch, point.batch, point.examples.numpy()))
+
+    def write(self, folder: TrialFolder, trial: Trial, val_set: PoseDataset) -> None:
+        folder.write("records.parquet", to_parquet(trial.id, self.records))
+        if self.examples:
+            epochs, batches, predictions = zip(*self.examples, strict=True)
+            inputs, labels = example_poses(trial, val_set)
+            buffer = io.BytesIO()
+            np.savez_compressed(
+                buffer,
+                epochs=np.array(epochs),  # (L,)
+                batches=np.array(batches),  # (L,)
+                predictions_mm=np.stack(predictions),  # (L, E, J, 3)
+                inputs_mm=inputs,  # (E, J, 3)
+                labels_mm=labels,  # (E, J, 3)
+                indices=np.array(trial.settings.solver.val_example_indices),  # (E,)
+            )
+            folder.write("examples.npz", buffer.getvalue())
+
+    @classmethod
+    def read(cls, folder: TrialFolder, *, until_epoch: int) -> "_Log":
+        """Reads what was written up to the end of an epoch.
+
+        Raises:
+            ValueError: If a file is missing, broken, or ends before that epoch.
+        """
+        content = folder.read("records.parquet")
+        if content is None:
+            raise ValueError("records.parquet is missing")
+        records = [record for record in from_parquet(content) if record.epoch <= until_epoch]
+        if not records or records[-1].epoch < until_epoch:
+            raise ValueError(f"records.parquet ends before epoch {until_epoch}")
+        examples: list[tuple[int, int, Array]] = []
+        content = folder.read("examples.npz")
+        if content is not None:
+            try:
+                arrays = np.load(io.BytesIO(content), allow_pickle=False)
+                logged = zip(arrays["epochs"], arrays["batches"], arrays["predictions_mm"], strict=True)
+                examples = [(int(epoch), int(batch), poses) for epoch, batch, poses in logged if epoch <= until_epoch]
+            except (OSError, KeyError, zipfile.BadZipFile) as error:
+                raise ValueError(f"examples.npz is broken: {error}") from error
+        return cls(records, examples)
+
+
+def example_poses(trial: Trial, val_set: PoseDataset) -> tuple[Array, Array]:
+    """Returns the inputs and labels of a trial's examples, (E, J, 3) each, mm."""
+    indices = np.array(trial.settings.solver.val_example_indices, dtype=np.intp)  # (E,)
+    return val_set.poses[trial.settings.solver.val_example_subset][indices], val_set.labels[indices]
+
+
+def device_name(device: torch.device) -> str:
+    """Returns what a device is called in a trial's record: with a GPU also its model."""
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+
+
+def _headline(measured: list[Measurement]) -> dict[str, dict[str, float]]:
+    """Returns the metrics that tables show, in mm, by subset; the rest stays in the records."""
+    headline: dict[str, dict[str, float]] = {}
+    for m in measured:
+        if m.space == "original" and not set("@[") & set(m.metric):
+            headline.setdefault(m.subset, {})[m.metric] = m.value
+    return headline
+
+
+def _explain(error: Exception, trial: Trial) -> str:
+    text = f"{type(error).__name__}: {error}"
+    out_of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    if out_of_memory:
+        text += (
+            f" — out of memory on {trial.device} with batch_size {trial.settings.solver.batch_size} and "
+            f"{trial.settings.experiment.trials_per_device} trial(s) on it; make one of them, or the model, smaller"
+        )
+    return text

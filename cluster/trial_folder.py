@@ -1,0 +1,126 @@
+"""The files of an experiment and of its trials, every name in one place.
+
+results/NAME/
+    experiment.json        configs as described, the plan, versions, machine, git commit, data fingerprints
+    trials/KEY/REPETITION/
+        trial.json         options, status, seed, times, device, error, final metrics
+        records.parquet    every number that was logged, see `cluster/records.py`
+        weights.pt         the weights of the best epoch: a state dict
+        examples.npz       the examples' predictions at every log point
+        plots/             pictures of the examples, with `show_plots`
+        checkpoint.pt      only while the trial is unfinished
+    tables/                trials.csv, trials.parquet, summary.csv, summary.md, summary.txt
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+from cluster.storage import Storage, clear_partial_files
+
+Status = Literal["finished", "failed", "diverged", "interrupted", "pending"]
+"""How a trial stands. `interrupted` was started and will be continued; `pending` was never started."""
+
+STATUSES: tuple[Status, ...] = get_args(Status)
+
+RUNNING = "running"
+"""What a trial's file says while it is trained; without a process that trains it, it is `interrupted`."""
+
+
+class TrialFolder:
+    """The files of one trial.
+
+    Args:
+        experiment: The folder of the experiment.
+        trial_id: The combination's key and the repetition: `KEY/REPETITION`.
+    """
+
+    def __init__(self, experiment: Storage, trial_id: str) -> None:
+        self.experiment = experiment
+        self.trial_id = trial_id
+
+    def read_trial(self) -> dict[str, Any] | None:
+        """Returns the content of `trial.json`; None if there is none, or if it is broken."""
+        return _read_json(self.experiment, self._path("trial.json"))
+
+    def write_trial(self, content: Mapping[str, Any]) -> None:
+        """Writes `trial.json`."""
+        self.experiment.write(self._path("trial.json"), _json_bytes(content))
+
+    def read(self, name: str) -> bytes | None:
+        """Returns the content of one of the other files, None if it is not there."""
+        return self.experiment.read(self._path(name))
+
+    def write(self, name: str, data: bytes) -> None:
+        """Writes one of the other files."""
+        self.experiment.write(self._path(name), data)
+
+    def remove(self, name: str) -> None:
+        """Removes one of the other files if it is there."""
+        self.experiment.remove(self._path(name))
+
+    def clear_partial_files(self) -> None:
+        """Removes what a killed writer left."""
+        if self.experiment.local is not None:
+            clear_partial_files(self.experiment.local / self._path(""))
+
+    def _path(self, name: str) -> str:
+        return f"trials/{self.trial_id}/{name}"
+
+
+class ExperimentFolder:
+    """The files of an experiment.
+
+    Args:
+        storage: The folder, `results/NAME`.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+
+    def trial(self, trial_id: str) -> TrialFolder:
+        """Returns the folder of a trial."""
+        return TrialFolder(self.storage, trial_id)
+
+    def trial_ids(self, keys: list[str] | None = None) -> list[str]:
+        """Returns the ids of the trials that have a folder; with `keys` only those of these combinations."""
+        present = self.storage.names("trials")
+        if keys is not None:
+            wanted = set(keys)
+            present = [key for key in present if key in wanted]
+        return [f"{key}/{name}" for key in present for name in self.storage.names(f"trials/{key}") if name.isdigit()]
+
+    def read_experiment(self) -> dict[str, Any] | None:
+        """Returns the content of `experiment.json`, None if there is none or if it is broken."""
+        return _read_json(self.storage, "experiment.json")
+
+    def write_experiment(self, content: Mapping[str, Any]) -> None:
+        """Writes `experiment.json`."""
+        self.storage.write("experiment.json", _json_bytes(content))
+
+    def write_table(self, name: str, data: bytes) -> None:
+        """Writes a file of `tables/`."""
+        self.storage.write(f"tables/{name}", data)
+
+
+def status_of(trial: Mapping[str, Any] | None) -> Status:
+    """Returns how a trial stands by the content of its `trial.json`."""
+    if trial is None:
+        return "pending"
+    status = trial.get("status")
+    return status if status in STATUSES else "interrupted"
+
+
+def _json_bytes(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def _read_json(storage: Storage, path: str) -> dict[str, Any] | None:
+    data = storage.read(path)
+    if data is None:
+        return None
+    try:
+        content = json.loads(data)
+    except ValueError:
+        return None
+    return content if isinstance(content, dict) else None

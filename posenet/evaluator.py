@@ -1,0 +1,188 @@
+"""All metrics of a corrector over a set of poses.
+
+Each metric is the mean of some quantity over all its elements (joints, frames, bones, pairs of bones). Chunks of
+the set add to sums in float64 and the division comes last, so that a short last chunk changes nothing, and memory
+does not grow with the set.
+
+Metrics of either space:
+    distance: mean 3D distance between joint and label, over frames and joints.
+    max_distance: the distance of a frame's worst joint, mean over frames.
+    bone_length_error: absolute difference of bone lengths, over frames and bones.
+    proportion_error: see `posenet.errors.proportion_error`, over frames and pairs of bones.
+Metrics in millimetres only:
+    frames_within_20mm: share of frames whose worst joint is at most 20 mm off.
+    auc_0_50, auc_20_50: area under the success-rate curve of all joints between these thresholds in mm.
+Once, at the end, also:
+    improved, worsened: share of frames whose mean distance the correction lowered, raised.
+    distance[JOINT], distance[finger]: mean distance of one joint, of a finger's joints.
+    success_worst@T, success_mean@T, success_joint@T: share of frames by worst joint, of frames by mean joint, and
+        of all joints, that are at most T mm off, for T = 0, 1, … 80.
+A name that ends in `_before` is the same for the uncorrected input.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from data_pipeline.batch import Batch, DeviceDataset
+from data_pipeline.normalizers import Normalizer
+from data_pipeline.pose_dataset import MEAN_SUBSET
+from data_pipeline.skeleton import Skeleton
+from posenet import errors, metrics
+from posenet.record import Space
+
+CURVE_THRESHOLDS_MM = tuple(range(81))
+
+_CHUNK = 4096  # samples at a time: large enough for fast matrix products, small enough for the processor's cache
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One metric of one subset, or of the mean over subsets."""
+
+    subset: str
+    space: Space
+    metric: str
+    value: float
+
+
+class Evaluator:
+    """Measures correctors on one set.
+
+    Args:
+        data: The set, on the device of the models.
+        normalizer: What the corrector's inputs are normalised with.
+        eval_space: The space of intermediate evaluations.
+    """
+
+    def __init__(self, data: DeviceDataset, *, normalizer: Normalizer | None, eval_space: Space) -> None:
+        self.data = data
+        self.normalizer = normalizer
+        # Without a normalizer the two spaces are one, and its numbers are millimetres.
+        self.eval_space: Space = "original" if normalizer is None else eval_space
+
+    def intermediate(self, model: torch.nn.Module) -> list[Measurement]:
+        """Returns every metric in `eval_space`, and the distance in millimetres in any case."""
+        return self._measure(model, self._intermediate_quantities)
+
+    def final(self, model: torch.nn.Module) -> list[Measurement]:
+        """Returns every metric in both spaces, before and after the correction."""
+        return self._measure(model, self._final_quantities)
+
+    def predict(self, model: torch.nn.Module, subset: str, indices: Tensor) -> Tensor:
+        """Returns the corrected poses, (n, J, 3), mm, of the samples `indices`, (n,), of a subset."""
+        with _evaluating(model):
+            batch = Batch.of(*self.data.gather(subset, indices), self.normalizer)
+            return batch.in_mm(model(batch.poses))
+
+    def _measure(self, model: torch.nn.Module, quantities: "_QuantitiesOf") -> list[Measurement]:
+        by_subset: dict[str, dict[tuple[Space, str], float]] = {}
+        with _evaluating(model):
+            for subset in self.data.subsets:
+                batches = (Batch.of(*chunk, self.normalizer) for chunk in self.data.chunks(subset, _CHUNK))
+                by_subset[subset] = _means(quantities(batch, model(batch.poses)) for batch in batches)
+        if len(by_subset) > 1:
+            subsets = list(by_subset.values())
+            means = {key: sum(subset[key] for subset in subsets) / len(subsets) for key in subsets[0]}
+        else:
+            (means,) = by_subset.values()
+        return [
+            Measurement(subset, space, metric, value)
+            for subset, values in {MEAN_SUBSET: means, **by_subset}.items()
+            for (space, metric), value in values.items()
+        ]
+
+    def _intermediate_quantities(self, batch: Batch, corrected: Tensor) -> "_Quantities":
+        skeleton = self.data.skeleton
+        if self.eval_space == "original":
+            return _in_mm(batch.in_mm(corrected), batch.in_mm(batch.labels), skeleton)
+        quantities = _in_any_space("default", corrected, batch.labels, skeleton)
+        distances = errors.distance_error(batch.in_mm(corrected), batch.in_mm(batch.labels), skeleton)
+        return {**quantities, ("original", "distance"): distances}
+
+    def _final_quantities(self, batch: Batch, corrected: Tensor) -> "_Quantities":
+        skeleton = self.data.skeleton
+        labels_mm = batch.in_mm(batch.labels)
+        quantities: _Quantities = {}
+        distances = {}
+        for suffix, poses in (("_before", batch.poses), ("", corrected)):
+            poses_mm = batch.in_mm(poses)
+            distances[suffix] = errors.distance_error(poses_mm, labels_mm, skeleton)  # (N, J)
+            parts = _in_mm(poses_mm, labels_mm, skeleton) | _detailed(distances[suffix], skeleton)
+            if batch.frame is not None:
+                parts |= _in_any_space("default", poses, batch.labels, skeleton)
+            quantities |= {(space, metric + suffix): values for (space, metric), values in parts.items()}
+        change = distances[""].mean(dim=1) - distances["_before"].mean(dim=1)  # (N,)
+        quantities["original", "improved"] = change.lt(0).float()
+        quantities["original", "worsened"] = change.gt(0).float()
+        return quantities
+
+
+_Quantities = dict[tuple[Space, str], Tensor]
+_QuantitiesOf = Callable[[Batch, Tensor], _Quantities]
+
+
+class _evaluating:  # noqa: N801 - reads as a statement: with _evaluating(model)
+    """Puts a model into evaluation mode, without gradients, and back."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.model = model
+        self.inference_mode = torch.inference_mode()
+
+    def __enter__(self) -> None:
+        self.was_training = self.model.training
+        self.model.eval()
+        self.inference_mode.__enter__()
+
+    def __exit__(self, *exception: object) -> None:
+        self.inference_mode.__exit__(*exception)
+        self.model.train(self.was_training)
+
+
+def _means(chunks: Iterator[_Quantities]) -> dict[tuple[Space, str], float]:
+    """Returns each quantity's mean over the elements of all chunks."""
+    sums: dict[tuple[Space, str], Tensor] = {}
+    counts: dict[tuple[Space, str], int] = {}
+    for chunk in chunks:
+        for key, values in chunk.items():
+            total = values.sum(dtype=torch.float64)
+            sums[key] = sums[key] + total if key in sums else total
+            counts[key] = counts.get(key, 0) + values.numel()
+    # One transfer from the device for all of them.
+    totals: list[float] = torch.stack(list(sums.values())).tolist()
+    return {key: total / counts[key] for key, total in zip(sums, totals, strict=True)}
+
+
+def _in_any_space(space: Space, poses: Tensor, labels: Tensor, skeleton: Skeleton) -> _Quantities:
+    distances = errors.distance_error(poses, labels, skeleton)  # (N, J)
+    return {
+        (space, "distance"): distances,
+        (space, "max_distance"): metrics.max_error(distances),  # (N,)
+        (space, "bone_length_error"): errors.bone_length_error(poses, labels, skeleton).abs(),  # (N, B)
+        (space, "proportion_error"): errors.proportion_error(poses, labels, skeleton),  # (N, pairs)
+    }
+
+
+def _in_mm(poses: Tensor, labels: Tensor, skeleton: Skeleton) -> _Quantities:
+    quantities = _in_any_space("original", poses, labels, skeleton)
+    distances = quantities["original", "distance"]  # (N, J)
+    worst = quantities["original", "max_distance"]  # (N,)
+    quantities["original", "frames_within_20mm"] = metrics.success(worst, 20)
+    quantities["original", "auc_0_50"] = metrics.area_under_curve(distances, 0, 50)
+    quantities["original", "auc_20_50"] = metrics.area_under_curve(distances, 20, 50)
+    return quantities
+
+
+def _detailed(distances: Tensor, skeleton: Skeleton) -> _Quantities:
+    parts: list[tuple[str, Sequence[int]]] = [(name, (j,)) for j, name in enumerate(skeleton.joint_names)]
+    quantities: _Quantities = {
+        ("original", f"distance[{name}]"): distances[:, joints] for name, joints in [*parts, *skeleton.fingers]
+    }
+    worst, mean = metrics.max_error(distances), metrics.mean_error(distances)  # (N,) each
+    for threshold in CURVE_THRESHOLDS_MM:
+        quantities["original", f"success_worst@{threshold}"] = metrics.success(worst, threshold)
+        quantities["original", f"success_mean@{threshold}"] = metrics.success(mean, threshold)
+        quantities["original", f"success_joint@{threshold}"] = metrics.success(distances, threshold)
+    return quantities

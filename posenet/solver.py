@@ -1,0 +1,309 @@
+"""The training of one model. It knows neither Ray nor folders: it yields what it learnt, epoch by epoch."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data_pipeline.batch import Batch
+from data_pipeline.loader import TrainingLoader
+from data_pipeline.pose_dataset import MEAN_SUBSET
+from posenet import errors
+from posenet.evaluator import Evaluator
+from posenet.losses import Loss
+from posenet.record import Record, Space
+from posenet.reproducible import random_state, set_random_state
+
+
+class DivergedError(Exception):
+    """The loss, or the validation error, is not a finite number any more.
+
+    Attributes:
+        epoch: The epoch, from 1.
+        batch: The batch within the epoch, from 1.
+    """
+
+    def __init__(self, what: str, epoch: int, batch: int) -> None:
+        super().__init__(f"{what} in epoch {epoch}, batch {batch}")
+        self.epoch = epoch
+        self.batch = batch
+
+
+@dataclass(frozen=True)
+class LogPoint:
+    """What was measured at one of an epoch's log points.
+
+    Attributes:
+        batch: Batches of the epoch that were done.
+        records: All numbers.
+        text: The main ones, for a person.
+        val_distance_mm: The validation set's mean distance, mean over subsets.
+        examples: The examples' predictions, (E, J, 3), mm; None where no examples were asked for.
+    """
+
+    batch: int
+    records: list[Record]
+    text: str
+    val_distance_mm: float
+    examples: Tensor | None
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What an epoch brought.
+
+    Attributes:
+        epoch: How many epochs are done.
+        val_distance_mm: The validation set's mean distance at the end of the epoch, mean over subsets.
+        log_points: In order; the last one is at the end of the epoch.
+    """
+
+    epoch: int
+    val_distance_mm: float
+    log_points: list[LogPoint]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Samples of the validation set whose prediction is saved at every log point."""
+
+    subset: str
+    indices: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class SolverSettings:
+    """How a model is trained and what is logged; see `tune_runs/README.md` for each."""
+
+    num_epochs: int
+    loss_space: Space = "default"
+    scheduler_requires_metric: bool = False
+    log_frequency: int = 1
+    log_loss: bool = False
+    log_grad: bool = False
+
+
+@dataclass
+class Best:
+    """The epoch with the lowest validation distance so far, and its weights."""
+
+    epoch: int = 0
+    val_distance_mm: float = math.inf
+    weights: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Solver:
+    """Trains a model.
+
+    Args:
+        model: A corrector; it is trained in place, on its device.
+        loss: What is lowered.
+        optimizer: Over the model's parameters.
+        scheduler: Stepped after each epoch.
+        loader: The training batches.
+        evaluator: Measures on the validation set, which chooses the best epoch.
+        settings: The rest.
+        examples: Samples to follow; None for none.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        loss: Loss,
+        optimizer: torch.optim.Optimizer,
+        scheduler: torch.optim.lr_scheduler.LRScheduler,
+        loader: TrainingLoader,
+        evaluator: Evaluator,
+        settings: SolverSettings,
+        examples: Examples | None = None,
+    ) -> None:
+        self.model = model
+        self.loss = loss
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.loader = loader
+        self.evaluator = evaluator
+        self.settings = settings
+        self.examples = examples
+        self.epoch = 0
+        self.best = Best()
+
+    def epochs(self) -> Iterator[EpochReport]:
+        """Trains until all epochs are done and yields after each.
+
+        Raises:
+            DivergedError: If a loss or the validation distance is not finite.
+        """
+        while self.epoch < self.settings.num_epochs:
+            yield self._run_epoch()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns all that the next epoch depends on; taken between two epochs."""
+        return {
+            "epoch": self.epoch,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "loader": self.loader.state_dict(),
+            "random": random_state(),
+            "best": vars(self.best),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on where `state_dict` was taken, with the same bits as if nothing had happened in between."""
+        self.epoch = state["epoch"]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.loader.load_state_dict(state["loader"])
+        set_random_state(state["random"])
+        self.best = Best(**state["best"])
+
+    def _run_epoch(self) -> EpochReport:
+        self.epoch += 1
+        progress = _EpochProgress.start(len(self.loader), self.loader.data.labels.device)
+        log_points = []
+        self.model.train()
+        for batch in self.loader.epoch():
+            self._train_batch(batch, progress)
+            if _is_log_point(progress.n_done, len(self.loader), self.settings.log_frequency):
+                log_points.append(self._log(progress))
+        self._step_scheduler(progress)
+        val_distance_mm = log_points[-1].val_distance_mm
+        if val_distance_mm < self.best.val_distance_mm:
+            weights = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+            self.best = Best(self.epoch, val_distance_mm, weights)
+        return EpochReport(self.epoch, val_distance_mm, log_points)
+
+    def _train_batch(self, batch: Batch, progress: "_EpochProgress") -> None:
+        distance = torch.empty(())
+
+        def closure() -> Tensor:
+            nonlocal distance
+            self.optimizer.zero_grad()
+            corrected = self.model(batch.poses)  # (N, J, 3)
+            loss = self._loss(batch, corrected)
+            loss.backward()  # type: ignore[no-untyped-call] # torch declares no types for it
+            distance = self._distance(batch, corrected.detach())
+            return loss
+
+        # Some optimizers (LBFGS) ask for the loss several times, all others once.
+        # torch declares floats where its optimizers pass tensors through.
+        loss: Tensor = self.optimizer.step(closure)  # type: ignore[arg-type, assignment]
+        progress.add(len(batch.poses), loss, distance, self._grad_norm() if self.settings.log_grad else None)
+
+    def _loss(self, batch: Batch, corrected: Tensor) -> Tensor:
+        skeleton = self.loader.data.skeleton
+        if self.settings.loss_space == "original":
+            return self.loss(batch.in_mm(corrected), batch.in_mm(batch.labels), skeleton)
+        return self.loss(corrected, batch.labels, skeleton)
+
+    def _distance(self, batch: Batch, corrected: Tensor) -> Tensor:
+        poses, labels = corrected, batch.labels  # (N, J, 3) each
+        if self.evaluator.eval_space == "original":
+            poses, labels = batch.in_mm(poses), batch.in_mm(labels)
+        return errors.distance_error(poses, labels, self.loader.data.skeleton).mean()
+
+    def _grad_norm(self) -> Tensor:
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        return torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]).mean()
+
+    def _step_scheduler(self, progress: "_EpochProgress") -> None:
+        if self.settings.scheduler_requires_metric:
+            self.scheduler.step(progress.mean_loss(since=0))  # type: ignore[arg-type] # an epoch for the base class
+        else:
+            self.scheduler.step()
+
+    def _log(self, progress: "_EpochProgress") -> LogPoint:
+        since, n_done = progress.n_fetched, progress.n_done
+        progress.fetch()
+        for index in range(since, n_done):
+            if not math.isfinite(progress.losses[index]):
+                raise DivergedError(f"the loss is {progress.losses[index]}", self.epoch, index + 1)
+        validation = self.evaluator.intermediate(self.model)
+        (val_distance_mm,) = (
+            m.value for m in validation if (m.subset, m.space, m.metric) == (MEAN_SUBSET, "original", "distance")
+        )
+        if not math.isfinite(val_distance_mm):
+            raise DivergedError(f"the validation error is {val_distance_mm}", self.epoch, n_done)
+
+        eval_space, loss_space = self.evaluator.eval_space, self.settings.loss_space
+        loss, distance = progress.mean_loss(since), progress.mean_distance(since)
+        records = [
+            Record(self.epoch, n_done, "train", MEAN_SUBSET, loss_space, "loss", loss),
+            Record(self.epoch, n_done, "train", MEAN_SUBSET, eval_space, "distance", distance),
+            *(Record(self.epoch, n_done, "val", m.subset, m.space, m.metric, m.value) for m in validation),
+        ]
+        for index in range(since, n_done):
+            at = (self.epoch, index + 1, "train", MEAN_SUBSET, loss_space)
+            if self.settings.log_loss:
+                records.append(Record(*at, "batch_loss", progress.losses[index]))
+            if self.settings.log_grad:
+                records.append(Record(*at, "batch_grad_norm", progress.grad_norms[index]))
+        text = (
+            f"epoch {self.epoch}/{self.settings.num_epochs}, batch {n_done}/{len(self.loader)}: "
+            f"training loss {loss:.5g}, distance {distance:.5g}; validation distance {val_distance_mm:.3f} mm"
+        )
+        return LogPoint(n_done, records, text, val_distance_mm, self._predict_examples())
+
+    def _predict_examples(self) -> Tensor | None:
+        if self.examples is None:
+            return None
+        return self.evaluator.predict(self.model, self.examples.subset, self.examples.indices).cpu()
+
+
+@dataclass
+class _EpochProgress:
+    """The numbers of an epoch's batches; they stay on the device until a log point fetches them together."""
+
+    on_device: Tensor  # (3, batches): loss, mean distance, mean norm of the gradients
+    sizes: list[int] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    distances: list[float] = field(default_factory=list)
+    grad_norms: list[float] = field(default_factory=list)
+
+    @classmethod
+    def start(cls, n_batches: int, device: torch.device) -> "_EpochProgress":
+        return cls(torch.zeros((3, n_batches), device=device))
+
+    @property
+    def n_done(self) -> int:
+        return len(self.sizes)
+
+    @property
+    def n_fetched(self) -> int:
+        return len(self.losses)
+
+    def add(self, size: int, loss: Tensor, distance: Tensor, grad_norm: Tensor | None) -> None:
+        self.on_device[0, self.n_done] = loss.detach()
+        self.on_device[1, self.n_done] = distance
+        if grad_norm is not None:
+            self.on_device[2, self.n_done] = grad_norm
+        self.sizes.append(size)
+
+    def fetch(self) -> None:
+        losses, distances, grad_norms = self.on_device[:, self.n_fetched : self.n_done].tolist()
+        self.losses += losses
+        self.distances += distances
+        self.grad_norms += grad_norms
+
+    def mean_loss(self, since: int) -> float:
+        """The mean loss over the samples of the batches from `since` on."""
+        return self._mean(self.losses, since)
+
+    def mean_distance(self, since: int) -> float:
+        """The mean distance over the samples of the batches from `since` on."""
+        return self._mean(self.distances, since)
+
+    def _mean(self, values: list[float], since: int) -> float:
+        weights = self.sizes[since:]
+        return sum(value * weight for value, weight in zip(values[since:], weights, strict=True)) / sum(weights)
+
+
+def _is_log_point(n_done: int, n_batches: int, log_frequency: int) -> bool:
+    """Tells whether one of `log_frequency` evenly spread points, the last of them the epoch's end, is reached."""
+    # Point i of f lies after ceil(i·n/f) batches: where floor(n_done·f/n) rises.
+    return n_done * log_frequency // n_batches > (n_done - 1) * log_frequency // n_batches
