@@ -20,11 +20,13 @@ class Combination:
         key: Its identity, 16 hex digits: a hash of everything that can change a number.
         choice: The row it takes of each axis of the search space.
         options: The labels of its values by path.
+        description: What the key is a hash of: canonical JSON.
     """
 
     key: str
     choice: Choice
     options: dict[str, Primitive]
+    description: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +60,11 @@ class Plan:
 
     Attributes:
         combinations: All combinations.
-        descriptions: Of each combination's key, what it is a hash of: canonical JSON.
         trials: A trial for every combination and repetition.
         statuses: How far each has come, by trial id; those that are not in it were never started.
     """
 
     combinations: list[Combination]
-    descriptions: dict[str, str]
     trials: list[TrialSpec]
     statuses: dict[str, Status]
 
@@ -109,17 +109,17 @@ def make_plan(
     Raises:
         ConfigError: With everything that is wrong with any combination, or if two combinations are the same training.
     """
-    combinations, descriptions = _examine_all(space, sources)
+    combinations = _examine_all(space, sources)
     seeds = [repetition_seed(seed, repetition) for repetition in range(n_repetitions)]
     trials = [
         TrialSpec(combination, repetition, seed_of_repetition)
         for repetition, seed_of_repetition in enumerate(seeds)
         for combination in combinations
     ]
-    return Plan(combinations, descriptions, trials, statuses_of([combination.key for combination in combinations]))
+    return Plan(combinations, trials, statuses_of([combination.key for combination in combinations]))
 
 
-def _examine_all(space: SearchSpace, sources: Sources) -> tuple[list[Combination], dict[str, str]]:
+def _examine_all(space: SearchSpace, sources: Sources) -> list[Combination]:
     """Examines all combinations; each aspect once for each distinct choice on the axes that it reads."""
     axes_of = [
         [i for i, axis in enumerate(space.axes) if any(_reads(aspect.keys, path) for path in axis.paths)]
@@ -127,8 +127,7 @@ def _examine_all(space: SearchSpace, sources: Sources) -> tuple[list[Combination
     ]
     examined: list[dict[Choice, str]] = [{} for _ in ASPECTS]
     problems: dict[Problem, None] = {}  # in order, each once
-    combinations: list[Combination] = []
-    descriptions: dict[str, str] = {}
+    combinations: dict[str, Combination] = {}
     for choice in space.choices():
         members = []
         for aspect, axes, known in zip(ASPECTS, axes_of, examined, strict=True):
@@ -139,15 +138,13 @@ def _examine_all(space: SearchSpace, sources: Sources) -> tuple[list[Combination
                 known[part] = f'"{aspect.name}":' + ("null" if found else canonical_json(description))
             members.append(known[part])
         text = "{" + ",".join(members) + "}"
-        combination = Combination(digest(text), choice, space.options(choice))
-        if not problems and combination.key in descriptions:
-            twin = next(other for other in combinations if other.key == combination.key)
+        combination = Combination(digest(text), choice, space.options(choice), text)
+        twin = combinations.setdefault(combination.key, combination)
+        if twin is not combination and not problems:
             problems[_same_training(twin, combination)] = None
-        descriptions[combination.key] = text
-        combinations.append(combination)
     if problems:
         raise ConfigError(list(problems))
-    return combinations, descriptions
+    return list(combinations.values())
 
 
 def _reads(keys: tuple[str, ...], path: str) -> bool:

@@ -61,7 +61,7 @@ class Axis:
         """A name for each row: its label, or its labels together."""
         if len(self.paths) == 1:
             return [label for (label,) in self.labels]
-        return [" & ".join(map(str, labels)) for labels in self.labels]
+        return unique_labels([" & ".join(map(str, labels)) for labels in self.labels])
 
 
 class SearchSpace:
@@ -109,6 +109,10 @@ class SearchSpace:
     def choices(self) -> Iterator[Choice]:
         """Yields all combinations; the last axis varies fastest."""
         return product(*(range(len(axis.rows)) for axis in self.axes))
+
+    def choice_of(self, row_labels: Mapping[str, Any]) -> Choice:
+        """Returns the choice that takes, of each axis by name, the row with this label."""
+        return tuple(axis.row_labels.index(row_labels[axis.name]) for axis in self.axes)
 
     def options(self, choice: Choice) -> dict[str, Primitive]:
         """Returns the labels of a combination's values by path."""

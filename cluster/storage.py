@@ -27,7 +27,7 @@ class Storage:
 
     def __init__(self, location: str | os.PathLike[str]) -> None:
         self.location = os.fspath(location)
-        self.local = Path(self.location) if "://" not in self.location else None
+        self.local = None if "://" in self.location else Path(self.location)
 
     def __truediv__(self, name: str) -> "Storage":
         return Storage(f"{self.location.rstrip('/')}/{name}")

@@ -14,6 +14,7 @@ results/NAME/
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from cluster.storage import Storage, clear_partial_files
@@ -59,10 +60,15 @@ class TrialFolder:
         """Removes one of the other files if it is there."""
         self.experiment.remove(self._path(name))
 
+    @property
+    def local(self) -> Path | None:
+        """The folder's path, None where it is not on a local filesystem."""
+        return None if self.experiment.local is None else self.experiment.local / self._path("")
+
     def clear_partial_files(self) -> None:
         """Removes what a killed writer left."""
-        if self.experiment.local is not None:
-            clear_partial_files(self.experiment.local / self._path(""))
+        if self.local is not None:
+            clear_partial_files(self.local)
 
     def _path(self, name: str) -> str:
         return f"trials/{self.trial_id}/{name}"

@@ -18,15 +18,10 @@ import numpy.typing as npt
 import torch
 
 from data_pipeline.skeleton import Skeleton, skeleton_for
+from data_pipeline.subsets import DEFAULT_SUBSET, MEAN_SUBSET
 from data_pipeline.user_error import UserError
 
 Array = npt.NDArray[np.float32]
-
-DEFAULT_SUBSET = "DEFAULT"
-"""The subset's name where the poses are a single tensor."""
-
-MEAN_SUBSET = "mean"
-"""Stands in records and tables for the mean over subsets, so that no subset may be called so."""
 
 _SUBSET_NAME = re.compile(r"[A-Za-z0-9._+-]+")
 

@@ -111,11 +111,11 @@ class Backbone:
     """An imagined estimator of hand poses, with a character of its own.
 
     Its error has a part that a corrector can learn, since it follows from the pose: each joint is off by a
-    distance in the hand frame that depends on how its finger bends and from where the hand is seen, bent
-    fingers are too short, and the hand has a wrong size. The other part is noise, which adds up along a finger,
-    is worse for a fist than for a flat hand, and in part lasts for some frames; and now and then the end of a
-    finger is placed on the finger beside it. All sizes are chosen so that mean errors are like those of
-    published backbones, 10 to 20 mm.
+    vector in the hand frame that depends on how the fingers bend and from where the hand is seen, bent fingers
+    are too short, and the hand has a wrong size. The other part is noise, which adds up along a finger, is worse
+    for a fist than for a flat hand, and in part lasts for some frames; and now and then the end of a finger is
+    placed on the finger beside it. All sizes are chosen so that mean errors are like those of published
+    backbones, 10 to 20 mm, and that somewhat more than half of the squared error can be learnt.
 
     Attributes:
         subset: The backbone's name. Each name is another character.
@@ -153,12 +153,14 @@ class _Character:
     """The parameters of a backbone's error.
 
     Attributes:
-        weights: What a finger's joint is off for each feature of `bias`, (5, 4, 6, 3), mm, hand frame.
+        waves: How the six features of `bias` are mixed into twelve waves, (6, 12).
+        weights: What each joint of a finger is off for each wave, (5, 4, 12, 3), mm, hand frame.
         shortening: Share of its length that a finger loses when it is wholly bent, (5,).
         scale: The size of the hand it sees, 1 for the true one.
         noise_mm: Standard deviation of a step of the noise along a finger, per coordinate, for a flat hand.
     """
 
+    waves: Array
     weights: Array
     shortening: Array
     scale: float
@@ -167,10 +169,10 @@ class _Character:
     @classmethod
     def drawn(cls, rng: np.random.Generator) -> "_Character":
         size = rng.uniform(0.9, 1.3)
-        # Of 1, the bend of the finger, the mean bend of all fingers, and the three coordinates of the view.
-        feature_mm = size * np.array([2.2, 3.0, 2.0, 2.0, 2.0, 2.0])[:, None]  # (6, 1)
-        steps = rng.normal(size=(5, 4, 6, 3)) * feature_mm
+        # Sines of random mixtures make a random function: smooth, and more than a linear corrector can learn.
+        steps = rng.normal(0, 1.6 * size, (5, 4, 12, 3))
         return cls(
+            waves=rng.normal(0, 4, (6, 12)).astype(np.float32),
             weights=np.cumsum(steps, axis=1).astype(np.float32),
             shortening=rng.uniform(0.0, 0.3, size=5).astype(np.float32),
             scale=rng.uniform(0.95, 1.05),
@@ -190,7 +192,8 @@ class _Character:
         features[..., 1] = bend
         features[..., 2] = bend.mean(axis=1, keepdims=True)
         features[..., 3:] = view
-        offsets = np.einsum("nfk,fjkc->nfjc", features, self.weights, optimize=True)  # (N, 5, 4, 3)
+        waves = np.sin(features @ self.waves)  # (N, 5, 6) -> (N, 5, 12)
+        offsets = np.einsum("nfw,fjwc->nfjc", waves, self.weights, optimize=True)  # (N, 5, 4, 3)
         offsets = offsets.reshape(-1, 20, 3) @ axes.swapaxes(1, 2)  # (N, 20, 3), camera frame
 
         shortened = (self.shortening * bend)[:, :, None, None] * (fingers[:, :, :1] - fingers)  # (N, 5, 4, 3)

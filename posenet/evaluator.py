@@ -28,8 +28,8 @@ from torch import Tensor
 
 from data_pipeline.batch import Batch, DeviceDataset
 from data_pipeline.normalizers import Normalizer
-from data_pipeline.pose_dataset import MEAN_SUBSET
 from data_pipeline.skeleton import Skeleton
+from data_pipeline.subsets import MEAN_SUBSET
 from posenet import errors, metrics
 from posenet.record import Space
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from data_pipeline.batch import Batch
 from data_pipeline.loader import TrainingLoader
-from data_pipeline.pose_dataset import MEAN_SUBSET
+from data_pipeline.subsets import MEAN_SUBSET
 from posenet import errors
 from posenet.evaluator import Evaluator
 from posenet.losses import Loss

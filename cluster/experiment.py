@@ -1,0 +1,298 @@
+"""The user's handle: three dicts, options, `run()`."""
+
+import dataclasses
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Literal, get_args
+
+from cluster.aspects import Sources
+from cluster.config import (
+    SECTIONS,
+    ConfigError,
+    ExperimentConfig,
+    Problem,
+    SolverConfig,
+    check_dicts,
+    did_you_mean,
+    typed,
+)
+from cluster.devices import Placement, place
+from cluster.identity import UndescribableError, describe
+from cluster.inline_runner import run_inline
+from cluster.job import Job
+from cluster.lock import experiment_lock
+from cluster.plan import Plan, make_plan
+from cluster.progress import Progress
+from cluster.provenance import provenance
+from cluster.reports.files import write_tables
+from cluster.reports.text import summary_text
+from cluster.result_table import ResultTable
+from cluster.search_space import Key, SearchSpace
+from cluster.storage import Storage
+from cluster.trial_folder import ExperimentFolder, Status, status_of
+from cluster.watch import Watch
+from data_pipeline.user_error import UserError
+
+Executor = Literal["ray", "inline"]
+
+
+class TrialsFailedError(UserError):
+    """The run is complete, but some of its trials failed or diverged. Everything is written.
+
+    Attributes:
+        table: The result table, with a row for each of them.
+    """
+
+    def __init__(self, text: str, table: ResultTable) -> None:
+        super().__init__(text)
+        self.table = table
+
+
+class Interrupted(SystemExit):
+    """Ctrl-C ended the run. A script that lets it pass exits with 130."""
+
+    def __init__(self) -> None:
+        super().__init__(130)
+
+
+class Experiment:
+    """A sweep over hyperparameters.
+
+    What each key of the dicts means stands in `tune_runs/README.md`.
+
+    Args:
+        experiment_config: The experiment as a whole: data, devices, repetitions.
+        solver_config: How a model is trained and what is logged.
+        base_hyperparams: Model and optimisation, before options.
+
+    Raises:
+        ConfigError: With every wrong key, type and value of all three dicts.
+    """
+
+    def __init__(
+        self,
+        experiment_config: Mapping[str, Any],
+        solver_config: Mapping[str, Any],
+        base_hyperparams: Mapping[str, Any],
+    ) -> None:
+        _show_user_errors_without_traceback()
+        dicts = dict(zip(SECTIONS, (experiment_config, solver_config, base_hyperparams), strict=True))
+        problems = check_dicts(dicts)
+        if problems:
+            raise ConfigError(problems)
+        settings = typed(dicts)
+        self.config: ExperimentConfig = settings.experiment
+        self.solver_config: SolverConfig = settings.solver
+        self.space = SearchSpace(
+            {section: vars(s) for section, s in zip(SECTIONS, vars(settings).values(), strict=True)}
+        )
+        self.folder = ExperimentFolder(Storage(self.config.storage_path) / self.config.name)
+
+    def add_options(self, key: Key | Mapping[Key, Sequence[Any]], values: Sequence[Any] | None = None) -> None:
+        """Varies a setting over some values; all combinations of all options are trained.
+
+        Args:
+            key: A dotted path such as "optimizer_args.lr", or its parts as a tuple; or a dict of paths and values.
+            values: The values; left out where `key` is a dict.
+
+        Raises:
+            ConfigError: If the base has no such setting, or if a value cannot be one of it.
+        """
+        options = key if isinstance(key, Mapping) else {key: values}
+        problems = []
+        for path, path_values in options.items():
+            if not isinstance(path_values, list | tuple):
+                text = f"got {path_values!r}; allowed: a list with at least one value"
+                problems.append(Problem(str(path), text))
+                continue
+            try:
+                self.space.add([path], [(value,) for value in path_values])
+            except ConfigError as error:
+                problems += error.problems
+        if problems:
+            raise ConfigError(problems)
+
+    def add_joint_options(self, keys: Sequence[Key], rows: Sequence[Sequence[Any]]) -> None:
+        """Varies several settings together.
+
+        Args:
+            keys: The settings, each as for `add_options`.
+            rows: One row of values at a time, one value for each key.
+
+        Raises:
+            ConfigError: As for `add_options`, or if a row has another number of values.
+        """
+        self.space.add(list(keys), rows)
+
+    def plan(self) -> Plan:
+        """Checks everything and returns what a run would train, without running it.
+
+        Raises:
+            ConfigError: With everything that is wrong with any combination of options.
+        """
+        return self._plan(Sources(self.config.data_folder))
+
+    def results(self) -> ResultTable:
+        """Returns the table of what is on disk.
+
+        Raises:
+            NoResultsError: If the experiment was never run.
+        """
+        return ResultTable.read(self.folder)
+
+    def run(self, executor: Executor = "ray") -> ResultTable:
+        """Trains what is not trained yet, writes and prints the tables, and returns them.
+
+        Running it again skips what is finished, continues what has a checkpoint, trains what failed again, and trains
+        what is new: more options, other values, more repetitions.
+
+        Args:
+            executor: "ray" trains in worker processes; "inline" in this one, one trial after another, for a debugger.
+                Both give the same numbers.
+
+        Raises:
+            ConfigError: If something is wrong with the configuration; nothing was started and nothing written.
+            AlreadyRunningError: If another process runs this experiment.
+            StorageError: If results cannot be written.
+            TrialsFailedError: At the end, if trials failed or diverged; all others are complete.
+            Interrupted: After Ctrl-C.
+        """
+        if executor not in get_args(Executor):
+            hint = did_you_mean(executor, get_args(Executor))
+            raise ConfigError([Problem("run(executor=…)", f"there is no executor {executor!r}{hint}")])
+        sources = Sources(self.config.data_folder)
+        plan = self._plan(sources)
+        placement = place(self.config)
+        local = self.folder.storage.local
+        with experiment_lock(local) if local is not None else nullcontext():
+            # Another run may have ended since the plan was made.
+            plan = replace(plan, statuses=self._statuses([combination.key for combination in plan.combinations]))
+            self._write_experiment(plan, sources)
+            interrupted, stopped = self._train(plan, sources, placement, executor)
+            self._remove_surplus_weights(plan)
+            table = self.results()
+            write_tables(table, self.folder)
+        # The user's own list: it is how a script learns what was varied.
+        self.solver_config.interest_keys[:] = self.space.paths
+        print(f"\n{summary_text(table)}\nAll files: {self.folder.storage.location}/", flush=True)
+        if interrupted:
+            print("Interrupted. What is finished is kept; run the script again to go on.", file=sys.stderr)
+            raise Interrupted
+        if stopped:
+            first = next(row["error"] for row in table.trials if row["status"] == "failed")
+            text = (
+                f"stopped, since the first {self.config.stop_if_all_fail} trials all failed (stop_if_all_fail): {first}"
+            )
+            raise TrialsFailedError(text, table)
+        if table.unfinished:
+            statuses = [row["status"] for row in table.unfinished]
+            counts = " and ".join(f"{statuses.count(s)} {s}" for s in ("failed", "diverged") if s in statuses)
+            text = f"{counts} of {len(table.trials)} trials; the others are complete. See `error` in tables/trials.csv."
+            raise TrialsFailedError(text, table)
+        return table
+
+    def _plan(self, sources: Sources) -> Plan:
+        return make_plan(
+            self.space,
+            sources,
+            n_repetitions=self.config.n_repetitions,
+            seed=self.config.seed,
+            statuses_of=self._statuses,
+        )
+
+    def _statuses(self, keys: list[str]) -> dict[str, Status]:
+        ids = self.folder.trial_ids(keys)
+        return {trial_id: status_of(self.folder.trial(trial_id).read_trial()) for trial_id in ids}
+
+    def _train(self, plan: Plan, sources: Sources, placement: Placement, executor: Executor) -> tuple[bool, bool]:
+        """Trains what there is to train; returns whether Ctrl-C ended it, and whether failures did."""
+        print(plan, file=sys.stderr)
+        trials = plan.to_train
+        if not trials:
+            return False, False
+        job = Job(self._absolute_config(), self.space, sources.sets, sources.weights)
+        options = {trial.id: trial.combination for trial in trials}
+        varied = [path for axis in self.space.axes if len(axis.rows) > 1 for path in axis.paths]
+        progress = Progress(
+            n_trials=len(plan.trials),
+            n_done=len(plan.trials) - len(trials),
+            num_epochs=lambda trial_id: self.space.settings(options[trial_id].choice).solver.num_epochs,
+            options=lambda trial_id: ", ".join(f"{_short(p)} {options[trial_id].options[p]}" for p in varied),
+        )
+        watch = Watch(progress, self.config.stop_if_all_fail)
+        with progress:
+            try:
+                if executor == "inline":
+                    run_inline(trials, job, placement, watch)
+                else:
+                    # Imported here: it takes seconds, and a finished experiment does without.
+                    from cluster.ray_runner import run_ray
+
+                    run_ray(trials, job, placement, watch)
+            except KeyboardInterrupt:
+                return True, False
+        return False, watch.should_stop
+
+    def _absolute_config(self) -> ExperimentConfig:
+        """Returns the config with paths that mean the same in every process."""
+        local = self.folder.storage.local
+        return self.config if local is None else replace(self.config, storage_path=local.absolute().parent)
+
+    def _remove_surplus_weights(self, plan: Plan) -> None:
+        if self.config.keep_weights == "all":
+            return
+        best = None
+        if self.config.keep_weights == "best":
+            best = next((row["key"] for row in self.results().summary if row["n"]), None)
+        for trial in plan.trials:
+            if trial.key != best:
+                self.folder.trial(trial.id).remove("weights.pt")
+
+    def _write_experiment(self, plan: Plan, sources: Sources) -> None:
+        self.folder.write_experiment(
+            {
+                "name": self.config.name,
+                **provenance(),
+                "configs": {section: _described(self.space.base[section]) for section in SECTIONS},
+                "options": [{"paths": axis.paths, "rows": axis.labels} for axis in self.space.axes],
+                "data": [
+                    {**dataclasses.asdict(key), "fingerprint": dataset.fingerprint, "samples": len(dataset)}
+                    for key, dataset in sources.sets.items()
+                ],
+                "plan": {
+                    "seeds": [trial.seed for trial in plan.trials[:: len(plan.combinations)]],
+                    "combinations": [{"key": c.key, "options": c.options} for c in plan.combinations],
+                },
+            }
+        )
+
+
+def _described(config: Mapping[str, Any]) -> dict[str, Any]:
+    described = {}
+    for key, value in config.items():
+        try:
+            described[key] = describe(value)
+        except UndescribableError:
+            described[key] = repr(value)  # a base value that an option replaces
+    return described
+
+
+def _short(path: str) -> str:
+    return path.rsplit(".", 1)[-1]
+
+
+def _show_user_errors_without_traceback() -> None:
+    """Lets a script end with the text of a `UserError` alone; any other error keeps its traceback."""
+    if sys.excepthook is not sys.__excepthook__:
+        return  # someone else shows errors here, a notebook or a debugger
+
+    def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if isinstance(error, UserError):
+            print(f"error: {error}", file=sys.stderr)
+        else:
+            sys.__excepthook__(kind, error, trace)
+
+    sys.excepthook = show

@@ -1,0 +1,59 @@
+"""What workers need to train any trial of an experiment; it travels to each node once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from cluster.aspects import SetKey, set_keys
+from cluster.config import ExperimentConfig, Settings
+from cluster.plan import TrialSpec
+from cluster.search_space import SearchSpace
+from cluster.storage import Storage
+from cluster.trainable import Trial, TrialData
+from cluster.trial_folder import ExperimentFolder
+from data_pipeline.pose_dataset import PoseDataset
+
+
+@dataclass(frozen=True)
+class Job:
+    """The objects of an experiment.
+
+    Attributes:
+        config: The experiment's config.
+        space: Base settings and options, with the objects that labels stand for.
+        sets: The sets of poses.
+        weights: The content of weights files by path.
+    """
+
+    config: ExperimentConfig
+    space: SearchSpace
+    sets: Mapping[SetKey, PoseDataset]
+    weights: Mapping[str, bytes]
+
+    @property
+    def folder(self) -> ExperimentFolder:
+        """The experiment's folder."""
+        return ExperimentFolder(Storage(self.config.storage_path) / self.config.name)
+
+    def trial(self, spec: TrialSpec, device: torch.device) -> Trial:
+        """Returns a planned trial, to be trained on `device`."""
+        settings = self.space.settings(spec.combination.choice)
+        combination = spec.combination
+        return Trial(
+            key=combination.key,
+            repetition=spec.repetition,
+            seed=spec.seed,
+            options=combination.options,
+            description=combination.description,
+            settings=settings,
+            device=device,
+        )
+
+    def data(self, settings: Settings) -> TrialData:
+        """Returns what a trial with these settings trains with."""
+        path = settings.experiment.init_weights_path
+        return TrialData(
+            sets={split: self.sets[key] for split, key in set_keys(settings).items()},
+            init_weights=None if path is None else self.weights[str(path)],
+        )

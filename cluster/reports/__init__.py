@@ -1,0 +1,1 @@
+"""A result table as files and as text for a person."""

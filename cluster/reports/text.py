@@ -1,0 +1,89 @@
+"""The summary of an experiment for a person: in the terminal and as Markdown."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+from tabulate import tabulate
+
+from cluster.result_table import ResultTable, Row
+
+_SPLIT_NAMES = {"val": "validation", "test": "test"}
+_MAX_ROWS = 40
+
+
+def summary_text(table: ResultTable, *, max_rows: int = _MAX_ROWS) -> str:
+    """Returns the summary for a terminal: at most `max_rows` combinations, and what did not finish."""
+    lines = [_title(table), ""]
+    lines.append(_grid(table, table.summary[:max_rows], "simple"))
+    if len(table.summary) > max_rows:
+        lines += ["", f"and {len(table.summary) - max_rows} more combinations, all in tables/summary.csv"]
+    lines += ["", *_notes(table)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def summary_markdown(table: ResultTable) -> str:
+    """Returns the summary of all combinations as Markdown."""
+    return "\n".join([f"# {table.name}", "", _grid(table, table.summary, "github"), "", *_notes(table)]).rstrip() + "\n"
+
+
+def mean_and_std(mean: float | None, std: float | None) -> str:
+    """Writes a mean in mm with its standard deviation: '9.51 ± 0.06'."""
+    if mean is None:
+        return "–"
+    return f"{mean:.2f}" if std is None else f"{mean:.2f} ± {std:.2f}"
+
+
+def _title(table: ResultTable) -> str:
+    counts = Counter(row["status"] for row in table.trials)
+    parts = [f"{counts[status]} {status}" for status in counts]
+    return f"{table.name}: {len(table.trials)} trials, {', '.join(parts)}"
+
+
+def _grid(table: ResultTable, rows: Sequence[Row], style: str) -> str:
+    headers = [*table.option_paths, "n"]
+    for split in table.splits:
+        name = _SPLIT_NAMES[split]
+        headers += [f"{name}: before", "after (mm)", "change"]
+    cells = [
+        [*(_cell(row[path]) for path in table.option_paths), _n(row), *_results(row, table.splits)] for row in rows
+    ]
+    alignment = [*["left"] * len(table.option_paths), *["right"] * (len(headers) - len(table.option_paths))]
+    if style == "github":
+        # A bar in a value would begin a new column.
+        cells = [[cell.replace("|", "\\|") for cell in line] for line in cells]
+    return tabulate(cells, headers=headers, tablefmt=style, colalign=alignment, disable_numparse=True)
+
+
+def _results(row: Row, splits: Sequence[str]) -> list[str]:
+    cells = []
+    for split in splits:
+        before, change = row[f"{split}_distance_before_mm"], row[f"{split}_change_percent"]
+        cells.append("–" if before is None else f"{before:.2f}")
+        cells.append(mean_and_std(row[f"{split}_distance_mm_mean"], row[f"{split}_distance_mm_std"]))
+        cells.append("–" if change is None else f"{change:+.1f} %")
+    return cells
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float) and math.isfinite(value):
+        return f"{value:g}"
+    return str(value)
+
+
+def _n(row: Row) -> str:
+    parts = [str(row["n"])]
+    parts += [f"{row[status]} {status}" for status in ("failed", "diverged") if row[status]]
+    return ", ".join(parts)
+
+
+def _notes(table: ResultTable) -> list[str]:
+    notes = ["Mean distance per joint in mm, mean ± sample standard deviation over n finished repetitions, best in"]
+    notes.append("validation first." + (" Epochs were chosen on the validation set." if "test" in table.splits else ""))
+    if table.n_others:
+        notes.append(f"{table.n_others} trials of other settings are kept in trials/ and are not shown.")
+    for row in table.unfinished:
+        error = str(row["error"] or "").split("\n")[0]
+        options = ", ".join(f"{path} = {_cell(row[path])}" for path in table.option_paths)
+        notes.append(f"{row['status']}: {row['key']}/{row['repetition']} ({options or 'no options'}): {error}")
+    return notes

@@ -1,0 +1,191 @@
+"""All trials of an experiment as one table, read from its folder: no torch, no Ray.
+
+Trials are those of the experiment's last plan. What else lies in the folder (an option that was taken out, data that
+changed) is counted and left alone.
+"""
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.trial_folder import ExperimentFolder, status_of
+from data_pipeline.subsets import DEFAULT_SUBSET, MEAN_SUBSET
+from data_pipeline.user_error import UserError
+
+Row = dict[str, Any]
+
+UNITS = {"distance": "_mm", "max_distance": "_mm", "bone_length_error": "_mm"}
+"""Suffixes of columns by metric; the others are shares and ratios."""
+
+METRICS = (
+    *("distance", "max_distance", "frames_within_20mm", "auc_0_50", "auc_20_50"),
+    *("bone_length_error", "proportion_error"),
+)
+
+
+class NoResultsError(UserError):
+    """There is no experiment in a folder, or its description is broken."""
+
+
+@dataclass(frozen=True)
+class ResultTable:
+    """The trials of an experiment and their summary.
+
+    Attributes:
+        name: The experiment's name.
+        option_paths: The settings that vary, a column for each in both tables.
+        splits: 'val' and, with a test set, 'test'.
+        trials: A row for each trial: options, `repetition`, `seed`, `status`, `best_epoch`, metrics, `train_seconds`,
+            `device`, `error`. What a trial does not have is None.
+        summary: A row for each combination, the best in validation first: options, `n` (finished repetitions),
+            `failed`, `diverged`, and the mean and sample standard deviation of distances over finished repetitions.
+        n_others: Trials in the folder that are not of this plan.
+    """
+
+    name: str
+    option_paths: list[str]
+    splits: list[str]
+    trials: list[Row]
+    summary: list[Row]
+    n_others: int
+
+    @classmethod
+    def read(cls, folder: ExperimentFolder) -> "ResultTable":
+        """Reads the table of what is on disk.
+
+        Raises:
+            NoResultsError: If there is no experiment.
+        """
+        experiment = folder.read_experiment()
+        if experiment is None:
+            raise NoResultsError(
+                f"{folder.storage.location} holds no experiment (experiment.json is missing or broken)"
+            )
+        combinations: list[Mapping[str, Any]] = experiment["plan"]["combinations"]
+        seeds: list[int] = experiment["plan"]["seeds"]
+        present = set(folder.trial_ids())
+        planned = [(c, repetition) for repetition in range(len(seeds)) for c in combinations]
+        ids = [f"{c['key']}/{repetition}" for c, repetition in planned]
+        contents = [folder.trial(trial_id).read_trial() if trial_id in present else None for trial_id in ids]
+
+        option_paths = _varied(combinations)
+        splits = ["val"] if experiment["configs"]["experiment_config"].get("test_set") is None else ["val", "test"]
+        if any(path == "experiment_config.test_set" for path in option_paths):
+            splits = ["val", "test"]
+        columns = list(_metric_columns(splits, contents))
+        trials = [
+            _trial_row(c, option_paths, repetition, seeds[repetition], content, columns)
+            for (c, repetition), content in zip(planned, contents, strict=True)
+        ]
+        summary = _summarize(trials, option_paths, splits)
+        return cls(experiment["name"], option_paths, splits, trials, summary, len(present - set(ids)))
+
+    @property
+    def unfinished(self) -> list[Row]:
+        """The trials that failed or diverged."""
+        return [row for row in self.trials if row["status"] in ("failed", "diverged")]
+
+    @property
+    def split(self) -> str:
+        """The split that results are reported on: the test set where there is one."""
+        return self.splits[-1]
+
+    def best_for_each(self, path: str) -> list[Row]:
+        """Returns, for each value of an option, the summary's row of the combination that is best in validation."""
+        best: dict[Any, Row] = {}
+        for row in self.summary:
+            best.setdefault(row[path], row)
+        return list(best.values())
+
+
+def column(split: str, metric: str, *, before: bool = False, subset: str = MEAN_SUBSET) -> str:
+    """Returns the name of a metric's column."""
+    group = "" if subset == MEAN_SUBSET else f"[{subset}]"
+    return f"{split}_{metric}{'_before' if before else ''}{UNITS.get(metric, '')}{group}"
+
+
+def _varied(combinations: Sequence[Mapping[str, Any]]) -> list[str]:
+    paths = list(combinations[0]["options"])
+    return [path for path in paths if len({repr(c["options"][path]) for c in combinations}) > 1]
+
+
+def _metric_columns(
+    splits: Sequence[str], contents: Sequence[Mapping[str, Any] | None]
+) -> Iterator[tuple[str, str, str, str]]:
+    """Yields the metric columns: name, split, subset, and the metric's name in a trial's file."""
+    for split in splits:
+        subsets: dict[str, None] = {}  # in the order of the files
+        for content in contents:
+            subsets.update(dict.fromkeys((_metrics(content) or {}).get(split, {})))
+        groups = [subset for subset in subsets if subset not in (MEAN_SUBSET, DEFAULT_SUBSET)]
+        for subset in (MEAN_SUBSET, *groups):
+            for metric in METRICS:
+                yield column(split, metric, before=True, subset=subset), split, subset, f"{metric}_before"
+                yield column(split, metric, subset=subset), split, subset, metric
+            for metric in ("improved", "worsened"):
+                yield column(split, metric, subset=subset), split, subset, metric
+
+
+def _metrics(content: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    # Only what is finished has results.
+    return content["metrics"] if content is not None and status_of(content) == "finished" else None
+
+
+def _trial_row(
+    combination: Mapping[str, Any],
+    option_paths: Sequence[str],
+    repetition: int,
+    seed: int,
+    content: Mapping[str, Any] | None,
+    columns: Sequence[tuple[str, str, str, str]],
+) -> Row:
+    metrics = _metrics(content) or {}
+    known = content or {}
+    return {
+        "key": combination["key"],
+        **{path: combination["options"][path] for path in option_paths},
+        "repetition": repetition,
+        "seed": seed,
+        "status": status_of(content),
+        "best_epoch": known.get("best_epoch"),
+        **{name: metrics.get(split, {}).get(subset, {}).get(metric) for name, split, subset, metric in columns},
+        "train_seconds": known.get("train_seconds"),
+        "device": known.get("device"),
+        "error": known.get("error"),
+    }
+
+
+def _summarize(trials: Sequence[Row], option_paths: Sequence[str], splits: Sequence[str]) -> list[Row]:
+    by_key: dict[str, list[Row]] = {}
+    for row in trials:
+        by_key.setdefault(row["key"], []).append(row)
+    summary = []
+    for key, rows in by_key.items():
+        finished = [row for row in rows if row["status"] == "finished"]
+        summed: Row = {
+            "key": key,
+            **{path: rows[0][path] for path in option_paths},
+            "n": len(finished),
+            "failed": sum(row["status"] == "failed" for row in rows),
+            "diverged": sum(row["status"] == "diverged" for row in rows),
+        }
+        for split in splits:
+            before = [row[column(split, "distance", before=True)] for row in finished]
+            after = [row[column(split, "distance")] for row in finished]
+            mean_before, mean = _mean(before), _mean(after)
+            change = None if mean is None or mean_before is None else mean - mean_before
+            summed |= {
+                f"{split}_distance_before_mm": mean_before,
+                f"{split}_distance_mm_mean": mean,
+                f"{split}_distance_mm_std": statistics.stdev(after) if len(after) > 1 else None,
+                f"{split}_change_mm": change,
+                f"{split}_change_percent": None if change is None or not mean_before else 100 * change / mean_before,
+            }
+        summary.append(summed)
+    by = "val_distance_mm_mean"
+    return sorted(summary, key=lambda row: (row[by] is None, row[by] or 0.0))
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return statistics.fmean(values) if values else None

@@ -1,0 +1,40 @@
+"""What a run looks at while trials report: the display, the failures, and whether to stop."""
+
+from dataclasses import dataclass, field
+
+from cluster.progress import Progress
+from cluster.trainable import TrialReport
+
+
+@dataclass
+class Watch:
+    """Takes the reports of all trials, from whichever executor.
+
+    Attributes:
+        progress: The display.
+        stop_if_all_fail: Stop when the first so many trials have all failed; None goes on.
+        outcomes: The last report of each trial that ended.
+    """
+
+    progress: Progress
+    stop_if_all_fail: int | None
+    outcomes: dict[str, TrialReport] = field(default_factory=dict)
+
+    def started(self, trial_id: str, device: str) -> None:
+        """A trial begins on a device."""
+        self.progress.started(trial_id, device)
+
+    def reported(self, report: TrialReport) -> None:
+        """A trial tells how it stands."""
+        self.progress.reported(report)
+        if report.status != "running":
+            self.outcomes[report.trial_id] = report
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether the first trials of the run have all failed, so that the next ones will most likely too."""
+        n = self.stop_if_all_fail
+        if n is None or len(self.outcomes) < n:
+            return False
+        first = list(self.outcomes.values())[:n]
+        return all(report.status == "failed" for report in first)
