@@ -127,7 +127,14 @@ def _sigint() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
-class _Variants(BasicVariantGenerator):  # type: ignore[misc] # ray declares no types
+class _StaysInDriver:
+    """Tune pickles all that it is given for snapshots, which are never used here; this is left out of them."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class _Variants(_StaysInDriver, BasicVariantGenerator):  # type: ignore[misc] # ray declares no types
     """Gives Tune's variants their identity and a device, and leaves out those that need no training.
 
     Tune makes all variants of the first sample, then all of the second, and says nothing of which sample it is, so the
@@ -178,8 +185,11 @@ class _Variants(BasicVariantGenerator):  # type: ignore[misc] # ray declares no 
         super().on_trial_complete(trial_id, result, error)
         self.slots.give_back(trial_id)
 
+    def save_to_dir(self, dirpath: str, **kwargs: Any) -> None:
+        """Saves nothing: what is finished is known from the trials' folders."""
 
-class _Reports(tune.Callback):  # type: ignore[misc] # ray declares no types
+
+class _Reports(_StaysInDriver, tune.Callback):  # type: ignore[misc] # ray declares no types
     """Hands what trials report to the watch."""
 
     def __init__(self, watch: Watch, generator: _Variants, job: Job) -> None:
@@ -217,7 +227,7 @@ class _Reports(tune.Callback):  # type: ignore[misc] # ray declares no types
         self.watch.reported(TrialReport(spec.id, "failed", error=error))
 
 
-class _Stop(tune.Stopper):  # type: ignore[misc] # ray declares no types
+class _Stop(_StaysInDriver, tune.Stopper):  # type: ignore[misc] # ray declares no types
     """Ends the run when the watch says so, or after Ctrl-C."""
 
     def __init__(self, watch: Watch, interrupted: threading.Event) -> None:
