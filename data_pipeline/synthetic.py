@@ -232,14 +232,14 @@ def _moving_hands(rng: np.random.Generator) -> Array:
     hands = _hand(lengths, np.radians(_between_keys(_random_angles(rng))))
 
     # The hand is raised before the camera, fingers up and palm to the front (half a turn about x), more or less:
-    # mostly within 60° of that, and within a sequence within some 40° of where the sequence is.
+    # half of the sequences lie within 50° of that, nearly all within 100°, and their keys within 45° of them.
     turn = np.array([0, 1, 0, 0]) + rng.uniform(-0.5, 0.5, (*sequences, 4))
     turn /= np.linalg.norm(turn, axis=2, keepdims=True)
     # Of such neighbours, the mean is a quaternion too, of another length.
     rotation = _rotation(_between_keys(turn + rng.uniform(-0.2, 0.2, (*_keys_shape(), 4))))
 
-    # Where the middle knuckle is; no joint is farther from it than about 120 mm.
-    depth = rng.uniform(470, 730, (*sequences, 1))
+    # Where the middle knuckle is; no joint is farther than 150 mm from it.
+    depth = rng.uniform(490, 710, (*sequences, 1))
     sideways = rng.uniform(-0.25, 0.25, (*sequences, 2)) * depth
     place = np.concatenate([sideways, depth], axis=2)  # (sequences, 1, 3)
     position = _between_keys(place + rng.uniform(-40, 40, (*_keys_shape(), 3)))  # (block, 3)
