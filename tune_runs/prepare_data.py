@@ -19,8 +19,8 @@ from tabulate import tabulate
 
 from data_pipeline.formats.leaderboard import LEADERBOARD_DATASETS, read_results
 from data_pipeline.pose_dataset import Array, dataset_path, write_dataset
-from data_pipeline.subsets import DEFAULT_SUBSET, MEAN_SUBSET
 from data_pipeline.splits import ALL_PART, parse_split
+from data_pipeline.subsets import DEFAULT_SUBSET, MEAN_SUBSET
 from data_pipeline.synthetic import Backbone, synthetic_hands
 from data_pipeline.user_error import UserError
 

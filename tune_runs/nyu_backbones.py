@@ -1,0 +1,115 @@
+r"""How much a corrector gains on four published backbones, on the NYU test set; real predictions, real labels.
+
+The predictions are those that the papers' authors published (github.com/xinghaochen/awesome-hand-pose-estimation,
+folder evaluation/). With the files in ../shared/data/nyu the datasets are made by
+
+    D=../shared/data/nyu
+    python tune_runs/prepare_data.py leaderboard --dataset nyu --name nyu --separate --split blocks:100:5 \
+        --ground-truth $D/nyu_test_groundtruth_label.txt \
+        --predictions Pose-REN=$D/NEUCOM18_NYU_Pose_REN.txt DeepModel=$D/IJCAI16_NYU_DeepModel.txt \
+                      DeepPrior=$D/CVWW15_NYU_Prior.txt "DeepPrior++=$D/ICCVW17_NYU_DeepPrior++.txt"
+
+Each backbone has a corrector of its own, trained on blocks of 100 frames. Of every five blocks one chooses the epoch
+and the setting, another one is reported. Training and test frames show the same two subjects: the table says how much
+of a backbone's error is learnable, not how a corrector does on a person it has never seen.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from tabulate import tabulate
+
+from cluster.experiment import Experiment
+from cluster.reports.text import mean_and_std
+from cluster.result_table import ResultTable
+from data_pipeline.distorters import NoDistorter
+from data_pipeline.normalizers import Shifter
+from data_pipeline.pose_dataset import dataset_path
+from posenet import errors
+from posenet.losses import MetricLoss
+from posenet.models import CorrectorMLP
+
+BACKBONES = ["Pose-REN", "DeepModel", "DeepPrior", "DeepPrior++"]
+
+experiment_config = {
+    "name": "nyu_backbones",
+    "train_set": "nyu_Pose-REN_train",  # varied below, with the other two
+    "train_set_size": None,
+    "val_set": "nyu_Pose-REN_val",
+    "val_set_size": None,
+    "test_set": "nyu_Pose-REN_test",
+    "use_preset": True,
+    "normalizer": Shifter,
+    "target_device": torch.device("cpu"),
+    "n_repetitions": 3,
+    "init_weights_path": None,
+}
+
+solver_config = {
+    "num_epochs": 100,
+    "batch_size": 256,
+    "log_frequency": 1,
+    "log_loss": False,
+    "log_grad": False,
+    "verbose": False,
+    "show_plots": False,
+    "interest_keys": [],
+    "val_example_indices": [0, 400, 800, 1200],
+    "val_example_subset": "DEFAULT",
+}
+
+base_hyperparams = {
+    "model": CorrectorMLP,
+    "model_args": {"hidden_dims": [256, 256], "dropout": None},
+    "loss_function": MetricLoss(errors.coordinate_difference, "absolute"),
+    "loss_space": "default",
+    "eval_space": "original",
+    "optimizer": torch.optim.Adam,
+    "optimizer_args": {"lr": 1e-3},
+    "scheduler": torch.optim.lr_scheduler.StepLR,
+    "scheduler_args": {"step_size": 40, "gamma": 0.3},
+    "scheduler_requires_metric": False,
+    "distorter": NoDistorter,
+    "distorter_args": {},
+    "augmenters": [],
+}
+
+
+def backbone_table(table: ResultTable) -> str:
+    """Returns a row for each backbone: the setting that is best in validation, on the test frames."""
+    rows = []
+    for row in table.best_for_each("experiment_config.test_set"):
+        backbone = row["experiment_config.test_set"].removeprefix("nyu_").removesuffix("_test")
+        before, after, std = (row[f"test_distance_{which}"] for which in ("before_mm", "mm_mean", "mm_std"))
+        setting = f"lr {row['optimizer_args.lr']:g}, dropout {row['model_args.dropout']}"
+        cells = [backbone, f"{before:.2f}", mean_and_std(after, std), f"{row['test_change_percent']:+.1f} %"]
+        rows.append([*cells, row["n"], setting])
+    rows.sort(key=lambda cells: BACKBONES.index(cells[0]))
+    headers = ["backbone", "before (mm)", "after (mm)", "Δ", "n", "best setting in validation"]
+    return tabulate(rows, headers, tablefmt="simple", colalign=["left", "right", "right", "right", "right", "left"])
+
+
+def main() -> None:
+    """Runs the experiment and prints its tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", default="data", type=Path, help="where prepare_data.py wrote (default: data)")
+    arguments = parser.parse_args()
+    if not dataset_path(arguments.data_dir, "nyu_Pose-REN_train", "labels").is_file():
+        parser.error(f"{arguments.data_dir} does not have the NYU datasets; see --help for the command that makes them")
+
+    config = {**experiment_config, "data_dir": arguments.data_dir}
+    experiment = Experiment(config, solver_config, base_hyperparams)
+    splits = ("train", "val", "test")
+    experiment.add_joint_options(
+        [f"experiment_config.{split}_set" for split in splits],
+        [[f"nyu_{backbone}_{split}" for split in splits] for backbone in BACKBONES],
+    )
+    experiment.add_options("model_args.dropout", [None, 0.2, 0.4])
+    experiment.add_options("optimizer_args.lr", [1e-3, 3e-3])
+    table = experiment.run()
+    print(f"\n{backbone_table(table)}")
+
+
+if __name__ == "__main__":
+    main()
