@@ -35,6 +35,7 @@ class ResultTable:
     Attributes:
         name: The experiment's name.
         option_paths: The settings that vary, a column for each in both tables.
+        telling_paths: Those of them that tell all combinations apart: of settings that vary together, the first.
         splits: 'val' and, with a test set, 'test'.
         trials: A row for each trial: options, `repetition`, `seed`, `status`, `best_epoch`, metrics, `train_seconds`,
             `device`, `error`. What a trial does not have is None.
@@ -45,6 +46,7 @@ class ResultTable:
 
     name: str
     option_paths: list[str]
+    telling_paths: list[str]
     splits: list[str]
     trials: list[Row]
     summary: list[Row]
@@ -79,7 +81,9 @@ class ResultTable:
             for (c, repetition), content in zip(planned, contents, strict=True)
         ]
         summary = _summarize(trials, option_paths, splits)
-        return cls(experiment["name"], option_paths, splits, trials, summary, len(present - set(ids)))
+        telling_paths = _telling(option_paths, experiment["options"])
+        n_others = len(present - set(ids))
+        return cls(experiment["name"], option_paths, telling_paths, splits, trials, summary, n_others)
 
     @property
     def unfinished(self) -> list[Row]:
@@ -108,6 +112,15 @@ def column(split: str, metric: str, *, before: bool = False, subset: str = MEAN_
 def _varied(combinations: Sequence[Mapping[str, Any]]) -> list[str]:
     paths = list(combinations[0]["options"])
     return [path for path in paths if len({repr(c["options"][path]) for c in combinations}) > 1]
+
+
+def _telling(option_paths: Sequence[str], axes: Sequence[Mapping[str, Any]]) -> list[str]:
+    implied: set[str] = set()
+    for axis in axes:
+        first_labels = [repr(row[0]) for row in axis["rows"]]
+        if len(set(first_labels)) == len(first_labels):
+            implied.update(axis["paths"][1:])
+    return [path for path in option_paths if path not in implied]
 
 
 def _metric_columns(
