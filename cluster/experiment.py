@@ -215,7 +215,7 @@ class Experiment:
             return False, False
         job = Job(self._absolute_config(), self.space, sources.sets, sources.weights)
         options = {trial.id: trial.combination for trial in trials}
-        varied = [path for axis in self.space.axes if len(axis.rows) > 1 for path in axis.paths]
+        varied = [axis.paths[0] for axis in self.space.axes if len(axis.rows) > 1]
         progress = Progress(
             n_trials=len(plan.trials),
             n_done=len(plan.trials) - len(trials),

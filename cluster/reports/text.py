@@ -41,17 +41,18 @@ def _title(table: ResultTable) -> str:
 
 
 def _grid(table: ResultTable, rows: Sequence[Row], style: str) -> str:
-    headers = [*table.option_paths, "n"]
+    paths = table.telling_paths
+    headers = [*paths, "n"]
     for split in table.splits:
-        name = _SPLIT_NAMES[split]
-        headers += [f"{name}: before", "after (mm)", "change"]
-    cells = [
-        [*(_cell(row[path]) for path in table.option_paths), _n(row), *_results(row, table.splits)] for row in rows
-    ]
-    alignment = [*["left"] * len(table.option_paths), *["right"] * (len(headers) - len(table.option_paths))]
+        headers += [f"{_SPLIT_NAMES[split]}\nbefore", "after (mm)", "change"]
+    cells = [[*(_cell(row[path]) for path in paths), _n(row), *_results(row, table.splits)] for row in rows]
+    alignment = [*["left"] * len(paths), *["right"] * (len(headers) - len(paths))]
     if style == "github":
-        # A bar in a value would begin a new column.
+        # A line is a row there, and a bar in a value would begin a new column.
+        headers = [header.replace("\n", ": ") for header in headers]
         cells = [[cell.replace("|", "\\|") for cell in line] for line in cells]
+    else:
+        headers = [header.replace(".", ".\n") for header in headers]
     return tabulate(cells, headers=headers, tablefmt=style, colalign=alignment, disable_numparse=True)
 
 
@@ -84,6 +85,6 @@ def _notes(table: ResultTable) -> list[str]:
         notes.append(f"{table.n_others} trials of other settings are kept in trials/ and are not shown.")
     for row in table.unfinished:
         error = str(row["error"] or "").split("\n")[0]
-        options = ", ".join(f"{path} = {_cell(row[path])}" for path in table.option_paths)
+        options = ", ".join(f"{path} = {_cell(row[path])}" for path in table.telling_paths)
         notes.append(f"{row['status']}: {row['key']}/{row['repetition']} ({options or 'no options'}): {error}")
     return notes
