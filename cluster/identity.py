@@ -12,7 +12,8 @@ import math
 import os
 import pickle
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,8 @@ def describe(value: object) -> Description:
     own name, as dataclasses do.
 
     Raises:
-        UndescribableError: For a lambda, a local function or class, NaN, or an object that hides its arguments.
+        UndescribableError: For a lambda, a local function or class, NaN, a tensor, or any other object that does not
+            show its arguments.
     """
     if isinstance(value, np.generic):
         value = value.item()
@@ -52,9 +54,9 @@ def describe(value: object) -> Description:
     if isinstance(value, list | tuple):
         return [describe(item) for item in value]
     if isinstance(value, partial):
-        return describe_call(value.func, {**value.keywords})
+        return describe_call(value.func, partial_arguments(value))
     if isinstance(value, type) or inspect.isroutine(value):
-        return {"name": _importable_name(value)}
+        return _describe_by_name(value)
     return _describe_object(value)
 
 
@@ -64,6 +66,17 @@ def describe_call(target: Callable[..., Any], arguments: Mapping[str, Any]) -> D
         "name": _importable_name(target),
         "args": describe({**constructor_defaults(target), **arguments}),
     }
+
+
+def partial_arguments(value: Any) -> dict[str, Any]:
+    """Returns the arguments that a `functools.partial` fixes by name; none for what is not one.
+
+    Raises:
+        UndescribableError: If it fixes arguments by position.
+    """
+    if getattr(value, "args", ()):
+        raise UndescribableError(f"{_text(value)} fixes arguments by position; give them by name")
+    return dict(getattr(value, "keywords", {}))
 
 
 def canonical_json(description: Description) -> str:
@@ -90,12 +103,13 @@ def unique_labels(values: Sequence[object]) -> list[Primitive]:
     labels: list[Primitive] = []
     for value in values:
         new = label(value)
-        if any(new == old or str(new) == str(old) for old in labels):
+        while any(str(new) == str(old) or new == old for old in labels):
             new = f"{new} #{len(labels) + 1}"
         labels.append(new)
     return labels
 
 
+@lru_cache(maxsize=1024)
 def constructor_parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """Returns the named parameters of a class's constructor, or of a function, without `self`."""
     try:
@@ -135,16 +149,40 @@ def _describe_float(value: float) -> Description:
     return int(value) if value.is_integer() and abs(value) < 2**53 else value
 
 
+def _describe_by_name(value: Any) -> Description:
+    described = {"name": _importable_name(value)}
+    owner = getattr(value, "__self__", None)
+    if owner is not None and not isinstance(owner, type | ModuleType):
+        described["self"] = describe(owner)  # a method of an object is not the same as that of another one
+    return described
+
+
 def _describe_object(value: object) -> Description:
+    kind = type(value)
+    if not _names_its_arguments(kind):
+        raise UndescribableError(
+            f"{_text(value)} cannot be told from another {kind.__name__}, since {kind.__name__} does not name what it "
+            "is made of; write numbers, strings, lists and dicts instead"
+        )
     arguments = {}
-    for name in constructor_parameters(type(value)):
+    for name in constructor_parameters(kind):
         if not hasattr(value, name):
             raise UndescribableError(
                 f"{_text(value)} does not hold its constructor's argument {name!r} as an attribute of that name, so "
-                f"that nobody can tell it from another {type(value).__name__}"
+                f"that nobody can tell it from another {kind.__name__}"
             )
         arguments[name] = getattr(value, name)
-    return {"name": _importable_name(type(value)), "args": describe(arguments)}
+    return {"name": _importable_name(kind), "args": describe(arguments)}
+
+
+def _names_its_arguments(kind: type) -> bool:
+    if issubclass(kind, np.ndarray | torch.Tensor):
+        return False
+    try:
+        parameters = inspect.signature(kind).parameters.values()
+    except ValueError:
+        return False  # a class of C code
+    return not any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD, p.POSITIONAL_ONLY) for p in parameters)
 
 
 def _importable_name(value: Any) -> str:

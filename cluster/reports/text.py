@@ -44,7 +44,7 @@ def _grid(table: ResultTable, rows: Sequence[Row], style: str) -> str:
     paths = table.telling_paths
     headers = [*paths, "n"]
     for split in table.splits:
-        headers += [f"{_SPLIT_NAMES[split]}\nbefore", "after (mm)", "change"]
+        headers += [f"{_SPLIT_NAMES[split]}\n{what}" for what in ("before", "after", "change")]
     cells = [[*(_cell(row[path]) for path in paths), _n(row), *_results(row, table.splits)] for row in rows]
     alignment = [*["left"] * len(paths), *["right"] * (len(headers) - len(paths))]
     if style == "github":

@@ -1,0 +1,124 @@
+"""A run script whose sweep the tests disturb; what it trains comes from a JSON object on its command line.
+
+It trains three learning rates on a tiny set. Classes are at the top level, so that workers find them.
+"""
+
+import json
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cluster.experiment import Experiment
+from data_pipeline.distorters import Distorter
+from data_pipeline.normalizers import Shifter
+from posenet import errors
+from posenet.losses import Loss, MetricLoss
+from posenet.models import CorrectorMLP
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlowNoise(Distorter):
+    """Noise that takes its time, so that a test can meet a trial half-way."""
+
+    seconds: float = 0.0
+
+    def __call__(self, poses: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        time.sleep(float(os.environ.get("SLOW", "0")))
+        return poses + torch.randn(poses.shape, generator=generator)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HangingNoise(SlowNoise):
+    """Hangs without a word."""
+
+    def __call__(self, poses: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        time.sleep(3600)
+        return poses
+
+
+class FailingMLP(CorrectorMLP):
+    """Raises in its first forward pass."""
+
+    def correction(self, poses: Tensor) -> Tensor:
+        raise RuntimeError("this model is broken")
+
+
+class HungryMLP(CorrectorMLP):
+    """Asks for more memory than there is."""
+
+    def correction(self, poses: Tensor) -> Tensor:
+        return torch.empty(2**50).sum() * poses
+
+
+@dataclass(frozen=True)
+class ExplodingLoss(Loss):
+    """Turns NaN at once."""
+
+    def __call__(self, poses: Tensor, labels: Tensor, skeleton: object) -> Tensor:
+        return (poses - labels).square().mean() * float("nan")
+
+
+def experiment(spec: dict) -> Experiment:
+    config = {
+        "name": "sweep",
+        "train_set": "tiny_train",
+        "train_set_size": None,
+        "val_set": "tiny_val",
+        "val_set_size": None,
+        "use_preset": True,
+        "normalizer": Shifter,
+        "target_device": torch.device("cpu"),
+        "n_repetitions": 2,
+        "init_weights_path": None,
+        "data_dir": spec["data_dir"],
+        "storage_path": spec["storage_path"],
+        "checkpoint_interval_s": 0,
+        **spec.get("experiment_config", {}),
+    }
+    solver = {
+        "num_epochs": 6,
+        "batch_size": 16,
+        "log_frequency": 2,
+        "log_loss": True,
+        "log_grad": True,
+        "verbose": False,
+        "show_plots": False,
+        "interest_keys": [],
+        "val_example_indices": [0, 3],
+        "val_example_subset": "A",
+        **spec.get("solver_config", {}),
+    }
+    hyperparams = {
+        "model": CorrectorMLP,
+        "model_args": {"hidden_dims": [16], "dropout": 0.1},
+        "loss_function": MetricLoss(errors.distance_error, "absolute"),
+        "loss_space": "default",
+        "eval_space": "original",
+        "optimizer": torch.optim.Adam,
+        "optimizer_args": {"lr": 1e-3},
+        "scheduler": torch.optim.lr_scheduler.StepLR,
+        "scheduler_args": {"step_size": 2},
+        "scheduler_requires_metric": False,
+        "distorter": SlowNoise,
+        "distorter_args": {},
+        "augmenters": [],
+    }
+    sweep = Experiment(config, solver, hyperparams)
+    sweep.add_options("optimizer_args.lr", spec.get("lrs", [1e-3, 3e-3, 1e-2]))
+    if "models" in spec:
+        sweep.add_options("model", [globals()[name] for name in spec["models"]])
+    if "losses" in spec:
+        sweep.add_options("loss_function", [globals()[name]() for name in spec["losses"]])
+    if "distorters" in spec:
+        sweep.add_options("distorter", [globals()[name] for name in spec["distorters"]])
+    return sweep
+
+
+if __name__ == "__main__":
+    given = json.loads(Path(sys.argv[1]).read_text())
+    experiment(given).run(given.get("executor", "ray"))

@@ -1,0 +1,258 @@
+"""Real sweeps with Ray, most of them disturbed: processes are killed, interrupted, starved; compared bit for bit."""
+
+import csv
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from data_pipeline.pose_dataset import write_dataset
+from data_pipeline.synthetic import Backbone, synthetic_hands
+
+pytestmark = pytest.mark.ray
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = Path(__file__).with_name("sweep_script.py")
+TIMES = ("train_seconds",)
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    for part, (n, seed) in {"train": (100, 1), "val": (40, 2)}.items():
+        labels = synthetic_hands(n, seed)
+        poses = {subset: Backbone(subset).predict(labels, seed) for subset in ("A", "B")}
+        write_dataset(folder, f"tiny_{part}", labels, poses)
+    return folder
+
+
+class Sweep:
+    """The sweep of `sweep_script.py` in a results folder, as a user starts it."""
+
+    def __init__(self, data_dir: Path, storage_path: Path, **spec: object) -> None:
+        self.folder = storage_path / "sweep"
+        self.spec = {"data_dir": str(data_dir), "storage_path": str(storage_path), **spec}
+        storage_path.mkdir(exist_ok=True)
+        self.spec_path = storage_path / "spec.json"
+
+    def start(self, *, slow: float = 0.0, cpus: set[int] | None = None, **changes: object) -> subprocess.Popen:
+        self.spec_path.write_text(json.dumps({**self.spec, **changes}))
+        return subprocess.Popen(
+            [sys.executable, str(SCRIPT), str(self.spec_path)],
+            cwd=ROOT,
+            env={**os.environ, "SLOW": str(slow)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=None if cpus is None else lambda: os.sched_setaffinity(0, cpus),
+        )
+
+    def run(self, **how: object) -> SimpleNamespace:
+        process = self.start(**how)
+        output, errors = process.communicate(timeout=120)
+        return SimpleNamespace(code=process.returncode, output=output, errors=errors)
+
+    def trials(self) -> dict[str, dict]:
+        """The content of every trial's file, by trial."""
+        paths = self.folder.glob("trials/*/*/trial.json")
+        return {"/".join(path.parts[-3:-1]): json.loads(path.read_text()) for path in paths}
+
+    def rows(self) -> list[dict[str, str]]:
+        with (self.folder / "tables" / "trials.csv").open() as file:
+            return [{name: value for name, value in row.items() if name not in TIMES} for row in csv.DictReader(file)]
+
+    def numbers(self) -> dict[str, object]:
+        """Everything that must not depend on how the sweep came to its end."""
+        numbers: dict[str, object] = {"rows": self.rows(), "summary": (self.folder / "tables/summary.csv").read_bytes()}
+        for path in self.folder.glob("trials/*/*/records.parquet"):
+            trial = "/".join(path.parts[-3:-1])
+            numbers[f"{trial} records"] = pq.read_table(path).to_pylist()
+            weights = torch.load(path.with_name("weights.pt"), weights_only=True)
+            numbers[f"{trial} weights"] = {name: tensor.tolist() for name, tensor in weights.items()}
+            numbers[f"{trial} examples"] = path.with_name("examples.npz").read_bytes()
+        return numbers
+
+
+@pytest.fixture
+def sweep(data_dir, tmp_path):
+    return Sweep(data_dir, tmp_path / "results")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data_dir, tmp_path_factory):
+    """The numbers of the sweep, trained inline and in one go."""
+    sweep = Sweep(data_dir, tmp_path_factory.mktemp("undisturbed"))
+    assert sweep.run(executor="inline").code == 0
+    return sweep.numbers()
+
+
+def wait_for(condition: Callable[[], object], process: subprocess.Popen, timeout_s: float = 60.0) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, "what the test waits for did not happen"
+        time.sleep(0.02)
+
+
+def a_trial_is_half_way(sweep: Sweep) -> bool:
+    running = [trial for trial, content in sweep.trials().items() if content["status"] == "running"]
+    return any((sweep.folder / "trials" / trial / "checkpoint.pt").exists() for trial in running)
+
+
+def finished(sweep: Sweep) -> set[str]:
+    return {trial for trial, content in sweep.trials().items() if content["status"] == "finished"}
+
+
+class TestNumbersDoNotDependOnHowTheyWereMade:
+    def test_two_trials_at_a_time_with_ray_equal_inline(self, sweep, undisturbed):
+        before = {path: path.read_bytes() for path in Path(sweep.spec["data_dir"]).iterdir()}
+        result = sweep.run()
+        assert result.code == 0, result.errors
+        assert sweep.numbers() == undisturbed
+        assert {path: path.read_bytes() for path in Path(sweep.spec["data_dir"]).iterdir()} == before
+
+    def test_one_trial_at_a_time_and_another_order_of_trials_equal_inline(self, sweep, undisturbed):
+        result = sweep.run(cpus={min(os.sched_getaffinity(0))}, lrs=[1e-2, 1e-3, 3e-3])
+        assert result.code == 0, result.errors
+        numbers = sweep.numbers()
+        # The rows stand in the order of the options.
+        assert sorted(numbers.pop("rows"), key=str) == sorted(undisturbed["rows"], key=str)
+        assert numbers == {name: value for name, value in undisturbed.items() if name != "rows"}
+
+
+class TestAnInterruptedSweepGoesOn:
+    def test_after_a_driver_was_killed(self, sweep, undisturbed):
+        process = sweep.start(slow=0.05)
+        wait_for(lambda: finished(sweep) and a_trial_is_half_way(sweep), process)
+        process.kill()
+        process.communicate()
+        done = finished(sweep)
+        assert 0 < len(done) < 6
+
+        result = sweep.run()
+        assert result.code == 0, result.errors
+        assert sweep.numbers() == undisturbed
+        assert "to continue" in result.errors
+
+    def test_after_ctrl_c_which_ends_it_quickly_and_says_how_to_go_on(self, sweep, undisturbed):
+        process = sweep.start(slow=0.05)
+        wait_for(lambda: finished(sweep) and a_trial_is_half_way(sweep), process)
+        done = finished(sweep)
+        begin = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        _output, errors = process.communicate(timeout=60)
+        assert time.monotonic() - begin < 10
+        assert process.returncode == 130
+        assert "run the script again to go on" in errors
+        assert "Traceback" not in errors
+        statuses = {row["status"] for row in sweep.rows()}
+        assert "interrupted" in statuses
+        assert statuses <= {"finished", "interrupted", "pending"}
+        assert done <= finished(sweep)
+
+        result = sweep.run()
+        assert result.code == 0, result.errors
+        assert sweep.numbers() == undisturbed
+
+    def test_in_another_worker_when_one_was_killed(self, sweep, undisturbed):
+        process = sweep.start(slow=0.05)
+        wait_for(lambda: a_trial_is_half_way(sweep), process)
+        victim = next(content["pid"] for content in sweep.trials().values() if content["status"] == "running")
+        os.kill(victim, signal.SIGKILL)
+        _output, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+        assert "was lost" in errors
+        assert sweep.numbers() == undisturbed
+
+
+class TestWhatGoesWrongIsARow:
+    def test_failures_and_divergence_leave_the_other_trials_complete_and_end_with_1(self, sweep):
+        result = sweep.run(lrs=[1e-3], models=["CorrectorMLP", "FailingMLP", "HungryMLP"])
+        assert result.code == 1
+        assert "Traceback" not in result.errors
+        statuses = {(row["model"], row["status"]) for row in sweep.rows()}
+        assert statuses == {("CorrectorMLP", "finished"), ("FailingMLP", "failed"), ("HungryMLP", "failed")}
+        errors = {row["model"]: row["error"] for row in sweep.rows()}
+        assert "this model is broken" in errors["FailingMLP"]
+        assert "out of memory on cpu with batch_size 16" in errors["HungryMLP"]
+        assert "this model is broken" in result.errors
+
+    def test_a_failed_trial_is_trained_again_and_a_diverged_one_is_not(self, sweep):
+        sweep.spec["lrs"] = [1e-3]
+        sweep.spec["experiment_config"] = {"n_repetitions": 1}
+        result = sweep.run(losses=["MetricLoss", "ExplodingLoss"], models=["CorrectorMLP", "FailingMLP"])
+        assert result.code == 1
+        before = sweep.trials()
+        assert sorted(content["status"] for content in before.values()) == ["diverged", "failed", "failed", "finished"]
+
+        assert sweep.run(losses=["MetricLoss", "ExplodingLoss"], models=["CorrectorMLP", "FailingMLP"]).code == 1
+        after = sweep.trials()
+        again = {trial for trial in before if after[trial]["started"] != before[trial]["started"]}
+        assert again == {trial for trial, content in before.items() if content["status"] == "failed"}
+
+    def test_a_trial_that_does_not_report_for_too_long_is_failed_and_the_others_go_on(self, sweep):
+        config = {"n_repetitions": 1, "trial_timeout_s": 3}
+        result = sweep.run(lrs=[1e-3], distorters=["SlowNoise", "HangingNoise"], experiment_config=config)
+        assert result.code == 1
+        rows = {row["distorter"]: row for row in sweep.rows()}
+        assert rows["SlowNoise"]["status"] == "finished"
+        assert rows["HangingNoise"]["status"] == "failed"
+        assert "did not report for 3 s" in rows["HangingNoise"]["error"]
+        assert "sweep_script.py" in rows["HangingNoise"]["error"], "the error shows where it hung"
+
+    def test_a_sweep_whose_first_trials_all_fail_stops(self, sweep):
+        config = {"n_repetitions": 5, "stop_if_all_fail": 2}
+        result = sweep.run(lrs=[1e-3], models=["FailingMLP"], experiment_config=config)
+        assert result.code == 1
+        assert "the first 2 trials all failed" in result.errors
+        assert "pending" in {row["status"] for row in sweep.rows()}
+
+    def test_a_worker_that_is_lost_too_often_is_a_failed_row(self, sweep):
+        process = sweep.start(slow=0.3, lrs=[1e-3], experiment_config={"n_repetitions": 1, "max_retries": 0})
+        wait_for(lambda: a_trial_is_half_way(sweep), process)
+        (content,) = sweep.trials().values()
+        os.kill(content["pid"], signal.SIGKILL)
+        _, _errors = process.communicate(timeout=60)
+        assert process.returncode == 1
+        (row,) = sweep.rows()
+        assert row["status"] == "failed"
+        assert "worker process was lost" in row["error"]
+        # Nothing was wrong with the training: its checkpoint is still there to go on from.
+        assert sweep.run(lrs=[1e-3], experiment_config={"n_repetitions": 1}).code == 0
+
+
+class TestTwoRunsOfOneExperiment:
+    def test_the_second_ends_at_once_and_names_the_first(self, sweep):
+        process = sweep.start(slow=0.1)
+        wait_for(lambda: sweep.trials(), process)
+        second = sweep.run()
+        assert second.code == 1
+        assert f"process {process.pid} on " in second.errors
+        assert "Traceback" not in second.errors
+        process.kill()
+        process.communicate()
+        assert sweep.run().code == 0, "a killed run's lock is in the way"
+
+
+def test_a_finished_experiment_is_not_trained_again_and_ray_is_not_started(sweep):
+    assert sweep.run(lrs=[1e-3]).code == 0
+    files = {p: hashlib.sha256(p.read_bytes()).hexdigest() for p in sweep.folder.glob("trials/**/*") if p.is_file()}
+    times = {p: p.stat().st_mtime_ns for p in files}
+    # Were Ray started, it would fail for want of a place for its files.
+    os.environ["RAY_TMPDIR"] = "/nowhere/at/all"
+    try:
+        result = sweep.run(lrs=[1e-3])
+    finally:
+        del os.environ["RAY_TMPDIR"]
+    assert result.code == 0, result.errors
+    assert {p: p.stat().st_mtime_ns for p in files} == times
