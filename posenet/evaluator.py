@@ -35,7 +35,9 @@ from posenet.record import Space
 
 CURVE_THRESHOLDS_MM = tuple(range(81))
 
-_CHUNK = 4096  # samples at a time: large enough for fast matrix products, small enough for the processor's cache
+# Samples at a time. Larger tensors are given back to the system and paged in anew for each chunk (measured: at 4096
+# an evaluation takes 1.6 times as long), much smaller ones make poor matrix products.
+_CHUNK = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,8 @@ class Evaluator:
         with _evaluating(model):
             for subset in self.data.subsets:
                 batches = (Batch.of(*chunk, self.normalizer) for chunk in self.data.chunks(subset, _CHUNK))
-                by_subset[subset] = _means(quantities(batch, model(batch.poses)) for batch in batches)
+                # A copy: a model that works in place must not change what its output is compared with.
+                by_subset[subset] = _means(quantities(batch, model(batch.poses.clone())) for batch in batches)
         if len(by_subset) > 1:
             subsets = list(by_subset.values())
             means = {key: sum(subset[key] for subset in subsets) / len(subsets) for key in subsets[0]}
