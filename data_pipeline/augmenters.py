@@ -5,6 +5,7 @@ Each acts about the centre of the input pose, so that the hand stays where it is
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from torch import Tensor
@@ -37,8 +38,8 @@ class RandomScaler(Augmenter):
     high: float = 1.2
 
     def __post_init__(self) -> None:
-        if not 0 < self.low <= self.high:
-            raise ValueError(f"0 < low <= high must hold, not low = {self.low}, high = {self.high}")
+        if not 0 < self.low <= self.high < inf:
+            raise ValueError(f"0 < low <= high < inf must hold, not low = {self.low}, high = {self.high}")
 
     def __call__(self, poses: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Returns the scaled inputs and labels, (N, J, 3) each."""

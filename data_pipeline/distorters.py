@@ -5,19 +5,19 @@ A distorter stands for a backbone's errors, where there are too few real ones or
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from torch import Tensor
 
 
 class Distorter(ABC):
-    """The base of the family. Members are frozen dataclasses, so that they compare and print by value.
+    """The base of the family. Members are frozen dataclasses, so that they compare and print by value."""
 
-    Attributes:
-        makes_input: Whether the distorter can make an input out of a label, for training without a backbone.
-    """
-
-    makes_input: bool = True
+    @property
+    def makes_input(self) -> bool:
+        """Whether the distorter can make an input out of a label, for training without a backbone."""
+        return True
 
     @abstractmethod
     def __call__(self, poses: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
@@ -52,8 +52,13 @@ class GaussianDistorter(Distorter):
     std_mm: float
 
     def __post_init__(self) -> None:
-        if not self.std_mm >= 0:
-            raise ValueError(f"std_mm must be at least 0, not {self.std_mm}")
+        if not 0 <= self.std_mm < inf:
+            raise ValueError(f"std_mm must be finite and at least 0, not {self.std_mm}")
+
+    @property
+    def makes_input(self) -> bool:
+        """Whether there is any noise."""
+        return self.std_mm > 0
 
     def __call__(self, poses: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Returns `poses` plus noise."""

@@ -176,7 +176,10 @@ def _checked(tensor: object, where: object) -> Array:
         raise DatasetError(f"{where} holds {tensor.dtype} numbers; needed is torch.float32")
     if tensor.ndim != 3 or tensor.shape[2] != 3 or 0 in tensor.shape:
         raise DatasetError(f"{where} has the shape {tuple(tensor.shape)}; needed is (N, J, 3) with at least one sample")
-    array: Array = tensor.numpy()
+    try:
+        array: Array = tensor.detach().numpy()
+    except (TypeError, RuntimeError) as error:  # a sparse tensor, or one without numbers
+        raise DatasetError(f"{where} holds a tensor that numpy cannot read: {error}") from error
     finite = np.isfinite(array).all(axis=(1, 2))  # (N,)
     if not finite.all():
         raise DatasetError(f"{where} has NaN or infinite values; the first bad sample is {int(np.argmin(finite))}")

@@ -1,0 +1,163 @@
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+
+from data_pipeline import augmenters
+from data_pipeline.augmenters import Augmenter, RandomRotator, RandomScaler
+from tests.support import (
+    assert_is_described_by_its_arguments,
+    case_id,
+    cases,
+    generator,
+    global_random_states,
+    hands,
+)
+
+ARGUMENTS = {RandomScaler: [{}, {"low": 0.5, "high": 2.0}, {"low": 1.5, "high": 1.5}]}
+
+CASES = cases(augmenters, Augmenter, ARGUMENTS)
+
+N_ROTATIONS = 20_000
+
+
+@pytest.mark.parametrize("case", CASES, ids=case_id)
+def test_an_augmenter_is_described_by_its_arguments(case):
+    assert_is_described_by_its_arguments(*case)
+
+
+class TestEveryAugmenter:
+    @pytest.fixture(params=CASES, ids=case_id)
+    def augmenter(self, request):
+        member, arguments = request.param
+        return member(**arguments)
+
+    @pytest.fixture
+    def poses(self, skeleton):
+        return hands(skeleton, 20)[0]
+
+    @pytest.fixture
+    def labels(self, skeleton):
+        return hands(skeleton, 20)[1]
+
+    def test_does_not_write_to_its_inputs(self, augmenter, poses, labels):
+        before = poses.clone(), labels.clone()
+        augmenter(poses, labels, generator())
+        assert torch.equal(poses, before[0])
+        assert torch.equal(labels, before[1])
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_keeps_shape_precision_and_device(self, augmenter, poses, labels, dtype):
+        for augmented in augmenter(poses.to(dtype), labels.to(dtype), generator()):
+            assert (augmented.shape, augmented.dtype, augmented.device) == (poses.shape, dtype, poses.device)
+
+    def test_gives_the_same_bits_for_the_same_state_of_the_generator(self, augmenter, poses, labels):
+        first, second = generator(), generator(1)
+        augmenter(poses, labels, first)
+        second.set_state(first.get_state())
+        for one, other in zip(augmenter(poses, labels, first), augmenter(poses, labels, second), strict=True):
+            assert torch.equal(one, other)
+        assert torch.equal(first.get_state(), second.get_state())
+
+    def test_draws_from_its_generator_alone(self, augmenter, poses, labels):
+        states = global_random_states()
+        first, _ = augmenter(poses, labels, generator())
+        assert global_random_states() == states
+        torch.manual_seed(99)
+        assert torch.equal(augmenter(poses, labels, generator())[0], first)
+
+    def test_multiplies_all_distances_within_and_between_pose_and_label_by_one_factor_for_each_sample(
+        self, augmenter, skeleton
+    ):
+        """So input and label went through the same transform, and it is a similarity."""
+        poses, labels = hands(skeleton, 20, dtype=torch.float64)
+        before = pairwise_distances(poses, labels)
+        factors = pairwise_distances(*augmenter(poses, labels, generator())) / before  # (N, pairs)
+        torch.testing.assert_close(factors, factors[:, :1].expand_as(factors), rtol=1e-9, atol=0)
+
+    def test_treats_a_label_as_it_treats_an_input(self, augmenter, poses):
+        augmented, label = augmenter(poses, poses.clone(), generator())
+        assert torch.equal(augmented, label)
+
+    def test_leaves_the_centre_of_the_input_where_it_is(self, augmenter, poses, labels):
+        augmented, _ = augmenter(poses, labels, generator())
+        torch.testing.assert_close(augmented.mean(dim=1), poses.mean(dim=1), rtol=0, atol=1e-3)
+
+    def test_takes_the_transform_from_the_input_and_not_from_the_label(self, augmenter, poses, labels):
+        augmented, _ = augmenter(poses, labels, generator())
+        assert torch.equal(augmenter(poses, labels + 100, generator())[0], augmented)
+
+
+@pytest.fixture(scope="module")
+def rotations():
+    """Many, read off points at both ends of the axes, whose centre is zero, (N, 3, 3)."""
+    axes = torch.cat([torch.eye(3), -torch.eye(3)]).double()  # (6, 3)
+    points = axes.expand(N_ROTATIONS, 6, 3)
+    rotated, _ = RandomRotator()(points, points, generator())
+    return rotated[:, :3].mT.numpy()
+
+
+class TestRandomRotator:
+    def test_keeps_bone_lengths_and_the_distance_from_pose_to_label(self, skeleton):
+        poses, labels = hands(skeleton, 20)
+        turned = RandomRotator()(poses, labels, generator())
+        torch.testing.assert_close(pairwise_distances(*turned), pairwise_distances(poses, labels), rtol=0, atol=1e-3)
+
+    def test_turns_and_never_mirrors(self, rotations):
+        np.testing.assert_allclose(np.linalg.det(rotations), 1, atol=1e-12)
+        identity = np.broadcast_to(np.eye(3), rotations.shape)
+        np.testing.assert_allclose(rotations @ rotations.transpose(0, 2, 1), identity, atol=1e-12)
+
+    def test_prefers_no_direction(self, rotations):
+        # Each entry has the variance 1/3; five standard errors.
+        assert np.abs(rotations.mean(axis=0)).max() < 5 * math.sqrt(1 / 3 / N_ROTATIONS)
+
+    def test_turns_by_angles_that_are_distributed_as_those_of_uniform_rotations(self, rotations):
+        """Their density is (1 − cos θ) / π over [0, π] (Haar measure), so that small turns are rare."""
+        angles = np.arccos(np.clip((np.trace(rotations, axis1=1, axis2=2) - 1) / 2, -1, 1))
+        assert scipy.stats.kstest(angles, lambda angle: (angle - np.sin(angle)) / np.pi).pvalue > 1e-3
+
+    @pytest.mark.parametrize("point", [(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 1), (1, -2, 3)])
+    def test_brings_a_point_everywhere_on_its_sphere_alike(self, rotations, point):
+        """Archimedes: each coordinate of a uniform point on the sphere is uniform."""
+        image = rotations @ (np.array(point) / np.linalg.norm(point))  # (N, 3)
+        for coordinate in image.T:
+            assert scipy.stats.kstest(coordinate, "uniform", args=(-1, 2)).pvalue > 1e-3
+
+    def test_turns_each_sample_by_itself(self, rotations):
+        turns = rotations[:100].reshape(100, 9)
+        assert len(np.unique(turns, axis=0)) == 100
+
+
+class TestRandomScaler:
+    @pytest.mark.parametrize(("low", "high"), [(0.8, 1.2), (0.5, 2.0), (1.0, 1.001)])
+    def test_scales_by_factors_spread_evenly_between_low_and_high(self, low, high):
+        points = torch.tensor([[1.0, 0, 0], [-1, 0, 0]]).double().expand(N_ROTATIONS, 2, 3)
+        scaled, _ = RandomScaler(low=low, high=high)(points, points, generator())
+        factors = scaled[:, 0, 0].numpy()
+        assert low <= factors.min()
+        assert factors.max() <= high
+        assert scipy.stats.kstest(factors, "uniform", args=(low, high - low)).pvalue > 1e-3
+
+    def test_multiplies_bone_lengths_and_the_distance_from_pose_to_label(self, skeleton):
+        poses, labels = hands(skeleton, 20)
+        scaled = RandomScaler(low=1.5, high=1.5)(poses, labels, generator())
+        torch.testing.assert_close(
+            pairwise_distances(*scaled), 1.5 * pairwise_distances(poses, labels), rtol=0, atol=1e-3
+        )
+
+    @pytest.mark.parametrize(
+        ("low", "high"), [(0, 1), (-1, 1), (1.2, 0.8), (math.nan, 1), (1, math.nan), (1, math.inf), (math.inf,) * 2]
+    )
+    def test_refuses_what_is_no_range_of_factors(self, low, high):
+        with pytest.raises(ValueError, match=rf"0 < low <= high.*low = {low}, high = {high}"):
+            RandomScaler(low=low, high=high)
+
+
+def pairwise_distances(poses, labels):
+    """Distances between all points of a sample's pose and label, (N, pairs)."""
+    points = torch.cat([poses, labels], dim=1)  # (N, 2J, 3)
+    first, second = torch.triu_indices(points.shape[1], points.shape[1], offset=1)
+    return (points[:, first] - points[:, second]).norm(dim=2)

@@ -1,0 +1,262 @@
+import io
+from collections import Counter
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+
+from data_pipeline.augmenters import Augmenter, RandomRotator, RandomScaler
+from data_pipeline.batch import Batch, DeviceDataset
+from data_pipeline.distorters import Distorter, GaussianDistorter, NoDistorter
+from data_pipeline.loader import Generators, TrainingLoader
+from data_pipeline.normalizers import GlobalNormalizer, Shifter
+from data_pipeline.pose_dataset import PoseDataset
+from data_pipeline.skeleton import NYU
+from tests.support import generator, hands, pose_dataset
+
+CPU = torch.device("cpu")
+
+N = 23
+SUBSETS = ("A", "B", "C")
+
+
+def numbered_dataset(n=N, subsets=SUBSETS):
+    """Sample i has the label i everywhere; in subset k its pose is i + (k + 1)·1000."""
+    labels = np.tile(np.arange(n, dtype=np.float32)[:, None, None], (1, 14, 3))
+    poses = {subset: labels + np.float32(1000 * k) for k, subset in enumerate(subsets, start=1)}
+    return PoseDataset("numbered", labels, poses, NYU, "")
+
+
+def make_loader(dataset=None, *, seed=0, batch_size=5, distorter=None, augmenters=(), normalizer=None):
+    return TrainingLoader(
+        DeviceDataset.of(dataset or numbered_dataset(), CPU),
+        batch_size=batch_size,
+        distorter=distorter or NoDistorter(),
+        augmenters=augmenters,
+        normalizer=normalizer,
+        generators=Generators(generator(seed), generator(seed + 1), generator(seed + 2)),
+    )
+
+
+def samples(batch):
+    return batch.labels[:, 0, 0].int().tolist()
+
+
+def subsets_of(batch):
+    """Which subsets the samples of a batch come from."""
+    return {int(k) for k in (batch.poses - batch.labels).div(1000).round().unique()}
+
+
+def assert_same_batches(first, second):
+    for one, other in zip(first, second, strict=True):
+        assert torch.equal(one.poses, other.poses)
+        assert torch.equal(one.labels, other.labels)
+
+
+class TestBatch:
+    def test_without_a_normalizer_is_in_millimetres(self, skeleton):
+        poses, labels = hands(skeleton, 4)
+        batch = Batch.of(poses, labels, None)
+        assert batch.frame is None
+        assert torch.equal(batch.poses, poses)
+        assert torch.equal(batch.labels, labels)
+        assert torch.equal(batch.in_mm(labels), labels)
+
+    def test_brings_any_pose_of_its_space_to_millimetres(self, skeleton):
+        poses, labels = hands(skeleton, 4)
+        normalizer = GlobalNormalizer()
+        normalizer.fit([poses])
+        batch = Batch.of(poses, labels, normalizer)
+        halfway = (batch.poses + batch.labels) / 2
+        torch.testing.assert_close(batch.in_mm(halfway), (poses + labels) / 2, rtol=0, atol=1e-3)
+
+
+class TestDeviceDataset:
+    @pytest.fixture
+    def dataset(self, skeleton):
+        return pose_dataset(skeleton, N, SUBSETS)
+
+    @pytest.fixture
+    def data(self, dataset):
+        return DeviceDataset.of(dataset, CPU)
+
+    def test_has_the_samples_subsets_and_skeleton_of_the_dataset(self, data, dataset):
+        assert len(data) == N
+        assert data.subsets == SUBSETS
+        assert data.skeleton is dataset.skeleton
+        for subset in SUBSETS:
+            np.testing.assert_array_equal(data.poses[subset], dataset.poses[subset])
+
+    def test_gathers_the_samples_that_are_asked_for_in_that_order(self, data, dataset):
+        indices = torch.tensor([22, 3, 3, 0])
+        poses, labels = data.gather("B", indices)
+        np.testing.assert_array_equal(poses, dataset.poses["B"][indices])
+        np.testing.assert_array_equal(labels, dataset.labels[indices])
+
+    @pytest.mark.parametrize("size", [1, 5, N - 1, N, 100])
+    def test_goes_through_all_samples_in_order_in_chunks(self, data, dataset, size):
+        chunks = list(data.chunks("C", size))
+        assert [len(poses) for poses, _ in chunks] == [size] * (N // size) + [N % size] * (N % size > 0)
+        np.testing.assert_array_equal(torch.cat([poses for poses, _ in chunks]), dataset.poses["C"])
+        np.testing.assert_array_equal(torch.cat([labels for _, labels in chunks]), dataset.labels)
+
+    def test_hands_out_copies_alone(self, data, dataset):
+        """The arrays are shared with other trials, and torch would write through them without an error."""
+        before = {"labels": dataset.labels.copy(), **{name: array.copy() for name, array in dataset.poses.items()}}
+        for tensors in [data.gather("A", torch.arange(N)), *data.chunks("A", 5), *data.chunks("A", 100)]:
+            for tensor in tensors:
+                tensor.fill_(-1)
+        for name, array in {"labels": dataset.labels, **dataset.poses}.items():
+            np.testing.assert_array_equal(array, before[name])
+
+    def test_shares_the_memory_of_the_dataset_on_the_cpu(self, data, dataset):
+        assert data.labels.data_ptr() == dataset.labels.ctypes.data
+
+    def test_takes_arrays_of_any_layout(self, dataset, skeleton):
+        labels = np.asfortranarray(dataset.labels)
+        data = DeviceDataset.of(PoseDataset("", labels, {"A": labels[::2].repeat(2, axis=0)[:N]}, skeleton, ""), CPU)
+        _, gathered = data.gather("A", torch.tensor([4, 2]))
+        np.testing.assert_array_equal(gathered, labels[[4, 2]])
+
+
+class TestEpoch:
+    @pytest.mark.parametrize("batch_size", [1, 5, N - 1, N, 1000])
+    def test_has_every_sample_once_and_a_short_last_batch(self, batch_size):
+        loader = make_loader(batch_size=batch_size)
+        for _ in range(3):
+            batches = list(loader.epoch())
+            assert len(batches) == len(loader)
+            assert sorted(i for batch in batches for i in samples(batch)) == list(range(N))
+            full, short = divmod(N, batch_size)
+            assert [len(batch.poses) for batch in batches] == [batch_size] * full + [short] * (short > 0)
+
+    def test_has_an_order_of_its_own(self):
+        loader = make_loader()
+        orders = [tuple(i for batch in loader.epoch() for i in samples(batch)) for _ in range(20)]
+        assert len(set(orders)) == 20
+
+    def test_puts_each_sample_at_each_place_alike(self):
+        loader = make_loader(numbered_dataset(5), batch_size=5)
+        counts = Counter((place, i) for _ in range(2000) for place, i in enumerate(samples(next(loader.epoch()))))
+        assert scipy.stats.chisquare([counts[place, i] for place in range(5) for i in range(5)]).pvalue > 1e-3
+
+    def test_keeps_pose_and_label_of_a_sample_together(self):
+        for batch in make_loader().epoch():
+            assert torch.equal(batch.poses.remainder(1000), batch.labels)
+
+    def test_takes_each_batch_from_one_subset_and_all_subsets_alike(self):
+        loader = make_loader(batch_size=2)
+        drawn = [subsets_of(batch) for _ in range(100) for batch in loader.epoch()]
+        assert all(len(subsets) == 1 for subsets in drawn)
+        counts = Counter(subset for (subset,) in drawn)
+        assert sorted(counts) == [1, 2, 3]
+        assert scipy.stats.chisquare(list(counts.values())).pvalue > 1e-3
+
+    def test_draws_the_subset_for_each_batch_and_not_for_the_epoch(self):
+        assert len(set().union(*(subsets_of(batch) for batch in make_loader(batch_size=2).epoch()))) > 1
+
+    def test_leaves_the_memory_of_the_dataset_alone_even_where_a_distorter_writes(self):
+        class Writer(Distorter):
+            def __call__(self, poses, labels, generator):
+                labels.fill_(-1)
+                return poses.fill_(-1)
+
+        dataset = pose_dataset(NYU, N)
+        before = dataset.labels.copy(), dataset.poses["DEFAULT"].copy()
+        assert all((batch.poses == -1).all() for batch in make_loader(dataset, distorter=Writer()).epoch())
+        np.testing.assert_array_equal(dataset.labels, before[0])
+        np.testing.assert_array_equal(dataset.poses["DEFAULT"], before[1])
+
+    def test_distorts_the_input_alone_where_it_is_the_label(self):
+        dataset = pose_dataset(NYU, N)
+        dataset = PoseDataset("", dataset.labels, {"DEFAULT": dataset.labels}, NYU, "")
+        loader = make_loader(dataset, distorter=GaussianDistorter(std_mm=10))
+        labels = torch.cat([batch.labels for batch in loader.epoch()])
+        assert sorted(labels[:, 0, 0].tolist()) == sorted(dataset.labels[:, 0, 0].tolist())
+        assert all((batch.poses - batch.labels).std() > 5 for batch in loader.epoch())
+
+
+class TestSteps:
+    def test_distort_then_augment_in_order_then_normalise(self):
+        """Each step writes what it does into the poses, as a digit."""
+
+        class Append(Distorter):
+            def __init__(self, digit):
+                self.digit = digit
+
+            def __call__(self, poses, labels, generator):
+                return poses * 10 + self.digit
+
+        class AppendToBoth(Append, Augmenter):
+            def __call__(self, poses, labels, generator):
+                return poses * 10 + self.digit, labels * 10 + self.digit
+
+        dataset = numbered_dataset(4, subsets=("A",))
+        steps = {"distorter": Append(1), "augmenters": [AppendToBoth(2), AppendToBoth(3)]}
+        for batch in make_loader(dataset, **steps).epoch():
+            original = (batch.labels - 23) / 100
+            assert torch.equal(batch.poses, (original + 1000) * 1000 + 123)
+        # The frame is that of the input after all steps: what is left of a flat pose is zero.
+        for batch in make_loader(dataset, normalizer=Shifter(), **steps).epoch():
+            assert torch.equal(batch.poses, torch.zeros(4, 14, 3))
+            assert torch.equal(batch.frame.origin.remainder(1000), torch.full((4, 1, 3), 123.0))
+
+    def test_give_the_distorter_the_labels_of_the_same_samples(self):
+        class Recorder(Distorter):
+            def __call__(self, poses, labels, generator):
+                return labels + 0.5
+
+        for batch in make_loader(distorter=Recorder()).epoch():
+            assert torch.equal(batch.poses, batch.labels + 0.5)
+
+    def test_draw_from_generators_of_their_own(self):
+        """So that one option leaves the draws of the others as they were, and comparisons are paired."""
+        plain = [samples(batch) for batch in make_loader().epoch()]
+        noisy = make_loader(distorter=GaussianDistorter(std_mm=0.01))
+        assert [samples(batch) for batch in noisy.epoch()] == plain
+
+        dataset = pose_dataset(NYU, N)
+        distorter, augmenters = GaussianDistorter(std_mm=5), [RandomRotator()]
+        turned = make_loader(dataset, augmenters=augmenters).epoch()
+        turned_noisy = make_loader(dataset, distorter=distorter, augmenters=augmenters).epoch()
+        for one, other in zip(turned, turned_noisy, strict=True):
+            moved = one.labels - one.labels.mean(dim=1, keepdim=True)
+            also_moved = other.labels - other.labels.mean(dim=1, keepdim=True)
+            torch.testing.assert_close(moved, also_moved, rtol=0, atol=1e-2)
+
+
+class TestState:
+    @pytest.fixture(params=["shifter", "none"])
+    def make(self, request):
+        dataset = pose_dataset(NYU, N, SUBSETS)
+
+        def make(seed=0):
+            return make_loader(
+                dataset,
+                seed=seed,
+                distorter=GaussianDistorter(std_mm=5),
+                augmenters=[RandomRotator(), RandomScaler()],
+                normalizer=Shifter() if request.param == "shifter" else None,
+            )
+
+        return make
+
+    def test_gives_the_same_batches_for_the_same_seeds(self, make):
+        first, second = make(), make()
+        for _ in range(2):
+            assert_same_batches(first.epoch(), second.epoch())
+
+    def test_gives_other_batches_for_another_seed(self, make):
+        assert not torch.equal(next(make().epoch()).poses, next(make(seed=10).epoch()).poses)
+
+    def test_goes_on_with_the_same_bits_where_it_was_saved(self, make):
+        loader, continued = make(), make(seed=10)
+        list(loader.epoch())
+        file = io.BytesIO()
+        torch.save(loader.state_dict(), file)
+        file.seek(0)
+        list(continued.epoch())
+        continued.load_state_dict(torch.load(file, weights_only=True))
+        for _ in range(2):
+            assert_same_batches(loader.epoch(), continued.epoch())

@@ -1,0 +1,372 @@
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_pipeline.pose_dataset import (
+    DatasetError,
+    dataset_names,
+    dataset_path,
+    read_dataset,
+    write_dataset,
+)
+from data_pipeline.skeleton import NYU
+from data_pipeline.subsets import DEFAULT_SUBSET
+from tests.support import hands
+
+N = 5
+
+
+def arrays(skeleton=NYU, n=N, seed=0):
+    poses, labels = hands(skeleton, n, seed)
+    return poses.numpy(), labels.numpy()
+
+
+POSES, LABELS = arrays()
+OTHER_POSES, _ = arrays(seed=1)
+
+
+@pytest.fixture
+def data_dir(tmp_path):
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def save(data_dir):
+    """A function that saves one part of the dataset `hands`, beside a sound other part."""
+
+    def save(part, content):
+        write_dataset(data_dir, "hands", LABELS, POSES)
+        path = dataset_path(data_dir, "hands", part)
+        path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+        return path
+
+    return save
+
+
+class TestReading:
+    def test_returns_what_was_written(self, data_dir, skeleton):
+        poses, labels = arrays(skeleton)
+        write_dataset(data_dir, "hands", labels, poses)
+        dataset = read_dataset(data_dir, "hands")
+        assert dataset.name == "hands"
+        assert dataset.skeleton is skeleton
+        assert len(dataset) == N
+        np.testing.assert_array_equal(dataset.labels, labels)
+        assert list(dataset.poses) == [DEFAULT_SUBSET]
+        np.testing.assert_array_equal(dataset.poses[DEFAULT_SUBSET], poses)
+        assert dataset.labels.dtype == dataset.poses[DEFAULT_SUBSET].dtype == np.float32
+
+    def test_returns_the_subsets_in_the_order_of_the_file(self, data_dir):
+        write_dataset(data_dir, "hands", LABELS, {"Pose-REN": POSES, "DeepPrior++": OTHER_POSES})
+        dataset = read_dataset(data_dir, "hands")
+        assert list(dataset.poses) == ["Pose-REN", "DeepPrior++"]
+        np.testing.assert_array_equal(dataset.poses["Pose-REN"], POSES)
+        np.testing.assert_array_equal(dataset.poses["DeepPrior++"], OTHER_POSES)
+
+    def test_reads_what_torch_save_wrote_elsewhere(self, data_dir):
+        data_dir.mkdir()
+        torch.save(torch.from_numpy(LABELS), data_dir / "hands_labels.pt")
+        torch.save({"A": torch.nn.Parameter(torch.from_numpy(POSES))}, data_dir / "hands_poses.pt")
+        np.testing.assert_array_equal(read_dataset(data_dir, "hands").poses["A"], POSES)
+
+    @pytest.mark.parametrize("size", [1, 3, N, None])
+    def test_takes_the_first_samples(self, data_dir, size):
+        write_dataset(data_dir, "hands", LABELS, {"A": POSES, "B": OTHER_POSES})
+        dataset = read_dataset(data_dir, "hands", size)
+        assert len(dataset) == (N if size is None else size)
+        np.testing.assert_array_equal(dataset.labels, LABELS[:size])
+        np.testing.assert_array_equal(dataset.poses["B"], OTHER_POSES[:size])
+
+    @pytest.mark.parametrize("size", [N + 1, 10**9])
+    def test_of_more_samples_than_there_are_says_how_many_there_are(self, data_dir, size):
+        write_dataset(data_dir, "hands", LABELS, POSES)
+        with pytest.raises(DatasetError, match=rf"hands_labels\.pt has {N} samples, fewer than the {size} asked for"):
+            read_dataset(data_dir, "hands", size)
+
+    def test_without_the_preset_makes_the_labels_the_input_and_needs_no_poses(self, data_dir):
+        write_dataset(data_dir, "hands", LABELS, {"A": POSES})
+        dataset_path(data_dir, "hands", "poses").unlink()
+        dataset = read_dataset(data_dir, "hands", 3, use_preset=False)
+        assert list(dataset.poses) == [DEFAULT_SUBSET]
+        np.testing.assert_array_equal(dataset.poses[DEFAULT_SUBSET], LABELS[:3])
+        np.testing.assert_array_equal(dataset.labels, LABELS[:3])
+
+    def test_keeps_the_numbers_while_the_file_is_written_anew(self, data_dir):
+        """A running trial reads from the file as it needs it."""
+        write_dataset(data_dir, "hands", LABELS, POSES)
+        dataset = read_dataset(data_dir, "hands")
+        write_dataset(data_dir, "hands", np.zeros_like(LABELS), np.zeros_like(POSES))
+        np.testing.assert_array_equal(dataset.labels, LABELS)
+
+    def test_never_changes_the_file(self, data_dir):
+        write_dataset(data_dir, "hands", LABELS, POSES)
+        before = dataset_path(data_dir, "hands", "labels").read_bytes()
+        torch.from_numpy(read_dataset(data_dir, "hands").labels).zero_()
+        assert dataset_path(data_dir, "hands", "labels").read_bytes() == before
+
+
+class TestMissingFiles:
+    def test_are_named_with_the_datasets_that_there_are_and_how_to_make_one(self, data_dir):
+        for name in ("nyu/test", "demo"):
+            write_dataset(data_dir, name, LABELS, POSES)
+        says = r"absent_labels\.pt does not exist; .*data has the datasets demo, nyu/test\. .*prepare_data\.py.*--help"
+        with pytest.raises(DatasetError, match=says):
+            read_dataset(data_dir, "absent")
+
+    def test_of_poses_are_named_too(self, data_dir):
+        write_dataset(data_dir, "hands", LABELS, POSES)
+        dataset_path(data_dir, "hands", "poses").unlink()
+        with pytest.raises(DatasetError, match=r"hands_poses\.pt does not exist; .*has the datasets hands\."):
+            read_dataset(data_dir, "hands")
+
+    def test_in_an_empty_folder_or_none_are_named_too(self, data_dir):
+        for _ in range(2):
+            with pytest.raises(DatasetError, match=r"hands_labels\.pt does not exist; .*data has no dataset\."):
+                read_dataset(data_dir, "hands")
+            data_dir.mkdir(exist_ok=True)
+
+    def test_are_not_mistaken_for_folders_of_that_name(self, data_dir):
+        (data_dir / "hands_labels.pt").mkdir(parents=True)
+        with pytest.raises(DatasetError, match=r"hands_labels\.pt does not exist"):
+            read_dataset(data_dir, "hands")
+
+
+def with_value(array, index, value):
+    changed = array.copy()
+    changed[index] = value
+    return torch.from_numpy(changed)
+
+
+def tensor(*shape, dtype=torch.float32):
+    return torch.ones(shape, dtype=dtype)
+
+
+# What is wrong with one tensor, and what the error says of it.
+BROKEN_TENSORS = [
+    (with_value(LABELS, (3, 7, 1), np.nan), "NaN or infinite values; the first bad sample is 3"),
+    (with_value(LABELS, ([1, 4], 0, 0), np.inf), "NaN or infinite values; the first bad sample is 1"),
+    (with_value(LABELS, (0, 13, 2), -np.inf), "NaN or infinite values; the first bad sample is 0"),
+    (tensor(N, 14, 3, dtype=torch.float64), "holds torch.float64 numbers; needed is torch.float32"),
+    (tensor(N, 14, 3, dtype=torch.float16), "holds torch.float16 numbers; needed is torch.float32"),
+    (tensor(N, 14, 3, dtype=torch.int64), "holds torch.int64 numbers; needed is torch.float32"),
+    (tensor(N, 42), f"the shape ({N}, 42); needed is (N, J, 3)"),
+    (tensor(N, 14, 2), f"the shape ({N}, 14, 2); needed is (N, J, 3)"),
+    (tensor(N, 1, 14, 3), f"the shape ({N}, 1, 14, 3); needed is (N, J, 3)"),
+    (tensor(0, 14, 3), "the shape (0, 14, 3); needed is (N, J, 3) with at least one sample"),
+    (tensor(N, 0, 3), f"the shape ({N}, 0, 3); needed is (N, J, 3)"),
+    (tensor(N, 14, 3).to_sparse(), "holds a tensor that numpy cannot read"),
+    (torch.empty(N, 14, 3, device="meta"), "holds a tensor that numpy cannot read"),
+    ([1.0, 2.0], "holds a list; needed is a float32 tensor"),
+    ("poses", "holds a str; needed is a float32 tensor"),
+    (None, "holds a NoneType; needed is a float32 tensor"),
+]
+
+
+class TestBrokenFiles:
+    @pytest.mark.parametrize(("content", "says"), BROKEN_TENSORS)
+    def test_of_labels_are_refused_with_what_is_wrong(self, data_dir, save, content, says):
+        path = save("labels", content)
+        with pytest.raises(DatasetError, match=re.escape(f"{path} ") + ".*" + re.escape(says)):
+            read_dataset(data_dir, "hands")
+
+    @pytest.mark.parametrize(("content", "says"), BROKEN_TENSORS)
+    def test_of_poses_are_refused_with_what_is_wrong(self, data_dir, save, content, says):
+        path = save("poses", content)
+        with pytest.raises(DatasetError, match=re.escape(f"{path} ") + ".*" + re.escape(says)):
+            read_dataset(data_dir, "hands")
+
+    @pytest.mark.parametrize(("content", "says"), BROKEN_TENSORS)
+    def test_of_a_subset_are_refused_with_its_name(self, data_dir, save, content, says):
+        path = save("poses", {"A": torch.from_numpy(POSES), "B": content})
+        with pytest.raises(DatasetError, match=re.escape(f"{path}, subset B ") + ".*" + re.escape(says)):
+            read_dataset(data_dir, "hands")
+
+    def test_of_labels_are_refused_beyond_the_samples_that_are_asked_for_too(self, data_dir, save):
+        """So that a learning curve does not end at the first bad sample, days later."""
+        save("labels", with_value(LABELS, (3, 0, 0), np.nan))
+        with pytest.raises(DatasetError, match="the first bad sample is 3"):
+            read_dataset(data_dir, "hands", 2)
+
+    def test_of_labels_as_a_dict_are_refused(self, data_dir, save):
+        save("labels", {"A": torch.from_numpy(LABELS)})
+        with pytest.raises(DatasetError, match=r"hands_labels\.pt holds a dict; needed is a float32 tensor"):
+            read_dataset(data_dir, "hands")
+
+    def test_of_poses_without_any_subset_are_refused(self, data_dir, save):
+        save("poses", {})
+        with pytest.raises(DatasetError, match=r"hands_poses\.pt is a dict without any subset"):
+            read_dataset(data_dir, "hands")
+
+    @pytest.mark.parametrize("n", [1, N - 1, N + 1])
+    @pytest.mark.parametrize("subset", [None, "A"])
+    def test_with_another_number_of_poses_than_labels_tell_the_first_without_a_partner(self, data_dir, save, n, subset):
+        poses = tensor(n, 14, 3)
+        save("poses", poses if subset is None else {subset: poses})
+        where = r"hands_poses\.pt" if subset is None else r"hands_poses\.pt, subset A"
+        says = rf"{where} has {n} poses, but .*hands_labels\.pt has {N} labels; sample {min(n, N)} is the first"
+        with pytest.raises(DatasetError, match=says):
+            read_dataset(data_dir, "hands")
+
+    def test_with_other_joints_than_the_labels_are_refused(self, data_dir, save):
+        save("poses", tensor(N, 16, 3))
+        with pytest.raises(DatasetError, match=r"hands_poses\.pt has 16 joints, but the labels have 14"):
+            read_dataset(data_dir, "hands")
+
+    def test_with_joints_of_no_known_skeleton_are_refused(self, data_dir):
+        write_dataset(data_dir, "hands", np.ones((2, 17, 3)), np.ones((2, 17, 3)))
+        with pytest.raises(DatasetError, match=r"hands_labels\.pt: there is no skeleton with 17 joints"):
+            read_dataset(data_dir, "hands")
+
+    @pytest.mark.parametrize("subset", ["mean", "", "a b", "a/b", "a\n", "ä", "a,b", 5, None, ("A",)])
+    def test_with_a_subset_that_cannot_be_called_so_are_refused(self, data_dir, save, subset):
+        save("poses", {subset: torch.from_numpy(POSES)})
+        says = re.escape(f"subset named {subset!r}") + r"; a name has letters.*'mean' is taken"
+        with pytest.raises(DatasetError, match=says):
+            read_dataset(data_dir, "hands")
+
+    @pytest.mark.parametrize("subset", ["A", "DeepPrior++", "v2.1_x-y", DEFAULT_SUBSET])
+    def test_are_not_those_with_an_ordinary_name_for_a_subset(self, data_dir, subset):
+        write_dataset(data_dir, "hands", LABELS, {subset: POSES})
+        assert list(read_dataset(data_dir, "hands").poses) == [subset]
+
+    @pytest.mark.parametrize("content", [b"", b"12 34 56\n", b"PK\x03\x04", b"\x80\x02."])
+    @pytest.mark.parametrize("part", ["labels", "poses"])
+    def test_of_another_kind_are_named(self, data_dir, save, part, content):
+        path = save(part, content)
+        with pytest.raises(DatasetError, match=re.escape(f"{path} is not a file that torch.load")):
+            read_dataset(data_dir, "hands")
+
+    def test_that_were_cut_anywhere_are_refused(self, data_dir, save):
+        write_dataset(data_dir, "hands", LABELS, POSES)
+        whole = dataset_path(data_dir, "hands", "labels").read_bytes()
+        for length in range(0, len(whole), max(1, len(whole) // 60)):
+            save("labels", whole[:length])
+            with pytest.raises(DatasetError, match=r"hands_labels\.pt is not a file that torch.load"):
+                read_dataset(data_dir, "hands")
+
+    @given(place=st.floats(0, 1, exclude_max=True), mask=st.integers(1, 255))
+    def test_with_a_changed_byte_are_read_or_refused_but_never_a_crash(self, tmp_path_factory, place, mask):
+        folder = tmp_path_factory.getbasetemp() / "changed_byte"
+        write_dataset(folder, "hands", LABELS, POSES)
+        path = dataset_path(folder, "hands", "labels")
+        content = bytearray(path.read_bytes())
+        content[int(place * len(content))] ^= mask
+        path.write_bytes(content)
+        try:
+            dataset = read_dataset(folder, "hands")
+        except DatasetError as error:
+            assert str(path) in str(error)  # noqa: PT017 - whether it is refused depends on the byte
+        else:
+            assert np.isfinite(dataset.labels).all()
+
+    @pytest.mark.parametrize("part", ["labels", "poses"])
+    def test_cannot_run_code(self, data_dir, save, tmp_path, part):
+        class Bomb:
+            def __reduce__(self):
+                return Path.touch, (tmp_path / "executed",)
+
+        path = save(part, Bomb())
+        with pytest.raises(DatasetError, match=re.escape(f"{path} is not a file that torch.load")):
+            read_dataset(data_dir, "hands")
+        assert not (tmp_path / "executed").exists()
+
+
+@pytest.fixture(scope="module")
+def fingerprint(tmp_path_factory):
+    """A function that writes a dataset, reads it and returns the fingerprint."""
+    folder = tmp_path_factory.mktemp("fingerprints")
+
+    def fingerprint(labels=LABELS, poses=POSES, name="hands", **arguments):
+        write_dataset(folder, name, labels, poses)
+        return read_dataset(folder, name, **arguments).fingerprint
+
+    return fingerprint
+
+
+class TestFingerprint:
+    @given(index=st.tuples(st.integers(0, N - 1), st.integers(0, 13), st.integers(0, 2)), changed=st.integers(0, 2))
+    def test_changes_with_any_number_by_a_single_bit(self, fingerprint, index, changed):
+        contents = [LABELS.copy(), POSES.copy(), OTHER_POSES.copy()]
+        contents[changed][index] = np.nextafter(contents[changed][index], np.float32(0))
+        labels, a, b = contents
+        assert fingerprint(labels, {"A": a, "B": b}) != fingerprint(LABELS, {"A": POSES, "B": OTHER_POSES})
+
+    def test_changes_with_the_name_of_a_subset(self, fingerprint):
+        assert len({fingerprint(poses={subset: POSES}) for subset in ("A", "B", "AB", DEFAULT_SUBSET)}) == 4
+
+    def test_changes_with_what_belongs_to_which_name(self, fingerprint):
+        one, other = {"A": POSES, "B": OTHER_POSES}, {"A": OTHER_POSES, "B": POSES}
+        assert fingerprint(poses=one) != fingerprint(poses=other)
+        assert fingerprint(labels=LABELS, poses=POSES) != fingerprint(labels=POSES, poses=LABELS)
+
+    def test_changes_with_the_number_of_samples_and_of_subsets(self, fingerprint):
+        subsets = {"A": POSES, "B": OTHER_POSES}
+        fingerprints = {fingerprint(size=size) for size in range(1, N + 1)}
+        fingerprints |= {fingerprint(poses=subsets), fingerprint(use_preset=False)}
+        assert len(fingerprints) == N + 2
+
+    def test_does_not_change_with_the_order_of_subsets(self, fingerprint):
+        one, other = {"A": POSES, "B": OTHER_POSES}, {"B": OTHER_POSES, "A": POSES}
+        assert fingerprint(poses=one) == fingerprint(poses=other)
+
+    def test_does_not_change_with_the_name_of_the_dataset(self, fingerprint):
+        assert fingerprint(name="hands") == fingerprint(name="nested/other.hands")
+
+    def test_is_that_of_the_samples_taken_however_many_there_are(self, fingerprint):
+        assert fingerprint(size=3) == fingerprint(LABELS[:3], POSES[:3])
+        assert fingerprint(size=N) == fingerprint(size=None)
+
+    def test_does_not_change_with_the_layout_in_memory(self, fingerprint):
+        assert fingerprint(np.asfortranarray(LABELS), POSES.astype(np.float64)) == fingerprint()
+
+
+class TestWriting:
+    @pytest.mark.parametrize("n_sound", [0, 1])
+    @pytest.mark.parametrize("n_before", [0, 1])
+    def test_that_is_cut_short_leaves_no_dataset_and_no_pieces(self, data_dir, monkeypatch, n_sound, n_before):
+        """A file appears under its name only when it is whole; old labels are never read with new poses."""
+        for _ in range(n_before):
+            write_dataset(data_dir, "hands", LABELS, POSES)
+        save, written = torch.save, []
+
+        def save_some(tensors, path):
+            save(tensors, path)
+            if len(written) == n_sound:
+                path.write_bytes(path.read_bytes()[:100])
+                raise OSError("no space left on device")
+            written.append(path)
+
+        monkeypatch.setattr(torch, "save", save_some)
+        with pytest.raises(OSError, match="no space"):
+            write_dataset(data_dir, "hands", LABELS + 1, POSES + 1)
+
+        with pytest.raises(DatasetError, match=r"hands_labels\.pt does not exist"):
+            read_dataset(data_dir, "hands")
+        assert {path.name for path in data_dir.iterdir()} <= {"hands_poses.pt"}
+
+        monkeypatch.undo()
+        write_dataset(data_dir, "hands", LABELS, POSES)
+        np.testing.assert_array_equal(read_dataset(data_dir, "hands").labels, LABELS)
+
+    def test_replaces_a_dataset(self, data_dir):
+        write_dataset(data_dir, "hands", LABELS, {"A": POSES})
+        write_dataset(data_dir, "hands", LABELS[:2] + 1, OTHER_POSES[:2])
+        dataset = read_dataset(data_dir, "hands")
+        np.testing.assert_array_equal(dataset.labels, LABELS[:2] + 1)
+        np.testing.assert_array_equal(dataset.poses[DEFAULT_SUBSET], OTHER_POSES[:2])
+
+    def test_makes_the_folders_of_a_nested_name(self, data_dir):
+        write_dataset(data_dir, "nyu/DeepPrior++/test", LABELS, POSES)
+        assert dataset_names(data_dir) == ["nyu/DeepPrior++/test"]
+        assert len(read_dataset(data_dir, "nyu/DeepPrior++/test")) == N
+
+    def test_takes_the_numbers_of_any_layout_and_precision(self, data_dir):
+        write_dataset(data_dir, "hands", np.asfortranarray(LABELS), {"A": POSES.astype(np.float64)[::-1]})
+        dataset = read_dataset(data_dir, "hands")
+        np.testing.assert_array_equal(dataset.labels, LABELS)
+        np.testing.assert_array_equal(dataset.poses["A"], POSES[::-1])

@@ -1,0 +1,92 @@
+"""Hands, datasets and families for the tests of all floors."""
+
+import dataclasses
+import importlib
+import inspect
+import pkgutil
+import random
+from types import ModuleType
+
+import numpy as np
+import torch
+
+from data_pipeline.pose_dataset import PoseDataset
+from data_pipeline.skeleton import HANDS17, ICVL, NYU, Skeleton
+
+SKELETONS = [HANDS17, ICVL, NYU]
+
+
+def hands(skeleton: Skeleton, n: int, seed: int = 0, dtype=torch.float32):
+    """Returns poses, about 15 mm off, and labels of n hands about 1 m from the camera, (N, J, 3) each, mm."""
+    draw = np.random.default_rng(seed).normal
+    centres = np.array([0, 0, 1000]) + draw(scale=80, size=(n, 1, 3))
+    labels = centres + draw(scale=40, size=(n, skeleton.n_joints, 3))
+    poses = labels + draw(scale=8, size=labels.shape) + 5
+    return torch.tensor(poses, dtype=dtype), torch.tensor(labels, dtype=dtype)
+
+
+def pose_dataset(skeleton: Skeleton, n: int, subsets=("DEFAULT",), seed: int = 0) -> PoseDataset:
+    """Returns a dataset of n hands whose arrays cannot be written to, as those that trials share."""
+    _, labels = hands(skeleton, n, seed)
+    labels = labels.numpy()
+    draw = np.random.default_rng([seed, n]).normal
+    poses = {
+        subset: (labels + offset + draw(scale=8, size=labels.shape)).astype(np.float32)
+        for offset, subset in enumerate(subsets, start=1)
+    }
+    for array in (labels, *poses.values()):
+        array.flags.writeable = False
+    return PoseDataset("hands", labels, poses, skeleton, "fingerprint")
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def global_random_states():
+    """Returns the states of all generators that code may draw from without being given one, to be compared."""
+    return random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()  # noqa: NPY002
+
+
+def members(module: ModuleType, base: type) -> list[type]:
+    """Returns the concrete classes of a family that are defined in a module, or in the modules of a package."""
+    submodules = pkgutil.iter_modules(getattr(module, "__path__", []), f"{module.__name__}.")
+    return [
+        value
+        for home in [module, *(importlib.import_module(submodule.name) for submodule in submodules)]
+        for value in vars(home).values()
+        if isinstance(value, type)
+        and issubclass(value, base)
+        and value.__module__ == home.__name__
+        and not inspect.isabstract(value)
+    ]
+
+
+def cases(module: ModuleType, base: type, arguments: dict[type, list[dict]]):
+    """Returns (class, arguments) of all members; those without an entry in `arguments` get their defaults."""
+    return [(member, kwargs) for member in members(module, base) for kwargs in arguments.get(member, [{}])]
+
+
+def case_id(case) -> str:
+    member, kwargs = case
+    return f"{member.__name__}({', '.join(f'{name}={value!r}' for name, value in kwargs.items())})"
+
+
+def assert_is_described_by_its_arguments(member: type, kwargs: dict) -> None:
+    """Asserts that an instance is a frozen dataclass that holds what its constructor was given."""
+    instance = member(**kwargs)
+    parameters = inspect.signature(member).parameters
+    assert dataclasses.is_dataclass(member)
+    assert [field.name for field in dataclasses.fields(member)] == list(parameters)
+    for name, parameter in parameters.items():
+        held, given = getattr(instance, name), kwargs.get(name, parameter.default)
+        # A sequence may be kept as a tuple, so that the instance can be hashed.
+        assert held == (tuple(given) if isinstance(given, list) else given)
+    for name in parameters:
+        try:
+            setattr(instance, name, None)
+        except dataclasses.FrozenInstanceError:
+            continue
+        raise AssertionError(f"{name} can be changed")
+    assert instance == member(**kwargs)
+    assert hash(instance) == hash(member(**kwargs))
