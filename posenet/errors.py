@@ -59,13 +59,16 @@ def bone_lengths(poses: Tensor, skeleton: Skeleton) -> Tensor:
     return lengths
 
 
+# The cached tensors may be made in an evaluation and used in a training, where one of inference mode is refused.
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)
 def _bone_ends(skeleton: Skeleton, device: torch.device) -> tuple[Tensor, Tensor]:
     bones = torch.tensor(skeleton.bones, device=device)  # (B, 2)
     return bones[:, 0].contiguous(), bones[:, 1].contiguous()
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)
 def _bone_pairs(n_bones: int, device: torch.device) -> tuple[Tensor, Tensor]:
     first, second = torch.triu_indices(n_bones, n_bones, offset=1, device=device)  # (B·(B − 1)/2,) each
     return first, second

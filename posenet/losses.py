@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
+from typing import Any
 
 from torch import Tensor
 
@@ -54,7 +55,8 @@ class CombinedLoss(Loss):
     parts: Sequence[tuple[errors.ErrorFunction, float, Mode]]
 
     def __post_init__(self) -> None:
-        parts = tuple(tuple(part) for part in self.parts)
+        given: Sequence[Any] = self.parts
+        parts = tuple(tuple(part) if isinstance(part, Sequence) else (part,) for part in given)
         if not parts:
             raise ValueError("a CombinedLoss needs at least one (error function, weight, mode)")
         for part in parts:

@@ -41,8 +41,12 @@ class CorrectorMLP(Corrector):
         super().__init__(skeleton)
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, not {activation!r}")
-        if any(isinstance(dim, bool) or not isinstance(dim, int) or dim < 1 for dim in hidden_dims):
-            raise ValueError(f"hidden_dims must be widths of at least 1, not {hidden_dims!r}")
+        if not isinstance(hidden_dims, Sequence) or any(
+            isinstance(dim, bool) or not isinstance(dim, int) or dim < 1 for dim in hidden_dims
+        ):
+            raise ValueError(f"hidden_dims must be a list of widths of at least 1, not {hidden_dims!r}")
+        if dropout is not None and not 0 <= dropout <= 1:
+            raise ValueError(f"dropout must be a probability from 0 to 1 or None, not {dropout!r}")
         coordinates = 3 * skeleton.n_joints
         layers: list[nn.Module] = []
         for n_inputs, n_outputs in pairwise([coordinates, *hidden_dims]):
