@@ -1,0 +1,10 @@
+"""Runs all benchmarks, or those named on the command line, each in a process of its own."""
+
+import subprocess
+import sys
+
+NAMES = ("epoch", "ray_overhead", "shared_data", "many_trials")
+
+for name in sys.argv[1:] or NAMES:
+    print(f"\n== {name}", flush=True)
+    subprocess.run([sys.executable, "-m", f"tests.benchmarks.{name}"], check=True)

@@ -1,0 +1,111 @@
+"""Four trials at a time on 1 M poses (about 0.5 GB): memory of each worker beyond the shared copy, and time to start.
+
+Both are compared with the same trials on 1,000 poses. Bound: 150 MB a worker; the time to start must not grow.
+"""
+
+import json
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cluster.aspects import Sources
+from cluster.devices import Placement
+from cluster.job import Job
+from cluster.ray_runner import run_ray
+from cluster.trainable import TrialReport
+from cluster.watch import Watch
+from data_pipeline.distorters import Distorter
+from tests.benchmarks.sweeps import experiment, write_random_dataset
+
+N_WORKERS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clock(Distorter):
+    """Changes nothing, and writes down when each process was first asked to."""
+
+    folder: str
+
+    def __call__(self, poses: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        path = Path(self.folder) / f"{threading.get_native_id()}-{generator.initial_seed()}"
+        if not path.exists():
+            path.write_text(str(time.time()))
+        return poses
+
+
+class Stopwatch:
+    """Takes the place of the display: notes when trials were started."""
+
+    def __init__(self) -> None:
+        self.starts: list[float] = []
+
+    def started(self, trial_id: str, device: str) -> None:
+        self.starts.append(time.time())
+
+    def reported(self, report: TrialReport) -> None:
+        assert report.status in ("running", "finished"), report
+
+
+def anonymous_mb(pid: int) -> float:
+    """Returns the memory of a process that it shares with nobody, in MB."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon")), 0.0)
+
+
+def measure(folder: Path, train_set: str) -> tuple[float, float]:
+    """Returns the largest memory of a worker, and the longest time from a trial's start to its first batch."""
+    clock = folder / f"clock_{train_set}"
+    clock.mkdir()
+    sweep = experiment(
+        folder,
+        solver_config={"batch_size": 4096},
+        name=train_set,
+        train_set=train_set,
+        n_repetitions=2 * N_WORKERS,
+        checkpoint_interval_s=0,
+    )
+    sweep.add_options("distorter", [Clock])
+    sweep.space.base["base_hyperparams"]["distorter_args"] = {"folder": str(clock)}
+    sources = Sources(sweep.config.data_folder)
+    plan = sweep._plan(sources)
+    stopwatch = Stopwatch()
+    job = Job(sweep.config, sweep.space, sources.sets, sources.weights)
+    placement = Placement((torch.device("cpu"),), trials_per_device=N_WORKERS, cpus_per_trial=1)
+    done, most = threading.Event(), 0.0
+
+    def watch_memory() -> None:
+        nonlocal most
+        while not done.wait(0.05):
+            for path in (folder / "results" / train_set / "trials").glob("*/*/trial.json"):
+                most = max(most, anonymous_mb(json.loads(path.read_text())["pid"]))
+
+    watcher = threading.Thread(target=watch_memory)
+    watcher.start()
+    run_ray(plan.to_train, job, placement, Watch(stopwatch, None))  # type: ignore[arg-type]
+    done.set()
+    watcher.join()
+    firsts = sorted(float(path.read_text()) for path in clock.iterdir())
+    # The later trials run in workers that are there already, so that no start of a process is in their time.
+    later = zip(sorted(stopwatch.starts)[N_WORKERS:], firsts[N_WORKERS:], strict=True)
+    return most, max(first - start for start, first in later)
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_random_dataset(folder / "data", "val", 1000)
+        write_random_dataset(folder / "data", "small", 1000)
+        write_random_dataset(folder / "data", "large", 1_000_000)
+        small_mb, small_s = measure(folder, "small")
+        large_mb, large_s = measure(folder, "large")
+    print(f"memory of a worker that is its own: {small_mb:.0f} MB on 1,000 poses, {large_mb:.0f} MB on 1,000,000")
+    print(f"difference: {large_mb - small_mb:.0f} MB; bound 150 MB")
+    print(f"from a trial's start to its first batch: {small_s:.3f} s on 1,000 poses, {large_s:.3f} s on 1,000,000")
