@@ -27,14 +27,18 @@ def unpack(data: bytes) -> dict[str, Any]:
     """Returns the state that `pack` was given, its tensors on the CPU.
 
     Raises:
-        CheckpointError: If one byte is missing or different.
+        CheckpointError: If one byte is missing or different, or if it holds more than tensors and plain values.
     """
     header, newline, content = data.partition(b"\n")
     if not header.startswith(_MAGIC) or not newline:
         raise CheckpointError("it does not begin as a checkpoint does")
     if header.removeprefix(_MAGIC) != hashlib.sha256(content).hexdigest().encode():
         raise CheckpointError("its content is not what was written: it was cut or changed")
-    state: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+    try:
+        state: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+    except Exception as error:
+        # torch.load has no error of its own: what it raises depends on what it refuses.
+        raise CheckpointError(f"torch.load(..., weights_only=True) does not read it: {error}") from error
     return state
 
 

@@ -25,25 +25,26 @@ def reproducible_process(*, threads: int, deterministic: bool, matmul_precision:
         torch.get_num_threads(),
         torch.get_default_dtype(),
         torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
         _memory.fill_uninitialized_memory,
         torch.get_float32_matmul_precision(),
         random_state(),
     )
     # cuBLAS reads it when it starts; without it deterministic mode refuses matrix products on a GPU.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.set_num_threads(threads)
-    torch.set_default_dtype(torch.float32)
-    torch.use_deterministic_algorithms(deterministic)
-    # Filling new memory guards against reading what nobody wrote; it costs time and changes no number.
-    _memory.fill_uninitialized_memory = False
-    torch.set_float32_matmul_precision(matmul_precision)
     try:
+        torch.set_num_threads(threads)
+        torch.set_default_dtype(torch.float32)
+        torch.use_deterministic_algorithms(deterministic)
+        # Filling new memory guards against reading what nobody wrote; it costs time and changes no number.
+        _memory.fill_uninitialized_memory = False
+        torch.set_float32_matmul_precision(matmul_precision)
         yield
     finally:
-        n_threads, dtype, algorithms, fill, precision, state = before
+        n_threads, dtype, algorithms, warn_only, fill, precision, state = before
         torch.set_num_threads(n_threads)
         torch.set_default_dtype(dtype)
-        torch.use_deterministic_algorithms(algorithms)
+        torch.use_deterministic_algorithms(algorithms, warn_only=warn_only)
         _memory.fill_uninitialized_memory = fill
         torch.set_float32_matmul_precision(precision)
         set_random_state(state)

@@ -90,3 +90,18 @@ def assert_is_described_by_its_arguments(member: type, kwargs: dict) -> None:
         raise AssertionError(f"{name} can be changed")
     assert instance == member(**kwargs)
     assert hash(instance) == hash(member(**kwargs))
+
+
+def same_bits(first, second) -> bool:
+    """Tells whether two states are equal: mappings, sequences, tensors and plain values, NaN equal to itself."""
+    if isinstance(first, torch.Tensor):
+        return first.dtype == second.dtype and torch.equal(first.nan_to_num(), second.nan_to_num())
+    if isinstance(first, dict):
+        return list(first) == list(second) and all(same_bits(first[key], second[key]) for key in first)
+    if isinstance(first, list | tuple):
+        return (
+            type(first) is type(second)
+            and len(first) == len(second)
+            and all(same_bits(*pair) for pair in zip(first, second, strict=True))
+        )
+    return first == second or (first != first and second != second)

@@ -1,0 +1,154 @@
+import io
+import os
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from posenet.reproducible import random_state, reproducible_process, seed_process, set_random_state
+from tests.support import global_random_states, same_bits
+
+
+def draw():
+    """A draw from every global generator; odd numbers of normal draws leave one kept for the next call."""
+    return (
+        random.random(),
+        random.gauss(0, 1),
+        np.random.standard_normal(3).tolist(),  # noqa: NPY002
+        torch.rand(3).tolist(),
+    )
+
+
+def process_settings():
+    return {
+        "threads": torch.get_num_threads(),
+        "dtype": torch.get_default_dtype(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "warn_only": torch.is_deterministic_algorithms_warn_only_enabled(),
+        "fill": torch.utils.deterministic.fill_uninitialized_memory,
+        "matmul_precision": torch.get_float32_matmul_precision(),
+        "random": global_random_states(),
+    }
+
+
+@pytest.fixture(autouse=True)
+def _as_before():
+    """Whatever a test does to the process ends with it."""
+    before = process_settings()
+    state = random_state()
+    yield
+    torch.set_num_threads(before["threads"])
+    torch.set_default_dtype(before["dtype"])
+    torch.use_deterministic_algorithms(before["deterministic"], warn_only=before["warn_only"])
+    torch.utils.deterministic.fill_uninitialized_memory = before["fill"]
+    torch.set_float32_matmul_precision(before["matmul_precision"])
+    set_random_state(state)
+    assert process_settings() == before
+
+
+class TestReproducibleProcess:
+    @pytest.mark.parametrize("deterministic", [True, False])
+    @pytest.mark.parametrize("matmul_precision", ["highest", "high", "medium"])
+    def test_gives_the_block_what_it_asks_for(self, deterministic, matmul_precision):
+        torch.set_default_dtype(torch.float64)
+        with reproducible_process(threads=3, deterministic=deterministic, matmul_precision=matmul_precision):
+            settings = process_settings()
+        del settings["random"]
+        assert settings == {
+            "threads": 3,
+            "dtype": torch.float32,
+            "deterministic": deterministic,
+            "warn_only": False,
+            "fill": False,
+            "matmul_precision": matmul_precision,
+        }
+
+    def unusual_process(self, deterministic, warn_only):
+        torch.set_num_threads(2)
+        torch.set_default_dtype(torch.float64)
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        torch.utils.deterministic.fill_uninitialized_memory = True
+        torch.set_float32_matmul_precision("medium")
+        seed_process(5)
+        draw()
+
+    @pytest.mark.parametrize(("deterministic", "warn_only"), [(False, False), (True, False), (True, True)])
+    @pytest.mark.parametrize("fails", [False, True])
+    def test_puts_everything_back_also_after_an_error(self, deterministic, warn_only, fails):
+        self.unusual_process(deterministic, warn_only)
+        before = process_settings()
+        try:
+            with reproducible_process(threads=1, deterministic=True, matmul_precision="highest"):
+                seed_process(1)
+                draw()
+                torch.set_num_threads(4)
+                torch.set_default_dtype(torch.float16)
+                if fails:
+                    raise RuntimeError("in the block")
+        except RuntimeError:
+            assert fails
+        assert process_settings() == before
+
+    @pytest.mark.parametrize("impossible", [{"threads": 0}, {"matmul_precision": None}])
+    def test_changes_nothing_where_it_cannot_give_what_it_is_asked_for(self, impossible):
+        self.unusual_process(deterministic=False, warn_only=False)
+        before = process_settings()
+        arguments = {"threads": 1, "deterministic": True, "matmul_precision": "highest", **impossible}
+        with pytest.raises((RuntimeError, TypeError)), reproducible_process(**arguments):
+            pytest.fail("the block was entered")
+        assert process_settings() == before
+
+    def test_prepares_cublas_but_leaves_a_choice_of_the_user(self, monkeypatch):
+        for given, expected in ((None, ":4096:8"), (":16:8", ":16:8")):
+            monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+            if given is not None:
+                monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", given)
+            with reproducible_process(threads=1, deterministic=True, matmul_precision="highest"):
+                assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == expected
+
+
+class TestRandomState:
+    def test_brings_every_generator_back(self):
+        seed_process(3)
+        draw()
+        state = random_state()
+        expected = draw(), draw()
+        seed_process(4)
+        set_random_state(state)
+        assert (draw(), draw()) == expected
+
+    def test_is_not_changed_by_draws_or_by_being_set(self):
+        state = random_state()
+        kept = random_state()
+        for _ in range(2):
+            set_random_state(state)
+            draw()
+        assert same_bits(state, kept)
+
+    def test_survives_a_file_that_loads_weights_only(self):
+        seed_process(3)
+        draw()
+        file = io.BytesIO()
+        torch.save(random_state(), file)
+        expected = draw()
+        file.seek(0)
+        set_random_state(torch.load(file, weights_only=True))
+        assert draw() == expected
+
+
+class TestSeedProcess:
+    @pytest.mark.parametrize("seed", [0, 1, 2**53 - 1])
+    def test_makes_all_draws_the_same(self, seed):
+        draws = []
+        for _ in range(2):
+            seed_process(seed)
+            draws.append(draw())
+        assert draws[0] == draws[1]
+
+    def test_makes_other_draws_for_another_seed(self):
+        draws = []
+        for seed in range(2):
+            seed_process(seed)
+            draws.append(draw())
+        assert all(one != other for one, other in zip(*draws, strict=True))
