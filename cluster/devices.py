@@ -7,7 +7,6 @@ spread over them instead of filling one after another.
 
 import os
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -74,9 +73,12 @@ def place(config: ExperimentConfig, *, n_cpus: int | None = None, n_gpus: int | 
         wanted = [torch.device("cuda", index) for index in range(n_gpus)]
     missing = [device for device in wanted if (device.index or 0) >= n_gpus]
     if missing or not wanted:
-        has = f"{n_gpus} GPU(s), cuda:0 to cuda:{n_gpus - 1}" if n_gpus else "no GPU that torch can use"
         asked = ", ".join(map(str, missing or config.devices))
-        text = f"{asked} was asked for, but this machine has {has}; take one of these or torch.device('cpu')"
+        if n_gpus:
+            has = f"{n_gpus} GPU(s), cuda:0 to cuda:{n_gpus - 1}; take one of these or torch.device('cpu')"
+        else:
+            has = "no GPU that torch can use; take torch.device('cpu')"
+        text = f"{asked} was asked for, but this machine has {has}"
         raise ConfigError([Problem("experiment_config.target_device", text)])
     # More trials than the CPU cores feed would only wait.
     per_device = min(config.trials_per_device, max(1, by_cpus // len(wanted)))
@@ -100,8 +102,3 @@ class Slots:
     def give_back(self, trial: str) -> None:
         """Frees a trial's place."""
         self.taken.pop(trial, None)
-
-
-def visible_to_trials(devices: Sequence[torch.device]) -> str | None:
-    """Returns what CUDA_VISIBLE_DEVICES has to be for trials that are to see no GPU; None leaves it alone."""
-    return "" if all(device.type == "cpu" for device in devices) else None

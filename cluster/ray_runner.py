@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from cluster.devices import Placement, Slots, visible_to_trials
+from cluster.devices import Placement, Slots
 from cluster.job import Job
 from cluster.plan import Combination, TrialSpec
 from cluster.trainable import TrialReport, run_trial
@@ -33,12 +33,9 @@ _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # the display is ours
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # we choose devices ourselves, see `cluster/devices.py`
-    "RAY_DEDUP_LOGS": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # records are ours: five files less for each trial
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # so is Ctrl-C
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "31536000",  # its snapshots are never used: a run begins from the trials' folders
-    "TUNE_MAX_PENDING_TRIALS_PG": "1000",
 }
 os.environ.update(_ENVIRONMENT)
 
@@ -55,40 +52,47 @@ def run_ray(trials: Sequence[TrialSpec], job: Job, placement: Placement, watch: 
     Raises:
         KeyboardInterrupt: If Ctrl-C ended the run.
     """
-    scratch = tempfile.mkdtemp(prefix="posetune-")
-    with _ray(placement), _sigint() as interrupted:
-        try:
-            generator = _Variants(trials, job, placement)
-            callback = _Reports(watch, generator, job)
-            tuner = tune.Tuner(
-                tune.with_parameters(_train, job=job, run_id=f"{os.getpid()}-{time.time():.6f}"),
-                param_space={axis.name: tune.grid_search(axis.row_labels) for axis in job.space.axes},
-                tune_config=tune.TuneConfig(
-                    num_samples=1 + max(trial.repetition for trial in trials),
-                    search_alg=generator,
-                    reuse_actors=True,  # a new process imports torch, which takes longer than many a trial
-                ),
-                run_config=tune.RunConfig(
-                    storage_path=scratch,
-                    name="tune",
-                    callbacks=[callback],
-                    stop=_Stop(watch, interrupted),
-                    verbose=0,
-                    failure_config=tune.FailureConfig(max_failures=job.config.max_retries),
-                ),
-            )
-            tuner.fit()
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+    with _scratch_folder(job) as scratch, _ray(placement), _sigint() as interrupted:
+        generator = _Variants(trials, job, placement)
+        tuner = tune.Tuner(
+            tune.with_parameters(_train, job=job, run_id=f"{os.getpid()}-{time.time():.6f}"),
+            param_space={axis.name: tune.grid_search(axis.row_labels) for axis in job.space.axes},
+            tune_config=tune.TuneConfig(
+                num_samples=1 + max(trial.repetition for trial in trials),
+                search_alg=generator,
+                reuse_actors=True,  # a new process imports torch, which takes longer than many a trial
+            ),
+            run_config=tune.RunConfig(
+                storage_path=str(scratch),
+                name="tune",
+                callbacks=[_Reports(watch, generator, job)],
+                stop=_Stop(watch, interrupted),
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=job.config.max_retries),
+            ),
+        )
+        tuner.fit()
         if interrupted.is_set():
             raise KeyboardInterrupt
 
 
 @contextmanager
+def _scratch_folder(job: Job) -> Iterator[Path]:
+    """Gives Tune a place for its own files, which nobody needs afterwards; also removes those of a killed run."""
+    local = job.folder.storage.local
+    folder = Path(tempfile.mkdtemp(prefix="posetune-")) if local is None else local / ".tune"
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
 def _ray(placement: Placement) -> Iterator[None]:
-    hidden = visible_to_trials(placement.devices)
-    if hidden is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = hidden
+    visible_before = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if all(device.type == "cpu" for device in placement.devices):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # inherited by workers: a trial on the CPU sees no GPU
     ray.init(
         address="local",  # never whatever cluster happens to run on this machine
         num_cpus=placement.n_slots * placement.cpus_per_trial,
@@ -105,6 +109,10 @@ def _ray(placement: Placement) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+        if visible_before is None:
+            os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+        else:
+            os.environ["CUDA_VISIBLE_DEVICES"] = visible_before
 
 
 @contextmanager
@@ -301,6 +309,8 @@ class _HangWatch:
     def __exit__(self, *exception: object) -> None:
         if self.timeout_s is not None:
             faulthandler.cancel_dump_traceback_later()
+            if self.earlier is None:
+                self.file.close()
             self.path.unlink(missing_ok=True)
 
     def _read_earlier(self) -> str | None:

@@ -54,6 +54,7 @@ class Sweep:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,
             preexec_fn=None if cpus is None else lambda: os.sched_setaffinity(0, cpus),
         )
 
@@ -149,7 +150,7 @@ class TestAnInterruptedSweepGoesOn:
         wait_for(lambda: finished(sweep) and a_trial_is_half_way(sweep), process)
         done = finished(sweep)
         begin = time.monotonic()
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
         _output, errors = process.communicate(timeout=60)
         assert time.monotonic() - begin < 10
         assert process.returncode == 130
@@ -242,6 +243,49 @@ class TestTwoRunsOfOneExperiment:
         process.kill()
         process.communicate()
         assert sweep.run().code == 0, "a killed run's lock is in the way"
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system with room for 300 kB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("mounting a small file system is not permitted here")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+class TestADisk:
+    def test_that_fills_up_loses_nothing_that_is_finished(self, data_dir, small_disk, undisturbed):
+        sweep = Sweep(data_dir, small_disk)
+        result = sweep.run(experiment_config={"stop_if_all_fail": None})
+        assert result.code == 1
+        assert "No space left on device" in result.errors
+        assert "Traceback" not in result.errors
+        done = finished(sweep)
+        assert 0 < len(done) < 6
+
+        subprocess.run(["mount", "-o", "remount,size=10m", str(small_disk)], check=True)
+        times = {trial: sweep.trials()[trial]["started"] for trial in done}
+        result = sweep.run()
+        assert result.code == 0, result.errors
+        assert sweep.numbers() == undisturbed
+        assert {trial: sweep.trials()[trial]["started"] for trial in done} == times, (
+            "a finished trial was trained again"
+        )
+
+    def test_that_is_read_only_is_an_error_before_anything_starts(self, data_dir, small_disk):
+        sweep = Sweep(data_dir, small_disk)
+        sweep.spec_path.write_text(json.dumps(sweep.spec))
+        subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+        sweep.spec_path = small_disk.parent / "spec.json"
+        result = sweep.run()
+        assert result.code == 1
+        assert result.errors.startswith("error: ")
+        assert "Read-only file system" in result.errors
+        assert "Traceback" not in result.errors
 
 
 def test_a_finished_experiment_is_not_trained_again_and_ray_is_not_started(sweep):
