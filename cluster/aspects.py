@@ -23,6 +23,8 @@ from cluster.identity import (
     constructor_parameters,
     describe,
     describe_call,
+    label,
+    partial_arguments,
 )
 from data_pipeline.pose_dataset import PoseDataset, read_dataset
 from data_pipeline.user_error import UserError
@@ -145,6 +147,20 @@ def _examine_model(settings: Settings, sources: Sources) -> tuple[Description, l
     description: dict[str, Description] = {}
     if not problems:
         description, problems = _describe_call("model_args", hyperparams.model, hyperparams.model_args)
+    weights: Mapping[str, torch.Tensor] | None = None
+    path = settings.experiment.init_weights_path
+    if path is not None:
+        try:
+            content = sources.read_weights(str(path))
+            description["init_weights"] = hashlib.sha256(content).hexdigest()
+            weights = parts.read_weights(content)
+        except OSError as error:
+            problems.append(Problem("experiment_config.init_weights_path", f"{path}: {error.strerror or error}"))
+        except Exception as error:
+            # torch.load has no error of its own for what it cannot read.
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            text = f"{path} is not a file that torch.load(..., weights_only=True) reads: {reason}"
+            problems.append(Problem("experiment_config.init_weights_path", text))
     try:
         skeleton = sources.read_set(set_keys(settings)["train"]).skeleton
     except UserError:
@@ -154,15 +170,10 @@ def _examine_model(settings: Settings, sources: Sources) -> tuple[Description, l
     try:
         model = _build_unallocated(lambda: parts.build_model(hyperparams, skeleton))
     except Exception as error:
-        return description, [Problem("base_hyperparams.model_args", f"{hyperparams.model.__name__}: {error}")]
-    path = settings.experiment.init_weights_path
-    if path is not None:
+        return description, [_refused("model_args", hyperparams.model, hyperparams.model_args, error)]
+    if weights is not None:
         try:
-            content = sources.read_weights(str(path))
-            description["init_weights"] = hashlib.sha256(content).hexdigest()
-            model.load_state_dict(parts.read_weights(content), assign=True)
-        except OSError as error:
-            problems.append(Problem("experiment_config.init_weights_path", f"{path}: {error.strerror}"))
+            model.load_state_dict(weights, assign=True)
         except Exception as error:
             text = f"the weights of {path} do not fit the model {hyperparams.model.__name__}: {error}"
             problems.append(Problem("experiment_config.init_weights_path", text))
@@ -205,10 +216,12 @@ def _examine_optimisation(settings: Settings, sources: Sources) -> tuple[Descrip
         at = "scheduler"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a scheduler may say things that matter only to a training
-            parts.build_scheduler(hyperparams, built)
+            built_scheduler = parts.build_scheduler(hyperparams, built)
+            # Some look at their arguments only when they use them.
+            built_scheduler.step(*([1.0] if takes_metric else []))  # type: ignore[arg-type] # an epoch for the base class
     except Exception as error:
-        name = getattr(hyperparams, at).__name__
-        problems.append(Problem(f"base_hyperparams.{at}_args", f"{name}: {error}"))
+        arguments = getattr(hyperparams, f"{at}_args")
+        problems.append(_refused(f"{at}_args", getattr(hyperparams, at), arguments, error))
     return description, problems
 
 
@@ -234,7 +247,9 @@ def _examine_spaces(settings: Settings, sources: Sources) -> tuple[Description, 
         except Exception as error:
             problems = [Problem("experiment_config.normalizer", str(error))]
     try:
-        described = None if normalizer is None else describe_call(*_split_partial(normalizer))
+        described = None
+        if normalizer is not None:
+            described = describe_call(getattr(normalizer, "func", normalizer), partial_arguments(normalizer))
     except UndescribableError as error:
         return None, [*problems, Problem("experiment_config.normalizer", str(error))]
     spaces = {"loss_space": hyperparams.loss_space, "eval_space": hyperparams.eval_space}
@@ -249,8 +264,7 @@ def _examine_inputs(settings: Settings, sources: Sources) -> tuple[Description, 
         try:
             makes_input = parts.build_distorter(hyperparams).makes_input
         except Exception as error:
-            text = f"{hyperparams.distorter.__name__}: {error}"
-            problems.append(Problem("base_hyperparams.distorter_args", text))
+            problems.append(_refused("distorter_args", hyperparams.distorter, arguments, error))
         else:
             if not settings.experiment.use_preset and not makes_input:
                 text = (
@@ -258,14 +272,14 @@ def _examine_inputs(settings: Settings, sources: Sources) -> tuple[Description, 
                     "is the label; take another distorter, or set experiment_config.use_preset to True"
                 )
                 problems.append(Problem("base_hyperparams.distorter", text))
-    if problems:
-        return None, problems
-    distorter, problems = _describe_call("distorter_args", hyperparams.distorter, arguments)
+    description: dict[str, Description] = {}
+    if not problems:
+        description["distorter"], problems = _describe_call("distorter_args", hyperparams.distorter, arguments)
     try:
-        augmenters = describe(list(hyperparams.augmenters))
+        description["augmenters"] = describe(list(hyperparams.augmenters))
     except UndescribableError as error:
-        return None, [*problems, Problem("base_hyperparams.augmenters", str(error))]
-    return {"distorter": distorter, "augmenters": augmenters}, problems
+        problems.append(Problem("base_hyperparams.augmenters", str(error)))
+    return description, problems
 
 
 def _examine_schedule(settings: Settings, sources: Sources) -> tuple[Description, list[Problem]]:
@@ -305,12 +319,10 @@ ASPECTS = (
 )
 
 
-def _check_arguments(
-    key: str, target: Callable[..., Any], arguments: Mapping[str, Any], *, n_passed: int
-) -> list[Problem]:
+def _check_arguments(key: str, target: type, arguments: Mapping[str, Any], *, n_passed: int) -> list[Problem]:
     """Compares arguments with a constructor's signature, of which the program passes the first `n_passed` itself."""
     parameters = dict(list(constructor_parameters(target).items())[n_passed:])
-    name = getattr(target, "__name__", str(target))
+    name = target.__name__
     problems = [
         Problem(
             f"base_hyperparams.{key}.{argument}",
@@ -328,15 +340,25 @@ def _check_arguments(
 
 
 def _describe_call(
-    key: str, target: Callable[..., Any], arguments: Mapping[str, Any]
+    key: str, target: type, arguments: Mapping[str, Any]
 ) -> tuple[dict[str, Description], list[Problem]]:
     try:
         description: dict[str, Description] = describe_call(target, arguments)
     except UndescribableError as error:
-        return {}, [Problem(f"base_hyperparams.{key}", str(error))]
+        problems = [
+            problem for argument, value in arguments.items() for problem in _undescribable(key, argument, value)
+        ]
+        return {}, problems or [Problem(f"base_hyperparams.{key.removesuffix('_args')}", str(error))]
     return description, []
 
 
-def _split_partial(target: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """Returns the class and the fixed arguments of a class or a `functools.partial` of one."""
-    return getattr(target, "func", target), getattr(target, "keywords", {})
+def _undescribable(key: str, argument: str, value: object) -> list[Problem]:
+    try:
+        describe(value)
+    except UndescribableError as error:
+        return [Problem(f"base_hyperparams.{key}.{argument}", str(error))]
+    return []
+
+
+def _refused(key: str, target: type, arguments: Mapping[str, Any], error: Exception) -> Problem:
+    return Problem(f"base_hyperparams.{key}", f"{target.__name__} refuses {label(arguments)}: {error}")

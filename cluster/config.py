@@ -7,10 +7,12 @@ for each combination of options.
 
 import dataclasses
 import difflib
+import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,14 +75,15 @@ def _integer(minimum: int) -> Rule:
     return rule
 
 
-def _number(minimum: float, *, above: bool = False) -> Rule:
-    def rule(value: Any) -> str | None:
-        fits = isinstance(value, int | float) and not isinstance(value, bool)
-        # A NaN is neither.
-        fits = fits and (value > minimum if above else value >= minimum)
-        return None if fits else f"a number {'above' if above else 'of at least'} {minimum:g}"
+def _number(value: Any) -> str | None:
+    # A NaN is not above.
+    fits = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+    return None if fits else "a number of at least 0"
 
-    return rule
+
+def _seconds(value: Any) -> str | None:
+    fits = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+    return None if fits else "a finite number above 0"
 
 
 def _boolean(value: Any) -> str | None:
@@ -122,10 +125,10 @@ def _path(value: Any) -> str | None:
     return None if isinstance(value, str | os.PathLike) and os.fspath(value) else "a path"
 
 
-def _class_of(base: type, where: str) -> Rule:
+def _class_of(base: type, where: str, *, or_partial: bool = False) -> Rule:
     def rule(value: Any) -> str | None:
         # A partial fixes constructor arguments of a class that the dicts have no key for.
-        target = getattr(value, "func", value)
+        target = value.func if or_partial and isinstance(value, partial) else value
         fits = isinstance(target, type) and issubclass(target, base) and target is not base
         return None if fits else f"a class {where}, not an instance of one or its name"
 
@@ -195,7 +198,7 @@ class ExperimentConfig:
     test_set_size: int | None = _key(_or_none(_integer(1)), default=None)
     use_preset: bool = _key(_boolean)
     normalizer: Callable[[], Normalizer] | None = _key(
-        _or_none(_class_of(Normalizer, "of data_pipeline.normalizers, such as Shifter"))
+        _or_none(_class_of(Normalizer, "of data_pipeline.normalizers, such as Shifter", or_partial=True))
     )
     target_device: torch.device | Sequence[torch.device] = _key(_device)
     n_repetitions: int = _key(_integer(1))
@@ -207,8 +210,8 @@ class ExperimentConfig:
     cpus_per_trial: int = _key(_integer(1), default=1)
     trials_per_device: int = _key(_integer(1), default=1)
     max_retries: int = _key(_integer(0), default=2)
-    checkpoint_interval_s: float = _key(_number(0), default=30.0)
-    trial_timeout_s: float | None = _key(_or_none(_number(0, above=True)), default=None)
+    checkpoint_interval_s: float = _key(_number, default=30.0)
+    trial_timeout_s: float | None = _key(_or_none(_seconds), default=None)
     stop_if_all_fail: int | None = _key(_or_none(_integer(1)), default=5)
     keep_weights: str = _key(_one_of("all", "best", "none"), default="all")
 

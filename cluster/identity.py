@@ -101,11 +101,13 @@ def label(value: object) -> Primitive:
 def unique_labels(values: Sequence[object]) -> list[Primitive]:
     """Returns a label for each of an option's values; where two would be equal, strings with a number behind."""
     labels: list[Primitive] = []
+    taken: set[Primitive] = set()
     for value in values:
         new = label(value)
-        while any(str(new) == str(old) or new == old for old in labels):
+        while {new, str(new)} & taken:
             new = f"{new} #{len(labels) + 1}"
         labels.append(new)
+        taken |= {new, str(new)}
     return labels
 
 
@@ -158,7 +160,7 @@ def _describe_by_name(value: Any) -> Description:
 
 
 def _describe_object(value: object) -> Description:
-    kind = type(value)
+    kind: Any = type(value)
     if not _names_its_arguments(kind):
         raise UndescribableError(
             f"{_text(value)} cannot be told from another {kind.__name__}, since {kind.__name__} does not name what it "

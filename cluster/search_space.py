@@ -86,9 +86,11 @@ class SearchSpace:
             ConfigError: With everything that is wrong with it; then nothing is added.
         """
         paths = [_dotted(key) for key in keys]
-        problems = [problem for path in paths for problem in self._check_path(path)]
-        if len(set(paths)) < len(paths):
-            problems.append(Problem(" & ".join(paths), "a key stands twice among those that vary together"))
+        if not paths:
+            raise ConfigError([Problem("add_joint_options", "got no keys; allowed: a list of at least one")])
+        problems = [
+            problem for i, path in enumerate(paths) for problem in self._check_path(path, [*self.paths, *paths[:i]])
+        ]
         if not problems:
             problems = _check_rows(paths, rows)
         if problems:
@@ -135,13 +137,12 @@ class SearchSpace:
                 target[last] = value
         return typed(dicts)
 
-    def _check_path(self, path: str) -> list[Problem]:
+    def _check_path(self, path: str, others: Sequence[str]) -> list[Problem]:
         section, *parts = _parts(path)
-        if section in OPTIONS_OUTSIDE_HYPERPARAMS and parts[:1] and parts[0] in self.base[section]:
-            allowed = OPTIONS_OUTSIDE_HYPERPARAMS[section]
-            if parts[0] not in allowed:
-                return [Problem(path, f"it cannot be an option; of {section} these can: {', '.join(allowed)}")]
-        for other in self.paths:
+        allowed = OPTIONS_OUTSIDE_HYPERPARAMS.get(section)
+        if allowed is not None and (not parts or parts[0] in self.base[section].keys() - set(allowed)):
+            return [Problem(path, f"it cannot be an option; of {section} these can: {', '.join(allowed)}")]
+        for other in others:
             if f"{path}.".startswith(f"{other}.") or f"{other}.".startswith(f"{path}."):
                 return [Problem(path, f"{other} varies already")]
         at: Any = self.base[section]
@@ -183,14 +184,15 @@ def _check_rows(paths: Sequence[str], rows: Any) -> list[Problem]:
     if not all(isinstance(row, list | tuple) and len(row) == len(paths) for row in rows):
         return [Problem(where, f"each row must be a list of {len(paths)} values, one for each key")]
     problems = []
-    descriptions = []
+    descriptions = set()
     for row in rows:
         for path, value in zip(paths, row, strict=True):
             problems += _check_option_value(path, value)
         if not problems:
-            descriptions.append(canonical_json(describe(row)))
-            if descriptions[-1] in descriptions[:-1]:
+            description = canonical_json(describe(row))
+            if description in descriptions:
                 problems.append(Problem(where, f"{row[0] if len(row) == 1 else row!r} stands twice"))
+            descriptions.add(description)
     return problems
 
 
@@ -209,7 +211,10 @@ def _check_option_value(path: str, value: Any) -> list[Problem]:
 
 def _distinct(values: Sequence[Any]) -> list[Any]:
     """Returns the values without repetition, which joint options may have in one column."""
-    return list({canonical_json(describe(value)): value for value in values}.values())
+    first: dict[str, Any] = {}
+    for value in values:
+        first.setdefault(canonical_json(describe(value)), value)
+    return list(first.values())
 
 
 def _labels_of(labels: Sequence[Primitive], values: Sequence[Any]) -> list[Primitive]:

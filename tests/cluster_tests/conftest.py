@@ -1,0 +1,43 @@
+"""Fixtures of a tiny experiment, see `tiny.py`."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cluster_tests.tiny import Tiny, write_datasets
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory):
+    """The tiny datasets; nobody changes them."""
+    folder = tmp_path_factory.mktemp("tiny_data")
+    write_datasets(folder)
+    return folder
+
+
+@pytest.fixture
+def tiny(tiny_data, tmp_path):
+    """A tiny experiment with an empty results folder."""
+    return Tiny(tiny_data, tmp_path / "results")
+
+
+@pytest.fixture
+def python():
+    """Runs Python code in a process of its own, in which `tests` can be imported."""
+
+    def run(code, *arguments, **environment):
+        return subprocess.run(
+            [sys.executable, "-c", code, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        )
+
+    return run

@@ -1,0 +1,123 @@
+"""A tiny experiment that trains in a moment, and models and losses that go wrong.
+
+Classes are at the top level, so that they have a name and other processes find them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cluster.experiment import Experiment
+from cluster.result_table import ResultTable
+from data_pipeline.distorters import NoDistorter
+from data_pipeline.normalizers import Shifter
+from data_pipeline.pose_dataset import write_dataset
+from data_pipeline.synthetic import Backbone, synthetic_hands
+from posenet import errors
+from posenet.losses import MetricLoss
+from posenet.models import CorrectorMLP
+
+MISSING = object()
+"""Stands for a key that is left out."""
+
+LR = "optimizer_args.lr"
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A tiny experiment with its data and results folders."""
+
+    data_dir: Path
+    storage_path: Path | str
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.storage_path) / "tiny"
+
+    def dicts(self, changes: Mapping[str, Any] | None = None) -> dict[str, dict[str, Any]]:
+        """The three dicts with some settings changed, by dotted path with the dict's name in front."""
+        dicts: dict[str, dict[str, Any]] = {
+            "experiment_config": {
+                "name": "tiny",
+                "train_set": "tiny_train",
+                "train_set_size": None,
+                "val_set": "tiny_val",
+                "val_set_size": None,
+                "test_set": None,
+                "test_set_size": None,
+                "use_preset": True,
+                "normalizer": Shifter,
+                "target_device": torch.device("cpu"),
+                "n_repetitions": 1,
+                "init_weights_path": None,
+                "data_dir": self.data_dir,
+                "storage_path": self.storage_path,
+            },
+            "solver_config": {
+                "num_epochs": 2,
+                "batch_size": 16,
+                "log_frequency": 1,
+                "log_loss": False,
+                "log_grad": False,
+                "verbose": False,
+                "show_plots": False,
+                "interest_keys": [],
+                "val_example_indices": [0, 3],
+                "val_example_subset": "DEFAULT",
+            },
+            "base_hyperparams": {
+                "model": CorrectorMLP,
+                "model_args": {"hidden_dims": [8], "activation": "leaky_relu", "dropout": None, "batchnorm": False},
+                "loss_function": MetricLoss(errors.coordinate_difference, "absolute"),
+                "loss_space": "default",
+                "eval_space": "original",
+                "optimizer": torch.optim.Adam,
+                "optimizer_args": {"lr": 1e-3, "weight_decay": 0.0},
+                "scheduler": torch.optim.lr_scheduler.StepLR,
+                "scheduler_args": {"step_size": 1, "gamma": 0.5},
+                "scheduler_requires_metric": False,
+                "distorter": NoDistorter,
+                "distorter_args": {},
+                "augmenters": [],
+            },
+        }
+        for path, value in (changes or {}).items():
+            *parents, last = path.split(".")
+            target = dicts
+            for parent in parents:
+                target = target[parent]
+            if value is MISSING:
+                target.pop(last, None)
+            else:
+                target[last] = value
+        return dicts
+
+    def experiment(
+        self, changes: Mapping[str, Any] | None = None, options: Mapping[Any, Sequence[Any]] | None = None
+    ) -> Experiment:
+        experiment = Experiment(*self.dicts(changes).values())
+        experiment.add_options(options or {})
+        return experiment
+
+    def run(
+        self, changes: Mapping[str, Any] | None = None, options: Mapping[Any, Sequence[Any]] | None = None
+    ) -> ResultTable:
+        return self.experiment(changes, options).run("inline")
+
+    def key(self, changes: Mapping[str, Any] | None = None) -> str:
+        """The identity of the one combination."""
+        (combination,) = self.experiment(changes).plan().combinations
+        return combination.key
+
+
+def write_datasets(folder: Path) -> None:
+    """Writes `tiny_*`, `two_*` with subsets A and B, and `nyu_*` with another skeleton; 40, 20 and 20 samples."""
+    for seed, (part, n) in enumerate({"train": 40, "val": 20, "test": 20}.items()):
+        labels = synthetic_hands(n, seed)
+        poses = {name: Backbone(name).predict(labels, seed) for name in ("A", "B")}
+        write_dataset(folder, f"tiny_{part}", labels, poses["A"])
+        write_dataset(folder, f"two_{part}", labels, poses)
+        write_dataset(folder, f"nyu_{part}", labels[:, :14], poses["A"][:, :14])
