@@ -1,0 +1,424 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from data_pipeline.batch import DeviceDataset
+from data_pipeline.normalizers import GlobalNormalizer, Shifter
+from data_pipeline.pose_dataset import PoseDataset
+from data_pipeline.skeleton import NYU
+from posenet.evaluator import CURVE_THRESHOLDS_MM, Evaluator
+from posenet.models import CorrectorMLP
+from tests.support import hands, pose_dataset
+
+N = 80
+SUBSETS = ("A", "B")
+
+# A quantity that lies nearer to a threshold than this may fall to the other side by rounding.
+BORDERLINE_MM = 1e-3
+
+
+class Waves(nn.Module):
+    """Adds a smooth function of each coordinate by itself, so that NumPy computes the same without its weights."""
+
+    def __init__(self, length):
+        super().__init__()
+        self.length = length  # one millimetre in the space of the poses
+        self.amplitude = nn.Parameter(torch.tensor(6.0 * length))
+
+    def forward(self, poses):
+        return poses + self.amplitude * torch.sin(poses / (30 * self.length))
+
+
+class WavesInPlace(Waves):
+    def forward(self, poses):
+        poses += self.amplitude * torch.sin(poses / (30 * self.length))
+        return poses
+
+
+class Nothing(nn.Module):
+    def forward(self, poses):
+        return poses
+
+
+class NumpyFrames:
+    """What a normalizer does, in float64 and for a whole set."""
+
+    def __init__(self, normalizer, poses, fitted_to):
+        poses = poses.astype(np.float64)
+        points = fitted_to.reshape(-1, 3).astype(np.float64)
+        self.origin, self.scale = {
+            "none": (0, 1),
+            "shifter": (poses.mean(axis=1, keepdims=True), 1),
+            "global": (points.mean(axis=0), np.sqrt(((points - points.mean(axis=0)) ** 2).mean())),
+        }[normalizer]
+
+    def normalize(self, poses):
+        return (poses.astype(np.float64) - self.origin) / self.scale
+
+    def denormalize(self, poses):
+        return poses * self.scale + self.origin
+
+
+def numpy_waves(poses, length):
+    return poses + 6.0 * length * np.sin(poses / (30 * length))
+
+
+def distances_of(poses, labels):
+    return np.sqrt(((poses - labels) ** 2).sum(axis=2))  # (N, J)
+
+
+def in_any_space(poses, labels, skeleton):
+    distances = distances_of(poses, labels)
+    start, end = np.array(skeleton.bones).T
+    a, b = (np.sqrt(((hand[:, end] - hand[:, start]) ** 2).sum(axis=2)) for hand in (poses, labels))
+    pairs = list(itertools.combinations(range(len(start)), 2))
+    first, second = np.array(pairs).T
+    ratios = a[:, first] / a[:, second] / (b[:, first] / b[:, second])
+    return {
+        "distance": distances.mean(),
+        "max_distance": distances.max(axis=1).mean(),
+        "bone_length_error": np.abs(a - b).mean(),
+        "proportion_error": np.clip(np.maximum(ratios, 1 / ratios) - 1, 0, 10).mean(),
+    }
+
+
+def area_under_curve(distances, low, high):
+    """The integral of the staircase of success rates."""
+    steps = np.unique(np.clip([low, high, *distances.ravel()], low, high))
+    rates = np.searchsorted(np.sort(distances.ravel()), steps[:-1], side="right") / distances.size
+    return np.dot(rates, np.diff(steps)) / (high - low)
+
+
+def in_mm(poses, labels, skeleton):
+    distances = distances_of(poses, labels)
+    return in_any_space(poses, labels, skeleton) | {
+        "frames_within_20mm": (distances.max(axis=1) <= 20).mean(),
+        "auc_0_50": area_under_curve(distances, 0, 50),
+        "auc_20_50": area_under_curve(distances, 20, 50),
+    }
+
+
+def detailed(poses, labels, skeleton):
+    distances = distances_of(poses, labels)
+    result = in_mm(poses, labels, skeleton)
+    for joint, name in enumerate(skeleton.joint_names):
+        result[f"distance[{name}]"] = distances[:, joint].mean()
+    for name, joints in skeleton.fingers:
+        result[f"distance[{name}]"] = distances[:, list(joints)].mean()
+    for threshold in range(81):
+        result[f"success_worst@{threshold}"] = (distances.max(axis=1) <= threshold).mean()
+        result[f"success_mean@{threshold}"] = (distances.mean(axis=1) <= threshold).mean()
+        result[f"success_joint@{threshold}"] = (distances <= threshold).mean()
+    return result
+
+
+class Case:
+    """A set, a normalizer that learned from another, a corrector, and the same in NumPy."""
+
+    def __init__(self, skeleton, normalizer):
+        training, _ = hands(skeleton, 40, seed=1)
+        self.skeleton, self.name = skeleton, normalizer
+        self.normalizer = {"none": lambda: None, "shifter": Shifter, "global": GlobalNormalizer}[normalizer]()
+        if self.normalizer is not None:
+            self.normalizer.fit([training])
+        self.training = training.numpy()
+        self.length = 1 / float(NumpyFrames(normalizer, self.training, self.training).scale)
+        self.model = Waves(self.length)
+        drawn = pose_dataset(skeleton, 2 * N, SUBSETS)
+        clear = np.all([self.is_clear(drawn.poses[subset], drawn.labels) for subset in SUBSETS], axis=0)
+        clear = np.flatnonzero(clear)[:N]
+        assert len(clear) == N
+        poses = {subset: array[clear] for subset, array in drawn.poses.items()}
+        self.dataset = PoseDataset("hands", drawn.labels[clear], poses, skeleton, "")
+        for array in (self.dataset.labels, *poses.values()):
+            array.flags.writeable = False
+
+    def corrected(self, poses):
+        """The corrected poses in both spaces."""
+        frames = NumpyFrames(self.name, poses, self.training)
+        corrected = numpy_waves(frames.normalize(poses), self.length)
+        return corrected, frames.denormalize(corrected)
+
+    def is_clear(self, poses, labels):
+        """Whether no distance of a frame lies near a whole number of millimetres, and the frame did change."""
+        after = distances_of(self.corrected(poses)[1], labels)
+        before = distances_of(poses.astype(np.float64), labels)
+        numbers = [before, after, before.mean(axis=1, keepdims=True), after.mean(axis=1, keepdims=True)]
+        numbers = np.concatenate(numbers, axis=1)
+        apart = np.abs(numbers - np.round(numbers)).min(axis=1)
+        return (apart > BORDERLINE_MM) & (np.abs(after.mean(axis=1) - before.mean(axis=1)) > BORDERLINE_MM)
+
+    def evaluator(self, eval_space="default"):
+        data = DeviceDataset.of(self.dataset, torch.device("cpu"))
+        return Evaluator(data, normalizer=self.normalizer, eval_space=eval_space)
+
+    def numpy_intermediate(self, subset, eval_space):
+        labels = self.dataset.labels.astype(np.float64)
+        poses = self.dataset.poses[subset]
+        corrected, corrected_mm = self.corrected(poses)
+        if self.name == "none" or eval_space == "original":
+            return with_space("original", in_mm(corrected_mm, labels, self.skeleton))
+        normalized = NumpyFrames(self.name, poses, self.training).normalize(labels)
+        return with_space("default", in_any_space(corrected, normalized, self.skeleton)) | {
+            ("original", "distance"): distances_of(corrected_mm, labels).mean()
+        }
+
+    def numpy_final(self, subset):
+        labels, poses = self.dataset.labels.astype(np.float64), self.dataset.poses[subset]
+        corrected, corrected_mm = self.corrected(poses)
+        frames = NumpyFrames(self.name, poses, self.training)
+        result = with_space("original", detailed(corrected_mm, labels, self.skeleton))
+        result |= with_space("original", detailed(poses.astype(np.float64), labels, self.skeleton), "_before")
+        if self.name != "none":
+            spaces = (("", corrected), ("_before", frames.normalize(poses)))
+            for suffix, normalized in spaces:
+                values = in_any_space(normalized, frames.normalize(labels), self.skeleton)
+                result |= with_space("default", values, suffix)
+        before, after = (distances_of(hand, labels).mean(axis=1) for hand in (poses, corrected_mm))
+        result["original", "improved"] = (after < before).mean()
+        result["original", "worsened"] = (after > before).mean()
+        return result
+
+
+def with_space(space, values, suffix=""):
+    return {(space, name + suffix): value for name, value in values.items()}
+
+
+def by_subset(measurements):
+    """Measured values as {subset: {(space, metric): value}}; no metric may come twice."""
+    result = {}
+    for m in measurements:
+        assert (m.space, m.metric) not in result.setdefault(m.subset, {})
+        result[m.subset][m.space, m.metric] = m.value
+    return result
+
+
+def assert_close(measured, expected, rtol=1e-6):
+    assert measured.keys() == expected.keys()
+    for key, value in expected.items():
+        assert measured[key] == pytest.approx(value, rel=rtol), key
+
+
+@pytest.fixture(params=["none", "shifter", "global"])
+def case(request, skeleton):
+    return Case(skeleton, request.param)
+
+
+@pytest.fixture
+def nyu_case():
+    return Case(NYU, "shifter")
+
+
+class TestValues:
+    def test_of_the_final_evaluation_are_those_of_numpy_over_the_whole_set(self, case):
+        measured = by_subset(case.evaluator().final(case.model))
+        for subset in SUBSETS:
+            assert_close(measured[subset], case.numpy_final(subset))
+
+    @pytest.mark.parametrize("eval_space", ["default", "original"])
+    def test_of_an_intermediate_evaluation_are_those_of_numpy_over_the_whole_set(self, case, eval_space):
+        measured = by_subset(case.evaluator(eval_space).intermediate(case.model))
+        for subset in SUBSETS:
+            assert_close(measured[subset], case.numpy_intermediate(subset, eval_space))
+
+    @pytest.mark.parametrize("chunk", [7, 33])
+    def test_do_not_depend_on_the_size_of_the_chunks(self, case, chunk, monkeypatch):
+        assert N % chunk > 0
+        evaluator = case.evaluator()
+        monkeypatch.setattr("posenet.evaluator._CHUNK", 10 * N)
+        expected = by_subset(evaluator.final(case.model))
+        monkeypatch.setattr("posenet.evaluator._CHUNK", chunk)
+        measured = by_subset(evaluator.final(case.model))
+        for subset in ("mean", *SUBSETS):
+            assert_close(measured[subset], expected[subset], rtol=1e-9)
+
+    def test_are_told_for_the_mean_over_subsets_and_then_for_each(self, case):
+        measured = by_subset(case.evaluator().final(case.model))
+        assert list(measured) == ["mean", *SUBSETS]
+        means = {key: (measured["A"][key] + measured["B"][key]) / 2 for key in measured["A"]}
+        assert_close(measured["mean"], means, rtol=1e-12)
+
+    def test_of_a_set_with_one_subset_are_those_of_the_mean_too(self):
+        data = DeviceDataset.of(pose_dataset(NYU, 10), torch.device("cpu"))
+        measured = by_subset(Evaluator(data, normalizer=None, eval_space="default").final(Nothing()))
+        assert list(measured) == ["mean", "DEFAULT"]
+        assert measured["mean"] == measured["DEFAULT"]
+
+    def test_are_plain_numbers(self, nyu_case):
+        assert all(type(m.value) is float for m in nyu_case.evaluator().final(nyu_case.model))
+
+    def test_before_the_correction_are_those_of_a_corrector_that_changes_nothing(self, case):
+        measured = by_subset(case.evaluator().final(Nothing()))["mean"]
+        names = [(space, name) for space, name in measured if (space, f"{name}_before") in measured]
+        assert len(names) == (len(measured) - 2) / 2
+        for space, name in names:
+            assert measured[space, name] == measured[space, f"{name}_before"]
+        assert measured["original", "improved"] == measured["original", "worsened"] == 0
+
+    def test_of_a_perfect_prediction_are_perfect(self, skeleton):
+        _, labels = hands(skeleton, 10)
+        dataset = PoseDataset("", labels.numpy(), {"A": labels.numpy()}, skeleton, "")
+        data = DeviceDataset.of(dataset, torch.device("cpu"))
+        measured = by_subset(Evaluator(data, normalizer=None, eval_space="default").final(Nothing()))["A"]
+        for (_, name), value in measured.items():
+            perfect = name.startswith(("success", "auc", "frames_within"))
+            assert value == (1 if perfect else 0), name
+
+    def test_share_improved_and_worsened_frames_between_them(self):
+        """Labels are zero: halving a pose improves it, and the first is there already."""
+        poses = np.ones((5, 14, 3), dtype=np.float32) * np.arange(5, dtype=np.float32)[:, None, None]
+        dataset = PoseDataset("", np.zeros_like(poses), {"A": poses}, NYU, "")
+        evaluator = Evaluator(DeviceDataset.of(dataset, torch.device("cpu")), normalizer=None, eval_space="default")
+
+        class Scale(nn.Module):
+            def __init__(self, factors):
+                super().__init__()
+                self.factors = torch.tensor(factors).view(-1, 1, 1)
+
+            def forward(self, poses):
+                return poses * self.factors
+
+        for factors, improved, worsened in (([0.5] * 5, 0.8, 0), ([2.0] * 5, 0, 0.8), ([0.5, 2, 0.5, 2, 1], 0.2, 0.4)):
+            measured = by_subset(evaluator.final(Scale(factors)))["A"]
+            assert measured["original", "improved"] == pytest.approx(improved)
+            assert measured["original", "worsened"] == pytest.approx(worsened)
+
+
+class TestRelations:
+    @pytest.fixture
+    def measured(self, case):
+        return by_subset(case.evaluator().final(case.model))["mean"]
+
+    @pytest.mark.parametrize("suffix", ["", "_before"])
+    def test_success_rates_never_fall_with_the_threshold_and_order_by_how_strict_they_are(self, measured, suffix):
+        curves = {
+            kind: [measured["original", f"success_{kind}@{t}{suffix}"] for t in CURVE_THRESHOLDS_MM]
+            for kind in ("worst", "mean", "joint")
+        }
+        for curve in curves.values():
+            assert len(curve) == 81
+            assert all(low <= high for low, high in itertools.pairwise(curve))
+            assert 0 <= curve[0] < curve[-1] <= 1
+        assert all(worst <= mean for worst, mean in zip(curves["worst"], curves["mean"], strict=True))
+        assert all(worst <= joint for worst, joint in zip(curves["worst"], curves["joint"], strict=True))
+
+    @pytest.mark.parametrize("suffix", ["", "_before"])
+    def test_the_distance_is_the_mean_of_those_of_the_joints(self, measured, skeleton, suffix):
+        of_joints = [measured["original", f"distance[{name}]{suffix}"] for name in skeleton.joint_names]
+        assert np.mean(of_joints) == pytest.approx(measured["original", f"distance{suffix}"], rel=1e-9)
+        for finger, joints in skeleton.fingers:
+            of_finger = np.mean([of_joints[joint] for joint in joints])
+            assert measured["original", f"distance[{finger}]{suffix}"] == pytest.approx(of_finger, rel=1e-9)
+
+    @pytest.mark.parametrize("suffix", ["", "_before"])
+    def test_one_figure_has_one_value(self, measured, suffix):
+        within = measured["original", f"frames_within_20mm{suffix}"]
+        assert within == measured["original", f"success_worst@20{suffix}"]
+
+    def test_a_frame_of_the_hand_without_a_scale_leaves_distances_in_millimetres(self, nyu_case):
+        measured = by_subset(nyu_case.evaluator().final(nyu_case.model))["mean"]
+        for name in ("distance", "max_distance", "bone_length_error"):
+            assert measured["default", name] == pytest.approx(measured["original", name], rel=1e-4)
+
+    def test_the_proportions_of_a_hand_are_the_same_in_both_spaces_where_all_axes_share_a_scale(self, skeleton):
+        case = Case(skeleton, "global")
+        measured = by_subset(case.evaluator().final(case.model))["mean"]
+        proportions = [measured[space, "proportion_error"] for space in ("default", "original")]
+        assert proportions[0] == pytest.approx(proportions[1], rel=1e-4)
+        assert measured["default", "distance"] == pytest.approx(
+            case.length * measured["original", "distance"], rel=1e-4
+        )
+
+
+class TestModel:
+    @pytest.fixture(params=["intermediate", "final", "predict"])
+    def evaluate(self, request, nyu_case):
+        evaluator = nyu_case.evaluator()
+        if request.param == "predict":
+            return lambda model: evaluator.predict(model, "A", torch.arange(5))
+        return getattr(evaluator, request.param)
+
+    @pytest.mark.parametrize("training", [True, False])
+    def test_is_in_evaluation_mode_meanwhile_and_as_before_afterwards(self, evaluate, training):
+        modes = []
+
+        class Model(Nothing):
+            def forward(self, poses):
+                modes.append((self.training, torch.is_grad_enabled()))
+                return poses
+
+        model = Model().train(training)
+        evaluate(model)
+        assert set(modes) == {(False, False)}
+        assert model.training is training
+        assert torch.is_grad_enabled()
+
+    def test_is_as_before_after_an_error_too(self, evaluate):
+        class Broken(Nothing):
+            def forward(self, poses):
+                raise ArithmeticError
+
+        model = Broken()
+        with pytest.raises(ArithmeticError):
+            evaluate(model)
+        assert model.training
+        assert torch.is_grad_enabled()
+        assert not torch.is_inference_mode_enabled()
+
+    def test_gets_no_gradient_and_keeps_the_one_that_it_has(self, evaluate, nyu_case):
+        model = nyu_case.model
+        model.amplitude.grad = torch.tensor(3.0)
+        evaluate(model)
+        assert model.amplitude.grad.item() == 3
+
+    def test_has_its_dropout_off_and_its_statistics_left_alone(self, evaluate):
+        model = CorrectorMLP(NYU, hidden_dims=[16], dropout=0.5, batchnorm=True)
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        random_state = torch.get_rng_state()
+        first, second = evaluate(model), evaluate(model)
+        assert torch.equal(first, second) if isinstance(first, torch.Tensor) else first == second
+        assert torch.equal(torch.get_rng_state(), random_state)
+        assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+    def test_can_be_trained_with_afterwards(self, evaluate, nyu_case):
+        evaluate(nyu_case.model)
+        poses, _ = hands(NYU, 3)
+        nyu_case.model(poses).sum().backward()
+        assert nyu_case.model.amplitude.grad.isfinite()
+
+    def test_that_works_in_place_changes_neither_the_dataset_nor_a_number(self, case):
+        before = {name: array.copy() for name, array in case.dataset.poses.items()}
+        labels = case.dataset.labels.copy()
+        evaluator, in_place = case.evaluator(), WavesInPlace(case.length)
+        assert evaluator.final(in_place) == evaluator.final(case.model)
+        assert evaluator.intermediate(in_place) == evaluator.intermediate(case.model)
+        indices = torch.arange(5)
+        in_place, ordinary = (evaluator.predict(model, "B", indices) for model in (in_place, case.model))
+        assert torch.equal(in_place, ordinary)
+        np.testing.assert_array_equal(case.dataset.labels, labels)
+        for subset in SUBSETS:
+            np.testing.assert_array_equal(case.dataset.poses[subset], before[subset])
+
+
+class TestPredictions:
+    def test_are_the_corrected_poses_in_millimetres_in_the_order_of_the_indices(self, case):
+        indices = torch.tensor([9, 2, 2, 0])
+        predicted = case.evaluator().predict(case.model, "B", indices)
+        _, expected = case.corrected(case.dataset.poses["B"])
+        np.testing.assert_allclose(predicted, expected[indices], rtol=0, atol=1e-3)
+
+    def test_do_not_depend_on_the_space_of_evaluation(self, case):
+        first, second = (
+            case.evaluator(space).predict(case.model, "A", torch.arange(3)) for space in ("default", "original")
+        )
+        assert torch.equal(first, second)
+
+
+def test_without_a_normalizer_the_space_is_that_of_millimetres():
+    data = DeviceDataset.of(pose_dataset(NYU, 3), torch.device("cpu"))
+    evaluator = Evaluator(data, normalizer=None, eval_space="default")
+    assert evaluator.eval_space == "original"
+    assert {m.space for m in (*evaluator.final(Nothing()), *evaluator.intermediate(Nothing()))} == {"original"}
