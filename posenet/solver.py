@@ -179,21 +179,21 @@ class Solver:
         return EpochReport(self.epoch, val_distance_mm, log_points)
 
     def _train_batch(self, batch: Batch, progress: "_EpochProgress") -> None:
-        distance = torch.empty(())
+        n_done = progress.n_done
 
         def closure() -> Tensor:
-            nonlocal distance
             self.optimizer.zero_grad()
             corrected = self.model(batch.poses)  # (N, J, 3)
             loss = self._loss(batch, corrected)
             loss.backward()  # type: ignore[no-untyped-call] # torch declares no types for it
-            distance = self._distance(batch, corrected.detach())
+            # Some optimizers (LBFGS) ask for the loss several times, all others once: the first is that of the batch.
+            if progress.n_done == n_done:
+                distance = self._distance(batch, corrected.detach())
+                progress.add(len(batch.poses), loss, distance, self._grad_norm() if self.settings.log_grad else None)
             return loss
 
-        # Some optimizers (LBFGS) ask for the loss several times, all others once.
         # torch declares floats where its optimizers pass tensors through.
-        loss: Tensor = self.optimizer.step(closure)  # type: ignore[arg-type, assignment]
-        progress.add(len(batch.poses), loss, distance, self._grad_norm() if self.settings.log_grad else None)
+        self.optimizer.step(closure)  # type: ignore[arg-type]
 
     def _loss(self, batch: Batch, corrected: Tensor) -> Tensor:
         skeleton = self.loader.data.skeleton

@@ -26,14 +26,17 @@ def hands(skeleton: Skeleton, n: int, seed: int = 0, dtype=torch.float32):
 
 
 def pose_dataset(skeleton: Skeleton, n: int, subsets=("DEFAULT",), seed: int = 0) -> PoseDataset:
-    """Returns a dataset of n hands whose arrays cannot be written to, as those that trials share."""
+    """Returns a dataset of n hands whose arrays cannot be written to, as those that trials share.
+
+    Each subset's poses are off by a few millimetres that are its own for each joint, and by noise.
+    """
     _, labels = hands(skeleton, n, seed)
     labels = labels.numpy()
-    draw = np.random.default_rng([seed, n]).normal
-    poses = {
-        subset: (labels + offset + draw(scale=8, size=labels.shape)).astype(np.float32)
-        for offset, subset in enumerate(subsets, start=1)
-    }
+    noise = np.random.default_rng([seed, n]).normal
+    poses = {}
+    for number, subset in enumerate(subsets):
+        bias = np.random.default_rng(number).normal(scale=6, size=labels.shape[1:])
+        poses[subset] = (labels + bias + noise(scale=6, size=labels.shape)).astype(np.float32)
     for array in (labels, *poses.values()):
         array.flags.writeable = False
     return PoseDataset("hands", labels, poses, skeleton, "fingerprint")
