@@ -32,7 +32,7 @@ from cluster.reports.text import summary_text
 from cluster.result_table import ResultTable
 from cluster.search_space import Key, SearchSpace
 from cluster.storage import Storage
-from cluster.trial_folder import ExperimentFolder, Status, status_of
+from cluster.trial_folder import STATUSES, ExperimentFolder, Status, status_of
 from cluster.watch import Watch
 from data_pipeline.user_error import UserError
 
@@ -99,9 +99,10 @@ class Experiment:
             values: The values; left out where `key` is a dict.
 
         Raises:
-            ConfigError: If the base has no such setting, or if a value cannot be one of it.
+            ConfigError: If the base has no such setting, or if a value cannot be one of it; then nothing is added.
         """
         options = key if isinstance(key, Mapping) else {key: values}
+        axes_before = list(self.space.axes)
         problems = []
         for path, path_values in options.items():
             if not isinstance(path_values, list | tuple):
@@ -113,6 +114,7 @@ class Experiment:
             except ConfigError as error:
                 problems += error.problems
         if problems:
+            self.space.axes = axes_before
             raise ConfigError(problems)
 
     def add_joint_options(self, keys: Sequence[Key], rows: Sequence[Sequence[Any]]) -> None:
@@ -125,7 +127,7 @@ class Experiment:
         Raises:
             ConfigError: As for `add_options`, or if a row has another number of values.
         """
-        self.space.add(list(keys), rows)
+        self.space.add([keys] if isinstance(keys, str) else list(keys), rows)
 
     def plan(self) -> Plan:
         """Checks everything and returns what a run would train, without running it.
@@ -170,6 +172,7 @@ class Experiment:
         with experiment_lock(local) if local is not None else nullcontext():
             # Another run may have ended since the plan was made.
             plan = replace(plan, statuses=self._statuses([combination.key for combination in plan.combinations]))
+            self.folder.clear_partial_files()
             self._write_experiment(plan, sources)
             interrupted, stopped = self._train(plan, sources, placement, executor)
             self._remove_surplus_weights(plan)
@@ -182,14 +185,15 @@ class Experiment:
             print("Interrupted. What is finished is kept; run the script again to go on.", file=sys.stderr)
             raise Interrupted
         if stopped:
-            first = next(row["error"] for row in table.trials if row["status"] == "failed")
+            first = next((row["error"] for row in table.trials if row["status"] == "failed"), "see above")
             text = (
                 f"stopped, since the first {self.config.stop_if_all_fail} trials all failed (stop_if_all_fail): {first}"
             )
             raise TrialsFailedError(text, table)
-        if table.unfinished:
-            statuses = [row["status"] for row in table.unfinished]
-            counts = " and ".join(f"{statuses.count(s)} {s}" for s in ("failed", "diverged") if s in statuses)
+        statuses = [row["status"] for row in table.trials if row["status"] != "finished"]
+        if statuses:
+            # One that failed because its files cannot be written still looks as if it ran.
+            counts = " and ".join(f"{statuses.count(s)} {s}" for s in STATUSES if s in statuses)
             text = f"{counts} of {len(table.trials)} trials; the others are complete. See `error` in tables/trials.csv."
             raise TrialsFailedError(text, table)
         return table

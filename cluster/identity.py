@@ -93,7 +93,7 @@ def label(value: object) -> Primitive:
     """Returns a short name of a setting: itself where it is a JSON primitive, else a string."""
     if isinstance(value, np.generic):
         value = value.item()
-    if value is None or isinstance(value, bool | int | float | str):
+    if value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value)):
         return value
     return _text(value)
 

@@ -6,12 +6,16 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TextIO
 
+from cluster.storage import StorageError
 from data_pipeline.user_error import UserError
 
 _NAME = ".lock"
+_ATTEMPTS = 5
+_PAUSE_S = 0.05
 
 
 class AlreadyRunningError(UserError):
@@ -27,16 +31,15 @@ def experiment_lock(folder: Path) -> Iterator[None]:
 
     Raises:
         AlreadyRunningError: If another process holds it; the text names process and host.
+        StorageError: If the folder cannot be written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _NAME).open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise AlreadyRunningError(f"{folder} is in use: {_owner(folder)}") from None
-        file.truncate(0)
-        json.dump({"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}, file)
-        file.flush()
+    try:
+        file = _acquire(folder)
+    except OSError as error:
+        raise StorageError(
+            f"{folder} cannot be written: {error.strerror or error}. Is there space, and may this user write there?"
+        ) from error
+    with file:
         yield
         file.truncate(0)
 
@@ -54,6 +57,25 @@ def is_locked(folder: Path) -> bool:
     return False
 
 
+def _acquire(folder: Path) -> TextIO:
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        file = stack.enter_context((folder / _NAME).open("a+"))
+        for attempt in range(_ATTEMPTS):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if attempt == _ATTEMPTS - 1:
+                    raise AlreadyRunningError(f"{folder} is in use: {_owner(folder)}") from None
+                time.sleep(_PAUSE_S)  # it may be someone who only looks, see `is_locked`
+        file.truncate(0)
+        json.dump({"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}, file)
+        file.flush()
+        stack.pop_all()
+    return file
+
+
 def _owner(folder: Path) -> str:
     try:
         owner = json.loads((folder / _NAME).read_text())
@@ -62,5 +84,5 @@ def _owner(folder: Path) -> str:
             f"process {owner['pid']} on {owner['host']} has been running this experiment since {since}. Wait for it "
             "or end it, or give this run another name."
         )
-    except (ValueError, KeyError, OSError):
+    except (ValueError, KeyError, TypeError, OSError):
         return "another process is running this experiment"

@@ -77,7 +77,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Prints a line above the display."""
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
         self.last_line = time.monotonic()
 
     def _ended(self, report: TrialReport) -> None:

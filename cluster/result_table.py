@@ -59,31 +59,34 @@ class ResultTable:
         Raises:
             NoResultsError: If there is no experiment.
         """
-        experiment = folder.read_experiment()
-        if experiment is None:
+        try:
+            experiment: Mapping[str, Any] = folder.read_experiment() or {}
+            name: str = experiment["name"]
+            combinations: list[Mapping[str, Any]] = experiment["plan"]["combinations"]
+            seeds: list[int] = experiment["plan"]["seeds"]
+            axes: list[Mapping[str, Any]] = experiment["options"]
+            config: Mapping[str, Any] = experiment["configs"]["experiment_config"]
+        except (KeyError, TypeError) as error:
             raise NoResultsError(
                 f"{folder.storage.location} holds no experiment (experiment.json is missing or broken)"
-            )
-        combinations: list[Mapping[str, Any]] = experiment["plan"]["combinations"]
-        seeds: list[int] = experiment["plan"]["seeds"]
+            ) from error
         present = set(folder.trial_ids())
         planned = [(c, repetition) for repetition in range(len(seeds)) for c in combinations]
         ids = [f"{c['key']}/{repetition}" for c, repetition in planned]
         contents = [folder.trial(trial_id).read_trial() if trial_id in present else None for trial_id in ids]
 
         option_paths = _varied(combinations)
-        splits = ["val"] if experiment["configs"]["experiment_config"].get("test_set") is None else ["val", "test"]
-        if any(path == "experiment_config.test_set" for path in option_paths):
-            splits = ["val", "test"]
+        test_sets = {c["options"].get("experiment_config.test_set", config.get("test_set")) for c in combinations}
+        splits = ["val"] if test_sets == {None} else ["val", "test"]
         columns = list(_metric_columns(splits, contents))
         trials = [
             _trial_row(c, option_paths, repetition, seeds[repetition], content, columns)
             for (c, repetition), content in zip(planned, contents, strict=True)
         ]
         summary = _summarize(trials, option_paths, splits)
-        telling_paths = _telling(option_paths, experiment["options"])
+        telling_paths = _telling(option_paths, axes)
         n_others = len(present - set(ids))
-        return cls(experiment["name"], option_paths, telling_paths, splits, trials, summary, n_others)
+        return cls(name, option_paths, telling_paths, splits, trials, summary, n_others)
 
     @property
     def unfinished(self) -> list[Row]:
@@ -184,8 +187,10 @@ def _summarize(trials: Sequence[Row], option_paths: Sequence[str], splits: Seque
             "diverged": sum(row["status"] == "diverged" for row in rows),
         }
         for split in splits:
-            before = [row[column(split, "distance", before=True)] for row in finished]
-            after = [row[column(split, "distance")] for row in finished]
+            # With the test set as an option, a combination may be without one.
+            measured = [row for row in finished if row[column(split, "distance")] is not None]
+            before = [row[column(split, "distance", before=True)] for row in measured]
+            after = [row[column(split, "distance")] for row in measured]
             mean_before, mean = _mean(before), _mean(after)
             change = None if mean is None or mean_before is None else mean - mean_before
             summed |= {

@@ -6,6 +6,7 @@ shows an object once its upload is complete.
 
 import os
 from pathlib import Path
+from urllib.parse import unquote
 
 import pyarrow.fs
 
@@ -22,12 +23,13 @@ class Storage:
     """A folder, local or remote, with whole files in it. Paths are relative to it, with forward slashes.
 
     Args:
-        location: A path, or a URI that pyarrow knows (`s3://bucket/folder`).
+        location: A path, or a URI that pyarrow knows (`s3://bucket/folder`). `file:///folder` is a path too.
     """
 
     def __init__(self, location: str | os.PathLike[str]) -> None:
         self.location = os.fspath(location)
-        self.local = None if "://" in self.location else Path(self.location)
+        path = unquote(self.location.removeprefix("file://")) if self.location.startswith("file://") else self.location
+        self.local = None if "://" in path else Path(path)
 
     def __truediv__(self, name: str) -> "Storage":
         return Storage(f"{self.location.rstrip('/')}/{name}")
@@ -42,9 +44,7 @@ class Storage:
             if self.local is not None:
                 _write_local(self.local / path, data)
             else:
-                filesystem, root = self._remote()
-                with filesystem.open_output_stream(f"{root}/{path}") as stream:
-                    stream.write(data)
+                _write_remote(*self._remote(), path, data)
         except OSError as error:
             raise StorageError(
                 f"{self.location}/{path} cannot be written: {error.strerror or error}. Is there space, and may this "
@@ -52,7 +52,11 @@ class Storage:
             ) from error
 
     def read(self, path: str) -> bytes | None:
-        """Returns a file's content, None if there is no such file."""
+        """Returns a file's content, None if there is no such file.
+
+        Raises:
+            StorageError: If it is there and cannot be read.
+        """
         try:
             if self.local is not None:
                 return (self.local / path).read_bytes()
@@ -66,28 +70,55 @@ class Storage:
             raise StorageError(f"{self.location}/{path} cannot be read: {error.strerror or error}") from error
 
     def remove(self, path: str) -> None:
-        """Removes a file if it is there."""
-        if self.local is not None:
-            (self.local / path).unlink(missing_ok=True)
-            return
-        filesystem, root = self._remote()
-        if filesystem.get_file_info(f"{root}/{path}").type == pyarrow.fs.FileType.File:
-            filesystem.delete_file(f"{root}/{path}")
+        """Removes a file if it is there.
+
+        Raises:
+            StorageError: If it cannot be removed.
+        """
+        try:
+            if self.local is not None:
+                (self.local / path).unlink(missing_ok=True)
+                return
+            filesystem, root = self._remote()
+            if filesystem.get_file_info(f"{root}/{path}").type == pyarrow.fs.FileType.File:
+                filesystem.delete_file(f"{root}/{path}")
+        except OSError as error:
+            raise StorageError(f"{self.location}/{path} cannot be removed: {error.strerror or error}") from error
 
     def names(self, path: str = "") -> list[str]:
-        """Returns the sorted names of the files and folders in a folder; none if it is not there."""
-        if self.local is not None:
-            try:
+        """Returns the sorted names of the files and folders in a folder; none if it is not there.
+
+        Raises:
+            StorageError: If it is there and cannot be read.
+        """
+        try:
+            if self.local is not None:
                 return sorted(entry.name for entry in os.scandir(self.local / path))
-            except (FileNotFoundError, NotADirectoryError):
-                return []
-        filesystem, root = self._remote()
-        selector = pyarrow.fs.FileSelector(f"{root}/{path}".rstrip("/"), allow_not_found=True)
-        return sorted(info.base_name for info in filesystem.get_file_info(selector))
+            filesystem, root = self._remote()
+            selector = pyarrow.fs.FileSelector(f"{root}/{path}".rstrip("/"), allow_not_found=True)
+            return sorted(info.base_name for info in filesystem.get_file_info(selector))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise StorageError(f"{self.location}/{path} cannot be read: {error.strerror or error}") from error
 
     def _remote(self) -> tuple[pyarrow.fs.FileSystem, str]:
-        filesystem, root = pyarrow.fs.FileSystem.from_uri(self.location)
+        try:
+            filesystem, root = pyarrow.fs.FileSystem.from_uri(self.location)
+        except (ValueError, ImportError) as error:
+            raise StorageError(f"{self.location} is not a place that pyarrow can open: {error}") from error
         return filesystem, root.rstrip("/")
+
+
+def _write_remote(filesystem: pyarrow.fs.FileSystem, root: str, path: str, data: bytes) -> None:
+    try:
+        stream = filesystem.open_output_stream(f"{root}/{path}")
+    except FileNotFoundError:
+        # Object stores have no folders; where there are some, they must be there first.
+        filesystem.create_dir(f"{root}/{path}".rpartition("/")[0])
+        stream = filesystem.open_output_stream(f"{root}/{path}")
+    with stream:
+        stream.write(data)
 
 
 def _write_local(path: Path, data: bytes) -> None:

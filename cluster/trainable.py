@@ -2,11 +2,11 @@
 
 import io
 import json
+import math
 import os
 import socket
 import time
 import traceback
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -25,6 +25,7 @@ from data_pipeline.batch import DeviceDataset
 from data_pipeline.loader import TrainingLoader
 from data_pipeline.normalizers import Normalizer
 from data_pipeline.pose_dataset import Array, PoseDataset
+from data_pipeline.subsets import MEAN_SUBSET
 from data_pipeline.user_error import UserError
 from posenet.checkpoint import CheckpointError, pack, tensor_bytes, unpack
 from posenet.evaluator import Evaluator, Measurement
@@ -175,11 +176,12 @@ class _Run:
         data = {split: DeviceDataset.of(dataset, device) for split, dataset in self.sets.items()}
         train = data["train"]
 
-        self.normalizer = None if config.normalizer is None else config.normalizer()
-        if self.normalizer is not None:
-            self.normalizer.fit(poses for subset in train.subsets for poses, _ in train.chunks(subset, 65536))
+        normalizer = None if config.normalizer is None else config.normalizer()
+        if normalizer is not None:
+            normalizer.fit(poses for subset in train.subsets for poses, _ in train.chunks(subset, 65536))
+        self.normalizer = normalizer
         self.evaluators = {
-            split: Evaluator(data[split], normalizer=self.normalizer, eval_space=hyperparams.eval_space)
+            split: Evaluator(data[split], normalizer=normalizer, eval_space=hyperparams.eval_space)
             for split in data
             if split != "train"
         }
@@ -188,7 +190,7 @@ class _Run:
             batch_size=solver_config.batch_size,
             distorter=parts.build_distorter(hyperparams),
             augmenters=hyperparams.augmenters,
-            normalizer=self.normalizer,
+            normalizer=normalizer,
             generators=streams.generators(device),
         )
 
@@ -224,7 +226,8 @@ class _Run:
             return None
         try:
             state = unpack(content)
-            log = _Log.read(self.folder, until_epoch=state["solver"]["epoch"])
+            with_examples = bool(self.trial.settings.solver.val_example_indices)
+            log = _Log.read(self.folder, until_epoch=state["solver"]["epoch"], with_examples=with_examples)
             solver.load_state_dict(state["solver"])
         except (CheckpointError, ValueError, KeyError, RuntimeError) as error:
             self.folder.remove("checkpoint.pt")
@@ -249,6 +252,11 @@ class _Run:
             measured = evaluator.final(solver.model)
             self.log.records += [Record(best.epoch, 0, split, m.subset, m.space, m.metric, m.value) for m in measured]
             metrics[split] = _headline(measured)
+            error_mm = metrics[split][MEAN_SUBSET]["distance"]
+            if not math.isfinite(error_mm):
+                raise DivergedError(
+                    f"the {split} error of the best weights is {error_mm}", best.epoch, len(solver.loader)
+                )
         self.log.write(self.folder, self.trial, self.sets["val"])
         if self.trial.settings.experiment.keep_weights != "none":
             weights = {name: tensor.cpu() for name, tensor in best.weights.items()}
@@ -333,7 +341,7 @@ class _Log:
             folder.write("examples.npz", buffer.getvalue())
 
     @classmethod
-    def read(cls, folder: TrialFolder, *, until_epoch: int) -> "_Log":
+    def read(cls, folder: TrialFolder, *, until_epoch: int, with_examples: bool) -> "_Log":
         """Reads what was written up to the end of an epoch.
 
         Raises:
@@ -345,16 +353,24 @@ class _Log:
         records = [record for record in from_parquet(content) if record.epoch <= until_epoch]
         if not records or records[-1].epoch < until_epoch:
             raise ValueError(f"records.parquet ends before epoch {until_epoch}")
-        examples: list[tuple[int, int, Array]] = []
-        content = folder.read("examples.npz")
-        if content is not None:
-            try:
-                arrays = np.load(io.BytesIO(content), allow_pickle=False)
-                logged = zip(arrays["epochs"], arrays["batches"], arrays["predictions_mm"], strict=True)
-                examples = [(int(epoch), int(batch), poses) for epoch, batch, poses in logged if epoch <= until_epoch]
-            except (OSError, KeyError, zipfile.BadZipFile) as error:
-                raise ValueError(f"examples.npz is broken: {error}") from error
+        examples = _read_examples(folder, until_epoch) if with_examples else []
         return cls(records, examples)
+
+
+def _read_examples(folder: TrialFolder, until_epoch: int) -> list[tuple[int, int, Array]]:
+    content = folder.read("examples.npz")
+    if content is None:
+        raise ValueError("examples.npz is missing")
+    try:
+        arrays = np.load(io.BytesIO(content), allow_pickle=False)
+        logged = zip(arrays["epochs"], arrays["batches"], arrays["predictions_mm"], strict=True)
+        examples = [(int(epoch), int(batch), poses) for epoch, batch, poses in logged if epoch <= until_epoch]
+    except Exception as error:
+        # What numpy raises depends on the damage.
+        raise ValueError(f"examples.npz is broken: {error}") from error
+    if not examples or examples[-1][0] < until_epoch:
+        raise ValueError(f"examples.npz ends before epoch {until_epoch}")
+    return examples
 
 
 def example_poses(trial: Trial, val_set: PoseDataset) -> tuple[Array, Array]:

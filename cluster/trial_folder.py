@@ -69,6 +69,7 @@ class TrialFolder:
         """Removes what a killed writer left."""
         if self.local is not None:
             clear_partial_files(self.local)
+            clear_partial_files(self.local / "plots")
 
     def _path(self, name: str) -> str:
         return f"trials/{self.trial_id}/{name}"
@@ -103,6 +104,12 @@ class ExperimentFolder:
     def write_experiment(self, content: Mapping[str, Any]) -> None:
         """Writes `experiment.json`."""
         self.storage.write("experiment.json", _json_bytes(content))
+
+    def clear_partial_files(self) -> None:
+        """Removes what a killed writer left, but for the trials' own files."""
+        if self.storage.local is not None:
+            clear_partial_files(self.storage.local)
+            clear_partial_files(self.storage.local / "tables")
 
     def write_table(self, name: str, data: bytes) -> None:
         """Writes a file of `tables/`."""

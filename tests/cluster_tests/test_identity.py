@@ -190,6 +190,7 @@ class TestLabels:
             (0.1, 0.1),
             (None, None),
             (np.float64(0.5), 0.5),
+            (math.inf, "inf"),  # which JSON does not have
             (CorrectorMLP, "CorrectorMLP"),
             (errors.distance_error, "distance_error"),
             ([], "[]"),
