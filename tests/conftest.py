@@ -1,10 +1,10 @@
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.support import SKELETONS
 
-# The same examples each time and no deadline: a test fails for what it tests, not by chance or on a busy machine.
-settings.register_profile("posetune", derandomize=True, deadline=None)
+# The same examples each time and no clock: a test fails for what it tests, not by chance or on a busy machine.
+settings.register_profile("posetune", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("posetune")
 
 

@@ -208,7 +208,7 @@ class TestTraining:
         assert solver.epoch == 4
         assert list(solver.epochs()) == []
 
-    def test_has_dropout_on_after_an_evaluation_within_the_epoch_too(self):
+    def test_has_dropout_on_whatever_was_before_the_epoch_and_after_an_evaluation_within_it(self):
         modes = []
 
         class Watched(CorrectorMLP):
@@ -216,8 +216,11 @@ class TestTraining:
                 modes.append(self.training)
                 return super().correction(poses)
 
-        train(make_solver(model=Watched(NYU, hidden_dims=[4], dropout=0.5), num_epochs=1, log_frequency=N_BATCHES))
-        assert modes == [True, False] * N_BATCHES
+        model = Watched(NYU, hidden_dims=[4], dropout=0.5).eval()
+        for _ in make_solver(model=model, num_epochs=2, log_frequency=N_BATCHES).epochs():
+            assert modes == [True, False] * N_BATCHES
+            modes.clear()
+            model.eval()
 
 
 class TestScheduler:
