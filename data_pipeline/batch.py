@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -12,27 +13,32 @@ from data_pipeline.pose_dataset import Array, PoseDataset
 from data_pipeline.skeleton import Skeleton
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Batch:
-    """N samples in the space that the corrector works in.
+    """N samples as the corrector works on them.
 
     Attributes:
         poses: Inputs, (N, J, 3), normalised.
-        labels: Labels, (N, J, 3), normalised by the frames of their inputs.
-        frame: The frames; None where the space is that of the camera, in mm.
+        labels_mm: Labels, (N, J, 3), mm, camera frame.
+        frame: The frames that the inputs were normalised by; None where they are in mm themselves.
     """
 
     poses: Tensor
-    labels: Tensor
+    labels_mm: Tensor
     frame: Frame | None
 
     @classmethod
     def of(cls, poses: Tensor, labels: Tensor, normalizer: Normalizer | None) -> "Batch":
-        """Normalises inputs and labels, (N, J, 3) each, mm."""
+        """Normalises inputs; both (N, J, 3), mm."""
         if normalizer is None:
             return cls(poses, labels, None)
         frame = normalizer.frame(poses)
-        return cls(frame.normalize(poses), frame.normalize(labels), frame)
+        return cls(frame.normalize(poses), labels, frame)
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """The labels, (N, J, 3), normalised by the frames of their inputs."""
+        return self.labels_mm if self.frame is None else self.frame.normalize(self.labels_mm)
 
     def in_mm(self, poses: Tensor) -> Tensor:
         """Brings poses of this batch's space, (N, J, 3), to mm in the camera frame."""

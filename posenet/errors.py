@@ -43,12 +43,16 @@ def proportion_error(poses: Tensor, labels: Tensor, skeleton: Skeleton) -> Tenso
     inverse, minus 1, clamped to [0, 10]. With d = log(a/b) this is exp|d_i − d_j| − 1. It does not change when a
     pose is scaled, turned or moved.
     """
-    a = bone_lengths(poses, skeleton).clamp(min=_MIN_LENGTH)  # (N, B)
-    b = bone_lengths(labels, skeleton).clamp(min=_MIN_LENGTH)  # (N, B)
-    d = (a / b).log()  # (N, B)
-    first, second = _bone_pairs(len(skeleton.bones), d.device)
-    difference = d.index_select(1, first) - d.index_select(1, second)  # (N, B·(B − 1)/2)
-    return difference.abs().expm1().clamp(max=MAX_PROPORTION_ERROR)
+    return proportion_error_of_lengths(bone_lengths(poses, skeleton), bone_lengths(labels, skeleton))
+
+
+def proportion_error_of_lengths(predicted: Tensor, true: Tensor) -> Tensor:
+    """Returns the same from bone lengths, (N, B) each."""
+    d = (predicted.clamp(min=_MIN_LENGTH) / true.clamp(min=_MIN_LENGTH)).log().t()  # (N, B) -> (B, N)
+    # Whole rows are gathered several times as fast as columns.
+    first, second = _bone_pairs(len(d), d.device)
+    difference = d.index_select(0, first) - d.index_select(0, second)  # (B·(B − 1)/2, N)
+    return difference.abs().expm1().clamp(max=MAX_PROPORTION_ERROR).t()  # -> (N, B·(B − 1)/2)
 
 
 def bone_lengths(poses: Tensor, skeleton: Skeleton) -> Tensor:

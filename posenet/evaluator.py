@@ -100,20 +100,19 @@ class Evaluator:
     def _intermediate_quantities(self, batch: Batch, corrected: Tensor) -> "_Quantities":
         skeleton = self.data.skeleton
         if self.eval_space == "original":
-            return _in_mm(batch.in_mm(corrected), batch.in_mm(batch.labels), skeleton)
+            return _in_mm(batch.in_mm(corrected), batch.labels_mm, skeleton)
         quantities = _in_any_space("default", corrected, batch.labels, skeleton)
-        distances = errors.distance_error(batch.in_mm(corrected), batch.in_mm(batch.labels), skeleton)
+        distances = errors.distance_error(batch.in_mm(corrected), batch.labels_mm, skeleton)
         return {**quantities, ("original", "distance"): distances}
 
     def _final_quantities(self, batch: Batch, corrected: Tensor) -> "_Quantities":
         skeleton = self.data.skeleton
-        labels_mm = batch.in_mm(batch.labels)
         quantities: _Quantities = {}
         distances = {}
         for suffix, poses in (("_before", batch.poses), ("", corrected)):
             poses_mm = batch.in_mm(poses)
-            distances[suffix] = errors.distance_error(poses_mm, labels_mm, skeleton)  # (N, J)
-            parts = _in_mm(poses_mm, labels_mm, skeleton) | _detailed(distances[suffix], skeleton)
+            distances[suffix] = errors.distance_error(poses_mm, batch.labels_mm, skeleton)  # (N, J)
+            parts = _in_mm(poses_mm, batch.labels_mm, skeleton) | _detailed(distances[suffix], skeleton)
             if batch.frame is not None:
                 parts |= _in_any_space("default", poses, batch.labels, skeleton)
             quantities |= {(space, metric + suffix): values for (space, metric), values in parts.items()}
@@ -160,11 +159,12 @@ def _means(chunks: Iterator[_Quantities]) -> dict[tuple[Space, str], float]:
 
 def _in_any_space(space: Space, poses: Tensor, labels: Tensor, skeleton: Skeleton) -> _Quantities:
     distances = errors.distance_error(poses, labels, skeleton)  # (N, J)
+    predicted, true = errors.bone_lengths(poses, skeleton), errors.bone_lengths(labels, skeleton)  # (N, B) each
     return {
         (space, "distance"): distances,
-        (space, "max_distance"): metrics.max_error(distances),  # (N,)
-        (space, "bone_length_error"): errors.bone_length_error(poses, labels, skeleton).abs(),  # (N, B)
-        (space, "proportion_error"): errors.proportion_error(poses, labels, skeleton),  # (N, pairs)
+        (space, "max_distance"): distances.amax(dim=1),  # (N,)
+        (space, "bone_length_error"): (predicted - true).abs(),  # (N, B)
+        (space, "proportion_error"): errors.proportion_error_of_lengths(predicted, true),  # (N, pairs)
     }
 
 

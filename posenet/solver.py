@@ -198,14 +198,14 @@ class Solver:
     def _loss(self, batch: Batch, corrected: Tensor) -> Tensor:
         skeleton = self.loader.data.skeleton
         if self.settings.loss_space == "original":
-            return self.loss(batch.in_mm(corrected), batch.in_mm(batch.labels), skeleton)
+            return self.loss(batch.in_mm(corrected), batch.labels_mm, skeleton)
         return self.loss(corrected, batch.labels, skeleton)
 
     def _distance(self, batch: Batch, corrected: Tensor) -> Tensor:
-        poses, labels = corrected, batch.labels  # (N, J, 3) each
+        skeleton = self.loader.data.skeleton
         if self.evaluator.eval_space == "original":
-            poses, labels = batch.in_mm(poses), batch.in_mm(labels)
-        return errors.distance_error(poses, labels, self.loader.data.skeleton).mean()
+            return errors.distance_error(batch.in_mm(corrected), batch.labels_mm, skeleton).mean()
+        return errors.distance_error(corrected, batch.labels, skeleton).mean()
 
     def _grad_norm(self) -> Tensor:
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]

@@ -1,7 +1,11 @@
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
 
 from tests.support import SKELETONS
+
+# Tiny tensors gain nothing from a second thread, and lose much where another process has the core.
+torch.set_num_threads(1)
 
 # The same examples each time and no clock: a test fails for what it tests, not by chance or on a busy machine.
 settings.register_profile("posetune", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
