@@ -219,12 +219,14 @@ class Experiment:
             return False, False
         job = Job(self._absolute_config(), self.space, sources.sets, sources.weights)
         options = {trial.id: trial.combination for trial in trials}
-        varied = [axis.paths[0] for axis in self.space.axes if len(axis.rows) > 1]
+        varied = [path for axis in self.space.axes if len(axis.rows) > 1 for path in axis.telling_paths]
         progress = Progress(
             n_trials=len(plan.trials),
             n_done=len(plan.trials) - len(trials),
             num_epochs=lambda trial_id: self.space.settings(options[trial_id].choice).solver.num_epochs,
-            options=lambda trial_id: ", ".join(f"{_short(p)} {options[trial_id].options[p]}" for p in varied),
+            options=lambda trial_id: (
+                ", ".join(f"{_short(p)} {options[trial_id].options[p]}" for p in varied) or "no options"
+            ),
         )
         watch = Watch(progress, self.config.stop_if_all_fail)
         with progress:

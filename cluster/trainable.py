@@ -227,7 +227,8 @@ class _Run:
         try:
             state = unpack(content)
             with_examples = bool(self.trial.settings.solver.val_example_indices)
-            log = _Log.read(self.folder, until_epoch=state["solver"]["epoch"], with_examples=with_examples)
+            examples = example_poses(self.trial, self.sets["val"]) if with_examples else None
+            log = _Log.read(self.folder, until_epoch=state["solver"]["epoch"], examples=examples)
             solver.load_state_dict(state["solver"])
         except (CheckpointError, ValueError, KeyError, RuntimeError) as error:
             self.folder.remove("checkpoint.pt")
@@ -341,11 +342,16 @@ class _Log:
             folder.write("examples.npz", buffer.getvalue())
 
     @classmethod
-    def read(cls, folder: TrialFolder, *, until_epoch: int, with_examples: bool) -> "_Log":
+    def read(cls, folder: TrialFolder, *, until_epoch: int, examples: tuple[Array, Array] | None) -> "_Log":
         """Reads what was written up to the end of an epoch.
 
+        Args:
+            folder: The trial's files.
+            until_epoch: The epoch.
+            examples: Inputs and labels of the examples, (E, J, 3) each, mm; None for none.
+
         Raises:
-            ValueError: If a file is missing, broken, or ends before that epoch.
+            ValueError: If a file is missing, broken, of other examples, or ends before that epoch.
         """
         content = folder.read("records.parquet")
         if content is None:
@@ -353,11 +359,10 @@ class _Log:
         records = [record for record in from_parquet(content) if record.epoch <= until_epoch]
         if not records or records[-1].epoch < until_epoch:
             raise ValueError(f"records.parquet ends before epoch {until_epoch}")
-        examples = _read_examples(folder, until_epoch) if with_examples else []
-        return cls(records, examples)
+        return cls(records, [] if examples is None else _read_examples(folder, until_epoch, *examples))
 
 
-def _read_examples(folder: TrialFolder, until_epoch: int) -> list[tuple[int, int, Array]]:
+def _read_examples(folder: TrialFolder, until_epoch: int, inputs: Array, labels: Array) -> list[tuple[int, int, Array]]:
     content = folder.read("examples.npz")
     if content is None:
         raise ValueError("examples.npz is missing")
@@ -365,9 +370,12 @@ def _read_examples(folder: TrialFolder, until_epoch: int) -> list[tuple[int, int
         arrays = np.load(io.BytesIO(content), allow_pickle=False)
         logged = zip(arrays["epochs"], arrays["batches"], arrays["predictions_mm"], strict=True)
         examples = [(int(epoch), int(batch), poses) for epoch, batch, poses in logged if epoch <= until_epoch]
+        same = np.array_equal(arrays["inputs_mm"], inputs) and np.array_equal(arrays["labels_mm"], labels)
     except Exception as error:
         # What numpy raises depends on the damage.
         raise ValueError(f"examples.npz is broken: {error}") from error
+    if not same:
+        raise ValueError("examples.npz is of other examples")
     if not examples or examples[-1][0] < until_epoch:
         raise ValueError(f"examples.npz ends before epoch {until_epoch}")
     return examples

@@ -9,15 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from cluster.aspects import Sources
 from cluster.experiment import Experiment
+from cluster.job import Job
+from cluster.plan import make_plan
 from cluster.result_table import ResultTable
+from cluster.trainable import Trial, TrialData
+from cluster.trial_folder import TrialFolder
 from data_pipeline.distorters import NoDistorter
 from data_pipeline.normalizers import Shifter
 from data_pipeline.pose_dataset import write_dataset
+from data_pipeline.skeleton import Skeleton
 from data_pipeline.synthetic import Backbone, synthetic_hands
 from posenet import errors
-from posenet.losses import MetricLoss
+from posenet.losses import Loss, MetricLoss
 from posenet.models import CorrectorMLP
 
 MISSING = object()
@@ -107,6 +114,15 @@ class Tiny:
     ) -> ResultTable:
         return self.experiment(changes, options).run("inline")
 
+    def trial(self, changes: Mapping[str, Any] | None = None) -> tuple[Trial, TrialData, TrialFolder]:
+        """The one trial, to be run by `run_trial`, with its data and its folder."""
+        experiment = self.experiment(changes)
+        sources = Sources(experiment.config.data_folder)
+        plan = make_plan(experiment.space, sources, n_repetitions=1, seed=0, statuses_of=lambda keys: {})
+        job = Job(experiment.config, experiment.space, sources.sets, sources.weights)
+        trial = job.trial(plan.trials[0], torch.device("cpu"))
+        return trial, job.data(trial.settings), job.folder.trial(trial.id)
+
     def key(self, changes: Mapping[str, Any] | None = None) -> str:
         """The identity of the one combination."""
         (combination,) = self.experiment(changes).plan().combinations
@@ -121,3 +137,32 @@ def write_datasets(folder: Path) -> None:
         write_dataset(folder, f"tiny_{part}", labels, poses["A"])
         write_dataset(folder, f"two_{part}", labels, poses)
         write_dataset(folder, f"nyu_{part}", labels[:, :14], poses["A"][:, :14])
+
+
+class FailingMLP(CorrectorMLP):
+    """Raises in training."""
+
+    def correction(self, poses: Tensor) -> Tensor:
+        raise RuntimeError("this model is broken\nand has more to say")
+
+
+class HungryMLP(CorrectorMLP):
+    """Runs out of a GPU's memory."""
+
+    def correction(self, poses: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1024.00 GiB.")
+
+
+class InterruptedMLP(CorrectorMLP):
+    """Meets Ctrl-C."""
+
+    def correction(self, poses: Tensor) -> Tensor:
+        raise KeyboardInterrupt
+
+
+@dataclass(frozen=True)
+class NanLoss(Loss):
+    """Is no number."""
+
+    def __call__(self, poses: Tensor, labels: Tensor, skeleton: Skeleton) -> Tensor:
+        return (poses - labels).square().mean() * float("nan")

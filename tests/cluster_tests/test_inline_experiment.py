@@ -1,0 +1,715 @@
+"""Whole experiments in this process: what they write, what they train again, and what becomes of what goes wrong."""
+
+import csv
+import hashlib
+import io
+import json
+import math
+import re
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from cluster.config import ConfigError
+from cluster.experiment import Experiment, Interrupted, TrialsFailedError
+from cluster.identity import digest
+from cluster.lock import AlreadyRunningError, experiment_lock
+from cluster.repetitions import repetition_seed
+from cluster.result_table import NoResultsError, ResultTable
+from cluster.storage import Storage, StorageError
+from cluster.trainable import run_trial
+from cluster.trial_folder import ExperimentFolder
+from data_pipeline.augmenters import RandomRotator
+from data_pipeline.distorters import GaussianDistorter
+from data_pipeline.normalizers import GlobalNormalizer
+from data_pipeline.pose_dataset import read_dataset, write_dataset
+from data_pipeline.skeleton import HANDS17
+from posenet.models import CorrectorMLP
+from tests.cluster_tests.tiny import (
+    LR,
+    FailingMLP,
+    HungryMLP,
+    InterruptedMLP,
+    NanLoss,
+    Tiny,
+    write_datasets,
+)
+
+TWO_SUBSETS = {
+    **{f"experiment_config.{part}_set": f"two_{part}" for part in ("train", "val", "test")},
+    "solver_config.val_example_subset": "B",
+}
+SWEEP = {
+    **TWO_SUBSETS,
+    "experiment_config.n_repetitions": 2,
+    "solver_config.log_frequency": 2,
+    "solver_config.log_loss": True,
+    "solver_config.log_grad": True,
+}
+LRS = [1e-3, 3e-2]
+
+
+def files_of(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def trial_files(tiny):
+    """Content and time of every file of every trial."""
+    files = [path for path in (tiny.folder / "trials").rglob("*") if path.is_file()]
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
+def read_csv(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def sweep(tiny_data, tmp_path_factory):
+    """A finished experiment: two learning rates, an option with one value, two repetitions, two subsets, a test set."""
+    tiny = Tiny(tiny_data, tmp_path_factory.mktemp("sweep"))
+    tiny.run(SWEEP, {LR: LRS, "model_args.dropout": [None]})
+    return tiny
+
+
+@pytest.fixture
+def trials(sweep):
+    """The content of each trial.json of the sweep, by its folder."""
+    return {path.parent: json.loads(path.read_text()) for path in sorted(sweep.folder.glob("trials/*/*/trial.json"))}
+
+
+def records_of(folder):
+    return pq.read_table(folder / "records.parquet").to_pylist()
+
+
+class Rows(list):
+    def select(self, **wanted):
+        return [row for row in self if all(row[name] == value for name, value in wanted.items())]
+
+
+class TestTheFilesOfAnExperiment:
+    def test_are_these(self, sweep, trials):
+        ids = {f"{content['key']}/{content['repetition']}" for content in trials.values()}
+        assert len(ids) == 4
+        expected = [".lock", "experiment.json"]
+        expected += [f"tables/{name}" for name in ("trials.csv", "trials.parquet")]
+        expected += [f"tables/summary.{kind}" for kind in ("csv", "md", "txt")]
+        for name in ("trial.json", "records.parquet", "weights.pt", "examples.npz"):
+            expected += [f"trials/{trial_id}/{name}" for trial_id in ids]
+        assert files_of(sweep.folder) == sorted(expected)
+
+    def test_say_what_made_them(self, sweep, tiny_data):
+        experiment = json.loads((sweep.folder / "experiment.json").read_text())
+        assert experiment["name"] == "tiny"
+        assert experiment["versions"]["torch"] == torch.__version__
+        assert set(experiment["versions"]) >= {"python", "torch", "ray", "numpy", "pyarrow"}
+        assert experiment["machine"]["cpu_cores"] >= 1
+        assert isinstance(experiment["command"], list)
+        assert set(experiment["git"] or ["commit", "dirty"]) == {"commit", "dirty"}
+        configs = experiment["configs"]
+        assert configs["experiment_config"]["target_device"] == "cpu"
+        assert configs["experiment_config"]["keep_weights"] == "all"  # a default
+        assert configs["experiment_config"]["normalizer"] == {"name": "data_pipeline.normalizers.Shifter"}
+        assert configs["base_hyperparams"]["loss_function"]["args"]["mode"] == "absolute"
+        assert experiment["options"] == [
+            {"paths": [LR], "rows": [[1e-3], [3e-2]]},
+            {"paths": ["model_args.dropout"], "rows": [[None]]},
+        ]
+        assert experiment["data"] == [
+            {
+                "name": f"two_{part}",
+                "size": None,
+                "use_preset": True,
+                "fingerprint": read_dataset(tiny_data, f"two_{part}").fingerprint,
+                "samples": samples,
+            }
+            for part, samples in {"train": 40, "val": 20, "test": 20}.items()
+        ]
+        assert experiment["plan"]["seeds"] == [repetition_seed(0, 0), repetition_seed(0, 1)]
+        assert [combination["options"] for combination in experiment["plan"]["combinations"]] == [
+            {LR: lr, "model_args.dropout": None} for lr in LRS
+        ]
+
+    def test_of_a_trial_say_all_of_it(self, trials):
+        for folder, trial in trials.items():
+            assert folder.parts[-2:] == (trial["key"], str(trial["repetition"]))
+            assert trial["status"] == "finished"
+            assert trial["seed"] == repetition_seed(0, trial["repetition"])
+            assert trial["options"][LR] in LRS
+            canonical = json.dumps(trial["description"], separators=(",", ":"))
+            assert digest(canonical) == trial["key"]
+            assert trial["epochs"] == 2
+            assert 1 <= trial["best_epoch"] <= 2
+            assert trial["started"] <= trial["ended"]
+            assert 0 < trial["train_seconds"] <= trial["ended"] - trial["started"] + 1
+            assert (trial["device"], trial["threads"], trial["error"]) == ("cpu", 1, None)
+            assert set(trial["metrics"]) == {"val", "test"}
+            assert set(trial["metrics"]["test"]) == {"mean", "A", "B"}
+            assert {"distance", "distance_before", "auc_0_50", "improved", "worsened"} <= set(
+                trial["metrics"]["val"]["A"]
+            )
+
+    def test_hold_a_record_for_every_number(self, trials):
+        for folder, trial in trials.items():
+            select = Rows(records_of(folder)).select
+            assert {row["trial_id"] for row in select()} == {f"{trial['key']}/{trial['repetition']}"}
+
+            # 40 samples make 3 batches; of two log points the first is after ceil(3/2) = 2 of them.
+            assert [(row["epoch"], row["batch"]) for row in select(split="train", metric="loss")] == [
+                (1, 2),
+                (1, 3),
+                (2, 2),
+                (2, 3),
+            ]
+            each_batch = [(epoch, batch) for epoch in (1, 2) for batch in (1, 2, 3)]
+            for metric in ("batch_loss", "batch_grad_norm"):
+                found = select(split="train", metric=metric)
+                assert [(row["epoch"], row["batch"]) for row in found] == each_batch
+                assert all(0 < row["value"] < math.inf for row in found)
+            for subset in ("mean", "A", "B"):
+                assert len(select(split="val", subset=subset, metric="distance", space="original")) == 4 + 1
+            final = select(batch=0)
+            assert {row["epoch"] for row in final} == {trial["best_epoch"]}
+            assert {row["split"] for row in final} == {"val", "test"}
+            assert {f"success_worst@{t}" for t in (0, 80)} | {"distance[thumb]"} <= {row["metric"] for row in final}
+            for row in final:
+                if row["space"] == "original" and not set("@[") & set(row["metric"]):
+                    assert trial["metrics"][row["split"]][row["subset"]][row["metric"]] == row["value"]
+
+    def test_hold_the_best_epoch_by_validation(self, trials):
+        for folder, trial in trials.items():
+            ends = {
+                row["epoch"]: row["value"]
+                for row in records_of(folder)
+                if (row["split"], row["subset"], row["space"], row["metric"], row["batch"])
+                == ("val", "mean", "original", "distance", 3)
+            }
+            assert trial["best_epoch"] == min(ends, key=ends.get)
+            assert trial["metrics"]["val"]["mean"]["distance"] == ends[trial["best_epoch"]]
+
+    def test_hold_weights_that_give_the_reported_numbers(self, sweep, trials, tiny_data):
+        datasets = {split: read_dataset(tiny_data, f"two_{split}") for split in ("val", "test")}
+        for folder, trial in trials.items():
+            model = CorrectorMLP(HANDS17, hidden_dims=[8])
+            model.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
+            for split, dataset in datasets.items():
+                labels = torch.tensor(dataset.labels)
+                for subset in ("A", "B"):
+                    poses = torch.tensor(dataset.poses[subset])
+                    centre = poses.mean(dim=1, keepdim=True)
+                    with torch.inference_mode():
+                        corrected = model(poses - centre) + centre
+                        # The labels take the same way, and its rounding.
+                        errors = torch.linalg.vector_norm(corrected - ((labels - centre) + centre), dim=2)
+                    mean = errors.sum(dtype=torch.float64).item() / errors.numel()
+                    assert trial["metrics"][split][subset]["distance"] == mean
+                    by_hand = np.linalg.norm(corrected.numpy().astype(float) - dataset.labels, axis=2).mean()
+                    assert mean == pytest.approx(by_hand, rel=1e-5)
+                subsets = trial["metrics"][split]
+                assert subsets["mean"]["distance"] == (subsets["A"]["distance"] + subsets["B"]["distance"]) / 2
+
+    def test_hold_the_examples_at_every_log_point(self, trials, tiny_data):
+        dataset = read_dataset(tiny_data, "two_val")
+        for folder in trials:
+            examples = np.load(folder / "examples.npz", allow_pickle=False)
+            assert examples["epochs"].tolist() == [1, 1, 2, 2]
+            assert examples["batches"].tolist() == [2, 3, 2, 3]
+            assert examples["predictions_mm"].shape == (4, 2, 21, 3)
+            np.testing.assert_array_equal(examples["inputs_mm"], dataset.poses["B"][[0, 3]])
+            np.testing.assert_array_equal(examples["labels_mm"], dataset.labels[[0, 3]])
+
+    def test_differ_between_repetitions_and_share_a_repetitions_seed(self, trials):
+        by = {(trial["options"][LR], trial["repetition"]): trial for trial in trials.values()}
+        for repetition in (0, 1):
+            assert by[LRS[0], repetition]["seed"] == by[LRS[1], repetition]["seed"]
+        distances = [trial["metrics"]["val"]["mean"]["distance"] for trial in by.values()]
+        assert len(set(distances)) == 4
+
+
+class TestTheTables:
+    def test_have_a_row_for_each_trial_with_all_digits(self, sweep, trials):
+        rows = read_csv(sweep.folder / "tables" / "trials.csv")
+        assert [(float(row[LR]), row["repetition"]) for row in rows] == [(lr, r) for r in "01" for lr in LRS]
+        for row in rows:
+            trial = trials[sweep.folder / "trials" / row["key"] / row["repetition"]]
+            assert int(row["seed"]) == trial["seed"]
+            assert (row["status"], row["error"], row["device"]) == ("finished", "", "cpu")
+            assert int(row["best_epoch"]) == trial["best_epoch"]
+            assert float(row["train_seconds"]) == trial["train_seconds"]
+            for split in ("val", "test"):
+                metrics = trial["metrics"][split]
+                assert float(row[f"{split}_distance_mm"]) == metrics["mean"]["distance"]
+                assert float(row[f"{split}_distance_before_mm"]) == metrics["mean"]["distance_before"]
+                assert float(row[f"{split}_auc_20_50[B]"]) == metrics["B"]["auc_20_50"]
+                assert float(row[f"{split}_bone_length_error_mm[A]"]) == metrics["A"]["bone_length_error"]
+                assert float(row[f"{split}_improved"]) == metrics["mean"]["improved"]
+        assert "model_args.dropout" not in rows[0]
+
+    def test_are_the_same_in_every_format(self, sweep):
+        table = ResultTable.read(ExperimentFolder(Storage(sweep.folder)))
+        from_parquet = pq.read_table(sweep.folder / "tables" / "trials.parquet")
+        assert from_parquet.to_pylist() == table.trials
+        rows = read_csv(sweep.folder / "tables" / "trials.csv")
+        assert list(rows[0]) == from_parquet.column_names
+        texts = [{name: "" if value is None else str(value) for name, value in row.items()} for row in table.trials]
+        assert rows == texts
+
+    def test_summarise_what_numpy_summarises(self, sweep):
+        trials = read_csv(sweep.folder / "tables" / "trials.csv")
+        summary = read_csv(sweep.folder / "tables" / "summary.csv")
+        assert len(summary) == 2
+        for row in summary:
+            same = [trial for trial in trials if trial["key"] == row["key"]]
+            assert (row[LR], row["n"], row["failed"], row["diverged"]) == (same[0][LR], "2", "0", "0")
+            for split in ("val", "test"):
+                after = np.array([float(trial[f"{split}_distance_mm"]) for trial in same])
+                before = np.array([float(trial[f"{split}_distance_before_mm"]) for trial in same])
+                assert float(row[f"{split}_distance_mm_mean"]) == pytest.approx(after.mean(), rel=1e-14)
+                assert float(row[f"{split}_distance_mm_std"]) == pytest.approx(after.std(ddof=1), rel=1e-9)
+                assert float(row[f"{split}_distance_before_mm"]) == pytest.approx(before.mean(), rel=1e-14)
+                change = after.mean() - before.mean()
+                assert float(row[f"{split}_change_mm"]) == pytest.approx(change, rel=1e-9)
+                assert float(row[f"{split}_change_percent"]) == pytest.approx(100 * change / before.mean(), rel=1e-9)
+        best = [float(row["val_distance_mm_mean"]) for row in summary]
+        assert best == sorted(best)
+
+    def test_are_text_for_a_person_too(self, sweep):
+        row = ResultTable.read(ExperimentFolder(Storage(sweep.folder))).summary[0]
+        for name in ("summary.txt", "summary.md"):
+            text = (sweep.folder / "tables" / name).read_text()
+            assert f"{row['test_distance_mm_mean']:.2f} ± {row['test_distance_mm_std']:.2f}" in text
+            assert f"{row['test_change_percent']:+.1f} %" in text
+            assert "Epochs were chosen on the validation set." in text
+            assert "dropout" not in text
+        assert "tiny: 4 trials, 4 finished" in (sweep.folder / "tables" / "summary.txt").read_text()
+
+    def test_are_returned_and_printed_and_read_again(self, tiny, capsys):
+        experiment = tiny.experiment(options={LR: LRS})
+        table = experiment.run("inline")
+        printed = capsys.readouterr().out
+        assert (tiny.folder / "tables" / "summary.txt").read_text() in printed
+        assert printed.endswith(f"All files: {tiny.folder}/\n")
+        assert tiny.experiment().results() == table
+        assert [row["status"] for row in table.trials] == ["finished", "finished"]
+        assert (table.splits, table.split, table.n_others) == (["val"], "val", 0)
+
+    def test_of_an_experiment_that_never_ran_are_an_error(self, tiny):
+        with pytest.raises(NoResultsError, match=rf"{tiny.folder} holds no experiment"):
+            tiny.experiment().results()
+
+
+class TestAfterARun:
+    def test_the_users_list_holds_what_was_varied(self, tiny):
+        dicts = tiny.dicts()
+        experiment = Experiment(*dicts.values())
+        experiment.add_options({LR: LRS, "model_args.dropout": [None]})
+        experiment.run("inline")
+        assert dicts["solver_config"]["interest_keys"] == [LR, "model_args.dropout"]
+        experiment.run("inline")
+        assert dicts["solver_config"]["interest_keys"] == [LR, "model_args.dropout"]
+
+    def test_the_data_is_what_it_was(self, tiny):
+        changes = {
+            **TWO_SUBSETS,
+            "experiment_config.normalizer": GlobalNormalizer,
+            "base_hyperparams.augmenters": [RandomRotator()],
+            "base_hyperparams.distorter": GaussianDistorter,
+            "base_hyperparams.distorter_args": {"std_mm": 3.0},
+        }
+        files = {path: path.read_bytes() for path in tiny.data_dir.iterdir()}
+        trial, data, folder = tiny.trial(changes)
+
+        def checksums():
+            return [
+                hashlib.sha256(array.tobytes()).hexdigest()
+                for dataset in data.sets.values()
+                for array in (dataset.labels, *dataset.poses.values())
+            ]
+
+        before = checksums()
+        assert [report.status for report in run_trial(trial, data, folder)] == ["running", "running", "finished"]
+        assert checksums() == before
+        assert {path: path.read_bytes() for path in tiny.data_dir.iterdir()} == files
+
+    def test_what_a_normalizer_learned_stands_in_the_trials_file(self, tiny):
+        (row,) = tiny.run({"experiment_config.normalizer": GlobalNormalizer}).trials
+        trial = json.loads((tiny.folder / "trials" / row["key"] / "0" / "trial.json").read_text())
+        poses = read_dataset(tiny.data_dir, "tiny_train").poses["DEFAULT"].reshape(-1, 3).astype(float)
+        np.testing.assert_allclose(trial["normalizer"]["mean_mm"], poses.mean(axis=0), rtol=1e-6)
+
+    def test_an_unknown_executor_is_an_error_before_anything_is_written(self, tiny):
+        with pytest.raises(ConfigError, match=r"there is no executor 'inlin'; did you mean 'inline'\?"):
+            tiny.experiment().run("inlin")
+        assert not tiny.folder.exists()
+
+
+class TestASecondRun:
+    def test_trains_nothing_and_touches_no_file_of_a_trial(self, tiny, capsys):
+        first = tiny.run(options={LR: LRS})
+        files = trial_files(tiny)
+        tables = {path: path.read_bytes() for path in (tiny.folder / "tables").iterdir()}
+        capsys.readouterr()
+        assert tiny.run(options={LR: LRS}) == first
+        assert capsys.readouterr().err == "2 combinations × 1 repetition = 2 trials: 2 finished\n"
+        assert trial_files(tiny) == files
+        assert {path: path.read_bytes() for path in (tiny.folder / "tables").iterdir()} == tables
+
+    def test_with_settings_that_change_no_number_trains_nothing(self, tiny):
+        tiny.run(options={LR: LRS})
+        files = trial_files(tiny)
+        tiny.run({"solver_config.log_loss": True, "experiment_config.max_retries": 0}, {LR: LRS[::-1]})
+        assert trial_files(tiny) == files
+
+    def test_of_a_larger_grid_trains_what_is_new(self, tiny, capsys):
+        tiny.run(options={LR: LRS})
+        files = trial_files(tiny)
+        table = tiny.run(options={LR: [*LRS, 1e-4], "model_args.dropout": [None, 0.5]})
+        assert "6 trials: 2 finished, 4 to train" in capsys.readouterr().err
+        assert len(table.trials) == 6
+        assert {path: trial_files(tiny)[path] for path in files} == files
+
+    def test_with_more_repetitions_trains_those_and_with_fewer_shows_less(self, tiny):
+        one = tiny.run(options={LR: LRS})
+        files = trial_files(tiny)
+        three = tiny.run({"experiment_config.n_repetitions": 3}, {LR: LRS})
+        assert three.trials[:2] == one.trials
+        assert [row["n"] for row in three.summary] == [3, 3]
+        assert {path: trial_files(tiny)[path] for path in files} == files
+        again = tiny.run(options={LR: LRS})
+        assert again.trials == one.trials
+        assert again.n_others == 4
+
+    def test_of_a_smaller_grid_keeps_the_others_counts_them_and_shows_them_not(self, tiny, capsys):
+        tiny.run({"experiment_config.n_repetitions": 2}, {LR: LRS})
+        files = trial_files(tiny)
+        table = tiny.run({"experiment_config.n_repetitions": 2}, {LR: LRS[:1]})
+        assert (len(table.trials), table.n_others, table.option_paths) == (2, 2, [])
+        assert "2 trials of other settings are kept in trials/ and are not shown." in capsys.readouterr().out
+        assert trial_files(tiny) == files
+        # And they are there when the grid grows again.
+        assert tiny.run({"experiment_config.n_repetitions": 2}, {LR: LRS}).n_others == 0
+        assert trial_files(tiny) == files
+
+    def test_with_other_data_of_the_same_name_trains_anew_and_mixes_nothing(self, tiny, tmp_path):
+        write_datasets(tmp_path / "data")
+        tiny = Tiny(tmp_path / "data", tiny.storage_path)
+        old = tiny.run()
+        dataset = read_dataset(tiny.data_dir, "tiny_val")
+        write_dataset(tiny.data_dir, "tiny_val", dataset.labels, dataset.poses["DEFAULT"] + 1)
+        new = tiny.run()
+        assert new.n_others == 1
+        assert new.trials[0]["key"] != old.trials[0]["key"]
+        assert new.trials[0]["val_distance_before_mm"] != old.trials[0]["val_distance_before_mm"]
+
+    def test_trains_a_trial_again_whose_file_is_broken_or_gone(self, tiny):
+        (row,) = tiny.run().trials
+        path = tiny.folder / "trials" / row["key"] / "0" / "trial.json"
+        for damage in (lambda: path.write_text('{"status": "fin'), path.unlink):
+            damage()
+            (again,) = tiny.run().trials
+            assert (again["status"], again["val_distance_mm"]) == ("finished", row["val_distance_mm"])
+
+    def test_removes_what_a_killed_writer_left(self, tiny):
+        (row,) = tiny.run().trials
+        left = [tiny.folder / ".experiment.json.1.partial", tiny.folder / "tables" / ".trials.csv.1.partial"]
+        for path in left:
+            path.write_text("{")
+        tiny.run()
+        assert not any(path.exists() for path in left)
+        in_trial = tiny.folder / "trials" / row["key"] / "0" / ".checkpoint.pt.1.partial"
+        in_trial.write_text("x")
+        (in_trial.parent / "trial.json").unlink()
+        tiny.run()
+        assert not in_trial.exists()
+
+    def test_while_another_runs_is_refused_and_writes_nothing(self, tiny):
+        tiny.run()
+        before = files_of(tiny.folder)
+        with experiment_lock(tiny.folder), pytest.raises(AlreadyRunningError, match="is in use: process"):
+            tiny.run(options={LR: LRS})
+        assert files_of(tiny.folder) == before
+
+
+class TestATrialThatGoesWrong:
+    @pytest.mark.parametrize(
+        ("option", "status", "says"),
+        [
+            ({"model": [FailingMLP, CorrectorMLP]}, "failed", r"^RuntimeError: this model is broken"),
+            (
+                {"model": [HungryMLP, CorrectorMLP]},
+                "failed",
+                r"^OutOfMemoryError: CUDA out of memory.* — out of memory on cpu with batch_size 16 and 1 trial\(s\) "
+                r"on it; make one of them, or the model, smaller$",
+            ),
+            (
+                {"loss_function": [NanLoss, Tiny(None, "").dicts()["base_hyperparams"]["loss_function"]]},
+                "diverged",
+                r"^the loss is nan in epoch 1, batch 1$",
+            ),
+            ({LR: [1e30, 1e-3]}, "diverged", r"^the (loss|validation error) is (nan|inf) in epoch 1, batch \d$"),
+        ],
+        ids=["it raises", "out of memory", "its loss is no number", "it explodes"],
+    )
+    def test_is_a_row_and_the_others_are_complete(self, tiny, capsys, option, status, says):
+        with pytest.raises(
+            TrialsFailedError, match=f"^1 {status} of 2 trials; the others are complete. See `error` in"
+        ) as caught:
+            tiny.run(options=option)
+        bad, good = caught.value.table.trials
+        assert (bad["status"], good["status"]) == (status, "finished")
+        assert re.search(says, bad["error"], re.DOTALL)
+        assert bad["val_distance_mm"] is None
+        assert good["val_distance_mm"] > 0
+        rows = read_csv(tiny.folder / "tables" / "trials.csv")
+        assert [row["status"] for row in rows] == [status, "finished"]
+        assert rows[0]["error"] == bad["error"]
+        folder = tiny.folder / "trials" / bad["key"] / "0"
+        trial = json.loads((folder / "trial.json").read_text())
+        assert ("Traceback" in (trial["traceback"] or "")) == (status == "failed")
+        assert not (folder / "weights.pt").exists()
+        assert not (folder / "checkpoint.pt").exists()
+        output, errors = capsys.readouterr()
+        first_line = bad["error"].splitlines()[0]
+        assert f"{status}: {bad['key']}/0" in errors
+        assert first_line in errors
+        assert f"{status}: {bad['key']}/0" in output
+        assert first_line in output
+
+    def test_is_trained_again_where_it_failed_and_not_where_it_diverged(self, tiny, monkeypatch, capsys):
+        with pytest.raises(TrialsFailedError, match=r"^1 failed and 1 diverged of 3 trials"):
+            self.run_three(tiny)
+        before = trial_files(tiny)
+        capsys.readouterr()
+        monkeypatch.setattr(FailingMLP, "correction", CorrectorMLP.correction)
+        with pytest.raises(TrialsFailedError, match=r"^1 diverged of 3 trials") as caught:
+            self.run_three(tiny)
+        assert "1 finished, 1 failed, to train again, 1 diverged" in capsys.readouterr().err
+        assert [row["status"] for row in caught.value.table.trials] == ["finished", "finished", "diverged"]
+        repaired = caught.value.table.trials[0]["key"]
+        after = trial_files(tiny)
+        assert {path: file for path, file in after.items() if repaired not in path.parts} == {
+            path: file for path, file in before.items() if repaired not in path.parts
+        }
+
+    def run_three(self, tiny):
+        experiment = tiny.experiment()
+        experiment.add_joint_options(["model", LR], [[FailingMLP, 1e-3], [CorrectorMLP, 1e-3], [CorrectorMLP, 1e30]])
+        experiment.run("inline")
+
+    def test_keeps_what_it_had_logged(self, tiny, monkeypatch):
+        real = CorrectorMLP.correction
+
+        def correction(model, poses):
+            model.calls = getattr(model, "calls", 0) + 1
+            assert model.calls <= 10, "enough"  # an epoch has 3 batches, an evaluation, and the examples
+            return real(model, poses)
+
+        monkeypatch.setattr(CorrectorMLP, "correction", correction)
+        with pytest.raises(TrialsFailedError) as caught:
+            tiny.run({"solver_config.num_epochs": 4})
+        (row,) = caught.value.table.trials
+        folder = tiny.folder / "trials" / row["key"] / "0"
+        assert json.loads((folder / "trial.json").read_text())["epochs"] == 2
+        assert {record["epoch"] for record in records_of(folder)} == {1, 2}
+        assert np.load(folder / "examples.npz")["epochs"].tolist() == [1, 2]
+
+    def test_of_all_trials_stops_the_run_and_shows_the_error(self, tiny, capsys):
+        lrs = [1e-3, 2e-3, 3e-3, 4e-3]
+        changes = {"base_hyperparams.model": FailingMLP, "experiment_config.stop_if_all_fail": 2}
+        with pytest.raises(
+            TrialsFailedError,
+            match=r"^stopped, since the first 2 trials all failed \(stop_if_all_fail\): RuntimeError: this",
+        ) as caught:
+            tiny.run(changes, {LR: lrs})
+        assert [row["status"] for row in caught.value.table.trials] == ["failed", "failed", "pending", "pending"]
+        changes["experiment_config.stop_if_all_fail"] = None
+        with pytest.raises(TrialsFailedError, match=r"^4 failed of 4 trials"):
+            tiny.run(changes, {LR: lrs})
+
+    def test_does_not_stop_the_run_where_another_did_not_fail(self, tiny):
+        options = {LR: [1e-3, 1e-2], "model": [CorrectorMLP, FailingMLP]}
+        with pytest.raises(TrialsFailedError, match=r"^2 failed of 4 trials"):
+            tiny.run({"experiment_config.stop_if_all_fail": 1}, options)
+
+    def test_because_its_files_cannot_be_written_fails_the_run(self, tiny, monkeypatch):
+        real = Storage.write
+
+        def write(self, path, data):
+            if path.endswith(("weights.pt", "trial.json")) and b'"running"' not in data:
+                raise StorageError(f"{path} cannot be written: No space left on device")
+            real(self, path, data)
+
+        monkeypatch.setattr(Storage, "write", write)
+        with pytest.raises(TrialsFailedError, match=r"^1 interrupted of 1 trials"):
+            tiny.run()
+        monkeypatch.setattr(Storage, "write", real)
+        assert tiny.run().trials[0]["status"] == "finished"
+
+    def test_of_a_test_set_that_no_number_comes_out_of_is_diverged(self, tiny, tmp_path):
+        write_datasets(tmp_path / "data")
+        dataset = read_dataset(tmp_path / "data", "tiny_test")
+        far = dataset.poses["DEFAULT"].copy()
+        far[5] *= 3e35  # finite, and its squares are not
+        write_dataset(tmp_path / "data", "tiny_test", dataset.labels, far)
+        with pytest.raises(TrialsFailedError) as caught:
+            Tiny(tmp_path / "data", tiny.storage_path).run({"experiment_config.test_set": "tiny_test"})
+        (row,) = caught.value.table.trials
+        assert row["status"] == "diverged"
+        assert row["error"].startswith("the test error of the best weights is ")
+
+
+class TestCtrlC:
+    def test_ends_the_run_with_130_keeps_what_is_finished_and_says_how_to_go_on(self, tiny, capsys, monkeypatch):
+        options = {"model": [CorrectorMLP, InterruptedMLP]}
+        with pytest.raises(Interrupted) as caught:
+            tiny.run(options=options)
+        assert caught.value.code == 130
+        assert "run the script again to go on" in capsys.readouterr().err
+        assert [row["status"] for row in tiny.experiment().results().trials] == ["finished", "interrupted"]
+        monkeypatch.setattr(InterruptedMLP, "correction", CorrectorMLP.correction)
+        tiny.run(options=options)
+        assert "1 finished, 1 to continue" in capsys.readouterr().err
+
+
+class TestKeepWeights:
+    def weights(self, tiny):
+        return sorted(path.relative_to(tiny.folder / "trials").parts[0] for path in tiny.folder.rglob("weights.pt"))
+
+    def test_all_is_everyones(self, tiny):
+        table = tiny.run({"experiment_config.n_repetitions": 2}, {LR: LRS})
+        assert self.weights(tiny) == sorted(row["key"] for row in table.trials)
+
+    def test_best_is_those_of_the_best_combination(self, tiny):
+        table = tiny.run({"experiment_config.n_repetitions": 2, "experiment_config.keep_weights": "best"}, {LR: LRS})
+        assert self.weights(tiny) == [table.summary[0]["key"]] * 2
+
+    def test_none_is_nobodys(self, tiny):
+        tiny.run({"experiment_config.keep_weights": "none"}, {LR: LRS})
+        assert self.weights(tiny) == []
+        tiny.run({"experiment_config.keep_weights": "all"}, {LR: [*LRS, 1e-4]})
+        assert len(self.weights(tiny)) == 1
+        tiny.run({"experiment_config.keep_weights": "none"}, {LR: [*LRS, 1e-4]})
+        assert self.weights(tiny) == []
+
+
+class TestWhatIsLogged:
+    def test_with_verbose_is_a_line_for_each_log_point(self, tiny, capsys):
+        tiny.run({"solver_config.verbose": True, "solver_config.log_frequency": 2})
+        lines = [line for line in capsys.readouterr().err.splitlines() if "validation distance" in line]
+        assert len(lines) == 4
+        assert re.fullmatch(
+            r"[0-9a-f]{16}/0: epoch 1/2, batch 2/3: training loss [\d.]+, distance [\d.]+; "
+            r"validation distance [\d.]+ mm",
+            lines[0],
+        )
+
+    def test_without_verbose_is_no_line(self, tiny, capsys):
+        tiny.run()
+        assert capsys.readouterr().err == "1 combination × 1 repetition = 1 trials: 1 to train\n"
+
+    def test_without_log_loss_and_log_grad_has_no_row_for_a_batch(self, tiny):
+        (row,) = tiny.run().trials
+        metrics = {record["metric"] for record in records_of(tiny.folder / "trials" / row["key"] / "0")}
+        assert not {"batch_loss", "batch_grad_norm"} & metrics
+
+    def test_without_examples_has_no_file_of_them(self, tiny):
+        (row,) = tiny.run({"solver_config.val_example_indices": []}).trials
+        assert files_of(tiny.folder / "trials" / row["key"] / "0") == ["records.parquet", "trial.json", "weights.pt"]
+
+    def test_with_show_plots_are_pictures_of_the_examples(self, tiny):
+        (row,) = tiny.run({"solver_config.show_plots": True}).trials
+        folder = tiny.folder / "trials" / row["key"] / "0" / "plots"
+        assert files_of(folder) == ["epoch_00001.png", "epoch_00002.png"]
+        for path in folder.iterdir():
+            with Image.open(io.BytesIO(path.read_bytes())) as picture:
+                picture.load()
+                assert picture.width > 400
+
+
+class TestOptionsOutsideTheHyperparameters:
+    def test_compare_backbones(self, tiny):
+        experiment = tiny.experiment({"solver_config.val_example_indices": []})
+        parts = [f"experiment_config.{part}_set" for part in ("train", "val", "test")]
+        experiment.add_joint_options(
+            parts, [[f"{name}_{part}" for part in ("train", "val", "test")] for name in ("tiny", "two")]
+        )
+        table = experiment.run("inline")
+        assert (table.splits, table.telling_paths) == (["val", "test"], parts[:1])
+        assert [row["val_distance_mm[A]"] is None for row in table.trials] == [True, False]
+        assert table.best_for_each("experiment_config.test_set")[0] is table.summary[0]
+
+    def test_draw_a_learning_curve(self, tiny):
+        table = tiny.run(options={"experiment_config.train_set_size": [8, 16, None]})
+        assert [row["experiment_config.train_set_size"] for row in table.trials] == [8, 16, None]
+        assert all(row["status"] == "finished" for row in table.trials)
+
+    def test_may_leave_the_test_set_out_of_some(self, tiny):
+        table = tiny.run(options={"experiment_config.test_set": [None, "tiny_test"]})
+        assert [row["test_distance_mm"] is None for row in table.trials] == [True, False]
+        assert {row["experiment_config.test_set"]: row["test_distance_mm_mean"] is None for row in table.summary} == {
+            None: True,
+            "tiny_test": False,
+        }
+
+    def test_may_give_all_a_test_set_that_the_base_has_not(self, tiny):
+        table = tiny.run(options={"experiment_config.test_set": ["tiny_test"]})
+        assert table.splits == ["val", "test"]
+        assert table.trials[0]["test_distance_mm"] > 0
+
+    def test_are_epochs_and_batch_sizes(self, tiny):
+        table = tiny.run(options={"solver_config.num_epochs": [1, 3], "solver_config.batch_size": [40, 7]})
+        epochs = {}
+        for row in table.trials:
+            records = records_of(tiny.folder / "trials" / row["key"] / "0")
+            epochs[row["solver_config.num_epochs"], row["solver_config.batch_size"]] = (
+                max(record["epoch"] for record in records),
+                max(record["batch"] for record in records),
+            )
+        assert epochs == {(1, 40): (1, 1), (1, 7): (1, 6), (3, 40): (3, 1), (3, 7): (3, 6)}
+
+
+class TestInitialWeights:
+    def test_are_where_the_training_starts(self, tiny, tmp_path):
+        (row,) = tiny.run({"experiment_config.name": "first"}).trials
+        path = Storage(tiny.storage_path) / "first" / "trials" / row["key"] / "0" / "weights.pt"
+        changes = {"experiment_config.init_weights_path": path.local, "base_hyperparams.optimizer_args.lr": 0.0}
+        (second,) = tiny.run(changes).trials
+        # With a learning rate of 0 nothing is learnt.
+        assert second["val_distance_mm"] == row["val_distance_mm"]
+        assert second["key"] != row["key"]
+
+
+class TestReproducibility:
+    def test_the_same_experiment_elsewhere_has_the_same_numbers(self, sweep, tmp_path):
+        again = Tiny(sweep.data_dir, tmp_path / "elsewhere")
+        torch.manual_seed(123)
+        np.random.seed(5)  # noqa: NPY002 - that it changes nothing is what is tested
+        # Another order of trials, and others in between.
+        again.run(SWEEP, {LR: [LRS[1], 1e-4, LRS[0]]})
+        for path in sweep.folder.glob("trials/*/*/records.parquet"):
+            other = again.folder / path.relative_to(sweep.folder)
+            assert other.read_bytes() == path.read_bytes()
+            for name in ("examples.npz", "weights.pt"):
+                assert other.with_name(name).read_bytes() == path.with_name(name).read_bytes()
+
+    def test_another_seed_has_others(self, tiny):
+        (one,) = tiny.run().trials
+        (other,) = tiny.run({"experiment_config.seed": 1}).trials
+        assert one["val_distance_mm"] != other["val_distance_mm"]
+
+    def test_results_on_a_remote_filesystem_are_the_same(self, tiny, tmp_path):
+        remote = Tiny(tiny.data_dir, "fsspec+memory:///test_inline_experiment/results")
+        local, there = tiny.run(options={LR: LRS}), remote.run(options={LR: LRS})
+        without_time = [{**row, "train_seconds": None} for row in local.trials]
+        assert [{**row, "train_seconds": None} for row in there.trials] == without_time
+        assert remote.run(options={LR: LRS}) == there  # and trains nothing again
+
+
+def test_a_single_repetition_has_no_deviation(tiny):
+    table = tiny.run()
+    (row,), (trial,) = table.summary, table.trials
+    assert (row["n"], row["val_distance_mm_std"]) == (1, None)
+    assert row["val_distance_mm_mean"] == trial["val_distance_mm"]

@@ -1,0 +1,307 @@
+"""A trial that was stopped and goes on, and files that are damaged in between."""
+
+import json
+import re
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from cluster.records import from_parquet
+from cluster.trainable import run_trial
+from data_pipeline.augmenters import RandomRotator, RandomScaler
+from data_pipeline.distorters import GaussianDistorter
+from data_pipeline.normalizers import GlobalNormalizer, Shifter
+from posenet.checkpoint import pack
+from tests.cluster_tests.tiny import InterruptedMLP, Tiny
+
+EPOCHS = 5
+# Everything that draws random numbers or keeps a state from one epoch to the next.
+STATEFUL = {
+    **{f"experiment_config.{part}_set": f"two_{part}" for part in ("train", "val", "test")},
+    "experiment_config.normalizer": GlobalNormalizer,
+    "experiment_config.checkpoint_interval_s": 0,
+    "solver_config.num_epochs": EPOCHS,
+    "solver_config.log_frequency": 2,
+    "solver_config.log_loss": True,
+    "solver_config.log_grad": True,
+    "solver_config.val_example_subset": "A",
+    "base_hyperparams.model_args": {"hidden_dims": [8], "dropout": 0.3, "batchnorm": True},
+    "base_hyperparams.distorter": GaussianDistorter,
+    "base_hyperparams.distorter_args": {"std_mm": 2.0},
+    "base_hyperparams.augmenters": [RandomRotator(), RandomScaler()],
+}
+OPTIMISATIONS = {
+    "Adam and StepLR": {},
+    "SGD with momentum and OneCycleLR": {
+        "base_hyperparams.optimizer": torch.optim.SGD,
+        "base_hyperparams.optimizer_args": {"lr": 1e-3, "momentum": 0.9},
+        "base_hyperparams.scheduler": torch.optim.lr_scheduler.OneCycleLR,
+        "base_hyperparams.scheduler_args": {"max_lr": 1e-2, "total_steps": EPOCHS + 1},
+    },
+    "AdamW and ReduceLROnPlateau": {
+        "base_hyperparams.optimizer": torch.optim.AdamW,
+        "base_hyperparams.scheduler": torch.optim.lr_scheduler.ReduceLROnPlateau,
+        "base_hyperparams.scheduler_args": {"patience": 0, "threshold": 0.5},
+        "base_hyperparams.scheduler_requires_metric": True,
+    },
+    "LBFGS and CosineAnnealingLR": {
+        "base_hyperparams.optimizer": torch.optim.LBFGS,
+        "base_hyperparams.optimizer_args": {"lr": 0.1, "max_iter": 3},
+        "base_hyperparams.scheduler": torch.optim.lr_scheduler.CosineAnnealingLR,
+        "base_hyperparams.scheduler_args": {"T_max": 4},
+    },
+}
+
+
+class UnfitNormalizer(Shifter):
+    """Cannot learn."""
+
+    def fit(self, poses):
+        raise RuntimeError("there is nothing to learn")
+
+    def learned(self):
+        raise RuntimeError("nothing was learned")
+
+
+def finish(tiny, changes):
+    """Runs the trial to its end; returns all reports."""
+    return list(run_trial(*tiny.trial(changes)))
+
+
+def stop_after(tiny, changes, n_epochs):
+    """Runs the trial for some epochs more and leaves it as a killed process does; returns the reports."""
+    reports = []
+    generator = run_trial(*tiny.trial(changes))
+    for report in generator:
+        reports.append(report)
+        if len([each for each in reports if each.epoch]) == n_epochs:
+            break
+    generator.close()
+    return reports
+
+
+def folder_of(tiny):
+    (folder,) = tiny.folder.glob("trials/*/0")
+    return folder
+
+
+def numbers_of(tiny):
+    """Everything that must not depend on interruptions, with all bits."""
+    folder = folder_of(tiny)
+    trial = json.loads((folder / "trial.json").read_text())
+    assert trial["status"] == "finished"
+    assert not (folder / "checkpoint.pt").exists()
+    weights = torch.load(folder / "weights.pt", weights_only=True)
+    return {
+        "trial": {
+            key: trial[key] for key in ("key", "seed", "best_epoch", "epochs", "metrics", "normalizer", "options")
+        },
+        "records": from_parquet((folder / "records.parquet").read_bytes()),
+        "weights": {name: tensor.numpy().tobytes() for name, tensor in weights.items()},
+        "examples": (folder / "examples.npz").read_bytes(),
+    }
+
+
+@pytest.fixture(scope="module")
+def three_epochs(tiny_data, tmp_path_factory):
+    tiny = Tiny(tiny_data, tmp_path_factory.mktemp("three_epochs"))
+    stop_after(tiny, STATEFUL, 3)
+    return tiny.folder
+
+
+@pytest.fixture
+def half_way(tiny, three_epochs):
+    """The trial's folder after three of five epochs."""
+    shutil.copytree(three_epochs, tiny.folder)
+    return folder_of(tiny)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_data, tmp_path_factory):
+    tiny = Tiny(tiny_data, tmp_path_factory.mktemp("undisturbed"))
+    finish(tiny, STATEFUL)
+    return numbers_of(tiny)
+
+
+class TestAnInterruptedTrialThatGoesOn:
+    @pytest.mark.parametrize("n_epochs", range(1, EPOCHS + 1))
+    def test_ends_with_the_bits_of_one_that_was_not(self, tiny, undisturbed, n_epochs):
+        stop_after(tiny, STATEFUL, n_epochs)
+        trial = json.loads((folder_of(tiny) / "trial.json").read_text())
+        assert (trial["status"], trial["ended"]) == ("running", None)
+        reports = finish(tiny, STATEFUL)
+        # The last epoch needs no checkpoint: what follows it is short.
+        first = n_epochs + 1 if n_epochs < EPOCHS else EPOCHS
+        assert [report.epoch for report in reports] == [*range(first, EPOCHS + 1), EPOCHS]
+        assert reports[-1].status == "finished"
+        assert numbers_of(tiny) == undisturbed
+
+    def test_does_so_also_when_it_is_stopped_after_every_epoch(self, tiny, undisturbed):
+        for _ in range(EPOCHS):
+            stop_after(tiny, STATEFUL, 1)
+            np.random.rand(3)  # noqa: NPY002 - another trial in between draws too
+            torch.rand(3)
+        finish(tiny, STATEFUL)
+        assert numbers_of(tiny) == undisturbed
+
+    @pytest.mark.parametrize("optimisation", OPTIMISATIONS)
+    def test_does_so_with_any_optimisation(self, tiny, tmp_path, optimisation):
+        changes = {**STATEFUL, **OPTIMISATIONS[optimisation]}
+        stop_after(tiny, changes, 2)
+        finish(tiny, changes)
+        other = replace(tiny, storage_path=tmp_path / "uninterrupted")
+        finish(other, changes)
+        assert numbers_of(tiny) == numbers_of(other)
+
+    def test_begins_again_where_no_checkpoint_was_due(self, tiny, undisturbed):
+        rarely = {**STATEFUL, "experiment_config.checkpoint_interval_s": 3600}
+        stop_after(tiny, rarely, 3)
+        assert not (folder_of(tiny) / "checkpoint.pt").exists()
+        assert [report.epoch for report in finish(tiny, rarely)] == [1, 2, 3, 4, 5, 5]
+        assert numbers_of(tiny) == undisturbed
+
+    def test_counts_its_time_of_before(self, tiny, half_way):
+        started = json.loads((half_way / "trial.json").read_text())["started"]
+        finish(tiny, STATEFUL)
+        trial = json.loads((half_way / "trial.json").read_text())
+        assert trial["started"] == started
+        assert 0 < trial["train_seconds"] <= trial["ended"] - started
+
+    def test_leaves_no_partial_file_of_a_killed_writer(self, tiny, half_way):
+        for name in (".checkpoint.pt.1.partial", ".records.parquet.22.partial"):
+            (half_way / name).write_bytes(b"half")
+        finish(tiny, STATEFUL)
+        assert sorted(path.name for path in half_way.iterdir()) == [
+            "examples.npz",
+            "records.parquet",
+            "trial.json",
+            "weights.pt",
+        ]
+
+    def test_may_log_other_things_from_there_on(self, tiny, half_way):
+        finish(tiny, {**STATEFUL, "solver_config.log_loss": False, "solver_config.val_example_indices": []})
+        logged = {
+            record.epoch
+            for record in from_parquet((half_way / "records.parquet").read_bytes())
+            if record.metric == "batch_loss"
+        }
+        assert logged == {1, 2, 3}
+
+
+def _cut(share):
+    return lambda content: content[: int(share * len(content))]
+
+
+def _flip(share):
+    def flip(content):
+        at = int(share * (len(content) - 1))
+        return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+    return flip
+
+
+SHARES = [0, 0.001, 0.01, 0.05, *(i / 10 for i in range(1, 10)), 0.99, 0.9999]
+DAMAGES = [
+    *((f"checkpoint.pt cut at {share}", "checkpoint.pt", _cut(share)) for share in SHARES),
+    *((f"checkpoint.pt changed at {share}", "checkpoint.pt", _flip(share)) for share in [*SHARES, 1]),
+    *(
+        (f"{name} cut at {share}", name, _cut(share))
+        for name in ("records.parquet", "examples.npz")
+        for share in (0, 0.3, 0.999)
+    ),
+    *((f"{name} is gone", name, None) for name in ("records.parquet", "examples.npz")),
+]
+
+
+class TestADamagedFileOfATrial:
+    @pytest.mark.parametrize(
+        ("name", "damage"), [damage[1:] for damage in DAMAGES], ids=[damage[0] for damage in DAMAGES]
+    )
+    def test_is_told_and_changes_no_bit(self, tiny, half_way, undisturbed, name, damage):
+        path = half_way / name
+        content = path.read_bytes()
+        path.unlink()
+        if damage is not None:
+            path.write_bytes(damage(content))
+        warning, *others = finish(tiny, STATEFUL)
+        (line,) = warning.lines
+        key = undisturbed["trial"]["key"]
+        says = rf"warning: {key}/0 starts again from its beginning, its checkpoint is of no use: .+"
+        assert re.fullmatch(says, line, re.DOTALL)
+        assert (warning.status, warning.epoch) == ("running", 0)
+        assert [report.epoch for report in others] == [1, 2, 3, 4, 5, 5]
+        assert numbers_of(tiny) == undisturbed
+
+    @pytest.mark.parametrize("name", ["records.parquet", "examples.npz"])
+    def test_is_never_read_as_other_numbers(self, tiny, half_way, undisturbed, name):
+        original = {path: path.read_bytes() for path in half_way.iterdir()}
+        for share in np.linspace(0, 1, 9):
+            for path, content in original.items():
+                path.write_bytes(content)
+            (half_way / name).write_bytes(_flip(share)(original[half_way / name]))
+            finish(tiny, STATEFUL)
+            assert numbers_of(tiny) == undisturbed
+
+    @pytest.mark.parametrize("name", ["records.parquet", "examples.npz"])
+    def test_is_one_that_ends_before_the_checkpoint(self, tiny, half_way, undisturbed, name):
+        of_epoch_3 = (half_way / name).read_bytes()
+        stop_after(tiny, STATEFUL, 1)
+        (half_way / name).write_bytes(of_epoch_3)
+        warning, *_ = finish(tiny, STATEFUL)
+        assert f"{name} ends before epoch 4" in warning.lines[0]
+        assert numbers_of(tiny) == undisturbed
+
+    def test_is_not_one_that_knows_more_than_the_checkpoint(self, tiny, half_way, undisturbed):
+        of_epoch_3 = (half_way / "checkpoint.pt").read_bytes()
+        stop_after(tiny, STATEFUL, 1)
+        (half_way / "checkpoint.pt").write_bytes(of_epoch_3)
+        assert [report.epoch for report in finish(tiny, STATEFUL)] == [4, 5, 5]
+        assert numbers_of(tiny) == undisturbed
+
+    def test_is_a_checkpoint_of_another_version(self, tiny, half_way, undisturbed):
+        (half_way / "checkpoint.pt").write_bytes(pack({"version": 0}))
+        warning, *_ = finish(tiny, STATEFUL)
+        assert "its checkpoint is of no use: 'solver'" in warning.lines[0]
+        assert numbers_of(tiny) == undisturbed
+
+    def test_is_one_of_other_examples(self, tiny, half_way, undisturbed):
+        changes = {**STATEFUL, "solver_config.val_example_indices": [5]}
+        warning, *_ = finish(tiny, changes)
+        assert "examples.npz is of other examples" in warning.lines[0]
+        assert np.load(half_way / "examples.npz")["predictions_mm"].shape == (10, 1, 21, 3)
+        assert numbers_of(tiny)["records"] == undisturbed["records"]
+
+
+class TestATrialThatFails:
+    def test_because_its_normalizer_cannot_learn_says_so(self, tiny):
+        *_, report = finish(tiny, {"experiment_config.normalizer": UnfitNormalizer})
+        assert (report.status, report.error) == ("failed", "RuntimeError: there is nothing to learn")
+        trial = json.loads((folder_of(tiny) / "trial.json").read_text())
+        assert (trial["status"], trial["normalizer"], trial["epochs"]) == ("failed", None, 0)
+        assert from_parquet((folder_of(tiny) / "records.parquet").read_bytes()) == []
+
+    def test_begins_at_its_beginning_when_it_is_trained_again(self, tiny, half_way):
+        trial = tiny.trial(STATEFUL)
+        generator = run_trial(*trial)
+        next(generator)
+        report = generator.throw(RuntimeError("the device is gone"))
+        assert (report.status, report.error) == ("failed", "RuntimeError: the device is gone")
+        assert not (half_way / "checkpoint.pt").exists()
+        assert [report.epoch for report in finish(tiny, STATEFUL)] == [1, 2, 3, 4, 5, 5]
+
+    def test_lets_ctrl_c_through_as_a_trial_that_is_to_go_on(self, tiny):
+        with pytest.raises(KeyboardInterrupt):
+            finish(tiny, {"base_hyperparams.model": InterruptedMLP})
+        assert json.loads((folder_of(tiny) / "trial.json").read_text())["status"] == "running"
+
+
+def test_a_trial_leaves_the_process_as_it_was(tiny):
+    torch.manual_seed(7)
+    before = (torch.get_rng_state(), torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())
+    finish(tiny, STATEFUL)
+    after = (torch.get_rng_state(), torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())
+    assert torch.equal(before[0], after[0])
+    assert before[1:] == after[1:]
