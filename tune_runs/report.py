@@ -10,7 +10,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 from tabulate import tabulate
 
@@ -47,9 +46,14 @@ def list_experiments(storage_path: str) -> str:
         done = sum(row["status"] in ("finished", "failed", "diverged") for row in table.trials)
         best = table.summary[0]
         result = mean_and_std(best[f"{table.split}_distance_mm_mean"], best[f"{table.split}_distance_mm_std"])
-        date = time.strftime("%Y-%m-%d %H:%M", time.localtime(_modified(folder)))
         rows.append(
-            [name, "running" if is_running(folder) else state(table), f"{done}/{len(table.trials)}", result, date]
+            [
+                name,
+                "running" if is_running(folder) else state(table),
+                f"{done}/{len(table.trials)}",
+                result,
+                _started(folder),
+            ]
         )
     if not rows:
         return f"{storage_path} has no experiments"
@@ -76,9 +80,11 @@ def state(table: ResultTable) -> str:
     return "complete, with failures" if table.unfinished else "complete"
 
 
-def _modified(folder: ExperimentFolder) -> float:
+def _started(folder: ExperimentFolder) -> str:
     local = folder.storage.local
-    return 0.0 if local is None else (Path(local) / "experiment.json").stat().st_mtime
+    if local is None:
+        return "–"
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime((local / "experiment.json").stat().st_mtime))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

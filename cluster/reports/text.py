@@ -44,12 +44,13 @@ def _grid(table: ResultTable, rows: Sequence[Row], style: str) -> str:
     paths = table.telling_paths
     headers = [*paths, "n"]
     for split in table.splits:
-        headers += [f"{_SPLIT_NAMES[split]}\n{what}" for what in ("before", "after", "change")]
-    cells = [[*(_cell(row[path]) for path in paths), _n(row), *_results(row, table.splits)] for row in rows]
+        headers += [f"{_SPLIT_NAMES[split]}:\nbefore", "\nafter", "\nchange"]
+    options = [_column([row[path] for row in rows]) for path in paths]
+    cells = [[*(column[i] for column in options), _n(row), *_results(row, table.splits)] for i, row in enumerate(rows)]
     alignment = [*["left"] * len(paths), *["right"] * (len(headers) - len(paths))]
     if style == "github":
         # A line is a row there, and a bar in a value would begin a new column.
-        headers = [header.replace("\n", ": ") for header in headers]
+        headers = [header.replace("\n", " ").strip() for header in headers]
         cells = [[cell.replace("|", "\\|") for cell in line] for line in cells]
     else:
         headers = [header.replace(".", ".\n") for header in headers]
@@ -66,10 +67,16 @@ def _results(row: Row, splits: Sequence[str]) -> list[str]:
     return cells
 
 
+def _column(values: Sequence[object]) -> list[str]:
+    cells = [_cell(value) for value in values]
+    exact = [str(value) for value in values]
+    return cells if len(set(cells)) == len(set(exact)) else exact
+
+
 def _cell(value: object) -> str:
     if isinstance(value, float) and math.isfinite(value):
         return f"{value:g}"
-    return str(value)
+    return " ".join(str(value).splitlines())
 
 
 def _n(row: Row) -> str:

@@ -41,3 +41,17 @@ def python():
         )
 
     return run
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A filesystem of 1 MiB that can be filled, or mounted read-only."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        pytest.skip(f"this user may not mount a filesystem: {done.stderr.strip()}")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)

@@ -1,11 +1,14 @@
 """Whole experiments in this process: what they write, what they train again, and what becomes of what goes wrong."""
 
+import contextlib
 import csv
 import hashlib
 import io
 import json
 import math
 import re
+import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -27,6 +30,7 @@ from data_pipeline.distorters import GaussianDistorter
 from data_pipeline.normalizers import GlobalNormalizer
 from data_pipeline.pose_dataset import read_dataset, write_dataset
 from data_pipeline.skeleton import HANDS17
+from data_pipeline.user_error import UserError
 from posenet.models import CorrectorMLP
 from tests.cluster_tests.tiny import (
     LR,
@@ -202,8 +206,7 @@ class TestTheFilesOfAnExperiment:
                     centre = poses.mean(dim=1, keepdim=True)
                     with torch.inference_mode():
                         corrected = model(poses - centre) + centre
-                        # The labels take the same way, and its rounding.
-                        errors = torch.linalg.vector_norm(corrected - ((labels - centre) + centre), dim=2)
+                        errors = torch.linalg.vector_norm(corrected - labels, dim=2)
                     mean = errors.sum(dtype=torch.float64).item() / errors.numel()
                     assert trial["metrics"][split][subset]["distance"] == mean
                     by_hand = np.linalg.norm(corrected.numpy().astype(float) - dataset.labels, axis=2).mean()
@@ -559,6 +562,31 @@ class TestATrialThatGoesWrong:
         (row,) = caught.value.table.trials
         assert row["status"] == "diverged"
         assert row["error"].startswith("the test error of the best weights is ")
+
+
+class TestADisk:
+    def test_that_is_full_is_an_error_and_loses_nothing_that_is_finished(self, tiny, small_disk, capsys):
+        tiny = replace(tiny, storage_path=small_disk)
+        tiny.run(options={LR: LRS[:1]})
+        finished = trial_files(tiny)
+        with contextlib.suppress(OSError), (small_disk / "filler").open("wb", buffering=0) as filler:
+            while True:
+                filler.write(bytes(4096))
+        with pytest.raises(UserError, match="No space left on device"):
+            tiny.run(options={LR: LRS})
+        assert {path: file for path, file in trial_files(tiny).items() if path in finished} == finished
+        assert not [path for path in tiny.folder.rglob("*") if path.name.endswith(".partial")]
+
+        (small_disk / "filler").unlink()
+        capsys.readouterr()
+        assert [row["status"] for row in tiny.run(options={LR: LRS}).trials] == ["finished"] * 2
+        assert "1 finished, 1 to " in capsys.readouterr().err
+        assert {path: file for path, file in trial_files(tiny).items() if path in finished} == finished
+
+    def test_that_is_read_only_is_an_error_before_anything_is_trained(self, tiny, small_disk):
+        subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+        with pytest.raises(StorageError, match=rf"^{small_disk}/tiny cannot be written: Read-only file system"):
+            replace(tiny, storage_path=small_disk).run()
 
 
 class TestCtrlC:

@@ -24,20 +24,6 @@ def storage(request, tmp_path, monkeypatch):
     return Storage(f"fsspec+memory:///{uuid.uuid4().hex}/results/x")
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A filesystem of 1 MiB that can be filled, or mounted read-only."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        pytest.skip(f"this user may not mount a filesystem: {done.stderr.strip()}")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
-
-
 class TestAFile:
     def test_is_read_as_it_was_written_in_folders_that_were_not_there(self, storage):
         storage.write("trials/k/0/trial.json", b"content")
