@@ -28,7 +28,7 @@ def reproducible_process(*, threads: int, deterministic: bool, matmul_precision:
         torch.is_deterministic_algorithms_warn_only_enabled(),
         _memory.fill_uninitialized_memory,
         torch.get_float32_matmul_precision(),
-        random_state(),
+        random_state(torch.device("cpu")),
     )
     # cuBLAS reads it when it starts; without it deterministic mode refuses matrix products on a GPU.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -47,7 +47,7 @@ def reproducible_process(*, threads: int, deterministic: bool, matmul_precision:
         torch.use_deterministic_algorithms(algorithms, warn_only=warn_only)
         _memory.fill_uninitialized_memory = fill
         torch.set_float32_matmul_precision(precision)
-        set_random_state(state)
+        set_random_state(state, torch.device("cpu"))
 
 
 def seed_process(seed: int) -> None:
@@ -57,22 +57,26 @@ def seed_process(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def random_state() -> dict[str, Any]:
-    """Returns the state of those generators, as values that `torch.load(..., weights_only=True)` reads."""
+def random_state(device: torch.device) -> dict[str, Any]:
+    """Returns the state of those generators, as values that `torch.load(..., weights_only=True)` reads.
+
+    Of torch's generators for GPUs it is that of `device` alone: a training goes on with the same draws on a GPU of
+    another index.
+    """
     name, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002
     return {
         "python": random.getstate(),
         "numpy": (name, torch.from_numpy(np.asarray(keys).copy()), *rest),
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],  # type: ignore[no-untyped-call] # torch declares no types for it
+        "device": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
     }
 
 
-def set_random_state(state: Mapping[str, Any]) -> None:
-    """Puts the generators where `random_state` found them."""
+def set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
+    """Puts the generators where `random_state` found them, that of a GPU on `device`."""
     name, keys, *rest = state["numpy"]
     random.setstate(state["python"])
     np.random.set_state((name, keys.numpy(), *rest))  # noqa: NPY002
     torch.set_rng_state(state["torch"])
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if device.type == "cuda" and state["device"] is not None:
+        torch.cuda.set_rng_state(state["device"], device)

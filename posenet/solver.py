@@ -131,6 +131,11 @@ class Solver:
         self.epoch = 0
         self.best = Best()
 
+    @property
+    def device(self) -> torch.device:
+        """Where the data is, and the model with it."""
+        return self.loader.data.labels.device
+
     def epochs(self) -> Iterator[EpochReport]:
         """Trains until all epochs are done and yields after each.
 
@@ -148,7 +153,7 @@ class Solver:
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "loader": self.loader.state_dict(),
-            "random": random_state(),
+            "random": random_state(self.device),
             "best": vars(self.best),
         }
 
@@ -159,12 +164,12 @@ class Solver:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.loader.load_state_dict(state["loader"])
-        set_random_state(state["random"])
+        set_random_state(state["random"], self.device)
         self.best = Best(**state["best"])
 
     def _run_epoch(self) -> EpochReport:
         self.epoch += 1
-        progress = _EpochProgress.start(len(self.loader), self.loader.data.labels.device)
+        progress = _EpochProgress.start(len(self.loader), self.device)
         log_points = []
         self.model.train()
         for batch in self.loader.epoch():

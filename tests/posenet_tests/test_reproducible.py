@@ -9,6 +9,8 @@ import torch
 from posenet.reproducible import random_state, reproducible_process, seed_process, set_random_state
 from tests.support import global_random_states, same_bits
 
+CPU = torch.device("cpu")
+
 
 def draw():
     """A draw from every global generator; odd numbers of normal draws leave one kept for the next call."""
@@ -36,14 +38,14 @@ def process_settings():
 def _as_before():
     """Whatever a test does to the process ends with it."""
     before = process_settings()
-    state = random_state()
+    state = random_state(CPU)
     yield
     torch.set_num_threads(before["threads"])
     torch.set_default_dtype(before["dtype"])
     torch.use_deterministic_algorithms(before["deterministic"], warn_only=before["warn_only"])
     torch.utils.deterministic.fill_uninitialized_memory = before["fill"]
     torch.set_float32_matmul_precision(before["matmul_precision"])
-    set_random_state(state)
+    set_random_state(state, CPU)
     assert process_settings() == before
 
 
@@ -112,17 +114,17 @@ class TestRandomState:
     def test_brings_every_generator_back(self):
         seed_process(3)
         draw()
-        state = random_state()
+        state = random_state(CPU)
         expected = draw(), draw()
         seed_process(4)
-        set_random_state(state)
+        set_random_state(state, CPU)
         assert (draw(), draw()) == expected
 
     def test_is_not_changed_by_draws_or_by_being_set(self):
-        state = random_state()
-        kept = random_state()
+        state = random_state(CPU)
+        kept = random_state(CPU)
         for _ in range(2):
-            set_random_state(state)
+            set_random_state(state, CPU)
             draw()
         assert same_bits(state, kept)
 
@@ -130,10 +132,10 @@ class TestRandomState:
         seed_process(3)
         draw()
         file = io.BytesIO()
-        torch.save(random_state(), file)
+        torch.save(random_state(CPU), file)
         expected = draw()
         file.seek(0)
-        set_random_state(torch.load(file, weights_only=True))
+        set_random_state(torch.load(file, weights_only=True), CPU)
         assert draw() == expected
 
 
