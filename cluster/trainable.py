@@ -20,6 +20,7 @@ from cluster.example_plot import plot_examples
 from cluster.identity import Primitive
 from cluster.records import from_parquet, to_parquet
 from cluster.repetitions import Streams
+from cluster.storage import StorageError
 from cluster.trial_folder import RUNNING, TrialFolder
 from data_pipeline.batch import DeviceDataset
 from data_pipeline.loader import TrainingLoader
@@ -113,9 +114,12 @@ def run_trial(trial: Trial, data: TrialData, folder: TrialFolder) -> Iterator[Tr
         ):
             yield from run.train()
     except DivergedError as error:
-        yield run.end("diverged", str(error), None)
+        yield run.end("diverged", str(error))
+    except StorageError as error:
+        yield run.end("failed", str(error), keep_checkpoint=True)  # nothing is wrong with the training
     except Exception as error:
-        yield run.end("failed", _explain(error, trial), traceback.format_exc())
+        # A new attempt begins at the beginning: what led here may be in the checkpoint too.
+        yield run.end("failed", _explain(error, trial), trace=traceback.format_exc())
 
 
 class _Run:
@@ -135,6 +139,7 @@ class _Run:
     def train(self) -> Iterator[TrialReport]:
         trial, settings = self.trial, self.trial.settings
         if trial.device.type == "cuda":
+            torch.cuda.set_device(trial.device)  # else some calls would open a context on the first GPU
             torch.cuda.empty_cache()  # what the process's last trial left
         self._write_trial(RUNNING)
         solver = self._build()
@@ -157,13 +162,20 @@ class _Run:
             yield TrialReport(trial.id, "running", report.epoch, report.val_distance_mm, lines)
         yield self._finish(solver)
 
-    def end(self, status: Literal["failed", "diverged"], error: str, trace: str | None) -> TrialReport:
+    def end(
+        self,
+        status: Literal["failed", "diverged"],
+        error: str,
+        *,
+        trace: str | None = None,
+        keep_checkpoint: bool = False,
+    ) -> TrialReport:
         """Records that the training ended before its end."""
         try:
             # What had been logged shows how it came to that.
             self.log.write(self.folder, self.trial, self.sets["val"])
-            # A new attempt begins at the beginning: what led here may be in the checkpoint too.
-            self.folder.remove("checkpoint.pt")
+            if not keep_checkpoint:
+                self.folder.remove("checkpoint.pt")
             self._write_trial(status, error=error, traceback=trace)
         except (UserError, OSError) as storage_error:
             error = f"{error} (and that could not be recorded: {storage_error})"
