@@ -111,7 +111,9 @@ def _examine_data(settings: Settings, sources: Sources) -> tuple[Description, li
         except UserError as error:
             problems.append(Problem(f"experiment_config.{split}_set", str(error)))
             continue
-        description[split] = {"fingerprint": dataset.fingerprint, "samples": len(dataset)}
+        # A batch's subset is drawn by its place in the file, which the fingerprint does not tell.
+        subsets = list(dataset.poses)
+        description[split] = {"fingerprint": dataset.fingerprint, "samples": len(dataset), "subsets": subsets}
         description.setdefault("skeleton", dataset.skeleton.name)
         if dataset.skeleton.name != description["skeleton"]:
             problems.append(

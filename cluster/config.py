@@ -158,7 +158,7 @@ def _augmenter(value: Any) -> str | None:
 
 
 def _empty_list(value: Any) -> str | None:
-    return None if value == [] and isinstance(value, list) else "an empty list; the run fills it"
+    return None if isinstance(value, list) and not value else "an empty list; the run fills it"
 
 
 def _device(value: Any) -> str | None:

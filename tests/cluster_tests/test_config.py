@@ -114,6 +114,7 @@ SOLVER = [
     ("interest_keys", ["optimizer_args.lr"], "allowed: an empty list; the run fills it"),
     ("interest_keys", None, "allowed: an empty list; the run fills it"),
     ("interest_keys", (), "allowed: an empty list; the run fills it"),
+    ("interest_keys", np.array([]), "allowed: an empty list; the run fills it"),
     ("val_example_indices", 3, "got 3; allowed: a list of ints, the indices of samples"),
     ("val_example_indices", [0, -1], "got [0, -1]; allowed: a list of ints"),
     ("val_example_indices", [True], "got [True]; allowed: a list of ints"),

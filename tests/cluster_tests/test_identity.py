@@ -341,6 +341,13 @@ class TestTheIdentityOfATraining:
         write_dataset(tmp_path / "data", "tiny_val", labels, dataset.poses["DEFAULT"])
         assert Tiny(tmp_path / "data", tiny.storage_path).key() != before
 
+    def test_changes_with_the_order_of_subsets_in_which_they_are_drawn(self, tiny, tmp_path):
+        changes = {"experiment_config.train_set": "two_train"}
+        write_datasets(tmp_path / "data")
+        dataset = read_dataset(tiny.data_dir, "two_train")
+        write_dataset(tmp_path / "data", "two_train", dataset.labels, dict(reversed(dataset.poses.items())))
+        assert Tiny(tmp_path / "data", tiny.storage_path).key(changes) != tiny.key(changes)
+
     def test_follows_the_content_of_the_initial_weights_and_not_their_file(self, tiny, tmp_path):
         def key(name, seed):
             torch.manual_seed(seed)

@@ -343,6 +343,13 @@ class TestAfterARun:
         poses = read_dataset(tiny.data_dir, "tiny_train").poses["DEFAULT"].reshape(-1, 3).astype(float)
         np.testing.assert_allclose(trial["normalizer"]["mean_mm"], poses.mean(axis=0), rtol=1e-6)
 
+    def test_a_device_that_is_not_there_is_an_error_before_anything_is_written(self, tiny):
+        with pytest.raises(
+            ConfigError, match=r"experiment_config.target_device: cuda:99 was asked for, but this machine"
+        ):
+            tiny.run({"experiment_config.target_device": torch.device("cuda:99")})
+        assert not tiny.folder.exists()
+
     def test_an_unknown_executor_is_an_error_before_anything_is_written(self, tiny):
         with pytest.raises(ConfigError, match=r"there is no executor 'inlin'; did you mean 'inline'\?"):
             tiny.experiment().run("inlin")
