@@ -172,8 +172,9 @@ class _Run:
     ) -> TrialReport:
         """Records that the training ended before its end."""
         try:
-            # What had been logged shows how it came to that.
-            self.log.write(self.folder, self.trial, self.sets["val"])
+            # What had been logged shows how it came to that; a checkpoint that is kept needs what is there already.
+            if self.log.records or not keep_checkpoint:
+                self.log.write(self.folder, self.trial, self.sets["val"])
             if not keep_checkpoint:
                 self.folder.remove("checkpoint.pt")
             self._write_trial(status, error=error, traceback=trace)

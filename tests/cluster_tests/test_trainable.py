@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from cluster.records import from_parquet
+from cluster.storage import Storage, StorageError
 from cluster.trainable import run_trial
 from data_pipeline.augmenters import RandomRotator, RandomScaler
 from data_pipeline.distorters import GaussianDistorter
@@ -203,7 +204,7 @@ def _flip(share):
     return flip
 
 
-SHARES = [0, 0.001, 0.01, 0.05, *(i / 10 for i in range(1, 10)), 0.99, 0.9999]
+SHARES = [0, 0.001, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 0.9999]
 DAMAGES = [
     *((f"checkpoint.pt cut at {share}", "checkpoint.pt", _cut(share)) for share in SHARES),
     *((f"checkpoint.pt changed at {share}", "checkpoint.pt", _flip(share)) for share in [*SHARES, 1]),
@@ -238,7 +239,7 @@ class TestADamagedFileOfATrial:
     @pytest.mark.parametrize("name", ["records.parquet", "examples.npz"])
     def test_is_never_read_as_other_numbers(self, tiny, half_way, undisturbed, name):
         original = {path: path.read_bytes() for path in half_way.iterdir()}
-        for share in np.linspace(0, 1, 9):
+        for share in np.linspace(0, 1, 7):
             for path, content in original.items():
                 path.write_bytes(content)
             (half_way / name).write_bytes(_flip(share)(original[half_way / name]))
@@ -291,6 +292,25 @@ class TestATrialThatFails:
         assert (report.status, report.error) == ("failed", "RuntimeError: the device is gone")
         assert not (half_way / "checkpoint.pt").exists()
         assert [report.epoch for report in finish(tiny, STATEFUL)] == [1, 2, 3, 4, 5, 5]
+
+    @pytest.mark.parametrize("name", ["trial.json", "records.parquet", "checkpoint.pt"])
+    def test_because_a_file_could_not_be_written_goes_on_from_its_checkpoint(
+        self, tiny, half_way, undisturbed, monkeypatch, name
+    ):
+        real, failed = Storage.write, []
+
+        def write(self, path, data):
+            if path.endswith(name) and not failed:
+                failed.append(path)
+                raise StorageError(f"{path} cannot be written: No space left on device")
+            real(self, path, data)
+
+        monkeypatch.setattr(Storage, "write", write)
+        *_, report = finish(tiny, STATEFUL)
+        assert (report.status, report.error) == ("failed", f"{failed[0]} cannot be written: No space left on device")
+        first, *_ = finish(tiny, STATEFUL)
+        assert first.epoch == 4
+        assert numbers_of(tiny) == undisturbed
 
     def test_lets_ctrl_c_through_as_a_trial_that_is_to_go_on(self, tiny):
         with pytest.raises(KeyboardInterrupt):
