@@ -15,7 +15,7 @@ from data_pipeline.pose_dataset import read_dataset
 from data_pipeline.skeleton import HANDS17, NYU
 from posenet.losses import CombinedLoss, Loss
 from posenet.models import CorrectorMLP
-from tests.cluster_tests.tiny import LR, MISSING, Tiny, write_datasets
+from tests.cluster_tests.tiny import LR, MISSING, Tiny, case_id, write_datasets
 
 PLATEAU = torch.optim.lr_scheduler.ReduceLROnPlateau
 
@@ -342,13 +342,13 @@ def problems_of(experiment):
 
 
 class TestSettingsThatDoNotFitTogether:
-    @pytest.mark.parametrize(("changes", "key", "says"), DATA, ids=[str(changes) for changes, *_ in DATA])
+    @pytest.mark.parametrize(("changes", "key", "says"), DATA, ids=[case_id(changes) for changes, *_ in DATA])
     def test_of_data_are_told_with_the_file(self, tiny, data_dir, changes, key, says):
         (problem,) = problems_of(tiny.experiment({f"experiment_config.{k}": value for k, value in changes.items()}))
         assert problem.path == f"experiment_config.{key}"
         assert says.format(data=data_dir) in problem.text
 
-    @pytest.mark.parametrize(("changes", "path", "says"), PAIRS, ids=[str(changes) for changes, *_ in PAIRS])
+    @pytest.mark.parametrize(("changes", "path", "says"), PAIRS, ids=[case_id(changes) for changes, *_ in PAIRS])
     def test_are_told_with_what_was_given(self, tiny, changes, path, says):
         (problem,) = problems_of(tiny.experiment(changes))
         assert problem.path == path

@@ -16,7 +16,7 @@ from data_pipeline.distorters import Distorter, NoDistorter
 from data_pipeline.normalizers import GlobalNormalizer, Normalizer, Shifter
 from posenet import errors
 from posenet.models import CorrectorMLP
-from tests.cluster_tests.tiny import MISSING
+from tests.cluster_tests.tiny import MISSING, case_id
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -193,7 +193,7 @@ REQUIRED = [
 
 class TestAWrongKeyOrValue:
     @pytest.mark.parametrize(
-        ("path", "value", "says"), WRONG, ids=[f"{path}={value!r:.40}" for path, value, _ in WRONG]
+        ("path", "value", "says"), WRONG, ids=[f"{path}={case_id(value)}" for path, value, _ in WRONG]
     )
     def test_is_an_error_that_says_what_is_allowed(self, tiny, path, value, says):
         section, _, key = path.partition(".")
@@ -262,7 +262,7 @@ class TestARightConfig:
             ("base_hyperparams.distorter_args", None),
             ("base_hyperparams.augmenters", (RandomRotator(),)),
         ],
-        ids=str,
+        ids=case_id,
     )
     def test_may_hold(self, tiny, path, value):
         tiny.experiment({path: value})

@@ -33,7 +33,7 @@ from data_pipeline.skeleton import HANDS17
 from posenet import errors
 from posenet.losses import CombinedLoss, MetricLoss
 from posenet.models import CorrectorMLP
-from tests.cluster_tests.tiny import LR, MISSING, Tiny, write_datasets
+from tests.cluster_tests.tiny import LR, MISSING, Tiny, case_id, write_datasets
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -103,7 +103,7 @@ class TestADescription:
             (partial(GlobalNormalizer), partial(GlobalNormalizer, individual_scaling=False)),
             (partial(partial(scaled_error, factor=2), factor=3), partial(scaled_error, factor=3)),
         ],
-        ids=str,
+        ids=case_id,
     )
     def test_is_the_same_for_the_same_setting_written_otherwise(self, one, other):
         assert canonical(one) == canonical(other)
@@ -132,7 +132,7 @@ class TestADescription:
             (partial(scaled_error, factor=2), partial(scaled_error, factor=3)),
             (Scale(2).error, Scale(3).error),
         ],
-        ids=str,
+        ids=case_id,
     )
     def test_differs_for_different_settings(self, one, other):
         assert canonical(one) != canonical(other)
@@ -161,7 +161,7 @@ class TestADescription:
                 )
             ),
         ],
-        ids=repr,
+        ids=case_id,
     )
     def test_is_refused_to_what_nobody_could_tell_from_another(self, value, says):
         with pytest.raises(UndescribableError, match=says):
@@ -304,14 +304,14 @@ CHANGES_NO_NUMBER = [
 
 
 class TestTheIdentityOfATraining:
-    @pytest.mark.parametrize("changes", CHANGES_A_NUMBER, ids=str)
+    @pytest.mark.parametrize("changes", CHANGES_A_NUMBER, ids=case_id)
     def test_changes_with_what_can_change_a_number(self, tiny, changes):
         assert tiny.key(changes) != tiny.key()
 
     def test_is_another_one_for_each_of_them(self, tiny):
         assert len({tiny.key(changes) for changes in CHANGES_A_NUMBER}) == len(CHANGES_A_NUMBER)
 
-    @pytest.mark.parametrize("changes", CHANGES_NO_NUMBER, ids=str)
+    @pytest.mark.parametrize("changes", CHANGES_NO_NUMBER, ids=case_id)
     def test_stays_with_what_cannot(self, tiny, tmp_path, changes):
         if changes.get("experiment_config.data_dir") is COPIED:
             shutil.copytree(tiny.data_dir, tmp_path / "data")

@@ -16,7 +16,7 @@ from data_pipeline.normalizers import GlobalNormalizer, Shifter
 from posenet import errors
 from posenet.losses import MetricLoss
 from posenet.models import CorrectorMLP
-from tests.cluster_tests.tiny import LR
+from tests.cluster_tests.tiny import LR, case_id
 
 LOCAL_CLASS = type("Local", (CorrectorMLP,), {"__qualname__": "f.<locals>.Local"})
 
@@ -80,7 +80,7 @@ class TestAnOption:
             ("solver_config.batch_size", [8, 16]),
             ("solver_config.matmul_precision", ["highest", "high"]),
         ],
-        ids=str,
+        ids=case_id,
     )
     def test_may_be_any_setting_that_changes_a_number(self, tiny, key, values):
         experiment = tiny.experiment()
@@ -183,7 +183,7 @@ class TestAWrongOption:
     @pytest.mark.parametrize(
         ("key", "values", "path", "says"),
         WRONG_OPTIONS,
-        ids=[f"{key}={values!r:.40}" for key, values, *_ in WRONG_OPTIONS],
+        ids=[f"{key}={case_id(values)}" for key, values, *_ in WRONG_OPTIONS],
     )
     def test_is_an_error_that_says_what_to_do_and_adds_nothing(self, tiny, key, values, path, says):
         experiment = tiny.experiment()

@@ -3,6 +3,7 @@
 Classes are at the top level, so that they have a name and other processes find them.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,11 @@ MISSING = object()
 """Stands for a key that is left out."""
 
 LR = "optimizer_args.lr"
+
+
+def case_id(value: object) -> str:
+    """What a parametrized case is called: the same in every process, so without addresses."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))[:80]
 
 
 @dataclass(frozen=True)
