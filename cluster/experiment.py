@@ -29,10 +29,10 @@ from cluster.progress import Progress
 from cluster.provenance import provenance
 from cluster.reports.files import write_tables
 from cluster.reports.text import summary_text
-from cluster.result_table import ResultTable
+from cluster.result_table import ResultTable, trial_status
 from cluster.search_space import Key, SearchSpace
 from cluster.storage import Storage
-from cluster.trial_folder import STATUSES, ExperimentFolder, Status, status_of
+from cluster.trial_folder import STATUSES, ExperimentFolder, Status
 from cluster.watch import Watch
 from data_pipeline.user_error import UserError
 
@@ -209,7 +209,7 @@ class Experiment:
 
     def _statuses(self, keys: list[str]) -> dict[str, Status]:
         ids = self.folder.trial_ids(keys)
-        return {trial_id: status_of(self.folder.trial(trial_id).read_trial()) for trial_id in ids}
+        return {trial_id: trial_status(self.folder.trial(trial_id).read_trial()) for trial_id in ids}
 
     def _train(self, plan: Plan, sources: Sources, placement: Placement, executor: Executor) -> tuple[bool, bool]:
         """Trains what there is to train; returns whether Ctrl-C ended it, and whether failures did."""

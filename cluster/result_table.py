@@ -7,9 +7,10 @@ changed) is counted and left alone.
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any
 
-from cluster.trial_folder import ExperimentFolder, status_of
+from cluster.trial_folder import ExperimentFolder, Status, status_of
 from data_pipeline.subsets import DEFAULT_SUBSET, MEAN_SUBSET
 from data_pipeline.user_error import UserError
 
@@ -57,36 +58,28 @@ class ResultTable:
         """Reads the table of what is on disk.
 
         Raises:
-            NoResultsError: If there is no experiment.
+            NoResultsError: If there is no experiment, or if its description is broken.
         """
         try:
-            experiment: Mapping[str, Any] = folder.read_experiment() or {}
-            name: str = experiment["name"]
-            combinations: list[Mapping[str, Any]] = experiment["plan"]["combinations"]
-            seeds: list[int] = experiment["plan"]["seeds"]
-            axes: list[Mapping[str, Any]] = experiment["options"]
-            config: Mapping[str, Any] = experiment["configs"]["experiment_config"]
-        except (KeyError, TypeError) as error:
+            experiment = _Experiment.of(folder.read_experiment())
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise NoResultsError(
                 f"{folder.storage.location} holds no experiment (experiment.json is missing or broken)"
             ) from error
         present = set(folder.trial_ids())
-        planned = [(c, repetition) for repetition in range(len(seeds)) for c in combinations]
+        planned = [(c, repetition) for repetition in range(len(experiment.seeds)) for c in experiment.combinations]
         ids = [f"{c['key']}/{repetition}" for c, repetition in planned]
         contents = [folder.trial(trial_id).read_trial() if trial_id in present else None for trial_id in ids]
 
-        option_paths = _varied(combinations)
-        test_sets = {c["options"].get("experiment_config.test_set", config.get("test_set")) for c in combinations}
-        splits = ["val"] if test_sets == {None} else ["val", "test"]
+        option_paths, splits = experiment.option_paths, experiment.splits
         columns = list(_metric_columns(splits, contents))
         trials = [
-            _trial_row(c, option_paths, repetition, seeds[repetition], content, columns)
+            _trial_row(c, option_paths, repetition, experiment.seeds[repetition], content, columns)
             for (c, repetition), content in zip(planned, contents, strict=True)
         ]
         summary = _summarize(trials, option_paths, splits)
-        telling_paths = _telling(option_paths, axes)
         n_others = len(present - set(ids))
-        return cls(name, option_paths, telling_paths, splits, trials, summary, n_others)
+        return cls(experiment.name, option_paths, experiment.telling_paths, splits, trials, summary, n_others)
 
     @property
     def unfinished(self) -> list[Row]:
@@ -110,6 +103,67 @@ def column(split: str, metric: str, *, before: bool = False, subset: str = MEAN_
     """Returns the name of a metric's column."""
     group = "" if subset == MEAN_SUBSET else f"[{subset}]"
     return f"{split}_{metric}{'_before' if before else ''}{UNITS.get(metric, '')}{group}"
+
+
+def trial_status(content: Mapping[str, Any] | None) -> Status:
+    """Returns how a trial stands by its `trial.json`; one that says finished and has no results is `interrupted`."""
+    status = status_of(content)
+    return "interrupted" if content is not None and status == "finished" and not _has_results(content) else status
+
+
+def _has_results(content: Mapping[str, Any]) -> bool:
+    metrics = content.get("metrics")
+    if not isinstance(metrics, dict) or "val" not in metrics:
+        return False
+    for subsets in metrics.values():
+        if not isinstance(subsets, dict) or MEAN_SUBSET not in subsets:
+            return False
+        for values in subsets.values():
+            if not isinstance(values, dict) or not {"distance", "distance_before"} <= values.keys():
+                return False
+            if not set(map(type, values.values())) <= {int, float}:
+                return False
+    return True
+
+
+@dataclass(frozen=True)
+class _Experiment:
+    """What a table needs of `experiment.json`."""
+
+    name: str
+    combinations: Sequence[Mapping[str, Any]]
+    seeds: list[int]
+    option_paths: list[str]
+    telling_paths: list[str]
+    splits: list[str]
+
+    @classmethod
+    def of(cls, content: Any) -> "_Experiment":
+        """Takes it from the file's content; LookupError, TypeError, ValueError or AttributeError if that is broken."""
+        plan = content["plan"]
+        seeds = [_checked(seed, int) for seed in _checked(plan["seeds"], list)]
+        paths = list(plan["combinations"][0]["options"])
+        combinations = [
+            {
+                "key": _checked(c["key"], str),
+                "options": {path: _checked(c["options"][path], (str, int, float, NoneType)) for path in paths},
+            }
+            for c in plan["combinations"]
+        ]
+        if not seeds:
+            raise ValueError("the plan has no repetition")
+        option_paths = _varied(combinations)
+        config = content["configs"]["experiment_config"]
+        test_sets = {c["options"].get("experiment_config.test_set", config.get("test_set")) for c in combinations}
+        splits = ["val"] if test_sets == {None} else ["val", "test"]
+        telling_paths = _telling(option_paths, content["options"])
+        return cls(_checked(content["name"], str), combinations, seeds, option_paths, telling_paths, splits)
+
+
+def _checked(value: Any, kind: type | tuple[type, ...]) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError(f"{value!r} is no {kind}")
+    return value
 
 
 def _varied(combinations: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -145,7 +199,7 @@ def _metric_columns(
 
 def _metrics(content: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     # Only what is finished has results.
-    return content["metrics"] if content is not None and status_of(content) == "finished" else None
+    return content["metrics"] if content is not None and trial_status(content) == "finished" else None
 
 
 def _trial_row(
@@ -163,7 +217,7 @@ def _trial_row(
         **{path: combination["options"][path] for path in option_paths},
         "repetition": repetition,
         "seed": seed,
-        "status": status_of(content),
+        "status": trial_status(content),
         "best_epoch": known.get("best_epoch"),
         **{name: metrics.get(split, {}).get(subset, {}).get(metric) for name, split, subset, metric in columns},
         "train_seconds": known.get("train_seconds"),

@@ -417,8 +417,8 @@ class TestASecondRun:
     def test_trains_a_trial_again_whose_file_is_broken_or_gone(self, tiny):
         (row,) = tiny.run().trials
         path = tiny.folder / "trials" / row["key"] / "0" / "trial.json"
-        for damage in (lambda: path.write_text('{"status": "fin'), path.unlink):
-            damage()
+        for content in ('{"status": "fin', '{"status": "finished"}', None):
+            path.unlink() if content is None else path.write_text(content)
             (again,) = tiny.run().trials
             assert (again["status"], again["val_distance_mm"]) == ("finished", row["val_distance_mm"])
 

@@ -1,9 +1,15 @@
+import copy
+import json
 import math
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from cluster.result_table import METRICS, NoResultsError, ResultTable, column
+from cluster.reports.files import csv_bytes, parquet_bytes
+from cluster.reports.text import summary_text
+from cluster.result_table import METRICS, NoResultsError, ResultTable, column, trial_status
 from cluster.storage import Storage
 from cluster.trial_folder import ExperimentFolder
 
@@ -187,6 +193,39 @@ class TestTheSummary:
         assert [row["key"] for row in ResultTable.read(folder).best_for_each("set")] == ["q1", "p2"]
 
 
+class TestATrialThatSaysFinishedAndHasNoResults:
+    BROKEN = (None, 1, [], {}, {"val": None}, {"val": {}}, {"val": {"mean": None}}, {"val": {"mean": {}}})
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            {"status": "finished"},
+            *({"status": "finished", "metrics": metrics} for metrics in BROKEN),
+            {"status": "finished", "metrics": {"test": metrics(1.0)}},
+            {"status": "finished", "metrics": {"val": metrics("near")}},
+            {"status": "finished", "metrics": {"val": metrics(1.0), "test": 1}},
+        ],
+    )
+    def test_is_interrupted_so_that_it_is_trained_again(self, write, content):
+        assert trial_status(content) == "interrupted"
+        (row,) = ResultTable.read(write({"a": {}}, {"a/0": content})).trials
+        assert (row["status"], row["val_distance_mm"]) == ("interrupted", None)
+
+    @pytest.mark.parametrize(
+        ("content", "status"),
+        [
+            (None, "pending"),
+            ({}, "interrupted"),
+            ({"status": "running"}, "interrupted"),
+            ({"status": "failed"}, "failed"),
+            ({"status": "diverged"}, "diverged"),
+            (finished(1.0), "finished"),
+        ],
+    )
+    def test_is_the_only_one_that_its_file_is_not_taken_at_its_word(self, content, status):
+        assert trial_status(content) == status
+
+
 class TestAColumn:
     @pytest.mark.parametrize(
         ("name", "arguments", "options"),
@@ -202,6 +241,52 @@ class TestAColumn:
         assert column(*arguments, **options) == name
 
 
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from("ab"), inner, max_size=2),
+    max_leaves=3,
+)
+
+
+def places(content, path=()):
+    """The path of every value inside a JSON value."""
+    yield path
+    parts = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    for key, value in parts:
+        yield from places(value, (*path, key))
+
+
+class TestAnExperimentWithAnythingAtAnyPlace:
+    CONTENT = {  # noqa: RUF012
+        "name": "x",
+        "configs": {"experiment_config": {"test_set": None}},
+        "options": [{"paths": ["lr"], "rows": [[1], [2]]}],
+        "plan": {
+            "seeds": [1, 2],
+            "combinations": [{"key": "a", "options": {"lr": 1}}, {"key": "b", "options": {"lr": 2}}],
+        },
+    }
+
+    @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(place=st.sampled_from(list(places(CONTENT))), value=json_values)
+    def test_is_read_or_is_an_error_that_names_its_folder(self, tmp_path, place, value):
+        content = {"": copy.deepcopy(self.CONTENT)}
+        parent, last = content, ""
+        for part in place:
+            parent, last = parent[last], part
+        parent[last] = value
+        (tmp_path / "experiment.json").write_text(json.dumps(content[""]))
+        try:
+            table = ResultTable.read(ExperimentFolder(Storage(tmp_path)))
+        except NoResultsError as error:
+            assert str(error).startswith(f"{tmp_path} holds no experiment")  # noqa: PT017
+            return
+        assert table.summary
+        assert summary_text(table)
+        assert csv_bytes(table.trials)
+        assert parquet_bytes(table.trials)
+
+
 class TestAFolderWithoutAnExperiment:
     @pytest.mark.parametrize(
         "content",
@@ -215,6 +300,7 @@ class TestAFolderWithoutAnExperiment:
             b'{"name": "x"}',
             b'{"name": "x", "plan": {}}',
             b'{"name": "x", "plan": []}',
+            b'{"name": "x", "plan": {"seeds": [1], "combinations": []}, "options": [], "configs": {}}',
         ],
     )
     def test_is_an_error_that_names_it(self, tmp_path, content):

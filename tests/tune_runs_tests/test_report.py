@@ -12,6 +12,7 @@ from tests.cluster_tests.tiny import LR, FailingMLP, Tiny, write_datasets
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "tune_runs" / "report.py"
+SHAPE = '{"name": "x", "options": [], "configs": {"experiment_config": {}}, "plan": {"seeds": [1], "combinations": []}}'
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def results(tmp_path_factory):
         tiny.run({"experiment_config.name": "failures"}, {"model": [CorrectorMLP, FailingMLP]})
     tiny.run({"experiment_config.name": "unfinished"}, {LR: [1e-3, 1e-2]})
     (folder / "results" / "unfinished" / "trials" / complete.trials[0]["key"] / "0" / "trial.json").unlink()
-    for name, content in {"broken": "{", "other": '{"name": "x"}'}.items():
+    for name, content in {"broken": "{", "other": SHAPE}.items():
         (folder / "results" / name).mkdir()
         (folder / "results" / name / "experiment.json").write_text(content)
     (folder / "results" / "empty").mkdir()
