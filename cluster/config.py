@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from data_pipeline.augmenters import Augmenter
@@ -281,6 +282,20 @@ _CLASSES = dict(zip(SECTIONS, (ExperimentConfig, SolverConfig, Hyperparams), str
 def typed(dicts: Mapping[str, Mapping[str, Any]]) -> Settings:
     """Returns the typed configs of three checked dicts, keyed by `SECTIONS`."""
     return Settings(*(_CLASSES[section](**dicts[section]) for section in SECTIONS))
+
+
+def plain(value: Any) -> Any:
+    """Returns a setting with Python's numbers in place of numpy's, in dicts, lists and tuples of its own.
+
+    A checkpoint with a number of numpy in the optimizer's state does not load with `weights_only=True`.
+    """
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(plain(item) for item in value)
+    return value
 
 
 def check_dicts(dicts: Mapping[str, Any]) -> list[Problem]:

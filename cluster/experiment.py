@@ -1,6 +1,7 @@
 """The user's handle: three dicts, options, `run()`."""
 
 import dataclasses
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -17,6 +18,7 @@ from cluster.config import (
     SolverConfig,
     check_dicts,
     did_you_mean,
+    plain,
     typed,
 )
 from cluster.devices import Placement, place
@@ -79,10 +81,12 @@ class Experiment:
         base_hyperparams: Mapping[str, Any],
     ) -> None:
         _show_user_errors_without_traceback()
-        dicts = dict(zip(SECTIONS, (experiment_config, solver_config, base_hyperparams), strict=True))
+        dicts = plain(dict(zip(SECTIONS, (experiment_config, solver_config, base_hyperparams), strict=True)))
         problems = check_dicts(dicts)
         if problems:
             raise ConfigError(problems)
+        # The user's own list: a run fills it.
+        dicts["solver_config"]["interest_keys"] = solver_config["interest_keys"]
         settings = typed(dicts)
         self.config: ExperimentConfig = settings.experiment
         self.solver_config: SolverConfig = settings.solver
@@ -175,8 +179,8 @@ class Experiment:
             self.folder.clear_partial_files()
             self._write_experiment(plan, sources)
             interrupted, stopped = self._train(plan, sources, placement, executor)
-            self._remove_surplus_weights(plan)
             table = self.results()
+            self._remove_surplus_weights(plan, table)
             write_tables(table, self.folder)
         # The user's own list: it is how a script learns what was varied.
         self.solver_config.interest_keys[:] = self.space.paths
@@ -247,14 +251,15 @@ class Experiment:
         local = self.folder.storage.local
         return self.config if local is None else replace(self.config, storage_path=local.absolute().parent)
 
-    def _remove_surplus_weights(self, plan: Plan) -> None:
-        if self.config.keep_weights == "all":
+    def _remove_surplus_weights(self, plan: Plan, table: ResultTable) -> None:
+        keep = self.config.keep_weights
+        if keep == "all":
             return
-        best = None
-        if self.config.keep_weights == "best":
-            best = next((row["key"] for row in self.results().summary if row["n"]), None)
+        if keep == "best" and any(row["status"] in ("interrupted", "pending") for row in table.trials):
+            return  # what is still to be trained may change which is the best
+        kept = _best_by_validation_data(plan, table) if keep == "best" else set()
         for trial in plan.trials:
-            if trial.key != best:
+            if trial.key not in kept:
                 self.folder.trial(trial.id).remove("weights.pt")
 
     def _write_experiment(self, plan: Plan, sources: Sources) -> None:
@@ -274,6 +279,16 @@ class Experiment:
                 },
             }
         )
+
+
+def _best_by_validation_data(plan: Plan, table: ResultTable) -> set[str]:
+    """Returns the keys of the best combinations, one for each validation data: errors on unlike data do not compare."""
+    data = {c.key: str(json.loads(c.description)["data"]["val"]) for c in plan.combinations}
+    best: dict[str, str] = {}
+    for row in table.summary:
+        if row["n"]:
+            best.setdefault(data[row["key"]], row["key"])
+    return set(best.values())
 
 
 def _described(config: Mapping[str, Any]) -> dict[str, Any]:

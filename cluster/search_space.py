@@ -13,6 +13,7 @@ from cluster.config import (
     Settings,
     check_value,
     did_you_mean,
+    plain,
     typed,
 )
 from cluster.identity import (
@@ -97,6 +98,7 @@ class SearchSpace:
             problem for i, path in enumerate(paths) for problem in self._check_path(path, [*self.paths, *paths[:i]])
         ]
         if not problems:
+            rows = plain(rows)
             problems = _check_rows(paths, rows)
         if problems:
             raise ConfigError(problems)

@@ -62,7 +62,7 @@ EXPERIMENT = [
     ("n_repetitions", 0, "got 0; allowed: an int of at least 1"),
     ("n_repetitions", True, "got True; allowed: an int of at least 1"),
     ("n_repetitions", None, "got None; allowed: an int of at least 1"),
-    ("n_repetitions", np.int64(3), "allowed: an int of at least 1"),
+    ("n_repetitions", np.float64(3), "allowed: an int of at least 1"),
     ("init_weights_path", 3, "got 3; allowed: a path, or None"),
     ("init_weights_path", "", "got ''; allowed: a path, or None"),
     ("seed", -1, "got -1; allowed: an int of at least 0"),
@@ -276,6 +276,33 @@ class TestARightConfig:
         experiment = tiny.experiment({f"experiment_config.{key}": MISSING for key in defaults})
         assert {key: getattr(experiment.config, key) for key in defaults} == defaults
         assert experiment.solver_config.matmul_precision == "highest"
+
+    def test_holds_no_numbers_of_numpy(self, tiny):
+        changes = {
+            "experiment_config.n_repetitions": np.int64(3),
+            "base_hyperparams.model_args.hidden_dims": [np.int64(8)],
+            "base_hyperparams.optimizer_args": {"lr": np.float64(0.5), "betas": (np.float32(0.5), 0.9)},
+        }
+        experiment = tiny.experiment(changes)
+        hyperparams = experiment.space.settings(()).hyperparams
+        taken = [experiment.config.n_repetitions, hyperparams.model_args["hidden_dims"][0]]
+        assert [type(value) for value in taken] == [int, int]
+        assert hyperparams.optimizer_args == {"lr": 0.5, "betas": (0.5, 0.9)}
+        assert {type(value) for value in (hyperparams.optimizer_args["lr"], *hyperparams.optimizer_args["betas"])} == {
+            float
+        }
+
+    def test_stays_as_it_was_checked_when_the_dicts_change(self, tiny):
+        dicts = tiny.dicts()
+        experiment = Experiment(*dicts.values())
+        dicts["base_hyperparams"]["optimizer_args"]["lr"] = -1
+        dicts["base_hyperparams"]["model_args"]["hidden_dims"].append("x")
+        dicts["solver_config"]["val_example_indices"].append(-1)
+        settings = experiment.space.settings(())
+        assert settings.hyperparams.optimizer_args["lr"] == 1e-3
+        assert settings.hyperparams.model_args["hidden_dims"] == [8]
+        assert settings.solver.val_example_indices == [0, 3]
+        assert settings.solver.interest_keys is dicts["solver_config"]["interest_keys"]
 
     def test_is_not_changed_by_planning(self, tiny):
         dicts = tiny.dicts()

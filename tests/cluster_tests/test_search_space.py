@@ -96,6 +96,16 @@ class TestAnOption:
         assert experiment.space.paths == [LR, "model_args.dropout", "solver_config.batch_size"]
         assert len(experiment.space) == 2
 
+    def test_holds_python_numbers_in_lists_of_its_own(self, tiny):
+        dims = [np.int64(8)]
+        experiment = tiny.experiment(options={LR: list(np.logspace(-3, -1, 3)), "model_args.hidden_dims": [dims]})
+        dims.append("x")
+        for choice in experiment.space.choices():
+            hyperparams = experiment.space.settings(choice).hyperparams
+            assert type(hyperparams.optimizer_args["lr"]) is float
+            assert hyperparams.model_args["hidden_dims"] == [8]
+            assert type(hyperparams.model_args["hidden_dims"][0]) is int
+
     def test_leaves_the_base_and_the_other_combinations_alone(self, tiny):
         experiment = tiny.experiment(options={"model_args.dropout": [0.1, 0.2], LR: [1, 2]})
         settings = [experiment.space.settings(choice).hyperparams for choice in experiment.space.choices()]
