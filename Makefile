@@ -30,7 +30,7 @@ test: setup
 	$(BIN)/python -m pytest
 
 test-fast: setup
-	$(BIN)/python -m pytest -m 'not ray and not slow'
+	$(BIN)/python -m pytest --numprocesses auto -m 'not ray and not slow'
 
 lint: setup
 	$(BIN)/ruff format --check .

@@ -25,8 +25,10 @@ from cluster.devices import Placement, Slots
 from cluster.job import Job
 from cluster.plan import Combination, TrialSpec
 from cluster.trainable import TrialReport, run_trial
-from cluster.trial_folder import RUNNING, TrialFolder
+from cluster.trial_folder import RUNNING, TrialFolder, status_of
 from cluster.watch import Watch
+from data_pipeline.subsets import MEAN_SUBSET
+from data_pipeline.user_error import UserError
 
 _ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths in a script keep their meaning
@@ -46,16 +48,27 @@ from ray.tune.search.basic_variant import BasicVariantGenerator  # noqa: E402
 _REPORT_INTERVAL_S = 0.2  # a report holds the trial up for some milliseconds
 
 
+class RayInUseError(UserError):
+    """Ray was started in this process by someone else."""
+
+
 def run_ray(trials: Sequence[TrialSpec], job: Job, placement: Placement, watch: Watch) -> None:
     """Trains `trials`; reports go to `watch`, results to the trials' folders.
 
     Raises:
         KeyboardInterrupt: If Ctrl-C ended the run.
+        RayInUseError: If the script has started Ray itself.
     """
+    if ray.is_initialized():
+        raise RayInUseError(
+            "Ray runs in this process already, with settings of its own; call ray.shutdown() before run(), or "
+            'run("inline")'
+        )
+    run_id = f"{os.getpid()}-{time.time():.6f}"
     with _scratch_folder(job) as scratch, _ray(placement), _sigint() as interrupted:
         generator = _Variants(trials, job, placement)
         tuner = tune.Tuner(
-            tune.with_parameters(_train, job=job, run_id=f"{os.getpid()}-{time.time():.6f}"),
+            tune.with_parameters(_train, job=job, run_id=run_id),
             param_space={axis.name: tune.grid_search(axis.row_labels) for axis in job.space.axes},
             tune_config=tune.TuneConfig(
                 num_samples=1 + max(trial.repetition for trial in trials),
@@ -65,15 +78,13 @@ def run_ray(trials: Sequence[TrialSpec], job: Job, placement: Placement, watch: 
             run_config=tune.RunConfig(
                 storage_path=str(scratch),
                 name="tune",
-                callbacks=[_Reports(watch, generator, job)],
+                callbacks=[_Reports(watch, generator, job, run_id)],
                 stop=_Stop(watch, interrupted),
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=job.config.max_retries),
             ),
         )
         tuner.fit()
-        if interrupted.is_set():
-            raise KeyboardInterrupt
 
 
 @contextmanager
@@ -200,10 +211,11 @@ class _Variants(_StaysInDriver, BasicVariantGenerator):  # type: ignore[misc] # 
 class _Reports(_StaysInDriver, tune.Callback):  # type: ignore[misc] # ray declares no types
     """Hands what trials report to the watch."""
 
-    def __init__(self, watch: Watch, generator: _Variants, job: Job) -> None:
+    def __init__(self, watch: Watch, generator: _Variants, job: Job, run_id: str) -> None:
         self.watch = watch
         self.generator = generator
         self.job = job
+        self.run_id = run_id
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A worker begins a trial, for the first time or again."""
@@ -223,16 +235,17 @@ class _Reports(_StaysInDriver, tune.Callback):  # type: ignore[misc] # ray decla
         self.watch.reported(TrialReport(spec.id, "running", lines=(line,)))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A worker was lost once too often."""
+        """A trial ended without its last report: its worker was lost once too often."""
         spec = self.generator.running[trial.trial_id]
-        error = (
-            f"the trial's worker process was lost {self.job.config.max_retries + 1} times (killed, out of memory, or "
-            "its node went away); the next run goes on from the last checkpoint"
-        )
         folder = self.job.folder.trial(spec.id)
-        content = folder.read_trial() or {"key": spec.key, "repetition": spec.repetition, "seed": spec.seed}
-        folder.write_trial({**content, "status": "failed", "error": error, "ended": time.time()})
-        self.watch.reported(TrialReport(spec.id, "failed", error=error))
+        report = _finished(spec.id, folder)
+        if report is None:
+            error = _hang(folder, self.run_id) or (
+                f"the trial's worker process was lost {trial.num_failures} times (killed, out of memory, or its node "
+                "went away); the next run goes on from the last checkpoint"
+            )
+            report = _fail(spec.id, folder, error)
+        self.watch.reported(report)
 
 
 class _Stop(_StaysInDriver, tune.Stopper):  # type: ignore[misc] # ray declares no types
@@ -248,7 +261,10 @@ class _Stop(_StaysInDriver, tune.Stopper):  # type: ignore[misc] # ray declares 
 
     def stop_all(self) -> bool:
         """Tells whether to end the run."""
-        return self.interrupted.is_set() or self.watch.should_stop
+        if self.interrupted.is_set():
+            # Tune itself would wait for the workers to end what they are at; `ray.shutdown` does not.
+            raise KeyboardInterrupt
+        return self.watch.should_stop
 
 
 def _train(config: dict[str, Any], job: Job, run_id: str) -> None:
@@ -258,66 +274,92 @@ def _train(config: dict[str, Any], job: Job, run_id: str) -> None:
     spec = TrialSpec(combination, config["repetition"], config["seed"])
     trial = job.trial(spec, torch.device(config["device"]))
     folder = job.folder.trial(trial.id)
-    with _HangWatch(trial.settings.experiment.trial_timeout_s, folder, run_id) as hang:
-        if hang.earlier is not None:
-            report = TrialReport(trial.id, "failed", error=hang.earlier)
-            folder.write_trial({**(folder.read_trial() or {}), "status": "failed", "error": report.error})
-            tune.report({"report": vars(report)})
-            return
-        last_report = time.monotonic()
+    # A worker before this one may have ended after its last file, or have hung.
+    report = _finished(trial.id, folder)
+    if report is None and (hang := _hang(folder, run_id)) is not None:
+        report = _fail(trial.id, folder, hang)
+    if report is not None:
+        tune.report({"report": vars(report)})
+        return
+
+    last_report = time.monotonic()
+    watchdog = _Watchdog(trial.settings.experiment.trial_timeout_s, folder, run_id)
+    with watchdog:
         for report in run_trial(trial, job.data(trial.settings), folder):
-            hang.alive()
             now = time.monotonic()
             if report.status != RUNNING or report.lines or now - last_report >= _REPORT_INTERVAL_S:
                 last_report = now
+                watchdog.rest()  # the driver may take its time
                 tune.report({"report": vars(report)})
+            watchdog.watch()
 
 
-class _HangWatch:
+def _finished(trial_id: str, folder: TrialFolder) -> TrialReport | None:
+    content = folder.read_trial()
+    if content is None or status_of(content) != "finished":
+        return None
+    return TrialReport(trial_id, "finished", content["epochs"], content["metrics"]["val"][MEAN_SUBSET]["distance"])
+
+
+def _fail(trial_id: str, folder: TrialFolder, error: str) -> TrialReport:
+    content = folder.read_trial() or {}
+    folder.write_trial({**content, "status": "failed", "error": error, "ended": time.time()})
+    return TrialReport(trial_id, "failed", content.get("epochs", 0), error=error)
+
+
+class _Watchdog:
     """Ends this process when its trial does not report for too long; a context around the trial.
 
-    The watchdog is Python's `faulthandler`, which needs no lock of the interpreter: it also ends a process that hangs
-    in native code. It leaves a traceback in a file, by which the trial, started again in another process, knows what
-    became of the first attempt.
-
-    Attributes:
-        earlier: What became of an attempt that hung, in this run of the experiment; None if none did.
+    It is Python's `faulthandler`, which needs no lock of the interpreter: it also ends a process that hangs in native
+    code. It leaves a traceback in a file, which tells others what became of the trial (see `_hang`).
     """
 
     def __init__(self, timeout_s: float | None, folder: TrialFolder, run_id: str) -> None:
         self.timeout_s = timeout_s
-        self.run_id = run_id
-        local = folder.local
-        self.path = Path(tempfile.gettempdir()) / "posetune" / folder.trial_id if local is None else local
-        self.path = self.path / "hang.txt"
-        self.earlier = self._read_earlier()
+        self.path = _hang_path(folder, run_id)
+        self.first_line = f"{run_id} the trial did not report for {timeout_s} s (trial_timeout_s), and was here:\n"
 
-    def __enter__(self) -> "_HangWatch":
-        if self.timeout_s is not None and self.earlier is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+    def __enter__(self) -> None:
+        if self.timeout_s is not None:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.file = self.path.open("w")
-            self.file.write(f"{self.run_id}\n")
+            self.file.write(self.first_line)
             self.file.flush()
-            self.alive()
-        return self
+            self.watch()
 
-    def alive(self) -> None:
-        """The trial has reported: the time begins anew."""
+    def watch(self) -> None:
+        """Begins to count the time anew."""
         if self.timeout_s is not None:
             faulthandler.dump_traceback_later(self.timeout_s, exit=True, file=self.file)
 
-    def __exit__(self, *exception: object) -> None:
+    def rest(self) -> None:
+        """Stops counting."""
         if self.timeout_s is not None:
             faulthandler.cancel_dump_traceback_later()
-            if self.earlier is None:
-                self.file.close()
+
+    def __exit__(self, *exception: object) -> None:
+        if self.timeout_s is not None:
+            self.rest()
+            self.file.close()
             self.path.unlink(missing_ok=True)
 
-    def _read_earlier(self) -> str | None:
-        try:
-            run_id, _, trace = self.path.read_text().partition("\n")
-        except OSError:
-            return None
-        if run_id != self.run_id or not trace:
-            return None
-        return f"the trial did not report for {self.timeout_s:g} s (trial_timeout_s), and was here:\n{trace}"
+
+def _hang(folder: TrialFolder, run_id: str) -> str | None:
+    """Returns how a trial hung in this run of the experiment, None if it did not."""
+    path = _hang_path(folder, run_id)
+    try:
+        text = path.read_text()
+    except OSError:
+        return None
+    path.unlink(missing_ok=True)
+    first_line, _, trace = text.partition("\n")
+    # Without a traceback the worker was lost for another reason; another run's file says nothing of this one.
+    if not trace or not first_line.startswith(run_id):
+        return None
+    return text.removeprefix(f"{run_id} ")
+
+
+def _hang_path(folder: TrialFolder, run_id: str) -> Path:
+    if folder.local is not None:
+        return folder.local / "hang.txt"
+    return Path(tempfile.gettempdir()) / f"posetune-{os.getuid()}-{run_id}" / folder.trial_id / "hang.txt"

@@ -1,6 +1,5 @@
 """One trial from its settings to its files. Ray and the inline executor both run it."""
 
-import io
 import json
 import math
 import os
@@ -8,26 +7,25 @@ import socket
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
 from cluster import parts
 from cluster.config import Settings
 from cluster.example_plot import plot_examples
 from cluster.identity import Primitive
-from cluster.records import from_parquet, to_parquet
 from cluster.repetitions import Streams
 from cluster.storage import StorageError
 from cluster.trial_folder import RUNNING, TrialFolder
+from cluster.trial_log import ExamplePoses, TrialLog
 from data_pipeline.batch import DeviceDataset
 from data_pipeline.loader import TrainingLoader
 from data_pipeline.normalizers import Normalizer
-from data_pipeline.pose_dataset import Array, PoseDataset
+from data_pipeline.pose_dataset import PoseDataset
 from data_pipeline.subsets import MEAN_SUBSET
-from data_pipeline.user_error import UserError
 from posenet.checkpoint import CheckpointError, pack, tensor_bytes, unpack
 from posenet.evaluator import Evaluator, Measurement
 from posenet.record import Record
@@ -117,7 +115,7 @@ def run_trial(trial: Trial, data: TrialData, folder: TrialFolder) -> Iterator[Tr
         yield run.end("diverged", str(error))
     except StorageError as error:
         yield run.end("failed", str(error), keep_checkpoint=True)  # nothing is wrong with the training
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # A new attempt begins at the beginning: what led here may be in the checkpoint too.
         yield run.end("failed", _explain(error, trial), trace=traceback.format_exc())
 
@@ -130,7 +128,14 @@ class _Run:
         self.folder = folder
         self.init_weights = data.init_weights
         self.sets = data.sets
-        self.log = _Log()
+        config = trial.settings.solver
+        self.examples = (
+            ExamplePoses.of(data.sets["val"], config.val_example_subset, tuple(config.val_example_indices))
+            if config.val_example_indices
+            else None
+        )
+        self.log = TrialLog()
+        self.device = str(trial.device)
         self.normalizer: Normalizer | None = None
         self.epoch = 0
         self.started = time.time()
@@ -141,6 +146,7 @@ class _Run:
         if trial.device.type == "cuda":
             torch.cuda.set_device(trial.device)  # else some calls would open a context on the first GPU
             torch.cuda.empty_cache()  # what the process's last trial left
+            self.device = f"{trial.device} ({torch.cuda.get_device_name(trial.device)})"
         self._write_trial(RUNNING)
         solver = self._build()
         warning = self._continue(solver)
@@ -174,12 +180,12 @@ class _Run:
         try:
             # What had been logged shows how it came to that; a checkpoint that is kept needs what is there already.
             if self.log.records or not keep_checkpoint:
-                self.log.write(self.folder, self.trial, self.sets["val"])
+                self.log.write(self.folder, self.examples)
             if not keep_checkpoint:
                 self.folder.remove("checkpoint.pt")
             self._write_trial(status, error=error, traceback=trace)
-        except (UserError, OSError) as storage_error:
-            error = f"{error} (and that could not be recorded: {storage_error})"
+        except Exception as recording_error:
+            error = f"{error} (and that could not be recorded: {recording_error})"
         return TrialReport(self.trial.id, status, self.epoch, error=error)
 
     def _build(self) -> Solver:
@@ -239,9 +245,10 @@ class _Run:
             return None
         try:
             state = unpack(content)
-            with_examples = bool(self.trial.settings.solver.val_example_indices)
-            examples = example_poses(self.trial, self.sets["val"]) if with_examples else None
-            log = _Log.read(self.folder, until_epoch=state["solver"]["epoch"], examples=examples)
+            until_epoch = state["solver"]["epoch"]
+            # Other examples than before change nothing but what is logged: those of before are left out.
+            with_examples = self.examples is not None and state["examples"] == self._examples_key()
+            log = TrialLog.read(self.folder, until_epoch=until_epoch, with_examples=with_examples)
             solver.load_state_dict(state["solver"])
         except (CheckpointError, ValueError, KeyError, RuntimeError) as error:
             self.folder.remove("checkpoint.pt")
@@ -254,9 +261,19 @@ class _Run:
 
     def _write_checkpoint(self, solver: Solver) -> None:
         # Records come first: a checkpoint never knows of an epoch that they do not.
-        self.log.write(self.folder, self.trial, self.sets["val"])
-        state = {"solver": solver.state_dict(), "started": self.started, "train_seconds": self._train_seconds()}
+        self.log.write(self.folder, self.examples)
+        state = {
+            "solver": solver.state_dict(),
+            "started": self.started,
+            "train_seconds": self._train_seconds(),
+            "examples": self._examples_key(),
+        }
         self.folder.write("checkpoint.pt", pack(state))
+        self._write_trial(RUNNING)
+
+    def _examples_key(self) -> list[Any]:
+        config = self.trial.settings.solver
+        return [config.val_example_subset, *config.val_example_indices]
 
     def _finish(self, solver: Solver) -> TrialReport:
         best = solver.best
@@ -271,13 +288,15 @@ class _Run:
                 raise DivergedError(
                     f"the {split} error of the best weights is {error_mm}", best.epoch, len(solver.loader)
                 )
-        self.log.write(self.folder, self.trial, self.sets["val"])
+        self.log.write(self.folder, self.examples)
         if self.trial.settings.experiment.keep_weights != "none":
             weights = {name: tensor.cpu() for name, tensor in best.weights.items()}
             self.folder.write("weights.pt", tensor_bytes(weights))
+        learned = None if self.normalizer is None else self.normalizer.learned()
         # This file makes the trial a finished one, so it is the last.
-        self._write_trial("finished", best_epoch=best.epoch, metrics=metrics)
-        self.folder.remove("checkpoint.pt")
+        self._write_trial("finished", best_epoch=best.epoch, metrics=metrics, normalizer=learned)
+        with suppress(StorageError, OSError):  # a checkpoint that is left behind takes nothing from what is finished
+            self.folder.remove("checkpoint.pt")
         return TrialReport(self.trial.id, "finished", self.epoch, best.val_distance_mm)
 
     def _write_trial(self, status: str, **outcome: Any) -> None:
@@ -290,15 +309,15 @@ class _Run:
                 "status": status,
                 "options": dict(trial.options),
                 "description": json.loads(trial.description),
-                "normalizer": self.normalizer.learned() if self.normalizer is not None else None,
                 "epochs": self.epoch,
                 "started": self.started,
                 "ended": None if status == RUNNING else time.time(),
                 "train_seconds": self._train_seconds(),
-                "device": device_name(trial.device),
+                "device": self.device,
                 "host": socket.gethostname(),
                 "pid": os.getpid(),
                 "threads": trial.settings.experiment.cpus_per_trial,
+                "normalizer": None,
                 "error": None,
                 **outcome,
             }
@@ -311,98 +330,16 @@ class _Run:
         n_epochs = self.trial.settings.solver.num_epochs
         predictions = report.log_points[-1].examples
         now_and_then = report.epoch in (1, n_epochs) or report.epoch % max(1, n_epochs // 10) == 0
-        if predictions is None or not now_and_then:
+        if self.examples is None or predictions is None or not now_and_then:
             return
-        inputs, labels = example_poses(self.trial, self.sets["val"])
         picture = plot_examples(
-            inputs,
+            self.examples.inputs,
             predictions.numpy(),
-            labels,
+            self.examples.labels,
             self.sets["val"].skeleton,
             title=f"{self.trial.id}, epoch {report.epoch}",
         )
         self.folder.write(f"plots/epoch_{report.epoch:05d}.png", picture)
-
-
-@dataclass
-class _Log:
-    """What a trial has logged so far."""
-
-    records: list[Record] = field(default_factory=list)
-    examples: list[tuple[int, int, Array]] = field(default_factory=list)
-
-    def add(self, report: EpochReport) -> None:
-        for point in report.log_points:
-            self.records += point.records
-            if point.examples is not None:
-                self.examples.append((report.epoch, point.batch, point.examples.numpy()))
-
-    def write(self, folder: TrialFolder, trial: Trial, val_set: PoseDataset) -> None:
-        folder.write("records.parquet", to_parquet(trial.id, self.records))
-        if self.examples:
-            epochs, batches, predictions = zip(*self.examples, strict=True)
-            inputs, labels = example_poses(trial, val_set)
-            buffer = io.BytesIO()
-            np.savez_compressed(
-                buffer,
-                epochs=np.array(epochs),  # (L,)
-                batches=np.array(batches),  # (L,)
-                predictions_mm=np.stack(predictions),  # (L, E, J, 3)
-                inputs_mm=inputs,  # (E, J, 3)
-                labels_mm=labels,  # (E, J, 3)
-                indices=np.array(trial.settings.solver.val_example_indices),  # (E,)
-            )
-            folder.write("examples.npz", buffer.getvalue())
-
-    @classmethod
-    def read(cls, folder: TrialFolder, *, until_epoch: int, examples: tuple[Array, Array] | None) -> "_Log":
-        """Reads what was written up to the end of an epoch.
-
-        Args:
-            folder: The trial's files.
-            until_epoch: The epoch.
-            examples: Inputs and labels of the examples, (E, J, 3) each, mm; None for none.
-
-        Raises:
-            ValueError: If a file is missing, broken, of other examples, or ends before that epoch.
-        """
-        content = folder.read("records.parquet")
-        if content is None:
-            raise ValueError("records.parquet is missing")
-        records = [record for record in from_parquet(content) if record.epoch <= until_epoch]
-        if not records or records[-1].epoch < until_epoch:
-            raise ValueError(f"records.parquet ends before epoch {until_epoch}")
-        return cls(records, [] if examples is None else _read_examples(folder, until_epoch, *examples))
-
-
-def _read_examples(folder: TrialFolder, until_epoch: int, inputs: Array, labels: Array) -> list[tuple[int, int, Array]]:
-    content = folder.read("examples.npz")
-    if content is None:
-        raise ValueError("examples.npz is missing")
-    try:
-        arrays = np.load(io.BytesIO(content), allow_pickle=False)
-        logged = zip(arrays["epochs"], arrays["batches"], arrays["predictions_mm"], strict=True)
-        examples = [(int(epoch), int(batch), poses) for epoch, batch, poses in logged if epoch <= until_epoch]
-        same = np.array_equal(arrays["inputs_mm"], inputs) and np.array_equal(arrays["labels_mm"], labels)
-    except Exception as error:
-        # What numpy raises depends on the damage.
-        raise ValueError(f"examples.npz is broken: {error}") from error
-    if not same:
-        raise ValueError("examples.npz is of other examples")
-    if not examples or examples[-1][0] < until_epoch:
-        raise ValueError(f"examples.npz ends before epoch {until_epoch}")
-    return examples
-
-
-def example_poses(trial: Trial, val_set: PoseDataset) -> tuple[Array, Array]:
-    """Returns the inputs and labels of a trial's examples, (E, J, 3) each, mm."""
-    indices = np.array(trial.settings.solver.val_example_indices, dtype=np.intp)  # (E,)
-    return val_set.poses[trial.settings.solver.val_example_subset][indices], val_set.labels[indices]
-
-
-def device_name(device: torch.device) -> str:
-    """Returns what a device is called in a trial's record: with a GPU also its model."""
-    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
 
 
 def _headline(measured: list[Measurement]) -> dict[str, dict[str, float]]:
@@ -414,7 +351,7 @@ def _headline(measured: list[Measurement]) -> dict[str, dict[str, float]]:
     return headline
 
 
-def _explain(error: Exception, trial: Trial) -> str:
+def _explain(error: BaseException, trial: Trial) -> str:
     text = f"{type(error).__name__}: {error}"
     out_of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
     if out_of_memory:

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -10,6 +12,12 @@ torch.set_num_threads(1)
 # The same examples each time and no clock: a test fails for what it tests, not by chance or on a busy machine.
 settings.register_profile("posetune", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("posetune")
+
+
+def pytest_collection_modifyitems(items):
+    # Addresses in the names of tests would be others in each process that runs a part of them.
+    for item in items:
+        item._nodeid = re.sub(r" at 0x[0-9a-f]+", "", item.nodeid)
 
 
 @pytest.fixture(params=SKELETONS, ids=lambda skeleton: skeleton.name)

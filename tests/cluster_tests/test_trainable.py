@@ -16,6 +16,7 @@ from data_pipeline.augmenters import RandomRotator, RandomScaler
 from data_pipeline.distorters import GaussianDistorter
 from data_pipeline.normalizers import GlobalNormalizer, Shifter
 from posenet.checkpoint import pack
+from posenet.models import CorrectorMLP
 from tests.cluster_tests.tiny import InterruptedMLP, Tiny
 
 EPOCHS = 5
@@ -268,12 +269,46 @@ class TestADamagedFileOfATrial:
         assert "its checkpoint is of no use: 'solver'" in warning.lines[0]
         assert numbers_of(tiny) == undisturbed
 
-    def test_is_one_of_other_examples(self, tiny, half_way, undisturbed):
-        changes = {**STATEFUL, "solver_config.val_example_indices": [5]}
-        warning, *_ = finish(tiny, changes)
-        assert "examples.npz is of other examples" in warning.lines[0]
-        assert np.load(half_way / "examples.npz")["predictions_mm"].shape == (10, 1, 21, 3)
-        assert numbers_of(tiny)["records"] == undisturbed["records"]
+
+def test_examples_that_change_half_way_cost_no_training(tiny, half_way, undisturbed):
+    reports = finish(tiny, {**STATEFUL, "solver_config.val_example_indices": [5]})
+    assert [report.epoch for report in reports] == [4, 5, 5]
+    # Two log points in each of the two epochs that were left.
+    assert np.load(half_way / "examples.npz")["predictions_mm"].shape == (4, 1, 21, 3)
+    assert numbers_of(tiny)["records"] == undisturbed["records"]
+
+
+def test_a_trial_that_is_killed_between_any_two_steps_ends_with_the_bits_of_one_that_was_not(tiny, undisturbed):
+    steps = []
+    with pytest.MonkeyPatch.context() as patch:
+        kill_after(patch, None, steps)
+        finish(tiny, STATEFUL)
+    assert len(steps) > 4 * EPOCHS
+    for n in range(1, len(steps)):
+        shutil.rmtree(tiny.folder)
+        with pytest.MonkeyPatch.context() as patch:
+            kill_after(patch, n, [])
+            with pytest.raises(KeyboardInterrupt):
+                finish(tiny, STATEFUL)
+        if json.loads((folder_of(tiny) / "trial.json").read_text())["status"] != "finished":
+            *_, report = finish(tiny, STATEFUL)
+            assert report.status == "finished", report.error
+        (folder_of(tiny) / "checkpoint.pt").unlink(missing_ok=True)
+        assert numbers_of(tiny) == undisturbed, f"killed after step {n} of {len(steps)}, {steps[n - 1]}"
+
+
+def kill_after(patch, n, steps):
+    """Lets the n-th write or removal of a file be the last thing that happens, as far as the trial can tell."""
+    for name in ("write", "remove"):
+        real = getattr(Storage, name)
+
+        def step(storage, path, *data, real=real):
+            real(storage, path, *data)
+            steps.append(path)
+            if len(steps) == n:
+                raise KeyboardInterrupt
+
+        patch.setattr(Storage, name, step)
 
 
 class TestATrialThatFails:
@@ -325,3 +360,43 @@ def test_a_trial_leaves_the_process_as_it_was(tiny):
     after = (torch.get_rng_state(), torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())
     assert torch.equal(before[0], after[0])
     assert before[1:] == after[1:]
+
+
+def test_a_finished_trial_stays_finished_when_its_checkpoint_cannot_be_removed(
+    tiny, half_way, undisturbed, monkeypatch
+):
+    def refuse(storage, path):
+        raise StorageError("the storage is gone")
+
+    monkeypatch.setattr(Storage, "remove", refuse)
+    *_, report = finish(tiny, STATEFUL)
+    assert report.status == "finished"
+    monkeypatch.undo()
+    (half_way / "checkpoint.pt").unlink()
+    assert numbers_of(tiny) == undisturbed
+
+
+class SilentNormalizer(Shifter):
+    """Says of what it learned what no file can hold."""
+
+    def learned(self):
+        return {"mean_mm": torch.zeros(3)}
+
+
+class LeavingMLP(CorrectorMLP):
+    """Ends the process, or tries to."""
+
+    def correction(self, poses):
+        raise SystemExit(3)
+
+
+def test_an_error_while_the_results_are_written_is_a_failed_row_that_says_so(tiny):
+    *_, report = finish(tiny, {"experiment_config.normalizer": SilentNormalizer})
+    assert report.status == "failed"
+    assert "TypeError" in report.error
+    assert json.loads((folder_of(tiny) / "trial.json").read_text())["status"] == "failed"
+
+
+def test_a_class_that_ends_the_process_is_a_failed_row(tiny):
+    *_, report = finish(tiny, {"base_hyperparams.model": LeavingMLP})
+    assert (report.status, report.error) == ("failed", "SystemExit: 3")
