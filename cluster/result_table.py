@@ -40,8 +40,9 @@ class ResultTable:
         splits: 'val' and, with a test set, 'test'.
         trials: A row for each trial: options, `repetition`, `seed`, `status`, `best_epoch`, metrics, `train_seconds`,
             `device`, `error`. What a trial does not have is None.
-        summary: A row for each combination, the best in validation first: options, `n` (finished repetitions),
-            `failed`, `diverged`, and the mean and sample standard deviation of distances over finished repetitions.
+        summary: A row for each combination, the best in validation first, those without all repetitions (whose mean
+            rests on less) after the others: options, `n` (finished repetitions), `failed`, `diverged`, and the mean and
+            sample standard deviation of distances over finished repetitions.
         n_others: Trials in the folder that are not of this plan.
     """
 
@@ -87,12 +88,17 @@ class ResultTable:
         return [row for row in self.trials if row["status"] in ("failed", "diverged")]
 
     @property
+    def n_repetitions(self) -> int:
+        """The planned repetitions of each combination."""
+        return len(self.trials) // len(self.summary)
+
+    @property
     def split(self) -> str:
         """The split that results are reported on: the test set where there is one."""
         return self.splits[-1]
 
     def best_for_each(self, path: str) -> list[Row]:
-        """Returns, for each value of an option, the summary's row of the combination that is best in validation."""
+        """Returns, for each value of an option, the first of its rows in the summary: the best in validation."""
         best: dict[Any, Row] = {}
         for row in self.summary:
             best.setdefault(row[path], row)
@@ -255,8 +261,8 @@ def _summarize(trials: Sequence[Row], option_paths: Sequence[str], splits: Seque
                 f"{split}_change_percent": None if change is None or not mean_before else 100 * change / mean_before,
             }
         summary.append(summed)
-    by = "val_distance_mm_mean"
-    return sorted(summary, key=lambda row: (row[by] is None, row[by] or 0.0))
+    by, n_repetitions = "val_distance_mm_mean", len(trials) // len(summary)
+    return sorted(summary, key=lambda row: (row[by] is None, row["n"] < n_repetitions, row[by] or 0.0))
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -87,7 +87,10 @@ def _n(row: Row) -> str:
 
 def _notes(table: ResultTable) -> list[str]:
     notes = ["Mean distance per joint in mm, mean ± sample standard deviation over n finished repetitions, best in"]
-    notes.append("validation first." + (" Epochs were chosen on the validation set." if "test" in table.splits else ""))
+    order = "validation first"
+    if any(0 < row["n"] < table.n_repetitions for row in table.summary):
+        order += f"; combinations with fewer than {table.n_repetitions} finished repetitions come after the others"
+    notes.append(f"{order}." + (" Epochs were chosen on the validation set." if "test" in table.splits else ""))
     if table.n_others:
         notes.append(f"{table.n_others} trials of other settings are kept in trials/ and are not shown.")
     for row in table.unfinished:

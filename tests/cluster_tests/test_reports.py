@@ -99,6 +99,14 @@ class TestTheText:
             "my sweep: 3 trials, 2 finished, 1 pending\n"
         )
 
+    def test_says_where_combinations_without_all_repetitions_are(self):
+        trials = [{"status": "finished"}] * 6
+        note = "validation first; combinations with fewer than 3 finished repetitions come after the others."
+        assert note in summary_text(table_of([{"lr": 1, "n": 3}, {"lr": 2, "n": 2}], trials=trials))
+        for others in (3, 0):
+            text = summary_text(table_of([{"lr": 1, "n": 3}, {"lr": 2, "n": others}], trials=trials))
+            assert "validation first.\n" in text
+
     def test_names_each_trial_that_failed_with_the_first_line_of_its_error(self):
         trials = [
             {"key": "abc", "repetition": 2, "lr": 0.1, "status": "failed", "error": "RuntimeError: one\ntwo"},

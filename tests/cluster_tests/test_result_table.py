@@ -172,6 +172,24 @@ class TestTheSummary:
         table = ResultTable.read(folder)
         assert [row["key"] for row in table.summary] == ["c", "d", "b", "a"]
 
+    def test_has_combinations_with_all_repetitions_before_those_without(self, write):
+        folder = write(
+            {key: {"lr": i % 2, "dropout": i} for i, key in enumerate("abcd")},
+            {
+                "a/0": finished(1.0),
+                "b/0": finished(9.0),
+                "b/1": finished(9.0),
+                "c/0": finished(8.0),
+                "c/1": finished(8.0),
+                "d/0": finished(0.5),
+                "d/1": {"status": "failed"},
+            },
+            n_repetitions=2,
+        )
+        table = ResultTable.read(folder)
+        assert [row["key"] for row in table.summary] == ["c", "b", "d", "a"]
+        assert [row["key"] for row in table.best_for_each("lr")] == ["c", "b"]
+
     def test_with_a_test_set_reports_that_and_still_sorts_by_validation(self, write):
         def trial(val, test):
             return {**finished(val), "metrics": {"val": metrics(val), "test": metrics(test)}}
