@@ -3,6 +3,7 @@
 An aspect reads a few keys. Its description says everything in them that can change a number: constructor arguments
 after defaults, the content of data and weights instead of their names. The descriptions of all aspects make the
 combination's identity; the device, the number of processes, what is logged and where results lie are in none of them.
+The CPU cores of a trial are in one: sums over another number of threads differ in the last bits.
 """
 
 import hashlib
@@ -27,7 +28,11 @@ from cluster.identity import (
     partial_arguments,
 )
 from data_pipeline.pose_dataset import PoseDataset, read_dataset
+from data_pipeline.skeleton import Skeleton
 from data_pipeline.user_error import UserError
+
+NUMERICS = 1
+"""Raised by a change of this project's code that changes numbers: trials before and after are never in one table."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,7 @@ class Aspect:
 
 def _examine_data(settings: Settings, sources: Sources) -> tuple[Description, list[Problem]]:
     description: dict[str, Description] = {}
+    skeletons: list[Skeleton] = []
     problems = []
     for split, key in set_keys(settings).items():
         try:
@@ -114,20 +120,21 @@ def _examine_data(settings: Settings, sources: Sources) -> tuple[Description, li
         # A batch's subset is drawn by its place in the file, which the fingerprint does not tell.
         subsets = list(dataset.poses)
         description[split] = {"fingerprint": dataset.fingerprint, "samples": len(dataset), "subsets": subsets}
-        description.setdefault("skeleton", dataset.skeleton.name)
-        if dataset.skeleton.name != description["skeleton"]:
-            problems.append(
-                Problem(
-                    f"experiment_config.{split}_set",
-                    f"{key.name} has the {dataset.skeleton.name} skeleton, the sets before it have "
-                    f"{description['skeleton']}",
-                )
-            )
+        skeletons.append(dataset.skeleton)
+        if dataset.skeleton != skeletons[0]:
+            text = f"{key.name} has the {_named(dataset.skeleton)}, the sets before it the {_named(skeletons[0])}"
+            problems.append(Problem(f"experiment_config.{split}_set", text))
+    if skeletons:
+        description["skeleton"] = describe(skeletons[0])
     if not problems:
         problems += _check_examples(settings, sources.read_set(set_keys(settings)["val"]))
     if settings.experiment.test_set is None and settings.experiment.test_set_size is not None:
         problems.append(Problem("experiment_config.test_set_size", "is given, but there is no test_set"))
     return description, problems
+
+
+def _named(skeleton: Skeleton) -> str:
+    return f"{skeleton.name} skeleton of {skeleton.n_joints} joints"
 
 
 def _check_examples(settings: Settings, val_set: PoseDataset) -> list[Problem]:
@@ -292,6 +299,8 @@ def _examine_schedule(settings: Settings, sources: Sources) -> tuple[Description
         "matmul_precision": solver.matmul_precision,
         "deterministic_mode": settings.experiment.deterministic_mode,
         "seed": settings.experiment.seed,
+        "cpus_per_trial": settings.experiment.cpus_per_trial,
+        "numerics": NUMERICS,
     }
     return description, []
 

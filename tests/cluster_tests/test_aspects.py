@@ -1,3 +1,4 @@
+import dataclasses
 import math
 import re
 from functools import partial
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cluster.config import ConfigError
+from data_pipeline import skeleton
 from data_pipeline.augmenters import RandomScaler
 from data_pipeline.distorters import Distorter, GaussianDistorter
 from data_pipeline.normalizers import GlobalNormalizer, Shifter
@@ -115,8 +117,8 @@ DATA = [
     ({"train_set": "double"}, "train_set", "holds torch.float64 numbers; needed is torch.float32"),
     ({"train_set": "text"}, "train_set", "text_labels.pt is not a file that torch.load"),
     ({"train_set": "joints"}, "train_set", "there is no skeleton with 17 joints"),
-    ({"val_set": "nyu_val"}, "val_set", "nyu_val has the NYU skeleton, the sets before it have HANDS17"),
-    ({"test_set": "nyu_test"}, "test_set", "nyu_test has the NYU skeleton, the sets before it have HANDS17"),
+    ({"val_set": "nyu_val"}, "val_set", "nyu_val has the NYU skeleton of 14 joints, the"),
+    ({"test_set": "nyu_test"}, "test_set", "nyu_test has the NYU skeleton of 14 joints, the"),
 ]
 
 PAIRS = [
@@ -360,6 +362,13 @@ class TestSettingsThatDoNotFitTogether:
         assert problem.path == "experiment_config.init_weights_path"
         assert str(data_dir / name) in problem.text
         assert re.search(says, problem.text, re.DOTALL)
+
+    def test_are_sets_with_skeletons_of_one_name(self, tiny, monkeypatch):
+        monkeypatch.setitem(skeleton._SKELETONS, 14, dataclasses.replace(NYU, name="HANDS17"))
+        (problem,) = problems_of(tiny.experiment({"experiment_config.val_set": "nyu_val"}))
+        assert problem.text == (
+            "nyu_val has the HANDS17 skeleton of 14 joints, the sets before it the HANDS17 skeleton of 21 joints"
+        )
 
     def test_are_all_told_at_once(self, tiny):
         changes = {

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster import aspects
 from cluster.config import SECTIONS, ExperimentConfig, Hyperparams, SolverConfig
 from cluster.identity import (
     UndescribableError,
@@ -25,6 +26,7 @@ from cluster.identity import (
     label,
     unique_labels,
 )
+from data_pipeline import skeleton
 from data_pipeline.augmenters import RandomRotator, RandomScaler
 from data_pipeline.distorters import GaussianDistorter
 from data_pipeline.normalizers import GlobalNormalizer
@@ -233,6 +235,7 @@ CHANGES_A_NUMBER = [
     {"experiment_config.normalizer": partial(GlobalNormalizer, individual_scaling=True)},
     {"experiment_config.seed": 1},
     {"experiment_config.deterministic_mode": False},
+    {"experiment_config.cpus_per_trial": 2},
     {"solver_config.num_epochs": 3},
     {"solver_config.batch_size": 15},
     {"solver_config.matmul_precision": "high"},
@@ -275,7 +278,6 @@ CHANGES_NO_NUMBER = [
     {"experiment_config.target_device": torch.device("cuda")},
     {"experiment_config.target_device": [torch.device("cuda:0"), torch.device("cuda:3")]},
     {"experiment_config.n_repetitions": 5},
-    {"experiment_config.cpus_per_trial": 2},
     {"experiment_config.trials_per_device": 2},
     {"experiment_config.max_retries": 0},
     {"experiment_config.checkpoint_interval_s": 0},
@@ -340,6 +342,26 @@ class TestTheIdentityOfATraining:
         write_datasets(tmp_path / "data")
         write_dataset(tmp_path / "data", "tiny_val", labels, dataset.poses["DEFAULT"])
         assert Tiny(tmp_path / "data", tiny.storage_path).key() != before
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"joint_names": HANDS17.joint_names[::-1]},
+            {"bones": HANDS17.bones[1:]},
+            {"extra_edges": ()},
+            {"fingers": HANDS17.fingers[1:]},
+        ],
+        ids=lambda change: next(iter(change)),
+    )
+    def test_changes_with_a_skeleton_of_the_same_name(self, tiny, monkeypatch, change):
+        before = tiny.key()
+        monkeypatch.setitem(skeleton._SKELETONS, 21, dataclasses.replace(HANDS17, **change))
+        assert tiny.key() != before
+
+    def test_changes_with_code_that_computes_other_numbers(self, tiny, monkeypatch):
+        before = tiny.key()
+        monkeypatch.setattr(aspects, "NUMERICS", aspects.NUMERICS + 1)
+        assert tiny.key() != before
 
     def test_changes_with_the_order_of_subsets_in_which_they_are_drawn(self, tiny, tmp_path):
         changes = {"experiment_config.train_set": "two_train"}
