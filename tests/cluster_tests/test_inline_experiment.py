@@ -621,6 +621,28 @@ class TestKeepWeights:
         table = tiny.run({"experiment_config.n_repetitions": 2, "experiment_config.keep_weights": "best"}, {LR: LRS})
         assert self.weights(tiny) == [table.summary[0]["key"]] * 2
 
+    def test_best_is_those_of_the_best_on_each_validation_data(self, tiny):
+        path = "experiment_config.val_set"
+        table = tiny.run({"experiment_config.keep_weights": "best"}, {path: ["tiny_val", "tiny_test"], LR: LRS})
+        assert self.weights(tiny) == sorted(row["key"] for row in table.best_for_each(path))
+
+    def test_best_is_everyones_until_all_is_trained(self, tiny, monkeypatch):
+        changes = {"experiment_config.keep_weights": "best"}
+        options = {"model": [CorrectorMLP, InterruptedMLP], LR: LRS}
+        with pytest.raises(Interrupted):
+            tiny.run(changes, options)
+        assert len(self.weights(tiny)) == 2
+        monkeypatch.setattr(InterruptedMLP, "correction", CorrectorMLP.correction)
+        table = tiny.run(changes, options)
+        assert self.weights(tiny) == [table.summary[0]["key"]]
+
+    def test_best_is_everyones_after_failures_that_stop_the_run(self, tiny):
+        changes = {"experiment_config.keep_weights": "best", "experiment_config.stop_if_all_fail": 1}
+        tiny.run({}, {LR: LRS})
+        with pytest.raises(TrialsFailedError, match="stopped"):
+            tiny.run(changes, {"model": [FailingMLP, CorrectorMLP], LR: [*LRS, 1e-4]})
+        assert len(self.weights(tiny)) == 2
+
     def test_none_is_nobodys(self, tiny):
         tiny.run({"experiment_config.keep_weights": "none"}, {LR: LRS})
         assert self.weights(tiny) == []
