@@ -1,6 +1,7 @@
 """A picture of examples: label, input and prediction as skeletons."""
 
 import io
+import threading
 
 import numpy as np
 
@@ -22,10 +23,11 @@ def plot_examples(inputs: Array, predictions: Array, labels: Array, skeleton: Sk
         title: Stands above the picture.
     """
     # Imported where it is needed: it takes a second, and most runs draw nothing.
-    import matplotlib.pyplot as plt
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
     n = min(len(labels), _MAX_EXAMPLES)
-    figure = plt.figure(figsize=(4 * n, 4.6), layout="constrained")
+    figure = Figure(figsize=(4 * n, 4.6), layout="constrained")
     figure.suptitle(title)
     for e in range(n):
         axes = figure.add_subplot(1, n, e + 1, projection="3d")
@@ -42,9 +44,21 @@ def plot_examples(inputs: Array, predictions: Array, labels: Array, skeleton: Sk
         axes.set_axis_off()
     figure.legend(*axes.get_legend_handles_labels(), loc="lower center", ncols=3)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
-    if plt.get_backend().lower() != "agg":
-        figure.show()
-        plt.pause(0.001)  # lets the window draw itself
-    plt.close(figure)
+    FigureCanvasAgg(figure).print_png(buffer)  # type: ignore[no-untyped-call] # matplotlib declares no types for it
+    _show(buffer.getvalue(), title)
     return buffer.getvalue()
+
+
+def _show(picture: bytes, title: str) -> None:
+    """Shows a picture on the screen, where there is one and this thread may use it: workers have neither."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    import matplotlib.pyplot as plt
+
+    if plt.get_backend().lower() == "agg":
+        return
+    plt.figure(title, figsize=(12, 4), clear=True)
+    plt.imshow(plt.imread(io.BytesIO(picture)))
+    plt.axis("off")
+    plt.show(block=False)
+    plt.pause(0.001)  # lets the window draw itself

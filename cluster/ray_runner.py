@@ -8,7 +8,6 @@ themselves; what they report to the driver is for the display.
 import faulthandler
 import logging
 import os
-import shutil
 import signal
 import tempfile
 import threading
@@ -65,7 +64,12 @@ def run_ray(trials: Sequence[TrialSpec], job: Job, placement: Placement, watch: 
             'run("inline")'
         )
     run_id = f"{os.getpid()}-{time.time():.6f}"
-    with _scratch_folder(job) as scratch, _ray(placement), _sigint() as interrupted:
+    # Tune wants a place for files that nobody needs: not in the experiment's folder, which may be full or remote.
+    with (
+        tempfile.TemporaryDirectory(prefix="posetune-", ignore_cleanup_errors=True) as scratch,
+        _ray(placement),
+        _sigint() as interrupted,
+    ):
         generator = _Variants(trials, job, placement)
         tuner = tune.Tuner(
             tune.with_parameters(_train, job=job, run_id=run_id),
@@ -76,7 +80,7 @@ def run_ray(trials: Sequence[TrialSpec], job: Job, placement: Placement, watch: 
                 reuse_actors=True,  # a new process imports torch, which takes longer than many a trial
             ),
             run_config=tune.RunConfig(
-                storage_path=str(scratch),
+                storage_path=scratch,
                 name="tune",
                 callbacks=[_Reports(watch, generator, job, run_id)],
                 stop=_Stop(watch, interrupted),
@@ -85,18 +89,6 @@ def run_ray(trials: Sequence[TrialSpec], job: Job, placement: Placement, watch: 
             ),
         )
         tuner.fit()
-
-
-@contextmanager
-def _scratch_folder(job: Job) -> Iterator[Path]:
-    """Gives Tune a place for its own files, which nobody needs afterwards; also removes those of a killed run."""
-    local = job.folder.storage.local
-    folder = Path(tempfile.mkdtemp(prefix="posetune-")) if local is None else local / ".tune"
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

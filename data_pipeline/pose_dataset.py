@@ -70,19 +70,18 @@ def read_dataset(data_dir: Path, name: str, size: int | None = None, *, use_pres
     """
     labels_path = dataset_path(data_dir, name, "labels")
     labels = _checked(_load(data_dir, name, "labels"), labels_path)
+    poses = _read_poses(data_dir, name, labels) if use_preset else {}
     if size is not None and size > len(labels):
         raise DatasetError(f"{labels_path} has {len(labels)} samples, fewer than the {size} asked for")
-    if use_preset:
-        poses = _read_poses(data_dir, name, labels)
-    else:
-        poses = {DEFAULT_SUBSET: labels}
     try:
         skeleton = skeleton_for(labels.shape[1])
     except UserError as error:
         raise DatasetError(f"{labels_path}: {error}") from error
 
-    labels = labels[:size]
-    poses = {subset: array[:size] for subset, array in poses.items()}
+    # Copied, since the files are mapped: whoever writes to one must not change what is trained on, nor what it is
+    # known by.
+    labels = np.array(labels[:size])
+    poses = {subset: np.array(array[:size]) for subset, array in poses.items()} or {DEFAULT_SUBSET: labels}
     return PoseDataset(name, labels, poses, skeleton, _fingerprint(labels, poses))
 
 

@@ -189,6 +189,9 @@ class Solver:
         def closure() -> Tensor:
             self.optimizer.zero_grad()
             corrected = self.model(batch.poses)  # (N, J, 3)
+            if corrected.shape != batch.poses.shape:
+                shapes = f"{tuple(corrected.shape)} for poses of shape {tuple(batch.poses.shape)}"
+                raise ValueError(f"the model returned a tensor of shape {shapes}; the two must be the same")
             loss = self._loss(batch, corrected)
             loss.backward()  # type: ignore[no-untyped-call] # torch declares no types for it
             # Some optimizers (LBFGS) ask for the loss several times, all others once: the first is that of the batch.

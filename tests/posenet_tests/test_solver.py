@@ -592,3 +592,12 @@ class TestKilledAndContinued:
         before = unpack(checkpoint)
         list(reports)
         assert same_bits(unpack(checkpoint), before)
+
+
+def test_a_model_whose_output_has_another_shape_is_told_so():
+    class WrongMLP(CorrectorMLP):
+        def forward(self, poses):
+            return super().forward(poses)[:, :5]
+
+    with pytest.raises(ValueError, match=r"returned a tensor of shape \(\d+, 5, 3\) for poses of shape \(\d+, 14, 3\)"):
+        next(make_solver(model=WrongMLP(NYU, hidden_dims=[4])).epochs())
