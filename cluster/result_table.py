@@ -193,9 +193,10 @@ def _metric_columns(
     for split in splits:
         subsets: dict[str, None] = {}  # in the order of the files
         for content in contents:
-            subsets.update(dict.fromkeys((_metrics(content) or {}).get(split, {})))
-        groups = [subset for subset in subsets if subset not in (MEAN_SUBSET, DEFAULT_SUBSET)]
-        for subset in (MEAN_SUBSET, *groups):
+            groups = [subset for subset in (_metrics(content) or {}).get(split, {}) if subset != MEAN_SUBSET]
+            if groups != [DEFAULT_SUBSET]:  # which is the mean
+                subsets.update(dict.fromkeys(groups))
+        for subset in (MEAN_SUBSET, *subsets):
             for metric in METRICS:
                 yield column(split, metric, before=True, subset=subset), split, subset, f"{metric}_before"
                 yield column(split, metric, subset=subset), split, subset, metric

@@ -91,6 +91,10 @@ class TestTheRows:
         table = ResultTable.read(write({"a": {}}, {"a/0": finished(1.0)}))
         assert not [name for name in table.trials[0] if "[" in name]
 
+    def test_of_a_backbone_called_default_beside_others_have_its_columns(self, write):
+        table = ResultTable.read(write({"a": {}}, {"a/0": finished(1.0, subsets=("mean", "DEFAULT", "A"))}))
+        assert {"val_distance_mm[DEFAULT]", "val_distance_mm[A]"} <= set(table.trials[0])
+
     def test_show_the_settings_that_vary(self, write):
         folder = write(
             {"a": {"lr": 1, "dropout": None, "batch": 8}, "b": {"lr": 2, "dropout": None, "batch": 8}},
