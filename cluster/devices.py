@@ -57,29 +57,33 @@ def place(config: ExperimentConfig, *, n_cpus: int | None = None, n_gpus: int | 
         n_gpus: GPUs of this machine; by default those that torch sees.
 
     Raises:
-        ConfigError: If this machine does not have them: what was asked for, what there is, what to change.
+        ConfigError: With all that this machine does not have: what was asked for, what there is, what to change.
     """
     n_cpus = len(os.sched_getaffinity(0)) if n_cpus is None else n_cpus
     n_gpus = torch.cuda.device_count() if n_gpus is None else n_gpus
+    problems = []
     if config.cpus_per_trial > n_cpus:
         text = f"got {config.cpus_per_trial}, but this machine has {n_cpus} CPU core(s); ask for at most {n_cpus}"
-        raise ConfigError([Problem("experiment_config.cpus_per_trial", text)])
-    by_cpus = n_cpus // config.cpus_per_trial
-    if config.devices[0].type == "cpu":
-        return Placement((torch.device("cpu"),), by_cpus, config.cpus_per_trial)
-
+        problems.append(Problem("experiment_config.cpus_per_trial", text))
+    on_cpu = config.devices[0].type == "cpu"
     wanted = config.devices
     if wanted == [torch.device("cuda")]:
         wanted = [torch.device("cuda", index) for index in range(n_gpus)]
     missing = [device for device in wanted if (device.index or 0) >= n_gpus]
-    if missing or not wanted:
+    if not on_cpu and (missing or not wanted):
         asked = ", ".join(map(str, missing or config.devices))
         if n_gpus:
             has = f"{n_gpus} GPU(s), cuda:0 to cuda:{n_gpus - 1}; take one of these or torch.device('cpu')"
         else:
             has = "no GPU that torch can use; take torch.device('cpu')"
         text = f"{asked} was asked for, but this machine has {has}"
-        raise ConfigError([Problem("experiment_config.target_device", text)])
+        problems.append(Problem("experiment_config.target_device", text))
+    if problems:
+        raise ConfigError(problems)
+
+    by_cpus = n_cpus // config.cpus_per_trial
+    if on_cpu:
+        return Placement((torch.device("cpu"),), by_cpus, config.cpus_per_trial)
     # More trials than the CPU cores feed would only wait.
     per_device = min(config.trials_per_device, max(1, by_cpus // len(wanted)))
     return Placement(tuple(wanted[:by_cpus]), per_device, config.cpus_per_trial)

@@ -170,8 +170,7 @@ class Experiment:
             hint = did_you_mean(executor, get_args(Executor))
             raise ConfigError([Problem("run(executor=…)", f"there is no executor {executor!r}{hint}")])
         sources = Sources(self.config.data_folder)
-        plan = self._plan(sources)
-        placement = place(self.config)
+        plan, placement = self._plan_and_place(sources)
         local = self.folder.storage.local
         with experiment_lock(local) if local is not None else nullcontext():
             # Another run may have ended since the plan was made.
@@ -201,6 +200,20 @@ class Experiment:
             text = f"{counts} of {len(table.trials)} trials; the others are complete. See `error` in tables/trials.csv."
             raise TrialsFailedError(text, table)
         return table
+
+    def _plan_and_place(self, sources: Sources) -> tuple[Plan, Placement]:
+        problems: list[Problem] = []
+        try:
+            placement = place(self.config)
+        except ConfigError as error:
+            problems = error.problems
+        try:
+            plan = self._plan(sources)
+        except ConfigError as error:
+            problems = error.problems + problems
+        if problems:
+            raise ConfigError(problems)
+        return plan, placement
 
     def _plan(self, sources: Sources) -> Plan:
         return make_plan(

@@ -86,6 +86,22 @@ class TestATargetDevice:
         assert problem.path == "experiment_config.target_device"
         assert problem.text.startswith(says)
 
+    def test_that_is_not_there_stands_in_one_error_with_all_else_that_is_wrong(self, tiny, placed):
+        with pytest.raises(ConfigError) as caught:
+            placed(CUDA, n_gpus=0, cpus_per_trial=9)
+        lacking = ["experiment_config.cpus_per_trial", "experiment_config.target_device"]
+        assert [problem.path for problem in caught.value.problems] == lacking
+        changes = {
+            "experiment_config.cpus_per_trial": 10**6,
+            "experiment_config.target_device": torch.device("cuda:99"),
+            "base_hyperparams.optimizer_args.lr": -1,
+        }
+        with pytest.raises(ConfigError) as caught:
+            tiny.run(changes)
+        paths = [problem.path for problem in caught.value.problems]
+        assert paths == ["base_hyperparams.optimizer_args", *lacking]
+        assert not tiny.storage_path.exists()
+
     def test_with_too_few_cores_is_an_error_that_says_how_many_there_are(self, placed):
         with pytest.raises(
             ConfigError, match=r"cpus_per_trial: got 9, but this machine has 8 CPU core\(s\); ask for at most 8"
