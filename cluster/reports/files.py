@@ -32,7 +32,7 @@ def csv_bytes(rows: Sequence[Row]) -> bytes:
 
 
 def parquet_bytes(rows: Sequence[Row]) -> bytes:
-    """Returns rows as Parquet; a column whose values are of several types is one of strings."""
+    """Returns rows as Parquet; a column whose values are of several types, or too large for any, is one of strings."""
     columns = {name: _parquet_column([row[name] for row in rows]) for name in rows[0]}
     buffer = io.BytesIO()
     pq.write_table(pa.table(columns), buffer)
@@ -41,8 +41,11 @@ def parquet_bytes(rows: Sequence[Row]) -> bytes:
 
 def _parquet_column(values: Sequence[Any]) -> pa.Array:
     types = {type(value) for value in values if value is not None}
-    if types == {int, float}:
-        return pa.array([None if value is None else float(value) for value in values])
-    if len(types) > 1:
-        return pa.array([None if value is None else str(value) for value in values])
-    return pa.array(values)
+    try:
+        if types == {int, float}:
+            return pa.array([None if value is None else float(value) for value in values])
+        if len(types) <= 1:
+            return pa.array(values)
+    except (OverflowError, pa.ArrowException):
+        pass  # an integer of more than 64 bits, or lists of unlike values
+    return pa.array([None if value is None else str(value) for value in values])

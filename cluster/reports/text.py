@@ -10,6 +10,7 @@ from cluster.result_table import ResultTable, Row
 
 _SPLIT_NAMES = {"val": "validation", "test": "test"}
 _MAX_ROWS = 40
+_MAX_FAILURES = 20
 
 
 def summary_text(table: ResultTable, *, max_rows: int = _MAX_ROWS) -> str:
@@ -93,8 +94,12 @@ def _notes(table: ResultTable) -> list[str]:
     notes.append(f"{order}." + (" Epochs were chosen on the validation set." if "test" in table.splits else ""))
     if table.n_others:
         notes.append(f"{table.n_others} trials of other settings are kept in trials/ and are not shown.")
-    for row in table.unfinished:
+    unfinished = table.unfinished
+    for row in unfinished[:_MAX_FAILURES]:
         error = str(row["error"] or "").split("\n")[0]
         options = ", ".join(f"{path} = {_cell(row[path])}" for path in table.telling_paths)
         notes.append(f"{row['status']}: {row['key']}/{row['repetition']} ({options or 'no options'}): {error}")
+    if len(unfinished) > _MAX_FAILURES:
+        n_more = len(unfinished) - _MAX_FAILURES
+        notes.append(f"and {n_more} more that failed or diverged, see `error` in tables/trials.csv")
     return notes

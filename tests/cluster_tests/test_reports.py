@@ -118,6 +118,19 @@ class TestTheText:
             assert "diverged: abd/0 (lr = 0.2):" in text
             assert "two" not in text
 
+    def test_names_the_first_of_many_that_failed_and_counts_the_others(self):
+        trials = [
+            {"key": "abc", "repetition": i, "lr": 1, "status": "failed" if i % 2 else "diverged", "error": "x"}
+            for i in range(50)
+        ]
+        text = summary_text(table_of([{"lr": 1}], trials=trials))
+        assert sum(": abc/" in line for line in text.splitlines()) == 20
+        assert text.endswith(
+            "failed: abc/19 (lr = 1): x\nand 30 more that failed or diverged, see `error` in tables/trials.csv\n"
+        )
+        text = summary_text(table_of([{"lr": 1}], trials=trials[:20]))
+        assert text.endswith("failed: abc/19 (lr = 1): x\n")
+
     def test_counts_trials_of_other_settings(self):
         text = summary_text(table_of([{"lr": 1}], n_others=7))
         assert "7 trials of other settings are kept in trials/ and are not shown." in text
@@ -179,6 +192,11 @@ class TestParquet:
             assert read == column
         else:
             assert read == [None if value is None else str(value) for value in column]
+
+    @pytest.mark.parametrize("column", [[10**20], [1, -(2**63) - 1], [2**63, None], [[1], [2, "x"]]])
+    def test_holds_what_no_type_holds_as_text(self, column):
+        read = pq.read_table(io.BytesIO(parquet_bytes([{"x": value} for value in column])))["x"].to_pylist()
+        assert read == [None if value is None else str(value) for value in column]
 
     def test_has_a_type_for_each_column(self):
         rows = [
