@@ -158,8 +158,9 @@ def _augmenter(value: Any) -> str | None:
     return None if isinstance(value, Augmenter) else "an instance of an augmenter"
 
 
-def _empty_list(value: Any) -> str | None:
-    return None if isinstance(value, list) and not value else "an empty list; the run fills it"
+def _keys(value: Any) -> str | None:
+    fits = isinstance(value, list) and all(isinstance(key, str) for key in value)
+    return None if fits else "an empty list; the run fills it"
 
 
 def _device(value: Any) -> str | None:
@@ -239,7 +240,7 @@ class SolverConfig:
     verbose: bool = _key(_boolean)
     show_plots: bool = _key(_boolean)
     matmul_precision: str = _key(_one_of("highest", "high", "medium"), default="highest")
-    interest_keys: list[str] = _key(_empty_list)
+    interest_keys: list[str] = _key(_keys)
     val_example_indices: Sequence[int] = _key(_list_of(_integer(0), "ints, the indices of samples"))
     val_example_subset: str = _key(_text)
 

@@ -85,8 +85,9 @@ class Experiment:
         problems = check_dicts(dicts)
         if problems:
             raise ConfigError(problems)
-        # The user's own list: a run fills it.
+        # The user's own list: a run fills it, and one before may have.
         dicts["solver_config"]["interest_keys"] = solver_config["interest_keys"]
+        dicts["solver_config"]["interest_keys"].clear()
         settings = typed(dicts)
         self.config: ExperimentConfig = settings.experiment
         self.solver_config: SolverConfig = settings.solver
@@ -182,7 +183,9 @@ class Experiment:
             self._remove_surplus_weights(plan, table)
             write_tables(table, self.folder)
         # The user's own list: it is how a script learns what was varied.
-        self.solver_config.interest_keys[:] = self.space.paths
+        self.solver_config.interest_keys[:] = [
+            path for axis in self.space.axes if len(axis.rows) > 1 for path in axis.paths
+        ]
         print(f"\n{summary_text(table)}\nAll files: {self.folder.storage.location}/", flush=True)
         if interrupted:
             print("Interrupted. What is finished is kept; run the script again to go on.", file=sys.stderr)

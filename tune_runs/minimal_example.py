@@ -53,7 +53,7 @@ solver_config = {
     "verbose": False,  # print each intermediate result
     "show_plots": False,  # draw the examples now and then, into each trial's folder
     "matmul_precision": "highest",  # 'high' is TF32 on a GPU
-    "interest_keys": [],  # after the run: the keys of the options
+    "interest_keys": [],  # after the run: the keys of the options that varied
     "val_example_indices": [0, 100, 200],  # validation samples whose predictions are saved at every log point
     "val_example_subset": "A",
 }

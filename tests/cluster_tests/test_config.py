@@ -111,7 +111,7 @@ SOLVER = [
     ("show_plots", None, "got None; allowed: True or False"),
     ("matmul_precision", "low", "allowed: one of 'highest', 'high', 'medium'"),
     ("matmul_precision", True, "allowed: one of 'highest', 'high', 'medium'"),
-    ("interest_keys", ["optimizer_args.lr"], "allowed: an empty list; the run fills it"),
+    ("interest_keys", [3], "allowed: an empty list; the run fills it"),
     ("interest_keys", None, "allowed: an empty list; the run fills it"),
     ("interest_keys", (), "allowed: an empty list; the run fills it"),
     ("interest_keys", np.array([]), "allowed: an empty list; the run fills it"),
@@ -303,6 +303,12 @@ class TestARightConfig:
         assert settings.hyperparams.model_args["hidden_dims"] == [8]
         assert settings.solver.val_example_indices == [0, 3]
         assert settings.solver.interest_keys is dicts["solver_config"]["interest_keys"]
+
+    def test_may_be_used_for_a_second_experiment(self, tiny):
+        dicts = tiny.dicts()
+        dicts["solver_config"]["interest_keys"].append("optimizer_args.lr")  # as a run leaves it
+        Experiment(*dicts.values())
+        assert dicts["solver_config"]["interest_keys"] == []
 
     def test_is_not_changed_by_planning(self, tiny):
         dicts = tiny.dicts()
