@@ -142,7 +142,15 @@ class SearchSpace:
                     target[parent] = dict(target[parent])
                     target = target[parent]
                 target[last] = value
+        if dicts["experiment_config"]["test_set"] is None and self._may_have_test_set():
+            # The size is that of the combinations that have one.
+            dicts["experiment_config"]["test_set_size"] = None
         return typed(dicts)
+
+    def _may_have_test_set(self) -> bool:
+        path = "experiment_config.test_set"
+        rows = [row[axis.paths.index(path)] for axis in self.axes if path in axis.paths for row in axis.rows]
+        return any(value is not None for value in rows)
 
     def _check_path(self, path: str, others: Sequence[str]) -> list[Problem]:
         section, *parts = _parts(path)

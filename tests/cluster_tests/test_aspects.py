@@ -417,6 +417,15 @@ class TestSettingsThatFit:
         sets = {f"experiment_config.{part}_set": f"two_{part}" for part in ("train", "val", "test")}
         tiny.experiment({**sets, "solver_config.val_example_subset": "B"}).plan()
 
+    def test_are_a_size_of_the_test_set_where_only_some_combinations_have_one(self, tiny):
+        changes = {"experiment_config.test_set_size": 5}
+        plan = tiny.experiment(changes, {"experiment_config.test_set": [None, "tiny_test"]}).plan()
+        without, with_one = plan.combinations
+        assert without.key == tiny.key()
+        assert with_one.key == tiny.key({**changes, "experiment_config.test_set": "tiny_test"})
+        (problem,) = problems_of(tiny.experiment(changes, {"experiment_config.test_set": [None]}))
+        assert problem.path == "experiment_config.test_set_size"
+
     def test_are_fitting_initial_weights(self, tiny, data_dir):
         tiny.experiment({"experiment_config.init_weights_path": data_dir / "good.pt"}).plan()
 
