@@ -10,9 +10,11 @@ import hashlib
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from inspect import Parameter
+from functools import lru_cache
+from inspect import Parameter, signature
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, get_args
 
 import torch
 
@@ -26,6 +28,7 @@ from cluster.identity import (
     describe_call,
     label,
     partial_arguments,
+    takes_any_name,
 )
 from data_pipeline.pose_dataset import PoseDataset, read_dataset
 from data_pipeline.skeleton import Skeleton
@@ -334,13 +337,19 @@ def _check_arguments(key: str, target: type, arguments: Mapping[str, Any], *, n_
     """Compares arguments with a constructor's signature, of which the program passes the first `n_passed` itself."""
     parameters = dict(list(constructor_parameters(target).items())[n_passed:])
     name = target.__name__
+    unknown = [] if takes_any_name(target) else [argument for argument in arguments if argument not in parameters]
     problems = [
         Problem(
             f"base_hyperparams.{key}.{argument}",
             f"{name} has no such argument{did_you_mean(argument, list(parameters))}",
         )
-        for argument in arguments
-        if argument not in parameters
+        for argument in unknown
+    ]
+    types = _simple_types(target)
+    problems += [
+        Problem(f"base_hyperparams.{key}.{argument}", f"got {value!r}; allowed: {_spelled(types[argument])}")
+        for argument, value in arguments.items()
+        if argument in types and not _is_one_of(value, types[argument])
     ]
     problems += [
         Problem(f"base_hyperparams.{key}.{argument}", f"is missing; {name} needs it")
@@ -348,6 +357,40 @@ def _check_arguments(key: str, target: type, arguments: Mapping[str, Any], *, n_
         if parameter.default is Parameter.empty and argument not in arguments
     ]
     return problems
+
+
+@lru_cache(maxsize=1024)
+def _simple_types(target: type) -> dict[str, tuple[type, ...]]:
+    """Returns the types of each constructor argument of a known class that is annotated with plain ones alone."""
+    if target.__module__.partition(".")[0] not in ("torch", "posenet", "data_pipeline"):
+        return {}
+    try:
+        parameters = signature(target, eval_str=True).parameters
+    except (TypeError, ValueError, NameError):
+        return {}
+    types = {}
+    for name, parameter in parameters.items():
+        annotation = parameter.annotation
+        members = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+        if all(member in _SIMPLE for member in members):
+            types[name] = members
+    return types
+
+
+_SIMPLE = (bool, int, float, str, NoneType, torch.Tensor)
+
+
+def _is_one_of(value: object, types: tuple[type, ...]) -> bool:
+    if isinstance(value, bool):
+        return bool in types
+    if isinstance(value, int | float) and {int, float} & set(types):
+        return True  # where a whole number is needed, the constructor tells
+    return isinstance(value, types)
+
+
+def _spelled(types: tuple[type, ...]) -> str:
+    names = {bool: "True or False", int: "an int", float: "a number", str: "a str", NoneType: "None"}
+    return ", or ".join(names[kind] for kind in types if kind in names)
 
 
 def _describe_call(

@@ -122,6 +122,15 @@ def constructor_parameters(target: Callable[..., Any]) -> dict[str, inspect.Para
     return {name: parameter for name, parameter in parameters.items() if parameter.kind in kinds}
 
 
+def takes_any_name(target: Callable[..., Any]) -> bool:
+    """Returns whether a class's constructor passes on arguments that it does not name itself."""
+    try:
+        parameters = inspect.signature(target).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    return any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+
+
 def constructor_defaults(target: Callable[..., Any]) -> dict[str, Any]:
     """Returns the default of each parameter that has one."""
     parameters = constructor_parameters(target)

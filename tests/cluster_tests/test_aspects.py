@@ -30,6 +30,11 @@ class AllocatingMLP(CorrectorMLP):
         self.scale = float(torch.ones(1).sum())
 
 
+class ThinMLP(CorrectorMLP):
+    def __init__(self, skeleton, **settings):
+        super().__init__(skeleton, **settings)
+
+
 class PickyMLP(CorrectorMLP):
     def __init__(self, skeleton, *, hidden_dims, mood):
         super().__init__(skeleton, hidden_dims=hidden_dims)
@@ -205,7 +210,25 @@ PAIRS = [
         "base_hyperparams.optimizer_args",
         "Adam refuses {{lr: -1, weight_decay: 0.0}}: Invalid learning rate: -1",
     ),
-    ({"base_hyperparams.optimizer_args.lr": "0.1"}, "base_hyperparams.optimizer_args", "Adam refuses {{lr: '0.1',"),
+    (
+        {"base_hyperparams.optimizer_args.lr": "0.1"},
+        "base_hyperparams.optimizer_args.lr",
+        "got '0.1'; allowed: a number",
+    ),
+    ({"base_hyperparams.optimizer_args.lr": True}, "base_hyperparams.optimizer_args.lr", "got True; allowed: a number"),
+    ({"base_hyperparams.optimizer_args.amsgrad": "no"}, "base_hyperparams.optimizer_args.amsgrad", "True or False"),
+    (
+        {"base_hyperparams.model_args.batchnorm": "no"},
+        "base_hyperparams.model_args.batchnorm",
+        "got 'no'; allowed: True or False",
+    ),
+    (
+        {"base_hyperparams.model_args.dropout": True},
+        "base_hyperparams.model_args.dropout",
+        "got True; allowed: a number, or None",
+    ),
+    ({"base_hyperparams.model_args.activation": None}, "base_hyperparams.model_args.activation", "allowed: a str"),
+    ({"base_hyperparams.scheduler_args.step_size": True}, "base_hyperparams.scheduler_args.step_size", "an int"),
     ({"base_hyperparams.optimizer_args.lr": math.nan}, "base_hyperparams.optimizer_args.lr", "NaN is not a setting"),
     (
         {"base_hyperparams.optimizer_args.lr": torch.tensor(0.1)},
@@ -232,7 +255,12 @@ PAIRS = [
         "base_hyperparams.scheduler_args",
         "StepLR refuses {{step_size: 0, gamma: 0.5}}",
     ),
-    ({"base_hyperparams.scheduler_args.gamma": "0.5"}, "base_hyperparams.scheduler_args", "gamma: '0.5'"),
+    ({"base_hyperparams.scheduler_args.gamma": "0.5"}, "base_hyperparams.scheduler_args.gamma", "got '0.5'"),
+    (
+        {"base_hyperparams.model": ThinMLP, "base_hyperparams.model_args": {"hiden_dims": [8]}},
+        "base_hyperparams.model_args",
+        "ThinMLP refuses {{hiden_dims: [8]}}: ",
+    ),
     (
         {
             "base_hyperparams.scheduler": PLATEAU,
@@ -416,6 +444,22 @@ class TestSettingsThatFit:
     def test_are_examples_of_a_subset_in_sets_with_subsets(self, tiny):
         sets = {f"experiment_config.{part}_set": f"two_{part}" for part in ("train", "val", "test")}
         tiny.experiment({**sets, "solver_config.val_example_subset": "B"}).plan()
+
+    def test_are_arguments_that_a_class_passes_on(self, tiny):
+        tiny.experiment({"base_hyperparams.model": ThinMLP}).plan()
+
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [
+            ("optimizer_args.weight_decay", 0),
+            ("optimizer_args.amsgrad", True),
+            ("optimizer_args.foreach", None),
+            ("scheduler_args.step_size", 2.0),
+            ("model_args.dropout", 0),
+        ],
+    )
+    def test_are_numbers_as_torch_takes_them(self, tiny, key, value):
+        tiny.experiment({f"base_hyperparams.{key}": value}).plan()
 
     def test_are_a_size_of_the_test_set_where_only_some_combinations_have_one(self, tiny):
         changes = {"experiment_config.test_set_size": 5}
