@@ -42,6 +42,7 @@ os.environ.update(_ENVIRONMENT)
 
 import ray  # noqa: E402 - it reads the environment when it is imported
 from ray import tune  # noqa: E402
+from ray._private.ray_logging import global_worker_stdstream_dispatcher  # noqa: E402
 from ray.tune.search.basic_variant import BasicVariantGenerator  # noqa: E402
 
 _REPORT_INTERVAL_S = 0.2  # a report holds the trial up for some milliseconds
@@ -105,7 +106,8 @@ def _ray(placement: Placement) -> Iterator[None]:
         log_to_driver=False,
         logging_level=logging.ERROR,
     )
-    # A worker that is lost is told by our display; Tune would print a page for each.
+    # A worker that is lost is told by our display; Ray and Tune would print a page each.
+    global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
