@@ -6,9 +6,11 @@ combination's identity; the device, the number of processes, what is logged and 
 The CPU cores of a trial are in one: sums over another number of threads differ in the last bits.
 """
 
+import copy
 import hashlib
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from inspect import Parameter, signature
@@ -17,9 +19,10 @@ from types import NoneType, UnionType
 from typing import Any, get_args
 
 import torch
+from torch.optim import lr_scheduler
 
 from cluster import parts
-from cluster.config import Problem, Settings, did_you_mean
+from cluster.config import Hyperparams, Problem, Settings, did_you_mean
 from cluster.identity import (
     Description,
     UndescribableError,
@@ -55,11 +58,15 @@ class Sources:
         data_folder: The folder with the datasets.
         sets: The sets that were read.
         weights: The content of weights files by path.
+        models: Models to look at, without their numbers, or why they cannot be built.
+        tried: What was used for a while without an error.
     """
 
     data_folder: Path
     sets: dict[SetKey, PoseDataset] = field(default_factory=dict)
     weights: dict[str, bytes] = field(default_factory=dict)
+    models: dict[tuple[object, ...], torch.nn.Module | Exception] = field(default_factory=dict)
+    tried: set[tuple[object, ...]] = field(default_factory=set)
 
     def read_set(self, key: SetKey) -> PoseDataset:
         """Returns a set.
@@ -80,6 +87,26 @@ class Sources:
         if path not in self.weights:
             self.weights[path] = Path(path).read_bytes()
         return self.weights[path]
+
+    def model(self, settings: Settings) -> torch.nn.Module:
+        """Returns the model of a combination on the meta device: one for all that train the same one.
+
+        Raises:
+            DatasetError: If the training set, which tells the skeleton, cannot be read.
+            Exception: What the model's constructor raises.
+        """
+        hyperparams, set_key = settings.hyperparams, set_keys(settings)["train"]
+        key = (hyperparams.model, repr(hyperparams.model_args), set_key)
+        if key not in self.models:
+            skeleton = self.read_set(set_key).skeleton
+            try:
+                self.models[key] = _build_unallocated(lambda: parts.build_model(hyperparams, skeleton))
+            except Exception as error:
+                self.models[key] = error
+        model = self.models[key]
+        if isinstance(model, Exception):
+            raise model
+        return model
 
 
 def set_keys(settings: Settings) -> dict[str, SetKey]:
@@ -174,22 +201,41 @@ def _examine_model(settings: Settings, sources: Sources) -> tuple[Description, l
             text = f"{path} is not a file that torch.load(..., weights_only=True) reads: {reason}"
             problems.append(Problem("experiment_config.init_weights_path", text))
     try:
-        skeleton = sources.read_set(set_keys(settings)["train"]).skeleton
+        train_set = sources.read_set(set_keys(settings)["train"])
     except UserError:
         return description, problems  # the data aspect tells
     if problems:
         return description, problems
     try:
-        model = _build_unallocated(lambda: parts.build_model(hyperparams, skeleton))
+        model = sources.model(settings)
     except Exception as error:
         return description, [_refused("model_args", hyperparams.model, hyperparams.model_args, error)]
     if weights is not None:
         try:
-            model.load_state_dict(weights, assign=True)
+            copy.deepcopy(model).load_state_dict(weights, assign=True)
         except Exception as error:
             text = f"the weights of {path} do not fit the model {hyperparams.model.__name__}: {error}"
             problems.append(Problem("experiment_config.init_weights_path", text))
-    return description, problems
+    return description, problems + _check_last_batch(settings, model, train_set)
+
+
+def _check_last_batch(settings: Settings, model: torch.nn.Module, train_set: PoseDataset) -> list[Problem]:
+    batch_size, n_samples = settings.solver.batch_size, len(train_set)
+    if batch_size > 1 and n_samples % batch_size != 1:
+        return []
+    try:
+        with torch.random.fork_rng(devices=[]):
+            model(torch.zeros(1, train_set.skeleton.n_joints, 3, device="meta"))
+    except Exception as error:
+        # What else goes wrong on the meta device need not do so in a training.
+        if "Expected more than 1 value per channel" in str(error):
+            text = (
+                f"with batches of {batch_size}, the last one of the {n_samples} samples of {train_set.name} has 1 "
+                f"sample, and {settings.hyperparams.model.__name__} normalises over the batch, which takes at least 2; "
+                "change batch_size or train_set_size"
+            )
+            return [Problem("solver_config.batch_size", text)]
+    return []
 
 
 def _build_unallocated(build: Callable[[], torch.nn.Module]) -> torch.nn.Module:
@@ -200,7 +246,7 @@ def _build_unallocated(build: Callable[[], torch.nn.Module]) -> torch.nn.Module:
                 return build()
         except Exception:
             # A model may do what only real tensors allow; if it fails with them too, that error counts.
-            return build()
+            return build().to("meta")
 
 
 def _examine_optimisation(settings: Settings, sources: Sources) -> tuple[Description, list[Problem]]:
@@ -222,19 +268,66 @@ def _examine_optimisation(settings: Settings, sources: Sources) -> tuple[Descrip
     description = {"optimizer": optimizer, "scheduler": scheduler}
     if problems:
         return description, problems
-    at = "optimizer"
     try:
-        built = parts.build_optimizer(hyperparams, torch.nn.Linear(1, 1, bias=False, device="meta"))
-        at = "scheduler"
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a scheduler may say things that matter only to a training
-            built_scheduler = parts.build_scheduler(hyperparams, built)
-            # Some look at their arguments only when they use them.
-            built_scheduler.step(*([1.0] if takes_metric else []))  # type: ignore[arg-type] # an epoch for the base class
-    except Exception as error:
-        arguments = getattr(hyperparams, f"{at}_args")
-        problems.append(_refused(f"{at}_args", getattr(hyperparams, at), arguments, error))
+        model = sources.model(settings)
+    except Exception:
+        model = torch.nn.Linear(1, 1, bias=False, device="meta")  # the aspect of the model tells
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they may say things that matter only to a training
+        at = "optimizer"
+        try:
+            built = _try_optimizer(hyperparams, model, sources)
+            at = "scheduler"
+            _try_scheduler(settings, built, sources)
+        except Exception as error:
+            arguments = getattr(hyperparams, f"{at}_args")
+            problems.append(_refused(f"{at}_args", getattr(hyperparams, at), arguments, error))
     return description, problems
+
+
+def _try_optimizer(hyperparams: Hyperparams, model: torch.nn.Module, sources: Sources) -> torch.optim.Optimizer:
+    """Builds the optimizer, and takes a step with the first of its class for a model."""
+
+    def build(model: torch.nn.Module) -> torch.optim.Optimizer:
+        optimizer = parts.build_optimizer(hyperparams, model)
+        if key not in sources.tried:
+            for parameter in model.parameters():
+                parameter.grad = torch.zeros_like(parameter)
+            with suppress(AssertionError):  # so they say that a setting is for a GPU
+                optimizer.step()
+        return optimizer
+
+    key = (hyperparams.optimizer, model)
+    try:
+        built = build(model)
+    except Exception:
+        # As with models: if it fails with real numbers too, that error counts.
+        built = build(copy.deepcopy(model).to_empty(device="cpu"))
+    sources.tried.add(key)
+    return built
+
+
+def _try_scheduler(settings: Settings, optimizer: torch.optim.Optimizer, sources: Sources) -> None:
+    """Builds the scheduler, and lets the first of its kind go through all epochs."""
+    hyperparams, num_epochs = settings.hyperparams, settings.solver.num_epochs
+    scheduler = parts.build_scheduler(hyperparams, optimizer)
+    key = (hyperparams.scheduler, repr(hyperparams.scheduler_args), num_epochs)
+    n_steps = 1 if hyperparams.scheduler in _ENDLESS or key in sources.tried else min(num_epochs, _MAX_STEPS)
+    metric = [1.0] if hyperparams.scheduler_requires_metric else []
+    for _ in range(n_steps):
+        # Some look at their arguments only when they use them.
+        scheduler.step(*metric)  # type: ignore[arg-type] # an epoch for the base class
+    sources.tried.add(key)
+
+
+_MAX_STEPS = 10_000
+
+_ENDLESS = (
+    *(lr_scheduler.StepLR, lr_scheduler.MultiStepLR, lr_scheduler.ExponentialLR, lr_scheduler.ConstantLR),
+    *(lr_scheduler.LinearLR, lr_scheduler.PolynomialLR, lr_scheduler.CosineAnnealingLR, lr_scheduler.CyclicLR),
+    *(lr_scheduler.CosineAnnealingWarmRestarts, lr_scheduler.ReduceLROnPlateau),
+)
+"""Schedulers that go on after any number of epochs."""
 
 
 def _examine_loss(settings: Settings, sources: Sources) -> tuple[Description, list[Problem]]:
@@ -308,18 +401,31 @@ def _examine_schedule(settings: Settings, sources: Sources) -> tuple[Description
     return description, []
 
 
+_TRAIN_SET_KEYS = (
+    "experiment_config.train_set",
+    "experiment_config.train_set_size",
+    "experiment_config.use_preset",
+)
+_MODEL_KEYS = ("model", "model_args", *_TRAIN_SET_KEYS)
 _DATA_KEYS = (
-    *("experiment_config.train_set", "experiment_config.train_set_size", "experiment_config.use_preset"),
+    *_TRAIN_SET_KEYS,
     *("experiment_config.val_set", "experiment_config.val_set_size"),
     *("experiment_config.test_set", "experiment_config.test_set_size"),
 )
 
 ASPECTS = (
     Aspect("data", _DATA_KEYS, _examine_data),
-    Aspect("model", ("model", "model_args", "experiment_config.init_weights_path", *_DATA_KEYS), _examine_model),
+    Aspect(
+        "model",
+        (*_MODEL_KEYS, "experiment_config.init_weights_path", "solver_config.batch_size"),
+        _examine_model,
+    ),
     Aspect(
         "optimisation",
-        ("optimizer", "optimizer_args", "scheduler", "scheduler_args", "scheduler_requires_metric"),
+        (
+            *("optimizer", "optimizer_args", "scheduler", "scheduler_args", "scheduler_requires_metric"),
+            *("solver_config.num_epochs", *_MODEL_KEYS),
+        ),
         _examine_optimisation,
     ),
     Aspect("loss", ("loss_function",), _examine_loss),
@@ -366,7 +472,7 @@ def _simple_types(target: type) -> dict[str, tuple[type, ...]]:
         return {}
     try:
         parameters = signature(target, eval_str=True).parameters
-    except (TypeError, ValueError, NameError):
+    except (TypeError, ValueError, NameError, AttributeError, SyntaxError):  # names that only a type checker has
         return {}
     types = {}
     for name, parameter in parameters.items():

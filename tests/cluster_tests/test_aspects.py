@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from cluster import parts
 from cluster.config import ConfigError
 from data_pipeline import skeleton
 from data_pipeline.augmenters import RandomScaler
@@ -278,6 +279,42 @@ PAIRS = [
         "base_hyperparams.scheduler_args.lr_lambda",
         "a lambda",
     ),
+    *(
+        (
+            {"base_hyperparams.optimizer": optimizer, "base_hyperparams.optimizer_args": {}},
+            "base_hyperparams.optimizer_args",
+            f"{optimizer.__name__} refuses {{{{}}}}: {says}",
+        )
+        for optimizer, says in [
+            (torch.optim.Muon, "Muon only supports 2D parameters"),
+            (torch.optim.SparseAdam, "SparseAdam does not support dense gradients"),
+            (torch.optim.LBFGS, "LBFGS.step() missing 1 required positional argument: 'closure'"),
+        ]
+    ),
+    (
+        {
+            "base_hyperparams.scheduler": torch.optim.lr_scheduler.OneCycleLR,
+            "base_hyperparams.scheduler_args": {"max_lr": 0.1, "total_steps": 4},
+            "solver_config.num_epochs": 5,
+        },
+        "base_hyperparams.scheduler_args",
+        "OneCycleLR refuses {{max_lr: 0.1, total_steps: 4}}: Tried to step 5 times.",
+    ),
+    (
+        {"base_hyperparams.model_args.batchnorm": True, "solver_config.batch_size": 13},
+        "solver_config.batch_size",
+        "with batches of 13, the last one of the 40 samples of tiny_train has 1 sample, and CorrectorMLP normalises",
+    ),
+    (
+        {"base_hyperparams.model_args.batchnorm": True, "solver_config.batch_size": 1},
+        "solver_config.batch_size",
+        "with batches of 1, the last one",
+    ),
+    (
+        {"base_hyperparams.model_args.batchnorm": True, "experiment_config.train_set_size": 33},
+        "solver_config.batch_size",
+        "with batches of 16, the last one of the 33 samples of tiny_train has 1 sample",
+    ),
     (
         {"base_hyperparams.scheduler": PLATEAU, "base_hyperparams.scheduler_args": {}},
         "base_hyperparams.scheduler_requires_metric",
@@ -460,6 +497,34 @@ class TestSettingsThatFit:
     )
     def test_are_numbers_as_torch_takes_them(self, tiny, key, value):
         tiny.experiment({f"base_hyperparams.{key}": value}).plan()
+
+    @pytest.mark.parametrize(
+        ("optimizer", "arguments"),
+        [
+            *((name, {}) for name in ("Adam", "SGD", "Adafactor", "ASGD", "Rprop", "NAdam")),
+            *(("Adam", {name: True}) for name in ("fused", "foreach", "capturable")),
+        ],
+    )
+    def test_are_optimizers_that_train_the_model(self, tiny, optimizer, arguments):
+        changes = {
+            "base_hyperparams.optimizer": getattr(torch.optim, optimizer),
+            "base_hyperparams.optimizer_args": arguments,
+        }
+        tiny.experiment(changes).plan()
+
+    def test_are_batches_of_one_without_batchnorm(self, tiny):
+        tiny.experiment({"solver_config.batch_size": 13}).plan()
+
+    def test_are_batches_of_two_and_more_with_it(self, tiny):
+        tiny.experiment({"solver_config.batch_size": 19, "base_hyperparams.model_args.batchnorm": True}).plan()
+
+    def test_are_models_that_are_built_once_for_all_optimizers(self, tiny, monkeypatch):
+        built = []
+        real = parts.build_model
+        monkeypatch.setattr(parts, "build_model", lambda *args: built.append(args) or real(*args))
+        options = {LR: [1e-3 * i for i in range(1, 9)], "model_args.dropout": [None, 0.5]}
+        tiny.experiment(options=options).plan()
+        assert len(built) == 2
 
     def test_are_a_size_of_the_test_set_where_only_some_combinations_have_one(self, tiny):
         changes = {"experiment_config.test_set_size": 5}
