@@ -174,7 +174,7 @@ class Experiment:
         plan, placement = self._plan_and_place(sources)
         local = self.folder.storage.local
         with experiment_lock(local) if local is not None else nullcontext():
-            # Another run may have ended since the plan was made.
+            # Read only now that no other run changes them.
             plan = replace(plan, statuses=self._statuses([combination.key for combination in plan.combinations]))
             self.folder.clear_partial_files()
             self._write_experiment(plan, sources)
@@ -211,20 +211,20 @@ class Experiment:
         except ConfigError as error:
             problems = error.problems
         try:
-            plan = self._plan(sources)
+            plan = self._plan(sources, with_statuses=False)
         except ConfigError as error:
             problems = error.problems + problems
         if problems:
             raise ConfigError(problems)
         return plan, placement
 
-    def _plan(self, sources: Sources) -> Plan:
+    def _plan(self, sources: Sources, *, with_statuses: bool = True) -> Plan:
         return make_plan(
             self.space,
             sources,
             n_repetitions=self.config.n_repetitions,
             seed=self.config.seed,
-            statuses_of=self._statuses,
+            statuses_of=self._statuses if with_statuses else lambda keys: {},
         )
 
     def _statuses(self, keys: list[str]) -> dict[str, Status]:

@@ -4,11 +4,12 @@ Trials are those of the experiment's last plan. What else lies in the folder (an
 changed) is counted and left alone.
 """
 
+import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import NoneType
-from typing import Any
+from typing import Any, NamedTuple
 
 from cluster.trial_folder import ExperimentFolder, Status, status_of
 from data_pipeline.subsets import DEFAULT_SUBSET, MEAN_SUBSET
@@ -70,13 +71,13 @@ class ResultTable:
         present = set(folder.trial_ids())
         planned = [(c, repetition) for repetition in range(len(experiment.seeds)) for c in experiment.combinations]
         ids = [f"{c['key']}/{repetition}" for c, repetition in planned]
-        contents = [folder.trial(trial_id).read_trial() if trial_id in present else None for trial_id in ids]
+        outcomes = [_Outcome.of(folder.trial(i).read_trial() if i in present else None) for i in ids]
 
         option_paths, splits = experiment.option_paths, experiment.splits
-        columns = list(_metric_columns(splits, contents))
+        groups = list(_column_groups(splits, outcomes))
         trials = [
-            _trial_row(c, option_paths, repetition, experiment.seeds[repetition], content, columns)
-            for (c, repetition), content in zip(planned, contents, strict=True)
+            _trial_row(c, option_paths, repetition, experiment.seeds[repetition], outcome, groups)
+            for (c, repetition), outcome in zip(planned, outcomes, strict=True)
         ]
         summary = _summarize(trials, option_paths, splits)
         n_others = len(present - set(ids))
@@ -186,27 +187,52 @@ def _telling(option_paths: Sequence[str], axes: Sequence[Mapping[str, Any]]) -> 
     return [path for path in option_paths if path not in implied]
 
 
-def _metric_columns(
-    splits: Sequence[str], contents: Sequence[Mapping[str, Any] | None]
-) -> Iterator[tuple[str, str, str, str]]:
-    """Yields the metric columns: name, split, subset, and the metric's name in a trial's file."""
+class _Outcome(NamedTuple):
+    """What a table needs of a `trial.json`; most of such a file is what it does not."""
+
+    status: Status
+    metrics: Mapping[str, Mapping[str, Mapping[str, float]]]
+    """By split, subset and name; of finished trials alone."""
+    best_epoch: Any
+    train_seconds: Any
+    device: Any
+    error: Any
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any] | None) -> "_Outcome":
+        """Takes it from the file's content."""
+        status, known = trial_status(content), content or {}
+        metrics = {}
+        if status == "finished":
+            for split, subsets in known["metrics"].items():
+                alone = subsets.keys() == {MEAN_SUBSET, DEFAULT_SUBSET}
+                metrics[split] = {MEAN_SUBSET: subsets[MEAN_SUBSET]} if alone else subsets
+        return cls(status, metrics, *(known.get(name) for name in ("best_epoch", "train_seconds", "device", "error")))
+
+
+class _ColumnGroup(NamedTuple):
+    """The columns of a subset of a split: their names, and the metrics' in a trial's file."""
+
+    split: str
+    subset: str
+    columns: list[str]
+    metrics: list[str]
+
+
+def _column_groups(splits: Sequence[str], outcomes: Sequence[_Outcome]) -> Iterator[_ColumnGroup]:
     for split in splits:
-        subsets: dict[str, None] = {}  # in the order of the files
-        for content in contents:
-            groups = [subset for subset in (_metrics(content) or {}).get(split, {}) if subset != MEAN_SUBSET]
-            if groups != [DEFAULT_SUBSET]:  # which is the mean
-                subsets.update(dict.fromkeys(groups))
-        for subset in (MEAN_SUBSET, *subsets):
+        subsets = {MEAN_SUBSET: None}  # in the order of the files
+        for outcome in outcomes:
+            subsets.update(dict.fromkeys(outcome.metrics.get(split, ())))
+        for subset in subsets:
+            columns, metrics = [], []
             for metric in METRICS:
-                yield column(split, metric, before=True, subset=subset), split, subset, f"{metric}_before"
-                yield column(split, metric, subset=subset), split, subset, metric
+                columns += [column(split, metric, before=True, subset=subset), column(split, metric, subset=subset)]
+                metrics += [f"{metric}_before", metric]
             for metric in ("improved", "worsened"):
-                yield column(split, metric, subset=subset), split, subset, metric
-
-
-def _metrics(content: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    # Only what is finished has results.
-    return content["metrics"] if content is not None and trial_status(content) == "finished" else None
+                columns.append(column(split, metric, subset=subset))
+                metrics.append(metric)
+            yield _ColumnGroup(split, subset, columns, metrics)
 
 
 def _trial_row(
@@ -214,23 +240,17 @@ def _trial_row(
     option_paths: Sequence[str],
     repetition: int,
     seed: int,
-    content: Mapping[str, Any] | None,
-    columns: Sequence[tuple[str, str, str, str]],
+    outcome: _Outcome,
+    groups: Sequence[_ColumnGroup],
 ) -> Row:
-    metrics = _metrics(content) or {}
-    known = content or {}
-    return {
-        "key": combination["key"],
-        **{path: combination["options"][path] for path in option_paths},
-        "repetition": repetition,
-        "seed": seed,
-        "status": trial_status(content),
-        "best_epoch": known.get("best_epoch"),
-        **{name: metrics.get(split, {}).get(subset, {}).get(metric) for name, split, subset, metric in columns},
-        "train_seconds": known.get("train_seconds"),
-        "device": known.get("device"),
-        "error": known.get("error"),
-    }
+    row = {"key": combination["key"]}
+    for path in option_paths:
+        row[path] = combination["options"][path]
+    row |= {"repetition": repetition, "seed": seed, "status": outcome.status, "best_epoch": outcome.best_epoch}
+    for split, subset, columns, metrics in groups:
+        values = outcome.metrics.get(split, {}).get(subset, {})
+        row.update(zip(columns, map(values.get, metrics), strict=True))
+    return row | {"train_seconds": outcome.train_seconds, "device": outcome.device, "error": outcome.error}
 
 
 def _summarize(trials: Sequence[Row], option_paths: Sequence[str], splits: Sequence[str]) -> list[Row]:
@@ -257,7 +277,7 @@ def _summarize(trials: Sequence[Row], option_paths: Sequence[str], splits: Seque
             summed |= {
                 f"{split}_distance_before_mm": mean_before,
                 f"{split}_distance_mm_mean": mean,
-                f"{split}_distance_mm_std": statistics.stdev(after) if len(after) > 1 else None,
+                f"{split}_distance_mm_std": _std(after),
                 f"{split}_change_mm": change,
                 f"{split}_change_percent": None if change is None or not mean_before else 100 * change / mean_before,
             }
@@ -268,3 +288,11 @@ def _summarize(trials: Sequence[Row], option_paths: Sequence[str], splits: Seque
 
 def _mean(values: Sequence[float]) -> float | None:
     return statistics.fmean(values) if values else None
+
+
+def _std(values: Sequence[float]) -> float | None:
+    # The sample standard deviation; `statistics.stdev` reckons in fractions, forty times as long.
+    if len(values) < 2:
+        return None
+    mean = statistics.fmean(values)
+    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))

@@ -24,7 +24,7 @@ from cluster.repetitions import repetition_seed
 from cluster.result_table import NoResultsError, ResultTable
 from cluster.storage import Storage, StorageError
 from cluster.trainable import run_trial
-from cluster.trial_folder import ExperimentFolder
+from cluster.trial_folder import ExperimentFolder, TrialFolder
 from data_pipeline.augmenters import RandomRotator
 from data_pipeline.distorters import GaussianDistorter
 from data_pipeline.normalizers import GlobalNormalizer
@@ -366,6 +366,15 @@ class TestASecondRun:
         assert capsys.readouterr().err == "2 combinations × 1 repetition = 2 trials: 2 finished\n"
         assert trial_files(tiny) == files
         assert {path: path.read_bytes() for path in (tiny.folder / "tables").iterdir()} == tables
+
+    def test_reads_each_trial_once_for_what_to_train_and_once_for_the_tables(self, tiny, monkeypatch):
+        changes = {"experiment_config.keep_weights": "best"}
+        tiny.run(changes, {LR: LRS})
+        read = []
+        real = TrialFolder.read_trial
+        monkeypatch.setattr(TrialFolder, "read_trial", lambda folder: read.append(folder.trial_id) or real(folder))
+        table = tiny.run(changes, {LR: LRS})
+        assert sorted(read) == sorted([f"{row['key']}/0" for row in table.trials] * 2)
 
     def test_with_settings_that_change_no_number_trains_nothing(self, tiny):
         tiny.run(options={LR: LRS})
