@@ -84,7 +84,7 @@ class ResultTable:
         return cls(experiment.name, option_paths, experiment.telling_paths, splits, trials, summary, n_others)
 
     @property
-    def unfinished(self) -> list[Row]:
+    def failures(self) -> list[Row]:
         """The trials that failed or diverged."""
         return [row for row in self.trials if row["status"] in ("failed", "diverged")]
 

@@ -77,7 +77,7 @@ def state(table: ResultTable) -> str:
     counts = Counter(row["status"] for row in table.trials)
     if counts["interrupted"] or counts["pending"]:
         return "unfinished"
-    return "complete, with failures" if table.unfinished else "complete"
+    return "complete, with failures" if table.failures else "complete"
 
 
 def _started(folder: ExperimentFolder) -> str:

@@ -94,12 +94,12 @@ def _notes(table: ResultTable) -> list[str]:
     notes.append(f"{order}." + (" Epochs were chosen on the validation set." if "test" in table.splits else ""))
     if table.n_others:
         notes.append(f"{table.n_others} trials of other settings are kept in trials/ and are not shown.")
-    unfinished = table.unfinished
-    for row in unfinished[:_MAX_FAILURES]:
+    failures = table.failures
+    for row in failures[:_MAX_FAILURES]:
         error = str(row["error"] or "").split("\n")[0]
         options = ", ".join(f"{path} = {_cell(row[path])}" for path in table.telling_paths)
         notes.append(f"{row['status']}: {row['key']}/{row['repetition']} ({options or 'no options'}): {error}")
-    if len(unfinished) > _MAX_FAILURES:
-        n_more = len(unfinished) - _MAX_FAILURES
+    if len(failures) > _MAX_FAILURES:
+        n_more = len(failures) - _MAX_FAILURES
         notes.append(f"and {n_more} more that failed or diverged, see `error` in tables/trials.csv")
     return notes

@@ -71,7 +71,7 @@ class TestTheRows:
         assert [row["lr"] for row in table.trials] == [0.1, 0.2, 0.1, 0.2]
         assert [row["val_distance_mm"] for row in table.trials] == [10.0, None, None, None]
         assert [row["error"] for row in table.trials] == [None, "it broke", None, None]
-        assert [row["status"] for row in table.unfinished] == ["failed"]
+        assert [row["status"] for row in table.failures] == ["failed"]
 
     def test_all_have_the_same_columns(self, write):
         folder = write(
