@@ -106,10 +106,10 @@ class Experiment:
         Raises:
             ConfigError: If the base has no such setting, or if a value cannot be one of it; then nothing is added.
         """
-        options = key if isinstance(key, Mapping) else {key: values}
+        options = list(key.items()) if isinstance(key, Mapping) else [(key, values)]
         axes_before = list(self.space.axes)
         problems = []
-        for path, path_values in options.items():
+        for path, path_values in options:
             if not isinstance(path_values, list | tuple):
                 text = f"got {path_values!r}; allowed: a list with at least one value"
                 problems.append(Problem(str(path), text))
@@ -132,7 +132,7 @@ class Experiment:
         Raises:
             ConfigError: As for `add_options`, or if a row has another number of values.
         """
-        self.space.add([keys] if isinstance(keys, str) else list(keys), rows)
+        self.space.add([keys] if isinstance(keys, str) else keys, rows)
 
     def plan(self) -> Plan:
         """Checks everything and returns what a run would train, without running it.

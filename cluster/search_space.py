@@ -91,9 +91,10 @@ class SearchSpace:
         Raises:
             ConfigError: With everything that is wrong with it; then nothing is added.
         """
+        if not isinstance(keys, list | tuple) or not keys:
+            text = f"got {keys!r} as keys; allowed: a list of at least one"
+            raise ConfigError([Problem("add_joint_options", text)])
         paths = [_dotted(key) for key in keys]
-        if not paths:
-            raise ConfigError([Problem("add_joint_options", "got no keys; allowed: a list of at least one")])
         problems = [
             problem for i, path in enumerate(paths) for problem in self._check_path(path, [*self.paths, *paths[:i]])
         ]
