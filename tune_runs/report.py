@@ -6,6 +6,7 @@ Examples:
 """
 
 import argparse
+import os
 import sys
 import time
 from collections import Counter
@@ -102,7 +103,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     shown.add_argument("name", metavar="NAME", help="the experiment's name")
     given = parser.parse_args(arguments)
     try:
-        print(list_experiments(given.storage_path) if given.command == "list" else show(given.name, given.storage_path))
+        text = list_experiments(given.storage_path) if given.command == "list" else show(given.name, given.storage_path)
+        print(text, flush=True)
+    except BrokenPipeError:
+        # Its reader has enough, as `head` has. What is left goes nowhere, else Python complains of it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,4 +1,5 @@
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -131,6 +132,14 @@ class TestAsAProcess:
         assert (process.returncode, process.stdout) == (2, "")
         assert process.stderr.startswith("error: ")
         assert process.stderr.count("\n") == 1
+
+    def test_a_reader_that_has_enough_ends_it_quietly(self, results):
+        reader, writer = os.pipe()
+        os.close(reader)
+        command = [sys.executable, SCRIPT, "show", "complete", "--storage-path", results]
+        process = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, cwd=ROOT, check=False)
+        os.close(writer)
+        assert (process.returncode, process.stderr) == (0, b"")
 
     def test_a_command_is_needed(self):
         process = self.start()
