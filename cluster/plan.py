@@ -78,15 +78,14 @@ class Plan:
 
     def __str__(self) -> str:
         counts = Counter(self.statuses.get(trial.id, "pending") for trial in self.trials)
-        n_repetitions = len(self.trials) // len(self.combinations)
-        repetitions = "1 repetition" if n_repetitions == 1 else f"{n_repetitions} repetitions"
-        combinations = "1 combination" if len(self.combinations) == 1 else f"{len(self.combinations)} combinations"
+        combinations = _number(len(self.combinations), "combination")
+        repetitions = _number(len(self.trials) // len(self.combinations), "repetition")
         parts = [f"{counts['finished']} finished"] if counts["finished"] else []
         parts += [f"{counts['interrupted']} to continue"] if counts["interrupted"] else []
         parts += [f"{counts['failed']} failed, to train again"] if counts["failed"] else []
         parts += [f"{counts['diverged']} diverged"] if counts["diverged"] else []
         parts += [f"{counts['pending']} to train"] if counts["pending"] else []
-        return f"{combinations} × {repetitions} = {len(self.trials)} trials: {', '.join(parts)}"
+        return f"{combinations} × {repetitions} = {_number(len(self.trials), 'trial')}: {', '.join(parts)}"
 
 
 def make_plan(
@@ -117,6 +116,10 @@ def make_plan(
         for combination in combinations
     ]
     return Plan(combinations, trials, statuses_of([combination.key for combination in combinations]))
+
+
+def _number(n: int, noun: str) -> str:
+    return f"1 {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def _examine_all(space: SearchSpace, sources: Sources) -> list[Combination]:

@@ -38,7 +38,8 @@ def mean_and_std(mean: float | None, std: float | None) -> str:
 def _title(table: ResultTable) -> str:
     counts = Counter(row["status"] for row in table.trials)
     parts = [f"{counts[status]} {status}" for status in counts]
-    return f"{table.name}: {len(table.trials)} trials, {', '.join(parts)}"
+    trials = "1 trial" if len(table.trials) == 1 else f"{len(table.trials)} trials"
+    return f"{table.name}: {trials}, {', '.join(parts)}"
 
 
 def _grid(table: ResultTable, rows: Sequence[Row], style: str) -> str:

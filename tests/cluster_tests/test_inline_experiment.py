@@ -674,7 +674,7 @@ class TestWhatIsLogged:
 
     def test_without_verbose_is_no_line(self, tiny, capsys):
         tiny.run()
-        assert capsys.readouterr().err == "1 combination × 1 repetition = 1 trials: 1 to train\n"
+        assert capsys.readouterr().err == "1 combination × 1 repetition = 1 trial: 1 to train\n"
 
     def test_without_log_loss_and_log_grad_has_no_row_for_a_batch(self, tiny):
         (row,) = tiny.run().trials

@@ -41,7 +41,7 @@ class TestAPlan:
     def test_without_options_has_the_base(self, tiny):
         plan = tiny.experiment().plan()
         assert [trial.combination.options for trial in plan.trials] == [{}]
-        assert str(plan) == "1 combination × 1 repetition = 1 trials: 1 to train"
+        assert str(plan) == "1 combination × 1 repetition = 1 trial: 1 to train"
 
     def test_trains_what_is_neither_finished_nor_diverged(self, tiny):
         statuses = [(at, 0, status) for at, status in enumerate(STATUSES)]

@@ -98,6 +98,7 @@ class TestTheText:
         assert summary_text(table_of([{"lr": 1}], trials=trials)).startswith(
             "my sweep: 3 trials, 2 finished, 1 pending\n"
         )
+        assert summary_text(table_of([{"lr": 1}], trials=trials[:1])).startswith("my sweep: 1 trial, 1 finished\n")
 
     def test_says_where_combinations_without_all_repetitions_are(self):
         trials = [{"status": "finished"}] * 6
