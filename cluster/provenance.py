@@ -34,10 +34,13 @@ def _version(package: str) -> str | None:
 
 
 def _git_state() -> dict[str, Any] | None:
-    """Returns the commit of the working folder and whether files differ from it; None outside a repository."""
+    """Returns the commit of the working folder and whether files differ from it; None outside a repository.
+
+    Whether files differ is None where git does not tell, or not in time.
+    """
     commit = _git("rev-parse", "HEAD")
     changes = _git("status", "--porcelain")
-    return None if commit is None else {"commit": commit, "dirty": bool(changes)}
+    return None if commit is None else {"commit": commit, "dirty": None if changes is None else bool(changes)}
 
 
 def _git(*arguments: str) -> str | None:
