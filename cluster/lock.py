@@ -1,5 +1,6 @@
 """Keeps two runs of one experiment apart."""
 
+import errno
 import fcntl
 import json
 import os
@@ -14,6 +15,7 @@ from cluster.storage import StorageError
 from data_pipeline.user_error import UserError
 
 _NAME = ".lock"
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 _ATTEMPTS = 5
 _PAUSE_S = 0.05
 
@@ -31,11 +33,16 @@ def experiment_lock(folder: Path) -> Iterator[None]:
 
     Raises:
         AlreadyRunningError: If another process holds it; the text names process and host.
-        StorageError: If the folder cannot be written to.
+        StorageError: If the folder cannot be written to, or if its filesystem has no locks.
     """
     try:
         file = _acquire(folder)
     except OSError as error:
+        if error.errno in _NO_LOCKS:
+            raise StorageError(
+                f"{folder} is on a filesystem without file locks ({error.strerror}), so that two runs of one experiment "
+                "could not be kept apart there. Give a storage_path on another one, or mount this one with locks."
+            ) from error
         raise StorageError(
             f"{folder} cannot be written: {error.strerror or error}. Is there space, and may this user write there?"
         ) from error
@@ -50,10 +57,10 @@ def is_locked(folder: Path) -> bool:
         with (folder / _NAME).open("r") as file:
             # A shared lock is refused where the other one is held; it is gone again at once.
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
     except BlockingIOError:
         return True
+    except OSError:
+        return False  # it was never run, or nobody can lock it
     return False
 
 

@@ -1,3 +1,4 @@
+import errno
 import fcntl
 import os
 import re
@@ -10,6 +11,7 @@ import threading
 import pytest
 
 from cluster.lock import AlreadyRunningError, experiment_lock, is_locked
+from cluster.storage import StorageError
 from tests.cluster_tests.conftest import ROOT
 
 HOLD = """
@@ -92,3 +94,22 @@ def test_someone_who_only_looks_is_not_in_the_way(tmp_path):
         with experiment_lock(tmp_path):
             pass
         timer.join()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK])
+def test_a_filesystem_without_locks_is_named_and_nobody_holds_one_there(tmp_path, monkeypatch, code):
+    def flock(file, operation):
+        raise OSError(code, os.strerror(code))
+
+    (tmp_path / ".lock").touch()
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert not is_locked(tmp_path)
+    says = f"{tmp_path} is on a filesystem without file locks ({os.strerror(code)}), so that two runs of one experiment"
+    with pytest.raises(StorageError, match=re.escape(says)), experiment_lock(tmp_path):
+        pass
+
+
+def test_a_folder_that_cannot_be_written_is_another_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="Is there space"), experiment_lock(tmp_path / "file" / "x"):
+        pass
