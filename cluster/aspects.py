@@ -22,7 +22,7 @@ import torch
 from torch.optim import lr_scheduler
 
 from cluster import parts
-from cluster.config import Hyperparams, Problem, Settings, did_you_mean
+from cluster.config import Hyperparams, Problem, Settings, did_you_mean, local_path
 from cluster.identity import (
     Description,
     UndescribableError,
@@ -85,7 +85,7 @@ class Sources:
             OSError: If it cannot be read.
         """
         if path not in self.weights:
-            self.weights[path] = Path(path).read_bytes()
+            self.weights[path] = local_path(path).read_bytes()
         return self.weights[path]
 
     def model(self, settings: Settings) -> torch.nn.Module:
@@ -294,7 +294,7 @@ def _try_optimizer(hyperparams: Hyperparams, model: torch.nn.Module, sources: So
             for parameter in model.parameters():
                 parameter.grad = torch.zeros_like(parameter)
             with suppress(AssertionError):  # so they say that a setting is for a GPU
-                optimizer.step()
+                optimizer.step(lambda: 0.0)  # LBFGS asks for the loss
         return optimizer
 
     key = (hyperparams.optimizer, model)

@@ -220,7 +220,7 @@ class ExperimentConfig:
     @property
     def data_folder(self) -> Path:
         """The folder with the datasets."""
-        return Path(self.data_dir)
+        return local_path(self.data_dir)
 
     @property
     def devices(self) -> list[torch.device]:
@@ -283,6 +283,11 @@ _CLASSES = dict(zip(SECTIONS, (ExperimentConfig, SolverConfig, Hyperparams), str
 def typed(dicts: Mapping[str, Mapping[str, Any]]) -> Settings:
     """Returns the typed configs of three checked dicts, keyed by `SECTIONS`."""
     return Settings(*(_CLASSES[section](**dicts[section]) for section in SECTIONS))
+
+
+def local_path(path: str | os.PathLike[str]) -> Path:
+    """Returns a path of this machine, in which `~` stands for the home folder."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - the other one fails for the home of nobody
 
 
 def plain(value: Any) -> Any:

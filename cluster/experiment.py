@@ -33,7 +33,7 @@ from cluster.reports.files import write_tables
 from cluster.reports.text import summary_text
 from cluster.result_table import ResultTable, trial_status
 from cluster.search_space import Key, SearchSpace
-from cluster.storage import Storage
+from cluster.storage import Storage, StorageError
 from cluster.trial_folder import STATUSES, ExperimentFolder, Status
 from cluster.watch import Watch
 from data_pipeline.user_error import UserError
@@ -94,7 +94,10 @@ class Experiment:
         self.space = SearchSpace(
             {section: vars(s) for section, s in zip(SECTIONS, vars(settings).values(), strict=True)}
         )
-        self.folder = ExperimentFolder(Storage(self.config.storage_path) / self.config.name)
+        try:
+            self.folder = ExperimentFolder(Storage(self.config.storage_path) / self.config.name)
+        except StorageError as error:
+            raise ConfigError([Problem("experiment_config.storage_path", str(error))]) from error
 
     def add_options(self, key: Key | Mapping[Key, Sequence[Any]], values: Sequence[Any] | None = None) -> None:
         """Varies a setting over some values; all combinations of all options are trained.

@@ -4,8 +4,10 @@ A file is there whole or not at all. On a local folder it is written beside its 
 shows an object once its upload is complete.
 """
 
+import copy
 import os
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -25,15 +27,34 @@ class Storage:
 
     Args:
         location: A path, or a URI that pyarrow knows (`s3://bucket/folder`). `file:///folder` is a path too.
+
+    Attributes:
+        location: What it is called, without the options of a URI.
+        local: The folder, None where it is not of this machine.
+
+    Raises:
+        StorageError: For a `file:` URI that is not of this form.
     """
 
     def __init__(self, location: str | os.PathLike[str]) -> None:
-        self.location = os.fspath(location)
-        path = unquote(self.location.removeprefix("file://")) if self.location.startswith("file://") else self.location
-        self.local = None if "://" in path else Path(path)
+        self.location = os.path.expanduser(location)  # noqa: PTH111 - the other one breaks the slashes of a URI
+        self.local: Path | None = None
+        if self.location.startswith("file:"):
+            if not self.location.startswith("file:///"):
+                raise StorageError(f"{self.location} is not a folder of this machine; write file:///folder, or /folder")
+            self.local = Path(unquote(self.location.removeprefix("file://")))
+        elif "://" not in self.location:
+            self.local = Path(self.location)
+        self._uri, self._folder = self.location, ""
+        if self.local is None:
+            self.location = self.location.partition("?")[0]
 
     def __truediv__(self, name: str) -> "Storage":
-        return Storage(f"{self.location.rstrip('/')}/{name}")
+        below = copy.copy(self)
+        below.location = f"{self.location.rstrip('/')}/{name}"
+        below.local = None if self.local is None else self.local / name
+        below._folder = f"{self._folder}/{name}"
+        return below
 
     def write(self, path: str, data: bytes) -> None:
         """Writes a file, replacing one that is there.
@@ -104,11 +125,17 @@ class Storage:
             raise StorageError(f"{self.location}/{path} cannot be read: {error.strerror or error}") from error
 
     def _remote(self) -> tuple[pyarrow.fs.FileSystem, str]:
-        try:
-            filesystem, root = pyarrow.fs.FileSystem.from_uri(self.location)
-        except (ValueError, ImportError) as error:
-            raise StorageError(f"{self.location} is not a place that pyarrow can open: {error}") from error
-        return filesystem, root.rstrip("/")
+        filesystem, root = _open(self._uri)
+        return filesystem, f"{root.rstrip('/')}{self._folder}"
+
+
+@lru_cache(maxsize=16)  # a client for all folders of a place, in each process
+def _open(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
+    try:
+        filesystem, root = pyarrow.fs.FileSystem.from_uri(uri)
+    except (ValueError, ImportError) as error:
+        raise StorageError(f"{uri} is not a place that pyarrow can open: {error}") from error
+    return filesystem, root
 
 
 def _write_remote(filesystem: pyarrow.fs.FileSystem, root: str, path: str, data: bytes) -> None:

@@ -288,7 +288,6 @@ PAIRS = [
         for optimizer, says in [
             (torch.optim.Muon, "Muon only supports 2D parameters"),
             (torch.optim.SparseAdam, "SparseAdam does not support dense gradients"),
-            (torch.optim.LBFGS, "LBFGS.step() missing 1 required positional argument: 'closure'"),
         ]
     ),
     (
@@ -501,7 +500,7 @@ class TestSettingsThatFit:
     @pytest.mark.parametrize(
         ("optimizer", "arguments"),
         [
-            *((name, {}) for name in ("Adam", "SGD", "Adafactor", "ASGD", "Rprop", "NAdam")),
+            *((name, {}) for name in ("Adam", "SGD", "Adafactor", "ASGD", "LBFGS", "Rprop", "NAdam")),
             *(("Adam", {name: True}) for name in ("fused", "foreach", "capturable")),
         ],
     )
@@ -537,6 +536,11 @@ class TestSettingsThatFit:
 
     def test_are_fitting_initial_weights(self, tiny, data_dir):
         tiny.experiment({"experiment_config.init_weights_path": data_dir / "good.pt"}).plan()
+
+    def test_are_paths_in_the_home_folder(self, tiny, data_dir, monkeypatch):
+        monkeypatch.setenv("HOME", str(data_dir))
+        paths = {"experiment_config.data_dir": "~", "experiment_config.init_weights_path": "~/good.pt"}
+        assert tiny.key(paths) == tiny.key({"experiment_config.init_weights_path": data_dir / "good.pt"})
 
     def test_are_looked_at_without_a_change_of_random_numbers(self, tiny):
         torch.manual_seed(0)

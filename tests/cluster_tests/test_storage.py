@@ -1,5 +1,6 @@
 import errno
 import os
+import pickle
 import subprocess
 import uuid
 from pathlib import Path
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow.fs import LocalFileSystem
 
+from cluster.config import ConfigError
 from cluster.lock import experiment_lock
 from cluster.storage import Storage, StorageError, clear_partial_files
 
@@ -74,7 +76,38 @@ class TestALocation:
         storage.write("file", b"1")
         assert (tmp_path / "a b" / "x" / "file").read_bytes() == b"1"
 
-    @pytest.mark.parametrize("location", ["nothing://bucket/x", "fsspec+nothing://x"])
+    @pytest.mark.parametrize("location", ["file://host/x", "file:/x", "file://", "file:x"])
+    def test_that_is_another_file_uri_is_an_error(self, tiny, location):
+        with pytest.raises(StorageError, match=f"^{location} is not a folder of this machine; write file:///folder"):
+            Storage(location)
+        with pytest.raises(ConfigError, match=rf"experiment_config\.storage_path: {location} is not a folder"):
+            tiny.experiment({"experiment_config.storage_path": location})
+
+    def test_may_begin_with_the_home_folder(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("HOME", str(tmp_path))
+        storage = Storage("~/results") / "~"
+        assert (storage.location, storage.local) == (f"{tmp_path}/results/~", tmp_path / "results" / "~")
+        storage = Storage(Path("~"))
+        assert storage.local == tmp_path
+
+    def test_that_is_remote_is_opened_once_for_all_its_folders(self):
+        storage = Storage(f"fsspec+memory:///{uuid.uuid4().hex}")
+        (filesystem, root), (other, folder) = storage._remote(), (storage / "a" / "b")._remote()
+        assert other is filesystem
+        assert folder == f"{root}/a/b"
+
+    def test_can_be_sent_to_another_process(self):
+        storage = Storage(f"fsspec+memory:///{uuid.uuid4().hex}") / "x"
+        storage.write("file", b"1")
+        assert pickle.loads(pickle.dumps(storage)).read("file") == b"1"
+
+    def test_keeps_the_options_of_its_uri(self):
+        storage = Storage("s3://bucket/results?region=eu-west-1") / "x"
+        assert storage.location == "s3://bucket/results/x"
+        filesystem, root = storage._remote()
+        assert (filesystem.region, root) == ("eu-west-1", "bucket/results/x")
+
+    @pytest.mark.parametrize("location", ["s3:///x", "nothing://bucket/x", "fsspec+nothing://x"])
     def test_that_pyarrow_does_not_know_is_an_error(self, location):
         for use in (lambda s: s.write("a", b""), lambda s: s.read("a"), lambda s: s.remove("a"), lambda s: s.names()):
             with pytest.raises(
