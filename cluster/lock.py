@@ -40,8 +40,8 @@ def experiment_lock(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in _NO_LOCKS:
             raise StorageError(
-                f"{folder} is on a filesystem without file locks ({error.strerror}), so that two runs of one experiment "
-                "could not be kept apart there. Give a storage_path on another one, or mount this one with locks."
+                f"{folder} is on a filesystem without file locks ({error.strerror}), so that two runs of an "
+                "experiment could not be kept apart there. Give a storage_path on another one, or mount it with locks."
             ) from error
         raise StorageError(
             f"{folder} cannot be written: {error.strerror or error}. Is there space, and may this user write there?"

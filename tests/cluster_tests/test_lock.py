@@ -104,7 +104,7 @@ def test_a_filesystem_without_locks_is_named_and_nobody_holds_one_there(tmp_path
     (tmp_path / ".lock").touch()
     monkeypatch.setattr(fcntl, "flock", flock)
     assert not is_locked(tmp_path)
-    says = f"{tmp_path} is on a filesystem without file locks ({os.strerror(code)}), so that two runs of one experiment"
+    says = f"{tmp_path} is on a filesystem without file locks ({os.strerror(code)}), so that two runs of an experiment"
     with pytest.raises(StorageError, match=re.escape(says)), experiment_lock(tmp_path):
         pass
 

@@ -9,8 +9,12 @@ from cluster.provenance import provenance
 def git(monkeypatch):
     """Answers calls of git by their first argument: with a text, an exit status, or an error."""
 
+    real = subprocess.run
+
     def answers(**answer_to):
         def run(command, **options):
+            if command[0] != "git":
+                return real(command, **options)
             answer = answer_to[command[1].replace("-", "_")]
             if isinstance(answer, Exception):
                 raise answer
