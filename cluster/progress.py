@@ -46,7 +46,7 @@ class Progress:
         self.n_failed = 0
         self.best: TrialReport | None = None
         self.start = time.monotonic()
-        self.last_line = self.start
+        self.last_summary = self.start
         self.live = Live(console=self.console, get_renderable=self._render, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> "Progress":
@@ -72,13 +72,13 @@ class Progress:
             self.running[report.trial_id] = (device, report)
         else:
             self._ended(report)
-        if not self.console.is_terminal and time.monotonic() - self.last_line >= _LOG_INTERVAL_S:
+        if not self.console.is_terminal and time.monotonic() - self.last_summary >= _LOG_INTERVAL_S:
             self.say(self._summary_line())
+            self.last_summary = time.monotonic()
 
     def say(self, text: str) -> None:
         """Prints a line above the display."""
         self.console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
-        self.last_line = time.monotonic()
 
     def _ended(self, report: TrialReport) -> None:
         self.running.pop(report.trial_id, None)

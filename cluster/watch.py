@@ -1,6 +1,7 @@
 """What a run looks at while trials report: the display, the failures, and whether to stop."""
 
 from dataclasses import dataclass, field
+from itertools import islice
 
 from cluster.progress import Progress
 from cluster.trainable import TrialReport
@@ -36,5 +37,4 @@ class Watch:
         n = self.stop_if_all_fail
         if n is None or len(self.outcomes) < n:
             return False
-        first = list(self.outcomes.values())[:n]
-        return all(report.status == "failed" for report in first)
+        return all(report.status == "failed" for report in islice(self.outcomes.values(), n))

@@ -156,6 +156,16 @@ class TestInALogFile:
             "2/4 trials, 1 running, 56 s left, 1 failed or diverged, best so far 9.88 mm (lr a/0)",
         ]
 
+    def test_there_is_a_line_now_and_then_among_the_lines_of_trials_too(self, clock):
+        progress = progress_on(False)
+        progress.started("a/0", "cpu")
+        for epoch in range(1, 6):
+            clock.now += 20
+            progress.reported(running("a/0", epoch, lines=(f"epoch {epoch}",)))
+        assert [line.split(",")[0] for line in written(progress).splitlines()] == [
+            *("epoch 1", "epoch 2", "0/4 trials", "epoch 3", "epoch 4", "0/4 trials", "epoch 5")
+        ]
+
     def test_a_long_line_is_not_broken(self, clock):
         progress = progress_on(False, width=40)
         progress.say("word " * 50)
