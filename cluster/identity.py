@@ -11,6 +11,7 @@ import json
 import math
 import os
 import pickle
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from types import ModuleType
@@ -18,6 +19,9 @@ from typing import Any
 
 import numpy as np
 import torch
+
+_ADDRESS = re.compile(r"(?<=\S) at 0x[0-9a-fA-F]+(?=>)")
+"""Of an object, as Python shows it: it is another one in each process."""
 
 Description = Any  # JSON
 Primitive = str | int | float | bool | None
@@ -219,4 +223,9 @@ def _text(value: object) -> str:
         return "[" + ", ".join(_text(item) for item in value) + "]"
     if isinstance(value, os.PathLike):
         return str(os.fspath(value))
-    return repr(value)
+    kind: Any = type(value)
+    if kind.__repr__ is object.__repr__:
+        names = [name for name in constructor_parameters(kind) if hasattr(value, name)]
+        arguments = ", ".join(f"{name}={_text(getattr(value, name))}" for name in names)
+        return f"{kind.__name__}({arguments})"
+    return _ADDRESS.sub("", repr(value))

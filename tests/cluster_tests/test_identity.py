@@ -61,6 +61,13 @@ class Hides:
         self._size = size
 
 
+class Bare:
+    """Shows its arguments, but has no text of its own."""
+
+    def __init__(self, *, size):
+        self.size = size
+
+
 class TakesAnything:
     def __init__(self, *things):
         self.things = things
@@ -201,10 +208,20 @@ class TestLabels:
             (partial(GlobalNormalizer, individual_scaling=True), "GlobalNormalizer(individual_scaling=True)"),
             (Path("a/b"), "a/b"),
             (MetricLoss(errors.distance_error, "squared"), "MetricLoss(errors.distance_error, 'squared')"),
+            (Bare(size=2), "Bare(size=2)"),
+            ([Bare(size=[Bare(size=None)])], "[Bare(size=[Bare(size=None)])]"),
+            (Hides(size=1), "Hides()"),
+            (Scale(Bare(size=1)), "Scale(factor=<tests.cluster_tests.test_identity.Bare object>)"),
         ],
     )
     def test_are_short_and_primitive(self, value, text):
         assert label(value) == text
+
+    def test_are_the_same_in_every_process(self, python):
+        code = """
+from cluster.identity import label; from tests.cluster_tests.test_identity import Bare, Hides, Scale
+print(label([Bare(size=2), Hides(size=1), Scale(Bare(size=3)), object()]))"""
+        assert python(code).stdout.strip() == label([Bare(size=2), Hides(size=1), Scale(Bare(size=3)), object()])
 
     def test_that_would_look_alike_get_a_number(self):
         assert unique_labels([1, True, None, "None"]) == [1, "True #2", None, "None #4"]
