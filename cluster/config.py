@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from data_pipeline.augmenters import Augmenter
+from data_pipeline.dataset_name import DATASET_NAME
 from data_pipeline.distorters import Distorter
 from data_pipeline.normalizers import Normalizer
 from data_pipeline.user_error import UserError
@@ -29,7 +30,6 @@ from posenet.record import Space
 SECTIONS = ("experiment_config", "solver_config", "base_hyperparams")
 
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_DATASET_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def _file_name(value: Any) -> str | None:
 
 
 def _dataset_name(value: Any) -> str | None:
-    if isinstance(value, str) and all(_DATASET_PART.fullmatch(part) for part in value.split("/")):
+    if isinstance(value, str) and all(DATASET_NAME.fullmatch(part) for part in value.split("/")):
         return None
     return "the name of a dataset below data_dir, without '_labels.pt' or '_poses.pt'"
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
+from data_pipeline.dataset_name import DATASET_NAME
 from data_pipeline.formats.leaderboard import LEADERBOARD_DATASETS, read_results
 from data_pipeline.pose_dataset import Array, dataset_path, write_dataset
 from data_pipeline.splits import ALL_PART, parse_split
@@ -71,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line `arguments`, by default the process's own, and returns the exit status."""
     args = _parser().parse_args(arguments)
     try:
-        _check_name(args.name, "--name", extra="")
+        _check_dataset_name(args.name)
         # Everything is made and checked before the first file is touched.
         datasets: list[Prepared] = args.prepare(args)
         rows = [row for dataset in datasets for row in statistics(dataset)]
@@ -182,17 +183,22 @@ def _dataset_name(base: str, part: str) -> str:
 
 def _check_subsets(names: Sequence[str], option: str) -> None:
     for i, name in enumerate(names):
-        _check_name(name, option, extra="+")
+        _check_name(name, option)
         if name == MEAN_SUBSET:
             raise UserError(f"{option}: the name {name!r} is taken, for the mean over subsets; choose another")
         if name in names[:i]:
             raise UserError(f"{option}: the name {name!r} is given twice")
 
 
-def _check_name(name: str, option: str, *, extra: str) -> None:
-    if not re.fullmatch(rf"[A-Za-z0-9._{extra}-]{{1,100}}", name):
-        characters = ", ".join(f"'{character}'" for character in f"._-{extra}")
-        raise UserError(f"{option}: {name!r} is not a name; a name has 1 to 100 letters, digits, {characters}")
+def _check_dataset_name(name: str) -> None:
+    _check_name(name, "--name")
+    if not DATASET_NAME.fullmatch(name):
+        raise UserError(f"--name: {name!r} is not a name of datasets; it begins with a letter or digit")
+
+
+def _check_name(name: str, option: str) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9._+-]{1,100}", name):
+        raise UserError(f"{option}: {name!r} is not a name; a name has 1 to 100 letters, digits, '.', '_', '+', '-'")
 
 
 def _check_free(args: argparse.Namespace, names: Iterable[str]) -> None:

@@ -293,7 +293,8 @@ class TestErrors:
         [
             (["--name", "a/b"], "--name: 'a/b' is not a name"),
             (["--name", ""], "--name: '' is not a name"),
-            (["--name", "a+b"], "letters, digits, '.', '_', '-'"),
+            (["--name", "a b"], "letters, digits, '.', '_', '+', '-'"),
+            *((["--name", name], "it begins with a letter or digit") for name in ("_x", "..", ".x", "+")),
             (["--name", "x" * 300], "1 to 100"),
             (["--train", "0"], "--train 0: needed is a number of frames from 1"),
             (["--val", "-3"], "--val -3: needed"),
