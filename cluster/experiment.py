@@ -34,8 +34,10 @@ from cluster.reports.text import summary_text
 from cluster.result_table import ResultTable, trial_status
 from cluster.search_space import Key, SearchSpace
 from cluster.storage import Storage, StorageError
+from cluster.trainable import TrialReport
 from cluster.trial_folder import STATUSES, ExperimentFolder, Status
 from cluster.watch import Watch
+from data_pipeline.subsets import MEAN_SUBSET
 from data_pipeline.user_error import UserError
 
 Executor = Literal["ray", "inline"]
@@ -178,10 +180,11 @@ class Experiment:
         local = self.folder.storage.local
         with experiment_lock(local) if local is not None else nullcontext():
             # Read only now that no other run changes them.
-            plan = replace(plan, statuses=self._statuses([combination.key for combination in plan.combinations]))
+            standing, distances = self._standing([combination.key for combination in plan.combinations])
+            plan = replace(plan, statuses=standing)
             self.folder.clear_partial_files()
             self._write_experiment(plan, sources)
-            interrupted, stopped = self._train(plan, sources, placement, executor)
+            interrupted, stopped = self._train(plan, sources, placement, executor, distances)
             table = self.results()
             self._remove_surplus_weights(plan, table)
             write_tables(table, self.folder)
@@ -231,17 +234,32 @@ class Experiment:
         )
 
     def _statuses(self, keys: list[str]) -> dict[str, Status]:
-        ids = self.folder.trial_ids(keys)
-        return {trial_id: trial_status(self.folder.trial(trial_id).read_trial()) for trial_id in ids}
+        return self._standing(keys)[0]
 
-    def _train(self, plan: Plan, sources: Sources, placement: Placement, executor: Executor) -> tuple[bool, bool]:
-        """Trains what there is to train; returns whether Ctrl-C ended it, and whether failures did."""
+    def _standing(self, keys: list[str]) -> tuple[dict[str, Status], dict[str, float]]:
+        """Returns how far trials have come, and the validation distances of the finished ones, mm, by trial id."""
+        statuses, distances = {}, {}
+        for trial_id in self.folder.trial_ids(keys):
+            content = self.folder.trial(trial_id).read_trial()
+            statuses[trial_id] = trial_status(content)
+            if content is not None and statuses[trial_id] == "finished":
+                distances[trial_id] = content["metrics"]["val"][MEAN_SUBSET]["distance"]
+        return statuses, distances
+
+    def _train(
+        self, plan: Plan, sources: Sources, placement: Placement, executor: Executor, distances: Mapping[str, float]
+    ) -> tuple[bool, bool]:
+        """Trains what there is to train; returns whether Ctrl-C ended it, and whether failures did.
+
+        `distances` are the validation distances of trials that are finished, mm, by trial id.
+        """
         print(plan, file=sys.stderr)
         trials = plan.to_train
         if not trials:
             return False, False
         job = Job(self._absolute_config(), self.space, sources.sets, sources.weights)
-        options = {trial.id: trial.combination for trial in trials}
+        options = {trial.id: trial.combination for trial in plan.trials}
+        best = min((i for i in options if i in distances), key=distances.__getitem__, default=None)
         varied = [path for axis in self.space.axes if len(axis.rows) > 1 for path in axis.telling_paths]
         progress = Progress(
             n_trials=len(plan.trials),
@@ -250,6 +268,7 @@ class Experiment:
             options=lambda trial_id: (
                 ", ".join(f"{_short(p)} {options[trial_id].options[p]}" for p in varied) or "no options"
             ),
+            best=None if best is None else TrialReport(best, "finished", val_distance_mm=distances[best]),
         )
         watch = Watch(progress, self.config.stop_if_all_fail)
         with progress:

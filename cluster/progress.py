@@ -24,6 +24,7 @@ class Progress:
         n_done: Those that need no training.
         num_epochs: Epochs of a trial, by trial id.
         options: The options of a trial in a few words, by trial id.
+        best: The best of the trials that finished in earlier runs.
         console: Where to; by default standard error, so that standard output holds the table alone.
     """
 
@@ -34,6 +35,7 @@ class Progress:
         n_done: int,
         num_epochs: Callable[[str], int],
         options: Callable[[str], str],
+        best: TrialReport | None = None,
         console: Console | None = None,
     ) -> None:
         self.n_trials = n_trials
@@ -44,7 +46,7 @@ class Progress:
         self.running: dict[str, tuple[str, TrialReport | None]] = {}
         self.n_ended = 0
         self.n_failed = 0
-        self.best: TrialReport | None = None
+        self.best = best
         self.start = time.monotonic()
         self.last_summary = self.start
         self.live = Live(console=self.console, get_renderable=self._render, refresh_per_second=4, transient=True)

@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
+from cluster import progress
 from cluster.config import ConfigError
 from cluster.experiment import Experiment, Interrupted, TrialsFailedError
 from cluster.identity import digest
@@ -375,6 +376,14 @@ class TestASecondRun:
         monkeypatch.setattr(TrialFolder, "read_trial", lambda folder: read.append(folder.trial_id) or real(folder))
         table = tiny.run(changes, {LR: LRS})
         assert sorted(read) == sorted([f"{row['key']}/0" for row in table.trials] * 2)
+
+    def test_knows_the_best_of_the_runs_before(self, tiny, capsys, monkeypatch):
+        best = tiny.run({}, {LR: LRS}).summary[0]
+        capsys.readouterr()
+        monkeypatch.setattr(progress, "_LOG_INTERVAL_S", 0)
+        tiny.run({}, {LR: [*LRS, 1.0]})
+        says = f"best so far {best['val_distance_mm_mean']:.2f} mm (lr {best[LR]})"
+        assert [says in line for line in capsys.readouterr().err.splitlines()[1:]] == [True] * 3
 
     def test_with_settings_that_change_no_number_trains_nothing(self, tiny):
         tiny.run(options={LR: LRS})

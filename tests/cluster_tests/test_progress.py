@@ -20,9 +20,10 @@ def clock(monkeypatch):
     return Clock(monkeypatch)
 
 
-def progress_on(terminal, *, n_trials=4, n_done=0, options=lambda trial_id: f"lr {trial_id}", width=160):
+def progress_on(terminal, *, options=lambda trial_id: f"lr {trial_id}", width=160, **more):
     console = Console(file=io.StringIO(), force_terminal=terminal, width=width, color_system=None)
-    return Progress(n_trials=n_trials, n_done=n_done, num_epochs=lambda trial_id: 10, options=options, console=console)
+    counts = {"n_trials": 4, "n_done": 0}
+    return Progress(**(counts | more), num_epochs=lambda trial_id: 10, options=options, console=console)
 
 
 def written(progress):
@@ -63,6 +64,14 @@ class TestTheDisplay:
         for trial_id, distance in (("a/0", 9.0), ("b/0", 8.0), ("c/0", 8.5)):
             progress.reported(TrialReport(trial_id, "finished", 10, distance))
         assert "best so far: 8.00 mm on the validation set (lr b/0)" in shown(progress)
+
+    def test_knows_the_best_of_earlier_runs(self, clock):
+        progress = progress_on(True, best=TrialReport("z/0", "finished", val_distance_mm=8.25))
+        assert "best so far: 8.25 mm on the validation set (lr z/0)" in shown(progress)
+        for trial_id, distance in (("a/0", 9.0), ("b/0", 8.0)):
+            progress.reported(TrialReport(trial_id, "finished", 10, distance))
+            best = "8.25 mm" if distance > 8.25 else "8.00 mm"
+            assert f"best so far: {best}" in shown(progress)
 
     def test_estimates_the_time_that_is_left_from_epochs_and_trials(self, clock):
         progress = progress_on(True, n_trials=6, n_done=2)
