@@ -26,6 +26,7 @@ from cluster.config import Hyperparams, Problem, Settings, did_you_mean, local_p
 from cluster.identity import (
     Description,
     UndescribableError,
+    canonical_json,
     constructor_parameters,
     describe,
     describe_call,
@@ -93,10 +94,11 @@ class Sources:
 
         Raises:
             DatasetError: If the training set, which tells the skeleton, cannot be read.
+            UndescribableError: If nobody can tell the model from another.
             Exception: What the model's constructor raises.
         """
         hyperparams, set_key = settings.hyperparams, set_keys(settings)["train"]
-        key = (hyperparams.model, repr(hyperparams.model_args), set_key)
+        key = (hyperparams.model, canonical_json(describe(hyperparams.model_args)), set_key)
         if key not in self.models:
             skeleton = self.read_set(set_key).skeleton
             try:
@@ -311,7 +313,7 @@ def _try_scheduler(settings: Settings, optimizer: torch.optim.Optimizer, sources
     """Builds the scheduler, and lets the first of its kind go through all epochs."""
     hyperparams, num_epochs = settings.hyperparams, settings.solver.num_epochs
     scheduler = parts.build_scheduler(hyperparams, optimizer)
-    key = (hyperparams.scheduler, repr(hyperparams.scheduler_args), num_epochs)
+    key = (hyperparams.scheduler, canonical_json(describe(hyperparams.scheduler_args)), num_epochs)
     n_steps = 1 if hyperparams.scheduler in _ENDLESS or key in sources.tried else min(num_epochs, _MAX_STEPS)
     metric = [1.0] if hyperparams.scheduler_requires_metric else []
     for _ in range(n_steps):

@@ -36,6 +36,19 @@ class ThinMLP(CorrectorMLP):
         super().__init__(skeleton, **settings)
 
 
+class Shape:
+    def __init__(self, *, batchnorm):
+        self.batchnorm = batchnorm
+
+    def __repr__(self):
+        return "a shape"
+
+
+class ShapedMLP(CorrectorMLP):
+    def __init__(self, skeleton, *, shape):
+        super().__init__(skeleton, hidden_dims=[8], batchnorm=shape.batchnorm)
+
+
 class PickyMLP(CorrectorMLP):
     def __init__(self, skeleton, *, hidden_dims, mood):
         super().__init__(skeleton, hidden_dims=hidden_dims)
@@ -524,6 +537,13 @@ class TestSettingsThatFit:
         options = {LR: [1e-3 * i for i in range(1, 9)], "model_args.dropout": [None, 0.5]}
         tiny.experiment(options=options).plan()
         assert len(built) == 2
+
+    def test_are_looked_at_one_by_one_where_models_only_look_alike(self, tiny):
+        changes = {"base_hyperparams.model": ShapedMLP, "solver_config.batch_size": 13}
+        changes["base_hyperparams.model_args"] = {"shape": Shape(batchnorm=False)}
+        experiment = tiny.experiment(changes, {"model_args.shape": [Shape(batchnorm=False), Shape(batchnorm=True)]})
+        (problem,) = problems_of(experiment)
+        assert problem.path == "solver_config.batch_size"
 
     def test_are_a_size_of_the_test_set_where_only_some_combinations_have_one(self, tiny):
         changes = {"experiment_config.test_set_size": 5}
