@@ -17,7 +17,7 @@ from tabulate import tabulate
 from cluster.lock import is_locked
 from cluster.reports.text import mean_and_std, summary_text
 from cluster.result_table import NoResultsError, ResultTable
-from cluster.storage import Storage
+from cluster.storage import Storage, StorageError
 from cluster.trial_folder import ExperimentFolder
 from data_pipeline.user_error import UserError
 
@@ -41,7 +41,7 @@ def list_experiments(storage_path: str) -> str:
         folder = ExperimentFolder(Storage(storage_path) / name)
         try:
             table = ResultTable.read(folder)
-        except NoResultsError:
+        except (NoResultsError, StorageError):
             rows.append([name, "broken", "", "", ""])
             continue
         done = sum(row["status"] in ("finished", "failed", "diverged") for row in table.trials)

@@ -78,6 +78,11 @@ class TestList:
         (row,) = (row for row in run("list")[1].splitlines() if row.startswith("unfinished"))
         assert row.split()[1] == "unfinished"
 
+    def test_of_an_experiment_that_cannot_be_read_says_that_it_is_broken(self, script, tmp_path, capsys):
+        (tmp_path / "x" / "experiment.json").mkdir(parents=True)
+        assert script.main(["list", "--storage-path", str(tmp_path)]) == 0
+        assert capsys.readouterr().out.splitlines()[-1].split() == ["x", "broken"]
+
     @pytest.mark.parametrize("folder", ["none", "empty"])
     def test_of_a_folder_without_experiments_says_so(self, script, results, capsys, folder):
         assert script.main(["list", "--storage-path", str(results / folder)]) == 0
