@@ -126,6 +126,7 @@ def constructor_parameters(target: Callable[..., Any]) -> dict[str, inspect.Para
     return {name: parameter for name, parameter in parameters.items() if parameter.kind in kinds}
 
 
+@lru_cache(maxsize=1024)
 def takes_any_name(target: Callable[..., Any]) -> bool:
     """Returns whether a class's constructor passes on arguments that it does not name itself."""
     try:
