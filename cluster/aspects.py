@@ -9,7 +9,7 @@ The CPU cores of a trial are in one: sums over another number of threads differ 
 import copy
 import hashlib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -22,7 +22,7 @@ import torch
 from torch.optim import lr_scheduler
 
 from cluster import parts
-from cluster.config import Hyperparams, Problem, Settings, did_you_mean, local_path
+from cluster.config import STAND_INS, Hyperparams, Problem, Settings, did_you_mean, local_path
 from cluster.identity import (
     Description,
     UndescribableError,
@@ -439,6 +439,23 @@ ASPECTS = (
         _examine_schedule,
     ),
 )
+
+
+def examine_beside(settings: Settings, sources: Sources, problems: Sequence[Problem]) -> list[Problem]:
+    """Returns what is wrong with aspects of settings that have problems already: those that read no wrong key.
+
+    So a user sees all problems at once and not one kind after the other.
+    """
+    wrong = {problem.path.removeprefix("base_hyperparams.") for problem in problems}
+    wrong -= {f"solver_config.{key}" for key in STAND_INS}
+    found: dict[Problem, None] = {}
+    for aspect in ASPECTS:
+        if wrong.isdisjoint(aspect.keys):
+            # A wrong key elsewhere may be in the way of this aspect after all; then it has nothing to say.
+            with suppress(Exception):
+                found |= dict.fromkeys(aspect.examine(settings, sources)[1])
+    told = {problem.path for problem in problems}
+    return [problem for problem in found if problem.path not in told]
 
 
 def _check_arguments(key: str, target: type, arguments: Mapping[str, Any], *, n_passed: int) -> list[Problem]:

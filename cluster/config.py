@@ -10,6 +10,7 @@ import difflib
 import math
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -283,6 +284,23 @@ _CLASSES = dict(zip(SECTIONS, (ExperimentConfig, SolverConfig, Hyperparams), str
 def typed(dicts: Mapping[str, Mapping[str, Any]]) -> Settings:
     """Returns the typed configs of three checked dicts, keyed by `SECTIONS`."""
     return Settings(*(_CLASSES[section](**dicts[section]) for section in SECTIONS))
+
+
+STAND_INS = {"num_epochs": 1, "batch_size": sys.maxsize}
+
+
+def typed_as_far_as_right(dicts: Mapping[str, Any], problems: Sequence[Problem]) -> Settings:
+    """Returns the typed configs of three dicts that have problems.
+
+    A key that is wrong or missing is None, but for numbers that any other setting is right with.
+    """
+    wrong = {problem.path for problem in problems}
+    right: dict[str, dict[str, Any]] = {}
+    for section, config in _CLASSES.items():
+        right[section] = {f.name: f.default for f in dataclasses.fields(config)}
+        right[section] |= {key: value for key, value in dicts[section].items() if key in right[section]}
+        right[section] |= {key: STAND_INS.get(key) for key in right[section] if f"{section}.{key}" in wrong}
+    return typed(right)
 
 
 def local_path(path: str | os.PathLike[str]) -> Path:

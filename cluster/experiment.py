@@ -4,12 +4,12 @@ import dataclasses
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal, get_args
 
-from cluster.aspects import Sources
+from cluster.aspects import Sources, examine_beside
 from cluster.config import (
     SECTIONS,
     ConfigError,
@@ -20,6 +20,7 @@ from cluster.config import (
     did_you_mean,
     plain,
     typed,
+    typed_as_far_as_right,
 )
 from cluster.devices import Placement, place
 from cluster.identity import UndescribableError, describe
@@ -86,6 +87,9 @@ class Experiment:
         dicts = plain(dict(zip(SECTIONS, (experiment_config, solver_config, base_hyperparams), strict=True)))
         problems = check_dicts(dicts)
         if problems:
+            with suppress(Exception):  # where there is no dict, or no data_dir, there is nothing beside it
+                settings = typed_as_far_as_right(dicts, problems)
+                problems += examine_beside(settings, Sources(settings.experiment.data_folder), problems)
             raise ConfigError(problems)
         # The user's own list: a run fills it, and one before may have.
         dicts["solver_config"]["interest_keys"] = solver_config["interest_keys"]
@@ -175,6 +179,13 @@ class Experiment:
         if executor not in get_args(Executor):
             hint = did_you_mean(executor, get_args(Executor))
             raise ConfigError([Problem("run(executor=…)", f"there is no executor {executor!r}{hint}")])
+        try:
+            return self._run(executor)
+        except KeyboardInterrupt:
+            print("\nInterrupted. What is finished is kept; run the script again to go on.", file=sys.stderr)
+            raise Interrupted from None
+
+    def _run(self, executor: Executor) -> ResultTable:
         sources = Sources(self.config.data_folder)
         plan, placement = self._plan_and_place(sources)
         local = self.folder.storage.local
@@ -194,8 +205,7 @@ class Experiment:
         ]
         print(f"\n{summary_text(table)}\nAll files: {self.folder.storage.location}/", flush=True)
         if interrupted:
-            print("Interrupted. What is finished is kept; run the script again to go on.", file=sys.stderr)
-            raise Interrupted
+            raise KeyboardInterrupt
         if stopped:
             first = next((row["error"] for row in table.trials if row["status"] == "failed"), "see above")
             text = (

@@ -23,8 +23,9 @@ import torch
 from cluster.devices import Placement, Slots
 from cluster.job import Job
 from cluster.plan import Combination, TrialSpec
+from cluster.result_table import trial_status
 from cluster.trainable import TrialReport, run_trial
-from cluster.trial_folder import RUNNING, TrialFolder, status_of
+from cluster.trial_folder import RUNNING, TrialFolder
 from cluster.watch import Watch
 from data_pipeline.subsets import MEAN_SUBSET
 from data_pipeline.user_error import UserError
@@ -290,9 +291,11 @@ def _train(config: dict[str, Any], job: Job, run_id: str) -> None:
 
 def _finished(trial_id: str, folder: TrialFolder) -> TrialReport | None:
     content = folder.read_trial()
-    if content is None or status_of(content) != "finished":
+    if content is None or trial_status(content) != "finished":
         return None
-    return TrialReport(trial_id, "finished", content["epochs"], content["metrics"]["val"][MEAN_SUBSET]["distance"])
+    return TrialReport(
+        trial_id, "finished", content.get("epochs", 0), content["metrics"]["val"][MEAN_SUBSET]["distance"]
+    )
 
 
 def _fail(trial_id: str, folder: TrialFolder, error: str) -> TrialReport:

@@ -41,7 +41,7 @@ experiment_config = {
     "checkpoint_interval_s": 30.0,  # at most so much is trained again after an interruption
     "trial_timeout_s": None,  # end a trial as failed that does not report for so long
     "stop_if_all_fail": 5,  # stop when the first five trials all fail
-    "keep_weights": "all",  # 'best' keeps the best combination's only, 'none' none
+    "keep_weights": "all",  # 'best' keeps those of the best combination, 'none' none
 }
 
 solver_config = {

@@ -1,1 +1,1 @@
-"""Benchmarks behind the README's figures: `make bench`. Each prints a ratio, or a figure and its bound; none asserts."""
+"""The benchmarks behind the README's figures: `make bench`. They print ratios and figures, and assert nothing."""

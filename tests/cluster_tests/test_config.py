@@ -14,6 +14,7 @@ from cluster.experiment import Experiment
 from data_pipeline.augmenters import RandomRotator
 from data_pipeline.distorters import Distorter, NoDistorter
 from data_pipeline.normalizers import GlobalNormalizer, Normalizer, Shifter
+from data_pipeline.pose_dataset import dataset_names
 from posenet import errors
 from posenet.models import CorrectorMLP
 from tests.cluster_tests.tiny import MISSING, case_id
@@ -350,11 +351,25 @@ class TestAScriptWithAWrongConfig:
                 "'hidden_dims'?\n"
                 "  base_hyperparams.model_args.hidden_dims: is missing; CorrectorMLP needs it\n",
             ),
+            (
+                {
+                    "solver_config.num_epochs": 0,
+                    "experiment_config.train_set": "nothing",
+                    "base_hyperparams.optimizer_args": {"lr": -1},
+                    "base_hyperparams.scheduler_requires_metric": True,
+                },
+                "error: 3 problems in the configuration:\n"
+                "  solver_config.num_epochs: got 0; allowed: an int of at least 1\n"
+                "  experiment_config.train_set: {data}/nothing_labels.pt does not exist; {data} has the datasets "
+                "{datasets}. tune_runs/prepare_data.py makes datasets: see its --help.\n"
+                "  base_hyperparams.scheduler_requires_metric: must be False for StepLR, whose step takes no metric\n",
+            ),
         ],
-        ids=["each value on its own", "values together"],
+        ids=["each value on its own", "values together", "both kinds"],
     )
     def test_ends_with_the_text_alone_and_writes_nothing(self, tiny, python, changes, says):
         process = python(SCRIPT.format(changes=changes), tiny.data_dir, tiny.storage_path)
-        assert process.stderr == says.format(data=tiny.data_dir)
+        datasets = ", ".join(dataset_names(tiny.data_dir))
+        assert process.stderr == says.format(data=tiny.data_dir, datasets=datasets)
         assert (process.returncode, process.stdout) == (1, "")
         assert not tiny.storage_path.exists()
