@@ -11,18 +11,14 @@ import hashlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import lru_cache
-from inspect import Parameter, signature
-from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, get_args
+from dataclasses import dataclass
 
 import torch
 from torch.optim import lr_scheduler
 
 from cluster import parts
-from cluster.config import STAND_INS, Hyperparams, Problem, Settings, did_you_mean, local_path
+from cluster.arguments import check_arguments, describe_arguments, refused
+from cluster.config import STAND_INS, Hyperparams, Problem, Settings, did_you_mean
 from cluster.identity import (
     Description,
     UndescribableError,
@@ -30,97 +26,15 @@ from cluster.identity import (
     constructor_parameters,
     describe,
     describe_call,
-    label,
     partial_arguments,
-    takes_any_name,
 )
-from data_pipeline.pose_dataset import PoseDataset, read_dataset
+from cluster.sources import Sources, set_keys
+from data_pipeline.pose_dataset import PoseDataset
 from data_pipeline.skeleton import Skeleton
 from data_pipeline.user_error import UserError
 
 NUMERICS = 1
 """Raised by a change of this project's code that changes numbers: trials before and after are never in one table."""
-
-
-@dataclass(frozen=True)
-class SetKey:
-    """What a set of poses is read from: two combinations with the same key share it."""
-
-    name: str
-    size: int | None
-    use_preset: bool
-
-
-@dataclass
-class Sources:
-    """The files that an experiment reads, each once.
-
-    Attributes:
-        data_folder: The folder with the datasets.
-        sets: The sets that were read.
-        weights: The content of weights files by path.
-        models: Models to look at, without their numbers, or why they cannot be built.
-        tried: What was used for a while without an error.
-    """
-
-    data_folder: Path
-    sets: dict[SetKey, PoseDataset] = field(default_factory=dict)
-    weights: dict[str, bytes] = field(default_factory=dict)
-    models: dict[tuple[object, ...], torch.nn.Module | Exception] = field(default_factory=dict)
-    tried: set[tuple[object, ...]] = field(default_factory=set)
-
-    def read_set(self, key: SetKey) -> PoseDataset:
-        """Returns a set.
-
-        Raises:
-            DatasetError: If it cannot be read.
-        """
-        if key not in self.sets:
-            self.sets[key] = read_dataset(self.data_folder, key.name, key.size, use_preset=key.use_preset)
-        return self.sets[key]
-
-    def read_weights(self, path: str) -> bytes:
-        """Returns the content of a weights file.
-
-        Raises:
-            OSError: If it cannot be read.
-        """
-        if path not in self.weights:
-            self.weights[path] = local_path(path).read_bytes()
-        return self.weights[path]
-
-    def model(self, settings: Settings) -> torch.nn.Module:
-        """Returns the model of a combination on the meta device: one for all that train the same one.
-
-        Raises:
-            DatasetError: If the training set, which tells the skeleton, cannot be read.
-            UndescribableError: If nobody can tell the model from another.
-            Exception: What the model's constructor raises.
-        """
-        hyperparams, set_key = settings.hyperparams, set_keys(settings)["train"]
-        key = (hyperparams.model, canonical_json(describe(hyperparams.model_args)), set_key)
-        if key not in self.models:
-            skeleton = self.read_set(set_key).skeleton
-            try:
-                self.models[key] = _build_unallocated(lambda: parts.build_model(hyperparams, skeleton))
-            except Exception as error:
-                self.models[key] = error
-        model = self.models[key]
-        if isinstance(model, Exception):
-            raise model
-        return model
-
-
-def set_keys(settings: Settings) -> dict[str, SetKey]:
-    """Returns the sets that a combination uses, by split: 'train', 'val' and, where there is one, 'test'."""
-    config = settings.experiment
-    keys = {
-        "train": SetKey(config.train_set, config.train_set_size, config.use_preset),
-        "val": SetKey(config.val_set, config.val_set_size, use_preset=True),
-    }
-    if config.test_set is not None:
-        keys["test"] = SetKey(config.test_set, config.test_set_size, use_preset=True)
-    return keys
 
 
 @dataclass(frozen=True)
@@ -184,10 +98,10 @@ def _check_examples(settings: Settings, val_set: PoseDataset) -> list[Problem]:
 
 def _examine_model(settings: Settings, sources: Sources) -> tuple[Description, list[Problem]]:
     hyperparams = settings.hyperparams
-    problems = _check_arguments("model_args", hyperparams.model, hyperparams.model_args, n_passed=1)
+    problems = check_arguments("model_args", hyperparams.model, hyperparams.model_args, n_passed=1)
     description: dict[str, Description] = {}
     if not problems:
-        description, problems = _describe_call("model_args", hyperparams.model, hyperparams.model_args)
+        description, problems = describe_arguments("model_args", hyperparams.model, hyperparams.model_args)
     weights: Mapping[str, torch.Tensor] | None = None
     path = settings.experiment.init_weights_path
     if path is not None:
@@ -211,7 +125,7 @@ def _examine_model(settings: Settings, sources: Sources) -> tuple[Description, l
     try:
         model = sources.model(settings)
     except Exception as error:
-        return description, [_refused("model_args", hyperparams.model, hyperparams.model_args, error)]
+        return description, [refused("model_args", hyperparams.model, hyperparams.model_args, error)]
     if weights is not None:
         try:
             copy.deepcopy(model).load_state_dict(weights, assign=True)
@@ -240,22 +154,11 @@ def _check_last_batch(settings: Settings, model: torch.nn.Module, train_set: Pos
     return []
 
 
-def _build_unallocated(build: Callable[[], torch.nn.Module]) -> torch.nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        try:
-            # On the meta device no memory is taken and nothing is drawn, so that thousands can be looked at.
-            with torch.device("meta"):
-                return build()
-        except Exception:
-            # A model may do what only real tensors allow; if it fails with them too, that error counts.
-            return build().to("meta")
-
-
 def _examine_optimisation(settings: Settings, sources: Sources) -> tuple[Description, list[Problem]]:
     hyperparams = settings.hyperparams
     problems = [
-        *_check_arguments("optimizer_args", hyperparams.optimizer, hyperparams.optimizer_args, n_passed=1),
-        *_check_arguments("scheduler_args", hyperparams.scheduler, hyperparams.scheduler_args, n_passed=1),
+        *check_arguments("optimizer_args", hyperparams.optimizer, hyperparams.optimizer_args, n_passed=1),
+        *check_arguments("scheduler_args", hyperparams.scheduler, hyperparams.scheduler_args, n_passed=1),
     ]
     takes_metric = "metrics" in constructor_parameters(hyperparams.scheduler.step)
     if takes_metric != hyperparams.scheduler_requires_metric:
@@ -264,8 +167,8 @@ def _examine_optimisation(settings: Settings, sources: Sources) -> tuple[Descrip
         problems.append(Problem("base_hyperparams.scheduler_requires_metric", text))
     if problems:
         return None, problems
-    optimizer, problems = _describe_call("optimizer_args", hyperparams.optimizer, hyperparams.optimizer_args)
-    scheduler, more = _describe_call("scheduler_args", hyperparams.scheduler, hyperparams.scheduler_args)
+    optimizer, problems = describe_arguments("optimizer_args", hyperparams.optimizer, hyperparams.optimizer_args)
+    scheduler, more = describe_arguments("scheduler_args", hyperparams.scheduler, hyperparams.scheduler_args)
     problems += more
     description = {"optimizer": optimizer, "scheduler": scheduler}
     if problems:
@@ -283,7 +186,7 @@ def _examine_optimisation(settings: Settings, sources: Sources) -> tuple[Descrip
             _try_scheduler(settings, built, sources)
         except Exception as error:
             arguments = getattr(hyperparams, f"{at}_args")
-            problems.append(_refused(f"{at}_args", getattr(hyperparams, at), arguments, error))
+            problems.append(refused(f"{at}_args", getattr(hyperparams, at), arguments, error))
     return description, problems
 
 
@@ -366,12 +269,12 @@ def _examine_spaces(settings: Settings, sources: Sources) -> tuple[Description, 
 def _examine_inputs(settings: Settings, sources: Sources) -> tuple[Description, list[Problem]]:
     hyperparams = settings.hyperparams
     arguments = hyperparams.distorter_args or {}
-    problems = _check_arguments("distorter_args", hyperparams.distorter, arguments, n_passed=0)
+    problems = check_arguments("distorter_args", hyperparams.distorter, arguments, n_passed=0)
     if not problems:
         try:
             makes_input = parts.build_distorter(hyperparams).makes_input
         except Exception as error:
-            problems.append(_refused("distorter_args", hyperparams.distorter, arguments, error))
+            problems.append(refused("distorter_args", hyperparams.distorter, arguments, error))
         else:
             if not settings.experiment.use_preset and not makes_input:
                 text = (
@@ -381,7 +284,7 @@ def _examine_inputs(settings: Settings, sources: Sources) -> tuple[Description, 
                 problems.append(Problem("base_hyperparams.distorter", text))
     description: dict[str, Description] = {}
     if not problems:
-        description["distorter"], problems = _describe_call("distorter_args", hyperparams.distorter, arguments)
+        description["distorter"], problems = describe_arguments("distorter_args", hyperparams.distorter, arguments)
     try:
         description["augmenters"] = describe(list(hyperparams.augmenters))
     except UndescribableError as error:
@@ -456,88 +359,3 @@ def examine_beside(settings: Settings, sources: Sources, problems: Sequence[Prob
                 found |= dict.fromkeys(aspect.examine(settings, sources)[1])
     told = {problem.path for problem in problems}
     return [problem for problem in found if problem.path not in told]
-
-
-def _check_arguments(key: str, target: type, arguments: Mapping[str, Any], *, n_passed: int) -> list[Problem]:
-    """Compares arguments with a constructor's signature, of which the program passes the first `n_passed` itself."""
-    parameters = dict(list(constructor_parameters(target).items())[n_passed:])
-    name = target.__name__
-    unknown = [] if takes_any_name(target) else [argument for argument in arguments if argument not in parameters]
-    problems = [
-        Problem(
-            f"base_hyperparams.{key}.{argument}",
-            f"{name} has no such argument{did_you_mean(argument, list(parameters))}",
-        )
-        for argument in unknown
-    ]
-    types = _simple_types(target)
-    problems += [
-        Problem(f"base_hyperparams.{key}.{argument}", f"got {value!r}; allowed: {_spelled(types[argument])}")
-        for argument, value in arguments.items()
-        if argument in types and not _is_one_of(value, types[argument])
-    ]
-    problems += [
-        Problem(f"base_hyperparams.{key}.{argument}", f"is missing; {name} needs it")
-        for argument, parameter in parameters.items()
-        if parameter.default is Parameter.empty and argument not in arguments
-    ]
-    return problems
-
-
-@lru_cache(maxsize=1024)
-def _simple_types(target: type) -> dict[str, tuple[type, ...]]:
-    """Returns the types of each constructor argument of a known class that is annotated with plain ones alone."""
-    if target.__module__.partition(".")[0] not in ("torch", "posenet", "data_pipeline"):
-        return {}
-    try:
-        parameters = signature(target, eval_str=True).parameters
-    except (TypeError, ValueError, NameError, AttributeError, SyntaxError):  # names that only a type checker has
-        return {}
-    types = {}
-    for name, parameter in parameters.items():
-        annotation = parameter.annotation
-        members = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
-        if all(member in _SIMPLE for member in members):
-            types[name] = members
-    return types
-
-
-_SIMPLE = (bool, int, float, str, NoneType, torch.Tensor)
-
-
-def _is_one_of(value: object, types: tuple[type, ...]) -> bool:
-    if isinstance(value, bool):
-        return bool in types
-    if isinstance(value, int | float) and {int, float} & set(types):
-        return True  # where a whole number is needed, the constructor tells
-    return isinstance(value, types)
-
-
-def _spelled(types: tuple[type, ...]) -> str:
-    names = {bool: "True or False", int: "an int", float: "a number", str: "a str", NoneType: "None"}
-    return ", or ".join(names[kind] for kind in types if kind in names)
-
-
-def _describe_call(
-    key: str, target: type, arguments: Mapping[str, Any]
-) -> tuple[dict[str, Description], list[Problem]]:
-    try:
-        description: dict[str, Description] = describe_call(target, arguments)
-    except UndescribableError as error:
-        problems = [
-            problem for argument, value in arguments.items() for problem in _undescribable(key, argument, value)
-        ]
-        return {}, problems or [Problem(f"base_hyperparams.{key.removesuffix('_args')}", str(error))]
-    return description, []
-
-
-def _undescribable(key: str, argument: str, value: object) -> list[Problem]:
-    try:
-        describe(value)
-    except UndescribableError as error:
-        return [Problem(f"base_hyperparams.{key}.{argument}", str(error))]
-    return []
-
-
-def _refused(key: str, target: type, arguments: Mapping[str, Any], error: Exception) -> Problem:
-    return Problem(f"base_hyperparams.{key}", f"{target.__name__} refuses {label(arguments)}: {error}")

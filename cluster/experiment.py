@@ -9,7 +9,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal, get_args
 
-from cluster.aspects import Sources, examine_beside
+from cluster.aspects import examine_beside
 from cluster.config import (
     SECTIONS,
     ConfigError,
@@ -34,6 +34,7 @@ from cluster.reports.files import write_tables
 from cluster.reports.text import summary_text
 from cluster.result_table import ResultTable, trial_status
 from cluster.search_space import Key, SearchSpace
+from cluster.sources import Sources
 from cluster.storage import Storage, StorageError
 from cluster.trainable import TrialReport
 from cluster.trial_folder import STATUSES, ExperimentFolder, Status

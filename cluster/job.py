@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import torch
 
-from cluster.aspects import SetKey, set_keys
 from cluster.config import ExperimentConfig, Settings
 from cluster.plan import TrialSpec
 from cluster.search_space import SearchSpace
+from cluster.sources import SetKey, set_keys
 from cluster.storage import Storage
 from cluster.trainable import Trial, TrialData
 from cluster.trial_folder import ExperimentFolder

@@ -4,11 +4,12 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cluster.aspects import ASPECTS, Sources
+from cluster.aspects import ASPECTS
 from cluster.config import ConfigError, Problem
 from cluster.identity import Primitive, canonical_json, digest
 from cluster.repetitions import repetition_seed
 from cluster.search_space import Choice, SearchSpace
+from cluster.sources import Sources
 from cluster.trial_folder import Status
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cluster.aspects import Sources
 from cluster.devices import Placement
 from cluster.job import Job
 from cluster.ray_runner import run_ray
+from cluster.sources import Sources
 from cluster.trainable import TrialReport
 from cluster.watch import Watch
 from data_pipeline.distorters import Distorter

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from cluster import aspects
-from cluster.aspects import Sources
 from cluster.config import ConfigError
 from cluster.identity import digest
 from cluster.plan import make_plan
+from cluster.sources import Sources
 from cluster.trial_folder import STATUSES
 from tests.cluster_tests.tiny import LR
 

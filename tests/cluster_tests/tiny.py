@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cluster.aspects import Sources
 from cluster.experiment import Experiment
 from cluster.job import Job
 from cluster.plan import make_plan
 from cluster.result_table import ResultTable
+from cluster.sources import Sources
 from cluster.trainable import Trial, TrialData
 from cluster.trial_folder import TrialFolder
 from data_pipeline.distorters import NoDistorter
