@@ -4,6 +4,7 @@ Both are compared with the same trials on 1,000 poses. Bound: 150 MB a worker; t
 """
 
 import json
+import statistics
 import tempfile
 import threading
 import time
@@ -61,7 +62,7 @@ def anonymous_mb(pid: int) -> float:
 
 
 def measure(folder: Path, train_set: str) -> tuple[float, float]:
-    """Returns the largest memory of a worker, and the longest time from a trial's start to its first batch."""
+    """Returns the largest memory of a worker, and the median time from a trial's start to its first batch."""
     clock = folder / f"clock_{train_set}"
     clock.mkdir()
     sweep = experiment(
@@ -95,7 +96,7 @@ def measure(folder: Path, train_set: str) -> tuple[float, float]:
     firsts = sorted(float(path.read_text()) for path in clock.iterdir())
     # The later trials run in workers that are there already, so that no start of a process is in their time.
     later = zip(sorted(stopwatch.starts)[N_WORKERS:], firsts[N_WORKERS:], strict=True)
-    return most, max(first - start for start, first in later)
+    return most, statistics.median(first - start for start, first in later)
 
 
 if __name__ == "__main__":

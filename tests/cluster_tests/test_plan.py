@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from cluster import aspects
+from cluster import sources
 from cluster.config import ConfigError
 from cluster.identity import digest
 from cluster.plan import make_plan
@@ -87,9 +87,9 @@ class TestAPlan:
 
     def test_reads_each_dataset_once(self, tiny, monkeypatch):
         read = []
-        real = aspects.read_dataset
+        real = sources.read_dataset
         monkeypatch.setattr(
-            aspects, "read_dataset", lambda *args, **kwargs: read.append(args[1]) or real(*args, **kwargs)
+            sources, "read_dataset", lambda *args, **kwargs: read.append(args[1]) or real(*args, **kwargs)
         )
         tiny.experiment(options={LR: [1, 2], "experiment_config.val_set": ["tiny_val", "tiny_test"]}).plan()
         assert sorted(read) == ["tiny_test", "tiny_train", "tiny_val"]
