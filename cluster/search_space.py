@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from math import prod
 from typing import Any
@@ -62,7 +63,7 @@ class Axis:
         """The settings that tell its rows apart: the first, or all where that has a value twice."""
         return self.paths[:1] if len({labels[0] for labels in self.labels}) == len(self.labels) else self.paths
 
-    @property
+    @cached_property
     def row_labels(self) -> list[Primitive]:
         """A name for each row: its label, or its labels together."""
         if len(self.paths) == 1:
