@@ -59,7 +59,7 @@ def place(config: ExperimentConfig, *, n_cpus: int | None = None, n_gpus: int | 
     Raises:
         ConfigError: With all that this machine does not have: what was asked for, what there is, what to change.
     """
-    n_cpus = len(os.sched_getaffinity(0)) if n_cpus is None else n_cpus
+    n_cpus = _usable_cpus() if n_cpus is None else n_cpus
     n_gpus = torch.cuda.device_count() if n_gpus is None else n_gpus
     problems = []
     if config.cpus_per_trial > n_cpus:
@@ -87,6 +87,11 @@ def place(config: ExperimentConfig, *, n_cpus: int | None = None, n_gpus: int | 
     # More trials than the CPU cores feed would only wait.
     per_device = min(config.trials_per_device, max(1, by_cpus // len(wanted)))
     return Placement(tuple(wanted[:by_cpus]), per_device, config.cpus_per_trial)
+
+
+def _usable_cpus() -> int:
+    """Returns how many CPU cores this process may use; where the system does not tell (macOS), how many there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass
