@@ -23,11 +23,15 @@ def write_tables(table: ResultTable, folder: ExperimentFolder) -> None:
 
 
 def csv_bytes(rows: Sequence[Row]) -> bytes:
-    """Returns rows as CSV; floats with all their digits, None as an empty field."""
+    """Returns rows as CSV; floats with all their digits, None as an empty field.
+
+    A NUL in a text, which Python 3.10 cannot write and few programs can read, becomes a backslash and a zero.
+    """
     buffer = io.StringIO(newline="")
     writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    for row in rows:
+        writer.writerow({k: v.replace("\0", "\\0") if isinstance(v, str) else v for k, v in row.items()})
     return buffer.getvalue().encode()
 
 

@@ -109,7 +109,8 @@ class TestTheFilesOfAnExperiment:
     def test_say_what_made_them(self, sweep, tiny_data):
         experiment = json.loads((sweep.folder / "experiment.json").read_text())
         assert experiment["name"] == "tiny"
-        assert experiment["versions"]["torch"] == torch.__version__
+        # The build, as in 2.13.0+cpu, is not everywhere a part of what was installed.
+        assert torch.__version__.startswith(experiment["versions"]["torch"])
         assert set(experiment["versions"]) >= {"python", "torch", "ray", "numpy", "pyarrow"}
         assert experiment["machine"]["cpu_cores"] >= 1
         assert isinstance(experiment["command"], list)
