@@ -32,14 +32,13 @@ from cluster.progress import Progress
 from cluster.provenance import provenance
 from cluster.reports.files import write_tables
 from cluster.reports.text import summary_text
-from cluster.result_table import ResultTable, trial_status
+from cluster.result_table import ResultTable, finished_val_distance_mm, trial_status
 from cluster.search_space import Key, SearchSpace
 from cluster.sources import Sources
 from cluster.storage import Storage, StorageError
 from cluster.trainable import TrialReport
 from cluster.trial_folder import STATUSES, ExperimentFolder, Status
 from cluster.watch import Watch
-from data_pipeline.subsets import MEAN_SUBSET
 from data_pipeline.user_error import UserError
 
 Executor = Literal["ray", "inline"]
@@ -253,8 +252,9 @@ class Experiment:
         for trial_id in self.folder.trial_ids(keys):
             content = self.folder.trial(trial_id).read_trial()
             statuses[trial_id] = trial_status(content)
-            if content is not None and statuses[trial_id] == "finished":
-                distances[trial_id] = content["metrics"]["val"][MEAN_SUBSET]["distance"]
+            distance_mm = finished_val_distance_mm(content)
+            if distance_mm is not None:
+                distances[trial_id] = distance_mm
         return statuses, distances
 
     def _train(

@@ -23,11 +23,10 @@ import torch
 from cluster.devices import Placement, Slots
 from cluster.job import Job
 from cluster.plan import Combination, TrialSpec
-from cluster.result_table import trial_status
+from cluster.result_table import finished_val_distance_mm
 from cluster.trainable import TrialReport, run_trial
 from cluster.trial_folder import RUNNING, TrialFolder
 from cluster.watch import Watch
-from data_pipeline.subsets import MEAN_SUBSET
 from data_pipeline.user_error import UserError
 
 _ENVIRONMENT = {
@@ -290,12 +289,11 @@ def _train(config: dict[str, Any], job: Job, run_id: str) -> None:
 
 
 def _finished(trial_id: str, folder: TrialFolder) -> TrialReport | None:
-    content = folder.read_trial()
-    if content is None or trial_status(content) != "finished":
+    content = folder.read_trial() or {}
+    distance_mm = finished_val_distance_mm(content)
+    if distance_mm is None:
         return None
-    return TrialReport(
-        trial_id, "finished", content.get("epochs", 0), content["metrics"]["val"][MEAN_SUBSET]["distance"]
-    )
+    return TrialReport(trial_id, "finished", content.get("epochs", 0), distance_mm)
 
 
 def _fail(trial_id: str, folder: TrialFolder, error: str) -> TrialReport:

@@ -118,6 +118,14 @@ def trial_status(content: Mapping[str, Any] | None) -> Status:
     return "interrupted" if content is not None and status == "finished" and not _has_results(content) else status
 
 
+def finished_val_distance_mm(content: Mapping[str, Any] | None) -> float | None:
+    """Returns the validation distance of a finished trial by its `trial.json`, mean over subsets; else None."""
+    if content is None or trial_status(content) != "finished":
+        return None
+    distance: float = content["metrics"]["val"][MEAN_SUBSET]["distance"]
+    return distance
+
+
 def _has_results(content: Mapping[str, Any]) -> bool:
     metrics = content.get("metrics")
     if not isinstance(metrics, dict) or "val" not in metrics:
