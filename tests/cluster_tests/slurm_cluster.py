@@ -1,0 +1,155 @@
+"""A real Slurm of two machines inside this one: each node has its own hostname, address, processes and folder of Ray.
+
+Linux namespaces make the machines. All processes are in one process namespace: killing its first ends them all, and
+what a node stops "on the whole machine", as `ray stop` does, it stops in its own namespace alone.
+"""
+
+import os
+import secrets
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "unshare", "nsenter", "ip")
+
+SLURM_CONF = """
+ClusterName=test
+SlurmctldHost=controller(10.99.0.254)
+# A job that is requeued waits until its credential has expired, by default for two minutes.
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
+SlurmUser=root
+SlurmdUser=root
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd-%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+MpiDefault=none
+ReturnToService=2
+KillWait=10
+SlurmdParameters=config_overrides
+SchedulerParameters=batch_sched_delay=1,sched_interval=2
+NodeName=node[1-2] CPUs=2 RealMemory=1000
+PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE
+"""
+
+# Runs as the first process of its own process, network and mount namespace.
+MACHINES = r"""
+set -eu
+cd "$FOLDER"
+mount -t tmpfs tmpfs /run
+mount --bind hosts /etc/hosts
+mount -t tmpfs tmpfs /sys/fs/cgroup # slurmd wants the folder, even where it uses no control groups
+hostname controller
+ip link set lo up
+ip link add name bridge type bridge
+ip address add 10.99.0.254/24 dev bridge
+ip link set bridge up
+munged --force --foreground --key-file=munge.key --socket="$FOLDER/munge.socket" --pid-file="$FOLDER/munge.pid" \
+    --log-file="$FOLDER/munge.log" --seed-file="$FOLDER/munge.seed" &
+slurmctld -D &
+for k in 1 2; do
+    ip netns add node$k
+    ip link add name to-node$k type veth peer name eth0 netns node$k
+    ip link set to-node$k master bridge up
+    ip -n node$k link set lo up
+    ip -n node$k address add 10.99.0.$k/24 dev eth0
+    ip -n node$k link set eth0 up
+    ip -n node$k route add default via 10.99.0.254
+    nsenter --net=/run/netns/node$k unshare --mount --pid --uts --fork --mount-proc --kill-child sh -euc "
+        hostname node$k
+        mount --bind ray-node$k /tmp/ray
+        exec slurmd -D" &
+done
+wait -n # if one ends, all do
+"""
+
+
+class SlurmCluster:
+    """Slurm's daemons and commands.
+
+    Args:
+        folder: Everything is written here; all nodes see it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf"), "FOLDER": str(folder)}
+        (folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
+        (folder / "slurm.conf").write_text(SLURM_CONF.format(folder=folder))
+        (folder / "hosts").write_text(
+            "127.0.0.1 localhost\n10.99.0.254 controller\n10.99.0.1 node1\n10.99.0.2 node2\n"
+        )
+        key = folder / "munge.key"
+        key.touch(mode=0o600)
+        key.write_bytes(secrets.token_bytes(128))
+        for name in ("state", "node1", "node2", "ray-node1", "ray-node2"):
+            (folder / name).mkdir()
+        Path("/tmp/ray").mkdir(exist_ok=True)  # Ray's own; each node has another folder in its place
+        options = ("--mount", "--net", "--pid", "--uts", "--fork", "--mount-proc", "--kill-child")
+        with (folder / "daemons.log").open("w") as log:
+            self.process = subprocess.Popen(
+                ["unshare", *options, "bash", "-c", MACHINES],
+                env=self.environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            self.wait(lambda: self.run("sinfo", "--noheader", "--format=%t").stdout.split() == ["idle"], 30)
+        except BaseException:
+            self.stop()
+            raise
+
+    def run(self, *command: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a command where the controller runs."""
+        first = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        target = ["nsenter", "--target", first[0] if first else "0", "--mount", "--net", "--pid", f"--wd={cwd or self.folder}"]
+        return subprocess.run(
+            [*target, *command],
+            env={**self.environment, **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    def job(self, number: str) -> dict[str, str]:
+        """What Slurm tells of a job: `JobState`, `ExitCode`, `Restarts` and more."""
+        words = self.run("scontrol", "show", "job", number).stdout.split()
+        return dict(word.split("=", 1) for word in words if "=" in word)
+
+    def wait(self, condition, seconds: float) -> None:
+        """Wait until a condition holds."""
+        end = time.monotonic() + seconds
+        while not condition():
+            if self.process.poll() is not None:
+                raise RuntimeError("Slurm did not start:\n" + (self.folder / "daemons.log").read_text())
+            if time.monotonic() > end:
+                raise TimeoutError(
+                    "\n".join(path.read_text() for path in sorted(self.folder.glob("*.log")) if path.stat().st_size)
+                )
+            time.sleep(0.2)
+
+    def stop(self) -> None:
+        """End every process of it."""
+        self.process.kill()
+        self.process.wait()
+
+
+def missing() -> str:
+    """Why Slurm can't run here, or nothing."""
+    absent = [name for name in PROGRAMS if shutil.which(name) is None]
+    if absent:
+        return f"Slurm is not installed: {', '.join(absent)} (Debian: slurm-wlm munge iproute2)"
+    if os.geteuid() != 0:
+        return "only root may start Slurm's daemons and network namespaces"
+    options = ("--mount", "--net", "--pid", "--uts", "--fork", "--mount-proc")
+    probe = "mount -t tmpfs tmpfs /run && ip link add name bridge type bridge && ip netns add node"
+    done = subprocess.run(["unshare", *options, "sh", "-c", probe], capture_output=True, text=True, check=False)
+    return f"this machine allows no network namespaces: {done.stderr.strip()}" if done.returncode else ""
