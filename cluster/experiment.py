@@ -4,7 +4,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal, get_args
@@ -172,6 +172,7 @@ class Experiment:
         Raises:
             ConfigError: If something is wrong with the configuration; nothing was started and nothing written.
             AlreadyRunningError: If another process runs this experiment.
+            LeaseLostError: If this one could not show that it runs, so that another may have begun.
             StorageError: If results cannot be written.
             TrialsFailedError: At the end, if trials failed or diverged; all others are complete.
             Interrupted: After Ctrl-C.
@@ -188,14 +189,14 @@ class Experiment:
     def _run(self, executor: Executor) -> ResultTable:
         sources = Sources(self.config.data_folder)
         plan, placement = self._plan_and_place(sources)
-        local = self.folder.storage.local
-        with experiment_lock(local) if local is not None else nullcontext():
+        with experiment_lock(self.folder.storage) as check_lock:
             # Read only now that no other run changes them.
             standing, distances = self._standing([combination.key for combination in plan.combinations])
             plan = replace(plan, statuses=standing)
             self.folder.clear_partial_files()
             self._write_experiment(plan, sources)
             interrupted, stopped = self._train(plan, sources, placement, executor, distances)
+            check_lock()  # whoever lost it writes no more
             table = self.results()
             self._remove_surplus_weights(plan, table)
             write_tables(table, self.folder)

@@ -1,18 +1,16 @@
-"""Keeps two runs of one experiment apart."""
+"""Keeps two runs of one experiment apart: by a lock of the operating system, or by a lease where there is none."""
 
 import errno
 import fcntl
 import json
-import os
-import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
-from cluster.storage import StorageError
-from data_pipeline.user_error import UserError
+from cluster.lease import already_running, is_leased, lease, this_run
+from cluster.storage import Storage, StorageError
 
 _NAME = ".lock"
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
@@ -20,21 +18,36 @@ _ATTEMPTS = 5
 _PAUSE_S = 0.05
 
 
-class AlreadyRunningError(UserError):
-    """Another process runs this experiment."""
-
-
 @contextmanager
-def experiment_lock(folder: Path) -> Iterator[None]:
-    """Holds an experiment's folder for the block.
+def experiment_lock(storage: Storage) -> Iterator[Callable[[], None]]:
+    """Holds an experiment's folder for the block; yields a function that raises where it is not held any more.
 
-    The operating system gives the lock back when its process ends, however it ends: a file left by a killed process
-    is not in the way.
+    On a local folder the operating system gives the lock back when its process ends, however it ends: a file left by a
+    killed process is not in the way. Elsewhere see `cluster/lease.py`.
 
     Raises:
         AlreadyRunningError: If another process holds it; the text names process and host.
+        LeaseLostError: If it could not be held until the block's end, which is ended then; only where it is a lease.
         StorageError: If the folder cannot be written to, or if its filesystem has no locks.
     """
+    if storage.local is None:
+        with lease(storage) as check:
+            yield check
+    else:
+        with _file_lock(storage.local):
+            yield lambda: None
+
+
+def is_locked(storage: Storage) -> bool:
+    """Tells whether a process runs the experiment in `storage` right now.
+
+    Where it is a lease, a run that was killed counts until the next one has found that out.
+    """
+    return is_leased(storage) if storage.local is None else _is_file_locked(storage.local)
+
+
+@contextmanager
+def _file_lock(folder: Path) -> Iterator[None]:
     try:
         file = _acquire(folder)
     except OSError as error:
@@ -51,8 +64,7 @@ def experiment_lock(folder: Path) -> Iterator[None]:
         file.truncate(0)
 
 
-def is_locked(folder: Path) -> bool:
-    """Tells whether a process runs the experiment in `folder` right now."""
+def _is_file_locked(folder: Path) -> bool:
     try:
         with (folder / _NAME).open("r") as file:
             # A shared lock is refused where the other one is held; it is gone again at once.
@@ -74,22 +86,17 @@ def _acquire(folder: Path) -> TextIO:
                 break
             except BlockingIOError:
                 if attempt == _ATTEMPTS - 1:
-                    raise AlreadyRunningError(f"{folder} is in use: {_owner(folder)}") from None
+                    raise already_running(folder, _owner(folder)) from None
                 time.sleep(_PAUSE_S)  # it may be someone who only looks, see `is_locked`
         file.truncate(0)
-        json.dump({"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}, file)
+        json.dump(this_run(), file)
         file.flush()
         stack.pop_all()
     return file
 
 
-def _owner(folder: Path) -> str:
+def _owner(folder: Path) -> Any:
     try:
-        owner = json.loads((folder / _NAME).read_text())
-        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(owner["since"]))
-        return (
-            f"process {owner['pid']} on {owner['host']} has been running this experiment since {since}. Wait for it "
-            "or end it, or give this run another name."
-        )
-    except (ValueError, KeyError, TypeError, OSError):
-        return "another process is running this experiment"
+        return json.loads((folder / _NAME).read_text())
+    except (ValueError, OSError):
+        return None

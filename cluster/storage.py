@@ -1,21 +1,67 @@
 """Where results are kept: a folder of this machine, or any filesystem that pyarrow opens.
 
-A file is there whole or not at all. On a local folder it is written beside its place and moved there; an object store
-shows an object once its upload is complete.
+A file is there whole or not at all. On a local folder it is written beside its place and moved there. An object store
+has no rename, and needs none: it shows an object, or the new content of one, only when its upload is complete. Up to
+10 MiB an upload is one request; a larger object goes in parts, and is made of them by a last request. What was there
+before stays until then, and stays for good where the writer is killed on its way. The parts of such a writer are no
+object: nobody reads or lists them, but the store keeps (and may charge for) them until a lifecycle rule of the bucket
+removes incomplete uploads, as `AbortIncompleteMultipartUpload` does for S3.
+
+A storage that fails for a moment is tried again for a minute: see `Storage.patience_s`.
+
+Credentials come from the environment (or from where the provider's own tools keep them), never from a URI: a URI is
+recorded with the results and shown in messages.
 """
 
 import copy
+import errno
 import os
+import re
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from urllib.parse import unquote
+from typing import TypeVar
+from urllib.parse import parse_qsl, unquote, urlsplit
 
+import pyarrow
 import pyarrow.fs
 
 from data_pipeline.user_error import UserError
 
 _PARTIAL = ".partial"
+
+_FIRST_PAUSE_S = 0.1  # between two attempts; each is twice as long as the one before
+_LONGEST_PAUSE_S = 5.0
+_SILENCE_S = 2.0  # an attempt more is nothing to tell of, a wait is
+
+_S3_CONNECT_S = 5.0
+_S3_ANSWER_S = 5.0  # this long without a byte, and an attempt has failed
+_S3_OPTIONS = (
+    *("region", "scheme", "endpoint_override", "tls_ca_file_path"),
+    *("force_virtual_addressing", "allow_delayed_open"),
+)
+
+_GS_RETRY_S = 30  # its client tries again by itself, for 15 minutes if nobody says otherwise
+
+# What a shared folder answers while its server is away. ENOTCONN is that of filesystems in user space.
+_PASSING = {
+    *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH),
+    *(errno.ENOTCONN, errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE, errno.EAGAIN),
+    *(errno.ENETRESET, errno.EINTR),
+}
+# What pyarrow's S3 client says of the like; it gives no error number. 501 and 507 will not pass.
+_PASSING_TEXT = re.compile(
+    r"AWS Error (NETWORK_CONNECTION|SLOW_DOWN|SERVICE_UNAVAILABLE|INTERNAL_FAILURE|REQUEST_TIMEOUT|THROTTLING)\b"
+    r"|\(HTTP status (408|429|50[0234589])\)"
+)
+
+_SECRET = re.compile(r"key|secret|token|passw|sas|credential|signature", re.IGNORECASE)
+
+T = TypeVar("T")
 
 
 class StorageError(UserError):
@@ -31,10 +77,15 @@ class Storage:
     Attributes:
         location: What it is called, without the options of a URI.
         local: The folder, None where it is not of this machine.
+        patience_s: How long an operation that fails for a passing reason (no connection, a server that is away or asks
+            to slow down) is tried again, also in the folders below. One that fails for good (no space, access denied,
+            no such bucket) is an error at once.
 
     Raises:
-        StorageError: For a `file:` URI that is not of this form.
+        StorageError: For a `file:` URI that is not of this form, and for a URI with credentials.
     """
+
+    patience_s = 60.0
 
     def __init__(self, location: str | os.PathLike[str]) -> None:
         self.location = os.path.expanduser(location)  # noqa: PTH111 - the other one breaks the slashes of a URI
@@ -47,6 +98,7 @@ class Storage:
             self.local = Path(self.location)
         self._uri, self._folder = self.location, ""
         if self.local is None:
+            _refuse_credentials(self._uri)
             self.location = self.location.partition("?")[0]
 
     def __truediv__(self, name: str) -> "Storage":
@@ -62,16 +114,18 @@ class Storage:
         Raises:
             StorageError: If it cannot be written; what was there before is still there.
         """
-        try:
+
+        def attempt() -> None:
             if self.local is not None:
                 _write_local(self.local / path, data)
             else:
                 _write_remote(*self._remote(), path, data)
-        except OSError as error:
-            raise StorageError(
-                f"{self.location}/{path} cannot be written: {error.strerror or error}. Is there space, and may this "
-                "user write there? Run the script again when it is mended: what is finished stays finished."
-            ) from error
+
+        advice = (
+            ". Is there space, and may this user write there? Run the script again when it is mended: what is finished "
+            "stays finished."
+        )
+        self._try(attempt, path, "written", advice)
 
     def read(self, path: str) -> bytes | None:
         """Returns a file's content, None if there is no such file.
@@ -79,17 +133,19 @@ class Storage:
         Raises:
             StorageError: If it is there and cannot be read.
         """
-        try:
-            if self.local is not None:
-                return (self.local / path).read_bytes()
-            filesystem, root = self._remote()
-            with filesystem.open_input_stream(f"{root}/{path}") as stream:
-                content: bytes = stream.read()
-                return content
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise StorageError(f"{self.location}/{path} cannot be read: {error.strerror or error}") from error
+
+        def attempt() -> bytes | None:
+            try:
+                if self.local is not None:
+                    return (self.local / path).read_bytes()
+                filesystem, root = self._remote()
+                with filesystem.open_input_stream(f"{root}/{path}") as stream:
+                    content: bytes = stream.read()
+                    return content
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+
+        return self._try(attempt, path, "read")
 
     def remove(self, path: str) -> None:
         """Removes a file if it is there.
@@ -97,15 +153,16 @@ class Storage:
         Raises:
             StorageError: If it cannot be removed.
         """
-        try:
+
+        def attempt() -> None:
             if self.local is not None:
                 (self.local / path).unlink(missing_ok=True)
                 return
             filesystem, root = self._remote()
             if filesystem.get_file_info(f"{root}/{path}").type == pyarrow.fs.FileType.File:
                 filesystem.delete_file(f"{root}/{path}")
-        except OSError as error:
-            raise StorageError(f"{self.location}/{path} cannot be removed: {error.strerror or error}") from error
+
+        self._try(attempt, path, "removed")
 
     def names(self, path: str = "") -> list[str]:
         """Returns the sorted names of the files and folders in a folder; none if it is not there.
@@ -113,40 +170,138 @@ class Storage:
         Raises:
             StorageError: If it is there and cannot be read.
         """
-        try:
-            if self.local is not None:
-                return sorted(entry.name for entry in os.scandir(self.local / path))
-            filesystem, root = self._remote()
-            selector = pyarrow.fs.FileSelector(f"{root}/{path}".rstrip("/"), allow_not_found=True)
-            return sorted(info.base_name for info in filesystem.get_file_info(selector))
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        except OSError as error:
-            raise StorageError(f"{self.location}/{path} cannot be read: {error.strerror or error}") from error
+
+        def attempt() -> list[str]:
+            try:
+                if self.local is not None:
+                    return sorted(entry.name for entry in os.scandir(self.local / path))
+                filesystem, root = self._remote()
+                selector = pyarrow.fs.FileSelector(f"{root}/{path}".rstrip("/"), allow_not_found=True)
+                return sorted(info.base_name for info in filesystem.get_file_info(selector))
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+
+        return self._try(attempt, path, "read")
 
     def _remote(self) -> tuple[pyarrow.fs.FileSystem, str]:
         filesystem, root = _open(self._uri)
         return filesystem, f"{root.rstrip('/')}{self._folder}"
 
+    def _try(self, attempt: Callable[[], T], path: str, what: str, advice: str = "") -> T:
+        """Returns what `attempt` does, which is made again while it fails for a passing reason and patience lasts."""
+        began = time.monotonic()
+        pause, told = _FIRST_PAUSE_S, False
+        while True:
+            try:
+                return attempt()
+            except OSError as error:
+                reason = error.strerror or str(error)
+                tried_s = time.monotonic() - began
+                if not _is_passing(error) or tried_s + pause > self.patience_s:
+                    tried = f", tried for {tried_s:.0f} s" if pause > _FIRST_PAUSE_S else ""
+                    raise StorageError(
+                        f"{self.location}/{path} cannot be {what}{tried}: {reason.rstrip('.')}{advice}"
+                    ) from error
+            if tried_s > _SILENCE_S and not told:
+                told = True
+                print(
+                    f"{self.location} is not there ({reason}): trying again for up to {self.patience_s:.0f} s",
+                    file=sys.stderr,
+                )
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+
+def _is_passing(error: OSError) -> bool:
+    if error.errno is None:
+        return isinstance(error, ConnectionError | TimeoutError) or _PASSING_TEXT.search(str(error)) is not None
+    return error.errno in _PASSING
+
+
+def _refuse_credentials(uri: str) -> None:
+    parts = urlsplit(uri)
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    login, _, host = parts.netloc.rpartition("@")
+    # Other stores name a container or a user there, which is no secret; a password is.
+    in_login = bool(login) and (":" in login or parts.scheme == "s3")
+    if in_login or any(_SECRET.search(name) for name in options) or "@" in options.get("endpoint_override", ""):
+        raise StorageError(
+            f"{parts.scheme}://{host}{parts.path} was given with credentials. Leave them out of the URI, which is "
+            "recorded with the results, and set them in the environment, such as AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY for S3"
+        )
+
 
 @lru_cache(maxsize=16)  # a client for all folders of a place, in each process
 def _open(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
     try:
+        if uri.startswith("s3://"):
+            return _open_s3(uri)
+        if uri.startswith(("gs://", "gcs://")) and "retry_limit_seconds=" not in uri:
+            uri += f"{'&' if '?' in uri else '?'}retry_limit_seconds={_GS_RETRY_S}"
         filesystem, root = pyarrow.fs.FileSystem.from_uri(uri)
     except (ValueError, ImportError) as error:
-        raise StorageError(f"{uri} is not a place that pyarrow can open: {error}") from error
+        raise StorageError(f"{uri.partition('?')[0]} is not a place that pyarrow can open: {error}") from error
     return filesystem, root
 
 
+def _open_s3(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
+    """Opens an S3 bucket as pyarrow does from a URI, but with settings that a URI cannot have.
+
+    Raises:
+        ValueError: If there is no bucket in the URI, or an option that is not known.
+        OSError: If the bucket's region has to be asked for, and that fails.
+    """
+    parts = urlsplit(uri)
+    options = dict(parse_qsl(parts.query))
+    if not parts.netloc:
+        raise ValueError("it names no bucket")
+    for name in options:
+        if name not in _S3_OPTIONS:
+            raise ValueError(f"it has no option {name}, only {', '.join(_S3_OPTIONS)}")
+    endpoint = (
+        options.get("endpoint_override") or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    )
+    if endpoint is not None and "@" in endpoint:
+        raise ValueError("its endpoint has credentials in it")
+    region = options.get("region") or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    if region is None:
+        # Amazon's buckets have one, and tell it; what other servers make of a region is this default.
+        region = "us-east-1" if endpoint else pyarrow.fs.resolve_s3_region(parts.netloc)
+    filesystem = pyarrow.fs.S3FileSystem(
+        region=region,
+        endpoint_override=endpoint,
+        scheme=options.get("scheme", "https"),
+        tls_ca_file_path=options.get("tls_ca_file_path"),
+        force_virtual_addressing=options.get("force_virtual_addressing", "").lower() in ("1", "true"),
+        # A file up to 10 MiB is one request, not three, and leaves no incomplete upload behind.
+        allow_delayed_open=True,
+        # A part that fails spoils its stream, so that closing it cannot make an object of the other parts.
+        background_writes=True,
+        retry_strategy=pyarrow.fs.AwsStandardS3RetryStrategy(max_attempts=1),  # `Storage` tries again
+        connect_timeout=_S3_CONNECT_S,
+        request_timeout=_S3_ANSWER_S,
+    )
+    return filesystem, unquote(f"{parts.netloc}{parts.path}")
+
+
 def _write_remote(filesystem: pyarrow.fs.FileSystem, root: str, path: str, data: bytes) -> None:
-    try:
-        stream = filesystem.open_output_stream(f"{root}/{path}")
-    except FileNotFoundError:
-        # Object stores have no folders; where there are some, they must be there first.
-        filesystem.create_dir(f"{root}/{path}".rpartition("/")[0])
-        stream = filesystem.open_output_stream(f"{root}/{path}")
-    with stream:
-        stream.write(data)
+    buffer = pyarrow.py_buffer(data)  # what is no bytes fails here
+
+    def upload() -> None:
+        try:
+            stream = filesystem.open_output_stream(f"{root}/{path}")
+        except FileNotFoundError:
+            # Object stores have no folders; where there are some, they must be there first.
+            filesystem.create_dir(f"{root}/{path}".rpartition("/")[0])
+            stream = filesystem.open_output_stream(f"{root}/{path}")
+        with stream:
+            stream.write(buffer)
+
+    # A stream cannot be given up: closed with half of its data, or with none, it makes an object of that. Ctrl-C comes
+    # to the main thread only, so here it cannot come between opening and writing.
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(upload).result()
 
 
 def _write_local(path: Path, data: bytes) -> None:
@@ -159,7 +314,8 @@ def _write_local(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         partial.replace(path)
     except BaseException:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # what went wrong first is what matters
+            partial.unlink(missing_ok=True)
         raise
 
 

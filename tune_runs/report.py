@@ -69,8 +69,8 @@ def experiment_names(storage_path: str) -> list[str]:
 
 
 def is_running(folder: ExperimentFolder) -> bool:
-    """Tells whether a process of this machine runs an experiment right now."""
-    return folder.storage.local is not None and is_locked(folder.storage.local)
+    """Tells whether a process runs an experiment right now; on a local folder, one of this machine."""
+    return is_locked(folder.storage)
 
 
 def state(table: ResultTable) -> str:

@@ -20,7 +20,8 @@ from cluster import progress
 from cluster.config import ConfigError
 from cluster.experiment import Experiment, Interrupted, TrialsFailedError
 from cluster.identity import digest
-from cluster.lock import AlreadyRunningError, experiment_lock
+from cluster.lease import AlreadyRunningError
+from cluster.lock import experiment_lock
 from cluster.repetitions import repetition_seed
 from cluster.result_table import NoResultsError, ResultTable
 from cluster.storage import Storage, StorageError
@@ -457,7 +458,7 @@ class TestASecondRun:
     def test_while_another_runs_is_refused_and_writes_nothing(self, tiny):
         tiny.run()
         before = files_of(tiny.folder)
-        with experiment_lock(tiny.folder), pytest.raises(AlreadyRunningError, match="is in use: process"):
+        with experiment_lock(Storage(tiny.folder)), pytest.raises(AlreadyRunningError, match="is in use: process"):
             tiny.run(options={LR: LRS})
         assert files_of(tiny.folder) == before
 

@@ -133,7 +133,8 @@ class TestAWriteThatFails:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
         monkeypatch.setattr(os, "fsync", fail)
-        with pytest.raises(StorageError, match=r"/file cannot be written: Input/output error\. Is there space"):
+        monkeypatch.setattr(Storage, "patience_s", 0.2)
+        with pytest.raises(StorageError, match=r"/file cannot be written, tried for 0 s: Input/output error\. Is"):
             storage.write("file", b"new")
         assert storage.read("file") == b"old"
         assert storage.names() == ["file"]
@@ -192,7 +193,7 @@ class TestADisk:
             storage.remove("file")
         with (
             pytest.raises(StorageError, match="/x cannot be written: Read-only file system"),
-            experiment_lock(small_disk / "x"),
+            experiment_lock(Storage(small_disk / "x")),
         ):
             pass
 
