@@ -35,7 +35,7 @@ ReturnToService=2
 KillWait=10
 SlurmdParameters=config_overrides
 SchedulerParameters=batch_sched_delay=1,sched_interval=2
-NodeName=node[1-2] CPUs=2 RealMemory=1000
+NodeName=node[1-2] CPUs=4 RealMemory=1000
 PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE
 """
 
@@ -65,7 +65,7 @@ for k in 1 2; do
     nsenter --net=/run/netns/node$k unshare --mount --pid --uts --fork --mount-proc --kill-child sh -euc "
         hostname node$k
         mount --bind ray-node$k /tmp/ray
-        exec slurmd -D" &
+        slurmd -D & wait" &
 done
 wait -n # if one ends, all do
 """
