@@ -36,7 +36,7 @@ _PARTIAL = ".partial"
 
 _FIRST_PAUSE_S = 0.1  # between two attempts; each is twice as long as the one before
 _LONGEST_PAUSE_S = 5.0
-_SILENCE_S = 2.0  # an attempt more is nothing to tell of, a wait is
+_SILENCE_S = 1.0  # an attempt more is nothing to tell of, a wait is
 
 _S3_CONNECT_S = 5.0
 _S3_ANSWER_S = 5.0  # this long without a byte, and an attempt has failed

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster_tests.s3_server import S3, Proxy, start_s3_server
 from tests.cluster_tests.tiny import Tiny, write_datasets
 
 ROOT = Path(__file__).parents[2]
@@ -55,3 +56,20 @@ def small_disk(tmp_path):
         pytest.skip(f"this user may not mount a filesystem: {done.stderr.strip()}")
     yield disk
     subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """The port of an S3 server."""
+    process, port = start_s3_server()
+    yield port
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture
+def s3(s3_server, monkeypatch):
+    """An empty bucket on an S3 server, reached through a proxy; credentials are in the environment."""
+    proxy = Proxy(s3_server)
+    yield S3(proxy, monkeypatch)
+    proxy.off()
