@@ -322,7 +322,9 @@ class TestAUri:
             Storage("s3://no-such-bucket-of-ours/x")._remote()
 
     def test_with_an_option_that_is_not_known_says_which_there_are(self):
-        with pytest.raises(StorageError, match=r"^s3://bucket/x is not a place .*no option regoin, only region, scheme"):
+        with pytest.raises(
+            StorageError, match=r"^s3://bucket/x is not a place .*no option regoin, only region, scheme"
+        ):
             Storage("s3://bucket/x?regoin=eu-west-1").read("a")
 
 
