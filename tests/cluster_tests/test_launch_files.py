@@ -197,7 +197,7 @@ def test_a_misspelt_field_anywhere_in_the_ray_job_is_found(ray_job):
 
 
 def test_the_storage_has_only_fields_that_kubernetes_knows_and_a_misspelt_one_is_found(storage):
-    assert [document["kind"] for document in storage] == ["PersistentVolumeClaim", "Pod"]
+    assert [document["kind"] for document in storage] == ["PersistentVolumeClaim", "PersistentVolumeClaim", "Pod"]
     for document in storage:
         check_kubernetes(document)
         assert [place for place in names(document) if not is_found(check_kubernetes, document, place)] == []
@@ -236,6 +236,13 @@ def test_rays_object_store_fits_into_shm_and_shm_into_the_memory_of_the_pod(ray_
     store = int(at(ray_job, group)["rayStartParams"]["object-store-memory"])
     assert store < gibibytes(shm["sizeLimit"]) * 2**30
     assert gibibytes(shm["sizeLimit"]) < gibibytes(container["resources"]["limits"]["memory"])
+
+
+def test_every_claim_of_the_pods_is_in_the_storage_and_writable_by_all(ray_job, storage):
+    claims = {document["metadata"]["name"]: document["spec"] for document in storage if "Claim" in document["kind"]}
+    volumes = [volume for pod in pods(ray_job, storage) for volume in pod.get("volumes", [])]
+    assert {v["persistentVolumeClaim"]["claimName"] for v in volumes if "persistentVolumeClaim" in v} == set(claims)
+    assert all(claim["accessModes"] == ["ReadWriteMany"] for claim in claims.values())
 
 
 def test_no_pod_may_do_more_than_it_needs(ray_job, storage):
@@ -452,7 +459,7 @@ def is_found(check: Any, document: dict[str, Any], place: tuple[str | int, ...])
 
 
 def pods(job: dict[str, Any], storage: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [at(job, place)["spec"] for place in TEMPLATES] + [storage[1]["spec"]]
+    return [at(job, place)["spec"] for place in TEMPLATES] + [storage[-1]["spec"]]
 
 
 def gibibytes(quantity: str) -> int:
