@@ -1,4 +1,4 @@
-"""A real Slurm of two machines inside this one: each node has its own hostname, address, processes and folder of Ray.
+"""A real Slurm of four machines inside this one: each node has its own hostname, address, processes and folder of Ray.
 
 Linux namespaces make the machines. All processes are in one process namespace: killing its first ends them all, and
 what a node stops "on the whole machine", as `ray stop` does, it stops in its own namespace alone.
@@ -9,9 +9,10 @@ import secrets
 import shutil
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "unshare", "nsenter", "ip")
+PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "unshare", "setpriv", "nsenter", "ip")
 
 SLURM_CONF = """
 ClusterName=test
@@ -35,8 +36,13 @@ ReturnToService=2
 KillWait=10
 SlurmdParameters=config_overrides
 SchedulerParameters=batch_sched_delay=1,sched_interval=2
-NodeName=node[1-2] CPUs=4 RealMemory=1000
-PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE
+NodeName=node[1-4] CPUs=4 RealMemory=1000
+PartitionName=all Nodes=node[1-3] Default=YES MaxTime=INFINITE
+# Whoever asks for "urgent" ends what runs in "spare", with a notice of a few seconds.
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PartitionName=spare Nodes=node4 PriorityTier=1 PreemptMode=REQUEUE GraceTime=5
+PartitionName=urgent Nodes=node4 PriorityTier=2 PreemptMode=OFF
 """
 
 # Runs as the first process of its own process, network and mount namespace.
@@ -54,7 +60,7 @@ ip link set bridge up
 munged --force --foreground --key-file=munge.key --socket="$FOLDER/munge.socket" --pid-file="$FOLDER/munge.pid" \
     --log-file="$FOLDER/munge.log" --seed-file="$FOLDER/munge.seed" &
 slurmctld -D &
-for k in 1 2; do
+for k in 1 2 3 4; do
     ip netns add node$k
     ip link add name to-node$k type veth peer name eth0 netns node$k
     ip link set to-node$k master bridge up
@@ -83,35 +89,46 @@ class SlurmCluster:
         self.environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf"), "FOLDER": str(folder)}
         (folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
         (folder / "slurm.conf").write_text(SLURM_CONF.format(folder=folder))
-        (folder / "hosts").write_text(
-            "127.0.0.1 localhost\n10.99.0.254 controller\n10.99.0.1 node1\n10.99.0.2 node2\n"
-        )
+        nodes = {f"node{k}": f"10.99.0.{k}" for k in range(1, 5)}
+        hosts = {"localhost": "127.0.0.1", "controller": "10.99.0.254", **nodes}
+        (folder / "hosts").write_text("".join(f"{address} {name}\n" for name, address in hosts.items()))
         key = folder / "munge.key"
         key.touch(mode=0o600)
         key.write_bytes(secrets.token_bytes(128))
-        for name in ("state", "node1", "node2", "ray-node1", "ray-node2"):
+        (folder / "state").mkdir()
+        for name in nodes:
             (folder / name).mkdir()
+            (folder / f"ray-{name}").mkdir()
         Path("/tmp/ray").mkdir(exist_ok=True)  # Ray's own; each node has another folder in its place
         options = ("--mount", "--net", "--pid", "--uts", "--fork", "--mount-proc", "--kill-child")
         with (folder / "daemons.log").open("w") as log:
             self.process = subprocess.Popen(
-                ["unshare", *options, "bash", "-c", MACHINES],
+                [
+                    "setpriv",
+                    "--pdeathsig",
+                    "KILL",
+                    "unshare",
+                    *options,
+                    "bash",
+                    "-c",
+                    MACHINES,
+                ],  # with the tests, all end
                 env=self.environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
         try:
-            self.wait(lambda: self.run("sinfo", "--noheader", "--format=%t").stdout.split() == ["idle"], 30)
+            self.wait(lambda: self.run("sinfo", "--noheader", "--Node", "--format=%N %t").stdout.count("idle") >= 4, 30)
         except BaseException:
             self.stop()
             raise
 
-    def run(self, *command: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Run a command where the controller runs."""
+    def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a command where the controller runs, in the folder."""
         first = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        target = ["nsenter", "--target", first[0] if first else "0", "--mount", "--net", "--pid", f"--wd={cwd or self.folder}"]
+        spaces = ("--mount", "--net", "--pid", "--uts", f"--wd={self.folder}")
         return subprocess.run(
-            [*target, *command],
+            ["nsenter", "--target", first[0] if first else "0", *spaces, *command],
             env={**self.environment, **environment},
             capture_output=True,
             text=True,
@@ -124,7 +141,19 @@ class SlurmCluster:
         words = self.run("scontrol", "show", "job", number).stdout.split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
-    def wait(self, condition, seconds: float) -> None:
+    def submit(self, *arguments: str, **environment: str) -> str:
+        """`sbatch`; returns the job's number."""
+        done = self.run("sbatch", "--parsable", *arguments, **environment)
+        if done.returncode != 0:
+            raise RuntimeError(done.stderr)
+        return done.stdout.strip()
+
+    def output(self, number: str) -> str:
+        """What a job has printed so far."""
+        path = self.folder / f"slurm-{number}.out"
+        return path.read_text() if path.exists() else ""
+
+    def wait(self, condition: Callable[[], object], seconds: float) -> None:
         """Wait until a condition holds."""
         end = time.monotonic() + seconds
         while not condition():
