@@ -1,0 +1,221 @@
+"""Both batch files, run by a real Slurm; where it can't run, the reason is told."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cluster_tests.slurm_cluster import SlurmCluster, missing
+
+ROOT = Path(__file__).parents[2]
+LAUNCH = ROOT / "cluster/launch"
+WHY_NOT = missing()
+on_slurm = pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT or "Slurm runs here")
+
+# In place of a run script: stops with 75 when told to, completes once it was started as often as its argument says.
+RUN_SCRIPT = """
+import os, signal, sys, time
+from pathlib import Path
+
+def stop(number, frame):
+    print("all saved", flush=True)
+    os._exit(75)
+
+signal.signal(signal.SIGTERM, stop)
+starts = Path(f"starts-{os.environ['SLURM_JOB_ID']}")
+starts.open("a").write("x")
+print("told to take", os.environ.get("POSETUNE_ADDRESS", "an embedded Ray"))
+print("ready at start", starts.stat().st_size, flush=True)
+if starts.stat().st_size < int(sys.argv[1]):
+    time.sleep(300)
+print("complete")
+"""
+
+# Looks at the cluster when it is started for the first time.
+CLUSTER_SCRIPT = """
+import os, subprocess, sys
+from pathlib import Path
+import ray
+
+def look():
+    ray.init(address=os.environ["POSETUNE_ADDRESS"], log_to_driver=False)
+    where = ray.remote(scheduling_strategy="SPREAD")(ray.util.get_node_ip_address)
+    print("tasks on", sorted(ray.get([where.remote(), where.remote()])))
+    token = Path(os.environ["RAY_AUTH_TOKEN_PATH"])
+    print("token's mode", oct(token.stat().st_mode & 0o777))
+    lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")]
+    print("command lines with it", sum(token.read_bytes() in line for line in lines), "of many", len(lines) > 10)
+    stranger = {key: value for key, value in os.environ.items() if not key.startswith("RAY_AUTH")}
+    attempt = "import os, ray; ray.init(address=os.environ['POSETUNE_ADDRESS'])"
+    done = subprocess.run([sys.executable, "-c", attempt], env=stranger, capture_output=True, text=True)
+    print("without it: AuthenticationError", "AuthenticationError" in done.stderr, done.returncode)
+
+if "SLURM_RESTART_COUNT" not in os.environ:
+    look()
+"""
+
+
+@pytest.mark.parametrize("name", ["slurm.sbatch", "slurm_single_node.sbatch"])
+def test_shellcheck_has_nothing_to_say_about(name):
+    if shutil.which("shellcheck") is None:
+        pytest.skip("shellcheck is not installed (Debian: shellcheck)")
+    done = subprocess.run(["shellcheck", LAUNCH / name], capture_output=True, text=True, check=False)
+    assert done.stdout == ""
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("name", ["slurm.sbatch", "slurm_single_node.sbatch"])
+def test_without_a_run_script_a_batch_file_says_how_to_name_one(name):
+    done = subprocess.run(["bash", LAUNCH / name], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert f"sbatch cluster/launch/{name} tune_runs/my_script.py" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory):
+    cluster = SlurmCluster(tmp_path_factory.mktemp("slurm"))
+    (cluster.folder / ".venv").symlink_to(sys.prefix)
+    (cluster.folder / "run.py").write_text(RUN_SCRIPT)
+    (cluster.folder / "failing.py").write_text("print('ready'); raise SystemExit(1)")
+    (cluster.folder / "cluster_run.py").write_text(CLUSTER_SCRIPT + RUN_SCRIPT)
+    yield cluster
+    cluster.stop()
+
+
+class Job:
+    """A job of a batch file."""
+
+    def __init__(self, slurm: SlurmCluster, name: str, script: object, *arguments: str, options: tuple[str, ...] = ()):
+        self.slurm = slurm
+        environment = {"HOME": str(slurm.folder), "PYTHONPATH": str(ROOT)}
+        self.number = slurm.submit(*options, str(LAUNCH / name), str(script), *arguments, **environment)
+
+    def wait_for(self, condition, seconds=60):
+        try:
+            self.slurm.wait(lambda: condition(self), seconds)
+        except TimeoutError as error:
+            raise AssertionError(f"{self.facts()}\n{self.output()}\n{error}") from None
+
+    def wait_for_start(self, number):
+        self.wait_for(lambda job: f"ready at start {number}" in job.output())
+
+    def wait_until_over(self, seconds=60):
+        over = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "PREEMPTED", "NODE_FAIL")
+        self.wait_for(lambda job: job.facts()["JobState"] in over, seconds)
+        return self.facts()
+
+    def output(self):
+        return self.slurm.output(self.number)
+
+    def facts(self):
+        return self.slurm.job(self.number)
+
+    def tell(self, *options):
+        done = self.slurm.run("scancel", *options, self.number)
+        assert done.returncode == 0, done.stderr
+
+
+def single_node_job(slurm, *script, options=("--nodelist=node3",)):
+    return Job(slurm, "slurm_single_node.sbatch", *script, options=("--cpus-per-task=1", *options))
+
+
+@pytest.fixture(scope="module")
+def slow_jobs(slurm):
+    """Jobs for which Slurm takes its time, started while the other tests go on."""
+    # It takes Slurm half a minute to see that the time ends.
+    short = single_node_job(slurm, "run.py", "2", options=("--nodelist=node3", "--time=2"))
+    spare = single_node_job(slurm, "run.py", "2", options=("--partition=spare", "--exclusive"))
+    spare.wait_for_start(1)
+    urgent = slurm.submit("--partition=urgent", "--exclusive", "--wrap=true")
+    return {"short": short, "spare": spare, "urgent": urgent}
+
+
+@on_slurm
+@pytest.mark.usefixtures("slow_jobs")
+class TestOnOneNode:
+    def test_a_job_told_to_stop_is_started_again_and_completes(self, slurm):
+        job = single_node_job(slurm, "run.py", "2")
+        job.wait_for_start(1)
+        job.tell("--signal=TERM", "--batch")
+        facts = job.wait_until_over()
+        assert facts["JobState"] == "COMPLETED"
+        assert facts["Restarts"] == "1"
+        assert job.output().count("all saved") == 1
+        assert job.output().count("told to take an embedded Ray") == 2
+        assert job.output().endswith("complete\n")
+
+    def test_a_job_whose_trials_failed_is_not_started_again(self, slurm):
+        facts = single_node_job(slurm, "failing.py").wait_until_over()
+        assert (facts["JobState"], facts["ExitCode"], facts["Restarts"]) == ("FAILED", "1:0", "0")
+
+    def test_a_cancelled_job_saves_and_stays_cancelled(self, slurm):
+        job = single_node_job(slurm, "run.py", "2")
+        job.wait_for_start(1)
+        job.tell()
+        facts = job.wait_until_over()
+        job.wait_for(lambda job: "all saved" in job.output())
+        assert (facts["JobState"], facts["Restarts"]) == ("CANCELLED", "0")
+
+
+@on_slurm
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.usefixtures("slow_jobs")
+class TestOnTwoNodes:
+    def test_a_job_told_to_stop_is_started_again_and_completes(self, slurm):
+        job = Job(slurm, "slurm.sbatch", "cluster_run.py", "3")
+        job.wait_for_start(1)
+        job.tell("--signal=TERM", "--batch")
+        job.wait_for_start(2)
+        # Some systems preempt by a signal to all processes on the nodes, and not to the batch script.
+        job.tell("--signal=TERM")
+        facts = job.wait_until_over()
+        output = job.output()
+        assert (facts["JobState"], facts["Restarts"]) == ("COMPLETED", "2"), output
+        for line in (
+            "tasks on ['10.99.0.1', '10.99.0.2']",
+            "token's mode 0o600",
+            "command lines with it 0 of many True",
+            "without it: AuthenticationError True 1",
+            f"told to take 10.99.0.1:{20000 + int(job.number)}",
+        ):
+            assert line in output
+        assert "complete\n" in output
+        # Nothing is left on a node, nor in the folder that all see.
+        left = slurm.run(
+            "srun", "--nodelist=node1,node2", "--nodes=2", "bash", "-c", "pgrep -c 'raylet|gcs_server' || true"
+        )
+        assert left.stdout.split() == ["0", "0"]
+        assert list((slurm.folder / ".posetune").iterdir()) == []
+
+    def test_a_sweep_completes(self, slurm, tiny_data):
+        spec = {
+            "data_dir": str(tiny_data),
+            "storage_path": str(slurm.folder / "results"),
+            "solver_config": {"val_example_subset": "DEFAULT"},
+        }
+        (slurm.folder / "spec.json").write_text(json.dumps(spec))
+        job = Job(slurm, "slurm.sbatch", ROOT / "tests/cluster_tests/sweep_script.py", "spec.json")
+        facts = job.wait_until_over()
+        assert (facts["JobState"], facts["ExitCode"]) == ("COMPLETED", "0:0"), job.output()
+        assert len(list((slurm.folder / "results").rglob("trial.json"))) == 6
+
+
+@on_slurm
+@pytest.mark.slow
+class TestWhatSlurmTellsByItself:
+    def test_a_job_whose_time_ends_is_told_so_two_minutes_before_and_started_again(self, slow_jobs):
+        job = slow_jobs["short"]
+        facts = job.wait_until_over(120)
+        assert (facts["JobState"], facts["Restarts"]) == ("COMPLETED", "1"), job.output()
+        assert job.output().count("all saved") == 1
+
+    def test_a_job_that_gives_way_to_an_urgent_one_saves_and_completes_after_it(self, slurm, slow_jobs):
+        job = slow_jobs["spare"]
+        facts = job.wait_until_over()
+        assert (facts["JobState"], facts["Restarts"]) == ("COMPLETED", "1"), job.output()
+        assert job.output().count("all saved") == 1
+        assert slurm.job(slow_jobs["urgent"])["JobState"] == "COMPLETED"
