@@ -36,7 +36,8 @@ ReturnToService=2
 KillWait=10
 SlurmdParameters=config_overrides
 SchedulerParameters=batch_sched_delay=1,sched_interval=2
-NodeName=node[1-4] CPUs=4 RealMemory=1000
+GresTypes=gpu
+NodeName=node[1-4] CPUs=4 RealMemory=1000 Gres=gpu:2
 PartitionName=all Nodes=node[1-3] Default=YES MaxTime=INFINITE
 # Whoever asks for "urgent" ends what runs in "spare", with a notice of a few seconds.
 PreemptType=preempt/partition_prio
@@ -88,6 +89,8 @@ class SlurmCluster:
         self.folder = folder
         self.environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf"), "FOLDER": str(folder)}
         (folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
+        # Any devices will do: Slurm gives them out and does not look at them.
+        (folder / "gres.conf").write_text("AutoDetect=off\nNodeName=node[1-4] Name=gpu File=/dev/zero,/dev/full\n")
         (folder / "slurm.conf").write_text(SLURM_CONF.format(folder=folder))
         nodes = {f"node{k}": f"10.99.0.{k}" for k in range(1, 5)}
         hosts = {"localhost": "127.0.0.1", "controller": "10.99.0.254", **nodes}

@@ -24,7 +24,8 @@ def stop(number, frame):
     print("all saved", flush=True)
     os._exit(75)
 
-signal.signal(signal.SIGTERM, stop)
+if "deaf" not in sys.argv:
+    signal.signal(signal.SIGTERM, stop)
 starts = Path(f"starts-{os.environ['SLURM_JOB_ID']}")
 starts.open("a").write("x")
 print("told to take", os.environ.get("POSETUNE_ADDRESS", "an embedded Ray"))
@@ -43,6 +44,7 @@ import ray
 def look():
     ray.init(address=os.environ["POSETUNE_ADDRESS"], log_to_driver=False)
     where = ray.remote(scheduling_strategy="SPREAD")(ray.util.get_node_ip_address)
+    print("each node has", *({node["Resources"].get(name) for node in ray.nodes()} for name in ("CPU", "GPU")))
     print("tasks on", sorted(ray.get([where.remote(), where.remote()])))
     token = Path(os.environ["RAY_AUTH_TOKEN_PATH"])
     print("token's mode", oct(token.stat().st_mode & 0o777))
@@ -88,7 +90,9 @@ def slurm(tmp_path_factory):
 class Job:
     """A job of a batch file."""
 
-    def __init__(self, slurm: SlurmCluster, name: str, script: object, *arguments: str, options: tuple[str, ...] = ()):
+    def __init__(
+        self, slurm: SlurmCluster, name: str | Path, script: object, *arguments: str, options: tuple[str, ...] = ()
+    ):
         self.slurm = slurm
         environment = {"HOME": str(slurm.folder), "PYTHONPATH": str(ROOT)}
         self.number = slurm.submit(*options, str(LAUNCH / name), str(script), *arguments, **environment)
@@ -147,6 +151,24 @@ class TestOnOneNode:
         assert job.output().count("told to take an embedded Ray") == 2
         assert job.output().endswith("complete\n")
 
+    def test_a_job_told_to_stop_before_its_script_listens_is_started_again_too(self, slurm):
+        job = single_node_job(slurm, "run.py", "2", "deaf")
+        job.wait_for_start(1)
+        job.tell("--signal=TERM", "--batch")
+        facts = job.wait_until_over()
+        assert (facts["JobState"], facts["Restarts"]) == ("COMPLETED", "1"), job.output()
+
+    def test_a_job_is_started_again_only_so_often(self, slurm):
+        batch_file = slurm.folder / "once.sbatch"
+        text = (LAUNCH / "slurm_single_node.sbatch").read_text()
+        batch_file.write_text(text.replace("MAX_RESTARTS=100", "MAX_RESTARTS=0"))
+        job = Job(slurm, batch_file, "run.py", "2", options=("--cpus-per-task=1", "--nodelist=node3"))
+        job.wait_for_start(1)
+        job.tell("--signal=TERM", "--batch")
+        facts = job.wait_until_over()
+        assert (facts["JobState"], facts["ExitCode"], facts["Restarts"]) == ("FAILED", "75:0", "0")
+        assert "submit the job again to go on" in job.output()
+
     def test_a_job_whose_trials_failed_is_not_started_again(self, slurm):
         facts = single_node_job(slurm, "failing.py").wait_until_over()
         assert (facts["JobState"], facts["ExitCode"], facts["Restarts"]) == ("FAILED", "1:0", "0")
@@ -166,7 +188,7 @@ class TestOnOneNode:
 @pytest.mark.usefixtures("slow_jobs")
 class TestOnTwoNodes:
     def test_a_job_told_to_stop_is_started_again_and_completes(self, slurm):
-        job = Job(slurm, "slurm.sbatch", "cluster_run.py", "3")
+        job = Job(slurm, "slurm.sbatch", "cluster_run.py", "3", options=("--gpus-per-node=2",))
         job.wait_for_start(1)
         job.tell("--signal=TERM", "--batch")
         job.wait_for_start(2)
@@ -176,6 +198,7 @@ class TestOnTwoNodes:
         output = job.output()
         assert (facts["JobState"], facts["Restarts"]) == ("COMPLETED", "2"), output
         for line in (
+            "each node has {4.0} {2.0}",
             "tasks on ['10.99.0.1', '10.99.0.2']",
             "token's mode 0o600",
             "command lines with it 0 of many True",
