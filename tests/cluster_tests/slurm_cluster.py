@@ -163,9 +163,8 @@ class SlurmCluster:
             if self.process.poll() is not None:
                 raise RuntimeError("Slurm did not start:\n" + (self.folder / "daemons.log").read_text())
             if time.monotonic() > end:
-                raise TimeoutError(
-                    "\n".join(path.read_text() for path in sorted(self.folder.glob("*.log")) if path.stat().st_size)
-                )
+                log = (self.folder / "slurmctld.log").read_text().splitlines()
+                raise TimeoutError("\n".join(["Slurm's controller tells:", *log[-20:]]))
             time.sleep(0.2)
 
     def stop(self) -> None:

@@ -40,6 +40,7 @@ CLUSTER_SCRIPT = """
 import os, subprocess, sys
 from pathlib import Path
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 def look():
     ray.init(address=os.environ["POSETUNE_ADDRESS"], log_to_driver=False)
@@ -91,24 +92,30 @@ class Job:
     """A job of a batch file."""
 
     def __init__(
-        self, slurm: SlurmCluster, name: str | Path, script: object, *arguments: str, options: tuple[str, ...] = ()
+        self,
+        slurm: SlurmCluster,
+        name: str | Path,
+        script: str | Path,
+        *arguments: str,
+        options: tuple[str, ...] = (),
+        slow: float = 0,
     ):
         self.slurm = slurm
-        environment = {"HOME": str(slurm.folder), "PYTHONPATH": str(ROOT)}
+        environment = {"HOME": str(slurm.folder), "PYTHONPATH": str(ROOT), "SLOW": str(slow)}
         self.number = slurm.submit(*options, str(LAUNCH / name), str(script), *arguments, **environment)
 
-    def wait_for(self, condition, seconds=60):
+    def wait_for(self, condition):
         try:
-            self.slurm.wait(lambda: condition(self), seconds)
+            self.slurm.wait(lambda: condition(self), 150)
         except TimeoutError as error:
             raise AssertionError(f"{self.facts()}\n{self.output()}\n{error}") from None
 
     def wait_for_start(self, number):
         self.wait_for(lambda job: f"ready at start {number}" in job.output())
 
-    def wait_until_over(self, seconds=60):
+    def wait_until_over(self):
         over = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "PREEMPTED", "NODE_FAIL")
-        self.wait_for(lambda job: job.facts()["JobState"] in over, seconds)
+        self.wait_for(lambda job: job.facts()["JobState"] in over)
         return self.facts()
 
     def output(self):
@@ -138,6 +145,7 @@ def slow_jobs(slurm):
 
 
 @on_slurm
+@pytest.mark.slow  # together
 @pytest.mark.usefixtures("slow_jobs")
 class TestOnOneNode:
     def test_a_job_told_to_stop_is_started_again_and_completes(self, slurm):
@@ -187,16 +195,14 @@ class TestOnOneNode:
 @pytest.mark.slow
 @pytest.mark.usefixtures("slow_jobs")
 class TestOnTwoNodes:
-    def test_a_job_told_to_stop_is_started_again_and_completes(self, slurm):
-        job = Job(slurm, "slurm.sbatch", "cluster_run.py", "3", options=("--gpus-per-node=2",))
+    def test_a_job_whose_nodes_are_told_to_stop_is_started_again_and_completes(self, slurm):
+        """Some systems preempt by a signal to all processes on the nodes, and not to the batch script."""
+        job = Job(slurm, "slurm.sbatch", "cluster_run.py", "2", options=("--gpus-per-node=2",))
         job.wait_for_start(1)
-        job.tell("--signal=TERM", "--batch")
-        job.wait_for_start(2)
-        # Some systems preempt by a signal to all processes on the nodes, and not to the batch script.
         job.tell("--signal=TERM")
         facts = job.wait_until_over()
         output = job.output()
-        assert (facts["JobState"], facts["Restarts"]) == ("COMPLETED", "2"), output
+        assert (facts["JobState"], facts["Restarts"]) == ("COMPLETED", "1"), output
         for line in (
             "each node has {4.0} {2.0}",
             "tasks on ['10.99.0.1', '10.99.0.2']",
@@ -208,23 +214,28 @@ class TestOnTwoNodes:
             assert line in output
         assert "complete\n" in output
         # Nothing is left on a node, nor in the folder that all see.
-        left = slurm.run(
-            "srun", "--nodelist=node1,node2", "--nodes=2", "bash", "-c", "pgrep -c 'raylet|gcs_server' || true"
-        )
+        count = "pgrep -c 'raylet|gcs_server' || true"
+        left = slurm.run("srun", "--nodelist=node1,node2", "--nodes=2", "bash", "-c", count)
         assert left.stdout.split() == ["0", "0"]
         assert list((slurm.folder / ".posetune").iterdir()) == []
 
-    def test_a_sweep_completes(self, slurm, tiny_data):
+    def test_a_sweep_told_to_stop_saves_and_goes_on_where_it_was(self, slurm, tiny_data):
+        results = slurm.folder / "results"
         spec = {
             "data_dir": str(tiny_data),
-            "storage_path": str(slurm.folder / "results"),
+            "storage_path": str(results),
             "solver_config": {"val_example_subset": "DEFAULT"},
         }
         (slurm.folder / "spec.json").write_text(json.dumps(spec))
-        job = Job(slurm, "slurm.sbatch", ROOT / "tests/cluster_tests/sweep_script.py", "spec.json")
+        script = ROOT / "tests/cluster_tests/sweep_script.py"
+        job = Job(slurm, "slurm.sbatch", script, "spec.json", slow=0.2)
+        job.wait_for(lambda job: any(results.rglob("checkpoint*")))
+        job.tell("--signal=TERM", "--batch")
         facts = job.wait_until_over()
-        assert (facts["JobState"], facts["ExitCode"]) == ("COMPLETED", "0:0"), job.output()
-        assert len(list((slurm.folder / "results").rglob("trial.json"))) == 6
+        output = job.output()
+        assert (facts["JobState"], facts["ExitCode"], facts["Restarts"]) == ("COMPLETED", "0:0", "1"), output
+        assert output.count("Preempted (SIGTERM)") == 1
+        assert len(list(results.rglob("trial.json"))) == 6
 
 
 @on_slurm
@@ -232,7 +243,7 @@ class TestOnTwoNodes:
 class TestWhatSlurmTellsByItself:
     def test_a_job_whose_time_ends_is_told_so_two_minutes_before_and_started_again(self, slow_jobs):
         job = slow_jobs["short"]
-        facts = job.wait_until_over(120)
+        facts = job.wait_until_over()
         assert (facts["JobState"], facts["Restarts"]) == ("COMPLETED", "1"), job.output()
         assert job.output().count("all saved") == 1
 
