@@ -5,7 +5,7 @@ import fcntl
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -61,7 +61,8 @@ def _file_lock(folder: Path) -> Iterator[None]:
         ) from error
     with file:
         yield
-        file.truncate(0)
+        with suppress(OSError):  # what it says counts only while it is locked
+            file.truncate(0)
 
 
 def _is_file_locked(folder: Path) -> bool:

@@ -39,7 +39,7 @@ _LONGEST_PAUSE_S = 5.0
 _SILENCE_S = 1.0  # an attempt more is nothing to tell of, a wait is
 
 _S3_CONNECT_S = 5.0
-_S3_ANSWER_S = 5.0  # this long without a byte, and an attempt has failed
+_S3_ANSWER_S = 3.0  # this long without a byte, and an attempt has failed
 _S3_OPTIONS = (
     *("region", "scheme", "endpoint_override", "tls_ca_file_path"),
     *("force_virtual_addressing", "allow_delayed_open"),
@@ -205,7 +205,7 @@ class Storage:
             if tried_s > _SILENCE_S and not told:
                 told = True
                 print(
-                    f"{self.location} is not there ({reason}): trying again for up to {self.patience_s:.0f} s",
+                    f"{self.location} cannot be reached now ({reason}): trying again for up to {self.patience_s:.0f} s",
                     file=sys.stderr,
                 )
             time.sleep(pause)
@@ -219,16 +219,17 @@ def _is_passing(error: OSError) -> bool:
 
 
 def _refuse_credentials(uri: str) -> None:
-    parts = urlsplit(uri)
-    options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    login, _, host = parts.netloc.rpartition("@")
-    # Other stores name a container or a user there, which is no secret; a password is.
-    in_login = bool(login) and (":" in login or parts.scheme == "s3")
+    scheme, _, rest = uri.partition("://")
+    place, _, query = rest.partition("?")
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    host = re.sub(r"\[.*?\]", "", place.partition("/")[0])  # without the address of IPv6
+    # Other stores name a container or a user before the @, which is no secret; a password is. It may have a slash in it
+    # that should have been escaped.
+    in_login = re.search(r":(?!\d*$)", host) or (scheme == "s3" and ("@" in host or ":" in host))
     if in_login or any(_SECRET.search(name) for name in options) or "@" in options.get("endpoint_override", ""):
         raise StorageError(
-            f"{parts.scheme}://{host}{parts.path} was given with credentials. Leave them out of the URI, which is "
-            "recorded with the results, and set them in the environment, such as AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY for S3"
+            f"a URI that begins with {scheme}:// was given with credentials. Leave them out, since it is recorded with "
+            "the results, and set them in the environment, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for S3"
         )
 
 
@@ -252,7 +253,7 @@ def _open_s3(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
         ValueError: If there is no bucket in the URI, or an option that is not known.
         OSError: If the bucket's region has to be asked for, and that fails.
     """
-    parts = urlsplit(uri)
+    parts = urlsplit(uri, allow_fragments=False)
     options = dict(parse_qsl(parts.query))
     if not parts.netloc:
         raise ValueError("it names no bucket")
@@ -278,7 +279,9 @@ def _open_s3(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
         allow_delayed_open=True,
         # A part that fails spoils its stream, so that closing it cannot make an object of the other parts.
         background_writes=True,
-        retry_strategy=pyarrow.fs.AwsStandardS3RetryStrategy(max_attempts=1),  # `Storage` tries again
+        # `Storage` tries again, and for longer. A second attempt is what the client needs to learn the server's time
+        # where this machine's clock is wrong by more than a quarter of an hour.
+        retry_strategy=pyarrow.fs.AwsStandardS3RetryStrategy(max_attempts=2),
         connect_timeout=_S3_CONNECT_S,
         request_timeout=_S3_ANSWER_S,
     )

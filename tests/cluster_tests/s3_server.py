@@ -1,5 +1,6 @@
 """A real S3 server on this machine, and a proxy before it that makes it fail."""
 
+import re
 import socket
 import subprocess
 import sys
@@ -8,6 +9,8 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
 
 import pyarrow.fs
 import pytest
@@ -103,6 +106,29 @@ class Proxy:
             target.shutdown(socket.SHUT_RDWR)
 
 
+class HourLate:
+    """What a server an hour ahead of this machine answers: that requests were signed too long ago, and its time.
+
+    Attributes:
+        refused: How many times.
+    """
+
+    def __init__(self) -> None:
+        self.refused = 0
+
+    def __call__(self, request: bytes) -> bytes | None:
+        """Returns the answer to a request, None if its time is right."""
+        signed = re.search(rb"x-amz-date: (\w+)", request, re.IGNORECASE)
+        now = datetime.now(timezone.utc) + timedelta(hours=1)
+        if signed is None or signed[1].decode() > f"{now - timedelta(minutes=15):%Y%m%dT%H%M%SZ}":
+            return None
+        self.refused += 1
+        error = b"<Error><Code>RequestTimeTooSkewed</Code><Message>The difference is too large.</Message></Error>"
+        body = b"" if request.startswith(b"HEAD") else error
+        head = f"HTTP/1.1 403 Forbidden\r\nDate: {format_datetime(now, usegmt=True)}\r\nContent-Length: {len(body)}\r\n"
+        return head.encode() + b"Connection: close\r\n\r\n" + body
+
+
 class S3:
     """A bucket of a test.
 
@@ -110,6 +136,7 @@ class S3:
         proxy: Stands between the test and the server.
         access_key: What is planted in the environment, as `secret_key`.
         location: The bucket and how to reach it, for `Storage`.
+        direct: The same without the proxy.
     """
 
     access_key = "AKIAPLANTEDACCESSKEY"
@@ -125,6 +152,7 @@ class S3:
         self.endpoint = f"http://{HOST}:{proxy.port}"
         self.bucket = f"bucket-{uuid.uuid4().hex}"
         self.location = f"s3://{self.bucket}?endpoint_override={self.endpoint}"
+        self.direct = f"s3://{self.bucket}?endpoint_override=http://{HOST}:{proxy.target}"
         self.filesystem = pyarrow.fs.S3FileSystem(
             endpoint_override=f"http://{HOST}:{proxy.target}",
             region="us-east-1",

@@ -19,6 +19,7 @@ from cluster.lease import AlreadyRunningError, LeaseLostError, is_leased, lease
 from cluster.lock import experiment_lock, is_locked
 from cluster.storage import Storage, StorageError
 from tests.cluster_tests.conftest import ROOT
+from tests.cluster_tests.s3_server import HourLate
 from tune_runs import report
 
 BEAT_S, EXPIRY_S = 0.2, 4.0
@@ -257,8 +258,13 @@ class TestARunThatIsNotSeenAnyMore:
             check()
 
     def test_because_another_took_its_lease_away_ends(self, s3):
+        def take_away():
+            while True:  # a heartbeat that is on its way brings it back
+                for name in s3.storage.names("lease"):
+                    s3.storage.remove(f"lease/{name}")
+
         with pytest.raises(LeaseLostError, match="its lease was taken away"):
-            hold_and_wait(s3.storage, lambda: s3.storage.remove(f"lease/{s3.storage.names('lease')[0]}"))
+            hold_and_wait(s3.storage, take_away)
 
     def test_in_spite_of_which_another_holds_it_too_ends(self, s3):
         with pytest.raises(LeaseLostError, match="another run holds it as well"):
@@ -300,6 +306,19 @@ def test_a_storage_that_cannot_be_written_is_an_error(s3):
         pass
 
 
+def test_a_machine_whose_clock_is_an_hour_late_is_told_apart_too(s3, owner):
+    s3.proxy.answer = late = HourLate()
+    with pytest.raises(AlreadyRunningError, match=f"process {owner.process.pid} on"), quick(s3.storage):
+        pass
+    owner.go_on()
+    assert owner.ends()[0] == 0
+    with quick(s3.storage) as check:
+        time.sleep(2 * BEAT_S)
+        check()
+    assert late.refused
+    assert leases(s3) == []
+
+
 @pytest.mark.parametrize("scheme", ["mock", "fsspec+memory"])
 def test_other_filesystems_have_leases_too(scheme):
     storage = Storage(f"{scheme}://leases/{scheme}") / "x"
@@ -335,17 +354,17 @@ class TestAnExperiment:
         def away_in_the_middle():
             def take_away(request):
                 if b"PUT" in request and b"/weights.pt" in request and not taken:
+                    (Storage(s3.direct) / "tiny").write("lease/0.json", OTHER)
                     taken.append(s3.objects())
-                    (name,) = (name for name in taken[0] if name.startswith("tiny/lease/"))
-                    s3.filesystem.delete_file(f"{s3.bucket}/{name}")
-                    time.sleep(4 * BEAT_S)
+                    time.sleep(5 * BEAT_S)
 
             s3.proxy.answer = take_away
             yield
             s3.proxy.answer = lambda request: None
 
-        with away_in_the_middle(), pytest.raises(LeaseLostError, match=rf"^s3://{s3.bucket}/tiny: its lease was taken"):
+        with away_in_the_middle(), pytest.raises(LeaseLostError, match=rf"^s3://{s3.bucket}/tiny: another run holds"):
             remote.run()
         added = s3.objects().keys() - taken[0].keys()
         assert [name.rpartition("/")[2] for name in added] == ["weights.pt"]  # what it was at
+        (Storage(s3.direct) / "tiny").remove("lease/0.json")
         assert {row["status"] for row in remote.run().trials} == {"finished"}

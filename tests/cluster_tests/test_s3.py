@@ -18,6 +18,7 @@ from cluster.config import ConfigError
 from cluster.experiment import TrialsFailedError
 from cluster.storage import Storage, StorageError
 from tests.cluster_tests.conftest import ROOT
+from tests.cluster_tests.s3_server import HourLate
 from tests.cluster_tests.tiny import LR
 from tune_runs import report
 
@@ -128,6 +129,9 @@ class TestAWriterThatComesHalfWay:
             patch.setattr(Storage, "_remote", lambda self: (Interrupting(), root))
             with pytest.raises(KeyboardInterrupt):
                 s3.storage.write("file", b"new")
+        deadline = time.monotonic() + 10
+        while s3.objects() == {"file": b"old"} and time.monotonic() < deadline:
+            time.sleep(0.05)
         assert s3.objects() == {"file": b"new"}
 
     def test_because_its_data_is_no_bytes_leaves_the_old_file(self, s3):
@@ -157,7 +161,7 @@ class TestAnOperation:
         assert s3.objects().get("file") == left
         said = capsys.readouterr().err.splitlines()
         assert len(said) == 1
-        assert said[0].startswith(f"s3://{s3.bucket} is not there (")
+        assert said[0].startswith(f"s3://{s3.bucket} cannot be reached now (")
         assert said[0].endswith("): trying again for up to 60 s")
 
     @pytest.mark.parametrize("wrong", [(500, "InternalError"), (503, "SlowDown"), (503, "ServiceUnavailable")])
@@ -180,16 +184,31 @@ class TestAnOperation:
     def test_says_how_long_it_was_tried_where_the_server_stays_away(self, s3, operation, monkeypatch):
         monkeypatch.setattr(Storage, "patience_s", 1.2)
         s3.proxy.off()
-        with pytest.raises(StorageError, match=r"cannot be \w+, tried for 1 s: .*NETWORK_CONNECTION"):
+        with pytest.raises(StorageError, match=r"cannot be \w+, tried for \d s: .*NETWORK_CONNECTION"):
             OPERATIONS[operation][0](s3.storage)
         s3.proxy.on()
 
+    @pytest.mark.slow
     def test_does_not_wait_for_ever_for_a_server_that_does_not_answer(self, s3, operation, monkeypatch):
         monkeypatch.setattr(Storage, "patience_s", 0.0)
         monkeypatch.setattr(storage_module, "_S3_ANSWER_S", 1.0)
         s3.proxy.silent = True
         with pytest.raises(StorageError, match="Timeout was reached"):
             OPERATIONS[operation][0](s3.storage)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_machine_whose_clock_is_an_hour_late_uses_a_storage_too(s3, operation):
+    use, returned, left = OPERATIONS[operation]
+    # The server tells its time in an error, for which there has to be room where the file is read to.
+    padding = b" " * 1000
+    s3.storage.write("file", b"old" + padding)
+    s3.proxy.answer = late = HourLate()
+    result = use(s3.storage)
+    assert (result.removesuffix(padding) if operation == "read" else result) == returned
+    assert late.refused
+    found = s3.objects().get("file")
+    assert (found if found is None else found.removesuffix(padding)) == left
 
 
 def test_a_bucket_that_is_not_there_is_an_error_at_once(s3):
@@ -250,6 +269,7 @@ class TestCredentials:
         [
             "s3://AKIAX:{}@bucket/x?region=eu-west-1",
             "s3://{}@bucket/x",
+            "s3://AKIAX:with/{}@bucket/x",
             "s3://bucket/x?access_key=AKIAX&secret_key={}",
             "s3://bucket/x?Session_Token={}",
             "s3://bucket/x?region=eu-west-1&endpoint_override=http://user:{}@host:9000",
@@ -259,7 +279,7 @@ class TestCredentials:
     )
     def test_in_a_uri_are_an_error_that_does_not_tell_them(self, tiny, location):
         location = location.format(self.SECRET)
-        with pytest.raises(StorageError, match=r"with credentials\. Leave them out .* in the environment") as caught:
+        with pytest.raises(StorageError, match=r"with credentials\. Leave them out, .* in the environment") as caught:
             Storage(location)
         assert self.SECRET not in str(caught.value)
         with pytest.raises(ConfigError, match=r"experiment_config\.storage_path: .* with credentials") as caught:
@@ -273,7 +293,12 @@ class TestCredentials:
         assert self.SECRET not in str(caught.value)
 
     def test_that_are_not_in_the_uri_are_no_reason_to_refuse_it(self):
-        for location in ("gs://anonymous@bucket/x", "abfss://container@account.dfs.core.windows.net/x", "hdfs://u@h/x"):
+        for location in (
+            "gs://anonymous@bucket/x",
+            "abfss://container@account.dfs.core.windows.net/x",
+            "hdfs://u@h:8020/x",
+            "hdfs://[::1]:8020/x",
+        ):
             assert Storage(location).location == location
 
     def test_are_in_no_file_no_output_and_no_error(self, s3, tiny, capfd):
@@ -366,6 +391,20 @@ class TestASweep:
         assert "tiny          complete  6/6" in capsys.readouterr().out
         assert report.main(["show", "tiny", "--storage-path", s3.location]) == 0
         assert "State: complete\n" in capsys.readouterr().out
+
+    @pytest.mark.ray
+    @pytest.mark.slow
+    def test_with_ray_ends_with_the_same_numbers_also_where_the_server_was_away(self, tiny, s3):
+        away = []
+
+        def fail_once(request):
+            if b"PUT" in request and b"/weights.pt" in request and not away:
+                away.append(s3.proxy.off_for(3))
+
+        s3.proxy.answer = fail_once
+        there = replace(tiny, storage_path=s3.location).experiment(REPEATED, OPTIONS).run("ray")
+        assert len(away) == 1
+        assert numbers(there) == numbers(tiny.run(REPEATED, OPTIONS))
 
     @pytest.mark.parametrize("seconds", [3, pytest.param(20, marks=pytest.mark.slow)])
     def test_goes_on_after_the_server_was_away_in_its_middle(self, tiny, s3, capsys, seconds):
