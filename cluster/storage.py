@@ -18,9 +18,10 @@ import errno
 import os
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -45,6 +46,8 @@ _S3_OPTIONS = (
     *("force_virtual_addressing", "allow_delayed_open"),
 )
 
+_LAST_UPLOAD_S = 5.0  # for what is under way when Ctrl-C comes; the server may be away
+
 _GS_RETRY_S = 30  # its client tries again by itself, for 15 minutes if nobody says otherwise
 
 # What a shared folder answers while its server is away. ENOTCONN is that of filesystems in user space.
@@ -58,6 +61,8 @@ _PASSING_TEXT = re.compile(
     r"AWS Error (NETWORK_CONNECTION|SLOW_DOWN|SERVICE_UNAVAILABLE|INTERNAL_FAILURE|REQUEST_TIMEOUT|THROTTLING)\b"
     r"|\(HTTP status (408|429|50[0234589])\)"
 )
+
+_GONE_TEXT = re.compile(r"AWS Error (NO_SUCH_KEY|RESOURCE_NOT_FOUND) during GetObject\b")
 
 _SECRET = re.compile(r"key|secret|token|passw|sas|credential|signature", re.IGNORECASE)
 
@@ -139,9 +144,7 @@ class Storage:
                 if self.local is not None:
                     return (self.local / path).read_bytes()
                 filesystem, root = self._remote()
-                with filesystem.open_input_stream(f"{root}/{path}") as stream:
-                    content: bytes = stream.read()
-                    return content
+                return _read_remote(filesystem, f"{root}/{path}")
             except (FileNotFoundError, NotADirectoryError):
                 return None
 
@@ -288,6 +291,21 @@ def _open_s3(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
     return filesystem, unquote(f"{parts.netloc}{parts.path}")
 
 
+def _read_remote(filesystem: pyarrow.fs.FileSystem, path: str) -> bytes | None:
+    while True:
+        try:
+            with filesystem.open_input_stream(path) as stream:
+                content: bytes = stream.read()
+        except OSError as error:
+            if _GONE_TEXT.search(str(error)) is not None:
+                return None  # it was removed after it was opened
+            raise
+        # A stream ends where the file ended when it was opened. It may have been replaced by a longer one since.
+        info = filesystem.get_file_info(path)
+        if info.type != pyarrow.fs.FileType.File or info.size == len(content):
+            return content
+
+
 def _write_remote(filesystem: pyarrow.fs.FileSystem, root: str, path: str, data: bytes) -> None:
     buffer = pyarrow.py_buffer(data)  # what is no bytes fails here
 
@@ -303,8 +321,22 @@ def _write_remote(filesystem: pyarrow.fs.FileSystem, root: str, path: str, data:
 
     # A stream cannot be given up: closed with half of its data, or with none, it makes an object of that. Ctrl-C comes
     # to the main thread only, so here it cannot come between opening and writing.
-    with ThreadPoolExecutor(1) as thread:
-        thread.submit(upload).result()
+    uploaded: Future[None] = Future()
+
+    def work() -> None:
+        try:
+            upload()
+        except Exception as error:
+            uploaded.set_exception(error)
+        else:
+            uploaded.set_result(None)
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        uploaded.result()
+    except KeyboardInterrupt:
+        wait([uploaded], timeout=_LAST_UPLOAD_S)
+        raise
 
 
 def _write_local(path: Path, data: bytes) -> None:

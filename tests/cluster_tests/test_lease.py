@@ -349,12 +349,14 @@ class TestAnExperiment:
 
     def test_that_lost_its_lease_ends_and_writes_nothing_more(self, remote, s3):
         taken = []
+        direct = Storage(s3.direct) / "tiny"
+        assert direct.names() == []  # opened already when the other one is at work
 
         @contextmanager
         def away_in_the_middle():
             def take_away(request):
                 if b"PUT" in request and b"/weights.pt" in request and not taken:
-                    (Storage(s3.direct) / "tiny").write("lease/0.json", OTHER)
+                    direct.write("lease/0.json", OTHER)
                     taken.append(s3.objects())
                     time.sleep(5 * BEAT_S)
 
@@ -366,5 +368,5 @@ class TestAnExperiment:
             remote.run()
         added = s3.objects().keys() - taken[0].keys()
         assert [name.rpartition("/")[2] for name in added] == ["weights.pt"]  # what it was at
-        (Storage(s3.direct) / "tiny").remove("lease/0.json")
+        direct.remove("lease/0.json")
         assert {row["status"] for row in remote.run().trials} == {"finished"}

@@ -67,6 +67,24 @@ class TestAFile:
         assert s3.storage.names("a") == []
         s3.storage.remove("a/b")
 
+    def test_that_is_replaced_or_removed_while_it_is_read_is_whole_or_none(self, s3):
+        reader, direct = s3.storage, Storage(s3.direct)
+
+        def then(do):
+            def answer(request):
+                if request.startswith(b"GET"):
+                    s3.proxy.answer = lambda request: None
+                    do("file")
+
+            direct.write("file", b"old")
+            s3.proxy.answer = answer
+            return reader.read("file")
+
+        assert then(lambda name: direct.write(name, b"longer")) == b"longer"
+        assert then(lambda name: direct.write(name, b"x")) == b"x"
+        assert then(lambda name: direct.write(name, b"new")) == b"new"
+        assert then(direct.remove) is None
+
     def test_that_is_removed_is_gone_and_its_folder_is_empty(self, s3):
         s3.storage.write("a/b", b"1")
         s3.storage.remove("a/b")
