@@ -37,16 +37,17 @@ print("complete")
 
 # Looks at the cluster when it is started for the first time.
 CLUSTER_SCRIPT = """
-import os, subprocess, sys
+import os, socket, subprocess, sys
 from pathlib import Path
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 def look():
     ray.init(address=os.environ["POSETUNE_ADDRESS"], log_to_driver=False)
-    where = ray.remote(scheduling_strategy="SPREAD")(ray.util.get_node_ip_address)
     print("each node has", *({node["Resources"].get(name) for node in ray.nodes()} for name in ("CPU", "GPU")))
-    print("tasks on", sorted(ray.get([where.remote(), where.remote()])))
+    where = ray.remote(lambda: socket.gethostname())
+    on = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in ray.nodes()]
+    print("tasks on", sorted(ray.get([where.options(scheduling_strategy=node).remote() for node in on])))
     token = Path(os.environ["RAY_AUTH_TOKEN_PATH"])
     print("token's mode", oct(token.stat().st_mode & 0o777))
     lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")]
@@ -205,7 +206,7 @@ class TestOnTwoNodes:
         assert (facts["JobState"], facts["Restarts"]) == ("COMPLETED", "1"), output
         for line in (
             "each node has {4.0} {2.0}",
-            "tasks on ['10.99.0.1', '10.99.0.2']",
+            "tasks on ['node1', 'node2']",
             "token's mode 0o600",
             "command lines with it 0 of many True",
             "without it: AuthenticationError True 1",
