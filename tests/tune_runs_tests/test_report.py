@@ -8,6 +8,7 @@ import pytest
 
 from cluster.experiment import TrialsFailedError
 from cluster.lock import experiment_lock
+from cluster.storage import Storage
 from posenet.models import CorrectorMLP
 from tests.cluster_tests.tiny import LR, FailingMLP, Tiny, write_datasets
 
@@ -71,7 +72,7 @@ class TestList:
         assert states["broken"] == states["other"] == "broken"
 
     def test_tells_what_runs_now(self, run, results):
-        with experiment_lock(results / "unfinished"):
+        with experiment_lock(Storage(results / "unfinished")):
             output = run("list")[1]
         (row,) = (row for row in output.splitlines() if row.startswith("unfinished"))
         assert row.split()[1:3] == ["running", "1/2"]
@@ -99,7 +100,7 @@ class TestShow:
     @pytest.mark.parametrize(("name", "state"), [("failures", "complete, with failures"), ("unfinished", "unfinished")])
     def test_tells_the_state(self, run, results, name, state):
         assert f"State: {state}\n" in run("show", name)[1]
-        with experiment_lock(results / name):
+        with experiment_lock(Storage(results / name)):
             assert f"State: {state} (running now)\n" in run("show", name)[1]
 
     def test_names_what_failed(self, run):
