@@ -16,6 +16,7 @@ and the like promise.
    the owner began its last heartbeat that arrived. The owner counts from the moment that it *began* that one, and takes
    itself for dead after two thirds of `expiry_s`; a heartbeat that took longer to arrive does not count. As long as
    clocks of two machines differ in their speed by less than a third (not in what they show), the owner knows first.
+   The last third is for what it and its workers are at to come to an end.
 3. A process that was suspended cannot know. When it goes on, it finds that its time is over, its file gone, or another
    file that says `holding`, and ends itself: what it can still do is to end the write of one file that it was in. As
    files are whole and a trial gives the same numbers whoever trains it, that spoils nothing. Its next heartbeat may
