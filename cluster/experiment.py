@@ -4,7 +4,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal, get_args
@@ -22,9 +22,7 @@ from cluster.config import (
     typed,
     typed_as_far_as_right,
 )
-from cluster.devices import Placement, place
 from cluster.identity import UndescribableError, describe
-from cluster.inline_runner import run_inline
 from cluster.job import Job
 from cluster.lock import experiment_lock
 from cluster.plan import Plan, make_plan
@@ -34,14 +32,18 @@ from cluster.reports.files import write_tables
 from cluster.reports.text import summary_text
 from cluster.result_table import ResultTable, finished_val_distance_mm, trial_status
 from cluster.search_space import Key, SearchSpace
+from cluster.signals import Preempted
 from cluster.sources import Sources
 from cluster.storage import Storage, StorageError
 from cluster.trainable import TrialReport
 from cluster.trial_folder import STATUSES, ExperimentFolder, Status
 from cluster.watch import Watch
+from cluster.workplace import Executor, Workplace
 from data_pipeline.user_error import UserError
 
-Executor = Literal["ray", "inline"]
+INTERRUPTED_CODE = 130
+PREEMPTED_CODE = 75
+"""EX_TEMPFAIL of sysexits.h: it is not done, and to be tried again."""
 
 
 class TrialsFailedError(UserError):
@@ -57,10 +59,11 @@ class TrialsFailedError(UserError):
 
 
 class Interrupted(SystemExit):
-    """Ctrl-C ended the run. A script that lets it pass exits with 130."""
+    """Ctrl-C or SIGTERM ended the run. A script that lets it pass exits with `code`.
 
-    def __init__(self) -> None:
-        super().__init__(130)
+    Attributes:
+        code: 130 after Ctrl-C; 75 after SIGTERM, for which a scheduler may start the script again.
+    """
 
 
 class Experiment:
@@ -159,7 +162,9 @@ class Experiment:
         """
         return ResultTable.read(self.folder)
 
-    def run(self, executor: Executor = "ray") -> ResultTable:
+    def run(
+        self, executor: Executor = "ray", *, address: str | None = None, wait_for_nodes: bool = False
+    ) -> ResultTable:
         """Trains what is not trained yet, writes and prints the tables, and returns them.
 
         Running it again skips what is finished, continues what has a checkpoint, trains what failed again, and trains
@@ -168,34 +173,47 @@ class Experiment:
         Args:
             executor: "ray" trains in worker processes; "inline" in this one, one trial after another, for a debugger.
                 Both give the same numbers.
+            address: A Ray cluster to train on: `auto` for the one that runs on this machine, `host:port`, or
+                `ray://host:port`. By default what the environment names as POSETUNE_ADDRESS or RAY_ADDRESS; without
+                any, or as `local`, Ray is started on this machine for as long as the run.
+            wait_for_nodes: Wait for nodes where the cluster has none that a trial fits on, as one that grows on demand;
+                also by POSETUNE_WAIT_FOR_NODES=1 in the environment.
 
         Raises:
-            ConfigError: If something is wrong with the configuration; nothing was started and nothing written.
+            ConfigError: If something is wrong with the configuration, or if no machine has what a trial needs; nothing
+                was started and nothing written.
+            ClusterError: If the cluster cannot be used: what is wrong with which node.
             AlreadyRunningError: If another process runs this experiment.
             LeaseLostError: If this one could not show that it runs, so that another may have begun.
             StorageError: If results cannot be written.
             TrialsFailedError: At the end, if trials failed or diverged; all others are complete.
-            Interrupted: After Ctrl-C.
+            Interrupted: After Ctrl-C, or after SIGTERM.
         """
         if executor not in get_args(Executor):
             hint = did_you_mean(executor, get_args(Executor))
             raise ConfigError([Problem("run(executor=…)", f"there is no executor {executor!r}{hint}")])
+        workplace = Workplace.of(executor, address, wait_for_nodes=wait_for_nodes)
         try:
-            return self._run(executor)
+            with workplace.signals.sigterm_noted():
+                return self._run(workplace)
         except KeyboardInterrupt:
             print("\nInterrupted. What is finished is kept; run the script again to go on.", file=sys.stderr)
-            raise Interrupted from None
+            raise Interrupted(INTERRUPTED_CODE) from None
+        except Preempted:
+            print("\nPreempted (SIGTERM). What was trained is kept; run the script again to go on.", file=sys.stderr)
+            raise Interrupted(PREEMPTED_CODE) from None
 
-    def _run(self, executor: Executor) -> ResultTable:
+    def _run(self, workplace: Workplace) -> ResultTable:
         sources = Sources(self.config.data_folder)
-        plan, placement = self._plan_and_place(sources)
+        plan = self._checked_plan(sources, workplace)
         with experiment_lock(self.folder.storage) as check_lock:
             # Read only now that no other run changes them.
             standing, distances = self._standing([combination.key for combination in plan.combinations])
             plan = replace(plan, statuses=standing)
-            self.folder.clear_partial_files()
-            self._write_experiment(plan, sources)
-            interrupted, stopped = self._train(plan, sources, placement, executor, distances)
+            with workplace.ready(self._absolute_config()) if plan.to_train else nullcontext():
+                self.folder.clear_partial_files()
+                self._write_experiment(plan, sources)
+                ended_by = self._train(plan, sources, workplace, distances)
             check_lock()  # whoever lost it writes no more
             table = self.results()
             self._remove_surplus_weights(plan, table)
@@ -205,9 +223,9 @@ class Experiment:
             path for axis in self.space.axes if len(axis.rows) > 1 for path in axis.paths
         ]
         print(f"\n{summary_text(table)}\nAll files: {self.folder.storage.location}/", flush=True)
-        if interrupted:
-            raise KeyboardInterrupt
-        if stopped:
+        if isinstance(ended_by, BaseException):
+            raise ended_by
+        if ended_by == "failures":
             first = next((row["error"] for row in table.trials if row["status"] == "failed"), "see above")
             text = (
                 f"stopped, since the first {self.config.stop_if_all_fail} trials all failed (stop_if_all_fail): {first}"
@@ -221,19 +239,16 @@ class Experiment:
             raise TrialsFailedError(text, table)
         return table
 
-    def _plan_and_place(self, sources: Sources) -> tuple[Plan, Placement]:
-        problems: list[Problem] = []
-        try:
-            placement = place(self.config)
-        except ConfigError as error:
-            problems = error.problems
+    def _checked_plan(self, sources: Sources, workplace: Workplace) -> Plan:
+        """Returns the plan without statuses, or raises all that is wrong with it and with this machine for it."""
+        problems = workplace.problems(self.config)
         try:
             plan = self._plan(sources, with_statuses=False)
         except ConfigError as error:
             problems = error.problems + problems
         if problems:
             raise ConfigError(problems)
-        return plan, placement
+        return plan
 
     def _plan(self, sources: Sources, *, with_statuses: bool = True) -> Plan:
         return make_plan(
@@ -259,16 +274,16 @@ class Experiment:
         return statuses, distances
 
     def _train(
-        self, plan: Plan, sources: Sources, placement: Placement, executor: Executor, distances: Mapping[str, float]
-    ) -> tuple[bool, bool]:
-        """Trains what there is to train; returns whether Ctrl-C ended it, and whether failures did.
+        self, plan: Plan, sources: Sources, workplace: Workplace, distances: Mapping[str, float]
+    ) -> KeyboardInterrupt | Preempted | Literal["failures"] | None:
+        """Trains what there is to train; returns what ended it before its end.
 
         `distances` are the validation distances of trials that are finished, mm, by trial id.
         """
         print(plan, file=sys.stderr)
         trials = plan.to_train
         if not trials:
-            return False, False
+            return None
         job = Job(self._absolute_config(), self.space, sources.sets, sources.weights)
         options = {trial.id: trial.combination for trial in plan.trials}
         best = min((i for i in options if i in distances), key=distances.__getitem__, default=None)
@@ -285,16 +300,10 @@ class Experiment:
         watch = Watch(progress, self.config.stop_if_all_fail)
         with progress:
             try:
-                if executor == "inline":
-                    run_inline(trials, job, placement, watch)
-                else:
-                    # Imported here: it takes seconds, and a finished experiment does without.
-                    from cluster.ray_runner import run_ray
-
-                    run_ray(trials, job, placement, watch)
-            except KeyboardInterrupt:
-                return True, False
-        return False, watch.should_stop
+                workplace.train(trials, job, watch)
+            except (KeyboardInterrupt, Preempted) as end:
+                return end
+        return "failures" if watch.should_stop else None
 
     def _absolute_config(self) -> ExperimentConfig:
         """Returns the config with paths that mean the same in every process."""

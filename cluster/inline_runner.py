@@ -5,17 +5,25 @@ from collections.abc import Sequence
 from cluster.devices import Placement
 from cluster.job import Job
 from cluster.plan import TrialSpec
+from cluster.signals import Preempted, Signals
 from cluster.trainable import run_trial
 from cluster.watch import Watch
 
 
-def run_inline(trials: Sequence[TrialSpec], job: Job, placement: Placement, watch: Watch) -> None:
-    """Trains `trials` in order on the first device; reports go to `watch`, results to the trials' folders."""
-    device = placement.devices[0]
-    for spec in trials:
-        if watch.should_stop:
-            return
-        trial = job.trial(spec, device)
-        watch.started(trial.id, str(device))
-        for report in run_trial(trial, job.data(trial.settings), job.folder.trial(trial.id)):
-            watch.reported(report)
+def run_inline(trials: Sequence[TrialSpec], job: Job, placement: Placement, watch: Watch, signals: Signals) -> None:
+    """Trains `trials` in order on the first device; reports go to `watch`, results to the trials' folders.
+
+    Raises:
+        Preempted: If SIGTERM ended the run.
+    """
+    with signals.sigterm_noted():
+        for spec in trials:
+            if watch.should_stop:
+                return
+            trial = job.trial(spec, placement.first_device)
+            watch.started(trial.id)
+            folder = job.folder.trial(trial.id)
+            for report in run_trial(trial, job.data(trial.settings), folder, signals.preempted.is_set):
+                watch.reported(report)
+            if signals.preempted.is_set():
+                raise Preempted

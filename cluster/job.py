@@ -1,7 +1,8 @@
 """What workers need to train any trial of an experiment; it travels to each node once."""
 
+import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -24,12 +25,14 @@ class Job:
         space: Base settings and options, with the objects that labels stand for.
         sets: The sets of poses.
         weights: The content of weights files by path.
+        run_id: Tells this run of the experiment from others.
     """
 
     config: ExperimentConfig
     space: SearchSpace
     sets: Mapping[SetKey, PoseDataset]
     weights: Mapping[str, bytes]
+    run_id: str = field(default_factory=lambda: secrets.token_hex(8))
 
     @property
     def folder(self) -> ExperimentFolder:
@@ -48,6 +51,7 @@ class Job:
             description=combination.description,
             settings=settings,
             device=device,
+            run_id=self.run_id,
         )
 
     def data(self, settings: Settings) -> TrialData:

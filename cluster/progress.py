@@ -43,7 +43,7 @@ class Progress:
         self.num_epochs = num_epochs
         self.options = options
         self.console = console or Console(stderr=True)
-        self.running: dict[str, tuple[str, TrialReport | None]] = {}
+        self.running: dict[str, TrialReport | None] = {}
         self.n_ended = 0
         self.n_failed = 0
         self.best = best
@@ -61,17 +61,18 @@ class Progress:
     ) -> None:
         self.live.stop()
 
-    def started(self, trial_id: str, device: str) -> None:
-        """A trial begins on a device; also one that is started again."""
-        self.running[trial_id] = (device, None)
+    def started(self, trial_id: str) -> None:
+        """A trial begins; also one that is started again."""
+        self.running[trial_id] = None
 
     def reported(self, report: TrialReport) -> None:
         """A trial tells how it stands."""
         for line in report.lines:
             self.say(line)
         if report.status == "running":
-            device, _ = self.running.get(report.trial_id, ("", None))
-            self.running[report.trial_id] = (device, report)
+            self.running[report.trial_id] = report
+        elif report.status == "interrupted":
+            self.running.pop(report.trial_id, None)
         else:
             self._ended(report)
         if not self.console.is_terminal and time.monotonic() - self.last_summary >= _LOG_INTERVAL_S:
@@ -96,9 +97,7 @@ class Progress:
     def fraction(self) -> float:
         """How much of what there was to train is trained."""
         of_running = sum(
-            report.epoch / self.num_epochs(trial_id)
-            for trial_id, (_, report) in self.running.items()
-            if report is not None
+            report.epoch / self.num_epochs(trial_id) for trial_id, report in self.running.items() if report is not None
         )
         return (self.n_ended + of_running) / max(1, self.n_trials - self.n_done_before)
 
@@ -125,13 +124,14 @@ class Progress:
             Text(f"{self.n_failed} failed or diverged", style="red") if self.n_failed else Text(""),
         )
         running = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        for heading in ("running", "options", "epoch", "validation", "device"):
+        for heading in ("running", "options", "epoch", "validation", "where"):
             running.add_column(heading, justify="right" if heading in ("epoch", "validation") else "left", no_wrap=True)
         shown = list(self.running.items())[:_MAX_RUNNING_SHOWN]
-        for trial_id, (device, report) in shown:
+        for trial_id, report in shown:
             epoch = 0 if report is None else report.epoch
             distance = "" if report is None or report.val_distance_mm is None else f"{report.val_distance_mm:.2f} mm"
-            row = (trial_id, self.options(trial_id), f"{epoch}/{self.num_epochs(trial_id)}", distance, device)
+            place = "" if report is None or report.place is None else report.place
+            row = (trial_id, self.options(trial_id), f"{epoch}/{self.num_epochs(trial_id)}", distance, place)
             running.add_row(*map(Text, row))
         parts: list[RenderableType] = [bar, running]
         if len(self.running) > len(shown):

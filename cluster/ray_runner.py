@@ -1,79 +1,75 @@
-"""Trains trials with Ray Tune: one Tuner, many worker processes. The only file that imports Ray.
+"""Trains trials with Ray Tune: one Tuner, many worker processes, on the Ray that `ray_session.py` has started or found.
 
 Options are `tune.grid_search` in the parameter space and repetitions are `num_samples`. A variant generator of our own
-gives each variant its identity and device and leaves out what needs no training. Workers write their results
-themselves; what they report to the driver is for the display.
+gives each variant its identity and leaves out what needs no training. Workers write their results themselves; what they
+report to the driver is for the display.
 """
 
 import faulthandler
-import logging
 import os
-import signal
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 
-from cluster.devices import Placement, Slots
+# Before Ray: it sets the environment that Ray reads when it is imported.
+from cluster import ray_session  # isort: split
+
+from ray import tune
+from ray.experimental import internal_kv
+from ray.tune.search.basic_variant import BasicVariantGenerator
+
+from cluster.devices import Placement, given_device
 from cluster.job import Job
 from cluster.plan import Combination, TrialSpec
 from cluster.result_table import finished_val_distance_mm
+from cluster.signals import Preempted, Signals
 from cluster.trainable import TrialReport, run_trial
 from cluster.trial_folder import RUNNING, TrialFolder
 from cluster.watch import Watch
-from data_pipeline.user_error import UserError
-
-_ENVIRONMENT = {
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths in a script keep their meaning
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",  # the display is ours
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # we choose devices ourselves, see `cluster/devices.py`
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # records are ours: five files less for each trial
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # so is Ctrl-C
-    "TUNE_GLOBAL_CHECKPOINT_S": "31536000",  # its snapshots are never used: a run begins from the trials' folders
-}
-os.environ.update(_ENVIRONMENT)
-
-import ray  # noqa: E402 - it reads the environment when it is imported
-from ray import tune  # noqa: E402
-from ray._private.ray_logging import global_worker_stdstream_dispatcher  # noqa: E402
-from ray.tune.search.basic_variant import BasicVariantGenerator  # noqa: E402
 
 _REPORT_INTERVAL_S = 0.2  # a report holds the trial up for some milliseconds
+_LEAVE_INTERVAL_S = 0.5
+_GRACE_S = 20.0
+_NODES_INTERVAL_S = 5.0
 
 
-class RayInUseError(UserError):
-    """Ray was started in this process by someone else."""
+def run_ray(
+    trials: Sequence[TrialSpec],
+    job: Job,
+    placement: Placement,
+    watch: Watch,
+    signals: Signals,
+    *,
+    unbounded: bool = False,
+) -> None:
+    """Trains `trials`; reports go to `watch`, results to the trials' folders. Ray has to run.
 
-
-def run_ray(trials: Sequence[TrialSpec], job: Job, placement: Placement, watch: Watch) -> None:
-    """Trains `trials`; reports go to `watch`, results to the trials' folders.
+    Args:
+        trials: What to train.
+        job: What workers need for it.
+        placement: What each trial takes.
+        watch: Whom to tell.
+        signals: What to end the run for.
+        unbounded: Ask for places for more trials than there is room for, so that an autoscaler adds nodes.
 
     Raises:
         KeyboardInterrupt: If Ctrl-C ended the run.
-        RayInUseError: If the script has started Ray itself.
+        Preempted: If SIGTERM did.
     """
-    if ray.is_initialized():
-        raise RayInUseError(
-            "Ray runs in this process already, with settings of its own; call ray.shutdown() before run(), or "
-            'run("inline")'
-        )
-    run_id = f"{os.getpid()}-{time.time():.6f}"
     # Tune wants a place for files that nobody needs: not in the experiment's folder, which may be full or remote.
     with (
         tempfile.TemporaryDirectory(prefix="posetune-", ignore_cleanup_errors=True) as scratch,
-        _ray(placement),
-        _sigint() as interrupted,
+        signals.sigterm_noted(),
+        signals.first_sigint_noted(),
     ):
-        generator = _Variants(trials, job, placement)
+        generator = _Variants(trials, job, placement, unbounded=unbounded)
+        trainable = tune.with_parameters(_train, job=job, placement=placement)
         tuner = tune.Tuner(
-            tune.with_parameters(_train, job=job, run_id=run_id),
+            tune.with_resources(trainable, tune.PlacementGroupFactory([placement.trial_resources])),
             param_space={axis.name: tune.grid_search(axis.row_labels) for axis in job.space.axes},
             tune_config=tune.TuneConfig(
                 num_samples=1 + max(trial.repetition for trial in trials),
@@ -83,61 +79,13 @@ def run_ray(trials: Sequence[TrialSpec], job: Job, placement: Placement, watch: 
             run_config=tune.RunConfig(
                 storage_path=scratch,
                 name="tune",
-                callbacks=[_Reports(watch, generator, job, run_id)],
-                stop=_Stop(watch, interrupted),
+                callbacks=[_Reports(watch, generator, job)],
+                stop=_Stop(watch, signals, generator, job.run_id),
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=job.config.max_retries),
             ),
         )
         tuner.fit()
-
-
-@contextmanager
-def _ray(placement: Placement) -> Iterator[None]:
-    visible_before = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if all(device.type == "cpu" for device in placement.devices):
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # inherited by workers: a trial on the CPU sees no GPU
-    ray.init(
-        address="local",  # never whatever cluster happens to run on this machine
-        num_cpus=placement.n_slots * placement.cpus_per_trial,
-        num_gpus=0,  # devices are resources of our own
-        resources=placement.ray_resources,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
-    # A worker that is lost is told by our display; Ray and Tune would print a page each.
-    global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")
-    for name in ("ray", "ray.tune", "ray.train"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        ray.shutdown()
-        if visible_before is None:
-            os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-        else:
-            os.environ["CUDA_VISIBLE_DEVICES"] = visible_before
-
-
-@contextmanager
-def _sigint() -> Iterator[threading.Event]:
-    """Turns the first Ctrl-C into an event and lets the second one through; outside the main thread does nothing."""
-    interrupted = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield interrupted
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        interrupted.set()
-        signal.signal(signal.SIGINT, before)
-
-    signal.signal(signal.SIGINT, handle)
-    try:
-        yield interrupted
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 class _StaysInDriver:
@@ -148,28 +96,38 @@ class _StaysInDriver:
 
 
 class _Variants(_StaysInDriver, BasicVariantGenerator):  # type: ignore[misc] # ray declares no types
-    """Gives Tune's variants their identity and a device, and leaves out those that need no training.
+    """Gives Tune's variants their identity, and leaves out those that need no training.
 
     Tune makes all variants of the first sample, then all of the second, and says nothing of which sample it is, so the
-    times that a combination has been seen are counted. It asks for a variant only while fewer than `max_concurrent`
-    trials run, so that a device is chosen when there is a place for the trial.
+    times that a combination has been seen are counted.
     """
 
-    def __init__(self, trials: Sequence[TrialSpec], job: Job, placement: Placement) -> None:
-        super().__init__(max_concurrent=placement.n_slots)
+    def __init__(self, trials: Sequence[TrialSpec], job: Job, placement: Placement, *, unbounded: bool = False) -> None:
+        self.max_concurrent: int  # of the base class: 0 is without bound
+        super().__init__(max_concurrent=0 if unbounded else placement.n_slots)
         self.specs = {(trial.combination.choice, trial.repetition): trial for trial in trials}
         self.space = job.space
-        self.slots = Slots(placement)
+        self.placement = placement
         self.seen: dict[tuple[int, ...], int] = {}
-        self.running: dict[str, TrialSpec] = {}
+        self.given: dict[str, TrialSpec] = {}
+        self.closed = False
+        self.looked_for_nodes = time.monotonic()
 
     @property
     def total_samples(self) -> int:
         """How many trials will be trained."""
         return len(self.specs)
 
+    @property
+    def n_running(self) -> int:
+        """How many trials were given and have not ended."""
+        return len(self._live_trials)
+
     def next_trial(self) -> Any:
         """Returns the next variant that needs training, as a Tune trial; None if there is none now."""
+        if self.closed:
+            return None
+        self._look_for_nodes()
         while (trial := super().next_trial()) is not None:
             choice = self.space.choice_of(trial.config)
             repetition = self.seen.get(choice, 0)
@@ -178,25 +136,24 @@ class _Variants(_StaysInDriver, BasicVariantGenerator):  # type: ignore[misc] # 
             if spec is None:
                 super().on_trial_complete(trial.trial_id)
                 continue
-            device = self.slots.take(trial.trial_id)
-            self.running[trial.trial_id] = spec
+            self.given[trial.trial_id] = spec
             trial.config.update(
                 key=spec.key,
                 repetition=spec.repetition,
                 seed=spec.seed,
                 description=spec.combination.description,
-                device=str(device),
             )
             trial.custom_dirname = f"{spec.key}-{spec.repetition}"
-            resources = self.slots.placement.trial_resources(device)
-            trial.update_resources(tune.PlacementGroupFactory([resources]))
             return trial
         return None
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Frees the trial's device."""
-        super().on_trial_complete(trial_id, result, error)
-        self.slots.give_back(trial_id)
+    def _look_for_nodes(self) -> None:
+        """Lets more or fewer trials run at a time where nodes have come or gone."""
+        now = time.monotonic()
+        if self.max_concurrent and now - self.looked_for_nodes >= _NODES_INTERVAL_S:
+            self.looked_for_nodes = now
+            n_slots = self.placement.slots_on(list(ray_session.nodes().values()))
+            self.max_concurrent = n_slots or self.max_concurrent  # 0 would be without bound
 
     def save_to_dir(self, dirpath: str, **kwargs: Any) -> None:
         """Saves nothing: what is finished is known from the trials' folders."""
@@ -205,15 +162,14 @@ class _Variants(_StaysInDriver, BasicVariantGenerator):  # type: ignore[misc] # 
 class _Reports(_StaysInDriver, tune.Callback):  # type: ignore[misc] # ray declares no types
     """Hands what trials report to the watch."""
 
-    def __init__(self, watch: Watch, generator: _Variants, job: Job, run_id: str) -> None:
+    def __init__(self, watch: Watch, generator: _Variants, job: Job) -> None:
         self.watch = watch
         self.generator = generator
         self.job = job
-        self.run_id = run_id
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A worker begins a trial, for the first time or again."""
-        self.watch.started(self.generator.running[trial.trial_id].id, trial.config["device"])
+        self.watch.started(self.generator.given[trial.trial_id].id)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -224,17 +180,17 @@ class _Reports(_StaysInDriver, tune.Callback):  # type: ignore[misc] # ray decla
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A worker was lost; the trial is started again."""
-        spec = self.generator.running[trial.trial_id]
+        spec = self.generator.given[trial.trial_id]
         line = f"warning: the worker of {spec.id} was lost; the trial goes on from its last checkpoint in another one"
         self.watch.reported(TrialReport(spec.id, "running", lines=(line,)))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial ended without its last report: its worker was lost once too often."""
-        spec = self.generator.running[trial.trial_id]
+        spec = self.generator.given[trial.trial_id]
         folder = self.job.folder.trial(spec.id)
-        report = _finished(spec.id, folder)
+        report = _ended(spec.id, folder, self.job.run_id)
         if report is None:
-            error = _hang(folder, self.run_id) or (
+            error = _hang(folder, self.job.run_id) or (
                 f"the trial's worker process was lost {trial.num_failures} times (killed, out of memory, or its node "
                 "went away); the next run goes on from the last checkpoint"
             )
@@ -243,11 +199,14 @@ class _Reports(_StaysInDriver, tune.Callback):  # type: ignore[misc] # ray decla
 
 
 class _Stop(_StaysInDriver, tune.Stopper):  # type: ignore[misc] # ray declares no types
-    """Ends the run when the watch says so, or after Ctrl-C."""
+    """Ends the run when the watch says so, after Ctrl-C, and after SIGTERM."""
 
-    def __init__(self, watch: Watch, interrupted: threading.Event) -> None:
+    def __init__(self, watch: Watch, signals: Signals, generator: _Variants, run_id: str) -> None:
         self.watch = watch
-        self.interrupted = interrupted
+        self.signals = signals
+        self.generator = generator
+        self.run_id = run_id
+        self.deadline: float | None = None
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Never ends a single trial."""
@@ -255,45 +214,99 @@ class _Stop(_StaysInDriver, tune.Stopper):  # type: ignore[misc] # ray declares 
 
     def stop_all(self) -> bool:
         """Tells whether to end the run."""
-        if self.interrupted.is_set():
+        if self.signals.interrupted.is_set():
             # Tune itself would wait for the workers to end what they are at; `ray.shutdown` does not.
             raise KeyboardInterrupt
+        if self.signals.preempted.is_set():
+            self._leave()
         return self.watch.should_stop
 
+    def _leave(self) -> None:
+        """Has all trials write a checkpoint, and ends the run once they have or when there is no time left."""
+        if self.deadline is None:
+            self.deadline = time.monotonic() + _GRACE_S
+            self.generator.closed = True
+            _ask_to_leave(self.run_id)
+        if not self.generator.n_running or time.monotonic() > self.deadline:
+            raise Preempted
 
-def _train(config: dict[str, Any], job: Job, run_id: str) -> None:
+
+def _train(config: dict[str, Any], job: Job, placement: Placement) -> None:
     """What a worker does for one Tune trial."""
     choice = job.space.choice_of(config)
     combination = Combination(config["key"], choice, job.space.options(choice), config["description"])
     spec = TrialSpec(combination, config["repetition"], config["seed"])
-    trial = job.trial(spec, torch.device(config["device"]))
+    trial = job.trial(spec, given_device(placement))
     folder = job.folder.trial(trial.id)
     # A worker before this one may have ended after its last file, or have hung.
-    report = _finished(trial.id, folder)
-    if report is None and (hang := _hang(folder, run_id)) is not None:
+    report = _ended(trial.id, folder, job.run_id)
+    if report is None and (hang := _hang(folder, job.run_id)) is not None:
         report = _fail(trial.id, folder, hang)
     if report is not None:
         tune.report({"report": vars(report)})
         return
 
+    leave = _AskedToLeave(job.run_id)
+    if leave():
+        return
     last_report = time.monotonic()
-    watchdog = _Watchdog(trial.settings.experiment.trial_timeout_s, folder, run_id)
+    watchdog = _Watchdog(trial.settings.experiment.trial_timeout_s, folder, job.run_id)
     with watchdog:
-        for report in run_trial(trial, job.data(trial.settings), folder):
+        for report in run_trial(trial, job.data(trial.settings), folder, leave):
             now = time.monotonic()
             if report.status != RUNNING or report.lines or now - last_report >= _REPORT_INTERVAL_S:
                 last_report = now
                 watchdog.rest()  # the driver may take its time
                 tune.report({"report": vars(report)})
             watchdog.watch()
+    if report is not None and report.status == "failed" and _is_lost(trial.device):
+        raise RuntimeError("this process cannot use its GPU any more, so that the next trial needs another one")
 
 
-def _finished(trial_id: str, folder: TrialFolder) -> TrialReport | None:
+def _is_lost(device: torch.device) -> bool:
+    """Tells whether an error on a GPU has left this process unable to use it, as some do."""
+    if device.type == "cpu":
+        return False
+    try:
+        torch.get_device_module(device).synchronize(device)
+    except RuntimeError:
+        return True
+    return False
+
+
+def _ask_to_leave(run_id: str) -> None:
+    internal_kv._internal_kv_put(_leave_key(run_id), b"1")
+
+
+class _AskedToLeave:
+    """Tells in a worker whether the run wants to end; asks the cluster only now and then."""
+
+    def __init__(self, run_id: str) -> None:
+        self.key = _leave_key(run_id)
+        self.asked = float("-inf")
+        self.answer = False
+
+    def __call__(self) -> bool:
+        now = time.monotonic()
+        if now - self.asked >= _LEAVE_INTERVAL_S:
+            self.asked = now
+            self.answer = internal_kv._internal_kv_get(self.key) is not None
+        return self.answer
+
+
+def _leave_key(run_id: str) -> str:
+    return f"posetune-leave-{run_id}"
+
+
+def _ended(trial_id: str, folder: TrialFolder, run_id: str) -> TrialReport | None:
+    """Returns how a trial ended, None if it has not, or not in this run and not for good."""
     content = folder.read_trial() or {}
     distance_mm = finished_val_distance_mm(content)
-    if distance_mm is None:
-        return None
-    return TrialReport(trial_id, "finished", content.get("epochs", 0), distance_mm)
+    if distance_mm is not None:
+        return TrialReport(trial_id, "finished", content.get("epochs", 0), distance_mm)
+    if content.get("run") == run_id and content.get("status") in ("failed", "diverged"):
+        return TrialReport(trial_id, content["status"], content.get("epochs", 0), error=content.get("error"))
+    return None
 
 
 def _fail(trial_id: str, folder: TrialFolder, error: str) -> TrialReport:

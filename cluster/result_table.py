@@ -40,7 +40,7 @@ class ResultTable:
         telling_paths: Those of them that tell all combinations apart: of settings that vary together, the first.
         splits: 'val' and, with a test set, 'test'.
         trials: A row for each trial: options, `repetition`, `seed`, `status`, `best_epoch`, metrics, `train_seconds`,
-            `device`, `error`. What a trial does not have is None.
+            `node`, `device`, `gpu`, `error`. What a trial does not have is None.
         summary: A row for each combination, the best in validation first, those without all repetitions (whose mean
             rests on less) after the others: options, `n` (finished repetitions), `failed`, `diverged`, and the mean and
             sample standard deviation of distances over finished repetitions.
@@ -195,6 +195,9 @@ def _telling(option_paths: Sequence[str], axes: Sequence[Mapping[str, Any]]) -> 
     return [path for path in option_paths if path not in implied]
 
 
+_RUN_COLUMNS = ("train_seconds", "node", "device", "gpu", "error")
+
+
 class _Outcome(NamedTuple):
     """What a table needs of a `trial.json`; most of such a file is what it does not."""
 
@@ -202,9 +205,8 @@ class _Outcome(NamedTuple):
     metrics: Mapping[str, Mapping[str, Mapping[str, float]]]
     """By split, subset and name; of finished trials alone."""
     best_epoch: Any
-    train_seconds: Any
-    device: Any
-    error: Any
+    run: Row
+    """How it was trained: the columns after the metrics."""
 
     @classmethod
     def of(cls, content: Mapping[str, Any] | None) -> "_Outcome":
@@ -215,7 +217,7 @@ class _Outcome(NamedTuple):
             for split, subsets in known["metrics"].items():
                 alone = subsets.keys() == {MEAN_SUBSET, DEFAULT_SUBSET}
                 metrics[split] = {MEAN_SUBSET: subsets[MEAN_SUBSET]} if alone else subsets
-        return cls(status, metrics, *(known.get(name) for name in ("best_epoch", "train_seconds", "device", "error")))
+        return cls(status, metrics, known.get("best_epoch"), {name: known.get(name) for name in _RUN_COLUMNS})
 
 
 class _ColumnGroup(NamedTuple):
@@ -258,7 +260,7 @@ def _trial_row(
     for split, subset, columns, metrics in groups:
         values = outcome.metrics.get(split, {}).get(subset, {})
         row.update(zip(columns, map(values.get, metrics), strict=True))
-    return row | {"train_seconds": outcome.train_seconds, "device": outcome.device, "error": outcome.error}
+    return row | outcome.run
 
 
 def _summarize(trials: Sequence[Row], option_paths: Sequence[str], splits: Sequence[str]) -> list[Row]:

@@ -6,7 +6,7 @@ import os
 import socket
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,6 +15,7 @@ import torch
 
 from cluster import parts
 from cluster.config import Settings
+from cluster.devices import device_name
 from cluster.example_plot import plot_examples
 from cluster.identity import Primitive
 from cluster.repetitions import Streams
@@ -44,7 +45,8 @@ class Trial:
         options: The labels of the combination's values by path.
         description: What the key is a hash of, canonical JSON.
         settings: The combination's settings.
-        device: Where it is trained.
+        device: Where it is trained, as this process sees it.
+        run_id: The run of the experiment that trains it.
     """
 
     key: str
@@ -54,6 +56,7 @@ class Trial:
     description: str
     settings: Settings
     device: torch.device
+    run_id: str
 
     @property
     def id(self) -> str:
@@ -80,26 +83,36 @@ class TrialReport:
 
     Attributes:
         trial_id: The trial.
-        status: `running` until its last report.
+        status: `running` until its last report; `interrupted` where it left on request and is to be continued.
         epoch: Epochs that are done.
         val_distance_mm: The validation set's mean distance: the latest, in the last report the best.
         lines: Texts for the user: warnings, and intermediate results where `verbose` asks for them.
         error: Why it failed or diverged.
+        place: The device and the machine that it is trained on.
     """
 
     trial_id: str
-    status: Literal["running", "finished", "failed", "diverged"]
+    status: Literal["running", "finished", "failed", "diverged", "interrupted"]
     epoch: int = 0
     val_distance_mm: float | None = None
     lines: tuple[str, ...] = ()
     error: str | None = None
+    place: str | None = None
 
 
-def run_trial(trial: Trial, data: TrialData, folder: TrialFolder) -> Iterator[TrialReport]:
+def run_trial(
+    trial: Trial, data: TrialData, folder: TrialFolder, leave: Callable[[], bool] = lambda: False
+) -> Iterator[TrialReport]:
     """Trains a trial, or goes on where its checkpoint is, and writes its files.
 
     Yields a report after each epoch, and a last one when it is finished, failed or diverged. It does not raise for what
     goes wrong in a training: that is a status of the trial.
+
+    Args:
+        trial: What to train.
+        data: What to train with.
+        folder: Where its files are.
+        leave: Asked after each epoch; where it says so the trial writes a checkpoint and ends as `interrupted`.
     """
     folder.clear_partial_files()
     config = trial.settings.experiment
@@ -110,7 +123,7 @@ def run_trial(trial: Trial, data: TrialData, folder: TrialFolder) -> Iterator[Tr
             deterministic=config.deterministic_mode,
             matmul_precision=trial.settings.solver.matmul_precision,
         ):
-            yield from run.train()
+            yield from run.train(leave)
     except DivergedError as error:
         yield run.end("diverged", str(error))
     except StorageError as error:
@@ -136,17 +149,19 @@ class _Run:
         )
         self.log = TrialLog()
         self.device = str(trial.device)
+        self.gpu: str | None = None
         self.normalizer: Normalizer | None = None
         self.epoch = 0
         self.started = time.time()
         self.clock_start = time.monotonic()
 
-    def train(self) -> Iterator[TrialReport]:
+    def train(self, leave: Callable[[], bool]) -> Iterator[TrialReport]:
         trial, settings = self.trial, self.trial.settings
-        if trial.device.type == "cuda":
-            torch.cuda.set_device(trial.device)  # else some calls would open a context on the first GPU
-            torch.cuda.empty_cache()  # what the process's last trial left
-            self.device = f"{trial.device} ({torch.cuda.get_device_name(trial.device)})"
+        if trial.device.type != "cpu":
+            gpu = torch.get_device_module(trial.device)
+            gpu.set_device(trial.device)  # else some calls would open a context on the first one
+            gpu.empty_cache()  # what the process's last trial left
+        self.device, self.gpu = device_name(trial.device)
         self._write_trial(RUNNING)
         solver = self._build()
         warning = self._continue(solver)
@@ -161,11 +176,15 @@ class _Run:
             if settings.solver.show_plots:
                 self._plot(report)
             due = time.monotonic() - last_checkpoint >= settings.experiment.checkpoint_interval_s
-            if due and report.epoch < settings.solver.num_epochs:
+            leaving = report.epoch < settings.solver.num_epochs and leave()
+            if leaving or (due and report.epoch < settings.solver.num_epochs):
                 self._write_checkpoint(solver)
                 last_checkpoint = time.monotonic()
             lines = tuple(f"{trial.id}: {point.text}" for point in report.log_points) if settings.solver.verbose else ()
-            yield TrialReport(trial.id, "running", report.epoch, report.val_distance_mm, lines)
+            status: Literal["running", "interrupted"] = "interrupted" if leaving else "running"
+            yield TrialReport(trial.id, status, report.epoch, report.val_distance_mm, lines, place=self._place())
+            if leaving:
+                return
         yield self._finish(solver)
 
     def end(
@@ -306,6 +325,7 @@ class _Run:
                 "key": trial.key,
                 "repetition": trial.repetition,
                 "seed": trial.seed,
+                "run": trial.run_id,
                 "status": status,
                 "options": dict(trial.options),
                 "description": json.loads(trial.description),
@@ -314,7 +334,8 @@ class _Run:
                 "ended": None if status == RUNNING else time.time(),
                 "train_seconds": self._train_seconds(),
                 "device": self.device,
-                "host": socket.gethostname(),
+                "gpu": self.gpu,
+                "node": socket.gethostname(),
                 "pid": os.getpid(),
                 "threads": trial.settings.experiment.cpus_per_trial,
                 "normalizer": None,
@@ -322,6 +343,9 @@ class _Run:
                 **outcome,
             }
         )
+
+    def _place(self) -> str:
+        return f"{self.device} on {socket.gethostname()}"
 
     def _train_seconds(self) -> float:
         return time.monotonic() - self.clock_start

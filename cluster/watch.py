@@ -21,14 +21,14 @@ class Watch:
     stop_if_all_fail: int | None
     outcomes: dict[str, TrialReport] = field(default_factory=dict)
 
-    def started(self, trial_id: str, device: str) -> None:
-        """A trial begins on a device."""
-        self.progress.started(trial_id, device)
+    def started(self, trial_id: str) -> None:
+        """A trial begins."""
+        self.progress.started(trial_id)
 
     def reported(self, report: TrialReport) -> None:
         """A trial tells how it stands."""
         self.progress.reported(report)
-        if report.status != "running":
+        if report.status not in ("running", "interrupted"):
             self.outcomes[report.trial_id] = report
 
     @property

@@ -100,8 +100,17 @@ def test_scripts_are_no_package():
     assert not list((ROOT / "tune_runs").rglob("__init__.py"))
 
 
-def test_one_file_alone_imports_ray():
-    assert [module for module in MODULES if "ray" in imported_packages(module)] == ["cluster.ray_runner"]
+def test_two_files_alone_import_ray():
+    importing = [module for module in MODULES if "ray" in imported_packages(module)]
+    assert importing == ["cluster.ray_runner", "cluster.ray_session"]
+
+
+def test_what_a_node_tells_of_itself_needs_nothing_but_python():
+    tree = ast.parse(MODULES["cluster.node_facts"].read_text(encoding="utf-8"))
+    at_the_top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {alias.name for node in at_the_top if isinstance(node, ast.Import) for alias in node.names}
+    names |= {str(node.module) for node in at_the_top if isinstance(node, ast.ImportFrom)}
+    assert {name.partition(".")[0] for name in names} <= sys.stdlib_module_names
 
 
 def test_a_solver_knows_neither_ray_nor_folders():

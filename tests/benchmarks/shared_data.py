@@ -17,6 +17,8 @@ from torch import Tensor
 from cluster.devices import Placement
 from cluster.job import Job
 from cluster.ray_runner import run_ray
+from cluster.ray_session import embedded
+from cluster.signals import Signals
 from cluster.sources import Sources
 from cluster.trainable import TrialReport
 from cluster.watch import Watch
@@ -45,7 +47,7 @@ class Stopwatch:
     def __init__(self) -> None:
         self.starts: list[float] = []
 
-    def started(self, trial_id: str, device: str) -> None:
+    def started(self, trial_id: str) -> None:
         self.starts.append(time.time())
 
     def reported(self, report: TrialReport) -> None:
@@ -79,7 +81,7 @@ def measure(folder: Path, train_set: str) -> tuple[float, float]:
     plan = sweep._plan(sources)
     stopwatch = Stopwatch()
     job = Job(sweep.config, sweep.space, sources.sets, sources.weights)
-    placement = Placement((torch.device("cpu"),), trials_per_device=N_WORKERS, cpus_per_trial=1)
+    placement = Placement(torch.device("cpu"), n_slots=N_WORKERS, cpus_per_trial=1)
     done, most = threading.Event(), 0.0
 
     def watch_memory() -> None:
@@ -90,7 +92,8 @@ def measure(folder: Path, train_set: str) -> tuple[float, float]:
 
     watcher = threading.Thread(target=watch_memory)
     watcher.start()
-    run_ray(plan.to_train, job, placement, Watch(stopwatch, None))  # type: ignore[arg-type]
+    with embedded(placement):
+        run_ray(plan.to_train, job, placement, Watch(stopwatch, None), Signals())  # type: ignore[arg-type]
     done.set()
     watcher.join()
     firsts = sorted(float(path.read_text()) for path in clock.iterdir())

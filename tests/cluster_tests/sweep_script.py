@@ -23,12 +23,16 @@ from posenet.models import CorrectorMLP
 
 @dataclass(frozen=True, kw_only=True)
 class SlowNoise(Distorter):
-    """Noise that takes its time, so that a test can meet a trial half-way."""
+    """Noise that takes its time, so that a test can meet a trial half-way, and tells of each batch.
 
-    seconds: float = 0.0
+    A file says how long, and the environment how many times that on this node.
+    """
 
     def __call__(self, poses: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        time.sleep(float(os.environ.get("SLOW", "0")))
+        control = Path(os.environ["SWEEP_CONTROL"])
+        with (control / "batches").open("a") as batches:
+            batches.write(f"{os.getpid()}\n")
+        time.sleep(float((control / "slow").read_text()) * float(os.environ.get("SLOW_FACTOR", "1")))
         return poses + torch.randn(poses.shape, generator=generator)
 
 
@@ -72,7 +76,7 @@ def experiment(spec: dict) -> Experiment:
         "val_set_size": None,
         "use_preset": True,
         "normalizer": Shifter,
-        "target_device": torch.device("cpu"),
+        "target_device": torch.device(spec.get("device", "cpu")),
         "n_repetitions": 2,
         "init_weights_path": None,
         "data_dir": spec["data_dir"],

@@ -1,12 +1,11 @@
-from collections import Counter
-
 import pytest
 import torch
 
 from cluster.config import ConfigError
-from cluster.devices import Placement, Slots, place, resource_name
+from cluster.devices import Node, Placement, device_name, given_device, place_here, place_on
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+FIRST = torch.device("cuda", 0)
 
 
 def cuda(*indices):
@@ -14,54 +13,83 @@ def cuda(*indices):
 
 
 @pytest.fixture
-def placed(tiny):
-    """Places the tiny experiment on a machine with so many CPU cores and GPUs."""
+def config(tiny):
+    """The config of the tiny experiment for some device."""
 
-    def placed(device, *, n_cpus=8, n_gpus=4, **config):
-        changes = {f"experiment_config.{key}": value for key, value in config.items()}
-        experiment = tiny.experiment({"experiment_config.target_device": device, **changes})
-        return place(experiment.config, n_cpus=n_cpus, n_gpus=n_gpus)
+    def config(device, **settings):
+        changes = {f"experiment_config.{key}": value for key, value in settings.items()}
+        return tiny.experiment({"experiment_config.target_device": device, **changes}).config
+
+    return config
+
+
+@pytest.fixture
+def placed(config):
+    """Places the tiny experiment on a machine with so many CPU cores and GPUs, as if it had many trials."""
+
+    def placed(device, *, n_trials=1000, n_cpus=8, n_gpus=4, **settings):
+        return place_here(config(device, **settings), n_trials, n_cpus=n_cpus, n_gpus=n_gpus)
 
     return placed
 
 
-class TestATargetDevice:
+def message(caught):
+    (problem,) = caught.value.problems
+    return problem.text
+
+
+class TestOnThisMachine:
     def test_cpu_has_a_place_for_every_core_and_no_gpu(self, placed):
-        assert placed(CPU) == Placement((CPU,), 8, 1)
-        assert placed([CPU], cpus_per_trial=3) == Placement((CPU,), 2, 3)
+        assert placed(CPU) == Placement(CPU, 8, 1)
+        assert placed([CPU], cpus_per_trial=3) == Placement(CPU, 2, 3)
         assert placed(CPU, n_gpus=0).n_slots == 8
+        assert placed(CPU).trial_resources == {"CPU": 1.0}
 
     def test_cuda_is_all_gpus_of_the_machine(self, placed):
-        assert placed(CUDA).devices == tuple(cuda(0, 1, 2, 3))
-        assert placed([CUDA], n_gpus=1).devices == tuple(cuda(0))
+        assert placed(CUDA) == Placement(FIRST, 4, 1, 1.0, (0, 1, 2, 3))
+        assert placed([CUDA], n_gpus=1).gpus == (0,)
 
     def test_with_an_index_is_that_gpu(self, placed):
-        assert placed(torch.device("cuda:2")) == Placement(tuple(cuda(2)), 1, 1)
+        assert placed(torch.device("cuda:2")) == Placement(FIRST, 1, 1, 1.0, (2,))
+        assert placed(torch.device("cuda:2")).first_device == torch.device("cuda:2")
 
     def test_list_is_a_pool(self, placed):
-        assert placed(cuda(3, 1)) == Placement(tuple(cuda(3, 1)), 1, 1)
+        assert placed(cuda(3, 1)) == Placement(FIRST, 2, 1, 1.0, (3, 1))
+        assert placed(cuda(*range(8)), n_gpus=8).n_slots == 8
         assert placed(cuda(3, 1), trials_per_device=2).n_slots == 4
 
     def test_gpu_is_shared_by_as_many_trials_as_there_are_cores_to_feed(self, placed):
-        assert placed(CUDA, trials_per_device=2) == Placement(tuple(cuda(0, 1, 2, 3)), 2, 1)
-        assert placed(CUDA, trials_per_device=9) == Placement(tuple(cuda(0, 1, 2, 3)), 2, 1)
-        assert placed(CUDA, trials_per_device=2, cpus_per_trial=2) == Placement(tuple(cuda(0, 1, 2, 3)), 1, 2)
+        assert placed(CUDA, trials_per_device=2) == Placement(FIRST, 8, 1, 1 / 2, (0, 1, 2, 3))
+        assert placed(CUDA, trials_per_device=9) == Placement(FIRST, 8, 1, 1 / 2, (0, 1, 2, 3))
+        assert placed(CUDA, trials_per_device=2, cpus_per_trial=2) == Placement(FIRST, 4, 2, 1.0, (0, 1, 2, 3))
 
-    def test_gpus_without_a_core_are_left_out(self, placed):
-        assert placed(CUDA, n_cpus=2) == Placement(tuple(cuda(0, 1)), 1, 1)
+    def test_no_gpu_has_two_trials_while_another_has_none(self, placed):
+        """Ray fills a GPU before it takes the next one, so that the share is what spreads trials."""
+        assert placed(CUDA, trials_per_device=4, n_cpus=16, n_trials=4).gpu_share == 1
+        assert placed(CUDA, trials_per_device=4, n_cpus=16, n_trials=8).gpu_share == 1 / 2
+        assert placed(CUDA, trials_per_device=4, n_cpus=16, n_trials=9).gpu_share == 1 / 3
+        assert placed(CUDA, trials_per_device=4, n_cpus=16, n_trials=99).gpu_share == 1 / 4
 
-    def test_never_takes_more_cores_than_there_are(self, placed):
-        for n_cpus in range(1, 12):
-            for n_gpus in range(1, 6):
+    def test_never_takes_more_cores_or_gpus_than_there_are(self, placed):
+        for n_cpus in range(1, 10):
+            for n_gpus in range(1, 5):
                 for per_trial in range(1, n_cpus + 1):
                     for share in (1, 2, 5):
-                        placement = placed(
-                            CUDA, n_cpus=n_cpus, n_gpus=n_gpus, cpus_per_trial=per_trial, trials_per_device=share
-                        )
-                        assert 1 <= placement.n_slots * per_trial <= n_cpus
+                        for n_trials in (1, 3, 100):
+                            placement = placed(
+                                CUDA,
+                                n_trials=n_trials,
+                                n_cpus=n_cpus,
+                                n_gpus=n_gpus,
+                                cpus_per_trial=per_trial,
+                                trials_per_device=share,
+                            )
+                            assert 1 <= placement.n_slots * per_trial <= n_cpus
+                            assert placement.n_slots * placement.gpu_share <= n_gpus + 1e-9
+                            assert 1 / placement.gpu_share <= share
 
-    def test_is_sought_on_this_machine_by_default(self, tiny):
-        assert place(tiny.experiment().config).n_slots >= 1
+    def test_is_sought_here_by_default(self, config):
+        assert place_here(config(CPU)).n_slots >= 1
 
     @pytest.mark.parametrize(
         ("device", "machine", "says"),
@@ -82,9 +110,8 @@ class TestATargetDevice:
     def test_that_is_not_there_is_an_error_that_says_what_is(self, placed, device, machine, says):
         with pytest.raises(ConfigError) as caught:
             placed(device, **machine)
-        (problem,) = caught.value.problems
-        assert problem.path == "experiment_config.target_device"
-        assert problem.text.startswith(says)
+        assert caught.value.problems[0].path == "experiment_config.target_device"
+        assert message(caught).startswith(says)
 
     def test_that_is_not_there_stands_in_one_error_with_all_else_that_is_wrong(self, tiny, placed):
         with pytest.raises(ConfigError) as caught:
@@ -109,22 +136,82 @@ class TestATargetDevice:
             placed(CPU, cpus_per_trial=9)
 
 
-class TestSlots:
-    def test_spread_trials_over_all_gpus_before_any_has_two(self):
-        slots = Slots(Placement(tuple(cuda(0, 1, 2, 3)), 2, 1))
-        assert [slots.take(str(trial)) for trial in range(8)] == cuda(0, 1, 2, 3) * 2
-        assert Counter(slots.taken.values()) == dict.fromkeys(cuda(0, 1, 2, 3), 2)
+HEAD, A, B = Node("head", 4, 0), Node("a", 16, 8), Node("b", 8, 4)
 
-    def test_give_the_place_that_was_given_back(self):
-        slots = Slots(Placement(tuple(cuda(0, 1, 2)), 1, 1))
-        for trial in "abc":
-            slots.take(trial)
-        slots.give_back("b")
-        slots.give_back("b")  # a second time is nothing
-        assert slots.take("d") == torch.device("cuda:1")
 
-    def test_are_resources_that_a_trial_takes_one_of(self):
-        placement = Placement(tuple(cuda(0, 2)), 3, 2)
-        assert placement.ray_resources == {"posetune:cuda:0": 3.0, "posetune:cuda:2": 3.0}
-        assert placement.trial_resources(torch.device("cuda:2")) == {"CPU": 2.0, "posetune:cuda:2": 1.0}
-        assert resource_name(CPU) == "posetune:cpu"
+class TestOnACluster:
+    def test_every_node_counts(self, config):
+        assert place_on(config(CPU), 100, [HEAD, A, B]) == Placement(CPU, 28, 1)
+        assert place_on(config(CPU, cpus_per_trial=5), 100, [HEAD, A, B]).n_slots == 4
+        assert place_on(config(CUDA), 100, [HEAD, A, B]) == Placement(FIRST, 12, 1, 1.0)
+        assert place_on(config(CUDA, trials_per_device=2), 100, [HEAD, A, B]) == Placement(FIRST, 24, 1, 1 / 2)
+
+    def test_few_trials_are_spread_over_all_gpus(self, config):
+        assert place_on(config(CUDA, trials_per_device=4), 12, [HEAD, A, B]).gpu_share == 1
+
+    def test_nodes_that_come_and_go_change_how_many_trials_run_and_not_what_each_takes(self, config):
+        placement = place_on(config(CUDA, trials_per_device=2), 100, [A])
+        assert (placement.n_slots, placement.gpu_share) == (16, 1 / 2)
+        assert placement.slots_on([HEAD, A, B]) == 24
+        assert placement.slots_on([HEAD]) == placement.slots_on([]) == 0
+        assert place_on(config(CPU, cpus_per_trial=3), 100, [A]).slots_on([A, B]) == 7
+
+    def test_a_pool_of_all_gpus_of_every_node_is_the_same_as_cuda(self, config):
+        assert place_on(config(cuda(*range(8))), 100, [HEAD, A]) == place_on(config(CUDA), 100, [HEAD, A])
+
+    def test_some_gpus_by_their_index_are_an_error_that_says_what_to_do(self, config):
+        with pytest.raises(ConfigError) as caught:
+            place_on(config(cuda(0, 1)), 100, [HEAD, A])
+        assert message(caught) == (
+            "cuda:0, cuda:1 was asked for, but of a Ray cluster's GPUs none can be chosen by its index; the cluster "
+            "has head (4 CPU core(s), no GPU), a (16 CPU core(s), 8 GPU(s)). Write torch.device('cuda'), or start its "
+            "nodes with these GPUs alone: CUDA_VISIBLE_DEVICES=0,1 ray start …"
+        )
+
+    def test_what_no_node_has_is_an_error_that_says_what_each_has_and_what_to_change(self, config):
+        with pytest.raises(ConfigError) as caught:
+            place_on(config(CUDA, cpus_per_trial=4), 100, [HEAD, Node("c", 2, 1)])
+        assert message(caught) == (
+            "a GPU and 4 CPU core(s) a trial (cpus_per_trial) were asked for, but no node has that; the cluster has "
+            "head (4 CPU core(s), no GPU), c (2 CPU core(s), 1 GPU(s)). Take torch.device('cpu'), ask for fewer cores, "
+            "or add a node; run(wait_for_nodes=True) waits for one"
+        )
+        with pytest.raises(
+            ConfigError, match=r"cpus_per_trial: 5 CPU core\(s\) a trial were asked for, but no node has"
+        ):
+            place_on(config(CPU, cpus_per_trial=5), 100, [HEAD])
+        with pytest.raises(ConfigError, match="the cluster has no node"):
+            place_on(config(CPU), 100, [])
+
+
+class TestInTheTrialsProcess:
+    def test_who_asks_for_no_gpu_sees_none(self, monkeypatch):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+        assert given_device(Placement(CPU, 1, 1)) == CPU
+        assert torch.cuda.device_count() == 0
+
+    def test_a_gpu_is_the_first_and_only_one(self):
+        assert given_device(Placement(FIRST, 1, 1, 1.0)) == FIRST
+
+    def test_a_gpu_that_is_pretended_is_the_cpu(self, monkeypatch):
+        monkeypatch.setenv("POSETUNE_PRETEND_GPUS", "1")
+        assert given_device(Placement(FIRST, 1, 1, 1.0)) == CPU
+
+    def test_a_cpu_has_a_name_and_no_gpu(self):
+        assert device_name(CPU) == ("cpu", None)
+
+    @pytest.mark.parametrize(
+        ("shown", "index", "name"),
+        [(None, 1, "cuda:1"), ("3", 0, "cuda:3"), ("4,6", 1, "cuda:6"), ("GPU-8f3a", 0, "cuda:GPU-8f3a")],
+    )
+    def test_a_gpu_has_the_machines_number_and_tells_model_and_uuid(self, monkeypatch, shown, index, name):
+        class Module:
+            @staticmethod
+            def get_device_properties(device):
+                return type("Properties", (), {"name": "NVIDIA H100", "uuid": f"8f3a-{device.index}"})
+
+        monkeypatch.setattr(torch, "get_device_module", lambda device: Module)
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        if shown is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
+        assert device_name(torch.device("cuda", index)) == (name, f"NVIDIA H100 8f3a-{index}")

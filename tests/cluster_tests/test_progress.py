@@ -42,22 +42,30 @@ def running(trial_id, epoch, distance=None, **more):
 
 
 class TestTheDisplay:
-    def test_shows_each_running_trial_with_epoch_error_and_device(self, clock):
+    def test_shows_each_running_trial_with_epoch_error_and_place(self, clock):
         progress = progress_on(True)
-        progress.started("a/0", "cuda:1")
-        progress.started("b/0", "cuda:0")
-        progress.reported(running("a/0", 3, 12.25))
+        progress.started("a/0")
+        progress.started("b/0")
+        progress.reported(running("a/0", 3, 12.25, place="cuda:1 on node-a"))
         lines = [line.split() for line in shown(progress).splitlines()]
-        assert ["a/0", "lr", "a/0", "3/10", "12.25", "mm", "cuda:1"] in lines
-        assert ["b/0", "lr", "b/0", "0/10", "cuda:0"] in lines
+        assert ["a/0", "lr", "a/0", "3/10", "12.25", "mm", "cuda:1", "on", "node-a"] in lines
+        assert ["b/0", "lr", "b/0", "0/10"] in lines
 
     def test_counts_what_was_done_before_and_what_ended(self, clock):
         progress = progress_on(True, n_trials=5, n_done=2)
         assert "2/5 trials" in shown(progress)
-        progress.started("a/0", "cpu")
+        progress.started("a/0")
         progress.reported(TrialReport("a/0", "finished", 10, 9.5))
         assert "3/5 trials" in shown(progress)
         assert "best so far: 9.50 mm on the validation set (lr a/0)" in shown(progress)
+
+    def test_leaves_out_a_trial_that_was_asked_to_leave_and_counts_it_as_nothing(self, clock):
+        progress = progress_on(True, n_trials=5, n_done=2)
+        progress.started("a/0")
+        progress.reported(TrialReport("a/0", "interrupted", 3))
+        assert "a/0" not in shown(progress)
+        assert "2/5 trials" in shown(progress)
+        assert "failed" not in shown(progress)
 
     def test_keeps_the_best(self, clock):
         progress = progress_on(True)
@@ -76,7 +84,7 @@ class TestTheDisplay:
     def test_estimates_the_time_that_is_left_from_epochs_and_trials(self, clock):
         progress = progress_on(True, n_trials=6, n_done=2)
         assert "no estimate yet" in shown(progress)
-        progress.started("a/0", "cpu")
+        progress.started("a/0")
         clock.now += 60
         progress.reported(running("a/0", 5, 1.0))
         assert progress.fraction == 0.5 / 4
@@ -98,25 +106,25 @@ class TestTheDisplay:
     def test_of_many_trials_shows_some_and_counts_the_others(self, clock):
         progress = progress_on(True, n_trials=100)
         for i in range(20):
-            progress.started(f"trial{i}/0", "cpu")
+            progress.started(f"trial{i}/0")
         assert shown(progress).count("lr trial") == 16
         assert "and 4 more" in shown(progress)
 
     def test_begins_again_with_a_trial_that_is_started_again(self, clock):
         progress = progress_on(True)
-        progress.started("a/0", "cpu")
-        progress.reported(running("a/0", 5))
-        progress.started("a/0", "cuda:3")
+        progress.started("a/0")
+        progress.reported(running("a/0", 5, place="cpu on node-a"))
+        progress.started("a/0")
         assert "0/10" in shown(progress)
-        assert "cuda:3" in shown(progress)
+        assert "node-a" not in shown(progress)
 
     @pytest.mark.parametrize("text", ["[red]x[/red]", "[/]", "[bold", ":bug:", "a[0]=1 [link=x]"])
     @pytest.mark.parametrize("terminal", [True, False])
     def test_takes_text_as_it_is(self, clock, terminal, text):
         progress = progress_on(terminal, options=lambda trial_id: text)
-        progress.started("a/0", "cpu")
+        progress.started("a/0")
         progress.reported(TrialReport("a/0", "finished", 10, 1.0))
-        progress.started("b/0", "cpu")
+        progress.started("b/0")
         assert shown(progress).count(text) == 2
         progress.reported(TrialReport("b/0", "failed", error=f"Error: {text}"))
         assert f"failed: b/0 ({text}): Error: {text}\n" in written(progress)
@@ -128,7 +136,7 @@ class TestOnATerminal:
     def test_the_display_is_live_and_gone_at_the_end_and_lines_stay(self):
         progress = progress_on(True)
         with progress:
-            progress.started("a/0", "cpu")
+            progress.started("a/0")
             progress.reported(running("a/0", 3, 12.0, lines=("a/0: epoch 3/10",)))
             progress.live.refresh()
             assert "3/10" in written(progress)
@@ -149,7 +157,7 @@ class TestInALogFile:
     def test_there_is_a_line_now_and_then(self, clock):
         progress = progress_on(False)
         with progress:
-            progress.started("a/0", "cpu")
+            progress.started("a/0")
             progress.reported(running("a/0", 1, 12.0))
             assert written(progress) == ""
             clock.now += 31
@@ -167,7 +175,7 @@ class TestInALogFile:
 
     def test_there_is_a_line_now_and_then_among_the_lines_of_trials_too(self, clock):
         progress = progress_on(False)
-        progress.started("a/0", "cpu")
+        progress.started("a/0")
         for epoch in range(1, 6):
             clock.now += 20
             progress.reported(running("a/0", epoch, lines=(f"epoch {epoch}",)))
@@ -203,7 +211,7 @@ class TestTheWatch:
     def outcomes(self, stop_if_all_fail, *statuses):
         watch = Watch(progress_on(False), stop_if_all_fail)
         for i, status in enumerate(statuses):
-            watch.started(f"{i}/0", "cpu")
+            watch.started(f"{i}/0")
             watch.reported(running(f"{i}/0", 1))
             watch.reported(TrialReport(f"{i}/0", status, error="x"))
         return watch

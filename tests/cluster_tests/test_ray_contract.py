@@ -1,5 +1,6 @@
 """What `cluster/ray_runner.py` leans on in Ray, so that another version of Ray that behaves otherwise is noticed."""
 
+import os
 import time
 from collections import Counter
 
@@ -7,13 +8,17 @@ import pytest
 import ray
 import torch
 from ray import tune
+from ray.cluster_utils import Cluster
 
-from cluster.devices import Placement, resource_name
+from cluster.devices import Placement
 from cluster.plan import Combination, TrialSpec
-from cluster.ray_runner import _Variants
+from cluster.ray_runner import _ask_to_leave, _AskedToLeave, _Variants
 from cluster.search_space import Axis
 
 pytestmark = pytest.mark.ray
+
+PER_GPU = 2
+N_SLOTS = 8
 
 
 class Space:
@@ -21,7 +26,7 @@ class Space:
 
     axes = (
         Axis(("b",), ((1,), (2,)), ((1,), (2,))),
-        Axis(("a",), (("x",), ("y",), ("z",)), (("x",), ("y",), ("z",))),
+        Axis(("a",), (("w",), ("x",), ("y",), ("z",)), (("w",), ("x",), ("y",), ("z",))),
     )
 
     def choice_of(self, config):
@@ -32,11 +37,14 @@ class Job:
     space = Space()
 
 
-def train(config):
-    """Stands for a trial: says when it had which device, and sees which GPUs."""
-    begin = time.time()
-    time.sleep(0.3)
-    return {"begin": begin, "end": time.time(), **{name: config[name] for name in ("key", "repetition", "device")}}
+def train(config, meeting):
+    """Stands for a trial: says which device it had. The first trials wait until as many run as there is room for."""
+    if config["repetition"] == 0:
+        (meeting / config["key"]).touch()
+        while len(list(meeting.iterdir())) < N_SLOTS:
+            time.sleep(0.05)
+    place = (ray.get_runtime_context().get_node_id(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+    return {"place": place, **{name: config[name] for name in ("key", "repetition")}}
 
 
 def specs(*trials):
@@ -44,41 +52,38 @@ def specs(*trials):
 
 
 @pytest.fixture(scope="module")
-def four_gpus():
-    """A machine with four GPUs that only Ray believes in, two trials on each."""
-    placement = Placement(
-        tuple(torch.device("cuda", index) for index in range(4)), trials_per_device=2, cpus_per_trial=1
-    )
-    ray.init(
-        address="local",
-        num_cpus=8,
-        num_gpus=0,
-        resources=placement.ray_resources,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-    )
-    yield placement
+def two_nodes():
+    """Two nodes with two GPUs each that only Ray believes in, beside a head without any."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    for _ in range(2):
+        cluster.add_node(num_cpus=4, num_gpus=2)
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    yield cluster
     ray.shutdown()
+    cluster.shutdown()
 
 
-def run(placement, trials, tmp_path):
+def run(trials, tmp_path):
+    placement = Placement(torch.device("cuda", 0), n_slots=N_SLOTS, cpus_per_trial=1, gpu_share=1 / PER_GPU)
     generator = _Variants(trials, Job(), placement)
+    meeting = tmp_path / "meeting"
+    meeting.mkdir()
+    resources = tune.PlacementGroupFactory([placement.trial_resources])
     tuner = tune.Tuner(
-        train,
+        tune.with_resources(tune.with_parameters(train, meeting=meeting), resources),
         param_space={axis.name: tune.grid_search(axis.row_labels) for axis in Space.axes},
-        tune_config=tune.TuneConfig(num_samples=4, search_alg=generator, reuse_actors=True),
+        tune_config=tune.TuneConfig(num_samples=3, search_alg=generator, reuse_actors=True),
         run_config=tune.RunConfig(storage_path=str(tmp_path), name="tune", verbose=0),
     )
     return [result.metrics for result in tuner.fit()], generator
 
 
-ALL = [(b, a, repetition) for repetition in range(4) for b in range(2) for a in range(3)]
+ALL = [(b, a, repetition) for repetition in range(3) for b in range(2) for a in range(4)]
 
 
 @pytest.fixture(scope="module")
-def results(four_gpus, tmp_path_factory):
-    return run(four_gpus, specs(*ALL), tmp_path_factory.mktemp("all"))[0]
+def results(two_nodes, tmp_path_factory):
+    return run(specs(*ALL), tmp_path_factory.mktemp("all"))[0]
 
 
 def test_every_combination_is_trained_once_in_every_repetition(results):
@@ -87,28 +92,22 @@ def test_every_combination_is_trained_once_in_every_repetition(results):
 
 
 def test_trials_that_share_gpus_are_spread_over_all_of_them(results):
-    load = Counter(result["device"] for result in results)
-    assert set(load) == {f"cuda:{index}" for index in range(4)}
-    assert min(load.values()) >= 3, "of 24 trials each of four GPUs would have six if all took the same time"
+    load = Counter(result["place"] for result in results if result["repetition"] == 0)
+    assert {gpu for _, gpu in load} == {"0", "1"}, "a trial sees one GPU alone, by the node's own number"
+    assert list(load.values()) == [PER_GPU] * 4
 
 
-def test_a_gpu_never_has_more_trials_than_it_takes(results):
-    for result in results:
-        at_the_same_time = [
-            other
-            for other in results
-            if other["device"] == result["device"] and other["begin"] <= result["begin"] < other["end"]
-        ]
-        assert len(at_the_same_time) <= 2
-
-
-def test_what_is_finished_is_left_out(four_gpus, tmp_path):
-    wanted = [(0, 0, 1), (1, 2, 1), (1, 1, 3)]
-    results, generator = run(four_gpus, specs(*wanted), tmp_path)
+def test_what_is_finished_is_left_out(two_nodes, tmp_path):
+    wanted = [(0, 0, 1), (1, 3, 1), (1, 1, 2)]
+    results, generator = run(specs(*wanted), tmp_path)
     assert generator.total_samples == 3
     trained = [(int(result["key"][0]), int(result["key"][1]), result["repetition"]) for result in results]
     assert sorted(trained) == sorted(wanted)
 
 
-def test_a_device_is_a_resource_that_ray_knows(four_gpus):
-    assert ray.cluster_resources()[resource_name(torch.device("cuda:3"))] == 2.0
+def test_a_worker_learns_that_the_run_wants_to_end(two_nodes):
+    asked = ray.remote(num_cpus=1)(lambda run_id: _AskedToLeave(run_id)())
+    assert not ray.get(asked.remote("this run"))
+    _ask_to_leave("this run")
+    assert ray.get(asked.remote("this run"))
+    assert not ray.get(asked.remote("another run"))

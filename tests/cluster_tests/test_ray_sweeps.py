@@ -1,87 +1,25 @@
 """Real sweeps with Ray, most of them disturbed: processes are killed, interrupted, starved; compared bit for bit."""
 
-import csv
 import hashlib
 import json
 import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
-import pyarrow.parquet as pq
 import pytest
-import torch
 
-from data_pipeline.pose_dataset import write_dataset
-from data_pipeline.synthetic import Backbone, synthetic_hands
+from tests.cluster_tests.sweep import Sweep, a_trial_is_half_way, finished, wait_for, write_sweep_data
 
 pytestmark = pytest.mark.ray
-
-ROOT = Path(__file__).parents[2]
-SCRIPT = Path(__file__).with_name("sweep_script.py")
-TIMES = ("train_seconds",)
 
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
-    for part, (n, seed) in {"train": (100, 1), "val": (40, 2)}.items():
-        labels = synthetic_hands(n, seed)
-        poses = {subset: Backbone(subset).predict(labels, seed) for subset in ("A", "B")}
-        write_dataset(folder, f"tiny_{part}", labels, poses)
+    write_sweep_data(folder)
     return folder
-
-
-class Sweep:
-    """The sweep of `sweep_script.py` in a results folder, as a user starts it."""
-
-    def __init__(self, data_dir: Path, storage_path: Path, **spec: object) -> None:
-        self.folder = storage_path / "sweep"
-        self.spec = {"data_dir": str(data_dir), "storage_path": str(storage_path), **spec}
-        storage_path.mkdir(exist_ok=True)
-        self.spec_path = storage_path / "spec.json"
-
-    def start(self, *, slow: float = 0.0, cpus: set[int] | None = None, **changes: object) -> subprocess.Popen:
-        self.spec_path.write_text(json.dumps({**self.spec, **changes}))
-        return subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(self.spec_path)],
-            cwd=ROOT,
-            env={**os.environ, "SLOW": str(slow)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            preexec_fn=None if cpus is None else lambda: os.sched_setaffinity(0, cpus),
-        )
-
-    def run(self, **how: object) -> SimpleNamespace:
-        process = self.start(**how)
-        output, errors = process.communicate(timeout=120)
-        return SimpleNamespace(code=process.returncode, output=output, errors=errors)
-
-    def trials(self) -> dict[str, dict]:
-        """The content of every trial's file, by trial."""
-        paths = self.folder.glob("trials/*/*/trial.json")
-        return {"/".join(path.parts[-3:-1]): json.loads(path.read_text()) for path in paths}
-
-    def rows(self) -> list[dict[str, str]]:
-        with (self.folder / "tables" / "trials.csv").open() as file:
-            return [{name: value for name, value in row.items() if name not in TIMES} for row in csv.DictReader(file)]
-
-    def numbers(self) -> dict[str, object]:
-        """Everything that must not depend on how the sweep came to its end."""
-        numbers: dict[str, object] = {"rows": self.rows(), "summary": (self.folder / "tables/summary.csv").read_bytes()}
-        for path in self.folder.glob("trials/*/*/records.parquet"):
-            trial = "/".join(path.parts[-3:-1])
-            numbers[f"{trial} records"] = pq.read_table(path).to_pylist()
-            weights = torch.load(path.with_name("weights.pt"), weights_only=True)
-            numbers[f"{trial} weights"] = {name: tensor.tolist() for name, tensor in weights.items()}
-            numbers[f"{trial} examples"] = path.with_name("examples.npz").read_bytes()
-        return numbers
 
 
 @pytest.fixture
@@ -95,23 +33,6 @@ def undisturbed(data_dir, tmp_path_factory):
     sweep = Sweep(data_dir, tmp_path_factory.mktemp("undisturbed"))
     assert sweep.run(executor="inline").code == 0
     return sweep.numbers()
-
-
-def wait_for(condition: Callable[[], object], process: subprocess.Popen, timeout_s: float = 60.0) -> None:
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end, "what the test waits for did not happen"
-        time.sleep(0.02)
-
-
-def a_trial_is_half_way(sweep: Sweep) -> bool:
-    running = [trial for trial, content in sweep.trials().items() if content["status"] == "running"]
-    return any((sweep.folder / "trials" / trial / "checkpoint.pt").exists() for trial in running)
-
-
-def finished(sweep: Sweep) -> set[str]:
-    return {trial for trial, content in sweep.trials().items() if content["status"] == "finished"}
 
 
 class TestNumbersDoNotDependOnHowTheyWereMade:
@@ -175,6 +96,29 @@ class TestAnInterruptedSweepGoesOn:
         assert time.monotonic() - begin < 10
         assert process.returncode == 130
         assert "Traceback" not in errors
+
+    @pytest.mark.parametrize("executor", ["ray", "inline"])
+    def test_after_sigterm_at_which_each_trial_writes_a_checkpoint_at_once(self, sweep, undisturbed, executor):
+        sweep.spec["experiment_config"] = {"checkpoint_interval_s": 1000}
+        process = sweep.start(slow=0.1, executor=executor)
+        wait_for(lambda: sweep.n_batches() > 30, process)
+        process.terminate()
+        _output, errors = process.communicate(timeout=30)
+        assert process.returncode == 75, errors
+        assert "run the script again to go on" in errors
+        assert "Traceback" not in errors
+        left = {trial: content for trial, content in sweep.trials().items() if content["status"] == "running"}
+        assert left
+        for trial, content in left.items():
+            assert content["epochs"] > 0, "a trial left without a checkpoint"
+            assert (sweep.folder / "trials" / trial / "checkpoint.pt").exists()
+
+        result = sweep.run(executor=executor)
+        assert result.code == 0, result.errors
+        assert sweep.numbers() == undisturbed
+        assert {trial: sweep.trials()[trial]["started"] for trial in left} == {
+            trial: content["started"] for trial, content in left.items()
+        }, "a trial that left began at its beginning"
 
     def test_in_another_worker_when_one_was_killed(self, sweep, undisturbed):
         process = sweep.start(slow=0.05)

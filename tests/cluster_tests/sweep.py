@@ -1,0 +1,114 @@
+"""A sweep as a user starts it, in a process of its own, and what came of it."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+
+import pyarrow.parquet as pq
+import torch
+
+from data_pipeline.pose_dataset import write_dataset
+from data_pipeline.synthetic import Backbone, synthetic_hands
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = Path(__file__).with_name("sweep_script.py")
+HOW_IT_WAS_TRAINED = ("train_seconds", "node", "device", "gpu")
+
+
+def write_sweep_data(folder: Path) -> None:
+    """Writes the small sets that `sweep_script.py` trains on."""
+    for part, (n, seed) in {"train": (100, 1), "val": (40, 2)}.items():
+        labels = synthetic_hands(n, seed)
+        poses = {subset: Backbone(subset).predict(labels, seed) for subset in ("A", "B")}
+        write_dataset(folder, f"tiny_{part}", labels, poses)
+
+
+class Sweep:
+    """The sweep of `sweep_script.py` in a results folder, as a user starts it."""
+
+    def __init__(self, data_dir: Path, storage_path: Path, control: Path | None = None, **spec: object) -> None:
+        self.folder = storage_path / "sweep"
+        self.spec = {"data_dir": str(data_dir), "storage_path": str(storage_path), **spec}
+        storage_path.mkdir(exist_ok=True)
+        self.spec_path = storage_path / "spec.json"
+        self.control = control or storage_path / "control"
+        self.control.mkdir(exist_ok=True)
+
+    def start(
+        self,
+        *,
+        slow: float = 0.0,
+        cpus: set[int] | None = None,
+        environment: Mapping[str, str] | None = None,
+        **changes: object,
+    ) -> subprocess.Popen:
+        """Starts it with some changes to its spec; `slow` are the seconds that each batch takes longer."""
+        self.spec_path.write_text(json.dumps({**self.spec, **changes}))
+        (self.control / "slow").write_text(str(slow))
+        return subprocess.Popen(
+            [sys.executable, str(SCRIPT), str(self.spec_path)],
+            cwd=ROOT,
+            env={**os.environ, "SWEEP_CONTROL": str(self.control), **(environment or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            preexec_fn=None if cpus is None else lambda: os.sched_setaffinity(0, cpus),
+        )
+
+    def run(self, **how: object) -> SimpleNamespace:
+        """Runs it to its end."""
+        process = self.start(**how)
+        output, errors = process.communicate(timeout=280)
+        return SimpleNamespace(code=process.returncode, output=output, errors=errors)
+
+    def n_batches(self) -> int:
+        """How many batches were trained, in all attempts."""
+        path = self.control / "batches"
+        return len(path.read_text().splitlines()) if path.exists() else 0
+
+    def trials(self) -> dict[str, dict]:
+        """The content of every trial's file, by trial."""
+        paths = self.folder.glob("trials/*/*/trial.json")
+        return {"/".join(path.parts[-3:-1]): json.loads(path.read_text()) for path in paths}
+
+    def rows(self) -> list[dict[str, str]]:
+        with (self.folder / "tables" / "trials.csv").open() as file:
+            return [
+                {name: value for name, value in row.items() if name not in HOW_IT_WAS_TRAINED}
+                for row in csv.DictReader(file)
+            ]
+
+    def numbers(self) -> dict[str, object]:
+        """Everything that must not depend on how the sweep came to its end."""
+        numbers: dict[str, object] = {"rows": self.rows(), "summary": (self.folder / "tables/summary.csv").read_bytes()}
+        for path in self.folder.glob("trials/*/*/records.parquet"):
+            trial = "/".join(path.parts[-3:-1])
+            numbers[f"{trial} records"] = pq.read_table(path).to_pylist()
+            weights = torch.load(path.with_name("weights.pt"), weights_only=True)
+            numbers[f"{trial} weights"] = {name: tensor.tolist() for name, tensor in weights.items()}
+            numbers[f"{trial} examples"] = path.with_name("examples.npz").read_bytes()
+        return numbers
+
+
+def wait_for(condition: Callable[[], object], process: subprocess.Popen, timeout_s: float = 60.0) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, "what the test waits for did not happen"
+        time.sleep(0.02)
+
+
+def a_trial_is_half_way(sweep: Sweep) -> bool:
+    running = [trial for trial, content in sweep.trials().items() if content["status"] == "running"]
+    return any((sweep.folder / "trials" / trial / "checkpoint.pt").exists() for trial in running)
+
+
+def finished(sweep: Sweep) -> set[str]:
+    return {trial for trial, content in sweep.trials().items() if content["status"] == "finished"}
