@@ -173,7 +173,8 @@ def _device(value: Any) -> str | None:
     devices = value if isinstance(value, list | tuple) else [value]
     if not devices or not all(isinstance(device, torch.device) for device in devices):
         return spelling
-    if any(device.type not in ("cpu", "cuda") for device in devices):
+    # An AMD GPU is 'cuda' for torch, one of Intel 'xpu'.
+    if any(device.type not in ("cpu", "cuda", "xpu") for device in devices):
         return spelling
     if len({(device.type, device.index) for device in devices}) < len(devices):
         return "a pool in which each device stands once"

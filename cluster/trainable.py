@@ -22,7 +22,7 @@ from cluster.repetitions import Streams
 from cluster.storage import StorageError
 from cluster.trial_folder import RUNNING, TrialFolder
 from cluster.trial_log import ExamplePoses, TrialLog
-from data_pipeline.batch import DeviceDataset
+from data_pipeline.batch import KeptDatasets
 from data_pipeline.loader import TrainingLoader
 from data_pipeline.normalizers import Normalizer
 from data_pipeline.pose_dataset import PoseDataset
@@ -133,6 +133,10 @@ def run_trial(
         yield run.end("failed", _explain(error, trial), trace=traceback.format_exc())
 
 
+_DATASETS = KeptDatasets()
+"""Those of this process, which trains one trial after another."""
+
+
 class _Run:
     """A trial while it is trained."""
 
@@ -211,7 +215,7 @@ class _Run:
         config, solver_config = self.trial.settings.experiment, self.trial.settings.solver
         hyperparams, device = self.trial.settings.hyperparams, self.trial.device
         streams = Streams.of(self.trial.seed)
-        data = {split: DeviceDataset.of(dataset, device) for split, dataset in self.sets.items()}
+        data = _DATASETS.bring(self.sets, device)
         train = data["train"]
 
         normalizer = None if config.normalizer is None else config.normalizer()
@@ -379,8 +383,22 @@ def _explain(error: BaseException, trial: Trial) -> str:
     text = f"{type(error).__name__}: {error}"
     out_of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
     if out_of_memory:
+        fewer = ", or trials_per_device" if trial.settings.experiment.trials_per_device > 1 else ""
         text += (
-            f" — out of memory on {trial.device} with batch_size {trial.settings.solver.batch_size} and "
-            f"{trial.settings.experiment.trials_per_device} trial(s) on it; make one of them, or the model, smaller"
+            f" — out of memory on {trial.device} with batch_size {trial.settings.solver.batch_size}, in trial "
+            f"{trial.id}{_shared_with(trial)}; make the batch or the model smaller{fewer}"
         )
+    return text
+
+
+def _shared_with(trial: Trial) -> str:
+    """Returns what else is on a trial's GPU, as a part of a sentence; of a CPU nothing."""
+    if trial.device.type == "cpu":
+        return ""
+    text = f", where {trial.settings.experiment.trials_per_device} trial(s) share a GPU"
+    gpu = torch.get_device_module(trial.device)
+    with suppress(RuntimeError):  # an error may have left the GPU so that it tells nothing
+        free, total = gpu.mem_get_info(trial.device)
+        own = gpu.memory_reserved(trial.device)
+        text += f" ({own / 2**30:.1f} of {total / 2**30:.1f} GiB its own, {(total - free - own) / 2**30:.1f} by others)"
     return text

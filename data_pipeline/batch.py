@@ -87,13 +87,43 @@ class DeviceDataset:
             yield self.poses[subset][rows].clone(), self.labels[rows].clone()
 
 
+class KeptDatasets:
+    """Datasets on their device, kept by a process for the next trials that it trains on the same ones."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, torch.device], DeviceDataset] = {}
+
+    def bring(self, datasets: Mapping[str, PoseDataset], device: torch.device) -> dict[str, DeviceDataset]:
+        """Returns datasets on `device` by the names that they have in `datasets`.
+
+        Those of the call before that are not among them are let go first, so that no two calls' sets take memory.
+        """
+        keys = {name: (dataset.fingerprint, device) for name, dataset in datasets.items()}
+        self._kept = {key: dataset for key, dataset in self._kept.items() if key in keys.values()}
+        for name, key in keys.items():
+            if key not in self._kept:
+                self._kept[key] = DeviceDataset.of(datasets[name], device)
+        return {name: self._kept[key] for name, key in keys.items()}
+
+
 def _rows(tensor: Tensor, indices: Tensor) -> Tensor:
     # Rows of 3·J numbers are gathered faster than rows of J rows of 3.
     return tensor.flatten(1).index_select(0, indices).view(-1, *tensor.shape[1:])  # (n, J, 3)
+
+
+_PINNED_SAMPLES = 65_536  # some 16 MB, so that a large set needs no second place in memory that cannot be swapped
 
 
 def _on_device(array: Array, device: torch.device) -> Tensor:
     with warnings.catch_warnings():
         # That the array is read-only is known; see the class on who may touch the tensor.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(array).to(device)
+        here = torch.from_numpy(array)
+    if device.type == "cpu":
+        return here
+    there = torch.empty_like(here, device=device)
+    for start in range(0, len(here), _PINNED_SAMPLES):
+        rows = slice(start, start + _PINNED_SAMPLES)
+        # The copy of one part goes on while the next one is pinned.
+        there[rows].copy_(here[rows].pin_memory(), non_blocking=True)
+    return there

@@ -19,7 +19,8 @@ def reproducible_process(*, threads: int, deterministic: bool, matmul_precision:
     Args:
         threads: CPU threads of torch. Sums over threads are taken in another order, so it can change a number.
         deterministic: Use torch's deterministic algorithms only.
-        matmul_precision: 'highest', 'high' or 'medium', see `torch.set_float32_matmul_precision`.
+        matmul_precision: 'highest', 'high' or 'medium', see `torch.set_float32_matmul_precision`. With 'highest'
+            convolutions do without TF32 too, which torch allows them by default.
     """
     before = (
         torch.get_num_threads(),
@@ -28,6 +29,7 @@ def reproducible_process(*, threads: int, deterministic: bool, matmul_precision:
         torch.is_deterministic_algorithms_warn_only_enabled(),
         _memory.fill_uninitialized_memory,
         torch.get_float32_matmul_precision(),
+        torch.backends.cudnn.allow_tf32,
         random_state(torch.device("cpu")),
     )
     # cuBLAS reads it when it starts; without it deterministic mode refuses matrix products on a GPU.
@@ -39,14 +41,16 @@ def reproducible_process(*, threads: int, deterministic: bool, matmul_precision:
         # Filling new memory guards against reading what nobody wrote; it costs time and changes no number.
         _memory.fill_uninitialized_memory = False
         torch.set_float32_matmul_precision(matmul_precision)
+        torch.backends.cudnn.allow_tf32 = matmul_precision != "highest"
         yield
     finally:
-        n_threads, dtype, algorithms, warn_only, fill, precision, state = before
+        n_threads, dtype, algorithms, warn_only, fill, precision, tf32, state = before
         torch.set_num_threads(n_threads)
         torch.set_default_dtype(dtype)
         torch.use_deterministic_algorithms(algorithms, warn_only=warn_only)
         _memory.fill_uninitialized_memory = fill
         torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.allow_tf32 = tf32
         set_random_state(state, torch.device("cpu"))
 
 
@@ -68,7 +72,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
         "python": random.getstate(),
         "numpy": (name, torch.from_numpy(np.asarray(keys).copy()), *rest),
         "torch": torch.get_rng_state(),
-        "device": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        "device": None if device.type == "cpu" else torch.get_device_module(device).get_rng_state(device),
     }
 
 
@@ -78,5 +82,5 @@ def set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
     random.setstate(state["python"])
     np.random.set_state((name, keys.numpy(), *rest))  # noqa: NPY002
     torch.set_rng_state(state["torch"])
-    if device.type == "cuda" and state["device"] is not None:
-        torch.cuda.set_rng_state(state["device"], device)
+    if device.type != "cpu" and state["device"] is not None:
+        torch.get_device_module(device).set_rng_state(state["device"], device)

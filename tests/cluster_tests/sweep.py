@@ -37,6 +37,7 @@ class Sweep:
         self.spec = {"data_dir": str(data_dir), "storage_path": str(storage_path), **spec}
         storage_path.mkdir(exist_ok=True)
         self.spec_path = storage_path / "spec.json"
+        self.on_cluster = control is not None
         self.control = control or storage_path / "control"
         self.control.mkdir(exist_ok=True)
 
@@ -50,11 +51,12 @@ class Sweep:
     ) -> subprocess.Popen:
         """Starts it with some changes to its spec; `slow` are the seconds that each batch takes longer."""
         self.spec_path.write_text(json.dumps({**self.spec, **changes}))
-        (self.control / "slow").write_text(str(slow))
+        if self.on_cluster:
+            (self.control / "slow").write_text(str(slow))  # the nodes' environment is what it was at their start
         return subprocess.Popen(
             [sys.executable, str(SCRIPT), str(self.spec_path)],
             cwd=ROOT,
-            env={**os.environ, "SWEEP_CONTROL": str(self.control), **(environment or {})},
+            env={**os.environ, "SWEEP_CONTROL": str(self.control), "SLOW": str(slow), **(environment or {})},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -68,10 +70,11 @@ class Sweep:
         output, errors = process.communicate(timeout=280)
         return SimpleNamespace(code=process.returncode, output=output, errors=errors)
 
-    def n_batches(self) -> int:
-        """How many batches were trained, in all attempts."""
+    def batches(self) -> list[tuple[int, float]]:
+        """The process that trained each batch, in all attempts, and how many times slower than others it is."""
         path = self.control / "batches"
-        return len(path.read_text().splitlines()) if path.exists() else 0
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [(int(pid), float(factor)) for pid, factor in map(str.split, lines)]
 
     def trials(self) -> dict[str, dict]:
         """The content of every trial's file, by trial."""

@@ -25,14 +25,15 @@ from posenet.models import CorrectorMLP
 class SlowNoise(Distorter):
     """Noise that takes its time, so that a test can meet a trial half-way, and tells of each batch.
 
-    A file says how long, and the environment how many times that on this node.
+    The environment says how long, or else a file; and how many times that on this node.
     """
 
     def __call__(self, poses: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         control = Path(os.environ["SWEEP_CONTROL"])
+        factor = float(os.environ.get("SLOW_FACTOR", "1"))
         with (control / "batches").open("a") as batches:
-            batches.write(f"{os.getpid()}\n")
-        time.sleep(float((control / "slow").read_text()) * float(os.environ.get("SLOW_FACTOR", "1")))
+            batches.write(f"{os.getpid()} {factor}\n")
+        time.sleep(float(os.environ.get("SLOW") or (control / "slow").read_text()) * factor)
         return poses + torch.randn(poses.shape, generator=generator)
 
 

@@ -4,11 +4,19 @@ The nodes are real raylets on this machine; the GPUs are ones that only Ray beli
 """
 
 import os
+import random
 import signal
+import time
+from pathlib import Path
 
 import pytest
+import torch
 
-from tests.cluster_tests.local_cluster import LocalCluster
+from cluster.job import Job
+from cluster.sources import Sources
+from cluster.trainable import run_trial
+from tests.cluster_tests import sweep_script
+from tests.cluster_tests.local_cluster import GPUS, N_NODES, LocalCluster
 from tests.cluster_tests.sweep import Sweep, a_trial_is_half_way, wait_for, write_sweep_data
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -45,12 +53,21 @@ def cluster(tmp_path):
 class ClusterSweep(Sweep):
     """The sweep on a cluster's GPUs."""
 
-    def __init__(self, data_dir, storage_path, cluster):
-        super().__init__(data_dir, storage_path, cluster.control, device="cuda")
+    def __init__(self, data_dir, storage_path, cluster, **spec):
+        super().__init__(data_dir, storage_path, cluster.control, device="cuda", **spec)
         self.cluster = cluster
 
     def start(self, **how):
         return super().start(environment=self.cluster.environment, **how)
+
+    def undisturbed(self, storage_path):
+        """The numbers of the same sweep, trained inline and in one go."""
+        spec = {**self.spec, "storage_path": str(storage_path), "device": "cpu"}
+        inline = Sweep(self.spec["data_dir"], storage_path)
+        inline.spec = spec
+        result = inline.run(executor="inline")
+        assert result.code == 0, result.errors
+        return inline.numbers()
 
 
 @pytest.fixture
@@ -63,8 +80,10 @@ def ended(process):
     return process.returncode, errors
 
 
-def nodes_of_running_trials(sweep):
-    return {content["pid"] for content in sweep.trials().values() if content["status"] == "running"}
+def workers(sweep):
+    """The processes that train now."""
+    pids = {content["pid"] for content in sweep.trials().values() if content["status"] == "running"}
+    return sorted(pid for pid in pids if Path(f"/proc/{pid}").exists())
 
 
 def test_a_sweep_on_three_nodes_equals_one_in_a_single_process(sweep, undisturbed):
@@ -77,7 +96,7 @@ class TestASweepGoesOn:
     def test_when_a_worker_is_killed(self, sweep, undisturbed):
         process = sweep.start(slow=0.05)
         wait_for(lambda: a_trial_is_half_way(sweep), process)
-        os.kill(next(iter(nodes_of_running_trials(sweep))), signal.SIGKILL)
+        os.kill(workers(sweep)[0], signal.SIGKILL)
         code, errors = ended(process)
         assert code == 0, errors
         assert "was lost" in errors
@@ -105,12 +124,14 @@ class TestASweepGoesOn:
         wait_for(lambda: a_trial_is_half_way(sweep), process)
         process.kill()
         process.communicate()
-        result = sweep.run()
+        result = sweep.run(slow=0.05)
         assert result.code == 0, result.errors
         assert "to continue" in result.errors
         assert sweep.numbers() == undisturbed
 
-    def test_when_the_head_was_killed_and_the_cluster_is_started_again(self, sweep, undisturbed, cluster):
+    def test_when_the_head_was_killed_and_the_cluster_is_started_again(self, sweep, undisturbed, cluster, monkeypatch):
+        # A driver waits a minute for a head to come back by itself; here it does not.
+        monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "8")
         process = sweep.start(slow=0.1)
         wait_for(lambda: a_trial_is_half_way(sweep), process)
         cluster.kill_head()
@@ -125,7 +146,7 @@ class TestASweepGoesOn:
     def test_when_the_job_was_preempted(self, sweep, undisturbed):
         sweep.spec["experiment_config"] = {"checkpoint_interval_s": 1000}
         process = sweep.start(slow=0.1)
-        wait_for(lambda: sweep.n_batches() > N_TRIALS * 2 * BATCHES_PER_EPOCH, process)
+        wait_for(lambda: len(sweep.batches()) > N_TRIALS * 2 * BATCHES_PER_EPOCH, process)
         process.terminate()
         code, errors = ended(process)
         assert code == 75, errors
@@ -136,4 +157,170 @@ class TestASweepGoesOn:
         result = sweep.run()
         assert result.code == 0, result.errors
         assert sweep.numbers() == undisturbed
-        assert sweep.n_batches() == N_TRIALS * EPOCHS * BATCHES_PER_EPOCH, "something was trained twice"
+        assert len(sweep.batches()) == N_TRIALS * EPOCHS * BATCHES_PER_EPOCH, "something was trained twice"
+
+    def test_when_checkpoints_were_cut_at_each_of_20_points(self, sweep, tmp_path, monkeypatch):
+        sweep.spec |= {"lrs": [1e-4 * (i + 1) for i in range(10)], "experiment_config": {"n_repetitions": 2}}
+        monkeypatch.setenv("SWEEP_CONTROL", str(sweep.control))
+        (sweep.control / "slow").write_text("0")
+        experiment = sweep_script.experiment(sweep.spec)
+        sources = Sources(experiment.config.data_folder)
+        plan = experiment._plan(sources)
+        job = Job(experiment.config, experiment.space, sources.sets, sources.weights)
+        for i, spec in enumerate(plan.trials):
+            trial = job.trial(spec, torch.device("cpu"))
+            folder = job.folder.trial(trial.id)
+            assert [r.status for r in run_trial(trial, job.data(trial.settings), folder, lambda: True)] == [
+                "interrupted"
+            ]
+            checkpoint = folder.read("checkpoint.pt")
+            folder.write("checkpoint.pt", checkpoint[: i * len(checkpoint) // len(plan.trials)])
+        result = sweep.run()
+        assert result.code == 0, result.errors
+        assert result.errors.count("its checkpoint is of no use") == 20
+        assert sweep.numbers() == sweep.undisturbed(tmp_path / "undisturbed")
+
+    def test_after_the_storage_was_away_for_20_s(self, s3, data_dir, tmp_path, undisturbed):
+        control = tmp_path / "control"
+        control.mkdir()
+        cluster = LocalCluster(control)  # its nodes have the credentials in their environment
+        try:
+            sweep = ClusterSweep(data_dir, tmp_path / "results", cluster)
+            process = sweep.start(slow=0.1, storage_path=s3.location)
+            wait_for(lambda: len(sweep.batches()) > N_TRIALS * 2 * BATCHES_PER_EPOCH, process)
+            s3.proxy.off_for(20)
+            code, errors = ended(process)
+        finally:
+            cluster.stop()
+        assert code == 0, errors
+        for name, content in s3.objects().items():
+            path = tmp_path / "results" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        assert sweep.numbers() == undisturbed
+
+    def test_after_the_storage_was_full(self, data_dir, cluster, small_disk, undisturbed):
+        sweep = ClusterSweep(data_dir, small_disk, cluster, experiment_config={"stop_if_all_fail": None})
+        (small_disk / "filler").write_bytes(bytes(800_000))
+        result = sweep.run()
+        assert result.code == 1
+        assert "No space left on device" in result.errors
+        (small_disk / "filler").unlink()
+        result = sweep.run()
+        assert result.code == 0, result.errors
+        assert sweep.numbers() == undisturbed
+
+    def test_when_clocks_of_nodes_are_an_hour_apart(self, sweep, undisturbed, cluster, tmp_path):
+        for hours in (-1, 1):
+            (tmp_path / f"{hours}").mkdir()
+            (tmp_path / f"{hours}" / "sitecustomize.py").write_text(
+                f"import time\nright = time.time\ntime.time = lambda: right() + {hours * 3600}\n"
+            )
+            cluster.remove_node(0)
+            cluster.add_node(PYTHONPATH=str(tmp_path / f"{hours}"))
+        process = sweep.start(slow=0.1)
+        wait_for(lambda: a_trial_is_half_way(sweep), process)
+        os.kill(workers(sweep)[0], signal.SIGKILL)
+        code, errors = ended(process)
+        assert code == 0, errors
+        starts = [content["started"] for content in sweep.trials().values()]
+        assert max(starts) - min(starts) > 3000
+        assert sweep.numbers() == undisturbed
+
+
+def test_a_slow_node_does_not_hold_the_others_back(sweep, cluster, tmp_path):
+    sweep.spec["experiment_config"] = {"n_repetitions": 6}
+    cluster.remove_node(0)
+    cluster.add_node(SLOW_FACTOR="10")
+    result = sweep.run(slow=0.1)
+    assert result.code == 0, result.errors
+    slow = {pid for pid, factor in sweep.batches() if factor == 10}
+    by_slow_node = [content for content in sweep.trials().values() if content["pid"] in slow]
+    by_others = [content for content in sweep.trials().values() if content["pid"] not in slow]
+    assert 1 <= len(by_slow_node) <= 4, "of 18 trials a third would be its share if all nodes were as fast"
+    assert max(content["ended"] for content in by_slow_node) > max(content["ended"] for content in by_others)
+    assert sweep.numbers() == sweep.undisturbed(tmp_path / "undisturbed")
+
+
+def test_a_worker_that_hangs_is_a_failed_row_and_frees_its_place(sweep):
+    config = {"n_repetitions": 1, "trial_timeout_s": 10}
+    result = sweep.run(distorters=["SlowNoise", "HangingNoise"], experiment_config=config)
+    assert result.code == 1
+    rows = sweep.rows()
+    assert {row["status"] for row in rows if row["distorter"] == "SlowNoise"} == {"finished"}
+    assert {row["status"] for row in rows if row["distorter"] == "HangingNoise"} == {"failed"}
+    assert all("did not report for 10 s" in row["error"] for row in rows if row["status"] == "failed")
+
+
+class Chaos:
+    """Kills something of a sweep every few seconds, by a seeded choice, and counts what that may cost.
+
+    Attributes:
+        kills: What was killed.
+        n_lost: How many trainings that ended, at most; each goes on from its last checkpoint.
+    """
+
+    def __init__(self, sweep, seed):
+        self.sweep = sweep
+        self.choose = random.Random(seed)
+        self.kills = []
+        self.n_lost = 0
+
+    def worker(self, process):
+        pids = workers(self.sweep)
+        if pids:
+            os.kill(self.choose.choice(pids), signal.SIGKILL)
+            self.lost("worker", 1)
+        return process
+
+    def node(self, process):
+        self.sweep.cluster.kill_raylet(self.choose.randrange(len(self.sweep.cluster.nodes)))
+        self.sweep.cluster.nodes.append(self.sweep.cluster.add_node())
+        self.lost("node", GPUS)
+        return process
+
+    def driver(self, process):
+        process.kill()
+        process.communicate()
+        self.lost("driver", N_NODES * GPUS)
+        return self.sweep.start(slow=SLOW)
+
+    def lost(self, what, n):
+        self.kills.append(what)
+        self.n_lost += n
+
+
+SLOW = 0.4
+
+
+@pytest.mark.timeout(900)
+def test_a_sweep_of_48_trials_of_which_something_is_killed_all_the_time_ends_complete_and_equal(
+    data_dir, tmp_path, cluster, capsys
+):
+    sweep = ClusterSweep(
+        data_dir,
+        tmp_path / "results",
+        cluster,
+        lrs=[1e-3 * (i + 1) for i in range(8)],
+        experiment_config={"n_repetitions": 6, "max_retries": 1000},
+    )
+    chaos = Chaos(sweep, seed=5)
+    process = sweep.start(slow=SLOW)
+    wait_for(lambda: a_trial_is_half_way(sweep), process)
+    end = time.monotonic() + 120
+    while time.monotonic() < end and process.poll() is None:
+        time.sleep(chaos.choose.uniform(2, 6))
+        kind = chaos.choose.choices(["worker", "node", "driver"], weights=[5, 3, 1])[0]
+        process = getattr(chaos, kind)(process)
+    (sweep.control / "slow").write_text("0")
+    code, errors = ended(process)
+    assert code == 0, errors
+    repeated = len(sweep.batches()) - 48 * EPOCHS * BATCHES_PER_EPOCH
+    with capsys.disabled():
+        print(
+            f"\nkilled: {', '.join(chaos.kills)}\nrepeated: {repeated} batches, for at most {chaos.n_lost} trainings "
+            f"that were ended, with {BATCHES_PER_EPOCH} batches between two checkpoints each"
+        )
+    assert set(chaos.kills) == {"worker", "node", "driver"}
+    assert repeated <= chaos.n_lost * BATCHES_PER_EPOCH
+    assert sweep.numbers() == sweep.undisturbed(tmp_path / "undisturbed")

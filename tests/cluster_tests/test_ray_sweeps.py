@@ -54,7 +54,7 @@ class TestNumbersDoNotDependOnHowTheyWereMade:
 
 class TestAnInterruptedSweepGoesOn:
     def test_after_a_driver_was_killed(self, sweep, undisturbed):
-        process = sweep.start(slow=0.05)
+        process = sweep.start(slow=0.15)  # its workers live some seconds longer, and must not come to an end
         wait_for(lambda: finished(sweep) and a_trial_is_half_way(sweep), process)
         process.kill()
         process.communicate()
@@ -101,7 +101,7 @@ class TestAnInterruptedSweepGoesOn:
     def test_after_sigterm_at_which_each_trial_writes_a_checkpoint_at_once(self, sweep, undisturbed, executor):
         sweep.spec["experiment_config"] = {"checkpoint_interval_s": 1000}
         process = sweep.start(slow=0.1, executor=executor)
-        wait_for(lambda: sweep.n_batches() > 30, process)
+        wait_for(lambda: len(sweep.batches()) > 30, process)
         process.terminate()
         _output, errors = process.communicate(timeout=30)
         assert process.returncode == 75, errors

@@ -120,13 +120,15 @@ class Tiny:
     ) -> ResultTable:
         return self.experiment(changes, options).run("inline")
 
-    def trial(self, changes: Mapping[str, Any] | None = None) -> tuple[Trial, TrialData, TrialFolder]:
-        """The one trial, to be run by `run_trial`, with its data and its folder."""
+    def trial(
+        self, changes: Mapping[str, Any] | None = None, device: torch.device | None = None
+    ) -> tuple[Trial, TrialData, TrialFolder]:
+        """The one trial, to be run by `run_trial` on the CPU or another device, with its data and its folder."""
         experiment = self.experiment(changes)
         sources = Sources(experiment.config.data_folder)
         plan = make_plan(experiment.space, sources, n_repetitions=1, seed=0, statuses_of=lambda keys: {})
         job = Job(experiment.config, experiment.space, sources.sets, sources.weights)
-        trial = job.trial(plan.trials[0], torch.device("cpu"))
+        trial = job.trial(plan.trials[0], device or torch.device("cpu"))
         return trial, job.data(trial.settings), job.folder.trial(trial.id)
 
     def key(self, changes: Mapping[str, Any] | None = None) -> str:

@@ -1,5 +1,7 @@
 import io
+import weakref
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import scipy.stats
 import torch
 
 from data_pipeline.augmenters import Augmenter, RandomRotator, RandomScaler
-from data_pipeline.batch import Batch, DeviceDataset
+from data_pipeline.batch import Batch, DeviceDataset, KeptDatasets
 from data_pipeline.distorters import Distorter, GaussianDistorter, NoDistorter
 from data_pipeline.loader import Generators, TrainingLoader
 from data_pipeline.normalizers import GlobalNormalizer, Shifter
@@ -118,6 +120,38 @@ class TestDeviceDataset:
         data = DeviceDataset.of(PoseDataset("", labels, {"A": labels[::2].repeat(2, axis=0)[:N]}, skeleton, ""), CPU)
         _, gathered = data.gather("A", torch.tensor([4, 2]))
         np.testing.assert_array_equal(gathered, labels[[4, 2]])
+
+
+class TestKeptDatasets:
+    def test_are_brought_to_the_device_once_for_all_that_follows(self, skeleton):
+        kept = KeptDatasets()
+        train, val = pose_dataset(skeleton, N), replace(pose_dataset(skeleton, N, seed=1), fingerprint="val")
+        first = kept.bring({"train": train, "val": val}, CPU)
+        again = kept.bring({"val": replace(val), "test": replace(train), "train": replace(train)}, CPU)
+        assert again["train"] is again["test"] is first["train"]
+        assert again["val"] is first["val"]
+        np.testing.assert_array_equal(again["val"].labels, val.labels)
+
+    def test_are_let_go_when_another_trial_trains_on_others(self, skeleton):
+        kept = KeptDatasets()
+        train = pose_dataset(skeleton, N)
+        first = weakref.ref(kept.bring({"train": train}, CPU)["train"])
+        kept.bring({"train": replace(train, fingerprint="another")}, CPU)
+        assert first() is None
+        assert list(kept.bring({"train": train}, CPU)) == ["train"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU that torch can use")
+class TestOnAGpu:
+    def test_a_dataset_is_the_same_there(self, skeleton, monkeypatch):
+        monkeypatch.setattr("data_pipeline.batch._PINNED_SAMPLES", 5)
+        dataset = pose_dataset(skeleton, N, SUBSETS)
+        data = DeviceDataset.of(dataset, torch.device("cuda", 0))
+        assert data.labels.is_cuda
+        np.testing.assert_array_equal(data.labels.cpu(), dataset.labels)
+        for subset in SUBSETS:
+            np.testing.assert_array_equal(data.poses[subset].cpu(), dataset.poses[subset])
 
 
 class TestEpoch:

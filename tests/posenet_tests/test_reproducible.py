@@ -30,6 +30,7 @@ def process_settings():
         "warn_only": torch.is_deterministic_algorithms_warn_only_enabled(),
         "fill": torch.utils.deterministic.fill_uninitialized_memory,
         "matmul_precision": torch.get_float32_matmul_precision(),
+        "tf32 of convolutions": torch.backends.cudnn.allow_tf32,
         "random": global_random_states(),
     }
 
@@ -45,6 +46,7 @@ def _as_before():
     torch.use_deterministic_algorithms(before["deterministic"], warn_only=before["warn_only"])
     torch.utils.deterministic.fill_uninitialized_memory = before["fill"]
     torch.set_float32_matmul_precision(before["matmul_precision"])
+    torch.backends.cudnn.allow_tf32 = before["tf32 of convolutions"]
     set_random_state(state, CPU)
     assert process_settings() == before
 
@@ -64,6 +66,7 @@ class TestReproducibleProcess:
             "warn_only": False,
             "fill": False,
             "matmul_precision": matmul_precision,
+            "tf32 of convolutions": matmul_precision != "highest",
         }
 
     def unusual_process(self, deterministic, warn_only):
