@@ -14,12 +14,13 @@ import sys
 import sysconfig
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from cluster import node_facts
 from cluster.config import ConfigError, ExperimentConfig
@@ -57,6 +58,9 @@ _REACH_S = 5.0
 _ANSWER_S = 60.0
 _LOOK_AGAIN_S = 2.0
 _SAY_AGAIN_S = 60.0
+_HEAD = "node:__internal_head__"
+
+T = TypeVar("T")
 
 
 class RayInUseError(UserError):
@@ -116,6 +120,30 @@ def connected(address: str) -> Iterator[None]:
         yield
 
 
+def asks_for_token(address: str) -> bool:
+    """Tells whether a cluster lets nobody in without its token.
+
+    Raises:
+        ClusterError: If there is no such cluster.
+    """
+    mode = os.environ.pop(_AUTH_MODE, None)
+    Config.initialize("")
+    try:
+        found = canonicalize_bootstrap_address_or_die(address)
+        _reach(found)
+        with _stderr_silent():  # a page of C++
+            GcsClient(address=found)
+    except ray.exceptions.AuthenticationError:
+        return True
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        raise ClusterError(_why_not_connected(address, error)) from error
+    finally:
+        if mode is not None:
+            os.environ[_AUTH_MODE] = mode
+            Config.initialize("")
+    return False
+
+
 def place_on_cluster(config: ExperimentConfig, n_trials: int = 1, *, wait_for_nodes: bool = False) -> Placement:
     """Places trials on the cluster that this process is connected to.
 
@@ -148,13 +176,16 @@ def place_on_cluster(config: ExperimentConfig, n_trials: int = 1, *, wait_for_no
 
 def nodes() -> dict[str, Node]:
     """Returns the nodes of the cluster that are there now, by their ids."""
-    return {
-        node["NodeID"]: Node(
-            node["NodeManagerHostname"], int(node["Resources"].get("CPU", 0)), int(node["Resources"].get("GPU", 0))
-        )
-        for node in ray.nodes()
-        if node["Alive"]
-    }
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    hosts = Counter(node["NodeManagerHostname"] for node in alive)
+    return {node["NodeID"]: _node(node, alone=hosts[node["NodeManagerHostname"]] == 1) for node in alive}
+
+
+def _node(node: Mapping[str, Any], *, alone: bool) -> Node:
+    host, resources = node["NodeManagerHostname"], node["Resources"]
+    # Several on one machine are told apart by the beginning of Ray's name.
+    name = host if alone else f"{host}/{node['NodeID'][:4]}"
+    return Node(name, int(resources.get("CPU", 0)), int(resources.get("GPU", 0)))
 
 
 @dataclass(frozen=True)
@@ -166,12 +197,18 @@ class Examined:
         node: What it has.
         facts: What it tells of itself, see `node_facts.tell`; nothing where it did not answer.
         problems: Why trials cannot run on it as it is, and what to do.
+        store_bytes: The size of its object store.
+        is_head: Whether it is the cluster's head.
+        has_driver: Whether this process runs on it.
     """
 
     node_id: str
     node: Node
     facts: Mapping[str, Any]
     problems: list[str]
+    store_bytes: int
+    is_head: bool
+    has_driver: bool
 
 
 def examine_nodes(storage_path: str, *, count_gpus: bool) -> list[Examined]:
@@ -188,6 +225,7 @@ def examine_nodes(storage_path: str, *, count_gpus: bool) -> list[Examined]:
     probe = f".probe-{secrets.token_hex(8)}"
     ours = node_facts.versions()
     there = nodes()
+    resources = {node["NodeID"]: node["Resources"] for node in ray.nodes()}
     storage.write(probe, b"")
     try:
         with _by_value([node_facts]):
@@ -211,7 +249,17 @@ def examine_nodes(storage_path: str, *, count_gpus: bool) -> list[Examined]:
                         f"Ray was told of {node.gpus} GPU(s), torch sees: {facts['gpus']}. Install a torch for this "
                         "GPU and its driver, or start the node with the right --num-gpus"
                     )
-            examined.append(Examined(node_id, node, facts, [f"{node.name}: {problem}" for problem in problems]))
+            examined.append(
+                Examined(
+                    node_id,
+                    node,
+                    facts,
+                    [f"{node.name}: {problem}" for problem in problems],
+                    store_bytes=int(resources[node_id].get("object_store_memory", 0)),
+                    is_head=_HEAD in resources[node_id],
+                    has_driver=node_id == ray.get_runtime_context().get_node_id(),
+                )
+            )
         return examined
     finally:
         for name in [probe, *(f"{probe}-{node_id}" for node_id in there)]:
@@ -227,6 +275,57 @@ def require_usable(nodes: Iterable[Examined]) -> None:
     problems = [problem for examined in nodes for problem in examined.problems]
     if problems:
         raise ClusterError("\n  ".join(["trials cannot run on this Ray cluster as it is:", *problems]))
+
+
+def run_on_devices(
+    work: Callable[[int], T], places: Sequence[tuple[str, int]], timeout_s: float
+) -> Iterator[tuple[int, T | ClusterError]]:
+    """Calls `work` once on each of some devices, all at the same time, each in a process of its own.
+
+    Each process keeps its device until all are done, so that no two of them are given the same GPU.
+
+    Args:
+        work: Takes the number of its place.
+        places: For each device the id of its node, and how many GPUs it takes: 1, or 0 for a CPU core.
+        timeout_s: For all together.
+
+    Yields:
+        The number of a place, with what `work` returned there or with why it did not; in the order of their ends.
+    """
+    worker = ray.remote(max_restarts=0)(_Worker)
+    shared = ray.put(work)
+    workers = [
+        worker.options(
+            num_cpus=0 if gpus else 1,
+            num_gpus=gpus,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
+        ).remote()
+        for node_id, gpus in places
+    ]
+    try:
+        waiting = {worker.call.remote(shared, number): number for number, worker in enumerate(workers)}
+        end = time.monotonic() + timeout_s
+        while waiting:
+            ended, _ = ray.wait(list(waiting), num_returns=1, timeout=max(0.0, end - time.monotonic()))
+            if not ended:
+                break
+            number = waiting.pop(ended[0])
+            try:
+                yield number, ray.get(ended[0])
+            except ray.exceptions.RayError as error:
+                yield number, ClusterError(str(error).strip().splitlines()[-1])
+        for number in waiting.values():
+            yield number, ClusterError(f"it did not end in {timeout_s:.0f} s; is the device in use by another run?")
+    finally:
+        for worker in workers:
+            ray.kill(worker)
+
+
+class _Worker:
+    """A process that does what it is given."""
+
+    def call(self, work: Callable[[int], T], number: int) -> T:
+        return work(number)
 
 
 def _answer(answer: Any) -> tuple[dict[str, Any], list[str]]:

@@ -1,0 +1,328 @@
+"""Checks that sweeps can run on a Ray cluster, or on this machine: the first to run.
+
+It looks at every node, and trains a small corrector for about a second on every
+device, as an experiment does. It ends with "ready" and exit status 0, or with a
+list of what to repair and 1. Nothing is left behind.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import sys
+import textwrap
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tabulate import tabulate
+
+from data_pipeline.user_error import UserError
+
+if TYPE_CHECKING:  # at run time they are imported where they are needed: torch and Ray take seconds
+    from cluster.ray_session import Examined
+    from cluster.readiness import Data, Tried
+
+_EXAMPLES = """\
+examples:
+  this machine alone
+    python tune_runs/cluster_check.py
+  the Ray cluster that this machine belongs to, for sweeps on GPUs
+    python tune_runs/cluster_check.py --address auto --gpus --storage-path /shared/results
+"""
+
+_UUID = re.compile(r"([0-9a-f]{8})(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
+
+
+@dataclass
+class Findings:
+    """What was found.
+
+    Attributes:
+        problems: What to repair before a sweep, and how, each with the nodes where it is so.
+        notes: What is good to know.
+    """
+
+    problems: dict[str, list[str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, problem: str, node: str | None = None) -> None:
+        """Adds a problem; several nodes may have the same."""
+        nodes = self.problems.setdefault(problem, [])
+        if node is not None:
+            nodes.append(node)
+
+    def __str__(self) -> str:
+        notes = [f"{_wrapped(note, 'note: ')}\n" for note in self.notes]
+        if not self.problems:
+            return "\n".join([*notes, "ready"])
+        texts = [f"{', '.join(nodes)}: {problem}" if nodes else problem for problem, nodes in self.problems.items()]
+        repairs = [_wrapped(text, f"{number:>3}. ") for number, text in enumerate(texts, 1)]
+        return "\n".join([*notes, "To repair:", *repairs])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line `arguments`, by default the process's own, and returns the exit status."""
+    args = _parser().parse_args(arguments)
+    findings = Findings()
+    try:
+        check(args, findings)
+    except UserError as error:
+        findings.add(str(error))
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        return 130
+    print(findings, flush=True)
+    return 1 if findings.problems else 0
+
+
+def check(args: argparse.Namespace, findings: Findings) -> None:
+    """Looks at all that `args` name, prints tables, and adds to `findings`.
+
+    Raises:
+        UserError: If it cannot go on.
+    """
+    began = time.monotonic()
+
+    def tell(text: str) -> None:
+        # Lines that stay, since they may be read in the log of a job.
+        print(f"[{time.monotonic() - began:3.0f} s] {text}", file=sys.stderr, flush=True)
+
+    tell("loading torch and Ray")
+    from cluster import ray_session
+    from cluster.config import local_path
+    from cluster.devices import PRETEND_GPUS
+    from cluster.node_facts import versions
+    from cluster.readiness import find_data, on_this_machine, try_devices
+    from cluster.storage import Storage
+    from cluster.workplace import Workplace
+
+    data = find_data(local_path(args.data_dir), args.sets)
+    local = Storage(args.storage_path).local
+    storage_path = args.storage_path if local is None else str(local.absolute())
+    address = Workplace.of("ray", args.address, wait_for_nodes=False).address
+    with ExitStack() as stack:
+        if address is None:
+            tell("starting Ray on this machine")
+            stack.enter_context(on_this_machine(use_gpus=args.device != "cpu"))
+        else:
+            tell(f"connecting to the Ray cluster at {address}")
+            if not ray_session.asks_for_token(address):
+                findings.notes.append(_NO_TOKEN)
+            stack.enter_context(ray_session.connected(address))
+        if local is not None:
+            stack.enter_context(_no_new_folder(local))
+
+        there = list(ray_session.nodes().values())
+        use_gpus = args.device != "cpu" and any(node.gpus for node in there)
+        pretended = use_gpus and address is not None and PRETEND_GPUS in os.environ
+        tell(f"looking at {len(there)} node(s), and at {storage_path} from each")
+        nodes = ray_session.examine_nodes(storage_path, count_gpus=args.device != "cpu" and not pretended)
+        usable = [node for node in nodes if not node.problems]
+        tell("training a small corrector on every device")
+        tried = []
+        for node, outcome in try_devices(usable, storage_path, use_gpus=use_gpus):
+            tell(f"{node.node.name}, {outcome.device}: {'failed' if outcome.problem else 'trained'}")
+            tried.append((node, outcome))
+
+    print(f"\n{_node_table(nodes)}\n\n{_version_table(versions(), nodes)}")
+    if tried:
+        print(f"\n{_device_table(tried)}")
+    print(f"\n{_storage_line(storage_path, nodes)}\n{_data_line(args.data_dir, data)}\n")
+    _judge_nodes(nodes, data, findings)
+    _judge_devices(nodes, tried, args.device, findings)
+    if address is not None:
+        _judge_cluster(nodes, findings)
+    if pretended:
+        findings.notes.append(f"trials that are given a GPU train on the CPU, for {PRETEND_GPUS} is set.")
+
+
+_NO_TOKEN = (
+    "this cluster asks for no token: whoever reaches its ports can run commands on all nodes as the user that started "
+    "Ray. On a network that others use, start all nodes with RAY_AUTH_MODE=token, as the files in cluster/launch/ do."
+)
+
+
+def _judge_nodes(nodes: Sequence["Examined"], data: "Data", findings: Findings) -> None:
+    from cluster.readiness import memory_problems
+
+    for node in nodes:
+        for problem in node.problems:
+            findings.add(problem.removeprefix(f"{node.node.name}: "), node.node.name)
+        for problem in memory_problems(node, data):
+            findings.add(problem, node.node.name)
+
+
+def _judge_devices(
+    nodes: Sequence["Examined"], tried: Sequence[tuple["Examined", "Tried"]], device: str | None, findings: Findings
+) -> None:
+    for node, outcome in tried:
+        if outcome.problem is not None:
+            findings.add(f"a trial on {outcome.device} failed: {outcome.problem}", node.node.name)
+    if device == "cuda" and not any(node.node.gpus for node in nodes):
+        findings.add(
+            "no node has a GPU, as Ray was told. Start those that have with --num-gpus=…; on this machine alone, "
+            "install a driver and a torch for it"
+        )
+    if not any(node.node.cpus for node in nodes):
+        findings.add("no node has a CPU core for trials, as Ray was told. Start at least one with --num-cpus=…")
+    for node in nodes:
+        cpus, gpus, seen = node.node.cpus, node.node.gpus, node.facts.get("gpus")
+        if device != "cpu" and 0 < cpus < gpus:
+            findings.add(
+                f"each trial takes a CPU core, so of {gpus} GPUs only {cpus} would be used. Start the node with "
+                f"--num-cpus={gpus} or more",
+                node.node.name,
+            )
+        if isinstance(seen, int) and seen and not gpus:
+            findings.notes.append(
+                f"{node.node.name}: torch sees {seen} GPU(s), but Ray was told of none, so none is used. If that is "
+                f"not meant, start the node with --num-gpus={seen}."
+            )
+    distances = {outcome.distance_mm for _, outcome in tried if outcome.distance_mm is not None}
+    if len(distances) > 1:
+        findings.notes.append(
+            "the same trial came to other numbers on some devices, as it does on unlike GPUs or processors. Where "
+            "numbers have to be the same to the last bit, use devices of one kind."
+        )
+
+
+def _judge_cluster(nodes: Sequence["Examined"], findings: Findings) -> None:
+    for node in nodes:
+        if node.has_driver and node.node.cpus:
+            head = ", the head node," if node.is_head else ""
+            findings.notes.append(
+                f"trials also run on {node.node.name}{head} beside this process. To keep its cores and memory for "
+                "the run script, start Ray there with --num-cpus=0 --num-gpus=0."
+            )
+
+
+def _node_table(nodes: Sequence["Examined"]) -> str:
+    from cluster.readiness import in_words
+
+    rows = []
+    for node in nodes:
+        shm, seen = node.facts.get("shm_bytes"), node.facts.get("gpus")
+        rows.append(
+            [
+                node.node.name,
+                "yes" if node.is_head else "",
+                node.node.cpus,
+                node.node.gpus,
+                "–" if seen is None else seen if isinstance(seen, int) else "no",
+                in_words(node.store_bytes),
+                "–" if shm is None else in_words(shm),
+                "–" if not node.facts else "no" if node.facts["storage"] else "ok",
+            ]
+        )
+    headers = ["node", "head", "CPUs", "GPUs", "torch\nsees", "object\nstore", "/dev/shm\nfree", "storage"]
+    return tabulate(rows, headers, tablefmt="simple", disable_numparse=True)
+
+
+def _version_table(ours: Mapping[str, str | None], nodes: Sequence["Examined"]) -> str:
+    theirs: dict[str, Mapping[str, str | None]] = {node.node.name: node.facts.get("versions", {}) for node in nodes}
+    if all(found == ours for found in theirs.values()):
+        theirs = {f"all {len(nodes)} node(s)": ours}
+    rows = [
+        [name, *("–" if found.get(what) is None else found[what] for what in ours)]
+        for name, found in {"this process": ours, **theirs}.items()
+    ]
+    return tabulate(rows, ["versions", *ours], tablefmt="simple", disable_numparse=True)
+
+
+def _device_table(tried: Sequence[tuple["Examined", "Tried"]]) -> str:
+    rows = []
+    for node, outcome in sorted(tried, key=lambda pair: (pair[0].node.name, pair[1].device)):
+        seconds = "failed" if outcome.seconds is None or outcome.problem else f"{outcome.seconds:.1f}"
+        distance = "" if outcome.distance_mm is None else f"{outcome.distance_mm:.4f}"
+        gpu = _UUID.sub(r"\1…", outcome.gpu or "")
+        rows.append([node.node.name, outcome.device, gpu, seconds, distance])
+    headers = ["node", "device", "GPU", "trial (s)", "error (mm)"]
+    return tabulate(rows, headers, tablefmt="simple", disable_numparse=True, colalign=("left",) * 3 + ("right",) * 2)
+
+
+def _storage_line(storage_path: str, nodes: Sequence["Examined"]) -> str:
+    n_good = sum(bool(node.facts) and node.facts["storage"] is None for node in nodes)
+    return _wrapped(f"{storage_path}, written and read from {n_good} of {len(nodes)} node(s)", "storage: ")
+
+
+def _data_line(data_dir: str, data: "Data") -> str:
+    from cluster.readiness import STORE_ROOM, in_words
+
+    if not data.names:
+        return _wrapped(
+            f"no datasets in {data_dir}, so nothing to compare the object stores with (--data-dir)", "data: "
+        )
+    return _wrapped(
+        f"{in_words(data.n_bytes)} ({', '.join(data.names)}); each object store and /dev/shm should have "
+        f"{STORE_ROOM:g} times that",
+        "data: ",
+    )
+
+
+def _wrapped(text: str, lead: str) -> str:
+    return textwrap.fill(
+        f"{lead}{text}",
+        min(shutil.get_terminal_size().columns, 120),
+        subsequent_indent=" " * len(lead),
+        break_long_words=False,
+        break_on_hyphens=False,  # options are to be copied
+    )
+
+
+@contextmanager
+def _no_new_folder(folder: Path) -> Iterator[None]:
+    """Removes the folder again, and those around it, if it was not there before and is empty."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    finally:
+        for path in missing:
+            with suppress(OSError):
+                path.rmdir()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="cluster_check.py",
+        description=__doc__,
+        epilog=_EXAMPLES,
+        formatter_class=partial(argparse.RawDescriptionHelpFormatter, max_help_position=26),
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--address",
+        metavar="A",
+        help="the Ray cluster: auto for the one that runs on this machine, or host:port (default: POSETUNE_ADDRESS, "
+        "RAY_ADDRESS, or else this machine alone)",
+    )
+    parser.add_argument(
+        "--storage-path", default="results", metavar="P", help="where results are to be written (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--data-dir", default="data", metavar="D", help="the folder with the datasets (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--sets",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="the datasets of one experiment, whose size is compared with the object stores (default: the largest "
+        "N_train, N_val and N_test that belong together)",
+    )
+    devices = parser.add_mutually_exclusive_group()
+    devices.add_argument(
+        "--gpus", dest="device", action="store_const", const="cuda", help="sweeps are to run on GPUs: none is an error"
+    )
+    devices.add_argument(
+        "--cpu", dest="device", action="store_const", const="cpu", help="sweeps are to run without GPUs"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
