@@ -30,7 +30,7 @@ from posenet.record import Space
 
 SECTIONS = ("experiment_config", "solver_config", "base_hyperparams")
 
-FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _or_none(rule: Rule) -> Rule:
 def _file_name(value: Any) -> str | None:
     if isinstance(value, str) and FILE_NAME.fullmatch(value):
         return None
-    return "a name of letters, digits, '.', '_' and '-' that begins with a letter or digit"
+    return "a name of at most 200 letters, digits, '.', '_' and '-' that begins with a letter or digit"
 
 
 def _dataset_name(value: Any) -> str | None:

@@ -77,7 +77,7 @@ def already_running(location: object, run: Any) -> AlreadyRunningError:
             f"process {run['pid']} on {run['host']} has been running this experiment since {since}. Wait for it "
             "or end it, or give this run another name."
         )
-    except (KeyError, TypeError):
+    except (LookupError, TypeError, ValueError, OverflowError, OSError):  # of a file that no run has written
         owner = "another process is running this experiment"
     return AlreadyRunningError(f"{location} is in use: {owner}")
 
@@ -129,7 +129,7 @@ class _File:
     @property
     def run(self) -> Mapping[str, Any]:
         """What it says of itself; nothing where it is no file of ours."""
-        with suppress(ValueError):
+        with suppress(ValueError, RecursionError):
             run = json.loads(self.content)
             if isinstance(run, dict):
                 return run

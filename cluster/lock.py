@@ -3,11 +3,11 @@
 import errno
 import fcntl
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any
 
 from cluster.lease import already_running, is_leased, lease, this_run
 from cluster.storage import Storage, StorageError
@@ -34,7 +34,7 @@ def experiment_lock(storage: Storage) -> Iterator[Callable[[], None]]:
         with lease(storage) as check:
             yield check
     else:
-        with _file_lock(storage.local):
+        with _file_lock(storage):
             yield lambda: None
 
 
@@ -43,31 +43,37 @@ def is_locked(storage: Storage) -> bool:
 
     Where it is a lease, a run that was killed counts until the next one has found that out.
     """
-    return is_leased(storage) if storage.local is None else _is_file_locked(storage.local)
+    return is_leased(storage) if storage.local is None else _is_file_locked(storage)
 
 
 @contextmanager
-def _file_lock(folder: Path) -> Iterator[None]:
-    try:
-        file = _acquire(folder)
-    except OSError as error:
-        if error.errno in _NO_LOCKS:
-            raise StorageError(
-                f"{folder} is on a filesystem without file locks ({error.strerror}), so that two runs of an "
-                "experiment could not be kept apart there. Give a storage_path on another one, or mount it with locks."
-            ) from error
-        raise StorageError(
-            f"{folder} cannot be written: {error.strerror or error}. Is there space, and may this user write there?"
-        ) from error
-    with file:
+def _file_lock(folder: Storage) -> Iterator[None]:
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(folder.opened_file(_NAME, os.O_RDWR | os.O_CREAT, make=True))
+            _acquire(folder, file)
+        except OSError as error:
+            raise _no_lock(folder, error) from error
         yield
         with suppress(OSError):  # what it says counts only while it is locked
             file.truncate(0)
 
 
-def _is_file_locked(folder: Path) -> bool:
+def _no_lock(folder: Storage, error: OSError) -> StorageError:
+    if error.errno in _NO_LOCKS:
+        return StorageError(
+            f"{folder.location} is on a filesystem without file locks ({error.strerror}), so that two runs of an "
+            "experiment could not be kept apart there. Give a storage_path on another one, or mount it with locks."
+        )
+    return StorageError(
+        f"{folder.location} cannot be written: {error.strerror or error}. Is there space, and may this user write "
+        "there?"
+    )
+
+
+def _is_file_locked(folder: Storage) -> bool:
     try:
-        with (folder / _NAME).open("r") as file:
+        with folder.opened_file(_NAME, os.O_RDONLY) as file:
             # A shared lock is refused where the other one is held; it is gone again at once.
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -77,27 +83,22 @@ def _is_file_locked(folder: Path) -> bool:
     return False
 
 
-def _acquire(folder: Path) -> TextIO:
-    folder.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
-        file = stack.enter_context((folder / _NAME).open("a+"))
-        for attempt in range(_ATTEMPTS):
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if attempt == _ATTEMPTS - 1:
-                    raise already_running(folder, _owner(folder)) from None
-                time.sleep(_PAUSE_S)  # it may be someone who only looks, see `is_locked`
-        file.truncate(0)
-        json.dump(this_run(), file)
-        file.flush()
-        stack.pop_all()
-    return file
+def _acquire(folder: Storage, file: IO[bytes]) -> None:
+    for attempt in range(_ATTEMPTS):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if attempt == _ATTEMPTS - 1:
+                raise already_running(folder.location, _owner(file)) from None
+            time.sleep(_PAUSE_S)  # it may be someone who only looks, see `is_locked`
+    file.truncate(0)
+    file.write(json.dumps(this_run()).encode())
+    file.flush()
 
 
-def _owner(folder: Path) -> Any:
+def _owner(file: IO[bytes]) -> Any:
     try:
-        return json.loads((folder / _NAME).read_text())
-    except (ValueError, OSError):
+        return json.loads(file.read())
+    except (ValueError, RecursionError, OSError):
         return None

@@ -9,6 +9,11 @@ removes incomplete uploads, as `AbortIncompleteMultipartUpload` does for S3.
 
 A storage that fails for a moment is tried again for a minute: see `Storage.patience_s`.
 
+What is below the place that a `Storage` is given stays below it: no path leads out of it by `..`, and on a local folder
+no symbolic link is followed, whoever put it there. The place itself may be reached by links, as people link to a
+scratch disk. Each folder is opened in the one above it, so there is no moment between looking and doing in which a
+folder could be swapped for a link. What remains: a hard link, or a mount, looks like what it leads to.
+
 Credentials come from the environment (or from where the provider's own tools keep them), never from a URI: a URI is
 recorded with the results and shown in messages.
 """
@@ -17,15 +22,16 @@ import copy
 import errno
 import os
 import re
+import stat
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pyarrow
@@ -34,6 +40,9 @@ import pyarrow.fs
 from data_pipeline.user_error import UserError
 
 _PARTIAL = ".partial"
+
+# To open files in a folder, and no more where the system has that: it asks for no right to list its names.
+_FOLDER = os.O_DIRECTORY | getattr(os, "O_PATH", os.O_RDONLY)
 
 _FIRST_PAUSE_S = 0.1  # between two attempts; each is twice as long as the one before
 _LONGEST_PAUSE_S = 5.0
@@ -101,17 +110,97 @@ class Storage:
             self.local = Path(unquote(self.location.removeprefix("file://")))
         elif "://" not in self.location:
             self.local = Path(self.location)
+        self._root = self.local or Path()
         self._uri, self._folder = self.location, ""
         if self.local is None:
             _refuse_credentials(self._uri)
             self.location = self.location.partition("?")[0]
 
     def __truediv__(self, name: str) -> "Storage":
+        if not name:
+            raise StorageError(f"a folder in {self.location} has a name")
+        self._require_below(name)
         below = copy.copy(self)
         below.location = f"{self.location.rstrip('/')}/{name}"
         below.local = None if self.local is None else self.local / name
         below._folder = f"{self._folder}/{name}"
         return below
+
+    @contextmanager
+    def opened(self, path: str = "", *, make: bool = False) -> Iterator[int]:
+        """Opens a folder of a local storage for the block, yields its file descriptor.
+
+        Args:
+            path: The folder.
+            make: Make it, and those above it, where they are missing.
+
+        Raises:
+            StorageError: If it is, or is behind, a symbolic link.
+            OSError: If it cannot be opened or made.
+        """
+        self._require_below(path)
+        try:
+            folder = os.open(self._root, _FOLDER)
+        except FileNotFoundError:
+            if not make:
+                raise
+            self._root.mkdir(parents=True, exist_ok=True)
+            folder = os.open(self._root, _FOLDER)
+        try:
+            names = [name for name in f"{self._folder}/{path}".split("/") if name]
+            for depth, name in enumerate(names, 1):
+                if make:
+                    with suppress(FileExistsError):
+                        os.mkdir(name, dir_fd=folder)
+                with self._no_link(folder, "/".join(names[:depth])):
+                    below = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+                os.close(folder)
+                folder = below
+            yield folder
+        finally:
+            os.close(folder)
+
+    @contextmanager
+    def opened_file(self, path: str, flags: int, *, make: bool = False) -> Iterator[IO[bytes]]:
+        """Opens a file of a local storage for the block.
+
+        Args:
+            path: The file.
+            flags: Those of `os.open`.
+            make: Make the folders above it where they are missing.
+
+        Raises:
+            StorageError: If it is, or is behind, a symbolic link.
+            OSError: If it cannot be opened.
+        """
+        above, _, name = path.rpartition("/")
+        with self.opened(above, make=make) as folder, self._no_link(folder, f"{self._folder}/{path}".lstrip("/")):
+            file = os.open(name, flags | os.O_NOFOLLOW, 0o666, dir_fd=folder)
+        with os.fdopen(file, {os.O_RDONLY: "rb", os.O_WRONLY: "wb"}.get(flags & os.O_ACCMODE, "r+b")) as opened:
+            yield opened
+
+    @contextmanager
+    def _no_link(self, folder: int, path: str) -> Iterator[None]:
+        """Says which link is in the way where something was not opened because it is one."""
+        try:
+            yield
+        except OSError as error:
+            is_link = False
+            with suppress(OSError):
+                name = path.rpartition("/")[2]
+                is_link = stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+            if not is_link or error.errno not in (errno.ELOOP, errno.ENOTDIR):
+                raise
+            raise StorageError(
+                f"{self._root}/{path} is a symbolic link, which is not followed: it could lead anywhere. Put what it "
+                "leads to in its place; only the results folder as a whole may be a link"
+            ) from error
+
+    def _require_below(self, path: str) -> None:
+        if path.startswith("/") or "\0" in path or {".", ".."} & set(path.split("/")):
+            raise StorageError(
+                f"{path!r} is no name of a file or folder in {self.location}: it would lead out of it, or nowhere"
+            )
 
     def write(self, path: str, data: bytes) -> None:
         """Writes a file, replacing one that is there.
@@ -122,7 +211,7 @@ class Storage:
 
         def attempt() -> None:
             if self.local is not None:
-                _write_local(self.local / path, data)
+                self._write_local(path, data)
             else:
                 _write_remote(*self._remote(), path, data)
 
@@ -142,7 +231,8 @@ class Storage:
         def attempt() -> bytes | None:
             try:
                 if self.local is not None:
-                    return (self.local / path).read_bytes()
+                    with self.opened_file(path, os.O_RDONLY) as file:
+                        return file.read()
                 filesystem, root = self._remote()
                 return _read_remote(filesystem, f"{root}/{path}")
             except (FileNotFoundError, NotADirectoryError):
@@ -159,7 +249,9 @@ class Storage:
 
         def attempt() -> None:
             if self.local is not None:
-                (self.local / path).unlink(missing_ok=True)
+                above, _, name = path.rpartition("/")
+                with suppress(FileNotFoundError, NotADirectoryError), self.opened(above) as folder:
+                    os.unlink(name, dir_fd=folder)
                 return
             filesystem, root = self._remote()
             if filesystem.get_file_info(f"{root}/{path}").type == pyarrow.fs.FileType.File:
@@ -177,7 +269,8 @@ class Storage:
         def attempt() -> list[str]:
             try:
                 if self.local is not None:
-                    return sorted(entry.name for entry in os.scandir(self.local / path))
+                    with self.opened(path) as folder:
+                        return _names(folder)
                 filesystem, root = self._remote()
                 selector = pyarrow.fs.FileSelector(f"{root}/{path}".rstrip("/"), allow_not_found=True)
                 return sorted(info.base_name for info in filesystem.get_file_info(selector))
@@ -185,6 +278,34 @@ class Storage:
                 return []
 
         return self._try(attempt, path, "read")
+
+    def clear_partial_files(self, path: str = "") -> None:
+        """Removes what writers that were killed half-way left in a local folder."""
+        if self.local is None:
+            return
+        with suppress(OSError), self.opened(path) as folder:
+            for name in _names(folder):
+                if name.startswith(".") and name.endswith(_PARTIAL):
+                    with suppress(OSError):  # it is in nobody's way; whoever writes next says why that is impossible
+                        os.unlink(name, dir_fd=folder)
+
+    def _write_local(self, path: str, data: bytes) -> None:
+        above, _, name = path.rpartition("/")
+        partial = f".{name}.{os.getpid()}{_PARTIAL}"
+        with self.opened(above, make=True) as folder:
+            try:
+                with suppress(FileNotFoundError):  # of a killed process with this one's number, or put there by someone
+                    os.unlink(partial, dir_fd=folder)
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+                with os.fdopen(os.open(partial, flags, 0o666, dir_fd=folder), "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(partial, name, src_dir_fd=folder, dst_dir_fd=folder)
+            except BaseException:
+                with suppress(OSError):  # what went wrong first is what matters
+                    os.unlink(partial, dir_fd=folder)
+                raise
 
     def _remote(self) -> tuple[pyarrow.fs.FileSystem, str]:
         filesystem, root = _open(self._uri)
@@ -339,23 +460,9 @@ def _write_remote(filesystem: pyarrow.fs.FileSystem, root: str, path: str, data:
         raise
 
 
-def _write_local(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}{_PARTIAL}")
+def _names(folder: int) -> list[str]:
+    listed = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=folder)
     try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        with suppress(OSError):  # what went wrong first is what matters
-            partial.unlink(missing_ok=True)
-        raise
-
-
-def clear_partial_files(folder: Path) -> None:
-    """Removes what writers that were killed half-way left in a local folder."""
-    for path in folder.glob(f".*{_PARTIAL}"):
-        with suppress(OSError):  # it is in nobody's way; whoever writes next says why that is impossible
-            path.unlink()
+        return sorted(os.listdir(listed))  # noqa: PTH208 - no other takes a file descriptor
+    finally:
+        os.close(listed)

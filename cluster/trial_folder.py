@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from cluster.storage import Storage, clear_partial_files
+from cluster.storage import Storage
 
 Status = Literal["finished", "failed", "diverged", "interrupted", "pending"]
 """How a trial stands. `interrupted` was started and will be continued; `pending` was never started."""
@@ -67,9 +67,8 @@ class TrialFolder:
 
     def clear_partial_files(self) -> None:
         """Removes what a killed writer left."""
-        if self.local is not None:
-            clear_partial_files(self.local)
-            clear_partial_files(self.local / "plots")
+        for name in ("", "plots"):
+            self.experiment.clear_partial_files(self._path(name))
 
     def _path(self, name: str) -> str:
         return f"trials/{self.trial_id}/{name}"
@@ -107,9 +106,8 @@ class ExperimentFolder:
 
     def clear_partial_files(self) -> None:
         """Removes what a killed writer left, but for the trials' own files."""
-        if self.storage.local is not None:
-            clear_partial_files(self.storage.local)
-            clear_partial_files(self.storage.local / "tables")
+        for name in ("", "tables"):
+            self.storage.clear_partial_files(name)
 
     def write_table(self, name: str, data: bytes) -> None:
         """Writes a file of `tables/`."""
@@ -134,6 +132,6 @@ def _read_json(storage: Storage, path: str) -> dict[str, Any] | None:
         return None
     try:
         content = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):  # the second where it is too deep
         return None
     return content if isinstance(content, dict) else None

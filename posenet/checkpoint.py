@@ -35,10 +35,12 @@ def unpack(data: bytes) -> dict[str, Any]:
     if header.removeprefix(_MAGIC) != hashlib.sha256(content).hexdigest().encode():
         raise CheckpointError("its content is not what was written: it was cut or changed")
     try:
-        state: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+        state: Any = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
     except Exception as error:
         # torch.load has no error of its own: what it raises depends on what it refuses.
         raise CheckpointError(f"torch.load(..., weights_only=True) does not read it: {error}") from error
+    if not isinstance(state, dict):
+        raise CheckpointError(f"it holds a {type(state).__name__} in place of a training's state")
     return state
 
 

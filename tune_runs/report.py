@@ -41,6 +41,7 @@ def list_experiments(storage_path: str) -> str:
         folder = ExperimentFolder(Storage(storage_path) / name)
         try:
             table = ResultTable.read(folder)
+            running = is_running(folder)
         except (NoResultsError, StorageError):
             rows.append([name, "broken", "", "", ""])
             continue
@@ -50,7 +51,7 @@ def list_experiments(storage_path: str) -> str:
         rows.append(
             [
                 name,
-                "running" if is_running(folder) else state(table),
+                "running" if running else state(table),
                 f"{done}/{len(table.trials)}",
                 result,
                 _started(folder),
@@ -65,7 +66,14 @@ def list_experiments(storage_path: str) -> str:
 def experiment_names(storage_path: str) -> list[str]:
     """Returns the names of the experiments in a results folder."""
     storage = Storage(storage_path)
-    return [name for name in storage.names() if "experiment.json" in storage.names(name)]
+    return [name for name in storage.names() if _is_experiment(storage, name)]
+
+
+def _is_experiment(storage: Storage, name: str) -> bool:
+    try:
+        return "experiment.json" in storage.names(name)
+    except StorageError:
+        return True  # one that cannot be read, or a link; `show` says why
 
 
 def is_running(folder: ExperimentFolder) -> bool:

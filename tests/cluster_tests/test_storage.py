@@ -12,7 +12,7 @@ from pyarrow.fs import LocalFileSystem
 
 from cluster.config import ConfigError
 from cluster.lock import experiment_lock
-from cluster.storage import Storage, StorageError, clear_partial_files
+from cluster.storage import Storage, StorageError
 
 
 @pytest.fixture(params=["local", "remote", "remote with folders"])
@@ -201,6 +201,6 @@ class TestADisk:
 def test_partial_files_of_a_killed_writer_are_removed_and_no_others(tmp_path):
     for name in (".weights.pt.123.partial", ".a.1.partial", "weights.pt", "my.partial", ".lock"):
         (tmp_path / name).touch()
-    clear_partial_files(tmp_path)
-    clear_partial_files(tmp_path / "none")
+    Storage(tmp_path).clear_partial_files()
+    Storage(tmp_path).clear_partial_files("none")
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "my.partial", "weights.pt"]
