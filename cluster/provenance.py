@@ -2,13 +2,22 @@
 
 import os
 import platform
+import re
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 _PACKAGES = ("torch", "ray", "numpy", "pyarrow", "tabulate", "rich", "matplotlib", "posetune")
+
+_SECRET_NAME = re.compile(
+    r"(api|access|auth|account|secret|private|storage)[-_]?key|secret|token|passw|passphrase|credential|signature",
+    re.IGNORECASE,
+)
+_LOGIN_IN_URI = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*(?=@)")
+_HIDDEN = "***"
 
 
 def provenance() -> dict[str, Any]:
@@ -21,9 +30,27 @@ def provenance() -> dict[str, Any]:
             "processor": platform.machine(),
             "cpu_cores": os.cpu_count(),
         },
-        "command": sys.argv,
+        "command": list(_without_secrets(sys.argv)),
         "git": _git_state(),
     }
+
+
+def _without_secrets(command: Sequence[str]) -> Iterator[str]:
+    """Hides what is given to an option or variable with the name of a secret, and logins in URIs.
+
+    The command is recorded since it tells what a script was asked for; results are shared more freely than it.
+    """
+    hide_next = False
+    for argument in command:
+        name, equals, value = argument.partition("=")
+        secret = _SECRET_NAME.search(name) is not None
+        if hide_next and not argument.startswith("--"):
+            yield _HIDDEN
+        elif secret and value:
+            yield f"{name}={_HIDDEN}"
+        else:
+            yield _LOGIN_IN_URI.sub(_HIDDEN, argument)
+        hide_next = secret and not equals and argument.startswith("-")
 
 
 def _version(package: str) -> str | None:

@@ -10,6 +10,7 @@ import os
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from cluster.job import Job
 from cluster.plan import Combination, TrialSpec
 from cluster.result_table import finished_val_distance_mm
 from cluster.signals import Preempted, Signals
+from cluster.storage import Storage
 from cluster.trainable import TrialReport, run_trial
 from cluster.trial_folder import RUNNING, TrialFolder
 from cluster.watch import Watch
@@ -35,6 +37,8 @@ _REPORT_INTERVAL_S = 0.2  # a report holds the trial up for some milliseconds
 _LEAVE_INTERVAL_S = 0.5
 _GRACE_S = 20.0
 _NODES_INTERVAL_S = 5.0
+
+_HANG = "hang.txt"
 
 
 def run_ray(
@@ -324,14 +328,17 @@ class _Watchdog:
 
     def __init__(self, timeout_s: float | None, folder: TrialFolder, run_id: str) -> None:
         self.timeout_s = timeout_s
-        self.path = _hang_path(folder, run_id)
+        self.folder, self.run_id = folder, run_id
+        self.stack = ExitStack()
         self.first_line = f"{run_id} the trial did not report for {timeout_s} s (trial_timeout_s), and was here:\n"
 
     def __enter__(self) -> None:
         if self.timeout_s is not None:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.file = self.path.open("w")
-            self.file.write(self.first_line)
+            self.place = _hang_folder(self.folder, self.run_id, make=True)
+            self.place.remove(_HANG)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+            self.file = self.stack.enter_context(self.place.opened_file(_HANG, flags, make=True))
+            self.file.write(self.first_line.encode())
             self.file.flush()
             self.watch()
 
@@ -348,18 +355,18 @@ class _Watchdog:
     def __exit__(self, *exception: object) -> None:
         if self.timeout_s is not None:
             self.rest()
-            self.file.close()
-            self.path.unlink(missing_ok=True)
+            self.stack.close()
+            self.place.remove(_HANG)
 
 
 def _hang(folder: TrialFolder, run_id: str) -> str | None:
     """Returns how a trial hung in this run of the experiment, None if it did not."""
-    path = _hang_path(folder, run_id)
-    try:
-        text = path.read_text()
-    except OSError:
+    place = _hang_folder(folder, run_id)
+    content = place.read(_HANG)
+    if content is None:
         return None
-    path.unlink(missing_ok=True)
+    place.remove(_HANG)
+    text = content.decode(errors="replace")
     first_line, _, trace = text.partition("\n")
     # Without a traceback the worker was lost for another reason; another run's file says nothing of this one.
     if not trace or not first_line.startswith(run_id):
@@ -367,7 +374,10 @@ def _hang(folder: TrialFolder, run_id: str) -> str | None:
     return text.removeprefix(f"{run_id} ")
 
 
-def _hang_path(folder: TrialFolder, run_id: str) -> Path:
+def _hang_folder(folder: TrialFolder, run_id: str, *, make: bool = False) -> Storage:
     if folder.local is not None:
-        return folder.local / "hang.txt"
-    return Path(tempfile.gettempdir()) / f"posetune-{os.getuid()}-{run_id}" / folder.trial_id / "hang.txt"
+        return folder.experiment / f"trials/{folder.trial_id}"
+    ours = Path(tempfile.gettempdir()) / f"posetune-{os.getuid()}-{run_id}"
+    if make:
+        ours.mkdir(mode=0o700, exist_ok=True)
+    return Storage(ours) / folder.trial_id

@@ -10,13 +10,15 @@ import os
 import secrets
 import signal
 import socket
+import stat
 import sys
 import sysconfig
+import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -75,9 +77,13 @@ class ClusterError(UserError):
 def embedded(placement: Placement) -> Iterator[None]:
     """Runs a Ray of our own on this machine for the block; it listens on the loopback interface alone.
 
+    Other users of the machine can neither read nor replace its files.
+
     Raises:
         RayInUseError: If the script has started Ray itself.
+        ClusterError: If there is no place for its files.
     """
+    _close_token_folder()
     with (
         _auth_mode_kept(),
         _loopback_alone(),
@@ -87,6 +93,7 @@ def embedded(placement: Placement) -> Iterator[None]:
             num_cpus=placement.n_slots * placement.cpus_per_trial,
             num_gpus=len(placement.gpus or ()),
             include_dashboard=False,
+            _temp_dir=_private_folder(),
         ),
     ):
         yield
@@ -391,6 +398,33 @@ def _loopback_alone() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def _private_folder() -> str:
+    """Returns a place for Ray's files behind a folder of this user alone: Ray lets everyone read and replace them."""
+    folder = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()).absolute() / f"ray-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+            raise ClusterError(
+                f"{folder} is where Ray's files of this user go, and it is not a folder of this user. Remove it, or "
+                "name another place in RAY_TMPDIR"
+            )
+        folder.chmod(0o700)
+    except OSError as error:
+        raise ClusterError(
+            f"{folder} cannot be made, where Ray's files go ({error.strerror}); name another place in RAY_TMPDIR"
+        ) from error
+    return str(folder / "ray")
+
+
+def _close_token_folder() -> None:
+    """Keeps the token that Ray makes for this user from others; Ray leaves it readable to them."""
+    with suppress(OSError, RuntimeError):  # without a home Ray has no token there either
+        folder = Path.home() / ".ray"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        folder.chmod(0o700)
 
 
 @contextmanager

@@ -14,10 +14,11 @@ results/NAME/
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from cluster.storage import Storage
+from cluster.storage import Storage, StorageError
 
 Status = Literal["finished", "failed", "diverged", "interrupted", "pending"]
 """How a trial stands. `interrupted` was started and will be continued; `pending` was never started."""
@@ -68,7 +69,8 @@ class TrialFolder:
     def clear_partial_files(self) -> None:
         """Removes what a killed writer left."""
         for name in ("", "plots"):
-            self.experiment.clear_partial_files(self._path(name))
+            with suppress(StorageError):  # whoever writes next says why that is impossible
+                self.experiment.clear_partial_files(self._path(name))
 
     def _path(self, name: str) -> str:
         return f"trials/{self.trial_id}/{name}"
