@@ -14,6 +14,9 @@ import torch
 from torch import Tensor
 
 from cluster.experiment import Experiment
+from cluster.job import Job
+from cluster.sources import Sources
+from cluster.trainable import run_trial
 from data_pipeline.distorters import Distorter
 from data_pipeline.normalizers import Shifter
 from posenet import errors
@@ -124,6 +127,20 @@ def experiment(spec: dict) -> Experiment:
     return sweep
 
 
+def train_one_epoch_of_each(sweep: Experiment) -> None:
+    """Leaves every trial with a checkpoint."""
+    sources = Sources(sweep.config.data_folder)
+    plan = sweep._plan(sources)
+    job = Job(sweep.config, sweep.space, sources.sets, sources.weights)
+    for spec in plan.trials:
+        trial = job.trial(spec, torch.device("cpu"))
+        reports = run_trial(trial, job.data(trial.settings), job.folder.trial(trial.id), leave=lambda: True)
+        assert [report.status for report in reports] == ["interrupted"]
+
+
 if __name__ == "__main__":
     given = json.loads(Path(sys.argv[1]).read_text())
-    experiment(given).run(given.get("executor", "ray"))
+    if given.get("one_epoch"):
+        train_one_epoch_of_each(experiment(given))
+    else:
+        experiment(given).run(given.get("executor", "ray"))
