@@ -45,7 +45,7 @@ def from_parquet(data: bytes) -> list[Record]:
         ValueError: If the bytes are not such a file.
     """
     try:
-        table = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
+        table = pq.read_table(io.BytesIO(data), page_checksum_verification=True).select(_SCHEMA.names).cast(_SCHEMA)
         columns: list[list[Any]] = [table.column(name).to_pylist() for name in Record._fields]
     except Exception as error:
         # What pyarrow raises depends on the damage.

@@ -173,6 +173,7 @@ class Storage:
             StorageError: If it is, or is behind, a symbolic link.
             OSError: If it cannot be opened.
         """
+        self._require_below(path)
         above, _, name = path.rpartition("/")
         with self.opened(above, make=make) as folder, self._no_link(folder, f"{self._folder}/{path}".lstrip("/")):
             file = os.open(name, flags | os.O_NOFOLLOW, 0o666, dir_fd=folder)
@@ -313,6 +314,7 @@ class Storage:
 
     def _try(self, attempt: Callable[[], T], path: str, what: str, advice: str = "") -> T:
         """Returns what `attempt` does, which is made again while it fails for a passing reason and patience lasts."""
+        self._require_below(path)
         began = time.monotonic()
         pause, told = _FIRST_PAUSE_S, False
         while True:

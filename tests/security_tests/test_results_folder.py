@@ -1,0 +1,285 @@
+"""Nothing leads out of the results folder: no name, no planted file's content, no planted symbolic link."""
+
+import json
+import os
+import shutil
+import uuid
+
+import pytest
+import torch
+
+from cluster.config import ConfigError
+from cluster.experiment import TrialsFailedError
+from cluster.lease import AlreadyRunningError
+from cluster.lock import experiment_lock, is_locked
+from cluster.result_table import NoResultsError, ResultTable
+from cluster.storage import Storage, StorageError
+from cluster.trial_folder import ExperimentFolder
+from posenet.checkpoint import pack
+from tests.cluster_tests.tiny import LR, Tiny, write_datasets
+from tune_runs import prepare_data, report
+
+LEAVING = ["..", ".", "../x", "a/../../x", "a/..", "/etc", "/", "a\0b", "./a"]
+
+NO_NAMES = [
+    *LEAVING,
+    *("", " ", "a/b", "a\\b", "~", "-x", ".hidden", "a\n", "a" * 201, "a:b", "a*", "%2e%2e"),
+    *("․․", "．．", "／etc", "a∕b", "ａ", "nаme", "a‮b", "é"),  # look like dots, slashes and letters
+]
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    write_datasets(folder)
+    return folder
+
+
+@pytest.fixture
+def tiny(data_dir, tmp_path):
+    return Tiny(data_dir, tmp_path / "results")
+
+
+def content(folder):
+    """Everything below a folder: names, bytes, times."""
+    return {
+        str(path.relative_to(folder)): (path.lstat().st_mtime_ns, None if path.is_dir() else path.read_bytes())
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+class TestAName:
+    @pytest.mark.parametrize("name", NO_NAMES)
+    def test_that_could_lead_elsewhere_is_none_of_an_experiment(self, tiny, name):
+        with pytest.raises(ConfigError, match=r"experiment_config\.name: .* a name of at most 200 letters"):
+            tiny.experiment({"experiment_config.name": name})
+
+    @pytest.mark.parametrize("name", [name for name in NO_NAMES if name not in ("a/b", "a" * 201)])
+    def test_that_could_lead_elsewhere_is_none_of_a_dataset(self, tiny, name, tmp_path, capsys):
+        with pytest.raises(ConfigError, match=r"experiment_config\.train_set: .* the name of a dataset below data_dir"):
+            tiny.experiment({"experiment_config.train_set": name})
+        made = prepare_data.main(
+            ["synthetic", f"--name={name}", "--train=2", "--val=2", f"--data-dir={tmp_path / 'data' / 'made'}"]
+        )
+        assert made == 2
+        assert "--name" in capsys.readouterr().err
+        assert not list(tmp_path.rglob("*"))
+
+    @pytest.mark.parametrize("name", ["../../etc", "..", ".", "", "/etc", "results/../x", "a\0b"])
+    def test_that_leads_elsewhere_is_refused_by_the_report(self, tiny, name, capsys):
+        tiny.run()
+        capsys.readouterr()
+        assert report.main(["show", name, "--storage-path", str(tiny.storage_path)]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert "Traceback" not in error
+
+    def test_of_an_option_or_a_value_stays_in_the_tables(self, tiny, tmp_path):
+        values = ["../../x", "/tmp/x"]
+        before = content(tiny.data_dir)
+        with pytest.raises(ConfigError, match="activation"):
+            tiny.run({}, {"model_args.activation": values})
+        table = tiny.run({}, {"experiment_config.train_set": ["tiny_train", "two_train"]})
+        assert len(table.trials) == 2
+        assert content(tiny.data_dir) == before
+        assert {path.name for path in tmp_path.iterdir()} == {"results"}
+        assert {path.name for path in (tmp_path / "results").iterdir()} == {"tiny"}
+
+
+@pytest.mark.parametrize("path", LEAVING)
+@pytest.mark.parametrize("remote", [False, True], ids=["local", "remote"])
+def test_a_path_that_leaves_a_storage_is_refused_by_all_that_it_does(path, remote, tmp_path):
+    storage = Storage(f"fsspec+memory:///{uuid.uuid4().hex}" if remote else tmp_path / "a") / "b"
+    for use in (
+        lambda: storage.write(path, b""),
+        lambda: storage.read(path),
+        lambda: storage.remove(path),
+        lambda: storage.names(path),
+        lambda: storage / path,
+    ):
+        with pytest.raises(StorageError, match="it would lead out of it"):
+            use()
+    assert not list(tmp_path.iterdir())
+
+
+KEYS = ["../../outside/trials/KEY", "../tiny/trials/KEY", "/ABSOLUTE/trials/KEY", "KEY/../KEY", "", "."]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_key_in_a_planted_experiment_leads_to_no_file_outside_and_its_weights_are_not_removed(tiny, key, tmp_path):
+    before = tiny.run({}, {LR: [1e-3, 1e-2]})
+    outside = tmp_path / "outside"
+    shutil.copytree(tiny.folder, outside)
+    path = tiny.folder / "experiment.json"
+    planted = json.loads(path.read_text())
+    combination = planted["plan"]["combinations"][1]
+    combination["key"] = key.replace("KEY", combination["key"]).replace("/ABSOLUTE", str(outside))
+    path.write_text(json.dumps(planted))
+    there = content(outside)
+    table = ResultTable.read(ExperimentFolder(Storage(tiny.storage_path) / "tiny"))
+    assert [row["status"] for row in table.trials] == ["finished", "pending"]
+    again = tiny.run({"experiment_config.keep_weights": "none"}, {LR: [1e-3, 1e-2]})
+    assert [row["key"] for row in again.trials] == [row["key"] for row in before.trials]
+    assert not list(tiny.folder.rglob("weights.pt"))
+    assert content(outside) == there
+
+
+REFUSED = ["", "trials", "trials/KEY", "trials/KEY/0", "trials/KEY/0/trial.json", "tables", ".lock"]
+REPLACED = ["experiment.json", "tables/trials.csv", "trials/KEY/0/weights.pt", "trials/KEY/0/records.parquet"]
+
+
+class TestASymbolicLink:
+    """To a folder of another experiment that would fit in its place."""
+
+    @pytest.fixture
+    def outside(self, tiny, tmp_path):
+        tiny.run({}, {LR: [1e-3, 1e-2]})
+        shutil.copytree(tiny.folder, tmp_path / "outside" / "tiny")
+        return tmp_path / "outside"
+
+    def plant(self, tiny, outside, place):
+        """Puts a link in the place of a file or folder; returns its path."""
+        key = next((tiny.folder / "trials").iterdir()).name
+        place = place.replace("KEY", key)
+        path = tiny.folder / place
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+        path.symlink_to(outside / "tiny" / place)
+        return path
+
+    @pytest.mark.parametrize("place", REFUSED)
+    def test_is_refused_with_its_name_and_what_it_leads_to_is_as_it_was(self, tiny, outside, place):
+        before = content(outside)
+        path = self.plant(tiny, outside, place)
+        # More to train, and weights to remove.
+        with pytest.raises(StorageError) as caught:
+            tiny.run({"experiment_config.keep_weights": "none"}, {LR: [1e-3, 1e-2, 1e-1]})
+        assert f"{path} is a symbolic link, which is not followed" in str(caught.value)
+        assert content(outside) == before
+        assert path.is_symlink()
+        path.unlink()  # nothing else is needed to go on
+        table = tiny.run({"experiment_config.keep_weights": "none"}, {LR: [1e-3, 1e-2, 1e-1]})
+        assert [row["status"] for row in table.trials] == ["finished"] * 3
+        assert content(outside) == before
+
+    @pytest.mark.parametrize("place", REPLACED)
+    def test_is_replaced_where_a_file_is_written_and_what_it_leads_to_is_as_it_was(self, tiny, outside, place):
+        before = content(outside)
+        path = self.plant(tiny, outside, place)
+        for trial in tiny.folder.glob("trials/*/*/trial.json"):
+            trial.unlink()  # all are trained again
+        tiny.run({}, {LR: [1e-3, 1e-2]})
+        assert path.is_file()
+        assert not path.is_symlink()
+        assert content(outside) == before
+
+    def test_in_the_place_of_weights_that_are_removed_goes_alone(self, tiny, outside):
+        before = content(outside)
+        path = self.plant(tiny, outside, "trials/KEY/0/weights.pt")
+        tiny.run({"experiment_config.keep_weights": "none"}, {LR: [1e-3, 1e-2]})
+        assert not os.path.lexists(path)
+        assert content(outside) == before
+
+    @pytest.mark.parametrize("place", [*REFUSED[:5], "experiment.json", ".lock"])
+    def test_is_not_read_by_the_report_which_says_so(self, tiny, outside, place, capsys):
+        path = self.plant(tiny, outside, place)
+        assert report.main(["show", "tiny", "--storage-path", str(tiny.storage_path)]) == 2
+        assert f"error: {path} is a symbolic link" in capsys.readouterr().err
+        assert report.main(["list", "--storage-path", str(tiny.storage_path)]) == 0
+        assert "broken" in capsys.readouterr().out
+
+    def test_in_one_experiment_takes_nothing_from_the_others(self, tiny, outside, capsys):
+        tiny.run({"experiment_config.name": "other"})
+        self.plant(tiny, outside, "")
+        capsys.readouterr()
+        assert report.main(["list", "--storage-path", str(tiny.storage_path)]) == 0
+        text = capsys.readouterr().out
+        assert "complete" in next(line for line in text.splitlines() if line.startswith("other"))
+        assert report.main(["show", "other", "--storage-path", str(tiny.storage_path)]) == 0
+
+    @pytest.mark.parametrize("name", ["checkpoint.pt", "records.parquet", "plots"])
+    def test_in_an_unfinished_trial_makes_it_fail_and_leaves_the_others(self, tiny, outside, name):
+        trial = next(tiny.folder.glob("trials/*/0"))
+        (trial / "trial.json").write_text("{}")
+        (trial / "checkpoint.pt").write_bytes(b"")
+        if name == "records.parquet":
+            (trial / "checkpoint.pt").write_bytes(pack({"solver": {"epoch": 1}, "examples": torch.zeros(1)}))
+        target = outside / "there"
+        target.mkdir()
+        (target / "file").write_bytes(b"there")
+        path = trial / name
+        path.unlink(missing_ok=True)
+        path.symlink_to(target if name == "plots" else target / "file")
+        before = content(outside)
+        with pytest.raises(TrialsFailedError) as caught:
+            tiny.run({"solver_config.show_plots": True}, {LR: [1e-3, 1e-2]})
+        statuses = [row["status"] for row in caught.value.table.trials]
+        assert sorted(statuses) == ["failed", "finished"]
+        (error,) = [row["error"] for row in caught.value.table.failures]
+        assert f"{path} is a symbolic link" in error
+        assert content(outside) == before
+
+    def test_with_the_name_of_a_file_that_is_being_written_is_not_written_through(self, tiny, outside):
+        tiny.folder.mkdir(exist_ok=True)
+        target = outside / "target"
+        target.write_bytes(b"target")
+        (tiny.folder / f".file.{os.getpid()}.partial").symlink_to(target)
+        Storage(tiny.folder).write("file", b"new")
+        assert (target.read_bytes(), (tiny.folder / "file").read_bytes()) == (b"target", b"new")
+
+    def test_to_nowhere_makes_nothing_there(self, tiny, tmp_path):
+        tiny.folder.mkdir(parents=True)
+        for name in ("trials", ".lock", "tables"):
+            (tiny.folder / name).symlink_to(tmp_path / "nowhere")
+        with pytest.raises(StorageError, match="is a symbolic link"):
+            tiny.run()
+        with pytest.raises(StorageError, match="is a symbolic link"):
+            is_locked(Storage(tiny.folder))
+        assert not (tmp_path / "nowhere").exists()
+
+    def test_is_followed_where_the_results_folder_or_one_above_it_is_one(self, data_dir, tmp_path):
+        scratch = tmp_path / "scratch"
+        (scratch / "results").mkdir(parents=True)
+        (tmp_path / "results").symlink_to(scratch / "results")
+        (tmp_path / "above").symlink_to(scratch)
+        for number, place in enumerate([tmp_path / "results", tmp_path / "above" / "results"], 1):
+            Tiny(data_dir, place).run({"experiment_config.n_repetitions": number})
+            assert report.main(["show", "tiny", "--storage-path", str(place)]) == 0
+        assert len(list((scratch / "results").glob("tiny/trials/*/*/trial.json"))) == 2
+
+    def test_that_takes_a_folders_place_while_it_is_used_leads_nowhere(self, tmp_path):
+        storage = Storage(tmp_path / "results")
+        (tmp_path / "outside").mkdir()
+        storage.write("a/file", b"ours")
+        with storage.opened("a") as folder:
+            (tmp_path / "results" / "a").rename(tmp_path / "results" / "before")
+            (tmp_path / "results" / "a").symlink_to(tmp_path / "outside")
+            os.close(os.open("other", os.O_CREAT | os.O_WRONLY, dir_fd=folder))
+        assert not list((tmp_path / "outside").iterdir())
+        with pytest.raises(StorageError, match="a is a symbolic link"):
+            storage.write("a/file", b"new")
+        with pytest.raises(StorageError, match="a is a symbolic link"), experiment_lock(storage / "a"):
+            pass
+
+
+@pytest.mark.parametrize("depth", [5_000, 200_000])
+def test_json_that_is_too_deep_is_as_broken_as_any_other(tiny, depth, capsys):
+    tiny.run()
+    (trial,) = tiny.folder.rglob("trial.json")
+    trial.write_text('{"status":' + "[" * depth + "]" * depth + "}")
+    table = ResultTable.read(ExperimentFolder(Storage(tiny.folder)))
+    assert [row["status"] for row in table.trials] == ["interrupted" if table.trials[0]["seed"] is None else "pending"]
+    (tiny.folder / "experiment.json").write_text("[" * depth + "]" * depth)
+    with pytest.raises(NoResultsError, match=r"experiment\.json is missing or broken"):
+        ResultTable.read(ExperimentFolder(Storage(tiny.folder)))
+
+
+@pytest.mark.parametrize("since", ["1e400", "1e300", "-1e300", "NaN", '"x"', "[]", "null", "true"])
+def test_a_lock_file_with_a_time_that_is_none_is_told_of(since, tmp_path):
+    storage = Storage(tmp_path)
+    with experiment_lock(storage):
+        (tmp_path / ".lock").write_text(f'{{"pid": 1, "host": "h", "since": {since}}}')
+        with pytest.raises(AlreadyRunningError, match="is in use"), experiment_lock(storage):
+            pass
