@@ -21,6 +21,7 @@ from cluster import ray_session  # isort: split
 
 from ray import tune
 from ray.experimental import internal_kv
+from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from cluster.devices import Placement, given_device
@@ -32,6 +33,10 @@ from cluster.storage import Storage
 from cluster.trainable import TrialReport, run_trial
 from cluster.trial_folder import RUNNING, TrialFolder
 from cluster.watch import Watch
+
+# Tune would send this process's credentials to workers as settings, which Ray writes into its logs on every node.
+# Workers of a Ray of our own inherit them; the nodes of a cluster have theirs.
+ENV_VARS_TO_PROPAGATE -= {name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
 
 _REPORT_INTERVAL_S = 0.2  # a report holds the trial up for some milliseconds
 _LEAVE_INTERVAL_S = 0.5
