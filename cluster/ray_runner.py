@@ -9,8 +9,8 @@ import faulthandler
 import os
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,10 @@ import torch
 # Before Ray: it sets the environment that Ray reads when it is imported.
 from cluster import ray_session  # isort: split
 
+import ray.util.client
 from ray import tune
 from ray.experimental import internal_kv
+from ray.train._internal import storage
 from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
@@ -72,6 +74,7 @@ def run_ray(
     # Tune wants a place for files that nobody needs: not in the experiment's folder, which may be full or remote.
     with (
         tempfile.TemporaryDirectory(prefix="posetune-", ignore_cleanup_errors=True) as scratch,
+        _driven_from_here(scratch),
         signals.sigterm_noted(),
         signals.first_sigint_noted(),
     ):
@@ -95,6 +98,26 @@ def run_ray(
             ),
         )
         tuner.fit()
+
+
+@contextmanager
+def _driven_from_here(scratch: str) -> Iterator[None]:
+    """Has Tune drive the trials from this process also where it is a client of a cluster, by `ray://`.
+
+    Tune would move to the cluster, where neither our display nor Ctrl-C reach it. All that it misses here is a folder.
+    """
+    client = ray.util.client.ray
+    if not client.is_connected():
+        yield
+        return
+    folder_of = storage._get_ray_train_session_dir
+    client.is_connected = lambda: False
+    storage._get_ray_train_session_dir = lambda: scratch
+    try:
+        yield
+    finally:
+        del client.is_connected
+        storage._get_ray_train_session_dir = folder_of
 
 
 class _StaysInDriver:

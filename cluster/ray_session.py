@@ -56,8 +56,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noq
 
 _ROOT = Path(__file__).parents[1]
 _AUTH_MODE = "RAY_AUTH_MODE"
+_CLIENT = "ray://"
 _REACH_S = 5.0
 _ANSWER_S = 60.0
+_NOTICE_S = 5.0
 _LOOK_AGAIN_S = 2.0
 _SAY_AGAIN_S = 60.0
 _HEAD = "node:__internal_head__"
@@ -104,7 +106,8 @@ def connected(address: str) -> Iterator[None]:
     """Connects to a cluster for the block; what trials need of our code and of the script's goes there with them.
 
     Args:
-        address: `auto` for the cluster that runs on this machine, or `host:port`.
+        address: `auto` for the cluster that runs on this machine, `host:port`, or `ray://host:port` from a machine that
+            is not a part of the cluster.
 
     Raises:
         RayInUseError: If the script has started Ray itself.
@@ -116,9 +119,14 @@ def connected(address: str) -> Iterator[None]:
         stack.enter_context(_auth_mode_kept())
         stack.enter_context(_by_value(_modules_of_this_machine()))
         try:
-            found = canonicalize_bootstrap_address_or_die(address)
-            _reach(found)
-            _show_token_if_asked(found)
+            if address.startswith(_CLIENT):
+                found = address
+                _reach(address.removeprefix(_CLIENT))
+                maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+            else:
+                found = canonicalize_bootstrap_address_or_die(address)
+                _reach(found)
+                _show_token_if_asked(found)
             stack.enter_context(
                 _initialised(address=found, runtime_env={"py_modules": packages, "env_vars": environment})
             )
@@ -248,6 +256,8 @@ def examine_nodes(storage_path: str, *, count_gpus: bool) -> list[Examined]:
         for answer, node_id in answers.items():
             node = there[node_id]
             facts, problems = _answer(answer)
+            if problems and _is_gone(node_id):
+                continue  # a node may go at any time; another may have taken its place
             if facts:
                 problems += _differences(ours, facts["versions"])
                 problems += _storage_problems(storage, facts["storage"], f"{probe}-{node_id}")
@@ -333,6 +343,16 @@ class _Worker:
 
     def call(self, work: Callable[[int], T], number: int) -> T:
         return work(number)
+
+
+def _is_gone(node_id: str) -> bool:
+    """Tells whether a node has left the cluster, or does so within some seconds: Ray needs them to notice."""
+    end = time.monotonic() + _NOTICE_S
+    while node_id in nodes():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.2)
+    return True
 
 
 def _answer(answer: Any) -> tuple[dict[str, Any], list[str]]:

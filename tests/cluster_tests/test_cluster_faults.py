@@ -53,7 +53,7 @@ class ClusterSweep(Sweep):
         self.cluster = cluster
 
     def start(self, **how):
-        return super().start(environment=self.cluster.environment, **how)
+        return super().start(environment={**self.cluster.environment, **how.pop("environment", {})}, **how)
 
     def undisturbed(self, storage_path):
         """The numbers of the same sweep, trained inline and in one go."""
@@ -85,6 +85,23 @@ def test_a_sweep_on_three_nodes_equals_one_in_a_single_process(sweep, undisturbe
     result = sweep.run()
     assert result.code == 0, result.errors
     assert sweep.numbers() == undisturbed
+
+
+def test_a_sweep_by_ray_client_equals_one_in_a_single_process_and_is_preempted_as_any_other(
+    sweep, undisturbed, cluster
+):
+    sweep.spec["experiment_config"] = {"checkpoint_interval_s": 1000}
+    address = {"POSETUNE_ADDRESS": f"ray://127.0.0.1:{cluster.client_port}"}
+    process = sweep.start(slow=0.1, environment=address)
+    wait_for(lambda: len(sweep.batches()) > N_TRIALS * 2 * BATCHES_PER_EPOCH, process)
+    process.terminate()
+    code, errors = ended(process)
+    assert code == 75, errors
+    result = sweep.run(environment=address)
+    assert result.code == 0, result.errors
+    assert "to continue" in result.errors
+    assert sweep.numbers() == undisturbed
+    assert len(sweep.batches()) == N_TRIALS * EPOCHS * BATCHES_PER_EPOCH, "something was trained twice"
 
 
 class TestASweepGoesOn:
