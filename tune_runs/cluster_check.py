@@ -1,8 +1,9 @@
-"""Checks that sweeps can run on a Ray cluster, or on this machine: the first to run.
+"""Checks that sweeps can run on a Ray cluster, or on this machine alone.
 
-It looks at every node, and trains a small corrector for about a second on every
-device, as an experiment does. It ends with "ready" and exit status 0, or with a
-list of what to repair and 1. Nothing is left behind.
+It is what to run first. It looks at every node, and trains a small corrector
+for about a second on every device, as an experiment does. It ends with "ready"
+and exit status 0, or with a list of what to repair and 1. It leaves nothing
+behind.
 """
 
 import argparse
@@ -32,7 +33,8 @@ examples:
   this machine alone
     python tune_runs/cluster_check.py
   the Ray cluster that this machine belongs to, for sweeps on GPUs
-    python tune_runs/cluster_check.py --address auto --gpus --storage-path /shared/results
+    python tune_runs/cluster_check.py --address auto --gpus \\
+        --storage-path /shared/results
 """
 
 _UUID = re.compile(r"([0-9a-f]{8})(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
@@ -122,6 +124,7 @@ def check(args: argparse.Namespace, findings: Findings) -> None:
         pretended = use_gpus and address is not None and PRETEND_GPUS in os.environ
         tell(f"looking at {len(there)} node(s), and at {storage_path} from each")
         nodes = ray_session.examine_nodes(storage_path, count_gpus=args.device != "cpu" and not pretended)
+        nodes.sort(key=lambda node: (not node.is_head, node.node.name))
         usable = [node for node in nodes if not node.problems]
         tell("training a small corrector on every device")
         tried = []

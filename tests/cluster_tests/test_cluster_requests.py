@@ -1,0 +1,82 @@
+"""What a sweep does on a cluster that has not what it asks for."""
+
+import json
+import threading
+
+import pytest
+from ray.cluster_utils import Cluster
+
+from cluster.devices import PRETEND_GPUS
+from tests.cluster_tests.sweep import Sweep, write_sweep_data
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch):
+    """A head and two nodes, all without GPUs."""
+    control = tmp_path / "control"
+    control.mkdir()
+    monkeypatch.setenv("SWEEP_CONTROL", str(control))
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    for cpus in (1, 2):
+        cluster.add_node(num_cpus=cpus)
+    yield cluster
+    cluster.shutdown()
+
+
+@pytest.fixture
+def sweep(tmp_path, cluster):
+    data_dir = tmp_path / "data"
+    write_sweep_data(data_dir)
+    return Sweep(data_dir, tmp_path / "results", tmp_path / "control", device="cuda", lrs=[1e-3])
+
+
+_RUN = """
+import json, sys, time
+from cluster.config import ConfigError
+from tests.cluster_tests.sweep_script import experiment
+began = time.monotonic()
+try:
+    experiment(json.loads(sys.argv[1])).run(address=sys.argv[2])
+except ConfigError as error:
+    print(time.monotonic() - began)
+    print(error)
+"""
+
+
+def test_gpus_that_no_node_has_are_an_error_in_under_ten_seconds_that_says_what_each_has(sweep, cluster, python):
+    done = python(_RUN, json.dumps(sweep.spec), cluster.address)
+    assert done.returncode == 0, done.stderr
+    seconds, _, text = done.stdout.partition("\n")
+    assert float(seconds) < 10
+    assert "a GPU and 1 CPU core(s) a trial (cpus_per_trial) were asked for, but no node has that" in text
+    for cores in (0, 1, 2):
+        assert f" ({cores} CPU core(s), no GPU)" in text
+    assert "Take torch.device('cpu'), ask for fewer cores, or add a node" in text
+    assert not list((sweep.folder).glob("trials/*")), "something was written"
+
+
+def test_with_wait_for_nodes_a_sweep_says_that_it_waits_and_goes_on_when_a_node_comes(sweep, cluster):
+    environment = {"POSETUNE_ADDRESS": cluster.address, "POSETUNE_WAIT_FOR_NODES": "1", PRETEND_GPUS: "1"}
+    process = sweep.start(environment=environment)
+    errors, waits = [], threading.Event()
+
+    def read():
+        for line in process.stderr:
+            errors.append(line)
+            if line.startswith("waiting for a node: "):
+                waits.set()
+
+    reading = threading.Thread(target=read)
+    reading.start()
+    assert waits.wait(60), errors
+    assert not sweep.trials()
+    cluster.add_node(num_cpus=2, num_gpus=1)
+    assert process.wait(timeout=120) == 0, errors
+    reading.join()
+    process.stdout.close()
+    process.stderr.close()
+    assert {content["status"] for content in sweep.trials().values()} == {"finished"}
+    (waiting,) = (line for line in errors if line.startswith("waiting for a node: "))
+    assert "were asked for, but no node has that" in waiting
