@@ -2,11 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test test-fast lint format bench clean
+.PHONY: help setup demo test test-all test-fast lint format bench clean
 
 help:
 	@echo "make demo       set up, make a small synthetic dataset, run a sweep, print its table"
-	@echo "make test       set up and run every test"
+	@echo "make test       set up and run the tests, but for those that take over 10 s each"
+	@echo "make test-all   those too: the faults of a cluster, a real Slurm"
 	@echo "make test-fast  the tests that start no Ray and take under 10 s each"
 	@echo "make lint       ruff (format and rules) and mypy strict"
 	@echo "make format     let ruff put the code in its format"
@@ -27,7 +28,10 @@ demo: setup
 	$(BIN)/python tune_runs/minimal_example.py
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-all: test
+	$(BIN)/python -m pytest -m slow
 
 test-fast: setup
 	$(BIN)/python -m pytest --numprocesses auto -m 'not ray and not slow'
