@@ -23,7 +23,7 @@ def versions() -> dict[str, str | None]:
         "Python": ".".join(platform.python_version_tuple()[:2]),
         "torch": _version("torch"),
         "ray": _version("ray"),
-        "PoseTune": _code(),
+        "PoseTune": code_version(),
     }
 
 
@@ -54,8 +54,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _code() -> str | None:
-    """Returns a hash of our own code, as this process would import it."""
+def code_version() -> str | None:
+    """Returns a hash of our own code, as this process would import it; None where that cannot be found."""
     digest = hashlib.sha256()
     for package in PACKAGES:
         found = importlib.util.find_spec(package)

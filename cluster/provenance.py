@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from cluster.node_facts import code_version
+
 _PACKAGES = ("torch", "ray", "numpy", "pyarrow", "tabulate", "rich", "matplotlib", "posetune")
 
 _SECRET_NAME = re.compile(
@@ -32,6 +34,7 @@ def provenance() -> dict[str, Any]:
         },
         "command": list(_without_secrets(sys.argv)),
         "git": _git_state(),
+        "code": code_version(),  # tells two states of the code apart also where git does not
     }
 
 

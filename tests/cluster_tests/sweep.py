@@ -74,7 +74,12 @@ class Sweep:
         """The process that trained each batch, in all attempts, and how many times slower than others it is."""
         path = self.control / "batches"
         lines = path.read_text().splitlines() if path.exists() else []
-        return [(int(pid), float(factor)) for pid, factor in map(str.split, lines)]
+        return [(int(pid), float(factor)) for pid, factor, *_ in map(str.split, lines)]
+
+    def gpus_seen(self) -> dict[int, str]:
+        """Which GPUs each process that trained a batch was shown, as CUDA_VISIBLE_DEVICES has it."""
+        lines = (self.control / "batches").read_text().splitlines()
+        return {int(pid): seen for pid, _, seen in (line.split(" ") for line in lines)}
 
     def trials(self) -> dict[str, dict]:
         """The content of every trial's file, by trial."""

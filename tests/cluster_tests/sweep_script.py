@@ -35,7 +35,7 @@ class SlowNoise(Distorter):
         control = Path(os.environ["SWEEP_CONTROL"])
         factor = float(os.environ.get("SLOW_FACTOR", "1"))
         with (control / "batches").open("a") as batches:
-            batches.write(f"{os.getpid()} {factor}\n")
+            batches.write(f"{os.getpid()} {factor} {os.environ.get('CUDA_VISIBLE_DEVICES', 'all')}\n")
         time.sleep(float(os.environ.get("SLOW") or (control / "slow").read_text()) * factor)
         return poses + torch.randn(poses.shape, generator=generator)
 

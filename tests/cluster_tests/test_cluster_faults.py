@@ -85,6 +85,14 @@ def test_a_sweep_on_three_nodes_equals_one_in_a_single_process(sweep, undisturbe
     result = sweep.run()
     assert result.code == 0, result.errors
     assert sweep.numbers() == undisturbed
+    assert set(sweep.gpus_seen().values()) == {"0", "1"}, "a trial sees the GPU that it was given alone"
+
+
+def test_a_trial_that_asks_for_no_gpu_sees_none(sweep, undisturbed):
+    result = sweep.run(device="cpu")
+    assert result.code == 0, result.errors
+    assert sweep.numbers() == undisturbed
+    assert set(sweep.gpus_seen().values()) == {""}
 
 
 def test_a_sweep_by_ray_client_equals_one_in_a_single_process_and_is_preempted_as_any_other(
