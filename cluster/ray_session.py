@@ -27,6 +27,7 @@ from typing import Any, TypeVar
 from cluster import node_facts
 from cluster.config import ConfigError, ExperimentConfig
 from cluster.devices import PRETEND_GPUS, Node, Placement, place_on
+from cluster.signals import Preempted, Signals
 from cluster.storage import Storage
 from data_pipeline.user_error import UserError
 
@@ -135,12 +136,14 @@ def connected(address: str) -> Iterator[None]:
         yield
 
 
-def asks_for_token(address: str) -> bool:
-    """Tells whether a cluster lets nobody in without its token.
+def asks_for_token(address: str) -> bool | None:
+    """Tells whether a cluster lets nobody in without its token; None for `ray://`, where only its inside would tell.
 
     Raises:
         ClusterError: If there is no such cluster.
     """
+    if address.startswith(_CLIENT):
+        return None
     mode = os.environ.pop(_AUTH_MODE, None)
     Config.initialize("")
     try:
@@ -159,34 +162,38 @@ def asks_for_token(address: str) -> bool:
     return False
 
 
-def place_on_cluster(config: ExperimentConfig, n_trials: int = 1, *, wait_for_nodes: bool = False) -> Placement:
+def place_on_cluster(config: ExperimentConfig, n_trials: int = 1) -> Placement:
     """Places trials on the cluster that this process is connected to.
-
-    Args:
-        config: The experiment's config.
-        n_trials: How many trials there are to train.
-        wait_for_nodes: Wait, and say so, while there is no node that a trial fits on. An autoscaler is asked for one.
 
     Raises:
         ConfigError: If a trial fits on no node.
     """
-    said = -_SAY_AGAIN_S
+    return place_on(config, n_trials, list(nodes().values()))
+
+
+def wait_for_node(config: ExperimentConfig, signals: Signals) -> None:
+    """Waits, and says so, while there is no node that a trial fits on; an autoscaler is asked for one.
+
+    Raises:
+        Preempted: At SIGTERM.
+    """
+    said: float | None = None
     while True:
         try:
-            placement = place_on(config, n_trials, list(nodes().values()))
+            place_on_cluster(config)
         except ConfigError as error:
-            if not wait_for_nodes:
-                raise
-            if time.monotonic() - said >= _SAY_AGAIN_S:
+            if signals.preempted.is_set():
+                raise Preempted from None
+            if said is None or time.monotonic() - said >= _SAY_AGAIN_S:
                 print(f"waiting for a node: {error.problems[0].text}", file=sys.stderr, flush=True)
                 said = time.monotonic()
             gpu = {} if config.devices[0].type == "cpu" else {"GPU": 1}
             request_resources(bundles=[{"CPU": config.cpus_per_trial, **gpu}])
             time.sleep(_LOOK_AGAIN_S)
-            continue
-        if said >= 0:
-            request_resources(bundles=[])  # from here on the trials themselves ask
-        return placement
+        else:
+            if said is not None:
+                request_resources(bundles=[])  # from here on the trials themselves ask
+            return
 
 
 def nodes() -> dict[str, Node]:
@@ -396,6 +403,8 @@ def _initialised(**how: Any) -> Iterator[None]:
         )
     sigterm = signal.getsignal(signal.SIGTERM)
     ray.init(log_to_driver=False, logging_level=logging.ERROR, **how)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, sigterm)  # Ray has one of its own
     # A worker that is lost is told by our display; Ray and Tune would print a page each.
     global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")
     for name in ("ray", "ray.tune", "ray.train"):
@@ -404,8 +413,6 @@ def _initialised(**how: Any) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, sigterm)  # Ray has one of its own
 
 
 @contextmanager

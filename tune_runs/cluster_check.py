@@ -113,7 +113,7 @@ def check(args: argparse.Namespace, findings: Findings) -> None:
             stack.enter_context(on_this_machine(use_gpus=args.device != "cpu"))
         else:
             tell(f"connecting to the Ray cluster at {address}")
-            if not ray_session.asks_for_token(address):
+            if ray_session.asks_for_token(address) is False:
                 findings.notes.append(_NO_TOKEN)
             stack.enter_context(ray_session.connected(address))
         if local is not None:
@@ -300,7 +300,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--address",
         metavar="A",
-        help="the Ray cluster: auto for the one that runs on this machine, or host:port (default: POSETUNE_ADDRESS, "
+        help="the Ray cluster: auto for the one that runs on this machine, host:port, or ray://host:port (default: POSETUNE_ADDRESS, "
         "RAY_ADDRESS, or else this machine alone)",
     )
     parser.add_argument(
