@@ -1,4 +1,5 @@
 import subprocess
+import sys
 
 import pytest
 
@@ -43,3 +44,24 @@ def test_the_code_is_clean_changed_or_that_is_not_known(git, status, dirty):
 @pytest.mark.parametrize("answer", [128, FileNotFoundError("git")])
 def test_outside_a_repository_there_is_no_commit(git, answer):
     assert git(rev_parse=answer, status=answer) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "recorded"),
+    [
+        (["--lr", "0.1", "-v", "path/x.py", "a=b"], ["--lr", "0.1", "-v", "path/x.py", "a=b"]),
+        (["--n-keypoints", "21", "--dataset=key", "--keys=3"], ["--n-keypoints", "21", "--dataset=key", "--keys=3"]),
+        (["--api-key", "S", "x"], ["--api-key", "***", "x"]),
+        (["--token=S", "--wandb_api_key=S=S"], ["--token=***", "--wandb_api_key=***"]),
+        (["--password", "--lr", "0.1"], ["--password", "--lr", "0.1"]),
+        (["AWS_SECRET_ACCESS_KEY=S", "password=S", "x"], ["AWS_SECRET_ACCESS_KEY=***", "password=***", "x"]),
+        (["--access-key", "-S"], ["--access-key", "***"]),
+        (["--secret", "--S"], ["--secret", "--S"]),  # taken for the next option
+        (["--proxy", "http://me:S@host:1/x"], ["--proxy", "http://***@host:1/x"]),
+        (["--to=s3://bucket/x?a=b", "http://host:80/a@b"], ["--to=s3://bucket/x?a=b", "http://host:80/a@b"]),
+    ],
+)
+def test_a_command_is_recorded_without_what_is_named_as_a_secret(monkeypatch, given, recorded):
+    monkeypatch.setattr(sys, "argv", ["script.py", *given])
+    assert provenance()["command"] == ["script.py", *recorded]
+    assert sys.argv == ["script.py", *given]
