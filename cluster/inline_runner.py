@@ -16,14 +16,13 @@ def run_inline(trials: Sequence[TrialSpec], job: Job, placement: Placement, watc
     Raises:
         Preempted: If SIGTERM ended the run.
     """
-    with signals.sigterm_noted():
-        for spec in trials:
-            if watch.should_stop:
-                return
-            trial = job.trial(spec, placement.first_device)
-            watch.started(trial.id)
-            folder = job.folder.trial(trial.id)
-            for report in run_trial(trial, job.data(trial.settings), folder, signals.preempted.is_set):
-                watch.reported(report)
-            if signals.preempted.is_set():
-                raise Preempted
+    for spec in trials:
+        if watch.should_stop:
+            return
+        trial = job.trial(spec, placement.first_device)
+        watch.started(trial.id)
+        folder = job.folder.trial(trial.id)
+        for report in run_trial(trial, job.data(trial.settings), folder, signals.preempted.is_set):
+            watch.reported(report)
+        if signals.preempted.is_set():
+            raise Preempted

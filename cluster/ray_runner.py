@@ -75,7 +75,6 @@ def run_ray(
     with (
         tempfile.TemporaryDirectory(prefix="posetune-", ignore_cleanup_errors=True) as scratch,
         _driven_from_here(scratch),
-        signals.sigterm_noted(),
         signals.first_sigint_noted(),
     ):
         generator = _Variants(trials, job, placement, unbounded=unbounded)

@@ -69,7 +69,9 @@ class Workplace:
         from cluster import ray_session
 
         with ray_session.connected(self.address):
-            placement = ray_session.place_on_cluster(config, wait_for_nodes=self.wait_for_nodes)
+            if self.wait_for_nodes:
+                ray_session.wait_for_node(config, self.signals)
+            placement = ray_session.place_on_cluster(config)
             count_gpus = placement.gpu_share > 0 and PRETEND_GPUS not in os.environ
             examined = ray_session.examine_nodes(str(config.storage_path), count_gpus=count_gpus)
             ray_session.require_usable(examined)
