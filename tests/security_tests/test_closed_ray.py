@@ -1,0 +1,232 @@
+"""What others can reach of a Ray that a run has started, and where secrets of its environment go; with real runs."""
+
+import os
+import stat
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from http.client import HTTPException
+from pathlib import Path
+from types import SimpleNamespace
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pyarrow.parquet as pq
+import pytest
+import ray  # noqa: F401 - psutil comes with it
+from ray._raylet import GcsClient
+
+from tests.cluster_tests.local_cluster import LocalCluster
+from tests.cluster_tests.sweep import ROOT, Sweep, a_trial_is_half_way, wait_for, write_sweep_data
+
+import psutil  # isort: skip
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+SECRETS = {
+    "AWS_ACCESS_KEY_ID": "PLANTEDACCESSKEYID01",
+    "AWS_SECRET_ACCESS_KEY": "planted/secret+access/key0123456789abcde",
+    "AWS_SESSION_TOKEN": "planted-session-token-0123456789",
+    "RAY_AUTH_TOKEN": "planted-token-of-ray-0123456789abcdef0123456789",
+}
+TOKEN_IN_FILE = "planted-token-in-a-file-0123456789abcdef0123456"
+
+# A task without a CPU, since trials have them all.
+SUBMIT = """
+import sys
+from pathlib import Path
+import ray
+from ray._private import ray_constants
+ray_constants.ENABLE_RAY_CLUSTER = False  # else it makes the machine's address of loopback's, where nobody listens
+ray.init(address=sys.argv[1], log_to_driver=False)
+@ray.remote(num_cpus=0)
+def write(path):
+    Path(path).touch()
+ray.get(write.remote(sys.argv[2]))
+"""
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    write_sweep_data(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A home folder that others may look into, as on many a cluster."""
+    folder = tmp_path_factory.mktemp("home")
+    folder.chmod(0o755)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def running(data_dir, home, tmp_path_factory):
+    """A sweep on a Ray of its own, half-way: its processes, and the address of its Ray."""
+    sweep = Sweep(data_dir, tmp_path_factory.mktemp("running"))
+    environment = {name: value for name, value in SECRETS.items() if name.startswith("AWS_")}
+    (sweep.control / "slow").write_text("0.05")
+    process = sweep.start(environment={**environment, "HOME": str(home), "SLOW": ""})
+    try:
+        wait_for(lambda: a_trial_is_half_way(sweep), process, timeout_s=120)
+        (sweep.control / "slow").write_text("600")
+        driver = psutil.Process(process.pid)
+        processes = [driver, *driver.children(recursive=True)]
+        listening = []
+        for each in processes:
+            with suppress(psutil.NoSuchProcess):
+                name = " ".join(each.cmdline()).strip()
+                listening += [(name, c.laddr.ip, c.laddr.port) for c in each.net_connections() if c.status == "LISTEN"]
+        raylet = next(each.cmdline() for each in processes if each.name() == "raylet")
+        address = next(word for word in raylet if word.startswith("--gcs-address=")).partition("=")[2]
+        yield SimpleNamespace(process=process, processes=processes, listening=listening, address=address)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def submit(running, path, home, **variables):
+    """Submits a task as a process that has nothing of the run's but the machine; returns its end."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "POSETUNE_"))}
+    return subprocess.run(
+        [sys.executable, "-c", SUBMIT, running.address, str(path)],
+        env={**environment, "HOME": str(home), "RAY_NUM_REDIS_GET_RETRIES": "3", **variables},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+class TestARayOfARunsOwn:
+    def test_listens_on_loopback_only(self, running):
+        assert {ip.removeprefix("::ffff:") for _, ip, _ in running.listening} <= {"127.0.0.1", "::1"}
+        who = " ".join(name for name, _, _ in running.listening)
+        assert "gcs_server" in who
+        assert "raylet" in who
+
+    def test_has_no_dashboard(self, running):
+        dashboards = [
+            each.cmdline() for each in running.processes if "dashboard/dashboard.py" in " ".join(each.cmdline())
+        ]
+        # Ray starts the process for its own statistics, which are off too.
+        assert all({"--minimal", "--disable-frontend"} <= set(command) for command in dashboards)
+        assert not [name for name, _, _ in running.listening if "dashboard/dashboard.py" in name]
+
+    def test_runs_nothing_for_a_process_without_its_token(self, running, home, tmp_path):
+        strange = tmp_path / "strange_home"
+        strange.mkdir()
+        wrong = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
+        for variables in ({}, {"RAY_AUTH_MODE": "disabled"}, wrong):
+            done = submit(running, tmp_path / "ran", strange, **variables)
+            assert done.returncode != 0
+            assert "AuthenticationError" in done.stderr
+            assert not (tmp_path / "ran").exists()
+        # With the token it would have worked, so the token is what was missing.
+        done = submit(running, tmp_path / "ran", home, RAY_AUTH_MODE="token")
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / "ran").exists()
+
+    def test_does_nothing_by_http_without_its_token(self, running):
+        answers = []
+        for _, _, port in running.listening:
+            request = Request(f"http://127.0.0.1:{port}/get_or_create_runtime_env", data=b"", method="POST")
+            try:
+                urlopen(request, timeout=5).close()
+                answers.append(200)
+            except HTTPError as error:
+                answers.append(error.code)
+                error.close()
+            except (OSError, HTTPException):
+                pass  # it speaks something else
+        assert answers
+        assert set(answers) <= {401, 403}
+
+    def test_has_files_and_a_token_that_others_can_neither_read_nor_replace(self, running, home):
+        folder = Path(tempfile.gettempdir()) / f"ray-{os.getuid()}"
+        command = " ".join(running.processes[0].children()[0].cmdline())
+        assert f"{folder}/ray/session_" in command
+        for private in (folder, home / ".ray"):
+            assert stat.S_IMODE(private.stat().st_mode) == 0o700
+        assert (home / ".ray" / "auth_token").exists()
+
+    def test_shows_no_secret_in_the_list_of_processes(self, running, home):
+        shown = "\n".join(" ".join(each.cmdline()) for each in running.processes if each.status() != "zombie")
+        secrets = [*SECRETS.values(), (home / ".ray" / "auth_token").read_text()]
+        assert [secret for secret in secrets if secret in shown] == []
+
+
+def texts(folder):
+    """Everything that is written in the files of a folder, as bytes; of Parquet what it holds."""
+    for path in folder.rglob("*"):
+        if path.is_symlink() or not path.is_file():
+            continue
+        yield path, path.read_bytes()
+        if path.suffix == ".parquet":
+            yield path, str(pq.read_table(path).to_pylist()).encode()
+
+
+def assert_no_secret(result, *folders):
+    found = [
+        (path, name)
+        for folder in folders
+        for path, content in texts(folder)
+        for name, secret in {**SECRETS, "file": TOKEN_IN_FILE}.items()
+        if secret.encode() in content
+    ]
+    assert found == []
+    for secret in (*SECRETS.values(), TOKEN_IN_FILE):
+        assert secret not in result.output + result.errors
+
+
+class TestASecretOfTheEnvironment:
+    """It reaches no record, no log and no error, also where a trial fails."""
+
+    @pytest.fixture
+    def planted(self, tmp_path):
+        folder = tmp_path / "home" / ".ray"
+        folder.mkdir(parents=True)
+        (folder / "auth_token").write_text(TOKEN_IN_FILE)
+        path = str(folder / "auth_token")
+        return {**SECRETS, "HOME": str(folder.parent), "RAY_AUTH_TOKEN_PATH": path}
+
+    @pytest.fixture
+    def sweep(self, data_dir, tmp_path):
+        control = tmp_path / "control"
+        control.mkdir()
+        models = ["CorrectorMLP", "FailingMLP"]
+        return Sweep(data_dir, tmp_path / "results", control, models=models, lrs=[1e-3])
+
+    def ended(self, sweep, environment, **changes):
+        process = sweep.start(environment=environment, **changes)
+        output, errors = process.communicate(timeout=200)
+        assert process.returncode == 1, errors
+        assert "this model is broken" in output + errors
+        statuses = sorted(content["status"] for content in sweep.trials().values())
+        assert statuses == ["failed", "failed", "finished", "finished"]
+        return process.pid, SimpleNamespace(output=output, errors=errors)
+
+    def test_inline(self, sweep, planted):
+        _, result = self.ended(sweep, planted, executor="inline")
+        assert_no_secret(result, sweep.folder)
+
+    def test_on_a_ray_of_the_runs_own(self, sweep, planted):
+        pid, result = self.ended(sweep, planted)
+        (session,) = (Path(tempfile.gettempdir()) / f"ray-{os.getuid()}" / "ray").glob(f"session_*_{pid}")
+        assert (session / "logs" / "gcs_server.out").exists()
+        assert_no_secret(result, sweep.folder, session)
+
+    def test_on_a_cluster(self, sweep, planted):
+        cluster = LocalCluster(sweep.control)
+        try:
+            _, result = self.ended(sweep, {**planted, **cluster.environment}, device="cuda")
+            session = Path(cluster.cluster.head_node.get_session_dir_path())
+            jobs = str(GcsClient(address=cluster.cluster.address).get_all_job_info())
+        finally:
+            cluster.stop()
+        assert "RAY_CHDIR_TO_TRIAL_DIR" in jobs  # the runtime environment is in it
+        assert [name for name, secret in SECRETS.items() if name in jobs or secret in jobs] == []
+        assert_no_secret(result, sweep.folder, session)
