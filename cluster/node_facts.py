@@ -69,7 +69,9 @@ def code_version() -> str | None:
 
 
 def _gpus() -> int | str:
-    os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # a task that asks for no GPU may be shown none
+    # A task that asks for no GPU may be shown none; else it is shown those that its node was started with.
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+        del os.environ["CUDA_VISIBLE_DEVICES"]
     try:
         import torch
     except Exception as error:

@@ -1,11 +1,14 @@
 """What a sweep does on a cluster that has not what it asks for."""
 
 import json
+import os
 import threading
 
 import pytest
+import torch
 from ray.cluster_utils import Cluster
 
+from cluster import node_facts
 from cluster.devices import PRETEND_GPUS
 from tests.cluster_tests.sweep import Sweep, write_sweep_data
 
@@ -80,3 +83,15 @@ def test_with_wait_for_nodes_a_sweep_says_that_it_waits_and_goes_on_when_a_node_
     assert {content["status"] for content in sweep.trials().values()} == {"finished"}
     (waiting,) = (line for line in errors if line.startswith("waiting for a node: "))
     assert "were asked for, but no node has that" in waiting
+
+
+@pytest.mark.parametrize(("shown", "n_gpus"), [("0,1", 2), ("", 4), (None, 4)])
+def test_a_node_that_was_started_with_some_of_its_gpus_counts_these_alone(tmp_path, monkeypatch, shown, n_gpus):
+    def count():
+        return len(os.environ.get("CUDA_VISIBLE_DEVICES", "0,1,2,3").split(","))
+
+    monkeypatch.setattr(torch.accelerator, "device_count", count)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if shown is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
+    assert node_facts.tell(str(tmp_path), "probe", "node", count_gpus=True)["gpus"] == n_gpus
