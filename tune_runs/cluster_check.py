@@ -300,8 +300,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--address",
         metavar="A",
-        help="the Ray cluster: auto for the one that runs on this machine, host:port, or ray://host:port (default: POSETUNE_ADDRESS, "
-        "RAY_ADDRESS, or else this machine alone)",
+        help="the Ray cluster: auto for the one that runs on this machine, host:port, or ray://host:port "
+        "(default: POSETUNE_ADDRESS, RAY_ADDRESS, or else this machine alone)",
     )
     parser.add_argument(
         "--storage-path", default="results", metavar="P", help="where results are to be written (default: %(default)s)"
