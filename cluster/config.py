@@ -110,7 +110,7 @@ def _or_none(rule: Rule) -> Rule:
 def _file_name(value: Any) -> str | None:
     if isinstance(value, str) and FILE_NAME.fullmatch(value):
         return None
-    return "a name of at most 200 letters, digits, '.', '_' and '-' that begins with a letter or digit"
+    return "a name of letters, digits, '.', '_' and '-' that begins with a letter or digit, 200 at most"
 
 
 def _dataset_name(value: Any) -> str | None:

@@ -94,7 +94,6 @@ def _acquire(folder: Storage, file: IO[bytes]) -> None:
             time.sleep(_PAUSE_S)  # it may be someone who only looks, see `is_locked`
     file.truncate(0)
     file.write(json.dumps(this_run()).encode())
-    file.flush()
 
 
 def _owner(file: IO[bytes]) -> Any:

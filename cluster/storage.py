@@ -177,7 +177,8 @@ class Storage:
         above, _, name = path.rpartition("/")
         with self.opened(above, make=make) as folder, self._no_link(folder, f"{self._folder}/{path}".lstrip("/")):
             file = os.open(name, flags | os.O_NOFOLLOW, 0o666, dir_fd=folder)
-        with os.fdopen(file, {os.O_RDONLY: "rb", os.O_WRONLY: "wb"}.get(flags & os.O_ACCMODE, "r+b")) as opened:
+        mode = {os.O_RDONLY: "rb", os.O_WRONLY: "wb"}.get(flags & os.O_ACCMODE, "r+b")
+        with os.fdopen(file, mode, buffering=0) as opened:  # what was not written on a full disk is not tried again
             yield opened
 
     @contextmanager
