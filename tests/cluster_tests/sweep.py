@@ -37,6 +37,7 @@ class Sweep:
         self.spec = {"data_dir": str(data_dir), "storage_path": str(storage_path), **spec}
         storage_path.mkdir(exist_ok=True)
         self.spec_path = storage_path / "spec.json"
+        self.script = SCRIPT
         self.on_cluster = control is not None
         self.control = control or storage_path / "control"
         self.control.mkdir(exist_ok=True)
@@ -54,7 +55,7 @@ class Sweep:
         if self.on_cluster:
             (self.control / "slow").write_text(str(slow))  # the nodes' environment is what it was at their start
         return subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(self.spec_path)],
+            [sys.executable, str(self.script), str(self.spec_path)],
             cwd=ROOT,
             env={**os.environ, "SWEEP_CONTROL": str(self.control), "SLOW": str(slow), **(environment or {})},
             stdout=subprocess.PIPE,

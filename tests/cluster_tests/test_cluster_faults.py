@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster_tests import sweep_script
 from tests.cluster_tests.local_cluster import GPUS, N_NODES, LocalCluster
 from tests.cluster_tests.sweep import Sweep, a_trial_is_half_way, wait_for, write_sweep_data
 
@@ -336,3 +337,17 @@ def test_a_sweep_of_48_trials_of_which_something_is_killed_all_the_time_ends_com
     assert set(chaos.kills) == {"worker", "node", "driver"}
     assert repeated <= chaos.n_lost * BATCHES_PER_EPOCH
     assert sweep.numbers() == sweep.undisturbed(tmp_path / "undisturbed")
+
+
+def test_code_beside_the_script_travels_to_the_nodes(sweep, tmp_path):
+    """Nodes know the files of neither, and do not need them."""
+    folder = tmp_path / "scripts"
+    folder.mkdir()
+    (folder / "my_parts.py").write_text(Path(sweep_script.__file__).read_text())
+    (folder / "my_script.py").write_text(
+        "import json, sys\nfrom my_parts import experiment\nexperiment(json.loads(open(sys.argv[1]).read())).run()\n"
+    )
+    sweep.script = folder / "my_script.py"
+    result = sweep.run()
+    assert result.code == 0, result.errors
+    assert {row["status"] for row in sweep.rows()} == {"finished"}
