@@ -9,6 +9,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal, get_args
 
+from cluster.archive import Archiver
 from cluster.aspects import examine_beside
 from cluster.config import (
     SECTIONS,
@@ -210,10 +211,15 @@ class Experiment:
             # Read only now that no other run changes them.
             standing, distances = self._standing([combination.key for combination in plan.combinations])
             plan = replace(plan, statuses=standing)
+            archived = self.folder.archive.clear_leftovers()
+            ended = [i for i, status in standing.items() if status in ("finished", "diverged") and i not in archived]
             with workplace.ready(self._absolute_config()) if plan.to_train else nullcontext():
                 self.folder.clear_partial_files()
                 self._write_experiment(plan, sources)
-                ended_by = self._train(plan, sources, workplace, distances)
+                with Archiver(self.folder.archive, ended) as archiver:
+                    ended_by = self._train(plan, sources, workplace, distances, archiver)
+                    if ended_by is not None:
+                        archiver.stop()
             check_lock()  # whoever lost it writes no more
             table = self.results()
             self._remove_surplus_weights(plan, table)
@@ -264,17 +270,22 @@ class Experiment:
 
     def _standing(self, keys: list[str]) -> tuple[dict[str, Status], dict[str, float]]:
         """Returns how far trials have come, and the validation distances of the finished ones, mm, by trial id."""
-        statuses, distances = {}, {}
-        for trial_id in self.folder.trial_ids(keys):
-            content = self.folder.trial(trial_id).read_trial()
-            statuses[trial_id] = trial_status(content)
-            distance_mm = finished_val_distance_mm(content)
-            if distance_mm is not None:
-                distances[trial_id] = distance_mm
-        return statuses, distances
+        wanted = set(keys)
+
+        def is_wanted(trial_id: str) -> bool:
+            return trial_id.partition("/")[0] in wanted
+
+        known = self.folder.read_trials(lambda trial: (trial_status(trial), finished_val_distance_mm(trial)), is_wanted)
+        statuses = {trial_id: status for trial_id, (status, _) in known.items() if is_wanted(trial_id)}
+        return statuses, {trial_id: mm for trial_id, (_, mm) in known.items() if mm is not None}
 
     def _train(
-        self, plan: Plan, sources: Sources, workplace: Workplace, distances: Mapping[str, float]
+        self,
+        plan: Plan,
+        sources: Sources,
+        workplace: Workplace,
+        distances: Mapping[str, float],
+        archiver: Archiver,
     ) -> KeyboardInterrupt | Preempted | Literal["failures"] | None:
         """Trains what there is to train; returns what ended it before its end.
 
@@ -297,7 +308,7 @@ class Experiment:
             ),
             best=None if best is None else TrialReport(best, "finished", val_distance_mm=distances[best]),
         )
-        watch = Watch(progress, self.config.stop_if_all_fail)
+        watch = Watch(progress, self.config.stop_if_all_fail, archiver)
         with progress:
             try:
                 workplace.train(trials, job, watch)

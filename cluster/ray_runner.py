@@ -6,7 +6,9 @@ report to the driver is for the display.
 """
 
 import faulthandler
+import math
 import os
+import secrets
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -45,6 +47,11 @@ _LEAVE_INTERVAL_S = 0.5
 _GRACE_S = 20.0
 _NODES_INTERVAL_S = 5.0
 
+# Tune keeps each trial until its Tuner ends, 34 KB, and looks through all of them for each that begins. Another Tuner
+# starts its workers anew, and begins when the last trial of the one before has ended: each slot should have had many.
+_TRIALS_OF_A_TUNER = 2000
+_TRIALS_OF_A_SLOT = 50
+
 _HANG = "hang.txt"
 
 
@@ -77,26 +84,59 @@ def run_ray(
         _driven_from_here(scratch),
         signals.first_sigint_noted(),
     ):
-        generator = _Variants(trials, job, placement, unbounded=unbounded)
         trainable = tune.with_parameters(_train, job=job, placement=placement)
-        tuner = tune.Tuner(
-            tune.with_resources(trainable, tune.PlacementGroupFactory([placement.trial_resources])),
-            param_space={axis.name: tune.grid_search(axis.row_labels) for axis in job.space.axes},
-            tune_config=tune.TuneConfig(
-                num_samples=1 + max(trial.repetition for trial in trials),
-                search_alg=generator,
-                reuse_actors=True,  # a new process imports torch, which takes longer than many a trial
-            ),
-            run_config=tune.RunConfig(
-                storage_path=scratch,
-                name="tune",
-                callbacks=[_Reports(watch, generator, job)],
-                stop=_Stop(watch, signals, generator, job.run_id),
-                verbose=0,
-                failure_config=tune.FailureConfig(max_failures=job.config.max_retries),
-            ),
-        )
-        tuner.fit()
+        for part in _parts(trials, max(_TRIALS_OF_A_TUNER, _TRIALS_OF_A_SLOT * placement.n_slots)):
+            if signals.interrupted.is_set():
+                raise KeyboardInterrupt
+            if signals.preempted.is_set():
+                raise Preempted
+            first = min(trial.repetition for trial in part)
+            generator = _Variants(part, job, placement, first_repetition=first, unbounded=unbounded)
+            _tune(trainable, part, generator, watch, signals, scratch)
+            if watch.should_stop:
+                return
+
+
+def _parts(trials: Sequence[TrialSpec], at_most: int) -> Iterator[Sequence[TrialSpec]]:
+    """Splits trials, in their order, into as few equal parts as there have to be."""
+    size = math.ceil(len(trials) / math.ceil(len(trials) / at_most))
+    for start in range(0, len(trials), size):
+        yield trials[start : start + size]
+
+
+def _tune(
+    trainable: Any,
+    trials: Sequence[TrialSpec],
+    generator: "_Variants",
+    watch: Watch,
+    signals: Signals,
+    scratch: str,
+) -> None:
+    """Trains some trials with one Tuner."""
+    job, placement = generator.job, generator.placement
+    # Variants that the generator would leave out cost a millisecond or two each, so few are asked for.
+    rows = [sorted(set(column)) for column in zip(*(trial.combination.choice for trial in trials), strict=True)]
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, tune.PlacementGroupFactory([placement.trial_resources])),
+        param_space={
+            axis.name: tune.grid_search([axis.row_labels[row] for row in taken])
+            for axis, taken in zip(job.space.axes, rows, strict=True)
+        },
+        tune_config=tune.TuneConfig(
+            num_samples=1 + max(trial.repetition for trial in trials) - generator.first_repetition,
+            search_alg=generator,
+            reuse_actors=True,  # a new process imports torch, which takes longer than many a trial
+        ),
+        run_config=tune.RunConfig(
+            storage_path=scratch,
+            name=secrets.token_hex(4),
+            callbacks=[_Reports(watch, generator, job)],
+            stop=_Stop(watch, signals, generator, job.run_id),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=job.config.max_retries),
+        ),
+    )
+    tuner.fit()
 
 
 @contextmanager
@@ -133,16 +173,25 @@ class _Variants(_StaysInDriver, BasicVariantGenerator):  # type: ignore[misc] # 
     times that a combination has been seen are counted.
     """
 
-    def __init__(self, trials: Sequence[TrialSpec], job: Job, placement: Placement, *, unbounded: bool = False) -> None:
+    def __init__(
+        self,
+        trials: Sequence[TrialSpec],
+        job: Job,
+        placement: Placement,
+        *,
+        first_repetition: int = 0,
+        unbounded: bool = False,
+    ) -> None:
         self.max_concurrent: int  # of the base class: 0 is without bound
         super().__init__(max_concurrent=0 if unbounded else placement.n_slots)
         self.specs = {(trial.combination.choice, trial.repetition): trial for trial in trials}
-        self.space = job.space
+        self.first_repetition = first_repetition
+        self.job = job
         self.placement = placement
         self.seen: dict[tuple[int, ...], int] = {}
         self.given: dict[str, TrialSpec] = {}
         self.closed = False
-        self.looked_for_nodes = time.monotonic()
+        self.looked_for_nodes = float("-inf")
 
     @property
     def total_samples(self) -> int:
@@ -158,10 +207,13 @@ class _Variants(_StaysInDriver, BasicVariantGenerator):  # type: ignore[misc] # 
         """Returns the next variant that needs training, as a Tune trial; None if there is none now."""
         if self.closed:
             return None
+        if len(self.given) == len(self.specs):
+            self.set_finished()  # what Tune has left is none of ours
+            return None
         self._look_for_nodes()
         while (trial := super().next_trial()) is not None:
-            choice = self.space.choice_of(trial.config)
-            repetition = self.seen.get(choice, 0)
+            choice = self.job.space.choice_of(trial.config)
+            repetition = self.seen.get(choice, self.first_repetition)
             self.seen[choice] = repetition + 1
             spec = self.specs.get((choice, repetition))
             if spec is None:

@@ -32,10 +32,24 @@ _SCHEMA = pa.schema(
 def to_parquet(trial_id: str, rows: Sequence[Record]) -> bytes:
     """Returns a trial's records as the content of a Parquet file."""
     columns = list(zip(*rows, strict=True)) or [()] * len(Record._fields)
-    table = pa.table([[trial_id] * len(rows), *columns], schema=_SCHEMA)
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
-    return buffer.getvalue()
+    return _written(pa.table([[trial_id] * len(rows), *columns], schema=_SCHEMA))
+
+
+def joined(contents: Sequence[bytes]) -> bytes:
+    """Returns several files of records as one, with their rows in the same order.
+
+    Raises:
+        ValueError: If one of them is not such a file.
+    """
+    return _written(pa.concat_tables(map(_read, contents)).unify_dictionaries())
+
+
+def are_joinable(data: bytes) -> bool:
+    """Tells whether the bytes are a file of records that `joined` would take as a whole."""
+    try:
+        return bool(_read(data).schema.names == pq.read_schema(io.BytesIO(data)).names)
+    except ValueError:
+        return False
 
 
 def from_parquet(data: bytes) -> list[Record]:
@@ -44,10 +58,23 @@ def from_parquet(data: bytes) -> list[Record]:
     Raises:
         ValueError: If the bytes are not such a file.
     """
+    table = _read(data)
+    columns: list[list[Any]] = [table.column(name).to_pylist() for name in Record._fields]
+    return [Record(*values) for values in zip(*columns, strict=True)]
+
+
+def _read(data: bytes) -> pa.Table:
     try:
         table = pq.read_table(io.BytesIO(data), page_checksum_verification=True).select(_SCHEMA.names).cast(_SCHEMA)
-        columns: list[list[Any]] = [table.column(name).to_pylist() for name in Record._fields]
+        table.validate(full=True)
     except Exception as error:
         # What pyarrow raises depends on the damage.
         raise ValueError(f"not a file of records: {error}") from error
-    return [Record(*values) for values in zip(*columns, strict=True)]
+    return table
+
+
+def _written(table: pa.Table) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
+    content: bytes = buffer.getvalue()
+    return content

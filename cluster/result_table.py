@@ -61,6 +61,7 @@ class ResultTable:
 
         Raises:
             NoResultsError: If there is no experiment, or if its description is broken.
+            ArchiveError: If a part of the archive is broken.
         """
         try:
             experiment = _Experiment.of(folder.read_experiment())
@@ -68,10 +69,11 @@ class ResultTable:
             raise NoResultsError(
                 f"{folder.storage.location} holds no experiment (experiment.json is missing or broken)"
             ) from error
-        present = set(folder.trial_ids())
         planned = [(c, repetition) for repetition in range(len(experiment.seeds)) for c in experiment.combinations]
         ids = [f"{c['key']}/{repetition}" for c, repetition in planned]
-        outcomes = [_Outcome.of(folder.trial(i).read_trial() if i in present else None) for i in ids]
+        wanted = set(ids)
+        known = folder.read_trials(_Outcome.of, wanted.__contains__)
+        outcomes = [known.get(trial_id, _Outcome.of(None)) for trial_id in ids]
 
         option_paths, splits = experiment.option_paths, experiment.splits
         groups = list(_column_groups(splits, outcomes))
@@ -80,7 +82,7 @@ class ResultTable:
             for (c, repetition), outcome in zip(planned, outcomes, strict=True)
         ]
         summary = _summarize(trials, option_paths, splits)
-        n_others = len(present - set(ids))
+        n_others = len(known.keys() - wanted)
         return cls(experiment.name, option_paths, experiment.telling_paths, splits, trials, summary, n_others)
 
     @property

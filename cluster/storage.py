@@ -281,6 +281,42 @@ class Storage:
 
         return self._try(attempt, path, "read")
 
+    def files(self, path: str = "") -> list[str]:
+        """Returns the sorted paths of all files below a folder, relative to it; none if it is not there.
+
+        An object store is asked once for each thousand of them.
+
+        Raises:
+            StorageError: If it is there and cannot be read.
+        """
+
+        def attempt() -> list[str]:
+            try:
+                if self.local is not None:
+                    with self.opened(path) as folder:
+                        below = os.fwalk(".", dir_fd=folder, onerror=_raise_unless_gone)
+                        found = [f"{place}/{name}" for place, _, names, _ in below for name in names]
+                    return sorted(name.removeprefix("./") for name in found)
+                filesystem, root = self._remote()
+                folder_path = f"{root}/{path}".rstrip("/")
+                selector = pyarrow.fs.FileSelector(folder_path, allow_not_found=True, recursive=True)
+                return sorted(
+                    info.path.removeprefix(f"{folder_path}/")
+                    for info in filesystem.get_file_info(selector)
+                    if info.type == pyarrow.fs.FileType.File
+                )
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+
+        return self._try(attempt, path, "read")
+
+    def remove_empty_folder(self, path: str) -> None:
+        """Removes a local folder if it is there and has nothing in it."""
+        above, _, name = path.rpartition("/")
+        if self.local is not None:
+            with suppress(OSError), self.opened(above) as folder:
+                os.rmdir(name, dir_fd=folder)
+
     def clear_partial_files(self, path: str = "") -> None:
         """Removes what writers that were killed half-way left in a local folder."""
         if self.local is None:
@@ -461,6 +497,11 @@ def _write_remote(filesystem: pyarrow.fs.FileSystem, root: str, path: str, data:
     except KeyboardInterrupt:
         wait([uploaded], timeout=_LAST_UPLOAD_S)
         raise
+
+
+def _raise_unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _names(folder: int) -> list[str]:

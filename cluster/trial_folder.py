@@ -9,21 +9,30 @@ results/NAME/
         examples.npz       the examples' predictions at every log point
         plots/             pictures of the examples, with `show_plots`
         checkpoint.pt      only while the trial is unfinished
+    archive/               where more than 1,000 trials have ended: trial.json and records.parquet of a thousand of
+                           them together, see `cluster/archive.py`
     tables/                trials.csv, trials.parquet, summary.csv, summary.md, summary.txt
 """
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
+from cluster.archive import AT_A_TIME, Archive
 from cluster.storage import Storage, StorageError
 
 Status = Literal["finished", "failed", "diverged", "interrupted", "pending"]
 """How a trial stands. `interrupted` was started and will be continued; `pending` was never started."""
 
 STATUSES: tuple[Status, ...] = get_args(Status)
+
+_TRIAL_FILE = re.compile(r"(?P<trial_id>[^/]+/\d+)/(?P<name>.+)")
+
+T = TypeVar("T")
 
 RUNNING = "running"
 """What a trial's file says while it is trained; without a process that trains it, it is `interrupted`."""
@@ -90,13 +99,42 @@ class ExperimentFolder:
         """Returns the folder of a trial."""
         return TrialFolder(self.storage, trial_id)
 
-    def trial_ids(self, keys: list[str] | None = None) -> list[str]:
-        """Returns the ids of the trials that have a folder; with `keys` only those of these combinations."""
-        present = self.storage.names("trials")
-        if keys is not None:
-            wanted = set(keys)
-            present = [key for key in present if key in wanted]
-        return [f"{key}/{name}" for key in present for name in self.storage.names(f"trials/{key}") if name.isdigit()]
+    @property
+    def archive(self) -> Archive:
+        """The trials that were moved together."""
+        return Archive(self.storage)
+
+    def read_trials(
+        self,
+        of: Callable[[dict[str, Any] | None], T],
+        wanted: Callable[[str], bool] = lambda trial_id: True,
+    ) -> dict[str, T]:
+        """Returns what is known of the trials, wherever their files are.
+
+        Args:
+            of: Takes of a `trial.json` what is needed, None where there is none or a broken one; the whole of a hundred
+                thousand of them would fill the memory.
+            wanted: Tells by the id which trials' content is read; the others are taken as those without.
+
+        Returns:
+            What `of` returned, by the id of each trial that has a file.
+
+        Raises:
+            ArchiveError: If a part of the archive is broken.
+            StorageError: If a file cannot be read.
+        """
+        files = [found for path in self.storage.files("trials") if (found := _TRIAL_FILE.match(path))]
+        known = {file["trial_id"]: of(None) for file in files}
+        with_file = [file["trial_id"] for file in files if file["name"] == "trial.json" and wanted(file["trial_id"])]
+
+        def read(trial_id: str) -> T:
+            return of(self.trial(trial_id).read_trial())
+
+        with ThreadPoolExecutor(AT_A_TIME) as pool:
+            known.update(zip(with_file, pool.map(read, with_file), strict=True))
+        # The archive counts, and it is read last: what a run moves in the meantime is found there.
+        known.update((trial_id, of(content)) for trial_id, content in self.archive.trials(wanted))
+        return known
 
     def read_experiment(self) -> dict[str, Any] | None:
         """Returns the content of `experiment.json`, None if there is none or if it is broken."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from itertools import islice
 
+from cluster.archive import Archiver
 from cluster.progress import Progress
 from cluster.trainable import TrialReport
 
@@ -14,11 +15,13 @@ class Watch:
     Attributes:
         progress: The display.
         stop_if_all_fail: Stop when the first so many trials have all failed; None goes on.
+        archiver: Who moves trials that have ended for good; None leaves them where they are.
         outcomes: The last report of each trial that ended.
     """
 
     progress: Progress
     stop_if_all_fail: int | None
+    archiver: Archiver | None = None
     outcomes: dict[str, TrialReport] = field(default_factory=dict)
 
     def started(self, trial_id: str) -> None:
@@ -30,6 +33,8 @@ class Watch:
         self.progress.reported(report)
         if report.status not in ("running", "interrupted"):
             self.outcomes[report.trial_id] = report
+        if self.archiver is not None and report.status in ("finished", "diverged"):
+            self.archiver.add(report.trial_id)
 
     @property
     def should_stop(self) -> bool:

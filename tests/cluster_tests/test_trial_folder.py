@@ -44,16 +44,19 @@ class TestATrialsFile:
         assert status_of(content) == status
 
 
-class TestTrialIds:
-    def test_are_those_of_the_folders_that_are_there(self, folder):
-        assert folder.trial_ids() == []
+class TestTrials:
+    def test_are_those_that_have_a_file(self, folder):
+        assert folder.read_trials(status_of) == {}
         for trial_id in ("b/1", "a/0", "a/10", "a/2"):
             folder.trial(trial_id).write("weights.pt", b"")
+        folder.trial("a/2").write_trial({"status": "finished"})
+        folder.trial("b/1").write_trial({"status": "finished"})
         folder.storage.write("trials/a/notes.txt", b"")
         folder.storage.write("trials/README", b"")
-        assert folder.trial_ids() == ["a/0", "a/10", "a/2", "b/1"]
-        assert folder.trial_ids(["b", "c"]) == ["b/1"]
-        assert folder.trial_ids([]) == []
+        statuses = {"a/0": "pending", "a/10": "pending", "a/2": "finished", "b/1": "finished"}
+        assert folder.read_trials(status_of) == statuses
+        # Those that nobody asks for are not read.
+        assert folder.read_trials(status_of, lambda trial_id: trial_id == "b/1") == {**statuses, "a/2": "pending"}
 
 
 class TestTheOtherFiles:
@@ -90,5 +93,5 @@ def test_every_file_name_of_the_program_stands_in_the_modules_docstring():
     names = set(re.findall(r"^ +(\S+?)/? {2,}", trial_folder.__doc__, re.MULTILINE))
     assert names == {
         *("experiment.json", "trial.json", "records.parquet", "weights.pt", "examples.npz", "plots"),
-        *("checkpoint.pt", "tables"),
+        *("checkpoint.pt", "archive", "tables"),
     }
