@@ -241,10 +241,8 @@ class FailingFilesystem:
 
     def __init__(self, monkeypatch, code, times):
         self.code, self.times, self.calls = code, times, 0
-        monkeypatch.setattr(os, "fsync", self.failing(os.fsync))
-        monkeypatch.setattr(os, "scandir", self.failing(os.scandir))
-        monkeypatch.setattr(Path, "read_bytes", self.failing(Path.read_bytes))
-        monkeypatch.setattr(Path, "unlink", self.failing(Path.unlink))
+        for name in ("fsync", "listdir", "fdopen", "unlink"):
+            monkeypatch.setattr(os, name, self.failing(getattr(os, name)))
 
     def failing(self, real):
         def call(*arguments, **options):
