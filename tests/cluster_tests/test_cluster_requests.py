@@ -85,6 +85,16 @@ def test_with_wait_for_nodes_a_sweep_says_that_it_waits_and_goes_on_when_a_node_
     assert "were asked for, but no node has that" in waiting
 
 
+def test_sigterm_ends_a_sweep_that_waits_for_a_node(sweep, cluster):
+    process = sweep.start(environment={"POSETUNE_ADDRESS": cluster.address, "POSETUNE_WAIT_FOR_NODES": "1"})
+    assert process.stderr.readline().startswith("waiting for a node: ")
+    process.terminate()
+    output, errors = process.communicate(timeout=30)
+    assert process.returncode == 75, errors
+    assert "run the script again to go on" in errors
+    assert not output
+
+
 @pytest.mark.parametrize(("shown", "n_gpus"), [("0,1", 2), ("", 4), (None, 4)])
 def test_a_node_that_was_started_with_some_of_its_gpus_counts_these_alone(tmp_path, monkeypatch, shown, n_gpus):
     def count():
