@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 # Before Ray: it sets the environment that Ray reads when it is imported.
-from cluster import ray_session  # isort: split
+from cluster import ray_nodes  # isort: split
 
 import ray.util.client
 from ray import tune
@@ -235,7 +235,7 @@ class _Variants(_StaysInDriver, BasicVariantGenerator):  # type: ignore[misc] # 
         now = time.monotonic()
         if self.max_concurrent and now - self.looked_for_nodes >= _NODES_INTERVAL_S:
             self.looked_for_nodes = now
-            n_slots = self.placement.slots_on(list(ray_session.nodes().values()))
+            n_slots = self.placement.slots_on(list(ray_nodes.nodes().values()))
             self.max_concurrent = n_slots or self.max_concurrent  # 0 would be without bound
 
     def save_to_dir(self, dirpath: str, **kwargs: Any) -> None:

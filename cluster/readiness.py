@@ -13,12 +13,13 @@ from pathlib import Path
 
 import torch
 
-from cluster import ray_session
+from cluster import ray_nodes, ray_session
 from cluster.devices import Placement, given_device, place_here
 from cluster.experiment import Experiment
 from cluster.job import Job
 from cluster.plan import TrialSpec, make_plan
-from cluster.ray_session import ClusterError, Examined
+from cluster.ray_nodes import Examined
+from cluster.ray_session import ClusterError
 from cluster.sources import Sources
 from cluster.storage import Storage
 from cluster.trainable import run_trial
@@ -108,7 +109,7 @@ def try_devices(nodes: Sequence[Examined], storage_path: str, *, use_gpus: bool)
     with _experiment(storage_path, len(places)) as (job, trials):
         work = partial(_train, job, trials, [gpus > 0 for _, gpus in places])
         where = [(node.node_id, gpus) for node, gpus in places]
-        for number, outcome in ray_session.run_on_devices(work, where, _TRIALS_S):
+        for number, outcome in ray_nodes.run_on_devices(work, where, _TRIALS_S):
             node, gpus = places[number]
             if isinstance(outcome, ClusterError):
                 outcome = Tried("a GPU" if gpus else "cpu", problem=str(outcome))

@@ -22,6 +22,7 @@ import copy
 import errno
 import os
 import re
+import secrets
 import stat
 import sys
 import threading
@@ -40,6 +41,7 @@ import pyarrow.fs
 from data_pipeline.user_error import UserError
 
 _PARTIAL = ".partial"
+_THIS_PROCESS = f"{os.getpid()}-{secrets.token_hex(4)}"  # two nodes may each have a process of this number
 
 # To open files in a folder, and no more where the system has that: it asks for no right to list its names.
 _FOLDER = os.O_DIRECTORY | getattr(os, "O_PATH", os.O_RDONLY)
@@ -284,7 +286,7 @@ class Storage:
     def files(self, path: str = "") -> list[str]:
         """Returns the sorted paths of all files below a folder, relative to it; none if it is not there.
 
-        An object store is asked once for each thousand of them.
+        A symbolic link to a folder is one of them. An object store is asked once for each thousand of them.
 
         Raises:
             StorageError: If it is there and cannot be read.
@@ -294,9 +296,11 @@ class Storage:
             try:
                 if self.local is not None:
                     with self.opened(path) as folder:
-                        below = os.fwalk(".", dir_fd=folder, onerror=_raise_unless_gone)
-                        found = [f"{place}/{name}" for place, _, names, _ in below for name in names]
-                    return sorted(name.removeprefix("./") for name in found)
+                        walked = list(os.fwalk(".", dir_fd=folder, onerror=_raise_unless_gone))
+                    folders = {f"{place}/{name}" for place, names, _, _ in walked for name in names}
+                    found = {f"{place}/{name}" for place, _, names, _ in walked for name in names}
+                    links = folders - {place for place, _, _, _ in walked}
+                    return sorted(name.removeprefix("./") for name in found | links)
                 filesystem, root = self._remote()
                 folder_path = f"{root}/{path}".rstrip("/")
                 selector = pyarrow.fs.FileSelector(folder_path, allow_not_found=True, recursive=True)
@@ -329,11 +333,9 @@ class Storage:
 
     def _write_local(self, path: str, data: bytes) -> None:
         above, _, name = path.rpartition("/")
-        partial = f".{name}.{os.getpid()}{_PARTIAL}"
+        partial = f".{name}.{_THIS_PROCESS}{_PARTIAL}"
         with self.opened(above, make=True) as folder:
             try:
-                with suppress(FileNotFoundError):  # of a killed process with this one's number, or put there by someone
-                    os.unlink(partial, dir_fd=folder)
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
                 with os.fdopen(os.open(partial, flags, 0o666, dir_fd=folder), "wb") as file:
                     file.write(data)

@@ -123,7 +123,11 @@ class ExperimentFolder:
             ArchiveError: If a part of the archive is broken.
             StorageError: If a file cannot be read.
         """
-        files = [found for path in self.storage.files("trials") if (found := _TRIAL_FILE.match(path))]
+        paths = self.storage.files("trials")
+        for path in paths:
+            if path.count("/") < 2:
+                self.storage.names(f"trials/{path}")  # a link in place of a trial is an error, and not a missing trial
+        files = [found for path in paths if (found := _TRIAL_FILE.match(path))]
         known = {file["trial_id"]: of(None) for file in files}
         with_file = [file["trial_id"] for file in files if file["name"] == "trial.json" and wanted(file["trial_id"])]
 

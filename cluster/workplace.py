@@ -66,15 +66,15 @@ class Workplace:
             yield
             return
         # Imported where it is needed: it takes seconds, and a finished experiment does without.
-        from cluster import ray_session
+        from cluster import ray_nodes, ray_session
 
         with ray_session.connected(self.address):
             if self.wait_for_nodes:
-                ray_session.wait_for_node(config, self.signals)
-            placement = ray_session.place_on_cluster(config)
+                ray_nodes.wait_for_node(config, self.signals)
+            placement = ray_nodes.place_on_cluster(config)
             count_gpus = placement.gpu_share > 0 and PRETEND_GPUS not in os.environ
-            examined = ray_session.examine_nodes(str(config.storage_path), count_gpus=count_gpus)
-            ray_session.require_usable(examined)
+            examined = ray_nodes.examine_nodes(str(config.storage_path), count_gpus=count_gpus)
+            ray_nodes.require_usable(examined)
             yield
 
     def train(self, trials: Sequence[TrialSpec], job: Job, watch: Watch) -> None:
@@ -88,10 +88,10 @@ class Workplace:
         if self.executor == "inline":
             run_inline(trials, job, place_here(job.config), watch, self.signals)
             return
-        from cluster import ray_runner, ray_session
+        from cluster import ray_nodes, ray_runner, ray_session
 
         if self.address is not None:
-            placement = ray_session.place_on_cluster(job.config, len(trials))
+            placement = ray_nodes.place_on_cluster(job.config, len(trials))
             ray_runner.run_ray(trials, job, placement, watch, self.signals, unbounded=self.wait_for_nodes)
             return
         placement = place_here(job.config, len(trials))

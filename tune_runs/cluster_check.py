@@ -25,7 +25,7 @@ from tabulate import tabulate
 from data_pipeline.user_error import UserError
 
 if TYPE_CHECKING:  # at run time they are imported where they are needed: torch and Ray take seconds
-    from cluster.ray_session import Examined
+    from cluster.ray_nodes import Examined
     from cluster.readiness import Data, Tried
 
 _EXAMPLES = """\
@@ -95,7 +95,7 @@ def check(args: argparse.Namespace, findings: Findings) -> None:
         print(f"[{time.monotonic() - began:3.0f} s] {text}", file=sys.stderr, flush=True)
 
     tell("loading torch and Ray")
-    from cluster import ray_session
+    from cluster import ray_nodes, ray_session
     from cluster.config import local_path
     from cluster.devices import PRETEND_GPUS
     from cluster.node_facts import versions
@@ -119,11 +119,11 @@ def check(args: argparse.Namespace, findings: Findings) -> None:
         if local is not None:
             stack.enter_context(_no_new_folder(local))
 
-        there = list(ray_session.nodes().values())
+        there = list(ray_nodes.nodes().values())
         use_gpus = args.device != "cpu" and any(node.gpus for node in there)
         pretended = use_gpus and address is not None and PRETEND_GPUS in os.environ
         tell(f"looking at {len(there)} node(s), and at {storage_path} from each")
-        nodes = ray_session.examine_nodes(storage_path, count_gpus=args.device != "cpu" and not pretended)
+        nodes = ray_nodes.examine_nodes(storage_path, count_gpus=args.device != "cpu" and not pretended)
         nodes.sort(key=lambda node: (not node.is_head, node.node.name))
         usable = [node for node in nodes if not node.problems]
         tell("training a small corrector on every device")
