@@ -26,7 +26,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -40,7 +40,9 @@ PART_BYTES = 32 * 2**20
 """A part is closed when the trials' own records are so large; reading them takes some ten times that in memory."""
 
 AT_A_TIME = 16
-"""Files that are read or removed at a time: on an object store each takes a while, whatever its size."""
+"""Files that are read or removed at a time on an object store."""
+
+T = TypeVar("T")
 
 _FOLDER = "archive"
 _PART = re.compile(r"(\d{6}-[0-9a-f]{8})\.(trials|records)\.parquet")
@@ -112,7 +114,8 @@ class Archive:
         self._write(f"{name}.records.parquet", joined([taken[trial_id][1] for trial_id in ids]))
         if go_on():
             self._write(f"{name}.trials.parquet", buffer.getvalue())
-            self._remove([f"trials/{trial_id}/{file}" for trial_id in ids for file in _MOVED], go_on)
+            self._remove(_files_of(ids), go_on)
+        pa.default_memory_pool().release_unused()
         return left
 
     def clear_leftovers(self) -> set[str]:
@@ -164,23 +167,17 @@ class Archive:
         """Returns text and records of trials that can be moved, and how many were looked at; in portions."""
         taken: dict[str, tuple[str, bytes]] = {}
         n_bytes = n_looked_at = 0
-        with ThreadPoolExecutor(AT_A_TIME) as pool:
-            while n_looked_at < min(len(trial_ids), PART_TRIALS) and n_bytes < PART_BYTES:
-                portion = trial_ids[n_looked_at : min(n_looked_at + AT_A_TIME, PART_TRIALS)]
-                n_looked_at += len(portion)
-                for trial_id, files in zip(portion, pool.map(self._files_of_trial, portion), strict=True):
-                    if files is not None:
-                        taken[trial_id] = files
-                        n_bytes += len(files[1])
+        while n_looked_at < min(len(trial_ids), PART_TRIALS) and n_bytes < PART_BYTES:
+            portion = trial_ids[n_looked_at : min(n_looked_at + AT_A_TIME, PART_TRIALS)]
+            n_looked_at += len(portion)
+            contents = [
+                content or b"" for content in several(self.experiment, self.experiment.read, _files_of(portion))
+            ]
+            for trial_id, records, trial in zip(portion, contents[::2], contents[1::2], strict=True):
+                if _is_final(trial) and are_joinable(records):
+                    taken[trial_id] = (trial.decode(), records)
+                    n_bytes += len(records)
         return taken, n_looked_at
-
-    def _files_of_trial(self, trial_id: str) -> tuple[str, bytes] | None:
-        records, trial = (self.experiment.read(f"trials/{trial_id}/{name}") or b"" for name in _MOVED)
-        try:
-            is_final = json.loads(trial)["status"] in _FINAL
-        except (ValueError, LookupError, TypeError, RecursionError):
-            return None
-        return (trial.decode(), records) if is_final and are_joinable(records) else None
 
     def _write(self, name: str, data: bytes) -> None:
         path = f"{_FOLDER}/{name}"
@@ -193,12 +190,29 @@ class Archive:
             if go_on():
                 self.experiment.remove(path)
 
-        with ThreadPoolExecutor(AT_A_TIME) as pool:
-            for _ in pool.map(remove, paths):
-                pass
+        several(self.experiment, remove, paths)
         for folder in dict.fromkeys(path.rpartition("/")[0] for path in paths):
             self.experiment.remove_empty_folder(folder)
             self.experiment.remove_empty_folder(folder.rpartition("/")[0])
+
+
+def several(storage: Storage, do: Callable[[str], T], names: Sequence[str]) -> list[T]:
+    """Returns what `do` returns for each name; at the same time where each takes a while, whatever it does."""
+    if storage.local is not None:
+        return [do(name) for name in names]
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        return list(pool.map(do, names))
+
+
+def _files_of(trial_ids: Sequence[str]) -> list[str]:
+    return [f"trials/{trial_id}/{name}" for trial_id in trial_ids for name in _MOVED]
+
+
+def _is_final(trial: bytes) -> bool:
+    try:
+        return json.loads(trial)["status"] in _FINAL
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return False
 
 
 class Archiver:

@@ -49,7 +49,7 @@ _NODES_INTERVAL_S = 5.0
 
 # Tune keeps each trial until its Tuner ends, 34 KB, and looks through all of them for each that begins. Another Tuner
 # starts its workers anew, and begins when the last trial of the one before has ended: each slot should have had many.
-_TRIALS_OF_A_TUNER = 2000
+_TRIALS_OF_A_TUNER = 1000
 _TRIALS_OF_A_SLOT = 50
 
 _HANG = "hang.txt"

@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 
 from posenet.record import Record
 
+_ROWS_OF_A_GROUP = 2**17
+
 _TEXT = pa.dictionary(pa.int32(), pa.string())  # few different texts, each many times
 
 _SCHEMA = pa.schema(
@@ -32,7 +34,11 @@ _SCHEMA = pa.schema(
 def to_parquet(trial_id: str, rows: Sequence[Record]) -> bytes:
     """Returns a trial's records as the content of a Parquet file."""
     columns = list(zip(*rows, strict=True)) or [()] * len(Record._fields)
-    return _written(pa.table([[trial_id] * len(rows), *columns], schema=_SCHEMA))
+    table = pa.table([[trial_id] * len(rows), *columns], schema=_SCHEMA)
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
+    content: bytes = buffer.getvalue()
+    return content
 
 
 def joined(contents: Sequence[bytes]) -> bytes:
@@ -41,7 +47,17 @@ def joined(contents: Sequence[bytes]) -> bytes:
     Raises:
         ValueError: If one of them is not such a file.
     """
-    return _written(pa.concat_tables(map(_read, contents)).unify_dictionaries())
+    buffer = io.BytesIO()
+    with pq.ParquetWriter(buffer, _SCHEMA, compression="zstd", write_page_checksum=True) as writer:
+        waiting: list[pa.Table] = []
+        for n, content in enumerate(contents, 1):
+            waiting.append(_read(content))
+            # A few at a time: all of them would fill the memory, and each alone would make the file large.
+            if n == len(contents) or sum(map(len, waiting)) >= _ROWS_OF_A_GROUP:
+                writer.write_table(pa.concat_tables(waiting).unify_dictionaries().combine_chunks())
+                waiting = []
+    joined: bytes = buffer.getvalue()
+    return joined
 
 
 def are_joinable(data: bytes) -> bool:
@@ -65,16 +81,13 @@ def from_parquet(data: bytes) -> list[Record]:
 
 def _read(data: bytes) -> pa.Table:
     try:
-        table = pq.read_table(io.BytesIO(data), page_checksum_verification=True).select(_SCHEMA.names).cast(_SCHEMA)
+        table = (
+            pq.read_table(io.BytesIO(data), page_checksum_verification=True, use_threads=False)
+            .select(_SCHEMA.names)
+            .cast(_SCHEMA)
+        )
         table.validate(full=True)
     except Exception as error:
         # What pyarrow raises depends on the damage.
         raise ValueError(f"not a file of records: {error}") from error
     return table
-
-
-def _written(table: pa.Table) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
-    content: bytes = buffer.getvalue()
-    return content

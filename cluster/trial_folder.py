@@ -17,12 +17,11 @@ results/NAME/
 import json
 import re
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-from cluster.archive import AT_A_TIME, Archive
+from cluster.archive import Archive, several
 from cluster.storage import Storage, StorageError
 
 Status = Literal["finished", "failed", "diverged", "interrupted", "pending"]
@@ -134,8 +133,7 @@ class ExperimentFolder:
         def read(trial_id: str) -> T:
             return of(self.trial(trial_id).read_trial())
 
-        with ThreadPoolExecutor(AT_A_TIME) as pool:
-            known.update(zip(with_file, pool.map(read, with_file), strict=True))
+        known.update(zip(with_file, several(self.storage, read, with_file), strict=True))
         # The archive counts, and it is read last: what a run moves in the meantime is found there.
         known.update((trial_id, of(content)) for trial_id, content in self.archive.trials(wanted))
         return known
