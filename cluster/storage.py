@@ -336,6 +336,8 @@ class Storage:
         partial = f".{name}.{_THIS_PROCESS}{_PARTIAL}"
         with self.opened(above, make=True) as folder:
             try:
+                with suppress(FileNotFoundError):  # of an attempt before this one, which could not remove it
+                    os.unlink(partial, dir_fd=folder)
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
                 with os.fdopen(os.open(partial, flags, 0o666, dir_fd=folder), "wb") as file:
                     file.write(data)

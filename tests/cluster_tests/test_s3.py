@@ -173,7 +173,7 @@ class TestAnOperation:
         monkeypatch.setattr(storage_module, "_SILENCE_S", 0.2)
         use, returned, left = OPERATIONS[operation]
         s3.storage.write("file", b"old")
-        back = s3.proxy.off_for(1)
+        back = s3.proxy.off_for(3)
         assert use(s3.storage) == returned
         back.join()
         assert s3.objects().get("file") == left
