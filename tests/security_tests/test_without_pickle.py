@@ -319,7 +319,8 @@ for name in ("truth.txt", "predictions.txt"):
 prepare_data.main(["leaderboard", "--dataset", "nyu", "--name", "nyu_new", "--split", "none", "--data-dir",
     str(folder / "data"), "--ground-truth", str(folder / "truth.txt"),
     "--predictions", "A=" + str(folder / "predictions.txt")])
-folders = {".", *(path.name for path in folder.rglob("*") if path.is_dir())}  # os.fwalk opens them as if they were files
+# os.fwalk opens folders as if they were files.
+folders = {".", *(path.name for path in folder.rglob("*") if path.is_dir())}
 print("READ", *sorted(opened - folders))
 """
 
