@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test test-all test-fast lint format bench clean
+.PHONY: help setup demo test test-all test-fast lint format bench scale clean
 
 help:
 	@echo "make demo       set up, make a small synthetic dataset, run a sweep, print its table"
@@ -12,6 +12,7 @@ help:
 	@echo "make lint       ruff (format and rules) and mypy strict"
 	@echo "make format     let ruff put the code in its format"
 	@echo "make bench      the benchmarks behind the README's figures"
+	@echo "make scale      what a run of 10,000 trials costs, into cluster/SCALE.md: a quarter of an hour"
 	@echo "make setup      the set-up alone: .venv with everything in it"
 
 setup: .venv/installed
@@ -47,6 +48,9 @@ format: setup
 
 bench: setup
 	$(BIN)/python -m tests.benchmarks
+
+scale: setup
+	$(BIN)/python -m tests.benchmarks.scale
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -148,7 +148,7 @@ class Archive:
     def _read(self, part: str) -> pa.Table:
         content = self.experiment.read(f"{_FOLDER}/{part}.trials.parquet") or b""
         try:
-            rows = pq.read_table(io.BytesIO(content), page_checksum_verification=True)
+            rows = pq.ParquetFile(io.BytesIO(content), page_checksum_verification=True).read(use_threads=False)
         except Exception as error:
             # What pyarrow raises depends on the damage.
             raise self._broken(part, error) from error

@@ -6,6 +6,7 @@ report to the driver is for the display.
 """
 
 import faulthandler
+import gc
 import math
 import os
 import secrets
@@ -43,6 +44,7 @@ from cluster.watch import Watch
 ENV_VARS_TO_PROPAGATE -= {name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
 
 _REPORT_INTERVAL_S = 0.2  # a report holds the trial up for some milliseconds
+_REPORTS_A_SECOND = 100  # and the driver too, which takes those of all trials
 _LEAVE_INTERVAL_S = 0.5
 _GRACE_S = 20.0
 _NODES_INTERVAL_S = 5.0
@@ -50,7 +52,7 @@ _NODES_INTERVAL_S = 5.0
 # Tune keeps each trial until its Tuner ends, 34 KB, and looks through all of them for each that begins. Another Tuner
 # starts its workers anew, and begins when the last trial of the one before has ended: each slot should have had many.
 _TRIALS_OF_A_TUNER = 1000
-_TRIALS_OF_A_SLOT = 50
+_TRIALS_OF_A_SLOT = 25
 
 _HANG = "hang.txt"
 
@@ -93,6 +95,7 @@ def run_ray(
             first = min(trial.repetition for trial in part)
             generator = _Variants(part, job, placement, first_repetition=first, unbounded=unbounded)
             _tune(trainable, part, generator, watch, signals, scratch)
+            gc.collect()  # the trials of a Tuner hold one another, and would lie beside those of the next
             if watch.should_stop:
                 return
 
@@ -333,11 +336,12 @@ def _train(config: dict[str, Any], job: Job, placement: Placement) -> None:
     if leave():
         return
     last_report = time.monotonic()
+    interval_s = max(_REPORT_INTERVAL_S, placement.n_slots / _REPORTS_A_SECOND)
     watchdog = _Watchdog(trial.settings.experiment.trial_timeout_s, folder, job.run_id)
     with watchdog:
         for report in run_trial(trial, job.data(trial.settings), folder, leave):
             now = time.monotonic()
-            if report.status != RUNNING or report.lines or now - last_report >= _REPORT_INTERVAL_S:
+            if report.status != RUNNING or report.lines or now - last_report >= interval_s:
                 last_report = now
                 watchdog.rest()  # the driver may take its time
                 tune.report({"report": vars(report)})

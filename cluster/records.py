@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from posenet.record import Record
 
-_ROWS_OF_A_GROUP = 2**17
+_ROWS_OF_A_GROUP = 2**16
 
 _TEXT = pa.dictionary(pa.int32(), pa.string())  # few different texts, each many times
 
@@ -82,7 +82,8 @@ def from_parquet(data: bytes) -> list[Record]:
 def _read(data: bytes) -> pa.Table:
     try:
         table = (
-            pq.read_table(io.BytesIO(data), page_checksum_verification=True, use_threads=False)
+            pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
+            .read(use_threads=False)
             .select(_SCHEMA.names)
             .cast(_SCHEMA)
         )

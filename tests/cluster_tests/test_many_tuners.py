@@ -38,6 +38,7 @@ def numbers(table):
     return [{**row, "train_seconds": None} for row in table.trials], table.summary
 
 
+@pytest.mark.slow
 def test_every_trial_is_trained_once_with_the_same_numbers_as_inline(tiny, tiny_data, tmp_path, tuners, capfd):
     changes = {"experiment_config.n_repetitions": 3}
     options = {LR: LRS, "scheduler_args.gamma": [0.5, 0.9]}
@@ -53,6 +54,7 @@ def test_every_trial_is_trained_once_with_the_same_numbers_as_inline(tiny, tiny_
     assert len(archived) == len(set(archived)) == 16
 
 
+@pytest.mark.slow
 def test_none_begins_when_the_first_trials_have_all_failed(tiny, tuners):
     changes = {"base_hyperparams.model": FailingMLP, "experiment_config.n_repetitions": 4}
     experiment = tiny.experiment({**changes, "experiment_config.stop_if_all_fail": 2}, {LR: LRS})

@@ -1,0 +1,297 @@
+"""What a large run costs, as the table in `cluster/SCALE.md`: `make scale`. Takes a quarter of an hour on two cores.
+
+Every figure is of this machine at this moment; the table says how busy it was. Nothing is asserted.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+from unittest import mock
+
+import ray
+import torch
+from ray import tune
+from ray.cluster_utils import Cluster
+from torch import Tensor
+
+from cluster import ray_session
+from cluster.archive import Archive
+from cluster.devices import PRETEND_GPUS
+from cluster.experiment import Experiment
+from cluster.records import to_parquet
+from cluster.storage import Storage
+from cluster.trainable import TrialReport
+from cluster.watch import Watch
+from data_pipeline.distorters import Distorter
+from data_pipeline.skeleton import HANDS17
+from posenet.checkpoint import pack
+from posenet.models import CorrectorMLP
+from posenet.record import Record
+from tests.benchmarks.sweeps import experiment, write_random_dataset
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "cluster" / "SCALE.md"
+BEGIN, END = "<!-- figures: begin, made by `make scale` -->", "<!-- figures: end -->"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sleep(Distorter):
+    """Changes nothing, and stands for the time that a GPU would take."""
+
+    seconds: float
+
+    def __call__(self, poses: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        time.sleep(self.seconds)
+        return poses
+
+
+def memory_kb() -> int:
+    """Returns the memory of this process that it shares with nobody."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+
+
+class Clock:
+    """Notes, for each trial's last report to the driver, when it came and what the driver had used by then."""
+
+    def __init__(self) -> None:
+        self.first_start: float | None = None
+        self.ends: list[float] = []
+        self.cpu_s: list[float] = []
+        self.memory_kb: list[int] = []
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        started, reported = Watch.started, Watch.reported
+
+        def note_start(watch: Watch, trial_id: str) -> None:
+            self.first_start = self.first_start or time.monotonic()
+            started(watch, trial_id)
+
+        def note_end(watch: Watch, report: TrialReport) -> None:
+            reported(watch, report)
+            if report.status == "finished":
+                self.ends.append(time.monotonic())
+                self.cpu_s.append(time.process_time())
+                self.memory_kb.append(memory_kb() if len(self.ends) % 100 == 0 else 0)
+
+        with mock.patch.object(Watch, "started", note_start), mock.patch.object(Watch, "reported", note_end):
+            yield
+
+
+def run_quietly(sweep: Experiment) -> None:
+    with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+        sweep.run()
+
+
+def many_trials(folder: Path, n: int) -> dict[str, str]:
+    """Trains `n` trials of some milliseconds."""
+    sweep = experiment(folder, solver_config={"batch_size": 64}, name="many", n_repetitions=10, keep_weights="none")
+    sweep.space.base["base_hyperparams"]["model_args"] = {"hidden_dims": [8]}
+    sweep.add_options("optimizer_args.lr", [1e-6 * (i + 1) for i in range(n // 10)])
+    clock = Clock()
+    began = time.monotonic()
+    with clock.watching():
+        run_quietly(sweep)
+    tenth = len(clock.ends) // 10
+    ends = clock.ends
+    from_kb, to_kb = (next(kb for kb in kbs if kb) for kbs in (clock.memory_kb, clock.memory_kb[::-1]))
+    share = (clock.cpu_s[-1] - clock.cpu_s[0]) / (len(ends) - 1)
+    begin = time.monotonic()
+    command = [sys.executable, str(ROOT / "tune_runs/report.py"), "show", "many", "--storage-path"]
+    subprocess.run([*command, str(folder / "results")], check=True, capture_output=True)
+    report_s = time.monotonic() - begin
+    begin = time.monotonic()
+    plan = sweep.plan()
+    plan_s = time.monotonic() - begin
+    assert not plan.to_train
+    files = sum(len(names) for _, _, names in os.walk(folder / "results" / "many"))
+    return {
+        f"{n:,} trials, one process for each of {len(os.sched_getaffinity(0))} cores": f"{ends[-1] - began:.0f} s",
+        "from the start to the first trial's beginning": f"{clock.first_start - began:.1f} s",
+        "trials a second: over the run": f"{len(ends) / (ends[-1] - ends[0]):.1f}",
+        "… in its first tenth": f"{tenth / (ends[tenth] - ends[0]):.1f}",
+        "… in its last tenth": f"{tenth / (ends[-1] - ends[-1 - tenth]):.1f}",
+        "the driver's processor time for a trial": f"{share * 1e3:.1f} ms",
+        "the driver's memory that grows with a trial, over the run": f"{(to_kb - from_kb) / len(ends):.1f} KB",
+        "… in its second half": f"{_growth_kb(clock.memory_kb[len(ends) // 2 :]):.1f} KB",
+        "files that are left": f"{files:,}",
+        "`report.py show` on them": f"{report_s:.1f} s",
+        "looking at the start of a run how far they have come": f"{plan_s:.1f} s",
+    }
+
+
+def _growth_kb(memory_kb: list[int]) -> float:
+    seen = [kb for kb in memory_kb if kb]
+    # The highest of each half: it falls when a Tuner ends, and rises with the next one's trials.
+    half = len(seen) // 2
+    return (max(seen[half:]) - max(seen[:half])) / (len(memory_kb) / 2)
+
+
+def single_costs(folder: Path) -> dict[str, str]:
+    """Measures what a trial does again and again."""
+    rows = [Record(1, 1, "val", "mean", "original", f"metric{i % 40}", i / 7) for i in range(1000)]
+    storage = Storage(folder / "costs")
+    model = CorrectorMLP(HANDS17, hidden_dims=[256, 256])
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.zeros(2, 21, 3)).sum().backward()
+    optimizer.step()
+    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "best": model.state_dict()}
+    packed = pack(state)
+    text = "x" * 5000
+    times = {
+        "records of 1,000 rows, made and written": _median_s(lambda: storage.write("r", to_parquet("a/0", rows))),
+        f"a checkpoint of {len(packed) / 2**20:.1f} MiB, made and written": _median_s(
+            lambda: storage.write("c", pack(state))
+        ),
+        "a trial.json, written": _median_s(lambda: storage.write("t", text.encode())),
+    }
+    return {name: f"{s * 1e3:.1f} ms" for name, s in times.items()}
+
+
+def _median_s(step: Any, n: int = 30) -> float:
+    times = []
+    for _ in range(n):
+        begin = time.monotonic()
+        step()
+        times.append(time.monotonic() - begin)
+    return median(times)
+
+
+def report_cost(folder: Path) -> dict[str, str]:
+    """Measures a report from a worker to the driver, which the trial waits for."""
+
+    def train(config: dict[str, Any]) -> None:
+        begin = time.monotonic()
+        for _ in range(300):
+            tune.report({"took": 0.0})
+        tune.report({"took": (time.monotonic() - begin) / 300})
+
+    with ray_session._initialised(address="local", num_cpus=1, include_dashboard=False):
+        run_config = tune.RunConfig(storage_path=str(folder / "tune"), verbose=0)
+        (result,) = tune.Tuner(train, run_config=run_config).fit()
+    return {"a report of a trial to the driver": f"{result.metrics['took'] * 1e3:.1f} ms"}
+
+
+def archive_cost(folder: Path) -> dict[str, str]:
+    """Measures the move of 1,000 trials into an archive."""
+    root = Storage(folder / "moved")
+    rows = [Record(1, 1, "val", "mean", "original", f"metric{i % 40}", i / 7) for i in range(1000)]
+    ids = [f"{i:016x}/0" for i in range(1000)]
+    text = json.dumps({"status": "finished", "x": "y" * 5000}).encode()
+    for trial_id in ids:
+        root.write(f"trials/{trial_id}/records.parquet", to_parquet(trial_id, rows))
+        root.write(f"trials/{trial_id}/trial.json", text)
+    begin = time.monotonic()
+    Archive(root).add(ids)
+    return {"1,000 trials moved into the archive, beside the run": f"{time.monotonic() - begin:.1f} s"}
+
+
+def on_devices(folder: Path, n_nodes: int, gpus: int, *, seconds: float, n: int) -> tuple[float, float, float]:
+    """Trains `n` trials that sleep on logical devices.
+
+    Returns:
+        The share of the devices' time in use between first start and last end; the median gap between two trials of a
+        device, s; the time from the first trial's beginning to the last device's first, s.
+    """
+    name = f"on{n_nodes}x{gpus}"
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        with mock.patch.dict(os.environ, {PRETEND_GPUS: "1", "POSETUNE_ADDRESS": cluster.address}):
+            for _ in range(n_nodes):
+                cluster.add_node(num_cpus=gpus, num_gpus=gpus, object_store_memory=80 * 2**20)
+            sweep = experiment(
+                folder,
+                solver_config={"batch_size": 64},
+                name=name,
+                n_repetitions=n,
+                keep_weights="none",
+                target_device=torch.device("cuda"),
+            )
+            sweep.space.base["base_hyperparams"] |= {"distorter": Sleep, "distorter_args": {"seconds": seconds}}
+            run_quietly(sweep)
+    finally:
+        cluster.shutdown()
+    times: dict[int, list[tuple[float, float]]] = {}
+    for path in (folder / "results" / name / "trials").glob("*/*/trial.json"):
+        trial = json.loads(path.read_text())
+        times.setdefault(trial["pid"], []).append((trial["started"], trial["ended"]))
+    slots = [sorted(slot) for slot in times.values()]
+    first = min(slot[0][0] for slot in slots)
+    last = max(slot[-1][1] for slot in slots)
+    busy = sum(end - start for slot in slots for start, end in slot)
+    gaps = [b[0] - a[1] for slot in slots for a, b in pairwise(slot)]
+    return busy / ((last - first) * n_nodes * gpus), median(gaps), max(slot[0][0] for slot in slots) - first
+
+
+def utilisation(folder: Path, n_nodes: int) -> dict[str, str]:
+    """Trains 40 trials of 2 s on 4 logical devices, and some on as many nodes as are asked for."""
+    share, gap, spread = on_devices(folder, 1, 4, seconds=2, n=40)
+    figures = {
+        "40 trials of 2 s on 4 logical devices: devices in use, from first start to last end": f"{share:.1%}",
+        "… from a trial's end to the next one's start on its device": f"{gap * 1e3:.0f} ms",
+        "… from the first device's first trial to the last device's": f"{spread:.1f} s",
+    }
+    share, gap, spread = on_devices(folder, n_nodes, 1, seconds=20, n=2 * n_nodes)
+    return figures | {
+        f"{2 * n_nodes} trials of 20 s on {n_nodes} logical nodes of one device: devices in use": f"{share:.1%}",
+        "… from a trial's end to the next one's start on its node": f"{gap * 1e3:.0f} ms",
+        "… from the first node's first trial to the last node's": f"{spread:.1f} s",
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trials", type=int, default=10_000)
+    parser.add_argument("--nodes", type=int, default=8, help="logical nodes; each is a few processes of 0.4 GB")
+    parser.add_argument("--only", choices=["costs", "many", "devices"])
+    given = parser.parse_args()
+    load, figures = [os.getloadavg()[0]], {}
+    done = threading.Event()
+
+    def note_load() -> None:
+        while not done.wait(10):
+            load.append(os.getloadavg()[0])
+
+    threading.Thread(target=note_load, daemon=True).start()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for part in ("train", "val"):
+            write_random_dataset(folder / "data", part, 64)
+        if given.only in (None, "costs"):
+            figures |= single_costs(folder) | report_cost(folder) | archive_cost(folder)
+        if given.only in (None, "devices"):
+            figures |= utilisation(folder, given.nodes)
+        if given.only in (None, "many"):
+            figures |= many_trials(folder, given.trials)
+    done.set()
+    cores = len(os.sched_getaffinity(0))
+    table = [
+        f"On {cores} cores that others used too (load {min(load):.0f} to {max(load):.0f}), Ray {ray.__version__}, "
+        f"{time.strftime('%Y-%m-%d')}:",
+        "",
+        "| what | measured |",
+        "|---|---|",
+        *(f"| {what} | {value} |" for what, value in figures.items()),
+    ]
+    print("\n".join(table))
+    if given.only is None:
+        before, _, rest = PAGE.read_text().partition(BEGIN)
+        PAGE.write_text("\n".join([f"{before}{BEGIN}", *table, f"{END}{rest.partition(END)[2]}"]))
+
+
+if __name__ == "__main__":
+    main()
