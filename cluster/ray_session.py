@@ -234,12 +234,12 @@ def by_value(modules: Iterable[ModuleType]) -> Iterator[None]:
     """Sends what these modules define as a whole in the block: other machines do not have their files."""
     modules = list(modules)
     for module in modules:
-        ray.cloudpickle.register_pickleby_value(module)
+        ray.cloudpickle.register_pickle_by_value(module)
     try:
         yield
     finally:
         for module in modules:
-            ray.cloudpickle.unregister_pickleby_value(module)
+            ray.cloudpickle.unregister_pickle_by_value(module)
 
 
 def _modules_of_this_machine() -> list[ModuleType]:
