@@ -196,6 +196,7 @@ class TestALeaseIsGivenBack:
         assert [each["pid"] for each in leases(s3)] == [owner.process.pid]
 
 
+@pytest.mark.slow  # what waits for an expiry needs a machine that is not busy with other things
 class TestAKilledOwner:
     def test_is_waited_for_and_then_followed(self, s3, owner, capsys):
         owner.process.kill()
@@ -231,6 +232,7 @@ class TestAKilledOwner:
             assert len(leases(s3)) == 1
 
 
+@pytest.mark.slow
 class TestARunThatIsNotSeenAnyMore:
     def test_because_it_was_suspended_ends_when_it_goes_on(self, s3, owner):
         owner.process.send_signal(signal.SIGSTOP)
