@@ -256,7 +256,7 @@ def utilisation(folder: Path, n_nodes: int) -> dict[str, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=10_000)
-    parser.add_argument("--nodes", type=int, default=8, help="logical nodes; each is a few processes of 0.4 GB")
+    parser.add_argument("--nodes", type=int, default=16, help="logical nodes; each is a few processes of 0.4 GB")
     parser.add_argument("--only", choices=["costs", "many", "devices"])
     given = parser.parse_args()
     load, figures = [os.getloadavg()[0]], {}
