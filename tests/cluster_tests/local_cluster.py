@@ -1,10 +1,8 @@
 """A Ray cluster of several nodes on this machine: real raylets, and GPUs that only Ray believes in."""
 
-import gc
 import os
 import signal
 import socket
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,11 +29,9 @@ class LocalCluster:
 
     def start(self) -> None:
         """Starts a head and three nodes."""
-        with _environment({"SWEEP_CONTROL": str(self.control)}), warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)  # Ray leaves the client server's logs open
+        with _environment({"SWEEP_CONTROL": str(self.control)}):
             head = {"num_cpus": 0, "include_dashboard": False, "ray_client_server_port": self.client_port}
             self.cluster = Cluster(initialize_head=True, head_node_args=head)
-            gc.collect()
         self.nodes = [self.add_node() for _ in range(N_NODES)]
 
     def add_node(self, **environment: str) -> object:
