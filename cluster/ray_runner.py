@@ -5,16 +5,13 @@ gives each variant its identity and leaves out what needs no training. Workers w
 report to the driver is for the display.
 """
 
-import faulthandler
 import gc
 import math
-import os
 import secrets
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -34,10 +31,10 @@ from cluster.job import Job
 from cluster.plan import Combination, TrialSpec
 from cluster.result_table import finished_val_distance_mm
 from cluster.signals import Preempted, Signals
-from cluster.storage import Storage
 from cluster.trainable import TrialReport, run_trial
 from cluster.trial_folder import RUNNING, TrialFolder
 from cluster.watch import Watch
+from cluster.watchdog import Watchdog, how_it_hung
 
 # Tune would send this process's credentials to workers as settings, which Ray writes into its logs on every node.
 # Workers of a Ray of our own inherit them; the nodes of a cluster have theirs.
@@ -53,8 +50,6 @@ _NODES_INTERVAL_S = 5.0
 # starts its workers anew, and begins when the last trial of the one before has ended: each slot should have had many.
 _TRIALS_OF_A_TUNER = 1000
 _TRIALS_OF_A_SLOT = 25
-
-_HANG = "hang.txt"
 
 
 def run_ray(
@@ -276,7 +271,7 @@ class _Reports(_StaysInDriver, tune.Callback):  # type: ignore[misc] # ray decla
         folder = self.job.folder.trial(spec.id)
         report = _ended(spec.id, folder, self.job.run_id)
         if report is None:
-            error = _hang(folder, self.job.run_id) or (
+            error = how_it_hung(folder, self.job.run_id) or (
                 f"the trial's worker process was lost {trial.num_failures} times (killed, out of memory, or its node "
                 "went away); the next run goes on from the last checkpoint"
             )
@@ -326,7 +321,7 @@ def _train(config: dict[str, Any], job: Job, placement: Placement) -> None:
     folder = job.folder.trial(trial.id)
     # A worker before this one may have ended after its last file, or have hung.
     report = _ended(trial.id, folder, job.run_id)
-    if report is None and (hang := _hang(folder, job.run_id)) is not None:
+    if report is None and (hang := how_it_hung(folder, job.run_id)) is not None:
         report = _fail(trial.id, folder, hang)
     if report is not None:
         tune.report({"report": vars(report)})
@@ -337,7 +332,7 @@ def _train(config: dict[str, Any], job: Job, placement: Placement) -> None:
         return
     last_report = time.monotonic()
     interval_s = max(_REPORT_INTERVAL_S, placement.n_slots / _REPORTS_A_SECOND)
-    watchdog = _Watchdog(trial.settings.experiment.trial_timeout_s, folder, job.run_id)
+    watchdog = Watchdog(trial.settings.experiment.trial_timeout_s, folder, job.run_id)
     with watchdog:
         for report in run_trial(trial, job.data(trial.settings), folder, leave):
             now = time.monotonic()
@@ -400,67 +395,3 @@ def _fail(trial_id: str, folder: TrialFolder, error: str) -> TrialReport:
     content = folder.read_trial() or {}
     folder.write_trial({**content, "status": "failed", "error": error, "ended": time.time()})
     return TrialReport(trial_id, "failed", content.get("epochs", 0), error=error)
-
-
-class _Watchdog:
-    """Ends this process when its trial does not report for too long; a context around the trial.
-
-    It is Python's `faulthandler`, which needs no lock of the interpreter: it also ends a process that hangs in native
-    code. It leaves a traceback in a file, which tells others what became of the trial (see `_hang`).
-    """
-
-    def __init__(self, timeout_s: float | None, folder: TrialFolder, run_id: str) -> None:
-        self.timeout_s = timeout_s
-        self.folder, self.run_id = folder, run_id
-        self.stack = ExitStack()
-        self.first_line = f"{run_id} the trial did not report for {timeout_s} s (trial_timeout_s), and was here:\n"
-
-    def __enter__(self) -> None:
-        if self.timeout_s is not None:
-            self.place = _hang_folder(self.folder, self.run_id, make=True)
-            self.place.remove(_HANG)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-            self.file = self.stack.enter_context(self.place.opened_file(_HANG, flags, make=True))
-            self.file.write(self.first_line.encode())
-            self.file.flush()
-            self.watch()
-
-    def watch(self) -> None:
-        """Begins to count the time anew."""
-        if self.timeout_s is not None:
-            faulthandler.dump_traceback_later(self.timeout_s, exit=True, file=self.file)
-
-    def rest(self) -> None:
-        """Stops counting."""
-        if self.timeout_s is not None:
-            faulthandler.cancel_dump_traceback_later()
-
-    def __exit__(self, *exception: object) -> None:
-        if self.timeout_s is not None:
-            self.rest()
-            self.stack.close()
-            self.place.remove(_HANG)
-
-
-def _hang(folder: TrialFolder, run_id: str) -> str | None:
-    """Returns how a trial hung in this run of the experiment, None if it did not."""
-    place = _hang_folder(folder, run_id)
-    content = place.read(_HANG)
-    if content is None:
-        return None
-    place.remove(_HANG)
-    text = content.decode(errors="replace")
-    first_line, _, trace = text.partition("\n")
-    # Without a traceback the worker was lost for another reason; another run's file says nothing of this one.
-    if not trace or not first_line.startswith(run_id):
-        return None
-    return text.removeprefix(f"{run_id} ")
-
-
-def _hang_folder(folder: TrialFolder, run_id: str, *, make: bool = False) -> Storage:
-    if folder.local is not None:
-        return folder.experiment / f"trials/{folder.trial_id}"
-    ours = Path(tempfile.gettempdir()) / f"posetune-{os.getuid()}-{run_id}"
-    if make:
-        ours.mkdir(mode=0o700, exist_ok=True)
-    return Storage(ours) / folder.trial_id

@@ -24,11 +24,11 @@ import torch
 from cluster.config import ConfigError
 from cluster.lease import AlreadyRunningError, is_leased, lease
 from cluster.lock import experiment_lock, is_locked
-from cluster.ray_runner import _hang
 from cluster.result_table import ResultTable
 from cluster.storage import Storage
 from cluster.trainable import run_trial
 from cluster.trial_folder import ExperimentFolder
+from cluster.watchdog import how_it_hung
 from data_pipeline.formats.leaderboard import FormatError, read_results
 from data_pipeline.pose_dataset import DatasetError, read_dataset
 from tests.cluster_tests.conftest import ROOT
@@ -268,7 +268,7 @@ class TestAPickleIn:
     def test_what_is_left_of_a_hang_is_taken_for_another_runs(self, planted, tiny):
         _, _, folder = tiny.trial()
         folder.write("hang.txt", planted)
-        assert _hang(folder, "run") is None
+        assert how_it_hung(folder, "run") is None
         assert folder.read("hang.txt") is None
 
 
@@ -293,7 +293,7 @@ def note(event, arguments):
 
 sys.addaudithook(note)
 
-from cluster.ray_runner import _hang
+from cluster.watchdog import how_it_hung
 from cluster.trainable import run_trial
 from tests.cluster_tests.tiny import Tiny, write_datasets
 from tune_runs import prepare_data, report
@@ -308,7 +308,7 @@ tiny, changes = Tiny(folder / "data", folder / "results"), {"experiment_config.i
 trial, data, trial_folder = tiny.trial(changes)
 list(run_trial(trial, data, trial_folder, leave=lambda: True))
 trial_folder.write("hang.txt", b"")
-_hang(trial_folder, "run")
+how_it_hung(trial_folder, "run")
 tiny.run(changes)
 tiny.run(changes)
 tiny.experiment(changes).results()

@@ -1,0 +1,82 @@
+"""Ends a worker whose trial hangs, and tells those who come after it where it hung."""
+
+import faulthandler
+import os
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+from cluster.storage import Storage
+from cluster.trial_folder import TrialFolder
+
+_TRACE = "hang.txt"
+
+
+class Watchdog:
+    """Ends this process when its trial does not report for too long; a context around the trial.
+
+    It is Python's `faulthandler`, which needs no lock of the interpreter: it also ends a process that hangs in native
+    code. It leaves a traceback in a file, for `how_it_hung`.
+
+    Args:
+        timeout_s: How long a trial may take between two calls of `watch`; None for as long as it likes.
+        folder: The trial's.
+        run_id: The run of the experiment in which it is trained.
+    """
+
+    def __init__(self, timeout_s: float | None, folder: TrialFolder, run_id: str) -> None:
+        self.timeout_s = timeout_s
+        self.folder, self.run_id = folder, run_id
+        self.stack = ExitStack()
+        self.first_line = f"{run_id} the trial did not report for {timeout_s} s (trial_timeout_s), and was here:\n"
+
+    def __enter__(self) -> None:
+        if self.timeout_s is not None:
+            self.place = _place(self.folder, self.run_id, make=True)
+            self.place.remove(_TRACE)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+            self.file = self.stack.enter_context(self.place.opened_file(_TRACE, flags, make=True))
+            self.file.write(self.first_line.encode())
+            self.file.flush()
+            self.watch()
+
+    def watch(self) -> None:
+        """Begins to count the time anew."""
+        if self.timeout_s is not None:
+            faulthandler.dump_traceback_later(self.timeout_s, exit=True, file=self.file)
+
+    def rest(self) -> None:
+        """Stops counting."""
+        if self.timeout_s is not None:
+            faulthandler.cancel_dump_traceback_later()
+
+    def __exit__(self, *exception: object) -> None:
+        if self.timeout_s is not None:
+            self.rest()
+            self.stack.close()
+            self.place.remove(_TRACE)
+
+
+def how_it_hung(folder: TrialFolder, run_id: str) -> str | None:
+    """Returns where a trial hung in this run of the experiment, for people; None if it did not."""
+    place = _place(folder, run_id)
+    content = place.read(_TRACE)
+    if content is None:
+        return None
+    place.remove(_TRACE)
+    text = content.decode(errors="replace")
+    first_line, _, trace = text.partition("\n")
+    # Without a traceback the worker was lost for another reason; another run's file says nothing of this one.
+    if not trace or not first_line.startswith(run_id):
+        return None
+    return text.removeprefix(f"{run_id} ")
+
+
+def _place(folder: TrialFolder, run_id: str, *, make: bool = False) -> Storage:
+    """Returns where the traceback goes: an object store has no file that could be written when all else hangs."""
+    if folder.local is not None:
+        return folder.experiment / f"trials/{folder.trial_id}"
+    ours = Path(tempfile.gettempdir()) / f"posetune-{os.getuid()}-{run_id}"
+    if make:
+        ours.mkdir(mode=0o700, exist_ok=True)
+    return Storage(ours) / folder.trial_id
