@@ -1,11 +1,7 @@
 """Where results are kept: a folder of this machine, or any filesystem that pyarrow opens.
 
-A file is there whole or not at all. On a local folder it is written beside its place and moved there. An object store
-has no rename, and needs none: it shows an object, or the new content of one, only when its upload is complete. Up to
-10 MiB an upload is one request; a larger object goes in parts, and is made of them by a last request. What was there
-before stays until then, and stays for good where the writer is killed on its way. The parts of such a writer are no
-object: nobody reads or lists them, but the store keeps (and may charge for) them until a lifecycle rule of the bucket
-removes incomplete uploads, as `AbortIncompleteMultipartUpload` does for S3.
+A file is there whole or not at all. On a local folder it is written beside its place and moved there; how an object
+store keeps to that is told in `remote_files.py`.
 
 A storage that fails for a moment is tried again for a minute: see `Storage.patience_s`.
 
@@ -21,23 +17,20 @@ recorded with the results and shown in messages.
 import copy
 import errno
 import os
-import re
 import secrets
 import stat
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
-from functools import lru_cache
 from pathlib import Path
 from typing import IO, TypeVar
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import unquote
 
 import pyarrow
 import pyarrow.fs
 
+from cluster import remote_files
 from data_pipeline.user_error import UserError
 
 _PARTIAL = ".partial"
@@ -50,32 +43,12 @@ _FIRST_PAUSE_S = 0.1  # between two attempts; each is twice as long as the one b
 _LONGEST_PAUSE_S = 5.0
 _SILENCE_S = 1.0  # an attempt more is nothing to tell of, a wait is
 
-_S3_CONNECT_S = 5.0
-_S3_ANSWER_S = 3.0  # this long without a byte, and an attempt has failed
-_S3_OPTIONS = (
-    *("region", "scheme", "endpoint_override", "tls_ca_file_path"),
-    *("force_virtual_addressing", "allow_delayed_open"),
-)
-
-_LAST_UPLOAD_S = 5.0  # for what is under way when Ctrl-C comes; the server may be away
-
-_GS_RETRY_S = 30  # its client tries again by itself, for 15 minutes if nobody says otherwise
-
 # What a shared folder answers while its server is away. ENOTCONN is that of filesystems in user space.
 _PASSING = {
     *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH),
     *(errno.ENOTCONN, errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE, errno.EAGAIN),
     *(errno.ENETRESET, errno.EINTR),
 }
-# What pyarrow's S3 client says of the like; it gives no error number. 501 and 507 will not pass.
-_PASSING_TEXT = re.compile(
-    r"AWS Error (NETWORK_CONNECTION|SLOW_DOWN|SERVICE_UNAVAILABLE|INTERNAL_FAILURE|REQUEST_TIMEOUT|THROTTLING)\b"
-    r"|\(HTTP status (408|429|50[0234589])\)"
-)
-
-_GONE_TEXT = re.compile(r"AWS Error (NO_SUCH_KEY|RESOURCE_NOT_FOUND) during GetObject\b")
-
-_SECRET = re.compile(r"key|secret|token|passw|sas|credential|signature", re.IGNORECASE)
 
 T = TypeVar("T")
 
@@ -115,7 +88,12 @@ class Storage:
         self._root = self.local or Path()
         self._uri, self._folder = self.location, ""
         if self.local is None:
-            _refuse_credentials(self._uri)
+            if remote_files.has_credentials(self._uri):
+                raise StorageError(
+                    f"a URI that begins with {self._uri.partition('://')[0]}:// was given with credentials. Leave them "
+                    "out, since it is recorded with the results, and set them in the environment, such as "
+                    "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for S3"
+                )
             self.location = self.location.partition("?")[0]
 
     def __truediv__(self, name: str) -> "Storage":
@@ -217,7 +195,8 @@ class Storage:
             if self.local is not None:
                 self._write_local(path, data)
             else:
-                _write_remote(*self._remote(), path, data)
+                filesystem, root = self._remote()
+                remote_files.write(filesystem, f"{root}/{path}", data)
 
         advice = (
             ". Is there space, and may this user write there? Run the script again when it is mended: what is finished "
@@ -238,7 +217,7 @@ class Storage:
                     with self.opened_file(path, os.O_RDONLY) as file:
                         return file.read()
                 filesystem, root = self._remote()
-                return _read_remote(filesystem, f"{root}/{path}")
+                return remote_files.read(filesystem, f"{root}/{path}")
             except (FileNotFoundError, NotADirectoryError):
                 return None
 
@@ -350,7 +329,10 @@ class Storage:
                 raise
 
     def _remote(self) -> tuple[pyarrow.fs.FileSystem, str]:
-        filesystem, root = _open(self._uri)
+        try:
+            filesystem, root = remote_files.open_uri(self._uri)
+        except (ValueError, ImportError) as error:
+            raise StorageError(f"{self.location} is not a place that pyarrow can open: {error}") from error
         return filesystem, f"{root.rstrip('/')}{self._folder}"
 
     def _try(self, attempt: Callable[[], T], path: str, what: str, advice: str = "") -> T:
@@ -380,127 +362,7 @@ class Storage:
 
 
 def _is_passing(error: OSError) -> bool:
-    if error.errno is None:
-        return isinstance(error, ConnectionError | TimeoutError) or _PASSING_TEXT.search(str(error)) is not None
-    return error.errno in _PASSING
-
-
-def _refuse_credentials(uri: str) -> None:
-    scheme, _, rest = uri.partition("://")
-    place, _, query = rest.partition("?")
-    options = dict(parse_qsl(query, keep_blank_values=True))
-    host = re.sub(r"\[.*?\]", "", place.partition("/")[0])  # without the address of IPv6
-    # Other stores name a container or a user before the @, which is no secret; a password is. It may have a slash in it
-    # that should have been escaped.
-    in_login = re.search(r":(?!\d*$)", host) or (scheme == "s3" and ("@" in host or ":" in host))
-    if in_login or any(_SECRET.search(name) for name in options) or "@" in options.get("endpoint_override", ""):
-        raise StorageError(
-            f"a URI that begins with {scheme}:// was given with credentials. Leave them out, since it is recorded with "
-            "the results, and set them in the environment, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for S3"
-        )
-
-
-@lru_cache(maxsize=16)  # a client for all folders of a place, in each process
-def _open(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
-    try:
-        if uri.startswith("s3://"):
-            return _open_s3(uri)
-        if uri.startswith(("gs://", "gcs://")) and "retry_limit_seconds=" not in uri:
-            uri += f"{'&' if '?' in uri else '?'}retry_limit_seconds={_GS_RETRY_S}"
-        filesystem, root = pyarrow.fs.FileSystem.from_uri(uri)
-    except (ValueError, ImportError) as error:
-        raise StorageError(f"{uri.partition('?')[0]} is not a place that pyarrow can open: {error}") from error
-    return filesystem, root
-
-
-def _open_s3(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
-    """Opens an S3 bucket as pyarrow does from a URI, but with settings that a URI cannot have.
-
-    Raises:
-        ValueError: If there is no bucket in the URI, or an option that is not known.
-        OSError: If the bucket's region has to be asked for, and that fails.
-    """
-    parts = urlsplit(uri, allow_fragments=False)
-    options = dict(parse_qsl(parts.query))
-    if not parts.netloc:
-        raise ValueError("it names no bucket")
-    for name in options:
-        if name not in _S3_OPTIONS:
-            raise ValueError(f"it has no option {name}, only {', '.join(_S3_OPTIONS)}")
-    endpoint = (
-        options.get("endpoint_override") or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    )
-    if endpoint is not None and "@" in endpoint:
-        raise ValueError("its endpoint has credentials in it")
-    region = options.get("region") or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    if region is None:
-        # Amazon's buckets have one, and tell it; what other servers make of a region is this default.
-        region = "us-east-1" if endpoint else pyarrow.fs.resolve_s3_region(parts.netloc)
-    filesystem = pyarrow.fs.S3FileSystem(
-        region=region,
-        endpoint_override=endpoint,
-        scheme=options.get("scheme", "https"),
-        tls_ca_file_path=options.get("tls_ca_file_path"),
-        force_virtual_addressing=options.get("force_virtual_addressing", "").lower() in ("1", "true"),
-        # A file up to 10 MiB is one request, not three, and leaves no incomplete upload behind.
-        allow_delayed_open=True,
-        # A part that fails spoils its stream, so that closing it cannot make an object of the other parts.
-        background_writes=True,
-        # `Storage` tries again, and for longer. A second attempt is what the client needs to learn the server's time
-        # where this machine's clock is wrong by more than a quarter of an hour.
-        retry_strategy=pyarrow.fs.AwsStandardS3RetryStrategy(max_attempts=2),
-        connect_timeout=_S3_CONNECT_S,
-        request_timeout=_S3_ANSWER_S,
-    )
-    return filesystem, unquote(f"{parts.netloc}{parts.path}")
-
-
-def _read_remote(filesystem: pyarrow.fs.FileSystem, path: str) -> bytes | None:
-    while True:
-        try:
-            with filesystem.open_input_stream(path) as stream:
-                content: bytes = stream.read()
-        except OSError as error:
-            if _GONE_TEXT.search(str(error)) is not None:
-                return None  # it was removed after it was opened
-            raise
-        # A stream ends where the file ended when it was opened. It may have been replaced by a longer one since.
-        info = filesystem.get_file_info(path)
-        if info.type != pyarrow.fs.FileType.File or info.size == len(content):
-            return content
-
-
-def _write_remote(filesystem: pyarrow.fs.FileSystem, root: str, path: str, data: bytes) -> None:
-    buffer = pyarrow.py_buffer(data)  # what is no bytes fails here
-
-    def upload() -> None:
-        try:
-            stream = filesystem.open_output_stream(f"{root}/{path}")
-        except FileNotFoundError:
-            # Object stores have no folders; where there are some, they must be there first.
-            filesystem.create_dir(f"{root}/{path}".rpartition("/")[0])
-            stream = filesystem.open_output_stream(f"{root}/{path}")
-        with stream:
-            stream.write(buffer)
-
-    # A stream cannot be given up: closed with half of its data, or with none, it makes an object of that. Ctrl-C comes
-    # to the main thread only, so here it cannot come between opening and writing.
-    uploaded: Future[None] = Future()
-
-    def work() -> None:
-        try:
-            upload()
-        except Exception as error:
-            uploaded.set_exception(error)
-        else:
-            uploaded.set_result(None)
-
-    threading.Thread(target=work, daemon=True).start()
-    try:
-        uploaded.result()
-    except KeyboardInterrupt:
-        wait([uploaded], timeout=_LAST_UPLOAD_S)
-        raise
+    return remote_files.will_pass(error) if error.errno is None else error.errno in _PASSING
 
 
 def _raise_unless_gone(error: OSError) -> None:
