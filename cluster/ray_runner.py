@@ -8,10 +8,11 @@ report to the driver is for the display.
 import gc
 import math
 import secrets
+import socket
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from cluster import ray_nodes  # isort: split
 
 import ray.util.client
 from ray import tune
+from ray.exceptions import RaySystemError
 from ray.experimental import internal_kv
 from ray.train._internal import storage
 from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
@@ -31,6 +33,7 @@ from cluster.job import Job
 from cluster.plan import Combination, TrialSpec
 from cluster.result_table import finished_val_distance_mm
 from cluster.signals import Preempted, Signals
+from cluster.storage import StorageError
 from cluster.trainable import TrialReport, run_trial
 from cluster.trial_folder import RUNNING, TrialFolder
 from cluster.watch import Watch
@@ -81,7 +84,7 @@ def run_ray(
         _driven_from_here(scratch),
         signals.first_sigint_noted(),
     ):
-        trainable = tune.with_parameters(_train, job=job, placement=placement)
+        trainable = _telling(tune.with_parameters(_train, job=job, placement=placement))
         for part in _parts(trials, max(_TRIALS_OF_A_TUNER, _TRIALS_OF_A_SLOT * placement.n_slots)):
             if signals.interrupted.is_set():
                 raise KeyboardInterrupt
@@ -258,6 +261,9 @@ class _Reports(_StaysInDriver, tune.Callback):  # type: ignore[misc] # ray decla
         """A worker reports."""
         if "report" in result:
             self.watch.reported(TrialReport(**result["report"]))
+        if "unable" in result:
+            spec = self.generator.given[trial.trial_id]
+            self.watch.reported(_fail(spec.id, self.job.folder.trial(spec.id), result["unable"]))
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A worker was lost; the trial is started again."""
@@ -310,6 +316,29 @@ class _Stop(_StaysInDriver, tune.Stopper):  # type: ignore[misc] # ray declares 
             _ask_to_leave(self.run_id)
         if not self.generator.n_running or time.monotonic() > self.deadline:
             raise Preempted
+
+
+def _telling(trainable: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
+    """Has a worker tell why it could not train a trial; Tune would take it for one that was lost, and try again."""
+
+    def train(config: dict[str, Any]) -> None:
+        try:
+            trainable(config)
+        except RaySystemError as error:
+            if not isinstance(error.client_exc, Exception):
+                raise
+            tune.report({"unable": _why_not_loaded(error.client_exc)})
+        except StorageError as error:
+            tune.report({"unable": str(error)})
+
+    return train
+
+
+def _why_not_loaded(error: Exception) -> str:
+    return (
+        f"a worker on {socket.gethostname()} could not load what it was to train: {type(error).__name__}: {error}. "
+        "What the script imports has to be installed on every node, or to lie beside the script"
+    )
 
 
 def _train(config: dict[str, Any], job: Job, placement: Placement) -> None:
@@ -392,6 +421,8 @@ def _ended(trial_id: str, folder: TrialFolder, run_id: str) -> TrialReport | Non
 
 
 def _fail(trial_id: str, folder: TrialFolder, error: str) -> TrialReport:
-    content = folder.read_trial() or {}
-    folder.write_trial({**content, "status": "failed", "error": error, "ended": time.time()})
+    content: dict[str, Any] = {}
+    with suppress(StorageError):  # then the tables cannot be written either, which is told
+        content = folder.read_trial() or {}
+        folder.write_trial({**content, "status": "failed", "error": error, "ended": time.time()})
     return TrialReport(trial_id, "failed", content.get("epochs", 0), error=error)

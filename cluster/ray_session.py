@@ -77,6 +77,7 @@ def embedded(placement: Placement) -> Iterator[None]:
         _auth_mode_kept(),
         _loopback_alone(),
         _shown(placement.gpus),
+        _same_modules(),
         _initialised(
             address="local",  # never whatever cluster happens to run on this machine
             num_cpus=placement.n_slots * placement.cpus_per_trial,
@@ -217,9 +218,24 @@ def _shown(gpus: tuple[int, ...] | None) -> Iterator[None]:
         return
     manager = get_accelerator_manager_for_resource("GPU")
     name = manager.get_visible_accelerator_ids_env_var()
-    before = os.environ.get(name)
     seen = manager.get_current_process_visible_accelerator_ids()
-    manager.set_current_process_visible_accelerator_ids([seen[i] if seen else str(i) for i in gpus])
+    with _restored(name):
+        manager.set_current_process_visible_accelerator_ids([seen[i] if seen else str(i) for i in gpus])
+        yield
+
+
+@contextmanager
+def _same_modules() -> Iterator[None]:
+    """Has workers of a Ray that is started in the block look for modules where this process does."""
+    with _restored("PYTHONPATH"):
+        os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+        yield
+
+
+@contextmanager
+def _restored(name: str) -> Iterator[None]:
+    """Gives a variable of the environment its value back after the block."""
+    before = os.environ.get(name)
     try:
         yield
     finally:

@@ -189,6 +189,46 @@ class TestWhatGoesWrongIsARow:
         assert sweep.run(lrs=[1e-3], experiment_config={"n_repetitions": 1}).code == 0
 
 
+class TestAScriptWithModulesInAnotherPlace:
+    @pytest.fixture
+    def elsewhere(self, sweep, tmp_path):
+        """A folder that the script adds to its path, with a module of which it trains a class."""
+        folder, sweep.script = tmp_path / "elsewhere", tmp_path / "script.py"
+        folder.mkdir()
+        sweep.script.write_text(
+            "import json, sys\n"
+            "from pathlib import Path\n"
+            f"sys.path[:0] = [{str(folder)!r}, {str(Path(__file__).parent)!r}]\n"
+            "from sweep_script import experiment\n"
+            "from modules import ModelOfTheirs\n"
+            "sweep = experiment(json.loads(Path(sys.argv[1]).read_text()))\n"
+            "sweep.add_options('model', [ModelOfTheirs])\n"
+            "sweep.run()\n"
+        )
+        sweep.spec.update(lrs=[1e-3], experiment_config={"n_repetitions": 1, "max_retries": 0})
+        return folder / "modules.py"
+
+    MODULE = "from posenet.models import CorrectorMLP\nclass ModelOfTheirs(CorrectorMLP):\n    pass\n"
+
+    def test_trains_what_is_in_them(self, sweep, elsewhere):
+        elsewhere.write_text(self.MODULE)
+        result = sweep.run()
+        assert result.code == 0, result.errors
+        assert [row["status"] for row in sweep.rows()] == ["finished"]
+
+    def test_says_what_keeps_workers_from_loading_them(self, sweep, elsewhere):
+        check = "import sys\nif not sys.argv[0].endswith('script.py'):\n    raise ImportError('not to be had here')\n"
+        elsewhere.write_text(check + self.MODULE)
+        result = sweep.run()
+        assert result.code == 1
+        (row,) = sweep.rows()
+        assert row["status"] == "failed"
+        assert "not to be had here" in row["error"]
+        assert "was lost" not in row["error"]
+        assert "not to be had here" in result.errors
+        assert "Traceback" not in result.errors
+
+
 class TestTwoRunsOfOneExperiment:
     def test_the_second_ends_at_once_and_names_the_first(self, sweep):
         process = sweep.start(slow=0.1)
