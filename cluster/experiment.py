@@ -153,7 +153,8 @@ class Experiment:
         Raises:
             ConfigError: With everything that is wrong with any combination of options.
         """
-        return self._plan(Sources(self.config.data_folder))
+        plan = self._plan(Sources(self.config.data_folder))
+        return replace(plan, statuses=self._standing(plan)[0])
 
     def results(self) -> ResultTable:
         """Returns the table of what is on disk.
@@ -209,7 +210,7 @@ class Experiment:
         plan = self._checked_plan(sources, workplace)
         with experiment_lock(self.folder.storage) as check_lock:
             # Read only now that no other run changes them.
-            standing, distances = self._standing([combination.key for combination in plan.combinations])
+            standing, distances = self._standing(plan)
             plan = replace(plan, statuses=standing)
             archived = self.folder.archive.clear_leftovers()
             ended = [i for i, status in standing.items() if status in ("finished", "diverged") and i not in archived]
@@ -249,28 +250,19 @@ class Experiment:
         """Returns the plan without statuses, or raises all that is wrong with it and with this machine for it."""
         problems = workplace.problems(self.config)
         try:
-            plan = self._plan(sources, with_statuses=False)
+            plan = self._plan(sources)
         except ConfigError as error:
             problems = error.problems + problems
         if problems:
             raise ConfigError(problems)
         return plan
 
-    def _plan(self, sources: Sources, *, with_statuses: bool = True) -> Plan:
-        return make_plan(
-            self.space,
-            sources,
-            n_repetitions=self.config.n_repetitions,
-            seed=self.config.seed,
-            statuses_of=self._statuses if with_statuses else lambda keys: {},
-        )
+    def _plan(self, sources: Sources) -> Plan:
+        return make_plan(self.space, sources, n_repetitions=self.config.n_repetitions, seed=self.config.seed)
 
-    def _statuses(self, keys: list[str]) -> dict[str, Status]:
-        return self._standing(keys)[0]
-
-    def _standing(self, keys: list[str]) -> tuple[dict[str, Status], dict[str, float]]:
+    def _standing(self, plan: Plan) -> tuple[dict[str, Status], dict[str, float]]:
         """Returns how far trials have come, and the validation distances of the finished ones, mm, by trial id."""
-        wanted = set(keys)
+        wanted = {combination.key for combination in plan.combinations}
 
         def is_wanted(trial_id: str) -> bool:
             return trial_id.partition("/")[0] in wanted

@@ -1,8 +1,7 @@
 """What there is to train: a trial for every combination and repetition, and how far each has come."""
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cluster.aspects import ASPECTS
 from cluster.config import ConfigError, Problem
@@ -67,7 +66,7 @@ class Plan:
 
     combinations: list[Combination]
     trials: list[TrialSpec]
-    statuses: dict[str, Status]
+    statuses: dict[str, Status] = field(default_factory=dict)
 
     @property
     def to_train(self) -> list[TrialSpec]:
@@ -89,22 +88,14 @@ class Plan:
         return f"{combinations} × {repetitions} = {_number(len(self.trials), 'trial')}: {', '.join(parts)}"
 
 
-def make_plan(
-    space: SearchSpace,
-    sources: Sources,
-    *,
-    n_repetitions: int,
-    seed: int,
-    statuses_of: Callable[[list[str]], dict[str, Status]],
-) -> Plan:
-    """Checks every combination and plans its trials.
+def make_plan(space: SearchSpace, sources: Sources, *, n_repetitions: int, seed: int) -> Plan:
+    """Checks every combination and plans its trials, as if none had been started.
 
     Args:
         space: The base settings and options.
         sources: Where data and weights are read from.
         n_repetitions: Trainings of each combination.
         seed: The experiment's seed.
-        statuses_of: Tells for combination keys how far each of their trials has come.
 
     Raises:
         ConfigError: With everything that is wrong with any combination, or if two combinations are the same training.
@@ -116,7 +107,7 @@ def make_plan(
         for repetition, seed_of_repetition in enumerate(seeds)
         for combination in combinations
     ]
-    return Plan(combinations, trials, statuses_of([combination.key for combination in combinations]))
+    return Plan(combinations, trials)
 
 
 def _number(n: int, noun: str) -> str:

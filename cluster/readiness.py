@@ -179,7 +179,7 @@ def _experiment(storage_path: str, n_trials: int) -> Iterator[tuple[Job, list[Tr
             write_dataset(Path(data_dir), part, labels, Backbone("A").predict(labels, seed))
         experiment = _planned(storage_path, data_dir, n_trials)
         sources = Sources(Path(data_dir))
-        plan = make_plan(experiment.space, sources, n_repetitions=n_trials, seed=0, statuses_of=lambda keys: {})
+        plan = make_plan(experiment.space, sources, n_repetitions=n_trials, seed=0)
         job = Job(experiment.config, experiment.space, sources.sets, sources.weights)
         try:
             # With the same seed all end with the same numbers.

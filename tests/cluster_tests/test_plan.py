@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,22 +7,15 @@ import pytest
 from cluster import sources
 from cluster.config import ConfigError
 from cluster.identity import digest
-from cluster.plan import make_plan
-from cluster.sources import Sources
 from cluster.trial_folder import STATUSES
 from tests.cluster_tests.tiny import LR
 
 
 def plan_with(tiny, statuses, changes=None, options=None):
     """A plan that is told these statuses."""
-    experiment = tiny.experiment(changes, options)
-    return make_plan(
-        experiment.space,
-        Sources(experiment.config.data_folder),
-        n_repetitions=experiment.config.n_repetitions,
-        seed=experiment.config.seed,
-        statuses_of=lambda keys: {f"{keys[int(at)]}/{repetition}": status for at, repetition, status in statuses},
-    )
+    plan = tiny.experiment(changes, options).plan()
+    keys = [combination.key for combination in plan.combinations]
+    return replace(plan, statuses={f"{keys[at]}/{repetition}": status for at, repetition, status in statuses})
 
 
 class TestAPlan:
@@ -64,18 +58,6 @@ class TestAPlan:
         one = tiny.experiment(options={LR: [1, 2], "model_args.dropout": [0.1, 0.2]}).plan()
         other = tiny.experiment(options={"model_args.dropout": [0.2, 0.1], LR: [2, 1]}).plan()
         assert {trial.id: trial.seed for trial in one.trials} == {trial.id: trial.seed for trial in other.trials}
-
-    def test_asks_for_the_statuses_of_all_its_combinations_once(self, tiny):
-        experiment = tiny.experiment(options={LR: [1, 2]})
-        asked = []
-        plan = make_plan(
-            experiment.space,
-            Sources(experiment.config.data_folder),
-            n_repetitions=1,
-            seed=0,
-            statuses_of=lambda keys: asked.append(keys) or {},
-        )
-        assert asked == [[combination.key for combination in plan.combinations]]
 
     def test_holds_what_each_key_is_a_hash_of(self, tiny):
         for combination in tiny.experiment(options={LR: [1, 2]}).plan().combinations:

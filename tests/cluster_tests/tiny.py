@@ -126,7 +126,7 @@ class Tiny:
         """The one trial, to be run by `run_trial` on the CPU or another device, with its data and its folder."""
         experiment = self.experiment(changes)
         sources = Sources(experiment.config.data_folder)
-        plan = make_plan(experiment.space, sources, n_repetitions=1, seed=0, statuses_of=lambda keys: {})
+        plan = make_plan(experiment.space, sources, n_repetitions=1, seed=0)
         job = Job(experiment.config, experiment.space, sources.sets, sources.weights)
         trial = job.trial(plan.trials[0], device or torch.device("cpu"))
         return trial, job.data(trial.settings), job.folder.trial(trial.id)
