@@ -17,7 +17,7 @@ from cluster.result_table import NoResultsError, ResultTable
 from cluster.storage import Storage, StorageError
 from cluster.trial_folder import ExperimentFolder
 from posenet.checkpoint import pack
-from tests.cluster_tests.tiny import LR, Tiny, write_datasets
+from tests.cluster_tests.tiny import LR, Tiny
 from tune_runs import prepare_data, report
 
 LEAVING = ["..", ".", "../x", "a/../../x", "a/..", "/etc", "/", "a\0b", "./a"]
@@ -27,18 +27,6 @@ NO_NAMES = [
     *("", " ", "a/b", "a\\b", "~", "-x", ".hidden", "a\n", "a" * 201, "a:b", "a*", "%2e%2e"),
     *("․․", "．．", "／etc", "a∕b", "ａ", "nаme", "a‮b", "é"),  # look like dots, slashes and letters
 ]
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    write_datasets(folder)
-    return folder
-
-
-@pytest.fixture
-def tiny(data_dir, tmp_path):
-    return Tiny(data_dir, tmp_path / "results")
 
 
 def content(folder):
@@ -240,13 +228,13 @@ class TestASymbolicLink:
             is_locked(Storage(tiny.folder))
         assert not (tmp_path / "nowhere").exists()
 
-    def test_is_followed_where_the_results_folder_or_one_above_it_is_one(self, data_dir, tmp_path):
+    def test_is_followed_where_the_results_folder_or_one_above_it_is_one(self, tiny_data, tmp_path):
         scratch = tmp_path / "scratch"
         (scratch / "results").mkdir(parents=True)
         (tmp_path / "results").symlink_to(scratch / "results")
         (tmp_path / "above").symlink_to(scratch)
         for number, place in enumerate([tmp_path / "results", tmp_path / "above" / "results"], 1):
-            Tiny(data_dir, place).run({"experiment_config.n_repetitions": number})
+            Tiny(tiny_data, place).run({"experiment_config.n_repetitions": number})
             assert report.main(["show", "tiny", "--storage-path", str(place)]) == 0
         assert len(list((scratch / "results").glob("tiny/trials/*/*/trial.json"))) == 2
 

@@ -122,22 +122,10 @@ def planted(request, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    write_datasets(folder)
-    return folder
-
-
-@pytest.fixture
-def tiny(data_dir, tmp_path):
-    return Tiny(data_dir, tmp_path / "results")
-
-
-@pytest.fixture(scope="module")
-def undisturbed(data_dir, tmp_path_factory):
+def undisturbed(tiny_data, tmp_path_factory):
     """Two finished trials: the folder with their experiment."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    Tiny(data_dir, folder / "results").run({}, {LR: [1e-3, 1e-2]})
+    Tiny(tiny_data, folder / "results").run({}, {LR: [1e-3, 1e-2]})
     return folder / "results"
 
 
