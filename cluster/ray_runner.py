@@ -46,7 +46,6 @@ ENV_VARS_TO_PROPAGATE -= {name for name in ENV_VARS_TO_PROPAGATE if name.startsw
 _REPORT_INTERVAL_S = 0.2  # a report holds the trial up for some milliseconds
 _REPORTS_A_SECOND = 100  # and the driver too, which takes those of all trials
 _LEAVE_INTERVAL_S = 0.5
-_GRACE_S = 20.0
 _NODES_INTERVAL_S = 5.0
 
 # Tune keeps each trial until its Tuner ends, 34 KB, and looks through all of them for each that begins. Another Tuner
@@ -311,7 +310,7 @@ class _Stop(_StaysInDriver, tune.Stopper):  # type: ignore[misc] # ray declares 
     def _leave(self) -> None:
         """Has all trials write a checkpoint, and ends the run once they have or when there is no time left."""
         if self.deadline is None:
-            self.deadline = time.monotonic() + _GRACE_S
+            self.deadline = time.monotonic() + self.signals.grace_s
             self.generator.closed = True
             _ask_to_leave(self.run_id)
         if not self.generator.n_running or time.monotonic() > self.deadline:

@@ -53,6 +53,9 @@ _AUTH_MODE = "RAY_AUTH_MODE"
 _CLIENT = "ray://"
 _REACH_S = 5.0
 
+# The name of a Unix socket has up to 103 bytes on macOS, 107 on Linux.
+_LONGEST_FOLDER = 103 - len("/ray/session_2026-11-24_21-53-19_563158_4194304/sockets/plasma_store")
+
 
 class RayInUseError(UserError):
     """Ray was started in this process by someone else."""
@@ -185,7 +188,15 @@ def _loopback_alone() -> Iterator[None]:
 
 def _private_folder() -> str:
     """Returns a place for Ray's files behind a folder of this user alone: Ray lets everyone read and replace them."""
-    folder = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()).absolute() / f"ray-{os.getuid()}"
+    named = os.environ.get("RAY_TMPDIR")
+    folder = Path(named or tempfile.gettempdir()).absolute() / f"ray-{os.getuid()}"
+    if len(os.fsencode(folder)) > _LONGEST_FOLDER:
+        if named:
+            raise ClusterError(
+                f"{named}, from RAY_TMPDIR, is too long for a place of Ray's sockets: a path may have "
+                f"{_LONGEST_FOLDER - len(folder.name) - 1} bytes. Name another one"
+            )
+        folder = Path("/tmp") / folder.name  # Slurm and macOS may give each job a long TMPDIR
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()
@@ -335,6 +346,11 @@ def _why_not_connected(address: str, error: Exception) -> str:
         return (
             f"the Ray cluster at {address} does not let this process in, for want of its token. Copy the head node's "
             "~/.ray/auth_token to the same place here, or name a file with it in RAY_AUTH_TOKEN_PATH"
+        )
+    if causes[0].startswith("Version mismatch"):
+        return (
+            f"the Ray cluster at {address} has another version of Ray or Python than this process, and both have to "
+            f"agree to the last number. {' '.join(causes[0].split())}. Install the same ones here and there"
         )
     return (
         f"there is no Ray cluster to use at {address}: {causes[0].splitlines()[0]}. Start one there "

@@ -19,10 +19,12 @@ class Signals:
     Attributes:
         interrupted: Ctrl-C: end now.
         preempted: SIGTERM: keep what there is and end soon; Slurm and Kubernetes send it some time before the end.
+        grace_s: How long after it trials may take to save.
     """
 
     interrupted: threading.Event = field(default_factory=threading.Event)
     preempted: threading.Event = field(default_factory=threading.Event)
+    grace_s: float = 20.0
 
     @contextmanager
     def sigterm_noted(self) -> Iterator[None]:

@@ -1,9 +1,10 @@
 """Where a run trains: in this process, with a Ray of its own on this machine, or on a Ray cluster."""
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from cluster.config import ConfigError, ExperimentConfig, Problem
@@ -13,11 +14,13 @@ from cluster.job import Job
 from cluster.plan import TrialSpec
 from cluster.signals import Signals
 from cluster.watch import Watch
+from data_pipeline.user_error import UserError
 
 Executor = Literal["ray", "inline"]
 
 _ADDRESS_VARIABLES = ("POSETUNE_ADDRESS", "RAY_ADDRESS")
 _WAIT_VARIABLE = "POSETUNE_WAIT_FOR_NODES"
+_GRACE_VARIABLE = "POSETUNE_GRACE_S"
 
 
 @dataclass(frozen=True)
@@ -34,16 +37,20 @@ class Workplace:
     executor: Executor
     address: str | None
     wait_for_nodes: bool
-    signals: Signals = field(default_factory=Signals)
+    signals: Signals
 
     @classmethod
     def of(cls, executor: Executor, address: str | None, *, wait_for_nodes: bool) -> "Workplace":
-        """Returns the workplace that the arguments name, or else the environment."""
+        """Returns the workplace that the arguments name, or else the environment.
+
+        Raises:
+            UserError: If the environment has something else where a number should be.
+        """
         named = [address, *(os.environ.get(variable) for variable in _ADDRESS_VARIABLES)]
         address = next((name for name in named if name), None)
         if executor == "inline" or address == "local":
             address = None
-        return cls(executor, address, wait_for_nodes or os.environ.get(_WAIT_VARIABLE) == "1")
+        return cls(executor, address, wait_for_nodes or os.environ.get(_WAIT_VARIABLE) == "1", _signals())
 
     def problems(self, config: ExperimentConfig) -> list[Problem]:
         """Returns what this machine lacks, where it is the one that trains."""
@@ -97,3 +104,18 @@ class Workplace:
         placement = place_here(job.config, len(trials))
         with ray_session.embedded(placement):
             ray_runner.run_ray(trials, job, placement, watch, self.signals)
+
+
+def _signals() -> Signals:
+    text = os.environ.get(_GRACE_VARIABLE)
+    if not text:
+        return Signals()
+    try:
+        grace_s = float(text)
+    except ValueError:
+        grace_s = math.nan
+    if not 0 <= grace_s < math.inf:
+        raise UserError(
+            f"{_GRACE_VARIABLE} is {text!r}, and should be a number: the seconds that trials have to save at SIGTERM"
+        )
+    return Signals(grace_s=grace_s)

@@ -2,10 +2,14 @@
 
 import json
 import os
+import platform
 import threading
 
 import pytest
 import torch
+from ray._common.usage.usage_constants import CLUSTER_METADATA_KEY
+from ray._private.ray_constants import KV_NAMESPACE_CLUSTER
+from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
 
 from cluster import node_facts
@@ -93,6 +97,19 @@ def test_sigterm_ends_a_sweep_that_waits_for_a_node(sweep, cluster):
     assert process.returncode == 75, errors
     assert "run the script again to go on" in errors
     assert not output
+
+
+def test_another_version_of_python_is_an_error_that_names_both(sweep, cluster):
+    gcs, where = GcsClient(address=cluster.address), {"namespace": KV_NAMESPACE_CLUSTER}
+    metadata = json.loads(gcs.internal_kv_get(CLUSTER_METADATA_KEY, **where))
+    changed = json.dumps({**metadata, "python_version": "3.9.7"}).encode()
+    gcs.internal_kv_put(CLUSTER_METADATA_KEY, changed, overwrite=True, **where)
+    result = sweep.run(environment={"POSETUNE_ADDRESS": cluster.address})
+    assert result.code == 1
+    assert result.errors.startswith(f"error: the Ray cluster at {cluster.address} has another version of Ray or Python")
+    assert "Python: 3.9.7 " in result.errors
+    assert f"Python: {platform.python_version()}." in result.errors
+    assert "Traceback" not in result.errors
 
 
 @pytest.mark.parametrize(("shown", "n_gpus"), [("0,1", 2), ("", 4), (None, 4)])

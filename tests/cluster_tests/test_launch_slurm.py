@@ -20,9 +20,13 @@ RUN_SCRIPT = """
 import os, signal, sys, time
 from pathlib import Path
 
+told = []
+
 def stop(number, frame):
-    print("all saved", flush=True)
-    os._exit(75)
+    told.append(number)  # Slurm and the batch file may both tell
+    if len(told) == 1:
+        print("all saved", flush=True)
+        os._exit(75)
 
 if "deaf" not in sys.argv:
     signal.signal(signal.SIGTERM, stop)
@@ -102,8 +106,11 @@ class Job:
         slow: float = 0,
     ):
         self.slurm = slurm
-        environment = {"HOME": str(slurm.folder), "PYTHONPATH": str(ROOT), "SLOW": str(slow)}
-        self.number = slurm.submit(*options, str(LAUNCH / name), str(script), *arguments, **environment)
+        environment = {"HOME": str(slurm.folder), "PYTHONPATH": str(ROOT)}
+        of_sweep_script = {"SWEEP_CONTROL": str(slurm.folder), "SLOW": str(slow)}
+        self.number = slurm.submit(
+            *options, str(LAUNCH / name), str(script), *arguments, **environment, **of_sweep_script
+        )
 
     def wait_for(self, condition):
         try:

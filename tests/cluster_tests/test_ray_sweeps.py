@@ -121,6 +121,16 @@ class TestAnInterruptedSweepGoesOn:
             trial: content["started"] for trial, content in left.items()
         }, "a trial that left began at its beginning"
 
+    def test_sigterm_does_not_wait_longer_than_it_may_for_an_epoch_to_end(self, sweep):
+        process = sweep.start(slow=60, environment={"POSETUNE_GRACE_S": "1"})
+        wait_for(sweep.trials, process)
+        begin = time.monotonic()
+        process.terminate()
+        _output, errors = process.communicate(timeout=60)
+        assert time.monotonic() - begin < 10
+        assert process.returncode == 75
+        assert "Traceback" not in errors
+
     def test_in_another_worker_when_one_was_killed(self, sweep, undisturbed):
         process = sweep.start(slow=0.05)
         wait_for(lambda: a_trial_is_half_way(sweep), process)

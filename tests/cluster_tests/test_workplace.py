@@ -6,11 +6,12 @@ import torch
 
 from cluster.signals import Signals
 from cluster.workplace import Workplace
+from data_pipeline.user_error import UserError
 
 
 @pytest.fixture(autouse=True)
 def _no_address(monkeypatch):
-    for variable in ("POSETUNE_ADDRESS", "RAY_ADDRESS", "POSETUNE_WAIT_FOR_NODES"):
+    for variable in ("POSETUNE_ADDRESS", "RAY_ADDRESS", "POSETUNE_WAIT_FOR_NODES", "POSETUNE_GRACE_S"):
         monkeypatch.delenv(variable, raising=False)
 
 
@@ -40,6 +41,19 @@ class TestTheAddress:
     def test_waiting_can_be_asked_for_by_the_environment(self, monkeypatch, variable, waits):
         monkeypatch.setenv("POSETUNE_WAIT_FOR_NODES", variable)
         assert Workplace.of("ray", "a:1", wait_for_nodes=False).wait_for_nodes is waits
+
+
+class TestTheGrace:
+    def test_is_twenty_seconds_where_the_environment_says_nothing_else(self, monkeypatch):
+        assert Workplace.of("ray", None, wait_for_nodes=False).signals.grace_s == 20
+        monkeypatch.setenv("POSETUNE_GRACE_S", "90")
+        assert Workplace.of("ray", None, wait_for_nodes=False).signals.grace_s == 90
+
+    @pytest.mark.parametrize("text", ["a minute", "-1", "nan", "inf"])
+    def test_is_a_number_of_seconds(self, monkeypatch, text):
+        monkeypatch.setenv("POSETUNE_GRACE_S", text)
+        with pytest.raises(UserError, match=f"POSETUNE_GRACE_S is '{text}', and should be a number"):
+            Workplace.of("ray", None, wait_for_nodes=False)
 
 
 def test_what_this_machine_lacks_is_of_no_interest_where_a_cluster_trains(tiny):
