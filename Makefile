@@ -29,7 +29,7 @@ demo: setup
 	$(BIN)/python tune_runs/minimal_example.py
 
 test: setup
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 -m 'not slow'
 
 test-all: test
 	$(BIN)/python -m pytest -m slow

@@ -19,6 +19,10 @@ PRETEND_GPUS = "POSETUNE_PRETEND_GPUS"
 without GPUs, how trials are spread over those that a Ray cluster was told it has."""
 
 
+class NoRoomError(ConfigError):
+    """No node of a cluster has what a trial needs; another one may."""
+
+
 @dataclass(frozen=True)
 class Node:
     """What a machine has.
@@ -117,7 +121,8 @@ def place_on(config: ExperimentConfig, n_trials: int, nodes: Sequence[Node]) -> 
     """Places trials on the nodes of a Ray cluster.
 
     Raises:
-        ConfigError: If no node has what one trial needs: what was asked for, what each node has, what to change.
+        NoRoomError: If no node has what one trial needs: what was asked for, what each node has, what to change.
+        ConfigError: If GPUs are named that cannot be chosen.
     """
     kind, indices = config.devices[0].type, _indices(config)
     has = "the cluster has " + (", ".join(map(str, nodes)) or "no node")
@@ -140,7 +145,7 @@ def place_on(config: ExperimentConfig, n_trials: int, nodes: Sequence[Node]) -> 
             path, change = "target_device", "Take torch.device('cpu'), ask for fewer cores, or add a node"
             text = f"a GPU and {cores} a trial (cpus_per_trial) were asked for"
         text += f", but no node has that; {has}. {change}; run(wait_for_nodes=True) waits for one"
-        raise ConfigError([Problem(f"experiment_config.{path}", text)])
+        raise NoRoomError([Problem(f"experiment_config.{path}", text)])
     return placement
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal, get_args
 
-from cluster.archive import Archiver
+from cluster.archive import Archiver, several
 from cluster.aspects import examine_beside
 from cluster.config import (
     SECTIONS,
@@ -214,11 +214,12 @@ class Experiment:
             plan = replace(plan, statuses=standing)
             archived = self.folder.archive.clear_leftovers()
             ended = [i for i, status in standing.items() if status in ("finished", "diverged") and i not in archived]
-            with workplace.ready(self._absolute_config()) if plan.to_train else nullcontext():
+            job = Job(self._absolute_config(), self.space, sources.sets, sources.weights)
+            with workplace.ready(job.config) if plan.to_train else nullcontext():
                 self.folder.clear_partial_files()
-                self._write_experiment(plan, sources)
+                self._write_experiment(plan, job)
                 with Archiver(self.folder.archive, ended) as archiver:
-                    ended_by = self._train(plan, sources, workplace, distances, archiver)
+                    ended_by = self._train(plan, job, workplace, distances, archiver)
                     if ended_by is not None:
                         archiver.stop()
             check_lock()  # whoever lost it writes no more
@@ -274,7 +275,7 @@ class Experiment:
     def _train(
         self,
         plan: Plan,
-        sources: Sources,
+        job: Job,
         workplace: Workplace,
         distances: Mapping[str, float],
         archiver: Archiver,
@@ -287,7 +288,6 @@ class Experiment:
         trials = plan.to_train
         if not trials:
             return None
-        job = Job(self._absolute_config(), self.space, sources.sets, sources.weights)
         options = {trial.id: trial.combination for trial in plan.trials}
         best = min((i for i in options if i in distances), key=distances.__getitem__, default=None)
         varied = [path for axis in self.space.axes if len(axis.rows) > 1 for path in axis.telling_paths]
@@ -300,7 +300,9 @@ class Experiment:
             ),
             best=None if best is None else TrialReport(best, "finished", val_distance_mm=distances[best]),
         )
-        watch = Watch(progress, self.config.stop_if_all_fail, archiver)
+        failed = {trial.id for trial in trials if plan.statuses.get(trial.id) == "failed"}
+        failed_before = failed if len(failed) < len(trials) else frozenset()
+        watch = Watch(progress, self.config.stop_if_all_fail, archiver, failed_before=failed_before)
         with progress:
             try:
                 workplace.train(trials, job, watch)
@@ -320,20 +322,22 @@ class Experiment:
         if keep == "best" and any(row["status"] in ("interrupted", "pending") for row in table.trials):
             return  # what is still to be trained may change which is the best
         kept = _best_by_validation_data(plan, table) if keep == "best" else set()
-        for trial in plan.trials:
-            if trial.key not in kept:
-                self.folder.trial(trial.id).remove("weights.pt")
+        there = set(self.folder.storage.files("trials"))
+        paths = [f"{trial.id}/weights.pt" for trial in plan.trials if trial.key not in kept]
+        surplus = [f"trials/{path}" for path in paths if path in there]
+        several(self.folder.storage, self.folder.storage.remove, surplus)
 
-    def _write_experiment(self, plan: Plan, sources: Sources) -> None:
+    def _write_experiment(self, plan: Plan, job: Job) -> None:
         self.folder.write_experiment(
             {
                 "name": self.config.name,
+                "run": job.run_id,
                 **provenance(),
                 "configs": {section: _described(self.space.base[section]) for section in SECTIONS},
                 "options": [{"paths": axis.paths, "rows": axis.labels} for axis in self.space.axes],
                 "data": [
                     {**dataclasses.asdict(key), "fingerprint": dataset.fingerprint, "samples": len(dataset)}
-                    for key, dataset in sources.sets.items()
+                    for key, dataset in job.sets.items()
                 ],
                 "plan": {
                     "seeds": [trial.seed for trial in plan.trials[:: len(plan.combinations)]],

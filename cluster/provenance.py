@@ -18,7 +18,7 @@ _SECRET_NAME = re.compile(
     r"(api|access|auth|account|secret|private|storage)[-_]?key|secret|token|passw|passphrase|credential|signature",
     re.IGNORECASE,
 )
-_LOGIN_IN_URI = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*(?=@)")
+_LOGIN_IN_URI = re.compile(r"(?<=://)\S*(?=@)")  # a key in it may have a slash that should have been escaped
 _HIDDEN = "***"
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from cluster import node_facts
-from cluster.config import ConfigError, ExperimentConfig
-from cluster.devices import Node, Placement, place_on
+from cluster.config import ExperimentConfig
+from cluster.devices import Node, NoRoomError, Placement, place_on
 
 # Before Ray: it sets the environment that Ray reads when it is imported.
 from cluster.ray_session import ClusterError, by_value  # isort: split
@@ -49,24 +49,26 @@ def wait_for_node(config: ExperimentConfig, signals: Signals) -> None:
 
     Raises:
         Preempted: At SIGTERM.
+        ConfigError: If there is something that no further node would mend.
     """
     said: float | None = None
-    while True:
-        try:
-            place_on_cluster(config)
-        except ConfigError as error:
-            if signals.preempted.is_set():
-                raise Preempted from None
-            if said is None or time.monotonic() - said >= _SAY_AGAIN_S:
-                print(f"waiting for a node: {error.problems[0].text}", file=sys.stderr, flush=True)
-                said = time.monotonic()
-            gpu = {} if config.devices[0].type == "cpu" else {"GPU": 1}
-            request_resources(bundles=[{"CPU": config.cpus_per_trial, **gpu}])
-            time.sleep(_LOOK_AGAIN_S)
-        else:
-            if said is not None:
-                request_resources(bundles=[])  # from here on the trials themselves ask
-            return
+    try:
+        while True:
+            try:
+                place_on_cluster(config)
+                return
+            except NoRoomError as error:
+                if signals.preempted.is_set():
+                    raise Preempted from None
+                if said is None or time.monotonic() - said >= _SAY_AGAIN_S:
+                    print(f"waiting for a node: {error.problems[0].text}", file=sys.stderr, flush=True)
+                    said = time.monotonic()
+                gpu = {} if config.devices[0].type == "cpu" else {"GPU": 1}
+                request_resources(bundles=[{"CPU": config.cpus_per_trial, **gpu}])
+                time.sleep(_LOOK_AGAIN_S)
+    finally:
+        if said is not None:
+            request_resources(bundles=[])  # it would stay when this process is gone; the trials themselves ask
 
 
 def nodes() -> dict[str, Node]:
@@ -141,11 +143,8 @@ def examine_nodes(storage_path: str, *, count_gpus: bool) -> list[Examined]:
             if facts:
                 problems += _differences(ours, facts["versions"])
                 problems += _storage_problems(storage, facts["storage"], f"{probe}-{node_id}")
-                if count_gpus and node.gpus and facts["gpus"] != node.gpus:
-                    problems.append(
-                        f"Ray was told of {node.gpus} GPU(s), torch sees: {facts['gpus']}. Install a torch for this "
-                        "GPU and its driver, or start the node with the right --num-gpus"
-                    )
+                if count_gpus:
+                    problems += _gpu_problems(node.gpus, facts["gpus"])
             examined.append(
                 Examined(
                     node_id,
@@ -252,6 +251,15 @@ def _differences(ours: Mapping[str, str | None], theirs: Mapping[str, str | None
         "them; install the same on all nodes"
         for name in ours
         if theirs[name] != ours[name]
+    ]
+
+
+def _gpu_problems(told: int, seen: int | str) -> list[str]:
+    if not told or (isinstance(seen, int) and seen >= told):
+        return []  # a node may be started with fewer than it has
+    return [
+        f"Ray was told of {told} GPU(s), torch sees: {seen}. Install a torch for this GPU and its driver, or start the "
+        "node with the right --num-gpus"
     ]
 
 

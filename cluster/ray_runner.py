@@ -1,52 +1,44 @@
 """Trains trials with Ray Tune: one Tuner, many worker processes, on the Ray that `ray_session.py` has started or found.
 
 Options are `tune.grid_search` in the parameter space and repetitions are `num_samples`. A variant generator of our own
-gives each variant its identity and leaves out what needs no training. Workers write their results themselves; what they
-report to the driver is for the display.
+gives each variant its identity and leaves out what needs no training. Workers (`ray_worker.py`) write their results
+themselves; what they report to this process, the driver, is for the display.
 """
 
 import gc
 import math
 import secrets
-import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-import torch
-
 # Before Ray: it sets the environment that Ray reads when it is imported.
-from cluster import ray_nodes  # isort: split
+from cluster import ray_nodes, ray_worker  # isort: split
 
 import ray.util.client
 from ray import tune
-from ray.exceptions import RaySystemError
-from ray.experimental import internal_kv
 from ray.train._internal import storage
 from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
-from cluster.devices import Placement, given_device
+from cluster.devices import Placement
 from cluster.job import Job
-from cluster.plan import Combination, TrialSpec
-from cluster.result_table import finished_val_distance_mm
+from cluster.plan import TrialSpec
+from cluster.ray_session import ClusterError
 from cluster.signals import Preempted, Signals
 from cluster.storage import StorageError
-from cluster.trainable import TrialReport, run_trial
-from cluster.trial_folder import RUNNING, TrialFolder
+from cluster.trainable import TrialReport
 from cluster.watch import Watch
-from cluster.watchdog import Watchdog, how_it_hung
+from cluster.watchdog import how_it_hung
 
 # Tune would send this process's credentials to workers as settings, which Ray writes into its logs on every node.
 # Workers of a Ray of our own inherit them; the nodes of a cluster have theirs.
 ENV_VARS_TO_PROPAGATE -= {name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
 
-_REPORT_INTERVAL_S = 0.2  # a report holds the trial up for some milliseconds
-_REPORTS_A_SECOND = 100  # and the driver too, which takes those of all trials
-_LEAVE_INTERVAL_S = 0.5
 _NODES_INTERVAL_S = 5.0
+_SAY_AGAIN_S = 60.0
 
 # Tune keeps each trial until its Tuner ends, 34 KB, and looks through all of them for each that begins. Another Tuner
 # starts its workers anew, and begins when the last trial of the one before has ended: each slot should have had many.
@@ -76,6 +68,7 @@ def run_ray(
     Raises:
         KeyboardInterrupt: If Ctrl-C ended the run.
         Preempted: If SIGTERM did.
+        ClusterError: If a node came on which trials cannot run; all others have saved.
     """
     # Tune wants a place for files that nobody needs: not in the experiment's folder, which may be full or remote.
     with (
@@ -83,7 +76,7 @@ def run_ray(
         _driven_from_here(scratch),
         signals.first_sigint_noted(),
     ):
-        trainable = _telling(tune.with_parameters(_train, job=job, placement=placement))
+        trainable = ray_worker.trainable(job, placement)
         for part in _parts(trials, max(_TRIALS_OF_A_TUNER, _TRIALS_OF_A_SLOT * placement.n_slots)):
             if signals.interrupted.is_set():
                 raise KeyboardInterrupt
@@ -91,7 +84,16 @@ def run_ray(
                 raise Preempted
             first = min(trial.repetition for trial in part)
             generator = _Variants(part, job, placement, first_repetition=first, unbounded=unbounded)
-            _tune(trainable, part, generator, watch, signals, scratch)
+            try:
+                _tune(trainable, part, generator, watch, signals, scratch)
+            except Preempted:
+                if signals.preempted.is_set():
+                    raise
+            if generator.unfit is not None:
+                raise ClusterError(
+                    f"trials cannot run on a node of this run: {generator.unfit}. Mend it or take it away, and run the "
+                    "script again to go on; what was trained is kept"
+                )
             gc.collect()  # the trials of a Tuner hold one another, and would lie beside those of the next
             if watch.should_stop:
                 return
@@ -191,7 +193,7 @@ class _Variants(_StaysInDriver, BasicVariantGenerator):  # type: ignore[misc] # 
         self.seen: dict[tuple[int, ...], int] = {}
         self.given: dict[str, TrialSpec] = {}
         self.closed = False
-        self.looked_for_nodes = float("-inf")
+        self.unfit: str | None = None
 
     @property
     def total_samples(self) -> int:
@@ -210,7 +212,6 @@ class _Variants(_StaysInDriver, BasicVariantGenerator):  # type: ignore[misc] # 
         if len(self.given) == len(self.specs):
             self.set_finished()  # what Tune has left is none of ours
             return None
-        self._look_for_nodes()
         while (trial := super().next_trial()) is not None:
             choice = self.job.space.choice_of(trial.config)
             repetition = self.seen.get(choice, self.first_repetition)
@@ -229,14 +230,6 @@ class _Variants(_StaysInDriver, BasicVariantGenerator):  # type: ignore[misc] # 
             trial.custom_dirname = f"{spec.key}-{spec.repetition}"
             return trial
         return None
-
-    def _look_for_nodes(self) -> None:
-        """Lets more or fewer trials run at a time where nodes have come or gone."""
-        now = time.monotonic()
-        if self.max_concurrent and now - self.looked_for_nodes >= _NODES_INTERVAL_S:
-            self.looked_for_nodes = now
-            n_slots = self.placement.slots_on(list(ray_nodes.nodes().values()))
-            self.max_concurrent = n_slots or self.max_concurrent  # 0 would be without bound
 
     def save_to_dir(self, dirpath: str, **kwargs: Any) -> None:
         """Saves nothing: what is finished is known from the trials' folders."""
@@ -260,32 +253,41 @@ class _Reports(_StaysInDriver, tune.Callback):  # type: ignore[misc] # ray decla
         """A worker reports."""
         if "report" in result:
             self.watch.reported(TrialReport(**result["report"]))
+        spec = self.generator.given[trial.trial_id]
         if "unable" in result:
-            spec = self.generator.given[trial.trial_id]
-            self.watch.reported(_fail(spec.id, self.job.folder.trial(spec.id), result["unable"]))
+            folder = self.job.folder.trial(spec.id)
+            self.watch.reported(ray_worker.fail(spec.id, folder, self.job.run_id, result["unable"]))
+        if "unfit" in result:
+            self.generator.unfit = result["unfit"]
+            self.watch.reported(TrialReport(spec.id, "interrupted"))
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A worker was lost; the trial is started again."""
         spec = self.generator.given[trial.trial_id]
+        if spec.id in self.watch.outcomes:
+            return  # it had told how it ended
         line = f"warning: the worker of {spec.id} was lost; the trial goes on from its last checkpoint in another one"
         self.watch.reported(TrialReport(spec.id, "running", lines=(line,)))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial ended without its last report: its worker was lost once too often."""
         spec = self.generator.given[trial.trial_id]
-        folder = self.job.folder.trial(spec.id)
-        report = _ended(spec.id, folder, self.job.run_id)
-        if report is None:
-            error = how_it_hung(folder, self.job.run_id) or (
-                f"the trial's worker process was lost {trial.num_failures} times (killed, out of memory, or its node "
-                "went away); the next run goes on from the last checkpoint"
-            )
-            report = _fail(spec.id, folder, error)
-        self.watch.reported(report)
+        folder, run_id = self.job.folder.trial(spec.id), self.job.run_id
+        hang = None
+        with suppress(StorageError):
+            hang = how_it_hung(folder, run_id)
+        lost = (
+            f"the trial's worker process was lost {trial.num_failures} times (killed, out of memory, or its node went "
+            "away); the next run goes on from the last checkpoint"
+        )
+        self.watch.reported(ray_worker.fail(spec.id, folder, run_id, hang or lost))
 
 
 class _Stop(_StaysInDriver, tune.Stopper):  # type: ignore[misc] # ray declares no types
-    """Ends the run when the watch says so, after Ctrl-C, and after SIGTERM."""
+    """Ends the run when the watch says so, after Ctrl-C, after SIGTERM, and when trials cannot run on some node.
+
+    Tune asks it several times a second, so it also looks at the nodes now and then.
+    """
 
     def __init__(self, watch: Watch, signals: Signals, generator: _Variants, run_id: str) -> None:
         self.watch = watch
@@ -293,6 +295,8 @@ class _Stop(_StaysInDriver, tune.Stopper):  # type: ignore[misc] # ray declares 
         self.generator = generator
         self.run_id = run_id
         self.deadline: float | None = None
+        self.looked_for_nodes = time.monotonic()
+        self.said = float("-inf")
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Never ends a single trial."""
@@ -303,125 +307,31 @@ class _Stop(_StaysInDriver, tune.Stopper):  # type: ignore[misc] # ray declares 
         if self.signals.interrupted.is_set():
             # Tune itself would wait for the workers to end what they are at; `ray.shutdown` does not.
             raise KeyboardInterrupt
-        if self.signals.preempted.is_set():
+        if self.signals.preempted.is_set() or self.generator.unfit is not None:
             self._leave()
+        self._look_for_nodes()
         return self.watch.should_stop
+
+    def _look_for_nodes(self) -> None:
+        """Lets more or fewer trials run at a time where nodes have come or gone; says when all are gone."""
+        now = time.monotonic()
+        if now - self.looked_for_nodes < _NODES_INTERVAL_S:
+            return
+        self.looked_for_nodes = now
+        nodes = list(ray_nodes.nodes().values())
+        n_slots = self.generator.placement.slots_on(nodes)
+        if n_slots and self.generator.max_concurrent:  # 0 is without bound
+            self.generator.max_concurrent = n_slots
+        if not n_slots and now - self.said >= _SAY_AGAIN_S:
+            self.said = now
+            has = ", ".join(map(str, nodes)) or "no node"
+            self.watch.progress.say(f"waiting for a node that a trial fits on; the cluster has {has}")
 
     def _leave(self) -> None:
         """Has all trials write a checkpoint, and ends the run once they have or when there is no time left."""
         if self.deadline is None:
             self.deadline = time.monotonic() + self.signals.grace_s
             self.generator.closed = True
-            _ask_to_leave(self.run_id)
+            ray_worker.ask_to_leave(self.run_id)
         if not self.generator.n_running or time.monotonic() > self.deadline:
             raise Preempted
-
-
-def _telling(trainable: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
-    """Has a worker tell why it could not train a trial; Tune would take it for one that was lost, and try again."""
-
-    def train(config: dict[str, Any]) -> None:
-        try:
-            trainable(config)
-        except RaySystemError as error:
-            if not isinstance(error.client_exc, Exception):
-                raise
-            tune.report({"unable": _why_not_loaded(error.client_exc)})
-        except StorageError as error:
-            tune.report({"unable": str(error)})
-
-    return train
-
-
-def _why_not_loaded(error: Exception) -> str:
-    return (
-        f"a worker on {socket.gethostname()} could not load what it was to train: {type(error).__name__}: {error}. "
-        "What the script imports has to be installed on every node, or to lie beside the script"
-    )
-
-
-def _train(config: dict[str, Any], job: Job, placement: Placement) -> None:
-    """What a worker does for one Tune trial."""
-    choice = job.space.choice_of(config)
-    combination = Combination(config["key"], choice, job.space.options(choice), config["description"])
-    spec = TrialSpec(combination, config["repetition"], config["seed"])
-    trial = job.trial(spec, given_device(placement))
-    folder = job.folder.trial(trial.id)
-    # A worker before this one may have ended after its last file, or have hung.
-    report = _ended(trial.id, folder, job.run_id)
-    if report is None and (hang := how_it_hung(folder, job.run_id)) is not None:
-        report = _fail(trial.id, folder, hang)
-    if report is not None:
-        tune.report({"report": vars(report)})
-        return
-
-    leave = _AskedToLeave(job.run_id)
-    if leave():
-        return
-    last_report = time.monotonic()
-    interval_s = max(_REPORT_INTERVAL_S, placement.n_slots / _REPORTS_A_SECOND)
-    watchdog = Watchdog(trial.settings.experiment.trial_timeout_s, folder, job.run_id)
-    with watchdog:
-        for report in run_trial(trial, job.data(trial.settings), folder, leave):
-            now = time.monotonic()
-            if report.status != RUNNING or report.lines or now - last_report >= interval_s:
-                last_report = now
-                watchdog.rest()  # the driver may take its time
-                tune.report({"report": vars(report)})
-            watchdog.watch()
-    if report is not None and report.status == "failed" and _is_lost(trial.device):
-        raise RuntimeError("this process cannot use its GPU any more, so that the next trial needs another one")
-
-
-def _is_lost(device: torch.device) -> bool:
-    """Tells whether an error on a GPU has left this process unable to use it, as some do."""
-    if device.type == "cpu":
-        return False
-    try:
-        torch.get_device_module(device).synchronize(device)
-    except RuntimeError:
-        return True
-    return False
-
-
-def _ask_to_leave(run_id: str) -> None:
-    internal_kv._internal_kv_put(_leave_key(run_id), b"1")
-
-
-class _AskedToLeave:
-    """Tells in a worker whether the run wants to end; asks the cluster only now and then."""
-
-    def __init__(self, run_id: str) -> None:
-        self.key = _leave_key(run_id)
-        self.asked = float("-inf")
-        self.answer = False
-
-    def __call__(self) -> bool:
-        now = time.monotonic()
-        if now - self.asked >= _LEAVE_INTERVAL_S:
-            self.asked = now
-            self.answer = internal_kv._internal_kv_get(self.key) is not None
-        return self.answer
-
-
-def _leave_key(run_id: str) -> str:
-    return f"posetune-leave-{run_id}"
-
-
-def _ended(trial_id: str, folder: TrialFolder, run_id: str) -> TrialReport | None:
-    """Returns how a trial ended, None if it has not, or not in this run and not for good."""
-    content = folder.read_trial() or {}
-    distance_mm = finished_val_distance_mm(content)
-    if distance_mm is not None:
-        return TrialReport(trial_id, "finished", content.get("epochs", 0), distance_mm)
-    if content.get("run") == run_id and content.get("status") in ("failed", "diverged"):
-        return TrialReport(trial_id, content["status"], content.get("epochs", 0), error=content.get("error"))
-    return None
-
-
-def _fail(trial_id: str, folder: TrialFolder, error: str) -> TrialReport:
-    content: dict[str, Any] = {}
-    with suppress(StorageError):  # then the tables cannot be written either, which is told
-        content = folder.read_trial() or {}
-        folder.write_trial({**content, "status": "failed", "error": error, "ended": time.time()})
-    return TrialReport(trial_id, "failed", content.get("epochs", 0), error=error)

@@ -1,7 +1,7 @@
 """Ray itself: one of our own on this machine for as long as a run, or a cluster that runs already.
 
-This file, `ray_nodes.py` and `ray_runner.py` are the only ones that import Ray; this one is the first, since it sets
-the environment that Ray reads when it is imported.
+Only this file, `ray_nodes.py`, `ray_runner.py` and `ray_worker.py` import Ray; this one is the first, since it sets the
+environment that Ray reads when it is imported.
 """
 
 import logging

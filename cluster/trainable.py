@@ -101,7 +101,12 @@ class TrialReport:
 
 
 def run_trial(
-    trial: Trial, data: TrialData, folder: TrialFolder, leave: Callable[[], bool] = lambda: False
+    trial: Trial,
+    data: TrialData,
+    folder: TrialFolder,
+    leave: Callable[[], bool] = lambda: False,
+    *,
+    gpu_share: float = 1.0,
 ) -> Iterator[TrialReport]:
     """Trains a trial, or goes on where its checkpoint is, and writes its files.
 
@@ -113,6 +118,7 @@ def run_trial(
         data: What to train with.
         folder: Where its files are.
         leave: Asked after each epoch; where it says so the trial writes a checkpoint and ends as `interrupted`.
+        gpu_share: How much of its GPU is the trial's.
     """
     folder.clear_partial_files()
     config = trial.settings.experiment
@@ -129,9 +135,14 @@ def run_trial(
     except StorageError as error:
         yield run.end("failed", str(error), keep_checkpoint=True)  # nothing is wrong with the training
     except (Exception, SystemExit) as error:
-        # A new attempt begins at the beginning: what led here may be in the checkpoint too.
-        yield run.end("failed", _explain(error, trial), trace=traceback.format_exc())
+        # What led here may be in the checkpoint too, so that a new attempt begins at the beginning; but not where the
+        # device or the memory is to blame, or where the training had not begun.
+        keep_checkpoint = isinstance(error, _NOT_ITS_FAULT) or not run.is_training
+        text = run.explain(error, n_sharing=round(1 / gpu_share) if gpu_share else 0)
+        yield run.end("failed", text, trace=traceback.format_exc(), keep_checkpoint=keep_checkpoint)
 
+
+_NOT_ITS_FAULT = (torch.OutOfMemoryError, torch.AcceleratorError, MemoryError)
 
 _DATASETS = KeptDatasets()
 """Those of this process, which trains one trial after another."""
@@ -156,6 +167,7 @@ class _Run:
         self.gpu: str | None = None
         self.normalizer: Normalizer | None = None
         self.epoch = 0
+        self.is_training = False
         self.started = time.time()
         self.clock_start = time.monotonic()
 
@@ -174,6 +186,7 @@ class _Run:
             solver = self._build()  # a state that failed to load may have changed the parts
 
         last_checkpoint = time.monotonic()
+        self.is_training = True
         for report in solver.epochs():
             self.epoch = report.epoch
             self.log.add(report)
@@ -210,6 +223,33 @@ class _Run:
         except Exception as recording_error:
             error = f"{error} (and that could not be recorded: {recording_error})"
         return TrialReport(self.trial.id, status, self.epoch, error=error)
+
+    def explain(self, error: BaseException, *, n_sharing: int) -> str:
+        """Returns an error as a text; one for want of memory with what there is to do."""
+        text = f"{type(error).__name__}: {error}"
+        out_of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+        if out_of_memory:
+            fewer = ", or trials_per_device" if n_sharing > 1 else ""
+            text += (
+                f" — out of memory on {self.device} with batch_size {self.trial.settings.solver.batch_size}, in trial "
+                f"{self.trial.id}{self._shared_with(n_sharing)}; make the batch or the model smaller{fewer}"
+            )
+        return text
+
+    def _shared_with(self, n_sharing: int) -> str:
+        """Returns what else is on the trial's GPU, as a part of a sentence; of a CPU nothing."""
+        device = self.trial.device
+        if device.type == "cpu":
+            return ""
+        text = f", where up to {n_sharing} trials share a GPU" if n_sharing > 1 else ", alone on its GPU"
+        gpu = torch.get_device_module(device)
+        with suppress(RuntimeError):  # an error may have left the GPU so that it tells nothing
+            free, total = gpu.mem_get_info(device)
+            own = gpu.memory_reserved(device)
+            text += (
+                f" ({own / 2**30:.1f} of {total / 2**30:.1f} GiB its own, {(total - free - own) / 2**30:.1f} by others)"
+            )
+        return text
 
     def _build(self) -> Solver:
         config, solver_config = self.trial.settings.experiment, self.trial.settings.solver
@@ -273,6 +313,8 @@ class _Run:
             with_examples = self.examples is not None and state["examples"] == self._examples_key()
             log = TrialLog.read(self.folder, until_epoch=until_epoch, with_examples=with_examples)
             solver.load_state_dict(state["solver"])
+        except _NOT_ITS_FAULT:
+            raise
         except (CheckpointError, ValueError, KeyError, RuntimeError) as error:
             self.folder.remove("checkpoint.pt")
             return f"warning: {self.trial.id} starts again from its beginning, its checkpoint is of no use: {error}"
@@ -377,28 +419,3 @@ def _headline(measured: list[Measurement]) -> dict[str, dict[str, float]]:
         if m.space == "original" and not set("@[") & set(m.metric):
             headline.setdefault(m.subset, {})[m.metric] = m.value
     return headline
-
-
-def _explain(error: BaseException, trial: Trial) -> str:
-    text = f"{type(error).__name__}: {error}"
-    out_of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
-    if out_of_memory:
-        fewer = ", or trials_per_device" if trial.settings.experiment.trials_per_device > 1 else ""
-        text += (
-            f" — out of memory on {trial.device} with batch_size {trial.settings.solver.batch_size}, in trial "
-            f"{trial.id}{_shared_with(trial)}; make the batch or the model smaller{fewer}"
-        )
-    return text
-
-
-def _shared_with(trial: Trial) -> str:
-    """Returns what else is on a trial's GPU, as a part of a sentence; of a CPU nothing."""
-    if trial.device.type == "cpu":
-        return ""
-    text = f", where {trial.settings.experiment.trials_per_device} trial(s) share a GPU"
-    gpu = torch.get_device_module(trial.device)
-    with suppress(RuntimeError):  # an error may have left the GPU so that it tells nothing
-        free, total = gpu.mem_get_info(trial.device)
-        own = gpu.memory_reserved(trial.device)
-        text += f" ({own / 2**30:.1f} of {total / 2**30:.1f} GiB its own, {(total - free - own) / 2**30:.1f} by others)"
-    return text

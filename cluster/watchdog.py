@@ -3,13 +3,11 @@
 import faulthandler
 import os
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from cluster.storage import Storage
 from cluster.trial_folder import TrialFolder
-
-_TRACE = "hang.txt"
 
 
 class Watchdog:
@@ -32,10 +30,12 @@ class Watchdog:
 
     def __enter__(self) -> None:
         if self.timeout_s is not None:
-            self.place = _place(self.folder, self.run_id, make=True)
-            self.place.remove(_TRACE)
+            self.place, self.name = _place(self.folder, self.run_id)
+            if self.folder.local is None and self.place.local is not None:
+                self.place.local.mkdir(mode=0o700, exist_ok=True)
+            self.place.remove(self.name)
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-            self.file = self.stack.enter_context(self.place.opened_file(_TRACE, flags, make=True))
+            self.file = self.stack.enter_context(self.place.opened_file(self.name, flags, make=True))
             self.file.write(self.first_line.encode())
             self.file.flush()
             self.watch()
@@ -54,16 +54,19 @@ class Watchdog:
         if self.timeout_s is not None:
             self.rest()
             self.stack.close()
-            self.place.remove(_TRACE)
+            self.place.remove(self.name)
+            if self.folder.local is None and self.place.local is not None:
+                with suppress(OSError):  # another trial's may be in it
+                    self.place.local.rmdir()
 
 
 def how_it_hung(folder: TrialFolder, run_id: str) -> str | None:
     """Returns where a trial hung in this run of the experiment, for people; None if it did not."""
-    place = _place(folder, run_id)
-    content = place.read(_TRACE)
+    place, name = _place(folder, run_id)
+    content = place.read(name)
     if content is None:
         return None
-    place.remove(_TRACE)
+    place.remove(name)
     text = content.decode(errors="replace")
     first_line, _, trace = text.partition("\n")
     # Without a traceback the worker was lost for another reason; another run's file says nothing of this one.
@@ -72,11 +75,9 @@ def how_it_hung(folder: TrialFolder, run_id: str) -> str | None:
     return text.removeprefix(f"{run_id} ")
 
 
-def _place(folder: TrialFolder, run_id: str, *, make: bool = False) -> Storage:
+def _place(folder: TrialFolder, run_id: str) -> tuple[Storage, str]:
     """Returns where the traceback goes: an object store has no file that could be written when all else hangs."""
     if folder.local is not None:
-        return folder.experiment / f"trials/{folder.trial_id}"
+        return folder.experiment / f"trials/{folder.trial_id}", "hang.txt"
     ours = Path(tempfile.gettempdir()) / f"posetune-{os.getuid()}-{run_id}"
-    if make:
-        ours.mkdir(mode=0o700, exist_ok=True)
-    return Storage(ours) / folder.trial_id
+    return Storage(ours), f"{folder.trial_id.replace('/', '-')}.txt"

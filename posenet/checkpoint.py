@@ -36,6 +36,8 @@ def unpack(data: bytes) -> dict[str, Any]:
         raise CheckpointError("its content is not what was written: it was cut or changed")
     try:
         state: Any = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+    except MemoryError:
+        raise  # nothing is wrong with the bytes
     except Exception as error:
         # torch.load has no error of its own: what it raises depends on what it refuses.
         raise CheckpointError(f"torch.load(..., weights_only=True) does not read it: {error}") from error

@@ -100,9 +100,9 @@ def test_scripts_are_no_package():
     assert not list((ROOT / "tune_runs").rglob("__init__.py"))
 
 
-def test_three_files_alone_import_ray():
+def test_four_files_alone_import_ray():
     importing = [module for module in MODULES if "ray" in imported_packages(module)]
-    assert importing == ["cluster.ray_nodes", "cluster.ray_runner", "cluster.ray_session"]
+    assert importing == ["cluster.ray_nodes", "cluster.ray_runner", "cluster.ray_session", "cluster.ray_worker"]
 
 
 def test_what_a_node_tells_of_itself_needs_nothing_but_python():

@@ -171,6 +171,11 @@ def _judge_devices(
             "no node has a GPU, as Ray was told. Start those that have with --num-gpus=…; on this machine alone, "
             "install a driver and a torch for it"
         )
+    elif device == "cuda" and not any(node.node.gpus and node.node.cpus for node in nodes):
+        findings.add(
+            "no node has both a GPU and a CPU core, as Ray was told, and a trial takes one of each. Start those with "
+            "GPUs with --num-cpus=…, one for each GPU"
+        )
     if not any(node.node.cpus for node in nodes):
         findings.add("no node has a CPU core for trials, as Ray was told. Start at least one with --num-cpus=…")
     for node in nodes:

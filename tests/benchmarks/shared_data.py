@@ -81,6 +81,7 @@ def measure(folder: Path, train_set: str) -> tuple[float, float]:
     plan = sweep._plan(sources)
     stopwatch = Stopwatch()
     job = Job(sweep.config, sweep.space, sources.sets, sources.weights)
+    sweep._write_experiment(plan, job)
     placement = Placement(torch.device("cpu"), n_slots=N_WORKERS, cpus_per_trial=1)
     done, most = threading.Event(), 0.0
 

@@ -14,7 +14,7 @@ from ray.cluster_utils import Cluster
 
 from cluster import node_facts
 from cluster.devices import PRETEND_GPUS
-from tests.cluster_tests.sweep import Sweep, write_sweep_data
+from tests.cluster_tests.sweep import Sweep, a_trial_is_half_way, wait_for, write_sweep_data
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -110,6 +110,30 @@ def test_another_version_of_python_is_an_error_that_names_both(sweep, cluster):
     assert "Python: 3.9.7 " in result.errors
     assert f"Python: {platform.python_version()}." in result.errors
     assert "Traceback" not in result.errors
+
+
+def test_a_node_that_comes_later_with_another_torch_ends_the_sweep_which_has_saved(sweep, cluster, tmp_path):
+    other_torch = tmp_path / "other" / "torch-0.0.1.dist-info"
+    other_torch.mkdir(parents=True)
+    (other_torch / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 0.0.1\n")
+    sweep.spec.update(device="cpu", lrs=[1e-3, 3e-3, 1e-2], experiment_config={"n_repetitions": 4})
+    environment = {"POSETUNE_ADDRESS": cluster.address}
+    process = sweep.start(environment=environment, slow=0.5)
+    wait_for(lambda: a_trial_is_half_way(sweep), process)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(other_torch.parent))
+        node = cluster.add_node(num_cpus=4)
+    _output, errors = process.communicate(timeout=120)
+    assert process.returncode == 1, errors
+    assert "error: trials cannot run on a node of this run: torch is 0.0.1 on " in errors
+    assert "Traceback" not in errors
+    statuses = {content["status"] for content in sweep.trials().values()}
+    assert statuses <= {"finished", "running"}
+
+    cluster.remove_node(node)
+    result = sweep.run(environment=environment)
+    assert result.code == 0, result.errors
+    assert "to continue" in result.errors
 
 
 @pytest.mark.parametrize(("shown", "n_gpus"), [("0,1", 2), ("", 4), (None, 4)])

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from cluster.config import ConfigError
-from cluster.devices import Node, Placement, device_name, given_device, place_here, place_on
+from cluster.devices import Node, NoRoomError, Placement, device_name, given_device, place_here, place_on
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 FIRST = torch.device("cuda", 0)
@@ -162,6 +162,7 @@ class TestOnACluster:
     def test_some_gpus_by_their_index_are_an_error_that_says_what_to_do(self, config):
         with pytest.raises(ConfigError) as caught:
             place_on(config(cuda(0, 1)), 100, [HEAD, A])
+        assert not isinstance(caught.value, NoRoomError), "no further node would mend it"
         assert message(caught) == (
             "cuda:0, cuda:1 was asked for, but of a Ray cluster's GPUs none can be chosen by its index; the cluster "
             "has head (4 CPU core(s), no GPU), a (16 CPU core(s), 8 GPU(s)). Write torch.device('cuda'), or start its "
@@ -169,7 +170,7 @@ class TestOnACluster:
         )
 
     def test_what_no_node_has_is_an_error_that_says_what_each_has_and_what_to_change(self, config):
-        with pytest.raises(ConfigError) as caught:
+        with pytest.raises(NoRoomError) as caught:
             place_on(config(CUDA, cpus_per_trial=4), 100, [HEAD, Node("c", 2, 1)])
         assert message(caught) == (
             "a GPU and 4 CPU core(s) a trial (cpus_per_trial) were asked for, but no node has that; the cluster has "
@@ -177,10 +178,10 @@ class TestOnACluster:
             "or add a node; run(wait_for_nodes=True) waits for one"
         )
         with pytest.raises(
-            ConfigError, match=r"cpus_per_trial: 5 CPU core\(s\) a trial were asked for, but no node has"
+            NoRoomError, match=r"cpus_per_trial: 5 CPU core\(s\) a trial were asked for, but no node has"
         ):
             place_on(config(CPU, cpus_per_trial=5), 100, [HEAD])
-        with pytest.raises(ConfigError, match="the cluster has no node"):
+        with pytest.raises(NoRoomError, match="the cluster has no node"):
             place_on(config(CPU), 100, [])
 
 

@@ -559,6 +559,14 @@ class TestATrialThatGoesWrong:
         with pytest.raises(TrialsFailedError, match=r"^4 failed of 4 trials"):
             tiny.run(changes, {LR: lrs})
 
+    def test_again_does_not_stop_what_is_new(self, tiny):
+        options = {"model": [CorrectorMLP, FailingMLP], LR: [1e-3, 1e-2]}
+        changes = {"experiment_config.stop_if_all_fail": 2}
+        with pytest.raises(TrialsFailedError, match=r"^2 failed of 4 trials"):
+            tiny.run(changes, options)
+        with pytest.raises(TrialsFailedError, match=r"^4 failed of 8 trials"):
+            tiny.run({**changes, "experiment_config.n_repetitions": 2}, options)
+
     def test_does_not_stop_the_run_where_another_did_not_fail(self, tiny):
         options = {LR: [1e-3, 1e-2], "model": [CorrectorMLP, FailingMLP]}
         with pytest.raises(TrialsFailedError, match=r"^2 failed of 4 trials"):

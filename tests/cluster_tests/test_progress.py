@@ -232,6 +232,19 @@ class TestTheWatch:
     def test_stops_a_run_whose_first_trials_all_failed(self, n, statuses, stop):
         assert self.outcomes(n, *statuses).should_stop is stop
 
+    def test_learns_nothing_from_those_that_failed_before(self):
+        watch = Watch(progress_on(False), 2, failed_before={"0/0", "1/0"})
+        for trial_id, stop in [("0/0", False), ("1/0", False), ("2/0", False), ("3/0", True)]:
+            watch.reported(TrialReport(trial_id, "failed", error="x"))
+            assert watch.should_stop is stop
+
+    def test_counts_an_end_that_is_told_twice_once(self):
+        watch = self.outcomes(None, "failed")
+        watch.started("0/0")
+        watch.reported(TrialReport("0/0", "failed", error="again"))
+        assert (watch.progress.n_ended, watch.progress.n_failed, watch.progress.running) == (1, 1, {})
+        assert watch.outcomes["0/0"].error == "x"
+
     def test_keeps_the_last_report_of_each_trial(self):
         watch = self.outcomes(None, "failed", "finished")
         assert {trial_id: report.status for trial_id, report in watch.outcomes.items()} == {

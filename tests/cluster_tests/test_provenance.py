@@ -58,7 +58,8 @@ def test_outside_a_repository_there_is_no_commit(git, answer):
         (["--access-key", "-S"], ["--access-key", "***"]),
         (["--secret", "--S"], ["--secret", "--S"]),  # taken for the next option
         (["--proxy", "http://me:S@host:1/x"], ["--proxy", "http://***@host:1/x"]),
-        (["--to=s3://bucket/x?a=b", "http://host:80/a@b"], ["--to=s3://bucket/x?a=b", "http://host:80/a@b"]),
+        (["https://S@host/x", "--to=s3://AKIA:S/S@bucket/x"], ["https://***@host/x", "--to=s3://***@bucket/x"]),
+        (["--to=s3://bucket/x?a=b", "http://host:80/a"], ["--to=s3://bucket/x?a=b", "http://host:80/a"]),
     ],
 )
 def test_a_command_is_recorded_without_what_is_named_as_a_secret(monkeypatch, given, recorded):

@@ -12,7 +12,8 @@ from ray.cluster_utils import Cluster
 
 from cluster.devices import Placement
 from cluster.plan import Combination, TrialSpec
-from cluster.ray_runner import _ask_to_leave, _AskedToLeave, _Variants
+from cluster.ray_runner import _Variants
+from cluster.ray_worker import AskedToLeave, ask_to_leave
 from cluster.search_space import Axis
 
 pytestmark = pytest.mark.ray
@@ -106,8 +107,8 @@ def test_what_is_finished_is_left_out(two_nodes, tmp_path):
 
 
 def test_a_worker_learns_that_the_run_wants_to_end(two_nodes):
-    asked = ray.remote(num_cpus=1)(lambda run_id: _AskedToLeave(run_id)())
+    asked = ray.remote(num_cpus=1)(lambda run_id: AskedToLeave(run_id)())
     assert not ray.get(asked.remote("this run"))
-    _ask_to_leave("this run")
+    ask_to_leave("this run")
     assert ray.get(asked.remote("this run"))
     assert not ray.get(asked.remote("another run"))

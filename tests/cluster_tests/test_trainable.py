@@ -317,7 +317,7 @@ class TestATrialThatFails:
         assert (report.status, report.error) == ("failed", "RuntimeError: there is nothing to learn")
         trial = json.loads((folder_of(tiny) / "trial.json").read_text())
         assert (trial["status"], trial["normalizer"], trial["epochs"]) == ("failed", None, 0)
-        assert from_parquet((folder_of(tiny) / "records.parquet").read_bytes()) == []
+        assert not (folder_of(tiny) / "records.parquet").exists()
 
     def test_begins_at_its_beginning_when_it_is_trained_again(self, tiny, half_way):
         trial = tiny.trial(STATEFUL)
@@ -327,6 +327,35 @@ class TestATrialThatFails:
         assert (report.status, report.error) == ("failed", "RuntimeError: the device is gone")
         assert not (half_way / "checkpoint.pt").exists()
         assert [report.epoch for report in finish(tiny, STATEFUL)] == [1, 2, 3, 4, 5, 5]
+
+    def test_for_want_of_memory_goes_on_from_its_checkpoint(self, tiny, half_way, undisturbed):
+        generator = run_trial(*tiny.trial(STATEFUL))
+        next(generator)
+        report = generator.throw(torch.OutOfMemoryError("CUDA out of memory"))
+        assert report.error.startswith("OutOfMemoryError: CUDA out of memory — out of memory on cpu with batch_size")
+        finish(tiny, STATEFUL)
+        assert numbers_of(tiny) == undisturbed
+
+    @pytest.mark.parametrize(
+        ("place", "error"),
+        [
+            ("posenet.solver.Solver.load_state_dict", torch.OutOfMemoryError("CUDA out of memory")),
+            ("torch.load", MemoryError()),
+            ("cluster.trainable.device_name", RuntimeError("the driver is gone")),
+        ],
+    )
+    def test_before_it_trains_goes_on_from_its_checkpoint(self, tiny, half_way, undisturbed, monkeypatch, place, error):
+        def fail(*arguments, **named):
+            raise error
+
+        trial = tiny.trial(STATEFUL)
+        with monkeypatch.context() as patch:
+            patch.setattr(place, fail)
+            *_, report = run_trial(*trial)
+        assert report.status == "failed"
+        first, *_ = finish(tiny, STATEFUL)
+        assert first.epoch == 4
+        assert numbers_of(tiny) == undisturbed
 
     @pytest.mark.parametrize("name", ["trial.json", "records.parquet", "checkpoint.pt"])
     def test_because_a_file_could_not_be_written_goes_on_from_its_checkpoint(

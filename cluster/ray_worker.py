@@ -1,0 +1,200 @@
+"""What a worker process does for a trial that Ray Tune has given to it, and how the driver and it talk to each other.
+
+A worker reports `report`, how its trial stands; `unable`, why it could not train it at all; or `unfit`, why no trial
+can be trained on its node. What it leaves in the trial's folder counts; reports are for the display.
+"""
+
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import torch
+from ray import tune
+from ray.exceptions import RayError
+from ray.experimental import internal_kv
+
+# Before Ray: it sets the environment that Ray reads when it is imported.
+from cluster import node_facts, ray_session  # isort: split  # noqa: F401
+from cluster.devices import Placement, given_device
+from cluster.job import Job
+from cluster.plan import Combination, TrialSpec
+from cluster.result_table import finished_val_distance_mm
+from cluster.storage import StorageError
+from cluster.trainable import TrialReport, run_trial
+from cluster.trial_folder import RUNNING, TrialFolder
+from cluster.watchdog import Watchdog, how_it_hung
+
+_REPORT_INTERVAL_S = 0.2  # a report holds the trial up for some milliseconds
+_REPORTS_A_SECOND = 100  # and the driver too, which takes those of all trials
+_LEAVE_INTERVAL_S = 0.5
+
+_FIT_FOR: set[str] = set()
+"""The runs for which this process has looked at its node."""
+
+
+class _UnfitNodeError(Exception):
+    """Trials cannot be trained on this node as it is."""
+
+
+class _GpuLostError(Exception):
+    """This process cannot use its GPU any more, so that the next trial needs another one."""
+
+
+def trainable(job: Job, placement: Placement) -> Callable[[dict[str, Any]], None]:
+    """Returns what Tune calls in a worker for each trial; `job` goes to each node once."""
+    train = tune.with_parameters(_train, job=job, placement=placement)
+
+    def train_or_tell(config: dict[str, Any]) -> None:
+        # Tune would take an exception for a worker that was lost, and try again.
+        try:
+            train(config)
+        except _UnfitNodeError as error:
+            tune.report({"unfit": str(error)})
+        except (_GpuLostError, RayError) as error:
+            # What Ray could not load has failed for a reason of its own; other errors of Ray's are losses.
+            cause = getattr(error, "client_exc", None)
+            if not isinstance(cause, Exception):
+                raise
+            tune.report({"unable": _why_not_loaded(cause)})
+        except StorageError as error:
+            tune.report({"unable": str(error)})
+        except Exception as error:
+            tune.report({"unable": f"{type(error).__name__}: {error}"})
+
+    return train_or_tell
+
+
+def _why_not_loaded(error: Exception) -> str:
+    return (
+        f"a worker on {socket.gethostname()} could not load what it was to train: {type(error).__name__}: {error}. "
+        "What the script imports has to be installed on every node, or to lie beside the script"
+    )
+
+
+def _train(config: dict[str, Any], job: Job, placement: Placement) -> None:
+    _require_fit(job)
+    choice = job.space.choice_of(config)
+    combination = Combination(config["key"], choice, job.space.options(choice), config["description"])
+    spec = TrialSpec(combination, config["repetition"], config["seed"])
+    trial = job.trial(spec, given_device(placement))
+    folder = job.folder.trial(trial.id)
+    # A worker before this one may have ended after its last file, or have hung.
+    report = ended(trial.id, folder, job.run_id)
+    if report is not None and report.status == "finished":
+        with suppress(StorageError):
+            folder.remove("checkpoint.pt")
+    if report is None and (hang := how_it_hung(folder, job.run_id)) is not None:
+        report = fail(trial.id, folder, job.run_id, hang)
+    if report is not None:
+        tune.report({"report": vars(report)})
+        return
+
+    leave = AskedToLeave(job.run_id)
+    if leave():
+        return
+    last_report = time.monotonic()
+    interval_s = max(_REPORT_INTERVAL_S, placement.n_slots / _REPORTS_A_SECOND)
+    watchdog = Watchdog(trial.settings.experiment.trial_timeout_s, folder, job.run_id)
+    with watchdog:
+        for report in run_trial(trial, job.data(trial.settings), folder, leave, gpu_share=placement.gpu_share):
+            now = time.monotonic()
+            if report.status != RUNNING or report.lines or now - last_report >= interval_s:
+                last_report = now
+                watchdog.rest()  # the driver may take its time
+                tune.report({"report": vars(report)})
+            watchdog.watch()
+    if report is not None and report.status == "failed" and _is_lost(trial.device):
+        raise _GpuLostError
+
+
+def _require_fit(job: Job) -> None:
+    """Looks once at the node of this process: it may have joined a cluster after the run has looked at all nodes.
+
+    Raises:
+        _UnfitNodeError: If it has other versions than the run's script, or does not see the run's folder.
+    """
+    if job.run_id in _FIT_FOR:
+        return
+    here, host = node_facts.versions(), socket.gethostname()
+    for name, version in job.versions.items():
+        if here[name] != version:
+            raise _UnfitNodeError(
+                f"{name} is {here[name] or 'not installed'} on {host} and {version} where the run was started, and "
+                "numbers may differ between them"
+            )
+    try:
+        experiment = job.folder.read_experiment()
+    except StorageError as error:
+        raise _UnfitNodeError(f"{host} cannot use the folder for results: {error}") from error
+    if experiment is None or experiment.get("run") != job.run_id:
+        location = job.folder.storage.location
+        raise _UnfitNodeError(f"{location} on {host} is not the folder of this run: it is not shared with that node")
+    _FIT_FOR.add(job.run_id)
+
+
+def _is_lost(device: torch.device) -> bool:
+    """Tells whether an error on a GPU has left this process unable to use it, as some do."""
+    if device.type == "cpu":
+        return False
+    try:
+        torch.get_device_module(device).synchronize(device)
+    except RuntimeError:
+        return True
+    return False
+
+
+def ask_to_leave(run_id: str) -> None:
+    """Has all trials of a run write a checkpoint after their epoch, and end."""
+    internal_kv._internal_kv_put(_leave_key(run_id), b"1")
+
+
+class AskedToLeave:
+    """Tells in a worker whether the run wants to end; asks the cluster only now and then."""
+
+    def __init__(self, run_id: str) -> None:
+        self.key = _leave_key(run_id)
+        self.asked = float("-inf")
+        self.answer = False
+
+    def __call__(self) -> bool:
+        """Returns the answer."""
+        now = time.monotonic()
+        if now - self.asked >= _LEAVE_INTERVAL_S:
+            self.asked = now
+            with suppress(Exception):  # the head may be gone: no reason for a trial to fail
+                self.answer = internal_kv._internal_kv_get(self.key) is not None
+        return self.answer
+
+
+def _leave_key(run_id: str) -> str:
+    return f"posetune-leave-{run_id}"
+
+
+def ended(trial_id: str, folder: TrialFolder, run_id: str) -> TrialReport | None:
+    """Returns how a trial ended, None if it has not, or not in this run and not for good.
+
+    Raises:
+        StorageError: If its files cannot be read.
+    """
+    content = folder.read_trial() or {}
+    distance_mm = finished_val_distance_mm(content)
+    if distance_mm is not None:
+        return TrialReport(trial_id, "finished", content.get("epochs", 0), distance_mm)
+    if content.get("run") == run_id and content.get("status") in ("failed", "diverged"):
+        return TrialReport(trial_id, content["status"], content.get("epochs", 0), error=content.get("error"))
+    return None
+
+
+def fail(trial_id: str, folder: TrialFolder, run_id: str, error: str) -> TrialReport:
+    """Records that a trial failed, unless it has ended; returns how."""
+    epochs = 0
+    with suppress(StorageError):  # then the tables cannot be written either, which is told
+        report = ended(trial_id, folder, run_id)
+        if report is not None:
+            return report
+        content = folder.read_trial() or {}
+        epochs = content.get("epochs", 0)
+        folder.write_trial({**content, "status": "failed", "error": error, "ended": time.time()})
+    return TrialReport(trial_id, "failed", epochs, error=error)
