@@ -6,8 +6,8 @@ BIN := .venv/bin
 
 help:
 	@echo "make demo       set up, make a small synthetic dataset, run a sweep, print its table"
-	@echo "make test       set up and run the tests, but for those that take over 10 s each"
-	@echo "make test-all   those too: the faults of a cluster, a real Slurm"
+	@echo "make test       set up and run the tests, but for those of clusters and others that take long"
+	@echo "make test-all   those too: the faults of a cluster, a real Slurm; half an hour more"
 	@echo "make test-fast  the tests that start no Ray and take under 10 s each"
 	@echo "make lint       ruff (format and rules) and mypy strict"
 	@echo "make format     let ruff put the code in its format"
@@ -29,7 +29,7 @@ demo: setup
 	$(BIN)/python tune_runs/minimal_example.py
 
 test: setup
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 -m 'not slow'
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal -m 'not slow'
 
 test-all: test
 	$(BIN)/python -m pytest -m slow

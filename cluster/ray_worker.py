@@ -119,9 +119,9 @@ def _require_fit(job: Job) -> None:
         return
     here, host = node_facts.versions(), socket.gethostname()
     for name, version in job.versions.items():
-        if here[name] != version:
+        if here.get(name) != version:
             raise _UnfitNodeError(
-                f"{name} is {here[name] or 'not installed'} on {host} and {version} where the run was started, and "
+                f"{name} is {here.get(name) or 'not installed'} on {host} and {version} where the run was started, and "
                 "numbers may differ between them"
             )
     try:

@@ -1,9 +1,8 @@
 r"""How much a corrector gains on four published backbones, on the NYU test set; real predictions, real labels.
 
 The predictions are those that the papers' authors published (github.com/xinghaochen/awesome-hand-pose-estimation,
-folder evaluation/). With the files in ../shared/data/nyu the datasets are made by
+folder evaluation/). With the files for NYU in $D the datasets are made by
 
-    D=../shared/data/nyu
     python tune_runs/prepare_data.py leaderboard --dataset nyu --name nyu --separate --split blocks:100:5 \
         --ground-truth $D/nyu_test_groundtruth_label.txt \
         --predictions Pose-REN=$D/NEUCOM18_NYU_Pose_REN.txt DeepModel=$D/IJCAI16_NYU_DeepModel.txt \

@@ -197,7 +197,7 @@ def archive_cost(folder: Path) -> dict[str, str]:
         root.write(f"trials/{trial_id}/trial.json", text)
     begin = time.monotonic()
     Archive(root).add(ids)
-    return {"1,000 trials moved into the archive, beside the run": f"{time.monotonic() - begin:.1f} s"}
+    return {"1,000 trials moved into the archive": f"{time.monotonic() - begin:.1f} s"}
 
 
 def on_devices(folder: Path, n_nodes: int, gpus: int, *, seconds: float, n: int) -> tuple[float, float, float]:

@@ -14,7 +14,9 @@ from types import SimpleNamespace
 import pytest
 from ray.cluster_utils import Cluster
 
+from cluster.devices import Node
 from tests.cluster_tests.local_cluster import CPUS, GPUS, N_NODES, LocalCluster
+from tune_runs import cluster_check
 
 ROOT = Path(__file__).parents[2]
 RAY = Path(sys.executable).with_name("ray")
@@ -381,3 +383,20 @@ except SystemExit as end:
     assert done.stdout.splitlines()[-1] == "0"
     assert "--storage-path" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("nodes", "says"),
+    [
+        ([(4, 4)], None),
+        ([(2, 2), (4, 0)], None),
+        ([(4, 0)], "no node has a GPU, as Ray was told"),
+        ([(4, 0), (0, 4)], "no node has both a GPU and a CPU core"),
+        ([(2, 4)], "of 4 GPUs only 2 would be used"),
+    ],
+)
+def test_a_cluster_is_ready_for_gpus_where_a_node_has_them_and_cores_for_them(nodes, says):
+    found = cluster_check.Findings()
+    examined = [SimpleNamespace(node=Node(str(i), *has), facts={"gpus": has[1]}) for i, has in enumerate(nodes)]
+    cluster_check._judge_devices(examined, [], "cuda", found)
+    assert [says in problem for problem in found.problems] == ([] if says is None else [True])
