@@ -277,9 +277,11 @@ class _Reports(_StaysInDriver, tune.Callback):  # type: ignore[misc] # ray decla
         with suppress(StorageError):
             hang = how_it_hung(folder, run_id)
         times = "once" if trial.num_failures == 1 else f"{trial.num_failures} times"
+        # Where it hung is in a file that another node may not see.
+        hung = "" if self.job.config.trial_timeout_s is None else "silent for longer than trial_timeout_s, "
         lost = (
-            f"the trial's worker process was lost {times} (killed, out of memory, or its node went away); the next run "
-            "goes on from the last checkpoint"
+            f"the trial's worker process was lost {times} ({hung}killed, out of memory, or its node went away); the "
+            "next run goes on from the last checkpoint"
         )
         self.watch.reported(ray_worker.fail(spec.id, folder, run_id, hang or lost))
 
