@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster import remote_files
 from cluster import storage as storage_module
 from cluster.config import ConfigError
 from cluster.experiment import TrialsFailedError
@@ -209,7 +210,7 @@ class TestAnOperation:
     @pytest.mark.slow
     def test_does_not_wait_for_ever_for_a_server_that_does_not_answer(self, s3, operation, monkeypatch):
         monkeypatch.setattr(Storage, "patience_s", 0.0)
-        monkeypatch.setattr(storage_module, "_S3_ANSWER_S", 1.0)
+        monkeypatch.setattr(remote_files, "_S3_ANSWER_S", 1.0)
         s3.proxy.silent = True
         with pytest.raises(StorageError, match="Timeout was reached"):
             OPERATIONS[operation][0](s3.storage)
@@ -353,7 +354,7 @@ class TestAUri:
         def refuse(bucket):
             raise AssertionError("the region was looked up")
 
-        monkeypatch.setattr(storage_module.pyarrow.fs, "resolve_s3_region", refuse)
+        monkeypatch.setattr(remote_files.pyarrow.fs, "resolve_s3_region", refuse)
         assert s3.storage._remote()[0].region == "us-east-1"
         monkeypatch.setenv("AWS_REGION", "eu-north-1")
         assert Storage(f"{s3.location}&scheme=http")._remote()[0].region == "eu-north-1"
