@@ -238,7 +238,8 @@ class Storage:
                 return
             filesystem, root = self._remote()
             if filesystem.get_file_info(f"{root}/{path}").type == pyarrow.fs.FileType.File:
-                filesystem.delete_file(f"{root}/{path}")
+                with suppress(FileNotFoundError):  # another process was quicker
+                    filesystem.delete_file(f"{root}/{path}")
 
         self._try(attempt, path, "removed")
 

@@ -59,7 +59,9 @@ class Run:
         self.process.stdin.flush()
 
     def says(self):
-        return self.process.stdout.readline().rstrip("\n")
+        line = self.process.stdout.readline()
+        assert line, self.process.communicate()[1]
+        return line.rstrip("\n")
 
     def ends(self):
         """Waits for its end; returns its exit status and what it wrote to stderr."""

@@ -116,6 +116,24 @@ class TestALocation:
                 use(Storage(location))
 
 
+def test_a_file_that_two_remove_at_once_is_an_error_for_neither(monkeypatch):
+    storage = Storage(f"fsspec+memory:///{uuid.uuid4().hex}")
+    storage.write("file", b"1")
+    filesystem, root = storage._remote()
+
+    class RemovedInBetween:
+        def get_file_info(self, path):
+            info = filesystem.get_file_info(path)
+            filesystem.delete_file(path)
+            return info
+
+        def delete_file(self, path):
+            raise FileNotFoundError(errno.ENOENT, f"Path does not exist '{path}'")
+
+    monkeypatch.setattr(Storage, "_remote", lambda self: (RemovedInBetween(), root))
+    storage.remove("file")
+
+
 class GoneFilesystem:
     def __getattr__(self, name):
         def fail(*arguments, **options):
