@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from cluster.archive import Archiver, several
 from cluster.aspects import examine_beside
@@ -33,7 +33,7 @@ from cluster.reports.files import write_tables
 from cluster.reports.text import summary_text
 from cluster.result_table import ResultTable, finished_val_distance_mm, trial_status
 from cluster.search_space import Key, SearchSpace
-from cluster.signals import Preempted
+from cluster.signals import Preempted, UnfitNodeError
 from cluster.sources import Sources
 from cluster.storage import Storage, StorageError
 from cluster.trainable import TrialReport
@@ -233,11 +233,9 @@ class Experiment:
         print(f"\n{summary_text(table)}\nAll files: {self.folder.storage.location}/", flush=True)
         if isinstance(ended_by, BaseException):
             raise ended_by
-        if ended_by == "failures":
-            first = next((row["error"] for row in table.trials if row["status"] == "failed"), "see above")
-            text = (
-                f"stopped, since the first {self.config.stop_if_all_fail} trials all failed (stop_if_all_fail): {first}"
-            )
+        if ended_by is not None:
+            n = self.config.stop_if_all_fail
+            text = f"stopped, since the first {n} trials all failed (stop_if_all_fail): {ended_by}"
             raise TrialsFailedError(text, table)
         statuses = [row["status"] for row in table.trials if row["status"] != "finished"]
         if statuses:
@@ -279,8 +277,8 @@ class Experiment:
         workplace: Workplace,
         distances: Mapping[str, float],
         archiver: Archiver,
-    ) -> KeyboardInterrupt | Preempted | Literal["failures"] | None:
-        """Trains what there is to train; returns what ended it before its end.
+    ) -> KeyboardInterrupt | Preempted | UnfitNodeError | str | None:
+        """Trains what there is to train; returns what ended it before its end, a text where all trials failed.
 
         `distances` are the validation distances of trials that are finished, mm, by trial id.
         """
@@ -306,9 +304,9 @@ class Experiment:
         with progress:
             try:
                 workplace.train(trials, job, watch)
-            except (KeyboardInterrupt, Preempted) as end:
+            except (KeyboardInterrupt, Preempted, UnfitNodeError) as end:
                 return end
-        return "failures" if watch.should_stop else None
+        return watch.why_stop
 
     def _absolute_config(self) -> ExperimentConfig:
         """Returns the config with paths that mean the same in every process."""

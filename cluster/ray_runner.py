@@ -26,8 +26,7 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 from cluster.devices import Placement
 from cluster.job import Job
 from cluster.plan import TrialSpec
-from cluster.ray_session import ClusterError
-from cluster.signals import Preempted, Signals
+from cluster.signals import Preempted, Signals, UnfitNodeError
 from cluster.storage import StorageError
 from cluster.trainable import TrialReport
 from cluster.watch import Watch
@@ -68,7 +67,7 @@ def run_ray(
     Raises:
         KeyboardInterrupt: If Ctrl-C ended the run.
         Preempted: If SIGTERM did.
-        ClusterError: If a node came on which trials cannot run; all others have saved.
+        UnfitNodeError: If a node came on which trials cannot be trained; all others have saved.
     """
     # Tune wants a place for files that nobody needs: not in the experiment's folder, which may be full or remote.
     with (
@@ -90,9 +89,9 @@ def run_ray(
                 if signals.preempted.is_set():
                     raise
             if generator.unfit is not None:
-                raise ClusterError(
-                    f"trials cannot run on a node of this run: {generator.unfit}. Mend it or take it away, and run the "
-                    "script again to go on; what was trained is kept"
+                raise UnfitNodeError(
+                    f"a trial cannot be trained where it was to be: {generator.unfit}. Then run the script again to go "
+                    "on; what was trained is kept"
                 )
             gc.collect()  # the trials of a Tuner hold one another, and would lie beside those of the next
             if watch.should_stop:
@@ -258,6 +257,8 @@ class _Reports(_StaysInDriver, tune.Callback):  # type: ignore[misc] # ray decla
             folder = self.job.folder.trial(spec.id)
             self.watch.reported(ray_worker.fail(spec.id, folder, self.job.run_id, result["unable"]))
         if "unfit" in result:
+            if self.generator.unfit is None:
+                self.watch.progress.say(f"warning: {result['unfit']}. All trials save now, then the run ends")
             self.generator.unfit = result["unfit"]
             self.watch.reported(TrialReport(spec.id, "interrupted"))
 
@@ -332,9 +333,10 @@ class _Stop(_StaysInDriver, tune.Stopper):  # type: ignore[misc] # ray declares 
 
     def _leave(self) -> None:
         """Has all trials write a checkpoint, and ends the run once they have or when there is no time left."""
-        if self.deadline is None:
-            self.deadline = time.monotonic() + self.signals.grace_s
+        if not self.generator.closed:
             self.generator.closed = True
             ray_worker.ask_to_leave(self.run_id)
-        if not self.generator.n_running or time.monotonic() > self.deadline:
+        if self.deadline is None and self.signals.preempted.is_set():
+            self.deadline = time.monotonic() + self.signals.grace_s
+        if not self.generator.n_running or (self.deadline is not None and time.monotonic() > self.deadline):
             raise Preempted

@@ -80,7 +80,6 @@ def embedded(placement: Placement) -> Iterator[None]:
         _auth_mode_kept(),
         _loopback_alone(),
         _shown(placement.gpus),
-        _same_modules(),
         _initialised(
             address="local",  # never whatever cluster happens to run on this machine
             num_cpus=placement.n_slots * placement.cpus_per_trial,
@@ -161,7 +160,8 @@ def _initialised(**how: Any) -> Iterator[None]:
             'run("inline")'
         )
     sigterm = signal.getsignal(signal.SIGTERM)
-    ray.init(log_to_driver=False, logging_level=logging.ERROR, **how)
+    with _same_modules():
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **how)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, sigterm)  # Ray has one of its own
     # A worker that is lost is told by our display; Ray and Tune would print a page each.
@@ -238,8 +238,11 @@ def _shown(gpus: tuple[int, ...] | None) -> Iterator[None]:
 @contextmanager
 def _same_modules() -> Iterator[None]:
     """Has workers of a Ray that is started in the block look for modules where this process does."""
+    # Python itself adds its own folders; another one that a worker starts would find the wrong ones.
+    own = [Path(prefix) for prefix in (sys.prefix, sys.base_prefix)]
+    paths = [path for path in sys.path if path and not any(Path(path).is_relative_to(prefix) for prefix in own)]
     with _restored("PYTHONPATH"):
-        os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+        os.environ["PYTHONPATH"] = os.pathsep.join(paths)
         yield
 
 

@@ -4,6 +4,7 @@ A worker reports `report`, how its trial stands; `unable`, why it could not trai
 can be trained on its node. What it leaves in the trial's folder counts; reports are for the display.
 """
 
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -11,16 +12,20 @@ from contextlib import suppress
 from typing import Any
 
 import torch
+
+# Before Ray: it sets the environment that Ray reads when it is imported.
+from cluster import node_facts, ray_session  # noqa: F401
+
+# isort: split
 from ray import tune
 from ray.exceptions import RayError
 from ray.experimental import internal_kv
 
-# Before Ray: it sets the environment that Ray reads when it is imported.
-from cluster import node_facts, ray_session  # isort: split  # noqa: F401
-from cluster.devices import Placement, given_device
+from cluster.devices import PRETEND_GPUS, Placement, given_device
 from cluster.job import Job
 from cluster.plan import Combination, TrialSpec
 from cluster.result_table import finished_val_distance_mm
+from cluster.signals import UnfitNodeError
 from cluster.storage import StorageError
 from cluster.trainable import TrialReport, run_trial
 from cluster.trial_folder import RUNNING, TrialFolder
@@ -29,13 +34,10 @@ from cluster.watchdog import Watchdog, how_it_hung
 _REPORT_INTERVAL_S = 0.2  # a report holds the trial up for some milliseconds
 _REPORTS_A_SECOND = 100  # and the driver too, which takes those of all trials
 _LEAVE_INTERVAL_S = 0.5
+_STALE_S = 10.0  # a node may see for a while what a shared folder held before
 
 _FIT_FOR: set[str] = set()
 """The runs for which this process has looked at its node."""
-
-
-class _UnfitNodeError(Exception):
-    """Trials cannot be trained on this node as it is."""
 
 
 class _GpuLostError(Exception):
@@ -50,14 +52,14 @@ def trainable(job: Job, placement: Placement) -> Callable[[dict[str, Any]], None
         # Tune would take an exception for a worker that was lost, and try again.
         try:
             train(config)
-        except _UnfitNodeError as error:
+        except UnfitNodeError as error:
             tune.report({"unfit": str(error)})
         except (_GpuLostError, RayError) as error:
             # What Ray could not load has failed for a reason of its own; other errors of Ray's are losses.
             cause = getattr(error, "client_exc", None)
             if not isinstance(cause, Exception):
                 raise
-            tune.report({"unable": _why_not_loaded(cause)})
+            tune.report({"unfit": _why_not_loaded(cause)})
         except StorageError as error:
             tune.report({"unable": str(error)})
         except Exception as error:
@@ -69,12 +71,12 @@ def trainable(job: Job, placement: Placement) -> Callable[[dict[str, Any]], None
 def _why_not_loaded(error: Exception) -> str:
     return (
         f"a worker on {socket.gethostname()} could not load what it was to train: {type(error).__name__}: {error}. "
-        "What the script imports has to be installed on every node, or to lie beside the script"
+        "What the script imports has to be installed there as it is where the script runs, or to lie beside the script"
     )
 
 
 def _train(config: dict[str, Any], job: Job, placement: Placement) -> None:
-    _require_fit(job)
+    _require_fit(job, placement)
     choice = job.space.choice_of(config)
     combination = Combination(config["key"], choice, job.space.options(choice), config["description"])
     spec = TrialSpec(combination, config["repetition"], config["seed"])
@@ -109,29 +111,43 @@ def _train(config: dict[str, Any], job: Job, placement: Placement) -> None:
         raise _GpuLostError
 
 
-def _require_fit(job: Job) -> None:
+def _require_fit(job: Job, placement: Placement) -> None:
     """Looks once at the node of this process: it may have joined a cluster after the run has looked at all nodes.
 
     Raises:
-        _UnfitNodeError: If it has other versions than the run's script, or does not see the run's folder.
+        UnfitNodeError: If it has other versions than the run's script, no GPU where a trial takes one, or does not see
+            the run's folder.
     """
     if job.run_id in _FIT_FOR:
         return
     here, host = node_facts.versions(), socket.gethostname()
     for name, version in job.versions.items():
         if here.get(name) != version:
-            raise _UnfitNodeError(
-                f"{name} is {here.get(name) or 'not installed'} on {host} and {version} where the run was started, and "
-                "numbers may differ between them"
+            change = "Install the same there" if name != "PoseTune" else "Its files were changed in the meantime"
+            raise UnfitNodeError(
+                f"{name} is {here.get(name) or 'not installed'} on {host} and was {version} where and when the run "
+                f"began, and numbers may differ between them. {change}"
             )
-    try:
-        experiment = job.folder.read_experiment()
-    except StorageError as error:
-        raise _UnfitNodeError(f"{host} cannot use the folder for results: {error}") from error
-    if experiment is None or experiment.get("run") != job.run_id:
-        location = job.folder.storage.location
-        raise _UnfitNodeError(f"{location} on {host} is not the folder of this run: it is not shared with that node")
+    if placement.gpu_share and PRETEND_GPUS not in os.environ and not torch.accelerator.is_available():
+        raise UnfitNodeError(
+            f"torch sees no GPU on {host}, which Ray was told of. Install a torch for it and its driver"
+        )
+    _require_folder(job, host)
     _FIT_FOR.add(job.run_id)
+
+
+def _require_folder(job: Job, host: str) -> None:
+    location = job.folder.storage.location
+    until = time.monotonic() + _STALE_S
+    try:
+        while (job.folder.read_experiment() or {}).get("run") != job.run_id:
+            if time.monotonic() > until:
+                raise UnfitNodeError(
+                    f"{location} on {host} is not the folder of this run. Give a storage_path that all nodes share"
+                )
+            time.sleep(_STALE_S / 20)
+    except StorageError as error:
+        raise UnfitNodeError(f"{host} cannot use {location}: {error}. Mend that, or take the node away") from error
 
 
 def _is_lost(device: torch.device) -> bool:

@@ -27,8 +27,9 @@ from data_pipeline.loader import TrainingLoader
 from data_pipeline.normalizers import Normalizer
 from data_pipeline.pose_dataset import PoseDataset
 from data_pipeline.subsets import MEAN_SUBSET
-from posenet.checkpoint import CheckpointError, pack, tensor_bytes, unpack
+from posenet.checkpoint import pack, tensor_bytes, unpack
 from posenet.evaluator import Evaluator, Measurement
+from posenet.machine_errors import is_of_the_machine, is_out_of_memory
 from posenet.record import Record
 from posenet.reproducible import reproducible_process, seed_process
 from posenet.solver import DivergedError, EpochReport, Examples, Solver, SolverSettings
@@ -137,12 +138,10 @@ def run_trial(
     except (Exception, SystemExit) as error:
         # What led here may be in the checkpoint too, so that a new attempt begins at the beginning; but not where the
         # device or the memory is to blame, or where the training had not begun.
-        keep_checkpoint = isinstance(error, _NOT_ITS_FAULT) or not run.is_training
+        keep_checkpoint = is_of_the_machine(error) or not run.is_training
         text = run.explain(error, n_sharing=round(1 / gpu_share) if gpu_share else 0)
         yield run.end("failed", text, trace=traceback.format_exc(), keep_checkpoint=keep_checkpoint)
 
-
-_NOT_ITS_FAULT = (torch.OutOfMemoryError, torch.AcceleratorError, MemoryError)
 
 _DATASETS = KeptDatasets()
 """Those of this process, which trains one trial after another."""
@@ -227,8 +226,7 @@ class _Run:
     def explain(self, error: BaseException, *, n_sharing: int) -> str:
         """Returns an error as a text; one for want of memory with what there is to do."""
         text = f"{type(error).__name__}: {error}"
-        out_of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
-        if out_of_memory:
+        if is_out_of_memory(error):
             fewer = ", or trials_per_device" if n_sharing > 1 else ""
             text += (
                 f" — out of memory on {self.device} with batch_size {self.trial.settings.solver.batch_size}, in trial "
@@ -313,9 +311,11 @@ class _Run:
             with_examples = self.examples is not None and state["examples"] == self._examples_key()
             log = TrialLog.read(self.folder, until_epoch=until_epoch, with_examples=with_examples)
             solver.load_state_dict(state["solver"])
-        except _NOT_ITS_FAULT:
+        except StorageError:
             raise
-        except (CheckpointError, ValueError, KeyError, RuntimeError) as error:
+        except Exception as error:  # a class of the user's may refuse a state in its own way
+            if is_of_the_machine(error):
+                raise
             self.folder.remove("checkpoint.pt")
             return f"warning: {self.trial.id} starts again from its beginning, its checkpoint is of no use: {error}"
         self.log = log

@@ -46,9 +46,16 @@ class Watch:
     @property
     def should_stop(self) -> bool:
         """Whether the first trials of the run have all failed, so that the next ones will most likely too."""
+        return self.why_stop is not None
+
+    @property
+    def why_stop(self) -> str | None:
+        """The error of the first of them; None where they have not all failed."""
         n = self.stop_if_all_fail
         if n is None or len(self.outcomes) < n:
-            return False
-        telling = (report for trial_id, report in self.outcomes.items() if trial_id not in self.failed_before)
-        first = list(islice(telling, n))
-        return len(first) == n and all(report.status == "failed" for report in first)
+            return None
+        again = {i for i in self.failed_before if i in self.outcomes and self.outcomes[i].status == "failed"}
+        first = list(islice((report for trial_id, report in self.outcomes.items() if trial_id not in again), n))
+        if len(first) < n or any(report.status != "failed" for report in first):
+            return None
+        return first[0].error

@@ -3,8 +3,7 @@
 import faulthandler
 import os
 import tempfile
-from contextlib import ExitStack, suppress
-from pathlib import Path
+from contextlib import ExitStack
 
 from cluster.storage import Storage
 from cluster.trial_folder import TrialFolder
@@ -31,13 +30,8 @@ class Watchdog:
     def __enter__(self) -> None:
         if self.timeout_s is not None:
             self.place, self.name = _place(self.folder, self.run_id)
-            if self.folder.local is None and self.place.local is not None:
-                self.place.local.mkdir(mode=0o700, exist_ok=True)
-            self.place.remove(self.name)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-            self.file = self.stack.enter_context(self.place.opened_file(self.name, flags, make=True))
-            self.file.write(self.first_line.encode())
-            self.file.flush()
+            self.place.write(self.name, self.first_line.encode())
+            self.file = self.stack.enter_context(self.place.opened_file(self.name, os.O_WRONLY | os.O_APPEND))
             self.watch()
 
     def watch(self) -> None:
@@ -55,9 +49,6 @@ class Watchdog:
             self.rest()
             self.stack.close()
             self.place.remove(self.name)
-            if self.folder.local is None and self.place.local is not None:
-                with suppress(OSError):  # another trial's may be in it
-                    self.place.local.rmdir()
 
 
 def how_it_hung(folder: TrialFolder, run_id: str) -> str | None:
@@ -79,5 +70,4 @@ def _place(folder: TrialFolder, run_id: str) -> tuple[Storage, str]:
     """Returns where the traceback goes: an object store has no file that could be written when all else hangs."""
     if folder.local is not None:
         return folder.experiment / f"trials/{folder.trial_id}", "hang.txt"
-    ours = Path(tempfile.gettempdir()) / f"posetune-{os.getuid()}-{run_id}"
-    return Storage(ours), f"{folder.trial_id.replace('/', '-')}.txt"
+    return Storage(tempfile.gettempdir()), f"posetune-{run_id}-{folder.trial_id.replace('/', '-')}.txt"

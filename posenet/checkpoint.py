@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from posenet.machine_errors import is_of_the_machine
+
 _MAGIC = b"posetune-checkpoint "
 
 
@@ -36,9 +38,9 @@ def unpack(data: bytes) -> dict[str, Any]:
         raise CheckpointError("its content is not what was written: it was cut or changed")
     try:
         state: Any = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
-    except MemoryError:
-        raise  # nothing is wrong with the bytes
     except Exception as error:
+        if is_of_the_machine(error):
+            raise  # nothing is wrong with the bytes
         # torch.load has no error of its own: what it raises depends on what it refuses.
         raise CheckpointError(f"torch.load(..., weights_only=True) does not read it: {error}") from error
     if not isinstance(state, dict):

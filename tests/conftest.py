@@ -1,10 +1,15 @@
 import re
+import signal
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
 from tests.support import SKELETONS
+
+# A background process of a shell ignores Ctrl-C, and so would all that the tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Tiny tensors gain nothing from a second thread, and lose much where another process has the core.
 torch.set_num_threads(1)

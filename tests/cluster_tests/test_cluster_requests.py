@@ -125,7 +125,7 @@ def test_a_node_that_comes_later_with_another_torch_ends_the_sweep_which_has_sav
         node = cluster.add_node(num_cpus=4)
     _output, errors = process.communicate(timeout=120)
     assert process.returncode == 1, errors
-    assert "error: trials cannot run on a node of this run: torch is 0.0.1 on " in errors
+    assert "error: a trial cannot be trained where it was to be: torch is 0.0.1 on " in errors
     assert "Traceback" not in errors
     statuses = {content["status"] for content in sweep.trials().values()}
     assert statuses <= {"finished", "running"}

@@ -238,6 +238,19 @@ class TestTheWatch:
             watch.reported(TrialReport(trial_id, "failed", error="x"))
             assert watch.should_stop is stop
 
+    def test_learns_from_those_that_failed_before_and_do_not_fail_again(self):
+        watch = Watch(progress_on(False), 2, failed_before={"0/0"})
+        for trial_id, status in [("0/0", "finished"), ("1/0", "failed"), ("2/0", "failed")]:
+            watch.reported(TrialReport(trial_id, status, error="x"))
+        assert not watch.should_stop
+
+    def test_says_why_to_stop_with_the_first_error_of_those_that_tell(self):
+        watch = Watch(progress_on(False), 1, failed_before={"0/0"})
+        watch.reported(TrialReport("0/0", "failed", error="old"))
+        assert watch.why_stop is None
+        watch.reported(TrialReport("1/0", "failed", error="new"))
+        assert watch.why_stop == "new"
+
     def test_counts_an_end_that_is_told_twice_once(self):
         watch = self.outcomes(None, "failed")
         watch.started("0/0")

@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from cluster import ray_runner, ray_worker
-from cluster.devices import Node, Placement
+from cluster.devices import PRETEND_GPUS, Node, Placement
 from cluster.job import Job
 from cluster.ray_nodes import _gpu_problems
 from cluster.ray_runner import _Stop, _Variants
-from cluster.signals import Preempted, Signals
+from cluster.signals import Preempted, Signals, UnfitNodeError
 from cluster.sources import Sources
 from cluster.trainable import run_trial
+from cluster.trial_folder import ExperimentFolder
 from cluster.watch import Watch
 from tests.cluster_tests.test_progress import progress_on
 
@@ -28,21 +29,46 @@ def job(tiny):
     return job
 
 
+CPU = Placement(torch.device("cpu"), n_slots=5, cpus_per_trial=1)
+
+
 class TestANodeIsUnfit:
     def test_where_it_has_another_version(self, job):
         other = replace(job, versions={**job.versions, "torch": "1.0"})
-        with pytest.raises(ray_worker._UnfitNodeError, match=r"torch is \S+ on \S+ and 1\.0 where the run was started"):
-            ray_worker._require_fit(other)
+        with pytest.raises(UnfitNodeError, match=r"^torch is \S+ on \S+ and was 1\.0 where and when the run began"):
+            ray_worker._require_fit(other, CPU)
 
-    def test_where_it_does_not_see_the_folder_of_the_run(self, job, tiny):
-        other = replace(job, config=replace(job.config, storage_path=tiny.storage_path / "elsewhere"), run_id="1")
-        with pytest.raises(ray_worker._UnfitNodeError, match=r"elsewhere/tiny on .* is not the folder of this run"):
-            ray_worker._require_fit(other)
-        with pytest.raises(ray_worker._UnfitNodeError, match="is not the folder of this run"):
-            ray_worker._require_fit(replace(job, run_id="of another run"))
+    def test_where_our_code_was_changed_since_the_run_began(self, job):
+        other = replace(job, versions={**job.versions, "PoseTune": "0123"})
+        with pytest.raises(UnfitNodeError, match=r"^PoseTune is .* Its files were changed in the meantime$"):
+            ray_worker._require_fit(other, CPU)
 
-    def test_and_else_is_not(self, job):
-        ray_worker._require_fit(job)
+    def test_where_torch_sees_no_gpu_for_trials_that_take_one(self, job, monkeypatch):
+        monkeypatch.delenv(PRETEND_GPUS, raising=False)
+        monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+        placement = Placement(torch.device("cuda", 0), n_slots=2, cpus_per_trial=1, gpu_share=0.5)
+        with pytest.raises(UnfitNodeError, match=r"^torch sees no GPU on "):
+            ray_worker._require_fit(job, placement)
+
+    def test_where_it_does_not_see_the_folder_of_the_run(self, job, tiny, monkeypatch):
+        monkeypatch.setattr(ray_worker, "_STALE_S", 0.1)
+        elsewhere = replace(job, config=replace(job.config, storage_path=tiny.storage_path / "elsewhere"), run_id="1")
+        with pytest.raises(UnfitNodeError, match=r"elsewhere/tiny on .* is not the folder of this run"):
+            ray_worker._require_fit(elsewhere, CPU)
+        with pytest.raises(UnfitNodeError, match="is not the folder of this run"):
+            ray_worker._require_fit(replace(job, run_id="of another run"), CPU)
+
+    def test_not_where_it_sees_the_folder_as_it_is_a_moment_late(self, job, monkeypatch):
+        real, reads = ExperimentFolder.read_experiment, []
+
+        def read(folder):
+            reads.append(folder)
+            return {"run": "the last one"} if len(reads) == 1 else real(folder)
+
+        monkeypatch.setattr(ExperimentFolder, "read_experiment", read)
+        ray_worker._require_fit(job, CPU)
+        ray_worker._require_fit(job, CPU)
+        assert len(reads) == 2, "a node is looked at once"
 
 
 class TestATrialThatEnded:
@@ -79,8 +105,7 @@ class TestTheEndOfARun:
         monkeypatch.setattr(ray_worker, "ask_to_leave", lambda run_id: None)
         self.nodes = {"1": Node("one", 2, 0), "2": Node("two", 3, 0)}
         monkeypatch.setattr(ray_runner.ray_nodes, "nodes", lambda: self.nodes)
-        placement = Placement(torch.device("cpu"), n_slots=5, cpus_per_trial=1)
-        generator = _Variants([], job, placement)
+        generator = _Variants([], job, CPU)
         self.said = []
         progress = progress_on(False)
         monkeypatch.setattr(progress, "say", self.said.append)
@@ -98,11 +123,21 @@ class TestTheEndOfARun:
         assert self.said == ["waiting for a node that a trial fits on; the cluster has three (0 CPU core(s), 4 GPU(s))"]
         assert stop.generator.max_concurrent == 5
 
-    def test_comes_after_trials_have_saved_where_a_node_is_unfit(self, stop):
+    def test_comes_when_all_trials_have_saved_where_a_node_is_unfit(self, stop):
         stop.generator.unfit = "torch is another one"
         stop.generator._live_trials.add("running")
         assert not stop.stop_all()
         assert stop.generator.closed
+        time.sleep(0.2)
+        assert not stop.stop_all(), "nobody is in a hurry"
+        stop.generator._live_trials.clear()
+        with pytest.raises(Preempted):
+            stop.stop_all()
+
+    def test_comes_after_the_grace_at_sigterm(self, stop):
+        stop.signals.preempted.set()
+        stop.generator._live_trials.add("running")
+        assert not stop.stop_all()
         time.sleep(0.2)
         with pytest.raises(Preempted):
             stop.stop_all()

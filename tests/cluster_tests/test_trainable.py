@@ -263,6 +263,17 @@ class TestADamagedFileOfATrial:
         assert [report.epoch for report in finish(tiny, STATEFUL)] == [4, 5, 5]
         assert numbers_of(tiny) == undisturbed
 
+    @pytest.mark.parametrize("error", [TypeError("another field"), IndexError("another list")])
+    def test_is_a_state_that_a_class_refuses_in_its_own_way(self, tiny, half_way, undisturbed, monkeypatch, error):
+        def refuse(solver, state):
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr("posenet.solver.Solver.load_state_dict", refuse)
+            warning, *_ = finish(tiny, STATEFUL)
+        assert f"its checkpoint is of no use: {error}" in warning.lines[0]
+        assert numbers_of(tiny) == undisturbed
+
     def test_is_a_checkpoint_of_another_version(self, tiny, half_way, undisturbed):
         (half_way / "checkpoint.pt").write_bytes(pack({"version": 0}))
         warning, *_ = finish(tiny, STATEFUL)
@@ -328,11 +339,19 @@ class TestATrialThatFails:
         assert not (half_way / "checkpoint.pt").exists()
         assert [report.epoch for report in finish(tiny, STATEFUL)] == [1, 2, 3, 4, 5, 5]
 
-    def test_for_want_of_memory_goes_on_from_its_checkpoint(self, tiny, half_way, undisturbed):
+    @pytest.mark.parametrize(
+        "error",
+        [
+            torch.OutOfMemoryError("CUDA out of memory"),
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"),
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        ],
+    )
+    def test_for_want_of_memory_goes_on_from_its_checkpoint(self, tiny, half_way, undisturbed, error):
         generator = run_trial(*tiny.trial(STATEFUL))
         next(generator)
-        report = generator.throw(torch.OutOfMemoryError("CUDA out of memory"))
-        assert report.error.startswith("OutOfMemoryError: CUDA out of memory — out of memory on cpu with batch_size")
+        report = generator.throw(error)
+        assert report.error.startswith(f"{type(error).__name__}: {error} — out of memory on cpu with batch_size")
         finish(tiny, STATEFUL)
         assert numbers_of(tiny) == undisturbed
 
@@ -341,6 +360,8 @@ class TestATrialThatFails:
         [
             ("posenet.solver.Solver.load_state_dict", torch.OutOfMemoryError("CUDA out of memory")),
             ("torch.load", MemoryError()),
+            ("torch.load", RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes")),
+            ("posenet.solver.Solver.load_state_dict", RuntimeError("CUDA error: an illegal memory access")),
             ("cluster.trainable.device_name", RuntimeError("the driver is gone")),
         ],
     )
