@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -106,8 +105,10 @@ def many_trials(folder: Path, n: int) -> dict[str, str]:
     began = time.monotonic()
     with clock.watching():
         run_quietly(sweep)
-    tenth = len(clock.ends) // 10
-    ends = clock.ends
+    # Each with the start of one Tuner's workers: the first tenth with that of the second.
+    tenth, ends = len(clock.ends) // 10, clock.ends
+    rates = [tenth / (ends[i + tenth] - ends[i]) for i in range(0, len(ends) - tenth, tenth)]
+    rates.append(tenth / (ends[-1] - ends[-1 - tenth]))
     from_kb, to_kb = (next(kb for kb in kbs if kb) for kbs in (clock.memory_kb, clock.memory_kb[::-1]))
     share = (clock.cpu_s[-1] - clock.cpu_s[0]) / (len(ends) - 1)
     begin = time.monotonic()
@@ -123,8 +124,9 @@ def many_trials(folder: Path, n: int) -> dict[str, str]:
         f"{n:,} trials, one process for each of {len(os.sched_getaffinity(0))} cores": f"{ends[-1] - began:.0f} s",
         "from the start to the first trial's beginning": f"{clock.first_start - began:.1f} s",
         "trials a second: over the run": f"{len(ends) / (ends[-1] - ends[0]):.1f}",
-        "… in its first tenth": f"{tenth / (ends[tenth] - ends[0]):.1f}",
-        "… in its last tenth": f"{tenth / (ends[-1] - ends[-1 - tenth]):.1f}",
+        "… in its first tenth": f"{rates[0]:.1f}",
+        "… in its last tenth": f"{rates[-1]:.1f}",
+        "… in the slowest and the fastest of its tenths": f"{min(rates):.1f}, {max(rates):.1f}",
         "the driver's processor time for a trial": f"{share * 1e3:.1f} ms",
         "the driver's memory that grows with a trial, over the run": f"{(to_kb - from_kb) / len(ends):.1f} KB",
         "… in its second half": f"{_growth_kb(clock.memory_kb[len(ends) // 2 :]):.1f} KB",
@@ -259,14 +261,7 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=16, help="logical nodes; each is a few processes of 0.4 GB")
     parser.add_argument("--only", choices=["costs", "many", "devices"])
     given = parser.parse_args()
-    load, figures = [os.getloadavg()[0]], {}
-    done = threading.Event()
-
-    def note_load() -> None:
-        while not done.wait(10):
-            load.append(os.getloadavg()[0])
-
-    threading.Thread(target=note_load, daemon=True).start()
+    load, figures = os.getloadavg()[0], {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for part in ("train", "val"):
@@ -277,10 +272,9 @@ def main() -> None:
             figures |= utilisation(folder, given.nodes)
         if given.only in (None, "many"):
             figures |= many_trials(folder, given.trials)
-    done.set()
     cores = len(os.sched_getaffinity(0))
     table = [
-        f"On {cores} cores that others used too (load {min(load):.0f} to {max(load):.0f}), Ray {ray.__version__}, "
+        f"On {cores} cores, with a load of {load:.1f} before it began, Ray {ray.__version__}, "
         f"{time.strftime('%Y-%m-%d')}:",
         "",
         "| what | measured |",
