@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cluster import ray_runner, ray_worker
-from cluster.devices import PRETEND_GPUS, Node, Placement
+from cluster import ray_nodes, ray_runner, ray_worker
+from cluster.config import Problem
+from cluster.devices import PRETEND_GPUS, Node, NoRoomError, Placement
 from cluster.job import Job
 from cluster.ray_nodes import _gpu_problems
 from cluster.ray_runner import _Stop, _Variants
@@ -149,3 +150,19 @@ class TestTheEndOfARun:
 )
 def test_a_node_may_be_started_with_fewer_gpus_than_it_has_and_not_with_more(told, seen, n_problems):
     assert len(_gpu_problems(told, seen)) == n_problems
+
+
+def test_a_wait_for_nodes_that_ends_takes_back_what_it_asked_the_autoscaler_for(tiny, monkeypatch):
+    asked, signals = [], Signals()
+
+    def no_room(config):
+        if len(asked) == 2:
+            signals.preempted.set()
+        raise NoRoomError([Problem("experiment_config.target_device", "there is no GPU")])
+
+    monkeypatch.setattr(ray_nodes, "place_on_cluster", no_room)
+    monkeypatch.setattr(ray_nodes, "request_resources", lambda bundles: asked.append(bundles))
+    monkeypatch.setattr(ray_nodes, "_LOOK_AGAIN_S", 0)
+    with pytest.raises(Preempted):
+        ray_nodes.wait_for_node(tiny.experiment().config, signals)
+    assert asked == [[{"CPU": 1}], [{"CPU": 1}], []]
