@@ -13,10 +13,15 @@ from dataclasses import dataclass
 import torch
 
 from cluster.config import ConfigError, ExperimentConfig, Problem
+from data_pipeline.user_error import UserError
 
 PRETEND_GPUS = "POSETUNE_PRETEND_GPUS"
 """Where this is set in the environment, a trial that was given a GPU trains on the CPU: for trying out, on machines
 without GPUs, how trials are spread over those that a Ray cluster was told it has."""
+
+
+class UnfitNodeError(UserError):
+    """A node came, or changed, on which trials cannot be trained; what was being trained elsewhere has a checkpoint."""
 
 
 class NoRoomError(ConfigError):
@@ -71,10 +76,14 @@ class Placement:
         resources = {"CPU": float(self.cpus_per_trial)}
         return {**resources, "GPU": self.gpu_share} if self.gpu_share else resources
 
+    @property
+    def per_gpu(self) -> int | None:
+        """How many such trials share a GPU; None on the CPU."""
+        return round(1 / self.gpu_share) if self.gpu_share else None
+
     def slots_on(self, nodes: Sequence[Node]) -> int:
         """Returns how many such trials run at a time on `nodes`."""
-        per_gpu = round(1 / self.gpu_share) if self.gpu_share else None
-        return _slots(nodes, self.cpus_per_trial, per_gpu)
+        return _slots(nodes, self.cpus_per_trial, self.per_gpu)
 
 
 def place_here(
@@ -125,7 +134,7 @@ def place_on(config: ExperimentConfig, n_trials: int, nodes: Sequence[Node]) -> 
         ConfigError: If GPUs are named that cannot be chosen.
     """
     kind, indices = config.devices[0].type, _indices(config)
-    has = "the cluster has " + (", ".join(map(str, nodes)) or "no node")
+    has = what_there_is(nodes)
     differing = [node for node in nodes if node.gpus and set(indices) != set(range(node.gpus))]
     if indices and differing:
         asked = ", ".join(f"{kind}:{index}" for index in indices)
@@ -147,6 +156,11 @@ def place_on(config: ExperimentConfig, n_trials: int, nodes: Sequence[Node]) -> 
         text += f", but no node has that; {has}. {change}; run(wait_for_nodes=True) waits for one"
         raise NoRoomError([Problem(f"experiment_config.{path}", text)])
     return placement
+
+
+def what_there_is(nodes: Sequence[Node]) -> str:
+    """Returns what a cluster has, for people."""
+    return "the cluster has " + (", ".join(map(str, nodes)) or "no node")
 
 
 def given_device(placement: Placement) -> torch.device:

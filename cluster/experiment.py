@@ -23,6 +23,7 @@ from cluster.config import (
     typed,
     typed_as_far_as_right,
 )
+from cluster.devices import UnfitNodeError
 from cluster.identity import UndescribableError, describe
 from cluster.job import Job
 from cluster.lock import experiment_lock
@@ -33,7 +34,7 @@ from cluster.reports.files import write_tables
 from cluster.reports.text import summary_text
 from cluster.result_table import ResultTable, finished_val_distance_mm, trial_status
 from cluster.search_space import Key, SearchSpace
-from cluster.signals import Preempted, UnfitNodeError
+from cluster.signals import Preempted
 from cluster.sources import Sources
 from cluster.storage import Storage, StorageError
 from cluster.trainable import TrialReport

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 import torch
 
-from cluster import node_facts
 from cluster.config import ExperimentConfig, Settings
 from cluster.plan import TrialSpec
 from cluster.search_space import SearchSpace
@@ -26,7 +25,6 @@ class Job:
         space: Base settings and options, with the objects that labels stand for.
         sets: The sets of poses.
         weights: The content of weights files by path.
-        versions: Those that workers have to have, see `node_facts.versions`.
         run_id: Tells this run of the experiment from others.
     """
 
@@ -34,7 +32,6 @@ class Job:
     space: SearchSpace
     sets: Mapping[SetKey, PoseDataset]
     weights: Mapping[str, bytes]
-    versions: Mapping[str, str | None] = field(default_factory=node_facts.versions)
     run_id: str = field(default_factory=lambda: secrets.token_hex(8))
 
     @property

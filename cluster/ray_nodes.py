@@ -29,7 +29,7 @@ from cluster.storage import Storage
 _ANSWER_S = 60.0
 _NOTICE_S = 5.0
 _LOOK_AGAIN_S = 2.0
-_SAY_AGAIN_S = 60.0
+SAY_AGAIN_S = 60.0
 _HEAD = "node:__internal_head__"
 
 T = TypeVar("T")
@@ -60,7 +60,7 @@ def wait_for_node(config: ExperimentConfig, signals: Signals) -> None:
             except NoRoomError as error:
                 if signals.preempted.is_set():
                     raise Preempted from None
-                if said is None or time.monotonic() - said >= _SAY_AGAIN_S:
+                if said is None or time.monotonic() - said >= SAY_AGAIN_S:
                     print(f"waiting for a node: {error.problems[0].text}", file=sys.stderr, flush=True)
                     said = time.monotonic()
                 gpu = {} if config.devices[0].type == "cpu" else {"GPU": 1}

@@ -23,10 +23,10 @@ from ray.train._internal import storage
 from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
-from cluster.devices import Placement
+from cluster.devices import Placement, UnfitNodeError, what_there_is
 from cluster.job import Job
 from cluster.plan import TrialSpec
-from cluster.signals import Preempted, Signals, UnfitNodeError
+from cluster.signals import Preempted, Signals
 from cluster.storage import StorageError
 from cluster.trainable import TrialReport
 from cluster.watch import Watch
@@ -37,7 +37,6 @@ from cluster.watchdog import how_it_hung
 ENV_VARS_TO_PROPAGATE -= {name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
 
 _NODES_INTERVAL_S = 5.0
-_SAY_AGAIN_S = 60.0
 
 # Tune keeps each trial until its Tuner ends, 34 KB, and looks through all of them for each that begins. Another Tuner
 # starts its workers anew, and begins when the last trial of the one before has ended: each slot should have had many.
@@ -326,10 +325,9 @@ class _Stop(_StaysInDriver, tune.Stopper):  # type: ignore[misc] # ray declares 
         n_slots = self.generator.placement.slots_on(nodes)
         if n_slots and self.generator.max_concurrent:  # 0 is without bound
             self.generator.max_concurrent = n_slots
-        if not n_slots and now - self.said >= _SAY_AGAIN_S:
+        if not n_slots and now - self.said >= ray_nodes.SAY_AGAIN_S:
             self.said = now
-            has = ", ".join(map(str, nodes)) or "no node"
-            self.watch.progress.say(f"waiting for a node that a trial fits on; the cluster has {has}")
+            self.watch.progress.say(f"waiting for a node that a trial fits on; {what_there_is(nodes)}")
 
     def _leave(self) -> None:
         """Has all trials write a checkpoint, and ends the run once they have or when there is no time left."""

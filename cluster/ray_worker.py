@@ -7,7 +7,7 @@ can be trained on its node. What it leaves in the trial's folder counts; reports
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -21,11 +21,10 @@ from ray import tune
 from ray.exceptions import RayError
 from ray.experimental import internal_kv
 
-from cluster.devices import PRETEND_GPUS, Placement, given_device
+from cluster.devices import PRETEND_GPUS, Placement, UnfitNodeError, given_device
 from cluster.job import Job
 from cluster.plan import Combination, TrialSpec
 from cluster.result_table import finished_val_distance_mm
-from cluster.signals import UnfitNodeError
 from cluster.storage import StorageError
 from cluster.trainable import TrialReport, run_trial
 from cluster.trial_folder import RUNNING, TrialFolder
@@ -46,7 +45,8 @@ class _GpuLostError(Exception):
 
 def trainable(job: Job, placement: Placement) -> Callable[[dict[str, Any]], None]:
     """Returns what Tune calls in a worker for each trial; `job` goes to each node once."""
-    train = tune.with_parameters(_train, job=job, placement=placement)
+    versions = node_facts.versions()
+    train = tune.with_parameters(_train, job=job, placement=placement, versions=versions)
 
     def train_or_tell(config: dict[str, Any]) -> None:
         # Tune would take an exception for a worker that was lost, and try again.
@@ -75,8 +75,8 @@ def _why_not_loaded(error: Exception) -> str:
     )
 
 
-def _train(config: dict[str, Any], job: Job, placement: Placement) -> None:
-    _require_fit(job, placement)
+def _train(config: dict[str, Any], job: Job, placement: Placement, versions: Mapping[str, str | None]) -> None:
+    _require_fit(job, placement, versions)
     choice = job.space.choice_of(config)
     combination = Combination(config["key"], choice, job.space.options(choice), config["description"])
     spec = TrialSpec(combination, config["repetition"], config["seed"])
@@ -100,7 +100,7 @@ def _train(config: dict[str, Any], job: Job, placement: Placement) -> None:
     interval_s = max(_REPORT_INTERVAL_S, placement.n_slots / _REPORTS_A_SECOND)
     watchdog = Watchdog(trial.settings.experiment.trial_timeout_s, folder, job.run_id)
     with watchdog:
-        for report in run_trial(trial, job.data(trial.settings), folder, leave, gpu_share=placement.gpu_share):
+        for report in run_trial(trial, job.data(trial.settings), folder, leave, per_gpu=placement.per_gpu):
             now = time.monotonic()
             if report.status != RUNNING or report.lines or now - last_report >= interval_s:
                 last_report = now
@@ -111,7 +111,7 @@ def _train(config: dict[str, Any], job: Job, placement: Placement) -> None:
         raise _GpuLostError
 
 
-def _require_fit(job: Job, placement: Placement) -> None:
+def _require_fit(job: Job, placement: Placement, versions: Mapping[str, str | None]) -> None:
     """Looks once at the node of this process: it may have joined a cluster after the run has looked at all nodes.
 
     Raises:
@@ -121,7 +121,7 @@ def _require_fit(job: Job, placement: Placement) -> None:
     if job.run_id in _FIT_FOR:
         return
     here, host = node_facts.versions(), socket.gethostname()
-    for name, version in job.versions.items():
+    for name, version in versions.items():
         if here.get(name) != version:
             change = "Install the same there" if name != "PoseTune" else "Its files were changed in the meantime"
             raise UnfitNodeError(
@@ -194,7 +194,10 @@ def ended(trial_id: str, folder: TrialFolder, run_id: str) -> TrialReport | None
     Raises:
         StorageError: If its files cannot be read.
     """
-    content = folder.read_trial() or {}
+    return _how_it_ended(trial_id, folder.read_trial() or {}, run_id)
+
+
+def _how_it_ended(trial_id: str, content: Mapping[str, Any], run_id: str) -> TrialReport | None:
     distance_mm = finished_val_distance_mm(content)
     if distance_mm is not None:
         return TrialReport(trial_id, "finished", content.get("epochs", 0), distance_mm)
@@ -207,10 +210,10 @@ def fail(trial_id: str, folder: TrialFolder, run_id: str, error: str) -> TrialRe
     """Records that a trial failed, unless it has ended; returns how."""
     epochs = 0
     with suppress(StorageError):  # then the tables cannot be written either, which is told
-        report = ended(trial_id, folder, run_id)
+        content = folder.read_trial() or {}
+        report = _how_it_ended(trial_id, content, run_id)
         if report is not None:
             return report
-        content = folder.read_trial() or {}
         epochs = content.get("epochs", 0)
         folder.write_trial({**content, "status": "failed", "error": error, "ended": time.time()})
     return TrialReport(trial_id, "failed", epochs, error=error)

@@ -7,15 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
 
-from data_pipeline.user_error import UserError
-
 
 class Preempted(BaseException):
     """SIGTERM ended the training; what was being trained has a checkpoint."""
-
-
-class UnfitNodeError(UserError):
-    """A node came, or changed, on which trials cannot be trained; what was being trained elsewhere has a checkpoint."""
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def run_trial(
     folder: TrialFolder,
     leave: Callable[[], bool] = lambda: False,
     *,
-    gpu_share: float = 1.0,
+    per_gpu: int | None = None,
 ) -> Iterator[TrialReport]:
     """Trains a trial, or goes on where its checkpoint is, and writes its files.
 
@@ -119,7 +119,7 @@ def run_trial(
         data: What to train with.
         folder: Where its files are.
         leave: Asked after each epoch; where it says so the trial writes a checkpoint and ends as `interrupted`.
-        gpu_share: How much of its GPU is the trial's.
+        per_gpu: How many trials share a GPU; None where that is not known.
     """
     folder.clear_partial_files()
     config = trial.settings.experiment
@@ -139,7 +139,7 @@ def run_trial(
         # What led here may be in the checkpoint too, so that a new attempt begins at the beginning; but not where the
         # device or the memory is to blame, or where the training had not begun.
         keep_checkpoint = is_of_the_machine(error) or not run.is_training
-        text = run.explain(error, n_sharing=round(1 / gpu_share) if gpu_share else 0)
+        text = run.explain(error, per_gpu or 1)
         yield run.end("failed", text, trace=traceback.format_exc(), keep_checkpoint=keep_checkpoint)
 
 
@@ -223,23 +223,23 @@ class _Run:
             error = f"{error} (and that could not be recorded: {recording_error})"
         return TrialReport(self.trial.id, status, self.epoch, error=error)
 
-    def explain(self, error: BaseException, *, n_sharing: int) -> str:
+    def explain(self, error: BaseException, per_gpu: int) -> str:
         """Returns an error as a text; one for want of memory with what there is to do."""
         text = f"{type(error).__name__}: {error}"
         if is_out_of_memory(error):
-            fewer = ", or trials_per_device" if n_sharing > 1 else ""
+            fewer = ", or trials_per_device" if per_gpu > 1 else ""
             text += (
                 f" — out of memory on {self.device} with batch_size {self.trial.settings.solver.batch_size}, in trial "
-                f"{self.trial.id}{self._shared_with(n_sharing)}; make the batch or the model smaller{fewer}"
+                f"{self.trial.id}{self._shared_with(per_gpu)}; make the batch or the model smaller{fewer}"
             )
         return text
 
-    def _shared_with(self, n_sharing: int) -> str:
+    def _shared_with(self, per_gpu: int) -> str:
         """Returns what else is on the trial's GPU, as a part of a sentence; of a CPU nothing."""
         device = self.trial.device
         if device.type == "cpu":
             return ""
-        text = f", where up to {n_sharing} trials share a GPU" if n_sharing > 1 else ", alone on its GPU"
+        text = f", where up to {per_gpu} trials share a GPU" if per_gpu > 1 else ", alone on its GPU"
         gpu = torch.get_device_module(device)
         with suppress(RuntimeError):  # an error may have left the GPU so that it tells nothing
             free, total = gpu.mem_get_info(device)

@@ -54,8 +54,12 @@ class Watch:
         n = self.stop_if_all_fail
         if n is None or len(self.outcomes) < n:
             return None
-        again = {i for i in self.failed_before if i in self.outcomes and self.outcomes[i].status == "failed"}
-        first = list(islice((report for trial_id, report in self.outcomes.items() if trial_id not in again), n))
+        telling = (
+            report
+            for trial_id, report in self.outcomes.items()
+            if report.status != "failed" or trial_id not in self.failed_before
+        )
+        first = list(islice(telling, n))
         if len(first) < n or any(report.status != "failed" for report in first):
             return None
         return first[0].error

@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cluster import ray_nodes, ray_runner, ray_worker
+from cluster import node_facts, ray_nodes, ray_runner, ray_worker
 from cluster.config import Problem
-from cluster.devices import PRETEND_GPUS, Node, NoRoomError, Placement
+from cluster.devices import PRETEND_GPUS, Node, NoRoomError, Placement, UnfitNodeError
 from cluster.job import Job
 from cluster.ray_nodes import _gpu_problems
 from cluster.ray_runner import _Stop, _Variants
-from cluster.signals import Preempted, Signals, UnfitNodeError
+from cluster.signals import Preempted, Signals
 from cluster.sources import Sources
 from cluster.trainable import run_trial
 from cluster.trial_folder import ExperimentFolder
@@ -30,34 +30,35 @@ def job(tiny):
     return job
 
 
+VERSIONS = node_facts.versions()
 CPU = Placement(torch.device("cpu"), n_slots=5, cpus_per_trial=1)
 
 
 class TestANodeIsUnfit:
     def test_where_it_has_another_version(self, job):
-        other = replace(job, versions={**job.versions, "torch": "1.0"})
+        other = {**VERSIONS, "torch": "1.0"}
         with pytest.raises(UnfitNodeError, match=r"^torch is \S+ on \S+ and was 1\.0 where and when the run began"):
-            ray_worker._require_fit(other, CPU)
+            ray_worker._require_fit(job, CPU, other)
 
     def test_where_our_code_was_changed_since_the_run_began(self, job):
-        other = replace(job, versions={**job.versions, "PoseTune": "0123"})
+        other = {**VERSIONS, "PoseTune": "0123"}
         with pytest.raises(UnfitNodeError, match=r"^PoseTune is .* Its files were changed in the meantime$"):
-            ray_worker._require_fit(other, CPU)
+            ray_worker._require_fit(job, CPU, other)
 
     def test_where_torch_sees_no_gpu_for_trials_that_take_one(self, job, monkeypatch):
         monkeypatch.delenv(PRETEND_GPUS, raising=False)
         monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
         placement = Placement(torch.device("cuda", 0), n_slots=2, cpus_per_trial=1, gpu_share=0.5)
         with pytest.raises(UnfitNodeError, match=r"^torch sees no GPU on "):
-            ray_worker._require_fit(job, placement)
+            ray_worker._require_fit(job, placement, VERSIONS)
 
     def test_where_it_does_not_see_the_folder_of_the_run(self, job, tiny, monkeypatch):
         monkeypatch.setattr(ray_worker, "_STALE_S", 0.1)
         elsewhere = replace(job, config=replace(job.config, storage_path=tiny.storage_path / "elsewhere"), run_id="1")
         with pytest.raises(UnfitNodeError, match=r"elsewhere/tiny on .* is not the folder of this run"):
-            ray_worker._require_fit(elsewhere, CPU)
+            ray_worker._require_fit(elsewhere, CPU, VERSIONS)
         with pytest.raises(UnfitNodeError, match="is not the folder of this run"):
-            ray_worker._require_fit(replace(job, run_id="of another run"), CPU)
+            ray_worker._require_fit(replace(job, run_id="of another run"), CPU, VERSIONS)
 
     def test_not_where_it_sees_the_folder_as_it_is_a_moment_late(self, job, monkeypatch):
         real, reads = ExperimentFolder.read_experiment, []
@@ -67,8 +68,8 @@ class TestANodeIsUnfit:
             return {"run": "the last one"} if len(reads) == 1 else real(folder)
 
         monkeypatch.setattr(ExperimentFolder, "read_experiment", read)
-        ray_worker._require_fit(job, CPU)
-        ray_worker._require_fit(job, CPU)
+        ray_worker._require_fit(job, CPU, VERSIONS)
+        ray_worker._require_fit(job, CPU, VERSIONS)
         assert len(reads) == 2, "a node is looked at once"
 
 
