@@ -14,6 +14,28 @@ class UnknownSkeletonError(UserError):
 
 
 @dataclass(frozen=True)
+class Palm:
+    """Joints of the palm's outline: round `base`, then round `knuckles`, is once round the palm.
+
+    For a right hand in a right-handed frame (x right, y down, z forward) the outline's normal comes out of the palm.
+    Where the frame is left-handed, as NYU's with y up, or the hand is a left one, it comes out of the back. That
+    matters only to whoever compares hands of both kinds: no rotation turns one into the other.
+
+    Attributes:
+        base: Joints towards the arm, from the pinky side to that of the thumb.
+        knuckles: Joints towards the fingers, from the index finger to the pinky.
+    """
+
+    base: tuple[int, ...]
+    knuckles: tuple[int, ...]
+
+    @property
+    def outline(self) -> tuple[int, ...]:
+        """All joints, in the order of the outline."""
+        return self.base + self.knuckles
+
+
+@dataclass(frozen=True)
 class Skeleton:
     """The joints of a hand and what connects them.
 
@@ -23,6 +45,7 @@ class Skeleton:
         bones: Pairs of joints (a, b), the B bones.
         extra_edges: Pairs of joints that exchange messages though no bone joins them.
         fingers: Name and joints of each finger, from the palm outwards.
+        palm: The joints that show where the palm faces; None where none do.
     """
 
     name: str
@@ -30,11 +53,21 @@ class Skeleton:
     bones: tuple[tuple[int, int], ...]
     extra_edges: tuple[tuple[int, int], ...] = ()
     fingers: tuple[tuple[str, tuple[int, ...]], ...] = field(default=())
+    palm: Palm | None = None
 
     def __post_init__(self) -> None:
         for edge in self.message_edges:
             if edge[0] == edge[1] or not all(0 <= joint < self.n_joints for joint in edge):
                 raise ValueError(f"skeleton {self.name}: {edge} does not join two of its {self.n_joints} joints")
+        if self.palm is not None:
+            outline = self.palm.outline
+            if len(set(outline)) < max(3, len(outline)) or not set(outline) <= set(range(self.n_joints)):
+                raise ValueError(
+                    f"skeleton {self.name}: a palm's outline is at least 3 different ones of its {self.n_joints} "
+                    f"joints, not {outline}"
+                )
+            if not self.palm.base or not self.palm.knuckles:
+                raise ValueError(f"skeleton {self.name}: a palm has joints in its base and knuckles, not {self.palm}")
 
     @property
     def n_joints(self) -> int:
@@ -45,6 +78,15 @@ class Skeleton:
     def message_edges(self) -> tuple[tuple[int, int], ...]:
         """The graph that correctors pass messages on: all bones and the extra edges."""
         return self.bones + self.extra_edges
+
+    @property
+    def neighbours(self) -> tuple[tuple[int, ...], ...]:
+        """For each joint those that exchange messages with it, ascending."""
+        found: list[set[int]] = [set() for _ in self.joint_names]
+        for a, b in self.message_edges:
+            found[a].add(b)
+            found[b].add(a)
+        return tuple(tuple(sorted(joints)) for joints in found)
 
 
 HANDS17 = Skeleton(
@@ -70,6 +112,7 @@ HANDS17 = Skeleton(
         ("ring", (4, 15, 16, 17)),
         ("pinky", (5, 18, 19, 20)),
     ),
+    palm=Palm(base=(0,), knuckles=(2, 3, 4, 5)),
 )
 
 ICVL = Skeleton(
@@ -94,6 +137,7 @@ ICVL = Skeleton(
         ("ring", (10, 11, 12)),
         ("pinky", (13, 14, 15)),
     ),
+    palm=Palm(base=(0,), knuckles=(4, 7, 10, 13)),
 )
 
 NYU = Skeleton(
@@ -114,6 +158,8 @@ NYU = Skeleton(
         ("ring", (3, 2)),
         ("pinky", (1, 0)),
     ),
+    # Wrist 1 is on the side of the pinky. The triangle is the same in all frames of a subject, with 30 mm and 67 mm.
+    palm=Palm(base=(11, 12), knuckles=(13,)),
 )
 
 _SKELETONS = {skeleton.n_joints: skeleton for skeleton in (HANDS17, ICVL, NYU)}

@@ -1,6 +1,9 @@
 """Correctors: networks that take poses (N, J, 3) and return poses of the same shape, a little less wrong."""
 
 from posenet.models.corrector import Corrector
+from posenet.models.corrector_gnn import CorrectorGNN
 from posenet.models.corrector_mlp import CorrectorMLP
+from posenet.models.corrector_transformer import CorrectorTransformer
+from posenet.models.global_shift_mlp import GlobalShiftMLP
 
-__all__ = ["Corrector", "CorrectorMLP"]
+__all__ = ["Corrector", "CorrectorGNN", "CorrectorMLP", "CorrectorTransformer", "GlobalShiftMLP"]

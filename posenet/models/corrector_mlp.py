@@ -7,15 +7,7 @@ from torch import Tensor, nn
 
 from data_pipeline.skeleton import Skeleton
 from posenet.models.corrector import Corrector
-
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "leaky_relu": nn.LeakyReLU,
-    "relu": nn.ReLU,
-    "elu": nn.ELU,
-    "gelu": nn.GELU,
-    "silu": nn.SiLU,
-    "tanh": nn.Tanh,
-}
+from posenet.models.layers import ACTIVATIONS, check_activation, check_widths, zero
 
 
 class CorrectorMLP(Corrector):
@@ -27,6 +19,7 @@ class CorrectorMLP(Corrector):
         activation: One of `ACTIVATIONS`.
         dropout: Probability that a hidden unit is left out in training; None for none.
         batchnorm: Normalise each hidden layer over the batch, before its activation.
+        zero_init: Begin with a last layer of zeros, so that the untrained model returns its input.
     """
 
     def __init__(
@@ -37,14 +30,11 @@ class CorrectorMLP(Corrector):
         activation: str = "leaky_relu",
         dropout: float | None = None,
         batchnorm: bool = False,
+        zero_init: bool = False,
     ) -> None:
         super().__init__(skeleton)
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, not {activation!r}")
-        if not isinstance(hidden_dims, Sequence) or any(
-            isinstance(dim, bool) or not isinstance(dim, int) or dim < 1 for dim in hidden_dims
-        ):
-            raise ValueError(f"hidden_dims must be a list of widths of at least 1, not {hidden_dims!r}")
+        check_activation(activation)
+        check_widths("hidden_dims", hidden_dims)
         if dropout is not None and not 0 <= dropout <= 1:
             raise ValueError(f"dropout must be a probability from 0 to 1 or None, not {dropout!r}")
         coordinates = 3 * skeleton.n_joints
@@ -56,8 +46,10 @@ class CorrectorMLP(Corrector):
             layers.append(ACTIVATIONS[activation]())
             if dropout is not None:
                 layers.append(nn.Dropout(dropout))
-        layers.append(nn.Linear(hidden_dims[-1] if hidden_dims else coordinates, coordinates))
-        self.layers = nn.Sequential(*layers)
+        last = nn.Linear(hidden_dims[-1] if hidden_dims else coordinates, coordinates)
+        if zero_init:
+            zero(last)
+        self.layers = nn.Sequential(*layers, last)
 
     def correction(self, poses: Tensor) -> Tensor:
         """Returns what is to be added to `poses`, (N, J, 3)."""

@@ -8,17 +8,34 @@ import torch
 
 from data_pipeline.skeleton import HANDS17
 from posenet import models
-from posenet.models import Corrector, CorrectorMLP
-from posenet.models.corrector_mlp import ACTIVATIONS
-from tests.support import case_id, cases, global_random_states, hands
+from posenet.models import Corrector, CorrectorGNN, CorrectorMLP, CorrectorTransformer, GlobalShiftMLP
+from posenet.models.layers import ACTIVATIONS
+from tests.posenet_tests.gnn_by_joint import GNNByJoint
+from tests.support import SKELETONS, case_id, cases, generator, global_random_states, hands
+
+CODERS = ["shared", "per_joint", "whole_pose"]
+
+GNN = {
+    **{"n_iter": 2, "latent_dim": 6, "message_dims": [8]},
+    **{"encoder": "shared", "encoder_dims": [5], "decoder": "shared", "decoder_dims": [5]},
+}
+
+TRANSFORMER = {"dim": 8, "n_layers": 2, "n_heads": 2, "feedforward_dim": 16}
 
 ARGUMENTS = {
+    CorrectorGNN: [
+        *({**GNN, "encoder": encoder, "decoder": decoder} for encoder in CODERS for decoder in CODERS),
+        {**GNN, "n_iter": 1, "encoder_dims": [], "message_dims": [], "decoder_dims": []},
+        {**GNN, "message_dims": (8, 7), "dropout": 0.3},
+    ],
+    CorrectorTransformer: [TRANSFORMER, {**TRANSFORMER, "n_layers": 1, "n_heads": 4, "dropout": 0.3}],
+    GlobalShiftMLP: [{"hidden_dims": [16]}, {"hidden_dims": [16, 8], "activation": "gelu", "dropout": 0.3}],
     CorrectorMLP: [
         {"hidden_dims": [32]},
         {"hidden_dims": []},
         {"hidden_dims": (24, 16), "activation": "tanh"},
         {"hidden_dims": [32, 32], "dropout": 0.5, "batchnorm": True},
-    ]
+    ],
 }
 
 CASES = cases(models, Corrector, ARGUMENTS)
@@ -42,8 +59,12 @@ def seeded(make, seed=0):
 
 class TestEveryModel:
     @pytest.fixture(params=CASES, ids=case_id)
-    def make(self, request, skeleton):
-        member, arguments = request.param
+    def case(self, request):
+        return request.param
+
+    @pytest.fixture
+    def make(self, case, skeleton):
+        member, arguments = case
         return lambda seed=0: seeded(lambda: member(skeleton, **arguments), seed)
 
     @pytest.fixture
@@ -104,8 +125,21 @@ class TestEveryModel:
     def test_corrects_a_pose_as_it_would_alone_once_it_is_trained(self, model, poses):
         torch.testing.assert_close(model(poses)[3:4], model(poses[3:4]))
 
-    def test_refuses_a_setting_that_it_does_not_have(self, make, skeleton, request):
-        member, arguments = request.node.callspec.params["make"]
+    def test_returns_its_input_untrained_where_its_last_layer_begins_at_zero(self, case, poses, skeleton):
+        member, arguments = case
+        model = seeded(lambda: member(skeleton, **arguments, zero_init=True))
+        assert torch.equal(model(poses), poses)
+        model(poses).square().sum().backward()
+        assert any(parameter.grad.any() for parameter in model.parameters())
+
+    def test_can_be_built_without_memory_to_be_looked_at(self, case, poses, skeleton):
+        member, arguments = case
+        with torch.device("meta"):
+            model = member(skeleton, **arguments).eval()
+            assert model(torch.empty_like(poses, device="meta")).shape == poses.shape
+
+    def test_refuses_a_setting_that_it_does_not_have(self, case, skeleton):
+        member, arguments = case
         with pytest.raises(TypeError, match="no_such_setting"):
             member(skeleton, **arguments, no_such_setting=1)
 
@@ -189,3 +223,188 @@ class TestCorrectorMLP:
     def test_takes_its_settings_by_name_alone(self):
         with pytest.raises(TypeError, match="positional"):
             CorrectorMLP(HANDS17, [8])
+
+
+def n_parameters(model):
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+class TestCorrectorGNN:
+    @pytest.mark.parametrize(
+        ("latent_dim", "message_dims", "expected"),
+        [
+            # Encoder 128 + 1,056 + 2,112, decoder 2,080 + 1,056 + 99; the messages of 21 joints have 48 + 21 inputs of
+            # 64 together: 69·64·128 + 21·128 + 21·(128·64 + 64).
+            (64, [128], 747_843),
+            (24, [64, 64], 231_379),
+        ],
+    )
+    def test_has_the_parameters_that_a_count_by_hand_gives(self, latent_dim, message_dims, expected):
+        coders = {"encoder": "shared", "encoder_dims": [32, 32], "decoder": "shared", "decoder_dims": [32, 32]}
+        model = CorrectorGNN(HANDS17, n_iter=6, latent_dim=latent_dim, message_dims=message_dims, **coders)
+        assert n_parameters(model) == expected
+
+    @pytest.mark.parametrize("message_dims", [[], [8], [8, 7]])
+    def test_computes_what_a_loop_over_joints_does_with_the_same_gradients(self, skeleton, message_dims):
+        model = seeded(lambda: CorrectorGNN(skeleton, **{**GNN, "message_dims": message_dims}))
+        poses = torch.randn(5, skeleton.n_joints, 3, generator=generator(1))
+        by_joint = GNNByJoint(model)
+        gradients = []
+        for network in (model, by_joint):
+            given = poses.clone().requires_grad_()
+            network.zero_grad()
+            network(given).square().sum().backward()
+            shared = [
+                parameter.grad.clone() for coder in (model.encoder, model.decoder) for parameter in coder.parameters()
+            ]
+            gradients.append([given.grad, *shared])
+        torch.testing.assert_close(model(poses), by_joint(poses), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
+        model.zero_grad()
+        model(poses).square().sum().backward()
+        stacked = [parameter.grad for parameter in model.messages.parameters()]
+        torch.testing.assert_close(stacked, by_joint.stacked_gradients(model), rtol=1e-4, atol=1e-5)
+
+    def test_lets_a_joint_be_told_of_by_those_within_reach_of_its_rounds_alone(self, skeleton):
+        distance = graph_distances(skeleton)
+        poses = torch.randn(1, skeleton.n_joints, 3, generator=generator())
+        for n_iter in (1, 2, 3):
+            model = seeded(lambda n_iter=n_iter: CorrectorGNN(skeleton, **{**GNN, "n_iter": n_iter}))
+            depends = torch.autograd.functional.jacobian(model.correction, poses).abs().sum(dim=(0, 2, 3, 5)) > 0
+            assert torch.equal(depends, torch.tensor(distance <= n_iter))
+
+    def test_uses_the_same_weights_in_every_round(self):
+        counts = {n_parameters(CorrectorGNN(HANDS17, **{**GNN, "n_iter": n_iter})) for n_iter in (1, 2, 9)}
+        assert len(counts) == 1
+
+    @pytest.mark.parametrize("side", ["encoder", "decoder"])
+    def test_codes_a_joint_from_itself_with_the_same_or_own_weights_or_from_the_whole_pose(self, skeleton, side):
+        others, same = {}, {}
+        for kind in CODERS:
+            model = seeded(lambda kind=kind: CorrectorGNN(skeleton, **{**GNN, side: kind}))
+            coder = getattr(model, side)
+            one = torch.randn(1, 1, 3 if side == "encoder" else 6, generator=generator()).expand(
+                1, skeleton.n_joints, -1
+            )
+            coded = coder(one)
+            same[kind] = torch.allclose(coded[:, :1].expand_as(coded), coded, atol=1e-6)
+            changed = one.clone()
+            changed[:, 0] += 1
+            others[kind] = not torch.allclose(coder(changed)[:, 1:], coded[:, 1:])
+        assert same == {"shared": True, "per_joint": False, "whole_pose": False}
+        assert others == {"shared": False, "per_joint": False, "whole_pose": True}
+
+    @pytest.mark.parametrize(
+        ("wrong", "says"),
+        [
+            ({"n_iter": 0}, "n_iter must be a whole number of at least 1, not 0"),
+            ({"latent_dim": 2.5}, "latent_dim must be a whole number of at least 1, not 2.5"),
+            ({"encoder": "joint"}, "encoder must be one of 'shared', 'per_joint', 'whole_pose', not 'joint'"),
+            ({"decoder": None}, "decoder must be one of 'shared', 'per_joint', 'whole_pose', not None"),
+            ({"encoder_dims": [0]}, r"encoder_dims must be a list of widths of at least 1, not \[0\]"),
+            ({"message_dims": 64}, "message_dims must be a list of widths of at least 1, not 64"),
+            ({"decoder_dims": "32"}, "decoder_dims must be a list of widths of at least 1, not '32'"),
+            ({"dropout": 1}, "dropout must be a probability from 0 to below 1, not 1"),
+        ],
+    )
+    def test_refuses_what_makes_no_network_and_says_why(self, wrong, says):
+        with pytest.raises(ValueError, match=says):
+            CorrectorGNN(HANDS17, **{**GNN, **wrong})
+
+
+def graph_distances(skeleton):
+    """Returns how many edges of the message graph lie between any two joints, (J, J), by Floyd and Warshall."""
+    distances = np.full((skeleton.n_joints, skeleton.n_joints), np.inf)
+    np.fill_diagonal(distances, 0)
+    for a, b in skeleton.message_edges:
+        distances[a, b] = distances[b, a] = 1
+    for k in range(skeleton.n_joints):
+        distances = np.minimum(distances, distances[:, k, None] + distances[None, k])
+    return distances
+
+
+class TestCorrectorTransformer:
+    def test_computes_what_numpy_does_with_its_weights(self, skeleton):
+        model = seeded(lambda: CorrectorTransformer(skeleton, **TRANSFORMER)).double()
+        poses = torch.randn(3, skeleton.n_joints, 3, dtype=torch.float64, generator=generator())
+        weights = {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
+        np.testing.assert_allclose(model(poses).detach(), numpy_transformer(weights, poses.numpy()), atol=1e-12)
+
+    def test_tells_joints_apart_by_their_embedding_alone(self, skeleton):
+        """Joints in another order, with their embeddings, are corrected as before."""
+        model = seeded(lambda: CorrectorTransformer(skeleton, **TRANSFORMER)).double()
+        poses = torch.randn(3, skeleton.n_joints, 3, dtype=torch.float64, generator=generator())
+        order = torch.randperm(skeleton.n_joints, generator=generator())
+        corrected, moved_alone = model(poses), model(poses[:, order])
+        with torch.no_grad():
+            model.joints.copy_(model.joints[order])
+        torch.testing.assert_close(model(poses[:, order]), corrected[:, order])
+        assert not torch.allclose(moved_alone, corrected[:, order])
+
+    @pytest.mark.parametrize(
+        ("wrong", "says"),
+        [
+            ({"dim": 9}, "dim must be a multiple of n_heads, and 9 is none of 2"),
+            ({"n_layers": 0}, "n_layers must be a whole number of at least 1, not 0"),
+            ({"n_heads": True}, "n_heads must be a whole number of at least 1, not True"),
+            ({"dropout": math.nan}, "dropout must be a probability from 0 to below 1, not nan"),
+        ],
+    )
+    def test_refuses_what_makes_no_network_and_says_why(self, wrong, says):
+        with pytest.raises(ValueError, match=says):
+            CorrectorTransformer(HANDS17, **{**TRANSFORMER, **wrong})
+
+
+def numpy_transformer(weights, poses):
+    """The corrected poses of a transformer of two layers and two heads, by its description."""
+
+    def linear(name, x):
+        return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+
+    def norm(name, x):
+        centred = x - x.mean(axis=-1, keepdims=True)
+        scaled = centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + 1e-5)
+        return scaled * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+
+    tokens = linear("coordinates", poses) + weights["joints"]
+    for layer in ("layers.0", "layers.1"):
+        queries, keys, values = np.split(
+            linear(f"{layer}.queries_keys_values", norm(f"{layer}.attention_norm", tokens)), 3, -1
+        )
+        heads = []
+        for q, k, v in zip(*(np.split(x, 2, -1) for x in (queries, keys, values)), strict=True):
+            scores = np.exp(q @ k.swapaxes(1, 2) / np.sqrt(q.shape[-1]))
+            heads.append(scores / scores.sum(axis=-1, keepdims=True) @ v)
+        tokens = tokens + linear(f"{layer}.heads", np.concatenate(heads, axis=-1))
+        hidden = NUMPY_ACTIVATIONS["gelu"](linear(f"{layer}.feedforward.0", norm(f"{layer}.feedforward_norm", tokens)))
+        tokens = tokens + linear(f"{layer}.feedforward.2", hidden)
+    return poses + linear("last", norm("norm", tokens))
+
+
+class TestGlobalShiftMLP:
+    def test_moves_the_hand_as_a_whole(self, skeleton):
+        model = seeded(lambda: GlobalShiftMLP(skeleton, hidden_dims=[16]))
+        poses, _ = hands(skeleton, 4)
+        correction = model.correction(poses / 100)
+        assert torch.equal(correction, correction[:, :1].expand_as(correction))
+        assert correction.any()
+
+    def test_computes_what_an_mlp_with_three_outputs_does(self):
+        model = seeded(lambda: GlobalShiftMLP(HANDS17, hidden_dims=[20], activation="tanh")).double()
+        poses = torch.randn(5, 21, 3, dtype=torch.float64, generator=generator())
+        w1, b1, w2, b2 = (parameter.detach().numpy() for parameter in model.parameters())
+        shift = np.tanh(poses.numpy().reshape(5, -1) @ w1.T + b1) @ w2.T + b2
+        np.testing.assert_allclose(model(poses).detach(), poses.numpy() + shift[:, None], atol=1e-12)
+
+    def test_refuses_what_makes_no_network(self):
+        with pytest.raises(ValueError, match="hidden_dims"):
+            GlobalShiftMLP(HANDS17, hidden_dims=[0])
+        with pytest.raises(ValueError, match="activation"):
+            GlobalShiftMLP(HANDS17, hidden_dims=[8], activation="none")
+        with pytest.raises(ValueError, match="dropout"):
+            GlobalShiftMLP(HANDS17, hidden_dims=[8], dropout=-1)
+
+
+def test_the_skeletons_of_the_tests_have_joints_with_several_numbers_of_neighbours():
+    for skeleton in SKELETONS:
+        assert len({len(neighbours) for neighbours in skeleton.neighbours}) > 2

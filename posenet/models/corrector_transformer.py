@@ -1,0 +1,96 @@
+"""A transformer whose tokens are the joints."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from data_pipeline.skeleton import Skeleton
+from posenet.models.corrector import Corrector
+from posenet.models.layers import check_count, check_dropout, mlp, zero
+
+
+class CorrectorTransformer(Corrector):
+    """Lets every joint attend to all others; a learnt embedding tells which joint a token is.
+
+    Layer normalisation comes before attention and feed-forward part, and once more at the end (Xiong et al., "On Layer
+    Normalization in the Transformer Architecture", 2020).
+
+    Args:
+        skeleton: The skeleton of the poses; any.
+        dim: Size of a token; a multiple of `n_heads`.
+        n_layers: Transformer layers.
+        n_heads: Heads of the attention.
+        feedforward_dim: Hidden units of the feed-forward part.
+        dropout: Probability that a number is left out in training: of the attention, of the hidden units, and of what
+            each part adds to a token.
+        zero_init: Begin with a last layer of zeros, so that the untrained model returns its input.
+    """
+
+    def __init__(
+        self,
+        skeleton: Skeleton,
+        *,
+        dim: int,
+        n_layers: int,
+        n_heads: int,
+        feedforward_dim: int,
+        dropout: float = 0.0,
+        zero_init: bool = False,
+    ) -> None:
+        super().__init__(skeleton)
+        sizes = {"dim": dim, "n_layers": n_layers, "n_heads": n_heads, "feedforward_dim": feedforward_dim}
+        for name, value in sizes.items():
+            check_count(name, value)
+        check_dropout(dropout)
+        if dim % n_heads:
+            raise ValueError(f"dim must be a multiple of n_heads, and {dim} is none of {n_heads}")
+        self.coordinates = nn.Linear(3, dim)
+        self.joints = nn.Parameter(torch.empty(skeleton.n_joints, dim).normal_())
+        self.layers = nn.Sequential(
+            *(TransformerLayer(dim, n_heads, feedforward_dim, dropout) for _ in range(n_layers))
+        )
+        self.norm = nn.LayerNorm(dim)
+        self.last = nn.Linear(dim, 3)
+        if zero_init:
+            zero(self.last)
+
+    def correction(self, poses: Tensor) -> Tensor:
+        """Returns what is to be added to `poses`, (N, J, 3)."""
+        tokens = self.coordinates(poses) + self.joints  # (N, J, 3) -> (N, J, dim)
+        correction: Tensor = self.last(self.norm(self.layers(tokens)))  # (N, J, dim) -> (N, J, 3)
+        return correction
+
+
+class TransformerLayer(nn.Module):
+    """Attention over the joints, then a feed-forward part for each of them.
+
+    Args:
+        dim: Size of a token.
+        n_heads: Heads of the attention.
+        feedforward_dim: Hidden units of the feed-forward part.
+        dropout: Probability that a number is left out in training.
+    """
+
+    def __init__(self, dim: int, n_heads: int, feedforward_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.dropout = dropout
+        self.attention_norm = nn.LayerNorm(dim)
+        self.queries_keys_values = nn.Linear(dim, 3 * dim)
+        self.heads = nn.Linear(dim, dim)
+        self.feedforward_norm = nn.LayerNorm(dim)
+        self.feedforward = mlp([dim, feedforward_dim, dim], activation="gelu", dropout=dropout)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Returns the tokens, (N, J, dim), after this layer."""
+        attended = self.heads(self._attend(self.attention_norm(tokens)))  # (N, J, dim)
+        tokens = tokens + functional.dropout(attended, self.dropout, self.training)
+        fed = self.feedforward(self.feedforward_norm(tokens))  # (N, J, dim)
+        return tokens + functional.dropout(fed, self.dropout, self.training)
+
+    def _attend(self, tokens: Tensor) -> Tensor:
+        parts = self.queries_keys_values(tokens).unflatten(2, (3, self.n_heads, -1))  # (N, J, 3, heads, dim/heads)
+        queries, keys, values = parts.permute(2, 0, 3, 1, 4)  # (N, heads, J, dim/heads) each
+        dropout = self.dropout if self.training else 0.0
+        attended = functional.scaled_dot_product_attention(queries, keys, values, dropout_p=dropout)
+        return attended.transpose(1, 2).flatten(2)  # (N, heads, J, dim/heads) -> (N, J, dim)

@@ -1,0 +1,46 @@
+"""A multilayer perceptron that moves the pose as a whole."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from data_pipeline.skeleton import Skeleton
+from posenet.models.corrector import Corrector
+from posenet.models.layers import check_activation, check_dropout, check_widths, mlp, zero
+
+
+class GlobalShiftMLP(Corrector):
+    """Computes one shift for all joints from all coordinates.
+
+    What it gains is the part of the error that is common to the whole hand; beside another model it tells how much of
+    that model's gain is no more than this.
+
+    Args:
+        skeleton: The skeleton of the poses; any.
+        hidden_dims: Width of each hidden layer.
+        activation: One of `posenet.models.layers.ACTIVATIONS`.
+        dropout: Probability that a hidden unit is left out in training.
+        zero_init: Begin with a last layer of zeros, so that the untrained model returns its input.
+    """
+
+    def __init__(
+        self,
+        skeleton: Skeleton,
+        *,
+        hidden_dims: Sequence[int],
+        activation: str = "leaky_relu",
+        dropout: float = 0.0,
+        zero_init: bool = False,
+    ) -> None:
+        super().__init__(skeleton)
+        check_activation(activation)
+        check_widths("hidden_dims", hidden_dims)
+        check_dropout(dropout)
+        self.layers = mlp([3 * skeleton.n_joints, *hidden_dims, 3], activation=activation, dropout=dropout)
+        if zero_init:
+            zero(self.layers[-1])
+
+    def correction(self, poses: Tensor) -> Tensor:
+        """Returns what is to be added to `poses`, (N, J, 3)."""
+        shift: Tensor = self.layers(poses.flatten(1))  # (N, J, 3) -> (N, 3)
+        return shift.unsqueeze(1).expand_as(poses)  # (N, 3) -> (N, J, 3)
