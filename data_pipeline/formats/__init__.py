@@ -1,1 +1,1 @@
-"""Readers of the field's file formats; each turns a file into millimetres in the camera frame."""
+"""The field's file formats: each is read into millimetres in the camera frame, and written from them."""

@@ -1,30 +1,25 @@
-"""The text files of the hand-pose leaderboard: ground truth and results of NYU and ICVL.
+"""The text files of the hand-pose leaderboard: ground truth and results of NYU, ICVL and MSRA15.
 
 Source: github.com/xinghaochen/awesome-hand-pose-estimation, folder `evaluation`. A line is a frame: u, v (in
 pixels) and depth d (in mm) of each joint, split by spaces, without a name. Frames of different files therefore
 belong together by their line number alone, and a file with another number of lines cannot be matched.
 """
 
-import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from data_pipeline.camera import Camera
-from data_pipeline.skeleton import ICVL, NYU, Skeleton
-from data_pipeline.user_error import UserError
+from data_pipeline.formats.frames import Array, FormatError, Frames, check_coordinates, writable
+from data_pipeline.formats.joint_orders import MSRA15, JointOrder
+from data_pipeline.formats.text_lines import Line, read_lines, write_lines
+from data_pipeline.formats.whole_files import whole_file
+from data_pipeline.skeleton import HANDS17, ICVL, NYU, Skeleton
 
-Array = npt.NDArray[np.float32]
-
-_LARGEST = 1e6
-"""Pixels and millimetres beyond this (a kilometre) are damage, not a hand."""
-
-
-class FormatError(UserError):
-    """A leaderboard file is missing or broken; the text names the file and, where there is one, the line."""
+# At 1 m a pixel is up to 4.2 mm wide (ICVL), so that half a unit of the last decimal is 0.0002 mm.
+_DECIMALS = 4
 
 
 @dataclass(frozen=True)
@@ -32,23 +27,26 @@ class LeaderboardDataset:
     """What has to be known to read a dataset's files.
 
     Attributes:
-        skeleton: Tells the number J of joints, 3·J numbers a line, and their order.
+        skeleton: Tells the number J of joints, 3·J numbers a line, and the order in which poses have them.
         camera: The camera that the leaderboard's own evaluation uses.
+        joint_order: The order of the joints in a line; None where it is the skeleton's.
     """
 
     skeleton: Skeleton
     camera: Camera
+    joint_order: JointOrder | None = None
 
 
 LEADERBOARD_DATASETS = {
     "nyu": LeaderboardDataset(NYU, Camera(fx=588.03, fy=-587.07, cx=320.0, cy=240.0)),
     # Some papers use 241.42 for both focal lengths of ICVL; the published figures come from these.
     "icvl": LeaderboardDataset(ICVL, Camera(fx=240.99, fy=240.96, cx=160.0, cy=120.0)),
+    "msra15": LeaderboardDataset(HANDS17, Camera(fx=241.42, fy=241.42, cx=160.0, cy=120.0), MSRA15),
 }
 
 
-def read_leaderboard(path: Path, dataset: str) -> Array:
-    """Reads one file, ground truth or results.
+def read_frames(path: Path, dataset: str) -> Iterator[Frames]:
+    """Yields the frames of one file, ground truth or results.
 
     Any line ending is read (ICVL's are space, CR, CR, LF), and so are blank lines at the end of the file.
 
@@ -56,27 +54,52 @@ def read_leaderboard(path: Path, dataset: str) -> Array:
         path: The text file.
         dataset: A key of `LEADERBOARD_DATASETS`.
 
-    Returns:
-        Joints, (N, J, 3), mm, camera frame.
-
     Raises:
         FormatError: If the file cannot be read or is empty, or if a line is blank, has another number of
             numbers than 3·J, or holds something that is not a number of a sensible size.
     """
     layout = LEADERBOARD_DATASETS[dataset]
-    n_joints = layout.skeleton.n_joints
-    # Bytes, since text mode would take the two CRs of ICVL for two lines; and any byte outside ASCII fails
-    # as a number in its own line.
-    try:
-        lines = Path(path).read_bytes().rstrip().split(b"\n")
-    except OSError as error:
-        raise FormatError(f"{path} cannot be read: {error.strerror}") from error
-    if lines == [b""]:
-        raise FormatError(f"{path} is empty")
+    n_frames = 0
+    for numbers, _ in read_lines(path, _line(dataset)):
+        uvd = numbers.reshape(len(numbers), -1, 3)  # (n, 3·J) -> (n, J, 3)
+        xyz = layout.camera.to_xyz(uvd)  # (n, J, 3)
+        check_coordinates(xyz, path, n_frames)
+        n_frames += len(xyz)
+        poses = xyz.astype(np.float32)
+        yield Frames(poses if layout.joint_order is None else layout.joint_order.to_hands17(poses))
 
-    rows = [_numbers(line.split(), 3 * n_joints, f"{path}, line {i}") for i, line in enumerate(lines, start=1)]
-    uvd = np.array(rows).reshape(-1, n_joints, 3)  # (N, 3·J) -> (N, J, 3)
-    return layout.camera.to_xyz(uvd).astype(np.float32)
+
+def write_frames(path: Path, frames: Iterable[Frames], dataset: str) -> None:
+    """Writes frames as results for the leaderboard, with four decimals; names are left out.
+
+    Args:
+        path: The text file; what was there before is replaced when all frames are written.
+        frames: The frames, in the order of the ground truth.
+        dataset: A key of `LEADERBOARD_DATASETS`.
+
+    Raises:
+        FormatError: If the file cannot be written, if `frames` have another number of joints or none at all, or
+            if a joint has no place in the image, since it is not in front of the camera.
+    """
+    layout = LEADERBOARD_DATASETS[dataset]
+    n_frames = 0
+    with whole_file(path) as file:
+        for chunk in writable(frames, path, layout.skeleton.n_joints):
+            poses = chunk.poses if layout.joint_order is None else layout.joint_order.from_hands17(chunk.poses)
+            in_front = (poses[:, :, 2] > 0).all(axis=1)  # (n, J, 3) -> (n,)
+            if not in_front.all():
+                raise FormatError(
+                    f"{path}, frame {n_frames + int(np.argmin(in_front))} (counted from 0): a joint is not in front "
+                    "of the camera (z is 0 or less), so it has no u and v"
+                )
+            uvd = layout.camera.to_uvd(poses.astype(np.float64))  # (n, J, 3)
+            write_lines(file, uvd.reshape(len(uvd), -1), " ", _DECIMALS)  # (n, J, 3) -> (n, 3·J)
+            n_frames += len(chunk)
+
+
+def read_leaderboard(path: Path, dataset: str) -> Array:
+    """Reads one file, ground truth or results, as `read_frames` does, and returns all joints, (N, J, 3), mm."""
+    return np.concatenate([frames.poses for frames in read_frames(path, dataset)])  # (n, J, 3) each -> (N, J, 3)
 
 
 def read_results(ground_truth: Path, results: Mapping[str, Path], dataset: str) -> tuple[Array, dict[str, Array]]:
@@ -105,31 +128,16 @@ def read_results(ground_truth: Path, results: Mapping[str, Path], dataset: str) 
     return labels, poses
 
 
-def _numbers(tokens: list[bytes], n_needed: int, where: str) -> list[float]:
-    """Returns the numbers of one line, or tells which of them is wrong."""
-    if not tokens:
-        raise FormatError(f"{where} is blank; only the end of the file may have blank lines")
-    if len(tokens) != n_needed:
-        hint = "".join(
-            f"; that is the number of the dataset {name}"
-            for name, layout in LEADERBOARD_DATASETS.items()
-            if len(tokens) == 3 * layout.skeleton.n_joints
-        )
-        raise FormatError(
-            f"{where} has {len(tokens)} entries; needed are {n_needed} numbers, u v d of {n_needed // 3} joints{hint}"
-        )
-    numbers = []
-    for i, token in enumerate(tokens, start=1):
-        try:
-            number = float(token)
-        except ValueError:
-            number = math.nan
-        # With NaN no comparison holds. The underscore is Python's own: it reads 1_0 as 10.
-        if not abs(number) <= _LARGEST or b"_" in token:
-            text = token.decode(errors="replace")
-            shown = text if len(text) <= 30 else f"{text[:27]}..."
-            raise FormatError(
-                f"{where}: entry {i} is {shown!r}; needed is a finite number, at most {_LARGEST:.0f} in size"
-            )
-        numbers.append(number)
-    return numbers
+def opens(line: bytes, dataset: str) -> bool:
+    """Tells whether a file of `dataset` may begin with `line`."""
+    return len(line.split()) == 3 * LEADERBOARD_DATASETS[dataset].skeleton.n_joints
+
+
+def _line(dataset: str) -> Line:
+    n_joints = LEADERBOARD_DATASETS[dataset].skeleton.n_joints
+    others = ", ".join(
+        f"{3 * other.skeleton.n_joints} the dataset {name}"
+        for name, other in LEADERBOARD_DATASETS.items()
+        if name != dataset
+    )
+    return Line(3 * n_joints, f"u v d of {n_joints} joints ({others})")

@@ -9,7 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipeline.camera import Camera
-from data_pipeline.formats.leaderboard import LEADERBOARD_DATASETS, FormatError, read_leaderboard, read_results
+from data_pipeline.formats import text_lines
+from data_pipeline.formats.catalogue import FORMATS
+from data_pipeline.formats.frames import FormatError, Frames
+from data_pipeline.formats.leaderboard import LEADERBOARD_DATASETS, read_leaderboard, read_results
 
 SHARED_DATA = Path(os.environ.get("POSETUNE_SHARED_DATA") or Path(__file__).parents[2].parent / "shared" / "data")
 
@@ -113,6 +116,8 @@ class TestAFile:
         lines = tokens_of(3, layout.skeleton.n_joints)
         poses = read_leaderboard(file(text_of(lines, ending)), dataset)
         written = np.array(lines, dtype=float).reshape(3, layout.skeleton.n_joints, 3)
+        if dataset == "msra15":
+            written = written[:, [0, 17, 1, 5, 9, 13, 18, 19, 20, 2, 3, 4, 6, 7, 8, 10, 11, 12, 14, 15, 16]]
         np.testing.assert_allclose(layout.camera.to_uvd(poses.astype(float)), written, rtol=1e-5)
 
     @pytest.mark.parametrize("end", ["", "\n", "\r\r\n \r\r\n", "\n\n\n"])
@@ -145,8 +150,10 @@ class TestAFile:
             read_leaderboard(file(text_of(lines)), "nyu")
 
     def test_of_the_other_dataset_is_recognised(self, file):
-        with pytest.raises(FormatError, match=r"line 1 has 48 entries; needed are 42 .* the dataset icvl"):
+        with pytest.raises(FormatError, match=r"line 1 has 48 entries; needed are 42 .*48 the dataset icvl"):
             read_leaderboard(file(text_of(tokens_of(2, 16))), "nyu")
+        with pytest.raises(FormatError, match=r"line 1 has 63 entries; needed are 48 .*63 the dataset msra15"):
+            read_leaderboard(file(text_of(tokens_of(2, 21))), "icvl")
 
     @settings(deadline=None)  # the disk may be slow
     @given(
@@ -195,6 +202,71 @@ class TestAFile:
             read_leaderboard(tmp_path / "none.txt", "nyu")
         with pytest.raises(FormatError, match="cannot be read: Is a directory"):
             read_leaderboard(tmp_path, "nyu")
+
+    @pytest.mark.parametrize("ending", LINE_ENDINGS)
+    @pytest.mark.parametrize("block", [400, 401, 437, 1000])  # as long as a line at least
+    def test_is_the_same_wherever_it_is_cut_into_blocks(self, file, monkeypatch, ending, block):
+        path = file(text_of(tokens_of(5), ending) + ending)
+        whole = read_leaderboard(path, "nyu")
+        monkeypatch.setattr(text_lines, "_BLOCK", block)
+        np.testing.assert_array_equal(read_leaderboard(path, "nyu"), whole)
+
+    def test_has_the_line_number_of_a_flaw_wherever_it_is_cut_into_blocks(self, file, monkeypatch):
+        monkeypatch.setattr(text_lines, "_BLOCK", 400)
+        lines = tokens_of(6)
+        lines[4][7] = "abc"
+        with pytest.raises(FormatError, match=r"line 5: entry 8 is 'abc'"):
+            read_leaderboard(file(text_of(lines)), "nyu")
+        text = text_of(lines[:3]) + "\n" * 500 + text_of(lines[:1])
+        with pytest.raises(FormatError, match="line 4 is blank"):
+            read_leaderboard(file(text), "nyu")
+
+    def test_without_lines_is_refused_before_all_of_it_is_in_memory(self, file, monkeypatch):
+        monkeypatch.setattr(text_lines, "_BLOCK", 400)
+        with pytest.raises(FormatError, match=r"line 3 is longer than 400 bytes; this is no text of frames"):
+            read_leaderboard(file(text_of(tokens_of(2)) + "1" * 10_000), "nyu")
+
+    @pytest.mark.parametrize("numbers", ["1000000", "-1000000"])
+    def test_of_pixels_and_depth_that_are_a_kilometre_together_is_refused(self, file, numbers, monkeypatch):
+        monkeypatch.setattr(text_lines, "_BLOCK", 400)
+        with pytest.raises(FormatError, match=r"frame 5 \(counted from 0\): x of joint 0 is"):
+            read_leaderboard(file(text_of([*tokens_of(5), [numbers] * 42])), "nyu")
+
+
+class TestWriting:
+    """Round trips and broken frames are in `test_formats.py`."""
+
+    @pytest.mark.parametrize("dataset", LEADERBOARD_DATASETS)
+    def test_gives_u_v_d_with_four_decimals_in_the_datasets_own_order(self, dataset, tmp_path):
+        layout = LEADERBOARD_DATASETS[dataset]
+        n_joints = layout.skeleton.n_joints
+        poses = np.random.default_rng(0).normal([0, 0, 700], 60, (2, n_joints, 3)).astype(np.float32)
+        FORMATS[f"leaderboard-{dataset}"].write(tmp_path / "results.txt", [Frames(poses)])
+        # Joint after joint, as a scorer would look at it.
+        msra15 = [0, 2, 9, 10, 11, 3, 12, 13, 14, 4, 15, 16, 17, 5, 18, 19, 20, 1, 6, 7, 8]
+        order = msra15 if dataset == "msra15" else range(n_joints)
+        camera = layout.camera
+        expected = ""
+        for pose in poses.astype(float):
+            uvd = [(x / z * camera.fx + camera.cx, y / z * camera.fy + camera.cy, z) for x, y, z in pose[list(order)]]
+            expected += " ".join(f"{u:.4f} {v:.4f} {d:.4f}" for u, v, d in uvd) + "\n"
+        assert (tmp_path / "results.txt").read_text() == expected
+
+    @pytest.mark.parametrize("z", [0, -500])
+    def test_a_joint_that_is_not_in_front_of_the_camera_is_refused(self, tmp_path, z):
+        poses = np.full((4, 16, 3), 500, np.float32)
+        poses[3, 5, 2] = z
+        with pytest.raises(FormatError, match=r"frame 3 \(counted from 0\): a joint is not in front of the camera"):
+            FORMATS["leaderboard-icvl"].write(tmp_path / "results.txt", [Frames(poses[:2]), Frames(poses[2:])])
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize(("dataset", "name"), [(dataset, name) for dataset, name, *_ in PUBLISHED])
+    def test_a_published_file_loses_less_than_a_thousandth_of_a_millimetre(self, dataset, name, tmp_path):
+        pose_format = FORMATS[f"leaderboard-{dataset}"]
+        path = published_file(dataset, name)
+        pose_format.write(tmp_path / "again.txt", pose_format.read(path))
+        again = read_leaderboard(tmp_path / "again.txt", dataset)
+        np.testing.assert_allclose(again, read_leaderboard(path, dataset), rtol=0, atol=1e-3)
 
 
 class TestResults:

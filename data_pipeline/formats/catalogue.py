@@ -1,0 +1,144 @@
+"""All formats, by the names that command lines give them."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from data_pipeline.formats import hands17, leaderboard, msra15, nyu, openpose21, tensor_file
+from data_pipeline.formats.frames import FormatError, Frames
+from data_pipeline.skeleton import HANDS17, ICVL, NYU, Skeleton
+
+
+@dataclass(frozen=True)
+class PoseFormat:
+    """A way to keep poses in a file or a folder.
+
+    Attributes:
+        name: What command lines call it.
+        description: What it is, in one line.
+        skeleton: What the poses have that `read` yields and `write` takes; None where the file tells.
+        suffixes: The endings of its files; none for a folder.
+        read: Yields the frames of a file some thousand at a time, and raises a `FormatError` where it is broken:
+            only who has taken all frames knows that all are sound.
+        write: Writes frames as they come. The file is whole or, after any error, as it was before.
+        needs_names: Whether frames have names in it: `read` gives them, and `write` cannot do without.
+        opens: Whether a file may begin with a line, for formats that share an ending; None where none is shared.
+    """
+
+    name: str
+    description: str
+    skeleton: Skeleton | None
+    suffixes: tuple[str, ...]
+    read: Callable[[Path], Iterator[Frames]]
+    write: Callable[[Path, Iterable[Frames]], None]
+    needs_names: bool = False
+    opens: Callable[[bytes], bool] | None = None
+
+
+def _leaderboard(dataset: str, skeleton: Skeleton, title: str) -> PoseFormat:
+    return PoseFormat(
+        name=f"leaderboard-{dataset}",
+        description=f"text of the hand-pose leaderboard for {title}: u v d of {skeleton.n_joints} joints a line",
+        skeleton=skeleton,
+        suffixes=(".txt",),
+        read=partial(leaderboard.read_frames, dataset=dataset),
+        write=partial(leaderboard.write_frames, dataset=dataset),
+        opens=partial(leaderboard.opens, dataset=dataset),
+    )
+
+
+def _openpose21(name: str, unit: str, mm_per_unit: float) -> PoseFormat:
+    return PoseFormat(
+        name=name,
+        description=f"array (N, 21, 3) in the order of OpenPose, MediaPipe and FreiHAND, {unit}: .npy, .npz or .json",
+        skeleton=HANDS17,
+        suffixes=openpose21.SUFFIXES,
+        read=partial(openpose21.read, mm_per_unit=mm_per_unit),
+        write=partial(openpose21.write, mm_per_unit=mm_per_unit),
+    )
+
+
+FORMATS = {
+    pose_format.name: pose_format
+    for pose_format in (
+        PoseFormat(
+            name="hands17",
+            description="annotation and result files of HANDS17: an image's name and x y z of 21 joints a line",
+            skeleton=HANDS17,
+            suffixes=(".txt",),
+            read=hands17.read,
+            write=hands17.write,
+            needs_names=True,
+            opens=hands17.opens,
+        ),
+        PoseFormat(
+            name="msra15",
+            description="folder of MSRA15: P0/1/joint.txt and so on, for each subject and gesture",
+            skeleton=HANDS17,
+            suffixes=(),
+            read=msra15.read,
+            write=msra15.write,
+            needs_names=True,
+        ),
+        PoseFormat(
+            name="nyu",
+            description="joint_data.mat of NYU: 14 of its 36 joints, as the first camera sees them",
+            skeleton=NYU,
+            suffixes=(".mat",),
+            read=nyu.read,
+            write=nyu.write,
+        ),
+        _openpose21("openpose21", "in mm", 1.0),
+        _openpose21("openpose21-m", "in metres", 1000.0),
+        _leaderboard("nyu", NYU, "NYU"),
+        _leaderboard("icvl", ICVL, "ICVL"),
+        _leaderboard("msra15", HANDS17, "MSRA15"),
+        PoseFormat(
+            name="pt",
+            description="tensor (N, J, 3) of torch.save, labels or poses of a dataset; FILE.pt#SUBSET names a subset",
+            skeleton=None,
+            suffixes=(tensor_file.SUFFIX,),
+            read=tensor_file.read,
+            write=tensor_file.write,
+        ),
+    )
+}
+
+
+def format_for(path: Path, name: str | None) -> PoseFormat:
+    """Returns the format called `name`, or, where that is None, the only one that `path` can be.
+
+    A file's ending tells its format, or its first line where several text formats share one; a folder is MSRA15's.
+    Whether a file is in mm or in metres is not guessed.
+
+    Raises:
+        FormatError: If there is no format of that name, or if none or several are possible.
+    """
+    if name is not None:
+        if name not in FORMATS:
+            raise FormatError(f"there is no format {name!r}; the formats are {', '.join(FORMATS)}")
+        return FORMATS[name]
+
+    if path.is_dir():
+        sharing = [pose_format for pose_format in FORMATS.values() if not pose_format.suffixes]
+    else:
+        suffix = tensor_file.split_subset(path)[0].suffix
+        sharing = [pose_format for pose_format in FORMATS.values() if suffix in pose_format.suffixes]
+    possible = sharing
+    if len(sharing) > 1 and path.is_file():
+        line = _first_line(path)
+        possible = [pose_format for pose_format in sharing if pose_format.opens is None or pose_format.opens(line)]
+    if len(possible) != 1:
+        names = ", ".join(pose_format.name for pose_format in possible or sharing or FORMATS.values())
+        there = "" if path.exists() else ", which does not exist,"
+        raise FormatError(f"{path}{there} does not tell its format; name it, one of {names}")
+    return possible[0]
+
+
+def _first_line(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.readline(1 << 16)
+    except OSError as error:
+        raise FormatError(f"{path} cannot be read: {error.strerror}") from error

@@ -1,0 +1,147 @@
+"""Frames: what every format is read into and written from, and what is asked of them."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from data_pipeline.skeleton import skeleton_for
+from data_pipeline.user_error import UserError
+
+Array = npt.NDArray[np.float32]
+
+LARGEST = 1e6
+"""Pixels and millimetres beyond this (a kilometre) are damage, not a hand."""
+
+_CHUNK = 4096  # frames; some MB
+
+
+class FormatError(UserError):
+    """A file is missing or broken, or frames do not fit a format; the text names the file and the place in it."""
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Some frames of a file, in order.
+
+    Attributes:
+        poses: Joints, (n, J, 3), mm, camera frame, in the order of the format's skeleton.
+        names: What the file calls each frame, n of them; None where a format has no names.
+    """
+
+    poses: Array
+    names: tuple[str, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.poses)
+
+
+def frames_of(
+    array: npt.NDArray[Any], path: Path, *, mm_per_unit: float = 1.0, first_frame: int = 0
+) -> Iterator[Frames]:
+    """Yields the frames of an array that was found in a file, without names.
+
+    Args:
+        array: Joints, (N, J, 3), camera frame; it may lie on disk, and only a chunk of it is read at a time.
+        path: The file, for the errors.
+        mm_per_unit: How many millimetres one unit of the array is.
+        first_frame: The number of its first frame in the file, counted from 0.
+
+    Raises:
+        FormatError: If there are no frames, or if one has a coordinate that is not finite or beyond `LARGEST`.
+    """
+    if len(array) == 0:
+        raise FormatError(f"{path} is empty: it has no frames")
+    for start in range(0, len(array), _CHUNK):
+        with np.errstate(over="ignore", invalid="ignore"):  # it is told of below
+            poses = np.multiply(array[start : start + _CHUNK], mm_per_unit, dtype=np.float64)  # (n, J, 3)
+        check_coordinates(poses, path, first_frame + start)
+        yield Frames(poses.astype(np.float32))
+
+
+def check_coordinates(poses: npt.NDArray[np.floating[Any]], path: Path, first_frame: int) -> None:
+    """Raises a `FormatError` if a coordinate of `poses`, (n, J, 3), mm, is not finite or beyond `LARGEST`.
+
+    Args:
+        poses: The joints.
+        path: The file that they are read from or written to.
+        first_frame: The number of the first of them in the file, counted from 0.
+    """
+    sound = np.abs(poses) <= LARGEST  # (n, J, 3); with NaN no comparison holds
+    if not sound.all():
+        frame, joint, axis = np.argwhere(~sound)[0]
+        raise FormatError(
+            f"{path}, frame {first_frame + frame} (counted from 0): {'xyz'[axis]} of joint {joint} is "
+            f"{poses[frame, joint, axis]:g} mm; needed is a finite number, at most {LARGEST:.0f} in size"
+        )
+
+
+def writable(
+    frames: Iterable[Frames], path: Path, n_joints: int | None = None, *, named: bool = False
+) -> Iterator[Frames]:
+    """Yields `frames` as they come, without empty ones, and tells where they cannot be written.
+
+    Args:
+        frames: What is to be written.
+        path: The file that it is written to, for the errors.
+        n_joints: How many joints the format has; None takes as many as the first frames have.
+        named: Whether the format needs names.
+
+    Raises:
+        FormatError: If there are no frames at all; if some have another number of joints, or a coordinate that
+            is not finite or beyond `LARGEST`; or if names are missing, or fewer or more than frames.
+    """
+    n_frames = 0
+    for chunk in frames:
+        shape = chunk.poses.shape
+        if n_joints is None and len(shape) == 3:
+            check_known(shape[1], path)
+            n_joints = shape[1]
+        if shape[1:] != (n_joints, 3):
+            raise FormatError(
+                f"{path} needs poses of the shape (n, {n_joints or 'J'}, 3), but from frame {n_frames} (counted from "
+                f"0) on they have the shape {shape}"
+            )
+        if named and chunk.names is None:
+            raise FormatError(f"{path} needs a name for each frame, but frame {n_frames} (counted from 0) has none")
+        if named and len(chunk.names or ()) != len(chunk):
+            raise FormatError(
+                f"{path} needs a name for each frame, but from frame {n_frames} (counted from 0) on there are "
+                f"{len(chunk.names or ())} names for {len(chunk)} frames"
+            )
+        check_coordinates(chunk.poses, path, n_frames)
+        n_frames += len(chunk)
+        if len(chunk) > 0:
+            yield chunk
+    if n_frames == 0:
+        raise FormatError(f"{path} is not written: there are no frames")
+
+
+def check_known(n_joints: int, path: Path) -> None:
+    """Raises a `FormatError` with the numbers of joints that are known if `n_joints` is not one of them."""
+    try:
+        skeleton_for(n_joints)
+    except UserError as error:
+        raise FormatError(f"{path}: {error}") from error
+
+
+@contextmanager
+def gathered(frames: Iterable[Frames], path: Path) -> Iterator[Array]:
+    """Gives the poses of all `frames`, one or more, as one array, (N, J, 3), for formats that need their number first.
+
+    The array lies in a file without a name on the disk of `path`, so that it takes no memory, and the file is
+    gone when the process is.
+    """
+    n_frames, n_joints = 0, 0
+    with TemporaryFile(dir=path.parent) as file:
+        for chunk in frames:
+            file.write(np.ascontiguousarray(chunk.poses, dtype=np.float32).data)
+            n_frames, n_joints = n_frames + len(chunk), chunk.poses.shape[1]
+        file.flush()
+        # Torch warns of arrays that cannot be written to, so this one can.
+        yield np.memmap(file, np.float32, "r+", shape=(n_frames, n_joints, 3))

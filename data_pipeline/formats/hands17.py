@@ -1,0 +1,138 @@
+"""HANDS17 (Yuan et al., 2017): annotation files, result files, and what is handed in to the challenge.
+
+A line is a frame: the image's name, then x y z in mm of the 21 joints, camera frame, y down, split by tabs. What
+follows the 63 numbers is ignored.
+"""
+
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import numpy.typing as npt
+
+from data_pipeline.formats.frames import FormatError, Frames, writable
+from data_pipeline.formats.text_lines import Line, is_name, read_lines, write_lines
+from data_pipeline.formats.whole_files import whole_file
+from data_pipeline.skeleton import HANDS17
+
+_N_JOINTS = HANDS17.n_joints
+
+_LINE = Line(3 * _N_JOINTS, f"x y z of {_N_JOINTS} joints", named=True)
+
+_DECIMALS = 4  # what the challenge asks for
+
+_RESULT_NAME = "result.txt"
+
+_WIDEST_LINE = 1024  # bytes: 63 numbers of up to 13 characters, and a name
+
+_CHUNK = 4096  # frames
+
+_SHOWN = 3  # of the names that are wrong
+
+
+def read(path: Path) -> Iterator[Frames]:
+    """Yields the frames of an annotation or result file with their names.
+
+    Raises:
+        FormatError: If the file cannot be read or is empty, or if a line is blank, has no name, has fewer than 63
+            numbers, or holds something that is not a number of a sensible size.
+    """
+    for numbers, names in read_lines(path, _LINE):
+        yield Frames(numbers.reshape(-1, _N_JOINTS, 3).astype(np.float32), names)  # (n, 63) -> (n, 21, 3)
+
+
+def write(path: Path, frames: Iterable[Frames]) -> None:
+    """Writes frames as a result file, with four decimals.
+
+    Raises:
+        FormatError: If the file cannot be written, if there are no frames, if their joints are not 21, or if a
+            name is missing or cannot stand in a line.
+    """
+    with whole_file(path) as file:
+        for chunk in writable(frames, path, _N_JOINTS, named=True):
+            _write(file, chunk, path)
+
+
+def write_hands17_submission(path: Path, frames: Iterable[Frames], official_names: Sequence[str]) -> None:
+    """Writes what is handed in to the HANDS17 challenge: a zip file of one result file with every official frame.
+
+    The same frames give the same bytes. All poses are held in memory, 252 bytes a frame, since they may come in
+    any order.
+
+    Args:
+        path: The zip file.
+        frames: A prediction for each official name, in any order.
+        official_names: The names of the frames, in the order of the challenge.
+
+    Raises:
+        FormatError: If an official name has no frame or several, if a frame has another name or none, if joints
+            are not 21, or if the file cannot be written.
+    """
+    places = {name: place for place, name in enumerate(official_names)}
+    if len(places) < len(official_names):
+        doubled = [name for place, name in enumerate(official_names) if places[name] != place]
+        raise FormatError(f"{path} is not written: {len(doubled):,} official names are doubles: {_listed(doubled)}")
+
+    poses = np.empty((len(places), _N_JOINTS, 3), np.float32)
+    n_found = np.zeros(len(places), np.int64)  # (N,)
+    unknown: list[str] = []
+    with whole_file(path) as file:
+        for chunk in writable(frames, path, _N_JOINTS, named=True):
+            names = chunk.names or ()
+            found = np.array([places.get(name, -1) for name in names], np.int64)  # (n,)
+            unknown += [name for name, place in zip(names, found, strict=True) if place < 0]
+            poses[found[found >= 0]] = chunk.poses[found >= 0]
+            np.add.at(n_found, found[found >= 0], 1)
+        _check_complete(path, official_names, n_found, unknown)
+
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            # Neither the time nor the system that it is made on goes in.
+            info = zipfile.ZipInfo(_RESULT_NAME, date_time=(1980, 1, 1, 0, 0, 0))
+            info.compress_type = zipfile.ZIP_DEFLATED
+            info.create_system = 3
+            info.external_attr = 0o644 << 16
+            info.file_size = len(poses) * _WIDEST_LINE  # with it a file beyond 2 GB gets room for its size
+            with archive.open(info, "w") as result:
+                for start in range(0, len(poses), _CHUNK):
+                    rows = slice(start, start + _CHUNK)
+                    _write(result, Frames(poses[rows], tuple(official_names[rows])), path)
+
+
+def opens(line: bytes) -> bool:
+    """Tells whether a file of this format may begin with `line`."""
+    return line.count(b"\t") >= _LINE.n_numbers
+
+
+def _write(file: IO[bytes], frames: Frames, path: Path) -> None:
+    for name in frames.names or ():
+        if not is_name(name):
+            raise FormatError(
+                f"{path} is not written: {name!r} is no name for a line of text; needed are printable characters"
+            )
+    numbers = frames.poses.reshape(len(frames), -1).astype(np.float64)  # (n, 21, 3) -> (n, 63)
+    write_lines(file, numbers, "\t", _DECIMALS, frames.names)
+
+
+def _check_complete(
+    path: Path, official_names: Sequence[str], n_found: npt.NDArray[np.int64], unknown: list[str]
+) -> None:
+    missing = [official_names[place] for place in np.flatnonzero(n_found == 0).tolist()]
+    doubled = [official_names[place] for place in np.flatnonzero(n_found > 1).tolist()]
+    problems = [
+        f"{len(names):,} {what}: {_listed(names)}"
+        for names, what in (
+            (missing, "official names have no frame"),
+            (doubled, "official names have several frames"),
+            (unknown, "frames have a name that is not official"),
+        )
+        if names
+    ]
+    if problems:
+        raise FormatError(f"{path} is not written: {'; '.join(problems)}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:_SHOWN])
+    return shown if len(names) <= _SHOWN else f"{shown}, ..."

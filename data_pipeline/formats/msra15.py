@@ -1,0 +1,132 @@
+"""MSRA15 (Sun et al., 2015): a folder with a text file `P0/1/joint.txt` for each subject and gesture.
+
+The first line is the number of frames; then a line each holds x y z in mm of the 21 joints, in MSRA15's own
+order. There y points up and z towards the viewer, so that z is negative. Here both change their sign, which
+turns the frame by 180° about x: y points down as v does, z forward, and no hand is mirrored. It is then the frame
+of the camera 241.42, 241.42, 160, 120 in which the leaderboard's files of MSRA15 are read.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+
+from data_pipeline.formats.frames import Array, FormatError, Frames, writable
+from data_pipeline.formats.joint_orders import MSRA15
+from data_pipeline.formats.text_lines import Line, read_lines, write_lines
+from data_pipeline.formats.whole_files import whole_folder
+from data_pipeline.skeleton import HANDS17
+
+_N_JOINTS = HANDS17.n_joints
+
+_LINE = Line(3 * _N_JOINTS, f"x y z of {_N_JOINTS} joints")
+
+_FILE = "joint.txt"
+
+_HALF_TURN_ABOUT_X = np.array([1, -1, -1], np.float32)  # its own inverse
+
+_SUBJECT = re.compile(r"P\d+", re.ASCII)
+_NAME = re.compile(r"(P\d+/\w+)/(\d{6,})", re.ASCII)
+
+_DECIMALS = 4
+
+
+def read(path: Path) -> Iterator[Frames]:
+    """Yields the frames of a folder, gesture after gesture, in the natural order of subjects and gestures.
+
+    A frame is called "P0/1/000000": subject, gesture, and its number in the file.
+
+    Raises:
+        FormatError: If there is no subject's folder or a gesture without its file; if a file has another number
+            of frames than its first line says, or a broken line.
+    """
+    if not path.is_dir():
+        raise FormatError(f"{path} cannot be read: it is not a folder; needed is the one with P0, P1, ...")
+    gestures = [
+        gesture for subject in _folders(path) if _SUBJECT.fullmatch(subject.name) for gesture in _folders(subject)
+    ]
+    if not gestures:
+        raise FormatError(f"{path} is empty: it has no file P0/1/{_FILE} or the like")
+    for gesture in gestures:
+        yield from _read_gesture(gesture / _FILE, gesture.relative_to(path).as_posix())
+
+
+def write(path: Path, frames: Iterable[Frames]) -> None:
+    """Writes frames as a folder like MSRA15's, with four decimals; the poses of one gesture are held in memory.
+
+    Args:
+        path: The folder; it must not exist.
+        frames: The frames, called as `read` calls them: those of a gesture one after the other, from 000000 on.
+
+    Raises:
+        FormatError: If the folder exists or cannot be written, if there are no frames, if their joints are not
+            21, or if a name is missing, of another form or out of order.
+    """
+    with whole_folder(path) as folder:
+        by_gesture = groupby(_named_poses(frames, path), key=lambda named: named[0])
+        for gesture, group in by_gesture:
+            place = folder / gesture
+            if place.exists():
+                raise FormatError(f"{path} is not written: the frames of {gesture} are not one after the other")
+            place.mkdir(parents=True)
+            poses = []
+            for expected, (_, number, pose) in enumerate(group):
+                if number != expected:
+                    raise FormatError(
+                        f"{path} is not written: frame {gesture}/{number:06d} stands where {gesture}/{expected:06d} is "
+                        "due; the frames of a gesture are numbered from 0 without gaps"
+                    )
+                poses.append(pose)
+            in_file = MSRA15.from_hands17(np.stack(poses) * _HALF_TURN_ABOUT_X)  # n times (21, 3) -> (n, 21, 3)
+            with (place / _FILE).open("wb") as file:
+                file.write(b"%d\n" % len(poses))
+                write_lines(file, in_file.reshape(len(poses), -1).astype(np.float64), " ", _DECIMALS)  # (n, 63)
+
+
+def _folders(path: Path) -> list[Path]:
+    try:
+        folders = [place for place in path.iterdir() if place.is_dir()]
+    except OSError as error:
+        raise FormatError(f"{path} cannot be read: {error.strerror}") from error
+    # "P2" comes before "P10", and "9" before "I".
+    return sorted(
+        folders, key=lambda place: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", place.name)]
+    )
+
+
+def _read_gesture(path: Path, gesture: str) -> Iterator[Frames]:
+    n_frames = _first_number(path)
+    n_read = 0
+    for numbers, _ in read_lines(path, _LINE, skip=1):
+        poses = MSRA15.to_hands17(numbers.reshape(-1, _N_JOINTS, 3))  # (n, 63) -> (n, 21, 3)
+        names = tuple(f"{gesture}/{number:06d}" for number in range(n_read, n_read + len(poses)))
+        n_read += len(poses)
+        yield Frames(poses.astype(np.float32) * _HALF_TURN_ABOUT_X, names)
+    if n_read != n_frames:
+        raise FormatError(f"{path} has {n_read} frames, but its first line says {n_frames}; is it cut off?")
+
+
+def _first_number(path: Path) -> int:
+    try:
+        with path.open("rb") as file:
+            line = file.readline(100).strip()
+    except OSError as error:
+        raise FormatError(f"{path} cannot be read: {error.strerror}") from error
+    if not re.fullmatch(rb"\d{1,9}", line):
+        raise FormatError(f"{path}, line 1 is {line.decode(errors='replace')!r}; needed is the number of frames")
+    return int(line)
+
+
+def _named_poses(frames: Iterable[Frames], path: Path) -> Iterator[tuple[str, int, Array]]:
+    """Yields gesture, number and pose, (21, 3), of each frame."""
+    for chunk in writable(frames, path, _N_JOINTS, named=True):
+        for name, pose in zip(chunk.names or (), chunk.poses, strict=True):
+            match = _NAME.fullmatch(name)
+            if match is None:
+                raise FormatError(
+                    f"{path} is not written: a frame is called {name!r}; needed are names like 'P0/1/000000', of "
+                    "subject, gesture and number"
+                )
+            yield match[1], int(match[2]), pose

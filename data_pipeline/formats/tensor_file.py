@@ -1,0 +1,80 @@
+"""This project's own files: a float tensor (N, J, 3), mm, camera frame, written with `torch.save`.
+
+These are the labels or the poses of a dataset, see `pose_dataset.py`. Poses may be a dict of such tensors, a
+subset for each backbone; `NAME_poses.pt#SUBSET` names one of several.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import torch
+
+from data_pipeline.formats.frames import FormatError, Frames, check_known, frames_of, gathered, writable
+from data_pipeline.formats.whole_files import whole_file
+
+SUFFIX = ".pt"
+
+
+def read(path: Path) -> Iterator[Frames]:
+    """Yields the frames of a tensor file, which stays on disk.
+
+    Args:
+        path: The file, with `#SUBSET` behind it where it has several subsets.
+
+    Raises:
+        FormatError: If the file cannot be read with `weights_only=True`, if it holds something else than a tensor
+            of such a shape, if no skeleton has so many joints, if a subset is not there or one of several is not
+            named, or if a coordinate is not finite or too large.
+    """
+    file, subset = split_subset(path)
+    try:
+        content = torch.load(file, weights_only=True, mmap=True, map_location="cpu")
+    except OSError as error:
+        raise FormatError(f"{file} cannot be read: {error.strerror or error}") from error
+    except Exception as error:
+        # torch.load has no error of its own for a damaged file: what it raises depends on the damage.
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise FormatError(f"{file} is not a file that torch.load(..., weights_only=True) reads: {reason}") from error
+    tensor = _chosen(content, subset, file)
+    if not isinstance(tensor, torch.Tensor):
+        raise FormatError(f"{path} holds a {type(tensor).__name__}; needed is a float tensor (N, J, 3)")
+    if tensor.ndim != 3 or tensor.shape[2] != 3 or not tensor.is_floating_point():
+        raise FormatError(
+            f"{path} has the shape {tuple(tensor.shape)} and the type {tensor.dtype}; needed is a float tensor "
+            "(N, J, 3)"
+        )
+    check_known(tensor.shape[1], path)
+    try:
+        array = tensor.detach().numpy()
+    except (TypeError, RuntimeError) as error:  # a sparse tensor, bfloat16, or one without numbers
+        raise FormatError(f"{path} holds a tensor that numpy cannot read: {error}") from error
+    yield from frames_of(array, path)
+
+
+def write(path: Path, frames: Iterable[Frames]) -> None:
+    """Writes frames as one float32 tensor; names are left out.
+
+    Raises:
+        FormatError: If the file cannot be written, if there are no frames, or if no skeleton has so many joints.
+    """
+    with whole_file(path) as file, gathered(writable(frames, path), path) as poses:
+        torch.save(torch.from_numpy(poses), file)
+
+
+def split_subset(path: Path) -> tuple[Path, str | None]:
+    """Returns the file that `path` means, and the subset where one is named behind it."""
+    before, mark, subset = path.name.rpartition(f"{SUFFIX}#")
+    return (path.with_name(before + SUFFIX), subset) if mark and not path.exists() else (path, None)
+
+
+def _chosen(content: object, subset: str | None, file: Path) -> object:
+    if not isinstance(content, dict):
+        if subset is not None:
+            raise FormatError(f"{file} is a single tensor; it has no subset {subset!r}")
+        return content
+    names = ", ".join(map(str, content))
+    if subset is None and len(content) != 1:
+        raise FormatError(f"{file} has the subsets {names or 'none'}; name one of them: {file}#SUBSET")
+    if subset is not None and subset not in content:
+        raise FormatError(f"{file} has no subset {subset!r}; it has {names or 'none'}")
+    return content[subset] if subset is not None else next(iter(content.values()))

@@ -1,0 +1,101 @@
+"""Files and folders that are there whole or not at all: made beside their place, then moved there.
+
+What is being made holds a lock, which ends with its process. So whoever writes to the same place next removes
+what a killed process left, and leaves alone what another one is still at.
+"""
+
+import fcntl
+import glob
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from data_pipeline.formats.frames import FormatError
+
+_PARTIAL = ".partial"
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Gives a file to write to, which takes the place of `path` when the block ends without an error.
+
+    Raises:
+        FormatError: If it cannot be written; `path` is then as it was before.
+    """
+    if path.is_dir():
+        raise FormatError(f"{path} is a folder; give the name of a file")
+    with _told(path):
+        _remove_left_over(path)
+        partial = _partial(path)
+        try:
+            with partial.open("xb") as file:
+                _hold(file.fileno())
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Gives an empty folder to write into, which becomes `path` when the block ends without an error.
+
+    Raises:
+        FormatError: If `path` exists, or if it cannot be written.
+    """
+    _refuse_existing(path)
+    with _told(path):
+        _remove_left_over(path)
+        partial = _partial(path)
+        partial.mkdir()
+        lock = os.open(partial, os.O_RDONLY)
+        try:
+            _hold(lock)
+            yield partial
+            _refuse_existing(path)
+            partial.rename(path)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        finally:
+            os.close(lock)
+
+
+def _refuse_existing(path: Path) -> None:
+    if path.exists():
+        raise FormatError(f"{path} exists already; choose another folder, or remove it first")
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise FormatError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PARTIAL}")
+
+
+def _hold(descriptor: int) -> None:
+    with suppress(OSError):  # a filesystem without locks keeps what was left over
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _remove_left_over(path: Path) -> None:
+    for left in path.parent.glob(f".{glob.escape(path.name)}.????????{_PARTIAL}"):
+        with suppress(OSError):  # its writer lives, or another process was quicker
+            descriptor = os.open(left, os.O_RDONLY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            finally:
+                os.close(descriptor)

@@ -1,0 +1,105 @@
+import pytest
+
+from data_pipeline.formats.frames import FormatError
+from data_pipeline.formats.whole_files import whole_file, whole_folder
+
+
+def fail_in(block, error, begin):
+    with block as place:
+        begin(place)
+        raise error
+
+
+class TestAFile:
+    def test_takes_its_place_when_the_block_ends(self, tmp_path):
+        path = tmp_path / "poses.txt"
+        path.write_bytes(b"old")
+        with whole_file(path) as file:
+            file.write(b"new")
+            file.flush()
+            assert path.read_bytes() == b"old"
+        assert path.read_bytes() == b"new"
+        assert list(tmp_path.iterdir()) == [path]
+
+    @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+    def test_stays_as_it_was_where_the_block_fails(self, tmp_path, error):
+        path = tmp_path / "poses.txt"
+        path.write_bytes(b"old")
+        with pytest.raises(error):
+            fail_in(whole_file(path), error, lambda file: file.write(b"new"))
+        assert path.read_bytes() == b"old"
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_that_another_writer_is_still_at_is_left_alone(self, tmp_path):
+        path = tmp_path / "poses.txt"
+        with whole_file(path) as slow:
+            slow.write(b"slow")
+            with whole_file(path) as quick:
+                quick.write(b"quick")
+            assert path.read_bytes() == b"quick"
+        assert path.read_bytes() == b"slow"
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_clears_what_dead_writers_left_and_nothing_else(self, tmp_path):
+        path = tmp_path / "poses[1].txt"
+        (tmp_path / ".poses[1].txt.0123abcd.partial").write_bytes(b"left")
+        others = [".poses1.txt.0123abcd.partial", ".poses[1].txt.partial", "poses[1].txt.0123abcd.partial"]
+        for name in others:
+            (tmp_path / name).write_bytes(b"another one's")
+        with whole_file(path) as file:
+            file.write(b"new")
+        assert sorted(place.name for place in tmp_path.iterdir()) == sorted([path.name, *others])
+
+    def test_on_a_full_disk_says_so(self, tmp_path):
+        with (
+            pytest.raises(FormatError, match=r"poses\.txt cannot be written: No space left on device"),
+            whole_file(tmp_path / "poses.txt"),
+        ):
+            raise OSError(28, "No space left on device")
+        assert list(tmp_path.iterdir()) == []
+
+
+class TestAFolder:
+    def test_takes_its_place_when_the_block_ends(self, tmp_path):
+        path = tmp_path / "tree"
+        with whole_folder(path) as folder:
+            (folder / "P0").mkdir()
+            assert not path.exists()
+        assert [place.name for place in path.iterdir()] == ["P0"]
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_is_not_there_where_the_block_fails(self, tmp_path):
+        with pytest.raises(KeyboardInterrupt):
+            fail_in(whole_folder(tmp_path / "tree"), KeyboardInterrupt, lambda folder: (folder / "P0").mkdir())
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("kind", ["file", "folder"])
+    def test_that_exists_is_refused_before_and_after_the_block(self, tmp_path, kind):
+        path = tmp_path / "tree"
+        make = path.touch if kind == "file" else path.mkdir
+        with pytest.raises(FormatError, match="tree exists already"), whole_folder(path):
+            make()
+        with pytest.raises(FormatError, match="tree exists already"), whole_folder(path):
+            pytest.fail("the block was entered")
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_that_another_writer_is_still_at_is_left_alone(self, tmp_path):
+        path = tmp_path / "tree"
+
+        def write_slowly():
+            with whole_folder(path) as slow:
+                (slow / "P0").mkdir()
+                with whole_folder(path) as quick:
+                    (quick / "P1").mkdir()
+                assert (slow / "P0").is_dir()
+
+        with pytest.raises(FormatError, match="tree exists already"):
+            write_slowly()
+        assert [place.name for place in path.iterdir()] == ["P1"]
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_clears_what_dead_writers_left(self, tmp_path):
+        (tmp_path / ".tree.0123abcd.partial" / "P0").mkdir(parents=True)
+        with whole_folder(tmp_path / "tree"):
+            pass
+        assert list(tmp_path.iterdir()) == [tmp_path / "tree"]
