@@ -2,13 +2,13 @@
 
 A dataset `NAME` is two files, `NAME_labels.pt` and `NAME_poses.pt`, written with `torch.save` and read with
 `weights_only=True`: float32 tensors (N, J, 3) in millimetres, camera frame. The poses are one such tensor, or
-a dict of them, a *subset* for each backbone that made predictions for the same labels.
+a dict of them, a *subset* for each backbone that made predictions for the same labels. A third file,
+`NAME_names.txt`, may hold the names of the frames, one a line in the order of the samples.
 """
 
 import hashlib
-import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from data_pipeline.replacement import finish_replacing, replaced_together
 from data_pipeline.skeleton import Skeleton, skeleton_for
 from data_pipeline.subsets import DEFAULT_SUBSET, MEAN_SUBSET
 from data_pipeline.user_error import UserError
@@ -54,6 +55,30 @@ class PoseDataset:
         return len(self.labels)
 
 
+@dataclass(frozen=True)
+class Samples:
+    """What the files of a dataset hold, to be chosen from and written again.
+
+    Attributes:
+        labels: True joints, (N, J, 3), mm, camera frame.
+        poses: Predicted joints of each subset, each (N, J, 3), mm, camera frame; empty for labels alone.
+        names: The name of each frame; None where frames have none.
+    """
+
+    labels: Array
+    poses: Mapping[str, Array]
+    names: Sequence[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: npt.NDArray[np.int64]) -> "Samples":
+        """Returns the samples `indices`, (n,), in that order, as copies."""
+        poses = {subset: array[indices] for subset, array in self.poses.items()}  # (N, J, 3) -> (n, J, 3)
+        names = None if self.names is None else [self.names[i] for i in indices]
+        return Samples(self.labels[indices], poses, names)  # (N, J, 3) -> (n, J, 3)
+
+
 def read_dataset(data_dir: Path, name: str, size: int | None = None, *, use_preset: bool = True) -> PoseDataset:
     """Reads a dataset.
 
@@ -68,6 +93,7 @@ def read_dataset(data_dir: Path, name: str, size: int | None = None, *, use_pres
         DatasetError: If a file is missing or broken, if the numbers of samples differ, or if `size` is larger
             than the dataset.
     """
+    _finish_writing(data_dir)
     labels_path = dataset_path(data_dir, name, "labels")
     labels = _checked(_load(data_dir, name, "labels"), labels_path)
     poses = _read_poses(data_dir, name, labels) if use_preset else {}
@@ -85,41 +111,66 @@ def read_dataset(data_dir: Path, name: str, size: int | None = None, *, use_pres
     return PoseDataset(name, labels, poses, skeleton, _fingerprint(labels, poses))
 
 
+def read_samples(data_dir: Path, name: str) -> Samples:
+    """Reads all that a dataset has: labels, every subset if there are poses, and names if there are any.
+
+    Raises:
+        DatasetError: As `read_dataset`, and if there is another number of names than samples.
+    """
+    _finish_writing(data_dir)
+    has_poses = dataset_path(data_dir, name, "poses").exists()
+    dataset = read_dataset(data_dir, name, use_preset=has_poses)
+    return Samples(dataset.labels, dataset.poses if has_poses else {}, _read_names(data_dir, name, len(dataset)))
+
+
 def write_dataset(data_dir: Path, name: str, labels: Array, poses: Array | Mapping[str, Array]) -> None:
-    """Writes a dataset so that `read_dataset` finds it whole or not at all.
+    """Writes a dataset so that `read_dataset` finds it whole, or what was there before.
 
     Args:
         data_dir: The data folder; made where it is missing.
         name: The dataset's name below it.
         labels: True joints, (N, J, 3), mm, camera frame.
         poses: Predicted joints, (N, J, 3), mm, or a mapping of such from subset names.
+
+    Raises:
+        DatasetError: If it cannot be written.
     """
-    content = (
-        {subset: _tensor(array) for subset, array in poses.items()} if isinstance(poses, Mapping) else _tensor(poses)
-    )
-    # Labels go last: a dataset without labels is reported as missing, not read with old ones.
-    paths = [dataset_path(data_dir, name, part) for part in ("poses", "labels")]
-    paths[0].parent.mkdir(parents=True, exist_ok=True)
-    paths[1].unlink(missing_ok=True)
-    for path, tensors in zip(paths, (content, _tensor(labels)), strict=True):
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            torch.save(tensors, partial)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+    by_subset = poses if isinstance(poses, Mapping) else {DEFAULT_SUBSET: poses}
+    write_datasets(data_dir, {name: Samples(labels, by_subset)})
+
+
+def write_datasets(data_dir: Path, datasets: Mapping[str, Samples]) -> None:
+    """Writes datasets that belong together: all of them are found afterwards, or all that were there before.
+
+    Args:
+        data_dir: The data folder; made where it is missing.
+        datasets: Their contents by name, at least one.
+
+    Raises:
+        DatasetError: If one cannot be written; the text names it.
+    """
+    name = next(iter(datasets))
+    try:
+        with replaced_together(Path(data_dir)) as folder:
+            for name, samples in datasets.items():
+                _save(folder, name, samples)
+    except (OSError, RuntimeError) as error:  # torch.save tells of a full disk with a RuntimeError
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise DatasetError(f"{name} cannot be written to {data_dir}: {reason}") from error
 
 
 def dataset_path(data_dir: Path, name: str, part: str) -> Path:
-    """Returns the file that holds the `part`, "labels" or "poses", of dataset `name`."""
-    return Path(data_dir) / f"{name}_{part}.pt"
+    """Returns the file that holds the `part`, "labels", "poses" or "names", of dataset `name`."""
+    return Path(data_dir) / f"{name}_{part}.{'txt' if part == 'names' else 'pt'}"
 
 
 def dataset_names(data_dir: Path) -> list[str]:
     """Returns the names of all datasets that have labels in `data_dir`."""
     suffix = "_labels.pt"
-    paths = Path(data_dir).rglob(f"*{suffix}")
-    return sorted(path.relative_to(data_dir).as_posix().removesuffix(suffix) for path in paths)
+    paths = [path.relative_to(data_dir) for path in Path(data_dir).rglob(f"*{suffix}")]
+    # What is being written lies in a hidden folder.
+    visible = [path for path in paths if not any(part.startswith(".") for part in path.parts)]
+    return sorted(path.as_posix().removesuffix(suffix) for path in visible)
 
 
 def _load(data_dir: Path, name: str, part: str) -> Any:
@@ -165,6 +216,59 @@ def _read_poses(data_dir: Path, name: str, labels: Array) -> dict[str, Array]:
             raise DatasetError(f"{where} has {array.shape[1]} joints, but the labels have {labels.shape[1]}")
         poses[subset] = array
     return poses
+
+
+def _read_names(data_dir: Path, name: str, n_samples: int) -> list[str] | None:
+    path = dataset_path(data_dir, name, "names")
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
+    names = content.decode(errors="surrogateescape").removesuffix("\n").split("\n")
+    if len(names) != n_samples:
+        raise DatasetError(
+            f"{path} has {len(names)} names, but {dataset_path(data_dir, name, 'labels')} has {n_samples} labels; "
+            "it needs one name a line, in the order of the samples, or has to go"
+        )
+    return names
+
+
+def _save(folder: Path, name: str, samples: Samples) -> None:
+    """Writes the files of a dataset, those that it does not have as empty ones."""
+    if samples.names is not None:
+        _check_names(name, samples)
+    paths = {part: dataset_path(folder, name, part) for part in ("labels", "poses", "names")}
+    paths["labels"].parent.mkdir(parents=True, exist_ok=True)
+    for path in paths.values():
+        path.touch()
+    torch.save(_tensor(samples.labels), paths["labels"])
+    if samples.poses:
+        tensors = {subset: _tensor(array) for subset, array in samples.poses.items()}
+        torch.save(tensors[DEFAULT_SUBSET] if list(tensors) == [DEFAULT_SUBSET] else tensors, paths["poses"])
+    if samples.names is not None:
+        text = "\n".join([*samples.names, ""])
+        paths["names"].write_bytes(text.encode(errors="surrogateescape"))
+
+
+def _check_names(name: str, samples: Samples) -> None:
+    names = samples.names or []
+    if len(names) != len(samples):
+        raise DatasetError(f"dataset {name} has {len(samples)} samples, but {len(names)} names")
+    for i, frame in enumerate(names):
+        if "\n" in frame:
+            raise DatasetError(f"dataset {name}, sample {i}: the name {frame!r} has a line break; names are lines")
+
+
+def _finish_writing(data_dir: Path) -> None:
+    try:
+        finish_replacing(Path(data_dir))
+    except OSError as error:
+        raise DatasetError(
+            f"{data_dir} has new files whose writer was ended before they were in their places, and they cannot be "
+            f"moved there: {error.strerror}. Run the same once as a user who may write there."
+        ) from error
 
 
 def _checked(tensor: object, where: object) -> Array:

@@ -1,260 +1,129 @@
-"""Makes datasets for training correctors: synthetic hands, or published results of the leaderboard.
+"""Makes datasets for training correctors, divides and examines them, and makes the tables that distorters read.
 
-With --name N, a run writes the datasets N_train, N_val and, where there is one, N_test: the names that
-`train_set`, `val_set` and `test_set` of a run script take. Then it tells how far off the predictions are.
+A dataset N is what `train_set`, `val_set` and `test_set` of a run script name. What a command writes is there as a
+whole at its end; what was there before stays until then, and for good if the command is interrupted or fails.
 """
 
 import argparse
 import json
-import re
+import os
+import signal
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import textwrap
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import FrameType
 
-import numpy as np
-from tabulate import tabulate
-
-from data_pipeline.dataset_name import DATASET_NAME
-from data_pipeline.formats.leaderboard import LEADERBOARD_DATASETS, read_results
-from data_pipeline.pose_dataset import Array, dataset_path, write_dataset
-from data_pipeline.splits import ALL_PART, parse_split
-from data_pipeline.subsets import DEFAULT_SUBSET, MEAN_SUBSET
-from data_pipeline.synthetic import Backbone, synthetic_hands
+from data_pipeline.formats.catalogue import FORMATS
+from data_pipeline.formats.leaderboard import LEADERBOARD_DATASETS
+from data_pipeline.preparation import commands
+from data_pipeline.preparation.commands import Outcome
+from data_pipeline.preparation.targets import Target
+from data_pipeline.splits import PARTS, SPELLINGS
 from data_pipeline.user_error import UserError
 
-PARTS = ("train", "val", "test")
+_SPLITS = f"""splits:
+{textwrap.indent(SPELLINGS, "  ")}
 
-WORST_JOINT_LIMIT_MM = 20.0
+There is no random split of frames: neighbouring frames are nearly alike, and a corrector would be tested on what it has
+seen.
 
-_CHUNK = 16_384  # frames; keeps the float64 copies of a large dataset small
-
-_SYNTHETIC_EXAMPLE = """\
-  a small synthetic dataset with two imagined backbones
-    python tune_runs/prepare_data.py synthetic --name demo --train 4000 --val 1000 --test 1000 --subsets A,B
 """
 
-_LEADERBOARD_EXAMPLE = """\
+_EXAMPLES = {
+    "synthetic": """\
+  a small synthetic dataset with two imagined backbones
+    python tune_runs/prepare_data.py synthetic --name demo --train 4000 --val 1000 --test 1000 --subsets A,B
+""",
+    "leaderboard": """\
   two published results for NYU as two subsets of one dataset; add --separate for a dataset of each
     python tune_runs/prepare_data.py leaderboard --dataset nyu --name nyu \\
         --ground-truth nyu_test_groundtruth_label.txt \\
         --predictions Pose-REN=NEUCOM18_NYU_Pose_REN.txt DeepPrior=CVWW15_NYU_Prior.txt
 
 The leaderboard's files: https://github.com/xinghaochen/awesome-hand-pose-estimation, folder evaluation.
-"""
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A dataset that is ready to be written.
-
-    Attributes:
-        base: Its name without the part.
-        part: "train", "val" or "test", or `ALL_PART`.
-        labels: True joints, (N, J, 3), mm, camera frame.
-        poses: Predicted joints, (N, J, 3), mm, camera frame, or such for each subset.
-    """
-
-    base: str
-    part: str
-    labels: Array
-    poses: Array | Mapping[str, Array]
-
-    @property
-    def name(self) -> str:
-        """The name below the data folder."""
-        return _dataset_name(self.base, self.part)
+""",
+    "import": """\
+  annotations and the results of two backbones; frames are matched by their names
+    python tune_runs/prepare_data.py import --format hands17 --name hands --split last:20 \\
+        --labels Training_Annotation.txt --predictions A=result_A.txt B=result_B.txt
+""",
+    "split": """\
+  the last 10 percent test, the 20 percent before them validate
+    python tune_runs/prepare_data.py split --dataset demo_train --split last:20:10 --name demo_part
+""",
+    "clusters": """\
+  the subjects of a dataset; then `split --split clusters:data/demo_train_clusters.txt:0:1` keeps each in one part
+    python tune_runs/prepare_data.py clusters --dataset demo_train --name demo_train
+""",
+    "neighbors": """\
+  for each training label the 20 most similar ones of the same set
+    python tune_runs/prepare_data.py neighbors --dataset demo_train --bank demo_train --max-k 20 --name demo_train
+""",
+    "errors": """\
+  the errors of one backbone
+    python tune_runs/prepare_data.py errors --dataset demo_train --subset A --name demo_A
+""",
+    "subset": """\
+  every tenth sample
+    python tune_runs/prepare_data.py subset --dataset demo_train --every 10 --name demo_small
+""",
+    "check": """\
+  a look at a dataset before anything is trained on it
+    python tune_runs/prepare_data.py check --dataset demo_train
+""",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line `arguments`, by default the process's own, and returns the exit status."""
     args = _parser().parse_args(arguments)
     try:
-        _check_dataset_name(args.name)
-        # Everything is made and checked before the first file is touched.
-        datasets: list[Prepared] = args.prepare(args)
-        rows = [row for dataset in datasets for row in statistics(dataset)]
-        for dataset in datasets:
-            _write(args.data_dir, dataset)
+        with _ended_by_sigterm():
+            outcome: Outcome = args.run(args)
+            _print(outcome, as_json=args.json)
+    except BrokenPipeError:
+        # Its reader has enough, as `head` has. What is left goes nowhere, else Python complains of it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except MemoryError:
         print("error: the datasets do not fit into memory; make fewer frames at a time", file=sys.stderr)
         return 2
-
-    if args.json:
-        print(json.dumps(rows, indent=2))
-    else:
-        print(_table(rows))
-        print(f"\nWritten to {args.data_dir}: {', '.join(dataset.name for dataset in datasets)}")
-    _note_leftovers(args.data_dir, datasets)
-    return 0
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return outcome.status
 
 
-def statistics(dataset: Prepared) -> list[dict[str, Any]]:
-    """Returns how far off each subset of `dataset` is: one row of JSON values for each."""
-    poses = dataset.poses if isinstance(dataset.poses, Mapping) else {DEFAULT_SUBSET: dataset.poses}
-    rows = []
-    for subset, predicted in poses.items():
-        total_mm, total_worst_mm, n_within = 0.0, 0.0, 0
-        for start in range(0, len(predicted), _CHUNK):
-            chunk = slice(start, start + _CHUNK)
-            difference = predicted[chunk].astype(np.float64) - dataset.labels[chunk]
-            error_mm = np.linalg.norm(difference, axis=2)  # (n, J, 3) -> (n, J)
-            worst_mm = error_mm.max(axis=1)  # (n,)
-            total_mm += float(error_mm.sum())
-            total_worst_mm += float(worst_mm.sum())
-            n_within += int((worst_mm <= WORST_JOINT_LIMIT_MM).sum())
-        n_frames, n_joints, _ = predicted.shape
-        rows.append(
-            {
-                "dataset": dataset.name,
-                "part": dataset.part,
-                "subset": subset,
-                "frames": n_frames,
-                "mean_error_mm": total_mm / (n_frames * n_joints),
-                "mean_worst_joint_mm": total_worst_mm / n_frames,
-                "share_worst_joint_within_20mm": n_within / n_frames,
-            }
-        )
-    return rows
+def _print(outcome: Outcome, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(outcome.facts, indent=2), flush=True)
+    elif outcome.text:
+        print(outcome.text, flush=True)
+    for note in outcome.notes:
+        print(note, file=sys.stderr)
 
 
-def _prepare_synthetic(args: argparse.Namespace) -> list[Prepared]:
-    """Makes a dataset for each part that has a size."""
-    sizes = {part: getattr(args, part) for part in PARTS if getattr(args, part) is not None}
-    for part, size in sizes.items():
-        if not 1 <= size <= 10**9:
-            hint = "; leave it out for no test set" if part == "test" else ""
-            raise UserError(f"--{part} {size}: needed is a number of frames from 1 to {10**9}{hint}")
-    if args.seed < 0:
-        raise UserError(f"--seed {args.seed}: a seed is 0 or larger")
-    subsets = [] if args.subsets is None else args.subsets.split(",")
-    _check_subsets(subsets, "--subsets")
-    _check_free(args, [_dataset_name(args.name, part) for part in sizes])
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Makes SIGTERM end the block as Ctrl-C does, so that nothing half-written stays behind."""
 
-    # A part's seed does not depend on which parts there are: training data stay the same with a test set beside
-    # them. The parts share no subject and no noise; a backbone has the same character in all of them.
-    part_seeds = dict(zip(PARTS, np.random.SeedSequence(args.seed).generate_state(len(PARTS)), strict=True))
-    datasets = []
-    for part, size in sizes.items():
-        seed = int(part_seeds[part])
-        labels = synthetic_hands(size, seed)
-        poses = {subset: Backbone(subset, args.seed).predict(labels, seed) for subset in subsets or [DEFAULT_SUBSET]}
-        datasets.append(Prepared(args.name, part, labels, poses if subsets else poses[DEFAULT_SUBSET]))
-    return datasets
+    def end(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
 
-
-def _prepare_leaderboard(args: argparse.Namespace) -> list[Prepared]:
-    """Reads the files and splits their frames."""
-    split = parse_split(args.split)
-    pairs = [_named_path(text) for text in args.predictions]
-    _check_subsets([name for name, _ in pairs], "--predictions")
-    labels, poses = read_results(args.ground_truth, dict(pairs), args.dataset)
-    parts = split.parts(len(labels))
-
-    groups: dict[str, Mapping[str, Array]] = {args.name: poses}
-    if args.separate:
-        groups = {f"{args.name}_{subset}": {subset: array} for subset, array in poses.items()}
-    datasets = []
-    for base, group in groups.items():
-        for part, indices in parts.items():
-            chosen = {subset: array[indices] for subset, array in group.items()}  # (N, J, 3) -> (N_part, J, 3)
-            # One prediction alone needs no subset.
-            content = chosen if len(chosen) > 1 else next(iter(chosen.values()))
-            datasets.append(Prepared(base, part, labels[indices], content))
-    _check_free(args, [dataset.name for dataset in datasets])
-    return datasets
-
-
-def _named_path(text: str) -> tuple[str, Path]:
-    name, equals, path = text.partition("=")
-    if not (name and equals and path):
-        raise UserError(f"--predictions {text}: name each file, NAME=FILE, for example Pose-REN=results.txt")
-    return name, Path(path)
-
-
-def _dataset_name(base: str, part: str) -> str:
-    return base if part == ALL_PART else f"{base}_{part}"
-
-
-def _check_subsets(names: Sequence[str], option: str) -> None:
-    for i, name in enumerate(names):
-        _check_name(name, option)
-        if name == MEAN_SUBSET:
-            raise UserError(f"{option}: the name {name!r} is taken, for the mean over subsets; choose another")
-        if name in names[:i]:
-            raise UserError(f"{option}: the name {name!r} is given twice")
-
-
-def _check_dataset_name(name: str) -> None:
-    _check_name(name, "--name")
-    if not DATASET_NAME.fullmatch(name):
-        raise UserError(f"--name: {name!r} is not a name of datasets; it begins with a letter or digit")
-
-
-def _check_name(name: str, option: str) -> None:
-    if not re.fullmatch(r"[A-Za-z0-9._+-]{1,100}", name):
-        raise UserError(f"{option}: {name!r} is not a name; a name has 1 to 100 letters, digits, '.', '_', '+', '-'")
-
-
-def _check_free(args: argparse.Namespace, names: Iterable[str]) -> None:
-    """Refuses a data folder that is none, and, without --force, datasets that are there already."""
-    if args.data_dir.exists() and not args.data_dir.is_dir():
-        raise UserError(f"--data-dir {args.data_dir} is not a folder")
-    existing = [name for name in names if _exists(args.data_dir, name)]
-    if existing and not args.force:
-        raise UserError(
-            f"{args.data_dir} already has {', '.join(existing)}; choose another --name, or overwrite with --force"
-        )
-
-
-def _exists(data_dir: Path, name: str) -> bool:
-    return any(dataset_path(data_dir, name, part).exists() for part in ("labels", "poses"))
-
-
-def _write(data_dir: Path, dataset: Prepared) -> None:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
     try:
-        write_dataset(data_dir, dataset.name, dataset.labels, dataset.poses)
-    except (OSError, RuntimeError) as error:  # torch.save tells of a full disk with a RuntimeError
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise UserError(f"{dataset.name} cannot be written to {data_dir}: {reason}") from error
-
-
-def _note_leftovers(data_dir: Path, datasets: Iterable[Prepared]) -> None:
-    """Warns of parts from an earlier run: with another split they may hold the frames that now train."""
-    written = {dataset.name for dataset in datasets}
-    family = {_dataset_name(dataset.base, part) for dataset in datasets for part in (*PARTS, ALL_PART)}
-    left = sorted(name for name in family - written if _exists(data_dir, name))
-    if left:
-        print(
-            f"note: {data_dir} also has {', '.join(left)} from an earlier run, with frames that may be in the "
-            "datasets of this run too",
-            file=sys.stderr,
-        )
-
-
-def _table(rows: Iterable[Mapping[str, Any]]) -> str:
-    return tabulate(
-        [
-            [
-                *(row[key] for key in ("dataset", "part", "subset", "frames", "mean_error_mm")),
-                row["mean_worst_joint_mm"],
-                100 * row["share_worst_joint_within_20mm"],
-            ]
-            for row in rows
-        ],
-        headers=[
-            *("dataset", "part", "subset", "frames", "mean error\n(mm)"),
-            "mean of frames'\nworst joint (mm)",
-            "worst joint\nwithin 20 mm (%)",
-        ],
-        floatfmt=".2f",
-        disable_numparse=[0, 1, 2],  # a subset may be called 2017
-    )
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -262,28 +131,64 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="prepare_data.py",
         description=__doc__,
-        epilog=f"examples:\n{_SYNTHETIC_EXAMPLE}\n{_LEADERBOARD_EXAMPLE}",
+        epilog=f"examples:\n{_EXAMPLES['synthetic']}\n{_EXAMPLES['leaderboard']}",
         formatter_class=layout,
         allow_abbrev=False,
     )
-    commands = parser.add_subparsers(title="commands, each with its own --help", required=True, metavar="COMMAND")
+    added = parser.add_subparsers(title="commands, each with its own --help", required=True, metavar="COMMAND")
+    add = partial(_add_command, added, layout)
+    _add_makers(add)
+    _add_dividers(add)
+    _add_tables(add)
+    return parser
 
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--name", required=True, metavar="N", help="datasets become N_train, N_val and N_test")
-    common.add_argument(
-        "--data-dir", type=Path, default=Path("data"), metavar="D", help="folder to write to (default: data)"
+
+def _add_command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    layout: Callable[..., argparse.HelpFormatter],
+    name: str,
+    run: Callable[[argparse.Namespace], Outcome],
+    description: str,
+    *,
+    summary: str,
+    named: str | None = None,
+    below: str = "",
+) -> argparse.ArgumentParser:
+    """Adds a command; `named` tells what its --name names, None where it writes nothing."""
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=textwrap.fill(description, 100),
+        epilog=f"{below}example:\n{_EXAMPLES[name]}",
+        formatter_class=layout,
+        allow_abbrev=False,
     )
-    common.add_argument("--force", action="store_true", help="overwrite datasets that exist")
-    common.add_argument("--json", action="store_true", help="print the statistics as JSON, and nothing else, to stdout")
+    parser.set_defaults(run=run)
+    if named is not None:
+        parser.add_argument("--name", required=True, metavar="N", help=named)
+        parser.add_argument("--force", action="store_true", help="overwrite what exists")
+    folder = "folder of the datasets (default: data)"
+    parser.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR", help=folder)
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON, and nothing else, to stdout")
+    return parser
 
-    synthetic = commands.add_parser(
+
+def _add_makers(add: Callable[..., argparse.ArgumentParser]) -> None:
+    """Adds the commands that make datasets of something else."""
+    parts = "datasets become N_train, N_val and N_test"
+    divided = "how frames are divided, see below (default: %(default)s)"
+
+    synthetic = add(
         "synthetic",
-        parents=[common],
-        help="moving hands, and predictions of imagined backbones",
-        description="Makes moving hands with the 21 joints of HANDS17, and what imagined backbones see of them.",
-        epilog=f"example:\n{_SYNTHETIC_EXAMPLE}",
-        formatter_class=layout,
-        allow_abbrev=False,
+        lambda args: commands.synthetic(
+            _target(args),
+            {part: getattr(args, part) for part in PARTS if getattr(args, part) is not None},
+            [] if args.subsets is None else args.subsets.split(","),
+            args.seed,
+        ),
+        "Makes moving hands with the 21 joints of HANDS17, and what imagined backbones see of them.",
+        summary="moving hands, and predictions of imagined backbones",
+        named=parts,
     )
     synthetic.add_argument("--train", type=int, required=True, metavar="n", help="frames to train with")
     synthetic.add_argument("--val", type=int, required=True, metavar="n", help="frames to validate with")
@@ -294,16 +199,16 @@ def _parser() -> argparse.ArgumentParser:
         help="an imagined backbone for each name, each with errors of its own (default: one, without a name)",
     )
     synthetic.add_argument("--seed", type=int, default=0, metavar="s", help="same seed, same datasets (default: 0)")
-    synthetic.set_defaults(prepare=_prepare_synthetic)
 
-    leaderboard = commands.add_parser(
+    leaderboard = add(
         "leaderboard",
-        parents=[common],
-        help="ground truth and published results of NYU or ICVL",
-        description="Reads text files of the leaderboard, in pixels and mm, into mm in the camera frame.",
-        epilog=f"example:\n{_LEADERBOARD_EXAMPLE}",
-        formatter_class=layout,
-        allow_abbrev=False,
+        lambda args: commands.leaderboard(
+            _target(args), args.dataset, args.ground_truth, args.predictions, args.split, separate=args.separate
+        ),
+        "Reads text files of the leaderboard, in pixels and mm, into mm in the camera frame.",
+        summary="ground truth and published results of NYU or ICVL",
+        named=parts,
+        below=_SPLITS,
     )
     leaderboard.add_argument(
         "--dataset",
@@ -312,27 +217,130 @@ def _parser() -> argparse.ArgumentParser:
         help="tells the number of joints and the camera",
     )
     leaderboard.add_argument("--ground-truth", type=Path, required=True, metavar="F", help="file of the true joints")
+    _add_predictions(leaderboard, required=True)
+    leaderboard.add_argument("--split", default="blocks:100:5", metavar="S", help=divided)
     leaderboard.add_argument(
+        "--separate", action="store_true", help="give each prediction datasets of its own, N_NAME_train, ..."
+    )
+
+    formats = "\n".join(f"  {name:<20} {known.description}" for name, known in FORMATS.items())
+    importer = add(
+        "import",
+        lambda args: commands.import_(_target(args), args.format, args.labels, args.predictions, args.split),
+        "Reads files of a known format, in whatever unit and order of joints, into mm in the camera frame. Where all "
+        "files have names for their frames, frames are matched by them, in any order, and the names are kept in "
+        "N_names.txt; else by their number. Without predictions the dataset has labels alone, for training with "
+        "use_preset=False.",
+        summary="files of other formats, labels alone or with predictions",
+        named=f"{parts}; or, without --split, a dataset N",
+        below=f"formats:\n{formats}\n\n{_SPLITS}",
+    )
+    importer.add_argument(
+        "--format", choices=FORMATS, metavar="F", help="see below (default: what the files look like)"
+    )
+    importer.add_argument("--labels", type=Path, required=True, metavar="FILE", help="file of the true joints")
+    _add_predictions(importer, required=False)
+    importer.add_argument("--split", default="none", metavar="S", help=divided)
+
+
+def _add_dividers(add: Callable[..., argparse.ArgumentParser]) -> None:
+    """Adds the commands that look at a dataset and take parts of it."""
+    split = add(
+        "split",
+        lambda args: commands.split(_target(args), args.dataset, args.split),
+        "Divides a dataset, with all its subsets and names.",
+        summary="a dataset into training, validation and test",
+        named="datasets become N_train, N_val and N_test",
+        below=_SPLITS,
+    )
+    _add_dataset(split)
+    split.add_argument("--split", required=True, metavar="S", help="how frames are divided, see below")
+
+    subset = add(
+        "subset",
+        lambda args: commands.subset(_target(args), args.dataset, *_selection(args), args.seed),
+        "Makes a smaller dataset, with all subsets and names, in the order of the original.",
+        summary="some samples of a dataset",
+        named="the smaller dataset",
+    )
+    _add_dataset(subset)
+    which = subset.add_mutually_exclusive_group(required=True)
+    which.add_argument("--every", type=int, metavar="n", help="the first sample and every n-th after it")
+    which.add_argument("--random", type=int, metavar="n", help="n samples, drawn without replacement")
+    which.add_argument("--first", type=int, metavar="n", help="the first n samples")
+    subset.add_argument("--seed", type=int, default=0, metavar="s", help="of --random (default: 0)")
+
+    check = add(
+        "check",
+        lambda args: commands.check(args.data_dir, args.dataset),
+        "Tells what is in a dataset and what in it looks wrong: units, axes, the order of joints, frames that are no "
+        "hands, frames that come twice, predictions that are labels. Ends with 0 for a good dataset, 1 where something "
+        "looks wrong, 2 for a broken one.",
+        summary="what is in a dataset, and what looks wrong",
+    )
+    _add_dataset(check)
+
+
+def _add_tables(add: Callable[..., argparse.ArgumentParser]) -> None:
+    """Adds the commands that make something else of a dataset."""
+    clusters = add(
+        "clusters",
+        lambda args: commands.clusters(_target(args), args.dataset, args.k),
+        "Groups the frames of a dataset by the bone lengths of their labels, which tell one subject from another, and "
+        "writes the cluster of each frame to N_clusters.txt, which --split takes. Without --k the number of clusters, "
+        "at most 20, is that with the best silhouette, or 1 where none is good.",
+        summary="frames into subjects, for a split",
+        named="the file becomes N_clusters.txt",
+    )
+    _add_dataset(clusters)
+    clusters.add_argument("--k", type=int, metavar="K", help="the number of clusters")
+
+    neighbors = add(
+        "neighbors",
+        lambda args: commands.neighbors(_target(args), args.dataset, args.bank, args.max_k),
+        "Finds for each label of a dataset the most similar labels of another, or of itself without the label's own: "
+        "those with the smallest Euclidean distance over all joints, after each is shifted by the mean of its joints.",
+        summary="the most similar labels of each label, for distorters",
+        named="the file becomes N_neighbors.pt",
+    )
+    _add_dataset(neighbors)
+    neighbors.add_argument("--bank", required=True, metavar="B", help="the dataset that they are looked for in")
+    neighbors.add_argument("--max-k", type=int, required=True, metavar="K", help="how many for each label")
+
+    errors = add(
+        "errors",
+        lambda args: commands.errors(_target(args), args.dataset, args.subset),
+        "Writes the errors of a subset, prediction minus label, and their mean and spread for each joint.",
+        summary="the errors of a backbone, for distorters",
+        named="the files become N_errors.pt and N_error_stats.json",
+    )
+    _add_dataset(errors)
+    errors.add_argument("--subset", metavar="S", help="whose errors; needed where the dataset has several subsets")
+
+
+def _add_dataset(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dataset", required=True, metavar="D", help="a dataset below the data folder")
+
+
+def _add_predictions(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    parser.add_argument(
         "--predictions",
         nargs="+",
         # Without this a second --predictions would silently replace the first.
         action="extend",
-        required=True,
+        required=required,
+        default=None if required else [],
         metavar="NAME=F",
         help="result files; several become subsets with these names, a single one is stored without its name",
     )
-    leaderboard.add_argument(
-        "--split",
-        default="blocks:100:5",
-        metavar="S",
-        help="blocks:M:K (blocks of M frames; of every K the last validates, the one in the middle tests), last:P "
-        "(the last P percent validate) or none (a single dataset N) (default: %(default)s)",
-    )
-    leaderboard.add_argument(
-        "--separate", action="store_true", help="give each prediction datasets of its own, N_NAME_train, ..."
-    )
-    leaderboard.set_defaults(prepare=_prepare_leaderboard)
-    return parser
+
+
+def _target(args: argparse.Namespace) -> Target:
+    return Target(args.data_dir, args.name, args.force)
+
+
+def _selection(args: argparse.Namespace) -> tuple[str, int]:
+    return next((which, n) for which in ("every", "random", "first") if (n := getattr(args, which)) is not None)
 
 
 if __name__ == "__main__":

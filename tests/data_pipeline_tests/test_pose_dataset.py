@@ -9,10 +9,13 @@ from hypothesis import strategies as st
 
 from data_pipeline.pose_dataset import (
     DatasetError,
+    Samples,
     dataset_names,
     dataset_path,
     read_dataset,
+    read_samples,
     write_dataset,
+    write_datasets,
 )
 from data_pipeline.skeleton import NYU
 from data_pipeline.subsets import DEFAULT_SUBSET
@@ -108,6 +111,95 @@ class TestReading:
         before = dataset_path(data_dir, "hands", "labels").read_bytes()
         torch.from_numpy(read_dataset(data_dir, "hands").labels).zero_()
         assert dataset_path(data_dir, "hands", "labels").read_bytes() == before
+
+
+class TestLabelsAlone:
+    def test_are_enough_where_predictions_are_not_asked_for(self, data_dir):
+        write_datasets(data_dir, {"hands": Samples(LABELS, {})})
+        dataset = read_dataset(data_dir, "hands", use_preset=False)
+        np.testing.assert_array_equal(dataset.poses[DEFAULT_SUBSET], LABELS)
+        with pytest.raises(DatasetError, match=r"hands_poses\.pt does not exist"):
+            read_dataset(data_dir, "hands")
+
+    def test_are_not_hindered_by_broken_poses(self, data_dir, save):
+        save("poses", b"no poses")
+        assert len(read_dataset(data_dir, "hands", use_preset=False)) == N
+
+
+class TestSamples:
+    @pytest.mark.parametrize("poses", [{}, {DEFAULT_SUBSET: POSES}, {"A": POSES, "B": OTHER_POSES}])
+    @pytest.mark.parametrize("names", [None, ["a", "", "ü b", "image_3.png", "\r"]])
+    def test_are_read_as_they_were_written(self, data_dir, poses, names):
+        write_datasets(data_dir, {"hands": Samples(LABELS, poses, names)})
+        samples = read_samples(data_dir, "hands")
+        np.testing.assert_array_equal(samples.labels, LABELS)
+        assert list(samples.poses) == list(poses)
+        assert all(np.array_equal(samples.poses[subset], poses[subset]) for subset in poses)
+        assert samples.names == names
+
+    def test_keep_their_names_as_a_text_file_with_one_a_line(self, data_dir):
+        write_datasets(data_dir, {"hands": Samples(LABELS, {}, list("abcde"))})
+        assert (data_dir / "hands_names.txt").read_bytes() == b"a\nb\nc\nd\ne\n"
+
+    def test_of_the_only_subset_without_a_name_are_a_plain_tensor(self, data_dir):
+        write_datasets(data_dir, {"hands": Samples(LABELS, {DEFAULT_SUBSET: POSES})})
+        assert isinstance(torch.load(dataset_path(data_dir, "hands", "poses"), weights_only=True), torch.Tensor)
+
+    @given(indices=st.lists(st.integers(0, N - 1)))
+    def test_that_are_taken_keep_pose_label_and_name_together(self, indices):
+        samples = Samples(LABELS, {"A": POSES, "B": OTHER_POSES}, list("abcde")).take(np.array(indices, np.int64))
+        assert len(samples) == len(indices)
+        for row, i in enumerate(indices):
+            np.testing.assert_array_equal(samples.labels[row], LABELS[i])
+            np.testing.assert_array_equal(samples.poses["B"][row], OTHER_POSES[i])
+            assert samples.names[row] == "abcde"[i]
+
+    @pytest.mark.parametrize(
+        ("names", "says"),
+        [
+            (["a"] * 4, "has 5 samples, but 4 names"),
+            (["a", "b\nc", "d", "e", "f"], "sample 1: the name 'b\\\\nc' has a line break"),
+        ],
+    )
+    def test_with_names_that_could_not_be_told_apart_are_not_written(self, data_dir, names, says):
+        with pytest.raises(DatasetError, match=f"^dataset hands.*{says}"):
+            write_datasets(data_dir, {"hands": Samples(LABELS, {}, names)})
+        assert not list(data_dir.iterdir())
+
+    def test_with_another_number_of_names_are_refused(self, data_dir):
+        write_datasets(data_dir, {"hands": Samples(LABELS, {})})
+        (data_dir / "hands_names.txt").write_text("a\nb\n")
+        with pytest.raises(DatasetError, match=r"hands_names\.txt has 2 names, but .*hands_labels\.pt has 5 labels"):
+            read_samples(data_dir, "hands")
+        assert len(read_dataset(data_dir, "hands", use_preset=False)) == N
+
+
+class TestAWriterThatWasKilled:
+    """What it leaves step by step is in test_replacement.py."""
+
+    def test_while_it_moved_files_has_a_reader_that_moves_the_others(self, data_dir):
+        write_dataset(data_dir, "hands", LABELS, {"A": POSES})
+        write_dataset(data_dir / ".written", "hands", LABELS + 1, {"A": POSES + 1})
+        dataset_path(data_dir / ".written", "hands", "poses").rename(dataset_path(data_dir, "hands", "poses"))
+        dataset = read_dataset(data_dir, "hands")
+        np.testing.assert_array_equal(dataset.labels, LABELS + 1)
+        np.testing.assert_array_equal(dataset.poses["A"], POSES + 1)
+        assert {path.name for path in data_dir.iterdir()} == {"hands_labels.pt", "hands_poses.pt"}
+
+    def test_before_that_left_nothing_that_counts_as_a_dataset(self, data_dir):
+        write_dataset(data_dir, "hands", LABELS, POSES)
+        write_dataset(data_dir / ".writing", "more", LABELS, POSES)
+        assert dataset_names(data_dir) == ["hands"]
+        write_dataset(data_dir, "hands", LABELS, POSES)
+        assert {path.name for path in data_dir.iterdir()} == {"hands_labels.pt", "hands_poses.pt"}
+
+    def test_is_told_of_where_its_files_cannot_be_moved(self, data_dir):
+        write_dataset(data_dir, "hands", LABELS, POSES)
+        write_dataset(data_dir / ".written", "hands", LABELS, POSES)
+        dataset_path(data_dir, "hands", "labels").unlink()
+        dataset_path(data_dir, "hands", "labels").mkdir()
+        with pytest.raises(DatasetError, match=r"data has new files whose writer was ended .* Is a directory"):
+            read_dataset(data_dir, "hands")
 
 
 class TestMissingFiles:
@@ -327,31 +419,51 @@ class TestFingerprint:
 
 class TestWriting:
     @pytest.mark.parametrize("n_sound", [0, 1])
-    @pytest.mark.parametrize("n_before", [0, 1])
-    def test_that_is_cut_short_leaves_no_dataset_and_no_pieces(self, data_dir, monkeypatch, n_sound, n_before):
-        """A file appears under its name only when it is whole; old labels are never read with new poses."""
-        for _ in range(n_before):
-            write_dataset(data_dir, "hands", LABELS, POSES)
+    @pytest.mark.parametrize("kind", [OSError, RuntimeError])
+    def test_that_is_cut_short_leaves_what_was_there_and_no_pieces(self, data_dir, monkeypatch, n_sound, kind):
+        write_dataset(data_dir, "hands", LABELS, POSES)
+        before = {path: path.read_bytes() for path in data_dir.iterdir()}
         save, written = torch.save, []
 
         def save_some(tensors, path):
             save(tensors, path)
             if len(written) == n_sound:
                 path.write_bytes(path.read_bytes()[:100])
-                raise OSError("no space left on device")
+                raise kind("no space left on device\nframe #0")
             written.append(path)
 
         monkeypatch.setattr(torch, "save", save_some)
-        with pytest.raises(OSError, match="no space"):
+        with pytest.raises(DatasetError, match=r"^hands cannot be written to .*data: no space left on device$"):
             write_dataset(data_dir, "hands", LABELS + 1, POSES + 1)
-
-        with pytest.raises(DatasetError, match=r"hands_labels\.pt does not exist"):
-            read_dataset(data_dir, "hands")
-        assert {path.name for path in data_dir.iterdir()} <= {"hands_poses.pt"}
+        assert {path: path.read_bytes() for path in data_dir.iterdir()} == before
 
         monkeypatch.undo()
-        write_dataset(data_dir, "hands", LABELS, POSES)
-        np.testing.assert_array_equal(read_dataset(data_dir, "hands").labels, LABELS)
+        write_dataset(data_dir, "hands", LABELS + 1, POSES)
+        np.testing.assert_array_equal(read_dataset(data_dir, "hands").labels, LABELS + 1)
+
+    @pytest.mark.parametrize("cut", ["second", "third"])
+    def test_of_several_that_is_cut_short_writes_none_and_names_the_one_that_failed(self, data_dir, monkeypatch, cut):
+        save = torch.save
+
+        def save_some(tensors, path):
+            if cut in path.name:
+                raise OSError(28, "No space left on device")
+            save(tensors, path)
+
+        monkeypatch.setattr(torch, "save", save_some)
+        with pytest.raises(DatasetError, match=f"^{cut} cannot be written"):
+            write_datasets(data_dir, {name: Samples(LABELS, {}) for name in ("first", "second", "third")})
+        assert not list(data_dir.iterdir())
+
+    def test_of_labels_alone_removes_the_poses_and_names_that_were_there(self, data_dir):
+        write_datasets(data_dir, {"hands": Samples(LABELS, {"A": POSES}, list("abcde"))})
+        write_datasets(data_dir, {"hands": Samples(LABELS + 1, {})})
+        assert [path.name for path in data_dir.iterdir()] == ["hands_labels.pt"]
+
+    def test_leaves_no_more_than_the_files_of_the_dataset(self, data_dir):
+        write_datasets(data_dir, {"hands": Samples(LABELS, {"A": POSES}, list("abcde"))})
+        names = sorted(path.name for path in data_dir.iterdir())
+        assert names == ["hands_labels.pt", "hands_names.txt", "hands_poses.pt"]
 
     def test_replaces_a_dataset(self, data_dir):
         write_dataset(data_dir, "hands", LABELS, {"A": POSES})

@@ -1,7 +1,5 @@
-import importlib.util
 import json
 import os
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +10,7 @@ import torch
 
 from data_pipeline.formats.leaderboard import read_leaderboard
 from data_pipeline.pose_dataset import dataset_names, read_dataset
+from data_pipeline.preparation import making
 from data_pipeline.splits import parse_split
 
 ROOT = Path(__file__).parents[2]
@@ -20,30 +19,6 @@ SHARED_DATA = Path(os.environ.get("POSETUNE_SHARED_DATA") or ROOT.parent / "shar
 MISSING = f"{SHARED_DATA / 'nyu'} is missing; its parent can be named with POSETUNE_SHARED_DATA"
 
 SYNTHETIC = ["synthetic", "--name", "demo", "--train", "30", "--val", "20"]
-
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("prepare_data", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def data_dir(tmp_path):
-    return tmp_path / "data"
-
-
-@pytest.fixture
-def run(script, data_dir, capsys):
-    """Runs the script in this process and returns exit status, stdout and stderr."""
-
-    def run(*arguments):
-        status = script.main([*map(str, arguments), "--data-dir", str(data_dir)])
-        return status, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture
@@ -106,36 +81,6 @@ class TestAsAProcess:
         assert process.stderr.startswith("error: --subsets: the name 'mean' is taken")
         assert process.stderr.count("\n") == 1
 
-    def test_help_names_the_commands(self):
-        process = self.start("--help")
-        assert (process.returncode, process.stderr) == (0, "")
-        assert "synthetic" in process.stdout
-        assert "leaderboard" in process.stdout
-
-
-class TestHelp:
-    def example(self, script, capsys, command):
-        """The arguments of the example in the help of `command`."""
-        with pytest.raises(SystemExit, match="0"):
-            script.main([command, "--help"])
-        text = capsys.readouterr().out.replace("\\\n", " ")
-        (line,) = (line for line in text.splitlines() if line.startswith("    python tune_runs/prepare_data.py"))
-        return shlex.split(line)[2:]
-
-    def test_of_synthetic_has_an_example_that_works(self, run, script, capsys, data_dir):
-        assert run(*self.example(script, capsys, "synthetic"))[0] == 0
-        assert dataset_names(data_dir) == ["demo_test", "demo_train", "demo_val"]
-
-    def test_of_leaderboard_has_an_example_that_works_beside_the_files(
-        self, run, script, capsys, data_dir, monkeypatch
-    ):
-        example = self.example(script, capsys, "leaderboard")
-        if not (SHARED_DATA / "nyu").is_dir():
-            pytest.skip(MISSING)
-        monkeypatch.chdir(SHARED_DATA / "nyu")
-        assert run(*example)[0] == 0
-        assert dataset_names(data_dir) == ["nyu_test", "nyu_train", "nyu_val"]
-
 
 class TestSynthetic:
     def test_without_subsets_is_a_plain_tensor(self, run, data_dir):
@@ -161,17 +106,17 @@ class TestSynthetic:
         assert made("--seed", 5, "--test", 10) == first
         assert not set(made("--seed", 6)) & set(first)
 
-    def test_keeps_a_backbones_character_over_the_parts_and_shares_no_hand_and_no_noise(self, run, script, monkeypatch):
+    def test_keeps_a_backbones_character_over_the_parts_and_shares_no_hand_and_no_noise(self, run, monkeypatch):
         characters, noise, hands = set(), [], []
 
-        class Recorded(script.Backbone):
+        class Recorded(making.Backbone):
             def predict(self, labels, seed):
                 characters.add((self.subset, self.seed))
                 noise.append(seed)
                 hands.append(labels[0].tobytes())
                 return super().predict(labels, seed)
 
-        monkeypatch.setattr(script, "Backbone", Recorded)
+        monkeypatch.setattr(making, "Backbone", Recorded)
         run(*SYNTHETIC, "--test", 10, "--subsets", "A", "--seed", 5)
         assert characters == {("A", 5)}
         assert len(set(noise)) == len(set(hands)) == 3
@@ -244,19 +189,6 @@ class TestLeaderboard:
         assert [mean_mm["val", name] for name in files] == ["12.12", "15.39", "19.22", "11.91"]
         # The last one is 13.0347.
         assert [mean_mm["test", name] for name in files] == ["12.64", "18.34", "20.96", "13.03"]
-
-
-class TestStatistics:
-    @pytest.mark.parametrize("chunk", [1, 7, 100])
-    def test_do_not_depend_on_how_many_frames_are_taken_at_a_time(self, script, monkeypatch, chunk):
-        monkeypatch.setattr(script, "_CHUNK", chunk)
-        rng = np.random.default_rng(0)
-        labels, errors = rng.normal(size=(2, 50, 14, 3)).astype(np.float32)
-        (row,) = script.statistics(script.Prepared("x", "train", labels, labels + 8 * errors))
-        error_mm = np.linalg.norm((labels + 8 * errors).astype(float) - labels, axis=2)
-        assert row["mean_error_mm"] == pytest.approx(error_mm.mean(), rel=1e-12)
-        assert row["mean_worst_joint_mm"] == pytest.approx(error_mm.max(axis=1).mean(), rel=1e-12)
-        assert row["share_worst_joint_within_20mm"] == (error_mm.max(axis=1) <= 20).mean()
 
 
 class TestExistingDatasets:
@@ -355,11 +287,11 @@ class TestErrors:
         assert script.main([*SYNTHETIC, "--data-dir", str(tmp_path / "file" / "data")]) == 2
         assert "demo_train cannot be written to" in capsys.readouterr().err
 
-    def test_tell_of_a_disk_that_is_full(self, run, script, monkeypatch):
+    def test_tell_of_a_disk_that_is_full(self, run, monkeypatch):
         def full(*_):
             raise RuntimeError("[enforce fail at inline_container.cc:1] . file write failed\nframe #0: ...")
 
-        monkeypatch.setattr(script, "write_dataset", full)
+        monkeypatch.setattr(torch, "save", full)
         status, _, errors = run(*SYNTHETIC)
         assert status == 2
         assert errors.count("\n") == 1

@@ -1,0 +1,22 @@
+"""Lengths of bones."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from data_pipeline.skeleton import Skeleton
+
+_Numbers = npt.NDArray[np.floating[Any]]
+
+
+def bone_lengths(poses: _Numbers, skeleton: Skeleton) -> _Numbers:
+    """Returns the length of every bone of poses (N, J, 3), mm: (N, B), mm."""
+    start, end = np.array(skeleton.bones).T  # (B,) each
+    lengths: _Numbers = np.linalg.norm(poses[:, end] - poses[:, start], axis=2)  # (N, B, 3) -> (N, B)
+    return lengths
+
+
+def bone_names(skeleton: Skeleton) -> list[str]:
+    """Returns the names of the bones, such as W-TMCP, in their order."""
+    return [f"{skeleton.joint_names[a]}-{skeleton.joint_names[b]}" for a, b in skeleton.bones]

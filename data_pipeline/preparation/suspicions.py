@@ -1,0 +1,263 @@
+"""What a dataset that can be read may still have wrong: units, axes, the order of joints, frames that are no hands."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import linear_sum_assignment
+from scipy.sparse.csgraph import minimum_spanning_tree
+from scipy.spatial.distance import cdist
+
+from data_pipeline.formats.joint_orders import OPENPOSE
+from data_pipeline.pose_dataset import Array, Samples
+from data_pipeline.preparation.bones import bone_lengths, bone_names
+from data_pipeline.preparation.chunks import chunks
+from data_pipeline.skeleton import HANDS17, Skeleton
+
+HAND_SIZES_MM = (50.0, 400.0)
+"""Sizes that hands in millimetres have, with room: a baby's fist, and more than the longest span of fingers."""
+
+BONE_LENGTHS_MM = (0.5, 150.0)
+"""Lengths of bones, with room: two joints apart at all, and more than from the wrist to the knuckle of a large hand."""
+
+_MM_PER_UNIT = {"metres": 1000.0, "centimetres": 10.0, "micrometres": 0.001}
+
+_N_FEW = 256  # samples, spread over all, that what costs much is computed from
+_SHOWN = 5  # samples that a text names
+
+_MAX_TREE_RATIO = 1.9  # NYU, ICVL and synthetic hands have at most 1.65, shuffled joints nearly always more
+_BETTER = 0.75  # an explanation counts where it leaves less than this share of the error
+_MIN_LINE_SHARE = 0.02  # of the longest extent of a pose; straight fingers in one plane have 0.3
+_MIN_POINT_SHARE = 0.01  # of the extent that poses usually have
+
+Mask = npt.NDArray[np.bool_]
+_Numbers = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Suspicion:
+    """Something that looks wrong.
+
+    Attributes:
+        about: "labels", "subset NAME" or "names".
+        text: What it is, and what to do.
+        samples: How many samples it concerns; None where it concerns the whole.
+        first: The numbers of the first of these samples, counted from 0.
+    """
+
+    about: str
+    text: str
+    samples: int | None = None
+    first: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Extents:
+    """How large each of N poses is.
+
+    Attributes:
+        size_mm: Twice the distance of the farthest joint from the mean of all joints, (N,), mm.
+        longest: Root mean square of the joints along the direction in which they are spread most, (N,), mm.
+        second: The same along the next direction at right angles, (N,), mm.
+    """
+
+    size_mm: _Numbers
+    longest: _Numbers
+    second: _Numbers
+
+    @classmethod
+    def of(cls, poses: Array) -> "Extents":
+        """Measures poses, (N, J, 3), mm."""
+        size, longest, second = np.empty((3, len(poses)))  # (N,) each
+        for rows in chunks(len(poses)):
+            centred = _centred(poses[rows])  # (n, J, 3)
+            size[rows] = 2 * np.linalg.norm(centred, axis=2).max(axis=1)  # (n, J, 3) -> (n,)
+            spread = centred.swapaxes(1, 2) @ centred / poses.shape[1]  # (n, 3, 3)
+            squares = np.linalg.eigvalsh(spread).clip(min=0)  # (n, 3), ascending
+            second[rows], longest[rows] = np.sqrt(squares[:, 1:]).T
+        return cls(size, longest, second)
+
+
+def suspicions(
+    samples: Samples, skeleton: Skeleton, extents: Mapping[str, Extents], errors_mm: Mapping[str, _Numbers]
+) -> list[Suspicion]:
+    """Returns all that looks wrong in a dataset.
+
+    Args:
+        samples: The dataset.
+        skeleton: The skeleton of its poses.
+        extents: The extents of "labels" and of each "subset NAME".
+        errors_mm: Of each subset, the mean error of each sample, (N,), mm.
+    """
+    return [
+        *_of_names(samples.names or []),
+        *_of_poses("labels", samples.labels, extents["labels"]),
+        *_of_bones(samples.labels, skeleton, float(np.median(extents["labels"].size_mm))),
+        *_of_duplicates(samples.labels),
+        *(
+            suspicion
+            for subset, poses in samples.poses.items()
+            for suspicion in [
+                *_of_poses(f"subset {subset}", poses, extents[f"subset {subset}"]),
+                *_of_predictions(subset, poses, samples.labels, skeleton),
+                *_of_errors(subset, poses, samples.labels, errors_mm[subset], extents["labels"].size_mm),
+            ]
+        ),
+    ]
+
+
+def _of_names(names: Sequence[str]) -> Iterator[Suspicion]:
+    n_twice = len(names) - len(set(names))
+    if n_twice:
+        yield Suspicion("names", f"{n_twice} names are those of other samples too")
+
+
+def _of_poses(about: str, poses: Array, extents: Extents) -> Iterator[Suspicion]:
+    """Yields what is suspicious in poses by themselves: units, place, degenerate ones."""
+    size_mm = float(np.median(extents.size_mm))
+    smallest, largest = HAND_SIZES_MM
+    if not smallest <= size_mm <= largest:
+        guess = next(
+            (f": these seem to be {unit}" for unit, mm in _MM_PER_UNIT.items() if smallest <= size_mm * mm <= largest),
+            "",
+        )
+        yield Suspicion(about, f"the median size of a hand is {size_mm:.3g} mm{guess}; millimetres are needed")
+
+    # As chunks, since a comparison of all would be a quarter of a large dataset more.
+    is_behind = np.empty(len(poses), np.bool_)
+    depth = np.empty(len(poses))
+    for rows in chunks(len(poses)):
+        is_behind[rows] = (poses[rows, :, 2] <= 0).any(axis=1)  # (n, J) -> (n,)
+        depth[rows] = poses[rows, :, 2].mean(axis=1, dtype=np.float64)  # (n, J) -> (n,)
+    if np.median(np.abs(depth)) < size_mm / 2:
+        yield Suspicion(about, "hands are at the camera itself: z is about 0, as if poses were shifted to the origin")
+    elif np.median(depth) < 0:
+        yield Suspicion(about, "z is negative: hands are behind the camera, as where z points to it; turn the axes")
+    elif is_behind.any():
+        yield _about_some(about, is_behind, "joints behind the camera, z is 0 or less")
+
+    typical = np.median(extents.longest)
+    is_point = extents.longest <= _MIN_POINT_SHARE * typical  # (N,)
+    is_line = ~is_point & (extents.second <= _MIN_LINE_SHARE * extents.longest)  # (N,)
+    if is_point.any():
+        yield _about_some(about, is_point, "all joints in one point")
+    if is_line.any():
+        yield _about_some(about, is_line, "all joints on one line")
+
+
+def _of_bones(labels: Array, skeleton: Skeleton, size_mm: float) -> Iterator[Suspicion]:
+    """Yields what is suspicious in the bones: joints in another order, or without a place, make them far too long."""
+    few = _few(labels).astype(np.float64)  # (n, J, 3)
+    length = bone_lengths(few, skeleton).sum(axis=1).mean()
+    # By their lengths alone one finger is not told from another.
+    if skeleton == HANDS17 and bone_lengths(OPENPOSE.to_hands17(few), skeleton).sum(axis=1).mean() < 0.8 * length:
+        yield Suspicion(
+            "labels",
+            "joints seem to come finger after finger, as in MSRA15 (thumb last) or OpenPose (thumb first); import the "
+            "original file with its format",
+        )
+        return
+    # The shortest tree over the joints tells how long bones are at the least, whatever the hand does.
+    shortest = np.mean([minimum_spanning_tree(cdist(pose, pose)).sum() for pose in few])
+    if length > _MAX_TREE_RATIO * shortest:
+        yield Suspicion(
+            "labels",
+            f"bones are {length / shortest:.1f} times as long as a tree over the joints has to be, up to 1.7 times "
+            "is usual: joints seem to be in another order",
+        )
+        return
+    if not HAND_SIZES_MM[0] <= size_mm <= HAND_SIZES_MM[1]:
+        return  # then lengths mean nothing
+
+    names = np.array(bone_names(skeleton))
+    shortest_mm, longest_mm = BONE_LENGTHS_MM
+    lengths_mm = np.empty((len(labels), len(names)), np.float32)
+    for rows in chunks(len(labels)):
+        lengths_mm[rows] = bone_lengths(labels[rows], skeleton)  # (n, J, 3) -> (n, B)
+    for what, is_odd in (
+        (f"longer than {longest_mm:g} mm", np.greater(lengths_mm, longest_mm)),  # (N, B)
+        (f"shorter than {shortest_mm:g} mm", np.less(lengths_mm, shortest_mm)),  # (N, B)
+    ):
+        is_odd_sample: Mask = np.any(is_odd, axis=1)  # (N, B) -> (N,)
+        if is_odd_sample.any():
+            odd = ", ".join(names[is_odd.any(axis=0)])
+            yield _about_some("labels", is_odd_sample, f"a bone {what} (of {odd})")
+
+
+def _of_duplicates(labels: Array) -> Iterator[Suspicion]:
+    is_duplicate = duplicates(labels)
+    if is_duplicate.any():
+        yield _about_some("labels", is_duplicate, "the same label, in all numbers, as a sample before it")
+
+
+def duplicates(labels: Array) -> Mask:
+    """Tells which of labels (N, J, 3) are the same, in all numbers, as one with a smaller index, (N,)."""
+    numbers = np.ascontiguousarray(labels).reshape(len(labels), -1).view(np.uint32)  # (N, J, 3) -> (N, 3·J)
+    # Rows are compared by a number that depends on all bits; only those that have it in common are looked at.
+    weights = np.random.default_rng(0).integers(0, 2**63, numbers.shape[1], np.uint64) * 2 + 1  # (3·J,)
+    keys = np.empty(len(labels), np.uint64)
+    for rows in chunks(len(labels)):
+        keys[rows] = (numbers[rows] * weights).sum(axis=1)  # (n, 3·J) -> (n,)
+    _, which, times = np.unique(keys, return_inverse=True, return_counts=True)
+    candidates = np.flatnonzero(times[which] > 1)
+    is_duplicate = np.zeros(len(labels), np.bool_)
+    if len(candidates):
+        _, first = np.unique(numbers[candidates], axis=0, return_index=True)
+        is_duplicate[candidates] = True
+        is_duplicate[candidates[first]] = False
+    return is_duplicate
+
+
+def _of_predictions(subset: str, poses: Array, labels: Array, skeleton: Skeleton) -> Iterator[Suspicion]:
+    """Yields what would explain errors: axes of another sign, or joints in another order."""
+    few, true = _centred(_few(poses)), _centred(_few(labels))  # (n, J, 3) each
+    error = np.linalg.norm(few - true, axis=2).mean()
+    errors = {
+        signs: np.linalg.norm(few * signs - true, axis=2).mean()
+        for signs in product((1, -1), repeat=3)
+        if signs != (1, 1, 1)
+    }
+    best = min(errors, key=lambda signs: errors[signs])
+    if errors[best] < _BETTER * error:
+        axes = " and ".join(axis for axis, sign in zip("xyz", best, strict=True) if sign < 0)
+        kind = ", as in a mirror" if np.prod(best) < 0 else ""
+        yield Suspicion(f"subset {subset}", f"the sign of {axes} seems to be another than in the labels{kind}")
+        return
+
+    # (n, J, 1, 3) and (n, 1, J, 3) -> (J, J): how far each predicted joint is from each true one.
+    distances = np.mean([cdist(pose, label) for pose, label in zip(few, true, strict=True)], axis=0)
+    _, nearest = linear_sum_assignment(distances)  # (J,)
+    moved = np.flatnonzero(nearest != np.arange(len(nearest)))
+    if len(moved) and distances[moved, nearest[moved]].mean() < _BETTER * distances[moved, moved].mean():
+        names = skeleton.joint_names
+        pairs = ", ".join(f"{names[joint]} is where {names[nearest[joint]]} should be" for joint in moved[:_SHOWN])
+        more = f", and {len(moved) - _SHOWN} more" if len(moved) > _SHOWN else ""
+        yield Suspicion(f"subset {subset}", f"joints seem to be in another order than in the labels: {pairs}{more}")
+
+
+def _of_errors(subset: str, poses: Array, labels: Array, errors_mm: _Numbers, size_mm: _Numbers) -> Iterator[Suspicion]:
+    is_identical = np.empty(len(poses), np.bool_)
+    for rows in chunks(len(poses)):
+        is_identical[rows] = (poses[rows] == labels[rows]).all(axis=(1, 2))  # (n, J, 3) -> (n,)
+    if is_identical.any():
+        yield _about_some(f"subset {subset}", is_identical, "the prediction is the label, in all numbers")
+    is_far = errors_mm > size_mm  # (N,)
+    if is_far.any():
+        yield _about_some(f"subset {subset}", is_far, "a mean error larger than the hand")
+
+
+def _about_some(about: str, mask: Mask, text: str) -> Suspicion:
+    n = int(mask.sum())
+    return Suspicion(about, f"{n} of {len(mask)} samples: {text}", n, tuple(np.flatnonzero(mask)[:_SHOWN].tolist()))
+
+
+def _few(poses: Array) -> Array:
+    return poses[:: max(1, len(poses) // _N_FEW)]
+
+
+def _centred(poses: npt.NDArray[np.floating]) -> _Numbers:
+    numbers = poses.astype(np.float64)
+    centred: _Numbers = numbers - numbers.mean(axis=1, keepdims=True)
+    return centred

@@ -1,0 +1,117 @@
+"""What commands found, as a person reads it."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from tabulate import tabulate
+
+from data_pipeline.preparation.inspection import Inspection
+
+
+def error_table(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Returns the table of what `error_rows` found."""
+    return tabulate(
+        [
+            [
+                *(row[key] for key in ("dataset", "part", "subset", "frames", "mean_error_mm")),
+                row["mean_worst_joint_mm"],
+                None if row["subset"] is None else 100 * row["share_worst_joint_within_20mm"],
+            ]
+            for row in rows
+        ],
+        headers=[
+            *("dataset", "part", "subset", "frames", "mean error\n(mm)"),
+            "mean of frames'\nworst joint (mm)",
+            "worst joint\nwithin 20 mm (%)",
+        ],
+        floatfmt=".2f",
+        disable_numparse=[0, 1, 2],  # a subset may be called 2017
+    )
+
+
+def clusters_text(facts: Mapping[str, Any]) -> str:
+    """Returns the table of what `Clusters.facts` tells."""
+    clusters = facts["clusters"]
+    lengths = [cluster["mean_bone_lengths_mm"] for cluster in clusters]
+    table = tabulate(
+        [[bone, *(of_cluster[bone] for of_cluster in lengths)] for bone in lengths[0]],
+        ["mean length (mm)", *(f"cluster {i}\n{cluster['samples']} samples" for i, cluster in enumerate(clusters))],
+        floatfmt=".1f",
+        disable_numparse=[0],
+    )
+    return f"{table}\n\nChanges of the cluster from one sample to the next: {facts['changes']}."
+
+
+def neighbors_text(facts: Mapping[str, Any]) -> str:
+    """Returns a sentence on neighbours."""
+    return (
+        f"For {facts['samples']} samples the {facts['neighbors']} nearest of {facts['bank']}. Their distance, root "
+        f"mean square over joints, is in the mean {facts['mean_distance_of_nearest_mm']:.2f} mm for the nearest and "
+        f"{facts['mean_distance_of_farthest_mm']:.2f} mm for the farthest."
+    )
+
+
+def pose_errors_text(facts: Mapping[str, Any]) -> str:
+    """Returns the table of what `PoseErrors.facts` tells."""
+    rows = [[joint, *facts["mean_mm"][joint], *facts["std_mm"][joint]] for joint in facts["mean_mm"]]
+    headers = [f"{kind} of {axis}\n(mm)" for kind in ("mean", "spread") for axis in "xyz"]
+    return tabulate(rows, [f"errors of\n{facts['samples']} samples", *headers], floatfmt=".2f", disable_numparse=[0])
+
+
+def inspection_text(name: str, inspection: Inspection) -> str:
+    """Returns the tables and warnings of the dataset `name`."""
+    return "\n\n".join(_paragraphs(name, inspection))
+
+
+def _paragraphs(name: str, inspection: Inspection) -> Iterator[str]:
+    names = "with names" if inspection.has_names else "without names"
+    subsets = ", ".join(inspection.errors) or "none, labels alone"
+    yield (
+        f"{name}: {inspection.samples} samples {names}, {inspection.joints} joints ({inspection.skeleton})\n"
+        f"subsets: {subsets}"
+    )
+
+    rows = [
+        [what, *(limit for axis in "xyz" for limit in ranges[axis])] for what, ranges in inspection.ranges_mm.items()
+    ]
+    yield tabulate(
+        rows,
+        ["range (mm)", *(f"{axis} {limit}" for axis in "xyz" for limit in ("from", "to"))],
+        floatfmt=".1f",
+        disable_numparse=[0],
+    )
+
+    bones = inspection.bones
+    yield tabulate(
+        [[bone, mean, bones.std_mm[bone]] for bone, mean in bones.mean_mm.items()],
+        ["bone of the labels", "mean (mm)", "spread (mm)"],
+        floatfmt=".1f",
+    )
+    yield (
+        f"Bone lengths are {bones.constancy}: in {100 * bones.share_unchanged:.1f} % of the steps from a sample to the "
+        "next all stay as they are, within 1 %."
+    )
+
+    if inspection.errors:
+        errors = list(inspection.errors.values())
+        rows = [
+            ["all joints", *(subset.mean_mm for subset in errors)],
+            ["all joints, median of samples", *(subset.median_mm for subset in errors)],
+            ["worst joint of a sample", *(subset.mean_worst_joint_mm for subset in errors)],
+            *([name, *(subset.per_finger_mm[name] for subset in errors)] for name in errors[0].per_finger_mm),
+            *([name, *(subset.per_joint_mm[name] for subset in errors)] for name in errors[0].per_joint_mm),
+        ]
+        yield tabulate(rows, ["mean error (mm)", *inspection.errors], floatfmt=".2f", disable_numparse=[0])
+        worst = [
+            [subset, row["sample"], row["name"], row["mean_mm"], row["worst_joint"]]
+            for subset, errors_of_subset in inspection.errors.items()
+            for row in errors_of_subset.worst
+        ]
+        headers = ["worst samples of", "sample", "name", "mean error (mm)", "worst joint"]
+        yield tabulate(worst, headers, floatfmt=".2f", disable_numparse=[0, 2, 4])
+
+    for warning in inspection.warnings:
+        first = f"; the first: {', '.join(map(str, warning.first))}" if warning.first else ""
+        yield f"warning: {warning.about}: {warning.text}{first}"
+    if not inspection.warnings:
+        yield "Nothing looks wrong."

@@ -1,0 +1,384 @@
+"""The commands that work on datasets; those that make them from nothing are in test_prepare_data.py."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data_pipeline.formats.catalogue import FORMATS
+from data_pipeline.formats.frames import Frames
+from data_pipeline.pose_dataset import Samples, dataset_names, read_dataset, read_samples, write_datasets
+from data_pipeline.splits import PARTS, parse_split
+from data_pipeline.synthetic import SEQUENCE_LENGTH, Backbone, synthetic_hands
+from data_pipeline.tables import read_table
+from tests.tune_runs_tests.test_prepare_data import MISSING, SHARED_DATA
+
+ROOT = Path(__file__).parents[2]
+
+COMMANDS = ["synthetic", "leaderboard", "import", "split", "subset", "check", "clusters", "neighbors", "errors"]
+
+N = 3 * SEQUENCE_LENGTH
+LABELS = synthetic_hands(N, seed=0)
+POSES = {name: Backbone(name).predict(LABELS, seed=0) for name in ("A", "B")}
+NAMES = [f"frame {i}" for i in range(N)]
+
+# A command line of each command that writes, and what it writes.
+WRITING = {
+    "split": (["--dataset", "hands", "--split", "last:20"], ["new_train", "new_val"]),
+    "subset": (["--dataset", "hands", "--first", "5"], ["new"]),
+    "clusters": (["--dataset", "hands", "--k", "3"], ["new_clusters.txt"]),
+    "neighbors": (["--dataset", "hands", "--bank", "hands", "--max-k", "2"], ["new_neighbors.pt"]),
+    "errors": (["--dataset", "hands", "--subset", "A"], ["new_errors.pt", "new_error_stats.json"]),
+}
+
+
+@pytest.fixture
+def hands(data_dir):
+    """A dataset `hands` with two subsets and names."""
+    samples = Samples(LABELS, POSES, NAMES)
+    write_datasets(data_dir, {"hands": samples})
+    return samples
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def example_of(script, capsys, command):
+    """The arguments of the example in the help of `command`."""
+    with pytest.raises(SystemExit, match="0"):
+        script.main([command, "--help"])
+    text = capsys.readouterr().out.replace("\\\n", " ")
+    (line,) = (line for line in text.splitlines() if line.startswith("    python tune_runs/prepare_data.py"))
+    return shlex.split(line)[2:]
+
+
+class TestHelp:
+    def test_names_the_commands(self, script, capsys):
+        with pytest.raises(SystemExit, match="0"):
+            script.main(["--help"])
+        text = capsys.readouterr().out
+        assert all(f"\n    {command}" in text for command in COMMANDS)
+
+    def test_has_examples_that_work_one_after_another(self, run, script, capsys, data_dir):
+        for command in ("synthetic", "split", "subset", "clusters", "neighbors", "errors", "check"):
+            status, output, errors = run(*example_of(script, capsys, command))
+            assert (status, errors) == (0, ""), command
+            assert output
+        made = {"demo_train", "demo_val", "demo_test", *(f"demo_part_{part}" for part in PARTS), "demo_small"}
+        assert set(dataset_names(data_dir)) == made
+        assert {
+            path.name for path in data_dir.iterdir() if "_labels" not in path.name and "_poses" not in path.name
+        } == {
+            "demo_train_clusters.txt",
+            "demo_train_neighbors.pt",
+            "demo_A_errors.pt",
+            "demo_A_error_stats.json",
+        }
+
+    def test_of_import_has_an_example_that_works_beside_the_files(self, run, script, capsys, data_dir, monkeypatch):
+        example = example_of(script, capsys, "import")
+        monkeypatch.chdir(data_dir.parent)
+        for name, poses in {"Training_Annotation": LABELS, "result_A": POSES["A"], "result_B": POSES["B"]}.items():
+            FORMATS["hands17"].write(Path(f"{name}.txt"), [Frames(poses, tuple(NAMES))])
+        assert run(*example)[0] == 0
+        assert dataset_names(data_dir) == ["hands_train", "hands_val"]
+
+    def test_of_leaderboard_has_an_example_that_works_beside_the_files(
+        self, run, script, capsys, data_dir, monkeypatch
+    ):
+        example = example_of(script, capsys, "leaderboard")
+        if not (SHARED_DATA / "nyu").is_dir():
+            pytest.skip(MISSING)
+        monkeypatch.chdir(SHARED_DATA / "nyu")
+        assert run(*example)[0] == 0
+        assert dataset_names(data_dir) == ["nyu_test", "nyu_train", "nyu_val"]
+
+    @pytest.mark.parametrize("command", ["split", "import", "leaderboard"])
+    def test_of_a_split_says_why_none_is_random(self, script, capsys, command):
+        with pytest.raises(SystemExit, match="0"):
+            script.main([command, "--help"])
+        assert "There is no random split of frames" in capsys.readouterr().out
+
+
+class TestImport:
+    def test_matches_frames_by_name_splits_them_and_keeps_the_names(self, run, data_dir, tmp_path):
+        order = np.random.default_rng(0).permutation(N)
+        FORMATS["hands17"].write(tmp_path / "truth.txt", [Frames(LABELS, tuple(NAMES))])
+        FORMATS["hands17"].write(tmp_path / "A.txt", [Frames(POSES["A"][order], tuple(NAMES[i] for i in order))])
+        status, output, errors = run(
+            *("import", "--labels", tmp_path / "truth.txt", "--name", "new", "--split", "last:20:10", "--json"),
+            *("--predictions", f"A={tmp_path / 'A.txt'}"),
+        )
+        assert (status, errors) == (0, "")
+        assert [row["frames"] for row in json.loads(output)] == [420, 120, 60]
+        for part, indices in parse_split("last:20:10").parts(N).items():
+            samples = read_samples(data_dir, f"new_{part}")
+            np.testing.assert_allclose(samples.labels, LABELS[indices], atol=1e-3)
+            np.testing.assert_allclose(samples.poses["DEFAULT"], POSES["A"][indices], atol=1e-3)
+            assert samples.names == [NAMES[i] for i in indices]
+
+    def test_of_labels_alone_makes_a_set_to_train_distorters_on(self, run, data_dir, tmp_path):
+        FORMATS["pt"].write(tmp_path / "truth.pt", [Frames(LABELS)])
+        status, output, _ = run("import", "--labels", tmp_path / "truth.pt", "--name", "new")
+        assert status == 0
+        assert output.splitlines()[3].split() == ["new", "all", str(N)]
+        assert [path.name for path in data_dir.iterdir()] == ["new_labels.pt"]
+        np.testing.assert_array_equal(read_dataset(data_dir, "new", use_preset=False).labels, LABELS)
+
+    @pytest.mark.parametrize(
+        ("arguments", "says"),
+        [
+            (["--labels", "none.pt"], "none.pt cannot be read"),
+            (["--labels", "labels.xyz"], "does not tell its format"),
+            (["--labels", "truth.pt", "--predictions", "A"], "name each file, NAME=FILE"),
+            (["--labels", "truth.pt", "--predictions", "mean=truth.pt"], "'mean' is taken"),
+            (["--labels", "truth.pt", "--split", "thirds"], "'thirds' is not a split"),
+        ],
+    )
+    def test_of_what_is_no_dataset_leaves_no_file(self, run, data_dir, tmp_path, monkeypatch, arguments, says):
+        monkeypatch.chdir(tmp_path)
+        FORMATS["pt"].write(Path("truth.pt"), [Frames(LABELS[:20])])
+        status, output, errors = run("import", "--name", "new", *arguments)
+        assert (status, output) == (2, "")
+        assert errors.startswith("error: ")
+        assert says in errors
+        assert not data_dir.exists()
+
+
+class TestSplit:
+    def test_by_clusters_keeps_each_subject_in_one_part(self, run, data_dir, hands):
+        assert run("clusters", "--dataset", "hands", "--name", "hands")[0] == 0
+        path = data_dir / "hands_clusters.txt"
+        status, _, errors = run("split", "--dataset", "hands", "--split", f"clusters:{path}:1:2", "--name", "new")
+        assert (status, errors) == (0, "")
+        for i, part in enumerate(("train", "val", "test")):
+            samples = read_samples(data_dir, f"new_{part}")
+            rows = slice(i * SEQUENCE_LENGTH, (i + 1) * SEQUENCE_LENGTH)
+            np.testing.assert_array_equal(samples.labels, LABELS[rows])
+            np.testing.assert_array_equal(samples.poses["B"], POSES["B"][rows])
+            assert samples.names == NAMES[rows]
+
+    def test_by_indices_of_a_file_leaves_out_what_is_not_listed(self, run, data_dir, hands, tmp_path):
+        (tmp_path / "parts.json").write_text('{"val": [7, 3], "train": [0, 1]}')
+        run("split", "--dataset", "hands", "--split", f"indices:{tmp_path / 'parts.json'}", "--name", "new")
+        assert read_samples(data_dir, "new_val").names == ["frame 3", "frame 7"]
+        assert read_samples(data_dir, "new_train").names == ["frame 0", "frame 1"]
+
+    def test_of_labels_alone_is_labels_alone(self, run, data_dir):
+        write_datasets(data_dir, {"bare": Samples(LABELS, {})})
+        assert run("split", "--dataset", "bare", "--split", "last:20", "--name", "new")[0] == 0
+        assert not list(data_dir.glob("new_*_poses.pt"))
+        assert len(read_dataset(data_dir, "new_val", use_preset=False)) == N // 5
+
+
+class TestSubset:
+    @pytest.mark.parametrize(
+        ("arguments", "kept"),
+        [
+            (["--every", "200"], [0, 200, 400]),
+            (["--first", "3"], [0, 1, 2]),
+            (["--random", "600"], range(N)),
+        ],
+    )
+    def test_keeps_subsets_and_names_in_order(self, run, data_dir, hands, arguments, kept):
+        assert run("subset", "--dataset", "hands", "--name", "new", *arguments)[0] == 0
+        samples = read_samples(data_dir, "new")
+        np.testing.assert_array_equal(samples.labels, LABELS[list(kept)])
+        np.testing.assert_array_equal(samples.poses["B"], POSES["B"][list(kept)])
+        assert samples.names == [NAMES[i] for i in kept]
+
+    def test_at_random_follows_its_seed(self, run, data_dir, hands):
+        made = []
+        for seed in (1, 1, 2):
+            run("subset", "--dataset", "hands", "--name", "new", "--random", "50", "--seed", seed, "--force")
+            made.append(read_samples(data_dir, "new").names)
+        assert made[0] == made[1] != made[2]
+
+    @pytest.mark.parametrize("arguments", [[], ["--first", "3", "--every", "2"]])
+    def test_takes_one_way_to_choose(self, run, capsys, arguments):
+        with pytest.raises(SystemExit, match="2"):
+            run("subset", "--dataset", "hands", "--name", "new", *arguments)
+        assert "--every" in capsys.readouterr().err
+
+
+class TestClusters:
+    def test_tell_sizes_and_bones(self, run, hands):
+        _, output, _ = run("clusters", "--dataset", "hands", "--name", "new", "--json")
+        facts = json.loads(output)
+        assert [cluster["samples"] for cluster in facts["clusters"]] == [SEQUENCE_LENGTH] * 3
+        length = np.linalg.norm(LABELS[0, 6].astype(float) - LABELS[0, 1])
+        assert facts["clusters"][0]["mean_bone_lengths_mm"]["TMCP-TPIP"] == pytest.approx(length, rel=1e-4)
+        assert facts["written"] == ["new_clusters.txt"]
+
+    def test_of_one_subject_are_one_with_a_note(self, run, data_dir):
+        noise = np.random.default_rng(0).normal(scale=2, size=(SEQUENCE_LENGTH, 21, 3)).astype(np.float32)
+        write_datasets(data_dir, {"one": Samples(LABELS[:SEQUENCE_LENGTH] + noise, {})})
+        status, output, errors = run("clusters", "--dataset", "one", "--name", "new")
+        assert status == 0
+        assert errors.startswith("note: bone lengths form no clear clusters (the best silhouette is 0.")
+        assert f"{SEQUENCE_LENGTH} samples" in output
+
+
+class TestTables:
+    def test_of_neighbors_leave_out_the_label_itself_however_the_set_is_called(self, run, data_dir, hands):
+        write_datasets(data_dir, {"copy": Samples(LABELS, {})})
+        for bank in ("hands", "copy"):
+            run("neighbors", "--dataset", "hands", "--bank", bank, "--max-k", "4", "--name", bank)
+        first, second = (read_table(data_dir, f"{bank}_neighbors.pt").array for bank in ("hands", "copy"))
+        np.testing.assert_array_equal(first, second)
+        assert not (first == np.arange(N)[:, None]).any()
+
+    def test_of_neighbors_may_come_from_another_set(self, run, data_dir, hands):
+        write_datasets(data_dir, {"bank": Samples(LABELS[::-1][:100], {})})
+        _, output, _ = run(
+            "neighbors", "--dataset", "hands", "--bank", "bank", "--max-k", "2", "--name", "new", "--json"
+        )
+        table = read_table(data_dir, "new_neighbors.pt")
+        assert table.array[-100:, 0].tolist() == list(range(99, -1, -1))
+        assert table.n_bank == 100
+        assert json.loads(output)["neighbors"] == 2
+
+    def test_of_errors_are_those_of_one_subset(self, run, data_dir, hands):
+        _, output, _ = run("errors", "--dataset", "hands", "--subset", "B", "--name", "new", "--json")
+        error = POSES["B"] - LABELS
+        np.testing.assert_array_equal(read_table(data_dir, "new_errors.pt").array, error)
+        assert json.loads(output)["mean_mm"]["TTIP"] == pytest.approx(error[:, 8].mean(axis=0, dtype=float), rel=1e-4)
+
+    def test_of_errors_want_to_know_whose(self, run, data_dir, hands):
+        before = files(data_dir)
+        status, _, errors = run("errors", "--dataset", "hands", "--name", "new")
+        assert status == 2
+        assert errors == "error: hands has the subsets A, B; choose one of them with --subset\n"
+        assert files(data_dir) == before
+
+
+class TestCheck:
+    def test_of_a_good_dataset_ends_with_0(self, run, hands):
+        status, output, errors = run("check", "--dataset", "hands")
+        assert (status, errors) == (0, "")
+        assert "Nothing looks wrong." in output
+        assert f"hands: {N} samples with names" in output
+
+    def test_of_a_suspicious_one_with_1(self, run, data_dir):
+        write_datasets(data_dir, {"metres": Samples(LABELS / 1000, {})})
+        status, output, _ = run("check", "--dataset", "metres", "--json")
+        facts = json.loads(output)
+        assert (status, facts["state"]) == (1, "suspicious")
+        assert "metres" in facts["warnings"][0]["text"]
+
+    @pytest.mark.parametrize("json_option", [[], ["--json"]])
+    def test_of_a_broken_one_with_2(self, run, data_dir, hands, json_option):
+        labels = LABELS.copy()
+        labels[3, 0, 0] = np.nan
+        torch.save(torch.from_numpy(labels), data_dir / "hands_labels.pt")
+        status, output, errors = run("check", "--dataset", "hands", *json_option)
+        assert status == 2
+        assert errors.startswith("error: ")
+        assert "the first bad sample is 3" in errors
+        if json_option:
+            assert json.loads(output)["state"] == "broken"
+        else:
+            assert output == ""
+
+    def test_of_one_that_is_missing_with_2(self, run, hands):
+        status, _, errors = run("check", "--dataset", "none")
+        assert status == 2
+        assert "has the datasets hands" in errors
+
+    def test_writes_nothing(self, run, data_dir, hands):
+        before = files(data_dir)
+        run("check", "--dataset", "hands")
+        assert files(data_dir) == before
+
+
+@pytest.mark.parametrize("command", WRITING)
+class TestWhatIsThere:
+    def test_is_kept_and_named_in_an_error(self, run, data_dir, hands, command):
+        arguments, written = WRITING[command]
+        assert run(command, *arguments, "--name", "new")[0] == 0
+        before = files(data_dir)
+        status, output, errors = run(command, *arguments, "--name", "new")
+        assert (status, output) == (2, "")
+        assert errors == (
+            f"error: {data_dir} already has {', '.join(written)}; choose another --name, or overwrite with --force\n"
+        )
+        assert files(data_dir) == before
+        assert run(command, *arguments, "--name", "new", "--force")[0] == 0
+        assert files(data_dir) == before
+
+    def test_is_looked_at_before_any_work(self, run, data_dir, command):
+        """There is not even the dataset that the work would be done on."""
+        arguments, written = WRITING[command]
+        data_dir.mkdir()
+        (data_dir / (written[0] if "." in written[0] else f"{written[0]}_names.txt")).touch()
+        assert f"already has {written[0]};" in run(command, *arguments, "--name", "new")[2]
+
+    def test_is_all_there_is_when_nothing_can_be_written(self, run, data_dir, hands, monkeypatch, command):
+        def full(*_, **__):
+            raise OSError(28, "No space left on device")
+
+        before = files(data_dir)
+        monkeypatch.setattr(torch, "save", full)
+        monkeypatch.setattr(Path, "write_text", full)
+        status, output, errors = run(command, *WRITING[command][0], "--name", "new")
+        assert (status, output) == (2, "")
+        assert errors.startswith("error: ")
+        assert errors.count("\n") == 1
+        assert "No space left on device" in errors
+        assert files(data_dir) == before
+
+
+# Runs the script, says when the second file is half written, and waits there.
+HALF_WRITTEN = """
+import runpy, sys, time
+import torch
+
+save, calls = torch.save, []
+
+def half(tensors, path):
+    save(tensors, path)
+    calls.append(path)
+    if len(calls) == 2:
+        path.write_bytes(path.read_bytes()[:100])
+        print("half", flush=True)
+        time.sleep(60)
+
+torch.save = half
+sys.argv = ["prepare_data.py", *sys.argv[1:]]
+runpy.run_path("tune_runs/prepare_data.py", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)]
+)
+def test_a_process_that_is_ended_while_it_writes_leaves_what_was_there(run, data_dir, hands, number, status):
+    arguments = ["split", "--dataset", "hands", "--split", "last:20", "--name", "new"]
+    assert run(*arguments)[0] == 0
+    before = files(data_dir)
+    command = [sys.executable, "-c", HALF_WRITTEN, *arguments, "--force", "--data-dir", str(data_dir)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout.readline() == b"half\n"
+        process.send_signal(number)
+        output, errors = process.communicate(timeout=30)
+    assert process.returncode == status
+    assert output == b""
+    assert errors == (b"interrupted\n" if number == signal.SIGINT else b"")
+
+    visible = {name: content for name, content in before.items() if not name.startswith(".")}
+    left = {path.name for path in data_dir.iterdir()} - visible.keys()
+    assert left == ({".writing", ".writing.lock"} if number == signal.SIGKILL else set())
+    assert {name: (data_dir / name).read_bytes() for name in visible} == visible
+    assert run(*arguments, "--force")[0] == 0
+    assert files(data_dir) == before
