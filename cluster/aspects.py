@@ -29,8 +29,9 @@ from cluster.identity import (
     partial_arguments,
 )
 from cluster.sources import Sources, set_keys
-from data_pipeline.pose_dataset import PoseDataset
-from data_pipeline.skeleton import Skeleton
+from data_pipeline.pose_dataset import DatasetError, PoseDataset
+from data_pipeline.skeleton import HANDS17, ICVL, NYU, Skeleton
+from data_pipeline.tables import Table, TableError
 from data_pipeline.user_error import UserError
 
 NUMERICS = 1
@@ -71,12 +72,20 @@ def _examine_data(settings: Settings, sources: Sources) -> tuple[Description, li
             text = f"{key.name} has the {_named(dataset.skeleton)}, the sets before it the {_named(skeletons[0])}"
             problems.append(Problem(f"experiment_config.{split}_set", text))
     if skeletons:
-        description["skeleton"] = describe(skeletons[0])
+        description["skeleton"] = _describe_skeleton(skeletons[0])
     if not problems:
         problems += _check_examples(settings, sources.read_set(set_keys(settings)["val"]))
     if settings.experiment.test_set is None and settings.experiment.test_set_size is not None:
         problems.append(Problem("experiment_config.test_set_size", "is given, but there is no test_set"))
     return description, problems
+
+
+def _describe_skeleton(skeleton: Skeleton) -> Description:
+    description = describe(skeleton)
+    if skeleton.palm is None or skeleton in (HANDS17, ICVL, NYU):
+        # Nothing but a palm that the user gave says more than the joints, by which older results are known.
+        del description["args"]["palm"]
+    return description
 
 
 def _named(skeleton: Skeleton) -> str:
@@ -252,10 +261,13 @@ def _examine_spaces(settings: Settings, sources: Sources) -> tuple[Description, 
             if getattr(hyperparams, key) != "default"
         ]
     else:
-        try:
-            normalizer()
-        except Exception as error:
-            problems = [Problem("experiment_config.normalizer", str(error))]
+        # Where the set cannot be read, the data aspect tells.
+        with suppress(UserError):
+            skeleton = sources.read_set(set_keys(settings)["train"]).skeleton
+            try:
+                normalizer(skeleton)
+            except Exception as error:
+                problems = [Problem("experiment_config.normalizer", str(error))]
     try:
         described = None
         if normalizer is not None:
@@ -269,27 +281,44 @@ def _examine_spaces(settings: Settings, sources: Sources) -> tuple[Description, 
 def _examine_inputs(settings: Settings, sources: Sources) -> tuple[Description, list[Problem]]:
     hyperparams = settings.hyperparams
     arguments = hyperparams.distorter_args or {}
+    tables: dict[str, str] = {}
     problems = check_arguments("distorter_args", hyperparams.distorter, arguments, n_passed=0)
     if not problems:
-        try:
-            makes_input = parts.build_distorter(hyperparams).makes_input
-        except Exception as error:
-            problems.append(refused("distorter_args", hyperparams.distorter, arguments, error))
-        else:
-            if not settings.experiment.use_preset and not makes_input:
-                text = (
-                    f"{hyperparams.distorter.__name__} does not make an input, and with use_preset False the input "
-                    "is the label; take another distorter, or set experiment_config.use_preset to True"
-                )
-                problems.append(Problem("base_hyperparams.distorter", text))
+        tables, problems = _try_distorter(settings, sources)
     description: dict[str, Description] = {}
     if not problems:
         description["distorter"], problems = describe_arguments("distorter_args", hyperparams.distorter, arguments)
+    if tables:
+        description["tables"] = tables
     try:
         description["augmenters"] = describe(list(hyperparams.augmenters))
     except UndescribableError as error:
         problems.append(Problem("base_hyperparams.augmenters", str(error)))
     return description, problems
+
+
+def _try_distorter(settings: Settings, sources: Sources) -> tuple[dict[str, str], list[Problem]]:
+    """Holds the distorter against the training set; returns the fingerprints of its tables, and what is wrong."""
+    hyperparams = settings.hyperparams
+    tables: dict[str, Table] = {}
+    problems = []
+    try:
+        distorter = parts.build_distorter(hyperparams)
+        if not settings.experiment.use_preset and not distorter.makes_input:
+            text = (
+                f"{hyperparams.distorter.__name__} does not make an input, and with use_preset False the input is the "
+                "label; take another distorter, or set experiment_config.use_preset to True"
+            )
+            problems.append(Problem("base_hyperparams.distorter", text))
+        tables = {file: sources.read_table(file) for file in distorter.tables}
+        with suppress(DatasetError):  # the data aspect tells
+            train_set = sources.read_set(set_keys(settings)["train"])
+            distorter.check(train_set.skeleton, tables, train_set.labels)
+    except TableError as error:
+        problems.append(Problem("base_hyperparams.distorter_args", str(error)))
+    except Exception as error:
+        problems.append(refused("distorter_args", hyperparams.distorter, hyperparams.distorter_args or {}, error))
+    return {file: table.fingerprint for file, table in tables.items()}, problems
 
 
 def _examine_schedule(settings: Settings, sources: Sources) -> tuple[Description, list[Problem]]:
@@ -334,8 +363,8 @@ ASPECTS = (
         _examine_optimisation,
     ),
     Aspect("loss", ("loss_function",), _examine_loss),
-    Aspect("spaces", ("experiment_config.normalizer", "loss_space", "eval_space"), _examine_spaces),
-    Aspect("inputs", ("experiment_config.use_preset", "distorter", "distorter_args", "augmenters"), _examine_inputs),
+    Aspect("spaces", ("experiment_config.normalizer", "loss_space", "eval_space", *_TRAIN_SET_KEYS), _examine_spaces),
+    Aspect("inputs", ("distorter", "distorter_args", "augmenters", *_TRAIN_SET_KEYS), _examine_inputs),
     Aspect(
         "schedule",
         ("solver_config.num_epochs", "solver_config.batch_size", "solver_config.matmul_precision"),

@@ -24,6 +24,7 @@ from data_pipeline.augmenters import Augmenter
 from data_pipeline.dataset_name import DATASET_NAME
 from data_pipeline.distorters import Distorter
 from data_pipeline.normalizers import Normalizer
+from data_pipeline.skeleton import Skeleton
 from data_pipeline.user_error import UserError
 from posenet.losses import Loss
 from posenet.record import Space
@@ -201,7 +202,7 @@ class ExperimentConfig:
     test_set: str | None = _key(_or_none(_dataset_name), default=None)
     test_set_size: int | None = _key(_or_none(_integer(1)), default=None)
     use_preset: bool = _key(_boolean)
-    normalizer: Callable[[], Normalizer] | None = _key(
+    normalizer: Callable[[Skeleton], Normalizer] | None = _key(
         _or_none(_class_of(Normalizer, "of data_pipeline.normalizers, such as Shifter", or_partial=True))
     )
     target_device: torch.device | Sequence[torch.device] = _key(_device)

@@ -41,6 +41,7 @@ from cluster.trainable import TrialReport
 from cluster.trial_folder import STATUSES, ExperimentFolder, Status
 from cluster.watch import Watch
 from cluster.workplace import Executor, Workplace
+from data_pipeline.pose_range import PoseRange
 from data_pipeline.user_error import UserError
 
 INTERRUPTED_CODE = 130
@@ -110,7 +111,7 @@ class Experiment:
         except StorageError as error:
             raise ConfigError([Problem("experiment_config.storage_path", str(error))]) from error
 
-    def add_options(self, key: Key | Mapping[Key, Sequence[Any]], values: Sequence[Any] | None = None) -> None:
+    def add_options(self, key: Key | Mapping[Any, Sequence[Any]], values: Sequence[Any] | None = None) -> None:
         """Varies a setting over some values; all combinations of all options are trained.
 
         Args:
@@ -215,7 +216,7 @@ class Experiment:
             plan = replace(plan, statuses=standing)
             archived = self.folder.archive.clear_leftovers()
             ended = [i for i, status in standing.items() if status in ("finished", "diverged") and i not in archived]
-            job = Job(self._absolute_config(), self.space, sources.sets, sources.weights)
+            job = Job(self._absolute_config(), self.space, sources.sets, sources.tables, sources.weights)
             with workplace.ready(job.config) if plan.to_train else nullcontext():
                 self.folder.clear_partial_files()
                 self._write_experiment(plan, job)
@@ -335,7 +336,12 @@ class Experiment:
                 "configs": {section: _described(self.space.base[section]) for section in SECTIONS},
                 "options": [{"paths": axis.paths, "rows": axis.labels} for axis in self.space.axes],
                 "data": [
-                    {**dataclasses.asdict(key), "fingerprint": dataset.fingerprint, "samples": len(dataset)}
+                    {
+                        **dataclasses.asdict(key),
+                        "fingerprint": dataset.fingerprint,
+                        "samples": len(dataset),
+                        "poses": PoseRange.of(dataset.labels, dataset.skeleton).to_json(),
+                    }
                     for key, dataset in job.sets.items()
                 ],
                 "plan": {

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from cluster import parts
 from cluster.config import ExperimentConfig, Settings
 from cluster.plan import TrialSpec
 from cluster.search_space import SearchSpace
@@ -14,6 +15,7 @@ from cluster.storage import Storage
 from cluster.trainable import Trial, TrialData
 from cluster.trial_folder import ExperimentFolder
 from data_pipeline.pose_dataset import PoseDataset
+from data_pipeline.tables import Table
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Job:
         config: The experiment's config.
         space: Base settings and options, with the objects that labels stand for.
         sets: The sets of poses.
+        tables: The tables that distorters read, by the names of their files.
         weights: The content of weights files by path.
         run_id: Tells this run of the experiment from others.
     """
@@ -31,6 +34,7 @@ class Job:
     config: ExperimentConfig
     space: SearchSpace
     sets: Mapping[SetKey, PoseDataset]
+    tables: Mapping[str, Table]
     weights: Mapping[str, bytes]
     run_id: str = field(default_factory=lambda: secrets.token_hex(8))
 
@@ -59,5 +63,6 @@ class Job:
         path = settings.experiment.init_weights_path
         return TrialData(
             sets={split: self.sets[key] for split, key in set_keys(settings).items()},
+            tables={file: self.tables[file] for file in parts.build_distorter(settings.hyperparams).tables},
             init_weights=None if path is None else self.weights[str(path)],
         )

@@ -180,7 +180,7 @@ def _experiment(storage_path: str, n_trials: int) -> Iterator[tuple[Job, list[Tr
         experiment = _planned(storage_path, data_dir, n_trials)
         sources = Sources(Path(data_dir))
         plan = make_plan(experiment.space, sources, n_repetitions=n_trials, seed=0)
-        job = Job(experiment.config, experiment.space, sources.sets, sources.weights)
+        job = Job(experiment.config, experiment.space, sources.sets, sources.tables, sources.weights)
         try:
             # With the same seed all end with the same numbers.
             yield job, [replace(trial, seed=plan.trials[0].seed) for trial in plan.trials]

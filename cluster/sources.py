@@ -1,4 +1,4 @@
-"""What an experiment reads, each once: sets of poses and weights; and the models that its checks look at."""
+"""What an experiment reads, each once: sets of poses, tables and weights; and the models that its checks look at."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,6 +10,7 @@ from cluster import parts
 from cluster.config import Settings, local_path
 from cluster.identity import canonical_json, describe
 from data_pipeline.pose_dataset import PoseDataset, read_dataset
+from data_pipeline.tables import Table, read_table
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Sources:
     Attributes:
         data_folder: The folder with the datasets.
         sets: The sets that were read.
+        tables: The tables that were read, by the names of their files.
         weights: The content of weights files by path.
         models: Models to look at, without their numbers, or why they cannot be built.
         tried: What was used for a while without an error.
@@ -35,6 +37,7 @@ class Sources:
 
     data_folder: Path
     sets: dict[SetKey, PoseDataset] = field(default_factory=dict)
+    tables: dict[str, Table] = field(default_factory=dict)
     weights: dict[str, bytes] = field(default_factory=dict)
     models: dict[tuple[object, ...], torch.nn.Module | Exception] = field(default_factory=dict)
     tried: set[tuple[object, ...]] = field(default_factory=set)
@@ -48,6 +51,16 @@ class Sources:
         if key not in self.sets:
             self.sets[key] = read_dataset(self.data_folder, key.name, key.size, use_preset=key.use_preset)
         return self.sets[key]
+
+    def read_table(self, file_name: str) -> Table:
+        """Returns a table that distorters read.
+
+        Raises:
+            TableError: If it cannot be read.
+        """
+        if file_name not in self.tables:
+            self.tables[file_name] = read_table(self.data_folder, file_name)
+        return self.tables[file_name]
 
     def read_weights(self, path: str) -> bytes:
         """Returns the content of a weights file.

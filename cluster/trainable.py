@@ -22,11 +22,12 @@ from cluster.repetitions import Streams
 from cluster.storage import StorageError
 from cluster.trial_folder import RUNNING, TrialFolder
 from cluster.trial_log import ExamplePoses, TrialLog
-from data_pipeline.batch import KeptDatasets
+from data_pipeline.batch import DeviceDataset, KeptOnDevice, on_device
 from data_pipeline.loader import TrainingLoader
 from data_pipeline.normalizers import Normalizer
 from data_pipeline.pose_dataset import PoseDataset
 from data_pipeline.subsets import MEAN_SUBSET
+from data_pipeline.tables import Table
 from posenet.checkpoint import pack, tensor_bytes, unpack
 from posenet.evaluator import Evaluator, Measurement
 from posenet.machine_errors import is_of_the_machine, is_out_of_memory
@@ -67,14 +68,16 @@ class Trial:
 
 @dataclass(frozen=True)
 class TrialData:
-    """What a trial trains with, by split: 'train', 'val' and, where there is one, 'test'.
+    """What a trial trains with.
 
     Attributes:
-        sets: The sets of poses.
+        sets: The sets of poses by split: 'train', 'val' and, where there is one, 'test'.
+        tables: The tables that the distorter reads, by the names of their files.
         init_weights: The content of a weights file to start from.
     """
 
     sets: Mapping[str, PoseDataset]
+    tables: Mapping[str, Table]
     init_weights: bytes | None = None
 
 
@@ -143,8 +146,9 @@ def run_trial(
         yield run.end("failed", text, trace=traceback.format_exc(), keep_checkpoint=keep_checkpoint)
 
 
-_DATASETS = KeptDatasets()
-"""Those of this process, which trains one trial after another."""
+# What this process, which trains one trial after another, has on its device.
+_DATASETS = KeptOnDevice(DeviceDataset.of)
+_TABLES = KeptOnDevice[Table, torch.Tensor](lambda table, device: on_device(table.array, device))
 
 
 class _Run:
@@ -155,6 +159,7 @@ class _Run:
         self.folder = folder
         self.init_weights = data.init_weights
         self.sets = data.sets
+        self.tables = data.tables
         config = trial.settings.solver
         self.examples = (
             ExamplePoses.of(data.sets["val"], config.val_example_subset, tuple(config.val_example_indices))
@@ -256,7 +261,7 @@ class _Run:
         data = _DATASETS.bring(self.sets, device)
         train = data["train"]
 
-        normalizer = None if config.normalizer is None else config.normalizer()
+        normalizer = None if config.normalizer is None else config.normalizer(train.skeleton)
         if normalizer is not None:
             normalizer.fit(poses for subset in train.subsets for poses, _ in train.chunks(subset, 65536))
         self.normalizer = normalizer
@@ -272,6 +277,7 @@ class _Run:
             augmenters=hyperparams.augmenters,
             normalizer=normalizer,
             generators=streams.generators(device),
+            tables=_TABLES.bring(self.tables, device),
         )
 
         # Built on the CPU, so that the first weights are the same on every device.

@@ -1,15 +1,17 @@
 """What a corrector is given at once, and the datasets on the device that it is taken from."""
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, Generic, Protocol, TypeVar
 
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from data_pipeline.normalizers import Frame, Normalizer
-from data_pipeline.pose_dataset import Array, PoseDataset
+from data_pipeline.pose_dataset import PoseDataset
 from data_pipeline.skeleton import Skeleton
 
 
@@ -65,8 +67,8 @@ class DeviceDataset:
     @classmethod
     def of(cls, dataset: PoseDataset, device: torch.device) -> "DeviceDataset":
         """Brings a dataset to `device`."""
-        poses = {subset: _on_device(array, device) for subset, array in dataset.poses.items()}
-        return cls(_on_device(dataset.labels, device), poses, dataset.skeleton)
+        poses = {subset: on_device(array, device) for subset, array in dataset.poses.items()}
+        return cls(on_device(dataset.labels, device), poses, dataset.skeleton)
 
     @property
     def subsets(self) -> tuple[str, ...]:
@@ -78,7 +80,7 @@ class DeviceDataset:
 
     def gather(self, subset: str, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Returns copies of the poses and labels, (n, J, 3) each, of the samples `indices`, (n,)."""
-        return _rows(self.poses[subset], indices), _rows(self.labels, indices)
+        return rows(self.poses[subset], indices), rows(self.labels, indices)
 
     def chunks(self, subset: str, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields copies of all poses and labels, (n, J, 3) each, in order, `size` samples at a time."""
@@ -87,26 +89,44 @@ class DeviceDataset:
             yield self.poses[subset][rows].clone(), self.labels[rows].clone()
 
 
-class KeptDatasets:
-    """Datasets on their device, kept by a process for the next trials that it trains on the same ones."""
+class HasFingerprint(Protocol):
+    """Data that is known by its content."""
 
-    def __init__(self) -> None:
-        self._kept: dict[tuple[str, torch.device], DeviceDataset] = {}
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the content."""
 
-    def bring(self, datasets: Mapping[str, PoseDataset], device: torch.device) -> dict[str, DeviceDataset]:
-        """Returns datasets on `device` by the names that they have in `datasets`.
 
-        Those of the call before that are not among them are let go first, so that no two calls' sets take memory.
+Data = TypeVar("Data", bound=HasFingerprint)
+OnDevice = TypeVar("OnDevice")
+
+
+class KeptOnDevice(Generic[Data, OnDevice]):
+    """Data on its device, kept by a process for the next trials that it trains on the same.
+
+    Args:
+        bring: Brings data to a device.
+    """
+
+    def __init__(self, bring: Callable[[Data, torch.device], OnDevice]) -> None:
+        self._bring = bring
+        self._kept: dict[tuple[str, torch.device], OnDevice] = {}
+
+    def bring(self, data: Mapping[str, Data], device: torch.device) -> dict[str, OnDevice]:
+        """Returns data on `device` by the names that it has in `data`.
+
+        What of the call before is not among it is let go first, so that no two calls' data take memory.
         """
-        keys = {name: (dataset.fingerprint, device) for name, dataset in datasets.items()}
-        self._kept = {key: dataset for key, dataset in self._kept.items() if key in keys.values()}
+        keys = {name: (one.fingerprint, device) for name, one in data.items()}
+        self._kept = {key: brought for key, brought in self._kept.items() if key in keys.values()}
         for name, key in keys.items():
             if key not in self._kept:
-                self._kept[key] = DeviceDataset.of(datasets[name], device)
+                self._kept[key] = self._bring(data[name], device)
         return {name: self._kept[key] for name, key in keys.items()}
 
 
-def _rows(tensor: Tensor, indices: Tensor) -> Tensor:
+def rows(tensor: Tensor, indices: Tensor) -> Tensor:
+    """Returns copies of the rows `indices`, (n,), of a tensor (N, J, 3): (n, J, 3)."""
     # Rows of 3·J numbers are gathered faster than rows of J rows of 3.
     return tensor.flatten(1).index_select(0, indices).view(-1, *tensor.shape[1:])  # (n, J, 3)
 
@@ -114,7 +134,8 @@ def _rows(tensor: Tensor, indices: Tensor) -> Tensor:
 _PINNED_SAMPLES = 65_536  # some 16 MB, so that a large set needs no second place in memory that cannot be swapped
 
 
-def _on_device(array: Array, device: torch.device) -> Tensor:
+def on_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:
+    """Returns an array as a tensor on a device; on the CPU it shares the array's memory, to which nobody writes."""
     with warnings.catch_warnings():
         # That the array is read-only is known; see the class on who may touch the tensor.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from data_pipeline.augmenters import Augmenter
 from data_pipeline.batch import Batch, DeviceDataset
-from data_pipeline.distorters import Distorter
+from data_pipeline.distorters import Distorter, Samples
 from data_pipeline.normalizers import Normalizer
 
 
@@ -37,6 +38,8 @@ class TrainingLoader:
         augmenters: Change inputs and labels, in this order.
         normalizer: Gives the frames; None leaves mm in the camera frame.
         generators: The sources of randomness; the loader advances them.
+        tables: The tables that the distorter reads, by the names of their files, on the device; None where it reads
+            none.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class TrainingLoader:
         augmenters: Sequence[Augmenter],
         normalizer: Normalizer | None,
         generators: Generators,
+        tables: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.data = data
         self.batch_size = batch_size
@@ -55,6 +59,7 @@ class TrainingLoader:
         self.augmenters = augmenters
         self.normalizer = normalizer
         self.generators = generators
+        self.tables = tables or {}
 
     def __len__(self) -> int:
         """The number of batches in an epoch."""
@@ -68,7 +73,8 @@ class TrainingLoader:
         subsets = torch.randint(len(data.subsets), (len(self),), generator=generators.order).tolist()
         for indices, subset in zip(torch.split(order, self.batch_size), subsets, strict=True):
             poses, labels = data.gather(data.subsets[subset], indices)  # (n, J, 3) each
-            poses = self.distorter(poses, labels, generators.distorting)
+            samples = Samples(poses, labels, indices, data.skeleton, self.tables)
+            poses = self.distorter(samples, generators.distorting)
             for augmenter in self.augmenters:
                 poses, labels = augmenter(poses, labels, generators.augmenting)
             yield Batch.of(poses, labels, self.normalizer)

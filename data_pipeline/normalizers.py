@@ -5,39 +5,70 @@ is nothing else; the label is brought into the frame of its input.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
 import torch
 from torch import Tensor
 
+from data_pipeline.layout import samples_first, samples_last
+from data_pipeline.skeleton import Palm, Skeleton
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A coordinate frame for each of N poses; both tensors broadcast against (N, J, 3).
+    """A coordinate frame for each of N poses.
 
     Attributes:
-        origin: What becomes zero, mm.
-        scale: What becomes one, mm; None leaves lengths in mm.
+        origin: What becomes zero, mm; broadcasts against (N, J, 3).
+        scale: What becomes one, mm; broadcasts against (N, J, 3). None leaves lengths in mm.
+        rotation: The frame's axes in the camera frame, as the columns of proper rotations, (N, 3, 3). None leaves
+            the axes of the camera.
     """
 
     origin: Tensor
     scale: Tensor | None = None
+    rotation: Tensor | None = None
 
     def normalize(self, poses: Tensor) -> Tensor:
-        """Brings poses, (N, J, 3), mm, into the frame."""
-        shifted = poses - self.origin  # (N, J, 3)
-        return shifted if self.scale is None else shifted / self.scale
+        """Brings poses, (N, J, 3), mm, into the frame: ((poses − origin) @ rotation) / scale."""
+        if self.rotation is None:
+            shifted = poses - self.origin  # (N, J, 3)
+            return shifted if self.scale is None else shifted / self.scale
+        axes = self.rotation if self.scale is None else self.rotation / self.scale  # (N, 3, 3)
+        shifted = samples_last(poses) - samples_last(self.origin)  # (N, J, 3) -> (J, 3, N)
+        return samples_first(_times(shifted, axes))  # (J, 3, N) -> (N, J, 3)
 
     def denormalize(self, poses: Tensor) -> Tensor:
         """Brings poses, (N, J, 3), from the frame back to mm in the camera frame."""
-        scaled = poses if self.scale is None else poses * self.scale  # (N, J, 3)
-        return scaled + self.origin
+        if self.rotation is None:
+            scaled = poses if self.scale is None else poses * self.scale  # (N, J, 3)
+            return scaled + self.origin
+        axes = self.rotation if self.scale is None else self.rotation * self.scale  # (N, 3, 3)
+        turned = _times(samples_last(poses), axes.mT)  # (N, J, 3) -> (J, 3, N)
+        return samples_first(turned + samples_last(self.origin))  # (J, 3, N) -> (N, J, 3)
+
+
+def _times(points: Tensor, matrices: Tensor) -> Tensor:
+    """Returns points, (J, 3, N), as rows times `matrices`, (N, 3, 3), with all their bits: (J, 3, N).
+
+    A matrix product would lose some on a device that is told to round to 10 bits (TF32): at 100 mm up to 0.1 mm.
+    """
+    x, y, z = points.unsqueeze(2).unbind(dim=1)  # (J, 3, N) -> 3 times (J, 1, N)
+    rows = matrices.permute(1, 2, 0)  # (N, 3, 3) -> (3, 3, N)
+    return (x * rows[0]).addcmul_(y, rows[1]).addcmul_(z, rows[2])  # (J, 3, N)
 
 
 class Normalizer(ABC):
-    """The base of the family. A member's constructor takes its settings after `*`."""
+    """The base of the family. A member's constructor takes the skeleton first and its settings after `*`.
+
+    Args:
+        skeleton: The skeleton of the poses.
+    """
+
+    def __init__(self, skeleton: Skeleton) -> None:
+        self.skeleton = skeleton
 
     def fit(self, poses: Iterable[Tensor]) -> None:  # noqa: B027 - most members learn nothing
         """Learns from the inputs of the training set, given as chunks (n, J, 3), mm, on the trial's device."""
@@ -49,6 +80,13 @@ class Normalizer(ABC):
     def learned(self) -> dict[str, list[float]]:
         """Returns what `fit` learned, as plain numbers for the trial's record."""
         return {}
+
+    def restore(self, learned: Mapping[str, Sequence[float]]) -> None:  # noqa: B027 - most members learn nothing
+        """Learns what `learned` told, in place of `fit`; the frames are the same to the last bit.
+
+        Raises:
+            KeyError: If a number is missing.
+        """
 
 
 class Shifter(Normalizer):
@@ -65,11 +103,13 @@ class GlobalNormalizer(Normalizer):
     One frame for all poses: it keeps where in front of the camera a hand is.
 
     Args:
+        skeleton: The skeleton of the poses; any.
         individual_scaling: Divide x, y and z each by its own standard deviation. By default all are divided by
             the one over all coordinates, so that the hand keeps its shape.
     """
 
-    def __init__(self, *, individual_scaling: bool = False) -> None:
+    def __init__(self, skeleton: Skeleton, *, individual_scaling: bool = False) -> None:
+        super().__init__(skeleton)
         self.individual_scaling = individual_scaling
         self._frame: Frame | None = None
 
@@ -98,12 +138,147 @@ class GlobalNormalizer(Normalizer):
 
     def frame(self, poses: Tensor) -> Frame:
         """Returns the one frame, for input poses (N, J, 3), mm."""
-        if self._frame is None:
+        if self._frame is None or self._frame.scale is None:
             raise RuntimeError("GlobalNormalizer.frame was called before fit")
-        return self._frame
+        # What was restored lies on the CPU.
+        return Frame(self._frame.origin.to(poses.device), self._frame.scale.to(poses.device))
 
     def learned(self) -> dict[str, list[float]]:
         """Returns the mean and the standard deviation of x, y and z, mm."""
         frame = self.frame(torch.empty(0))
         assert frame.scale is not None
         return {"mean_mm": frame.origin.flatten().tolist(), "std_mm": frame.scale.flatten().tolist()}
+
+    def restore(self, learned: Mapping[str, Sequence[float]]) -> None:
+        """Learns the mean and the standard deviation that `learned` told."""
+        mean, std = (torch.tensor(learned[name], dtype=torch.float32) for name in ("mean_mm", "std_mm"))  # (3,) each
+        self._frame = Frame(origin=mean.view(1, 1, 3), scale=std.view(1, 1, 3))
+
+
+class ViewpointNormalizer(Normalizer):
+    """Turns each hand so that its palm faces the camera and its fingers point along x.
+
+    The palm's normal becomes −z and the fingers' mean direction +x, about the centre of the input pose, the mean of
+    its joints; lengths stay in mm. So the corrector does not see from where the hand was seen. What normal and
+    direction are, and what is done where there are none, says `palm_rotation`; of which hands it is the back that
+    faces the camera, says `Palm`.
+
+    Args:
+        skeleton: The skeleton of the poses; one with a palm.
+
+    Raises:
+        ValueError: If the skeleton has no palm.
+    """
+
+    def __init__(self, skeleton: Skeleton) -> None:
+        super().__init__(skeleton)
+        self._palm = _palm_of(skeleton, type(self))
+
+    def frame(self, poses: Tensor) -> Frame:
+        """Returns the frames of input poses (N, J, 3), mm."""
+        joints = samples_last(poses)  # (N, J, 3) -> (J, 3, N)
+        centre = joints.mean(dim=0, keepdim=True)  # (1, 3, N)
+        return Frame(origin=samples_first(centre), rotation=palm_rotation(joints, self._palm))
+
+
+class IndividualNormalizer(Normalizer):
+    """Takes each hand in a frame of its own: the palm's centre, the palm's axes, and the mean bone length as unit.
+
+    The origin is the mean of the palm's joints; the axes are those of `ViewpointNormalizer`. The mean length of the
+    input's bones becomes 1, so that the corrector does not see how large the hand is. A pose whose bones have no length
+    keeps its lengths in mm.
+
+    Args:
+        skeleton: The skeleton of the poses; one with a palm.
+
+    Raises:
+        ValueError: If the skeleton has no palm.
+    """
+
+    def __init__(self, skeleton: Skeleton) -> None:
+        super().__init__(skeleton)
+        self._palm = _palm_of(skeleton, type(self))
+
+    def frame(self, poses: Tensor) -> Frame:
+        """Returns the frames of input poses (N, J, 3), mm."""
+        joints = samples_last(poses)  # (N, J, 3) -> (J, 3, N)
+        origin = _taken(joints, self._palm.outline).mean(dim=0, keepdim=True)  # (J, 3, N) -> (1, 3, N)
+        starts, ends = zip(*self.skeleton.bones, strict=True)
+        bones = _taken(joints, ends) - _taken(joints, starts)  # (B, 3, N)
+        # Of a length of zero the root has no gradient.
+        shortest = torch.finfo(bones.dtype).tiny
+        lengths = bones.square().sum(dim=1).clamp(min=shortest).sqrt()  # (B, 3, N) -> (B, N)
+        scale = lengths.mean(dim=0)  # (N,)
+        scale = torch.where(scale > 2 * shortest**0.5, scale, 1.0)
+        return Frame(
+            origin=samples_first(origin),
+            scale=scale.view(-1, 1, 1),  # (N,) -> (N, 1, 1)
+            rotation=palm_rotation(joints, self._palm),
+        )
+
+
+FLATNESS = 1e-3
+"""What share of a pose's extent the palm's length is at least, and of the extent's square its area, to have axes."""
+
+
+def palm_rotation(joints: Tensor, palm: Palm) -> Tensor:
+    """Returns the rotations whose columns are the axes of the palm: x along the fingers, z against the normal.
+
+    The normal is that of the outline's vector area, the sum of the cross products of its neighbouring corners (Newell's
+    method; Sutherland, Sproull and Schumacker, "A Characterization of Ten Hidden-Surface Algorithms", 1974), so that
+    all corners count and they need not lie in a plane. The fingers' mean direction is that from the mean of the base to
+    the mean of the knuckles, without its part along the normal. With y = z × x every rotation is proper.
+
+    A palm on a line or a point, or whose base and knuckles have one mean, has no such axes. Its rotation is the
+    identity, which leaves the camera's axes. What counts as a line is judged by the pose's extent, see `FLATNESS`.
+
+    Args:
+        joints: Poses, samples last, (J, 3, N), mm.
+        palm: The joints of the palm.
+
+    Returns:
+        (N, 3, 3). Gradients are finite for all poses.
+    """
+    corners = _taken(joints, palm.outline)  # (P, 3, N)
+    sides = corners[1:] - corners[:1]  # (P - 1, 3, N)
+    area = torch.linalg.cross(sides[:-1], sides[1:], dim=1).sum(dim=0)  # (P - 2, 3, N) -> (3, N), twice the area
+    n_base = len(palm.base)
+    direction = corners[n_base:].mean(dim=0) - corners[:n_base].mean(dim=0)  # (3, N)
+
+    # The squared distance of the joints from their centre, as a mean.
+    extent = (joints - joints.mean(dim=0)).square().sum(dim=(0, 1)) / len(joints)  # (N,), mm²
+    normal, has_normal = _unit(area, FLATNESS**2 * extent.square())
+    across = direction - (direction * normal).sum(dim=0) * normal  # (3, N)
+    along, has_direction = _unit(across, FLATNESS**2 * extent)
+    y = torch.linalg.cross(along, normal, dim=0)  # (3, N), z × x
+    # Once more, since what was left of a direction near the normal is not quite at right angles to it.
+    x = torch.linalg.cross(normal, y, dim=0)  # (3, N), y × z
+    rotation = torch.stack([x, y, -normal])  # (3 axes, 3, N)
+    identity = torch.eye(3, dtype=joints.dtype, device=joints.device).unsqueeze(2)  # (3, 3, 1)
+    # Chosen and not branched on: the device need not be waited for, and the frame can be exported.
+    chosen = torch.where(has_normal & has_direction, rotation, identity)  # (3 axes, 3, N)
+    return chosen.permute(2, 1, 0)  # (N, 3, 3 axes)
+
+
+def _unit(vectors: Tensor, shortest: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns vectors (3, N) with length 1, and which of them were longer than the root of `shortest`, (N,).
+
+    The others become zero.
+    """
+    squared = vectors.square().sum(dim=0)  # (N,); several times as fast as a norm
+    long = squared > shortest
+    return vectors * torch.where(long, squared, torch.inf).rsqrt(), long
+
+
+def _taken(joints: Tensor, numbers: Sequence[int]) -> Tensor:
+    # By slices: a tensor of indices would have to be brought to the device, which waits for it.
+    return torch.stack([joints[number] for number in numbers])  # (J, 3, N) -> (K, 3, N)
+
+
+def _palm_of(skeleton: Skeleton, normalizer: type[Normalizer]) -> Palm:
+    if skeleton.palm is None:
+        raise ValueError(
+            f"{normalizer.__name__} needs to know the palm, and the skeleton {skeleton.name} has none; give one to it: "
+            "Skeleton(..., palm=Palm(base=(...), knuckles=(...))), both of data_pipeline.skeleton"
+        )
+    return skeleton.palm

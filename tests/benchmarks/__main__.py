@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-NAMES = ("epoch", "ray_overhead", "shared_data", "many_trials", "gnn")
+NAMES = ("epoch", "inputs", "evaluator", "gnn", "ray_overhead", "shared_data", "many_trials")
 
 for name in sys.argv[1:] or NAMES:
     print(f"\n== {name}", flush=True)

@@ -67,10 +67,10 @@ def solver(train: DeviceDataset, val: DeviceDataset) -> Solver:
             batch_size=BATCH,
             distorter=NoDistorter(),
             augmenters=[],
-            normalizer=Shifter(),
+            normalizer=Shifter(HANDS17),
             generators=generators,
         ),
-        Evaluator(val, normalizer=Shifter(), eval_space="original"),
+        Evaluator(val, normalizer=Shifter(HANDS17), eval_space="original"),
         SolverSettings(num_epochs=10_000, log_frequency=3),
     )
 

@@ -34,7 +34,7 @@ from cluster.records import to_parquet
 from cluster.storage import Storage
 from cluster.trainable import TrialReport
 from cluster.watch import Watch
-from data_pipeline.distorters import Distorter
+from data_pipeline.distorters import Distorter, Samples
 from data_pipeline.skeleton import HANDS17
 from posenet.checkpoint import pack
 from posenet.models import CorrectorMLP
@@ -52,9 +52,9 @@ class Sleep(Distorter):
 
     seconds: float
 
-    def __call__(self, poses: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(self, samples: Samples, generator: torch.Generator) -> Tensor:
         time.sleep(self.seconds)
-        return poses
+        return samples.poses
 
 
 def memory_kb() -> int:

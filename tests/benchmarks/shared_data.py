@@ -22,7 +22,7 @@ from cluster.signals import Signals
 from cluster.sources import Sources
 from cluster.trainable import TrialReport
 from cluster.watch import Watch
-from data_pipeline.distorters import Distorter
+from data_pipeline.distorters import Distorter, Samples
 from tests.benchmarks.sweeps import experiment, write_random_dataset
 
 N_WORKERS = 4
@@ -34,11 +34,11 @@ class Clock(Distorter):
 
     folder: str
 
-    def __call__(self, poses: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(self, samples: Samples, generator: torch.Generator) -> Tensor:
         path = Path(self.folder) / f"{threading.get_native_id()}-{generator.initial_seed()}"
         if not path.exists():
             path.write_text(str(time.time()))
-        return poses
+        return samples.poses
 
 
 class Stopwatch:
@@ -80,7 +80,7 @@ def measure(folder: Path, train_set: str) -> tuple[float, float]:
     sources = Sources(sweep.config.data_folder)
     plan = sweep._plan(sources)
     stopwatch = Stopwatch()
-    job = Job(sweep.config, sweep.space, sources.sets, sources.weights)
+    job = Job(sweep.config, sweep.space, sources.sets, sources.tables, sources.weights)
     sweep._write_experiment(plan, job)
     placement = Placement(torch.device("cpu"), n_slots=N_WORKERS, cpus_per_trial=1)
     done, most = threading.Event(), 0.0

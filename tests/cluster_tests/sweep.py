@@ -15,6 +15,7 @@ import torch
 
 from data_pipeline.pose_dataset import write_dataset
 from data_pipeline.synthetic import Backbone, synthetic_hands
+from tests.cluster_tests.tiny import write_tables
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = Path(__file__).with_name("sweep_script.py")
@@ -22,11 +23,12 @@ HOW_IT_WAS_TRAINED = ("train_seconds", "node", "device", "gpu")
 
 
 def write_sweep_data(folder: Path) -> None:
-    """Writes the small sets that `sweep_script.py` trains on."""
+    """Writes the small sets that `sweep_script.py` trains on, and the tables that its distorter reads."""
     for part, (n, seed) in {"train": (100, 1), "val": (40, 2)}.items():
         labels = synthetic_hands(n, seed)
         poses = {subset: Backbone(subset).predict(labels, seed) for subset in ("A", "B")}
         write_dataset(folder, f"tiny_{part}", labels, poses)
+    write_tables(folder, synthetic_hands(100, 1))
 
 
 class Sweep:

@@ -17,7 +17,7 @@ from cluster.experiment import Experiment
 from cluster.job import Job
 from cluster.sources import Sources
 from cluster.trainable import run_trial
-from data_pipeline.distorters import Distorter
+from data_pipeline.distorters import NeighborErrorBankDistorter, Samples
 from data_pipeline.normalizers import Shifter
 from posenet import errors
 from posenet.losses import Loss, MetricLoss
@@ -25,28 +25,32 @@ from posenet.models import CorrectorMLP
 
 
 @dataclass(frozen=True, kw_only=True)
-class SlowNoise(Distorter):
-    """Noise that takes its time, so that a test can meet a trial half-way, and tells of each batch.
+class SlowNoise(NeighborErrorBankDistorter):
+    """Errors from tables that take their time, so that a test can meet a trial half-way; it tells of each batch.
 
     The environment says how long, or else a file; and how many times that on this node.
     """
 
-    def __call__(self, poses: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+    bank_name: str = "bank"
+    neighbors_name: str = "near"
+    max_k: int = 3
+
+    def __call__(self, samples: Samples, generator: torch.Generator) -> Tensor:
         control = Path(os.environ["SWEEP_CONTROL"])
         factor = float(os.environ.get("SLOW_FACTOR", "1"))
         with (control / "batches").open("a") as batches:
             batches.write(f"{os.getpid()} {factor} {os.environ.get('CUDA_VISIBLE_DEVICES', 'all')}\n")
         time.sleep(float(os.environ.get("SLOW") or (control / "slow").read_text()) * factor)
-        return poses + torch.randn(poses.shape, generator=generator)
+        return super().__call__(samples, generator)
 
 
 @dataclass(frozen=True, kw_only=True)
 class HangingNoise(SlowNoise):
     """Hangs without a word."""
 
-    def __call__(self, poses: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(self, samples: Samples, generator: torch.Generator) -> Tensor:
         time.sleep(3600)
-        return poses
+        return samples.poses
 
 
 class FailingMLP(CorrectorMLP):
@@ -131,7 +135,7 @@ def train_one_epoch_of_each(sweep: Experiment) -> None:
     """Leaves every trial with a checkpoint."""
     sources = Sources(sweep.config.data_folder)
     plan = sweep._plan(sources)
-    job = Job(sweep.config, sweep.space, sources.sets, sources.weights)
+    job = Job(sweep.config, sweep.space, sources.sets, sources.tables, sources.weights)
     for spec in plan.trials:
         trial = job.trial(spec, torch.device("cpu"))
         reports = run_trial(trial, job.data(trial.settings), job.folder.trial(trial.id), leave=lambda: True)

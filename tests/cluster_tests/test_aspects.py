@@ -8,17 +8,24 @@ import pytest
 import torch
 from torch import Tensor
 
-from cluster import parts
+from cluster import parts, sources
 from cluster.config import ConfigError
 from data_pipeline import skeleton
 from data_pipeline.augmenters import RandomScaler
-from data_pipeline.distorters import Distorter, GaussianDistorter
-from data_pipeline.normalizers import GlobalNormalizer, Shifter
+from data_pipeline.distorters import (
+    Distorter,
+    ErrorBankDistorter,
+    GaussianDistorter,
+    LayeredGaussianDistorter,
+    NeighborErrorBankDistorter,
+)
+from data_pipeline.normalizers import GlobalNormalizer, IndividualNormalizer, Shifter, ViewpointNormalizer
 from data_pipeline.pose_dataset import read_dataset
 from data_pipeline.skeleton import HANDS17, NYU
+from data_pipeline.tables import write_errors, write_neighbors
 from posenet.losses import CombinedLoss, Loss
 from posenet.models import CorrectorMLP
-from tests.cluster_tests.tiny import LR, MISSING, Tiny, case_id, write_datasets
+from tests.cluster_tests.tiny import LR, MISSING, NEIGHBOR_ERRORS, Tiny, case_id, write_datasets
 
 PLATEAU = torch.optim.lr_scheduler.ReduceLROnPlateau
 
@@ -56,7 +63,8 @@ class PickyMLP(CorrectorMLP):
 
 
 class PickyNormalizer(Shifter):
-    def __init__(self, *, unit):
+    def __init__(self, skeleton, *, unit):
+        super().__init__(skeleton)
         self.unit = unit
 
 
@@ -72,8 +80,8 @@ class SecretDistorter(Distorter):
     def __init__(self, *, size=1.0):
         self._size = size
 
-    def __call__(self, poses, labels, generator) -> Tensor:
-        return poses
+    def __call__(self, samples, generator) -> Tensor:
+        return samples.poses
 
 
 class SecretScaler(RandomScaler):
@@ -101,6 +109,9 @@ def data_dir(tmp_path_factory):
             if content is not None:
                 torch.save(content, folder / f"{name}_{part}.pt")
     (folder / "text_labels.pt").write_text("1 2 3")
+    write_errors(folder, "nyu", np.ones((5, 14, 3)))
+    write_neighbors(folder, "far", np.zeros((40, 4)), dataset.labels + 1, 30)
+    (folder / "torn_errors.pt").write_bytes(b"half")
     weights = {
         "good": CorrectorMLP(HANDS17, hidden_dims=[8]).state_dict(),
         "wide": CorrectorMLP(HANDS17, hidden_dims=[9]).state_dict(),
@@ -138,6 +149,27 @@ DATA = [
     ({"train_set": "joints"}, "train_set", "there is no skeleton with 17 joints"),
     ({"val_set": "nyu_val"}, "val_set", "nyu_val has the NYU skeleton of 14 joints, the"),
     ({"test_set": "nyu_test"}, "test_set", "nyu_test has the NYU skeleton of 14 joints, the"),
+]
+
+TABLES = [
+    (ErrorBankDistorter, {"bank_name": "bnak"}, "{data}/bnak_errors.pt does not exist; {data} has bank_errors.pt, "),
+    (ErrorBankDistorter, {"bank_name": "torn"}, "{data}/torn_errors.pt is not a file that torch.load"),
+    (
+        ErrorBankDistorter,
+        {"bank_name": "nyu"},
+        "ErrorBankDistorter refuses {{bank_name: 'nyu'}}: nyu_errors.pt is of hands with 14 joints; the training set",
+    ),
+    (GaussianDistorter, {"stats_name": "none"}, "none_error_stats.json does not exist; {data} has no file *_error_sta"),
+    (
+        NeighborErrorBankDistorter,
+        {"bank_name": "bank", "neighbors_name": "far", "max_k": 2},
+        "far_neighbors.pt was made for another training set",
+    ),
+    (
+        NeighborErrorBankDistorter,
+        {"bank_name": "bank", "neighbors_name": "near", "max_k": 5},
+        "near_neighbors.pt has 4 neighbours of each sample, fewer than 5",
+    ),
 ]
 
 PAIRS = [
@@ -339,8 +371,8 @@ PAIRS = [
     ),
     (
         {"base_hyperparams.distorter": GaussianDistorter},
-        "base_hyperparams.distorter_args.std_mm",
-        "is missing; GaussianDistorter needs it",
+        "base_hyperparams.distorter_args",
+        "GaussianDistorter refuses {{}}: give one of std_mm and stats_name, not none of them",
     ),
     (
         {"base_hyperparams.distorter_args": {"std_mm": 1}},
@@ -440,6 +472,43 @@ class TestSettingsThatDoNotFitTogether:
         assert str(data_dir / name) in problem.text
         assert re.search(says, problem.text, re.DOTALL)
 
+    @pytest.mark.parametrize(("distorter", "arguments", "says"), TABLES)
+    def test_are_tables_that_are_broken_or_for_another_training_set(self, tiny, data_dir, distorter, arguments, says):
+        changes = {"base_hyperparams.distorter": distorter, "base_hyperparams.distorter_args": arguments}
+        (problem,) = problems_of(tiny.experiment(changes))
+        assert problem.path == "base_hyperparams.distorter_args"
+        assert says.format(data=data_dir) in problem.text
+
+    def test_are_tables_of_some_combinations_alone(self, tiny):
+        experiment = tiny.experiment(NEIGHBOR_ERRORS, {"distorter_args.bank_name": ["bank", "bnak", "nyu"]})
+        first, second = problems_of(experiment)
+        assert "bnak_errors.pt does not exist" in first.text
+        assert "nyu_errors.pt is of hands with 14 joints" in second.text
+
+    def test_are_a_table_and_a_training_set_that_one_option_names(self, tiny):
+        """The labels of the second set are other ones."""
+        experiment = tiny.experiment(NEIGHBOR_ERRORS, {"experiment_config.train_set": ["two_train", "tiny_val"]})
+        (problem,) = problems_of(experiment)
+        assert "near_neighbors.pt was made for another training set" in problem.text
+
+    def test_are_joints_that_are_confused_in_another_skeleton(self, tiny):
+        sets = {"experiment_config.train_set": "nyu_train", "experiment_config.val_set": "nyu_val"}
+        arguments = {"layers": [(1, 0, 2)], "confusion_prob": 0.1}
+        changes = {"distorter": LayeredGaussianDistorter, "distorter_args": arguments}
+        (problem,) = problems_of(
+            tiny.experiment({**sets, **{f"base_hyperparams.{key}": value for key, value in changes.items()}})
+        )
+        assert problem.path == "base_hyperparams.distorter_args"
+        assert "set confusion_prob to 0" in problem.text
+
+    def test_are_a_normalizer_and_a_skeleton_without_a_palm(self, tiny, monkeypatch):
+        monkeypatch.setitem(skeleton._SKELETONS, 14, dataclasses.replace(NYU, palm=None))
+        sets = {"experiment_config.train_set": "nyu_train", "experiment_config.val_set": "nyu_val"}
+        experiment = tiny.experiment({**sets, "experiment_config.normalizer": ViewpointNormalizer})
+        (problem,) = problems_of(experiment)
+        assert problem.path == "experiment_config.normalizer"
+        assert "ViewpointNormalizer needs to know the palm, and the skeleton NYU has none" in problem.text
+
     def test_are_sets_with_skeletons_of_one_name(self, tiny, monkeypatch):
         monkeypatch.setitem(skeleton._SKELETONS, 14, dataclasses.replace(NYU, name="HANDS17"))
         (problem,) = problems_of(tiny.experiment({"experiment_config.val_set": "nyu_val"}))
@@ -489,6 +558,21 @@ class TestSettingsThatFit:
         tiny.experiment(
             {"experiment_config.use_preset": False, "experiment_config.train_set": "lonely", **noise}
         ).plan()
+
+    def test_are_the_first_samples_of_the_set_that_a_table_was_made_for(self, tiny):
+        tiny.experiment({**NEIGHBOR_ERRORS, "experiment_config.train_set_size": 7}).plan()
+
+    def test_are_tables_that_are_read_once_for_all_combinations(self, tiny, monkeypatch):
+        read = []
+        real = sources.read_table
+        monkeypatch.setattr(sources, "read_table", lambda *args: read.append(args[1]) or real(*args))
+        options = {LR: [1e-3, 1e-2], "distorter_args.max_k": [1, 2, 3], "experiment_config.train_set_size": [None, 20]}
+        assert len(tiny.experiment(NEIGHBOR_ERRORS, options).plan().combinations) == 12
+        assert sorted(read) == ["bank_errors.pt", "near_neighbors.pt"]
+
+    def test_are_normalizers_of_the_palm(self, tiny):
+        options = {"experiment_config.normalizer": [ViewpointNormalizer, IndividualNormalizer]}
+        assert len(tiny.experiment(options=options).plan().combinations) == 2
 
     def test_are_examples_of_a_subset_in_sets_with_subsets(self, tiny):
         sets = {f"experiment_config.{part}_set": f"two_{part}" for part in ("train", "val", "test")}

@@ -15,6 +15,7 @@ from data_pipeline.augmenters import RandomRotator
 from data_pipeline.distorters import Distorter, NoDistorter
 from data_pipeline.normalizers import GlobalNormalizer, Normalizer, Shifter
 from data_pipeline.pose_dataset import dataset_names
+from data_pipeline.skeleton import HANDS17
 from posenet import errors
 from posenet.models import CorrectorMLP
 from tests.cluster_tests.tiny import MISSING, case_id
@@ -43,7 +44,11 @@ EXPERIMENT = [
     ("use_preset", 1, "got 1; allowed: True or False"),
     ("use_preset", "False", "got 'False'; allowed: True or False"),
     ("use_preset", None, "got None; allowed: True or False"),
-    ("normalizer", Shifter(), "allowed: a class of data_pipeline.normalizers, such as Shifter, not an instance of one"),
+    (
+        "normalizer",
+        Shifter(HANDS17),
+        "allowed: a class of data_pipeline.normalizers, such as Shifter, not an instance of one",
+    ),
     ("normalizer", "Shifter", "got 'Shifter'; allowed: a class"),
     ("normalizer", Normalizer, "a class of data_pipeline.normalizers"),
     ("normalizer", CorrectorMLP, "a class of data_pipeline.normalizers"),

@@ -29,13 +29,14 @@ from cluster.identity import (
 from data_pipeline import skeleton
 from data_pipeline.augmenters import RandomRotator, RandomScaler
 from data_pipeline.distorters import GaussianDistorter
-from data_pipeline.normalizers import GlobalNormalizer
+from data_pipeline.normalizers import GlobalNormalizer, Shifter
 from data_pipeline.pose_dataset import read_dataset, write_dataset
-from data_pipeline.skeleton import HANDS17
+from data_pipeline.skeleton import HANDS17, Palm
+from data_pipeline.tables import read_table, write_errors
 from posenet import errors
 from posenet.losses import CombinedLoss, MetricLoss
 from posenet.models import CorrectorMLP
-from tests.cluster_tests.tiny import LR, MISSING, Tiny, case_id, write_datasets
+from tests.cluster_tests.tiny import LR, MISSING, NEIGHBOR_ERRORS, Tiny, case_id, write_datasets
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -369,6 +370,7 @@ class TestTheIdentityOfATraining:
             {"bones": HANDS17.bones[1:]},
             {"extra_edges": ()},
             {"fingers": HANDS17.fingers[1:]},
+            {"palm": Palm(base=(0,), knuckles=(5, 4, 3, 2))},
         ],
         ids=lambda change: next(iter(change)),
     )
@@ -376,6 +378,32 @@ class TestTheIdentityOfATraining:
         before = tiny.key()
         monkeypatch.setitem(skeleton._SKELETONS, 21, dataclasses.replace(HANDS17, **change))
         assert tiny.key() != before
+
+    def test_is_that_of_results_from_before_there_were_tables_palms_and_normalizers_that_know_the_skeleton(self, tiny):
+        for normalizer, arguments in ((Shifter, {}), (GlobalNormalizer, {"individual_scaling": False})):
+            (combination,) = tiny.experiment({"experiment_config.normalizer": normalizer}).plan().combinations
+            description = json.loads(combination.description)
+            assert list(description["data"]["skeleton"]["args"]) == [
+                *("bones", "extra_edges", "fingers", "joint_names", "name")
+            ]
+            name = f"data_pipeline.normalizers.{normalizer.__name__}"
+            assert description["spaces"]["normalizer"] == {"name": name, "args": arguments}
+            nothing = {"name": "data_pipeline.distorters.NoDistorter", "args": {}}
+            assert description["inputs"] == {"distorter": nothing, "augmenters": []}
+
+    def test_follows_the_content_of_the_tables_that_a_distorter_reads(self, tiny, tmp_path):
+        def key():
+            return Tiny(tmp_path / "data", tiny.storage_path).key(NEIGHBOR_ERRORS)
+
+        write_datasets(tmp_path / "data")
+        assert key() == tiny.key(NEIGHBOR_ERRORS)
+        (combination,) = tiny.experiment(NEIGHBOR_ERRORS).plan().combinations
+        tables = json.loads(combination.description)["inputs"]["tables"]
+        assert list(tables) == ["bank_errors.pt", "near_neighbors.pt"]
+        errors = read_table(tmp_path / "data", "bank_errors.pt").array.copy()
+        errors[-1, -1, -1] = np.nextafter(errors[-1, -1, -1], np.float32(0))
+        write_errors(tmp_path / "data", "bank", errors)
+        assert key() != tiny.key(NEIGHBOR_ERRORS)
 
     def test_changes_with_code_that_computes_other_numbers(self, tiny, monkeypatch):
         before = tiny.key()

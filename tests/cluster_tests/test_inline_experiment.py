@@ -7,6 +7,7 @@ import io
 import json
 import math
 import re
+import shutil
 import subprocess
 from dataclasses import replace
 
@@ -28,14 +29,16 @@ from cluster.storage import Storage, StorageError
 from cluster.trainable import run_trial
 from cluster.trial_folder import ExperimentFolder, TrialFolder
 from data_pipeline.augmenters import RandomRotator
-from data_pipeline.distorters import GaussianDistorter
 from data_pipeline.normalizers import GlobalNormalizer
 from data_pipeline.pose_dataset import read_dataset, write_dataset
+from data_pipeline.pose_range import PoseRange
 from data_pipeline.skeleton import HANDS17
+from data_pipeline.tables import write_errors
 from data_pipeline.user_error import UserError
 from posenet.models import CorrectorMLP
 from tests.cluster_tests.tiny import (
     LR,
+    NEIGHBOR_ERRORS,
     FailingMLP,
     HungryMLP,
     InterruptedMLP,
@@ -132,6 +135,7 @@ class TestTheFilesOfAnExperiment:
                 "use_preset": True,
                 "fingerprint": read_dataset(tiny_data, f"two_{part}").fingerprint,
                 "samples": samples,
+                "poses": PoseRange.of(read_dataset(tiny_data, f"two_{part}").labels, HANDS17).to_json(),
             }
             for part, samples in {"train": 40, "val": 20, "test": 20}.items()
         ]
@@ -322,8 +326,7 @@ class TestAfterARun:
             **TWO_SUBSETS,
             "experiment_config.normalizer": GlobalNormalizer,
             "base_hyperparams.augmenters": [RandomRotator()],
-            "base_hyperparams.distorter": GaussianDistorter,
-            "base_hyperparams.distorter_args": {"std_mm": 3.0},
+            **NEIGHBOR_ERRORS,
         }
         files = {path: path.read_bytes() for path in tiny.data_dir.iterdir()}
         trial, data, folder = tiny.trial(changes)
@@ -333,12 +336,21 @@ class TestAfterARun:
                 hashlib.sha256(array.tobytes()).hexdigest()
                 for dataset in data.sets.values()
                 for array in (dataset.labels, *dataset.poses.values())
-            ]
+            ] + [hashlib.sha256(table.array.tobytes()).hexdigest() for table in data.tables.values()]
 
         before = checksums()
         assert [report.status for report in run_trial(trial, data, folder)] == ["running", "running", "finished"]
         assert checksums() == before
         assert {path: path.read_bytes() for path in tiny.data_dir.iterdir()} == files
+
+    def test_a_trial_trained_with_the_tables_that_its_options_name(self, tiny_data, tmp_path):
+        shutil.copytree(tiny_data, tmp_path / "data")
+        write_errors(tmp_path / "data", "calm", np.zeros((30, 21, 3)))
+        tiny = Tiny(tmp_path / "data", tmp_path / "results")
+        calm, noisy = tiny.run(NEIGHBOR_ERRORS, {"distorter_args.bank_name": ["calm", "bank"]}).trials
+        (undistorted,) = Tiny(tiny_data, tmp_path / "undistorted").run().trials
+        assert (calm["status"], noisy["status"]) == ("finished", "finished")
+        assert calm["val_distance_mm"] == undistorted["val_distance_mm"] != noisy["val_distance_mm"]
 
     def test_what_a_normalizer_learned_stands_in_the_trials_file(self, tiny):
         (row,) = tiny.run({"experiment_config.normalizer": GlobalNormalizer}).trials

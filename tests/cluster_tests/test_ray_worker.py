@@ -25,7 +25,7 @@ def job(tiny):
     experiment = tiny.experiment()
     sources = Sources(experiment.config.data_folder)
     plan = experiment._plan(sources)
-    job = Job(experiment.config, experiment.space, sources.sets, sources.weights)
+    job = Job(experiment.config, experiment.space, sources.sets, sources.tables, sources.weights)
     experiment._write_experiment(plan, job)
     return job
 

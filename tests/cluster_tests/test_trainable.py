@@ -13,11 +13,10 @@ from cluster.records import from_parquet
 from cluster.storage import Storage, StorageError
 from cluster.trainable import run_trial
 from data_pipeline.augmenters import RandomRotator, RandomScaler
-from data_pipeline.distorters import GaussianDistorter
 from data_pipeline.normalizers import GlobalNormalizer, Shifter
 from posenet.checkpoint import pack
 from posenet.models import CorrectorMLP
-from tests.cluster_tests.tiny import InterruptedMLP, Tiny
+from tests.cluster_tests.tiny import NEIGHBOR_ERRORS, InterruptedMLP, Tiny
 
 EPOCHS = 5
 # Everything that draws random numbers or keeps a state from one epoch to the next.
@@ -31,8 +30,7 @@ STATEFUL = {
     "solver_config.log_grad": True,
     "solver_config.val_example_subset": "A",
     "base_hyperparams.model_args": {"hidden_dims": [8], "dropout": 0.3, "batchnorm": True},
-    "base_hyperparams.distorter": GaussianDistorter,
-    "base_hyperparams.distorter_args": {"std_mm": 2.0},
+    **NEIGHBOR_ERRORS,
     "base_hyperparams.augmenters": [RandomRotator(), RandomScaler()],
 }
 OPTIMISATIONS = {

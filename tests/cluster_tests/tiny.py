@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,11 +20,12 @@ from cluster.result_table import ResultTable
 from cluster.sources import Sources
 from cluster.trainable import Trial, TrialData
 from cluster.trial_folder import TrialFolder
-from data_pipeline.distorters import NoDistorter
+from data_pipeline.distorters import NeighborErrorBankDistorter, NoDistorter
 from data_pipeline.normalizers import Shifter
-from data_pipeline.pose_dataset import write_dataset
+from data_pipeline.pose_dataset import Array, write_dataset
 from data_pipeline.skeleton import Skeleton
 from data_pipeline.synthetic import Backbone, synthetic_hands
+from data_pipeline.tables import write_errors, write_neighbors
 from posenet import errors
 from posenet.losses import Loss, MetricLoss
 from posenet.models import CorrectorMLP
@@ -127,7 +129,7 @@ class Tiny:
         experiment = self.experiment(changes)
         sources = Sources(experiment.config.data_folder)
         plan = make_plan(experiment.space, sources, n_repetitions=1, seed=0)
-        job = Job(experiment.config, experiment.space, sources.sets, sources.weights)
+        job = Job(experiment.config, experiment.space, sources.sets, sources.tables, sources.weights)
         trial = job.trial(plan.trials[0], device or torch.device("cpu"))
         return trial, job.data(trial.settings), job.folder.trial(trial.id)
 
@@ -137,14 +139,32 @@ class Tiny:
         return combination.key
 
 
+NEIGHBOR_ERRORS: dict[str, Any] = {
+    "base_hyperparams.distorter": NeighborErrorBankDistorter,
+    "base_hyperparams.distorter_args": {"bank_name": "bank", "neighbors_name": "near", "max_k": 3},
+}
+"""A distorter with the tables that `write_datasets` writes."""
+
+
 def write_datasets(folder: Path) -> None:
-    """Writes `tiny_*`, `two_*` with subsets A and B, and `nyu_*` with another skeleton; 40, 20 and 20 samples."""
+    """Writes `tiny_*`, `two_*` with subsets A and B, and `nyu_*` with another skeleton; 40, 20 and 20 samples.
+
+    And the tables `bank`, 30 errors, and `near`, 4 neighbours in it for each sample of `tiny_train` and `two_train`.
+    """
+    write_tables(folder, synthetic_hands(40, 0))
     for seed, (part, n) in enumerate({"train": 40, "val": 20, "test": 20}.items()):
         labels = synthetic_hands(n, seed)
         poses = {name: Backbone(name).predict(labels, seed) for name in ("A", "B")}
         write_dataset(folder, f"tiny_{part}", labels, poses["A"])
         write_dataset(folder, f"two_{part}", labels, poses)
         write_dataset(folder, f"nyu_{part}", labels[:, :14], poses["A"][:, :14])
+
+
+def write_tables(folder: Path, labels: Array) -> None:
+    """Writes tables `bank` and `near` for a training set with these labels, (N, J, 3), mm."""
+    rng = np.random.default_rng(0)
+    write_errors(folder, "bank", rng.normal(scale=5, size=(30, *labels.shape[1:])))
+    write_neighbors(folder, "near", rng.integers(0, 30, (len(labels), 4)), labels, 30)
 
 
 class FailingMLP(CorrectorMLP):

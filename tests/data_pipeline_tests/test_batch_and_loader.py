@@ -9,12 +9,13 @@ import scipy.stats
 import torch
 
 from data_pipeline.augmenters import Augmenter, RandomRotator, RandomScaler
-from data_pipeline.batch import Batch, DeviceDataset, KeptDatasets
+from data_pipeline.batch import Batch, DeviceDataset, KeptOnDevice, on_device
 from data_pipeline.distorters import Distorter, GaussianDistorter, NoDistorter
 from data_pipeline.loader import Generators, TrainingLoader
 from data_pipeline.normalizers import GlobalNormalizer, Shifter
 from data_pipeline.pose_dataset import PoseDataset
 from data_pipeline.skeleton import NYU
+from data_pipeline.tables import Table
 from tests.support import generator, hands, pose_dataset
 
 CPU = torch.device("cpu")
@@ -30,7 +31,7 @@ def numbered_dataset(n=N, subsets=SUBSETS):
     return PoseDataset("numbered", labels, poses, NYU, "")
 
 
-def make_loader(dataset=None, *, seed=0, batch_size=5, distorter=None, augmenters=(), normalizer=None):
+def make_loader(dataset=None, *, seed=0, batch_size=5, distorter=None, augmenters=(), normalizer=None, tables=None):
     return TrainingLoader(
         DeviceDataset.of(dataset or numbered_dataset(), CPU),
         batch_size=batch_size,
@@ -38,6 +39,7 @@ def make_loader(dataset=None, *, seed=0, batch_size=5, distorter=None, augmenter
         augmenters=augmenters,
         normalizer=normalizer,
         generators=Generators(generator(seed), generator(seed + 1), generator(seed + 2)),
+        tables=tables,
     )
 
 
@@ -67,7 +69,7 @@ class TestBatch:
 
     def test_brings_any_pose_of_its_space_to_millimetres(self, skeleton):
         poses, labels = hands(skeleton, 4)
-        normalizer = GlobalNormalizer()
+        normalizer = GlobalNormalizer(skeleton)
         normalizer.fit([poses])
         batch = Batch.of(poses, labels, normalizer)
         halfway = (batch.poses + batch.labels) / 2
@@ -122,9 +124,9 @@ class TestDeviceDataset:
         np.testing.assert_array_equal(gathered, labels[[4, 2]])
 
 
-class TestKeptDatasets:
+class TestDataKeptOnADevice:
     def test_are_brought_to_the_device_once_for_all_that_follows(self, skeleton):
-        kept = KeptDatasets()
+        kept = KeptOnDevice(DeviceDataset.of)
         train, val = pose_dataset(skeleton, N), replace(pose_dataset(skeleton, N, seed=1), fingerprint="val")
         first = kept.bring({"train": train, "val": val}, CPU)
         again = kept.bring({"val": replace(val), "test": replace(train), "train": replace(train)}, CPU)
@@ -132,8 +134,15 @@ class TestKeptDatasets:
         assert again["val"] is first["val"]
         np.testing.assert_array_equal(again["val"].labels, val.labels)
 
+    def test_are_any_that_is_known_by_its_content(self):
+        table = Table(np.arange(6, dtype=np.float32), "fingerprint")
+        kept = KeptOnDevice[Table, torch.Tensor](lambda table, device: on_device(table.array, device))
+        first = kept.bring({"a": table}, CPU)["a"]
+        np.testing.assert_array_equal(first, table.array)
+        assert kept.bring({"b": replace(table)}, CPU)["b"] is first
+
     def test_are_let_go_when_another_trial_trains_on_others(self, skeleton):
-        kept = KeptDatasets()
+        kept = KeptOnDevice(DeviceDataset.of)
         train = pose_dataset(skeleton, N)
         first = weakref.ref(kept.bring({"train": train}, CPU)["train"])
         kept.bring({"train": replace(train, fingerprint="another")}, CPU)
@@ -192,9 +201,9 @@ class TestEpoch:
 
     def test_leaves_the_memory_of_the_dataset_alone_even_where_a_distorter_writes(self):
         class Writer(Distorter):
-            def __call__(self, poses, labels, generator):
-                labels.fill_(-1)
-                return poses.fill_(-1)
+            def __call__(self, samples, generator):
+                samples.labels.fill_(-1)
+                return samples.poses.fill_(-1)
 
         dataset = pose_dataset(NYU, N)
         before = dataset.labels.copy(), dataset.poses["DEFAULT"].copy()
@@ -219,8 +228,8 @@ class TestSteps:
             def __init__(self, digit):
                 self.digit = digit
 
-            def __call__(self, poses, labels, generator):
-                return poses * 10 + self.digit
+            def __call__(self, samples, generator):
+                return samples.poses * 10 + self.digit
 
         class AppendToBoth(Append, Augmenter):
             def __call__(self, poses, labels, generator):
@@ -232,17 +241,31 @@ class TestSteps:
             original = (batch.labels - 23) / 100
             assert torch.equal(batch.poses, (original + 1000) * 1000 + 123)
         # The frame is that of the input after all steps: what is left of a flat pose is zero.
-        for batch in make_loader(dataset, normalizer=Shifter(), **steps).epoch():
+        for batch in make_loader(dataset, normalizer=Shifter(NYU), **steps).epoch():
             assert torch.equal(batch.poses, torch.zeros(4, 14, 3))
             assert torch.equal(batch.frame.origin.remainder(1000), torch.full((4, 1, 3), 123.0))
 
     def test_give_the_distorter_the_labels_of_the_same_samples(self):
         class Recorder(Distorter):
-            def __call__(self, poses, labels, generator):
-                return labels + 0.5
+            def __call__(self, samples, generator):
+                return samples.labels + 0.5
 
         for batch in make_loader(distorter=Recorder()).epoch():
             assert torch.equal(batch.poses, batch.labels + 0.5)
+
+    def test_give_the_distorter_the_places_of_the_samples_the_skeleton_and_its_tables(self):
+        class Recorder(Distorter):
+            def __call__(self, samples, generator):
+                assert samples.skeleton is NYU
+                assert samples.tables is tables
+                assert torch.equal(samples.labels[:, 0, 0], samples.indices.float())
+                seen.extend(samples.indices.tolist())
+                return samples.poses
+
+        tables, seen = {"bank_errors.pt": torch.zeros(3, 14, 3)}, []
+        loader = make_loader(distorter=Recorder(), tables=tables)
+        order = [i for batch in loader.epoch() for i in samples(batch)]
+        assert seen == order
 
     def test_draw_from_generators_of_their_own(self):
         """So that one option leaves the draws of the others as they were, and comparisons are paired."""
@@ -271,7 +294,7 @@ class TestState:
                 seed=seed,
                 distorter=GaussianDistorter(std_mm=5),
                 augmenters=[RandomRotator(), RandomScaler()],
-                normalizer=Shifter() if request.param == "shifter" else None,
+                normalizer=Shifter(NYU) if request.param == "shifter" else None,
             )
 
         return make

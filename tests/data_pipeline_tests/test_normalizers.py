@@ -19,7 +19,7 @@ ROUND_TRIP_MM = 1e-3
 def normalizer(request, skeleton):
     """A member that learned from other hands than those of the test."""
     member, arguments = request.param
-    normalizer = member(**arguments)
+    normalizer = member(skeleton, **arguments)
     normalizer.fit(hands(skeleton, 20, seed=100 + start)[0] for start in range(3))
     return normalizer
 
@@ -38,6 +38,11 @@ def scale_of(frame):
     return 1 if frame.scale is None else frame.scale
 
 
+def turned(frame, vectors):
+    """Vectors of the camera frame along the axes of the frames, (N, J, 3)."""
+    return vectors if frame.rotation is None else torch.einsum("njc,ncd->njd", vectors, frame.rotation)
+
+
 class TestEveryNormalizer:
     def test_brings_a_pose_there_and_back(self, normalizer, poses):
         frame = normalizer.frame(poses)
@@ -48,19 +53,19 @@ class TestEveryNormalizer:
         for changed in (frame.normalize(poses), frame.denormalize(poses)):
             assert (changed.shape, changed.dtype, changed.device) == (poses.shape, poses.dtype, poses.device)
 
-    def test_keeps_all_differences_up_to_the_scale_of_the_frame(self, normalizer, poses, labels):
+    def test_keeps_all_differences_up_to_the_scale_and_the_axes_of_the_frame(self, normalizer, poses, labels):
         frame = normalizer.frame(poses)
         between_joints = frame.normalize(poses)[:, 1:] - frame.normalize(poses)[:, :-1]
-        torch.testing.assert_close(
-            between_joints * scale_of(frame), poses[:, 1:] - poses[:, :-1], rtol=0, atol=ROUND_TRIP_MM
-        )
+        expected = turned(frame, poses[:, 1:] - poses[:, :-1])
+        torch.testing.assert_close(between_joints * scale_of(frame), expected, rtol=0, atol=ROUND_TRIP_MM)
         to_label = frame.normalize(labels) - frame.normalize(poses)
-        torch.testing.assert_close(to_label * scale_of(frame), labels - poses, rtol=0, atol=ROUND_TRIP_MM)
+        expected = turned(frame, labels - poses)
+        torch.testing.assert_close(to_label * scale_of(frame), expected, rtol=0, atol=ROUND_TRIP_MM)
 
     def test_brings_the_label_into_the_frame_of_its_input(self, normalizer, poses, labels):
         """Moving input and label together moves the label in its frame exactly as the input."""
         batch = Batch.of(poses, labels, normalizer)
-        expected = batch.poses + (labels - poses) / scale_of(batch.frame)
+        expected = batch.poses + turned(batch.frame, labels - poses) / scale_of(batch.frame)
         torch.testing.assert_close(batch.labels, expected, rtol=0, atol=ROUND_TRIP_MM)
         torch.testing.assert_close(batch.in_mm(batch.labels), labels, rtol=0, atol=ROUND_TRIP_MM)
 
@@ -71,6 +76,9 @@ class TestEveryNormalizer:
 
     def test_takes_the_frame_of_a_pose_from_no_other_pose(self, normalizer, poses):
         frame, alone = normalizer.frame(poses), normalizer.frame(poses[7:8])
+        mixed = torch.cat([poses[7:8], torch.zeros_like(poses[:3]), poses[9:11] * 1e3])
+        among_others = normalizer.frame(mixed).normalize(mixed)[:1]
+        torch.testing.assert_close(among_others, alone.normalize(poses[7:8]), rtol=0, atol=ROUND_TRIP_MM)
         torch.testing.assert_close(alone.normalize(poses[7:8]), frame.normalize(poses)[7:8], rtol=0, atol=ROUND_TRIP_MM)
 
     def test_does_not_write_to_its_inputs(self, normalizer, poses, labels):
@@ -95,10 +103,17 @@ class TestEveryNormalizer:
         frame = normalizer.frame(poses)
         corrected = frame.normalize(poses).requires_grad_()
         frame.denormalize(corrected).sum().backward()
-        torch.testing.assert_close(corrected.grad, torch.ones_like(poses) * scale_of(frame))
+        torch.testing.assert_close(corrected.grad, turned(frame, torch.ones_like(poses)) * scale_of(frame))
 
     def test_tells_what_it_learned_in_plain_numbers(self, normalizer):
         assert json.loads(json.dumps(normalizer.learned())) == normalizer.learned()
+
+    def test_is_the_same_to_the_last_bit_where_what_it_learned_was_put_back(self, normalizer, skeleton, request, poses):
+        member, arguments = request.node.callspec.params["normalizer"]
+        restored = member(skeleton, **arguments)
+        restored.restore(json.loads(json.dumps(normalizer.learned())))
+        assert_same_frames(restored.frame(poses), normalizer.frame(poses))
+        assert restored.learned() == normalizer.learned()
 
 
 @pytest.mark.parametrize("case", cases(normalizers, Normalizer, ARGUMENTS), ids=case_id)
@@ -107,7 +122,7 @@ def test_what_a_normalizer_learns_does_not_depend_on_the_size_of_the_chunks(case
     poses, _ = hands(skeleton, 50)
     frames = []
     for size in (50, 7, 1):
-        normalizer = member(**arguments)
+        normalizer = member(skeleton, **arguments)
         normalizer.fit(poses.split(size))
         frames.append(normalizer.frame(poses))
     for frame in frames[1:]:
@@ -116,25 +131,27 @@ def test_what_a_normalizer_learns_does_not_depend_on_the_size_of_the_chunks(case
 
 
 class TestShifter:
-    def test_puts_the_centre_of_each_input_at_the_origin(self, poses):
-        centred = Shifter().frame(poses).normalize(poses)
+    def test_puts_the_centre_of_each_input_at_the_origin(self, skeleton, poses):
+        centred = Shifter(skeleton).frame(poses).normalize(poses)
         torch.testing.assert_close(centred.mean(dim=1), torch.zeros(len(poses), 3), rtol=0, atol=ROUND_TRIP_MM)
 
-    def test_does_not_see_where_the_hand_is(self, poses):
-        moved = poses + torch.tensor([64.0, -128.0, 256.0])
+    def test_does_not_see_where_the_hand_is(self, skeleton, poses):
+        moved, shifter = poses + torch.tensor([64.0, -128.0, 256.0]), Shifter(skeleton)
         torch.testing.assert_close(
-            Shifter().frame(moved).normalize(moved), Shifter().frame(poses).normalize(poses), rtol=0, atol=ROUND_TRIP_MM
+            shifter.frame(moved).normalize(moved), shifter.frame(poses).normalize(poses), rtol=0, atol=ROUND_TRIP_MM
         )
 
-    def test_leaves_lengths_in_millimetres(self, poses):
-        assert Shifter().frame(poses).scale is None
+    def test_leaves_lengths_and_axes_as_they_are(self, skeleton, poses):
+        frame = Shifter(skeleton).frame(poses)
+        assert frame.scale is None
+        assert frame.rotation is None
 
 
 class TestGlobalNormalizer:
     @pytest.mark.parametrize("individual_scaling", [False, True])
     def test_standardises_as_numpy_does(self, skeleton, individual_scaling):
         poses, _ = hands(skeleton, 200)
-        normalizer = GlobalNormalizer(individual_scaling=individual_scaling)
+        normalizer = GlobalNormalizer(skeleton, individual_scaling=individual_scaling)
         normalizer.fit(poses.split(64))
 
         points = poses.numpy().reshape(-1, 3).astype(np.float64)
@@ -153,13 +170,13 @@ class TestGlobalNormalizer:
         poses, _ = hands(HANDS17, 50)
         poses[..., 2] = 1000 + 3 * (poses[..., 2] - 1000)
         for individual_scaling, n_scales in ((False, 1), (True, 3)):
-            normalizer = GlobalNormalizer(individual_scaling=individual_scaling)
+            normalizer = GlobalNormalizer(HANDS17, individual_scaling=individual_scaling)
             normalizer.fit([poses])
             assert len(set(normalizer.learned()["std_mm"])) == n_scales
 
     def test_is_exact_far_from_the_camera(self):
         poses = hands(HANDS17, 50)[0] * 0.01 + torch.tensor([0, 0, 5000.0])
-        normalizer = GlobalNormalizer()
+        normalizer = GlobalNormalizer(HANDS17)
         normalizer.fit([poses])
         points = poses.numpy().reshape(-1, 3).astype(np.float64)
         std = np.sqrt(((points - points.mean(axis=0)) ** 2).mean())
@@ -168,12 +185,12 @@ class TestGlobalNormalizer:
     def test_only_shifts_what_never_changes(self):
         poses = torch.full((4, 14, 3), 700.0)
         for individual_scaling in (False, True):
-            normalizer = GlobalNormalizer(individual_scaling=individual_scaling)
+            normalizer = GlobalNormalizer(HANDS17, individual_scaling=individual_scaling)
             normalizer.fit([poses])
             assert torch.equal(normalizer.frame(poses).normalize(poses), torch.zeros(4, 14, 3))
 
     def test_forgets_what_it_learned_before(self):
-        once, twice = GlobalNormalizer(), GlobalNormalizer()
+        once, twice = GlobalNormalizer(HANDS17), GlobalNormalizer(HANDS17)
         twice.fit([hands(HANDS17, 10, seed=1)[0] * 2])
         for normalizer in (once, twice):
             normalizer.fit([hands(HANDS17, 10)[0]])
@@ -181,14 +198,19 @@ class TestGlobalNormalizer:
 
     def test_cannot_learn_from_nothing(self):
         with pytest.raises(ValueError, match="empty training set"):
-            GlobalNormalizer().fit([])
+            GlobalNormalizer(HANDS17).fit([])
 
     def test_has_no_frame_before_it_has_learned(self, poses):
         with pytest.raises(RuntimeError, match="before fit"):
-            GlobalNormalizer().frame(poses)
+            GlobalNormalizer(HANDS17).frame(poses)
+
+    def test_is_not_restored_from_half_of_what_it_learned(self):
+        with pytest.raises(KeyError, match="std_mm"):
+            GlobalNormalizer(HANDS17).restore({"mean_mm": [0, 0, 0]})
 
 
 def assert_same_frames(first, second):
-    assert torch.equal(first.origin, second.origin)
-    assert (first.scale is None) == (second.scale is None)
-    assert first.scale is None or torch.equal(first.scale, second.scale)
+    for name in ("origin", "scale", "rotation"):
+        one, other = getattr(first, name), getattr(second, name)
+        assert (one is None) == (other is None)
+        assert one is None or torch.equal(one, other)

@@ -6,6 +6,7 @@ from data_pipeline.skeleton import (
     HANDS17,
     ICVL,
     NYU,
+    Palm,
     Skeleton,
     UnknownSkeletonError,
     register_skeleton,
@@ -38,6 +39,12 @@ class TestEverySkeleton:
         joints = [joint for _, finger in skeleton.fingers for joint in finger]
         assert len(joints) == len(set(joints))
 
+    def test_has_a_palm_between_the_arm_and_the_fingers(self, skeleton):
+        """Its joints are none of the fingers', but for their first."""
+        inner = {joint for _, joints in skeleton.fingers for joint in joints[1:]}
+        assert len(set(skeleton.palm.outline)) == len(skeleton.palm.outline) >= 3
+        assert not inner & set(skeleton.palm.outline)
+
     def test_cannot_be_changed(self, skeleton):
         with pytest.raises(AttributeError):
             skeleton.name = "other"
@@ -62,3 +69,19 @@ def test_a_registered_skeleton_is_found(monkeypatch):
 def test_a_bone_to_a_joint_that_does_not_exist_is_refused():
     with pytest.raises(ValueError, match=r"\(0, 2\)"):
         Skeleton("broken", ("root", "tip"), bones=((0, 2),))
+
+
+@pytest.mark.parametrize(
+    ("base", "knuckles", "says"),
+    [
+        ((0,), (1,), "at least 3 different ones of its 4 joints"),
+        ((0,), (1, 1), "at least 3 different"),
+        ((0,), (1, 4), "at least 3 different"),
+        ((0,), (-1, 2), "at least 3 different"),
+        ((), (1, 2, 3), "has joints in its base and knuckles"),
+        ((1, 2, 3), (), "has joints in its base and knuckles"),
+    ],
+)
+def test_a_palm_without_an_outline_is_refused(base, knuckles, says):
+    with pytest.raises(ValueError, match=rf"skeleton small: .*{says}"):
+        Skeleton("small", ("a", "b", "c", "d"), bones=((0, 1),), palm=Palm(base, knuckles))

@@ -121,7 +121,7 @@ class Case:
     def __init__(self, skeleton, normalizer):
         training, _ = hands(skeleton, 40, seed=1)
         self.skeleton, self.name = skeleton, normalizer
-        self.normalizer = {"none": lambda: None, "shifter": Shifter, "global": GlobalNormalizer}[normalizer]()
+        self.normalizer = {"none": lambda _: None, "shifter": Shifter, "global": GlobalNormalizer}[normalizer](skeleton)
         if self.normalizer is not None:
             self.normalizer.fit([training])
         self.training = training.numpy()

@@ -57,7 +57,7 @@ def make_solver(
     **settings,
 ):
     train, val = (DeviceDataset.of(sets[subsets], torch.device("cpu")) for sets in (TRAIN, VAL))
-    normalizer = None if normalizer is None else normalizer()
+    normalizer = None if normalizer is None else normalizer(train.skeleton)
     if normalizer is not None:
         normalizer.fit(poses for subset in subsets for poses, _ in train.chunks(subset, 100))
     loader = TrainingLoader(

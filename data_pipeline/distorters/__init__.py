@@ -1,0 +1,36 @@
+"""Distorters: they change the input of a training sample and leave its label.
+
+A distorter stands for a backbone's errors, where there are too few real ones or none.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from data_pipeline.distorters.distorter import Distorter, Samples
+from data_pipeline.distorters.noise import GaussianDistorter, LayeredGaussianDistorter
+from data_pipeline.distorters.recorded import ErrorBankDistorter, InterpolationDistorter, NeighborErrorBankDistorter
+
+__all__ = [
+    "Distorter",
+    "ErrorBankDistorter",
+    "GaussianDistorter",
+    "InterpolationDistorter",
+    "LayeredGaussianDistorter",
+    "NeighborErrorBankDistorter",
+    "NoDistorter",
+    "Samples",
+]
+
+
+# It stands here, since every trained result knows it by the name `data_pipeline.distorters.NoDistorter`.
+@dataclass(frozen=True, kw_only=True)
+class NoDistorter(Distorter):
+    """Leaves the input as it is."""
+
+    makes_input = False
+
+    def __call__(self, samples: Samples, generator: torch.Generator) -> Tensor:
+        """Returns the inputs."""
+        return samples.poses
