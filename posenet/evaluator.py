@@ -20,7 +20,7 @@ Once, at the end, also:
 A name that ends in `_before` is the same for the uncorrected input.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -84,16 +84,16 @@ class Evaluator:
         with _evaluating(model):
             for subset in self.data.subsets:
                 batches = (Batch.of(*chunk, self.normalizer) for chunk in self.data.chunks(subset, _CHUNK))
-                # A copy: a model that works in place must not change what its output is compared with.
-                by_subset[subset] = _means(quantities(batch, model(batch.poses.clone())) for batch in batches)
-        if len(by_subset) > 1:
-            subsets = list(by_subset.values())
-            means = {key: sum(subset[key] for subset in subsets) / len(subsets) for key in subsets[0]}
-        else:
-            (means,) = by_subset.values()
+                means = _RunningMeans()
+                for batch in batches:
+                    # A copy: a model that works in place must not change what its output is compared with.
+                    means.add(quantities(batch, model(batch.poses.clone())))
+                by_subset[subset] = means.values()
+        subsets = list(by_subset.values())
+        over_subsets = {key: sum(subset[key] for subset in subsets) / len(subsets) for key in subsets[0]}
         return [
             Measurement(subset, space, metric, value)
-            for subset, values in {MEAN_SUBSET: means, **by_subset}.items()
+            for subset, values in {MEAN_SUBSET: over_subsets, **by_subset}.items()
             for (space, metric), value in values.items()
         ]
 
@@ -107,19 +107,32 @@ class Evaluator:
 
     def _final_quantities(self, batch: Batch, corrected: Tensor) -> "_Quantities":
         skeleton = self.data.skeleton
-        quantities: _Quantities = {}
-        distances = {}
-        for suffix, poses in (("_before", batch.poses), ("", corrected)):
-            poses_mm = batch.in_mm(poses)
-            distances[suffix] = errors.distance_error(poses_mm, batch.labels_mm, skeleton)  # (N, J)
-            parts = _in_mm(poses_mm, batch.labels_mm, skeleton) | _detailed(distances[suffix], skeleton)
-            if batch.frame is not None:
-                parts |= _in_any_space("default", poses, batch.labels, skeleton)
-            quantities |= {(space, metric + suffix): values for (space, metric), values in parts.items()}
-        change = distances[""].mean(dim=1) - distances["_before"].mean(dim=1)  # (N,)
-        quantities["original", "improved"] = change.lt(0).float()
-        quantities["original", "worsened"] = change.gt(0).float()
+        quantities = _of_correction(batch.in_mm(batch.poses), batch.in_mm(corrected), batch.labels_mm, skeleton)
+        if batch.frame is not None:
+            for suffix, poses in (("_before", batch.poses), ("", corrected)):
+                parts = _in_any_space("default", poses, batch.labels, skeleton)
+                quantities |= {(space, metric + suffix): values for (space, metric), values in parts.items()}
         return quantities
+
+
+class CorrectionMeans:
+    """The metrics in millimetres of a correction that comes in chunks, before and after.
+
+    Args:
+        skeleton: The skeleton of the poses.
+    """
+
+    def __init__(self, skeleton: Skeleton) -> None:
+        self.skeleton = skeleton
+        self._means = _RunningMeans()
+
+    def add(self, poses: Tensor, corrected: Tensor, labels: Tensor) -> None:
+        """Adds samples: poses, what the corrector made of them, and labels, (n, J, 3) each, mm."""
+        self._means.add(_of_correction(poses, corrected, labels, self.skeleton))
+
+    def metrics(self) -> dict[str, float]:
+        """Returns every metric of all samples; at least one must have been added."""
+        return {metric: value for (_, metric), value in self._means.values().items()}
 
 
 _Quantities = dict[tuple[Space, str], Tensor]
@@ -143,18 +156,37 @@ class _evaluating:  # noqa: N801 - reads as a statement: with _evaluating(model)
         self.model.train(self.was_training)
 
 
-def _means(chunks: Iterator[_Quantities]) -> dict[tuple[Space, str], float]:
-    """Returns each quantity's mean over the elements of all chunks."""
-    sums: dict[tuple[Space, str], Tensor] = {}
-    counts: dict[tuple[Space, str], int] = {}
-    for chunk in chunks:
-        for key, values in chunk.items():
+class _RunningMeans:
+    """Each quantity's mean over the elements of all chunks."""
+
+    def __init__(self) -> None:
+        self._sums: dict[tuple[Space, str], Tensor] = {}
+        self._counts: dict[tuple[Space, str], int] = {}
+
+    def add(self, quantities: _Quantities) -> None:
+        sums, counts = self._sums, self._counts
+        for key, values in quantities.items():
             total = values.sum(dtype=torch.float64)
             sums[key] = sums[key] + total if key in sums else total
             counts[key] = counts.get(key, 0) + values.numel()
-    # One transfer from the device for all of them.
-    totals: list[float] = torch.stack(list(sums.values())).tolist()
-    return {key: total / counts[key] for key, total in zip(sums, totals, strict=True)}
+
+    def values(self) -> dict[tuple[Space, str], float]:
+        # One transfer from the device for all of them.
+        totals: list[float] = torch.stack(list(self._sums.values())).tolist()
+        return {key: total / self._counts[key] for key, total in zip(self._sums, totals, strict=True)}
+
+
+def _of_correction(before: Tensor, after: Tensor, labels: Tensor, skeleton: Skeleton) -> _Quantities:
+    quantities: _Quantities = {}
+    distances = {}
+    for suffix, poses in (("_before", before), ("", after)):
+        distances[suffix] = errors.distance_error(poses, labels, skeleton)  # (N, J)
+        parts = _in_mm(poses, labels, skeleton) | _detailed(distances[suffix], skeleton)
+        quantities |= {(space, metric + suffix): values for (space, metric), values in parts.items()}
+    change = distances[""].mean(dim=1) - distances["_before"].mean(dim=1)  # (N,)
+    quantities["original", "improved"] = change.lt(0).float()
+    quantities["original", "worsened"] = change.gt(0).float()
+    return quantities
 
 
 def _in_any_space(space: Space, poses: Tensor, labels: Tensor, skeleton: Skeleton) -> _Quantities:

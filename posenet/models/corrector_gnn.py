@@ -173,14 +173,14 @@ class MessageStack(nn.Module):
     ) -> None:
         super().__init__()
         self.n_joints = len(senders)
-        dims = [len(senders[0]) * latent_dim, *hidden_dims, latent_dim]
-        self.mlp = StackedMLP(self.n_joints, dims, dropout=dropout)
+        self.n_inputs = len(senders[0]) * latent_dim
+        self.mlp = StackedMLP(self.n_joints, [self.n_inputs, *hidden_dims, latent_dim], dropout=dropout)
         self.register_buffer("senders", torch.tensor(senders).flatten(), persistent=False)
 
     def forward(self, states: Tensor) -> Tensor:
         """Returns the messages, (S, N, latent), of states, (N, J, latent)."""
         sent = states.index_select(1, self.get_buffer("senders"))  # (N, S·senders, latent)
         # The states of a joint's senders lie side by side, so its inputs are a view.
-        inputs = sent.view(len(states), self.n_joints, -1)  # (N, S, senders·latent)
+        inputs = sent.view(-1, self.n_joints, self.n_inputs)  # (N, S, senders·latent)
         messages: Tensor = self.mlp(inputs.transpose(0, 1))  # (S, N, senders·latent) -> (S, N, latent)
         return messages

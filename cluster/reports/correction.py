@@ -1,0 +1,52 @@
+"""How much a correction gained, for a person: before and after, over all, for each finger and each joint."""
+
+from collections.abc import Mapping, Sequence
+
+from tabulate import tabulate
+
+from data_pipeline.skeleton import Skeleton
+
+_OVERALL = {
+    "distance": ("mean distance", "mm"),
+    "max_distance": ("mean of frames' worst joint", "mm"),
+    "bone_length_error": ("error of bone lengths", "mm"),
+    "frames_within_20mm": ("frames with all joints within 20 mm", "%"),
+    "auc_0_50": ("AUC 0–50 mm", "%"),
+    "auc_20_50": ("AUC 20–50 mm", "%"),
+}
+
+
+def correction_text(metrics: Mapping[str, float], skeleton: Skeleton) -> str:
+    """Returns the tables of a correction.
+
+    Args:
+        metrics: As `posenet.evaluator.CorrectionMeans.metrics` gives them.
+        skeleton: The skeleton of the poses.
+    """
+    overall = [
+        [title, *_cells(metrics, metric, 1 if unit == "mm" else 100), unit]
+        for metric, (title, unit) in _OVERALL.items()
+    ]
+    parts = [*(name for name, _ in skeleton.fingers), *skeleton.joint_names]
+    by_part = [
+        [part, *_cells(metrics, f"distance[{part}]", 1), *_change(metrics, f"distance[{part}]")] for part in parts
+    ]
+    first = _table(overall, ["", "before", "after", ""], "left")
+    second = _table(by_part, ["mean distance (mm)", "before", "after", "Δ", "Δ %"], "right")
+    share = f"{100 * metrics['improved']:.1f} % of the frames are better, {100 * metrics['worsened']:.1f} % are worse."
+    return f"{first}\n\n{second}\n\n{share}"
+
+
+def _table(rows: Sequence[Sequence[str]], headers: Sequence[str], last: str) -> str:
+    alignment = ["left", *["right"] * (len(headers) - 2), last]
+    return tabulate(rows, headers, tablefmt="simple", disable_numparse=True, colalign=alignment)
+
+
+def _cells(metrics: Mapping[str, float], metric: str, factor: float) -> list[str]:
+    return [f"{factor * metrics[f'{metric}_before']:.2f}", f"{factor * metrics[metric]:.2f}"]
+
+
+def _change(metrics: Mapping[str, float], metric: str) -> list[str]:
+    before, after = metrics[f"{metric}_before"], metrics[metric]
+    percent = f"{100 * (after - before) / before:+.1f}" if before else "–"
+    return [f"{after - before:+.2f}", percent]

@@ -1,0 +1,221 @@
+"""Trained correctors, built again from an experiment's files.
+
+What a `trial.json` names is imported and called, so nothing is but what belongs to this project, or to modules that the
+user names; and only classes of the right family, with numbers, texts, lists and dicts as arguments.
+"""
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from cluster import parts
+from cluster.config import did_you_mean
+from cluster.result_table import ResultTable, Row, finished_val_distance_mm, trial_status
+from cluster.trial_folder import ExperimentFolder
+from data_pipeline.normalizers import Normalizer
+from data_pipeline.skeleton import HANDS17, ICVL, NYU, Palm, Skeleton
+from data_pipeline.user_error import UserError
+from posenet.pose_corrector import Ensemble, PoseCorrector
+
+_OURS = ("posenet.", "data_pipeline.")
+
+
+class NotTrainedError(UserError):
+    """An experiment has no such corrector, or its files do not tell how to build it."""
+
+
+@dataclass(frozen=True)
+class TrainedCorrector:
+    """A corrector as an experiment trained it.
+
+    Attributes:
+        corrector: The network, in evaluation mode: (N, J, 3) mm to (N, J, 3) mm.
+        skeleton: The skeleton of the poses that it corrects.
+        key: The combination.
+        options: The combination's options by path.
+        repetitions: The trainings whose outputs are averaged.
+        train_set_fingerprint: Tells the training set from others.
+    """
+
+    corrector: torch.nn.Module
+    skeleton: Skeleton
+    key: str
+    options: Mapping[str, Any]
+    repetitions: tuple[int, ...]
+    train_set_fingerprint: str
+
+
+def read_corrector(
+    folder: ExperimentFolder,
+    *,
+    combination: str = "best",
+    repetition: str | int = "best",
+    modules: Sequence[ModuleType] = (),
+) -> TrainedCorrector:
+    """Builds a trained corrector from an experiment's files.
+
+    Args:
+        folder: The experiment's folder.
+        combination: A combination's key or the beginning of it; `best` is the one with the lowest mean validation
+            distance.
+        repetition: A repetition's number; `best` is the one with the lowest validation distance, `all` averages what
+            all finished ones return.
+        modules: Where to look for classes that are not of this project, also for those that a script defined itself.
+
+    Raises:
+        NoResultsError: If there is no experiment.
+        NotTrainedError: If there is no such combination or repetition, if it is not finished, or if its weights or a
+            class are not there.
+        StorageError: If a file cannot be read.
+    """
+    table = ResultTable.read(folder)
+    row = _combination(table, combination)
+    key: str = row["key"]
+    trials = folder.read_trials(lambda content: content, lambda trial_id: trial_id.partition("/")[0] == key)
+    finished = {
+        int(trial_id.partition("/")[2]): content
+        for trial_id, content in trials.items()
+        if trial_id.partition("/")[0] == key and content is not None and trial_status(content) == "finished"
+    }
+    chosen = _repetitions(table, row, finished, repetition)
+    first = finished[chosen[0]]["description"]
+    try:
+        skeleton = _skeleton(first["data"]["skeleton"])
+        correctors = [_corrector(folder, f"{key}/{r}", finished[r], skeleton, modules) for r in chosen]
+        fingerprint = str(first["data"]["train"]["fingerprint"])
+    except (LookupError, TypeError, AttributeError) as error:
+        raise NotTrainedError(
+            f"{folder.storage.location}/trials/{key} does not tell how to build the corrector: {error!r}"
+        ) from error
+    corrector = correctors[0] if len(correctors) == 1 else Ensemble(correctors)
+    options = {path: row[path] for path in table.option_paths}
+    # Nobody trains it on: without this an exported one would ask for gradients.
+    corrector.eval().requires_grad_(False)
+    return TrainedCorrector(corrector, skeleton, key, options, chosen, fingerprint)
+
+
+def _combination(table: ResultTable, wanted: str) -> Row:
+    trained = [row for row in table.summary if row["n"]]
+    if not trained:
+        raise NotTrainedError(f"no trial of {table.name} is finished; run its script until some are")
+    if wanted == "best":
+        return _best(table, trained)
+    found = [row for row in table.summary if row["key"].startswith(wanted)]
+    if len(found) != 1:
+        what = f"several combinations whose keys begin with {wanted!r}" if found else f"no combination {wanted!r}"
+        hint = did_you_mean(wanted, [row["key"] for row in table.summary][:20])
+        raise NotTrainedError(f"{table.name} has {what}{hint}. tables/summary.csv of the experiment lists all")
+    if not found[0]["n"]:
+        raise NotTrainedError(f"no repetition of {found[0]['key']} of {table.name} is finished")
+    return found[0]
+
+
+def _best(table: ResultTable, trained: Sequence[Row]) -> Row:
+    """Returns the best combination, unless they were validated on different sets."""
+    path = "experiment_config.val_set"
+    if path not in table.option_paths or len({row[path] for row in trained}) == 1:
+        return trained[0]
+    best: dict[Any, Row] = {}
+    for row in trained:
+        best.setdefault(row[path], row)
+    lines = "".join(
+        f"\n  {row['key']}  {val_set}: {row['val_distance_mm_mean']:.2f} mm" for val_set, row in best.items()
+    )
+    raise NotTrainedError(
+        f"the combinations of {table.name} were validated on different sets, so none is best. Name one by its key; the "
+        f"best of each set are:{lines}"
+    )
+
+
+def _repetitions(
+    table: ResultTable, row: Row, finished: Mapping[int, Mapping[str, Any]], wanted: str | int
+) -> tuple[int, ...]:
+    within = [r for r in sorted(finished) if r < table.n_repetitions]
+    if wanted == "all":
+        return tuple(within)
+    if wanted == "best":
+        return (min(within, key=lambda r: finished_val_distance_mm(finished[r]) or 0.0),)
+    if wanted not in within:
+        raise NotTrainedError(
+            f"repetition {wanted!r} of {row['key']} of {table.name} is not there; give 'best', 'all' or one of the "
+            f"finished ones: {', '.join(map(str, within))}"
+        )
+    return (int(wanted),)
+
+
+def _corrector(
+    folder: ExperimentFolder,
+    trial_id: str,
+    trial: Mapping[str, Any],
+    skeleton: Skeleton,
+    modules: Sequence[ModuleType],
+) -> PoseCorrector:
+    content = folder.trial(trial_id).read("weights.pt")
+    if content is None:
+        raise NotTrainedError(
+            f"{trial_id} has no weights.pt: the experiment's keep_weights did not keep them. With 'all' they stay"
+        )
+    described = trial["description"]["model"]
+    model: torch.nn.Module = _class(described["name"], torch.nn.Module, modules)(skeleton, **_values(described["args"]))
+    try:
+        model.load_state_dict(parts.read_weights(content))
+    except Exception as error:  # torch.load has no error of its own for what it cannot read
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise NotTrainedError(f"the weights.pt of {trial_id} is not one of {described['name']}: {reason}") from error
+    described = trial["description"]["spaces"]["normalizer"]
+    if described is None:
+        return PoseCorrector(model, None)
+    normalizer: Normalizer = _class(described["name"], Normalizer, modules)(skeleton, **_values(described["args"]))
+    normalizer.restore(trial["normalizer"] or {})
+    return PoseCorrector(model, normalizer)
+
+
+def _class(name: str, family: type[Any], modules: Sequence[ModuleType]) -> Any:
+    """Returns the class of that name, after a look at whether it is of the family."""
+    module_name, _, class_name = name.rpartition(".")
+    homes = [*modules]
+    if name.startswith(_OURS):
+        homes.append(importlib.import_module(module_name))
+    for home in homes:
+        found = getattr(home, class_name, None)
+        if isinstance(found, type) and issubclass(found, family):
+            return found
+    raise NotTrainedError(
+        f"{name} is not a class of PoseTune's; name the module that it is in (predict.py --import MODULE)"
+    )
+
+
+def _values(description: Any) -> Any:
+    """Returns the arguments that a description stands for, if they are numbers, texts, lists and dicts of these."""
+    if isinstance(description, dict):
+        if description.keys() == {"float"}:
+            return float(description["float"])  # infinity
+        if "name" in description and description.keys() <= {"name", "args", "self"}:
+            raise NotTrainedError(
+                f"an argument is {description['name']}, which is not built again from a file; only numbers, texts, "
+                "lists and dicts are"
+            )
+        return {key: _values(value) for key, value in description.items()}
+    if isinstance(description, list):
+        return [_values(value) for value in description]
+    return description
+
+
+def _skeleton(description: Mapping[str, Any]) -> Skeleton:
+    arguments = _tuples(description["args"])
+    palm = arguments.pop("palm", None)
+    skeleton = Skeleton(**arguments, palm=None if palm is None else Palm(**palm["args"]))
+    # A description leaves out the palm of those that are known.
+    return next((known for known in (HANDS17, ICVL, NYU) if replace(known, palm=None) == skeleton), skeleton)
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_tuples(item) for item in value)
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    return value

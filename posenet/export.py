@@ -1,0 +1,89 @@
+"""Correctors as files that run without this project: torch.export and ONNX."""
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from data_pipeline.skeleton import Skeleton
+from data_pipeline.user_error import UserError
+
+SUFFIXES = (".pt2", ".onnx")
+
+
+class ExportError(UserError):
+    """A corrector cannot be exported; the text says why."""
+
+
+def export_corrector(corrector: torch.nn.Module, skeleton: Skeleton, path: Path) -> None:
+    """Writes a corrector to a file: poses (N, J, 3) in mm go in, as many corrected ones in mm come out, for any N.
+
+    Args:
+        corrector: In evaluation mode, on the CPU.
+        skeleton: The skeleton of its poses.
+        path: Ends in `.pt2` (`torch.export.load(path).module()` runs it) or in `.onnx` (input `poses_mm`, output
+            `corrected_mm`). It is whole or, after an error, as it was before.
+
+    Raises:
+        ExportError: If the path has another ending, if the model does what cannot be exported, if ONNX is not
+            installed, or if the file cannot be written.
+    """
+    if path.suffix not in SUFFIXES:
+        raise ExportError(f"{path} ends in none of {', '.join(SUFFIXES)}, which tell what to export to")
+    # Hands in front of the camera: with zeros a model that has branches might take one that is never taken.
+    example = torch.randn(4, skeleton.n_joints, 3, generator=torch.Generator().manual_seed(0)) * 50
+    example[..., 2] += 600
+    samples = torch.export.Dim("samples", min=1)
+    try:
+        with torch.no_grad(), _silent():
+            program = torch.export.export(corrector, (example,), dynamic_shapes=({0: samples},))
+    except Exception as error:  # each thing that cannot be exported has an error of its own
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ExportError(f"the model cannot be exported by torch.export: {reason}") from error
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    try:
+        if path.suffix == ".pt2":
+            torch.export.save(program, partial)
+        else:
+            _save_onnx(program, partial)
+        partial.replace(path)
+    except OSError as error:
+        raise ExportError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _save_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ExportError(f"ONNX is not installed ({error}): pip install 'posetune[onnx]'") from error
+    try:
+        with _silent():
+            onnx_program = torch.onnx.export(
+                program, (), input_names=["poses_mm"], output_names=["corrected_mm"], verbose=False
+            )
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ExportError(f"the model cannot be exported to ONNX: {reason}") from error
+    assert onnx_program is not None
+    onnx_program.save(path, external_data=False)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Leaves out what the exporters tell of their own future."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,49 @@
+"""Trained correctors for use: millimetres in, millimetres out."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from data_pipeline.normalizers import Normalizer
+
+
+class PoseCorrector(nn.Module):
+    """A trained model with its normalizer.
+
+    Args:
+        model: The model; it works in normalised space.
+        normalizer: What its inputs were normalised with in training, with what it learned there; None for none.
+    """
+
+    def __init__(self, model: nn.Module, normalizer: Normalizer | None) -> None:
+        super().__init__()
+        self.model = model
+        self.normalizer = normalizer
+
+    def forward(self, poses_mm: Tensor) -> Tensor:
+        """Returns the corrected poses, (N, J, 3), mm, of `poses_mm`, (N, J, 3), mm, camera frame."""
+        if self.normalizer is None:
+            corrected: Tensor = self.model(poses_mm)
+            return corrected
+        frame = self.normalizer.frame(poses_mm)
+        return frame.denormalize(self.model(frame.normalize(poses_mm)))
+
+
+class Ensemble(nn.Module):
+    """Several correctors as one: the mean of what they return.
+
+    Args:
+        correctors: At least one.
+    """
+
+    def __init__(self, correctors: Sequence[PoseCorrector]) -> None:
+        super().__init__()
+        self.correctors = nn.ModuleList(correctors)
+
+    def forward(self, poses_mm: Tensor) -> Tensor:
+        """Returns the mean of the corrected poses, (N, J, 3), mm, of `poses_mm`, (N, J, 3), mm, camera frame."""
+        first, *others = self.correctors
+        total: Tensor = first(poses_mm)
+        for corrector in others:
+            total = total + corrector(poses_mm)
+        return total / len(self.correctors)

@@ -1,0 +1,280 @@
+import importlib.util
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cluster.storage import Storage
+from cluster.trained import read_corrector
+from cluster.trial_folder import ExperimentFolder
+from data_pipeline.formats.catalogue import FORMATS
+from data_pipeline.formats.frames import Frames
+from data_pipeline.normalizers import GlobalNormalizer
+from data_pipeline.pose_dataset import read_dataset
+from tests.cluster_tests.tiny import LR, Tiny, write_datasets
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "tune_runs" / "predict.py"
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("predict", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """A finished experiment `tiny`, and `nyu` with another skeleton, in one results folder."""
+    folder = tmp_path_factory.mktemp("predict")
+    write_datasets(folder / "data")
+    tiny = Tiny(folder / "data", folder / "results")
+    tiny.run(
+        {"experiment_config.n_repetitions": 2, "experiment_config.normalizer": GlobalNormalizer}, {LR: [1e-4, 1e-2]}
+    )
+    sets = {"experiment_config.train_set": "nyu_train", "experiment_config.val_set": "nyu_val"}
+    tiny.run({"experiment_config.name": "nyu", **sets})
+    return tiny
+
+
+@pytest.fixture(scope="module")
+def test_set(sweep):
+    return read_dataset(sweep.data_dir, "tiny_test")
+
+
+@pytest.fixture
+def run(script, sweep, capsys, tmp_path, monkeypatch):
+    """Runs the script in an empty folder; returns exit status, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments, experiment="tiny"):
+        options = ["--experiment", experiment, "--storage-path", sweep.storage_path]
+        status = script.main([*map(str, options), *map(str, arguments)])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def expected(sweep, test_set):
+    """What the corrector makes of the test set, (N, 21, 3)."""
+
+    def expected(repetition="best"):
+        trained = read_corrector(ExperimentFolder(Storage(sweep.storage_path) / "tiny"), repetition=repetition)
+        with torch.no_grad():
+            return trained.corrector(torch.tensor(test_set.poses["DEFAULT"])).numpy()
+
+    return expected
+
+
+def write(name, path, poses):
+    """Writes poses in a format, with names where it needs some."""
+    names = tuple(f"P0/1/{i:06d}" if name == "msra15" else f"image_{i}.png" for i in range(len(poses)))
+    FORMATS[name].write(path, [Frames(poses, names if FORMATS[name].needs_names else None)])
+    return names
+
+
+def read(name, path):
+    chunks = list(FORMATS[name].read(path))
+    return np.concatenate([chunk.poses for chunk in chunks]), [n for chunk in chunks for n in chunk.names or ()]
+
+
+HANDS = [name for name, f in FORMATS.items() if f.skeleton is None or f.skeleton.n_joints == 21]
+
+
+class TestAFile:
+    @pytest.mark.parametrize("name", HANDS)
+    def test_of_every_format_is_corrected_in_it_with_its_names(self, run, test_set, expected, tmp_path, name):
+        suffix = "".join(FORMATS[name].suffixes[:1])
+        poses, out = tmp_path / f"poses{suffix}", tmp_path / f"out{suffix}"
+        names = write(name, poses, test_set.poses["DEFAULT"])
+        status, output, errors = run("--poses", poses, "--out", out, "--format", name)
+        assert (status, output) == (0, ""), errors
+        assert errors.endswith(f"20 frames written to {out}\n")
+        assert "warning" not in errors
+        corrected, kept = read(name, out)
+        np.testing.assert_allclose(corrected, expected(), atol=5e-3)
+        assert kept == (list(names) if FORMATS[name].needs_names else [])
+
+    def test_is_written_in_another_format_by_its_ending_or_name(self, run, test_set, expected, tmp_path):
+        torch.save(torch.tensor(test_set.poses["DEFAULT"]), tmp_path / "poses.pt")
+        assert run("--poses", "poses.pt", "--out", "out.txt", "--out-format", "leaderboard-msra15")[0] == 0
+        np.testing.assert_allclose(read("leaderboard-msra15", tmp_path / "out.txt")[0], expected(), atol=5e-3)
+        assert run("--poses", "poses.pt", "--out", "out.npy", "--out-format", "openpose21-m")[0] == 0
+        assert np.load(tmp_path / "out.npy")[:, 0] == pytest.approx(expected()[:, 0] / 1000, abs=1e-5)
+
+    def test_is_corrected_by_all_repetitions_as_their_mean(self, run, test_set, expected, tmp_path):
+        torch.save(torch.tensor(test_set.poses["DEFAULT"]), tmp_path / "poses.pt")
+        run("--poses", "poses.pt", "--out", "out.pt", "--repetition", "all")
+        np.testing.assert_allclose(torch.load("out.pt"), (expected(0) + expected(1)) / 2, atol=1e-3)
+
+    def test_with_labels_tells_the_errors_before_and_after_as_numpy_does(self, run, test_set, expected, tmp_path):
+        write("hands17", tmp_path / "poses.txt", test_set.poses["DEFAULT"])
+        write("hands17", tmp_path / "labels.txt", test_set.labels)
+        arguments = ["--poses", "poses.txt", "--labels", "labels.txt", "--out", "out.txt"]
+        status, output, _ = run(*arguments, "--json")
+        metrics = json.loads(output)
+        before = np.linalg.norm(test_set.poses["DEFAULT"] - test_set.labels, axis=2)
+        after = np.linalg.norm(expected() - test_set.labels, axis=2)
+        assert status == 0
+        assert metrics["distance_before"] == pytest.approx(before.mean(), abs=1e-3)
+        assert metrics["distance"] == pytest.approx(after.mean(), abs=1e-3)
+        assert metrics["distance[TTIP]"] == pytest.approx(after[:, 8].mean(), abs=1e-3)
+        assert metrics["distance[pinky]_before"] == pytest.approx(before[:, [5, 18, 19, 20]].mean(), abs=1e-3)
+        assert metrics["improved"] == pytest.approx((after.mean(axis=1) < before.mean(axis=1)).mean())
+        _, text, _ = run(*arguments, "--force")
+        assert f"mean distance                         {before.mean():7.2f}  {after.mean():7.2f}  mm" in text
+        assert f"TTIP                  {before[:, 8].mean():8.2f}  {after[:, 8].mean():7.2f}" in text
+
+    def test_for_the_challenge_is_a_zip_in_the_order_of_the_official_names(self, run, test_set, expected, tmp_path):
+        names = write("hands17", tmp_path / "poses.txt", test_set.poses["DEFAULT"])
+        (tmp_path / "official.txt").write_text("\n".join(reversed(names)))
+        status, _, errors = run("--poses", "poses.txt", "--out", "result.zip", "--submission", "official.txt")
+        assert status == 0, errors
+        with zipfile.ZipFile("result.zip") as archive:
+            (member,) = archive.namelist()
+            lines = archive.read(member).decode().splitlines()
+        assert [line.split("\t")[0] for line in lines] == list(reversed(names))
+        np.testing.assert_allclose(
+            np.array([line.split("\t")[1:] for line in lines], dtype=float)[::-1].reshape(-1, 21, 3),
+            expected(),
+            atol=1e-3,
+        )
+
+    def test_in_metres_is_warned_of(self, run, test_set, tmp_path):
+        np.save("poses.npy", test_set.poses["DEFAULT"] / 1000)
+        _, _, errors = run("--poses", "poses.npy", "--out", "out.npy", "--format", "openpose21")
+        assert "warning: poses.npy: the bones are 0.0" in errors
+        assert "They seem to be in metres; needed are millimetres" in errors
+
+    def test_far_from_where_the_training_set_was_is_warned_of(self, run, test_set, tmp_path):
+        torch.save(torch.tensor(test_set.poses["DEFAULT"]) * torch.tensor([1, 1, -1.0]), "poses.pt")
+        assert "warning: poses.pt: the hands are at z = -" in run("--poses", "poses.pt", "--out", "out.pt")[2]
+
+
+class TestRefused:
+    @pytest.fixture(autouse=True)
+    def files(self, run, test_set, tmp_path):
+        torch.save(torch.tensor(test_set.poses["DEFAULT"]), "poses.pt")
+        torch.save(torch.tensor(test_set.poses["DEFAULT"][:, :14]), "nyu.pt")
+        torch.save(torch.tensor(test_set.labels[:19]), "fewer.pt")
+        torch.save(torch.tensor(np.tile(test_set.labels, (2, 1, 1))), "more.pt")
+        (tmp_path / "there.pt").write_text("mine")
+        write("hands17", tmp_path / "a.txt", test_set.labels)
+        write("hands17", tmp_path / "b.txt", test_set.labels)
+        lines = (tmp_path / "b.txt").read_text().splitlines(keepends=True)
+        (tmp_path / "b.txt").write_text("".join([*lines[:5], lines[6], lines[5], *lines[7:]]))
+
+    @pytest.mark.parametrize(
+        ("arguments", "says"),
+        [
+            ("--poses nyu.pt --out o.pt", "nyu.pt has poses of 14 joints; .* trained on the 21 joints of HANDS17"),
+            ("--poses poses.pt --out there.pt", "there.pt is there already; .* overwrite it with --force"),
+            ("--poses none.pt --out o.pt", "none.pt"),
+            ("--poses poses.pt --out none/o.pt", "none, where o.pt is to be written, is not a folder"),
+            ("--poses poses.pt --out o.pt --labels fewer.pt", "fewer.pt has fewer frames than the poses"),
+            ("--poses poses.pt --out o.pt --labels more.pt", "more.pt has more frames than the poses"),
+            ("--poses poses.pt --out o.pt --labels nyu.pt", "nyu.pt has 14 joints, but the poses have 21"),
+            ("--poses a.txt --out o.txt --labels b.txt", "b.txt: frame 5 is image_6.png, but .* is image_5.png"),
+            ("--poses poses.pt --out o.txt --out-format hands17", "needs a name for each frame"),
+            ("--poses poses.pt --out o.npy", "does not tell its format; name it, one of openpose21, openpose21-m"),
+            ("--poses poses.pt --out o.pt --combination x", "no combination 'x'"),
+            ("--poses poses.pt --out o.pt --repetition 7", "repetition 7 of .* is not there"),
+            ("--poses poses.pt --out o.pt --import no_such_module", "--import no_such_module: No module named"),
+            ("--export corrector.pth", "corrector.pth ends in none of .pt2, .onnx"),
+        ],
+    )
+    def test_with_what_is_wrong_and_no_file_is_left(self, run, tmp_path, arguments, says):
+        before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+        status, output, errors = run(*arguments.split())
+        assert (status, output) == (2, "")
+        error = errors.splitlines()[-1]
+        assert error.startswith("error: ")
+        assert re.search(says, error)
+        assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+    def test_are_poses_with_another_skeleton_in_both_directions(self, run):
+        status, _, errors = run("--poses", "poses.pt", "--out", "o.pt", experiment="nyu")
+        assert status == 2
+        assert "poses of 21 joints; this corrector was trained on the 14 joints of NYU" in errors
+        assert run("--poses", "nyu.pt", "--out", "o.pt", experiment="nyu")[0] == 0
+
+    def test_is_an_experiment_that_is_not_there(self, run):
+        status, _, errors = run("--poses", "poses.pt", "--out", "o.pt", experiment="none")
+        assert status == 2
+        assert "holds no experiment" in errors
+
+    def test_is_a_command_line_without_anything_to_do(self, script, capsys):
+        with pytest.raises(SystemExit, match="2"):
+            script.main(["--experiment", "tiny"])
+        assert "give --poses and --out to correct a file, or --export" in capsys.readouterr().err
+
+
+ELSEWHERE = """
+import sys
+import numpy, torch
+poses = numpy.load("poses.npy")
+if sys.argv[1].endswith(".pt2"):
+    corrector = torch.export.load(sys.argv[1]).module()
+    corrected = [corrector(torch.tensor(poses[:n])).numpy() for n in (1, len(poses))]
+else:
+    import onnxruntime
+    session = onnxruntime.InferenceSession(sys.argv[1])
+    corrected = [session.run(["corrected_mm"], {"poses_mm": poses[:n]})[0] for n in (1, len(poses))]
+assert not {"posenet", "data_pipeline", "cluster"} & set(sys.modules)
+assert numpy.array_equal(corrected[0], corrected[1][:1]) or numpy.allclose(corrected[0], corrected[1][:1], atol=1e-3)
+numpy.save("corrected.npy", corrected[1])
+"""
+
+
+class TestAnExport:
+    @pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
+    @pytest.mark.parametrize("repetition", ["best", "all"])
+    def test_corrects_millimetres_without_this_project(
+        self, run, script, sweep, test_set, tmp_path, suffix, repetition
+    ):
+        status, _, errors = run("--export", f"corrector{suffix}", "--repetition", repetition)
+        assert status == 0, errors
+        np.save("poses.npy", test_set.poses["DEFAULT"])
+        # Without the folder of this project, and without its editable install.
+        outside = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        code = (
+            "import sys; sys.meta_path = [f for f in sys.meta_path if 'editable' not in repr(f).lower()]\n" + ELSEWHERE
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, f"corrector{suffix}"],
+            **{"cwd": tmp_path, "env": outside, "capture_output": True, "text": True, "check": False},
+        )
+        assert done.returncode == 0, done.stderr
+        folder = ExperimentFolder(Storage(sweep.storage_path) / "tiny")
+        corrector = read_corrector(folder, repetition=repetition).corrector
+        with torch.no_grad():
+            expected = corrector(torch.tensor(test_set.poses["DEFAULT"])).numpy()
+        np.testing.assert_allclose(np.load("corrected.npy"), expected, atol=1e-3)
+
+    def test_and_a_correction_may_be_asked_for_at_once(self, run, test_set, tmp_path):
+        torch.save(torch.tensor(test_set.poses["DEFAULT"]), "poses.pt")
+        status, _, errors = run("--export", "c.pt2", "--poses", "poses.pt", "--out", "o.pt")
+        assert status == 0, errors
+        assert {path.name for path in tmp_path.iterdir()} == {"poses.pt", "c.pt2", "o.pt"}
+
+
+def test_help_lists_the_formats_and_its_examples_are_command_lines(script, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        script.main(["--help"])
+    text = capsys.readouterr().out
+    assert all(f"  {name} " in text for name in FORMATS)
+    examples = [line for line in text.replace("\\\n", " ").splitlines() if "python tune_runs/predict.py" in line]
+    assert len(examples) == 4
+    for example in examples:
+        script._parser().parse_args(shlex.split(example)[2:])

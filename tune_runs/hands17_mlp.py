@@ -1,0 +1,128 @@
+r"""The sweep of an MLP corrector on HANDS17: learning rate, regularisation, losses, distortion, normalizers.
+
+The datasets are made of the challenge's annotation and a backbone's predictions for the same images, by
+
+    python tune_runs/prepare_data.py import --format hands17 --name hands17 --split blocks:1000:10 \
+        --labels Training_Annotation.txt --predictions my_backbone=predictions.txt
+
+Without these files, --synthetic trains on a stand-in of the same shape: the 21 joints, moving hands of many subjects,
+and what an imagined backbone sees of them. It is made where it is missing, is smaller, and is trained for fewer epochs.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cluster.experiment import Experiment
+from data_pipeline.distorters import InterpolationDistorter
+from data_pipeline.normalizers import Shifter, ViewpointNormalizer
+from data_pipeline.pose_dataset import dataset_path
+from data_pipeline.preparation.making import write_stand_in
+from posenet import errors
+from posenet.losses import CombinedLoss, MetricLoss
+from posenet.models import CorrectorMLP
+
+experiment_config = {
+    "name": "hands17_mlp",
+    "train_set": "hands17_train",
+    "train_set_size": None,
+    "val_set": "hands17_val",
+    "val_set_size": None,
+    "test_set": "hands17_test",
+    "use_preset": True,  # False trains on labels that the distorter makes worse, without a backbone
+    "normalizer": Shifter,
+    "target_device": torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+    "n_repetitions": 3,
+    "init_weights_path": None,
+}
+
+solver_config = {
+    "num_epochs": 60,
+    "batch_size": 2048,
+    "log_frequency": 1,
+    "log_loss": False,
+    "log_grad": False,
+    "verbose": False,
+    "show_plots": False,
+    "interest_keys": [],
+    "val_example_indices": [0, 500, 1000, 1500],
+    "val_example_subset": "DEFAULT",
+}
+
+base_hyperparams: dict[str, Any] = {
+    "model": CorrectorMLP,
+    "model_args": {"hidden_dims": [512, 512], "activation": "leaky_relu", "dropout": 0.1, "batchnorm": False},
+    "loss_function": MetricLoss(errors.coordinate_difference, "absolute"),
+    "loss_space": "default",
+    "eval_space": "original",
+    "optimizer": torch.optim.AdamW,
+    "optimizer_args": {"lr": 1e-3, "weight_decay": 1e-2},
+    "scheduler": torch.optim.lr_scheduler.StepLR,
+    "scheduler_args": {"step_size": 20, "gamma": 0.3},
+    "scheduler_requires_metric": False,
+    "distorter": InterpolationDistorter,
+    "distorter_args": {"strength_scale": 0.0},
+    "augmenters": [],
+}
+
+OPTIONS: dict[str, list[Any]] = {
+    "optimizer_args.lr": [1e-3, 3e-3],
+    # "optimizer_args.weight_decay": [1e-3, 1e-2, 1e-1],
+    # "model_args.hidden_dims": [[256, 256], [512, 512], [1024, 1024]],
+    # "model_args.dropout": [None, 0.1, 0.3],
+    # "model_args.batchnorm": [False, True],
+    # "model_args.zero_init": [False, True],
+    "loss_function": [
+        MetricLoss(errors.coordinate_difference, "absolute"),
+        # The proportions of the hand count beside its distances.
+        CombinedLoss([(errors.distance_error, 1.0, "absolute"), (errors.proportion_error, 10.0, "absolute")]),
+        # CombinedLoss([(errors.distance_error, 1.0, "absolute"), (errors.proportion_error, 30.0, "absolute")]),
+        # CombinedLoss([(errors.distance_error, 1.0, "absolute"), (errors.bone_length_error, 0.3, "absolute")]),
+    ],
+    # "loss_space": ["default", "original"],
+    # Errors of the backbone that are now weaker and now stronger than they were; 0 leaves them as they are.
+    "distorter_args.strength_scale": [0.0, 0.3],
+    # "augmenters": [[], [RandomRotator()], [RandomScaler(low=0.9, high=1.1)]],  # of data_pipeline.augmenters
+    "experiment_config.normalizer": [
+        Shifter,
+        ViewpointNormalizer,
+        # IndividualNormalizer,
+        # GlobalNormalizer,
+        # partial(GlobalNormalizer, individual_scaling=True),  # partial of functools
+    ],
+    # "experiment_config.train_set_size": [10_000, 100_000, None],  # a learning curve
+}
+
+STAND_IN = "hands17_synthetic"
+
+
+def use_stand_in() -> None:
+    """Changes the dicts for the synthetic stand-in, which two cores train on in some minutes."""
+    experiment_config["name"] = "hands17_mlp_synthetic"
+    experiment_config.update({f"{split}_set": f"{STAND_IN}_{split}" for split in ("train", "val", "test")})
+    solver_config.update({"num_epochs": 12, "batch_size": 256})
+    base_hyperparams["scheduler_args"] = {"step_size": 5, "gamma": 0.3}
+
+
+def main() -> None:
+    """Runs the experiment; its tables are printed at the end."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", default="data", type=Path, help="where prepare_data.py wrote (default: data)")
+    parser.add_argument("--synthetic", action="store_true", help="train on a small synthetic stand-in")
+    arguments = parser.parse_args()
+    experiment_config["data_dir"] = arguments.data_dir
+    if arguments.synthetic:
+        write_stand_in(arguments.data_dir, STAND_IN, {"train": 8000, "val": 2000, "test": 2000})
+        use_stand_in()
+    elif not dataset_path(arguments.data_dir, "hands17_train", "labels").is_file():
+        parser.error(f"{arguments.data_dir} does not have the HANDS17 datasets: see --help, or take --synthetic")
+
+    experiment = Experiment(experiment_config, solver_config, base_hyperparams)
+    experiment.add_options(OPTIONS)
+    experiment.run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,273 @@
+r"""Corrects poses with what an experiment trained, or exports its corrector for use elsewhere.
+
+Examples:
+    the best combination's best training, on a result file of a backbone
+      python tune_runs/predict.py --experiment my_sweep --poses backbone.txt --out corrected.txt
+
+    all its trainings as an ensemble, with the error before and after
+      python tune_runs/predict.py --experiment my_sweep --repetition all \
+          --poses backbone.npy --labels truth.npy --out corrected.npy
+
+    the file that is handed in to the HANDS17 challenge
+      python tune_runs/predict.py --experiment my_sweep --poses result.txt --out result.zip --submission names.txt
+
+    for use without PoseTune: torch.export.load("corrector.pt2").module()(poses_mm)
+      python tune_runs/predict.py --experiment my_sweep --export corrector.pt2
+"""
+
+import argparse
+import importlib
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+
+from cluster.reports.correction import correction_text
+from cluster.storage import Storage
+from cluster.trained import TrainedCorrector, read_corrector
+from cluster.trial_folder import ExperimentFolder
+from data_pipeline.formats.catalogue import FORMATS, PoseFormat, format_for
+from data_pipeline.formats.frames import FormatError, Frames
+from data_pipeline.formats.hands17 import write_hands17_submission
+from data_pipeline.pose_range import PoseRange
+from data_pipeline.preparation.chunks import progress
+from data_pipeline.user_error import UserError
+from posenet.evaluator import CorrectionMeans
+from posenet.export import export_corrector
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line `arguments`, by default the process's own, and returns the exit status."""
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    if args.export is None and (args.poses is None or args.out is None):
+        parser.error("give --poses and --out to correct a file, or --export to write the corrector")
+    try:
+        # Everything that can be wrong with the command line is looked at before the weights are read.
+        for path in (args.out, args.export):
+            _require_free(path, force=args.force)
+        folder = ExperimentFolder(Storage(args.storage_path) / args.experiment)
+        modules = [_imported(name) for name in args.modules]
+        trained = read_corrector(folder, combination=args.combination, repetition=args.repetition, modules=modules)
+        print(_description(args.experiment, trained), file=sys.stderr)
+        if args.export is not None:
+            export_corrector(trained.corrector, trained.skeleton, args.export)
+            print(f"Exported to {args.export}: poses in mm in, corrected poses in mm out", file=sys.stderr)
+        if args.poses is not None:
+            correction = Correction(trained, args, _training_range(folder, trained))
+            correction.write()
+            if correction.means is not None:
+                metrics = correction.means.metrics()
+                print(json.dumps(metrics, indent=2) if args.json else correction_text(metrics, trained.skeleton))
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+class Correction:
+    """A file of poses on its way through a corrector.
+
+    Args:
+        trained: The corrector.
+        args: The command line.
+        training_range: Where the hands were that it was trained on; None where the experiment does not tell.
+
+    Attributes:
+        means: The errors before and after; None without labels.
+    """
+
+    def __init__(self, trained: TrainedCorrector, args: argparse.Namespace, training_range: PoseRange | None) -> None:
+        self.trained = trained
+        self.args = args
+        self.training_range = training_range
+        self.device = torch.device(args.device)
+        self.corrector = trained.corrector.to(self.device)
+        self.means = None if args.labels is None else CorrectionMeans(trained.skeleton)
+        self.n_frames = 0
+
+    def write(self) -> None:
+        """Reads, corrects and writes the frames, some thousand at a time."""
+        args = self.args
+        source = format_for(args.poses, args.format)
+        target = None if args.submission is not None else _target(args.out, args.out_format, source)
+        with torch.inference_mode():
+            frames = self._corrected(source.read(args.poses))
+            if target is None:
+                write_hands17_submission(args.out, frames, args.submission.read_text().split())
+            else:
+                target.write(args.out, frames)
+        print(f"{self.n_frames} frames written to {args.out}", file=sys.stderr)
+
+    def _corrected(self, frames: Iterator[Frames]) -> Iterator[Frames]:
+        labels = None if self.args.labels is None else _Rows(self.args.labels, self.args.labels_format)
+        with progress("correcting", total=None) as advance:
+            for chunk in frames:
+                self._require_fit(chunk)
+                poses = torch.from_numpy(chunk.poses).to(self.device)  # (n, J, 3)
+                corrected = self.corrector(poses)
+                if self.means is not None and labels is not None:
+                    true = torch.from_numpy(labels.take(chunk)).to(self.device)
+                    self.means.add(poses, corrected, true)
+                self.n_frames += len(chunk)
+                advance(len(chunk))
+                yield Frames(corrected.cpu().numpy(), chunk.names)
+        if labels is not None:
+            labels.require_end()
+
+    def _require_fit(self, chunk: Frames) -> None:
+        skeleton = self.trained.skeleton
+        if chunk.poses.shape[1] != skeleton.n_joints:
+            raise FormatError(
+                f"{self.args.poses} has poses of {chunk.poses.shape[1]} joints; this corrector was trained on the "
+                f"{skeleton.n_joints} joints of {skeleton.name}"
+            )
+        if self.n_frames == 0 and self.training_range is not None:
+            for text in self.training_range.unlike(chunk.poses, skeleton):
+                print(f"warning: {self.args.poses}: {text}", file=sys.stderr)
+
+
+class _Rows:
+    """The labels beside the poses, taken in the poses' chunks."""
+
+    def __init__(self, path: Path, format_name: str | None) -> None:
+        self.path = path
+        self._frames = format_for(path, format_name).read(path)
+        self._left = Frames(np.empty((0, 0, 3), np.float32))
+        self._n_taken = 0
+
+    def take(self, beside: Frames) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Returns the next labels, as many as there are frames in `beside`."""
+        parts = [self._left] if len(self._left) else []
+        while sum(map(len, parts)) < len(beside):
+            following = next(self._frames, None)
+            if following is None:
+                raise FormatError(f"{self.path} has fewer frames than the poses; both files need the same")
+            parts.append(following)
+        poses = np.concatenate([part.poses for part in parts])
+        names = tuple(chain.from_iterable(part.names or () for part in parts)) or None
+        n = len(beside)
+        if poses.shape[1] != beside.poses.shape[1]:
+            raise FormatError(f"{self.path} has {poses.shape[1]} joints, but the poses have {beside.poses.shape[1]}")
+        if names is not None and beside.names is not None and names[:n] != beside.names:
+            place = next(i for i, pair in enumerate(zip(names, beside.names, strict=False)) if pair[0] != pair[1])
+            raise FormatError(
+                f"{self.path}: frame {self._n_taken + place} is {names[place]}, but that of the poses is "
+                f"{beside.names[place]}; both files need the same frames in the same order"
+            )
+        self._n_taken += n
+        self._left = Frames(poses[n:], None if names is None else names[n:])
+        return poses[:n]
+
+    def require_end(self) -> None:
+        """Refuses labels that are more than the poses."""
+        if len(self._left) or next(self._frames, None) is not None:
+            raise FormatError(f"{self.path} has more frames than the poses; both files need the same")
+
+
+def _target(path: Path, name: str | None, source: PoseFormat) -> PoseFormat:
+    """Returns the format to write: the one that is named, that of the input where the ending fits, or by the ending."""
+    if name is None and (path.suffix in source.suffixes or not (path.suffix or source.suffixes)):
+        return source
+    return format_for(path, name)
+
+
+def _training_range(folder: ExperimentFolder, trained: TrainedCorrector) -> PoseRange | None:
+    """Returns where the hands of the training set were."""
+    for entry in (folder.read_experiment() or {}).get("data", []):
+        if entry.get("fingerprint") == trained.train_set_fingerprint and "poses" in entry:
+            return PoseRange.from_json(entry["poses"])
+    return None
+
+
+def _description(experiment: str, trained: TrainedCorrector) -> str:
+    options = ", ".join(f"{path} {value}" for path, value in trained.options.items()) or "no options"
+    repetitions = ", ".join(map(str, trained.repetitions))
+    which = f"repetition {repetitions}" if len(trained.repetitions) == 1 else f"mean of repetitions {repetitions}"
+    return f"{experiment}: combination {trained.key} ({options}), {which}"
+
+
+def _require_free(path: Path | None, *, force: bool) -> None:
+    if path is None:
+        return
+    if path.exists() and not force:
+        raise UserError(f"{path} is there already; choose another name, or overwrite it with --force")
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"{path.absolute().parent}, where {path.name} is to be written, is not a folder")
+
+
+def _imported(name: str) -> ModuleType:
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(f"--import {name}: {error}") from error
+    finally:
+        sys.path.remove(str(Path.cwd()))
+
+
+def _repetition(text: str) -> str | int:
+    return int(text) if text.isdigit() else text
+
+
+def _parser() -> argparse.ArgumentParser:
+    formats: Mapping[str, PoseFormat] = FORMATS
+    listed = "\n".join(f"  {name:22}{pose_format.description}" for name, pose_format in formats.items())
+    parser = argparse.ArgumentParser(
+        prog="predict.py",
+        description=__doc__,
+        epilog=f"formats:\n{listed}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    which = parser.add_argument_group("which corrector")
+    which.add_argument("--experiment", required=True, metavar="NAME", help="the experiment that trained it")
+    which.add_argument("--storage-path", default="results", metavar="D", help="folder or URI of the results (results)")
+    which.add_argument(
+        "--combination", default="best", metavar="KEY", help="its key, or the beginning of it (default: best)"
+    )
+    which.add_argument(
+        "--repetition",
+        default="best",
+        type=_repetition,
+        metavar="R",
+        help="a number, 'best', or 'all' for the mean of all as an ensemble (default: best)",
+    )
+    which.add_argument(
+        "--import",
+        dest="modules",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="a module with a model or normalizer of your own",
+    )
+
+    poses = parser.add_argument_group("poses to correct")
+    poses.add_argument("--poses", type=Path, metavar="FILE", help="a backbone's predictions")
+    poses.add_argument("--format", choices=formats, metavar="F", help="their format, where the file does not tell it")
+    poses.add_argument("--out", type=Path, metavar="FILE", help="where the corrected poses are written")
+    poses.add_argument("--out-format", choices=formats, metavar="F", help="its format (default: as the poses)")
+    poses.add_argument("--labels", type=Path, metavar="FILE", help="the true poses: tells the error before and after")
+    poses.add_argument("--labels-format", choices=formats, metavar="F", help="their format")
+    poses.add_argument(
+        "--submission",
+        type=Path,
+        metavar="FILE",
+        help="write the zip file for the HANDS17 challenge, with the frames of this list of names, in its order",
+    )
+    poses.add_argument("--device", default="cpu", metavar="D", help="cpu, cuda, cuda:1, … (default: cpu)")
+    poses.add_argument("--json", action="store_true", help="print the errors as JSON")
+
+    parser.add_argument("--export", type=Path, metavar="FILE", help="write the corrector itself, as .pt2 or .onnx")
+    parser.add_argument("--force", action="store_true", help="overwrite files that exist")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
