@@ -2,8 +2,9 @@
 
 from posenet.models.corrector import Corrector
 from posenet.models.corrector_gnn import CorrectorGNN
+from posenet.models.corrector_lcn import CorrectorLCN
 from posenet.models.corrector_mlp import CorrectorMLP
 from posenet.models.corrector_transformer import CorrectorTransformer
 from posenet.models.global_shift_mlp import GlobalShiftMLP
 
-__all__ = ["Corrector", "CorrectorGNN", "CorrectorMLP", "CorrectorTransformer", "GlobalShiftMLP"]
+__all__ = ["Corrector", "CorrectorGNN", "CorrectorLCN", "CorrectorMLP", "CorrectorTransformer", "GlobalShiftMLP"]

@@ -33,6 +33,7 @@ from data_pipeline.normalizers import GlobalNormalizer
 from data_pipeline.pose_dataset import read_dataset, write_dataset
 from data_pipeline.pose_range import PoseRange
 from data_pipeline.skeleton import HANDS17
+from data_pipeline.synthetic import synthetic_hands
 from data_pipeline.tables import write_errors
 from data_pipeline.user_error import UserError
 from posenet.models import CorrectorMLP
@@ -135,9 +136,9 @@ class TestTheFilesOfAnExperiment:
                 "use_preset": True,
                 "fingerprint": read_dataset(tiny_data, f"two_{part}").fingerprint,
                 "samples": samples,
-                "poses": PoseRange.of(read_dataset(tiny_data, f"two_{part}").labels, HANDS17).to_json(),
+                "poses": json.loads(json.dumps(PoseRange.of(synthetic_hands(samples, seed), HANDS17).to_json())),
             }
-            for part, samples in {"train": 40, "val": 20, "test": 20}.items()
+            for seed, (part, samples) in enumerate({"train": 40, "val": 20, "test": 20}.items())
         ]
         assert experiment["plan"]["seeds"] == [repetition_seed(0, 0), repetition_seed(0, 1)]
         assert [combination["options"] for combination in experiment["plan"]["combinations"]] == [

@@ -15,12 +15,13 @@ from data_pipeline.normalizers import GlobalNormalizer, IndividualNormalizer, Sh
 from data_pipeline.pose_dataset import read_dataset
 from data_pipeline.skeleton import HANDS17, NYU, Palm
 from posenet.evaluator import CorrectionMeans
-from posenet.models import CorrectorGNN, CorrectorMLP, CorrectorTransformer, GlobalShiftMLP
+from posenet.models import CorrectorGNN, CorrectorLCN, CorrectorMLP, CorrectorTransformer, GlobalShiftMLP
 from tests.cluster_tests.tiny import LR, Tiny
 
 MODELS = {
     CorrectorMLP: {"hidden_dims": [8], "batchnorm": True, "dropout": 0.1},
     GlobalShiftMLP: {"hidden_dims": [8], "dropout": 0.1},
+    CorrectorLCN: {"dim": 4, "n_blocks": 1, "reach": 2, "dropout": 0.1},
     CorrectorTransformer: {"dim": 8, "n_layers": 1, "n_heads": 2, "feedforward_dim": 8, "dropout": 0.1},
     CorrectorGNN: {
         **{"n_iter": 2, "latent_dim": 4, "encoder": "shared", "encoder_dims": [4], "message_dims": [4]},

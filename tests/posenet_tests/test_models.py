@@ -8,7 +8,7 @@ import torch
 
 from data_pipeline.skeleton import HANDS17
 from posenet import models
-from posenet.models import Corrector, CorrectorGNN, CorrectorMLP, CorrectorTransformer, GlobalShiftMLP
+from posenet.models import Corrector, CorrectorGNN, CorrectorLCN, CorrectorMLP, CorrectorTransformer, GlobalShiftMLP
 from posenet.models.layers import ACTIVATIONS
 from tests.posenet_tests.gnn_by_joint import GNNByJoint
 from tests.support import SKELETONS, case_id, cases, generator, global_random_states, hands
@@ -20,6 +20,8 @@ GNN = {
     **{"encoder": "shared", "encoder_dims": [5], "decoder": "shared", "decoder_dims": [5]},
 }
 
+LCN = {"dim": 4, "n_blocks": 2, "reach": 1}
+
 TRANSFORMER = {"dim": 8, "n_layers": 2, "n_heads": 2, "feedforward_dim": 16}
 
 ARGUMENTS = {
@@ -28,6 +30,7 @@ ARGUMENTS = {
         {**GNN, "n_iter": 1, "encoder_dims": [], "message_dims": [], "decoder_dims": []},
         {**GNN, "message_dims": (8, 7), "dropout": 0.3},
     ],
+    CorrectorLCN: [LCN, {**LCN, "n_blocks": 1, "reach": 3, "dropout": 0.3}],
     CorrectorTransformer: [TRANSFORMER, {**TRANSFORMER, "n_layers": 1, "n_heads": 4, "dropout": 0.3}],
     GlobalShiftMLP: [{"hidden_dims": [16]}, {"hidden_dims": [16, 8], "activation": "gelu", "dropout": 0.3}],
     CorrectorMLP: [
@@ -321,6 +324,47 @@ def graph_distances(skeleton):
     for k in range(skeleton.n_joints):
         distances = np.minimum(distances, distances[:, k, None] + distances[None, k])
     return distances
+
+
+class TestCorrectorLCN:
+    @pytest.mark.parametrize("reach", [1, 2, 3])
+    def test_lets_a_layer_see_the_joints_within_reach_alone(self, skeleton, reach):
+        layer = seeded(lambda: CorrectorLCN(skeleton, **{**LCN, "reach": reach})).last
+        features = torch.randn(1, 4 * skeleton.n_joints, generator=generator())
+        jacobian = torch.autograd.functional.jacobian(layer, features)[0, :, 0]
+        sees = jacobian.view(skeleton.n_joints, 3, skeleton.n_joints, 4).ne(0).any(dim=3).any(dim=1)
+        assert torch.equal(sees, torch.tensor(graph_distances(skeleton) <= reach))
+
+    def test_has_nothing_to_train_between_joints_out_of_reach(self, skeleton):
+        model = seeded(lambda: CorrectorLCN(skeleton, **LCN))
+        poses, _ = hands(skeleton, 6)
+        model(poses / 100).square().sum().backward()
+        layers = [module for module in model.modules() if hasattr(module, "mask")]
+        assert len(layers) == 6
+        for layer in layers:
+            assert not layer.weight[~layer.mask].any()
+            assert not layer.weight.grad[~layer.mask].any()
+
+    def test_computes_what_numpy_does_with_its_weights(self, skeleton):
+        model = seeded(lambda: CorrectorLCN(skeleton, **{**LCN, "n_blocks": 1})).double().eval()
+        poses = torch.randn(5, skeleton.n_joints, 3, dtype=torch.float64, generator=generator())
+        state = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
+
+        def layer(x, connected, normalised):
+            x = x @ state[f"{connected}.weight"].T + state[f"{connected}.bias"]
+            centred = x - state[f"{normalised}.running_mean"]
+            x = centred / np.sqrt(state[f"{normalised}.running_var"] + 1e-5) * state[f"{normalised}.weight"]
+            return NUMPY_ACTIVATIONS["leaky_relu"](x + state[f"{normalised}.bias"])
+
+        x = layer(poses.numpy().reshape(5, -1), "first.0", "first.1")
+        x = x + layer(layer(x, "blocks.0.0", "blocks.0.1"), "blocks.0.4", "blocks.0.5")
+        expected = poses.numpy() + (x @ state["last.weight"].T + state["last.bias"]).reshape(5, -1, 3)
+        np.testing.assert_allclose(model(poses).detach(), expected, atol=1e-12)
+
+    @pytest.mark.parametrize("name", ["dim", "n_blocks", "reach"])
+    def test_refuses_what_makes_no_network_and_says_why(self, name):
+        with pytest.raises(ValueError, match=f"{name} must be a whole number of at least 1, not 0"):
+            CorrectorLCN(HANDS17, **{**LCN, name: 0})
 
 
 class TestCorrectorTransformer:

@@ -1,0 +1,98 @@
+"""A locally connected network: every joint has weights of its own for each joint near it on the skeleton."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from data_pipeline.skeleton import Skeleton
+from posenet.models.corrector import Corrector
+from posenet.models.layers import check_count, check_dropout, zero
+
+
+class CorrectorLCN(Corrector):
+    """A residual network whose layers connect a joint with those within reach of it.
+
+    Where a graph convolution shares its weights among all edges, each pair of joints has its own here; with a reach
+    over the whole skeleton it is a multilayer perceptron. Each layer is followed by batch normalisation, a leaky
+    rectifier and dropout; a block of two of them adds to its input. After Ci, Wang, Ma and Wang, "Optimizing Network
+    Structure for 3D Human Pose Estimation", ICCV 2019 (made for lifting 2D poses to 3D; here it refines 3D poses).
+
+    Args:
+        skeleton: The skeleton of the poses; any.
+        dim: Features of a joint.
+        n_blocks: Residual blocks.
+        reach: How many edges of `Skeleton.message_edges` apart two joints are at most to be connected.
+        dropout: Probability that a feature is left out in training.
+        zero_init: Begin with a last layer of zeros, so that the untrained model returns its input.
+    """
+
+    def __init__(
+        self,
+        skeleton: Skeleton,
+        *,
+        dim: int,
+        n_blocks: int,
+        reach: int,
+        dropout: float = 0.0,
+        zero_init: bool = False,
+    ) -> None:
+        super().__init__(skeleton)
+        for name, value in {"dim": dim, "n_blocks": n_blocks, "reach": reach}.items():
+            check_count(name, value)
+        check_dropout(dropout)
+        near = within_reach(skeleton, reach)  # (J, J)
+        self.first = _layer(near, 3, dim, dropout)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(*_layer(near, dim, dim, dropout), *_layer(near, dim, dim, dropout)) for _ in range(n_blocks)
+        )
+        self.last = LocallyConnected(near, dim, 3)
+        if zero_init:
+            zero(self.last)
+
+    def correction(self, poses: Tensor) -> Tensor:
+        """Returns what is to be added to `poses`, (N, J, 3)."""
+        features = self.first(poses.flatten(1))  # (N, J, 3) -> (N, J·dim)
+        for block in self.blocks:
+            features = features + block(features)
+        correction: Tensor = self.last(features).view_as(poses)  # (N, J·dim) -> (N, J, 3)
+        return correction
+
+
+class LocallyConnected(nn.Module):
+    """A linear layer from the features of joints to others, without weights between joints that are not near.
+
+    Args:
+        near: Which joints see which, (J, J), bool.
+        n_inputs: Features of a joint before.
+        n_outputs: Features of a joint after.
+    """
+
+    def __init__(self, near: Tensor, n_inputs: int, n_outputs: int) -> None:
+        super().__init__()
+        # One product with a matrix that is zero in places: for as few joints that is faster than many small ones.
+        mask = near.repeat_interleave(n_outputs, dim=0).repeat_interleave(n_inputs, dim=1)  # (J·outputs, J·inputs)
+        self.register_buffer("mask", mask, persistent=False)
+        # As `torch.nn.Linear`, by the inputs that there are.
+        bounds = 1 / math.sqrt(n_inputs) / near.sum(dim=1).sqrt().repeat_interleave(n_outputs)  # (J·outputs,)
+        weight = torch.empty(mask.shape).uniform_(-1, 1) * bounds.unsqueeze(1)
+        self.weight = nn.Parameter(weight * mask)
+        self.bias = nn.Parameter(torch.empty(len(mask)).uniform_(-1, 1) * bounds)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Returns the features, (N, J·outputs), of features, (N, J·inputs)."""
+        return functional.linear(features, self.weight * self.get_buffer("mask"), self.bias)
+
+
+def within_reach(skeleton: Skeleton, reach: int) -> Tensor:
+    """Returns which joints are at most `reach` edges apart, themselves included, (J, J), bool."""
+    near = torch.eye(skeleton.n_joints, dtype=torch.bool)
+    for _ in range(reach):
+        near = torch.stack([near[[joint, *beside]].any(dim=0) for joint, beside in enumerate(skeleton.neighbours)])
+    return near
+
+
+def _layer(near: Tensor, n_inputs: int, n_outputs: int, dropout: float) -> nn.Sequential:
+    connected = LocallyConnected(near, n_inputs, n_outputs)
+    return nn.Sequential(connected, nn.BatchNorm1d(len(connected.bias)), nn.LeakyReLU(), nn.Dropout(dropout))
