@@ -10,6 +10,8 @@ from math import inf
 import torch
 from torch import Tensor
 
+from data_pipeline.layout import samples_first, samples_last, stored_samples_last, turned
+
 
 class Augmenter(ABC):
     """The base of the family. Members are frozen dataclasses, so that they compare and print by value."""
@@ -22,6 +24,8 @@ class Augmenter(ABC):
             poses: Inputs, (N, J, 3), mm. They are not changed.
             labels: Labels, (N, J, 3), mm. They are not changed.
             generator: All randomness comes from here; on the device of `poses`.
+
+        All tensors may lie in memory in any order.
         """
 
 
@@ -45,8 +49,9 @@ class RandomScaler(Augmenter):
         """Returns the scaled inputs and labels, (N, J, 3) each."""
         uniform = torch.rand((len(poses), 1, 1), generator=generator, device=poses.device, dtype=poses.dtype)
         factors = self.low + (self.high - self.low) * uniform  # (N, 1, 1)
-        centres = poses.mean(dim=1, keepdim=True)  # (N, 1, 3)
-        return centres + (poses - centres) * factors, centres + (labels - centres) * factors
+        poses, labels = stored_samples_last(poses), stored_samples_last(labels)  # (N, J, 3) each
+        kept = poses.mean(dim=1, keepdim=True) * (1 - factors)  # (N, 1, 3)
+        return torch.addcmul(kept, poses, factors), torch.addcmul(kept, labels, factors)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,22 +60,26 @@ class RandomRotator(Augmenter):
 
     def __call__(self, poses: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Returns the rotated inputs and labels, (N, J, 3) each."""
-        transposed = _random_rotations(len(poses), generator, poses).mT  # (N, 3, 3), acts on rows
-        centres = poses.mean(dim=1, keepdim=True)  # (N, 1, 3)
-        return centres + (poses - centres) @ transposed, centres + (labels - centres) @ transposed
+        rotations = _random_rotations(len(poses), generator, poses)  # (3, 3, N)
+        poses, labels = samples_last(poses), samples_last(labels)  # (N, J, 3) -> (J, 3, N) each
+        centres = poses.mean(dim=0)  # (3, N)
+        around = turned(poses - centres, rotations), turned(labels - centres, rotations)  # (J, 3, N) each
+        return samples_first(around[0].add_(centres)), samples_first(around[1].add_(centres))  # (N, J, 3) each
 
 
 def _random_rotations(n: int, generator: torch.Generator, like: Tensor) -> Tensor:
-    """Draws n rotation matrices, (n, 3, 3), uniform over SO(3).
+    """Draws n rotation matrices, samples last, (3, 3, n), uniform over SO(3).
 
     Four normal numbers, normalised, are uniform on the sphere of unit quaternions (Marsaglia 1972; Shoemake,
     "Uniform random rotations", Graphics Gems III, 1992).
     """
-    quaternions = torch.randn((n, 4), generator=generator, device=like.device, dtype=like.dtype)
-    w, x, y, z = torch.nn.functional.normalize(quaternions, dim=1).unbind(dim=1)  # (n,) each
+    quaternions = torch.randn((4, n), generator=generator, device=like.device, dtype=like.dtype)
+    # Of length √2, so that products of two components are what the entries are sums of.
+    w, x, y, z = quaternions * quaternions.square().mean(dim=0).mul_(2).rsqrt_()  # (n,) each
+    xx, yy, zz, xy, xz, yz, wx, wy, wz = x * x, y * y, z * z, x * y, x * z, y * z, w * x, w * y, w * z
     rows = (
-        *(1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
-        *(2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
-        *(2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
+        *(1 - yy - zz, xy - wz, xz + wy),
+        *(xy + wz, 1 - xx - zz, yz - wx),
+        *(xz - wy, yz + wx, 1 - xx - yy),
     )
-    return torch.stack(rows, dim=1).view(n, 3, 3)  # (n, 9) -> (n, 3, 3)
+    return torch.stack(rows).view(3, 3, n)  # (9, n) -> (3, 3, n)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from data_pipeline.layout import stored_samples_last
 from data_pipeline.normalizers import Frame, Normalizer
 from data_pipeline.pose_dataset import PoseDataset
 from data_pipeline.skeleton import Skeleton
@@ -34,6 +35,7 @@ class Batch:
         """Normalises inputs; both (N, J, 3), mm."""
         if normalizer is None:
             return cls(poses, labels, None)
+        poses = stored_samples_last(poses)  # (N, J, 3), once for both
         frame = normalizer.frame(poses)
         return cls(frame.normalize(poses), labels, frame)
 

@@ -62,6 +62,7 @@ base_hyperparams: dict[str, Any] = {
         "decoder": "shared",
         "decoder_dims": [32, 32],
         "dropout": 0.0,
+        "zero_init": False,
     },
     "loss_function": MetricLoss(errors.distance_error, "absolute"),
     "loss_space": "original",

@@ -53,7 +53,13 @@ solver_config = {
 
 base_hyperparams: dict[str, Any] = {
     "model": CorrectorMLP,
-    "model_args": {"hidden_dims": [512, 512], "activation": "leaky_relu", "dropout": 0.1, "batchnorm": False},
+    "model_args": {
+        "hidden_dims": [512, 512],
+        "activation": "leaky_relu",
+        "dropout": 0.1,
+        "batchnorm": False,
+        "zero_init": False,
+    },
     "loss_function": MetricLoss(errors.coordinate_difference, "absolute"),
     "loss_space": "default",
     "eval_space": "original",

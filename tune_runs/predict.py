@@ -100,7 +100,7 @@ class Correction:
         with torch.inference_mode():
             frames = self._corrected(source.read(args.poses))
             if target is None:
-                write_hands17_submission(args.out, frames, args.submission.read_text().split())
+                write_hands17_submission(args.out, frames, args.submission.read_text().splitlines())
             else:
                 target.write(args.out, frames)
         print(f"{self.n_frames} frames written to {args.out}", file=sys.stderr)

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +136,8 @@ class LayeredGaussianDistorter(Distorter):
         moved = radius.square().add_(noise.square()).add_(angle.mul_(2).sub_(1).mul_(radius).mul_(noise), alpha=2)
         stretch = moved.clamp_(min=0).div_(squared.clamp_(min=torch.finfo(squared.dtype).tiny)).sqrt_()  # (J, N)
         if self.confusion_prob == 0:
-            return poses + samples_first(normal.mul_(stretch.unsqueeze(1)))  # (J, 3, N) -> (N, J, 3)
+            moves = normal.mul_(stretch.unsqueeze(1))  # (J, 3, N)
+            return samples_first(moves.add_(samples_last(poses)))  # (J, 3, N) -> (N, J, 3)
 
         thresholds, sources = _confusions(self.confusion_prob, poses.device, poses.dtype)
         rank = (confusion[0] >= thresholds).sum(dim=0)  # (4, J, N) -> (J, N); 0 where the joint is not confused
@@ -150,10 +151,10 @@ class LayeredGaussianDistorter(Distorter):
         _, first_radius, first_std = self.layers[0]
         radius, std = torch.full_like(uniform, first_radius), torch.full_like(uniform, first_std)
         ends = accumulate(p for p, _, _ in self.layers)
-        for end, (_, next_radius, next_std) in zip(ends, self.layers[1:], strict=False):
-            beyond = uniform >= end
-            radius.masked_fill_(beyond, next_radius)
-            std.masked_fill_(beyond, next_std)
+        for end, (before, after) in zip(ends, pairwise(self.layers), strict=False):
+            beyond = torch.ge(uniform, end, out=torch.empty_like(uniform))  # 0 or 1, twice as fast as a bool
+            radius.add_(beyond, alpha=after[1] - before[1])
+            std.add_(beyond, alpha=after[2] - before[2])
         return radius, std
 
 

@@ -1,14 +1,21 @@
 """The run scripts as a new user starts them."""
 
 import os
+import re
 import runpy
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from cluster.experiment import Experiment
+from data_pipeline import augmenters, normalizers
+from data_pipeline.preparation.making import write_stand_in
+from data_pipeline.skeleton import NYU as NYU_SKELETON
+from posenet import errors, losses
+from posenet.models import CorrectorGNN, CorrectorLCN, CorrectorMLP, CorrectorTransformer, GlobalShiftMLP
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "tune_runs"
@@ -85,3 +92,70 @@ def test_correctors_of_nyu_backbones_lower_the_error_on_frames_they_have_not_see
         row = rows[f"nyu_{backbone}_test"]
         assert round(row["test_distance_before_mm"], 2) == before
         assert row["test_distance_mm_mean"] < before - 0.3
+
+
+class TestTheHands17Scripts:
+    @pytest.fixture(params=["hands17_mlp.py", "hands17_gnn.py"])
+    def name(self, request):
+        return request.param
+
+    @pytest.fixture
+    def experiment(self, name, tmp_path):
+        """A function that makes the script's experiment with these options, on a stand-in of few frames."""
+        script = runpy.run_path(str(SCRIPTS / name))
+        script["use_stand_in"]()
+        write_stand_in(tmp_path, script["STAND_IN"], {"train": 40, "val": 20, "test": 20})
+        places = {"data_dir": tmp_path, "storage_path": tmp_path / "results"}
+        config = {**script["experiment_config"], **places, "n_repetitions": 1}
+        solver = {**script["solver_config"], "num_epochs": 1, "val_example_indices": [0]}
+
+        def experiment(options=None):
+            made = Experiment(config, solver, script["base_hyperparams"])
+            made.add_options(script["OPTIONS"] if options is None else options)
+            return made
+
+        return experiment
+
+    def test_say_without_their_datasets_what_to_do(self, name, tmp_path):
+        result = run(name, cwd=tmp_path)
+        assert result.returncode == 2
+        assert "does not have the HANDS17 datasets: see --help, or take --synthetic" in result.stderr
+        assert "prepare_data.py import --format hands17 --name hands17" in run(name, "--help", cwd=tmp_path).stdout
+
+    def test_train_every_combination_of_their_options(self, experiment):
+        table = experiment().run("inline")
+        assert {row["status"] for row in table.trials} == {"finished"}
+        assert len(table.trials) in (8, 16)
+
+    def test_have_no_option_commented_out_that_would_be_wrong(self, name, experiment):
+        options = uncommented_options((SCRIPTS / name).read_text())
+        assert len(options) >= 11
+        for key, values in options.items():
+            assert len(values) >= 2, key
+            if key != "experiment_config.train_set_size":  # larger than the stand-in
+                experiment({key: values}).plan()
+
+
+def uncommented_options(source: str) -> dict[str, list]:
+    """Returns OPTIONS of a script with all that is commented out in it, but not the sentences."""
+    block = source[source.index("OPTIONS:") : source.index("STAND_IN")]
+    # Code begins with a quote, a bracket or a call; a sentence with a capital and a space behind its first word.
+    code = re.sub(r"^(\s*)# (?=[\"\[\]{}]|\w+\(|\w+,$| )", r"\1", block, flags=re.MULTILINE)
+    names = {**vars(augmenters), **vars(normalizers), **vars(losses), "errors": errors, "partial": partial}
+    exec(code, {**names, "Any": object, "dict": dict, "list": list}, found := {})
+    return found["OPTIONS"]
+
+
+def test_nyu_models_compares_each_kind_of_network_in_its_settings_on_each_backbone():
+    script = runpy.run_path(str(SCRIPTS / "nyu_models.py"))
+    rows = script["settings"]()
+    kinds = {row[script["KEYS"].index("model")] for row in rows}
+    assert kinds == {CorrectorMLP, GlobalShiftMLP, CorrectorLCN, CorrectorGNN, CorrectorTransformer}
+    for model, arguments, *_ in rows:
+        model(NYU_SKELETON, **arguments)
+
+
+def test_nyu_models_without_its_datasets_says_where_the_command_is_that_makes_them(tmp_path):
+    result = run("nyu_models.py", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "nyu_backbones.py --help" in result.stderr
