@@ -6,6 +6,7 @@ user names; and only classes of the right family, with numbers, texts, lists and
 
 import importlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
@@ -60,8 +61,8 @@ def read_corrector(
 
     Args:
         folder: The experiment's folder.
-        combination: A combination's key or the beginning of it; `best` is the one with the lowest mean validation
-            distance.
+        combination: A combination's key or the beginning of it; `best` is the first of the experiment's
+            table: of those with all repetitions the one with the lowest mean validation distance.
         repetition: A repetition's number; `best` is the one with the lowest validation distance, `all` averages what
             all finished ones return.
         modules: Where to look for classes that are not of this project, also for those that a script defined itself.
@@ -76,18 +77,19 @@ def read_corrector(
     row = _combination(table, combination)
     key: str = row["key"]
     trials = folder.read_trials(lambda content: content, lambda trial_id: trial_id.partition("/")[0] == key)
-    finished = {
-        int(trial_id.partition("/")[2]): content
-        for trial_id, content in trials.items()
-        if trial_id.partition("/")[0] == key and content is not None and trial_status(content) == "finished"
-    }
+    finished: dict[int, dict[str, Any]] = {}
+    for repetition_number in range(table.n_repetitions):
+        content = trials.get(f"{key}/{repetition_number}")
+        if content is not None and trial_status(content) == "finished":
+            finished[repetition_number] = content
     chosen = _repetitions(table, row, finished, repetition)
-    first = finished[chosen[0]]["description"]
     try:
-        skeleton = _skeleton(first["data"]["skeleton"])
+        data = finished[chosen[0]]["description"]["data"]
+        skeleton, fingerprint = _skeleton(data["skeleton"]), str(data["train"]["fingerprint"])
         correctors = [_corrector(folder, f"{key}/{r}", finished[r], skeleton, modules) for r in chosen]
-        fingerprint = str(first["data"]["train"]["fingerprint"])
-    except (LookupError, TypeError, AttributeError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # a class refuses in its own way what a damaged file, or one of another version, says
         raise NotTrainedError(
             f"{folder.storage.location}/trials/{key} does not tell how to build the corrector: {error!r}"
         ) from error
@@ -114,16 +116,20 @@ def _combination(table: ResultTable, wanted: str) -> Row:
     return found[0]
 
 
+_VALIDATED_ON = ("experiment_config.val_set", "experiment_config.val_set_size")
+
+
 def _best(table: ResultTable, trained: Sequence[Row]) -> Row:
     """Returns the best combination, unless they were validated on different sets."""
-    path = "experiment_config.val_set"
-    if path not in table.option_paths or len({row[path] for row in trained}) == 1:
-        return trained[0]
-    best: dict[Any, Row] = {}
+    paths = [path for path in _VALIDATED_ON if path in table.option_paths]
+    best: dict[tuple[Any, ...], Row] = {}
     for row in trained:
-        best.setdefault(row[path], row)
+        best.setdefault(tuple(row[path] for path in paths), row)
+    if len(best) == 1:
+        return trained[0]
     lines = "".join(
-        f"\n  {row['key']}  {val_set}: {row['val_distance_mm_mean']:.2f} mm" for val_set, row in best.items()
+        f"\n  {row['key']}  {', '.join(map(str, val_set))}: {row['val_distance_mm_mean']:.2f} mm"
+        for val_set, row in best.items()
     )
     raise NotTrainedError(
         f"the combinations of {table.name} were validated on different sets, so none is best. Name one by its key; the "
@@ -134,15 +140,14 @@ def _best(table: ResultTable, trained: Sequence[Row]) -> Row:
 def _repetitions(
     table: ResultTable, row: Row, finished: Mapping[int, Mapping[str, Any]], wanted: str | int
 ) -> tuple[int, ...]:
-    within = [r for r in sorted(finished) if r < table.n_repetitions]
     if wanted == "all":
-        return tuple(within)
+        return tuple(finished)
     if wanted == "best":
-        return (min(within, key=lambda r: finished_val_distance_mm(finished[r]) or 0.0),)
-    if wanted not in within:
+        return (min(finished, key=lambda r: finished_val_distance_mm(finished[r]) or 0.0),)
+    if wanted not in finished:
         raise NotTrainedError(
             f"repetition {wanted!r} of {row['key']} of {table.name} is not there; give 'best', 'all' or one of the "
-            f"finished ones: {', '.join(map(str, within))}"
+            f"finished ones: {', '.join(map(str, finished))}"
         )
     return (int(wanted),)
 
@@ -176,25 +181,36 @@ def _corrector(
 
 def _class(name: str, family: type[Any], modules: Sequence[ModuleType]) -> Any:
     """Returns the class of that name, after a look at whether it is of the family."""
-    module_name, _, class_name = name.rpartition(".")
-    homes = [*modules]
+    module_name, _, class_name = str(name).rpartition(".")
     if name.startswith(_OURS):
-        homes.append(importlib.import_module(module_name))
-    for home in homes:
-        found = getattr(home, class_name, None)
-        if isinstance(found, type) and issubclass(found, family):
-            return found
-    raise NotTrainedError(
-        f"{name} is not a class of PoseTune's; name the module that it is in (predict.py --import MODULE)"
-    )
+        # Never one of the same name in another module.
+        with suppress(ImportError):
+            modules = [importlib.import_module(module_name)]
+    named = [module for module in modules if module.__name__ == module_name]
+    # A script that ran is called __main__, and the module may have moved.
+    homes = [module for module in named or modules if _is_of(getattr(module, class_name, None), family)]
+    if len(homes) > 1:
+        found = ", ".join(module.__name__ for module in homes)
+        raise NotTrainedError(f"{name} may be the {class_name} of each of {found}; name one of these modules alone")
+    if not homes:
+        raise NotTrainedError(
+            f"{name} is not a class of PoseTune's; name the module that it is in (predict.py --import MODULE)"
+        )
+    return getattr(homes[0], class_name)
+
+
+def _is_of(value: Any, family: type[Any]) -> bool:
+    return isinstance(value, type) and issubclass(value, family)
 
 
 def _values(description: Any) -> Any:
     """Returns the arguments that a description stands for, if they are numbers, texts, lists and dicts of these."""
     if isinstance(description, dict):
-        if description.keys() == {"float"}:
-            return float(description["float"])  # infinity
-        if "name" in description and description.keys() <= {"name", "args", "self"}:
+        if description in ({"float": "inf"}, {"float": "-inf"}):
+            return float(description["float"])
+        # Of an object or a class, and not a dict of the user's own: names of classes have a module in front.
+        is_object = "." in str(description.get("name")) and description.keys() <= {"name", "args", "self"}
+        if is_object:
             raise NotTrainedError(
                 f"an argument is {description['name']}, which is not built again from a file; only numbers, texts, "
                 "lists and dicts are"

@@ -1,6 +1,6 @@
 """Where the hands of a set are and how large they are, to notice poses that are of another kind."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -37,9 +37,11 @@ class PoseRange:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "PoseRange":
-        """Returns the range that `to_json` told."""
-        bones: Sequence[float] = content["bone_mm"]
-        return cls((bones[0], bones[1]), tuple((low, high) for low, high in content["centre_mm"]))
+        """Returns the range that `to_json` told; LookupError, TypeError or ValueError if it is none."""
+        pairs = [(float(low), float(high)) for low, high in [content["bone_mm"], *content["centre_mm"]]]
+        if len(pairs) != 4:
+            raise ValueError(f"needed are the ranges of x, y and z, not of {len(pairs) - 1} axes")
+        return cls(pairs[0], tuple(pairs[1:]))
 
     def to_json(self) -> dict[str, Any]:
         """Returns the range as JSON."""

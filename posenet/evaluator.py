@@ -13,7 +13,7 @@ Metrics in millimetres only:
     frames_within_20mm: share of frames whose worst joint is at most 20 mm off.
     auc_0_50, auc_20_50: area under the success-rate curve of all joints between these thresholds in mm.
 Once, at the end, also:
-    improved, worsened: share of frames whose mean distance the correction lowered, raised.
+    improved, worsened: share of frames whose mean distance the correction lowered, raised, by more than rounding.
     distance[JOINT], distance[finger]: mean distance of one joint, of a finger's joints.
     success_worst@T, success_mean@T, success_joint@T: share of frames by worst joint, of frames by mean joint, and
         of all joints, that are at most T mm off, for T = 0, 1, … 80.
@@ -34,6 +34,9 @@ from posenet import errors, metrics
 from posenet.record import Space
 
 CURVE_THRESHOLDS_MM = tuple(range(81))
+
+ROUNDING_MM = 1e-3
+"""A change of a frame's mean distance up to this is rounding: neither better nor worse."""
 
 # Samples at a time. Larger tensors are given back to the system and paged in anew for each chunk (measured: at 4096
 # an evaluation takes 1.6 times as long), much smaller ones make poor matrix products.
@@ -184,8 +187,8 @@ def _of_correction(before: Tensor, after: Tensor, labels: Tensor, skeleton: Skel
         parts = _in_mm(poses, labels, skeleton) | _detailed(distances[suffix], skeleton)
         quantities |= {(space, metric + suffix): values for (space, metric), values in parts.items()}
     change = distances[""].mean(dim=1) - distances["_before"].mean(dim=1)  # (N,)
-    quantities["original", "improved"] = change.lt(0).float()
-    quantities["original", "worsened"] = change.gt(0).float()
+    quantities["original", "improved"] = change.lt(-ROUNDING_MM).float()
+    quantities["original", "worsened"] = change.gt(ROUNDING_MM).float()
     return quantities
 
 

@@ -1,7 +1,7 @@
 """Correctors as files that run without this project: torch.export and ONNX."""
 
+import io
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from data_pipeline.formats.whole_files import whole_file
 from data_pipeline.skeleton import Skeleton
 from data_pipeline.user_error import UserError
 
@@ -17,6 +18,12 @@ SUFFIXES = (".pt2", ".onnx")
 
 class ExportError(UserError):
     """A corrector cannot be exported; the text says why."""
+
+
+def check_suffix(path: Path) -> None:
+    """Raises an `ExportError` if the ending of `path` is none of `SUFFIXES`."""
+    if path.suffix not in SUFFIXES:
+        raise ExportError(f"{path} ends in none of {', '.join(SUFFIXES)}, which tell what to export to")
 
 
 def export_corrector(corrector: torch.nn.Module, skeleton: Skeleton, path: Path) -> None:
@@ -29,11 +36,11 @@ def export_corrector(corrector: torch.nn.Module, skeleton: Skeleton, path: Path)
             `corrected_mm`). It is whole or, after an error, as it was before.
 
     Raises:
-        ExportError: If the path has another ending, if the model does what cannot be exported, if ONNX is not
-            installed, or if the file cannot be written.
+        ExportError: If the path has another ending, if the model does what cannot be exported, or if ONNX is not
+            installed.
+        FormatError: If the file cannot be written.
     """
-    if path.suffix not in SUFFIXES:
-        raise ExportError(f"{path} ends in none of {', '.join(SUFFIXES)}, which tell what to export to")
+    check_suffix(path)
     # Hands in front of the camera: with zeros a model that has branches might take one that is never taken.
     example = torch.randn(4, skeleton.n_joints, 3, generator=torch.Generator().manual_seed(0)) * 50
     example[..., 2] += 600
@@ -44,20 +51,19 @@ def export_corrector(corrector: torch.nn.Module, skeleton: Skeleton, path: Path)
     except Exception as error:  # each thing that cannot be exported has an error of its own
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ExportError(f"the model cannot be exported by torch.export: {reason}") from error
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
-    try:
-        if path.suffix == ".pt2":
-            torch.export.save(program, partial)
-        else:
-            _save_onnx(program, partial)
-        partial.replace(path)
-    except OSError as error:
-        raise ExportError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    content = _pt2(program) if path.suffix == ".pt2" else _onnx(program)
+    with whole_file(path) as file:
+        file.write(content)
 
 
-def _save_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
+def _pt2(program: torch.export.ExportedProgram) -> bytes:
+    # By way of memory: where the disk is full, torch ends the process.
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    return buffer.getvalue()
+
+
+def _onnx(program: torch.export.ExportedProgram) -> bytes:
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
@@ -72,7 +78,8 @@ def _save_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ExportError(f"the model cannot be exported to ONNX: {reason}") from error
     assert onnx_program is not None
-    onnx_program.save(path, external_data=False)
+    content: bytes = onnx_program.model_proto.SerializeToString()
+    return content
 
 
 @contextmanager

@@ -23,7 +23,8 @@ class PoseCorrector(nn.Module):
     def forward(self, poses_mm: Tensor) -> Tensor:
         """Returns the corrected poses, (N, J, 3), mm, of `poses_mm`, (N, J, 3), mm, camera frame."""
         if self.normalizer is None:
-            corrected: Tensor = self.model(poses_mm)
+            # A copy: a model that works in place must not change the poses of whoever asks.
+            corrected: Tensor = self.model(poses_mm.clone())
             return corrected
         frame = self.normalizer.frame(poses_mm)
         return frame.denormalize(self.model(frame.normalize(poses_mm)))

@@ -24,7 +24,7 @@ from posenet import errors
 from posenet.losses import CombinedLoss, MetricLoss
 from posenet.models import CorrectorMLP
 
-experiment_config = {
+experiment_config: dict[str, Any] = {
     "name": "hands17_mlp",
     "train_set": "hands17_train",
     "train_set_size": None,
@@ -122,8 +122,10 @@ def main() -> None:
     if arguments.synthetic:
         write_stand_in(arguments.data_dir, STAND_IN, {"train": 8000, "val": 2000, "test": 2000})
         use_stand_in()
-    elif not dataset_path(arguments.data_dir, "hands17_train", "labels").is_file():
-        parser.error(f"{arguments.data_dir} does not have the HANDS17 datasets: see --help, or take --synthetic")
+    elif not dataset_path(arguments.data_dir, experiment_config["train_set"], "labels").is_file():
+        parser.error(
+            f"{arguments.data_dir} does not have {experiment_config['train_set']}: see --help, or take --synthetic"
+        )
 
     experiment = Experiment(experiment_config, solver_config, base_hyperparams)
     experiment.add_options(OPTIONS)

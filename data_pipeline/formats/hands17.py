@@ -55,6 +55,24 @@ def write(path: Path, frames: Iterable[Frames]) -> None:
             _write(file, chunk, path)
 
 
+def read_official_names(path: Path) -> list[str]:
+    """Returns the names in a list of the challenge's frames, one a line, in its order.
+
+    Raises:
+        FormatError: If the file cannot be read, is no text, or has no name.
+    """
+    try:
+        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except OSError as error:
+        raise FormatError(f"{path}, the list of official names, cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{path}, the list of official names, is no text in UTF-8: {error.reason}") from error
+    names = [name for name in names if name]
+    if not names:
+        raise FormatError(f"{path}, the list of official names, is empty")
+    return names
+
+
 def write_hands17_submission(path: Path, frames: Iterable[Frames], official_names: Sequence[str]) -> None:
     """Writes what is handed in to the HANDS17 challenge: a zip file of one result file with every official frame.
 

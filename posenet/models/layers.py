@@ -18,21 +18,26 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 
 
-def mlp(dims: Sequence[int], *, activation: str = "leaky_relu", dropout: float = 0.0) -> nn.Sequential:
+def mlp(
+    dims: Sequence[int], *, activation: str = "leaky_relu", dropout: float = 0.0, batchnorm: bool = False
+) -> nn.Sequential:
     """Returns a multilayer perceptron over the last axis; its last layer is linear.
 
     Args:
         dims: Numbers of inputs, of the units of each hidden layer, and of outputs.
         activation: One of `ACTIVATIONS`.
         dropout: Probability that a hidden unit is left out in training.
+        batchnorm: Normalise each hidden layer over the batch, before its activation; for inputs (N, dims[0]).
     """
     layers: list[nn.Module] = []
-    for n_inputs, n_outputs in pairwise(dims):
-        layers += [nn.Linear(n_inputs, n_outputs), ACTIVATIONS[activation]()]
+    for n_inputs, n_outputs in pairwise(dims[:-1]):
+        layers.append(nn.Linear(n_inputs, n_outputs))
+        if batchnorm:
+            layers.append(nn.BatchNorm1d(n_outputs))
+        layers.append(ACTIVATIONS[activation]())
         if dropout > 0:
             layers.append(nn.Dropout(dropout))
-    n_after_last = 2 if dropout > 0 else 1
-    return nn.Sequential(*layers[:-n_after_last])
+    return nn.Sequential(*layers, nn.Linear(dims[-2], dims[-1]))
 
 
 class StackedLinear(nn.Module):
@@ -110,7 +115,7 @@ def check_activation(activation: object) -> None:
     Raises:
         ValueError: If it is none.
     """
-    if activation not in ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, not {activation!r}")
 
 

@@ -2,6 +2,7 @@ import json
 import sys
 from dataclasses import replace
 from functools import partial
+from types import ModuleType
 
 import pytest
 import torch
@@ -184,10 +185,26 @@ class TestWhatCannotBeBuilt:
         trained = read_corrector(folder_of(tiny), modules=[sys.modules[__name__]])
         assert type(trained.corrector.model) is OwnMLP
 
+    def test_is_never_of_another_module_than_its_name_says(self, tiny):
+        tiny.run()
+        other = ModuleType("other")
+        other.CorrectorMLP = OwnMLP
+        assert type(read_corrector(folder_of(tiny), modules=[other]).corrector.model) is CorrectorMLP
+        tiny.run({"base_hyperparams.model": OwnMLP, "experiment_config.name": "own"})
+        folder = ExperimentFolder(Storage(tiny.storage_path) / "own")
+        other.OwnMLP = CorrectorMLP
+        here = sys.modules[__name__]
+        assert type(read_corrector(folder, modules=[other, here]).corrector.model) is OwnMLP
+        another = ModuleType("another")
+        another.OwnMLP = OwnMLP
+        with pytest.raises(NotTrainedError, match="may be the OwnMLP of each of other, another"):
+            read_corrector(folder, modules=[other, another])
+
     @pytest.mark.parametrize(
         "name",
         [
             "os.system",
+            "posenet.nothing.Model",
             "subprocess.Popen",
             "builtins.print",
             "posenet.models.corrector_mlp.check_widths",
@@ -218,10 +235,28 @@ class TestWhatCannotBeBuilt:
         with pytest.raises(NotTrainedError, match=r"an argument is torch\.nn\.modules\.activation\.ReLU"):
             read_corrector(folder)
 
-    @pytest.mark.parametrize("part", ["model", "data", "spaces"])
-    def test_has_a_description_with_a_part_missing(self, tiny, part):
+    @pytest.mark.parametrize("value", [{"name": "relu"}, {"float": 3}, {"float": "inf"}, {"name": 1, "args": [2.5]}])
+    def test_takes_no_dict_of_the_users_for_an_object(self, value):
+        expected = float("inf") if value == {"float": "inf"} else value
+        assert trained_module._values({"layer": value}) == {"layer": expected}
+
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            lambda trial: trial.pop("description"),
+            lambda trial: trial["description"].pop("model"),
+            lambda trial: trial["description"].pop("data"),
+            lambda trial: trial["description"].pop("spaces"),
+            lambda trial: trial["description"]["model"]["args"].update(hidden_dims=[0]),
+            lambda trial: trial["description"]["model"]["args"].update(hidden_dims=[10**12]),
+            lambda trial: trial["description"]["model"]["args"].update(activation="nothing"),
+            lambda trial: trial["description"]["data"]["skeleton"]["args"].update(bones=[[0, 99]]),
+            lambda trial: trial.update(description=5),
+        ],
+    )
+    def test_has_a_description_that_is_damaged(self, tiny, damage):
         tiny.run()
-        folder = self.edited(tiny, lambda trial: trial["description"].pop(part))
+        folder = self.edited(tiny, damage)
         with pytest.raises(NotTrainedError, match="does not tell how to build the corrector"):
             read_corrector(folder)
 

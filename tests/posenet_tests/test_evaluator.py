@@ -9,7 +9,7 @@ from data_pipeline.batch import DeviceDataset
 from data_pipeline.normalizers import GlobalNormalizer, Shifter
 from data_pipeline.pose_dataset import PoseDataset
 from data_pipeline.skeleton import NYU
-from posenet.evaluator import CURVE_THRESHOLDS_MM, Evaluator
+from posenet.evaluator import CURVE_THRESHOLDS_MM, CorrectionMeans, Evaluator
 from posenet.models import CorrectorMLP
 from tests.support import hands, pose_dataset
 
@@ -422,3 +422,25 @@ def test_without_a_normalizer_the_space_is_that_of_millimetres():
     evaluator = Evaluator(data, normalizer=None, eval_space="default")
     assert evaluator.eval_space == "original"
     assert {m.space for m in (*evaluator.final(Nothing()), *evaluator.intermediate(Nothing()))} == {"original"}
+
+
+class TestCorrectionMeans:
+    def test_are_those_of_the_final_evaluation_whatever_the_chunks(self):
+        poses, labels = hands(NYU, N)
+        corrected = Waves(1.0)(poses).detach()
+        data = DeviceDataset(labels, {"A": poses}, NYU)
+        final = Evaluator(data, normalizer=None, eval_space="default").final(Waves(1.0))
+        expected = {m.metric: m.value for m in final if m.subset == "A" and m.space == "original"}
+        for size in (N, 7):
+            means = CorrectionMeans(NYU)
+            for rows in torch.arange(N).split(size):
+                means.add(poses[rows], corrected[rows], labels[rows])
+            assert means.metrics() == pytest.approx(expected, rel=1e-6)
+
+    def test_take_rounding_for_no_change(self):
+        poses, labels = hands(NYU, N)
+        means = CorrectionMeans(NYU)
+        centre = poses.mean(dim=1, keepdim=True)
+        means.add(poses, (poses - centre) * 0.3 / 0.3 + centre, labels)
+        metrics = means.metrics()
+        assert metrics["improved"] == metrics["worsened"] == 0

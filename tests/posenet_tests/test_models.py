@@ -1,6 +1,7 @@
 import copy
 import io
 import math
+import re
 
 import numpy as np
 import pytest
@@ -211,16 +212,16 @@ class TestCorrectorMLP:
         with pytest.raises(ValueError, match=r"hidden_dims must be a list of widths of at least 1, not "):
             CorrectorMLP(HANDS17, hidden_dims=hidden_dims)
 
-    @pytest.mark.parametrize("activation", ["sigmoid", "ReLU", "", None])
+    @pytest.mark.parametrize("activation", ["sigmoid", "ReLU", "", None, ["relu"]])
     def test_refuses_an_unknown_activation_with_those_that_there_are(self, activation):
-        says = rf"activation must be one of {', '.join(ACTIVATIONS)}, not {activation!r}"
+        says = rf"activation must be one of {', '.join(ACTIVATIONS)}, not {re.escape(repr(activation))}"
         with pytest.raises(ValueError, match=says):
             CorrectorMLP(HANDS17, hidden_dims=[8], activation=activation)
 
-    @pytest.mark.parametrize("dropout", [-0.1, 1.5, math.nan, math.inf])
+    @pytest.mark.parametrize("dropout", [-0.1, 1, 1.5, math.nan, math.inf, True, "0.1"])
     @pytest.mark.parametrize("hidden_dims", [[8], []])
     def test_refuses_a_dropout_that_is_no_probability(self, dropout, hidden_dims):
-        with pytest.raises(ValueError, match=r"dropout must be a probability from 0 to 1"):
+        with pytest.raises(ValueError, match=r"dropout must be a probability from 0 to below 1"):
             CorrectorMLP(HANDS17, hidden_dims=hidden_dims, dropout=dropout)
 
     def test_takes_its_settings_by_name_alone(self):
