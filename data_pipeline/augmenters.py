@@ -10,7 +10,7 @@ from math import inf
 import torch
 from torch import Tensor
 
-from data_pipeline.layout import samples_first, samples_last, stored_samples_last, turned
+from data_pipeline.layout import samples_first, samples_last, turned
 
 
 class Augmenter(ABC):
@@ -47,11 +47,12 @@ class RandomScaler(Augmenter):
 
     def __call__(self, poses: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Returns the scaled inputs and labels, (N, J, 3) each."""
-        uniform = torch.rand((len(poses), 1, 1), generator=generator, device=poses.device, dtype=poses.dtype)
-        factors = self.low + (self.high - self.low) * uniform  # (N, 1, 1)
-        poses, labels = stored_samples_last(poses), stored_samples_last(labels)  # (N, J, 3) each
-        kept = poses.mean(dim=1, keepdim=True) * (1 - factors)  # (N, 1, 3)
-        return torch.addcmul(kept, poses, factors), torch.addcmul(kept, labels, factors)
+        uniform = torch.rand(len(poses), generator=generator, device=poses.device, dtype=poses.dtype)
+        factors = self.low + (self.high - self.low) * uniform  # (N,)
+        poses, labels = samples_last(poses), samples_last(labels)  # (N, J, 3) -> (J, 3, N) each
+        kept = poses.mean(dim=0) * (1 - factors)  # (3, N), where the centre is
+        scaled = torch.addcmul(kept, poses, factors), torch.addcmul(kept, labels, factors)  # (J, 3, N) each
+        return samples_first(scaled[0]), samples_first(scaled[1])  # (J, 3, N) -> (N, J, 3) each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,16 +71,15 @@ class RandomRotator(Augmenter):
 def _random_rotations(n: int, generator: torch.Generator, like: Tensor) -> Tensor:
     """Draws n rotation matrices, samples last, (3, 3, n), uniform over SO(3).
 
-    Four normal numbers, normalised, are uniform on the sphere of unit quaternions (Marsaglia 1972; Shoemake,
-    "Uniform random rotations", Graphics Gems III, 1992).
+    A normal vector points anywhere alike, and so does, at right angles to it, what another one has there. Made
+    orthonormal (Gram and Schmidt), they are the first two rows of a uniform rotation (Stewart, "The Efficient
+    Generation of Random Orthogonal Matrices", SIAM J. Numer. Anal. 17, 1980), and tell the third.
     """
-    quaternions = torch.randn((4, n), generator=generator, device=like.device, dtype=like.dtype)
-    # Of length √2, so that products of two components are what the entries are sums of.
-    w, x, y, z = quaternions * quaternions.square().mean(dim=0).mul_(2).rsqrt_()  # (n,) each
-    xx, yy, zz, xy, xz, yz, wx, wy, wz = x * x, y * y, z * z, x * y, x * z, y * z, w * x, w * y, w * z
-    rows = (
-        *(1 - yy - zz, xy - wz, xz + wy),
-        *(xy + wz, 1 - xx - zz, yz - wx),
-        *(xz - wy, yz + wx, 1 - xx - yy),
-    )
-    return torch.stack(rows).view(3, 3, n)  # (9, n) -> (3, 3, n)
+    first, second = torch.randn((2, 3, n), generator=generator, device=like.device, dtype=like.dtype)  # (3, n) each
+    x = _unit(first)
+    y = _unit(second - (second * x).sum(dim=0) * x)
+    return torch.stack([x, y, torch.linalg.cross(x, y, dim=0)])  # (3, 3, n)
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    return vectors * vectors.square().sum(dim=0).rsqrt_()  # (3, n)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from data_pipeline.layout import stored_samples_last
+from data_pipeline.layout import whole_samples
 from data_pipeline.normalizers import Frame, Normalizer
 from data_pipeline.pose_dataset import PoseDataset
 from data_pipeline.skeleton import Skeleton
@@ -34,8 +34,7 @@ class Batch:
     def of(cls, poses: Tensor, labels: Tensor, normalizer: Normalizer | None) -> "Batch":
         """Normalises inputs; both (N, J, 3), mm."""
         if normalizer is None:
-            return cls(poses, labels, None)
-        poses = stored_samples_last(poses)  # (N, J, 3), once for both
+            return cls(whole_samples(poses), whole_samples(labels), None)
         frame = normalizer.frame(poses)
         return cls(frame.normalize(poses), labels, frame)
 

@@ -1,8 +1,8 @@
 """The order in which points lie in memory while much is computed with single joints or axes.
 
-With the samples last, a joint's x of all samples is a row of N numbers, and what is done to rows takes a fraction of the
-time. So whoever computes with joints puts their samples last, and who comes after finds them so; the last one, a
-`Frame`, makes whole samples of them. Both ways go over a matrix, which is turned round faster than a tensor.
+With the samples last, a joint's x of all samples is a row of N numbers, and what is done to rows takes a fraction of
+the time. So whoever computes with joints puts the samples last, and who comes after finds them so; a `Frame` makes
+whole samples of them. Both ways go over a matrix, which is turned round faster than a tensor.
 """
 
 from torch import Tensor
@@ -13,8 +13,10 @@ def samples_last(points: Tensor) -> Tensor:
 
     They are a copy, unless they lie in memory in that order already: write to none of them.
     """
-    n_samples, n_joints, _ = points.shape
-    return points.flatten(1).t().contiguous().view(n_joints, 3, n_samples)  # (N, J, 3) -> (3J, N) -> (J, 3, N)
+    wanted = points.permute(1, 2, 0)  # (N, J, 3) -> (J, 3, N)
+    if wanted.is_contiguous():
+        return wanted
+    return points.flatten(1).t().contiguous().view(wanted.shape)  # (N, J, 3) -> (3J, N) -> (J, 3, N)
 
 
 def samples_first(points: Tensor) -> Tensor:

@@ -33,18 +33,17 @@ class Frame:
 
     def normalize(self, poses: Tensor) -> Tensor:
         """Brings poses, (N, J, 3), mm, into the frame: ((poses − origin) @ rotation) / scale."""
-        inside = stored_samples_last(poses) - self.origin  # (N, J, 3)
-        if self.rotation is not None:
-            inside = _turned(inside, self.rotation)  # (N, J, 3)
+        if self.rotation is None:
+            inside = poses - self.origin  # (N, J, 3)
+        else:
+            inside = _turned(stored_samples_last(poses) - self.origin, self.rotation)  # (N, J, 3)
         return whole_samples(inside if self.scale is None else inside / self.scale)  # (N, J, 3)
 
     def denormalize(self, poses: Tensor) -> Tensor:
         """Brings poses, (N, J, 3), from the frame back to mm in the camera frame."""
-        outside = stored_samples_last(poses)  # (N, J, 3)
+        outside = poses if self.rotation is None else _turned(poses, self.rotation.mT)  # (N, J, 3)
         if self.scale is not None:
             outside = outside * self.scale  # (N, J, 3)
-        if self.rotation is not None:
-            outside = _turned(outside, self.rotation.mT)  # (N, J, 3)
         return whole_samples(outside + self.origin)  # (N, J, 3)
 
 
@@ -87,7 +86,11 @@ class Shifter(Normalizer):
 
     def frame(self, poses: Tensor) -> Frame:
         """Returns the frames of input poses (N, J, 3), mm."""
-        return Frame(origin=stored_samples_last(poses).mean(dim=1, keepdim=True))  # (N, 1, 3)
+        if poses.is_contiguous():
+            # Not worth turning round; and with the samples last, the last bit would depend on how many there are.
+            return Frame(origin=poses.mean(dim=1, keepdim=True))  # (N, 1, 3)
+        centre = samples_last(poses).mean(dim=0, keepdim=True)  # (N, J, 3) -> (1, 3, N)
+        return Frame(origin=samples_first(centre))  # (1, 3, N) -> (N, 1, 3)
 
 
 class GlobalNormalizer(Normalizer):
@@ -265,8 +268,7 @@ def _unit(vectors: Tensor, shortest: Tensor) -> tuple[Tensor, Tensor]:
 
 def _taken(joints: Tensor, numbers: Sequence[int]) -> Tensor:
     # By slices: a tensor of indices would have to be brought to the device, which waits for it.
-    rows = joints.unbind()
-    return torch.stack([rows[number] for number in numbers])  # (J, 3, N) -> (K, 3, N)
+    return torch.stack([joints[number] for number in numbers])  # (J, 3, N) -> (K, 3, N)
 
 
 def _palm_of(skeleton: Skeleton, normalizer: type[Normalizer]) -> Palm:

@@ -124,8 +124,12 @@ class LayeredGaussianDistorter(Distorter):
         n_samples, n_joints, _ = poses.shape
         of_poses: dict[str, Any] = {"generator": generator, "device": poses.device, "dtype": poses.dtype}
         normal = torch.randn((n_joints, 3, n_samples), **of_poses)  # (J, 3, N)
-        n_uniform = 2 if self.confusion_prob == 0 else 3
-        layer, angle, *confusion = torch.rand((n_uniform, n_joints, n_samples), **of_poses)  # (J, N) each
+        layer, angle = torch.rand((2, n_joints, n_samples), **of_poses)  # (J, N) each
+        if self.confusion_prob > 0:
+            thresholds, sources = _confusions(self.confusion_prob, poses.device, poses.dtype)
+            rank = (layer >= thresholds).sum(dim=0)  # (4, J, N) -> (J, N); 0 where the joint is not confused
+            # Below the first threshold the number is as uniform as it was, and a joint that is confused needs no layer.
+            layer = layer / thresholds[0]  # (J, N)
 
         # The sum of a vector of length r to anywhere and of normal noise of length n points anywhere. The square of its
         # length is r² + 2·r·n·cos + n², and the cosine of the angle between the two is uniform (Archimedes). Since
@@ -139,10 +143,8 @@ class LayeredGaussianDistorter(Distorter):
             moves = normal.mul_(stretch.unsqueeze(1))  # (J, 3, N)
             return samples_first(moves.add_(samples_last(poses)))  # (J, 3, N) -> (N, J, 3)
 
-        thresholds, sources = _confusions(self.confusion_prob, poses.device, poses.dtype)
-        rank = (confusion[0] >= thresholds).sum(dim=0)  # (4, J, N) -> (J, N); 0 where the joint is not confused
         source = sources.gather(1, rank).unsqueeze(1).expand(-1, 3, -1)  # (J, N) -> (J, 3, N)
-        places = samples_last(torch.cat([poses, labels], dim=1)).gather(0, source)  # (2J, 3, N) -> (J, 3, N)
+        places = torch.cat([samples_last(poses), samples_last(labels)]).gather(0, source)  # (2J, 3, N) -> (J, 3, N)
         stretch.masked_fill_(rank > 0, self.confusion_std_mm)
         return samples_first(places.addcmul_(normal, stretch.unsqueeze(1)))  # (J, 3, N) -> (N, J, 3)
 

@@ -7,6 +7,7 @@ import torch
 
 from data_pipeline import augmenters
 from data_pipeline.augmenters import Augmenter, RandomRotator, RandomScaler
+from data_pipeline.layout import stored_samples_last
 from tests.support import (
     assert_is_described_by_its_arguments,
     case_id,
@@ -47,6 +48,16 @@ class TestEveryAugmenter:
         augmenter(poses, labels, generator())
         assert torch.equal(poses, before[0])
         assert torch.equal(labels, before[1])
+
+    def test_neither_writes_to_tensors_in_another_order_nor_gives_other_numbers_for_them(
+        self, augmenter, poses, labels
+    ):
+        expected = augmenter(poses, labels, generator())
+        stored = stored_samples_last(poses), stored_samples_last(labels)
+        for one, other in zip(augmenter(*stored, generator()), expected, strict=True):
+            assert torch.equal(one, other)
+        assert torch.equal(stored[0], poses)
+        assert torch.equal(stored[1], labels)
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
     def test_keeps_shape_precision_and_device(self, augmenter, poses, labels, dtype):
@@ -129,6 +140,23 @@ class TestRandomRotator:
     def test_turns_each_sample_by_itself(self, rotations):
         turns = rotations[:100].reshape(100, 9)
         assert len(np.unique(turns, axis=0)) == 100
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU that torch can use")
+def test_a_gpu_turns_hands_without_being_waited_for_and_without_tf32(skeleton):
+    poses, labels = (points.cuda() for points in hands(skeleton, 100))
+    draws = torch.Generator("cuda").manual_seed(0)
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("high")
+        torch.cuda.set_sync_debug_mode("error")
+        augmented = RandomRotator()(poses, labels, draws)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+        torch.set_float32_matmul_precision(before)
+    distances = pairwise_distances(*(points.cpu() for points in augmented))
+    torch.testing.assert_close(distances, pairwise_distances(poses.cpu(), labels.cpu()), rtol=0, atol=1e-3)
 
 
 class TestRandomScaler:

@@ -11,8 +11,9 @@ import torch
 from data_pipeline.augmenters import Augmenter, RandomRotator, RandomScaler
 from data_pipeline.batch import Batch, DeviceDataset, KeptOnDevice, on_device
 from data_pipeline.distorters import Distorter, GaussianDistorter, NoDistorter
+from data_pipeline.layout import stored_samples_last
 from data_pipeline.loader import Generators, TrainingLoader
-from data_pipeline.normalizers import GlobalNormalizer, Shifter
+from data_pipeline.normalizers import GlobalNormalizer, IndividualNormalizer, Shifter, ViewpointNormalizer
 from data_pipeline.pose_dataset import PoseDataset
 from data_pipeline.skeleton import NYU
 from data_pipeline.tables import Table
@@ -74,6 +75,17 @@ class TestBatch:
         batch = Batch.of(poses, labels, normalizer)
         halfway = (batch.poses + batch.labels) / 2
         torch.testing.assert_close(batch.in_mm(halfway), (poses + labels) / 2, rtol=0, atol=1e-3)
+
+    @pytest.mark.parametrize("member", [None, Shifter, ViewpointNormalizer, IndividualNormalizer])
+    def test_has_whole_samples_and_the_same_numbers_in_whatever_order_it_was_given_them(self, skeleton, member):
+        poses, labels = hands(skeleton, 40)
+        normalizer = member and member(skeleton)
+        expected = Batch.of(poses, labels, normalizer)
+        batch = Batch.of(stored_samples_last(poses), stored_samples_last(labels), normalizer)
+        assert batch.poses.is_contiguous()
+        assert batch.labels.is_contiguous()
+        torch.testing.assert_close(batch.poses, expected.poses, rtol=0, atol=1e-3)
+        torch.testing.assert_close(batch.labels, expected.labels, rtol=0, atol=1e-3)
 
 
 class TestDeviceDataset:

@@ -167,6 +167,18 @@ class TestAConfusedJoint:
         same = np.isclose(with_confusions, moves((1, 10, 2)), atol=1e-9).all(axis=2)
         assert 0.6 < same.mean() < 0.8
 
+    @pytest.mark.parametrize("confusion_prob", [0.02, 0.7])
+    def test_leaves_the_probabilities_of_layers_to_the_others(self, confusion_prob):
+        """One number tells whether a joint is confused and, if it is not, its layer."""
+        labels = (1000.0 * torch.arange(J, dtype=torch.float64))[:, None].expand(N, J, 3).contiguous()
+        layers = [(0.6, 10, 0), (0.3, 20, 0), (0.1, 30, 0)]
+        moved = distorted(labels + 300, labels, layers=layers, confusion_prob=confusion_prob)
+        lengths = np.linalg.norm(moved - labels.numpy() - 300, axis=2)  # (N, J)
+        counts = np.bincount(np.round(lengths[lengths < 40] / 10).astype(int), minlength=4)[1:]
+        n_others = N + N * (J - 1) * (1 - confusion_prob)
+        assert abs(counts.sum() - n_others) < 5 * math.sqrt(N * J * confusion_prob * (1 - confusion_prob))
+        assert scipy.stats.chisquare(counts, counts.sum() * np.array([0.6, 0.3, 0.1])).pvalue > 1e-3
+
 
 @pytest.mark.parametrize("skeleton", [NYU, ICVL], ids=lambda skeleton: skeleton.name)
 def test_joints_of_another_skeleton_are_not_confused(skeleton):
