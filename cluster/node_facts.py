@@ -62,7 +62,8 @@ def code_version() -> str | None:
         if found is None or not found.submodule_search_locations:
             return None
         root = Path(next(iter(found.submodule_search_locations)))
-        for path in sorted(root.rglob("*.py")):
+        # Tables that belong to the code too.
+        for path in sorted([*root.rglob("*.py"), *root.rglob("*.csv")]):
             digest.update(f"{package}/{path.relative_to(root).as_posix()}\n".encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()[:12]

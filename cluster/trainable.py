@@ -22,7 +22,7 @@ from cluster.repetitions import Streams
 from cluster.storage import StorageError
 from cluster.trial_folder import RUNNING, TrialFolder
 from cluster.trial_log import ExamplePoses, TrialLog
-from data_pipeline.batch import DeviceDataset, KeptOnDevice, on_device
+from data_pipeline.batch import DeviceDataset, KeptOnDevice, dataset_identity, on_device
 from data_pipeline.loader import TrainingLoader
 from data_pipeline.normalizers import Normalizer
 from data_pipeline.pose_dataset import PoseDataset
@@ -147,8 +147,10 @@ def run_trial(
 
 
 # What this process, which trains one trial after another, has on its device.
-_DATASETS = KeptOnDevice(DeviceDataset.of)
-_TABLES = KeptOnDevice[Table, torch.Tensor](lambda table, device: on_device(table.array, device))
+_DATASETS = KeptOnDevice(DeviceDataset.of, dataset_identity)
+_TABLES = KeptOnDevice[Table, torch.Tensor](
+    lambda table, device: on_device(table.array, device), lambda table: table.fingerprint
+)
 
 
 class _Run:

@@ -1,10 +1,10 @@
 """What a corrector is given at once, and the datasets on the device that it is taken from."""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy.typing as npt
 import torch
@@ -90,16 +90,13 @@ class DeviceDataset:
             yield self.poses[subset][rows].clone(), self.labels[rows].clone()
 
 
-class HasFingerprint(Protocol):
-    """Data that is known by its content."""
-
-    @property
-    def fingerprint(self) -> str:
-        """A hash of the content."""
-
-
-Data = TypeVar("Data", bound=HasFingerprint)
+Data = TypeVar("Data")
 OnDevice = TypeVar("OnDevice")
+
+
+def dataset_identity(dataset: PoseDataset) -> Hashable:
+    """Returns what tells a dataset from others; its fingerprint tells neither the subsets' order nor the skeleton."""
+    return dataset.fingerprint, tuple(dataset.poses), dataset.skeleton
 
 
 class KeptOnDevice(Generic[Data, OnDevice]):
@@ -107,18 +104,20 @@ class KeptOnDevice(Generic[Data, OnDevice]):
 
     Args:
         bring: Brings data to a device.
+        identity: Returns what tells data from others: all of it that `bring` takes along.
     """
 
-    def __init__(self, bring: Callable[[Data, torch.device], OnDevice]) -> None:
+    def __init__(self, bring: Callable[[Data, torch.device], OnDevice], identity: Callable[[Data], Hashable]) -> None:
         self._bring = bring
-        self._kept: dict[tuple[str, torch.device], OnDevice] = {}
+        self._identity = identity
+        self._kept: dict[tuple[Hashable, torch.device], OnDevice] = {}
 
     def bring(self, data: Mapping[str, Data], device: torch.device) -> dict[str, OnDevice]:
         """Returns data on `device` by the names that it has in `data`.
 
         What of the call before is not among it is let go first, so that no two calls' data take memory.
         """
-        keys = {name: (one.fingerprint, device) for name, one in data.items()}
+        keys = {name: (self._identity(one), device) for name, one in data.items()}
         self._kept = {key: brought for key, brought in self._kept.items() if key in keys.values()}
         for name, key in keys.items():
             if key not in self._kept:

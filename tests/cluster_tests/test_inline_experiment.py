@@ -29,6 +29,7 @@ from cluster.storage import Storage, StorageError
 from cluster.trainable import run_trial
 from cluster.trial_folder import ExperimentFolder, TrialFolder
 from data_pipeline.augmenters import RandomRotator
+from data_pipeline.batch import DeviceDataset, KeptOnDevice, dataset_identity
 from data_pipeline.normalizers import GlobalNormalizer
 from data_pipeline.pose_dataset import read_dataset, write_dataset
 from data_pipeline.pose_range import PoseRange
@@ -811,3 +812,19 @@ def test_a_single_repetition_has_no_deviation(tiny):
     (row,), (trial,) = table.summary, table.trials
     assert (row["n"], row["val_distance_mm_std"]) == (1, None)
     assert row["val_distance_mm_mean"] == trial["val_distance_mm"]
+
+
+def test_a_process_that_trained_on_the_same_arrays_gives_the_numbers_that_a_fresh_one_does(tiny, tmp_path, monkeypatch):
+    """Another order of the subsets draws others for the batches."""
+    first = read_dataset(tiny.data_dir, "two_train")
+    places = {"experiment_config.data_dir": tmp_path}
+    for name, subsets in (("ab", ["A", "B"]), ("ba", ["B", "A"])):
+        write_dataset(tmp_path, name, first.labels, {subset: first.poses[subset] for subset in subsets})
+    sets = {**places, "experiment_config.train_set": "ba", "experiment_config.val_set": "ab"}
+    sets |= {"solver_config.val_example_subset": "A"}
+    after_another = tiny.run(sets, {"experiment_config.train_set": ["ab", "ba"]}).trials[1]
+    # As in a process that keeps nothing yet.
+    monkeypatch.setattr("cluster.trainable._DATASETS", KeptOnDevice(DeviceDataset.of, dataset_identity))
+    alone = tiny.run({**sets, "experiment_config.name": "alone"}).trials[0]
+    assert after_another["key"] == alone["key"]
+    assert after_another["val_distance_mm"] == alone["val_distance_mm"]

@@ -9,7 +9,7 @@ import scipy.stats
 import torch
 
 from data_pipeline.augmenters import Augmenter, RandomRotator, RandomScaler
-from data_pipeline.batch import Batch, DeviceDataset, KeptOnDevice, on_device
+from data_pipeline.batch import Batch, DeviceDataset, KeptOnDevice, dataset_identity, on_device
 from data_pipeline.distorters import Distorter, GaussianDistorter, NoDistorter
 from data_pipeline.layout import stored_samples_last
 from data_pipeline.loader import Generators, TrainingLoader
@@ -138,7 +138,7 @@ class TestDeviceDataset:
 
 class TestDataKeptOnADevice:
     def test_are_brought_to_the_device_once_for_all_that_follows(self, skeleton):
-        kept = KeptOnDevice(DeviceDataset.of)
+        kept = KeptOnDevice(DeviceDataset.of, dataset_identity)
         train, val = pose_dataset(skeleton, N), replace(pose_dataset(skeleton, N, seed=1), fingerprint="val")
         first = kept.bring({"train": train, "val": val}, CPU)
         again = kept.bring({"val": replace(val), "test": replace(train), "train": replace(train)}, CPU)
@@ -148,13 +148,25 @@ class TestDataKeptOnADevice:
 
     def test_are_any_that_is_known_by_its_content(self):
         table = Table(np.arange(6, dtype=np.float32), "fingerprint")
-        kept = KeptOnDevice[Table, torch.Tensor](lambda table, device: on_device(table.array, device))
+        kept = KeptOnDevice[Table, torch.Tensor](
+            lambda table, device: on_device(table.array, device), lambda table: table.fingerprint
+        )
         first = kept.bring({"a": table}, CPU)["a"]
         np.testing.assert_array_equal(first, table.array)
         assert kept.bring({"b": replace(table)}, CPU)["b"] is first
 
+    def test_are_not_taken_for_a_dataset_with_another_skeleton_or_order_of_subsets(self, skeleton):
+        kept = KeptOnDevice(DeviceDataset.of, dataset_identity)
+        first = pose_dataset(skeleton, N, ("A", "B"))
+        turned = replace(first, poses=dict(reversed(first.poses.items())))
+        own = replace(first, skeleton=replace(skeleton, bones=skeleton.bones[:-1]))
+        brought = kept.bring({"first": first, "turned": turned, "own": own}, CPU)
+        assert brought["turned"].subsets == ("B", "A")
+        assert brought["own"].skeleton == own.skeleton
+        assert brought["first"].subsets == ("A", "B")
+
     def test_are_let_go_when_another_trial_trains_on_others(self, skeleton):
-        kept = KeptOnDevice(DeviceDataset.of)
+        kept = KeptOnDevice(DeviceDataset.of, dataset_identity)
         train = pose_dataset(skeleton, N)
         first = weakref.ref(kept.bring({"train": train}, CPU)["train"])
         kept.bring({"train": replace(train, fingerprint="another")}, CPU)
