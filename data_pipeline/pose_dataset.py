@@ -7,7 +7,6 @@ a dict of them, a *subset* for each backbone that made predictions for the same 
 """
 
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +16,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from data_pipeline.dataset_name import NAME_RULE, is_dataset_name
 from data_pipeline.replacement import finish_replacing, replaced_together
 from data_pipeline.skeleton import Skeleton, skeleton_for
-from data_pipeline.subsets import DEFAULT_SUBSET, MEAN_SUBSET
+from data_pipeline.subsets import DEFAULT_SUBSET, SUBSET_RULE, is_subset_name
+from data_pipeline.tensors import Array as Array
+from data_pipeline.tensors import load, vectors
 from data_pipeline.user_error import UserError
-
-Array = npt.NDArray[np.float32]
-
-_SUBSET_NAME = re.compile(r"[A-Za-z0-9._+-]+")
 
 
 class DatasetError(UserError):
@@ -93,34 +91,20 @@ def read_dataset(data_dir: Path, name: str, size: int | None = None, *, use_pres
         DatasetError: If a file is missing or broken, if the numbers of samples differ, or if `size` is larger
             than the dataset.
     """
-    _finish_writing(data_dir)
-    labels_path = dataset_path(data_dir, name, "labels")
-    labels = _checked(_load(data_dir, name, "labels"), labels_path)
-    poses = _read_poses(data_dir, name, labels) if use_preset else {}
-    if size is not None and size > len(labels):
-        raise DatasetError(f"{labels_path} has {len(labels)} samples, fewer than the {size} asked for")
-    try:
-        skeleton = skeleton_for(labels.shape[1])
-    except UserError as error:
-        raise DatasetError(f"{labels_path}: {error}") from error
-
-    # Copied, since the files are mapped: whoever writes to one must not change what is trained on, nor what it is
-    # known by.
-    labels = np.array(labels[:size])
-    poses = {subset: np.array(array[:size]) for subset, array in poses.items()} or {DEFAULT_SUBSET: labels}
-    return PoseDataset(name, labels, poses, skeleton, _fingerprint(labels, poses))
+    contents = _open(data_dir, name, ("labels", "poses") if use_preset else ("labels",))
+    return _dataset(Path(data_dir), name, contents, size)
 
 
 def read_samples(data_dir: Path, name: str) -> Samples:
     """Reads all that a dataset has: labels, every subset if there are poses, and names if there are any.
 
     Raises:
-        DatasetError: As `read_dataset`, and if there is another number of names than samples.
+        DatasetError: As `read_dataset`, and if a name is not in UTF-8 or there is another number of names than samples.
     """
-    _finish_writing(data_dir)
-    has_poses = dataset_path(data_dir, name, "poses").exists()
-    dataset = read_dataset(data_dir, name, use_preset=has_poses)
-    return Samples(dataset.labels, dataset.poses if has_poses else {}, _read_names(data_dir, name, len(dataset)))
+    contents = _open(data_dir, name, ("labels",), ("poses", "names"))
+    dataset = _dataset(Path(data_dir), name, contents, None)
+    names = _names(contents["names"], Path(data_dir), name, len(dataset)) if "names" in contents else None
+    return Samples(dataset.labels, dataset.poses if "poses" in contents else {}, names)
 
 
 def write_dataset(data_dir: Path, name: str, labels: Array, poses: Array | Mapping[str, Array]) -> None:
@@ -133,7 +117,8 @@ def write_dataset(data_dir: Path, name: str, labels: Array, poses: Array | Mappi
         poses: Predicted joints, (N, J, 3), mm, or a mapping of such from subset names.
 
     Raises:
-        DatasetError: If it cannot be written.
+        DatasetError: If it is none that could be read again.
+        ReplacementError: If the folder cannot be written to.
     """
     by_subset = poses if isinstance(poses, Mapping) else {DEFAULT_SUBSET: poses}
     write_datasets(data_dir, {name: Samples(labels, by_subset)})
@@ -144,19 +129,39 @@ def write_datasets(data_dir: Path, datasets: Mapping[str, Samples]) -> None:
 
     Args:
         data_dir: The data folder; made where it is missing.
-        datasets: Their contents by name, at least one.
+        datasets: Their contents by name.
 
     Raises:
-        DatasetError: If one cannot be written; the text names it.
+        DatasetError: If one is none that could be read again.
+        ReplacementError: If the folder cannot be written to.
     """
-    name = next(iter(datasets))
-    try:
-        with replaced_together(Path(data_dir)) as folder:
-            for name, samples in datasets.items():
-                _save(folder, name, samples)
-    except (OSError, RuntimeError) as error:  # torch.save tells of a full disk with a RuntimeError
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise DatasetError(f"{name} cannot be written to {data_dir}: {reason}") from error
+    with replaced_together(Path(data_dir)) as folder:
+        for name, samples in datasets.items():
+            save_dataset(folder, name, samples)
+
+
+def save_dataset(folder: Path, name: str, samples: Samples) -> None:
+    """Writes a dataset to a folder that `replaced_together` yields: what it does not have will be gone.
+
+    Raises:
+        DatasetError: If it is none that could be read again; then nothing is written.
+    """
+    if not is_dataset_name(name):
+        raise DatasetError(f"{name!r} is not the name of a dataset: {NAME_RULE}")
+    contents: dict[str, Any] = {"labels": _tensor(samples.labels)}
+    if samples.poses:
+        tensors = {subset: _tensor(array) for subset, array in samples.poses.items()}
+        contents["poses"] = tensors[DEFAULT_SUBSET] if list(tensors) == [DEFAULT_SUBSET] else tensors
+    _checked(Path(), name, contents)
+    names = b"" if samples.names is None else _text(samples.names, name, len(samples))
+
+    for part in ("labels", "poses", "names"):
+        path = dataset_path(folder, name, part)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        if part in contents:
+            torch.save(contents[part], path)
+    dataset_path(folder, name, "names").write_bytes(names)
 
 
 def dataset_path(data_dir: Path, name: str, part: str) -> Path:
@@ -167,46 +172,106 @@ def dataset_path(data_dir: Path, name: str, part: str) -> Path:
 def dataset_names(data_dir: Path) -> list[str]:
     """Returns the names of all datasets that have labels in `data_dir`."""
     suffix = "_labels.pt"
-    paths = [path.relative_to(data_dir) for path in Path(data_dir).rglob(f"*{suffix}")]
-    # What is being written lies in a hidden folder.
-    visible = [path for path in paths if not any(part.startswith(".") for part in path.parts)]
-    return sorted(path.as_posix().removesuffix(suffix) for path in visible)
+    return [file.removesuffix(suffix) for file in visible_files(data_dir, suffix)]
 
 
-def _load(data_dir: Path, name: str, part: str) -> Any:
-    path = dataset_path(data_dir, name, part)
-    if not path.is_file():
-        names = dataset_names(data_dir)
-        has = f"has the datasets {', '.join(names)}" if names else "has no dataset"
-        raise DatasetError(
-            f"{path} does not exist; {Path(data_dir)} {has}. tune_runs/prepare_data.py makes datasets: see its --help."
-        )
+def visible_files(data_dir: Path, suffix: str) -> list[str]:
+    """Returns the files below `data_dir` that end in `suffix`, sorted, without hidden ones such as unfinished ones."""
+    paths = [path.relative_to(data_dir) for path in Path(data_dir).rglob(f"*{suffix}") if path.is_file()]
+    return sorted(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
+
+
+def _open(data_dir: Path, name: str, needed: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Any]:
+    """Returns what files of a dataset hold, without the optional ones that there are not: all of one writer.
+
+    A writer that replaces files meanwhile is noticed by their versions; tensors stay those of the files that were
+    opened.
+    """
+    if not is_dataset_name(name):
+        raise DatasetError(f"{name!r} is not the name of a dataset: {NAME_RULE}")
+    paths = {part: dataset_path(data_dir, name, part) for part in (*needed, *optional)}
+    while True:
+        finish_replacing(Path(data_dir), DatasetError)
+        versions = {part: _version(path) for part, path in paths.items()}
+        contents, problem = {}, None
+        try:
+            for part, path in paths.items():
+                if versions[part] is not None:
+                    contents[part] = _read_bytes(path) if part == "names" else load(path, DatasetError, mapped=True)
+                elif part in needed:
+                    raise _missing(path, Path(data_dir))
+        except DatasetError as error:
+            problem = error
+        # Of a writer that is moving files some may be in their places: first the others go there too.
+        finish_replacing(Path(data_dir), DatasetError)
+        if versions == {part: _version(path) for part, path in paths.items()}:
+            if problem is not None:
+                raise problem
+            return contents
+
+
+def _version(path: Path) -> tuple[int, int] | None:
+    """Returns what tells a file from one that takes its place; None where there is none."""
     try:
-        # Mapped, not read: only what is taken of a large file costs memory.
-        return torch.load(path, weights_only=True, mmap=True, map_location="cpu")
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
-    except Exception as error:
-        # torch.load has no error of its own for a damaged file: what it raises depends on the damage.
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise DatasetError(f"{path} is not a file that torch.load(..., weights_only=True) reads: {reason}") from error
+    return found.st_ino, found.st_mtime_ns
 
 
-def _read_poses(data_dir: Path, name: str, labels: Array) -> dict[str, Array]:
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _missing(path: Path, data_dir: Path) -> DatasetError:
+    names = dataset_names(data_dir)
+    has = f"has the datasets {', '.join(names)}" if names else "has no dataset"
+    return DatasetError(
+        f"{path} does not exist; {data_dir} {has}. tune_runs/prepare_data.py makes datasets: see its --help."
+    )
+
+
+def _dataset(data_dir: Path, name: str, contents: Mapping[str, Any], size: int | None) -> PoseDataset:
+    """Returns the first `size` samples, None for all, of a dataset whose files hold `contents`."""
+    labels, poses, skeleton = _checked(data_dir, name, contents)
+    if size is not None and size > len(labels):
+        labels_path = dataset_path(data_dir, name, "labels")
+        raise DatasetError(f"{labels_path} has {len(labels)} samples, fewer than the {size} asked for")
+
+    # Copied, since the files are mapped: whoever writes to one must not change what is trained on, nor what it is
+    # known by.
+    labels = np.array(labels[:size])
+    poses = {subset: np.array(array[:size]) for subset, array in poses.items()} or {DEFAULT_SUBSET: labels}
+    return PoseDataset(name, labels, poses, skeleton, _fingerprint(labels, poses))
+
+
+def _checked(data_dir: Path, name: str, contents: Mapping[str, Any]) -> tuple[Array, dict[str, Array], Skeleton]:
+    """Returns labels, subsets and skeleton of a dataset whose files hold `contents`, or tells what is wrong."""
+    labels_path = dataset_path(data_dir, name, "labels")
+    labels = vectors(contents["labels"], labels_path, DatasetError)
+    poses = _subsets(contents["poses"], data_dir, name, labels) if "poses" in contents else {}
+    try:
+        return labels, poses, skeleton_for(labels.shape[1])
+    except UserError as error:
+        raise DatasetError(f"{labels_path}: {error}") from error
+
+
+def _subsets(content: object, data_dir: Path, name: str, labels: Array) -> dict[str, Array]:
     path = dataset_path(data_dir, name, "poses")
-    content = _load(data_dir, name, "poses")
     by_subset = content if isinstance(content, dict) else {DEFAULT_SUBSET: content}
     if not by_subset:
         raise DatasetError(f"{path} is a dict without any subset")
     poses = {}
     for subset, tensor in by_subset.items():
-        if not isinstance(subset, str) or not _SUBSET_NAME.fullmatch(subset) or subset == MEAN_SUBSET:
-            raise DatasetError(
-                f"{path} has a subset named {subset!r}; a name has letters, digits, '.', '_', '+', '-', and "
-                f"{MEAN_SUBSET!r} is taken"
-            )
+        if not is_subset_name(subset):
+            raise DatasetError(f"{path} has a subset named {subset!r}; {SUBSET_RULE}")
         where = f"{path}, subset {subset}" if isinstance(content, dict) else f"{path}"
-        array = _checked(tensor, where)
+        array = vectors(tensor, where, DatasetError)
         if len(array) != len(labels):
             raise DatasetError(
                 f"{where} has {len(array)} poses, but {dataset_path(data_dir, name, 'labels')} has "
@@ -218,15 +283,13 @@ def _read_poses(data_dir: Path, name: str, labels: Array) -> dict[str, Array]:
     return poses
 
 
-def _read_names(data_dir: Path, name: str, n_samples: int) -> list[str] | None:
+def _names(content: bytes, data_dir: Path, name: str, n_samples: int) -> list[str]:
     path = dataset_path(data_dir, name, "names")
     try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
-    names = content.decode(errors="surrogateescape").removesuffix("\n").split("\n")
+        names = content.decode().removesuffix("\n").split("\n")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DatasetError(f"{path}, line {line}: the name is not in UTF-8; names are text in UTF-8") from error
     if len(names) != n_samples:
         raise DatasetError(
             f"{path} has {len(names)} names, but {dataset_path(data_dir, name, 'labels')} has {n_samples} labels; "
@@ -235,58 +298,18 @@ def _read_names(data_dir: Path, name: str, n_samples: int) -> list[str] | None:
     return names
 
 
-def _save(folder: Path, name: str, samples: Samples) -> None:
-    """Writes the files of a dataset, those that it does not have as empty ones."""
-    if samples.names is not None:
-        _check_names(name, samples)
-    paths = {part: dataset_path(folder, name, part) for part in ("labels", "poses", "names")}
-    paths["labels"].parent.mkdir(parents=True, exist_ok=True)
-    for path in paths.values():
-        path.touch()
-    torch.save(_tensor(samples.labels), paths["labels"])
-    if samples.poses:
-        tensors = {subset: _tensor(array) for subset, array in samples.poses.items()}
-        torch.save(tensors[DEFAULT_SUBSET] if list(tensors) == [DEFAULT_SUBSET] else tensors, paths["poses"])
-    if samples.names is not None:
-        text = "\n".join([*samples.names, ""])
-        paths["names"].write_bytes(text.encode(errors="surrogateescape"))
-
-
-def _check_names(name: str, samples: Samples) -> None:
-    names = samples.names or []
-    if len(names) != len(samples):
-        raise DatasetError(f"dataset {name} has {len(samples)} samples, but {len(names)} names")
+def _text(names: Sequence[str], name: str, n_samples: int) -> bytes:
+    """Returns the file of names."""
+    if len(names) != n_samples:
+        raise DatasetError(f"dataset {name} has {n_samples} samples, but {len(names)} names")
     for i, frame in enumerate(names):
         if "\n" in frame:
             raise DatasetError(f"dataset {name}, sample {i}: the name {frame!r} has a line break; names are lines")
-
-
-def _finish_writing(data_dir: Path) -> None:
     try:
-        finish_replacing(Path(data_dir))
-    except OSError as error:
-        raise DatasetError(
-            f"{data_dir} has new files whose writer was ended before they were in their places, and they cannot be "
-            f"moved there: {error.strerror}. Run the same once as a user who may write there."
-        ) from error
-
-
-def _checked(tensor: object, where: object) -> Array:
-    """Returns the (N, J, 3) float32 array of a tensor from a file, or tells what is wrong with it."""
-    if not isinstance(tensor, torch.Tensor):
-        raise DatasetError(f"{where} holds a {type(tensor).__name__}; needed is a float32 tensor (N, J, 3)")
-    if tensor.dtype != torch.float32:
-        raise DatasetError(f"{where} holds {tensor.dtype} numbers; needed is torch.float32")
-    if tensor.ndim != 3 or tensor.shape[2] != 3 or 0 in tensor.shape:
-        raise DatasetError(f"{where} has the shape {tuple(tensor.shape)}; needed is (N, J, 3) with at least one sample")
-    try:
-        array: Array = tensor.detach().numpy()
-    except (TypeError, RuntimeError) as error:  # a sparse tensor, or one without numbers
-        raise DatasetError(f"{where} holds a tensor that numpy cannot read: {error}") from error
-    finite = np.isfinite(array).all(axis=(1, 2))  # (N,)
-    if not finite.all():
-        raise DatasetError(f"{where} has NaN or infinite values; the first bad sample is {int(np.argmin(finite))}")
-    return array
+        return "\n".join([*names, ""]).encode()
+    except UnicodeEncodeError as error:
+        i = error.object.count("\n", 0, error.start)
+        raise DatasetError(f"dataset {name}, sample {i}: the name {names[i]!r} cannot be written in UTF-8") from error
 
 
 def _fingerprint(labels: Array, poses: Mapping[str, Array]) -> str:
@@ -298,4 +321,5 @@ def _fingerprint(labels: Array, poses: Mapping[str, Array]) -> str:
 
 
 def _tensor(array: Array) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+    with np.errstate(over="ignore"):  # the check of what is written tells
+        return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))

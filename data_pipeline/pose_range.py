@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipeline.bones import bone_lengths, guessed_unit
 from data_pipeline.pose_dataset import Array
 from data_pipeline.skeleton import Skeleton
 
@@ -53,10 +54,8 @@ class PoseRange:
         shortest, longest = self.bone_mm
         bone = float(np.median(bone_mm))
         if not shortest / 2 <= bone <= 2 * longest:
-            hint = ""
-            for factor, unit in ((1000, "metres"), (10, "centimetres")):
-                if shortest / 2 <= factor * bone <= 2 * longest:
-                    hint = f". They seem to be in {unit}; needed are millimetres"
+            unit = guessed_unit(bone, shortest / 2, 2 * longest)
+            hint = "" if unit is None else f". They seem to be in {unit}; needed are millimetres"
             return [
                 f"the bones are {bone:.3g} mm long in the mean of a hand, those of the training set "
                 f"{shortest:.3g} to {longest:.3g} mm{hint}"
@@ -75,6 +74,4 @@ class PoseRange:
 
 def _bone_and_centre(poses: Array, skeleton: Skeleton) -> tuple[Array, Array]:
     """Returns each pose's mean bone length, (N,), and centre, (N, 3), mm."""
-    starts, ends = np.array(skeleton.bones).T  # (B,) each
-    lengths = np.linalg.norm(poses[:, ends] - poses[:, starts], axis=2)  # (N, B, 3) -> (N, B)
-    return lengths.mean(axis=1), poses.mean(axis=1)
+    return bone_lengths(poses, skeleton).mean(axis=1), poses.mean(axis=1)

@@ -10,15 +10,20 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-_LOCK = ".writing.lock"
+from data_pipeline.user_error import UserError
+
 _NEW = ".writing"
 _WHOLE = ".written"
 
 # Of a filesystem without locks, as Lustre may be mounted: there nobody may write to a folder twice at a time.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
+
+
+class ReplacementError(UserError):
+    """Files cannot be brought to their places; the text names the folder."""
 
 
 @contextmanager
@@ -32,36 +37,53 @@ def replaced_together(folder: Path) -> Iterator[Path]:
         folder: Where the files belong; made where it is missing.
 
     Raises:
-        OSError: If it cannot be written to.
+        ReplacementError: If it cannot be written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     new = folder / _NEW
-    with _locked(folder):
-        _move_to_places(folder)
-        shutil.rmtree(new, ignore_errors=True)  # of a writer that was killed
-        new.mkdir()
-        try:
-            yield new
-            for path in _files_below(new):
-                # Later it would be in the way of every reader.
-                if (folder / path).is_dir():
-                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(folder / path))
-            new.rename(folder / _WHOLE)
-        except BaseException:
-            shutil.rmtree(new, ignore_errors=True)
-            raise
-        _move_to_places(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _locked(folder):
+            _move_to_places(folder)
+            shutil.rmtree(new, ignore_errors=True)  # of a writer that was killed
+            new.mkdir()
+            try:
+                yield new
+                _check_places(folder, new)
+                new.rename(folder / _WHOLE)
+            except BaseException:
+                shutil.rmtree(new, ignore_errors=True)
+                raise
+            _move_to_places(folder)
+    except (OSError, RuntimeError) as error:  # torch.save tells of a full disk with a RuntimeError
+        raise ReplacementError(f"{folder} cannot be written to: {_reason(error)}") from error
 
 
-def finish_replacing(folder: Path) -> None:
+def finish_replacing(folder: Path, error: type[UserError]) -> None:
     """Brings files to their places whose writer was killed after they began to count.
 
     Raises:
-        OSError: If there are such files and they cannot be moved.
+        UserError: An `error`, if there are such files and they cannot be moved.
     """
-    if (folder / _WHOLE).exists():
-        with _locked(folder):
-            _move_to_places(folder)
+    try:
+        if (folder / _WHOLE).exists():
+            with _locked(folder):
+                _move_to_places(folder)
+    except OSError as problem:
+        raise error(
+            f"{folder} has new files whose writer was ended before they were in their places, and they cannot be "
+            f"moved there: {_reason(problem)}. Run the same once as a user who may write there."
+        ) from problem
+
+
+def _check_places(folder: Path, new: Path) -> None:
+    """Refuses files whose places cannot be theirs: later these would be in the way of every reader."""
+    for path in _files_below(new):
+        place = folder / path
+        if place.is_dir():
+            raise ReplacementError(f"{place} is a folder; a file of this name is to be written")
+        for above in place.parents:
+            if above.is_file():
+                raise ReplacementError(f"{above} is a file; a folder of this name is to be written")
 
 
 def _move_to_places(folder: Path) -> None:
@@ -86,30 +108,23 @@ def _files_below(folder: Path) -> list[Path]:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Holds `folder` for the block; a process that was killed holds nothing."""
-    path = folder / _LOCK
-    with os.fdopen(_open_locked(path), "wb"):
+    """Holds `folder` for the block; a process that was killed holds nothing.
+
+    It is the folder itself that is locked: a file for this would belong to whoever made it, and bar all others. NFS
+    keeps such a lock within a machine.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
         try:
-            yield
-        finally:
-            # While it is locked, so that nobody can be waiting for a file that is gone.
-            path.unlink(missing_ok=True)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+        yield
+    finally:
+        os.close(descriptor)
 
 
-def _open_locked(path: Path) -> int:
-    while True:
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-        try:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX)
-            except OSError as error:
-                if error.errno not in _NO_LOCKS:
-                    raise
-            # Whoever held it has removed the file: then it is another one's, or none.
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(file), path.stat()):
-                    return file
-        except BaseException:
-            os.close(file)
-            raise
-        os.close(file)
+def _reason(error: OSError | RuntimeError) -> str:
+    told = error.strerror if isinstance(error, OSError) else None
+    return told or next(iter(str(error).splitlines()), type(error).__name__)

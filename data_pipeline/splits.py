@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ class LastPercent:
 
     Attributes:
         percent: Share that validates, from 1 on; the number of samples is rounded down.
-        test_percent: Share that tests, likewise, or 0 for no such part; both together are at most 99.
+        test_percent: Share that tests, likewise, or None for no such part; both together are at most 99.
     """
 
     percent: int
@@ -315,7 +316,7 @@ def _read_numbers(path: Path) -> Indices:
 def _read_parts(path: Path) -> dict[str, Indices]:
     """Returns the lists of a JSON file, in the order of `PARTS`."""
     try:
-        content: Any = json.loads(_read_text(path))
+        content: Any = json.loads(_read_text(path), object_pairs_hook=partial(_object, path))
     except (ValueError, RecursionError) as error:
         raise SplitError(f"{path} is no JSON: {error}") from error
     if not isinstance(content, dict) or not content or not content.keys() <= set(PARTS):
@@ -327,6 +328,12 @@ def _read_parts(path: Path) -> dict[str, Indices]:
         if not isinstance(indices, list) or not all(type(index) is int and abs(index) < 2**62 for index in indices):
             raise SplitError(f"{path}: {part!r} is no list of whole numbers")
     return {part: np.array(content[part], np.int64) for part in PARTS if part in content}
+
+
+def _object(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(dict(pairs)) < len(pairs):  # of a key that comes twice Python would keep the last
+        raise SplitError(f"{path} has the keys {', '.join(key for key, _ in pairs)}; each part may come once")
+    return dict(pairs)
 
 
 def _read_text(path: Path) -> str:

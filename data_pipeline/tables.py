@@ -1,21 +1,22 @@
 """Tables: the files below the data folder that distorters read, beside the sets of poses.
 
 `NAME_errors.pt`
-    The errors, prediction minus label, of M recorded samples: a float32 tensor (M, J, 3), mm.
+    The errors, prediction minus label, of M recorded samples: a dict of `errors`, float32 (M, J, 3), mm, and
+    `label_keys`, int64 (M,), the keys of these samples' labels; or the tensor of errors alone.
 `NAME_error_stats.json`
     Their mean and standard deviation for each joint and axis, mm: `mean_mm` and `std_mm`, J rows of 3 numbers each;
     `joints`, the joints' names; `samples`, M.
 `NAME_neighbors.pt`
     For each of N samples, those of a bank of M that are most like it, nearest first: a dict of `indices`, int32 (N, K);
-    `labels`, the first min(N, 16) labels of these samples; `n_bank`, M.
+    `label_keys`, int64 (N,), the keys of the N samples' labels; `n_bank`, M; and, where they are known, `bank_keys`,
+    int64 (M,), those of the bank's.
 
-`tune_runs/prepare_data.py` makes them.
+A *key* is a number that all bits of a label make: by keys samples are known again. `tune_runs/prepare_data.py` makes
+tables.
 """
 
 import hashlib
 import json
-import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,14 +25,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from data_pipeline.pose_dataset import Array
+from data_pipeline.dataset_name import NAME_RULE, is_dataset_name
+from data_pipeline.pose_dataset import visible_files
+from data_pipeline.replacement import finish_replacing
 from data_pipeline.skeleton import Skeleton, skeleton_for
+from data_pipeline.tensors import LARGEST, Array, load, numbers, tensor, vectors
 from data_pipeline.user_error import UserError
 
 Indices = npt.NDArray[np.int32]
+Keys = npt.NDArray[np.int64]
 
-N_FIRST_LABELS = 16
-"""How many labels a table of neighbours keeps of the set that it was made for."""
+_BASE = 0x9E3779B97F4A7C15  # an odd number whose bits look like drawn ones: 2⁶⁴ by the golden ratio
 
 _ERRORS, _ERROR_STATS, _NEIGHBORS = "_errors.pt", "_error_stats.json", "_neighbors.pt"
 
@@ -49,23 +53,27 @@ class Table:
     Attributes:
         array: Errors, (M, J, 3), mm; or mean and standard deviation, (2, J, 3), mm; or the rows of a bank, (N, K).
         fingerprint: A hash of the array.
+        label_keys: The key of the label that each row belongs to, (M,) or (N,); None where nobody knows them.
     """
 
     array: Array | Indices
     fingerprint: str
+    label_keys: Keys | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NeighborTable(Table):
     """The most similar samples of a bank for each sample of a training set, nearest first, (N, K).
 
     Attributes:
-        first_labels: Labels of the set that it was made for, the first min(N, 16), (n, J, 3), mm.
+        label_keys: The keys of the training set's labels, (N,).
         n_bank: M, the number of samples in the bank.
+        bank_keys: The keys of the bank's labels, (M,); None where nobody knows them.
     """
 
-    first_labels: Array
+    label_keys: Keys
     n_bank: int
+    bank_keys: Keys | None = None
 
 
 def errors_file(name: str) -> str:
@@ -83,16 +91,38 @@ def neighbors_file(name: str) -> str:
     return f"{name}{_NEIGHBORS}"
 
 
-def write_errors(data_dir: Path, name: str, errors: Array) -> None:
-    """Writes recorded errors, prediction minus label, (M, J, 3), mm.
+def label_keys(labels: Array) -> Keys:
+    """Returns a number for each of labels, (N, J, 3), that depends on all their bits: (N,).
+
+    Labels that differ have the same by a chance of about 1 in 2⁶⁴. It is the polynomial over the 3·J numbers' bits, as
+    whole numbers, at a fixed place, modulo 2⁶⁴.
+    """
+    bits = np.ascontiguousarray(labels, dtype=np.float32).reshape(len(labels), -1).view(np.uint32)  # (N, 3·J)
+    powers = np.cumprod(np.full(bits.shape[1], _BASE, np.uint64))  # (3·J,)
+    keys: Keys = np.einsum("nj,j->n", bits, powers).view(np.int64)  # (N, 3·J) -> (N,)
+    return keys
+
+
+def write_errors(data_dir: Path, name: str, errors: Array, labels: Array | None = None) -> None:
+    """Writes recorded errors.
+
+    Args:
+        data_dir: The folder of the table.
+        name: The table's name below it.
+        errors: Prediction minus label, (M, J, 3), mm.
+        labels: The labels, (M, J, 3), mm, by whose keys neighbours in another set will be refused; None where they are
+            not known.
 
     Raises:
         TableError: If they are not what can be read again.
     """
     path = Path(data_dir) / errors_file(name)
-    tensor = torch.from_numpy(np.ascontiguousarray(errors, dtype=np.float32))
-    _vectors(tensor, path)
-    _write(path, lambda partial: torch.save(tensor, partial))
+    content: Any = torch.from_numpy(np.ascontiguousarray(errors, dtype=np.float32))
+    if labels is not None:
+        content = {"errors": content, "label_keys": torch.from_numpy(label_keys(labels))}
+    _errors(content, path.name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(content, path)
 
 
 def write_error_stats(
@@ -110,19 +140,24 @@ def write_error_stats(
         "joints": list(skeleton.joint_names),
         "samples": int(n_samples),
     }
-    _error_stats(content, path)
-    _write(path, lambda partial: partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8"))
+    _error_stats(content, path.name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def write_neighbors(data_dir: Path, name: str, indices: Indices, labels: Array, n_bank: int) -> None:
+def write_neighbors(
+    data_dir: Path, name: str, indices: Indices, labels: Array, n_bank: int, bank: Array | None = None
+) -> None:
     """Writes the most similar samples of a bank for each sample of a training set.
 
     Args:
-        data_dir: The data folder; made where it is missing.
+        data_dir: The folder of the table.
         name: The table's name below it.
         indices: Rows of the bank, nearest first, (N, K).
-        labels: The set's labels, (N, J, 3), mm; the first of them are kept, to know the set by.
+        labels: The set's labels, (N, J, 3), mm, by whose keys another set will be refused.
         n_bank: M, the number of samples in the bank.
+        bank: The bank's labels, (M, J, 3), mm, by whose keys errors of another set will be refused; None where they
+            are not known.
 
     Raises:
         TableError: If they are not what can be read again.
@@ -130,11 +165,14 @@ def write_neighbors(data_dir: Path, name: str, indices: Indices, labels: Array, 
     path = Path(data_dir) / neighbors_file(name)
     content = {
         "indices": torch.from_numpy(np.ascontiguousarray(indices, dtype=np.int32)),
-        "labels": torch.from_numpy(np.array(labels[:N_FIRST_LABELS], dtype=np.float32)),
+        "label_keys": torch.from_numpy(label_keys(labels)),
         "n_bank": int(n_bank),
     }
-    _neighbors(content, path)
-    _write(path, lambda partial: torch.save(content, partial))
+    if bank is not None:
+        content["bank_keys"] = torch.from_numpy(label_keys(bank))
+    _neighbors(content, path.name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(content, path)
 
 
 def read_table(data_dir: Path, file_name: str) -> Table:
@@ -151,42 +189,41 @@ def read_table(data_dir: Path, file_name: str) -> Table:
     kind = next((kind for kind in (_ERRORS, _ERROR_STATS, _NEIGHBORS) if file_name.endswith(kind)), None)
     if kind is None:
         raise TableError(f"{path} is no table: names of tables end in {_ERRORS}, {_ERROR_STATS} or {_NEIGHBORS}")
-    content = _load(path, Path(data_dir), kind)
-    if kind == _NEIGHBORS:
-        return _neighbors(content, path)
-    array = _vectors(content, path) if kind == _ERRORS else _error_stats(content, path)
-    return Table(array, _fingerprint(array))
-
-
-def _load(path: Path, data_dir: Path, kind: str) -> Any:
-    if not path.is_file():
-        names = sorted(other.relative_to(data_dir).as_posix() for other in data_dir.rglob(f"*{kind}"))
+    if not is_dataset_name(file_name.removesuffix(kind)):
+        raise TableError(f"{file_name!r} is not the name of a table: {NAME_RULE}")
+    finish_replacing(Path(data_dir), TableError)
+    if not path.exists():
+        names = visible_files(data_dir, kind)
         has = f"has {', '.join(names)}" if names else f"has no file *{kind}"
         raise TableError(
             f"{path} does not exist; {data_dir} {has}. tune_runs/prepare_data.py makes such files: see its --help."
         )
-    reader = "json.loads" if kind == _ERROR_STATS else "torch.load(..., weights_only=True)"
+    if kind == _ERROR_STATS:
+        array = _error_stats(_load_json(path), path)
+        return Table(array, _fingerprint(array))
+    content = load(path, TableError, mapped=False)
+    return _errors(content, path) if kind == _ERRORS else _neighbors(content, path)
+
+
+def _load_json(path: Path) -> Any:
     try:
-        if kind == _ERROR_STATS:
-            return json.loads(path.read_text(encoding="utf-8"))
-        return torch.load(path, weights_only=True, map_location="cpu")
+        return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise TableError(f"{path} cannot be read: {error.strerror}") from error
-    except Exception as error:
-        # torch.load has no error of its own for a damaged file: what it raises depends on the damage.
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise TableError(f"{path} is not a file that {reader} reads: {reason}") from error
+    except (ValueError, RecursionError) as error:
+        raise TableError(f"{path} is not a file that json.loads reads: {error}") from error
 
 
-def _vectors(content: object, where: object) -> Array:
-    """Returns vectors of joints from a file, float32 (M, J, 3), or tells what is wrong with them."""
-    array: Array = _array(content, torch.float32, where)
-    if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
-        raise TableError(f"{where} has the shape {array.shape}; needed is (M, J, 3) with at least one sample")
-    finite = np.isfinite(array).all(axis=(1, 2))  # (M,)
-    if not finite.all():
-        raise TableError(f"{where} has NaN or infinite values; the first bad sample is {int(np.argmin(finite))}")
-    return array
+def _errors(content: object, where: object) -> Table:
+    """Returns recorded errors from a file, or tells what is wrong with them."""
+    if isinstance(content, torch.Tensor):
+        errors, keys = content, None
+    else:
+        _check_keys(content, ("errors", "label_keys"), where)
+        assert isinstance(content, dict)
+        errors, keys = content["errors"], content["label_keys"]
+    array = vectors(errors, where, TableError)
+    return Table(array, _fingerprint(array), None if keys is None else _keys(keys, len(array), f"{where}: label_keys"))
 
 
 def _error_stats(content: object, where: object) -> Array:
@@ -207,31 +244,27 @@ def _error_stats(content: object, where: object) -> Array:
     arrays = []
     for key in ("mean_mm", "std_mm"):
         try:
-            array = np.array(content[key], dtype=np.float32)
-        except (ValueError, TypeError) as error:
+            array = np.array(content[key], dtype=np.float64)
+        except (ValueError, TypeError, OverflowError) as error:
             raise TableError(f"{where}: {key} is no array of numbers: {error}") from error
         if array.shape != (len(joints), 3):
             raise TableError(f"{where}: {key} has the shape {array.shape}; needed is ({len(joints)}, 3)")
-        wrong = ~np.isfinite(array) if key == "mean_mm" else ~(np.isfinite(array) & (array >= 0))
-        if wrong.any():
-            joint = joints[int(np.argmax(wrong.any(axis=1)))]
-            allowed = "finite numbers" if key == "mean_mm" else "finite numbers of at least 0"
-            raise TableError(f"{where}: {key} of {joint} are not all {allowed}")
+        least = -LARGEST if key == "mean_mm" else 0
+        sound = (array >= least) & (array <= LARGEST)  # (J, 3); with NaN no comparison holds
+        if not sound.all():
+            joint = joints[int(np.argmin(sound.all(axis=1)))]
+            raise TableError(f"{where}: {key} of {joint} are not all finite numbers from {least:.0f} to {LARGEST:.0f}")
         arrays.append(array)
-    return np.stack(arrays)  # (2, J, 3)
+    return np.stack(arrays).astype(np.float32)  # (2, J, 3)
 
 
 def _neighbors(content: object, where: object) -> NeighborTable:
     """Returns a table of neighbours from a file, or tells what is wrong with it."""
-    _check_keys(content, ("indices", "labels", "n_bank"), where)
+    _check_keys(content, ("indices", "label_keys", "n_bank"), where)
     assert isinstance(content, dict)
-    indices = _array(content["indices"], torch.int32, f"{where}: indices")
+    indices = _integers(content["indices"], torch.int32, f"{where}: indices")
     if indices.ndim != 2 or 0 in indices.shape:
         raise TableError(f"{where}: indices have the shape {indices.shape}; needed is (N, K)")
-    labels = _vectors(content["labels"], f"{where}: labels")
-    n_labels = min(len(indices), N_FIRST_LABELS)
-    if len(labels) != n_labels:
-        raise TableError(f"{where} has {len(labels)} labels; needed are the first {n_labels} of the set")
     n_bank = content["n_bank"]
     if not isinstance(n_bank, int) or isinstance(n_bank, bool) or n_bank < 1:
         raise TableError(f"{where}: n_bank is {n_bank!r}; needed is a number of samples")
@@ -239,7 +272,24 @@ def _neighbors(content: object, where: object) -> NeighborTable:
     if wrong.any():
         row = int(np.argmax(wrong))
         raise TableError(f"{where}: row {row} names samples outside of the bank, which has {n_bank}")
-    return NeighborTable(indices, _fingerprint(indices), labels, n_bank)
+    return NeighborTable(
+        indices,
+        _fingerprint(indices),
+        label_keys=_keys(content["label_keys"], len(indices), f"{where}: label_keys"),
+        n_bank=n_bank,
+        bank_keys=_keys(content["bank_keys"], n_bank, f"{where}: bank_keys") if "bank_keys" in content else None,
+    )
+
+
+def _keys(content: object, n_labels: int, where: str) -> Keys:
+    keys: Keys = _integers(content, torch.int64, where)
+    if keys.shape != (n_labels,):
+        raise TableError(f"{where} have the shape {keys.shape}; needed is ({n_labels},)")
+    return keys
+
+
+def _integers(content: object, dtype: torch.dtype, where: str) -> Any:
+    return numbers(tensor(content, where, TableError, dtype), where, TableError)
 
 
 def _check_keys(content: object, keys: tuple[str, ...], where: object) -> None:
@@ -249,32 +299,12 @@ def _check_keys(content: object, keys: tuple[str, ...], where: object) -> None:
             if isinstance(content, dict)
             else type(content).__name__
         )
-        raise TableError(f"{where} holds a {has}; needed is a dict of {', '.join(keys)}")
-
-
-def _array(content: object, dtype: torch.dtype, where: object) -> Any:
-    if not isinstance(content, torch.Tensor):
-        raise TableError(f"{where} holds a {type(content).__name__}; needed is a tensor")
-    if content.dtype != dtype:
-        raise TableError(f"{where} holds {content.dtype} numbers; needed is {dtype}")
-    try:
-        return content.detach().numpy()
-    except (TypeError, RuntimeError) as error:  # a sparse tensor, or one without numbers
-        raise TableError(f"{where} holds a tensor that numpy cannot read: {error}") from error
+        raise TableError(
+            f"{where} holds a {has}; needed is a dict of {', '.join(keys)}: tune_runs/prepare_data.py makes it anew"
+        )
 
 
 def _fingerprint(array: Array | Indices) -> str:
     digest = hashlib.sha256(f"{array.dtype} {array.shape} ".encode())
     digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:32]
-
-
-def _write(path: Path, write: Callable[[Path], object]) -> None:
-    """Writes a file so that it is whole or absent."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        write(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _print(outcome: Outcome, *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(outcome.facts, indent=2), flush=True)
+        print(json.dumps(outcome.facts, indent=2, allow_nan=False), flush=True)
     elif outcome.text:
         print(outcome.text, flush=True)
     for note in outcome.notes:

@@ -14,7 +14,7 @@ from data_pipeline.batch import rows
 from data_pipeline.distorters.distorter import Distorter, Samples, check_joints
 from data_pipeline.pose_dataset import Array
 from data_pipeline.skeleton import Skeleton
-from data_pipeline.tables import NeighborTable, Table, errors_file, neighbors_file
+from data_pipeline.tables import NeighborTable, Table, errors_file, label_keys, neighbors_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,10 +139,15 @@ class NeighborErrorBankDistorter(_SkewNormalStrength):
                 f"{neighbors_file} was made for a bank of {neighbors.n_bank} samples, but {bank_file} has "
                 f"{len(bank.array)}"
             )
+        made_for, has = neighbors.bank_keys, bank.label_keys
+        if made_for is not None and has is not None and not np.array_equal(made_for, has):
+            raise ValueError(f"{neighbors_file} was made for another bank: {bank_file} has errors of other labels")
         n_rows, n_neighbors = neighbors.array.shape
-        first = neighbors.first_labels[: len(labels)]
-        if not np.array_equal(first, labels[: len(first)]):
-            raise ValueError(f"{neighbors_file} was made for another training set: its first labels are not those")
+        keys = label_keys(labels[:n_rows])
+        is_other = keys != neighbors.label_keys[: len(keys)]  # (n,)
+        if is_other.any():
+            sample = int(np.argmax(is_other))
+            raise ValueError(f"{neighbors_file} was made for another training set: sample {sample} has another label")
         if n_rows < len(labels):
             raise ValueError(
                 f"{neighbors_file} was made for a smaller training set: it has neighbours of {n_rows} samples, and the "

@@ -11,12 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from data_pipeline.skeleton import skeleton_for
+from data_pipeline.tensors import LARGEST
+from data_pipeline.tensors import Array as Array
 from data_pipeline.user_error import UserError
-
-Array = npt.NDArray[np.float32]
-
-LARGEST = 1e6
-"""Pixels and millimetres beyond this (a kilometre) are damage, not a hand."""
 
 _CHUNK = 4096  # frames; some MB
 

@@ -119,8 +119,8 @@ def write_hands17_submission(path: Path, frames: Iterable[Frames], official_name
 
 
 def opens(line: bytes) -> bool:
-    """Tells whether a file of this format may begin with `line`."""
-    return line.count(b"\t") >= _LINE.n_numbers
+    """Tells whether a file of this format may begin with `line`, be it that its tabs were lost: reading tells of it."""
+    return line.count(b"\t") >= _LINE.n_numbers or len(line.split()) > _LINE.n_numbers
 
 
 def _write(file: IO[bytes], frames: Frames, path: Path) -> None:

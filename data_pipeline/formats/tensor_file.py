@@ -11,6 +11,7 @@ import torch
 
 from data_pipeline.formats.frames import FormatError, Frames, check_known, frames_of, gathered, writable
 from data_pipeline.formats.whole_files import whole_file
+from data_pipeline.tensors import load, numbers
 
 SUFFIX = ".pt"
 
@@ -27,15 +28,7 @@ def read(path: Path) -> Iterator[Frames]:
             named, or if a coordinate is not finite or too large.
     """
     file, subset = split_subset(path)
-    try:
-        content = torch.load(file, weights_only=True, mmap=True, map_location="cpu")
-    except OSError as error:
-        raise FormatError(f"{file} cannot be read: {error.strerror or error}") from error
-    except Exception as error:
-        # torch.load has no error of its own for a damaged file: what it raises depends on the damage.
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise FormatError(f"{file} is not a file that torch.load(..., weights_only=True) reads: {reason}") from error
-    tensor = _chosen(content, subset, file)
+    tensor = _chosen(load(file, FormatError, mapped=True), subset, file)
     if not isinstance(tensor, torch.Tensor):
         raise FormatError(f"{path} holds a {type(tensor).__name__}; needed is a float tensor (N, J, 3)")
     if tensor.ndim != 3 or tensor.shape[2] != 3 or not tensor.is_floating_point():
@@ -44,11 +37,7 @@ def read(path: Path) -> Iterator[Frames]:
             "(N, J, 3)"
         )
     check_known(tensor.shape[1], path)
-    try:
-        array = tensor.detach().numpy()
-    except (TypeError, RuntimeError) as error:  # a sparse tensor, bfloat16, or one without numbers
-        raise FormatError(f"{path} holds a tensor that numpy cannot read: {error}") from error
-    yield from frames_of(array, path)
+    yield from frames_of(numbers(tensor, path, FormatError), path)
 
 
 def write(path: Path, frames: Iterable[Frames]) -> None:

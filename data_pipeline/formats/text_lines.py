@@ -9,7 +9,8 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
-from data_pipeline.formats.frames import LARGEST, FormatError
+from data_pipeline.formats.frames import FormatError
+from data_pipeline.tensors import LARGEST
 
 Numbers = npt.NDArray[np.float64]
 
@@ -161,6 +162,8 @@ def _flaw(line: bytes, path: Path, number: int, layout: Line) -> FormatError:
         return _blank(path, number)
     where = f"{path}, line {number}"
     _, fields = layout.fields(line)
+    if layout.named and b"\t" not in line and len(line.split()) > layout.n_numbers:
+        return FormatError(f"{where} has spaces where tabs are needed, after the name and between the numbers")
     if len(fields) != layout.n_numbers:
         needed = f"needed are {layout.n_numbers} numbers, {layout.meaning}"
         if layout.named:

@@ -9,7 +9,7 @@ import glob
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -30,10 +30,9 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         raise FormatError(f"{path} is a folder; give the name of a file")
     with _told(path):
         _remove_left_over(path)
-        partial = _partial(path)
+        partial, descriptor = _made(path, lambda partial: os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
         try:
-            with partial.open("xb") as file:
-                _hold(file.fileno())
+            with os.fdopen(descriptor, "wb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -53,11 +52,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
     _refuse_existing(path)
     with _told(path):
         _remove_left_over(path)
-        partial = _partial(path)
-        partial.mkdir()
-        lock = os.open(partial, os.O_RDONLY)
+        partial, lock = _made(path, _open_new_folder)
         try:
-            _hold(lock)
             yield partial
             _refuse_existing(path)
             partial.rename(path)
@@ -81,13 +77,28 @@ def _told(path: Path) -> Iterator[None]:
         raise FormatError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
-def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PARTIAL}")
+def _made(path: Path, make: Callable[[Path], int]) -> tuple[Path, int]:
+    """Returns what is made beside `path`, and its descriptor, by which it is held."""
+    while True:
+        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PARTIAL}")
+        try:
+            descriptor = make(partial)
+        except FileNotFoundError:
+            if path.parent.is_dir():  # a folder that another writer removed before it was opened, see below
+                continue
+            raise
+        with suppress(OSError):  # a filesystem without locks keeps what was left over
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        # Before it was held another writer may have taken it for one that was left over.
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), partial.stat()):
+                return partial, descriptor
+        os.close(descriptor)
 
 
-def _hold(descriptor: int) -> None:
-    with suppress(OSError):  # a filesystem without locks keeps what was left over
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def _open_new_folder(folder: Path) -> int:
+    folder.mkdir()
+    return os.open(folder, os.O_RDONLY)
 
 
 def _remove_left_over(path: Path) -> None:

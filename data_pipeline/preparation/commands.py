@@ -5,12 +5,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.pose_dataset import read_dataset, read_samples
+from data_pipeline.pose_dataset import read_dataset, read_samples, save_dataset
 from data_pipeline.preparation import selection
 from data_pipeline.preparation.importing import import_files
 from data_pipeline.preparation.inspection import inspect_samples
 from data_pipeline.preparation.making import leaderboard_parts, synthetic_parts
-from data_pipeline.preparation.parts import Part, error_rows, parts_of, write_parts
+from data_pipeline.preparation.parts import Part, error_rows, part_name, parts_of
 from data_pipeline.preparation.pose_errors import pose_errors, write_pose_errors
 from data_pipeline.preparation.targets import Target, check_subsets
 from data_pipeline.preparation.texts import (
@@ -21,7 +21,7 @@ from data_pipeline.preparation.texts import (
     pose_errors_text,
 )
 from data_pipeline.splits import ALL_PART, parse_split
-from data_pipeline.tables import error_stats_file, errors_file, neighbors_file
+from data_pipeline.tables import error_stats_file, errors_file, neighbors_file, write_neighbors
 from data_pipeline.user_error import UserError
 
 
@@ -50,7 +50,7 @@ def synthetic(target: Target, sizes: Mapping[str, int], subsets: Sequence[str], 
             raise UserError(f"--{part} {size}: needed is a number of frames from 1 to {10**9}{hint}")
     _check_seed(seed)
     check_subsets(subsets, "--subsets")
-    target.check_datasets(tuple(sizes))
+    target.check(datasets=[part_name(target.name, part) for part in sizes])
     return _written(target, synthetic_parts(target.name, sizes, subsets, seed))
 
 
@@ -60,34 +60,34 @@ def leaderboard(
     """Reads files of the leaderboard; `separate` gives each of the `predictions`, NAME=FILE, datasets of its own."""
     way, paths = parse_split(split), _named_paths(predictions)
     bases = {subset: f"{target.name}_{subset}" if separate else target.name for subset in paths}
-    target.check_datasets(way.part_names, bases.values())
+    target.check(datasets=[part_name(base, part) for base in bases.values() for part in way.part_names])
     return _written(target, leaderboard_parts(bases, dataset, ground_truth, paths, way))
 
 
 def import_(target: Target, format_name: str | None, labels: Path, predictions: Sequence[str], split: str) -> Outcome:
     """Reads files of any format, labels and any number of `predictions`, NAME=FILE."""
     way, paths = parse_split(split), _named_paths(predictions)
-    target.check_datasets(way.part_names)
+    target.check(datasets=[part_name(target.name, part) for part in way.part_names])
     return _written(target, parts_of(target.name, import_files(labels, paths, format_name), way))
 
 
 def split(target: Target, dataset: str, text: str) -> Outcome:
     """Divides a dataset into parts."""
     way = parse_split(text)
-    target.check_datasets(way.part_names)
-    return _written(target, parts_of(target.name, read_samples(target.data_dir, dataset), way))
+    target.check(datasets=[part_name(target.name, part) for part in way.part_names])
+    return _written(target, parts_of(target.name, read_samples(target.data_dir, dataset), way), source=dataset)
 
 
 def subset(target: Target, dataset: str, which: str, n: int, seed: int) -> Outcome:
     """Makes a smaller dataset; `which` samples it keeps is "every", "random" or "first"."""
     _check_seed(seed)
-    target.check_datasets([ALL_PART])
+    target.check(datasets=[target.name])
     samples = read_samples(target.data_dir, dataset)
     if which == "random":
         indices = selection.random(len(samples), n, seed)
     else:
         indices = {"every": selection.every, "first": selection.first}[which](len(samples), n)
-    return _written(target, [Part(target.name, ALL_PART, samples.take(indices))])
+    return _written(target, [Part(target.name, ALL_PART, samples.take(indices))], source=dataset)
 
 
 def clusters(target: Target, dataset: str, k: int | None) -> Outcome:
@@ -96,10 +96,11 @@ def clusters(target: Target, dataset: str, k: int | None) -> Outcome:
     from data_pipeline.preparation.subjects import cluster_subjects, clusters_file, write_clusters
 
     file = clusters_file(target.name)
-    target.check_files([file])
+    target.check(files=[file])
     labelled = read_dataset(target.data_dir, dataset, use_preset=False)
     found = cluster_subjects(labelled.labels, labelled.skeleton, k)
-    write_clusters(target.data_dir, target.name, dataset, found)
+    with target.replaced(files=[file]) as folder:
+        write_clusters(folder / file, dataset, found)
     notes: tuple[str, ...] = ()
     if k is None and len(found.sizes) == 1:
         best = max(found.silhouettes.values(), default=0.0)
@@ -112,23 +113,25 @@ def clusters(target: Target, dataset: str, k: int | None) -> Outcome:
 
 def neighbors(target: Target, dataset: str, bank: str, k: int) -> Outcome:
     """Finds for each label of a dataset the most similar labels of the dataset `bank`."""
-    from data_pipeline.preparation.neighbors import nearest_neighbors, write_nearest
+    from data_pipeline.preparation.neighbors import nearest_neighbors
 
     file = neighbors_file(target.name)
-    target.check_files([file])
+    target.check(files=[file])
     labelled, others = (read_dataset(target.data_dir, name, use_preset=False) for name in (dataset, bank))
     is_same = labelled.fingerprint == others.fingerprint
     found = nearest_neighbors(labelled.labels, others.labels, k, is_same=is_same)
-    write_nearest(target.data_dir, target.name, found, labelled.labels)
+    with target.replaced(files=[file]) as folder:
+        write_neighbors(folder, target.name, found.rows, labelled.labels, found.n_bank, others.labels)
     return _told(target, found.facts, neighbors_text(found.facts), [file])
 
 
 def errors(target: Target, dataset: str, subset_name: str | None) -> Outcome:
     """Makes tables of the errors of a subset; None for the only one."""
     files = [errors_file(target.name), error_stats_file(target.name)]
-    target.check_files(files)
+    target.check(files=files)
     found = pose_errors(read_dataset(target.data_dir, dataset), subset_name)
-    write_pose_errors(target.data_dir, target.name, found)
+    with target.replaced(files=files) as folder:
+        write_pose_errors(folder, target.name, found)
     return _told(target, found.facts, pose_errors_text(found.facts), files)
 
 
@@ -144,11 +147,13 @@ def check(data_dir: Path, dataset: str) -> Outcome:
     return Outcome(facts, inspection_text(dataset, found), status=1 if found.warnings else 0)
 
 
-def _written(target: Target, parts: Sequence[Part]) -> Outcome:
-    """Writes datasets, and tells how far off their predictions are."""
+def _written(target: Target, parts: Sequence[Part], source: str | None = None) -> Outcome:
+    """Writes datasets, and tells how far off their predictions are; `source` is the dataset that they are made of."""
     rows = error_rows(parts)
-    write_parts(target.data_dir, parts)
-    left = target.left_over(parts)
+    with target.replaced(datasets=[part.name for part in parts]) as folder:
+        for part in parts:
+            save_dataset(folder, part.name, part.samples)
+    left = target.left_over(parts, source)
     notes = (
         f"note: {target.data_dir} also has {', '.join(left)} from an earlier run, with frames that may be in the "
         "datasets of this run too",

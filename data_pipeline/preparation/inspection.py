@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from data_pipeline.bones import bone_lengths, bone_names
 from data_pipeline.pose_dataset import Array, Samples
-from data_pipeline.preparation.bones import bone_lengths, bone_names
 from data_pipeline.preparation.chunks import chunks, progress
+from data_pipeline.preparation.sample_errors import SampleErrors
 from data_pipeline.preparation.suspicions import Extents, Suspicion, suspicions
 from data_pipeline.skeleton import Skeleton, skeleton_for
 
@@ -42,11 +43,8 @@ class Bones:
     share_unchanged: float
 
     @classmethod
-    def of(cls, labels: Array, skeleton: Skeleton) -> "Bones":
-        """Measures labels, (N, J, 3), mm."""
-        lengths = np.empty((len(labels), len(skeleton.bones)), np.float32)
-        for rows in chunks(len(labels)):
-            lengths[rows] = bone_lengths(labels[rows], skeleton)  # (n, J, 3) -> (n, B)
+    def of(cls, lengths: Array, skeleton: Skeleton) -> "Bones":
+        """Returns what lengths of bones, (N, B), mm, tell."""
         mean, std = lengths.mean(axis=0, dtype=np.float64), lengths.std(axis=0, dtype=np.float64)  # (N, B) -> (B,)
         same = SAME_LENGTH * mean  # (B,)
         n_changed = sum(
@@ -113,24 +111,27 @@ def inspect_samples(samples: Samples) -> Inspection:
     """Returns what is in a dataset; copies are made of some thousand samples at a time only."""
     skeleton = skeleton_for(samples.labels.shape[1])
     arrays = {"labels": samples.labels} | {f"subset {name}": poses for name, poses in samples.poses.items()}
-    extents, errors, errors_mm = {}, {}, {}
+    extents, errors = {}, {}
     with progress("measuring hands", len(arrays)) as advance:
         for what, array in arrays.items():
             extents[what] = Extents.of(array)
             advance(1)
     with progress("measuring errors", len(samples.poses)) as advance:
         for subset, poses in samples.poses.items():
-            errors[subset], errors_mm[subset] = _errors(poses, samples, skeleton)
+            errors[subset] = SampleErrors.of(poses, samples.labels)
             advance(1)
+    lengths_mm = np.empty((len(samples), len(skeleton.bones)), np.float32)
+    for rows in chunks(len(samples)):
+        lengths_mm[rows] = bone_lengths(samples.labels[rows], skeleton)  # (n, J, 3) -> (n, B)
     return Inspection(
         samples=len(samples),
         joints=skeleton.n_joints,
         skeleton=skeleton.name,
         has_names=samples.names is not None,
         ranges_mm={what: _ranges_mm(array) for what, array in arrays.items()},
-        bones=Bones.of(samples.labels, skeleton),
-        errors=errors,
-        warnings=suspicions(samples, skeleton, extents, errors_mm),
+        bones=Bones.of(lengths_mm, skeleton),
+        errors={subset: _errors(found, samples.names, skeleton) for subset, found in errors.items()},
+        warnings=suspicions(samples, skeleton, extents, lengths_mm, errors),
     )
 
 
@@ -139,44 +140,27 @@ def _ranges_mm(poses: Array) -> dict[str, tuple[float, float]]:
     return {axis: (float(low[i]), float(high[i])) for i, axis in enumerate("xyz")}
 
 
-def _errors(poses: Array, samples: Samples, skeleton: Skeleton) -> tuple[SubsetErrors, _Numbers]:
-    """Returns the errors of a subset, and the mean error of each sample, (N,), mm."""
-    mean_mm, worst_mm = np.empty((2, len(poses)))  # (N,) each
-    per_joint = np.zeros(skeleton.n_joints)
-    for rows in chunks(len(poses)):
-        error_mm = _distances(poses[rows], samples.labels[rows])  # (n, J)
-        mean_mm[rows], worst_mm[rows] = error_mm.mean(axis=1), error_mm.max(axis=1)  # (n, J) -> (n,) each
-        per_joint += error_mm.sum(axis=0)  # (n, J) -> (J,)
-    per_joint /= len(poses)
-
-    n_worst = min(N_WORST, len(poses))
-    largest = np.argpartition(mean_mm, -n_worst)[-n_worst:]  # (n_worst,)
-    largest = largest[np.argsort(-mean_mm[largest])]
-    joints = _distances(poses[largest], samples.labels[largest]).argmax(axis=1)  # (n_worst, J) -> (n_worst,)
+def _errors(found: SampleErrors, names: Sequence[str] | None, skeleton: Skeleton) -> SubsetErrors:
+    n_worst = min(N_WORST, len(found.mean_mm))
+    largest = np.argpartition(found.mean_mm, -n_worst)[-n_worst:]  # (n_worst,)
+    largest = largest[np.argsort(-found.mean_mm[largest])]
     worst = [
         {
             "sample": int(sample),
-            "name": None if samples.names is None else samples.names[sample],
-            "mean_mm": float(mean_mm[sample]),
-            "worst_joint": skeleton.joint_names[joint],
+            "name": None if names is None else names[sample],
+            "mean_mm": float(found.mean_mm[sample]),
+            "worst_joint": skeleton.joint_names[found.worst_joint[sample]],
         }
-        for sample, joint in zip(largest, joints, strict=True)
+        for sample in largest
     ]
-    errors = SubsetErrors(
-        mean_mm=float(per_joint.mean()),
-        median_mm=float(np.median(mean_mm)),
-        mean_worst_joint_mm=float(worst_mm.mean()),
-        per_joint_mm=_named(skeleton.joint_names, per_joint),
-        per_finger_mm={name: float(per_joint[list(finger)].mean()) for name, finger in skeleton.fingers},
+    return SubsetErrors(
+        mean_mm=float(found.mean_mm.mean()),
+        median_mm=float(np.median(found.mean_mm)),
+        mean_worst_joint_mm=float(found.worst_mm.mean()),
+        per_joint_mm=_named(skeleton.joint_names, found.per_joint_mm),
+        per_finger_mm={name: float(found.per_joint_mm[list(finger)].mean()) for name, finger in skeleton.fingers},
         worst=worst,
     )
-    return errors, mean_mm
-
-
-def _distances(poses: Array, labels: Array) -> _Numbers:
-    """Returns the distance of each predicted from each true joint, (n, J), mm."""
-    distances: _Numbers = np.linalg.norm(poses.astype(np.float64) - labels, axis=2)  # (n, J, 3) -> (n, J)
-    return distances
 
 
 def _named(names: Sequence[str], numbers: _Numbers) -> dict[str, float]:

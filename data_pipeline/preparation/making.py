@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from data_pipeline.formats.leaderboard import read_results
-from data_pipeline.pose_dataset import Samples, dataset_path
-from data_pipeline.preparation.parts import Part, part_name, parts_of, write_parts
+from data_pipeline.pose_dataset import Samples, dataset_path, write_datasets
+from data_pipeline.preparation.parts import Part, part_name, parts_of
 from data_pipeline.splits import PARTS, Split
 from data_pipeline.subsets import DEFAULT_SUBSET
 from data_pipeline.synthetic import Backbone, synthetic_hands
@@ -44,10 +44,10 @@ def write_stand_in(data_dir: Path, name: str, sizes: Mapping[str, int]) -> None:
         sizes: The number of frames of each part.
 
     Raises:
-        DatasetError: If one cannot be written.
+        ReplacementError: If they cannot be written.
     """
     if not all(dataset_path(data_dir, part_name(name, part), "labels").is_file() for part in sizes):
-        write_parts(data_dir, synthetic_parts(name, sizes, [], seed=0))
+        write_datasets(data_dir, {part.name: part.samples for part in synthetic_parts(name, sizes, [], seed=0)})
 
 
 def leaderboard_parts(

@@ -1,7 +1,6 @@
 """Nearest neighbours: for each hand, those of a bank that are most like it, wherever they are."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,6 @@ from sklearn.neighbors import NearestNeighbors
 
 from data_pipeline.pose_dataset import Array
 from data_pipeline.preparation.chunks import chunks, progress
-from data_pipeline.replacement import replaced_together
-from data_pipeline.tables import write_neighbors
 from data_pipeline.user_error import UserError
 
 _ROWS = 8192  # at a time; fewer are slower
@@ -67,7 +64,9 @@ def nearest_neighbors(labels: Array, bank: Array, k: int, *, is_same: bool) -> N
         raise NeighborsError(f"the bank has {bank.shape[1]} joints, but the dataset has {labels.shape[1]}")
     n_others = len(bank) - is_same
     if not 1 <= k <= n_others:
-        raise NeighborsError(f"{k} neighbours were asked for; needed is a number from 1 to {n_others}, all in the bank")
+        beside = " besides the label's own" if is_same else ""
+        allowed = f"; needed is a number from 1 to {n_others}" if n_others else ""
+        raise NeighborsError(f"{k} neighbours were asked for, and the bank has {n_others} poses{beside}{allowed}")
     finder = NearestNeighbors(n_neighbors=k + is_same, algorithm="brute").fit(_centred(bank))
     indices = np.empty((len(labels), k), np.int32)
     distances = np.empty((len(labels), k), np.float32)
@@ -79,16 +78,6 @@ def nearest_neighbors(labels: Array, bank: Array, k: int, *, is_same: bool) -> N
             indices[rows], distances[rows] = found, found_mm / np.sqrt(labels.shape[1])
             advance(len(found))
     return Neighbors(indices, distances, len(bank))
-
-
-def write_nearest(data_dir: Path, name: str, found: Neighbors, labels: Array) -> None:
-    """Writes the table of neighbours `name` of `labels`, (N, J, 3).
-
-    Raises:
-        OSError: If it cannot be written.
-    """
-    with replaced_together(data_dir) as folder:
-        write_neighbors(folder, name, found.rows, labels, found.n_bank)
 
 
 def _centred(poses: Array) -> Array:

@@ -8,7 +8,6 @@ import numpy as np
 
 from data_pipeline.pose_dataset import Array, PoseDataset
 from data_pipeline.preparation.chunks import chunks
-from data_pipeline.replacement import replaced_together
 from data_pipeline.skeleton import Skeleton
 from data_pipeline.tables import write_error_stats, write_errors
 from data_pipeline.user_error import UserError
@@ -24,12 +23,14 @@ class PoseErrors:
 
     Attributes:
         errors: (M, J, 3), mm.
+        labels: The true joints, (M, J, 3), mm.
         mean_mm: Their mean over samples, (J, 3), mm.
         std_mm: Their standard deviation over samples, (J, 3), mm.
         skeleton: The skeleton with J joints.
     """
 
     errors: Array
+    labels: Array
     mean_mm: Array
     std_mm: Array
     skeleton: Skeleton
@@ -63,15 +64,10 @@ def pose_errors(dataset: PoseDataset, subset: str | None) -> PoseErrors:
     for rows in chunks(len(errors)):
         squares += np.square(errors[rows] - mean_mm).sum(axis=0)  # (n, J, 3) -> (J, 3)
     std_mm = np.sqrt(squares / len(errors))
-    return PoseErrors(errors, mean_mm.astype(np.float32), std_mm.astype(np.float32), dataset.skeleton)
+    return PoseErrors(errors, dataset.labels, mean_mm.astype(np.float32), std_mm.astype(np.float32), dataset.skeleton)
 
 
-def write_pose_errors(data_dir: Path, name: str, found: PoseErrors) -> None:
-    """Writes errors and their statistics: both files, or none.
-
-    Raises:
-        OSError: If they cannot be written.
-    """
-    with replaced_together(data_dir) as folder:
-        write_errors(folder, name, found.errors)
-        write_error_stats(folder, name, found.mean_mm, found.std_mm, found.skeleton, len(found.errors))
+def write_pose_errors(folder: Path, name: str, found: PoseErrors) -> None:
+    """Writes errors and their statistics as the tables `name` below a folder."""
+    write_errors(folder, name, found.errors, found.labels)
+    write_error_stats(folder, name, found.mean_mm, found.std_mm, found.skeleton, len(found.errors))

@@ -10,10 +10,9 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import silhouette_score
 from threadpoolctl import threadpool_limits
 
+from data_pipeline.bones import bone_lengths, bone_names
 from data_pipeline.pose_dataset import Array
-from data_pipeline.preparation.bones import bone_lengths, bone_names
 from data_pipeline.preparation.chunks import chunks, progress
-from data_pipeline.replacement import replaced_together
 from data_pipeline.skeleton import Skeleton
 from data_pipeline.user_error import UserError
 
@@ -89,23 +88,18 @@ def cluster_subjects(labels: Array, skeleton: Skeleton, k: int | None) -> Cluste
         return _clusters(labels, skeleton, k)
 
 
-def write_clusters(data_dir: Path, name: str, dataset: str, clusters: Clusters) -> Path:
-    """Writes the cluster of each sample, one a line, below comments on sizes and bones; returns the file.
+def write_clusters(path: Path, dataset: str, clusters: Clusters) -> None:
+    """Writes the cluster of each sample, one a line, below comments on sizes and bones.
 
     It is what a split `clusters:FILE:...` reads.
-
-    Raises:
-        OSError: If it cannot be written.
     """
     lines = [f"# The cluster of each sample of {dataset}, in order. Mean bone lengths, mm:"]
     for i, (size, lengths) in enumerate(zip(clusters.sizes, clusters.bone_lengths_mm, strict=True)):
         bones = ", ".join(f"{bone} {mm:.1f}" for bone, mm in zip(clusters.bone_names, lengths, strict=True))
         lines.append(f"# cluster {i}: {size} samples; {bones}")
     lines += map(str, clusters.of_sample.tolist())
-    file = clusters_file(name)
-    with replaced_together(data_dir) as folder:
-        (folder / file).write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return data_dir / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def clusters_file(name: str) -> str:
@@ -122,7 +116,9 @@ def _clusters(labels: Array, skeleton: Skeleton, k: int | None) -> Clusters:
     few = sample[_some(len(sample), _SILHOUETTE_SAMPLES, rng)]  # (n, B)
     n_different = len(np.unique(sample, axis=0))
     if k is not None and not 1 <= k <= n_different:
-        raise SubjectsError(f"{k} clusters were asked for, but there are only {n_different} hands of different bones")
+        raise SubjectsError(
+            f"{k} clusters were asked for; needed is a number from 1 to {n_different}, that of hands of different bones"
+        )
 
     silhouettes: dict[int, float] = {}
     if k is None:

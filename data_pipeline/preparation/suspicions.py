@@ -10,19 +10,19 @@ from scipy.optimize import linear_sum_assignment
 from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.spatial.distance import cdist
 
+from data_pipeline.bones import bone_lengths, bone_names, guessed_unit
 from data_pipeline.formats.joint_orders import OPENPOSE
 from data_pipeline.pose_dataset import Array, Samples
-from data_pipeline.preparation.bones import bone_lengths, bone_names
 from data_pipeline.preparation.chunks import chunks
+from data_pipeline.preparation.sample_errors import SampleErrors
 from data_pipeline.skeleton import HANDS17, Skeleton
+from data_pipeline.tables import label_keys
 
 HAND_SIZES_MM = (50.0, 400.0)
 """Sizes that hands in millimetres have, with room: a baby's fist, and more than the longest span of fingers."""
 
 BONE_LENGTHS_MM = (0.5, 150.0)
 """Lengths of bones, with room: two joints apart at all, and more than from the wrist to the knuckle of a large hand."""
-
-_MM_PER_UNIT = {"metres": 1000.0, "centimetres": 10.0, "micrometres": 0.001}
 
 _N_FEW = 256  # samples, spread over all, that what costs much is computed from
 _SHOWN = 5  # samples that a text names
@@ -81,7 +81,11 @@ class Extents:
 
 
 def suspicions(
-    samples: Samples, skeleton: Skeleton, extents: Mapping[str, Extents], errors_mm: Mapping[str, _Numbers]
+    samples: Samples,
+    skeleton: Skeleton,
+    extents: Mapping[str, Extents],
+    lengths_mm: Array,
+    errors: Mapping[str, SampleErrors],
 ) -> list[Suspicion]:
     """Returns all that looks wrong in a dataset.
 
@@ -89,12 +93,13 @@ def suspicions(
         samples: The dataset.
         skeleton: The skeleton of its poses.
         extents: The extents of "labels" and of each "subset NAME".
-        errors_mm: Of each subset, the mean error of each sample, (N,), mm.
+        lengths_mm: The lengths of the labels' bones, (N, B), mm.
+        errors: Those of each subset.
     """
     return [
         *_of_names(samples.names or []),
         *_of_poses("labels", samples.labels, extents["labels"]),
-        *_of_bones(samples.labels, skeleton, float(np.median(extents["labels"].size_mm))),
+        *_of_bones(samples.labels, skeleton, lengths_mm, float(np.median(extents["labels"].size_mm))),
         *_of_duplicates(samples.labels),
         *(
             suspicion
@@ -102,7 +107,7 @@ def suspicions(
             for suspicion in [
                 *_of_poses(f"subset {subset}", poses, extents[f"subset {subset}"]),
                 *_of_predictions(subset, poses, samples.labels, skeleton),
-                *_of_errors(subset, poses, samples.labels, errors_mm[subset], extents["labels"].size_mm),
+                *_of_errors(subset, poses, samples.labels, errors[subset].mean_mm, extents["labels"].size_mm),
             ]
         ),
     ]
@@ -119,10 +124,8 @@ def _of_poses(about: str, poses: Array, extents: Extents) -> Iterator[Suspicion]
     size_mm = float(np.median(extents.size_mm))
     smallest, largest = HAND_SIZES_MM
     if not smallest <= size_mm <= largest:
-        guess = next(
-            (f": these seem to be {unit}" for unit, mm in _MM_PER_UNIT.items() if smallest <= size_mm * mm <= largest),
-            "",
-        )
+        unit = guessed_unit(size_mm, smallest, largest)
+        guess = "" if unit is None else f": these seem to be {unit}"
         yield Suspicion(about, f"the median size of a hand is {size_mm:.3g} mm{guess}; millimetres are needed")
 
     # As chunks, since a comparison of all would be a quarter of a large dataset more.
@@ -147,7 +150,7 @@ def _of_poses(about: str, poses: Array, extents: Extents) -> Iterator[Suspicion]
         yield _about_some(about, is_line, "all joints on one line")
 
 
-def _of_bones(labels: Array, skeleton: Skeleton, size_mm: float) -> Iterator[Suspicion]:
+def _of_bones(labels: Array, skeleton: Skeleton, lengths_mm: Array, size_mm: float) -> Iterator[Suspicion]:
     """Yields what is suspicious in the bones: joints in another order, or without a place, make them far too long."""
     few = _few(labels).astype(np.float64)  # (n, J, 3)
     length = bone_lengths(few, skeleton).sum(axis=1).mean()
@@ -173,9 +176,6 @@ def _of_bones(labels: Array, skeleton: Skeleton, size_mm: float) -> Iterator[Sus
 
     names = np.array(bone_names(skeleton))
     shortest_mm, longest_mm = BONE_LENGTHS_MM
-    lengths_mm = np.empty((len(labels), len(names)), np.float32)
-    for rows in chunks(len(labels)):
-        lengths_mm[rows] = bone_lengths(labels[rows], skeleton)  # (n, J, 3) -> (n, B)
     for what, is_odd in (
         (f"longer than {longest_mm:g} mm", np.greater(lengths_mm, longest_mm)),  # (N, B)
         (f"shorter than {shortest_mm:g} mm", np.less(lengths_mm, shortest_mm)),  # (N, B)
@@ -194,19 +194,9 @@ def _of_duplicates(labels: Array) -> Iterator[Suspicion]:
 
 def duplicates(labels: Array) -> Mask:
     """Tells which of labels (N, J, 3) are the same, in all numbers, as one with a smaller index, (N,)."""
-    numbers = np.ascontiguousarray(labels).reshape(len(labels), -1).view(np.uint32)  # (N, J, 3) -> (N, 3·J)
-    # Rows are compared by a number that depends on all bits; only those that have it in common are looked at.
-    weights = np.random.default_rng(0).integers(0, 2**63, numbers.shape[1], np.uint64) * 2 + 1  # (3·J,)
-    keys = np.empty(len(labels), np.uint64)
-    for rows in chunks(len(labels)):
-        keys[rows] = (numbers[rows] * weights).sum(axis=1)  # (n, 3·J) -> (n,)
-    _, which, times = np.unique(keys, return_inverse=True, return_counts=True)
-    candidates = np.flatnonzero(times[which] > 1)
-    is_duplicate = np.zeros(len(labels), np.bool_)
-    if len(candidates):
-        _, first = np.unique(numbers[candidates], axis=0, return_index=True)
-        is_duplicate[candidates] = True
-        is_duplicate[candidates[first]] = False
+    _, first = np.unique(label_keys(labels), return_index=True)
+    is_duplicate = np.ones(len(labels), np.bool_)
+    is_duplicate[first] = False
     return is_duplicate
 
 

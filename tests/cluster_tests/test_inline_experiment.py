@@ -45,6 +45,7 @@ from tests.cluster_tests.tiny import (
     HungryMLP,
     InterruptedMLP,
     NanLoss,
+    NearMLP,
     Tiny,
     write_datasets,
 )
@@ -604,10 +605,11 @@ class TestATrialThatGoesWrong:
         write_datasets(tmp_path / "data")
         dataset = read_dataset(tmp_path / "data", "tiny_test")
         far = dataset.poses["DEFAULT"].copy()
-        far[5] *= 3e35  # finite, and its squares are not
+        far[5] *= 1000
         write_dataset(tmp_path / "data", "tiny_test", dataset.labels, far)
+        changes = {"experiment_config.test_set": "tiny_test", "base_hyperparams.model": NearMLP}
         with pytest.raises(TrialsFailedError) as caught:
-            Tiny(tmp_path / "data", tiny.storage_path).run({"experiment_config.test_set": "tiny_test"})
+            Tiny(tmp_path / "data", tiny.storage_path).run(changes)
         (row,) = caught.value.table.trials
         assert row["status"] == "diverged"
         assert row["error"].startswith("the test error of the best weights is ")

@@ -174,6 +174,13 @@ class FailingMLP(CorrectorMLP):
         raise RuntimeError("this model is broken\nand has more to say")
 
 
+class NearMLP(CorrectorMLP):
+    """Has no number for hands that are far away."""
+
+    def correction(self, poses: Tensor) -> Tensor:
+        return super().correction(poses).masked_fill(poses.abs() > 1e4, float("nan"))
+
+
 class HungryMLP(CorrectorMLP):
     """Runs out of a GPU's memory."""
 

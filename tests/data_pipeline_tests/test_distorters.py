@@ -1,5 +1,6 @@
 import inspect
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from data_pipeline.distorters import (
     Samples,
 )
 from data_pipeline.skeleton import HANDS17, NYU
-from data_pipeline.tables import NeighborTable, Table
+from data_pipeline.tables import NeighborTable, Table, label_keys
 from tests.support import (
     assert_is_described_by_its_arguments,
     case_id,
@@ -66,7 +67,7 @@ def tables_for(skeleton, labels):
     return {
         "bank_errors.pt": Table(errors, "bank"),
         "stats_error_stats.json": Table(stats, "stats"),
-        "near_neighbors.pt": NeighborTable(near, "near", np.asarray(labels[:16]), N_BANK),
+        "near_neighbors.pt": NeighborTable(near, "near", label_keys=label_keys(np.asarray(labels)), n_bank=N_BANK),
     }
 
 
@@ -274,7 +275,7 @@ class TestNeighborErrorBankDistorter:
         bank = np.broadcast_to(np.arange(n * k + 1, dtype=np.float32)[:, None, None], (n * k + 1, 14, 3))
         tables = {
             "bank_errors.pt": Table(bank, ""),
-            "near_neighbors.pt": NeighborTable(rows, "", labels[:16].numpy(), n * k + 1),
+            "near_neighbors.pt": NeighborTable(rows, "", label_keys=label_keys(labels.numpy()), n_bank=n * k + 1),
         }
         order = torch.from_numpy(np.random.default_rng(1).permutation(n))
         samples = samples_of(poses, labels, NYU, tables, order)
@@ -308,12 +309,8 @@ class TestNeighborErrorBankDistorter:
         [
             ({"n_bank": N_BANK + 1}, r"near_neighbors.pt was made for a bank of 41 samples, but bank_errors.pt has 40"),
             (
-                {"first_labels": np.zeros((16, 14, 3), np.float32)},
-                "near_neighbors.pt was made for another training set: its first labels are not those",
-            ),
-            (
-                {"first_labels": hands(HANDS17, N)[1].numpy()[:16]},
-                "near_neighbors.pt was made for another training set",
+                {"label_keys": label_keys(hands(HANDS17, N)[1].numpy())},
+                "near_neighbors.pt was made for another training set: sample 0 has another label",
             ),
             ({"array": np.zeros((N - 1, K), np.int32)}, "it has neighbours of 19 samples, and the set has 20"),
             ({"array": np.zeros((N, 2), np.int32)}, "near_neighbors.pt has 2 neighbours of each sample, fewer than 3"),
@@ -326,6 +323,35 @@ class TestNeighborErrorBankDistorter:
         tables["near_neighbors.pt"] = NeighborTable(**{**vars(near), **change})
         with pytest.raises(ValueError, match=says):
             NeighborErrorBankDistorter(**NEAR, max_k=3).check(NYU, tables, labels)
+
+    @pytest.mark.parametrize("sample", [0, 16, N - 1])
+    def test_refuses_neighbors_of_a_set_that_differs_in_any_label_that_is_taken(self, sample):
+        labels = hands(NYU, N)[1].numpy()
+        tables = tables_for(NYU, labels)
+        labels[sample, 13, 2] = np.nextafter(labels[sample, 13, 2], np.float32(0))
+        distorter = NeighborErrorBankDistorter(**NEAR, max_k=3)
+        with pytest.raises(ValueError, match=f"made for another training set: sample {sample} has another label"):
+            distorter.check(NYU, tables, labels)
+        if sample:
+            distorter.check(NYU, tables, labels[:sample])
+
+    def test_refuses_errors_of_another_bank_with_as_many_samples(self):
+        labels = hands(NYU, N)[1].numpy()
+        one, other = (label_keys(hands(NYU, N_BANK, seed)[1].numpy()) for seed in (1, 2))
+        distorter = NeighborErrorBankDistorter(**NEAR, max_k=3)
+        tables = tables_for(NYU, labels)
+
+        def check(neighbors_of, errors_of):
+            known = {
+                "near_neighbors.pt": replace(tables["near_neighbors.pt"], bank_keys=neighbors_of),
+                "bank_errors.pt": replace(tables["bank_errors.pt"], label_keys=errors_of),
+            }
+            distorter.check(NYU, known, labels)
+
+        for keys in [(one, one), (one, None), (None, other)]:
+            check(*keys)
+        with pytest.raises(ValueError, match=r"made for another bank: bank_errors\.pt has errors of other labels"):
+            check(one, other)
 
     def test_refuses_errors_of_another_skeleton(self):
         labels = hands(HANDS17, N)[1].numpy()

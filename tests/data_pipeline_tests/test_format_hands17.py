@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipeline.formats import hands17
+from data_pipeline.formats.catalogue import format_for
 from data_pipeline.formats.frames import FormatError, Frames
 from data_pipeline.formats.hands17 import write_hands17_submission
 from data_pipeline.skeleton import HANDS17
@@ -63,8 +64,12 @@ class TestALine:
             read(file(line_of(numbers=numbers, extra=["64"])))
 
     def test_split_by_spaces_is_refused(self, file):
-        with pytest.raises(FormatError, match=r"line 1 has 0 entries after its name; .* split by tabs"):
-            read(file(line_of().replace("\t", " ")))
+        path = file(line_of().replace("\t", " "))
+        with pytest.raises(
+            FormatError, match=r"results\.txt, line 1 has spaces where tabs are needed, after the name and"
+        ):
+            read(path)
+        assert format_for(path, None).name == "hands17"
 
     @settings(max_examples=50)
     @given(

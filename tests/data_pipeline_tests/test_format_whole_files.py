@@ -1,13 +1,29 @@
+import fcntl
+import os
+
 import pytest
 
 from data_pipeline.formats.frames import FormatError
-from data_pipeline.formats.whole_files import whole_file, whole_folder
+from data_pipeline.formats.whole_files import _remove_left_over, whole_file, whole_folder
 
 
 def fail_in(block, error, begin):
     with block as place:
         begin(place)
         raise error
+
+
+def removing_before_the_lock(monkeypatch, path):
+    """Lets another writer to `path` come once between the making of what is partial and its lock."""
+    flock, came = fcntl.flock, []
+
+    def remove_first(descriptor, how):
+        if not came:
+            came.append(descriptor)
+            _remove_left_over(path)
+        flock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", remove_first)
 
 
 class TestAFile:
@@ -49,6 +65,14 @@ class TestAFile:
         with whole_file(path) as file:
             file.write(b"new")
         assert sorted(place.name for place in tmp_path.iterdir()) == sorted([path.name, *others])
+
+    def test_that_another_writer_removed_before_it_was_held_is_made_again(self, tmp_path, monkeypatch):
+        path = tmp_path / "poses.txt"
+        removing_before_the_lock(monkeypatch, path)
+        with whole_file(path) as file:
+            file.write(b"new")
+        assert path.read_bytes() == b"new"
+        assert list(tmp_path.iterdir()) == [path]
 
     def test_on_a_full_disk_says_so(self, tmp_path):
         with (
@@ -97,6 +121,37 @@ class TestAFolder:
             write_slowly()
         assert [place.name for place in path.iterdir()] == ["P1"]
         assert list(tmp_path.iterdir()) == [path]
+
+    def test_that_another_writer_removed_before_it_was_held_is_made_again(self, tmp_path, monkeypatch):
+        path = tmp_path / "tree"
+        removing_before_the_lock(monkeypatch, path)
+        with whole_folder(path) as folder:
+            (folder / "P0").mkdir()
+        assert [place.name for place in path.iterdir()] == ["P0"]
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_that_another_writer_removed_before_it_was_opened_is_made_again(self, tmp_path, monkeypatch):
+        path, removed = tmp_path / "tree", []
+        opened = os.open
+
+        def remove_first(folder, flags):
+            if not removed:
+                removed.append(folder)
+                folder.rmdir()
+            return opened(folder, flags)
+
+        monkeypatch.setattr(os, "open", remove_first)
+        with whole_folder(path):
+            pass
+        assert list(tmp_path.iterdir()) == [path]
+        assert len(removed) == 1
+
+    def test_in_a_folder_that_is_missing_is_an_error(self, tmp_path):
+        with (
+            pytest.raises(FormatError, match=r"tree cannot be written: No such file"),
+            whole_folder(tmp_path / "a" / "tree"),
+        ):
+            pytest.fail("the block was entered")
 
     def test_clears_what_dead_writers_left(self, tmp_path):
         (tmp_path / ".tree.0123abcd.partial" / "P0").mkdir(parents=True)

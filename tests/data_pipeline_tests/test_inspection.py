@@ -72,6 +72,12 @@ class TestFigures:
         assert errors_in_pieces["per_joint_mm"] == pytest.approx(errors["per_joint_mm"])
         assert in_pieces == whole
 
+    @pytest.mark.parametrize("size", [1, 2, SEQUENCE_LENGTH])
+    def test_count_the_steps_from_one_chunk_to_the_next(self, monkeypatch, size):
+        """With a sample in each chunk there are no others, and here bones change between chunks alone."""
+        monkeypatch.setattr(chunks.chunks, "__defaults__", (size,))
+        assert inspected().bones.share_unchanged == pytest.approx(1 - 1 / (N - 1))
+
     def test_are_json(self):
         facts = asdict(inspected(changed(LABELS, 3, 400), A=POSES))
         assert json.loads(json.dumps(facts))["errors"]["A"]["mean_mm"] > 0

@@ -4,11 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipeline.preparation import neighbors
-from data_pipeline.preparation.neighbors import NeighborsError, nearest_neighbors, write_nearest
-from data_pipeline.skeleton import HANDS17
+from data_pipeline.preparation.neighbors import NeighborsError, nearest_neighbors
 from data_pipeline.synthetic import synthetic_hands
-from data_pipeline.tables import neighbors_file, read_table
-from tests.support import hands
 
 BANK = synthetic_hands(300, seed=0)
 LABELS = synthetic_hands(60, seed=1)
@@ -61,7 +58,10 @@ def test_where_a_hand_is_does_not_matter_but_how_it_is_turned_does():
 
 @pytest.mark.parametrize(("k", "is_same"), [(0, False), (-1, False), (61, False), (60, True)])
 def test_more_neighbours_than_there_are_are_refused(k, is_same):
-    with pytest.raises(NeighborsError, match=f"{k} neighbours were asked for; .* from 1 to {60 - is_same}"):
+    has = f"and the bank has {60 - is_same} poses{' besides the label' if is_same else ';'}"
+    with pytest.raises(
+        NeighborsError, match=rf"^{k} neighbours were asked for, {has}.*needed is .* 1 to {60 - is_same}$"
+    ):
         nearest_neighbors(LABELS, LABELS, k, is_same=is_same)
 
 
@@ -70,15 +70,17 @@ def test_a_bank_of_other_joints_is_refused():
         nearest_neighbors(LABELS, LABELS[:, :14], 1, is_same=False)
 
 
-def test_the_table_has_rows_labels_and_the_size_of_the_bank(tmp_path):
-    _, labels = hands(HANDS17, 20)
-    found = nearest_neighbors(labels.numpy(), BANK, 3, is_same=False)
-    write_nearest(tmp_path, "near", found, labels.numpy())
-    table = read_table(tmp_path, neighbors_file("near"))
-    np.testing.assert_array_equal(table.array, found.rows)
-    np.testing.assert_array_equal(table.first_labels, labels[:16])
-    assert table.n_bank == 300
-    assert [path.name for path in tmp_path.iterdir()] == ["near_neighbors.pt"]
+def test_in_a_bank_of_the_label_alone_there_are_none():
+    with pytest.raises(
+        NeighborsError, match=r"1 neighbours were asked for, and the bank has 0 poses besides the label's own$"
+    ):
+        nearest_neighbors(LABELS[:1], LABELS[:1], 1, is_same=True)
+
+
+def test_where_a_row_itself_was_not_found_among_its_doubles_the_farthest_goes():
+    distances, found = np.array([[0.0, 0.1, 5.0], [0.0, 0.1, 5.0]]), np.array([[3, 4, 5], [3, 1, 5]])
+    left = neighbors._without_self(distances, found, np.array([0, 1]))
+    assert [array.tolist() for array in left] == [[[0.0, 0.1], [0.0, 5.0]], [[3, 4], [3, 5]]]
 
 
 def test_the_facts_are_the_mean_distances():

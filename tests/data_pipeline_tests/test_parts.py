@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from data_pipeline.pose_dataset import Samples, read_samples
+from data_pipeline.pose_dataset import Samples, read_samples, write_datasets
 from data_pipeline.preparation import chunks, selection
-from data_pipeline.preparation.parts import Part, error_rows, parts_of, write_parts
+from data_pipeline.preparation.parts import Part, error_rows, parts_of
 from data_pipeline.preparation.selection import SelectionError
 from data_pipeline.splits import parse_split
 
@@ -24,7 +24,8 @@ class TestParts:
     @pytest.mark.parametrize("text", ["blocks:2:3", "last:20:10", "none"])
     def test_hold_all_that_the_samples_have(self, tmp_path, text):
         samples = samples_of(30)
-        write_parts(tmp_path, parts_of("hands", samples, parse_split(text)))
+        parts = parts_of("hands", samples, parse_split(text))
+        write_datasets(tmp_path, {part.name: part.samples for part in parts})
         for part, indices in parse_split(text).parts(30).items():
             written = read_samples(tmp_path, "hands" if part == "all" else f"hands_{part}")
             np.testing.assert_array_equal(written.labels, samples.labels[indices])

@@ -1,4 +1,5 @@
 import re
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_pipeline import pose_dataset
 from data_pipeline.pose_dataset import (
     DatasetError,
     Samples,
@@ -17,6 +19,7 @@ from data_pipeline.pose_dataset import (
     write_dataset,
     write_datasets,
 )
+from data_pipeline.replacement import ReplacementError
 from data_pipeline.skeleton import NYU
 from data_pipeline.subsets import DEFAULT_SUBSET
 from tests.support import hands
@@ -157,6 +160,7 @@ class TestSamples:
     @pytest.mark.parametrize(
         ("names", "says"),
         [
+            ([], "has 5 samples, but 0 names"),
             (["a"] * 4, "has 5 samples, but 4 names"),
             (["a", "b\nc", "d", "e", "f"], "sample 1: the name 'b\\\\nc' has a line break"),
         ],
@@ -166,12 +170,132 @@ class TestSamples:
             write_datasets(data_dir, {"hands": Samples(LABELS, {}, names)})
         assert not list(data_dir.iterdir())
 
+    def test_with_names_that_are_not_in_utf8_are_refused_with_the_line(self, data_dir):
+        """Nobody could print them."""
+        write_datasets(data_dir, {"hands": Samples(LABELS, {}, list("abcde"))})
+        (data_dir / "hands_names.txt").write_bytes(b"a\nb\n\xfc\nd\ne\n")
+        with pytest.raises(DatasetError, match=r"hands_names\.txt, line 3: the name is not in UTF-8"):
+            read_samples(data_dir, "hands")
+        with pytest.raises(
+            DatasetError, match=r"^dataset hands, sample 2: the name '\\udcfc' cannot be written in UTF-8"
+        ):
+            write_datasets(data_dir, {"hands": Samples(LABELS, {}, ["a", "b", "\udcfc", "d", "e"])})
+
     def test_with_another_number_of_names_are_refused(self, data_dir):
         write_datasets(data_dir, {"hands": Samples(LABELS, {})})
         (data_dir / "hands_names.txt").write_text("a\nb\n")
         with pytest.raises(DatasetError, match=r"hands_names\.txt has 2 names, but .*hands_labels\.pt has 5 labels"):
             read_samples(data_dir, "hands")
         assert len(read_dataset(data_dir, "hands", use_preset=False)) == N
+
+
+def versions(version):
+    """A dataset in which every number, and every name, is that of its version."""
+    array = np.full((N, 14, 3), version, np.float32)
+    return Samples(array, {"A": array, "B": array}, [str(version)] * N)
+
+
+def version_of(samples):
+    """The versions of all that a dataset holds."""
+    arrays = [samples.labels, *samples.poses.values()]
+    return {*np.unique(arrays).astype(int).tolist(), *map(int, samples.names)}
+
+
+class TestAReaderBesideAWriter:
+    def test_finds_files_of_one_version_whenever_they_are_replaced(self, data_dir, monkeypatch):
+        """Before, between and after the steps of the reader; the last of them comes after the last file is open."""
+        steps = [(pose_dataset, "finish_replacing"), (pose_dataset, "_version"), (pose_dataset, "load")]
+        for n in range(1, 100):
+            write_datasets(data_dir, {"hands": versions(1)})
+            done = 0
+
+            def replacing(step, n=n):
+                def replace_before(*arguments, **options):
+                    nonlocal done
+                    done += 1
+                    if done == n:
+                        write_datasets(data_dir, {"hands": versions(2)})
+                    return step(*arguments, **options)
+
+                return replace_before
+
+            with monkeypatch.context() as patched:
+                for home, name in steps:
+                    patched.setattr(home, name, replacing(getattr(home, name)))
+                samples = read_samples(data_dir, "hands")
+            assert version_of(samples) in ({1}, {2})
+            if done < n:
+                break
+        assert 8 < n < 99
+
+    def test_that_goes_on_writing_never_sees_halves(self, data_dir):
+        write_datasets(data_dir, {"hands": versions(0)})
+        over = threading.Event()
+
+        def write():
+            version = 0
+            while not over.is_set():
+                version += 1
+                write_datasets(data_dir, {"hands": versions(version)})
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            seen = [version_of(read_samples(data_dir, "hands"))]
+            while len({*map(tuple, seen)}) < 40:
+                seen.append(version_of(read_samples(data_dir, "hands")))
+        finally:
+            over.set()
+            writer.join(30)
+        assert all(len(version) == 1 for version in seen)
+
+    def test_that_has_moved_some_of_its_files_waits_until_all_are_moved(self, data_dir, monkeypatch):
+        write_datasets(data_dir, {"hands": versions(1)})
+        writer = threading.Thread(target=write_datasets, args=(data_dir, {"hands": versions(2)}))
+        moving, go_on, finished = threading.Event(), threading.Event(), []
+        replace, version, finish = Path.replace, pose_dataset._version, pose_dataset.finish_replacing
+
+        def stop_at_poses(path, place):
+            if path.name == "hands_poses.pt":
+                moving.set()
+                assert go_on.wait(30)
+            return replace(path, place)
+
+        def write_before(path):
+            if not moving.is_set():
+                writer.start()
+                assert moving.wait(30)
+            return version(path)
+
+        def go_on_at_the_end(*arguments):
+            finished.append(arguments)
+            if len(finished) == 2:
+                go_on.set()
+            finish(*arguments)
+
+        monkeypatch.setattr(Path, "replace", stop_at_poses)
+        monkeypatch.setattr(pose_dataset, "_version", write_before)
+        monkeypatch.setattr(pose_dataset, "finish_replacing", go_on_at_the_end)
+        try:
+            assert version_of(read_samples(data_dir, "hands")) == {2}
+        finally:
+            go_on.set()
+            writer.join(30)
+
+    def test_is_told_of_a_file_that_is_gone_for_good_alone(self, data_dir, monkeypatch):
+        """Poses that another version has not are no error of the first one's."""
+        write_datasets(data_dir, {"hands": versions(1)})
+        load = pose_dataset.load
+
+        def replace_first(path, *arguments, **options):
+            if path.name == "hands_poses.pt":
+                write_datasets(data_dir, {"hands": Samples(versions(2).labels, {})})
+            return load(path, *arguments, **options)
+
+        monkeypatch.setattr(pose_dataset, "load", replace_first)
+        samples = read_samples(data_dir, "hands")
+        assert (samples.poses, samples.names) == ({}, None)
+        assert (samples.labels == 2).all()
 
 
 class TestAWriterThatWasKilled:
@@ -224,8 +348,19 @@ class TestMissingFiles:
 
     def test_are_not_mistaken_for_folders_of_that_name(self, data_dir):
         (data_dir / "hands_labels.pt").mkdir(parents=True)
-        with pytest.raises(DatasetError, match=r"hands_labels\.pt does not exist"):
+        with pytest.raises(DatasetError, match=r"hands_labels\.pt cannot be read: Is a directory"):
             read_dataset(data_dir, "hands")
+        with pytest.raises(DatasetError, match=r"other_labels\.pt does not exist; .*data has no dataset\."):
+            read_dataset(data_dir, "other")
+
+    @pytest.mark.parametrize("name", ["../hands", "/hands", "nyu/../../hands", "", ".hands", "nyu/", "a b", "_x"])
+    def test_are_not_looked_for_and_not_written_under_a_name_that_leads_elsewhere(self, data_dir, name):
+        write_dataset(data_dir.parent, "hands", LABELS, POSES)
+        for use in (read_dataset, read_samples, lambda *where: write_dataset(*where, LABELS, POSES)):
+            with pytest.raises(
+                DatasetError, match=rf"{re.escape(repr(name))} is not the name of a dataset: a name has"
+            ):
+                use(data_dir, name)
 
 
 def with_value(array, index, value):
@@ -243,6 +378,8 @@ BROKEN_TENSORS = [
     (with_value(LABELS, (3, 7, 1), np.nan), "NaN or infinite values; the first bad sample is 3"),
     (with_value(LABELS, ([1, 4], 0, 0), np.inf), "NaN or infinite values; the first bad sample is 1"),
     (with_value(LABELS, (0, 13, 2), -np.inf), "NaN or infinite values; the first bad sample is 0"),
+    (with_value(LABELS, (2, 3, 1), 1e30), "values beyond 1000000 mm; the first bad sample is 2"),
+    (with_value(LABELS, ([3, 4], 0, 0), [-2e6, np.nan]), "values beyond 1000000 mm; the first bad sample is 3"),
     (tensor(N, 14, 3, dtype=torch.float64), "holds torch.float64 numbers; needed is torch.float32"),
     (tensor(N, 14, 3, dtype=torch.float16), "holds torch.float16 numbers; needed is torch.float32"),
     (tensor(N, 14, 3, dtype=torch.int64), "holds torch.int64 numbers; needed is torch.float32"),
@@ -253,9 +390,9 @@ BROKEN_TENSORS = [
     (tensor(N, 0, 3), f"the shape ({N}, 0, 3); needed is (N, J, 3)"),
     (tensor(N, 14, 3).to_sparse(), "holds a tensor that numpy cannot read"),
     (torch.empty(N, 14, 3, device="meta"), "holds a tensor that numpy cannot read"),
-    ([1.0, 2.0], "holds a list; needed is a float32 tensor"),
-    ("poses", "holds a str; needed is a float32 tensor"),
-    (None, "holds a NoneType; needed is a float32 tensor"),
+    ([1.0, 2.0], "holds a list; needed is a tensor of torch.float32 numbers"),
+    ("poses", "holds a str; needed is a tensor of torch.float32 numbers"),
+    (None, "holds a NoneType; needed is a tensor of torch.float32 numbers"),
 ]
 
 
@@ -286,7 +423,7 @@ class TestBrokenFiles:
 
     def test_of_labels_as_a_dict_are_refused(self, data_dir, save):
         save("labels", {"A": torch.from_numpy(LABELS)})
-        with pytest.raises(DatasetError, match=r"hands_labels\.pt holds a dict; needed is a float32 tensor"):
+        with pytest.raises(DatasetError, match=r"hands_labels\.pt holds a dict; needed is a tensor"):
             read_dataset(data_dir, "hands")
 
     def test_of_poses_without_any_subset_are_refused(self, data_dir, save):
@@ -310,14 +447,16 @@ class TestBrokenFiles:
             read_dataset(data_dir, "hands")
 
     def test_with_joints_of_no_known_skeleton_are_refused(self, data_dir):
-        write_dataset(data_dir, "hands", np.ones((2, 17, 3)), np.ones((2, 17, 3)))
+        data_dir.mkdir()
+        for part in ("labels", "poses"):
+            torch.save(tensor(2, 17, 3), dataset_path(data_dir, "hands", part))
         with pytest.raises(DatasetError, match=r"hands_labels\.pt: there is no skeleton with 17 joints"):
             read_dataset(data_dir, "hands")
 
-    @pytest.mark.parametrize("subset", ["mean", "", "a b", "a/b", "a\n", "ä", "a,b", 5, None, ("A",)])
+    @pytest.mark.parametrize("subset", ["mean", "", "a" * 101, "a b", "a/b", "a\n", "ä", "a,b", 5, None, ("A",)])
     def test_with_a_subset_that_cannot_be_called_so_are_refused(self, data_dir, save, subset):
         save("poses", {subset: torch.from_numpy(POSES)})
-        says = re.escape(f"subset named {subset!r}") + r"; a name has letters.*'mean' is taken"
+        says = re.escape(f"subset named {subset!r}") + r"; a name has 1 to 100 letters.*'mean' is taken"
         with pytest.raises(DatasetError, match=says):
             read_dataset(data_dir, "hands")
 
@@ -330,8 +469,9 @@ class TestBrokenFiles:
     @pytest.mark.parametrize("part", ["labels", "poses"])
     def test_of_another_kind_are_named(self, data_dir, save, part, content):
         path = save(part, content)
-        with pytest.raises(DatasetError, match=re.escape(f"{path} is not a file that torch.load")):
+        with pytest.raises(DatasetError, match=re.escape(f"{path} is not a file that torch.load")) as caught:
             read_dataset(data_dir, "hands")
+        assert str(caught.value).endswith("reads: it was cut, or torch.save did not write it")
 
     def test_that_were_cut_anywhere_are_refused(self, data_dir, save):
         write_dataset(data_dir, "hands", LABELS, POSES)
@@ -433,7 +573,7 @@ class TestWriting:
             written.append(path)
 
         monkeypatch.setattr(torch, "save", save_some)
-        with pytest.raises(DatasetError, match=r"^hands cannot be written to .*data: no space left on device$"):
+        with pytest.raises(ReplacementError, match=r"data cannot be written to: no space left on device$"):
             write_dataset(data_dir, "hands", LABELS + 1, POSES + 1)
         assert {path: path.read_bytes() for path in data_dir.iterdir()} == before
 
@@ -442,7 +582,7 @@ class TestWriting:
         np.testing.assert_array_equal(read_dataset(data_dir, "hands").labels, LABELS + 1)
 
     @pytest.mark.parametrize("cut", ["second", "third"])
-    def test_of_several_that_is_cut_short_writes_none_and_names_the_one_that_failed(self, data_dir, monkeypatch, cut):
+    def test_of_several_that_is_cut_short_writes_none(self, data_dir, monkeypatch, cut):
         save = torch.save
 
         def save_some(tensors, path):
@@ -451,9 +591,38 @@ class TestWriting:
             save(tensors, path)
 
         monkeypatch.setattr(torch, "save", save_some)
-        with pytest.raises(DatasetError, match=f"^{cut} cannot be written"):
+        with pytest.raises(ReplacementError, match="data cannot be written to: No space left on device"):
             write_datasets(data_dir, {name: Samples(LABELS, {}) for name in ("first", "second", "third")})
         assert not list(data_dir.iterdir())
+
+    @pytest.mark.parametrize(
+        ("labels", "poses", "says"),
+        [
+            (
+                with_value(LABELS, (3, 0, 0), np.nan).numpy(),
+                POSES,
+                "hands_labels.pt has NaN or infinite values; the first",
+            ),
+            (LABELS, {"A": POSES, "B": POSES[:3]}, "hands_poses.pt, subset B has 3 poses, but hands_labels.pt has 5"),
+            (LABELS, POSES[:, :7], "hands_poses.pt has 7 joints, but the labels have 14"),
+            (LABELS, {"a b": POSES}, "hands_poses.pt has a subset named 'a b'"),
+            (LABELS, {"mean": POSES}, "hands_poses.pt has a subset named 'mean'"),
+            (LABELS[:0], POSES[:0], "hands_labels.pt has the shape (0, 14, 3)"),
+            (
+                LABELS,
+                np.full(POSES.shape, 1e300),
+                "hands_poses.pt has NaN or infinite values; the first bad sample is 0",
+            ),
+            (LABELS, POSES + np.float32(2e6), "hands_poses.pt has values beyond 1000000 mm"),
+            (np.ones((2, 17, 3)), np.ones((2, 17, 3)), "hands_labels.pt: there is no skeleton with 17 joints"),
+        ],
+    )
+    def test_of_what_nobody_could_read_is_refused_and_leaves_what_was_there(self, data_dir, labels, poses, says):
+        write_dataset(data_dir, "hands", LABELS, POSES)
+        before = {path: path.read_bytes() for path in data_dir.iterdir()}
+        with pytest.raises(DatasetError, match=f"^{re.escape(says)}"):
+            write_dataset(data_dir, "hands", labels, poses)
+        assert {path: path.read_bytes() for path in data_dir.iterdir()} == before
 
     def test_of_labels_alone_removes_the_poses_and_names_that_were_there(self, data_dir):
         write_datasets(data_dir, {"hands": Samples(LABELS, {"A": POSES}, list("abcde"))})

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline.replacement import finish_replacing, replaced_together
+from data_pipeline.replacement import ReplacementError, finish_replacing, replaced_together
+from data_pipeline.user_error import UserError
 
 OLD = {"a": "old a", "b": "old b", "folder/c": "old c"}
 NEW = {"a": "new a", "folder/c": "new c", "folder/d": "new d"}
@@ -80,9 +81,9 @@ class TestAWriter:
         def fail():
             with replaced_together(folder) as new:
                 write(new, NEW)
-                raise RuntimeError("no")
+                raise ValueError("no")
 
-        with pytest.raises(RuntimeError, match="no"):
+        with pytest.raises(ValueError, match="no"):
             fail()
         assert content(folder) == OLD
 
@@ -91,21 +92,49 @@ class TestAWriter:
         replace_all(folder)
         assert content(folder) == {**NEW, "other": "mine"}
 
-    def test_that_would_replace_a_folder_is_refused_before_anything_changes(self, folder):
-        def replace_folder():
-            with replaced_together(folder) as new:
-                write(new, {"a": "new a", "folder": "no file can be here"})
+    @pytest.mark.parametrize(
+        ("file", "says"),
+        [("folder", r"data/folder is a folder; a file"), ("b/c", r"data/b is a file; a folder of this name")],
+    )
+    def test_whose_files_have_no_place_is_refused_before_anything_changes(self, folder, file, says):
+        """Else the files would wait for their places, and bar every reader."""
 
-        with pytest.raises(IsADirectoryError):
-            replace_folder()
+        def replace():
+            with replaced_together(folder) as new:
+                write(new, {"a": "new a", file: "no file can be here"})
+
+        with pytest.raises(ReplacementError, match=says):
+            replace()
         assert content(folder) == OLD
 
-    def test_does_not_write_through_a_link_in_place_of_its_lock(self, folder, tmp_path):
-        (tmp_path / "precious").write_text("precious")
-        (folder / ".writing.lock").symlink_to(tmp_path / "precious")
-        with pytest.raises(OSError, match="symbolic"):
+    @pytest.mark.parametrize(
+        "error", [PermissionError(13, "Permission denied"), RuntimeError("Permission denied\nframe #0")]
+    )
+    def test_that_cannot_write_is_told_of_the_folder_and_the_reason(self, folder, monkeypatch, error):
+        """Torch tells of a full disk with a RuntimeError."""
+
+        def refuse(*_, **__):
+            raise error
+
+        monkeypatch.setattr(Path, "write_text", refuse)
+        with pytest.raises(ReplacementError, match=r"^\S*data cannot be written to: Permission denied$"):
             replace_all(folder)
-        assert (tmp_path / "precious").read_text() == "precious"
+        assert content(folder) == OLD
+
+    def test_is_not_barred_by_files_of_another_user(self, folder, monkeypatch):
+        """Whoever may write to the folder needs no file that is there already."""
+        for name in (".writing.lock", ".lock"):
+            (folder / name).write_text("another one's")
+        opened = os.open
+
+        def refuse_files(path, flags, *mode, **options):
+            if Path(path).is_file() and flags & (os.O_WRONLY | os.O_RDWR):
+                raise PermissionError(13, "Permission denied", str(path))
+            return opened(path, flags, *mode, **options)
+
+        monkeypatch.setattr(os, "open", refuse_files)
+        replace_all(folder)
+        assert content(folder)["a"] == "new a"
 
     def test_waits_for_one_that_is_at_it(self, folder):
         began, go_on = threading.Event(), threading.Event()
@@ -141,7 +170,7 @@ class TestAWriterThatIsKilled:
         """As the next reader finds them; both are seen."""
         seen, n = [], 0
         while killed_at(monkeypatch, n := n + 1, lambda: replace_all(folder)):
-            finish_replacing(folder)
+            finish_replacing(folder, UserError)
             visible = {name: text for name, text in content(folder).items() if not name.startswith(".")}
             assert visible in (OLD, NEW)
             seen.append(visible)
@@ -169,7 +198,7 @@ class TestAWriterThatIsKilled:
         n = 0
         while killed_at(monkeypatch, n := n + 1, lambda: replace_all(folder)):
             m = 0
-            while killed_at(monkeypatch, m := m + 1, lambda: finish_replacing(folder)):
+            while killed_at(monkeypatch, m := m + 1, lambda: finish_replacing(folder, UserError)):
                 pass
             assert {name: text for name, text in content(folder).items() if name[0] != "."} in (OLD, NEW)
             shutil.rmtree(folder)
@@ -183,6 +212,6 @@ def test_what_cannot_be_finished_is_an_error(folder):
     (folder / ".written").mkdir()
     (folder / ".written" / "a").write_text("new")
     folder.chmod(0o555)
-    with pytest.raises(PermissionError):
-        finish_replacing(folder)
+    with pytest.raises(UserError, match=r"data has new files .* cannot be moved there: Permission denied"):
+        finish_replacing(folder, UserError)
     folder.chmod(0o755)

@@ -239,6 +239,13 @@ class TestIndices:
             parse_split(f"indices:{file(content)}").parts(5)
 
 
+@pytest.mark.parametrize("content", ['{"val": [1], "train": [0], "val": [2]}', '{"val": [1], "val": [1]}'])
+def test_a_json_file_that_names_a_part_twice_is_refused(tmp_path, content):
+    (tmp_path / "parts.json").write_text(content)
+    with pytest.raises(SplitError, match=r"parts\.json has the keys val, .*val; each part may come once"):
+        parse_split(f"indices:{tmp_path / 'parts.json'}").parts(5)
+
+
 def test_every_kind_is_among_the_spellings():
     kinds = {line.split(":")[0].split()[0] for line in SPELLINGS.splitlines() if not line.startswith(" ")}
     assert kinds == {"blocks", "last", "clusters", "indices", "none"}

@@ -12,6 +12,7 @@ from data_pipeline.tables import (
     TableError,
     error_stats_file,
     errors_file,
+    label_keys,
     neighbors_file,
     read_table,
     write_error_stats,
@@ -31,8 +32,8 @@ def neighbors(n=20, k=5):
     return np.random.default_rng(0).integers(0, N_BANK, (n, k)).astype(np.int32)
 
 
-def labels(n=20):
-    return hands(NYU, n)[1].numpy()
+def labels(n=20, seed=0):
+    return hands(NYU, n, seed)[1].numpy()
 
 
 @pytest.fixture
@@ -57,39 +58,30 @@ class TestAWrittenTable:
         assert content["joints"] == list(skeleton.joint_names)
         assert content["samples"] == 100
 
-    @pytest.mark.parametrize("n", [3, 20])
-    def test_of_neighbors_is_read_with_what_it_was_made_for(self, data_dir, n):
-        write_neighbors(data_dir, "near", neighbors(n), labels(n), N_BANK)
+    def test_of_neighbors_is_read_with_what_it_was_made_for(self, data_dir):
+        write_neighbors(data_dir, "near", neighbors(), labels(), N_BANK, labels(N_BANK, seed=1))
         table = read_table(data_dir, neighbors_file("near"))
         assert isinstance(table, NeighborTable)
         assert table.array.dtype == np.int32
         assert table.n_bank == N_BANK
-        np.testing.assert_array_equal(table.array, neighbors(n))
-        np.testing.assert_array_equal(table.first_labels, labels(n)[:16])
+        np.testing.assert_array_equal(table.array, neighbors())
+        np.testing.assert_array_equal(table.label_keys, label_keys(labels()))
+        np.testing.assert_array_equal(table.bank_keys, label_keys(labels(N_BANK, seed=1)))
 
-    def test_replaces_an_older_one_and_leaves_nothing_else(self, data_dir):
-        for seed in (1, 0):
-            write_errors(data_dir, "bank", errors(seed=seed))
-        assert [path.name for path in data_dir.iterdir()] == ["bank_errors.pt"]
-        np.testing.assert_array_equal(read_table(data_dir, "bank_errors.pt").array, errors())
-
-    def test_that_could_not_be_written_leaves_the_older_one(self, data_dir, monkeypatch):
-        write_errors(data_dir, "bank", errors())
-
-        def fail(content, path):
-            path.write_bytes(b"half")
-            raise OSError("No space left on device")
-
-        monkeypatch.setattr(torch, "save", fail)
-        with pytest.raises(OSError, match="No space left"):
-            write_errors(data_dir, "bank", errors(seed=1))
-        assert [path.name for path in data_dir.iterdir()] == ["bank_errors.pt"]
-        np.testing.assert_array_equal(read_table(data_dir, "bank_errors.pt").array, errors())
+    def test_knows_the_labels_of_errors_and_of_a_bank_only_where_they_were_given(self, data_dir):
+        write_errors(data_dir, "known", errors(), labels(N_BANK))
+        write_errors(data_dir, "unknown", errors())
+        write_neighbors(data_dir, "near", neighbors(), labels(), N_BANK)
+        np.testing.assert_array_equal(read_table(data_dir, "known_errors.pt").label_keys, label_keys(labels(N_BANK)))
+        assert read_table(data_dir, "unknown_errors.pt").label_keys is None
+        assert read_table(data_dir, "near_neighbors.pt").bank_keys is None
+        fingerprints = {read_table(data_dir, f"{name}_errors.pt").fingerprint for name in ("known", "unknown")}
+        assert len(fingerprints) == 1
 
     @pytest.mark.parametrize("name", ["bank_errors.pt", "near_neighbors.pt"])
     def test_has_no_pickled_code(self, data_dir, name):
-        write_errors(data_dir, "bank", errors())
-        write_neighbors(data_dir, "near", neighbors(), labels(), N_BANK)
+        write_errors(data_dir, "bank", errors(), labels(N_BANK))
+        write_neighbors(data_dir, "near", neighbors(), labels(), N_BANK, labels(N_BANK))
         torch.load(data_dir / name, weights_only=True)
 
 
@@ -110,13 +102,37 @@ class TestTheFingerprint:
         assert read_table(data_dir, "one_errors.pt").fingerprint != read_table(data_dir, "other_errors.pt").fingerprint
 
 
+class TestTheKeyOfALabel:
+    @given(
+        row=st.integers(0, 4),
+        places=st.lists(st.tuples(st.integers(0, 13), st.integers(0, 2)), min_size=1, max_size=4, unique=True),
+        data=st.data(),
+    )
+    def test_changes_with_any_of_its_bits_and_leaves_those_of_others_alone(self, row, places, data):
+        before = labels(5)
+        after = before.copy()
+        for place in places:
+            after.view(np.uint32)[row][place] ^= np.uint32(data.draw(st.integers(1, 2**32 - 1)))
+        assert (label_keys(before) != label_keys(after)).tolist() == [i == row for i in range(5)]
+
+    def test_is_that_of_a_count_by_hand(self):
+        (label,) = labels(1).reshape(1, -1).view(np.uint32).tolist()
+        by_hand = sum(bits * pow(0x9E3779B97F4A7C15, i, 2**64) for i, bits in enumerate(label, start=1)) % 2**64
+        assert label_keys(labels(1)).view(np.uint64).tolist() == [by_hand]
+
+    def test_is_its_own_among_many(self):
+        assert len(np.unique(label_keys(np.random.default_rng(0).integers(0, 9, (100_000, 21, 3))))) == 100_000
+
+    def test_does_not_depend_on_the_layout_in_memory(self):
+        np.testing.assert_array_equal(label_keys(np.asfortranarray(labels())), label_keys(labels()))
+
+
 WITH_NAN = torch.from_numpy(errors())
 WITH_NAN[7, 3, 1] = float("nan")
-SOUND = {
-    "indices": torch.from_numpy(neighbors()),
-    "labels": torch.from_numpy(labels()[:16]),
-    "n_bank": N_BANK,
-}
+FAR = torch.from_numpy(errors())
+FAR[[4, 6], 3, 1] = torch.tensor([-1e30, float("inf")])
+KEYS = torch.from_numpy(label_keys(labels()))
+SOUND = {"indices": torch.from_numpy(neighbors()), "label_keys": KEYS, "n_bank": N_BANK}
 OUTSIDE = torch.from_numpy(neighbors())
 OUTSIDE[3, 1] = N_BANK
 STATS = {
@@ -127,24 +143,45 @@ STATS = {
 }
 
 BROKEN = [
-    ("x_errors.pt", {"A": torch.zeros(3)}, "holds a dict; needed is a tensor"),
+    (
+        "x_errors.pt",
+        {"A": torch.zeros(3)},
+        "holds a dict of A; needed is a dict of errors, label_keys: tune_runs/prepare",
+    ),
+    ("x_errors.pt", {"errors": 3, "label_keys": KEYS}, "holds a int; needed is a tensor of torch.float32 numbers"),
+    (
+        "x_errors.pt",
+        {"errors": torch.zeros(3, 14, 3), "label_keys": KEYS},
+        r"label_keys have the shape \(20,\); needed is",
+    ),
+    ("x_errors.pt", [1], "holds a list; needed is a dict of errors, label_keys"),
     ("x_errors.pt", torch.zeros(3, 14, 3).double(), "holds torch.float64 numbers; needed is torch.float32"),
     (
         "x_errors.pt",
         torch.zeros(0, 14, 3),
-        r"has the shape \(0, 14, 3\); needed is \(M, J, 3\) with at least one sample",
+        r"has the shape \(0, 14, 3\); needed is \(N, J, 3\) with at least one sample",
     ),
     ("x_errors.pt", torch.zeros(3, 42), r"has the shape \(3, 42\)"),
     ("x_errors.pt", torch.zeros(3, 14, 3).to_sparse(), "holds a tensor that numpy cannot read"),
     ("x_errors.pt", WITH_NAN, "has NaN or infinite values; the first bad sample is 7"),
-    ("x_neighbors.pt", SOUND["indices"], "needed is a dict of indices, labels, n_bank"),
-    ("x_neighbors.pt", {"indices": SOUND["indices"]}, "holds a dict of indices; needed is a dict of indices, labels"),
+    ("x_errors.pt", FAR, "has values beyond 1000000 mm; the first bad sample is 4"),
+    ("x_neighbors.pt", SOUND["indices"], "needed is a dict of indices, label_keys, n_bank"),
+    (
+        "x_neighbors.pt",
+        {"indices": SOUND["indices"]},
+        "holds a dict of indices; needed is a dict of indices, label_keys",
+    ),
     ("x_neighbors.pt", SOUND | {"indices": SOUND["indices"].long()}, "indices holds torch.int64 numbers; needed is"),
     ("x_neighbors.pt", SOUND | {"indices": SOUND["indices"][0]}, r"indices have the shape \(5,\); needed is \(N, K\)"),
     ("x_neighbors.pt", SOUND | {"indices": OUTSIDE}, "row 3 names samples outside of the bank, which has 30"),
     ("x_neighbors.pt", SOUND | {"indices": OUTSIDE - 31}, "row 0 names samples outside of the bank"),
-    ("x_neighbors.pt", SOUND | {"labels": SOUND["labels"][:5]}, "has 5 labels; needed are the first 16 of the set"),
-    ("x_neighbors.pt", SOUND | {"labels": WITH_NAN[:16]}, "labels has NaN or infinite values"),
+    ("x_neighbors.pt", SOUND | {"label_keys": KEYS[:5]}, r"label_keys have the shape \(5,\); needed is \(20,\)"),
+    (
+        "x_neighbors.pt",
+        SOUND | {"label_keys": KEYS.int()},
+        "label_keys holds torch.int32 numbers; needed is torch.int64",
+    ),
+    ("x_neighbors.pt", SOUND | {"bank_keys": KEYS}, r"bank_keys have the shape \(20,\); needed is \(30,\)"),
     ("x_neighbors.pt", SOUND | {"n_bank": 3.0}, "n_bank is 3.0; needed is a number of samples"),
     ("x_error_stats.json", [], "needed is a dict of mean_mm, std_mm, joints, samples"),
     ("x_error_stats.json", {"mean_mm": []}, "holds a dict of mean_mm; needed is"),
@@ -158,7 +195,15 @@ BROKEN = [
     ("x_error_stats.json", STATS | {"mean_mm": [[0, 0, 0]]}, r"mean_mm has the shape \(1, 3\); needed is \(14, 3\)"),
     ("x_error_stats.json", STATS | {"mean_mm": "much"}, "mean_mm is no array of numbers"),
     ("x_error_stats.json", STATS | {"std_mm": (-np.eye(14, 3)).tolist()}, "std_mm of pinky_tip are not all finite"),
-    ("x_error_stats.json", STATS | {"mean_mm": np.full((14, 3), np.inf).tolist()}, "mean_mm of pinky_tip are not all"),
+    *(
+        (
+            "x_error_stats.json",
+            STATS | {"mean_mm": np.full((14, 3), value).tolist()},
+            "mean_mm of pinky_tip are not all",
+        )
+        for value in (np.inf, np.nan, 1e7, -1e300)
+    ),
+    ("x_error_stats.json", STATS | {"mean_mm": [[10**400, 0, 0]] * 14}, "mean_mm is no array of numbers"),
 ]
 
 
@@ -204,6 +249,21 @@ class TestABrokenTable:
 
 
 class TestAMissingTable:
+    def test_is_no_reason_to_name_files_that_are_being_written(self, data_dir):
+        write_errors(data_dir / ".writing", "half", errors())
+        write_errors(data_dir, "other", errors())
+        with pytest.raises(TableError, match=r"data has other_errors\.pt\. "):
+            read_table(data_dir, "bnak_errors.pt")
+
+    def test_may_be_one_whose_writer_was_killed_before_it_was_in_its_place(self, data_dir):
+        write_errors(data_dir / ".written", "bank", errors())
+        np.testing.assert_array_equal(read_table(data_dir, "bank_errors.pt").array, errors())
+
+    def test_is_not_looked_for_outside_of_the_data_folder(self, data_dir):
+        write_errors(data_dir.parent, "bank", errors())
+        with pytest.raises(TableError, match=r"'\.\./bank_errors\.pt' is not the name of a table: a name has letters"):
+            read_table(data_dir, "../bank_errors.pt")
+
     def test_is_an_error_that_tells_what_there_is_and_how_to_make_one(self, data_dir):
         write_errors(data_dir, "folder/bank", errors())
         write_errors(data_dir, "other", errors())

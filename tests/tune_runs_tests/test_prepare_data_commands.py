@@ -15,6 +15,7 @@ import torch
 from data_pipeline.formats.catalogue import FORMATS
 from data_pipeline.formats.frames import Frames
 from data_pipeline.pose_dataset import Samples, dataset_names, read_dataset, read_samples, write_datasets
+from data_pipeline.preparation.targets import Target
 from data_pipeline.splits import PARTS, parse_split
 from data_pipeline.synthetic import SEQUENCE_LENGTH, Backbone, synthetic_hands
 from data_pipeline.tables import read_table
@@ -172,6 +173,15 @@ class TestSplit:
         assert read_samples(data_dir, "new_val").names == ["frame 3", "frame 7"]
         assert read_samples(data_dir, "new_train").names == ["frame 0", "frame 1"]
 
+    @pytest.mark.parametrize("command", [["split", "--split", "last:20"], ["subset", "--first", "5", "--force"]])
+    def test_does_not_warn_of_the_dataset_that_it_divides(self, run, hands, command):
+        assert run(*command, "--dataset", "hands", "--name", "hands")[::2] == (0, "")
+
+    def test_warns_of_others_of_an_earlier_run(self, run, data_dir, hands):
+        write_datasets(data_dir, {"hands_test": hands})
+        errors = run("split", "--split", "last:20", "--dataset", "hands", "--name", "hands")[2]
+        assert errors.startswith(f"note: {data_dir} also has hands_test from an earlier run")
+
     def test_of_labels_alone_is_labels_alone(self, run, data_dir):
         write_datasets(data_dir, {"bare": Samples(LABELS, {})})
         assert run("split", "--dataset", "bare", "--split", "last:20", "--name", "new")[0] == 0
@@ -288,6 +298,27 @@ class TestCheck:
         else:
             assert output == ""
 
+    @pytest.mark.parametrize(
+        ("name", "content", "says"),
+        [
+            ("hands_names.txt", b"\xfc\n" * N, "line 1: the name is not in UTF-8"),
+            (
+                "hands_labels.pt",
+                np.full((N, 21, 3), 1e30, np.float32),
+                "values beyond 1000000 mm; the first bad sample is 0",
+            ),
+        ],
+    )
+    def test_of_one_that_neither_screen_nor_json_can_show_with_2(self, run, data_dir, hands, name, content, says):
+        if isinstance(content, bytes):
+            (data_dir / name).write_bytes(content)
+        else:
+            torch.save(torch.from_numpy(content), data_dir / name)
+        status, output, errors = run("check", "--dataset", "hands", "--json")
+        assert status == 2
+        assert says in errors
+        assert json.loads(output)["state"] == "broken"
+
     def test_of_one_that_is_missing_with_2(self, run, hands):
         status, _, errors = run("check", "--dataset", "none")
         assert status == 2
@@ -321,19 +352,99 @@ class TestWhatIsThere:
         (data_dir / (written[0] if "." in written[0] else f"{written[0]}_names.txt")).touch()
         assert f"already has {written[0]};" in run(command, *arguments, "--name", "new")[2]
 
-    def test_is_all_there_is_when_nothing_can_be_written(self, run, data_dir, hands, monkeypatch, command):
+    def test_is_kept_where_another_process_wrote_it_during_the_work(self, run, data_dir, hands, monkeypatch, command):
+        """Then it was not there before the work."""
+        arguments, written = WRITING[command]
+        as_dataset = "." not in written[0]
+        place = data_dir / (f"{written[0]}_labels.pt" if as_dataset else written[0])
+        replaced = Target.replaced
+
+        def write_first(*given, **options):
+            place.write_bytes(b"another one's")
+            return replaced(*given, **options)
+
+        monkeypatch.setattr(Target, "replaced", write_first)
+        before = files(data_dir)
+        status, output, errors = run(command, *arguments, "--name", "new")
+        assert (status, output) == (2, "")
+        assert f"already has {written[0]}; choose another --name" in errors
+        assert files(data_dir) == {**before, place.name: b"another one's"}
+
+    def test_may_still_be_on_its_way_to_its_place(self, run, data_dir, command):
+        """Of a writer that was killed; and it is looked at before any work."""
+        arguments, written = WRITING[command]
+        as_dataset = "." not in written[0]
+        name = f"{written[0]}_labels.pt" if as_dataset else written[0]
+        (data_dir / ".written").mkdir(parents=True)
+        (data_dir / ".written" / name).write_bytes(b"another one's")
+        assert f"already has {written[0]};" in run(command, *arguments, "--name", "new")[2]
+        assert (data_dir / name).read_bytes() == b"another one's"
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            OSError(28, "No space left on device"),
+            RuntimeError("No space left on device\nframe #0"),
+        ],
+    )
+    def test_is_all_there_is_when_nothing_can_be_written(self, run, data_dir, hands, monkeypatch, command, error):
+        """Torch tells of a full disk with a RuntimeError."""
+
         def full(*_, **__):
-            raise OSError(28, "No space left on device")
+            raise error
 
         before = files(data_dir)
         monkeypatch.setattr(torch, "save", full)
         monkeypatch.setattr(Path, "write_text", full)
         status, output, errors = run(command, *WRITING[command][0], "--name", "new")
         assert (status, output) == (2, "")
-        assert errors.startswith("error: ")
-        assert errors.count("\n") == 1
-        assert "No space left on device" in errors
+        assert errors == f"error: {data_dir} cannot be written to: No space left on device\n"
         assert files(data_dir) == before
+
+    def test_is_made_below_a_folder_where_the_name_has_one(self, run, data_dir, hands, command):
+        arguments, written = WRITING[command]
+        nested = [argument.replace("hands", "folder/hands") for argument in arguments]
+        write_datasets(data_dir, {"folder/hands": hands})
+        status, _, errors = run(command, *nested, "--name", "folder/new")
+        assert (status, errors) == (0, "")
+        assert all([*(data_dir / "folder").glob(f"{name}*")] for name in written)
+
+    def test_is_never_outside_of_the_data_folder(self, run, data_dir, hands, command):
+        """Nor is what it is made of."""
+        write_datasets(data_dir.parent, {"hands": hands})
+        arguments, _ = WRITING[command]
+        outside = [argument.replace("hands", "../hands") for argument in arguments]
+        for name, given in {"../new": arguments, "new": outside}.items():
+            status, _, errors = run(command, *given, "--name", name)
+            assert status == 2
+            assert "a name has letters, digits" in errors
+        assert not [*data_dir.parent.glob("new*")]
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (
+            ["neighbors", "--bank", "hands", "--max-k"],
+            f"and the bank has {N - 1} poses besides the label's own; needed is",
+        ),
+        (["clusters", "--k"], "0 clusters were asked for; needed is a number from 1 to "),
+    ],
+)
+def test_no_neighbours_and_no_clusters_are_refused_with_what_is_possible(run, hands, command, says):
+    status, _, errors = run(*command, "0", "--dataset", "hands", "--name", "new")
+    assert status == 2
+    assert says in errors
+
+
+def test_neighbours_and_errors_of_one_set_know_one_another_and_those_of_another_set_do_not(run, data_dir, hands):
+    write_datasets(data_dir, {"other": Samples(LABELS[::-1], POSES)})
+    run("neighbors", "--dataset", "hands", "--bank", "hands", "--max-k", "2", "--name", "hands")
+    for name in ("hands", "other"):
+        run("errors", "--dataset", name, "--subset", "A", "--name", name)
+    near = read_table(data_dir, "hands_neighbors.pt")
+    np.testing.assert_array_equal(near.bank_keys, read_table(data_dir, "hands_errors.pt").label_keys)
+    assert (near.bank_keys != read_table(data_dir, "other_errors.pt").label_keys).any()
 
 
 # Runs the script, says when the second file is half written, and waits there.
@@ -378,7 +489,7 @@ def test_a_process_that_is_ended_while_it_writes_leaves_what_was_there(run, data
 
     visible = {name: content for name, content in before.items() if not name.startswith(".")}
     left = {path.name for path in data_dir.iterdir()} - visible.keys()
-    assert left == ({".writing", ".writing.lock"} if number == signal.SIGKILL else set())
+    assert left == ({".writing"} if number == signal.SIGKILL else set())
     assert {name: (data_dir / name).read_bytes() for name in visible} == visible
     assert run(*arguments, "--force")[0] == 0
     assert files(data_dir) == before

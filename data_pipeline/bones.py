@@ -1,4 +1,4 @@
-"""Lengths of bones."""
+"""Lengths of bones, and the unit that lengths seem to have."""
 
 from typing import Any
 
@@ -8,6 +8,8 @@ import numpy.typing as npt
 from data_pipeline.skeleton import Skeleton
 
 _Numbers = npt.NDArray[np.floating[Any]]
+
+_MM_PER_UNIT = {"metres": 1000.0, "centimetres": 10.0, "micrometres": 0.001}
 
 
 def bone_lengths(poses: _Numbers, skeleton: Skeleton) -> _Numbers:
@@ -20,3 +22,8 @@ def bone_lengths(poses: _Numbers, skeleton: Skeleton) -> _Numbers:
 def bone_names(skeleton: Skeleton) -> list[str]:
     """Returns the names of the bones, such as W-TMCP, in their order."""
     return [f"{skeleton.joint_names[a]}-{skeleton.joint_names[b]}" for a, b in skeleton.bones]
+
+
+def guessed_unit(length: float, shortest_mm: float, longest_mm: float) -> str | None:
+    """Returns the unit in which a length would be one that is usual; None if there is none."""
+    return next((unit for unit, mm in _MM_PER_UNIT.items() if shortest_mm <= length * mm <= longest_mm), None)

@@ -1,0 +1,42 @@
+"""How far off the predictions of each sample are."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from data_pipeline.pose_dataset import Array
+from data_pipeline.preparation.chunks import chunks
+
+_Numbers = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SampleErrors:
+    """Euclidean distances of predicted from true joints, of N samples.
+
+    Attributes:
+        mean_mm: The mean over each sample's joints, (N,), mm.
+        worst_mm: That of each sample's worst joint, (N,), mm.
+        worst_joint: Which joint that is, (N,).
+        per_joint_mm: The mean over samples, (J,), mm.
+    """
+
+    mean_mm: _Numbers
+    worst_mm: _Numbers
+    worst_joint: npt.NDArray[np.int64]
+    per_joint_mm: _Numbers
+
+    @classmethod
+    def of(cls, poses: Array, labels: Array) -> "SampleErrors":
+        """Measures predictions and labels, (N, J, 3) each, mm; copies are made of some thousand samples at a time."""
+        n_samples, n_joints, _ = poses.shape
+        mean, worst = np.empty((2, n_samples))  # (N,) each
+        worst_joint = np.empty(n_samples, np.int64)
+        per_joint = np.zeros(n_joints)
+        for rows in chunks(n_samples):
+            error = np.linalg.norm(poses[rows].astype(np.float64) - labels[rows], axis=2)  # (n, J, 3) -> (n, J)
+            worst_joint[rows] = error.argmax(axis=1)  # (n, J) -> (n,)
+            mean[rows], worst[rows] = error.mean(axis=1), error.max(axis=1)  # (n, J) -> (n,) each
+            per_joint += error.sum(axis=0)  # (n, J) -> (J,)
+        return cls(mean, worst, worst_joint, per_joint / n_samples)
