@@ -84,7 +84,7 @@ def settings() -> list[list[Any]]:
     mlps = [(CorrectorMLP, {"hidden_dims": [256, 256], "dropout": dropout}) for dropout in (None, 0.2, 0.4)]
     shift = (GlobalShiftMLP, {"hidden_dims": [256, 256], "dropout": 0.2})
     rows: list[list[Any]] = [[*network, lr, 100] for network in [*mlps, shift] for lr in (1e-3, 3e-3)]
-    rows += [[CorrectorLCN, {**LCN, "dropout": dropout}, 3e-3, 80] for dropout in (0.1, 0.2, 0.3)]
+    rows += [[CorrectorLCN, {**LCN, "dropout": dropout}, 3e-3, 80] for dropout in (0.2, 0.3)]
     rows += [[CorrectorGNN, {**GNN, "dropout": dropout}, 1e-3, 60] for dropout in (0.2, 0.3)]
     rows.append([CorrectorTransformer, {**TRANSFORMER, "dropout": 0.1}, 1e-3, 30])
     return [[*row, {"step_size": row[-1] * 2 // 5, "gamma": 0.3}] for row in rows]
