@@ -1,17 +1,23 @@
 """Where the hands of a set are and how large they are, to notice poses that are of another kind."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from data_pipeline.bones import bone_lengths, guessed_unit
+from data_pipeline.bones import bone_lengths, bone_names, guessed_unit
 from data_pipeline.pose_dataset import Array
 from data_pipeline.skeleton import Skeleton
 
+_Numbers = npt.NDArray[np.floating[Any]]
+
 _MOST_FRAMES = 10_000  # as many tell the range of a million
 _PERCENTILES = (1, 99)
+
+_MOST_STRANGE_BONES = 2
+"""A subject may have a bone or two that no other has; joints in another order make many."""
 
 
 @dataclass(frozen=True)
@@ -19,30 +25,33 @@ class PoseRange:
     """Between which values nearly all poses of a set lie: from the first percentile to the 99th.
 
     Attributes:
-        bone_mm: Of the mean length of a pose's bones.
+        hand_mm: Of the mean length of a pose's bones.
+        bones_mm: Of the length of each bone.
         centre_mm: Of x, y and z of a pose's centre, the mean of its joints.
     """
 
-    bone_mm: tuple[float, float]
+    hand_mm: tuple[float, float]
+    bones_mm: tuple[tuple[float, float], ...]
     centre_mm: tuple[tuple[float, float], ...]
 
     @classmethod
     def of(cls, poses: Array, skeleton: Skeleton) -> "PoseRange":
         """Returns the range of poses, (N, J, 3), mm; of a large set, that of some of them."""
         some = poses[:: -(-len(poses) // _MOST_FRAMES)]  # (n, J, 3)
-        bone_mm, centre_mm = _bone_and_centre(some, skeleton)
-        low, high = np.percentile(centre_mm, _PERCENTILES, axis=0)  # (3,) each
-        shortest, longest = np.percentile(bone_mm, _PERCENTILES)
-        centres = tuple((float(a), float(b)) for a, b in zip(low, high, strict=True))
-        return cls((float(shortest), float(longest)), centres)
+        bones_mm = bone_lengths(some, skeleton)  # (n, B)
+        (hand_mm,) = _ranges(bones_mm.mean(axis=1, keepdims=True))
+        return cls(hand_mm, _ranges(bones_mm), _ranges(some.mean(axis=1)))
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "PoseRange":
         """Returns the range that `to_json` told; LookupError, TypeError or ValueError if it is none."""
-        pairs = [(float(low), float(high)) for low, high in [content["bone_mm"], *content["centre_mm"]]]
-        if len(pairs) != 4:
-            raise ValueError(f"needed are the ranges of x, y and z, not of {len(pairs) - 1} axes")
-        return cls(pairs[0], tuple(pairs[1:]))
+        (hand_mm,), bones_mm, centre_mm = (
+            tuple((float(low), float(high)) for low, high in pairs)
+            for pairs in ([content["hand_mm"]], content["bones_mm"], content["centre_mm"])
+        )
+        if len(centre_mm) != 3:
+            raise ValueError(f"needed are the ranges of x, y and z, not of {len(centre_mm)} axes")
+        return cls(hand_mm, bones_mm, centre_mm)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the range as JSON."""
@@ -50,28 +59,43 @@ class PoseRange:
 
     def unlike(self, poses: Array, skeleton: Skeleton) -> list[str]:
         """Returns what tells that `poses`, (N, J, 3), mm, are not such as those of the range; nothing if they are."""
-        bone_mm, centre_mm = _bone_and_centre(poses, skeleton)
-        shortest, longest = self.bone_mm
-        bone = float(np.median(bone_mm))
-        if not shortest / 2 <= bone <= 2 * longest:
-            unit = guessed_unit(bone, shortest / 2, 2 * longest)
+        bones_mm = bone_lengths(poses, skeleton)  # (N, B)
+        shortest, longest = self.hand_mm
+        hand_mm = float(np.median(bones_mm.mean(axis=1)))
+        if not shortest / 2 <= hand_mm <= 2 * longest:
+            unit = guessed_unit(hand_mm, shortest / 2, 2 * longest)
             hint = "" if unit is None else f". They seem to be in {unit}; needed are millimetres"
             return [
-                f"the bones are {bone:.3g} mm long in the mean of a hand, those of the training set "
+                f"the bones are {hand_mm:.3g} mm long in the mean of a hand, those of the training set "
                 f"{shortest:.3g} to {longest:.3g} mm{hint}"
             ]
-        found = []
-        for axis, (low, high), centre in zip("xyz", self.centre_mm, np.median(centre_mm, axis=0), strict=True):
+        return [*self._strange_bones(np.median(bones_mm, axis=0), skeleton), *self._strange_places(poses)]
+
+    def _strange_bones(self, bones_mm: _Numbers, skeleton: Skeleton) -> Iterator[str]:
+        strange = [
+            f"{name} {bone:.0f} mm ({low:.0f} to {high:.0f})"
+            for name, bone, (low, high) in zip(bone_names(skeleton), bones_mm, self.bones_mm, strict=True)
+            if not low / 1.5 <= bone <= 1.5 * high
+        ]
+        if len(strange) > _MOST_STRANGE_BONES:
+            yield (
+                f"{len(strange)} of {len(bones_mm)} bones have a length that they had not in the training set: "
+                f"{', '.join(strange[:3])}, …. Are the joints in another order than the format's?"
+            )
+
+    def _strange_places(self, poses: Array) -> Iterator[str]:
+        centre_mm = np.median(poses.mean(axis=1), axis=0)  # (N, J, 3) -> (3,)
+        for axis, (low, high), centre in zip("xyz", self.centre_mm, centre_mm, strict=True):
             # As far outside as the range is wide, and at least a hand's length: that is no matter of a few hands.
-            margin = max(high - low, 10 * longest)
+            margin = max(high - low, 10 * self.hand_mm[1])
             if not low - margin <= centre <= high + margin:
-                found.append(
+                yield (
                     f"the hands are at {axis} = {centre:.0f} mm (median), those of the training set at {low:.0f} to "
                     f"{high:.0f} mm"
                 )
-        return found
 
 
-def _bone_and_centre(poses: Array, skeleton: Skeleton) -> tuple[Array, Array]:
-    """Returns each pose's mean bone length, (N,), and centre, (N, 3), mm."""
-    return bone_lengths(poses, skeleton).mean(axis=1), poses.mean(axis=1)
+def _ranges(values: _Numbers) -> tuple[tuple[float, float], ...]:
+    """Returns between which values nearly all of each column lie, (N, K)."""
+    low, high = np.percentile(values, _PERCENTILES, axis=0)  # (K,) each
+    return tuple(zip(low.tolist(), high.tolist(), strict=True))

@@ -89,7 +89,7 @@ def test_a_distorter_is_described_by_its_arguments(case):
     assert_is_described_by_its_arguments(*case)
 
 
-@pytest.mark.parametrize("member", {member for member, _ in CASES}, ids=lambda member: member.__name__)
+@pytest.mark.parametrize("member", dict.fromkeys(member for member, _ in CASES), ids=lambda member: member.__name__)
 def test_a_distorter_takes_its_settings_by_name_alone(member):
     kinds = {parameter.kind for parameter in inspect.signature(member).parameters.values()}
     assert kinds <= {inspect.Parameter.KEYWORD_ONLY}

@@ -171,6 +171,11 @@ class TestAFile:
         assert "warning: poses.npy: the bones are 0.0" in errors
         assert "They seem to be in metres; needed are millimetres" in errors
 
+    def test_with_joints_in_another_order_than_its_format_is_warned_of(self, run, test_set, tmp_path):
+        np.save("poses.npy", test_set.poses["DEFAULT"])  # in the order of HANDS17
+        _, _, errors = run("--poses", "poses.npy", "--out", "out.npy", "--format", "openpose21")
+        assert "Are the joints in another order than the format's?" in errors
+
     def test_far_from_where_the_training_set_was_is_warned_of(self, run, test_set, tmp_path):
         torch.save(torch.tensor(test_set.poses["DEFAULT"]) * torch.tensor([1, 1, -1.0]), "poses.pt")
         assert "warning: poses.pt: the hands are at z = -" in run("--poses", "poses.pt", "--out", "out.pt")[2]
