@@ -16,8 +16,8 @@ _Numbers = npt.NDArray[np.floating[Any]]
 _MOST_FRAMES = 10_000  # as many tell the range of a million
 _PERCENTILES = (1, 99)
 
-_MOST_STRANGE_BONES = 2
-"""A subject may have a bone or two that no other has; joints in another order make many."""
+_STRANGE_SHARE = 0.2
+"""Of bones. A backbone may make some too short, and a subject have one that no other has; another order makes many."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class PoseRange:
             for name, bone, (low, high) in zip(bone_names(skeleton), bones_mm, self.bones_mm, strict=True)
             if not low / 1.5 <= bone <= 1.5 * high
         ]
-        if len(strange) > _MOST_STRANGE_BONES:
+        if len(strange) >= _STRANGE_SHARE * len(bones_mm):
             yield (
                 f"{len(strange)} of {len(bones_mm)} bones have a length that they had not in the training set: "
                 f"{', '.join(strange[:3])}, …. Are the joints in another order than the format's?"
