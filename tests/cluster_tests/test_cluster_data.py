@@ -18,11 +18,13 @@ from ray._private.internal_api import node_stats
 from data_pipeline.pose_dataset import write_dataset
 from tests.cluster_tests.local_cluster import LocalCluster
 from tests.cluster_tests.sweep import Sweep
+from tests.cluster_tests.tiny import write_tables
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 SAMPLES = 80_000
-BYTES = 2 * SAMPLES * 21 * 3 * 4  # labels and one prediction, float32
+# Labels and one prediction, float32; and of each sample four neighbours and its label's key, which a distorter reads.
+BYTES = SAMPLES * (2 * 21 * 3 * 4 + 4 * 4 + 8)
 SMALL_CHANGE = 4_000_000  # code, configs, what Tune keeps of each trial
 N_TRIALS = 36
 TRIALS_PER_NODE = 6
@@ -43,6 +45,8 @@ def sweep(tmp_path, cluster):
     for part, n in {"train": SAMPLES, "val": 100}.items():
         labels = np.random.default_rng(n).normal(size=(n, 21, 3), scale=50).astype(np.float32)
         write_dataset(data_dir, f"tiny_{part}", labels, labels + 5)
+        if part == "train":
+            write_tables(data_dir, labels)
     return Sweep(
         data_dir,
         tmp_path / "results",
