@@ -151,13 +151,8 @@ class GlobalNormalizer(Normalizer):
         self._frame = Frame(origin=mean.view(1, 1, 3), scale=std.view(1, 1, 3))
 
 
-class ViewpointNormalizer(Normalizer):
-    """Turns each hand so that its palm faces the camera and its fingers point along x.
-
-    The palm's normal becomes −z and the fingers' mean direction +x, about the centre of the input pose, the mean of
-    its joints; lengths stay in mm. So the corrector does not see from where the hand was seen. What normal and
-    direction are, and what is done where there are none, says `palm_rotation`; of which hands it is the back that
-    faces the camera, says `Palm`.
+class PalmNormalizer(Normalizer, ABC):
+    """The base of those that turn hands by their palms.
 
     Args:
         skeleton: The skeleton of the poses; one with a palm.
@@ -168,7 +163,22 @@ class ViewpointNormalizer(Normalizer):
 
     def __init__(self, skeleton: Skeleton) -> None:
         super().__init__(skeleton)
-        self._palm = _palm_of(skeleton, type(self))
+        if skeleton.palm is None:
+            raise ValueError(
+                f"{type(self).__name__} needs to know the palm, and the skeleton {skeleton.name} has none; give one to "
+                "it: Skeleton(..., palm=Palm(base=(...), knuckles=(...))), both of data_pipeline.skeleton"
+            )
+        self._palm = skeleton.palm
+
+
+class ViewpointNormalizer(PalmNormalizer):
+    """Turns each hand so that its palm faces the camera and its fingers point along x.
+
+    The palm's normal becomes −z and the fingers' mean direction +x, about the centre of the input pose, the mean of
+    its joints; lengths stay in mm. So the corrector does not see from where the hand was seen. What normal and
+    direction are, and what is done where there are none, says `palm_rotation`; of which hands it is the back that
+    faces the camera, says `Palm`.
+    """
 
     def frame(self, poses: Tensor) -> Frame:
         """Returns the frames of input poses (N, J, 3), mm."""
@@ -177,23 +187,13 @@ class ViewpointNormalizer(Normalizer):
         return Frame(origin=samples_first(centre), rotation=palm_rotation(joints, self._palm))
 
 
-class IndividualNormalizer(Normalizer):
+class IndividualNormalizer(PalmNormalizer):
     """Takes each hand in a frame of its own: the palm's centre, the palm's axes, and the mean bone length as unit.
 
     The origin is the mean of the palm's joints; the axes are those of `ViewpointNormalizer`. The mean length of the
     input's bones becomes 1, so that the corrector does not see how large the hand is. A pose whose bones have no length
     keeps its lengths in mm.
-
-    Args:
-        skeleton: The skeleton of the poses; one with a palm.
-
-    Raises:
-        ValueError: If the skeleton has no palm.
     """
-
-    def __init__(self, skeleton: Skeleton) -> None:
-        super().__init__(skeleton)
-        self._palm = _palm_of(skeleton, type(self))
 
     def frame(self, poses: Tensor) -> Frame:
         """Returns the frames of input poses (N, J, 3), mm."""
@@ -269,12 +269,3 @@ def _unit(vectors: Tensor, shortest: Tensor) -> tuple[Tensor, Tensor]:
 def _taken(joints: Tensor, numbers: Sequence[int]) -> Tensor:
     # By slices: a tensor of indices would have to be brought to the device, which waits for it.
     return torch.stack([joints[number] for number in numbers])  # (J, 3, N) -> (K, 3, N)
-
-
-def _palm_of(skeleton: Skeleton, normalizer: type[Normalizer]) -> Palm:
-    if skeleton.palm is None:
-        raise ValueError(
-            f"{normalizer.__name__} needs to know the palm, and the skeleton {skeleton.name} has none; give one to it: "
-            "Skeleton(..., palm=Palm(base=(...), knuckles=(...))), both of data_pipeline.skeleton"
-        )
-    return skeleton.palm
