@@ -30,9 +30,9 @@ from cluster.identity import (
 )
 from cluster.sources import Sources, set_keys
 from data_pipeline.pose_dataset import DatasetError, PoseDataset
-from data_pipeline.skeleton import HANDS17, ICVL, NYU, Skeleton
+from data_pipeline.skeleton import BUILT_IN, Skeleton
 from data_pipeline.tables import Table, TableError
-from data_pipeline.user_error import UserError
+from data_pipeline.user_error import UserError, first_line
 
 NUMERICS = 2
 """Raised by a change of this project's code that changes numbers: trials before and after are never in one table."""
@@ -82,7 +82,7 @@ def _examine_data(settings: Settings, sources: Sources) -> tuple[Description, li
 
 def _describe_skeleton(skeleton: Skeleton) -> Description:
     description = describe(skeleton)
-    if skeleton.palm is None or skeleton in (HANDS17, ICVL, NYU):
+    if skeleton.palm is None or skeleton in BUILT_IN:
         # Nothing but a palm that the user gave says more than the joints, by which older results are known.
         del description["args"]["palm"]
     return description
@@ -122,7 +122,7 @@ def _examine_model(settings: Settings, sources: Sources) -> tuple[Description, l
             problems.append(Problem("experiment_config.init_weights_path", f"{path}: {error.strerror or error}"))
         except Exception as error:
             # torch.load has no error of its own for what it cannot read.
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            reason = first_line(error)
             text = f"{path} is not a file that torch.load(..., weights_only=True) reads: {reason}"
             problems.append(Problem("experiment_config.init_weights_path", text))
     try:

@@ -18,8 +18,8 @@ from cluster.config import did_you_mean
 from cluster.result_table import ResultTable, Row, finished_val_distance_mm, trial_status
 from cluster.trial_folder import ExperimentFolder
 from data_pipeline.normalizers import Normalizer
-from data_pipeline.skeleton import HANDS17, ICVL, NYU, Palm, Skeleton
-from data_pipeline.user_error import UserError
+from data_pipeline.skeleton import BUILT_IN, Palm, Skeleton
+from data_pipeline.user_error import UserError, first_line
 from posenet.pose_corrector import Ensemble, PoseCorrector
 
 _OURS = ("posenet.", "data_pipeline.")
@@ -169,7 +169,7 @@ def _corrector(
     try:
         model.load_state_dict(parts.read_weights(content))
     except Exception as error:  # torch.load has no error of its own for what it cannot read
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = first_line(error)
         raise NotTrainedError(f"the weights.pt of {trial_id} is not one of {described['name']}: {reason}") from error
     described = trial["description"]["spaces"]["normalizer"]
     if described is None:
@@ -226,7 +226,7 @@ def _skeleton(description: Mapping[str, Any]) -> Skeleton:
     palm = arguments.pop("palm", None)
     skeleton = Skeleton(**arguments, palm=None if palm is None else Palm(**palm["args"]))
     # A description leaves out the palm of those that are known.
-    return next((known for known in (HANDS17, ICVL, NYU) if replace(known, palm=None) == skeleton), skeleton)
+    return next((known for known in BUILT_IN if replace(known, palm=None) == skeleton), skeleton)
 
 
 def _tuples(value: Any) -> Any:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from data_pipeline.user_error import UserError
+from data_pipeline.user_error import UserError, first_line
 
 _NEW = ".writing"
 _WHOLE = ".written"
@@ -127,4 +127,4 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def _reason(error: OSError | RuntimeError) -> str:
     told = error.strerror if isinstance(error, OSError) else None
-    return told or next(iter(str(error).splitlines()), type(error).__name__)
+    return told or first_line(error)

@@ -162,7 +162,10 @@ NYU = Skeleton(
     palm=Palm(base=(11, 12), knuckles=(13,)),
 )
 
-_SKELETONS = {skeleton.n_joints: skeleton for skeleton in (HANDS17, ICVL, NYU)}
+BUILT_IN = (HANDS17, ICVL, NYU)
+"""The skeletons that need not be registered."""
+
+_SKELETONS = {skeleton.n_joints: skeleton for skeleton in BUILT_IN}
 
 
 def register_skeleton(skeleton: Skeleton) -> None:

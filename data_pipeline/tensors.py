@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from data_pipeline.user_error import UserError
+from data_pipeline.user_error import UserError, first_line
 
 Array = npt.NDArray[np.float32]
 
@@ -41,7 +41,7 @@ def load(path: Path, error: type[UserError], *, mapped: bool) -> Any:
         raise
     except Exception as problem:
         # torch.load has no error of its own for a damaged file: what it raises depends on the damage.
-        reason = next(iter(str(problem).splitlines()), type(problem).__name__)
+        reason = first_line(problem)
         raise error(f"{text}: {reason}") from problem
 
 

@@ -7,3 +7,8 @@ class UserError(Exception):
     The text says what is wrong, where, and what to do. It is complete without a traceback, and scripts show
     it without one.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of the text of an error that others raised, or its kind where it has none."""
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -183,8 +183,9 @@ def _of_correction(before: Tensor, after: Tensor, labels: Tensor, skeleton: Skel
     quantities: _Quantities = {}
     distances = {}
     for suffix, poses in (("_before", before), ("", after)):
-        distances[suffix] = errors.distance_error(poses, labels, skeleton)  # (N, J)
-        parts = _in_mm(poses, labels, skeleton) | _detailed(distances[suffix], skeleton)
+        parts = _in_mm(poses, labels, skeleton)
+        distances[suffix] = parts["original", "distance"]  # (N, J)
+        parts |= _detailed(distances[suffix], skeleton)
         quantities |= {(space, metric + suffix): values for (space, metric), values in parts.items()}
     change = distances[""].mean(dim=1) - distances["_before"].mean(dim=1)  # (N,)
     quantities["original", "improved"] = change.lt(-ROUNDING_MM).float()

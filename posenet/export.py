@@ -11,7 +11,7 @@ import torch
 
 from data_pipeline.formats.whole_files import whole_file
 from data_pipeline.skeleton import Skeleton
-from data_pipeline.user_error import UserError
+from data_pipeline.user_error import UserError, first_line
 
 SUFFIXES = (".pt2", ".onnx")
 
@@ -49,7 +49,7 @@ def export_corrector(corrector: torch.nn.Module, skeleton: Skeleton, path: Path)
         with torch.no_grad(), _silent():
             program = torch.export.export(corrector, (example,), dynamic_shapes=({0: samples},))
     except Exception as error:  # each thing that cannot be exported has an error of its own
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = first_line(error)
         raise ExportError(f"the model cannot be exported by torch.export: {reason}") from error
     content = _pt2(program) if path.suffix == ".pt2" else _onnx(program)
     with whole_file(path) as file:
@@ -75,7 +75,7 @@ def _onnx(program: torch.export.ExportedProgram) -> bytes:
                 program, (), input_names=["poses_mm"], output_names=["corrected_mm"], verbose=False
             )
     except Exception as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = first_line(error)
         raise ExportError(f"the model cannot be exported to ONNX: {reason}") from error
     assert onnx_program is not None
     content: bytes = onnx_program.model_proto.SerializeToString()

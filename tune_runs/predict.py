@@ -41,7 +41,7 @@ from data_pipeline.formats.tensor_file import split_subset
 from data_pipeline.pose_range import PoseRange
 from data_pipeline.preparation.chunks import progress
 from data_pipeline.skeleton import register_skeleton
-from data_pipeline.user_error import UserError
+from data_pipeline.user_error import UserError, first_line
 from posenet.evaluator import CorrectionMeans
 from posenet.export import check_suffix, export_corrector
 
@@ -300,7 +300,7 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:  # torch has no error of its own for a device that is not there
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = first_line(error)
         raise UserError(f"--device {name}: torch cannot use it here: {reason}") from error
     return device
 

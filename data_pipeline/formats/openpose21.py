@@ -19,6 +19,7 @@ from data_pipeline.formats.frames import FormatError, Frames, frames_of, gathere
 from data_pipeline.formats.joint_orders import OPENPOSE
 from data_pipeline.formats.whole_files import whole_file
 from data_pipeline.skeleton import HANDS17
+from data_pipeline.user_error import first_line
 
 SUFFIXES = (".npy", ".npz", ".json")
 
@@ -110,7 +111,7 @@ def _array(path: Path) -> npt.NDArray[Any]:
         raise
     except Exception as error:
         # numpy has no error of its own for a damaged file: what it raises depends on the damage.
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = first_line(error)
         raise FormatError(f"{path} is not an {path.suffix} file that numpy reads without pickle: {reason}") from error
     _require_poses(array, path)
     return array
