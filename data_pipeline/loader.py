@@ -9,7 +9,7 @@ from torch import Tensor
 
 from data_pipeline.augmenters import Augmenter
 from data_pipeline.batch import Batch, DeviceDataset
-from data_pipeline.distorters import Distorter, Samples
+from data_pipeline.distorters import Distorter, TrainingSamples
 from data_pipeline.normalizers import Normalizer
 
 
@@ -73,7 +73,7 @@ class TrainingLoader:
         subsets = torch.randint(len(data.subsets), (len(self),), generator=generators.order).tolist()
         for indices, subset in zip(torch.split(order, self.batch_size), subsets, strict=True):
             poses, labels = data.gather(data.subsets[subset], indices)  # (n, J, 3) each
-            samples = Samples(poses, labels, indices, data.skeleton, self.tables)
+            samples = TrainingSamples(poses, labels, indices, data.skeleton, self.tables)
             poses = self.distorter(samples, generators.distorting)
             for augmenter in self.augmenters:
                 poses, labels = augmenter(poses, labels, generators.augmenting)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from data_pipeline.distorters.distorter import Distorter, Samples
+from data_pipeline.distorters.distorter import Distorter, TrainingSamples
 from data_pipeline.distorters.noise import GaussianDistorter, LayeredGaussianDistorter
 from data_pipeline.distorters.recorded import ErrorBankDistorter, InterpolationDistorter, NeighborErrorBankDistorter
 
@@ -20,7 +20,7 @@ __all__ = [
     "LayeredGaussianDistorter",
     "NeighborErrorBankDistorter",
     "NoDistorter",
-    "Samples",
+    "TrainingSamples",
 ]
 
 
@@ -31,6 +31,6 @@ class NoDistorter(Distorter):
 
     makes_input = False
 
-    def __call__(self, samples: Samples, generator: torch.Generator) -> Tensor:
+    def __call__(self, samples: TrainingSamples, generator: torch.Generator) -> Tensor:
         """Returns the inputs."""
         return samples.poses

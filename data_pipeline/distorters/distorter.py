@@ -13,7 +13,7 @@ from data_pipeline.tables import Table
 
 
 @dataclass(frozen=True, slots=True)
-class Samples:
+class TrainingSamples:
     """N samples of a training set whose inputs are to be distorted. Nobody writes to the tensors.
 
     Attributes:
@@ -57,7 +57,7 @@ class Distorter(ABC):
         """
 
     @abstractmethod
-    def __call__(self, samples: Samples, generator: torch.Generator) -> Tensor:
+    def __call__(self, samples: TrainingSamples, generator: torch.Generator) -> Tensor:
         """Returns the distorted inputs, (N, J, 3), mm.
 
         Args:

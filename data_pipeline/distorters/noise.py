@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from data_pipeline.distorters.distorter import Distorter, Samples, check_joints
+from data_pipeline.distorters.distorter import Distorter, TrainingSamples, check_joints
 from data_pipeline.layout import samples_first, samples_last
 from data_pipeline.pose_dataset import Array
 from data_pipeline.skeleton import HANDS17, Skeleton
@@ -56,7 +56,7 @@ class GaussianDistorter(Distorter):
         for file in self.tables:
             check_joints(file, tables[file], skeleton)
 
-    def __call__(self, samples: Samples, generator: torch.Generator) -> Tensor:
+    def __call__(self, samples: TrainingSamples, generator: torch.Generator) -> Tensor:
         """Returns the inputs plus noise."""
         noise = _normal(samples.poses, generator)  # (N, J, 3)
         if self.std_mm is not None:
@@ -118,7 +118,7 @@ class LayeredGaussianDistorter(Distorter):
                 f"{skeleton.name} skeleton; set confusion_prob to 0"
             )
 
-    def __call__(self, samples: Samples, generator: torch.Generator) -> Tensor:
+    def __call__(self, samples: TrainingSamples, generator: torch.Generator) -> Tensor:
         """Returns the inputs with all joints moved."""
         poses, labels = samples.poses, samples.labels
         n_samples, n_joints, _ = poses.shape

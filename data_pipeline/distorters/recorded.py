@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from data_pipeline.batch import rows
-from data_pipeline.distorters.distorter import Distorter, Samples, check_joints
+from data_pipeline.distorters.distorter import Distorter, TrainingSamples, check_joints
 from data_pipeline.pose_dataset import Array
 from data_pipeline.skeleton import Skeleton
 from data_pipeline.tables import NeighborTable, Table, errors_file, label_keys, neighbors_file
@@ -54,7 +54,7 @@ class ErrorBankDistorter(Distorter):
         for file in self.tables:
             check_joints(file, tables[file], skeleton)
 
-    def __call__(self, samples: Samples, generator: torch.Generator) -> Tensor:
+    def __call__(self, samples: TrainingSamples, generator: torch.Generator) -> Tensor:
         """Returns the inputs plus errors."""
         poses = samples.poses
         (file,) = self.tables
@@ -156,7 +156,7 @@ class NeighborErrorBankDistorter(_SkewNormalStrength):
         if n_neighbors < self.max_k:
             raise ValueError(f"{neighbors_file} has {n_neighbors} neighbours of each sample, fewer than {self.max_k}")
 
-    def __call__(self, samples: Samples, generator: torch.Generator) -> Tensor:
+    def __call__(self, samples: TrainingSamples, generator: torch.Generator) -> Tensor:
         """Returns the inputs plus errors."""
         poses = samples.poses
         bank, neighbors = (samples.tables[file] for file in self.tables)  # (M, J, 3), (N of the set, K)
@@ -179,7 +179,7 @@ class InterpolationDistorter(_SkewNormalStrength):
 
     makes_input = False
 
-    def __call__(self, samples: Samples, generator: torch.Generator) -> Tensor:
+    def __call__(self, samples: TrainingSamples, generator: torch.Generator) -> Tensor:
         """Returns the inputs with other errors."""
         return samples.labels.lerp(samples.poses, self._strengths(samples.poses, generator))
 

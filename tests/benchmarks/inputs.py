@@ -21,7 +21,7 @@ from data_pipeline.distorters import (
     LayeredGaussianDistorter,
     NeighborErrorBankDistorter,
     NoDistorter,
-    Samples,
+    TrainingSamples,
 )
 from data_pipeline.loader import Generators, TrainingLoader
 from data_pipeline.normalizers import (
@@ -86,10 +86,10 @@ def epochs(train: DeviceDataset, val: DeviceDataset) -> Iterator[object]:
     ).epochs()
 
 
-def steps(normalizers: dict[str, Normalizer]) -> dict[tuple[str, str], Callable[[Samples], object]]:
+def steps(normalizers: dict[str, Normalizer]) -> dict[tuple[str, str], Callable[[TrainingSamples], object]]:
     """What is done to a batch, by a name for its row and one for its column: single steps, and all three in a row."""
     generator, rotator = torch.Generator().manual_seed(0), RandomRotator()
-    found: dict[tuple[str, str], Callable[[Samples], object]] = {}
+    found: dict[tuple[str, str], Callable[[TrainingSamples], object]] = {}
     for augmenter in (rotator, RandomScaler()):
         name = type(augmenter).__name__
         found[name, "alone"] = lambda samples, it=augmenter: it(samples.poses, samples.labels, generator)
@@ -123,7 +123,7 @@ with reproducible_process(threads=1, deterministic=True, matmul_precision="highe
         "near_neighbors.pt": torch.from_numpy(rng.integers(0, N_BANK, (N_TRAIN, 50)).astype(np.int32)),
     }
     batches = [
-        Samples(*train.gather("A", indices), indices, HANDS17, tables)
+        TrainingSamples(*train.gather("A", indices), indices, HANDS17, tables)
         for indices in torch.randperm(N_TRAIN).split(BATCH)
     ]
     normalizers = {member.__name__: member(HANDS17) for member in NORMALIZERS}

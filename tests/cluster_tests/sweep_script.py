@@ -17,7 +17,7 @@ from cluster.experiment import Experiment
 from cluster.job import Job
 from cluster.sources import Sources
 from cluster.trainable import run_trial
-from data_pipeline.distorters import NeighborErrorBankDistorter, Samples
+from data_pipeline.distorters import NeighborErrorBankDistorter, TrainingSamples
 from data_pipeline.normalizers import Shifter
 from posenet import errors
 from posenet.losses import Loss, MetricLoss
@@ -35,7 +35,7 @@ class SlowNoise(NeighborErrorBankDistorter):
     neighbors_name: str = "near"
     max_k: int = 3
 
-    def __call__(self, samples: Samples, generator: torch.Generator) -> Tensor:
+    def __call__(self, samples: TrainingSamples, generator: torch.Generator) -> Tensor:
         control = Path(os.environ["SWEEP_CONTROL"])
         factor = float(os.environ.get("SLOW_FACTOR", "1"))
         with (control / "batches").open("a") as batches:
@@ -48,7 +48,7 @@ class SlowNoise(NeighborErrorBankDistorter):
 class HangingNoise(SlowNoise):
     """Hangs without a word."""
 
-    def __call__(self, samples: Samples, generator: torch.Generator) -> Tensor:
+    def __call__(self, samples: TrainingSamples, generator: torch.Generator) -> Tensor:
         time.sleep(3600)
         return samples.poses
 

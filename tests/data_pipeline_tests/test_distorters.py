@@ -16,7 +16,7 @@ from data_pipeline.distorters import (
     LayeredGaussianDistorter,
     NeighborErrorBankDistorter,
     NoDistorter,
-    Samples,
+    TrainingSamples,
 )
 from data_pipeline.skeleton import HANDS17, NYU
 from data_pipeline.tables import NeighborTable, Table, label_keys
@@ -74,7 +74,7 @@ def tables_for(skeleton, labels):
 def samples_of(poses, labels, skeleton, tables=(), indices=None):
     indices = torch.arange(len(poses)) if indices is None else indices
     tensors = {file: torch.tensor(table.array) for file, table in dict(tables).items()}
-    return Samples(poses, labels, indices, skeleton, tensors)
+    return TrainingSamples(poses, labels, indices, skeleton, tensors)
 
 
 def errors_of(distorter, n, skeleton=NYU, tables=(), labels=None, seed=0):
@@ -121,7 +121,7 @@ class TestEveryDistorter:
 
     @staticmethod
     def with_poses(samples, poses):
-        return Samples(poses, samples.labels.to(poses.dtype), samples.indices, samples.skeleton, samples.tables)
+        return TrainingSamples(poses, samples.labels.to(poses.dtype), samples.indices, samples.skeleton, samples.tables)
 
     def test_does_not_write_to_what_it_is_given(self, distorter, samples):
         given = [samples.poses, samples.labels, samples.indices, *samples.tables.values()]
@@ -139,7 +139,9 @@ class TestEveryDistorter:
         assert (distorted.shape, distorted.dtype, distorted.device) == (given.poses.shape, dtype, given.poses.device)
 
     def test_gives_finite_numbers_for_one_sample_too(self, distorter, samples):
-        one = Samples(samples.poses[:1], samples.labels[:1], samples.indices[:1], samples.skeleton, samples.tables)
+        one = TrainingSamples(
+            samples.poses[:1], samples.labels[:1], samples.indices[:1], samples.skeleton, samples.tables
+        )
         assert distorter(one, generator()).isfinite().all()
 
     def test_gives_the_same_bits_for_the_same_state_of_the_generator(self, distorter, samples):
@@ -167,7 +169,7 @@ class TestEveryDistorter:
 
     def test_does_not_look_at_the_order_of_the_samples(self, distorter, samples):
         """Errors have to do with a pose, its label and its place in the training set, not with its place in a batch."""
-        turned = Samples(
+        turned = TrainingSamples(
             samples.poses.flip(0), samples.labels.flip(0), samples.indices.flip(0), samples.skeleton, samples.tables
         )
         many = [distorter(given, generator(seed)) for given in (samples, turned) for seed in range(200)]
@@ -406,7 +408,7 @@ def test_a_distorter_does_not_wait_for_the_gpu(case):
     poses, labels = hands(HANDS17, N)
     tables = tables_for(HANDS17, labels)
     there = {file: torch.tensor(tables[file].array).cuda() for file in distorter.tables}
-    samples = Samples(poses.cuda(), labels.cuda(), torch.arange(N).cuda(), HANDS17, there)
+    samples = TrainingSamples(poses.cuda(), labels.cuda(), torch.arange(N).cuda(), HANDS17, there)
     source = torch.Generator("cuda").manual_seed(0)
     distorter(samples, source)  # what is looked up once is brought to the device here
     try:

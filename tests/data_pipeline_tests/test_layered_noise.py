@@ -10,7 +10,7 @@ import scipy.stats
 import torch
 
 from data_pipeline import distorters
-from data_pipeline.distorters import LayeredGaussianDistorter, Samples
+from data_pipeline.distorters import LayeredGaussianDistorter, TrainingSamples
 from data_pipeline.skeleton import HANDS17, ICVL, NYU
 from tests.support import generator, hands
 
@@ -23,7 +23,7 @@ TABLE = np.array([[float(number) for number in row[1:]] for row in ROWS])
 
 
 def distorted(poses, labels, skeleton=HANDS17, **arguments):
-    samples = Samples(poses, labels, torch.arange(len(poses)), skeleton, {})
+    samples = TrainingSamples(poses, labels, torch.arange(len(poses)), skeleton, {})
     return LayeredGaussianDistorter(**arguments)(samples, generator()).numpy()
 
 
