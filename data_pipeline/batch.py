@@ -38,6 +38,13 @@ class Batch:
         frame = normalizer.frame(poses)
         return cls(frame.normalize(poses), labels, frame)
 
+    def split(self, size: int) -> "Iterator[Batch]":
+        """Yields batches of `size` samples, in order; the last one may have fewer. They share this one's memory."""
+        for start in range(0, len(self.poses), size):
+            rows = slice(start, start + size)
+            frame = None if self.frame is None else self.frame.of_samples(rows)
+            yield Batch(self.poses[rows], self.labels_mm[rows], frame)
+
     @cached_property
     def labels(self) -> Tensor:
         """The labels, (N, J, 3), normalised by the frames of their inputs."""

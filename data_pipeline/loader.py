@@ -28,6 +28,14 @@ class Generators:
     augmenting: torch.Generator
 
 
+_SAMPLES_AT_ONCE = 2048
+"""Batches are distorted, augmented and normalised as many together as have about so many samples.
+
+It is some hundred operations, of which each costs on a small batch little more than to start it, above all on a GPU.
+At so many samples one of their tensors is half a MB and stays in a core's cache.
+"""
+
+
 class TrainingLoader:
     """Batches of a training set: gathered, distorted, augmented and then normalised.
 
@@ -71,13 +79,25 @@ class TrainingLoader:
         order = torch.randperm(len(data), generator=generators.order).to(data.labels.device)  # (N,)
         # All subsets of the epoch are drawn at once: on a GPU a draw for each batch would wait for it.
         subsets = torch.randint(len(data.subsets), (len(self),), generator=generators.order).tolist()
-        for indices, subset in zip(torch.split(order, self.batch_size), subsets, strict=True):
-            poses, labels = data.gather(data.subsets[subset], indices)  # (n, J, 3) each
-            samples = TrainingSamples(poses, labels, indices, data.skeleton, self.tables)
-            poses = self.distorter(samples, generators.distorting)
-            for augmenter in self.augmenters:
-                poses, labels = augmenter(poses, labels, generators.augmenting)
-            yield Batch.of(poses, labels, self.normalizer)
+        at_once = max(1, _SAMPLES_AT_ONCE // self.batch_size)  # batches
+        for first in range(0, len(self), at_once):
+            some = subsets[first : first + at_once]
+            indices = order[first * self.batch_size : (first + len(some)) * self.batch_size]  # (n,)
+            yield from self._prepared(indices, some).split(self.batch_size)
+
+    def _prepared(self, indices: Tensor, subsets: Sequence[int]) -> Batch:
+        """Returns the samples `indices`, (n,), of one batch or several, of which `subsets` has the subset of each."""
+        data, generators = self.data, self.generators
+        gathered = [
+            data.gather(data.subsets[subset], some)
+            for subset, some in zip(subsets, indices.split(self.batch_size), strict=True)
+        ]
+        poses, labels = (torch.cat(parts) for parts in zip(*gathered, strict=True))  # (n, J, 3) each
+        samples = TrainingSamples(poses, labels, indices, data.skeleton, self.tables)
+        poses = self.distorter(samples, generators.distorting)
+        for augmenter in self.augmenters:
+            poses, labels = augmenter(poses, labels, generators.augmenting)
+        return Batch.of(poses, labels, self.normalizer)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the states of the generators, for a checkpoint at an epoch's end."""

@@ -46,6 +46,13 @@ class Frame:
             outside = outside * self.scale  # (N, J, 3)
         return whole_samples(outside + self.origin)  # (N, J, 3)
 
+    def of_samples(self, rows: slice) -> "Frame":
+        """Returns the frames of some of the poses; one that is the same for all stays so."""
+        parts = (self.origin, self.scale, self.rotation)
+        origin, scale, rotation = (part if part is None or len(part) == 1 else part[rows] for part in parts)
+        assert origin is not None
+        return Frame(origin, scale, rotation)
+
 
 def _turned(poses: Tensor, rotation: Tensor) -> Tensor:
     """Returns poses, (N, J, 3), as rows times `rotation`, (N, 3, 3): (N, J, 3)."""

@@ -1,18 +1,18 @@
 """What distorting, augmenting and normalising cost, as a share of an epoch of the small MLP that does nothing of it.
 
-All in one process and on one thread, in turns with epochs. Target: 10 % for the three together, which are measured in
-a row, since what one leaves in memory the next one finds.
+All in one process and on one thread, in turns with epochs. What a loader takes that only gathers is taken off. Target:
+10 % for the three together, which are measured in a row, since what one leaves in memory the next one finds.
 """
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 
-from data_pipeline.augmenters import RandomRotator, RandomScaler
-from data_pipeline.batch import Batch, DeviceDataset
+from data_pipeline.augmenters import Augmenter, RandomRotator, RandomScaler
+from data_pipeline.batch import DeviceDataset
 from data_pipeline.distorters import (
     Distorter,
     ErrorBankDistorter,
@@ -21,7 +21,6 @@ from data_pipeline.distorters import (
     LayeredGaussianDistorter,
     NeighborErrorBankDistorter,
     NoDistorter,
-    TrainingSamples,
 )
 from data_pipeline.loader import Generators, TrainingLoader
 from data_pipeline.normalizers import (
@@ -44,7 +43,7 @@ N_TRAIN, N_VAL, BATCH, ROUNDS, N_BANK = 20_000, 4_000, 512, 15, 10_000
 
 NORMALIZERS = [Shifter, GlobalNormalizer, ViewpointNormalizer, IndividualNormalizer]
 LAYERS = ((0.8, 0.0, 6.0), (0.15, 15.0, 4.0), (0.05, 40.0, 10.0))
-USUAL = "Gaussian, 8 mm"
+BARE, USUAL = "bare", "Gaussian, 8 mm"
 DISTORTERS: dict[str, Distorter] = {
     "none": NoDistorter(),
     USUAL: GaussianDistorter(std_mm=8),
@@ -63,49 +62,58 @@ def hands(n: int, seed: int) -> DeviceDataset:
     return DeviceDataset(torch.from_numpy(labels), {"A": torch.from_numpy(poses)}, HANDS17)
 
 
+def make_loader(
+    train: DeviceDataset,
+    distorter: Distorter | None = None,
+    augmenters: Sequence[Augmenter] = (),
+    normalizer: Normalizer | None = None,
+    tables: Mapping[str, torch.Tensor] | None = None,
+) -> TrainingLoader:
+    return TrainingLoader(
+        train,
+        batch_size=BATCH,
+        distorter=distorter or NoDistorter(),
+        augmenters=augmenters,
+        normalizer=normalizer,
+        generators=Generators(*(torch.Generator().manual_seed(seed) for seed in range(3))),
+        tables=tables,
+    )
+
+
 def epochs(train: DeviceDataset, val: DeviceDataset) -> Iterator[object]:
     """Epochs in which inputs are only gathered."""
     model = CorrectorMLP(HANDS17, hidden_dims=[256, 256])
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    loader = TrainingLoader(
-        train,
-        batch_size=BATCH,
-        distorter=NoDistorter(),
-        augmenters=[],
-        normalizer=None,
-        generators=Generators(*(torch.Generator().manual_seed(seed) for seed in range(3))),
-    )
     return Solver(
         model,
         MetricLoss(errors.coordinate_difference, "absolute"),
         optimizer,
         torch.optim.lr_scheduler.StepLR(optimizer, step_size=1000),
-        loader,
+        make_loader(train),
         Evaluator(val, normalizer=None, eval_space="original"),
         SolverSettings(num_epochs=10_000, log_frequency=1),
     ).epochs()
 
 
-def steps(normalizers: dict[str, Normalizer]) -> dict[tuple[str, str], Callable[[TrainingSamples], object]]:
-    """What is done to a batch, by a name for its row and one for its column: single steps, and all three in a row."""
-    generator, rotator = torch.Generator().manual_seed(0), RandomRotator()
-    found: dict[tuple[str, str], Callable[[TrainingSamples], object]] = {}
-    for augmenter in (rotator, RandomScaler()):
-        name = type(augmenter).__name__
-        found[name, "alone"] = lambda samples, it=augmenter: it(samples.poses, samples.labels, generator)
+def loaders(
+    train: DeviceDataset, normalizers: Mapping[str, Normalizer], tables: Mapping[str, torch.Tensor]
+) -> dict[tuple[str, str], TrainingLoader]:
+    """Loaders that do single steps, and all three, by a name for the row and one for the column of the table."""
+    found = {(BARE, BARE): make_loader(train)}
+    for augmenter in (RandomRotator(), RandomScaler()):
+        found[type(augmenter).__name__, BARE] = make_loader(train, augmenters=[augmenter])
     for name, normalizer in normalizers.items():
-        # The pose is normalised at once, the label when the loss asks for it.
-        found[name, "alone"] = lambda samples, it=normalizer: Batch.of(samples.poses, samples.labels, it).labels
+        found[name, BARE] = make_loader(train, normalizer=normalizer)
     for row, distorter in DISTORTERS.items():
-        found[row, "alone"] = lambda samples, it=distorter: it(samples, generator)
+        found[row, BARE] = make_loader(train, distorter, tables=tables)
         for column, normalizer in normalizers.items():
-
-            def all_three(samples, distorter=distorter, normalizer=normalizer):
-                poses, labels = rotator(distorter(samples, generator), samples.labels, generator)
-                return Batch.of(poses, labels, normalizer).labels
-
-            found[row, column] = all_three
+            found[row, column] = make_loader(train, distorter, [RandomRotator()], normalizer, tables)
     return found
+
+
+def prepare_epoch(loader: TrainingLoader) -> None:
+    for batch in loader.epoch():
+        _ = batch.labels  # normalised when the loss asks for them
 
 
 def seconds(step: Callable[[], object]) -> float:
@@ -122,32 +130,31 @@ with reproducible_process(threads=1, deterministic=True, matmul_precision="highe
         "bank_errors.pt": torch.from_numpy(rng.normal(0, 8, (N_BANK, 21, 3)).astype(np.float32)),
         "near_neighbors.pt": torch.from_numpy(rng.integers(0, N_BANK, (N_TRAIN, 50)).astype(np.int32)),
     }
-    batches = [
-        TrainingSamples(*train.gather("A", indices), indices, HANDS17, tables)
-        for indices in torch.randperm(N_TRAIN).split(BATCH)
-    ]
     normalizers = {member.__name__: member(HANDS17) for member in NORMALIZERS}
     for normalizer in normalizers.values():
         normalizer.fit([train.poses["A"]])
-    running, by_name = epochs(train, val), steps(normalizers)
+    running, by_name = epochs(train, val), loaders(train, normalizers, tables)
     for _ in range(2):
         next(running)
     epoch_s: list[float] = []
-    step_s: dict[tuple[str, str], list[float]] = {name: [] for name in by_name}
+    inputs_s: dict[tuple[str, str], list[float]] = {name: [] for name in by_name}
     for _ in range(ROUNDS):
         epoch_s.append(seconds(lambda: next(running)))
-        for name, step in by_name.items():
-            step_s[name].append(seconds(lambda step=step: [step(samples) for samples in batches]))
+        for name, loader in by_name.items():
+            inputs_s[name].append(seconds(lambda loader=loader: prepare_epoch(loader)))
 
 epoch = statistics.median(epoch_s)
-print(f"an epoch of {len(batches)} batches of {BATCH}: {epoch * 1e3:.0f} ms (median of {ROUNDS})\n")
-shares = {name: statistics.median(times) / epoch for name, times in step_s.items()}
+bare = statistics.median(inputs_s[BARE, BARE])
+print(f"an epoch of {N_TRAIN // BATCH + 1} batches of {BATCH}: {epoch * 1e3:.0f} ms (median of {ROUNDS})\n")
+shares = {name: (statistics.median(times) - bare) / epoch for name, times in inputs_s.items()}
 for name in (RandomRotator.__name__, RandomScaler.__name__, *normalizers):
-    print(f"{shares[name, 'alone']:6.1%}  {name}")
+    print(f"{shares[name, BARE]:6.1%}  {name}")
 print(f"\n{'a distorter':18}  alone | with RandomRotator and " + " ".join(f"{name[:10]:>10}" for name in normalizers))
 for row in DISTORTERS:
     totals = " ".join(f"{shares[row, column]:10.1%}" for column in normalizers)
-    print(f"{row:18} {shares[row, 'alone']:6.1%} | {'':23} {totals}")
-worst = max((name for name in shares if name[1] != "alone"), key=lambda name: shares[name])
-print(f"\nthe usual, Shifter, {USUAL}, and RandomRotator: {shares[USUAL, 'Shifter']:.1%}; target 10 %")
-print(f"the worst, {worst[1]}, {worst[0]}, and RandomRotator: {shares[worst]:.1%}; target 10 %")
+    print(f"{row:18} {shares[row, BARE]:6.1%} | {'':23} {totals}")
+all_three = [name for name in shares if name[1] != BARE]
+worst = max(all_three, key=lambda name: shares[name])
+within = sum(shares[name] <= 0.1 for name in all_three)
+print(f"\nthe usual, {USUAL}, RandomRotator and Shifter: {shares[USUAL, 'Shifter']:.1%}; target 10 %")
+print(f"{within} of {len(all_three)} within 10 %; the worst, {worst[0]}, RandomRotator and {worst[1]}: {shares[worst]:.1%}")

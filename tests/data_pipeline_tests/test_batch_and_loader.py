@@ -88,6 +88,20 @@ class TestBatch:
         torch.testing.assert_close(batch.labels, expected.labels, rtol=0, atol=1e-3)
 
 
+    @pytest.mark.parametrize("member", [None, Shifter, GlobalNormalizer, ViewpointNormalizer, IndividualNormalizer])
+    def test_is_split_into_batches_with_the_same_samples_and_frames(self, skeleton, member):
+        poses, labels = hands(skeleton, 23)
+        normalizer = member and member(skeleton)
+        if normalizer is not None:
+            normalizer.fit([poses])
+        whole = Batch.of(poses, stored_samples_last(labels), normalizer)
+        parts = list(whole.split(10))
+        assert [len(part.poses) for part in parts] == [10, 10, 3]
+        assert torch.equal(torch.cat([part.poses for part in parts]), whole.poses)
+        assert torch.equal(torch.cat([part.labels for part in parts]), whole.labels)
+        assert torch.equal(torch.cat([part.in_mm(part.poses) for part in parts]), whole.in_mm(whole.poses))
+
+
 class TestDeviceDataset:
     @pytest.fixture
     def dataset(self, skeleton):
@@ -174,6 +188,12 @@ class TestDataKeptOnADevice:
         assert list(kept.bring({"train": train}, CPU)) == ["train"]
 
 
+@pytest.fixture(params=[1, 12, 2048], ids="{} samples at once".format)
+def _prepared_together(request, monkeypatch):
+    """Whether batches are distorted, augmented and normalised one by one, a few together, or all."""
+    monkeypatch.setattr("data_pipeline.loader._SAMPLES_AT_ONCE", request.param)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU that torch can use")
 class TestOnAGpu:
@@ -187,6 +207,7 @@ class TestOnAGpu:
             np.testing.assert_array_equal(data.poses[subset].cpu(), dataset.poses[subset])
 
 
+@pytest.mark.usefixtures("_prepared_together")
 class TestEpoch:
     @pytest.mark.parametrize("batch_size", [1, 5, N - 1, N, 1000])
     def test_has_every_sample_once_and_a_short_last_batch(self, batch_size):
@@ -244,6 +265,7 @@ class TestEpoch:
         assert all((batch.poses - batch.labels).std() > 5 for batch in loader.epoch())
 
 
+@pytest.mark.usefixtures("_prepared_together")
 class TestSteps:
     def test_distort_then_augment_in_order_then_normalise(self):
         """Each step writes what it does into the poses, as a digit."""
@@ -307,6 +329,7 @@ class TestSteps:
             torch.testing.assert_close(moved, also_moved, rtol=0, atol=1e-2)
 
 
+@pytest.mark.usefixtures("_prepared_together")
 class TestState:
     @pytest.fixture(params=["shifter", "none"])
     def make(self, request):
