@@ -127,7 +127,7 @@ class LayeredGaussianDistorter(Distorter):
         layer, angle = torch.rand((2, n_joints, n_samples), **of_poses)  # (J, N) each
         if self.confusion_prob > 0:
             thresholds, sources = _confusions(self.confusion_prob, poses.device, poses.dtype)
-            rank = (layer >= thresholds).sum(dim=0)  # (4, J, N) -> (J, N); 0 where the joint is not confused
+            rank = _n_reached(layer, thresholds).long()  # (J, N); 0 where the joint is not confused
             # Below the first threshold the number is as uniform as it was, and a joint that is confused needs no layer.
             layer = layer / thresholds[0]  # (J, N)
 
@@ -154,10 +154,24 @@ class LayeredGaussianDistorter(Distorter):
         radius, std = torch.full_like(uniform, first_radius), torch.full_like(uniform, first_std)
         ends = accumulate(p for p, _, _ in self.layers)
         for end, (before, after) in zip(ends, pairwise(self.layers), strict=False):
-            beyond = torch.ge(uniform, end, out=torch.empty_like(uniform))  # 0 or 1, twice as fast as a bool
+            beyond = _reached(uniform, end)
             radius.add_(beyond, alpha=after[1] - before[1])
             std.add_(beyond, alpha=after[2] - before[2])
         return radius, std
+
+
+def _reached(numbers: Tensor, threshold: Tensor | float) -> Tensor:
+    """Returns 1 for numbers that reach a threshold and 0 for others: of their own kind, twice as fast as a bool."""
+    return torch.ge(numbers, threshold, out=torch.empty_like(numbers))
+
+
+def _n_reached(numbers: Tensor, thresholds: Tensor) -> Tensor:
+    """Returns how many of the thresholds, (K, J, 1), numbers (J, N) reach: (J, N)."""
+    first, *others = thresholds  # (J, 1) each
+    count = _reached(numbers, first)  # (J, N)
+    for threshold in others:
+        count.add_(_reached(numbers, threshold))
+    return count
 
 
 def _normal(poses: Tensor, generator: torch.Generator) -> Tensor:
