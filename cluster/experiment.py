@@ -24,6 +24,7 @@ from cluster.config import (
     typed_as_far_as_right,
 )
 from cluster.devices import UnfitNodeError
+from cluster.frame_errors import FRAMES_FILE
 from cluster.identity import UndescribableError, describe
 from cluster.job import Job
 from cluster.lock import experiment_lock
@@ -323,7 +324,8 @@ class Experiment:
             return  # what is still to be trained may change which is the best
         kept = _best_by_validation_data(plan, table) if keep == "best" else set()
         there = set(self.folder.storage.files("trials"))
-        paths = [f"{trial.id}/weights.pt" for trial in plan.trials if trial.key not in kept]
+        surplus_trials = [trial.id for trial in plan.trials if trial.key not in kept]
+        paths = [f"{trial_id}/{name}" for trial_id in surplus_trials for name in ("weights.pt", FRAMES_FILE)]
         surplus = [f"trials/{path}" for path in paths if path in there]
         several(self.folder.storage, self.folder.storage.remove, surplus)
 

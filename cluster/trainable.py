@@ -17,6 +17,7 @@ from cluster import parts
 from cluster.config import Settings
 from cluster.devices import device_name
 from cluster.example_plot import plot_examples
+from cluster.frame_errors import FrameErrors
 from cluster.identity import Primitive
 from cluster.repetitions import Streams
 from cluster.storage import StorageError
@@ -363,6 +364,11 @@ class _Run:
                 )
         self.log.write(self.folder, self.examples)
         if self.trial.settings.experiment.keep_weights != "none":
+            *_, reported = self.evaluators.values()
+            frames = reported.frame_errors(solver.model)
+            FrameErrors({name: (before.numpy(), after.numpy()) for name, (before, after) in frames.items()}).write(
+                self.folder
+            )
             weights = {name: tensor.cpu() for name, tensor in best.weights.items()}
             self.folder.write("weights.pt", tensor_bytes(weights))
         learned = None if self.normalizer is None else self.normalizer.learned()

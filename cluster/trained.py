@@ -7,7 +7,7 @@ user names; and only classes of the right family, with numbers, texts, lists and
 import importlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -15,10 +15,11 @@ import torch
 
 from cluster import parts
 from cluster.config import did_you_mean
+from cluster.described import described_skeleton
 from cluster.result_table import ResultTable, Row, finished_val_distance_mm, trial_status
 from cluster.trial_folder import ExperimentFolder
 from data_pipeline.normalizers import Normalizer
-from data_pipeline.skeleton import BUILT_IN, Palm, Skeleton
+from data_pipeline.skeleton import Skeleton
 from data_pipeline.user_error import UserError, first_line
 from posenet.pose_corrector import Ensemble, PoseCorrector
 
@@ -84,8 +85,8 @@ def read_corrector(
             finished[repetition_number] = content
     chosen = _repetitions(table, row, finished, repetition)
     try:
-        data = finished[chosen[0]]["description"]["data"]
-        skeleton, fingerprint = _skeleton(data["skeleton"]), str(data["train"]["fingerprint"])
+        skeleton = described_skeleton(finished[chosen[0]])
+        fingerprint = str(finished[chosen[0]]["description"]["data"]["train"]["fingerprint"])
         correctors = [_corrector(folder, f"{key}/{r}", finished[r], skeleton, modules) for r in chosen]
     except UserError:
         raise
@@ -219,19 +220,3 @@ def _values(description: Any) -> Any:
     if isinstance(description, list):
         return [_values(value) for value in description]
     return description
-
-
-def _skeleton(description: Mapping[str, Any]) -> Skeleton:
-    arguments = _tuples(description["args"])
-    palm = arguments.pop("palm", None)
-    skeleton = Skeleton(**arguments, palm=None if palm is None else Palm(**palm["args"]))
-    # A description leaves out the palm of those that are known.
-    return next((known for known in BUILT_IN if replace(known, palm=None) == skeleton), skeleton)
-
-
-def _tuples(value: Any) -> Any:
-    if isinstance(value, list):
-        return tuple(_tuples(item) for item in value)
-    if isinstance(value, dict):
-        return {key: _tuples(item) for key, item in value.items()}
-    return value

@@ -1,10 +1,10 @@
 """What a trial logs while it is trained: its records, and its examples' predictions at every log point."""
 
-import io
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from cluster.examples import FollowedExamples
 from cluster.records import from_parquet, to_parquet
 from cluster.trial_folder import TrialFolder
 from data_pipeline.pose_dataset import Array, PoseDataset
@@ -57,17 +57,14 @@ class TrialLog:
         folder.write("records.parquet", to_parquet(folder.trial_id, self.records))
         if examples is not None and self.predictions:
             epochs, batches, predictions = zip(*self.predictions, strict=True)
-            buffer = io.BytesIO()
-            np.savez_compressed(
-                buffer,
+            FollowedExamples(
                 epochs=np.array(epochs),  # (L,)
                 batches=np.array(batches),  # (L,)
                 predictions_mm=np.stack(predictions),  # (L, E, J, 3)
-                inputs_mm=examples.inputs,  # (E, J, 3)
-                labels_mm=examples.labels,  # (E, J, 3)
-                indices=np.array(examples.indices),  # (E,)
-            )
-            folder.write("examples.npz", buffer.getvalue())
+                inputs_mm=examples.inputs,
+                labels_mm=examples.labels,
+                indices=np.array(examples.indices),
+            ).write(folder)
 
     @classmethod
     def read(cls, folder: TrialFolder, *, until_epoch: int, with_examples: bool) -> "TrialLog":
@@ -92,16 +89,11 @@ class TrialLog:
 
 
 def _read_predictions(folder: TrialFolder, until_epoch: int) -> list[tuple[int, int, Array]]:
-    content = folder.read("examples.npz")
-    if content is None:
+    examples = FollowedExamples.read(folder)
+    if examples is None:
         raise ValueError("examples.npz is missing")
-    try:
-        arrays = np.load(io.BytesIO(content), allow_pickle=False)
-        logged = zip(arrays["epochs"], arrays["batches"], arrays["predictions_mm"], strict=True)
-        predictions = [(int(epoch), int(batch), poses) for epoch, batch, poses in logged if epoch <= until_epoch]
-    except Exception as error:
-        # What numpy raises depends on the damage.
-        raise ValueError(f"examples.npz is broken: {error}") from error
+    logged = zip(examples.epochs, examples.batches, examples.predictions_mm, strict=True)
+    predictions = [(int(epoch), int(batch), poses) for epoch, batch, poses in logged if epoch <= until_epoch]
     if not predictions or predictions[-1][0] < until_epoch:
         raise ValueError(f"examples.npz ends before epoch {until_epoch}")
     return predictions

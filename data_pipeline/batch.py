@@ -38,7 +38,7 @@ class Batch:
         frame = normalizer.frame(poses)
         return cls(frame.normalize(poses), labels, frame)
 
-    def split(self, size: int) -> "Iterator[Batch]":
+    def split(self, size: int) -> Iterator["Batch"]:
         """Yields batches of `size` samples, in order; the last one may have fewer. They share this one's memory."""
         for start in range(0, len(self.poses), size):
             rows = slice(start, start + size)

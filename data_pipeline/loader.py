@@ -90,7 +90,7 @@ class TrainingLoader:
         data, generators = self.data, self.generators
         gathered = [
             data.gather(data.subsets[subset], some)
-            for subset, some in zip(subsets, indices.split(self.batch_size), strict=True)
+            for subset, some in zip(subsets, torch.split(indices, self.batch_size), strict=True)
         ]
         poses, labels = (torch.cat(parts) for parts in zip(*gathered, strict=True))  # (n, J, 3) each
         samples = TrainingSamples(poses, labels, indices, data.skeleton, self.tables)

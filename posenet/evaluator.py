@@ -76,6 +76,23 @@ class Evaluator:
         """Returns every metric in both spaces, before and after the correction."""
         return self._measure(model, self._final_quantities)
 
+    def frame_errors(self, model: torch.nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
+        """Returns each frame's mean distance before and after the correction, (N,) each, mm, by subset; on the CPU."""
+        found = {}
+        with _evaluating(model):
+            for subset in self.data.subsets:
+                chunks = []
+                for chunk in self.data.chunks(subset, _CHUNK):
+                    batch = Batch.of(*chunk, self.normalizer)
+                    before, after = batch.in_mm(batch.poses), batch.in_mm(model(batch.poses.clone()))  # (n, J, 3) each
+                    distances = [
+                        errors.distance_error(poses, batch.labels_mm, self.data.skeleton) for poses in (before, after)
+                    ]
+                    chunks.append(torch.stack([metrics.mean_error(distance) for distance in distances]))  # (2, n)
+                before, after = torch.cat(chunks, dim=1).cpu()  # (N,) each
+                found[subset] = before, after
+        return found
+
     def predict(self, model: torch.nn.Module, subset: str, indices: Tensor) -> Tensor:
         """Returns the corrected poses, (n, J, 3), mm, of the samples `indices`, (n,), of a subset."""
         with _evaluating(model):

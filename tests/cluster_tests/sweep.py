@@ -104,6 +104,7 @@ class Sweep:
             numbers[f"{trial} records"] = pq.read_table(path).to_pylist()
             weights = torch.load(path.with_name("weights.pt"), weights_only=True)
             numbers[f"{trial} weights"] = {name: tensor.tolist() for name, tensor in weights.items()}
+            numbers[f"{trial} frames"] = pq.read_table(path.with_name("frames.parquet")).to_pylist()
             numbers[f"{trial} examples"] = path.with_name("examples.npz").read_bytes()
         return numbers
 

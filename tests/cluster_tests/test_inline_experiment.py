@@ -109,7 +109,7 @@ class TestTheFilesOfAnExperiment:
         expected = [".lock", "experiment.json"]
         expected += [f"tables/{name}" for name in ("trials.csv", "trials.parquet")]
         expected += [f"tables/summary.{kind}" for kind in ("csv", "md", "txt")]
-        for name in ("trial.json", "records.parquet", "weights.pt", "examples.npz"):
+        for name in ("trial.json", "records.parquet", "weights.pt", "frames.parquet", "examples.npz"):
             expected += [f"trials/{trial_id}/{name}" for trial_id in ids]
         assert files_of(sweep.folder) == sorted(expected)
 
@@ -233,6 +233,18 @@ class TestTheFilesOfAnExperiment:
             assert examples["predictions_mm"].shape == (4, 2, 21, 3)
             np.testing.assert_array_equal(examples["inputs_mm"], dataset.poses["B"][[0, 3]])
             np.testing.assert_array_equal(examples["labels_mm"], dataset.labels[[0, 3]])
+
+    def test_hold_the_error_of_every_frame_of_the_test_set(self, trials, tiny_data):
+        labels = read_dataset(tiny_data, "two_test").labels
+        for folder, trial in trials.items():
+            rows = pq.read_table(folder / "frames.parquet").to_pylist()
+            assert [row["subset"] for row in rows] == ["A"] * len(labels) + ["B"] * len(labels)
+            for subset, metrics in trial["metrics"]["test"].items():
+                if subset != "mean":
+                    of_subset = [row for row in rows if row["subset"] == subset]
+                    for name, metric in (("before_mm", "distance_before"), ("after_mm", "distance")):
+                        mean = np.mean([row[name] for row in of_subset])
+                        assert mean == pytest.approx(metrics[metric], rel=1e-6)
 
     def test_differ_between_repetitions_and_share_a_repetitions_seed(self, trials):
         by = {(trial["options"][LR], trial["repetition"]): trial for trial in trials.values()}
@@ -655,7 +667,12 @@ class TestCtrlC:
 
 class TestKeepWeights:
     def weights(self, tiny):
-        return sorted(path.relative_to(tiny.folder / "trials").parts[0] for path in tiny.folder.rglob("weights.pt"))
+        keys = [
+            sorted(path.relative_to(tiny.folder / "trials").parts[0] for path in tiny.folder.rglob(name))
+            for name in ("weights.pt", "frames.parquet")
+        ]
+        assert keys[0] == keys[1]  # the errors of frames are kept where weights are
+        return keys[0]
 
     def test_all_is_everyones(self, tiny):
         table = tiny.run({"experiment_config.n_repetitions": 2}, {LR: LRS})
@@ -718,7 +735,8 @@ class TestWhatIsLogged:
 
     def test_without_examples_has_no_file_of_them(self, tiny):
         (row,) = tiny.run({"solver_config.val_example_indices": []}).trials
-        assert files_of(tiny.folder / "trials" / row["key"] / "0") == ["records.parquet", "trial.json", "weights.pt"]
+        names = ["frames.parquet", "records.parquet", "trial.json", "weights.pt"]
+        assert files_of(tiny.folder / "trials" / row["key"] / "0") == names
 
     def test_with_show_plots_are_pictures_of_the_examples(self, tiny):
         (row,) = tiny.run({"solver_config.show_plots": True}).trials

@@ -176,6 +176,7 @@ class TestAnInterruptedTrialThatGoesOn:
         finish(tiny, STATEFUL)
         assert sorted(path.name for path in half_way.iterdir()) == [
             "examples.npz",
+            "frames.parquet",
             "records.parquet",
             "trial.json",
             "weights.pt",

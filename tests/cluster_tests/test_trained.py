@@ -1,6 +1,5 @@
 import json
 import sys
-from dataclasses import replace
 from functools import partial
 from types import ModuleType
 
@@ -8,13 +7,12 @@ import pytest
 import torch
 
 from cluster import trained as trained_module
-from cluster.identity import describe
 from cluster.storage import Storage
 from cluster.trained import NotTrainedError, read_corrector
 from cluster.trial_folder import ExperimentFolder
 from data_pipeline.normalizers import GlobalNormalizer, IndividualNormalizer, Shifter, ViewpointNormalizer
 from data_pipeline.pose_dataset import read_dataset
-from data_pipeline.skeleton import HANDS17, NYU, Palm
+from data_pipeline.skeleton import NYU
 from posenet.evaluator import CorrectionMeans
 from posenet.models import CorrectorGNN, CorrectorLCN, CorrectorMLP, CorrectorTransformer, GlobalShiftMLP
 from tests.cluster_tests.tiny import LR, Tiny
@@ -259,18 +257,3 @@ class TestWhatCannotBeBuilt:
         folder = self.edited(tiny, damage)
         with pytest.raises(NotTrainedError, match="does not tell how to build the corrector"):
             read_corrector(folder)
-
-
-class TestTheSkeletonOfADescription:
-    def described(self, skeleton):
-        return json.loads(json.dumps(describe(skeleton)))
-
-    def test_is_the_one_that_is_known_with_its_palm(self):
-        description = self.described(HANDS17)
-        del description["args"]["palm"]
-        assert trained_module._skeleton(description) == HANDS17
-
-    @pytest.mark.parametrize("palm", [None, Palm(base=(0,), knuckles=(4, 3, 2))])
-    def test_is_the_users_own_where_it_is_none_of_those(self, palm):
-        own = replace(HANDS17, name="own", palm=palm)
-        assert trained_module._skeleton(self.described(own)) == own

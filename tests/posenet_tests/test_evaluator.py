@@ -334,9 +334,11 @@ class TestRelations:
 
 
 class TestModel:
-    @pytest.fixture(params=["intermediate", "final", "predict"])
+    @pytest.fixture(params=["intermediate", "final", "predict", "frame_errors"])
     def evaluate(self, request, nyu_case):
         evaluator = nyu_case.evaluator()
+        if request.param == "frame_errors":
+            return lambda model: torch.stack([torch.stack(both) for both in evaluator.frame_errors(model).values()])
         if request.param == "predict":
             return lambda model: evaluator.predict(model, "A", torch.arange(5))
         return getattr(evaluator, request.param)
@@ -395,12 +397,34 @@ class TestModel:
         evaluator, in_place = case.evaluator(), WavesInPlace(case.length)
         assert evaluator.final(in_place) == evaluator.final(case.model)
         assert evaluator.intermediate(in_place) == evaluator.intermediate(case.model)
+        for one, other in zip(
+            *(evaluator.frame_errors(model).values() for model in (in_place, case.model)), strict=True
+        ):
+            assert torch.equal(torch.stack(one), torch.stack(other))
         indices = torch.arange(5)
         in_place, ordinary = (evaluator.predict(model, "B", indices) for model in (in_place, case.model))
         assert torch.equal(in_place, ordinary)
         np.testing.assert_array_equal(case.dataset.labels, labels)
         for subset in SUBSETS:
             np.testing.assert_array_equal(case.dataset.poses[subset], before[subset])
+
+
+class TestFrameErrors:
+    @pytest.mark.parametrize("chunk", [7, 1000])
+    def test_are_each_frames_mean_distance_before_and_after_in_order(self, case, chunk, monkeypatch):
+        monkeypatch.setattr("posenet.evaluator._CHUNK", chunk)
+        found = case.evaluator().frame_errors(case.model)
+        assert list(found) == list(SUBSETS)
+        for subset, errors_mm in found.items():
+            poses, labels = case.dataset.poses[subset], case.dataset.labels
+            for measured, hand in zip(errors_mm, (poses, case.corrected(poses)[1]), strict=True):
+                np.testing.assert_allclose(measured, distances_of(hand, labels).mean(axis=1), rtol=0, atol=1e-3)
+
+    def test_have_the_mean_that_the_final_evaluation_tells(self, case):
+        final = by_subset(case.evaluator().final(case.model))
+        for subset, errors_mm in case.evaluator().frame_errors(case.model).items():
+            for metric, measured in zip(("distance_before", "distance"), errors_mm, strict=True):
+                assert measured.mean().item() == pytest.approx(final[subset]["original", metric], rel=1e-6)
 
 
 class TestPredictions:
