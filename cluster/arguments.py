@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import torch
 
-from cluster.config import Problem, did_you_mean
+from cluster.config import Problem
 from cluster.identity import (
     Description,
     UndescribableError,
@@ -18,6 +18,7 @@ from cluster.identity import (
     label,
     takes_any_name,
 )
+from data_pipeline.user_error import did_you_mean
 
 
 def check_arguments(key: str, target: type, arguments: Mapping[str, Any], *, n_passed: int) -> list[Problem]:

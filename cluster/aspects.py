@@ -18,7 +18,7 @@ from torch.optim import lr_scheduler
 
 from cluster import parts
 from cluster.arguments import check_arguments, describe_arguments, refused
-from cluster.config import STAND_INS, Hyperparams, Problem, Settings, did_you_mean
+from cluster.config import STAND_INS, Hyperparams, Problem, Settings
 from cluster.identity import (
     Description,
     UndescribableError,
@@ -32,7 +32,7 @@ from cluster.sources import Sources, set_keys
 from data_pipeline.pose_dataset import DatasetError, PoseDataset
 from data_pipeline.skeleton import BUILT_IN, Skeleton
 from data_pipeline.tables import Table, TableError
-from data_pipeline.user_error import UserError, first_line
+from data_pipeline.user_error import UserError, did_you_mean, first_line
 
 NUMERICS = 3
 """Raised by a change of this project's code that changes numbers: trials before and after are never in one table."""

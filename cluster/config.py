@@ -6,7 +6,6 @@ for each combination of options.
 """
 
 import dataclasses
-import difflib
 import math
 import os
 import re
@@ -25,7 +24,7 @@ from data_pipeline.dataset_name import DATASET_NAME
 from data_pipeline.distorters import Distorter
 from data_pipeline.normalizers import Normalizer
 from data_pipeline.skeleton import Skeleton
-from data_pipeline.user_error import UserError
+from data_pipeline.user_error import UserError, did_you_mean
 from posenet.losses import Loss
 from posenet.record import Space
 
@@ -60,14 +59,6 @@ class ConfigError(UserError):
 
 Rule = Callable[[Any], str | None]
 """Takes a value and returns what is allowed, or None where the value is."""
-
-
-def did_you_mean(name: object, known: Sequence[str]) -> str:
-    """Returns "; did you mean 'x'?" where a known name is close, else the known names."""
-    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    return f"; known are {', '.join(known)}" if known else ""
 
 
 def _integer(minimum: int) -> Rule:

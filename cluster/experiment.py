@@ -18,7 +18,6 @@ from cluster.config import (
     Problem,
     SolverConfig,
     check_dicts,
-    did_you_mean,
     plain,
     typed,
     typed_as_far_as_right,
@@ -43,7 +42,7 @@ from cluster.trial_folder import STATUSES, ExperimentFolder, Status
 from cluster.watch import Watch
 from cluster.workplace import Executor, Workplace
 from data_pipeline.pose_range import PoseRange
-from data_pipeline.user_error import UserError
+from data_pipeline.user_error import UserError, did_you_mean
 
 INTERRUPTED_CODE = 130
 PREEMPTED_CODE = 75

@@ -14,13 +14,12 @@ from typing import Any
 import torch
 
 from cluster import parts
-from cluster.config import did_you_mean
 from cluster.described import described_skeleton
 from cluster.result_table import ResultTable, Row, finished_val_distance_mm, trial_status
 from cluster.trial_folder import ExperimentFolder
 from data_pipeline.normalizers import Normalizer
 from data_pipeline.skeleton import Skeleton
-from data_pipeline.user_error import UserError, first_line
+from data_pipeline.user_error import UserError, did_you_mean, first_line
 from posenet.pose_corrector import Ensemble, PoseCorrector
 
 _OURS = ("posenet.", "data_pipeline.")

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from cluster.config import ConfigError, did_you_mean
+from cluster.config import ConfigError
 from cluster.experiment import Experiment
 from data_pipeline.augmenters import RandomRotator
 from data_pipeline.distorters import Distorter, NoDistorter
 from data_pipeline.normalizers import GlobalNormalizer, Normalizer, Shifter
 from data_pipeline.pose_dataset import dataset_names
 from data_pipeline.skeleton import HANDS17
+from data_pipeline.user_error import did_you_mean
 from posenet import errors
 from posenet.models import CorrectorMLP
 from tests.cluster_tests.tiny import MISSING, case_id
