@@ -13,7 +13,6 @@ from cluster.config import (
     Problem,
     Settings,
     check_value,
-    did_you_mean,
     plain,
     typed,
 )
@@ -25,6 +24,7 @@ from cluster.identity import (
     describe,
     unique_labels,
 )
+from data_pipeline.user_error import did_you_mean
 
 Key = str | tuple[str | None, ...]
 Choice = tuple[int, ...]

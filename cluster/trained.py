@@ -1,12 +1,6 @@
-"""Trained correctors, built again from an experiment's files.
+"""Trained correctors, built again from an experiment's files: see `cluster/described.py` for what is imported."""
 
-What a `trial.json` names is imported and called, so nothing is but what belongs to this project, or to modules that the
-user names; and only classes of the right family, with numbers, texts, lists and dicts as arguments.
-"""
-
-import importlib
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -14,7 +8,7 @@ from typing import Any
 import torch
 
 from cluster import parts
-from cluster.described import described_skeleton
+from cluster.described import DescriptionError, described_class, described_skeleton, described_value
 from cluster.result_table import ResultTable, Row, finished_val_distance_mm, trial_status
 from cluster.trial_folder import ExperimentFolder
 from data_pipeline.normalizers import Normalizer
@@ -22,10 +16,8 @@ from data_pipeline.skeleton import Skeleton
 from data_pipeline.user_error import UserError, did_you_mean, first_line
 from posenet.pose_corrector import Ensemble, PoseCorrector
 
-_OURS = ("posenet.", "data_pipeline.")
 
-
-class NotTrainedError(UserError):
+class NotTrainedError(DescriptionError):
     """An experiment has no such corrector, or its files do not tell how to build it."""
 
 
@@ -165,7 +157,8 @@ def _corrector(
             f"{trial_id} has no weights.pt: the experiment's keep_weights did not keep them. With 'all' they stay"
         )
     described = trial["description"]["model"]
-    model: torch.nn.Module = _class(described["name"], torch.nn.Module, modules)(skeleton, **_values(described["args"]))
+    model_class = described_class(described["name"], torch.nn.Module, modules)
+    model: torch.nn.Module = model_class(skeleton, **described_value(described["args"]))
     try:
         model.load_state_dict(parts.read_weights(content))
     except Exception as error:  # torch.load has no error of its own for what it cannot read
@@ -174,48 +167,7 @@ def _corrector(
     described = trial["description"]["spaces"]["normalizer"]
     if described is None:
         return PoseCorrector(model, None)
-    normalizer: Normalizer = _class(described["name"], Normalizer, modules)(skeleton, **_values(described["args"]))
+    normalizer_class = described_class(described["name"], Normalizer, modules)
+    normalizer: Normalizer = normalizer_class(skeleton, **described_value(described["args"]))
     normalizer.restore(trial["normalizer"] or {})
     return PoseCorrector(model, normalizer)
-
-
-def _class(name: str, family: type[Any], modules: Sequence[ModuleType]) -> Any:
-    """Returns the class of that name, after a look at whether it is of the family."""
-    module_name, _, class_name = str(name).rpartition(".")
-    if name.startswith(_OURS):
-        # Never one of the same name in another module.
-        with suppress(ImportError):
-            modules = [importlib.import_module(module_name)]
-    named = [module for module in modules if module.__name__ == module_name]
-    # A script that ran is called __main__, and the module may have moved.
-    homes = [module for module in named or modules if _is_of(getattr(module, class_name, None), family)]
-    if len(homes) > 1:
-        found = ", ".join(module.__name__ for module in homes)
-        raise NotTrainedError(f"{name} may be the {class_name} of each of {found}; name one of these modules alone")
-    if not homes:
-        raise NotTrainedError(
-            f"{name} is not a class of PoseTune's; name the module that it is in (predict.py --import MODULE)"
-        )
-    return getattr(homes[0], class_name)
-
-
-def _is_of(value: Any, family: type[Any]) -> bool:
-    return isinstance(value, type) and issubclass(value, family)
-
-
-def _values(description: Any) -> Any:
-    """Returns the arguments that a description stands for, if they are numbers, texts, lists and dicts of these."""
-    if isinstance(description, dict):
-        if description in ({"float": "inf"}, {"float": "-inf"}):
-            return float(description["float"])
-        # Of an object or a class, and not a dict of the user's own: names of classes have a module in front.
-        is_object = "." in str(description.get("name")) and description.keys() <= {"name", "args", "self"}
-        if is_object:
-            raise NotTrainedError(
-                f"an argument is {description['name']}, which is not built again from a file; only numbers, texts, "
-                "lists and dicts are"
-            )
-        return {key: _values(value) for key, value in description.items()}
-    if isinstance(description, list):
-        return [_values(value) for value in description]
-    return description

@@ -6,7 +6,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from cluster import trained as trained_module
+from cluster.described import DescriptionError, described_value
 from cluster.storage import Storage
 from cluster.trained import NotTrainedError, read_corrector
 from cluster.trial_folder import ExperimentFolder
@@ -178,7 +178,7 @@ class TestWhatCannotBeBuilt:
     def test_names_a_class_of_the_users_until_its_module_is_named_too(self, tiny):
         changes = {"base_hyperparams.model": OwnMLP}
         tiny.run(changes)
-        with pytest.raises(NotTrainedError, match=r"OwnMLP is not a class of PoseTune's; name the module"):
+        with pytest.raises(DescriptionError, match=r"OwnMLP is not a class of PoseTune's; name the module"):
             read_corrector(folder_of(tiny))
         trained = read_corrector(folder_of(tiny), modules=[sys.modules[__name__]])
         assert type(trained.corrector.model) is OwnMLP
@@ -195,7 +195,7 @@ class TestWhatCannotBeBuilt:
         assert type(read_corrector(folder, modules=[other, here]).corrector.model) is OwnMLP
         another = ModuleType("another")
         another.OwnMLP = OwnMLP
-        with pytest.raises(NotTrainedError, match="may be the OwnMLP of each of other, another"):
+        with pytest.raises(DescriptionError, match="may be the OwnMLP of each of other, another"):
             read_corrector(folder, modules=[other, another])
 
     @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ class TestWhatCannotBeBuilt:
     def test_names_what_is_no_model_and_it_is_not_called(self, tiny, name):
         tiny.run()
         folder = self.edited(tiny, lambda trial: trial["description"]["model"].update(name=name, args={}))
-        with pytest.raises(NotTrainedError, match="is not a class of PoseTune's"):
+        with pytest.raises(DescriptionError, match="is not a class of PoseTune's"):
             read_corrector(folder)
 
     def test_names_a_module_that_is_not_imported(self, tiny, tmp_path, monkeypatch):
@@ -223,20 +223,20 @@ class TestWhatCannotBeBuilt:
         monkeypatch.syspath_prepend(tmp_path)
         tiny.run()
         folder = self.edited(tiny, lambda trial: trial["description"]["model"].update(name="surprise.Model"))
-        with pytest.raises(NotTrainedError, match=r"surprise\.Model is not a class of PoseTune's"):
+        with pytest.raises(DescriptionError, match=r"surprise\.Model is not a class of PoseTune's"):
             read_corrector(folder)
 
     def test_has_an_object_as_an_argument(self, tiny):
         tiny.run()
         argument = {"name": "torch.nn.modules.activation.ReLU", "args": {}}
         folder = self.edited(tiny, lambda trial: trial["description"]["model"]["args"].update(activation=argument))
-        with pytest.raises(NotTrainedError, match=r"an argument is torch\.nn\.modules\.activation\.ReLU"):
+        with pytest.raises(DescriptionError, match=r"an argument is torch\.nn\.modules\.activation\.ReLU"):
             read_corrector(folder)
 
     @pytest.mark.parametrize("value", [{"name": "relu"}, {"float": 3}, {"float": "inf"}, {"name": 1, "args": [2.5]}])
     def test_takes_no_dict_of_the_users_for_an_object(self, value):
         expected = float("inf") if value == {"float": "inf"} else value
-        assert trained_module._values({"layer": value}) == {"layer": expected}
+        assert described_value({"layer": value}) == {"layer": expected}
 
     @pytest.mark.parametrize(
         "damage",
