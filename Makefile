@@ -17,7 +17,7 @@ help:
 
 setup: .venv/installed
 
-.venv/installed: requirements.txt pyproject.toml
+.venv/installed: requirements.txt requirements-report.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	    { echo "PoseTune needs Python 3.10 or newer; name one with: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv
