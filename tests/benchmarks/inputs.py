@@ -157,4 +157,6 @@ all_three = [name for name in shares if name[1] != BARE]
 worst = max(all_three, key=lambda name: shares[name])
 within = sum(shares[name] <= 0.1 for name in all_three)
 print(f"\nthe usual, {USUAL}, RandomRotator and Shifter: {shares[USUAL, 'Shifter']:.1%}; target 10 %")
-print(f"{within} of {len(all_three)} within 10 %; the worst, {worst[0]}, RandomRotator and {worst[1]}: {shares[worst]:.1%}")
+print(
+    f"{within} of {len(all_three)} within 10 %; the worst, {worst[0]}, RandomRotator, {worst[1]}: {shares[worst]:.1%}"
+)
