@@ -1,310 +1,45 @@
-"""All trials of an experiment as one table, read from its folder: no torch, no Ray.
+"""All trials of an experiment as one table that is read, asked, and written in the forms that others read."""
 
-Trials are those of the experiment's last plan. What else lies in the folder (an option that was taken out, data that
-changed) is counted and left alone.
-"""
-
-import math
-import statistics
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from types import NoneType
-from typing import Any, NamedTuple
-
-from cluster.trial_folder import ExperimentFolder, Status, status_of
-from data_pipeline.subsets import DEFAULT_SUBSET, MEAN_SUBSET
-from data_pipeline.user_error import UserError
-
-Row = dict[str, Any]
-
-UNITS = {"distance": "_mm", "max_distance": "_mm", "bone_length_error": "_mm"}
-"""Suffixes of columns by metric; the others are shares and ratios."""
-
-METRICS = (
-    *("distance", "max_distance", "frames_within_20mm", "auc_0_50", "auc_20_50"),
-    *("bone_length_error", "proportion_error"),
-)
+from cluster.outcome import finished_val_distance_mm as finished_val_distance_mm
+from cluster.outcome import trial_status as trial_status
+from cluster.reports.choices import Choices
+from cluster.reports.export import export
+from cluster.results import METRICS as METRICS
+from cluster.results import NoResultsError as NoResultsError
+from cluster.results import Results
+from cluster.results import Row as Row
+from cluster.results import column as column
 
 
-class NoResultsError(UserError):
-    """There is no experiment in a folder, or its description is broken."""
+class ResultTable(Results):
+    """What `run()` returns: the results, and every form in which they leave the house.
 
-
-@dataclass(frozen=True)
-class ResultTable:
-    """The trials of an experiment and their summary.
-
-    Attributes:
-        name: The experiment's name.
-        option_paths: The settings that vary, a column for each in both tables.
-        telling_paths: Those of them that tell all combinations apart: of settings that vary together, the first.
-        splits: 'val' and, with a test set, 'test'.
-        trials: A row for each trial: options, `repetition`, `seed`, `status`, `best_epoch`, metrics, `train_seconds`,
-            `node`, `device`, `gpu`, `error`. What a trial does not have is None.
-        summary: A row for each combination, the best in validation first, those without all repetitions (whose mean
-            rests on less) after the others: options, `n` (finished repetitions), `failed`, `diverged`, and the mean and
-            sample standard deviation of distances over finished repetitions.
-        n_others: Trials in the folder that are not of this plan.
+    For programs, CSV and Parquet hold all digits, XLSX 16 of them, and all three means, deviations, intervals and
+    p-values in columns of their own. For reading, Markdown, LaTeX and HTML hold rounded numbers, a caption, and marks
+    of the best.
+    Each takes the same choices and raises `ChoiceError` where the table does not have what was chosen.
     """
 
-    name: str
-    option_paths: list[str]
-    telling_paths: list[str]
-    splits: list[str]
-    trials: list[Row]
-    summary: list[Row]
-    n_others: int
+    def to_csv(self, choices: Choices | None = None) -> str:
+        """Returns the table as CSV: an empty field for what is missing."""
+        return export(self, "csv", choices or Choices()).decode()
 
-    @classmethod
-    def read(cls, folder: ExperimentFolder) -> "ResultTable":
-        """Reads the table of what is on disk.
+    def to_parquet(self, choices: Choices | None = None) -> bytes:
+        """Returns the table as the content of a Parquet file."""
+        return export(self, "parquet", choices or Choices())
 
-        Raises:
-            NoResultsError: If there is no experiment, or if its description is broken.
-            ArchiveError: If a part of the archive is broken.
-        """
-        try:
-            experiment = _Experiment.of(folder.read_experiment())
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
-            raise NoResultsError(
-                f"{folder.storage.location} holds no experiment (experiment.json is missing or broken)"
-            ) from error
-        planned = [(c, repetition) for repetition in range(len(experiment.seeds)) for c in experiment.combinations]
-        ids = [f"{c['key']}/{repetition}" for c, repetition in planned]
-        wanted = set(ids)
-        known = folder.read_trials(_Outcome.of, wanted.__contains__)
-        outcomes = [known.get(trial_id, _Outcome.of(None)) for trial_id in ids]
+    def to_md(self, choices: Choices | None = None) -> str:
+        """Returns the table as Markdown."""
+        return export(self, "md", choices or Choices()).decode()
 
-        option_paths, splits = experiment.option_paths, experiment.splits
-        groups = list(_column_groups(splits, outcomes))
-        trials = [
-            _trial_row(c, option_paths, repetition, experiment.seeds[repetition], outcome, groups)
-            for (c, repetition), outcome in zip(planned, outcomes, strict=True)
-        ]
-        summary = _summarize(trials, option_paths, splits)
-        n_others = len(known.keys() - wanted)
-        return cls(experiment.name, option_paths, experiment.telling_paths, splits, trials, summary, n_others)
+    def to_latex(self, choices: Choices | None = None) -> str:
+        """Returns the table as LaTeX: a table to be put into a document, or with `standalone` a document."""
+        return export(self, "latex", choices or Choices()).decode()
 
-    @property
-    def failures(self) -> list[Row]:
-        """The trials that failed or diverged."""
-        return [row for row in self.trials if row["status"] in ("failed", "diverged")]
+    def to_html(self, choices: Choices | None = None) -> str:
+        """Returns the table as an HTML element."""
+        return export(self, "html", choices or Choices()).decode()
 
-    @property
-    def n_repetitions(self) -> int:
-        """The planned repetitions of each combination."""
-        return len(self.trials) // len(self.summary)
-
-    @property
-    def split(self) -> str:
-        """The split that results are reported on: the test set where there is one."""
-        return self.splits[-1]
-
-    def best_for_each(self, path: str) -> list[Row]:
-        """Returns, for each value of an option, the first of its rows in the summary: the best in validation."""
-        best: dict[Any, Row] = {}
-        for row in self.summary:
-            best.setdefault(row[path], row)
-        return list(best.values())
-
-
-def column(split: str, metric: str, *, before: bool = False, subset: str = MEAN_SUBSET) -> str:
-    """Returns the name of a metric's column."""
-    group = "" if subset == MEAN_SUBSET else f"[{subset}]"
-    return f"{split}_{metric}{'_before' if before else ''}{UNITS.get(metric, '')}{group}"
-
-
-def trial_status(content: Mapping[str, Any] | None) -> Status:
-    """Returns how a trial stands by its `trial.json`; one that says finished and has no results is `interrupted`."""
-    status = status_of(content)
-    return "interrupted" if content is not None and status == "finished" and not _has_results(content) else status
-
-
-def finished_val_distance_mm(content: Mapping[str, Any] | None) -> float | None:
-    """Returns the validation distance of a finished trial by its `trial.json`, mean over subsets; else None."""
-    if content is None or trial_status(content) != "finished":
-        return None
-    distance: float = content["metrics"]["val"][MEAN_SUBSET]["distance"]
-    return distance
-
-
-def _has_results(content: Mapping[str, Any]) -> bool:
-    metrics = content.get("metrics")
-    if not isinstance(metrics, dict) or "val" not in metrics:
-        return False
-    for subsets in metrics.values():
-        if not isinstance(subsets, dict) or MEAN_SUBSET not in subsets:
-            return False
-        for values in subsets.values():
-            if not isinstance(values, dict) or not {"distance", "distance_before"} <= values.keys():
-                return False
-            if not set(map(type, values.values())) <= {int, float}:
-                return False
-    return True
-
-
-@dataclass(frozen=True)
-class _Experiment:
-    """What a table needs of `experiment.json`."""
-
-    name: str
-    combinations: Sequence[Mapping[str, Any]]
-    seeds: list[int]
-    option_paths: list[str]
-    telling_paths: list[str]
-    splits: list[str]
-
-    @classmethod
-    def of(cls, content: Any) -> "_Experiment":
-        """Takes it from the file's content; LookupError, TypeError, ValueError or AttributeError if that is broken."""
-        plan = content["plan"]
-        seeds = [_checked(seed, int) for seed in _checked(plan["seeds"], list)]
-        paths = list(plan["combinations"][0]["options"])
-        combinations = [
-            {
-                "key": _checked(c["key"], str),
-                "options": {path: _checked(c["options"][path], (str, int, float, NoneType)) for path in paths},
-            }
-            for c in plan["combinations"]
-        ]
-        if not seeds:
-            raise ValueError("the plan has no repetition")
-        option_paths = _varied(combinations)
-        config = content["configs"]["experiment_config"]
-        test_sets = {c["options"].get("experiment_config.test_set", config.get("test_set")) for c in combinations}
-        splits = ["val"] if test_sets == {None} else ["val", "test"]
-        telling_paths = _telling(option_paths, content["options"])
-        return cls(_checked(content["name"], str), combinations, seeds, option_paths, telling_paths, splits)
-
-
-def _checked(value: Any, kind: type | tuple[type, ...]) -> Any:
-    if not isinstance(value, kind):
-        raise TypeError(f"{value!r} is no {kind}")
-    return value
-
-
-def _varied(combinations: Sequence[Mapping[str, Any]]) -> list[str]:
-    paths = list(combinations[0]["options"])
-    return [path for path in paths if len({repr(c["options"][path]) for c in combinations}) > 1]
-
-
-def _telling(option_paths: Sequence[str], axes: Sequence[Mapping[str, Any]]) -> list[str]:
-    implied: set[str] = set()
-    for axis in axes:
-        first_labels = [repr(row[0]) for row in axis["rows"]]
-        if len(set(first_labels)) == len(first_labels):
-            implied.update(axis["paths"][1:])
-    return [path for path in option_paths if path not in implied]
-
-
-_RUN_COLUMNS = ("train_seconds", "node", "device", "gpu", "error")
-
-
-class _Outcome(NamedTuple):
-    """What a table needs of a `trial.json`; most of such a file is what it does not."""
-
-    status: Status
-    metrics: Mapping[str, Mapping[str, Mapping[str, float]]]
-    """By split, subset and name; of finished trials alone."""
-    best_epoch: Any
-    run: Row
-    """How it was trained: the columns after the metrics."""
-
-    @classmethod
-    def of(cls, content: Mapping[str, Any] | None) -> "_Outcome":
-        """Takes it from the file's content."""
-        status, known = trial_status(content), content or {}
-        metrics = {}
-        if status == "finished":
-            for split, subsets in known["metrics"].items():
-                alone = subsets.keys() == {MEAN_SUBSET, DEFAULT_SUBSET}
-                metrics[split] = {MEAN_SUBSET: subsets[MEAN_SUBSET]} if alone else subsets
-        return cls(status, metrics, known.get("best_epoch"), {name: known.get(name) for name in _RUN_COLUMNS})
-
-
-class _ColumnGroup(NamedTuple):
-    """The columns of a subset of a split: their names, and the metrics' in a trial's file."""
-
-    split: str
-    subset: str
-    columns: list[str]
-    metrics: list[str]
-
-
-def _column_groups(splits: Sequence[str], outcomes: Sequence[_Outcome]) -> Iterator[_ColumnGroup]:
-    for split in splits:
-        subsets = {MEAN_SUBSET: None}  # in the order of the files
-        for outcome in outcomes:
-            subsets.update(dict.fromkeys(outcome.metrics.get(split, ())))
-        for subset in subsets:
-            columns, metrics = [], []
-            for metric in METRICS:
-                columns += [column(split, metric, before=True, subset=subset), column(split, metric, subset=subset)]
-                metrics += [f"{metric}_before", metric]
-            for metric in ("improved", "worsened"):
-                columns.append(column(split, metric, subset=subset))
-                metrics.append(metric)
-            yield _ColumnGroup(split, subset, columns, metrics)
-
-
-def _trial_row(
-    combination: Mapping[str, Any],
-    option_paths: Sequence[str],
-    repetition: int,
-    seed: int,
-    outcome: _Outcome,
-    groups: Sequence[_ColumnGroup],
-) -> Row:
-    row = {"key": combination["key"]}
-    for path in option_paths:
-        row[path] = combination["options"][path]
-    row |= {"repetition": repetition, "seed": seed, "status": outcome.status, "best_epoch": outcome.best_epoch}
-    for split, subset, columns, metrics in groups:
-        values = outcome.metrics.get(split, {}).get(subset, {})
-        row.update(zip(columns, map(values.get, metrics), strict=True))
-    return row | outcome.run
-
-
-def _summarize(trials: Sequence[Row], option_paths: Sequence[str], splits: Sequence[str]) -> list[Row]:
-    by_key: dict[str, list[Row]] = {}
-    for row in trials:
-        by_key.setdefault(row["key"], []).append(row)
-    summary = []
-    for key, rows in by_key.items():
-        finished = [row for row in rows if row["status"] == "finished"]
-        summed: Row = {
-            "key": key,
-            **{path: rows[0][path] for path in option_paths},
-            "n": len(finished),
-            "failed": sum(row["status"] == "failed" for row in rows),
-            "diverged": sum(row["status"] == "diverged" for row in rows),
-        }
-        for split in splits:
-            # With the test set as an option, a combination may be without one.
-            measured = [row for row in finished if row[column(split, "distance")] is not None]
-            before = [row[column(split, "distance", before=True)] for row in measured]
-            after = [row[column(split, "distance")] for row in measured]
-            mean_before, mean = _mean(before), _mean(after)
-            change = None if mean is None or mean_before is None else mean - mean_before
-            summed |= {
-                f"{split}_distance_before_mm": mean_before,
-                f"{split}_distance_mm_mean": mean,
-                f"{split}_distance_mm_std": _std(after),
-                f"{split}_change_mm": change,
-                f"{split}_change_percent": None if change is None or not mean_before else 100 * change / mean_before,
-            }
-        summary.append(summed)
-    by, n_repetitions = "val_distance_mm_mean", len(trials) // len(summary)
-    return sorted(summary, key=lambda row: (row[by] is None, row["n"] < n_repetitions, row[by] or 0.0))
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return statistics.fmean(values) if values else None
-
-
-def _std(values: Sequence[float]) -> float | None:
-    # The sample standard deviation; `statistics.stdev` reckons in fractions, forty times as long.
-    if len(values) < 2:
-        return None
-    mean = statistics.fmean(values)
-    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+    def to_xlsx(self, choices: Choices | None = None) -> bytes:
+        """Returns the content of a workbook of two sheets: the summary and the trials."""
+        return export(self, "xlsx", choices or Choices())

@@ -6,12 +6,14 @@ results/NAME/
         trial.json         options, status, seed, times, device, error, final metrics
         records.parquet    every number that was logged, see `cluster/records.py`
         weights.pt         the weights of the best epoch: a state dict
+        frames.parquet     the error of every frame before and after, where the weights are kept
         examples.npz       the examples' predictions at every log point
         plots/             pictures of the examples, with `show_plots`
         checkpoint.pt      only while the trial is unfinished
     archive/               where more than 1,000 trials have ended: trial.json and records.parquet of a thousand of
                            them together, see `cluster/archive.py`
     tables/                trials.csv, trials.parquet, summary.csv, summary.md, summary.txt
+    report.html            all that came out, to be read in a browser
 """
 
 import json
@@ -32,6 +34,8 @@ STATUSES: tuple[Status, ...] = get_args(Status)
 _TRIAL_FILE = re.compile(r"(?P<trial_id>[^/]+/\d+)/(?P<name>.+)")
 
 T = TypeVar("T")
+
+REPORT_FILE = "report.html"
 
 RUNNING = "running"
 """What a trial's file says while it is trained; without a process that trains it, it is `interrupted`."""
@@ -154,6 +158,11 @@ class ExperimentFolder:
     def write_table(self, name: str, data: bytes) -> None:
         """Writes a file of `tables/`."""
         self.storage.write(f"tables/{name}", data)
+
+    def write_report(self, page: str) -> str:
+        """Writes `report.html`, and returns where it is."""
+        self.storage.write(REPORT_FILE, page.encode())
+        return f"{self.storage.location}/{REPORT_FILE}"
 
 
 def status_of(trial: Mapping[str, Any] | None) -> Status:

@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Sequence
 
+_MAX_NAMES = 30
+
 
 class UserError(Exception):
     """Something given to the program is wrong: a config, a file, a command line.
@@ -18,8 +20,15 @@ def first_line(error: BaseException) -> str:
 
 
 def did_you_mean(name: object, known: Sequence[str]) -> str:
-    """Returns "; did you mean 'x'?" where a known name is close, else the known names."""
-    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    return f"; known are {', '.join(known)}" if known else ""
+    """Returns "; did you mean 'x'?" where a known name or what is behind its last dot is close, else the known names.
+
+    Of many names it returns the first.
+    """
+    by_end = {other.rpartition(".")[2]: other for other in reversed(known)}
+    for names in (dict(zip(known, known, strict=True)), by_end):
+        close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.6)
+        if close:
+            return f"; did you mean {names[close[0]]!r}?"
+    n_more = len(known) - _MAX_NAMES
+    more = f" and {n_more} more" if n_more > 0 else ""
+    return f"; known are {', '.join(known[:_MAX_NAMES])}{more}" if known else ""

@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.reports.text import summary_markdown, summary_text
-from cluster.result_table import ResultTable, Row
+from cluster.results import Results, Row
 from cluster.trial_folder import ExperimentFolder
 
 
-def write_tables(table: ResultTable, folder: ExperimentFolder) -> None:
+def write_tables(table: Results, folder: ExperimentFolder) -> None:
     """Writes trials.csv, trials.parquet, summary.csv, summary.md and summary.txt."""
     folder.write_table("trials.csv", csv_bytes(table.trials))
     folder.write_table("trials.parquet", parquet_bytes(table.trials))
@@ -25,7 +25,9 @@ def write_tables(table: ResultTable, folder: ExperimentFolder) -> None:
 def csv_bytes(rows: Sequence[Row]) -> bytes:
     """Returns rows as CSV; floats with all their digits, None as an empty field.
 
-    A NUL in a text, which Python 3.10 cannot write and few programs can read, becomes a backslash and a zero.
+    A NUL in a text, which Python 3.10 cannot write and few programs can read, becomes a backslash and a zero. A text
+    that a spreadsheet would take for a formula stays as it is: other programs read these files, and would not undo a
+    sign that is put in front. Whoever wants to open a table in a spreadsheet has it as a workbook.
     """
     buffer = io.StringIO(newline="")
     writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")

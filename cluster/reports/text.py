@@ -1,19 +1,19 @@
 """The summary of an experiment for a person: in the terminal and as Markdown."""
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 
 from tabulate import tabulate
 
-from cluster.result_table import ResultTable, Row
+from cluster.reports.grid import option_texts
+from cluster.results import Results, Row
 
 _SPLIT_NAMES = {"val": "validation", "test": "test"}
 _MAX_ROWS = 40
 _MAX_FAILURES = 20
 
 
-def summary_text(table: ResultTable, *, max_rows: int = _MAX_ROWS) -> str:
+def summary_text(table: Results, *, max_rows: int = _MAX_ROWS) -> str:
     """Returns the summary for a terminal: at most `max_rows` combinations, and what did not finish."""
     lines = [_title(table), ""]
     lines.append(_grid(table, table.summary[:max_rows], "simple"))
@@ -23,7 +23,7 @@ def summary_text(table: ResultTable, *, max_rows: int = _MAX_ROWS) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def summary_markdown(table: ResultTable) -> str:
+def summary_markdown(table: Results) -> str:
     """Returns the summary of all combinations as Markdown."""
     return "\n".join([f"# {table.name}", "", _grid(table, table.summary, "github"), "", *_notes(table)]).rstrip() + "\n"
 
@@ -35,19 +35,19 @@ def mean_and_std(mean: float | None, std: float | None) -> str:
     return f"{mean:.2f}" if std is None else f"{mean:.2f} ± {std:.2f}"
 
 
-def _title(table: ResultTable) -> str:
+def _title(table: Results) -> str:
     counts = Counter(row["status"] for row in table.trials)
     parts = [f"{counts[status]} {status}" for status in counts]
     trials = "1 trial" if len(table.trials) == 1 else f"{len(table.trials)} trials"
     return f"{table.name}: {trials}, {', '.join(parts)}"
 
 
-def _grid(table: ResultTable, rows: Sequence[Row], style: str) -> str:
+def _grid(table: Results, rows: Sequence[Row], style: str) -> str:
     paths = table.telling_paths
     headers = [*paths, "n"]
     for split in table.splits:
         headers += [f"{_SPLIT_NAMES[split]}:\nbefore", "\nafter", "\nchange"]
-    options = [_column([row[path] for row in rows]) for path in paths]
+    options = [option_texts([row[path] for row in rows]) for path in paths]
     cells = [[*(column[i] for column in options), _n(row), *_results(row, table.splits)] for i, row in enumerate(rows)]
     alignment = [*["left"] * len(paths), *["right"] * (len(headers) - len(paths))]
     if style == "github":
@@ -69,25 +69,13 @@ def _results(row: Row, splits: Sequence[str]) -> list[str]:
     return cells
 
 
-def _column(values: Sequence[object]) -> list[str]:
-    cells = [_cell(value) for value in values]
-    exact = [str(value) for value in values]
-    return cells if len(set(cells)) == len(set(exact)) else exact
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, float) and math.isfinite(value):
-        return f"{value:g}"
-    return " ".join(str(value).splitlines())
-
-
 def _n(row: Row) -> str:
     parts = [str(row["n"])]
     parts += [f"{row[status]} {status}" for status in ("failed", "diverged") if row[status]]
     return ", ".join(parts)
 
 
-def _notes(table: ResultTable) -> list[str]:
+def _notes(table: Results) -> list[str]:
     notes = ["Mean distance per joint in mm, mean ± sample standard deviation over n finished repetitions, best in"]
     order = "validation first"
     if any(0 < row["n"] < table.n_repetitions for row in table.summary):
@@ -98,7 +86,7 @@ def _notes(table: ResultTable) -> list[str]:
     failures = table.failures
     for row in failures[:_MAX_FAILURES]:
         error = str(row["error"] or "").split("\n")[0]
-        options = ", ".join(f"{path} = {_cell(row[path])}" for path in table.telling_paths)
+        options = ", ".join(f"{path} = {option_texts([row[path]])[0]}" for path in table.telling_paths)
         notes.append(f"{row['status']}: {row['key']}/{row['repetition']} ({options or 'no options'}): {error}")
     if len(failures) > _MAX_FAILURES:
         n_more = len(failures) - _MAX_FAILURES

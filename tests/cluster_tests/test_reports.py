@@ -83,6 +83,10 @@ class TestTheText:
             "inf",
         ]
 
+    def test_tells_a_number_from_a_text_that_looks_the_same(self):
+        text = summary_text(table_of([{"lr": 1}, {"lr": "1"}, {"lr": None}]))
+        assert [line.split()[0] for line in text.splitlines() if line.endswith("–")] == ["1", "'1'", "None"]
+
     def test_of_many_combinations_is_cut_in_the_terminal_and_whole_in_markdown(self):
         table = table_of([{"lr": i} for i in range(100)])
         text = summary_text(table, max_rows=10)

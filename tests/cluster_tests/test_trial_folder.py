@@ -93,5 +93,5 @@ def test_every_file_name_of_the_program_stands_in_the_modules_docstring():
     names = set(re.findall(r"^ +(\S+?)/? {2,}", trial_folder.__doc__, re.MULTILINE))
     assert names == {
         *("experiment.json", "trial.json", "records.parquet", "weights.pt", "examples.npz", "plots"),
-        *("checkpoint.pt", "archive", "tables"),
+        *("frames.parquet", "checkpoint.pt", "archive", "tables", "report.html"),
     }

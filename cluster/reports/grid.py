@@ -1,0 +1,110 @@
+"""A table for reading, as Markdown, LaTeX and HTML are written from it: cells of text with marks, and a caption."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+Mark = Literal["", "best", "second"]
+
+
+class Cell(NamedTuple):
+    """What stands in a cell.
+
+    Attributes:
+        text: As it is read: '9.51 ± 0.06'.
+        is_number: Whether it is set as a number.
+        mark: Whether it is the best of its kind, or the next.
+    """
+
+    text: str
+    is_number: bool = False
+    mark: Mark = ""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table for reading.
+
+    Attributes:
+        name: What it is of, for a label that others refer to.
+        caption: What it shows, in whole sentences.
+        headers: A text for each column.
+        rows: A cell for each column, in each row.
+        n_labels: How many columns at the left say what a row is about, rather than what came out.
+        across: The title over the columns after those; empty for none.
+        notes: What is to be known besides, a sentence each.
+    """
+
+    name: str
+    caption: str
+    headers: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    n_labels: int
+    across: str = ""
+    notes: Sequence[str] = field(default=())
+
+    @property
+    def alignments(self) -> str:
+        """For each column 'l' or 'r': labels and texts begin at the left, numbers end at the right."""
+        are_numbers = [all(row[i].is_number for row in self.rows) for i in range(len(self.headers))]
+        return "".join("r" if i >= self.n_labels and is_so else "l" for i, is_so in enumerate(are_numbers))
+
+    @property
+    def groups(self) -> list[int]:
+        """How many rows have each value of the first column, where all that share one stand together; else ones."""
+        alone = [1] * len(self.rows)
+        if self.n_labels < 2:
+            return alone
+        runs = [(cell, len(list(rows))) for cell, rows in itertools.groupby(row[0] for row in self.rows)]
+        are_together = len({cell for cell, _ in runs}) == len(runs)
+        return [n for _, n in runs] if are_together else alone
+
+
+MISSING = Cell("–", is_number=True)
+"""Stands where a number should be and is none."""
+
+
+def number_cell(
+    mean: float | None, std: float | None = None, *, precision: int, in_percent: bool = False, mark: Mark = ""
+) -> Cell:
+    """Writes a mean with its deviation: '9.51 ± 0.06', a share in % without the sign, which stands in the header."""
+    if mean is None or math.isnan(mean):
+        return MISSING
+    factor = 100 if in_percent else 1
+    text = f"{factor * mean:.{precision}f}"
+    if std is not None:
+        text += f" ± {factor * std:.{precision}f}"
+    return Cell(text, is_number=True, mark=mark)
+
+
+def option_cells(values: Sequence[object]) -> list[Cell]:
+    """Writes the values of an option."""
+    return [
+        Cell(text, is_number=isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value))
+        for text, value in zip(option_texts(values), values, strict=True)
+    ]
+
+
+def option_texts(values: Sequence[object]) -> list[str]:
+    """Writes the values of an option: short, or in full, or as in a script, whichever first tells them apart."""
+    short, exact, written = ([write(value) for value in values] for write in (_short, _on_one_line, repr))
+    return next((texts for texts in (short, exact) if len(set(texts)) == len(set(written))), written)
+
+
+def plain_cell(value: object) -> Cell:
+    """Writes anything else: a status, a count, the first line of an error."""
+    if value is None:
+        return MISSING
+    return Cell(_short(value), is_number=isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def _short(value: object) -> str:
+    if isinstance(value, float) and math.isfinite(value):
+        return f"{value:g}"
+    return _on_one_line(value)
+
+
+def _on_one_line(value: object) -> str:
+    return " ".join(str(value).split())

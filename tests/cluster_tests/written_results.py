@@ -1,0 +1,110 @@
+"""Experiments on disk as a run leaves them, without a run."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cluster.records import to_parquet
+from cluster.result_table import METRICS, ResultTable
+from cluster.storage import Storage
+from cluster.trial_folder import ExperimentFolder
+from posenet.record import Record
+
+BEFORE = 20.0
+
+Outcome = float | str | None
+"""The distance of a finished repetition, or the status of one that has none; None for one that was never started."""
+
+SKELETON = {
+    "name": "Claw",
+    "joint_names": ["W", "T1", "T2", "I1"],
+    "bones": [[0, 1], [1, 2], [0, 3]],
+    "extra_edges": [],
+    "fingers": [["thumb", [1, 2]], ["index", [3]]],
+}
+
+
+def write_results(
+    path: Path,
+    combinations: Mapping[str, tuple[Mapping[str, Any], Sequence[Outcome]]],
+    *,
+    name: str = "my sweep",
+    test_set: str | None = "hands_test",
+    subsets: Sequence[str] = ("DEFAULT",),
+) -> ExperimentFolder:
+    """Writes an experiment.
+
+    Args:
+        path: Where.
+        combinations: By key, the options and what came of each repetition. Distances are those of the test set, or of
+            the validation set where there is no test set; those in validation are 1 mm less.
+        name: The experiment's name.
+        test_set: The name of the test set, where it is no option.
+        subsets: The subsets, all with the same numbers.
+    """
+    folder = ExperimentFolder(Storage(path))
+    first_options, first_outcomes = next(iter(combinations.values()))
+    columns = {p: list(dict.fromkeys(options[p] for options, _ in combinations.values())) for p in first_options}
+    configured = {"val_set": "hands_val", "test_set": test_set}
+    sets = {
+        options.get(f"experiment_config.{s}", configured[s]) for options, _ in combinations.values() for s in configured
+    }
+    folder.write_experiment(
+        {
+            "name": name,
+            "configs": {"experiment_config": configured},
+            "options": [{"paths": [p], "rows": [[value] for value in values]} for p, values in columns.items()],
+            "data": [{"name": s, "size": None, "samples": 1234} for s in sets if s is not None],
+            "plan": {
+                "seeds": list(range(len(first_outcomes))),
+                "combinations": [{"key": key, "options": dict(options)} for key, (options, _) in combinations.items()],
+            },
+        }
+    )
+    for key, (options, outcomes) in combinations.items():
+        splits = ["val"] if options.get("experiment_config.test_set", test_set) is None else ["val", "test"]
+        for repetition, outcome in enumerate(outcomes):
+            if outcome is not None:
+                write_trial(folder, f"{key}/{repetition}", outcome, splits, subsets)
+    return folder
+
+
+def write_trial(
+    folder: ExperimentFolder, trial_id: str, outcome: Outcome, splits: Sequence[str], subsets: Sequence[str]
+) -> None:
+    """Writes a trial."""
+    folder.trial(trial_id).write_trial(_trial(outcome, splits, subsets))
+    if not isinstance(outcome, str):
+        records = list(_records(outcome, splits))
+        folder.trial(trial_id).write("records.parquet", to_parquet(trial_id, records))
+
+
+def results(path: Path, combinations: Mapping[str, Any], **how: Any) -> ResultTable:
+    """Writes an experiment and reads its table."""
+    return ResultTable.read(write_results(path, combinations, **how))
+
+
+def _trial(outcome: Outcome, splits: Sequence[str], subsets: Sequence[str]) -> dict[str, Any]:
+    trial: dict[str, Any] = {"description": {"data": {"skeleton": {"args": SKELETON}}}}
+    if isinstance(outcome, str):
+        return {**trial, "status": outcome, "error": "=it(broke)"}
+    metrics = {}
+    for split in splits:
+        distance = outcome - (split == "val" and len(splits) == 2)
+        values = {metric + suffix: 0.25 for metric in METRICS for suffix in ("", "_before")}
+        values |= {"distance": distance, "distance_before": BEFORE, "improved": 0.75, "worsened": 0.25}
+        values |= {"frames_within_20mm": 1 / distance}
+        metrics[split] = dict.fromkeys(("mean", *subsets), values)
+    return {**trial, "status": "finished", "best_epoch": 3, "train_seconds": 1.5, "metrics": metrics}
+
+
+def _records(distance: float, splits: Sequence[str]) -> Sequence[Record]:
+    """The final evaluation: each part has twice the error of the one before, before the correction three times that."""
+    parts = ["distance", *(f"distance[{part}]" for part in (*SKELETON["joint_names"], "thumb", "index"))]
+    rows = []
+    for split in splits:
+        for number, part in enumerate(parts):
+            for suffix, factor in (("", 1), ("_before", 3)):
+                value = factor * distance * 2**number
+                rows.append(Record(2, 0, split, "mean", "original", f"{part}{suffix}", value))
+    return rows
