@@ -93,6 +93,8 @@ class CombinationTable:
             return f"The {f'{best} ' if best > 1 else ''}best {where} of {len(results.summary)} combinations."
         if self.choices.best_for_each is not None:
             path = named(self.choices.best_for_each, results.option_paths, "option")
+            is_one_each = len({repr(row[path]) for row in self.rows}) == len(self.rows)
+            where = "in validation" if is_one_each else "on each validation set"
             return f"For each {short_names(results.option_paths)[path]} the combination that is best {where}."
         return ""
 
