@@ -1,0 +1,129 @@
+"""Writes experiments as if they had been run, for what only reads them."""
+
+import numpy as np
+
+from cluster.examples import FollowedExamples
+from cluster.frame_errors import FrameErrors
+from cluster.records import to_parquet
+from cluster.storage import Storage
+from cluster.trial_folder import ExperimentFolder
+from data_pipeline.skeleton import HANDS17
+from posenet.record import Record
+
+BEFORE_MM = 15.0
+PARTS = [*HANDS17.joint_names, *(name for name, _ in HANDS17.fingers)]
+
+SKELETON = {
+    "name": "data_pipeline.skeleton.Skeleton",
+    "args": {
+        "name": HANDS17.name,
+        "joint_names": list(HANDS17.joint_names),
+        "bones": [list(bone) for bone in HANDS17.bones],
+        "extra_edges": [list(edge) for edge in HANDS17.extra_edges],
+        "fingers": [[name, list(joints)] for name, joints in HANDS17.fingers],
+    },
+}
+
+
+def write_experiment(path, combinations, *, n_repetitions=None, with_test=True, name=None):
+    """Writes an experiment and returns its folder.
+
+    Args:
+        path: The folder.
+        combinations: Options, and the outcome of each repetition: a distance in mm, an error text, or None for one that
+            was not started. On the test set it is 1 mm more.
+        n_repetitions: Without it as many as the first combination has outcomes.
+        with_test: Whether there is a test set.
+        name: The experiment's name; without it that of the folder.
+    """
+    folder = ExperimentFolder(Storage(path))
+    n_repetitions = n_repetitions or len(combinations[0][1])
+    paths = list(combinations[0][0])
+    keys = [f"{place:016x}" for place in range(len(combinations))]
+    folder.write_experiment(
+        {
+            "name": name or path.name,
+            "versions": {"python": "3.11"},
+            "machine": {"host": "here"},
+            "command": ["tune_runs/a_sweep.py"],
+            "git": {"commit": "0123abc", "dirty": False},
+            "configs": {"experiment_config": {"test_set": "a_test" if with_test else None, "val_set": "a_val"}},
+            "options": [
+                {"paths": [p], "rows": [[v] for v in dict.fromkeys(options[p] for options, _ in combinations)]}
+                for p in paths
+            ],
+            "data": [{"name": "a_val", "size": None, "samples": 100, "fingerprint": "f"}],
+            "plan": {
+                "seeds": list(range(100, 100 + n_repetitions)),
+                "combinations": [
+                    {"key": key, "options": options} for key, (options, _) in zip(keys, combinations, strict=True)
+                ],
+            },
+        }
+    )
+    for key, (_, outcomes) in zip(keys, combinations, strict=True):
+        for repetition, outcome in enumerate(outcomes):
+            if outcome is not None:
+                write_trial(folder, f"{key}/{repetition}", outcome, with_test=with_test)
+    return folder
+
+
+def write_trial(folder, trial_id, outcome, *, with_test=True):
+    """Writes a trial that finished with a distance in mm on the validation set, or failed with an error."""
+    description = {"data": {"skeleton": SKELETON}}
+    trial = {"key": trial_id.partition("/")[0], "description": description, "train_seconds": 1.5, "error": None}
+    if isinstance(outcome, str):
+        folder.trial(trial_id).write_trial({**trial, "status": "failed", "error": outcome})
+        return
+    splits = {"val": outcome, "test": outcome + 1} if with_test else {"val": outcome}
+    metrics = {split: {"mean": {"distance": mm, "distance_before": BEFORE_MM}} for split, mm in splits.items()}
+    folder.trial(trial_id).write_trial({**trial, "status": "finished", "best_epoch": 2, "metrics": metrics})
+
+
+def write_records(folder, trial_id, curve_mm, *, split="test", success=None):
+    """Writes the records of a trial: its distance after each epoch, and errors of joints and fingers at the end.
+
+    Args:
+        folder: The experiment's folder.
+        trial_id: The trial.
+        curve_mm: The distances.
+        split: The split of the final evaluation.
+        success: Measure, and the success rates before and after, (81,) each; None for none.
+    """
+    n = len(curve_mm)
+    rows = []
+    for epoch, mm in enumerate(curve_mm, 1):
+        rows += [
+            Record(epoch, 5, "train", "mean", "default", "loss", mm / 10),
+            Record(epoch, 5, "train", "mean", "original", "distance", mm + 1),
+            Record(epoch, 5, "val", "mean", "original", "distance", mm),
+        ]
+    for place, part in enumerate(PARTS):
+        rows.append(Record(n, 0, split, "mean", "original", f"distance[{part}]_before", 10.0 + place))
+        rows.append(Record(n, 0, split, "mean", "original", f"distance[{part}]", 9.0 + place))
+    if success is not None:
+        measure, *rates = success
+        for suffix, of in zip(("_before", ""), rates, strict=True):
+            for mm, rate in enumerate(of):
+                rows.append(Record(n, 0, split, "mean", "original", f"success_{measure}@{mm}{suffix}", float(rate)))
+    folder.trial(trial_id).write("records.parquet", to_parquet(trial_id, rows))
+
+
+def write_frames(folder, trial_id, before_mm, after_mm):
+    """Writes the errors of a trial's frames: those of two subsets one after the other, (2 N,) each, mm."""
+    subsets = zip("AB", np.split(before_mm, 2), np.split(after_mm, 2), strict=True)
+    FrameErrors({name: (before, after) for name, before, after in subsets}).write(folder.trial(trial_id))
+
+
+def write_examples(folder, trial_id, *, n_points=4):
+    """Writes two examples whose correction gets better from one log point to the next."""
+    rng = np.random.default_rng(0)
+    labels = rng.normal(scale=40, size=(2, 21, 3)).astype(np.float32) + np.float32(600)
+    error = rng.normal(scale=10, size=labels.shape).astype(np.float32)
+    steps = [labels + error * np.float32(1 - (i + 1) / (n_points + 1)) for i in range(n_points)]
+    epochs = np.arange(1, n_points + 1)
+    examples = FollowedExamples(
+        epochs, np.full(n_points, 5), np.stack(steps), labels + error, labels, np.array([0, 70])
+    )
+    examples.write(folder.trial(trial_id))
+    return examples
