@@ -4,9 +4,9 @@ Records of ten thousand trials are some fifty million rows, of which a report sh
 a piece at a time and taken by their dictionaries' codes, without a Python object for a row.
 """
 
-import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,16 +75,17 @@ def read_logged(
     Raises:
         StorageError: If a file cannot be read.
     """
+    is_metric = cache(is_metric)  # the files of all trials have the same names
 
     def is_shown(rows: "_Rows") -> npt.NDArray[np.bool_]:
         in_training = (rows.numbers("batch") > 0) & (
-            (rows.is_in("split", "train") & rows.is_in("metric", "loss"))
-            | (rows.is_in("metric", "distance") & rows.is_in("space", "original") & rows.is_in("subset", MEAN_SUBSET))
+            (rows.has("split", "train") & rows.has("metric", "loss"))
+            | (rows.has("metric", "distance") & rows.has("space", "original") & rows.has("subset", MEAN_SUBSET))
         )
         at_the_end = rows.numbers("batch") == 0
         if at_the_end.any():
-            at_the_end &= rows.is_in("split", split) & rows.is_in("subset", MEAN_SUBSET)
-            at_the_end &= rows.is_in("space", "original") & rows.where("metric", is_metric)
+            at_the_end &= rows.has("split", split) & rows.has("subset", MEAN_SUBSET)
+            at_the_end &= rows.has("space", "original") & rows.where("metric", is_metric)
         shown: npt.NDArray[np.bool_] = in_training | at_the_end
         return shown
 
@@ -142,9 +143,11 @@ class _Rows:
         found: npt.NDArray[np.bool_] = accepted[self._codes(column)]
         return found
 
-    def is_in(self, column: str, text: str) -> npt.NDArray[np.bool_]:
+    def has(self, column: str, text: str) -> npt.NDArray[np.bool_]:
         """Tells which rows have that text, (n,)."""
-        return self.where(column, text.__eq__)
+        code = self.batch.column(column).dictionary.index(text).as_py()  # -1 where no row has it
+        found: npt.NDArray[np.bool_] = self._codes(column) == code
+        return found
 
     def texts(self, column: str, rows: npt.NDArray[np.bool_]) -> list[str]:
         """Returns the texts of some rows."""
@@ -197,14 +200,25 @@ def _chosen_rows(
     """Returns the chosen rows of wanted trials in a file; None if it is broken."""
     found = []
     try:
-        file = pq.ParquetFile(io.BytesIO(content), page_checksum_verification=True)
-        for batch in file.iter_batches(_ROWS_AT_ONCE, use_threads=False):
+        file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
+        for batch in file.iter_batches(_ROWS_AT_ONCE, row_groups=_groups_with(file, wanted), use_threads=False):
             rows = _Rows(batch)
             found.append(batch.filter(pa.array(chosen(rows) & rows.where("trial_id", wanted))))
     except Exception:
         # What pyarrow raises depends on the damage. A report shows what there is.
         return None
     return pa.Table.from_batches(found).unify_dictionaries().combine_chunks() if found else None
+
+
+def _groups_with(file: pq.ParquetFile, wanted: Callable[[str], bool]) -> list[int]:
+    """Returns the row groups that hold a wanted trial: of an archive, a few trials are few groups."""
+    groups = range(file.num_row_groups)
+    if len(groups) == 1:
+        return [0]
+    ids = (file.read_row_group(group, columns=["trial_id"], use_threads=False).column(0) for group in groups)
+    return [
+        group for group, of_group in zip(groups, ids, strict=True) if any(map(wanted, of_group.unique().to_pylist()))
+    ]
 
 
 def _by_trial(table: pa.Table) -> Iterator[tuple[str, _Rows]]:
@@ -219,7 +233,7 @@ def _by_trial(table: pa.Table) -> Iterator[tuple[str, _Rows]]:
 
 def _curve(rows: _Rows) -> Curve:
     epochs, batches, values = (rows.numbers(name) for name in ("epoch", "batch", "value"))
-    is_train, is_loss, in_training = rows.is_in("split", "train"), rows.is_in("metric", "loss"), batches > 0
+    is_train, is_loss, in_training = rows.has("split", "train"), rows.has("metric", "loss"), batches > 0
     points = in_training & ~is_train  # every log point has the validation's distance
     at = {key: place for place, key in enumerate(zip(epochs[points].tolist(), batches[points].tolist(), strict=True))}
 

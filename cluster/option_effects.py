@@ -299,6 +299,6 @@ def _shares_by_forest(ranks: Mapping[str, _Codes], numbers: Array) -> dict[str, 
         ]
     )
     # Time grows with trees and combinations; few combinations need more trees, since each tree sees a part of them.
-    n_trees = min(256, max(8, 50_000 // len(numbers)))
+    n_trees = min(64, max(8, 20_000 // len(numbers)))
     found = FanovaImportanceEvaluator(n_trees=n_trees, seed=0).evaluate(study)
     return {path: float(found[path]) for path in ranks}

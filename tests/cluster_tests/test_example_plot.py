@@ -31,7 +31,7 @@ def test_a_picture_of_up_to_six_examples_opens(skeleton, n):
     with Image.open(io.BytesIO(picture)) as image:
         image.load()
         assert image.format == "PNG"
-        assert image.width == 400 * min(n, 6)
+        assert image.width == 600 * min(n, 6)
         assert len(image.convert("RGB").getcolors(2**20)) > 3  # three skeletons on white
     np.testing.assert_array_equal(poses, before[0])
     np.testing.assert_array_equal(labels, before[1])

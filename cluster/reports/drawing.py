@@ -1,0 +1,265 @@
+"""The figures of an experiment, from its folder: reads what each shows and hands it to `figures/`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cluster.described import described_skeleton
+from cluster.examples import FollowedExamples
+from cluster.frame_errors import Errors, FrameErrors
+from cluster.logged import read_logged
+from cluster.reports.choices import named, short_names
+from cluster.reports.comparison import find_combination
+from cluster.reports.figures import curves, errors, hands, options
+from cluster.reports.figures.style import COLUMN_IN, FigureError, Numbers
+from cluster.results import Results, Row
+from cluster.trial_folder import ExperimentFolder
+from data_pipeline.skeleton import Skeleton
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_N_CURVES = 4
+_N_HANDS, _N_LOG_POINTS = 3, 3
+_NARROWEST_IN, _WIDEST_IN = 2, 40
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What a figure is drawn of.
+
+    Attributes:
+        folder: The experiment's folder.
+        combinations: The beginnings of combinations' keys; none for the best, of learning curves the best four.
+        rows: Of a heat map, the option that goes down; None for the first.
+        columns: Of a heat map, the option that goes across; None for the second.
+        others: Of success rates, the errors of other methods by label: files with a number a frame, mm.
+        measure: Of success rates, what they are shares of.
+        width_in: The figure's width, inches.
+    """
+
+    folder: ExperimentFolder
+    combinations: Sequence[str] = ()
+    rows: str | None = None
+    columns: str | None = None
+    others: Sequence[tuple[str, Path]] = ()
+    measure: curves.Measure = "worst"
+    width_in: float = COLUMN_IN
+
+
+def draw(figure: str, drawing: Drawing) -> "Figure":
+    """Draws one of `FIGURES`.
+
+    Raises:
+        NoResultsError: If there is no experiment.
+        NoCombinationError: If there is no such combination.
+        FigureError: If there is nothing to draw, or more than a figure holds; if its width is none.
+        ChoiceError: If there is no such option.
+    """
+    if not _NARROWEST_IN <= drawing.width_in <= _WIDEST_IN:
+        raise FigureError(f"a figure is {_NARROWEST_IN} to {_WIDEST_IN} inches wide, not {drawing.width_in:g}")
+    return FIGURES[figure](drawing, Results.read(drawing.folder))
+
+
+def finished_ids(table: Results, row: Row) -> list[str]:
+    """Returns the ids of the finished trials of a combination, in the order of repetitions."""
+    trials = [trial for trial in table.trials if (trial["key"], trial["status"]) == (row["key"], "finished")]
+    return [f"{trial['key']}/{trial['repetition']}" for trial in trials]
+
+
+def combination_name(table: Results, row: Row) -> str:
+    """Returns a combination's options in a few words."""
+    names = short_names(table.telling_paths)
+    return ", ".join(f"{names[path]} {row[path]}" for path in table.telling_paths) or table.name
+
+
+def success_rates_of(
+    folder: ExperimentFolder, split: str, ids: Sequence[str], measure: curves.Measure
+) -> tuple[list[Numbers], list[Numbers]]:
+    """Returns the success rates of trials before and after, (81,) each, a pair for each trial that logged them."""
+    names = [f"success_{measure}@{mm:.0f}" for mm in curves.THRESHOLDS_MM]
+    wanted = {f"{name}{suffix}" for name in names for suffix in ("", "_before")}
+    found = read_logged(folder, split=split, wanted=set(ids).__contains__, is_metric=wanted.__contains__)
+    places = {metric: place for place, metric in enumerate(found.metrics)}
+    if not wanted <= places.keys():
+        return [], []
+    before, after = ([places[f"{name}{suffix}"] for name in names] for suffix in ("_before", ""))
+    finals = [found.final[trial_id] for trial_id in ids if trial_id in found.final]
+    return [final[before] for final in finals], [final[after] for final in finals]
+
+
+def frame_errors_of(folder: ExperimentFolder, ids: Sequence[str]) -> tuple[Errors, Errors] | None:
+    """Returns the errors of all frames before and after, (N,) each, mm, of the first trial that kept them."""
+    for trial_id in ids:
+        try:
+            found = FrameErrors.read(folder.trial(trial_id))
+        except ValueError:
+            continue  # a broken file: that of another repetition will do
+        if found is not None and found.by_subset:
+            before, after = (np.concatenate(values) for values in zip(*found.by_subset.values(), strict=True))
+            return before, after
+    return None
+
+
+def skeleton_of(folder: ExperimentFolder, trial_id: str) -> Skeleton:
+    """Returns the skeleton of a trial's poses.
+
+    Raises:
+        FigureError: If its file does not tell.
+    """
+    content = folder.read_trials(lambda trial: trial, trial_id.__eq__).get(trial_id)
+    try:
+        return described_skeleton(content or {})
+    except (LookupError, TypeError, ValueError) as error:
+        raise FigureError(f"the trial.json of {trial_id} does not tell the skeleton") from error
+
+
+def _learning_curves(drawing: Drawing, table: Results) -> "Figure":
+    rows = _rows(drawing, table, _N_CURVES)
+    keys = {row["key"] for row in rows}
+    logged = read_logged(
+        drawing.folder,
+        split=table.split,
+        wanted=lambda trial_id: trial_id.partition("/")[0] in keys,
+        is_metric=lambda name: False,
+    )
+    groups = {}
+    for row in rows:
+        known = [logged.curves.get(trial_id) for trial_id in finished_ids(table, row)]
+        groups[combination_name(table, row)] = [curve for curve in known if curve is not None]
+    return curves.learning_curves(groups, width_in=drawing.width_in)
+
+
+def _success_curves(drawing: Drawing, table: Results) -> "Figure":
+    rates: dict[str, Sequence[Numbers]] = {}
+    uncorrected: list[Numbers] = []
+    rows = _rows(drawing, table)
+    for row in rows:
+        before, after = success_rates_of(drawing.folder, table.split, finished_ids(table, row), drawing.measure)
+        if not after:
+            raise FigureError(f"no finished trial of {row['key']} logged its success rates")
+        uncorrected = uncorrected or before
+        rates["corrected" if len(rows) == 1 else combination_name(table, row)] = after
+    for label, path in drawing.others:
+        rates[label] = [curves.success_rates(_read_errors(path))]
+    return curves.success_curves(uncorrected[0], rates, of=drawing.measure, width_in=drawing.width_in)
+
+
+def _errors_by_joint(drawing: Drawing, table: Results) -> "Figure":
+    row = _row(drawing, table)
+    ids = finished_ids(table, row)
+    logged = read_logged(
+        drawing.folder,
+        split=table.split,
+        wanted=set(ids).__contains__,
+        is_metric=lambda name: name.startswith("distance["),
+    )
+    if not logged.final:
+        raise FigureError(f"no finished trial of {row['key']} of {table.name} logged the errors of its joints")
+    values = np.stack(list(logged.final.values()), axis=1)  # (M, repetitions)
+    by_name = dict(zip(logged.metrics, values.tolist(), strict=True))
+    before, after = (
+        {
+            name.removeprefix("distance[").removesuffix(f"]{suffix}"): numbers
+            for name, numbers in by_name.items()
+            if name.endswith(f"]{suffix}")
+        }
+        for suffix in ("_before", "")
+    )
+    return errors.errors_by_joint(skeleton_of(drawing.folder, ids[0]), before, after, width_in=drawing.width_in)
+
+
+def _heat_map(drawing: Drawing, table: Results) -> "Figure":
+    down, across = _two_options(drawing, table)
+    split: options.Split = "test" if table.split == "test" else "val"
+    return options.heat_map(table.summary, down, across, split=split, width_in=drawing.width_in)
+
+
+def _parallel_coordinates(drawing: Drawing, table: Results) -> "Figure":
+    split: options.Split = "test" if table.split == "test" else "val"
+    return options.parallel_coordinates(table.summary, table.telling_paths, split=split, width_in=drawing.width_in)
+
+
+def _error_histogram(drawing: Drawing, table: Results) -> "Figure":
+    return errors.error_histogram(*_frames(drawing, table), width_in=drawing.width_in)
+
+
+def _improvement(drawing: Drawing, table: Results) -> "Figure":
+    return errors.improvement_by_error(*_frames(drawing, table), width_in=drawing.width_in)
+
+
+def _hands(drawing: Drawing, table: Results) -> "Figure":
+    row = _row(drawing, table)
+    for trial_id in finished_ids(table, row):
+        try:
+            found = FollowedExamples.read(drawing.folder.trial(trial_id))
+        except ValueError as error:
+            raise FigureError(f"{trial_id}: {error}") from error
+        if found is not None:
+            places = np.unique(np.linspace(0, len(found.epochs) - 1, _N_LOG_POINTS).astype(int))
+            corrected = {
+                f"epoch {found.epochs[place]}, batch {found.batches[place]}": found.predictions_mm[place, :_N_HANDS]
+                for place in places
+            }
+            skeleton = skeleton_of(drawing.folder, trial_id)
+            inputs, labels = found.inputs_mm[:_N_HANDS], found.labels_mm[:_N_HANDS]
+            return hands.skeletons(inputs, corrected, labels, skeleton, width_in=drawing.width_in)
+    raise FigureError(f"{row['key']} of {table.name} followed no examples: give it val_example_indices")
+
+
+FIGURES: Mapping[str, Callable[[Drawing, Results], "Figure"]] = {
+    "curves": _learning_curves,
+    "success": _success_curves,
+    "joints": _errors_by_joint,
+    "heatmap": _heat_map,
+    "parallel": _parallel_coordinates,
+    "histogram": _error_histogram,
+    "improvement": _improvement,
+    "hands": _hands,
+}
+
+
+def _rows(drawing: Drawing, table: Results, n_best: int = 1) -> list[Row]:
+    if not drawing.combinations:
+        return table.summary[:n_best]
+    return [find_combination(table, key) for key in drawing.combinations]
+
+
+def _row(drawing: Drawing, table: Results) -> Row:
+    if len(drawing.combinations) > 1:
+        raise FigureError(f"this figure shows one combination, not {len(drawing.combinations)}")
+    return _rows(drawing, table)[0]
+
+
+def _two_options(drawing: Drawing, table: Results) -> tuple[str, str]:
+    paths = table.telling_paths
+    if drawing.rows is None and drawing.columns is None and len(paths) >= 2:
+        return paths[0], paths[1]
+    if drawing.rows is None or drawing.columns is None:
+        raise FigureError(
+            f"a heat map has two options, --rows and --columns; {table.name} has {', '.join(paths) or 'none'}"
+        )
+    return named(drawing.rows, table.option_paths, "option"), named(drawing.columns, table.option_paths, "option")
+
+
+def _frames(drawing: Drawing, table: Results) -> tuple[Errors, Errors]:
+    row = _row(drawing, table)
+    frames = frame_errors_of(drawing.folder, finished_ids(table, row))
+    if frames is None:
+        raise FigureError(
+            f"no trial of {row['key']} of {table.name} has kept the errors of its frames: they are kept where weights "
+            "are, see keep_weights"
+        )
+    return frames
+
+
+def _read_errors(path: Path) -> Numbers:
+    try:
+        read = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.loadtxt(path, ndmin=1)
+        found: Numbers = np.asarray(read, dtype=np.float64)
+    except (OSError, TypeError, ValueError) as error:
+        raise FigureError(f"{path} is not a file of errors, a number a frame: {error}") from error
+    return found.ravel()

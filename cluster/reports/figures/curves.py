@@ -1,0 +1,184 @@
+"""Figures of curves: learning curves, and success rates over thresholds."""
+
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from cluster.logged import Curve
+from cluster.reports.figures.style import (
+    BLACK,
+    COLOURS,
+    COLUMN_IN,
+    MARKERS,
+    TINY_PT,
+    FigureError,
+    Numbers,
+    add_legend,
+    add_note,
+    fitting,
+    new_figure,
+    paper_style,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+Measure = Literal["worst", "mean", "joint"]
+"""Of which errors success is the share: frames by worst joint, frames by mean over joints, or all joints."""
+
+THRESHOLDS_MM = np.arange(81.0)
+"""The thresholds of a success curve, (81,): those of the metrics `success_worst@0` to `success_worst@80`."""
+
+_MAX_RESULTS = 11
+_NAME_PT = 120.0  # of a line's name among the remarks
+_SUCCESS = {
+    "worst": "Frames, worst joint ≤ t (%)",
+    "mean": "Frames, mean distance ≤ t (%)",
+    "joint": "Joints, distance ≤ t (%)",
+}
+
+
+@paper_style()
+def learning_curves(groups: Mapping[str, Sequence[Curve]], *, width_in: float = COLUMN_IN) -> "Figure":
+    """Draws the mean distance over epochs: validation solid with a band from the least to the largest, training dashed.
+
+    A mean is taken over the same repetitions all along: only at log points that all of them have, so that it ends with
+    the shortest. Where one of them has no number, line and band have a gap. The figure says where either is the case.
+
+    Args:
+        groups: The curves of the repetitions of up to eight combinations, by the combination's label.
+        width_in: The figure's width, inches.
+
+    Raises:
+        FigureError: If no curve has a point, or if there are too many groups.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    if len(groups) > len(COLOURS):
+        raise FigureError(f"{len(groups)} learning curves cannot be told apart; choose at most {len(COLOURS)}")
+    figure = new_figure(width_in, 2.2)
+    axes = figure.add_subplot()
+    entries: list[tuple[str, Any]] = []
+    remarks: list[str] = []
+    training_is_drawn = False
+    for (label, curves), colour, marker in zip(groups.items(), COLOURS, MARKERS, strict=False):
+        logged = [curve for curve in curves if len(curve.epochs)]
+        name = fitting(label, _NAME_PT, TINY_PT)
+        if len(logged) < len(curves):
+            remarks.append(f"{name}: {len(curves) - len(logged)} of {len(curves)} repetitions logged nothing.")
+        epochs = reduce(np.intersect1d, [curve.epochs for curve in logged]) if logged else np.empty(0)
+        if not len(epochs):
+            continue
+        if epochs[-1] < max(curve.epochs[-1] for curve in logged):
+            remarks.append(f"{name}: up to epoch {epochs[-1]:g}, where its shortest repetition ends.")
+        val_mm = np.stack([curve.val_mm[np.isin(curve.epochs, epochs)] for curve in logged])  # (R, L)
+        train_mm = np.stack([curve.train_mm[np.isin(curve.epochs, epochs)] for curve in logged])  # (R, L)
+        if np.isnan(val_mm).any():
+            remarks.append(f"{name}: gaps where a repetition has no number.")
+        line = _mean_and_band(axes, epochs, val_mm, colour, marker)
+        axes.plot(epochs, train_mm.mean(axis=0), color=colour, linestyle="--", linewidth=0.9)
+        training_is_drawn |= bool(np.isfinite(train_mm.mean(axis=0)).any())
+        entries.append((f"{label} (n = {len(logged)})", line))
+    if not entries:
+        raise FigureError("there are no learning curves: nothing was logged at the same epochs by all repetitions")
+    axes.set_xlabel("Epoch")
+    axes.set_ylabel("Mean distance (mm)")
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
+    add_legend(figure, entries)
+    lines = "Validation solid, training dashed." if training_is_drawn else "Validation."
+    add_note(figure, [lines, _BAND, *remarks])
+    return figure
+
+
+@paper_style()
+def success_curves(
+    uncorrected: Numbers, results: Mapping[str, Sequence[Numbers]], *, of: Measure, width_in: float = COLUMN_IN
+) -> "Figure":
+    """Draws the share of errors that are at most t, for t from 0 to 80 mm, with the area under each curve.
+
+    Args:
+        uncorrected: The rates of the uncorrected poses at `THRESHOLDS_MM`, (81,).
+        results: The rates of up to eleven others by label: of each its repetitions, (81,) each, whose mean is drawn
+            with a band from the least to the largest. A result file has one; see `success_rates`.
+        of: What the rates are shares of.
+        width_in: The figure's width, inches.
+
+    Raises:
+        FigureError: If there are too many results, or if rates are no shares at the 81 thresholds.
+    """
+    if len(results) > _MAX_RESULTS:
+        raise FigureError(f"{len(results)} success curves cannot be told apart; choose at most {_MAX_RESULTS}")
+    figure = new_figure(width_in, 2.4)
+    axes = figure.add_subplot()
+    percent = 100 * _checked_rates("uncorrected", uncorrected)
+    (line,) = axes.plot(THRESHOLDS_MM, percent, color=BLACK, linestyle="--", label="uncorrected")
+    entries: list[tuple[str, Any]] = [(f"uncorrected, AUC {area_under_rates(uncorrected):.3f}", line)]
+    colours = [(colour, marker) for colour, marker in zip(COLOURS, MARKERS, strict=True) if colour != BLACK]
+    for i, (label, repetitions) in enumerate(results.items()):
+        if not repetitions:
+            raise FigureError(f"the success curve {label!r} has no repetition to draw")
+        rates = np.stack([_checked_rates(label, repetition) for repetition in repetitions])  # (R, 81)
+        colour, marker = colours[i % len(colours)]
+        line = _mean_and_band(axes, THRESHOLDS_MM, 100 * rates, colour, marker)
+        if i >= len(colours):
+            line.set_linestyle(":")
+        area = f"AUC {np.mean([area_under_rates(repetition) for repetition in rates]):.3f}"
+        n = f" (n = {len(rates)})" if len(rates) > 1 else ""
+        entries.append((f"{label}{n}, {area}", line))
+    axes.set_xlabel("Threshold t (mm)")
+    axes.set_ylabel(_SUCCESS[of])
+    axes.set_xlim(0, 80)
+    axes.set_ylim(0, 102)  # a line at 100 % is not cut
+    add_legend(figure, entries)
+    several = any(len(repetitions) > 1 for repetitions in results.values())
+    add_note(figure, ["AUC: mean rate over 0–80 mm.", *([_BAND] if several else [])])
+    return figure
+
+
+def success_rates(errors_mm: Numbers) -> Numbers:
+    """Returns the share of errors, (N,), that are at most each of `THRESHOLDS_MM`, (81,).
+
+    Raises:
+        FigureError: If there are none, or if some are no numbers.
+    """
+    if not np.size(errors_mm) or np.isnan(errors_mm).any():
+        raise FigureError(f"{np.isnan(errors_mm).sum()} of {np.size(errors_mm)} errors are no numbers: no success rate")
+    counts = np.searchsorted(np.sort(errors_mm), THRESHOLDS_MM, side="right")  # (81,)
+    rates: Numbers = counts / len(errors_mm)
+    return rates
+
+
+def area_under_rates(rates: Numbers) -> float:
+    """Returns the area under a success curve, (81,), from 0 to 80 mm, divided by 80 mm.
+
+    The trapezoidal rule on whole millimetres. It is exact where errors lie evenly within each millimetre and never off
+    by more than 1/160; `posenet.metrics.area_under_curve` takes the same area from the errors themselves.
+    """
+    return float(np.trapezoid(rates, THRESHOLDS_MM) / (THRESHOLDS_MM[-1] - THRESHOLDS_MM[0]))
+
+
+_BAND = "Mean and min–max band over n repetitions."
+
+
+def _mean_and_band(axes: "Axes", x: Numbers, values: Numbers, colour: str, marker: str) -> "Line2D":
+    """Draws the mean of repetitions, (R, L), at x, (L,), and the band from the least to the largest."""
+    # Markers of different lines stand at different places, since most curves run close together.
+    every = max(1, len(x) // 8)
+    markers = (MARKERS.index(marker) * every // len(MARKERS), every)
+    (line,) = axes.plot(x, values.mean(axis=0), color=colour, marker=marker, markevery=markers, markersize=3)
+    if len(values) > 1:
+        axes.fill_between(x, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.2, linewidth=0)
+    return line
+
+
+def _checked_rates(label: str, rates: Numbers) -> Numbers:
+    if np.shape(rates) != THRESHOLDS_MM.shape or not np.all((rates >= 0) & (rates <= 1)):
+        raise FigureError(
+            f"the success curve {label!r} is not {len(THRESHOLDS_MM)} shares from 0 to 1, one for each mm"
+        )
+    return rates

@@ -1,0 +1,100 @@
+"""Hands in space: examples as skeletons, uncorrected, corrected and true."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cluster.reports.figures.style import (
+    COLUMN_IN,
+    CORRECTED,
+    LABEL,
+    SMALL_PT,
+    TINY_PT,
+    UNCORRECTED,
+    FigureError,
+    Numbers,
+    add_legend,
+    add_note,
+    fitting,
+    new_figure,
+    paper_style,
+)
+from data_pipeline.skeleton import Skeleton
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_MIN_SIDE_IN = 0.6
+
+
+@paper_style()
+def skeletons(
+    inputs_mm: Numbers,
+    corrected_mm: Mapping[str, Numbers],
+    labels_mm: Numbers,
+    skeleton: Skeleton,
+    *,
+    width_in: float = COLUMN_IN,
+) -> "Figure":
+    """Draws examples beside each other, and below each other what a corrector made of them at several log points.
+
+    All are drawn at the same scale and from the same side: a little from above and beside the camera, since the errors
+    of a backbone are largest along its axis. Above each hand stands its mean distance before and after. Where there are
+    more examples than fit into the width, the first are drawn and the figure says so.
+
+    Args:
+        inputs_mm: Uncorrected poses of E examples, (E, J, 3), mm, camera frame.
+        corrected_mm: Corrected poses, (E, J, 3) each, by what stands above their row, such as 'epoch 10'.
+        labels_mm: True poses, (E, J, 3).
+        skeleton: The skeleton with J joints.
+        width_in: The figure's width, inches.
+
+    Raises:
+        FigureError: If there is no example or no log point, or if a coordinate is not finite.
+    """
+    if not len(labels_mm) or not corrected_mm:
+        raise FigureError("there are no skeletons: no example was followed (`val_example_indices`)")
+    if not all(np.isfinite(poses).all() for poses in (inputs_mm, labels_mm, *corrected_mm.values())):
+        raise FigureError("there are no skeletons: a coordinate of an example is not a finite number")
+    hands = np.stack([inputs_mm, labels_mm, *corrected_mm.values()])  # (2 + L, E, J, 3)
+    centres = (hands.min(axis=(0, 2)) + hands.max(axis=(0, 2))) / 2  # (E, 3)
+    radius = np.linalg.norm(hands - centres[:, None], axis=3).max()  # of a ball that holds each, from every side
+    n_shown = min(len(labels_mm), max(1, int(width_in / _MIN_SIDE_IN)))
+
+    figure = new_figure(width_in, len(corrected_mm) * (min(0.85 * width_in / n_shown, 3.0) + 0.3))
+    parts = figure.subfigures(len(corrected_mm), 1, squeeze=False)[:, 0]
+    entries: dict[str, Any] = {}
+    for part, (title, poses) in zip(parts, corrected_mm.items(), strict=True):
+        part.suptitle(fitting(title, width_in * 72 - 8, SMALL_PT), fontsize=SMALL_PT)
+        for e, label in enumerate(labels_mm[:n_shown]):
+            axes = part.add_subplot(1, n_shown, e + 1, projection="3d")
+            for name, colour, pose in (
+                ("label", LABEL, label),
+                ("uncorrected", UNCORRECTED, inputs_mm[e]),
+                ("corrected", CORRECTED, poses[e]),
+            ):
+                entries[name] = _draw_hand(axes, pose - centres[e], skeleton, colour)
+            before, after = (np.linalg.norm(pose - label, axis=1).mean() for pose in (inputs_mm[e], poses[e]))
+            axes.set_title(f"{before:.1f} → {after:.1f}", fontsize=TINY_PT, pad=0)
+            axes.set(xlim=(-radius, radius), ylim=(-radius, radius), zlim=(-radius, radius))
+            axes.set_box_aspect((1, 1, 1), zoom=1.62)
+            axes.set_proj_type("ortho")
+            axes.view_init(elev=20, azim=-65)
+            axes.set_axis_off()
+    add_legend(figure, list(entries.items()))
+    sentences = ["Mean distance before → after (mm)."]
+    if n_shown < len(labels_mm):
+        sentences.append(f"The first {n_shown} of {len(labels_mm)} examples.")
+    add_note(figure, sentences)
+    return figure
+
+
+def _draw_hand(axes: Any, pose: Numbers, skeleton: Skeleton, colour: str) -> Any:
+    """Draws a hand, (J, 3), and returns its bones for the legend."""
+    # A camera looks along z with y down; on paper z goes into the page and y up.
+    x, y, z = pose[:, 0], pose[:, 2], -pose[:, 1]  # (J,) each
+    ends = [joint for bone in skeleton.bones for joint in (*bone, -1)]
+    x, y, z = (np.append(axis, np.nan)[ends] for axis in (x, y, z))  # (3 B,) each: a number that is none ends a bone
+    (bones,) = axes.plot(x, y, z, color=colour, linewidth=1.0, marker="o", markersize=1.6, markeredgewidth=0)
+    return bones

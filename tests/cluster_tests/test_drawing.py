@@ -1,0 +1,201 @@
+import numpy as np
+import pytest
+
+from cluster.reports.choices import ChoiceError
+from cluster.reports.comparison import NoCombinationError
+from cluster.reports.drawing import FIGURES, Drawing, draw
+from cluster.reports.figures.style import FigureError
+from cluster.result_table import NoResultsError
+from tests.cluster_tests.written import PARTS, write_examples, write_experiment, write_frames, write_records
+
+LR, DECAY = "optimizer_args.lr", "optimizer_args.weight_decay"
+THRESHOLDS = np.arange(81)
+BEFORE, AFTER = np.clip(THRESHOLDS / 60, 0, 1), np.clip(THRESHOLDS / 40, 0, 1)
+FIRST, SECOND = f"{0:016x}", f"{1:016x}"
+
+
+def written(path):
+    """A grid of two options with two repetitions; the best two combinations with all that a trial can leave."""
+    folder = write_experiment(
+        path / "my_sweep",
+        [
+            ({LR: 0.001, DECAY: 0.0}, [9.0, 9.2]),
+            ({LR: 0.001, DECAY: 0.1}, [10.0, 10.2]),
+            ({LR: 0.01, DECAY: 0.0}, [11.0, 11.2]),
+            ({LR: 0.01, DECAY: 0.1}, [12.0, "ValueError"]),
+        ],
+    )
+    for place, key in enumerate((FIRST, SECOND)):
+        for repetition in range(2):
+            trial_id = f"{key}/{repetition}"
+            write_records(folder, trial_id, [14.0, 9.0 + place], success=("worst", BEFORE, AFTER))
+            before = np.linspace(5, 25, 40, dtype=np.float32)
+            write_frames(folder, trial_id, before, 0.5 * before + repetition)
+            write_examples(folder, trial_id)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Nobody writes to it."""
+    return written(tmp_path_factory.mktemp("drawing"))
+
+
+@pytest.fixture
+def own(tmp_path):
+    """As `folder`, to be written to."""
+    return written(tmp_path)
+
+
+@pytest.fixture
+def bare(tmp_path):
+    """Trials that left nothing but their results."""
+    return write_experiment(tmp_path / "bare", [({LR: 1}, [9.0]), ({LR: 2}, [10.0])])
+
+
+def legend(figure):
+    return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+
+
+def lines(figure):
+    return figure.axes[0].get_lines()
+
+
+class TestFromAFolder:
+    @pytest.mark.parametrize("name", FIGURES)
+    def test_each_figure_is_drawn_in_the_width_that_was_asked_for(self, folder, name):
+        figure = draw(name, Drawing(folder, width_in=5.0))
+        assert figure.get_figwidth() == 5.0
+        assert any(axes.has_data() for part in (figure, *figure.subfigs) for axes in part.axes)
+
+    def test_learning_curves_are_those_of_the_best_that_logged_some(self, folder):
+        figure = draw("curves", Drawing(folder))
+        assert legend(figure) == ["lr 0.001, weight_decay 0.0 (n = 2)", "lr 0.001, weight_decay 0.1 (n = 2)"]
+        assert lines(figure)[0].get_ydata().tolist() == [14.0, 9.0]
+
+    def test_learning_curves_are_those_of_the_combinations_that_were_named(self, folder):
+        figure = draw("curves", Drawing(folder, [SECOND]))
+        assert legend(figure) == ["lr 0.001, weight_decay 0.1 (n = 2)"]
+        assert lines(figure)[0].get_ydata().tolist() == [14.0, 10.0]
+
+    def test_success_rates_are_those_that_were_logged(self, folder):
+        uncorrected, corrected = lines(draw("success", Drawing(folder)))
+        np.testing.assert_allclose(uncorrected.get_ydata(), 100 * BEFORE)
+        np.testing.assert_allclose(corrected.get_ydata(), 100 * AFTER)
+
+    def test_success_rates_of_several_combinations_are_told_apart(self, folder):
+        names = [text.partition(" (")[0] for text in legend(draw("success", Drawing(folder, ["best", SECOND])))]
+        assert names[1:] == ["lr 0.001, weight_decay 0.0", "lr 0.001, weight_decay 0.1"]
+
+    @pytest.mark.parametrize("ending", ["npy", "txt"])
+    def test_success_rates_of_other_methods_are_taken_from_their_errors(self, folder, tmp_path, ending):
+        errors = np.array([10.0, 20.0, 20.5, 70.0])
+        path = tmp_path / f"errors.{ending}"
+        (np.save if ending == "npy" else np.savetxt)(path, errors)
+        figure = draw("success", Drawing(folder, others=[("Published", path)]))
+        assert legend(figure)[-1].startswith("Published")
+        rates = lines(figure)[-1].get_ydata()
+        assert [rates[mm] for mm in (9, 10, 19, 20, 21, 70, 80)] == [0, 25, 25, 50, 75, 100, 100]
+
+    def test_errors_by_joint_are_means_over_the_finished_repetitions(self, folder):
+        before, after = (
+            container.lines[0].get_xdata() for container in draw("joints", Drawing(folder)).axes[0].containers
+        )
+        assert sorted(before) == [10.0 + place for place in range(len(PARTS))]
+        assert sorted(after) == [9.0 + place for place in range(len(PARTS))]
+
+    def test_a_heat_map_has_the_first_two_options_or_those_that_were_named(self, folder):
+        first = draw("heatmap", Drawing(folder)).axes[0]
+        turned = draw("heatmap", Drawing(folder, rows="weight_decay", columns="lr")).axes[0]
+        assert (first.get_xlabel(), turned.get_xlabel()) == (DECAY, LR)
+        np.testing.assert_array_equal(first.images[0].get_array(), turned.images[0].get_array().T)
+
+    def test_frames_are_those_of_all_subsets_of_one_repetition(self, own):
+        own.trial(f"{FIRST}/0").write("frames.parquet", b"broken")
+        texts = legend(draw("histogram", Drawing(own)))
+        assert texts == ["before: median 15.0 mm, mean 15.0 mm", "after: median 8.5 mm, mean 8.5 mm"]
+
+    def test_hands_are_drawn_at_the_first_a_middle_and_the_last_log_point(self, folder):
+        titles = [part.get_suptitle() for part in draw("hands", Drawing(folder)).subfigs]
+        assert titles == ["epoch 1, batch 5", "epoch 2, batch 5", "epoch 4, batch 5"]
+
+
+class TestWhatCannotBeDrawn:
+    @pytest.mark.parametrize(
+        ("name", "what"),
+        [
+            ("curves", "nothing was logged"),
+            ("success", "logged its success rates"),
+            ("joints", "logged the errors of its joints"),
+            ("heatmap", "two options, --rows and --columns; bare has optimizer_args.lr"),
+            ("histogram", "see keep_weights"),
+            ("improvement", "see keep_weights"),
+            ("hands", "give it val_example_indices"),
+        ],
+    )
+    def test_says_what_is_missing(self, bare, name, what):
+        with pytest.raises(FigureError, match=what):
+            draw(name, Drawing(bare))
+
+    def test_rates_of_another_measure_are_missed_too(self, folder):
+        with pytest.raises(FigureError, match="logged its success rates"):
+            draw("success", Drawing(folder, measure="joint"))
+
+    @pytest.mark.parametrize("name", ["joints", "histogram", "improvement", "hands"])
+    def test_a_figure_of_one_combination_refuses_two(self, folder, name):
+        with pytest.raises(FigureError, match="one combination, not 2"):
+            draw(name, Drawing(folder, [FIRST, SECOND]))
+
+    @pytest.mark.parametrize("name", ["curves", "success", "joints", "histogram", "hands"])
+    def test_a_combination_that_is_not_there_is_named(self, folder, name):
+        with pytest.raises(NoCombinationError, match="no combination 'abc'"):
+            draw(name, Drawing(folder, ["abc"]))
+
+    def test_an_option_that_is_not_there_is_named(self, folder):
+        with pytest.raises(ChoiceError, match="no option 'dropout'"):
+            draw("heatmap", Drawing(folder, rows="lr", columns="dropout"))
+
+    def test_one_option_alone_makes_no_heat_map(self, folder):
+        with pytest.raises(FigureError, match=f"--rows and --columns; my_sweep has {LR}, {DECAY}"):
+            draw("heatmap", Drawing(folder, rows="lr"))
+
+    @pytest.mark.parametrize("width", [0.0, -1.0, 1e6, float("nan"), float("inf")])
+    def test_a_width_that_is_none_is_refused(self, folder, width):
+        with pytest.raises(FigureError, match="2 to 40 inches wide"):
+            draw("curves", Drawing(folder, width_in=width))
+
+    @pytest.mark.parametrize(
+        ("name", "content"),
+        [
+            ("errors.txt", b"no number"),
+            ("errors.npy", b"broken"),
+            ("pickled.npy", np.array([{}])),
+            ("texts.npy", np.array(["a", "b"])),
+            ("missing.npy", None),
+        ],
+    )
+    def test_a_file_that_holds_no_errors_is_named(self, folder, tmp_path, name, content):
+        path = tmp_path / name
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        elif content is not None:
+            np.save(path, content)
+        with pytest.raises(FigureError, match=f"{name} is not a file of errors"):
+            draw("success", Drawing(folder, others=[("theirs", path)]))
+
+    def test_broken_examples_are_named(self, own):
+        own.trial(f"{FIRST}/0").write("examples.npz", b"broken")
+        with pytest.raises(FigureError, match=f"{FIRST}/0: "):
+            draw("hands", Drawing(own))
+
+    @pytest.mark.parametrize("name", ["joints", "hands"])
+    def test_a_trial_that_does_not_tell_its_skeleton_is_named(self, own, name):
+        trial = own.trial(f"{FIRST}/0")
+        trial.write_trial({**trial.read_trial(), "description": {}})
+        with pytest.raises(FigureError, match=f"trial.json of {FIRST}/0 does not tell the skeleton"):
+            draw(name, Drawing(own))
+
+    def test_an_experiment_that_is_not_there(self, own):
+        own.storage.remove("experiment.json")
+        with pytest.raises(NoResultsError, match="holds no experiment"):
+            draw("curves", Drawing(own))
