@@ -1,0 +1,177 @@
+// The table of combinations: sorting, filtering, and opening one. What the reader did is kept in `state`, so that a live
+// page can be filled anew around it.
+"use strict";
+(() => {
+  const state = { column: 0, descending: false, filter: "", values: {}, open: new Set() };
+
+  // Makes an HTML element; texts among its children stay texts.
+  function element(name, attributes, ...children) {
+    const made = document.createElement(name);
+    for (const [key, value] of Object.entries(attributes)) {
+      if (value === true) made.setAttribute(key, "");
+      else if (value !== false && value !== null) made.setAttribute(key, value);
+    }
+    made.append(...children);
+    return made;
+  }
+
+  const say = (text) => { document.getElementById("announcement").textContent = text; };
+
+  const number = (mm) => (mm === null || mm === undefined ? "–" : mm.toFixed(2));
+
+  // Makes the server's table sortable, filterable and openable, as the reader left it.
+  function mountTable() {
+    const section = document.getElementById("combinations");
+    const table = section.querySelector("table.combinations");
+    const data = JSON.parse(document.getElementById("combinations-data").textContent);
+    const heads = [...table.tHead.rows[1].cells];
+    const body = table.tBodies[0];
+    const rows = [...body.rows].map((row, place) => ({
+      row,
+      place,
+      key: row.dataset.key,
+      combination: data.combinations[place],
+      cells: [...row.cells].map((cell) => cell.textContent),
+      detail: null,
+    }));
+    const named = heads.map((head) => head.textContent);
+    const firstResult = named.indexOf("n");
+
+    function sort() {
+      const sign = state.descending ? -1 : 1;
+      const order = [...rows].sort((a, b) => compared(a.cells[state.column], b.cells[state.column], sign) || a.place - b.place);
+      body.append(...order.flatMap(({ row, detail }) => (detail ? [row, detail] : [row])));
+      heads.forEach((head, i) => {
+        const direction = state.descending ? "descending" : "ascending";
+        head.setAttribute("aria-sort", i === state.column ? direction : "none");
+      });
+    }
+
+    function filter() {
+      const words = state.filter.toLowerCase().split(/\s+/).filter(Boolean);
+      let shown = 0;
+      for (const { row, cells, detail } of rows) {
+        const text = cells.join(" ").toLowerCase();
+        const fits = words.every((word) => text.includes(word)) &&
+          Object.entries(state.values).every(([name, value]) => cells[named.indexOf(name)] === value);
+        row.hidden = !fits;
+        if (detail) detail.hidden = !fits;
+        shown += fits;
+      }
+      document.getElementById("shown").textContent = `${shown} of ${rows.length} shown`;
+    }
+
+    function toggle(entry) {
+      const button = entry.row.querySelector("button");
+      if (entry.detail) {
+        entry.detail.remove();
+        entry.detail = null;
+        state.open.delete(entry.key);
+      } else {
+        entry.detail = detailOf(entry);
+        entry.row.after(entry.detail);
+        state.open.add(entry.key);
+      }
+      button.setAttribute("aria-expanded", String(entry.detail !== null));
+    }
+
+    function detailOf({ key, place, combination, cells }) {
+      const options = named.slice(1, firstResult).map((name, i) => `${name} ${cells[i + 1]}`).join(", ");
+      const name = options || "the one combination";
+      const left = element("div", {});
+      const holder = element("div", { class: "detail" }, left);
+      const curves = window.report.learningCurves(combination, data.grids, name);
+      if (curves) {
+        const thinned = data.thinning > 1 ? `; every ${data.thinning}. log point is shown` : "";
+        left.append(element("figure", {}, curves.picture, element("figcaption", {},
+          element("span", { class: "key validation" }, "validation"), ", ",
+          element("span", { class: "key training" }, "training"), `. ${curves.note}${thinned}.`)));
+      }
+      if (combination.parts) {
+        const [before, after] = [data.befores[combination.parts[0]], combination.parts[1]];
+        const picture = window.report.partErrors(data.parts, before, after, name);
+        const numbers = data.parts.map((part, i) => [part, number(before[i]), number(after[i])]);
+        holder.append(element("figure", {}, picture, element("figcaption", {},
+          element("span", { class: "key before" }, "before"), ", ", element("span", { class: "key after" }, "after"),
+          `. Mean distance on the ${splitName(data.splits.at(-1))}, mean over finished repetitions.`),
+          element("details", {}, element("summary", {}, "As a table"), grid(["part", "before, mm", "after, mm"], numbers))));
+      }
+      const trials = combination.trials.map(([status, seed, epoch, seconds, ...results], repetition) =>
+        [`${repetition}`, status, seed, `${epoch ?? "–"}`, ...results.map(number), seconds === null ? "–" : `${seconds} s`]);
+      const titles = ["repetition", "status", "seed", "best epoch", ...data.splits.map((s) => `${splitName(s)}, mm`), "trained"];
+      const table = element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Trials of ${name}` }, grid(titles, trials));
+      const went = combination.trials.some(([status]) => status === "failed" || status === "diverged")
+        ? [" Why some went wrong: ", element("a", { href: "#failures" }, "their errors"), "."] : [];
+      left.append(table, element("p", {}, "Its key is ", element("code", {}, key), ".", ...went));
+      const cell = element("td", { colspan: heads.length, id: `detail-${place}` }, holder);
+      return element("tr", { class: "opened" }, cell);
+    }
+
+    heads.forEach((head, i) => {
+      const button = element("button", { type: "button", id: `sort-${i}` });
+      button.append(...head.childNodes, element("span", { class: "sign", "aria-hidden": "true" }));
+      button.addEventListener("click", () => {
+        state.descending = state.column === i && !state.descending;
+        state.column = i;
+        sort();
+        say(`Sorted by ${named[i]}, ${state.descending ? "descending" : "ascending"}`);
+      });
+      head.append(button);
+    });
+    for (const entry of rows) {
+      const head = entry.row.cells[0];
+      const button = element("button", {
+        type: "button", id: `open-${entry.key}`, "aria-expanded": "false", "aria-label": `${head.textContent}, open`,
+      }, head.textContent);
+      head.replaceChildren(button);
+      entry.row.addEventListener("click", () => toggle(entry));
+    }
+    section.querySelector(".tools").replaceChildren(...tools(rows, named.slice(1, firstResult), filter));
+    state.column = Math.min(state.column, heads.length - 1);
+    for (const entry of rows) if (state.open.has(entry.key)) toggle(entry);
+    sort();
+    filter();
+  }
+
+  // What stands above the table: a search field and, for each option with few values, a choice.
+  function tools(rows, names, filter) {
+    const search = element("input", { type: "search", id: "filter", autocomplete: "off" });
+    search.value = state.filter;
+    search.addEventListener("input", () => { state.filter = search.value; filter(); });
+    const choices = names.flatMap((name, i) => {
+      const values = [...new Set(rows.map(({ cells }) => cells[i + 1]))].sort((a, b) => compared(a, b, 1));
+      if (values.length > 40) return [];
+      const select = element("select", { id: `choose-${i}` }, element("option", { value: "" }, "all"),
+        ...values.map((value) => element("option", { value: `=${value}` }, value)));
+      if (values.includes(state.values[name])) select.value = `=${state.values[name]}`;
+      else delete state.values[name];
+      select.addEventListener("change", () => {
+        if (select.value) state.values[name] = select.value.slice(1);
+        else delete state.values[name];
+        filter();
+      });
+      return [element("label", { for: `choose-${i}` }, name, " ", select)];
+    });
+    const shown = element("output", { id: "shown", for: "filter" });
+    return [element("label", { for: "filter" }, "Search ", search), ...choices, shown];
+  }
+
+  function grid(titles, lines) {
+    const head = element("tr", {}, ...titles.map((title) => element("th", { scope: "col" }, title)));
+    const rows = lines.map(([first, ...others]) => element("tr", {},
+      element("th", { scope: "row" }, first), ...others.map((text) => element("td", {}, text))));
+    return element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows));
+  }
+
+  const splitName = (split) => ({ val: "validation set", test: "test set" })[split];
+
+  // Numbers by size, before texts by alphabet; what is missing last, in either direction.
+  function compared(a, b, sign) {
+    if ((a === "–") !== (b === "–")) return a === "–" ? 1 : -1;
+    const [x, y] = [a, b].map((text) => parseFloat(text.replace("−", "-")));
+    if (Number.isNaN(x) !== Number.isNaN(y)) return sign * (Number.isNaN(x) ? 1 : -1);
+    return sign * (Number.isNaN(x) || x === y ? a.localeCompare(b) : x - y);
+  }
+
+  Object.assign(window.report, { mountTable, element, say });
+})();

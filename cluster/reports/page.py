@@ -1,0 +1,110 @@
+"""The report of an experiment as one HTML file: nothing is fetched, it opens from disk and reads without scripts.
+
+The page is made of sections (`page_sections.py`) inside a shell with its style and scripts (`assets/`). A live page
+(`watch_server.py`) is the same page that fetches its sections anew.
+"""
+
+import hashlib
+from base64 import b64encode
+from collections.abc import Sequence
+from pathlib import Path
+
+from cluster.reports import page_pictures as pictures
+from cluster.reports import page_sections as sections
+from cluster.reports.markup import Markup, joined, own_code, tag
+from cluster.reports.page_data import PageData
+from cluster.reports.page_effects import effects
+from cluster.trial_folder import ExperimentFolder
+
+_ASSETS = Path(__file__).parent / "assets"
+_TABLE = ("charts.js", "table.js")
+_VIEWER = ("vendor/three.min.js", "viewer.js")
+_START = ("start.js",)
+
+
+def page(folder: ExperimentFolder) -> str:
+    """Returns the report of what is in an experiment's folder, at any moment of it.
+
+    Raises:
+        NoResultsError: If there is no experiment, or if its description is broken.
+        ArchiveError: If a part of the archive is broken.
+        StorageError: If a file cannot be read.
+    """
+    data = PageData.read(folder)
+    scripts = [*_TABLE, *(_VIEWER if data.examples is not None else ()), *_START]
+    return shell(data.table.name, content(data, pictures.pictures(data, folder)), scripts)
+
+
+def live_page(data: PageData) -> str:
+    """Returns the page that goes on asking the server it came from for its sections."""
+    return shell(data.table.name, content(data), [*_TABLE, *_VIEWER, "live.js", *_START], is_live=True)
+
+
+def content(data: PageData, drawn: Sequence[Markup] = ()) -> Markup:
+    """Returns the sections of the page.
+
+    Args:
+        data: What they show.
+        drawn: The section of pictures, which a live page goes without: drawing them takes as long as some trials.
+    """
+    return joined(
+        [
+            sections.summary(data),
+            sections.combinations(data),
+            *sections.best(data),
+            *effects(data),
+            *drawn,
+            *pictures.examples(data, draws=bool(drawn)),
+            *sections.failures(data),
+            sections.configuration(data),
+            sections.reproduction(data),
+        ]
+    )
+
+
+def shell(name: str, main: Markup, scripts: list[str], *, is_live: bool = False) -> str:
+    """Returns a whole page around its sections.
+
+    Args:
+        name: The experiment's name.
+        main: The sections.
+        scripts: Files of `assets/`, in the order in which they run.
+        is_live: Whether it may ask its server for more.
+    """
+    style = (_ASSETS / "report.css").read_text(encoding="utf-8")
+    codes = [(_ASSETS / script).read_text(encoding="utf-8") for script in scripts]
+    policy = "; ".join(
+        [
+            "default-src 'none'",
+            f"script-src {' '.join(map(_hash, codes))}",
+            f"style-src {_hash(style)}",
+            "img-src data:",
+            f"connect-src {'self' if is_live else 'none'!r}",
+            "base-uri 'none'",
+            "form-action 'none'",
+        ]
+    )
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=policy),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("title", f"{name} – PoseTune"),
+        tag("link", rel="icon", href="data:,"),
+        own_code("style", style),
+    )
+    body = tag(
+        "body",
+        tag("a", "To the result", href="#summary", class_="skip"),
+        tag("header", tag("h1", name), tag("p", "Report of a hyperparameter search", class_="subtitle")),
+        tag("main", main),
+        tag("div", id="announcement", role="status", class_="hidden"),
+        *(own_code("script", code) for code in codes),
+        data_live=is_live,
+    )
+    return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en')}\n"
+
+
+def _hash(code: str) -> str:
+    return f"'sha256-{b64encode(hashlib.sha256(code.encode()).digest()).decode()}'"

