@@ -31,6 +31,7 @@ from cluster.plan import Plan, make_plan
 from cluster.progress import Progress
 from cluster.provenance import provenance
 from cluster.reports.files import write_tables
+from cluster.reports.page import page
 from cluster.reports.text import summary_text
 from cluster.result_table import ResultTable, finished_val_distance_mm, trial_status
 from cluster.search_space import Key, SearchSpace
@@ -42,7 +43,7 @@ from cluster.trial_folder import STATUSES, ExperimentFolder, Status
 from cluster.watch import Watch
 from cluster.workplace import Executor, Workplace
 from data_pipeline.pose_range import PoseRange
-from data_pipeline.user_error import UserError, did_you_mean
+from data_pipeline.user_error import UserError, did_you_mean, first_line
 
 INTERRUPTED_CODE = 130
 PREEMPTED_CODE = 75
@@ -233,6 +234,8 @@ class Experiment:
             path for axis in self.space.axes if len(axis.rows) > 1 for path in axis.paths
         ]
         print(f"\n{summary_text(table)}\nAll files: {self.folder.storage.location}/", flush=True)
+        if not isinstance(ended_by, BaseException):
+            self._write_report()
         if isinstance(ended_by, BaseException):
             raise ended_by
         if ended_by is not None:
@@ -246,6 +249,15 @@ class Experiment:
             text = f"{counts} of {len(table.trials)} trials; the others are complete. See `error` in tables/trials.csv."
             raise TrialsFailedError(text, table)
         return table
+
+    def _write_report(self) -> None:
+        """Writes the report page, after the lock is given back: it says whether a run is going on."""
+        try:
+            print(f"Report: {self.folder.write_report(page(self.folder))}", flush=True)
+        except Exception as error:
+            # The results are on disk and go back to the script. No drawing may cost it days of training.
+            text = f"report.html was not written ({first_line(error)}); all results are there, see tables/"
+            print(text, file=sys.stderr, flush=True)
 
     def _checked_plan(self, sources: Sources, workplace: Workplace) -> Plan:
         """Returns the plan without statuses, or raises all that is wrong with it and with this machine for it."""

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from cluster.experiment import Experiment
 from tests.support import SKELETONS
 
 # A background process of a shell ignores Ctrl-C, and so would all that the tests start and interrupt.
@@ -28,3 +29,18 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(params=SKELETONS, ids=lambda skeleton: skeleton.name)
 def skeleton(request):
     return request.param
+
+
+@pytest.fixture(scope="session", autouse=True)
+def without_reports():
+    """Runs in this process write no report page: it takes longer than a tiny training. `with_reports` lets them."""
+    with pytest.MonkeyPatch.context() as patch:
+        write_report = Experiment._write_report
+        patch.setattr(Experiment, "_write_report", lambda self: None)
+        yield write_report
+
+
+@pytest.fixture
+def with_reports(without_reports, monkeypatch):
+    """Runs write their report page."""
+    monkeypatch.setattr(Experiment, "_write_report", without_reports)
