@@ -1,0 +1,255 @@
+"""A trial trained again from what its files say, and held against what it gave.
+
+Its `trial.json` describes everything that can change a number, and its key is a hash of that. So the settings are built
+again from the description, and a plan is made of them as a run would make it: where it has the same key, it is the same
+training.
+"""
+
+import json
+import platform
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+
+from cluster import parts
+from cluster.described_experiment import described_experiment
+from cluster.described_text import differences, flat
+from cluster.job import Job
+from cluster.logged import record_tables
+from cluster.outcome import trial_status
+from cluster.plan import Combination, TrialSpec, make_plan
+from cluster.records import from_parquet
+from cluster.repetitions import repetition_seed
+from cluster.sources import Sources
+from cluster.trainable import TrialReport, run_trial
+from cluster.trial_folder import ExperimentFolder, TrialFolder
+from data_pipeline.user_error import UserError, first_line
+from posenet.record import Record
+
+_SHOWN = 10
+
+
+class NotReproducibleError(UserError):
+    """A trial cannot be trained again as it was; the text says what is missing or has changed."""
+
+
+class Difference(NamedTuple):
+    """A number that is not what it was.
+
+    Attributes:
+        what: The number, for a person: which metric, and where and when it was measured.
+        then: The number in the trial's files.
+        now: The number of this training.
+    """
+
+    what: str
+    then: float
+    now: float
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What came of training a trial again.
+
+    Attributes:
+        trial_id: The trial.
+        n_compared: The numbers that both trainings have: all that was logged, and the final metrics that tables show.
+        n_missing: Numbers that the trial's files have and this training does not, since something else is logged now.
+        different: Those of the compared ones that are not the same to the last bit.
+        weights_are_same: Whether the best weights are the same to the last bit; None where none were kept.
+        changed: Versions and machine that are not what they were, then and now.
+    """
+
+    trial_id: str
+    n_compared: int
+    n_missing: int
+    different: Sequence[Difference]
+    weights_are_same: bool | None
+    changed: Mapping[str, tuple[str, str]]
+
+    @property
+    def is_same(self) -> bool:
+        """Whether all numbers that can be compared are the same to the last bit."""
+        return not self.different and self.weights_are_same is not False
+
+    @property
+    def text(self) -> str:
+        """The outcome for a person."""
+        if self.is_same:
+            weights = "its weights were not kept" if self.weights_are_same is None else "so are the best weights"
+            lines = [f"{self.trial_id}: the same bits. All {self.n_compared} numbers are equal, and {weights}."]
+        else:
+            n = len(self.different)
+            lines = [
+                f"{self.trial_id}: not the same bits. {n or 'None'} of {self.n_compared} numbers differ" + ":" * bool(n)
+            ]
+            lines += [f"  {what} was {then!r} and is {now!r}" for what, then, now in self.different[:_SHOWN]]
+            if n > _SHOWN:
+                lines.append(f"  and {n - _SHOWN} more")
+            of_weights = {True: "are the same", False: "differ", None: "were not kept"}
+            lines.append(f"The best weights {of_weights[self.weights_are_same]}.")
+        if self.n_missing:
+            lines.append(f"{self.n_missing} numbers that were logged then are not logged now, and are not compared.")
+        lines += [f"{name} was {then}, and is {now}." for name, (then, now) in self.changed.items()]
+        return "\n".join(lines)
+
+
+def reproduce(
+    folder: ExperimentFolder,
+    trial_id: str,
+    *,
+    modules: Sequence[ModuleType] = (),
+    data_dir: str | None = None,
+    device: str | None = None,
+    on_report: Callable[[TrialReport], None] = lambda report: None,
+) -> Reproduction:
+    """Trains a finished trial again in this process, and compares every number.
+
+    Args:
+        folder: The experiment's folder. Nothing in it is changed.
+        trial_id: The trial, `KEY/REPETITION`.
+        modules: Where to look for classes that are not of this project or of torch.
+        data_dir: The folder with the datasets; by default the experiment's.
+        device: Where to train, such as 'cuda:0'; by default a device of the kind that it was trained on.
+        on_report: Called after each epoch.
+
+    Raises:
+        NotReproducibleError: If it did not finish, if data, code or device are not what they were, or if it fails now.
+        DescriptionError: If its files do not tell how to build what it is made of.
+        ConfigError: If data are not there.
+        StorageError: If a file cannot be read.
+    """
+    trial = folder.read_trials(lambda content: content, trial_id.__eq__).get(trial_id)
+    status = trial_status(trial)
+    if trial is None or status != "finished":
+        lines = str((trial or {}).get("error") or "").splitlines()
+        why = f" ({lines[0]})" if lines else ""
+        where = f"{trial_id} of {folder.storage.location}"
+        raise NotReproducibleError(f"{where} is not finished, so there is nothing to compare with: {status}{why}")
+    content = folder.read_experiment() or {}
+    with tempfile.TemporaryDirectory(prefix="posetune-") as scratch:
+        train_on = _device(trial, device)
+        experiment = described_experiment(content, trial, modules, data_dir, train_on, scratch)
+        sources = Sources(experiment.config.data_folder)
+        plan = make_plan(experiment.space, sources, n_repetitions=1, seed=experiment.config.seed)
+        (combination,) = plan.combinations
+        _require_same(trial, combination, modules)
+        repetition = int(trial["repetition"])
+        spec = TrialSpec(combination, repetition, repetition_seed(experiment.config.seed, repetition))
+        job = Job(experiment.config, experiment.space, sources.sets, sources.tables, sources.weights)
+        again = job.trial(spec, train_on)
+        again_folder = job.folder.trial(again.id)
+        report = None
+        for report in run_trial(again, job.data(again.settings), again_folder):
+            on_report(report)
+        if report is None or report.status != "finished":
+            why = "it was not trained" if report is None else f"it {report.status}: {report.error}"
+            raise NotReproducibleError(f"{trial_id} finished then, and now {why}")
+        return _compared(folder, trial_id, trial, again_folder, content)
+
+
+def _device(trial: Mapping[str, Any], wanted: str | None) -> torch.device:
+    """Returns the device to train on, after a look at whether torch can use it here."""
+    name = str(trial["device"]).partition(":")[0] if wanted is None else wanted
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch has no error of its own for a device that is not there
+        raise NotReproducibleError(
+            f"torch cannot use {name!r} here: {first_line(error)}. {trial['key']} was trained on {trial['device']}; on "
+            "another device (--device cpu) it can be trained too, but the last bits may be others"
+        ) from error
+    return device
+
+
+def _require_same(trial: Mapping[str, Any], combination: Combination, modules: Sequence[ModuleType]) -> None:
+    """Raises if the trial's description is not that of the combination, but for where the user's classes are now."""
+    now, then = json.loads(combination.description), trial["description"]
+    if combination.key == trial["key"] or _without_homes(now, modules) == _without_homes(then, modules):
+        return
+    changed = differences(flat(then), flat(now))
+    details = "".join(f"\n  {path} was {was}, and is {is_now}" for path, (was, is_now) in changed.items())
+    reasons = {
+        "data.": "The data that it was trained on or measured with is not what it was.",
+        "schedule.numerics": "It is of another version of PoseTune (see `git` in experiment.json).",
+    }
+    told = [reason for start, reason in reasons.items() if any(path.startswith(start) for path in changed)]
+    raise NotReproducibleError(
+        " ".join([f"{trial['key']} cannot be trained again as it was.", *told, f"What differs:{details}"])
+    )
+
+
+def _without_homes(description: Any, modules: Sequence[ModuleType]) -> Any:
+    """Returns a description in which what these modules have is called without a module.
+
+    A class of the script that ran was that of `__main__`, and a module may have moved.
+    """
+    if isinstance(description, Mapping):
+        bare = {key: _without_homes(value, modules) for key, value in description.items()}
+        own_name = str(bare.get("name")).rpartition(".")[2]
+        if any(hasattr(module, own_name) for module in modules):
+            bare["name"] = own_name
+        return bare
+    return [_without_homes(value, modules) for value in description] if isinstance(description, list) else description
+
+
+def _compared(
+    folder: ExperimentFolder,
+    trial_id: str,
+    trial: Mapping[str, Any],
+    again: TrialFolder,
+    content: Mapping[str, Any],
+) -> Reproduction:
+    logged = _records(folder, trial_id)
+    if not any(record.batch == 0 for record in logged):
+        raise NotReproducibleError(f"the records of {trial_id} cannot be read, so there is nothing to compare with")
+    then = _numbers(logged, trial)
+    now = _numbers(from_parquet(again.read("records.parquet") or b""), again.read_trial() or {})
+    common = [what for what in then if what in now]
+    different = [Difference(what, then[what], now[what]) for what in common if not _same_bits(then[what], now[what])]
+    weights = [each.read("weights.pt") for each in (folder.trial(trial_id), again)]
+    are_same = None
+    if weights[0] is not None and weights[1] is not None:
+        one, other = parts.read_weights(weights[0]), parts.read_weights(weights[1])
+        are_same = one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    n_missing = len(then) - len(common)
+    return Reproduction(trial_id, len(common), n_missing, different, are_same, _changed(content))
+
+
+def _numbers(logged: Sequence[Record], trial: Mapping[str, Any]) -> dict[str, float]:
+    """Returns all numbers of a trial by what they are: of its records, and the metrics of its `trial.json`."""
+    numbers = {
+        f"{r.metric} (epoch {r.epoch}, batch {r.batch}, {r.split}, {r.subset}, {r.space})": float(r.value)
+        for r in logged
+    }
+    numbers["best_epoch (trial.json)"] = float(trial["best_epoch"])
+    for split, subsets in trial["metrics"].items():
+        for subset, values in subsets.items():
+            numbers |= {f"{name} (trial.json, {split}, {subset})": float(value) for name, value in values.items()}
+    return numbers
+
+
+def _same_bits(one: float, other: float) -> bool:
+    return one.hex() == other.hex()  # which tells -0.0 from 0.0, and finds NaN equal to itself
+
+
+def _records(folder: ExperimentFolder, trial_id: str) -> list[Record]:
+    rows: list[Record] = []
+    for table in record_tables(folder, trial_id.__eq__):
+        columns = [table.column(name).to_pylist() for name in Record._fields]
+        rows += [Record(*values) for values in zip(*columns, strict=True)]
+    return rows
+
+
+def _changed(content: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Returns versions and the processor's kind that are not what they were."""
+    then = {name: content.get("versions", {}).get(name) for name in ("python", "torch", "numpy")}
+    then["processor"] = content.get("machine", {}).get("processor")
+    now = {"python": platform.python_version(), **{name: version(name) for name in ("torch", "numpy")}}
+    now["processor"] = platform.machine()
+    return {name: (str(then[name]), now[name]) for name in now if then[name] != now[name]}
