@@ -1,125 +1,380 @@
-"""Shows experiments and their results, from what is on disk: needs neither torch nor Ray.
+#!/usr/bin/env python3
+# PYTHON_ARGCOMPLETE_OK
+"""Lives with results: shows, compares, draws, exports and removes experiments, from what is on disk.
+
+Needs neither torch nor Ray, but for `reproduce`, which trains.
 
 Examples:
     python tune_runs/report.py list
     python tune_runs/report.py show minimal_example
+    python tune_runs/report.py html minimal_example
+    python tune_runs/report.py export nyu_backbones --best-for-each train_set --out table.tex
+    python tune_runs/report.py figure minimal_example curves --out curves.pdf
+    python tune_runs/report.py compare first_try second_try
+    python tune_runs/report.py COMMAND --help
+
+Tab completion, in a bash: eval "$(register-python-argcomplete report.py)", and then ./tune_runs/report.py.
 """
 
-import argparse
+import importlib
+import json
+import math
 import os
 import sys
-import time
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-from tabulate import tabulate
+import argcomplete
 
-from cluster.lock import is_locked
-from cluster.reports.text import mean_and_std, summary_text
-from cluster.result_table import NoResultsError, ResultTable
-from cluster.storage import Storage, StorageError
+from cluster.reports import overview
+from cluster.reports.command_line import FIGURE_ENDINGS, TABLE_ENDINGS, Given, parser
+from cluster.result_table import ResultTable
+from cluster.storage import Storage
 from cluster.trial_folder import ExperimentFolder
 from data_pipeline.user_error import UserError
 
+if TYPE_CHECKING:
+    from cluster.reports.removal import Removal
 
-def show(name: str, storage_path: str) -> str:
-    """Returns the tables of an experiment as text."""
-    folder = ExperimentFolder(Storage(storage_path) / name)
-    try:
-        table = ResultTable.read(folder)
-    except NoResultsError as error:
-        names = experiment_names(storage_path)
-        raise NoResultsError(f"{error}; {storage_path} has {', '.join(names) or 'no experiments'}") from error
-    running = " (running now)" if is_running(folder) else ""
-    return f"{summary_text(table)}\nState: {state(table)}{running}\nAll files: {folder.storage.location}/"
+# What only some commands need is imported in them: the start of the others stays under a second.
 
 
-def list_experiments(storage_path: str) -> str:
-    """Returns a table of all experiments with their state."""
-    rows = []
-    for name in experiment_names(storage_path):
-        folder = ExperimentFolder(Storage(storage_path) / name)
-        try:
-            table = ResultTable.read(folder)
-            running = is_running(folder)
-        except (NoResultsError, StorageError):
-            rows.append([name, "broken", "", "", ""])
-            continue
-        done = sum(row["status"] in ("finished", "failed", "diverged") for row in table.trials)
-        best = table.summary[0]
-        result = mean_and_std(best[f"{table.split}_distance_mm_mean"], best[f"{table.split}_distance_mm_std"])
-        rows.append(
-            [
-                name,
-                "running" if running else state(table),
-                f"{done}/{len(table.trials)}",
-                result,
-                _started(folder),
-            ]
+_MAX_ROWS = 40
+
+
+class CommandLineError(UserError):
+    """What was asked for does not go together; the text says what does."""
+
+
+def list_(given: Given) -> int:
+    """All experiments, with their state, their best combination, their size and when they were started."""
+    found = overview.standings(given.storage_path)
+    if given.json:
+        return _print_json(overview.standings_json(found))
+    return _print(overview.standings_text(found) if found else f"{given.storage_path} has no experiments")
+
+
+def show(given: Given) -> int:
+    """The tables of an experiment."""
+    from cluster.reports.text import summary_text
+
+    folder = overview.find_experiment(given.storage_path, given.name)
+    table = ResultTable.read(folder)
+    running = overview.is_running(folder)
+    if given.json:
+        return _print_json(
+            {
+                "name": table.name,
+                "state": overview.state(table),
+                "running": running,
+                "folder": folder.storage.location,
+                "options": table.option_paths,
+                "splits": table.splits,
+                "combinations": table.summary,
+                "trials": table.trials,
+                "trials_of_other_settings": table.n_others,
+            }
         )
-    if not rows:
-        return f"{storage_path} has no experiments"
-    headers = ["experiment", "state", "trials done", "best (mm)", "started"]
-    return tabulate(rows, headers, tablefmt="simple", disable_numparse=True)
+    now = " (running now)" if running else ""
+    keys = list(overview.short_keys(table).values())
+    more = f" and {len(keys) - _MAX_ROWS} more" if len(keys) > _MAX_ROWS else ""
+    return _print(
+        f"{summary_text(table, max_rows=_MAX_ROWS)}\n"
+        f"Keys of the rows, for `log`, `curves`, `diff`: {' '.join(keys[:_MAX_ROWS])}{more}\n"
+        f"State: {overview.state(table)}{now}\nAll files: {folder.storage.location}/"
+    )
 
 
-def experiment_names(storage_path: str) -> list[str]:
-    """Returns the names of the experiments in a results folder."""
-    storage = Storage(storage_path)
-    return [name for name in storage.names() if _is_experiment(storage, name)]
+def compare(given: Given) -> int:
+    """Experiments held against the first one: settings that differ, and results paired where those are the same."""
+    from cluster.reports import comparison, comparison_text
+
+    first, *others = (overview.find_experiment(given.storage_path, name) for name in given.names)
+    if not others:
+        raise CommandLineError("one experiment alone compares with nothing; name another one, or see `diff`")
+    found = comparison.compare_experiments(first, others)
+    if given.json:
+        return _print_json([comparison_text.experiments_json(one) for one in found])
+    return _print("\n\n\n".join(map(comparison_text.experiments_text, found)))
 
 
-def _is_experiment(storage: Storage, name: str) -> bool:
+def diff(given: Given) -> int:
+    """Two combinations of an experiment: the settings that differ, defaults filled in, and the paired difference."""
+    from cluster.reports import comparison, comparison_text
+
+    folder = overview.find_experiment(given.storage_path, given.name)
+    found = comparison.compare_combinations(folder, (given.first, given.second))
+    if given.json:
+        return _print_json(comparison_text.combinations_json(found))
+    return _print(comparison_text.combinations_text(found))
+
+
+def log(given: Given) -> int:
+    """What the repetitions of a combination logged, and why they failed where they did."""
+    from cluster.reports import trial_text
+
+    logs = trial_text.trial_logs(overview.find_experiment(given.storage_path, given.name), given.key)
+    return _print_json(logs) if given.json else _print(trial_text.logs_text(logs))
+
+
+def curves(given: Given) -> int:
+    """Learning curves in the terminal: of the best combinations, or of those that are named."""
+    from cluster.reports import trial_text
+
+    folder = overview.find_experiment(given.storage_path, given.name)
+    in_colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    return _print(trial_text.curves_text(folder, given.keys, in_colour=in_colour))
+
+
+def export(given: Given) -> int:
+    """The results as a table for a paper or a program, or as files of another tool."""
+    folder = overview.find_experiment(given.storage_path, given.name)
+    if given.to is not None:
+        return _export_to(folder, given)
+    from cluster.reports.choices import Choices
+    from cluster.reports.export import export as exported
+    from cluster.reports.export import export_by_joint
+
+    table = ResultTable.read(folder)
+    is_pivot = given.rows is not None
+    columns = tuple(name for names in given.columns or () for name in names.split(","))
+    if is_pivot and len(columns) != 1:
+        raise CommandLineError("a pivot table has one option down and one across: --rows lr --columns weight_decay")
+    choices = Choices(
+        columns=() if is_pivot else columns,
+        sort=given.sort,
+        best=given.best,
+        best_for_each=given.best_for_each,
+        precision=given.precision,
+        metric=given.metric,
+        split=given.split,
+        trials=given.trials,
+        rows=given.rows,
+        columns_of=columns[0] if is_pivot else None,
+        standalone=given.standalone,
+    )
+    format = _format(given.format, given.out, TABLE_ENDINGS)
+    content = export_by_joint(folder, table, format, choices) if given.by_joint else exported(table, format, choices)
+    return _deliver(content, given.out, is_text=format not in ("parquet", "xlsx"))
+
+
+def _export_to(folder: ExperimentFolder, given: Given) -> int:
+    if given.out is None:
+        raise CommandLineError(f"--to {given.to} writes a folder; name it: --out FOLDER")
+    module = importlib.import_module(f"cluster.reports.{given.to}")
+    getattr(module, f"export_{given.to}")(folder, given.out)
+    return _print(f"{given.out}/ has the trials of {given.name} for {given.to}")
+
+
+def figure(given: Given) -> int:
+    """A figure for a paper."""
+    from cluster.reports.drawing import Drawing, draw
+    from cluster.reports.figures.style import save
+
+    format = _format(None, given.out, FIGURE_ENDINGS)
+    drawing = Drawing(
+        folder=overview.find_experiment(given.storage_path, given.name),
+        combinations=tuple(given.combination),
+        rows=given.rows,
+        columns=given.columns,
+        others=tuple(given.other),
+        measure=given.measure,
+        width_in=given.width,
+    )
+    return _deliver(save(draw(given.figure, drawing), format), given.out, is_text=False)
+
+
+def html(given: Given) -> int:
+    """The report as one file, at any moment of an experiment."""
+    from cluster.reports.page import page
+
+    folder = overview.find_experiment(given.storage_path, given.name)
+    content = page(folder).encode()
+    if given.out is None:
+        folder.storage.write("report.html", content)
+        return _print(f"{folder.storage.location}/report.html")
+    return _deliver(content, given.out, is_text=False)
+
+
+def watch(given: Given) -> int:
+    """The report while the experiment runs: served to this machine alone, updated without a reload, until Ctrl-C."""
+    from cluster.reports.watch_server import serve
+
+    folder = overview.find_experiment(given.storage_path, given.name)
+    serve(folder, port=given.port, announce=lambda address: print(f"{address}\nCtrl-C ends it.", flush=True))
+    return 0
+
+
+def reproduce(given: Given) -> int:
+    """Trains a finished trial again in this process, and says whether its numbers are the same bits."""
     try:
-        return "experiment.json" in storage.names(name)
-    except StorageError:
-        return True  # one that cannot be read, or a link; `show` says why
+        from cluster.reproduction import reproduce as reproduced
+    except ImportError as error:
+        raise CommandLineError(f"reproduce trains, so it needs what requirements.txt names: {error}") from error
+    from cluster.reports.comparison import find_combination, find_repetition
+
+    folder = overview.find_experiment(given.storage_path, given.name)
+    table = ResultTable.read(folder)
+    trial = find_repetition(table, find_combination(table, given.key), given.repetition)
+    with _progress_line() as show:
+        found = reproduced(
+            folder,
+            f"{trial['key']}/{trial['repetition']}",
+            modules=[_imported(name) for name in given.modules],
+            data_dir=given.data_dir,
+            device=given.device,
+            on_report=lambda report: show(f"epoch {report.epoch}"),
+        )
+    if given.json:
+        _print_json(
+            {
+                "trial": found.trial_id,
+                "is_same": found.is_same,
+                "compared": found.n_compared,
+                "missing": found.n_missing,
+                "different": [different._asdict() for different in found.different],
+                "weights_are_same": found.weights_are_same,
+                "changed": found.changed,
+            }
+        )
+    else:
+        _print(found.text)
+    return 0 if found.is_same else 1
 
 
-def is_running(folder: ExperimentFolder) -> bool:
-    """Tells whether a process runs an experiment right now; on a local folder, one of this machine."""
-    return is_locked(folder.storage)
+@contextmanager
+def _progress_line() -> Iterator[Callable[[str], None]]:
+    """Yields a function that shows a text in place of the one before, where stderr is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda text: None
+        return
+    to_the_start = "\r\x1b[K"
+    try:
+        yield lambda text: print(text, end=to_the_start[:1], file=sys.stderr, flush=True)
+    finally:
+        print(end=to_the_start, file=sys.stderr, flush=True)
 
 
-def state(table: ResultTable) -> str:
-    """Returns an experiment's state in a word or two."""
-    counts = Counter(row["status"] for row in table.trials)
-    if counts["interrupted"] or counts["pending"]:
-        return "unfinished"
-    return "complete, with failures" if table.failures else "complete"
+def _imported(name: str) -> ModuleType:
+    sys.path.insert(0, str(Path.cwd()))  # as for a script that is run from there
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:  # a module may fail in any way
+        hint = "; name it without .py" if name.endswith(".py") else ""
+        raise CommandLineError(
+            f"--import {name}: it cannot be imported: {type(error).__name__}: {error}{hint}"
+        ) from error
+    finally:
+        sys.path.remove(str(Path.cwd()))
 
 
-def _started(folder: ExperimentFolder) -> str:
-    local = folder.storage.local
-    if local is None:
-        return "–"
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime((local / "experiment.json").stat().st_mtime))
+def rm(given: Given) -> int:
+    """Removes experiments. Without --yes it says what would go, and does nothing."""
+    from cluster.reports import removal
+
+    return _remove([removal.whole_experiment(given.storage_path, name) for name in dict.fromkeys(given.names)], given)
+
+
+def clean(given: Given) -> int:
+    """Removes what is of no use in experiments: trials that are not of the last plan, and half-written files."""
+    from cluster.reports import removal
+
+    found = []
+    for name in dict.fromkeys(given.names) or overview.experiment_names(given.storage_path):
+        try:
+            found.append(removal.useless_files(given.storage_path, name))
+        except UserError as error:
+            if given.names:
+                raise
+            print(f"{name} is left as it is: {error}", file=sys.stderr)
+    return _remove([one for one in found if one is not None], given)
+
+
+def _remove(removals: Sequence["Removal"], given: Given) -> int:
+    from cluster.reports import removal
+
+    removed, status = [], 0
+    for one in removals if given.yes else ():
+        try:
+            removal.remove(one)
+            removed.append(one)
+        except UserError as error:
+            print(f"error: {one.name} is not removed: {error}", file=sys.stderr)
+            status = 2
+    if given.json:
+        _print_json([{"experiment": one.name, "files": one.files, "removed": one in removed} for one in removals])
+    elif not removals:
+        _print("Nothing is to be removed.")
+    elif given.yes:
+        _print("\n".join(f"Removed {one.text}" for one in removed))
+    else:
+        _print("\n".join([*(one.text for one in removals), "That is what would go. To remove it, add --yes."]))
+    return status
+
+
+def _format(format: str | None, out: Path | None, endings: Mapping[str, str]) -> Any:
+    if format is not None:
+        return format
+    if out is None:
+        raise CommandLineError(f"name a format (--format {', '.join(endings.values())}), or a file (--out table.tex)")
+    if out.suffix not in endings:
+        raise CommandLineError(f"{out} ends in none of {', '.join(endings)}")
+    return endings[out.suffix]
+
+
+def _deliver(content: bytes, out: Path | None, *, is_text: bool) -> int:
+    if out is not None:
+        Storage(out.absolute().parent).write(out.name, content)
+        return _print(f"{out}")
+    if not is_text:
+        raise CommandLineError("this format is not for a terminal; name a file: --out FILE")
+    return _print(content.decode().rstrip("\n"))
+
+
+def _print(text: str) -> int:
+    print(text, flush=True)
+    return 0
+
+
+def _print_json(content: Any) -> int:
+    return _print(json.dumps(_in_json(content), indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def _in_json(value: Any) -> Any:
+    """Returns a value with null for what JSON has no number for, NaN and infinities."""
+    if isinstance(value, Mapping):
+        return {key: _in_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_in_json(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+COMMANDS = {
+    **{"list": list_, "show": show, "compare": compare, "diff": diff, "log": log, "curves": curves, "export": export},
+    **{"figure": figure, "html": html, "watch": watch, "reproduce": reproduce, "rm": rm, "clean": clean},
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="report.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument(
-        "--storage-path", default="results", help="the folder with the experiments (default: %(default)s)"
-    )
-    commands.add_parser("list", parents=[common], help="all experiments with their state")
-    shown = commands.add_parser("show", parents=[common], help="the tables of an experiment")
-    shown.add_argument("name", metavar="NAME", help="the experiment's name")
-    given = parser.parse_args(arguments)
+    of_commands = parser(__doc__ or "", COMMANDS)
+    argcomplete.autocomplete(of_commands)
+    given = of_commands.parse_args(arguments)
     try:
-        text = list_experiments(given.storage_path) if given.command == "list" else show(given.name, given.storage_path)
-        print(text, flush=True)
+        status: int = given.run(given)
     except BrokenPipeError:
         # Its reader has enough, as `head` has. What is left goes nowhere, else Python complains of it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return 0
+    return status
 
 
 if __name__ == "__main__":

@@ -1,32 +1,41 @@
 import importlib.util
-import os
-import subprocess
+import json
+import shlex
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cluster.experiment import TrialsFailedError
 from cluster.lock import experiment_lock
+from cluster.reports.command_line import parser
+from cluster.reports.drawing import FIGURES
 from cluster.storage import Storage
 from posenet.models import CorrectorMLP
 from tests.cluster_tests.tiny import LR, FailingMLP, Tiny, write_datasets
+from tests.cluster_tests.written import write_experiment, write_records
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "tune_runs" / "report.py"
 SHAPE = '{"name": "x", "options": [], "configs": {"experiment_config": {}}, "plan": {"seeds": [1], "combinations": []}}'
+NAMES = ["broken", "complete", "failures", "other", "unfinished"]
+WITH_JSON = {"list", "show", "compare", "diff", "log", "reproduce", "rm", "clean"}
 
 
-@pytest.fixture(scope="module")
-def script():
+def load_script():
     spec = importlib.util.spec_from_file_location("report", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
+SCRIPT_MODULE = load_script()
+
+
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
+def trained(tmp_path_factory):
     """Experiments: `complete`, `failures`, `unfinished`, and two that are broken; a folder and a file beside them."""
     folder = tmp_path_factory.mktemp("report")
     write_datasets(folder / "data")
@@ -43,18 +52,45 @@ def results(tmp_path_factory):
         (folder / "results" / name / "experiment.json").write_text(content)
     (folder / "results" / "empty").mkdir()
     (folder / "results" / "file").touch()
-    return folder / "results"
+    return folder / "results", complete
 
 
 @pytest.fixture
-def run(script, results, capsys):
+def results(trained):
+    return trained[0]
+
+
+@pytest.fixture
+def keys(trained):
+    """The keys of the combinations of `complete`, the best first."""
+    return [row["key"] for row in trained[1].summary]
+
+
+@pytest.fixture
+def run(results, capsys):
     """Runs the script in this process and returns exit status, stdout and stderr."""
 
-    def run(*arguments):
-        status = script.main([*arguments, "--storage-path", str(results)])
+    def run(*arguments, storage_path=results):
+        status = SCRIPT_MODULE.main([*map(str, arguments), "--storage-path", str(storage_path)])
         return status, *capsys.readouterr()
 
     return run
+
+
+@pytest.fixture
+def run_json(run):
+    """Runs a command with --json and returns what it printed, by a strict reader."""
+
+    def run_json(*arguments, **how):
+        status, output, errors = run(*arguments, "--json", **how)
+        assert (status, errors) == (0, "")
+        return json.loads(output, parse_constant=pytest.fail)
+
+    return run_json
+
+
+def snapshot(folder):
+    return {path: (path.lstat().st_mtime_ns, path.lstat().st_size) for path in folder.rglob("*")}
 
 
 class TestList:
@@ -62,14 +98,29 @@ class TestList:
         status, output, errors = run("list")
         assert (status, errors) == (0, "")
         heading, _, *rows = output.splitlines()
-        assert heading.split() == ["experiment", "state", "trials", "done", "best", "(mm)", "started"]
+        assert " ".join(heading.split()) == "experiment state trials done best (mm) on n size started"
         states = {row.split()[0]: " ".join(row.split()[1:]) for row in rows}
-        assert list(states) == ["broken", "complete", "failures", "other", "unfinished"]
+        assert list(states) == NAMES
         assert states["complete"].startswith("complete 4/4 ")
         assert "±" in states["complete"]
+        assert " val 2 " in states["complete"]
         assert states["failures"].startswith("complete, with failures 2/2 ")
         assert states["unfinished"].startswith("unfinished 1/2 ")
-        assert states["broken"] == states["other"] == "broken"
+        assert states["broken"] == states["other"] == "broken – – – – – –"
+
+    def test_has_the_size_of_all_files(self, run_json, results):
+        sizes = {row["name"]: row["size_bytes"] for row in run_json("list")}
+        for name in ("complete", "failures"):
+            assert sizes[name] == sum(path.stat().st_size for path in (results / name).rglob("*") if path.is_file())
+
+    def test_for_a_script_has_the_same(self, run_json, trained):
+        complete = next(row for row in run_json("list") if row["name"] == "complete")
+        best = trained[1].summary[0]
+        assert (complete["state"], complete["trials"], complete["ended"], complete["n"]) == ("complete", 4, 4, 2)
+        assert (complete["best_mm"], complete["best_std_mm"]) == (
+            best["val_distance_mm_mean"],
+            best["val_distance_mm_std"],
+        )
 
     def test_tells_what_runs_now(self, run, results):
         with experiment_lock(Storage(results / "unfinished")):
@@ -79,23 +130,46 @@ class TestList:
         (row,) = (row for row in run("list")[1].splitlines() if row.startswith("unfinished"))
         assert row.split()[1] == "unfinished"
 
-    def test_of_an_experiment_that_cannot_be_read_says_that_it_is_broken(self, script, tmp_path, capsys):
-        (tmp_path / "x" / "experiment.json").mkdir(parents=True)
-        assert script.main(["list", "--storage-path", str(tmp_path)]) == 0
-        assert capsys.readouterr().out.splitlines()[-1].split() == ["x", "broken"]
+    def test_of_an_experiment_that_cannot_be_read_says_that_it_is_broken(self, run, tmp_path):
+        (tmp_path / "folder" / "experiment.json").mkdir(parents=True)
+        archived = write_experiment(tmp_path / "part", [({"lr": 1}, [9.0])])
+        archived.storage.write("archive/000001-00000000.trials.parquet", b"PAR1")
+        (tmp_path / "link").symlink_to(tmp_path / "part")
+        status, output, _ = run("list", storage_path=tmp_path)
+        assert status == 0
+        assert [row.split()[:2] for row in output.splitlines()[2:]] == [
+            [name, "broken"] for name in ("folder", "link", "part")
+        ]
 
-    @pytest.mark.parametrize("folder", ["none", "empty"])
-    def test_of_a_folder_without_experiments_says_so(self, script, results, capsys, folder):
-        assert script.main(["list", "--storage-path", str(results / folder)]) == 0
-        assert capsys.readouterr().out == f"{results / folder} has no experiments\n"
+    @pytest.mark.parametrize("folder", ["none", "empty", "file"])
+    def test_of_a_folder_without_experiments_says_so(self, run, results, folder):
+        assert run("list", storage_path=results / folder) == (0, f"{results / folder} has no experiments\n", "")
+
+    def test_of_a_remote_filesystem_has_no_sizes(self, run, run_json, tmp_path):
+        write_datasets(tmp_path)
+        location = "fsspec+memory:///test_report/results"
+        Tiny(tmp_path, location).run()
+        run("list", storage_path=location)
+        (row,) = run_json("list", storage_path=location)
+        assert (row["name"], row["state"], row["ended"]) == ("tiny", "complete", 1)
+        assert (row["size_bytes"], row["started"]) == (None, None)
+        assert run("show", "tiny", storage_path=location)[0] == 0
 
 
 class TestShow:
-    def test_prints_the_summary_state_and_place(self, run, results):
+    def test_prints_the_summary_keys_state_and_place(self, run, results, keys):
         status, output, errors = run("show", "complete")
         assert (status, errors) == (0, "")
         assert output.startswith((results / "complete" / "tables" / "summary.txt").read_text())
+        assert f": {keys[0][:4]} {keys[1][:4]}\n" in output
         assert output.endswith(f"State: complete\nAll files: {results / 'complete'}/\n")
+
+    def test_shows_as_much_of_the_keys_as_tells_them_apart(self, run, tmp_path):
+        write_experiment(tmp_path / "sweep", [({"lr": place}, [9.0 + place]) for place in range(50)])  # keys count up
+        output = run("show", "sweep", storage_path=tmp_path)[1]
+        assert f"{0:016x} {1:016x}" in output
+        assert f"{39:016x} and 10 more\n" in output
+        assert f"{40:016x}" not in output
 
     @pytest.mark.parametrize(("name", "state"), [("failures", "complete, with failures"), ("unfinished", "unfinished")])
     def test_tells_the_state(self, run, results, name, state):
@@ -106,72 +180,384 @@ class TestShow:
     def test_names_what_failed(self, run):
         assert "RuntimeError: this model is broken" in run("show", "failures")[1]
 
-    @pytest.mark.parametrize("name", ["unknown", "broken", "other", "empty", "file"])
-    def test_of_what_is_no_experiment_lists_those_that_are(self, run, results, name):
-        status, output, errors = run("show", name)
-        assert (status, output) == (2, "")
-        assert errors == (
-            f"error: {results / name} holds no experiment (experiment.json is missing or broken); "
-            f"{results} has broken, complete, failures, other, unfinished\n"
+    def test_for_a_script_has_both_tables(self, run_json, trained, results):
+        shown = run_json("show", "complete")
+        assert shown["combinations"] == trained[1].summary
+        assert shown["trials"] == trained[1].trials
+        assert (shown["options"], shown["splits"], shown["running"]) == ([LR], ["val"], False)
+        assert shown["folder"] == str(results / "complete")
+
+    def test_for_a_script_is_json_where_a_number_is_none(self, run_json, tmp_path):
+        write_experiment(tmp_path / "sweep", [({"lr": 1}, [float("nan")])])
+        (trial,) = run_json("show", "sweep", storage_path=tmp_path)["trials"]
+        assert trial["status"] == "finished"
+        assert trial["val_distance_mm"] is None
+
+    @pytest.mark.parametrize("name", ["broken", "other"])
+    def test_of_a_broken_one_says_so(self, run, results, name):
+        assert run("show", name) == (
+            2,
+            "",
+            f"error: {results / name} holds no experiment (experiment.json is missing or broken)\n",
         )
 
     def test_reads_and_changes_nothing(self, run, results):
-        before = {path: path.stat().st_mtime_ns for path in results.rglob("*")}
+        before = snapshot(results)
         run("show", "complete")
         run("list")
-        assert {path: path.stat().st_mtime_ns for path in results.rglob("*")} == before
+        run("log", "complete", "best")
+        assert snapshot(results) == before
 
 
-class TestAsAProcess:
-    def start(self, *arguments):
-        command = [sys.executable, SCRIPT, *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+class TestAnExperimentThatIsNotThere:
+    @pytest.mark.parametrize("command", sorted(SCRIPT_MODULE.COMMANDS.keys() - {"list"}))
+    def test_is_an_error_of_every_command_with_one_that_is_close(self, run, results, tmp_path, command):
+        more = {
+            "compare": ["complete"],
+            "diff": ["best", "best"],
+            "log": ["best"],
+            "reproduce": ["best", "0"],
+            "export": ["--format", "csv"],
+            "figure": ["curves", "--out", tmp_path / "x.pdf"],
+            "rm": ["--yes"],
+            "clean": ["--yes"],
+        }
+        status, output, errors = run(command, "complet", *more.get(command, []))
+        assert (status, output) == (2, "")
+        assert errors == f"error: no experiment 'complet' in {results}; did you mean 'complete'?\n"
 
-    def test_list_and_show_write_to_stdout(self, results, run):
-        process = self.start("list", "--storage-path", results)
-        assert (process.returncode, process.stdout, process.stderr) == run("list")
-        process = self.start("show", "complete", "--storage-path", results)
-        assert (process.returncode, process.stdout, process.stderr) == run("show", "complete")
+    @pytest.mark.parametrize("name", ["xyz", "empty", "file", "", ".", "..", "../results", "complete/trials"])
+    def test_is_an_error_with_all_that_there_are(self, run, results, name):
+        status, _, errors = run("show", name)
+        assert status == 2
+        assert errors.startswith(f"error: no experiment {name!r} in {results}; ")
+        assert errors.endswith((f"known are {', '.join(NAMES)}\n", "did you mean 'complete'?\n", "'failures'?\n"))
 
-    def test_an_error_is_one_line_and_exit_status_2(self, results):
-        process = self.start("show", "unknown", "--storage-path", results)
-        assert (process.returncode, process.stdout) == (2, "")
-        assert process.stderr.startswith("error: ")
-        assert process.stderr.count("\n") == 1
-
-    def test_a_reader_that_has_enough_ends_it_quietly(self, results):
-        reader, writer = os.pipe()
-        os.close(reader)
-        command = [sys.executable, SCRIPT, "show", "complete", "--storage-path", results]
-        process = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, cwd=ROOT, check=False)
-        os.close(writer)
-        assert (process.returncode, process.stderr) == (0, b"")
-
-    def test_a_command_is_needed(self):
-        process = self.start()
-        assert process.returncode == 2
-        assert "usage: report.py" in process.stderr
-
-    def test_neither_torch_nor_ray_is_imported(self, results):
-        code = f"""
-import runpy, sys
-sys.argv = ["report.py", "show", "complete", "--storage-path", {str(results)!r}]
-try:
-    runpy.run_path({str(SCRIPT)!r}, run_name="__main__")
-except SystemExit as end:
-    assert end.code == 0
-assert not {{"torch", "ray", "matplotlib"}} & set(sys.modules), "a heavy import"
-"""
-        process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
-        assert (process.returncode, process.stderr) == (0, "")
+    def test_where_there_is_none_at_all_says_so(self, run, tmp_path):
+        assert run("show", "x", storage_path=tmp_path)[2] == f"error: no experiment 'x' in {tmp_path}, nor any other\n"
 
 
-def test_an_experiment_of_a_remote_filesystem_is_listed(script, tmp_path, capsys):
-    write_datasets(tmp_path)
-    location = "fsspec+memory:///test_report/results"
-    Tiny(tmp_path, location).run()
-    capsys.readouterr()
-    assert script.main(["list", "--storage-path", location]) == 0
-    name, state, done, _, started = capsys.readouterr().out.splitlines()[2].split()
-    assert (name, state, done, started) == ("tiny", "complete", "1/1", "–")
-    assert script.main(["show", "tiny", "--storage-path", location]) == 0
+class TestCompareAndDiff:
+    def test_two_experiments_are_compared_and_a_third_with_the_first(self, run, run_json):
+        status, output, errors = run("compare", "complete", "unfinished", "failures")
+        assert (status, errors) == (0, "")
+        assert "difference (mm)" in output
+        found = run_json("compare", "complete", "unfinished", "failures")
+        assert [one["experiments"] for one in found] == [["complete", "unfinished"], ["complete", "failures"]]
+
+    def test_one_alone_is_an_error(self, run):
+        status, _, errors = run("compare", "complete")
+        assert status == 2
+        assert "name another one" in errors
+
+    def test_two_combinations_differ_in_their_option(self, run, run_json, trained, keys):
+        lrs = [f"{row[LR]}" for row in trained[1].summary]
+        status, output, errors = run("diff", "complete", "best", keys[1][:8])
+        assert (status, errors) == (0, "")
+        assert ["optimisation.optimizer.lr", *lrs] in [line.split() for line in output.splitlines()]
+        found = run_json("diff", "complete", *keys)
+        assert found["differences"] == {"optimisation.optimizer.lr": lrs}
+        assert found["comparison"]["n"] == 2
+
+    def test_an_unknown_key_is_an_error_with_those_that_there_are(self, run, keys):
+        status, _, errors = run("diff", "complete", "best", "xyz")
+        assert status == 2
+        assert errors == f"error: complete has no combination 'xyz'; known are {', '.join(keys)}\n"
+
+
+class TestLog:
+    def test_has_the_log_points_and_results_of_each_repetition(self, run, keys):
+        status, output, errors = run("log", "complete", "best")
+        assert (status, errors) == (0, "")
+        for repetition in (0, 1):
+            assert f"{keys[0]}/{repetition}: finished (optimizer_args.lr = " in output
+        assert output.count("validation (mm)") == 2
+        assert output.count("validation set: ") == 2
+
+    def test_has_the_traceback_of_what_failed(self, run, run_json):
+        failed = next(t for t in run_json("show", "failures")["trials"] if t["status"] == "failed")
+        output = run("log", "failures", failed["key"])[1]
+        assert "Traceback (most recent call last):" in output
+        assert output.endswith("RuntimeError: this model is broken\nand has more to say\n")
+        (log,) = run_json("log", "failures", failed["key"])
+        assert log["error"].startswith("RuntimeError: this model is broken")
+        assert log["curve"] == {}
+
+    def test_of_one_repetition_has_that_alone(self, run_json, trained, keys):
+        (log,) = run_json("log", "complete", f"{keys[1]}/1")
+        trial = next(row for row in trained[1].trials if (row["key"], row["repetition"]) == (keys[1], 1))
+        assert (log["trial"], log["seed"]) == (f"{keys[1]}/1", trial["seed"])
+        assert log["distance_mm"] == {"val": [trial["val_distance_before_mm"], trial["val_distance_mm"]]}
+        assert log["curve"]["epochs"] == [1, 2]
+        assert min(log["curve"]["val_mm"]) == pytest.approx(trial["val_distance_mm"])
+
+    @pytest.mark.parametrize("repetition", ["2", "-1", "x", ""])
+    def test_of_a_repetition_that_is_not_there_says_which_are(self, run, keys, repetition):
+        status, _, errors = run("log", "complete", f"best/{repetition}")
+        assert status == 2
+        assert errors == f"error: {keys[0]} of complete has no repetition {repetition!r}; it has repetitions 0 to 1\n"
+
+
+class TestCurves:
+    def test_are_drawn_with_a_line_for_each_combination_below(self, run, keys):
+        status, output, errors = run("curves", "complete")
+        assert (status, errors) == (0, "")
+        assert "complete: validation error (mm) over epochs" in output
+        *_, first, second = output.splitlines()
+        assert first.startswith(f"xx {keys[0]}  lr ")
+        assert second.startswith(f"** {keys[1]}  lr ")
+        assert "\x1b" not in output
+
+    def test_of_some_combinations_are_theirs_alone(self, run, keys):
+        output = run("curves", "complete", keys[1][:6])[1]
+        assert keys[1] in output
+        assert keys[0] not in output
+
+    def test_of_what_has_logged_nothing_are_an_error(self, run, run_json):
+        failed = next(t for t in run_json("show", "failures")["trials"] if t["status"] == "failed")
+        status, _, errors = run("curves", "failures", failed["key"])
+        assert status == 2
+        assert errors == "error: no trial of these combinations of failures has logged anything yet\n"
+
+    def test_are_drawn_where_a_loss_is_no_number(self, run, tmp_path):
+        folder = write_experiment(tmp_path / "sweep", [({"lr": 1}, [9.0])])
+        write_records(folder, f"{0:016x}/0", [9.0, float("nan"), 8.0])
+        assert run("curves", "sweep", storage_path=tmp_path)[0] == 0
+
+
+class TestExport:
+    def test_prints_a_table_or_writes_a_file(self, run, tmp_path, trained):
+        status, output, errors = run("export", "complete", "--format", "csv")
+        assert (status, errors) == (0, "")
+        assert len(output.splitlines()) == 3
+        for ending in ("csv", "md", "tex", "html", "parquet", "xlsx"):
+            path = tmp_path / f"table.{ending}"
+            assert run("export", "complete", "--out", path) == (0, f"{path}\n", "")
+            assert path.stat().st_size > 0
+        assert (tmp_path / "table.csv").read_text().rstrip("\n") == output.rstrip("\n")
+
+    def test_takes_columns_with_blanks_or_commas_between(self, run):
+        outputs = [
+            run("export", "complete", "--format", "csv", "--columns", *columns)[1]
+            for columns in (["lr", "n", "after"], ["lr,n,after"])
+        ]
+        assert outputs[0] == outputs[1]
+        assert outputs[0].splitlines()[0].count(",") >= 2
+
+    @pytest.mark.parametrize(
+        ("arguments", "says"),
+        [
+            ([], "name a format (--format csv, parquet, md, latex, html, xlsx), or a file"),
+            (["--out", "x.doc"], "x.doc ends in none of .csv, .parquet, .md, .tex, .html, .xlsx"),
+            (["--format", "xlsx"], "not for a terminal; name a file: --out FILE"),
+            (["--format", "md", "--rows", "lr"], "--rows lr --columns weight_decay"),
+            (["--format", "md", "--columns", "lrr"], "did you mean 'optimizer_args.lr'?"),
+            (["--to", "tensorboard"], "--to tensorboard writes a folder; name it: --out FOLDER"),
+        ],
+    )
+    def test_says_what_is_missing(self, run, arguments, says):
+        status, output, errors = run("export", "complete", *arguments)
+        assert (status, output) == (2, "")
+        assert says in errors
+
+    def test_writes_the_folder_of_another_tool(self, run, tmp_path):
+        status, output, _ = run("export", "complete", "--to", "tensorboard", "--out", tmp_path / "runs")
+        assert (status, output) == (0, f"{tmp_path / 'runs'}/ has the trials of complete for tensorboard\n")
+        assert any((tmp_path / "runs").iterdir())
+
+
+class TestFigureAndHtml:
+    def test_a_figure_is_of_the_kind_that_its_name_ends_in(self, run, tmp_path):
+        for ending, start in {"pdf": b"%PDF", "svg": b"<?xml", "png": b"\x89PNG"}.items():
+            path = tmp_path / f"curves.{ending}"
+            assert run("figure", "complete", "curves", "--out", path) == (0, f"{path}\n", "")
+            assert path.read_bytes().startswith(start)
+
+    def test_a_figure_of_another_kind_is_an_error(self, run):
+        status, _, errors = run("figure", "complete", "curves", "--out", "x.bmp")
+        assert (status, errors) == (2, "error: x.bmp ends in none of .pdf, .svg, .png\n")
+
+    def test_another_method_has_a_label_and_a_file(self, run, capsys):
+        with pytest.raises(SystemExit):
+            run("figure", "complete", "success", "--out", "x.pdf", "--other", "errors.npy")
+        assert "'errors.npy' is not LABEL=FILE" in capsys.readouterr().err
+
+    def test_the_page_is_written_into_the_folder_or_where_it_is_wanted(self, run, results, tmp_path):
+        assert run("html", "unfinished")[1] == f"{results / 'unfinished'}/report.html\n"
+        assert run("html", "unfinished", "--out", tmp_path / "page.html")[1] == f"{tmp_path / 'page.html'}\n"
+        for path in (results / "unfinished" / "report.html", tmp_path / "page.html"):
+            assert "<h1>unfinished</h1>" in path.read_text()
+
+
+class TestReproduce:
+    def test_says_that_the_bits_are_the_same(self, run, run_json, keys):
+        status, output, errors = run("reproduce", "complete", "best", "1")
+        assert (status, errors) == (0, "")
+        assert output.startswith(f"{keys[0]}/1: the same bits. All ")
+        found = run_json("reproduce", "complete", keys[1], "0")
+        assert (found["trial"], found["is_same"], found["different"]) == (f"{keys[1]}/0", True, [])
+
+    def test_says_what_differs_with_exit_status_1(self, run, results, keys):
+        path = results / "complete" / "trials" / keys[1] / "1" / "records.parquet"
+        before = path.read_bytes()
+        rows = pq.read_table(path)
+        values = rows.column("value").to_pylist()
+        values[0] += 1e-9
+        try:
+            pq.write_table(rows.set_column(rows.schema.get_field_index("value"), "value", pa.array(values)), path)
+            status, output, errors = run("reproduce", "complete", keys[1], "1")
+        finally:
+            path.write_bytes(before)
+        assert (status, errors) == (1, "")
+        assert "/1: not the same bits. 1 of " in output
+        assert f" was {values[0]!r} and is " in output
+
+    def test_finds_classes_in_a_module_beside_which_it_is_run(self, run, tmp_path, monkeypatch):
+        (tmp_path / "models_of_mine.py").write_text(
+            "from posenet.models import CorrectorMLP\n\nclass MyMLP(CorrectorMLP):\n    pass\n"
+        )
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.syspath_prepend(tmp_path)
+        model = importlib.import_module("models_of_mine").MyMLP
+        write_datasets(tmp_path / "data")
+        Tiny(tmp_path / "data", tmp_path / "results").run({"base_hyperparams.model": model})
+        monkeypatch.undo()
+        monkeypatch.delitem(sys.modules, "models_of_mine")
+        monkeypatch.chdir(tmp_path)
+        status, _, errors = run("reproduce", "tiny", "best", "0", storage_path=tmp_path / "results")
+        assert status == 2
+        assert "models_of_mine.MyMLP is not a class of PoseTune's; name the module that it is in" in errors
+        arguments = ["reproduce", "tiny", "best", "0", "--import", "models_of_mine"]
+        status, output, errors = run(*arguments, storage_path=tmp_path / "results")
+        assert (status, errors) == (0, "")
+        assert "/0: the same bits. " in output
+
+    @pytest.mark.parametrize(
+        ("arguments", "says"),
+        [
+            (["best", "7"], "has no repetition '7'; it has repetitions 0 to 1"),
+            (["xyz", "0"], "complete has no combination 'xyz'; known are "),
+            (
+                ["best", "0", "--import", "no_such_module"],
+                "error: --import no_such_module: it cannot be imported: ModuleNotFoundError: ",
+            ),
+            (["best", "0", "--import", "my_models.py"], "; name it without .py"),
+            (["best", "0", "--device", "gpu"], "error: torch cannot use 'gpu' here: "),
+            (["best", "0", "--device", "cuda:99"], "error: torch cannot use 'cuda:99' here: "),
+            (["best", "0", "--data-dir", "/nowhere"], "/nowhere has no dataset"),
+        ],
+    )
+    def test_says_what_is_missing(self, run, arguments, says):
+        status, output, errors = run("reproduce", "complete", *arguments)
+        assert (status, output) == (2, "")
+        assert says in errors
+
+
+class TestRemoving:
+    @pytest.fixture
+    def written(self, tmp_path):
+        for name in ("one", "two", "three"):
+            write_experiment(tmp_path / name, [({"lr": 1}, [9.0]), ({"lr": 2}, [8.0])])
+        (tmp_path / "one" / "trials" / "gone" / "0").mkdir(parents=True)
+        (tmp_path / "one" / "trials" / "gone" / "0" / "trial.json").write_text("{}")
+        return tmp_path
+
+    @pytest.mark.parametrize("command", [["rm", "one", "two"], ["clean"], ["clean", "one"]], ids=" ".join)
+    def test_without_yes_says_what_would_go_and_changes_nothing(self, run, run_json, written, command):
+        before = snapshot(written)
+        status, output, errors = run(*command, storage_path=written)
+        assert (status, errors) == (0, "")
+        assert output.endswith("That is what would go. To remove it, add --yes.\n")
+        assert not any(one["removed"] for one in run_json(*command, storage_path=written))
+        assert snapshot(written) == before
+
+    def test_with_yes_removes_experiments(self, run, written):
+        status, output, errors = run("rm", "one", "two", "--yes", storage_path=written)
+        assert (status, errors) == (0, "")
+        assert [line.split(":")[0] for line in output.splitlines()] == ["Removed one", "Removed two"]
+        assert [path.name for path in written.iterdir()] == ["three"]
+
+    def test_with_yes_removes_trials_of_other_settings(self, run, run_json, written):
+        (one,) = run_json("clean", "--yes", storage_path=written)
+        assert one == {"experiment": "one", "files": ["trials/gone/0/trial.json"], "removed": True}
+        assert not (written / "one" / "trials" / "gone").exists()
+        assert run("clean", "--yes", storage_path=written) == (0, "Nothing is to be removed.\n", "")
+
+    def test_of_what_runs_is_refused_and_the_rest_is_done(self, run, written):
+        with experiment_lock(Storage(written / "one")):
+            assert "one: all of it, 4 files" in run("rm", "one", storage_path=written)[1]
+            assert "it is running" in run("rm", "one", storage_path=written)[1]
+            before = snapshot(written / "one")
+            status, output, errors = run("rm", "one", "two", "--yes", storage_path=written)
+            assert snapshot(written / "one") == before
+        assert status == 2
+        assert errors.startswith(f"error: one is not removed: {written / 'one'} is in use: process ")
+        assert output.startswith("Removed two: ")
+
+    def test_a_name_that_is_wrong_removes_nothing(self, run, written):
+        before = snapshot(written)
+        status, _, errors = run("rm", "one", "tow", "--yes", storage_path=written)
+        assert (status, errors) == (2, f"error: no experiment 'tow' in {written}; did you mean 'two'?\n")
+        assert snapshot(written) == before
+
+    def test_cleaning_all_leaves_a_broken_one_and_says_so(self, run, written):
+        (written / "two" / "experiment.json").write_text("{")
+        status, output, errors = run("clean", "--yes", storage_path=written)
+        assert (status, output.split(":")[0]) == (0, "Removed one")
+        assert errors.startswith(f"two is left as it is: {written / 'two'} holds no experiment")
+        assert run("clean", "two", storage_path=written)[0] == 2
+
+
+class TestTheHelp:
+    def commands(self):
+        main = parser("", SCRIPT_MODULE.COMMANDS)
+        return main, next(action for action in main._actions if action.dest == "command").choices
+
+    def test_has_every_command(self):
+        _, commands = self.commands()
+        assert commands.keys() == SCRIPT_MODULE.COMMANDS.keys()
+
+    @pytest.mark.parametrize("name", SCRIPT_MODULE.COMMANDS)
+    def test_of_a_command_has_examples_that_can_be_given(self, name):
+        main, commands = self.commands()
+        _, _, examples = commands[name].format_help().partition("examples:\n")
+        lines = examples.splitlines()
+        assert lines
+        for line in lines:
+            python, script, *arguments = shlex.split(line)
+            assert (python, script) == ("python", "tune_runs/report.py")
+            assert main.parse_args(arguments).run is SCRIPT_MODULE.COMMANDS[name]
+
+    def test_of_the_script_has_examples_that_can_be_given(self):
+        main, commands = self.commands()
+        lines = [line.split() for line in SCRIPT_MODULE.__doc__.splitlines() if line.startswith("    python ")]
+        assert len(lines) > 5
+        for _, _, name, *arguments in lines[:-1]:
+            assert main.parse_args([name, *arguments]).command in commands
+        assert lines[-1][2:] == ["COMMAND", "--help"]
+
+    @pytest.mark.parametrize("name", SCRIPT_MODULE.COMMANDS)
+    def test_explains_every_argument(self, name):
+        _, commands = self.commands()
+        assert all(action.help for action in commands[name]._actions)
+        assert commands[name].description.endswith(".")
+
+    def test_offers_every_figure_and_tool_that_there_is(self):
+        _, commands = self.commands()
+        choices = {action.dest: action.choices for name in ("figure", "export") for action in commands[name]._actions}
+        assert set(choices["figure"]) == FIGURES.keys()
+        assert set(choices["split"]) == {"val", "test"}
+        for tool in choices["to"]:
+            assert f"def export_{tool}(" in (ROOT / "cluster" / "reports" / f"{tool}.py").read_text()
+
+    def test_offers_json_where_a_script_may_want_it(self):
+        _, commands = self.commands()
+        assert {name for name, command in commands.items() if "--json" in command.format_help()} >= WITH_JSON
+
+
+def test_ctrl_c_ends_a_command_without_a_traceback(run, monkeypatch):
+    def interrupted(storage_path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cluster.reports.overview.standings", interrupted)
+    assert run("list") == (130, "", "")

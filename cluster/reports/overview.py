@@ -1,0 +1,178 @@
+"""The experiments of a results folder and how each stands."""
+
+import os
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from cluster.lock import is_locked
+from cluster.reports.text import mean_and_std
+from cluster.results import NoResultsError, Results
+from cluster.storage import Storage, StorageError
+from cluster.trial_folder import ExperimentFolder
+from data_pipeline.user_error import UserError, did_you_mean
+
+_KEY_LENGTH = 4
+_ENDED = ("finished", "failed", "diverged")
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How an experiment stands.
+
+    Attributes:
+        name: The experiment's name.
+        state: `running`, `unfinished`, `complete`, `complete, with failures`, or `broken`, of which the rest is None.
+        trials: Its trials.
+        ended: Those of them that finished, failed or diverged.
+        split: Of which split the best is told.
+        best_mm: The mean distance of the combination that is best in validation, mm.
+        best_std_mm: Its sample standard deviation over repetitions, mm.
+        n: Its finished repetitions.
+        size_bytes: What its files take; None where they are not on a local filesystem.
+        started: When its last run started, seconds since 1970; None as above.
+    """
+
+    name: str
+    state: str
+    trials: int | None = None
+    ended: int | None = None
+    split: str | None = None
+    best_mm: float | None = None
+    best_std_mm: float | None = None
+    n: int | None = None
+    size_bytes: int | None = None
+    started: float | None = None
+
+
+def find_experiment(storage_path: str, name: str) -> ExperimentFolder:
+    """Returns the folder of an experiment.
+
+    Raises:
+        NoResultsError: If there is none of that name; the text names one that is close, or all.
+        StorageError: If the results folder cannot be read.
+    """
+    names = experiment_names(storage_path)
+    if name not in names:
+        hint = did_you_mean(name, names) or ", nor any other"
+        raise NoResultsError(f"no experiment {name!r} in {storage_path}{hint}")
+    return ExperimentFolder(Storage(storage_path) / name)
+
+
+def experiment_names(storage_path: str) -> list[str]:
+    """Returns the names of the experiments in a results folder."""
+    storage = Storage(storage_path)
+    return [name for name in storage.names() if _is_experiment(storage, name)]
+
+
+def standings(storage_path: str) -> list[Standing]:
+    """Returns how every experiment of a results folder stands, by name."""
+    return [standing(ExperimentFolder(Storage(storage_path) / name), name) for name in experiment_names(storage_path)]
+
+
+def standing(folder: ExperimentFolder, name: str) -> Standing:
+    """Returns how an experiment stands."""
+    try:
+        table = Results.read(folder)
+        running = is_running(folder)
+    except UserError:  # no description, a part of the archive that is broken, a link: `show` says what it is
+        return Standing(name, "broken")
+    best = table.summary[0]
+    return Standing(
+        name,
+        "running" if running else state(table),
+        trials=len(table.trials),
+        ended=sum(row["status"] in _ENDED for row in table.trials),
+        split=table.split,
+        best_mm=best[f"{table.split}_distance_mm_mean"],
+        best_std_mm=best[f"{table.split}_distance_mm_std"],
+        n=best["n"],
+        size_bytes=None if folder.storage.local is None else _size(folder.storage.local),
+        started=None if folder.storage.local is None else _modified(folder.storage.local / "experiment.json"),
+    )
+
+
+def is_running(folder: ExperimentFolder) -> bool:
+    """Tells whether a process runs an experiment right now; on a local folder, one of this machine."""
+    return is_locked(folder.storage)
+
+
+def state(table: Results) -> str:
+    """Returns the state of an experiment that is not running, in a word or three."""
+    counts = Counter(row["status"] for row in table.trials)
+    if counts["interrupted"] or counts["pending"]:
+        return "unfinished"
+    return "complete, with failures" if table.failures else "complete"
+
+
+def short_keys(table: Results) -> dict[str, str]:
+    """Returns the beginning of each combination's key that tells it from the others, at least four characters."""
+    keys = [row["key"] for row in table.summary]
+    longest = max(map(len, keys))
+    n = next((n for n in range(_KEY_LENGTH, longest) if len({key[:n] for key in keys}) == len(keys)), longest)
+    return {key: key[:n] for key in keys}
+
+
+def standings_text(found: list[Standing]) -> str:
+    """Returns the standings as a table for a terminal."""
+    headers = ["experiment", "state", "trials done", "best (mm)", "on", "n", "size", "started"]
+    rows = [
+        [
+            one.name,
+            one.state,
+            "–" if one.trials is None else f"{one.ended}/{one.trials}",
+            mean_and_std(one.best_mm, one.best_std_mm),
+            one.split or "–",
+            "–" if one.n is None else str(one.n),
+            size_text(one.size_bytes),
+            "–" if one.started is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(one.started)),
+        ]
+        for one in found
+    ]
+    alignment = ["left", "left", "right", "right", "left", "right", "right", "left"]
+    return tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True, colalign=alignment)
+
+
+def standings_json(found: list[Standing]) -> list[dict[str, Any]]:
+    """Returns the standings for a script."""
+    return [asdict(one) for one in found]
+
+
+def size_text(n_bytes: int | None) -> str:
+    """Writes a size for a person: '7.8 MB'."""
+    if n_bytes is None:
+        return "–"
+    size, units = float(n_bytes), ["B", "kB", "MB", "GB", "TB"]
+    while size >= 999.5 and len(units) > 1:
+        size, units = size / 1000, units[1:]
+    return f"{size:.0f} {units[0]}" if units[0] == "B" or size >= 99.5 else f"{size:.1f} {units[0]}"
+
+
+def _is_experiment(storage: Storage, name: str) -> bool:
+    try:
+        return "experiment.json" in storage.names(name)
+    except StorageError:
+        return True  # one that cannot be read, or a link; `show` says why
+
+
+def _size(folder: Path) -> int:
+    """Returns the bytes of all files below a folder, links not followed."""
+    total = 0
+    for _, _, names, descriptor in os.fwalk(folder):
+        for name in names:
+            try:
+                total += os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_size
+            except FileNotFoundError:
+                continue  # a run has just moved it
+    return total
+
+
+def _modified(path: Path) -> float | None:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return None

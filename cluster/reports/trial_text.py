@@ -1,0 +1,186 @@
+"""What trials logged, for a terminal: a table of their log points, and curves drawn with characters."""
+
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from tabulate import tabulate
+
+from cluster.logged import Curve, Numbers, read_logged
+from cluster.reports.comparison import find_combination, find_repetition
+from cluster.reports.comparison_text import SPLITS
+from cluster.reports.text import mean_and_std
+from cluster.results import Results, Row, column
+from cluster.trial_folder import ExperimentFolder
+from data_pipeline.user_error import UserError
+
+_MAX_CURVES = 6
+_MAX_WIDTH = 120
+_HEIGHT = 20
+_TICKS = 8
+
+
+class NothingLoggedError(UserError):
+    """There are no curves to draw."""
+
+
+def trial_logs(folder: ExperimentFolder, wanted: str) -> list[dict[str, Any]]:
+    """Returns what the repetitions of a combination logged.
+
+    Args:
+        folder: The experiment's folder.
+        wanted: The beginning of a combination's key, or `best`; with `/N` behind it that repetition alone.
+
+    Returns:
+        Of each repetition the id, `status`, `seed`, `options`, `error`, `traceback`, `best_epoch`, the distances in mm
+        before and after on each split, and its log points: `epochs`, `loss`, `train_mm`, `val_mm`.
+
+    Raises:
+        NoResultsError: If there is no experiment.
+        NoCombinationError: If there is no such combination, or no such repetition of it.
+    """
+    table = Results.read(folder)
+    key, slash, repetition = wanted.partition("/")
+    row = find_combination(table, key)
+    if slash:
+        trials = [find_repetition(table, row, repetition)]
+    else:
+        trials = [trial for trial in table.trials if trial["key"] == row["key"]]
+    ids = {f"{trial['key']}/{trial['repetition']}" for trial in trials}
+    contents = folder.read_trials(lambda content: content, ids.__contains__)
+    curves = read_logged(
+        folder, split=table.split, wanted=ids.__contains__, is_metric=lambda name: name == "distance"
+    ).curves
+    return [
+        _log(table, trial, contents.get(trial_id) or {}, curves.get(trial_id)) for trial_id, trial in _by_id(trials)
+    ]
+
+
+def logs_text(logs: Sequence[Mapping[str, Any]]) -> str:
+    """Returns logs of `trial_logs` as text."""
+    return "\n\n".join(map(_log_text, logs))
+
+
+def curves_text(folder: ExperimentFolder, keys: Sequence[str], *, in_colour: bool) -> str:
+    """Draws the validation error over the epochs, the mean over repetitions, as text as wide as the terminal.
+
+    Args:
+        folder: The experiment's folder.
+        keys: The beginnings of combinations' keys; none for the best ones.
+        in_colour: Whether colours tell the curves apart; else their characters do.
+
+    Raises:
+        NoResultsError: If there is no experiment.
+        NoCombinationError: If there is no such combination.
+        NothingLoggedError: If none of them has logged anything.
+    """
+    # Imported where it is needed: most commands draw nothing.
+    import plotext
+
+    table = Results.read(folder)
+    rows = [find_combination(table, key) for key in keys] if keys else table.summary[:_MAX_CURVES]
+    wanted = {row["key"] for row in rows}
+    curves = read_logged(
+        folder,
+        split=table.split,
+        wanted=lambda trial_id: trial_id.partition("/")[0] in wanted,
+        is_metric=lambda name: False,
+    ).curves
+    plotext.clear_figure()
+    plotext.theme("default" if in_colour else "clear")
+    plotext.canvas_color("default")
+    plotext.axes_color("default")
+    plotext.ticks_color("default")
+    plotext.plotsize(min(shutil.get_terminal_size().columns, _MAX_WIDTH), _HEIGHT)
+    legend: list[str] = []
+    last = 0.0
+    for row in rows:
+        epochs, mean = _mean([curve for i, curve in curves.items() if i.partition("/")[0] == row["key"]])
+        if len(epochs):
+            look = len(legend) % len(_MARKERS)
+            marker = "braille" if in_colour else _MARKERS[look]
+            plotext.plot(epochs.tolist(), mean.tolist(), marker=marker, color=_COLOURS[look] if in_colour else None)
+            sign = plotext.colorize("██", _COLOURS[look]) if in_colour else marker * 2
+            legend.append(f"{sign} {row['key']}  {_name(table, row)}")
+            last = max(last, float(epochs[-1]))
+    if not legend:
+        raise NothingLoggedError(f"no trial of these combinations of {table.name} has logged anything yet")
+    step = max(1, math.ceil(last / _TICKS))
+    plotext.xticks(list(range(0, math.ceil(last) + 1, step)))
+    plotext.title(f"{table.name}: validation error (mm) over epochs, mean over repetitions")
+    drawing = str(plotext.build())
+    # Below it: in it, a legend hides the first epochs.
+    return "\n".join([(drawing if in_colour else str(plotext.uncolorize(drawing))).rstrip("\n"), *legend])
+
+
+_MARKERS = "x*+o.#"
+_COLOURS = ("blue", "orange", "green", "red", "magenta", "cyan")
+
+
+def _log(table: Results, trial: Row, content: Mapping[str, Any], curve: Curve | None) -> dict[str, Any]:
+    numbers = {} if curve is None else {name: _json_numbers(values) for name, values in curve._asdict().items()}
+    return {
+        "trial": f"{trial['key']}/{trial['repetition']}",
+        **{name: trial[name] for name in ("status", "seed", "best_epoch", "train_seconds", "device", "node")},
+        "options": {path: trial[path] for path in table.option_paths},
+        "error": trial["error"],
+        "traceback": content.get("traceback"),
+        "distance_mm": {
+            split: [trial[column(split, "distance", before=True)], trial[column(split, "distance")]]
+            for split in table.splits
+        },
+        "curve": numbers,
+    }
+
+
+def _log_text(log: Mapping[str, Any]) -> str:
+    options = ", ".join(f"{path} = {value}" for path, value in log["options"].items()) or "no options"
+    seconds = (
+        "" if log["train_seconds"] is None else f", {log['train_seconds']:.1f} s on {log['device']} of {log['node']}"
+    )
+    lines = [f"{log['trial']}: {log['status']} ({options}), seed {log['seed']}{seconds}"]
+    curve = log["curve"]
+    if curve:
+        rows = [
+            [f"{epoch:.4g}", *(_cell(curve[name][i], digits) for name, digits in _COLUMNS.items())]
+            for i, epoch in enumerate(curve["epochs"])
+        ]
+        headers = ["epoch", "training loss", "training (mm)", "validation (mm)"]
+        lines += ["", tabulate(rows, headers, tablefmt="simple", disable_numparse=True, colalign=["right"] * 4)]
+    for split, (before, after) in log["distance_mm"].items():
+        if after is not None:
+            text = f"{SPLITS[split]}: {before:.3f} mm before, {after:.3f} mm after, with the weights of epoch"
+            lines += ["", f"{text} {log['best_epoch']}"]
+    if log["error"]:
+        lines += ["", log["traceback"] or log["error"]]
+    return "\n".join(lines).rstrip()
+
+
+_COLUMNS = {"loss": 5, "train_mm": 3, "val_mm": 3}
+
+
+def _cell(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _json_numbers(values: Numbers) -> list[float | None]:
+    return [value if math.isfinite(value) else None for value in values.tolist()]
+
+
+def _by_id(trials: Sequence[Row]) -> list[tuple[str, Row]]:
+    return [(f"{trial['key']}/{trial['repetition']}", trial) for trial in trials]
+
+
+def _mean(curves: Sequence[Curve]) -> tuple[Numbers, Numbers]:
+    """Returns epochs and mean validation error, mm, of as many log points as all of the curves have."""
+    n = min((len(curve.epochs) for curve in curves), default=0)
+    if not n:
+        return np.empty(0), np.empty(0)
+    return curves[0].epochs[:n], np.mean([curve.val_mm[:n] for curve in curves], axis=0)  # (repetitions, n) -> (n,)
+
+
+def _name(table: Results, row: Row) -> str:
+    options = ", ".join(f"{path.rpartition('.')[2]} {row[path]}" for path in table.telling_paths) or row["key"]
+    return f"{options}: {mean_and_std(row['val_distance_mm_mean'], row['val_distance_mm_std'])}"
