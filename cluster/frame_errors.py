@@ -34,6 +34,17 @@ class FrameErrors:
 
     by_subset: Mapping[str, tuple[Errors, Errors]]
 
+    @property
+    def joined(self) -> tuple[Errors, Errors]:
+        """The errors of all frames before and after, subset after subset, (N,) each, mm."""
+        before, after = (np.concatenate(errors) for errors in zip(*self.by_subset.values(), strict=True))
+        return before, after
+
+    @property
+    def sequence_lengths(self) -> list[int]:
+        """The frames of each subset."""
+        return [len(before) for before, _ in self.by_subset.values()]
+
     def write(self, folder: TrialFolder) -> None:
         """Writes them among a trial's files, as rows `subset, before_mm, after_mm`."""
         tables = [

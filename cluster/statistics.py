@@ -163,10 +163,17 @@ def compare_with(reference: str, groups: Mapping[str, Values]) -> dict[str, Comp
     return dict(zip(others, compared, strict=True))
 
 
-def adjusted(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """Returns the comparisons with p-values adjusted for one another: all that one table shows go in together."""
+def adjusted(comparisons: Sequence[Comparison], *, n_possible: int = 0) -> list[Comparison]:
+    """Returns the comparisons with p-values adjusted for one another: all that one table shows go in together.
+
+    Args:
+        comparisons: What is shown.
+        n_possible: How many might have been shown. Who compares with the best has seen which is the best in these
+            numbers, or in others of the same trainings, and so might have compared any pair.
+    """
     tested = [c.p_value for c in comparisons if c.p_value is not None]
-    after = iter(holm(tested))
+    # Of those that are not shown no p-value counts as small, which errs on the side of fewer stars.
+    after = iter(holm([*tested, *[1.0] * (n_possible - len(comparisons))]))
     return [c if c.p_value is None else replace(c, p_adjusted=next(after)) for c in comparisons]
 
 

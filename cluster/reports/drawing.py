@@ -33,7 +33,8 @@ class Drawing:
 
     Attributes:
         folder: The experiment's folder.
-        combinations: The beginnings of combinations' keys; none for the best, of learning curves the best four.
+        combinations: The beginnings of combinations' keys; none for the best, of learning curves the best four. Where
+            some were measured on other data, curves are of the best on each; all else takes one, which says on which.
         rows: Of a heat map, the option that goes down; None for the first.
         columns: Of a heat map, the option that goes across; None for the second.
         others: Of success rates, the errors of other methods by label: files with a number a frame, mm.
@@ -91,16 +92,15 @@ def success_rates_of(
     return [final[before] for final in finals], [final[after] for final in finals]
 
 
-def frame_errors_of(folder: ExperimentFolder, ids: Sequence[str]) -> tuple[Errors, Errors] | None:
-    """Returns the errors of all frames before and after, (N,) each, mm, of the first trial that kept them."""
+def frame_errors_of(folder: ExperimentFolder, ids: Sequence[str]) -> FrameErrors | None:
+    """Returns the errors of all frames of the first trial that kept them."""
     for trial_id in ids:
         try:
             found = FrameErrors.read(folder.trial(trial_id))
         except ValueError:
             continue  # a broken file: that of another repetition will do
         if found is not None and found.by_subset:
-            before, after = (np.concatenate(values) for values in zip(*found.by_subset.values(), strict=True))
-            return before, after
+            return found
     return None
 
 
@@ -119,7 +119,7 @@ def skeleton_of(folder: ExperimentFolder, trial_id: str) -> Skeleton:
 
 def _learning_curves(drawing: Drawing, table: Results) -> "Figure":
     rows = _rows(drawing, table, _N_CURVES)
-    keys = {row["key"] for row in rows}
+    keys = {row["key"] for row in rows.values()}
     logged = read_logged(
         drawing.folder,
         split=table.split,
@@ -127,25 +127,25 @@ def _learning_curves(drawing: Drawing, table: Results) -> "Figure":
         is_metric=lambda name: False,
     )
     groups = {}
-    for row in rows:
+    for name, row in rows.items():
         known = [logged.curves.get(trial_id) for trial_id in finished_ids(table, row)]
-        groups[combination_name(table, row)] = [curve for curve in known if curve is not None]
+        groups[name] = [curve for curve in known if curve is not None]
     return curves.learning_curves(groups, width_in=drawing.width_in)
 
 
 def _success_curves(drawing: Drawing, table: Results) -> "Figure":
     rates: dict[str, Sequence[Numbers]] = {}
-    uncorrected: list[Numbers] = []
+    uncorrected: dict[str, Numbers] = {}
     rows = _rows(drawing, table)
-    for row in rows:
+    for name, row in rows.items():
         before, after = success_rates_of(drawing.folder, table.split, finished_ids(table, row), drawing.measure)
         if not after:
             raise FigureError(f"no finished trial of {row['key']} logged its success rates")
-        uncorrected = uncorrected or before
-        rates["corrected" if len(rows) == 1 else combination_name(table, row)] = after
+        label = "corrected" if len(rows) == 1 else name
+        uncorrected[label], rates[label] = before[0], after
     for label, path in drawing.others:
         rates[label] = [curves.success_rates(_read_errors(path))]
-    return curves.success_curves(uncorrected[0], rates, of=drawing.measure, width_in=drawing.width_in)
+    return curves.success_curves(uncorrected, rates, of=drawing.measure, width_in=drawing.width_in)
 
 
 def _errors_by_joint(drawing: Drawing, table: Results) -> "Figure":
@@ -173,12 +173,14 @@ def _errors_by_joint(drawing: Drawing, table: Results) -> "Figure":
 
 
 def _heat_map(drawing: Drawing, table: Results) -> "Figure":
+    table = _on_same_data(drawing, table)
     down, across = _two_options(drawing, table)
     split: options.Split = "test" if table.split == "test" else "val"
     return options.heat_map(table.summary, down, across, split=split, width_in=drawing.width_in)
 
 
 def _parallel_coordinates(drawing: Drawing, table: Results) -> "Figure":
+    table = _on_same_data(drawing, table)
     split: options.Split = "test" if table.split == "test" else "val"
     return options.parallel_coordinates(table.summary, table.telling_paths, split=split, width_in=drawing.width_in)
 
@@ -222,16 +224,37 @@ FIGURES: Mapping[str, Callable[[Drawing, Results], "Figure"]] = {
 }
 
 
-def _rows(drawing: Drawing, table: Results, n_best: int = 1) -> list[Row]:
-    if not drawing.combinations:
-        return table.summary[:n_best]
-    return [find_combination(table, key) for key in drawing.combinations]
+def _rows(drawing: Drawing, table: Results, n_best: int = 1) -> dict[str, Row]:
+    """Returns the combinations that are drawn, by their names: without a choice the best, on each of several data."""
+    if drawing.combinations:
+        chosen = [find_combination(table, key) for key in drawing.combinations]
+        return {combination_name(table, row): row for row in chosen}
+    parts = table.by_data()
+    if len(parts) > 1:
+        return {name: part.summary[0] for name, part in parts.items()}
+    return {combination_name(table, row): row for row in table.summary[:n_best]}
 
 
 def _row(drawing: Drawing, table: Results) -> Row:
     if len(drawing.combinations) > 1:
         raise FigureError(f"this figure shows one combination, not {len(drawing.combinations)}")
-    return _rows(drawing, table)[0]
+    _on_same_data(drawing, table)
+    (row,) = _rows(drawing, table).values()
+    return row
+
+
+def _on_same_data(drawing: Drawing, table: Results) -> Results:
+    """Returns what was measured on the same data as the combinations that were chosen."""
+    parts = table.by_data()
+    keys = {find_combination(table, key)["key"] for key in drawing.combinations}
+    fitting = [part for part in parts.values() if keys <= {row["key"] for row in part.summary}]
+    if len(fitting) == 1:
+        return fitting[0]
+    best = ", ".join(f"{part.summary[0]['key']} ({name})" for name, part in parts.items())
+    raise FigureError(
+        f"{table.name} was measured on {len(parts)} sets of data, and this figure is of one. Choose it by one of its "
+        f"combinations (--combination); the best of each: {best}"
+    )
 
 
 def _two_options(drawing: Drawing, table: Results) -> tuple[str, str]:
@@ -253,7 +276,7 @@ def _frames(drawing: Drawing, table: Results) -> tuple[Errors, Errors]:
             f"no trial of {row['key']} of {table.name} has kept the errors of its frames: they are kept where weights "
             "are, see keep_weights"
         )
-    return frames
+    return frames.joined
 
 
 def _read_errors(path: Path) -> Numbers:

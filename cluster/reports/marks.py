@@ -58,8 +58,7 @@ def judged(contests: Sequence[Contest]) -> tuple[list[dict[str, Verdict]], str]:
     n_pairs = sum(math.comb(len(keys), 2) for keys in ranked)
     n_needed = repetitions_needed(n_pairs)
     if n >= n_needed:
-        others = [Comparison(0, None, None, 1.0, None)] * (n_pairs - len(compared))  # never the ones that stand out
-        compared = dict(zip(compared, adjusted([*compared.values(), *others]), strict=False))
+        compared = dict(zip(compared, adjusted(list(compared.values()), n_possible=n_pairs), strict=True))
 
     verdicts = []
     for i, (contest, keys) in enumerate(zip(contests, ranked, strict=True)):

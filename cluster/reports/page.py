@@ -5,6 +5,7 @@ The page is made of sections (`page_sections.py`) inside a shell with its style 
 """
 
 import hashlib
+import time
 from base64 import b64encode
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,10 @@ _TABLE = ("charts.js", "table.js")
 _VIEWER = ("vendor/three.min.js", "viewer.js")
 _START = ("start.js",)
 
+_MAX_DRAWN = 4
+_MAX_PARTS = 12
+"""Different data that have pictures, and sections of their own: what keeps a page of a hundred test sets short."""
+
 
 def page(folder: ExperimentFolder) -> str:
     """Returns the report of what is in an experiment's folder, at any moment of it.
@@ -32,7 +37,8 @@ def page(folder: ExperimentFolder) -> str:
     """
     data = PageData.read(folder)
     scripts = [*_TABLE, *(_VIEWER if data.examples is not None else ()), *_START]
-    return shell(data.table.name, content(data, pictures.pictures(data, folder)), scripts)
+    drawn = [picture for part in data.by_data[:_MAX_DRAWN] for picture in pictures.pictures(part, folder)]
+    return shell(data.table.name, content(data, drawn), scripts)
 
 
 def live_page(data: PageData) -> str:
@@ -45,14 +51,13 @@ def content(data: PageData, drawn: Sequence[Markup] = ()) -> Markup:
 
     Args:
         data: What they show.
-        drawn: The section of pictures, which a live page goes without: drawing them takes as long as some trials.
+        drawn: The sections of pictures, which a live page goes without: drawing them takes as long as some trials.
     """
     return joined(
         [
             sections.summary(data),
             sections.combinations(data),
-            *sections.best(data),
-            *effects(data),
+            *(section for part in data.by_data[:_MAX_PARTS] for section in (*sections.best(part), *effects(part))),
             *drawn,
             *pictures.examples(data, draws=bool(drawn)),
             *sections.failures(data),
@@ -84,6 +89,8 @@ def shell(name: str, main: Markup, scripts: list[str], *, is_live: bool = False)
             "form-action 'none'",
         ]
     )
+    # A live page says itself when it was served.
+    as_of = "" if is_live else f", as of {time.strftime('%Y-%m-%d %H:%M %Z')}"
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
@@ -97,7 +104,7 @@ def shell(name: str, main: Markup, scripts: list[str], *, is_live: bool = False)
     body = tag(
         "body",
         tag("a", "To the result", href="#summary", class_="skip"),
-        tag("header", tag("h1", name), tag("p", "Report of a hyperparameter search", class_="subtitle")),
+        tag("header", tag("h1", name), tag("p", f"Report of a hyperparameter search{as_of}", class_="subtitle")),
         tag("main", main),
         tag("div", id="announcement", role="status", class_="hidden"),
         *(own_code("script", code) for code in codes),

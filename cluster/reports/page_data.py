@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from cluster.logged import Curve, Logged, Numbers, read_logged
 from cluster.reports.drawing import skeleton_of
 from cluster.reports.figures.style import FigureError
 from cluster.results import Results, Row, column
-from cluster.statistics import Comparison, compare_with
+from cluster.statistics import Comparison, adjusted, compare_with
 from cluster.trial_folder import ExperimentFolder
 from data_pipeline.skeleton import Skeleton
 
@@ -29,9 +29,17 @@ _MAX_STEPS = 60
 _MAX_EXAMPLES = 12
 
 
+class Part(NamedTuple):
+    """What was measured on the same data, of an experiment that was measured on several."""
+
+    number: int
+    name: str
+    """The data's name."""
+
+
 @dataclass(frozen=True)
 class PageData:
-    """All that a report shows of an experiment.
+    """All that a report shows of an experiment, or of a part of it.
 
     Attributes:
         table: Its trials and their summary.
@@ -41,6 +49,7 @@ class PageData:
         example_trial: The trial whose examples are shown: of the best combination, the first that has some.
         examples: Its examples; None where there are none.
         skeleton: The skeleton of the best combination's poses; None where no trial of it tells.
+        part: Which part it is; None for all of the experiment.
     """
 
     table: Results
@@ -50,6 +59,7 @@ class PageData:
     example_trial: str | None
     examples: FollowedExamples | None
     skeleton: Skeleton | None
+    part: Part | None = None
 
     @classmethod
     def read(cls, folder: ExperimentFolder) -> "PageData":
@@ -84,11 +94,32 @@ class PageData:
         return found
 
     @cached_property
+    def by_data(self) -> list["PageData"]:
+        """The parts that were measured on the same data, to be looked at one by one; one, where all were."""
+        parts = self.table.by_data()
+        if len(parts) == 1:
+            return [self]
+        return [replace(self, table=table, part=Part(i, name)) for i, (name, table) in enumerate(parts.items(), 1)]
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """The combinations, the best in validation first; those that were measured on the same data together."""
+        return [row for part in self.by_data for row in part.table.summary]
+
+    @cached_property
     def comparisons(self) -> dict[str, Comparison]:
-        """Each combination's comparison with the best one by its key, on the split that results are reported on."""
-        name = column(self.table.split, "distance")
-        groups = {key: [row[name] for row in rows] for key, rows in self.repetitions.items()}
-        return compare_with(self.table.summary[0]["key"], groups)
+        """Each combination's comparison with the best on the same data by its key, on the split that is reported.
+
+        Adjusted for all pairs, since it was seen which is the best.
+        """
+        found: dict[str, Comparison] = {}
+        n_pairs = 0
+        for table in self.table.by_data().values():
+            n_pairs += math.comb(len(table.summary), 2)
+            name = column(table.split, "distance")
+            groups = {row["key"]: [trial[name] for trial in self.repetitions[row["key"]]] for row in table.summary}
+            found |= compare_with(table.summary[0]["key"], groups)
+        return dict(zip(found, adjusted(list(found.values()), n_possible=n_pairs), strict=True))
 
     @cached_property
     def parts(self) -> list[str]:
@@ -134,7 +165,7 @@ class PageData:
                 "curves": [self._curve(trial_id(trial), grids) for trial in self.repetitions[row["key"]]],
                 "parts": self._parts(row["key"], befores),
             }
-            for row in self.table.summary
+            for row in self.rows
         ]
         return {
             "splits": self.table.splits,

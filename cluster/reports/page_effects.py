@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from cluster.option_effects import Cell, CellMeans, Importances, importances, interactions, marginal_means
 from cluster.reports.markup import Markup, tag
 from cluster.reports.page_data import PageData
-from cluster.reports.page_sections import scrolling, section
+from cluster.reports.page_sections import scrolling, section_of
 from cluster.reports.page_words import SPLITS, count, listed, option_texts, short_names
 from cluster.results import column
 
@@ -39,7 +39,8 @@ def effects(data: PageData) -> list[Markup]:
     span = _span([cell for found in shown.values() for cell in found.cells])
     tables = [_table(path, name, shown[path], span) for path, name in _named(data, shown)]
     return [
-        section(
+        section_of(
+            data,
             "options",
             "What each option does",
             *(tag("p", text) for text in words),

@@ -10,8 +10,8 @@ from cluster.reports.figures import curves, errors, hands, options
 from cluster.reports.figures.style import FigureError, save
 from cluster.reports.markup import Markup, json_block, tag
 from cluster.reports.page_data import PageData
-from cluster.reports.page_sections import section
-from cluster.reports.page_words import SPLITS, name_of, short_names
+from cluster.reports.page_sections import section, section_of
+from cluster.reports.page_words import SPLITS, name_of, on_frames, short_names
 from cluster.trial_folder import ExperimentFolder
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def pictures(data: PageData, folder: ExperimentFolder) -> list[Markup]:
         for draw, caption in (*_of_training(data), *_of_the_best(data, folder), *_of_options(data))
     ]
     shown = [picture for picture in drawn if picture is not None]
-    return [section("pictures", "Pictures", tag("div", *shown, class_="pictures"))] if shown else []
+    return [section_of(data, "pictures", "Pictures", tag("div", *shown, class_="pictures"))] if shown else []
 
 
 def examples(data: PageData, *, draws: bool) -> list[Markup]:
@@ -107,14 +107,16 @@ def _of_the_best(data: PageData, folder: ExperimentFolder) -> Iterator[_Drawing]
     before, after = success_rates_of(folder, data.table.split, ids, "worst")
     if after:
         yield (
-            lambda: curves.success_curves(before[0], {"corrected": after}, of="worst", width_in=_WIDTH_IN),
+            lambda: curves.success_curves(
+                {"corrected": before[0]}, {"corrected": after}, of="worst", width_in=_WIDTH_IN
+            ),
             f"Share of frames whose worst joint is at most so far off: {place}.",
         )
     frames = frame_errors_of(folder, ids)
     if frames is not None:
         yield (
-            lambda: errors.improvement_by_error(*frames, width_in=_WIDTH_IN),
-            f"Improvement against the backbone’s error, each frame of one repetition: {place}.",
+            lambda: errors.improvement_by_error(*frames.joined, width_in=_WIDTH_IN),
+            f"Improvement against the backbone’s error, each frame of one repetition: {place}. {on_frames(frames)}",
         )
     skeleton, parts = data.skeleton, data.errors_by_part(row["key"])
     if skeleton is not None and parts is not None:

@@ -10,6 +10,7 @@ from cluster.reports.page_words import (
     SPLITS,
     count,
     findings,
+    gaps,
     measured,
     name_of,
     option_texts,
@@ -19,7 +20,7 @@ from cluster.reports.page_words import (
 )
 from cluster.reports.text import mean_and_std
 from cluster.results import Row
-from cluster.statistics import MIN_REPETITIONS, estimate
+from cluster.statistics import MIN_REPETITIONS, bootstrap_interval, estimate
 
 _METRICS = {
     "distance": ("mean distance", "mm"),
@@ -31,6 +32,9 @@ _METRICS = {
 }
 _MAX_ERROR_TEXTS = 50
 _MAX_ERROR_LENGTH = 4_000
+_MAX_PARTS = 8
+"""Different data, up to which each has more than a sentence."""
+
 _LONG = 20
 """Rows of a table that is no higher than the window, and scrolls beneath its head."""
 
@@ -47,11 +51,35 @@ def scrolling(grid: Markup, name: str, *, n_rows: int = 0) -> Markup:
     return tag("div", grid, class_=look, tabindex=0, role="region", aria_label=name)
 
 
+def section_of(data: PageData, name: str, title: str, *children: str) -> Markup:
+    """Returns a section on what was measured on one data, which says on which if there are several."""
+    if data.part is None:
+        return section(name, title, *children)
+    return section(f"{name}-{data.part.number}", f"{title}: {data.part.name}", *children)
+
+
 def summary(data: PageData) -> Markup:
-    """The result in words and in four figures."""
+    """The result in words and, where all were measured on the same data, in four figures."""
+    words = _words(data) if len(data.by_data) == 1 else _words_of_parts(data)
+    notes = [tag("p", sentence) for sentence in gaps(data)]
+    return section("summary", "Result", *words, *notes, tag("p", progress(data), id="progress"))
+
+
+def _words(data: PageData) -> list[Markup]:
     lead, *others = findings(data)
-    words = [tag("p", lead, class_="lead"), *(tag("p", sentence) for sentence in others)]
-    return section("summary", "Result", *_figures(data), *words, tag("p", progress(data), id="progress"))
+    return [*_figures(data), tag("p", lead, class_="lead"), *(tag("p", sentence) for sentence in others)]
+
+
+def _words_of_parts(data: PageData) -> list[Markup]:
+    n = len(data.by_data)
+    words = [tag("p", f"Measured on {n} sets of data; results on one are not compared with those on another.")]
+    for part in data.by_data:
+        lead, *others = findings(part)
+        name = part.part.name if part.part is not None else ""
+        words += [tag("h3", name), tag("p", lead)]
+        if n <= _MAX_PARTS:
+            words += [tag("p", sentence) for sentence in others]
+    return words
 
 
 def _figures(data: PageData) -> list[Markup]:
@@ -89,7 +117,7 @@ def combinations(data: PageData) -> Markup:
     if tested:
         groups.append(tag("td", ""))
         heads.append(tag("th", "against the best: p", scope="col", class_="number"))
-    options = [option_texts([row[path] for row in table.summary]) for path in table.telling_paths]
+    options = [option_texts([row[path] for row in data.rows]) for path in table.telling_paths]
     rows = [
         tag(
             "tr",
@@ -100,17 +128,20 @@ def combinations(data: PageData) -> Markup:
             *([tag("td", _p(data, row), class_="number")] if tested else []),
             data_key=row["key"],
         )
-        for place, row in enumerate(table.summary, 1)
+        for place, row in enumerate(data.rows, 1)
     ]
     caption = (
         "Mean distance per joint in mm: mean ± sample standard deviation over n finished repetitions. The best in "
         "validation first; combinations without all repetitions after the others."
     )
+    if len(data.by_data) > 1:
+        caption += " Those that were measured on the same data stand together."
     if "test" in table.splits:
         caption += " Epochs were chosen on the validation set."
     if tested:
         caption += (
-            f" p: paired sign-flip test on the {SPLITS[table.split]}, Holm-adjusted over the table; * at most 0.05."
+            f" p: paired sign-flip test on the {SPLITS[table.split]} against the best on the same data, Holm-adjusted "
+            "over all pairs; * at most 0.05."
         )
     elif len(table.summary) > 1:
         caption += f" No test: it needs {MIN_REPETITIONS} repetitions."
@@ -149,8 +180,19 @@ def best(data: PageData) -> list[Markup]:
             tag("tr", tag("th", f"{title}, {unit}", scope="row"), *(tag("td", c, class_="number") for c in cells))
         )
     caption = f"The best combination ({name_of(table, row)}), mean ± sample standard deviation, n = {len(trials)}."
+    caption += _intervals(measured(trials, table.split, "distance"), SPLITS[table.split])
     overall = tag("table", tag("caption", caption), tag("thead", tag("tr", *heads)), tag("tbody", *lines))
-    return [section("best", "The best combination", scrolling(overall, "Metrics"), *_by_part(data, row))]
+    return [section_of(data, "best", "The best combination", scrolling(overall, "Metrics"), *_by_part(data, row))]
+
+
+def _intervals(distances: Sequence[float], split: str) -> str:
+    by_t, by_bootstrap = estimate(distances).interval, bootstrap_interval(distances)
+    if by_t is None:
+        return ""
+    words = f" 95 % interval of the mean distance on the {split}: {by_t.low:.2f} to {by_t.high:.2f} mm (Student’s t)"
+    if by_bootstrap is not None:
+        words += f", {by_bootstrap.low:.2f} to {by_bootstrap.high:.2f} mm (bootstrap-t)"
+    return f"{words}."
 
 
 def _by_part(data: PageData, row: Row) -> list[Markup]:
@@ -229,7 +271,7 @@ def reproduction(data: PageData) -> Markup:
         lines.append("python " + shlex.join(map(str, experiment["command"])))
     row = data.table.summary[0]
     lines += [
-        "# the best combination alone, and whether its numbers are the same bits:",
+        "# the best trial alone, and whether its numbers are the same bits:",
         f"python tune_runs/report.py reproduce {shlex.quote(data.table.name)} {row['key']} 0",
     ]
     notes = [
@@ -279,7 +321,7 @@ def _results(row: Row, split: str) -> list[str]:
 
 
 def _p(data: PageData, row: Row) -> str:
-    if row is data.table.summary[0]:
+    if row["key"] not in data.comparisons:
         return "best"
     compared = data.comparisons[row["key"]]
     if compared.p_adjusted is None:

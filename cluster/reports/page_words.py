@@ -5,10 +5,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from cluster.frame_errors import FrameErrors
 from cluster.reports import choices
 from cluster.reports.page_data import PageData
 from cluster.reports.text import mean_and_std
 from cluster.results import Results, Row, column
+from cluster.statistics import block_bootstrap_interval, block_length
 
 SPLITS = {"val": "validation set", "test": "test set"}
 
@@ -58,11 +60,11 @@ def progress(data: PageData) -> str:
 
 
 def findings(data: PageData) -> list[str]:
-    """Says what came out, a sentence or two for each thing that there is to say."""
+    """Says what came out on one data, a sentence or two for each thing that there is to say; the first what is best."""
     best = data.table.summary[0]
     if best["val_distance_mm_mean"] is None:
         return ["No trial has finished, so there is no result yet."]
-    return [" ".join(_best(data)), *_choice(data), *_against_the_next(data), *_gaps(data)]
+    return [" ".join(_best(data)), *_choice(data), *_against_the_next(data)]
 
 
 def _best(data: PageData) -> Iterator[str]:
@@ -128,7 +130,21 @@ def _against_the_next(data: PageData) -> Iterator[str]:
         yield f"{text}: not told from chance (sign-flip test, p = {p_text(compared.p_adjusted)} after Holm)."
 
 
-def _gaps(data: PageData) -> Iterator[str]:
+def on_frames(frames: FrameErrors) -> str:
+    """Says by how much one training improves the frames on average, and how sure that is for frames like these."""
+    before, after = frames.joined
+    gain = before - after  # (N,)
+    length = block_length(gain, frames.sequence_lengths)
+    interval = block_bootstrap_interval(gain, sequence_lengths=frames.sequence_lengths, length=length)
+    words = f"Over the {len(gain):,} frames {gain.mean():.2f} mm"
+    if interval is None:
+        return f"{words}."
+    words += f", 95 % interval {signed(interval.low)} to {signed(interval.high)} (block bootstrap: "
+    return f"{words}{count(length, 'neighbouring frame')} a block, since neighbours resemble one another)."
+
+
+def gaps(data: PageData) -> Iterator[str]:
+    """Says what is missing: trials that went wrong or are not done."""
     table = data.table
     counts = Counter(row["status"] for row in table.trials)
     lost = [f"{count(counts[status], 'trial')} {status}" for status in ("failed", "diverged") if counts[status]]

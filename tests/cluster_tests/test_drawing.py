@@ -199,3 +199,44 @@ class TestWhatCannotBeDrawn:
         own.storage.remove("experiment.json")
         with pytest.raises(NoResultsError, match="holds no experiment"):
             draw("curves", Drawing(own))
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    test_set = "experiment_config.test_set"
+    combinations = [
+        ({LR: lr, DECAY: decay, test_set: name}, [mm + lr])
+        for name, mm in (("easy", 3.0), ("hard", 9.0))
+        for lr in (1, 2)
+        for decay in (0.0, 0.1)
+    ]
+    folder = write_experiment(tmp_path_factory.mktemp("two") / "two", combinations)
+    for place in range(len(combinations)):
+        shifted = BEFORE if place < 4 else np.clip(THRESHOLDS / 80, 0, 1)
+        write_records(folder, f"{place:016x}/0", [14.0, 9.0], success=("worst", shifted, AFTER))
+    return folder
+
+
+class TestDifferentData:
+    """An experiment whose trials were measured on two test sets."""
+
+    @pytest.mark.parametrize("figure", ["curves", "success"])
+    def test_has_the_best_on_each_in_a_figure_of_curves(self, two, figure):
+        names = [text.partition(" (")[0].partition(",")[0] for text in legend(draw(figure, Drawing(two)))]
+        assert list(dict.fromkeys(names)) == ["easy", "hard"]
+
+    def test_has_an_uncorrected_curve_for_each(self, two):
+        assert [text.partition(", AUC")[0] for text in legend(draw("success", Drawing(two)))] == [
+            *("easy, uncorrected", "easy"),
+            *("hard, uncorrected", "hard"),
+        ]
+
+    @pytest.mark.parametrize("figure", ["joints", "heatmap", "parallel", "histogram", "improvement", "hands"])
+    def test_is_not_mixed_in_any_other_figure(self, two, figure):
+        with pytest.raises(FigureError, match=r"measured on 2 sets of data.*0{16} \(easy\), 0{15}4 \(hard\)"):
+            draw(figure, Drawing(two))
+
+    def test_is_chosen_by_a_combination(self, two):
+        figure = draw("heatmap", Drawing(two, combinations=[f"{4:016x}"]))
+        assert {text.get_text() for text in figure.axes[0].texts} == {"11.00", "12.00"}
+        assert draw("joints", Drawing(two, combinations=[f"{4:016x}"]))

@@ -80,7 +80,7 @@ def hands(n=3):
 ALL = {
     "learning curves": lambda: learning_curves({HOSTILE + str(i): [curve(9), curve(6, shift=i)] for i in range(8)}),
     "success curves": lambda: success_curves(
-        success_rates(frames()[0]),
+        {HOSTILE + "0": success_rates(frames()[0])},
         {HOSTILE + str(i): [success_rates(frames()[1] * 1.1**i)] * (1 + i % 2) for i in range(11)},
         of="worst",
     ),
@@ -320,7 +320,9 @@ class TestSuccessCurves:
 
     def test_are_drawn_in_percent_with_areas_in_the_legend(self):
         rates = success_rates(np.array([10.5, 20.5, 30.5, 100.0]))
-        figure = success_curves(rates, {"mine": [np.ones(81), np.zeros(81)], "other": [np.ones(81)]}, of="mean")
+        figure = success_curves(
+            {"mine": rates}, {"mine": [np.ones(81), np.zeros(81)], "other": [np.ones(81)]}, of="mean"
+        )
         before, mine, other = figure.axes[0].lines
         np.testing.assert_allclose(before.get_ydata(), 100 * rates)
         np.testing.assert_allclose(mine.get_ydata(), 50)
@@ -345,7 +347,16 @@ class TestSuccessCurves:
     )
     def test_of_anything_but_rates_are_an_error_that_names_them(self, uncorrected, results, text):
         with pytest.raises(FigureError, match=text):
-            success_curves(uncorrected, results, of="worst")
+            success_curves({"mine": uncorrected}, results, of="worst")
+
+    def test_of_different_data_have_each_its_own_uncorrected_curve_in_its_colour(self):
+        easy, hard = success_rates(np.array([5.5, 6.5])), success_rates(np.array([50.5, 60.5]))
+        figure = success_curves({"a": easy, "b": hard}, {"a": [np.ones(81)], "b": [np.ones(81)]}, of="worst")
+        before_a, a, before_b, b = figure.axes[0].lines
+        np.testing.assert_allclose(before_a.get_ydata(), 100 * easy)
+        np.testing.assert_allclose(before_b.get_ydata(), 100 * hard)
+        assert before_a.get_color() == a.get_color() != b.get_color() == before_b.get_color()
+        assert [text.partition(", AUC")[0] for text in legend(figure)] == ["a, uncorrected", "a", "b, uncorrected", "b"]
 
     @pytest.mark.parametrize("errors", [[], [1.0, np.nan]])
     def test_of_errors_that_are_no_numbers_are_an_error(self, errors):

@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster.frame_errors import FrameErrors
 from cluster.logged import Curve, Logged
 from cluster.reports.markup import json_block, own_code, tag
 from cluster.reports.page import content, page
 from cluster.reports.page_data import PageData, thinned
-from cluster.reports.page_words import findings, option_texts, progress, short_names
+from cluster.reports.page_words import findings, gaps, on_frames, option_texts, progress, short_names
 from cluster.result_table import NoResultsError, ResultTable
 from tests.cluster_tests.written import PARTS, write_examples, write_experiment, write_records, write_trial
 
@@ -261,7 +262,7 @@ class TestAtAnyMoment:
 class TestTheWords:
     def words(self, path, combinations, **options):
         data = PageData.read(write_experiment(path / "sweep", combinations, **options))
-        return " ".join([*findings(data), progress(data)])
+        return " ".join([*findings(data), *gaps(data), progress(data)])
 
     def test_say_what_is_best_by_how_much_and_on_what(self, tmp_path):
         words = self.words(
@@ -366,6 +367,73 @@ def big_data(path, n_combinations, n_repetitions, n_points):
         row |= {"val_distance_before_mm": 15.0, "val_change_mm": -3.0, "val_change_percent": -20.0}
         row |= {f"test{name[3:]}": value for name, value in row.items() if name.startswith("val_")}
     return PageData(table, {}, Logged(curves, metrics, final), False, None, None, None)
+
+
+TEST_SET = "experiment_config.test_set"
+
+
+@pytest.fixture(scope="module")
+def different(tmp_path_factory):
+    combinations = [
+        ({LR: 1, TEST_SET: "easy"}, [3.0, 3.1, 3.2, 3.3, 3.4, 3.5]),
+        ({LR: 1, TEST_SET: "hard"}, [9.0, 9.1, 9.2, 9.3, 9.4, 9.5]),
+        ({LR: 2, TEST_SET: "easy"}, [4.0, 4.1, 4.2, 4.3, 4.4, 4.5]),
+        ({LR: 2, TEST_SET: "hard"}, [8.0, 8.1, 8.2, 8.3, 8.4, "ValueError: no"]),
+    ]
+    folder = write_experiment(tmp_path_factory.mktemp("different") / "sweep", combinations)
+    for place in range(4):
+        write_records(folder, f"{place:016x}/0", [9.0, 8.0])
+    return PageData.read(folder), folder
+
+
+class TestDifferentData:
+    """Of an experiment whose trials were measured on two test sets, results on one say nothing about the other."""
+
+    def test_stand_together_in_the_table_and_in_what_its_scripts_get(self, different):
+        easy_1, hard_1, easy_2, hard_2 = (f"{place:016x}" for place in range(4))
+        text = content(different[0])
+        assert re.findall(r'data-key="(\w+)"', text) == [easy_1, easy_2, hard_1, hard_2]
+        assert [entry["key"] for entry in different[0].for_scripts()["combinations"]] == [
+            easy_1,
+            easy_2,
+            hard_1,
+            hard_2,
+        ]
+
+    def test_have_each_a_best_that_only_its_own_are_compared_with(self, different):
+        assert set(different[0].comparisons) == {f"{2:016x}", f"{3:016x}"}
+        assert different[0].comparisons[f"{2:016x}"].difference == pytest.approx(1.0)
+        assert different[0].comparisons[f"{3:016x}"].difference == pytest.approx(-1.0)
+
+    def test_have_each_their_words_and_sections_under_ids_of_their_own(self, different):
+        text = page(different[1])
+        assert "lr 1 is best: 4.25 ± 0.19 mm on the test set" in text
+        assert "lr 1 is best: 10.25 ± 0.19 mm on the test set" in text
+        ids = re.findall(r'<section[^>]* id="([^"]+)"', text)
+        assert len(set(ids)) == len(ids)
+        assert {"best-1", "options-1", "pictures-1", "best-2", "options-2", "pictures-2"} <= set(ids)
+        assert "The best combination: easy" in text
+        assert "1 trial failed" in text
+
+    def test_have_no_mean_over_both(self, different):
+        for part in different[0].by_data:
+            (own,) = {row[TEST_SET] for row in part.table.trials}
+            assert part.part.name == own
+
+
+def test_frames_of_one_training_come_with_an_interval_that_their_likeness_widens():
+    rng = np.random.default_rng(0)
+    gains = np.repeat(rng.normal(3.0, 1.0, 40), 25).astype(np.float32)  # neighbours are alike
+    alike = FrameErrors({"A": (10 + gains, np.full_like(gains, 10))})
+    mixed = rng.permutation(gains)
+    unlike = FrameErrors({"A": (10 + mixed, np.full_like(mixed, 10))})
+
+    def width(words):
+        low, high = re.search(r"95 % interval \+(\S+) to \+(\S+)", words).groups()
+        return float(high) - float(low)
+
+    assert on_frames(alike).startswith(f"Over the 1,000 frames {gains.mean():.2f} mm, 95 % interval")
+    assert width(on_frames(alike)) > 3 * width(on_frames(unlike))
 
 
 class TestTheSize:

@@ -215,6 +215,20 @@ class TestComparisonsWithAReference:
             n_starred += any(comparison.is_significant for comparison in compare_with("0", groups).values())
         assert n_starred / N_SWEEPS <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / N_SWEEPS)
 
+    @pytest.mark.parametrize(("n", "n_combinations"), [(7, 2), (8, 3), (10, 5)])
+    def test_with_the_best_of_equals_star_something_in_at_most_5_percent_of_sweeps_adjusted_for_all_pairs(
+        self, n, n_combinations
+    ):
+        sweeps = np.random.default_rng(n).normal(size=(N_SWEEPS, n_combinations, n))
+        n_pairs = math.comb(n_combinations, 2)
+        n_starred = 0
+        for sweep in sweeps:
+            groups = {str(i): values for i, values in enumerate(sweep.tolist())}
+            compared = compare_with(str(sweep.mean(axis=1).argmin()), groups)  # seen in the numbers that are tested
+            found = adjusted(list(compared.values()), n_possible=n_pairs)
+            n_starred += any(comparison.is_significant for comparison in found)
+        assert n_starred / N_SWEEPS <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / N_SWEEPS)
+
     def test_star_a_clear_difference_in_nearly_all_sweeps(self):
         sweeps = np.random.default_rng(0).normal(size=(200, 4, 10))
         sweeps[:, 3] += 3.0

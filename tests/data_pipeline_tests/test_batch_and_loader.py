@@ -87,7 +87,6 @@ class TestBatch:
         torch.testing.assert_close(batch.poses, expected.poses, rtol=0, atol=1e-3)
         torch.testing.assert_close(batch.labels, expected.labels, rtol=0, atol=1e-3)
 
-
     @pytest.mark.parametrize("member", [None, Shifter, GlobalNormalizer, ViewpointNormalizer, IndividualNormalizer])
     def test_is_split_into_batches_with_the_same_samples_and_frames(self, skeleton, member):
         poses, labels = hands(skeleton, 23)

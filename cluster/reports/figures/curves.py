@@ -97,12 +97,17 @@ def learning_curves(groups: Mapping[str, Sequence[Curve]], *, width_in: float = 
 
 @paper_style()
 def success_curves(
-    uncorrected: Numbers, results: Mapping[str, Sequence[Numbers]], *, of: Measure, width_in: float = COLUMN_IN
+    uncorrected: Mapping[str, Numbers],
+    results: Mapping[str, Sequence[Numbers]],
+    *,
+    of: Measure,
+    width_in: float = COLUMN_IN,
 ) -> "Figure":
     """Draws the share of errors that are at most t, for t from 0 to 80 mm, with the area under each curve.
 
     Args:
-        uncorrected: The rates of the uncorrected poses at `THRESHOLDS_MM`, (81,).
+        uncorrected: The rates of the uncorrected poses at `THRESHOLDS_MM`, (81,), by the label of the result that
+            corrects them. They are drawn dashed: in black where all correct the same, else in the result's colour.
         results: The rates of up to eleven others by label: of each its repetitions, (81,) each, whose mean is drawn
             with a band from the least to the largest. A result file has one; see `success_rates`.
         of: What the rates are shares of.
@@ -115,15 +120,24 @@ def success_curves(
         raise FigureError(f"{len(results)} success curves cannot be told apart; choose at most {_MAX_RESULTS}")
     figure = new_figure(width_in, 2.4)
     axes = figure.add_subplot()
-    percent = 100 * _checked_rates("uncorrected", uncorrected)
-    (line,) = axes.plot(THRESHOLDS_MM, percent, color=BLACK, linestyle="--", label="uncorrected")
-    entries: list[tuple[str, Any]] = [(f"uncorrected, AUC {area_under_rates(uncorrected):.3f}", line)]
+    entries: list[tuple[str, Any]] = []
+
+    def draw_uncorrected(label: str, rates: Numbers, colour: str) -> None:
+        percent = 100 * _checked_rates(label, rates)
+        (line,) = axes.plot(THRESHOLDS_MM, percent, color=colour, linestyle="--", label=label)
+        entries.append((f"{label}, AUC {area_under_rates(rates):.3f}", line))
+
+    differ = len({rates.tobytes() for rates in uncorrected.values()}) > 1
+    if uncorrected and not differ:
+        draw_uncorrected("uncorrected", next(iter(uncorrected.values())), BLACK)
     colours = [(colour, marker) for colour, marker in zip(COLOURS, MARKERS, strict=True) if colour != BLACK]
     for i, (label, repetitions) in enumerate(results.items()):
         if not repetitions:
             raise FigureError(f"the success curve {label!r} has no repetition to draw")
         rates = np.stack([_checked_rates(label, repetition) for repetition in repetitions])  # (R, 81)
         colour, marker = colours[i % len(colours)]
+        if differ and label in uncorrected:
+            draw_uncorrected(f"{label}, uncorrected", uncorrected[label], colour)
         line = _mean_and_band(axes, THRESHOLDS_MM, 100 * rates, colour, marker)
         if i >= len(colours):
             line.set_linestyle(":")
