@@ -4,7 +4,7 @@ import statistics
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import signal, stats
 
@@ -169,6 +169,7 @@ class TestAComparison:
 
 
 class TestHolm:
+    @settings(max_examples=25)  # statsmodels takes a twentieth of a second for each
     @given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
     def test_adjusts_as_statsmodels_does(self, p_values):
         multitest = pytest.importorskip("statsmodels.stats.multitest")
