@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-NAMES = ("epoch", "inputs", "evaluator", "gnn", "ray_overhead", "shared_data", "many_trials", "reports")
+NAMES = ("epoch", "inputs", "evaluator", "gnn", "ray_overhead", "shared_data", "planning", "reports")
 
 for name in sys.argv[1:] or NAMES:
     print(f"\n== {name}", flush=True)
