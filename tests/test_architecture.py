@@ -118,10 +118,11 @@ def test_a_solver_knows_neither_ray_nor_folders():
 
 
 def test_what_reads_results_imports_neither_torch_nor_ray():
-    # Importing a module runs the packages around it too. `report.py reproduce` trains, and so does what it imports.
-    trains = {"cluster.reproduction"}
+    # Importing a module runs the packages around it too. `report.py reproduce` trains, and `figure --labels` reads files
+    # of poses: what needs torch is imported when it is asked for, with an error that says so where torch is missing.
+    need_torch = {"cluster.reproduction", "cluster.reports.prediction_files"}
     readers = reached_from(
-        "tune_runs.report", step=lambda module: (own_imports(module) | packages_around(module)) - trains
+        "tune_runs.report", step=lambda module: (own_imports(module) | packages_around(module)) - need_torch
     )
     assert "cluster.result_table" in readers
     assert {module for module in readers if imported_packages(module) & {"torch", "ray"}} == set()

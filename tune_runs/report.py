@@ -181,6 +181,8 @@ def figure(given: Given) -> int:
         rows=given.rows,
         columns=given.columns,
         others=tuple(given.other),
+        labels=given.labels,
+        format=given.format,
         measure=given.measure,
         width_in=given.width,
     )

@@ -142,6 +142,7 @@ def _add_figure(add: Add) -> None:
         "figure",
         "minimal_example curves --out curves.pdf",
         "minimal_example success --other Published=errors.npy --out success.pdf",
+        "nyu_backbones success --other Theirs=theirs.txt --labels labels.txt --out success.pdf",
         "minimal_example joints --combination 05fe --out joints.svg",
         "minimal_example heatmap --rows lr --columns augmenters --out heatmap.png",
     )
@@ -167,6 +168,13 @@ def _add_figure(add: Add) -> None:
         default=[],
         help="of success rates: another method's errors on the same set, a number a frame, mm, .npy or text; up to ten",
     )
+    figure.add_argument(
+        "--labels",
+        metavar="FILE",
+        type=Path,
+        help="the true poses: each --other is then a file of predicted poses, in the formats of predict.py",
+    )
+    figure.add_argument("--format", metavar="F", help="the format of these files, where they do not tell it")
     _key(
         figure,
         "--combination",

@@ -37,7 +37,10 @@ class Drawing:
             some were measured on other data, curves are of the best on each; all else takes one, which says on which.
         rows: Of a heat map, the option that goes down; None for the first.
         columns: Of a heat map, the option that goes across; None for the second.
-        others: Of success rates, the errors of other methods by label: files with a number a frame, mm.
+        others: Of success rates, other methods by label: files of their errors, a number a frame, mm, or with `labels`
+            of their predictions.
+        labels: The true poses of these predictions.
+        format: The format of both, a name of `predict.py`'s; None where the files tell it.
         measure: Of success rates, what they are shares of.
         width_in: The figure's width, inches.
     """
@@ -47,6 +50,8 @@ class Drawing:
     rows: str | None = None
     columns: str | None = None
     others: Sequence[tuple[str, Path]] = ()
+    labels: Path | None = None
+    format: str | None = None
     measure: curves.Measure = "worst"
     width_in: float = COLUMN_IN
 
@@ -144,7 +149,7 @@ def _success_curves(drawing: Drawing, table: Results) -> "Figure":
         label = "corrected" if len(rows) == 1 else name
         uncorrected[label], rates[label] = before[0], after
     for label, path in drawing.others:
-        rates[label] = [curves.success_rates(_read_errors(path))]
+        rates[label] = [curves.success_rates(_errors_of_other(drawing, path))]
     return curves.success_curves(uncorrected, rates, of=drawing.measure, width_in=drawing.width_in)
 
 
@@ -277,6 +282,16 @@ def _frames(drawing: Drawing, table: Results) -> tuple[Errors, Errors]:
             "are, see keep_weights"
         )
     return frames.joined
+
+
+def _errors_of_other(drawing: Drawing, path: Path) -> Numbers:
+    if drawing.labels is None:
+        return _read_errors(path)
+    try:
+        from cluster.reports.prediction_files import errors_of
+    except ImportError as error:
+        raise FigureError(f"files of predictions are read with what requirements.txt names: {error}") from error
+    return errors_of(path, drawing.labels, drawing.measure, drawing.format)
 
 
 def _read_errors(path: Path) -> Numbers:
