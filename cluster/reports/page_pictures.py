@@ -59,8 +59,8 @@ def examples(data: PageData, *, draws: bool) -> list[Markup]:
         else None
     )
     words = (
-        f"Samples of the validation set that trial {data.example_trial} followed: what the backbone saw (input), what "
-        "the corrector made of it at each log point of the training (corrected), and the truth (label)."
+        f"Samples of {_validation_set(data)} that trial {data.example_trial} followed: what the backbone predicted "
+        "(input), what the corrector made of it at each log point of the training (corrected), and the truth (label)."
     )
     return [
         section(
@@ -72,6 +72,12 @@ def examples(data: PageData, *, draws: bool) -> list[Markup]:
             json_block("examples-data", content),
         )
     ]
+
+
+def _validation_set(data: PageData) -> str:
+    key = (data.example_trial or "").partition("/")[0]
+    found = data.table.data_sets.get("val", {}).get(key)
+    return "the validation set" if found is None else f"the validation set {found.name}"
 
 
 _Drawing = tuple[Callable[[], "Figure"], str]
@@ -103,7 +109,7 @@ def _of_training(data: PageData) -> Iterator[_Drawing]:
 def _of_the_best(data: PageData, folder: ExperimentFolder) -> Iterator[_Drawing]:
     row = data.table.summary[0]
     ids = finished_ids(data.table, row)
-    place = f"the best combination on the {SPLITS[data.table.split]}"
+    place = f"the combination that is best in validation, on the {SPLITS[data.table.split]}"
     before, after = success_rates_of(folder, data.table.split, ids, "worst")
     if after:
         yield (

@@ -35,7 +35,7 @@ _MAX_ERROR_LENGTH = 4_000
 _MAX_PARTS = 8
 """Different data, up to which each has more than a sentence."""
 
-_LONG = 20
+_LONG = 50
 """Rows of a table that is no higher than the window, and scrolls beneath its head."""
 
 
@@ -276,7 +276,7 @@ def reproduction(data: PageData) -> Markup:
     ]
     notes = [
         "The same code, data and seeds give the same numbers; what has finished is not trained again unless it is "
-        "removed. Every number on this page is in tables/ and in the records of the trials."
+        "removed. Every number on this page is reckoned from the trials’ files; tables/ has the means."
     ]
     if git.get("dirty"):
         notes.append("Files differed from that commit when it ran: the commit alone does not hold all of the code.")

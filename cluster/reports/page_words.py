@@ -123,7 +123,8 @@ def _against_the_next(data: PageData) -> Iterator[str]:
         text += f" (difference {signed(compared.difference)} mm, 95 % interval {signed(low)} to {signed(high)}"
         text += f", paired over {count(compared.n, 'repetition')})"
     if compared.p_adjusted is None:
-        yield f"{text}: too few repetitions to tell it from chance."
+        supposing = "" if compared.interval is None else "; the interval supposes that differences are normal"
+        yield f"{text}: too few repetitions to tell it from chance{supposing}."
     elif compared.is_significant:
         yield f"{text}: more than chance (sign-flip test, p = {p_text(compared.p_adjusted)} after Holm)."
     else:
