@@ -43,7 +43,8 @@ class Batch:
         for start in range(0, len(self.poses), size):
             rows = slice(start, start + size)
             frame = None if self.frame is None else self.frame.of_samples(rows)
-            yield Batch(self.poses[rows], self.labels_mm[rows], frame)
+            # Detached, since a view that a model writes to would bring its gradients into the batches that follow.
+            yield Batch(self.poses[rows].detach(), self.labels_mm[rows].detach(), frame)
 
     @cached_property
     def labels(self) -> Tensor:

@@ -100,6 +100,14 @@ class TestBatch:
         assert torch.equal(torch.cat([part.labels for part in parts]), whole.labels)
         assert torch.equal(torch.cat([part.in_mm(part.poses) for part in parts]), whole.in_mm(whole.poses))
 
+    def test_is_split_into_batches_that_a_model_may_write_to_without_a_trace_in_the_others(self, skeleton):
+        poses, labels = hands(skeleton, 6)
+        weight = torch.ones((), requires_grad=True)
+        for part in Batch.of(poses.clone(), labels, None).split(2):
+            assert not part.poses.requires_grad
+            part.poses.mul_(weight).sum().backward()
+        torch.testing.assert_close(weight.grad, poses.sum(), rtol=1e-5, atol=0)
+
 
 class TestDeviceDataset:
     @pytest.fixture
