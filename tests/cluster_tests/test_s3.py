@@ -3,6 +3,7 @@
 import errno
 import gc
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -405,7 +406,7 @@ class TestASweep:
 
         capsys.readouterr()
         assert report.main(["list", "--storage-path", s3.location]) == 0
-        assert "tiny          complete  6/6" in capsys.readouterr().out
+        assert re.search(r"^tiny +complete +6/6 ", capsys.readouterr().out, re.MULTILINE)
         assert report.main(["show", "tiny", "--storage-path", s3.location]) == 0
         assert "State: complete\n" in capsys.readouterr().out
 

@@ -39,6 +39,7 @@ PLACES = {
     *("_labels.pt", "_poses.pt", "init.pt"),  # what a user gives
     *("truth.txt", "predictions.txt"),
     *("experiment.json", "trial.json", "records.parquet", "examples.npz", "checkpoint.pt"),  # what a run wrote
+    "frames.parquet",
     *(".lock", "hang.txt"),
 }
 
@@ -235,6 +236,15 @@ class TestAPickleIn:
             path.write_bytes(planted)
         assert results(finished.run({}, {LR: [1e-3, 1e-2]})) == results(before)
         assert all(path.read_bytes() != planted for path in [folder / "weights.pt", *tables])
+
+    def test_what_is_only_shown_leaves_a_report_without_it(self, planted, finished):
+        for name in ("frames.parquet", "examples.npz", "records.parquet"):
+            for path in finished.folder.rglob(name):
+                path.write_bytes(planted)
+        assert report.main(["html", "tiny", "--storage-path", str(finished.storage_path)]) == 0
+        page = (finished.folder / "report.html").read_text(encoding="utf-8")
+        assert "2 finished" in page
+        assert 'id="examples"' not in page
 
     def test_a_lock_is_no_lock_and_one_that_is_held_is_told_of_without_its_owner(self, planted, tmp_path):
         storage = Storage(tmp_path / "experiment")
