@@ -118,8 +118,8 @@ def test_a_solver_knows_neither_ray_nor_folders():
 
 
 def test_what_reads_results_imports_neither_torch_nor_ray():
-    # Importing a module runs the packages around it too. `report.py reproduce` trains, `figure --labels` reads poses: what
-    # needs torch is imported when it is asked for, with an error that says so where torch is missing.
+    # Importing a module runs the packages around it too. `report.py reproduce` trains, `figure --labels` reads poses:
+    # what needs torch is imported when it is asked for, with an error that says so where torch is missing.
     need_torch = {"cluster.reproduction", "cluster.reports.prediction_files"}
     readers = reached_from(
         "tune_runs.report", step=lambda module: (own_imports(module) | packages_around(module)) - need_torch
