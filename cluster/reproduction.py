@@ -160,9 +160,14 @@ def _device(trial: Mapping[str, Any], wanted: str | None) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:  # torch has no error of its own for a device that is not there
+        trained = f"{trial['key']}/{trial['repetition']} was trained on {trial['device']}"
+        if wanted is not None:
+            raise NotReproducibleError(
+                f"torch cannot use {name!r} here; {trained}: leave --device out, or name cpu, cuda:N"
+            ) from error
         raise NotReproducibleError(
-            f"torch cannot use {name!r} here: {first_line(error)}. {trial['key']} was trained on {trial['device']}; on "
-            "another device (--device cpu) it can be trained too, but the last bits may be others"
+            f"torch cannot use {name!r} here: {first_line(error)}. {trained}; on another device (--device cpu) it can "
+            "be trained too, but the last bits may be others"
         ) from error
     return device
 

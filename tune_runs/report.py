@@ -31,6 +31,12 @@ import argcomplete
 
 from cluster.reports import overview
 from cluster.reports.command_line import FIGURE_ENDINGS, TABLE_ENDINGS, Given, parser
+from cluster.reports.idle_options import (
+    CommandLineError,
+    refuse_idle_figure_options,
+    refuse_idle_table_options,
+    refuse_table_options,
+)
 from cluster.result_table import ResultTable
 from cluster.storage import Storage
 from cluster.trial_folder import ExperimentFolder
@@ -40,13 +46,6 @@ if TYPE_CHECKING:
     from cluster.reports.removal import Removal
 
 # What only some commands need is imported in them: the start of the others stays under a second.
-
-
-_MAX_ROWS = 40
-
-
-class CommandLineError(UserError):
-    """What was asked for does not go together; the text says what does."""
 
 
 def list_(given: Given) -> int:
@@ -79,11 +78,9 @@ def show(given: Given) -> int:
             }
         )
     now = " (running now)" if running else ""
-    keys = list(overview.short_keys(table).values())
-    more = f" and {len(keys) - _MAX_ROWS} more" if len(keys) > _MAX_ROWS else ""
     return _print(
-        f"{summary_text(table, max_rows=_MAX_ROWS)}\n"
-        f"Keys of the rows, for `log`, `curves`, `diff`: {' '.join(keys[:_MAX_ROWS])}{more}\n"
+        f"{summary_text(table, with_keys=True)}\n"
+        "`log`, `diff`, `curves`, `reproduce` and `figure --combination` take a key.\n"
         f"State: {overview.state(table)}{now}\nAll files: {folder.storage.location}/"
     )
 
@@ -133,6 +130,7 @@ def export(given: Given) -> int:
     """The results as a table for a paper or a program, or as files of another tool."""
     folder = overview.find_experiment(given.storage_path, given.name)
     if given.to is not None:
+        refuse_table_options(given)
         return _export_to(folder, given)
     from cluster.reports.choices import Choices
     from cluster.reports.export import export as exported
@@ -157,6 +155,7 @@ def export(given: Given) -> int:
         standalone=given.standalone,
     )
     format = _format(given.format, given.out, TABLE_ENDINGS)
+    refuse_idle_table_options(given, format)
     content = export_by_joint(folder, table, format, choices) if given.by_joint else exported(table, format, choices)
     return _deliver(content, given.out, is_text=format not in ("parquet", "xlsx"))
 
@@ -174,16 +173,18 @@ def figure(given: Given) -> int:
     from cluster.reports.drawing import Drawing, draw
     from cluster.reports.figures.style import save
 
+    folder = overview.find_experiment(given.storage_path, given.name)
+    refuse_idle_figure_options(given)
     format = _format(None, given.out, FIGURE_ENDINGS)
     drawing = Drawing(
-        folder=overview.find_experiment(given.storage_path, given.name),
+        folder=folder,
         combinations=tuple(given.combination),
         rows=given.rows,
         columns=given.columns,
         others=tuple(given.other),
         labels=given.labels,
         format=given.format,
-        measure=given.measure,
+        measure=given.measure or "worst",
         width_in=given.width,
     )
     return _deliver(save(draw(given.figure, drawing), format), given.out, is_text=False)
@@ -360,11 +361,25 @@ COMMANDS = {
 }
 
 
+def _with_sort_joined(arguments: Sequence[str]) -> list[str]:
+    """Returns arguments in which `--sort -after` is `--sort=-after`: argparse takes what begins with '-' for an option.
+
+    An option that is written out begins with '--', so it is left alone.
+    """
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1] == "--sort" and argument.startswith("-") and not argument.startswith("--"):
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     of_commands = parser(__doc__ or "", COMMANDS)
     argcomplete.autocomplete(of_commands)
-    given = of_commands.parse_args(arguments)
+    given = of_commands.parse_args(_with_sort_joined(sys.argv[1:] if arguments is None else arguments))
     try:
         status: int = given.run(given)
     except BrokenPipeError:

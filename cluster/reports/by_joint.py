@@ -1,6 +1,7 @@
 """Where on the hand the best combination corrects: the error of each finger and each joint, before and after."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from cluster.described import described_skeleton
@@ -80,7 +81,7 @@ class ByJointTable:
             of = f" of the combination that is best in validation{settings[0] and f' ({settings[0]})'}"
             notes = []
         else:
-            headers.insert(0, "validation set")
+            headers.insert(0, f"{captions.SPLIT_NAMES[self.split]} set")
             of = " of the combination that is best on each validation set"
             notes = [f"{name}: {setting}." for name, setting in zip(sets, settings, strict=True)]
         return Grid(
@@ -93,12 +94,11 @@ class ByJointTable:
         )
 
     def _set_names(self) -> list[str]:
-        found = [self.results.data_sets.get("val", {}).get(row["key"]) for row in self.best]
-        names = ["" if data_set is None else data_set.name for data_set in found]
-        if len(set(names)) == len(names):
-            return names
-        sizes = ["" if data_set is None else f" ({data_set.size or 'all'})" for data_set in found]
-        return [name + size for name, size in zip(names, sizes, strict=True)]
+        """The data of each combination that is shown, by the set that its errors are of."""
+        splits = self.results.splits[: self.results.splits.index(self.split) + 1]
+        parts = replace(self.results, splits=splits).by_data()
+        names = {row["key"]: name for name, part in parts.items() for row in part.summary}
+        return [names[row["key"]] for row in self.best]
 
     def _settings(self) -> list[str]:
         """The options of each combination that is shown."""

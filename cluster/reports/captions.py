@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from cluster.reports.measures import Measure
 from cluster.results import DataSet, Results, Row, column
 
-_SPLIT_NAMES = {"val": "validation", "test": "test"}
+SPLIT_NAMES = {"val": "validation", "test": "test"}
+
 _MAX_NAMES = 4
 
 
@@ -24,7 +25,7 @@ def measured(results: Results, rows: Sequence[Row], split: str, names: Sequence[
     title = "Results"
     if measure is not None:
         title = f"{measure.title[0].upper()}{measure.title[1:]} ({measure.unit}, {measure.better})"
-    return f"{title} on the {_SPLIT_NAMES[split]} {_sets(shown)}{_over(results, rows, split, names)}"
+    return f"{title} on the {SPLIT_NAMES[split]} {_sets(shown)}{_over(results, rows, split, names)}"
 
 
 def repeated(rows: Sequence[Row]) -> str:

@@ -194,16 +194,21 @@ def judged_columns(
     Returns:
         For each column the verdicts by key, and what the marks mean.
     """
-    contests, of_column = [], []
+    contests, of_column, of_several = [], [], set()
     for name, measure in measures.items():
         values = results.values(name)
-        sets = results.data_sets.get(name.partition("_")[0], {})
+        split = name.partition("_")[0]
+        sets = results.data_sets.get(split, {})
+        if len({sets[row["key"]] for row in rows if row["key"] in sets}) > 1:
+            of_several.add(split)
         for data_set in dict.fromkeys(sets.get(row["key"]) for row in rows):
             keys = [row["key"] for row in rows if sets.get(row["key"]) == data_set]
             lower = measure is None or measure.is_lower_better
             contests.append(Contest({key: values[key] for key in keys}, lower))
             of_column.append(name)
-    verdicts, explained = judged(contests)
+    one_split = next(iter(of_several)) if len(of_several) == 1 else ""
+    on = f"each {captions.SPLIT_NAMES[one_split]} set" if one_split else "each set" if of_several else ""
+    verdicts, explained = judged(contests, on=on)
     by_column: dict[str, dict[str, Verdict]] = {name: {} for name in measures}
     for name, found in zip(of_column, verdicts, strict=True):
         by_column[name] |= found

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.reports import overview
+from cluster.reports.choices import Choices
 from cluster.result_table import ResultTable
 from data_pipeline.user_error import UserError
 
@@ -33,7 +34,7 @@ _FIGURES = {
 }
 
 _CALL = "python tune_runs/report.py"
-_A_KEY = "the beginning of a combination's key, or 'best'"
+_A_KEY = "the beginning of a combination's key, or 'best' where all were measured on the same data"
 
 
 def parser(description: str, commands: Mapping[str, Command]) -> argparse.ArgumentParser:
@@ -95,7 +96,7 @@ def _add_reading(add: Add) -> None:
 
     curves = add("curves", "minimal_example", "minimal_example best 048d")
     _name(curves)
-    _key(curves, "keys", f"{_A_KEY}; without any, the best six", nargs="*")
+    _key(curves, "keys", f"{_A_KEY}; without any, the best six, or the best on each data", nargs="*")
 
 
 def _add_export(add: Add) -> None:
@@ -129,9 +130,11 @@ def _add_export(add: Add) -> None:
     chosen.add_argument("--best-for-each", metavar="OPTION", help="only the best one for each value of an option")
     chosen.add_argument("--trials", action="store_true", help="a row for each trial")
     chosen.add_argument("--by-joint", action="store_true", help="the best combination's errors per joint and finger")
-    export.add_argument("--precision", metavar="N", type=int, default=2, help="decimals (default: %(default)s)")
     export.add_argument(
-        "--metric", default="distance", help="what before, after and change are of (default: %(default)s)"
+        "--precision", metavar="N", type=int, default=Choices.precision, help="decimals (default: %(default)s)"
+    )
+    export.add_argument(
+        "--metric", default=Choices.metric, help="what before, after and change are of (default: %(default)s)"
     )
     export.add_argument("--split", choices=("val", "test"), help="by default the test set, where there is one")
     export.add_argument("--standalone", action="store_true", help="LaTeX as a document of its own, to look at")
@@ -157,8 +160,7 @@ def _add_figure(add: Add) -> None:
     figure.add_argument(
         "--measure",
         choices=("worst", "mean", "joint"),
-        default="worst",
-        help="of success rates: by a frame's worst joint, its mean, or by single joints (default: %(default)s)",
+        help="of success rates: by a frame's worst joint, its mean, or by single joints (default: worst)",
     )
     figure.add_argument(
         "--other",

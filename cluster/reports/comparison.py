@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cluster.described_text import MISSING, differences, flat, text
+from cluster.reports.text import best_of_each, short_keys
 from cluster.results import Results, Row, column
 from cluster.statistics import Comparison, adjusted, compare
 from cluster.trial_folder import ExperimentFolder
@@ -20,6 +21,7 @@ _IRRELEVANT = (
 )
 """Settings that change no number of a table."""
 
+_NAMED = 10
 _SECTIONS = ("experiment_config", "solver_config")
 _HYPERPARAMS = "base_hyperparams"
 """Its settings are named without it, as options are."""
@@ -52,7 +54,7 @@ class ExperimentComparison:
     """Two experiments held against each other.
 
     Attributes:
-        names: Their names.
+        names: The names of their folders, which tell a copy from what it was copied from.
         split: What they are compared on.
         differences: For each setting that differs, both values as texts; of an option all of its values. And for each
             data set of one name that is not the same data, both fingerprints.
@@ -88,18 +90,25 @@ def find_combination(table: Results, wanted: str) -> Row:
     """Returns the row of the combination whose key begins with `wanted`; `best` is the first of the summary.
 
     Raises:
-        NoCombinationError: If there is none, or several.
+        NoCombinationError: If there is none, or several; if the best is wanted of what was measured on several data.
     """
+    keys = short_keys(table)
     if wanted == "best":
+        parts = table.by_data()
+        if len(parts) > 1:
+            raise NoCombinationError(
+                f"{table.name} was measured on {len(parts)} sets of data; name a combination of one. The best of each: "
+                f"{best_of_each(parts, keys)}"
+            )
         return table.summary[0]
     found = [row for row in table.summary if row["key"].startswith(wanted)]
     if len(found) == 1:
         return found[0]
     if found:
-        keys = ", ".join(row["key"] for row in found[:5])
-        raise NoCombinationError(f"{table.name} has {len(found)} combinations whose keys begin with {wanted!r}: {keys}")
-    hint = did_you_mean(wanted, [row["key"] for row in table.summary][:20])
-    raise NoCombinationError(f"{table.name} has no combination {wanted!r}{hint}")
+        some = ", ".join(keys[row["key"]] for row in found[:5])
+        raise NoCombinationError(f"{table.name} has {len(found)} combinations whose keys begin with {wanted!r}: {some}")
+    hint = did_you_mean(wanted, list(keys.values())[:_NAMED])
+    raise NoCombinationError(f"{table.name} has no combination {wanted!r}{hint} (`show` has all)")
 
 
 def find_repetition(table: Results, combination: Row, wanted: str) -> Row:
@@ -163,7 +172,7 @@ def _held_against(one: "_Side", other: "_Side") -> ExperimentComparison:
     ]
     n_paired = len({pair.first["key"] for pair in pairs}), len({pair.second["key"] for pair in pairs})
     return ExperimentComparison(
-        names=(one.table.name, other.table.name),
+        names=(one.name, other.name),
         split=split,
         differences=_differences(one, other, values),
         pairs=pairs,
@@ -197,7 +206,7 @@ def compare_combinations(folder: ExperimentFolder, wanted: tuple[str, str]) -> C
 
     Raises:
         NoResultsError: If there is no experiment.
-        NoCombinationError: If there is no such combination.
+        NoCombinationError: If there is no such combination, as of `find_combination`.
     """
     side = _Side.of(folder)
     rows = find_combination(side.table, wanted[0]), find_combination(side.table, wanted[1])
@@ -224,6 +233,7 @@ def compare_combinations(folder: ExperimentFolder, wanted: tuple[str, str]) -> C
 class _Side:
     """An experiment that is compared."""
 
+    name: str
     table: Results
     content: Mapping[str, Any]
     trials: Mapping[str, Mapping[int, Row]]
@@ -235,7 +245,8 @@ class _Side:
         trials: dict[str, dict[int, Row]] = {}
         for trial in table.trials:
             trials.setdefault(trial["key"], {})[trial["seed"]] = trial
-        return cls(table, folder.read_experiment() or {}, trials)
+        name = folder.storage.location.rstrip("/").rpartition("/")[2]
+        return cls(name, table, folder.read_experiment() or {}, trials)
 
     @property
     def options(self) -> list[str]:

@@ -49,17 +49,19 @@ def combinations_text(found: CombinationComparison) -> str:
     """Returns two combinations' differences and their paired result as text."""
     keys = (found.rows[0]["key"], found.rows[1]["key"])
     results = [[key, str(row["n"]), _result(row, found.split)] for key, row in zip(keys, found.rows, strict=True)]
-    difference, p_value = comparison_cells(found.comparison)
-    return "\n\n".join(
-        [
-            _differences(found.differences, keys, "The two have the same settings."),
-            tabulate(results, ["combination", "n", f"{SPLITS[found.split]} (mm)"], disable_numparse=True),
-            f"{keys[1]} minus {keys[0]}: {difference} mm, p: {p_value}"
-            if found.comparison is not None
-            else "Their numbers are not compared: they were measured on different data.",
-            _explanation([found.comparison], found.split, keys[1], keys[0], ""),
-        ]
-    )
+    parts = [
+        _differences(found.differences, keys, "The two have the same settings."),
+        tabulate(results, ["combination", "n", f"{SPLITS[found.split]} (mm)"], disable_numparse=True),
+    ]
+    if found.comparison is None:
+        parts.append("Their numbers are not compared: they were measured on different data.")
+    elif found.comparison.difference is None:
+        parts.append("Their numbers are not compared: no repetition has finished in both.")
+    else:
+        difference, p_value = comparison_cells(found.comparison)
+        parts.append(f"{keys[1]} minus {keys[0]}: {difference} mm, p: {p_value}")
+        parts.append(_explanation([found.comparison], found.split, keys[1], keys[0], ""))
+    return "\n\n".join(parts)
 
 
 def experiments_json(found: ExperimentComparison) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from cluster.reports.choices import named, short_names
 from cluster.reports.comparison import find_combination
 from cluster.reports.figures import curves, errors, hands, options
 from cluster.reports.figures.style import COLUMN_IN, FigureError, Numbers
+from cluster.reports.prediction_files import check_errors, check_predictions, errors_of, read_errors
 from cluster.results import Results, Row
 from cluster.trial_folder import ExperimentFolder
 from data_pipeline.skeleton import Skeleton
@@ -123,7 +124,7 @@ def skeleton_of(folder: ExperimentFolder, trial_id: str) -> Skeleton:
 
 
 def _learning_curves(drawing: Drawing, table: Results) -> "Figure":
-    rows = _rows(drawing, table, _N_CURVES)
+    rows = _rows(drawing, table, "val", _N_CURVES)
     keys = {row["key"] for row in rows.values()}
     logged = read_logged(
         drawing.folder,
@@ -141,7 +142,7 @@ def _learning_curves(drawing: Drawing, table: Results) -> "Figure":
 def _success_curves(drawing: Drawing, table: Results) -> "Figure":
     rates: dict[str, Sequence[Numbers]] = {}
     uncorrected: dict[str, Numbers] = {}
-    rows = _rows(drawing, table)
+    rows = _rows(drawing, table, table.split)
     for name, row in rows.items():
         before, after = success_rates_of(drawing.folder, table.split, finished_ids(table, row), drawing.measure)
         if not after:
@@ -149,7 +150,7 @@ def _success_curves(drawing: Drawing, table: Results) -> "Figure":
         label = "corrected" if len(rows) == 1 else name
         uncorrected[label], rates[label] = before[0], after
     for label, path in drawing.others:
-        rates[label] = [curves.success_rates(_errors_of_other(drawing, path))]
+        rates[label] = [curves.success_rates(_errors_of_other(drawing, table, list(rows.values()), path))]
     return curves.success_curves(uncorrected, rates, of=drawing.measure, width_in=drawing.width_in)
 
 
@@ -191,11 +192,13 @@ def _parallel_coordinates(drawing: Drawing, table: Results) -> "Figure":
 
 
 def _error_histogram(drawing: Drawing, table: Results) -> "Figure":
-    return errors.error_histogram(*_frames(drawing, table), width_in=drawing.width_in)
+    before, after, of = _frames(drawing, table)
+    return errors.error_histogram(before, after, of=of, width_in=drawing.width_in)
 
 
 def _improvement(drawing: Drawing, table: Results) -> "Figure":
-    return errors.improvement_by_error(*_frames(drawing, table), width_in=drawing.width_in)
+    before, after, of = _frames(drawing, table)
+    return errors.improvement_by_error(before, after, of=of, width_in=drawing.width_in)
 
 
 def _hands(drawing: Drawing, table: Results) -> "Figure":
@@ -213,7 +216,8 @@ def _hands(drawing: Drawing, table: Results) -> "Figure":
             }
             skeleton = skeleton_of(drawing.folder, trial_id)
             inputs, labels = found.inputs_mm[:_N_HANDS], found.labels_mm[:_N_HANDS]
-            return hands.skeletons(inputs, corrected, labels, skeleton, width_in=drawing.width_in)
+            of = _repetition(trial_id)
+            return hands.skeletons(inputs, corrected, labels, skeleton, of=of, width_in=drawing.width_in)
     raise FigureError(f"{row['key']} of {table.name} followed no examples: give it val_example_indices")
 
 
@@ -229,14 +233,20 @@ FIGURES: Mapping[str, Callable[[Drawing, Results], "Figure"]] = {
 }
 
 
-def _rows(drawing: Drawing, table: Results, n_best: int = 1) -> dict[str, Row]:
-    """Returns the combinations that are drawn, by their names: without a choice the best, on each of several data."""
+def _rows(drawing: Drawing, table: Results, split: str, n_best: int = 1) -> dict[str, Row]:
+    """Returns the combinations that are drawn, by their names: without a choice the best, on each of several data.
+
+    The latter are named by their set of the split that is shown, where that tells them apart.
+    """
     if drawing.combinations:
         chosen = [find_combination(table, key) for key in drawing.combinations]
         return {combination_name(table, row): row for row in chosen}
     parts = table.by_data()
     if len(parts) > 1:
-        return {name: part.summary[0] for name, part in parts.items()}
+        best = [part.summary[0] for part in parts.values()]
+        sets = [table.data_sets.get(split, {}).get(row["key"]) for row in best]
+        names = [found.name for found in sets if found is not None]
+        return dict(zip(names if len(set(names)) == len(best) else parts, best, strict=True))
     return {combination_name(table, row): row for row in table.summary[:n_best]}
 
 
@@ -244,7 +254,7 @@ def _row(drawing: Drawing, table: Results) -> Row:
     if len(drawing.combinations) > 1:
         raise FigureError(f"this figure shows one combination, not {len(drawing.combinations)}")
     _on_same_data(drawing, table)
-    (row,) = _rows(drawing, table).values()
+    (row,) = _rows(drawing, table, table.split).values()
     return row
 
 
@@ -270,34 +280,38 @@ def _two_options(drawing: Drawing, table: Results) -> tuple[str, str]:
         raise FigureError(
             f"a heat map has two options, --rows and --columns; {table.name} has {', '.join(paths) or 'none'}"
         )
-    return named(drawing.rows, table.option_paths, "option"), named(drawing.columns, table.option_paths, "option")
+    down, across = (named(path, table.option_paths, "option") for path in (drawing.rows, drawing.columns))
+    if down == across:
+        raise FigureError(f"rows and columns name the same option, {down}; a heat map has two")
+    return down, across
 
 
-def _frames(drawing: Drawing, table: Results) -> tuple[Errors, Errors]:
+def _frames(drawing: Drawing, table: Results) -> tuple[Errors, Errors, str]:
+    """Returns the errors of frames before and after the correction, (N,) each, mm, and which repetition's they are."""
     row = _row(drawing, table)
-    frames = frame_errors_of(drawing.folder, finished_ids(table, row))
-    if frames is None:
-        raise FigureError(
-            f"no trial of {row['key']} of {table.name} has kept the errors of its frames: they are kept where weights "
-            "are, see keep_weights"
-        )
-    return frames.joined
+    for trial_id in finished_ids(table, row):
+        frames = frame_errors_of(drawing.folder, [trial_id])
+        if frames is not None:
+            return *frames.joined, _repetition(trial_id)
+    raise FigureError(
+        f"no trial of {row['key']} of {table.name} has kept the errors of its frames: they are kept where weights "
+        "are, see keep_weights"
+    )
 
 
-def _errors_of_other(drawing: Drawing, path: Path) -> Numbers:
-    if drawing.labels is None:
-        return _read_errors(path)
-    try:
-        from cluster.reports.prediction_files import errors_of
-    except ImportError as error:
-        raise FigureError(f"files of predictions are read with what requirements.txt names: {error}") from error
-    return errors_of(path, drawing.labels, drawing.measure, drawing.format)
+def _repetition(trial_id: str) -> str:
+    return f"repetition {trial_id.partition('/')[2]}"
 
 
-def _read_errors(path: Path) -> Numbers:
-    try:
-        read = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.loadtxt(path, ndmin=1)
-        found: Numbers = np.asarray(read, dtype=np.float64)
-    except (OSError, TypeError, ValueError) as error:
-        raise FigureError(f"{path} is not a file of errors, a number a frame: {error}") from error
+def _errors_of_other(drawing: Drawing, table: Results, rows: Sequence[Row], path: Path) -> Numbers:
+    """Returns the errors of another method, (E,), mm, after a look at whether there is one for each frame."""
+    data_sets = [table.data_sets.get(table.split, {}).get(row["key"]) for row in rows]
+    if drawing.labels is not None:
+        found = errors_of(path, drawing.labels, drawing.measure, drawing.format)
+        check_predictions(path, len(found), data_sets)
+    else:
+        found = read_errors(path)
+        is_by_joint = drawing.measure == "joint"
+        n_joints = skeleton_of(drawing.folder, finished_ids(table, rows[0])[0]).n_joints if is_by_joint else None
+        check_errors(path, found.size, data_sets, n_joints)
     return found.ravel()

@@ -36,7 +36,7 @@ class Verdict(NamedTuple):
     p_adjusted: float | None
 
 
-def judged(contests: Sequence[Contest]) -> tuple[list[dict[str, Verdict]], str]:
+def judged(contests: Sequence[Contest], *, on: str = "") -> tuple[list[dict[str, Verdict]], str]:
     """Marks the best and the second of each contest, and what cannot be told from the best.
 
     The best has the best mean of those with the most finished repetitions; a mean that rests on fewer is not marked.
@@ -44,6 +44,10 @@ def judged(contests: Sequence[Contest]) -> tuple[list[dict[str, Verdict]], str]:
     second is the best of the others. The best is seen in the same numbers that it is tested with, so that p-values are
     adjusted for all pairs that might have been the ones to compare, of all contests together: of results that differ by
     chance alone, one table in twenty has a second.
+
+    Args:
+        contests: The contests.
+        on: Where a table has contests on several sets, what they are, such as 'each test set'.
 
     Returns:
         The verdicts of each contest, by key; and a sentence that says what the marks mean, empty without any.
@@ -66,7 +70,7 @@ def judged(contests: Sequence[Contest]) -> tuple[list[dict[str, Verdict]], str]:
         marks = _marks(keys, of_contest, is_tested=n >= n_needed)
         p_values = {key: comparison.p_adjusted if n >= n_needed else None for key, comparison in of_contest.items()}
         verdicts.append({key: Verdict(marks.get(key, ""), p_values.get(key)) for key in contest.values})
-    return verdicts, _explained(n_pairs, n, n_needed) if compared else ""
+    return verdicts, _explained(n_pairs, n, n_needed, f" on {on}" * bool(on)) if compared else ""
 
 
 def _ranked(contest: Contest) -> list[str]:
@@ -92,11 +96,11 @@ def _marks(keys: Sequence[str], others: Mapping[str, Comparison], *, is_tested: 
     return marks
 
 
-def _explained(n_pairs: int, n: int, n_needed: int) -> str:
+def _explained(n_pairs: int, n: int, n_needed: int, where: str) -> str:
     if n >= n_needed:
         return (
-            "Bold: the best, and what does not differ from it significantly (paired sign-flip test, Holm over all "
-            "pairs, p > 0.05). Underlined: the next."
+            f"Bold: the best{where}, and what does not differ from it significantly (paired sign-flip test, Holm over "
+            "all pairs, p > 0.05). Underlined: the next."
         )
     reason = "a test" if n < MIN_REPETITIONS else f"tests of {n_pairs} pairs, which need {n_needed}"
-    return f"Bold: the best mean. Underlined: the next. n = {n}: too few for {reason}."
+    return f"Bold: the best mean{where}. Underlined: the next. n = {n}: too few for {reason}."

@@ -3,6 +3,7 @@
 import os
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,26 @@ from cluster.storage import Storage, StorageError
 from cluster.trial_folder import ExperimentFolder
 from data_pipeline.user_error import UserError, did_you_mean
 
-_KEY_LENGTH = 4
 _ENDED = ("finished", "failed", "diverged")
+
+
+@dataclass(frozen=True)
+class Best:
+    """The combination that is best in validation, of those that were measured on the same data.
+
+    Attributes:
+        data: The data's name.
+        split: Of which split the rest is told.
+        best_mm: Its mean distance, mm; None where none has finished.
+        best_std_mm: The sample standard deviation over repetitions, mm.
+        n: Its finished repetitions.
+    """
+
+    data: str
+    split: str
+    best_mm: float | None
+    best_std_mm: float | None
+    n: int
 
 
 @dataclass(frozen=True)
@@ -29,10 +48,11 @@ class Standing:
         state: `running`, `unfinished`, `complete`, `complete, with failures`, or `broken`, of which the rest is None.
         trials: Its trials.
         ended: Those of them that finished, failed or diverged.
-        split: Of which split the best is told.
-        best_mm: The mean distance of the combination that is best in validation, mm.
-        best_std_mm: Its sample standard deviation over repetitions, mm.
-        n: Its finished repetitions.
+        split: As in `Best`, with the next three of the best; None where there are several data, which have no best.
+        best_mm: As in `Best`.
+        best_std_mm: As in `Best`.
+        n: As in `Best`.
+        best_of_each: The best on each data.
         size_bytes: What its files take; None where they are not on a local filesystem.
         started: When its last run started, seconds since 1970; None as above.
     """
@@ -45,6 +65,7 @@ class Standing:
     best_mm: float | None = None
     best_std_mm: float | None = None
     n: int | None = None
+    best_of_each: Sequence[Best] = ()
     size_bytes: int | None = None
     started: float | None = None
 
@@ -81,16 +102,18 @@ def standing(folder: ExperimentFolder, name: str) -> Standing:
         running = is_running(folder)
     except UserError:  # no description, a part of the archive that is broken, a link: `show` says what it is
         return Standing(name, "broken")
-    best = table.summary[0]
+    best_of_each = [_best(data, part) for data, part in table.by_data().items()]
+    best = best_of_each[0] if len(best_of_each) == 1 else None
     return Standing(
         name,
         "running" if running else state(table),
         trials=len(table.trials),
         ended=sum(row["status"] in _ENDED for row in table.trials),
-        split=table.split,
-        best_mm=best[f"{table.split}_distance_mm_mean"],
-        best_std_mm=best[f"{table.split}_distance_mm_std"],
-        n=best["n"],
+        split=None if best is None else best.split,
+        best_mm=None if best is None else best.best_mm,
+        best_std_mm=None if best is None else best.best_std_mm,
+        n=None if best is None else best.n,
+        best_of_each=best_of_each,
         size_bytes=None if folder.storage.local is None else _size(folder.storage.local),
         started=None if folder.storage.local is None else _modified(folder.storage.local / "experiment.json"),
     )
@@ -109,14 +132,6 @@ def state(table: Results) -> str:
     return "complete, with failures" if table.failures else "complete"
 
 
-def short_keys(table: Results) -> dict[str, str]:
-    """Returns the beginning of each combination's key that tells it from the others, at least four characters."""
-    keys = [row["key"] for row in table.summary]
-    longest = max(map(len, keys))
-    n = next((n for n in range(_KEY_LENGTH, longest) if len({key[:n] for key in keys}) == len(keys)), longest)
-    return {key: key[:n] for key in keys}
-
-
 def standings_text(found: list[Standing]) -> str:
     """Returns the standings as a table for a terminal."""
     headers = ["experiment", "state", "trials done", "best (mm)", "on", "n", "size", "started"]
@@ -125,7 +140,7 @@ def standings_text(found: list[Standing]) -> str:
             one.name,
             one.state,
             "–" if one.trials is None else f"{one.ended}/{one.trials}",
-            mean_and_std(one.best_mm, one.best_std_mm),
+            _best_text(one),
             one.split or "–",
             "–" if one.n is None else str(one.n),
             size_text(one.size_bytes),
@@ -150,6 +165,17 @@ def size_text(n_bytes: int | None) -> str:
     while size >= 999.5 and len(units) > 1:
         size, units = size / 1000, units[1:]
     return f"{size:.0f} {units[0]}" if units[0] == "B" or size >= 99.5 else f"{size:.1f} {units[0]}"
+
+
+def _best_text(one: Standing) -> str:
+    n = len(one.best_of_each)
+    return f"{n} sets of data" if n > 1 else mean_and_std(one.best_mm, one.best_std_mm)
+
+
+def _best(data: str, part: Results) -> Best:
+    row = part.summary[0]
+    mean, std = (row[f"{part.split}_distance_mm_{of}"] for of in ("mean", "std"))
+    return Best(data, part.split, mean, std, row["n"])
 
 
 def _is_experiment(storage: Storage, name: str) -> bool:

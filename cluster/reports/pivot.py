@@ -1,5 +1,6 @@
 """A wide grid as a pivot table: the values of one option go down, those of another across."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from cluster.reports.columns import MeasuredColumn, Style
 from cluster.reports.combinations import chosen_split, judged_columns
 from cluster.reports.grid import Cell, Grid, option_cells
 from cluster.reports.measures import MEASURES
-from cluster.results import Results, Row, column
+from cluster.results import DataSet, Results, Row, column
 
 
 class PivotTable:
@@ -109,16 +110,32 @@ class PivotTable:
         ]
 
     def _check_data(self) -> None:
+        mixed = self._mixed_data(self.down, self.across)
+        if not mixed:
+            return
+        paths = self.results.option_paths
+        # Those that were asked for come first: one of them may stay.
+        pairs = itertools.product(paths, dict.fromkeys([self.down, self.across, *paths]))
+        fitting = next(((a, b) for a, b in pairs if a != b and not self._mixed_data(a, b)), None)
+        names = short_names(paths)
+        instead = "" if fitting is None else f", such as --rows {names[fitting[0]]} --columns {names[fitting[1]]}"
+        raise ChoiceError(
+            f"a cell of {self.down} and {self.across} would choose between results on different data "
+            f"({' and '.join('none' if found is None else found.name for found in mixed)}): let one of the two options "
+            f"tell the data apart{instead}"
+        )
+
+    def _mixed_data(self, down: str, across: str) -> Sequence[DataSet | None]:
+        """Returns two sets of data that a cell of two options would have; none where each has one."""
         for split in ("val", self.split):
             sets = self.results.data_sets.get(split, {})
+            shown: dict[tuple[str, str], DataSet | None] = {}
             for row in self.results.summary:
-                mine, shown = sets.get(row["key"]), sets.get(self._cells[self._place(row)]["key"])
-                if mine != shown:
-                    raise ChoiceError(
-                        f"a cell of {self.down} and {self.across} would choose between results on different data "
-                        f"({mine.name if mine else 'none'} and {shown.name if shown else 'none'}): let one of the two "
-                        f"options be experiment_config.{split}_set or what varies with it"
-                    )
+                mine = sets.get(row["key"])
+                first = shown.setdefault((repr(row[down]), repr(row[across])), mine)
+                if mine != first:
+                    return mine, first
+        return ()
 
 
 def _values(rows: Sequence[Row], path: str) -> list[Any]:

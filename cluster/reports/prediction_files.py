@@ -1,5 +1,6 @@
-"""Errors of other methods, from files of their predictions. The readers of such files need torch."""
+"""Errors of other methods on the same frames, from files of errors or of predictions, which need torch."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +8,26 @@ import numpy as np
 from cluster.logged import Numbers
 from cluster.reports.figures.curves import Measure
 from cluster.reports.figures.style import FigureError
-from data_pipeline.formats.catalogue import format_for
+from cluster.results import DataSet
+
+
+def read_errors(path: Path) -> Numbers:
+    """Returns the errors in a file, mm, in the shape that it has: a number a frame, or a number for each joint of each.
+
+    Raises:
+        FigureError: If the file is missing or holds something else.
+    """
+    _check_there(path)
+    try:
+        read = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.loadtxt(path, ndmin=1)
+        found: Numbers = np.asarray(read, dtype=np.float64)
+    except (OSError, TypeError, ValueError) as error:
+        raise FigureError(f"{path} is not a file of errors, a number a frame: {error}") from error
+    return found
 
 
 def errors_of(predictions: Path, labels: Path, measure: Measure, format: str | None) -> Numbers:
-    """Returns the errors of predicted poses, mm, a number a frame, or of `joint` a number for each joint of each frame.
+    """Returns the errors of predicted poses, mm, (N,), or of `joint` a number for each joint of each frame, (N, J).
 
     Args:
         predictions: A file in a format of `predict.py`.
@@ -20,9 +36,16 @@ def errors_of(predictions: Path, labels: Path, measure: Measure, format: str | N
         format: The name of both files' format; None where they tell it by their endings or first lines.
 
     Raises:
-        FormatError: If a file is missing or broken, or does not tell its format.
-        FigureError: If one has other frames or joints than the other.
+        FormatError: If a file is broken, or does not tell its format.
+        FigureError: If a file is missing, if one has other frames or joints than the other, or if torch is missing.
     """
+    try:
+        from data_pipeline.formats.catalogue import format_for
+        from data_pipeline.formats.tensor_file import split_subset
+    except ImportError as error:
+        raise FigureError(f"files of predictions are read with what requirements.txt names: {error}") from error
+    for path in (labels, predictions):
+        _check_there(split_subset(path)[0])
     given, true = (
         np.concatenate([frames.poses for frames in format_for(path, format).read(path)])
         for path in (predictions, labels)
@@ -33,6 +56,40 @@ def errors_of(predictions: Path, labels: Path, measure: Measure, format: str | N
             f"{true.shape[1]}; needed are the same frames"
         )
     distances = np.linalg.norm(given.astype(np.float64) - true, axis=2)  # (N, J)
-    by_measure = {"worst": distances.max(axis=1), "mean": distances.mean(axis=1), "joint": distances.ravel()}
+    by_measure = {"worst": distances.max(axis=1), "mean": distances.mean(axis=1), "joint": distances}
     errors: Numbers = by_measure[measure]
     return errors
+
+
+def check_errors(path: Path, n_errors: int, data_sets: Collection[DataSet | None], n_joints: int | None) -> None:
+    """Makes sure that there are as many errors as one of some sets has frames.
+
+    Args:
+        path: The file that they are of.
+        n_errors: How many there are.
+        data_sets: The sets; where the frames of one are not known, nothing is checked.
+        n_joints: Of how many joints each frame has an error; None for one error a frame.
+
+    Raises:
+        FigureError: If it has as many as none.
+    """
+    each = "each frame" if n_joints is None else f"each of the {n_joints} joints of each frame"
+    _check_number(path, f"{n_errors:,} errors", n_errors / (n_joints or 1), data_sets, f"an error for {each}")
+
+
+def check_predictions(path: Path, n_frames: int, data_sets: Collection[DataSet | None]) -> None:
+    """Makes sure that there are as many predicted poses as one of some sets has frames, see `check_errors`."""
+    _check_number(path, f"{n_frames:,} frames", n_frames, data_sets, "a pose for each frame")
+
+
+def _check_number(path: Path, has: str, n: float, data_sets: Collection[DataSet | None], needed: str) -> None:
+    known = [found for found in dict.fromkeys(data_sets) if found is not None and found.n_frames is not None]
+    if len(known) < len(set(data_sets)) or n in [found.n_frames for found in known]:
+        return
+    listed = ", ".join(f"{found.name} has {found.n_frames:,} frames" for found in known)
+    raise FigureError(f"{path} has {has}, {listed}: needed is {needed} of the same set")
+
+
+def _check_there(path: Path) -> None:
+    if not path.exists():
+        raise FigureError(f"there is no file {path}")

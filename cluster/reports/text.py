@@ -1,7 +1,7 @@
 """The summary of an experiment for a person: in the terminal and as Markdown."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tabulate import tabulate
 
@@ -10,22 +10,47 @@ from cluster.results import Results, Row
 
 _SPLIT_NAMES = {"val": "validation", "test": "test"}
 _MAX_ROWS = 40
+_KEY_LENGTH = 4
 _MAX_FAILURES = 20
 
 
-def summary_text(table: Results, *, max_rows: int = _MAX_ROWS) -> str:
-    """Returns the summary for a terminal: at most `max_rows` combinations, and what did not finish."""
+def summary_text(table: Results, *, with_keys: bool = False) -> str:
+    """Returns the summary for a terminal: the first combinations, and what did not finish.
+
+    Args:
+        table: The results.
+        with_keys: Whether the beginnings of their keys stand before them.
+    """
+    keys = short_keys(table) if with_keys else None
     lines = [_title(table), ""]
-    lines.append(_grid(table, table.summary[:max_rows], "simple"))
-    if len(table.summary) > max_rows:
-        lines += ["", f"and {len(table.summary) - max_rows} more combinations, all in tables/summary.csv"]
+    lines.append(_grid(table, _rows(table)[:_MAX_ROWS], "simple", keys))
+    if len(table.summary) > _MAX_ROWS:
+        lines += ["", f"and {len(table.summary) - _MAX_ROWS} more combinations, all in tables/summary.csv"]
     lines += ["", *_notes(table)]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def summary_markdown(table: Results) -> str:
     """Returns the summary of all combinations as Markdown."""
-    return "\n".join([f"# {table.name}", "", _grid(table, table.summary, "github"), "", *_notes(table)]).rstrip() + "\n"
+    return "\n".join([f"# {table.name}", "", _grid(table, _rows(table), "github"), "", *_notes(table)]).rstrip() + "\n"
+
+
+def short_keys(table: Results) -> dict[str, str]:
+    """Returns the beginning of each combination's key that tells it from the others, at least four characters."""
+    keys = [row["key"] for row in table.summary]
+    longest = max(map(len, keys))
+    n = next((n for n in range(_KEY_LENGTH, longest) if len({key[:n] for key in keys}) == len(keys)), longest)
+    return {key: key[:n] for key in keys}
+
+
+def best_of_each(parts: Mapping[str, Results], keys: Mapping[str, str]) -> str:
+    """Returns the best combination on each of several data, as they are named in an error.
+
+    Args:
+        parts: The results on each data, as of `Results.by_data`.
+        keys: The beginnings of the combinations' keys, as of `short_keys`.
+    """
+    return ", ".join(f"{keys[part.summary[0]['key']]} ({name})" for name, part in parts.items())
 
 
 def mean_and_std(mean: float | None, std: float | None) -> str:
@@ -42,7 +67,12 @@ def _title(table: Results) -> str:
     return f"{table.name}: {trials}, {', '.join(parts)}"
 
 
-def _grid(table: Results, rows: Sequence[Row], style: str) -> str:
+def _rows(table: Results) -> list[Row]:
+    """Returns the summary with those together that were measured on the same data."""
+    return [row for part in table.by_data().values() for row in part.summary]
+
+
+def _grid(table: Results, rows: Sequence[Row], style: str, keys: Mapping[str, str] | None = None) -> str:
     paths = table.telling_paths
     headers = [*paths, "n"]
     for split in table.splits:
@@ -50,6 +80,9 @@ def _grid(table: Results, rows: Sequence[Row], style: str) -> str:
     options = [option_texts([row[path] for row in rows]) for path in paths]
     cells = [[*(column[i] for column in options), _n(row), *_results(row, table.splits)] for i, row in enumerate(rows)]
     alignment = [*["left"] * len(paths), *["right"] * (len(headers) - len(paths))]
+    if keys is not None:
+        headers, alignment = ["key", *headers], ["left", *alignment]
+        cells = [[keys[row["key"]], *line] for row, line in zip(rows, cells, strict=True)]
     if style == "github":
         # A line is a row there, and a bar in a value would begin a new column.
         headers = [header.replace("\n", " ").strip() for header in headers]
@@ -78,6 +111,8 @@ def _n(row: Row) -> str:
 def _notes(table: Results) -> list[str]:
     notes = ["Mean distance per joint in mm, mean ± sample standard deviation over n finished repetitions, best in"]
     order = "validation first"
+    if len(table.by_data()) > 1:
+        order += "; those measured on the same data stand together"
     if any(0 < row["n"] < table.n_repetitions for row in table.summary):
         order += f"; combinations with fewer than {table.n_repetitions} finished repetitions come after the others"
     notes.append(f"{order}." + (" Epochs were chosen on the validation set." if "test" in table.splits else ""))

@@ -2,6 +2,7 @@
 
 import math
 import shutil
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from tabulate import tabulate
 
 from cluster.logged import Curve, Numbers, read_logged
+from cluster.reports.choices import short_names
 from cluster.reports.comparison import find_combination, find_repetition
 from cluster.reports.comparison_text import SPLITS
 from cluster.reports.text import mean_and_std
@@ -68,7 +70,7 @@ def curves_text(folder: ExperimentFolder, keys: Sequence[str], *, in_colour: boo
 
     Args:
         folder: The experiment's folder.
-        keys: The beginnings of combinations' keys; none for the best ones.
+        keys: The beginnings of combinations' keys; without any, the best six, or the best on each data.
         in_colour: Whether colours tell the curves apart; else their characters do.
 
     Raises:
@@ -80,8 +82,8 @@ def curves_text(folder: ExperimentFolder, keys: Sequence[str], *, in_colour: boo
     import plotext
 
     table = Results.read(folder)
-    rows = [find_combination(table, key) for key in keys] if keys else table.summary[:_MAX_CURVES]
-    wanted = {row["key"] for row in rows}
+    named = _named_rows(table, keys)
+    wanted = {row["key"] for _, row in named}
     curves = read_logged(
         folder,
         split=table.split,
@@ -93,22 +95,23 @@ def curves_text(folder: ExperimentFolder, keys: Sequence[str], *, in_colour: boo
     plotext.canvas_color("default")
     plotext.axes_color("default")
     plotext.ticks_color("default")
-    plotext.plotsize(min(shutil.get_terminal_size().columns, _MAX_WIDTH), _HEIGHT)
+    plotext.plotsize(_width(), _HEIGHT)
     legend: list[str] = []
     last = 0.0
-    for row in rows:
+    for name, row in named:
         epochs, mean = _mean([curve for i, curve in curves.items() if i.partition("/")[0] == row["key"]])
         if len(epochs):
             look = len(legend) % len(_MARKERS)
             marker = "braille" if in_colour else _MARKERS[look]
             plotext.plot(epochs.tolist(), mean.tolist(), marker=marker, color=_COLOURS[look] if in_colour else None)
             sign = plotext.colorize("██", _COLOURS[look]) if in_colour else marker * 2
-            legend.append(f"{sign} {row['key']}  {_name(table, row)}")
+            legend.append(f"{sign} {row['key']}  {name}")
             last = max(last, float(epochs[-1]))
     if not legend:
         raise NothingLoggedError(f"no trial of these combinations of {table.name} has logged anything yet")
-    step = max(1, math.ceil(last / _TICKS))
-    plotext.xticks(list(range(0, math.ceil(last) + 1, step)))
+    plotext.xlim(0, last)
+    ticks = _ticks(last)
+    plotext.xticks(ticks, [f"{tick:g}" for tick in ticks])
     plotext.title(f"{table.name}: validation error (mm) over epochs, mean over repetitions")
     drawing = str(plotext.build())
     # Below it: in it, a legend hides the first epochs.
@@ -136,11 +139,13 @@ def _log(table: Results, trial: Row, content: Mapping[str, Any], curve: Curve | 
 
 
 def _log_text(log: Mapping[str, Any]) -> str:
-    options = ", ".join(f"{path} = {value}" for path, value in log["options"].items()) or "no options"
+    names = short_names(list(log["options"]))
+    options = ", ".join(f"{names[path]} = {value}" for path, value in log["options"].items()) or "no options"
     seconds = (
         "" if log["train_seconds"] is None else f", {log['train_seconds']:.1f} s on {log['device']} of {log['node']}"
     )
-    lines = [f"{log['trial']}: {log['status']} ({options}), seed {log['seed']}{seconds}"]
+    head = f"{log['trial']}: {log['status']} ({options}), seed {log['seed']}{seconds}"
+    lines = textwrap.wrap(head, _width(), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
     curve = log["curve"]
     if curve:
         rows = [
@@ -181,6 +186,30 @@ def _mean(curves: Sequence[Curve]) -> tuple[Numbers, Numbers]:
     return curves[0].epochs[:n], np.mean([curve.val_mm[:n] for curve in curves], axis=0)  # (repetitions, n) -> (n,)
 
 
+def _named_rows(table: Results, keys: Sequence[str]) -> list[tuple[str, Row]]:
+    """Returns the combinations whose curves are drawn, with their names."""
+    if keys:
+        return [(_name(table, row), row) for row in (find_combination(table, key) for key in keys)]
+    parts = table.by_data()
+    if len(parts) > 1:
+        best = [(f"{data}: {_name(part, part.summary[0])}", part.summary[0]) for data, part in parts.items()]
+        return best[:_MAX_CURVES]
+    return [(_name(table, row), row) for row in table.summary[:_MAX_CURVES]]
+
+
+def _ticks(last: float) -> list[float]:
+    """Returns at most nine ticks from 0 to the last epoch, a round number apart but for the last."""
+    power = 10 ** max(0, math.floor(math.log10(max(last, 1) / _TICKS)))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor * _TICKS >= last)
+    ticks = [float(tick) for tick in range(0, math.ceil(last), step) if last - tick >= step / 2]
+    return [*ticks, last]
+
+
+def _width() -> int:
+    return min(shutil.get_terminal_size().columns, _MAX_WIDTH)
+
+
 def _name(table: Results, row: Row) -> str:
-    options = ", ".join(f"{path.rpartition('.')[2]} {row[path]}" for path in table.telling_paths) or row["key"]
+    names = short_names(table.telling_paths)
+    options = ", ".join(f"{names[path]} {row[path]}" for path in table.telling_paths) or row["key"]
     return f"{options}: {mean_and_std(row['val_distance_mm_mean'], row['val_distance_mm_std'])}"

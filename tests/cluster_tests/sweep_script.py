@@ -25,32 +25,37 @@ from posenet.models import CorrectorMLP
 
 
 @dataclass(frozen=True, kw_only=True)
-class SlowNoise(NeighborErrorBankDistorter):
-    """Errors from tables that take their time, so that a test can meet a trial half-way; it tells of each batch.
-
-    The environment says how long, or else a file; and how many times that on this node.
-    """
+class Noise(NeighborErrorBankDistorter):
+    """Errors from tables."""
 
     bank_name: str = "bank"
     neighbors_name: str = "near"
     max_k: int = 3
 
-    def __call__(self, samples: TrainingSamples, generator: torch.Generator) -> Tensor:
-        control = Path(os.environ["SWEEP_CONTROL"])
-        factor = float(os.environ.get("SLOW_FACTOR", "1"))
-        with (control / "batches").open("a") as batches:
-            batches.write(f"{os.getpid()} {factor} {os.environ.get('CUDA_VISIBLE_DEVICES', 'all')}\n")
-        time.sleep(float(os.environ.get("SLOW") or (control / "slow").read_text()) * factor)
-        return super().__call__(samples, generator)
-
 
 @dataclass(frozen=True, kw_only=True)
-class HangingNoise(SlowNoise):
+class HangingNoise(Noise):
     """Hangs without a word."""
 
     def __call__(self, samples: TrainingSamples, generator: torch.Generator) -> Tensor:
         time.sleep(3600)
         return samples.poses
+
+
+class SlowMLP(CorrectorMLP):
+    """Takes its time over each batch that it is trained on, so that a test can meet a trial half-way, and tells of it.
+
+    The environment says how long, or else a file; and how many times that on this node.
+    """
+
+    def correction(self, poses: Tensor) -> Tensor:
+        if self.training:
+            control = Path(os.environ["SWEEP_CONTROL"])
+            factor = float(os.environ.get("SLOW_FACTOR", "1"))
+            with (control / "batches").open("a") as batches:
+                batches.write(f"{os.getpid()} {factor} {os.environ.get('CUDA_VISIBLE_DEVICES', 'all')}\n")
+            time.sleep(float(os.environ.get("SLOW") or (control / "slow").read_text()) * factor)
+        return super().correction(poses)
 
 
 class FailingMLP(CorrectorMLP):
@@ -106,7 +111,7 @@ def experiment(spec: dict) -> Experiment:
         **spec.get("solver_config", {}),
     }
     hyperparams = {
-        "model": CorrectorMLP,
+        "model": SlowMLP,
         "model_args": {"hidden_dims": [16], "dropout": 0.1},
         "loss_function": MetricLoss(errors.distance_error, "absolute"),
         "loss_space": "default",
@@ -116,7 +121,7 @@ def experiment(spec: dict) -> Experiment:
         "scheduler": torch.optim.lr_scheduler.StepLR,
         "scheduler_args": {"step_size": 2},
         "scheduler_requires_metric": False,
-        "distorter": SlowNoise,
+        "distorter": Noise,
         "distorter_args": {},
         "augmenters": [],
     }

@@ -109,6 +109,19 @@ class TestTheTableByJoint:
         assert table.caption.endswith("one repetition of the combination that is best on each validation set.")
         assert table.foot == "hard: val_set = hard, x = 1. easy: val_set = easy, x = 1."
 
+    @pytest.mark.parametrize(("split", "word"), [("val", "validation"), ("test", "test")])
+    def test_names_the_set_whose_errors_it_has(self, tmp_path, split, word):
+        val_set, test_set = (f"experiment_config.{name}_set" for name in ("val", "test"))
+        sweep = {name: ({val_set: f"{name}_val", test_set: f"{name}_test"}, [9.0]) for name in ("hard", "easy")}
+        table = HtmlTable(text(write_results(tmp_path, sweep), "html", split=split))
+        assert table.head[0] == f"{word} set"
+        assert [row[0] for row in table.rows] == [f"hard_{split}"] * 7 + [f"easy_{split}"] * 7
+
+    def test_of_one_test_set_tells_apart_what_was_chosen_on_different_sets(self, tmp_path):
+        sweep = {name: ({"experiment_config.val_set": name}, [9.0]) for name in ("hard", "easy")}
+        table = HtmlTable(text(write_results(tmp_path, sweep), "html"))
+        assert [table.rows[0][0], table.rows[7][0]] == [f"hands_test, chosen on {name}" for name in ("hard", "easy")]
+
     def test_is_of_the_best_that_has_a_test_set(self, tmp_path):
         path = "experiment_config.test_set"
         folder = write_results(tmp_path, {"a": ({path: None}, [5.0]), "b": ({path: "t"}, [9.0])})

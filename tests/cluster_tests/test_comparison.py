@@ -18,6 +18,7 @@ from cluster.reports.comparison_text import (
     experiments_text,
 )
 from cluster.result_table import ResultTable
+from tests.cluster_tests import written_results
 from tests.cluster_tests.written import write_experiment
 
 LR, DIMS, SET = "optimizer_args.lr", "model_args.hidden_dims", "experiment_config.val_set"
@@ -92,6 +93,13 @@ class TestFindingACombination:
         with pytest.raises(NoCombinationError, match="no combination 'xyz'; known are 0000000000000"):
             find_combination(table, "xyz")
 
+    def test_of_many_what_is_unknown_is_an_error_with_ten_short_ones(self, tmp_path):
+        table = written_results.results(tmp_path, {f"{n:04x}{n:012x}": ({LR: n}, [9.0]) for n in range(30)})
+        with pytest.raises(NoCombinationError) as raised:
+            find_combination(table, "zzzz")
+        known = ", ".join(f"{n:04x}" for n in range(10))
+        assert str(raised.value) == f"my sweep has no combination 'zzzz'; known are {known} (`show` has all)"
+
     @pytest.mark.parametrize("wanted", ["1", "-1", "", "x", "00"])
     def test_a_repetition_that_is_not_there_is_an_error(self, table, wanted):
         assert find_repetition(table, table.summary[0], "0")["key"] == table.summary[0]["key"]
@@ -119,6 +127,12 @@ class TestTwoExperiments:
         (found,) = compared(write("first", [({LR: 1}, ONE)]), write("second", [({LR: 1}, ONE)], base=base))
         assert found.differences == {}
         assert "The two have the same settings." in experiments_text(found)
+
+    def test_of_one_name_are_told_apart_by_their_folders(self, write):
+        first, copy = write("first", [({LR: 1}, ONE)]), write("copy", [({LR: 1}, ONE)])
+        copy.write_experiment(first.read_experiment())
+        (found,) = compared(first, copy)
+        assert found.names == ("first", "copy")
 
     def test_differ_in_what_an_object_is_and_in_its_arguments(self, write):
         base = {
@@ -313,35 +327,44 @@ class TestTwoCombinations:
         return folder
 
     def test_differ_in_the_settings_of_their_descriptions(self, folder):
-        found = compare_combinations(folder, ("0" * 16, "best"))
+        found = compare_combinations(folder, ("0" * 16, f"{1:016x}"))
         assert [row["key"] for row in found.rows] == ["0" * 16, f"{1:016x}"]
         assert found.differences == {"optimisation.optimizer.lr": ("1", "2")}
         assert found.comparison.difference == pytest.approx(np.mean(BETTER) - np.mean(ONE))
 
     def test_the_other_way_round_are_the_opposite(self, folder):
-        there, back = (compare_combinations(folder, keys) for keys in (("0" * 16, "best"), ("best", "0" * 16)))
+        there, back = (
+            compare_combinations(folder, keys) for keys in (("0" * 16, f"{1:016x}"), (f"{1:016x}", "0" * 16))
+        )
         assert there.comparison.difference == -back.comparison.difference
         assert there.comparison.p_value == back.comparison.p_value
         assert {path: texts[::-1] for path, texts in there.differences.items()} == back.differences
 
     def test_of_which_one_was_not_started_differ_in_their_options_alone(self, folder):
-        found = compare_combinations(folder, ("best", f"{2:016x}"))
+        found = compare_combinations(folder, (f"{1:016x}", f"{2:016x}"))
         assert found.differences == {SET: ("a_val", "b_val"), LR: ("2", "3")}
         assert found.comparison is None
-        assert "they were measured on different data" in combinations_text(found)
+        text = combinations_text(found)
+        assert text.endswith("Their numbers are not compared: they were measured on different data.")
+        assert "interval" not in text
+
+    def test_without_a_repetition_that_finished_in_both_have_no_difference(self, write):
+        folder = write("sweep", [({LR: 1}, [9.0]), ({LR: 2}, [None])])
+        text = combinations_text(compare_combinations(folder, ("0" * 16, f"{1:016x}")))
+        assert text.endswith("Their numbers are not compared: no repetition has finished in both.")
 
     def test_are_shown_with_their_difference(self, folder):
-        text = combinations_text(compare_combinations(folder, ("0" * 16, "best")))
+        text = combinations_text(compare_combinations(folder, ("0" * 16, f"{1:016x}")))
         assert f"{1:016x} minus {0:016x}: -0.40 [-0.60, -0.20] mm, p: 0.016 *" in text
         assert "Holm" not in text
 
     def test_for_a_script_have_all_of_it(self, folder):
-        found = combinations_json(compare_combinations(folder, ("0" * 16, "best")))
+        found = combinations_json(compare_combinations(folder, ("0" * 16, f"{1:016x}")))
         assert [row["key"] for row in found["combinations"]] == ["0" * 16, f"{1:016x}"]
         assert found["differences"] == {"optimisation.optimizer.lr": ["1", "2"]}
         assert found["comparison"]["n"] == 7
 
     def test_that_are_one_have_no_difference(self, folder):
-        found = compare_combinations(folder, ("best", "best"))
+        found = compare_combinations(folder, (f"{1:016x}", f"{1:016x}"))
         assert (found.differences, found.comparison.difference) == ({}, 0)
         assert "The two have the same settings." in combinations_text(found)

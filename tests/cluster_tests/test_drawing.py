@@ -57,6 +57,10 @@ def legend(figure):
     return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
 
 
+def note(figure):
+    return figure.get_suptitle().replace("\n", " ")
+
+
 def lines(figure):
     return figure.axes[0].get_lines()
 
@@ -107,13 +111,25 @@ class TestFromAFolder:
     def test_a_heat_map_has_the_first_two_options_or_those_that_were_named(self, folder):
         first = draw("heatmap", Drawing(folder)).axes[0]
         turned = draw("heatmap", Drawing(folder, rows="weight_decay", columns="lr")).axes[0]
-        assert (first.get_xlabel(), turned.get_xlabel()) == (DECAY, LR)
+        assert (first.get_xlabel(), turned.get_xlabel()) == ("weight_decay", "lr")
         np.testing.assert_array_equal(first.images[0].get_array(), turned.images[0].get_array().T)
 
     def test_frames_are_those_of_all_subsets_of_one_repetition(self, own):
         own.trial(f"{FIRST}/0").write("frames.parquet", b"broken")
-        texts = legend(draw("histogram", Drawing(own)))
-        assert texts == ["before: median 15.0 mm, mean 15.0 mm", "after: median 8.5 mm, mean 8.5 mm"]
+        figure = draw("histogram", Drawing(own))
+        assert legend(figure) == ["before: median 15.0 mm, mean 15.0 mm", "after: median 8.5 mm, mean 8.5 mm"]
+        assert note(figure).startswith("40 frames of repetition 1")
+
+    @pytest.mark.parametrize(
+        ("name", "begins"),
+        [
+            ("histogram", "40 frames of repetition 0; "),
+            ("improvement", "40 frames of repetition 0: "),
+            ("hands", "Examples of repetition 0: "),
+        ],
+    )
+    def test_what_is_of_one_repetition_names_it(self, folder, name, begins):
+        assert note(draw(name, Drawing(folder))).startswith(begins)
 
     def test_hands_are_drawn_at_the_first_a_middle_and_the_last_log_point(self, folder):
         titles = [part.get_suptitle() for part in draw("hands", Drawing(folder)).subfigs]
@@ -171,17 +187,25 @@ class TestWhatCannotBeDrawn:
             ("errors.npy", b"broken"),
             ("pickled.npy", np.array([{}])),
             ("texts.npy", np.array(["a", "b"])),
-            ("missing.npy", None),
         ],
     )
     def test_a_file_that_holds_no_errors_is_named(self, folder, tmp_path, name, content):
         path = tmp_path / name
         if isinstance(content, bytes):
             path.write_bytes(content)
-        elif content is not None:
+        else:
             np.save(path, content)
         with pytest.raises(FigureError, match=f"{name} is not a file of errors"):
             draw("success", Drawing(folder, others=[("theirs", path)]))
+
+    @pytest.mark.parametrize("name", ["missing.npy", "missing.txt"])
+    def test_a_file_that_is_missing_is_named(self, folder, tmp_path, name):
+        with pytest.raises(FigureError, match=f"^there is no file .*{name}$"):
+            draw("success", Drawing(folder, others=[("theirs", tmp_path / name)]))
+
+    def test_one_option_twice_makes_no_heat_map(self, folder):
+        with pytest.raises(FigureError, match=f"^rows and columns name the same option, {LR}"):
+            draw("heatmap", Drawing(folder, rows="lr", columns=LR))
 
     def test_broken_examples_are_named(self, own):
         own.trial(f"{FIRST}/0").write("examples.npz", b"broken")
@@ -199,6 +223,57 @@ class TestWhatCannotBeDrawn:
         own.storage.remove("experiment.json")
         with pytest.raises(NoResultsError, match="holds no experiment"):
             draw("curves", Drawing(own))
+
+
+def of_100_frames(path, measure):
+    """An experiment that was measured on a set of 100 frames, of hands of 21 joints."""
+    folder = write_experiment(path / "known", [({}, [9.0])], with_test=False)
+    write_records(folder, f"{FIRST}/0", [9.0], split="val", success=(measure, BEFORE, AFTER))
+    return folder
+
+
+class TestTheNumberOfErrorsOfAnotherMethod:
+    @pytest.mark.parametrize(("measure", "shape"), [("worst", (100,)), ("joint", (2100,)), ("joint", (100, 21))])
+    def test_is_that_of_the_frames_or_of_all_their_joints(self, tmp_path, measure, shape):
+        np.save(tmp_path / "theirs.npy", np.full(shape, 9.5))
+        drawing = Drawing(
+            of_100_frames(tmp_path, measure), others=[("theirs", tmp_path / "theirs.npy")], measure=measure
+        )
+        assert lines(draw("success", drawing))[-1].get_ydata().tolist() == [0.0] * 10 + [100.0] * 71
+
+    @pytest.mark.parametrize(
+        ("measure", "n", "needed"),
+        [
+            ("worst", 10, "an error for each frame of the same set"),
+            ("mean", 2100, "an error for each frame of the same set"),
+            ("joint", 100, "an error for each of the 21 joints of each frame of the same set"),
+        ],
+    )
+    def test_is_an_error_where_it_is_another(self, tmp_path, measure, n, needed):
+        np.savetxt(tmp_path / "theirs.txt", np.ones(n))
+        drawing = Drawing(
+            of_100_frames(tmp_path, measure), others=[("theirs", tmp_path / "theirs.txt")], measure=measure
+        )
+        with pytest.raises(FigureError) as error:
+            draw("success", drawing)
+        assert str(error.value) == (
+            f"{tmp_path / 'theirs.txt'} has {n:,} errors, a_val has 100 frames: needed is {needed}"
+        )
+
+    def test_fits_one_of_the_sets_where_several_are_drawn(self, tmp_path):
+        sweep = [({"experiment_config.val_set": name}, [mm]) for name, mm in (("easy", 3.0), ("hard", 9.0))]
+        folder = write_experiment(tmp_path / "two", sweep, with_test=False)
+        sizes = [{"name": "easy", "size": None, "samples": 100}, {"name": "hard", "size": None, "samples": 50}]
+        folder.write_experiment({**folder.read_experiment(), "data": sizes})
+        for key in (FIRST, SECOND):
+            write_records(folder, f"{key}/0", [9.0], split="val", success=("worst", BEFORE, AFTER))
+        drawing = Drawing(folder, others=[("theirs", tmp_path / "theirs.npy")])
+        for n in (100, 50):
+            np.save(tmp_path / "theirs.npy", np.ones(n))
+            draw("success", drawing)
+        np.save(tmp_path / "theirs.npy", np.ones(150))
+        with pytest.raises(FigureError, match="has 150 errors, easy has 100 frames, hard has 50 frames: needed is"):
+            draw("success", drawing)
 
 
 @pytest.fixture(scope="module")
@@ -224,6 +299,16 @@ class TestDifferentData:
     def test_has_the_best_on_each_in_a_figure_of_curves(self, two, figure):
         names = [text.partition(" (")[0].partition(",")[0] for text in legend(draw(figure, Drawing(two)))]
         assert list(dict.fromkeys(names)) == ["easy", "hard"]
+
+    def test_has_its_learning_curves_named_by_the_set_that_they_are_of(self, tmp_path):
+        val_set, test_set = (f"experiment_config.{split}_set" for split in ("val", "test"))
+        sweep = [({val_set: f"{name}_val", test_set: f"{name}_test"}, [9.0]) for name in ("easy", "hard")]
+        folder = write_experiment(tmp_path / "named", sweep)
+        for key in (FIRST, SECOND):
+            write_records(folder, f"{key}/0", [14.0, 9.0], success=("worst", BEFORE, AFTER))
+        assert legend(draw("curves", Drawing(folder))) == ["easy_val (n = 1)", "hard_val (n = 1)"]
+        names = {text.partition(",")[0] for text in legend(draw("success", Drawing(folder)))}
+        assert names == {"uncorrected", "easy_test", "hard_test"}
 
     def test_has_an_uncorrected_curve_for_each(self, two):
         assert [text.partition(", AUC")[0] for text in legend(draw("success", Drawing(two)))] == [

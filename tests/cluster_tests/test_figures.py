@@ -481,6 +481,13 @@ class TestParallelCoordinates:
         assert {"5", "10", "15", "20", "25"} <= set(found)
         assert "7" not in found
 
+    def test_and_heat_maps_name_options_by_the_parts_that_tell_them_apart(self):
+        rows = [row | {"model_args.lr": 1} for row in grid()]
+        drawn = words(parallel_coordinates(rows, [LR, DECAY], split="val"))
+        assert {"optimizer_args.\nlr\n(log)", "weight_decay"} <= set(drawn)
+        axes = heat_map(rows, DECAY, LR, split="val").axes[0]
+        assert (axes.get_ylabel(), axes.get_xlabel()) == ("weight_decay", LR)
+
     @pytest.mark.parametrize(("rows", "options"), [(grid(), []), (summary({(1, 1, 1): (None, None)}), [LR])])
     def test_of_nothing_are_an_error(self, rows, options):
         with pytest.raises(FigureError, match="no parallel coordinates"):
@@ -505,7 +512,7 @@ class TestErrorsOfFrames:
         expected = [(before[tenth].mean(), (before - after)[tenth].mean()) for tenth in np.split(order, 10)]
         np.testing.assert_allclose(container.lines[0].get_xydata(), expected)
         improved = 100 * np.mean(after < before)
-        assert f"3,000 frames: {improved:.1f} % improved" in note(figure)
+        assert f"3,000 frames of one repetition: {improved:.1f} % improved" in note(figure)
         assert figure.axes[0].get_ylim()[0] < 0 < figure.axes[0].get_ylim()[1]
 
     def test_are_improved_by_more_than_the_rounding_that_the_metric_has(self):

@@ -33,6 +33,11 @@ class TestWithTooFewRepetitionsForATest:
         text = explained({"a": [1.0] * 3, "b": [2.0] * 3})
         assert text == "Bold: the best mean. Underlined: the next. n = 3: too few for a test."
 
+    def test_of_several_sets_is_said_to_be_the_best_on_each(self):
+        contest = Contest({"a": [1.0] * 3, "b": [2.0] * 3}, True)
+        text = judged([contest, contest], on="each test set")[1]
+        assert text.startswith("Bold: the best mean on each test set. Underlined: the next. n = 3: too few")
+
     def test_equal_results_share_the_mark(self):
         assert marks_of({"a": [1.0, 2.0], "b": [1.0, 2.0], "c": [5.0, 5.0]}) == {
             "a": "best",

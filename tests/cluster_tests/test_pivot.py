@@ -1,5 +1,6 @@
 import csv
 import io
+import itertools
 
 import openpyxl
 import polars as pl
@@ -119,9 +120,25 @@ class TestAnError:
             table.to_md(Choices(rows="x", columns_of="y"))
         assert str(error.value) == (
             "a cell of x and y would choose between results on different data (hard and easy): let one of the two "
-            f"options be {path} or what varies with it"
+            f"options tell the data apart, such as --rows {split}_set --columns x"
         )
-        assert table.to_md(Choices(rows=path, columns_of="x"))
+        assert table.to_md(Choices(rows=f"{split}_set", columns_of="x"))
+
+    @pytest.mark.parametrize("sizes", [(10, 20), (10, 20, None)])
+    def test_names_options_that_the_experiment_has_and_that_can_be_shown(self, tmp_path, sizes):
+        path = "experiment_config.test_set_size"
+        combinations = {f"{n}{x}{y}": ({"x": x, "y": y, path: n}, [9.0]) for n in sizes for x in "ab" for y in "cd"}
+        table = results(tmp_path, combinations)
+        with pytest.raises(ChoiceError, match=r"such as --rows x --columns test_set_size$"):
+            table.to_md(Choices(rows="x", columns_of="y"))
+        assert table.to_md(Choices(rows="x", columns_of="test_set_size"))
+
+    def test_names_none_where_no_two_options_tell_the_data_apart(self, tmp_path):
+        sets = [f"experiment_config.{name}" for name in ("val_set", "test_set", "test_set_size")]
+        values = itertools.product("ab", "cd", (1, 2), (3, 4), (5, 6))
+        combinations = {"".join(map(str, v)): (dict(zip((*sets, "x", "y"), v, strict=True)), [9.0]) for v in values}
+        with pytest.raises(ChoiceError, match=r"tell the data apart$"):
+            results(tmp_path, combinations).to_md(Choices(rows="x", columns_of="y"))
 
     def test_is_none_of_a_place_of_its_own_for_each_test_set_which_has_its_own_best(self, tmp_path):
         path = "experiment_config.test_set"
@@ -132,3 +149,4 @@ class TestAnError:
         }
         table = HtmlTable(results(tmp_path, combinations).to_html(Choices(rows=path, columns_of="x")))
         assert table.marked == {"strong": ["6.00", "51.00"], "u": ["7.00", "52.00"]}
+        assert "Bold: the best mean on each test set. Underlined" in table.caption

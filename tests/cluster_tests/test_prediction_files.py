@@ -7,7 +7,6 @@ from cluster.reports.drawing import Drawing, draw
 from cluster.reports.figures.style import FigureError
 from cluster.reports.prediction_files import errors_of
 from data_pipeline.formats.frames import FormatError
-from data_pipeline.user_error import UserError
 from tests.cluster_tests.written import write_experiment, write_records
 
 DIRECTION = np.array([0.6, 0.0, 0.8])
@@ -30,7 +29,7 @@ def files(tmp_path):
 def test_errors_are_distances_to_the_labels(files, measure, expected):
     found = errors_of(*files, measure, "openpose21")
     # The joints of these files are in another order.
-    np.testing.assert_allclose(np.sort(found) if measure == "joint" else found, expected, atol=1e-4)
+    np.testing.assert_allclose(np.sort(found, axis=None) if measure == "joint" else found, expected, atol=1e-4)
 
 
 def test_are_drawn_beside_the_corrector(files, tmp_path):
@@ -56,5 +55,21 @@ def test_that_do_not_tell_their_unit_are_an_error_that_names_formats(files):
 
 
 def test_that_are_missing_are_an_error(files, tmp_path):
-    with pytest.raises(UserError, match=r"nowhere\.npy"):
+    with pytest.raises(FigureError, match=r"^there is no file .*nowhere\.npy$"):
         errors_of(tmp_path / "nowhere.npy", files[1], "worst", "openpose21")
+
+
+@pytest.mark.parametrize("name", ["labels.txt", "labels.pt#A"])
+def test_missing_labels_are_named_before_a_format_that_is_not_told(files, tmp_path, name):
+    with pytest.raises(FigureError, match=f"^there is no file .*{name.partition('#')[0]}$"):
+        errors_of(files[0], tmp_path / "nowhere" / name, "worst", None)
+
+
+def test_of_another_number_of_frames_than_the_set_are_an_error(files, tmp_path):
+    folder = write_experiment(tmp_path / "sweep", [({}, [9.0])], with_test=False)
+    rates = np.linspace(0, 1, 81)
+    write_records(folder, f"{0:016x}/0", [9.0], split="val", success=("joint", rates, rates))
+    theirs, labels = files
+    drawing = Drawing(folder, others=[("Theirs", theirs)], labels=labels, format="openpose21", measure="joint")
+    with pytest.raises(FigureError, match="has 2 frames, a_val has 100 frames: needed is a pose for each frame of the"):
+        draw("success", drawing)

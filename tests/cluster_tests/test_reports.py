@@ -1,6 +1,7 @@
 import csv
 import io
 import math
+import re
 
 import pyarrow.parquet as pq
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from cluster.reports.files import csv_bytes, parquet_bytes
 from cluster.reports.text import mean_and_std, summary_markdown, summary_text
 from cluster.result_table import ResultTable
+from tests.cluster_tests.written_results import results
 
 values = (
     st.none()
@@ -89,9 +91,9 @@ class TestTheText:
 
     def test_of_many_combinations_is_cut_in_the_terminal_and_whole_in_markdown(self):
         table = table_of([{"lr": i} for i in range(100)])
-        text = summary_text(table, max_rows=10)
-        assert "and 90 more combinations, all in tables/summary.csv" in text
-        assert sum(line.endswith("–") for line in text.splitlines()) == 10
+        text = summary_text(table)
+        assert "and 60 more combinations, all in tables/summary.csv" in text
+        assert sum(line.endswith("–") for line in text.splitlines()) == 40
         assert sum(line.endswith("– |") for line in summary_markdown(table).splitlines()) == 100
 
     def test_tells_how_many_trials_stand_how(self):
@@ -105,7 +107,7 @@ class TestTheText:
         assert summary_text(table_of([{"lr": 1}], trials=trials[:1])).startswith("my sweep: 1 trial, 1 finished\n")
 
     def test_says_where_combinations_without_all_repetitions_are(self):
-        trials = [{"status": "finished"}] * 6
+        trials = [{"key": "k", "status": "finished"}] * 6
         note = "validation first; combinations with fewer than 3 finished repetitions come after the others."
         assert note in summary_text(table_of([{"lr": 1, "n": 3}, {"lr": 2, "n": 2}], trials=trials))
         for others in (3, 0):
@@ -139,6 +141,14 @@ class TestTheText:
     def test_counts_trials_of_other_settings(self):
         text = summary_text(table_of([{"lr": 1}], n_others=7))
         assert "7 trials of other settings are kept in trials/ and are not shown." in text
+
+    @pytest.mark.parametrize("write", [summary_text, summary_markdown])
+    def test_has_those_together_that_were_measured_on_the_same_data(self, tmp_path, write):
+        test_set = "experiment_config.test_set"
+        rows = {"a": ("here", 3.0), "b": ("there", 7.0), "c": ("here", 9.0)}
+        text = write(results(tmp_path, {key: ({test_set: name, "lr": key}, [mm]) for key, (name, mm) in rows.items()}))
+        assert re.findall(r"(here|there) .*%", text) == ["here", "here", "there"]
+        assert "validation first; those measured on the same data stand together." in text
 
     def test_without_options_has_one_row(self):
         text = summary_text(table_of([{"n": 1, "val": (20.0, 10.0, None, -50.0)}]))

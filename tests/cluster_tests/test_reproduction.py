@@ -307,7 +307,9 @@ class TestATrialThatCannotBeTrainedAgain:
     @pytest.mark.parametrize("device", ["gpu", "cuda:99", "xpu"])
     def test_since_a_device_is_not_here_says_so(self, copy, device):
         folder, trial_id = copy
-        with pytest.raises(NotReproducibleError, match=f"torch cannot use '{device}' here: .* was trained on cpu"):
+        with pytest.raises(
+            NotReproducibleError, match=f"torch cannot use '{device}' here; {trial_id} was trained on cpu: leave"
+        ):
             reproduce(folder, trial_id, device=device)
 
     def test_since_the_kind_of_device_that_it_was_trained_on_is_not_here_says_so(self, copy):

@@ -16,6 +16,7 @@ from cluster.storage import Storage
 from posenet.models import CorrectorMLP
 from tests.cluster_tests.tiny import LR, FailingMLP, Tiny, write_datasets
 from tests.cluster_tests.written import write_experiment, write_records
+from tests.cluster_tests.written_results import write_results
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "tune_runs" / "report.py"
@@ -160,16 +161,17 @@ class TestShow:
     def test_prints_the_summary_keys_state_and_place(self, run, results, keys):
         status, output, errors = run("show", "complete")
         assert (status, errors) == (0, "")
-        assert output.startswith((results / "complete" / "tables" / "summary.txt").read_text())
-        assert f": {keys[0][:4]} {keys[1][:4]}\n" in output
+        summary = (results / "complete" / "tables" / "summary.txt").read_text().splitlines()
+        assert all(line in output for line in summary if line.endswith(" %"))  # with a key before it
+        assert [line for line in summary if not line.endswith(" %")][-2:] == output.splitlines()[-6:-4]
+        assert [line.split()[0] for line in output.splitlines() if "±" in line and "%" in line] == [k[:4] for k in keys]
         assert output.endswith(f"State: complete\nAll files: {results / 'complete'}/\n")
 
     def test_shows_as_much_of_the_keys_as_tells_them_apart(self, run, tmp_path):
         write_experiment(tmp_path / "sweep", [({"lr": place}, [9.0 + place]) for place in range(50)])  # keys count up
         output = run("show", "sweep", storage_path=tmp_path)[1]
-        assert f"{0:016x} {1:016x}" in output
-        assert f"{39:016x} and 10 more\n" in output
-        assert f"{40:016x}" not in output
+        assert [line[:16] for line in output.splitlines() if line.startswith("000")] == [f"{n:016x}" for n in range(40)]
+        assert "and 10 more combinations" in output
 
     @pytest.mark.parametrize(("name", "state"), [("failures", "complete, with failures"), ("unfinished", "unfinished")])
     def test_tells_the_state(self, run, results, name, state):
@@ -262,7 +264,8 @@ class TestCompareAndDiff:
     def test_an_unknown_key_is_an_error_with_those_that_there_are(self, run, keys):
         status, _, errors = run("diff", "complete", "best", "xyz")
         assert status == 2
-        assert errors == f"error: complete has no combination 'xyz'; known are {', '.join(keys)}\n"
+        known = ", ".join(key[:4] for key in keys)
+        assert errors == f"error: complete has no combination 'xyz'; known are {known} (`show` has all)\n"
 
 
 class TestLog:
@@ -270,7 +273,7 @@ class TestLog:
         status, output, errors = run("log", "complete", "best")
         assert (status, errors) == (0, "")
         for repetition in (0, 1):
-            assert f"{keys[0]}/{repetition}: finished (optimizer_args.lr = " in output
+            assert f"{keys[0]}/{repetition}: finished (lr = " in output
         assert output.count("validation (mm)") == 2
         assert output.count("validation set: ") == 2
 
@@ -290,6 +293,14 @@ class TestLog:
         assert log["distance_mm"] == {"val": [trial["val_distance_before_mm"], trial["val_distance_mm"]]}
         assert log["curve"]["epochs"] == [1, 2]
         assert min(log["curve"]["val_mm"]) == pytest.approx(trial["val_distance_mm"])
+
+    def test_of_many_options_is_headed_by_short_names_in_lines_of_a_terminal(self, run, tmp_path):
+        options = [f"optimizer_args.{'x' * 20}_{place}" for place in range(9)]
+        write_experiment(tmp_path / "sweep", [(dict.fromkeys(options, value), [9.0]) for value in (1, 2)])
+        head, _, _ = run("log", "sweep", "best", storage_path=tmp_path)[1].partition("\n\n")
+        assert max(map(len, head.splitlines())) <= 80
+        assert "optimizer_args" not in head
+        assert " ".join(head.split()).endswith(f"{'x' * 20}_8 = 1), seed 100, 1.5 s on None of None")
 
     @pytest.mark.parametrize("repetition", ["2", "-1", "x", ""])
     def test_of_a_repetition_that_is_not_there_says_which_are(self, run, keys, repetition):
@@ -313,6 +324,15 @@ class TestCurves:
         assert keys[1] in output
         assert keys[0] not in output
 
+    @pytest.mark.parametrize(
+        ("n_epochs", "ticks"), [(2, "0 1 2"), (37, "0 5 10 15 20 25 30 37"), (100, "0 20 40 60 80 100")]
+    )
+    def test_end_at_the_last_epoch(self, run, tmp_path, n_epochs, ticks):
+        folder = write_experiment(tmp_path / "sweep", [({"lr": 1}, [9.0])])
+        write_records(folder, f"{0:016x}/0", [9.0 + 1 / (epoch + 1) for epoch in range(n_epochs)])
+        lines = run("curves", "sweep", storage_path=tmp_path)[1].splitlines()
+        assert lines[-2].split() == ticks.split()
+
     def test_of_what_has_logged_nothing_are_an_error(self, run, run_json):
         failed = next(t for t in run_json("show", "failures")["trials"] if t["status"] == "failed")
         status, _, errors = run("curves", "failures", failed["key"])
@@ -323,6 +343,59 @@ class TestCurves:
         folder = write_experiment(tmp_path / "sweep", [({"lr": 1}, [9.0])])
         write_records(folder, f"{0:016x}/0", [9.0, float("nan"), 8.0])
         assert run("curves", "sweep", storage_path=tmp_path)[0] == 0
+
+
+class TestWhatWasMeasuredOnSeveralData:
+    """No result on one is ranked with those on another."""
+
+    @pytest.fixture
+    def several(self, tmp_path):
+        lr, test_set = "optimizer_args.lr", "experiment_config.test_set"
+        sets = {
+            "aaaa1": ("easy", 1, 3.0),
+            "bbbb2": ("hard", 1, 8.0),
+            "cccc3": ("easy", 2, 9.0),
+            "dddd4": ("hard", 2, 7.0),
+        }
+        rows = {key: ({test_set: name, lr: rate}, [mm, mm + 1]) for key, (name, rate, mm) in sets.items()}
+        folder = write_results(tmp_path / "sweep", rows, name="sweep")
+        for key in rows:
+            write_records(folder, f"{key}/0", [9.0, 8.0])
+        return tmp_path
+
+    def test_is_shown_together(self, run, several):
+        output = run("show", "sweep", storage_path=several)[1]
+        assert [line[:4] for line in output.splitlines() if "±" in line and "%" in line] == [
+            "aaaa",
+            "cccc",
+            "dddd",
+            "bbbb",
+        ]
+        assert "validation first; those measured on the same data stand together." in output
+
+    def test_has_no_best_in_the_list(self, run, run_json, several):
+        row = run("list", storage_path=several)[1].splitlines()[2]
+        assert row.split()[:9] == ["sweep", "complete", "8/8", "2", "sets", "of", "data", "–", "–"]
+        (one,) = run_json("list", storage_path=several)
+        assert (one["best_mm"], one["best_std_mm"], one["split"], one["n"]) == (None,) * 4
+        assert [(best["data"], best["split"], best["best_mm"], best["n"]) for best in one["best_of_each"]] == [
+            ("easy", "test", 3.5, 2),
+            ("hard", "test", 7.5, 2),
+        ]
+
+    def test_has_the_curves_of_the_best_on_each(self, run, several):
+        *_, first, second = run("curves", "sweep", storage_path=several)[1].splitlines()
+        assert first.startswith("xx aaaa1  easy: lr 1: 2.50 ")
+        assert second.startswith("** dddd4  hard: lr 2: 6.50 ")
+
+    @pytest.mark.parametrize("command", [["log", "best"], ["diff", "best", "aaaa"], ["curves", "best"]], ids=" ".join)
+    def test_has_no_best_to_name(self, run, several, command):
+        status, output, errors = run(command[0], "sweep", *command[1:], storage_path=several)
+        assert (status, output) == (2, "")
+        assert errors == (
+            "error: sweep was measured on 2 sets of data; name a combination of one. "
+            "The best of each: aaaa (easy), dddd (hard)\n"
+        )
 
 
 class TestExport:
@@ -353,12 +426,32 @@ class TestExport:
             (["--format", "md", "--rows", "lr"], "--rows lr --columns weight_decay"),
             (["--format", "md", "--columns", "lrr"], "did you mean 'optimizer_args.lr'?"),
             (["--to", "tensorboard"], "--to tensorboard writes a folder; name it: --out FOLDER"),
+            (["--format", "md", "--standalone"], "--standalone is for LaTeX (--format latex), not for md"),
+            (["--out", "x.csv", "--standalone"], "--standalone is for LaTeX (--format latex), not for csv"),
+            *(
+                (
+                    ["--to", "mlflow", "--out", "x", *option],
+                    f"{option[0]} is for a table; --to mlflow writes all trials",
+                )
+                for option in (
+                    *(["--columns", "lr"], ["--rows", "lr"], ["--sort", "n"], ["--best", "0"], ["--trials"]),
+                    *(["--best-for-each", "lr"], ["--by-joint"], ["--precision", "0"], ["--metric", "auc_0_50"]),
+                    *(["--split", "val"], ["--standalone"]),
+                )
+            ),
         ],
     )
     def test_says_what_is_missing(self, run, arguments, says):
         status, output, errors = run("export", "complete", *arguments)
         assert (status, output) == (2, "")
         assert says in errors
+
+    def test_sorts_from_high_to_low_with_a_blank_before_the_column_too(self, run):
+        tables = [
+            run("export", "complete", "--format", "csv", "--columns", "lr", *sort)[1]
+            for sort in (["--sort=-lr"], ["--sort", "-lr"], ["--sort", "lr"])
+        ]
+        assert tables[0] == tables[1] != tables[2]
 
     def test_writes_the_folder_of_another_tool(self, run, tmp_path):
         status, output, _ = run("export", "complete", "--to", "tensorboard", "--out", tmp_path / "runs")
@@ -376,6 +469,28 @@ class TestFigureAndHtml:
     def test_a_figure_of_another_kind_is_an_error(self, run):
         status, _, errors = run("figure", "complete", "curves", "--out", "x.bmp")
         assert (status, errors) == (2, "error: x.bmp ends in none of .pdf, .svg, .png\n")
+
+    @pytest.mark.parametrize(
+        ("arguments", "says"),
+        [
+            (["curves", "--measure", "worst"], "--measure is for the figure success alone; leave it out for curves"),
+            (["joints", "--other", "A=a.npy"], "--other is for the figure success alone"),
+            (["hands", "--labels", "l.txt"], "--labels is for the figure success alone"),
+            (["heatmap", "--format", "nyu"], "--format is for the figure success alone"),
+            (["parallel", "--rows", "lr"], "--rows is for the figure heatmap alone; leave it out for parallel"),
+            (["success", "--columns", "lr"], "--columns is for the figure heatmap alone"),
+            (["success", "--labels", "l.txt"], "--labels is for other methods' predictions: name a file of them"),
+            (["success", "--other", "A=a.npy", "--format", "nyu"], "--format is for files of poses"),
+            (["heatmap", "--rows", "lr", "--columns", "optimizer_args.lr"], "are the same option"),
+            (["heatmap", "--combination", "best", "--combination", "best"], "is for one of those, not for 2"),
+            (["parallel", "--combination", "best", "--combination", "best"], "is for one of those, not for 2"),
+        ],
+    )
+    def test_an_option_that_a_figure_has_no_use_for_is_an_error(self, run, tmp_path, arguments, says):
+        status, output, errors = run("figure", "complete", *arguments, "--out", tmp_path / "x.pdf")
+        assert (status, output) == (2, "")
+        assert says in errors
+        assert not (tmp_path / "x.pdf").exists()
 
     def test_another_method_has_a_label_and_a_file(self, run, capsys):
         with pytest.raises(SystemExit):
@@ -442,8 +557,8 @@ class TestReproduce:
                 "error: --import no_such_module: it cannot be imported: ModuleNotFoundError: ",
             ),
             (["best", "0", "--import", "my_models.py"], "; name it without .py"),
-            (["best", "0", "--device", "gpu"], "error: torch cannot use 'gpu' here: "),
-            (["best", "0", "--device", "cuda:99"], "error: torch cannot use 'cuda:99' here: "),
+            (["best", "0", "--device", "gpu"], "error: torch cannot use 'gpu' here; "),
+            (["best", "0", "--device", "cuda:99"], "/0 was trained on cpu: leave --device out, or name cpu, cuda:N"),
             (["best", "0", "--data-dir", "/nowhere"], "/nowhere has no dataset"),
         ],
     )

@@ -99,7 +99,9 @@ def errors_by_joint(
 
 
 @paper_style()
-def error_histogram(before_mm: Numbers, after_mm: Numbers, *, width_in: float = COLUMN_IN) -> "Figure":
+def error_histogram(
+    before_mm: Numbers, after_mm: Numbers, *, of: str = "one repetition", width_in: float = COLUMN_IN
+) -> "Figure":
     """Draws how the mean distances of frames are spread before and after the correction.
 
     The last bin, up to the 99.5th percentile, holds all that are larger, and the figure says how many.
@@ -107,6 +109,7 @@ def error_histogram(before_mm: Numbers, after_mm: Numbers, *, width_in: float = 
     Args:
         before_mm: The mean distance of each frame before, (N,).
         after_mm: The same after, (N,).
+        of: Which repetition's frames they are, such as 'repetition 0'.
         width_in: The figure's width, inches.
 
     Raises:
@@ -136,12 +139,14 @@ def error_histogram(before_mm: Numbers, after_mm: Numbers, *, width_in: float = 
     beyond = [int((errors > edges[-1]).sum()) for errors in (before, after)]
     if any(beyond):
         remarks.append(f"The last bin holds {beyond[0]} frames before and {beyond[1]} after that are beyond it.")
-    add_note(figure, [f"{len(before):,} frames; vertical lines: medians.", *remarks])
+    add_note(figure, [f"{len(before):,} frames of {of}; vertical lines: medians.", *remarks])
     return figure
 
 
 @paper_style()
-def improvement_by_error(before_mm: Numbers, after_mm: Numbers, *, width_in: float = COLUMN_IN) -> "Figure":
+def improvement_by_error(
+    before_mm: Numbers, after_mm: Numbers, *, of: str = "one repetition", width_in: float = COLUMN_IN
+) -> "Figure":
     """Draws by how much frames improved against the backbone's error, with the mean over bins of as many frames each.
 
     Whiskers hold the middle half of a bin's frames. A standard error would be too small: neighbouring frames are
@@ -150,6 +155,7 @@ def improvement_by_error(before_mm: Numbers, after_mm: Numbers, *, width_in: flo
     Args:
         before_mm: The mean distance of each frame before, (N,).
         after_mm: The same after, (N,).
+        of: Which repetition's frames they are, such as 'repetition 0'.
         width_in: The figure's width, inches.
 
     Raises:
@@ -189,7 +195,9 @@ def improvement_by_error(before_mm: Numbers, after_mm: Numbers, *, width_in: flo
     outside = int(((before < left) | (before > right) | (improvement < bottom) | (improvement > top)).sum())
     if outside:
         remarks.append(f"{outside:,} frames lie outside the picture; the means count them.")
-    add_note(figure, [f"{len(before):,} frames: {improved:.1f} % improved, {worsened:.1f} % worsened.", *remarks])
+    add_note(
+        figure, [f"{len(before):,} frames of {of}: {improved:.1f} % improved, {worsened:.1f} % worsened.", *remarks]
+    )
     return figure
 
 

@@ -35,6 +35,7 @@ def skeletons(
     labels_mm: Numbers,
     skeleton: Skeleton,
     *,
+    of: str = "one repetition",
     width_in: float = COLUMN_IN,
 ) -> "Figure":
     """Draws examples beside each other, and below each other what a corrector made of them at several log points.
@@ -48,6 +49,7 @@ def skeletons(
         corrected_mm: Corrected poses, (E, J, 3) each, by what stands above their row, such as 'epoch 10'.
         labels_mm: True poses, (E, J, 3).
         skeleton: The skeleton with J joints.
+        of: Which repetition's examples they are, such as 'repetition 0'.
         width_in: The figure's width, inches.
 
     Raises:
@@ -83,7 +85,7 @@ def skeletons(
             axes.view_init(elev=20, azim=-65)
             axes.set_axis_off()
     add_legend(figure, list(entries.items()))
-    sentences = ["Mean distance before → after (mm)."]
+    sentences = [f"Examples of {of}: mean distance before → after (mm)."]
     if n_shown < len(labels_mm):
         sentences.append(f"The first {n_shown} of {len(labels_mm)} examples.")
     add_note(figure, sentences)

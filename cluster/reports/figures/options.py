@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal, TypeGuard
 
 import numpy as np
 
+from cluster.reports.choices import short_names
 from cluster.reports.figures.style import (
     BLACK,
     COLOUR_MAP,
@@ -101,8 +102,9 @@ def heat_map(summary: Sequence[Row], down: str, across: str, *, split: Split, wi
     frame = Rectangle((first[1] - 0.5, first[0] - 0.5), 1, 1, fill=False, edgecolor=COLOURS[1], linewidth=1.8, zorder=3)
     frame.set_clip_on(False)
     axes.add_patch(frame)
-    axes.set_xlabel(fitting(across, space - side - 36, SMALL_PT), size=SMALL_PT)
-    axes.set_ylabel(fitting(down, max(60.0, 16.0 * len(lines)), SMALL_PT), size=SMALL_PT)
+    names = short_names(list(summary[0]))
+    axes.set_xlabel(fitting(names[across], space - side - 36, SMALL_PT), size=SMALL_PT)
+    axes.set_ylabel(fitting(names[down], max(60.0, 16.0 * len(lines)), SMALL_PT), size=SMALL_PT)
     for spine in axes.spines.values():
         spine.set_visible(False)
     sentences = [f"{_SPLITS[split]} distance (mm), mean over n = {n_full} repetitions."]
@@ -163,7 +165,8 @@ def parallel_coordinates(
     spacing = (width_in * 72 - 30) / (len(scales) - 0.5)
     left_out = len(rows) - len(drawn)
     sentences = ["A line is a combination; thick: the best in validation."]
-    names = [*map(_name_rows, options), [_SPLITS[split], "(mm)"]]
+    short = short_names(list(rows[0]))
+    names = [*(_name_rows(short[option]) for option in options), [_SPLITS[split], "(mm)"]]
     for at, (name, scale) in enumerate(zip(names, scales, strict=True)):
         _draw_axis(axes, at, name, scale, spacing)
     if any(len(scale.texts) > _MAX_AXIS_TEXTS for scale in scales):
