@@ -75,6 +75,8 @@ class FrameErrors:
             codes = subset.combine_chunks().indices.to_numpy()
             places = {name: codes == code for code, name in enumerate(subset.combine_chunks().dictionary.to_pylist())}
             numbers = before.to_numpy(), after.to_numpy()
+            if not np.isfinite(numbers).all():
+                raise ValueError("some errors are no numbers")
         except Exception as error:
             # What pyarrow raises depends on the damage.
             raise ValueError(f"{FRAMES_FILE} is broken: {error}") from error

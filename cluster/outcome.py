@@ -1,5 +1,6 @@
 """What came of a trial, by its `trial.json`."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -56,5 +57,7 @@ def _has_results(content: Mapping[str, Any]) -> bool:
             if not isinstance(values, dict) or not {"distance", "distance_before"} <= values.keys():
                 return False
             if not set(map(type, values.values())) <= {int, float}:
+                return False
+            if not math.isfinite(values["distance"]) or not math.isfinite(values["distance_before"]):
                 return False
     return True

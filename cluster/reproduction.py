@@ -131,6 +131,8 @@ def reproduce(
         why = f" ({lines[0]})" if lines else ""
         where = f"{trial_id} of {folder.storage.location}"
         raise NotReproducibleError(f"{where} is not finished, so there is nothing to compare with: {status}{why}")
+    if not {"key", "repetition", "device", "description"} <= trial.keys():
+        raise NotReproducibleError(f"the trial.json of {trial_id} does not tell how it was trained; was it edited?")
     content = folder.read_experiment() or {}
     with tempfile.TemporaryDirectory(prefix="posetune-") as scratch:
         train_on = _device(trial, device)

@@ -84,9 +84,11 @@ class ByJointTable:
             headers.insert(0, f"{captions.SPLIT_NAMES[self.split]} set")
             of = " of the combination that is best on each validation set"
             notes = [f"{name}: {setting}." for name, setting in zip(sets, settings, strict=True)]
+        # Of those whose records are there.
+        n = captions.repeated([{"n": hand[0].after.n} for hand in self.hands])
         return Grid(
             name=f"{results.name} by joint",
-            caption=f"{what}; {captions.repeated(self.best)}{of if len(results.summary) > 1 else ''}.",
+            caption=f"{what}; {n}{of if len(results.summary) > 1 else ''}.",
             headers=headers,
             rows=rows,
             n_labels=len(headers) - 4,

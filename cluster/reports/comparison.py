@@ -223,7 +223,9 @@ def compare_combinations(folder: ExperimentFolder, wanted: tuple[str, str]) -> C
     # Of data a description has what is in them, and not what they are called.
     named = [path for path in side.table.option_paths if path.startswith("experiment_config.")]
     found = {path: (text(rows[0][path]), text(rows[1][path])) for path in named if rows[0][path] != rows[1][path]}
-    split = side.table.split
+    # Two that were not tested are compared in validation.
+    tested_on = side.table.data_sets.get("test", {})
+    split = "test" if any(row["key"] in tested_on for row in rows) else "val"
     return CombinationComparison(
         rows, split, found | differences(one, other), _compared(side, rows[0], side, rows[1], split)
     )

@@ -54,7 +54,7 @@ def combinations_text(found: CombinationComparison) -> str:
         tabulate(results, ["combination", "n", f"{SPLITS[found.split]} (mm)"], disable_numparse=True),
     ]
     if found.comparison is None:
-        parts.append("Their numbers are not compared: they were measured on different data.")
+        parts.append("Their numbers are not compared: it is not known that they were measured on the same data.")
     elif found.comparison.difference is None:
         parts.append("Their numbers are not compared: no repetition has finished in both.")
     else:
@@ -117,7 +117,9 @@ def _explanation(comparisons: Sequence[Comparison | None], split: str, second: s
     if any(not comparison.too_few for comparison in known):
         lines.append(f"p is that of a sign-flip permutation test{p_of}; * is p ≤ 0.05.")
     if len(known) < len(comparisons):
-        lines.append("– in place of a difference: measured on different data, or trained with different seeds.")
+        lines.append(
+            "– in place of a difference: not known to be measured on the same data, or trained with different seeds."
+        )
     return "\n".join(lines)
 
 

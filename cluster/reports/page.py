@@ -13,7 +13,7 @@ from pathlib import Path
 from cluster.reports import page_pictures as pictures
 from cluster.reports import page_sections as sections
 from cluster.reports.markup import Markup, joined, own_code, tag
-from cluster.reports.page_data import PageData
+from cluster.reports.page_data import MAX_PARTS, PageData
 from cluster.reports.page_effects import effects
 from cluster.trial_folder import ExperimentFolder
 
@@ -21,10 +21,6 @@ _ASSETS = Path(__file__).parent / "assets"
 _TABLE = ("charts.js", "table.js")
 _VIEWER = ("vendor/three.min.js", "viewer.js")
 _START = ("start.js",)
-
-_MAX_DRAWN = 4
-_MAX_PARTS = 12
-"""Different data that have pictures, and sections of their own: what keeps a page of a hundred test sets short."""
 
 
 def page(folder: ExperimentFolder) -> str:
@@ -37,7 +33,7 @@ def page(folder: ExperimentFolder) -> str:
     """
     data = PageData.read(folder)
     scripts = [*_TABLE, *(_VIEWER if data.examples is not None else ()), *_START]
-    drawn = [picture for part in data.by_data[:_MAX_DRAWN] for picture in pictures.pictures(part, folder)]
+    drawn = [picture for part in data.by_data[: sections.MAX_DRAWN] for picture in pictures.pictures(part, folder)]
     return shell(data.table.name, content(data, drawn), scripts)
 
 
@@ -57,7 +53,7 @@ def content(data: PageData, drawn: Sequence[Markup] = ()) -> Markup:
         [
             sections.summary(data),
             sections.combinations(data),
-            *(section for part in data.by_data[:_MAX_PARTS] for section in (*sections.best(part), *effects(part))),
+            *(section for part in data.by_data[:MAX_PARTS] for section in (*sections.best(part), *effects(part))),
             *drawn,
             *pictures.examples(data, draws=bool(drawn)),
             *sections.failures(data),

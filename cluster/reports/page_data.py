@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -17,6 +18,9 @@ from cluster.results import Results, Row, column
 from cluster.statistics import Comparison, adjusted, compare_with
 from cluster.trial_folder import ExperimentFolder
 from data_pipeline.skeleton import Skeleton
+
+MAX_PARTS = 12
+"""Different data that have sections of their own: what keeps a page of a hundred test sets short."""
 
 _CURVE_POINTS = 200_000
 """Log points of all trials together, about: what keeps the page small."""
@@ -48,7 +52,7 @@ class PageData:
         is_running: Whether a process runs it right now.
         example_trial: The trial whose examples are shown: of the best combination, the first that has some.
         examples: Its examples; None where there are none.
-        skeleton: The skeleton of the best combination's poses; None where no trial of it tells.
+        skeletons: The skeleton of the poses of each data, by its name; not those of which no trial tells.
         part: Which part it is; None for all of the experiment.
     """
 
@@ -58,7 +62,7 @@ class PageData:
     is_running: bool
     example_trial: str | None
     examples: FollowedExamples | None
-    skeleton: Skeleton | None
+    skeletons: Mapping[str, Skeleton]
     part: Part | None = None
 
     @classmethod
@@ -82,8 +86,14 @@ class PageData:
             is_running=is_locked(folder.storage),
             example_trial=example_trial,
             examples=examples,
-            skeleton=_skeleton(folder, best_ids),
+            skeletons=_skeletons(folder, table),
         )
+
+    @property
+    def skeleton(self) -> Skeleton | None:
+        """The skeleton of its poses, of several data that of the first; None where no trial tells."""
+        name = next(iter(self.table.by_data())) if self.part is None else self.part.name
+        return self.skeletons.get(name)
 
     @cached_property
     def repetitions(self) -> dict[str, list[Row]]:
@@ -124,7 +134,10 @@ class PageData:
     @cached_property
     def parts(self) -> list[str]:
         """The joints and fingers whose errors are known, fingers first."""
-        names = [part_of(name) for name in self.logged.metrics if not name.endswith("_before")]
+        own = [final for row in self.table.trials if (final := self.logged.final.get(trial_id(row))) is not None]
+        finals = np.reshape(own, (len(own), len(self.logged.metrics)))  # (trials, M)
+        metrics = [self.logged.metrics[place] for place in np.flatnonzero(np.isfinite(finals).any(axis=0))]
+        names = [part_of(name) for name in metrics if not name.endswith("_before")]
         fingers = [name for name, _ in self.skeleton.fingers] if self.skeleton else []
         return sorted(names, key=lambda name: fingers.index(name) if name in fingers else len(fingers))
 
@@ -250,13 +263,15 @@ def _first_examples(folder: ExperimentFolder, ids: Sequence[str]) -> tuple[str |
     return None, None
 
 
-def _skeleton(folder: ExperimentFolder, ids: Sequence[str]) -> Skeleton | None:
-    for found_id in ids:
-        try:
-            return skeleton_of(folder, found_id)
-        except FigureError:
-            continue  # it has not begun, or was written by a version that told less
-    return None
+def _skeletons(folder: ExperimentFolder, table: Results) -> dict[str, Skeleton]:
+    found: dict[str, Skeleton] = {}
+    for name, part in list(table.by_data().items())[:MAX_PARTS]:
+        best = part.summary[0]["key"]
+        for row in part.trials:
+            if row["key"] == best and name not in found:
+                with suppress(FigureError):  # it has not begun, or was written by a version that told less
+                    found[name] = skeleton_of(folder, trial_id(row))
+    return found
 
 
 def _rounded(value: float | None) -> float | None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cluster.reports.markup import Markup, joined, json_block, tag
-from cluster.reports.page_data import PageData, trial_id
+from cluster.reports.page_data import MAX_PARTS, PageData, trial_id
 from cluster.reports.page_words import (
     SPLITS,
     count,
@@ -32,8 +32,8 @@ _METRICS = {
 }
 _MAX_ERROR_TEXTS = 50
 _MAX_ERROR_LENGTH = 4_000
-_MAX_PARTS = 8
-"""Different data, up to which each has more than a sentence."""
+MAX_DRAWN = 4
+"""Different data that have pictures."""
 
 _LONG = 50
 """Rows of a table that is no higher than the window, and scrolls beneath its head."""
@@ -73,11 +73,14 @@ def _words(data: PageData) -> list[Markup]:
 def _words_of_parts(data: PageData) -> list[Markup]:
     n = len(data.by_data)
     words = [tag("p", f"Measured on {n} sets of data; results on one are not compared with those on another.")]
+    if n > MAX_DRAWN:
+        shown = f"; the first {MAX_PARTS} have sections of their own" if n > MAX_PARTS else ""
+        words.append(tag("p", f"All are in the table{shown}; the first {MAX_DRAWN} have pictures."))
     for part in data.by_data:
         lead, *others = findings(part)
         name = part.part.name if part.part is not None else ""
         words += [tag("h3", name), tag("p", lead)]
-        if n <= _MAX_PARTS:
+        if n <= MAX_PARTS:
             words += [tag("p", sentence) for sentence in others]
     return words
 
@@ -208,7 +211,11 @@ def _by_part(data: PageData, row: Row) -> list[Markup]:
     heads = [tag("th", name, scope="col", class_="number") for name in ("before", "after", "change")]
     grid = tag(
         "table",
-        tag("caption", f"Mean distance of fingers and joints on the {SPLITS[data.table.split]}, mm."),
+        tag(
+            "caption",
+            f"Mean distance of fingers and joints on the {SPLITS[data.table.split]}, mm: mean ± sample standard "
+            f"deviation, n = {len(errors[1])}.",
+        ),
         tag("thead", tag("tr", tag("th", "part", scope="col"), *heads)),
         tag("tbody", *lines),
     )
@@ -249,17 +256,17 @@ def configuration(data: PageData) -> Markup:
     experiment = data.experiment
     options = [
         (", ".join(axis["paths"]), "; ".join(", ".join(map(str, row)) for row in axis["rows"]))
-        for axis in experiment.get("options", [])
+        for axis in experiment.get("options") or []
     ]
     parts = [_settings("Options that were varied", options, is_open=True)] if options else []
-    parts += [_settings(name, _flat(values)) for name, values in experiment.get("configs", {}).items()]
+    parts += [_settings(name, _flat(values)) for name, values in (experiment.get("configs") or {}).items()]
     sets = [
         (str(entry.get("name")), f"{entry.get('samples')} samples, fingerprint {entry.get('fingerprint')}")
-        for entry in experiment.get("data", [])
+        for entry in experiment.get("data") or []
     ]
     parts.append(_settings("Data", sets))
-    parts.append(_settings("Versions", _flat(experiment.get("versions", {}))))
-    parts.append(_settings("Machine", _flat(experiment.get("machine", {}))))
+    parts.append(_settings("Versions", _flat(experiment.get("versions") or {})))
+    parts.append(_settings("Machine", _flat(experiment.get("machine") or {})))
     return section("configuration", "Configuration", *parts)
 
 
@@ -269,11 +276,13 @@ def reproduction(data: PageData) -> Markup:
     lines = [f"git checkout {git['commit']}"] if git.get("commit") else []
     if experiment.get("command"):
         lines.append("python " + shlex.join(map(str, experiment["command"])))
-    row = data.table.summary[0]
-    lines += [
-        "# the best trial alone, and whether its numbers are the same bits:",
-        f"python tune_runs/report.py reproduce {shlex.quote(data.table.name)} {row['key']} 0",
-    ]
+    finished = [trial for row in data.rows for trial in data.repetitions[row["key"]] if trial["status"] == "finished"]
+    if finished:
+        name, key, repetition = shlex.quote(data.table.name), finished[0]["key"], finished[0]["repetition"]
+        lines += [
+            "# one trial alone, and whether its numbers are the same bits:",
+            f"python tune_runs/report.py reproduce {name} {key} {repetition}",
+        ]
     notes = [
         "The same code, data and seeds give the same numbers; what has finished is not trained again unless it is "
         "removed. Every number on this page is reckoned from the trials’ files; tables/ has the means."

@@ -30,9 +30,10 @@ def option_texts(values: Sequence[Any]) -> list[str]:
 def name_of(table: Results, row: Row) -> str:
     """Returns a combination's name for a sentence, such as 'lr 0.001 with weight decay 0 and dropout 0.5'."""
     settings = []
+    # By its key, since 1 and True are equal.
+    place = next(i for i, other in enumerate(table.summary) if other["key"] == row["key"])
     for path, name in zip(table.telling_paths, short_names(table.telling_paths), strict=True):
-        values = [other[path] for other in table.summary]
-        settings.append(f"{name} {option_texts(values)[values.index(row[path])]}")
+        settings.append(f"{name} {option_texts([other[path] for other in table.summary])[place]}")
     if not settings:
         return "the one combination"
     first, *others = settings
@@ -89,15 +90,18 @@ def _note_on_n(data: PageData) -> str:
 
 def _choice(data: PageData) -> Iterator[str]:
     table, best = data.table, data.table.summary[0]
-    finished = sum(row["n"] > 0 for row in table.summary)
-    if finished < 2:
+    # A mean over fewer repetitions is not held against one over more.
+    alike = [row for row in table.summary if row["n"] == best["n"]]
+    if len(alike) < 2:
         return
     val = mean_and_std(best["val_distance_mm_mean"], best["val_distance_mm_std"])
-    sentence = f"It was chosen on the validation set ({val} mm), where it is the best of {finished:,} combinations"
+    sentence = f"It was chosen on the validation set ({val} mm), where it is the best of {len(alike):,} combinations"
+    if len(alike) < sum(row["n"] > 0 for row in table.summary):
+        sentence += f" with {count(best['n'], 'repetition')}"
     if table.split == "val":
         yield f"{sentence}; there is no test set, so its number is a little too good."
         return
-    on_test = [row for row in table.summary if row["test_distance_mm_mean"] is not None]
+    on_test = [row for row in alike if row["test_distance_mm_mean"] is not None]
     lowest = min(on_test, key=lambda row: row["test_distance_mm_mean"], default=best)
     yield f"{sentence}; the test set had no part in the choice." + (
         ""

@@ -99,13 +99,14 @@ def curves_text(folder: ExperimentFolder, keys: Sequence[str], *, in_colour: boo
     legend: list[str] = []
     last = 0.0
     for name, row in named:
-        epochs, mean = _mean([curve for i, curve in curves.items() if i.partition("/")[0] == row["key"]])
+        own = [curves[i] for i in _ids_to_draw(table, row) if i in curves]
+        epochs, mean = _mean(own)
         if len(epochs):
             look = len(legend) % len(_MARKERS)
             marker = "braille" if in_colour else _MARKERS[look]
             plotext.plot(epochs.tolist(), mean.tolist(), marker=marker, color=_COLOURS[look] if in_colour else None)
             sign = plotext.colorize("██", _COLOURS[look]) if in_colour else marker * 2
-            legend.append(f"{sign} {row['key']}  {name}")
+            legend.append(f"{sign} {row['key']}  {name} (n = {len(own)})")
             last = max(last, float(epochs[-1]))
     if not legend:
         raise NothingLoggedError(f"no trial of these combinations of {table.name} has logged anything yet")
@@ -116,6 +117,13 @@ def curves_text(folder: ExperimentFolder, keys: Sequence[str], *, in_colour: boo
     drawing = str(plotext.build())
     # Below it: in it, a legend hides the first epochs.
     return "\n".join([(drawing if in_colour else str(plotext.uncolorize(drawing))).rstrip("\n"), *legend])
+
+
+def _ids_to_draw(table: Results, row: Row) -> list[str]:
+    """Returns the ids of the finished trials of a combination; where there are none, of those that still may finish."""
+    own = [trial for trial in table.trials if trial["key"] == row["key"]]
+    status = ("finished",) if row["n"] else ("interrupted", "pending")
+    return [f"{trial['key']}/{trial['repetition']}" for trial in own if trial["status"] in status]
 
 
 _MARKERS = "x*+o.#"

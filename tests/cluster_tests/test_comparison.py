@@ -189,7 +189,7 @@ class TestTwoExperiments:
         assert found.differences["data of a_val"] == ("abcdefgh", "stuvwxyz")
         assert found.pairs[0].comparison is None
         text = experiments_text(found)
-        assert "measured on different data" in text
+        assert "not known to be measured on the same data" in text
         assert "9.30 ± " in text  # each result is shown all the same
 
     def test_data_of_another_name_with_the_same_content_are_compared(self, write):
@@ -345,7 +345,9 @@ class TestTwoCombinations:
         assert found.differences == {SET: ("a_val", "b_val"), LR: ("2", "3")}
         assert found.comparison is None
         text = combinations_text(found)
-        assert text.endswith("Their numbers are not compared: they were measured on different data.")
+        assert text.endswith(
+            "Their numbers are not compared: it is not known that they were measured on the same data."
+        )
         assert "interval" not in text
 
     def test_without_a_repetition_that_finished_in_both_have_no_difference(self, write):

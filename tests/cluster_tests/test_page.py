@@ -18,9 +18,16 @@ from cluster.logged import Curve, Logged
 from cluster.reports.markup import json_block, own_code, tag
 from cluster.reports.page import content, page
 from cluster.reports.page_data import PageData, thinned
-from cluster.reports.page_words import findings, gaps, on_frames, option_texts, progress, short_names
+from cluster.reports.page_words import findings, gaps, name_of, on_frames, option_texts, progress, short_names
 from cluster.result_table import NoResultsError, ResultTable
-from tests.cluster_tests.written import PARTS, write_examples, write_experiment, write_records, write_trial
+from tests.cluster_tests.written import (
+    PARTS,
+    write_examples,
+    write_experiment,
+    write_frames,
+    write_records,
+    write_trial,
+)
 
 LR, DECAY = "optimizer_args.lr", "optimizer_args.weight_decay"
 
@@ -366,7 +373,7 @@ def big_data(path, n_combinations, n_repetitions, n_points):
         row |= {"n": n_repetitions, "val_distance_mm_mean": 12.0, "val_distance_mm_std": 0.1}
         row |= {"val_distance_before_mm": 15.0, "val_change_mm": -3.0, "val_change_percent": -20.0}
         row |= {f"test{name[3:]}": value for name, value in row.items() if name.startswith("val_")}
-    return PageData(table, {}, Logged(curves, metrics, final), False, None, None, None)
+    return PageData(table, {}, Logged(curves, metrics, final), False, None, None, {})
 
 
 TEST_SET = "experiment_config.test_set"
@@ -384,6 +391,45 @@ def different(tmp_path_factory):
     for place in range(4):
         write_records(folder, f"{place:016x}/0", [9.0, 8.0])
     return PageData.read(folder), folder
+
+
+class TestWhatIsNotThere:
+    """Failed repetitions and broken files count as nothing, and what rests on less is not held against the rest."""
+
+    def test_a_mean_over_fewer_repetitions_is_not_held_against_the_others(self, tmp_path):
+        combinations = [({LR: 1}, [5.0, 5.1, 5.2]), ({LR: 2}, [4.0, "x", "x"]), ({LR: 3}, [6.0, 6.1, 5.9])]
+        words = " ".join(findings(PageData.read(write_experiment(tmp_path / "sweep", combinations))))
+        assert "where it is the best of 2 combinations with 3 repetitions" in words
+        assert "On the test set" not in words
+
+    def test_the_trial_to_reproduce_is_one_that_finished(self, tmp_path):
+        text = content(PageData.read(write_experiment(tmp_path / "some", [({LR: 1}, ["boom", 5.0])])))
+        assert f"report.py reproduce some {0:016x} 1" in text
+        none = content(PageData.read(write_experiment(tmp_path / "none", [({LR: 1}, ["boom", None])])))
+        assert "reproduce none" not in none
+
+    def test_values_that_python_takes_for_equal_have_names_of_their_own(self, tmp_path):
+        combinations = [({LR: 1}, [5.0]), ({LR: True}, [6.0]), ({LR: 1.0}, [7.0])]
+        table = PageData.read(write_experiment(tmp_path / "sweep", combinations)).table
+        assert len({name_of(table, row) for row in table.summary}) == 3
+
+    def test_a_trial_whose_distance_is_no_number_is_not_finished(self, tmp_path):
+        combinations = [({LR: 1}, [float("nan")]), ({LR: 2}, [3.0])]
+        data = PageData.read(write_experiment(tmp_path / "sweep", combinations))
+        assert findings(data)[0].startswith("lr 2 is best: 4.00 mm")
+        assert "1 trial of 2 is not done yet" in " ".join(gaps(data))
+
+    def test_frames_that_have_no_number_are_left_out(self, tmp_path):
+        folder = write_experiment(tmp_path / "sweep", [({LR: 1}, [5.0])])
+        write_frames(folder, f"{0:016x}/0", np.float32([1, np.nan, 3, 4]), np.float32([1, 2, 3, 4]))
+        with pytest.raises(ValueError, match="broken"):
+            FrameErrors.read(folder.trial(f"{0:016x}/0"))
+        assert "Over the" not in page(folder)
+
+    def test_records_that_are_broken_are_not_counted_among_those_of_the_joints(self, tmp_path):
+        folder = write_experiment(tmp_path / "sweep", [({LR: 1}, [5.0, 5.1])])
+        write_records(folder, f"{0:016x}/0", [9.0])
+        assert "mean ± sample standard deviation, n = 1." in content(PageData.read(folder))
 
 
 class TestDifferentData:

@@ -189,10 +189,10 @@ class TestShow:
         assert (shown["options"], shown["splits"], shown["running"]) == ([LR], ["val"], False)
         assert shown["folder"] == str(results / "complete")
 
-    def test_for_a_script_is_json_where_a_number_is_none(self, run_json, tmp_path):
+    def test_for_a_script_is_json_where_a_trial_has_no_number(self, run_json, tmp_path):
         write_experiment(tmp_path / "sweep", [({"lr": 1}, [float("nan")])])
         (trial,) = run_json("show", "sweep", storage_path=tmp_path)["trials"]
-        assert trial["status"] == "finished"
+        assert trial["status"] == "interrupted"
         assert trial["val_distance_mm"] is None
 
     @pytest.mark.parametrize("name", ["broken", "other"])
@@ -318,6 +318,15 @@ class TestCurves:
         assert first.startswith(f"xx {keys[0]}  lr ")
         assert second.startswith(f"** {keys[1]}  lr ")
         assert "\x1b" not in output
+
+    def test_are_means_over_finished_trials_and_say_how_many(self, run, tmp_path):
+        folder = write_experiment(tmp_path / "sweep", [({"lr": 1}, [5.0, 7.0, "boom"])])
+        for repetition, start in enumerate((9.0, 11.0, 900.0)):
+            write_records(folder, f"{0:016x}/{repetition}", [start, 5.0])
+        output = run("curves", "sweep", storage_path=tmp_path)[1]
+        assert output.splitlines()[-1].endswith("(n = 2)")
+        assert "10.0" in output
+        assert "300" not in output
 
     def test_of_some_combinations_are_theirs_alone(self, run, keys):
         output = run("curves", "complete", keys[1][:6])[1]
