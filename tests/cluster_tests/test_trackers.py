@@ -200,7 +200,12 @@ def odd(tmp_path):
     change_trial(
         path,
         "0000000000000000/0",
-        metrics={"val": {"mean": {"distance": float("nan"), "distance_before": float("inf"), "improved": 0.5}}},
+        metrics={
+            "val": {
+                "mean": {"distance": 9.0, "distance_before": 10.0, "improved": 0.5}
+                | {"max_distance": float("nan"), "max_distance_before": float("inf")}
+            }
+        },
     )
     experiment = json.loads((path / "experiment.json").read_text())
     experiment["configs"]["base_hyperparams"] = {"model_args": {"weights": dict.fromkeys(ODD_KEYS, "%s 🖐 \\")}}
@@ -362,7 +367,7 @@ class TestTensorBoard:
         scalars = accumulator.Scalars("val/distance_mm[a+.b]")
         assert [event.step for event in scalars] == [2, 4, 6, 8]
         np.testing.assert_array_equal([event.value for event in scalars], [np.nan, np.inf, -np.inf, 0])
-        (final,) = accumulator.Scalars("final/val/distance_mm")
+        (final,) = accumulator.Scalars("final/val/max_distance_mm")
         assert np.isnan(final.value)
 
     def test_needs_no_torch_no_ray_and_no_tensorflow(self, export_tensorboard, results, tmp_path, python):
@@ -492,7 +497,7 @@ class TestMlflow:
         largest = np.finfo(float).max
         found = [metric.value for metric in sorted(history, key=lambda metric: metric.step)]
         np.testing.assert_array_equal(found, [np.nan, largest, -largest, 5e-324])
-        assert np.isnan(run.data.metrics["final/val/distance_mm"])
+        assert np.isnan(run.data.metrics["final/val/max_distance_mm"])
         assert [value for name, value in run.data.params.items() if "weights" in name] == 5 * ["%s 🖐 \\"]
 
     def test_puts_artifacts_beside_the_database(self, client, database):
@@ -603,8 +608,8 @@ class TestWandb:
         run = runs["0000000000000000/0"]
         found = {step: values["val/distance_mm/a+.b"] for step, values in run["history"].items()}
         assert found == {2: "NaN", 4: "Infinity", 6: "-Infinity", 8: 5e-324}
-        assert run["summary"]["final/val/distance_mm"] == "NaN"
-        assert run["summary"]["final/val/distance_before_mm"] == "Infinity"
+        assert run["summary"]["final/val/max_distance_mm"] == "NaN"
+        assert run["summary"]["final/val/max_distance_before_mm"] == "Infinity"
         assert [value for name, value in run["config"].items() if "weights" in name] == 5 * ["%s 🖐 \\"]
         assert runs["0000000000000000/1"]["notes"] == "<b>it</b> = broke\n\u2028\x1b"
 
