@@ -12,6 +12,7 @@ from cluster.reports.columns import Style
 from cluster.reports.combinations import by_validation_set, chosen_split
 from cluster.reports.grid import Cell, Grid, number_cell, option_texts
 from cluster.reports.measures import MEASURES
+from cluster.reports.text import SPLIT_NAMES
 from cluster.results import Results, Row
 from cluster.statistics import Estimate, estimate
 from cluster.trial_folder import ExperimentFolder
@@ -81,7 +82,7 @@ class ByJointTable:
             of = f" of the combination that is best in validation{settings[0] and f' ({settings[0]})'}"
             notes = []
         else:
-            headers.insert(0, f"{captions.SPLIT_NAMES[self.split]} set")
+            headers.insert(0, f"{SPLIT_NAMES[self.split]} set")
             of = " of the combination that is best on each validation set"
             notes = [f"{name}: {setting}." for name, setting in zip(sets, settings, strict=True)]
         # Of those whose records are there.

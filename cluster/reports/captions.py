@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 
 from cluster.reports.measures import Measure
+from cluster.reports.text import SPLIT_NAMES
 from cluster.results import DataSet, Results, Row, column
-
-SPLIT_NAMES = {"val": "validation", "test": "test"}
 
 _MAX_NAMES = 4
 

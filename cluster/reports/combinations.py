@@ -10,6 +10,7 @@ from cluster.reports.columns import ChangeColumn, Column, CountColumn, MeasuredC
 from cluster.reports.grid import Grid
 from cluster.reports.marks import Contest, Verdict, judged
 from cluster.reports.measures import MEASURES, Measure
+from cluster.reports.text import SPLIT_NAMES
 from cluster.results import METRICS, UNITS, DataSet, Results, Row, column
 from data_pipeline.subsets import MEAN_SUBSET
 
@@ -207,7 +208,7 @@ def judged_columns(
             contests.append(Contest({key: values[key] for key in keys}, lower))
             of_column.append(name)
     one_split = next(iter(of_several)) if len(of_several) == 1 else ""
-    on = f"each {captions.SPLIT_NAMES[one_split]} set" if one_split else "each set" if of_several else ""
+    on = f"each {SPLIT_NAMES[one_split]} set" if one_split else "each set" if of_several else ""
     verdicts, explained = judged(contests, on=on)
     by_column: dict[str, dict[str, Verdict]] = {name: {} for name in measures}
     for name, found in zip(of_column, verdicts, strict=True):

@@ -6,13 +6,12 @@ from typing import Any
 from tabulate import tabulate
 
 from cluster.reports.comparison import CombinationComparison, ExperimentComparison
-from cluster.reports.text import mean_and_std
+from cluster.reports.text import SPLITS, mean_and_std
 from cluster.results import Row
 from cluster.statistics import MIN_REPETITIONS, Comparison
 
 _MAX_PAIRS = 40
 _ADJUSTED = ", adjusted by Holm for all pairs that are shown"
-SPLITS = {"val": "validation set", "test": "test set"}
 
 
 def experiments_text(found: ExperimentComparison) -> str:

@@ -92,7 +92,7 @@ class PageData:
     @property
     def skeleton(self) -> Skeleton | None:
         """The skeleton of its poses, of several data that of the first; None where no trial tells."""
-        name = next(iter(self.table.by_data())) if self.part is None else self.part.name
+        name = next(iter(self._tables)) if self.part is None else self.part.name
         return self.skeletons.get(name)
 
     @cached_property
@@ -104,12 +104,16 @@ class PageData:
         return found
 
     @cached_property
+    def _tables(self) -> dict[str, Results]:
+        return self.table.by_data()
+
+    @cached_property
     def by_data(self) -> list["PageData"]:
         """The parts that were measured on the same data, to be looked at one by one; one, where all were."""
-        parts = self.table.by_data()
-        if len(parts) == 1:
+        if len(self._tables) == 1:
             return [self]
-        return [replace(self, table=table, part=Part(i, name)) for i, (name, table) in enumerate(parts.items(), 1)]
+        parts = enumerate(self._tables.items(), 1)
+        return [replace(self, table=table, part=Part(i, name)) for i, (name, table) in parts]
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -124,7 +128,7 @@ class PageData:
         """
         found: dict[str, Comparison] = {}
         n_pairs = 0
-        for table in self.table.by_data().values():
+        for table in self._tables.values():
             n_pairs += math.comb(len(table.summary), 2)
             name = column(table.split, "distance")
             groups = {row["key"]: [trial[name] for trial in self.repetitions[row["key"]]] for row in table.summary}

@@ -6,7 +6,8 @@ from cluster.option_effects import Cell, CellMeans, Importances, importances, in
 from cluster.reports.markup import Markup, tag
 from cluster.reports.page_data import PageData
 from cluster.reports.page_sections import scrolling, section_of
-from cluster.reports.page_words import SPLITS, count, listed, option_texts, short_names
+from cluster.reports.page_words import count, listed, option_texts, short_names
+from cluster.reports.text import SPLITS
 from cluster.results import column
 
 _MAX_VALUES = 40

@@ -11,7 +11,8 @@ from cluster.reports.figures.style import FigureError, save
 from cluster.reports.markup import Markup, json_block, tag
 from cluster.reports.page_data import PageData
 from cluster.reports.page_sections import section, section_of
-from cluster.reports.page_words import SPLITS, name_of, on_frames, short_names
+from cluster.reports.page_words import name_of, on_frames, short_names
+from cluster.reports.text import SPLITS
 from cluster.trial_folder import ExperimentFolder
 
 if TYPE_CHECKING:

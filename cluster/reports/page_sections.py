@@ -7,7 +7,6 @@ from typing import Any
 from cluster.reports.markup import Markup, joined, json_block, tag
 from cluster.reports.page_data import MAX_PARTS, PageData, trial_id
 from cluster.reports.page_words import (
-    SPLITS,
     count,
     findings,
     gaps,
@@ -18,7 +17,7 @@ from cluster.reports.page_words import (
     progress,
     signed,
 )
-from cluster.reports.text import mean_and_std
+from cluster.reports.text import SPLITS, mean_and_std
 from cluster.results import Row
 from cluster.statistics import MIN_REPETITIONS, bootstrap_interval, estimate
 

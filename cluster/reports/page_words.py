@@ -8,11 +8,9 @@ from typing import Any
 from cluster.frame_errors import FrameErrors
 from cluster.reports import choices
 from cluster.reports.page_data import PageData
-from cluster.reports.text import mean_and_std
+from cluster.reports.text import SPLITS, mean_and_std
 from cluster.results import Results, Row, column
 from cluster.statistics import block_bootstrap_interval, block_length
-
-SPLITS = {"val": "validation set", "test": "test set"}
 
 
 def short_names(paths: Sequence[str]) -> list[str]:

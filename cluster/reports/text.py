@@ -8,7 +8,8 @@ from tabulate import tabulate
 from cluster.reports.grid import option_texts
 from cluster.results import Results, Row
 
-_SPLIT_NAMES = {"val": "validation", "test": "test"}
+SPLIT_NAMES = {"val": "validation", "test": "test"}
+SPLITS = {split: f"{name} set" for split, name in SPLIT_NAMES.items()}
 _MAX_ROWS = 40
 _KEY_LENGTH = 4
 _MAX_FAILURES = 20
@@ -76,7 +77,7 @@ def _grid(table: Results, rows: Sequence[Row], style: str, keys: Mapping[str, st
     paths = table.telling_paths
     headers = [*paths, "n"]
     for split in table.splits:
-        headers += [f"{_SPLIT_NAMES[split]}:\nbefore", "\nafter", "\nchange"]
+        headers += [f"{SPLIT_NAMES[split]}:\nbefore", "\nafter", "\nchange"]
     options = [option_texts([row[path] for row in rows]) for path in paths]
     cells = [[*(column[i] for column in options), _n(row), *_results(row, table.splits)] for i, row in enumerate(rows)]
     alignment = [*["left"] * len(paths), *["right"] * (len(headers) - len(paths))]

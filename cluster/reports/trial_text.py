@@ -12,8 +12,7 @@ from tabulate import tabulate
 from cluster.logged import Curve, Numbers, read_logged
 from cluster.reports.choices import short_names
 from cluster.reports.comparison import find_combination, find_repetition
-from cluster.reports.comparison_text import SPLITS
-from cluster.reports.text import mean_and_std
+from cluster.reports.text import SPLITS, mean_and_std
 from cluster.results import Results, Row, column
 from cluster.trial_folder import ExperimentFolder
 from data_pipeline.user_error import UserError
