@@ -10,7 +10,7 @@ from math import inf
 import torch
 from torch import Tensor
 
-from data_pipeline.layout import samples_first, samples_last, turned
+from data_pipeline.layout import crossed, samples_first, samples_last, squared_lengths, turned
 
 
 class Augmenter(ABC):
@@ -78,8 +78,8 @@ def _random_rotations(n: int, generator: torch.Generator, like: Tensor) -> Tenso
     first, second = torch.randn((2, 3, n), generator=generator, device=like.device, dtype=like.dtype)  # (3, n) each
     x = _unit(first)
     y = _unit(second - (second * x).sum(dim=0) * x)
-    return torch.stack([x, y, torch.linalg.cross(x, y, dim=0)])  # (3, 3, n)
+    return torch.stack([x, y, crossed(x, y)])  # (3, 3, n)
 
 
 def _unit(vectors: Tensor) -> Tensor:
-    return vectors * vectors.square().sum(dim=0).rsqrt_()  # (3, n)
+    return vectors * squared_lengths(vectors).rsqrt_()  # (3, n)

@@ -24,19 +24,21 @@ class Batch:
         poses: Inputs, (N, J, 3), normalised.
         labels_mm: Labels, (N, J, 3), mm, camera frame.
         frame: The frames that the inputs were normalised by; None where they are in mm themselves.
+        part_of: The larger batch that this one is a part of, and which of its rows.
     """
 
     poses: Tensor
     labels_mm: Tensor
     frame: Frame | None
+    part_of: "tuple[Batch, slice] | None" = None
 
     @classmethod
     def of(cls, poses: Tensor, labels: Tensor, normalizer: Normalizer | None) -> "Batch":
         """Normalises inputs; both (N, J, 3), mm."""
         if normalizer is None:
             return cls(whole_samples(poses), whole_samples(labels), None)
-        frame = normalizer.frame(poses)
-        return cls(frame.normalize(poses), labels, frame)
+        normalized, frame = normalizer.normalized(poses)
+        return cls(normalized, labels, frame)
 
     def split(self, size: int) -> Iterator["Batch"]:
         """Yields batches of `size` samples, in order; the last one may have fewer. They share this one's memory."""
@@ -44,12 +46,17 @@ class Batch:
             rows = slice(start, start + size)
             frame = None if self.frame is None else self.frame.of_samples(rows)
             # Detached, since a view that a model writes to would bring its gradients into the batches that follow.
-            yield Batch(self.poses[rows].detach(), self.labels_mm[rows].detach(), frame)
+            yield Batch(self.poses[rows].detach(), self.labels_mm[rows].detach(), frame, (self, rows))
 
     @cached_property
     def labels(self) -> Tensor:
         """The labels, (N, J, 3), normalised by the frames of their inputs."""
-        return self.labels_mm if self.frame is None else self.frame.normalize(self.labels_mm)
+        if self.frame is None:
+            return self.labels_mm
+        if self.part_of is None:
+            return self.frame.normalize(self.labels_mm)
+        whole, rows = self.part_of
+        return whole.labels[rows].detach()
 
     def in_mm(self, poses: Tensor) -> Tensor:
         """Brings poses of this batch's space, (N, J, 3), to mm in the camera frame."""

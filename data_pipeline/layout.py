@@ -41,3 +41,19 @@ def turned(points: Tensor, matrices: Tensor) -> Tensor:
     """
     x, y, z = points.unsqueeze(2).unbind(dim=1)  # (J, 3, N) -> 3 times (J, 1, N)
     return (x * matrices[0]).addcmul_(y, matrices[1]).addcmul_(z, matrices[2])  # (J, 3, N)
+
+
+def crossed(a: Tensor, b: Tensor) -> Tensor:
+    """Returns the cross products of vectors, (..., 3, N) each: (..., 3, N).
+
+    `torch.linalg.cross` does one vector after the other on a CPU, which takes several times as long.
+    """
+    # Of a × b this is z, x, y.
+    products = (a * b.roll(-1, dims=-2)).addcmul_(a.roll(-1, dims=-2), b, value=-1)  # (..., 3, N)
+    return products.roll(-1, dims=-2)
+
+
+def squared_lengths(vectors: Tensor) -> Tensor:
+    """Returns the squares of the lengths of vectors, (..., 3, N): (..., N)."""
+    x, y, z = vectors.unbind(dim=-2)  # (..., N) each
+    return x.square().addcmul_(y, y).addcmul_(z, z)  # a third of the time of a sum over an inner axis

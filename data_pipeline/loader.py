@@ -10,6 +10,7 @@ from torch import Tensor
 from data_pipeline.augmenters import Augmenter
 from data_pipeline.batch import Batch, DeviceDataset
 from data_pipeline.distorters import Distorter, TrainingSamples
+from data_pipeline.layout import stored_samples_last
 from data_pipeline.normalizers import Normalizer
 
 
@@ -28,11 +29,11 @@ class Generators:
     augmenting: torch.Generator
 
 
-_SAMPLES_AT_ONCE = 2048
+_SAMPLES_AT_ONCE = 4096
 """Batches are distorted, augmented and normalised as many together as have about so many samples.
 
 It is some hundred operations, of which each costs on a small batch little more than to start it, above all on a GPU.
-At so many samples one of their tensors is half a MB and stays in a core's cache.
+At so many samples one of their tensors is a MB and still stays in a core's cache; with more of them it does not.
 """
 
 
@@ -93,6 +94,9 @@ class TrainingLoader:
             for subset, some in zip(subsets, torch.split(indices, self.batch_size), strict=True)
         ]
         poses, labels = (torch.cat(parts) for parts in zip(*gathered, strict=True))  # (n, J, 3) each
+        if self.distorter.wants_samples_last:
+            # Here and not there, so that whoever comes next finds the labels so too.
+            poses, labels = stored_samples_last(poses), stored_samples_last(labels)
         samples = TrainingSamples(poses, labels, indices, data.skeleton, self.tables)
         poses = self.distorter(samples, generators.distorting)
         for augmenter in self.augmenters:

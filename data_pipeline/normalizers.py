@@ -12,7 +12,15 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from data_pipeline.layout import samples_first, samples_last, stored_samples_last, turned, whole_samples
+from data_pipeline.layout import (
+    crossed,
+    samples_first,
+    samples_last,
+    squared_lengths,
+    stored_samples_last,
+    turned,
+    whole_samples,
+)
 from data_pipeline.skeleton import Palm, Skeleton
 
 
@@ -35,15 +43,18 @@ class Frame:
         """Brings poses, (N, J, 3), mm, into the frame: ((poses − origin) @ rotation) / scale."""
         if self.rotation is None:
             inside = poses - self.origin  # (N, J, 3)
-        else:
-            inside = _turned(stored_samples_last(poses) - self.origin, self.rotation)  # (N, J, 3)
-        return whole_samples(inside if self.scale is None else inside / self.scale)  # (N, J, 3)
+            return whole_samples(inside if self.scale is None else inside / self.scale)  # (N, J, 3)
+        # The rotation has fewer numbers than the poses.
+        rotation = self.rotation if self.scale is None else self.rotation / self.scale  # (N, 3, 3)
+        return whole_samples(_turned(stored_samples_last(poses) - self.origin, rotation))  # (N, J, 3)
 
     def denormalize(self, poses: Tensor) -> Tensor:
         """Brings poses, (N, J, 3), from the frame back to mm in the camera frame."""
-        outside = poses if self.rotation is None else _turned(poses, self.rotation.mT)  # (N, J, 3)
-        if self.scale is not None:
-            outside = outside * self.scale  # (N, J, 3)
+        if self.rotation is None:
+            outside = poses if self.scale is None else poses * self.scale  # (N, J, 3)
+        else:
+            rotation = self.rotation if self.scale is None else self.rotation * self.scale  # (N, 3, 3)
+            outside = _turned(poses, rotation.mT)  # (N, J, 3)
         return whole_samples(outside + self.origin)  # (N, J, 3)
 
     def of_samples(self, rows: slice) -> "Frame":
@@ -75,6 +86,11 @@ class Normalizer(ABC):
     @abstractmethod
     def frame(self, poses: Tensor) -> Frame:
         """Returns the frames of input poses (N, J, 3), mm."""
+
+    def normalized(self, poses: Tensor) -> tuple[Tensor, Frame]:
+        """Returns input poses, (N, J, 3), mm, in the frames that they give, and the frames."""
+        frame = self.frame(poses)
+        return frame.normalize(poses), frame
 
     def learned(self) -> dict[str, list[float]]:
         """Returns what `fit` learned, as plain numbers for the trial's record."""
@@ -177,6 +193,10 @@ class PalmNormalizer(Normalizer, ABC):
             )
         self._palm = skeleton.palm
 
+    def normalized(self, poses: Tensor) -> tuple[Tensor, Frame]:
+        """Returns input poses, (N, J, 3), mm, in the frames that they give, and the frames."""
+        return super().normalized(stored_samples_last(poses))  # both want them so
+
 
 class ViewpointNormalizer(PalmNormalizer):
     """Turns each hand so that its palm faces the camera and its fingers point along x.
@@ -210,7 +230,7 @@ class IndividualNormalizer(PalmNormalizer):
         bones = _taken(joints, ends) - _taken(joints, starts)  # (B, 3, N)
         # Of a length of zero the root has no gradient.
         shortest = torch.finfo(bones.dtype).tiny
-        lengths = bones.square().sum(dim=1).clamp(min=shortest).sqrt()  # (B, 3, N) -> (B, N)
+        lengths = squared_lengths(bones).clamp(min=shortest).sqrt()  # (B, 3, N) -> (B, N)
         scale = lengths.mean(dim=0)  # (N,)
         scale = torch.where(scale > 2 * shortest**0.5, scale, 1.0)
         return Frame(
@@ -221,7 +241,10 @@ class IndividualNormalizer(PalmNormalizer):
 
 
 FLATNESS = 1e-3
-"""What share of a pose's extent the palm's length is at least, and of the extent's square its area, to have axes."""
+"""What share of a pose's extent the palm's length is at least, and of the extent's square its area, to have axes.
+
+The extent is the diagonal of the box, along the camera's axes, that holds the joints.
+"""
 
 
 def palm_rotation(joints: Tensor, palm: Palm) -> Tensor:
@@ -244,18 +267,18 @@ def palm_rotation(joints: Tensor, palm: Palm) -> Tensor:
     """
     corners = _taken(joints, palm.outline)  # (P, 3, N)
     sides = corners[1:] - corners[:1]  # (P - 1, 3, N)
-    area = torch.linalg.cross(sides[:-1], sides[1:], dim=1).sum(dim=0)  # (P - 2, 3, N) -> (3, N), twice the area
+    area = crossed(sides[:-1], sides[1:]).sum(dim=0)  # (P - 2, 3, N) -> (3, N), twice the area
     n_base = len(palm.base)
     direction = corners[n_base:].mean(dim=0) - corners[:n_base].mean(dim=0)  # (3, N)
 
-    # The squared distance of the joints from their centre, as a mean.
-    extent = (joints - joints.mean(dim=0)).square().sum(dim=(0, 1)) / len(joints)  # (N,), mm²
+    # The square of the diagonal of the box round the joints.
+    extent = squared_lengths(joints.amax(dim=0) - joints.amin(dim=0))  # (J, 3, N) -> (3, N) -> (N,), mm²
     normal, has_normal = _unit(area, FLATNESS**2 * extent.square())
     across = direction - (direction * normal).sum(dim=0) * normal  # (3, N)
     along, has_direction = _unit(across, FLATNESS**2 * extent)
-    y = torch.linalg.cross(along, normal, dim=0)  # (3, N), z × x
+    y = crossed(along, normal)  # (3, N), z × x
     # Once more, since what was left of a direction near the normal is not quite at right angles to it.
-    x = torch.linalg.cross(normal, y, dim=0)  # (3, N), y × z
+    x = crossed(normal, y)  # (3, N), y × z
     rotation = torch.stack([x, y, -normal])  # (3 axes, 3, N)
     identity = torch.eye(3, dtype=joints.dtype, device=joints.device).unsqueeze(2)  # (3, 3, 1)
     # Chosen and not branched on: the device need not be waited for, and the frame can be exported.
@@ -268,11 +291,14 @@ def _unit(vectors: Tensor, shortest: Tensor) -> tuple[Tensor, Tensor]:
 
     The others become zero.
     """
-    squared = vectors.square().sum(dim=0)  # (N,); several times as fast as a norm
+    squared = squared_lengths(vectors)  # (N,)
     long = squared > shortest
     return vectors * torch.where(long, squared, torch.inf).rsqrt(), long
 
 
 def _taken(joints: Tensor, numbers: Sequence[int]) -> Tensor:
+    first, n = numbers[0], len(numbers)
+    if tuple(numbers) == tuple(range(first, first + n)):
+        return joints[first : first + n]  # (J, 3, N) -> (K, 3, N), without a copy
     # By slices: a tensor of indices would have to be brought to the device, which waits for it.
     return torch.stack([joints[number] for number in numbers])  # (J, 3, N) -> (K, 3, N)

@@ -17,8 +17,8 @@ class TrainingSamples:
     """N samples of a training set whose inputs are to be distorted. Nobody writes to the tensors.
 
     Attributes:
-        poses: Inputs, (N, J, 3), mm.
-        labels: Labels, (N, J, 3), mm.
+        poses: Inputs, (N, J, 3), mm; in memory with the samples last where the distorter wants them so.
+        labels: Labels, (N, J, 3), mm; likewise.
         indices: The samples' places in the training set, (N,).
         skeleton: The skeleton with J joints.
         tables: The tables that the distorter reads, by the names of their files, on the device of `poses`.
@@ -43,6 +43,11 @@ class Distorter(ABC):
     def tables(self) -> tuple[str, ...]:
         """The names of the files below the data folder that it reads, see `data_pipeline.tables`."""
         return ()
+
+    @property
+    def wants_samples_last(self) -> bool:
+        """Whether it computes with the joints of poses and labels, see `data_pipeline.layout`."""
+        return False
 
     def check(self, skeleton: Skeleton, tables: Mapping[str, Table], labels: Array) -> None:  # noqa: B027 - most fit all
         """Makes sure that the distorter can be used with a training set.

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from data_pipeline.distorters.distorter import Distorter, TrainingSamples, check_joints
-from data_pipeline.layout import samples_first, samples_last
+from data_pipeline.layout import samples_first, samples_last, squared_lengths
 from data_pipeline.pose_dataset import Array
 from data_pipeline.skeleton import HANDS17, Skeleton
 from data_pipeline.tables import Table, error_stats_file
@@ -110,6 +110,11 @@ class LayeredGaussianDistorter(Distorter):
         """Whether any joint is moved."""
         return self.confusion_prob > 0 or any(p > 0 and radius + std > 0 for p, radius, std in self.layers)
 
+    @property
+    def wants_samples_last(self) -> bool:
+        """Whether joints are put on others; moves alone need the inputs so, and not the labels."""
+        return self.confusion_prob > 0
+
     def check(self, skeleton: Skeleton, tables: Mapping[str, Table], labels: Array) -> None:
         """Refuses to confuse joints of another skeleton than HANDS17."""
         if self.confusion_prob > 0 and skeleton.joint_names != HANDS17.joint_names:
@@ -120,58 +125,63 @@ class LayeredGaussianDistorter(Distorter):
 
     def __call__(self, samples: TrainingSamples, generator: torch.Generator) -> Tensor:
         """Returns the inputs with all joints moved."""
-        poses, labels = samples.poses, samples.labels
-        n_samples, n_joints, _ = poses.shape
-        of_poses: dict[str, Any] = {"generator": generator, "device": poses.device, "dtype": poses.dtype}
-        normal = torch.randn((n_joints, 3, n_samples), **of_poses)  # (J, 3, N)
-        layer, angle = torch.rand((2, n_joints, n_samples), **of_poses)  # (J, N) each
-        if self.confusion_prob > 0:
-            thresholds, sources = _confusions(self.confusion_prob, poses.device, poses.dtype)
-            rank = _n_reached(layer, thresholds).long()  # (J, N); 0 where the joint is not confused
-            # Below the first threshold the number is as uniform as it was, and a joint that is confused needs no layer.
-            layer = layer / thresholds[0]  # (J, N)
-
-        # The sum of a vector of length r to anywhere and of normal noise of length n points anywhere. The square of its
-        # length is r² + 2·r·n·cos + n², and the cosine of the angle between the two is uniform (Archimedes). Since
-        # direction and length of a normal vector are independent, one gives both the sum's direction and n.
-        radius, std = self._drawn_layers(layer)  # (J, N) each
-        squared = normal.square().sum(dim=1)  # (J, 3, N) -> (J, N)
-        noise = squared.sqrt().mul_(std)  # (J, N)
-        moved = radius.square().add_(noise.square()).add_(angle.mul_(2).sub_(1).mul_(radius).mul_(noise), alpha=2)
-        stretch = moved.clamp_(min=0).div_(squared.clamp_(min=torch.finfo(squared.dtype).tiny)).sqrt_()  # (J, N)
+        n_samples, n_joints, _ = samples.poses.shape
+        places = samples_last(samples.poses)  # (N, J, 3) -> (J, 3, N)
+        drawn: dict[str, Any] = {"generator": generator, "device": places.device, "dtype": places.dtype}
+        normal = torch.randn((n_joints, 3, n_samples), **drawn)  # (J, 3, N)
+        uniform = torch.rand((n_joints, n_samples), **drawn)  # (J, N)
         if self.confusion_prob == 0:
-            moves = normal.mul_(stretch.unsqueeze(1))  # (J, 3, N)
-            return samples_first(moves.add_(samples_last(poses)))  # (J, 3, N) -> (N, J, 3)
+            moves = normal.mul_(self._stretch(normal, uniform).unsqueeze(1))  # (J, 3, N)
+            return samples_first(moves.add_(places))  # (J, 3, N) -> (N, J, 3)
 
-        source = sources.gather(1, rank).unsqueeze(1).expand(-1, 3, -1)  # (J, N) -> (J, 3, N)
-        places = torch.cat([samples_last(poses), samples_last(labels)]).gather(0, source)  # (2J, 3, N) -> (J, 3, N)
-        stretch.masked_fill_(rank > 0, self.confusion_std_mm)
+        labels = samples_last(samples.labels)  # (N, J, 3) -> (J, 3, N)
+        thresholds, others = _confusions(self.confusion_prob, places.device, places.dtype)  # (K, J, 1), (K, J)
+        reached = [_reached(uniform, threshold) for threshold in thresholds]  # K times (J, N)
+        # A joint is in one place alone, so that this adds zeros to one number: faster than to choose or to gather.
+        places = places * (1 - reached[0]).unsqueeze(1)  # (J, 3, N)
+        for other, here, beyond in zip(others, reached, [*reached[1:], None], strict=True):
+            is_here = here if beyond is None else here - beyond  # (J, N)
+            places.addcmul_(labels.index_select(0, other), is_here.unsqueeze(1))
+        # Below the first threshold the number is as uniform as it was, and above it the layer matters no more.
+        first = thresholds[0].clamp(min=torch.finfo(uniform.dtype).tiny)  # (J, 1)
+        stretch = self._stretch(normal, uniform.div_(first).clamp_(max=1))  # (J, N)
+        stretch.lerp_(torch.full_like(stretch, self.confusion_std_mm), reached[0])
         return samples_first(places.addcmul_(normal, stretch.unsqueeze(1)))  # (J, 3, N) -> (N, J, 3)
 
-    def _drawn_layers(self, uniform: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns radius and standard deviation, mm, of the layers that numbers from 0 to 1 stand for."""
-        _, first_radius, first_std = self.layers[0]
-        radius, std = torch.full_like(uniform, first_radius), torch.full_like(uniform, first_std)
-        ends = accumulate(p for p, _, _ in self.layers)
-        for end, (before, after) in zip(ends, pairwise(self.layers), strict=False):
-            beyond = _reached(uniform, end)
-            radius.add_(beyond, alpha=after[1] - before[1])
-            std.add_(beyond, alpha=after[2] - before[2])
-        return radius, std
+    def _stretch(self, normal: Tensor, uniform: Tensor) -> Tensor:
+        """Returns by what standard normal vectors, (J, 3, N), are multiplied to be the moves of joints, (J, N).
+
+        The sum of a vector of length r to anywhere and of normal noise s·v points anywhere, as v does. With q = r / |v|
+        its length is |v| · √(s² + 2·s·q·cos + q²), in which the cosine of the angle between the two is uniform
+        (Archimedes). And since direction and length of a normal vector are independent, v itself is a vector to
+        anywhere whose length is drawn as it should be.
+
+        One number from 0 to 1 tells both layer and cosine: where between the ends of its layer it lies is uniform too.
+
+        Args:
+            normal: The vectors v.
+            uniform: Numbers from 0 to 1, (J, N).
+        """
+        layers = [layer for layer in self.layers if layer[0] > 0]
+        ends = list(accumulate(p for p, _, _ in layers))
+        # Of each layer r, s², and slope and start of 2·s·cos as a line over the numbers.
+        lines = [
+            (radius, std**2, 4 * std / p, -2 * std * (2 * (end - p) / p + 1))
+            for (p, radius, std), end in zip(layers, ends, strict=True)
+        ]
+        radius, variance, slope, start = (torch.full_like(uniform, value) for value in lines[0])  # (J, N) each
+        for end, (before, after) in zip(ends, pairwise(lines), strict=False):
+            beyond = _reached(uniform, end)  # (J, N)
+            for values, one, other in zip((radius, variance, slope, start), before, after, strict=True):
+                values.add_(beyond, alpha=other - one)
+        # What is shorter than 1e-15 is none; of its direction nothing is left, and the inverse has no square.
+        q = squared_lengths(normal).clamp_(min=1e-30).rsqrt_().mul_(radius)  # (J, N)
+        return start.addcmul_(slope, uniform).add_(q).mul_(q).add_(variance).clamp_(min=0).sqrt_()
 
 
 def _reached(numbers: Tensor, threshold: Tensor | float) -> Tensor:
     """Returns 1 for numbers that reach a threshold and 0 for others: of their own kind, twice as fast as a bool."""
     return torch.ge(numbers, threshold, out=torch.empty_like(numbers))
-
-
-def _n_reached(numbers: Tensor, thresholds: Tensor) -> Tensor:
-    """Returns how many of the thresholds, (K, J, 1), numbers (J, N) reach: (J, N)."""
-    first, *others = thresholds  # (J, 1) each
-    count = _reached(numbers, first)  # (J, N)
-    for threshold in others:
-        count.add_(_reached(numbers, threshold))
-    return count
 
 
 def _normal(poses: Tensor, generator: torch.Generator) -> Tensor:
@@ -188,19 +198,17 @@ def _confusions(probability: float, device: torch.device, dtype: torch.dtype) ->
         dtype: The numbers' precision.
 
     Returns:
-        Thresholds, (K, J, 1): so many as a joint's number reaches, that is the rank of what it is put on. And what the
-        ranks stand for, (J, K + 1): first the joint itself, by its number j, then the labels of others, by J + j.
+        Thresholds, (K, J, 1), in rising order, and the joints, (K, J): a joint is put on the one of the last threshold
+        that its number reaches.
     """
     table = _confusion_table()  # (J, J)
-    n_joints = len(table)
     np.fill_diagonal(table, 0)  # who is confused with itself is not confused
     n_others = int((table > 0).sum(axis=1).max())  # K
     others = np.argsort(-table, axis=1, kind="stable")[:, :n_others]  # (J, K), the likeliest first
     shares = np.take_along_axis(table, others, axis=1)  # (J, K)
     steps = np.concatenate([1 - probability * shares.sum(axis=1, keepdims=True), probability * shares[:, :-1]], axis=1)
     thresholds = torch.from_numpy(np.cumsum(steps, axis=1).T[..., None].copy())  # (J, K) -> (K, J, 1)
-    sources = torch.from_numpy(np.concatenate([np.arange(n_joints)[:, None], n_joints + others], axis=1))  # (J, K + 1)
-    return thresholds.to(device, dtype), sources.to(device)
+    return thresholds.to(device, dtype), torch.from_numpy(others.T.copy()).to(device)
 
 
 def _confusion_table() -> npt.NDArray[np.float64]:

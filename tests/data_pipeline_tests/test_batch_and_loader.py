@@ -100,6 +100,14 @@ class TestBatch:
         assert torch.equal(torch.cat([part.labels for part in parts]), whole.labels)
         assert torch.equal(torch.cat([part.in_mm(part.poses) for part in parts]), whole.in_mm(whole.poses))
 
+    def test_normalizes_its_labels_once_for_all_parts_and_not_before_they_are_asked_for(self, skeleton):
+        poses, labels = hands(skeleton, 5)
+        whole = Batch.of(poses, labels, Shifter(skeleton))
+        first, second = whole.split(3)
+        assert "labels" not in vars(whole)
+        memory = first.labels.untyped_storage().data_ptr()
+        assert second.labels.untyped_storage().data_ptr() == whole.labels.untyped_storage().data_ptr() == memory
+
     def test_is_split_into_batches_that_a_model_may_write_to_without_a_trace_in_the_others(self, skeleton):
         poses, labels = hands(skeleton, 6)
         weight = torch.ones((), requires_grad=True)

@@ -90,6 +90,15 @@ class TestAMove:
         if len(expected) > 1:
             assert scipy.stats.chisquare(counts[drawn], expected).pvalue > 1e-3
 
+    @pytest.mark.parametrize("layers", [((0.7, 10, 1), (0.3, 40, 2)), ((0.05, 10, 2), (0.0, 9, 9), (0.95, 50, 1))])
+    def test_has_in_each_layer_the_length_that_it_has_alone(self, moves, layers):
+        """One number tells the layer and, by where in the layer it lies, how radius and noise lie to each other."""
+        lengths = np.linalg.norm(moves(*layers), axis=2).ravel()
+        for probability, radius, std in layers:
+            near = lengths[np.abs(lengths - radius) < 12]
+            if probability > 0:
+                assert scipy.stats.kstest((near / std) ** 2, scipy.stats.ncx2(3, (radius / std) ** 2).cdf).pvalue > 1e-3
+
 
 class TestTheTableOfConfusions:
     def test_names_the_joints_of_hands17(self):
@@ -161,11 +170,18 @@ class TestAConfusedJoint:
         np.testing.assert_allclose(to_labels.min(axis=2), 0, atol=1e-4)
         assert (to_labels.argmin(axis=2) != np.arange(1, J)).all()
 
-    def test_does_not_change_how_the_others_are_moved(self, moves):
-        poses, labels = hands(HANDS17, N, dtype=torch.float64)
-        with_confusions = distorted(poses, labels, layers=[(1, 10, 2)], confusion_prob=0.3) - poses.numpy()
-        same = np.isclose(with_confusions, moves((1, 10, 2)), atol=1e-9).all(axis=2)
-        assert 0.6 < same.mean() < 0.8
+    @pytest.mark.parametrize("confusion_prob", [0.02, 0.7])
+    def test_leaves_the_moves_of_the_others_as_they_would_be(self, confusion_prob):
+        """One number tells whether a joint is confused and, if it is not, how the radius and the noise lie."""
+        labels = (1000.0 * torch.arange(J, dtype=torch.float64))[:, None].expand(N, J, 3).contiguous()
+        moved = distorted(labels + 300, labels, layers=[(1, 10, 2)], confusion_prob=confusion_prob)
+        moves = moved - labels.numpy() - 300
+        squared = (moves**2).sum(axis=2)  # (N, J)
+        others = squared < 100**2
+        assert scipy.stats.kstest(squared[others] / 2**2, scipy.stats.ncx2(3, 5**2).cdf).pvalue > 1e-3
+        directions = moves[others] / np.sqrt(squared[others])[:, None]
+        for coordinate in directions.T:
+            assert scipy.stats.kstest(coordinate, "uniform", args=(-1, 2)).pvalue > 1e-3
 
     @pytest.mark.parametrize("confusion_prob", [0.02, 0.7])
     def test_leaves_the_probabilities_of_layers_to_the_others(self, confusion_prob):

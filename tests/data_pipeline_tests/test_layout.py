@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 import torch
 
-from data_pipeline.layout import samples_first, samples_last, stored_samples_last, turned, whole_samples
+from data_pipeline.layout import (
+    crossed,
+    samples_first,
+    samples_last,
+    squared_lengths,
+    stored_samples_last,
+    turned,
+    whole_samples,
+)
 
 SHAPES = [(7, 5, 3), (1, 5, 3), (7, 1, 3), (512, 21, 3), (0, 5, 3)]
 
@@ -42,3 +50,12 @@ def test_points_are_turned_as_by_a_matrix_product():
     last = torch.from_numpy(points.transpose(1, 2, 0).copy())
     found = turned(last, torch.from_numpy(matrices.transpose(1, 2, 0)))
     np.testing.assert_allclose(found.numpy().transpose(2, 0, 1), points @ matrices, rtol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(3, 7), (5, 3, 7), (2, 5, 3, 0)], ids=str)
+def test_vectors_are_crossed_and_measured_along_the_last_axis_but_one(shape):
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, *shape))
+    found = crossed(torch.from_numpy(a), torch.from_numpy(b))
+    np.testing.assert_allclose(found, np.cross(a, b, axis=-2), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(squared_lengths(torch.from_numpy(a)), (a**2).sum(axis=-2), rtol=1e-12)
