@@ -241,10 +241,7 @@ class IndividualNormalizer(PalmNormalizer):
 
 
 FLATNESS = 1e-3
-"""What share of a pose's extent the palm's length is at least, and of the extent's square its area, to have axes.
-
-The extent is the diagonal of the box, along the camera's axes, that holds the joints.
-"""
+"""What share of a pose's extent the palm's length is at least, and of the extent's square its area, to have axes."""
 
 
 def palm_rotation(joints: Tensor, palm: Palm) -> Tensor:
@@ -271,8 +268,8 @@ def palm_rotation(joints: Tensor, palm: Palm) -> Tensor:
     n_base = len(palm.base)
     direction = corners[n_base:].mean(dim=0) - corners[:n_base].mean(dim=0)  # (3, N)
 
-    # The square of the diagonal of the box round the joints.
-    extent = squared_lengths(joints.amax(dim=0) - joints.amin(dim=0))  # (J, 3, N) -> (3, N) -> (N,), mm²
+    # The squared distance of the joints from their centre, as a mean.
+    extent = squared_lengths(joints - joints.mean(dim=0)).mean(dim=0)  # (J, 3, N) -> (J, N) -> (N,), mm²
     normal, has_normal = _unit(area, FLATNESS**2 * extent.square())
     across = direction - (direction * normal).sum(dim=0) * normal  # (3, N)
     along, has_direction = _unit(across, FLATNESS**2 * extent)

@@ -18,7 +18,7 @@ from data_pipeline.formats.leaderboard import read_leaderboard
 from data_pipeline.normalizers import Frame, IndividualNormalizer, ViewpointNormalizer
 from data_pipeline.skeleton import HANDS17, ICVL, NYU, Skeleton
 from data_pipeline.synthetic import synthetic_hands
-from tests.support import SKELETONS, hands
+from tests.support import SKELETONS, generator, hands
 
 SHARED_DATA = Path(os.environ.get("POSETUNE_SHARED_DATA") or Path(__file__).parents[2].parent / "shared" / "data")
 
@@ -229,6 +229,19 @@ class TestAPoseWhosePalmShowsNothing:
         together = normalizer.frame(torch.cat([others, poses]))
         alone = normalizer.frame(others)
         torch.testing.assert_close(together.rotation[:3], alone.rotation, rtol=0, atol=1e-6)
+
+
+def test_whether_a_palm_shows_anything_does_not_depend_on_how_the_hand_is_turned(normalizer, skeleton):
+    """Palms on a line but for noise, in double precision, so that nothing else decides."""
+    poses = with_the_palm_on_a_line(skeleton).repeat(400, 1, 1).double()
+    sizes = torch.logspace(-2, 0, len(poses), dtype=torch.float64).view(-1, 1, 1)  # mm
+    poses += sizes * torch.randn(poses.shape, generator=generator(), dtype=torch.float64)
+    turn = torch.from_numpy(scipy.spatial.transform.Rotation.random(rng=0).as_matrix())
+    has_axes, has_axes_turned = (
+        (normalizer.frame(some).rotation != torch.eye(3)).any(dim=(1, 2)) for some in (poses, poses @ turn)
+    )
+    assert 0.02 < has_axes.double().mean() < 0.98
+    assert torch.equal(has_axes, has_axes_turned)
 
 
 def test_a_pose_whose_bones_have_no_length_keeps_its_lengths_in_mm(skeleton):
