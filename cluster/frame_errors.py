@@ -29,21 +29,27 @@ class FrameErrors:
     """Mean distances over the joints of each frame, in the order of the dataset.
 
     Attributes:
-        by_subset: For each subset the errors before and after, (N,) each, mm.
+        by_subset: For each subset the errors before and after, (N,) each, mm. Subsets are predictions of several
+            backbones for the same N frames.
     """
 
     by_subset: Mapping[str, tuple[Errors, Errors]]
 
     @property
     def joined(self) -> tuple[Errors, Errors]:
-        """The errors of all frames before and after, subset after subset, (N,) each, mm."""
+        """The errors of all poses before and after, subset after subset, (S N,) each, mm."""
         before, after = (np.concatenate(errors) for errors in zip(*self.by_subset.values(), strict=True))
         return before, after
 
     @property
-    def sequence_lengths(self) -> list[int]:
-        """The frames of each subset."""
-        return [len(before) for before, _ in self.by_subset.values()]
+    def means(self) -> tuple[Errors, Errors]:
+        """The errors of each frame before and after, their mean over the subsets, (N,) each, mm.
+
+        What is said of frames rests on these: S predictions of a frame are not S frames, since a hand that is hard for
+        one backbone is hard for another.
+        """
+        before, after = (np.stack(errors) for errors in zip(*self.by_subset.values(), strict=True))  # (S, N) each
+        return before.mean(axis=0, dtype=np.float64), after.mean(axis=0, dtype=np.float64)
 
     def write(self, folder: TrialFolder) -> None:
         """Writes them among a trial's files, as rows `subset, before_mm, after_mm`."""
@@ -77,6 +83,8 @@ class FrameErrors:
             numbers = before.to_numpy(), after.to_numpy()
             if not np.isfinite(numbers).all():
                 raise ValueError("some errors are no numbers")
+            if len({places[name].sum() for name in names}) > 1:
+                raise ValueError("its subsets are not of the same frames: they have unlike numbers of them")
         except Exception as error:
             # What pyarrow raises depends on the damage.
             raise ValueError(f"{FRAMES_FILE} is broken: {error}") from error

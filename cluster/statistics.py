@@ -228,19 +228,23 @@ def block_length(series: npt.ArrayLike, sequence_lengths: Sequence[int] | None =
     """Returns how many neighbouring frames a block of the block bootstrap should have.
 
     The automatic choice of Politis and White 2004 for the circular bootstrap, as corrected by Patton, Politis and White
-    2009: from the autocorrelation up to where it is not told from zero any more.
+    2009: from the autocorrelation up to where it is not told from zero any more. It is looked for up to lag 4 sqrt(N),
+    since their code, which stops at sqrt(N), takes far too short blocks of frames that resemble one another for long.
 
     Args:
         series: A finite number for each of N frames, in the order of the frames, (N,).
         sequence_lengths: The frames of each sequence, which sum to N; without them all frames are one sequence.
+
+    Returns:
+        At most the frames of the longest sequence, and a quarter of all: fewer than four blocks tell little.
     """
     values = np.asarray(series, dtype=np.float64)  # (N,)
     n = len(values)
     if n < 3:
         return 1
     lengths = _checked_lengths(sequence_lengths, n)
-    n_in_a_row, longest = 5, min(math.ceil(min(3 * math.sqrt(n), n / 3)), max(lengths))
-    max_lag = min(math.ceil(math.sqrt(n)) + n_in_a_row, max(lengths) - 1)
+    n_in_a_row, longest = 5, min(max(1, n // 4), max(lengths))
+    max_lag = min(math.ceil(4 * math.sqrt(n)), max(lengths) - 1)
     covariances = _autocovariances(values - values.mean(), lengths, max_lag)  # (max_lag + 1,)
     if covariances[0] <= 0:
         return 1
@@ -264,9 +268,20 @@ def block_bootstrap_interval(
     """Returns an interval of a mean over frames, of which neighbours resemble one another.
 
     Circular block bootstrap (Politis and Romano 1992): means of blocks of neighbouring frames are drawn with
-    replacement, and the interval lies between the 2.5th and 97.5th percentile of the means of such draws, moved apart
-    as few blocks need it (the expanded percentile interval of Hesterberg 2015). A block lies in one sequence, at whose
-    end it goes on at its beginning, so that each frame counts alike; a sequence shorter than a block is one block.
+    replacement, and the interval lies between the 2.5th and 97.5th percentile of the means of such draws. These are
+    moved apart, in the manner of Hesterberg's expanded percentile interval (2015), since they lie too close for two
+    reasons. A frame has neighbours beyond its block, whose likeness a block does not see: what blocks of half the
+    length see less than whole ones tells how much that is (the flat-top window of Politis and Romano 1995). And the
+    spread of few blocks is itself uncertain: Student's t instead of the normal distribution.
+
+    A block lies in one sequence, at whose end it goes on at its beginning, so that each frame counts alike. A sequence
+    shorter than two blocks is one block.
+
+    Simulated with 2,000 autoregressive series whose neighbours correlate by 0 to 0.97, of 1,000 frames and more, or up
+    to 0.95 in three and more sequences of 100 to 500, it covers the true mean in 93 to 97 %. It falls short where
+    frames tell too little: 1,000 whose neighbours correlate by 0.98, as much as 10 independent ones, 92 %; by 0.99,
+    88 % (5,000 of these: 94 %). Of very skewed numbers, the exponential of normal ones that correlate by 0.9, it covers
+    92 % with 1,000 frames.
 
     Args:
         differences: A number for each of N frames, in the order of the frames, such as the error before minus the error
@@ -281,17 +296,29 @@ def block_bootstrap_interval(
     if len(values) < 2 or not np.isfinite(values).all():
         return None
     lengths = np.asarray(_checked_lengths(sequence_lengths, len(values)))  # (S,)
-    size = np.minimum(length or block_length(values, sequence_lengths), lengths)  # (S,)
-    n_blocks = round((lengths / size).sum())
+    size = length or block_length(values, sequence_lengths)
+    sizes = np.where(2 * size > lengths, lengths, size)  # (S,)
+    n_blocks = round((lengths / sizes).sum())
     if n_blocks < 2:
         return None
-    means = _block_means(values, lengths, size)  # (N,): of the block that begins at each frame
+    means = _block_means(values, lengths, sizes)  # (N,): of the block that begins at each frame
+    variance, degrees_of_freedom = means.var() / (n_blocks - 1), n_blocks - 1.0
+
+    half = size // 2
+    if half and (sizes < lengths).any():  # whole sequences have no neighbours beyond
+        halves = np.where(sizes < lengths, half, lengths)  # (S,)
+        by_halves = _block_means(values, lengths, halves).var() / ((lengths / halves).sum() - 1)
+        variance += max(0.0, variance - by_halves) * half / (size - half)
+        # Simulated: so much does such a variance spread, of blocks whose length was estimated from the same frames.
+        degrees_of_freedom = n_blocks / 2
+
     # A mean of more than a thousand draws has the shape of a mean of a thousand, only narrower.
     n_drawn = min(n_blocks, _N_BLOCKS_DRAWN)
     drawn = np.random.default_rng(_SEED).integers(len(means), size=(_N_RESAMPLES, n_drawn))
     deviations = means[drawn].mean(axis=1) - means.mean()  # (resamples,)
-    # Percentiles of few blocks lie too close: by the divisor of their variance, and by Student's t against the normal.
-    scale = math.sqrt(n_drawn / (n_blocks - 1)) * _t_quantile(n_blocks - 1) / NormalDist().inv_cdf(_TAILS[1])
+    spread = means.std() / math.sqrt(n_drawn)  # of the deviations
+    scale = math.sqrt(variance) / spread if spread > 0 else 0.0
+    scale *= _t_quantile(degrees_of_freedom) / NormalDist().inv_cdf(_TAILS[1])
     low, high = values.mean() + np.quantile(deviations, _TAILS) * scale
     return Interval(float(low), float(high))
 
@@ -331,7 +358,7 @@ def _known(values: Values) -> Array:
 
 
 @lru_cache(maxsize=64)
-def _t_quantile(degrees_of_freedom: int) -> float:
+def _t_quantile(degrees_of_freedom: float) -> float:
     from scipy import special  # not at the top, since it takes a tenth of a second to load
 
     return float(special.stdtrit(degrees_of_freedom, _TAILS[1]))

@@ -135,11 +135,13 @@ def _against_the_next(data: PageData) -> Iterator[str]:
 
 def on_frames(frames: FrameErrors) -> str:
     """Says by how much one training improves the frames on average, and how sure that is for frames like these."""
-    before, after = frames.joined
+    before, after = frames.means
     gain = before - after  # (N,)
-    length = block_length(gain, frames.sequence_lengths)
-    interval = block_bootstrap_interval(gain, sequence_lengths=frames.sequence_lengths, length=length)
-    words = f"Over the {len(gain):,} frames {gain.mean():.2f} mm"
+    length = block_length(gain)
+    interval = block_bootstrap_interval(gain, length=length)
+    n_subsets = len(frames.by_subset)
+    means = f", each the mean of {n_subsets} subsets," if n_subsets > 1 else ""
+    words = f"Over the {count(len(gain), 'frame')}{means} {gain.mean():.2f} mm"
     if interval is None:
         return f"{words}."
     words += f", 95 % interval {signed(interval.low)} to {signed(interval.high)} (block bootstrap: "
@@ -152,7 +154,8 @@ def gaps(data: PageData) -> Iterator[str]:
     counts = Counter(row["status"] for row in table.trials)
     lost = [f"{count(counts[status], 'trial')} {status}" for status in ("failed", "diverged") if counts[status]]
     if lost:
-        yield f"{listed(lost)}: no mean counts them, see “Trials that went wrong”."
+        is_one = counts["failed"] + counts["diverged"] == 1
+        yield f"{listed(lost)}: {'it is' if is_one else 'they are'} in no mean, see “Trials that went wrong”."
     waiting = counts["pending"] + counts["interrupted"]
     if waiting:
         yield f"{count(waiting, 'trial')} of {len(table.trials):,} {'is' if waiting == 1 else 'are'} not done yet."

@@ -134,7 +134,7 @@ class TestFrameErrors:
     frames = FrameErrors(
         {
             "B": (np.float32([1.5, 2, 3]), np.float32([1, 2.5, 3])),
-            "A": (np.float32([4, 5]), np.float32([4.25, 0.1])),
+            "A": (np.float32([4, 5, 6]), np.float32([4.25, 0.1, 7])),
         }
     )
 
@@ -147,6 +147,18 @@ class TestFrameErrors:
         for subset, errors_mm in self.frames.by_subset.items():
             for one, other in zip(found.by_subset[subset], errors_mm, strict=True):
                 np.testing.assert_array_equal(one, other)
+
+    def test_of_each_frame_are_the_mean_over_its_subsets(self):
+        before, after = self.frames.means
+        np.testing.assert_allclose(before, [2.75, 3.5, 4.5])
+        np.testing.assert_allclose(after, [2.625, 1.3, 5.0])
+        assert len(self.frames.joined[0]) == 6
+
+    def test_of_subsets_with_unlike_numbers_of_frames_are_told(self, folder):
+        trial = folder.trial("a/0")
+        FrameErrors({"B": self.frames.by_subset["B"], "A": (np.float32([4]), np.float32([5]))}).write(trial)
+        with pytest.raises(ValueError, match=r"frames\.parquet is broken: its subsets are not of the same frames"):
+            FrameErrors.read(trial)
 
     @pytest.mark.parametrize("damaged", [b"", b"nothing", slice(0, -20)])
     def test_that_are_damaged_are_told(self, folder, damaged):

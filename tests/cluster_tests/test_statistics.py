@@ -250,6 +250,10 @@ class TestTheRepetitionsNeeded:
 
 
 class TestTheBlockLength:
+    def test_of_few_frames_that_resemble_one_another_for_long_is_long(self):
+        lengths = [block_length(series) for series in autoregressive(np.random.default_rng(0), 200, 1_000, 0.97)]
+        assert statistics.median(lengths) >= 70  # 117 by the formula, 59 of which are found by looking up to lag 37
+
     def test_of_frames_that_do_not_resemble_one_another_is_short(self):
         lengths = [block_length(series) for series in autoregressive(np.random.default_rng(0), 50, 2_000, 0.0)]
         assert statistics.median(lengths) <= 2
@@ -281,20 +285,58 @@ class TestTheBlockLength:
 
 
 class TestTheBlockBootstrap:
-    @pytest.mark.parametrize("phi", [0.0, 0.9])
-    def test_covers_the_mean_of_frames_that_resemble_one_another(self, phi):
-        series = autoregressive(np.random.default_rng(1), 200, 1_652, phi)
-        by_blocks = share_that_covers([block_bootstrap_interval(s) for s in series])
-        by_frames = share_that_covers([block_bootstrap_interval(s, length=1) for s in series])
-        assert 0.90 <= by_blocks <= 0.97
-        assert by_frames > 0.93 if phi == 0 else by_frames < 0.5
+    @staticmethod
+    def share_of_series_covered(n_sequences, n, phi):
+        sequences = autoregressive(np.random.default_rng(1), N_SWEEPS * n_sequences, n, phi)
+        lengths = [n] * n_sequences
+        return share_that_covers(
+            [block_bootstrap_interval(s, sequence_lengths=lengths) for s in sequences.reshape(N_SWEEPS, -1)]
+        )
 
-    def test_covers_the_mean_over_sequences_that_differ(self):
+    @pytest.mark.parametrize(("n_sequences", "n", "phi"), [(1, 1_000, 0.9), (1, 1_000, 0.95), (10, 200, 0.95)])
+    def test_covers_the_mean_of_frames_that_resemble_one_another_in_95_percent_of_series(self, n_sequences, n, phi):
+        assert 0.93 <= self.share_of_series_covered(n_sequences, n, phi) <= 0.97
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize(
+        ("n_sequences", "n", "phi"),
+        [
+            *[(1, 1_000, phi) for phi in (0.0, 0.3, 0.5, 0.7)],
+            *[(1, n, phi) for n in (1_652, 5_000) for phi in (0.9, 0.97)],
+            *[(n_sequences, n, phi) for n_sequences, n in ((5, 300), (20, 100)) for phi in (0.5, 0.9, 0.95)],
+        ],
+    )
+    def test_covers_it_however_many_and_however_alike_they_are(self, n_sequences, n, phi):
+        assert 0.93 <= self.share_of_series_covered(n_sequences, n, phi) <= 0.97
+
+    def test_of_single_frames_misses_the_mean_of_frames_that_resemble_one_another(self):
+        series = autoregressive(np.random.default_rng(1), 200, 1_000, 0.9)
+        assert share_that_covers([block_bootstrap_interval(s, length=1) for s in series]) < 0.5
+
+    def test_covers_the_mean_over_sequences_that_differ_in_95_percent_of_series(self):
         rng = np.random.default_rng(2)
-        lengths = [50] * 30
-        levels = rng.standard_normal((300, 30, 1))
-        series = (levels + 0.1 * rng.standard_normal((300, 30, 50))).reshape(300, -1)
-        assert share_that_covers([block_bootstrap_interval(s, sequence_lengths=lengths) for s in series]) >= 0.90
+        lengths = [300] * 10
+        levels = rng.standard_normal((N_SWEEPS, 10, 1))
+        series = (levels + 0.1 * rng.standard_normal((N_SWEEPS, 10, 300))).reshape(N_SWEEPS, -1)
+        assert (
+            0.93 <= share_that_covers([block_bootstrap_interval(s, sequence_lengths=lengths) for s in series]) <= 0.97
+        )
+
+    @pytest.mark.parametrize("length", [30, 100])
+    def test_is_as_wide_as_statsmodels_covariance_with_a_flat_top_makes_it(self, length):
+        sandwich = pytest.importorskip("statsmodels.stats.sandwich_covariance")
+        (series,) = autoregressive(np.random.default_rng(7), 1, 50_000, 0.8)
+
+        def flat_top(
+            n_lags,
+        ):  # blocks of a length, and of half, weigh lags as triangles: so do twice the one less the other
+            lags = np.arange(n_lags + 1) / length
+            return 2 * np.maximum(0.0, 1 - lags) - np.maximum(0.0, 1 - 2 * lags)
+
+        centred = (series - series.mean())[:, None]
+        (variance,) = sandwich.S_hac_simple(centred, length, flat_top).ravel() / len(series) ** 2
+        found = block_bootstrap_interval(series, length=length)
+        assert found.high - found.low == pytest.approx(2 * 1.96 * math.sqrt(variance), rel=0.05)
 
     def test_of_blocks_of_one_frame_is_scipys_percentile_interval(self):
         values = np.random.default_rng(3).gamma(2.0, size=1_000)
@@ -317,11 +359,18 @@ class TestTheBlockBootstrap:
         across = block_bootstrap_interval([*sequence * 20, *[1.0] * 20], length=20)
         assert across.low < 0 < across.high
 
-    def test_takes_a_sequence_shorter_than_a_block_as_one_block(self):
+    def test_takes_a_sequence_shorter_than_two_blocks_as_one_block(self):
         values = np.random.default_rng(5).standard_normal(300)
         lengths = [10] * 30
-        longer = block_bootstrap_interval(values, sequence_lengths=lengths, length=25)
-        assert longer == block_bootstrap_interval(values, sequence_lengths=lengths, length=10)
+        whole = block_bootstrap_interval(values, sequence_lengths=lengths, length=10)
+        for length in (6, 25):
+            assert block_bootstrap_interval(values, sequence_lengths=lengths, length=length) == whole
+
+    def test_of_whole_sequences_is_about_as_wide_as_students_of_their_means(self):
+        sequences = autoregressive(np.random.default_rng(9), 400, 50, 0.9)
+        found = block_bootstrap_interval(sequences.ravel(), sequence_lengths=[50] * 400, length=50)
+        expected = estimate(sequences.mean(axis=1).tolist()).interval
+        assert found.high - found.low == pytest.approx(expected.high - expected.low, rel=0.05)
 
     def test_gives_the_same_interval_again(self):
         values = np.random.default_rng(6).standard_normal(500)
