@@ -9,6 +9,7 @@ Without these files, --synthetic trains on a stand-in of the same shape: the 21 
 and what an imagined backbone sees of them. It is made where it is missing, is smaller, and is trained for fewer epochs.
 """
 
+# What is imported with F401 is for the options that are commented out below.
 import argparse
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,13 @@ from typing import Any
 import torch
 
 from cluster.experiment import Experiment
+from data_pipeline.augmenters import RandomRotator, RandomScaler  # noqa: F401
 from data_pipeline.distorters import LayeredGaussianDistorter
-from data_pipeline.normalizers import IndividualNormalizer
+from data_pipeline.normalizers import IndividualNormalizer, Shifter, ViewpointNormalizer  # noqa: F401
 from data_pipeline.pose_dataset import dataset_path
 from data_pipeline.preparation.making import write_stand_in
 from posenet import errors
-from posenet.losses import MetricLoss
+from posenet.losses import CombinedLoss, MetricLoss  # noqa: F401
 from posenet.models import CorrectorGNN
 
 experiment_config: dict[str, Any] = {
@@ -94,8 +96,14 @@ OPTIONS: dict[str, list[Any]] = {
     #     CombinedLoss([(errors.distance_error, 1.0, "absolute"), (errors.bone_length_error, 0.3, "absolute")]),
     # ],
     # "loss_space": ["default", "original"],
+    # Displacements of half, of the same and of twice the size.
+    # "distorter_args.layers": [
+    #     [(0.8, 0.0, 0.5), (0.15, 2.0, 1.0), (0.05, 7.5, 2.5)],
+    #     [(0.8, 0.0, 1.0), (0.15, 4.0, 2.0), (0.05, 15.0, 5.0)],
+    #     [(0.8, 0.0, 2.0), (0.15, 8.0, 4.0), (0.05, 30.0, 10.0)],
+    # ],
     # "distorter_args.confusion_prob": [0.0, 0.02, 0.05],
-    # "augmenters": [[], [RandomRotator()], [RandomScaler(low=0.9, high=1.1)]],  # of data_pipeline.augmenters
+    # "augmenters": [[], [RandomRotator()], [RandomScaler(low=0.9, high=1.1)]],
     # "experiment_config.normalizer": [IndividualNormalizer, ViewpointNormalizer, Shifter],
     # "experiment_config.train_set_size": [10_000, 100_000, None],  # a learning curve
 }

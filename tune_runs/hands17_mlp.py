@@ -9,15 +9,23 @@ Without these files, --synthetic trains on a stand-in of the same shape: the 21 
 and what an imagined backbone sees of them. It is made where it is missing, is smaller, and is trained for fewer epochs.
 """
 
+# What is imported with F401 is for the options that are commented out below.
 import argparse
+from functools import partial  # noqa: F401
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from cluster.experiment import Experiment
+from data_pipeline.augmenters import RandomRotator, RandomScaler  # noqa: F401
 from data_pipeline.distorters import InterpolationDistorter
-from data_pipeline.normalizers import Shifter, ViewpointNormalizer
+from data_pipeline.normalizers import (
+    GlobalNormalizer,  # noqa: F401
+    IndividualNormalizer,  # noqa: F401
+    Shifter,
+    ViewpointNormalizer,
+)
 from data_pipeline.pose_dataset import dataset_path
 from data_pipeline.preparation.making import write_stand_in
 from posenet import errors
@@ -90,13 +98,13 @@ OPTIONS: dict[str, list[Any]] = {
     # "loss_space": ["default", "original"],
     # Errors of the backbone that are now weaker and now stronger than they were; 0 leaves them as they are.
     "distorter_args.strength_scale": [0.0, 0.3],
-    # "augmenters": [[], [RandomRotator()], [RandomScaler(low=0.9, high=1.1)]],  # of data_pipeline.augmenters
+    # "augmenters": [[], [RandomRotator()], [RandomScaler(low=0.9, high=1.1)]],
     "experiment_config.normalizer": [
         Shifter,
         ViewpointNormalizer,
         # IndividualNormalizer,
         # GlobalNormalizer,
-        # partial(GlobalNormalizer, individual_scaling=True),  # partial of functools
+        # partial(GlobalNormalizer, individual_scaling=True),
     ],
     # "experiment_config.train_set_size": [10_000, 100_000, None],  # a learning curve
 }

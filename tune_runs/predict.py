@@ -16,7 +16,6 @@ Examples:
 """
 
 import argparse
-import importlib
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,23 +23,24 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 
+from cluster.own_module import own_module
 from cluster.reports.correction import correction_text
 from cluster.storage import Storage
 from cluster.trained import TrainedCorrector, read_corrector
 from cluster.trial_folder import ExperimentFolder
-from data_pipeline.formats.catalogue import FORMATS, PoseFormat, format_for
+from data_pipeline.formats.catalogue import FORMATS, PoseFormat, format_given
 from data_pipeline.formats.frames import FormatError, Frames
 from data_pipeline.formats.hands17 import read_official_names, write_hands17_submission
 from data_pipeline.formats.tensor_file import split_subset
-from data_pipeline.pose_range import PoseRange
+from data_pipeline.pose_range import Comparison, PoseRange
 from data_pipeline.preparation.chunks import progress
-from data_pipeline.skeleton import register_skeleton
+from data_pipeline.sigterm import ended_by_sigterm
+from data_pipeline.skeleton import Skeleton, register_skeleton
 from data_pipeline.user_error import UserError, first_line
 from posenet.evaluator import CorrectionMeans
 from posenet.export import check_suffix, export_corrector
@@ -52,28 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     _require_pairs(parser, args)
     try:
-        # All that can be wrong with the command line, before anything is read that takes time or written.
-        for path in (args.out, args.export):
-            _require_free(path, force=args.force)
-        if args.export is not None:
-            check_suffix(args.export)
-        device = _device(args.device)
-        files = None if args.poses is None else Files.of(args)
-        modules = [_imported(name) for name in args.modules]
-
-        folder = ExperimentFolder(Storage(args.storage_path) / args.experiment)
-        trained = read_corrector(folder, combination=args.combination, repetition=args.repetition, modules=modules)
-        print(_description(args.experiment, trained), file=sys.stderr)
-        register_skeleton(trained.skeleton)  # for formats whose files tell the number of joints alone
-        if files is not None:
-            correction = Correction(trained, files, device, _training_range(folder, trained))
-            correction.write()
-            if correction.means is not None:
-                metrics = correction.means.metrics()
-                print(json.dumps(metrics, indent=2) if args.json else correction_text(metrics, trained.skeleton))
-        if args.export is not None:
-            export_corrector(trained.corrector.cpu(), trained.skeleton, args.export)
-            print(f"Exported to {args.export}: poses in mm in, corrected poses in mm out", file=sys.stderr)
+        with ended_by_sigterm():
+            _run(args)
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -81,6 +61,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def _run(args: argparse.Namespace) -> None:
+    # All that can be wrong with the command line, before anything is read that takes time or written.
+    inputs = [path for path in (args.poses, args.labels, args.submission) if path is not None]
+    for path in (args.out, args.export):
+        _require_free(path, inputs, force=args.force)
+    if args.export is not None:
+        check_suffix(args.export)
+    device = _device(args.device)
+    files = None if args.poses is None else Files.of(args)
+    modules = [own_module(name) for name in args.modules]
+
+    folder = ExperimentFolder(Storage(args.storage_path) / args.experiment)
+    trained = read_corrector(folder, combination=args.combination, repetition=args.repetition, modules=modules)
+    print(_description(args.experiment, trained), file=sys.stderr)
+    register_skeleton(trained.skeleton)  # for formats whose files tell the number of joints alone
+    if files is not None:
+        correction = Correction(trained, files, device, _training_range(folder, trained))
+        correction.write()
+        if correction.means is not None:
+            metrics = correction.means.metrics()
+            print(json.dumps(metrics, indent=2) if args.json else correction_text(metrics, trained.skeleton))
+    if args.export is not None:
+        export_corrector(trained.corrector.cpu(), trained.skeleton, args.export)
+        print(f"Exported to {args.export}: poses in mm in, corrected poses in mm out", file=sys.stderr)
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,7 @@ class Files:
     @classmethod
     def of(cls, args: argparse.Namespace) -> "Files":
         """Returns what a command line names."""
-        source = _format(args.poses, args.format, "--format")
+        source = format_given(args.poses, args.format, "--format")
         for path in (args.poses, args.labels):
             if path is not None and not split_subset(path)[0].exists():
                 raise FormatError(f"{path} does not exist")
@@ -119,19 +125,21 @@ class Files:
             labels_format=(
                 source
                 if args.labels is None
-                else _format(args.labels, args.labels_format, "--labels-format", like=source)
+                else format_given(args.labels, args.labels_format, "--labels-format", beside=source)
             ),
             out=args.out,
-            target=None if args.submission else _format(args.out, args.out_format, "--out-format", like=source),
+            target=(
+                None if args.submission else format_given(args.out, args.out_format, "--out-format", beside=source)
+            ),
             official_names=None if args.submission is None else read_official_names(args.submission),
         )
 
     def write(self, frames: Iterator[Frames]) -> None:
-        """Writes the corrected frames."""
+        """Writes the corrected frames, and says where their names come from if they have none."""
         if self.target is not None:
             self.target.write(self.out, frames)
-        elif self.official_names is not None:
-            write_hands17_submission(self.out, frames, self.official_names)
+        elif self.official_names is not None and not write_hands17_submission(self.out, frames, self.official_names):
+            print(f"note: {self.poses} has no names: its frames got those of the list, in its order", file=sys.stderr)
 
 
 class Correction:
@@ -150,25 +158,33 @@ class Correction:
     def __init__(
         self, trained: TrainedCorrector, files: Files, device: torch.device, training_range: PoseRange | None
     ) -> None:
-        self.trained = trained
         self.files = files
         self.device = device
-        self.training_range = training_range
+        self.poses = _Input(files.poses, files.source, trained.skeleton, training_range)
+        self.labels = (
+            None
+            if files.labels is None
+            else _Input(files.labels, files.labels_format, trained.skeleton, training_range)
+        )
         self.corrector = trained.corrector.to(device)
         self.means = None if files.labels is None else CorrectionMeans(trained.skeleton)
         self.n_frames = 0
 
     def write(self) -> None:
         """Reads, corrects and writes the frames, some thousand at a time."""
-        with torch.inference_mode():
-            self.files.write(self._corrected(self.files.source.read(self.files.poses)))
+        try:
+            with torch.inference_mode():
+                self.files.write(self._corrected())
+        finally:  # what is odd in a file may be why it cannot be corrected
+            for read in (self.poses, self.labels):
+                if read is not None:
+                    read.warn()
         print(f"{self.n_frames} frames written to {self.files.out}", file=sys.stderr)
 
-    def _corrected(self, frames: Iterator[Frames]) -> Iterator[Frames]:
-        labels = None if self.files.labels is None else _Rows(self.files.labels, self.files.labels_format)
+    def _corrected(self) -> Iterator[Frames]:
+        labels = None if self.labels is None else _Rows(self.labels)
         with progress("correcting", total=None) as advance:
-            for chunk in frames:
-                self._require_fit(chunk)
+            for chunk in self.poses:
                 poses = torch.from_numpy(chunk.poses).to(self.device)  # (n, J, 3)
                 corrected = self.corrector(poses)
                 if self.means is not None and labels is not None:
@@ -180,24 +196,44 @@ class Correction:
         if labels is not None:
             labels.require_end()
 
-    def _require_fit(self, chunk: Frames) -> None:
-        skeleton = self.trained.skeleton
-        if chunk.poses.shape[1] != skeleton.n_joints:
-            raise FormatError(
-                f"{self.files.poses} has poses of {chunk.poses.shape[1]} joints; this corrector was trained on the "
-                f"{skeleton.n_joints} joints of {skeleton.name}"
-            )
-        if self.n_frames == 0 and self.training_range is not None:
-            for text in self.training_range.unlike(chunk.poses, skeleton):
-                print(f"warning: {self.files.poses}: {text}", file=sys.stderr)
+
+class _Input:
+    """The frames of a file, and how they differ from those that the corrector was trained on."""
+
+    def __init__(
+        self, path: Path, pose_format: PoseFormat, skeleton: Skeleton, training_range: PoseRange | None
+    ) -> None:
+        self.path = path
+        self.pose_format = pose_format
+        self.skeleton = skeleton
+        self._comparison = None if training_range is None else Comparison(training_range, skeleton)
+
+    def __iter__(self) -> Iterator[Frames]:
+        for chunk in self.pose_format.read(self.path):
+            n_joints = chunk.poses.shape[1]
+            if n_joints != self.skeleton.n_joints:
+                raise FormatError(
+                    f"{self.path} has poses of {n_joints} joints; this corrector was trained on the "
+                    f"{self.skeleton.n_joints} joints of {self.skeleton.name}"
+                )
+            if self._comparison is not None:
+                self._comparison.add(chunk.poses)
+            yield chunk
+
+    def warn(self) -> None:
+        """Says what is odd in the frames that were read."""
+        cut = self.pose_format.doubt(self.path)
+        unlike = [] if self._comparison is None else self._comparison.texts()
+        for text in unlike if cut is None else [cut, *unlike]:
+            print(f"warning: {self.path}: {text}", file=sys.stderr)
 
 
 class _Rows:
     """The labels beside the poses, taken in the poses' chunks."""
 
-    def __init__(self, path: Path, pose_format: PoseFormat) -> None:
-        self.path = path
-        self._frames = pose_format.read(path)
+    def __init__(self, labels: _Input) -> None:
+        self.path = labels.path
+        self._frames = iter(labels)
         self._left = Frames(np.empty((0, 0, 3), np.float32))
         self._n_taken = 0
 
@@ -212,8 +248,6 @@ class _Rows:
         poses = np.concatenate([part.poses for part in parts])
         names = tuple(chain.from_iterable(part.names or () for part in parts)) or None
         n = len(beside)
-        if poses.shape[1] != beside.poses.shape[1]:
-            raise FormatError(f"{self.path} has {poses.shape[1]} joints, but the poses have {beside.poses.shape[1]}")
         if names is not None and beside.names is not None and names[:n] != beside.names:
             place = next(i for i, pair in enumerate(zip(names, beside.names, strict=False)) if pair[0] != pair[1])
             raise FormatError(
@@ -228,23 +262,6 @@ class _Rows:
         """Refuses labels that are more than the poses."""
         if len(self._left) or next(self._frames, None) is not None:
             raise FormatError(f"{self.path} has more frames than the poses; both files need the same")
-
-
-def _format(path: Path, name: str | None, option: str, like: PoseFormat | None = None) -> PoseFormat:
-    """Returns a file's format: the one that `option` names, that of the file it goes with, or by its ending.
-
-    Args:
-        path: The file.
-        name: What `option` says.
-        option: The option that names it.
-        like: The format of the file it goes with, taken where the ending fits.
-    """
-    if name is None and like is not None and split_subset(path)[0].suffix in (like.suffixes or ("",)):
-        return like
-    try:
-        return format_for(path, name)
-    except FormatError as error:
-        raise FormatError(f"{error} ({option})") from error
 
 
 def _training_range(folder: ExperimentFolder, trained: TrainedCorrector) -> PoseRange | None:
@@ -284,9 +301,12 @@ def _given(args: argparse.Namespace, option: str) -> bool:
     return getattr(args, option.removeprefix("--").replace("-", "_")) not in (None, False)
 
 
-def _require_free(path: Path | None, *, force: bool) -> None:
+def _require_free(path: Path | None, inputs: Sequence[Path], *, force: bool) -> None:
     if path is None:
         return
+    for read in (split_subset(given)[0] for given in inputs):
+        if path.exists() and read.exists() and path.samefile(read):
+            raise UserError(f"{path} is read, and would be overwritten; choose another name for what is written")
     if path.is_dir():
         raise UserError(f"{path} is a folder that is there already; choose another name, or remove it first")
     if path.exists() and not force:
@@ -303,17 +323,6 @@ def _device(name: str) -> torch.device:
         reason = first_line(error)
         raise UserError(f"--device {name}: torch cannot use it here: {reason}") from error
     return device
-
-
-def _imported(name: str) -> ModuleType:
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        return importlib.import_module(name)
-    except (Exception, SystemExit) as error:  # a module may fail in any way
-        hint = "; name it without .py" if name.endswith(".py") else ""
-        raise UserError(f"--import {name}: it cannot be imported: {type(error).__name__}: {error}{hint}") from error
-    finally:
-        sys.path.remove(str(Path.cwd()))
 
 
 def _repetition(text: str) -> str | int:

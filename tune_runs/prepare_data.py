@@ -7,21 +7,18 @@ whole at its end; what was there before stays until then, and for good if the co
 import argparse
 import json
 import os
-import signal
 import sys
 import textwrap
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from types import FrameType
 
 from data_pipeline.formats.catalogue import FORMATS
 from data_pipeline.formats.leaderboard import LEADERBOARD_DATASETS
 from data_pipeline.preparation import commands
 from data_pipeline.preparation.commands import Outcome
 from data_pipeline.preparation.targets import Target
+from data_pipeline.sigterm import ended_by_sigterm
 from data_pipeline.splits import PARTS, SPELLINGS
 from data_pipeline.user_error import UserError
 
@@ -82,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line `arguments`, by default the process's own, and returns the exit status."""
     args = _parser().parse_args(arguments)
     try:
-        with _ended_by_sigterm():
+        with ended_by_sigterm():
             outcome: Outcome = args.run(args)
             _print(outcome, as_json=args.json)
     except BrokenPipeError:
@@ -107,23 +104,6 @@ def _print(outcome: Outcome, *, as_json: bool) -> None:
         print(outcome.text, flush=True)
     for note in outcome.notes:
         print(note, file=sys.stderr)
-
-
-@contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Makes SIGTERM end the block as Ctrl-C does, so that nothing half-written stays behind."""
-
-    def end(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -226,7 +206,9 @@ def _add_makers(add: Callable[..., argparse.ArgumentParser]) -> None:
     formats = "\n".join(f"  {name:<20} {known.description}" for name, known in FORMATS.items())
     importer = add(
         "import",
-        lambda args: commands.import_(_target(args), args.format, args.labels, args.predictions, args.split),
+        lambda args: commands.import_(
+            _target(args), args.format, args.labels_format, args.labels, args.predictions, args.split
+        ),
         "Reads files of a known format, in whatever unit and order of joints, into mm in the camera frame. Where all "
         "files have names for their frames, frames are matched by them, in any order, and the names are kept in "
         "N_names.txt; else by their number. Without predictions the dataset has labels alone, for training with "
@@ -236,7 +218,13 @@ def _add_makers(add: Callable[..., argparse.ArgumentParser]) -> None:
         below=f"formats:\n{formats}\n\n{_SPLITS}",
     )
     importer.add_argument(
-        "--format", choices=FORMATS, metavar="F", help="see below (default: what the files look like)"
+        "--format",
+        choices=FORMATS,
+        metavar="F",
+        help="see below, of all files but those with an ending of other formats (default: what a file looks like)",
+    )
+    importer.add_argument(
+        "--labels-format", choices=FORMATS, metavar="F", help="that of the labels, where it is another"
     )
     importer.add_argument("--labels", type=Path, required=True, metavar="FILE", help="file of the true joints")
     _add_predictions(importer, required=False)

@@ -7,7 +7,10 @@ from pathlib import Path
 
 from data_pipeline.formats import hands17, leaderboard, msra15, nyu, openpose21, tensor_file
 from data_pipeline.formats.frames import FormatError, Frames
+from data_pipeline.formats.text_lines import lacks_line_end
 from data_pipeline.skeleton import HANDS17, ICVL, NYU, Skeleton
+
+_TEXT = (".txt",)
 
 
 @dataclass(frozen=True)
@@ -35,13 +38,22 @@ class PoseFormat:
     needs_names: bool = False
     opens: Callable[[bytes], bool] | None = None
 
+    def doubt(self, path: Path) -> str | None:
+        """Returns what about a file that `read` can read may still be wrong; None if nothing seems to be.
+
+        A text that was cut within its last number still has as many of them.
+        """
+        if self.suffixes != _TEXT or not lacks_line_end(path):
+            return None
+        return "the last line has no line end; if the file was cut there, its last number lacks digits"
+
 
 def _leaderboard(dataset: str, skeleton: Skeleton, title: str) -> PoseFormat:
     return PoseFormat(
         name=f"leaderboard-{dataset}",
         description=f"text of the hand-pose leaderboard for {title}: u v d of {skeleton.n_joints} joints a line",
         skeleton=skeleton,
-        suffixes=(".txt",),
+        suffixes=_TEXT,
         read=partial(leaderboard.read_frames, dataset=dataset),
         write=partial(leaderboard.write_frames, dataset=dataset),
         opens=partial(leaderboard.opens, dataset=dataset),
@@ -66,7 +78,7 @@ FORMATS = {
             name="hands17",
             description="annotation and result files of HANDS17: an image's name and x y z of 21 joints a line",
             skeleton=HANDS17,
-            suffixes=(".txt",),
+            suffixes=_TEXT,
             read=hands17.read,
             write=hands17.write,
             needs_names=True,
@@ -120,12 +132,7 @@ def format_for(path: Path, name: str | None) -> PoseFormat:
             raise FormatError(f"there is no format {name!r}; the formats are {', '.join(FORMATS)}")
         return FORMATS[name]
 
-    if path.is_dir():
-        sharing = [pose_format for pose_format in FORMATS.values() if not pose_format.suffixes]
-    else:
-        suffix = tensor_file.split_subset(path)[0].suffix
-        sharing = [pose_format for pose_format in FORMATS.values() if suffix in pose_format.suffixes]
-    possible = sharing
+    possible = sharing = _with_ending_of(path)
     if len(sharing) > 1 and path.is_file():
         line = _first_line(path)
         possible = [pose_format for pose_format in sharing if pose_format.opens is None or pose_format.opens(line)]
@@ -134,6 +141,52 @@ def format_for(path: Path, name: str | None) -> PoseFormat:
         there = "" if path.exists() else ", which does not exist,"
         raise FormatError(f"{path}{there} does not tell its format; name it, one of {names}")
     return possible[0]
+
+
+def format_given(path: Path, name: str | None, option: str, beside: PoseFormat | None = None) -> PoseFormat:
+    """Returns the format of a file for which a command line has an option.
+
+    Args:
+        path: The file.
+        name: The format that the option names; None where it is not given.
+        option: The option, for the error.
+        beside: The format of what the file goes with, taken where none is named and the ending fits; None for none.
+
+    Raises:
+        FormatError: If there is no format of that name, or if the file does not tell which it has.
+    """
+    ending = tensor_file.split_subset(path)[0].suffix
+    if name is None and beside is not None and ending in (beside.suffixes or ("",)):
+        return beside
+    try:
+        return format_for(path, name)
+    except FormatError as error:
+        raise FormatError(f"{error} ({option})") from error
+
+
+def format_among(path: Path, name: str | None, option: str) -> PoseFormat:
+    """Returns the format of one of several files for which a command line has a single option.
+
+    It is for those that do not tell theirs: one with the ending of other formats has one of these.
+
+    Args:
+        path: The file.
+        name: The format that the option names; None where it is not given.
+        option: The option, for the error.
+
+    Raises:
+        FormatError: As `format_given`.
+    """
+    possible = [pose_format.name for pose_format in _with_ending_of(path)]
+    return format_given(path, name if name in possible or not possible else None, option)
+
+
+def _with_ending_of(path: Path) -> list[PoseFormat]:
+    """Returns the formats whose files end as `path` does; those of folders where it is one."""
+    if path.is_dir():
+        return [pose_format for pose_format in FORMATS.values() if not pose_format.suffixes]
+    suffix = tensor_file.split_subset(path)[0].suffix
+    return [pose_format for pose_format in FORMATS.values() if suffix in pose_format.suffixes]
 
 
 def _first_line(path: Path) -> bytes:

@@ -6,6 +6,7 @@ follows the 63 numbers is ignored.
 
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO
 
@@ -58,22 +59,30 @@ def write(path: Path, frames: Iterable[Frames]) -> None:
 def read_official_names(path: Path) -> list[str]:
     """Returns the names in a list of the challenge's frames, one a line, in its order.
 
+    What follows a tab is ignored, as the boxes of hands in the challenge's `BoundingBox.txt`; and so are blank lines.
+
     Raises:
-        FormatError: If the file cannot be read, is no text, or has no name.
+        FormatError: If the file cannot be read, is no text, or has no name at all or none in a line.
     """
     try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise FormatError(f"{path}, the list of official names, cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise FormatError(f"{path}, the list of official names, is no text in UTF-8: {error.reason}") from error
-    names = [name for name in names if name]
+    names = []
+    for number, line in enumerate(lines, start=1):
+        name = line.partition("\t")[0].strip()
+        if name:
+            names.append(name)
+        elif line.strip():
+            raise FormatError(f"{path}, the list of official names, has none in line {number}, before the first tab")
     if not names:
         raise FormatError(f"{path}, the list of official names, is empty")
     return names
 
 
-def write_hands17_submission(path: Path, frames: Iterable[Frames], official_names: Sequence[str]) -> None:
+def write_hands17_submission(path: Path, frames: Iterable[Frames], official_names: Sequence[str]) -> bool:
     """Writes what is handed in to the HANDS17 challenge: a zip file of one result file with every official frame.
 
     The same frames give the same bytes. All poses are held in memory, 252 bytes a frame, since they may come in
@@ -81,23 +90,31 @@ def write_hands17_submission(path: Path, frames: Iterable[Frames], official_name
 
     Args:
         path: The zip file.
-        frames: A prediction for each official name, in any order.
+        frames: A prediction for each official name: with names in any order, without names in the official one.
         official_names: The names of the frames, in the order of the challenge.
 
+    Returns:
+        Whether the frames have names. Without, nothing but their number tells that they are the official ones.
+
     Raises:
-        FormatError: If an official name has no frame or several, if a frame has another name or none, if joints
-            are not 21, or if the file cannot be written.
+        FormatError: If an official name has no frame or several, if a frame has another name or alone has none, if
+            joints are not 21, or if the file cannot be written.
     """
     places = {name: place for place, name in enumerate(official_names)}
     if len(places) < len(official_names):
         doubled = [name for place, name in enumerate(official_names) if places[name] != place]
         raise FormatError(f"{path} is not written: {len(doubled):,} official names are doubles: {_listed(doubled)}")
 
+    coming = iter(frames)
+    first = [*islice(coming, 1)]  # nothing where there are no frames
+    are_named = all(chunk.names is not None for chunk in first)
+    given = chain(first, coming) if are_named else _named(path, chain(first, coming), official_names)
+
     poses = np.empty((len(places), _N_JOINTS, 3), np.float32)
     n_found = np.zeros(len(places), np.int64)  # (N,)
     unknown: list[str] = []
     with whole_file(path) as file:
-        for chunk in writable(frames, path, _N_JOINTS, named=True):
+        for chunk in writable(given, path, _N_JOINTS, named=True):
             names = chunk.names or ()
             found = np.array([places.get(name, -1) for name in names], np.int64)  # (n,)
             unknown += [name for name, place in zip(names, found, strict=True) if place < 0]
@@ -116,11 +133,27 @@ def write_hands17_submission(path: Path, frames: Iterable[Frames], official_name
                 for start in range(0, len(poses), _CHUNK):
                     rows = slice(start, start + _CHUNK)
                     _write(result, Frames(poses[rows], tuple(official_names[rows])), path)
+    return are_named
 
 
 def opens(line: bytes) -> bool:
     """Tells whether a file of this format may begin with `line`, be it that its tabs were lost: reading tells of it."""
     return line.count(b"\t") >= _LINE.n_numbers or len(line.split()) > _LINE.n_numbers
+
+
+def _named(path: Path, frames: Iterable[Frames], official_names: Sequence[str]) -> Iterator[Frames]:
+    """Yields frames that have no names with the official ones, in their order."""
+    n_frames = 0
+    for chunk in frames:
+        names = chunk.names or tuple(official_names[n_frames : n_frames + len(chunk)])
+        n_frames += len(chunk)
+        if n_frames <= len(official_names):
+            yield Frames(chunk.poses, names)
+    if n_frames != len(official_names):
+        raise FormatError(
+            f"{path} is not written: there are {n_frames:,} poses without names, but {len(official_names):,} official "
+            "names; without names both have to be as many, in the same order"
+        )
 
 
 def _write(file: IO[bytes], frames: Frames, path: Path) -> None:

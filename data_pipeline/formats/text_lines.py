@@ -16,6 +16,8 @@ Numbers = npt.NDArray[np.float64]
 
 _BLOCK = 1 << 21  # bytes that are read at once: some thousand lines
 
+_LONGEST_END = 1 << 10  # bytes; of white space after the last line
+
 
 @dataclass(frozen=True)
 class Line:
@@ -89,6 +91,20 @@ def write_lines(
     if names is not None:
         lines = [f"{name}{separator}{line}" for name, line in zip(names, lines, strict=True)]
     file.write("".join(f"{line}\n" for line in lines).encode())
+
+
+def lacks_line_end(path: Path) -> bool:
+    """Tells whether a file ends within a line, as where it was cut.
+
+    Raises:
+        FormatError: If it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _LONGEST_END))
+            return bool(file.read().rpartition(b"\n")[2].strip())
+    except OSError as error:
+        raise FormatError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def is_name(text: str) -> bool:

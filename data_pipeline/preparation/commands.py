@@ -1,13 +1,14 @@
 """The commands of `tune_runs/prepare_data.py`, one function each: from checked options to files and what they tell."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.pose_dataset import read_dataset, read_samples, save_dataset
+from data_pipeline.pose_dataset import PoseDataset, Samples, read_dataset, read_samples, save_dataset
 from data_pipeline.preparation import selection
-from data_pipeline.preparation.importing import import_files
+from data_pipeline.preparation.chunks import progress
+from data_pipeline.preparation.importing import Sources
 from data_pipeline.preparation.inspection import inspect_samples
 from data_pipeline.preparation.making import leaderboard_parts, synthetic_parts
 from data_pipeline.preparation.parts import Part, error_rows, part_name, parts_of
@@ -64,30 +65,43 @@ def leaderboard(
     return _written(target, leaderboard_parts(bases, dataset, ground_truth, paths, way))
 
 
-def import_(target: Target, format_name: str | None, labels: Path, predictions: Sequence[str], split: str) -> Outcome:
-    """Reads files of any format, labels and any number of `predictions`, NAME=FILE."""
+def import_(
+    target: Target,
+    format_name: str | None,
+    labels_format: str | None,
+    labels: Path,
+    predictions: Sequence[str],
+    split: str,
+) -> Outcome:
+    """Reads files, labels and any number of `predictions`, NAME=FILE, of any formats: for these see `Sources.of`."""
     way, paths = parse_split(split), _named_paths(predictions)
     target.check(datasets=[part_name(target.name, part) for part in way.part_names])
-    return _written(target, parts_of(target.name, import_files(labels, paths, format_name), way))
+    sources = Sources.of(labels, paths, format_name, labels_format)
+    samples = sources.read()
+    outcome = _written(target, parts_of(target.name, samples, way))
+    notes = (*(f"note: {doubt}" for doubt in sources.doubts(samples)), *outcome.notes)
+    return replace(outcome, text=f"{sources.text()}\n\n{outcome.text}", notes=notes)
 
 
 def split(target: Target, dataset: str, text: str) -> Outcome:
     """Divides a dataset into parts."""
     way = parse_split(text)
     target.check(datasets=[part_name(target.name, part) for part in way.part_names])
-    return _written(target, parts_of(target.name, read_samples(target.data_dir, dataset), way), source=dataset)
+    return _written(target, parts_of(target.name, _samples(target.data_dir, dataset), way), source=dataset)
 
 
 def subset(target: Target, dataset: str, which: str, n: int, seed: int) -> Outcome:
     """Makes a smaller dataset; `which` samples it keeps is "every", "random" or "first"."""
     _check_seed(seed)
     target.check(datasets=[target.name])
-    samples = read_samples(target.data_dir, dataset)
+    samples = _samples(target.data_dir, dataset)
     if which == "random":
         indices = selection.random(len(samples), n, seed)
     else:
         indices = {"every": selection.every, "first": selection.first}[which](len(samples), n)
-    return _written(target, [Part(target.name, ALL_PART, samples.take(indices))], source=dataset)
+    with progress("taking samples", None):
+        kept = samples.take(indices)
+    return _written(target, [Part(target.name, ALL_PART, kept)], source=dataset)
 
 
 def clusters(target: Target, dataset: str, k: int | None) -> Outcome:
@@ -97,7 +111,7 @@ def clusters(target: Target, dataset: str, k: int | None) -> Outcome:
 
     file = clusters_file(target.name)
     target.check(files=[file])
-    labelled = read_dataset(target.data_dir, dataset, use_preset=False)
+    labelled = _dataset(target.data_dir, dataset, use_preset=False)
     found = cluster_subjects(labelled.labels, labelled.skeleton, k)
     with target.replaced(files=[file]) as folder:
         write_clusters(folder / file, dataset, found)
@@ -117,7 +131,7 @@ def neighbors(target: Target, dataset: str, bank: str, k: int) -> Outcome:
 
     file = neighbors_file(target.name)
     target.check(files=[file])
-    labelled, others = (read_dataset(target.data_dir, name, use_preset=False) for name in (dataset, bank))
+    labelled, others = (_dataset(target.data_dir, name, use_preset=False) for name in (dataset, bank))
     is_same = labelled.fingerprint == others.fingerprint
     found = nearest_neighbors(labelled.labels, others.labels, k, is_same=is_same)
     with target.replaced(files=[file]) as folder:
@@ -129,7 +143,7 @@ def errors(target: Target, dataset: str, subset_name: str | None) -> Outcome:
     """Makes tables of the errors of a subset; None for the only one."""
     files = [errors_file(target.name), error_stats_file(target.name)]
     target.check(files=files)
-    found = pose_errors(read_dataset(target.data_dir, dataset), subset_name)
+    found = pose_errors(_dataset(target.data_dir, dataset), subset_name)
     with target.replaced(files=files) as folder:
         write_pose_errors(folder, target.name, found)
     return _told(target, found.facts, pose_errors_text(found.facts), files)
@@ -138,13 +152,23 @@ def errors(target: Target, dataset: str, subset_name: str | None) -> Outcome:
 def check(data_dir: Path, dataset: str) -> Outcome:
     """Looks at a dataset; the status is 0 for a good one, 1 where something looks wrong, 2 for a broken one."""
     try:
-        found = inspect_samples(read_samples(data_dir, dataset))
+        found = inspect_samples(_samples(data_dir, dataset))
     except UserError as error:
         facts = {"dataset": dataset, "state": "broken", "error": str(error)}
         return Outcome(facts, "", (f"error: {error}",), 2)
     state = "suspicious" if found.warnings else "good"
     facts = {"dataset": dataset, "state": state, **asdict(found)}
     return Outcome(facts, inspection_text(dataset, found), status=1 if found.warnings else 0)
+
+
+def _samples(data_dir: Path, name: str) -> Samples:
+    with progress(f"reading {name}", None):
+        return read_samples(data_dir, name)
+
+
+def _dataset(data_dir: Path, name: str, *, use_preset: bool = True) -> PoseDataset:
+    with progress(f"reading {name}", None):
+        return read_dataset(data_dir, name, use_preset=use_preset)
 
 
 def _written(target: Target, parts: Sequence[Part], source: str | None = None) -> Outcome:

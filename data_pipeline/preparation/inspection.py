@@ -111,15 +111,12 @@ def inspect_samples(samples: Samples) -> Inspection:
     """Returns what is in a dataset; copies are made of some thousand samples at a time only."""
     skeleton = skeleton_for(samples.labels.shape[1])
     arrays = {"labels": samples.labels} | {f"subset {name}": poses for name, poses in samples.poses.items()}
-    extents, errors = {}, {}
+    extents = {}
     with progress("measuring hands", len(arrays)) as advance:
         for what, array in arrays.items():
             extents[what] = Extents.of(array)
             advance(1)
-    with progress("measuring errors", len(samples.poses)) as advance:
-        for subset, poses in samples.poses.items():
-            errors[subset] = SampleErrors.of(poses, samples.labels)
-            advance(1)
+    errors = {subset: SampleErrors.of(poses, samples.labels) for subset, poses in samples.poses.items()}
     lengths_mm = np.empty((len(samples), len(skeleton.bones)), np.float32)
     for rows in chunks(len(samples)):
         lengths_mm[rows] = bone_lengths(samples.labels[rows], skeleton)  # (n, J, 3) -> (n, B)

@@ -7,6 +7,7 @@ import numpy as np
 
 from data_pipeline.formats.leaderboard import read_results
 from data_pipeline.pose_dataset import Samples, dataset_path, write_datasets
+from data_pipeline.preparation.chunks import progress
 from data_pipeline.preparation.parts import Part, part_name, parts_of
 from data_pipeline.splits import PARTS, Split
 from data_pipeline.subsets import DEFAULT_SUBSET
@@ -25,13 +26,18 @@ def synthetic_parts(name: str, sizes: Mapping[str, int], subsets: Sequence[str],
     # A part's seed does not depend on which parts there are: training data stay the same with a test set beside
     # them. The parts share no subject and no noise; a backbone has the same character in all of them.
     part_seeds = dict(zip(PARTS, np.random.SeedSequence(seed).generate_state(len(PARTS)), strict=True))
+    backbones = [Backbone(subset, seed) for subset in subsets or [DEFAULT_SUBSET]]
     parts = []
-    for part, size in sizes.items():
-        part_seed = int(part_seeds[part])
-        labels = synthetic_hands(size, part_seed)
-        backbones = [Backbone(subset, seed) for subset in subsets or [DEFAULT_SUBSET]]
-        poses = {backbone.subset: backbone.predict(labels, part_seed) for backbone in backbones}
-        parts.append(Part(name, part, Samples(labels, poses)))
+    with progress("making hands", sum(sizes.values()) * (1 + len(backbones))) as advance:
+        for part, size in sizes.items():
+            part_seed = int(part_seeds[part])
+            labels = synthetic_hands(size, part_seed)
+            advance(size)
+            poses = {}
+            for backbone in backbones:
+                poses[backbone.subset] = backbone.predict(labels, part_seed)
+                advance(size)
+            parts.append(Part(name, part, Samples(labels, poses)))
     return parts
 
 
@@ -66,7 +72,8 @@ def leaderboard_parts(
         FormatError: If a file is broken, or has another number of frames than the ground truth.
         SplitError: If the split leaves a part without samples.
     """
-    labels, poses = read_results(ground_truth, results, dataset)
+    with progress(f"reading {1 + len(results)} files", None):
+        labels, poses = read_results(ground_truth, results, dataset)
     parts = []
     for base in dict.fromkeys(bases.values()):
         group = [subset for subset in poses if bases[subset] == base]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from data_pipeline.pose_dataset import Samples
+from data_pipeline.preparation.chunks import progress
 from data_pipeline.preparation.sample_errors import SampleErrors
 from data_pipeline.splits import ALL_PART, Split
 
@@ -42,7 +43,8 @@ def parts_of(base: str, samples: Samples, split: Split) -> list[Part]:
     Raises:
         SplitError: If it leaves a part without samples, or if its file cannot be used.
     """
-    return [Part(base, part, samples.take(indices)) for part, indices in split.parts(len(samples)).items()]
+    with progress("dividing frames", None):
+        return [Part(base, part, samples.take(indices)) for part, indices in split.parts(len(samples)).items()]
 
 
 def error_rows(parts: Iterable[Part]) -> list[dict[str, Any]]:

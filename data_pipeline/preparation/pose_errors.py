@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from data_pipeline.pose_dataset import Array, PoseDataset
-from data_pipeline.preparation.chunks import chunks
+from data_pipeline.preparation.chunks import chunks, progress
 from data_pipeline.skeleton import Skeleton
 from data_pipeline.tables import write_error_stats, write_errors
 from data_pipeline.user_error import UserError
@@ -61,8 +61,10 @@ def pose_errors(dataset: PoseDataset, subset: str | None) -> PoseErrors:
     errors: Array = dataset.poses[chosen] - dataset.labels  # (M, J, 3)
     mean_mm = errors.mean(axis=0, dtype=np.float64)  # (M, J, 3) -> (J, 3)
     squares = np.zeros_like(mean_mm)
-    for rows in chunks(len(errors)):
-        squares += np.square(errors[rows] - mean_mm).sum(axis=0)  # (n, J, 3) -> (J, 3)
+    with progress("measuring errors", len(errors)) as advance:
+        for rows in chunks(len(errors)):
+            squares += np.square(errors[rows] - mean_mm).sum(axis=0)  # (n, J, 3) -> (J, 3)
+            advance(len(errors[rows]))
     std_mm = np.sqrt(squares / len(errors))
     return PoseErrors(errors, dataset.labels, mean_mm.astype(np.float32), std_mm.astype(np.float32), dataset.skeleton)
 

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_pipeline.pose_dataset import Array
-from data_pipeline.preparation.chunks import chunks
+from data_pipeline.preparation.chunks import chunks, progress
 
 _Numbers = npt.NDArray[np.float64]
 
@@ -34,9 +34,11 @@ class SampleErrors:
         mean, worst = np.empty((2, n_samples))  # (N,) each
         worst_joint = np.empty(n_samples, np.int64)
         per_joint = np.zeros(n_joints)
-        for rows in chunks(n_samples):
-            error = np.linalg.norm(poses[rows].astype(np.float64) - labels[rows], axis=2)  # (n, J, 3) -> (n, J)
-            worst_joint[rows] = error.argmax(axis=1)  # (n, J) -> (n,)
-            mean[rows], worst[rows] = error.mean(axis=1), error.max(axis=1)  # (n, J) -> (n,) each
-            per_joint += error.sum(axis=0)  # (n, J) -> (J,)
+        with progress("measuring errors", n_samples) as advance:
+            for rows in chunks(n_samples):
+                error = np.linalg.norm(poses[rows].astype(np.float64) - labels[rows], axis=2)  # (n, J, 3) -> (n, J)
+                worst_joint[rows] = error.argmax(axis=1)  # (n, J) -> (n,)
+                mean[rows], worst[rows] = error.mean(axis=1), error.max(axis=1)  # (n, J) -> (n,) each
+                per_joint += error.sum(axis=0)  # (n, J) -> (J,)
+                advance(len(error))
         return cls(mean, worst, worst_joint, per_joint / n_samples)

@@ -109,8 +109,10 @@ def clusters_file(name: str) -> str:
 
 def _clusters(labels: Array, skeleton: Skeleton, k: int | None) -> Clusters:
     features = np.empty((len(labels), len(skeleton.bones)))
-    for rows in chunks(len(labels)):
-        features[rows] = np.log(np.maximum(bone_lengths(labels[rows], skeleton), _MIN_LENGTH_MM))  # (n, B)
+    with progress("measuring bones", len(labels)) as advance:
+        for rows in chunks(len(labels)):
+            features[rows] = np.log(np.maximum(bone_lengths(labels[rows], skeleton), _MIN_LENGTH_MM))  # (n, B)
+            advance(len(features[rows]))
     rng = np.random.default_rng(_SEED)
     sample = features[_some(len(features), _FIT_SAMPLES, rng)]  # (n, B)
     few = sample[_some(len(sample), _SILHOUETTE_SAMPLES, rng)]  # (n, B)
@@ -133,7 +135,8 @@ def _clusters(labels: Array, skeleton: Skeleton, k: int | None) -> Clusters:
         best = max(silhouettes, key=lambda n: silhouettes[n], default=1)
         k = best if silhouettes.get(best, 0.0) >= MIN_SILHOUETTE else 1
 
-    of_sample = _in_order_of_appearance(_fitted(sample, k).predict(features))
+    with progress("grouping frames", None):
+        of_sample = _in_order_of_appearance(_fitted(sample, k).predict(features))
     means = [np.exp(features[of_sample == i]).mean(axis=0) for i in range(int(of_sample.max()) + 1)]  # (B,) each
     return Clusters(of_sample, np.stack(means), bone_names(skeleton), silhouettes)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from data_pipeline.dataset_name import NAME_RULE, is_dataset_name
 from data_pipeline.pose_dataset import dataset_path
+from data_pipeline.preparation.chunks import progress
 from data_pipeline.preparation.parts import Part, part_name
 from data_pipeline.replacement import finish_replacing, replaced_together
 from data_pipeline.splits import ALL_PART, PARTS
@@ -67,7 +68,8 @@ class Target:
         """
         with replaced_together(self.data_dir) as folder:
             self.check(datasets=datasets, files=files)
-            yield folder
+            with progress(f"writing to {self.data_dir}", None):
+                yield folder
 
     def left_over(self, parts: Sequence[Part], source: str | None) -> list[str]:
         """Returns what is there of the same datasets, but another part: it may have frames that now train.

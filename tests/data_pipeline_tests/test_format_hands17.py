@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from data_pipeline.formats import hands17
 from data_pipeline.formats.catalogue import format_for
 from data_pipeline.formats.frames import FormatError, Frames
-from data_pipeline.formats.hands17 import write_hands17_submission
+from data_pipeline.formats.hands17 import read_official_names, write_hands17_submission
 from data_pipeline.skeleton import HANDS17
 from tests.support import hands
 
@@ -164,9 +164,30 @@ class TestASubmission:
         with pytest.raises(FormatError, match=r"1 official names are doubles: 'image_D00000005\.png'"):
             write_hands17_submission(path, [Frames(POSES, tuple(NAMES))], [*NAMES, NAMES[0]])
 
-    def test_of_frames_without_names_or_without_frames_is_refused(self, path):
-        with pytest.raises(FormatError, match="needs a name for each frame"):
-            write_hands17_submission(path, [Frames(POSES)], NAMES)
+    @pytest.mark.parametrize("size", [1, 3, 4])
+    def test_of_frames_without_names_has_the_official_names_in_their_order_and_tells_so(self, path, size):
+        chunks = [Frames(POSES[start : start + size]) for start in range(0, 4, size)]
+        assert write_hands17_submission(path, chunks, NAMES) is False
+        np.testing.assert_allclose(assert_is_a_submission(path, NAMES), POSES, rtol=0, atol=1e-4)
+        assert write_hands17_submission(path, [Frames(POSES, tuple(NAMES))], NAMES) is True
+
+    @pytest.mark.parametrize("sizes", [[3], [1, 2], [5], [4, 1], [3, 4]])
+    def test_of_fewer_or_more_frames_without_names_than_official_ones_is_refused_with_both_numbers(self, path, sizes):
+        chunks = [Frames(hands(HANDS17, size)[0].numpy()) for size in sizes]
+        says = f"{sum(sizes)} poses without names, but 4 official names; without names both have to be as many"
+        with pytest.raises(FormatError, match=f"submission.zip is not written: there are {says}"):
+            write_hands17_submission(path, chunks, NAMES)
+        assert list(path.parent.iterdir()) == []
+
+    def test_of_frames_of_which_only_some_have_names_is_refused(self, path):
+        named = Frames(POSES[:2], tuple(NAMES[:2]))
+        with pytest.raises(FormatError, match=r"needs a name for each frame, but frame 2 \(counted from 0\) has none"):
+            write_hands17_submission(path, [named, Frames(POSES[2:])], NAMES)
+        with pytest.raises(FormatError, match="official names have several frames"):
+            write_hands17_submission(path, [Frames(POSES[:2]), named], NAMES)
+        assert list(path.parent.iterdir()) == []
+
+    def test_without_frames_is_refused(self, path):
         with pytest.raises(FormatError, match="there are no frames"):
             write_hands17_submission(path, [], NAMES)
         assert list(path.parent.iterdir()) == []
@@ -185,6 +206,23 @@ class TestASubmission:
         write_hands17_submission(path, [Frames(POSES, tuple(NAMES))], NAMES)
         with zipfile.ZipFile(path) as archive:
             assert archive.getinfo("result.txt").external_attr >> 16 == 0o644
+
+
+class TestTheListOfOfficialNames:
+    @pytest.mark.parametrize("ending", ["\n", "\r\n", "\n\n"])
+    @pytest.mark.parametrize("beside", ["", "\t", "\t119.45\t28.24\t263.62\t182.5", "\tx y\t"])
+    def test_has_a_name_before_the_first_tab_of_each_line(self, tmp_path, ending, beside):
+        """As BoundingBox.txt of the challenge, which has the hand's box behind it."""
+        path = tmp_path / "BoundingBox.txt"
+        path.write_bytes("".join(f"{name}{beside}{ending}" for name in [*NAMES, "a name é.png"]).encode())
+        assert read_official_names(path) == [*NAMES, "a name é.png"]
+
+    def test_may_be_an_annotation_file(self, file):
+        assert read_official_names(file(*map(line_of, NAMES))) == NAMES
+
+    def test_with_a_line_that_has_no_name_is_refused_with_its_number(self, file):
+        with pytest.raises(FormatError, match=r"results\.txt, the list of official names, has none in line 3"):
+            read_official_names(file(NAMES[0], "", "\t1\t2", NAMES[1]))
 
 
 def assert_is_a_submission(path, official_names):

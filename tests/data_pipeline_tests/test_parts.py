@@ -1,3 +1,5 @@
+import re
+import time
 from io import StringIO
 
 import numpy as np
@@ -85,6 +87,11 @@ def test_chunks_are_all_samples_in_order(n, size):
     assert all(rows.stop - rows.start <= size for rows in slices)
 
 
+def wait_for(screen, text):
+    while text not in screen.getvalue():
+        time.sleep(0.001)
+
+
 class TestProgress:
     @pytest.fixture
     def terminal(self, monkeypatch):
@@ -94,10 +101,20 @@ class TestProgress:
 
     def test_is_shown_on_a_terminal_when_it_takes_more_than_a_moment(self, terminal, monkeypatch):
         monkeypatch.setattr(chunks, "_A_MOMENT_S", 0.0)
-        with chunks.progress("measuring", 50) as advance:
+        with chunks.progress("measuring [0] of /a", 50) as advance:
             advance(20)
-        assert "measuring" in terminal.getvalue()
+            wait_for(terminal, "measuring [0] of /a")
         assert "20/50" in terminal.getvalue()
+
+    @pytest.mark.parametrize(("n_steps", "count"), [((), ""), ((7,), "7/?")])
+    def test_is_shown_without_a_count_of_what_nobody_counts(self, terminal, monkeypatch, n_steps, count):
+        """As of what is done in one go, which tells nothing until it is done."""
+        monkeypatch.setattr(chunks, "_A_MOMENT_S", 0.0)
+        with chunks.progress("reading", None) as advance:
+            for n in n_steps:
+                advance(n)
+            wait_for(terminal, "reading")
+        assert "".join(re.findall(r"\d*/\S", terminal.getvalue())[:1]) == count
 
     def test_is_not_shown_before(self, terminal):
         with chunks.progress("measuring", 50) as advance:
@@ -116,6 +133,7 @@ class TestProgress:
         def fail():
             with chunks.progress("measuring", 50) as advance:
                 advance(20)
+                wait_for(terminal, "measuring")
                 raise RuntimeError("no")
 
         with pytest.raises(RuntimeError, match="no"):

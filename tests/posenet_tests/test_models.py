@@ -11,6 +11,7 @@ from data_pipeline.skeleton import HANDS17
 from posenet import models
 from posenet.models import Corrector, CorrectorGNN, CorrectorLCN, CorrectorMLP, CorrectorTransformer, GlobalShiftMLP
 from posenet.models.layers import ACTIVATIONS
+from posenet.reproducible import reproducible_process
 from tests.posenet_tests.gnn_by_joint import GNNByJoint
 from tests.support import SKELETONS, case_id, cases, generator, global_random_states, hands
 
@@ -146,6 +147,33 @@ class TestEveryModel:
         member, arguments = case
         with pytest.raises(TypeError, match="no_such_setting"):
             member(skeleton, **arguments, no_such_setting=1)
+
+    @pytest.mark.gpu
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU that torch can use")
+    def test_computes_on_a_gpu_what_it_does_on_the_cpu_and_the_same_gradients(self, make, poses):
+        here, there = (outcome_of_a_step(make().eval(), poses, device) for device in ("cpu", "cuda"))
+        torch.testing.assert_close([tensor.cpu() for tensor in there], here, rtol=1e-4, atol=1e-4)
+
+    @pytest.mark.gpu
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU that torch can use")
+    def test_takes_the_same_step_to_the_bit_each_time_on_a_gpu(self, make, poses):
+        first, second = (outcome_of_a_step(make().train(), poses, "cuda") for _ in range(2))
+        assert all(map(torch.equal, first, second))
+
+
+def outcome_of_a_step(model, poses, device):
+    """Returns the corrected poses and the gradients of poses and weights, as a trial on that device computes them."""
+    with (
+        torch.random.fork_rng(),
+        reproducible_process(threads=1, deterministic=True, matmul_precision="highest"),
+    ):
+        torch.manual_seed(0)  # of dropout
+        model, given = model.to(device), poses.to(device, copy=True).requires_grad_()
+        corrected = model(given)
+        corrected.square().mean().backward()
+    tensors = [corrected, given.grad, *(parameter.grad for parameter in model.parameters())]
+    assert {tensor.device.type for tensor in tensors} == {device}
+    return tensors
 
 
 def layers_of(**arguments):

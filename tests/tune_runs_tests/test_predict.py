@@ -3,6 +3,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import zipfile
@@ -165,10 +166,20 @@ class TestAFile:
             atol=1e-3,
         )
 
+    def test_for_the_challenge_gets_the_names_of_the_list_where_it_has_none(self, run, test_set, expected, tmp_path):
+        np.save("poses.npy", test_set.poses["DEFAULT"])
+        (tmp_path / "official.txt").write_text("".join(f"{i}.png\t1\t2\n" for i in range(len(test_set))))
+        options = "--format openpose21 --out result.zip --submission official.txt"
+        status, _, errors = run("--poses", "poses.npy", *options.split())
+        assert (status, "note: poses.npy has no names: its frames got those of the list" in errors) == (0, True)
+        with zipfile.ZipFile("result.zip") as archive:
+            lines = archive.read(*archive.namelist()).decode().splitlines()
+        assert [line.split("\t")[0] for line in lines] == [f"{i}.png" for i in range(len(test_set))]
+
     def test_in_metres_is_warned_of(self, run, test_set, tmp_path):
         np.save("poses.npy", test_set.poses["DEFAULT"] / 1000)
         _, _, errors = run("--poses", "poses.npy", "--out", "out.npy", "--format", "openpose21")
-        assert "warning: poses.npy: the bones are 0.0" in errors
+        assert "warning: poses.npy: 20 of 20 frames: the bones are 0.0" in errors
         assert "They seem to be in metres; needed are millimetres" in errors
 
     def test_with_joints_in_another_order_than_its_format_is_warned_of(self, run, test_set, tmp_path):
@@ -178,7 +189,47 @@ class TestAFile:
 
     def test_far_from_where_the_training_set_was_is_warned_of(self, run, test_set, tmp_path):
         torch.save(torch.tensor(test_set.poses["DEFAULT"]) * torch.tensor([1, 1, -1.0]), "poses.pt")
-        assert "warning: poses.pt: the hands are at z = -" in run("--poses", "poses.pt", "--out", "out.pt")[2]
+        assert ": 20 of 20 frames: the hands are at z = -" in run("--poses", "poses.pt", "--out", "out.pt")[2]
+
+    def test_with_some_frames_in_metres_is_warned_of_how_many_wherever_they_are(self, run, test_set):
+        """Beyond the first frames that are read at once."""
+        poses = np.tile(test_set.poses["DEFAULT"], (255, 1, 1))  # 5,100 frames
+        poses[4500:] /= 1000
+        torch.save(torch.tensor(poses), "poses.pt")
+        status, _, errors = run("--poses", "poses.pt", "--out", "out.pt")
+        assert status == 0
+        assert "warning: poses.pt: 600 of 5,100 frames, the first is frame 4500 (counted from 0): the bones " in errors
+
+    def test_with_labels_in_metres_is_warned_of(self, run, test_set):
+        torch.save(torch.tensor(test_set.poses["DEFAULT"]), "poses.pt")
+        torch.save(torch.tensor(test_set.labels) / 1000, "labels.pt")
+        _, _, errors = run("--poses", "poses.pt", "--labels", "labels.pt", "--out", "out.pt")
+        assert "warning: labels.pt: 20 of 20 frames: the bones are 0.0" in errors
+        assert "warning: poses.pt" not in errors
+
+    def test_of_mirrored_hands_is_warned_of(self, run, test_set):
+        """Labels and poses alike, so that no error between them shows it."""
+        for name, poses in {"poses": test_set.poses["DEFAULT"], "labels": test_set.labels}.items():
+            torch.save(torch.tensor(poses) * torch.tensor([-1, 1, 1]), f"{name}.pt")
+        _, _, errors = run("--poses", "poses.pt", "--labels", "labels.pt", "--out", "out.pt")
+        for name in ("poses", "labels"):
+            assert re.search(f"warning: {name}.pt: .* Are the hands mirrored, or left ones", errors)
+
+    @pytest.mark.parametrize("name", ["hands17", "leaderboard-msra15"])
+    def test_that_ends_within_a_number_is_warned_of(self, run, test_set, tmp_path, name):
+        write(name, tmp_path / "poses.txt", test_set.poses["DEFAULT"])
+        (tmp_path / "cut.txt").write_bytes((tmp_path / "poses.txt").read_bytes()[:-3])
+        arguments = ("--labels", "poses.txt", "--out", "out.txt", "--force")
+        assert "warning" not in run("--poses", "poses.txt", *arguments)[2]
+        status, _, errors = run("--poses", "cut.txt", *arguments)
+        assert status == 0
+        assert "warning: cut.txt: the last line has no line end; if the file was cut there, its last number" in errors
+
+    def test_is_warned_of_before_the_error_that_its_oddity_leads_to(self, run, test_set):
+        torch.save(torch.tensor(test_set.poses["DEFAULT"]) - torch.tensor([0, 0, 5000]), "poses.pt")
+        status, _, errors = run("--poses", "poses.pt", "--out", "out.txt", "--out-format", "leaderboard-msra15")
+        assert status == 2
+        assert re.search(r"warning: poses.pt: .*the hands are at z = -.*\nerror: .* not in front of the camera", errors)
 
 
 class TestRefused:
@@ -217,7 +268,7 @@ class TestRefused:
             ("--poses poses.pt --out none/o.pt", "none, where o.pt is to be written, is not a folder"),
             ("--poses poses.pt --out o.pt --labels fewer.pt", "fewer.pt has fewer frames than the poses"),
             ("--poses poses.pt --out o.pt --labels more.pt", "more.pt has more frames than the poses"),
-            ("--poses poses.pt --out o.pt --labels nyu.pt", "nyu.pt has 14 joints, but the poses have 21"),
+            ("--poses poses.pt --out o.pt --labels nyu.pt", "nyu.pt has poses of 14 joints; .* on the 21 joints"),
             ("--poses a.txt --out o.txt --labels b.txt", "b.txt: frame 5 is image_6.png, but .* is image_5.png"),
             ("--poses poses.pt --out o.txt --out-format hands17", "needs a name for each frame"),
             (
@@ -240,6 +291,26 @@ class TestRefused:
         error = errors.splitlines()[-1]
         assert error.startswith("error: ")
         assert re.search(says, error)
+        assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+    @pytest.mark.parametrize(
+        ("arguments", "path"),
+        [
+            ("--poses poses.pt --out poses.pt", "poses.pt"),
+            ("--poses poses.pt#A --out ./poses.pt", "poses.pt"),
+            ("--poses a.txt --out linked.txt", "linked.txt"),
+            ("--poses poses.pt --labels more.pt --out more.pt", "more.pt"),
+            ("--poses a.txt --submission names.txt --out names.txt", "names.txt"),
+            ("--poses poses.pt --out o.pt --export nyu.pt --labels nyu.pt", "nyu.pt"),
+        ],
+    )
+    def test_is_to_overwrite_what_is_read_even_by_force(self, run, tmp_path, arguments, path):
+        (tmp_path / "names.txt").write_text("image_0.png")
+        (tmp_path / "linked.txt").symlink_to("a.txt")
+        before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+        status, output, errors = run(*arguments.split(), "--force")
+        assert (status, output) == (2, "")
+        assert errors == f"error: {path} is read, and would be overwritten; choose another name for what is written\n"
         assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 
     def test_are_poses_with_another_skeleton_in_both_directions(self, run):
@@ -374,3 +445,45 @@ class TestAModelOfTheUsers:
         status, _, errors = run("--poses", "poses.pt", "--out", "out.pt", experiment="finger")
         assert status == 0, errors
         assert torch.load("out.pt").shape == (20, 5, 3)
+
+
+# Runs the script, says when some frames are written, and waits there.
+HALF_WRITTEN = """
+import runpy, sys, time
+from pathlib import Path
+from data_pipeline.formats import hands17
+
+write = hands17.write_lines
+
+def half(*arguments):
+    write(*arguments)
+    arguments[0].flush()
+    print("half", flush=True)
+    time.sleep(60)
+
+hands17.write_lines = half
+sys.argv = ["predict.py", *sys.argv[1:]]
+runpy.run_path("tune_runs/predict.py", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_process_that_is_ended_while_it_writes_leaves_what_was_there(sweep, test_set, tmp_path, number, status):
+    write("hands17", tmp_path / "poses.txt", test_set.poses["DEFAULT"])
+    (tmp_path / "out.txt").write_text("mine")
+    arguments = ["--experiment", "tiny", "--storage-path", sweep.storage_path, "--force"]
+    arguments += ["--poses", tmp_path / "poses.txt", "--out", tmp_path / "out.txt"]
+    with subprocess.Popen(
+        [sys.executable, "-c", HALF_WRITTEN, *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout.readline() == b"half\n"
+        assert len(list(tmp_path.iterdir())) == 3
+        process.send_signal(number)
+        process.communicate(timeout=30)
+    assert process.returncode == status
+    assert {path.name for path in tmp_path.iterdir()} == {"poses.txt", "out.txt"}
+    assert (tmp_path / "out.txt").read_text() == "mine"

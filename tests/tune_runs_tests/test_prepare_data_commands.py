@@ -1,20 +1,26 @@
 """The commands that work on datasets; those that make them from nothing are in test_prepare_data.py."""
 
+import itertools
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
+from threading import Timer
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from data_pipeline.formats.catalogue import FORMATS
 from data_pipeline.formats.frames import Frames
 from data_pipeline.pose_dataset import Samples, dataset_names, read_dataset, read_samples, write_datasets
+from data_pipeline.preparation import chunks
 from data_pipeline.preparation.targets import Target
 from data_pipeline.splits import PARTS, parse_split
 from data_pipeline.synthetic import SEQUENCE_LENGTH, Backbone, synthetic_hands
@@ -130,9 +136,20 @@ class TestImport:
         FORMATS["pt"].write(tmp_path / "truth.pt", [Frames(LABELS)])
         status, output, _ = run("import", "--labels", tmp_path / "truth.pt", "--name", "new")
         assert status == 0
-        assert output.splitlines()[3].split() == ["new", "all", str(N)]
+        assert output.startswith(f"Read as pt ({FORMATS['pt'].description}): {tmp_path / 'truth.pt'}\n\n")
+        assert output.splitlines()[5].split() == ["new", "all", str(N)]
         assert [path.name for path in data_dir.iterdir()] == ["new_labels.pt"]
         np.testing.assert_array_equal(read_dataset(data_dir, "new", use_preset=False).labels, LABELS)
+
+    def test_notes_what_looks_wrong_in_all_of_the_samples(self, run, tmp_path):
+        FORMATS["openpose21"].write(tmp_path / "metres.npy", [Frames(LABELS / 1000)])
+        FORMATS["hands17"].write(tmp_path / "A.txt", [Frames(POSES["A"], tuple(NAMES))])
+        files = ("--labels", tmp_path / "metres.npy", "--predictions", f"A={tmp_path / 'A.txt'}", "--name", "new")
+        status, _, errors = run("import", *files, "--format", "openpose21")
+        assert status == 0
+        assert errors.startswith("note: labels: the median size of a hand is 0.1")
+        assert "these seem to be metres" in errors
+        assert run("import", *files, "--labels-format", "openpose21-m", "--force")[::2] == (0, "")
 
     @pytest.mark.parametrize(
         ("arguments", "says"),
@@ -493,3 +510,44 @@ def test_a_process_that_is_ended_while_it_writes_leaves_what_was_there(run, data
     assert {name: (data_dir / name).read_bytes() for name in visible} == visible
     assert run(*arguments, "--force")[0] == 0
     assert files(data_dir) == before
+
+
+# What each command that may take long shows on a terminal, one after another.
+SHOWN = {
+    "synthetic": ["making hands", "measuring errors", "writing to data"],
+    "leaderboard": ["reading 2 files", "dividing frames", "measuring errors", "writing to data"],
+    "split": ["reading hands", "dividing frames", "measuring errors", "writing to data"],
+    "subset": ["reading hands", "taking samples", "measuring errors", "writing to data"],
+    "clusters": ["reading hands", "measuring bones", "grouping frames", "writing to data"],
+    "neighbors": ["reading hands", "finding neighbours", "writing to data"],
+    "errors": ["reading hands", "measuring errors", "writing to data"],
+}
+
+
+class TestProgress:
+    @pytest.fixture
+    def terminal(self, monkeypatch):
+        """What is shown of work, each as soon as it begins."""
+
+        class AtOnce(Timer):
+            def start(self):
+                self.function()
+
+        screen = StringIO()
+        monkeypatch.setattr(chunks, "Console", lambda **_: Console(file=screen, force_terminal=True, width=100))
+        monkeypatch.setattr(chunks, "Timer", AtOnce)
+        return screen
+
+    @pytest.mark.parametrize("command", SHOWN)
+    def test_is_shown_of_all_that_takes_time(self, script, data_dir, hands, terminal, monkeypatch, command):
+        monkeypatch.chdir(data_dir.parent)
+        np.savetxt("a.txt", np.tile([320.0, 240.0, 700.0], (12, 14)))
+        files = ["--ground-truth", "a.txt", "--predictions", "A=a.txt"]
+        others = {
+            "synthetic": ["--train", "30", "--val", "20"],
+            "leaderboard": ["--dataset", "nyu", *files, "--split", "last:20"],
+        }
+        arguments = others[command] if command in others else WRITING[command][0]
+        assert script.main([command, *arguments, "--name", "new"]) == 0
+        shown = re.findall("|".join(itertools.chain(*SHOWN.values())), terminal.getvalue())
+        assert list(dict.fromkeys(shown)) == SHOWN[command]

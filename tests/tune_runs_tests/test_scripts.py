@@ -5,16 +5,13 @@ import re
 import runpy
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from cluster.experiment import Experiment
-from data_pipeline import augmenters, normalizers
 from data_pipeline.preparation.making import write_stand_in
 from data_pipeline.skeleton import NYU as NYU_SKELETON
-from posenet import errors, losses
 from posenet.models import CorrectorGNN, CorrectorLCN, CorrectorMLP, CorrectorTransformer, GlobalShiftMLP
 
 ROOT = Path(__file__).parents[2]
@@ -96,8 +93,12 @@ def test_correctors_of_nyu_backbones_lower_the_error_on_frames_they_have_not_see
         assert row["test_distance_mm_mean"] < before - 0.3
 
 
+# Of the options that are not commented out.
+N_COMBINATIONS = {"hands17_mlp.py": 16, "hands17_gnn.py": 8}
+
+
 class TestTheHands17Scripts:
-    @pytest.fixture(params=["hands17_mlp.py", "hands17_gnn.py"])
+    @pytest.fixture(params=N_COMBINATIONS)
     def name(self, request):
         return request.param
 
@@ -124,28 +125,53 @@ class TestTheHands17Scripts:
         assert "data does not have hands17_train: see --help, or take --synthetic" in result.stderr
         assert "prepare_data.py import --format hands17 --name hands17" in run(name, "--help", cwd=tmp_path).stdout
 
-    def test_train_every_combination_of_their_options(self, experiment):
+    def test_train_every_combination_of_their_options(self, name, experiment):
         table = experiment().run("inline")
         assert {row["status"] for row in table.trials} == {"finished"}
-        assert len(table.trials) in (8, 16)
+        assert len(table.trials) == N_COMBINATIONS[name]
 
-    def test_have_no_option_commented_out_that_would_be_wrong(self, name, experiment):
-        options = uncommented_options((SCRIPTS / name).read_text())
+    @pytest.fixture
+    def options(self, name, tmp_path):
+        """All options, also those commented out, as the script makes them: with no other names than it imports."""
+        (tmp_path / name).write_text(uncommented((SCRIPTS / name).read_text()))
+        return runpy.run_path(str(tmp_path / name))["OPTIONS"]
+
+    @pytest.mark.ray
+    @pytest.mark.slow
+    def test_end_with_a_table_on_the_synthetic_stand_in(self, name, tmp_path):
+        """Here on fewer hands, which are there already, as they are when the script is started again."""
+        write_stand_in(tmp_path / "data", "hands17_synthetic", {"train": 256, "val": 1501, "test": 100})
+        result = run(name, "--synthetic", cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        experiment = f"{name.removesuffix('.py')}_synthetic"
+        n_trials = 3 * N_COMBINATIONS[name]
+        assert f"{experiment}: {n_trials} trials, {n_trials} finished" in result.stdout
+        assert f"results/{experiment}/" in result.stdout
+        assert len([line for line in result.stdout.splitlines() if line.endswith(" %")]) == N_COMBINATIONS[name]
+
+    def test_have_no_option_commented_out_that_would_be_wrong(self, experiment, options):
         assert len(options) >= 11
         for key, values in options.items():
             assert len(values) >= 2, key
             if key != "experiment_config.train_set_size":  # larger than the stand-in
                 experiment({key: values}).plan()
 
+    def test_vary_how_strong_the_distorter_is(self, options):
+        assert options.keys() & {"distorter_args.strength_scale", "distorter_args.layers"}
 
-def uncommented_options(source: str) -> dict[str, list]:
-    """Returns OPTIONS of a script with all that is commented out in it, but not the sentences."""
-    block = source[source.index("OPTIONS:") : source.index("STAND_IN")]
+
+def uncommented(source: str) -> str:
+    """Returns a script with all that is commented out in it, but not the sentences."""
     # Code begins with a quote, a bracket or a call; a sentence with a capital and a space behind its first word.
-    code = re.sub(r"^(\s*)# (?=[\"\[\]{}]|\w+\(|\w+,$| )", r"\1", block, flags=re.MULTILINE)
-    names = {**vars(augmenters), **vars(normalizers), **vars(losses), "errors": errors, "partial": partial}
-    exec(code, {**names, "Any": object, "dict": dict, "list": list}, found := {})
-    return found["OPTIONS"]
+    return re.sub(r"^(\s*)# (?=[\"\[\]{}]|\w+\(|\w+,$| )", r"\1", source, flags=re.MULTILINE)
+
+
+def test_the_other_run_scripts_have_no_option_commented_out():
+    scripts = {path.name: path.read_text() for path in SCRIPTS.glob("*.py")}
+    of_runs = {name: source for name, source in scripts.items() if "base_hyperparams" in source}
+    assert of_runs.keys() >= {"minimal_example.py", "nyu_backbones.py", "nyu_models.py"}
+    with_some = {name for name, source in of_runs.items() if uncommented(source) != source}
+    assert with_some == N_COMBINATIONS.keys()
 
 
 def test_nyu_models_compares_each_kind_of_network_in_its_settings_on_each_backbone():

@@ -1,0 +1,25 @@
+"""Modules of the user's own, which a script is told of by `--import`."""
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from data_pipeline.user_error import UserError
+
+
+def own_module(name: str) -> ModuleType:
+    """Returns the module that `--import NAME` names, found as for a script that is run from the current folder.
+
+    Raises:
+        UserError: If it cannot be imported, whatever it raises.
+    """
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:  # a module may fail in any way
+        hint = "; name it without .py" if name.endswith(".py") else ""
+        raise UserError(f"--import {name}: it cannot be imported: {type(error).__name__}: {error}{hint}") from error
+    finally:
+        sys.path.remove(here)
