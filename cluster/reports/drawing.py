@@ -1,6 +1,6 @@
 """The figures of an experiment, from its folder: reads what each shows and hands it to `figures/`."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +15,8 @@ from cluster.reports.choices import named, short_names
 from cluster.reports.comparison import find_combination
 from cluster.reports.figures import curves, errors, hands, options
 from cluster.reports.figures.style import COLUMN_IN, FigureError, Numbers
-from cluster.reports.prediction_files import check_errors, check_predictions, errors_of, read_errors
-from cluster.results import Results, Row
+from cluster.reports.prediction_files import errors_of, read_errors, sets_of_errors, sets_of_predictions
+from cluster.results import DataSet, Results, Row
 from cluster.trial_folder import ExperimentFolder
 from data_pipeline.skeleton import Skeleton
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _N_CURVES = 4
-_N_HANDS, _N_LOG_POINTS = 3, 3
 _NARROWEST_IN, _WIDEST_IN = 2, 40
 
 
@@ -43,6 +42,8 @@ class Drawing:
         labels: The true poses of these predictions.
         format: The format of both, a name of `predict.py`'s; None where the files tell it.
         measure: Of success rates, what they are shares of.
+        n_examples: Of hands, how many examples at most.
+        n_log_points: Of hands, at how many log points at most.
         width_in: The figure's width, inches.
     """
 
@@ -54,6 +55,8 @@ class Drawing:
     labels: Path | None = None
     format: str | None = None
     measure: curves.Measure = "worst"
+    n_examples: int = 3
+    n_log_points: int = 3
     width_in: float = COLUMN_IN
 
 
@@ -136,7 +139,7 @@ def _learning_curves(drawing: Drawing, table: Results) -> "Figure":
     for name, row in rows.items():
         known = [logged.curves.get(trial_id) for trial_id in finished_ids(table, row)]
         groups[name] = [curve for curve in known if curve is not None]
-    return curves.learning_curves(groups, width_in=drawing.width_in)
+    return curves.learning_curves(groups, n_planned=table.n_repetitions, width_in=drawing.width_in)
 
 
 def _success_curves(drawing: Drawing, table: Results) -> "Figure":
@@ -149,9 +152,16 @@ def _success_curves(drawing: Drawing, table: Results) -> "Figure":
             raise FigureError(f"no finished trial of {row['key']} logged its success rates")
         label = "corrected" if len(rows) == 1 else name
         uncorrected[label], rates[label] = before[0], after
-    for label, path in drawing.others:
-        rates[label] = [curves.success_rates(_errors_of_other(drawing, table, list(rows.values()), path))]
-    return curves.success_curves(uncorrected, rates, of=drawing.measure, width_in=drawing.width_in)
+    others, remarks = _other_methods(drawing, table, list(rows.values()))
+    return curves.success_curves(
+        uncorrected,
+        rates,
+        others=others,
+        of=drawing.measure,
+        n_planned=table.n_repetitions,
+        remarks=remarks,
+        width_in=drawing.width_in,
+    )
 
 
 def _errors_by_joint(drawing: Drawing, table: Results) -> "Figure":
@@ -175,20 +185,30 @@ def _errors_by_joint(drawing: Drawing, table: Results) -> "Figure":
         }
         for suffix in ("_before", "")
     )
-    return errors.errors_by_joint(skeleton_of(drawing.folder, ids[0]), before, after, width_in=drawing.width_in)
+    return errors.errors_by_joint(
+        skeleton_of(drawing.folder, ids[0]),
+        before,
+        after,
+        n_planned=table.n_repetitions,
+        width_in=drawing.width_in,
+    )
 
 
 def _heat_map(drawing: Drawing, table: Results) -> "Figure":
     table = _on_same_data(drawing, table)
     down, across = _two_options(drawing, table)
     split: options.Split = "test" if table.split == "test" else "val"
-    return options.heat_map(table.summary, down, across, split=split, width_in=drawing.width_in)
+    return options.heat_map(
+        table.summary, down, across, split=split, n_planned=table.n_repetitions, width_in=drawing.width_in
+    )
 
 
 def _parallel_coordinates(drawing: Drawing, table: Results) -> "Figure":
     table = _on_same_data(drawing, table)
     split: options.Split = "test" if table.split == "test" else "val"
-    return options.parallel_coordinates(table.summary, table.telling_paths, split=split, width_in=drawing.width_in)
+    return options.parallel_coordinates(
+        table.summary, table.telling_paths, split=split, n_planned=table.n_repetitions, width_in=drawing.width_in
+    )
 
 
 def _error_histogram(drawing: Drawing, table: Results) -> "Figure":
@@ -209,15 +229,17 @@ def _hands(drawing: Drawing, table: Results) -> "Figure":
         except ValueError as error:
             raise FigureError(f"{trial_id}: {error}") from error
         if found is not None:
-            places = np.unique(np.linspace(0, len(found.epochs) - 1, _N_LOG_POINTS).astype(int))
-            corrected = {
-                f"epoch {found.epochs[place]}, batch {found.batches[place]}": found.predictions_mm[place, :_N_HANDS]
-                for place in places
-            }
-            skeleton = skeleton_of(drawing.folder, trial_id)
-            inputs, labels = found.inputs_mm[:_N_HANDS], found.labels_mm[:_N_HANDS]
-            of = _repetition(trial_id)
-            return hands.skeletons(inputs, corrected, labels, skeleton, of=of, width_in=drawing.width_in)
+            points = zip(found.epochs, found.batches, found.predictions_mm, strict=True)
+            return hands.skeletons(
+                found.inputs_mm,
+                {f"epoch {epoch}, batch {batch}": poses for epoch, batch, poses in points},
+                found.labels_mm,
+                skeleton_of(drawing.folder, trial_id),
+                of=_repetition(trial_id),
+                n_examples=drawing.n_examples,
+                n_log_points=drawing.n_log_points,
+                width_in=drawing.width_in,
+            )
     raise FigureError(f"{row['key']} of {table.name} followed no examples: give it val_example_indices")
 
 
@@ -303,15 +325,35 @@ def _repetition(trial_id: str) -> str:
     return f"repetition {trial_id.partition('/')[2]}"
 
 
-def _errors_of_other(drawing: Drawing, table: Results, rows: Sequence[Row], path: Path) -> Numbers:
-    """Returns the errors of another method, (E,), mm, after a look at whether there is one for each frame."""
-    data_sets = [table.data_sets.get(table.split, {}).get(row["key"]) for row in rows]
+def _other_methods(
+    drawing: Drawing, table: Results, rows: Sequence[Row]
+) -> tuple[list[tuple[str, Numbers]], list[str]]:
+    """Returns labels and success rates of other methods, (81,) each, and what has to be said of their data.
+
+    A method was measured on one set. Beside curves of several it says on which, as far as its number of frames tells.
+    """
+    of_split = table.data_sets.get(table.split, {})
+    sets = list(dict.fromkeys(of_split[row["key"]] for row in rows if row["key"] in of_split))
+    others, is_open = [], False
+    for label, path in drawing.others:
+        found, fitting = _errors_of_other(drawing, table, rows[0], path, sets)
+        is_open |= len(fitting) > 1
+        on = f" (on {' or '.join(one.name for one in fitting)})" if len(fitting) < len(sets) else ""
+        others.append((f"{label}{on}", curves.success_rates(found)))
+    if not others or len(sets) < 2:
+        return others, []
+    which = ", which its number of frames does not tell" if is_open else ""
+    return others, [f"A dotted curve compares only with those of its own data{which}."]
+
+
+def _errors_of_other(
+    drawing: Drawing, table: Results, row: Row, path: Path, sets: Sequence[DataSet]
+) -> tuple[Numbers, Collection[DataSet]]:
+    """Returns the errors of another method, (E,), mm, and on which of the sets it may have been measured."""
     if drawing.labels is not None:
         found = errors_of(path, drawing.labels, drawing.measure, drawing.format)
-        check_predictions(path, len(found), data_sets)
-    else:
-        found = read_errors(path)
-        is_by_joint = drawing.measure == "joint"
-        n_joints = skeleton_of(drawing.folder, finished_ids(table, rows[0])[0]).n_joints if is_by_joint else None
-        check_errors(path, found.size, data_sets, n_joints)
-    return found.ravel()
+        return found.ravel(), sets_of_predictions(path, len(found), sets)
+    found = read_errors(path)
+    is_by_joint = drawing.measure == "joint"
+    n_joints = skeleton_of(drawing.folder, finished_ids(table, row)[0]).n_joints if is_by_joint else None
+    return found.ravel(), sets_of_errors(path, found.size, sets, n_joints)

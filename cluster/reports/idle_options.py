@@ -11,6 +11,7 @@ from data_pipeline.user_error import UserError
 _OF_FIGURES = {
     **dict.fromkeys(("measure", "other", "labels", "format"), "success"),
     **dict.fromkeys(("rows", "columns"), "heatmap"),
+    **dict.fromkeys(("examples", "log_points"), "hands"),
 }
 _OF_ALL_COMBINATIONS = ("heatmap", "parallel")
 _OF_TABLES = (
@@ -31,7 +32,8 @@ def refuse_idle_figure_options(given: argparse.Namespace) -> None:
     """
     for name, figure in _OF_FIGURES.items():
         if getattr(given, name) not in (None, []) and given.figure != figure:
-            raise CommandLineError(f"--{name} is for the figure {figure} alone; leave it out for {given.figure}")
+            flag = name.replace("_", "-")
+            raise CommandLineError(f"--{flag} is for the figure {figure} alone; leave it out for {given.figure}")
     if given.labels is not None and not given.other:
         raise CommandLineError(
             "--labels is for other methods' predictions: name a file of them (--other LABEL=FILE), or leave it out"

@@ -61,33 +61,35 @@ def errors_of(predictions: Path, labels: Path, measure: Measure, format: str | N
     return errors
 
 
-def check_errors(path: Path, n_errors: int, data_sets: Collection[DataSet | None], n_joints: int | None) -> None:
-    """Makes sure that there are as many errors as one of some sets has frames.
+def sets_of_errors(
+    path: Path, n_errors: int, data_sets: Collection[DataSet], n_joints: int | None
+) -> Collection[DataSet]:
+    """Returns on which of some sets errors may have been measured: those with as many frames.
 
     Args:
         path: The file that they are of.
         n_errors: How many there are.
-        data_sets: The sets; where the frames of one are not known, nothing is checked.
+        data_sets: The sets; one whose frames are not known fits whatever the number.
         n_joints: Of how many joints each frame has an error; None for one error a frame.
 
     Raises:
-        FigureError: If it has as many as none.
+        FigureError: If none fits.
     """
     each = "each frame" if n_joints is None else f"each of the {n_joints} joints of each frame"
-    _check_number(path, f"{n_errors:,} errors", n_errors / (n_joints or 1), data_sets, f"an error for {each}")
+    return _fitting(path, f"{n_errors:,} errors", n_errors / (n_joints or 1), data_sets, f"an error for {each}")
 
 
-def check_predictions(path: Path, n_frames: int, data_sets: Collection[DataSet | None]) -> None:
-    """Makes sure that there are as many predicted poses as one of some sets has frames, see `check_errors`."""
-    _check_number(path, f"{n_frames:,} frames", n_frames, data_sets, "a pose for each frame")
+def sets_of_predictions(path: Path, n_frames: int, data_sets: Collection[DataSet]) -> Collection[DataSet]:
+    """Returns of which of some sets predicted poses may be, see `sets_of_errors`."""
+    return _fitting(path, f"{n_frames:,} frames", n_frames, data_sets, "a pose for each frame")
 
 
-def _check_number(path: Path, has: str, n: float, data_sets: Collection[DataSet | None], needed: str) -> None:
-    known = [found for found in dict.fromkeys(data_sets) if found is not None and found.n_frames is not None]
-    if len(known) < len(set(data_sets)) or n in [found.n_frames for found in known]:
-        return
-    listed = ", ".join(f"{found.name} has {found.n_frames:,} frames" for found in known)
-    raise FigureError(f"{path} has {has}, {listed}: needed is {needed} of the same set")
+def _fitting(path: Path, has: str, n: float, data_sets: Collection[DataSet], needed: str) -> Collection[DataSet]:
+    fitting = [found for found in data_sets if found.n_frames in (None, n)]
+    if data_sets and not fitting:
+        listed = ", ".join(f"{found.name} has {found.n_frames:,} frames" for found in data_sets)
+        raise FigureError(f"{path} has {has}, {listed}: needed is {needed} of the same set")
+    return fitting
 
 
 def _check_there(path: Path) -> None:

@@ -118,22 +118,64 @@ class TestFromAFolder:
         own.trial(f"{FIRST}/0").write("frames.parquet", b"broken")
         figure = draw("histogram", Drawing(own))
         assert legend(figure) == ["before: median 15.0 mm, mean 15.0 mm", "after: median 8.5 mm, mean 8.5 mm"]
-        assert note(figure).startswith("40 frames of repetition 1")
+        assert note(figure).startswith("40 poses of repetition 1")
 
     @pytest.mark.parametrize(
         ("name", "begins"),
         [
-            ("histogram", "40 frames of repetition 0; "),
-            ("improvement", "40 frames of repetition 0: "),
+            ("histogram", "40 poses of repetition 0; "),
+            ("improvement", "40 poses of repetition 0: "),
             ("hands", "Examples of repetition 0: "),
         ],
     )
     def test_what_is_of_one_repetition_names_it(self, folder, name, begins):
         assert note(draw(name, Drawing(folder))).startswith(begins)
 
-    def test_hands_are_drawn_at_the_first_a_middle_and_the_last_log_point(self, folder):
-        titles = [part.get_suptitle() for part in draw("hands", Drawing(folder)).subfigs]
+    def test_hands_are_drawn_at_the_first_a_middle_and_the_last_log_point_and_say_so(self, folder):
+        figure = draw("hands", Drawing(folder))
+        titles = [part.get_suptitle() for part in figure.subfigs]
         assert titles == ["epoch 1, batch 5", "epoch 2, batch 5", "epoch 4, batch 5"]
+        assert note(figure).endswith("3 of 4 log points.")
+
+    def test_hands_are_drawn_at_all_log_points_where_so_many_are_asked_for(self, folder):
+        figure = draw("hands", Drawing(folder, n_examples=1, n_log_points=100))
+        assert [part.get_suptitle() for part in figure.subfigs] == [f"epoch {epoch}, batch 5" for epoch in (1, 2, 3, 4)]
+        assert note(figure).endswith("The first 1 of 2 examples.")
+
+
+class TestRepetitionsThatFailed:
+    """The second repetition of the best combination failed."""
+
+    @pytest.fixture
+    def holes(self, tmp_path):
+        folder = write_experiment(
+            tmp_path / "holes",
+            [
+                ({LR: 0.1, DECAY: 0.0}, [9.0, "OutOfMemoryError"]),
+                ({LR: 0.1, DECAY: 0.1}, [10.0, 10.2]),
+                ({LR: 0.2, DECAY: 0.1}, ["ValueError", "ValueError"]),
+            ],
+        )
+        write_records(folder, f"{FIRST}/0", [14.0, 9.0], success=("worst", BEFORE, AFTER))
+        return folder
+
+    @pytest.mark.parametrize("name", ["curves", "success"])
+    def test_are_counted_in_the_legend(self, holes, name):
+        assert "(n = 1 of 2)" in legend(draw(name, Drawing(holes, [FIRST])))[-1]
+
+    def test_are_counted_in_errors_by_joint(self, holes):
+        assert note(draw("joints", Drawing(holes, [FIRST]))) == "n = 1 of 2 repetitions."
+
+    def test_leave_a_combination_without_a_curve_that_is_named(self, holes):
+        assert "lr 0.2, weight_decay 0.1 (n = 0 of 2): no curve." in note(
+            draw("curves", Drawing(holes, [FIRST, f"{2:016x}"]))
+        )
+
+    @pytest.mark.parametrize(("name", "mark"), [("heatmap", "*: fewer"), ("parallel", "Dashed: fewer than n = 2")])
+    def test_mark_their_combination_that_comes_after_complete_ones(self, holes, name, mark):
+        said = note(draw(name, Drawing(holes)))
+        assert mark in said
+        assert "Combinations with fewer repetitions come after complete ones." in said
 
 
 class TestWhatCannotBeDrawn:
@@ -197,6 +239,13 @@ class TestWhatCannotBeDrawn:
             np.save(path, content)
         with pytest.raises(FigureError, match=f"{name} is not a file of errors"):
             draw("success", Drawing(folder, others=[("theirs", path)]))
+
+    @pytest.mark.parametrize("labels", [["corrected"], ["uncorrected"], ["A", "A"]])
+    def test_a_label_that_another_curve_has_replaces_none(self, folder, tmp_path, labels):
+        np.save(tmp_path / "theirs.npy", np.ones(4))
+        others = [(label, tmp_path / "theirs.npy") for label in labels]
+        with pytest.raises(FigureError, match=f"two success curves have the label '{labels[0]}'.*--other LABEL=FILE"):
+            draw("success", Drawing(folder, others=others))
 
     @pytest.mark.parametrize("name", ["missing.npy", "missing.txt"])
     def test_a_file_that_is_missing_is_named(self, folder, tmp_path, name):
@@ -268,9 +317,11 @@ class TestTheNumberOfErrorsOfAnotherMethod:
         for key in (FIRST, SECOND):
             write_records(folder, f"{key}/0", [9.0], split="val", success=("worst", BEFORE, AFTER))
         drawing = Drawing(folder, others=[("theirs", tmp_path / "theirs.npy")])
-        for n in (100, 50):
+        for n, name in ((100, "easy"), (50, "hard")):
             np.save(tmp_path / "theirs.npy", np.ones(n))
-            draw("success", drawing)
+            figure = draw("success", drawing)
+            assert legend(figure)[-1].startswith(f"theirs (on {name}), ")
+            assert note(figure).endswith("A dotted curve compares only with those of its own data.")
         np.save(tmp_path / "theirs.npy", np.ones(150))
         with pytest.raises(FigureError, match="has 150 errors, easy has 100 frames, hard has 50 frames: needed is"):
             draw("success", drawing)
@@ -320,6 +371,16 @@ class TestDifferentData:
     def test_is_not_mixed_in_any_other_figure(self, two, figure):
         with pytest.raises(FigureError, match=r"measured on 2 sets of data.*0{16} \(easy\), 0{15}4 \(hard\)"):
             draw(figure, Drawing(two))
+
+    def test_is_drawn_with_ten_other_methods_whose_data_it_does_not_guess(self, two, tmp_path):
+        others = [(f"M{i}", tmp_path / f"{i}.npy") for i in range(10)]
+        for i, (_, path) in enumerate(others):
+            np.save(path, np.full(3, 8.0 * i))
+        figure = draw("success", Drawing(two, others=others))
+        assert [text.partition(", AUC")[0] for text in legend(figure)[4:]] == [label for label, _ in others]
+        assert note(figure).endswith("with those of its own data, which its number of frames does not tell.")
+        with pytest.raises(FigureError, match="of 11 other methods cannot be told apart; choose at most 10"):
+            draw("success", Drawing(two, others=[*others, ("one more", others[0][1])]))
 
     def test_is_chosen_by_a_combination(self, two):
         figure = draw("heatmap", Drawing(two, combinations=[f"{4:016x}"]))

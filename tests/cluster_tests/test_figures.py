@@ -77,22 +77,34 @@ def hands(n=3):
     return labels + 9, {"epoch 1": labels + 6, HOSTILE: labels + 1}, labels
 
 
+def followed(n_points):
+    """Two examples at many log points."""
+    labels = np.random.default_rng(1).normal(scale=40, size=(2, 14, 3))
+    return labels + 9, {f"epoch {i}": labels + 9 / i for i in range(1, n_points + 1)}, labels
+
+
 ALL = {
     "learning curves": lambda: learning_curves({HOSTILE + str(i): [curve(9), curve(6, shift=i)] for i in range(8)}),
     "success curves": lambda: success_curves(
-        {HOSTILE + "0": success_rates(frames()[0])},
-        {HOSTILE + str(i): [success_rates(frames()[1] * 1.1**i)] * (1 + i % 2) for i in range(11)},
+        {HOSTILE + "0": success_rates(frames()[0])}, {HOSTILE + "0": [success_rates(frames()[1])] * 2}, of="worst"
+    ),
+    "success curves of all that there may be": lambda: success_curves(
+        {HOSTILE + str(i): success_rates(frames()[0] * 1.1**i) for i in range(7)},
+        {HOSTILE + str(i): [success_rates(frames()[1] * 1.1**i)] * (1 + i % 2) for i in range(7)},
+        others=[(f"{i}{HOSTILE}", success_rates(frames()[1] * 1.1**i)) for i in range(10)],
         of="worst",
+        n_planned=2,
     ),
     "errors by joint": lambda: errors_by_joint(HANDS17, parts(HANDS17, 20), parts(HANDS17, 10)),
     "heat map": lambda: heat_map(grid(), DECAY, LR, split="test"),
     "heat map of one row": lambda: heat_map(grid()[:1], DECAY, LR, split="val"),
-    "parallel coordinates": lambda: parallel_coordinates(grid(), [LR, DECAY, BATCH], split="val"),
+    "parallel coordinates": lambda: parallel_coordinates(grid(), [LR, DECAY, BATCH], split="val", n_planned=4),
     "histogram": lambda: error_histogram(*frames()),
     "improvement": lambda: improvement_by_error(*frames()),
     "improvement of few": lambda: improvement_by_error(*frames(n=50)),
     "skeletons": lambda: skeletons(*hands(), NYU),
     "skeletons of many": lambda: skeletons(*hands(9), NYU),
+    "skeletons beside each other": lambda: skeletons(*followed(11), NYU, n_examples=1, n_log_points=10),
 }
 every_figure = pytest.mark.parametrize("name", ALL)
 
@@ -286,8 +298,19 @@ class TestLearningCurves:
 
     def test_count_repetitions_that_logged_nothing(self):
         figure = learning_curves({"a": [curve(4), curve(0)]})
+        assert legend(figure) == ["a (n = 1 of 2)"]
+        assert "The other repetitions did not finish, or logged nothing." in note(figure)
+
+    def test_count_repetitions_that_were_planned_and_did_not_finish(self):
+        figure = learning_curves({"a": [curve(4)] * 2, "b": [curve(4)] * 3}, n_planned=3)
+        assert legend(figure) == ["a (n = 2 of 3)", "b (n = 3)"]
+        assert "The other repetitions did not finish, or logged nothing." in note(figure)
+        assert "did not finish" not in note(learning_curves({"b": [curve(4)] * 3}, n_planned=3))
+
+    def test_name_a_combination_that_has_none(self):
+        figure = learning_curves({"a": [curve(4)], "b": []}, n_planned=1)
         assert legend(figure) == ["a (n = 1)"]
-        assert "a: 1 of 2 repetitions logged nothing." in note(figure)
+        assert "b (n = 0 of 1): no curve." in note(figure)
 
     def test_do_not_speak_of_training_that_was_not_logged_in_mm(self):
         figure = learning_curves({"a": [curve(4)._replace(train_mm=np.full(4, np.nan))]})
@@ -321,7 +344,7 @@ class TestSuccessCurves:
     def test_are_drawn_in_percent_with_areas_in_the_legend(self):
         rates = success_rates(np.array([10.5, 20.5, 30.5, 100.0]))
         figure = success_curves(
-            {"mine": rates}, {"mine": [np.ones(81), np.zeros(81)], "other": [np.ones(81)]}, of="mean"
+            {"mine": rates}, {"mine": [np.ones(81), np.zeros(81)]}, others=[("other", np.ones(81))], of="mean"
         )
         before, mine, other = figure.axes[0].lines
         np.testing.assert_allclose(before.get_ydata(), 100 * rates)
@@ -339,7 +362,7 @@ class TestSuccessCurves:
     @pytest.mark.parametrize(
         ("uncorrected", "results", "text"),
         [
-            (np.ones(81), {str(i): [np.ones(81)] for i in range(12)}, "choose at most 11"),
+            (np.ones(81), {str(i): [np.ones(81)] for i in range(8)}, "of 8 results .* choose at most 7"),
             (np.ones(80), {}, "'uncorrected' is not 81 shares"),
             (np.ones(81), {"mine": [np.full(81, np.nan)]}, "'mine' is not 81 shares"),
             (np.ones(81), {"mine": []}, "'mine' has no repetition"),
@@ -357,6 +380,46 @@ class TestSuccessCurves:
         np.testing.assert_allclose(before_b.get_ydata(), 100 * hard)
         assert before_a.get_color() == a.get_color() != b.get_color() == before_b.get_color()
         assert [text.partition(", AUC")[0] for text in legend(figure)] == ["a, uncorrected", "a", "b, uncorrected", "b"]
+
+    def test_may_be_of_several_data_and_ten_other_methods_and_look_all_different(self):
+        rates = [np.linspace(0, share, 81) for share in (0.2, 0.4, 0.6, 0.8)]
+        figure = success_curves(
+            {f"set {i}": rates[i] for i in range(4)},
+            {f"set {i}": [np.ones(81)] for i in range(4)},
+            others=[(f"other {i}", np.ones(81)) for i in range(10)],
+            of="worst",
+        )
+        drawn = figure.axes[0].lines
+        assert len({(line.get_color(), line.get_linestyle()) for line in drawn}) == len(drawn) == 4 + 4 + 10
+        assert [line.get_linestyle() for line in drawn] == ["--", "-"] * 4 + [":"] * 7 + ["-."] * 3
+        assert len(set(legend(figure))) == 18
+
+    def test_of_more_than_ten_other_methods_are_an_error(self):
+        with pytest.raises(FigureError, match="of 11 other methods cannot be told apart; choose at most 10 of them"):
+            success_curves(
+                {"mine": np.ones(81)},
+                {"mine": [np.ones(81)]},
+                others=[(str(i), np.ones(81)) for i in range(11)],
+                of="worst",
+            )
+
+    @pytest.mark.parametrize("labels", [["mine"], ["A", "B", "A"], ["uncorrected"]])
+    def test_have_each_a_label_of_its_own(self, labels):
+        with pytest.raises(FigureError, match=f"two success curves have the label '{labels[0]}'"):
+            success_curves(
+                {"mine": np.ones(81)},
+                {"mine": [np.ones(81)]},
+                others=[(label, np.ones(81)) for label in labels],
+                of="worst",
+            )
+
+    @pytest.mark.parametrize(
+        ("n", "n_planned", "count"), [(2, 3, " (n = 2 of 3)"), (1, 2, " (n = 1 of 2)"), (1, 1, "")]
+    )
+    def test_count_repetitions_that_were_planned_and_did_not_finish(self, n, n_planned, count):
+        figure = success_curves({}, {"mine": [np.ones(81)] * n}, of="worst", n_planned=n_planned)
+        assert legend(figure) == [f"mine{count}, AUC 1.000"]
+        assert ("did not finish" in note(figure)) == (n < n_planned)
 
     @pytest.mark.parametrize("errors", [[], [1.0, np.nan]])
     def test_of_errors_that_are_no_numbers_are_an_error(self, errors):
@@ -388,6 +451,13 @@ class TestErrorsByJoint:
             ends = np.array(container.lines[2][0].get_segments())[:, :, 0]  # (P, 2)
             np.testing.assert_allclose(np.ptp(ends, axis=1) / 2, [np.std(values[name], ddof=1) for name in names])
         assert "Mean ± standard deviation over n = 2 repetitions." in note(figure)
+
+    def test_count_repetitions_that_were_planned_and_did_not_finish(self):
+        figure = errors_by_joint(NYU, parts(NYU, 20), parts(NYU, 10), n_planned=3)
+        assert note(figure) == "Mean ± standard deviation over n = 2 of 3 repetitions."
+        one = [{name: values[:1] for name, values in parts(NYU, mm).items()} for mm in (20, 10)]
+        assert note(errors_by_joint(NYU, *one, n_planned=3)) == "n = 1 of 3 repetitions."
+        assert note(errors_by_joint(NYU, *one, n_planned=1)) == "n = 1 repetition."
 
     def test_say_where_there_is_no_number(self):
         after = parts(NYU, 10) | {"palm": [np.nan, np.nan], "wrist_1": [10.0, np.nan]}
@@ -432,6 +502,23 @@ class TestHeatMap:
         assert self.cells(figure) == {(0, 0): "10.00", (1, 0): "11.00*", (2, 0): "–"}
         assert "*: fewer repetitions finished." in note(figure)
 
+    def test_has_a_star_wherever_repetitions_are_missing_even_in_all_cells(self):
+        rows = summary({(1, 1, 1): (10, 10), (2, 1, 1): (11, 11)})
+        figure = heat_map(rows, DECAY, LR, split="val", n_planned=4)
+        assert set(self.cells(figure).values()) == {"10.00*", "11.00*"}
+        assert "mean over n = 4 repetitions." in note(figure)
+
+    @pytest.mark.parametrize(
+        ("incomplete", "says"),
+        [((1e-2, 0.0, 2), True), ((1e-3, 0.1, 2), True), ((1e-2, 0.0, 1), False)],
+        ids=["of a cell", "of all", "of none"],
+    )
+    def test_says_that_a_better_combination_was_passed_over_for_repetitions_that_are_missing(self, incomplete, says):
+        complete = summary({(1e-2, 0.0, 1): (10, 15), (1e-3, 0.1, 1): (9, 17)})
+        passed_over = summary({incomplete: (8 if says else 12, 12)}, n=2)
+        text = note(heat_map([*complete, *passed_over], DECAY, LR, split="test", n_planned=3))
+        assert ("Combinations with fewer repetitions come after complete ones." in text) == says
+
     def test_tells_values_apart_that_python_calls_equal(self):
         rows = summary({(1, 1, 1): (10, 10)}) + summary({(True, 1, 1): (11, 11)}) + summary({(1.0, 1, 1): (12, 12)})
         figure = heat_map(rows, DECAY, LR, split="val")
@@ -458,6 +545,16 @@ class TestParallelCoordinates:
         figure = parallel_coordinates(rows, [LR, DECAY, BATCH], split="val")
         assert self.lines(figure).shape == (36, 4, 2)
         assert "1 of 37 combinations without a result are left out." in note(figure)
+
+    def test_are_dashed_where_repetitions_are_missing(self):
+        rows = [*summary({(1, 1, 1): (10, 10), (2, 1, 1): (12, 12)}), *summary({(3, 1, 1): (9, 9)}, n=2)]
+        figure = parallel_coordinates(rows, [LR, DECAY], split="val", n_planned=3)
+        (collection,) = figure.axes[0].findobj(LineCollection)
+        dashed = [pattern is not None for _, pattern in collection.get_linestyle()]
+        assert dashed == [False, False, True]  # the last is the best, which is in front
+        assert "Dashed: fewer than n = 3 repetitions finished." in note(figure)
+        assert "Combinations with fewer repetitions come after complete ones." in note(figure)
+        assert "repetitions" not in note(parallel_coordinates(rows[:2], [LR, DECAY], split="val", n_planned=3))
 
     def test_are_logarithmic_where_numbers_span_more_than_a_decade_and_a_half(self):
         rows = summary({(1e-4, 1, 1): (10, 0), (1e-3, 3, 1): (11, 0), (1e-2, 31, 1): (12, 0)})
@@ -502,7 +599,7 @@ class TestErrorsOfFrames:
         before, after = frames()
         assert legend(figure)[0] == f"before: median {np.median(before):.1f} mm, mean {before.mean():.1f} mm"
         last_edge = figure.axes[0].patches[0].get_data().edges[-1]
-        assert f"holds {(before > last_edge).sum()} frames before and {(after > last_edge).sum()} after" in note(figure)
+        assert f"holds {(before > last_edge).sum()} poses before and {(after > last_edge).sum()} after" in note(figure)
 
     def test_improve_by_the_mean_of_each_tenth_of_the_frames(self):
         before, after = frames()
@@ -512,7 +609,7 @@ class TestErrorsOfFrames:
         expected = [(before[tenth].mean(), (before - after)[tenth].mean()) for tenth in np.split(order, 10)]
         np.testing.assert_allclose(container.lines[0].get_xydata(), expected)
         improved = 100 * np.mean(after < before)
-        assert f"3,000 frames of one repetition: {improved:.1f} % improved" in note(figure)
+        assert f"3,000 poses of one repetition: {improved:.1f} % improved" in note(figure)
         assert figure.axes[0].get_ylim()[0] < 0 < figure.axes[0].get_ylim()[1]
 
     def test_are_improved_by_more_than_the_rounding_that_the_metric_has(self):
@@ -523,7 +620,7 @@ class TestErrorsOfFrames:
     @pytest.mark.parametrize("draw", [error_histogram, improvement_by_error])
     def test_without_a_number_are_counted(self, draw):
         figure = draw(np.array([1.0, np.nan, 0]), np.array([1.0, 1, 0]))
-        assert "2 frames" in note(figure)
+        assert "2 poses" in note(figure)
         assert "Frames without a number, left out: 1." in note(figure)
 
     @pytest.mark.parametrize("draw", [error_histogram, improvement_by_error])
@@ -581,6 +678,35 @@ class TestSkeletons:
         figure = skeletons(*hands(9), NYU)
         assert "The first 5 of 9 examples." in note(figure)
         assert len(self.panels(skeletons(*hands(9), NYU, width_in=7))) == 2 * 9
+
+    @pytest.mark.parametrize(("n", "expected"), [(1, [10]), (2, [1, 10]), (3, [1, 5, 10]), (99, range(1, 11))])
+    def test_are_of_so_many_log_points_from_the_first_to_the_last(self, n, expected):
+        figure = skeletons(*followed(10), NYU, n_log_points=n)
+        assert [part.get_suptitle() for part in figure.subfigs] == [f"epoch {epoch}" for epoch in expected]
+        assert (f"{n} of 10 log points." in note(figure)) == (n < 10)
+
+    def test_are_of_so_many_examples(self):
+        figure = skeletons(*hands(), NYU, n_examples=2)
+        assert len(self.panels(figure)) == 2 * 2
+        assert "The first 2 of 3 examples." in note(figure)
+
+    def test_are_no_higher_than_a_page_where_several_log_points_fit_beside_each_other(self):
+        figure = skeletons(*followed(10), NYU, n_examples=1)
+        assert len(self.panels(figure)) == 10
+        assert figure.get_figheight() < 10
+
+    @pytest.mark.parametrize("how", [{"n_examples": 0}, {"n_log_points": 0}, {"n_log_points": -1}])
+    def test_of_no_example_or_no_log_point_are_an_error(self, how):
+        with pytest.raises(FigureError, match="at least one example and one log point"):
+            skeletons(*hands(), NYU, **how)
+
+    def test_are_at_the_scale_of_what_is_drawn(self):
+        inputs, corrected, labels = hands()
+        one = skeletons(inputs[:1], {"epoch 1": corrected["epoch 1"][:1]}, labels[:1], NYU)
+        labels[1:] = np.nan
+        points = {"epoch 0": corrected["epoch 1"] * 100, "epoch 1": corrected["epoch 1"]}
+        first = skeletons(inputs, points, labels, NYU, n_examples=1, n_log_points=1)
+        assert [axes.get_xlim() for axes in self.panels(first)] == [axes.get_xlim() for axes in self.panels(one)]
 
     def test_of_nothing_and_of_no_numbers_are_an_error(self):
         inputs, _, labels = hands()

@@ -42,6 +42,16 @@ def test_are_drawn_beside_the_corrector(files, tmp_path):
     assert [drawn[mm] for mm in (2, 4, 41, 43)] == [0, 50, 50, 100]
 
 
+def test_replace_no_other_curve(files, tmp_path):
+    folder = write_experiment(tmp_path / "sweep", [({}, [9.0])])
+    rates = np.linspace(0, 1, 81)
+    write_records(folder, f"{0:016x}/0", [14.0, 9.0], success=("worst", rates, rates))
+    theirs, labels = files
+    drawing = Drawing(folder, others=[("corrected", theirs)], labels=labels, format="openpose21")
+    with pytest.raises(FigureError, match="two success curves have the label 'corrected'"):
+        draw("success", drawing)
+
+
 def test_of_other_frames_than_the_labels_are_an_error(files):
     theirs, labels = files
     np.save(labels, np.load(labels)[:1])

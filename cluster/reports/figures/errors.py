@@ -16,6 +16,7 @@ from cluster.reports.figures.style import (
     add_legend,
     add_note,
     fitting_all,
+    n_text,
     new_figure,
     paper_style,
 )
@@ -38,6 +39,7 @@ def errors_by_joint(
     before_mm: Mapping[str, Sequence[float]],
     after_mm: Mapping[str, Sequence[float]],
     *,
+    n_planned: int | None = None,
     width_in: float = COLUMN_IN,
 ) -> "Figure":
     """Draws the mean distance of each joint, and of each finger in bold, before and after the correction.
@@ -50,6 +52,7 @@ def errors_by_joint(
         before_mm: Mean distances before, in each of R repetitions, by the name of the joint or finger; NaN in one
             without a number.
         after_mm: As `before_mm`, after.
+        n_planned: How many repetitions were planned; None where all are given.
         width_in: The figure's width, inches.
 
     Raises:
@@ -89,8 +92,8 @@ def errors_by_joint(
     axes.set_xlim(left=0)
     axes.set_xlabel("Mean distance (mm)")
     add_legend(figure, entries)
-    n = after.shape[1]
-    sentences = [f"Mean ± standard deviation over n = {n} repetitions." if n > 1 else "n = 1 repetition."]
+    count = f"{n_text(after.shape[1], n_planned)} repetition{'s' if max(after.shape[1], n_planned or 1) > 1 else ''}"
+    sentences = [f"Mean ± standard deviation over {count}." if after.shape[1] > 1 else f"{count}."]
     missing = int(np.isnan(after).any(axis=0).sum())
     if missing:
         sentences.append(f"{missing} of them without all numbers: left out where one is missing.")
@@ -102,14 +105,15 @@ def errors_by_joint(
 def error_histogram(
     before_mm: Numbers, after_mm: Numbers, *, of: str = "one repetition", width_in: float = COLUMN_IN
 ) -> "Figure":
-    """Draws how the mean distances of frames are spread before and after the correction.
+    """Draws how the mean distances of poses are spread before and after the correction.
 
-    The last bin, up to the 99.5th percentile, holds all that are larger, and the figure says how many.
+    A frame has a pose for each subset. The last bin, up to the 99.5th percentile, holds all that are larger, and the
+    figure says how many.
 
     Args:
-        before_mm: The mean distance of each frame before, (N,).
+        before_mm: The mean distance of each pose before, (N,).
         after_mm: The same after, (N,).
-        of: Which repetition's frames they are, such as 'repetition 0'.
+        of: Which repetition's poses they are, such as 'repetition 0'.
         width_in: The figure's width, inches.
 
     Raises:
@@ -133,13 +137,13 @@ def error_histogram(
         entries.append((f"{label}: median {np.median(errors):.1f} mm, mean {errors.mean():.1f} mm", drawn))
     axes.set_xlim(0, edges[-1])
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("Mean distance of a frame (mm)")
-    axes.set_ylabel(f"Frames (% in {step:g} mm)")
+    axes.set_xlabel("Mean distance of a pose (mm)")
+    axes.set_ylabel(f"Poses (% in {step:g} mm)")
     add_legend(figure, entries)
     beyond = [int((errors > edges[-1]).sum()) for errors in (before, after)]
     if any(beyond):
-        remarks.append(f"The last bin holds {beyond[0]} frames before and {beyond[1]} after that are beyond it.")
-    add_note(figure, [f"{len(before):,} frames of {of}; vertical lines: medians.", *remarks])
+        remarks.append(f"The last bin holds {beyond[0]} poses before and {beyond[1]} after that are beyond it.")
+    add_note(figure, [f"{len(before):,} poses of {of}; vertical lines: medians.", *remarks])
     return figure
 
 
@@ -147,15 +151,16 @@ def error_histogram(
 def improvement_by_error(
     before_mm: Numbers, after_mm: Numbers, *, of: str = "one repetition", width_in: float = COLUMN_IN
 ) -> "Figure":
-    """Draws by how much frames improved against the backbone's error, with the mean over bins of as many frames each.
+    """Draws by how much poses improved against the backbone's error, with the mean over bins of as many poses each.
 
-    Whiskers hold the middle half of a bin's frames. A standard error would be too small: neighbouring frames are
-    correlated. The axes hold the middle 99 % of the frames, the figure says how many lie outside.
+    A frame has a pose for each subset. Whiskers hold the middle half of a bin's poses. A standard error would be too
+    small: neighbouring frames are correlated, and so are the poses of one frame. The axes hold the middle 99 % of the
+    poses, the figure says how many lie outside.
 
     Args:
-        before_mm: The mean distance of each frame before, (N,).
+        before_mm: The mean distance of each pose before, (N,).
         after_mm: The same after, (N,).
-        of: Which repetition's frames they are, such as 'repetition 0'.
+        of: Which repetition's poses they are, such as 'repetition 0'.
         width_in: The figure's width, inches.
 
     Raises:
@@ -181,22 +186,22 @@ def improvement_by_error(
         )
         cells.set_cmap("Greys")
         cells.set_clim(0.7, None)
-        figure.colorbar(cells, ax=axes, label="Frames in a cell", pad=0.02, format="{x:g}")
+        figure.colorbar(cells, ax=axes, label="Poses in a cell", pad=0.02, format="{x:g}")
     axes.axhline(0, color=BLACK, linewidth=0.8)
     drawn = axes.errorbar(
         *(x, mean), yerr=(mean - np.minimum(low, mean), np.maximum(high, mean) - mean), color=CORRECTED, fmt="o-"
     )
     axes.set_xlim(left, right)
     axes.set_ylim(bottom, top)
-    axes.set_xlabel("Mean distance of a frame before (mm)")
+    axes.set_xlabel("Mean distance of a pose before (mm)")
     axes.set_ylabel("Improvement (mm)")
-    add_legend(figure, [(f"mean of {len(before) // n_bins:,} frames each, 25–75 %", drawn)])
+    add_legend(figure, [(f"mean of {len(before) // n_bins:,} poses each, 25–75 %", drawn)])
     improved, worsened = 100 * (improvement > ROUNDING_MM).mean(), 100 * (improvement < -ROUNDING_MM).mean()
     outside = int(((before < left) | (before > right) | (improvement < bottom) | (improvement > top)).sum())
     if outside:
-        remarks.append(f"{outside:,} frames lie outside the picture; the means count them.")
+        remarks.append(f"{outside:,} poses lie outside the picture; the means count them.")
     add_note(
-        figure, [f"{len(before):,} frames of {of}: {improved:.1f} % improved, {worsened:.1f} % worsened.", *remarks]
+        figure, [f"{len(before):,} poses of {of}: {improved:.1f} % improved, {worsened:.1f} % worsened.", *remarks]
     )
     return figure
 

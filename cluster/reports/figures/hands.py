@@ -1,7 +1,7 @@
 """Hands in space: examples as skeletons, uncorrected, corrected and true."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -25,7 +25,10 @@ from data_pipeline.skeleton import Skeleton
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+T = TypeVar("T")
+
 _MIN_SIDE_IN = 0.6
+_PAGE_IN = 9.0
 
 
 @paper_style()
@@ -36,13 +39,16 @@ def skeletons(
     skeleton: Skeleton,
     *,
     of: str = "one repetition",
+    n_examples: int | None = None,
+    n_log_points: int | None = None,
     width_in: float = COLUMN_IN,
 ) -> "Figure":
     """Draws examples beside each other, and below each other what a corrector made of them at several log points.
 
+    Where these would be higher than a page, several log points stand beside each other, if hands are then large enough.
     All are drawn at the same scale and from the same side: a little from above and beside the camera, since the errors
-    of a backbone are largest along its axis. Above each hand stands its mean distance before and after. Where there are
-    more examples than fit into the width, the first are drawn and the figure says so.
+    of a backbone are largest along its axis. Above each hand stands its mean distance before and after. Where not all
+    examples or log points are drawn, the figure says so.
 
     Args:
         inputs_mm: Uncorrected poses of E examples, (E, J, 3), mm, camera frame.
@@ -50,25 +56,32 @@ def skeletons(
         labels_mm: True poses, (E, J, 3).
         skeleton: The skeleton with J joints.
         of: Which repetition's examples they are, such as 'repetition 0'.
+        n_examples: Draw at most so many, the first; as many as fit into the width without it.
+        n_log_points: Draw at most so many, evenly from the first to the last, and of one the last; all without it.
         width_in: The figure's width, inches.
 
     Raises:
-        FigureError: If there is no example or no log point, or if a coordinate is not finite.
+        FigureError: If there is no example or no log point, if none is to be drawn, or if a coordinate is not finite.
     """
+    if any(n is not None and n < 1 for n in (n_examples, n_log_points)):
+        raise FigureError("a figure of hands has at least one example and one log point")
     if not len(labels_mm) or not corrected_mm:
         raise FigureError("there are no skeletons: no example was followed (`val_example_indices`)")
-    if not all(np.isfinite(poses).all() for poses in (inputs_mm, labels_mm, *corrected_mm.values())):
+    n_shown = min(n_examples or len(labels_mm), len(labels_mm), max(1, int(width_in / _MIN_SIDE_IN)))
+    shown = _evenly(list(corrected_mm.items()), n_log_points or len(corrected_mm))
+    hands = np.stack([poses[:n_shown] for poses in (inputs_mm, labels_mm, *dict(shown).values())])  # (2 + L, E, J, 3)
+    if not np.isfinite(hands).all():
         raise FigureError("there are no skeletons: a coordinate of an example is not a finite number")
-    hands = np.stack([inputs_mm, labels_mm, *corrected_mm.values()])  # (2 + L, E, J, 3)
     centres = (hands.min(axis=(0, 2)) + hands.max(axis=(0, 2))) / 2  # (E, 3)
     radius = np.linalg.norm(hands - centres[:, None], axis=3).max()  # of a ball that holds each, from every side
-    n_shown = min(len(labels_mm), max(1, int(width_in / _MIN_SIDE_IN)))
 
-    figure = new_figure(width_in, len(corrected_mm) * (min(0.85 * width_in / n_shown, 3.0) + 0.3))
-    parts = figure.subfigures(len(corrected_mm), 1, squeeze=False)[:, 0]
+    n_beside = _n_beside(len(shown), n_shown, width_in)
+    n_rows = -(-len(shown) // n_beside)
+    figure = new_figure(width_in, n_rows * _row_in(n_beside * n_shown, width_in))
+    parts = figure.subfigures(n_rows, n_beside, squeeze=False).flat[: len(shown)]
     entries: dict[str, Any] = {}
-    for part, (title, poses) in zip(parts, corrected_mm.items(), strict=True):
-        part.suptitle(fitting(title, width_in * 72 - 8, SMALL_PT), fontsize=SMALL_PT)
+    for part, (title, poses) in zip(parts, shown, strict=True):
+        part.suptitle(fitting(title, width_in * 72 / n_beside - 8, SMALL_PT), fontsize=SMALL_PT)
         for e, label in enumerate(labels_mm[:n_shown]):
             axes = part.add_subplot(1, n_shown, e + 1, projection="3d")
             for name, colour, pose in (
@@ -88,8 +101,28 @@ def skeletons(
     sentences = [f"Examples of {of}: mean distance before → after (mm)."]
     if n_shown < len(labels_mm):
         sentences.append(f"The first {n_shown} of {len(labels_mm)} examples.")
+    if len(shown) < len(corrected_mm):
+        sentences.append(f"{len(shown)} of {len(corrected_mm)} log points.")
     add_note(figure, sentences)
     return figure
+
+
+def _row_in(n_hands: int, width_in: float) -> float:
+    """Returns the height of a row of hands, with what stands above them."""
+    return min(0.85 * width_in / n_hands, 3.0) + 0.3
+
+
+def _n_beside(n_log_points: int, n_examples: int, width_in: float) -> int:
+    """Returns how many log points stand beside each other: as few as make the figure no higher than a page."""
+    most = max(1, int(width_in / (n_examples * _MIN_SIDE_IN)))
+    heights = {n: -(-n_log_points // n) * _row_in(n * n_examples, width_in) for n in range(1, most + 1)}
+    return next((n for n, height in heights.items() if height <= _PAGE_IN), most)
+
+
+def _evenly(points: Sequence[T], n: int) -> list[T]:
+    """Returns at most n of the points, evenly from the first to the last; of one the last."""
+    places = np.linspace(len(points) - 1, 0, min(n, len(points))).astype(int)
+    return [points[place] for place in places[::-1]]
 
 
 def _draw_hand(axes: Any, pose: Numbers, skeleton: Skeleton, colour: str) -> Any:

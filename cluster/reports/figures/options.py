@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 Split = Literal["val", "test"]
 
 _SPLITS = {"val": "Validation", "test": "Test"}
+_COMPLETE_FIRST = "Combinations with fewer repetitions come after complete ones."
 _LOG_DECADES = 1.5
 _MAX_AXIS_TEXTS = 16
 _MAX_EXACT_NUMBERS = 6
@@ -41,18 +42,29 @@ _UPRIGHT_PT = 70.0
 
 
 @paper_style()
-def heat_map(summary: Sequence[Row], down: str, across: str, *, split: Split, width_in: float = COLUMN_IN) -> "Figure":
+def heat_map(
+    summary: Sequence[Row],
+    down: str,
+    across: str,
+    *,
+    split: Split,
+    n_planned: int | None = None,
+    width_in: float = COLUMN_IN,
+) -> "Figure":
     """Draws the mean distance for each pair of values of two options.
 
     Where other options vary too, a cell is the combination that comes first in the summary: the best in validation, so
-    that no choice is made on the test set. The best in validation of all is framed. A pair that was not run is hatched;
-    one that was run and has no result is hatched and has a dash.
+    that no choice is made on the test set. The best in validation of all is framed. A combination with fewer
+    repetitions than were planned has a star, and comes after those with all: where it is better than one that was
+    chosen, the figure says so. A pair that was not run is hatched; one that was run and has no result is hatched and
+    has a dash.
 
     Args:
         summary: The rows of `ResultTable.summary`.
         down: The option whose values are the rows, as it is called in the summary.
         across: The option whose values are the columns.
         split: The split whose distance is shown.
+        n_planned: How many repetitions of each were planned; None for as many as most have.
         width_in: The figure's width, inches.
 
     Raises:
@@ -64,9 +76,9 @@ def heat_map(summary: Sequence[Row], down: str, across: str, *, split: Split, wi
     if all(row[result] is None for row in summary):
         raise FigureError(f"there is no heat map of {down} and {across}: no combination has a result in {split}")
     lines, columns = (_different([row[path] for row in summary]) for path in (down, across))
+    cells = [(list(lines).index(repr(row[down])), list(columns).index(repr(row[across]))) for row in summary]
     chosen: dict[tuple[int, int], Row] = {}
-    for row in summary:
-        cell = (list(lines).index(repr(row[down])), list(columns).index(repr(row[across])))
+    for cell, row in zip(cells, summary, strict=True):
         if cell not in chosen or chosen[cell][result] is None:
             chosen[cell] = row
     values = np.full((len(lines), len(columns)), np.nan)  # (D, A)
@@ -88,7 +100,7 @@ def heat_map(summary: Sequence[Row], down: str, across: str, *, split: Split, wi
             f"{len(columns)} values of {across} do not fit into {width_in:g} inches; swap the options or draw it wider"
         )
     _name_columns(figure, axes, value_texts(list(columns.values())), cell_width)
-    n_full = max(row["n"] for row in summary)
+    n_full = n_planned or max(row["n"] for row in summary)
     first = next(cell for cell, row in chosen.items() if row[result] is not None)
     for y, x in np.ndindex(values.shape):
         if np.isnan(values[y, x]):
@@ -111,6 +123,11 @@ def heat_map(summary: Sequence[Row], down: str, across: str, *, split: Split, wi
     if len(chosen) < len(summary):
         sentences.append("In each cell the best of the other options in validation.")
     sentences.append("Framed: the best in validation.")
+    in_contest = (
+        (row, best) for cell, row in zip(cells, summary, strict=True) for best in (chosen[cell], chosen[first])
+    )
+    if any(_is_passed_over(row, best, n_full) for row, best in in_contest):
+        sentences.append(_COMPLETE_FIRST)
     if any(row["n"] < n_full and row[result] is not None for row in chosen.values()):
         sentences.append("*: fewer repetitions finished.")
     if np.isnan(values).any():
@@ -121,17 +138,24 @@ def heat_map(summary: Sequence[Row], down: str, across: str, *, split: Split, wi
 
 @paper_style()
 def parallel_coordinates(
-    rows: Sequence[Row], options: Sequence[str], *, split: Split, width_in: float = COLUMN_IN
+    rows: Sequence[Row],
+    options: Sequence[str],
+    *,
+    split: Split,
+    n_planned: int | None = None,
+    width_in: float = COLUMN_IN,
 ) -> "Figure":
     """Draws a line for each combination through its values of all options to its mean distance, which colours it.
 
     An axis of numbers is logarithmic where they span more than 1.5 decades; other values stand one above the other. The
-    better a line, the darker and the further in front; the best in validation is drawn thick.
+    better a line, the darker and the further in front; the best in validation is drawn thick. The line of a combination
+    with fewer repetitions than were planned is dashed.
 
     Args:
         rows: The rows of `ResultTable.summary`, the best in validation first.
         options: The options that get an axis, as they are called in the rows.
         split: The split whose distance is shown.
+        n_planned: How many repetitions of each were planned; None for as many as most have.
         width_in: The figure's width, inches.
 
     Raises:
@@ -160,11 +184,22 @@ def parallel_coordinates(
     back_to_front = np.argsort(-places[:, -1], kind="stable")
     # Thousands of lines as curves would make a file of megabytes.
     look = {"linewidths": float(np.clip(60 / len(drawn), 0.4, 1.2)), "rasterized": len(drawn) > 200}
-    axes.add_collection(LineCollection(list(lines[back_to_front]), colors=colours[back_to_front], **look))
-    axes.plot(x, places[0], color=colours[0], linewidth=2.2, solid_capstyle="butt")
+    n_full = n_planned or max(row["n"] for row in rows)
+    is_incomplete = np.array([row["n"] < n_full for row in drawn])  # (N,)
+    styles = np.where(is_incomplete, "--", "-")
+    axes.add_collection(
+        LineCollection(
+            list(lines[back_to_front]), colors=colours[back_to_front], linestyles=list(styles[back_to_front]), **look
+        )
+    )
+    axes.plot(x, places[0], color=colours[0], linewidth=2.2, linestyle=styles[0], solid_capstyle="butt")
     spacing = (width_in * 72 - 30) / (len(scales) - 0.5)
     left_out = len(rows) - len(drawn)
     sentences = ["A line is a combination; thick: the best in validation."]
+    if is_incomplete.any():
+        sentences.append(f"Dashed: fewer than n = {n_full} repetitions finished.")
+    if any(_is_passed_over(row, drawn[0], n_full) for row in drawn):
+        sentences.append(_COMPLETE_FIRST)
     short = short_names(list(rows[0]))
     names = [*(_name_rows(short[option]) for option in options), [_SPLITS[split], "(mm)"]]
     for at, (name, scale) in enumerate(zip(names, scales, strict=True)):
@@ -177,6 +212,12 @@ def parallel_coordinates(
     axes.set_ylim(-0.04, 1.2)
     add_note(figure, sentences)
     return figure
+
+
+def _is_passed_over(row: Row, best: Row, n_planned: int) -> bool:
+    """Tells whether a combination is better in validation than the one that was chosen, with fewer repetitions."""
+    mean, of_best = (combination["val_distance_mm_mean"] for combination in (row, best))
+    return row["n"] < n_planned and mean is not None and of_best is not None and bool(mean < of_best)
 
 
 class _Scale:

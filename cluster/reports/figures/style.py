@@ -65,6 +65,7 @@ _STYLE: dict[str, Any] = {
     "ytick.major.width": 0.6,
     "lines.linewidth": 1.2,
     "lines.markersize": 3.5,
+    "lines.dashdot_pattern": [3.0, 1.2, 1.0, 1.2],  # short enough to be seen in a legend
     "hatch.linewidth": 0.5,
     "figure.constrained_layout.use": True,
     "pdf.fonttype": 42,  # TrueType: what journals' checks accept
@@ -168,6 +169,11 @@ def text_width(text: str, size_pt: float) -> float:
     font = FontProperties(size=size_pt)
     width, _, _ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
     return float(width)
+
+
+def n_text(n: int, n_planned: int | None) -> str:
+    """Returns how many repetitions there are: 'n = 3', or 'n = 2 of 3' where more were planned."""
+    return f"n = {n}" if n_planned is None or n >= n_planned else f"n = {n} of {n_planned}"
 
 
 def value_texts(values: Sequence[object]) -> list[str]:
