@@ -5,9 +5,9 @@ The page is made of sections (`page_sections.py`) inside a shell with its style 
 """
 
 import hashlib
+import re
 import time
 from base64 import b64encode
-from collections.abc import Sequence
 from pathlib import Path
 
 from cluster.reports import page_pictures as pictures
@@ -22,6 +22,9 @@ _TABLE = ("charts.js", "table.js")
 _VIEWER = ("vendor/three.min.js", "viewer.js")
 _START = ("start.js",)
 
+_FEW_SECTIONS = 10
+"""The contents of more are closed until they are asked for."""
+
 
 def page(folder: ExperimentFolder) -> str:
     """Returns the report of what is in an experiment's folder, at any moment of it.
@@ -33,34 +36,36 @@ def page(folder: ExperimentFolder) -> str:
     """
     data = PageData.read(folder)
     scripts = [*_TABLE, *(_VIEWER if data.examples is not None else ()), *_START]
-    drawn = [picture for part in data.by_data[: sections.MAX_DRAWN] for picture in pictures.pictures(part, folder)]
-    return shell(data.table.name, content(data, drawn), scripts)
+    return shell(data.table.name, content(data, folder, pictures.draw(data, folder)), scripts)
 
 
-def live_page(data: PageData) -> str:
+def live_page(data: PageData, folder: ExperimentFolder, drawn: pictures.Pictures) -> str:
     """Returns the page that goes on asking the server it came from for its sections."""
-    return shell(data.table.name, content(data), [*_TABLE, *_VIEWER, "live.js", *_START], is_live=True)
+    scripts = [*_TABLE, *_VIEWER, "live.js", *_START]
+    return shell(data.table.name, content(data, folder, drawn), scripts, is_live=True)
 
 
-def content(data: PageData, drawn: Sequence[Markup] = ()) -> Markup:
-    """Returns the sections of the page.
+def content(data: PageData, folder: ExperimentFolder, drawn: pictures.Pictures) -> Markup:
+    """Returns the contents and the sections of the page.
 
     Args:
         data: What they show.
-        drawn: The sections of pictures, which a live page goes without: drawing them takes as long as some trials.
+        folder: The experiment's folder.
+        drawn: The pictures.
     """
-    return joined(
+    shown = joined(
         [
             sections.summary(data),
             sections.combinations(data),
             *(section for part in data.by_data[:MAX_PARTS] for section in (*sections.best(part), *effects(part))),
-            *drawn,
-            *pictures.examples(data, draws=bool(drawn)),
+            *drawn.sections,
+            *pictures.examples(data, drawn.of_examples),
             *sections.failures(data),
             sections.configuration(data),
-            sections.reproduction(data),
+            sections.reproduction(data, folder),
         ]
     )
+    return joined([_contents(shown), shown])
 
 
 def shell(name: str, main: Markup, scripts: list[str], *, is_live: bool = False) -> str:
@@ -107,6 +112,14 @@ def shell(name: str, main: Markup, scripts: list[str], *, is_live: bool = False)
         data_live=is_live,
     )
     return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en')}\n"
+
+
+def _contents(shown: Markup) -> Markup:
+    # A section is an `h2` of its own: see `section`.
+    titles = re.findall(r'<h2 id="([^"]+)-title">(.*?)</h2>', shown)
+    links = [tag("li", tag("a", Markup(title), href=f"#{name}")) for name, title in titles]
+    listed = tag("details", tag("summary", "Contents"), tag("ul", *links), open=len(links) <= _FEW_SECTIONS)
+    return tag("nav", listed, id="contents", aria_label="Contents")
 
 
 def _hash(code: str) -> str:

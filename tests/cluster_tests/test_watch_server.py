@@ -3,16 +3,20 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
+from cluster.reports import watch_server
+from cluster.reports.page_data import PageData
+from cluster.reports.page_pictures import draw
 from cluster.reports.watch_server import PortError, ReportServer
 from cluster.result_table import NoResultsError
 from cluster.storage import Storage
 from cluster.trial_folder import ExperimentFolder
-from tests.cluster_tests.written import write_experiment, write_trial
+from tests.cluster_tests.written import write_experiment, write_records, write_trial
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,8 +29,8 @@ def folder(tmp_path):
 @pytest.fixture
 def server(folder, monkeypatch):
     """A server that reads the folder anew for each request."""
-    monkeypatch.setattr("cluster.reports.watch_server._PAUSE_S", 0)
-    monkeypatch.setattr("cluster.reports.watch_server._SHARE", 0)
+    for pause in ("_PAUSE_S", "_PICTURES_PAUSE_S", "_SHARE"):
+        monkeypatch.setattr(watch_server, pause, 0)
     with ReportServer(folder) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -43,6 +47,16 @@ def ask(server, path, method="GET", **headers):
     body = answer.read().decode()
     connection.close()
     return answer.status, answer.headers, body
+
+
+def ask_for_drawn(server):
+    """Asks for the sections until they have the pictures, or there are none to draw."""
+    for _ in range(400):
+        answer = ask(server, f"/{server.token}/content")
+        if "They are being drawn" not in answer[2]:
+            return answer
+        time.sleep(0.05)
+    pytest.fail("no pictures were drawn")
 
 
 class TestTheServer:
@@ -92,7 +106,7 @@ class TestTheServer:
 
     def test_sends_the_sections_again_only_when_something_has_changed(self, server, folder):
         path = f"/{server.token}/content"
-        status, headers, body = ask(server, path)
+        status, headers, body = ask_for_drawn(server)
         assert (status, body.count("<section")) == (200, 5)
         assert ask(server, path, If_None_Match=headers["ETag"])[::2] == (304, "")
         write_trial(folder, f"{1:016x}/0", 8.0)
@@ -113,6 +127,103 @@ class TestTheServer:
             before = server.latest.data()
             write_trial(folder, f"{1:016x}/0", 8.0)
             assert server.latest.data() is before
+
+
+class TestThePictures:
+    """Drawn beside the answers, of what has finished; the last ones until there are others."""
+
+    @pytest.fixture
+    def folder(self, folder):
+        write_records(folder, f"{0:016x}/0", [12.0, 9.0])
+        return folder
+
+    @pytest.fixture
+    def drawn(self, monkeypatch):
+        """What is drawn, one after the other; nothing until `may_go_on` is set."""
+
+        def recorded(data, folder, **how):
+            drawn.append(data)
+            assert drawn.may_go_on.wait(20)
+            return draw(data, folder, **how)
+
+        class Drawn(list):
+            may_go_on = threading.Event()
+
+        drawn = Drawn()
+        monkeypatch.setattr(watch_server, "draw", recorded)
+        yield drawn
+        drawn.may_go_on.set()
+
+    def pictures(self, body):
+        return [part.partition('"')[0] for part in body.split('<img src="')[1:]]
+
+    def test_no_answer_waits_for_them(self, drawn, server, folder):
+        path = f"/{server.token}/content"
+        for page in (f"/{server.token}/", path):
+            body = ask(server, page)[2]
+            assert "They are being drawn" in body
+            assert "9.00" in body
+        write_trial(folder, f"{1:016x}/0", 8.0)
+        assert "8.00" in ask(server, path)[2]
+        drawn.may_go_on.set()
+        body = ask_for_drawn(server)[2]
+        assert len(self.pictures(body)) >= 2
+        assert "As of " in body
+
+    def test_the_last_ones_are_served_until_there_are_others(self, drawn, server, folder):
+        drawn.may_go_on.set()
+        first = ask_for_drawn(server)[2]
+        drawn.may_go_on.clear()
+        write_records(folder, f"{1:016x}/0", [10.0, 8.0])
+        write_trial(folder, f"{1:016x}/0", 8.0)
+        second = ask(server, f"/{server.token}/content")[2]
+        assert "8.00" in second
+        assert self.pictures(second) == self.pictures(first)
+        drawn.may_go_on.set()
+        for _ in range(400):
+            third = ask(server, f"/{server.token}/content")[2]
+            if self.pictures(third) != self.pictures(first):
+                return
+            time.sleep(0.05)
+        pytest.fail("no others were drawn")
+
+    def test_are_drawn_once_for_the_same_results(self, drawn, server, folder):
+        drawn.may_go_on.set()
+        body = ask_for_drawn(server)[2]
+        write_records(folder, f"{1:016x}/0", [12.0])  # of a trial that has not finished
+        for _ in range(3):
+            again = ask(server, f"/{server.token}/content")[2]
+        assert again != body
+        assert self.pictures(again) == self.pictures(body)
+        assert len(drawn) == 1
+
+    def test_are_drawn_no_sooner_than_a_while_after_the_last_ones(self, drawn, server, folder, monkeypatch):
+        monkeypatch.setattr(watch_server, "_PICTURES_PAUSE_S", 1000)
+        drawn.may_go_on.set()
+        ask_for_drawn(server)
+        write_trial(folder, f"{1:016x}/0", 8.0)
+        assert "8.00" in ask(server, f"/{server.token}/content")[2]
+        assert len(drawn) == 1
+
+    def test_that_cannot_be_drawn_leave_the_rest_of_the_page(self, server, monkeypatch):
+        def broken(data, folder, **how):
+            raise MemoryError("no room\nfor <b>")
+
+        monkeypatch.setattr(watch_server, "draw", broken)
+        status, _, body = ask_for_drawn(server)
+        assert status == 200
+        assert "They could not be drawn: no room<" in body
+        assert "9.00" in body
+
+    def test_are_not_drawn_any_more_once_the_server_is_closed(self, drawn, folder):
+        with ReportServer(folder) as server:
+            data = server.latest.data()
+            server.pictures.pictures(data)
+            threading.Timer(0.1, drawn.may_go_on.set).start()
+        write_trial(folder, f"{1:016x}/0", 8.0)
+        server.pictures.pictures(PageData.read(folder))
+        assert len(drawn) == 1
+        assert not [thread for thread in threading.enumerate() if thread.name.endswith("(_draw)")]
 
 
 class TestServing:

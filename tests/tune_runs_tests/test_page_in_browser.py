@@ -6,7 +6,9 @@ import threading
 
 import pytest
 
+from cluster.reports import watch_server
 from cluster.reports.page import page as page_of
+from cluster.reports.page_pictures import draw
 from cluster.reports.watch_server import ReportServer
 from tests.cluster_tests.written import write_examples, write_experiment, write_records, write_trial
 
@@ -147,10 +149,26 @@ class TestTheTable:
         opened.page.get_by_label("Search").fill("failed 0.1")
         assert opened.column("#") == ["3"]
         assert opened.page.locator("#shown").inner_text() == "1 of 4 shown"
+        opened.page.get_by_label("Search").fill("pending")
+        assert opened.column("#") == ["4"]
         opened.page.get_by_label("Search").fill("nothing like it")
         assert opened.column("#") == []
         opened.page.get_by_label("Search").fill("")
         assert len(opened.column("#")) == 4
+
+    @pytest.mark.parametrize("number", ["3", "9.10", "10.1", "11.10 ± 0.10", "15.00", "−39.3", "2,"])
+    def test_is_not_filtered_by_places_and_measured_numbers(self, opened, number):
+        assert number in opened.page.locator("table.combinations tbody").inner_text()
+        opened.page.get_by_label("Search").fill(number)
+        assert opened.column("#") == []
+
+    def test_is_filtered_by_the_beginning_of_a_key(self, opened):
+        opened.page.get_by_label("Search").fill(key(2))
+        assert opened.column("#") == ["3"]
+        opened.page.get_by_label("Search").fill("0000")
+        assert len(opened.column("#")) == 4
+        opened.page.get_by_label("Search").fill("0002")
+        assert opened.column("#") == []
 
     def test_is_filtered_by_the_value_of_an_option(self, opened):
         opened.page.get_by_label(LR).select_option(label="0.01")
@@ -213,11 +231,26 @@ class TestTheTable:
 
     def test_reaches_all_controls_in_order_and_shows_where_one_is(self, opened):
         seen = []
-        for _ in range(8):
+        for _ in range(14):
             opened.page.keyboard.press("Tab")
             seen.append(opened.page.evaluate("document.activeElement.id || document.activeElement.className"))
-        assert seen[:4] == ["skip", "filter", "choose-0", "choose-1"]
+        places = [seen.index(name) for name in ("skip", "filter", "choose-0", "choose-1")]
+        assert places == [0, places[1], places[1] + 1, places[1] + 2]
+        opened.page.locator(".skip").focus()
+        opened.page.keyboard.press("Enter")
+        opened.page.keyboard.press("Tab")
+        assert opened.page.evaluate("document.activeElement.id") == "filter"
         assert opened.page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+
+class TestTheContents:
+    def test_lead_to_each_section_by_the_keyboard(self, opened):
+        contents = opened.page.get_by_role("navigation", name="Contents")
+        assert contents.get_by_role("link").count() == opened.page.locator("main > section").count()
+        contents.get_by_role("link", name="Configuration").press("Enter")
+        assert opened.page.evaluate("location.hash") == "#configuration"
+        contents.locator("summary").press("Enter")
+        assert not contents.get_by_role("link", name="Configuration").is_visible()
 
 
 class TestTheViewer:
@@ -333,9 +366,18 @@ class TestHowItIsRead:
         paper, ink = lightness()
         assert paper < 0.2 < 0.8 < ink
 
+    def test_pictures_lie_on_a_white_card_in_the_dark(self, opened):
+        picture = opened.page.locator("#pictures img").first
+        paddings = []
+        for scheme in ("light", "dark"):
+            opened.page.emulate_media(color_scheme=scheme)
+            assert picture.evaluate("image => getComputedStyle(image).backgroundColor") == "rgb(255, 255, 255)"
+            paddings.append(picture.evaluate("image => parseFloat(getComputedStyle(image).paddingLeft)"))
+        assert paddings[0] == 0 < paddings[1]
+
     def test_on_paper_there_are_no_controls_and_nothing_is_cut(self, opened):
         opened.page.emulate_media(media="print")
-        for control in (".tools", ".viewer"):
+        for control in (".tools", ".viewer", "#contents"):
             assert not opened.page.locator(control).is_visible()
         assert opened.page.locator("#examples img").is_visible()
         assert opened.page.locator("#configuration details").nth(1).locator("td").first.is_visible()
@@ -369,18 +411,32 @@ class TestTheLivePage:
         return write_sweep(tmp_path / "sweep")
 
     @pytest.fixture
-    def served(self, browser, folder, monkeypatch):
-        monkeypatch.setattr("cluster.reports.watch_server._PAUSE_S", 0)
-        monkeypatch.setattr("cluster.reports.watch_server._SHARE", 0)
+    def may_draw(self, monkeypatch):
+        """What the drawing of pictures waits for."""
+        may_draw = threading.Event()
+
+        def waiting(*given, **how):
+            assert may_draw.wait(60)
+            return draw(*given, **how)
+
+        monkeypatch.setattr(watch_server, "draw", waiting)
+        yield may_draw
+        may_draw.set()
+
+    @pytest.fixture
+    def served(self, browser, folder, may_draw, monkeypatch):
+        for pause in ("_PAUSE_S", "_PICTURES_PAUSE_S", "_SHARE"):
+            monkeypatch.setattr(watch_server, pause, 0)
         with ReportServer(folder) as server:
             thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
             thread.start()
-            opened = Opened(browser, server.address)
+            opened = Opened(browser, server.address, reduced_motion="reduce")  # what scrolls is at once where it goes
             opened.server = server
             yield opened
             opened.context.close()
             server.shutdown()
             thread.join()
+            may_draw.set()
 
     def test_shows_what_is_new_and_keeps_what_the_reader_did(self, served, folder):
         page = served.page
@@ -407,6 +463,51 @@ class TestTheLivePage:
         assert {url.rpartition("/")[0] + "/" for url in served.requests if not url.startswith("data:")} == {
             served.server.address
         }
+
+    def test_gets_its_pictures_without_moving_what_is_read(self, served, folder, may_draw):
+        page = served.page
+        assert "They are being drawn" in page.locator("#pictures").inner_text()
+        page.locator("#configuration details").nth(1).locator("summary").click()
+        page.locator("#configuration").evaluate("section => section.scrollIntoView({behavior: 'instant'})")
+        place = "document.getElementById('configuration').getBoundingClientRect().top"
+        height = "document.documentElement.scrollHeight"
+        before, height_before = page.evaluate(place), page.evaluate(height)
+        may_draw.set()
+        until(page, "document.querySelectorAll('#pictures img').length > 1")
+        assert page.evaluate(height) > height_before + 500
+        assert page.evaluate(place) == pytest.approx(before, abs=1)
+        page.wait_for_timeout(300)  # pictures are decoded after they have got their room
+        assert page.evaluate(place) == pytest.approx(before, abs=1)
+        assert page.locator("#configuration details").nth(1).get_attribute("open") is not None
+        assert "As of " in page.locator("#pictures p").inner_text()
+        assert page.locator("#contents a", has_text="Pictures").count() == 1
+        assert served.complaints == []
+
+    def test_keeps_open_and_in_its_place_whatever_the_reader_opened_and_moved(self, served, folder, may_draw):
+        page = served.page
+        for place, error in enumerate(("one", "another"), 10):
+            for repetition in range(4):
+                write_trial(folder, f"{key(place)}/{repetition}", error)
+        page.set_viewport_size({"width": 500, "height": 800})
+        page.locator(f"#open-{key(0)}").press("Enter")
+        page.locator("tr.opened details summary").press("Enter")
+        page.locator("#contents summary").press("Enter")
+        page.locator("#best details summary").press("Enter")
+        page.locator("#best .scroll").first.evaluate("box => { box.scrollLeft = 40; }")
+        page.locator("#best details summary").focus()
+        page.locator("#best").evaluate("section => section.scrollIntoView({behavior: 'instant'})")
+        top = "document.getElementById('best').getBoundingClientRect().top"
+        before = page.evaluate(top)
+        for repetition in range(3):
+            write_trial(folder, f"{key(0)}/{repetition}", 8.0)
+        until(page, "document.querySelector('.lead').textContent.includes('9.00')")
+        assert page.locator("tr.opened details").get_attribute("open") is not None
+        assert page.locator("#contents details").get_attribute("open") is None
+        assert page.locator("#best details").get_attribute("open") is not None
+        assert page.locator("#best .scroll").first.evaluate("box => box.scrollLeft") == 40
+        assert page.evaluate("document.activeElement.closest('#best details summary') !== null")
+        assert page.evaluate(top) == pytest.approx(before, abs=1)
+        assert served.complaints == []
 
     def test_gets_the_viewer_when_the_first_examples_come(self, served, folder):
         folder.trial(f"{key(0)}/0").remove("examples.npz")

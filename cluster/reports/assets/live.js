@@ -3,10 +3,29 @@
 "use strict";
 (() => {
   const PAUSE_MS = 3000;
+  const KEPT = "details, .scroll, pre"; // what opens or scrolls
 
-  // The server's text of each section, as it was before scripts changed it.
-  function sectionsOf(root) {
-    return new Map([...root.querySelectorAll("section")].map((section) => [section.id, section.outerHTML]));
+  // The server's text of each section, and of the contents, as it was before scripts changed it.
+  const sectionsOf = (root) => new Map([...root.children].map((section) => [section.id, section.outerHTML]));
+
+  // What tells something that opens or scrolls from the others: where it is, and what it is called.
+  function nameOf(part) {
+    const error = part.matches("pre + details") ? part.previousElementSibling.textContent : "";
+    const own = part.ariaLabel ?? (part.querySelector("summary") ?? part).textContent;
+    return [part.closest("tr.opened, main > *").id, error, own].join("\n");
+  }
+
+  // Changes the page and keeps what is read in its place: the topmost in the window, an opened combination before its
+  // section.
+  function inPlace(change) {
+    const parts = [...document.querySelectorAll(".scroll:not(.long) tr.opened"), ...document.querySelector("main").children];
+    const boxes = parts.map((part) => [part.id, part.getBoundingClientRect()]);
+    const seen = boxes.filter(([, box]) => box.bottom > 0 && box.top < window.innerHeight);
+    change();
+    const [id, box] = seen.find(([id]) => document.getElementById(id)) ?? [];
+    if (!id || window.scrollY === 0) return;
+    const moved = document.getElementById(id).getBoundingClientRect().top - box.top;
+    if (moved) window.scrollBy({ top: moved, behavior: "instant" });
   }
 
   function goLive(known) {
@@ -15,27 +34,35 @@
     const status = element("p", { id: "live" });
     document.querySelector("header").append(status);
     let tag = "";
+    document.documentElement.style.overflowAnchor = "none"; // or the browser would move what `inPlace` has moved
 
     function fill(text) {
       const fresh = new DOMParser().parseFromString(text, "text/html");
-      const texts = sectionsOf(fresh);
+      const texts = sectionsOf(fresh.body);
       const changed = [...texts.keys()].filter((id) => texts.get(id) !== known.get(id));
       const focused = document.activeElement;
-      const kept = { id: focused?.id, start: focused?.selectionStart, end: focused?.selectionEnd };
-      const opened = new Set([...main.querySelectorAll("section details[open]")].map(nameOf));
-      const scrolled = new Map([...main.querySelectorAll("section > .scroll")].map((box) => [box.ariaLabel, box.scrollTop]));
+      const kept = { id: focused.id, start: focused.selectionStart, end: focused.selectionEnd };
+      const states = new Map([...main.querySelectorAll(KEPT)].map((part) => [nameOf(part), {
+        open: part.open, left: part.scrollLeft, top: part.scrollTop,
+        isFocused: part === focused || (focused.matches("summary") && part === focused.parentElement),
+      }]));
       for (const section of [...main.children]) if (!texts.has(section.id)) section.remove();
       [...fresh.body.children].forEach((section, place) => {
         const old = document.getElementById(section.id);
         if (old && !changed.includes(section.id)) return;
         const made = document.importNode(section, true);
-        for (const details of made.querySelectorAll("details")) details.open ||= opened.has(nameOf(details));
         if (old) old.replaceWith(made);
         else main.insertBefore(made, main.children[place] ?? null);
       });
       if (changed.includes("combinations")) mountTable();
       if (changed.includes("examples")) mountViewer();
-      for (const box of main.querySelectorAll("section > .scroll")) box.scrollTop = scrolled.get(box.ariaLabel) ?? 0;
+      for (const part of changed.flatMap((id) => [...document.getElementById(id).querySelectorAll(KEPT)])) {
+        const state = states.get(nameOf(part));
+        if (!state) continue;
+        if (part.matches("details")) part.open = state.open;
+        [part.scrollLeft, part.scrollTop] = [state.left, state.top];
+        if (state.isFocused) (part.querySelector("summary") ?? part).focus({ preventScroll: true });
+      }
       const again = kept.id && document.getElementById(kept.id);
       if (again && again !== document.activeElement) {
         again.focus({ preventScroll: true });
@@ -45,30 +72,31 @@
       known = texts;
     }
 
+    function tell(text, isLost) {
+      status.textContent = text;
+      status.classList.toggle("lost", isLost);
+    }
+
     async function ask() {
       try {
         const answer = await fetch("content", { cache: "no-store", headers: tag ? { "If-None-Match": tag } : {} });
-        if (answer.status === 200) {
-          tag = answer.headers.get("ETag");
-          fill(await answer.text());
-        } else if (answer.status !== 304) {
-          throw new Error(await answer.text());
-        }
-        status.textContent = `Live, as of ${new Date().toLocaleTimeString()}`;
-        status.classList.remove("lost");
+        const text = await answer.text();
+        if (answer.status !== 200 && answer.status !== 304) throw new Error(text);
+        inPlace(() => {
+          if (answer.status === 200) fill(text);
+          tell(`Live, as of ${new Date().toLocaleTimeString()}`, false);
+        });
+        tag = answer.headers.get("ETag");
       } catch (error) {
         const reason = error instanceof TypeError ? "its server does not answer" : error.message;
-        status.textContent = `Not live: ${reason}. The page shows what was there before.`;
-        status.classList.add("lost");
+        inPlace(() => tell(`Not live: ${reason}. The page shows what was there before.`, true));
       }
       setTimeout(ask, PAUSE_MS);
     }
     setTimeout(ask, PAUSE_MS);
   }
 
-  const nameOf = (details) => `${details.closest("section").id}/${details.querySelector("summary").textContent}`;
-
   // Taken now, before other scripts change the sections.
-  const served = sectionsOf(document);
+  const served = sectionsOf(document.querySelector("main"));
   window.report.goLive = () => goLive(served);
 })();

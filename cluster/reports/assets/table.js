@@ -2,6 +2,8 @@
 // page can be filled anew around it.
 "use strict";
 (() => {
+  const SHORTEST_KEY = 4; // characters that are taken for the beginning of a key
+
   const state = { column: 0, descending: false, filter: "", values: {}, open: new Set() };
 
   // Makes an HTML element; texts among its children stay texts.
@@ -36,6 +38,11 @@
     }));
     const named = heads.map((head) => head.textContent);
     const firstResult = named.indexOf("n");
+    // What is searched: the settings and how the trials stand. Places and measured numbers would fit too many words.
+    for (const entry of rows) {
+      const states = new Set(entry.combination.trials.map(([status]) => status));
+      entry.text = [...entry.cells.slice(1, firstResult), ...states].join("\n").toLowerCase();
+    }
 
     function sort() {
       const sign = state.descending ? -1 : 1;
@@ -50,9 +57,9 @@
     function filter() {
       const words = state.filter.toLowerCase().split(/\s+/).filter(Boolean);
       let shown = 0;
-      for (const { row, cells, detail } of rows) {
-        const text = cells.join(" ").toLowerCase();
-        const fits = words.every((word) => text.includes(word)) &&
+      for (const { row, key, text, cells, detail } of rows) {
+        const isOfKey = (word) => word.length >= SHORTEST_KEY && key.startsWith(word);
+        const fits = words.every((word) => text.includes(word) || isOfKey(word)) &&
           Object.entries(state.values).every(([name, value]) => cells[named.indexOf(name)] === value);
         row.hidden = !fits;
         if (detail) detail.hidden = !fits;
@@ -75,7 +82,7 @@
       button.setAttribute("aria-expanded", String(entry.detail !== null));
     }
 
-    function detailOf({ key, place, combination, cells }) {
+    function detailOf({ key, combination, cells }) {
       const options = named.slice(1, firstResult).map((name, i) => `${name} ${cells[i + 1]}`).join(", ");
       const name = options || "the one combination";
       const left = element("div", {});
@@ -103,8 +110,8 @@
       const went = combination.trials.some(([status]) => status === "failed" || status === "diverged")
         ? [" Why some went wrong: ", element("a", { href: "#failures" }, "their errors"), "."] : [];
       left.append(table, element("p", {}, "Its key is ", element("code", {}, key), ".", ...went));
-      const cell = element("td", { colspan: heads.length, id: `detail-${place}` }, holder);
-      return element("tr", { class: "opened" }, cell);
+      const cell = element("td", { colspan: heads.length }, holder);
+      return element("tr", { class: "opened", id: `detail-${key}` }, cell);
     }
 
     heads.forEach((head, i) => {
@@ -135,7 +142,9 @@
 
   // What stands above the table: a search field and, for each option with few values, a choice.
   function tools(rows, names, filter) {
-    const search = element("input", { type: "search", id: "filter", autocomplete: "off" });
+    const search = element("input", {
+      type: "search", id: "filter", autocomplete: "off", placeholder: "settings, key or state",
+    });
     search.value = state.filter;
     search.addEventListener("input", () => { state.filter = search.value; filter(); });
     const choices = names.flatMap((name, i) => {

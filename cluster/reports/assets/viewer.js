@@ -96,7 +96,7 @@
     state.step = Math.min(state.step, nSteps - 1);
 
     const canvas = element("canvas", {
-      tabindex: "0", role: "img", "aria-describedby": "viewer-keys", "aria-label": "Hand in three dimensions",
+      id: "viewer-canvas", tabindex: "0", role: "img", "aria-describedby": "viewer-keys", "aria-label": "Hand in three dimensions",
     });
     let painter;
     try {
