@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
@@ -345,6 +346,7 @@ class Experiment:
             {
                 "name": self.config.name,
                 "run": job.run_id,
+                "started": time.time(),
                 **provenance(),
                 "configs": {section: _described(self.space.base[section]) for section in SECTIONS},
                 "options": [{"paths": axis.paths, "rows": axis.labels} for axis in self.space.axes],

@@ -2,7 +2,7 @@
 
 A mean over trials says something about an option only if each of its values was tried with the same other options and
 the same repetitions. So what is averaged here is the largest set of trials with which that is so. In a grid whose
-trials have all finished these are all trials; with failed or missing ones it is fewer, and every result says how many.
+trials have all finished these are all trials; with failed or missing ones it is fewer, and every result says which.
 """
 
 import itertools
@@ -18,6 +18,9 @@ from cluster.statistics import Array, Estimate, estimate
 
 _Mask = npt.NDArray[np.bool_]
 _Codes = npt.NDArray[np.intp]
+
+MIN_COMBINATIONS = 12
+"""Of a grid with holes: fewer combinations tell nothing of how much an option matters."""
 
 
 @dataclass(frozen=True)
@@ -41,16 +44,37 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Basis:
+    """The trials that means are over, the same for each of them: all of these settings in all of these repetitions.
+
+    Attributes:
+        paths: The other options.
+        settings: The combinations of their values that are in the means, in the order of the plan.
+        left_out: The combinations of their values that are planned and in no mean.
+        repetitions: The repetitions that are in the means, from 0.
+        repetitions_left_out: The other repetitions of the plan.
+    """
+
+    paths: tuple[str, ...]
+    settings: list[tuple[Any, ...]]
+    left_out: list[tuple[Any, ...]]
+    repetitions: list[int]
+    repetitions_left_out: list[int]
+
+
+@dataclass(frozen=True)
 class CellMeans:
     """The means for every value of an option, or every pair of values of two, in the order of the plan.
 
     Attributes:
         paths: The options.
         cells: Their values with means.
+        basis: What the means are over.
     """
 
     paths: tuple[str, ...]
     cells: list[Cell]
+    basis: Basis
 
     @property
     def is_complete(self) -> bool:
@@ -79,22 +103,24 @@ class Importances:
     """How much of the variance between combinations each option alone explains.
 
     Attributes:
-        shares: By option, 0 to 1; empty if the combinations do not differ. What they lack to 1 is due to interactions
-            and chance.
-        n_combinations: The combinations that they rest on.
-        n_planned: The combinations of the plan.
-        n_repetitions: The repetitions that the mean of each combination is taken over.
+        shares: By option, 0 to 1, but for options of which one value is left; empty if the combinations do not differ,
+            or if a grid with holes has fewer than `MIN_COMBINATIONS`. What they lack to 1 is due to interactions and
+            chance.
+        means: The mean of each combination; those without one are in no share.
     """
 
     shares: dict[str, float]
-    n_combinations: int
-    n_planned: int
-    n_repetitions: int
+    means: CellMeans
+
+    @property
+    def averaged(self) -> list[Cell]:
+        """The combinations that the shares rest on."""
+        return [cell for cell in self.means.cells if cell.n_averaged]
 
     @property
     def is_complete(self) -> bool:
         """Whether all combinations of the plan are in them."""
-        return self.n_combinations == self.n_planned
+        return len(self.averaged) == len(self.means.cells)
 
 
 def marginal_means(trials: Sequence[Mapping[str, Any]], options: Sequence[str], metric: str) -> dict[str, CellMeans]:
@@ -134,17 +160,17 @@ def importances(trials: Sequence[Mapping[str, Any]], options: Sequence[str], met
         options: As for `marginal_means`.
         metric: As for `marginal_means`.
     """
-    combinations = _Coded.of(trials, options, metric).cell_means(range(len(options))).cells
-    averaged = [(cell.values, cell.estimate.n, cell.estimate.mean) for cell in combinations if cell.n_averaged]
-    numbers = np.array([mean for _, _, mean in averaged], dtype=np.float64)  # (C,)
-    n_repetitions = averaged[0][1] if averaged else 0
-    shares: dict[str, float] = {}
-    if len(set(numbers.tolist())) > 1:
-        columns = zip(*(values for values, _, _ in averaged), strict=True)
-        ranks = dict(zip(options, map(_ranks, columns), strict=True))  # (C,) each
-        is_whole = len(numbers) == math.prod(int(column.max()) + 1 for column in ranks.values())
-        shares = _shares_of_grid(ranks, numbers) if is_whole else _shares_by_forest(ranks, numbers)
-    return Importances(shares, len(averaged), len(combinations), n_repetitions)
+    means = _Coded.of(trials, options, metric).cell_means(range(len(options)))
+    averaged = Importances({}, means).averaged
+    numbers = np.array([cell.estimate.mean for cell in averaged], dtype=np.float64)  # (C,)
+    if len(set(numbers.tolist())) < 2:
+        return Importances({}, means)
+    columns = zip(*(cell.values for cell in averaged), strict=True)
+    ranks = dict(zip(options, map(_ranks, columns), strict=True))  # (C,) each
+    ranks = {path: column for path, column in ranks.items() if column.any()}
+    if len(numbers) == math.prod(int(column.max()) + 1 for column in ranks.values()):
+        return Importances(_shares_of_grid(ranks, numbers), means)
+    return Importances(_shares_by_forest(ranks, numbers) if len(numbers) >= MIN_COMBINATIONS else {}, means)
 
 
 @dataclass(frozen=True)
@@ -155,7 +181,7 @@ class _Coded:
         paths: The O options.
         values: The values of each option in the order of the plan, which the codes count through.
         codes: (N, O).
-        repetitions: (N,), counted from 0.
+        repetitions: (N,), from 0.
         numbers: The metric, (N,); NaN if the trial has none.
     """
 
@@ -179,7 +205,7 @@ class _Coded:
             paths,
             values,
             codes,
-            _numbered(np.array([[row["repetition"]] for row in trials]))[1],
+            np.array([row["repetition"] for row in trials], dtype=np.intp),
             np.array([math.nan if x is None or not math.isfinite(x) else x for x in numbers], dtype=np.float64),
         )
 
@@ -198,7 +224,7 @@ class _Coded:
         n_finished = np.bincount(cell, ~np.isnan(self.numbers), minlength=len(cells))  # (C,)
         found = [
             Cell(
-                tuple(self.values[option][code] for option, code in zip(which, codes, strict=True)),
+                self._values(which, codes),
                 estimate(mean_of.get(i, [])),
                 n_in_mean if i in mean_of else 0,
                 int(n_finished[i]),
@@ -206,15 +232,32 @@ class _Coded:
             )
             for i, codes in enumerate(cells)
         ]
-        return CellMeans(tuple(self.paths[i] for i in which), found)
+        return CellMeans(
+            tuple(self.paths[i] for i in which), found, self._basis(others, settings, in_settings, in_repetitions)
+        )
+
+    def _basis(self, others: Sequence[int], settings: _Codes, in_settings: _Codes, in_repetitions: _Codes) -> Basis:
+        all_settings = [self._values(others, codes) for codes in settings]
+        chosen, repetitions = set(in_settings.tolist()), set(in_repetitions.tolist())
+        return Basis(
+            tuple(self.paths[i] for i in others),
+            [values for i, values in enumerate(all_settings) if i in chosen],
+            [values for i, values in enumerate(all_settings) if i not in chosen],
+            sorted(repetitions),
+            sorted(set(self.repetitions.tolist()) - repetitions),
+        )
+
+    def _values(self, which: Sequence[int], codes: _Codes) -> tuple[Any, ...]:
+        return tuple(self.values[option][code] for option, code in zip(which, codes.tolist(), strict=True))
 
 
 def _numbered(rows: _Codes) -> tuple[_Codes, _Codes]:
     """Returns the rows that differ, sorted, and for each row which of them it is."""
-    if not rows.shape[1]:
-        return rows[:1], np.zeros(len(rows), dtype=np.intp)
-    different, which = np.unique(rows, axis=0, return_inverse=True)
-    return different, which.reshape(-1)
+    # Column by column, since NumPy's way for whole rows takes several times as long.
+    first, which = np.zeros(1, dtype=np.intp), np.zeros(len(rows), dtype=np.intp)
+    for column in rows.T:
+        _, first, which = np.unique(which * (column.max() + 1) + column, return_index=True, return_inverse=True)
+    return rows[first], which
 
 
 def _same_for_all(finished: _Mask) -> tuple[_Codes, _Codes, _Codes]:
@@ -227,7 +270,7 @@ def _same_for_all(finished: _Mask) -> tuple[_Codes, _Codes, _Codes]:
         finished: Which trials have a number, (C, S, R): cells, settings, repetitions.
 
     Returns:
-        The indices of the chosen ones.
+        The indices of the chosen ones; none where no trial has finished.
     """
     by_cell = np.argsort(-finished.sum(axis=(1, 2)), kind="stable")  # (C,)
     choices = []
@@ -240,8 +283,8 @@ def _same_for_all(finished: _Mask) -> tuple[_Codes, _Codes, _Codes]:
         choices.append((int(sizes.max()), by_cell[:n_cells], settings, by_repetition[:n_repetitions]))
     largest = max(choice[0] for choice in choices)
     _, *chosen = [choice for choice in choices if 2 * choice[0] >= largest][-1]
-    cells, settings, repetitions = chosen
-    return (cells, settings, repetitions) if largest else (cells[:0], settings, repetitions)
+    cells, settings, repetitions = chosen if largest else [indices[:0] for indices in chosen]
+    return cells, settings, repetitions
 
 
 def _interaction(means: CellMeans) -> Interaction:

@@ -14,7 +14,7 @@ from cluster.results import column as column
 class ResultTable(Results):
     """What `run()` returns: the results, and every form in which they leave the house.
 
-    For programs, CSV and Parquet hold all digits, XLSX 16 of them, and all three means, deviations, intervals and
+    For programs, CSV, JSON and Parquet hold all digits, XLSX 16 of them, and all three means, deviations, intervals and
     p-values in columns of their own. For reading, Markdown, LaTeX and HTML hold rounded numbers, a caption, and marks
     of the best.
     Each takes the same choices and raises `ChoiceError` where the table does not have what was chosen.
@@ -23,6 +23,10 @@ class ResultTable(Results):
     def to_csv(self, choices: Choices | None = None) -> str:
         """Returns the table as CSV: an empty field for what is missing."""
         return export(self, "csv", choices or Choices()).decode()
+
+    def to_json(self, choices: Choices | None = None) -> str:
+        """Returns the table as a JSON list of objects: null for what is missing."""
+        return export(self, "json", choices or Choices()).decode()
 
     def to_parquet(self, choices: Choices | None = None) -> bytes:
         """Returns the table as the content of a Parquet file."""

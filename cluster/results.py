@@ -60,6 +60,8 @@ class Results:
             sample standard deviation of distances over finished repetitions.
         n_others: Trials in the folder that are not of this plan.
         data_sets: For each split what a combination was measured on, by its key; not those without such a set.
+        started: When the script was started last that trained it, seconds since 1970; None if the folder is of a
+            version that did not say.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Results:
     summary: list[Row]
     n_others: int
     data_sets: Mapping[str, Mapping[str, DataSet]] = field(default_factory=dict)
+    started: float | None = field(default=None, compare=False)
 
     @classmethod
     def read(cls: type[R], folder: ExperimentFolder) -> R:
@@ -99,8 +102,8 @@ class Results:
         ]
         summary = _summarize(trials, option_paths, splits)
         n_others = len(known.keys() - wanted)
-        telling_paths, data_sets = experiment.telling_paths, experiment.data_sets
-        return cls(experiment.name, option_paths, telling_paths, splits, trials, summary, n_others, data_sets)
+        telling_paths, data_sets, started = experiment.telling_paths, experiment.data_sets, experiment.started
+        return cls(experiment.name, option_paths, telling_paths, splits, trials, summary, n_others, data_sets, started)
 
     @property
     def failures(self) -> list[Row]:
@@ -206,6 +209,7 @@ class _Experiment:
     telling_paths: list[str]
     splits: list[str]
     data_sets: dict[str, dict[str, DataSet]]
+    started: float | None
 
     @classmethod
     def of(cls, content: Any) -> "_Experiment":
@@ -228,7 +232,8 @@ class _Experiment:
         splits = ["val"] if test_sets == {None} else ["val", "test"]
         telling_paths = _telling(option_paths, content["options"])
         data_sets = _data_sets(splits, combinations, config, content.get("data", []))
-        return cls(_checked(content["name"], str), combinations, seeds, option_paths, telling_paths, splits, data_sets)
+        name, started = _checked(content["name"], str), _checked(content.get("started"), (int, float, NoneType))
+        return cls(name, combinations, seeds, option_paths, telling_paths, splits, data_sets, started)
 
 
 def _checked(value: Any, kind: type | tuple[type, ...]) -> Any:

@@ -9,6 +9,7 @@ Examples:
     python tune_runs/report.py show minimal_example
     python tune_runs/report.py html minimal_example
     python tune_runs/report.py export nyu_backbones --best-for-each train_set --out table.tex
+    python tune_runs/report.py effects minimal_example
     python tune_runs/report.py figure minimal_example curves --out curves.pdf
     python tune_runs/report.py compare first_try second_try
     python tune_runs/report.py COMMAND --help
@@ -17,18 +18,16 @@ Tab completion, in a bash: eval "$(register-python-argcomplete report.py)", and 
 """
 
 import importlib
-import json
-import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import argcomplete
 
+from cluster.own_module import own_module
 from cluster.reports import overview
 from cluster.reports.command_line import FIGURE_ENDINGS, TABLE_ENDINGS, Given, parser
 from cluster.reports.idle_options import (
@@ -37,6 +36,7 @@ from cluster.reports.idle_options import (
     refuse_idle_table_options,
     refuse_table_options,
 )
+from cluster.reports.json_text import json_text
 from cluster.result_table import ResultTable
 from cluster.storage import Storage
 from cluster.trial_folder import ExperimentFolder
@@ -160,6 +160,31 @@ def export(given: Given) -> int:
     return _deliver(content, given.out, is_text=format not in ("parquet", "xlsx"))
 
 
+def effects(given: Given) -> int:
+    """What each option does to the result: the mean for each of its values, its importance, and its interactions."""
+    from cluster.reports.choices import Choices
+
+    table = ResultTable.read(overview.find_experiment(given.storage_path, given.name))
+    choices = Choices(metric=given.metric, split=given.split, precision=given.precision)
+    if given.format is not None or given.out is not None:
+        from cluster.reports.export import export_effects
+
+        if given.json:
+            raise CommandLineError("--json has all effects, a table of --format or --out has some; choose one of them")
+        format = _format(given.format, given.out, TABLE_ENDINGS)
+        content = export_effects(table, format, choices, interactions=given.interactions)
+        return _deliver(content, given.out, is_text=format not in ("parquet", "xlsx"))
+    from cluster.reports.effects import effects_of
+    from cluster.reports.effects_text import effects_json, effects_text
+
+    if given.interactions:
+        raise CommandLineError("--interactions is for a table (--format or --out); without one all effects are shown")
+    found = effects_of(table, choices)
+    if given.json:
+        return _print_json({"name": table.name, "effects": effects_json(found)})
+    return _print(effects_text(table, found, choices))
+
+
 def _export_to(folder: ExperimentFolder, given: Given) -> int:
     if given.out is None:
         raise CommandLineError(f"--to {given.to} writes a folder; name it: --out FOLDER")
@@ -185,6 +210,8 @@ def figure(given: Given) -> int:
         labels=given.labels,
         format=given.format,
         measure=given.measure or "worst",
+        n_examples=Drawing.n_examples if given.examples is None else given.examples,
+        n_log_points=Drawing.n_log_points if given.log_points is None else given.log_points,
         width_in=given.width,
     )
     return _deliver(save(draw(given.figure, drawing), format), given.out, is_text=False)
@@ -213,20 +240,20 @@ def watch(given: Given) -> int:
 
 def reproduce(given: Given) -> int:
     """Trains a finished trial again in this process, and says whether its numbers are the same bits."""
-    try:
-        from cluster.reproduction import reproduce as reproduced
-    except ImportError as error:
-        raise CommandLineError(f"reproduce trains, so it needs what requirements.txt names: {error}") from error
     from cluster.reports.comparison import find_combination, find_repetition
 
     folder = overview.find_experiment(given.storage_path, given.name)
     table = ResultTable.read(folder)
     trial = find_repetition(table, find_combination(table, given.key), given.repetition)
+    try:
+        from cluster.reproduction import reproduce as reproduced
+    except ImportError as error:
+        raise CommandLineError(f"reproduce trains, so it needs what requirements.txt names: {error}") from error
     with _progress_line() as show:
         found = reproduced(
             folder,
             f"{trial['key']}/{trial['repetition']}",
-            modules=[_imported(name) for name in given.modules],
+            modules=[own_module(name) for name in given.modules],
             data_dir=given.data_dir,
             device=given.device,
             on_report=lambda report: show(f"epoch {report.epoch}"),
@@ -259,19 +286,6 @@ def _progress_line() -> Iterator[Callable[[str], None]]:
         yield lambda text: print(text, end=to_the_start[:1], file=sys.stderr, flush=True)
     finally:
         print(end=to_the_start, file=sys.stderr, flush=True)
-
-
-def _imported(name: str) -> ModuleType:
-    sys.path.insert(0, str(Path.cwd()))  # as for a script that is run from there
-    try:
-        return importlib.import_module(name)
-    except (Exception, SystemExit) as error:  # a module may fail in any way
-        hint = "; name it without .py" if name.endswith(".py") else ""
-        raise CommandLineError(
-            f"--import {name}: it cannot be imported: {type(error).__name__}: {error}{hint}"
-        ) from error
-    finally:
-        sys.path.remove(str(Path.cwd()))
 
 
 def rm(given: Given) -> int:
@@ -320,6 +334,8 @@ def _remove(removals: Sequence["Removal"], given: Given) -> int:
 
 def _format(format: str | None, out: Path | None, endings: Mapping[str, str]) -> Any:
     if format is not None:
+        if out is not None and endings.get(out.suffix, format) != format:
+            raise CommandLineError(f"{out} would hold {format}; name a file that does not end in {out.suffix}")
         return format
     if out is None:
         raise CommandLineError(f"name a format (--format {', '.join(endings.values())}), or a file (--out table.tex)")
@@ -330,6 +346,8 @@ def _format(format: str | None, out: Path | None, endings: Mapping[str, str]) ->
 
 def _deliver(content: bytes, out: Path | None, *, is_text: bool) -> int:
     if out is not None:
+        if not out.absolute().parent.is_dir():
+            raise CommandLineError(f"{out} cannot be written: there is no folder {out.parent}")
         Storage(out.absolute().parent).write(out.name, content)
         return _print(f"{out}")
     if not is_text:
@@ -343,21 +361,13 @@ def _print(text: str) -> int:
 
 
 def _print_json(content: Any) -> int:
-    return _print(json.dumps(_in_json(content), indent=1, ensure_ascii=False, allow_nan=False))
-
-
-def _in_json(value: Any) -> Any:
-    """Returns a value with null for what JSON has no number for, NaN and infinities."""
-    if isinstance(value, Mapping):
-        return {key: _in_json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_in_json(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return _print(json_text(content))
 
 
 COMMANDS = {
     **{"list": list_, "show": show, "compare": compare, "diff": diff, "log": log, "curves": curves, "export": export},
-    **{"figure": figure, "html": html, "watch": watch, "reproduce": reproduce, "rm": rm, "clean": clean},
+    **{"effects": effects, "figure": figure, "html": html, "watch": watch, "reproduce": reproduce, "rm": rm},
+    "clean": clean,
 }
 
 

@@ -1,6 +1,6 @@
 """What is said of a table: what it shows, of which data, over how many repetitions, and what did not finish."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 
 from cluster.reports.measures import Measure
 from cluster.reports.text import SPLIT_NAMES
@@ -43,6 +43,31 @@ def unfinished(rows: Sequence[Row]) -> list[str]:
     n = sum(n for n, _ in counts)
     verb = "is" if n == 1 else "are"
     return [f"Of the repetitions {' and '.join(parts)}, which {verb} in no mean."] if parts else []
+
+
+def passed_over(results: Results, chosen: Collection[Row], place: Callable[[Row], Hashable]) -> list[str]:
+    """Returns a sentence on combinations that were not chosen since repetitions of theirs are missing; none without.
+
+    The best in validation comes after all that have every repetition when one of its own failed: its mean rests on
+    less. Whoever sees the table alone would not know that there is a better mean.
+
+    Args:
+        results: The experiment's results.
+        chosen: The combinations that were chosen, for each place the best first.
+        place: Tells what a combination would have been chosen for.
+    """
+    last = {place(row): row for row in chosen}
+    keys, validated, n = {row["key"] for row in chosen}, "val_distance_mm_mean", 0
+    for row in results.summary:
+        if row["key"] in keys or row["n"] == results.n_repetitions or place(row) not in last:
+            continue
+        mean, of_last = row[validated], last[place(row)][validated]
+        n += mean is not None and (of_last is None or mean < of_last)
+    if not n:
+        return []
+    were, have = ("combination was", "has") if n == 1 else ("combinations were", "have")
+    but = f"but not all {results.n_repetitions} repetitions"
+    return [f"{n} {were} passed over that {have} a lower mean in validation, {but}."]
 
 
 def chosen_epochs(split: str) -> list[str]:

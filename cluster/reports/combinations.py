@@ -69,7 +69,7 @@ class CombinationTable:
             headers=[c.header for c in columns],
             rows=list(zip(*cells, strict=True)),
             n_labels=n_labels,
-            notes=[*captions.chosen_epochs(self.split), *captions.unfinished(rows)],
+            notes=[*captions.chosen_epochs(self.split), *captions.unfinished(rows), *self._passed_over()],
         )
 
     def _for_programs(self) -> Sequence[str]:
@@ -98,6 +98,18 @@ class CombinationTable:
             where = "in validation" if is_one_each else "on each validation set"
             return f"For each {short_names(results.option_paths)[path]} the combination that is best {where}."
         return ""
+
+    def _passed_over(self) -> list[str]:
+        results, choices = self.results, self.choices
+        path = None if choices.best_for_each is None else named(choices.best_for_each, results.option_paths, "option")
+        if path is None and choices.best is None:
+            return []
+        validated_on = results.data_sets.get("val", {})
+
+        def place(row: Row) -> tuple[str, DataSet | None]:
+            return "" if path is None else repr(row[path]), validated_on.get(row["key"])
+
+        return captions.passed_over(results, chosen_rows(results, choices), place)
 
     def _columns(self, names: Sequence[str]) -> list[Column]:
         return [self._column(name) for name in names]

@@ -8,6 +8,7 @@ from typing import Any
 from cluster.reports import overview
 from cluster.reports.choices import Choices
 from cluster.result_table import ResultTable
+from cluster.results import METRICS
 from data_pipeline.user_error import UserError
 
 Given = argparse.Namespace
@@ -15,7 +16,8 @@ Command = Callable[[Given], int]
 Add = Callable[..., argparse.ArgumentParser]
 
 TABLE_ENDINGS = {
-    **{".csv": "csv", ".parquet": "parquet", ".md": "md", ".tex": "latex", ".html": "html", ".xlsx": "xlsx"},
+    **{".csv": "csv", ".json": "json", ".parquet": "parquet", ".xlsx": "xlsx"},
+    **{".md": "md", ".tex": "latex", ".html": "html"},
 }
 """The formats of tables, by how a file ends."""
 
@@ -30,11 +32,11 @@ _FIGURES = {
     "parallel": "all options and the result",
     "histogram": "the errors of frames",
     "improvement": "what a frame gains, by how wrong it was",
-    "hands": "the examples in 3D, at each log point",
+    "hands": "examples in 3D: uncorrected, corrected at several log points, and true",
 }
 
 _CALL = "python tune_runs/report.py"
-_A_KEY = "the beginning of a combination's key, or 'best' where all were measured on the same data"
+_A_KEY = "the beginning of a combination's key, which `show` prints, or 'best' where all were measured on the same data"
 
 
 def parser(description: str, commands: Mapping[str, Command]) -> argparse.ArgumentParser:
@@ -70,6 +72,7 @@ def parser(description: str, commands: Mapping[str, Command]) -> argparse.Argume
 
     _add_reading(add)
     _add_export(add)
+    _add_effects(add)
     _add_figure(add)
     _add_page(add)
     _add_reproduce(add)
@@ -120,6 +123,7 @@ def _add_export(add: Add) -> None:
         "--columns",
         metavar="NAME",
         nargs="+",
+        action="extend",
         help="the columns in their order: options, n, failed, diverged, key, before, after, change, change_percent, "
         "and the columns of tables/trials.csv; with --rows, the option that goes across a pivot table",
     )
@@ -134,10 +138,37 @@ def _add_export(add: Add) -> None:
         "--precision", metavar="N", type=int, default=Choices.precision, help="decimals (default: %(default)s)"
     )
     export.add_argument(
-        "--metric", default=Choices.metric, help="what before, after and change are of (default: %(default)s)"
+        "--metric",
+        metavar="METRIC",
+        default=Choices.metric,
+        help=f"what before, after and change are of: {', '.join(METRICS)} (default: %(default)s)",
     )
     export.add_argument("--split", choices=("val", "test"), help="by default the test set, where there is one")
     export.add_argument("--standalone", action="store_true", help="LaTeX as a document of its own, to look at")
+
+
+def _add_effects(add: Add) -> None:
+    effects = add(
+        "effects",
+        "minimal_example",
+        "minimal_example --metric auc_0_50 --json",
+        "minimal_example --format latex --out effects.tex",
+        "minimal_example --interactions --out interactions.csv",
+        json=True,
+    )
+    _name(effects)
+    effects.add_argument(
+        "--metric", metavar="METRIC", default=Choices.metric, help=f"{', '.join(METRICS)} (default: %(default)s)"
+    )
+    effects.add_argument("--split", choices=("val", "test"), help="by default the test set, where there is one")
+    effects.add_argument(
+        "--precision", metavar="N", type=int, default=Choices.precision, help="decimals (default: %(default)s)"
+    )
+    effects.add_argument(
+        "--format", choices=sorted(TABLE_ENDINGS.values()), help="write a table of the means; by default, as FILE ends"
+    )
+    effects.add_argument("--out", metavar="FILE", type=Path, help="where to write that table (default: it is printed)")
+    effects.add_argument("--interactions", action="store_true", help="a table of all pairs of options instead")
 
 
 def _add_figure(add: Add) -> None:
@@ -148,6 +179,7 @@ def _add_figure(add: Add) -> None:
         "nyu_backbones success --other Theirs=theirs.txt --labels labels.txt --out success.pdf",
         "minimal_example joints --combination 05fe --out joints.svg",
         "minimal_example heatmap --rows lr --columns augmenters --out heatmap.png",
+        "minimal_example hands --examples 2 --log-points 100 --out hands.pdf",
     )
     _name(figure)
     figure.add_argument(
@@ -177,6 +209,13 @@ def _add_figure(add: Add) -> None:
         help="the true poses: each --other is then a file of predicted poses, in the formats of predict.py",
     )
     figure.add_argument("--format", metavar="F", help="the format of these files, where they do not tell it")
+    figure.add_argument("--examples", metavar="N", type=int, help="of hands: at most so many (default: 3)")
+    figure.add_argument(
+        "--log-points",
+        metavar="N",
+        type=int,
+        help="of hands: at most so many, from the first to the last (default: 3); a large number for all",
+    )
     _key(
         figure,
         "--combination",

@@ -7,9 +7,11 @@ from cluster.reports.by_joint import ByJointTable
 from cluster.reports.choices import Choices
 from cluster.reports.columns import Style
 from cluster.reports.combinations import CombinationTable
+from cluster.reports.effects import MeanTable, effects_of, interaction_table
 from cluster.reports.files import csv_bytes, parquet_bytes
 from cluster.reports.grid import Grid
 from cluster.reports.html_table import html_table
+from cluster.reports.json_text import json_text
 from cluster.reports.latex import latex
 from cluster.reports.markdown import markdown
 from cluster.reports.pivot import PivotTable
@@ -18,9 +20,12 @@ from cluster.reports.xlsx import Sheet, workbook
 from cluster.results import Results, Row
 from cluster.trial_folder import ExperimentFolder
 
-Format = Literal["csv", "parquet", "md", "latex", "html", "xlsx"]
+Format = Literal["csv", "json", "parquet", "md", "latex", "html", "xlsx"]
 
 FORMATS: tuple[Format, ...] = get_args(Format)
+
+_MAX_CELLS = 200_000
+"""So many cells of trials a workbook has beside its summary: more take seconds to write, and long to open."""
 
 
 class _Table(Protocol):
@@ -38,9 +43,9 @@ def export(results: Results, format: Format, choices: Choices) -> bytes:
 
     Args:
         results: The experiment's results.
-        format: 'csv', 'parquet' and 'xlsx' are for programs; 'md', 'latex' and 'html' are for reading.
+        format: 'csv', 'json', 'parquet' and 'xlsx' are for programs; 'md', 'latex' and 'html' are for reading.
         choices: What is shown. A workbook has the trials of these combinations on a second sheet, but for the columns
-            of single subsets; with `trials` it has them alone, and all of their columns.
+            of single subsets, unless they are very many; with `trials` it has them alone, and all of their columns.
 
     Raises:
         ChoiceError: If the experiment does not have what was chosen.
@@ -56,12 +61,15 @@ def export(results: Results, format: Format, choices: Choices) -> bytes:
         return _written(table, format, choices)
     if choices.trials:
         return workbook([Sheet("trials", table.records(), table.styles())], choices.precision)
-    # A million cells, as all columns of ten thousand trials would be, take long to write and to open.
+    summary = Sheet("summary", table.records(), table.styles())
     of_subsets = tuple(f"[{subset}]" for split in results.splits for subset in results.subsets(split))
     columns = tuple(name for name in results.trials[0] if not name.endswith(of_subsets))
     trials = TrialTable(results, replace(choices, columns=columns, sort=None, rows=None, columns_of=None))
-    sheets: list[tuple[str, _Table]] = [("summary", table), ("trials", trials)]
-    return workbook([Sheet(name, shown.records(), shown.styles()) for name, shown in sheets], choices.precision)
+    rows = trials.records()
+    if len(rows) * len(columns) > _MAX_CELLS:
+        left_out = f"Not here, since they are many: the {len(rows):,} trials. The option --trials writes them alone."
+        return workbook([summary, Sheet("trials", [{left_out: None}], {})], choices.precision)
+    return workbook([summary, Sheet("trials", rows, trials.styles())], choices.precision)
 
 
 def export_by_joint(folder: ExperimentFolder, results: Results, format: Format, choices: Choices) -> bytes:
@@ -82,9 +90,31 @@ def export_by_joint(folder: ExperimentFolder, results: Results, format: Format, 
     return _written(table, format, choices)
 
 
-def _written(table: _Table, format: Literal["csv", "parquet", "md", "latex", "html"], choices: Choices) -> bytes:
+def export_effects(results: Results, format: Format, choices: Choices, *, interactions: bool) -> bytes:
+    """Returns what each option does to a metric, or each pair of options, in a format.
+
+    Args:
+        results: The experiment's results.
+        format: As for `export`.
+        choices: The metric, the split and the precision.
+        interactions: Whether it is of pairs.
+
+    Raises:
+        ChoiceError: If no option varies, or for interactions only one, or if no trial has finished.
+    """
+    effects = effects_of(results, choices)
+    table = interaction_table(results, effects, choices) if interactions else MeanTable(results, effects, choices)
+    if format == "xlsx":
+        name = "interactions" if interactions else "effects"
+        return workbook([Sheet(name, table.records(), table.styles())], choices.precision)
+    return _written(table, format, choices)
+
+
+def _written(table: _Table, format: Format, choices: Choices) -> bytes:
     if format == "csv":
         return csv_bytes(table.records())
+    if format == "json":
+        return json_text(table.records()).encode()
     if format == "parquet":
         return parquet_bytes(table.records())
     if format == "md":

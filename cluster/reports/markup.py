@@ -34,7 +34,7 @@ def tag(name: str, /, *children: str, **attributes: str | int | bool | None) -> 
             continue
         opening += f" {attribute.rstrip('_').replace('_', '-')}"
         if value is not True:
-            opening += f'="{_escaped(str(value))}"'
+            opening += f'="{escaped(str(value))}"'
     if name in _VOID:
         return Markup(f"<{opening}>")
     return Markup(f"<{opening}>{joined(children)}</{name}>")
@@ -42,7 +42,7 @@ def tag(name: str, /, *children: str, **attributes: str | int | bool | None) -> 
 
 def joined(children: Iterable[str]) -> Markup:
     """Returns pieces one after another: `Markup` as it is, other texts escaped."""
-    return Markup("".join(child if isinstance(child, Markup) else _escaped(child) for child in children))
+    return Markup("".join(child if isinstance(child, Markup) else escaped(child) for child in children))
 
 
 def json_block(name: str, value: Any) -> Markup:
@@ -52,7 +52,7 @@ def json_block(name: str, value: Any) -> Markup:
     not ASCII.
     """
     content = json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-    return Markup(f'<script type="application/json" id="{_escaped(name)}">{content}</script>')
+    return Markup(f'<script type="application/json" id="{escaped(name)}">{content}</script>')
 
 
 def own_code(name: str, code: str) -> Markup:
@@ -66,6 +66,7 @@ def own_code(name: str, code: str) -> Markup:
     return Markup(f"<{name}>{code}</{name}>")
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """Returns a text as it stands in HTML, in an element or in the quotes of an attribute."""
     # What HTML has no character for is shown as missing: a parser is free in what it makes of it.
     return escape(_NOT_IN_HTML.sub("\ufffd", text))

@@ -54,7 +54,7 @@ class Standing:
         n: As in `Best`.
         best_of_each: The best on each data.
         size_bytes: What its files take; None where they are not on a local filesystem.
-        started: When its last run started, seconds since 1970; None as above.
+        started: As in `Results`.
     """
 
     name: str
@@ -85,8 +85,15 @@ def find_experiment(storage_path: str, name: str) -> ExperimentFolder:
 
 
 def experiment_names(storage_path: str) -> list[str]:
-    """Returns the names of the experiments in a results folder."""
+    """Returns the names of the experiments in a results folder.
+
+    Raises:
+        NoResultsError: If there is no such folder on this machine.
+        StorageError: If it cannot be read.
+    """
     storage = Storage(storage_path)
+    if storage.local is not None and not storage.local.is_dir():
+        raise NoResultsError(f"there is no results folder {storage_path}; --storage-path names the one to read")
     return [name for name in storage.names() if _is_experiment(storage, name)]
 
 
@@ -115,7 +122,7 @@ def standing(folder: ExperimentFolder, name: str) -> Standing:
         n=None if best is None else best.n,
         best_of_each=best_of_each,
         size_bytes=None if folder.storage.local is None else _size(folder.storage.local),
-        started=None if folder.storage.local is None else _modified(folder.storage.local / "experiment.json"),
+        started=table.started,
     )
 
 
@@ -195,10 +202,3 @@ def _size(folder: Path) -> int:
             except FileNotFoundError:
                 continue  # a run has just moved it
     return total
-
-
-def _modified(path: Path) -> float | None:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return None

@@ -1,44 +1,44 @@
 """The section on what each option does to the result."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from cluster.option_effects import Cell, CellMeans, Importances, importances, interactions, marginal_means
+from cluster.option_effects import Cell, CellMeans, Importances, Interaction
+from cluster.reports.effects import IMPORTANCE, Effects, rests_on
+from cluster.reports.effects_words import averaged_over, importance_rests_on, no_importance
 from cluster.reports.markup import Markup, tag
 from cluster.reports.page_data import PageData
 from cluster.reports.page_sections import scrolling, section_of
-from cluster.reports.page_words import count, listed, option_texts, short_names
+from cluster.reports.page_words import listed, option_texts, short_names
 from cluster.reports.text import SPLITS
 from cluster.results import column
 
 _MAX_VALUES = 40
-_MAX_OPTIONS_OF_PAIRS = 8
-_FEW_COMBINATIONS = 12
-"""Of a grid with holes: so few tell nothing of how much an option matters."""
+_MAX_OPTIONS_OF_PAIRS = 12
 _WIDTH, _HEIGHT = 160, 16
 
 
 def effects(data: PageData) -> list[Markup]:
-    """Marginal means of each option's values, importances, and the strongest interaction; empty where there is none."""
+    """Marginal means of each option's values, importances, and interactions; empty where there are no means."""
     table = data.table
-    metric = column(table.split, "distance")
-    means = marginal_means(table.trials, table.telling_paths, metric)
+    found = Effects("", table, column(table.split, "distance"))
+    names = dict(zip(table.telling_paths, short_names(table.telling_paths), strict=True))
+    means = found.means
     shown = {path: m for path, m in means.items() if len(_known(m.cells)) > 1 and len(m.cells) <= _MAX_VALUES}
     if not shown:
         return []
-    words = [
-        f"Mean distance on the {SPLITS[table.split]} for each value of an option, averaged over all values of the "
-        "other options; the interval is that of the mean over repetitions (95 %, t)."
-    ]
-    if len(table.telling_paths) >= 2:
-        words += _of_importance(importances(table.trials, table.telling_paths, metric))
-    if 2 <= len(table.telling_paths) <= _MAX_OPTIONS_OF_PAIRS:
-        words += _of_interaction(data, metric)
-    if left_out := [name for path, name in _named(data, means) if path not in shown]:
+    words = [_averaged(f"Mean distance on the {SPLITS[table.split]} for each value of an option", means, names)]
+    pairs: list[Markup] = []
+    if len(names) >= 2:
+        words.append(_of_importance(found.importances, names))
+    if 2 <= len(names) <= _MAX_OPTIONS_OF_PAIRS:
+        words.append(_of_interaction(found.interactions[0], names))
+        pairs = _all_interactions(found.interactions, names) if len(names) > 2 else []
+    if left_out := [names[path] for path in means if path not in shown]:
         words.append(
             f"Without means, for too few trials in common or more than {_MAX_VALUES} values: {listed(left_out)}."
         )
-    span = _span([cell for found in shown.values() for cell in found.cells])
-    tables = [_table(path, name, shown[path], span) for path, name in _named(data, shown)]
+    span = _span([cell for of_option in shown.values() for cell in of_option.cells])
+    tables = [_table(path, names, of_option, span) for path, of_option in shown.items()]
     return [
         section_of(
             data,
@@ -46,43 +46,85 @@ def effects(data: PageData) -> list[Markup]:
             "What each option does",
             *(tag("p", text) for text in words),
             tag("div", *tables, class_="effects"),
+            *pairs,
         )
     ]
 
 
-def _named(data: PageData, shown: dict[str, CellMeans]) -> list[tuple[str, str]]:
-    paths = data.table.telling_paths
-    return [(path, name) for path, name in zip(paths, short_names(paths), strict=True) if path in shown]
+def _averaged(what: str, means: Mapping[str, CellMeans], names: Mapping[str, str]) -> str:
+    interval = "the interval is that of the mean over repetitions (95 %, t)."
+    if all(of_option.is_complete for of_option in means.values()):
+        n = len(next(iter(means.values())).basis.repetitions)
+        repetitions = f"all {n} repetitions" if n > 1 else "the one repetition"
+        over = f"all values of the other options and {repetitions}" if len(names) > 1 else repetitions
+        return f"{what}, averaged over {over}; {interval}"
+    return (
+        f"{what}, averaged over those trials that all values of the option have alike, since some are missing: which "
+        f"these are stands above each table; {interval}"
+    )
 
 
-def _of_importance(found: Importances) -> list[str]:
-    if not found.shares or (not found.is_complete and found.n_combinations < _FEW_COMBINATIONS):
-        return []
+def _of_importance(found: Importances, names: Mapping[str, str]) -> str:
+    if not found.shares:
+        return f"Importance of options: {no_importance(found)}."
     ordered = sorted(found.shares.items(), key=lambda item: -item[1])
-    names = dict(zip(found.shares, short_names(list(found.shares)), strict=True))
     shares = ", ".join(f"{names[path]} {100 * share:.0f} %" for path, share in ordered)
-    of = "" if found.is_complete else f" of {found.n_planned:,}"
-    return [
-        f"Share of the variance between combinations that each option alone explains (functional ANOVA over "
-        f"{found.n_combinations:,}{of} combinations, means of {count(found.n_repetitions, 'repetition')}): {shares}. "
-        "The rest is interactions and chance."
-    ]
+    return f"Importance, over {importance_rests_on(found, names)}: {shares}. {IMPORTANCE}"
 
 
-def _of_interaction(data: PageData, metric: str) -> list[str]:
-    found = interactions(data.table.trials, data.table.telling_paths, metric)[0]
+def _of_interaction(found: Interaction, names: Mapping[str, str]) -> str:
     if found.share is None or found.size is None:
-        return []
-    names = dict(zip(data.table.telling_paths, short_names(data.table.telling_paths), strict=True))
+        return "Interactions: unknown, since too few pairs of values have a mean, or since all these are equal."
     first, second = (names[path] for path in found.means.paths)
     which = "The strongest interaction is that of" if len(names) > 2 else "Interaction of"
-    return [
+    words = (
         f"{which} {first} and {second}: {100 * found.share:.0f} % of the variance of their means is left over by the "
         f"sum of their effects, {found.size:.2f} mm (root mean square); chance is a part of it."
+    )
+    if found.means.is_complete:
+        return words
+    n_pairs, over = rests_on(found.means, names)
+    return f"{words} The means are those of {n_pairs} pairs of values, averaged over {over}."
+
+
+def _all_interactions(interactions: Sequence[Interaction], names: Mapping[str, str]) -> list[Markup]:
+    are_complete = all(found.means.is_complete for found in interactions)
+    lines = []
+    for found in interactions:
+        cells = [
+            "–" if found.share is None else f"{100 * found.share:.1f} %",
+            "–" if found.size is None else f"{found.size:.2f}",
+        ]
+        n_pairs, over = rests_on(found.means, names)
+        basis = [] if are_complete else [tag("td", n_pairs, class_="number"), tag("td", over)]
+        lines.append(
+            tag(
+                "tr",
+                tag("th", " and ".join(names[path] for path in found.means.paths), scope="row"),
+                *(tag("td", cell, class_="number") for cell in cells),
+                *basis,
+            )
+        )
+    heads = [tag("th", "options", scope="col")]
+    heads += [tag("th", head, scope="col", class_="number") for head in ("left over", "left over, mm")]
+    if not are_complete:
+        heads += [tag("th", "pairs of values", scope="col", class_="number"), tag("th", "averaged over", scope="col")]
+    caption = (
+        "What the sum of two options’ effects leaves over of the means of their pairs of values: as a share of the "
+        "variance of these means, and as root mean square. Chance is a part of it."
+    )
+    grid = tag("table", tag("caption", caption), tag("thead", tag("tr", *heads)), tag("tbody", *lines))
+    return [
+        tag(
+            "details",
+            tag("summary", "Interactions of all pairs of options"),
+            scrolling(grid, "Interactions", n_rows=len(lines)),
+        )
     ]
 
 
-def _table(path: str, name: str, found: CellMeans, span: tuple[float, float]) -> Markup:
+def _table(path: str, names: Mapping[str, str], found: CellMeans, span: tuple[float, float]) -> Markup:
+    name = names[path]
     texts = option_texts([cell.values[0] for cell in found.cells])
     lines = [
         tag(
@@ -95,13 +137,9 @@ def _table(path: str, name: str, found: CellMeans, span: tuple[float, float]) ->
         )
         for text, cell in zip(texts, found.cells, strict=True)
     ]
-    caption = tag("caption", tag("strong", name), f" ({path})" if name != path else "")
-    if not found.is_complete:
-        caption = tag(
-            "caption",
-            tag("strong", name),
-            ": some trials are missing or went wrong, so the means are over those trials that each value has alike.",
-        )
+    where = f" ({path})" if name != path else ""
+    over = "" if found.is_complete else f": averaged over {averaged_over(found, names)}"
+    caption = tag("caption", tag("strong", name), f"{where}{over}")
     heads = [
         tag("th", "value", scope="col"),
         tag("th", "mean, mm", scope="col", class_="number"),

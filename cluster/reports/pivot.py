@@ -82,7 +82,11 @@ class PivotTable:
             rows=rows,
             n_labels=1,
             across=names[self.across],
-            notes=[*captions.chosen_epochs(self.split), *captions.unfinished(shown)],
+            notes=[
+                *captions.chosen_epochs(self.split),
+                *captions.unfinished(shown),
+                *captions.passed_over(results, self._cells.values(), self._place),
+            ],
         )
 
     def _cell(self, value: Any, other: Any) -> Cell:

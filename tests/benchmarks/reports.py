@@ -162,7 +162,7 @@ COMMANDS = {
     "show": (["show", "NAME"], (None, 3)),
     "export, CSV": (["export", "NAME", "--format", "csv"], (None, 3)),
     "export, LaTeX": (["export", "NAME", "--format", "latex"], (None, 3)),
-    "export, XLSX": (["export", "NAME", "--out", "OUT.xlsx"], (None, None)),
+    "export, XLSX": (["export", "NAME", "--out", "OUT.xlsx"], (None, 3)),
     "curves": (["curves", "NAME"], (None, None)),
     "figure, parallel": (["figure", "NAME", "parallel", "--out", "OUT.pdf"], (None, None)),
     "html": (["html", "NAME", "--out", "OUT.html"], (6, 30)),

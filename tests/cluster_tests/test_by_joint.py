@@ -85,6 +85,13 @@ class TestTheTableByJoint:
         folder = write_results(tmp_path, {"a": SWEEP["a"]})
         assert HtmlTable(text(folder, "html")).foot.endswith("Of the repetitions 1 failed, which is in no mean.")
 
+    def test_says_that_a_better_mean_is_passed_over_since_repetitions_are_missing(self, tmp_path):
+        sweep = {"a": ({"lr": 1}, [8.0, "failed"]), "b": ({"lr": 2}, [9.0, 9.0]), "c": ({"lr": 3}, [10.0, "failed"])}
+        foot = HtmlTable(text(write_results(tmp_path, sweep), "html")).foot
+        assert foot.endswith(
+            "1 combination was passed over that has a lower mean in validation, but not all 2 repetitions."
+        )
+
     def test_writes_a_worsening_with_its_sign_and_a_dash_for_a_joint_without_numbers(self, folder):
         for repetition in range(3):
             named = [("distance_before", 10.0), ("distance", 12.5), ("distance[W]_before", 0.0), ("distance[W]", 0.0)]

@@ -1,5 +1,6 @@
 import csv
 import io
+import json
 import math
 import zipfile
 
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cluster.reports import export as export_module
 from cluster.reports.choices import ChoiceError, Choices
 from cluster.reports.export import FORMATS, export
 from cluster.result_table import ResultTable
@@ -72,13 +74,33 @@ class TestTheTable:
         table = HtmlTable(sweep.to_html())
         assert table.caption == (
             "Mean distance per joint (mm, lower is better) on the test set hands_test (1,234 frames); mean ± sample "
-            "standard deviation over n = 0 to 3 finished repetitions. Bold: the best mean. Underlined: the next. "
-            "n = 3: too few for a test."
+            "standard deviation over n = 0 to 3 finished repetitions. Bold: the best mean of those with the most "
+            "repetitions. Underlined: the next. n = 3: too few for a test."
         )
         assert table.foot == (
             "Epochs were chosen on the validation set. "
             "Of the repetitions 4 failed and 2 diverged, which are in no mean."
         )
+
+    @pytest.mark.parametrize(
+        ("chosen", "says"),
+        [
+            (
+                {"best": 1},
+                "1 combination was passed over that has a lower mean in validation, but not all 3 repetitions.",
+            ),
+            ({"best": 2}, "1 combination was passed over that has"),
+            ({"best": 3}, ""),
+            ({"best_for_each": "lr"}, "1 combination was passed over that has"),
+            ({"best_for_each": "weight_decay"}, "1 combination was passed over that has"),
+            ({}, ""),
+        ],
+    )
+    def test_says_which_better_means_it_passes_over_since_repetitions_are_missing(self, tmp_path, chosen, says):
+        better = {"a": ({LR: 0.001, DECAY: 0.0}, [11.0, 11.2, 11.1]), "b": ({LR: 0.001, DECAY: 0.01}, [9.0, 9.3, None])}
+        foot = HtmlTable(results(tmp_path, SWEEP | better).to_html(Choices(**chosen))).foot
+        assert says in foot
+        assert ("passed over" in foot) == bool(says)
 
     def test_of_one_combination_without_options_has_one_row_and_no_marks(self, tmp_path):
         table = results(tmp_path, {"a": ({}, [9.0])}, test_set=None)
@@ -367,6 +389,12 @@ class TestForPrograms:
         assert rows.loc["e"].isna().sum() == 8
         assert rows["n"].tolist() == [3, 3, 2, 1, 0, 0]
 
+    @pytest.mark.parametrize("trials", [False, True])
+    def test_json_has_what_csv_has_and_null_for_what_is_none(self, sweep, trials):
+        rows = json.loads(sweep.to_json(Choices(trials=trials)), parse_constant=pytest.fail)
+        as_texts = [{name: "" if value is None else str(value) for name, value in row.items()} for row in rows]
+        assert as_texts == csv_rows(sweep, trials=trials)
+
     def test_csv_has_adjusted_p_values_where_there_is_a_test(self, tmp_path):
         table = results(
             tmp_path, {key: ({"x": key}, [mm + i / 100 for i in range(10)]) for key, mm in (("a", 9), ("b", 8))}
@@ -402,6 +430,7 @@ class TestForPrograms:
     def test_the_same_forms_come_from_functions_of_the_table(self, sweep):
         given = Choices(best=2, precision=1)
         assert sweep.to_csv(given).encode() == export(sweep, "csv", given)
+        assert sweep.to_json(given).encode() == export(sweep, "json", given)
         assert sweep.to_parquet(given) == export(sweep, "parquet", given)
         assert sweep.to_md(given).encode() == export(sweep, "md", given)
         assert sweep.to_latex(given).encode() == export(sweep, "latex", given)
@@ -444,6 +473,18 @@ class TestAWorkbook:
         assert alone.sheetnames == ["trials"]
         assert "test_distance_mm[A]" in [c.value for c in alone["trials"][1]]
         assert "test_distance_mm[A]" not in [c.value for c in opened(table.to_xlsx())["trials"][1]]
+
+    def test_says_so_where_trials_are_too_many_to_open_and_has_them_alone_when_asked(self, sweep, monkeypatch):
+        full = opened(sweep.to_xlsx())["trials"]
+        monkeypatch.setattr(export_module, "_MAX_CELLS", (full.max_row - 1) * full.max_column - 1)
+        book = opened(sweep.to_xlsx())
+        assert book["summary"].max_row > 1
+        (told,) = [cell.value for row in book["trials"].iter_rows() for cell in row if cell.value]
+        assert (
+            told
+            == f"Not here, since they are many: the {full.max_row - 1} trials. The option --trials writes them alone."
+        )
+        assert opened(sweep.to_xlsx(Choices(trials=True)))["trials"].max_row == full.max_row
 
     @pytest.mark.parametrize(
         "text", ["=1+1", "+1", "-1", "@SUM(A1)", '=HYPERLINK("http://x")', "'=1", "\x00\x1f", "x" * 40_000]

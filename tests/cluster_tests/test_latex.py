@@ -144,8 +144,8 @@ class TestTheTable:
         (caption,) = re.findall(r"\\caption\{(.*)\}\n", text)
         assert caption == (
             r"Mean distance per joint (mm, lower is better) on the test set hands\_test (1,234 frames); "
-            r"mean $\pm$ sample standard deviation over n = 2 to 3 finished repetitions. Bold: the best mean. "
-            r"Underlined: the next. n = 3: too few for a test."
+            r"mean $\pm$ sample standard deviation over n = 2 to 3 finished repetitions. Bold: the best mean of "
+            r"those with the most repetitions. Underlined: the next. n = 3: too few for a test."
         )
 
     def test_has_the_best_in_bold_and_the_second_underlined(self, sweep):

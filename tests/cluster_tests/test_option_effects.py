@@ -4,8 +4,10 @@ import sys
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from cluster.option_effects import importances, interactions, marginal_means
+from cluster.option_effects import Basis, importances, interactions, marginal_means
 from cluster.statistics import estimate
 
 NAMES = ("lr", "model", "layers", "loss")
@@ -116,11 +118,62 @@ class TestMarginalMeans:
         assert sum(cell.n_finished for cell in found["lr"].cells) == 69
         assert not found["lr"].is_complete
 
+    def test_of_a_whole_grid_are_over_all_settings_and_repetitions(self):
+        found = marginal_means(trials_of(self.VALUES, lambda *_: 1.0), NAMES[:3], "mm")
+        settings = list(itertools.product([0.1, 0.01, 0.001], [1, 2, 3, 4]))
+        assert found["model"].basis == Basis(("lr", "layers"), settings, [], [0, 1, 2], [])
+        alone = marginal_means(trials_of(([1, 2],), lambda *_: 1.0), NAMES[:1], "mm")["lr"]
+        assert alone.basis == Basis((), [()], [], [0, 1, 2], [])
+
+    def test_say_which_settings_and_repetitions_they_are_over(self):
+        # One repetition went wrong with one model and learning rate, and that rate never went with the other model.
+        rows = trials_of(
+            ([0.1, 0.01, 0.001], ["mlp", "gnn"], [0, 1]),
+            lambda *_: 1.0,
+            is_lost=lambda repetition, lr, model, layers: (
+                (lr, model) == (0.1, "gnn") or (repetition, lr, model, layers) == (1, 0.001, "mlp", 0)
+            ),
+        )
+        found = marginal_means(rows, NAMES[:3], "mm")["lr"]
+        assert [(cell.n_averaged, cell.n_planned) for cell in found.cells] == [(4, 12)] * 3
+        assert found.basis.paths == ("model", "layers")
+        assert (found.basis.settings, found.basis.left_out) == ([("mlp", 0), ("mlp", 1)], [("gnn", 0), ("gnn", 1)])
+        assert (found.basis.repetitions, found.basis.repetitions_left_out) == ([0, 2], [1])
+
+    @given(st.data())
+    def test_are_the_means_of_exactly_the_trials_that_they_say_they_are_over(self, data):
+        values = [list(range(data.draw(st.integers(1, 4)))) for _ in range(3)]
+        cells = list(itertools.product(range(3), *values))
+        lost = data.draw(st.sets(st.sampled_from(cells)))
+        numbers = {trial: float(place**2 % 7) for place, trial in enumerate(cells)}
+        rows = trials_of(values, lambda *trial: numbers[trial], is_lost=lambda *trial: trial in lost)
+        for path, found in marginal_means(rows, NAMES[:3], "mm").items():
+            basis = found.basis
+            assert sorted([*basis.settings, *basis.left_out]) == sorted(
+                itertools.product(*(values[NAMES.index(other)] for other in basis.paths))
+            )
+            assert sorted([*basis.repetitions, *basis.repetitions_left_out]) == [0, 1, 2]
+            for cell in found.cells:
+                trials = [
+                    row["mm"]
+                    for row in rows
+                    if (row[path],) == cell.values
+                    and tuple(row[other] for other in basis.paths) in basis.settings
+                    and row["repetition"] in basis.repetitions
+                ]
+                if cell.n_averaged:
+                    assert len(trials) == cell.n_averaged
+                    assert cell.estimate.mean == pytest.approx(np.mean(trials))
+                else:
+                    assert cell.estimate.mean is None
+            assert bool(basis.settings) == bool(basis.repetitions) == any(cell.n_averaged for cell in found.cells)
+
     def test_of_a_sweep_in_which_nothing_finished_are_none(self):
         rows = trials_of(self.VALUES, lambda *_: 1.0, is_lost=lambda *_: True)
         found = marginal_means(rows, NAMES[:3], "mm")["model"]
         assert means(found) == [None, None]
         assert [cell.n_averaged for cell in found.cells] == [0, 0]
+        assert (found.basis.settings, found.basis.repetitions) == ([], [])
 
 
 class TestInteractions:
@@ -191,7 +244,8 @@ class TestImportances:
     def test_of_a_whole_grid_are_the_known_shares_of_variance(self):
         found = importances(trials_of(self.VALUES, self.result), NAMES, "mm")
         assert found.shares == self.EXPECTED
-        assert (found.n_combinations, found.n_planned, found.n_repetitions) == (320, 320, 3)
+        assert (len(found.averaged), len(found.means.cells)) == (320, 320)
+        assert found.means.basis == Basis((), [()], [], [0, 1, 2], [])
         assert found.is_complete
 
     def test_of_a_grid_with_holes_are_nearly_those_of_the_whole(self):
@@ -200,7 +254,8 @@ class TestImportances:
         rows = trials_of(self.VALUES, self.result, is_lost=lambda repetition, *c: c in lost)
         found = importances(rows, NAMES, "mm")
         assert found.shares == pytest.approx(dict(self.SHARES), abs=0.03)
-        assert (found.n_combinations, found.n_planned) == (320 - len(lost), 320)
+        assert (len(found.averaged), len(found.means.cells)) == (320 - len(lost), 320)
+        assert not lost & {cell.values for cell in found.averaged}
         assert not found.is_complete
         assert importances(rows, NAMES, "mm") == found
 
@@ -213,7 +268,8 @@ class TestImportances:
         )
         found = importances(rows, NAMES, "mm")
         assert found.shares == self.EXPECTED
-        assert (found.n_combinations, found.n_repetitions) == (320, 2)
+        assert len(found.averaged) == 320
+        assert (found.means.basis.repetitions, found.means.basis.repetitions_left_out) == ([0, 1], [2])
 
     def test_are_the_same_in_any_order_of_numbers(self):
         a, b, c, d = self.VALUES
@@ -223,7 +279,25 @@ class TestImportances:
     def test_are_empty_where_nothing_differs_or_nothing_finished(self):
         assert importances(trials_of(self.VALUES, lambda *_: 4.0), NAMES, "mm").shares == {}
         nothing = importances(trials_of(self.VALUES, lambda *_: 4.0, is_lost=lambda *_: True), NAMES, "mm")
-        assert (nothing.shares, nothing.n_combinations, nothing.n_planned) == ({}, 0, 320)
+        assert (nothing.shares, nothing.averaged, len(nothing.means.cells)) == ({}, [], 320)
+
+    def test_are_none_of_an_option_of_which_one_value_is_left(self):
+        rows = trials_of(self.VALUES, self.result, is_lost=lambda repetition, a, b, c, d: d is None)
+        shares = importances(rows, NAMES, "mm").shares
+        assert list(shares) == ["lr", "model", "layers"]
+        assert sum(shares.values()) == pytest.approx(1)
+
+    @pytest.mark.parametrize(("n_lost", "are_there"), [(0, True), (4, True), (5, False)])
+    def test_of_a_grid_with_holes_need_a_dozen_combinations(self, n_lost, are_there):
+        lost = [(i, i) for i in range(4)] + [(0, 1)]
+        rows = trials_of([range(4)] * 2, lambda repetition, a, b: a + b, is_lost=lambda r, *c: c in lost[:n_lost])
+        found = importances(rows, NAMES[:2], "mm")
+        assert len(found.averaged) == 16 - n_lost
+        assert list(found.shares) == (list(NAMES[:2]) if are_there else [])
+
+    def test_of_a_small_grid_are_known_where_it_is_whole(self):
+        rows = trials_of([range(2)] * 2, lambda repetition, a, b: a + b)
+        assert importances(rows, NAMES[:2], "mm").shares == pytest.approx({"lr": 0.5, "model": 0.5})
 
     def test_of_a_whole_grid_load_no_optuna(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "optuna", None)

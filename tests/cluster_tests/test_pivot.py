@@ -39,7 +39,7 @@ class TestAPivotTable:
         assert head == ["lr", *(f"weight_decay = {value}" for value in ("None", "0", "0.5"))]
         assert rows == [
             ["1e-05", "**10.00 ± 0.01**", "**10.00 ± 0.01**", "10.50 ± 0.01"],
-            ["0.01", "<ins>10.01 ± 0.01</ins>", "10.01 ± 0.01", "10.51 ± 0.01"],
+            ["0.01", "<ins>10.01 ± 0.01</ins>", "<ins>10.01 ± 0.01</ins>", "10.51 ± 0.01"],
             ["0.1", "11.10 ± 0.01", "10.90 ± 0.01", ""],
         ]
 
@@ -52,7 +52,7 @@ class TestAPivotTable:
         assert "best in validation" not in table.to_md(Choices(rows="x", columns_of="y"))
 
     def test_is_judged_as_a_whole(self, sweep):
-        assert HtmlTable(sweep.to_html(PIVOT)).marked == {"strong": ["10.00 ± 0.01"] * 2, "u": ["10.01 ± 0.01"]}
+        assert HtmlTable(sweep.to_html(PIVOT)).marked == {"strong": ["10.00 ± 0.01"] * 2, "u": ["10.01 ± 0.01"] * 2}
 
     def test_has_a_title_over_its_columns_in_html(self, sweep):
         text = sweep.to_html(PIVOT)
@@ -91,6 +91,14 @@ class TestAPivotTable:
         text = table.to_md(Choices(rows="x", columns_of="y"))
         assert markdown_rows(text)[1:] == [["0", "", "–"], ["1", "–", ""]]
         assert "Of the repetitions 2 failed, which are in no mean." in text
+
+    def test_says_which_better_means_its_cells_pass_over_since_repetitions_are_missing(self, tmp_path):
+        outcomes = {0: [9.0, "failed"], 1: [9.5, 9.6], 2: [10.0, 10.1]}
+        sweep = {f"{x}{z}": ({"x": x, "y": x, "z": z}, outcomes[z]) for x in (0, 1) for z in outcomes}
+        foot = HtmlTable(results(tmp_path, sweep).to_html(Choices(rows="x", columns_of="y"))).foot
+        assert foot.endswith(
+            "2 combinations were passed over that have a lower mean in validation, but not all 2 repetitions."
+        )
 
     def test_has_a_column_for_each_value_even_where_texts_are_the_same(self, tmp_path):
         values = [(x, y) for x in "ab" for y in (1, "1", True)]

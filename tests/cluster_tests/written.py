@@ -11,6 +11,7 @@ from data_pipeline.skeleton import HANDS17
 from posenet.record import Record
 
 BEFORE_MM = 15.0
+STARTED = 1_790_000_000.5
 PARTS = [*HANDS17.joint_names, *(name for name, _ in HANDS17.fingers)]
 
 SKELETON = {
@@ -43,6 +44,7 @@ def write_experiment(path, combinations, *, n_repetitions=None, with_test=True, 
     folder.write_experiment(
         {
             "name": name or path.name,
+            "started": STARTED,
             "versions": {"python": "3.11"},
             "machine": {"host": "here"},
             "command": ["tune_runs/a_sweep.py"],

@@ -36,6 +36,9 @@ COMMANDS = [
     *(["export", "complete", "--format", format] for format in ("csv", "md", "latex", "html")),
     *(["export", "complete", "--out", f"{{to}}/table.{ending}"] for ending in ("parquet", "xlsx")),
     ["export", "complete", "--by-joint", "--format", "md"],
+    ["effects", "complete"],
+    ["effects", "complete", "--json"],
+    ["effects", "complete", "--out", "{to}/effects.xlsx"],
     ["export", "complete", "--rows", LR, "--columns", "model_args.batchnorm", "--format", "latex"],
     *(
         ["figure", "complete", figure, "--out", "{to}/figure.pdf"]

@@ -1,7 +1,9 @@
 import importlib.util
 import json
 import shlex
+import shutil
 import sys
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,14 +17,14 @@ from cluster.reports.drawing import FIGURES
 from cluster.storage import Storage
 from posenet.models import CorrectorMLP
 from tests.cluster_tests.tiny import LR, FailingMLP, Tiny, write_datasets
-from tests.cluster_tests.written import write_experiment, write_records
+from tests.cluster_tests.written import STARTED, write_experiment, write_records
 from tests.cluster_tests.written_results import write_results
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "tune_runs" / "report.py"
 SHAPE = '{"name": "x", "options": [], "configs": {"experiment_config": {}}, "plan": {"seeds": [1], "combinations": []}}'
 NAMES = ["broken", "complete", "failures", "other", "unfinished"]
-WITH_JSON = {"list", "show", "compare", "diff", "log", "reproduce", "rm", "clean"}
+WITH_JSON = {"list", "show", "effects", "compare", "diff", "log", "reproduce", "rm", "clean"}
 
 
 def load_script():
@@ -142,18 +144,34 @@ class TestList:
             [name, "broken"] for name in ("folder", "link", "part")
         ]
 
-    @pytest.mark.parametrize("folder", ["none", "empty", "file"])
-    def test_of_a_folder_without_experiments_says_so(self, run, results, folder):
-        assert run("list", storage_path=results / folder) == (0, f"{results / folder} has no experiments\n", "")
+    def test_of_a_folder_without_experiments_says_so(self, run, results):
+        assert run("list", storage_path=results / "empty") == (0, f"{results / 'empty'} has no experiments\n", "")
 
-    def test_of_a_remote_filesystem_has_no_sizes(self, run, run_json, tmp_path):
+    @pytest.mark.parametrize("command", [["list"], ["show", "complete"], ["clean"]])
+    @pytest.mark.parametrize("folder", ["none", "file"])
+    def test_as_every_command_says_where_there_is_no_folder_at_all(self, run, results, command, folder):
+        path = results / folder
+        says = f"error: there is no results folder {path}; --storage-path names the one to read\n"
+        assert run(*command, storage_path=path) == (2, "", says)
+
+    def test_tells_when_an_experiment_was_started_also_of_a_copy(self, run, run_json, trained, tmp_path):
+        before = time.time()
+        write_experiment(tmp_path / "results" / "written", [({"lr": 1}, [9.0])])
+        shutil.copytree(trained[0] / "complete", tmp_path / "results" / "complete")
+        complete, written = run_json("list", storage_path=tmp_path / "results")
+        assert before - 3600 < complete["started"] < before
+        assert written["started"] == STARTED
+        day = time.strftime("%Y-%m-%d %H:%M", time.localtime(STARTED))
+        assert run("list", storage_path=tmp_path / "results")[1].splitlines()[-1].endswith(day)
+
+    def test_of_a_remote_filesystem_has_no_size(self, run, run_json, tmp_path):
         write_datasets(tmp_path)
         location = "fsspec+memory:///test_report/results"
         Tiny(tmp_path, location).run()
         run("list", storage_path=location)
         (row,) = run_json("list", storage_path=location)
         assert (row["name"], row["state"], row["ended"]) == ("tiny", "complete", 1)
-        assert (row["size_bytes"], row["started"]) == (None, None)
+        assert row["size_bytes"] is None
         assert run("show", "tiny", storage_path=location)[0] == 0
 
 
@@ -407,12 +425,66 @@ class TestWhatWasMeasuredOnSeveralData:
         )
 
 
+class TestEffects:
+    @pytest.fixture
+    def written(self, tmp_path):
+        combinations = [({"lr": lr, "decay": d}, [9.0 + lr + d, 9.1 + lr + d]) for lr in (1, 2) for d in (0, 1)]
+        write_experiment(tmp_path / "sweep", combinations)
+        return tmp_path
+
+    def test_are_the_means_of_each_value_and_the_interactions(self, run, written):
+        status, output, errors = run("effects", "sweep", storage_path=written)
+        assert (status, errors) == (0, "")
+        lines = [line.split() for line in output.splitlines()]
+        assert [line[:3] for line in lines if line[:1] in (["lr"], ["2"], ["decay"])] == [
+            *(["lr", "1", "11.55"], ["2", "12.55", "11.91"], ["decay", "0", "11.55"], ["lr", "decay", "0.0"]),
+        ]
+
+    def test_for_a_script_have_all_digits(self, run, run_json, written):
+        found = run_json("effects", "sweep", "--split", "val", storage_path=written)
+        assert found["name"] == "sweep"
+        (effects,) = found["effects"]
+        assert effects["metric"] == "val_distance_mm"
+        assert [mean["mean"] for mean in effects["options"][0]["means"]] == pytest.approx([10.55, 11.55])
+
+    def test_are_printed_or_written_as_a_table(self, run, written):
+        status, output, errors = run("effects", "sweep", "--format", "latex", storage_path=written)
+        assert (status, errors) == (0, "")
+        assert "\\label{tab:sweep-effects}" in output
+        path = written / "interactions.csv"
+        assert run("effects", "sweep", "--interactions", "--out", path, storage_path=written) == (0, f"{path}\n", "")
+        assert path.read_text().splitlines()[1].startswith("lr,decay,")
+
+    @pytest.mark.parametrize(
+        ("arguments", "says"),
+        [
+            (["--interactions"], "--interactions is for a table (--format or --out)"),
+            (["--json", "--format", "csv"], "--json has all effects, a table of --format or --out has some"),
+            (["--metric", "distanc"], "there is no metric 'distanc'; did you mean 'distance'?"),
+            (["--out", "x.doc"], "x.doc ends in none of .csv"),
+            (["--format", "xlsx"], "not for a terminal; name a file: --out FILE"),
+        ],
+    )
+    def test_that_cannot_be_are_an_error(self, run, written, arguments, says):
+        status, output, errors = run("effects", "sweep", *arguments, storage_path=written)
+        assert (status, output) == (2, "")
+        assert says in errors
+
+    def test_of_an_experiment_without_options_are_an_error(self, run, tmp_path):
+        write_experiment(tmp_path / "sweep", [({"lr": 1}, [9.0])])
+        assert run("effects", "sweep", storage_path=tmp_path) == (
+            2,
+            "",
+            "error: sweep has no effects of options: none has more than one value\n",
+        )
+
+
 class TestExport:
     def test_prints_a_table_or_writes_a_file(self, run, tmp_path, trained):
         status, output, errors = run("export", "complete", "--format", "csv")
         assert (status, errors) == (0, "")
         assert len(output.splitlines()) == 3
-        for ending in ("csv", "md", "tex", "html", "parquet", "xlsx"):
+        for ending in ("csv", "json", "md", "tex", "html", "parquet", "xlsx"):
             path = tmp_path / f"table.{ending}"
             assert run("export", "complete", "--out", path) == (0, f"{path}\n", "")
             assert path.stat().st_size > 0
@@ -421,21 +493,23 @@ class TestExport:
     def test_takes_columns_with_blanks_or_commas_between(self, run):
         outputs = [
             run("export", "complete", "--format", "csv", "--columns", *columns)[1]
-            for columns in (["lr", "n", "after"], ["lr,n,after"])
+            for columns in (["lr", "n", "after"], ["lr,n,after"], ["lr", "--columns", "n,after"])
         ]
-        assert outputs[0] == outputs[1]
+        assert outputs[0] == outputs[1] == outputs[2]
         assert outputs[0].splitlines()[0].count(",") >= 2
 
     @pytest.mark.parametrize(
         ("arguments", "says"),
         [
-            ([], "name a format (--format csv, parquet, md, latex, html, xlsx), or a file"),
-            (["--out", "x.doc"], "x.doc ends in none of .csv, .parquet, .md, .tex, .html, .xlsx"),
+            ([], "name a format (--format csv, json, parquet, xlsx, md, latex, html), or a file"),
+            (["--out", "x.doc"], "x.doc ends in none of .csv, .json, .parquet, .xlsx, .md, .tex, .html"),
             (["--format", "xlsx"], "not for a terminal; name a file: --out FILE"),
             (["--format", "md", "--rows", "lr"], "--rows lr --columns weight_decay"),
             (["--format", "md", "--columns", "lrr"], "did you mean 'optimizer_args.lr'?"),
             (["--to", "tensorboard"], "--to tensorboard writes a folder; name it: --out FOLDER"),
             (["--format", "md", "--standalone"], "--standalone is for LaTeX (--format latex), not for md"),
+            (["--out", "x.tex", "--format", "csv"], "x.tex would hold csv; name a file that does not end in .tex"),
+            (["--out", "none/x.csv"], "none/x.csv cannot be written: there is no folder none"),
             (["--out", "x.csv", "--standalone"], "--standalone is for LaTeX (--format latex), not for csv"),
             *(
                 (
@@ -487,6 +561,8 @@ class TestFigureAndHtml:
             (["hands", "--labels", "l.txt"], "--labels is for the figure success alone"),
             (["heatmap", "--format", "nyu"], "--format is for the figure success alone"),
             (["parallel", "--rows", "lr"], "--rows is for the figure heatmap alone; leave it out for parallel"),
+            (["joints", "--examples", "2"], "--examples is for the figure hands alone; leave it out for joints"),
+            (["curves", "--log-points", "2"], "--log-points is for the figure hands alone"),
             (["success", "--columns", "lr"], "--columns is for the figure heatmap alone"),
             (["success", "--labels", "l.txt"], "--labels is for other methods' predictions: name a file of them"),
             (["success", "--other", "A=a.npy", "--format", "nyu"], "--format is for files of poses"),

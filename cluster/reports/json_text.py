@@ -1,0 +1,19 @@
+"""Results as JSON that every reader takes."""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+
+def json_text(content: Any) -> str:
+    """Returns content as JSON, with null for what JSON has no number for: NaN and infinities."""
+    return json.dumps(_in_json(content), indent=1, ensure_ascii=False, allow_nan=False)
+
+
+def _in_json(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _in_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_in_json(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
