@@ -163,6 +163,7 @@ COMMANDS = {
     "export, CSV": (["export", "NAME", "--format", "csv"], (None, 3)),
     "export, LaTeX": (["export", "NAME", "--format", "latex"], (None, 3)),
     "export, XLSX": (["export", "NAME", "--out", "OUT.xlsx"], (None, 3)),
+    "effects": (["effects", "NAME"], (None, None)),
     "curves": (["curves", "NAME"], (None, None)),
     "figure, parallel": (["figure", "NAME", "parallel", "--out", "OUT.pdf"], (None, None)),
     "html": (["html", "NAME", "--out", "OUT.html"], (6, 30)),
