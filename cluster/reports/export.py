@@ -65,11 +65,11 @@ def export(results: Results, format: Format, choices: Choices) -> bytes:
     of_subsets = tuple(f"[{subset}]" for split in results.splits for subset in results.subsets(split))
     columns = tuple(name for name in results.trials[0] if not name.endswith(of_subsets))
     trials = TrialTable(results, replace(choices, columns=columns, sort=None, rows=None, columns_of=None))
-    rows = trials.records()
-    if len(rows) * len(columns) > _MAX_CELLS:
-        left_out = f"Not here, since they are many: the {len(rows):,} trials. The option --trials writes them alone."
+    n = len(trials.rows)
+    if n * len(columns) > _MAX_CELLS:
+        left_out = f"Not here, since they are many: the {n:,} trials. The option --trials writes them alone."
         return workbook([summary, Sheet("trials", [{left_out: None}], {})], choices.precision)
-    return workbook([summary, Sheet("trials", rows, trials.styles())], choices.precision)
+    return workbook([summary, Sheet("trials", trials.records(), trials.styles())], choices.precision)
 
 
 def export_by_joint(folder: ExperimentFolder, results: Results, format: Format, choices: Choices) -> bytes:
