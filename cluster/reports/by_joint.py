@@ -13,7 +13,7 @@ from cluster.reports.combinations import by_validation_set, chosen_split
 from cluster.reports.grid import Cell, Grid, number_cell, option_texts
 from cluster.reports.measures import MEASURES
 from cluster.reports.text import SPLIT_NAMES
-from cluster.results import DataSet, Results, Row
+from cluster.results import Results, Row
 from cluster.statistics import Estimate, estimate
 from cluster.trial_folder import ExperimentFolder
 from data_pipeline.skeleton import Skeleton
@@ -87,11 +87,6 @@ class ByJointTable:
             notes = [f"{name}: {setting}." for name, setting in zip(sets, settings, strict=True)]
         # Of those whose records are there.
         n = captions.repeated([{"n": hand[0].after.n} for hand in self.hands])
-        validated_on = results.data_sets.get("val", {})
-
-        def place(row: Row) -> DataSet | None:
-            return validated_on.get(row["key"])
-
         return Grid(
             name=f"{results.name} by joint",
             caption=f"{what}; {n}{of if len(results.summary) > 1 else ''}.",
@@ -102,7 +97,7 @@ class ByJointTable:
                 *notes,
                 *captions.chosen_epochs(self.split),
                 *captions.unfinished(self.best),
-                *captions.passed_over(results, self.best, place),
+                *captions.passed_over(results, self.best, lambda row: None),
             ],
         )
 

@@ -54,14 +54,19 @@ def passed_over(results: Results, chosen: Collection[Row], place: Callable[[Row]
     Args:
         results: The experiment's results.
         chosen: The combinations that were chosen, for each place the best first.
-        place: Tells what a combination would have been chosen for.
+        place: Tells what a combination would have been chosen for, among those of its validation set.
     """
-    last = {place(row): row for row in chosen}
+    validated_on = results.data_sets.get("val", {})
+
+    def contest(row: Row) -> Hashable:
+        return place(row), validated_on.get(row["key"])
+
+    last = {contest(row): row for row in chosen}
     keys, validated, n = {row["key"] for row in chosen}, "val_distance_mm_mean", 0
     for row in results.summary:
-        if row["key"] in keys or row["n"] == results.n_repetitions or place(row) not in last:
+        if row["key"] in keys or row["n"] == results.n_repetitions or contest(row) not in last:
             continue
-        mean, of_last = row[validated], last[place(row)][validated]
+        mean, of_last = row[validated], last[contest(row)][validated]
         n += mean is not None and (of_last is None or mean < of_last)
     if not n:
         return []

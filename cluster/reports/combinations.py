@@ -104,12 +104,8 @@ class CombinationTable:
         path = None if choices.best_for_each is None else named(choices.best_for_each, results.option_paths, "option")
         if path is None and choices.best is None:
             return []
-        validated_on = results.data_sets.get("val", {})
-
-        def place(row: Row) -> tuple[str, DataSet | None]:
-            return "" if path is None else repr(row[path]), validated_on.get(row["key"])
-
-        return captions.passed_over(results, chosen_rows(results, choices), place)
+        chosen = chosen_rows(results, choices)
+        return captions.passed_over(results, chosen, lambda row: None if path is None else repr(row[path]))
 
     def _columns(self, names: Sequence[str]) -> list[Column]:
         return [self._column(name) for name in names]

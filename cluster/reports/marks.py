@@ -91,10 +91,9 @@ def judged(contests: Sequence[Contest], *, on: str = "") -> tuple[list[dict[str,
         for i, contest in enumerate(contests)
     ]
     has_fewer = any(
-        estimate(values).n > 0
+        estimate(contest.values[key]).n > 0
         for contest, keys in zip(contests, ranked, strict=True)
-        for key, values in contest.values.items()
-        if key not in keys
+        for key in contest.values.keys() - set(keys)  # not looked up in the list, which may have thousands
     )
     among = " of those with the most repetitions" * has_fewer + f" on {on}" * bool(on)
     return verdicts, _explained(n_pairs, n, n_needed, among) if with_best else ""
