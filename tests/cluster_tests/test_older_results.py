@@ -1,0 +1,37 @@
+"""Results of an earlier version are found: see `made_by_0_4_0/sweep.py`, which that version ran."""
+
+import runpy
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from cluster.results import Results
+from cluster.storage import Storage
+from cluster.trial_folder import ExperimentFolder
+
+MADE = Path(__file__).parent / "made_by_0_4_0"
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    """The folder of the results, in a copy with their data and their script; it is the current folder."""
+    monkeypatch.chdir(shutil.copytree(MADE, tmp_path / "made"))
+    return Path("results/every_family")
+
+
+def trial_files(folder):
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.glob("trials/*/*/*")}
+
+
+class TestResultsOfVersion040:
+    def test_are_all_finished_for_their_script_which_trains_nothing(self, made, capsys):
+        before = trial_files(made)
+        runpy.run_path("sweep.py", run_name="__main__")
+        assert "12 trials: 12 finished\n" in capsys.readouterr().err
+        assert trial_files(made) == before
+
+    def test_give_the_table_that_was_written_with_them(self, made):
+        table = Results.read(ExperimentFolder(Storage(made)))
+        assert table.trials == pq.read_table(made / "tables" / "trials.parquet").to_pylist()
