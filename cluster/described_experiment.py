@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from cluster.described import DescriptionError, described_class, described_value
 from cluster.experiment import Experiment
-from cluster.identity import constructor_parameters
+from cluster.planning.identity import constructor_parameters
+from cluster.results.deserialize import DescriptionError, described_class, described_value
 from data_pipeline.augmenters import Augmenter
 from data_pipeline.distorters import Distorter
 from data_pipeline.normalizers import Normalizer

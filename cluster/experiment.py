@@ -10,9 +10,13 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, get_args
 
-from cluster.archive import Archiver, several
-from cluster.aspects import examine_beside
-from cluster.config import (
+from cluster.executors.executor import Executor, Workplace
+from cluster.executors.job import Job
+from cluster.executors.monitor import Watch
+from cluster.executors.progress import Progress
+from cluster.executors.signals import Preempted
+from cluster.planning.combination_checks import examine_beside
+from cluster.planning.config import (
     SECTIONS,
     ConfigError,
     ExperimentConfig,
@@ -23,26 +27,23 @@ from cluster.config import (
     typed,
     typed_as_far_as_right,
 )
-from cluster.devices import UnfitNodeError
-from cluster.frame_errors import FRAMES_FILE
-from cluster.identity import UndescribableError, describe
-from cluster.job import Job
-from cluster.lock import experiment_lock
-from cluster.plan import Plan, make_plan
-from cluster.progress import Progress
+from cluster.planning.identity import UndescribableError, describe
+from cluster.planning.inputs import Sources
+from cluster.planning.placement import UnfitNodeError
+from cluster.planning.plan import Plan, make_plan
+from cluster.planning.search_space import Key, SearchSpace
 from cluster.provenance import provenance
-from cluster.reports.files import write_tables
-from cluster.reports.page import page
-from cluster.reports.text import summary_text
-from cluster.result_table import ResultTable, finished_val_distance_mm, trial_status
-from cluster.search_space import Key, SearchSpace
-from cluster.signals import Preempted
-from cluster.sources import Sources
-from cluster.storage import Storage, StorageError
-from cluster.trainable import TrialReport
-from cluster.trial_folder import STATUSES, ExperimentFolder, Status
-from cluster.watch import Watch
-from cluster.workplace import Executor, Workplace
+from cluster.reports.page.page import page
+from cluster.reports.tables.files import write_tables
+from cluster.reports.tables.summary import summary_text
+from cluster.result_table import ResultTable
+from cluster.results.trial_outcome import finished_val_distance_mm, trial_status
+from cluster.storage.archive import Archiver, several
+from cluster.storage.filesystem import Storage, StorageError
+from cluster.storage.folders import STATUSES, ExperimentFolder, Status
+from cluster.storage.frame_errors import FRAMES_FILE
+from cluster.storage.lock import experiment_lock
+from cluster.trial.trainable import TrialReport
 from data_pipeline.pose_range import PoseRange
 from data_pipeline.user_error import UserError, did_you_mean, first_line
 

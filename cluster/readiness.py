@@ -13,20 +13,20 @@ from pathlib import Path
 
 import torch
 
-from cluster import ray_nodes, ray_session
-from cluster.devices import Placement, given_device, place_here
+from cluster.executors import ray_nodes, ray_session
+from cluster.executors.job import Job
+from cluster.executors.ray_nodes import Examined
+from cluster.executors.ray_session import ClusterError
 from cluster.experiment import Experiment
-from cluster.job import Job
-from cluster.plan import TrialSpec, make_plan
-from cluster.ray_nodes import Examined
-from cluster.ray_session import ClusterError
-from cluster.sources import Sources
-from cluster.storage import Storage
-from cluster.trainable import run_trial
+from cluster.planning.inputs import Sources
+from cluster.planning.placement import Placement, given_device, place_here
+from cluster.planning.plan import TrialSpec, make_plan
+from cluster.storage.filesystem import Storage
+from cluster.trial.trainable import run_trial
 from data_pipeline.distorters import NoDistorter
 from data_pipeline.normalizers import Shifter
 from data_pipeline.pose_dataset import dataset_names, dataset_path, write_dataset
-from data_pipeline.synthetic import Backbone, synthetic_hands
+from data_pipeline.preparation.synthetic import Backbone, synthetic_hands
 from data_pipeline.user_error import UserError
 from posenet import errors
 from posenet.losses import MetricLoss

@@ -16,18 +16,18 @@ from typing import Any, NamedTuple
 
 import torch
 
-from cluster import parts
 from cluster.described_experiment import described_experiment
-from cluster.described_text import differences, flat
-from cluster.job import Job
-from cluster.logged import record_tables
-from cluster.outcome import trial_status
-from cluster.plan import Combination, TrialSpec, make_plan
-from cluster.records import from_parquet
-from cluster.repetitions import repetition_seed
-from cluster.sources import Sources
-from cluster.trainable import TrialReport, run_trial
-from cluster.trial_folder import ExperimentFolder, TrialFolder
+from cluster.executors.job import Job
+from cluster.planning import builders as parts
+from cluster.planning.inputs import Sources
+from cluster.planning.plan import Combination, TrialSpec, make_plan
+from cluster.planning.seeds import repetition_seed
+from cluster.results.learning_curves import record_tables
+from cluster.results.settings_text import differences, flat
+from cluster.results.trial_outcome import trial_status
+from cluster.storage.folders import ExperimentFolder, TrialFolder
+from cluster.storage.records import from_parquet
+from cluster.trial.trainable import TrialReport, run_trial
 from data_pipeline.user_error import UserError, first_line
 from posenet.record import Record
 

@@ -1,14 +1,8 @@
 """All trials of an experiment as one table that is read, asked, and written in the forms that others read."""
 
-from cluster.outcome import finished_val_distance_mm as finished_val_distance_mm
-from cluster.outcome import trial_status as trial_status
-from cluster.reports.choices import Choices
-from cluster.reports.export import export
-from cluster.results import METRICS as METRICS
-from cluster.results import NoResultsError as NoResultsError
-from cluster.results import Results
-from cluster.results import Row as Row
-from cluster.results import column as column
+from cluster.reports.tables.choices import Choices
+from cluster.reports.tables.export import export
+from cluster.results.results import Results
 
 
 class ResultTable(Results):

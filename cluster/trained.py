@@ -1,4 +1,4 @@
-"""Trained correctors, built again from an experiment's files: see `cluster/described.py` for what is imported."""
+"""Trained correctors, built again from the files of an experiment."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
-from cluster import parts
-from cluster.described import DescriptionError, described_class, described_skeleton, described_value
-from cluster.result_table import ResultTable, Row, finished_val_distance_mm, trial_status
-from cluster.trial_folder import ExperimentFolder
+from cluster.planning import builders as parts
+from cluster.results.deserialize import DescriptionError, described_class, described_skeleton, described_value
+from cluster.results.results import Results, Row
+from cluster.results.trial_outcome import finished_val_distance_mm, trial_status
+from cluster.storage.folders import ExperimentFolder
 from data_pipeline.normalizers import Normalizer
 from data_pipeline.skeleton import Skeleton
 from data_pipeline.user_error import UserError, did_you_mean, first_line
@@ -65,7 +66,7 @@ def read_corrector(
             class are not there.
         StorageError: If a file cannot be read.
     """
-    table = ResultTable.read(folder)
+    table = Results.read(folder)
     row = _combination(table, combination)
     key: str = row["key"]
     trials = folder.read_trials(lambda content: content, lambda trial_id: trial_id.partition("/")[0] == key)
@@ -92,7 +93,7 @@ def read_corrector(
     return TrainedCorrector(corrector, skeleton, key, options, chosen, fingerprint)
 
 
-def _combination(table: ResultTable, wanted: str) -> Row:
+def _combination(table: Results, wanted: str) -> Row:
     trained = [row for row in table.summary if row["n"]]
     if not trained:
         raise NotTrainedError(f"no trial of {table.name} is finished; run its script until some are")
@@ -111,7 +112,7 @@ def _combination(table: ResultTable, wanted: str) -> Row:
 _VALIDATED_ON = ("experiment_config.val_set", "experiment_config.val_set_size")
 
 
-def _best(table: ResultTable, trained: Sequence[Row]) -> Row:
+def _best(table: Results, trained: Sequence[Row]) -> Row:
     """Returns the best combination, unless they were validated on different sets."""
     paths = [path for path in _VALIDATED_ON if path in table.option_paths]
     best: dict[tuple[Any, ...], Row] = {}
@@ -130,7 +131,7 @@ def _best(table: ResultTable, trained: Sequence[Row]) -> Row:
 
 
 def _repetitions(
-    table: ResultTable, row: Row, finished: Mapping[int, Mapping[str, Any]], wanted: str | int
+    table: Results, row: Row, finished: Mapping[int, Mapping[str, Any]], wanted: str | int
 ) -> tuple[int, ...]:
     if wanted == "all":
         return tuple(finished)

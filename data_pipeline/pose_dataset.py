@@ -17,11 +17,11 @@ import numpy.typing as npt
 import torch
 
 from data_pipeline.dataset_name import NAME_RULE, is_dataset_name
-from data_pipeline.replacement import finish_replacing, replaced_together
+from data_pipeline.files.replacement import finish_replacing, replaced_together
+from data_pipeline.files.tensors import Array as Array
+from data_pipeline.files.tensors import load, vectors
 from data_pipeline.skeleton import Skeleton, skeleton_for
 from data_pipeline.subsets import DEFAULT_SUBSET, SUBSET_RULE, is_subset_name
-from data_pipeline.tensors import Array as Array
-from data_pipeline.tensors import load, vectors
 from data_pipeline.user_error import UserError
 
 

@@ -26,10 +26,10 @@ import numpy.typing as npt
 import torch
 
 from data_pipeline.dataset_name import NAME_RULE, is_dataset_name
+from data_pipeline.files.replacement import finish_replacing
+from data_pipeline.files.tensors import LARGEST, Array, load, numbers, tensor, vectors
 from data_pipeline.pose_dataset import visible_files
-from data_pipeline.replacement import finish_replacing
 from data_pipeline.skeleton import Skeleton, skeleton_for
-from data_pipeline.tensors import LARGEST, Array, load, numbers, tensor, vectors
 from data_pipeline.user_error import UserError
 
 Indices = npt.NDArray[np.int32]

@@ -3,8 +3,10 @@
 import dataclasses
 import importlib
 import inspect
+import os
 import pkgutil
 import random
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -12,6 +14,12 @@ import torch
 
 from data_pipeline.pose_dataset import PoseDataset
 from data_pipeline.skeleton import HANDS17, ICVL, NYU, Skeleton
+
+ROOT = Path(__file__).parents[1]
+"""The folder of the repository."""
+
+SHARED_DATA = Path(os.environ.get("POSETUNE_SHARED_DATA") or ROOT.parent / "shared" / "data")
+"""The folder of the leaderboard's files; tests that read them skip where they are missing."""
 
 SKELETONS = [HANDS17, ICVL, NYU]
 

@@ -25,7 +25,7 @@ from tabulate import tabulate
 from data_pipeline.user_error import UserError
 
 if TYPE_CHECKING:  # at run time they are imported where they are needed: torch and Ray take seconds
-    from cluster.ray_nodes import Examined
+    from cluster.executors.ray_nodes import Examined
     from cluster.readiness import Data, Tried
 
 _EXAMPLES = """\
@@ -95,13 +95,13 @@ def check(args: argparse.Namespace, findings: Findings) -> None:
         print(f"[{time.monotonic() - began:3.0f} s] {text}", file=sys.stderr, flush=True)
 
     tell("loading torch and Ray")
-    from cluster import ray_nodes, ray_session
-    from cluster.config import local_path
-    from cluster.devices import PRETEND_GPUS
-    from cluster.node_facts import versions
+    from cluster.executors import ray_nodes, ray_session
+    from cluster.executors.executor import Workplace
+    from cluster.executors.node_facts import versions
+    from cluster.planning.config import local_path
+    from cluster.planning.placement import PRETEND_GPUS
     from cluster.readiness import find_data, on_this_machine, try_devices
-    from cluster.storage import Storage
-    from cluster.workplace import Workplace
+    from cluster.storage.filesystem import Storage
 
     data = find_data(local_path(args.data_dir), args.sets)
     local = Storage(args.storage_path).local

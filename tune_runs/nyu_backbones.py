@@ -20,8 +20,8 @@ import torch
 from tabulate import tabulate
 
 from cluster.experiment import Experiment
-from cluster.reports.text import mean_and_std
-from cluster.result_table import ResultTable
+from cluster.reports.tables.summary import mean_and_std
+from cluster.results.results import Results
 from data_pipeline.distorters import NoDistorter
 from data_pipeline.normalizers import Shifter
 from data_pipeline.pose_dataset import dataset_path
@@ -75,7 +75,7 @@ base_hyperparams = {
 }
 
 
-def backbone_table(table: ResultTable) -> str:
+def backbone_table(table: Results) -> str:
     """Returns a row for each backbone: the setting that is best in validation, on the test frames."""
     rows = []
     for row in table.best_for_each("experiment_config.test_set"):

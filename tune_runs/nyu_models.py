@@ -14,8 +14,8 @@ import torch
 from tabulate import tabulate
 
 from cluster.experiment import Experiment
-from cluster.reports.text import mean_and_std
-from cluster.result_table import ResultTable, Row
+from cluster.reports.tables.summary import mean_and_std
+from cluster.results.results import Results, Row
 from data_pipeline.distorters import NoDistorter
 from data_pipeline.normalizers import Shifter
 from data_pipeline.pose_dataset import dataset_path
@@ -94,7 +94,7 @@ def settings() -> list[list[Any]]:
     return [[*row, {"step_size": row[-1] * 2 // 5, "gamma": 0.3}] for row in rows]
 
 
-def model_table(table: ResultTable) -> str:
+def model_table(table: Results) -> str:
     """Returns a row for each kind of network: its setting that is best in validation, on the test frames."""
     best: dict[tuple[str, str], Row] = {}
     seconds: dict[str, float] = {}

@@ -28,18 +28,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from cluster.own_module import own_module
-from cluster.reports.correction import correction_text
-from cluster.storage import Storage
+from cluster.reports.terminal.correction_text import correction_text
+from cluster.results.user_modules import own_module
+from cluster.storage.filesystem import Storage
+from cluster.storage.folders import ExperimentFolder
 from cluster.trained import TrainedCorrector, read_corrector
-from cluster.trial_folder import ExperimentFolder
+from data_pipeline.files.sigterm import ended_by_sigterm
 from data_pipeline.formats.catalogue import FORMATS, PoseFormat, format_given
 from data_pipeline.formats.frames import FormatError, Frames
 from data_pipeline.formats.hands17 import read_official_names, write_hands17_submission
 from data_pipeline.formats.tensor_file import split_subset
 from data_pipeline.pose_range import Comparison, PoseRange
 from data_pipeline.preparation.chunks import progress
-from data_pipeline.sigterm import ended_by_sigterm
 from data_pipeline.skeleton import Skeleton, register_skeleton
 from data_pipeline.user_error import UserError, first_line
 from posenet.evaluator import CorrectionMeans

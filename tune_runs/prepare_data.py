@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from data_pipeline.files.sigterm import ended_by_sigterm
 from data_pipeline.formats.catalogue import FORMATS
 from data_pipeline.formats.leaderboard import LEADERBOARD_DATASETS
 from data_pipeline.preparation import commands
 from data_pipeline.preparation.commands import Outcome
+from data_pipeline.preparation.splits import PARTS, SPELLINGS
 from data_pipeline.preparation.targets import Target
-from data_pipeline.sigterm import ended_by_sigterm
-from data_pipeline.splits import PARTS, SPELLINGS
 from data_pipeline.user_error import UserError
 
 _SPLITS = f"""splits:

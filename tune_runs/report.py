@@ -27,23 +27,23 @@ from typing import TYPE_CHECKING, Any
 
 import argcomplete
 
-from cluster.own_module import own_module
-from cluster.reports import overview
-from cluster.reports.command_line import FIGURE_ENDINGS, TABLE_ENDINGS, Given, parser
-from cluster.reports.idle_options import (
+from cluster.reports.formats.json_text import json_text
+from cluster.reports.terminal import overview
+from cluster.reports.terminal.command_line import FIGURE_ENDINGS, TABLE_ENDINGS, Given, parser
+from cluster.reports.terminal.option_checks import (
     CommandLineError,
     refuse_idle_figure_options,
     refuse_idle_table_options,
     refuse_table_options,
 )
-from cluster.reports.json_text import json_text
-from cluster.result_table import ResultTable
-from cluster.storage import Storage
-from cluster.trial_folder import ExperimentFolder
+from cluster.results.results import Results
+from cluster.results.user_modules import own_module
+from cluster.storage.filesystem import Storage
+from cluster.storage.folders import ExperimentFolder
 from data_pipeline.user_error import UserError
 
 if TYPE_CHECKING:
-    from cluster.reports.removal import Removal
+    from cluster.reports.terminal.removal import Removal
 
 # What only some commands need is imported in them: the start of the others stays under a second.
 
@@ -58,10 +58,10 @@ def list_(given: Given) -> int:
 
 def show(given: Given) -> int:
     """The tables of an experiment."""
-    from cluster.reports.text import summary_text
+    from cluster.reports.tables.summary import summary_text
 
     folder = overview.find_experiment(given.storage_path, given.name)
-    table = ResultTable.read(folder)
+    table = Results.read(folder)
     running = overview.is_running(folder)
     if given.json:
         return _print_json(
@@ -87,7 +87,7 @@ def show(given: Given) -> int:
 
 def compare(given: Given) -> int:
     """Experiments held against the first one: settings that differ, and results paired where those are the same."""
-    from cluster.reports import comparison, comparison_text
+    from cluster.reports.terminal import comparison, comparison_text
 
     first, *others = (overview.find_experiment(given.storage_path, name) for name in given.names)
     if not others:
@@ -100,7 +100,7 @@ def compare(given: Given) -> int:
 
 def diff(given: Given) -> int:
     """Two combinations of an experiment: the settings that differ, defaults filled in, and the paired difference."""
-    from cluster.reports import comparison, comparison_text
+    from cluster.reports.terminal import comparison, comparison_text
 
     folder = overview.find_experiment(given.storage_path, given.name)
     found = comparison.compare_combinations(folder, (given.first, given.second))
@@ -111,7 +111,7 @@ def diff(given: Given) -> int:
 
 def log(given: Given) -> int:
     """What the repetitions of a combination logged, and why they failed where they did."""
-    from cluster.reports import trial_text
+    from cluster.reports.terminal import trial_logs as trial_text
 
     logs = trial_text.trial_logs(overview.find_experiment(given.storage_path, given.name), given.key)
     return _print_json(logs) if given.json else _print(trial_text.logs_text(logs))
@@ -119,7 +119,7 @@ def log(given: Given) -> int:
 
 def curves(given: Given) -> int:
     """Learning curves in the terminal: of the best combinations, or of those that are named."""
-    from cluster.reports import trial_text
+    from cluster.reports.terminal import trial_logs as trial_text
 
     folder = overview.find_experiment(given.storage_path, given.name)
     in_colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
@@ -132,11 +132,11 @@ def export(given: Given) -> int:
     if given.to is not None:
         refuse_table_options(given)
         return _export_to(folder, given)
-    from cluster.reports.choices import Choices
-    from cluster.reports.export import export as exported
-    from cluster.reports.export import export_by_joint
+    from cluster.reports.tables.choices import Choices
+    from cluster.reports.tables.export import export as exported
+    from cluster.reports.tables.export import export_by_joint
 
-    table = ResultTable.read(folder)
+    table = Results.read(folder)
     is_pivot = given.rows is not None
     columns = tuple(name for names in given.columns or () for name in names.split(","))
     if is_pivot and len(columns) != 1:
@@ -162,20 +162,20 @@ def export(given: Given) -> int:
 
 def effects(given: Given) -> int:
     """What each option does to the result: the mean for each of its values, its importance, and its interactions."""
-    from cluster.reports.choices import Choices
+    from cluster.reports.tables.choices import Choices
 
-    table = ResultTable.read(overview.find_experiment(given.storage_path, given.name))
+    table = Results.read(overview.find_experiment(given.storage_path, given.name))
     choices = Choices(metric=given.metric, split=given.split, precision=given.precision)
     if given.format is not None or given.out is not None:
-        from cluster.reports.export import export_effects
+        from cluster.reports.tables.export import export_effects
 
         if given.json:
             raise CommandLineError("--json has all effects, a table of --format or --out has some; choose one of them")
         format = _format(given.format, given.out, TABLE_ENDINGS)
         content = export_effects(table, format, choices, interactions=given.interactions)
         return _deliver(content, given.out, is_text=format not in ("parquet", "xlsx"))
-    from cluster.reports.effects import effects_of
-    from cluster.reports.effects_text import effects_json, effects_text
+    from cluster.reports.tables.effects import effects_of
+    from cluster.reports.terminal.effects_text import effects_json, effects_text
 
     if given.interactions:
         raise CommandLineError("--interactions is for a table (--format or --out); without one all effects are shown")
@@ -188,15 +188,15 @@ def effects(given: Given) -> int:
 def _export_to(folder: ExperimentFolder, given: Given) -> int:
     if given.out is None:
         raise CommandLineError(f"--to {given.to} writes a folder; name it: --out FOLDER")
-    module = importlib.import_module(f"cluster.reports.{given.to}")
+    module = importlib.import_module(f"cluster.reports.trackers.{given.to}")
     getattr(module, f"export_{given.to}")(folder, given.out)
     return _print(f"{given.out}/ has the trials of {given.name} for {given.to}")
 
 
 def figure(given: Given) -> int:
     """A figure for a paper."""
-    from cluster.reports.drawing import Drawing, draw
-    from cluster.reports.figures.style import save
+    from cluster.figures.style import save
+    from cluster.reports.draw import Drawing, draw
 
     folder = overview.find_experiment(given.storage_path, given.name)
     refuse_idle_figure_options(given)
@@ -219,7 +219,7 @@ def figure(given: Given) -> int:
 
 def html(given: Given) -> int:
     """The report as one file, at any moment of an experiment."""
-    from cluster.reports.page import page
+    from cluster.reports.page.page import page
 
     folder = overview.find_experiment(given.storage_path, given.name)
     content = page(folder).encode()
@@ -231,7 +231,7 @@ def html(given: Given) -> int:
 
 def watch(given: Given) -> int:
     """The report while the experiment runs: served to this machine alone, updated without a reload, until Ctrl-C."""
-    from cluster.reports.watch_server import serve
+    from cluster.reports.page.live_server import serve
 
     folder = overview.find_experiment(given.storage_path, given.name)
     serve(folder, port=given.port, announce=lambda address: print(f"{address}\nCtrl-C ends it.", flush=True))
@@ -240,10 +240,10 @@ def watch(given: Given) -> int:
 
 def reproduce(given: Given) -> int:
     """Trains a finished trial again in this process, and says whether its numbers are the same bits."""
-    from cluster.reports.comparison import find_combination, find_repetition
+    from cluster.results.lookup import find_combination, find_repetition
 
     folder = overview.find_experiment(given.storage_path, given.name)
-    table = ResultTable.read(folder)
+    table = Results.read(folder)
     trial = find_repetition(table, find_combination(table, given.key), given.repetition)
     try:
         from cluster.reproduction import reproduce as reproduced
@@ -290,14 +290,14 @@ def _progress_line() -> Iterator[Callable[[str], None]]:
 
 def rm(given: Given) -> int:
     """Removes experiments. Without --yes it says what would go, and does nothing."""
-    from cluster.reports import removal
+    from cluster.reports.terminal import removal
 
     return _remove([removal.whole_experiment(given.storage_path, name) for name in dict.fromkeys(given.names)], given)
 
 
 def clean(given: Given) -> int:
     """Removes what is of no use in experiments: trials that are not of the last plan, and half-written files."""
-    from cluster.reports import removal
+    from cluster.reports.terminal import removal
 
     found = []
     for name in dict.fromkeys(given.names) or overview.experiment_names(given.storage_path):
@@ -311,7 +311,7 @@ def clean(given: Given) -> int:
 
 
 def _remove(removals: Sequence["Removal"], given: Given) -> int:
-    from cluster.reports import removal
+    from cluster.reports.terminal import removal
 
     removed, status = [], 0
     for one in removals if given.yes else ():

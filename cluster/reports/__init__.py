@@ -1,1 +1,1 @@
-"""A result table as files and as text for a person."""
+"""Results for people and other programs: tables, figures, a page, the terminal, trackers."""

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from cluster.logged import Numbers
-from cluster.reports.figures.curves import Measure
-from cluster.reports.figures.style import FigureError
-from cluster.results import DataSet
+from cluster.figures.curves import Measure
+from cluster.figures.style import FigureError
+from cluster.results.learning_curves import Numbers
+from cluster.results.results import DataSet
 
 
 def read_errors(path: Path) -> Numbers:

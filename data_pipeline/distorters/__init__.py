@@ -1,7 +1,4 @@
-"""Distorters: they change the input of a training sample and leave its label.
-
-A distorter stands for a backbone's errors, where there are too few real ones or none.
-"""
+"""Distorters imitate the errors of a backbone: they change the input of a training sample and keep its label."""
 
 from dataclasses import dataclass
 
@@ -24,7 +21,7 @@ __all__ = [
 ]
 
 
-# It stands here, since every trained result knows it by the name `data_pipeline.distorters.NoDistorter`.
+# It is defined here because identities contain its name, `data_pipeline.distorters.NoDistorter`.
 @dataclass(frozen=True, kw_only=True)
 class NoDistorter(Distorter):
     """Leaves the input as it is."""

@@ -1,4 +1,7 @@
-"""The base of all distorters, and what they are given."""
+"""The base class of distorters and the samples they receive.
+
+Distorters are used where real predictions of a backbone are rare or missing.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from data_pipeline.files.tensors import LARGEST
+from data_pipeline.files.tensors import Array as Array
 from data_pipeline.skeleton import skeleton_for
-from data_pipeline.tensors import LARGEST
-from data_pipeline.tensors import Array as Array
 from data_pipeline.user_error import UserError
 
 _CHUNK = 4096  # frames; some MB

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
+from data_pipeline.files.tensors import load, numbers
 from data_pipeline.formats.frames import FormatError, Frames, check_known, frames_of, gathered, writable
 from data_pipeline.formats.whole_files import whole_file
-from data_pipeline.tensors import load, numbers
 
 SUFFIX = ".pt"
 

@@ -9,8 +9,8 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
+from data_pipeline.files.tensors import LARGEST
 from data_pipeline.formats.frames import FormatError
-from data_pipeline.tensors import LARGEST
 
 Numbers = npt.NDArray[np.float64]
 

@@ -13,6 +13,7 @@ from data_pipeline.preparation.inspection import inspect_samples
 from data_pipeline.preparation.making import leaderboard_parts, synthetic_parts
 from data_pipeline.preparation.parts import Part, error_rows, part_name, parts_of
 from data_pipeline.preparation.pose_errors import pose_errors, write_pose_errors
+from data_pipeline.preparation.splits import ALL_PART, parse_split
 from data_pipeline.preparation.targets import Target, check_subsets
 from data_pipeline.preparation.texts import (
     clusters_text,
@@ -21,7 +22,6 @@ from data_pipeline.preparation.texts import (
     neighbors_text,
     pose_errors_text,
 )
-from data_pipeline.splits import ALL_PART, parse_split
 from data_pipeline.tables import error_stats_file, errors_file, neighbors_file, write_neighbors
 from data_pipeline.user_error import UserError
 

@@ -9,9 +9,9 @@ from data_pipeline.formats.leaderboard import read_results
 from data_pipeline.pose_dataset import Samples, dataset_path, write_datasets
 from data_pipeline.preparation.chunks import progress
 from data_pipeline.preparation.parts import Part, part_name, parts_of
-from data_pipeline.splits import PARTS, Split
+from data_pipeline.preparation.splits import PARTS, Split
+from data_pipeline.preparation.synthetic import Backbone, synthetic_hands
 from data_pipeline.subsets import DEFAULT_SUBSET
-from data_pipeline.synthetic import Backbone, synthetic_hands
 
 
 def synthetic_parts(name: str, sizes: Mapping[str, int], subsets: Sequence[str], seed: int) -> list[Part]:

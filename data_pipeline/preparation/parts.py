@@ -7,7 +7,7 @@ from typing import Any
 from data_pipeline.pose_dataset import Samples
 from data_pipeline.preparation.chunks import progress
 from data_pipeline.preparation.sample_errors import SampleErrors
-from data_pipeline.splits import ALL_PART, Split
+from data_pipeline.preparation.splits import ALL_PART, Split
 
 WORST_JOINT_LIMIT_MM = 20.0
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_pipeline.dataset_name import NAME_RULE, is_dataset_name
+from data_pipeline.files.replacement import finish_replacing, replaced_together
 from data_pipeline.pose_dataset import dataset_path
 from data_pipeline.preparation.chunks import progress
 from data_pipeline.preparation.parts import Part, part_name
-from data_pipeline.replacement import finish_replacing, replaced_together
-from data_pipeline.splits import ALL_PART, PARTS
+from data_pipeline.preparation.splits import ALL_PART, PARTS
 from data_pipeline.subsets import SUBSET_RULE, is_subset_name
 from data_pipeline.user_error import UserError
 

@@ -14,9 +14,8 @@ from pathlib import Path
 
 from data_pipeline.formats.frames import Frames
 from data_pipeline.formats.hands17 import write
-from data_pipeline.synthetic import synthetic_hands
-
-ROOT = Path(__file__).parents[2]
+from data_pipeline.preparation.synthetic import synthetic_hands
+from tests.support import ROOT
 
 N_LINES, N_HANDS = 957_032, 4_000
 

@@ -34,8 +34,8 @@ from data_pipeline.normalizers import (
     Shifter,
     ViewpointNormalizer,
 )
+from data_pipeline.preparation.synthetic import Backbone, synthetic_hands
 from data_pipeline.skeleton import HANDS17
-from data_pipeline.synthetic import Backbone, synthetic_hands
 from posenet import errors
 from posenet.evaluator import Evaluator
 from posenet.losses import MetricLoss

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.archive import PART_TRIALS
+from cluster.storage.archive import PART_TRIALS
 from data_pipeline.pose_dataset import write_dataset
 from tests.benchmarks.sweeps import experiment, run_quietly
 

@@ -26,22 +26,22 @@ from ray import tune
 from ray.cluster_utils import Cluster
 from torch import Tensor
 
-from cluster import ray_session
-from cluster.archive import Archive
-from cluster.devices import PRETEND_GPUS
+from cluster.executors import ray_session
+from cluster.executors.monitor import Watch
 from cluster.experiment import Experiment
-from cluster.records import to_parquet
-from cluster.storage import Storage
-from cluster.trainable import TrialReport
-from cluster.watch import Watch
+from cluster.planning.placement import PRETEND_GPUS
+from cluster.storage.archive import Archive
+from cluster.storage.filesystem import Storage
+from cluster.storage.records import to_parquet
+from cluster.trial.trainable import TrialReport
 from data_pipeline.distorters import Distorter, Samples
 from data_pipeline.skeleton import HANDS17
 from posenet.checkpoint import pack
 from posenet.models import CorrectorMLP
 from posenet.record import Record
 from tests.benchmarks.sweeps import experiment, write_random_dataset
+from tests.support import ROOT
 
-ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "cluster" / "SCALE.md"
 BEGIN, END = "<!-- figures: begin, made by `make scale` -->", "<!-- figures: end -->"
 

@@ -14,14 +14,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cluster.devices import Placement
-from cluster.job import Job
-from cluster.ray_runner import run_ray
-from cluster.ray_session import embedded
-from cluster.signals import Signals
-from cluster.sources import Sources
-from cluster.trainable import TrialReport
-from cluster.watch import Watch
+from cluster.executors.job import Job
+from cluster.executors.monitor import Watch
+from cluster.executors.ray_runner import run_ray
+from cluster.executors.ray_session import embedded
+from cluster.executors.signals import Signals
+from cluster.planning.inputs import Sources
+from cluster.planning.placement import Placement
+from cluster.trial.trainable import TrialReport
 from data_pipeline.distorters import Distorter, Samples
 from tests.benchmarks.sweeps import experiment, write_random_dataset
 

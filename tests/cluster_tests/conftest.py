@@ -3,14 +3,12 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from tests.cluster_tests.s3_server import S3, Proxy, start_s3_server
+from tests.cluster_tests.storage.s3_server import S3, Proxy, start_s3_server
 from tests.cluster_tests.tiny import Tiny, write_datasets
-
-ROOT = Path(__file__).parents[2]
+from tests.support import ROOT
 
 
 @pytest.fixture(scope="session")

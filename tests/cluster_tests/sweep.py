@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 import torch
 
 from data_pipeline.pose_dataset import write_dataset
-from data_pipeline.synthetic import Backbone, synthetic_hands
+from data_pipeline.preparation.synthetic import Backbone, synthetic_hands
 from tests.cluster_tests.tiny import write_tables
+from tests.support import ROOT
 
-ROOT = Path(__file__).parents[2]
 SCRIPT = Path(__file__).with_name("sweep_script.py")
 HOW_IT_WAS_TRAINED = ("train_seconds", "node", "device", "gpu")
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cluster.executors.job import Job
 from cluster.experiment import Experiment
-from cluster.job import Job
-from cluster.sources import Sources
-from cluster.trainable import run_trial
+from cluster.planning.inputs import Sources
+from cluster.trial.trainable import run_trial
 from data_pipeline.distorters import NeighborErrorBankDistorter, TrainingSamples
 from data_pipeline.normalizers import Shifter
 from posenet import errors

@@ -17,24 +17,25 @@ import pytest
 import torch
 from PIL import Image
 
-from cluster import progress
-from cluster.config import ConfigError
+from cluster.executors import progress
 from cluster.experiment import Experiment, Interrupted, TrialsFailedError
-from cluster.identity import digest
-from cluster.lease import AlreadyRunningError
-from cluster.lock import experiment_lock
-from cluster.repetitions import repetition_seed
-from cluster.result_table import NoResultsError, ResultTable
-from cluster.storage import Storage, StorageError
-from cluster.trainable import run_trial
-from cluster.trial_folder import ExperimentFolder, TrialFolder
+from cluster.planning.config import ConfigError
+from cluster.planning.identity import digest
+from cluster.planning.seeds import repetition_seed
+from cluster.result_table import ResultTable
+from cluster.results.results import NoResultsError
+from cluster.storage.filesystem import Storage, StorageError
+from cluster.storage.folders import ExperimentFolder, TrialFolder
+from cluster.storage.lease import AlreadyRunningError
+from cluster.storage.lock import experiment_lock
+from cluster.trial.trainable import run_trial
 from data_pipeline.augmenters import RandomRotator
 from data_pipeline.batch import DeviceDataset, KeptOnDevice, dataset_identity
 from data_pipeline.normalizers import GlobalNormalizer
 from data_pipeline.pose_dataset import read_dataset, write_dataset
 from data_pipeline.pose_range import PoseRange
+from data_pipeline.preparation.synthetic import synthetic_hands
 from data_pipeline.skeleton import HANDS17
-from data_pipeline.synthetic import synthetic_hands
 from data_pipeline.tables import write_errors
 from data_pipeline.user_error import UserError
 from posenet.models import CorrectorMLP
@@ -844,7 +845,7 @@ def test_a_process_that_trained_on_the_same_arrays_gives_the_numbers_that_a_fres
     sets |= {"solver_config.val_example_subset": "A"}
     after_another = tiny.run(sets, {"experiment_config.train_set": ["ab", "ba"]}).trials[1]
     # As in a process that keeps nothing yet.
-    monkeypatch.setattr("cluster.trainable._DATASETS", KeptOnDevice(DeviceDataset.of, dataset_identity))
+    monkeypatch.setattr("cluster.trial.trainable._DATASETS", KeptOnDevice(DeviceDataset.of, dataset_identity))
     alone = tiny.run({**sets, "experiment_config.name": "alone"}).trials[0]
     assert after_another["key"] == alone["key"]
     assert after_another["val_distance_mm"] == alone["val_distance_mm"]

@@ -7,9 +7,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.results import Results
-from cluster.storage import Storage
-from cluster.trial_folder import ExperimentFolder
+from cluster.results.results import Results
+from cluster.storage.filesystem import Storage
+from cluster.storage.folders import ExperimentFolder
 
 MADE = Path(__file__).parent / "made_by_0_4_0"
 

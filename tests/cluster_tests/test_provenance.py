@@ -32,7 +32,7 @@ def git(monkeypatch):
     ("status", "dirty"),
     [
         ("", False),
-        (" M cluster/plan.py\n", True),
+        (" M cluster/planning/plan.py\n", True),
         (128, None),
         (subprocess.TimeoutExpired("git", 10), None),
     ],

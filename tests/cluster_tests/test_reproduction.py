@@ -8,17 +8,17 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from cluster.config import ConfigError
-from cluster.described import DescriptionError
 from cluster.experiment import TrialsFailedError
+from cluster.planning.config import ConfigError
 from cluster.reproduction import Difference, NotReproducibleError, Reproduction, reproduce
-from cluster.storage import Storage
-from cluster.trial_folder import ExperimentFolder
+from cluster.results.deserialize import DescriptionError
+from cluster.storage.filesystem import Storage
+from cluster.storage.folders import ExperimentFolder
 from data_pipeline.augmenters import RandomRotator, RandomScaler
 from data_pipeline.distorters import NoDistorter
 from data_pipeline.normalizers import GlobalNormalizer, ViewpointNormalizer
 from data_pipeline.pose_dataset import write_dataset
-from data_pipeline.synthetic import Backbone, synthetic_hands
+from data_pipeline.preparation.synthetic import Backbone, synthetic_hands
 from posenet import errors
 from posenet.losses import MetricLoss
 from tests.cluster_tests import tiny as own_module

@@ -6,10 +6,10 @@ from types import ModuleType
 import pytest
 import torch
 
-from cluster.described import DescriptionError, described_value
-from cluster.storage import Storage
+from cluster.results.deserialize import DescriptionError, described_value
+from cluster.storage.filesystem import Storage
+from cluster.storage.folders import ExperimentFolder
 from cluster.trained import NotTrainedError, read_corrector
-from cluster.trial_folder import ExperimentFolder
 from data_pipeline.normalizers import GlobalNormalizer, IndividualNormalizer, Shifter, ViewpointNormalizer
 from data_pipeline.pose_dataset import read_dataset
 from data_pipeline.skeleton import NYU

@@ -13,18 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cluster.executors.job import Job
 from cluster.experiment import Experiment
-from cluster.job import Job
-from cluster.plan import make_plan
+from cluster.planning.inputs import Sources
+from cluster.planning.plan import make_plan
 from cluster.result_table import ResultTable
-from cluster.sources import Sources
-from cluster.trainable import Trial, TrialData
-from cluster.trial_folder import TrialFolder
+from cluster.storage.folders import TrialFolder
+from cluster.trial.trainable import Trial, TrialData
 from data_pipeline.distorters import NeighborErrorBankDistorter, NoDistorter
 from data_pipeline.normalizers import Shifter
 from data_pipeline.pose_dataset import Array, write_dataset
+from data_pipeline.preparation.synthetic import Backbone, synthetic_hands
 from data_pipeline.skeleton import Skeleton
-from data_pipeline.synthetic import Backbone, synthetic_hands
 from data_pipeline.tables import write_errors, write_neighbors
 from posenet import errors
 from posenet.losses import Loss, MetricLoss

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from cluster.examples import FollowedExamples
-from cluster.frame_errors import FrameErrors
-from cluster.records import to_parquet
-from cluster.storage import Storage
-from cluster.trial_folder import ExperimentFolder
+from cluster.storage.examples import FollowedExamples
+from cluster.storage.filesystem import Storage
+from cluster.storage.folders import ExperimentFolder
+from cluster.storage.frame_errors import FrameErrors
+from cluster.storage.records import to_parquet
 from data_pipeline.skeleton import HANDS17
 from posenet.record import Record
 

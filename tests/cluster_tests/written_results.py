@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster.records import to_parquet
-from cluster.result_table import METRICS, ResultTable
-from cluster.storage import Storage
-from cluster.trial_folder import ExperimentFolder
+from cluster.result_table import ResultTable
+from cluster.results.results import METRICS
+from cluster.storage.filesystem import Storage
+from cluster.storage.folders import ExperimentFolder
+from cluster.storage.records import to_parquet
 from posenet.record import Record
 
 BEFORE = 20.0

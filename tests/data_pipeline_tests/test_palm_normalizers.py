@@ -1,8 +1,6 @@
 """Normalizers that turn a hand by its palm: what they do not see, and poses whose palm shows nothing."""
 
 import dataclasses
-import os
-from pathlib import Path
 
 import hypothesis.extra.numpy as arrays_of
 import numpy as np
@@ -16,11 +14,9 @@ from torch import nn
 from data_pipeline.batch import Batch
 from data_pipeline.formats.leaderboard import read_leaderboard
 from data_pipeline.normalizers import Frame, IndividualNormalizer, ViewpointNormalizer
+from data_pipeline.preparation.synthetic import synthetic_hands
 from data_pipeline.skeleton import HANDS17, ICVL, NYU, Skeleton
-from data_pipeline.synthetic import synthetic_hands
-from tests.support import SKELETONS, generator, hands
-
-SHARED_DATA = Path(os.environ.get("POSETUNE_SHARED_DATA") or Path(__file__).parents[2].parent / "shared" / "data")
+from tests.support import SHARED_DATA, SKELETONS, generator, hands
 
 NORMALIZERS = [ViewpointNormalizer, IndividualNormalizer]
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipeline import pose_dataset
+from data_pipeline.files.replacement import ReplacementError
 from data_pipeline.pose_dataset import (
     DatasetError,
     Samples,
@@ -19,7 +20,6 @@ from data_pipeline.pose_dataset import (
     write_dataset,
     write_datasets,
 )
-from data_pipeline.replacement import ReplacementError
 from data_pipeline.skeleton import NYU
 from data_pipeline.subsets import DEFAULT_SUBSET
 from tests.support import hands

@@ -1,7 +1,5 @@
 import json
-import os
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,11 +9,9 @@ from hypothesis import strategies as st
 from data_pipeline.formats.joint_orders import MSRA15, OPENPOSE
 from data_pipeline.formats.leaderboard import LEADERBOARD_DATASETS, read_leaderboard
 from data_pipeline.pose_range import Comparison, PoseRange
+from data_pipeline.preparation.synthetic import Backbone, synthetic_hands
 from data_pipeline.skeleton import HANDS17, NYU
-from data_pipeline.synthetic import Backbone, synthetic_hands
-from tests.support import hands
-
-SHARED_DATA = Path(os.environ.get("POSETUNE_SHARED_DATA") or Path(__file__).parents[2].parent / "shared" / "data")
+from tests.support import SHARED_DATA, hands
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ import pytest
 import ray  # noqa: F401 - psutil comes with it
 from ray._raylet import GcsClient
 
-from tests.cluster_tests.local_cluster import LocalCluster
+from tests.cluster_tests.executors.local_cluster import LocalCluster
 from tests.cluster_tests.sweep import ROOT, Sweep, a_trial_is_half_way, wait_for, write_sweep_data
 
 import psutil  # isort: skip

@@ -8,14 +8,15 @@ import uuid
 import pytest
 import torch
 
-from cluster import storage
-from cluster.config import ConfigError
 from cluster.experiment import TrialsFailedError
-from cluster.lease import AlreadyRunningError
-from cluster.lock import experiment_lock, is_locked
-from cluster.result_table import NoResultsError, ResultTable
-from cluster.storage import Storage, StorageError
-from cluster.trial_folder import ExperimentFolder
+from cluster.planning.config import ConfigError
+from cluster.result_table import ResultTable
+from cluster.results.results import NoResultsError
+from cluster.storage import filesystem as storage
+from cluster.storage.filesystem import Storage, StorageError
+from cluster.storage.folders import ExperimentFolder
+from cluster.storage.lease import AlreadyRunningError
+from cluster.storage.lock import experiment_lock, is_locked
 from posenet.checkpoint import pack
 from tests.cluster_tests.tiny import LR, Tiny
 from tune_runs import prepare_data, report

@@ -21,14 +21,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from cluster.config import ConfigError
-from cluster.lease import AlreadyRunningError, is_leased, lease
-from cluster.lock import experiment_lock, is_locked
+from cluster.executors.watchdog import how_it_hung
+from cluster.planning.config import ConfigError
 from cluster.result_table import ResultTable
-from cluster.storage import Storage
-from cluster.trainable import run_trial
-from cluster.trial_folder import ExperimentFolder
-from cluster.watchdog import how_it_hung
+from cluster.storage.filesystem import Storage
+from cluster.storage.folders import ExperimentFolder
+from cluster.storage.lease import AlreadyRunningError, is_leased, lease
+from cluster.storage.lock import experiment_lock, is_locked
+from cluster.trial.trainable import run_trial
 from data_pipeline.formats.leaderboard import FormatError, read_results
 from data_pipeline.pose_dataset import DatasetError, read_dataset
 from tests.cluster_tests.conftest import ROOT
@@ -291,8 +291,8 @@ def note(event, arguments):
 
 sys.addaudithook(note)
 
-from cluster.watchdog import how_it_hung
-from cluster.trainable import run_trial
+from cluster.executors.watchdog import how_it_hung
+from cluster.trial.trainable import run_trial
 from tests.cluster_tests.tiny import Tiny, write_datasets
 from tune_runs import prepare_data, report
 

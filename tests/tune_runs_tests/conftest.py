@@ -1,13 +1,14 @@
 import importlib.util
-from pathlib import Path
 
 import pytest
+
+from tests.support import ROOT
 
 
 @pytest.fixture(scope="session")
 def script():
     """The script prepare_data.py as a module."""
-    path = Path(__file__).parents[2] / "tune_runs" / "prepare_data.py"
+    path = ROOT / "tune_runs" / "prepare_data.py"
     spec = importlib.util.spec_from_file_location("prepare_data", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -14,11 +14,11 @@ from types import SimpleNamespace
 import pytest
 from ray.cluster_utils import Cluster
 
-from cluster.devices import Node
-from tests.cluster_tests.local_cluster import CPUS, GPUS, N_NODES, LocalCluster
+from cluster.planning.placement import Node
+from tests.cluster_tests.executors.local_cluster import CPUS, GPUS, N_NODES, LocalCluster
+from tests.support import ROOT
 from tune_runs import cluster_check
 
-ROOT = Path(__file__).parents[2]
 RAY = Path(sys.executable).with_name("ray")
 
 

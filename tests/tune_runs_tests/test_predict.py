@@ -7,15 +7,14 @@ import signal
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from cluster.storage import Storage
+from cluster.storage.filesystem import Storage
+from cluster.storage.folders import ExperimentFolder
 from cluster.trained import read_corrector
-from cluster.trial_folder import ExperimentFolder
 from data_pipeline import skeleton as skeletons
 from data_pipeline.formats.catalogue import FORMATS
 from data_pipeline.formats.frames import Frames
@@ -23,8 +22,8 @@ from data_pipeline.normalizers import GlobalNormalizer
 from data_pipeline.pose_dataset import read_dataset, write_dataset
 from data_pipeline.skeleton import Skeleton, register_skeleton
 from tests.cluster_tests.tiny import LR, Tiny, write_datasets
+from tests.support import ROOT
 
-ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "tune_runs" / "predict.py"
 
 

@@ -1,5 +1,4 @@
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,11 +10,10 @@ import torch
 from data_pipeline.formats.leaderboard import read_leaderboard
 from data_pipeline.pose_dataset import dataset_names, read_dataset
 from data_pipeline.preparation import making
-from data_pipeline.splits import parse_split
+from data_pipeline.preparation.splits import parse_split
+from tests.support import ROOT, SHARED_DATA
 
-ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "tune_runs" / "prepare_data.py"
-SHARED_DATA = Path(os.environ.get("POSETUNE_SHARED_DATA") or ROOT.parent / "shared" / "data")
 MISSING = f"{SHARED_DATA / 'nyu'} is missing; its parent can be named with POSETUNE_SHARED_DATA"
 
 SYNTHETIC = ["synthetic", "--name", "demo", "--train", "30", "--val", "20"]

@@ -21,13 +21,12 @@ from data_pipeline.formats.catalogue import FORMATS
 from data_pipeline.formats.frames import Frames
 from data_pipeline.pose_dataset import Samples, dataset_names, read_dataset, read_samples, write_datasets
 from data_pipeline.preparation import chunks
+from data_pipeline.preparation.splits import PARTS, parse_split
+from data_pipeline.preparation.synthetic import SEQUENCE_LENGTH, Backbone, synthetic_hands
 from data_pipeline.preparation.targets import Target
-from data_pipeline.splits import PARTS, parse_split
-from data_pipeline.synthetic import SEQUENCE_LENGTH, Backbone, synthetic_hands
 from data_pipeline.tables import read_table
+from tests.support import ROOT
 from tests.tune_runs_tests.test_prepare_data import MISSING, SHARED_DATA
-
-ROOT = Path(__file__).parents[2]
 
 COMMANDS = ["synthetic", "leaderboard", "import", "split", "subset", "check", "clusters", "neighbors", "errors"]
 

@@ -10,7 +10,6 @@ import urllib.request
 import venv
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
-from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
@@ -19,8 +18,8 @@ from packaging.utils import canonicalize_name
 from cluster.experiment import TrialsFailedError
 from posenet.models import CorrectorMLP
 from tests.cluster_tests.tiny import LR, FailingMLP, Tiny, write_datasets
+from tests.support import ROOT
 
-ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "tune_runs" / "report.py"
 REQUIREMENTS = ROOT / "requirements-report.txt"
 

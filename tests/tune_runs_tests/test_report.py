@@ -4,23 +4,22 @@ import shlex
 import shutil
 import sys
 import time
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from cluster.experiment import TrialsFailedError
-from cluster.lock import experiment_lock
-from cluster.reports.command_line import parser
-from cluster.reports.drawing import FIGURES
-from cluster.storage import Storage
+from cluster.reports.draw import FIGURES
+from cluster.reports.terminal.command_line import parser
+from cluster.storage.filesystem import Storage
+from cluster.storage.lock import experiment_lock
 from posenet.models import CorrectorMLP
 from tests.cluster_tests.tiny import LR, FailingMLP, Tiny, write_datasets
 from tests.cluster_tests.written import STARTED, write_experiment, write_records
 from tests.cluster_tests.written_results import write_results
+from tests.support import ROOT
 
-ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "tune_runs" / "report.py"
 SHAPE = '{"name": "x", "options": [], "configs": {"experiment_config": {}}, "plan": {"seeds": [1], "combinations": []}}'
 NAMES = ["broken", "complete", "failures", "other", "unfinished"]
@@ -759,5 +758,5 @@ def test_ctrl_c_ends_a_command_without_a_traceback(run, monkeypatch):
     def interrupted(storage_path):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cluster.reports.overview.standings", interrupted)
+    monkeypatch.setattr("cluster.reports.terminal.overview.standings", interrupted)
     assert run("list") == (130, "", "")

@@ -5,13 +5,12 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from pathlib import Path
 
 import pytest
 
 from tests.cluster_tests.written import write_experiment
+from tests.support import ROOT
 
-ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "tune_runs" / "report.py"
 KEYS = [f"{place:016x}" for place in range(2)]
 

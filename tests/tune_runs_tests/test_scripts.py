@@ -1,6 +1,5 @@
 """The run scripts as a new user starts them."""
 
-import os
 import re
 import runpy
 import subprocess
@@ -13,10 +12,10 @@ from cluster.experiment import Experiment
 from data_pipeline.preparation.making import write_stand_in
 from data_pipeline.skeleton import NYU as NYU_SKELETON
 from posenet.models import CorrectorGNN, CorrectorLCN, CorrectorMLP, CorrectorTransformer, GlobalShiftMLP
+from tests.support import ROOT, SHARED_DATA
 
-ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "tune_runs"
-NYU = Path(os.environ.get("POSETUNE_SHARED_DATA", ROOT.parent / "shared" / "data")) / "nyu"
+NYU = SHARED_DATA / "nyu"
 
 
 def run(script: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess:

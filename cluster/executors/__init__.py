@@ -1,0 +1,1 @@
+"""Where trials run, and what watches them: this process, or Ray."""

@@ -1,0 +1,68 @@
+"""What workers need to train any trial of an experiment; it travels to each node once."""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+from cluster.planning import builders as parts
+from cluster.planning.config import ExperimentConfig, Settings
+from cluster.planning.inputs import SetKey, set_keys
+from cluster.planning.plan import TrialSpec
+from cluster.planning.search_space import SearchSpace
+from cluster.storage.filesystem import Storage
+from cluster.storage.folders import ExperimentFolder
+from cluster.trial.trainable import Trial, TrialData
+from data_pipeline.pose_dataset import PoseDataset
+from data_pipeline.tables import Table
+
+
+@dataclass(frozen=True)
+class Job:
+    """The objects of an experiment.
+
+    Attributes:
+        config: The experiment's config.
+        space: Base settings and options, with the objects that labels stand for.
+        sets: The sets of poses.
+        tables: The tables that distorters read, by the names of their files.
+        weights: The content of weights files by path.
+        run_id: Tells this run of the experiment from others.
+    """
+
+    config: ExperimentConfig
+    space: SearchSpace
+    sets: Mapping[SetKey, PoseDataset]
+    tables: Mapping[str, Table]
+    weights: Mapping[str, bytes]
+    run_id: str = field(default_factory=lambda: secrets.token_hex(8))
+
+    @property
+    def folder(self) -> ExperimentFolder:
+        """The experiment's folder."""
+        return ExperimentFolder(Storage(self.config.storage_path) / self.config.name)
+
+    def trial(self, spec: TrialSpec, device: torch.device) -> Trial:
+        """Returns a planned trial, to be trained on `device`."""
+        settings = self.space.settings(spec.combination.choice)
+        combination = spec.combination
+        return Trial(
+            key=combination.key,
+            repetition=spec.repetition,
+            seed=spec.seed,
+            options=combination.options,
+            description=combination.description,
+            settings=settings,
+            device=device,
+            run_id=self.run_id,
+        )
+
+    def data(self, settings: Settings) -> TrialData:
+        """Returns what a trial with these settings trains with."""
+        path = settings.experiment.init_weights_path
+        return TrialData(
+            sets={split: self.sets[key] for split, key in set_keys(settings).items()},
+            tables={file: self.tables[file] for file in parts.build_distorter(settings.hyperparams).tables},
+            init_weights=None if path is None else self.weights[str(path)],
+        )

@@ -1,0 +1,94 @@
+"""What a node of a cluster tells of itself.
+
+It travels to the node by value and imports nothing but Python's own modules at its top, so that it can still answer
+where something is missing or is of another version.
+"""
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import socket
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("cluster", "posenet", "data_pipeline")
+
+
+def versions() -> dict[str, str | None]:
+    """Returns the versions that have to be the same on all nodes, None for what is not installed."""
+    return {
+        "Python": ".".join(platform.python_version_tuple()[:2]),
+        "torch": _version("torch"),
+        "ray": _version("ray"),
+        "PoseTune": code_version(),
+    }
+
+
+def tell(storage_path: str, probe: str, node_id: str, *, count_gpus: bool) -> dict[str, Any]:
+    """Returns what a node tells of itself.
+
+    Args:
+        storage_path: The folder for results.
+        probe: The name of a file in it, which this process has to see; it writes one of its own beside it.
+        node_id: The node.
+        count_gpus: Tell how many GPUs torch sees, which takes the import of torch.
+    """
+    return {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "versions": versions(),
+        "gpus": _gpus() if count_gpus else None,
+        "storage": _try_storage(storage_path, probe, node_id),
+        "shm_bytes": shutil.disk_usage("/dev/shm").free if Path("/dev/shm").is_dir() else None,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        # What follows a + tells for which hardware it was built.
+        return importlib.metadata.version(package).partition("+")[0]
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def code_version() -> str | None:
+    """Returns a hash of our own code, as this process would import it; None where that cannot be found."""
+    digest = hashlib.sha256()
+    for package in PACKAGES:
+        found = importlib.util.find_spec(package)
+        if found is None or not found.submodule_search_locations:
+            return None
+        root = Path(next(iter(found.submodule_search_locations)))
+        # Tables that belong to the code too.
+        for path in sorted([*root.rglob("*.py"), *root.rglob("*.csv")]):
+            digest.update(f"{package}/{path.relative_to(root).as_posix()}\n".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _gpus() -> int | str:
+    # A task that asks for no GPU may be shown none; else it is shown those that its node was started with.
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+        del os.environ["CUDA_VISIBLE_DEVICES"]
+    try:
+        import torch
+    except Exception as error:
+        return f"torch cannot be imported: {error}"
+    return torch.accelerator.device_count()
+
+
+def _try_storage(storage_path: str, probe: str, node_id: str) -> str | None:
+    """Returns why a node cannot use the folder for results, None if it can."""
+    try:
+        from cluster.storage.filesystem import Storage
+
+        storage = Storage(storage_path)
+        if storage.read(probe) is None:
+            return "it does not see what this process wrote there"
+        storage.write(f"{probe}-{node_id}", b"")
+    except Exception as error:
+        return str(error)
+    return None

@@ -1,0 +1,158 @@
+"""What a person sees while an experiment runs: a live display on a terminal, now and then a line in a log file."""
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from cluster.trial.trainable import TrialReport
+
+_LOG_INTERVAL_S = 30.0
+_MAX_RUNNING_SHOWN = 16
+
+
+class Progress:
+    """The display of a run; use it as a context.
+
+    Args:
+        n_trials: Trials of the experiment.
+        n_done: Those that need no training.
+        num_epochs: Epochs of a trial, by trial id.
+        options: The options of a trial in a few words, by trial id.
+        best: The best of the trials that finished in earlier runs.
+        console: Where to; by default standard error, so that standard output holds the table alone.
+    """
+
+    def __init__(
+        self,
+        *,
+        n_trials: int,
+        n_done: int,
+        num_epochs: Callable[[str], int],
+        options: Callable[[str], str],
+        best: TrialReport | None = None,
+        console: Console | None = None,
+    ) -> None:
+        self.n_trials = n_trials
+        self.n_done_before = n_done
+        self.num_epochs = num_epochs
+        self.options = options
+        self.console = console or Console(stderr=True)
+        self.running: dict[str, TrialReport | None] = {}
+        self.n_ended = 0
+        self.n_failed = 0
+        self.best = best
+        self.start = time.monotonic()
+        self.last_summary = self.start
+        self.live = Live(console=self.console, get_renderable=self._render, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> "Progress":
+        if self.console.is_terminal:
+            self.live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.live.stop()
+
+    def started(self, trial_id: str) -> None:
+        """A trial begins; also one that is started again."""
+        self.running[trial_id] = None
+
+    def reported(self, report: TrialReport) -> None:
+        """A trial tells how it stands."""
+        for line in report.lines:
+            self.say(line)
+        if report.status == "running":
+            self.running[report.trial_id] = report
+        elif report.status == "interrupted":
+            self.running.pop(report.trial_id, None)
+        else:
+            self._ended(report)
+        if not self.console.is_terminal and time.monotonic() - self.last_summary >= _LOG_INTERVAL_S:
+            self.say(self._summary_line())
+            self.last_summary = time.monotonic()
+
+    def say(self, text: str) -> None:
+        """Prints a line above the display."""
+        self.console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+    def _ended(self, report: TrialReport) -> None:
+        self.running.pop(report.trial_id, None)
+        self.n_ended += 1
+        if report.status == "finished":
+            if self.best is None or _distance(report) < _distance(self.best):
+                self.best = report
+        else:
+            self.n_failed += 1
+            self.say(f"{report.status}: {report.trial_id} ({self.options(report.trial_id)}): {report.error}")
+
+    @property
+    def fraction(self) -> float:
+        """How much of what there was to train is trained."""
+        of_running = sum(
+            report.epoch / self.num_epochs(trial_id) for trial_id, report in self.running.items() if report is not None
+        )
+        return (self.n_ended + of_running) / max(1, self.n_trials - self.n_done_before)
+
+    def _time_left(self) -> str:
+        elapsed, fraction = time.monotonic() - self.start, self.fraction
+        return duration(elapsed * (1 - fraction) / fraction) + " left" if fraction > 0 else "no estimate yet"
+
+    def _summary_line(self) -> str:
+        done = self.n_done_before + self.n_ended
+        parts = [f"{done}/{self.n_trials} trials", f"{len(self.running)} running", self._time_left()]
+        if self.n_failed:
+            parts.append(f"{self.n_failed} failed or diverged")
+        if self.best is not None:
+            parts.append(f"best so far {_distance(self.best):.2f} mm ({self.options(self.best.trial_id)})")
+        return ", ".join(parts)
+
+    def _render(self) -> RenderableType:
+        done = self.n_done_before + self.n_ended
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(
+            Text(f"{done}/{self.n_trials} trials", style="bold"),
+            ProgressBar(total=1.0, completed=self.fraction, width=30),
+            Text(f"{duration(time.monotonic() - self.start)}, {self._time_left()}"),
+            Text(f"{self.n_failed} failed or diverged", style="red") if self.n_failed else Text(""),
+        )
+        running = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        for heading in ("running", "options", "epoch", "validation", "where"):
+            running.add_column(heading, justify="right" if heading in ("epoch", "validation") else "left", no_wrap=True)
+        shown = list(self.running.items())[:_MAX_RUNNING_SHOWN]
+        for trial_id, report in shown:
+            epoch = 0 if report is None else report.epoch
+            distance = "" if report is None or report.val_distance_mm is None else f"{report.val_distance_mm:.2f} mm"
+            place = "" if report is None or report.place is None else report.place
+            row = (trial_id, self.options(trial_id), f"{epoch}/{self.num_epochs(trial_id)}", distance, place)
+            running.add_row(*map(Text, row))
+        parts: list[RenderableType] = [bar, running]
+        if len(self.running) > len(shown):
+            parts.append(Text(f"and {len(self.running) - len(shown)} more", style="dim"))
+        if self.best is not None:
+            text = (
+                f"best so far: {_distance(self.best):.2f} mm on the validation set ({self.options(self.best.trial_id)})"
+            )
+            parts.append(Text(text, style="green"))
+        return Group(*parts)
+
+
+def duration(seconds: float) -> str:
+    """Writes a time span: '42 s', '3 min 20 s', '2 h 05 min'."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _distance(report: TrialReport) -> float:
+    return float("inf") if report.val_distance_mm is None else report.val_distance_mm

@@ -1,0 +1,274 @@
+"""The nodes of the Ray cluster that this process is connected to: what they have, and whether trials can run on them.
+
+What a run leans on is looked at before anything is trained: that a trial fits on some node, that all nodes have the
+same torch, Python and code, and that all see the folder for results.
+"""
+
+import secrets
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from cluster.executors import node_facts
+
+# Before Ray: it sets the environment that Ray reads when it is imported.
+from cluster.executors.ray_session import ClusterError, by_value  # isort: split
+
+import ray
+from ray.autoscaler.sdk import request_resources
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from cluster.executors.signals import Preempted, Signals
+from cluster.planning.config import ExperimentConfig
+from cluster.planning.placement import Node, NoRoomError, Placement, place_on
+from cluster.storage.filesystem import Storage
+
+_ANSWER_S = 60.0
+_NOTICE_S = 5.0
+_LOOK_AGAIN_S = 2.0
+SAY_AGAIN_S = 60.0
+_HEAD = "node:__internal_head__"
+
+T = TypeVar("T")
+
+
+def place_on_cluster(config: ExperimentConfig, n_trials: int = 1) -> Placement:
+    """Places trials on the cluster that this process is connected to.
+
+    Raises:
+        ConfigError: If a trial fits on no node.
+    """
+    return place_on(config, n_trials, list(nodes().values()))
+
+
+def wait_for_node(config: ExperimentConfig, signals: Signals) -> None:
+    """Waits, and says so, while there is no node that a trial fits on; an autoscaler is asked for one.
+
+    Raises:
+        Preempted: At SIGTERM.
+        ConfigError: If there is something that no further node would mend.
+    """
+    said: float | None = None
+    try:
+        while True:
+            try:
+                place_on_cluster(config)
+                return
+            except NoRoomError as error:
+                if signals.preempted.is_set():
+                    raise Preempted from None
+                if said is None or time.monotonic() - said >= SAY_AGAIN_S:
+                    print(f"waiting for a node: {error.problems[0].text}", file=sys.stderr, flush=True)
+                    said = time.monotonic()
+                gpu = {} if config.devices[0].type == "cpu" else {"GPU": 1}
+                request_resources(bundles=[{"CPU": config.cpus_per_trial, **gpu}])
+                time.sleep(_LOOK_AGAIN_S)
+    finally:
+        if said is not None:
+            request_resources(bundles=[])  # it would stay when this process is gone; the trials themselves ask
+
+
+def nodes() -> dict[str, Node]:
+    """Returns the nodes of the cluster that are there now, by their ids."""
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    hosts = Counter(node["NodeManagerHostname"] for node in alive)
+    return {node["NodeID"]: _node(node, alone=hosts[node["NodeManagerHostname"]] == 1) for node in alive}
+
+
+def _node(node: Mapping[str, Any], *, alone: bool) -> Node:
+    host, resources = node["NodeManagerHostname"], node["Resources"]
+    # Several on one machine are told apart by the beginning of Ray's name.
+    name = host if alone else f"{host}/{node['NodeID'][:4]}"
+    return Node(name, int(resources.get("CPU", 0)), int(resources.get("GPU", 0)))
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A node as it was found.
+
+    Attributes:
+        node_id: Ray's name for it.
+        node: What it has.
+        facts: What it tells of itself, see `node_facts.tell`; nothing where it did not answer.
+        problems: Why trials cannot run on it as it is, and what to do.
+        store_bytes: The size of its object store.
+        is_head: Whether it is the cluster's head.
+        has_driver: Whether this process runs on it.
+    """
+
+    node_id: str
+    node: Node
+    facts: Mapping[str, Any]
+    problems: list[str]
+    store_bytes: int
+    is_head: bool
+    has_driver: bool
+
+
+def examine_nodes(storage_path: str, *, count_gpus: bool) -> list[Examined]:
+    """Looks at all nodes of the cluster at the same time.
+
+    Args:
+        storage_path: The folder for results, absolute; this process writes a file to it that every node has to see.
+        count_gpus: Look whether torch sees the GPUs that a node says it has.
+
+    Raises:
+        StorageError: If this process cannot use the folder for results.
+    """
+    storage = Storage(storage_path)
+    probe = f".probe-{secrets.token_hex(8)}"
+    ours = node_facts.versions()
+    there = nodes()
+    resources = {node["NodeID"]: node["Resources"] for node in ray.nodes()}
+    storage.write(probe, b"")
+    try:
+        with by_value([node_facts]):
+            tell = ray.remote(num_cpus=0, max_retries=0)(node_facts.tell)
+            answers = {
+                tell.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False)).remote(
+                    storage_path, probe, node_id, count_gpus=count_gpus
+                ): node_id
+                for node_id in there
+            }
+            ray.wait(list(answers), num_returns=len(answers), timeout=_ANSWER_S)
+        examined = []
+        for answer, node_id in answers.items():
+            node = there[node_id]
+            facts, problems = _answer(answer)
+            if problems and _is_gone(node_id):
+                continue  # a node may go at any time; another may have taken its place
+            if facts:
+                problems += _differences(ours, facts["versions"])
+                problems += _storage_problems(storage, facts["storage"], f"{probe}-{node_id}")
+                if count_gpus:
+                    problems += _gpu_problems(node.gpus, facts["gpus"])
+            examined.append(
+                Examined(
+                    node_id,
+                    node,
+                    facts,
+                    [f"{node.name}: {problem}" for problem in problems],
+                    store_bytes=int(resources[node_id].get("object_store_memory", 0)),
+                    is_head=_HEAD in resources[node_id],
+                    has_driver=node_id == ray.get_runtime_context().get_node_id(),
+                )
+            )
+        return examined
+    finally:
+        for name in [probe, *(f"{probe}-{node_id}" for node_id in there)]:
+            storage.remove(name)
+
+
+def require_usable(nodes: Iterable[Examined]) -> None:
+    """Raises what is wrong with any of them.
+
+    Raises:
+        ClusterError: If there is something.
+    """
+    problems = [problem for examined in nodes for problem in examined.problems]
+    if problems:
+        raise ClusterError("\n  ".join(["trials cannot run on this Ray cluster as it is:", *problems]))
+
+
+def run_on_devices(
+    work: Callable[[int], T], places: Sequence[tuple[str, int]], timeout_s: float
+) -> Iterator[tuple[int, T | ClusterError]]:
+    """Calls `work` once on each of some devices, all at the same time, each in a process of its own.
+
+    Each process keeps its device until all are done, so that no two of them are given the same GPU.
+
+    Args:
+        work: Takes the number of its place.
+        places: For each device the id of its node, and how many GPUs it takes: 1, or 0 for a CPU core.
+        timeout_s: For all together.
+
+    Yields:
+        The number of a place, with what `work` returned there or with why it did not; in the order of their ends.
+    """
+    worker = ray.remote(max_restarts=0)(_Worker)
+    shared = ray.put(work)
+    workers = [
+        worker.options(
+            num_cpus=0 if gpus else 1,
+            num_gpus=gpus,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
+        ).remote()
+        for node_id, gpus in places
+    ]
+    try:
+        waiting = {worker.call.remote(shared, number): number for number, worker in enumerate(workers)}
+        end = time.monotonic() + timeout_s
+        while waiting:
+            ended, _ = ray.wait(list(waiting), num_returns=1, timeout=max(0.0, end - time.monotonic()))
+            if not ended:
+                break
+            number = waiting.pop(ended[0])
+            try:
+                yield number, ray.get(ended[0])
+            except ray.exceptions.RayError as error:
+                yield number, ClusterError(str(error).strip().splitlines()[-1])
+        for number in waiting.values():
+            yield number, ClusterError(f"it did not end in {timeout_s:.0f} s; is the device in use by another run?")
+    finally:
+        for worker in workers:
+            ray.kill(worker)
+
+
+class _Worker:
+    """A process that does what it is given."""
+
+    def call(self, work: Callable[[int], T], number: int) -> T:
+        return work(number)
+
+
+def _is_gone(node_id: str) -> bool:
+    """Tells whether a node has left the cluster, or does so within some seconds: Ray needs them to notice."""
+    end = time.monotonic() + _NOTICE_S
+    while node_id in nodes():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.2)
+    return True
+
+
+def _answer(answer: Any) -> tuple[dict[str, Any], list[str]]:
+    try:
+        facts: dict[str, Any] = ray.get(answer, timeout=0)
+    except ray.exceptions.GetTimeoutError:
+        return {}, [f"it did not answer for {_ANSWER_S:.0f} s"]
+    except ray.exceptions.RayError as error:
+        # Ray's text goes on with a stack.
+        return {}, [f"it could not run anything: {str(error).strip().splitlines()[-1]}"]
+    return facts, []
+
+
+def _differences(ours: Mapping[str, str | None], theirs: Mapping[str, str | None]) -> list[str]:
+    return [
+        f"{name} is {theirs[name] or 'not installed'} there and {ours[name]} here, and numbers may differ between "
+        "them; install the same on all nodes"
+        for name in ours
+        if theirs[name] != ours[name]
+    ]
+
+
+def _gpu_problems(told: int, seen: int | str) -> list[str]:
+    if not told or (isinstance(seen, int) and seen >= told):
+        return []  # a node may be started with fewer than it has
+    return [
+        f"Ray was told of {told} GPU(s), torch sees: {seen}. Install a torch for this GPU and its driver, or start the "
+        "node with the right --num-gpus"
+    ]
+
+
+def _storage_problems(storage: Storage, problem: str | None, written: str) -> list[str]:
+    if problem is None and storage.read(written) is None:
+        problem = "this process does not see what the node wrote there"
+    if problem is None:
+        return []
+    return [
+        f"{storage.location} cannot hold the results: {problem}. Give a storage_path that is a folder which all nodes "
+        "share, or one such as s3://bucket/results"
+    ]

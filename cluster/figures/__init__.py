@@ -1,0 +1,1 @@
+"""Functions that draw what they are given."""

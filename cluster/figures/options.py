@@ -1,0 +1,335 @@
+"""Figures of options: two of them as a heat map, all of them as parallel coordinates."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, TypeGuard
+
+import numpy as np
+
+from cluster.figures.style import (
+    BLACK,
+    COLOUR_MAP,
+    COLOURS,
+    COLUMN_IN,
+    SMALL_PT,
+    TINY_PT,
+    FigureError,
+    Numbers,
+    add_note,
+    fitting,
+    fitting_all,
+    new_figure,
+    paper_style,
+    text_width,
+    value_texts,
+)
+from cluster.results.names import short_names
+from cluster.results.results import Row
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Split = Literal["val", "test"]
+
+_SPLITS = {"val": "Validation", "test": "Test"}
+_COMPLETE_FIRST = "Combinations with fewer repetitions come after complete ones."
+_LOG_DECADES = 1.5
+_MAX_AXIS_TEXTS = 16
+_MAX_EXACT_NUMBERS = 6
+_SMALLEST_PT = 5.0
+_UPRIGHT_PT = 70.0
+
+
+@paper_style()
+def heat_map(
+    summary: Sequence[Row],
+    down: str,
+    across: str,
+    *,
+    split: Split,
+    n_planned: int | None = None,
+    width_in: float = COLUMN_IN,
+) -> "Figure":
+    """Draws the mean distance for each pair of values of two options.
+
+    Where other options vary too, a cell is the combination that comes first in the summary: the best in validation, so
+    that no choice is made on the test set. The best in validation of all is framed. A combination with fewer
+    repetitions than were planned has a star, and comes after those with all: where it is better than one that was
+    chosen, the figure says so. A pair that was not run is hatched; one that was run and has no result is hatched and
+    has a dash.
+
+    Args:
+        summary: The rows of `ResultTable.summary`.
+        down: The option whose values are the rows, as it is called in the summary.
+        across: The option whose values are the columns.
+        split: The split whose distance is shown.
+        n_planned: How many repetitions of each were planned; None for as many as most have.
+        width_in: The figure's width, inches.
+
+    Raises:
+        FigureError: If no combination has a result, or if there are more values than fit.
+    """
+    from matplotlib.patches import Rectangle
+
+    result = f"{split}_distance_mm_mean"
+    if all(row[result] is None for row in summary):
+        raise FigureError(f"there is no heat map of {down} and {across}: no combination has a result in {split}")
+    lines, columns = (_different([row[path] for row in summary]) for path in (down, across))
+    cells = [(list(lines).index(repr(row[down])), list(columns).index(repr(row[across]))) for row in summary]
+    chosen: dict[tuple[int, int], Row] = {}
+    for cell, row in zip(cells, summary, strict=True):
+        if cell not in chosen or chosen[cell][result] is None:
+            chosen[cell] = row
+    values = np.full((len(lines), len(columns)), np.nan)  # (D, A)
+    for cell, row in chosen.items():
+        values[cell] = np.nan if row[result] is None else row[result]
+
+    figure = new_figure(width_in, 0.5 + max(0.24 * len(lines), 0.9))
+    axes = figure.add_subplot()
+    axes.grid(visible=False)
+    axes.imshow(values, cmap=COLOUR_MAP, aspect="auto")
+    space = width_in * 72
+    axes.set_yticks(range(len(lines)), fitting_all(value_texts(list(lines.values())), 0.3 * space, SMALL_PT))
+    axes.tick_params(length=0)
+    side = max(text_width(text.get_text(), SMALL_PT) for text in axes.get_yticklabels())
+    cell_width = (space - side - 36) / len(columns)
+    size = _size_that_fits(f"{np.nanmax(values):.2f}", cell_width - 3)
+    if size < _SMALLEST_PT:
+        raise FigureError(
+            f"{len(columns)} values of {across} do not fit into {width_in:g} inches; swap the options or draw it wider"
+        )
+    _name_columns(figure, axes, value_texts(list(columns.values())), cell_width)
+    n_full = n_planned or max(row["n"] for row in summary)
+    first = next(cell for cell, row in chosen.items() if row[result] is not None)
+    for y, x in np.ndindex(values.shape):
+        if np.isnan(values[y, x]):
+            corner = (x - 0.5, y - 0.5)
+            axes.add_patch(Rectangle(corner, 1, 1, fill=False, hatch="////", edgecolor="#999999", linewidth=0))
+        if (y, x) in chosen:
+            row = chosen[y, x]
+            text = "–" if row[result] is None else f"{row[result]:.2f}" + ("*" if row["n"] < n_full else "")
+            is_dark = values[y, x] <= (np.nanmin(values) + np.nanmax(values)) / 2
+            axes.text(x, y, text, size=size, ha="center", va="center", color="white" if is_dark else BLACK)
+    frame = Rectangle((first[1] - 0.5, first[0] - 0.5), 1, 1, fill=False, edgecolor=COLOURS[1], linewidth=1.8, zorder=3)
+    frame.set_clip_on(False)
+    axes.add_patch(frame)
+    names = short_names(list(summary[0]))
+    axes.set_xlabel(fitting(names[across], space - side - 36, SMALL_PT), size=SMALL_PT)
+    axes.set_ylabel(fitting(names[down], max(60.0, 16.0 * len(lines)), SMALL_PT), size=SMALL_PT)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    sentences = [f"{_SPLITS[split]} distance (mm), mean over n = {n_full} repetitions."]
+    if len(chosen) < len(summary):
+        sentences.append("In each cell the best of the other options in validation.")
+    sentences.append("Framed: the best in validation.")
+    in_contest = (
+        (row, best) for cell, row in zip(cells, summary, strict=True) for best in (chosen[cell], chosen[first])
+    )
+    if any(_is_passed_over(row, best, n_full) for row, best in in_contest):
+        sentences.append(_COMPLETE_FIRST)
+    if any(row["n"] < n_full and row[result] is not None for row in chosen.values()):
+        sentences.append("*: fewer repetitions finished.")
+    if np.isnan(values).any():
+        sentences.append("Hatched: not run; –: no result.")
+    add_note(figure, sentences)
+    return figure
+
+
+@paper_style()
+def parallel_coordinates(
+    rows: Sequence[Row],
+    options: Sequence[str],
+    *,
+    split: Split,
+    n_planned: int | None = None,
+    width_in: float = COLUMN_IN,
+) -> "Figure":
+    """Draws a line for each combination through its values of all options to its mean distance, which colours it.
+
+    An axis of numbers is logarithmic where they span more than 1.5 decades; other values stand one above the other. The
+    better a line, the darker and the further in front; the best in validation is drawn thick. The line of a combination
+    with fewer repetitions than were planned is dashed.
+
+    Args:
+        rows: The rows of `ResultTable.summary`, the best in validation first.
+        options: The options that get an axis, as they are called in the rows.
+        split: The split whose distance is shown.
+        n_planned: How many repetitions of each were planned; None for as many as most have.
+        width_in: The figure's width, inches.
+
+    Raises:
+        FigureError: If there is no option, or if no combination has a result.
+    """
+    import matplotlib
+    from matplotlib.collections import LineCollection
+
+    result = f"{split}_distance_mm_mean"
+    drawn = [row for row in rows if row[result] is not None]
+    if not drawn or not options:
+        raise FigureError("there are no parallel coordinates: no option varies, or no combination has a result")
+    results = np.array([row[result] for row in drawn])  # (N,)
+    scales = [
+        *(_Scale.of([row[path] for row in drawn]) for path in options),
+        _Scale.of_numbers(results, _round_numbers(results, is_logarithmic=False)),
+    ]
+    places = np.stack([scale.places for scale in scales], axis=1)  # (N, K)
+    x = np.arange(len(scales))
+    lines = np.stack([np.broadcast_to(x, places.shape), places], axis=2)  # (N, K, 2)
+
+    figure = new_figure(width_in, 2.6)
+    axes = figure.add_subplot()
+    axes.set_axis_off()
+    colours = matplotlib.colormaps[COLOUR_MAP](0.92 * places[:, -1])  # the map's end is too light for a line
+    back_to_front = np.argsort(-places[:, -1], kind="stable")
+    # Thousands of lines as curves would make a file of megabytes.
+    look = {"linewidths": float(np.clip(60 / len(drawn), 0.4, 1.2)), "rasterized": len(drawn) > 200}
+    n_full = n_planned or max(row["n"] for row in rows)
+    is_incomplete = np.array([row["n"] < n_full for row in drawn])  # (N,)
+    styles = np.where(is_incomplete, "--", "-")
+    axes.add_collection(
+        LineCollection(
+            list(lines[back_to_front]), colors=colours[back_to_front], linestyles=list(styles[back_to_front]), **look
+        )
+    )
+    axes.plot(x, places[0], color=colours[0], linewidth=2.2, linestyle=styles[0], solid_capstyle="butt")
+    spacing = (width_in * 72 - 30) / (len(scales) - 0.5)
+    left_out = len(rows) - len(drawn)
+    sentences = ["A line is a combination; thick: the best in validation."]
+    if is_incomplete.any():
+        sentences.append(f"Dashed: fewer than n = {n_full} repetitions finished.")
+    if any(_is_passed_over(row, drawn[0], n_full) for row in drawn):
+        sentences.append(_COMPLETE_FIRST)
+    short = short_names(list(rows[0]))
+    names = [*(_name_rows(short[option]) for option in options), [_SPLITS[split], "(mm)"]]
+    for at, (name, scale) in enumerate(zip(names, scales, strict=True)):
+        _draw_axis(axes, at, name, scale, spacing)
+    if any(len(scale.texts) > _MAX_AXIS_TEXTS for scale in scales):
+        sentences.append("Where there is no room, not every value is named.")
+    if left_out:
+        sentences.append(f"{left_out} of {len(rows)} combinations without a result are left out.")
+    axes.set_xlim(-0.1, len(scales) - 1 + 0.4)
+    axes.set_ylim(-0.04, 1.2)
+    add_note(figure, sentences)
+    return figure
+
+
+def _is_passed_over(row: Row, best: Row, n_planned: int) -> bool:
+    """Tells whether a combination is better in validation than the one that was chosen, with fewer repetitions."""
+    mean, of_best = (combination["val_distance_mm_mean"] for combination in (row, best))
+    return row["n"] < n_planned and mean is not None and of_best is not None and bool(mean < of_best)
+
+
+class _Scale:
+    """Where the values of an option lie on its axis, from 0 to 1.
+
+    Attributes:
+        places: The place of each value, (N,).
+        ticks: Places that are named.
+        texts: Their names.
+        is_logarithmic: Whether the axis is.
+    """
+
+    def __init__(self, places: Numbers, ticks: Sequence[float], texts: Sequence[str], is_logarithmic: bool) -> None:
+        self.places = places
+        self.ticks = ticks
+        self.texts = texts
+        self.is_logarithmic = is_logarithmic
+
+    @classmethod
+    def of(cls, values: Sequence[object]) -> "_Scale":
+        """Finds it: numbers by size, others one above the other."""
+        numbers = [float(value) for value in values if _is_number(value)]
+        if len(numbers) < len(values):
+            different = _different(values)
+            ticks = np.linspace(0, 1, len(different)) if len(different) > 1 else np.array([0.5])
+            place = dict(zip(different, ticks.tolist(), strict=True))
+            places = np.array([place[repr(value)] for value in values])  # (N,)
+            return cls(places, ticks.tolist(), value_texts(list(different.values())), False)
+        array = np.array(numbers)
+        named: Numbers = np.unique(array)
+        if len(named) > _MAX_EXACT_NUMBERS:
+            named = _round_numbers(array, is_logarithmic=_spans_decades(array))
+        return cls.of_numbers(array, named, is_logarithmic=_spans_decades(array))
+
+    @classmethod
+    def of_numbers(cls, numbers: Numbers, named: Numbers, *, is_logarithmic: bool = False) -> "_Scale":
+        """Spreads numbers, (N,), over the axis, of which some are named."""
+        heights, ticks = (np.log10(values) if is_logarithmic else values for values in (numbers, named))
+        low, span = heights.min(), np.ptp(heights)
+        if not span:
+            return cls(np.full(len(numbers), 0.5), [0.5], value_texts(numbers[:1].tolist()), is_logarithmic)
+        return cls((heights - low) / span, ((ticks - low) / span).tolist(), value_texts(named.tolist()), is_logarithmic)
+
+
+def _draw_axis(axes: "Axes", x: int, name: Sequence[str], scale: _Scale, spacing: float) -> None:
+    """Draws the axis at x with its name above and the names of its values on its right, `spacing` points wide."""
+    axes.plot([x, x], [0, 1], color=BLACK, linewidth=0.7)
+    every = -(-len(scale.texts) // _MAX_AXIS_TEXTS)
+    texts = fitting_all(scale.texts, spacing - 8, TINY_PT)
+    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5}
+    for tick, text in list(zip(scale.ticks, texts, strict=True))[::every]:
+        axes.plot([x], [tick], color=BLACK, marker="_", markersize=4, markeredgewidth=0.7)
+        axes.annotate(
+            *(text, (x, tick), (4, 0)), textcoords="offset points", size=TINY_PT, va="center", bbox=box, zorder=4
+        )
+    rows = [*name, *(["(log)"] if scale.is_logarithmic else [])]
+    title = "\n".join(fitting(row, spacing - 6, TINY_PT) for row in rows)
+    axes.text(x - 0.02, 1.06, title, size=TINY_PT, va="bottom", linespacing=1.1)
+
+
+def _name_rows(option: str) -> list[str]:
+    """Breaks the name of an option before its last part."""
+    within, dot, last = option.rpartition(".")
+    return [within + dot, last] if within else [last]
+
+
+def _spans_decades(numbers: Numbers) -> bool:
+    return bool(numbers.min() > 0 and np.log10(numbers.max() / numbers.min()) > _LOG_DECADES)
+
+
+def _round_numbers(numbers: Numbers, *, is_logarithmic: bool) -> Numbers:
+    """Returns round numbers between the least and the largest."""
+    from matplotlib.ticker import MaxNLocator
+
+    low, high = numbers.min(), numbers.max()
+    if is_logarithmic:
+        decades = [
+            f"{lead}e{power}"
+            for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+            for lead in (1, 3)
+        ]
+        ticks = np.array([float(text) for text in decades])
+    else:
+        ticks = np.asarray(MaxNLocator(_MAX_EXACT_NUMBERS).tick_values(low, high))
+    within: Numbers = ticks[(ticks >= low) & (ticks <= high)]
+    return within
+
+
+def _different(values: Sequence[object]) -> dict[str, object]:
+    """Returns different values by how Python writes them, since 1, 1.0 and True are equal: numbers first, by size."""
+    found = {repr(value): value for value in values}
+    return dict(sorted(found.items(), key=_place_in_order))
+
+
+def _place_in_order(item: tuple[str, object]) -> tuple[bool, float, str]:
+    text, value = item
+    return (not _is_number(value), float(value) if _is_number(value) else 0.0, text)
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _size_that_fits(text: str, width_pt: float) -> float:
+    return min(SMALL_PT, SMALL_PT * width_pt / text_width(text, SMALL_PT))
+
+
+def _name_columns(figure: "Figure", axes: "Axes", texts: Sequence[str], cell_width: float) -> None:
+    """Names the columns; where they are too narrow for the names, upright, which makes the figure higher."""
+    texts = fitting_all(texts, _UPRIGHT_PT, SMALL_PT)
+    axes.set_xticks(range(len(texts)), texts)
+    widest = max(text_width(text, SMALL_PT) for text in texts)
+    if widest > cell_width - 4:
+        figure.set_figheight(figure.get_figheight() + widest / 72)
+        axes.tick_params(axis="x", rotation=90)

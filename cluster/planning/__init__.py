@@ -1,0 +1,1 @@
+"""What is to be trained, checked before anything starts: configs, search space, identity, plan."""

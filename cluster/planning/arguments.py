@@ -1,0 +1,108 @@
+"""Constructor arguments of a config: held against the constructor, which is their schema, and described."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from inspect import Parameter, signature
+from types import NoneType, UnionType
+from typing import Any, get_args
+
+import torch
+
+from cluster.planning.config import Problem
+from cluster.planning.identity import (
+    Description,
+    UndescribableError,
+    constructor_parameters,
+    describe,
+    describe_call,
+    label,
+    takes_any_name,
+)
+from data_pipeline.user_error import did_you_mean
+
+
+def check_arguments(key: str, target: type, arguments: Mapping[str, Any], *, n_passed: int) -> list[Problem]:
+    """Compares arguments with a constructor's signature, of which the program passes the first `n_passed` itself."""
+    parameters = dict(list(constructor_parameters(target).items())[n_passed:])
+    name = target.__name__
+    unknown = [] if takes_any_name(target) else [argument for argument in arguments if argument not in parameters]
+    problems = [
+        Problem(
+            f"base_hyperparams.{key}.{argument}",
+            f"{name} has no such argument{did_you_mean(argument, list(parameters))}",
+        )
+        for argument in unknown
+    ]
+    types = _simple_types(target)
+    problems += [
+        Problem(f"base_hyperparams.{key}.{argument}", f"got {value!r}; allowed: {_spelled(types[argument])}")
+        for argument, value in arguments.items()
+        if argument in types and not _is_one_of(value, types[argument])
+    ]
+    problems += [
+        Problem(f"base_hyperparams.{key}.{argument}", f"is missing; {name} needs it")
+        for argument, parameter in parameters.items()
+        if parameter.default is Parameter.empty and argument not in arguments
+    ]
+    return problems
+
+
+@lru_cache(maxsize=1024)
+def _simple_types(target: type) -> dict[str, tuple[type, ...]]:
+    """Returns the types of each constructor argument of a known class that is annotated with plain ones alone."""
+    if target.__module__.partition(".")[0] not in ("torch", "posenet", "data_pipeline"):
+        return {}
+    try:
+        parameters = signature(target, eval_str=True).parameters
+    except (TypeError, ValueError, NameError, AttributeError, SyntaxError):  # names that only a type checker has
+        return {}
+    types = {}
+    for name, parameter in parameters.items():
+        annotation = parameter.annotation
+        members = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+        if all(member in _SIMPLE for member in members):
+            types[name] = members
+    return types
+
+
+_SIMPLE = (bool, int, float, str, NoneType, torch.Tensor)
+
+
+def _is_one_of(value: object, types: tuple[type, ...]) -> bool:
+    if isinstance(value, bool):
+        return bool in types
+    if isinstance(value, int | float) and {int, float} & set(types):
+        return True  # where a whole number is needed, the constructor tells
+    return isinstance(value, types)
+
+
+def _spelled(types: tuple[type, ...]) -> str:
+    names = {bool: "True or False", int: "an int", float: "a number", str: "a str", NoneType: "None"}
+    return ", or ".join(names[kind] for kind in types if kind in names)
+
+
+def describe_arguments(
+    key: str, target: type, arguments: Mapping[str, Any]
+) -> tuple[dict[str, Description], list[Problem]]:
+    """Returns the description of a class with its arguments, and what cannot be described."""
+    try:
+        description: dict[str, Description] = describe_call(target, arguments)
+    except UndescribableError as error:
+        problems = [
+            problem for argument, value in arguments.items() for problem in _undescribable(key, argument, value)
+        ]
+        return {}, problems or [Problem(f"base_hyperparams.{key.removesuffix('_args')}", str(error))]
+    return description, []
+
+
+def _undescribable(key: str, argument: str, value: object) -> list[Problem]:
+    try:
+        describe(value)
+    except UndescribableError as error:
+        return [Problem(f"base_hyperparams.{key}.{argument}", str(error))]
+    return []
+
+
+def refused(key: str, target: type, arguments: Mapping[str, Any], error: Exception) -> Problem:
+    """Returns the problem that a constructor does not take its arguments, in the constructor's own words."""
+    return Problem(f"base_hyperparams.{key}", f"{target.__name__} refuses {label(arguments)}: {error}")

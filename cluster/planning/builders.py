@@ -1,0 +1,44 @@
+"""Builds what a trial is made of from a combination's settings."""
+
+import io
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from cluster.planning.config import Hyperparams
+from data_pipeline.distorters import Distorter
+from data_pipeline.skeleton import Skeleton
+from posenet.losses import Loss
+
+
+def build_model(hyperparams: Hyperparams, skeleton: Skeleton) -> torch.nn.Module:
+    """Returns a new model for poses with `skeleton`, initialised from torch's global generator."""
+    return hyperparams.model(skeleton, **hyperparams.model_args)
+
+
+def build_optimizer(hyperparams: Hyperparams, model: torch.nn.Module) -> torch.optim.Optimizer:
+    """Returns a new optimizer over the model's parameters."""
+    return hyperparams.optimizer(model.parameters(), **hyperparams.optimizer_args)
+
+
+def build_scheduler(hyperparams: Hyperparams, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+    """Returns a new learning-rate scheduler of the optimizer."""
+    return hyperparams.scheduler(optimizer, **hyperparams.scheduler_args)
+
+
+def build_loss(hyperparams: Hyperparams) -> Loss:
+    """Returns the loss; a class stands for an instance with its defaults."""
+    loss = hyperparams.loss_function
+    return loss() if isinstance(loss, type) else loss
+
+
+def build_distorter(hyperparams: Hyperparams) -> Distorter:
+    """Returns the distorter."""
+    return hyperparams.distorter(**(hyperparams.distorter_args or {}))
+
+
+def read_weights(data: bytes) -> Mapping[str, Tensor]:
+    """Returns the weights of a model from the content of a `weights.pt`."""
+    weights: Mapping[str, Tensor] = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+    return weights

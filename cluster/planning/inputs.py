@@ -1,0 +1,117 @@
+"""What an experiment reads, each once: sets of poses, tables and weights; and the models that its checks look at."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from cluster.planning import builders as parts
+from cluster.planning.config import Settings, local_path
+from cluster.planning.identity import canonical_json, describe
+from data_pipeline.pose_dataset import PoseDataset, read_dataset
+from data_pipeline.tables import Table, read_table
+
+
+@dataclass(frozen=True)
+class SetKey:
+    """What a set of poses is read from: two combinations with the same key share it."""
+
+    name: str
+    size: int | None
+    use_preset: bool
+
+
+@dataclass
+class Sources:
+    """The files that an experiment reads, each once.
+
+    Attributes:
+        data_folder: The folder with the datasets.
+        sets: The sets that were read.
+        tables: The tables that were read, by the names of their files.
+        weights: The content of weights files by path.
+        models: Models to look at, without their numbers, or why they cannot be built.
+        tried: What was used for a while without an error.
+    """
+
+    data_folder: Path
+    sets: dict[SetKey, PoseDataset] = field(default_factory=dict)
+    tables: dict[str, Table] = field(default_factory=dict)
+    weights: dict[str, bytes] = field(default_factory=dict)
+    models: dict[tuple[object, ...], torch.nn.Module | Exception] = field(default_factory=dict)
+    tried: set[tuple[object, ...]] = field(default_factory=set)
+
+    def read_set(self, key: SetKey) -> PoseDataset:
+        """Returns a set.
+
+        Raises:
+            DatasetError: If it cannot be read.
+        """
+        if key not in self.sets:
+            self.sets[key] = read_dataset(self.data_folder, key.name, key.size, use_preset=key.use_preset)
+        return self.sets[key]
+
+    def read_table(self, file_name: str) -> Table:
+        """Returns a table that distorters read.
+
+        Raises:
+            TableError: If it cannot be read.
+        """
+        if file_name not in self.tables:
+            self.tables[file_name] = read_table(self.data_folder, file_name)
+        return self.tables[file_name]
+
+    def read_weights(self, path: str) -> bytes:
+        """Returns the content of a weights file.
+
+        Raises:
+            OSError: If it cannot be read.
+        """
+        if path not in self.weights:
+            self.weights[path] = local_path(path).read_bytes()
+        return self.weights[path]
+
+    def model(self, settings: Settings) -> torch.nn.Module:
+        """Returns the model of a combination on the meta device: one for all that train the same one.
+
+        Raises:
+            DatasetError: If the training set, which tells the skeleton, cannot be read.
+            UndescribableError: If nobody can tell the model from another.
+            Exception: What the model's constructor raises.
+        """
+        hyperparams, set_key = settings.hyperparams, set_keys(settings)["train"]
+        key = (hyperparams.model, canonical_json(describe(hyperparams.model_args)), set_key)
+        if key not in self.models:
+            skeleton = self.read_set(set_key).skeleton
+            try:
+                self.models[key] = _build_unallocated(lambda: parts.build_model(hyperparams, skeleton))
+            except Exception as error:
+                self.models[key] = error
+        model = self.models[key]
+        if isinstance(model, Exception):
+            raise model
+        return model
+
+
+def set_keys(settings: Settings) -> dict[str, SetKey]:
+    """Returns the sets that a combination uses, by split: 'train', 'val' and, where there is one, 'test'."""
+    config = settings.experiment
+    keys = {
+        "train": SetKey(config.train_set, config.train_set_size, config.use_preset),
+        "val": SetKey(config.val_set, config.val_set_size, use_preset=True),
+    }
+    if config.test_set is not None:
+        keys["test"] = SetKey(config.test_set, config.test_set_size, use_preset=True)
+    return keys
+
+
+def _build_unallocated(build: Callable[[], torch.nn.Module]) -> torch.nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        try:
+            # On the meta device no memory is taken and nothing is drawn, so that thousands can be looked at.
+            with torch.device("meta"):
+                return build()
+        except Exception:
+            # A model may do what only real tensors allow; if it fails with them too, that error counts.
+            return build().to("meta")

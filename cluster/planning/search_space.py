@@ -1,0 +1,239 @@
+"""The options of an experiment: which settings vary, over which values, and all their combinations."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from math import prod
+from typing import Any
+
+from cluster.planning.config import (
+    SECTIONS,
+    ConfigError,
+    Problem,
+    Settings,
+    check_value,
+    plain,
+    typed,
+)
+from cluster.planning.identity import (
+    Primitive,
+    UndescribableError,
+    canonical_json,
+    check_sendable,
+    describe,
+    unique_labels,
+)
+from data_pipeline.user_error import did_you_mean
+
+Key = str | tuple[str | None, ...]
+Choice = tuple[int, ...]
+"""The row that a combination takes of each axis."""
+
+OPTIONS_OUTSIDE_HYPERPARAMS = {
+    "experiment_config": (
+        *("train_set", "train_set_size", "val_set", "val_set_size", "test_set", "test_set_size"),
+        *("use_preset", "normalizer", "init_weights_path"),
+    ),
+    "solver_config": ("num_epochs", "batch_size", "matmul_precision"),
+}
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Settings that vary together, row by row; an ordinary option is an axis of one setting.
+
+    Attributes:
+        paths: The dotted path of each setting.
+        rows: The values, one for each path in each row.
+        labels: The same values as JSON primitives, for tables and records.
+    """
+
+    paths: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+    labels: tuple[tuple[Primitive, ...], ...]
+
+    @property
+    def name(self) -> str:
+        """What the axis is called where it needs one name."""
+        return " & ".join(self.paths)
+
+    @property
+    def telling_paths(self) -> tuple[str, ...]:
+        """The settings that tell its rows apart: the first, or all where that has a value twice."""
+        return self.paths[:1] if len({labels[0] for labels in self.labels}) == len(self.labels) else self.paths
+
+    @cached_property
+    def row_labels(self) -> list[Primitive]:
+        """A name for each row: its label, or its labels together."""
+        if len(self.paths) == 1:
+            return [label for (label,) in self.labels]
+        return unique_labels([" & ".join(map(str, labels)) for labels in self.labels])
+
+
+class SearchSpace:
+    """The base settings of three checked dicts and the axes along which they vary.
+
+    Args:
+        base: The three dicts, keyed by `SECTIONS`, complete with defaults.
+    """
+
+    def __init__(self, base: Mapping[str, Mapping[str, Any]]) -> None:
+        self.base = base
+        self.axes: list[Axis] = []
+
+    def add(self, keys: Sequence[Key], rows: Any) -> None:
+        """Adds an axis.
+
+        Args:
+            keys: A dotted path, or its parts as a tuple, for each setting that varies.
+            rows: A list; each row has a value for each key.
+
+        Raises:
+            ConfigError: With everything that is wrong with it; then nothing is added.
+        """
+        if not isinstance(keys, list | tuple) or not keys:
+            text = f"got {keys!r} as keys; allowed: a list of at least one"
+            raise ConfigError([Problem("add_joint_options", text)])
+        paths = [_dotted(key) for key in keys]
+        problems = [
+            problem for i, path in enumerate(paths) for problem in self._check_path(path, [*self.paths, *paths[:i]])
+        ]
+        if not problems:
+            rows = plain(rows)
+            problems = _check_rows(paths, rows)
+        if problems:
+            raise ConfigError(problems)
+        columns = [unique_labels(_distinct(column)) for column in zip(*rows, strict=True)]
+        labels = zip(*map(_labels_of, columns, zip(*rows, strict=True)), strict=True)
+        self.axes.append(Axis(tuple(paths), tuple(map(tuple, rows)), tuple(labels)))
+
+    def __len__(self) -> int:
+        """The number of combinations."""
+        return prod(len(axis.rows) for axis in self.axes)
+
+    @property
+    def paths(self) -> list[str]:
+        """The paths of all settings that vary."""
+        return [path for axis in self.axes for path in axis.paths]
+
+    def choices(self) -> Iterator[Choice]:
+        """Yields all combinations; the last axis varies fastest."""
+        return product(*(range(len(axis.rows)) for axis in self.axes))
+
+    def choice_of(self, row_labels: Mapping[str, Any]) -> Choice:
+        """Returns the choice that takes, of each axis by name, the row with this label."""
+        return tuple(axis.row_labels.index(row_labels[axis.name]) for axis in self.axes)
+
+    def options(self, choice: Choice) -> dict[str, Primitive]:
+        """Returns the labels of a combination's values by path."""
+        return {
+            path: label
+            for axis, row in zip(self.axes, choice, strict=True)
+            for path, label in zip(axis.paths, axis.labels[row], strict=True)
+        }
+
+    def settings(self, choice: Choice) -> Settings:
+        """Returns a combination's complete settings."""
+        dicts = {section: dict(self.base[section]) for section in SECTIONS}
+        for axis, row in zip(self.axes, choice, strict=True):
+            for path, value in zip(axis.paths, axis.rows[row], strict=True):
+                section, *parents, last = _parts(path)
+                target = dicts[section]
+                for parent in parents:
+                    target[parent] = dict(target[parent])
+                    target = target[parent]
+                target[last] = value
+        if dicts["experiment_config"]["test_set"] is None and self._may_have_test_set():
+            # The size is that of the combinations that have one.
+            dicts["experiment_config"]["test_set_size"] = None
+        return typed(dicts)
+
+    def _may_have_test_set(self) -> bool:
+        path = "experiment_config.test_set"
+        rows = [row[axis.paths.index(path)] for axis in self.axes if path in axis.paths for row in axis.rows]
+        return any(value is not None for value in rows)
+
+    def _check_path(self, path: str, others: Sequence[str]) -> list[Problem]:
+        section, *parts = _parts(path)
+        allowed = OPTIONS_OUTSIDE_HYPERPARAMS.get(section)
+        if allowed is not None and (not parts or parts[0] in self.base[section].keys() - set(allowed)):
+            return [Problem(path, f"it cannot be an option; of {section} these can: {', '.join(allowed)}")]
+        for other in others:
+            if f"{path}.".startswith(f"{other}.") or f"{other}.".startswith(f"{path}."):
+                return [Problem(path, f"{other} varies already")]
+        at: Any = self.base[section]
+        walked = section
+        for part in parts:
+            if not isinstance(at, Mapping) or part not in at:
+                known = list(at) if isinstance(at, Mapping) else []
+                return [
+                    Problem(
+                        path, f"{walked} has no {part!r}{did_you_mean(part, known)}; an option's base value must be set"
+                    )
+                ]
+            at, walked = at[part], f"{walked}.{part}"
+        return []
+
+
+def _dotted(key: Key) -> str:
+    parts = [part for part in key if part is not None] if isinstance(key, tuple) else [key]
+    if not parts or not all(isinstance(part, str) and part for part in parts):
+        raise ConfigError(
+            [
+                Problem(
+                    repr(key), "an option's key is a dotted path such as 'optimizer_args.lr', or a tuple of its parts"
+                )
+            ]
+        )
+    return ".".join(parts).removeprefix("base_hyperparams.")
+
+
+def _parts(path: str) -> list[str]:
+    parts = path.split(".")
+    return parts if parts[0] in OPTIONS_OUTSIDE_HYPERPARAMS else ["base_hyperparams", *parts]
+
+
+def _check_rows(paths: Sequence[str], rows: Any) -> list[Problem]:
+    where = " & ".join(paths)
+    if not isinstance(rows, list | tuple) or not rows:
+        return [Problem(where, f"got {rows!r}; allowed: a list with at least one value")]
+    if not all(isinstance(row, list | tuple) and len(row) == len(paths) for row in rows):
+        return [Problem(where, f"each row must be a list of {len(paths)} values, one for each key")]
+    problems = []
+    descriptions = set()
+    for row in rows:
+        for path, value in zip(paths, row, strict=True):
+            problems += _check_option_value(path, value)
+        if not problems:
+            description = canonical_json(describe(row))
+            if description in descriptions:
+                problems.append(Problem(where, f"{row[0] if len(row) == 1 else row!r} stands twice"))
+            descriptions.add(description)
+    return problems
+
+
+def _check_option_value(path: str, value: Any) -> list[Problem]:
+    section, key, *deeper = _parts(path)
+    allowed = None if deeper else check_value(section, key, value)
+    if allowed is not None:
+        return [Problem(path, f"got {value!r}; allowed: {allowed}")]
+    try:
+        describe(value)
+        check_sendable(value)
+    except UndescribableError as error:
+        return [Problem(path, str(error))]
+    return []
+
+
+def _distinct(values: Sequence[Any]) -> list[Any]:
+    """Returns the values without repetition, which joint options may have in one column."""
+    first: dict[str, Any] = {}
+    for value in values:
+        first.setdefault(canonical_json(describe(value)), value)
+    return list(first.values())
+
+
+def _labels_of(labels: Sequence[Primitive], values: Sequence[Any]) -> list[Primitive]:
+    order = [canonical_json(describe(value)) for value in _distinct(values)]
+    return [labels[order.index(canonical_json(describe(value)))] for value in values]

@@ -1,0 +1,359 @@
+"""The figures of an experiment, from its folder: reads what each shows and hands it to `figures/`."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cluster.figures import curves, errors, hands, options
+from cluster.figures.style import COLUMN_IN, FigureError, Numbers
+from cluster.reports.prediction_files import errors_of, read_errors, sets_of_errors, sets_of_predictions
+from cluster.results.deserialize import described_skeleton
+from cluster.results.learning_curves import read_logged
+from cluster.results.lookup import find_combination
+from cluster.results.names import named, short_names
+from cluster.results.results import DataSet, Results, Row
+from cluster.storage.examples import FollowedExamples
+from cluster.storage.folders import ExperimentFolder
+from cluster.storage.frame_errors import Errors, FrameErrors
+from data_pipeline.skeleton import Skeleton
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_N_CURVES = 4
+_NARROWEST_IN, _WIDEST_IN = 2, 40
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What a figure is drawn of.
+
+    Attributes:
+        folder: The experiment's folder.
+        combinations: The beginnings of combinations' keys; none for the best, of learning curves the best four. Where
+            some were measured on other data, curves are of the best on each; all else takes one, which says on which.
+        rows: Of a heat map, the option that goes down; None for the first.
+        columns: Of a heat map, the option that goes across; None for the second.
+        others: Of success rates, other methods by label: files of their errors, a number a frame, mm, or with `labels`
+            of their predictions.
+        labels: The true poses of these predictions.
+        format: The format of both, a name of `predict.py`'s; None where the files tell it.
+        measure: Of success rates, what they are shares of.
+        n_examples: Of hands, how many examples at most.
+        n_log_points: Of hands, at how many log points at most.
+        width_in: The figure's width, inches.
+    """
+
+    folder: ExperimentFolder
+    combinations: Sequence[str] = ()
+    rows: str | None = None
+    columns: str | None = None
+    others: Sequence[tuple[str, Path]] = ()
+    labels: Path | None = None
+    format: str | None = None
+    measure: curves.Measure = "worst"
+    n_examples: int = 3
+    n_log_points: int = 3
+    width_in: float = COLUMN_IN
+
+
+def draw(figure: str, drawing: Drawing) -> "Figure":
+    """Draws one of `FIGURES`.
+
+    Raises:
+        NoResultsError: If there is no experiment.
+        NoCombinationError: If there is no such combination.
+        FigureError: If there is nothing to draw, or more than a figure holds; if its width is none.
+        ChoiceError: If there is no such option.
+    """
+    if not _NARROWEST_IN <= drawing.width_in <= _WIDEST_IN:
+        raise FigureError(f"a figure is {_NARROWEST_IN} to {_WIDEST_IN} inches wide, not {drawing.width_in:g}")
+    return FIGURES[figure](drawing, Results.read(drawing.folder))
+
+
+def finished_ids(table: Results, row: Row) -> list[str]:
+    """Returns the ids of the finished trials of a combination, in the order of repetitions."""
+    trials = [trial for trial in table.trials if (trial["key"], trial["status"]) == (row["key"], "finished")]
+    return [f"{trial['key']}/{trial['repetition']}" for trial in trials]
+
+
+def combination_name(table: Results, row: Row) -> str:
+    """Returns a combination's options in a few words."""
+    names = short_names(table.telling_paths)
+    return ", ".join(f"{names[path]} {row[path]}" for path in table.telling_paths) or table.name
+
+
+def success_rates_of(
+    folder: ExperimentFolder, split: str, ids: Sequence[str], measure: curves.Measure
+) -> tuple[list[Numbers], list[Numbers]]:
+    """Returns the success rates of trials before and after, (81,) each, a pair for each trial that logged them."""
+    names = [f"success_{measure}@{mm:.0f}" for mm in curves.THRESHOLDS_MM]
+    wanted = {f"{name}{suffix}" for name in names for suffix in ("", "_before")}
+    found = read_logged(folder, split=split, wanted=set(ids).__contains__, is_metric=wanted.__contains__)
+    places = {metric: place for place, metric in enumerate(found.metrics)}
+    if not wanted <= places.keys():
+        return [], []
+    before, after = ([places[f"{name}{suffix}"] for name in names] for suffix in ("_before", ""))
+    finals = [found.final[trial_id] for trial_id in ids if trial_id in found.final]
+    return [final[before] for final in finals], [final[after] for final in finals]
+
+
+def frame_errors_of(folder: ExperimentFolder, ids: Sequence[str]) -> FrameErrors | None:
+    """Returns the errors of all frames of the first trial that kept them."""
+    for trial_id in ids:
+        try:
+            found = FrameErrors.read(folder.trial(trial_id))
+        except ValueError:
+            continue  # a broken file: that of another repetition will do
+        if found is not None and found.by_subset:
+            return found
+    return None
+
+
+def skeleton_of(folder: ExperimentFolder, trial_id: str) -> Skeleton:
+    """Returns the skeleton of a trial's poses.
+
+    Raises:
+        FigureError: If its file does not tell.
+    """
+    content = folder.read_trials(lambda trial: trial, trial_id.__eq__).get(trial_id)
+    try:
+        return described_skeleton(content or {})
+    except (LookupError, TypeError, ValueError) as error:
+        raise FigureError(f"the trial.json of {trial_id} does not tell the skeleton") from error
+
+
+def _learning_curves(drawing: Drawing, table: Results) -> "Figure":
+    rows = _rows(drawing, table, "val", _N_CURVES)
+    keys = {row["key"] for row in rows.values()}
+    logged = read_logged(
+        drawing.folder,
+        split=table.split,
+        wanted=lambda trial_id: trial_id.partition("/")[0] in keys,
+        is_metric=lambda name: False,
+    )
+    groups = {}
+    for name, row in rows.items():
+        known = [logged.curves.get(trial_id) for trial_id in finished_ids(table, row)]
+        groups[name] = [curve for curve in known if curve is not None]
+    return curves.learning_curves(groups, n_planned=table.n_repetitions, width_in=drawing.width_in)
+
+
+def _success_curves(drawing: Drawing, table: Results) -> "Figure":
+    rates: dict[str, Sequence[Numbers]] = {}
+    uncorrected: dict[str, Numbers] = {}
+    rows = _rows(drawing, table, table.split)
+    for name, row in rows.items():
+        before, after = success_rates_of(drawing.folder, table.split, finished_ids(table, row), drawing.measure)
+        if not after:
+            raise FigureError(f"no finished trial of {row['key']} logged its success rates")
+        label = "corrected" if len(rows) == 1 else name
+        uncorrected[label], rates[label] = before[0], after
+    others, remarks = _other_methods(drawing, table, list(rows.values()))
+    return curves.success_curves(
+        uncorrected,
+        rates,
+        others=others,
+        of=drawing.measure,
+        n_planned=table.n_repetitions,
+        remarks=remarks,
+        width_in=drawing.width_in,
+    )
+
+
+def _errors_by_joint(drawing: Drawing, table: Results) -> "Figure":
+    row = _row(drawing, table)
+    ids = finished_ids(table, row)
+    logged = read_logged(
+        drawing.folder,
+        split=table.split,
+        wanted=set(ids).__contains__,
+        is_metric=lambda name: name.startswith("distance["),
+    )
+    if not logged.final:
+        raise FigureError(f"no finished trial of {row['key']} of {table.name} logged the errors of its joints")
+    values = np.stack(list(logged.final.values()), axis=1)  # (M, repetitions)
+    by_name = dict(zip(logged.metrics, values.tolist(), strict=True))
+    before, after = (
+        {
+            name.removeprefix("distance[").removesuffix(f"]{suffix}"): numbers
+            for name, numbers in by_name.items()
+            if name.endswith(f"]{suffix}")
+        }
+        for suffix in ("_before", "")
+    )
+    return errors.errors_by_joint(
+        skeleton_of(drawing.folder, ids[0]),
+        before,
+        after,
+        n_planned=table.n_repetitions,
+        width_in=drawing.width_in,
+    )
+
+
+def _heat_map(drawing: Drawing, table: Results) -> "Figure":
+    table = _on_same_data(drawing, table)
+    down, across = _two_options(drawing, table)
+    split: options.Split = "test" if table.split == "test" else "val"
+    return options.heat_map(
+        table.summary, down, across, split=split, n_planned=table.n_repetitions, width_in=drawing.width_in
+    )
+
+
+def _parallel_coordinates(drawing: Drawing, table: Results) -> "Figure":
+    table = _on_same_data(drawing, table)
+    split: options.Split = "test" if table.split == "test" else "val"
+    return options.parallel_coordinates(
+        table.summary, table.telling_paths, split=split, n_planned=table.n_repetitions, width_in=drawing.width_in
+    )
+
+
+def _error_histogram(drawing: Drawing, table: Results) -> "Figure":
+    before, after, of = _frames(drawing, table)
+    return errors.error_histogram(before, after, of=of, width_in=drawing.width_in)
+
+
+def _improvement(drawing: Drawing, table: Results) -> "Figure":
+    before, after, of = _frames(drawing, table)
+    return errors.improvement_by_error(before, after, of=of, width_in=drawing.width_in)
+
+
+def _hands(drawing: Drawing, table: Results) -> "Figure":
+    row = _row(drawing, table)
+    for trial_id in finished_ids(table, row):
+        try:
+            found = FollowedExamples.read(drawing.folder.trial(trial_id))
+        except ValueError as error:
+            raise FigureError(f"{trial_id}: {error}") from error
+        if found is not None:
+            points = zip(found.epochs, found.batches, found.predictions_mm, strict=True)
+            return hands.skeletons(
+                found.inputs_mm,
+                {f"epoch {epoch}, batch {batch}": poses for epoch, batch, poses in points},
+                found.labels_mm,
+                skeleton_of(drawing.folder, trial_id),
+                of=_repetition(trial_id),
+                n_examples=drawing.n_examples,
+                n_log_points=drawing.n_log_points,
+                width_in=drawing.width_in,
+            )
+    raise FigureError(f"{row['key']} of {table.name} followed no examples: give it val_example_indices")
+
+
+FIGURES: Mapping[str, Callable[[Drawing, Results], "Figure"]] = {
+    "curves": _learning_curves,
+    "success": _success_curves,
+    "joints": _errors_by_joint,
+    "heatmap": _heat_map,
+    "parallel": _parallel_coordinates,
+    "histogram": _error_histogram,
+    "improvement": _improvement,
+    "hands": _hands,
+}
+
+
+def _rows(drawing: Drawing, table: Results, split: str, n_best: int = 1) -> dict[str, Row]:
+    """Returns the combinations that are drawn, by their names: without a choice the best, on each of several data.
+
+    The latter are named by their set of the split that is shown, where that tells them apart.
+    """
+    if drawing.combinations:
+        chosen = [find_combination(table, key) for key in drawing.combinations]
+        return {combination_name(table, row): row for row in chosen}
+    parts = table.by_data()
+    if len(parts) > 1:
+        best = [part.summary[0] for part in parts.values()]
+        sets = [table.data_sets.get(split, {}).get(row["key"]) for row in best]
+        names = [found.name for found in sets if found is not None]
+        return dict(zip(names if len(set(names)) == len(best) else parts, best, strict=True))
+    return {combination_name(table, row): row for row in table.summary[:n_best]}
+
+
+def _row(drawing: Drawing, table: Results) -> Row:
+    if len(drawing.combinations) > 1:
+        raise FigureError(f"this figure shows one combination, not {len(drawing.combinations)}")
+    _on_same_data(drawing, table)
+    (row,) = _rows(drawing, table, table.split).values()
+    return row
+
+
+def _on_same_data(drawing: Drawing, table: Results) -> Results:
+    """Returns what was measured on the same data as the combinations that were chosen."""
+    parts = table.by_data()
+    keys = {find_combination(table, key)["key"] for key in drawing.combinations}
+    fitting = [part for part in parts.values() if keys <= {row["key"] for row in part.summary}]
+    if len(fitting) == 1:
+        return fitting[0]
+    best = ", ".join(f"{part.summary[0]['key']} ({name})" for name, part in parts.items())
+    raise FigureError(
+        f"{table.name} was measured on {len(parts)} sets of data, and this figure is of one. Choose it by one of its "
+        f"combinations (--combination); the best of each: {best}"
+    )
+
+
+def _two_options(drawing: Drawing, table: Results) -> tuple[str, str]:
+    paths = table.telling_paths
+    if drawing.rows is None and drawing.columns is None and len(paths) >= 2:
+        return paths[0], paths[1]
+    if drawing.rows is None or drawing.columns is None:
+        raise FigureError(
+            f"a heat map has two options, --rows and --columns; {table.name} has {', '.join(paths) or 'none'}"
+        )
+    down, across = (named(path, table.option_paths, "option") for path in (drawing.rows, drawing.columns))
+    if down == across:
+        raise FigureError(f"rows and columns name the same option, {down}; a heat map has two")
+    return down, across
+
+
+def _frames(drawing: Drawing, table: Results) -> tuple[Errors, Errors, str]:
+    """Returns the errors of frames before and after the correction, (N,) each, mm, and which repetition's they are."""
+    row = _row(drawing, table)
+    for trial_id in finished_ids(table, row):
+        frames = frame_errors_of(drawing.folder, [trial_id])
+        if frames is not None:
+            return *frames.joined, _repetition(trial_id)
+    raise FigureError(
+        f"no trial of {row['key']} of {table.name} has kept the errors of its frames: they are kept where weights "
+        "are, see keep_weights"
+    )
+
+
+def _repetition(trial_id: str) -> str:
+    return f"repetition {trial_id.partition('/')[2]}"
+
+
+def _other_methods(
+    drawing: Drawing, table: Results, rows: Sequence[Row]
+) -> tuple[list[tuple[str, Numbers]], list[str]]:
+    """Returns labels and success rates of other methods, (81,) each, and what has to be said of their data.
+
+    A method was measured on one set. Beside curves of several it says on which, as far as its number of frames tells.
+    """
+    of_split = table.data_sets.get(table.split, {})
+    sets = list(dict.fromkeys(of_split[row["key"]] for row in rows if row["key"] in of_split))
+    others, is_open = [], False
+    for label, path in drawing.others:
+        found, fitting = _errors_of_other(drawing, table, rows[0], path, sets)
+        is_open |= len(fitting) > 1
+        on = f" (on {' or '.join(one.name for one in fitting)})" if len(fitting) < len(sets) else ""
+        others.append((f"{label}{on}", curves.success_rates(found)))
+    if not others or len(sets) < 2:
+        return others, []
+    which = ", which its number of frames does not tell" if is_open else ""
+    return others, [f"A dotted curve compares only with those of its own data{which}."]
+
+
+def _errors_of_other(
+    drawing: Drawing, table: Results, row: Row, path: Path, sets: Sequence[DataSet]
+) -> tuple[Numbers, Collection[DataSet]]:
+    """Returns the errors of another method, (E,), mm, and on which of the sets it may have been measured."""
+    if drawing.labels is not None:
+        found = errors_of(path, drawing.labels, drawing.measure, drawing.format)
+        return found.ravel(), sets_of_predictions(path, len(found), sets)
+    found = read_errors(path)
+    is_by_joint = drawing.measure == "joint"
+    n_joints = skeleton_of(drawing.folder, finished_ids(table, row)[0]).n_joints if is_by_joint else None
+    return found.ravel(), sets_of_errors(path, found.size, sets, n_joints)

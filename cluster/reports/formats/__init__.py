@@ -1,0 +1,1 @@
+"""A table of cells as LaTeX, Markdown, HTML and XLSX."""

@@ -1,0 +1,36 @@
+"""A table as Markdown, in GitHub's flavour."""
+
+import re
+from collections.abc import Sequence
+
+from cluster.reports.formats.grid import Cell, Grid
+
+_SPECIAL = re.compile(r"[\\`*_\[\]<>|~#$&]")
+_MARKS = {"": "{}", "best": "**{}**", "second": "<ins>{}</ins>"}
+
+
+def markdown(grid: Grid) -> str:
+    """Returns a table with its caption above it and its notes below."""
+    headers = list(map(escaped, grid.headers))
+    if grid.across:
+        # There is no head of two lines in Markdown.
+        across = escaped(grid.across)
+        headers[grid.n_labels :] = [f"{across} = {header}" for header in headers[grid.n_labels :]]
+    rule = [":--" if alignment == "l" else "--:" for alignment in grid.alignments]
+    lines = [escaped(grid.caption), "", _line(headers), _line(rule), *(_line(_cells(row)) for row in grid.rows)]
+    if grid.notes:
+        lines += ["", escaped(" ".join(grid.notes))]
+    return "\n".join(lines) + "\n"
+
+
+def escaped(text: str) -> str:
+    """Returns a text as Markdown that shows it, on one line."""
+    return _SPECIAL.sub(r"\\\g<0>", " ".join(text.split()))
+
+
+def _cells(row: Sequence[Cell]) -> list[str]:
+    return [_MARKS[cell.mark].format(escaped(cell.text)) for cell in row]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,286 @@
+"""What the report page shows, read from an experiment's folder, and the part of it that the page's scripts get."""
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cluster.figures.style import FigureError
+from cluster.reports.draw import skeleton_of
+from cluster.results.learning_curves import Curve, Logged, Numbers, read_logged
+from cluster.results.results import Results, Row, column
+from cluster.results.statistics import Comparison, adjusted, compare_with
+from cluster.storage.examples import FollowedExamples
+from cluster.storage.folders import ExperimentFolder
+from cluster.storage.lock import is_locked
+from data_pipeline.skeleton import Skeleton
+
+MAX_PARTS = 12
+"""Different data that have sections of their own: what keeps a page of a hundred test sets short."""
+
+_CURVE_POINTS = 200_000
+"""Log points of all trials together, about: what keeps the page small."""
+
+_MIN_POINTS_OF_A_TRIAL = 20
+_MAX_POINTS_OF_A_TRIAL = 200
+_MAX_STEPS = 60
+"""Log points that the viewer of the examples goes through."""
+
+_MAX_EXAMPLES = 12
+
+
+class Part(NamedTuple):
+    """What was measured on the same data, of an experiment that was measured on several."""
+
+    number: int
+    name: str
+    """The data's name."""
+
+
+@dataclass(frozen=True)
+class PageData:
+    """All that a report shows of an experiment, or of a part of it.
+
+    Attributes:
+        table: Its trials and their summary.
+        experiment: The content of `experiment.json`.
+        logged: Learning curves and mean distances of joints and fingers, on the split that results are reported on.
+        is_running: Whether a process runs it right now.
+        example_trial: The trial whose examples are shown: of the best combination, the first that has some.
+        examples: Its examples; None where there are none.
+        skeletons: The skeleton of the poses of each data, by its name; not those of which no trial tells.
+        part: Which part it is; None for all of the experiment.
+    """
+
+    table: Results
+    experiment: Mapping[str, Any]
+    logged: Logged
+    is_running: bool
+    example_trial: str | None
+    examples: FollowedExamples | None
+    skeletons: Mapping[str, Skeleton]
+    part: Part | None = None
+
+    @classmethod
+    def read(cls, folder: ExperimentFolder) -> "PageData":
+        """Reads what is there.
+
+        Raises:
+            NoResultsError: If there is no experiment, or if its description is broken.
+            ArchiveError: If a part of the archive is broken.
+            StorageError: If a file cannot be read.
+        """
+        table = Results.read(folder)
+        ids = {trial_id(row) for row in table.trials}
+        logged = read_logged(folder, split=table.split, wanted=ids.__contains__, is_metric=_is_of_a_part)
+        best_ids = [trial_id(row) for row in table.trials if row["key"] == table.summary[0]["key"]]
+        example_trial, examples = _first_examples(folder, best_ids)
+        return cls(
+            table=table,
+            experiment=folder.read_experiment() or {},
+            logged=logged,
+            is_running=is_locked(folder.storage),
+            example_trial=example_trial,
+            examples=examples,
+            skeletons=_skeletons(folder, table),
+        )
+
+    @property
+    def skeleton(self) -> Skeleton | None:
+        """The skeleton of its poses, of several data that of the first; None where no trial tells."""
+        name = next(iter(self._tables)) if self.part is None else self.part.name
+        return self.skeletons.get(name)
+
+    @cached_property
+    def repetitions(self) -> dict[str, list[Row]]:
+        """The trials of each combination by its key, one for each repetition."""
+        found: dict[str, list[Row]] = {}
+        for row in self.table.trials:
+            found.setdefault(row["key"], []).append(row)
+        return found
+
+    @cached_property
+    def _tables(self) -> dict[str, Results]:
+        return self.table.by_data()
+
+    @cached_property
+    def by_data(self) -> list["PageData"]:
+        """The parts that were measured on the same data, to be looked at one by one; one, where all were."""
+        if len(self._tables) == 1:
+            return [self]
+        parts = enumerate(self._tables.items(), 1)
+        return [replace(self, table=table, part=Part(i, name)) for i, (name, table) in parts]
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """The combinations, the best in validation first; those that were measured on the same data together."""
+        return [row for part in self.by_data for row in part.table.summary]
+
+    @cached_property
+    def comparisons(self) -> dict[str, Comparison]:
+        """Each combination's comparison with the best on the same data by its key, on the split that is reported.
+
+        Adjusted for all pairs, since it was seen which is the best.
+        """
+        found: dict[str, Comparison] = {}
+        n_pairs = 0
+        for table in self._tables.values():
+            n_pairs += math.comb(len(table.summary), 2)
+            name = column(table.split, "distance")
+            groups = {row["key"]: [trial[name] for trial in self.repetitions[row["key"]]] for row in table.summary}
+            found |= compare_with(table.summary[0]["key"], groups)
+        return dict(zip(found, adjusted(list(found.values()), n_possible=n_pairs), strict=True))
+
+    @cached_property
+    def parts(self) -> list[str]:
+        """The joints and fingers whose errors are known, fingers first."""
+        own = [final for row in self.table.trials if (final := self.logged.final.get(trial_id(row))) is not None]
+        finals = np.reshape(own, (len(own), len(self.logged.metrics)))  # (trials, M)
+        metrics = [self.logged.metrics[place] for place in np.flatnonzero(np.isfinite(finals).any(axis=0))]
+        names = [part_of(name) for name in metrics if not name.endswith("_before")]
+        fingers = [name for name, _ in self.skeleton.fingers] if self.skeleton else []
+        return sorted(names, key=lambda name: fingers.index(name) if name in fingers else len(fingers))
+
+    def errors_by_part(self, key: str) -> tuple[Numbers, Numbers] | None:
+        """Returns a combination's mean distances of joints and fingers, before and after.
+
+        Returns:
+            Two arrays (n, P), mm, of its n finished repetitions and the P `parts`; None where there are none.
+        """
+        ids = [trial_id(row) for row in self.repetitions[key] if row["status"] == "finished"]
+        finals = [self.logged.final[i] for i in ids if i in self.logged.final]
+        if not finals or not self.parts:
+            return None
+        places = {name: place for place, name in enumerate(self.logged.metrics)}
+        before, after = (
+            np.stack(finals)[:, [places[f"distance[{part}]{suffix}"] for part in self.parts]]
+            for suffix in ("_before", "")
+        )  # (n, P) each
+        return None if np.isnan(after).all() else (before, after)
+
+    @cached_property
+    def thinning(self) -> int:
+        """Every so manieth log point of a learning curve is in the page, and its last."""
+        n_allowed = _CURVE_POINTS // max(1, len(self.logged.curves))
+        n_allowed = min(max(n_allowed, _MIN_POINTS_OF_A_TRIAL), _MAX_POINTS_OF_A_TRIAL)
+        longest = max((len(curve.epochs) for curve in self.logged.curves.values()), default=0)
+        return max(1, math.ceil(longest / n_allowed))
+
+    def for_scripts(self) -> dict[str, Any]:
+        """Returns what the page's table needs to open a combination: as little as tells all of it."""
+        grids: dict[tuple[float, ...], int] = {}
+        befores: dict[tuple[float | None, ...], int] = {}
+        combinations = [
+            {
+                "key": row["key"],
+                "before": _rounded(row["val_distance_before_mm"]),
+                "trials": [self._trial(trial) for trial in self.repetitions[row["key"]]],
+                "curves": [self._curve(trial_id(trial), grids) for trial in self.repetitions[row["key"]]],
+                "parts": self._parts(row["key"], befores),
+            }
+            for row in self.rows
+        ]
+        return {
+            "splits": self.table.splits,
+            "grids": [list(grid) for grid in grids],
+            "thinning": self.thinning,
+            "parts": self.parts,
+            "befores": [list(before) for before in befores],
+            "combinations": combinations,
+        }
+
+    def examples_for_scripts(self) -> dict[str, Any] | None:
+        """Returns the examples for the viewer: hundredths of a millimetre from the middle of each label."""
+        if self.examples is None or self.skeleton is None:
+            return None
+        shown = self.examples
+        steps = np.unique(np.linspace(0, len(shown.epochs) - 1, min(len(shown.epochs), _MAX_STEPS)).round().astype(int))
+        kept = slice(None, _MAX_EXAMPLES)
+        labels = shown.labels_mm[kept]
+        middles = labels.mean(axis=1, keepdims=True)  # (E, 1, 3)
+
+        def hundredths(poses: Any) -> Any:
+            return np.round(100 * np.nan_to_num(poses - middles)).astype(int).tolist()
+
+        n_batches = int(shown.batches.max(initial=1))
+        return {
+            "bones": self.skeleton.bones,
+            "indices": shown.indices[kept].tolist(),
+            "epochs": [_rounded(shown.epochs[s] - 1 + shown.batches[s] / n_batches) for s in steps],
+            "inputs": hundredths(shown.inputs_mm[kept]),
+            "labels": hundredths(labels),
+            "predictions": [hundredths(shown.predictions_mm[s][kept]) for s in steps],
+        }
+
+    def _trial(self, row: Row) -> list[Any]:
+        distances = [_rounded(row[column(split, "distance")]) for split in self.table.splits]
+        return [row["status"], str(row["seed"]), row["best_epoch"], _rounded(row["train_seconds"]), *distances]
+
+    def _curve(self, trial: str, grids: dict[tuple[float, ...], int]) -> list[Any] | None:
+        curve = self.logged.curves.get(trial)
+        if curve is None or not len(curve.epochs):
+            return None
+        kept = thinned(curve, self.thinning)
+        grid = tuple(_rounded(epoch) or 0.0 for epoch in kept.epochs)
+        return [grids.setdefault(grid, len(grids)), _all_rounded(kept.val_mm), _all_rounded(kept.train_mm)]
+
+    def _parts(self, key: str, befores: dict[tuple[float | None, ...], int]) -> list[Any] | None:
+        errors = self.errors_by_part(key)
+        if errors is None:
+            return None
+        before, after = (values.mean(axis=0) for values in errors)  # (P,) each
+        place = befores.setdefault(tuple(_all_rounded(before)), len(befores))
+        return [place, _all_rounded(after)]
+
+
+def trial_id(row: Row) -> str:
+    """Returns the id of a trial by its row in the table."""
+    return f"{row['key']}/{row['repetition']}"
+
+
+def part_of(metric: str) -> str:
+    """Returns the joint or finger that a metric such as `distance[thumb]_before` is of."""
+    return metric[metric.index("[") + 1 : metric.rindex("]")]
+
+
+def thinned(curve: Curve, step: int) -> Curve:
+    """Returns every `step`-th log point of a curve, counted from its last."""
+    return Curve(*(values[::-1][::step][::-1] for values in curve))
+
+
+def _is_of_a_part(metric: str) -> bool:
+    return metric.startswith("distance[")
+
+
+def _first_examples(folder: ExperimentFolder, ids: Sequence[str]) -> tuple[str | None, FollowedExamples | None]:
+    for found_id in ids:
+        try:
+            examples = FollowedExamples.read(folder.trial(found_id))
+        except ValueError:
+            continue  # a broken file: those of another repetition will do
+        if examples is not None and examples.predictions_mm.size:
+            return found_id, examples
+    return None, None
+
+
+def _skeletons(folder: ExperimentFolder, table: Results) -> dict[str, Skeleton]:
+    found: dict[str, Skeleton] = {}
+    for name, part in list(table.by_data().items())[:MAX_PARTS]:
+        best = part.summary[0]["key"]
+        for row in part.trials:
+            if row["key"] == best and name not in found:
+                with suppress(FigureError):  # it has not begun, or was written by a version that told less
+                    found[name] = skeleton_of(folder, trial_id(row))
+    return found
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else round(float(value), 2)
+
+
+def _all_rounded(values: Numbers) -> list[float | None]:
+    return [value if math.isfinite(value) else None for value in np.round(values, 2).tolist()]

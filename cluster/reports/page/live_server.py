@@ -1,0 +1,221 @@
+"""The report page of an experiment while it runs, served to a browser of this machine.
+
+Only who knows the address gets in: a token in it is drawn anew for each server, and other people's programs on the
+machine, and web pages that the browser has open, do not have it. Nothing is served but the page and its sections; no
+path of a request ever becomes a path of a file.
+"""
+
+import hashlib
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+from cluster.reports.formats.html import tag
+from cluster.reports.page.data import PageData
+from cluster.reports.page.page import content, live_page
+from cluster.reports.page.pictures import Pictures, draw
+from cluster.reports.page.sections import section
+from cluster.storage.folders import ExperimentFolder
+from data_pipeline.user_error import UserError, first_line
+
+_HOST = "127.0.0.1"
+_PAUSE_S = 2.0
+_SHARE = 5
+"""A page that took long to read is read the more rarely: the pause is this many times as long, so that a sweep on the
+same machine keeps its cores."""
+
+_PICTURES_PAUSE_S = 60.0
+"""Pictures are drawn no sooner after the last ones."""
+
+
+def serve(folder: ExperimentFolder, *, port: int = 0, announce: Callable[[str], None]) -> None:
+    """Serves the live page of an experiment until Ctrl-C.
+
+    Args:
+        folder: The experiment's folder.
+        port: The port on this machine; 0 takes one that is free.
+        announce: Is called with the page's address once it is served.
+
+    Raises:
+        NoResultsError: If there is no experiment.
+        StorageError: If its files cannot be read.
+        PortError: If the port is taken.
+    """
+    with ReportServer(folder, port) as server, suppress(KeyboardInterrupt):
+        announce(server.address)
+        server.serve_forever()
+
+
+class PortError(UserError):
+    """A port cannot be listened on."""
+
+
+class ReportServer(ThreadingHTTPServer):
+    """Answers requests for the live page of one experiment.
+
+    Args:
+        folder: The experiment's folder.
+        port: The port on this machine; 0 takes one that is free.
+
+    Attributes:
+        token: What an address must begin with.
+
+    Raises:
+        NoResultsError: If there is no experiment.
+        StorageError: If its files cannot be read.
+        PortError: If the port is taken.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, folder: ExperimentFolder, port: int = 0) -> None:
+        self.latest = _Latest(folder)
+        self.latest.data()  # what is wrong with the folder is said here, and not in a browser
+        self.pictures = _Drawn(folder)
+        self.token = secrets.token_urlsafe(24)
+        try:
+            super().__init__((_HOST, port), _Handler)
+        except (OSError, OverflowError) as error:
+            raise PortError(f"port {port} of {_HOST} cannot be used: {error}; choose another, or 0 for any") from error
+
+    @property
+    def address(self) -> str:
+        """The address of the page."""
+        return f"http://{_HOST}:{self.server_port}/{self.token}/"
+
+    def server_close(self) -> None:
+        """Lets go of the port, and ends the drawing of pictures."""
+        super().server_close()
+        self.pictures.close()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Says nothing of a browser that went away in the middle of an answer."""
+
+
+class _Latest:
+    """What is in the folder, read again when asked for after a pause."""
+
+    def __init__(self, folder: ExperimentFolder) -> None:
+        self.folder = folder
+        self._lock = threading.Lock()
+        self._data: PageData | None = None
+        self._good_until = 0.0
+
+    def data(self) -> PageData:
+        with self._lock:
+            if self._data is None or time.monotonic() >= self._good_until:
+                start = time.monotonic()
+                self._data = PageData.read(self.folder)
+                end = time.monotonic()
+                self._good_until = end + max(_PAUSE_S, _SHARE * (end - start))
+            return self._data
+
+
+class _Drawn:
+    """The pictures of what is in the folder, drawn in a thread of their own: it takes seconds, and no answer waits.
+
+    That thread is the only one that draws: matplotlib's settings are those of the process, see `paper_style`.
+    """
+
+    def __init__(self, folder: ExperimentFolder) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._is_closed = threading.Event()
+        self._good_until = 0.0
+        self._of: object = None
+        self._pictures = _without("They are being drawn, which takes some seconds.")
+
+    def pictures(self, data: PageData) -> Pictures:
+        """Returns the last ones; where there are newer results than they show, others begin to be drawn."""
+        # What goes on within a trial is not drawn, but for its examples.
+        of = data.table.summary, data.example_trial, len(data.examples.epochs) if data.examples else 0
+        with self._lock:
+            is_drawing = self._thread is not None and self._thread.is_alive()
+            is_due = time.monotonic() >= self._good_until and not is_drawing and not self._is_closed.is_set()
+            if is_due and of != self._of:
+                self._of = of
+                self._thread = threading.Thread(target=self._draw, args=(data,))
+                self._thread.start()
+            return self._pictures
+
+    def close(self) -> None:
+        """Waits until nothing is drawn, which is after the picture that is begun."""
+        with self._lock:
+            self._is_closed.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _draw(self, data: PageData) -> None:
+        start = time.monotonic()
+        note = f"As of {time.strftime('%H:%M:%S')}. Drawn anew when results have changed, at most once a minute."
+        try:
+            drawn = draw(data, self._folder, note=note, goes_on=lambda: not self._is_closed.is_set())
+        except Exception as error:
+            # The page is of use without them, whatever went wrong.
+            drawn, self._of = _without(f"They could not be drawn: {first_line(error)}"), None
+        end = time.monotonic()
+        self._good_until = end + max(_PICTURES_PAUSE_S, _SHARE * (end - start))
+        self._pictures = drawn
+
+
+def _without(sentence: str) -> Pictures:
+    return Pictures([section("pictures", "Pictures", tag("p", sentence))], None)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: ReportServer
+    server_version = "PoseTune"
+    sys_version = ""
+    timeout = 30  # a browser that asks for nothing keeps no thread
+
+    def do_GET(self) -> None:
+        """Answers with the page, its sections, or an error in a line of text."""
+        host, address = self.headers.get("Host", ""), urlsplit(self.path).path
+        token, slash, rest = address.removeprefix("/").partition("/")
+        # A web page whose name was made to lead here (DNS rebinding) comes with that name.
+        if host not in (f"{_HOST}:{self.server.server_port}", f"localhost:{self.server.server_port}"):
+            self._answer(HTTPStatus.FORBIDDEN, "this server answers to its own address only")
+        elif not secrets.compare_digest(token.encode(), self.server.token.encode()):
+            self._answer(HTTPStatus.FORBIDDEN, "the address lacks the token: open the one that was printed")
+        elif slash and not rest:
+            self._answer_with(live_page)
+        elif rest == "content":
+            self._answer_with(content)
+        else:
+            self._answer(HTTPStatus.NOT_FOUND, "there is nothing here but the report")
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Keeps requests, and the token in them, out of the terminal."""
+
+    def _answer_with(self, write: Callable[[PageData, ExperimentFolder, Pictures], str]) -> None:
+        try:
+            data = self.server.latest.data()
+            text = write(data, self.server.latest.folder, self.server.pictures.pictures(data))
+        except UserError as error:
+            self._answer(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
+            return
+        self._answer(HTTPStatus.OK, text, kind="text/html")
+
+    def _answer(self, status: HTTPStatus, text: str, *, kind: str = "text/plain") -> None:
+        body = text.encode(errors="replace")
+        tag = f'"{hashlib.sha256(body).hexdigest()}"'
+        unchanged = status is HTTPStatus.OK and self.headers.get("If-None-Match") == tag
+        self.send_response(HTTPStatus.NOT_MODIFIED if unchanged else status)
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("Content-Security-Policy", "frame-ancestors 'none'")
+        self.send_header("Cross-Origin-Resource-Policy", "same-origin")
+        self.send_header("Referrer-Policy", "no-referrer")  # the address holds the token
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("ETag", tag)
+        if not unchanged:
+            self.send_header("Content-Type", f"{kind}; charset=utf-8")
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if not unchanged:
+            self.wfile.write(body)

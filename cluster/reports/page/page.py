@@ -1,0 +1,126 @@
+"""The report of an experiment as one HTML file: nothing is fetched, it opens from disk and reads without scripts.
+
+The page is made of sections (`page_sections.py`) inside a shell with its style and scripts (`assets/`). A live page
+(`watch_server.py`) is the same page that fetches its sections anew.
+"""
+
+import hashlib
+import re
+import time
+from base64 import b64encode
+from pathlib import Path
+
+from cluster.reports.formats.html import Markup, joined, own_code, tag
+from cluster.reports.page import pictures as pictures
+from cluster.reports.page import sections as sections
+from cluster.reports.page.data import MAX_PARTS, PageData
+from cluster.reports.page.effects import effects
+from cluster.storage.folders import ExperimentFolder
+
+_ASSETS = Path(__file__).parent / "assets"
+_TABLE = ("charts.js", "table.js")
+_VIEWER = ("vendor/three.min.js", "viewer.js")
+_START = ("start.js",)
+
+_FEW_SECTIONS = 10
+"""The contents of more are closed until they are asked for."""
+
+
+def page(folder: ExperimentFolder) -> str:
+    """Returns the report of what is in an experiment's folder, at any moment of it.
+
+    Raises:
+        NoResultsError: If there is no experiment, or if its description is broken.
+        ArchiveError: If a part of the archive is broken.
+        StorageError: If a file cannot be read.
+    """
+    data = PageData.read(folder)
+    scripts = [*_TABLE, *(_VIEWER if data.examples is not None else ()), *_START]
+    return shell(data.table.name, content(data, folder, pictures.draw(data, folder)), scripts)
+
+
+def live_page(data: PageData, folder: ExperimentFolder, drawn: pictures.Pictures) -> str:
+    """Returns the page that goes on asking the server it came from for its sections."""
+    scripts = [*_TABLE, *_VIEWER, "live.js", *_START]
+    return shell(data.table.name, content(data, folder, drawn), scripts, is_live=True)
+
+
+def content(data: PageData, folder: ExperimentFolder, drawn: pictures.Pictures) -> Markup:
+    """Returns the contents and the sections of the page.
+
+    Args:
+        data: What they show.
+        folder: The experiment's folder.
+        drawn: The pictures.
+    """
+    shown = joined(
+        [
+            sections.summary(data),
+            sections.combinations(data),
+            *(section for part in data.by_data[:MAX_PARTS] for section in (*sections.best(part), *effects(part))),
+            *drawn.sections,
+            *pictures.examples(data, drawn.of_examples),
+            *sections.failures(data),
+            sections.configuration(data),
+            sections.reproduction(data, folder),
+        ]
+    )
+    return joined([_contents(shown), shown])
+
+
+def shell(name: str, main: Markup, scripts: list[str], *, is_live: bool = False) -> str:
+    """Returns a whole page around its sections.
+
+    Args:
+        name: The experiment's name.
+        main: The sections.
+        scripts: Files of `assets/`, in the order in which they run.
+        is_live: Whether it may ask its server for more.
+    """
+    style = (_ASSETS / "report.css").read_text(encoding="utf-8")
+    codes = [(_ASSETS / script).read_text(encoding="utf-8") for script in scripts]
+    policy = "; ".join(
+        [
+            "default-src 'none'",
+            f"script-src {' '.join(map(_hash, codes))}",
+            f"style-src {_hash(style)}",
+            "img-src data:",
+            f"connect-src {'self' if is_live else 'none'!r}",
+            "base-uri 'none'",
+            "form-action 'none'",
+        ]
+    )
+    # A live page says itself when it was served.
+    as_of = "" if is_live else f", as of {time.strftime('%Y-%m-%d %H:%M %Z')}"
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=policy),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("title", f"{name} – PoseTune"),
+        tag("link", rel="icon", href="data:,"),
+        own_code("style", style),
+    )
+    body = tag(
+        "body",
+        tag("a", "To the result", href="#summary", class_="skip"),
+        tag("header", tag("h1", name), tag("p", f"Report of a hyperparameter search{as_of}", class_="subtitle")),
+        tag("main", main),
+        tag("div", id="announcement", role="status", class_="hidden"),
+        *(own_code("script", code) for code in codes),
+        data_live=is_live,
+    )
+    return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en')}\n"
+
+
+def _contents(shown: Markup) -> Markup:
+    # A section is an `h2` of its own: see `section`.
+    titles = re.findall(r'<h2 id="([^"]+)-title">(.*?)</h2>', shown)
+    links = [tag("li", tag("a", Markup(title), href=f"#{name}")) for name, title in titles]
+    listed = tag("details", tag("summary", "Contents"), tag("ul", *links), open=len(links) <= _FEW_SECTIONS)
+    return tag("nav", listed, id="contents", aria_label="Contents")
+
+
+def _hash(code: str) -> str:
+    return f"'sha256-{b64encode(hashlib.sha256(code.encode()).digest()).decode()}'"

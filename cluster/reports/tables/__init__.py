@@ -1,0 +1,1 @@
+"""Tables of combinations, trials, joints and effects."""

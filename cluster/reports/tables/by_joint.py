@@ -1,0 +1,176 @@
+"""Where on the hand the best combination corrects: the error of each finger and each joint, before and after."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from cluster.reports.formats.grid import Cell, Grid, number_cell, option_texts
+from cluster.reports.formats.xlsx import Style
+from cluster.reports.tables import captions
+from cluster.reports.tables.choices import Choices
+from cluster.reports.tables.combinations import by_validation_set, chosen_split
+from cluster.reports.tables.metric_labels import MEASURES
+from cluster.reports.tables.summary import SPLIT_NAMES
+from cluster.results.deserialize import described_skeleton
+from cluster.results.learning_curves import read_logged
+from cluster.results.names import ChoiceError, short_names
+from cluster.results.results import Results, Row
+from cluster.results.statistics import Estimate, estimate
+from cluster.storage.folders import ExperimentFolder
+from data_pipeline.skeleton import Skeleton
+
+_ALL = "all"
+_NO_FINGER = "–"
+
+
+class ByJointTable:
+    """The mean distance of each finger and each joint, in mm, of the combination that is best in validation.
+
+    Where combinations were validated on different sets, it is that of the best on each.
+
+    Args:
+        folder: The experiment's folder.
+        results: Its results.
+        choices: The split and the precision; rows, columns and the metric are those of the hand.
+
+    Raises:
+        ChoiceError: If no trial of that combination has finished, if its records are gone, or if anything else was
+            chosen.
+    """
+
+    def __init__(self, folder: ExperimentFolder, results: Results, choices: Choices) -> None:
+        if choices != Choices(split=choices.split, precision=choices.precision, standalone=choices.standalone):
+            raise ChoiceError("a table by joint is of distances of the best; choose its split and precision alone")
+        self.results = results
+        self.choices = choices
+        self.split = chosen_split(results, choices)
+        mean = f"{self.split}_distance_mm_mean"
+        finished = [row for row in results.summary if row[mean] is not None]
+        if not finished:
+            raise ChoiceError(f"{results.name} has no errors by joint: no trial has finished")
+        self.best = [ranked[0] for ranked in by_validation_set(results, finished)]
+        self.hands = [_hand(folder, results, row, self.split) for row in self.best]
+
+    def records(self) -> list[Row]:
+        """Returns a row for all joints, for each finger and each of its joints."""
+        return [
+            {"key": best["key"], "finger": part.finger, "joint": part.joint, "n": part.after.n}
+            | {"before_mm": part.before.mean, "after_mm_mean": part.after.mean, "after_mm_std": part.after.std}
+            | {"change_mm": part.change_mm, "change_percent": part.change_percent}
+            for best, hand in zip(self.best, self.hands, strict=True)
+            for part in hand
+        ]
+
+    def styles(self) -> dict[str, Style]:
+        """Returns how the columns of `records` are shown that are not plain."""
+        return dict.fromkeys(["before_mm", "after_mm_mean", "after_mm_std", "change_mm", "change_percent"], "decimals")
+
+    def grid(self) -> Grid:
+        """Returns the table for reading."""
+        results, precision = self.results, self.choices.precision
+        sets, settings, rows = self._set_names(), self._settings(), []
+        for name, hand in zip(sets, self.hands, strict=True):
+            for part in hand:
+                cells = [Cell(part.finger), Cell(part.joint), number_cell(part.before.mean, precision=precision)]
+                cells.append(number_cell(part.after.mean, part.after.std, precision=precision))
+                for value, decimals in ((part.change_mm, precision), (part.change_percent, 1)):
+                    cell = number_cell(value, precision=decimals)
+                    cells.append(cell if value is None or value < 0 else cell._replace(text=f"+{cell.text}"))
+                rows.append(cells if len(sets) == 1 else [Cell(name), *cells])
+        headers = ["finger", "joint", "before (mm)", "after (mm)", "change (mm)", "change (%)"]
+        what = captions.measured(results, self.best, self.split, ["distance"], MEASURES["distance"])
+        if len(sets) == 1:
+            of = f" of the combination that is best in validation{settings[0] and f' ({settings[0]})'}"
+            notes = []
+        else:
+            headers.insert(0, f"{SPLIT_NAMES[self.split]} set")
+            of = " of the combination that is best on each validation set"
+            notes = [f"{name}: {setting}." for name, setting in zip(sets, settings, strict=True)]
+        # Of those whose records are there.
+        n = captions.repeated([{"n": hand[0].after.n} for hand in self.hands])
+        return Grid(
+            name=f"{results.name} by joint",
+            caption=f"{what}; {n}{of if len(results.summary) > 1 else ''}.",
+            headers=headers,
+            rows=rows,
+            n_labels=len(headers) - 4,
+            notes=[
+                *notes,
+                *captions.chosen_epochs(self.split),
+                *captions.unfinished(self.best),
+                *captions.passed_over(results, self.best, lambda row: None),
+            ],
+        )
+
+    def _set_names(self) -> list[str]:
+        """The data of each combination that is shown, by the set that its errors are of."""
+        splits = self.results.splits[: self.results.splits.index(self.split) + 1]
+        parts = replace(self.results, splits=splits).by_data()
+        names = {row["key"]: name for name, part in parts.items() for row in part.summary}
+        return [names[row["key"]] for row in self.best]
+
+    def _settings(self) -> list[str]:
+        """The options of each combination that is shown."""
+        results, names = self.results, short_names(self.results.option_paths)
+        places = [results.summary.index(row) for row in self.best]
+        options = [
+            [f"{names[path]} = {text}" for text in option_texts([row[path] for row in results.summary])]
+            for path in results.telling_paths
+        ]
+        return [", ".join(of_option[place] for of_option in options) for place in places]
+
+
+class _Part(NamedTuple):
+    """The errors of a finger or a joint, mm."""
+
+    finger: str
+    joint: str
+    before: Estimate
+    after: Estimate
+    change_mm: float | None
+
+    @property
+    def change_percent(self) -> float | None:
+        return None if self.change_mm is None or not self.before.mean else 100 * self.change_mm / self.before.mean
+
+
+def _hand(folder: ExperimentFolder, results: Results, row: Row, split: str) -> list[_Part]:
+    """Reads the errors of a combination."""
+    trials = [trial for trial in results.trials if (trial["key"], trial["status"]) == (row["key"], "finished")]
+    ids = [f"{trial['key']}/{trial['repetition']}" for trial in trials]
+    logged = read_logged(folder, split=split, wanted=ids.__contains__, is_metric=_is_shown)
+    values = {metric: [float(of[i]) for of in logged.final.values()] for i, metric in enumerate(logged.metrics)}
+    why = f"{results.name} has no errors by joint: of the trials of {row['key']}, which is best in validation, the "
+    if "distance" not in values:
+        raise ChoiceError(f"{why}records are missing or broken")
+    known = folder.read_trials(lambda content: content, ids.__contains__)
+    try:
+        skeleton = described_skeleton(known.get(ids[0]) or {})
+    except (LookupError, TypeError, ValueError) as error:
+        raise ChoiceError(f"{why}files do not tell the skeleton") from error
+    parts = []
+    for finger, joint, metric in _parts(skeleton):
+        before, after = values.get(f"{metric}_before", []), values.get(metric, [])
+        change = estimate([b - a for a, b in zip(before, after, strict=False)])
+        parts.append(_Part(finger, joint, estimate(before), estimate(after), change.mean))
+    return parts
+
+
+def _is_shown(metric: str) -> bool:
+    return metric.startswith("distance[") or metric in ("distance", "distance_before")
+
+
+def _parts(skeleton: Skeleton) -> Sequence[tuple[str, str, str]]:
+    """The finger, the joint and the metric of each row: all joints, those of no finger, and finger by finger."""
+    in_a_finger = {joint for _, joints in skeleton.fingers for joint in joints}
+    parts = [(_ALL, _ALL, "distance")]
+    parts += [
+        (_NO_FINGER, name, f"distance[{name}]")
+        for joint, name in enumerate(skeleton.joint_names)
+        if joint not in in_a_finger
+    ]
+    for finger, joints in skeleton.fingers:
+        parts.append((finger, _ALL, f"distance[{finger}]"))
+        for joint in joints:
+            parts.append((finger, skeleton.joint_names[joint], f"distance[{skeleton.joint_names[joint]}]"))
+    return parts

@@ -1,0 +1,112 @@
+"""What is said of a table: what it shows, of which data, over how many repetitions, and what did not finish."""
+
+from collections.abc import Callable, Collection, Hashable, Sequence
+
+from cluster.reports.tables.metric_labels import Measure
+from cluster.reports.tables.summary import SPLIT_NAMES
+from cluster.results.results import DataSet, Results, Row, column
+
+_MAX_NAMES = 4
+
+
+def measured(results: Results, rows: Sequence[Row], split: str, names: Sequence[str], measure: Measure | None) -> str:
+    """Returns what was measured, on what: '… (mm, lower is better) on the test set demo_test (1,000 frames)'.
+
+    Args:
+        results: The experiment's results.
+        rows: The combinations that are shown.
+        split: The split that is shown.
+        names: The columns of the trials' table that are shown.
+        measure: The metric that is shown; None where several are, which their headers name.
+    """
+    sets = results.data_sets.get(split, {})
+    shown = list(dict.fromkeys(sets[row["key"]] for row in rows if row["key"] in sets))
+    title = "Results"
+    if measure is not None:
+        title = f"{measure.title[0].upper()}{measure.title[1:]} ({measure.unit}, {measure.better})"
+    return f"{title} on the {SPLIT_NAMES[split]} {_sets(shown)}{_over(results, rows, split, names)}"
+
+
+def repeated(rows: Sequence[Row]) -> str:
+    """Returns over how many repetitions results are: 'mean ± sample standard deviation over n = 3 repetitions'."""
+    counts = sorted({row["n"] for row in rows})
+    if counts in ([0], [1]):
+        return "one repetition" if counts == [1] else "no repetition has finished"
+    n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return f"mean ± sample standard deviation over n = {n} finished repetitions"
+
+
+def unfinished(rows: Sequence[Row]) -> list[str]:
+    """Returns a sentence that counts failed and diverged repetitions of the rows, none where there are none."""
+    counts = [(sum(row[status] for row in rows), status) for status in ("failed", "diverged")]
+    parts = [f"{n} {status}" for n, status in counts if n]
+    n = sum(n for n, _ in counts)
+    verb = "is" if n == 1 else "are"
+    return [f"Of the repetitions {' and '.join(parts)}, which {verb} in no mean."] if parts else []
+
+
+def passed_over(results: Results, chosen: Collection[Row], place: Callable[[Row], Hashable]) -> list[str]:
+    """Returns a sentence on combinations that were not chosen since repetitions of theirs are missing; none without.
+
+    The best in validation comes after all that have every repetition when one of its own failed: its mean rests on
+    less. Whoever sees the table alone would not know that there is a better mean.
+
+    Args:
+        results: The experiment's results.
+        chosen: The combinations that were chosen, for each place the best first.
+        place: Tells what a combination would have been chosen for, among those of its validation set.
+    """
+    validated_on = results.data_sets.get("val", {})
+
+    def contest(row: Row) -> Hashable:
+        return place(row), validated_on.get(row["key"])
+
+    last = {contest(row): row for row in chosen}
+    keys, validated, n = {row["key"] for row in chosen}, "val_distance_mm_mean", 0
+    for row in results.summary:
+        if row["key"] in keys or row["n"] == results.n_repetitions or contest(row) not in last:
+            continue
+        mean, of_last = row[validated], last[contest(row)][validated]
+        n += mean is not None and (of_last is None or mean < of_last)
+    if not n:
+        return []
+    were, have = ("combination was", "has") if n == 1 else ("combinations were", "have")
+    but = f"but not all {results.n_repetitions} repetitions"
+    return [f"{n} {were} passed over that {have} a lower mean in validation, {but}."]
+
+
+def chosen_epochs(split: str) -> list[str]:
+    """Returns a sentence on how epochs were chosen, where results are of the test set."""
+    return ["Epochs were chosen on the validation set."] if split == "test" else []
+
+
+def _over(results: Results, rows: Sequence[Row], split: str, names: Sequence[str]) -> str:
+    """Returns over which subsets the columns without a subset's name are means."""
+    subsets = results.subsets(split)
+    are_of_one = [name.endswith(tuple(f"[{subset}]" for subset in subsets)) for name in names]
+    if not subsets or (are_of_one and all(are_of_one)):
+        return ""
+    keys = {row["key"] for row in rows}
+    # Combinations that were measured on different sets may have different subsets.
+    found = {
+        tuple(subset for subset in subsets if trial[column(split, "distance", subset=subset)] is not None)
+        for trial in results.trials
+        if trial["key"] in keys
+    } - {()}
+    over = _listed(next(iter(found))) if len(found) == 1 else "the subsets of each"
+    return f", mean over {over}{' where no subset is named' * any(are_of_one)}"
+
+
+def _sets(sets: Sequence[DataSet]) -> str:
+    if not sets:
+        return "set"
+    sizes = sorted({n for _, _, n in sets if n is not None})
+    size = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}" if sizes else ""
+    frames = f" ({size} frames{' each' if len(sets) > 1 else ''})" if size else ""
+    names = list(dict.fromkeys(name for name, _, _ in sets))
+    listed = f"{len(names)} sets" if len(names) > _MAX_NAMES else f"set{'s' * (len(names) > 1)} {_listed(names)}"
+    return f"{listed}{frames}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

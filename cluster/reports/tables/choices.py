@@ -1,0 +1,54 @@
+"""What a table shows, as a person chooses it, and the errors where the experiment does not have that."""
+
+from dataclasses import dataclass
+
+from cluster.results.names import ChoiceError, named
+from cluster.results.results import METRICS
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a table shows. Options may be named by their last parts: 'lr' for 'optimizer_args.lr'.
+
+    Attributes:
+        columns: The columns in their order. Without any, those that suit the format. Options; 'n', 'failed', 'diverged'
+            and 'key'; 'before', 'after', 'change' and 'change_percent' of the metric; and every number in the trials'
+            table, such as 'test_distance_mm[A]' or 'train_seconds'.
+        sort: The column to sort by, with '-' in front from high to low; None for the best in validation first.
+        best: How many combinations are shown, the best in validation; None for all.
+        best_for_each: An option, of whose values each has its best combination shown; None for all.
+        precision: Decimals of the numbers that are rounded for reading.
+        metric: Which metric 'before', 'after' and 'change' are of.
+        split: 'val' or 'test'; None for the test set where there is one.
+        trials: Whether there is a row for each trial instead of each combination.
+        rows: The option that goes down a pivot table; None for no pivot table.
+        columns_of: The option that goes across it.
+        standalone: Whether LaTeX is a whole document.
+    """
+
+    columns: tuple[str, ...] = ()
+    sort: str | None = None
+    best: int | None = None
+    best_for_each: str | None = None
+    precision: int = 2
+    metric: str = "distance"
+    split: str | None = None
+    trials: bool = False
+    rows: str | None = None
+    columns_of: str | None = None
+    standalone: bool = False
+
+    def __post_init__(self) -> None:
+        named(self.metric, METRICS, "metric")
+        if not 0 <= self.precision <= 15:
+            raise ChoiceError(f"a number cannot have {self.precision} decimals; choose 0 to 15")
+        if self.best is not None and self.best < 1:
+            raise ChoiceError(f"the {self.best} best are no table; choose 1 or more")
+        if self.best is not None and self.best_for_each is not None:
+            raise ChoiceError("the best few and the best of each value cannot be had at once; choose one")
+        if (self.rows is None) != (self.columns_of is None):
+            raise ChoiceError("a pivot table needs two options: one for its rows and one for its columns")
+        if self.rows is not None and (self.trials or self.columns or self.sort or self.best or self.best_for_each):
+            raise ChoiceError(
+                "a pivot table shows all values of its two options; leave out columns, sort, best, trials"
+            )

@@ -1,0 +1,175 @@
+"""The columns of a table of combinations: what each holds for programs, and how it is read."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from cluster.reports.formats.grid import MISSING, Cell, number_cell, option_cells, plain_cell
+from cluster.reports.formats.xlsx import Style
+from cluster.reports.tables.marks import Verdict
+from cluster.reports.tables.metric_labels import Measure
+from cluster.results.results import Row
+from cluster.results.statistics import estimate
+
+
+class Column(Protocol):
+    """A column of a table of combinations; a row is one of `Results.summary`."""
+
+    @property
+    def name(self) -> str:
+        """What it is chosen by."""
+
+    @property
+    def header(self) -> str:
+        """What stands above it where it is read."""
+
+    def value(self, row: Row) -> Any:
+        """Returns what rows are sorted by."""
+
+    def record(self, row: Row) -> Row:
+        """Returns the columns for programs, with all digits."""
+
+    def styles(self) -> dict[str, Style]:
+        """Returns how those of these columns are shown that are not plain."""
+
+    def cells(self, rows: Sequence[Row], precision: int) -> list[Cell]:
+        """Returns what is read."""
+
+
+@dataclass(frozen=True)
+class OptionColumn:
+    """The values of an option."""
+
+    name: str
+    header: str
+
+    def value(self, row: Row) -> Any:  # noqa: D102
+        return row[self.name]
+
+    def record(self, row: Row) -> Row:  # noqa: D102
+        return {self.name: row[self.name]}
+
+    def styles(self) -> dict[str, Style]:  # noqa: D102
+        return {}
+
+    def cells(self, rows: Sequence[Row], precision: int) -> list[Cell]:  # noqa: D102
+        return option_cells([row[self.name] for row in rows])
+
+
+@dataclass(frozen=True)
+class CountColumn(OptionColumn):
+    """The key, or how many repetitions finished, failed or diverged."""
+
+    def cells(self, rows: Sequence[Row], precision: int) -> list[Cell]:  # noqa: D102
+        return [plain_cell(row[self.name]) for row in rows]
+
+
+@dataclass(frozen=True)
+class MeasuredColumn:
+    """A number of the trials: its mean and spread over finished repetitions.
+
+    Attributes:
+        name: The column of the trials' table, such as 'test_distance_mm'.
+        header: What stands above it.
+        values: Its value in each repetition, by the combination's key; None where there is none.
+        measure: Its metric; None for what is none, such as seconds.
+        is_before: Whether it is of the uncorrected poses, which are the same in each repetition or nearly so.
+        verdicts: How each combination did among those that are shown.
+    """
+
+    name: str
+    header: str
+    values: Mapping[str, Sequence[float | None]]
+    measure: Measure | None
+    is_before: bool
+    verdicts: Mapping[str, Verdict]
+
+    def value(self, row: Row) -> Any:  # noqa: D102
+        return estimate(self.values[row["key"]]).mean
+
+    def record(self, row: Row) -> Row:  # noqa: D102
+        summed = estimate(self.values[row["key"]])
+        if self.is_before:
+            return {self.name: summed.mean}
+        low, high = (None, None) if summed.interval is None else (summed.interval.low, summed.interval.high)
+        record = dict(zip(self._names, (summed.mean, summed.std, low, high), strict=True))
+        if self.measure is not None:
+            verdict = self.verdicts.get(row["key"])
+            record[f"{self.name}_p_adjusted"] = None if verdict is None else verdict.p_adjusted
+        return record
+
+    def styles(self) -> dict[str, Style]:  # noqa: D102
+        style: Style = "share" if self.measure is not None and self.measure.in_percent else "decimals"
+        return dict.fromkeys([self.name] if self.is_before else self._names, style)
+
+    def cells(self, rows: Sequence[Row], precision: int) -> list[Cell]:  # noqa: D102
+        return [self.cell(row, precision) for row in rows]
+
+    def cell(self, row: Row, precision: int) -> Cell:
+        """Returns what is read of one combination, with its own n where not all that finished have a number."""
+        summed = estimate(self.values[row["key"]])
+        if summed.mean is None:
+            return MISSING
+        in_percent = self.measure is not None and self.measure.in_percent
+        # Only where a distorter draws does the error before differ between repetitions.
+        hidden = self.is_before and not round((summed.std or 0) * (100 if in_percent else 1), precision)
+        verdict = self.verdicts.get(row["key"])
+        cell = number_cell(
+            summed.mean,
+            None if hidden else summed.std,
+            precision=precision,
+            in_percent=in_percent,
+            mark="" if verdict is None else verdict.mark,
+        )
+        return cell._replace(text=f"{cell.text} (n = {summed.n})") if summed.n < row["n"] else cell
+
+    @property
+    def _names(self) -> list[str]:
+        return [f"{self.name}_{what}" for what in ("mean", "std", "ci_low", "ci_high")]
+
+
+@dataclass(frozen=True)
+class ChangeColumn:
+    """By how much the correction changes a metric: the mean of after minus before.
+
+    Attributes:
+        name: 'change', or 'change_percent' for that in % of the mean before.
+        header: What stands above it.
+        record_name: Its column for programs.
+        before: The metric before, in each repetition, by the combination's key.
+        after: The same after.
+        measure: Its metric. The change of a share is in percentage points.
+        is_relative: Whether the change is in % of the mean before.
+    """
+
+    name: str
+    header: str
+    record_name: str
+    before: Mapping[str, Sequence[float | None]]
+    after: Mapping[str, Sequence[float | None]]
+    measure: Measure
+    is_relative: bool
+
+    def value(self, row: Row) -> Any:  # noqa: D102
+        pairs = zip(self.before[row["key"]], self.after[row["key"]], strict=True)
+        known = [(b, a) for b, a in pairs if b is not None and a is not None]
+        change = estimate([a - b for b, a in known]).mean
+        if not self.is_relative:
+            return change
+        before = estimate([b for b, _ in known]).mean
+        return None if change is None or not before else 100 * change / before
+
+    def record(self, row: Row) -> Row:  # noqa: D102
+        return {self.record_name: self.value(row)}
+
+    def styles(self) -> dict[str, Style]:  # noqa: D102
+        return {self.record_name: "share" if self.measure.in_percent and not self.is_relative else "decimals"}
+
+    def cells(self, rows: Sequence[Row], precision: int) -> list[Cell]:  # noqa: D102
+        cells = []
+        for row in rows:
+            change = self.value(row)
+            scaled = self.measure.in_percent and not self.is_relative
+            cell = number_cell(change, precision=1 if self.is_relative else precision, in_percent=scaled)
+            cells.append(cell if change is None or change < 0 else cell._replace(text=f"+{cell.text}"))
+        return cells

@@ -1,0 +1,252 @@
+"""The table of an experiment's combinations, a row each: which rows and columns are shown, and which are the best."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cluster.reports.formats.grid import Grid
+from cluster.reports.formats.xlsx import Style
+from cluster.reports.tables import captions
+from cluster.reports.tables.choices import Choices
+from cluster.reports.tables.columns import ChangeColumn, Column, CountColumn, MeasuredColumn, OptionColumn
+from cluster.reports.tables.marks import Contest, Verdict, judged
+from cluster.reports.tables.metric_labels import MEASURES, Measure
+from cluster.reports.tables.summary import SPLIT_NAMES
+from cluster.results.names import named, short_names
+from cluster.results.results import METRICS, UNITS, DataSet, Results, Row, column
+from data_pipeline.subsets import MEAN_SUBSET
+
+_COUNTS = ("n", "failed", "diverged")
+_RESULTS = ("before", "after", "change", "change_percent")
+_NUMBERS = ("train_seconds", "best_epoch")
+
+
+class CombinationTable:
+    """The chosen combinations of an experiment.
+
+    Args:
+        results: The experiment's results.
+        choices: What is shown.
+
+    Raises:
+        ChoiceError: If the experiment does not have what was chosen.
+    """
+
+    def __init__(self, results: Results, choices: Choices) -> None:
+        self.results = results
+        self.choices = choices
+        self.split = chosen_split(results, choices)
+        self.rows = chosen_rows(results, choices)
+        self._measured = measured_columns(results, self.split)
+        self._names = named_columns(results, self._measured)
+        self._verdicts, self.explained = self._judged()
+        if choices.sort is not None:
+            by = self._column(choices.sort.removeprefix("-"))
+            self.rows = sorted_rows(self.rows, by.value, descending=choices.sort.startswith("-"))
+
+    def records(self) -> list[Row]:
+        """Returns the rows for programs."""
+        columns = self._columns(self._for_programs())
+        return [{name: value for c in columns for name, value in c.record(row).items()} for row in self.rows]
+
+    def styles(self) -> dict[str, Style]:
+        """Returns how the columns of `records` are shown that are not plain."""
+        return {name: style for c in self._columns(self._for_programs()) for name, style in c.styles().items()}
+
+    def grid(self) -> Grid:
+        """Returns the table for reading."""
+        results, rows = self.results, self.rows
+        columns = self._columns(self.choices.columns or self._for_reading())
+        cells = [c.cells(rows, self.choices.precision) for c in columns]
+        is_label = [isinstance(c, OptionColumn) and not isinstance(c, CountColumn) for c in columns]
+        n_labels = is_label.index(False) if False in is_label else len(is_label)
+        shown = [c for c in columns if isinstance(c, MeasuredColumn | ChangeColumn) and c.measure is not None]
+        measures = {c.measure for c in shown}
+        the_measure = next(iter(measures)) if len(measures) == 1 else None
+        what = captions.measured(results, rows, self.split, [c.name for c in shown], the_measure)
+        sentences = [f"{what}; {captions.repeated(rows)}.", self._selected(), self.explained]
+        return Grid(
+            name=results.name,
+            caption=" ".join(filter(None, sentences)),
+            headers=[c.header for c in columns],
+            rows=list(zip(*cells, strict=True)),
+            n_labels=n_labels,
+            notes=[*captions.chosen_epochs(self.split), *captions.unfinished(rows), *self._passed_over()],
+        )
+
+    def _for_programs(self) -> Sequence[str]:
+        return self.choices.columns or ("key", *self.results.option_paths, *_COUNTS, *_RESULTS)
+
+    def _for_reading(self) -> list[str]:
+        options = list(self.results.telling_paths)
+        if self.choices.best_for_each is not None:
+            path = named(self.choices.best_for_each, self.results.option_paths, "option")
+            options = [path, *(other for other in options if not _tell_the_same(self.results.summary, path, other))]
+        is_uneven = len({(row["n"], row["failed"], row["diverged"]) for row in self.rows}) > 1
+        change = "change" if MEASURES[self.choices.metric].in_percent else "change_percent"
+        counts = [name for name in _COUNTS if name == "n" or any(row[name] for row in self.rows)]
+        return [*options, *(counts if is_uneven else ()), "before", "after", change]
+
+    def _selected(self) -> str:
+        results, best = self.results, self.choices.best
+        validated_on = results.data_sets.get("val", {})
+        is_on_one = len({validated_on.get(row["key"]) for row in self.rows}) == 1
+        where = "in validation" if is_on_one else "on each validation set"
+        if best is not None and len(self.rows) < len(results.summary):
+            return f"The {f'{best} ' if best > 1 else ''}best {where} of {len(results.summary)} combinations."
+        if self.choices.best_for_each is not None:
+            path = named(self.choices.best_for_each, results.option_paths, "option")
+            is_one_each = len({repr(row[path]) for row in self.rows}) == len(self.rows)
+            where = "in validation" if is_one_each else "on each validation set"
+            return f"For each {short_names(results.option_paths)[path]} the combination that is best {where}."
+        return ""
+
+    def _passed_over(self) -> list[str]:
+        results, choices = self.results, self.choices
+        path = None if choices.best_for_each is None else named(choices.best_for_each, results.option_paths, "option")
+        if path is None and choices.best is None:
+            return []
+        chosen = chosen_rows(results, choices)
+        return captions.passed_over(results, chosen, lambda row: None if path is None else repr(row[path]))
+
+    def _columns(self, names: Sequence[str]) -> list[Column]:
+        return [self._column(name) for name in names]
+
+    def _column(self, name: str) -> Column:
+        name = named(name, self._names, "column")
+        metric, split = self.choices.metric, self.split
+        measure = MEASURES[metric]
+        if name in self.results.option_paths:
+            return OptionColumn(name, short_names(self.results.option_paths)[name])
+        if name in ("key", *_COUNTS):
+            return CountColumn(name, name)
+        before, after = column(split, metric, before=True), column(split, metric)
+        if name in ("change", "change_percent"):
+            is_relative = name == "change_percent"
+            unit = "_percent" if is_relative else UNITS.get(metric, "")
+            return ChangeColumn(
+                name=name,
+                header=f"change ({'%' if is_relative else 'points' if measure.in_percent else measure.unit})",
+                record_name=f"{split}_{metric}_change{unit}",
+                before=self.results.values(before),
+                after=self.results.values(after),
+                measure=measure,
+                is_relative=is_relative,
+            )
+        raw = {"before": before, "after": after}.get(name, name)
+        known, is_before, header = self._measured[raw]
+        return MeasuredColumn(
+            name=raw,
+            header=f"{name} ({measure.unit})" if name in ("before", "after") else header,
+            values=self.results.values(raw),
+            measure=known,
+            is_before=is_before,
+            verdicts=self._verdicts.get(raw, {}),
+        )
+
+    def _judged(self) -> tuple[dict[str, dict[str, Verdict]], str]:
+        after = column(self.split, self.choices.metric)
+        shown = [named(name, self._names, "column") for name in self.choices.columns or ("after",)]
+        raws = dict.fromkeys(after if name == "after" else name for name in shown)
+        contested = [raw for raw in raws if raw in self._measured and is_contested(*self._measured[raw][:2])]
+        return judged_columns(self.results, self.rows, {raw: self._measured[raw][0] for raw in contested})
+
+
+def chosen_split(results: Results, choices: Choices) -> str:
+    """Returns the split that is shown."""
+    return results.split if choices.split is None else named(choices.split, results.splits, "split")
+
+
+def chosen_rows(results: Results, choices: Choices) -> list[Row]:
+    """Returns the combinations that are shown: those of one validation set together, its best first."""
+    rows = results.summary
+    if choices.best_for_each is not None:
+        rows = results.best_for_each(named(choices.best_for_each, results.option_paths, "option"))
+    return [row for ranked in by_validation_set(results, rows) for row in ranked[: choices.best]]
+
+
+def by_validation_set(results: Results, rows: Sequence[Row]) -> list[list[Row]]:
+    """Returns rows apart that were validated on different sets: on which of them one is better, no number tells."""
+    sets = results.data_sets.get("val", {})
+    found: dict[DataSet | None, list[Row]] = {data_set: [] for data_set in sets.values()}  # in the order of the plan
+    for row in rows:
+        found.setdefault(sets.get(row["key"]), []).append(row)
+    return [ranked for ranked in found.values() if ranked]
+
+
+def sorted_rows(rows: Sequence[Row], value: Any, *, descending: bool) -> list[Row]:
+    """Returns rows in the order of a value of theirs, numbers before texts, and those without one at the end."""
+
+    def rank(row: Row) -> tuple[bool, Any]:
+        found = value(row)
+        return isinstance(found, str), found
+
+    is_known = [found is not None and found == found for found in map(value, rows)]  # NaN equals nothing
+    known = list(itertools.compress(rows, is_known))
+    unknown = [row for row, is_so in zip(rows, is_known, strict=True) if not is_so]
+    return sorted(known, key=rank, reverse=descending) + unknown
+
+
+def is_contested(measure: Measure | None, is_before: bool) -> bool:
+    """Tells whether combinations can be better than one another in a column."""
+    return measure is not None and not is_before
+
+
+def judged_columns(
+    results: Results, rows: Sequence[Row], measures: Mapping[str, Measure | None]
+) -> tuple[dict[str, dict[str, Verdict]], str]:
+    """Judges combinations that were measured on the same data, in some columns of the trials' table.
+
+    Args:
+        results: The experiment's results.
+        rows: The combinations.
+        measures: The metric of each column, by its name.
+
+    Returns:
+        For each column the verdicts by key, and what the marks mean.
+    """
+    contests, of_column, of_several = [], [], set()
+    for name, measure in measures.items():
+        values = results.values(name)
+        split = name.partition("_")[0]
+        sets = results.data_sets.get(split, {})
+        if len({sets[row["key"]] for row in rows if row["key"] in sets}) > 1:
+            of_several.add(split)
+        for data_set in dict.fromkeys(sets.get(row["key"]) for row in rows):
+            keys = [row["key"] for row in rows if sets.get(row["key"]) == data_set]
+            lower = measure is None or measure.is_lower_better
+            contests.append(Contest({key: values[key] for key in keys}, lower))
+            of_column.append(name)
+    one_split = next(iter(of_several)) if len(of_several) == 1 else ""
+    on = f"each {SPLIT_NAMES[one_split]} set" if one_split else "each set" if of_several else ""
+    verdicts, explained = judged(contests, on=on)
+    by_column: dict[str, dict[str, Verdict]] = {name: {} for name in measures}
+    for name, found in zip(of_column, verdicts, strict=True):
+        by_column[name] |= found
+    return by_column, explained
+
+
+def named_columns(results: Results, measured: Mapping[str, Any]) -> list[str]:
+    """Returns every column that can be chosen."""
+    return ["key", *results.option_paths, *_COUNTS, *_RESULTS, *measured]
+
+
+def measured_columns(results: Results, shown_split: str) -> dict[str, tuple[Measure | None, bool, str]]:
+    """Returns for each number of the trials its metric, whether it is before a correction, and its header."""
+    columns: dict[str, tuple[Measure | None, bool, str]] = {}
+    for split in results.splits:
+        for metric, measure in MEASURES.items():
+            for subset in (MEAN_SUBSET, *results.subsets(split)):
+                for before in (True, False) if metric in METRICS else (False,):
+                    words = [measure.short, "" if subset == MEAN_SUBSET else subset, "before" if before else ""]
+                    words.insert(0, "" if split == shown_split else split)
+                    arrow = "↓" if measure.is_lower_better else "↑"
+                    header = f"{' '.join(filter(None, words))} ({measure.unit}) {arrow}"
+                    columns[column(split, metric, before=before, subset=subset)] = measure, before, header
+    columns = {name: known for name, known in columns.items() if name in results.trials[0]}
+    return columns | {name: (None, False, name.replace("_", " ")) for name in _NUMBERS}
+
+
+def _tell_the_same(rows: Sequence[Row], a: str, b: str) -> bool:
+    values = {(repr(row[a]), repr(row[b])) for row in rows}
+    return len(values) == len({x for x, _ in values}) == len({y for _, y in values})

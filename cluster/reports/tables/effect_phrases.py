@@ -1,0 +1,109 @@
+"""What effects of options rest on, in words that stay short however large a grid is."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cluster.reports.formats.grid import option_texts
+from cluster.results.option_effects import MIN_COMBINATIONS, Basis, CellMeans, Importances
+
+_MAX_NAMED = 3
+_MAX_OPTIONS = 2
+
+Names = Mapping[str, str]
+"""What the options are called, by their paths."""
+
+
+def averaged_over(means: CellMeans, names: Names) -> str:
+    """Says over which values of the other options, and in which repetitions, means are; there has to be one.
+
+    For example 'all values of the other options, in all 3 repetitions', or '1 of 2 values of model (mlp) and all values
+    of dropout, in 2 of 3 repetitions (without 1)'.
+    """
+    settings = _settings(means.basis, names)
+    return f"{settings}, in {_repetitions(means.basis)}" if settings else _repetitions(means.basis)
+
+
+def importance_rests_on(found: Importances, names: Names) -> str:
+    """Says over how many combinations importances are, and of which values there is none among them."""
+    n, n_planned = len(found.averaged), len(found.means.cells)
+    of = "" if found.is_complete else f" of {n_planned:,}"
+    words = f"{n:,}{of} combinations, in {_repetitions(found.means.basis)}"
+    left_out = []
+    for place, path in enumerate(found.means.paths):
+        values = [[cell.values[place] for cell in cells] for cells in (found.means.cells, found.averaged)]
+        lost = list(_parted(*values)[1].values())
+        if lost:
+            is_long = len(lost) > _MAX_NAMED
+            left_out.append(f"{len(lost):,} values of {names[path]}" if is_long else f"{names[path]} {_listed(lost)}")
+    return f"{words}, none of them with {' or '.join(left_out)}" if left_out else words
+
+
+def no_importance(found: Importances) -> str:
+    """Says why there are no shares: 'unknown, since fewer than two combinations have finished'."""
+    n = len(found.averaged)
+    if n < 2:
+        why = "fewer than two combinations have finished"
+    elif len({cell.estimate.mean for cell in found.averaged}) == 1:
+        why = "the means of all combinations are equal"
+    else:
+        why = f"a grid with holes needs {MIN_COMBINATIONS} combinations that have finished in the same repetitions"
+        why += f", and {n:,} of {len(found.means.cells):,} have"
+    return f"unknown, since {why}"
+
+
+def _settings(basis: Basis, names: Names) -> str:
+    others = [names[path] for path in basis.paths]
+    if not basis.left_out:
+        return f"all values of {_few(others)}" if others else ""
+    planned = [*basis.settings, *basis.left_out]
+    some, whole = [], []
+    texts: list[dict[str, str]] = []  # of the values that are in the means, for each option
+    for name, values, chosen in zip(others, zip(*planned, strict=True), zip(*basis.settings, strict=True), strict=True):
+        kept, left_out = _parted(values, chosen)
+        texts.append(kept)
+        if left_out:
+            some.append(_some(f"values of {name}", list(kept.values()), list(left_out.values())))
+        else:
+            whole.append(name)
+    words = _listed([*some, *([f"all values of {_few(whole)}"] if whole else [])])
+    missing = [
+        [f"{name} {own[repr(value)]}" for name, own, value in zip(others, texts, setting, strict=True)]
+        for setting in basis.left_out
+        if all(repr(value) in own for own, value in zip(texts, setting, strict=True))
+    ]
+    if not missing:
+        return words
+    if len(missing) * len(others) <= _MAX_NAMED * _MAX_OPTIONS:
+        return f"{words} but not {_listed([' with '.join(setting) for setting in missing])}"
+    return f"{words}, at {len(basis.settings):,} of their {len(basis.settings) + len(missing):,} combinations"
+
+
+def _repetitions(basis: Basis) -> str:
+    kept, left_out = basis.repetitions, basis.repetitions_left_out
+    if left_out:
+        return _some("repetitions", list(map(str, kept)), list(map(str, left_out)))
+    return f"all {len(kept)} repetitions" if len(kept) > 1 else "the one repetition"
+
+
+def _parted(values: Sequence[Any], chosen: Sequence[Any]) -> tuple[dict[str, str], dict[str, str]]:
+    """Returns the texts of the different values that are among the chosen ones, and of the others, by their `repr`."""
+    different = {repr(value): value for value in values}
+    known = set(map(repr, chosen))
+    texts = dict(zip(different, option_texts(list(different.values())), strict=True))
+    return {v: texts[v] for v in different if v in known}, {v: texts[v] for v in different if v not in known}
+
+
+def _some(of: str, kept: Sequence[str], left_out: Sequence[str]) -> str:
+    """Returns '1 of 2 values of model (mlp)' or '11 of 12 values of lr (without 0.1)'; of many, only how many."""
+    words = f"{len(kept):,} of {len(kept) + len(left_out):,} {of}"
+    if min(len(kept), len(left_out)) > _MAX_NAMED:
+        return words
+    return f"{words} ({_listed(kept) if len(kept) <= len(left_out) else f'without {_listed(left_out)}'})"
+
+
+def _few(options: Sequence[str]) -> str:
+    return _listed(options) if len(options) <= _MAX_OPTIONS else "the other options"
+
+
+def _listed(items: Sequence[str]) -> str:
+    return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)

@@ -1,0 +1,301 @@
+"""What each option does to a result, and each pair of options, as tables."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from cluster.reports.formats.grid import MISSING, Cell, Grid, number_cell, option_cells
+from cluster.reports.formats.xlsx import Style
+from cluster.reports.tables import captions
+from cluster.reports.tables.choices import Choices
+from cluster.reports.tables.combinations import chosen_split
+from cluster.reports.tables.effect_phrases import averaged_over, importance_rests_on, no_importance
+from cluster.reports.tables.metric_labels import MEASURES
+from cluster.reports.tables.summary import SPLIT_NAMES
+from cluster.results.names import ChoiceError, short_names
+from cluster.results.option_effects import (
+    CellMeans,
+    Importances,
+    Interaction,
+    importances,
+    interactions,
+    marginal_means,
+)
+from cluster.results.results import Results, Row, column
+from cluster.results.statistics import Interval
+
+IMPORTANCE = (
+    "Importance is the share of the variance between combinations that an option alone explains (functional ANOVA); "
+    "the rest is interactions and chance."
+)
+"""What an importance is, for a reader."""
+
+
+@dataclass(frozen=True)
+class Effects:
+    """The effects of options on a metric, over the combinations that were measured on the same data.
+
+    Attributes:
+        data: The data's name; empty where all combinations of the experiment were measured on the same.
+        results: The results on it.
+        metric: The column of the trials' table.
+    """
+
+    data: str
+    results: Results
+    metric: str
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What the options are called, by their paths."""
+        return short_names(self.results.telling_paths)
+
+    @cached_property
+    def means(self) -> dict[str, CellMeans]:
+        """The mean of each value of each option, by the option's path."""
+        return marginal_means(self.results.trials, self.results.telling_paths, self.metric)
+
+    @cached_property
+    def interactions(self) -> list[Interaction]:
+        """The interaction of each pair of options, the strongest first."""
+        return interactions(self.results.trials, self.results.telling_paths, self.metric)
+
+    @cached_property
+    def importances(self) -> Importances:
+        """How much of the variance between combinations each option alone explains."""
+        return importances(self.results.trials, self.results.telling_paths, self.metric)
+
+
+def effects_of(results: Results, choices: Choices) -> list[Effects]:
+    """Returns the effects on each data on which an option varies and a trial has finished.
+
+    Args:
+        results: The experiment's results.
+        choices: The metric and the split.
+
+    Raises:
+        ChoiceError: If there is no such data.
+    """
+    split = chosen_split(results, choices)
+    metric = column(split, choices.metric)
+    parts = replace(results, splits=results.splits[: results.splits.index(split) + 1]).by_data()
+    varied = {name: part for name, part in parts.items() if part.telling_paths}
+    if not varied:
+        on = " on the same data" if len(parts) > 1 else ""
+        raise ChoiceError(f"{results.name} has no effects of options: none has more than one value{on}")
+    of_all = [Effects(name if len(parts) > 1 else "", part, metric) for name, part in varied.items()]
+    found = [
+        of_data
+        for of_data in of_all
+        if any(cell.n_averaged for means in of_data.means.values() for cell in means.cells)
+    ]
+    if not found:
+        raise ChoiceError(
+            f"{results.name} has no effects of options: no trial has finished with this metric on the "
+            f"{SPLIT_NAMES[split]} set"
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class _EffectTable:
+    """What the tables of means and of interactions share.
+
+    Attributes:
+        results: The experiment's results.
+        effects: What is shown, as of `effects_of`.
+        choices: The metric, the split and the precision.
+    """
+
+    results: Results
+    effects: Sequence[Effects]
+    choices: Choices
+
+    @property
+    def _rows(self) -> list[Row]:
+        return [row for of_data in self.effects for row in of_data.results.summary]
+
+    @property
+    def _split(self) -> str:
+        return chosen_split(self.results, self.choices)
+
+    @property
+    def _has_data(self) -> bool:
+        return any(of_data.data for of_data in self.effects)
+
+    def _grid(
+        self, name: str, what: str, headers: list[str], n_labels: int, rows: list[list[Cell]], notes: list[str]
+    ) -> Grid:
+        measure = MEASURES[self.choices.metric]
+        measured = captions.measured(self.results, self._rows, self._split, [self.effects[0].metric], measure)
+        if self._has_data:
+            headers.insert(0, f"{SPLIT_NAMES[self._split]} set")
+        return Grid(
+            name=f"{self.results.name} {name}",
+            caption=f"{measured}: {what}",
+            headers=headers,
+            rows=rows,
+            n_labels=n_labels + self._has_data,
+            notes=[*notes, *captions.chosen_epochs(self._split), *captions.unfinished(self._rows)],
+        )
+
+    def _named(self, of_data: Effects) -> Row:
+        return {"data": of_data.data} if self._has_data else {}
+
+    def _lines(self, of_data: Effects, rows: list[list[Cell]]) -> list[list[Cell]]:
+        return [[Cell(of_data.data), *row] for row in rows] if self._has_data else rows
+
+    def _note(self, of_data: Effects, what: str, words: str) -> str:
+        return f"{f'{of_data.data}, ' * self._has_data}{what}: {words}."
+
+    def _style(self) -> Style:
+        return "share" if MEASURES[self.choices.metric].in_percent else "decimals"
+
+
+class MeanTable(_EffectTable):
+    """The mean of each value of each option, averaged over the other options."""
+
+    def records(self) -> list[Row]:
+        """Returns a row for each value, with all digits and with what its mean is over."""
+        rows: list[Row] = []
+        for of_data in self.effects:
+            name, shares = of_data.metric, of_data.importances.shares
+            for path, means in of_data.means.items():
+                over = averaged_over(means, {p: p for p in of_data.means})
+                for cell in means.cells:
+                    found, interval = cell.estimate, cell.estimate.interval
+                    rows.append(
+                        {
+                            **self._named(of_data),
+                            **{"option": path, "value": cell.values[0], "importance": shares.get(path)},
+                            **{f"{name}_mean": found.mean, f"{name}_std": found.std},
+                            f"{name}_ci_low": None if interval is None else interval.low,
+                            f"{name}_ci_high": None if interval is None else interval.high,
+                            **{"n": found.n, "trials_averaged": cell.n_averaged, "trials_finished": cell.n_finished},
+                            **{"trials_planned": cell.n_planned, "averaged_over": over if cell.n_averaged else None},
+                        }
+                    )
+        return rows
+
+    def styles(self) -> dict[str, Style]:
+        """Returns how the columns of `records` are shown that are not plain."""
+        names = [f"{self.effects[0].metric}_{what}" for what in ("mean", "std", "ci_low", "ci_high")]
+        return {**dict.fromkeys(names, self._style()), "importance": "share"}
+
+    def grid(self) -> Grid:
+        """Returns the table for reading."""
+        measure, precision = MEASURES[self.choices.metric], self.choices.precision
+        are_complete = all(means.is_complete for of_data in self.effects for means in of_data.means.values())
+        have_others = any(len(of_data.means) > 1 for of_data in self.effects)
+        rows = []
+        for of_data in self.effects:
+            for path, means in of_data.means.items():
+                labels = option_cells([cell.values[0] for cell in means.cells])
+                share = of_data.importances.shares.get(path)
+                importance = [number_cell(share, precision=1, in_percent=True)] + [Cell("", True)] * len(labels)
+                lines = []
+                for label, cell, of_option in zip(labels, means.cells, importance, strict=False):
+                    mean = number_cell(cell.estimate.mean, precision=precision, in_percent=measure.in_percent)
+                    line = [Cell(of_data.names[path]), label, mean, self._interval(cell.estimate.interval)]
+                    line.append(Cell(str(cell.estimate.n), is_number=True))
+                    if not are_complete:
+                        line.append(Cell(f"{cell.n_averaged:,} of {cell.n_planned:,}", is_number=True))
+                    lines.append([*line, of_option] if self._has_importances else line)
+                rows += self._lines(of_data, lines)
+        what = "the mean for each value of an option, averaged over "
+        if are_complete:
+            what += f"{'all values of the other options and ' * have_others}all repetitions"
+        else:
+            what += "those trials that all values of the option have alike"
+        what += "; the 95 % interval (Student's t) is that of the mean over n repetitions."
+        headers = ["option", "value", f"mean ({measure.unit})", f"95 % interval ({measure.unit})", "n"]
+        headers += ["trials"] * (not are_complete) + ["importance (%)"] * self._has_importances
+        return self._grid("effects", what, headers, 2, rows, list(self._notes()))
+
+    @property
+    def _has_importances(self) -> bool:
+        return any(len(of_data.means) > 1 and of_data.importances.shares for of_data in self.effects)
+
+    def _notes(self) -> Iterator[str]:
+        """Yields what the means are over where that is not all, and what importances are."""
+        if self._has_importances:
+            yield IMPORTANCE
+        for of_data in self.effects:
+            for path, means in of_data.means.items():
+                if not means.is_complete:
+                    yield self._note(of_data, of_data.names[path], f"over {averaged_over(means, of_data.names)}")
+            found = of_data.importances
+            if len(of_data.means) > 1 and not found.means.is_complete:
+                known = f"over {importance_rests_on(found, of_data.names)}" if found.shares else no_importance(found)
+                yield self._note(of_data, "importance", known)
+
+    def _interval(self, interval: Interval | None) -> Cell:
+        if interval is None:
+            return MISSING
+        factor = 100 if MEASURES[self.choices.metric].in_percent else 1
+        low, high = (f"{factor * end:.{self.choices.precision}f}" for end in (interval.low, interval.high))
+        return Cell(f"{low} to {high}", is_number=True)
+
+
+class InteractionTable(_EffectTable):
+    """The interaction of each pair of options, the strongest first."""
+
+    def records(self) -> list[Row]:
+        """Returns a row for each pair, with all digits and with what its means are over."""
+        return [
+            {
+                **self._named(of_data),
+                **dict(zip(("option", "other_option"), found.means.paths, strict=True)),
+                **{"share_left_over": found.share, f"{of_data.metric}_left_over": found.size},
+                "pairs_averaged": sum(cell.n_averaged > 0 for cell in found.means.cells),
+                "pairs_planned": len(found.means.cells),
+                "averaged_over": averaged_over(found.means, {path: path for path in of_data.means}),
+            }
+            for of_data in self.effects
+            for found in of_data.interactions
+        ]
+
+    def styles(self) -> dict[str, Style]:
+        """Returns how the columns of `records` are shown that are not plain."""
+        return {"share_left_over": "share", f"{self.effects[0].metric}_left_over": self._style()}
+
+    def grid(self) -> Grid:
+        """Returns the table for reading."""
+        measure, precision = MEASURES[self.choices.metric], self.choices.precision
+        are_complete = all(found.means.is_complete for of_data in self.effects for found in of_data.interactions)
+        rows = []
+        for of_data in self.effects:
+            lines = []
+            for found in of_data.interactions:
+                line = [Cell(of_data.names[path]) for path in found.means.paths]
+                n, over = rests_on(found.means, of_data.names)
+                line += [] if are_complete else [Cell(over)]
+                line.append(number_cell(found.share, precision=1, in_percent=True))
+                line.append(number_cell(found.size, precision=precision, in_percent=measure.in_percent))
+                lines.append(line if are_complete else [*line, Cell(n, is_number=True)])
+            rows += self._lines(of_data, lines)
+        what = "what the sum of two options' effects leaves over of the means of their pairs of values, "
+        what += "as a share of the variance of these means and as root mean square; chance is a part of it."
+        headers = ["option", "other option", *(() if are_complete else ("averaged over",))]
+        n_labels = len(headers)
+        headers += ["left over (%)", f"left over ({'points' if measure.in_percent else measure.unit})"]
+        headers += [] if are_complete else ["pairs"]
+        return self._grid("interactions", what, headers, n_labels, rows, [])
+
+
+def rests_on(means: CellMeans, names: Mapping[str, str]) -> tuple[str, str]:
+    """Says how many pairs of values have a mean, '5 of 6', and what these means are over."""
+    n = sum(cell.n_averaged > 0 for cell in means.cells)
+    return f"{n:,} of {len(means.cells):,}", averaged_over(means, names)
+
+
+def interaction_table(results: Results, effects: Sequence[Effects], choices: Choices) -> InteractionTable:
+    """Returns the table of the data on which several options vary.
+
+    Raises:
+        ChoiceError: If there is none.
+    """
+    of_several = [of_data for of_data in effects if of_data.interactions]
+    if not of_several:
+        raise ChoiceError(f"{results.name} has one option that varies; an interaction is of two")
+    return InteractionTable(results, of_several, choices)

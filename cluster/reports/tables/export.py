@@ -1,0 +1,123 @@
+"""One way from an experiment's results to every format."""
+
+from dataclasses import replace
+from typing import Literal, Protocol, get_args
+
+from cluster.reports.formats.grid import Grid
+from cluster.reports.formats.html_table import html_table
+from cluster.reports.formats.json_text import json_text
+from cluster.reports.formats.latex import latex
+from cluster.reports.formats.markdown import markdown
+from cluster.reports.formats.xlsx import Sheet, Style, workbook
+from cluster.reports.tables.by_joint import ByJointTable
+from cluster.reports.tables.choices import Choices
+from cluster.reports.tables.combinations import CombinationTable
+from cluster.reports.tables.effects import MeanTable, effects_of, interaction_table
+from cluster.reports.tables.files import csv_bytes, parquet_bytes
+from cluster.reports.tables.pivot import PivotTable
+from cluster.reports.tables.trials import TrialTable
+from cluster.results.results import Results, Row
+from cluster.storage.folders import ExperimentFolder
+
+Format = Literal["csv", "json", "parquet", "md", "latex", "html", "xlsx"]
+
+FORMATS: tuple[Format, ...] = get_args(Format)
+
+_MAX_CELLS = 200_000
+"""So many cells of trials a workbook has beside its summary: more take seconds to write, and long to open."""
+
+
+class _Table(Protocol):
+    """What can be written: for programs, and for reading."""
+
+    def records(self) -> list[Row]: ...
+
+    def styles(self) -> dict[str, Style]: ...
+
+    def grid(self) -> Grid: ...
+
+
+def export(results: Results, format: Format, choices: Choices) -> bytes:
+    """Returns an experiment's results in a format.
+
+    Args:
+        results: The experiment's results.
+        format: 'csv', 'json', 'parquet' and 'xlsx' are for programs; 'md', 'latex' and 'html' are for reading.
+        choices: What is shown. A workbook has the trials of these combinations on a second sheet, but for the columns
+            of single subsets, unless they are very many; with `trials` it has them alone, and all of their columns.
+
+    Raises:
+        ChoiceError: If the experiment does not have what was chosen.
+    """
+    table: _Table
+    if choices.rows is not None and choices.columns_of is not None:
+        table = PivotTable(results, choices, choices.rows, choices.columns_of)
+    elif choices.trials:
+        table = TrialTable(results, choices)
+    else:
+        table = CombinationTable(results, choices)
+    if format != "xlsx":
+        return _written(table, format, choices)
+    if choices.trials:
+        return workbook([Sheet("trials", table.records(), table.styles())], choices.precision)
+    summary = Sheet("summary", table.records(), table.styles())
+    of_subsets = tuple(f"[{subset}]" for split in results.splits for subset in results.subsets(split))
+    columns = tuple(name for name in results.trials[0] if not name.endswith(of_subsets))
+    trials = TrialTable(results, replace(choices, columns=columns, sort=None, rows=None, columns_of=None))
+    n = len(trials.rows)
+    if n * len(columns) > _MAX_CELLS:
+        left_out = f"Not here, since they are many: the {n:,} trials. The option --trials writes them alone."
+        return workbook([summary, Sheet("trials", [{left_out: None}], {})], choices.precision)
+    return workbook([summary, Sheet("trials", trials.records(), trials.styles())], choices.precision)
+
+
+def export_by_joint(folder: ExperimentFolder, results: Results, format: Format, choices: Choices) -> bytes:
+    """Returns the best combination's error of each finger and each joint, before and after, in a format.
+
+    Args:
+        folder: The experiment's folder, whose records have these numbers.
+        results: The experiment's results.
+        format: As for `export`.
+        choices: The split, the precision, and whether LaTeX is a whole document.
+
+    Raises:
+        ChoiceError: If no trial of that combination has finished, or its records are gone.
+    """
+    table = ByJointTable(folder, results, choices)
+    if format == "xlsx":
+        return workbook([Sheet("by joint", table.records(), table.styles())], choices.precision)
+    return _written(table, format, choices)
+
+
+def export_effects(results: Results, format: Format, choices: Choices, *, interactions: bool) -> bytes:
+    """Returns what each option does to a metric, or each pair of options, in a format.
+
+    Args:
+        results: The experiment's results.
+        format: As for `export`.
+        choices: The metric, the split and the precision.
+        interactions: Whether it is of pairs.
+
+    Raises:
+        ChoiceError: If no option varies, or for interactions only one, or if no trial has finished.
+    """
+    effects = effects_of(results, choices)
+    table = interaction_table(results, effects, choices) if interactions else MeanTable(results, effects, choices)
+    if format == "xlsx":
+        name = "interactions" if interactions else "effects"
+        return workbook([Sheet(name, table.records(), table.styles())], choices.precision)
+    return _written(table, format, choices)
+
+
+def _written(table: _Table, format: Format, choices: Choices) -> bytes:
+    if format == "csv":
+        return csv_bytes(table.records())
+    if format == "json":
+        return json_text(table.records()).encode()
+    if format == "parquet":
+        return parquet_bytes(table.records())
+    if format == "md":
+        return markdown(table.grid()).encode()
+    if format == "html":
+        return html_table(table.grid()).encode()
+    return latex(table.grid(), standalone=choices.standalone).encode()

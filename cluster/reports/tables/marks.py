@@ -1,0 +1,129 @@
+"""Which result of a table is the best, which is the second, and which cannot be told from them."""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from cluster.reports.formats.grid import Mark
+from cluster.results.statistics import MIN_REPETITIONS, Comparison, adjusted, compare, estimate, repetitions_needed
+
+Values = Sequence[float | None]
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Results that may be compared: of one metric, measured on the same data, paired by repetition.
+
+    Attributes:
+        values: The results of each combination, by its key.
+        is_lower_better: Whether the best is the lowest.
+    """
+
+    values: Mapping[str, Values]
+    is_lower_better: bool
+
+
+class Verdict(NamedTuple):
+    """How a combination did in a contest.
+
+    Attributes:
+        mark: How its result is marked.
+        p_adjusted: Of its comparison with the best; None for the best itself, and with too few repetitions for a test.
+    """
+
+    mark: Mark
+    p_adjusted: float | None
+
+
+def judged(contests: Sequence[Contest], *, on: str = "") -> tuple[list[dict[str, Verdict]], str]:
+    """Marks the best and the second of each contest, and what cannot be told from the best.
+
+    The best has the best mean of those with the most finished repetitions; a mean that rests on fewer is not marked.
+    Where repetitions suffice for a test, whatever does not differ from the best significantly is best too. The second
+    is the best of the others, and whatever of them does not differ from it significantly is second too. Both are seen
+    in the same numbers that they are tested with, so that p-values are adjusted for all pairs that might have been the
+    ones to compare, of all contests together: of results that differ by chance alone, one table in twenty has a second.
+    Without a test only what equals the best, or the second, shares its mark.
+
+    Args:
+        contests: The contests.
+        on: Where a table has contests on several sets, what they are, such as 'each test set'.
+
+    Returns:
+        The verdicts of each contest, by key; and a sentence that says what the marks mean, empty without any.
+    """
+    ranked = [_ranked(contest) for contest in contests]
+    with_best = {
+        (i, key): compare(contest.values[key], contest.values[keys[0]])
+        for i, (contest, keys) in enumerate(zip(contests, ranked, strict=True))
+        for key in keys[1:]
+    }
+    n = max((comparison.n for comparison in with_best.values()), default=0)
+    n_pairs = sum(math.comb(len(keys), 2) for keys in ranked)
+    n_needed = repetitions_needed(n_pairs)
+    is_tested = n >= n_needed
+    if is_tested:
+        with_best = dict(zip(with_best, adjusted(list(with_best.values()), n_possible=n_pairs), strict=True))
+    best = {place for place, comparison in with_best.items() if _shares_mark(comparison, is_tested=is_tested)}
+    others = [[key for key in keys[1:] if (i, key) not in best] for i, keys in enumerate(ranked)]
+
+    with_second = {
+        (i, key): comparison
+        for i, (contest, keys) in enumerate(zip(contests, others, strict=True))
+        for key, comparison in _with_first(contest, keys, is_tested=is_tested)
+    }
+    if is_tested:
+        # Each pair is one of all, as are those with the best, so that Holm's adjustment holds for all of them at once.
+        both = adjusted([*with_best.values(), *with_second.values()], n_possible=n_pairs)
+        with_second = dict(zip(with_second, both[len(with_best) :], strict=True))
+
+    marks: dict[tuple[int, str], Mark] = dict.fromkeys(best, "best")
+    marks |= {
+        place: "second" for place, comparison in with_second.items() if _shares_mark(comparison, is_tested=is_tested)
+    }
+    marks |= {(i, keys[0]): "best" for i, keys in enumerate(ranked) if len(keys) > 1}
+    marks |= {(i, keys[0]): "second" for i, keys in enumerate(others) if keys}
+    p_values = {place: comparison.p_adjusted for place, comparison in with_best.items()} if is_tested else {}
+    verdicts = [
+        {key: Verdict(marks.get((i, key), ""), p_values.get((i, key))) for key in contest.values}
+        for i, contest in enumerate(contests)
+    ]
+    has_fewer = any(
+        estimate(contest.values[key]).n > 0
+        for contest, keys in zip(contests, ranked, strict=True)
+        for key in contest.values.keys() - set(keys)  # not looked up in the list, which may have thousands
+    )
+    among = " of those with the most repetitions" * has_fewer + f" on {on}" * bool(on)
+    return verdicts, _explained(n_pairs, n, n_needed, among) if with_best else ""
+
+
+def _ranked(contest: Contest) -> list[str]:
+    """The keys with the most numbers, the best mean first."""
+    estimates = {key: estimate(values) for key, values in contest.values.items()}
+    most = max((e.n for e in estimates.values()), default=0)
+    means = {key: e.mean for key, e in estimates.items() if e.n == most and e.mean is not None}
+    return sorted(means, key=means.__getitem__, reverse=not contest.is_lower_better)
+
+
+def _with_first(contest: Contest, ranked: Sequence[str], *, is_tested: bool) -> Iterator[tuple[str, Comparison]]:
+    """Compares the others with the first: all of them for a test, otherwise those that equal it."""
+    compared = ((key, compare(contest.values[key], contest.values[ranked[0]])) for key in ranked[1:])
+    return compared if is_tested else itertools.takewhile(lambda pair: pair[1].difference == 0, compared)
+
+
+def _shares_mark(comparison: Comparison, *, is_tested: bool) -> bool:
+    if is_tested:
+        return not comparison.too_few and not comparison.is_significant
+    return comparison.difference == 0
+
+
+def _explained(n_pairs: int, n: int, n_needed: int, among: str) -> str:
+    if n >= n_needed:
+        return (
+            f"Bold: the best{among}, and what does not differ from it significantly (paired sign-flip test, Holm over "
+            "all pairs, p > 0.05). Underlined: the next, and what does not differ from that."
+        )
+    reason = "a test" if n < MIN_REPETITIONS else f"tests of {n_pairs} pairs, which need {n_needed}"
+    return f"Bold: the best mean{among}. Underlined: the next. n = {n}: too few for {reason}."

@@ -1,0 +1,44 @@
+"""What the metrics of a table are called for a reader, in which unit they stand, and which way is better."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A metric as a table shows it.
+
+    Attributes:
+        title: For a caption.
+        short: For the head of a column.
+        in_percent: Whether it is a share that is shown in %; else it is in mm.
+        is_lower_better: Whether the best is the lowest.
+    """
+
+    title: str
+    short: str
+    in_percent: bool = False
+    is_lower_better: bool = True
+
+    @property
+    def unit(self) -> str:
+        """'mm' or '%'."""
+        return "%" if self.in_percent else "mm"
+
+    @property
+    def better(self) -> str:
+        """'lower is better' or 'higher is better'."""
+        return f"{'lower' if self.is_lower_better else 'higher'} is better"
+
+
+MEASURES = {
+    "distance": Measure("mean distance per joint", "distance"),
+    "max_distance": Measure("mean distance of each frame's worst joint", "worst joint"),
+    "frames_within_20mm": Measure("frames with all joints within 20 mm", "frames ≤ 20 mm", True, False),
+    "auc_0_50": Measure("area under the success-rate curve of joints from 0 to 50 mm", "AUC 0–50 mm", True, False),
+    "auc_20_50": Measure("area under the success-rate curve of joints from 20 to 50 mm", "AUC 20–50 mm", True, False),
+    "bone_length_error": Measure("mean error of bone lengths", "bone lengths"),
+    "proportion_error": Measure("mean error of bone proportions", "bone proportions", in_percent=True),
+    "improved": Measure("frames that the correction improves", "improved", True, False),
+    "worsened": Measure("frames that the correction worsens", "worsened", in_percent=True),
+}
+"""By the names of `cluster.results.results.METRICS`, and the two shares of frames that only a correction has."""

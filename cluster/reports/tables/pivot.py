@@ -1,0 +1,153 @@
+"""A wide grid as a pivot table: the values of one option go down, those of another across."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+from cluster.reports.formats.grid import Cell, Grid, option_cells
+from cluster.reports.formats.xlsx import Style
+from cluster.reports.tables import captions
+from cluster.reports.tables.choices import Choices
+from cluster.reports.tables.columns import MeasuredColumn
+from cluster.reports.tables.combinations import chosen_split, judged_columns
+from cluster.reports.tables.metric_labels import MEASURES
+from cluster.results.names import ChoiceError, named, short_names
+from cluster.results.results import DataSet, Results, Row, column
+
+
+class PivotTable:
+    """The results of an experiment over the values of two options.
+
+    Where more options vary, a cell has the best of their values in validation: nothing is averaged over different
+    settings. A cell of two values that were not trained together is empty.
+
+    Args:
+        results: The experiment's results.
+        choices: The metric, and the two options.
+        down: The option whose values go down.
+        across: The option whose values go across.
+
+    Raises:
+        ChoiceError: If an option does not vary, or if a cell would choose between results on different data.
+    """
+
+    def __init__(self, results: Results, choices: Choices, down: str, across: str) -> None:
+        self.results = results
+        self.choices = choices
+        self.down, self.across = (named(path, results.option_paths, "option") for path in (down, across))
+        if self.down == self.across:
+            raise ChoiceError(f"{self.down} cannot go down and across; name two options")
+        self.split = chosen_split(results, choices)
+        self.row_values, self.column_values = (_values(results.summary, path) for path in (self.down, self.across))
+        self._cells: dict[tuple[str, str], Row] = {}
+        for row in results.summary:  # the best in validation comes first
+            self._cells.setdefault(self._place(row), row)
+        self._check_data()
+        raw = column(self.split, choices.metric)
+        measure = MEASURES[choices.metric]
+        verdicts, self.explained = judged_columns(results, list(self._cells.values()), {raw: measure})
+        self._column = MeasuredColumn(raw, raw, results.values(raw), measure, False, verdicts[raw])
+
+    def records(self) -> list[Row]:
+        """Returns a row for each value that goes down, with mean, deviation and n for each that goes across."""
+        rows = []
+        for value in self.row_values:
+            record = {self.down: value}
+            for other in self.column_values:
+                found = self._cells.get((repr(value), repr(other)))
+                summed = {} if found is None else self._column.record(found)
+                for name in self._names():
+                    record[f"{name}[{self._title(other)}]"] = summed.get(name)
+                record[f"n[{self._title(other)}]"] = None if found is None else found["n"]
+            rows.append(record)
+        return rows
+
+    def styles(self) -> dict[str, Style]:
+        """Returns how the columns of `records` are shown that are not plain."""
+        styles = self._column.styles()
+        return {f"{name}[{self._title(value)}]": styles[name] for value in self.column_values for name in self._names()}
+
+    def grid(self) -> Grid:
+        """Returns the table for reading."""
+        results, shown = self.results, list(self._cells.values())
+        names = short_names(results.option_paths)
+        rows = []
+        for value, label in zip(self.row_values, option_cells(self.row_values), strict=True):
+            rows.append([label, *(self._cell(value, other) for other in self.column_values)])
+        what = captions.measured(results, shown, self.split, [self._column.name], MEASURES[self.choices.metric])
+        chosen = [names[path] for path in self._others()]
+        each = f"Each with the {' and '.join(chosen)} that is best in validation." if chosen else ""
+        return Grid(
+            name=f"{results.name} {names[self.down]} {names[self.across]}",
+            caption=" ".join(filter(None, [f"{what}; {captions.repeated(shown)}.", each, self.explained])),
+            headers=[names[self.down], *(cell.text for cell in option_cells(self.column_values))],
+            rows=rows,
+            n_labels=1,
+            across=names[self.across],
+            notes=[
+                *captions.chosen_epochs(self.split),
+                *captions.unfinished(shown),
+                *captions.passed_over(results, self._cells.values(), self._place),
+            ],
+        )
+
+    def _cell(self, value: Any, other: Any) -> Cell:
+        row = self._cells.get((repr(value), repr(other)))
+        return Cell("") if row is None else self._column.cell(row, self.choices.precision)
+
+    def _names(self) -> list[str]:
+        return [f"{self._column.name}_{what}" for what in ("mean", "std")]
+
+    def _title(self, value: Any) -> str:
+        texts = list(map(str, self.column_values))
+        # "1" and 1 have a column each.
+        return f"{self.across}={value if len(set(texts)) == len(texts) else repr(value)}"
+
+    def _place(self, row: Row) -> tuple[str, str]:
+        return repr(row[self.down]), repr(row[self.across])
+
+    def _others(self) -> list[str]:
+        """The other options among whose values a cell chooses."""
+        return [
+            path
+            for path in self.results.telling_paths
+            if path not in (self.down, self.across)
+            and len({(*self._place(row), repr(row[path])) for row in self.results.summary}) > len(self._cells)
+        ]
+
+    def _check_data(self) -> None:
+        mixed = self._mixed_data(self.down, self.across)
+        if not mixed:
+            return
+        paths = self.results.option_paths
+        # Those that were asked for come first: one of them may stay.
+        pairs = itertools.product(paths, dict.fromkeys([self.down, self.across, *paths]))
+        fitting = next(((a, b) for a, b in pairs if a != b and not self._mixed_data(a, b)), None)
+        names = short_names(paths)
+        instead = "" if fitting is None else f", such as --rows {names[fitting[0]]} --columns {names[fitting[1]]}"
+        raise ChoiceError(
+            f"a cell of {self.down} and {self.across} would choose between results on different data "
+            f"({' and '.join('none' if found is None else found.name for found in mixed)}): let one of the two options "
+            f"tell the data apart{instead}"
+        )
+
+    def _mixed_data(self, down: str, across: str) -> Sequence[DataSet | None]:
+        """Returns two sets of data that a cell of two options would have; none where each has one."""
+        for split in ("val", self.split):
+            sets = self.results.data_sets.get(split, {})
+            shown: dict[tuple[str, str], DataSet | None] = {}
+            for row in self.results.summary:
+                mine = sets.get(row["key"])
+                first = shown.setdefault((repr(row[down]), repr(row[across])), mine)
+                if mine != first:
+                    return mine, first
+        return ()
+
+
+def _values(rows: Sequence[Row], path: str) -> list[Any]:
+    """Returns the different values of an option: None, numbers ascending, texts by the alphabet."""
+
+    def rank(value: Any) -> tuple[int, Any]:
+        return (0, 0) if value is None else (2, value) if isinstance(value, str) else (1, value)
+
+    return sorted({repr(row[path]): row[path] for row in rows}.values(), key=rank)

@@ -1,0 +1,100 @@
+"""The table of an experiment's trials, a row each."""
+
+from typing import Any
+
+from cluster.reports.formats.grid import Cell, Grid, number_cell, option_cells, plain_cell
+from cluster.reports.formats.xlsx import Style
+from cluster.reports.tables import captions
+from cluster.reports.tables.choices import Choices
+from cluster.reports.tables.combinations import chosen_rows, chosen_split, measured_columns, sorted_rows
+from cluster.reports.tables.metric_labels import MEASURES
+from cluster.results.names import named, short_names
+from cluster.results.results import Results, Row, column
+
+
+class TrialTable:
+    """The trials of the chosen combinations.
+
+    Args:
+        results: The experiment's results.
+        choices: What is shown. 'before' and 'after' are the metric's columns; 'change' is none of trials.
+
+    Raises:
+        ChoiceError: If the experiment does not have what was chosen.
+    """
+
+    def __init__(self, results: Results, choices: Choices) -> None:
+        self.results = results
+        self.choices = choices
+        self.split = chosen_split(results, choices)
+        self._measured = measured_columns(results, self.split)
+        self._shown = chosen_rows(results, choices)
+        trials: dict[str, list[Row]] = {row["key"]: [] for row in self._shown}
+        for row in results.trials:
+            trials.get(row["key"], []).append(row)
+        self.rows = [row for of_combination in trials.values() for row in of_combination]
+        if choices.sort is not None:
+            by = self._column(choices.sort.removeprefix("-"))
+            self.rows = sorted_rows(self.rows, lambda row: row[by], descending=choices.sort.startswith("-"))
+
+    def records(self) -> list[Row]:
+        """Returns the rows for programs."""
+        columns = self._for_programs()
+        return [{name: row[name] for name in columns} for row in self.rows]
+
+    def styles(self) -> dict[str, Style]:
+        """Returns how the columns of `records` are shown that are not plain."""
+        measures = {name: self._measured[name][0] for name in self._for_programs() if name in self._measured}
+        return {
+            name: "share" if measure is not None and measure.in_percent else "decimals"
+            for name, measure in measures.items()
+            if name != "best_epoch"
+        }
+
+    def grid(self) -> Grid:
+        """Returns the table for reading."""
+        results, n, metric = self.results, len(self.rows), self.choices.metric
+        before, after = self._column("before"), self._column("after")
+        paths = results.telling_paths
+        columns = [self._column(name) for name in self.choices.columns] or [
+            *(*paths, "repetition", "status", "best_epoch", before, after)
+        ]
+        cells = [self._cells(name) for name in columns]
+        n_labels = next((i for i, name in enumerate(columns) if name not in (*paths, "repetition")), len(columns))
+        measured = [name for name in columns if name in self._measured and self._measured[name][0] is not None]
+        measures = {self._measured[name][0] for name in measured}
+        the_measure = next(iter(measures)) if len(measures) == 1 else None
+        what = captions.measured(results, self._shown, self.split, measured, the_measure)
+        names = short_names(results.option_paths)
+        unit = MEASURES[metric].unit
+        headers = {before: f"before ({unit})", after: f"after ({unit})"}
+        return Grid(
+            name=f"{results.name} trials",
+            caption=f"{what}; {n} trial{'s' * (n != 1)}.",
+            headers=[headers.get(name) or names.get(name) or self._header(name) for name in columns],
+            rows=list(zip(*cells, strict=True)),
+            n_labels=n_labels,
+            notes=captions.chosen_epochs(self.split),
+        )
+
+    def _for_programs(self) -> list[str]:
+        return [self._column(name) for name in self.choices.columns] or list(self.rows[0])
+
+    def _column(self, name: str) -> str:
+        metric, split = self.choices.metric, self.split
+        known = ["before", "after", *self.results.trials[0]]
+        name = named(name, known, "column of trials")
+        raw = {"before": column(split, metric, before=True), "after": column(split, metric)}
+        return raw.get(name, name)
+
+    def _header(self, name: str) -> str:
+        return self._measured[name][2] if name in self._measured else name.replace("_", " ")
+
+    def _cells(self, name: str) -> list[Cell]:
+        values: list[Any] = [row[name] for row in self.rows]
+        if name in self.results.option_paths:
+            return option_cells(values)
+        measure = self._measured[name][0] if name in self._measured else None
+        if measure is None:
+            return [plain_cell(value) for value in values]
+        return [number_cell(v, precision=self.choices.precision, in_percent=measure.in_percent) for v in values]

@@ -1,0 +1,256 @@
+"""Two experiments, or two combinations of one, held against each other."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cluster.results.lookup import find_combination
+from cluster.results.results import Results, Row, column
+from cluster.results.settings_text import MISSING, differences, flat, text
+from cluster.results.statistics import Comparison, adjusted, compare
+from cluster.storage.folders import ExperimentFolder
+
+_IRRELEVANT = (
+    *("experiment_config.name", "experiment_config.storage_path", "experiment_config.data_dir"),
+    *("experiment_config.target_device", "experiment_config.trials_per_device", "experiment_config.max_retries"),
+    *("experiment_config.checkpoint_interval_s", "experiment_config.trial_timeout_s", "experiment_config.keep_weights"),
+    *("experiment_config.stop_if_all_fail", "experiment_config.n_repetitions", "solver_config.interest_keys"),
+    *("solver_config.verbose", "solver_config.show_plots", "solver_config.log_frequency", "solver_config.log_loss"),
+    *("solver_config.log_grad", "solver_config.val_example_indices", "solver_config.val_example_subset"),
+)
+"""Settings that change no number of a table."""
+
+_SECTIONS = ("experiment_config", "solver_config")
+_HYPERPARAMS = "base_hyperparams"
+"""Its settings are named without it, as options are."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The same settings in two experiments, but for what the experiments differ in.
+
+    Attributes:
+        options: The values of what both have in common, by path, of all options of the two experiments.
+        first: The combination's row in the summary of the first experiment.
+        second: That in the summary of the second one.
+        comparison: The second minus the first, mm, paired by repetition; None where the two were measured on other
+            data, or trained with other seeds.
+    """
+
+    options: Mapping[str, Any]
+    first: Row
+    second: Row
+    comparison: Comparison | None
+
+
+@dataclass(frozen=True)
+class ExperimentComparison:
+    """Two experiments held against each other.
+
+    Attributes:
+        names: The names of their folders, which tell a copy from what it was copied from.
+        split: What they are compared on.
+        differences: For each setting that differs, both values as texts; of an option all of its values. And for each
+            data set of one name that is not the same data, both fingerprints.
+        pairs: Combinations that are the same, but for what differs between the two experiments.
+        unpaired: How many combinations of each have no counterpart.
+    """
+
+    names: tuple[str, str]
+    split: str
+    differences: Mapping[str, tuple[str, str]]
+    pairs: Sequence[Pair]
+    unpaired: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class CombinationComparison:
+    """Two combinations of an experiment held against each other.
+
+    Attributes:
+        rows: Their rows in the summary.
+        split: What they are compared on.
+        differences: For each setting that differs, with defaults filled in, both values as texts.
+        comparison: As of a `Pair`.
+    """
+
+    rows: tuple[Row, Row]
+    split: str
+    differences: Mapping[str, tuple[str, str]]
+    comparison: Comparison | None
+
+
+def compare_experiments(first: ExperimentFolder, others: Sequence[ExperimentFolder]) -> list[ExperimentComparison]:
+    """Holds experiments against the first one: what they differ in, and their results where they are the same else.
+
+    The p-values are adjusted for all pairs of all of them together.
+
+    Raises:
+        NoResultsError: If one of them is none.
+    """
+    one = _Side.of(first)
+    found = [_held_against(one, _Side.of(other)) for other in others]
+    after = iter(adjusted([pair.comparison for each in found for pair in each.pairs if pair.comparison is not None]))
+    return [
+        replace(
+            each,
+            pairs=[pair if pair.comparison is None else replace(pair, comparison=next(after)) for pair in each.pairs],
+        )
+        for each in found
+    ]
+
+
+def _held_against(one: "_Side", other: "_Side") -> ExperimentComparison:
+    options = list(dict.fromkeys([*one.options, *other.options]))
+    values = {path: (one.values(path), other.values(path)) for path in options}
+    # Counterparts agree in what both vary, and in what one varies over values of which the other has one. What is left
+    # is different in all of them.
+    common = [
+        path
+        for path, (these, those) in values.items()
+        if (len(these) > 1 and len(those) > 1) or not set(these).isdisjoint(those)
+    ]
+    varied = [path for path in options if max(map(len, values[path])) > 1]
+    counterparts: dict[tuple[str, ...], list[Row]] = {}
+    for row in other.table.summary:
+        counterparts.setdefault(other.texts(row, common), []).append(row)
+    split = one.table.split if one.table.split == other.table.split else "val"
+    pairs = [
+        Pair(
+            {path: row.get(path, counterpart.get(path)) for path in varied if path in common},
+            row,
+            counterpart,
+            _compared(one, row, other, counterpart, split),
+        )
+        for row in one.table.summary
+        for counterpart in counterparts.get(one.texts(row, common), ())
+    ]
+    n_paired = len({pair.first["key"] for pair in pairs}), len({pair.second["key"] for pair in pairs})
+    return ExperimentComparison(
+        names=(one.name, other.name),
+        split=split,
+        differences=_differences(one, other, values),
+        pairs=pairs,
+        unpaired=(len(one.table.summary) - n_paired[0], len(other.table.summary) - n_paired[1]),
+    )
+
+
+def _differences(
+    one: "_Side", other: "_Side", options: Mapping[str, tuple[list[str], list[str]]]
+) -> dict[str, tuple[str, str]]:
+    found = {
+        path: (", ".join(these), ", ".join(those))
+        for path, (these, those) in options.items()
+        if set(these) != set(those)
+    }
+    fixed = differences(one.fixed(options), other.fixed(options))
+    found |= {path: texts for path, texts in fixed.items() if path not in _IRRELEVANT}
+    data = one.fingerprints, other.fingerprints
+    for key in data[0]:
+        if data[0][key] != data[1].get(key, data[0][key]):
+            found[f"data of {key[0]}"] = (data[0][key][:8], data[1][key][:8])
+    return found
+
+
+def compare_combinations(folder: ExperimentFolder, wanted: tuple[str, str]) -> CombinationComparison:
+    """Holds two combinations of an experiment against each other.
+
+    Args:
+        folder: The experiment's folder.
+        wanted: The beginnings of their keys; `best` is the best in validation.
+
+    Raises:
+        NoResultsError: If there is no experiment.
+        NoCombinationError: If there is no such combination, as of `find_combination`.
+    """
+    side = _Side.of(folder)
+    rows = find_combination(side.table, wanted[0]), find_combination(side.table, wanted[1])
+    keys = {row["key"] for row in rows}
+    trials = folder.read_trials(lambda content: content, lambda trial_id: trial_id.partition("/")[0] in keys)
+    described: dict[str, dict[str, str]] = {}
+    for trial_id, content in trials.items():
+        if content is not None and trial_id.partition("/")[0] in keys:
+            described[trial_id.partition("/")[0]] = flat(content.get("description", {}))
+    if described.keys() != keys:
+        # One that was not started has no description: only the options tell what it is.
+        described = {row["key"]: {path: text(row[path]) for path in side.table.option_paths} for row in rows}
+    one, other = (described[row["key"]] for row in rows)
+    # Of data a description has what is in them, and not what they are called.
+    named = [path for path in side.table.option_paths if path.startswith("experiment_config.")]
+    found = {path: (text(rows[0][path]), text(rows[1][path])) for path in named if rows[0][path] != rows[1][path]}
+    # Two that were not tested are compared in validation.
+    tested_on = side.table.data_sets.get("test", {})
+    split = "test" if any(row["key"] in tested_on for row in rows) else "val"
+    return CombinationComparison(
+        rows, split, found | differences(one, other), _compared(side, rows[0], side, rows[1], split)
+    )
+
+
+@dataclass(frozen=True)
+class _Side:
+    """An experiment that is compared."""
+
+    name: str
+    table: Results
+    content: Mapping[str, Any]
+    trials: Mapping[str, Mapping[int, Row]]
+    """The trials of each combination, by its key and their seed."""
+
+    @classmethod
+    def of(cls, folder: ExperimentFolder) -> "_Side":
+        table = Results.read(folder)
+        trials: dict[str, dict[int, Row]] = {}
+        for trial in table.trials:
+            trials.setdefault(trial["key"], {})[trial["seed"]] = trial
+        name = folder.storage.location.rstrip("/").rpartition("/")[2]
+        return cls(name, table, folder.read_experiment() or {}, trials)
+
+    @property
+    def options(self) -> list[str]:
+        """The paths of all options, also of those with one value."""
+        return list(self.content["plan"]["combinations"][0]["options"])
+
+    @property
+    def fingerprints(self) -> dict[tuple[str, Any], str]:
+        """What tells the data of a set from others, by the set's name and the size that was asked for."""
+        return {
+            (data["name"], data["size"]): str(data["fingerprint"])
+            for data in self.content.get("data", ())
+            if "fingerprint" in data
+        }
+
+    def values(self, path: str) -> list[str]:
+        """Returns all values of an option as texts; of what is none, the one value that it has."""
+        if path in self.options:
+            return list(dict.fromkeys(text(c["options"][path]) for c in self.content["plan"]["combinations"]))
+        value: Any = self.content["configs"]
+        for name in path.split(".") if path.startswith(_SECTIONS) else (_HYPERPARAMS, *path.split(".")):
+            value = value.get(name, MISSING) if isinstance(value, Mapping) else MISSING
+        return [text(value)]
+
+    def texts(self, row: Row, paths: Sequence[str]) -> tuple[str, ...]:
+        """Returns a combination's values of some settings, each of which is an option or has one value."""
+        return tuple(text(row[path]) if path in row else self.values(path)[0] for path in paths)
+
+    def fixed(self, options: Iterable[str]) -> dict[str, str]:
+        """Returns the settings that are not, and are not in, one of these options, as texts by path."""
+        prefixes = tuple(f"{option}." for option in options)
+        settings = flat(self.content["configs"])
+        named = {path.removeprefix(f"{_HYPERPARAMS}."): setting for path, setting in settings.items()}
+        return {path: setting for path, setting in named.items() if not f"{path}.".startswith(prefixes)}
+
+    def measured_on(self, row: Row, split: str) -> str | None:
+        """Returns the fingerprint of the data that a combination was measured on, None where nothing tells it."""
+        data_set = self.table.data_sets.get(split, {}).get(row["key"])
+        return None if data_set is None else self.fingerprints.get((data_set.name, data_set.size))
+
+
+def _compared(one: _Side, row: Row, other: _Side, counterpart: Row, split: str) -> Comparison | None:
+    """Returns the second minus the first, paired by seed; None where they were measured on other data."""
+    data = one.measured_on(row, split)
+    if data is None or data != other.measured_on(counterpart, split):
+        return None
+    first, second = one.trials[row["key"]], other.trials[counterpart["key"]]
+    name = column(split, "distance")
+    seeds = [seed for seed in first if seed in second]
+    return compare([second[s][name] for s in seeds], [first[s][name] for s in seeds]) if seeds else None

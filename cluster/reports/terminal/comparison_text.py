@@ -1,0 +1,157 @@
+"""Comparisons for a terminal and for a script."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tabulate import tabulate
+
+from cluster.reports.tables.summary import SPLITS, mean_and_std
+from cluster.reports.terminal.comparison import CombinationComparison, ExperimentComparison
+from cluster.results.results import Row
+from cluster.results.statistics import MIN_REPETITIONS, Comparison
+
+_MAX_PAIRS = 40
+_ADJUSTED = ", adjusted by Holm for all pairs that are shown"
+
+
+def experiments_text(found: ExperimentComparison) -> str:
+    """Returns two experiments' differences and their paired results as text."""
+    first, second = found.names
+    parts = [_differences(found.differences, found.names, "The two have the same settings.")]
+    if found.pairs:
+        paths = list(found.pairs[0].options)
+        headers = [*(path.replace(".", ".\n") for path in paths), "n", first, second, "difference (mm)", "p (Holm)"]
+        rows = [
+            [
+                *(str(pair.options[path]) for path in paths),
+                "–" if pair.comparison is None else str(pair.comparison.n),
+                _result(pair.first, found.split),
+                _result(pair.second, found.split),
+                *comparison_cells(pair.comparison),
+            ]
+            for pair in found.pairs[:_MAX_PAIRS]
+        ]
+        alignment = [*["left"] * len(paths), *["right"] * 4, "left"]
+        parts.append(tabulate(rows, headers, tablefmt="simple", disable_numparse=True, colalign=alignment))
+        if len(found.pairs) > _MAX_PAIRS:
+            parts.append(f"and {len(found.pairs) - _MAX_PAIRS} more pairs; --json has all")
+        parts.append(_explanation([pair.comparison for pair in found.pairs], found.split, second, first, _ADJUSTED))
+    else:
+        parts.append("No combination of one has a counterpart in the other.")
+    left = [f"{n} of {name}" for n, name in zip(found.unpaired, found.names, strict=True) if n]
+    if left:
+        parts.append(f"Without a counterpart: {' and '.join(left)}.")
+    return "\n\n".join(parts)
+
+
+def combinations_text(found: CombinationComparison) -> str:
+    """Returns two combinations' differences and their paired result as text."""
+    keys = (found.rows[0]["key"], found.rows[1]["key"])
+    results = [[key, str(row["n"]), _result(row, found.split)] for key, row in zip(keys, found.rows, strict=True)]
+    parts = [
+        _differences(found.differences, keys, "The two have the same settings."),
+        tabulate(results, ["combination", "n", f"{SPLITS[found.split]} (mm)"], disable_numparse=True),
+    ]
+    if found.comparison is None:
+        parts.append("Their numbers are not compared: it is not known that they were measured on the same data.")
+    elif found.comparison.difference is None:
+        parts.append("Their numbers are not compared: no repetition has finished in both.")
+    else:
+        difference, p_value = comparison_cells(found.comparison)
+        parts.append(f"{keys[1]} minus {keys[0]}: {difference} mm, p: {p_value}")
+        parts.append(_explanation([found.comparison], found.split, keys[1], keys[0], ""))
+    return "\n\n".join(parts)
+
+
+def experiments_json(found: ExperimentComparison) -> dict[str, Any]:
+    """Returns a comparison of experiments for a script."""
+    return {
+        "experiments": list(found.names),
+        "split": found.split,
+        "differences": _differences_json(found.differences),
+        "pairs": [
+            {
+                "options": dict(pair.options),
+                "first": pair.first,
+                "second": pair.second,
+                "comparison": _comparison_json(pair.comparison),
+            }
+            for pair in found.pairs
+        ],
+        "unpaired": list(found.unpaired),
+    }
+
+
+def combinations_json(found: CombinationComparison) -> dict[str, Any]:
+    """Returns a comparison of combinations for a script."""
+    return {
+        "combinations": list(found.rows),
+        "split": found.split,
+        "differences": _differences_json(found.differences),
+        "comparison": _comparison_json(found.comparison),
+    }
+
+
+def comparison_cells(comparison: Comparison | None) -> tuple[str, str]:
+    """Returns the difference with its interval, and the adjusted p-value with a star where it is significant."""
+    if comparison is None or comparison.difference is None:
+        return "–", "–"
+    interval = comparison.interval
+    difference = f"{comparison.difference:+.2f}"
+    if interval is not None:
+        difference += f" [{interval.low:+.2f}, {interval.high:+.2f}]"
+    if comparison.p_adjusted is None:
+        return difference, "too few"
+    return difference, f"{comparison.p_adjusted:.3f}{' *' if comparison.is_significant else ''}"
+
+
+def _explanation(comparisons: Sequence[Comparison | None], split: str, second: str, first: str, p_of: str) -> str:
+    lines = [
+        f"Mean distance on the {SPLITS[split]}, mm. A difference is {second} minus {first}, paired by the",
+        "repetitions' seeds, with the 95 % interval of one comparison alone.",
+    ]
+    known = [comparison for comparison in comparisons if comparison is not None]
+    if any(comparison.too_few for comparison in known):
+        lines.append(f"With fewer than {MIN_REPETITIONS} pairs there are too few repetitions for a test.")
+    if any(not comparison.too_few for comparison in known):
+        lines.append(f"p is that of a sign-flip permutation test{p_of}; * is p ≤ 0.05.")
+    if len(known) < len(comparisons):
+        lines.append(
+            "– in place of a difference: not known to be measured on the same data, or trained with different seeds."
+        )
+    return "\n".join(lines)
+
+
+def _differences(differences: Mapping[str, tuple[str, str]], names: Sequence[str], none: str) -> str:
+    if not differences:
+        return none
+    rows = [[path, *map(_short, both)] for path, both in differences.items()]
+    return tabulate(rows, ["setting", *names], tablefmt="simple", disable_numparse=True)
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 60 else f"{line[:40]} … {line[-17:]}"
+
+
+def _result(row: Row, split: str) -> str:
+    return mean_and_std(row[f"{split}_distance_mm_mean"], row[f"{split}_distance_mm_std"])
+
+
+def _differences_json(differences: Mapping[str, tuple[str, str]]) -> dict[str, list[str]]:
+    return {path: list(both) for path, both in differences.items()}
+
+
+def _comparison_json(comparison: Comparison | None) -> dict[str, Any] | None:
+    if comparison is None:
+        return None
+    interval = comparison.interval
+    return {
+        "n": comparison.n,
+        "difference_mm": comparison.difference,
+        "low_mm": None if interval is None else interval.low,
+        "high_mm": None if interval is None else interval.high,
+        "p_value": comparison.p_value,
+        "p_adjusted": comparison.p_adjusted,
+        "is_significant": comparison.is_significant,
+    }

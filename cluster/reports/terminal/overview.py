@@ -1,0 +1,204 @@
+"""The experiments of a results folder and how each stands."""
+
+import os
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from cluster.reports.tables.summary import mean_and_std
+from cluster.results.results import NoResultsError, Results
+from cluster.storage.filesystem import Storage, StorageError
+from cluster.storage.folders import ExperimentFolder
+from cluster.storage.lock import is_locked
+from data_pipeline.user_error import UserError, did_you_mean
+
+_ENDED = ("finished", "failed", "diverged")
+
+
+@dataclass(frozen=True)
+class Best:
+    """The combination that is best in validation, of those that were measured on the same data.
+
+    Attributes:
+        data: The data's name.
+        split: Of which split the rest is told.
+        best_mm: Its mean distance, mm; None where none has finished.
+        best_std_mm: The sample standard deviation over repetitions, mm.
+        n: Its finished repetitions.
+    """
+
+    data: str
+    split: str
+    best_mm: float | None
+    best_std_mm: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How an experiment stands.
+
+    Attributes:
+        name: The experiment's name.
+        state: `running`, `unfinished`, `complete`, `complete, with failures`, or `broken`, of which the rest is None.
+        trials: Its trials.
+        ended: Those of them that finished, failed or diverged.
+        split: As in `Best`, with the next three of the best; None where there are several data, which have no best.
+        best_mm: As in `Best`.
+        best_std_mm: As in `Best`.
+        n: As in `Best`.
+        best_of_each: The best on each data.
+        size_bytes: What its files take; None where they are not on a local filesystem.
+        started: As in `Results`.
+    """
+
+    name: str
+    state: str
+    trials: int | None = None
+    ended: int | None = None
+    split: str | None = None
+    best_mm: float | None = None
+    best_std_mm: float | None = None
+    n: int | None = None
+    best_of_each: Sequence[Best] = ()
+    size_bytes: int | None = None
+    started: float | None = None
+
+
+def find_experiment(storage_path: str, name: str) -> ExperimentFolder:
+    """Returns the folder of an experiment.
+
+    Raises:
+        NoResultsError: If there is none of that name; the text names one that is close, or all.
+        StorageError: If the results folder cannot be read.
+    """
+    names = experiment_names(storage_path)
+    if name not in names:
+        hint = did_you_mean(name, names) or ", nor any other"
+        raise NoResultsError(f"no experiment {name!r} in {storage_path}{hint}")
+    return ExperimentFolder(Storage(storage_path) / name)
+
+
+def experiment_names(storage_path: str) -> list[str]:
+    """Returns the names of the experiments in a results folder.
+
+    Raises:
+        NoResultsError: If there is no such folder on this machine.
+        StorageError: If it cannot be read.
+    """
+    storage = Storage(storage_path)
+    if storage.local is not None and not storage.local.is_dir():
+        raise NoResultsError(f"there is no results folder {storage_path}; --storage-path names the one to read")
+    return [name for name in storage.names() if _is_experiment(storage, name)]
+
+
+def standings(storage_path: str) -> list[Standing]:
+    """Returns how every experiment of a results folder stands, by name."""
+    return [standing(ExperimentFolder(Storage(storage_path) / name), name) for name in experiment_names(storage_path)]
+
+
+def standing(folder: ExperimentFolder, name: str) -> Standing:
+    """Returns how an experiment stands."""
+    try:
+        table = Results.read(folder)
+        running = is_running(folder)
+    except UserError:  # no description, a part of the archive that is broken, a link: `show` says what it is
+        return Standing(name, "broken")
+    best_of_each = [_best(data, part) for data, part in table.by_data().items()]
+    best = best_of_each[0] if len(best_of_each) == 1 else None
+    return Standing(
+        name,
+        "running" if running else state(table),
+        trials=len(table.trials),
+        ended=sum(row["status"] in _ENDED for row in table.trials),
+        split=None if best is None else best.split,
+        best_mm=None if best is None else best.best_mm,
+        best_std_mm=None if best is None else best.best_std_mm,
+        n=None if best is None else best.n,
+        best_of_each=best_of_each,
+        size_bytes=None if folder.storage.local is None else _size(folder.storage.local),
+        started=table.started,
+    )
+
+
+def is_running(folder: ExperimentFolder) -> bool:
+    """Tells whether a process runs an experiment right now; on a local folder, one of this machine."""
+    return is_locked(folder.storage)
+
+
+def state(table: Results) -> str:
+    """Returns the state of an experiment that is not running, in a word or three."""
+    counts = Counter(row["status"] for row in table.trials)
+    if counts["interrupted"] or counts["pending"]:
+        return "unfinished"
+    return "complete, with failures" if table.failures else "complete"
+
+
+def standings_text(found: list[Standing]) -> str:
+    """Returns the standings as a table for a terminal."""
+    headers = ["experiment", "state", "trials done", "best (mm)", "on", "n", "size", "started"]
+    rows = [
+        [
+            one.name,
+            one.state,
+            "–" if one.trials is None else f"{one.ended}/{one.trials}",
+            _best_text(one),
+            one.split or "–",
+            "–" if one.n is None else str(one.n),
+            size_text(one.size_bytes),
+            "–" if one.started is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(one.started)),
+        ]
+        for one in found
+    ]
+    alignment = ["left", "left", "right", "right", "left", "right", "right", "left"]
+    return tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True, colalign=alignment)
+
+
+def standings_json(found: list[Standing]) -> list[dict[str, Any]]:
+    """Returns the standings for a script."""
+    return [asdict(one) for one in found]
+
+
+def size_text(n_bytes: int | None) -> str:
+    """Writes a size for a person: '7.8 MB'."""
+    if n_bytes is None:
+        return "–"
+    size, units = float(n_bytes), ["B", "kB", "MB", "GB", "TB"]
+    while size >= 999.5 and len(units) > 1:
+        size, units = size / 1000, units[1:]
+    return f"{size:.0f} {units[0]}" if units[0] == "B" or size >= 99.5 else f"{size:.1f} {units[0]}"
+
+
+def _best_text(one: Standing) -> str:
+    n = len(one.best_of_each)
+    return f"{n} sets of data" if n > 1 else mean_and_std(one.best_mm, one.best_std_mm)
+
+
+def _best(data: str, part: Results) -> Best:
+    row = part.summary[0]
+    mean, std = (row[f"{part.split}_distance_mm_{of}"] for of in ("mean", "std"))
+    return Best(data, part.split, mean, std, row["n"])
+
+
+def _is_experiment(storage: Storage, name: str) -> bool:
+    try:
+        return "experiment.json" in storage.names(name)
+    except StorageError:
+        return True  # one that cannot be read, or a link; `show` says why
+
+
+def _size(folder: Path) -> int:
+    """Returns the bytes of all files below a folder, links not followed."""
+    total = 0
+    for _, _, names, descriptor in os.fwalk(folder):
+        for name in names:
+            try:
+                total += os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_size
+            except FileNotFoundError:
+                continue  # a run has just moved it
+    return total

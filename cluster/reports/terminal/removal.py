@@ -1,0 +1,146 @@
+"""Removing experiments, and what is of no use in them. Nothing outside the results folder, and nothing that runs."""
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from cluster.reports.terminal.overview import find_experiment, is_running, size_text
+from cluster.results.results import Results
+from cluster.storage.archive import several
+from cluster.storage.filesystem import Storage
+from cluster.storage.folders import ExperimentFolder
+from cluster.storage.lock import experiment_lock
+
+_LOCK_FILE = ".lock"
+_LEASE_FOLDER = "lease/"
+_PARTIAL = ".partial"
+
+
+@dataclass(frozen=True)
+class Removal:
+    """Files of an experiment that would go.
+
+    Attributes:
+        storage_path: The results folder.
+        name: The experiment.
+        is_whole: Whether it is the experiment, or what is of no use in it.
+        files: Their paths in its folder.
+        what: What they are, for a person.
+        size_bytes: What they take; None where they are not on a local filesystem.
+        is_running: Whether a process runs the experiment, so that nothing can be removed now.
+    """
+
+    storage_path: str
+    name: str
+    is_whole: bool
+    files: Sequence[str]
+    what: str
+    size_bytes: int | None
+    is_running: bool
+
+    @property
+    def text(self) -> str:
+        """What would go, in a line."""
+        n = len(self.files)
+        running = "; it is running, and stays while it does" if self.is_running else ""
+        return f"{self.name}: {self.what}, {n} file{'s' * (n != 1)}, {size_text(self.size_bytes)}{running}"
+
+
+def whole_experiment(storage_path: str, name: str) -> Removal:
+    """Returns an experiment as what would go.
+
+    Raises:
+        NoResultsError: If there is none of that name.
+        StorageError: If it cannot be read, or if a link is in the way.
+    """
+    folder = find_experiment(storage_path, name)
+    return _removal(storage_path, folder, name, _all_files(folder), "all of it", is_whole=True)
+
+
+def useless_files(storage_path: str, name: str) -> Removal | None:
+    """Returns what is of no use in an experiment, None if there is nothing.
+
+    That is trials which are not of its last plan, such as those of an option that was taken out, and what killed
+    writers left. Trials in the archive stay: a part of it is never changed.
+
+    Raises:
+        NoResultsError: If there is none of that name, or if its description is broken.
+        ArchiveError: If a part of its archive is broken.
+        StorageError: If it cannot be read, or if a link is in the way.
+    """
+    folder = find_experiment(storage_path, name)
+    files = _useless_files(folder)
+    if not files:
+        return None
+    n = len({"/".join(path.split("/")[1:3]) for path in files if not _is_partial(path)})
+    what = f"{n} trial{'s' * (n != 1)} of other settings" if n else "half-written files"
+    return _removal(storage_path, folder, name, files, what, is_whole=False)
+
+
+def remove(removal: Removal) -> None:
+    """Removes it: what is there of it once no other process can run the experiment.
+
+    Raises:
+        AlreadyRunningError: If a process runs the experiment.
+        StorageError: If something cannot be removed; what is left can be removed by the same command.
+    """
+    results = Storage(removal.storage_path)
+    folder = ExperimentFolder(results / removal.name)
+    storage = folder.storage
+    with experiment_lock(storage):
+        # Looked up again: a run that ended just now may have another plan.
+        files = _all_files(folder) if removal.is_whole else _useless_files(folder)
+        # Its description goes last: while it is there, the rest can be found again.
+        several(storage, storage.remove, [path for path in files if path != "experiment.json"])
+        _remove_empty_folders(storage)
+        if removal.is_whole:
+            storage.remove("experiment.json")
+            storage.remove(_LOCK_FILE)
+    if removal.is_whole:
+        results.remove_empty_folder(removal.name)
+
+
+def _all_files(folder: ExperimentFolder) -> list[str]:
+    """Returns all files but for those that keep two processes apart."""
+    return [path for path in folder.storage.files() if path != _LOCK_FILE and not path.startswith(_LEASE_FOLDER)]
+
+
+def _useless_files(folder: ExperimentFolder) -> list[str]:
+    planned = {f"{row['key']}/{row['repetition']}" for row in Results.read(folder).trials}
+    files = [path.split("/") for path in _all_files(folder)]
+    return [
+        "/".join(parts)
+        for parts in files
+        if _is_partial(parts[-1]) or (parts[0] == "trials" and "/".join(parts[1:3]) not in planned)
+    ]
+
+
+def _is_partial(path: str) -> bool:
+    name = path.rpartition("/")[2]
+    return name.startswith(".") and name.endswith(_PARTIAL)
+
+
+def _remove_empty_folders(storage: Storage) -> None:
+    if storage.local is not None:
+        for place, names, _ in os.walk(storage.local, topdown=False):  # those below first; links are not followed
+            for name in names:
+                storage.remove_empty_folder(os.path.relpath(os.path.join(place, name), storage.local))  # noqa: PTH118
+
+
+def _removal(
+    storage_path: str, folder: ExperimentFolder, name: str, files: Sequence[str], what: str, *, is_whole: bool
+) -> Removal:
+    return Removal(
+        storage_path, name, is_whole, files, what, _size(folder.storage, files), is_running=is_running(folder)
+    )
+
+
+def _size(storage: Storage, files: Sequence[str]) -> int | None:
+    if storage.local is None:
+        return None
+    size = 0
+    for path in files:
+        with suppress(OSError):  # a run has just moved it
+            size += (storage.local / path).lstat().st_size
+    return size

@@ -1,0 +1,222 @@
+"""What trials logged, for a terminal: a table of their log points, and curves drawn with characters."""
+
+import math
+import shutil
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from tabulate import tabulate
+
+from cluster.reports.tables.summary import SPLITS, mean_and_std
+from cluster.results.learning_curves import Curve, Numbers, read_logged
+from cluster.results.lookup import find_combination, find_repetition
+from cluster.results.names import short_names
+from cluster.results.results import Results, Row, column
+from cluster.storage.folders import ExperimentFolder
+from data_pipeline.user_error import UserError
+
+_MAX_CURVES = 6
+_MAX_WIDTH = 120
+_HEIGHT = 20
+_TICKS = 8
+
+
+class NothingLoggedError(UserError):
+    """There are no curves to draw."""
+
+
+def trial_logs(folder: ExperimentFolder, wanted: str) -> list[dict[str, Any]]:
+    """Returns what the repetitions of a combination logged.
+
+    Args:
+        folder: The experiment's folder.
+        wanted: The beginning of a combination's key, or `best`; with `/N` behind it that repetition alone.
+
+    Returns:
+        Of each repetition the id, `status`, `seed`, `options`, `error`, `traceback`, `best_epoch`, the distances in mm
+        before and after on each split, and its log points: `epochs`, `loss`, `train_mm`, `val_mm`.
+
+    Raises:
+        NoResultsError: If there is no experiment.
+        NoCombinationError: If there is no such combination, or no such repetition of it.
+    """
+    table = Results.read(folder)
+    key, slash, repetition = wanted.partition("/")
+    row = find_combination(table, key)
+    if slash:
+        trials = [find_repetition(table, row, repetition)]
+    else:
+        trials = [trial for trial in table.trials if trial["key"] == row["key"]]
+    ids = {f"{trial['key']}/{trial['repetition']}" for trial in trials}
+    contents = folder.read_trials(lambda content: content, ids.__contains__)
+    curves = read_logged(
+        folder, split=table.split, wanted=ids.__contains__, is_metric=lambda name: name == "distance"
+    ).curves
+    return [
+        _log(table, trial, contents.get(trial_id) or {}, curves.get(trial_id)) for trial_id, trial in _by_id(trials)
+    ]
+
+
+def logs_text(logs: Sequence[Mapping[str, Any]]) -> str:
+    """Returns logs of `trial_logs` as text."""
+    return "\n\n".join(map(_log_text, logs))
+
+
+def curves_text(folder: ExperimentFolder, keys: Sequence[str], *, in_colour: bool) -> str:
+    """Draws the validation error over the epochs, the mean over repetitions, as text as wide as the terminal.
+
+    Args:
+        folder: The experiment's folder.
+        keys: The beginnings of combinations' keys; without any, the best six, or the best on each data.
+        in_colour: Whether colours tell the curves apart; else their characters do.
+
+    Raises:
+        NoResultsError: If there is no experiment.
+        NoCombinationError: If there is no such combination.
+        NothingLoggedError: If none of them has logged anything.
+    """
+    # Imported where it is needed: most commands draw nothing.
+    import plotext
+
+    table = Results.read(folder)
+    named = _named_rows(table, keys)
+    wanted = {row["key"] for _, row in named}
+    curves = read_logged(
+        folder,
+        split=table.split,
+        wanted=lambda trial_id: trial_id.partition("/")[0] in wanted,
+        is_metric=lambda name: False,
+    ).curves
+    plotext.clear_figure()
+    plotext.theme("default" if in_colour else "clear")
+    plotext.canvas_color("default")
+    plotext.axes_color("default")
+    plotext.ticks_color("default")
+    plotext.plotsize(_width(), _HEIGHT)
+    legend: list[str] = []
+    last = 0.0
+    for name, row in named:
+        own = [curves[i] for i in _ids_to_draw(table, row) if i in curves]
+        epochs, mean = _mean(own)
+        if len(epochs):
+            look = len(legend) % len(_MARKERS)
+            marker = "braille" if in_colour else _MARKERS[look]
+            plotext.plot(epochs.tolist(), mean.tolist(), marker=marker, color=_COLOURS[look] if in_colour else None)
+            sign = plotext.colorize("██", _COLOURS[look]) if in_colour else marker * 2
+            legend.append(f"{sign} {row['key']}  {name} (n = {len(own)})")
+            last = max(last, float(epochs[-1]))
+    if not legend:
+        raise NothingLoggedError(f"no trial of these combinations of {table.name} has logged anything yet")
+    plotext.xlim(0, last)
+    ticks = _ticks(last)
+    plotext.xticks(ticks, [f"{tick:g}" for tick in ticks])
+    plotext.title(f"{table.name}: validation error (mm) over epochs, mean over repetitions")
+    drawing = str(plotext.build())
+    # Below it: in it, a legend hides the first epochs.
+    return "\n".join([(drawing if in_colour else str(plotext.uncolorize(drawing))).rstrip("\n"), *legend])
+
+
+def _ids_to_draw(table: Results, row: Row) -> list[str]:
+    """Returns the ids of the finished trials of a combination; where there are none, of those that still may finish."""
+    own = [trial for trial in table.trials if trial["key"] == row["key"]]
+    status = ("finished",) if row["n"] else ("interrupted", "pending")
+    return [f"{trial['key']}/{trial['repetition']}" for trial in own if trial["status"] in status]
+
+
+_MARKERS = "x*+o.#"
+_COLOURS = ("blue", "orange", "green", "red", "magenta", "cyan")
+
+
+def _log(table: Results, trial: Row, content: Mapping[str, Any], curve: Curve | None) -> dict[str, Any]:
+    numbers = {} if curve is None else {name: _json_numbers(values) for name, values in curve._asdict().items()}
+    return {
+        "trial": f"{trial['key']}/{trial['repetition']}",
+        **{name: trial[name] for name in ("status", "seed", "best_epoch", "train_seconds", "device", "node")},
+        "options": {path: trial[path] for path in table.option_paths},
+        "error": trial["error"],
+        "traceback": content.get("traceback"),
+        "distance_mm": {
+            split: [trial[column(split, "distance", before=True)], trial[column(split, "distance")]]
+            for split in table.splits
+        },
+        "curve": numbers,
+    }
+
+
+def _log_text(log: Mapping[str, Any]) -> str:
+    names = short_names(list(log["options"]))
+    options = ", ".join(f"{names[path]} = {value}" for path, value in log["options"].items()) or "no options"
+    seconds = (
+        "" if log["train_seconds"] is None else f", {log['train_seconds']:.1f} s on {log['device']} of {log['node']}"
+    )
+    head = f"{log['trial']}: {log['status']} ({options}), seed {log['seed']}{seconds}"
+    lines = textwrap.wrap(head, _width(), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    curve = log["curve"]
+    if curve:
+        rows = [
+            [f"{epoch:.4g}", *(_cell(curve[name][i], digits) for name, digits in _COLUMNS.items())]
+            for i, epoch in enumerate(curve["epochs"])
+        ]
+        headers = ["epoch", "training loss", "training (mm)", "validation (mm)"]
+        lines += ["", tabulate(rows, headers, tablefmt="simple", disable_numparse=True, colalign=["right"] * 4)]
+    for split, (before, after) in log["distance_mm"].items():
+        if after is not None:
+            text = f"{SPLITS[split]}: {before:.3f} mm before, {after:.3f} mm after, with the weights of epoch"
+            lines += ["", f"{text} {log['best_epoch']}"]
+    if log["error"]:
+        lines += ["", log["traceback"] or log["error"]]
+    return "\n".join(lines).rstrip()
+
+
+_COLUMNS = {"loss": 5, "train_mm": 3, "val_mm": 3}
+
+
+def _cell(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _json_numbers(values: Numbers) -> list[float | None]:
+    return [value if math.isfinite(value) else None for value in values.tolist()]
+
+
+def _by_id(trials: Sequence[Row]) -> list[tuple[str, Row]]:
+    return [(f"{trial['key']}/{trial['repetition']}", trial) for trial in trials]
+
+
+def _mean(curves: Sequence[Curve]) -> tuple[Numbers, Numbers]:
+    """Returns epochs and mean validation error, mm, of as many log points as all of the curves have."""
+    n = min((len(curve.epochs) for curve in curves), default=0)
+    if not n:
+        return np.empty(0), np.empty(0)
+    return curves[0].epochs[:n], np.mean([curve.val_mm[:n] for curve in curves], axis=0)  # (repetitions, n) -> (n,)
+
+
+def _named_rows(table: Results, keys: Sequence[str]) -> list[tuple[str, Row]]:
+    """Returns the combinations whose curves are drawn, with their names."""
+    if keys:
+        return [(_name(table, row), row) for row in (find_combination(table, key) for key in keys)]
+    parts = table.by_data()
+    if len(parts) > 1:
+        best = [(f"{data}: {_name(part, part.summary[0])}", part.summary[0]) for data, part in parts.items()]
+        return best[:_MAX_CURVES]
+    return [(_name(table, row), row) for row in table.summary[:_MAX_CURVES]]
+
+
+def _ticks(last: float) -> list[float]:
+    """Returns at most nine ticks from 0 to the last epoch, a round number apart but for the last."""
+    power = 10 ** max(0, math.floor(math.log10(max(last, 1) / _TICKS)))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor * _TICKS >= last)
+    ticks = [float(tick) for tick in range(0, math.ceil(last), step) if last - tick >= step / 2]
+    return [*ticks, last]
+
+
+def _width() -> int:
+    return min(shutil.get_terminal_size().columns, _MAX_WIDTH)
+
+
+def _name(table: Results, row: Row) -> str:
+    names = short_names(table.telling_paths)
+    options = ", ".join(f"{names[path]} {row[path]}" for path in table.telling_paths) or row["key"]
+    return f"{options}: {mean_and_std(row['val_distance_mm_mean'], row['val_distance_mm_std'])}"

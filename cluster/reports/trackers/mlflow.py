@@ -1,0 +1,126 @@
+"""An experiment as a database of MLflow: an MLflow experiment with a run for each trial.
+
+FOLDER/
+    mlflow.db      runs with parameters, metrics over batches, and tags
+
+Its names have no brackets and no plus: `val/distance_mm[A]` is `val/distance_mm A`. In place of infinity it has its
+largest number, and a trial that was not started has the time of the export. See it with
+`mlflow ui --backend-store-uri sqlite:///FOLDER/mlflow.db`.
+
+The database is written with MLflow's own library, without a server, at some four trials a second. Whoever imports this
+module needs it.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cluster.reports.trackers.new_folder import NewFolderError, new_folder
+from cluster.reports.trackers.runs import ExperimentRuns, MissingLibraryError, TrialRun, as_text
+from cluster.storage.folders import ExperimentFolder
+from data_pipeline.user_error import first_line
+
+# MLflow looks at these when it is imported. It would tell its makers of its use, over the network, and greet.
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+
+try:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Param
+    from mlflow.exceptions import MlflowException
+    from mlflow.store.tracking import sqlalchemy_store as sqlalchemy_store  # mlflow-skinny alone is without a database
+except ImportError as error:
+    raise MissingLibraryError("mlflow") from error
+
+_STATUS = {
+    "finished": "FINISHED",
+    "failed": "FAILED",
+    "diverged": "FAILED",
+    "interrupted": "KILLED",
+    "pending": "SCHEDULED",
+}
+
+# MLflow takes no more at a time, and no longer values.
+_MAX_METRICS = 1000
+_MAX_PARAMS = 100
+_MAX_PARAM_CHARACTERS = 6000
+_MAX_TAG_CHARACTERS = 8000
+
+T = TypeVar("T")
+
+
+def export_mlflow(folder: ExperimentFolder, to: Path) -> None:
+    """Writes an experiment's trials as a database of MLflow.
+
+    Args:
+        folder: The experiment's folder.
+        to: The folder to write to; it must be new or empty.
+
+    Raises:
+        NewFolderError: If it is not, or if it cannot be written.
+        NoResultsError: If there is no experiment.
+        ArchiveError: If a part of the archive is broken.
+        StorageError: If a file cannot be read.
+    """
+    experiment = ExperimentRuns.read(folder)
+    with new_folder(to) as partial:
+        try:
+            client = MlflowClient(f"sqlite:///{partial / 'mlflow.db'}")
+            artifacts = (to.absolute() / "artifacts").as_uri()
+            experiment_id = client.create_experiment(experiment.name, artifact_location=artifacts)
+            for run in experiment.runs():
+                _write(client, experiment_id, run)
+        except MlflowException as error:
+            raise NewFolderError(f"{to} cannot be written: {first_line(error)}") from error
+
+
+def _write(client: Any, experiment_id: str, run: TrialRun) -> None:
+    tags = {name: _cut(value, _MAX_TAG_CHARACTERS) for name, value in run.facts.items()}
+    started = None if run.started is None else _milliseconds(run.started)
+    created = client.create_run(experiment_id, started, tags, run_name=run.trial_id)
+    run_id = created.info.run_id
+    params = [
+        Param(_allowed_param(name), _cut(as_text(value), _MAX_PARAM_CHARACTERS)) for name, value in run.settings.items()
+    ]
+    for some in _portions(params, _MAX_PARAMS):
+        client.log_batch(run_id, params=some)
+    for some in _portions(list(_metrics(run)), _MAX_METRICS):
+        client.log_batch(run_id, metrics=some)
+    if run.ended is None:
+        client.update_run(run_id, _STATUS[run.status])
+    else:
+        client.set_terminated(run_id, _STATUS[run.status], _milliseconds(run.ended))
+
+
+def _metrics(run: TrialRun) -> Iterator[Any]:
+    time = _milliseconds(run.time)
+    for step, values in run.points:
+        for name, value in values.items():
+            yield Metric(_allowed(name), value, time, step)
+    for name, value in run.final.values.items():
+        yield Metric(_allowed(f"final/{name}"), value, time, run.final.step)
+
+
+def _allowed(name: str) -> str:
+    # No subset has a space in its name, so two names do not become one.
+    return name.replace("[", " ").replace("]", "").replace("+", " plus ")
+
+
+def _allowed_param(path: str) -> str:
+    # Keys of a dict among the settings may have any signs; those that MLflow refuses become their codes.
+    return re.sub(r"[^\w.: -]", lambda sign: f"_{ord(sign[0]):x}_", path)
+
+
+def _cut(text: str, n_characters: int) -> str:
+    return text if len(text) <= n_characters else f"{text[: n_characters - 1]}…"
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(1000 * seconds)
+
+
+def _portions(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

@@ -1,0 +1,244 @@
+"""The trials of an experiment as runs, as other tools know them: numbers over steps, settings, results, and an end.
+
+The formats of these tools are in `tensorboard.py`, `mlflow.py` and `wandb.py`, each of which needs its tool's library.
+"""
+
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import pyarrow.compute as pc
+
+from cluster.results.learning_curves import record_tables
+from cluster.results.results import METRICS, Results, column
+from cluster.results.trial_outcome import trial_status
+from cluster.storage.folders import ExperimentFolder, Status
+from data_pipeline.subsets import DEFAULT_SUBSET, MEAN_SUBSET
+from data_pipeline.user_error import UserError
+from posenet.record import Record
+
+Option = str | int | float | bool | None
+
+
+class MissingLibraryError(UserError):
+    """The library that writes another tool's files is not installed."""
+
+    def __init__(self, package: str) -> None:
+        super().__init__(
+            f"what writes files of {package} is not installed here, or not all of it. Install it: pip install {package}"
+        )
+
+
+class Point(NamedTuple):
+    """What was logged at one step, by name; see `TrialRun`."""
+
+    step: int
+    values: dict[str, float]
+
+
+@dataclass(frozen=True)
+class TrialRun:
+    """A trial as a run.
+
+    Names are those of the tables' columns with a slash after the split, `val/distance_mm` for the mean over subsets and
+    `val/distance_mm[A]` for the subset A. What was measured on normalised poses ends in `_normalised`. `epoch` is how
+    many epochs were done: 3.5 is half-way through the fourth.
+
+    Attributes:
+        trial_id: The combination's key and the repetition: `KEY/REPETITION`.
+        key: The combination's key.
+        status: How the trial stands.
+        options: What varies in the experiment, by path.
+        settings: All that was set in the experiment's dicts, by path; the trial's options in place of the base values.
+            They are values of JSON, and `as_text` makes each of them a text.
+        facts: Status, error, seed, machine, versions and other things that are not settings, by name.
+        started: When it was started, in seconds since 1970; None if it was not.
+        ended: When it ended; None if it has not.
+        points: What was logged while it was trained, in the order of the steps. A step is a batch, counted over all
+            epochs from 1.
+        final: What was measured at the end with the weights of the best epoch; empty if it did not finish.
+    """
+
+    trial_id: str
+    key: str
+    status: Status
+    options: Mapping[str, Option]
+    settings: Mapping[str, Any]
+    facts: Mapping[str, str]
+    started: float | None
+    ended: float | None
+    points: Sequence[Point]
+    final: Point
+
+    @property
+    def time(self) -> float:
+        """When its numbers were logged, in seconds since 1970, as near as is known: records hold no times."""
+        return self.ended or self.started or 0.0
+
+
+@dataclass(frozen=True)
+class ExperimentRuns:
+    """The trials of an experiment's plan as runs.
+
+    Attributes:
+        name: The experiment's name.
+        options: The different values of each option that varies, by path.
+        final_names: The names of all final numbers.
+    """
+
+    name: str
+    options: Mapping[str, Sequence[Option]]
+    final_names: Collection[str]
+    _folder: ExperimentFolder
+    _planned: Mapping[str, TrialRun]
+
+    @classmethod
+    def read(cls, folder: ExperimentFolder) -> "ExperimentRuns":
+        """Reads what is on disk, but for the records.
+
+        Raises:
+            NoResultsError: If there is no experiment, or if its description is broken.
+            ArchiveError: If a part of the archive is broken.
+            StorageError: If a file cannot be read.
+        """
+        results = Results.read(folder)
+        experiment = folder.read_experiment() or {}
+        settings = {
+            combination["key"]: _settings(experiment["configs"], combination["options"])
+            for combination in experiment["plan"]["combinations"]
+        }
+        rows = {f"{row['key']}/{row['repetition']}": row for row in results.trials}
+        endings = folder.read_trials(_Ending.of, rows.__contains__)
+        origin = _origin(experiment)
+        planned = {}
+        for trial_id, row in rows.items():
+            ending = endings.get(trial_id, _Ending.of(None))
+            planned[trial_id] = TrialRun(
+                trial_id=trial_id,
+                key=row["key"],
+                status=row["status"],
+                options={path: row[path] for path in results.option_paths},
+                settings=settings[row["key"]],
+                facts={name: str(row[name]) for name in _FACTS if row[name] is not None} | origin,
+                started=ending.started,
+                ended=ending.ended,
+                points=[],
+                final=Point(row["best_epoch"] or 0, ending.final),  # the records tell how many steps an epoch has
+            )
+        options = {
+            path: list({repr(row[path]): row[path] for row in results.trials}.values()) for path in results.option_paths
+        }
+        final_names = dict.fromkeys(name for run in planned.values() for name in run.final.values)
+        return cls(results.name, options, tuple(final_names), folder, planned)
+
+    def runs(self) -> Iterator[TrialRun]:
+        """Yields a run for each planned trial, also for those that failed or were not started.
+
+        Records are read on the way, since those of ten thousand trials do not fit into the memory.
+
+        Raises:
+            StorageError: If a file cannot be read.
+        """
+        left = dict(self._planned)
+        for trial_id, points, n_batches in _logged(self._folder, left):
+            run = left.pop(trial_id)
+            yield replace(run, points=points, final=Point(run.final.step * n_batches, run.final.values))
+        yield from left.values()
+
+
+_FACTS = ("status", "error", "key", "repetition", "seed", "best_epoch", "train_seconds", "node", "device", "gpu")
+
+
+class _Ending(NamedTuple):
+    """What a run needs of a `trial.json` beside the row of the result table."""
+
+    started: float | None
+    ended: float | None
+    final: dict[str, float]
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any] | None) -> "_Ending":
+        known = content or {}
+        times = [known.get(name) for name in ("started", "ended")]
+        started, ended = (time if isinstance(time, int | float) else None for time in times)
+        metrics = known["metrics"] if trial_status(content) == "finished" else {}
+        final = {
+            _name(split, subset, metric): value
+            for split, subsets in metrics.items()
+            for subset in _shown(subsets)
+            for metric, value in subsets[subset].items()
+        }
+        return cls(started, ended, final)
+
+
+def _logged(folder: ExperimentFolder, wanted: Mapping[str, TrialRun]) -> Iterator[tuple[str, list[Point], int]]:
+    """Yields the id of each trial that has records, its points, and the batches of an epoch."""
+    for table in record_tables(folder, wanted.__contains__):
+        # A batch of 0 is the final evaluation: thousands of numbers, of which trial.json has those that tables show.
+        logged = table.filter(pc.greater(table["batch"], 0))
+        # A trial's rows lie one after another, and each trial is in one table.
+        ends = [0, *pc.run_end_encode(logged["trial_id"].combine_chunks().indices).run_ends.to_pylist()]
+        for start, end in pairwise(ends):
+            columns = logged.slice(start, end - start).select(("trial_id", *Record._fields)).to_pydict()
+            trial_ids, *values = columns.values()
+            yield trial_ids[0], *_points([Record(*row) for row in zip(*values, strict=True)])
+
+
+def _points(records: Sequence[Record]) -> tuple[list[Point], int]:
+    n_batches = max(record.batch for record in records)  # an epoch's last batch is a log point
+    shown = _shown({record.subset for record in records})
+    points: dict[int, dict[str, float]] = {}
+    for record in records:
+        if record.subset in shown:
+            step = (record.epoch - 1) * n_batches + record.batch
+            values = points.setdefault(step, {"epoch": step / n_batches})
+            values[_name(record.split, record.subset, record.metric, record.space)] = record.value
+    return [Point(step, points[step]) for step in sorted(points)], n_batches
+
+
+def _shown(subsets: Collection[str]) -> Collection[str]:
+    """Returns the subsets without one that is alone and the same as the mean."""
+    return {MEAN_SUBSET} if set(subsets) == {MEAN_SUBSET, DEFAULT_SUBSET} else subsets
+
+
+@cache
+def _name(split: str, subset: str, metric: str, space: str = "original") -> str:
+    stem = metric.removesuffix("_before")
+    if space == "default" and stem in METRICS:
+        group = "" if subset == MEAN_SUBSET else f"[{subset}]"
+        return f"{split}/{metric}_normalised{group}"
+    name = column(split, stem, before=stem != metric, subset=subset)
+    return f"{split}/{name.removeprefix(split)[1:]}"
+
+
+def as_text(value: Any) -> str:
+    """Returns a setting as a text, as it stands in JSON but without quotation marks around it."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _settings(configs: Mapping[str, Mapping[str, Any]], options: Mapping[str, Option]) -> dict[str, Any]:
+    base: dict[str, Any] = {}
+    for section, config in configs.items():
+        base |= _flat(config, "" if section == "base_hyperparams" else f"{section}.")
+    replaced = tuple(f"{path}." for path in options)
+    return {path: value for path, value in base.items() if not f"{path}.".startswith(replaced)} | _flat(options)
+
+
+def _origin(experiment: Mapping[str, Any]) -> dict[str, str]:
+    """Returns what made an experiment's results, such as `versions.torch` and `git.commit`."""
+    origin = {name: experiment.get(name) for name in ("versions", "machine", "git", "code", "command")}
+    return {path: as_text(value) for path, value in _flat(origin).items()}
+
+
+def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns the leaves of nested dicts, each by its dotted path."""
+    flat: dict[str, Any] = {}
+    for name, value in nested.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat

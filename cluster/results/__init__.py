@@ -1,0 +1,1 @@
+"""What came of trials: results, learning curves, statistics; without torch or Ray."""

@@ -1,0 +1,254 @@
+"""What trials logged, read from their records: learning curves and the numbers of the final evaluation.
+
+Records of ten thousand trials are some fifty million rows, of which a report shows two in a hundred. So they are read
+a piece at a time and taken by their dictionaries' codes, without a Python object for a row.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cluster.storage.archive import several
+from cluster.storage.folders import ExperimentFolder
+from data_pipeline.subsets import MEAN_SUBSET
+
+Numbers = npt.NDArray[np.float64]
+
+_ROWS_AT_ONCE = 2**18
+
+
+class Curve(NamedTuple):
+    """What a trial logged while it was trained, at L log points.
+
+    Attributes:
+        epochs: Epochs that were done, (L,); 3.5 is half-way through the fourth.
+        loss: The training loss since the log point before, (L,).
+        train_mm: The mean distance of the training batches since then, (L,), mm; NaN where it was measured in
+            another space.
+        val_mm: The mean distance on the validation set, mean over its subsets, (L,), mm.
+    """
+
+    epochs: Numbers
+    loss: Numbers
+    train_mm: Numbers
+    val_mm: Numbers
+
+
+@dataclass(frozen=True)
+class Logged:
+    """What some trials logged.
+
+    Attributes:
+        curves: The learning curve of each trial, by its id.
+        metrics: The names of M metrics, in the order in which they were logged.
+        final: Their values in each trial's final evaluation, (M,), by its id; NaN where a trial has none. A trial that
+            did not finish has no final evaluation.
+    """
+
+    curves: dict[str, Curve]
+    metrics: list[str]
+    final: dict[str, Numbers]
+
+
+def read_logged(
+    folder: ExperimentFolder, *, split: str, wanted: Callable[[str], bool], is_metric: Callable[[str], bool]
+) -> Logged:
+    """Reads learning curves and final numbers.
+
+    Args:
+        folder: The experiment's folder.
+        split: Of which split the final evaluation is taken: 'val' or 'test'. It is that of the mean over subsets, in
+            millimetres.
+        wanted: Tells by the id which trials are read.
+        is_metric: Tells by the name which metrics of the final evaluation are taken, such as `distance[TTIP]`,
+            `distance[TTIP]_before` or `success_worst@20`.
+
+    Returns:
+        What there is: a trial without readable records is left out.
+
+    Raises:
+        StorageError: If a file cannot be read.
+    """
+    is_metric = cache(is_metric)  # the files of all trials have the same names
+
+    def is_shown(rows: "_Rows") -> npt.NDArray[np.bool_]:
+        in_training = (rows.numbers("batch") > 0) & (
+            (rows.has("split", "train") & rows.has("metric", "loss"))
+            | (rows.has("metric", "distance") & rows.has("space", "original") & rows.has("subset", MEAN_SUBSET))
+        )
+        at_the_end = rows.numbers("batch") == 0
+        if at_the_end.any():
+            at_the_end &= rows.has("split", split) & rows.has("subset", MEAN_SUBSET)
+            at_the_end &= rows.has("space", "original") & rows.where("metric", is_metric)
+        shown: npt.NDArray[np.bool_] = in_training | at_the_end
+        return shown
+
+    curves: dict[str, Curve] = {}
+    final: dict[str, dict[str, float]] = {}
+    places: dict[str, int] = {}
+    for table in _tables(folder, wanted, is_shown):
+        for trial_id, rows in _by_trial(table):
+            curves[trial_id] = _curve(rows)
+            last = rows.numbers("batch") == 0
+            if last.any():
+                names = rows.texts("metric", last)
+                for name in names:
+                    places.setdefault(name, len(places))
+                final[trial_id] = dict(zip(names, rows.numbers("value")[last].tolist(), strict=True))
+    metrics = list(places)
+    return Logged(
+        curves,
+        metrics,
+        {trial_id: np.array([values.get(name, np.nan) for name in metrics]) for trial_id, values in final.items()},
+    )
+
+
+def record_tables(folder: ExperimentFolder, wanted: Callable[[str], bool]) -> Iterator[pa.Table]:
+    """Yields the long records of some trials, a file's at a time, with the columns of `cluster/storage/records.py`.
+
+    Args:
+        folder: The experiment's folder.
+        wanted: Tells by the id which trials are read. One without readable records is left out.
+
+    Raises:
+        StorageError: If a file cannot be read.
+    """
+    yield from _tables(folder, wanted, lambda rows: np.ones(len(rows), dtype=bool))
+
+
+class _Rows:
+    """Rows of records, by their columns."""
+
+    def __init__(self, batch: pa.RecordBatch) -> None:
+        self.batch = batch
+
+    def __len__(self) -> int:
+        return int(self.batch.num_rows)
+
+    def numbers(self, column: str) -> npt.NDArray[Any]:
+        """Returns a column of numbers, (n,)."""
+        values: npt.NDArray[Any] = self.batch.column(column).to_numpy(zero_copy_only=False)
+        return values
+
+    def where(self, column: str, accepts: Callable[[str], bool]) -> npt.NDArray[np.bool_]:
+        """Tells of which rows a text is accepted, (n,); each different text is asked about once."""
+        texts = self.batch.column(column)
+        accepted = np.array([accepts(text) for text in texts.dictionary.to_pylist()], dtype=bool)
+        found: npt.NDArray[np.bool_] = accepted[self._codes(column)]
+        return found
+
+    def has(self, column: str, text: str) -> npt.NDArray[np.bool_]:
+        """Tells which rows have that text, (n,)."""
+        code = self.batch.column(column).dictionary.index(text).as_py()  # -1 where no row has it
+        found: npt.NDArray[np.bool_] = self._codes(column) == code
+        return found
+
+    def texts(self, column: str, rows: npt.NDArray[np.bool_]) -> list[str]:
+        """Returns the texts of some rows."""
+        different = self.batch.column(column).dictionary.to_pylist()
+        return [different[code] for code in self._codes(column)[rows]]
+
+    def _codes(self, column: str) -> npt.NDArray[np.int32]:
+        codes: npt.NDArray[np.int32] = self.batch.column(column).indices.to_numpy(zero_copy_only=False)
+        return codes
+
+
+def _tables(
+    folder: ExperimentFolder, wanted: Callable[[str], bool], chosen: Callable[[_Rows], npt.NDArray[np.bool_]]
+) -> Iterator[pa.Table]:
+    """Yields the chosen rows of wanted trials, of one file at a time."""
+    archived: set[str] = set()
+
+    def is_new(trial_id: str) -> bool:
+        return trial_id not in archived and wanted(trial_id)
+
+    for part in folder.archive.parts():
+        content = folder.storage.read(f"archive/{part}.records.parquet")
+        table = None if content is None else _chosen_rows(content, is_new, chosen)
+        if table is not None and len(table):
+            yield table
+            archived.update(table.column("trial_id").unique().to_pylist())
+    ids = [
+        path.removesuffix("/records.parquet")
+        for path in folder.storage.files("trials")
+        if path.endswith("/records.parquet") and path.count("/") == 2
+    ]
+    ids = [trial_id for trial_id in ids if is_new(trial_id)]
+
+    def read(trial_id: str) -> pa.Table | None:
+        content = folder.trial(trial_id).read("records.parquet")
+        return None if content is None else _chosen_rows(content, trial_id.__eq__, chosen)
+
+    for start in range(0, len(ids), _FILES_AT_ONCE):
+        for table in several(folder.storage, read, ids[start : start + _FILES_AT_ONCE]):
+            if table is not None and len(table):
+                yield table
+
+
+_FILES_AT_ONCE = 256
+
+
+def _chosen_rows(
+    content: bytes, wanted: Callable[[str], bool], chosen: Callable[[_Rows], npt.NDArray[np.bool_]]
+) -> pa.Table | None:
+    """Returns the chosen rows of wanted trials in a file; None if it is broken."""
+    found = []
+    try:
+        file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
+        for batch in file.iter_batches(_ROWS_AT_ONCE, row_groups=_groups_with(file, wanted), use_threads=False):
+            rows = _Rows(batch)
+            found.append(batch.filter(pa.array(chosen(rows) & rows.where("trial_id", wanted))))
+    except Exception:
+        # What pyarrow raises depends on the damage. A report shows what there is.
+        return None
+    return pa.Table.from_batches(found).unify_dictionaries().combine_chunks() if found else None
+
+
+def _groups_with(file: pq.ParquetFile, wanted: Callable[[str], bool]) -> list[int]:
+    """Returns the row groups that hold a wanted trial: of an archive, a few trials are few groups."""
+    groups = range(file.num_row_groups)
+    if len(groups) == 1:
+        return [0]
+    ids = (file.read_row_group(group, columns=["trial_id"], use_threads=False).column(0) for group in groups)
+    return [
+        group for group, of_group in zip(groups, ids, strict=True) if any(map(wanted, of_group.unique().to_pylist()))
+    ]
+
+
+def _by_trial(table: pa.Table) -> Iterator[tuple[str, _Rows]]:
+    """Yields each trial's rows, which lie one after another."""
+    (batch,) = table.to_batches()
+    codes = batch.column("trial_id").indices.to_numpy()
+    ids = batch.column("trial_id").dictionary.to_pylist()
+    starts = [0, *(np.flatnonzero(np.diff(codes)) + 1).tolist()]
+    for start, end in zip(starts, [*starts[1:], len(codes)], strict=True):
+        yield ids[codes[start]], _Rows(batch.slice(start, end - start))
+
+
+def _curve(rows: _Rows) -> Curve:
+    epochs, batches, values = (rows.numbers(name) for name in ("epoch", "batch", "value"))
+    is_train, is_loss, in_training = rows.has("split", "train"), rows.has("metric", "loss"), batches > 0
+    points = in_training & ~is_train  # every log point has the validation's distance
+    at = {key: place for place, key in enumerate(zip(epochs[points].tolist(), batches[points].tolist(), strict=True))}
+
+    def series(of: npt.NDArray[np.bool_]) -> Numbers:
+        found = np.full(len(at), np.nan)
+        for epoch, batch, value in zip(epochs[of].tolist(), batches[of].tolist(), values[of].tolist(), strict=True):
+            if (epoch, batch) in at:  # a training that was killed may have logged the loss of a last point alone
+                found[at[epoch, batch]] = value
+        return found
+
+    n_batches = max((batch for _, batch in at), default=1)  # an epoch's last batch is a log point
+    done = np.array([epoch - 1 + batch / n_batches for epoch, batch in at], dtype=np.float64)
+    return Curve(
+        epochs=done,
+        loss=series(in_training & is_train & is_loss),
+        train_mm=series(in_training & is_train & ~is_loss),
+        val_mm=series(points),
+    )

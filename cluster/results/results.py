@@ -1,0 +1,363 @@
+"""The trials of an experiment and their summary, read from its folder: no torch, no Ray.
+
+Trials are those of the experiment's last plan. What else lies in the folder (an option that was taken out, data that
+changed) is counted and left alone.
+"""
+
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import NoneType
+from typing import Any, NamedTuple, TypeVar
+
+from cluster.results.trial_outcome import Outcome
+from cluster.storage.folders import ExperimentFolder
+from data_pipeline.subsets import MEAN_SUBSET
+from data_pipeline.user_error import UserError
+
+Row = dict[str, Any]
+
+R = TypeVar("R", bound="Results")
+
+UNITS = {"distance": "_mm", "max_distance": "_mm", "bone_length_error": "_mm"}
+"""Suffixes of columns by metric; the others are shares and ratios."""
+
+METRICS = (
+    *("distance", "max_distance", "frames_within_20mm", "auc_0_50", "auc_20_50"),
+    *("bone_length_error", "proportion_error"),
+)
+
+
+class NoResultsError(UserError):
+    """There is no experiment in a folder, or its description is broken."""
+
+
+class DataSet(NamedTuple):
+    """What trials were measured on."""
+
+    name: str
+    size: Any
+    """The size that was asked for; None for all of it."""
+
+    n_frames: int | None
+    """None where the experiment's description does not say."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """The trials of an experiment and their summary.
+
+    Attributes:
+        name: The experiment's name.
+        option_paths: The settings that vary, a column for each in both tables.
+        telling_paths: Those of them that tell all combinations apart: of settings that vary together, the first.
+        splits: 'val' and, with a test set, 'test'.
+        trials: A row for each trial: options, `repetition`, `seed`, `status`, `best_epoch`, metrics, `train_seconds`,
+            `node`, `device`, `gpu`, `error`. What a trial does not have is None.
+        summary: A row for each combination, the best in validation first, those without all repetitions (whose mean
+            rests on less) after the others: options, `n` (finished repetitions), `failed`, `diverged`, and the mean and
+            sample standard deviation of distances over finished repetitions.
+        n_others: Trials in the folder that are not of this plan.
+        data_sets: For each split what a combination was measured on, by its key; not those without such a set.
+        started: When the script was started last that trained it, seconds since 1970; None if the folder is of a
+            version that did not say.
+    """
+
+    name: str
+    option_paths: list[str]
+    telling_paths: list[str]
+    splits: list[str]
+    trials: list[Row]
+    summary: list[Row]
+    n_others: int
+    data_sets: Mapping[str, Mapping[str, DataSet]] = field(default_factory=dict)
+    started: float | None = field(default=None, compare=False)
+
+    @classmethod
+    def read(cls: type[R], folder: ExperimentFolder) -> R:
+        """Reads the table of what is on disk.
+
+        Raises:
+            NoResultsError: If there is no experiment, or if its description is broken.
+            ArchiveError: If a part of the archive is broken.
+        """
+        try:
+            experiment = _Experiment.of(folder.read_experiment())
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise NoResultsError(
+                f"{folder.storage.location} holds no experiment (experiment.json is missing or broken)"
+            ) from error
+        planned = [(c, repetition) for repetition in range(len(experiment.seeds)) for c in experiment.combinations]
+        ids = [f"{c['key']}/{repetition}" for c, repetition in planned]
+        wanted = set(ids)
+        known = folder.read_trials(Outcome.of, wanted.__contains__)
+        outcomes = [known.get(trial_id, Outcome.of(None)) for trial_id in ids]
+
+        option_paths, splits = experiment.option_paths, experiment.splits
+        groups = list(_column_groups(splits, outcomes))
+        trials = [
+            _trial_row(c, option_paths, repetition, experiment.seeds[repetition], outcome, groups)
+            for (c, repetition), outcome in zip(planned, outcomes, strict=True)
+        ]
+        summary = _summarize(trials, option_paths, splits)
+        n_others = len(known.keys() - wanted)
+        telling_paths, data_sets, started = experiment.telling_paths, experiment.data_sets, experiment.started
+        return cls(experiment.name, option_paths, telling_paths, splits, trials, summary, n_others, data_sets, started)
+
+    @property
+    def failures(self) -> list[Row]:
+        """The trials that failed or diverged."""
+        return [row for row in self.trials if row["status"] in ("failed", "diverged")]
+
+    @property
+    def n_repetitions(self) -> int:
+        """The planned repetitions of each combination."""
+        return len(self.trials) // len(self.summary)
+
+    @property
+    def split(self) -> str:
+        """The split that results are reported on: the test set where there is one."""
+        return self.splits[-1]
+
+    def subsets(self, split: str) -> list[str]:
+        """Returns the subsets that have columns of their own; none where there is only one."""
+        start = f"{column(split, 'distance')}["
+        return [name[len(start) : -1] for name in self.trials[0] if name.startswith(start)]
+
+    def values(self, name: str) -> dict[str, list[Any]]:
+        """Returns a column of the trials for each combination, by its key, in the order of repetitions."""
+        found: dict[str, list[Any]] = {row["key"]: [] for row in self.summary}
+        for trial in self.trials:
+            found[trial["key"]].append(trial[name])
+        return found
+
+    def best_for_each(self, path: str) -> list[Row]:
+        """Returns, for each value of an option, the first of its rows in the summary: the best in validation.
+
+        Where a value has combinations that were validated on different sets, it returns the best on each.
+        """
+        validated_on = self.data_sets.get("val", {})
+        best: dict[tuple[str, DataSet | None], Row] = {}
+        for row in self.summary:
+            # By the text, since 1 and True are one key.
+            best.setdefault((repr(row[path]), validated_on.get(row["key"])), row)
+        return list(best.values())
+
+    def by_data(self: R) -> dict[str, R]:
+        """Returns the results in parts that were measured on the same data: only within one can results be compared.
+
+        Returns:
+            The part of each data by its name, those with the best in validation first; where all were measured on the
+            same, the results as they are. An option that is the same in all of a part is none of that part.
+        """
+        groups: dict[tuple[DataSet | None, ...], set[str]] = {}
+        for row in self.summary:
+            measured_on = tuple(self.data_sets.get(split, {}).get(row["key"]) for split in self.splits)
+            groups.setdefault(measured_on, set()).add(row["key"])
+        return dict(zip(_names(list(groups)), map(self._part, groups.values()), strict=True))
+
+    def _part(self: R, keys: set[str]) -> R:
+        if len(keys) == len(self.summary):
+            return self
+        summary = [row for row in self.summary if row["key"] in keys]
+        varied = [path for path in self.option_paths if len({repr(row[path]) for row in summary}) > 1]
+        data_sets = {split: {k: found for k, found in of.items() if k in keys} for split, of in self.data_sets.items()}
+        return replace(
+            self,
+            option_paths=varied,
+            telling_paths=[path for path in self.telling_paths if path in varied],
+            splits=[split for split in self.splits if split == "val" or data_sets.get(split)],
+            trials=[row for row in self.trials if row["key"] in keys],
+            summary=summary,
+            n_others=0,
+            data_sets=data_sets,
+        )
+
+
+def _names(groups: Sequence[tuple[DataSet | None, ...]]) -> list[str]:
+    """Returns a name for each data: of the set that is reported on, with as much more as tells them apart."""
+    reported = [next((found for found in reversed(group) if found is not None), None) for group in groups]
+    names = ["the data" if found is None else found.name for found in reported]
+    if len(set(names)) < len(names):
+        names = [
+            name if found is None or found.size is None else f"{name} (first {found.size})"
+            for name, found in zip(names, reported, strict=True)
+        ]
+    if len(set(names)) < len(names):
+        chosen_on = ["no set" if group[0] is None else str(group[0].name) for group in groups]
+        names = [f"{name}, chosen on {val}" for name, val in zip(names, chosen_on, strict=True)]
+    if len(set(names)) < len(names):
+        names = [f"{name} ({place})" for place, name in enumerate(names, 1)]
+    return names
+
+
+def column(split: str, metric: str, *, before: bool = False, subset: str = MEAN_SUBSET) -> str:
+    """Returns the name of a metric's column."""
+    group = "" if subset == MEAN_SUBSET else f"[{subset}]"
+    return f"{split}_{metric}{'_before' if before else ''}{UNITS.get(metric, '')}{group}"
+
+
+@dataclass(frozen=True)
+class _Experiment:
+    """What a table needs of `experiment.json`."""
+
+    name: str
+    combinations: Sequence[Mapping[str, Any]]
+    seeds: list[int]
+    option_paths: list[str]
+    telling_paths: list[str]
+    splits: list[str]
+    data_sets: dict[str, dict[str, DataSet]]
+    started: float | None
+
+    @classmethod
+    def of(cls, content: Any) -> "_Experiment":
+        """Takes it from the file's content; LookupError, TypeError, ValueError or AttributeError if that is broken."""
+        plan = content["plan"]
+        seeds = [_checked(seed, int) for seed in _checked(plan["seeds"], list)]
+        paths = list(plan["combinations"][0]["options"])
+        combinations = [
+            {
+                "key": _checked(c["key"], str),
+                "options": {path: _checked(c["options"][path], (str, int, float, NoneType)) for path in paths},
+            }
+            for c in plan["combinations"]
+        ]
+        if not seeds:
+            raise ValueError("the plan has no repetition")
+        option_paths = _varied(combinations)
+        config = content["configs"]["experiment_config"]
+        test_sets = {c["options"].get("experiment_config.test_set", config.get("test_set")) for c in combinations}
+        splits = ["val"] if test_sets == {None} else ["val", "test"]
+        telling_paths = _telling(option_paths, content["options"])
+        data_sets = _data_sets(splits, combinations, config, content.get("data", []))
+        name, started = _checked(content["name"], str), _checked(content.get("started"), (int, float, NoneType))
+        return cls(name, combinations, seeds, option_paths, telling_paths, splits, data_sets, started)
+
+
+def _checked(value: Any, kind: type | tuple[type, ...]) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError(f"{value!r} is no {kind}")
+    return value
+
+
+def _varied(combinations: Sequence[Mapping[str, Any]]) -> list[str]:
+    paths = list(combinations[0]["options"])
+    return [path for path in paths if len({repr(c["options"][path]) for c in combinations}) > 1]
+
+
+def _telling(option_paths: Sequence[str], axes: Sequence[Mapping[str, Any]]) -> list[str]:
+    implied: set[str] = set()
+    for axis in axes:
+        first_labels = [repr(row[0]) for row in axis["rows"]]
+        if len(set(first_labels)) == len(first_labels):
+            implied.update(axis["paths"][1:])
+    return [path for path in option_paths if path not in implied]
+
+
+def _data_sets(
+    splits: Sequence[str],
+    combinations: Sequence[Mapping[str, Any]],
+    config: Mapping[str, Any],
+    data: Sequence[Mapping[str, Any]],
+) -> dict[str, dict[str, DataSet]]:
+    n_frames = {(entry["name"], entry["size"]): _checked(entry["samples"], int) for entry in data}
+    data_sets: dict[str, dict[str, DataSet]] = {}
+    for split in splits:
+        of_split = data_sets[split] = {}
+        for combination in combinations:
+            options = combination["options"]
+            name = options.get(f"experiment_config.{split}_set", config.get(f"{split}_set"))
+            size = options.get(f"experiment_config.{split}_set_size", config.get(f"{split}_set_size"))
+            if name is not None:
+                of_split[combination["key"]] = DataSet(str(name), size, n_frames.get((name, size)))
+    return data_sets
+
+
+class _ColumnGroup(NamedTuple):
+    """The columns of a subset of a split: their names, and the metrics' in a trial's file."""
+
+    split: str
+    subset: str
+    columns: list[str]
+    metrics: list[str]
+
+
+def _column_groups(splits: Sequence[str], outcomes: Sequence[Outcome]) -> Iterator[_ColumnGroup]:
+    for split in splits:
+        subsets = {MEAN_SUBSET: None}  # in the order of the files
+        for outcome in outcomes:
+            subsets.update(dict.fromkeys(outcome.metrics.get(split, ())))
+        for subset in subsets:
+            columns, metrics = [], []
+            for metric in METRICS:
+                columns += [column(split, metric, before=True, subset=subset), column(split, metric, subset=subset)]
+                metrics += [f"{metric}_before", metric]
+            for metric in ("improved", "worsened"):
+                columns.append(column(split, metric, subset=subset))
+                metrics.append(metric)
+            yield _ColumnGroup(split, subset, columns, metrics)
+
+
+def _trial_row(
+    combination: Mapping[str, Any],
+    option_paths: Sequence[str],
+    repetition: int,
+    seed: int,
+    outcome: Outcome,
+    groups: Sequence[_ColumnGroup],
+) -> Row:
+    row = {"key": combination["key"]}
+    for path in option_paths:
+        row[path] = combination["options"][path]
+    row |= {"repetition": repetition, "seed": seed, "status": outcome.status, "best_epoch": outcome.best_epoch}
+    for split, subset, columns, metrics in groups:
+        values = outcome.metrics.get(split, {}).get(subset, {})
+        row.update(zip(columns, map(values.get, metrics), strict=True))
+    return row | outcome.run
+
+
+def _summarize(trials: Sequence[Row], option_paths: Sequence[str], splits: Sequence[str]) -> list[Row]:
+    by_key: dict[str, list[Row]] = {}
+    for row in trials:
+        by_key.setdefault(row["key"], []).append(row)
+    summary = []
+    for key, rows in by_key.items():
+        finished = [row for row in rows if row["status"] == "finished"]
+        summed: Row = {
+            "key": key,
+            **{path: rows[0][path] for path in option_paths},
+            "n": len(finished),
+            "failed": sum(row["status"] == "failed" for row in rows),
+            "diverged": sum(row["status"] == "diverged" for row in rows),
+        }
+        for split in splits:
+            # With the test set as an option, a combination may be without one.
+            measured = [row for row in finished if row[column(split, "distance")] is not None]
+            before = [row[column(split, "distance", before=True)] for row in measured]
+            after = [row[column(split, "distance")] for row in measured]
+            mean_before, mean = _mean(before), _mean(after)
+            change = None if mean is None or mean_before is None else mean - mean_before
+            summed |= {
+                f"{split}_distance_before_mm": mean_before,
+                f"{split}_distance_mm_mean": mean,
+                f"{split}_distance_mm_std": _std(after),
+                f"{split}_change_mm": change,
+                f"{split}_change_percent": None if change is None or not mean_before else 100 * change / mean_before,
+            }
+        summary.append(summed)
+    by, n_repetitions = "val_distance_mm_mean", len(trials) // len(summary)
+    return sorted(summary, key=lambda row: (row[by] is None, row["n"] < n_repetitions, row[by] or 0.0))
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return statistics.fmean(values) if values else None
+
+
+def _std(values: Sequence[float]) -> float | None:
+    # The sample standard deviation; `statistics.stdev` reckons in fractions, forty times as long.
+    if len(values) < 2:
+        return None
+    mean = statistics.fmean(values)
+    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))

@@ -1,0 +1,1 @@
+"""Every file of an experiment, on any filesystem."""

@@ -1,0 +1,74 @@
+"""The samples of the validation set that a trial follows, and what it made of them at every log point."""
+
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cluster.storage.folders import TrialFolder
+
+_FILE = "examples.npz"
+
+Poses = npt.NDArray[np.floating[Any]]
+Integers = npt.NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True)
+class FollowedExamples:
+    """E examples at L log points. The file `examples.npz` has an array of each attribute's name.
+
+    Attributes:
+        epochs: The epoch of each log point, (L,).
+        batches: Batches of that epoch that were done, (L,).
+        predictions_mm: Corrected poses, (L, E, J, 3), mm.
+        inputs_mm: Uncorrected poses, (E, J, 3), mm.
+        labels_mm: True poses, (E, J, 3), mm.
+        indices: Which samples of the validation set they are, (E,).
+    """
+
+    epochs: Integers
+    batches: Integers
+    predictions_mm: Poses
+    inputs_mm: Poses
+    labels_mm: Poses
+    indices: Integers
+
+    def write(self, folder: TrialFolder) -> None:
+        """Writes them among a trial's files."""
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **vars(self))
+        folder.write(_FILE, buffer.getvalue())
+
+    @classmethod
+    def read(cls, folder: TrialFolder) -> "FollowedExamples | None":
+        """Reads a trial's; None where it has none.
+
+        Raises:
+            ValueError: If the file is broken.
+            StorageError: If it cannot be read.
+        """
+        content = folder.read(_FILE)
+        if content is None:
+            return None
+        try:
+            arrays = np.load(io.BytesIO(content), allow_pickle=False)
+            found = cls(**{name: arrays[name] for name in cls.__dataclass_fields__})
+            n_points, n_examples, n_joints, _ = found.predictions_mm.shape
+            one = (n_examples, n_joints, 3)
+            shapes = {
+                "epochs": (n_points,),
+                "batches": (n_points,),
+                "predictions_mm": (n_points, *one),
+                "inputs_mm": one,
+                "labels_mm": one,
+                "indices": (n_examples,),
+            }
+            for name, shape in shapes.items():
+                if getattr(found, name).shape != shape:
+                    raise ValueError(f"{name} has the shape {getattr(found, name).shape}, not {shape}")
+        except Exception as error:
+            # What numpy raises depends on the damage.
+            raise ValueError(f"{_FILE} is broken: {error}") from error
+        return found

@@ -1,0 +1,99 @@
+"""What a trial logs while it is trained: its records, and its examples' predictions at every log point."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from cluster.storage.examples import FollowedExamples
+from cluster.storage.folders import TrialFolder
+from cluster.storage.records import from_parquet, to_parquet
+from data_pipeline.pose_dataset import Array, PoseDataset
+from posenet.record import Record
+from posenet.solver import EpochReport
+
+
+@dataclass(frozen=True)
+class ExamplePoses:
+    """The samples of the validation set that a trial follows.
+
+    Attributes:
+        indices: Which they are, (E,).
+        inputs: Their uncorrected poses, (E, J, 3), mm.
+        labels: Their true poses, (E, J, 3), mm.
+    """
+
+    indices: tuple[int, ...]
+    inputs: Array
+    labels: Array
+
+    @classmethod
+    def of(cls, val_set: PoseDataset, subset: str, indices: tuple[int, ...]) -> "ExamplePoses":
+        """Takes the samples `indices` of a subset."""
+        rows = np.array(indices, dtype=np.intp)  # (E,)
+        return cls(indices, val_set.poses[subset][rows], val_set.labels[rows])
+
+
+@dataclass
+class TrialLog:
+    """All that was logged so far.
+
+    Attributes:
+        records: Every number.
+        predictions: Epoch, batch and the examples' predictions, (E, J, 3), mm, of every log point.
+    """
+
+    records: list[Record] = field(default_factory=list)
+    predictions: list[tuple[int, int, Array]] = field(default_factory=list)
+
+    def add(self, report: EpochReport) -> None:
+        """Adds what an epoch brought."""
+        for point in report.log_points:
+            self.records += point.records
+            if point.examples is not None:
+                self.predictions.append((report.epoch, point.batch, point.examples.numpy()))
+
+    def write(self, folder: TrialFolder, examples: ExamplePoses | None) -> None:
+        """Writes records.parquet and, where there are examples, examples.npz."""
+        folder.write("records.parquet", to_parquet(folder.trial_id, self.records))
+        if examples is not None and self.predictions:
+            epochs, batches, predictions = zip(*self.predictions, strict=True)
+            FollowedExamples(
+                epochs=np.array(epochs),  # (L,)
+                batches=np.array(batches),  # (L,)
+                predictions_mm=np.stack(predictions),  # (L, E, J, 3)
+                inputs_mm=examples.inputs,
+                labels_mm=examples.labels,
+                indices=np.array(examples.indices),
+            ).write(folder)
+
+    @classmethod
+    def read(cls, folder: TrialFolder, *, until_epoch: int, with_examples: bool) -> "TrialLog":
+        """Reads what was written up to the end of an epoch.
+
+        Args:
+            folder: The trial's files.
+            until_epoch: The epoch.
+            with_examples: Read the examples' predictions too.
+
+        Raises:
+            ValueError: If a file is missing, broken, or ends before that epoch.
+        """
+        content = folder.read("records.parquet")
+        if content is None:
+            raise ValueError("records.parquet is missing")
+        # A trial that was stopped while it wrote its last files has left its final evaluation here: it comes again.
+        records = [record for record in from_parquet(content) if record.batch > 0 and record.epoch <= until_epoch]
+        if not records or records[-1].epoch < until_epoch:
+            raise ValueError(f"records.parquet ends before epoch {until_epoch}")
+        return cls(records, _read_predictions(folder, until_epoch) if with_examples else [])
+
+
+def _read_predictions(folder: TrialFolder, until_epoch: int) -> list[tuple[int, int, Array]]:
+    examples = FollowedExamples.read(folder)
+    if examples is None:
+        raise ValueError("examples.npz is missing")
+    logged = zip(examples.epochs, examples.batches, examples.predictions_mm, strict=True)
+    predictions = [(int(epoch), int(batch), poses) for epoch, batch, poses in logged if epoch <= until_epoch]
+    if not predictions or predictions[-1][0] < until_epoch:
+        raise ValueError(f"examples.npz ends before epoch {until_epoch}")
+    return predictions

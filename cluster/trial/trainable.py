@@ -1,0 +1,435 @@
+"""One trial from its settings to its files. Ray and the inline executor both run it."""
+
+import json
+import math
+import os
+import socket
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from cluster.planning import builders as parts
+from cluster.planning.config import Settings
+from cluster.planning.identity import Primitive
+from cluster.planning.placement import device_name
+from cluster.planning.seeds import Streams
+from cluster.storage.filesystem import StorageError
+from cluster.storage.folders import RUNNING, TrialFolder
+from cluster.storage.frame_errors import FrameErrors
+from cluster.trial.example_plot import plot_examples
+from cluster.trial.log import ExamplePoses, TrialLog
+from data_pipeline.batch import DeviceDataset, KeptOnDevice, dataset_identity, on_device
+from data_pipeline.loader import TrainingLoader
+from data_pipeline.normalizers import Normalizer
+from data_pipeline.pose_dataset import PoseDataset
+from data_pipeline.subsets import MEAN_SUBSET
+from data_pipeline.tables import Table
+from posenet.checkpoint import pack, tensor_bytes, unpack
+from posenet.evaluator import Evaluator, Measurement
+from posenet.machine_errors import is_of_the_machine, is_out_of_memory
+from posenet.record import Record
+from posenet.reproducible import reproducible_process, seed_process
+from posenet.solver import DivergedError, EpochReport, Examples, Solver, SolverSettings
+
+
+@dataclass(frozen=True)
+class Trial:
+    """All that one training needs to know; the data comes beside it.
+
+    Attributes:
+        key: The combination's key.
+        repetition: The number of the repetition.
+        seed: The repetition's seed.
+        options: The labels of the combination's values by path.
+        description: What the key is a hash of, canonical JSON.
+        settings: The combination's settings.
+        device: Where it is trained, as this process sees it.
+        run_id: The run of the experiment that trains it.
+    """
+
+    key: str
+    repetition: int
+    seed: int
+    options: Mapping[str, Primitive]
+    description: str
+    settings: Settings
+    device: torch.device
+    run_id: str
+
+    @property
+    def id(self) -> str:
+        """The trial's name in records and messages."""
+        return f"{self.key}/{self.repetition}"
+
+
+@dataclass(frozen=True)
+class TrialData:
+    """What a trial trains with.
+
+    Attributes:
+        sets: The sets of poses by split: 'train', 'val' and, where there is one, 'test'.
+        tables: The tables that the distorter reads, by the names of their files.
+        init_weights: The content of a weights file to start from.
+    """
+
+    sets: Mapping[str, PoseDataset]
+    tables: Mapping[str, Table]
+    init_weights: bytes | None = None
+
+
+@dataclass(frozen=True)
+class TrialReport:
+    """How a trial stands, for whoever watches the run.
+
+    Attributes:
+        trial_id: The trial.
+        status: `running` until its last report; `interrupted` where it left on request and is to be continued.
+        epoch: Epochs that are done.
+        val_distance_mm: The validation set's mean distance: the latest, in the last report the best.
+        lines: Texts for the user: warnings, and intermediate results where `verbose` asks for them.
+        error: Why it failed or diverged.
+        place: The device and the machine that it is trained on.
+    """
+
+    trial_id: str
+    status: Literal["running", "finished", "failed", "diverged", "interrupted"]
+    epoch: int = 0
+    val_distance_mm: float | None = None
+    lines: tuple[str, ...] = ()
+    error: str | None = None
+    place: str | None = None
+
+
+def run_trial(
+    trial: Trial,
+    data: TrialData,
+    folder: TrialFolder,
+    leave: Callable[[], bool] = lambda: False,
+    *,
+    per_gpu: int | None = None,
+) -> Iterator[TrialReport]:
+    """Trains a trial, or goes on where its checkpoint is, and writes its files.
+
+    Yields a report after each epoch, and a last one when it is finished, failed or diverged. It does not raise for what
+    goes wrong in a training: that is a status of the trial.
+
+    Args:
+        trial: What to train.
+        data: What to train with.
+        folder: Where its files are.
+        leave: Asked after each epoch; where it says so the trial writes a checkpoint and ends as `interrupted`.
+        per_gpu: How many trials share a GPU; None where that is not known.
+    """
+    folder.clear_partial_files()
+    config = trial.settings.experiment
+    run = _Run(trial, data, folder)
+    try:
+        with reproducible_process(
+            threads=config.cpus_per_trial,
+            deterministic=config.deterministic_mode,
+            matmul_precision=trial.settings.solver.matmul_precision,
+        ):
+            yield from run.train(leave)
+    except DivergedError as error:
+        yield run.end("diverged", str(error))
+    except StorageError as error:
+        yield run.end("failed", str(error), keep_checkpoint=True)  # nothing is wrong with the training
+    except (Exception, SystemExit) as error:
+        # What led here may be in the checkpoint too, so that a new attempt begins at the beginning; but not where the
+        # device or the memory is to blame, or where the training had not begun.
+        keep_checkpoint = is_of_the_machine(error) or not run.is_training
+        text = run.explain(error, per_gpu or 1)
+        yield run.end("failed", text, trace=traceback.format_exc(), keep_checkpoint=keep_checkpoint)
+
+
+# What this process, which trains one trial after another, has on its device.
+_DATASETS = KeptOnDevice(DeviceDataset.of, dataset_identity)
+_TABLES = KeptOnDevice[Table, torch.Tensor](
+    lambda table, device: on_device(table.array, device), lambda table: table.fingerprint
+)
+
+
+class _Run:
+    """A trial while it is trained."""
+
+    def __init__(self, trial: Trial, data: TrialData, folder: TrialFolder) -> None:
+        self.trial = trial
+        self.folder = folder
+        self.init_weights = data.init_weights
+        self.sets = data.sets
+        self.tables = data.tables
+        config = trial.settings.solver
+        self.examples = (
+            ExamplePoses.of(data.sets["val"], config.val_example_subset, tuple(config.val_example_indices))
+            if config.val_example_indices
+            else None
+        )
+        self.log = TrialLog()
+        self.device = str(trial.device)
+        self.gpu: str | None = None
+        self.normalizer: Normalizer | None = None
+        self.epoch = 0
+        self.is_training = False
+        self.started = time.time()
+        self.clock_start = time.monotonic()
+
+    def train(self, leave: Callable[[], bool]) -> Iterator[TrialReport]:
+        trial, settings = self.trial, self.trial.settings
+        if trial.device.type != "cpu":
+            gpu = torch.get_device_module(trial.device)
+            gpu.set_device(trial.device)  # else some calls would open a context on the first one
+            gpu.empty_cache()  # what the process's last trial left
+        self.device, self.gpu = device_name(trial.device)
+        self._write_trial(RUNNING)
+        solver = self._build()
+        warning = self._continue(solver)
+        if warning is not None:
+            yield TrialReport(trial.id, "running", lines=(warning,))
+            solver = self._build()  # a state that failed to load may have changed the parts
+
+        last_checkpoint = time.monotonic()
+        self.is_training = True
+        for report in solver.epochs():
+            self.epoch = report.epoch
+            self.log.add(report)
+            if settings.solver.show_plots:
+                self._plot(report)
+            due = time.monotonic() - last_checkpoint >= settings.experiment.checkpoint_interval_s
+            leaving = report.epoch < settings.solver.num_epochs and leave()
+            if leaving or (due and report.epoch < settings.solver.num_epochs):
+                self._write_checkpoint(solver)
+                last_checkpoint = time.monotonic()
+            lines = tuple(f"{trial.id}: {point.text}" for point in report.log_points) if settings.solver.verbose else ()
+            status: Literal["running", "interrupted"] = "interrupted" if leaving else "running"
+            yield TrialReport(trial.id, status, report.epoch, report.val_distance_mm, lines, place=self._place())
+            if leaving:
+                return
+        yield self._finish(solver)
+
+    def end(
+        self,
+        status: Literal["failed", "diverged"],
+        error: str,
+        *,
+        trace: str | None = None,
+        keep_checkpoint: bool = False,
+    ) -> TrialReport:
+        """Records that the training ended before its end."""
+        try:
+            # What had been logged shows how it came to that; a checkpoint that is kept needs what is there already.
+            if self.log.records or not keep_checkpoint:
+                self.log.write(self.folder, self.examples)
+            if not keep_checkpoint:
+                self.folder.remove("checkpoint.pt")
+            self._write_trial(status, error=error, traceback=trace)
+        except Exception as recording_error:
+            error = f"{error} (and that could not be recorded: {recording_error})"
+        return TrialReport(self.trial.id, status, self.epoch, error=error)
+
+    def explain(self, error: BaseException, per_gpu: int) -> str:
+        """Returns an error as a text; one for want of memory with what there is to do."""
+        text = f"{type(error).__name__}: {error}"
+        if is_out_of_memory(error):
+            fewer = ", or trials_per_device" if per_gpu > 1 else ""
+            text += (
+                f" — out of memory on {self.device} with batch_size {self.trial.settings.solver.batch_size}, in trial "
+                f"{self.trial.id}{self._shared_with(per_gpu)}; make the batch or the model smaller{fewer}"
+            )
+        return text
+
+    def _shared_with(self, per_gpu: int) -> str:
+        """Returns what else is on the trial's GPU, as a part of a sentence; of a CPU nothing."""
+        device = self.trial.device
+        if device.type == "cpu":
+            return ""
+        text = f", where up to {per_gpu} trials share a GPU" if per_gpu > 1 else ", alone on its GPU"
+        gpu = torch.get_device_module(device)
+        with suppress(RuntimeError):  # an error may have left the GPU so that it tells nothing
+            free, total = gpu.mem_get_info(device)
+            own = gpu.memory_reserved(device)
+            text += (
+                f" ({own / 2**30:.1f} of {total / 2**30:.1f} GiB its own, {(total - free - own) / 2**30:.1f} by others)"
+            )
+        return text
+
+    def _build(self) -> Solver:
+        config, solver_config = self.trial.settings.experiment, self.trial.settings.solver
+        hyperparams, device = self.trial.settings.hyperparams, self.trial.device
+        streams = Streams.of(self.trial.seed)
+        data = _DATASETS.bring(self.sets, device)
+        train = data["train"]
+
+        normalizer = None if config.normalizer is None else config.normalizer(train.skeleton)
+        if normalizer is not None:
+            normalizer.fit(poses for subset in train.subsets for poses, _ in train.chunks(subset, 65536))
+        self.normalizer = normalizer
+        self.evaluators = {
+            split: Evaluator(data[split], normalizer=normalizer, eval_space=hyperparams.eval_space)
+            for split in data
+            if split != "train"
+        }
+        loader = TrainingLoader(
+            train,
+            batch_size=solver_config.batch_size,
+            distorter=parts.build_distorter(hyperparams),
+            augmenters=hyperparams.augmenters,
+            normalizer=normalizer,
+            generators=streams.generators(device),
+            tables=_TABLES.bring(self.tables, device),
+        )
+
+        # Built on the CPU, so that the first weights are the same on every device.
+        seed_process(streams.initialisation)
+        model = parts.build_model(hyperparams, train.skeleton)
+        if self.init_weights is not None:
+            model.load_state_dict(parts.read_weights(self.init_weights))
+        model.to(device)
+        optimizer = parts.build_optimizer(hyperparams, model)
+        scheduler = parts.build_scheduler(hyperparams, optimizer)
+        seed_process(streams.training)
+
+        examples = None
+        if solver_config.val_example_indices:
+            indices = torch.tensor(solver_config.val_example_indices, device=device)
+            examples = Examples(solver_config.val_example_subset, indices)
+        settings = SolverSettings(
+            num_epochs=solver_config.num_epochs,
+            loss_space=hyperparams.loss_space,
+            scheduler_requires_metric=hyperparams.scheduler_requires_metric,
+            log_frequency=solver_config.log_frequency,
+            log_loss=solver_config.log_loss,
+            log_grad=solver_config.log_grad,
+        )
+        loss = parts.build_loss(hyperparams)
+        return Solver(model, loss, optimizer, scheduler, loader, self.evaluators["val"], settings, examples)
+
+    def _continue(self, solver: Solver) -> str | None:
+        """Puts the solver where the checkpoint is, if there is one; returns a warning where it is of no use."""
+        content = self.folder.read("checkpoint.pt")
+        if content is None:
+            return None
+        try:
+            state = unpack(content)
+            until_epoch = state["solver"]["epoch"]
+            # Other examples than before change nothing but what is logged: those of before are left out.
+            with_examples = self.examples is not None and state["examples"] == self._examples_key()
+            log = TrialLog.read(self.folder, until_epoch=until_epoch, with_examples=with_examples)
+            solver.load_state_dict(state["solver"])
+        except StorageError:
+            raise
+        except Exception as error:  # a class of the user's may refuse a state in its own way
+            if is_of_the_machine(error):
+                raise
+            self.folder.remove("checkpoint.pt")
+            return f"warning: {self.trial.id} starts again from its beginning, its checkpoint is of no use: {error}"
+        self.log = log
+        self.epoch = solver.epoch
+        self.started = state["started"]
+        self.clock_start -= state["train_seconds"]
+        return None
+
+    def _write_checkpoint(self, solver: Solver) -> None:
+        # Records come first: a checkpoint never knows of an epoch that they do not.
+        self.log.write(self.folder, self.examples)
+        state = {
+            "solver": solver.state_dict(),
+            "started": self.started,
+            "train_seconds": self._train_seconds(),
+            "examples": self._examples_key(),
+        }
+        self.folder.write("checkpoint.pt", pack(state))
+        self._write_trial(RUNNING)
+
+    def _examples_key(self) -> list[Any]:
+        config = self.trial.settings.solver
+        return [config.val_example_subset, *config.val_example_indices]
+
+    def _finish(self, solver: Solver) -> TrialReport:
+        best = solver.best
+        solver.model.load_state_dict(best.weights)
+        metrics: dict[str, Any] = {}
+        for split, evaluator in self.evaluators.items():
+            measured = evaluator.final(solver.model)
+            self.log.records += [Record(best.epoch, 0, split, m.subset, m.space, m.metric, m.value) for m in measured]
+            metrics[split] = _headline(measured)
+            error_mm = metrics[split][MEAN_SUBSET]["distance"]
+            if not math.isfinite(error_mm):
+                raise DivergedError(
+                    f"the {split} error of the best weights is {error_mm}", best.epoch, len(solver.loader)
+                )
+        self.log.write(self.folder, self.examples)
+        if self.trial.settings.experiment.keep_weights != "none":
+            *_, reported = self.evaluators.values()
+            frames = reported.frame_errors(solver.model)
+            FrameErrors({name: (before.numpy(), after.numpy()) for name, (before, after) in frames.items()}).write(
+                self.folder
+            )
+            weights = {name: tensor.cpu() for name, tensor in best.weights.items()}
+            self.folder.write("weights.pt", tensor_bytes(weights))
+        learned = None if self.normalizer is None else self.normalizer.learned()
+        # This file makes the trial a finished one, so it is the last.
+        self._write_trial("finished", best_epoch=best.epoch, metrics=metrics, normalizer=learned)
+        with suppress(StorageError, OSError):  # a checkpoint that is left behind takes nothing from what is finished
+            self.folder.remove("checkpoint.pt")
+        return TrialReport(self.trial.id, "finished", self.epoch, best.val_distance_mm)
+
+    def _write_trial(self, status: str, **outcome: Any) -> None:
+        trial = self.trial
+        self.folder.write_trial(
+            {
+                "key": trial.key,
+                "repetition": trial.repetition,
+                "seed": trial.seed,
+                "run": trial.run_id,
+                "status": status,
+                "options": dict(trial.options),
+                "description": json.loads(trial.description),
+                "epochs": self.epoch,
+                "started": self.started,
+                "ended": None if status == RUNNING else time.time(),
+                "train_seconds": self._train_seconds(),
+                "device": self.device,
+                "gpu": self.gpu,
+                "node": socket.gethostname(),
+                "pid": os.getpid(),
+                "threads": trial.settings.experiment.cpus_per_trial,
+                "normalizer": None,
+                "error": None,
+                **outcome,
+            }
+        )
+
+    def _place(self) -> str:
+        return f"{self.device} on {socket.gethostname()}"
+
+    def _train_seconds(self) -> float:
+        return time.monotonic() - self.clock_start
+
+    def _plot(self, report: EpochReport) -> None:
+        n_epochs = self.trial.settings.solver.num_epochs
+        predictions = report.log_points[-1].examples
+        now_and_then = report.epoch in (1, n_epochs) or report.epoch % max(1, n_epochs // 10) == 0
+        if self.examples is None or predictions is None or not now_and_then:
+            return
+        picture = plot_examples(
+            self.examples.inputs,
+            predictions.numpy(),
+            self.examples.labels,
+            self.sets["val"].skeleton,
+            title=f"{self.trial.id}, epoch {report.epoch}",
+        )
+        self.folder.write(f"plots/epoch_{report.epoch:05d}.png", picture)
+
+
+def _headline(measured: list[Measurement]) -> dict[str, dict[str, float]]:
+    """Returns the metrics that tables show, in mm, by subset; the rest stays in the records."""
+    headline: dict[str, dict[str, float]] = {}
+    for m in measured:
+        if m.space == "original" and not set("@[") & set(m.metric):
+            headline.setdefault(m.subset, {})[m.metric] = m.value
+    return headline

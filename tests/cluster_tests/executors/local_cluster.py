@@ -1,0 +1,76 @@
+"""A Ray cluster of several nodes on this machine: real raylets, and GPUs that only Ray believes in."""
+
+import os
+import signal
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from ray.cluster_utils import Cluster
+
+from cluster.planning.placement import PRETEND_GPUS
+
+N_NODES, GPUS, CPUS = 3, 2, 2
+
+
+class LocalCluster:
+    """A head without trials and some nodes, whose processes are the test's to kill.
+
+    Args:
+        control: The folder by which `sweep_script.py` is told what to do, see there.
+    """
+
+    def __init__(self, control: Path) -> None:
+        self.control = control
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.client_port: int = free.getsockname()[1]
+        self.start()
+
+    def start(self) -> None:
+        """Starts a head and three nodes."""
+        with _environment({"SWEEP_CONTROL": str(self.control)}):
+            head = {"num_cpus": 0, "include_dashboard": False, "ray_client_server_port": self.client_port}
+            self.cluster = Cluster(initialize_head=True, head_node_args=head)
+        self.nodes = [self.add_node() for _ in range(N_NODES)]
+
+    def add_node(self, **environment: str) -> object:
+        """Adds a node with something in its environment."""
+        with _environment({"SWEEP_CONTROL": str(self.control), **environment}):
+            return self.cluster.add_node(num_cpus=CPUS, num_gpus=GPUS)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a run script needs in its environment to train here."""
+        return {"POSETUNE_ADDRESS": self.cluster.address, PRETEND_GPUS: "1"}
+
+    def kill_raylet(self, index: int) -> None:
+        """Kills a node's raylet, and so the node, without any warning."""
+        node = self.nodes.pop(index)
+        os.kill(node.all_processes["raylet"][0].process.pid, signal.SIGKILL)
+        self.cluster.remove_node(node, allow_graceful=False)
+
+    def remove_node(self, index: int) -> None:
+        """Takes a node away as an administrator does."""
+        self.cluster.remove_node(self.nodes.pop(index), allow_graceful=True)
+
+    def kill_head(self) -> None:
+        """Kills the head node, and with it the cluster."""
+        for processes in self.cluster.head_node.all_processes.values():
+            for process in processes:
+                os.kill(process.process.pid, signal.SIGKILL)
+
+    def stop(self) -> None:
+        """Ends all of it."""
+        self.cluster.shutdown()
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)

@@ -1,0 +1,353 @@
+"""Sweeps on a cluster of three nodes with two GPUs each, disturbed in every way that clusters know; compared by bits.
+
+The nodes are real raylets on this machine; the GPUs are ones that only Ray believes in, and trials train on the CPU.
+"""
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cluster_tests import sweep_script
+from tests.cluster_tests.executors.local_cluster import GPUS, N_NODES, LocalCluster
+from tests.cluster_tests.sweep import Sweep, a_trial_is_half_way, wait_for, write_sweep_data
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+BATCHES_PER_EPOCH = 7
+EPOCHS = 6
+N_TRIALS = 6
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    write_sweep_data(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data_dir, tmp_path_factory):
+    """The numbers of the sweep, trained inline and in one go."""
+    sweep = Sweep(data_dir, tmp_path_factory.mktemp("undisturbed"))
+    assert sweep.run(executor="inline").code == 0
+    return sweep.numbers()
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    control = tmp_path / "control"
+    control.mkdir()
+    cluster = LocalCluster(control)
+    yield cluster
+    cluster.stop()
+
+
+class ClusterSweep(Sweep):
+    """The sweep on a cluster's GPUs."""
+
+    def __init__(self, data_dir, storage_path, cluster, **spec):
+        super().__init__(data_dir, storage_path, cluster.control, device="cuda", **spec)
+        self.cluster = cluster
+
+    def start(self, **how):
+        return super().start(environment={**self.cluster.environment, **how.pop("environment", {})}, **how)
+
+    def undisturbed(self, storage_path):
+        """The numbers of the same sweep, trained inline and in one go."""
+        spec = {**self.spec, "storage_path": str(storage_path), "device": "cpu"}
+        inline = Sweep(self.spec["data_dir"], storage_path)
+        inline.spec = spec
+        result = inline.run(executor="inline")
+        assert result.code == 0, result.errors
+        return inline.numbers()
+
+
+@pytest.fixture
+def sweep(data_dir, tmp_path, cluster):
+    return ClusterSweep(data_dir, tmp_path / "results", cluster)
+
+
+def ended(process):
+    _output, errors = process.communicate(timeout=200)
+    return process.returncode, errors
+
+
+def workers(sweep):
+    """The processes that train now."""
+    pids = {content["pid"] for content in sweep.trials().values() if content["status"] == "running"}
+    return sorted(pid for pid in pids if Path(f"/proc/{pid}").exists())
+
+
+def test_a_sweep_on_three_nodes_equals_one_in_a_single_process(sweep, undisturbed):
+    result = sweep.run()
+    assert result.code == 0, result.errors
+    assert sweep.numbers() == undisturbed
+    assert set(sweep.gpus_seen().values()) == {"0", "1"}, "a trial sees the GPU that it was given alone"
+
+
+def test_a_trial_that_asks_for_no_gpu_sees_none(sweep, undisturbed):
+    result = sweep.run(device="cpu")
+    assert result.code == 0, result.errors
+    assert sweep.numbers() == undisturbed
+    assert set(sweep.gpus_seen().values()) == {""}
+
+
+def test_a_sweep_by_ray_client_equals_one_in_a_single_process_and_is_preempted_as_any_other(
+    sweep, undisturbed, cluster
+):
+    sweep.spec["experiment_config"] = {"checkpoint_interval_s": 1000}
+    address = {"POSETUNE_ADDRESS": f"ray://127.0.0.1:{cluster.client_port}"}
+    process = sweep.start(slow=0.1, environment=address)
+    wait_for(lambda: len(sweep.batches()) > N_TRIALS * 2 * BATCHES_PER_EPOCH, process)
+    process.terminate()
+    code, errors = ended(process)
+    assert code == 75, errors
+    result = sweep.run(environment=address)
+    assert result.code == 0, result.errors
+    assert "to continue" in result.errors
+    assert sweep.numbers() == undisturbed
+    assert len(sweep.batches()) == N_TRIALS * EPOCHS * BATCHES_PER_EPOCH, "something was trained twice"
+
+
+class TestASweepGoesOn:
+    def test_when_a_worker_is_killed(self, sweep, undisturbed):
+        process = sweep.start(slow=0.05)
+        wait_for(lambda: a_trial_is_half_way(sweep), process)
+        os.kill(workers(sweep)[0], signal.SIGKILL)
+        code, errors = ended(process)
+        assert code == 0, errors
+        assert "was lost" in errors
+        assert sweep.numbers() == undisturbed
+
+    def test_when_a_raylet_is_killed(self, sweep, undisturbed, cluster):
+        process = sweep.start(slow=0.1)
+        wait_for(lambda: a_trial_is_half_way(sweep), process)
+        cluster.kill_raylet(0)
+        code, errors = ended(process)
+        assert code == 0, errors
+        assert sweep.numbers() == undisturbed
+
+    def test_when_a_node_is_taken_away_and_another_comes(self, sweep, undisturbed, cluster):
+        process = sweep.start(slow=0.1)
+        wait_for(lambda: a_trial_is_half_way(sweep), process)
+        cluster.remove_node(1)
+        cluster.add_node()
+        code, errors = ended(process)
+        assert code == 0, errors
+        assert sweep.numbers() == undisturbed
+
+    def test_when_the_driver_was_killed_and_is_started_again(self, sweep, undisturbed):
+        process = sweep.start(slow=0.05)
+        wait_for(lambda: a_trial_is_half_way(sweep), process)
+        process.kill()
+        process.communicate()
+        result = sweep.run(slow=0.05)
+        assert result.code == 0, result.errors
+        assert "to continue" in result.errors
+        assert sweep.numbers() == undisturbed
+
+    def test_when_the_head_was_killed_and_the_cluster_is_started_again(self, sweep, undisturbed, cluster, monkeypatch):
+        # A driver waits a minute for a head to come back by itself; here it does not.
+        monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "8")
+        process = sweep.start(slow=0.1)
+        wait_for(lambda: a_trial_is_half_way(sweep), process)
+        cluster.kill_head()
+        code, _errors = ended(process)
+        assert code != 0
+        cluster.stop()
+        cluster.start()
+        result = sweep.run()
+        assert result.code == 0, result.errors
+        assert sweep.numbers() == undisturbed
+
+    def test_when_the_job_was_preempted(self, sweep, undisturbed):
+        sweep.spec["experiment_config"] = {"checkpoint_interval_s": 1000}
+        process = sweep.start(slow=0.1)
+        wait_for(lambda: len(sweep.batches()) > N_TRIALS * 2 * BATCHES_PER_EPOCH, process)
+        process.terminate()
+        code, errors = ended(process)
+        assert code == 75, errors
+        assert "Traceback" not in errors
+        left = [trial for trial, content in sweep.trials().items() if content["status"] == "running"]
+        assert left
+        assert all((sweep.folder / "trials" / trial / "checkpoint.pt").exists() for trial in left)
+        result = sweep.run()
+        assert result.code == 0, result.errors
+        assert sweep.numbers() == undisturbed
+        assert len(sweep.batches()) == N_TRIALS * EPOCHS * BATCHES_PER_EPOCH, "something was trained twice"
+
+    def test_when_checkpoints_were_cut_at_each_of_20_points(self, sweep, tmp_path):
+        sweep.spec |= {"lrs": [1e-4 * (i + 1) for i in range(10)], "experiment_config": {"n_repetitions": 2}}
+        assert sweep.run(one_epoch=True).code == 0
+        checkpoints = list(sweep.folder.glob("trials/*/*/checkpoint.pt"))
+        assert len(checkpoints) == 20
+        for i, path in enumerate(checkpoints):
+            content = path.read_bytes()
+            path.write_bytes(content[: i * len(content) // 20])
+        result = sweep.run()
+        assert result.code == 0, result.errors
+        assert result.errors.count("its checkpoint is of no use") == 20
+        assert sweep.numbers() == sweep.undisturbed(tmp_path / "undisturbed")
+
+    def test_after_the_storage_was_away_for_20_s(self, s3, data_dir, tmp_path, undisturbed):
+        control = tmp_path / "control"
+        control.mkdir()
+        cluster = LocalCluster(control)  # its nodes have the credentials in their environment
+        try:
+            sweep = ClusterSweep(data_dir, tmp_path / "results", cluster)
+            process = sweep.start(slow=0.1, storage_path=s3.location)
+            wait_for(lambda: len(sweep.batches()) > N_TRIALS * 2 * BATCHES_PER_EPOCH, process)
+            s3.proxy.off_for(20)
+            code, errors = ended(process)
+        finally:
+            cluster.stop()
+        assert code == 0, errors
+        for name, content in s3.objects().items():
+            path = tmp_path / "results" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        assert sweep.numbers() == undisturbed
+
+    def test_after_the_storage_was_full(self, data_dir, cluster, small_disk, undisturbed):
+        sweep = ClusterSweep(data_dir, small_disk, cluster, experiment_config={"stop_if_all_fail": None})
+        (small_disk / "filler").write_bytes(bytes(800_000))
+        result = sweep.run()
+        assert result.code == 1
+        assert "No space left on device" in result.errors
+        (small_disk / "filler").unlink()
+        result = sweep.run()
+        assert result.code == 0, result.errors
+        assert sweep.numbers() == undisturbed
+
+    def test_when_clocks_of_nodes_are_an_hour_apart(self, sweep, undisturbed, cluster, tmp_path):
+        for hours in (-1, 1):
+            (tmp_path / f"{hours}").mkdir()
+            (tmp_path / f"{hours}" / "sitecustomize.py").write_text(
+                f"import time\nright = time.time\ntime.time = lambda: right() + {hours * 3600}\n"
+            )
+            cluster.remove_node(0)
+            cluster.add_node(PYTHONPATH=str(tmp_path / f"{hours}"))
+        process = sweep.start(slow=0.1)
+        wait_for(lambda: a_trial_is_half_way(sweep), process)
+        os.kill(workers(sweep)[0], signal.SIGKILL)
+        code, errors = ended(process)
+        assert code == 0, errors
+        starts = [content["started"] for content in sweep.trials().values()]
+        assert max(starts) - min(starts) > 3000
+        assert sweep.numbers() == undisturbed
+
+
+def test_a_slow_node_does_not_hold_the_others_back(sweep, cluster, tmp_path):
+    sweep.spec["experiment_config"] = {"n_repetitions": 6}
+    cluster.remove_node(0)
+    cluster.add_node(SLOW_FACTOR="10")
+    result = sweep.run(slow=0.1)
+    assert result.code == 0, result.errors
+    slow = {pid for pid, factor in sweep.batches() if factor == 10}
+    by_slow_node = [content for content in sweep.trials().values() if content["pid"] in slow]
+    by_others = [content for content in sweep.trials().values() if content["pid"] not in slow]
+    assert 1 <= len(by_slow_node) <= 4, "of 18 trials a third would be its share if all nodes were as fast"
+    assert max(content["ended"] for content in by_slow_node) > max(content["ended"] for content in by_others)
+    assert sweep.numbers() == sweep.undisturbed(tmp_path / "undisturbed")
+
+
+def test_a_worker_that_hangs_is_a_failed_row_and_frees_its_place(sweep):
+    config = {"n_repetitions": 1, "trial_timeout_s": 10}
+    result = sweep.run(distorters=["Noise", "HangingNoise"], experiment_config=config)
+    assert result.code == 1
+    rows = sweep.rows()
+    assert {row["status"] for row in rows if row["distorter"] == "Noise"} == {"finished"}
+    assert {row["status"] for row in rows if row["distorter"] == "HangingNoise"} == {"failed"}
+    assert all("did not report for 10 s" in row["error"] for row in rows if row["status"] == "failed")
+
+
+class Chaos:
+    """Kills something of a sweep every few seconds, by a seeded choice, and counts what that may cost.
+
+    Attributes:
+        kills: What was killed.
+        n_lost: How many trainings that ended, at most; each goes on from its last checkpoint.
+    """
+
+    def __init__(self, sweep, seed):
+        self.sweep = sweep
+        self.choose = random.Random(seed)
+        self.kills = []
+        self.n_lost = 0
+
+    def worker(self, process):
+        pids = workers(self.sweep)
+        if pids:
+            os.kill(self.choose.choice(pids), signal.SIGKILL)
+            self.lost("worker", 1)
+        return process
+
+    def node(self, process):
+        self.sweep.cluster.kill_raylet(self.choose.randrange(len(self.sweep.cluster.nodes)))
+        self.sweep.cluster.nodes.append(self.sweep.cluster.add_node())
+        self.lost("node", GPUS)
+        return process
+
+    def driver(self, process):
+        process.kill()
+        process.communicate()
+        self.lost("driver", N_NODES * GPUS)
+        return self.sweep.start(slow=SLOW)
+
+    def lost(self, what, n):
+        self.kills.append(what)
+        self.n_lost += n
+
+
+SLOW = 0.4
+
+
+@pytest.mark.timeout(900)
+def test_a_sweep_of_48_trials_of_which_something_is_killed_all_the_time_ends_complete_and_equal(
+    data_dir, tmp_path, cluster, capsys
+):
+    sweep = ClusterSweep(
+        data_dir,
+        tmp_path / "results",
+        cluster,
+        lrs=[1e-3 * (i + 1) for i in range(8)],
+        experiment_config={"n_repetitions": 6, "max_retries": 1000},
+    )
+    chaos = Chaos(sweep, seed=5)
+    process = sweep.start(slow=SLOW)
+    wait_for(lambda: a_trial_is_half_way(sweep), process)
+    end = time.monotonic() + 120
+    while time.monotonic() < end and process.poll() is None:
+        time.sleep(chaos.choose.uniform(2, 6))
+        kind = chaos.choose.choices(["worker", "node", "driver"], weights=[5, 3, 1])[0]
+        process = getattr(chaos, kind)(process)
+    (sweep.control / "slow").write_text("0")
+    code, errors = ended(process)
+    assert code == 0, errors
+    repeated = len(sweep.batches()) - 48 * EPOCHS * BATCHES_PER_EPOCH
+    with capsys.disabled():
+        print(
+            f"\nkilled: {', '.join(chaos.kills)}\nrepeated: {repeated} batches, for at most {chaos.n_lost} trainings "
+            f"that were ended, with {BATCHES_PER_EPOCH} batches between two checkpoints each"
+        )
+    assert set(chaos.kills) == {"worker", "node", "driver"}
+    assert repeated <= chaos.n_lost * BATCHES_PER_EPOCH
+    assert sweep.numbers() == sweep.undisturbed(tmp_path / "undisturbed")
+
+
+def test_code_beside_the_script_travels_to_the_nodes(sweep, tmp_path):
+    """Nodes know the files of neither, and do not need them."""
+    folder = tmp_path / "scripts"
+    folder.mkdir()
+    (folder / "my_parts.py").write_text(Path(sweep_script.__file__).read_text())
+    (folder / "my_script.py").write_text(
+        "import json, sys\nfrom my_parts import experiment\nexperiment(json.loads(open(sys.argv[1]).read())).run()\n"
+    )
+    sweep.script = folder / "my_script.py"
+    result = sweep.run()
+    assert result.code == 0, result.errors
+    assert {row["status"] for row in sweep.rows()} == {"finished"}

@@ -1,0 +1,74 @@
+"""Runs that are too large for one of Tune's Tuners, in small."""
+
+import pytest
+
+from cluster.executors import ray_runner
+from cluster.experiment import TrialsFailedError
+from cluster.storage import archive
+from cluster.storage.filesystem import Storage
+from cluster.storage.folders import ExperimentFolder
+from tests.cluster_tests.tiny import LR, FailingMLP, Tiny
+
+pytestmark = pytest.mark.ray
+
+LRS = [1e-3, 3e-3, 1e-2]
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setattr(ray_runner, "_TRIALS_OF_A_TUNER", 4)
+    monkeypatch.setattr(ray_runner, "_TRIALS_OF_A_SLOT", 1)
+    monkeypatch.setattr(archive, "PART_TRIALS", 2)
+
+
+@pytest.fixture
+def tuners(monkeypatch):
+    """How many trials each Tuner was given."""
+    given = []
+    real = ray_runner._tune
+
+    def note(trainable, trials, *args):
+        given.append(len(trials))
+        real(trainable, trials, *args)
+
+    monkeypatch.setattr(ray_runner, "_tune", note)
+    return given
+
+
+def numbers(table):
+    return [{**row, "train_seconds": None} for row in table.trials], table.summary
+
+
+@pytest.mark.slow
+def test_every_trial_is_trained_once_with_the_same_numbers_as_inline(tiny, tiny_data, tmp_path, tuners, capfd):
+    changes = {"experiment_config.n_repetitions": 3}
+    options = {LR: LRS, "scheduler_args.gamma": [0.5, 0.9]}
+    # Some are finished already, so that a Tuner is asked for some that it leaves out.
+    tiny.run({"experiment_config.n_repetitions": 2}, {LR: LRS[1:], "scheduler_args.gamma": [0.9]})
+    inline = Tiny(tiny_data, tmp_path / "inline").run(changes, options)
+    capfd.readouterr()
+    table = tiny.experiment(changes, options).run("ray")
+    assert tuners == [4, 4, 4, 2]
+    assert numbers(table) == numbers(inline)
+    assert "18 trials: 4 finished, 14 to train" in capfd.readouterr().err
+    archived = [trial_id for trial_id, _ in ExperimentFolder(Storage(tiny.folder)).archive.trials()]
+    assert len(archived) == len(set(archived)) == 16
+
+
+@pytest.mark.slow
+def test_none_begins_when_the_first_trials_have_all_failed(tiny, tuners):
+    changes = {"base_hyperparams.model": FailingMLP, "experiment_config.n_repetitions": 4}
+    experiment = tiny.experiment({**changes, "experiment_config.stop_if_all_fail": 2}, {LR: LRS})
+    with pytest.raises(TrialsFailedError, match="the first 2 trials all failed"):
+        experiment.run("ray")
+    assert tuners == [4]
+    assert len(experiment.results().failures) < 12
+
+
+@pytest.mark.parametrize(
+    ("n", "sizes"), [(1, [1]), (4, [4]), (5, [3, 2]), (8, [4, 4]), (9, [3, 3, 3]), (14, [4, 4, 4, 2])]
+)
+def test_parts_are_few_and_of_like_size(n, sizes):
+    parts = list(ray_runner._parts(list(range(n)), 4))
+    assert [len(part) for part in parts] == sizes
+    assert [i for part in parts for i in part] == list(range(n))

@@ -1,0 +1,266 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from cluster.executors import progress as progress_module
+from cluster.executors.monitor import Watch
+from cluster.executors.progress import Progress, duration
+from cluster.trial.trainable import TrialReport
+
+
+class Clock:
+    def __init__(self, monkeypatch):
+        self.now = 100.0
+        monkeypatch.setattr(progress_module.time, "monotonic", lambda: self.now)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    return Clock(monkeypatch)
+
+
+def progress_on(terminal, *, options=lambda trial_id: f"lr {trial_id}", width=160, **more):
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=width, color_system=None)
+    counts = {"n_trials": 4, "n_done": 0}
+    return Progress(**(counts | more), num_epochs=lambda trial_id: 10, options=options, console=console)
+
+
+def written(progress):
+    return progress.console.file.getvalue()
+
+
+def shown(progress):
+    """What the live display would show now."""
+    console = Console(file=io.StringIO(), width=160, color_system=None)
+    console.print(progress._render())
+    return console.file.getvalue()
+
+
+def running(trial_id, epoch, distance=None, **more):
+    return TrialReport(trial_id, "running", epoch, distance, **more)
+
+
+class TestTheDisplay:
+    def test_shows_each_running_trial_with_epoch_error_and_place(self, clock):
+        progress = progress_on(True)
+        progress.started("a/0")
+        progress.started("b/0")
+        progress.reported(running("a/0", 3, 12.25, place="cuda:1 on node-a"))
+        lines = [line.split() for line in shown(progress).splitlines()]
+        assert ["a/0", "lr", "a/0", "3/10", "12.25", "mm", "cuda:1", "on", "node-a"] in lines
+        assert ["b/0", "lr", "b/0", "0/10"] in lines
+
+    def test_counts_what_was_done_before_and_what_ended(self, clock):
+        progress = progress_on(True, n_trials=5, n_done=2)
+        assert "2/5 trials" in shown(progress)
+        progress.started("a/0")
+        progress.reported(TrialReport("a/0", "finished", 10, 9.5))
+        assert "3/5 trials" in shown(progress)
+        assert "best so far: 9.50 mm on the validation set (lr a/0)" in shown(progress)
+
+    def test_leaves_out_a_trial_that_was_asked_to_leave_and_counts_it_as_nothing(self, clock):
+        progress = progress_on(True, n_trials=5, n_done=2)
+        progress.started("a/0")
+        progress.reported(TrialReport("a/0", "interrupted", 3))
+        assert "a/0" not in shown(progress)
+        assert "2/5 trials" in shown(progress)
+        assert "failed" not in shown(progress)
+
+    def test_keeps_the_best(self, clock):
+        progress = progress_on(True)
+        for trial_id, distance in (("a/0", 9.0), ("b/0", 8.0), ("c/0", 8.5)):
+            progress.reported(TrialReport(trial_id, "finished", 10, distance))
+        assert "best so far: 8.00 mm on the validation set (lr b/0)" in shown(progress)
+
+    def test_knows_the_best_of_earlier_runs(self, clock):
+        progress = progress_on(True, best=TrialReport("z/0", "finished", val_distance_mm=8.25))
+        assert "best so far: 8.25 mm on the validation set (lr z/0)" in shown(progress)
+        for trial_id, distance in (("a/0", 9.0), ("b/0", 8.0)):
+            progress.reported(TrialReport(trial_id, "finished", 10, distance))
+            best = "8.25 mm" if distance > 8.25 else "8.00 mm"
+            assert f"best so far: {best}" in shown(progress)
+
+    def test_estimates_the_time_that_is_left_from_epochs_and_trials(self, clock):
+        progress = progress_on(True, n_trials=6, n_done=2)
+        assert "no estimate yet" in shown(progress)
+        progress.started("a/0")
+        clock.now += 60
+        progress.reported(running("a/0", 5, 1.0))
+        assert progress.fraction == 0.5 / 4
+        assert "1 min 00 s, 7 min 00 s left" in shown(progress)
+        progress.reported(TrialReport("a/0", "finished", 10, 1.0))
+        assert progress.fraction == 1 / 4
+        assert "3 min 00 s left" in shown(progress)
+
+    def test_of_a_run_that_trains_nothing_is_no_division_by_zero(self, clock):
+        assert "0/0 trials" in shown(progress_on(True, n_trials=0))
+
+    def test_counts_failures(self, clock):
+        progress = progress_on(True)
+        assert "failed" not in shown(progress)
+        progress.reported(TrialReport("a/0", "failed", 2, error="RuntimeError: broken"))
+        progress.reported(TrialReport("b/0", "diverged", 2, error="the loss is nan"))
+        assert "2 failed or diverged" in shown(progress)
+
+    def test_of_many_trials_shows_some_and_counts_the_others(self, clock):
+        progress = progress_on(True, n_trials=100)
+        for i in range(20):
+            progress.started(f"trial{i}/0")
+        assert shown(progress).count("lr trial") == 16
+        assert "and 4 more" in shown(progress)
+
+    def test_begins_again_with_a_trial_that_is_started_again(self, clock):
+        progress = progress_on(True)
+        progress.started("a/0")
+        progress.reported(running("a/0", 5, place="cpu on node-a"))
+        progress.started("a/0")
+        assert "0/10" in shown(progress)
+        assert "node-a" not in shown(progress)
+
+    @pytest.mark.parametrize("text", ["[red]x[/red]", "[/]", "[bold", ":bug:", "a[0]=1 [link=x]"])
+    @pytest.mark.parametrize("terminal", [True, False])
+    def test_takes_text_as_it_is(self, clock, terminal, text):
+        progress = progress_on(terminal, options=lambda trial_id: text)
+        progress.started("a/0")
+        progress.reported(TrialReport("a/0", "finished", 10, 1.0))
+        progress.started("b/0")
+        assert shown(progress).count(text) == 2
+        progress.reported(TrialReport("b/0", "failed", error=f"Error: {text}"))
+        assert f"failed: b/0 ({text}): Error: {text}\n" in written(progress)
+        progress.say(text)
+        assert written(progress).endswith(f"{text}\n")
+
+
+class TestOnATerminal:
+    def test_the_display_is_live_and_gone_at_the_end_and_lines_stay(self):
+        progress = progress_on(True)
+        with progress:
+            progress.started("a/0")
+            progress.reported(running("a/0", 3, 12.0, lines=("a/0: epoch 3/10",)))
+            progress.live.refresh()
+            assert "3/10" in written(progress)
+        progress.say("last line")
+        after = written(progress).rpartition("last line")
+        assert after[1]
+        assert "\x1b[2K" in after[0]  # the display's lines are erased
+        assert "a/0: epoch 3/10\n" in written(progress).replace("\x1b[2K", "")
+
+    def test_the_display_is_gone_after_an_error_too(self):
+        progress = progress_on(True)
+        with pytest.raises(KeyboardInterrupt), progress:
+            raise KeyboardInterrupt
+        assert not progress.live.is_started
+
+
+class TestInALogFile:
+    def test_there_is_a_line_now_and_then(self, clock):
+        progress = progress_on(False)
+        with progress:
+            progress.started("a/0")
+            progress.reported(running("a/0", 1, 12.0))
+            assert written(progress) == ""
+            clock.now += 31
+            progress.reported(running("a/0", 4, 11.0))
+            progress.reported(running("a/0", 5, 11.0))
+            assert written(progress) == "0/4 trials, 1 running, 4 min 39 s left\n"
+            progress.reported(TrialReport("a/0", "finished", 10, 9.876))
+            progress.reported(TrialReport("b/0", "diverged", 2, error="the loss is nan"))
+            clock.now += 31
+            progress.reported(running("c/0", 1, 10.0))
+        assert written(progress).splitlines()[1:] == [
+            "diverged: b/0 (lr b/0): the loss is nan",
+            "2/4 trials, 1 running, 56 s left, 1 failed or diverged, best so far 9.88 mm (lr a/0)",
+        ]
+
+    def test_there_is_a_line_now_and_then_among_the_lines_of_trials_too(self, clock):
+        progress = progress_on(False)
+        progress.started("a/0")
+        for epoch in range(1, 6):
+            clock.now += 20
+            progress.reported(running("a/0", epoch, lines=(f"epoch {epoch}",)))
+        assert [line.split(",")[0] for line in written(progress).splitlines()] == [
+            *("epoch 1", "epoch 2", "0/4 trials", "epoch 3", "epoch 4", "0/4 trials", "epoch 5")
+        ]
+
+    def test_a_long_line_is_not_broken(self, clock):
+        progress = progress_on(False, width=40)
+        progress.say("word " * 50)
+        assert written(progress).count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (0.6, "1 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 00 s"),
+        (200, "3 min 20 s"),
+        (3599.4, "59 min 59 s"),
+        (3600, "1 h 00 min"),
+        (7500, "2 h 05 min"),
+        (100 * 3600, "100 h 00 min"),
+    ],
+)
+def test_a_duration_is_written_for_people(seconds, text):
+    assert duration(seconds) == text
+
+
+class TestTheWatch:
+    def outcomes(self, stop_if_all_fail, *statuses):
+        watch = Watch(progress_on(False), stop_if_all_fail)
+        for i, status in enumerate(statuses):
+            watch.started(f"{i}/0")
+            watch.reported(running(f"{i}/0", 1))
+            watch.reported(TrialReport(f"{i}/0", status, error="x"))
+        return watch
+
+    @pytest.mark.parametrize(
+        ("n", "statuses", "stop"),
+        [
+            (2, [], False),
+            (2, ["failed"], False),
+            (2, ["failed", "failed"], True),
+            (2, ["failed", "failed", "finished"], True),
+            (2, ["failed", "finished", "failed", "failed"], False),
+            (2, ["failed", "diverged"], False),
+            (1, ["failed"], True),
+            (None, ["failed"] * 10, False),
+        ],
+    )
+    def test_stops_a_run_whose_first_trials_all_failed(self, n, statuses, stop):
+        assert self.outcomes(n, *statuses).should_stop is stop
+
+    def test_learns_nothing_from_those_that_failed_before(self):
+        watch = Watch(progress_on(False), 2, failed_before={"0/0", "1/0"})
+        for trial_id, stop in [("0/0", False), ("1/0", False), ("2/0", False), ("3/0", True)]:
+            watch.reported(TrialReport(trial_id, "failed", error="x"))
+            assert watch.should_stop is stop
+
+    def test_learns_from_those_that_failed_before_and_do_not_fail_again(self):
+        watch = Watch(progress_on(False), 2, failed_before={"0/0"})
+        for trial_id, status in [("0/0", "finished"), ("1/0", "failed"), ("2/0", "failed")]:
+            watch.reported(TrialReport(trial_id, status, error="x"))
+        assert not watch.should_stop
+
+    def test_says_why_to_stop_with_the_first_error_of_those_that_tell(self):
+        watch = Watch(progress_on(False), 1, failed_before={"0/0"})
+        watch.reported(TrialReport("0/0", "failed", error="old"))
+        assert watch.why_stop is None
+        watch.reported(TrialReport("1/0", "failed", error="new"))
+        assert watch.why_stop == "new"
+
+    def test_counts_an_end_that_is_told_twice_once(self):
+        watch = self.outcomes(None, "failed")
+        watch.started("0/0")
+        watch.reported(TrialReport("0/0", "failed", error="again"))
+        assert (watch.progress.n_ended, watch.progress.n_failed, watch.progress.running) == (1, 1, {})
+        assert watch.outcomes["0/0"].error == "x"
+
+    def test_keeps_the_last_report_of_each_trial(self):
+        watch = self.outcomes(None, "failed", "finished")
+        assert {trial_id: report.status for trial_id, report in watch.outcomes.items()} == {
+            "0/0": "failed",
+            "1/0": "finished",
+        }

@@ -1,0 +1,114 @@
+"""What `ray_runner.py` relies on in Ray, so that a version of Ray that behaves differently is noticed."""
+
+import os
+import time
+from collections import Counter
+
+import pytest
+import ray
+import torch
+from ray import tune
+from ray.cluster_utils import Cluster
+
+from cluster.executors.ray_runner import _Variants
+from cluster.executors.ray_worker import AskedToLeave, ask_to_leave
+from cluster.planning.placement import Placement
+from cluster.planning.plan import Combination, TrialSpec
+from cluster.planning.search_space import Axis
+
+pytestmark = pytest.mark.ray
+
+PER_GPU = 2
+N_SLOTS = 8
+
+
+class Space:
+    """Two options, as a search space has them."""
+
+    axes = (
+        Axis(("b",), ((1,), (2,)), ((1,), (2,))),
+        Axis(("a",), (("w",), ("x",), ("y",), ("z",)), (("w",), ("x",), ("y",), ("z",))),
+    )
+
+    def choice_of(self, config):
+        return tuple(axis.row_labels.index(config[axis.name]) for axis in self.axes)
+
+
+class Job:
+    space = Space()
+
+
+def train(config, meeting):
+    """Stands for a trial: says which device it had. The first trials wait until as many run as there is room for."""
+    if config["repetition"] == 0:
+        (meeting / config["key"]).touch()
+        while len(list(meeting.iterdir())) < N_SLOTS:
+            time.sleep(0.05)
+    place = (ray.get_runtime_context().get_node_id(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+    return {"place": place, **{name: config[name] for name in ("key", "repetition")}}
+
+
+def specs(*trials):
+    return [TrialSpec(Combination(f"{b}{a}", (b, a), {}, "{}"), repetition, seed=7) for b, a, repetition in trials]
+
+
+@pytest.fixture(scope="module")
+def two_nodes():
+    """Two nodes with two GPUs each that only Ray believes in, beside a head without any."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    for _ in range(2):
+        cluster.add_node(num_cpus=4, num_gpus=2)
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def run(trials, tmp_path):
+    placement = Placement(torch.device("cuda", 0), n_slots=N_SLOTS, cpus_per_trial=1, gpu_share=1 / PER_GPU)
+    generator = _Variants(trials, Job(), placement)
+    meeting = tmp_path / "meeting"
+    meeting.mkdir()
+    resources = tune.PlacementGroupFactory([placement.trial_resources])
+    tuner = tune.Tuner(
+        tune.with_resources(tune.with_parameters(train, meeting=meeting), resources),
+        param_space={axis.name: tune.grid_search(axis.row_labels) for axis in Space.axes},
+        tune_config=tune.TuneConfig(num_samples=3, search_alg=generator, reuse_actors=True),
+        run_config=tune.RunConfig(storage_path=str(tmp_path), name="tune", verbose=0),
+    )
+    return [result.metrics for result in tuner.fit()], generator
+
+
+ALL = [(b, a, repetition) for repetition in range(3) for b in range(2) for a in range(4)]
+
+
+@pytest.fixture(scope="module")
+def results(two_nodes, tmp_path_factory):
+    return run(specs(*ALL), tmp_path_factory.mktemp("all"))[0]
+
+
+def test_every_combination_is_trained_once_in_every_repetition(results):
+    trained = [(int(result["key"][0]), int(result["key"][1]), result["repetition"]) for result in results]
+    assert sorted(trained) == sorted(ALL)
+
+
+def test_trials_that_share_gpus_are_spread_over_all_of_them(results):
+    load = Counter(result["place"] for result in results if result["repetition"] == 0)
+    assert {gpu for _, gpu in load} == {"0", "1"}, "a trial sees one GPU alone, by the node's own number"
+    assert list(load.values()) == [PER_GPU] * 4
+
+
+def test_what_is_finished_is_left_out(two_nodes, tmp_path):
+    wanted = [(0, 0, 1), (1, 3, 1), (1, 1, 2)]
+    results, generator = run(specs(*wanted), tmp_path)
+    assert generator.total_samples == 3
+    trained = [(int(result["key"][0]), int(result["key"][1]), result["repetition"]) for result in results]
+    assert sorted(trained) == sorted(wanted)
+
+
+def test_a_worker_learns_that_the_run_wants_to_end(two_nodes):
+    asked = ray.remote(num_cpus=1)(lambda run_id: AskedToLeave(run_id)())
+    assert not ray.get(asked.remote("this run"))
+    ask_to_leave("this run")
+    assert ray.get(asked.remote("this run"))
+    assert not ray.get(asked.remote("another run"))

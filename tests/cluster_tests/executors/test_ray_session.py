@@ -1,0 +1,33 @@
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from cluster.executors.ray_session import ClusterError, _private_folder
+
+LONG = "a-folder-of-one-job" * 4
+
+
+class TestThePlaceOfRaysFiles:
+    """Ray's sockets are in it, whose paths may not be long."""
+
+    @pytest.fixture(autouse=True)
+    def _temporary_folder(self, tmp_path, monkeypatch):
+        monkeypatch.delenv("RAY_TMPDIR", raising=False)
+        monkeypatch.setattr("tempfile.tempdir", None)  # it is read anew
+
+    def test_is_where_other_temporary_files_are(self, monkeypatch):
+        with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+            monkeypatch.setenv("TMPDIR", folder)
+            assert Path(_private_folder()).is_relative_to(folder)
+
+    def test_is_in_tmp_where_that_has_a_long_name(self, tmp_path, monkeypatch):
+        (tmp_path / LONG).mkdir()
+        monkeypatch.setenv("TMPDIR", str(tmp_path / LONG))
+        assert Path(_private_folder()).parts[:2] == ("/", "tmp")
+
+    def test_that_was_asked_for_by_a_long_name_is_an_error(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / LONG))
+        with pytest.raises(ClusterError, match=r", from RAY_TMPDIR, is too long .* may have \d\d bytes\. Name another"):
+            _private_folder()
+        assert not (tmp_path / LONG).exists()

@@ -1,0 +1,169 @@
+import json
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cluster.executors import node_facts, ray_nodes, ray_runner, ray_worker
+from cluster.executors.job import Job
+from cluster.executors.monitor import Watch
+from cluster.executors.ray_nodes import _gpu_problems
+from cluster.executors.ray_runner import _Stop, _Variants
+from cluster.executors.signals import Preempted, Signals
+from cluster.planning.config import Problem
+from cluster.planning.inputs import Sources
+from cluster.planning.placement import PRETEND_GPUS, Node, NoRoomError, Placement, UnfitNodeError
+from cluster.storage.folders import ExperimentFolder
+from cluster.trial.trainable import run_trial
+from tests.cluster_tests.executors.test_progress import progress_on
+
+
+@pytest.fixture
+def job(tiny):
+    """The job of a run that has written its `experiment.json`."""
+    experiment = tiny.experiment()
+    sources = Sources(experiment.config.data_folder)
+    plan = experiment._plan(sources)
+    job = Job(experiment.config, experiment.space, sources.sets, sources.tables, sources.weights)
+    experiment._write_experiment(plan, job)
+    return job
+
+
+VERSIONS = node_facts.versions()
+CPU = Placement(torch.device("cpu"), n_slots=5, cpus_per_trial=1)
+
+
+class TestANodeIsUnfit:
+    def test_where_it_has_another_version(self, job):
+        other = {**VERSIONS, "torch": "1.0"}
+        with pytest.raises(UnfitNodeError, match=r"^torch is \S+ on \S+ and was 1\.0 where and when the run began"):
+            ray_worker._require_fit(job, CPU, other)
+
+    def test_where_our_code_was_changed_since_the_run_began(self, job):
+        other = {**VERSIONS, "PoseTune": "0123"}
+        with pytest.raises(UnfitNodeError, match=r"^PoseTune is .* Its files were changed in the meantime$"):
+            ray_worker._require_fit(job, CPU, other)
+
+    def test_where_torch_sees_no_gpu_for_trials_that_take_one(self, job, monkeypatch):
+        monkeypatch.delenv(PRETEND_GPUS, raising=False)
+        monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+        placement = Placement(torch.device("cuda", 0), n_slots=2, cpus_per_trial=1, gpu_share=0.5)
+        with pytest.raises(UnfitNodeError, match=r"^torch sees no GPU on "):
+            ray_worker._require_fit(job, placement, VERSIONS)
+
+    def test_where_it_does_not_see_the_folder_of_the_run(self, job, tiny, monkeypatch):
+        monkeypatch.setattr(ray_worker, "_STALE_S", 0.1)
+        elsewhere = replace(job, config=replace(job.config, storage_path=tiny.storage_path / "elsewhere"), run_id="1")
+        with pytest.raises(UnfitNodeError, match=r"elsewhere/tiny on .* is not the folder of this run"):
+            ray_worker._require_fit(elsewhere, CPU, VERSIONS)
+        with pytest.raises(UnfitNodeError, match="is not the folder of this run"):
+            ray_worker._require_fit(replace(job, run_id="of another run"), CPU, VERSIONS)
+
+    def test_not_where_it_sees_the_folder_as_it_is_a_moment_late(self, job, monkeypatch):
+        real, reads = ExperimentFolder.read_experiment, []
+
+        def read(folder):
+            reads.append(folder)
+            return {"run": "the last one"} if len(reads) == 1 else real(folder)
+
+        monkeypatch.setattr(ExperimentFolder, "read_experiment", read)
+        ray_worker._require_fit(job, CPU, VERSIONS)
+        ray_worker._require_fit(job, CPU, VERSIONS)
+        assert len(reads) == 2, "a node is looked at once"
+
+
+class TestATrialThatEnded:
+    def test_stays_finished_when_it_is_said_to_have_failed(self, tiny):
+        trial, data, folder = tiny.trial()
+        *_, last = run_trial(trial, data, folder)
+        before = folder.read_trial()
+        report = ray_worker.fail(trial.id, folder, trial.run_id, "its worker was lost")
+        assert (report.status, report.val_distance_mm) == ("finished", last.val_distance_mm)
+        assert folder.read_trial() == before
+
+    def test_is_failed_where_it_had_not(self, tiny):
+        trial, data, folder = tiny.trial()
+        next(run_trial(trial, data, folder))
+        report = ray_worker.fail(trial.id, folder, trial.run_id, "its worker was lost")
+        assert (report.status, report.error) == ("failed", "its worker was lost")
+        content = json.loads((folder.local / "trial.json").read_text())
+        assert (content["status"], content["error"]) == ("failed", "its worker was lost")
+
+
+def test_a_worker_that_cannot_ask_whether_to_leave_goes_on(monkeypatch):
+    def gone(key):
+        raise RuntimeError("the head is gone")
+
+    monkeypatch.setattr(ray_worker.internal_kv, "_internal_kv_get", gone)
+    assert not ray_worker.AskedToLeave("run")()
+
+
+class TestTheEndOfARun:
+    @pytest.fixture
+    def stop(self, job, monkeypatch):
+        """What Tune asks whether to end, with nodes that the test decides on."""
+        monkeypatch.setattr(ray_runner, "_NODES_INTERVAL_S", 0)
+        monkeypatch.setattr(ray_worker, "ask_to_leave", lambda run_id: None)
+        self.nodes = {"1": Node("one", 2, 0), "2": Node("two", 3, 0)}
+        monkeypatch.setattr(ray_runner.ray_nodes, "nodes", lambda: self.nodes)
+        generator = _Variants([], job, CPU)
+        self.said = []
+        progress = progress_on(False)
+        monkeypatch.setattr(progress, "say", self.said.append)
+        return _Stop(Watch(progress, None), Signals(grace_s=0.1), generator, "run")
+
+    def test_is_not_there_while_nodes_come_and_go_which_changes_how_many_trials_run(self, stop):
+        del self.nodes["1"]
+        assert not stop.stop_all()
+        assert stop.generator.max_concurrent == 3
+
+    def test_is_not_there_where_no_node_is_left_which_is_said_once_in_a_while(self, stop):
+        self.nodes = {"3": Node("three", 0, 4)}
+        assert not stop.stop_all()
+        assert not stop.stop_all()
+        assert self.said == ["waiting for a node that a trial fits on; the cluster has three (0 CPU core(s), 4 GPU(s))"]
+        assert stop.generator.max_concurrent == 5
+
+    def test_comes_when_all_trials_have_saved_where_a_node_is_unfit(self, stop):
+        stop.generator.unfit = "torch is another one"
+        stop.generator._live_trials.add("running")
+        assert not stop.stop_all()
+        assert stop.generator.closed
+        time.sleep(0.2)
+        assert not stop.stop_all(), "nobody is in a hurry"
+        stop.generator._live_trials.clear()
+        with pytest.raises(Preempted):
+            stop.stop_all()
+
+    def test_comes_after_the_grace_at_sigterm(self, stop):
+        stop.signals.preempted.set()
+        stop.generator._live_trials.add("running")
+        assert not stop.stop_all()
+        time.sleep(0.2)
+        with pytest.raises(Preempted):
+            stop.stop_all()
+
+
+@pytest.mark.parametrize(
+    ("told", "seen", "n_problems"),
+    [(0, 0, 0), (0, 4, 0), (2, 2, 0), (2, 4, 0), (2, 1, 1), (2, "torch cannot be imported", 1)],
+)
+def test_a_node_may_be_started_with_fewer_gpus_than_it_has_and_not_with_more(told, seen, n_problems):
+    assert len(_gpu_problems(told, seen)) == n_problems
+
+
+def test_a_wait_for_nodes_that_ends_takes_back_what_it_asked_the_autoscaler_for(tiny, monkeypatch):
+    asked, signals = [], Signals()
+
+    def no_room(config):
+        if len(asked) == 2:
+            signals.preempted.set()
+        raise NoRoomError([Problem("experiment_config.target_device", "there is no GPU")])
+
+    monkeypatch.setattr(ray_nodes, "place_on_cluster", no_room)
+    monkeypatch.setattr(ray_nodes, "request_resources", lambda bundles: asked.append(bundles))
+    monkeypatch.setattr(ray_nodes, "_LOOK_AGAIN_S", 0)
+    with pytest.raises(Preempted):
+        ray_nodes.wait_for_node(tiny.experiment().config, signals)
+    assert asked == [[{"CPU": 1}], [{"CPU": 1}], []]

@@ -1,0 +1,381 @@
+import copy
+import math
+import re
+from collections import OrderedDict
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cluster.experiment import Experiment
+from cluster.planning.config import ConfigError
+from data_pipeline.augmenters import RandomRotator
+from data_pipeline.distorters import Distorter, NoDistorter
+from data_pipeline.normalizers import GlobalNormalizer, Normalizer, Shifter
+from data_pipeline.pose_dataset import dataset_names
+from data_pipeline.skeleton import HANDS17
+from data_pipeline.user_error import did_you_mean
+from posenet import errors
+from posenet.models import CorrectorMLP
+from tests.cluster_tests.tiny import MISSING, case_id
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+EXPERIMENT = [
+    ("name", 7, "got 7; allowed: a name of letters, digits"),
+    ("name", "", "begins with a letter or digit"),
+    ("name", "a/b", "got 'a/b'; allowed: a name of letters, digits, '.', '_' and '-'"),
+    ("name", "..", "begins with a letter or digit"),
+    ("name", "a b", "got 'a b'"),
+    ("name", "tiny\n", "got 'tiny\\n'"),
+    ("train_set", None, "got None; allowed: the name of a dataset below data_dir, without '_labels.pt'"),
+    ("train_set", "../tiny_train", "the name of a dataset below data_dir"),
+    ("train_set", ["tiny_train"], "got ['tiny_train']"),
+    ("val_set", Path("tiny_val"), "the name of a dataset below data_dir"),
+    ("val_set", "/tiny_val", "the name of a dataset below data_dir"),
+    ("test_set", 3, "without '_labels.pt' or '_poses.pt', or None"),
+    ("train_set_size", 0, "got 0; allowed: an int of at least 1, or None"),
+    ("train_set_size", 10.0, "got 10.0; allowed: an int of at least 1, or None"),
+    ("train_set_size", True, "got True; allowed: an int of at least 1, or None"),
+    ("val_set_size", "20", "got '20'; allowed: an int"),
+    ("val_set_size", -1, "got -1"),
+    ("test_set_size", math.nan, "got nan; allowed: an int"),
+    ("use_preset", 1, "got 1; allowed: True or False"),
+    ("use_preset", "False", "got 'False'; allowed: True or False"),
+    ("use_preset", None, "got None; allowed: True or False"),
+    (
+        "normalizer",
+        Shifter(HANDS17),
+        "allowed: a class of data_pipeline.normalizers, such as Shifter, not an instance of one",
+    ),
+    ("normalizer", "Shifter", "got 'Shifter'; allowed: a class"),
+    ("normalizer", Normalizer, "a class of data_pipeline.normalizers"),
+    ("normalizer", CorrectorMLP, "a class of data_pipeline.normalizers"),
+    ("normalizer", partial(CorrectorMLP), "a class of data_pipeline.normalizers"),
+    ("target_device", "cuda", "write torch.device('cuda')"),
+    ("target_device", "cuda:1", "write torch.device('cuda:1')"),
+    ("target_device", 2, "write torch.device('cuda:2')"),
+    ("target_device", True, "torch.device('cpu'), torch.device('cuda'), torch.device('cuda:0'), or a list of these"),
+    ("target_device", None, "or a list of these as a pool"),
+    ("target_device", [], "or a list of these as a pool"),
+    ("target_device", ["cuda:0"], "or a list of these as a pool"),
+    ("target_device", torch.device("mps"), "torch.device('cpu')"),
+    ("target_device", [torch.device("cuda:0")] * 2, "a pool in which each device stands once"),
+    ("target_device", [CPU, torch.device("cuda:0")], "a pool of one kind of device"),
+    ("target_device", [CUDA, torch.device("cuda:0")], "a pool of GPUs with their index"),
+    ("target_device", [CPU, torch.device("cpu:0")], "a pool of GPUs with their index"),
+    ("n_repetitions", 0, "got 0; allowed: an int of at least 1"),
+    ("n_repetitions", True, "got True; allowed: an int of at least 1"),
+    ("n_repetitions", None, "got None; allowed: an int of at least 1"),
+    ("n_repetitions", np.float64(3), "allowed: an int of at least 1"),
+    ("init_weights_path", 3, "got 3; allowed: a path, or None"),
+    ("init_weights_path", "", "got ''; allowed: a path, or None"),
+    ("seed", -1, "got -1; allowed: an int of at least 0"),
+    ("seed", 1.5, "got 1.5; allowed: an int"),
+    ("seed", None, "got None; allowed: an int"),
+    ("deterministic_mode", 0, "got 0; allowed: True or False"),
+    ("data_dir", None, "got None; allowed: a path"),
+    ("data_dir", "", "got ''; allowed: a path"),
+    ("storage_path", 1, "got 1; allowed: a path"),
+    ("cpus_per_trial", 0, "got 0; allowed: an int of at least 1"),
+    ("cpus_per_trial", 0.5, "got 0.5; allowed: an int of at least 1"),
+    ("trials_per_device", "2", "got '2'; allowed: an int of at least 1"),
+    ("trials_per_device", -2, "got -2"),
+    ("max_retries", -1, "got -1; allowed: an int of at least 0"),
+    ("max_retries", False, "got False; allowed: an int of at least 0"),
+    ("checkpoint_interval_s", -0.1, "got -0.1; allowed: a number of at least 0"),
+    ("checkpoint_interval_s", math.nan, "got nan; allowed: a number of at least 0"),
+    ("checkpoint_interval_s", "30", "got '30'; allowed: a number"),
+    ("checkpoint_interval_s", True, "got True; allowed: a number"),
+    ("trial_timeout_s", 0, "got 0; allowed: a finite number above 0"),
+    ("trial_timeout_s", math.nan, "got nan; allowed: a finite number above 0"),
+    ("trial_timeout_s", math.inf, "got inf; allowed: a finite number above 0"),
+    ("trial_timeout_s", "1", "or None"),
+    ("stop_if_all_fail", 0, "got 0; allowed: an int of at least 1, or None"),
+    ("stop_if_all_fail", False, "got False; allowed: an int of at least 1, or None"),
+    ("keep_weights", "some", "got 'some'; allowed: one of 'all', 'best', 'none'"),
+    ("keep_weights", None, "got None; allowed: one of 'all', 'best', 'none'"),
+    ("n_repetition", 3, "there is no such key; did you mean 'n_repetitions'?"),
+    ("Name", "x", "did you mean 'name'?"),
+    ("testset", None, "did you mean 'test_set'?"),
+    ("zzz", 1, "there is no such key; known are name, train_set"),
+    (3, 1, "there is no such key"),
+]
+
+SOLVER = [
+    ("num_epochs", 0, "got 0; allowed: an int of at least 1"),
+    ("num_epochs", 2.0, "got 2.0; allowed: an int"),
+    ("num_epochs", True, "got True; allowed: an int"),
+    ("batch_size", "16", "got '16'; allowed: an int"),
+    ("batch_size", -16, "got -16"),
+    ("log_frequency", 0, "got 0; allowed: an int of at least 1"),
+    ("log_frequency", None, "got None; allowed: an int of at least 1"),
+    ("log_loss", 1, "got 1; allowed: True or False"),
+    ("log_grad", "yes", "got 'yes'; allowed: True or False"),
+    ("verbose", 2, "got 2; allowed: True or False"),
+    ("show_plots", None, "got None; allowed: True or False"),
+    ("matmul_precision", "low", "allowed: one of 'highest', 'high', 'medium'"),
+    ("matmul_precision", True, "allowed: one of 'highest', 'high', 'medium'"),
+    ("interest_keys", [3], "allowed: an empty list; the run fills it"),
+    ("interest_keys", None, "allowed: an empty list; the run fills it"),
+    ("interest_keys", (), "allowed: an empty list; the run fills it"),
+    ("interest_keys", np.array([]), "allowed: an empty list; the run fills it"),
+    ("val_example_indices", 3, "got 3; allowed: a list of ints, the indices of samples"),
+    ("val_example_indices", [0, -1], "got [0, -1]; allowed: a list of ints"),
+    ("val_example_indices", [True], "got [True]; allowed: a list of ints"),
+    ("val_example_indices", [0.0], "got [0.0]; allowed: a list of ints"),
+    ("val_example_indices", np.array([0]), "allowed: a list of ints"),
+    ("val_example_subset", 0, "got 0; allowed: a str"),
+    ("val_example_subset", "", "got ''; allowed: a str"),
+    ("num_epoch", 5, "did you mean 'num_epochs'?"),
+    ("learning_rate", 0.1, "there is no such key"),
+]
+
+HYPERPARAMS = [
+    (
+        "model",
+        "CorrectorMLP",
+        "allowed: a class of posenet.models, such as CorrectorMLP, not an instance of one or its name",
+    ),
+    ("model", torch.nn.Linear(1, 1), "allowed: a class of posenet.models"),
+    ("model", torch.nn.Module, "allowed: a class of posenet.models"),
+    ("model", partial(CorrectorMLP, hidden_dims=[8]), "allowed: a class of posenet.models"),
+    ("model_args", [8], "got [8]; allowed: a dict of the constructor's arguments"),
+    ("model_args", None, "got None; allowed: a dict of the constructor's arguments"),
+    ("model_args", {1: 2}, "got {1: 2}; allowed: a dict of the constructor's arguments"),
+    (
+        "loss_function",
+        errors.distance_error,
+        "a loss of posenet.losses, such as MetricLoss(errors.distance_error, 'squared')",
+    ),
+    ("loss_function", torch.nn.MSELoss(), "a loss of posenet.losses"),
+    ("loss_function", "l1", "got 'l1'; allowed: a loss of posenet.losses"),
+    ("loss_space", "mm", "got 'mm'; allowed: one of 'default', 'original'"),
+    ("loss_space", None, "allowed: one of 'default', 'original'"),
+    ("eval_space", True, "got True; allowed: one of 'default', 'original'"),
+    ("optimizer", "Adam", "a class of torch.optim, such as torch.optim.Adam, not an instance of one or its name"),
+    ("optimizer", torch.optim.Optimizer, "a class of torch.optim"),
+    ("optimizer", torch.optim.lr_scheduler.StepLR, "a class of torch.optim, such as"),
+    ("optimizer_args", [("lr", 0.1)], "a dict of the constructor's arguments"),
+    ("scheduler", None, "a class of torch.optim.lr_scheduler, such as StepLR"),
+    ("scheduler", torch.optim.Adam, "a class of torch.optim.lr_scheduler"),
+    ("scheduler_args", 3, "got 3; allowed: a dict of the constructor's arguments"),
+    ("scheduler_requires_metric", None, "got None; allowed: True or False"),
+    ("scheduler_requires_metric", 0, "got 0; allowed: True or False"),
+    ("distorter", NoDistorter(), "a class of data_pipeline.distorters, such as NoDistorter, not an instance"),
+    ("distorter", None, "a class of data_pipeline.distorters"),
+    ("distorter", Distorter, "a class of data_pipeline.distorters"),
+    ("distorter_args", 2.0, "got 2.0; allowed: a dict of the constructor's arguments, or None"),
+    ("augmenters", None, "got None; allowed: a list of instances of data_pipeline.augmenters"),
+    ("augmenters", RandomRotator(), "allowed: a list of instances"),
+    ("augmenters", [RandomRotator], "allowed: a list of instances"),
+    ("scheduler_arg", {}, "did you mean 'scheduler_args'?"),
+    ("lr", 0.1, "there is no such key"),
+]
+
+WRONG = [
+    (f"{section}.{key}", value, says)
+    for section, cases in (
+        ("experiment_config", EXPERIMENT),
+        ("solver_config", SOLVER),
+        ("base_hyperparams", HYPERPARAMS),
+    )
+    for key, value, says in cases
+]
+
+REQUIRED = [
+    *(f"experiment_config.{key}" for key in ("name", "train_set", "val_set", "train_set_size", "val_set_size")),
+    *(f"experiment_config.{key}" for key in ("use_preset", "normalizer", "target_device", "n_repetitions")),
+    "experiment_config.init_weights_path",
+    *(f"solver_config.{key}" for key in ("num_epochs", "batch_size", "log_frequency", "log_loss", "log_grad")),
+    *(f"solver_config.{key}" for key in ("verbose", "show_plots", "interest_keys", "val_example_indices")),
+    "solver_config.val_example_subset",
+    *(f"base_hyperparams.{key}" for key in ("model", "model_args", "loss_function", "loss_space", "eval_space")),
+    *(f"base_hyperparams.{key}" for key in ("optimizer", "optimizer_args", "scheduler", "scheduler_args")),
+    *(f"base_hyperparams.{key}" for key in ("scheduler_requires_metric", "distorter", "distorter_args", "augmenters")),
+]
+
+
+class TestAWrongKeyOrValue:
+    @pytest.mark.parametrize(
+        ("path", "value", "says"), WRONG, ids=[f"{path}={case_id(value)}" for path, value, _ in WRONG]
+    )
+    def test_is_an_error_that_says_what_is_allowed(self, tiny, path, value, says):
+        section, _, key = path.partition(".")
+        dicts = tiny.dicts()
+        dicts[section][3 if key == "3" else key] = value
+        with pytest.raises(ConfigError) as caught:
+            Experiment(*dicts.values())
+        (problem,) = caught.value.problems
+        assert problem.path == path
+        assert says in problem.text
+
+    @pytest.mark.parametrize("path", REQUIRED)
+    def test_is_a_missing_key(self, tiny, path):
+        with pytest.raises(ConfigError, match=re.escape(f"\n  {path}: is missing; see tune_runs/README.md")):
+            tiny.experiment({path: MISSING})
+
+    def test_stands_in_the_table_above_for_every_key(self, tiny):
+        every_key = {f"{section}.{key}" for section, keys in tiny.dicts().items() for key in keys}
+        assert every_key | set(REQUIRED) <= {path for path, _, _ in WRONG}
+
+    @pytest.mark.parametrize("given", [None, [], "experiment", 3])
+    @pytest.mark.parametrize("section", ["experiment_config", "solver_config", "base_hyperparams"])
+    def test_is_a_dict_that_is_none(self, tiny, section, given):
+        with pytest.raises(ConfigError) as caught:
+            Experiment(*{**tiny.dicts(), section: given}.values())
+        assert [str(problem) for problem in caught.value.problems] == [f"{section}: got {given!r}; allowed: a dict"]
+
+    def test_stands_in_one_error_with_all_others_of_all_three_dicts(self, tiny):
+        wrong = {
+            "experiment_config.n_repetitions": 0,
+            "experiment_config.seed": MISSING,  # it has a default
+            "experiment_config.val_set": MISSING,
+            "experiment_config.tset_set": "x",
+            "solver_config.batch_size": None,
+            "solver_config.epochs": 3,
+            "base_hyperparams.model": "MLP",
+            "base_hyperparams.augmenters": MISSING,
+        }
+        with pytest.raises(ConfigError) as caught:
+            tiny.experiment(wrong)
+        assert {problem.path for problem in caught.value.problems} == set(wrong) - {"experiment_config.seed"}
+        first, *lines = str(caught.value).splitlines()
+        assert first == "7 problems in the configuration:"
+        assert lines == [f"  {problem}" for problem in caught.value.problems]
+        assert "  experiment_config.tset_set: there is no such key; did you mean 'test_set'?" in lines
+
+
+class TestARightConfig:
+    @pytest.mark.parametrize(
+        ("path", "value"),
+        [
+            ("experiment_config.name", "3rd.try-B_2"),
+            ("experiment_config.train_set", "nyu/DeepPrior++_train"),
+            ("experiment_config.target_device", [torch.device("cuda:0"), torch.device("cuda:1")]),
+            ("experiment_config.target_device", (torch.device("cpu"),)),
+            ("experiment_config.target_device", [torch.device("cuda")]),
+            ("experiment_config.normalizer", None),
+            ("experiment_config.normalizer", partial(GlobalNormalizer, individual_scaling=True)),
+            ("experiment_config.checkpoint_interval_s", 0),
+            ("experiment_config.checkpoint_interval_s", math.inf),
+            ("experiment_config.trial_timeout_s", 0.5),
+            ("experiment_config.stop_if_all_fail", None),
+            ("experiment_config.seed", 2**70),
+            ("solver_config.val_example_indices", ()),
+            ("base_hyperparams.model_args", OrderedDict(hidden_dims=[])),
+            ("base_hyperparams.distorter_args", None),
+            ("base_hyperparams.augmenters", (RandomRotator(),)),
+        ],
+        ids=case_id,
+    )
+    def test_may_hold(self, tiny, path, value):
+        tiny.experiment({path: value})
+
+    def test_gets_these_defaults(self, tiny):
+        defaults = {
+            **{"test_set": None, "test_set_size": None, "seed": 0, "deterministic_mode": True, "data_dir": "data"},
+            **{"storage_path": "results", "cpus_per_trial": 1, "trials_per_device": 1, "max_retries": 2},
+            **{"checkpoint_interval_s": 30, "trial_timeout_s": None, "stop_if_all_fail": 5, "keep_weights": "all"},
+        }
+        experiment = tiny.experiment({f"experiment_config.{key}": MISSING for key in defaults})
+        assert {key: getattr(experiment.config, key) for key in defaults} == defaults
+        assert experiment.solver_config.matmul_precision == "highest"
+
+    def test_holds_no_numbers_of_numpy(self, tiny):
+        changes = {
+            "experiment_config.n_repetitions": np.int64(3),
+            "base_hyperparams.model_args.hidden_dims": [np.int64(8)],
+            "base_hyperparams.optimizer_args": {"lr": np.float64(0.5), "betas": (np.float32(0.5), 0.9)},
+        }
+        experiment = tiny.experiment(changes)
+        hyperparams = experiment.space.settings(()).hyperparams
+        taken = [experiment.config.n_repetitions, hyperparams.model_args["hidden_dims"][0]]
+        assert [type(value) for value in taken] == [int, int]
+        assert hyperparams.optimizer_args == {"lr": 0.5, "betas": (0.5, 0.9)}
+        assert {type(value) for value in (hyperparams.optimizer_args["lr"], *hyperparams.optimizer_args["betas"])} == {
+            float
+        }
+
+    def test_stays_as_it_was_checked_when_the_dicts_change(self, tiny):
+        dicts = tiny.dicts()
+        experiment = Experiment(*dicts.values())
+        dicts["base_hyperparams"]["optimizer_args"]["lr"] = -1
+        dicts["base_hyperparams"]["model_args"]["hidden_dims"].append("x")
+        dicts["solver_config"]["val_example_indices"].append(-1)
+        settings = experiment.space.settings(())
+        assert settings.hyperparams.optimizer_args["lr"] == 1e-3
+        assert settings.hyperparams.model_args["hidden_dims"] == [8]
+        assert settings.solver.val_example_indices == [0, 3]
+        assert settings.solver.interest_keys is dicts["solver_config"]["interest_keys"]
+
+    def test_may_be_used_for_a_second_experiment(self, tiny):
+        dicts = tiny.dicts()
+        dicts["solver_config"]["interest_keys"].append("optimizer_args.lr")  # as a run leaves it
+        Experiment(*dicts.values())
+        assert dicts["solver_config"]["interest_keys"] == []
+
+    def test_is_not_changed_by_planning(self, tiny):
+        dicts = tiny.dicts()
+        before = copy.deepcopy(dicts)
+        Experiment(*dicts.values()).plan()
+        assert dicts == before
+
+
+def test_a_name_that_is_like_no_other_gets_the_known_ones():
+    assert did_you_mean("xyz", ["alpha", "beta"]) == "; known are alpha, beta"
+    assert did_you_mean("alhpa", ["alpha", "beta"]) == "; did you mean 'alpha'?"
+    assert did_you_mean("x", []) == ""
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from tests.cluster_tests.tiny import Tiny
+experiment = Tiny(Path(sys.argv[1]), Path(sys.argv[2])).experiment({changes})
+experiment.run("inline")
+"""
+
+
+class TestAScriptWithAWrongConfig:
+    @pytest.mark.parametrize(
+        ("changes", "says"),
+        [
+            (
+                {"solver_config.batch_size": 0, "experiment_config.n_repetition": 3},
+                "error: 2 problems in the configuration:\n"
+                "  experiment_config.n_repetition: there is no such key; did you mean 'n_repetitions'?\n"
+                "  solver_config.batch_size: got 0; allowed: an int of at least 1\n",
+            ),
+            (
+                {"base_hyperparams.model_args": {"hidden_dim": [8]}, "experiment_config.val_set_size": 21},
+                "error: 3 problems in the configuration:\n"
+                "  experiment_config.val_set: {data}/tiny_val_labels.pt has 20 samples, fewer than the 21 asked for\n"
+                "  base_hyperparams.model_args.hidden_dim: CorrectorMLP has no such argument; did you mean "
+                "'hidden_dims'?\n"
+                "  base_hyperparams.model_args.hidden_dims: is missing; CorrectorMLP needs it\n",
+            ),
+            (
+                {
+                    "solver_config.num_epochs": 0,
+                    "experiment_config.train_set": "nothing",
+                    "base_hyperparams.optimizer_args": {"lr": -1},
+                    "base_hyperparams.scheduler_requires_metric": True,
+                },
+                "error: 3 problems in the configuration:\n"
+                "  solver_config.num_epochs: got 0; allowed: an int of at least 1\n"
+                "  experiment_config.train_set: {data}/nothing_labels.pt does not exist; {data} has the datasets "
+                "{datasets}. tune_runs/prepare_data.py makes datasets: see its --help.\n"
+                "  base_hyperparams.scheduler_requires_metric: must be False for StepLR, whose step takes no metric\n",
+            ),
+        ],
+        ids=["each value on its own", "values together", "both kinds"],
+    )
+    def test_ends_with_the_text_alone_and_writes_nothing(self, tiny, python, changes, says):
+        process = python(SCRIPT.format(changes=changes), tiny.data_dir, tiny.storage_path)
+        datasets = ", ".join(dataset_names(tiny.data_dir))
+        assert process.stderr == says.format(data=tiny.data_dir, datasets=datasets)
+        assert (process.returncode, process.stdout) == (1, "")
+        assert not tiny.storage_path.exists()

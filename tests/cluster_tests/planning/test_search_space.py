@@ -1,0 +1,335 @@
+import json
+import threading
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.planning.config import ConfigError
+from cluster.planning.search_space import Axis, SearchSpace
+from data_pipeline.augmenters import RandomRotator, RandomScaler
+from data_pipeline.distorters import GaussianDistorter, NoDistorter
+from data_pipeline.normalizers import GlobalNormalizer, Shifter
+from posenet import errors
+from posenet.losses import MetricLoss
+from posenet.models import CorrectorMLP
+from tests.cluster_tests.tiny import LR, case_id
+
+LOCAL_CLASS = type("Local", (CorrectorMLP,), {"__qualname__": "f.<locals>.Local"})
+
+
+class Unsendable(RandomScaler):
+    """Has a name, and holds what cannot travel."""
+
+    def __init__(self, *, low=1.0):
+        super().__init__(low=low)
+        object.__setattr__(self, "lock", threading.Lock())
+
+
+def problems_of(add, *arguments):
+    with pytest.raises(ConfigError) as caught:
+        add(*arguments)
+    return caught.value.problems
+
+
+class TestAnOption:
+    @pytest.mark.parametrize(
+        ("key", "path"),
+        [
+            ("optimizer_args.lr", LR),
+            (("optimizer_args", "lr"), LR),
+            ("base_hyperparams.optimizer_args.lr", LR),
+            (("base_hyperparams", "optimizer_args", "lr"), LR),
+            ((None, "optimizer_args", "lr"), LR),
+        ],
+    )
+    def test_is_named_by_a_dotted_path_or_its_parts(self, tiny, key, path):
+        experiment = tiny.experiment()
+        experiment.add_options(key, [0.5, 0.25])
+        assert experiment.space.paths == [path]
+        settings = [experiment.space.settings(choice) for choice in experiment.space.choices()]
+        assert [each.hyperparams.optimizer_args for each in settings] == [
+            {"lr": 0.5, "weight_decay": 0.0},
+            {"lr": 0.25, "weight_decay": 0.0},
+        ]
+
+    @pytest.mark.parametrize(
+        ("key", "values"),
+        [
+            ((None, "loss_function"), [MetricLoss(errors.distance_error), MetricLoss]),
+            ("model", [CorrectorMLP]),
+            ("model_args", [{"hidden_dims": [8]}, {"hidden_dims": []}]),
+            ("model_args.hidden_dims", [[8], (16, 8), []]),
+            ("loss_space", ["default", "original"]),
+            ("optimizer", [torch.optim.SGD, torch.optim.Adam]),
+            ("augmenters", [[], [RandomRotator()], [RandomRotator(), RandomScaler()]]),
+            ("distorter_args", [None, {}]),
+            ("experiment_config.train_set", ["tiny_train", "two_train"]),
+            (("experiment_config", "train_set_size"), [10, None]),
+            ("experiment_config.val_set", ["tiny_val"]),
+            ("experiment_config.val_set_size", [10]),
+            ("experiment_config.test_set", [None, "tiny_test"]),
+            ("experiment_config.test_set_size", [None, 3]),
+            ("experiment_config.use_preset", [True, False]),
+            ("experiment_config.normalizer", [None, Shifter, partial(GlobalNormalizer, individual_scaling=True)]),
+            ("experiment_config.init_weights_path", [None, "weights.pt"]),
+            ("solver_config.num_epochs", [1, 2]),
+            ("solver_config.batch_size", [8, 16]),
+            ("solver_config.matmul_precision", ["highest", "high"]),
+        ],
+        ids=case_id,
+    )
+    def test_may_be_any_setting_that_changes_a_number(self, tiny, key, values):
+        experiment = tiny.experiment()
+        experiment.add_options(key, values)
+        (axis,) = experiment.space.axes
+        assert axis.rows == tuple((value,) for value in values)
+        assert len({str(label) for (label,) in axis.labels}) == len(values)
+        json.dumps(axis.labels)
+
+    def test_may_come_with_others_in_a_dict(self, tiny):
+        experiment = tiny.experiment()
+        experiment.add_options({LR: [0.1], ("model_args", "dropout"): [None, 0.5], "solver_config.batch_size": (8,)})
+        assert experiment.space.paths == [LR, "model_args.dropout", "solver_config.batch_size"]
+        assert len(experiment.space) == 2
+
+    def test_holds_python_numbers_in_lists_of_its_own(self, tiny):
+        dims = [np.int64(8)]
+        experiment = tiny.experiment(options={LR: list(np.logspace(-3, -1, 3)), "model_args.hidden_dims": [dims]})
+        dims.append("x")
+        for choice in experiment.space.choices():
+            hyperparams = experiment.space.settings(choice).hyperparams
+            assert type(hyperparams.optimizer_args["lr"]) is float
+            assert hyperparams.model_args["hidden_dims"] == [8]
+            assert type(hyperparams.model_args["hidden_dims"][0]) is int
+
+    def test_leaves_the_base_and_the_other_combinations_alone(self, tiny):
+        experiment = tiny.experiment(options={"model_args.dropout": [0.1, 0.2], LR: [1, 2]})
+        settings = [experiment.space.settings(choice).hyperparams for choice in experiment.space.choices()]
+        assert [(each.model_args["dropout"], each.optimizer_args["lr"]) for each in settings] == [
+            (0.1, 1),
+            (0.1, 2),
+            (0.2, 1),
+            (0.2, 2),
+        ]
+        assert experiment.space.base["base_hyperparams"] == tiny.dicts()["base_hyperparams"]
+
+
+WRONG_OPTIONS = [
+    (
+        "optimizer_args.lrr",
+        [1],
+        "optimizer_args.lrr",
+        "base_hyperparams.optimizer_args has no 'lrr'; did you mean 'lr'?",
+    ),
+    ("optimizer_args.betas", [(0.9, 0.9)], "optimizer_args.betas", "an option's base value must be set"),
+    (
+        "optimzer_args.lr",
+        [1],
+        "optimzer_args.lr",
+        "base_hyperparams has no 'optimzer_args'; did you mean 'optimizer_args'?",
+    ),
+    ("solver_config.epochs", [1], "solver_config.epochs", "solver_config has no 'epochs'; did you mean 'num_epochs'?"),
+    ("optimizer_args.lr.value", [1], "optimizer_args.lr.value", "base_hyperparams.optimizer_args.lr has no 'value'"),
+    ("model_args.hidden_dims.0", [1], "model_args.hidden_dims.0", "hidden_dims has no '0'"),
+    ("batch_size", [8], "batch_size", "base_hyperparams has no 'batch_size'"),
+    ("a..b", [1], "a..b", "base_hyperparams has no 'a'"),
+    ("", [1], "''", "an option's key is a dotted path such as 'optimizer_args.lr', or a tuple of its parts"),
+    (3, [1], "3", "an option's key is a dotted path"),
+    (
+        ["optimizer_args", "lr"],
+        [1],
+        "['optimizer_args', 'lr']",
+        "a dotted path such as 'optimizer_args.lr', or a tuple",
+    ),
+    ({LR}, [1], "{'optimizer_args.lr'}", "an option's key is a dotted path"),
+    (None, [1], "None", "an option's key is a dotted path"),
+    ({3: [1]}, None, "3", "an option's key is a dotted path"),
+    ((), [1], "()", "an option's key is a dotted path"),
+    ((None,), [1], "(None,)", "an option's key is a dotted path"),
+    (("optimizer_args", 3), [1], "('optimizer_args', 3)", "an option's key is a dotted path"),
+    (
+        "experiment_config",
+        [{}],
+        "experiment_config",
+        "it cannot be an option; of experiment_config these can: train_set,",
+    ),
+    ("solver_config", [{}], "solver_config", "of solver_config these can: num_epochs, batch_size, matmul_precision"),
+    ("base_hyperparams", [{}], "base_hyperparams", "base_hyperparams has no 'base_hyperparams'"),
+    *(
+        (
+            f"experiment_config.{key}",
+            [value],
+            f"experiment_config.{key}",
+            "it cannot be an option; of experiment_config",
+        )
+        for key, value in {"name": "x", "seed": 1, "n_repetitions": 2, "target_device": torch.device("cpu")}.items()
+    ),
+    ("solver_config.verbose", [True, False], "solver_config.verbose", "it cannot be an option; of solver_config"),
+    (LR, [], LR, "got []; allowed: a list with at least one value"),
+    (LR, None, LR, "got None; allowed: a list with at least one value"),
+    (LR, 0.1, LR, "got 0.1; allowed: a list with at least one value"),
+    (LR, "0.1", LR, "got '0.1'; allowed: a list"),
+    (LR, np.array([0.1, 0.2]), LR, "got array([0.1, 0.2]); allowed: a list"),
+    (LR, range(3), LR, "got range(0, 3); allowed: a list"),
+    (LR, {0.1, 0.2}, LR, "allowed: a list"),
+    (LR, [0.1, 0.2, 0.1], LR, "0.1 stands twice"),
+    (LR, [1, 1.0], LR, "1.0 stands twice"),
+    (LR, [np.float64(0.5), 0.5], LR, "0.5 stands twice"),
+    ("model_args.hidden_dims", [[8], (8,)], "model_args.hidden_dims", "(8,) stands twice"),
+    ("augmenters", [[RandomScaler()], [RandomScaler(low=0.8)]], "augmenters", "stands twice"),
+    (LR, [float("nan")], LR, "NaN is not a setting"),
+    (LR, [np.array([0.1])], LR, "cannot be told from another ndarray"),
+    (LR, [lambda: 1], LR, "a lambda (<lambda>) has no name to find it by; define it at the top level"),
+    ("model", [LOCAL_CLASS], "model", "a local function or class (Local) has no name to find it by"),
+    (
+        "augmenters",
+        [[Unsendable()]],
+        "augmenters",
+        "it cannot be sent to a worker process (cannot pickle '_thread.lock'",
+    ),
+    ("model", [CorrectorMLP, "CorrectorMLP"], "model", "got 'CorrectorMLP'; allowed: a class of posenet.models"),
+    ("loss_space", ["mm"], "loss_space", "got 'mm'; allowed: one of 'default', 'original'"),
+    ("experiment_config.train_set_size", [0], "experiment_config.train_set_size", "an int of at least 1, or None"),
+    ("solver_config.batch_size", [True], "solver_config.batch_size", "got True; allowed: an int of at least 1"),
+]
+
+
+class TestAWrongOption:
+    @pytest.mark.parametrize(
+        ("key", "values", "path", "says"),
+        WRONG_OPTIONS,
+        ids=[f"{key}={case_id(values)}" for key, values, *_ in WRONG_OPTIONS],
+    )
+    def test_is_an_error_that_says_what_to_do_and_adds_nothing(self, tiny, key, values, path, says):
+        experiment = tiny.experiment()
+        (problem,) = problems_of(experiment.add_options, key, values)
+        assert problem.path == path
+        assert says in problem.text
+        assert experiment.space.axes == []
+
+    @pytest.mark.parametrize(
+        ("first", "second"),
+        [
+            (LR, LR),
+            (LR, ("optimizer_args", "lr")),
+            (LR, "base_hyperparams.optimizer_args.lr"),
+            ("optimizer_args", LR),
+            (LR, "optimizer_args"),
+        ],
+    )
+    def test_is_one_that_varies_already_itself_its_parent_or_its_part(self, tiny, first, second):
+        experiment = tiny.experiment()
+        values = {"optimizer_args": [{"lr": 1}]}
+        experiment.add_options(first, values.get(first, [1]))
+        (problem,) = problems_of(experiment.add_options, second, values.get(second, [2]))
+        assert problem.text == f"{first} varies already"
+        experiment = tiny.experiment()
+        (problem,) = problems_of(experiment.add_joint_options, [first, second], [[values.get(first, [1])[0]] * 2])
+        assert problem.text == f"{first} varies already"
+
+    def test_is_not_one_whose_name_only_begins_alike(self, tiny):
+        experiment = tiny.experiment(options={"model": [CorrectorMLP], "model_args.dropout": [0.1]})
+        experiment.add_options("model_args.hidden_dims", [[8]])
+
+    def test_stands_in_one_error_with_the_others_of_the_dict(self, tiny):
+        experiment = tiny.experiment()
+        experiment.add_options("model_args.dropout", [0.5])
+        problems = problems_of(experiment.add_options, {LR: [1], "model_args.dropuot": [1], "augmenters": None})
+        assert [problem.path for problem in problems] == ["model_args.dropuot", "augmenters"]
+        assert experiment.space.paths == ["model_args.dropout"]
+
+    def test_tells_every_wrong_value(self, tiny):
+        problems = problems_of(tiny.experiment().add_options, "loss_space", ["mm", "default", "cm"])
+        assert [problem.text[:8] for problem in problems] == ["got 'mm'", "got 'cm'"]
+
+
+class TestJointOptions:
+    def test_vary_row_by_row(self, tiny):
+        experiment = tiny.experiment(options={LR: [1, 2]})
+        experiment.add_joint_options(
+            ["distorter", ("distorter_args",)], [[NoDistorter, {}], (GaussianDistorter, {"std_mm": 1})]
+        )
+        options = [experiment.space.options(choice) for choice in experiment.space.choices()]
+        assert options == [
+            {LR: lr, "distorter": distorter, "distorter_args": arguments}
+            for lr in (1, 2)
+            for distorter, arguments in (("NoDistorter", "{}"), ("GaussianDistorter", "{std_mm: 1}"))
+        ]
+        assert experiment.space.settings((1, 1)).hyperparams.distorter_args == {"std_mm": 1}
+
+    def test_may_have_a_value_several_times_in_a_column_with_one_label(self, tiny):
+        experiment = tiny.experiment()
+        experiment.add_joint_options([LR, "optimizer_args.weight_decay"], [[1, 0], [1.0, 1], [2, 0]])
+        (axis,) = experiment.space.axes
+        assert axis.labels == ((1, 0), (1, 1), (2, 0))
+        assert axis.row_labels == ["1 & 0", "1 & 1", "2 & 0"]
+
+    def test_of_one_key_are_an_option(self, tiny):
+        experiment = tiny.experiment()
+        experiment.add_joint_options(LR, [[1], [2]])
+        assert experiment.space.axes[0].row_labels == [1, 2]
+
+    @pytest.mark.parametrize(
+        ("keys", "rows", "path", "says"),
+        [
+            (
+                [LR, "model_args.dropout"],
+                [[1, 0.1], [2]],
+                f"{LR} & model_args.dropout",
+                "each row must be a list of 2 values",
+            ),
+            ([LR, "model_args.dropout"], [[1, 0.1, 3]], f"{LR} & model_args.dropout", "one for each key"),
+            ([LR, "model_args.dropout"], [1, 2], f"{LR} & model_args.dropout", "each row must be a list of 2 values"),
+            ([LR], [1, 2], LR, "each row must be a list of 1 values"),
+            ([LR, "model_args.dropout"], [], f"{LR} & model_args.dropout", "got []; allowed: a list"),
+            ([LR, "model_args.dropout"], np.ones((2, 2)), f"{LR} & model_args.dropout", "allowed: a list"),
+            (
+                [LR, "model_args.dropout"],
+                [[1, 0.1], [1.0, 0.1]],
+                f"{LR} & model_args.dropout",
+                "[1.0, 0.1] stands twice",
+            ),
+            ([LR, LR], [[1, 2]], LR, f"{LR} varies already"),
+            ([LR, "loss_space"], [[1, "mm"]], "loss_space", "got 'mm'"),
+            ([], [], "add_joint_options", "got [] as keys; allowed: a list of at least one"),
+            ([], [[]], "add_joint_options", "got [] as keys"),
+            (None, [[1]], "add_joint_options", "got None as keys"),
+            ({LR: [1]}, [[1]], "add_joint_options", "as keys; allowed: a list"),
+            ([["optimizer_args", "lr"]], [[1]], "['optimizer_args', 'lr']", "an option's key is a dotted path"),
+            ([None], [[1]], "None", "an option's key is a dotted path"),
+            ([LR], None, LR, "got None; allowed: a list"),
+        ],
+    )
+    def test_that_are_wrong_are_an_error(self, tiny, keys, rows, path, says):
+        experiment = tiny.experiment()
+        (problem,) = problems_of(experiment.add_joint_options, keys, rows)
+        assert problem.path == path
+        assert says in problem.text
+        assert experiment.space.axes == []
+
+
+class TestCombinations:
+    def test_without_options_are_the_base_alone(self, tiny):
+        space = tiny.experiment().space
+        assert list(space.choices()) == [()]
+        assert space.options(()) == {}
+        assert vars(space.settings(()).hyperparams) == space.base["base_hyperparams"]
+
+    @given(st.lists(st.integers(1, 4), max_size=4))
+    def test_are_all_and_each_is_found_by_its_labels(self, sizes):
+        space = SearchSpace({})
+        space.axes = [
+            Axis((f"a{i}",), tuple((n,) for n in range(size)), tuple((n,) for n in range(size)))
+            for i, size in enumerate(sizes)
+        ]
+        choices = list(space.choices())
+        assert len(set(choices)) == len(choices) == len(space) == np.prod(sizes, dtype=int)
+        for choice in choices:
+            assert (
+                space.choice_of({axis.name: axis.row_labels[row] for axis, row in zip(space.axes, choice, strict=True)})
+                == choice
+            )

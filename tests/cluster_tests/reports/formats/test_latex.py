@@ -1,0 +1,312 @@
+import os
+import re
+import shutil
+import subprocess
+import unicodedata
+
+import numpy as np
+import pypdf
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from cluster.reports.formats.latex_escape import breakable, escaped
+from cluster.reports.tables.choices import Choices
+from cluster.reports.tables.export import export_by_joint
+from cluster.result_table import ResultTable
+from tests.cluster_tests.written_results import results, write_results
+
+LR, AUGMENTERS = "optimizer_args.lr", "augmenters"
+SWEEP = {
+    "a": ({LR: 1e-5, AUGMENTERS: "[]"}, [11.0, 11.2, 11.1]),
+    "b": ({LR: 1e-5, AUGMENTERS: "[Rotate(30), Scale(0.9, 1.1)]"}, [10.0, 10.3, "failed"]),
+    "c": ({LR: 0.01, AUGMENTERS: "[]"}, [12.0, 12.1, 11.9]),
+    "d": ({LR: 0.01, AUGMENTERS: "[Rotate(30), Scale(0.9, 1.1)]"}, [10.5, 10.6, 10.4]),
+}
+LONG = "Sequential([RotateJointsRandomly(max_angle=30.0), ScaleRandomly(low=0.9, high=1.1), DropJoints(p=0.1)]), really"
+ASCII = "".join(map(chr, range(33, 127)))
+OTHERS = "äöüßÄÖÜéèêëñçøåæœŁłčšžğıŒÆØ§αβγλμσωΓΔΩ±×≤≥≠≈∞→←↑↓°–—‘’“”…中🖐"
+
+
+def noisy(mean, seed):
+    return [mean + 0.1 * x for x in np.random.default_rng(seed).standard_normal(10)]
+
+
+SEEN = noisy(10.0, 0)
+TIES = {
+    "best": ({"x": "best"}, SEEN),
+    # The same two digits, and worse in every repetition.
+    "digits": ({"x": "digits"}, [x + 0.0001 * (1 + i) for i, x in enumerate(SEEN)]),
+    # Other digits, and better in some repetitions.
+    "other": ({"x": "other"}, noisy(10.03, 1)),
+    "worst": ({"x": "worst"}, noisy(15.0, 2)),
+}
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    return results(tmp_path_factory.mktemp("sweep"), SWEEP, name="my_sweep #1")
+
+
+def rows(text):
+    """The rows of the body of the only table, their cells as they are in the source."""
+    body = text.partition("\\midrule\n")[2].partition("\\bottomrule")[0]
+    lines = [line.strip() for line in body.strip().splitlines() if "midrule" not in line]
+    assert all(line.endswith(" \\\\") for line in lines)
+    return [[cell.strip() for cell in re.split(r"(?<!\\)&", line.removesuffix(" \\\\"))] for line in lines]
+
+
+COMMANDS = {
+    **{r"\textbackslash{}": "\\", r"\textasciicircum{}": "^", r"\textasciitilde{}": "~", r"\textless{}": "<"},
+    **{r"\textgreater{}": ">", r"\textbar{}": "|", r"\`{}": "`", r"\dots{}": "…", "{[}": "[", "{*}": "*"},
+    **{rf"\{c}": c for c in "{}$&#%_"},
+    **{r"\mbox{}": "", r"\allowbreak{}": "", "---": "—", "--": "–", "``": "“", "''": '"', "`": "‘"},
+    **{r"\ss{}": "ß", r"\ae{}": "æ", r"\AE{}": "Æ", r"\oe{}": "œ", r"\OE{}": "Œ", r"\o{}": "ø", r"\O{}": "Ø"},
+    **{r"\l{}": "ł", r"\L{}": "Ł", r"\i{}": "ı", r"\S{}": "§", "~": "\N{NO-BREAK SPACE}"},
+}
+ACCENTS = dict(zip("`'^~=u.\"rHvc", "̧̀́̂̃̄̆̇̈̊̋̌".replace("̧", "") + "̧", strict=True))
+MATH = {
+    **{name: unicodedata.lookup(f"GREEK SMALL LETTER {name.upper()}") for name in ("alpha", "beta", "gamma", "delta")},
+    **{"pm": "±", "times": "×", "to": "→", "le": "≤", "lambda": "λ"},
+}
+
+
+def read_latex(source):
+    """What a source shows: a reader of the few commands that labels are written with, and of no other."""
+    shown = ""
+    while source:
+        math = re.match(r"\$([^$]+)\$", source)
+        accent = re.match(r"\\([`'^~=u.\"rHvc])\{([A-Za-z])\}", source)
+        number = re.match(r"\{\[\}U\+([0-9A-F]{4,6})\]", source)
+        command = next((name for name in sorted(COMMANDS, key=len, reverse=True) if source.startswith(name)), None)
+        if number:
+            shown, used = shown + chr(int(number[1], 16)), number[0]
+        elif math:
+            shown, used = shown + math[1], math[0]
+        elif accent:
+            shown, used = shown + unicodedata.normalize("NFC", accent[2] + ACCENTS[accent[1]]), accent[0]
+        elif command is not None:
+            shown, used = shown + COMMANDS[command], command
+        else:
+            used = source[0]
+            assert used.isascii(), "it is for any encoding"
+            assert used.isprintable()
+            assert used not in r"\{}$&#%_^~<>|`[*" + '"', f"{used} is not what it seems in LaTeX"
+            shown += used
+        source = source[len(used) :]
+    return shown
+
+
+ascii_texts = st.text(st.characters(min_codepoint=32, max_codepoint=126))
+
+
+class TestAText:
+    @given(ascii_texts)
+    @example(ASCII)
+    @example(ASCII[::-1])
+    @example("--- '''\" ,, ?` !` << >> ---")
+    def test_of_what_a_keyboard_has_is_all_there(self, text):
+        assert read_latex(escaped(text)) == " ".join(text.split())
+        assert read_latex(breakable(text)) == " ".join(text.split())
+
+    @given(st.text(st.characters(codec="utf-8", exclude_categories=("Sm", "Sc")).filter(lambda c: c not in "“”’‘")))
+    def test_of_anything_else_is_there_as_a_letter_or_a_number(self, text):
+        # What is set as a formula has a test of its own.
+        source = escaped(text)
+        assert source.isascii()
+        if "$" not in source.replace(r"\$", ""):
+            assert read_latex(source) == unicodedata.normalize("NFC", " ".join(text.split()))
+
+    @pytest.mark.parametrize(
+        ("text", "source"),
+        [
+            ("λ → ±", r"$\lambda$ $\to$ $\pm$"),
+            ("e\u0301", r"\'{e}"),  # two characters for one letter
+            ("Å", r"\r{A}"),
+            ("中", "{[}U+4E2D]"),
+            ("a\x00b", "a{[}U+0000]b"),
+            ("-–—", r"-\mbox{}--\mbox{}---"),
+            ("lr_[0]", r"lr\_{[}0]"),
+        ],
+    )
+    def test_is_written_so(self, text, source):
+        assert escaped(text) == source
+
+
+class TestTheTable:
+    def test_is_of_booktabs_with_caption_and_label(self, sweep):
+        text = sweep.to_latex()
+        assert text.startswith("% Needs \\usepackage{booktabs,multirow}\n\\begin{table}[htbp]\n")
+        for rule in ("toprule", "bottomrule", "begin{tabular}", "end{tabular}", "end{table}"):
+            assert text.count(f"\\{rule}") == 1
+        assert "\\hline" not in text
+        assert "\\label{tab:my-sweep-1}" in text
+        (caption,) = re.findall(r"\\caption\{(.*)\}\n", text)
+        assert caption == (
+            r"Mean distance per joint (mm, lower is better) on the test set hands\_test (1,234 frames); "
+            r"mean $\pm$ sample standard deviation over n = 2 to 3 finished repetitions. Bold: the best mean of "
+            r"those with the most repetitions. Underlined: the next. n = 3: too few for a test."
+        )
+
+    def test_has_the_best_in_bold_and_the_second_underlined(self, sweep):
+        assert rows(sweep.to_latex(Choices(columns=("lr", "n", "before", "after", "change_percent")))) == [
+            ["$0.01$", "$3$", "$20.00$", r"{\boldmath\bfseries $10.50 \pm 0.10$}", "$-47.5$"],
+            ["$10^{-5}$", "$3$", "$20.00$", r"\underline{$11.10 \pm 0.10$}", "$-44.5$"],
+            ["$0.01$", "$3$", "$20.00$", r"$12.00 \pm 0.10$", "$-40.0$"],
+            ["$10^{-5}$", "$2$", "$20.00$", r"$10.15 \pm 0.21$", "$-49.2$"],
+        ]
+
+    def test_marks_ties_by_the_test_and_not_by_digits(self, tmp_path):
+        found = dict(rows(results(tmp_path, TIES).to_latex(Choices(columns=("x", "after")))))
+        shown = {name: re.search(r"\$.*\$", cell)[0] for name, cell in found.items()}
+        assert shown["best"] == shown["digits"] != shown["other"]
+        assert found["best"] == rf"{{\boldmath\bfseries {shown['best']}}}"
+        assert found["digits"] == rf"\underline{{{shown['digits']}}}"
+        assert found["other"] == rf"{{\boldmath\bfseries {shown['other']}}}"
+        assert found["worst"] == shown["worst"]
+
+    def test_groups_rows_that_share_an_option_and_stand_together(self, sweep):
+        text = sweep.to_latex(Choices(columns=("lr", "augmenters", "n"), sort="lr"))
+        assert [row[0] for row in rows(text)] == [
+            *(r"\multirow[t]{2}{*}{$10^{-5}$}", ""),
+            *(r"\multirow[t]{2}{*}{$0.01$}", ""),
+        ]
+        assert text.count("\\midrule") == 2
+        assert "\\multirow" not in sweep.to_latex()
+
+    def test_of_two_options_has_a_head_of_two_lines(self, sweep):
+        text = sweep.to_latex(Choices(rows="augmenters", columns_of="lr"))
+        assert (
+            "    & \\multicolumn{2}{c}{lr} \\\\\n    \\cmidrule(lr){2-3}\n    augmenters & $10^{-5}$ & $0.01$ \\\\\n"
+            in text
+        )
+        assert [len(row) for row in rows(text)] == [3, 3]
+
+    def test_has_its_notes_below(self, sweep):
+        below = sweep.to_latex().partition("\\end{tabular}")[2]
+        assert "Of the repetitions 1 failed, which is in no mean." in below
+
+    def test_breaks_labels_that_are_too_long_for_the_page(self, tmp_path):
+        table = results(tmp_path, {"a": ({"x": LONG}, [9.0]), "b": ({"x": "short"}, [9.5])})
+        text = table.to_latex()
+        assert re.search(r"\\begin\{tabular\}\{p\{0\.\d\d\\linewidth\}rrr\}", text)
+        assert read_latex(rows(text)[0][0].removeprefix(r"\raggedright\let\\\tabularnewline ")) == LONG
+
+    def test_of_more_rows_than_a_page_has_goes_on_on_the_next(self, tmp_path):
+        table = results(tmp_path, {f"k{i}": ({"x": i}, [9.0 + i]) for i in range(41)})
+        text = table.to_latex()
+        assert text.startswith("% Needs \\usepackage{booktabs,multirow,longtable}\n")
+        assert "\\begin{tabular}" not in text
+        assert text.count("before (mm) & after (mm)") == 2
+        assert "\\begin{longtable}" not in table.to_latex(Choices(best=40))
+
+    def test_may_be_a_document_of_its_own(self, sweep):
+        text = sweep.to_latex(Choices(standalone=True))
+        assert text.startswith("\\documentclass")
+        assert text.endswith("\\end{document}\n")
+        assert sweep.to_latex().partition("\n")[2] in text
+
+
+needs_latex = pytest.mark.skipif(
+    not all(map(shutil.which, ("pdflatex", "pdftotext"))),
+    reason="needs a LaTeX and poppler-utils: apt-get install texlive-latex-extra poppler-utils",
+)
+
+
+@pytest.fixture(scope="module")
+def pdf(tmp_path_factory):
+    """One document with tables of every kind, since LaTeX takes long to start."""
+    folder = tmp_path_factory.mktemp("latex")
+    sweep = write_results(folder / "sweep", SWEEP, name="my_sweep #1")
+    table = ResultTable.read(sweep)
+    labels = [ASCII, OTHERS, LONG, "- [0] * not an argument", "-- --- ,, '' ''' ?` !` << >>"]
+    odd = results(folder / "odd", {f"k{i}": ({"a_b & 50%": x}, [9.0 + i]) for i, x in enumerate(labels)}, name="{}")
+    many = results(folder / "many", {f"k{i}": ({"u": i // 30, "v": i}, [9.0 + i]) for i in range(60)}, name="many")
+    tables = [
+        table.to_latex(),
+        table.to_latex(Choices(columns=("lr", "augmenters", "n", "after"), sort="lr")),
+        table.to_latex(Choices(rows="augmenters", columns_of="lr")),
+        table.to_latex(Choices(trials=True)),
+        export_by_joint(sweep, table, "latex", Choices()).decode(),
+        odd.to_latex(),
+        odd.to_latex(Choices(columns=("after", "a_b & 50%"))),
+        results(folder / "ties", TIES, name="ties").to_latex(Choices(columns=("x", "after"))),
+        "\\clearpage",
+        many.to_latex(Choices(sort="v")),
+    ]
+    head, _, _ = many.to_latex(Choices(standalone=True)).partition("\\begin{longtable}")
+    head = head[: head.index("\\begin{document}")]
+    document = "\n".join([head, "\\begin{document}", *tables, "\\end{document}"])
+    (folder / "tables.tex").write_text(document, encoding="ascii")
+    ran = subprocess.run(
+        ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "tables.tex"],
+        cwd=folder,
+        env={**os.environ, "TEXMFVAR": str(folder / "fonts"), "max_print_line": "1000"},
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=120,
+    )
+    assert ran.returncode == 0, ran.stdout[-3000:]
+    return folder / "tables.pdf", ran.stdout
+
+
+@pytest.fixture(scope="module")
+def text(pdf):
+    """What is read in it."""
+    found = subprocess.run(
+        ["pdftotext", "-layout", str(pdf[0]), "-"], capture_output=True, text=True, check=True, timeout=60
+    )
+    return unicodedata.normalize("NFKC", found.stdout)  # "fi" is one sign on paper
+
+
+@needs_latex
+class TestCompiled:
+    def test_nothing_is_wider_than_the_page_and_no_character_is_missing(self, pdf):
+        _, log = pdf
+        assert "Missing character" not in log
+        widths = [float(width) for width in re.findall(r"Overfull \\hbox \(([\d.]+)pt too wide\)", log)]
+        # A label of all characters of a keyboard has no place to break.
+        assert all(width < 10 for width in widths), widths
+
+    def test_each_row_is_a_line(self, text):
+        lines = [" ".join(line.split()) for line in text.splitlines()]
+        assert "lr augmenters n failed before (mm) after (mm) change (%)" in lines
+        assert "0.01 [Rotate(30), Scale(0.9, 1.1)] 3 0 20.00 10.50 ± 0.10 −47.5" in lines
+        assert "thumb all 1008.00 336.00 ± 3.20 −672.00 −66.7" in lines
+        assert "0.01 [Rotate(30), Scale(0.9, 1.1)] 0 finished 3 20.00 10.50" in lines
+
+    def test_captions_are_numbered_and_whole(self, text):
+        flat = " ".join(text.split())
+        for number in range(1, 10):
+            assert f"Table {number}: " in flat
+        assert (
+            "Table 3: Mean distance per joint (mm, lower is better) on the test set hands test (1,234 frames); mean ±"
+        ) in flat
+        assert "Of the repetitions 1 failed, which is in no mean." in flat
+
+    def test_what_is_bold_is_the_best(self, pdf):
+        bold = ""
+
+        def visit(text, _matrix, _text_matrix, font, _size):
+            nonlocal bold
+            if font is not None and "CMBX" in font.get("/BaseFont", ""):
+                bold += text
+
+        pypdf.PdfReader(pdf[0]).pages[0].extract_text(visitor_text=visit)
+        # The point is of another font, as all points in formulas are.
+        assert set(bold.split()) == {"1050", "010"}
+
+    def test_a_label_that_begins_like_an_argument_is_there(self, text):
+        assert re.search(r"^ *- \[0\] \* not an argument +20\.00", text, re.M)
+
+    def test_every_character_of_a_keyboard_is_there(self, text):
+        # LaTeX's oldest fonts have a line for "_", which is drawn.
+        as_set = ASCII.translate({ord("'"): "’", ord('"'): "”", ord("^"): "ˆ", ord("~"): "˜", ord("_"): " "})
+        assert unicodedata.normalize("NFKC", as_set) in text
+
+    def test_long_tables_have_all_rows_and_a_head_on_each_page(self, text):
+        pages = [page for page in text.split("\f") if re.search(r"^ *u +v +before", page, re.M)]
+        assert len(pages) == 2
+        found = [int(v) for page in pages for v in re.findall(r"^ *(?:\d )? *(\d+) +20\.00", page, re.M)]
+        assert found == list(range(60))

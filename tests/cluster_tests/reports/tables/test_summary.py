@@ -1,0 +1,232 @@
+import csv
+import io
+import math
+import re
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.reports.tables.files import csv_bytes, parquet_bytes
+from cluster.reports.tables.summary import mean_and_std, summary_markdown, summary_text
+from cluster.result_table import ResultTable
+from tests.cluster_tests.written_results import results
+
+values = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False)
+    | st.text(st.characters(codec="utf-8"))
+)
+
+
+def table_of(rows, *, splits=("val",), n_others=0, trials=None):
+    """A table whose summary has these rows: options with `n`, `failed`, `diverged`, and results by split."""
+    paths = [path for path in rows[0] if path not in ("n", "failed", "diverged", "val", "test")]
+    summary = []
+    for row in rows:
+        summed = {"key": "k", "n": 1, "failed": 0, "diverged": 0, **{k: v for k, v in row.items() if k not in splits}}
+        for split in splits:
+            before, mean, std, percent = row.get(split, (None,) * 4)
+            summed |= {
+                f"{split}_distance_before_mm": before,
+                f"{split}_distance_mm_mean": mean,
+                f"{split}_distance_mm_std": std,
+                f"{split}_change_percent": percent,
+            }
+        summary.append(summed)
+    return ResultTable("my sweep", paths, paths, list(splits), trials or [], summary, n_others)
+
+
+def cells(text, row):
+    """The cells of a line of a table in a terminal."""
+    line = next(line for line in text.splitlines() if line.startswith(row))
+    return line.split()
+
+
+class TestTheText:
+    def test_of_a_mean_has_its_deviation_where_there_is_one(self):
+        assert mean_and_std(9.514, 0.0649) == "9.51 ± 0.06"
+        assert mean_and_std(9.515001, None) == "9.52"
+        assert mean_and_std(None, None) == "–"
+
+    @pytest.mark.parametrize("write", [summary_text, summary_markdown])
+    def test_has_before_after_and_change(self, write):
+        text = write(table_of([{"lr": 0.001, "n": 3, "val": (16.789, 12.3456, 0.1, -26.5)}]))
+        assert "16.79" in text
+        assert "12.35 ± 0.10" in text
+        assert "-26.5 %" in text
+        assert "validation" in text
+        assert "Mean distance per joint in mm, mean ± sample standard deviation over n finished repetitions" in text
+
+    def test_has_a_dash_for_what_is_missing(self):
+        text = summary_text(table_of([{"lr": 1, "n": 0, "failed": 2, "diverged": 1}]))
+        assert cells(text, "1 ") == ["1", "0,", "2", "failed,", "1", "diverged", "–", "–", "–"]
+
+    def test_counts_failed_repetitions_beside_n(self):
+        text = summary_text(table_of([{"lr": 1, "n": 2, "failed": 1, "val": (20.0, 10.0, 1.0, -50.0)}]))
+        assert cells(text, "1 ") == ["1", "2,", "1", "failed", "20.00", "10.00", "±", "1.00", "-50.0", "%"]
+
+    def test_has_a_group_of_columns_for_the_test_set(self):
+        row = {"lr": 1, "n": 2, "val": (20.0, 10.0, 1.0, -50.0), "test": (30.0, 40.0, None, 33.3333)}
+        text = summary_text(table_of([row], splits=("val", "test")))
+        assert cells(text, "1 ")[-4:] == ["30.00", "40.00", "+33.3", "%"]
+        assert "Epochs were chosen on the validation set." in text
+        assert "Epochs were chosen" not in summary_text(table_of([{"lr": 1}]))
+
+    def test_tells_learning_rates_apart_that_differ_in_the_ninth_digit(self):
+        text = summary_text(table_of([{"lr": 0.123456781}, {"lr": 0.123456782}, {"lr": 3e-4}, {"lr": math.inf}]))
+        assert [line.split()[0] for line in text.splitlines() if line.startswith(("0.", "inf"))] == [
+            "0.123456781",
+            "0.123456782",
+            "0.0003",
+            "inf",
+        ]
+
+    def test_tells_a_number_from_a_text_that_looks_the_same(self):
+        text = summary_text(table_of([{"lr": 1}, {"lr": "1"}, {"lr": None}]))
+        assert [line.split()[0] for line in text.splitlines() if line.endswith("–")] == ["1", "'1'", "None"]
+
+    def test_of_many_combinations_is_cut_in_the_terminal_and_whole_in_markdown(self):
+        table = table_of([{"lr": i} for i in range(100)])
+        text = summary_text(table)
+        assert "and 60 more combinations, all in tables/summary.csv" in text
+        assert sum(line.endswith("–") for line in text.splitlines()) == 40
+        assert sum(line.endswith("– |") for line in summary_markdown(table).splitlines()) == 100
+
+    def test_tells_how_many_trials_stand_how(self):
+        trials = [
+            {"key": "k", "repetition": i, "lr": 1, "status": status, "error": None}
+            for i, status in enumerate(["finished"] * 2 + ["pending"])
+        ]
+        assert summary_text(table_of([{"lr": 1}], trials=trials)).startswith(
+            "my sweep: 3 trials, 2 finished, 1 pending\n"
+        )
+        assert summary_text(table_of([{"lr": 1}], trials=trials[:1])).startswith("my sweep: 1 trial, 1 finished\n")
+
+    def test_says_where_combinations_without_all_repetitions_are(self):
+        trials = [{"key": "k", "status": "finished"}] * 6
+        note = "validation first; combinations with fewer than 3 finished repetitions come after the others."
+        assert note in summary_text(table_of([{"lr": 1, "n": 3}, {"lr": 2, "n": 2}], trials=trials))
+        for others in (3, 0):
+            text = summary_text(table_of([{"lr": 1, "n": 3}, {"lr": 2, "n": others}], trials=trials))
+            assert "validation first.\n" in text
+
+    def test_names_each_trial_that_failed_with_the_first_line_of_its_error(self):
+        trials = [
+            {"key": "abc", "repetition": 2, "lr": 0.1, "status": "failed", "error": "RuntimeError: one\ntwo"},
+            {"key": "abd", "repetition": 0, "lr": 0.2, "status": "diverged", "error": None},
+        ]
+        for write in (summary_text, summary_markdown):
+            text = write(table_of([{"lr": 1}], trials=trials))
+            assert "failed: abc/2 (lr = 0.1): RuntimeError: one\n" in text
+            assert "diverged: abd/0 (lr = 0.2):" in text
+            assert "two" not in text
+
+    def test_names_the_first_of_many_that_failed_and_counts_the_others(self):
+        trials = [
+            {"key": "abc", "repetition": i, "lr": 1, "status": "failed" if i % 2 else "diverged", "error": "x"}
+            for i in range(50)
+        ]
+        text = summary_text(table_of([{"lr": 1}], trials=trials))
+        assert sum(": abc/" in line for line in text.splitlines()) == 20
+        assert text.endswith(
+            "failed: abc/19 (lr = 1): x\nand 30 more that failed or diverged, see `error` in tables/trials.csv\n"
+        )
+        text = summary_text(table_of([{"lr": 1}], trials=trials[:20]))
+        assert text.endswith("failed: abc/19 (lr = 1): x\n")
+
+    def test_counts_trials_of_other_settings(self):
+        text = summary_text(table_of([{"lr": 1}], n_others=7))
+        assert "7 trials of other settings are kept in trials/ and are not shown." in text
+
+    @pytest.mark.parametrize("write", [summary_text, summary_markdown])
+    def test_has_those_together_that_were_measured_on_the_same_data(self, tmp_path, write):
+        test_set = "experiment_config.test_set"
+        rows = {"a": ("here", 3.0), "b": ("there", 7.0), "c": ("here", 9.0)}
+        text = write(results(tmp_path, {key: ({test_set: name, "lr": key}, [mm]) for key, (name, mm) in rows.items()}))
+        assert re.findall(r"(here|there) .*%", text) == ["here", "here", "there"]
+        assert "validation first; those measured on the same data stand together." in text
+
+    def test_without_options_has_one_row(self):
+        text = summary_text(table_of([{"n": 1, "val": (20.0, 10.0, None, -50.0)}]))
+        assert "20.00" in text
+
+
+class TestMarkdown:
+    def test_is_a_table_with_a_heading(self):
+        lines = summary_markdown(table_of([{"model_args.dropout": None, "val": (20.0, 10.0, 1.0, -50.0)}])).splitlines()
+        assert lines[0] == "# my sweep"
+        rows = [line for line in lines if line.startswith("|")]
+        assert len(rows) == 3
+        assert {line.count("|") for line in rows} == {6}
+        assert rows[0].startswith("| model_args.dropout ")
+
+    def test_escapes_a_bar_in_a_label(self):
+        (row,) = [line for line in summary_markdown(table_of([{"set": "a|b"}])).splitlines() if "a\\|b" in line]
+        assert row.replace("\\|", "").count("|") == 6
+
+    def test_keeps_a_label_on_its_line(self):
+        text = summary_markdown(table_of([{"set": "a\nb"}, {"set": "c"}]))
+        assert [line.count("|") for line in text.splitlines() if line.startswith("|")] == [6] * 4
+
+
+class TestCsv:
+    @given(st.lists(st.floats(allow_nan=False), min_size=1))
+    def test_keeps_every_bit_of_a_float(self, numbers):
+        content = csv_bytes([{"x": number} for number in numbers]).decode()
+        read = [float(row["x"]) for row in csv.DictReader(io.StringIO(content))]
+        assert [number.hex() for number in read] == [number.hex() for number in numbers]
+
+    @given(
+        st.lists(
+            st.dictionaries(
+                st.sampled_from(["a", "b,c"]),
+                st.text(st.characters(codec="utf-8", exclude_characters="\r\0")),
+                min_size=2,
+            ),
+            min_size=1,
+        )
+    )
+    def test_is_read_as_it_was_written_whatever_the_text(self, rows):
+        content = csv_bytes(rows).decode()
+        assert list(csv.DictReader(io.StringIO(content, newline=""))) == [dict(row) for row in rows]
+
+    def test_writes_a_nul_so_that_it_can_be_read(self):
+        assert csv_bytes([{"error": "a\0b"}]) == b"error\na\\0b\n"
+
+    def test_has_an_empty_field_for_what_is_missing(self):
+        assert csv_bytes([{"a": None, "b": 1}, {"a": True, "b": 0.1}]) == b"a,b\n,1\nTrue,0.1\n"
+
+
+class TestParquet:
+    @given(st.lists(values, min_size=1))
+    def test_holds_any_column(self, column):
+        read = pq.read_table(io.BytesIO(parquet_bytes([{"x": value} for value in column])))["x"].to_pylist()
+        types = {type(value) for value in column if value is not None}
+        if len(types) <= 1 or types == {int, float}:
+            assert read == column
+        else:
+            assert read == [None if value is None else str(value) for value in column]
+
+    @pytest.mark.parametrize("column", [[10**20], [1, -(2**63) - 1], [2**63, None], [[1], [2, "x"]]])
+    def test_holds_what_no_type_holds_as_text(self, column):
+        read = pq.read_table(io.BytesIO(parquet_bytes([{"x": value} for value in column])))["x"].to_pylist()
+        assert read == [None if value is None else str(value) for value in column]
+
+    def test_has_a_type_for_each_column(self):
+        rows = [
+            {"i": 1, "f": 0.5, "s": "a", "b": True, "n": None, "m": 1},
+            {"i": 2, "f": None, "s": "b", "b": False, "n": None, "m": "x"},
+        ]
+        schema = pq.read_table(io.BytesIO(parquet_bytes(rows))).schema
+        assert {name: str(schema.field(name).type) for name in schema.names} == {
+            "i": "int64",
+            "f": "double",
+            "s": "string",
+            "b": "bool",
+            "n": "null",
+            "m": "string",
+        }

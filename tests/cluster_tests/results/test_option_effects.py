@@ -1,0 +1,304 @@
+import itertools
+import math
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.results.option_effects import Basis, importances, interactions, marginal_means
+from cluster.results.statistics import estimate
+
+NAMES = ("lr", "model", "layers", "loss")
+
+
+def trials_of(values, result, *, n_repetitions=3, is_lost=lambda repetition, *combination: False):
+    """The rows of a sweep over a grid: `result(repetition, *combination)`, or failed where `is_lost`."""
+    rows = []
+    for repetition, combination in itertools.product(range(n_repetitions), itertools.product(*values)):
+        lost = is_lost(repetition, *combination)
+        rows.append(
+            {
+                **dict(zip(NAMES, combination, strict=False)),
+                "repetition": repetition,
+                "status": "failed" if lost else "finished",
+                "mm": None if lost else float(result(repetition, *combination)),
+            }
+        )
+    return rows
+
+
+def means(found):
+    return [cell.estimate.mean for cell in found.cells]
+
+
+class TestMarginalMeans:
+    VALUES = ([0.1, 0.01, 0.001], ["gnn", "mlp"], [1, 2, 3, 4])
+
+    def test_are_those_of_the_means_of_each_repetition(self):
+        numbers = np.random.default_rng(0).normal(size=(3, 3, 2, 4))  # (repetition, lr, model, layers)
+        stream = iter(numbers.ravel())
+        found = marginal_means(trials_of(self.VALUES, lambda *_: next(stream)), NAMES[:3], "mm")
+        assert list(found) == list(NAMES[:3])
+        for axis, path in enumerate(NAMES[:3], start=1):
+            others = tuple(i for i in (1, 2, 3) if i != axis)
+            expected = numbers.mean(axis=others)  # (repetition, value)
+            assert [cell.values for cell in found[path].cells] == [(value,) for value in self.VALUES[axis - 1]]
+            for cell, of_repetitions in zip(found[path].cells, expected.T, strict=True):
+                reference = estimate(of_repetitions.tolist())
+                assert cell.estimate.n == 3
+                assert cell.estimate.mean == pytest.approx(reference.mean)
+                assert cell.estimate.std == pytest.approx(reference.std)
+                assert cell.n_averaged == cell.n_finished == cell.n_planned == 72 // expected.shape[1]
+            assert found[path].is_complete
+
+    def test_have_no_spread_from_the_other_options(self):
+        found = marginal_means(trials_of(self.VALUES, lambda _, lr, model, layers: 100 * layers), NAMES[:3], "mm")
+        assert [cell.estimate.std for cell in found["lr"].cells] == [0.0] * 3
+
+    def test_tell_values_apart_that_are_equal_to_python(self):
+        rows = trials_of(([1, 1.0, True, None],), lambda repetition, value: len(repr(value)))
+        assert [repr(cell.values[0]) for cell in marginal_means(rows, ["lr"], "mm")["lr"].cells] == [
+            "1",
+            "1.0",
+            "True",
+            "None",
+        ]
+
+    def test_compare_values_over_the_same_trials_where_one_failed(self):
+        # The second model is ten times worse, and a trial with it failed: the learning rate must not gain by that.
+        rows = trials_of(
+            ([0.1, 0.01], ["one", "two", "three"]),
+            lambda repetition, lr, model: 10 if model == "two" else 1,
+            is_lost=lambda *trial: trial == (0, 0.1, "two"),
+        )
+        found = marginal_means(rows, NAMES[:2], "mm")["lr"]
+        first, second = found.cells
+        assert first.estimate.mean == second.estimate.mean
+        assert (first.n_averaged, second.n_averaged) == (6, 6)  # two repetitions of three settings
+        assert (first.n_finished, second.n_finished) == (8, 9)
+        assert (first.n_planned, second.n_planned) == (9, 9)
+        assert not found.is_complete
+
+    def test_leave_out_a_value_with_which_hardly_a_trial_finished(self):
+        rows = trials_of(
+            self.VALUES,
+            lambda repetition, lr, *_: lr,
+            is_lost=lambda repetition, lr, model, layers: lr == 0.1 and (repetition, model, layers) != (0, "gnn", 1),
+        )
+        found = marginal_means(rows, NAMES[:3], "mm")["lr"]
+        assert means(found) == [None, pytest.approx(0.01), pytest.approx(0.001)]
+        assert [cell.n_averaged for cell in found.cells] == [0, 24, 24]
+        assert [cell.n_finished for cell in found.cells] == [1, 24, 24]
+
+    def test_keep_each_value_of_which_half_is_there(self):
+        rows = trials_of(
+            self.VALUES,
+            lambda repetition, lr, *_: lr,
+            is_lost=lambda repetition, lr, model, layers: lr == 0.1 and model == "mlp",
+        )
+        found = marginal_means(rows, NAMES[:3], "mm")["lr"]
+        assert means(found) == pytest.approx([0.1, 0.01, 0.001])
+        assert [cell.n_averaged for cell in found.cells] == [12, 12, 12]
+
+    def test_of_a_sweep_that_is_half_through_are_of_the_repetitions_that_are_done(self):
+        rows = trials_of(self.VALUES, lambda repetition, lr, *_: lr + repetition)
+        for row in rows[60:]:
+            row |= {"status": "pending", "mm": None}
+        found = marginal_means(rows, NAMES[:3], "mm")["lr"]
+        assert [cell.estimate.n for cell in found.cells] == [2, 2, 2]
+        assert means(found) == pytest.approx([0.6, 0.51, 0.501])
+
+    def test_count_a_trial_without_the_number_as_one_that_has_none(self):
+        rows = trials_of(self.VALUES, lambda *_: 1.0)
+        rows[0]["mm"], rows[1]["mm"] = math.nan, None
+        rows[2]["status"] = "running"
+        found = marginal_means(rows, NAMES[:3], "mm")
+        assert sum(cell.n_finished for cell in found["lr"].cells) == 69
+        assert not found["lr"].is_complete
+
+    def test_of_a_whole_grid_are_over_all_settings_and_repetitions(self):
+        found = marginal_means(trials_of(self.VALUES, lambda *_: 1.0), NAMES[:3], "mm")
+        settings = list(itertools.product([0.1, 0.01, 0.001], [1, 2, 3, 4]))
+        assert found["model"].basis == Basis(("lr", "layers"), settings, [], [0, 1, 2], [])
+        alone = marginal_means(trials_of(([1, 2],), lambda *_: 1.0), NAMES[:1], "mm")["lr"]
+        assert alone.basis == Basis((), [()], [], [0, 1, 2], [])
+
+    def test_say_which_settings_and_repetitions_they_are_over(self):
+        # One repetition went wrong with one model and learning rate, and that rate never went with the other model.
+        rows = trials_of(
+            ([0.1, 0.01, 0.001], ["mlp", "gnn"], [0, 1]),
+            lambda *_: 1.0,
+            is_lost=lambda repetition, lr, model, layers: (
+                (lr, model) == (0.1, "gnn") or (repetition, lr, model, layers) == (1, 0.001, "mlp", 0)
+            ),
+        )
+        found = marginal_means(rows, NAMES[:3], "mm")["lr"]
+        assert [(cell.n_averaged, cell.n_planned) for cell in found.cells] == [(4, 12)] * 3
+        assert found.basis.paths == ("model", "layers")
+        assert (found.basis.settings, found.basis.left_out) == ([("mlp", 0), ("mlp", 1)], [("gnn", 0), ("gnn", 1)])
+        assert (found.basis.repetitions, found.basis.repetitions_left_out) == ([0, 2], [1])
+
+    @given(st.data())
+    def test_are_the_means_of_exactly_the_trials_that_they_say_they_are_over(self, data):
+        values = [list(range(data.draw(st.integers(1, 4)))) for _ in range(3)]
+        cells = list(itertools.product(range(3), *values))
+        lost = data.draw(st.sets(st.sampled_from(cells)))
+        numbers = {trial: float(place**2 % 7) for place, trial in enumerate(cells)}
+        rows = trials_of(values, lambda *trial: numbers[trial], is_lost=lambda *trial: trial in lost)
+        for path, found in marginal_means(rows, NAMES[:3], "mm").items():
+            basis = found.basis
+            assert sorted([*basis.settings, *basis.left_out]) == sorted(
+                itertools.product(*(values[NAMES.index(other)] for other in basis.paths))
+            )
+            assert sorted([*basis.repetitions, *basis.repetitions_left_out]) == [0, 1, 2]
+            for cell in found.cells:
+                trials = [
+                    row["mm"]
+                    for row in rows
+                    if (row[path],) == cell.values
+                    and tuple(row[other] for other in basis.paths) in basis.settings
+                    and row["repetition"] in basis.repetitions
+                ]
+                if cell.n_averaged:
+                    assert len(trials) == cell.n_averaged
+                    assert cell.estimate.mean == pytest.approx(np.mean(trials))
+                else:
+                    assert cell.estimate.mean is None
+            assert bool(basis.settings) == bool(basis.repetitions) == any(cell.n_averaged for cell in found.cells)
+
+    def test_of_a_sweep_in_which_nothing_finished_are_none(self):
+        rows = trials_of(self.VALUES, lambda *_: 1.0, is_lost=lambda *_: True)
+        found = marginal_means(rows, NAMES[:3], "mm")["model"]
+        assert means(found) == [None, None]
+        assert [cell.n_averaged for cell in found.cells] == [0, 0]
+        assert (found.basis.settings, found.basis.repetitions) == ([], [])
+
+
+class TestInteractions:
+    VALUES = ([1, 2, 3], [1, 2, 3, 4], [1, 2])
+
+    def test_are_what_two_effects_do_not_add_up_to(self):
+        rows = trials_of(self.VALUES, lambda repetition, a, b, c: a + 10 * b + 7 * c + a * c)
+        found = {interaction.means.paths: interaction for interaction in interactions(rows, NAMES[:3], "mm")}
+        assert found["lr", "model"].share == pytest.approx(0, abs=1e-12)
+        assert found["model", "layers"].share == pytest.approx(0, abs=1e-12)
+        cells = np.array([[a + 7 * c + a * c for c in (1, 2)] for a in (1, 2, 3)])
+        left = cells - cells.mean(axis=0) - cells.mean(axis=1, keepdims=True) + cells.mean()
+        interaction = found["lr", "layers"]
+        assert interaction.share == pytest.approx(left.var() / cells.var())
+        assert interaction.size == pytest.approx(left.std())
+        assert interaction.means.is_complete
+
+    def test_come_with_the_mean_of_each_pair_and_the_largest_first(self):
+        rows = trials_of(self.VALUES, lambda repetition, a, b, c: a * b + c)
+        largest, *others = interactions(rows, NAMES[:3], "mm")
+        assert largest.means.paths == ("lr", "model")
+        assert all(other.share < largest.share for other in others)
+        for cell in largest.means.cells:
+            a, b = cell.values
+            assert cell.estimate.mean == pytest.approx(a * b + 1.5)
+
+    def test_are_whole_where_the_better_value_of_one_depends_on_the_other(self):
+        rows = trials_of(([0, 1], [0, 1]), lambda repetition, a, b: a != b)
+        assert interactions(rows, NAMES[:2], "mm")[0].share == pytest.approx(1)
+
+    def test_are_told_from_the_pairs_that_are_left(self):
+        def is_lost(repetition, a, b, c):
+            return (a, b) == (3, 4)
+
+        rows = trials_of(self.VALUES, lambda repetition, a, b, c: a + 10 * b + c, is_lost=is_lost)
+        found = {interaction.means.paths: interaction for interaction in interactions(rows, NAMES[:3], "mm")}
+        interaction = found["lr", "model"]
+        assert interaction.share == pytest.approx(0, abs=1e-12)
+        assert not interaction.means.is_complete
+        assert means(interaction.means)[-1] is None
+
+    def test_are_none_where_two_effects_explain_all_there_could_be(self):
+        rows = trials_of(([1, 2], [1, 2]), lambda repetition, a, b: a * b, is_lost=lambda r, a, b: a == b == 2)
+        [interaction] = interactions(rows, NAMES[:2], "mm")
+        assert (interaction.share, interaction.size) == (None, None)
+
+    @pytest.mark.parametrize("is_lost", [lambda *_: True, lambda *_: False])
+    def test_are_none_where_nothing_differs(self, is_lost):
+        [interaction] = interactions(trials_of(([1, 2], [1, 2]), lambda *_: 5.0, is_lost=is_lost), NAMES[:2], "mm")
+        assert (interaction.share, interaction.size) == (None, None)
+
+    def test_of_one_option_are_none_at_all(self):
+        assert interactions(trials_of(([1, 2],), lambda *_: 5.0), NAMES[:1], "mm") == []
+
+
+class TestImportances:
+    VALUES = (list(range(8)), ["a", "b", "c", "d", "e"], [3e-4, 1e-3, 1.0, 1e3], [None, "[]"])
+
+    @staticmethod
+    def result(repetition, a, b, c, d):
+        # Effects with the variances 5.25, 2 and 0.5, and an interaction of the first and the last with 1.3125.
+        last = 1 if d is None else -1
+        return repetition + a + ord(b) - 97 + (0.5**0.5) * (1 if c < 0.5 else -1) + 0.5 * (a - 3.5) * last
+
+    SHARES = (("lr", 5.25 / 9.0625), ("model", 2 / 9.0625), ("layers", 0.5 / 9.0625), ("loss", 0.0))
+    EXPECTED = pytest.approx(dict(SHARES))
+
+    def test_of_a_whole_grid_are_the_known_shares_of_variance(self):
+        found = importances(trials_of(self.VALUES, self.result), NAMES, "mm")
+        assert found.shares == self.EXPECTED
+        assert (len(found.averaged), len(found.means.cells)) == (320, 320)
+        assert found.means.basis == Basis((), [()], [], [0, 1, 2], [])
+        assert found.is_complete
+
+    def test_of_a_grid_with_holes_are_nearly_those_of_the_whole(self):
+        rng = np.random.default_rng(0)
+        lost = {c for c in itertools.product(*self.VALUES) if rng.random() < 0.1}
+        rows = trials_of(self.VALUES, self.result, is_lost=lambda repetition, *c: c in lost)
+        found = importances(rows, NAMES, "mm")
+        assert found.shares == pytest.approx(dict(self.SHARES), abs=0.03)
+        assert (len(found.averaged), len(found.means.cells)) == (320 - len(lost), 320)
+        assert not lost & {cell.values for cell in found.averaged}
+        assert not found.is_complete
+        assert importances(rows, NAMES, "mm") == found
+
+    def test_rest_on_means_over_the_same_repetitions(self):
+        # A repetition is a hundred times worse than the others, and half of it is missing.
+        rows = trials_of(
+            self.VALUES,
+            lambda repetition, *c: self.result(0, *c) + 100 * (repetition == 2),
+            is_lost=lambda repetition, a, *_: repetition == 2 and a < 4,
+        )
+        found = importances(rows, NAMES, "mm")
+        assert found.shares == self.EXPECTED
+        assert len(found.averaged) == 320
+        assert (found.means.basis.repetitions, found.means.basis.repetitions_left_out) == ([0, 1], [2])
+
+    def test_are_the_same_in_any_order_of_numbers(self):
+        a, b, c, d = self.VALUES
+        rows = trials_of((a[::-1], b, [c[2], c[0], c[3], c[1]], d), self.result)
+        assert importances(rows, NAMES, "mm").shares == self.EXPECTED
+
+    def test_are_empty_where_nothing_differs_or_nothing_finished(self):
+        assert importances(trials_of(self.VALUES, lambda *_: 4.0), NAMES, "mm").shares == {}
+        nothing = importances(trials_of(self.VALUES, lambda *_: 4.0, is_lost=lambda *_: True), NAMES, "mm")
+        assert (nothing.shares, nothing.averaged, len(nothing.means.cells)) == ({}, [], 320)
+
+    def test_are_none_of_an_option_of_which_one_value_is_left(self):
+        rows = trials_of(self.VALUES, self.result, is_lost=lambda repetition, a, b, c, d: d is None)
+        shares = importances(rows, NAMES, "mm").shares
+        assert list(shares) == ["lr", "model", "layers"]
+        assert sum(shares.values()) == pytest.approx(1)
+
+    @pytest.mark.parametrize(("n_lost", "are_there"), [(0, True), (4, True), (5, False)])
+    def test_of_a_grid_with_holes_need_a_dozen_combinations(self, n_lost, are_there):
+        lost = [(i, i) for i in range(4)] + [(0, 1)]
+        rows = trials_of([range(4)] * 2, lambda repetition, a, b: a + b, is_lost=lambda r, *c: c in lost[:n_lost])
+        found = importances(rows, NAMES[:2], "mm")
+        assert len(found.averaged) == 16 - n_lost
+        assert list(found.shares) == (list(NAMES[:2]) if are_there else [])
+
+    def test_of_a_small_grid_are_known_where_it_is_whole(self):
+        rows = trials_of([range(2)] * 2, lambda repetition, a, b: a + b)
+        assert importances(rows, NAMES[:2], "mm").shares == pytest.approx({"lr": 0.5, "model": 0.5})
+
+    def test_of_a_whole_grid_load_no_optuna(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "optuna", None)
+        assert importances(trials_of(self.VALUES, self.result), NAMES, "mm").shares == self.EXPECTED

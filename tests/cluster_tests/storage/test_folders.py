@@ -1,0 +1,97 @@
+import re
+import uuid
+
+import pytest
+
+from cluster.storage import folders as trial_folder
+from cluster.storage.filesystem import Storage
+from cluster.storage.folders import RUNNING, STATUSES, ExperimentFolder, status_of
+
+
+@pytest.fixture(params=["local", "remote"])
+def folder(request, tmp_path):
+    location = tmp_path / "x" if request.param == "local" else f"fsspec+memory:///{uuid.uuid4().hex}/x"
+    return ExperimentFolder(Storage(location))
+
+
+class TestATrialsFile:
+    def test_is_read_as_it_was_written_with_all_digits(self, folder):
+        content = {"status": "finished", "metrics": {"val": 0.1 + 0.2}, "error": None, "options": {"ü": [1, "–"]}}
+        trial = folder.trial("key/0")
+        assert trial.read_trial() is None
+        trial.write_trial(content)
+        assert trial.read_trial() == content
+        assert folder.storage.read("trials/key/0/trial.json").decode().count("–") == 1  # for people too
+
+    @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"null", b"\xff\xfe", b'{"status": "fini'])
+    def test_that_is_broken_is_as_none(self, folder, content):
+        folder.storage.write("trials/key/0/trial.json", content)
+        folder.storage.write("experiment.json", content)
+        assert folder.trial("key/0").read_trial() is None
+        assert folder.read_experiment() is None
+
+    @pytest.mark.parametrize(
+        ("content", "status"),
+        [
+            (None, "pending"),
+            ({"status": RUNNING}, "interrupted"),
+            ({}, "interrupted"),
+            ({"status": "bogus"}, "interrupted"),
+            *(({"status": status}, status) for status in STATUSES),
+        ],
+    )
+    def test_tells_the_status(self, content, status):
+        assert status_of(content) == status
+
+
+class TestTrials:
+    def test_are_those_that_have_a_file(self, folder):
+        assert folder.read_trials(status_of) == {}
+        for trial_id in ("b/1", "a/0", "a/10", "a/2"):
+            folder.trial(trial_id).write("weights.pt", b"")
+        folder.trial("a/2").write_trial({"status": "finished"})
+        folder.trial("b/1").write_trial({"status": "finished"})
+        folder.storage.write("trials/a/notes.txt", b"")
+        folder.storage.write("trials/README", b"")
+        statuses = {"a/0": "pending", "a/10": "pending", "a/2": "finished", "b/1": "finished"}
+        assert folder.read_trials(status_of) == statuses
+        # Those that nobody asks for are not read.
+        assert folder.read_trials(status_of, lambda trial_id: trial_id == "b/1") == {**statuses, "a/2": "pending"}
+
+
+class TestTheOtherFiles:
+    def test_are_read_as_they_were_written_and_removed(self, folder):
+        trial = folder.trial("a/0")
+        assert trial.read("weights.pt") is None
+        trial.write("plots/epoch_00001.png", b"1")
+        assert folder.trial("a/0").read("plots/epoch_00001.png") == b"1"
+        trial.remove("plots/epoch_00001.png")
+        trial.remove("plots/epoch_00001.png")
+        assert trial.read("plots/epoch_00001.png") is None
+        folder.write_table("summary.md", b"2")
+        assert folder.storage.read("tables/summary.md") == b"2"
+
+    def test_are_without_those_of_a_killed_writer_after_clearing(self, tmp_path):
+        folder = ExperimentFolder(Storage(tmp_path))
+        partial = ["trials/a/0/.trial.json.1.partial", "trials/a/0/plots/.epoch_00001.png.1.partial"]
+        partial += [".experiment.json.1.partial", "tables/.trials.csv.1.partial"]
+        for name in [*partial, "trials/a/0/trial.json", "tables/trials.csv"]:
+            folder.storage.write(name, b"")
+        folder.clear_partial_files()
+        folder.trial("a/0").clear_partial_files()
+        files = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
+        assert files == ["tables/trials.csv", "trials/a/0/trial.json"]
+
+    def test_of_a_remote_trial_have_no_path_here(self, folder, tmp_path):
+        trial = folder.trial("a/0")
+        assert trial.local in (None, tmp_path / "x" / "trials" / "a" / "0")
+        trial.clear_partial_files()
+        folder.clear_partial_files()
+
+
+def test_every_file_name_of_the_program_stands_in_the_modules_docstring():
+    names = set(re.findall(r"^ +(\S+?)/? {2,}", trial_folder.__doc__, re.MULTILINE))
+    assert names == {
+        *("experiment.json", "trial.json", "records.parquet", "weights.pt", "examples.npz", "plots"),
+        *("frames.parquet", "checkpoint.pt", "archive", "tables", "report.html"),
+    }

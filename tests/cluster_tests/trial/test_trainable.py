@@ -1,0 +1,451 @@
+"""A trial that was stopped and goes on, and files that are damaged in between."""
+
+import json
+import re
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from cluster.storage.filesystem import Storage, StorageError
+from cluster.storage.records import from_parquet
+from cluster.trial.trainable import run_trial
+from data_pipeline.augmenters import RandomRotator, RandomScaler
+from data_pipeline.normalizers import GlobalNormalizer, Shifter
+from posenet.checkpoint import pack
+from posenet.models import CorrectorMLP
+from tests.cluster_tests.tiny import NEIGHBOR_ERRORS, InterruptedMLP, Tiny
+
+EPOCHS = 5
+# Everything that draws random numbers or keeps a state from one epoch to the next.
+STATEFUL = {
+    **{f"experiment_config.{part}_set": f"two_{part}" for part in ("train", "val", "test")},
+    "experiment_config.normalizer": GlobalNormalizer,
+    "experiment_config.checkpoint_interval_s": 0,
+    "solver_config.num_epochs": EPOCHS,
+    "solver_config.log_frequency": 2,
+    "solver_config.log_loss": True,
+    "solver_config.log_grad": True,
+    "solver_config.val_example_subset": "A",
+    "base_hyperparams.model_args": {"hidden_dims": [8], "dropout": 0.3, "batchnorm": True},
+    **NEIGHBOR_ERRORS,
+    "base_hyperparams.augmenters": [RandomRotator(), RandomScaler()],
+}
+OPTIMISATIONS = {
+    "Adam and StepLR": {},
+    "SGD with momentum and OneCycleLR": {
+        "base_hyperparams.optimizer": torch.optim.SGD,
+        "base_hyperparams.optimizer_args": {"lr": 1e-3, "momentum": 0.9},
+        "base_hyperparams.scheduler": torch.optim.lr_scheduler.OneCycleLR,
+        "base_hyperparams.scheduler_args": {"max_lr": 1e-2, "total_steps": EPOCHS + 1},
+    },
+    "AdamW and ReduceLROnPlateau": {
+        "base_hyperparams.optimizer": torch.optim.AdamW,
+        "base_hyperparams.scheduler": torch.optim.lr_scheduler.ReduceLROnPlateau,
+        "base_hyperparams.scheduler_args": {"patience": 0, "threshold": 0.5},
+        "base_hyperparams.scheduler_requires_metric": True,
+    },
+    "LBFGS and CosineAnnealingLR": {
+        "base_hyperparams.optimizer": torch.optim.LBFGS,
+        "base_hyperparams.optimizer_args": {"lr": 0.1, "max_iter": 3},
+        "base_hyperparams.scheduler": torch.optim.lr_scheduler.CosineAnnealingLR,
+        "base_hyperparams.scheduler_args": {"T_max": 4},
+    },
+}
+
+
+class UnfitNormalizer(Shifter):
+    """Cannot learn."""
+
+    def fit(self, poses):
+        raise RuntimeError("there is nothing to learn")
+
+    def learned(self):
+        raise RuntimeError("nothing was learned")
+
+
+def finish(tiny, changes):
+    """Runs the trial to its end; returns all reports."""
+    return list(run_trial(*tiny.trial(changes)))
+
+
+def stop_after(tiny, changes, n_epochs):
+    """Runs the trial for some epochs more and leaves it as a killed process does; returns the reports."""
+    reports = []
+    generator = run_trial(*tiny.trial(changes))
+    for report in generator:
+        reports.append(report)
+        if len([each for each in reports if each.epoch]) == n_epochs:
+            break
+    generator.close()
+    return reports
+
+
+def folder_of(tiny):
+    (folder,) = tiny.folder.glob("trials/*/0")
+    return folder
+
+
+def numbers_of(tiny):
+    """Everything that must not depend on interruptions, with all bits."""
+    folder = folder_of(tiny)
+    trial = json.loads((folder / "trial.json").read_text())
+    assert trial["status"] == "finished"
+    assert not (folder / "checkpoint.pt").exists()
+    weights = torch.load(folder / "weights.pt", weights_only=True)
+    return {
+        "trial": {
+            key: trial[key] for key in ("key", "seed", "best_epoch", "epochs", "metrics", "normalizer", "options")
+        },
+        "records": from_parquet((folder / "records.parquet").read_bytes()),
+        "weights": {name: tensor.numpy().tobytes() for name, tensor in weights.items()},
+        "examples": (folder / "examples.npz").read_bytes(),
+    }
+
+
+@pytest.fixture(scope="module")
+def three_epochs(tiny_data, tmp_path_factory):
+    tiny = Tiny(tiny_data, tmp_path_factory.mktemp("three_epochs"))
+    stop_after(tiny, STATEFUL, 3)
+    return tiny.folder
+
+
+@pytest.fixture
+def half_way(tiny, three_epochs):
+    """The trial's folder after three of five epochs."""
+    shutil.copytree(three_epochs, tiny.folder)
+    return folder_of(tiny)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_data, tmp_path_factory):
+    tiny = Tiny(tiny_data, tmp_path_factory.mktemp("undisturbed"))
+    finish(tiny, STATEFUL)
+    return numbers_of(tiny)
+
+
+class TestAnInterruptedTrialThatGoesOn:
+    @pytest.mark.parametrize("n_epochs", range(1, EPOCHS + 1))
+    def test_ends_with_the_bits_of_one_that_was_not(self, tiny, undisturbed, n_epochs):
+        stop_after(tiny, STATEFUL, n_epochs)
+        trial = json.loads((folder_of(tiny) / "trial.json").read_text())
+        assert (trial["status"], trial["ended"]) == ("running", None)
+        reports = finish(tiny, STATEFUL)
+        # The last epoch needs no checkpoint: what follows it is short.
+        first = n_epochs + 1 if n_epochs < EPOCHS else EPOCHS
+        assert [report.epoch for report in reports] == [*range(first, EPOCHS + 1), EPOCHS]
+        assert reports[-1].status == "finished"
+        assert numbers_of(tiny) == undisturbed
+
+    def test_does_so_also_when_it_is_stopped_after_every_epoch(self, tiny, undisturbed):
+        for _ in range(EPOCHS):
+            stop_after(tiny, STATEFUL, 1)
+            np.random.rand(3)  # noqa: NPY002 - another trial in between draws too
+            torch.rand(3)
+        finish(tiny, STATEFUL)
+        assert numbers_of(tiny) == undisturbed
+
+    @pytest.mark.parametrize("optimisation", OPTIMISATIONS)
+    def test_does_so_with_any_optimisation(self, tiny, tmp_path, optimisation):
+        changes = {**STATEFUL, **OPTIMISATIONS[optimisation]}
+        stop_after(tiny, changes, 2)
+        finish(tiny, changes)
+        other = replace(tiny, storage_path=tmp_path / "uninterrupted")
+        finish(other, changes)
+        assert numbers_of(tiny) == numbers_of(other)
+
+    def test_begins_again_where_no_checkpoint_was_due(self, tiny, undisturbed):
+        rarely = {**STATEFUL, "experiment_config.checkpoint_interval_s": 3600}
+        stop_after(tiny, rarely, 3)
+        assert not (folder_of(tiny) / "checkpoint.pt").exists()
+        assert [report.epoch for report in finish(tiny, rarely)] == [1, 2, 3, 4, 5, 5]
+        assert numbers_of(tiny) == undisturbed
+
+    def test_counts_its_time_of_before(self, tiny, half_way):
+        started = json.loads((half_way / "trial.json").read_text())["started"]
+        finish(tiny, STATEFUL)
+        trial = json.loads((half_way / "trial.json").read_text())
+        assert trial["started"] == started
+        assert 0 < trial["train_seconds"] <= trial["ended"] - started
+
+    def test_leaves_no_partial_file_of_a_killed_writer(self, tiny, half_way):
+        for name in (".checkpoint.pt.1.partial", ".records.parquet.22.partial"):
+            (half_way / name).write_bytes(b"half")
+        finish(tiny, STATEFUL)
+        assert sorted(path.name for path in half_way.iterdir()) == [
+            "examples.npz",
+            "frames.parquet",
+            "records.parquet",
+            "trial.json",
+            "weights.pt",
+        ]
+
+    def test_may_log_other_things_from_there_on(self, tiny, half_way):
+        finish(tiny, {**STATEFUL, "solver_config.log_loss": False, "solver_config.val_example_indices": []})
+        logged = {
+            record.epoch
+            for record in from_parquet((half_way / "records.parquet").read_bytes())
+            if record.metric == "batch_loss"
+        }
+        assert logged == {1, 2, 3}
+
+
+def _cut(share):
+    return lambda content: content[: int(share * len(content))]
+
+
+def _flip(share):
+    def flip(content):
+        at = int(share * (len(content) - 1))
+        return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+    return flip
+
+
+SHARES = [0, 0.001, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 0.9999]
+DAMAGES = [
+    *((f"checkpoint.pt cut at {share}", "checkpoint.pt", _cut(share)) for share in SHARES),
+    *((f"checkpoint.pt changed at {share}", "checkpoint.pt", _flip(share)) for share in [*SHARES, 1]),
+    *(
+        (f"{name} cut at {share}", name, _cut(share))
+        for name in ("records.parquet", "examples.npz")
+        for share in (0, 0.3, 0.999)
+    ),
+    *((f"{name} is gone", name, None) for name in ("records.parquet", "examples.npz")),
+]
+
+
+class TestADamagedFileOfATrial:
+    @pytest.mark.parametrize(
+        ("name", "damage"), [damage[1:] for damage in DAMAGES], ids=[damage[0] for damage in DAMAGES]
+    )
+    def test_is_told_and_changes_no_bit(self, tiny, half_way, undisturbed, name, damage):
+        path = half_way / name
+        content = path.read_bytes()
+        path.unlink()
+        if damage is not None:
+            path.write_bytes(damage(content))
+        warning, *others = finish(tiny, STATEFUL)
+        (line,) = warning.lines
+        key = undisturbed["trial"]["key"]
+        says = rf"warning: {key}/0 starts again from its beginning, its checkpoint is of no use: .+"
+        assert re.fullmatch(says, line, re.DOTALL)
+        assert (warning.status, warning.epoch) == ("running", 0)
+        assert [report.epoch for report in others] == [1, 2, 3, 4, 5, 5]
+        assert numbers_of(tiny) == undisturbed
+
+    @pytest.mark.parametrize("name", ["records.parquet", "examples.npz"])
+    def test_is_never_read_as_other_numbers(self, tiny, half_way, undisturbed, name):
+        original = {path: path.read_bytes() for path in half_way.iterdir()}
+        for share in np.linspace(0, 1, 7):
+            for path, content in original.items():
+                path.write_bytes(content)
+            (half_way / name).write_bytes(_flip(share)(original[half_way / name]))
+            finish(tiny, STATEFUL)
+            assert numbers_of(tiny) == undisturbed
+
+    @pytest.mark.parametrize("name", ["records.parquet", "examples.npz"])
+    def test_is_one_that_ends_before_the_checkpoint(self, tiny, half_way, undisturbed, name):
+        of_epoch_3 = (half_way / name).read_bytes()
+        stop_after(tiny, STATEFUL, 1)
+        (half_way / name).write_bytes(of_epoch_3)
+        warning, *_ = finish(tiny, STATEFUL)
+        assert f"{name} ends before epoch 4" in warning.lines[0]
+        assert numbers_of(tiny) == undisturbed
+
+    def test_is_not_one_that_knows_more_than_the_checkpoint(self, tiny, half_way, undisturbed):
+        of_epoch_3 = (half_way / "checkpoint.pt").read_bytes()
+        stop_after(tiny, STATEFUL, 1)
+        (half_way / "checkpoint.pt").write_bytes(of_epoch_3)
+        assert [report.epoch for report in finish(tiny, STATEFUL)] == [4, 5, 5]
+        assert numbers_of(tiny) == undisturbed
+
+    @pytest.mark.parametrize("error", [TypeError("another field"), IndexError("another list")])
+    def test_is_a_state_that_a_class_refuses_in_its_own_way(self, tiny, half_way, undisturbed, monkeypatch, error):
+        def refuse(solver, state):
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr("posenet.solver.Solver.load_state_dict", refuse)
+            warning, *_ = finish(tiny, STATEFUL)
+        assert f"its checkpoint is of no use: {error}" in warning.lines[0]
+        assert numbers_of(tiny) == undisturbed
+
+    def test_is_a_checkpoint_of_another_version(self, tiny, half_way, undisturbed):
+        (half_way / "checkpoint.pt").write_bytes(pack({"version": 0}))
+        warning, *_ = finish(tiny, STATEFUL)
+        assert "its checkpoint is of no use: 'solver'" in warning.lines[0]
+        assert numbers_of(tiny) == undisturbed
+
+
+def test_examples_that_change_half_way_cost_no_training(tiny, half_way, undisturbed):
+    reports = finish(tiny, {**STATEFUL, "solver_config.val_example_indices": [5]})
+    assert [report.epoch for report in reports] == [4, 5, 5]
+    # Two log points in each of the two epochs that were left.
+    assert np.load(half_way / "examples.npz")["predictions_mm"].shape == (4, 1, 21, 3)
+    assert numbers_of(tiny)["records"] == undisturbed["records"]
+
+
+def test_a_trial_that_is_killed_between_any_two_steps_ends_with_the_bits_of_one_that_was_not(tiny, undisturbed):
+    steps = []
+    with pytest.MonkeyPatch.context() as patch:
+        kill_after(patch, None, steps)
+        finish(tiny, STATEFUL)
+    assert len(steps) > 4 * EPOCHS
+    for n in range(1, len(steps)):
+        shutil.rmtree(tiny.folder)
+        with pytest.MonkeyPatch.context() as patch:
+            kill_after(patch, n, [])
+            with pytest.raises(KeyboardInterrupt):
+                finish(tiny, STATEFUL)
+        if json.loads((folder_of(tiny) / "trial.json").read_text())["status"] != "finished":
+            *_, report = finish(tiny, STATEFUL)
+            assert report.status == "finished", report.error
+        (folder_of(tiny) / "checkpoint.pt").unlink(missing_ok=True)
+        assert numbers_of(tiny) == undisturbed, f"killed after step {n} of {len(steps)}, {steps[n - 1]}"
+
+
+def kill_after(patch, n, steps):
+    """Lets the n-th write or removal of a file be the last thing that happens, as far as the trial can tell."""
+    for name in ("write", "remove"):
+        real = getattr(Storage, name)
+
+        def step(storage, path, *data, real=real):
+            real(storage, path, *data)
+            steps.append(path)
+            if len(steps) == n:
+                raise KeyboardInterrupt
+
+        patch.setattr(Storage, name, step)
+
+
+class TestATrialThatFails:
+    def test_because_its_normalizer_cannot_learn_says_so(self, tiny):
+        *_, report = finish(tiny, {"experiment_config.normalizer": UnfitNormalizer})
+        assert (report.status, report.error) == ("failed", "RuntimeError: there is nothing to learn")
+        trial = json.loads((folder_of(tiny) / "trial.json").read_text())
+        assert (trial["status"], trial["normalizer"], trial["epochs"]) == ("failed", None, 0)
+        assert not (folder_of(tiny) / "records.parquet").exists()
+
+    def test_begins_at_its_beginning_when_it_is_trained_again(self, tiny, half_way):
+        trial = tiny.trial(STATEFUL)
+        generator = run_trial(*trial)
+        next(generator)
+        report = generator.throw(RuntimeError("the device is gone"))
+        assert (report.status, report.error) == ("failed", "RuntimeError: the device is gone")
+        assert not (half_way / "checkpoint.pt").exists()
+        assert [report.epoch for report in finish(tiny, STATEFUL)] == [1, 2, 3, 4, 5, 5]
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            torch.OutOfMemoryError("CUDA out of memory"),
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"),
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        ],
+    )
+    def test_for_want_of_memory_goes_on_from_its_checkpoint(self, tiny, half_way, undisturbed, error):
+        generator = run_trial(*tiny.trial(STATEFUL))
+        next(generator)
+        report = generator.throw(error)
+        assert report.error.startswith(f"{type(error).__name__}: {error} — out of memory on cpu with batch_size")
+        finish(tiny, STATEFUL)
+        assert numbers_of(tiny) == undisturbed
+
+    @pytest.mark.parametrize(
+        ("place", "error"),
+        [
+            ("posenet.solver.Solver.load_state_dict", torch.OutOfMemoryError("CUDA out of memory")),
+            ("torch.load", MemoryError()),
+            ("torch.load", RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes")),
+            ("posenet.solver.Solver.load_state_dict", RuntimeError("CUDA error: an illegal memory access")),
+            ("cluster.trial.trainable.device_name", RuntimeError("the driver is gone")),
+        ],
+    )
+    def test_before_it_trains_goes_on_from_its_checkpoint(self, tiny, half_way, undisturbed, monkeypatch, place, error):
+        def fail(*arguments, **named):
+            raise error
+
+        trial = tiny.trial(STATEFUL)
+        with monkeypatch.context() as patch:
+            patch.setattr(place, fail)
+            *_, report = run_trial(*trial)
+        assert report.status == "failed"
+        first, *_ = finish(tiny, STATEFUL)
+        assert first.epoch == 4
+        assert numbers_of(tiny) == undisturbed
+
+    @pytest.mark.parametrize("name", ["trial.json", "records.parquet", "checkpoint.pt"])
+    def test_because_a_file_could_not_be_written_goes_on_from_its_checkpoint(
+        self, tiny, half_way, undisturbed, monkeypatch, name
+    ):
+        real, failed = Storage.write, []
+
+        def write(self, path, data):
+            if path.endswith(name) and not failed:
+                failed.append(path)
+                raise StorageError(f"{path} cannot be written: No space left on device")
+            real(self, path, data)
+
+        monkeypatch.setattr(Storage, "write", write)
+        *_, report = finish(tiny, STATEFUL)
+        assert (report.status, report.error) == ("failed", f"{failed[0]} cannot be written: No space left on device")
+        first, *_ = finish(tiny, STATEFUL)
+        assert first.epoch == 4
+        assert numbers_of(tiny) == undisturbed
+
+    def test_lets_ctrl_c_through_as_a_trial_that_is_to_go_on(self, tiny):
+        with pytest.raises(KeyboardInterrupt):
+            finish(tiny, {"base_hyperparams.model": InterruptedMLP})
+        assert json.loads((folder_of(tiny) / "trial.json").read_text())["status"] == "running"
+
+
+def test_a_trial_leaves_the_process_as_it_was(tiny):
+    torch.manual_seed(7)
+    before = (torch.get_rng_state(), torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())
+    finish(tiny, STATEFUL)
+    after = (torch.get_rng_state(), torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())
+    assert torch.equal(before[0], after[0])
+    assert before[1:] == after[1:]
+
+
+def test_a_finished_trial_stays_finished_when_its_checkpoint_cannot_be_removed(
+    tiny, half_way, undisturbed, monkeypatch
+):
+    def refuse(storage, path):
+        raise StorageError("the storage is gone")
+
+    monkeypatch.setattr(Storage, "remove", refuse)
+    *_, report = finish(tiny, STATEFUL)
+    assert report.status == "finished"
+    monkeypatch.undo()
+    (half_way / "checkpoint.pt").unlink()
+    assert numbers_of(tiny) == undisturbed
+
+
+class SilentNormalizer(Shifter):
+    """Says of what it learned what no file can hold."""
+
+    def learned(self):
+        return {"mean_mm": torch.zeros(3)}
+
+
+class LeavingMLP(CorrectorMLP):
+    """Ends the process, or tries to."""
+
+    def correction(self, poses):
+        raise SystemExit(3)
+
+
+def test_an_error_while_the_results_are_written_is_a_failed_row_that_says_so(tiny):
+    *_, report = finish(tiny, {"experiment_config.normalizer": SilentNormalizer})
+    assert report.status == "failed"
+    assert "TypeError" in report.error
+    assert json.loads((folder_of(tiny) / "trial.json").read_text())["status"] == "failed"
+
+
+def test_a_class_that_ends_the_process_is_a_failed_row(tiny):
+    *_, report = finish(tiny, {"base_hyperparams.model": LeavingMLP})
+    assert (report.status, report.error) == ("failed", "SystemExit: 3")

@@ -1,0 +1,217 @@
+import fcntl
+import os
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+
+from data_pipeline.files.replacement import ReplacementError, finish_replacing, replaced_together
+from data_pipeline.user_error import UserError
+
+OLD = {"a": "old a", "b": "old b", "folder/c": "old c"}
+NEW = {"a": "new a", "folder/c": "new c", "folder/d": "new d"}
+ABSENT = ("b",)  # new content is none
+
+STEPS = {Path: ("mkdir", "rename", "replace", "unlink", "rmdir", "write_text", "touch"), shutil: ("rmtree",)}
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "data"
+    with replaced_together(folder) as new:
+        write(new, OLD)
+    return folder
+
+
+def write(folder, content, absent=()):
+    for name, text in content.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    for name in absent:
+        (folder / name).touch()
+
+
+def content(folder):
+    """All files of a folder, hidden ones too."""
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def killed_at(monkeypatch, n, work):
+    """Does `work` and lets it come to its n-th step on the disk only; after it nothing is done any more, not even
+    cleaning up, as in a process that is gone. Tells whether it came so far."""
+    done = 0
+
+    def stepping(step):
+        def counted(*arguments, **options):
+            nonlocal done
+            done += 1
+            if done >= n:
+                raise Killed
+            return step(*arguments, **options)
+
+        return counted
+
+    with monkeypatch.context() as patched:
+        for home, names in STEPS.items():
+            for name in names:
+                patched.setattr(home, name, stepping(getattr(home, name)))
+        try:
+            work()
+        except Killed:
+            return True
+    return False
+
+
+def replace_all(folder):
+    with replaced_together(folder) as new:
+        write(new, NEW, ABSENT)
+
+
+class TestAWriter:
+    def test_leaves_the_new_files_and_nothing_else(self, folder):
+        replace_all(folder)
+        assert content(folder) == NEW
+
+    def test_that_raises_leaves_all_as_it_was(self, folder):
+        def fail():
+            with replaced_together(folder) as new:
+                write(new, NEW)
+                raise ValueError("no")
+
+        with pytest.raises(ValueError, match="no"):
+            fail()
+        assert content(folder) == OLD
+
+    def test_leaves_files_of_others_alone(self, folder):
+        (folder / "other").write_text("mine")
+        replace_all(folder)
+        assert content(folder) == {**NEW, "other": "mine"}
+
+    @pytest.mark.parametrize(
+        ("file", "says"),
+        [("folder", r"data/folder is a folder; a file"), ("b/c", r"data/b is a file; a folder of this name")],
+    )
+    def test_whose_files_have_no_place_is_refused_before_anything_changes(self, folder, file, says):
+        """Else the files would wait for their places, and bar every reader."""
+
+        def replace():
+            with replaced_together(folder) as new:
+                write(new, {"a": "new a", file: "no file can be here"})
+
+        with pytest.raises(ReplacementError, match=says):
+            replace()
+        assert content(folder) == OLD
+
+    @pytest.mark.parametrize(
+        "error", [PermissionError(13, "Permission denied"), RuntimeError("Permission denied\nframe #0")]
+    )
+    def test_that_cannot_write_is_told_of_the_folder_and_the_reason(self, folder, monkeypatch, error):
+        """Torch tells of a full disk with a RuntimeError."""
+
+        def refuse(*_, **__):
+            raise error
+
+        monkeypatch.setattr(Path, "write_text", refuse)
+        with pytest.raises(ReplacementError, match=r"^\S*data cannot be written to: Permission denied$"):
+            replace_all(folder)
+        assert content(folder) == OLD
+
+    def test_is_not_barred_by_files_of_another_user(self, folder, monkeypatch):
+        """Whoever may write to the folder needs no file that is there already."""
+        for name in (".writing.lock", ".lock"):
+            (folder / name).write_text("another one's")
+        opened = os.open
+
+        def refuse_files(path, flags, *mode, **options):
+            if Path(path).is_file() and flags & (os.O_WRONLY | os.O_RDWR):
+                raise PermissionError(13, "Permission denied", str(path))
+            return opened(path, flags, *mode, **options)
+
+        monkeypatch.setattr(os, "open", refuse_files)
+        replace_all(folder)
+        assert content(folder)["a"] == "new a"
+
+    def test_waits_for_one_that_is_at_it(self, folder):
+        began, go_on = threading.Event(), threading.Event()
+
+        def slow():
+            with replaced_together(folder) as new:
+                began.set()
+                assert go_on.wait(30)
+                write(new, {"a": "slow"})
+
+        first, second = threading.Thread(target=slow), threading.Thread(target=replace_all, args=(folder,))
+        first.start()
+        assert began.wait(30)
+        second.start()
+        second.join(0.2)
+        assert content(folder)["a"] == "old a"
+        go_on.set()
+        first.join(30)
+        second.join(30)
+        assert content(folder) == NEW
+
+    def test_does_without_a_lock_where_the_filesystem_has_none(self, folder, monkeypatch):
+        def none(*_):
+            raise OSError(38, "Function not implemented")
+
+        monkeypatch.setattr(fcntl, "flock", none)
+        replace_all(folder)
+        assert content(folder) == NEW
+
+
+class TestAWriterThatIsKilled:
+    def test_at_any_step_leaves_the_old_files_or_the_new_ones(self, folder, monkeypatch):
+        """As the next reader finds them; both are seen."""
+        seen, n = [], 0
+        while killed_at(monkeypatch, n := n + 1, lambda: replace_all(folder)):
+            finish_replacing(folder, UserError)
+            visible = {name: text for name, text in content(folder).items() if not name.startswith(".")}
+            assert visible in (OLD, NEW)
+            seen.append(visible)
+            shutil.rmtree(folder)
+            with replaced_together(folder) as new:
+                write(new, OLD)
+        assert seen.index(NEW) > 5
+        assert seen[-1] == NEW
+        assert len(seen) > 12
+
+    def test_at_any_step_leaves_nothing_that_the_next_writer_does_not_clear(self, folder, monkeypatch):
+        n = 0
+        while killed_at(monkeypatch, n := n + 1, lambda: replace_all(folder)):
+            with replaced_together(folder) as new:
+                write(new, {"e": "next"})
+            left = content(folder)
+            assert left in ({**OLD, "e": "next"}, {**NEW, "e": "next"})
+            assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+            shutil.rmtree(folder)
+            with replaced_together(folder) as new:
+                write(new, OLD)
+        assert n > 12
+
+    def test_lets_the_next_reader_be_killed_too(self, folder, monkeypatch):
+        n = 0
+        while killed_at(monkeypatch, n := n + 1, lambda: replace_all(folder)):
+            m = 0
+            while killed_at(monkeypatch, m := m + 1, lambda: finish_replacing(folder, UserError)):
+                pass
+            assert {name: text for name, text in content(folder).items() if name[0] != "."} in (OLD, NEW)
+            shutil.rmtree(folder)
+            with replaced_together(folder) as new:
+                write(new, OLD)
+        assert n > 12
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_what_cannot_be_finished_is_an_error(folder):
+    (folder / ".written").mkdir()
+    (folder / ".written" / "a").write_text("new")
+    folder.chmod(0o555)
+    with pytest.raises(UserError, match=r"data has new files .* cannot be moved there: Permission denied"):
+        finish_replacing(folder, UserError)
+    folder.chmod(0o755)
