@@ -1,1 +1,1 @@
-"""Functions that draw what they are given."""
+"""Functions that draw figures from data."""

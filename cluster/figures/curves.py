@@ -64,7 +64,7 @@ def learning_curves(
     from matplotlib.ticker import MaxNLocator
 
     if len(groups) > len(COLOURS):
-        raise FigureError(f"{len(groups)} learning curves cannot be told apart; choose at most {len(COLOURS)}")
+        raise FigureError(f"{len(groups)} learning curves cannot be distinguished; choose at most {len(COLOURS)}")
     figure = new_figure(width_in, 2.2)
     axes = figure.add_subplot()
     entries: list[tuple[str, Any]] = []
@@ -84,7 +84,7 @@ def learning_curves(
         val_mm = np.stack([curve.val_mm[np.isin(curve.epochs, epochs)] for curve in logged])  # (R, L)
         train_mm = np.stack([curve.train_mm[np.isin(curve.epochs, epochs)] for curve in logged])  # (R, L)
         if np.isnan(val_mm).any():
-            remarks.append(f"{name}: gaps where a repetition has no number.")
+            remarks.append(f"{name}: gaps where a repetition has no value.")
         line = _mean_and_band(axes, epochs, val_mm, colour, marker)
         axes.plot(epochs, train_mm.mean(axis=0), color=colour, linestyle="--", linewidth=0.9)
         training_is_drawn |= bool(np.isfinite(train_mm.mean(axis=0)).any())
@@ -134,7 +134,7 @@ def success_curves(
     for curves, most, what in ((results, len(colours), "results"), (others, _MAX_OTHERS, "other methods")):
         if len(curves) > most:
             raise FigureError(
-                f"the success curves of {len(curves)} {what} cannot be told apart; choose at most {most} of them"
+                f"the success curves of {len(curves)} {what} cannot be distinguished; choose at most {most} of them"
             )
     figure = new_figure(width_in, 2.4)
     axes = figure.add_subplot()
@@ -143,7 +143,7 @@ def success_curves(
     def add_entry(label: str, rates: Sequence[Numbers], line: "Line2D", n: str = "") -> None:
         if label in entries:
             raise FigureError(
-                f"two success curves have the label {label!r}; each needs one of its own, so give the other method "
+                f"two success curves have the label {label!r}; each needs its own, so give the other method "
                 "another one (--other LABEL=FILE)"
             )
         entries[label] = f"{label}{n}, AUC {np.mean([area_under_rates(one) for one in rates]):.3f}", line
@@ -191,7 +191,9 @@ def success_rates(errors_mm: Numbers) -> Numbers:
         FigureError: If there are none, or if some are no numbers.
     """
     if not np.size(errors_mm) or np.isnan(errors_mm).any():
-        raise FigureError(f"{np.isnan(errors_mm).sum()} of {np.size(errors_mm)} errors are no numbers: no success rate")
+        raise FigureError(
+            f"{np.isnan(errors_mm).sum()} of {np.size(errors_mm)} errors are not numbers: no success rate"
+        )
     counts = np.searchsorted(np.sort(errors_mm), THRESHOLDS_MM, side="right")  # (81,)
     rates: Numbers = counts / len(errors_mm)
     return rates
@@ -207,7 +209,7 @@ def area_under_rates(rates: Numbers) -> float:
 
 
 _BAND = "Mean and min–max band over n repetitions."
-_INCOMPLETE = "The other repetitions did not finish, or logged nothing."
+_INCOMPLETE = "The other repetitions did not finish or logged nothing."
 
 
 def _mean_and_band(axes: "Axes", x: Numbers, values: Numbers, colour: str, marker: str) -> "Line2D":

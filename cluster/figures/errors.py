@@ -96,7 +96,7 @@ def errors_by_joint(
     sentences = [f"Mean ± standard deviation over {count}." if after.shape[1] > 1 else f"{count}."]
     missing = int(np.isnan(after).any(axis=0).sum())
     if missing:
-        sentences.append(f"{missing} of them without all numbers: left out where one is missing.")
+        sentences.append(f"{missing} of them lack values and are left out where one is missing.")
     add_note(figure, sentences)
     return figure
 
@@ -138,11 +138,11 @@ def error_histogram(
     axes.set_xlim(0, edges[-1])
     axes.set_ylim(bottom=0)
     axes.set_xlabel("Mean distance of a pose (mm)")
-    axes.set_ylabel(f"Poses (% in {step:g} mm)")
+    axes.set_ylabel(f"Poses (% per {step:g} mm)")
     add_legend(figure, entries)
     beyond = [int((errors > edges[-1]).sum()) for errors in (before, after)]
     if any(beyond):
-        remarks.append(f"The last bin holds {beyond[0]} poses before and {beyond[1]} after that are beyond it.")
+        remarks.append(f"The last bin includes {beyond[0]} poses before and {beyond[1]} after that lie beyond it.")
     add_note(figure, [f"{len(before):,} poses of {of}; vertical lines: medians.", *remarks])
     return figure
 
@@ -177,7 +177,7 @@ def improvement_by_error(
     figure = new_figure(width_in, 2.4)
     axes = figure.add_subplot()
     (left, right), (bottom, top) = _limits(before), _limits(improvement)
-    bottom, top = min(bottom, -0.05 * top), max(top, -0.05 * bottom)  # zero is always to be seen
+    bottom, top = min(bottom, -0.05 * top), max(top, -0.05 * bottom)  # zero is always visible
     if len(before) < _FEW_FRAMES:
         axes.scatter(before, improvement, s=4, color="#AAAAAA", linewidths=0, rasterized=True)
     else:
@@ -186,7 +186,7 @@ def improvement_by_error(
         )
         cells.set_cmap("Greys")
         cells.set_clim(0.7, None)
-        figure.colorbar(cells, ax=axes, label="Poses in a cell", pad=0.02, format="{x:g}")
+        figure.colorbar(cells, ax=axes, label="Poses per cell", pad=0.02, format="{x:g}")
     axes.axhline(0, color=BLACK, linewidth=0.8)
     drawn = axes.errorbar(
         *(x, mean), yerr=(mean - np.minimum(low, mean), np.maximum(high, mean) - mean), color=CORRECTED, fmt="o-"
@@ -199,7 +199,7 @@ def improvement_by_error(
     improved, worsened = 100 * (improvement > ROUNDING_MM).mean(), 100 * (improvement < -ROUNDING_MM).mean()
     outside = int(((before < left) | (before > right) | (improvement < bottom) | (improvement > top)).sum())
     if outside:
-        remarks.append(f"{outside:,} poses lie outside the picture; the means count them.")
+        remarks.append(f"{outside:,} poses lie outside the axes but are included in the means.")
     add_note(
         figure, [f"{len(before):,} poses of {of}: {improved:.1f} % improved, {worsened:.1f} % worsened.", *remarks]
     )
@@ -256,5 +256,5 @@ def _frames(before_mm: Numbers, after_mm: Numbers) -> tuple[Numbers, Numbers, li
     if not known.any():
         raise FigureError("there are no frames whose errors before and after the correction are numbers")
     left_out = int((~known).sum())
-    remarks = [f"Frames without a number, left out: {left_out:,}."] if left_out else []
+    remarks = [f"Frames left out for lack of a value: {left_out:,}."] if left_out else []
     return before_mm[known].astype(np.float64), after_mm[known].astype(np.float64), remarks

@@ -43,16 +43,16 @@ def skeletons(
     n_log_points: int | None = None,
     width_in: float = COLUMN_IN,
 ) -> "Figure":
-    """Draws examples beside each other, and below each other what a corrector made of them at several log points.
+    """Draws examples side by side, in one row for each of several log points of the training.
 
-    Where these would be higher than a page, several log points stand beside each other, if hands are then large enough.
-    All are drawn at the same scale and from the same side: a little from above and beside the camera, since the errors
-    of a backbone are largest along its axis. Above each hand stands its mean distance before and after. Where not all
+    If that would be higher than a page, several log points share a row, as far as hands stay large enough.
+    All are drawn at the same scale and from the same side, a little above and to the side of the camera, as the errors
+    of a backbone are largest along its axis. The title of each hand is its mean distance before and after. If not all
     examples or log points are drawn, the figure says so.
 
     Args:
         inputs_mm: Uncorrected poses of E examples, (E, J, 3), mm, camera frame.
-        corrected_mm: Corrected poses, (E, J, 3) each, by what stands above their row, such as 'epoch 10'.
+        corrected_mm: Corrected poses, (E, J, 3) each, by the title of their row, such as 'epoch 10'.
         labels_mm: True poses, (E, J, 3).
         skeleton: The skeleton with J joints.
         of: Which repetition's examples they are, such as 'repetition 0'.
@@ -108,12 +108,12 @@ def skeletons(
 
 
 def _row_in(n_hands: int, width_in: float) -> float:
-    """Returns the height of a row of hands, with what stands above them."""
+    """Returns the height of a row of hands, with its titles."""
     return min(0.85 * width_in / n_hands, 3.0) + 0.3
 
 
 def _n_beside(n_log_points: int, n_examples: int, width_in: float) -> int:
-    """Returns how many log points stand beside each other: as few as make the figure no higher than a page."""
+    """Returns how many log points share a row: as few as keep the figure no higher than a page."""
     most = max(1, int(width_in / (n_examples * _MIN_SIDE_IN)))
     heights = {n: -(-n_log_points // n) * _row_in(n * n_examples, width_in) for n in range(1, most + 1)}
     return next((n for n, height in heights.items() if height <= _PAGE_IN), most)
@@ -130,6 +130,6 @@ def _draw_hand(axes: Any, pose: Numbers, skeleton: Skeleton, colour: str) -> Any
     # A camera looks along z with y down; on paper z goes into the page and y up.
     x, y, z = pose[:, 0], pose[:, 2], -pose[:, 1]  # (J,) each
     ends = [joint for bone in skeleton.bones for joint in (*bone, -1)]
-    x, y, z = (np.append(axis, np.nan)[ends] for axis in (x, y, z))  # (3 B,) each: a number that is none ends a bone
+    x, y, z = (np.append(axis, np.nan)[ends] for axis in (x, y, z))  # (3 B,) each: NaN ends a bone
     (bones,) = axes.plot(x, y, z, color=colour, linewidth=1.0, marker="o", markersize=1.6, markeredgewidth=0)
     return bones

@@ -121,8 +121,8 @@ def heat_map(
         spine.set_visible(False)
     sentences = [f"{_SPLITS[split]} distance (mm), mean over n = {n_full} repetitions."]
     if len(chosen) < len(summary):
-        sentences.append("In each cell the best of the other options in validation.")
-    sentences.append("Framed: the best in validation.")
+        sentences.append("Each cell shows the best of the other options in validation.")
+    sentences.append("Framed: best in validation.")
     in_contest = (
         (row, best) for cell, row in zip(cells, summary, strict=True) for best in (chosen[cell], chosen[first])
     )
@@ -195,7 +195,7 @@ def parallel_coordinates(
     axes.plot(x, places[0], color=colours[0], linewidth=2.2, linestyle=styles[0], solid_capstyle="butt")
     spacing = (width_in * 72 - 30) / (len(scales) - 0.5)
     left_out = len(rows) - len(drawn)
-    sentences = ["A line is a combination; thick: the best in validation."]
+    sentences = ["Each line is a combination; thick: best in validation."]
     if is_incomplete.any():
         sentences.append(f"Dashed: fewer than n = {n_full} repetitions finished.")
     if any(_is_passed_over(row, drawn[0], n_full) for row in drawn):
@@ -205,7 +205,7 @@ def parallel_coordinates(
     for at, (name, scale) in enumerate(zip(names, scales, strict=True)):
         _draw_axis(axes, at, name, scale, spacing)
     if any(len(scale.texts) > _MAX_AXIS_TEXTS for scale in scales):
-        sentences.append("Where there is no room, not every value is named.")
+        sentences.append("Not every value is labelled, for lack of space.")
     if left_out:
         sentences.append(f"{left_out} of {len(rows)} combinations without a result are left out.")
     axes.set_xlim(-0.1, len(scales) - 1 + 0.4)

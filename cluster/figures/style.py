@@ -29,7 +29,7 @@ COLUMN_IN = 3.5
 BLACK = "#000000"
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", BLACK, "#F0E442")
-"""Okabe & Ito, Color Universal Design (2008), the darker ones first: told apart with any kind of colour blindness."""
+"""Okabe & Ito, Color Universal Design (2008), the darker ones first: distinguishable with any colour blindness."""
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 """One for each colour, for prints in grey."""
@@ -88,7 +88,7 @@ class FigureError(UserError):
 def paper_style() -> Iterator[None]:
     """Sets how figures look, whatever the user's matplotlibrc says, and puts back what was set before.
 
-    It stands over each function that draws. matplotlib's settings are those of the process: two threads must not draw
+    It decorates each function that draws. matplotlib's settings belong to the process: two threads must not draw
     at once.
     """
     import matplotlib.style
@@ -139,7 +139,7 @@ def add_note(figure: "Figure", sentences: Iterable[str]) -> None:
 
 
 def fitting(text: str, width_pt: float, size_pt: float) -> str:
-    """Returns a text on one line that is no wider than `width_pt`: where it is too long, its middle is left out.
+    """Returns a text on one line that is no wider than `width_pt`: if it is too long, its middle is left out.
 
     A character that the font does not have becomes a �.
     """
@@ -154,7 +154,7 @@ def fitting(text: str, width_pt: float, size_pt: float) -> str:
 
 
 def fitting_all(texts: Sequence[str], width_pt: float, size_pt: float) -> list[str]:
-    """Returns texts that fit, see `fitting`; where they are then no longer told apart, they are numbered."""
+    """Returns texts that fit, see `fitting`; if that makes some equal, all are numbered."""
     fitted = [fitting(text, width_pt, size_pt) for text in texts]
     if len(set(fitted)) == len(set(texts)):
         return fitted

@@ -1,4 +1,4 @@
-"""The figures of an experiment, from its folder: reads what each shows and hands it to `figures/`."""
+"""Draws the figures of an experiment: reads the data of each from its folder and passes them to `figures/`."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -123,7 +123,7 @@ def skeleton_of(folder: ExperimentFolder, trial_id: str) -> Skeleton:
     try:
         return described_skeleton(content or {})
     except (LookupError, TypeError, ValueError) as error:
-        raise FigureError(f"the trial.json of {trial_id} does not tell the skeleton") from error
+        raise FigureError(f"the trial.json of {trial_id} does not say which skeleton it uses") from error
 
 
 def _learning_curves(drawing: Drawing, table: Results) -> "Figure":
@@ -240,7 +240,7 @@ def _hands(drawing: Drawing, table: Results) -> "Figure":
                 n_log_points=drawing.n_log_points,
                 width_in=drawing.width_in,
             )
-    raise FigureError(f"{row['key']} of {table.name} followed no examples: give it val_example_indices")
+    raise FigureError(f"{row['key']} of {table.name} followed no examples: set val_example_indices")
 
 
 FIGURES: Mapping[str, Callable[[Drawing, Results], "Figure"]] = {
@@ -289,7 +289,7 @@ def _on_same_data(drawing: Drawing, table: Results) -> Results:
         return fitting[0]
     best = ", ".join(f"{part.summary[0]['key']} ({name})" for name, part in parts.items())
     raise FigureError(
-        f"{table.name} was measured on {len(parts)} sets of data, and this figure is of one. Choose it by one of its "
+        f"{table.name} was measured on {len(parts)} sets of data, but this figure shows one. Select it by one of its "
         f"combinations (--combination); the best of each: {best}"
     )
 
@@ -316,8 +316,8 @@ def _frames(drawing: Drawing, table: Results) -> tuple[Errors, Errors, str]:
         if frames is not None:
             return *frames.joined, _repetition(trial_id)
     raise FigureError(
-        f"no trial of {row['key']} of {table.name} has kept the errors of its frames: they are kept where weights "
-        "are, see keep_weights"
+        f"no trial of {row['key']} of {table.name} has kept the errors of its frames; they are kept together with the "
+        "weights, see keep_weights"
     )
 
 
@@ -328,9 +328,10 @@ def _repetition(trial_id: str) -> str:
 def _other_methods(
     drawing: Drawing, table: Results, rows: Sequence[Row]
 ) -> tuple[list[tuple[str, Numbers]], list[str]]:
-    """Returns labels and success rates of other methods, (81,) each, and what has to be said of their data.
+    """Returns labels and success rates of other methods, (81,) each, and remarks on their data.
 
-    A method was measured on one set. Beside curves of several it says on which, as far as its number of frames tells.
+    A method was measured on one set. Next to curves of several sets, its label says on which, if its number of frames
+    shows it.
     """
     of_split = table.data_sets.get(table.split, {})
     sets = list(dict.fromkeys(of_split[row["key"]] for row in rows if row["key"] in of_split))
@@ -342,8 +343,8 @@ def _other_methods(
         others.append((f"{label}{on}", curves.success_rates(found)))
     if not others or len(sets) < 2:
         return others, []
-    which = ", which its number of frames does not tell" if is_open else ""
-    return others, [f"A dotted curve compares only with those of its own data{which}."]
+    which = ", which its number of frames does not determine" if is_open else ""
+    return others, [f"A dotted curve is comparable only with curves on the same data{which}."]
 
 
 def _errors_of_other(

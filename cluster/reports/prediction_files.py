@@ -22,7 +22,7 @@ def read_errors(path: Path) -> Numbers:
         read = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.loadtxt(path, ndmin=1)
         found: Numbers = np.asarray(read, dtype=np.float64)
     except (OSError, TypeError, ValueError) as error:
-        raise FigureError(f"{path} is not a file of errors, a number a frame: {error}") from error
+        raise FigureError(f"{path} is not a file of errors with one number per frame: {error}") from error
     return found
 
 
@@ -43,7 +43,7 @@ def errors_of(predictions: Path, labels: Path, measure: Measure, format: str | N
         from data_pipeline.formats.catalogue import format_for
         from data_pipeline.formats.tensor_file import split_subset
     except ImportError as error:
-        raise FigureError(f"files of predictions are read with what requirements.txt names: {error}") from error
+        raise FigureError(f"reading files of predictions needs the packages in requirements.txt: {error}") from error
     for path in (labels, predictions):
         _check_there(split_subset(path)[0])
     given, true = (
@@ -53,7 +53,7 @@ def errors_of(predictions: Path, labels: Path, measure: Measure, format: str | N
     if given.shape != true.shape:
         raise FigureError(
             f"{predictions} has {len(given):,} frames of {given.shape[1]} joints, {labels} has {len(true):,} of "
-            f"{true.shape[1]}; needed are the same frames"
+            f"{true.shape[1]}; both need the same frames"
         )
     distances = np.linalg.norm(given.astype(np.float64) - true, axis=2)  # (N, J)
     by_measure = {"worst": distances.max(axis=1), "mean": distances.mean(axis=1), "joint": distances}
@@ -88,7 +88,7 @@ def _fitting(path: Path, has: str, n: float, data_sets: Collection[DataSet], nee
     fitting = [found for found in data_sets if found.n_frames in (None, n)]
     if data_sets and not fitting:
         listed = ", ".join(f"{found.name} has {found.n_frames:,} frames" for found in data_sets)
-        raise FigureError(f"{path} has {has}, {listed}: needed is {needed} of the same set")
+        raise FigureError(f"{path} has {has}, {listed}; it needs {needed} of the same set")
     return fitting
 
 

@@ -520,5 +520,5 @@ class TestTheLivePage:
         served.server.shutdown()
         served.server.server_close()
         served.page.wait_for_selector("#live.lost", timeout=20_000)
-        assert "its server does not answer" in served.page.locator("#live").inner_text()
+        assert "its server does not respond" in served.page.locator("#live").inner_text()
         assert served.page.locator(ROWS).count() == 4

@@ -150,7 +150,7 @@ class TestList:
     @pytest.mark.parametrize("folder", ["none", "file"])
     def test_as_every_command_says_where_there_is_no_folder_at_all(self, run, results, command, folder):
         path = results / folder
-        says = f"error: there is no results folder {path}; --storage-path names the one to read\n"
+        says = f"error: there is no results folder {path}; choose one with --storage-path\n"
         assert run(*command, storage_path=path) == (2, "", says)
 
     def test_tells_when_an_experiment_was_started_also_of_a_copy(self, run, run_json, trained, tmp_path):
@@ -253,7 +253,10 @@ class TestAnExperimentThatIsNotThere:
         assert errors.endswith((f"known are {', '.join(NAMES)}\n", "did you mean 'complete'?\n", "'failures'?\n"))
 
     def test_where_there_is_none_at_all_says_so(self, run, tmp_path):
-        assert run("show", "x", storage_path=tmp_path)[2] == f"error: no experiment 'x' in {tmp_path}, nor any other\n"
+        assert (
+            run("show", "x", storage_path=tmp_path)[2]
+            == f"error: no experiment 'x' in {tmp_path}, and no other experiment either\n"
+        )
 
 
 class TestCompareAndDiff:
@@ -397,7 +400,7 @@ class TestWhatWasMeasuredOnSeveralData:
             "dddd",
             "bbbb",
         ]
-        assert "validation first; those measured on the same data stand together." in output
+        assert "validation first; those measured on the same data are listed together." in " ".join(output.split())
 
     def test_has_no_best_in_the_list(self, run, run_json, several):
         row = run("list", storage_path=several)[1].splitlines()[2]
@@ -474,7 +477,7 @@ class TestEffects:
         assert run("effects", "sweep", storage_path=tmp_path) == (
             2,
             "",
-            "error: sweep has no effects of options: none has more than one value\n",
+            "error: sweep has no effects of options: no option has more than one value\n",
         )
 
 
@@ -555,14 +558,14 @@ class TestFigureAndHtml:
     @pytest.mark.parametrize(
         ("arguments", "says"),
         [
-            (["curves", "--measure", "worst"], "--measure is for the figure success alone; leave it out for curves"),
-            (["joints", "--other", "A=a.npy"], "--other is for the figure success alone"),
-            (["hands", "--labels", "l.txt"], "--labels is for the figure success alone"),
-            (["heatmap", "--format", "nyu"], "--format is for the figure success alone"),
-            (["parallel", "--rows", "lr"], "--rows is for the figure heatmap alone; leave it out for parallel"),
-            (["joints", "--examples", "2"], "--examples is for the figure hands alone; leave it out for joints"),
-            (["curves", "--log-points", "2"], "--log-points is for the figure hands alone"),
-            (["success", "--columns", "lr"], "--columns is for the figure heatmap alone"),
+            (["curves", "--measure", "worst"], "--measure applies only to the figure success; leave it out for curves"),
+            (["joints", "--other", "A=a.npy"], "--other applies only to the figure success"),
+            (["hands", "--labels", "l.txt"], "--labels applies only to the figure success"),
+            (["heatmap", "--format", "nyu"], "--format applies only to the figure success"),
+            (["parallel", "--rows", "lr"], "--rows applies only to the figure heatmap; leave it out for parallel"),
+            (["joints", "--examples", "2"], "--examples applies only to the figure hands; leave it out for joints"),
+            (["curves", "--log-points", "2"], "--log-points applies only to the figure hands"),
+            (["success", "--columns", "lr"], "--columns applies only to the figure heatmap"),
             (["success", "--labels", "l.txt"], "--labels is for other methods' predictions: name a file of them"),
             (["success", "--other", "A=a.npy", "--format", "nyu"], "--format is for files of poses"),
             (["heatmap", "--rows", "lr", "--columns", "optimizer_args.lr"], "are the same option"),

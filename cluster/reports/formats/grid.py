@@ -1,21 +1,21 @@
-"""A table for reading, as Markdown, LaTeX and HTML are written from it: cells of text with marks, and a caption."""
+"""A table for reading, from which the terminal, Markdown, LaTeX and HTML versions are written."""
 
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 Mark = Literal["", "best", "second"]
 
 
 class Cell(NamedTuple):
-    """What stands in a cell.
+    """A cell of a table.
 
     Attributes:
-        text: As it is read: '9.51 ± 0.06'.
-        is_number: Whether it is set as a number.
-        mark: Whether it is the best of its kind, or the next.
+        text: Its text: '9.51 ± 0.06'.
+        is_number: Whether it is typeset as a number.
+        mark: Whether it is the best of its kind, or the second best.
     """
 
     text: str
@@ -32,9 +32,10 @@ class Grid:
         caption: What it shows, in whole sentences.
         headers: A text for each column.
         rows: A cell for each column, in each row.
-        n_labels: How many columns at the left say what a row is about, rather than what came out.
-        across: The title over the columns after those; empty for none.
-        notes: What is to be known besides, a sentence each.
+        n_labels: How many columns at the left label the row; the others hold results.
+        spans: Titles above runs of columns from left to right, each with its number of columns; '' for no title.
+        keys: The key of each row, for scripts of a page; empty for none.
+        notes: Additional remarks, a sentence each.
     """
 
     name: str
@@ -42,8 +43,9 @@ class Grid:
     headers: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     n_labels: int
-    across: str = ""
-    notes: Sequence[str] = field(default=())
+    spans: Sequence[tuple[str, int]] = ()
+    keys: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
     @property
     def alignments(self) -> str:
@@ -63,13 +65,13 @@ class Grid:
 
 
 MISSING = Cell("–", is_number=True)
-"""Stands where a number should be and is none."""
+"""A number that is missing."""
 
 
 def number_cell(
     mean: float | None, std: float | None = None, *, precision: int, in_percent: bool = False, mark: Mark = ""
 ) -> Cell:
-    """Writes a mean with its deviation: '9.51 ± 0.06', a share in % without the sign, which stands in the header."""
+    """Writes a mean with its deviation: '9.51 ± 0.06'; a share in %, without the sign, which is in the header."""
     if mean is None or math.isnan(mean):
         return MISSING
     factor = 100 if in_percent else 1
@@ -77,6 +79,11 @@ def number_cell(
     if std is not None:
         text += f" ± {factor * std:.{precision}f}"
     return Cell(text, is_number=True, mark=mark)
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """Writes a difference with its sign: '+0.30', '−3.16'."""
+    return f"{value:+.{digits}f}".replace("-", "−")
 
 
 def option_cells(values: Sequence[object]) -> list[Cell]:

@@ -1,4 +1,4 @@
-"""HTML that is safe by how it is made: a text gets into it only as text.
+"""HTML that is safe by construction: a text enters it only as text.
 
 `tag` escapes every child and attribute that is not `Markup`, and only this module makes `Markup` of texts.
 """
@@ -67,6 +67,6 @@ def own_code(name: str, code: str) -> Markup:
 
 
 def escaped(text: str) -> str:
-    """Returns a text as it stands in HTML, in an element or in the quotes of an attribute."""
-    # What HTML has no character for is shown as missing: a parser is free in what it makes of it.
+    """Returns a text escaped for HTML, for an element or a quoted attribute."""
+    # Characters that HTML does not have are replaced, because parsers treat them differently.
     return escape(_NOT_IN_HTML.sub("\ufffd", text))

@@ -4,45 +4,56 @@ import itertools
 from collections.abc import Sequence
 
 from cluster.reports.formats.grid import Cell, Grid
-from cluster.reports.formats.html import escaped
+from cluster.reports.formats.html import Markup, joined, tag
 
-_MARKS = {"": "{}", "best": "<strong>{}</strong>", "second": "<u>{}</u>"}
-
-
-def html_table(grid: Grid) -> str:
-    """Returns a `<table>`, to be put into a page."""
-    lines = ["<table>", f"<caption>{escaped(grid.caption)}</caption>", "<thead>"]
-    n_results = len(grid.headers) - grid.n_labels
-    if grid.across:
-        empty = "<td></td>" * grid.n_labels
-        lines.append(f'<tr>{empty}<th scope="colgroup" colspan="{n_results}">{escaped(grid.across)}</th></tr>')
-    headers = "".join(f'<th scope="col">{escaped(header)}</th>' for header in grid.headers)
-    lines += [f"<tr>{headers}</tr>", "</thead>"]
-    rows = iter(grid.rows)
-    groups = [_group(grid, list(itertools.islice(rows, n))) for n in grid.groups]
-    # What a header of the scope rowgroup is of is its <tbody>.
-    bodies = groups if len(groups) < len(grid.rows) else [list(itertools.chain(*groups))]
-    for body in bodies:
-        lines += ["<tbody>", *body, "</tbody>"]
-    if grid.notes:
-        notes = escaped(" ".join(grid.notes))
-        lines.append(f'<tfoot><tr><td colspan="{len(grid.headers)}">{notes}</td></tr></tfoot>')
-    return "\n".join([*lines, "</table>"]) + "\n"
+_MARKS = {"best": "strong", "second": "u"}
 
 
-def _group(grid: Grid, rows: Sequence[Sequence[Cell]]) -> list[str]:
-    lines = []
-    for i, row in enumerate(rows):
-        labels = [_label(cell) for cell in row[: grid.n_labels]]
+def html_table(grid: Grid, *, class_: str | None = None) -> Markup:
+    """Returns a `<table>`, to be put into a page. Columns of numbers have the class 'number'.
+
+    Args:
+        grid: The table; a text of it that is `Markup` is HTML already.
+        class_: The class of the element.
+    """
+    classes = ["number" if alignment == "r" else None for alignment in grid.alignments]
+    heads = zip(grid.headers, classes, strict=True)
+    head = [tag("tr", *(tag("th", header, scope="col", class_=name) for header, name in heads))]
+    if grid.spans:
+        spans = [
+            tag("th", title, scope="colgroup", colspan=n, class_="group") if title else tag("td", colspan=n)
+            for title, n in grid.spans
+        ]
+        head.insert(0, tag("tr", *spans))
+    keys: Sequence[str | None] = grid.keys or [None] * len(grid.rows)
+    rows = iter(zip(grid.rows, keys, strict=True))
+    groups = [_group(grid, list(itertools.islice(rows, n)), classes) for n in grid.groups]
+    # A header with the scope rowgroup applies to its <tbody>.
+    bodies = groups if len(groups) < len(grid.rows) else [joined(groups)]
+    foot = tag("tfoot", tag("tr", tag("td", " ".join(grid.notes), colspan=len(grid.headers))))
+    return tag(
+        "table",
+        tag("caption", grid.caption),
+        tag("thead", *head),
+        *(tag("tbody", "\n", body) for body in bodies),
+        *([foot] if grid.notes else []),
+        class_=class_,
+    )
+
+
+def _group(grid: Grid, rows: Sequence[tuple[Sequence[Cell], str | None]], classes: Sequence[str | None]) -> Markup:
+    lines: list[str] = []
+    for i, (row, key) in enumerate(rows):
+        labels = [tag("th", cell.text, scope="row") for cell in row[: grid.n_labels]]
         if len(rows) > 1:
-            labels[0] = "" if i else f'<th scope="rowgroup" rowspan="{len(rows)}">{escaped(row[0].text)}</th>'
-        lines.append(f"<tr>{''.join(labels)}{''.join(map(_cell, row[grid.n_labels :]))}</tr>")
-    return lines
+            labels[:1] = [] if i else [tag("th", row[0].text, scope="rowgroup", rowspan=len(rows))]
+        cells = zip(row[grid.n_labels :], classes[grid.n_labels :], strict=True)
+        lines += [
+            tag("tr", *labels, *(tag("td", _marked(cell), class_=name) for cell, name in cells), data_key=key),
+            "\n",
+        ]
+    return joined(lines)
 
 
-def _label(cell: Cell) -> str:
-    return f'<th scope="row">{escaped(cell.text)}</th>'
-
-
-def _cell(cell: Cell) -> str:
-    return f"<td>{_MARKS[cell.mark].format(escaped(cell.text))}</td>"
+def _marked(cell: Cell) -> str:
+    return tag(_MARKS[cell.mark], cell.text) if cell.mark else cell.text

@@ -1,4 +1,4 @@
-"""Results as JSON that every reader takes."""
+"""Results as JSON that every reader accepts."""
 
 import json
 import math

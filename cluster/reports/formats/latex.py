@@ -30,7 +30,7 @@ _POWER = re.compile(r"(?P<factor>[-+]?[\d.]+)e(?P<exponent>[+-]\d+)")
 
 
 def latex(grid: Grid, *, standalone: bool) -> str:
-    """Returns a table as a `table` or `longtable` environment, or as a document of its own."""
+    """Returns a table as a `table` or `longtable` environment, or as a whole document."""
     is_long = len(grid.rows) > _PAGE_HEIGHT
     packages = "booktabs,multirow" + ",longtable" * is_long
     lines = _long_table(grid) if is_long else _table(grid)
@@ -64,7 +64,7 @@ def _table(grid: Grid) -> list[str]:
         *_body(grid, columns),
         "    \\bottomrule",
         "  \\end{tabular}",
-        # A paragraph of its own below the table, as wide as the text.
+        # A separate paragraph below the table, as wide as the text.
         *([f"  \\par\\smallskip{{\\footnotesize {_notes(grid)}\\par}}"] if grid.notes else []),
         "\\end{table}",
     ]
@@ -113,14 +113,18 @@ def _widths(grid: Grid) -> list[int]:
 
 
 def _head(grid: Grid) -> list[str]:
-    lines, n_results = ["    \\toprule"], len(grid.headers) - grid.n_labels
+    lines, start = ["    \\toprule"], 1
     headers = list(map(escaped, grid.headers))
-    if grid.across:
-        empty = "& " * grid.n_labels
-        lines.append(f"    {empty}\\multicolumn{{{n_results}}}{{c}}{{{escaped(grid.across)}}} \\\\")
-        lines.append(f"    \\cmidrule(lr){{{grid.n_labels + 1}-{len(headers)}}}")
-        # There they are values of an option.
-        headers[grid.n_labels :] = [_value(header) for header in grid.headers[grid.n_labels :]]
+    if grid.spans:
+        titles, rules = "", []
+        for title, n in grid.spans:
+            titles += f"\\multicolumn{{{n}}}{{c}}{{{escaped(title)}}} & " if title else "& " * n
+            if title:
+                rules.append(f"    \\cmidrule(lr){{{start}-{start + n - 1}}}")
+                # The headers may be values of an option.
+                headers[start - 1 : start + n - 1] = map(_value, grid.headers[start - 1 : start + n - 1])
+            start += n
+        lines += [f"    {titles.removesuffix('& ')}\\\\", *rules]
     return [*lines, f"    {' & '.join(headers)} \\\\", "    \\midrule"]
 
 
@@ -146,7 +150,7 @@ def _notes(grid: Grid) -> str:
 
 def _cell(cell: Cell, column: str) -> str:
     if column not in "lr":
-        # \raggedright has an end of line of its own, which would not end a row.
+        # \raggedright redefines the end of a line, which would not end a row.
         return f"\\raggedright\\let\\\\\\tabularnewline {breakable(cell.text)}"
     text = _value(cell.text) if cell.is_number else escaped(cell.text)
     if cell.mark == "best":

@@ -11,15 +11,13 @@ _MARKS = {"": "{}", "best": "**{}**", "second": "<ins>{}</ins>"}
 
 def markdown(grid: Grid) -> str:
     """Returns a table with its caption above it and its notes below."""
-    headers = list(map(escaped, grid.headers))
-    if grid.across:
-        # There is no head of two lines in Markdown.
-        across = escaped(grid.across)
-        headers[grid.n_labels :] = [f"{across} = {header}" for header in headers[grid.n_labels :]]
+    # A table in Markdown has one line of headers.
+    titles = [title for title, n in grid.spans for _ in range(n)] or [""] * len(grid.headers)
+    headers = [escaped(f"{t}: {header}" if t else header) for t, header in zip(titles, grid.headers, strict=True)]
     rule = [":--" if alignment == "l" else "--:" for alignment in grid.alignments]
     lines = [escaped(grid.caption), "", _line(headers), _line(rule), *(_line(_cells(row)) for row in grid.rows)]
     if grid.notes:
-        lines += ["", escaped(" ".join(grid.notes))]
+        lines += ["", *map(escaped, grid.notes)]
     return "\n".join(lines) + "\n"
 
 

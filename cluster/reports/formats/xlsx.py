@@ -22,7 +22,7 @@ class Sheet(NamedTuple):
     """A sheet of a workbook.
 
     Attributes:
-        name: What stands on its tab.
+        name: The text on its tab.
         rows: Its rows, all with the same columns.
         styles: How numbers of some columns are shown; those of the others are shown as they are.
     """

@@ -20,15 +20,15 @@ from cluster.storage.lock import is_locked
 from data_pipeline.skeleton import Skeleton
 
 MAX_PARTS = 12
-"""Different data that have sections of their own: what keeps a page of a hundred test sets short."""
+"""How many data sets get their own sections. This keeps a page with a hundred test sets short."""
 
 _CURVE_POINTS = 200_000
-"""Log points of all trials together, about: what keeps the page small."""
+"""About how many log points the page holds for all trials together. This keeps the page small."""
 
 _MIN_POINTS_OF_A_TRIAL = 20
 _MAX_POINTS_OF_A_TRIAL = 200
 _MAX_STEPS = 60
-"""Log points that the viewer of the examples goes through."""
+"""Log points in the viewer of examples."""
 
 _MAX_EXAMPLES = 12
 
@@ -164,14 +164,14 @@ class PageData:
 
     @cached_property
     def thinning(self) -> int:
-        """Every so manieth log point of a learning curve is in the page, and its last."""
+        """The page has every n-th log point of a learning curve, counted from the last; this is n."""
         n_allowed = _CURVE_POINTS // max(1, len(self.logged.curves))
         n_allowed = min(max(n_allowed, _MIN_POINTS_OF_A_TRIAL), _MAX_POINTS_OF_A_TRIAL)
         longest = max((len(curve.epochs) for curve in self.logged.curves.values()), default=0)
         return max(1, math.ceil(longest / n_allowed))
 
     def for_scripts(self) -> dict[str, Any]:
-        """Returns what the page's table needs to open a combination: as little as tells all of it."""
+        """Returns what the page's table needs to open a combination, as compactly as possible."""
         grids: dict[tuple[float, ...], int] = {}
         befores: dict[tuple[float | None, ...], int] = {}
         combinations = [

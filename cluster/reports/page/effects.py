@@ -1,15 +1,21 @@
 """The section on what each option does to the result."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from cluster.reports.formats.html import Markup, tag
+from cluster.reports.formats.grid import Cell, Grid, number_cell, option_texts
+from cluster.reports.formats.html import Markup, joined, tag
+from cluster.reports.formats.html_table import html_table
 from cluster.reports.page.data import PageData
 from cluster.reports.page.sections import scrolling, section_of
-from cluster.reports.page.sentences import listed, option_texts, short_names
+from cluster.reports.page.sentences import short_names
+from cluster.reports.tables.captions import listed
+from cluster.reports.tables.choices import Choices
 from cluster.reports.tables.effect_phrases import averaged_over, importance_rests_on, no_importance
-from cluster.reports.tables.effects import IMPORTANCE, Effects, rests_on
+from cluster.reports.tables.effects import IMPORTANCE, Effects, InteractionTable, interval_cell, rests_on
 from cluster.reports.tables.summary import SPLITS
-from cluster.results.option_effects import Cell, CellMeans, Importances, Interaction
+from cluster.results.option_effects import Cell as CellMean
+from cluster.results.option_effects import CellMeans, Importances, Interaction
 from cluster.results.results import column
 
 _MAX_VALUES = 40
@@ -32,10 +38,10 @@ def effects(data: PageData) -> list[Markup]:
         words.append(_of_importance(found.importances, names))
     if 2 <= len(names) <= _MAX_OPTIONS_OF_PAIRS:
         words.append(_of_interaction(found.interactions[0], names))
-        pairs = _all_interactions(found.interactions, names) if len(names) > 2 else []
+        pairs = [_all_interactions(data, found)] if len(names) > 2 else []
     if left_out := [names[path] for path in means if path not in shown]:
         words.append(
-            f"Without means, for too few trials in common or more than {_MAX_VALUES} values: {listed(left_out)}."
+            f"No means, because of too few trials in common or more than {_MAX_VALUES} values: {listed(left_out)}."
         )
     span = _span([cell for of_option in shown.values() for cell in of_option.cells])
     tables = [_table(path, names, of_option, span) for path, of_option in shown.items()]
@@ -52,15 +58,15 @@ def effects(data: PageData) -> list[Markup]:
 
 
 def _averaged(what: str, means: Mapping[str, CellMeans], names: Mapping[str, str]) -> str:
-    interval = "the interval is that of the mean over repetitions (95 %, t)."
+    interval = "95 % intervals are of the mean over repetitions."
     if all(of_option.is_complete for of_option in means.values()):
         n = len(next(iter(means.values())).basis.repetitions)
-        repetitions = f"all {n} repetitions" if n > 1 else "the one repetition"
+        repetitions = f"all {n} repetitions" if n > 1 else "the only repetition"
         over = f"all values of the other options and {repetitions}" if len(names) > 1 else repetitions
         return f"{what}, averaged over {over}; {interval}"
     return (
-        f"{what}, averaged over those trials that all values of the option have alike, since some are missing: which "
-        f"these are stands above each table; {interval}"
+        f"{what}, averaged over the trials that all values of the option have in common, because some are missing; "
+        f"the caption of each table says which; {interval}"
     )
 
 
@@ -74,92 +80,57 @@ def _of_importance(found: Importances, names: Mapping[str, str]) -> str:
 
 def _of_interaction(found: Interaction, names: Mapping[str, str]) -> str:
     if found.share is None or found.size is None:
-        return "Interactions: unknown, since too few pairs of values have a mean, or since all these are equal."
+        return "Interactions: unknown, because too few pairs of values have a mean or all means are equal."
     first, second = (names[path] for path in found.means.paths)
-    which = "The strongest interaction is that of" if len(names) > 2 else "Interaction of"
+    which = "The strongest interaction is between" if len(names) > 2 else "Interaction between"
     words = (
-        f"{which} {first} and {second}: {100 * found.share:.0f} % of the variance of their means is left over by the "
-        f"sum of their effects, {found.size:.2f} mm (root mean square); chance is a part of it."
+        f"{which} {first} and {second}: the sum of their effects does not explain {100 * found.share:.0f} % of the "
+        f"variance of their means, {found.size:.2f} mm (root mean square); part of it is chance."
     )
     if found.means.is_complete:
         return words
     n_pairs, over = rests_on(found.means, names)
-    return f"{words} The means are those of {n_pairs} pairs of values, averaged over {over}."
+    return f"{words} The means cover {n_pairs} pairs of values, averaged over {over}."
 
 
-def _all_interactions(interactions: Sequence[Interaction], names: Mapping[str, str]) -> list[Markup]:
-    are_complete = all(found.means.is_complete for found in interactions)
-    lines = []
-    for found in interactions:
-        cells = [
-            "–" if found.share is None else f"{100 * found.share:.1f} %",
-            "–" if found.size is None else f"{found.size:.2f}",
-        ]
-        n_pairs, over = rests_on(found.means, names)
-        basis = [] if are_complete else [tag("td", n_pairs, class_="number"), tag("td", over)]
-        lines.append(
-            tag(
-                "tr",
-                tag("th", " and ".join(names[path] for path in found.means.paths), scope="row"),
-                *(tag("td", cell, class_="number") for cell in cells),
-                *basis,
-            )
-        )
-    heads = [tag("th", "options", scope="col")]
-    heads += [tag("th", head, scope="col", class_="number") for head in ("left over", "left over, mm")]
-    if not are_complete:
-        heads += [tag("th", "pairs of values", scope="col", class_="number"), tag("th", "averaged over", scope="col")]
-    caption = (
-        "What the sum of two options’ effects leaves over of the means of their pairs of values: as a share of the "
-        "variance of these means, and as root mean square. Chance is a part of it."
+def _all_interactions(data: PageData, found: Effects) -> Markup:
+    grid = InteractionTable(data.table, [found], Choices()).grid()
+    caption = grid.caption.partition(": ")[2]
+    table = html_table(replace(grid, caption=f"{caption[0].upper()}{caption[1:]}", notes=()))
+    return tag(
+        "details",
+        tag("summary", "Interactions of all pairs of options"),
+        scrolling(table, "Interactions", n_rows=len(grid.rows)),
     )
-    grid = tag("table", tag("caption", caption), tag("thead", tag("tr", *heads)), tag("tbody", *lines))
-    return [
-        tag(
-            "details",
-            tag("summary", "Interactions of all pairs of options"),
-            scrolling(grid, "Interactions", n_rows=len(lines)),
-        )
-    ]
 
 
 def _table(path: str, names: Mapping[str, str], found: CellMeans, span: tuple[float, float]) -> Markup:
     name = names[path]
     texts = option_texts([cell.values[0] for cell in found.cells])
-    lines = [
-        tag(
-            "tr",
-            tag("th", text, scope="row"),
-            tag("td", "–" if cell.estimate.mean is None else f"{cell.estimate.mean:.2f}", class_="number"),
-            tag("td", _interval(cell), class_="number"),
-            tag("td", _dot(cell, span)),
-            tag("td", f"{cell.n_averaged:,} of {cell.n_planned:,}", class_="number"),
-        )
-        for text, cell in zip(texts, found.cells, strict=True)
+    rows = [
+        [
+            Cell(text),
+            number_cell(of_value.estimate.mean, precision=2),
+            interval_cell(of_value.estimate.interval, precision=2),
+            Cell(_dot(of_value, span)),
+            Cell(f"{of_value.n_averaged:,} of {of_value.n_planned:,}", is_number=True),
+        ]
+        for text, of_value in zip(texts, found.cells, strict=True)
     ]
     where = f" ({path})" if name != path else ""
     over = "" if found.is_complete else f": averaged over {averaged_over(found, names)}"
-    caption = tag("caption", tag("strong", name), f"{where}{over}")
-    heads = [
-        tag("th", "value", scope="col"),
-        tag("th", "mean, mm", scope="col", class_="number"),
-        tag("th", "95 % interval", scope="col", class_="number"),
-        tag("td", tag("span", *(tag("span", f"{end:.2f}") for end in span), class_="scale", aria_hidden="true")),
-        tag("th", "trials averaged", scope="col", class_="number"),
-    ]
-    return scrolling(
-        tag("table", caption, tag("thead", tag("tr", *heads)), tag("tbody", *lines)),
-        f"Effect of {name}",
-        n_rows=len(lines),
+    scale = tag("span", *(tag("span", f"{end:.2f}") for end in span), class_="scale", aria_hidden="true")
+    grid = Grid(
+        name=name,
+        caption=joined([tag("strong", name), where, over]),
+        headers=["value", "mean, mm", "95 % interval", scale, "trials averaged"],
+        rows=rows,
+        n_labels=1,
     )
+    return scrolling(html_table(grid), f"Effect of {name}", n_rows=len(rows))
 
 
-def _interval(cell: Cell) -> str:
-    interval = cell.estimate.interval
-    return "–" if interval is None else f"{interval.low:.2f} to {interval.high:.2f}"
-
-
-def _dot(cell: Cell, span: tuple[float, float]) -> Markup:
+def _dot(cell: CellMean, span: tuple[float, float]) -> Markup:
     """Draws mean and interval on the scale that all options share, whose ends are in the head."""
     low, high = span
 
@@ -177,18 +148,18 @@ def _dot(cell: Cell, span: tuple[float, float]) -> Markup:
     )
 
 
-def _span(cells: Sequence[Cell]) -> tuple[float, float]:
+def _span(cells: Sequence[CellMean]) -> tuple[float, float]:
     known = _known(cells)
     values = [value for cell in known for value in _values(cell)]
     return min(values), max(values)
 
 
-def _values(cell: Cell) -> list[float]:
+def _values(cell: CellMean) -> list[float]:
     found = cell.estimate
     if found.mean is None:
         return []
     return [found.mean] if found.interval is None else [found.interval.low, found.interval.high]
 
 
-def _known(cells: Sequence[Cell]) -> list[Cell]:
+def _known(cells: Sequence[CellMean]) -> list[CellMean]:
     return [cell for cell in cells if cell.estimate.mean is not None]

@@ -1,6 +1,6 @@
 """The report page of an experiment while it runs, served to a browser of this machine.
 
-Only who knows the address gets in: a token in it is drawn anew for each server, and other people's programs on the
+Access needs the address: it contains a token that is drawn for each server, and other people's programs on the
 machine, and web pages that the browser has open, do not have it. Nothing is served but the page and its sections; no
 path of a request ever becomes a path of a file.
 """
@@ -89,16 +89,16 @@ class ReportServer(ThreadingHTTPServer):
         return f"http://{_HOST}:{self.server_port}/{self.token}/"
 
     def server_close(self) -> None:
-        """Lets go of the port, and ends the drawing of pictures."""
+        """Releases the port and stops drawing pictures."""
         super().server_close()
         self.pictures.close()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Says nothing of a browser that went away in the middle of an answer."""
+        """Ignores a browser that closed the connection during a response."""
 
 
 class _Latest:
-    """What is in the folder, read again when asked for after a pause."""
+    """The experiment's data, read again on a request after a pause."""
 
     def __init__(self, folder: ExperimentFolder) -> None:
         self.folder = folder
@@ -117,7 +117,7 @@ class _Latest:
 
 
 class _Drawn:
-    """The pictures of what is in the folder, drawn in a thread of their own: it takes seconds, and no answer waits.
+    """The pictures of an experiment, drawn in their own thread: drawing takes seconds, and no request waits for it.
 
     That thread is the only one that draws: matplotlib's settings are those of the process, see `paper_style`.
     """
@@ -129,11 +129,11 @@ class _Drawn:
         self._is_closed = threading.Event()
         self._good_until = 0.0
         self._of: object = None
-        self._pictures = _without("They are being drawn, which takes some seconds.")
+        self._pictures = _without("The pictures are being drawn, which takes a few seconds.")
 
     def pictures(self, data: PageData) -> Pictures:
-        """Returns the last ones; where there are newer results than they show, others begin to be drawn."""
-        # What goes on within a trial is not drawn, but for its examples.
+        """Returns the latest pictures; starts drawing new ones if the results have changed."""
+        # Progress within a trial is not drawn, except for its examples.
         of = data.table.summary, data.example_trial, len(data.examples.epochs) if data.examples else 0
         with self._lock:
             is_drawing = self._thread is not None and self._thread.is_alive()
@@ -145,7 +145,7 @@ class _Drawn:
             return self._pictures
 
     def close(self) -> None:
-        """Waits until nothing is drawn, which is after the picture that is begun."""
+        """Waits until the current picture is finished."""
         with self._lock:
             self._is_closed.set()
         if self._thread is not None:
@@ -153,12 +153,12 @@ class _Drawn:
 
     def _draw(self, data: PageData) -> None:
         start = time.monotonic()
-        note = f"As of {time.strftime('%H:%M:%S')}. Drawn anew when results have changed, at most once a minute."
+        note = f"As of {time.strftime('%H:%M:%S')}. Redrawn when results change, at most once a minute."
         try:
             drawn = draw(data, self._folder, note=note, goes_on=lambda: not self._is_closed.is_set())
         except Exception as error:
-            # The page is of use without them, whatever went wrong.
-            drawn, self._of = _without(f"They could not be drawn: {first_line(error)}"), None
+            # The page is useful without them, whatever went wrong.
+            drawn, self._of = _without(f"The pictures could not be drawn: {first_line(error)}"), None
         end = time.monotonic()
         self._good_until = end + max(_PICTURES_PAUSE_S, _SHARE * (end - start))
         self._pictures = drawn
@@ -172,7 +172,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: ReportServer
     server_version = "PoseTune"
     sys_version = ""
-    timeout = 30  # a browser that asks for nothing keeps no thread
+    timeout = 30  # an idle browser must not keep a thread
 
     def do_GET(self) -> None:
         """Answers with the page, its sections, or an error in a line of text."""

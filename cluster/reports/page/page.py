@@ -23,7 +23,7 @@ _VIEWER = ("vendor/three.min.js", "viewer.js")
 _START = ("start.js",)
 
 _FEW_SECTIONS = 10
-"""The contents of more are closed until they are asked for."""
+"""With more sections, the table of contents is closed at first."""
 
 
 def page(folder: ExperimentFolder) -> str:
@@ -40,7 +40,7 @@ def page(folder: ExperimentFolder) -> str:
 
 
 def live_page(data: PageData, folder: ExperimentFolder, drawn: pictures.Pictures) -> str:
-    """Returns the page that goes on asking the server it came from for its sections."""
+    """Returns the page that keeps asking its server for its sections."""
     scripts = [*_TABLE, *_VIEWER, "live.js", *_START]
     return shell(data.table.name, content(data, folder, drawn), scripts, is_live=True)
 
@@ -115,7 +115,7 @@ def shell(name: str, main: Markup, scripts: list[str], *, is_live: bool = False)
 
 
 def _contents(shown: Markup) -> Markup:
-    # A section is an `h2` of its own: see `section`.
+    # Each section has one `h2`: see `section`.
     titles = re.findall(r'<h2 id="([^"]+)-title">(.*?)</h2>', shown)
     links = [tag("li", tag("a", Markup(title), href=f"#{name}")) for name, title in titles]
     listed = tag("details", tag("summary", "Contents"), tag("ul", *links), open=len(links) <= _FEW_SECTIONS)

@@ -33,19 +33,19 @@ class Pictures(NamedTuple):
     """A section of pictures for each data; none before a trial has logged anything."""
 
     of_examples: Markup | None
-    """What stands for the viewer of the examples without scripts and on paper; None where no trial followed any."""
+    """Shown instead of the viewer of examples without scripts and on paper; None where no trial followed any."""
 
 
 def draw(
     data: PageData, folder: ExperimentFolder, *, note: str = "", goes_on: Callable[[], bool] = lambda: True
 ) -> Pictures:
-    """Draws what there is to draw of an experiment, which takes seconds.
+    """Draws all figures of an experiment that have data. This takes seconds.
 
     Args:
         data: What is shown.
         folder: The experiment's folder, for the files of the best trials.
         note: What each section says first.
-        goes_on: Is asked before each picture; where it says no, that and those after it are left out.
+        goes_on: Called before each picture; once it returns False, the remaining pictures are left out.
 
     Raises:
         StorageError: If a file cannot be read.
@@ -67,8 +67,8 @@ def examples(data: PageData, picture: Markup | None) -> list[Markup]:
     if content is None:
         return []
     words = (
-        f"Samples of {_validation_set(data)} that trial {data.example_trial} followed: what the backbone predicted "
-        "(input), what the corrector made of it at each log point of the training (corrected), and the truth (label)."
+        f"Samples of {_validation_set(data)} followed by trial {data.example_trial}: the backbone’s prediction "
+        "(input), the corrector’s output at each log point of the training (corrected), and the ground truth (label)."
     )
     return [
         section(
@@ -114,7 +114,7 @@ def _picture(draw: Callable[[], "Figure"], caption: str) -> Markup | None:
     if len(content) > _LARGEST_SVG:
         content, kind = save(figure, "png", dpi=_DPI), "png"
     address = f"data:image/{kind};base64,{b64encode(content).decode()}"
-    # With its size a browser leaves room for it at once, and nothing moves when it appears.
+    # Given its size, a browser reserves the space, and nothing moves when the picture appears.
     width, height = (round(inches * _CSS_DOTS_OF_AN_INCH) for inches in figure.get_size_inches())
     picture = tag("img", src=address, alt=caption, width=width, height=height)
     return tag("figure", picture, tag("figcaption", caption))
@@ -144,17 +144,17 @@ def _of_the_best(data: PageData, folder: ExperimentFolder) -> Iterator[_Drawing]
             lambda: curves.success_curves(
                 *({"corrected": before[0]}, {"corrected": after}), n_planned=n_planned, of="worst", width_in=_WIDTH_IN
             ),
-            f"Share of frames whose worst joint is at most so far off: {place}.",
+            f"Share of frames whose worst joint is within a threshold: {place}.",
         )
     frames = frame_errors_of(folder, ids)
     if frames is not None:
         yield (
             lambda: errors.error_histogram(*frames.joined, width_in=_WIDTH_IN),
-            f"How the errors of frames are spread, before and after, in one repetition: {place}.",
+            f"Distribution of the errors of frames, before and after, in one repetition: {place}.",
         )
         yield (
             lambda: errors.improvement_by_error(*frames.joined, width_in=_WIDTH_IN),
-            f"Improvement against the backbone’s error, each pose of one repetition: {place}. {on_frames(frames)}",
+            f"Improvement by the backbone’s error, for each pose of one repetition: {place}. {on_frames(frames)}",
         )
     skeleton, parts = data.skeleton, data.errors_by_part(row["key"])
     if skeleton is not None and parts is not None:
@@ -171,7 +171,7 @@ def _of_options(data: PageData) -> Iterator[_Drawing]:
     paths = table.telling_paths
     if len(paths) >= 2:
         names = short_names(paths)
-        others = "; the best in validation over the other options" if len(paths) > 2 else ""
+        others = "; each cell has the best in validation over the other options" if len(paths) > 2 else ""
         yield (
             lambda: options.heat_map(
                 *(table.summary, paths[0], paths[1]), split=split, n_planned=table.n_repetitions, width_in=_WIDTH_IN

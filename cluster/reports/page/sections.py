@@ -2,44 +2,38 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from cluster.reports.formats.html import Markup, joined, json_block, tag
+from cluster.reports.formats.grid import MISSING, Cell, Grid, number_cell, signed
+from cluster.reports.formats.html import Markup, escaped, joined, json_block, tag
+from cluster.reports.formats.html_table import html_table
 from cluster.reports.page.data import MAX_PARTS, PageData, trial_id
 from cluster.reports.page.sentences import (
-    count,
     findings,
     gaps,
     measured,
     name_of,
-    option_texts,
     p_text,
     progress,
-    signed,
 )
-from cluster.reports.tables.summary import SPLITS, mean_and_std
+from cluster.reports.tables.captions import count
+from cluster.reports.tables.metric_labels import MEASURES, OVERALL_METRICS
+from cluster.reports.tables.summary import SPLITS, mean_and_std, summary_grid
 from cluster.results.results import Row
 from cluster.results.statistics import MIN_REPETITIONS, bootstrap_interval, estimate
 from cluster.storage.folders import ExperimentFolder
 
-_METRICS = {
-    "distance": ("mean distance", "mm"),
-    "max_distance": ("mean of frames’ worst joint", "mm"),
-    "bone_length_error": ("error of bone lengths", "mm"),
-    "frames_within_20mm": ("frames with all joints within 20 mm", "%"),
-    "auc_0_50": ("AUC 0–50 mm", "%"),
-    "auc_20_50": ("AUC 20–50 mm", "%"),
-}
 _RESULTS = "results"
-"""The results folder of who names none."""
+"""The default results folder."""
 
 _MAX_ERROR_TEXTS = 50
 _MAX_ERROR_LENGTH = 4_000
 MAX_DRAWN = 4
-"""Different data that have pictures."""
+"""How many data sets get pictures."""
 
 _LONG = 50
-"""Rows of a table that is no higher than the window, and scrolls beneath its head."""
+"""A table with more rows than this scrolls under its header."""
 
 
 def section(name: str, title: str, *children: str) -> Markup:
@@ -75,10 +69,10 @@ def _words(data: PageData) -> list[Markup]:
 
 def _words_of_parts(data: PageData) -> list[Markup]:
     n = len(data.by_data)
-    words = [tag("p", f"Measured on {n} sets of data; results on one are not compared with those on another.")]
+    words = [tag("p", f"Measured on {n} sets of data. Results on different data are not compared.")]
     if n > MAX_DRAWN:
-        shown = f"; the first {MAX_PARTS} have sections of their own" if n > MAX_PARTS else ""
-        words.append(tag("p", f"All are in the table{shown}; the first {MAX_DRAWN} have pictures."))
+        shown = f"; the first {MAX_PARTS} have their own sections" if n > MAX_PARTS else ""
+        words.append(tag("p", f"The table has all of them{shown}; the first {MAX_DRAWN} have pictures."))
     for part in data.by_data:
         lead, *others = findings(part)
         name = part.part.name if part.part is not None else ""
@@ -109,60 +103,29 @@ def _figures(data: PageData) -> list[Markup]:
 
 def combinations(data: PageData) -> Markup:
     """The table of all combinations, with the data that its scripts open them with."""
-    table = data.table
+    table, grid = data.table, summary_grid(data.table)
     tested = any(not comparison.too_few for comparison in data.comparisons.values())
-    groups = [tag("td", "", colspan=2 + len(table.telling_paths))]
-    heads = [tag("th", "#", scope="col", class_="number")]
-    heads += [tag("th", *_breakable(path), scope="col") for path in table.telling_paths]
-    heads.append(tag("th", "n", scope="col", class_="number"))
-    for split in table.splits:
-        groups.append(tag("th", f"{SPLITS[split]}, mm", colspan=3, scope="colgroup", class_="group"))
-        for name in ("before", "after", "change"):
-            label = tag("span", f"{SPLITS[split]}: ", class_="hidden")
-            heads.append(tag("th", label, name, scope="col", class_="number"))
+    hidden = [tag("span", f"{SPLITS[split]}: ", class_="hidden") for split in table.splits for _ in range(3)]
+    results = zip(hidden, grid.headers[grid.n_labels + 1 :], strict=True)
+    headers = ["#", *map(_breakable, table.telling_paths), "n", *map(joined, results)]
+    rows = [[Cell(str(place)), *cells] for place, cells in enumerate(grid.rows, 1)]
+    caption, spans = grid.caption, [("", 1), *grid.spans]
     if tested:
-        groups.append(tag("td", ""))
-        heads.append(tag("th", "against the best: p", scope="col", class_="number"))
-    options = [option_texts([row[path] for row in data.rows]) for path in table.telling_paths]
-    rows = [
-        tag(
-            "tr",
-            tag("th", str(place), scope="row", class_="number"),
-            *(tag("td", texts[place - 1]) for texts in options),
-            tag("td", _n(row), class_="number"),
-            *(tag("td", text, class_="number") for split in table.splits for text in _results(row, split)),
-            *([tag("td", _p(data, row), class_="number")] if tested else []),
-            data_key=row["key"],
-        )
-        for place, row in enumerate(data.rows, 1)
-    ]
-    caption = (
-        "Mean distance per joint in mm: mean ± sample standard deviation over n finished repetitions. The best in "
-        "validation first; combinations without all repetitions after the others."
-    )
-    if len(data.by_data) > 1:
-        caption += " Those that were measured on the same data stand together."
-    if "test" in table.splits:
-        caption += " Epochs were chosen on the validation set."
-    if tested:
+        headers.append("p against the best")
+        spans.append(("", 1))
+        rows = [[*cells, Cell(_p(data, row), is_number=True)] for row, cells in zip(data.rows, rows, strict=True)]
         caption += (
             f" p: paired sign-flip test on the {SPLITS[table.split]} against the best on the same data, Holm-adjusted "
-            "over all pairs; * at most 0.05."
+            "over all pairs; *: p ≤ 0.05."
         )
     elif len(table.summary) > 1:
-        caption += f" No test: it needs {MIN_REPETITIONS} repetitions."
-    grid = tag(
-        "table",
-        tag("caption", caption),
-        tag("thead", tag("tr", *groups), tag("tr", *heads)),
-        tag("tbody", *rows),
-        class_="combinations",
-    )
+        caption += f" No significance test: it needs {MIN_REPETITIONS} repetitions."
+    shown = replace(grid, caption=caption, headers=headers, rows=rows, n_labels=1, spans=spans, notes=())
     return section(
         "combinations",
         "Combinations",
         tag("div", class_="tools only-scripted"),
-        scrolling(grid, "Table of combinations", n_rows=len(rows)),
+        scrolling(html_table(shown, class_="combinations"), "Table of combinations", n_rows=len(rows)),
         json_block("combinations-data", data.for_scripts()),
     )
 
@@ -173,21 +136,27 @@ def best(data: PageData) -> list[Markup]:
     trials = [trial for trial in data.repetitions[row["key"]] if trial["status"] == "finished"]
     if not trials:
         return []
-    heads = [tag("th", "metric", scope="col")]
-    for split in table.splits:
-        heads += [tag("th", f"{SPLITS[split]}, {when}", scope="col", class_="number") for when in ("before", "after")]
-    lines = []
-    for metric, (title, unit) in _METRICS.items():
-        cells = []
+    rows = []
+    for metric in OVERALL_METRICS:
+        measure = MEASURES[metric]
+        row_cells = [Cell(f"{measure.title}, {measure.unit}")]
         for split in table.splits:
-            before, after = (measured(trials, split, metric, before=b) for b in (True, False))
-            cells += [_mean(before, unit, with_std=False), _mean(after, unit, with_std=True)]
-        lines.append(
-            tag("tr", tag("th", f"{title}, {unit}", scope="row"), *(tag("td", c, class_="number") for c in cells))
-        )
+            before, after = (estimate(measured(trials, split, metric, before=b)) for b in (True, False))
+            row_cells.append(number_cell(before.mean, precision=2, in_percent=measure.in_percent))
+            row_cells.append(number_cell(after.mean, after.std, precision=2, in_percent=measure.in_percent))
+        rows.append(row_cells)
     caption = f"The best combination ({name_of(table, row)}), mean ± sample standard deviation, n = {len(trials)}."
     caption += _intervals(measured(trials, table.split, "distance"), SPLITS[table.split])
-    overall = tag("table", tag("caption", caption), tag("thead", tag("tr", *heads)), tag("tbody", *lines))
+    overall = html_table(
+        Grid(
+            name="metrics",
+            caption=caption,
+            headers=["metric", *["before", "after"] * len(table.splits)],
+            rows=rows,
+            n_labels=1,
+            spans=[("", 1), *((SPLITS[split], 2) for split in table.splits)],
+        )
+    )
     return [section_of(data, "best", "The best combination", scrolling(overall, "Metrics"), *_by_part(data, row))]
 
 
@@ -205,28 +174,31 @@ def _by_part(data: PageData, row: Row) -> list[Markup]:
     errors = data.errors_by_part(row["key"])
     if errors is None:
         return []
-    lines = []
+    rows = []
     for place, part in enumerate(data.parts):
-        before, after = (values[:, place].tolist() for values in errors)
-        change = (sum(after) - sum(before)) / len(after)
-        cells = [_mean(before, "mm", with_std=False), _mean(after, "mm", with_std=True), signed(change)]
-        lines.append(tag("tr", tag("th", part, scope="row"), *(tag("td", cell, class_="number") for cell in cells)))
-    heads = [tag("th", name, scope="col", class_="number") for name in ("before", "after", "change")]
-    grid = tag(
-        "table",
-        tag(
-            "caption",
-            f"Mean distance of fingers and joints on the {SPLITS[data.table.split]}, mm: mean ± sample standard "
-            f"deviation, n = {len(errors[1])}.",
-        ),
-        tag("thead", tag("tr", tag("th", "part", scope="col"), *heads)),
-        tag("tbody", *lines),
+        before, after = (estimate(values[:, place].tolist()) for values in errors)
+        change = None if before.mean is None or after.mean is None else after.mean - before.mean
+        rows.append(
+            [
+                Cell(part),
+                number_cell(before.mean, precision=2),
+                number_cell(after.mean, after.std, precision=2),
+                MISSING if change is None else Cell(signed(change), is_number=True),
+            ]
+        )
+    grid = Grid(
+        name="errors by joint",
+        caption=f"Mean distance of fingers and joints on the {SPLITS[data.table.split]}, mm: mean ± sample standard "
+        f"deviation, n = {len(errors[1])}.",
+        headers=["part", "before", "after", "change"],
+        rows=rows,
+        n_labels=1,
     )
     return [
         tag(
             "details",
             tag("summary", "Errors of each finger and joint"),
-            scrolling(grid, "Errors by joint", n_rows=len(lines)),
+            scrolling(html_table(grid), "Errors by joint", n_rows=len(rows)),
         )
     ]
 
@@ -241,7 +213,7 @@ def failures(data: PageData) -> list[Markup]:
     names = {row["key"]: name_of(data.table, row) for row in data.table.summary if row["failed"] or row["diverged"]}
     items = []
     for (status, error), ids in list(by_error.items())[:_MAX_ERROR_TEXTS]:
-        shown = error if len(error) <= _MAX_ERROR_LENGTH else f"{error[:_MAX_ERROR_LENGTH]} … (all of it in trial.json)"
+        shown = error if len(error) <= _MAX_ERROR_LENGTH else f"{error[:_MAX_ERROR_LENGTH]} … (full text in trial.json)"
         trials = [tag("li", tag("code", i), f" {names[i.rpartition('/')[0]]}") for i in ids]
         items += [
             tag("h3", f"{status}: {count(len(ids), 'trial')}"),
@@ -286,23 +258,22 @@ def reproduction(data: PageData, folder: ExperimentFolder) -> Markup:
         if results != _RESULTS:
             arguments += ["--storage-path", results or "/"]
         lines += [
-            "# one trial alone, and whether its numbers are the same bits:",
+            "# train one trial again and check that its numbers are bit-identical:",
             f"python tune_runs/report.py reproduce {shlex.join(arguments)}",
         ]
     notes = [
-        "The same code, data and seeds give the same numbers; what has finished is not trained again unless it is "
-        "removed. Every number on this page is reckoned from the trials’ files; tables/ has the means."
+        "The same code, data and seeds give the same numbers. Finished trials are not trained again unless they are "
+        "removed. Every number on this page is computed from the trials’ files; tables/ has the means."
     ]
     if git.get("dirty"):
-        notes.append("Files differed from that commit when it ran: the commit alone does not hold all of the code.")
+        notes.append("Files differed from that commit when it ran, so the commit does not contain all of the code.")
     return section(
-        "reproduction", "To reproduce it", tag("pre", "\n".join(lines), tabindex=0), *(tag("p", n) for n in notes)
+        "reproduction", "How to reproduce it", tag("pre", "\n".join(lines), tabindex=0), *(tag("p", n) for n in notes)
     )
 
 
-def _breakable(path: str) -> list[Markup | str]:
-    pieces = path.split(".")
-    return [joined([f"{piece}.", Markup("<wbr>")]) for piece in pieces[:-1]] + [pieces[-1]]
+def _breakable(path: str) -> Markup:
+    return Markup(escaped(path).replace(".", ".<wbr>"))
 
 
 def _settings(title: str, pairs: Sequence[tuple[str, str]], *, is_open: bool = False) -> Markup:
@@ -320,30 +291,10 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     return pairs
 
 
-def _n(row: Row) -> str:
-    parts = [str(row["n"])]
-    parts += [f"{row[status]} {status}" for status in ("failed", "diverged") if row[status]]
-    return ", ".join(parts)
-
-
-def _results(row: Row, split: str) -> list[str]:
-    before, change = row[f"{split}_distance_before_mm"], row[f"{split}_change_percent"]
-    return [
-        "–" if before is None else f"{before:.2f}",
-        mean_and_std(row[f"{split}_distance_mm_mean"], row[f"{split}_distance_mm_std"]),
-        "–" if change is None else f"{signed(change, 1)} %",
-    ]
-
-
 def _p(data: PageData, row: Row) -> str:
     if row["key"] not in data.comparisons:
         return "best"
     compared = data.comparisons[row["key"]]
     if compared.p_adjusted is None:
         return "too few" if row["n"] else "–"
-    return p_text(compared.p_adjusted) + ("*" if compared.is_significant else "")
-
-
-def _mean(values: Sequence[float], unit: str, *, with_std: bool) -> str:
-    found = estimate([100 * value if unit == "%" else value for value in values])
-    return mean_and_std(found.mean, found.std if with_std else None)
+    return p_text(compared.p_adjusted).removeprefix("= ") + ("*" if compared.is_significant else "")

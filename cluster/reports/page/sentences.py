@@ -1,11 +1,11 @@
-"""What came out of an experiment, in sentences."""
+"""The results of an experiment in sentences."""
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
 
+from cluster.reports.formats.grid import option_texts, signed
 from cluster.reports.page.data import PageData
+from cluster.reports.tables.captions import count, excluded, listed
 from cluster.reports.tables.summary import SPLITS, mean_and_std
 from cluster.results import names
 from cluster.results.results import Results, Row, column
@@ -18,13 +18,6 @@ def short_names(paths: Sequence[str]) -> list[str]:
     return [name if "." in name else name.replace("_", " ") for name in names.short_names(paths).values()]
 
 
-def option_texts(values: Sequence[Any]) -> list[str]:
-    """Writes the values of an option: numbers shortly where that tells all of them apart."""
-    short = [f"{v:g}" if isinstance(v, float) and math.isfinite(v) else str(v) for v in values]
-    exact = [str(value) for value in values]
-    return short if len(set(short)) == len(set(exact)) else exact
-
-
 def name_of(table: Results, row: Row) -> str:
     """Returns a combination's name for a sentence, such as 'lr 0.001 with weight decay 0 and dropout 0.5'."""
     settings = []
@@ -33,23 +26,13 @@ def name_of(table: Results, row: Row) -> str:
     for path, name in zip(table.telling_paths, short_names(table.telling_paths), strict=True):
         settings.append(f"{name} {option_texts([other[path] for other in table.summary])[place]}")
     if not settings:
-        return "the one combination"
+        return "the only combination"
     first, *others = settings
     return f"{first} with {listed(others)}" if others else first
 
 
-def listed(items: Sequence[str]) -> str:
-    """Returns 'a', 'a and b' or 'a, b and c'."""
-    return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
-
-
-def count(n: int, noun: str) -> str:
-    """Returns '1 trial' or '18 trials'."""
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
-
-
 def progress(data: PageData) -> str:
-    """Says how far it is: how many trials there are and how they stand."""
+    """Says how many trials there are and what their status is."""
     table = data.table
     counts = Counter(row["status"] for row in table.trials)
     size = f"{count(len(table.summary), 'combination')} × {count(table.n_repetitions, 'repetition')}"
@@ -59,7 +42,7 @@ def progress(data: PageData) -> str:
 
 
 def findings(data: PageData) -> list[str]:
-    """Says what came out on one data, a sentence or two for each thing that there is to say; the first what is best."""
+    """Says what the results on one data set are; the first sentence says which combination is best."""
     best = data.table.summary[0]
     if best["val_distance_mm_mean"] is None:
         return ["No trial has finished, so there is no result yet."]
@@ -72,10 +55,10 @@ def _best(data: PageData) -> Iterator[str]:
     mean, std = best[f"{split}_distance_mm_mean"], best[f"{split}_distance_mm_std"]
     change, percent = best[f"{split}_change_mm"], best[f"{split}_change_percent"]
     name = name_of(table, best)
-    subject = f"{name} is best" if len(table.summary) > 1 else "the one combination has"
+    subject = f"{name} is best:" if len(table.summary) > 1 else "The only combination has"
     share = "" if percent is None else f" ({abs(percent):.1f} %)"
     direction = "below" if change <= 0 else "above"
-    sentence = f"{subject}: {mean_and_std(mean, std)} mm on the {SPLITS[split]}"
+    sentence = f"{subject} {mean_and_std(mean, std)} mm on the {SPLITS[split]}"
     yield f"{sentence}, {abs(change):.2f} mm{share} {direction} the backbone; n = {best['n']}{_note_on_n(data)}."
     if change > 0:
         yield "The correction makes the poses worse."
@@ -88,7 +71,7 @@ def _note_on_n(data: PageData) -> str:
 
 def _choice(data: PageData) -> Iterator[str]:
     table, best = data.table, data.table.summary[0]
-    # A mean over fewer repetitions is not held against one over more.
+    # Means over different numbers of repetitions are not compared.
     alike = [row for row in table.summary if row["n"] == best["n"]]
     if len(alike) < 2:
         return
@@ -97,11 +80,11 @@ def _choice(data: PageData) -> Iterator[str]:
     if len(alike) < sum(row["n"] > 0 for row in table.summary):
         sentence += f" with {count(best['n'], 'repetition')}"
     if table.split == "val":
-        yield f"{sentence}; there is no test set, so its number is a little too good."
+        yield f"{sentence}; there is no test set, so its number is slightly optimistic."
         return
     on_test = [row for row in alike if row["test_distance_mm_mean"] is not None]
     lowest = min(on_test, key=lambda row: row["test_distance_mm_mean"], default=best)
-    yield f"{sentence}; the test set had no part in the choice." + (
+    yield f"{sentence}; the test set played no part in the choice." + (
         ""
         if lowest is best
         else f" On the test set {name_of(table, lowest)} has the lowest mean,"
@@ -118,63 +101,56 @@ def _against_the_next(data: PageData) -> Iterator[str]:
     if compared.difference is None:
         return
     name = name_of(table, following[0])
-    text = f"The next in validation, {name}, is {abs(compared.difference):.2f} mm"
+    text = f"The second best in validation, {name}, is {abs(compared.difference):.2f} mm"
     text += f" {'worse' if compared.difference >= 0 else 'better'} on the {SPLITS[table.split]}"
     if compared.interval is not None:
         low, high = sorted((compared.interval.low, compared.interval.high))
         text += f" (difference {signed(compared.difference)} mm, 95 % interval {signed(low)} to {signed(high)}"
         text += f", paired over {count(compared.n, 'repetition')})"
     if compared.p_adjusted is None:
-        supposing = "" if compared.interval is None else "; the interval supposes that differences are normal"
-        yield f"{text}: too few repetitions to tell it from chance{supposing}."
-    elif compared.is_significant:
-        yield f"{text}: more than chance (sign-flip test, p = {p_text(compared.p_adjusted)} after Holm)."
+        supposing = "" if compared.interval is None else "; the interval assumes normally distributed differences"
+        yield f"{text}: too few repetitions for a significance test{supposing}."
     else:
-        yield f"{text}: not told from chance (sign-flip test, p = {p_text(compared.p_adjusted)} after Holm)."
+        verdict = "significant" if compared.is_significant else "not distinguishable from chance"
+        yield f"{text}: {verdict} (sign-flip test, p {p_text(compared.p_adjusted)} after Holm correction)."
 
 
 def on_frames(frames: FrameErrors) -> str:
-    """Says by how much one training improves the frames on average, and how sure that is for frames like these."""
+    """Says by how much one training improves the frames on average, with a confidence interval for similar frames."""
     before, after = frames.means
     gain = before - after  # (N,)
     length = block_length(gain)
     interval = block_bootstrap_interval(gain, length=length)
     n_subsets = len(frames.by_subset)
-    means = f", each the mean of {n_subsets} subsets," if n_subsets > 1 else ""
-    words = f"Over the {count(len(gain), 'frame')}{means} {gain.mean():.2f} mm"
+    means = f", each the mean of {n_subsets} subsets" if n_subsets > 1 else ""
+    words = f"Mean over the {count(len(gain), 'frame')}{means}: {gain.mean():.2f} mm"
     if interval is None:
         return f"{words}."
-    words += f", 95 % interval {signed(interval.low)} to {signed(interval.high)} (block bootstrap: "
-    return f"{words}{count(length, 'neighbouring frame')} a block, since neighbours resemble one another)."
+    words += f", 95 % interval {signed(interval.low)} to {signed(interval.high)} (block bootstrap "
+    return f"{words}with blocks of {count(length, 'frame')}, because neighbouring frames are similar)."
 
 
 def gaps(data: PageData) -> Iterator[str]:
-    """Says what is missing: trials that went wrong or are not done."""
+    """Says what is missing: trials that failed, diverged or have not finished."""
     table = data.table
     counts = Counter(row["status"] for row in table.trials)
-    lost = [f"{count(counts[status], 'trial')} {status}" for status in ("failed", "diverged") if counts[status]]
-    if lost:
-        is_one = counts["failed"] + counts["diverged"] == 1
-        yield f"{listed(lost)}: {'it is' if is_one else 'they are'} in no mean, see “Trials that went wrong”."
+    if counts["failed"] or counts["diverged"]:
+        yield f"{excluded(counts, 'trial')}; see “Trials that went wrong”."
     waiting = counts["pending"] + counts["interrupted"]
     if waiting:
-        yield f"{count(waiting, 'trial')} of {len(table.trials):,} {'is' if waiting == 1 else 'are'} not done yet."
+        have = "has" if waiting == 1 else "have"
+        yield f"{waiting:,} of {count(len(table.trials), 'trial')} {have} not finished yet."
     incomplete = sum(0 < row["n"] < table.n_repetitions for row in table.summary)
     if incomplete:
-        rest, come = ("rests", "comes") if incomplete == 1 else ("rest", "come")
-        yield f"{count(incomplete, 'combination')} {rest} on fewer repetitions and {come} after the others."
+        have, come = ("has", "comes") if incomplete == 1 else ("have", "come")
+        yield f"{count(incomplete, 'combination')} {have} fewer repetitions and {come} after the others."
     if table.n_others:
-        yield f"{count(table.n_others, 'trial')} of other settings in the folder are not shown."
-
-
-def signed(value: float, digits: int = 2) -> str:
-    """Writes a difference with its sign: '+0.30', '−3.16'."""
-    return f"{value:+.{digits}f}".replace("-", "−")
+        yield f"{count(table.n_others, 'trial')} with other settings in the folder are not shown."
 
 
 def p_text(p_value: float) -> str:
-    """Writes a p-value with as many digits as a reader needs."""
-    return f"{p_value:.3f}" if p_value >= 0.001 else "below 0.001"
+    """Writes a p-value with as many digits as a reader needs: '= 0.012', '< 0.001'."""
+    return f"= {p_value:.3f}" if p_value >= 0.001 else "< 0.001"
 
 
 def measured(rows: Sequence[Row], split: str, metric: str, *, before: bool = False) -> list[float]:

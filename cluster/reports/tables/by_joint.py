@@ -1,4 +1,4 @@
-"""Where on the hand the best combination corrects: the error of each finger and each joint, before and after."""
+"""The best combination's error of each finger and each joint, before and after."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -40,7 +40,9 @@ class ByJointTable:
 
     def __init__(self, folder: ExperimentFolder, results: Results, choices: Choices) -> None:
         if choices != Choices(split=choices.split, precision=choices.precision, standalone=choices.standalone):
-            raise ChoiceError("a table by joint is of distances of the best; choose its split and precision alone")
+            raise ChoiceError(
+                "--by-joint shows the best combination's distances; it accepts only --split and --precision"
+            )
         self.results = results
         self.choices = choices
         self.split = chosen_split(results, choices)
@@ -147,7 +149,7 @@ def _hand(folder: ExperimentFolder, results: Results, row: Row, split: str) -> l
     try:
         skeleton = described_skeleton(known.get(ids[0]) or {})
     except (LookupError, TypeError, ValueError) as error:
-        raise ChoiceError(f"{why}files do not tell the skeleton") from error
+        raise ChoiceError(f"{why}files do not say which skeleton they use") from error
     parts = []
     for finger, joint, metric in _parts(skeleton):
         before, after = values.get(f"{metric}_before", []), values.get(metric, [])

@@ -1,6 +1,6 @@
-"""What is said of a table: what it shows, of which data, over how many repetitions, and what did not finish."""
+"""Sentences about a table: what it shows, on which data, over how many repetitions, and what did not finish."""
 
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 
 from cluster.reports.tables.metric_labels import Measure
 from cluster.reports.tables.summary import SPLIT_NAMES
@@ -37,19 +37,28 @@ def repeated(rows: Sequence[Row]) -> str:
 
 
 def unfinished(rows: Sequence[Row]) -> list[str]:
-    """Returns a sentence that counts failed and diverged repetitions of the rows, none where there are none."""
-    counts = [(sum(row[status] for row in rows), status) for status in ("failed", "diverged")]
-    parts = [f"{n} {status}" for n, status in counts if n]
-    n = sum(n for n, _ in counts)
-    verb = "is" if n == 1 else "are"
-    return [f"Of the repetitions {' and '.join(parts)}, which {verb} in no mean."] if parts else []
+    """Returns a sentence that counts failed and diverged repetitions of the rows; none where all finished."""
+    counts = {status: sum(row[status] for row in rows) for status in ("failed", "diverged")}
+    return [f"{excluded(counts, 'repetition')}."] if any(counts.values()) else []
+
+
+def excluded(counts: Mapping[str, int], noun: str) -> str:
+    """Says what is missing from means: '2 trials failed and are excluded from all means'.
+
+    Args:
+        counts: How many failed or diverged, by status; at least one.
+        noun: What they are.
+    """
+    lost = [f"{count(counts[status], noun)} {status}" for status in ("failed", "diverged") if counts[status]]
+    are = "; they are" if len(lost) > 1 else " and is" if lost[0].startswith("1 ") else " and are"
+    return f"{listed(lost)}{are} excluded from all means"
 
 
 def passed_over(results: Results, chosen: Collection[Row], place: Callable[[Row], Hashable]) -> list[str]:
-    """Returns a sentence on combinations that were not chosen since repetitions of theirs are missing; none without.
+    """Returns a sentence on better combinations that were not chosen because they lack repetitions; none without any.
 
-    The best in validation comes after all that have every repetition when one of its own failed: its mean rests on
-    less. Whoever sees the table alone would not know that there is a better mean.
+    A combination without all repetitions ranks after all complete ones, because its mean is less certain. The table
+    alone does not show that there is a lower mean.
 
     Args:
         results: The experiment's results.
@@ -70,9 +79,9 @@ def passed_over(results: Results, chosen: Collection[Row], place: Callable[[Row]
         n += mean is not None and (of_last is None or mean < of_last)
     if not n:
         return []
-    were, have = ("combination was", "has") if n == 1 else ("combinations were", "have")
-    but = f"but not all {results.n_repetitions} repetitions"
-    return [f"{n} {were} passed over that {have} a lower mean in validation, {but}."]
+    have, were = ("has", "was") if n == 1 else ("have", "were")
+    why = f"because not all {results.n_repetitions} repetitions finished"
+    return [f"{count(n, 'combination')} {have} a lower mean in validation but {were} not chosen {why}."]
 
 
 def chosen_epochs(split: str) -> list[str]:
@@ -93,7 +102,7 @@ def _over(results: Results, rows: Sequence[Row], split: str, names: Sequence[str
         for trial in results.trials
         if trial["key"] in keys
     } - {()}
-    over = _listed(next(iter(found))) if len(found) == 1 else "the subsets of each"
+    over = listed(next(iter(found))) if len(found) == 1 else "the subsets of each"
     return f", mean over {over}{' where no subset is named' * any(are_of_one)}"
 
 
@@ -104,9 +113,15 @@ def _sets(sets: Sequence[DataSet]) -> str:
     size = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}" if sizes else ""
     frames = f" ({size} frames{' each' if len(sets) > 1 else ''})" if size else ""
     names = list(dict.fromkeys(name for name, _, _ in sets))
-    listed = f"{len(names)} sets" if len(names) > _MAX_NAMES else f"set{'s' * (len(names) > 1)} {_listed(names)}"
-    return f"{listed}{frames}"
+    shown = f"{len(names)} sets" if len(names) > _MAX_NAMES else f"set{'s' * (len(names) > 1)} {listed(names)}"
+    return f"{shown}{frames}"
 
 
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+def listed(items: Sequence[str]) -> str:
+    """Returns 'a', 'a and b' or 'a, b and c'."""
+    return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
+
+
+def count(n: int, noun: str) -> str:
+    """Returns '1 trial' or '18 trials'."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"

@@ -17,11 +17,11 @@ class Column(Protocol):
 
     @property
     def name(self) -> str:
-        """What it is chosen by."""
+        """The name that selects it."""
 
     @property
     def header(self) -> str:
-        """What stands above it where it is read."""
+        """Its header for readers."""
 
     def value(self, row: Row) -> Any:
         """Returns what rows are sorted by."""
@@ -70,9 +70,9 @@ class MeasuredColumn:
 
     Attributes:
         name: The column of the trials' table, such as 'test_distance_mm'.
-        header: What stands above it.
+        header: Its header for readers.
         values: Its value in each repetition, by the combination's key; None where there is none.
-        measure: Its metric; None for what is none, such as seconds.
+        measure: Its metric; None for other numbers, such as seconds.
         is_before: Whether it is of the uncorrected poses, which are the same in each repetition or nearly so.
         verdicts: How each combination did among those that are shown.
     """
@@ -134,7 +134,7 @@ class ChangeColumn:
 
     Attributes:
         name: 'change', or 'change_percent' for that in % of the mean before.
-        header: What stands above it.
+        header: Its header for readers.
         record_name: Its column for programs.
         before: The metric before, in each repetition, by the combination's key.
         after: The same after.

@@ -93,12 +93,12 @@ class CombinationTable:
         is_on_one = len({validated_on.get(row["key"]) for row in self.rows}) == 1
         where = "in validation" if is_on_one else "on each validation set"
         if best is not None and len(self.rows) < len(results.summary):
-            return f"The {f'{best} ' if best > 1 else ''}best {where} of {len(results.summary)} combinations."
+            return f"The best {f'{best} ' if best > 1 else ''}of {len(results.summary)} combinations {where}."
         if self.choices.best_for_each is not None:
             path = named(self.choices.best_for_each, results.option_paths, "option")
             is_one_each = len({repr(row[path]) for row in self.rows}) == len(self.rows)
             where = "in validation" if is_one_each else "on each validation set"
-            return f"For each {short_names(results.option_paths)[path]} the combination that is best {where}."
+            return f"For each {short_names(results.option_paths)[path]}, the combination that is best {where}."
         return ""
 
     def _passed_over(self) -> list[str]:

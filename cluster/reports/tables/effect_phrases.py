@@ -1,9 +1,10 @@
-"""What effects of options rest on, in words that stay short however large a grid is."""
+"""What effects of options are averaged over, in words that stay short for grids of any size."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cluster.reports.formats.grid import option_texts
+from cluster.reports.tables.captions import listed
 from cluster.results.option_effects import MIN_COMBINATIONS, Basis, CellMeans, Importances
 
 _MAX_NAMED = 3
@@ -14,7 +15,7 @@ Names = Mapping[str, str]
 
 
 def averaged_over(means: CellMeans, names: Names) -> str:
-    """Says over which values of the other options, and in which repetitions, means are; there has to be one.
+    """Says over which values of the other options, and in which repetitions, means are; there must be at least one.
 
     For example 'all values of the other options, in all 3 repetitions', or '1 of 2 values of model (mlp) and all values
     of dropout, in 2 of 3 repetitions (without 1)'.
@@ -34,21 +35,21 @@ def importance_rests_on(found: Importances, names: Names) -> str:
         lost = list(_parted(*values)[1].values())
         if lost:
             is_long = len(lost) > _MAX_NAMED
-            left_out.append(f"{len(lost):,} values of {names[path]}" if is_long else f"{names[path]} {_listed(lost)}")
+            left_out.append(f"{len(lost):,} values of {names[path]}" if is_long else f"{names[path]} {listed(lost)}")
     return f"{words}, none of them with {' or '.join(left_out)}" if left_out else words
 
 
 def no_importance(found: Importances) -> str:
-    """Says why there are no shares: 'unknown, since fewer than two combinations have finished'."""
+    """Says why there are no shares: 'unknown, because fewer than two combinations have finished'."""
     n = len(found.averaged)
     if n < 2:
         why = "fewer than two combinations have finished"
     elif len({cell.estimate.mean for cell in found.averaged}) == 1:
         why = "the means of all combinations are equal"
     else:
-        why = f"a grid with holes needs {MIN_COMBINATIONS} combinations that have finished in the same repetitions"
-        why += f", and {n:,} of {len(found.means.cells):,} have"
-    return f"unknown, since {why}"
+        why = f"an incomplete grid needs {MIN_COMBINATIONS} combinations that finished in the same repetitions"
+        why += f", but only {n:,} of {len(found.means.cells):,} did"
+    return f"unknown, because {why}"
 
 
 def _settings(basis: Basis, names: Names) -> str:
@@ -65,7 +66,7 @@ def _settings(basis: Basis, names: Names) -> str:
             some.append(_some(f"values of {name}", list(kept.values()), list(left_out.values())))
         else:
             whole.append(name)
-    words = _listed([*some, *([f"all values of {_few(whole)}"] if whole else [])])
+    words = listed([*some, *([f"all values of {_few(whole)}"] if whole else [])])
     missing = [
         [f"{name} {own[repr(value)]}" for name, own, value in zip(others, texts, setting, strict=True)]
         for setting in basis.left_out
@@ -74,7 +75,7 @@ def _settings(basis: Basis, names: Names) -> str:
     if not missing:
         return words
     if len(missing) * len(others) <= _MAX_NAMED * _MAX_OPTIONS:
-        return f"{words} but not {_listed([' with '.join(setting) for setting in missing])}"
+        return f"{words} but not {listed([' with '.join(setting) for setting in missing])}"
     return f"{words}, at {len(basis.settings):,} of their {len(basis.settings) + len(missing):,} combinations"
 
 
@@ -82,7 +83,7 @@ def _repetitions(basis: Basis) -> str:
     kept, left_out = basis.repetitions, basis.repetitions_left_out
     if left_out:
         return _some("repetitions", list(map(str, kept)), list(map(str, left_out)))
-    return f"all {len(kept)} repetitions" if len(kept) > 1 else "the one repetition"
+    return f"all {len(kept)} repetitions" if len(kept) > 1 else "the only repetition"
 
 
 def _parted(values: Sequence[Any], chosen: Sequence[Any]) -> tuple[dict[str, str], dict[str, str]]:
@@ -98,12 +99,8 @@ def _some(of: str, kept: Sequence[str], left_out: Sequence[str]) -> str:
     words = f"{len(kept):,} of {len(kept) + len(left_out):,} {of}"
     if min(len(kept), len(left_out)) > _MAX_NAMED:
         return words
-    return f"{words} ({_listed(kept) if len(kept) <= len(left_out) else f'without {_listed(left_out)}'})"
+    return f"{words} ({listed(kept) if len(kept) <= len(left_out) else f'without {listed(left_out)}'})"
 
 
 def _few(options: Sequence[str]) -> str:
-    return _listed(options) if len(options) <= _MAX_OPTIONS else "the other options"
-
-
-def _listed(items: Sequence[str]) -> str:
-    return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
+    return listed(options) if len(options) <= _MAX_OPTIONS else "the other options"

@@ -25,8 +25,8 @@ from cluster.results.results import Results, Row, column
 from cluster.results.statistics import Interval
 
 IMPORTANCE = (
-    "Importance is the share of the variance between combinations that an option alone explains (functional ANOVA); "
-    "the rest is interactions and chance."
+    "Importance is the share of the variance between combinations that a single option explains (functional ANOVA); "
+    "interactions and chance explain the rest."
 )
 """What an importance is, for a reader."""
 
@@ -82,7 +82,7 @@ def effects_of(results: Results, choices: Choices) -> list[Effects]:
     varied = {name: part for name, part in parts.items() if part.telling_paths}
     if not varied:
         on = " on the same data" if len(parts) > 1 else ""
-        raise ChoiceError(f"{results.name} has no effects of options: none has more than one value{on}")
+        raise ChoiceError(f"{results.name} has no effects of options: no option has more than one value{on}")
     of_all = [Effects(name if len(parts) > 1 else "", part, metric) for name, part in varied.items()]
     found = [
         of_data
@@ -196,7 +196,8 @@ class MeanTable(_EffectTable):
                 lines = []
                 for label, cell, of_option in zip(labels, means.cells, importance, strict=False):
                     mean = number_cell(cell.estimate.mean, precision=precision, in_percent=measure.in_percent)
-                    line = [Cell(of_data.names[path]), label, mean, self._interval(cell.estimate.interval)]
+                    interval = interval_cell(cell.estimate.interval, precision=precision, in_percent=measure.in_percent)
+                    line = [Cell(of_data.names[path]), label, mean, interval]
                     line.append(Cell(str(cell.estimate.n), is_number=True))
                     if not are_complete:
                         line.append(Cell(f"{cell.n_averaged:,} of {cell.n_planned:,}", is_number=True))
@@ -206,8 +207,8 @@ class MeanTable(_EffectTable):
         if are_complete:
             what += f"{'all values of the other options and ' * have_others}all repetitions"
         else:
-            what += "those trials that all values of the option have alike"
-        what += "; the 95 % interval (Student's t) is that of the mean over n repetitions."
+            what += "the trials that all values of the option have in common"
+        what += "; 95 % intervals are of the mean over n repetitions (Student's t)."
         headers = ["option", "value", f"mean ({measure.unit})", f"95 % interval ({measure.unit})", "n"]
         headers += ["trials"] * (not are_complete) + ["importance (%)"] * self._has_importances
         return self._grid("effects", what, headers, 2, rows, list(self._notes()))
@@ -229,12 +230,15 @@ class MeanTable(_EffectTable):
                 known = f"over {importance_rests_on(found, of_data.names)}" if found.shares else no_importance(found)
                 yield self._note(of_data, "importance", known)
 
-    def _interval(self, interval: Interval | None) -> Cell:
-        if interval is None:
-            return MISSING
-        factor = 100 if MEASURES[self.choices.metric].in_percent else 1
-        low, high = (f"{factor * end:.{self.choices.precision}f}" for end in (interval.low, interval.high))
-        return Cell(f"{low} to {high}", is_number=True)
+
+def interval_cell(interval: Interval | None, *, precision: int, in_percent: bool = False) -> Cell:
+    """Writes an interval: '9.41 to 9.62'."""
+    if interval is None:
+        return MISSING
+    low, high = (
+        number_cell(end, precision=precision, in_percent=in_percent).text for end in (interval.low, interval.high)
+    )
+    return Cell(f"{low} to {high}", is_number=True)
 
 
 class InteractionTable(_EffectTable):
@@ -274,11 +278,11 @@ class InteractionTable(_EffectTable):
                 line.append(number_cell(found.size, precision=precision, in_percent=measure.in_percent))
                 lines.append(line if are_complete else [*line, Cell(n, is_number=True)])
             rows += self._lines(of_data, lines)
-        what = "what the sum of two options' effects leaves over of the means of their pairs of values, "
-        what += "as a share of the variance of these means and as root mean square; chance is a part of it."
+        what = "the part of the means of pairs of values that the sum of the two options' effects does not explain, "
+        what += "as a share of the variance of these means and as root mean square; part of it is chance."
         headers = ["option", "other option", *(() if are_complete else ("averaged over",))]
         n_labels = len(headers)
-        headers += ["left over (%)", f"left over ({'points' if measure.in_percent else measure.unit})"]
+        headers += ["interaction (%)", f"interaction ({'points' if measure.in_percent else measure.unit})"]
         headers += [] if are_complete else ["pairs"]
         return self._grid("interactions", what, headers, n_labels, rows, [])
 
@@ -297,5 +301,5 @@ def interaction_table(results: Results, effects: Sequence[Effects], choices: Cho
     """
     of_several = [of_data for of_data in effects if of_data.interactions]
     if not of_several:
-        raise ChoiceError(f"{results.name} has one option that varies; an interaction is of two")
+        raise ChoiceError(f"{results.name} has only one option that varies; an interaction needs two")
     return InteractionTable(results, of_several, choices)

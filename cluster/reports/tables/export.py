@@ -24,7 +24,7 @@ Format = Literal["csv", "json", "parquet", "md", "latex", "html", "xlsx"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 _MAX_CELLS = 200_000
-"""So many cells of trials a workbook has beside its summary: more take seconds to write, and long to open."""
+"""The most cells of trials in a workbook with a summary: more take seconds to write, and long to open."""
 
 
 class _Table(Protocol):
@@ -66,7 +66,7 @@ def export(results: Results, format: Format, choices: Choices) -> bytes:
     trials = TrialTable(results, replace(choices, columns=columns, sort=None, rows=None, columns_of=None))
     n = len(trials.rows)
     if n * len(columns) > _MAX_CELLS:
-        left_out = f"Not here, since they are many: the {n:,} trials. The option --trials writes them alone."
+        left_out = f"The {n:,} trials are left out because they are too many. The option --trials exports them."
         return workbook([summary, Sheet("trials", [{left_out: None}], {})], choices.precision)
     return workbook([summary, Sheet("trials", trials.records(), trials.styles())], choices.precision)
 

@@ -27,7 +27,7 @@ def csv_bytes(rows: Sequence[Row]) -> bytes:
 
     A NUL in a text, which Python 3.10 cannot write and few programs can read, becomes a backslash and a zero. A text
     that a spreadsheet would take for a formula stays as it is: other programs read these files, and would not undo a
-    sign that is put in front. Whoever wants to open a table in a spreadsheet has it as a workbook.
+    sign that is put in front. For spreadsheets there is the workbook.
     """
     buffer = io.StringIO(newline="")
     writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")

@@ -1,4 +1,4 @@
-"""Which result of a table is the best, which is the second, and which cannot be told from them."""
+"""Which results of a table are the best and the second best, and which do not differ significantly from them."""
 
 import itertools
 import math
@@ -38,9 +38,9 @@ class Verdict(NamedTuple):
 
 
 def judged(contests: Sequence[Contest], *, on: str = "") -> tuple[list[dict[str, Verdict]], str]:
-    """Marks the best and the second of each contest, and what cannot be told from the best.
+    """Marks the best and the second best of each contest, and results that do not differ significantly from them.
 
-    The best has the best mean of those with the most finished repetitions; a mean that rests on fewer is not marked.
+    The best has the best mean of those with the most finished repetitions; a mean over fewer is not marked.
     Where repetitions suffice for a test, whatever does not differ from the best significantly is best too. The second
     is the best of the others, and whatever of them does not differ from it significantly is second too. Both are seen
     in the same numbers that they are tested with, so that p-values are adjusted for all pairs that might have been the
@@ -75,7 +75,7 @@ def judged(contests: Sequence[Contest], *, on: str = "") -> tuple[list[dict[str,
         for key, comparison in _with_first(contest, keys, is_tested=is_tested)
     }
     if is_tested:
-        # Each pair is one of all, as are those with the best, so that Holm's adjustment holds for all of them at once.
+        # Each pair is one of all, as are those with the best, so that Holm's adjustment holds for all of them together.
         both = adjusted([*with_best.values(), *with_second.values()], n_possible=n_pairs)
         with_second = dict(zip(with_second, both[len(with_best) :], strict=True))
 
@@ -95,7 +95,7 @@ def judged(contests: Sequence[Contest], *, on: str = "") -> tuple[list[dict[str,
         for contest, keys in zip(contests, ranked, strict=True)
         for key in contest.values.keys() - set(keys)  # not looked up in the list, which may have thousands
     )
-    among = " of those with the most repetitions" * has_fewer + f" on {on}" * bool(on)
+    among = " among those with the most repetitions" * has_fewer + f" on {on}" * bool(on)
     return verdicts, _explained(n_pairs, n, n_needed, among) if with_best else ""
 
 
@@ -122,8 +122,9 @@ def _shares_mark(comparison: Comparison, *, is_tested: bool) -> bool:
 def _explained(n_pairs: int, n: int, n_needed: int, among: str) -> str:
     if n >= n_needed:
         return (
-            f"Bold: the best{among}, and what does not differ from it significantly (paired sign-flip test, Holm over "
-            "all pairs, p > 0.05). Underlined: the next, and what does not differ from that."
+            f"Bold: the best{among} and results not significantly different from it (paired sign-flip test, "
+            "Holm-adjusted over all pairs, p > 0.05). Underlined: the second best and results not significantly "
+            "different from that."
         )
-    reason = "a test" if n < MIN_REPETITIONS else f"tests of {n_pairs} pairs, which need {n_needed}"
-    return f"Bold: the best mean{among}. Underlined: the next. n = {n}: too few for {reason}."
+    reason = "a test" if n < MIN_REPETITIONS else f"tests of {n_pairs} pairs, which need n = {n_needed}"
+    return f"Bold: best mean{among}. Underlined: second best. n = {n} is too few for {reason}."

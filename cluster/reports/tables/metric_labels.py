@@ -1,4 +1,4 @@
-"""What the metrics of a table are called for a reader, in which unit they stand, and which way is better."""
+"""The titles and units of metrics in tables, and which direction is better."""
 
 from dataclasses import dataclass
 
@@ -42,3 +42,6 @@ MEASURES = {
     "worsened": Measure("frames that the correction worsens", "worsened", in_percent=True),
 }
 """By the names of `cluster.results.results.METRICS`, and the two shares of frames that only a correction has."""
+
+OVERALL_METRICS = ("distance", "max_distance", "bone_length_error", "frames_within_20mm", "auc_0_50", "auc_20_50")
+"""The metrics of an overview of one correction."""

@@ -36,7 +36,7 @@ class PivotTable:
         self.choices = choices
         self.down, self.across = (named(path, results.option_paths, "option") for path in (down, across))
         if self.down == self.across:
-            raise ChoiceError(f"{self.down} cannot go down and across; name two options")
+            raise ChoiceError(f"{self.down} cannot be in both the rows and the columns; name two different options")
         self.split = chosen_split(results, choices)
         self.row_values, self.column_values = (_values(results.summary, path) for path in (self.down, self.across))
         self._cells: dict[tuple[str, str], Row] = {}
@@ -76,14 +76,14 @@ class PivotTable:
             rows.append([label, *(self._cell(value, other) for other in self.column_values)])
         what = captions.measured(results, shown, self.split, [self._column.name], MEASURES[self.choices.metric])
         chosen = [names[path] for path in self._others()]
-        each = f"Each with the {' and '.join(chosen)} that is best in validation." if chosen else ""
+        each = f"Each cell has the {' and '.join(chosen)} that is best in validation." if chosen else ""
         return Grid(
             name=f"{results.name} {names[self.down]} {names[self.across]}",
             caption=" ".join(filter(None, [f"{what}; {captions.repeated(shown)}.", each, self.explained])),
             headers=[names[self.down], *(cell.text for cell in option_cells(self.column_values))],
             rows=rows,
             n_labels=1,
-            across=names[self.across],
+            spans=[("", 1), (names[self.across], len(self.column_values))],
             notes=[
                 *captions.chosen_epochs(self.split),
                 *captions.unfinished(shown),
@@ -127,8 +127,8 @@ class PivotTable:
         instead = "" if fitting is None else f", such as --rows {names[fitting[0]]} --columns {names[fitting[1]]}"
         raise ChoiceError(
             f"a cell of {self.down} and {self.across} would choose between results on different data "
-            f"({' and '.join('none' if found is None else found.name for found in mixed)}): let one of the two options "
-            f"tell the data apart{instead}"
+            f"({' and '.join('none' if found is None else found.name for found in mixed)}): one of the two options "
+            f"must distinguish the data{instead}"
         )
 
     def _mixed_data(self, down: str, across: str) -> Sequence[DataSet | None]:

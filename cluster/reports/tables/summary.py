@@ -1,11 +1,12 @@
-"""The summary of an experiment for a person: in the terminal and as Markdown."""
+"""The table of all combinations, and the summary of an experiment in the terminal and as Markdown."""
 
+import textwrap
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from tabulate import tabulate
-
-from cluster.reports.formats.grid import option_texts
+from cluster.reports.formats.grid import MISSING, Cell, Grid, number_cell, option_texts, signed
+from cluster.reports.formats.markdown import escaped, markdown
+from cluster.reports.formats.terminal import terminal_table
 from cluster.results.lookup import short_keys
 from cluster.results.results import Results, Row
 
@@ -20,27 +21,52 @@ def summary_text(table: Results, *, with_keys: bool = False) -> str:
 
     Args:
         table: The results.
-        with_keys: Whether the beginnings of their keys stand before them.
+        with_keys: Whether the first column has the beginnings of the combinations' keys.
     """
-    keys = short_keys(table) if with_keys else None
-    lines = [_title(table), ""]
-    lines.append(_grid(table, _rows(table)[:_MAX_ROWS], "simple", keys))
-    if len(table.summary) > _MAX_ROWS:
-        lines += ["", f"and {len(table.summary) - _MAX_ROWS} more combinations, all in tables/summary.csv"]
-    lines += ["", *_notes(table)]
-    return "\n".join(lines).rstrip() + "\n"
+    grid = summary_grid(table)
+    if with_keys:
+        keys = short_keys(table)
+        rows = [[Cell(keys[key]), *row] for key, row in zip(grid.keys, grid.rows, strict=True)]
+        grid = replace(
+            grid, headers=["key", *grid.headers], rows=rows, n_labels=grid.n_labels + 1, spans=[("", 1), *grid.spans]
+        )
+    lines = [_title(table), "", terminal_table(replace(grid, rows=grid.rows[:_MAX_ROWS]))]
+    if len(grid.rows) > _MAX_ROWS:
+        lines += ["", f"and {len(grid.rows) - _MAX_ROWS} more combinations, all in tables/summary.csv"]
+    return "\n".join([*lines, "", textwrap.fill(grid.caption, 120), *grid.notes]).rstrip() + "\n"
 
 
 def summary_markdown(table: Results) -> str:
     """Returns the summary of all combinations as Markdown."""
-    return "\n".join([f"# {table.name}", "", _grid(table, _rows(table), "github"), "", *_notes(table)]).rstrip() + "\n"
+    return f"# {escaped(table.name)}\n\n{markdown(summary_grid(table))}"
+
+
+def summary_grid(table: Results) -> Grid:
+    """Returns all combinations with their mean distance before and after on each split.
+
+    Combinations that were measured on the same data are listed together.
+    """
+    parts, paths = table.by_data(), table.telling_paths
+    rows = [row for part in parts.values() for row in part.summary]
+    columns = [list(map(Cell, option_texts([row[path] for row in rows]))) for path in paths]
+    columns.append([Cell(_n(row), is_number=True) for row in rows])
+    for split in table.splits:
+        columns += map(list, zip(*(_results(row, split) for row in rows), strict=True))
+    return Grid(
+        name=table.name,
+        caption=_caption(table, n_data=len(parts)),
+        headers=[*paths, "n", *["before", "after", "change"] * len(table.splits)],
+        rows=list(zip(*columns, strict=True)),
+        n_labels=len(paths),
+        spans=[("", len(paths) + 1), *((SPLIT_NAMES[split], 3) for split in table.splits)],
+        keys=[row["key"] for row in rows],
+        notes=_notes(table),
+    )
 
 
 def mean_and_std(mean: float | None, std: float | None) -> str:
     """Writes a mean in mm with its standard deviation: '9.51 ± 0.06'."""
-    if mean is None:
-        return "–"
-    return f"{mean:.2f}" if std is None else f"{mean:.2f} ± {std:.2f}"
+    return number_cell(mean, std, precision=2).text
 
 
 def _title(table: Results) -> str:
@@ -50,39 +76,13 @@ def _title(table: Results) -> str:
     return f"{table.name}: {trials}, {', '.join(parts)}"
 
 
-def _rows(table: Results) -> list[Row]:
-    """Returns the summary with those together that were measured on the same data."""
-    return [row for part in table.by_data().values() for row in part.summary]
-
-
-def _grid(table: Results, rows: Sequence[Row], style: str, keys: Mapping[str, str] | None = None) -> str:
-    paths = table.telling_paths
-    headers = [*paths, "n"]
-    for split in table.splits:
-        headers += [f"{SPLIT_NAMES[split]}:\nbefore", "\nafter", "\nchange"]
-    options = [option_texts([row[path] for row in rows]) for path in paths]
-    cells = [[*(column[i] for column in options), _n(row), *_results(row, table.splits)] for i, row in enumerate(rows)]
-    alignment = [*["left"] * len(paths), *["right"] * (len(headers) - len(paths))]
-    if keys is not None:
-        headers, alignment = ["key", *headers], ["left", *alignment]
-        cells = [[keys[row["key"]], *line] for row, line in zip(rows, cells, strict=True)]
-    if style == "github":
-        # A line is a row there, and a bar in a value would begin a new column.
-        headers = [header.replace("\n", " ").strip() for header in headers]
-        cells = [[cell.replace("|", "\\|") for cell in line] for line in cells]
-    else:
-        headers = [header.replace(".", ".\n") for header in headers]
-    return tabulate(cells, headers=headers, tablefmt=style, colalign=alignment, disable_numparse=True)
-
-
-def _results(row: Row, splits: Sequence[str]) -> list[str]:
-    cells = []
-    for split in splits:
-        before, change = row[f"{split}_distance_before_mm"], row[f"{split}_change_percent"]
-        cells.append("–" if before is None else f"{before:.2f}")
-        cells.append(mean_and_std(row[f"{split}_distance_mm_mean"], row[f"{split}_distance_mm_std"]))
-        cells.append("–" if change is None else f"{change:+.1f} %")
-    return cells
+def _results(row: Row, split: str) -> list[Cell]:
+    change = row[f"{split}_change_percent"]
+    return [
+        number_cell(row[f"{split}_distance_before_mm"], precision=2),
+        number_cell(row[f"{split}_distance_mm_mean"], row[f"{split}_distance_mm_std"], precision=2),
+        MISSING if change is None else Cell(f"{signed(change, 1)} %", is_number=True),
+    ]
 
 
 def _n(row: Row) -> str:
@@ -91,16 +91,20 @@ def _n(row: Row) -> str:
     return ", ".join(parts)
 
 
-def _notes(table: Results) -> list[str]:
-    notes = ["Mean distance per joint in mm, mean ± sample standard deviation over n finished repetitions, best in"]
-    order = "validation first"
-    if len(table.by_data()) > 1:
-        order += "; those measured on the same data stand together"
+def _caption(table: Results, *, n_data: int) -> str:
+    text = "Mean distance per joint in mm: mean ± sample standard deviation over n finished repetitions. "
+    text += "Best in validation first"
+    if n_data > 1:
+        text += "; those measured on the same data are listed together"
     if any(0 < row["n"] < table.n_repetitions for row in table.summary):
-        order += f"; combinations with fewer than {table.n_repetitions} finished repetitions come after the others"
-    notes.append(f"{order}." + (" Epochs were chosen on the validation set." if "test" in table.splits else ""))
+        text += f"; combinations with fewer than {table.n_repetitions} finished repetitions come after the others"
+    return f"{text}." + (" Epochs were chosen on the validation set." if "test" in table.splits else "")
+
+
+def _notes(table: Results) -> list[str]:
+    notes = []
     if table.n_others:
-        notes.append(f"{table.n_others} trials of other settings are kept in trials/ and are not shown.")
+        notes.append(f"{table.n_others} trials of other settings are kept in trials/ but not shown.")
     failures = table.failures
     for row in failures[:_MAX_FAILURES]:
         error = str(row["error"] or "").split("\n")[0]

@@ -17,7 +17,7 @@ class TrialTable:
 
     Args:
         results: The experiment's results.
-        choices: What is shown. 'before' and 'after' are the metric's columns; 'change' is none of trials.
+        choices: What is shown. 'before' and 'after' are the metric's columns; trials have no 'change'.
 
     Raises:
         ChoiceError: If the experiment does not have what was chosen.

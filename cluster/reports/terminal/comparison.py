@@ -1,4 +1,4 @@
-"""Two experiments, or two combinations of one, held against each other."""
+"""Compares two experiments, or two combinations of one experiment."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -45,7 +45,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class ExperimentComparison:
-    """Two experiments held against each other.
+    """The comparison of two experiments.
 
     Attributes:
         names: The names of their folders, which tell a copy from what it was copied from.
@@ -65,7 +65,7 @@ class ExperimentComparison:
 
 @dataclass(frozen=True)
 class CombinationComparison:
-    """Two combinations of an experiment held against each other.
+    """The comparison of two combinations of an experiment.
 
     Attributes:
         rows: Their rows in the summary.
@@ -81,12 +81,12 @@ class CombinationComparison:
 
 
 def compare_experiments(first: ExperimentFolder, others: Sequence[ExperimentFolder]) -> list[ExperimentComparison]:
-    """Holds experiments against the first one: what they differ in, and their results where they are the same else.
+    """Compares experiments with the first one: their differences, and the results of combinations that otherwise agree.
 
     The p-values are adjusted for all pairs of all of them together.
 
     Raises:
-        NoResultsError: If one of them is none.
+        NoResultsError: If one of them is not an experiment.
     """
     one = _Side.of(first)
     found = [_held_against(one, _Side.of(other)) for other in others]
@@ -153,7 +153,7 @@ def _differences(
 
 
 def compare_combinations(folder: ExperimentFolder, wanted: tuple[str, str]) -> CombinationComparison:
-    """Holds two combinations of an experiment against each other.
+    """Compares two combinations of an experiment.
 
     Args:
         folder: The experiment's folder.
@@ -212,7 +212,7 @@ class _Side:
 
     @property
     def fingerprints(self) -> dict[tuple[str, Any], str]:
-        """What tells the data of a set from others, by the set's name and the size that was asked for."""
+        """The fingerprint of each data set, by the set's name and the requested size."""
         return {
             (data["name"], data["size"]): str(data["fingerprint"])
             for data in self.content.get("data", ())
@@ -220,7 +220,7 @@ class _Side:
         }
 
     def values(self, path: str) -> list[str]:
-        """Returns all values of an option as texts; of what is none, the one value that it has."""
+        """Returns all values of an option as texts; of any other setting, its only value."""
         if path in self.options:
             return list(dict.fromkeys(text(c["options"][path]) for c in self.content["plan"]["combinations"]))
         value: Any = self.content["configs"]

@@ -1,4 +1,4 @@
-"""Comparisons for a terminal and for a script."""
+"""Comparisons as text for the terminal and as JSON."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from cluster.results.results import Row
 from cluster.results.statistics import MIN_REPETITIONS, Comparison
 
 _MAX_PAIRS = 40
-_ADJUSTED = ", adjusted by Holm for all pairs that are shown"
+_ADJUSTED = ", Holm-adjusted over all pairs shown"
 
 
 def experiments_text(found: ExperimentComparison) -> str:
@@ -53,9 +53,9 @@ def combinations_text(found: CombinationComparison) -> str:
         tabulate(results, ["combination", "n", f"{SPLITS[found.split]} (mm)"], disable_numparse=True),
     ]
     if found.comparison is None:
-        parts.append("Their numbers are not compared: it is not known that they were measured on the same data.")
+        parts.append("Their results are not compared: they may have been measured on different data.")
     elif found.comparison.difference is None:
-        parts.append("Their numbers are not compared: no repetition has finished in both.")
+        parts.append("Their results are not compared: no repetition has finished in both.")
     else:
         difference, p_value = comparison_cells(found.comparison)
         parts.append(f"{keys[1]} minus {keys[0]}: {difference} mm, p: {p_value}")
@@ -108,17 +108,15 @@ def comparison_cells(comparison: Comparison | None) -> tuple[str, str]:
 def _explanation(comparisons: Sequence[Comparison | None], split: str, second: str, first: str, p_of: str) -> str:
     lines = [
         f"Mean distance on the {SPLITS[split]}, mm. A difference is {second} minus {first}, paired by the",
-        "repetitions' seeds, with the 95 % interval of one comparison alone.",
+        "repetitions' seeds; its 95 % interval is for this comparison only.",
     ]
     known = [comparison for comparison in comparisons if comparison is not None]
     if any(comparison.too_few for comparison in known):
-        lines.append(f"With fewer than {MIN_REPETITIONS} pairs there are too few repetitions for a test.")
+        lines.append(f"Fewer than {MIN_REPETITIONS} pairs are too few for a test.")
     if any(not comparison.too_few for comparison in known):
-        lines.append(f"p is that of a sign-flip permutation test{p_of}; * is p ≤ 0.05.")
+        lines.append(f"p: sign-flip permutation test{p_of}; *: p ≤ 0.05.")
     if len(known) < len(comparisons):
-        lines.append(
-            "– in place of a difference: not known to be measured on the same data, or trained with different seeds."
-        )
+        lines.append("– instead of a difference: possibly measured on different data, or trained with different seeds.")
     return "\n".join(lines)
 
 

@@ -1,19 +1,11 @@
-"""How much a correction gained, for a person: before and after, over all, for each finger and each joint."""
+"""The gain of a correction as tables: before and after, over all joints, for each finger and for each joint."""
 
 from collections.abc import Mapping, Sequence
 
 from tabulate import tabulate
 
+from cluster.reports.tables.metric_labels import MEASURES, OVERALL_METRICS
 from data_pipeline.skeleton import Skeleton
-
-_OVERALL = {
-    "distance": ("mean distance", "mm"),
-    "max_distance": ("mean of frames' worst joint", "mm"),
-    "bone_length_error": ("error of bone lengths", "mm"),
-    "frames_within_20mm": ("frames with all joints within 20 mm", "%"),
-    "auc_0_50": ("AUC 0–50 mm", "%"),
-    "auc_20_50": ("AUC 20–50 mm", "%"),
-}
 
 
 def correction_text(metrics: Mapping[str, float], skeleton: Skeleton) -> str:
@@ -24,8 +16,8 @@ def correction_text(metrics: Mapping[str, float], skeleton: Skeleton) -> str:
         skeleton: The skeleton of the poses.
     """
     overall = [
-        [title, *_cells(metrics, metric, 1 if unit == "mm" else 100), unit]
-        for metric, (title, unit) in _OVERALL.items()
+        [measure.title, *_cells(metrics, metric, 100 if measure.in_percent else 1), measure.unit]
+        for metric, measure in ((metric, MEASURES[metric]) for metric in OVERALL_METRICS)
     ]
     parts = [*(name for name, _ in skeleton.fingers), *skeleton.joint_names]
     by_part = [

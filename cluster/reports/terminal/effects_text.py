@@ -1,23 +1,14 @@
-"""Effects of options for a terminal and for a script."""
+"""Effects of options as text for the terminal and as JSON."""
 
-import shutil
-import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any
 
-from tabulate import tabulate
-
-from cluster.reports.formats.grid import Grid
+from cluster.reports.formats.terminal import terminal
 from cluster.reports.tables.choices import Choices
 from cluster.reports.tables.effects import Effects, MeanTable, interaction_table
 from cluster.results.option_effects import CellMeans, Interaction
 from cluster.results.results import Results
-
-_MAX_ROWS = 100
-_MAX_WIDTH = 120
-_MAX_CELL = 50
 
 
 def effects_text(results: Results, effects: Sequence[Effects], choices: Choices) -> str:
@@ -28,10 +19,10 @@ def effects_text(results: Results, effects: Sequence[Effects], choices: Choices)
         effects: As of `effects_of`.
         choices: The metric, the split and the precision.
     """
-    parts = [f"{results.name}: effects of options", _grid_text(MeanTable(results, effects, choices).grid())]
+    parts = [f"{results.name}: effects of options", terminal(MeanTable(results, effects, choices).grid())]
     if any(of_data.interactions for of_data in effects):
-        # What is to be known besides stands below the means.
-        parts.append(_grid_text(replace(interaction_table(results, effects, choices).grid(), notes=())))
+        # The notes are below the means.
+        parts.append(terminal(replace(interaction_table(results, effects, choices).grid(), notes=())))
     return "\n\n\n".join(parts)
 
 
@@ -54,40 +45,6 @@ def effects_json(effects: Sequence[Effects]) -> list[dict[str, Any]]:
         }
         for of_data in effects
     ]
-
-
-def _grid_text(grid: Grid) -> str:
-    """Returns a table with its caption above it and its notes below, the rows of an option together."""
-    shown = [[cell.text for cell in row] for row in grid.rows[:_MAX_ROWS]]
-    labels = [row[: grid.n_labels - 1] for row in shown]
-    lines = shown[:1]
-    for (before, own), row in zip(pairwise(labels), shown[1:], strict=True):
-        if own == before:
-            row = ["" for _ in own] + row[len(own) :]
-        lines.append(row)
-    alignment = ["left" if one == "l" else "right" for one in grid.alignments]
-    widths = [None if one == "right" else _MAX_CELL for one in alignment]
-    parts = [
-        _wrapped(grid.caption),
-        tabulate(
-            lines,
-            grid.headers,
-            tablefmt="simple",
-            disable_numparse=True,
-            colalign=alignment,
-            maxcolwidths=widths,
-        ),
-    ]
-    if len(grid.rows) > _MAX_ROWS:
-        parts.append(f"and {len(grid.rows) - _MAX_ROWS} more rows; --json has all")
-    if grid.notes:
-        parts.append("\n".join(map(_wrapped, grid.notes)))
-    return "\n\n".join(parts)
-
-
-def _wrapped(sentence: str) -> str:
-    width = min(shutil.get_terminal_size().columns, _MAX_WIDTH)
-    return textwrap.fill(sentence, width, break_long_words=False, break_on_hyphens=False)
 
 
 def _means_json(means: CellMeans) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""Options of a command line that would do nothing for what is asked for, which are errors.
+"""Rejects command-line options that would have no effect.
 
-Who gave one would take the figure or table for what it is not.
+Otherwise a user would misread the figure or table.
 """
 
 import argparse
@@ -21,7 +21,7 @@ _OF_TABLES = (
 
 
 class CommandLineError(UserError):
-    """What was asked for does not go together; the text says what does."""
+    """Arguments contradict each other; the text says which are valid."""
 
 
 def refuse_idle_figure_options(given: argparse.Namespace) -> None:
@@ -33,7 +33,7 @@ def refuse_idle_figure_options(given: argparse.Namespace) -> None:
     for name, figure in _OF_FIGURES.items():
         if getattr(given, name) not in (None, []) and given.figure != figure:
             flag = name.replace("_", "-")
-            raise CommandLineError(f"--{flag} is for the figure {figure} alone; leave it out for {given.figure}")
+            raise CommandLineError(f"--{flag} applies only to the figure {figure}; leave it out for {given.figure}")
     if given.labels is not None and not given.other:
         raise CommandLineError(
             "--labels is for other methods' predictions: name a file of them (--other LABEL=FILE), or leave it out"

@@ -1,4 +1,4 @@
-"""The experiments of a results folder and how each stands."""
+"""The experiments of a results folder and the status of each."""
 
 import os
 import time
@@ -26,7 +26,7 @@ class Best:
 
     Attributes:
         data: The data's name.
-        split: Of which split the rest is told.
+        split: The split that the numbers are of.
         best_mm: Its mean distance, mm; None where none has finished.
         best_std_mm: The sample standard deviation over repetitions, mm.
         n: Its finished repetitions.
@@ -41,7 +41,7 @@ class Best:
 
 @dataclass(frozen=True)
 class Standing:
-    """How an experiment stands.
+    """The status of an experiment.
 
     Attributes:
         name: The experiment's name.
@@ -79,7 +79,7 @@ def find_experiment(storage_path: str, name: str) -> ExperimentFolder:
     """
     names = experiment_names(storage_path)
     if name not in names:
-        hint = did_you_mean(name, names) or ", nor any other"
+        hint = did_you_mean(name, names) or ", and no other experiment either"
         raise NoResultsError(f"no experiment {name!r} in {storage_path}{hint}")
     return ExperimentFolder(Storage(storage_path) / name)
 
@@ -93,17 +93,17 @@ def experiment_names(storage_path: str) -> list[str]:
     """
     storage = Storage(storage_path)
     if storage.local is not None and not storage.local.is_dir():
-        raise NoResultsError(f"there is no results folder {storage_path}; --storage-path names the one to read")
+        raise NoResultsError(f"there is no results folder {storage_path}; choose one with --storage-path")
     return [name for name in storage.names() if _is_experiment(storage, name)]
 
 
 def standings(storage_path: str) -> list[Standing]:
-    """Returns how every experiment of a results folder stands, by name."""
+    """Returns the status of every experiment of a results folder, by name."""
     return [standing(ExperimentFolder(Storage(storage_path) / name), name) for name in experiment_names(storage_path)]
 
 
 def standing(folder: ExperimentFolder, name: str) -> Standing:
-    """Returns how an experiment stands."""
+    """Returns the status of an experiment."""
     try:
         table = Results.read(folder)
         running = is_running(folder)

@@ -1,4 +1,4 @@
-"""Removing experiments, and what is of no use in them. Nothing outside the results folder, and nothing that runs."""
+"""Removes experiments or their useless files, but nothing outside the results folder and nothing that runs."""
 
 import os
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ _PARTIAL = ".partial"
 
 @dataclass(frozen=True)
 class Removal:
-    """Files of an experiment that would go.
+    """Files of an experiment that would be removed.
 
     Attributes:
         storage_path: The results folder.
@@ -41,14 +41,14 @@ class Removal:
 
     @property
     def text(self) -> str:
-        """What would go, in a line."""
+        """What would be removed, in a line."""
         n = len(self.files)
-        running = "; it is running, and stays while it does" if self.is_running else ""
+        running = "; it is running and cannot be removed now" if self.is_running else ""
         return f"{self.name}: {self.what}, {n} file{'s' * (n != 1)}, {size_text(self.size_bytes)}{running}"
 
 
 def whole_experiment(storage_path: str, name: str) -> Removal:
-    """Returns an experiment as what would go.
+    """Returns the removal of a whole experiment.
 
     Raises:
         NoResultsError: If there is none of that name.
@@ -59,9 +59,9 @@ def whole_experiment(storage_path: str, name: str) -> Removal:
 
 
 def useless_files(storage_path: str, name: str) -> Removal | None:
-    """Returns what is of no use in an experiment, None if there is nothing.
+    """Returns the removal of an experiment's useless files; None if there are none.
 
-    That is trials which are not of its last plan, such as those of an option that was taken out, and what killed
+    These are trials that are not in its last plan, such as those of an option that was removed, and what killed
     writers left. Trials in the archive stay: a part of it is never changed.
 
     Raises:
@@ -79,7 +79,7 @@ def useless_files(storage_path: str, name: str) -> Removal | None:
 
 
 def remove(removal: Removal) -> None:
-    """Removes it: what is there of it once no other process can run the experiment.
+    """Removes the files that exist once no other process can run the experiment.
 
     Raises:
         AlreadyRunningError: If a process runs the experiment.

@@ -1,4 +1,4 @@
-"""What trials logged, for a terminal: a table of their log points, and curves drawn with characters."""
+"""What trials logged, for the terminal: tables of log points, and learning curves drawn with characters."""
 
 import math
 import shutil
@@ -32,7 +32,7 @@ def trial_logs(folder: ExperimentFolder, wanted: str) -> list[dict[str, Any]]:
 
     Args:
         folder: The experiment's folder.
-        wanted: The beginning of a combination's key, or `best`; with `/N` behind it that repetition alone.
+        wanted: The beginning of a combination's key, or `best`; with `/N` appended, only repetition N.
 
     Returns:
         Of each repetition the id, `status`, `seed`, `options`, `error`, `traceback`, `best_epoch`, the distances in mm
@@ -70,7 +70,7 @@ def curves_text(folder: ExperimentFolder, keys: Sequence[str], *, in_colour: boo
     Args:
         folder: The experiment's folder.
         keys: The beginnings of combinations' keys; without any, the best six, or the best on each data.
-        in_colour: Whether colours tell the curves apart; else their characters do.
+        in_colour: Whether curves differ in colour; otherwise in their characters.
 
     Raises:
         NoResultsError: If there is no experiment.

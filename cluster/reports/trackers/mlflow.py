@@ -7,8 +7,8 @@ Its names have no brackets and no plus: `val/distance_mm[A]` is `val/distance_mm
 largest number, and a trial that was not started has the time of the export. See it with
 `mlflow ui --backend-store-uri sqlite:///FOLDER/mlflow.db`.
 
-The database is written with MLflow's own library, without a server, at some four trials a second. Whoever imports this
-module needs it.
+The database is written with MLflow's own library, without a server, at some four trials a second. Importing this
+module requires it.
 """
 
 import os

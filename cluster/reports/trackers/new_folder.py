@@ -1,4 +1,4 @@
-"""A folder of files for another tool, which is there whole or not at all."""
+"""A folder of files for another tool, written completely or not at all."""
 
 import os
 import secrets
@@ -11,12 +11,12 @@ from data_pipeline.user_error import UserError
 
 
 class NewFolderError(UserError):
-    """The folder to write to has something in it, or cannot be made."""
+    """The folder to write to is not empty, or cannot be created."""
 
 
 @contextmanager
 def new_folder(to: Path) -> Iterator[Path]:
-    """Gives a folder to write to, beside `to`, whose place it takes when the block ends without an error.
+    """Yields a folder to write to, next to `to`, and moves it to `to` when the block ends without an error.
 
     Args:
         to: A folder that is not there yet, or is empty.
@@ -28,7 +28,7 @@ def new_folder(to: Path) -> Iterator[Path]:
     partial = to.with_name(f".{to.name}.{secrets.token_hex(4)}.partial")
     try:
         if to.exists() and not (to.is_dir() and not any(to.iterdir())):
-            raise NewFolderError(f"{to} is there already and has something in it; choose another folder, or empty it")
+            raise NewFolderError(f"{to} already exists and is not empty; choose another folder or empty it")
         partial.mkdir(parents=True)
         try:
             yield partial

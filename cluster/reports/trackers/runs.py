@@ -28,7 +28,8 @@ class MissingLibraryError(UserError):
 
     def __init__(self, package: str) -> None:
         super().__init__(
-            f"what writes files of {package} is not installed here, or not all of it. Install it: pip install {package}"
+            f"the library that writes files of {package} is not installed, or only in part; install it: pip install "
+            f"{package}"
         )
 
 
@@ -50,7 +51,7 @@ class TrialRun:
     Attributes:
         trial_id: The combination's key and the repetition: `KEY/REPETITION`.
         key: The combination's key.
-        status: How the trial stands.
+        status: The trial's status.
         options: What varies in the experiment, by path.
         settings: All that was set in the experiment's dicts, by path; the trial's options in place of the base values.
             They are values of JSON, and `as_text` makes each of them a text.
@@ -153,7 +154,7 @@ _FACTS = ("status", "error", "key", "repetition", "seed", "best_epoch", "train_s
 
 
 class _Ending(NamedTuple):
-    """What a run needs of a `trial.json` beside the row of the result table."""
+    """What a run needs from `trial.json` in addition to the row of the result table."""
 
     started: float | None
     ended: float | None
@@ -200,7 +201,7 @@ def _points(records: Sequence[Record]) -> tuple[list[Point], int]:
 
 
 def _shown(subsets: Collection[str]) -> Collection[str]:
-    """Returns the subsets without one that is alone and the same as the mean."""
+    """Returns the subsets, without an only subset, which equals the mean."""
     return {MEAN_SUBSET} if set(subsets) == {MEAN_SUBSET, DEFAULT_SUBSET} else subsets
 
 
@@ -215,7 +216,7 @@ def _name(split: str, subset: str, metric: str, space: str = "original") -> str:
 
 
 def as_text(value: Any) -> str:
-    """Returns a setting as a text, as it stands in JSON but without quotation marks around it."""
+    """Returns a setting as its JSON text, without quotation marks around it."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 

@@ -7,8 +7,8 @@ FOLDER/
 Repetitions of a combination are one session group of the HParams tab, which shows their mean. TensorBoard keeps numbers
 in single precision. See it with `tensorboard --logdir FOLDER`.
 
-The files are written with TensorBoard's own library, without TensorFlow, at some fifty trials a second. Whoever imports
-this module needs it.
+The files are written with TensorBoard's own library, without TensorFlow, at some fifty trials a second. Importing
+this module requires it.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -35,7 +35,7 @@ except ImportError as error:
 _FILE_NAME = "events.out.tfevents.0"
 
 _STATUS = {"finished": api_pb2.STATUS_SUCCESS, "failed": api_pb2.STATUS_FAILURE, "diverged": api_pb2.STATUS_FAILURE}
-"""What TensorBoard calls it; of the others it says that it does not know."""
+"""The status in TensorBoard; other statuses are unknown to it."""
 
 
 def export_tensorboard(folder: ExperimentFolder, to: Path) -> None:

@@ -11,7 +11,7 @@ were interrupted from those that failed. It dates all runs at the export: the re
 `trial/ended`.
 
 It is written with W&B's own library, without an account and without a network, at some 20 trials a second. See it with
-`wandb leet FOLDER/wandb`, and upload it with `cd FOLDER; wandb sync`. Whoever imports this module needs the library.
+`wandb leet FOLDER/wandb`, and upload it with `cd FOLDER; wandb sync`. Importing this module needs the library.
 """
 
 import json
@@ -73,7 +73,7 @@ def export_wandb(folder: ExperimentFolder, to: Path) -> None:
             wandb.teardown()
         for own in partial.glob("wandb/offline-run-*"):
             if not _is_whole(own / f"run-{own.name.split('-', 3)[-1]}.wandb"):
-                raise NewFolderError(f"{to} cannot be written: {own.name} is not whole; is the disk full?")
+                raise NewFolderError(f"{to} cannot be written: {own.name} is incomplete; is the disk full?")
             for name in ("files", "logs", "tmp"):  # empty, and what W&B logs of itself
                 shutil.rmtree(own / name, ignore_errors=True)
 

@@ -291,17 +291,17 @@ class TestLearningCurves:
         broken.val_mm[2] = np.nan
         figure = learning_curves({"a": [curve(4), broken]})
         np.testing.assert_array_equal(np.isnan(figure.axes[0].lines[0].get_ydata()), [False, False, True, False])
-        assert "a: gaps where a repetition has no number." in note(figure)
+        assert "a: gaps where a repetition has no value." in note(figure)
 
     def test_count_repetitions_that_logged_nothing(self):
         figure = learning_curves({"a": [curve(4), curve(0)]})
         assert legend(figure) == ["a (n = 1 of 2)"]
-        assert "The other repetitions did not finish, or logged nothing." in note(figure)
+        assert "The other repetitions did not finish or logged nothing." in note(figure)
 
     def test_count_repetitions_that_were_planned_and_did_not_finish(self):
         figure = learning_curves({"a": [curve(4)] * 2, "b": [curve(4)] * 3}, n_planned=3)
         assert legend(figure) == ["a (n = 2 of 3)", "b (n = 3)"]
-        assert "The other repetitions did not finish, or logged nothing." in note(figure)
+        assert "The other repetitions did not finish or logged nothing." in note(figure)
         assert "did not finish" not in note(learning_curves({"b": [curve(4)] * 3}, n_planned=3))
 
     def test_name_a_combination_that_has_none(self):
@@ -392,7 +392,7 @@ class TestSuccessCurves:
         assert len(set(legend(figure))) == 18
 
     def test_of_more_than_ten_other_methods_are_an_error(self):
-        with pytest.raises(FigureError, match="of 11 other methods cannot be told apart; choose at most 10 of them"):
+        with pytest.raises(FigureError, match="of 11 other methods cannot be distinguished; choose at most 10 of them"):
             success_curves(
                 {"mine": np.ones(81)},
                 {"mine": [np.ones(81)]},
@@ -481,7 +481,7 @@ class TestHeatMap:
         figure = heat_map(self.ROWS, DECAY, LR, split="test")
         # Columns are 0.001 and 0.01, rows 0 and 0.1: numbers by size.
         assert self.cells(figure) == {(0, 0): "13.00", (1, 0): "15.00", (0, 1): "17.00"}
-        assert "In each cell the best of the other options in validation." in note(figure)
+        assert "Each cell shows the best of the other options in validation." in note(figure)
         assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["0.001", "0.01"]
 
     def test_frames_the_best_in_validation_and_hatches_what_was_not_run(self):
@@ -618,7 +618,7 @@ class TestErrorsOfFrames:
     def test_without_a_number_are_counted(self, draw):
         figure = draw(np.array([1.0, np.nan, 0]), np.array([1.0, 1, 0]))
         assert "2 poses" in note(figure)
-        assert "Frames without a number, left out: 1." in note(figure)
+        assert "Frames left out for lack of a value: 1." in note(figure)
 
     @pytest.mark.parametrize("draw", [error_histogram, improvement_by_error])
     def test_of_none_and_of_unlike_numbers_are_an_error(self, draw):

@@ -188,7 +188,7 @@ class TestWhatCannotBeDrawn:
             ("heatmap", "two options, --rows and --columns; bare has optimizer_args.lr"),
             ("histogram", "see keep_weights"),
             ("improvement", "see keep_weights"),
-            ("hands", "give it val_example_indices"),
+            ("hands", "set val_example_indices"),
         ],
     )
     def test_says_what_is_missing(self, bare, name, what):
@@ -306,7 +306,7 @@ class TestTheNumberOfErrorsOfAnotherMethod:
         with pytest.raises(FigureError) as error:
             draw("success", drawing)
         assert str(error.value) == (
-            f"{tmp_path / 'theirs.txt'} has {n:,} errors, a_val has 100 frames: needed is {needed}"
+            f"{tmp_path / 'theirs.txt'} has {n:,} errors, a_val has 100 frames; it needs {needed}"
         )
 
     def test_fits_one_of_the_sets_where_several_are_drawn(self, tmp_path):
@@ -321,9 +321,9 @@ class TestTheNumberOfErrorsOfAnotherMethod:
             np.save(tmp_path / "theirs.npy", np.ones(n))
             figure = draw("success", drawing)
             assert legend(figure)[-1].startswith(f"theirs (on {name}), ")
-            assert note(figure).endswith("A dotted curve compares only with those of its own data.")
+            assert note(figure).endswith("A dotted curve is comparable only with curves on the same data.")
         np.save(tmp_path / "theirs.npy", np.ones(150))
-        with pytest.raises(FigureError, match="has 150 errors, easy has 100 frames, hard has 50 frames: needed is"):
+        with pytest.raises(FigureError, match="has 150 errors, easy has 100 frames, hard has 50 frames; it needs"):
             draw("success", drawing)
 
 
@@ -378,8 +378,8 @@ class TestDifferentData:
             np.save(path, np.full(3, 8.0 * i))
         figure = draw("success", Drawing(two, others=others))
         assert [text.partition(", AUC")[0] for text in legend(figure)[4:]] == [label for label, _ in others]
-        assert note(figure).endswith("with those of its own data, which its number of frames does not tell.")
-        with pytest.raises(FigureError, match="of 11 other methods cannot be told apart; choose at most 10"):
+        assert note(figure).endswith("with curves on the same data, which its number of frames does not determine.")
+        with pytest.raises(FigureError, match="of 11 other methods cannot be distinguished; choose at most 10"):
             draw("success", Drawing(two, others=[*others, ("one more", others[0][1])]))
 
     def test_is_chosen_by_a_combination(self, two):

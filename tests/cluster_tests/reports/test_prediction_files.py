@@ -55,7 +55,7 @@ def test_replace_no_other_curve(files, tmp_path):
 def test_of_other_frames_than_the_labels_are_an_error(files):
     theirs, labels = files
     np.save(labels, np.load(labels)[:1])
-    with pytest.raises(FigureError, match=r"has 2 frames of 21 joints, .*labels.npy has 1 of 21; needed are the same"):
+    with pytest.raises(FigureError, match=r"has 2 frames of 21 joints, .*labels.npy has 1 of 21; both need the same"):
         errors_of(theirs, labels, "worst", "openpose21")
 
 
@@ -81,5 +81,5 @@ def test_of_another_number_of_frames_than_the_set_are_an_error(files, tmp_path):
     write_records(folder, f"{0:016x}/0", [9.0], split="val", success=("joint", rates, rates))
     theirs, labels = files
     drawing = Drawing(folder, others=[("Theirs", theirs)], labels=labels, format="openpose21", measure="joint")
-    with pytest.raises(FigureError, match="has 2 frames, a_val has 100 frames: needed is a pose for each frame of the"):
+    with pytest.raises(FigureError, match="has 2 frames, a_val has 100 frames; it needs a pose for each frame of the"):
         draw("success", drawing)

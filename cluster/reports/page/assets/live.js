@@ -88,8 +88,8 @@
         });
         tag = answer.headers.get("ETag");
       } catch (error) {
-        const reason = error instanceof TypeError ? "its server does not answer" : error.message;
-        inPlace(() => tell(`Not live: ${reason}. The page shows what was there before.`, true));
+        const reason = error instanceof TypeError ? "its server does not respond" : error.message;
+        inPlace(() => tell(`Not live: ${reason}. The page shows the last state it received.`, true));
       }
       setTimeout(ask, PAUSE_MS);
     }

@@ -84,12 +84,12 @@
 
     function detailOf({ key, combination, cells }) {
       const options = named.slice(1, firstResult).map((name, i) => `${name} ${cells[i + 1]}`).join(", ");
-      const name = options || "the one combination";
+      const name = options || "the only combination";
       const left = element("div", {});
       const holder = element("div", { class: "detail" }, left);
       const curves = window.report.learningCurves(combination, data.grids, name);
       if (curves) {
-        const thinned = data.thinning > 1 ? `; every ${data.thinning}. log point is shown` : "";
+        const thinned = data.thinning > 1 ? `; one in ${data.thinning} log points is shown` : "";
         left.append(element("figure", {}, curves.picture, element("figcaption", {},
           element("span", { class: "key validation" }, "validation"), ", ",
           element("span", { class: "key training" }, "training"), `. ${curves.note}${thinned}.`)));

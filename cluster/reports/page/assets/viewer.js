@@ -136,10 +136,10 @@
 
     // A camera sees x to the right, y down and z ahead; here y is up and z comes out of the screen.
     const points = (pose) => pose.map(([x, y, z]) => new THREE.Vector3(x / 100, -y / 100, -z / 100));
-    let asked = 0;
+    let frame = 0;
     function draw() {
-      cancelAnimationFrame(asked);
-      asked = requestAnimationFrame(() => {
+      cancelAnimationFrame(frame);
+      frame = requestAnimationFrame(() => {
         const [width, height] = [canvas.clientWidth, canvas.clientHeight];
         if (!width) return;
         camera.aspect = width / height;

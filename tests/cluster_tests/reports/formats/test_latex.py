@@ -144,8 +144,8 @@ class TestTheTable:
         (caption,) = re.findall(r"\\caption\{(.*)\}\n", text)
         assert caption == (
             r"Mean distance per joint (mm, lower is better) on the test set hands\_test (1,234 frames); "
-            r"mean $\pm$ sample standard deviation over n = 2 to 3 finished repetitions. Bold: the best mean of "
-            r"those with the most repetitions. Underlined: the next. n = 3: too few for a test."
+            r"mean $\pm$ sample standard deviation over n = 2 to 3 finished repetitions. Bold: best mean among "
+            r"those with the most repetitions. Underlined: second best. n = 3 is too few for a test."
         )
 
     def test_has_the_best_in_bold_and_the_second_underlined(self, sweep):
@@ -184,7 +184,7 @@ class TestTheTable:
 
     def test_has_its_notes_below(self, sweep):
         below = sweep.to_latex().partition("\\end{tabular}")[2]
-        assert "Of the repetitions 1 failed, which is in no mean." in below
+        assert "1 repetition failed and is excluded from all means." in below
 
     def test_breaks_labels_that_are_too_long_for_the_page(self, tmp_path):
         table = results(tmp_path, {"a": ({"x": LONG}, [9.0]), "b": ({"x": "short"}, [9.5])})
@@ -283,7 +283,7 @@ class TestCompiled:
         assert (
             "Table 3: Mean distance per joint (mm, lower is better) on the test set hands test (1,234 frames); mean ±"
         ) in flat
-        assert "Of the repetitions 1 failed, which is in no mean." in flat
+        assert "1 repetition failed and is excluded from all means." in flat
 
     def test_what_is_bold_is_the_best(self, pdf):
         bold = ""

@@ -45,7 +45,7 @@ class TestAWholeGrid:
         text = section(tmp_path, combinations(with_holes=False))
         assert words(text).startswith(
             "Mean distance on the test set for each value of an option, averaged over all values of the other options "
-            "and all 3 repetitions; the interval is that of the mean over repetitions (95 %, t). Importance, over 12 "
+            "and all 3 repetitions; 95 % intervals are of the mean over repetitions. Importance, over 12 "
             "combinations, in all 3 repetitions: lr "
         )
         assert [table.caption for table in tables(text)[:3]] == [f"lr ({LR})", f"weight decay ({DECAY})", "model"]
@@ -61,7 +61,7 @@ class TestAGridWithHoles:
     def test_does_not_say_that_it_is_averaged_over_all_values(self, tmp_path):
         text = section(tmp_path, combinations(with_holes=True))
         assert "averaged over all values" not in words(text)
-        assert "averaged over those trials that all values of the option have alike" in words(text)
+        assert "averaged over the trials that all values of the option have in common" in words(text)
 
     def test_says_above_each_table_what_its_means_are_over(self, tmp_path):
         lr, decay, model, _ = (table.caption for table in tables(section(tmp_path, combinations(with_holes=True))))
@@ -80,13 +80,13 @@ class TestAGridWithHoles:
 
     def test_says_why_there_is_no_importance(self, tmp_path):
         assert (
-            "Importance of options: unknown, since a grid with holes needs 12 combinations that have finished in the "
-            "same repetitions, and 10 of 12 have." in words(section(tmp_path, combinations(with_holes=True)))
+            "Importance of options: unknown, because an incomplete grid needs 12 combinations that finished in the "
+            "same repetitions, but only 10 of 12 did." in words(section(tmp_path, combinations(with_holes=True)))
         )
 
     def test_says_what_the_strongest_interaction_is_of(self, tmp_path):
         assert (
-            "The means are those of 6 of 6 pairs of values, averaged over 1 of 2 values of model (mlp), in 2 of 3 "
+            "The means cover 6 of 6 pairs of values, averaged over 1 of 2 values of model (mlp), in 2 of 3 "
             "repetitions (without 1)." in words(section(tmp_path, combinations(with_holes=True)))
         )
 
@@ -94,24 +94,25 @@ class TestAGridWithHoles:
         text = section(
             tmp_path, [({LR: lr, DECAY: d}, [9.0 + lr] if lr + d < 4 else ["x"]) for lr in (1, 2) for d in (1, 2)]
         )
-        assert "Interactions: unknown, since too few pairs of values have a mean, or since all these are equal." in text
+        assert "Interactions: unknown, because too few pairs of values have a mean or all means are equal." in text
 
 
 class TestInteractions:
-    @pytest.mark.parametrize(("with_holes", "n_columns"), [(False, 3), (True, 5)])
+    @pytest.mark.parametrize(("with_holes", "n_columns"), [(False, 4), (True, 6)])
     def test_of_all_pairs_are_in_a_table_the_strongest_first(self, tmp_path, with_holes, n_columns):
         text = section(tmp_path, combinations(with_holes=with_holes))
         assert "<summary>Interactions of all pairs of options</summary>" in text
         table = tables(text)[-1]
-        assert table.rows[0][0] == "lr and weight decay"
-        assert {row[0] for row in table.rows} == {"lr and weight decay", "lr and model", "weight decay and model"}
+        pairs = [(row[0], row[1]) for row in table.rows]
+        assert pairs[0] == ("lr", "weight_decay")
+        assert set(pairs) == {("lr", "weight_decay"), ("lr", "model"), ("weight_decay", "model")}
         assert {len(row) for row in table.rows} == {n_columns}
-        shares = [float(row[1].removesuffix(" %")) for row in table.rows]
+        shares = [float(row[table.head.index("interaction (%)")]) for row in table.rows]
         assert shares == sorted(shares, reverse=True)
 
     def test_of_one_pair_need_no_table(self, tmp_path):
         text = section(tmp_path, [({LR: lr, DECAY: d}, [9.0 + lr * d]) for lr in (1, 2, 3) for d in (1, 2)])
-        assert "Interaction of lr and weight decay: " in words(text)
+        assert "Interaction between lr and weight decay: " in words(text)
         assert "<details>" not in text
 
 

@@ -229,8 +229,8 @@ class TestThePage:
         assert captions == [
             ["Learning", "curves"],
             ["Share", "of"],
-            ["How", "the"],
-            ["Improvement", "against"],
+            ["Distribution", "of"],
+            ["Improvement", "by"],
             ["Errors", "of"],
             ["Mean", "distance"],
             ["Samples", "of"],
@@ -262,9 +262,9 @@ class TestThePage:
     @pytest.mark.parametrize(
         ("n_lost", "said"),
         [
-            (0, "Importance, over 16 combinations, in the one repetition: lr 80 %, weight decay 20 %. "),
-            (2, "Importance, over 14 of 16 combinations, in the one repetition: lr "),
-            (6, "Importance of options: unknown, since a grid with holes needs 12 combinations that have finished in "),
+            (0, "Importance, over 16 combinations, in the only repetition: lr 80 %, weight decay 20 %. "),
+            (2, "Importance, over 14 of 16 combinations, in the only repetition: lr "),
+            (6, "Importance of options: unknown, because an incomplete grid needs 12 combinations that finished in "),
         ],
     )
     def test_says_how_much_an_option_matters_or_why_that_is_not_known(self, tmp_path, n_lost, said):
@@ -302,7 +302,7 @@ class TestAtAnyMoment:
             ([({LR: 1, DECAY: 1}, [None, None])], "No trial has finished"),
             ([({LR: 1, DECAY: 1}, ["broken", "broken"]), ({LR: 2, DECAY: 1}, ["x", "x"])], "No trial has finished"),
             ([({LR: 1, DECAY: 1}, [9.0, None]), ({LR: 2, DECAY: 1}, [None, None])], "lr 1 is best: "),
-            ([({}, [9.0])], "the one combination has: "),
+            ([({}, [9.0])], "The only combination has "),
             ([({LR: 1, DECAY: 1}, [20.0, 21.0]), ({LR: 2, DECAY: 2}, [22.0, "x"])], "makes the poses worse"),
         ],
     )
@@ -355,19 +355,19 @@ class TestTheWords:
         )
         assert "chosen on the validation set (9.10 ± 0.10 mm), where it is the best of 2 combinations" in words
         assert "0.50 mm worse on the test set" in words
-        assert "too few repetitions to tell it from chance" in words
+        assert "too few repetitions for a significance test" in words
         assert "6 trials (2 combinations × 3 repetitions): 6 finished." in words
 
     def test_tell_a_difference_from_chance_with_enough_repetitions(self, tmp_path):
         base = [9.0, 9.1, 9.2, 9.3, 9.1, 9.0, 9.2]
         words = self.words(tmp_path, [({LR: 1}, base), ({LR: 2}, [x + 0.5 + 0.01 * i for i, x in enumerate(base)])])
-        assert "more than chance (sign-flip test, p = 0.016 after Holm)" in words
+        assert "significant (sign-flip test, p = 0.016 after Holm correction)" in words
         assert "n = 7." in words
 
     def test_do_not_tell_a_difference_from_chance_where_it_is_none(self, tmp_path):
         base = [9.0, 9.1, 9.2, 9.3, 9.1, 9.0, 9.2]
         other = [x + d for x, d in zip(base, [0.5, -0.4, 0.6, -0.5, 0.4, -0.3, 0.2], strict=True)]
-        assert "not told from chance" in self.words(tmp_path, [({LR: 1}, base), ({LR: 2}, other)])
+        assert "not distinguishable from chance" in self.words(tmp_path, [({LR: 1}, base), ({LR: 2}, other)])
 
     def test_say_when_another_is_best_on_the_test_set(self, tmp_path):
         folder = write_experiment(tmp_path / "sweep", [({LR: 1}, [9.0, 9.0]), ({LR: 2}, [9.5, 9.5])])
@@ -382,14 +382,14 @@ class TestTheWords:
 
     def test_count_what_failed_and_what_is_not_done(self, tmp_path):
         words = self.words(tmp_path, [({LR: 1}, [9.0, 9.1, 9.2]), ({LR: 2}, [9.5, "x", None])])
-        assert "1 trial failed: it is in no mean" in words
-        assert "1 trial of 6 is not done yet." in words
-        assert "1 combination rests on fewer repetitions and comes after the others." in words
+        assert "1 trial failed and is excluded from all means" in words
+        assert "1 of 6 trials has not finished yet." in words
+        assert "1 combination has fewer repetitions and comes after the others." in words
 
     def test_say_that_a_validation_number_is_too_good(self, tmp_path):
         words = self.words(tmp_path, [({LR: 1}, [9.0]), ({LR: 2}, [9.5])], with_test=False)
         assert "9.00 mm on the validation set" in words
-        assert "its number is a little too good" in words
+        assert "its number is slightly optimistic" in words
 
     def test_call_options_by_their_last_names_where_those_differ(self):
         assert short_names(["a.lr", "b.weight_decay"]) == ["lr", "weight decay"]
@@ -490,14 +490,14 @@ class TestWhatIsNotThere:
         combinations = [({LR: 1}, [float("nan")]), ({LR: 2}, [3.0])]
         data = PageData.read(write_experiment(tmp_path / "sweep", combinations))
         assert findings(data)[0].startswith("lr 2 is best: 4.00 mm")
-        assert "1 trial of 2 is not done yet" in " ".join(gaps(data))
+        assert "1 of 2 trials has not finished yet" in " ".join(gaps(data))
 
     def test_frames_that_have_no_number_are_left_out(self, tmp_path):
         folder = write_experiment(tmp_path / "sweep", [({LR: 1}, [5.0])])
         write_frames(folder, f"{0:016x}/0", np.float32([1, np.nan, 3, 4]), np.float32([1, 2, 3, 4]))
         with pytest.raises(ValueError, match="broken"):
             FrameErrors.read(folder.trial(f"{0:016x}/0"))
-        assert "Over the" not in page(folder)
+        assert "Mean over the" not in page(folder)
 
     def test_records_that_are_broken_are_not_counted_among_those_of_the_joints(self, tmp_path):
         folder = write_experiment(tmp_path / "sweep", [({LR: 1}, [5.0, 5.1])])
@@ -551,15 +551,15 @@ def test_frames_of_one_training_come_with_an_interval_that_their_likeness_widens
         low, high = re.search(r"95 % interval \+(\S+) to \+(\S+)", words).groups()
         return float(high) - float(low)
 
-    assert on_frames(alike).startswith(f"Over the 1,000 frames {gains.mean():.2f} mm, 95 % interval")
+    assert on_frames(alike).startswith(f"Mean over the 1,000 frames: {gains.mean():.2f} mm, 95 % interval")
     assert width(on_frames(alike)) > 3 * width(on_frames(unlike))
 
 
 def test_several_predictions_of_the_same_frames_are_no_more_frames():
     gains = np.random.default_rng(0).normal(3.0, 1.0, 1_000).astype(np.float32)
     one, two = (FrameErrors({name: (10 + gains, np.full_like(gains, 10)) for name in names}) for names in ("A", "AB"))
-    assert on_frames(two) == on_frames(one).replace("frames 2", "frames, each the mean of 2 subsets, 2")
-    assert "Over the 1,000 frames, each the mean of 2 subsets, 2.95 mm" in on_frames(two)
+    assert on_frames(two) == on_frames(one).replace("frames: 2", "frames, each the mean of 2 subsets: 2")
+    assert "Mean over the 1,000 frames, each the mean of 2 subsets: 2.95 mm" in on_frames(two)
 
 
 class TestTheSize:

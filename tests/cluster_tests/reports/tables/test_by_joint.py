@@ -84,13 +84,13 @@ class TestTheTableByJoint:
 
     def test_counts_what_failed(self, tmp_path):
         folder = write_results(tmp_path, {"a": SWEEP["a"]})
-        assert HtmlTable(text(folder, "html")).foot.endswith("Of the repetitions 1 failed, which is in no mean.")
+        assert HtmlTable(text(folder, "html")).foot.endswith("1 repetition failed and is excluded from all means.")
 
     def test_says_that_a_better_mean_is_passed_over_since_repetitions_are_missing(self, tmp_path):
         sweep = {"a": ({"lr": 1}, [8.0, "failed"]), "b": ({"lr": 2}, [9.0, 9.0]), "c": ({"lr": 3}, [10.0, "failed"])}
         foot = HtmlTable(text(write_results(tmp_path, sweep), "html")).foot
         assert foot.endswith(
-            "1 combination was passed over that has a lower mean in validation, but not all 2 repetitions."
+            "1 combination has a lower mean in validation but was not chosen because not all 2 repetitions finished."
         )
 
     def test_writes_a_worsening_with_its_sign_and_a_dash_for_a_joint_without_numbers(self, folder):
@@ -159,7 +159,7 @@ class TestAnError:
     def test_is_a_file_that_does_not_tell_the_skeleton(self, folder, description):
         trial = folder.trial("b/0")
         trial.write_trial({**trial.read_trial(), "description": description})
-        with pytest.raises(ChoiceError, match=r"of the trials of b, .* the files do not tell the skeleton"):
+        with pytest.raises(ChoiceError, match=r"of the trials of b, .* the files do not say which skeleton they use"):
             text(folder)
 
     @pytest.mark.parametrize(
@@ -174,5 +174,7 @@ class TestAnError:
         ],
     )
     def test_is_anything_else_that_was_chosen(self, folder, choices):
-        with pytest.raises(ChoiceError, match=r"^a table by joint is of distances of the best; choose its split and"):
+        with pytest.raises(
+            ChoiceError, match=r"^--by-joint shows the best combination's distances; it accepts only --split and"
+        ):
             text(folder, **choices)

@@ -75,12 +75,12 @@ class TestTheTable:
         table = HtmlTable(sweep.to_html())
         assert table.caption == (
             "Mean distance per joint (mm, lower is better) on the test set hands_test (1,234 frames); mean ± sample "
-            "standard deviation over n = 0 to 3 finished repetitions. Bold: the best mean of those with the most "
-            "repetitions. Underlined: the next. n = 3: too few for a test."
+            "standard deviation over n = 0 to 3 finished repetitions. Bold: best mean among those with the most "
+            "repetitions. Underlined: second best. n = 3 is too few for a test."
         )
         assert table.foot == (
             "Epochs were chosen on the validation set. "
-            "Of the repetitions 4 failed and 2 diverged, which are in no mean."
+            "4 repetitions failed and 2 repetitions diverged; they are excluded from all means."
         )
 
     @pytest.mark.parametrize(
@@ -88,12 +88,13 @@ class TestTheTable:
         [
             (
                 {"best": 1},
-                "1 combination was passed over that has a lower mean in validation, but not all 3 repetitions.",
+                "1 combination has a lower mean in validation but was not chosen because not all 3 repetitions "
+                "finished.",
             ),
-            ({"best": 2}, "1 combination was passed over that has"),
+            ({"best": 2}, "1 combination has a lower mean in validation but was not chosen"),
             ({"best": 3}, ""),
-            ({"best_for_each": "lr"}, "1 combination was passed over that has"),
-            ({"best_for_each": "weight_decay"}, "1 combination was passed over that has"),
+            ({"best_for_each": "lr"}, "1 combination has a lower mean in validation but was not chosen"),
+            ({"best_for_each": "weight_decay"}, "1 combination has a lower mean in validation but was not chosen"),
             ({}, ""),
         ],
     )
@@ -101,7 +102,7 @@ class TestTheTable:
         better = {"a": ({LR: 0.001, DECAY: 0.0}, [11.0, 11.2, 11.1]), "b": ({LR: 0.001, DECAY: 0.01}, [9.0, 9.3, None])}
         foot = HtmlTable(results(tmp_path, SWEEP | better).to_html(Choices(**chosen))).foot
         assert says in foot
-        assert ("passed over" in foot) == bool(says)
+        assert ("not chosen" in foot) == bool(says)
 
     def test_of_one_combination_without_options_has_one_row_and_no_marks(self, tmp_path):
         table = results(tmp_path, {"a": ({}, [9.0])}, test_set=None)
@@ -205,15 +206,15 @@ class TestChoices:
 
     def test_of_the_best_show_the_first_and_say_of_how_many(self, sweep):
         assert [row["key"] for row in csv_rows(sweep, best=2)] == ["d", "a"]
-        assert "The 2 best in validation of 6 combinations." in caption(sweep, best=2)
-        assert "The best in validation of 6 combinations." in caption(sweep, best=1)
+        assert "The best 2 of 6 combinations in validation." in caption(sweep, best=2)
+        assert "The best of 6 combinations in validation." in caption(sweep, best=1)
         assert "combinations" not in caption(sweep, best=6)
 
     def test_of_the_best_for_each_value_show_them_with_that_option_first(self, sweep):
         head, *rows = md_rows(sweep, best_for_each="weight_decay")
         assert head[:2] == ["weight_decay", "lr"]
         assert [row[:2] for row in rows] == [["0.01", "0.01"], ["0", "0.001"]]
-        assert "For each weight_decay the combination that is best in validation." in caption(
+        assert "For each weight_decay, the combination that is best in validation." in caption(
             sweep, best_for_each=DECAY
         )
 
@@ -293,10 +294,10 @@ class TestWhatThereIsNot:
             ({"metric": "distnace"}, "there is no metric 'distnace'; did you mean 'distance'?"),
             ({"precision": 16}, "a number cannot have 16 decimals; choose 0 to 15"),
             ({"precision": -1}, "a number cannot have -1 decimals; choose 0 to 15"),
-            ({"best": 0}, "the 0 best are no table; choose 1 or more"),
+            ({"best": 0}, "the 0 best combinations are not a table; choose 1 or more"),
             (
                 {"best": 1, "best_for_each": "x"},
-                "the best few and the best of each value cannot be had at once; choose one",
+                "a table shows either the best few or the best of each value; choose one",
             ),
             ({"rows": "x"}, "a pivot table needs two options: one for its rows and one for its columns"),
             ({"columns_of": "x"}, "a pivot table needs two options: one for its rows and one for its columns"),
@@ -364,7 +365,7 @@ class TestDataThatIsAnOption:
 
     def test_has_the_best_few_on_each_validation_set(self, two):
         assert [row["key"] for row in csv_rows(two, best=1)] == ["hard1", "easy1"]
-        assert "The best on each validation set of 4 combinations." in caption(two, best=1)
+        assert "The best of 4 combinations on each validation set." in caption(two, best=1)
 
     def test_has_the_best_for_each_value_on_each_validation_set(self, two):
         assert [row["key"] for row in csv_rows(two, best_for_each="lr")] == ["hard1", "hard2", "easy1", "easy2"]
@@ -482,8 +483,8 @@ class TestAWorkbook:
         assert book["summary"].max_row > 1
         (told,) = [cell.value for row in book["trials"].iter_rows() for cell in row if cell.value]
         assert (
-            told
-            == f"Not here, since they are many: the {full.max_row - 1} trials. The option --trials writes them alone."
+            told == f"The {full.max_row - 1} trials are left out because they are too many. "
+            "The option --trials exports them."
         )
         assert opened(sweep.to_xlsx(Choices(trials=True)))["trials"].max_row == full.max_row
 
@@ -541,7 +542,7 @@ class TestForReading:
 
     def test_html_has_heads_with_their_scope(self, sweep):
         text = sweep.to_html(Choices(best=2))
-        assert text.count('<th scope="col">') == 5
+        assert text.count('<th scope="col"') == 5
         assert text.count('<th scope="row">') == 4
         assert HtmlTable(text).head == ["lr", "weight_decay", "before (mm)", "after (mm)", "change (%)"]
 

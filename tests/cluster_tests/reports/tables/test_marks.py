@@ -33,12 +33,12 @@ class TestWithTooFewRepetitionsForATest:
 
     def test_that_is_said(self):
         text = explained({"a": [1.0] * 3, "b": [2.0] * 3})
-        assert text == "Bold: the best mean. Underlined: the next. n = 3: too few for a test."
+        assert text == "Bold: best mean. Underlined: second best. n = 3 is too few for a test."
 
     def test_of_several_sets_is_said_to_be_the_best_on_each(self):
         contest = Contest({"a": [1.0] * 3, "b": [2.0] * 3}, True)
         text = judged([contest, contest], on="each test set")[1]
-        assert text.startswith("Bold: the best mean on each test set. Underlined: the next. n = 3: too few")
+        assert text.startswith("Bold: best mean on each test set. Underlined: second best. n = 3 is too few")
 
     def test_equal_results_share_the_mark(self):
         assert marks_of({"a": [1.0, 2.0], "b": [1.0, 2.0], "c": [5.0, 5.0]}) == {
@@ -131,14 +131,14 @@ class TestWithEnoughRepetitions:
     def test_that_is_said(self):
         text = explained({"a": noisy(1.0), "b": noisy(2.0)})
         assert text == (
-            "Bold: the best, and what does not differ from it significantly (paired sign-flip test, Holm over all "
-            "pairs, p > 0.05). Underlined: the next, and what does not differ from that."
+            "Bold: the best and results not significantly different from it (paired sign-flip test, Holm-adjusted over "
+            "all pairs, p > 0.05). Underlined: the second best and results not significantly different from that."
         )
 
     def test_of_six_for_many_comparisons_are_too_few_and_the_needed_are_told(self):
         contest = {key: noisy(i, n=6) for i, key in enumerate("abcd")}
         text = explained(contest)
-        assert text.endswith("n = 6: too few for tests of 6 pairs, which need 8.")
+        assert text.endswith("n = 6 is too few for tests of 6 pairs, which need n = 8.")
         assert marks_of(contest) == {"a": "best", "b": "second", "c": "", "d": ""}
 
     @pytest.mark.parametrize(("n_combinations", "n"), [(3, 8), (8, 11), (20, 14)])

@@ -37,7 +37,7 @@ def sweep(tmp_path_factory):
 class TestAPivotTable:
     def test_has_the_values_of_one_option_down_and_of_another_across(self, sweep):
         head, *rows = markdown_rows(sweep.to_md(PIVOT))
-        assert head == ["lr", *(f"weight_decay = {value}" for value in ("None", "0", "0.5"))]
+        assert head == ["lr", *(f"weight_decay: {value}" for value in ("None", "0", "0.5"))]
         assert rows == [
             ["1e-05", "**10.00 ± 0.01**", "**10.00 ± 0.01**", "10.50 ± 0.01"],
             ["0.01", "<ins>10.01 ± 0.01</ins>", "<ins>10.01 ± 0.01</ins>", "10.51 ± 0.01"],
@@ -46,7 +46,7 @@ class TestAPivotTable:
 
     def test_says_of_what_each_place_has_the_best(self, sweep):
         caption = HtmlTable(sweep.to_html(PIVOT)).caption
-        assert "n = 2 finished repetitions. Each with the dropout that is best in validation. Bold: " in caption
+        assert "n = 2 finished repetitions. Each cell has the dropout that is best in validation. Bold: " in caption
 
     def test_of_all_options_says_nothing_of_a_best(self, tmp_path):
         table = results(tmp_path, {f"{x}{y}": ({"x": x, "y": y}, [9.0 + x + y]) for x in (1, 2) for y in (1, 2)})
@@ -57,7 +57,7 @@ class TestAPivotTable:
 
     def test_has_a_title_over_its_columns_in_html(self, sweep):
         text = sweep.to_html(PIVOT)
-        assert '<th scope="colgroup" colspan="3">weight_decay</th>' in text
+        assert '<th scope="colgroup" colspan="3" class="group">weight_decay</th>' in text
         assert HtmlTable(text).head == ["lr", "None", "0", "0.5"]
 
     def test_for_programs_has_mean_deviation_and_n_of_each_value(self, sweep):
@@ -91,14 +91,14 @@ class TestAPivotTable:
         table = results(tmp_path, {f"{x}": ({"x": x, "y": 1 - x}, ["failed"]) for x in (0, 1)})
         text = table.to_md(Choices(rows="x", columns_of="y"))
         assert markdown_rows(text)[1:] == [["0", "", "–"], ["1", "–", ""]]
-        assert "Of the repetitions 2 failed, which are in no mean." in text
+        assert "2 repetitions failed and are excluded from all means." in text
 
     def test_says_which_better_means_its_cells_pass_over_since_repetitions_are_missing(self, tmp_path):
         outcomes = {0: [9.0, "failed"], 1: [9.5, 9.6], 2: [10.0, 10.1]}
         sweep = {f"{x}{z}": ({"x": x, "y": x, "z": z}, outcomes[z]) for x in (0, 1) for z in outcomes}
         foot = HtmlTable(results(tmp_path, sweep).to_html(Choices(rows="x", columns_of="y"))).foot
         assert foot.endswith(
-            "2 combinations were passed over that have a lower mean in validation, but not all 2 repetitions."
+            "2 combinations have a lower mean in validation but were not chosen because not all 2 repetitions finished."
         )
 
     def test_has_a_column_for_each_value_even_where_texts_are_the_same(self, tmp_path):
@@ -107,12 +107,15 @@ class TestAPivotTable:
         choices = Choices(rows="x", columns_of="y")
         first = csv_rows(table, choices)[0]
         assert [first[f"test_distance_mm_mean[y={y}]"] for y in ("1", "True", "'1'")] == ["9.0", "11.0", "10.0"]
-        assert markdown_rows(table.to_md(choices))[0] == ["x", "y = 1", "y = True", "y = '1'"]
+        assert markdown_rows(table.to_md(choices))[0] == ["x", "y: 1", "y: True", "y: '1'"]
 
 
 class TestAnError:
     def test_is_one_option_down_and_across(self, sweep):
-        with pytest.raises(ChoiceError, match=r"^optimizer_args.lr cannot go down and across; name two options$"):
+        with pytest.raises(
+            ChoiceError,
+            match=r"^optimizer_args.lr cannot be in both the rows and the columns; name two different options$",
+        ):
             sweep.to_csv(Choices(rows="lr", columns_of="optimizer_args.lr"))
 
     @pytest.mark.parametrize("split", ["val", "test"])
@@ -128,8 +131,8 @@ class TestAnError:
         with pytest.raises(ChoiceError) as error:
             table.to_md(Choices(rows="x", columns_of="y"))
         assert str(error.value) == (
-            "a cell of x and y would choose between results on different data (hard and easy): let one of the two "
-            f"options tell the data apart, such as --rows {split}_set --columns x"
+            "a cell of x and y would choose between results on different data (hard and easy): one of the two "
+            f"options must distinguish the data, such as --rows {split}_set --columns x"
         )
         assert table.to_md(Choices(rows=f"{split}_set", columns_of="x"))
 
@@ -146,7 +149,7 @@ class TestAnError:
         sets = [f"experiment_config.{name}" for name in ("val_set", "test_set", "test_set_size")]
         values = itertools.product("ab", "cd", (1, 2), (3, 4), (5, 6))
         combinations = {"".join(map(str, v)): (dict(zip((*sets, "x", "y"), v, strict=True)), [9.0]) for v in values}
-        with pytest.raises(ChoiceError, match=r"tell the data apart$"):
+        with pytest.raises(ChoiceError, match=r"must distinguish the data$"):
             results(tmp_path, combinations).to_md(Choices(rows="x", columns_of="y"))
 
     def test_is_none_of_a_place_of_its_own_for_each_test_set_which_has_its_own_best(self, tmp_path):
@@ -158,4 +161,4 @@ class TestAnError:
         }
         table = HtmlTable(results(tmp_path, combinations).to_html(Choices(rows=path, columns_of="x")))
         assert table.marked == {"strong": ["6.00", "51.00"], "u": ["7.00", "52.00"]}
-        assert "Bold: the best mean on each test set. Underlined" in table.caption
+        assert "Bold: best mean on each test set. Underlined" in table.caption

@@ -175,7 +175,7 @@ class TestTwoExperiments:
         second = write("second", [({LR: 1}, [9.0, 8.0])], seeds=[3, 4])
         (found,) = compared(first, second)
         assert found.pairs[0].comparison is None
-        assert "– in place of a difference" in experiments_text(found)
+        assert "– instead of a difference" in experiments_text(found)
 
     def test_other_data_under_the_same_name_are_told_and_not_compared(self, write):
         first = write("first", [({LR: 1}, ONE)], fingerprint="abcdefgh")
@@ -184,7 +184,7 @@ class TestTwoExperiments:
         assert found.differences["data of a_val"] == ("abcdefgh", "stuvwxyz")
         assert found.pairs[0].comparison is None
         text = experiments_text(found)
-        assert "not known to be measured on the same data" in text
+        assert "possibly measured on different data" in text
         assert "9.30 ± " in text  # each result is shown all the same
 
     def test_data_of_another_name_with_the_same_content_are_compared(self, write):
@@ -287,10 +287,10 @@ class TestSignificance:
         first = write("first", [({LR: 1}, ONE)])
         text = experiments_text(compared(first, write("second", [({LR: 1}, BETTER)]))[0])
         assert "0.016 *" in text
-        assert "adjusted by Holm for all pairs that are shown" in text
+        assert "Holm-adjusted over all pairs shown" in text
         text = experiments_text(compared(first, write("third", [({LR: 1}, BETTER[:5])]))[0])
         assert "too few" in text
-        assert "With fewer than 6 pairs there are too few repetitions for a test." in text
+        assert "Fewer than 6 pairs are too few for a test." in text
 
     def test_for_a_script_has_all_of_it(self, write):
         first, second = write("first", [({LR: 1}, ONE)]), write("second", [({LR: 1}, BETTER)])
@@ -340,15 +340,13 @@ class TestTwoCombinations:
         assert found.differences == {SET: ("a_val", "b_val"), LR: ("2", "3")}
         assert found.comparison is None
         text = combinations_text(found)
-        assert text.endswith(
-            "Their numbers are not compared: it is not known that they were measured on the same data."
-        )
+        assert text.endswith("Their results are not compared: they may have been measured on different data.")
         assert "interval" not in text
 
     def test_without_a_repetition_that_finished_in_both_have_no_difference(self, write):
         folder = write("sweep", [({LR: 1}, [9.0]), ({LR: 2}, [None])])
         text = combinations_text(compare_combinations(folder, ("0" * 16, f"{1:016x}")))
-        assert text.endswith("Their numbers are not compared: no repetition has finished in both.")
+        assert text.endswith("Their results are not compared: no repetition has finished in both.")
 
     def test_are_shown_with_their_difference(self, folder):
         text = combinations_text(compare_combinations(folder, ("0" * 16, f"{1:016x}")))

@@ -116,7 +116,7 @@ class TestTheWordsOnWhatMeansAreOver:
     @pytest.mark.parametrize(
         ("n", "kept", "words"),
         [
-            (1, [0], "the one repetition"),
+            (1, [0], "the only repetition"),
             (3, [0, 2], "2 of 3 repetitions (without 1)"),
             (9, [0, 2], "2 of 9 repetitions (0 and 2)"),
             (9, range(5), "5 of 9 repetitions"),
@@ -134,7 +134,7 @@ class TestTheWordsOnWhatMeansAreOver:
 
     def test_tell_values_apart_that_are_equal_to_python(self):
         means = CellMeans(("x",), [], Basis(("a",), [(1,)], [(True,), (1.0,)], [0], []))
-        assert averaged_over(means, NAMED) == "1 of 3 values of a (1), in the one repetition"
+        assert averaged_over(means, NAMED) == "1 of 3 values of a (1), in the only repetition"
 
 
 class TestTheTableOfMeans:
@@ -160,15 +160,15 @@ class TestTheTableOfMeans:
         table = shown(whole)
         assert table.caption == (
             "Mean distance per joint (mm, lower is better) on the test set hands_test (1,234 frames): the mean for "
-            "each value of an option, averaged over all values of the other options and all repetitions; the 95 % "
-            "interval (Student's t) is that of the mean over n repetitions."
+            "each value of an option, averaged over all values of the other options and all repetitions; 95 % "
+            "intervals are of the mean over n repetitions (Student's t)."
         )
         assert table.foot.startswith("Importance is the share of the variance")
         assert "over" not in table.foot
 
     def test_of_a_grid_with_holes_says_what_each_mean_is_over(self, holes):
         table = shown(holes)
-        assert "averaged over those trials that all values of the option have alike;" in table.caption
+        assert "averaged over the trials that all values of the option have in common;" in table.caption
         assert "all values of the other options" not in table.caption
         assert [row[4:] for row in table.rows] == [["2", "4 of 12"]] * 3 + [["3", "12 of 18"]] * 2 + [
             ["3", "9 of 18"]
@@ -177,9 +177,9 @@ class TestTheTableOfMeans:
             "lr: over 1 of 2 values of model (mlp) and all values of weight_decay, in 2 of 3 repetitions (without 1).",
             "model: over 2 of 3 values of lr (without 0.1) and all values of weight_decay but not lr 0.001 with "
             "weight_decay 0, in all 3 repetitions.",
-            "importance: unknown, since a grid with holes needs 12 combinations that have finished in the same "
-            "repetitions, and 10 of 12 have.",
-            "Of the repetitions 7 failed, which are in no mean.",
+            "importance: unknown, because an incomplete grid needs 12 combinations that finished in the same "
+            "repetitions, but only 10 of 12 did.",
+            "7 repetitions failed and are excluded from all means.",
         ):
             assert words in table.foot
 
@@ -192,7 +192,7 @@ class TestTheTableOfMeans:
             for a, b in itertools.product(range(6), range(4))
         }
         table = shown(results(tmp_path / "sweep", combinations))
-        assert "importance: over 18 of 24 combinations, in the one repetition, none of them with a 5." in table.foot
+        assert "importance: over 18 of 24 combinations, in the only repetition, none of them with a 5." in table.foot
         assert table.head[-1] == "importance (%)"
 
     def test_of_one_option_has_no_importance(self, tmp_path):
@@ -239,7 +239,7 @@ class TestTheTableOfMeans:
 class TestTheTableOfInteractions:
     def test_has_every_pair_the_strongest_first(self, whole):
         table = shown(whole, interactions=True)
-        assert table.head == ["option", "other option", "left over (%)", "left over (mm)"]
+        assert table.head == ["option", "other option", "interaction (%)", "interaction (mm)"]
         assert table.rows[0][:2] == ["lr", "weight_decay"]
         assert [row[2:] for row in table.rows[1:]] == [["0.0", "0.00"]] * 2
         cells = np.array([[np.mean([result(lr, d, m) for m in MODELS]) for d in DECAYS] for lr in RATES])
@@ -248,13 +248,13 @@ class TestTheTableOfInteractions:
 
     def test_of_a_grid_with_holes_says_what_it_rests_on(self, holes):
         table = shown(holes, interactions=True)
-        assert table.head[2:] == ["averaged over", "left over (%)", "left over (mm)", "pairs"]
+        assert table.head[2:] == ["averaged over", "interaction (%)", "interaction (mm)", "pairs"]
         found = {tuple(row[:2]): (row[2], row[5]) for row in table.rows}
         assert found["lr", "model"] == ("all values of weight_decay, in 2 of 3 repetitions (without 1)", "5 of 6")
 
     def test_of_one_option_is_an_error(self, tmp_path):
         table = results(tmp_path / "sweep", {"a": ({"x": 1}, [9.0]), "b": ({"x": 2}, [8.0])}, name="sweep")
-        with pytest.raises(ChoiceError, match=r"^sweep has one option that varies; an interaction is of two$"):
+        with pytest.raises(ChoiceError, match=r"^sweep has only one option that varies; an interaction needs two$"):
             shown(table, interactions=True)
 
 
@@ -296,13 +296,13 @@ class TestTheText:
 class TestAnError:
     def test_is_an_experiment_without_options(self, tmp_path):
         table = results(tmp_path / "sweep", {"a": ({"x": 1}, [9.0])}, name="sweep")
-        with pytest.raises(ChoiceError, match=r"^sweep has no effects of options: none has more than one value$"):
+        with pytest.raises(ChoiceError, match=r"^sweep has no effects of options: no option has more than one value$"):
             effects_of(table, Choices())
 
     def test_is_one_whose_combinations_are_each_on_data_of_their_own(self, tmp_path):
         combinations = {name: ({TEST_SET: name}, [9.0]) for name in ("easy", "hard")}
         table = results(tmp_path / "sweep", combinations, name="sweep")
-        with pytest.raises(ChoiceError, match=r"none has more than one value on the same data$"):
+        with pytest.raises(ChoiceError, match=r"no option has more than one value on the same data$"):
             effects_of(table, Choices())
         assert len(effects_of(table, Choices(split="val"))) == 1
 

@@ -224,7 +224,7 @@ class TestARunningExperiment:
             found = look(str(results), "sweep")
             before = snapshot(results)
             assert found.is_running
-            assert found.text.endswith("; it is running, and stays while it does")
+            assert found.text.endswith("; it is running and cannot be removed now")
             with pytest.raises(AlreadyRunningError, match="is in use: process"):
                 remove(found)
             assert snapshot(results) == before
