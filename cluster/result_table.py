@@ -1,7 +1,7 @@
 """All trials of an experiment as one table that is read, asked, and written in the forms that others read."""
 
-from cluster.reports.tables.choices import Choices
 from cluster.reports.tables.export import export
+from cluster.reports.tables.table_options import TableOptions
 from cluster.results.results import Results
 
 
@@ -14,30 +14,30 @@ class ResultTable(Results):
     Each takes the same choices and raises `ChoiceError` where the table does not have what was chosen.
     """
 
-    def to_csv(self, choices: Choices | None = None) -> str:
+    def to_csv(self, choices: TableOptions | None = None) -> str:
         """Returns the table as CSV: an empty field for what is missing."""
-        return export(self, "csv", choices or Choices()).decode()
+        return export(self, "csv", choices or TableOptions()).decode()
 
-    def to_json(self, choices: Choices | None = None) -> str:
+    def to_json(self, choices: TableOptions | None = None) -> str:
         """Returns the table as a JSON list of objects: null for what is missing."""
-        return export(self, "json", choices or Choices()).decode()
+        return export(self, "json", choices or TableOptions()).decode()
 
-    def to_parquet(self, choices: Choices | None = None) -> bytes:
+    def to_parquet(self, choices: TableOptions | None = None) -> bytes:
         """Returns the table as the content of a Parquet file."""
-        return export(self, "parquet", choices or Choices())
+        return export(self, "parquet", choices or TableOptions())
 
-    def to_md(self, choices: Choices | None = None) -> str:
+    def to_md(self, choices: TableOptions | None = None) -> str:
         """Returns the table as Markdown."""
-        return export(self, "md", choices or Choices()).decode()
+        return export(self, "md", choices or TableOptions()).decode()
 
-    def to_latex(self, choices: Choices | None = None) -> str:
+    def to_latex(self, choices: TableOptions | None = None) -> str:
         """Returns the table as LaTeX: a table to be put into a document, or with `standalone` a document."""
-        return export(self, "latex", choices or Choices()).decode()
+        return export(self, "latex", choices or TableOptions()).decode()
 
-    def to_html(self, choices: Choices | None = None) -> str:
+    def to_html(self, choices: TableOptions | None = None) -> str:
         """Returns the table as an HTML element."""
-        return export(self, "html", choices or Choices()).decode()
+        return export(self, "html", choices or TableOptions()).decode()
 
-    def to_xlsx(self, choices: Choices | None = None) -> bytes:
+    def to_xlsx(self, choices: TableOptions | None = None) -> bytes:
         """Returns the content of a workbook of two sheets: the summary and the trials."""
-        return export(self, "xlsx", choices or Choices())
+        return export(self, "xlsx", choices or TableOptions())

@@ -50,10 +50,10 @@ if TYPE_CHECKING:
 
 def list_(given: Given) -> int:
     """All experiments, with their state, their best combination, their size and when they were started."""
-    found = overview.standings(given.storage_path)
+    found = overview.statuses(given.storage_path)
     if given.json:
-        return _print_json(overview.standings_json(found))
-    return _print(overview.standings_text(found) if found else f"{given.storage_path} has no experiments")
+        return _print_json(overview.statuses_json(found))
+    return _print(overview.statuses_text(found) if found else f"{given.storage_path} has no experiments")
 
 
 def show(given: Given) -> int:
@@ -132,16 +132,16 @@ def export(given: Given) -> int:
     if given.to is not None:
         refuse_table_options(given)
         return _export_to(folder, given)
-    from cluster.reports.tables.choices import Choices
     from cluster.reports.tables.export import export as exported
     from cluster.reports.tables.export import export_by_joint
+    from cluster.reports.tables.table_options import TableOptions
 
     table = Results.read(folder)
     is_pivot = given.rows is not None
     columns = tuple(name for names in given.columns or () for name in names.split(","))
     if is_pivot and len(columns) != 1:
         raise CommandLineError("a pivot table has one option down and one across: --rows lr --columns weight_decay")
-    choices = Choices(
+    choices = TableOptions(
         columns=() if is_pivot else columns,
         sort=given.sort,
         best=given.best,
@@ -162,10 +162,10 @@ def export(given: Given) -> int:
 
 def effects(given: Given) -> int:
     """What each option does to the result: the mean for each of its values, its importance, and its interactions."""
-    from cluster.reports.tables.choices import Choices
+    from cluster.reports.tables.table_options import TableOptions
 
     table = Results.read(overview.find_experiment(given.storage_path, given.name))
-    choices = Choices(metric=given.metric, split=given.split, precision=given.precision)
+    choices = TableOptions(metric=given.metric, split=given.split, precision=given.precision)
     if given.format is not None or given.out is not None:
         from cluster.reports.tables.export import export_effects
 
@@ -196,12 +196,12 @@ def _export_to(folder: ExperimentFolder, given: Given) -> int:
 def figure(given: Given) -> int:
     """A figure for a paper."""
     from cluster.figures.style import save
-    from cluster.reports.draw import Drawing, draw
+    from cluster.reports.draw import FigureOptions, draw
 
     folder = overview.find_experiment(given.storage_path, given.name)
     refuse_idle_figure_options(given)
     format = _format(None, given.out, FIGURE_ENDINGS)
-    drawing = Drawing(
+    figure_options = FigureOptions(
         folder=folder,
         combinations=tuple(given.combination),
         rows=given.rows,
@@ -210,11 +210,11 @@ def figure(given: Given) -> int:
         labels=given.labels,
         format=given.format,
         measure=given.measure or "worst",
-        n_examples=Drawing.n_examples if given.examples is None else given.examples,
-        n_log_points=Drawing.n_log_points if given.log_points is None else given.log_points,
+        n_examples=FigureOptions.n_examples if given.examples is None else given.examples,
+        n_log_points=FigureOptions.n_log_points if given.log_points is None else given.log_points,
         width_in=given.width,
     )
-    return _deliver(save(draw(given.figure, drawing), format), given.out, is_text=False)
+    return _deliver(save(draw(given.figure, figure_options), format), given.out, is_text=False)
 
 
 def html(given: Given) -> int:

@@ -28,7 +28,7 @@ _NARROWEST_IN, _WIDEST_IN = 2, 40
 
 
 @dataclass(frozen=True)
-class Drawing:
+class FigureOptions:
     """What a figure is drawn of.
 
     Attributes:
@@ -60,7 +60,7 @@ class Drawing:
     width_in: float = COLUMN_IN
 
 
-def draw(figure: str, drawing: Drawing) -> "Figure":
+def draw(figure: str, figure_options: FigureOptions) -> "Figure":
     """Draws one of `FIGURES`.
 
     Raises:
@@ -69,9 +69,9 @@ def draw(figure: str, drawing: Drawing) -> "Figure":
         FigureError: If there is nothing to draw, or more than a figure holds; if its width is none.
         ChoiceError: If there is no such option.
     """
-    if not _NARROWEST_IN <= drawing.width_in <= _WIDEST_IN:
-        raise FigureError(f"a figure is {_NARROWEST_IN} to {_WIDEST_IN} inches wide, not {drawing.width_in:g}")
-    return FIGURES[figure](drawing, Results.read(drawing.folder))
+    if not _NARROWEST_IN <= figure_options.width_in <= _WIDEST_IN:
+        raise FigureError(f"a figure is {_NARROWEST_IN} to {_WIDEST_IN} inches wide, not {figure_options.width_in:g}")
+    return FIGURES[figure](figure_options, Results.read(figure_options.folder))
 
 
 def finished_ids(table: Results, row: Row) -> list[str]:
@@ -126,11 +126,11 @@ def skeleton_of(folder: ExperimentFolder, trial_id: str) -> Skeleton:
         raise FigureError(f"the trial.json of {trial_id} does not say which skeleton it uses") from error
 
 
-def _learning_curves(drawing: Drawing, table: Results) -> "Figure":
-    rows = _rows(drawing, table, "val", _N_CURVES)
+def _learning_curves(figure_options: FigureOptions, table: Results) -> "Figure":
+    rows = _rows(figure_options, table, "val", _N_CURVES)
     keys = {row["key"] for row in rows.values()}
     logged = read_logged(
-        drawing.folder,
+        figure_options.folder,
         split=table.split,
         wanted=lambda trial_id: trial_id.partition("/")[0] in keys,
         is_metric=lambda name: False,
@@ -139,36 +139,38 @@ def _learning_curves(drawing: Drawing, table: Results) -> "Figure":
     for name, row in rows.items():
         known = [logged.curves.get(trial_id) for trial_id in finished_ids(table, row)]
         groups[name] = [curve for curve in known if curve is not None]
-    return curves.learning_curves(groups, n_planned=table.n_repetitions, width_in=drawing.width_in)
+    return curves.learning_curves(groups, n_planned=table.n_repetitions, width_in=figure_options.width_in)
 
 
-def _success_curves(drawing: Drawing, table: Results) -> "Figure":
+def _success_curves(figure_options: FigureOptions, table: Results) -> "Figure":
     rates: dict[str, Sequence[Numbers]] = {}
     uncorrected: dict[str, Numbers] = {}
-    rows = _rows(drawing, table, table.split)
+    rows = _rows(figure_options, table, table.split)
     for name, row in rows.items():
-        before, after = success_rates_of(drawing.folder, table.split, finished_ids(table, row), drawing.measure)
+        before, after = success_rates_of(
+            figure_options.folder, table.split, finished_ids(table, row), figure_options.measure
+        )
         if not after:
             raise FigureError(f"no finished trial of {row['key']} logged its success rates")
         label = "corrected" if len(rows) == 1 else name
         uncorrected[label], rates[label] = before[0], after
-    others, remarks = _other_methods(drawing, table, list(rows.values()))
+    others, remarks = _other_methods(figure_options, table, list(rows.values()))
     return curves.success_curves(
         uncorrected,
         rates,
         others=others,
-        of=drawing.measure,
+        of=figure_options.measure,
         n_planned=table.n_repetitions,
         remarks=remarks,
-        width_in=drawing.width_in,
+        width_in=figure_options.width_in,
     )
 
 
-def _errors_by_joint(drawing: Drawing, table: Results) -> "Figure":
-    row = _row(drawing, table)
+def _errors_by_joint(figure_options: FigureOptions, table: Results) -> "Figure":
+    row = _row(figure_options, table)
     ids = finished_ids(table, row)
     logged = read_logged(
-        drawing.folder,
+        figure_options.folder,
         split=table.split,
         wanted=set(ids).__contains__,
         is_metric=lambda name: name.startswith("distance["),
@@ -186,46 +188,46 @@ def _errors_by_joint(drawing: Drawing, table: Results) -> "Figure":
         for suffix in ("_before", "")
     )
     return errors.errors_by_joint(
-        skeleton_of(drawing.folder, ids[0]),
+        skeleton_of(figure_options.folder, ids[0]),
         before,
         after,
         n_planned=table.n_repetitions,
-        width_in=drawing.width_in,
+        width_in=figure_options.width_in,
     )
 
 
-def _heat_map(drawing: Drawing, table: Results) -> "Figure":
-    table = _on_same_data(drawing, table)
-    down, across = _two_options(drawing, table)
+def _heat_map(figure_options: FigureOptions, table: Results) -> "Figure":
+    table = _on_same_data(figure_options, table)
+    down, across = _two_options(figure_options, table)
     split: options.Split = "test" if table.split == "test" else "val"
     return options.heat_map(
-        table.summary, down, across, split=split, n_planned=table.n_repetitions, width_in=drawing.width_in
+        table.summary, down, across, split=split, n_planned=table.n_repetitions, width_in=figure_options.width_in
     )
 
 
-def _parallel_coordinates(drawing: Drawing, table: Results) -> "Figure":
-    table = _on_same_data(drawing, table)
+def _parallel_coordinates(figure_options: FigureOptions, table: Results) -> "Figure":
+    table = _on_same_data(figure_options, table)
     split: options.Split = "test" if table.split == "test" else "val"
     return options.parallel_coordinates(
-        table.summary, table.telling_paths, split=split, n_planned=table.n_repetitions, width_in=drawing.width_in
+        table.summary, table.telling_paths, split=split, n_planned=table.n_repetitions, width_in=figure_options.width_in
     )
 
 
-def _error_histogram(drawing: Drawing, table: Results) -> "Figure":
-    before, after, of = _frames(drawing, table)
-    return errors.error_histogram(before, after, of=of, width_in=drawing.width_in)
+def _error_histogram(figure_options: FigureOptions, table: Results) -> "Figure":
+    before, after, of = _frames(figure_options, table)
+    return errors.error_histogram(before, after, of=of, width_in=figure_options.width_in)
 
 
-def _improvement(drawing: Drawing, table: Results) -> "Figure":
-    before, after, of = _frames(drawing, table)
-    return errors.improvement_by_error(before, after, of=of, width_in=drawing.width_in)
+def _improvement(figure_options: FigureOptions, table: Results) -> "Figure":
+    before, after, of = _frames(figure_options, table)
+    return errors.improvement_by_error(before, after, of=of, width_in=figure_options.width_in)
 
 
-def _hands(drawing: Drawing, table: Results) -> "Figure":
-    row = _row(drawing, table)
+def _hands(figure_options: FigureOptions, table: Results) -> "Figure":
+    row = _row(figure_options, table)
     for trial_id in finished_ids(table, row):
         try:
-            found = FollowedExamples.read(drawing.folder.trial(trial_id))
+            found = FollowedExamples.read(figure_options.folder.trial(trial_id))
         except ValueError as error:
             raise FigureError(f"{trial_id}: {error}") from error
         if found is not None:
@@ -234,16 +236,16 @@ def _hands(drawing: Drawing, table: Results) -> "Figure":
                 found.inputs_mm,
                 {f"epoch {epoch}, batch {batch}": poses for epoch, batch, poses in points},
                 found.labels_mm,
-                skeleton_of(drawing.folder, trial_id),
+                skeleton_of(figure_options.folder, trial_id),
                 of=_repetition(trial_id),
-                n_examples=drawing.n_examples,
-                n_log_points=drawing.n_log_points,
-                width_in=drawing.width_in,
+                n_examples=figure_options.n_examples,
+                n_log_points=figure_options.n_log_points,
+                width_in=figure_options.width_in,
             )
     raise FigureError(f"{row['key']} of {table.name} followed no examples: set val_example_indices")
 
 
-FIGURES: Mapping[str, Callable[[Drawing, Results], "Figure"]] = {
+FIGURES: Mapping[str, Callable[[FigureOptions, Results], "Figure"]] = {
     "curves": _learning_curves,
     "success": _success_curves,
     "joints": _errors_by_joint,
@@ -255,13 +257,13 @@ FIGURES: Mapping[str, Callable[[Drawing, Results], "Figure"]] = {
 }
 
 
-def _rows(drawing: Drawing, table: Results, split: str, n_best: int = 1) -> dict[str, Row]:
+def _rows(figure_options: FigureOptions, table: Results, split: str, n_best: int = 1) -> dict[str, Row]:
     """Returns the combinations that are drawn, by their names: without a choice the best, on each of several data.
 
     The latter are named by their set of the split that is shown, where that tells them apart.
     """
-    if drawing.combinations:
-        chosen = [find_combination(table, key) for key in drawing.combinations]
+    if figure_options.combinations:
+        chosen = [find_combination(table, key) for key in figure_options.combinations]
         return {combination_name(table, row): row for row in chosen}
     parts = table.by_data()
     if len(parts) > 1:
@@ -272,18 +274,18 @@ def _rows(drawing: Drawing, table: Results, split: str, n_best: int = 1) -> dict
     return {combination_name(table, row): row for row in table.summary[:n_best]}
 
 
-def _row(drawing: Drawing, table: Results) -> Row:
-    if len(drawing.combinations) > 1:
-        raise FigureError(f"this figure shows one combination, not {len(drawing.combinations)}")
-    _on_same_data(drawing, table)
-    (row,) = _rows(drawing, table, table.split).values()
+def _row(figure_options: FigureOptions, table: Results) -> Row:
+    if len(figure_options.combinations) > 1:
+        raise FigureError(f"this figure shows one combination, not {len(figure_options.combinations)}")
+    _on_same_data(figure_options, table)
+    (row,) = _rows(figure_options, table, table.split).values()
     return row
 
 
-def _on_same_data(drawing: Drawing, table: Results) -> Results:
+def _on_same_data(figure_options: FigureOptions, table: Results) -> Results:
     """Returns what was measured on the same data as the combinations that were chosen."""
     parts = table.by_data()
-    keys = {find_combination(table, key)["key"] for key in drawing.combinations}
+    keys = {find_combination(table, key)["key"] for key in figure_options.combinations}
     fitting = [part for part in parts.values() if keys <= {row["key"] for row in part.summary}]
     if len(fitting) == 1:
         return fitting[0]
@@ -294,25 +296,25 @@ def _on_same_data(drawing: Drawing, table: Results) -> Results:
     )
 
 
-def _two_options(drawing: Drawing, table: Results) -> tuple[str, str]:
+def _two_options(figure_options: FigureOptions, table: Results) -> tuple[str, str]:
     paths = table.telling_paths
-    if drawing.rows is None and drawing.columns is None and len(paths) >= 2:
+    if figure_options.rows is None and figure_options.columns is None and len(paths) >= 2:
         return paths[0], paths[1]
-    if drawing.rows is None or drawing.columns is None:
+    if figure_options.rows is None or figure_options.columns is None:
         raise FigureError(
             f"a heat map has two options, --rows and --columns; {table.name} has {', '.join(paths) or 'none'}"
         )
-    down, across = (named(path, table.option_paths, "option") for path in (drawing.rows, drawing.columns))
+    down, across = (named(path, table.option_paths, "option") for path in (figure_options.rows, figure_options.columns))
     if down == across:
         raise FigureError(f"rows and columns name the same option, {down}; a heat map has two")
     return down, across
 
 
-def _frames(drawing: Drawing, table: Results) -> tuple[Errors, Errors, str]:
+def _frames(figure_options: FigureOptions, table: Results) -> tuple[Errors, Errors, str]:
     """Returns the errors of frames before and after the correction, (N,) each, mm, and which repetition's they are."""
-    row = _row(drawing, table)
+    row = _row(figure_options, table)
     for trial_id in finished_ids(table, row):
-        frames = frame_errors_of(drawing.folder, [trial_id])
+        frames = frame_errors_of(figure_options.folder, [trial_id])
         if frames is not None:
             return *frames.joined, _repetition(trial_id)
     raise FigureError(
@@ -326,7 +328,7 @@ def _repetition(trial_id: str) -> str:
 
 
 def _other_methods(
-    drawing: Drawing, table: Results, rows: Sequence[Row]
+    figure_options: FigureOptions, table: Results, rows: Sequence[Row]
 ) -> tuple[list[tuple[str, Numbers]], list[str]]:
     """Returns labels and success rates of other methods, (81,) each, and remarks on their data.
 
@@ -336,8 +338,8 @@ def _other_methods(
     of_split = table.data_sets.get(table.split, {})
     sets = list(dict.fromkeys(of_split[row["key"]] for row in rows if row["key"] in of_split))
     others, is_open = [], False
-    for label, path in drawing.others:
-        found, fitting = _errors_of_other(drawing, table, rows[0], path, sets)
+    for label, path in figure_options.others:
+        found, fitting = _errors_of_other(figure_options, table, rows[0], path, sets)
         is_open |= len(fitting) > 1
         on = f" (on {' or '.join(one.name for one in fitting)})" if len(fitting) < len(sets) else ""
         others.append((f"{label}{on}", curves.success_rates(found)))
@@ -348,13 +350,13 @@ def _other_methods(
 
 
 def _errors_of_other(
-    drawing: Drawing, table: Results, row: Row, path: Path, sets: Sequence[DataSet]
+    figure_options: FigureOptions, table: Results, row: Row, path: Path, sets: Sequence[DataSet]
 ) -> tuple[Numbers, Collection[DataSet]]:
     """Returns the errors of another method, (E,), mm, and on which of the sets it may have been measured."""
-    if drawing.labels is not None:
-        found = errors_of(path, drawing.labels, drawing.measure, drawing.format)
+    if figure_options.labels is not None:
+        found = errors_of(path, figure_options.labels, figure_options.measure, figure_options.format)
         return found.ravel(), sets_of_predictions(path, len(found), sets)
     found = read_errors(path)
-    is_by_joint = drawing.measure == "joint"
-    n_joints = skeleton_of(drawing.folder, finished_ids(table, row)[0]).n_joints if is_by_joint else None
+    is_by_joint = figure_options.measure == "joint"
+    n_joints = skeleton_of(figure_options.folder, finished_ids(table, row)[0]).n_joints if is_by_joint else None
     return found.ravel(), sets_of_errors(path, found.size, sets, n_joints)

@@ -466,7 +466,7 @@ class TestTheLivePage:
 
     def test_gets_its_pictures_without_moving_what_is_read(self, served, folder, may_draw):
         page = served.page
-        assert "They are being drawn" in page.locator("#pictures").inner_text()
+        assert "The pictures are being drawn" in page.locator("#pictures").inner_text()
         page.locator("#configuration details").nth(1).locator("summary").click()
         page.locator("#configuration").evaluate("section => section.scrollIntoView({behavior: 'instant'})")
         place = "document.getElementById('configuration').getBoundingClientRect().top"

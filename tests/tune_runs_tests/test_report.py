@@ -761,5 +761,5 @@ def test_ctrl_c_ends_a_command_without_a_traceback(run, monkeypatch):
     def interrupted(storage_path):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cluster.reports.terminal.overview.standings", interrupted)
+    monkeypatch.setattr("cluster.reports.terminal.overview.statuses", interrupted)
     assert run("list") == (130, "", "")

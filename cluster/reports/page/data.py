@@ -19,7 +19,7 @@ from cluster.storage.folders import ExperimentFolder
 from cluster.storage.lock import is_locked
 from data_pipeline.skeleton import Skeleton
 
-MAX_PARTS = 12
+MAX_DATA_GROUPS = 12
 """How many data sets get their own sections. This keeps a page with a hundred test sets short."""
 
 _CURVE_POINTS = 200_000
@@ -33,7 +33,7 @@ _MAX_STEPS = 60
 _MAX_EXAMPLES = 12
 
 
-class Part(NamedTuple):
+class DataGroup(NamedTuple):
     """What was measured on the same data, of an experiment that was measured on several."""
 
     number: int
@@ -63,7 +63,7 @@ class PageData:
     example_trial: str | None
     examples: FollowedExamples | None
     skeletons: Mapping[str, Skeleton]
-    part: Part | None = None
+    part: DataGroup | None = None
 
     @classmethod
     def read(cls, folder: ExperimentFolder) -> "PageData":
@@ -113,7 +113,7 @@ class PageData:
         if len(self._tables) == 1:
             return [self]
         parts = enumerate(self._tables.items(), 1)
-        return [replace(self, table=table, part=Part(i, name)) for i, (name, table) in parts]
+        return [replace(self, table=table, part=DataGroup(i, name)) for i, (name, table) in parts]
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -145,7 +145,7 @@ class PageData:
         fingers = [name for name, _ in self.skeleton.fingers] if self.skeleton else []
         return sorted(names, key=lambda name: fingers.index(name) if name in fingers else len(fingers))
 
-    def errors_by_part(self, key: str) -> tuple[Numbers, Numbers] | None:
+    def errors_by_joint(self, key: str) -> tuple[Numbers, Numbers] | None:
         """Returns a combination's mean distances of joints and fingers, before and after.
 
         Returns:
@@ -229,7 +229,7 @@ class PageData:
         return [grids.setdefault(grid, len(grids)), _all_rounded(kept.val_mm), _all_rounded(kept.train_mm)]
 
     def _parts(self, key: str, befores: dict[tuple[float | None, ...], int]) -> list[Any] | None:
-        errors = self.errors_by_part(key)
+        errors = self.errors_by_joint(key)
         if errors is None:
             return None
         before, after = (values.mean(axis=0) for values in errors)  # (P,) each
@@ -269,7 +269,7 @@ def _first_examples(folder: ExperimentFolder, ids: Sequence[str]) -> tuple[str |
 
 def _skeletons(folder: ExperimentFolder, table: Results) -> dict[str, Skeleton]:
     found: dict[str, Skeleton] = {}
-    for name, part in list(table.by_data().items())[:MAX_PARTS]:
+    for name, part in list(table.by_data().items())[:MAX_DATA_GROUPS]:
         best = part.summary[0]["key"]
         for row in part.trials:
             if row["key"] == best and name not in found:

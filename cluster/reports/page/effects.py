@@ -10,10 +10,10 @@ from cluster.reports.page.data import PageData
 from cluster.reports.page.sections import scrolling, section_of
 from cluster.reports.page.sentences import short_names
 from cluster.reports.tables.captions import listed
-from cluster.reports.tables.choices import Choices
 from cluster.reports.tables.effect_phrases import averaged_over, importance_rests_on, no_importance
 from cluster.reports.tables.effects import IMPORTANCE, Effects, InteractionTable, interval_cell, rests_on
 from cluster.reports.tables.summary import SPLITS
+from cluster.reports.tables.table_options import TableOptions
 from cluster.results.option_effects import Cell as CellMean
 from cluster.results.option_effects import CellMeans, Importances, Interaction
 from cluster.results.results import column
@@ -94,7 +94,7 @@ def _of_interaction(found: Interaction, names: Mapping[str, str]) -> str:
 
 
 def _all_interactions(data: PageData, found: Effects) -> Markup:
-    grid = InteractionTable(data.table, [found], Choices()).grid()
+    grid = InteractionTable(data.table, [found], TableOptions()).grid()
     caption = grid.caption.partition(": ")[2]
     table = html_table(replace(grid, caption=f"{caption[0].upper()}{caption[1:]}", notes=()))
     return tag(

@@ -44,15 +44,11 @@ def serve(folder: ExperimentFolder, *, port: int = 0, announce: Callable[[str], 
     Raises:
         NoResultsError: If there is no experiment.
         StorageError: If its files cannot be read.
-        PortError: If the port is taken.
+        UserError: If the port is taken.
     """
     with ReportServer(folder, port) as server, suppress(KeyboardInterrupt):
         announce(server.address)
         server.serve_forever()
-
-
-class PortError(UserError):
-    """A port cannot be listened on."""
 
 
 class ReportServer(ThreadingHTTPServer):
@@ -68,7 +64,7 @@ class ReportServer(ThreadingHTTPServer):
     Raises:
         NoResultsError: If there is no experiment.
         StorageError: If its files cannot be read.
-        PortError: If the port is taken.
+        UserError: If the port is taken.
     """
 
     daemon_threads = True
@@ -81,7 +77,7 @@ class ReportServer(ThreadingHTTPServer):
         try:
             super().__init__((_HOST, port), _Handler)
         except (OSError, OverflowError) as error:
-            raise PortError(f"port {port} of {_HOST} cannot be used: {error}; choose another, or 0 for any") from error
+            raise UserError(f"port {port} of {_HOST} cannot be used: {error}; choose another, or 0 for any") from error
 
     @property
     def address(self) -> str:

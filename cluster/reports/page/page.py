@@ -13,7 +13,7 @@ from pathlib import Path
 from cluster.reports.formats.html import Markup, joined, own_code, tag
 from cluster.reports.page import pictures as pictures
 from cluster.reports.page import sections as sections
-from cluster.reports.page.data import MAX_PARTS, PageData
+from cluster.reports.page.data import MAX_DATA_GROUPS, PageData
 from cluster.reports.page.effects import effects
 from cluster.storage.folders import ExperimentFolder
 
@@ -57,7 +57,7 @@ def content(data: PageData, folder: ExperimentFolder, drawn: pictures.Pictures) 
         [
             sections.summary(data),
             sections.combinations(data),
-            *(section for part in data.by_data[:MAX_PARTS] for section in (*sections.best(part), *effects(part))),
+            *(section for part in data.by_data[:MAX_DATA_GROUPS] for section in (*sections.best(part), *effects(part))),
             *drawn.sections,
             *pictures.examples(data, drawn.of_examples),
             *sections.failures(data),

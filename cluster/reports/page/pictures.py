@@ -52,8 +52,8 @@ def draw(
     """
     found = []
     for part in data.by_data[:MAX_DRAWN]:
-        drawings = itertools.chain(_of_training(part), _of_the_best(part, folder), _of_options(part))
-        drawn = [_picture(*drawing) for drawing in drawings if goes_on()]
+        planned = itertools.chain(_of_training(part), _of_the_best(part, folder), _of_options(part))
+        drawn = [_picture(*figure) for figure in planned if goes_on()]
         shown = [picture for picture in drawn if picture is not None]
         notes = [tag("p", note)] if note else []
         if shown:
@@ -102,7 +102,7 @@ def _validation_set(data: PageData) -> str:
     return "the validation set" if found is None else f"the validation set {found.name}"
 
 
-_Drawing = tuple[Callable[[], "Figure"], str]
+_PlannedFigure = tuple[Callable[[], "Figure"], str]
 
 
 def _picture(draw: Callable[[], "Figure"], caption: str) -> Markup | None:
@@ -120,7 +120,7 @@ def _picture(draw: Callable[[], "Figure"], caption: str) -> Markup | None:
     return tag("figure", picture, tag("figcaption", caption))
 
 
-def _of_training(data: PageData) -> Iterator[_Drawing]:
+def _of_training(data: PageData) -> Iterator[_PlannedFigure]:
     groups: dict[str, list[Curve]] = {}
     for row in data.table.summary[:_N_CURVES]:
         known = [data.logged.curves.get(found_id) for found_id in finished_ids(data.table, row)]
@@ -134,7 +134,7 @@ def _of_training(data: PageData) -> Iterator[_Drawing]:
         )
 
 
-def _of_the_best(data: PageData, folder: ExperimentFolder) -> Iterator[_Drawing]:
+def _of_the_best(data: PageData, folder: ExperimentFolder) -> Iterator[_PlannedFigure]:
     row, n_planned = data.table.summary[0], data.table.n_repetitions
     ids = finished_ids(data.table, row)
     place = f"the combination that is best in validation, on the {SPLITS[data.table.split]}"
@@ -156,7 +156,7 @@ def _of_the_best(data: PageData, folder: ExperimentFolder) -> Iterator[_Drawing]
             lambda: errors.improvement_by_error(*frames.joined, width_in=_WIDTH_IN),
             f"Improvement by the backbone’s error, for each pose of one repetition: {place}. {on_frames(frames)}",
         )
-    skeleton, parts = data.skeleton, data.errors_by_part(row["key"])
+    skeleton, parts = data.skeleton, data.errors_by_joint(row["key"])
     if skeleton is not None and parts is not None:
         by_part = [dict(zip(data.parts, values.T.tolist(), strict=True)) for values in parts]
         yield (
@@ -165,7 +165,7 @@ def _of_the_best(data: PageData, folder: ExperimentFolder) -> Iterator[_Drawing]
         )
 
 
-def _of_options(data: PageData) -> Iterator[_Drawing]:
+def _of_options(data: PageData) -> Iterator[_PlannedFigure]:
     table = data.table
     split: options.Split = "test" if table.split == "test" else "val"
     paths = table.telling_paths

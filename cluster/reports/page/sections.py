@@ -8,7 +8,7 @@ from typing import Any
 from cluster.reports.formats.grid import MISSING, Cell, Grid, number_cell, signed
 from cluster.reports.formats.html import Markup, escaped, joined, json_block, tag
 from cluster.reports.formats.html_table import html_table
-from cluster.reports.page.data import MAX_PARTS, PageData, trial_id
+from cluster.reports.page.data import MAX_DATA_GROUPS, PageData, trial_id
 from cluster.reports.page.sentences import (
     findings,
     gaps,
@@ -71,13 +71,13 @@ def _words_of_parts(data: PageData) -> list[Markup]:
     n = len(data.by_data)
     words = [tag("p", f"Measured on {n} sets of data. Results on different data are not compared.")]
     if n > MAX_DRAWN:
-        shown = f"; the first {MAX_PARTS} have their own sections" if n > MAX_PARTS else ""
+        shown = f"; the first {MAX_DATA_GROUPS} have their own sections" if n > MAX_DATA_GROUPS else ""
         words.append(tag("p", f"The table has all of them{shown}; the first {MAX_DRAWN} have pictures."))
     for part in data.by_data:
         lead, *others = findings(part)
         name = part.part.name if part.part is not None else ""
         words += [tag("h3", name), tag("p", lead)]
-        if n <= MAX_PARTS:
+        if n <= MAX_DATA_GROUPS:
             words += [tag("p", sentence) for sentence in others]
     return words
 
@@ -171,7 +171,7 @@ def _intervals(distances: Sequence[float], split: str) -> str:
 
 
 def _by_part(data: PageData, row: Row) -> list[Markup]:
-    errors = data.errors_by_part(row["key"])
+    errors = data.errors_by_joint(row["key"])
     if errors is None:
         return []
     rows = []

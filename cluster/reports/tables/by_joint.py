@@ -7,10 +7,10 @@ from typing import NamedTuple
 from cluster.reports.formats.grid import Cell, Grid, number_cell, option_texts
 from cluster.reports.formats.xlsx import Style
 from cluster.reports.tables import captions
-from cluster.reports.tables.choices import Choices
 from cluster.reports.tables.combinations import by_validation_set, chosen_split
 from cluster.reports.tables.metric_labels import MEASURES
 from cluster.reports.tables.summary import SPLIT_NAMES
+from cluster.reports.tables.table_options import TableOptions
 from cluster.results.deserialize import described_skeleton
 from cluster.results.learning_curves import read_logged
 from cluster.results.names import ChoiceError, short_names
@@ -38,8 +38,8 @@ class ByJointTable:
             chosen.
     """
 
-    def __init__(self, folder: ExperimentFolder, results: Results, choices: Choices) -> None:
-        if choices != Choices(split=choices.split, precision=choices.precision, standalone=choices.standalone):
+    def __init__(self, folder: ExperimentFolder, results: Results, choices: TableOptions) -> None:
+        if choices != TableOptions(split=choices.split, precision=choices.precision, standalone=choices.standalone):
             raise ChoiceError(
                 "--by-joint shows the best combination's distances; it accepts only --split and --precision"
             )

@@ -67,15 +67,15 @@ def passed_over(results: Results, chosen: Collection[Row], place: Callable[[Row]
     """
     validated_on = results.data_sets.get("val", {})
 
-    def contest(row: Row) -> Hashable:
+    def group(row: Row) -> Hashable:
         return place(row), validated_on.get(row["key"])
 
-    last = {contest(row): row for row in chosen}
+    last = {group(row): row for row in chosen}
     keys, validated, n = {row["key"] for row in chosen}, "val_distance_mm_mean", 0
     for row in results.summary:
-        if row["key"] in keys or row["n"] == results.n_repetitions or contest(row) not in last:
+        if row["key"] in keys or row["n"] == results.n_repetitions or group(row) not in last:
             continue
-        mean, of_last = row[validated], last[contest(row)][validated]
+        mean, of_last = row[validated], last[group(row)][validated]
         n += mean is not None and (of_last is None or mean < of_last)
     if not n:
         return []

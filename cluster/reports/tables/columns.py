@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from cluster.reports.formats.grid import MISSING, Cell, number_cell, option_cells, plain_cell
 from cluster.reports.formats.xlsx import Style
-from cluster.reports.tables.marks import Verdict
+from cluster.reports.tables.marks import Rating
 from cluster.reports.tables.metric_labels import Measure
 from cluster.results.results import Row
 from cluster.results.statistics import estimate
@@ -74,7 +74,7 @@ class MeasuredColumn:
         values: Its value in each repetition, by the combination's key; None where there is none.
         measure: Its metric; None for other numbers, such as seconds.
         is_before: Whether it is of the uncorrected poses, which are the same in each repetition or nearly so.
-        verdicts: How each combination did among those that are shown.
+        ratings: How each combination did among those that are shown.
     """
 
     name: str
@@ -82,7 +82,7 @@ class MeasuredColumn:
     values: Mapping[str, Sequence[float | None]]
     measure: Measure | None
     is_before: bool
-    verdicts: Mapping[str, Verdict]
+    ratings: Mapping[str, Rating]
 
     def value(self, row: Row) -> Any:  # noqa: D102
         return estimate(self.values[row["key"]]).mean
@@ -94,8 +94,8 @@ class MeasuredColumn:
         low, high = (None, None) if summed.interval is None else (summed.interval.low, summed.interval.high)
         record = dict(zip(self._names, (summed.mean, summed.std, low, high), strict=True))
         if self.measure is not None:
-            verdict = self.verdicts.get(row["key"])
-            record[f"{self.name}_p_adjusted"] = None if verdict is None else verdict.p_adjusted
+            rating = self.ratings.get(row["key"])
+            record[f"{self.name}_p_adjusted"] = None if rating is None else rating.p_adjusted
         return record
 
     def styles(self) -> dict[str, Style]:  # noqa: D102
@@ -113,13 +113,13 @@ class MeasuredColumn:
         in_percent = self.measure is not None and self.measure.in_percent
         # Only where a distorter draws does the error before differ between repetitions.
         hidden = self.is_before and not round((summed.std or 0) * (100 if in_percent else 1), precision)
-        verdict = self.verdicts.get(row["key"])
+        rating = self.ratings.get(row["key"])
         cell = number_cell(
             summed.mean,
             None if hidden else summed.std,
             precision=precision,
             in_percent=in_percent,
-            mark="" if verdict is None else verdict.mark,
+            mark="" if rating is None else rating.mark,
         )
         return cell._replace(text=f"{cell.text} (n = {summed.n})") if summed.n < row["n"] else cell
 

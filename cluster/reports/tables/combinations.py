@@ -7,11 +7,11 @@ from typing import Any
 from cluster.reports.formats.grid import Grid
 from cluster.reports.formats.xlsx import Style
 from cluster.reports.tables import captions
-from cluster.reports.tables.choices import Choices
 from cluster.reports.tables.columns import ChangeColumn, Column, CountColumn, MeasuredColumn, OptionColumn
-from cluster.reports.tables.marks import Contest, Verdict, judged
+from cluster.reports.tables.marks import Rating, ResultGroup, rate
 from cluster.reports.tables.metric_labels import MEASURES, Measure
 from cluster.reports.tables.summary import SPLIT_NAMES
+from cluster.reports.tables.table_options import TableOptions
 from cluster.results.names import named, short_names
 from cluster.results.results import METRICS, UNITS, DataSet, Results, Row, column
 from data_pipeline.subsets import MEAN_SUBSET
@@ -32,14 +32,14 @@ class CombinationTable:
         ChoiceError: If the experiment does not have what was chosen.
     """
 
-    def __init__(self, results: Results, choices: Choices) -> None:
+    def __init__(self, results: Results, choices: TableOptions) -> None:
         self.results = results
         self.choices = choices
         self.split = chosen_split(results, choices)
         self.rows = chosen_rows(results, choices)
         self._measured = measured_columns(results, self.split)
         self._names = named_columns(results, self._measured)
-        self._verdicts, self.explained = self._judged()
+        self._verdicts, self.explained = self._rate()
         if choices.sort is not None:
             by = self._column(choices.sort.removeprefix("-"))
             self.rows = sorted_rows(self.rows, by.value, descending=choices.sort.startswith("-"))
@@ -141,23 +141,23 @@ class CombinationTable:
             values=self.results.values(raw),
             measure=known,
             is_before=is_before,
-            verdicts=self._verdicts.get(raw, {}),
+            ratings=self._verdicts.get(raw, {}),
         )
 
-    def _judged(self) -> tuple[dict[str, dict[str, Verdict]], str]:
+    def _rate(self) -> tuple[dict[str, dict[str, Rating]], str]:
         after = column(self.split, self.choices.metric)
         shown = [named(name, self._names, "column") for name in self.choices.columns or ("after",)]
         raws = dict.fromkeys(after if name == "after" else name for name in shown)
-        contested = [raw for raw in raws if raw in self._measured and is_contested(*self._measured[raw][:2])]
-        return judged_columns(self.results, self.rows, {raw: self._measured[raw][0] for raw in contested})
+        rated = [raw for raw in raws if raw in self._measured and is_rated(*self._measured[raw][:2])]
+        return rate_columns(self.results, self.rows, {raw: self._measured[raw][0] for raw in rated})
 
 
-def chosen_split(results: Results, choices: Choices) -> str:
+def chosen_split(results: Results, choices: TableOptions) -> str:
     """Returns the split that is shown."""
     return results.split if choices.split is None else named(choices.split, results.splits, "split")
 
 
-def chosen_rows(results: Results, choices: Choices) -> list[Row]:
+def chosen_rows(results: Results, choices: TableOptions) -> list[Row]:
     """Returns the combinations that are shown: those of one validation set together, its best first."""
     rows = results.summary
     if choices.best_for_each is not None:
@@ -187,14 +187,14 @@ def sorted_rows(rows: Sequence[Row], value: Any, *, descending: bool) -> list[Ro
     return sorted(known, key=rank, reverse=descending) + unknown
 
 
-def is_contested(measure: Measure | None, is_before: bool) -> bool:
+def is_rated(measure: Measure | None, is_before: bool) -> bool:
     """Tells whether combinations can be better than one another in a column."""
     return measure is not None and not is_before
 
 
-def judged_columns(
+def rate_columns(
     results: Results, rows: Sequence[Row], measures: Mapping[str, Measure | None]
-) -> tuple[dict[str, dict[str, Verdict]], str]:
+) -> tuple[dict[str, dict[str, Rating]], str]:
     """Judges combinations that were measured on the same data, in some columns of the trials' table.
 
     Args:
@@ -203,9 +203,9 @@ def judged_columns(
         measures: The metric of each column, by its name.
 
     Returns:
-        For each column the verdicts by key, and what the marks mean.
+        For each column the ratings by key, and what the marks mean.
     """
-    contests, of_column, of_several = [], [], set()
+    groups, of_column, of_several = [], [], set()
     for name, measure in measures.items():
         values = results.values(name)
         split = name.partition("_")[0]
@@ -215,13 +215,13 @@ def judged_columns(
         for data_set in dict.fromkeys(sets.get(row["key"]) for row in rows):
             keys = [row["key"] for row in rows if sets.get(row["key"]) == data_set]
             lower = measure is None or measure.is_lower_better
-            contests.append(Contest({key: values[key] for key in keys}, lower))
+            groups.append(ResultGroup({key: values[key] for key in keys}, lower))
             of_column.append(name)
     one_split = next(iter(of_several)) if len(of_several) == 1 else ""
     on = f"each {SPLIT_NAMES[one_split]} set" if one_split else "each set" if of_several else ""
-    verdicts, explained = judged(contests, on=on)
-    by_column: dict[str, dict[str, Verdict]] = {name: {} for name in measures}
-    for name, found in zip(of_column, verdicts, strict=True):
+    ratings, explained = rate(groups, on=on)
+    by_column: dict[str, dict[str, Rating]] = {name: {} for name in measures}
+    for name, found in zip(of_column, ratings, strict=True):
         by_column[name] |= found
     return by_column, explained
 

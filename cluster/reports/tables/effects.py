@@ -7,11 +7,11 @@ from functools import cached_property
 from cluster.reports.formats.grid import MISSING, Cell, Grid, number_cell, option_cells
 from cluster.reports.formats.xlsx import Style
 from cluster.reports.tables import captions
-from cluster.reports.tables.choices import Choices
 from cluster.reports.tables.combinations import chosen_split
 from cluster.reports.tables.effect_phrases import averaged_over, importance_rests_on, no_importance
 from cluster.reports.tables.metric_labels import MEASURES
 from cluster.reports.tables.summary import SPLIT_NAMES
+from cluster.reports.tables.table_options import TableOptions
 from cluster.results.names import ChoiceError, short_names
 from cluster.results.option_effects import (
     CellMeans,
@@ -66,7 +66,7 @@ class Effects:
         return importances(self.results.trials, self.results.telling_paths, self.metric)
 
 
-def effects_of(results: Results, choices: Choices) -> list[Effects]:
+def effects_of(results: Results, choices: TableOptions) -> list[Effects]:
     """Returns the effects on each data on which an option varies and a trial has finished.
 
     Args:
@@ -109,7 +109,7 @@ class _EffectTable:
 
     results: Results
     effects: Sequence[Effects]
-    choices: Choices
+    choices: TableOptions
 
     @property
     def _rows(self) -> list[Row]:
@@ -293,7 +293,7 @@ def rests_on(means: CellMeans, names: Mapping[str, str]) -> tuple[str, str]:
     return f"{n:,} of {len(means.cells):,}", averaged_over(means, names)
 
 
-def interaction_table(results: Results, effects: Sequence[Effects], choices: Choices) -> InteractionTable:
+def interaction_table(results: Results, effects: Sequence[Effects], choices: TableOptions) -> InteractionTable:
     """Returns the table of the data on which several options vary.
 
     Raises:

@@ -10,11 +10,11 @@ from cluster.reports.formats.latex import latex
 from cluster.reports.formats.markdown import markdown
 from cluster.reports.formats.xlsx import Sheet, Style, workbook
 from cluster.reports.tables.by_joint import ByJointTable
-from cluster.reports.tables.choices import Choices
 from cluster.reports.tables.combinations import CombinationTable
 from cluster.reports.tables.effects import MeanTable, effects_of, interaction_table
 from cluster.reports.tables.files import csv_bytes, parquet_bytes
 from cluster.reports.tables.pivot import PivotTable
+from cluster.reports.tables.table_options import TableOptions
 from cluster.reports.tables.trials import TrialTable
 from cluster.results.results import Results, Row
 from cluster.storage.folders import ExperimentFolder
@@ -37,7 +37,7 @@ class _Table(Protocol):
     def grid(self) -> Grid: ...
 
 
-def export(results: Results, format: Format, choices: Choices) -> bytes:
+def export(results: Results, format: Format, choices: TableOptions) -> bytes:
     """Returns an experiment's results in a format.
 
     Args:
@@ -71,7 +71,7 @@ def export(results: Results, format: Format, choices: Choices) -> bytes:
     return workbook([summary, Sheet("trials", trials.records(), trials.styles())], choices.precision)
 
 
-def export_by_joint(folder: ExperimentFolder, results: Results, format: Format, choices: Choices) -> bytes:
+def export_by_joint(folder: ExperimentFolder, results: Results, format: Format, choices: TableOptions) -> bytes:
     """Returns the best combination's error of each finger and each joint, before and after, in a format.
 
     Args:
@@ -89,7 +89,7 @@ def export_by_joint(folder: ExperimentFolder, results: Results, format: Format, 
     return _written(table, format, choices)
 
 
-def export_effects(results: Results, format: Format, choices: Choices, *, interactions: bool) -> bytes:
+def export_effects(results: Results, format: Format, choices: TableOptions, *, interactions: bool) -> bytes:
     """Returns what each option does to a metric, or each pair of options, in a format.
 
     Args:
@@ -109,7 +109,7 @@ def export_effects(results: Results, format: Format, choices: Choices, *, intera
     return _written(table, format, choices)
 
 
-def _written(table: _Table, format: Format, choices: Choices) -> bytes:
+def _written(table: _Table, format: Format, choices: TableOptions) -> bytes:
     if format == "csv":
         return csv_bytes(table.records())
     if format == "json":

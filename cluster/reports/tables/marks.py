@@ -13,7 +13,7 @@ Values = Sequence[float | None]
 
 
 @dataclass(frozen=True)
-class Contest:
+class ResultGroup:
     """Results that may be compared: of one metric, measured on the same data, paired by repetition.
 
     Attributes:
@@ -25,8 +25,8 @@ class Contest:
     is_lower_better: bool
 
 
-class Verdict(NamedTuple):
-    """How a combination did in a contest.
+class Rating(NamedTuple):
+    """How a combination did in a group.
 
     Attributes:
         mark: How its result is marked.
@@ -37,27 +37,27 @@ class Verdict(NamedTuple):
     p_adjusted: float | None
 
 
-def judged(contests: Sequence[Contest], *, on: str = "") -> tuple[list[dict[str, Verdict]], str]:
-    """Marks the best and the second best of each contest, and results that do not differ significantly from them.
+def rate(groups: Sequence[ResultGroup], *, on: str = "") -> tuple[list[dict[str, Rating]], str]:
+    """Marks the best and the second best of each group, and results that do not differ significantly from them.
 
     The best has the best mean of those with the most finished repetitions; a mean over fewer is not marked.
     Where repetitions suffice for a test, whatever does not differ from the best significantly is best too. The second
     is the best of the others, and whatever of them does not differ from it significantly is second too. Both are seen
     in the same numbers that they are tested with, so that p-values are adjusted for all pairs that might have been the
-    ones to compare, of all contests together: of results that differ by chance alone, one table in twenty has a second.
+    ones to compare, of all groups together: of results that differ by chance alone, one table in twenty has a second.
     Without a test only what equals the best, or the second, shares its mark.
 
     Args:
-        contests: The contests.
-        on: Where a table has contests on several sets, what they are, such as 'each test set'.
+        groups: The groups.
+        on: Where a table has groups on several sets, what they are, such as 'each test set'.
 
     Returns:
-        The verdicts of each contest, by key; and a sentence that says what the marks mean, empty without any.
+        The ratings of each group, by key; and a sentence that says what the marks mean, empty without any.
     """
-    ranked = [_ranked(contest) for contest in contests]
+    ranked = [_ranked(group) for group in groups]
     with_best = {
-        (i, key): compare(contest.values[key], contest.values[keys[0]])
-        for i, (contest, keys) in enumerate(zip(contests, ranked, strict=True))
+        (i, key): compare(group.values[key], group.values[keys[0]])
+        for i, (group, keys) in enumerate(zip(groups, ranked, strict=True))
         for key in keys[1:]
     }
     n = max((comparison.n for comparison in with_best.values()), default=0)
@@ -71,8 +71,8 @@ def judged(contests: Sequence[Contest], *, on: str = "") -> tuple[list[dict[str,
 
     with_second = {
         (i, key): comparison
-        for i, (contest, keys) in enumerate(zip(contests, others, strict=True))
-        for key, comparison in _with_first(contest, keys, is_tested=is_tested)
+        for i, (group, keys) in enumerate(zip(groups, others, strict=True))
+        for key, comparison in _with_first(group, keys, is_tested=is_tested)
     }
     if is_tested:
         # Each pair is one of all, as are those with the best, so that Holm's adjustment holds for all of them together.
@@ -86,30 +86,30 @@ def judged(contests: Sequence[Contest], *, on: str = "") -> tuple[list[dict[str,
     marks |= {(i, keys[0]): "best" for i, keys in enumerate(ranked) if len(keys) > 1}
     marks |= {(i, keys[0]): "second" for i, keys in enumerate(others) if keys}
     p_values = {place: comparison.p_adjusted for place, comparison in with_best.items()} if is_tested else {}
-    verdicts = [
-        {key: Verdict(marks.get((i, key), ""), p_values.get((i, key))) for key in contest.values}
-        for i, contest in enumerate(contests)
+    ratings = [
+        {key: Rating(marks.get((i, key), ""), p_values.get((i, key))) for key in group.values}
+        for i, group in enumerate(groups)
     ]
     has_fewer = any(
-        estimate(contest.values[key]).n > 0
-        for contest, keys in zip(contests, ranked, strict=True)
-        for key in contest.values.keys() - set(keys)  # not looked up in the list, which may have thousands
+        estimate(group.values[key]).n > 0
+        for group, keys in zip(groups, ranked, strict=True)
+        for key in group.values.keys() - set(keys)  # not looked up in the list, which may have thousands
     )
     among = " among those with the most repetitions" * has_fewer + f" on {on}" * bool(on)
-    return verdicts, _explained(n_pairs, n, n_needed, among) if with_best else ""
+    return ratings, _explained(n_pairs, n, n_needed, among) if with_best else ""
 
 
-def _ranked(contest: Contest) -> list[str]:
+def _ranked(group: ResultGroup) -> list[str]:
     """The keys with the most numbers, the best mean first."""
-    estimates = {key: estimate(values) for key, values in contest.values.items()}
+    estimates = {key: estimate(values) for key, values in group.values.items()}
     most = max((e.n for e in estimates.values()), default=0)
     means = {key: e.mean for key, e in estimates.items() if e.n == most and e.mean is not None}
-    return sorted(means, key=means.__getitem__, reverse=not contest.is_lower_better)
+    return sorted(means, key=means.__getitem__, reverse=not group.is_lower_better)
 
 
-def _with_first(contest: Contest, ranked: Sequence[str], *, is_tested: bool) -> Iterator[tuple[str, Comparison]]:
+def _with_first(group: ResultGroup, ranked: Sequence[str], *, is_tested: bool) -> Iterator[tuple[str, Comparison]]:
     """Compares the others with the first: all of them for a test, otherwise those that equal it."""
-    compared = ((key, compare(contest.values[key], contest.values[ranked[0]])) for key in ranked[1:])
+    compared = ((key, compare(group.values[key], group.values[ranked[0]])) for key in ranked[1:])
     return compared if is_tested else itertools.takewhile(lambda pair: pair[1].difference == 0, compared)
 
 

@@ -7,10 +7,10 @@ from typing import Any
 from cluster.reports.formats.grid import Cell, Grid, option_cells
 from cluster.reports.formats.xlsx import Style
 from cluster.reports.tables import captions
-from cluster.reports.tables.choices import Choices
 from cluster.reports.tables.columns import MeasuredColumn
-from cluster.reports.tables.combinations import chosen_split, judged_columns
+from cluster.reports.tables.combinations import chosen_split, rate_columns
 from cluster.reports.tables.metric_labels import MEASURES
+from cluster.reports.tables.table_options import TableOptions
 from cluster.results.names import ChoiceError, named, short_names
 from cluster.results.results import DataSet, Results, Row, column
 
@@ -31,7 +31,7 @@ class PivotTable:
         ChoiceError: If an option does not vary, or if a cell would choose between results on different data.
     """
 
-    def __init__(self, results: Results, choices: Choices, down: str, across: str) -> None:
+    def __init__(self, results: Results, choices: TableOptions, down: str, across: str) -> None:
         self.results = results
         self.choices = choices
         self.down, self.across = (named(path, results.option_paths, "option") for path in (down, across))
@@ -45,8 +45,8 @@ class PivotTable:
         self._check_data()
         raw = column(self.split, choices.metric)
         measure = MEASURES[choices.metric]
-        verdicts, self.explained = judged_columns(results, list(self._cells.values()), {raw: measure})
-        self._column = MeasuredColumn(raw, raw, results.values(raw), measure, False, verdicts[raw])
+        ratings, self.explained = rate_columns(results, list(self._cells.values()), {raw: measure})
+        self._column = MeasuredColumn(raw, raw, results.values(raw), measure, False, ratings[raw])
 
     def records(self) -> list[Row]:
         """Returns a row for each value that goes down, with mean, deviation and n for each that goes across."""

@@ -5,9 +5,9 @@ from typing import Any
 from cluster.reports.formats.grid import Cell, Grid, number_cell, option_cells, plain_cell
 from cluster.reports.formats.xlsx import Style
 from cluster.reports.tables import captions
-from cluster.reports.tables.choices import Choices
 from cluster.reports.tables.combinations import chosen_rows, chosen_split, measured_columns, sorted_rows
 from cluster.reports.tables.metric_labels import MEASURES
+from cluster.reports.tables.table_options import TableOptions
 from cluster.results.names import named, short_names
 from cluster.results.results import Results, Row, column
 
@@ -23,7 +23,7 @@ class TrialTable:
         ChoiceError: If the experiment does not have what was chosen.
     """
 
-    def __init__(self, results: Results, choices: Choices) -> None:
+    def __init__(self, results: Results, choices: TableOptions) -> None:
         self.results = results
         self.choices = choices
         self.split = chosen_split(results, choices)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cluster.reports.tables.choices import Choices
+from cluster.reports.tables.table_options import TableOptions
 from cluster.reports.terminal import overview
 from cluster.results.results import METRICS, Results
 from data_pipeline.user_error import UserError
@@ -134,12 +134,12 @@ def _add_export(add: Add) -> None:
     chosen.add_argument("--trials", action="store_true", help="a row for each trial")
     chosen.add_argument("--by-joint", action="store_true", help="the best combination's errors per joint and finger")
     export.add_argument(
-        "--precision", metavar="N", type=int, default=Choices.precision, help="decimals (default: %(default)s)"
+        "--precision", metavar="N", type=int, default=TableOptions.precision, help="decimals (default: %(default)s)"
     )
     export.add_argument(
         "--metric",
         metavar="METRIC",
-        default=Choices.metric,
+        default=TableOptions.metric,
         help=f"what before, after and change are of: {', '.join(METRICS)} (default: %(default)s)",
     )
     export.add_argument("--split", choices=("val", "test"), help="by default the test set, where there is one")
@@ -157,11 +157,11 @@ def _add_effects(add: Add) -> None:
     )
     _name(effects)
     effects.add_argument(
-        "--metric", metavar="METRIC", default=Choices.metric, help=f"{', '.join(METRICS)} (default: %(default)s)"
+        "--metric", metavar="METRIC", default=TableOptions.metric, help=f"{', '.join(METRICS)} (default: %(default)s)"
     )
     effects.add_argument("--split", choices=("val", "test"), help="by default the test set, where there is one")
     effects.add_argument(
-        "--precision", metavar="N", type=int, default=Choices.precision, help="decimals (default: %(default)s)"
+        "--precision", metavar="N", type=int, default=TableOptions.precision, help="decimals (default: %(default)s)"
     )
     effects.add_argument(
         "--format", choices=sorted(TABLE_ENDINGS.values()), help="write a table of the means; by default, as FILE ends"

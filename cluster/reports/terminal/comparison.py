@@ -89,7 +89,7 @@ def compare_experiments(first: ExperimentFolder, others: Sequence[ExperimentFold
         NoResultsError: If one of them is not an experiment.
     """
     one = _Side.of(first)
-    found = [_held_against(one, _Side.of(other)) for other in others]
+    found = [_compare_sides(one, _Side.of(other)) for other in others]
     after = iter(adjusted([pair.comparison for each in found for pair in each.pairs if pair.comparison is not None]))
     return [
         replace(
@@ -100,7 +100,7 @@ def compare_experiments(first: ExperimentFolder, others: Sequence[ExperimentFold
     ]
 
 
-def _held_against(one: "_Side", other: "_Side") -> ExperimentComparison:
+def _compare_sides(one: "_Side", other: "_Side") -> ExperimentComparison:
     options = list(dict.fromkeys([*one.options, *other.options]))
     values = {path: (one.values(path), other.values(path)) for path in options}
     # Counterparts agree in what both vary, and in what one varies over values of which the other has one. What is left

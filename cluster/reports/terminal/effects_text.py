@@ -5,13 +5,13 @@ from dataclasses import replace
 from typing import Any
 
 from cluster.reports.formats.terminal import terminal
-from cluster.reports.tables.choices import Choices
 from cluster.reports.tables.effects import Effects, MeanTable, interaction_table
+from cluster.reports.tables.table_options import TableOptions
 from cluster.results.option_effects import CellMeans, Interaction
 from cluster.results.results import Results
 
 
-def effects_text(results: Results, effects: Sequence[Effects], choices: Choices) -> str:
+def effects_text(results: Results, effects: Sequence[Effects], choices: TableOptions) -> str:
     """Returns the means of each option's values, and the interactions of all pairs of options, as text.
 
     Args:

@@ -5,7 +5,7 @@ Otherwise a user would misread the figure or table.
 
 import argparse
 
-from cluster.reports.tables.choices import Choices
+from cluster.reports.tables.table_options import TableOptions
 from data_pipeline.user_error import UserError
 
 _OF_FIGURES = {
@@ -70,7 +70,7 @@ def refuse_table_options(given: argparse.Namespace) -> None:
         CommandLineError: If one of them is of tables.
     """
     for name in _OF_TABLES:
-        if getattr(given, name) not in (None, getattr(Choices, name, False)):
+        if getattr(given, name) not in (None, getattr(TableOptions, name, False)):
             flag = name.replace("_", "-")
             raise CommandLineError(f"--{flag} is for a table; --to {given.to} writes all trials, so leave it out")
 

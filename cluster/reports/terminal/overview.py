@@ -40,7 +40,7 @@ class Best:
 
 
 @dataclass(frozen=True)
-class Standing:
+class ExperimentStatus:
     """The status of an experiment.
 
     Attributes:
@@ -97,21 +97,24 @@ def experiment_names(storage_path: str) -> list[str]:
     return [name for name in storage.names() if _is_experiment(storage, name)]
 
 
-def standings(storage_path: str) -> list[Standing]:
+def statuses(storage_path: str) -> list[ExperimentStatus]:
     """Returns the status of every experiment of a results folder, by name."""
-    return [standing(ExperimentFolder(Storage(storage_path) / name), name) for name in experiment_names(storage_path)]
+    return [
+        experiment_status(ExperimentFolder(Storage(storage_path) / name), name)
+        for name in experiment_names(storage_path)
+    ]
 
 
-def standing(folder: ExperimentFolder, name: str) -> Standing:
+def experiment_status(folder: ExperimentFolder, name: str) -> ExperimentStatus:
     """Returns the status of an experiment."""
     try:
         table = Results.read(folder)
         running = is_running(folder)
     except UserError:  # no description, a part of the archive that is broken, a link: `show` says what it is
-        return Standing(name, "broken")
+        return ExperimentStatus(name, "broken")
     best_of_each = [_best(data, part) for data, part in table.by_data().items()]
     best = best_of_each[0] if len(best_of_each) == 1 else None
-    return Standing(
+    return ExperimentStatus(
         name,
         "running" if running else state(table),
         trials=len(table.trials),
@@ -139,8 +142,8 @@ def state(table: Results) -> str:
     return "complete, with failures" if table.failures else "complete"
 
 
-def standings_text(found: list[Standing]) -> str:
-    """Returns the standings as a table for a terminal."""
+def statuses_text(found: list[ExperimentStatus]) -> str:
+    """Returns the statuses as a table for a terminal."""
     headers = ["experiment", "state", "trials done", "best (mm)", "on", "n", "size", "started"]
     rows = [
         [
@@ -159,8 +162,8 @@ def standings_text(found: list[Standing]) -> str:
     return tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True, colalign=alignment)
 
 
-def standings_json(found: list[Standing]) -> list[dict[str, Any]]:
-    """Returns the standings for a script."""
+def statuses_json(found: list[ExperimentStatus]) -> list[dict[str, Any]]:
+    """Returns the statuses for a script."""
     return [asdict(one) for one in found]
 
 
@@ -174,7 +177,7 @@ def size_text(n_bytes: int | None) -> str:
     return f"{size:.0f} {units[0]}" if units[0] == "B" or size >= 99.5 else f"{size:.1f} {units[0]}"
 
 
-def _best_text(one: Standing) -> str:
+def _best_text(one: ExperimentStatus) -> str:
     n = len(one.best_of_each)
     return f"{n} sets of data" if n > 1 else mean_and_std(one.best_mm, one.best_std_mm)
 

@@ -23,10 +23,6 @@ _HEIGHT = 20
 _TICKS = 8
 
 
-class NothingLoggedError(UserError):
-    """There are no curves to draw."""
-
-
 def trial_logs(folder: ExperimentFolder, wanted: str) -> list[dict[str, Any]]:
     """Returns what the repetitions of a combination logged.
 
@@ -75,7 +71,7 @@ def curves_text(folder: ExperimentFolder, keys: Sequence[str], *, in_colour: boo
     Raises:
         NoResultsError: If there is no experiment.
         NoCombinationError: If there is no such combination.
-        NothingLoggedError: If none of them has logged anything.
+        UserError: If none of them has logged anything.
     """
     # Imported where it is needed: most commands draw nothing.
     import plotext
@@ -108,7 +104,7 @@ def curves_text(folder: ExperimentFolder, keys: Sequence[str], *, in_colour: boo
             legend.append(f"{sign} {row['key']}  {name} (n = {len(own)})")
             last = max(last, float(epochs[-1]))
     if not legend:
-        raise NothingLoggedError(f"no trial of these combinations of {table.name} has logged anything yet")
+        raise UserError(f"no trial of these combinations of {table.name} has logged anything yet")
     plotext.xlim(0, last)
     ticks = _ticks(last)
     plotext.xticks(ticks, [f"{tick:g}" for tick in ticks])

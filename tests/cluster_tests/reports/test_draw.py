@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from cluster.figures.style import FigureError
-from cluster.reports.draw import FIGURES, Drawing, draw
+from cluster.reports.draw import FIGURES, FigureOptions, draw
 from cluster.results.lookup import NoCombinationError
 from cluster.results.names import ChoiceError
 from cluster.results.results import NoResultsError
@@ -68,27 +68,27 @@ def lines(figure):
 class TestFromAFolder:
     @pytest.mark.parametrize("name", FIGURES)
     def test_each_figure_is_drawn_in_the_width_that_was_asked_for(self, folder, name):
-        figure = draw(name, Drawing(folder, width_in=5.0))
+        figure = draw(name, FigureOptions(folder, width_in=5.0))
         assert figure.get_figwidth() == 5.0
         assert any(axes.has_data() for part in (figure, *figure.subfigs) for axes in part.axes)
 
     def test_learning_curves_are_those_of_the_best_that_logged_some(self, folder):
-        figure = draw("curves", Drawing(folder))
+        figure = draw("curves", FigureOptions(folder))
         assert legend(figure) == ["lr 0.001, weight_decay 0.0 (n = 2)", "lr 0.001, weight_decay 0.1 (n = 2)"]
         assert lines(figure)[0].get_ydata().tolist() == [14.0, 9.0]
 
     def test_learning_curves_are_those_of_the_combinations_that_were_named(self, folder):
-        figure = draw("curves", Drawing(folder, [SECOND]))
+        figure = draw("curves", FigureOptions(folder, [SECOND]))
         assert legend(figure) == ["lr 0.001, weight_decay 0.1 (n = 2)"]
         assert lines(figure)[0].get_ydata().tolist() == [14.0, 10.0]
 
     def test_success_rates_are_those_that_were_logged(self, folder):
-        uncorrected, corrected = lines(draw("success", Drawing(folder)))
+        uncorrected, corrected = lines(draw("success", FigureOptions(folder)))
         np.testing.assert_allclose(uncorrected.get_ydata(), 100 * BEFORE)
         np.testing.assert_allclose(corrected.get_ydata(), 100 * AFTER)
 
     def test_success_rates_of_several_combinations_are_told_apart(self, folder):
-        names = [text.partition(" (")[0] for text in legend(draw("success", Drawing(folder, ["best", SECOND])))]
+        names = [text.partition(" (")[0] for text in legend(draw("success", FigureOptions(folder, ["best", SECOND])))]
         assert names[1:] == ["lr 0.001, weight_decay 0.0", "lr 0.001, weight_decay 0.1"]
 
     @pytest.mark.parametrize("ending", ["npy", "txt"])
@@ -96,27 +96,27 @@ class TestFromAFolder:
         errors = np.array([10.0, 20.0, 20.5, 70.0])
         path = tmp_path / f"errors.{ending}"
         (np.save if ending == "npy" else np.savetxt)(path, errors)
-        figure = draw("success", Drawing(folder, others=[("Published", path)]))
+        figure = draw("success", FigureOptions(folder, others=[("Published", path)]))
         assert legend(figure)[-1].startswith("Published")
         rates = lines(figure)[-1].get_ydata()
         assert [rates[mm] for mm in (9, 10, 19, 20, 21, 70, 80)] == [0, 25, 25, 50, 75, 100, 100]
 
     def test_errors_by_joint_are_means_over_the_finished_repetitions(self, folder):
         before, after = (
-            container.lines[0].get_xdata() for container in draw("joints", Drawing(folder)).axes[0].containers
+            container.lines[0].get_xdata() for container in draw("joints", FigureOptions(folder)).axes[0].containers
         )
         assert sorted(before) == [10.0 + place for place in range(len(PARTS))]
         assert sorted(after) == [9.0 + place for place in range(len(PARTS))]
 
     def test_a_heat_map_has_the_first_two_options_or_those_that_were_named(self, folder):
-        first = draw("heatmap", Drawing(folder)).axes[0]
-        turned = draw("heatmap", Drawing(folder, rows="weight_decay", columns="lr")).axes[0]
+        first = draw("heatmap", FigureOptions(folder)).axes[0]
+        turned = draw("heatmap", FigureOptions(folder, rows="weight_decay", columns="lr")).axes[0]
         assert (first.get_xlabel(), turned.get_xlabel()) == ("weight_decay", "lr")
         np.testing.assert_array_equal(first.images[0].get_array(), turned.images[0].get_array().T)
 
     def test_frames_are_those_of_all_subsets_of_one_repetition(self, own):
         own.trial(f"{FIRST}/0").write("frames.parquet", b"broken")
-        figure = draw("histogram", Drawing(own))
+        figure = draw("histogram", FigureOptions(own))
         assert legend(figure) == ["before: median 15.0 mm, mean 15.0 mm", "after: median 8.5 mm, mean 8.5 mm"]
         assert note(figure).startswith("40 poses of repetition 1")
 
@@ -129,16 +129,16 @@ class TestFromAFolder:
         ],
     )
     def test_what_is_of_one_repetition_names_it(self, folder, name, begins):
-        assert note(draw(name, Drawing(folder))).startswith(begins)
+        assert note(draw(name, FigureOptions(folder))).startswith(begins)
 
     def test_hands_are_drawn_at_the_first_a_middle_and_the_last_log_point_and_say_so(self, folder):
-        figure = draw("hands", Drawing(folder))
+        figure = draw("hands", FigureOptions(folder))
         titles = [part.get_suptitle() for part in figure.subfigs]
         assert titles == ["epoch 1, batch 5", "epoch 2, batch 5", "epoch 4, batch 5"]
         assert note(figure).endswith("3 of 4 log points.")
 
     def test_hands_are_drawn_at_all_log_points_where_so_many_are_asked_for(self, folder):
-        figure = draw("hands", Drawing(folder, n_examples=1, n_log_points=100))
+        figure = draw("hands", FigureOptions(folder, n_examples=1, n_log_points=100))
         assert [part.get_suptitle() for part in figure.subfigs] == [f"epoch {epoch}, batch 5" for epoch in (1, 2, 3, 4)]
         assert note(figure).endswith("The first 1 of 2 examples.")
 
@@ -161,19 +161,19 @@ class TestRepetitionsThatFailed:
 
     @pytest.mark.parametrize("name", ["curves", "success"])
     def test_are_counted_in_the_legend(self, holes, name):
-        assert "(n = 1 of 2)" in legend(draw(name, Drawing(holes, [FIRST])))[-1]
+        assert "(n = 1 of 2)" in legend(draw(name, FigureOptions(holes, [FIRST])))[-1]
 
     def test_are_counted_in_errors_by_joint(self, holes):
-        assert note(draw("joints", Drawing(holes, [FIRST]))) == "n = 1 of 2 repetitions."
+        assert note(draw("joints", FigureOptions(holes, [FIRST]))) == "n = 1 of 2 repetitions."
 
     def test_leave_a_combination_without_a_curve_that_is_named(self, holes):
         assert "lr 0.2, weight_decay 0.1 (n = 0 of 2): no curve." in note(
-            draw("curves", Drawing(holes, [FIRST, f"{2:016x}"]))
+            draw("curves", FigureOptions(holes, [FIRST, f"{2:016x}"]))
         )
 
     @pytest.mark.parametrize(("name", "mark"), [("heatmap", "*: fewer"), ("parallel", "Dashed: fewer than n = 2")])
     def test_mark_their_combination_that_comes_after_complete_ones(self, holes, name, mark):
-        said = note(draw(name, Drawing(holes)))
+        said = note(draw(name, FigureOptions(holes)))
         assert mark in said
         assert "Combinations with fewer repetitions come after complete ones." in said
 
@@ -193,34 +193,34 @@ class TestWhatCannotBeDrawn:
     )
     def test_says_what_is_missing(self, bare, name, what):
         with pytest.raises(FigureError, match=what):
-            draw(name, Drawing(bare))
+            draw(name, FigureOptions(bare))
 
     def test_rates_of_another_measure_are_missed_too(self, folder):
         with pytest.raises(FigureError, match="logged its success rates"):
-            draw("success", Drawing(folder, measure="joint"))
+            draw("success", FigureOptions(folder, measure="joint"))
 
     @pytest.mark.parametrize("name", ["joints", "histogram", "improvement", "hands"])
     def test_a_figure_of_one_combination_refuses_two(self, folder, name):
         with pytest.raises(FigureError, match="one combination, not 2"):
-            draw(name, Drawing(folder, [FIRST, SECOND]))
+            draw(name, FigureOptions(folder, [FIRST, SECOND]))
 
     @pytest.mark.parametrize("name", ["curves", "success", "joints", "histogram", "hands"])
     def test_a_combination_that_is_not_there_is_named(self, folder, name):
         with pytest.raises(NoCombinationError, match="no combination 'abc'"):
-            draw(name, Drawing(folder, ["abc"]))
+            draw(name, FigureOptions(folder, ["abc"]))
 
     def test_an_option_that_is_not_there_is_named(self, folder):
         with pytest.raises(ChoiceError, match="no option 'dropout'"):
-            draw("heatmap", Drawing(folder, rows="lr", columns="dropout"))
+            draw("heatmap", FigureOptions(folder, rows="lr", columns="dropout"))
 
     def test_one_option_alone_makes_no_heat_map(self, folder):
         with pytest.raises(FigureError, match=f"--rows and --columns; my_sweep has {LR}, {DECAY}"):
-            draw("heatmap", Drawing(folder, rows="lr"))
+            draw("heatmap", FigureOptions(folder, rows="lr"))
 
     @pytest.mark.parametrize("width", [0.0, -1.0, 1e6, float("nan"), float("inf")])
     def test_a_width_that_is_none_is_refused(self, folder, width):
         with pytest.raises(FigureError, match="2 to 40 inches wide"):
-            draw("curves", Drawing(folder, width_in=width))
+            draw("curves", FigureOptions(folder, width_in=width))
 
     @pytest.mark.parametrize(
         ("name", "content"),
@@ -238,40 +238,40 @@ class TestWhatCannotBeDrawn:
         else:
             np.save(path, content)
         with pytest.raises(FigureError, match=f"{name} is not a file of errors"):
-            draw("success", Drawing(folder, others=[("theirs", path)]))
+            draw("success", FigureOptions(folder, others=[("theirs", path)]))
 
     @pytest.mark.parametrize("labels", [["corrected"], ["uncorrected"], ["A", "A"]])
     def test_a_label_that_another_curve_has_replaces_none(self, folder, tmp_path, labels):
         np.save(tmp_path / "theirs.npy", np.ones(4))
         others = [(label, tmp_path / "theirs.npy") for label in labels]
         with pytest.raises(FigureError, match=f"two success curves have the label '{labels[0]}'.*--other LABEL=FILE"):
-            draw("success", Drawing(folder, others=others))
+            draw("success", FigureOptions(folder, others=others))
 
     @pytest.mark.parametrize("name", ["missing.npy", "missing.txt"])
     def test_a_file_that_is_missing_is_named(self, folder, tmp_path, name):
         with pytest.raises(FigureError, match=f"^there is no file .*{name}$"):
-            draw("success", Drawing(folder, others=[("theirs", tmp_path / name)]))
+            draw("success", FigureOptions(folder, others=[("theirs", tmp_path / name)]))
 
     def test_one_option_twice_makes_no_heat_map(self, folder):
         with pytest.raises(FigureError, match=f"^rows and columns name the same option, {LR}"):
-            draw("heatmap", Drawing(folder, rows="lr", columns=LR))
+            draw("heatmap", FigureOptions(folder, rows="lr", columns=LR))
 
     def test_broken_examples_are_named(self, own):
         own.trial(f"{FIRST}/0").write("examples.npz", b"broken")
         with pytest.raises(FigureError, match=f"{FIRST}/0: "):
-            draw("hands", Drawing(own))
+            draw("hands", FigureOptions(own))
 
     @pytest.mark.parametrize("name", ["joints", "hands"])
     def test_a_trial_that_does_not_tell_its_skeleton_is_named(self, own, name):
         trial = own.trial(f"{FIRST}/0")
         trial.write_trial({**trial.read_trial(), "description": {}})
         with pytest.raises(FigureError, match=f"trial.json of {FIRST}/0 does not tell the skeleton"):
-            draw(name, Drawing(own))
+            draw(name, FigureOptions(own))
 
     def test_an_experiment_that_is_not_there(self, own):
         own.storage.remove("experiment.json")
         with pytest.raises(NoResultsError, match="holds no experiment"):
-            draw("curves", Drawing(own))
+            draw("curves", FigureOptions(own))
 
 
 def of_100_frames(path, measure):
@@ -285,7 +285,7 @@ class TestTheNumberOfErrorsOfAnotherMethod:
     @pytest.mark.parametrize(("measure", "shape"), [("worst", (100,)), ("joint", (2100,)), ("joint", (100, 21))])
     def test_is_that_of_the_frames_or_of_all_their_joints(self, tmp_path, measure, shape):
         np.save(tmp_path / "theirs.npy", np.full(shape, 9.5))
-        drawing = Drawing(
+        drawing = FigureOptions(
             of_100_frames(tmp_path, measure), others=[("theirs", tmp_path / "theirs.npy")], measure=measure
         )
         assert lines(draw("success", drawing))[-1].get_ydata().tolist() == [0.0] * 10 + [100.0] * 71
@@ -300,7 +300,7 @@ class TestTheNumberOfErrorsOfAnotherMethod:
     )
     def test_is_an_error_where_it_is_another(self, tmp_path, measure, n, needed):
         np.savetxt(tmp_path / "theirs.txt", np.ones(n))
-        drawing = Drawing(
+        drawing = FigureOptions(
             of_100_frames(tmp_path, measure), others=[("theirs", tmp_path / "theirs.txt")], measure=measure
         )
         with pytest.raises(FigureError) as error:
@@ -316,7 +316,7 @@ class TestTheNumberOfErrorsOfAnotherMethod:
         folder.write_experiment({**folder.read_experiment(), "data": sizes})
         for key in (FIRST, SECOND):
             write_records(folder, f"{key}/0", [9.0], split="val", success=("worst", BEFORE, AFTER))
-        drawing = Drawing(folder, others=[("theirs", tmp_path / "theirs.npy")])
+        drawing = FigureOptions(folder, others=[("theirs", tmp_path / "theirs.npy")])
         for n, name in ((100, "easy"), (50, "hard")):
             np.save(tmp_path / "theirs.npy", np.ones(n))
             figure = draw("success", drawing)
@@ -348,7 +348,7 @@ class TestDifferentData:
 
     @pytest.mark.parametrize("figure", ["curves", "success"])
     def test_has_the_best_on_each_in_a_figure_of_curves(self, two, figure):
-        names = [text.partition(" (")[0].partition(",")[0] for text in legend(draw(figure, Drawing(two)))]
+        names = [text.partition(" (")[0].partition(",")[0] for text in legend(draw(figure, FigureOptions(two)))]
         assert list(dict.fromkeys(names)) == ["easy", "hard"]
 
     def test_has_its_learning_curves_named_by_the_set_that_they_are_of(self, tmp_path):
@@ -357,12 +357,12 @@ class TestDifferentData:
         folder = write_experiment(tmp_path / "named", sweep)
         for key in (FIRST, SECOND):
             write_records(folder, f"{key}/0", [14.0, 9.0], success=("worst", BEFORE, AFTER))
-        assert legend(draw("curves", Drawing(folder))) == ["easy_val (n = 1)", "hard_val (n = 1)"]
-        names = {text.partition(",")[0] for text in legend(draw("success", Drawing(folder)))}
+        assert legend(draw("curves", FigureOptions(folder))) == ["easy_val (n = 1)", "hard_val (n = 1)"]
+        names = {text.partition(",")[0] for text in legend(draw("success", FigureOptions(folder)))}
         assert names == {"uncorrected", "easy_test", "hard_test"}
 
     def test_has_an_uncorrected_curve_for_each(self, two):
-        assert [text.partition(", AUC")[0] for text in legend(draw("success", Drawing(two)))] == [
+        assert [text.partition(", AUC")[0] for text in legend(draw("success", FigureOptions(two)))] == [
             *("easy, uncorrected", "easy"),
             *("hard, uncorrected", "hard"),
         ]
@@ -370,19 +370,19 @@ class TestDifferentData:
     @pytest.mark.parametrize("figure", ["joints", "heatmap", "parallel", "histogram", "improvement", "hands"])
     def test_is_not_mixed_in_any_other_figure(self, two, figure):
         with pytest.raises(FigureError, match=r"measured on 2 sets of data.*0{16} \(easy\), 0{15}4 \(hard\)"):
-            draw(figure, Drawing(two))
+            draw(figure, FigureOptions(two))
 
     def test_is_drawn_with_ten_other_methods_whose_data_it_does_not_guess(self, two, tmp_path):
         others = [(f"M{i}", tmp_path / f"{i}.npy") for i in range(10)]
         for i, (_, path) in enumerate(others):
             np.save(path, np.full(3, 8.0 * i))
-        figure = draw("success", Drawing(two, others=others))
+        figure = draw("success", FigureOptions(two, others=others))
         assert [text.partition(", AUC")[0] for text in legend(figure)[4:]] == [label for label, _ in others]
         assert note(figure).endswith("with curves on the same data, which its number of frames does not determine.")
         with pytest.raises(FigureError, match="of 11 other methods cannot be distinguished; choose at most 10"):
-            draw("success", Drawing(two, others=[*others, ("one more", others[0][1])]))
+            draw("success", FigureOptions(two, others=[*others, ("one more", others[0][1])]))
 
     def test_is_chosen_by_a_combination(self, two):
-        figure = draw("heatmap", Drawing(two, combinations=[f"{4:016x}"]))
+        figure = draw("heatmap", FigureOptions(two, combinations=[f"{4:016x}"]))
         assert {text.get_text() for text in figure.axes[0].texts} == {"11.00", "12.00"}
-        assert draw("joints", Drawing(two, combinations=[f"{4:016x}"]))
+        assert draw("joints", FigureOptions(two, combinations=[f"{4:016x}"]))

@@ -11,8 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cluster.reports.formats.latex_escape import breakable, escaped
-from cluster.reports.tables.choices import Choices
 from cluster.reports.tables.export import export_by_joint
+from cluster.reports.tables.table_options import TableOptions
 from cluster.result_table import ResultTable
 from tests.cluster_tests.written_results import results, write_results
 
@@ -149,7 +149,7 @@ class TestTheTable:
         )
 
     def test_has_the_best_in_bold_and_the_second_underlined(self, sweep):
-        assert rows(sweep.to_latex(Choices(columns=("lr", "n", "before", "after", "change_percent")))) == [
+        assert rows(sweep.to_latex(TableOptions(columns=("lr", "n", "before", "after", "change_percent")))) == [
             ["$0.01$", "$3$", "$20.00$", r"{\boldmath\bfseries $10.50 \pm 0.10$}", "$-47.5$"],
             ["$10^{-5}$", "$3$", "$20.00$", r"\underline{$11.10 \pm 0.10$}", "$-44.5$"],
             ["$0.01$", "$3$", "$20.00$", r"$12.00 \pm 0.10$", "$-40.0$"],
@@ -157,7 +157,7 @@ class TestTheTable:
         ]
 
     def test_marks_ties_by_the_test_and_not_by_digits(self, tmp_path):
-        found = dict(rows(results(tmp_path, TIES).to_latex(Choices(columns=("x", "after")))))
+        found = dict(rows(results(tmp_path, TIES).to_latex(TableOptions(columns=("x", "after")))))
         shown = {name: re.search(r"\$.*\$", cell)[0] for name, cell in found.items()}
         assert shown["best"] == shown["digits"] != shown["other"]
         assert found["best"] == rf"{{\boldmath\bfseries {shown['best']}}}"
@@ -166,7 +166,7 @@ class TestTheTable:
         assert found["worst"] == shown["worst"]
 
     def test_groups_rows_that_share_an_option_and_stand_together(self, sweep):
-        text = sweep.to_latex(Choices(columns=("lr", "augmenters", "n"), sort="lr"))
+        text = sweep.to_latex(TableOptions(columns=("lr", "augmenters", "n"), sort="lr"))
         assert [row[0] for row in rows(text)] == [
             *(r"\multirow[t]{2}{*}{$10^{-5}$}", ""),
             *(r"\multirow[t]{2}{*}{$0.01$}", ""),
@@ -175,7 +175,7 @@ class TestTheTable:
         assert "\\multirow" not in sweep.to_latex()
 
     def test_of_two_options_has_a_head_of_two_lines(self, sweep):
-        text = sweep.to_latex(Choices(rows="augmenters", columns_of="lr"))
+        text = sweep.to_latex(TableOptions(rows="augmenters", columns_of="lr"))
         assert (
             "    & \\multicolumn{2}{c}{lr} \\\\\n    \\cmidrule(lr){2-3}\n    augmenters & $10^{-5}$ & $0.01$ \\\\\n"
             in text
@@ -198,10 +198,10 @@ class TestTheTable:
         assert text.startswith("% Needs \\usepackage{booktabs,multirow,longtable}\n")
         assert "\\begin{tabular}" not in text
         assert text.count("before (mm) & after (mm)") == 2
-        assert "\\begin{longtable}" not in table.to_latex(Choices(best=40))
+        assert "\\begin{longtable}" not in table.to_latex(TableOptions(best=40))
 
     def test_may_be_a_document_of_its_own(self, sweep):
-        text = sweep.to_latex(Choices(standalone=True))
+        text = sweep.to_latex(TableOptions(standalone=True))
         assert text.startswith("\\documentclass")
         assert text.endswith("\\end{document}\n")
         assert sweep.to_latex().partition("\n")[2] in text
@@ -224,17 +224,17 @@ def pdf(tmp_path_factory):
     many = results(folder / "many", {f"k{i}": ({"u": i // 30, "v": i}, [9.0 + i]) for i in range(60)}, name="many")
     tables = [
         table.to_latex(),
-        table.to_latex(Choices(columns=("lr", "augmenters", "n", "after"), sort="lr")),
-        table.to_latex(Choices(rows="augmenters", columns_of="lr")),
-        table.to_latex(Choices(trials=True)),
-        export_by_joint(sweep, table, "latex", Choices()).decode(),
+        table.to_latex(TableOptions(columns=("lr", "augmenters", "n", "after"), sort="lr")),
+        table.to_latex(TableOptions(rows="augmenters", columns_of="lr")),
+        table.to_latex(TableOptions(trials=True)),
+        export_by_joint(sweep, table, "latex", TableOptions()).decode(),
         odd.to_latex(),
-        odd.to_latex(Choices(columns=("after", "a_b & 50%"))),
-        results(folder / "ties", TIES, name="ties").to_latex(Choices(columns=("x", "after"))),
+        odd.to_latex(TableOptions(columns=("after", "a_b & 50%"))),
+        results(folder / "ties", TIES, name="ties").to_latex(TableOptions(columns=("x", "after"))),
         "\\clearpage",
-        many.to_latex(Choices(sort="v")),
+        many.to_latex(TableOptions(sort="v")),
     ]
-    head, _, _ = many.to_latex(Choices(standalone=True)).partition("\\begin{longtable}")
+    head, _, _ = many.to_latex(TableOptions(standalone=True)).partition("\\begin{longtable}")
     head = head[: head.index("\\begin{document}")]
     document = "\n".join([head, "\\begin{document}", *tables, "\\end{document}"])
     (folder / "tables.tex").write_text(document, encoding="ascii")

@@ -10,11 +10,12 @@ import pytest
 
 from cluster.reports.page import live_server as watch_server
 from cluster.reports.page.data import PageData
-from cluster.reports.page.live_server import PortError, ReportServer
+from cluster.reports.page.live_server import ReportServer
 from cluster.reports.page.pictures import draw
 from cluster.results.results import NoResultsError
 from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder
+from data_pipeline.user_error import UserError
 from tests.cluster_tests.written import write_experiment, write_records, write_trial
 from tests.support import ROOT
 
@@ -51,7 +52,7 @@ def ask_for_drawn(server):
     """Asks for the sections until they have the pictures, or there are none to draw."""
     for _ in range(400):
         answer = ask(server, f"/{server.token}/content")
-        if "They are being drawn" not in answer[2]:
+        if "The pictures are being drawn" not in answer[2]:
             return answer
         time.sleep(0.05)
     pytest.fail("no pictures were drawn")
@@ -159,7 +160,7 @@ class TestThePictures:
         path = f"/{server.token}/content"
         for page in (f"/{server.token}/", path):
             body = ask(server, page)[2]
-            assert "They are being drawn" in body
+            assert "The pictures are being drawn" in body
             assert "9.00" in body
         write_trial(folder, f"{1:016x}/0", 8.0)
         assert "8.00" in ask(server, path)[2]
@@ -210,7 +211,7 @@ class TestThePictures:
         monkeypatch.setattr(watch_server, "draw", broken)
         status, _, body = ask_for_drawn(server)
         assert status == 200
-        assert "They could not be drawn: no room<" in body
+        assert "The pictures could not be drawn: no room<" in body
         assert "9.00" in body
 
     def test_are_not_drawn_any_more_once_the_server_is_closed(self, drawn, folder):
@@ -231,11 +232,11 @@ class TestServing:
 
     @pytest.mark.parametrize("port", [-1, 70_000])
     def test_a_port_that_cannot_be_is_an_error(self, folder, port):
-        with pytest.raises(PortError, match="choose another"):
+        with pytest.raises(UserError, match="choose another"):
             ReportServer(folder, port)
 
     def test_a_port_that_is_taken_is_an_error(self, server, folder):
-        with pytest.raises(PortError, match=f"port {server.server_port} of 127.0.0.1 cannot be used"):
+        with pytest.raises(UserError, match=f"port {server.server_port} of 127.0.0.1 cannot be used"):
             ReportServer(folder, server.server_port)
 
     def test_ends_with_ctrl_c_without_a_word(self, folder):

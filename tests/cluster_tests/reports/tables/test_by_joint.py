@@ -5,8 +5,8 @@ import openpyxl
 import polars as pl
 import pytest
 
-from cluster.reports.tables.choices import Choices
 from cluster.reports.tables.export import export_by_joint
+from cluster.reports.tables.table_options import TableOptions
 from cluster.result_table import ResultTable
 from cluster.results.names import ChoiceError
 from cluster.storage.records import to_parquet
@@ -30,7 +30,7 @@ SWEEP = {"a": ({"x": 0.1 + 0.2}, [9.0, 9.5, "failed"]), "b": ({"x": 2}, [8.0, 8.
 
 
 def written(folder, format="md", **choices):
-    return export_by_joint(folder, ResultTable.read(folder), format, Choices(**choices))
+    return export_by_joint(folder, ResultTable.read(folder), format, TableOptions(**choices))
 
 
 def text(folder, format="md", **choices):

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cluster.reports.tables import export as export_module
-from cluster.reports.tables.choices import Choices
 from cluster.reports.tables.export import FORMATS, export
+from cluster.reports.tables.table_options import TableOptions
 from cluster.result_table import ResultTable
 from cluster.results.names import ChoiceError
 from tests.cluster_tests.reports.tables.read_tables import HtmlTable, markdown_rows
@@ -39,11 +39,11 @@ def sweep(tmp_path_factory):
 
 
 def csv_rows(table, **choices):
-    return list(csv.DictReader(io.StringIO(table.to_csv(Choices(**choices)), newline="")))
+    return list(csv.DictReader(io.StringIO(table.to_csv(TableOptions(**choices)), newline="")))
 
 
 def md_rows(table, **choices):
-    return markdown_rows(table.to_md(Choices(**choices)))
+    return markdown_rows(table.to_md(TableOptions(**choices)))
 
 
 def cells(table, name, **choices):
@@ -53,7 +53,7 @@ def cells(table, name, **choices):
 
 
 def caption(table, **choices):
-    return HtmlTable(table.to_html(Choices(**choices))).caption
+    return HtmlTable(table.to_html(TableOptions(**choices))).caption
 
 
 class TestTheTable:
@@ -100,7 +100,7 @@ class TestTheTable:
     )
     def test_says_which_better_means_it_passes_over_since_repetitions_are_missing(self, tmp_path, chosen, says):
         better = {"a": ({LR: 0.001, DECAY: 0.0}, [11.0, 11.2, 11.1]), "b": ({LR: 0.001, DECAY: 0.01}, [9.0, 9.3, None])}
-        foot = HtmlTable(results(tmp_path, SWEEP | better).to_html(Choices(**chosen))).foot
+        foot = HtmlTable(results(tmp_path, SWEEP | better).to_html(TableOptions(**chosen))).foot
         assert says in foot
         assert ("not chosen" in foot) == bool(says)
 
@@ -117,7 +117,7 @@ class TestTheTable:
     @pytest.mark.parametrize("trials", [False, True])
     def test_of_which_nothing_has_finished_is_written_all_the_same(self, tmp_path, format, outcomes, trials):
         table = results(tmp_path, {"a": ({LR: 0.1}, outcomes), "b": ({LR: 0.2}, outcomes)})
-        assert export(table, format, Choices(trials=trials))
+        assert export(table, format, TableOptions(trials=trials))
         if not trials:
             assert "no repetition has finished." in caption(table)
             assert cells(table, "after (mm)") == ["–", "–"]
@@ -225,7 +225,7 @@ class TestChoices:
         assert cells(sweep, "after (mm)", precision=precision)[0] == written
 
     def test_of_a_precision_leave_what_programs_read(self, sweep):
-        assert sweep.to_csv(Choices(precision=0)) == sweep.to_csv()
+        assert sweep.to_csv(TableOptions(precision=0)) == sweep.to_csv()
 
     def test_of_a_metric_show_it_in_its_unit(self, sweep):
         head, first, *_ = md_rows(sweep, metric="frames_within_20mm", best=1)
@@ -234,12 +234,12 @@ class TestChoices:
         assert "(%, higher is better)" in caption(sweep, metric="frames_within_20mm")
 
     def test_of_a_metric_of_which_more_is_better_mark_the_highest(self, sweep):
-        marked = HtmlTable(sweep.to_html(Choices(metric="frames_within_20mm", best=2))).marked
+        marked = HtmlTable(sweep.to_html(TableOptions(metric="frames_within_20mm", best=2))).marked
         assert marked == {"strong": ["9.52 ± 0.09"], "u": ["9.01 ± 0.08"]}
 
     def test_of_a_split_show_it(self, sweep):
         assert cells(sweep, "after (mm)", split="val", best=1) == ["9.50 ± 0.10"]
-        table = HtmlTable(sweep.to_html(Choices(split="val")))
+        table = HtmlTable(sweep.to_html(TableOptions(split="val")))
         assert "on the validation set hands_val" in table.caption
         assert "Epochs were chosen" not in table.foot
 
@@ -285,7 +285,7 @@ class TestWhatThereIsNot:
     @pytest.mark.parametrize("format", FORMATS)
     def test_is_an_error_that_says_what_there_is(self, sweep, choices, text, format):
         with pytest.raises(ChoiceError) as error:
-            export(sweep, format, Choices(**choices))
+            export(sweep, format, TableOptions(**choices))
         assert str(error.value) == text
 
     @pytest.mark.parametrize(
@@ -309,21 +309,21 @@ class TestWhatThereIsNot:
     )
     def test_or_makes_no_sense_is_an_error_before_anything_is_read(self, choices, text):
         with pytest.raises(ChoiceError) as error:
-            Choices(**choices)
+            TableOptions(**choices)
         assert str(error.value) == text
 
     def test_as_an_option_where_nothing_varies_is_an_error_too(self, tmp_path):
         with pytest.raises(ChoiceError, match=r"^there is no option 'lr'$"):
-            results(tmp_path, {"a": ({}, [3.0])}).to_csv(Choices(best_for_each="lr"))
+            results(tmp_path, {"a": ({}, [3.0])}).to_csv(TableOptions(best_for_each="lr"))
 
     def test_as_a_test_set_is_an_error(self, tmp_path):
         with pytest.raises(ChoiceError, match=r"^there is no split 'test'; known are val$"):
-            results(tmp_path, {"a": ({}, [3.0])}, test_set=None).to_csv(Choices(split="test"))
+            results(tmp_path, {"a": ({}, [3.0])}, test_set=None).to_csv(TableOptions(split="test"))
 
     def test_for_certain_since_a_short_name_has_two_meanings_is_an_error(self, tmp_path):
         table = results(tmp_path, {"a": ({"p.lr": 1, "q.lr": 1}, [3.0]), "b": ({"p.lr": 2, "q.lr": 2}, [3.0])})
         with pytest.raises(ChoiceError, match=r"^column 'lr' may be p.lr or q.lr; write it in full$"):
-            table.to_csv(Choices(columns=("lr",)))
+            table.to_csv(TableOptions(columns=("lr",)))
         assert md_rows(table)[0][:2] == ["p.lr", "q.lr"]
 
 
@@ -393,7 +393,7 @@ class TestForPrograms:
 
     @pytest.mark.parametrize("trials", [False, True])
     def test_json_has_what_csv_has_and_null_for_what_is_none(self, sweep, trials):
-        rows = json.loads(sweep.to_json(Choices(trials=trials)), parse_constant=pytest.fail)
+        rows = json.loads(sweep.to_json(TableOptions(trials=trials)), parse_constant=pytest.fail)
         as_texts = [{name: "" if value is None else str(value) for name, value in row.items()} for row in rows]
         assert as_texts == csv_rows(sweep, trials=trials)
 
@@ -406,7 +406,7 @@ class TestForPrograms:
     @pytest.mark.parametrize("trials", [False, True])
     def test_parquet_is_read_alike_by_pandas_polars_and_duckdb(self, sweep, tmp_path, trials):
         file = tmp_path / "table.parquet"
-        file.write_bytes(sweep.to_parquet(Choices(trials=trials)))
+        file.write_bytes(sweep.to_parquet(TableOptions(trials=trials)))
         rows = sweep.trials if trials else None
         by_polars = pl.read_parquet(file).to_dicts()
         columns = list(by_polars[0])
@@ -423,14 +423,14 @@ class TestForPrograms:
 
     def test_parquet_answers_a_question_in_sql(self, sweep, tmp_path):
         file = tmp_path / "table.parquet"
-        file.write_bytes(sweep.to_parquet(Choices(trials=True)))
+        file.write_bytes(sweep.to_parquet(TableOptions(trials=True)))
         query = (
             f"""SELECT "{LR}", avg(test_distance_mm) FROM '{file}' WHERE status = 'finished' GROUP BY 1 ORDER BY 1"""
         )
         assert duckdb.sql(query).fetchall() == [(0.001, pytest.approx(10.72)), (0.01, pytest.approx(10.875))]
 
     def test_the_same_forms_come_from_functions_of_the_table(self, sweep):
-        given = Choices(best=2, precision=1)
+        given = TableOptions(best=2, precision=1)
         assert sweep.to_csv(given).encode() == export(sweep, "csv", given)
         assert sweep.to_json(given).encode() == export(sweep, "json", given)
         assert sweep.to_parquet(given) == export(sweep, "parquet", given)
@@ -446,7 +446,7 @@ def opened(content):
 
 class TestAWorkbook:
     def test_has_a_sheet_of_the_summary_and_one_of_the_trials_as_numbers(self, sweep):
-        book = opened(sweep.to_xlsx(Choices(precision=3)))
+        book = opened(sweep.to_xlsx(TableOptions(precision=3)))
         assert book.sheetnames == ["summary", "trials"]
         for sheet, name in ((book["summary"], "test_distance_mm_mean"), (book["trials"], "test_distance_mm")):
             head, first, *_ = sheet.iter_rows()
@@ -465,13 +465,13 @@ class TestAWorkbook:
             assert [row[head.index(name)] for name in others] == [held[name] for name in others]
 
     def test_shows_a_share_in_percent_and_keeps_it_a_share(self, sweep):
-        head, first, *_ = opened(sweep.to_xlsx(Choices(metric="auc_0_50")))["summary"].iter_rows()
+        head, first, *_ = opened(sweep.to_xlsx(TableOptions(metric="auc_0_50")))["summary"].iter_rows()
         cell = first[[c.value for c in head].index("test_auc_0_50_mean")]
         assert (cell.value, cell.number_format) == (0.25, "0.00%")
 
     def test_of_trials_alone_has_their_sheet_with_the_columns_of_subsets(self, tmp_path):
         table = results(tmp_path, SWEEP, subsets=("A", "B"))
-        alone = opened(table.to_xlsx(Choices(trials=True)))
+        alone = opened(table.to_xlsx(TableOptions(trials=True)))
         assert alone.sheetnames == ["trials"]
         assert "test_distance_mm[A]" in [c.value for c in alone["trials"][1]]
         assert "test_distance_mm[A]" not in [c.value for c in opened(table.to_xlsx())["trials"][1]]
@@ -486,7 +486,7 @@ class TestAWorkbook:
             told == f"The {full.max_row - 1} trials are left out because they are too many. "
             "The option --trials exports them."
         )
-        assert opened(sweep.to_xlsx(Choices(trials=True)))["trials"].max_row == full.max_row
+        assert opened(sweep.to_xlsx(TableOptions(trials=True)))["trials"].max_row == full.max_row
 
     @pytest.mark.parametrize(
         "text", ["=1+1", "+1", "-1", "@SUM(A1)", '=HYPERLINK("http://x")', "'=1", "\x00\x1f", "x" * 40_000]
@@ -529,7 +529,7 @@ class TestForReading:
         assert [row[0] for row in HtmlTable(table.to_html()).rows] == [written, "another one"]
 
     def test_what_is_shared_by_rows_that_stand_together_is_one_cell_of_html(self, sweep):
-        text = sweep.to_html(Choices(sort="lr"))
+        text = sweep.to_html(TableOptions(sort="lr"))
         assert text.count('<th scope="rowgroup" rowspan="2">') == 3
         assert text.count("<tbody>") == 3
         assert [row[0] for row in HtmlTable(text).rows] == ["0.001", "0.001", "0.01", "0.01", "0.1", "0.1"]
@@ -541,11 +541,11 @@ class TestForReading:
         assert text.count("<tbody>") == 1
 
     def test_html_has_heads_with_their_scope(self, sweep):
-        text = sweep.to_html(Choices(best=2))
+        text = sweep.to_html(TableOptions(best=2))
         assert text.count('<th scope="col"') == 5
         assert text.count('<th scope="row">') == 4
         assert HtmlTable(text).head == ["lr", "weight_decay", "before (mm)", "after (mm)", "change (%)"]
 
     def test_numbers_stand_at_the_right_and_texts_at_the_left(self, sweep):
-        rule = sweep.to_md(Choices(trials=True)).splitlines()[3]
+        rule = sweep.to_md(TableOptions(trials=True)).splitlines()[3]
         assert rule == "| :-- | :-- | :-- | :-- | --: | --: | --: |"

@@ -5,19 +5,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.reports.tables.marks import Contest, judged
+from cluster.reports.tables.marks import ResultGroup, rate
 from cluster.results.statistics import compare, holm
 
 values = st.lists(st.none() | st.floats(0, 100), min_size=3, max_size=3)
 
 
 def marks_of(values, *, lower=True):
-    (verdicts,), _ = judged([Contest(values, lower)])
-    return {key: verdict.mark for key, verdict in verdicts.items()}
+    (ratings,), _ = rate([ResultGroup(values, lower)])
+    return {key: rating.mark for key, rating in ratings.items()}
 
 
-def explained(*contests):
-    return judged([Contest(values, True) for values in contests])[1]
+def explained(*groups):
+    return rate([ResultGroup(values, True) for values in groups])[1]
 
 
 def noisy(mean, *, n=10, seed=0, spread=0.1):
@@ -36,8 +36,8 @@ class TestWithTooFewRepetitionsForATest:
         assert text == "Bold: best mean. Underlined: second best. n = 3 is too few for a test."
 
     def test_of_several_sets_is_said_to_be_the_best_on_each(self):
-        contest = Contest({"a": [1.0] * 3, "b": [2.0] * 3}, True)
-        text = judged([contest, contest], on="each test set")[1]
+        group = ResultGroup({"a": [1.0] * 3, "b": [2.0] * 3}, True)
+        text = rate([group, group], on="each test set")[1]
         assert text.startswith("Bold: best mean on each test set. Underlined: second best. n = 3 is too few")
 
     def test_equal_results_share_the_mark(self):
@@ -48,8 +48,8 @@ class TestWithTooFewRepetitionsForATest:
         }
 
     def test_results_that_equal_the_second_share_its_mark(self):
-        contest = {"a": [1.0, 2.0], "b": [5.0, 4.0], "c": [4.0, 5.0], "d": [4.0, 5.1]}
-        assert marks_of(contest) == {"a": "best", "b": "second", "c": "second", "d": ""}
+        group = {"a": [1.0, 2.0], "b": [5.0, 4.0], "c": [4.0, 5.0], "d": [4.0, 5.1]}
+        assert marks_of(group) == {"a": "best", "b": "second", "c": "second", "d": ""}
 
     def test_a_mean_that_rests_on_fewer_repetitions_is_not_marked(self):
         found = marks_of({"a": [9.0, 9.0], "lucky": [1.0, None], "b": [8.0, 8.0], "none": [None, None]})
@@ -60,10 +60,10 @@ class TestWithTooFewRepetitionsForATest:
         assert explained({"a": [1.0, 2.0]}) == ""
 
     @given(st.dictionaries(st.sampled_from("abcd"), values, min_size=1))
-    def test_the_best_is_never_worse_than_the_second_and_the_second_than_the_others(self, contest):
-        marks = marks_of(contest)
-        most = max(sum(v is not None for v in vs) for vs in contest.values())
-        means = {key: np.mean(vs) for key, vs in contest.items() if None not in vs and most == 3}
+    def test_the_best_is_never_worse_than_the_second_and_the_second_than_the_others(self, group):
+        marks = marks_of(group)
+        most = max(sum(v is not None for v in vs) for vs in group.values())
+        means = {key: np.mean(vs) for key, vs in group.items() if None not in vs and most == 3}
         best = [means[key] for key in means if marks[key] == "best"]
         rest = [means[key] for key in means if marks[key] == ""]
         for second in [means[key] for key in means if marks[key] == "second"]:
@@ -73,27 +73,27 @@ class TestWithTooFewRepetitionsForATest:
 
 class TestWithEnoughRepetitions:
     def test_what_does_not_differ_from_the_best_shares_its_mark(self):
-        contest = {"a": noisy(10.0), "same": noisy(10.001, seed=1), "worse": noisy(12.0, seed=2), "worst": noisy(15.0)}
-        assert marks_of(contest) == {"a": "best", "same": "best", "worse": "second", "worst": ""}
+        group = {"a": noisy(10.0), "same": noisy(10.001, seed=1), "worse": noisy(12.0, seed=2), "worst": noisy(15.0)}
+        assert marks_of(group) == {"a": "best", "same": "best", "worse": "second", "worst": ""}
 
     def test_what_does_not_differ_from_the_second_shares_its_mark(self):
-        contest = {"a": noisy(10.0), "b": noisy(12.001, seed=2), "c": noisy(12.0, seed=3), "worst": noisy(15.0, seed=4)}
-        assert marks_of(contest) == {"a": "best", "b": "second", "c": "second", "worst": ""}
+        group = {"a": noisy(10.0), "b": noisy(12.001, seed=2), "c": noisy(12.0, seed=3), "worst": noisy(15.0, seed=4)}
+        assert marks_of(group) == {"a": "best", "b": "second", "c": "second", "worst": ""}
 
     def test_what_differs_from_the_second_in_every_repetition_does_not_share_its_mark(self):
         b = noisy(12.0, seed=2)
-        contest = {"a": noisy(10.0), "b": b, "c": [x + 0.001 * (1 + i) for i, x in enumerate(b)]}
-        assert marks_of(contest) == {"a": "best", "b": "second", "c": ""}
+        group = {"a": noisy(10.0), "b": b, "c": [x + 0.001 * (1 + i) for i, x in enumerate(b)]}
+        assert marks_of(group) == {"a": "best", "b": "second", "c": ""}
 
     def test_the_seconds_are_those_that_holm_over_all_pairs_does_not_part(self):
         rng = np.random.default_rng(3)
         means = {"a": 5.0, "b": 9.0, "c": 9.1, "d": 9.2, "e": 20.0}
         for _ in range(20):
-            contest = {key: noisy(mean, n=12, seed=rng.integers(1000)) for key, mean in means.items()}
-            marks = marks_of(contest)
-            ranked = sorted(contest, key=lambda key, contest=contest: np.mean(contest[key]))
+            group = {key: noisy(mean, n=12, seed=rng.integers(1000)) for key, mean in means.items()}
+            marks = marks_of(group)
+            ranked = sorted(group, key=lambda key, group=group: np.mean(group[key]))
             pairs = list(itertools.combinations(ranked, 2))
-            of_all = dict(zip(pairs, holm([compare(contest[i], contest[j]).p_value for i, j in pairs]), strict=True))
+            of_all = dict(zip(pairs, holm([compare(group[i], group[j]).p_value for i, j in pairs]), strict=True))
             seconds = {key for key, mark in marks.items() if mark == "second"}
             # Pairs that were not looked at count as large, so that fewer are told apart than with all.
             assert {ranked[1], *(key for key in ranked[2:] if of_all[ranked[1], key] > 0.05)} <= seconds
@@ -116,16 +116,16 @@ class TestWithEnoughRepetitions:
         assert marks_of({"a": a, "b": [x + 0.001 * (1 + i) for i, x in enumerate(a)]}) == {"a": "best", "b": "second"}
 
     def test_the_p_values_are_adjusted_for_all_pairs_of_all_contests(self):
-        contests = [
+        groups = [
             {"a": noisy(10.0), "b": noisy(10.1, seed=1), "c": noisy(10.05, seed=2)},
             {"a": noisy(5.0, seed=3), "b": noisy(5.1, seed=4)},
         ]
-        verdicts, _ = judged([Contest(contest, True) for contest in contests])
+        ratings, _ = rate([ResultGroup(group, True) for group in groups])
         pairs = []
-        for contest, verdict in zip(contests, verdicts, strict=True):
-            best = min(contest, key=lambda key, contest=contest: np.mean(contest[key]))
-            assert verdict[best].p_adjusted is None
-            pairs += [(compare(contest[k], contest[best]).p_value, verdict[k].p_adjusted) for k in contest if k != best]
+        for group, rating in zip(groups, ratings, strict=True):
+            best = min(group, key=lambda key, group=group: np.mean(group[key]))
+            assert rating[best].p_adjusted is None
+            pairs += [(compare(group[k], group[best]).p_value, rating[k].p_adjusted) for k in group if k != best]
         assert sorted(p for _, p in pairs) == pytest.approx(sorted(holm([*(p for p, _ in pairs), 1.0])[:-1]))
 
     def test_that_is_said(self):
@@ -136,10 +136,10 @@ class TestWithEnoughRepetitions:
         )
 
     def test_of_six_for_many_comparisons_are_too_few_and_the_needed_are_told(self):
-        contest = {key: noisy(i, n=6) for i, key in enumerate("abcd")}
-        text = explained(contest)
+        group = {key: noisy(i, n=6) for i, key in enumerate("abcd")}
+        text = explained(group)
         assert text.endswith("n = 6 is too few for tests of 6 pairs, which need n = 8.")
-        assert marks_of(contest) == {"a": "best", "b": "second", "c": "", "d": ""}
+        assert marks_of(group) == {"a": "best", "b": "second", "c": "", "d": ""}
 
     @pytest.mark.parametrize(("n_combinations", "n"), [(3, 8), (8, 11), (20, 14)])
     def test_of_noise_alone_at_most_one_table_in_twenty_has_a_second(self, n_combinations, n):

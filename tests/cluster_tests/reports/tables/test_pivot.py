@@ -6,13 +6,13 @@ import openpyxl
 import polars as pl
 import pytest
 
-from cluster.reports.tables.choices import Choices
+from cluster.reports.tables.table_options import TableOptions
 from cluster.results.names import ChoiceError
 from tests.cluster_tests.reports.tables.read_tables import HtmlTable, markdown_rows
 from tests.cluster_tests.written_results import results
 
 LR, DECAY = "optimizer_args.lr", "optimizer_args.weight_decay"
-PIVOT = Choices(rows="lr", columns_of="weight_decay")
+PIVOT = TableOptions(rows="lr", columns_of="weight_decay")
 
 
 def csv_rows(table, choices=PIVOT):
@@ -50,7 +50,7 @@ class TestAPivotTable:
 
     def test_of_all_options_says_nothing_of_a_best(self, tmp_path):
         table = results(tmp_path, {f"{x}{y}": ({"x": x, "y": y}, [9.0 + x + y]) for x in (1, 2) for y in (1, 2)})
-        assert "best in validation" not in table.to_md(Choices(rows="x", columns_of="y"))
+        assert "best in validation" not in table.to_md(TableOptions(rows="x", columns_of="y"))
 
     def test_is_judged_as_a_whole(self, sweep):
         assert HtmlTable(sweep.to_html(PIVOT)).marked == {"strong": ["10.00 ± 0.01"] * 2, "u": ["10.01 ± 0.01"] * 2}
@@ -79,7 +79,7 @@ class TestAPivotTable:
         assert book["trials"].max_row == 1 + len(sweep.trials)
 
     def test_shows_a_metric_of_a_split_with_a_precision(self, sweep):
-        choices = Choices(rows="lr", columns_of="weight_decay", metric="auc_0_50", split="val", precision=0)
+        choices = TableOptions(rows="lr", columns_of="weight_decay", metric="auc_0_50", split="val", precision=0)
         table = HtmlTable(sweep.to_html(choices))
         assert table.rows[0] == ["1e-05", "25 ± 0", "25 ± 0", "25 ± 0"]
         assert table.caption.startswith(
@@ -89,14 +89,14 @@ class TestAPivotTable:
 
     def test_of_what_has_not_finished_has_a_dash(self, tmp_path):
         table = results(tmp_path, {f"{x}": ({"x": x, "y": 1 - x}, ["failed"]) for x in (0, 1)})
-        text = table.to_md(Choices(rows="x", columns_of="y"))
+        text = table.to_md(TableOptions(rows="x", columns_of="y"))
         assert markdown_rows(text)[1:] == [["0", "", "–"], ["1", "–", ""]]
         assert "2 repetitions failed and are excluded from all means." in text
 
     def test_says_which_better_means_its_cells_pass_over_since_repetitions_are_missing(self, tmp_path):
         outcomes = {0: [9.0, "failed"], 1: [9.5, 9.6], 2: [10.0, 10.1]}
         sweep = {f"{x}{z}": ({"x": x, "y": x, "z": z}, outcomes[z]) for x in (0, 1) for z in outcomes}
-        foot = HtmlTable(results(tmp_path, sweep).to_html(Choices(rows="x", columns_of="y"))).foot
+        foot = HtmlTable(results(tmp_path, sweep).to_html(TableOptions(rows="x", columns_of="y"))).foot
         assert foot.endswith(
             "2 combinations have a lower mean in validation but were not chosen because not all 2 repetitions finished."
         )
@@ -104,7 +104,7 @@ class TestAPivotTable:
     def test_has_a_column_for_each_value_even_where_texts_are_the_same(self, tmp_path):
         values = [(x, y) for x in "ab" for y in (1, "1", True)]
         table = results(tmp_path, {f"k{i}": ({"x": x, "y": y}, [9.0 + i]) for i, (x, y) in enumerate(values)})
-        choices = Choices(rows="x", columns_of="y")
+        choices = TableOptions(rows="x", columns_of="y")
         first = csv_rows(table, choices)[0]
         assert [first[f"test_distance_mm_mean[y={y}]"] for y in ("1", "True", "'1'")] == ["9.0", "11.0", "10.0"]
         assert markdown_rows(table.to_md(choices))[0] == ["x", "y: 1", "y: True", "y: '1'"]
@@ -116,7 +116,7 @@ class TestAnError:
             ChoiceError,
             match=r"^optimizer_args.lr cannot be in both the rows and the columns; name two different options$",
         ):
-            sweep.to_csv(Choices(rows="lr", columns_of="optimizer_args.lr"))
+            sweep.to_csv(TableOptions(rows="lr", columns_of="optimizer_args.lr"))
 
     @pytest.mark.parametrize("split", ["val", "test"])
     def test_is_a_place_that_would_choose_between_results_on_different_data(self, tmp_path, split):
@@ -129,12 +129,12 @@ class TestAnError:
         }
         table = results(tmp_path, combinations)
         with pytest.raises(ChoiceError) as error:
-            table.to_md(Choices(rows="x", columns_of="y"))
+            table.to_md(TableOptions(rows="x", columns_of="y"))
         assert str(error.value) == (
             "a cell of x and y would choose between results on different data (hard and easy): one of the two "
             f"options must distinguish the data, such as --rows {split}_set --columns x"
         )
-        assert table.to_md(Choices(rows=f"{split}_set", columns_of="x"))
+        assert table.to_md(TableOptions(rows=f"{split}_set", columns_of="x"))
 
     @pytest.mark.parametrize("sizes", [(10, 20), (10, 20, None)])
     def test_names_options_that_the_experiment_has_and_that_can_be_shown(self, tmp_path, sizes):
@@ -142,15 +142,15 @@ class TestAnError:
         combinations = {f"{n}{x}{y}": ({"x": x, "y": y, path: n}, [9.0]) for n in sizes for x in "ab" for y in "cd"}
         table = results(tmp_path, combinations)
         with pytest.raises(ChoiceError, match=r"such as --rows x --columns test_set_size$"):
-            table.to_md(Choices(rows="x", columns_of="y"))
-        assert table.to_md(Choices(rows="x", columns_of="test_set_size"))
+            table.to_md(TableOptions(rows="x", columns_of="y"))
+        assert table.to_md(TableOptions(rows="x", columns_of="test_set_size"))
 
     def test_names_none_where_no_two_options_tell_the_data_apart(self, tmp_path):
         sets = [f"experiment_config.{name}" for name in ("val_set", "test_set", "test_set_size")]
         values = itertools.product("ab", "cd", (1, 2), (3, 4), (5, 6))
         combinations = {"".join(map(str, v)): (dict(zip((*sets, "x", "y"), v, strict=True)), [9.0]) for v in values}
         with pytest.raises(ChoiceError, match=r"must distinguish the data$"):
-            results(tmp_path, combinations).to_md(Choices(rows="x", columns_of="y"))
+            results(tmp_path, combinations).to_md(TableOptions(rows="x", columns_of="y"))
 
     def test_is_none_of_a_place_of_its_own_for_each_test_set_which_has_its_own_best(self, tmp_path):
         path = "experiment_config.test_set"
@@ -159,6 +159,6 @@ class TestAnError:
             for name, mm in (("easy", 5.0), ("hard", 50.0))
             for x in (1, 2)
         }
-        table = HtmlTable(results(tmp_path, combinations).to_html(Choices(rows=path, columns_of="x")))
+        table = HtmlTable(results(tmp_path, combinations).to_html(TableOptions(rows=path, columns_of="x")))
         assert table.marked == {"strong": ["6.00", "51.00"], "u": ["7.00", "52.00"]}
         assert "Bold: best mean on each test set. Underlined" in table.caption

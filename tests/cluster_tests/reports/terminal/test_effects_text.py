@@ -9,10 +9,10 @@ import openpyxl
 import polars as pl
 import pytest
 
-from cluster.reports.tables.choices import Choices
 from cluster.reports.tables.effect_phrases import averaged_over
 from cluster.reports.tables.effects import effects_of
 from cluster.reports.tables.export import FORMATS, export_effects
+from cluster.reports.tables.table_options import TableOptions
 from cluster.reports.terminal.effects_text import effects_json, effects_text
 from cluster.results.names import ChoiceError
 from cluster.results.option_effects import Basis, CellMeans
@@ -63,11 +63,11 @@ def several(tmp_path):
 
 
 def shown(table, *, interactions=False, **choices):
-    return HtmlTable(export_effects(table, "html", Choices(**choices), interactions=interactions).decode())
+    return HtmlTable(export_effects(table, "html", TableOptions(**choices), interactions=interactions).decode())
 
 
 def text_of(table, **choices):
-    return " ".join(effects_text(table, effects_of(table, Choices(**choices)), Choices(**choices)).split())
+    return " ".join(effects_text(table, effects_of(table, TableOptions(**choices)), TableOptions(**choices)).split())
 
 
 def basis(paths, settings, planned, repetitions=(0, 1), n_repetitions=2):
@@ -219,10 +219,12 @@ class TestTheTableOfMeans:
     @pytest.mark.parametrize("interactions", [False, True])
     @pytest.mark.parametrize("format", FORMATS)
     def test_is_written_in_every_format(self, holes, format, interactions):
-        assert export_effects(holes, format, Choices(), interactions=interactions)
+        assert export_effects(holes, format, TableOptions(), interactions=interactions)
 
     def test_for_programs_has_all_digits_and_what_was_averaged_over(self, holes):
-        rows = list(csv.DictReader(io.StringIO(export_effects(holes, "csv", Choices(), interactions=False).decode())))
+        rows = list(
+            csv.DictReader(io.StringIO(export_effects(holes, "csv", TableOptions(), interactions=False).decode()))
+        )
         assert [(row["option"], row["value"]) for row in rows[:3]] == [(LR, str(lr)) for lr in RATES]
         mean = np.mean([result(0.01, decay, "mlp") + 0.1 for decay in DECAYS])
         assert float(rows[1]["test_distance_mm_mean"]) == pytest.approx(mean, abs=1e-12)
@@ -230,9 +232,9 @@ class TestTheTableOfMeans:
             "repetitions (without 1)"
         )
         assert rows[0] | {"trials_averaged": "4", "trials_finished": "11", "trials_planned": "12"} == rows[0]
-        parquet = pl.read_parquet(export_effects(holes, "parquet", Choices(), interactions=False))
+        parquet = pl.read_parquet(export_effects(holes, "parquet", TableOptions(), interactions=False))
         assert parquet["n"].to_list() == [2, 2, 2, 3, 3, 3, 3]
-        book = openpyxl.load_workbook(io.BytesIO(export_effects(holes, "xlsx", Choices(), interactions=False)))
+        book = openpyxl.load_workbook(io.BytesIO(export_effects(holes, "xlsx", TableOptions(), interactions=False)))
         assert book["effects"].max_row == 8
 
 
@@ -260,7 +262,7 @@ class TestTheTableOfInteractions:
 
 class TestTheText:
     def test_has_the_means_and_the_interactions_of_all_pairs(self, holes):
-        text = effects_text(holes, effects_of(holes, Choices()), Choices())
+        text = effects_text(holes, effects_of(holes, TableOptions()), TableOptions())
         assert text.startswith("sweep: effects of options\n")
         lines = [" ".join(line.split()) for line in text.splitlines()]
         place = lines.index("lr 0.001 9.37 8.10 to 10.64 2 4 of 12")
@@ -272,12 +274,12 @@ class TestTheText:
 
     def test_of_very_many_values_has_the_first(self, tmp_path):
         table = results(tmp_path / "sweep", {f"{i:04x}": ({"x": i}, [9.0 + i]) for i in range(130)})
-        text = effects_text(table, effects_of(table, Choices()), Choices())
+        text = effects_text(table, effects_of(table, TableOptions()), TableOptions())
         assert "and 30 more rows; --json has all" in text
         assert len(text.splitlines()) < 120
 
     def test_for_a_script_has_all_of_it(self, holes):
-        (found,) = json.loads(json.dumps(effects_json(effects_of(holes, Choices())), allow_nan=False))
+        (found,) = json.loads(json.dumps(effects_json(effects_of(holes, TableOptions())), allow_nan=False))
         assert (found["data"], found["metric"]) == (None, "test_distance_mm")
         lr = found["options"][0]
         assert (lr["option"], lr["importance"]) == (LR, None)
@@ -297,20 +299,20 @@ class TestAnError:
     def test_is_an_experiment_without_options(self, tmp_path):
         table = results(tmp_path / "sweep", {"a": ({"x": 1}, [9.0])}, name="sweep")
         with pytest.raises(ChoiceError, match=r"^sweep has no effects of options: no option has more than one value$"):
-            effects_of(table, Choices())
+            effects_of(table, TableOptions())
 
     def test_is_one_whose_combinations_are_each_on_data_of_their_own(self, tmp_path):
         combinations = {name: ({TEST_SET: name}, [9.0]) for name in ("easy", "hard")}
         table = results(tmp_path / "sweep", combinations, name="sweep")
         with pytest.raises(ChoiceError, match=r"no option has more than one value on the same data$"):
-            effects_of(table, Choices())
-        assert len(effects_of(table, Choices(split="val"))) == 1
+            effects_of(table, TableOptions())
+        assert len(effects_of(table, TableOptions(split="val"))) == 1
 
     @pytest.mark.parametrize("outcome", ["failed", "diverged", None])
     def test_is_one_of_which_no_trial_has_finished(self, tmp_path, outcome):
         table = results(tmp_path / "sweep", {"a": ({"x": 1}, [outcome]), "b": ({"x": 2}, [outcome])}, name="sweep")
         with pytest.raises(ChoiceError, match=r"^sweep has no effects of options: no trial has finished with this"):
-            effects_of(table, Choices())
+            effects_of(table, TableOptions())
 
     def test_is_no_data_of_which_nothing_has_finished_beside_another(self, tmp_path):
         combinations = {
@@ -319,17 +321,17 @@ class TestAnError:
             for lr in (1, 2)
         }
         table = results(tmp_path / "sweep", combinations, name="sweep")
-        assert [of_data.data for of_data in effects_of(table, Choices())] == ["easy"]
+        assert [of_data.data for of_data in effects_of(table, TableOptions())] == ["easy"]
         assert {row[0] for row in shown(table).rows} == {"easy"}
         assert "easy" in text_of(table)
 
     def test_is_a_split_that_there_is_not(self, tmp_path):
         table = results(tmp_path / "sweep", {"a": ({"x": 1}, [9.0]), "b": ({"x": 2}, [8.0])}, test_set=None)
         with pytest.raises(ChoiceError, match=r"^there is no split 'test'"):
-            effects_of(table, Choices(split="test"))
+            effects_of(table, TableOptions(split="test"))
 
 
 def test_a_name_with_signs_of_markdown_stays_text(tmp_path):
     combinations = {"a": ({"x": "a|b"}, [9.0]), "b": ({"x": "*c*"}, [8.0])}
-    text = export_effects(results(tmp_path / "sweep", combinations), "md", Choices(), interactions=False).decode()
+    text = export_effects(results(tmp_path / "sweep", combinations), "md", TableOptions(), interactions=False).decode()
     assert [row[1] for row in markdown_rows(text)[1:]] == ["a|b", "*c*"]

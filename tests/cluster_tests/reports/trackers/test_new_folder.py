@@ -29,7 +29,7 @@ class TestANewFolder:
             to.mkdir()
         there = to / "x" if what == "full" else to
         there.write_text("mine")
-        with pytest.raises(NewFolderError, match="choose another folder, or empty it"), new_folder(to):
+        with pytest.raises(NewFolderError, match="choose another folder or empty it"), new_folder(to):
             pass
         assert there.read_text() == "mine"
         assert list(tmp_path.iterdir()) == [to]

@@ -7,7 +7,7 @@ from cluster.results.results import METRICS
 
 
 @dataclass(frozen=True)
-class Choices:
+class TableOptions:
     """What a table shows. Options may be named by their last parts: 'lr' for 'optimizer_args.lr'.
 
     Attributes:
