@@ -81,6 +81,13 @@ def number_cell(
     return Cell(text, is_number=True, mark=mark)
 
 
+def change_cell(change: float | None, *, precision: int, in_percent: bool = False) -> Cell:
+    """Writes a change with its sign: '+0.30', '-3.16'."""
+    if change is None or math.isnan(change):
+        return MISSING
+    return Cell(f"{100 * change if in_percent else change:+.{precision}f}", is_number=True)
+
+
 def signed(value: float, digits: int = 2) -> str:
     """Writes a difference with its sign: '+0.30', '−3.16'."""
     return f"{value:+.{digits}f}".replace("-", "−")

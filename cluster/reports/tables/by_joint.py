@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from cluster.reports.formats.grid import Cell, Grid, number_cell, option_texts
+from cluster.reports.formats.grid import Cell, Grid, change_cell, number_cell, option_texts
 from cluster.reports.formats.xlsx import Style
 from cluster.reports.tables import captions
 from cluster.reports.tables.combinations import by_validation_set, chosen_split
@@ -75,9 +75,8 @@ class ByJointTable:
             for part in hand:
                 cells = [Cell(part.finger), Cell(part.joint), number_cell(part.before.mean, precision=precision)]
                 cells.append(number_cell(part.after.mean, part.after.std, precision=precision))
-                for value, decimals in ((part.change_mm, precision), (part.change_percent, 1)):
-                    cell = number_cell(value, precision=decimals)
-                    cells.append(cell if value is None or value < 0 else cell._replace(text=f"+{cell.text}"))
+                cells.append(change_cell(part.change_mm, precision=precision))
+                cells.append(change_cell(part.change_percent, precision=1))
                 rows.append(cells if len(sets) == 1 else [Cell(name), *cells])
         headers = ["finger", "joint", "before (mm)", "after (mm)", "change (mm)", "change (%)"]
         what = captions.measured(results, self.best, self.split, ["distance"], MEASURES["distance"])

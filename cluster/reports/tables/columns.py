@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from cluster.reports.formats.grid import MISSING, Cell, number_cell, option_cells, plain_cell
+from cluster.reports.formats.grid import MISSING, Cell, change_cell, number_cell, option_cells, plain_cell
 from cluster.reports.formats.xlsx import Style
 from cluster.reports.tables.marks import Rating
 from cluster.reports.tables.metric_labels import Measure
@@ -166,10 +166,5 @@ class ChangeColumn:
         return {self.record_name: "share" if self.measure.in_percent and not self.is_relative else "decimals"}
 
     def cells(self, rows: Sequence[Row], precision: int) -> list[Cell]:  # noqa: D102
-        cells = []
-        for row in rows:
-            change = self.value(row)
-            scaled = self.measure.in_percent and not self.is_relative
-            cell = number_cell(change, precision=1 if self.is_relative else precision, in_percent=scaled)
-            cells.append(cell if change is None or change < 0 else cell._replace(text=f"+{cell.text}"))
-        return cells
+        decimals, scaled = (1, False) if self.is_relative else (precision, self.measure.in_percent)
+        return [change_cell(self.value(row), precision=decimals, in_percent=scaled) for row in rows]

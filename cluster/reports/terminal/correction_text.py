@@ -1,9 +1,9 @@
 """The gain of a correction as tables: before and after, over all joints, for each finger and for each joint."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from tabulate import tabulate
-
+from cluster.reports.formats.grid import Cell, Grid, change_cell, number_cell
+from cluster.reports.formats.terminal import terminal_table
 from cluster.reports.tables.metric_labels import MEASURES, OVERALL_METRICS
 from data_pipeline.skeleton import Skeleton
 
@@ -16,29 +16,24 @@ def correction_text(metrics: Mapping[str, float], skeleton: Skeleton) -> str:
         skeleton: The skeleton of the poses.
     """
     overall = [
-        [measure.title, *_cells(metrics, metric, 100 if measure.in_percent else 1), measure.unit]
+        [Cell(measure.short), *_cells(metrics, metric, in_percent=measure.in_percent), Cell(measure.unit)]
         for metric, measure in ((metric, MEASURES[metric]) for metric in OVERALL_METRICS)
     ]
     parts = [*(name for name, _ in skeleton.fingers), *skeleton.joint_names]
     by_part = [
-        [part, *_cells(metrics, f"distance[{part}]", 1), *_change(metrics, f"distance[{part}]")] for part in parts
+        [Cell(part), *_cells(metrics, f"distance[{part}]"), *_changes(metrics, f"distance[{part}]")] for part in parts
     ]
-    first = _table(overall, ["", "before", "after", ""], "left")
-    second = _table(by_part, ["mean distance (mm)", "before", "after", "Δ", "Δ %"], "right")
+    first = terminal_table(Grid("", "", ["", "before", "after", ""], overall, n_labels=1))
+    second = terminal_table(Grid("", "", ["mean distance (mm)", "before", "after", "Δ", "Δ %"], by_part, n_labels=1))
     share = f"{100 * metrics['improved']:.1f} % of the frames are better, {100 * metrics['worsened']:.1f} % are worse."
     return f"{first}\n\n{second}\n\n{share}"
 
 
-def _table(rows: Sequence[Sequence[str]], headers: Sequence[str], last: str) -> str:
-    alignment = ["left", *["right"] * (len(headers) - 2), last]
-    return tabulate(rows, headers, tablefmt="simple", disable_numparse=True, colalign=alignment)
+def _cells(metrics: Mapping[str, float], metric: str, *, in_percent: bool = False) -> list[Cell]:
+    return [number_cell(metrics[f"{metric}{of}"], precision=2, in_percent=in_percent) for of in ("_before", "")]
 
 
-def _cells(metrics: Mapping[str, float], metric: str, factor: float) -> list[str]:
-    return [f"{factor * metrics[f'{metric}_before']:.2f}", f"{factor * metrics[metric]:.2f}"]
-
-
-def _change(metrics: Mapping[str, float], metric: str) -> list[str]:
+def _changes(metrics: Mapping[str, float], metric: str) -> list[Cell]:
     before, after = metrics[f"{metric}_before"], metrics[metric]
-    percent = f"{100 * (after - before) / before:+.1f}" if before else "–"
-    return [f"{after - before:+.2f}", percent]
+    percent = 100 * (after - before) / before if before else None
+    return [change_cell(after - before, precision=2), change_cell(percent, precision=1)]

@@ -420,7 +420,7 @@ class TestSuccessCurves:
 
     @pytest.mark.parametrize("errors", [[], [1.0, np.nan]])
     def test_of_errors_that_are_no_numbers_are_an_error(self, errors):
-        with pytest.raises(FigureError, match="no numbers"):
+        with pytest.raises(FigureError, match="not numbers"):
             success_rates(np.array(errors))
 
 
@@ -461,7 +461,7 @@ class TestErrorsByJoint:
         del after["wrist_2"]
         figure = errors_by_joint(NYU, parts(NYU, 20), after)
         assert words(figure).count("no number") == 2
-        assert "2 of them without all numbers" in note(figure)
+        assert "2 of them lack values" in note(figure)
         assert figure.axes[0].containers[1].lines[0].get_xdata()[0] == 10
 
     def test_of_nothing_are_an_error(self):

@@ -265,7 +265,7 @@ class TestWhatCannotBeDrawn:
     def test_a_trial_that_does_not_tell_its_skeleton_is_named(self, own, name):
         trial = own.trial(f"{FIRST}/0")
         trial.write_trial({**trial.read_trial(), "description": {}})
-        with pytest.raises(FigureError, match=f"trial.json of {FIRST}/0 does not tell the skeleton"):
+        with pytest.raises(FigureError, match=f"trial.json of {FIRST}/0 does not say which skeleton it uses"):
             draw(name, FigureOptions(own))
 
     def test_an_experiment_that_is_not_there(self, own):
