@@ -1,7 +1,7 @@
 """The report of an experiment as one HTML file: nothing is fetched, it opens from disk and reads without scripts.
 
-The page is made of sections (`page_sections.py`) inside a shell with its style and scripts (`assets/`). A live page
-(`watch_server.py`) is the same page that fetches its sections anew.
+The page is made of sections (`sections.py`) inside a shell with its style and scripts (`assets/`). A live page
+(`live_server.py`) is the same page that keeps fetching its sections.
 """
 
 import hashlib

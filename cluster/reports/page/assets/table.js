@@ -108,8 +108,8 @@
       const titles = ["repetition", "status", "seed", "best epoch", ...data.splits.map((s) => `${splitName(s)}, mm`), "trained"];
       const table = element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Trials of ${name}` }, grid(titles, trials));
       const went = combination.trials.some(([status]) => status === "failed" || status === "diverged")
-        ? [" Why some went wrong: ", element("a", { href: "#failures" }, "their errors"), "."] : [];
-      left.append(table, element("p", {}, "Its key is ", element("code", {}, key), ".", ...went));
+        ? [" Some went wrong: see ", element("a", { href: "#failures" }, "their errors"), "."] : [];
+      left.append(table, element("p", {}, "Key: ", element("code", {}, key), ".", ...went));
       const cell = element("td", { colspan: heads.length }, holder);
       return element("tr", { class: "opened", id: `detail-${key}` }, cell);
     }
@@ -143,7 +143,7 @@
   // What stands above the table: a search field and, for each option with few values, a choice.
   function tools(rows, names, filter) {
     const search = element("input", {
-      type: "search", id: "filter", autocomplete: "off", placeholder: "settings, key or state",
+      type: "search", id: "filter", autocomplete: "off", placeholder: "settings, key or status",
     });
     search.value = state.filter;
     search.addEventListener("input", () => { state.filter = search.value; filter(); });
