@@ -9,7 +9,7 @@ import torch
 
 from cluster.experiment import Experiment
 from cluster.planning.identity import constructor_parameters
-from cluster.results.deserialize import DescriptionError, described_class, described_value
+from cluster.results.deserialize import DescriptionError, decode_class, decode_value
 from data_pipeline.augmenters import Augmenter
 from data_pipeline.distorters import Distorter
 from data_pipeline.normalizers import Normalizer
@@ -77,10 +77,10 @@ def _hyperparams(described: Mapping[str, Any], modules: Sequence[ModuleType]) ->
     }
     hyperparams: dict[str, Any] = {}
     for name, (part, family) in families.items():
-        hyperparams[name] = described_class(part["name"], family, modules)
-        hyperparams[f"{name}_args"] = described_value(part["args"], modules)
-    loss = described_value(described["loss"], modules)
-    augmenters = described_value(inputs["augmenters"], modules)
+        hyperparams[name] = decode_class(part["name"], family, modules)
+        hyperparams[f"{name}_args"] = decode_value(part["args"], modules)
+    loss = decode_value(described["loss"], modules)
+    augmenters = decode_value(inputs["augmenters"], modules)
     if not isinstance(loss, Loss) or not all(isinstance(augmenter, Augmenter) for augmenter in augmenters):
         raise TypeError(f"{loss!r} is no loss, or one of {augmenters!r} no augmenter")
     return {
@@ -96,8 +96,8 @@ def _hyperparams(described: Mapping[str, Any], modules: Sequence[ModuleType]) ->
 def _normalizer(described: Mapping[str, Any] | None, modules: Sequence[ModuleType]) -> Any:
     if described is None:
         return None
-    found = described_class(described["name"], Normalizer, modules)
-    return partial(found, **described_value(described["args"], modules)) if described["args"] else found
+    found = decode_class(described["name"], Normalizer, modules)
+    return partial(found, **decode_value(described["args"], modules)) if described["args"] else found
 
 
 def _data(known: Sequence[Mapping[str, Any]], described: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -304,7 +304,7 @@ class Experiment:
             return None
         options = {trial.id: trial.combination for trial in plan.trials}
         best = min((i for i in options if i in distances), key=distances.__getitem__, default=None)
-        varied = [path for axis in self.space.axes if len(axis.rows) > 1 for path in axis.telling_paths]
+        varied = [path for axis in self.space.axes if len(axis.rows) > 1 for path in axis.distinguishing_paths]
         progress = Progress(
             n_trials=len(plan.trials),
             n_done=len(plan.trials) - len(trials),

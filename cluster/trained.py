@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from cluster.planning import builders as parts
-from cluster.results.deserialize import DescriptionError, described_class, described_skeleton, described_value
+from cluster.results.deserialize import DescriptionError, decode_class, decode_skeleton, decode_value
 from cluster.results.results import Results, Row
 from cluster.results.trial_outcome import finished_val_distance_mm, trial_status
 from cluster.storage.folders import ExperimentFolder
@@ -77,7 +77,7 @@ def read_corrector(
             finished[repetition_number] = content
     chosen = _repetitions(table, row, finished, repetition)
     try:
-        skeleton = described_skeleton(finished[chosen[0]])
+        skeleton = decode_skeleton(finished[chosen[0]])
         fingerprint = str(finished[chosen[0]]["description"]["data"]["train"]["fingerprint"])
         correctors = [_corrector(folder, f"{key}/{r}", finished[r], skeleton, modules) for r in chosen]
     except UserError:
@@ -158,8 +158,8 @@ def _corrector(
             f"{trial_id} has no weights.pt: the experiment's keep_weights did not keep them. With 'all' they stay"
         )
     described = trial["description"]["model"]
-    model_class = described_class(described["name"], torch.nn.Module, modules)
-    model: torch.nn.Module = model_class(skeleton, **described_value(described["args"]))
+    model_class = decode_class(described["name"], torch.nn.Module, modules)
+    model: torch.nn.Module = model_class(skeleton, **decode_value(described["args"]))
     try:
         model.load_state_dict(parts.read_weights(content))
     except Exception as error:  # torch.load has no error of its own for what it cannot read
@@ -168,7 +168,7 @@ def _corrector(
     described = trial["description"]["spaces"]["normalizer"]
     if described is None:
         return PoseCorrector(model, None)
-    normalizer_class = described_class(described["name"], Normalizer, modules)
-    normalizer: Normalizer = normalizer_class(skeleton, **described_value(described["args"]))
+    normalizer_class = decode_class(described["name"], Normalizer, modules)
+    normalizer: Normalizer = normalizer_class(skeleton, **decode_value(described["args"]))
     normalizer.restore(trial["normalizer"] or {})
     return PoseCorrector(model, normalizer)

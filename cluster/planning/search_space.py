@@ -59,7 +59,7 @@ class Axis:
         return " & ".join(self.paths)
 
     @property
-    def telling_paths(self) -> tuple[str, ...]:
+    def distinguishing_paths(self) -> tuple[str, ...]:
         """The settings that tell its rows apart: the first, or all where that has a value twice."""
         return self.paths[:1] if len({labels[0] for labels in self.labels}) == len(self.labels) else self.paths
 

@@ -22,7 +22,7 @@ class DescriptionError(UserError):
     """A description does not tell how to build what it describes, or names what may not be imported."""
 
 
-def described_skeleton(trial: Mapping[str, Any]) -> Skeleton:
+def decode_skeleton(trial: Mapping[str, Any]) -> Skeleton:
     """Returns the skeleton of a trial's poses.
 
     Args:
@@ -40,7 +40,7 @@ def described_skeleton(trial: Mapping[str, Any]) -> Skeleton:
     return next((known for known in BUILT_IN if replace(known, palm=None) == skeleton), skeleton)
 
 
-def described_class(name: str, family: type[Any], modules: Sequence[ModuleType]) -> Any:
+def decode_class(name: str, family: type[Any], modules: Sequence[ModuleType]) -> Any:
     """Returns the class of that name, after a look at whether it is of the family.
 
     Args:
@@ -55,7 +55,7 @@ def described_class(name: str, family: type[Any], modules: Sequence[ModuleType])
     return _named(name, lambda value: isinstance(value, type) and issubclass(value, family), "class", modules)
 
 
-def described_value(description: Any, modules: Sequence[ModuleType] | None = None) -> Any:
+def decode_value(description: Any, modules: Sequence[ModuleType] | None = None) -> Any:
     """Returns the value that a description stands for: numbers, texts, lists and dicts of these.
 
     Args:
@@ -71,9 +71,9 @@ def described_value(description: Any, modules: Sequence[ModuleType] | None = Non
         # Of an object or a class, and not a dict of the user's own: names of classes have a module in front.
         if "." in str(description.get("name")) and description.keys() <= {"name", "args", "self"}:
             return _described_object(description, modules)
-        return {key: described_value(value, modules) for key, value in description.items()}
+        return {key: decode_value(value, modules) for key, value in description.items()}
     if isinstance(description, list):
-        return [described_value(value, modules) for value in description]
+        return [decode_value(value, modules) for value in description]
     return description
 
 
@@ -86,7 +86,7 @@ def _described_object(description: Mapping[str, Any], modules: Sequence[ModuleTy
     found = _named(name, callable, "class or function", modules)
     if "args" not in description:
         return found
-    arguments = described_value(description["args"], modules)
+    arguments = decode_value(description["args"], modules)
     return found(**arguments) if isinstance(found, type) else partial(found, **arguments)
 
 

@@ -63,7 +63,7 @@ class Basis:
 
 
 @dataclass(frozen=True)
-class CellMeans:
+class GroupMeans:
     """The means for every value of an option, or every pair of values of two, in the order of the plan.
 
     Attributes:
@@ -93,7 +93,7 @@ class Interaction:
         size: The root mean square of what is left over, in the unit of the metric; None where `share` is.
     """
 
-    means: CellMeans
+    means: GroupMeans
     share: float | None
     size: float | None
 
@@ -110,7 +110,7 @@ class Importances:
     """
 
     shares: dict[str, float]
-    means: CellMeans
+    means: GroupMeans
 
     @property
     def averaged(self) -> list[Cell]:
@@ -123,12 +123,12 @@ class Importances:
         return len(self.averaged) == len(self.means.cells)
 
 
-def marginal_means(trials: Sequence[Mapping[str, Any]], options: Sequence[str], metric: str) -> dict[str, CellMeans]:
+def marginal_means(trials: Sequence[Mapping[str, Any]], options: Sequence[str], metric: str) -> dict[str, GroupMeans]:
     """Returns the means of each value of each option.
 
     Args:
         trials: Rows with the options, `repetition`, `status` and the metric, such as `ResultTable.trials`.
-        options: The columns of options that tell all combinations apart, such as `ResultTable.telling_paths`.
+        options: The columns of options that tell all combinations apart, such as `ResultTable.distinguishing_paths`.
         metric: A column of numbers.
     """
     coded = _Coded.of(trials, options, metric)
@@ -209,7 +209,7 @@ class _Coded:
             np.array([math.nan if x is None or not math.isfinite(x) else x for x in numbers], dtype=np.float64),
         )
 
-    def cell_means(self, which: Sequence[int]) -> CellMeans:
+    def cell_means(self, which: Sequence[int]) -> GroupMeans:
         """Returns the means of all combinations of values of some of the options, over all others."""
         others = [i for i in range(len(self.paths)) if i not in which]
         cells, cell = _numbered(self.codes[:, list(which)])  # (C, options), (N,)
@@ -232,7 +232,7 @@ class _Coded:
             )
             for i, codes in enumerate(cells)
         ]
-        return CellMeans(
+        return GroupMeans(
             tuple(self.paths[i] for i in which), found, self._basis(others, settings, in_settings, in_repetitions)
         )
 
@@ -287,7 +287,7 @@ def _same_for_all(finished: _Mask) -> tuple[_Codes, _Codes, _Codes]:
     return cells, settings, repetitions
 
 
-def _interaction(means: CellMeans) -> Interaction:
+def _interaction(means: GroupMeans) -> Interaction:
     known = [(cell.values, cell.estimate.mean) for cell in means.cells if cell.estimate.mean is not None]
     if not known:
         return Interaction(means, None, None)

@@ -15,7 +15,7 @@ import torch
 
 from data_pipeline.pose_dataset import write_dataset
 from data_pipeline.preparation.synthetic import Backbone, synthetic_hands
-from tests.cluster_tests.tiny import write_tables
+from tests.cluster_tests.small_experiment import write_tables
 from tests.support import ROOT
 
 SCRIPT = Path(__file__).with_name("sweep_script.py")

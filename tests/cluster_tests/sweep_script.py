@@ -83,9 +83,9 @@ class ExplodingLoss(Loss):
 def experiment(spec: dict) -> Experiment:
     config = {
         "name": "sweep",
-        "train_set": "tiny_train",
+        "train_set": "small_train",
         "train_set_size": None,
-        "val_set": "tiny_val",
+        "val_set": "small_val",
         "val_set_size": None,
         "use_preset": True,
         "normalizer": Shifter,

@@ -15,7 +15,7 @@ from cluster.reports.tables.effects import IMPORTANCE, Effects, InteractionTable
 from cluster.reports.tables.summary import SPLITS
 from cluster.reports.tables.table_options import TableOptions
 from cluster.results.option_effects import Cell as CellMean
-from cluster.results.option_effects import CellMeans, Importances, Interaction
+from cluster.results.option_effects import GroupMeans, Importances, Interaction
 from cluster.results.results import column
 
 _MAX_VALUES = 40
@@ -27,7 +27,7 @@ def effects(data: PageData) -> list[Markup]:
     """Marginal means of each option's values, importances, and interactions; empty where there are no means."""
     table = data.table
     found = Effects("", table, column(table.split, "distance"))
-    names = dict(zip(table.telling_paths, short_names(table.telling_paths), strict=True))
+    names = dict(zip(table.distinguishing_paths, short_names(table.distinguishing_paths), strict=True))
     means = found.means
     shown = {path: m for path, m in means.items() if len(_known(m.cells)) > 1 and len(m.cells) <= _MAX_VALUES}
     if not shown:
@@ -57,7 +57,7 @@ def effects(data: PageData) -> list[Markup]:
     ]
 
 
-def _averaged(what: str, means: Mapping[str, CellMeans], names: Mapping[str, str]) -> str:
+def _averaged(what: str, means: Mapping[str, GroupMeans], names: Mapping[str, str]) -> str:
     interval = "95 % intervals are of the mean over repetitions."
     if all(of_option.is_complete for of_option in means.values()):
         n = len(next(iter(means.values())).basis.repetitions)
@@ -104,7 +104,7 @@ def _all_interactions(data: PageData, found: Effects) -> Markup:
     )
 
 
-def _table(path: str, names: Mapping[str, str], found: CellMeans, span: tuple[float, float]) -> Markup:
+def _table(path: str, names: Mapping[str, str], found: GroupMeans, span: tuple[float, float]) -> Markup:
     name = names[path]
     texts = option_texts([cell.values[0] for cell in found.cells])
     rows = [

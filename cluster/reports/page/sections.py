@@ -107,7 +107,7 @@ def combinations(data: PageData) -> Markup:
     tested = any(not comparison.too_few for comparison in data.comparisons.values())
     hidden = [tag("span", f"{SPLITS[split]}: ", class_="hidden") for split in table.splits for _ in range(3)]
     results = zip(hidden, grid.headers[grid.n_labels + 1 :], strict=True)
-    headers = ["#", *map(_breakable, table.telling_paths), "n", *map(joined, results)]
+    headers = ["#", *map(_breakable, table.distinguishing_paths), "n", *map(joined, results)]
     rows = [[Cell(str(place)), *cells] for place, cells in enumerate(grid.rows, 1)]
     caption, spans = grid.caption, [("", 1), *grid.spans]
     if tested:

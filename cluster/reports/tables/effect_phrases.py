@@ -5,7 +5,7 @@ from typing import Any
 
 from cluster.reports.formats.grid import option_texts
 from cluster.reports.tables.captions import listed
-from cluster.results.option_effects import MIN_COMBINATIONS, Basis, CellMeans, Importances
+from cluster.results.option_effects import MIN_COMBINATIONS, Basis, GroupMeans, Importances
 
 _MAX_NAMED = 3
 _MAX_OPTIONS = 2
@@ -14,7 +14,7 @@ Names = Mapping[str, str]
 """What the options are called, by their paths."""
 
 
-def averaged_over(means: CellMeans, names: Names) -> str:
+def averaged_over(means: GroupMeans, names: Names) -> str:
     """Says over which values of the other options, and in which repetitions, means are; there must be at least one.
 
     For example 'all values of the other options, in all 3 repetitions', or '1 of 2 values of model (mlp) and all values

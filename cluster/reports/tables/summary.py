@@ -46,7 +46,7 @@ def summary_grid(table: Results) -> Grid:
 
     Combinations that were measured on the same data are listed together.
     """
-    parts, paths = table.by_data(), table.telling_paths
+    parts, paths = table.by_data(), table.distinguishing_paths
     rows = [row for part in parts.values() for row in part.summary]
     columns = [list(map(Cell, option_texts([row[path] for row in rows]))) for path in paths]
     columns.append([Cell(_n(row), is_number=True) for row in rows])
@@ -108,7 +108,7 @@ def _notes(table: Results) -> list[str]:
     failures = table.failures
     for row in failures[:_MAX_FAILURES]:
         error = str(row["error"] or "").split("\n")[0]
-        options = ", ".join(f"{path} = {option_texts([row[path]])[0]}" for path in table.telling_paths)
+        options = ", ".join(f"{path} = {option_texts([row[path]])[0]}" for path in table.distinguishing_paths)
         notes.append(f"{row['status']}: {row['key']}/{row['repetition']} ({options or 'no options'}): {error}")
     if len(failures) > _MAX_FAILURES:
         n_more = len(failures) - _MAX_FAILURES

@@ -7,7 +7,7 @@ from typing import Any
 from cluster.reports.formats.terminal import terminal
 from cluster.reports.tables.effects import Effects, MeanTable, interaction_table
 from cluster.reports.tables.table_options import TableOptions
-from cluster.results.option_effects import CellMeans, Interaction
+from cluster.results.option_effects import GroupMeans, Interaction
 from cluster.results.results import Results
 
 
@@ -47,7 +47,7 @@ def effects_json(effects: Sequence[Effects]) -> list[dict[str, Any]]:
     ]
 
 
-def _means_json(means: CellMeans) -> dict[str, Any]:
+def _means_json(means: GroupMeans) -> dict[str, Any]:
     basis = means.basis
     values = {
         path: list({repr(setting[place]): setting[place] for setting in basis.settings}.values())

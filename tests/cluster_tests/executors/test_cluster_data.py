@@ -17,8 +17,8 @@ from ray._private.internal_api import node_stats
 
 from data_pipeline.pose_dataset import write_dataset
 from tests.cluster_tests.executors.local_cluster import LocalCluster
+from tests.cluster_tests.small_experiment import write_tables
 from tests.cluster_tests.sweep import Sweep
-from tests.cluster_tests.tiny import write_tables
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

@@ -16,7 +16,7 @@ from cluster.results.results import NoResultsError
 from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder
 from data_pipeline.user_error import UserError
-from tests.cluster_tests.written import write_experiment, write_records, write_trial
+from tests.cluster_tests.experiment_files import write_experiment, write_records, write_trial
 from tests.support import ROOT
 
 

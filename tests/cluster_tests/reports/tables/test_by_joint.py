@@ -12,7 +12,7 @@ from cluster.results.names import ChoiceError
 from cluster.storage.records import to_parquet
 from posenet.record import Record
 from tests.cluster_tests.reports.tables.read_tables import HtmlTable, markdown_rows
-from tests.cluster_tests.written_results import write_results
+from tests.cluster_tests.results_files import write_results
 
 PARTS = [
     ("all", "all"),

@@ -14,7 +14,7 @@ from cluster.reports.terminal.comparison_text import (
 from cluster.result_table import ResultTable
 from cluster.results.lookup import NoCombinationError, find_combination, find_repetition
 from tests.cluster_tests import written_results
-from tests.cluster_tests.written import write_experiment
+from tests.cluster_tests.experiment_files import write_experiment
 
 LR, DIMS, SET = "optimizer_args.lr", "model_args.hidden_dims", "experiment_config.val_set"
 ONE = [9.0, 9.1, 9.3, 9.2, 9.4, 9.6, 9.5]
