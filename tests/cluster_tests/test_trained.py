@@ -37,6 +37,15 @@ NORMALIZERS = [
     partial(GlobalNormalizer, individual_scaling=True),
 ]
 
+ROUNDING = {"distance": 1e-6, "max_distance": 1e-6, "auc_20_50": 1e-6, "proportion_error": 1e-5}
+"""How much each metric may differ, as a share of it, when kernels round differently.
+
+A matrix product over 7 samples does not round as one over 20, nor one with AVX-512 as one with AVX2. In float32, a
+coordinate half a metre to a metre away is a multiple of 6e-5 mm. Moving each coordinate of these hands by up to that
+much, at random, changes their mean distance by up to 1.4e-7 of it. It changes the proportion error by up to 1.9e-6 of
+it: that one divides by the lengths of bones, and this barely trained model makes some as short as 3 mm.
+"""
+
 
 class OwnMLP(CorrectorMLP):
     """A model that is not of the project."""
@@ -80,11 +89,11 @@ class TestACorrectorThatWasReadBack:
         trained = read_corrector(folder_of(tiny))
         metrics = metrics_of(trained, read_dataset(tiny.data_dir, test_set))
         (row,) = table.trials
-        for metric in ("distance", "max_distance", "auc_20_50", "proportion_error"):
+        for metric in ROUNDING:
             column = f"test_{metric}" + ("_mm" if metric.endswith("distance") else "")
-            assert metrics[metric] == pytest.approx(row[column], rel=1e-6)
+            assert metrics[metric] == pytest.approx(row[column], rel=ROUNDING[metric])
             before = f"test_{metric}_before" + ("_mm" if metric.endswith("distance") else "")
-            assert metrics[f"{metric}_before"] == pytest.approx(row[before], rel=1e-6)
+            assert metrics[f"{metric}_before"] == pytest.approx(row[before], rel=ROUNDING[metric])
         assert metrics["improved"] == pytest.approx(row["test_improved"])
         return trained
 
