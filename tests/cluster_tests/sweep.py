@@ -84,6 +84,10 @@ class Sweep:
         lines = (self.control / "batches").read_text().splitlines()
         return {int(pid): seen for pid, _, seen in (line.split(" ") for line in lines)}
 
+    def modules_of_workers(self) -> list[set[str]]:
+        """The modules that each process had imported when it trained its last batch."""
+        return [set(path.read_text().split()) for path in self.control.glob("modules_*")]
+
     def trials(self) -> dict[str, dict]:
         """The content of every trial's file, by trial."""
         paths = self.folder.glob("trials/*/*/trial.json")

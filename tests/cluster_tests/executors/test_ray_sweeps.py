@@ -43,6 +43,15 @@ class TestNumbersDoNotDependOnHowTheyWereMade:
         assert sweep.numbers() == undisturbed
         assert {path: path.read_bytes() for path in Path(sweep.spec["data_dir"]).iterdir()} == before
 
+    @pytest.mark.slow
+    def test_workers_import_neither_exporters_nor_matplotlib(self, sweep):
+        assert sweep.run().code == 0
+        workers = sweep.modules_of_workers()
+        assert workers
+        for modules in workers:
+            assert "cluster.executors.ray_worker" in modules
+            assert {name for name in modules if name.startswith(("cluster.reports.", "matplotlib"))} == set()
+
     def test_one_trial_at_a_time_and_another_order_of_trials_equal_inline(self, sweep, undisturbed):
         result = sweep.run(cpus={min(os.sched_getaffinity(0))}, lrs=[1e-2, 1e-3, 3e-3])
         assert result.code == 0, result.errors
