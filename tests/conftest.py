@@ -12,7 +12,7 @@ from tests.support import SKELETONS
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Tiny tensors gain nothing from a second thread, and lose much where another process has the core.
+# SmallExperiment tensors gain nothing from a second thread, and lose much where another process has the core.
 torch.set_num_threads(1)
 
 # The same examples each time and no clock: a test fails for what it tests, not by chance or on a busy machine.
@@ -33,7 +33,7 @@ def skeleton(request):
 
 @pytest.fixture(scope="session", autouse=True)
 def without_reports():
-    """Runs in this process write no report page: it takes longer than a tiny training. `with_reports` lets them."""
+    """Runs in this process write no report page: it takes longer than a small training. `with_reports` lets them."""
     with pytest.MonkeyPatch.context() as patch:
         write_report = Experiment._write_report
         patch.setattr(Experiment, "_write_report", lambda self: None)

@@ -227,10 +227,10 @@ class TestOnTwoNodes:
         assert left.stdout.split() == ["0", "0"]
         assert list((slurm.folder / ".posetune").iterdir()) == []
 
-    def test_a_sweep_told_to_stop_saves_and_goes_on_where_it_was(self, slurm, tiny_data):
+    def test_a_sweep_told_to_stop_saves_and_goes_on_where_it_was(self, slurm, small_data):
         results = slurm.folder / "results"
         spec = {
-            "data_dir": str(tiny_data),
+            "data_dir": str(small_data),
             "storage_path": str(results),
             "solver_config": {"val_example_subset": "DEFAULT"},
         }

@@ -334,26 +334,26 @@ def test_other_filesystems_have_leases_too(scheme):
 
 class TestAnExperiment:
     @pytest.fixture
-    def remote(self, tiny, s3, monkeypatch):
+    def remote(self, small_experiment, s3, monkeypatch):
         monkeypatch.setattr(lock, "lease", quick)
-        return replace(tiny, storage_path=s3.location)
+        return replace(small_experiment, storage_path=s3.location)
 
     def test_that_runs_elsewhere_is_refused_and_reported_as_running(self, remote, s3, capsys):
         remote.run()
-        with quick(s3.storage / "tiny"):
-            with pytest.raises(AlreadyRunningError, match=f"/tiny is in use: process {os.getpid()} on"):
+        with quick(s3.storage / "small_experiment"):
+            with pytest.raises(AlreadyRunningError, match=f"/small_experiment is in use: process {os.getpid()} on"):
                 remote.run()
             capsys.readouterr()
             report.main(["list", "--storage-path", s3.location])
-            assert "tiny          running" in capsys.readouterr().out
-            report.main(["show", "tiny", "--storage-path", s3.location])
+            assert "small_experiment          running" in capsys.readouterr().out
+            report.main(["show", "small_experiment", "--storage-path", s3.location])
             assert "State: complete (running now)\n" in capsys.readouterr().out
         report.main(["list", "--storage-path", s3.location])
-        assert "tiny          complete" in capsys.readouterr().out
+        assert "small_experiment          complete" in capsys.readouterr().out
 
     def test_that_lost_its_lease_ends_and_writes_nothing_more(self, remote, s3):
         taken = []
-        direct = Storage(s3.direct) / "tiny"
+        direct = Storage(s3.direct) / "small_experiment"
         assert direct.names() == []  # opened already when the other one is at work
 
         @contextmanager
@@ -368,7 +368,10 @@ class TestAnExperiment:
             yield
             s3.proxy.answer = lambda request: None
 
-        with away_in_the_middle(), pytest.raises(LeaseLostError, match=rf"^s3://{s3.bucket}/tiny: another run holds"):
+        with (
+            away_in_the_middle(),
+            pytest.raises(LeaseLostError, match=rf"^s3://{s3.bucket}/small_experiment: another run holds"),
+        ):
             remote.run()
         added = s3.objects().keys() - taken[0].keys()
         assert [name.rpartition("/")[2] for name in added] == ["weights.pt"]  # what it was at

@@ -14,7 +14,7 @@ from cluster.reports.formats.latex_escape import breakable, escaped
 from cluster.reports.tables.choices import Choices
 from cluster.reports.tables.export import export_by_joint
 from cluster.result_table import ResultTable
-from tests.cluster_tests.written_results import results, write_results
+from tests.cluster_tests.results_files import results, write_results
 
 LR, AUGMENTERS = "optimizer_args.lr", "augmenters"
 SWEEP = {

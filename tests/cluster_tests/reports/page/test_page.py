@@ -28,7 +28,7 @@ from cluster.result_table import ResultTable
 from cluster.results.learning_curves import Curve, Logged
 from cluster.results.results import NoResultsError
 from cluster.storage.frame_errors import FrameErrors
-from tests.cluster_tests.written import (
+from tests.cluster_tests.experiment_files import (
     PARTS,
     write_examples,
     write_experiment,
