@@ -326,6 +326,7 @@ print("READ", *sorted(opened - folders))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_no_other_file_is_read_than_those_in_which_a_pickle_was_planted(tmp_path):
     done = subprocess.run(

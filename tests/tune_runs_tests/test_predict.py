@@ -362,6 +362,7 @@ numpy.save("corrected.npy", corrected[1])
 """
 
 
+@pytest.mark.slow
 class TestAnExport:
     @pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
     @pytest.mark.parametrize("repetition", ["best", "all"])

@@ -20,7 +20,7 @@ from tests.cluster_tests.executors.local_cluster import LocalCluster
 from tests.cluster_tests.small_experiment import write_tables
 from tests.cluster_tests.sweep import Sweep
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.serial]
 
 SAMPLES = 80_000
 # Labels and one prediction, float32; and of each sample four neighbours and its label's key, which a distorter reads.

@@ -9,8 +9,6 @@ from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder
 from tests.cluster_tests.small_experiment import LR, FailingMLP, SmallExperiment
 
-pytestmark = pytest.mark.ray
-
 LRS = [1e-3, 3e-3, 1e-2]
 
 
@@ -39,6 +37,7 @@ def numbers(table):
     return [{**row, "train_seconds": None} for row in table.trials], table.summary
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_every_trial_is_trained_once_with_the_same_numbers_as_inline(
     small_experiment, small_data, tmp_path, tuners, capfd
@@ -57,6 +56,7 @@ def test_every_trial_is_trained_once_with_the_same_numbers_as_inline(
     assert len(archived) == len(set(archived)) == 16
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_none_begins_when_the_first_trials_have_all_failed(small_experiment, tuners):
     changes = {"base_hyperparams.model": FailingMLP, "experiment_config.n_repetitions": 4}

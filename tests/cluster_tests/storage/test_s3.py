@@ -411,7 +411,7 @@ class TestASweep:
         assert "State: complete\n" in capsys.readouterr().out
 
     @pytest.mark.ray
-    @pytest.mark.slow
+    @pytest.mark.serial
     def test_with_ray_ends_with_the_same_numbers_also_where_the_server_was_away(self, small_experiment, s3):
         away = []
 

@@ -617,6 +617,7 @@ def contrast(one, other):
     return (high + 0.05) / (low + 0.05)
 
 
+@pytest.mark.slow
 class TestHtml:
     """What the checker of the W3C says of every kind of page, and of tables that others put into theirs."""
 

@@ -426,6 +426,7 @@ def found(client):
     return {run.info.run_name: run for run in client.search_runs([experiment.experiment_id], max_results=1000)}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's use of SQLAlchemy
 class TestMlflow:
     def test_has_a_run_for_each_trial_with_its_status(self, found, results):
@@ -556,6 +557,7 @@ def named(values, *, prefix=""):
     return {f"{prefix}{name}".replace("[", "/").replace("]", ""): value for name, value in values.items()}
 
 
+@pytest.mark.slow
 class TestWandb:
     def test_has_a_run_for_each_trial_that_was_started(self, offline_runs, results):
         marks = {"finished": (0, "finished"), "failed": (1, "failed"), "diverged": (1, "failed")}
