@@ -15,7 +15,7 @@ import torch
 
 from data_pipeline.pose_dataset import write_dataset
 from data_pipeline.preparation.synthetic import Backbone, synthetic_hands
-from tests.cluster_tests.tiny import write_tables
+from tests.cluster_tests.small_experiment import write_tables
 from tests.support import ROOT
 
 SCRIPT = Path(__file__).with_name("sweep_script.py")
@@ -27,7 +27,7 @@ def write_sweep_data(folder: Path) -> None:
     for part, (n, seed) in {"train": (100, 1), "val": (40, 2)}.items():
         labels = synthetic_hands(n, seed)
         poses = {subset: Backbone(subset).predict(labels, seed) for subset in ("A", "B")}
-        write_dataset(folder, f"tiny_{part}", labels, poses)
+        write_dataset(folder, f"small_{part}", labels, poses)
     write_tables(folder, synthetic_hands(100, 1))
 
 

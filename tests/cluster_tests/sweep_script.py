@@ -1,6 +1,6 @@
 """A run script whose sweep the tests disturb; what it trains comes from a JSON object on its command line.
 
-It trains three learning rates on a tiny set. Classes are at the top level, so that workers find them.
+It trains three learning rates on a small set. Classes are at the top level, so that workers find them.
 """
 
 import json
@@ -84,9 +84,9 @@ class ExplodingLoss(Loss):
 def experiment(spec: dict) -> Experiment:
     config = {
         "name": "sweep",
-        "train_set": "tiny_train",
+        "train_set": "small_train",
         "train_set_size": None,
-        "val_set": "tiny_val",
+        "val_set": "small_val",
         "val_set_size": None,
         "use_preset": True,
         "normalizer": Shifter,

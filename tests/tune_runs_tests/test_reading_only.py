@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 
 from cluster.experiment import TrialsFailedError
 from posenet.models import CorrectorMLP
-from tests.cluster_tests.tiny import LR, FailingMLP, Tiny, write_datasets
+from tests.cluster_tests.small_experiment import LR, FailingMLP, SmallExperiment, write_datasets
 from tests.support import ROOT
 
 SCRIPT = ROOT / "tune_runs" / "report.py"
@@ -64,13 +64,13 @@ def trained(tmp_path_factory):
     """A results folder as a run leaves it: `complete` has 8 trials of two subsets and a test set, `failures` 2."""
     folder = tmp_path_factory.mktemp("trained")
     write_datasets(folder / "data")
-    tiny = Tiny(folder / "data", folder / "results")
+    small_experiment = SmallExperiment(folder / "data", folder / "results")
     names = {"train_set": "two_train", "val_set": "two_val", "test_set": "two_test", "n_repetitions": 2}
     changes = {f"experiment_config.{name}": value for name, value in names.items()}
     changes |= {"experiment_config.name": "complete", "solver_config.val_example_subset": "A"}
-    tiny.run(changes, {LR: [1e-3, 1e-2], "model_args.batchnorm": [False, True]})
+    small_experiment.run(changes, {LR: [1e-3, 1e-2], "model_args.batchnorm": [False, True]})
     with pytest.raises(TrialsFailedError):
-        tiny.run({"experiment_config.name": "failures"}, {"model": [CorrectorMLP, FailingMLP]})
+        small_experiment.run({"experiment_config.name": "failures"}, {"model": [CorrectorMLP, FailingMLP]})
     return folder / "results"
 
 

@@ -15,9 +15,9 @@ from cluster.reports.terminal.command_line import parser
 from cluster.storage.filesystem import Storage
 from cluster.storage.lock import experiment_lock
 from posenet.models import CorrectorMLP
-from tests.cluster_tests.tiny import LR, FailingMLP, Tiny, write_datasets
-from tests.cluster_tests.written import STARTED, write_experiment, write_records
-from tests.cluster_tests.written_results import write_results
+from tests.cluster_tests.experiment_files import STARTED, write_experiment, write_records
+from tests.cluster_tests.results_files import write_results
+from tests.cluster_tests.small_experiment import LR, FailingMLP, SmallExperiment, write_datasets
 from tests.support import ROOT
 
 SCRIPT = ROOT / "tune_runs" / "report.py"
@@ -41,13 +41,13 @@ def trained(tmp_path_factory):
     """Experiments: `complete`, `failures`, `unfinished`, and two that are broken; a folder and a file beside them."""
     folder = tmp_path_factory.mktemp("report")
     write_datasets(folder / "data")
-    tiny = Tiny(folder / "data", folder / "results")
-    complete = tiny.run(
+    small_experiment = SmallExperiment(folder / "data", folder / "results")
+    complete = small_experiment.run(
         {"experiment_config.name": "complete", "experiment_config.n_repetitions": 2}, {LR: [1e-3, 1e-2]}
     )
     with pytest.raises(TrialsFailedError):
-        tiny.run({"experiment_config.name": "failures"}, {"model": [CorrectorMLP, FailingMLP]})
-    tiny.run({"experiment_config.name": "unfinished"}, {LR: [1e-3, 1e-2]})
+        small_experiment.run({"experiment_config.name": "failures"}, {"model": [CorrectorMLP, FailingMLP]})
+    small_experiment.run({"experiment_config.name": "unfinished"}, {LR: [1e-3, 1e-2]})
     (folder / "results" / "unfinished" / "trials" / complete.trials[0]["key"] / "0" / "trial.json").unlink()
     for name, content in {"broken": "{", "other": SHAPE}.items():
         (folder / "results" / name).mkdir()
@@ -166,12 +166,12 @@ class TestList:
     def test_of_a_remote_filesystem_has_no_size(self, run, run_json, tmp_path):
         write_datasets(tmp_path)
         location = "fsspec+memory:///test_report/results"
-        Tiny(tmp_path, location).run()
+        SmallExperiment(tmp_path, location).run()
         run("list", storage_path=location)
         (row,) = run_json("list", storage_path=location)
-        assert (row["name"], row["state"], row["ended"]) == ("tiny", "complete", 1)
+        assert (row["name"], row["state"], row["ended"]) == ("small_experiment", "complete", 1)
         assert row["size_bytes"] is None
-        assert run("show", "tiny", storage_path=location)[0] == 0
+        assert run("show", "small_experiment", storage_path=location)[0] == 0
 
 
 class TestShow:
@@ -619,14 +619,14 @@ class TestReproduce:
         monkeypatch.syspath_prepend(tmp_path)
         model = importlib.import_module("models_of_mine").MyMLP
         write_datasets(tmp_path / "data")
-        Tiny(tmp_path / "data", tmp_path / "results").run({"base_hyperparams.model": model})
+        SmallExperiment(tmp_path / "data", tmp_path / "results").run({"base_hyperparams.model": model})
         monkeypatch.undo()
         monkeypatch.delitem(sys.modules, "models_of_mine")
         monkeypatch.chdir(tmp_path)
-        status, _, errors = run("reproduce", "tiny", "best", "0", storage_path=tmp_path / "results")
+        status, _, errors = run("reproduce", "small_experiment", "best", "0", storage_path=tmp_path / "results")
         assert status == 2
         assert "models_of_mine.MyMLP is not a class of PoseTune's; name the module that it is in" in errors
-        arguments = ["reproduce", "tiny", "best", "0", "--import", "models_of_mine"]
+        arguments = ["reproduce", "small_experiment", "best", "0", "--import", "models_of_mine"]
         status, output, errors = run(*arguments, storage_path=tmp_path / "results")
         assert (status, errors) == (0, "")
         assert "/0: the same bits. " in output

@@ -8,7 +8,7 @@ import urllib.request
 
 import pytest
 
-from tests.cluster_tests.written import write_experiment
+from tests.cluster_tests.experiment_files import write_experiment
 from tests.support import ROOT
 
 SCRIPT = ROOT / "tune_runs" / "report.py"

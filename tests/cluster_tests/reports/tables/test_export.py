@@ -18,7 +18,7 @@ from cluster.reports.tables.export import FORMATS, export
 from cluster.result_table import ResultTable
 from cluster.results.names import ChoiceError
 from tests.cluster_tests.reports.tables.read_tables import HtmlTable, markdown_rows
-from tests.cluster_tests.written_results import BEFORE, results, write_results, write_trial
+from tests.cluster_tests.results_files import BEFORE, results, write_results, write_trial
 
 TEXT_FORMATS = ("md", "latex", "html")
 
