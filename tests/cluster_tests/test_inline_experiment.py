@@ -30,7 +30,7 @@ from cluster.storage.lease import AlreadyRunningError
 from cluster.storage.lock import experiment_lock
 from cluster.trial.trainable import run_trial
 from data_pipeline.augmenters import RandomRotator
-from data_pipeline.batch import DeviceDataset, KeptOnDevice, dataset_identity
+from data_pipeline.batch import DeviceCache, DeviceDataset, dataset_identity
 from data_pipeline.normalizers import GlobalNormalizer
 from data_pipeline.pose_dataset import read_dataset, write_dataset
 from data_pipeline.pose_range import PoseRange
@@ -864,7 +864,7 @@ def test_a_process_that_trained_on_the_same_arrays_gives_the_numbers_that_a_fres
     sets |= {"solver_config.val_example_subset": "A"}
     after_another = small_experiment.run(sets, {"experiment_config.train_set": ["ab", "ba"]}).trials[1]
     # As in a process that keeps nothing yet.
-    monkeypatch.setattr("cluster.trial.trainable._DATASETS", KeptOnDevice(DeviceDataset.of, dataset_identity))
+    monkeypatch.setattr("cluster.trial.trainable._DATASETS", DeviceCache(DeviceDataset.of, dataset_identity))
     alone = small_experiment.run({**sets, "experiment_config.name": "alone"}).trials[0]
     assert after_another["key"] == alone["key"]
     assert after_another["val_distance_mm"] == alone["val_distance_mm"]

@@ -181,7 +181,7 @@ class TestAFile:
         np.save("poses.npy", test_set.poses["DEFAULT"] / 1000)
         _, _, errors = run("--poses", "poses.npy", "--out", "out.npy", "--format", "openpose21")
         assert "warning: poses.npy: 20 of 20 frames: the bones are 0.0" in errors
-        assert "They seem to be in metres; needed are millimetres" in errors
+        assert "They seem to be in metres; expected millimetres" in errors
 
     def test_with_joints_in_another_order_than_its_format_is_warned_of(self, run, test_set, tmp_path):
         np.save("poses.npy", test_set.poses["DEFAULT"])  # in the order of HANDS17

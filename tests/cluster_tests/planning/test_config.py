@@ -352,7 +352,7 @@ class TestAScriptWithAWrongConfig:
             (
                 {"base_hyperparams.model_args": {"hidden_dim": [8]}, "experiment_config.val_set_size": 21},
                 "error: 3 problems in the configuration:\n"
-                "  experiment_config.val_set: {data}/small_val_labels.pt has 20 samples, fewer than the 21 asked for\n"
+                "  experiment_config.val_set: {data}/tiny_val_labels.pt has 20 samples, fewer than the requested 21\n"
                 "  base_hyperparams.model_args.hidden_dim: CorrectorMLP has no such argument; did you mean "
                 "'hidden_dims'?\n"
                 "  base_hyperparams.model_args.hidden_dims: is missing; CorrectorMLP needs it\n",
