@@ -32,13 +32,13 @@ COMMANDS = [
     ["diff", "complete", "best", "{key}"],
     ["log", "complete", "best"],
     ["curves", "complete"],
-    *(["export", "complete", "--format", format] for format in ("csv", "md", "latex", "html")),
-    *(["export", "complete", "--out", f"{{to}}/table.{ending}"] for ending in ("parquet", "xlsx")),
-    ["export", "complete", "--by-joint", "--format", "md"],
+    *(["export", "complete", "table", "--format", format] for format in ("csv", "md", "latex", "html")),
+    *(["export", "complete", "table", "--out", f"{{to}}/table.{ending}"] for ending in ("parquet", "xlsx")),
+    ["export", "complete", "joints", "--format", "md"],
     ["effects", "complete"],
     ["effects", "complete", "--json"],
-    ["effects", "complete", "--out", "{to}/effects.xlsx"],
-    ["export", "complete", "--rows", LR, "--columns", "model_args.batchnorm", "--format", "latex"],
+    ["export", "complete", "effects", "--out", "{to}/effects.xlsx"],
+    ["export", "complete", "pivot", "--rows", LR, "--columns", "model_args.batchnorm", "--format", "latex"],
     *(
         ["figure", "complete", figure, "--out", "{to}/figure.pdf"]
         for figure in ("curves", "success", "joints", "parallel", "histogram", "improvement", "hands")
@@ -201,9 +201,9 @@ def test_a_command_starts_where_nothing_else_can_be_imported(trained, nothing_el
 @pytest.mark.parametrize(
     ("command", "says"),
     [
-        (["export", "complete", "--to", "tensorboard", "--out", "new"], "pip install tensorboard"),
-        (["export", "complete", "--to", "mlflow", "--out", "new"], "pip install mlflow"),
-        (["reproduce", "complete", "best", "0"], "it needs what requirements.txt names"),
+        (["export", "complete", "tensorboard", "--out", "new"], "pip install tensorboard"),
+        (["export", "complete", "mlflow", "--out", "new"], "pip install mlflow"),
+        (["reproduce", "complete", "best", "0"], "reproduce trains; install requirements.txt first"),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )

@@ -161,18 +161,3 @@ class TestAnError:
         trial.write_trial({**trial.read_trial(), "description": description})
         with pytest.raises(ChoiceError, match=r"of the trials of b, .* the files do not tell the skeleton"):
             text(folder)
-
-    @pytest.mark.parametrize(
-        "choices",
-        [
-            {"columns": ("n",)},
-            {"sort": "x"},
-            {"metric": "auc_0_50"},
-            {"best": 1},
-            {"trials": True},
-            {"rows": "x", "columns_of": "y"},
-        ],
-    )
-    def test_is_anything_else_that_was_chosen(self, folder, choices):
-        with pytest.raises(ChoiceError, match=r"^a table by joint is of distances of the best; choose its split and"):
-            text(folder, **choices)
