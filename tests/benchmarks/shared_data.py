@@ -22,7 +22,7 @@ from cluster.executors.signals import Signals
 from cluster.planning.inputs import Sources
 from cluster.planning.placement import Placement
 from cluster.trial.trainable import TrialReport
-from data_pipeline.distorters import Distorter, Samples
+from data_pipeline.distorters import Distorter, TrainingSamples
 from tests.benchmarks.sweeps import experiment, write_random_dataset
 
 N_WORKERS = 4
@@ -34,7 +34,7 @@ class Clock(Distorter):
 
     folder: str
 
-    def __call__(self, samples: Samples, generator: torch.Generator) -> Tensor:
+    def __call__(self, samples: TrainingSamples, generator: torch.Generator) -> Tensor:
         path = Path(self.folder) / f"{threading.get_native_id()}-{generator.initial_seed()}"
         if not path.exists():
             path.write_text(str(time.time()))
