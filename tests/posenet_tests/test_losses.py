@@ -11,7 +11,7 @@ from posenet import errors, losses
 from posenet.losses import CombinedLoss, Loss, MetricLoss
 from posenet.metrics import MODES
 from tests.posenet_tests.test_errors import ERRORS
-from tests.support import assert_is_described_by_its_arguments, cases, hands
+from tests.support import assert_is_described_by_its_arguments, cases, hands, on_skeletons
 
 PARTS = [
     (errors.coordinate_difference, 1, "absolute"),
@@ -76,6 +76,16 @@ class TestEveryLoss:
 
     def test_is_equal_after_it_travelled(self, loss):
         assert pickle.loads(pickle.dumps(loss)) == loss
+
+
+@pytest.mark.parametrize(
+    ("case", "skeleton"), on_skeletons(CASES), ids=lambda value: getattr(value, "name", None) or loss_id(value)
+)
+class TestEveryLossOnHands:
+    @pytest.fixture
+    def loss(self, case):
+        member, arguments = case
+        return member(**arguments)
 
     def test_is_a_scalar(self, loss, skeleton):
         value = loss(*hands(skeleton, 4), skeleton)
