@@ -56,10 +56,8 @@ class TestAName:
         assert not list(tmp_path.rglob("*"))
 
     @pytest.mark.parametrize("name", ["../../etc", "..", ".", "", "/etc", "results/../x", "a\0b"])
-    def test_that_leads_elsewhere_is_refused_by_the_report(self, small_experiment, name, capsys):
-        small_experiment.run()
-        capsys.readouterr()
-        assert report.main(["show", name, "--storage-path", str(small_experiment.storage_path)]) == 2
+    def test_that_leads_elsewhere_is_refused_by_the_report(self, finished_results, name, capsys):
+        assert report.main(["show", name, "--storage-path", str(finished_results)]) == 2
         error = capsys.readouterr().err
         assert error.startswith("error: ")
         assert "Traceback" not in error
@@ -97,8 +95,9 @@ KEYS = ["../../outside/trials/KEY", "../small_experiment/trials/KEY", "/ABSOLUTE
 
 @pytest.mark.parametrize("key", KEYS)
 def test_a_key_in_a_planted_experiment_leads_to_no_file_outside_and_its_weights_are_not_removed(
-    small_experiment, key, tmp_path
+    finished_experiment, key, tmp_path
 ):
+    small_experiment = finished_experiment
     before = small_experiment.run({}, {LR: [1e-3, 1e-2]})
     outside = tmp_path / "outside"
     shutil.copytree(small_experiment.folder, outside)
@@ -124,9 +123,8 @@ class TestASymbolicLink:
     """To a folder of another experiment that would fit in its place."""
 
     @pytest.fixture
-    def outside(self, small_experiment, tmp_path):
-        small_experiment.run({}, {LR: [1e-3, 1e-2]})
-        shutil.copytree(small_experiment.folder, tmp_path / "outside" / "small_experiment")
+    def outside(self, finished_experiment, tmp_path):
+        shutil.copytree(finished_experiment.folder, tmp_path / "outside" / "small_experiment")
         return tmp_path / "outside"
 
     def plant(self, small_experiment, outside, place):
