@@ -101,7 +101,7 @@ class TestAnInterruptedSweepGoesOn:
         assert process.returncode == 130
         assert "Traceback" not in errors
 
-    @pytest.mark.parametrize("executor", ["ray", "inline"])
+    @pytest.mark.parametrize("executor", ["ray", pytest.param("inline", marks=pytest.mark.slow)])
     def test_after_sigterm_at_which_each_trial_writes_a_checkpoint_at_once(self, sweep, undisturbed, executor):
         sweep.spec["experiment_config"] = {"checkpoint_interval_s": 1000}
         process = sweep.start(slow=0.1, executor=executor)
@@ -254,7 +254,7 @@ class TestTwoRunsOfOneExperiment:
         assert "Traceback" not in second.errors
         process.kill()
         process.communicate()
-        assert sweep.run().code == 0, "a killed run's lock is in the way"
+        assert sweep.run(executor="inline").code == 0, "a killed run's lock is in the way"
 
 
 @pytest.fixture
