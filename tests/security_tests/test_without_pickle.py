@@ -244,6 +244,7 @@ class TestAPickleIn:
             with pytest.raises(AlreadyRunningError, match="another process is running"), experiment_lock(storage):
                 pass
 
+    @pytest.mark.slow
     def test_a_lease_counts_as_one_until_it_expires(self, planted):
         storage = Storage(f"fsspec+memory:///{uuid.uuid4().hex}")
         storage.write("lease/0.json", planted)
