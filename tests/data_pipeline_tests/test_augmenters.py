@@ -59,9 +59,7 @@ class TestEveryAugmenter:
         assert torch.equal(poses, before[0])
         assert torch.equal(labels, before[1])
 
-    def test_neither_writes_to_tensors_in_another_order_nor_gives_other_numbers_for_them(
-        self, augmenter, poses, labels
-    ):
+    def test_does_not_depend_on_the_memory_order_of_its_inputs_nor_write_to_them(self, augmenter, poses, labels):
         expected = augmenter(poses, labels, generator())
         stored = stored_samples_last(poses), stored_samples_last(labels)
         for one, other in zip(augmenter(*stored, generator()), expected, strict=True):
@@ -82,7 +80,7 @@ class TestEveryAugmenter:
             assert torch.equal(one, other)
         assert torch.equal(first.get_state(), second.get_state())
 
-    def test_draws_from_its_generator_alone(self, augmenter, poses, labels):
+    def test_draws_only_from_its_generator(self, augmenter, poses, labels):
         states = global_random_states()
         first, _ = augmenter(poses, labels, generator())
         assert global_random_states() == states
@@ -141,7 +139,7 @@ class TestRandomRotator:
         assert scipy.stats.kstest(angles, lambda angle: (angle - np.sin(angle)) / np.pi).pvalue > 1e-3
 
     @pytest.mark.parametrize("point", [(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 1), (1, -2, 3)])
-    def test_brings_a_point_everywhere_on_its_sphere_alike(self, rotations, point):
+    def test_moves_a_point_uniformly_over_its_sphere(self, rotations, point):
         """Archimedes: each coordinate of a uniform point on the sphere is uniform."""
         image = rotations @ (np.array(point) / np.linalg.norm(point))  # (N, 3)
         for coordinate in image.T:
@@ -189,7 +187,7 @@ class TestRandomScaler:
     @pytest.mark.parametrize(
         ("low", "high"), [(0, 1), (-1, 1), (1.2, 0.8), (math.nan, 1), (1, math.nan), (1, math.inf), (math.inf,) * 2]
     )
-    def test_refuses_what_is_no_range_of_factors(self, low, high):
+    def test_refuses_what_is_not_a_range_of_factors(self, low, high):
         with pytest.raises(ValueError, match=rf"0 < low <= high.*low = {low}, high = {high}"):
             RandomScaler(low=low, high=high)
 

@@ -40,12 +40,12 @@ def content(folder):
 
 class TestAName:
     @pytest.mark.parametrize("name", NO_NAMES)
-    def test_that_could_lead_elsewhere_is_none_of_an_experiment(self, small_experiment, name):
+    def test_that_could_lead_elsewhere_is_refused_for_an_experiment(self, small_experiment, name):
         with pytest.raises(ConfigError, match=r"experiment_config\.name: .* a name of letters, digits, .* 200 at most"):
             small_experiment.experiment({"experiment_config.name": name})
 
     @pytest.mark.parametrize("name", [name for name in NO_NAMES if name not in ("a/b", "a" * 201)])
-    def test_that_could_lead_elsewhere_is_none_of_a_dataset(self, small_experiment, name, tmp_path, capsys):
+    def test_that_could_lead_elsewhere_is_refused_for_a_dataset(self, small_experiment, name, tmp_path, capsys):
         with pytest.raises(ConfigError, match=r"experiment_config\.train_set: .* the name of a dataset below data_dir"):
             small_experiment.experiment({"experiment_config.train_set": name})
         made = prepare_data.main(
@@ -269,7 +269,7 @@ def test_json_that_is_too_deep_is_as_broken_as_any_other(small_experiment, depth
 
 
 @pytest.mark.parametrize("since", ["1e400", "1e300", "-1e300", "NaN", '"x"', "[]", "null", "true"])
-def test_a_lock_file_with_a_time_that_is_none_is_told_of(since, tmp_path):
+def test_a_lock_file_with_an_invalid_time_is_reported(since, tmp_path):
     storage = Storage(tmp_path)
     with experiment_lock(storage):
         (tmp_path / ".lock").write_text(f'{{"pid": 1, "host": "h", "since": {since}}}')

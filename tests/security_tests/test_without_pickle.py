@@ -188,7 +188,7 @@ class TestAPickleIn:
         assert results(table)[1] == results(before)[1]
         assert results(finished_experiment.run({}, {LR: [1e-3, 1e-2]})) == results(before)
 
-    def test_an_experiments_file_is_an_error_for_who_reads_and_written_anew_by_who_runs(
+    def test_an_experiments_file_is_an_error_for_readers_and_is_rewritten_by_a_run(
         self, planted, finished_experiment, finished_results, capsys
     ):
         (finished_experiment.folder / "experiment.json").write_bytes(planted)
@@ -214,7 +214,7 @@ class TestAPickleIn:
         before = ResultTable.read(ExperimentFolder(Storage(finished_results) / "small_experiment"))
         assert reports[-1].val_distance_mm == before.trials[0]["val_distance_mm"]
 
-    def test_files_that_are_only_written_is_written_over(self, planted, finished_experiment, finished_results):
+    def test_files_that_are_only_written_is_overwritten(self, planted, finished_experiment, finished_results):
         before = ResultTable.read(ExperimentFolder(Storage(finished_results) / "small_experiment"))
         folder = finished_experiment.folder / "trials" / before.trials[0]["key"] / "0"
         (folder / "trial.json").unlink()
@@ -234,7 +234,7 @@ class TestAPickleIn:
         assert "2 finished" in page
         assert 'id="examples"' not in page
 
-    def test_a_lock_is_no_lock_and_one_that_is_held_is_told_of_without_its_owner(self, planted, tmp_path):
+    def test_a_lock_is_not_a_lock_and_a_held_one_is_reported_without_its_owner(self, planted, tmp_path):
         storage = Storage(tmp_path / "experiment")
         (tmp_path / "experiment").mkdir()
         (tmp_path / "experiment" / ".lock").write_bytes(planted)

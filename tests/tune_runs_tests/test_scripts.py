@@ -25,7 +25,7 @@ def run(script: str, *arguments: object, cwd: Path) -> subprocess.CompletedProce
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_the_demo_ends_with_a_table_and_a_second_time_trains_nothing(tmp_path):
+def test_the_demo_ends_with_a_table_and_trains_nothing_the_second_time(tmp_path):
     sizes = ("--train", 400, "--val", 201, "--test", 100)
     assert (
         run("prepare_data.py", "synthetic", "--name", "demo", *sizes, "--subsets", "A,B", cwd=tmp_path).returncode == 0
@@ -121,7 +121,7 @@ class TestTheHands17Scripts:
         return experiment
 
     @pytest.mark.slow
-    def test_say_without_their_datasets_what_to_do(self, name, tmp_path):
+    def test_say_what_to_do_if_their_datasets_are_missing(self, name, tmp_path):
         result = run(name, cwd=tmp_path)
         assert result.returncode == 2
         assert "data does not have hands17_train: see --help, or take --synthetic" in result.stderr
@@ -187,7 +187,7 @@ def test_nyu_models_compares_each_kind_of_network_in_its_settings_on_each_backbo
 
 
 @pytest.mark.slow
-def test_nyu_models_without_its_datasets_says_where_the_command_is_that_makes_them(tmp_path):
+def test_nyu_models_without_its_datasets_says_where_to_find_the_command_that_makes_them(tmp_path):
     result = run("nyu_models.py", cwd=tmp_path)
     assert result.returncode == 2
     assert "nyu_backbones.py --help" in result.stderr

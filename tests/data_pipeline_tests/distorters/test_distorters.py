@@ -92,7 +92,7 @@ def test_a_distorter_is_described_by_its_arguments(case):
 
 
 @pytest.mark.parametrize("member", dict.fromkeys(member for member, _ in CASES), ids=lambda member: member.__name__)
-def test_a_distorter_takes_its_settings_by_name_alone(member):
+def test_a_distorter_takes_its_settings_only_by_name(member):
     kinds = {parameter.kind for parameter in inspect.signature(member).parameters.values()}
     assert kinds <= {inspect.Parameter.KEYWORD_ONLY}
 
@@ -135,7 +135,7 @@ class TestEveryDistorter:
     def with_poses(samples, poses):
         return TrainingSamples(poses, samples.labels.to(poses.dtype), samples.indices, samples.skeleton, samples.tables)
 
-    def test_does_not_write_to_what_it_is_given(self, distorter, samples):
+    def test_does_not_write_to_its_inputs(self, distorter, samples):
         given = [samples.poses, samples.labels, samples.indices, *samples.tables.values()]
         before = [tensor.clone() for tensor in given]
         distorted = distorter(samples, generator())
@@ -164,7 +164,7 @@ class TestEveryDistorter:
         assert torch.equal(distorter(samples, first), distorter(samples, second))
         assert torch.equal(first.get_state(), second.get_state())
 
-    def test_draws_from_its_generator_alone(self, distorter, samples):
+    def test_draws_only_from_its_generator(self, distorter, samples):
         states = global_random_states()
         first = distorter(samples, generator())
         assert global_random_states() == states
@@ -175,7 +175,7 @@ class TestEveryDistorter:
         distorted = distorter(self.with_poses(samples, samples.labels), generator())
         assert distorter.makes_input is not torch.equal(distorted, samples.labels)
 
-    def test_distorts_anew_each_time_if_at_all(self, distorter, samples):
+    def test_distorts_differently_each_time_or_not_at_all(self, distorter, samples):
         source = generator()
         first, second = distorter(samples, source), distorter(samples, source)
         assert torch.equal(first, second) is torch.equal(first, samples.poses)
@@ -205,7 +205,7 @@ class TestGaussianDistorter:
     def noise(self, skeleton, std_mm):
         return errors_of(GaussianDistorter(std_mm=std_mm), 4000, skeleton)
 
-    def test_adds_noise_of_mean_zero_and_the_standard_deviation_that_is_asked_for(self, noise, std_mm):
+    def test_adds_noise_with_mean_zero_and_the_given_standard_deviation(self, noise, std_mm):
         # Four standard errors of mean and standard deviation.
         assert abs(noise.mean()) < 4 * std_mm / math.sqrt(noise.size)
         assert abs(noise.std() - std_mm) < 4 * std_mm / math.sqrt(2 * noise.size)
@@ -229,7 +229,7 @@ class TestGaussianDistorter:
         assert scipy.stats.kstest(((noise - mean) / std).ravel(), "norm").pvalue > 1e-3
 
     @pytest.mark.parametrize("std_mm", [-1, -0.001, math.nan, math.inf])
-    def test_refuses_what_is_no_standard_deviation(self, std_mm):
+    def test_refuses_what_is_not_a_standard_deviation(self, std_mm):
         with pytest.raises(ValueError, match=rf"std_mm must be .*at least 0.*not {std_mm}"):
             GaussianDistorter(std_mm=std_mm)
 
@@ -245,7 +245,7 @@ class TestGaussianDistorter:
 
 
 class TestErrorBankDistorter:
-    def test_draws_the_errors_of_a_whole_hand_and_all_alike(self):
+    def test_draws_errors_of_whole_hands_with_equal_probability(self):
         tables = tables_for(NYU, hands(NYU, N)[1])
         bank = tables["bank_errors.pt"].array
         errors = errors_of(ErrorBankDistorter(bank_name="bank"), 4000, tables=tables)
@@ -271,7 +271,7 @@ class TestErrorBankDistorter:
         ("arguments", "says"),
         [({"strength_mean": math.inf}, "strength_mean must be finite"), ({"strength_std": -1}, "at least 0, not -1")],
     )
-    def test_refuses_what_is_no_normal_distribution(self, arguments, says):
+    def test_refuses_what_is_not_a_normal_distribution(self, arguments, says):
         with pytest.raises(ValueError, match=says):
             ErrorBankDistorter(bank_name="bank", **arguments)
 
