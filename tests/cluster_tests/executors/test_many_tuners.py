@@ -58,7 +58,7 @@ def test_every_trial_is_trained_once_with_the_same_numbers_as_inline(
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_none_begins_when_the_first_trials_have_all_failed(small_experiment, tuners):
+def test_no_other_tuner_starts_when_the_first_trials_have_all_failed(small_experiment, tuners):
     changes = {"base_hyperparams.model": FailingMLP, "experiment_config.n_repetitions": 4}
     experiment = small_experiment.experiment({**changes, "experiment_config.stop_if_all_fail": 2}, {LR: LRS})
     with pytest.raises(TrialsFailedError, match="the first 2 trials all failed"):

@@ -106,7 +106,7 @@ def test_what_is_finished_is_left_out(two_nodes, tmp_path):
     assert sorted(trained) == sorted(wanted)
 
 
-def test_a_worker_learns_that_the_run_wants_to_end(two_nodes):
+def test_a_worker_learns_that_the_run_is_about_to_end(two_nodes):
     asked = ray.remote(num_cpus=1)(lambda run_id: AskedToLeave(run_id)())
     assert not ray.get(asked.remote("this run"))
     ask_to_leave("this run")

@@ -132,7 +132,7 @@ def small_experiment(data_dir, tmp_path):
 
 DATA = [
     (
-        {"train_set": "small_experiment"},
+        {"train_set": "small"},
         "train_set",
         "small_labels.pt does not exist; {data} has the datasets double, joints, lonely,",
     ),

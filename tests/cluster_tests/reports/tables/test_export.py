@@ -517,7 +517,7 @@ labels = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "C
 
 
 class TestForReading:
-    @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(label=labels)
     def test_any_label_is_read_as_it_was_in_markdown_and_html(self, tmp_path, label):
         table = results(tmp_path, {"a": ({"x": label}, [9.0]), "b": ({"x": "another one"}, [9.5])})
