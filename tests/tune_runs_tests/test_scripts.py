@@ -121,7 +121,7 @@ class TestTheHands17Scripts:
     def test_say_without_their_datasets_what_to_do(self, name, tmp_path):
         result = run(name, cwd=tmp_path)
         assert result.returncode == 2
-        assert "data does not have hands17_train: see --help, or take --synthetic" in result.stderr
+        assert "data does not have hands17_train: see --help, or use --synthetic" in result.stderr
         assert "prepare_data.py import --format hands17 --name hands17" in run(name, "--help", cwd=tmp_path).stdout
 
     def test_train_every_combination_of_their_options(self, name, experiment):
