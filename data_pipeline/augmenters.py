@@ -10,7 +10,7 @@ from math import inf
 import torch
 from torch import Tensor
 
-from data_pipeline.layout import crossed, samples_first, samples_last, squared_lengths, turned
+from data_pipeline.layout import cross_product, rotate, samples_first, samples_last, squared_lengths
 
 
 class Augmenter(ABC):
@@ -64,7 +64,7 @@ class RandomRotator(Augmenter):
         rotations = _random_rotations(len(poses), generator, poses)  # (3, 3, N)
         poses, labels = samples_last(poses), samples_last(labels)  # (N, J, 3) -> (J, 3, N) each
         centres = poses.mean(dim=0)  # (3, N)
-        around = turned(poses - centres, rotations), turned(labels - centres, rotations)  # (J, 3, N) each
+        around = rotate(poses - centres, rotations), rotate(labels - centres, rotations)  # (J, 3, N) each
         return samples_first(around[0].add_(centres)), samples_first(around[1].add_(centres))  # (N, J, 3) each
 
 
@@ -76,10 +76,10 @@ def _random_rotations(n: int, generator: torch.Generator, like: Tensor) -> Tenso
     Generation of Random Orthogonal Matrices", SIAM J. Numer. Anal. 17, 1980), and tell the third.
     """
     first, second = torch.randn((2, 3, n), generator=generator, device=like.device, dtype=like.dtype)  # (3, n) each
-    x = _unit(first)
-    y = _unit(second - (second * x).sum(dim=0) * x)
-    return torch.stack([x, y, crossed(x, y)])  # (3, 3, n)
+    x = _unit_vectors(first)
+    y = _unit_vectors(second - (second * x).sum(dim=0) * x)
+    return torch.stack([x, y, cross_product(x, y)])  # (3, 3, n)
 
 
-def _unit(vectors: Tensor) -> Tensor:
+def _unit_vectors(vectors: Tensor) -> Tensor:
     return vectors * squared_lengths(vectors).rsqrt_()  # (3, n)

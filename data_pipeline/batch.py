@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from data_pipeline.layout import whole_samples
-from data_pipeline.normalizers import Frame, Normalizer
+from data_pipeline.normalizers import Normalizer, PoseTransform
 from data_pipeline.pose_dataset import PoseDataset
 from data_pipeline.skeleton import Skeleton
 
@@ -24,43 +24,43 @@ class Batch:
         poses: Inputs, (N, J, 3), normalised.
         labels_mm: Labels, (N, J, 3), mm, camera frame.
         frame: The frames that the inputs were normalised by; None where they are in mm themselves.
-        part_of: The larger batch that this one is a part of, and which of its rows.
+        sliced_from: The larger batch that this one is a part of, and which of its rows.
     """
 
     poses: Tensor
     labels_mm: Tensor
-    frame: Frame | None
-    part_of: "tuple[Batch, slice] | None" = None
+    transform: PoseTransform | None
+    sliced_from: "tuple[Batch, slice] | None" = None
 
     @classmethod
     def of(cls, poses: Tensor, labels: Tensor, normalizer: Normalizer | None) -> "Batch":
         """Normalises inputs; both (N, J, 3), mm."""
         if normalizer is None:
             return cls(whole_samples(poses), whole_samples(labels), None)
-        normalized, frame = normalizer.normalized(poses)
-        return cls(normalized, labels, frame)
+        normalized, transform = normalizer.normalize(poses)
+        return cls(normalized, labels, transform)
 
     def split(self, size: int) -> Iterator["Batch"]:
         """Yields batches of `size` samples, in order; the last one may have fewer. They share this one's memory."""
         for start in range(0, len(self.poses), size):
             rows = slice(start, start + size)
-            frame = None if self.frame is None else self.frame.of_samples(rows)
+            transform = None if self.transform is None else self.transform.select(rows)
             # Detached, since a view that a model writes to would bring its gradients into the batches that follow.
-            yield Batch(self.poses[rows].detach(), self.labels_mm[rows].detach(), frame, (self, rows))
+            yield Batch(self.poses[rows].detach(), self.labels_mm[rows].detach(), transform, (self, rows))
 
     @cached_property
     def labels(self) -> Tensor:
         """The labels, (N, J, 3), normalised by the frames of their inputs."""
-        if self.frame is None:
+        if self.transform is None:
             return self.labels_mm
-        if self.part_of is None:
-            return self.frame.normalize(self.labels_mm)
-        whole, rows = self.part_of
+        if self.sliced_from is None:
+            return self.transform.normalize(self.labels_mm)
+        whole, rows = self.sliced_from
         return whole.labels[rows].detach()
 
     def in_mm(self, poses: Tensor) -> Tensor:
         """Brings poses of this batch's space, (N, J, 3), to mm in the camera frame."""
-        return poses if self.frame is None else self.frame.denormalize(poses)
+        return poses if self.transform is None else self.transform.denormalize(poses)
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def dataset_identity(dataset: PoseDataset) -> Hashable:
     return dataset.fingerprint, tuple(dataset.poses), dataset.skeleton
 
 
-class KeptOnDevice(Generic[Data, OnDevice]):
+class DeviceCache(Generic[Data, OnDevice]):
     """Data on its device, kept by a process for the next trials that it trains on the same.
 
     Args:
@@ -127,7 +127,7 @@ class KeptOnDevice(Generic[Data, OnDevice]):
         self._identity = identity
         self._kept: dict[tuple[Hashable, torch.device], OnDevice] = {}
 
-    def bring(self, data: Mapping[str, Data], device: torch.device) -> dict[str, OnDevice]:
+    def get(self, data: Mapping[str, Data], device: torch.device) -> dict[str, OnDevice]:
         """Returns data on `device` by the names that it has in `data`.
 
         What of the call before is not among it is let go first, so that no two calls' data take memory.

@@ -24,6 +24,6 @@ def bone_names(skeleton: Skeleton) -> list[str]:
     return [f"{skeleton.joint_names[a]}-{skeleton.joint_names[b]}" for a, b in skeleton.bones]
 
 
-def guessed_unit(length: float, shortest_mm: float, longest_mm: float) -> str | None:
+def guess_unit(length: float, shortest_mm: float, longest_mm: float) -> str | None:
     """Returns the unit in which a length would be one that is usual; None if there is none."""
     return next((unit for unit, mm in _MM_PER_UNIT.items() if shortest_mm <= length * mm <= longest_mm), None)

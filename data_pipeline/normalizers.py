@@ -13,19 +13,19 @@ import torch
 from torch import Tensor
 
 from data_pipeline.layout import (
-    crossed,
+    cross_product,
+    rotate,
     samples_first,
     samples_last,
     squared_lengths,
     stored_samples_last,
-    turned,
     whole_samples,
 )
 from data_pipeline.skeleton import Palm, Skeleton
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class PoseTransform:
     """A coordinate frame for each of N poses.
 
     Attributes:
@@ -46,7 +46,7 @@ class Frame:
             return whole_samples(inside if self.scale is None else inside / self.scale)  # (N, J, 3)
         # The rotation has fewer numbers than the poses.
         rotation = self.rotation if self.scale is None else self.rotation / self.scale  # (N, 3, 3)
-        return whole_samples(_turned(stored_samples_last(poses) - self.origin, rotation))  # (N, J, 3)
+        return whole_samples(_rotate(stored_samples_last(poses) - self.origin, rotation))  # (N, J, 3)
 
     def denormalize(self, poses: Tensor) -> Tensor:
         """Brings poses, (N, J, 3), from the frame back to mm in the camera frame."""
@@ -54,20 +54,20 @@ class Frame:
             outside = poses if self.scale is None else poses * self.scale  # (N, J, 3)
         else:
             rotation = self.rotation if self.scale is None else self.rotation * self.scale  # (N, 3, 3)
-            outside = _turned(poses, rotation.mT)  # (N, J, 3)
+            outside = _rotate(poses, rotation.mT)  # (N, J, 3)
         return whole_samples(outside + self.origin)  # (N, J, 3)
 
-    def of_samples(self, rows: slice) -> "Frame":
+    def select(self, rows: slice) -> "PoseTransform":
         """Returns the frames of some of the poses; one that is the same for all stays so."""
         parts = (self.origin, self.scale, self.rotation)
         origin, scale, rotation = (part if part is None or len(part) == 1 else part[rows] for part in parts)
         assert origin is not None
-        return Frame(origin, scale, rotation)
+        return PoseTransform(origin, scale, rotation)
 
 
-def _turned(poses: Tensor, rotation: Tensor) -> Tensor:
+def _rotate(poses: Tensor, rotation: Tensor) -> Tensor:
     """Returns poses, (N, J, 3), as rows times `rotation`, (N, 3, 3): (N, J, 3)."""
-    return samples_first(turned(samples_last(poses), rotation.permute(1, 2, 0)))  # (N, J, 3)
+    return samples_first(rotate(samples_last(poses), rotation.permute(1, 2, 0)))  # (N, J, 3)
 
 
 class Normalizer(ABC):
@@ -84,13 +84,13 @@ class Normalizer(ABC):
         """Learns from the inputs of the training set, given as chunks (n, J, 3), mm, on the trial's device."""
 
     @abstractmethod
-    def frame(self, poses: Tensor) -> Frame:
+    def transform(self, poses: Tensor) -> PoseTransform:
         """Returns the frames of input poses (N, J, 3), mm."""
 
-    def normalized(self, poses: Tensor) -> tuple[Tensor, Frame]:
+    def normalize(self, poses: Tensor) -> tuple[Tensor, PoseTransform]:
         """Returns input poses, (N, J, 3), mm, in the frames that they give, and the frames."""
-        frame = self.frame(poses)
-        return frame.normalize(poses), frame
+        transform = self.transform(poses)
+        return transform.normalize(poses), transform
 
     def learned(self) -> dict[str, list[float]]:
         """Returns what `fit` learned, as plain numbers for the trial's record."""
@@ -107,13 +107,13 @@ class Normalizer(ABC):
 class Shifter(Normalizer):
     """Puts the centre of the input pose, the mean of its joints, at the origin; lengths stay in mm."""
 
-    def frame(self, poses: Tensor) -> Frame:
+    def transform(self, poses: Tensor) -> PoseTransform:
         """Returns the frames of input poses (N, J, 3), mm."""
         if poses.is_contiguous():
             # Not worth turning round; and with the samples last, the last bit would depend on how many there are.
-            return Frame(origin=poses.mean(dim=1, keepdim=True))  # (N, 1, 3)
+            return PoseTransform(origin=poses.mean(dim=1, keepdim=True))  # (N, 1, 3)
         centre = samples_last(poses).mean(dim=0, keepdim=True)  # (N, J, 3) -> (1, 3, N)
-        return Frame(origin=samples_first(centre))  # (1, 3, N) -> (N, 1, 3)
+        return PoseTransform(origin=samples_first(centre))  # (1, 3, N) -> (N, 1, 3)
 
 
 class GlobalNormalizer(Normalizer):
@@ -130,7 +130,7 @@ class GlobalNormalizer(Normalizer):
     def __init__(self, skeleton: Skeleton, *, individual_scaling: bool = False) -> None:
         super().__init__(skeleton)
         self.individual_scaling = individual_scaling
-        self._frame: Frame | None = None
+        self._transform: PoseTransform | None = None
 
     def fit(self, poses: Iterable[Tensor]) -> None:
         """Learns mean and standard deviation from chunks (n, J, 3), mm."""
@@ -153,25 +153,25 @@ class GlobalNormalizer(Normalizer):
         std = variance.sqrt()  # (3,)
         # A coordinate that never changes (one flat sample) is only shifted.
         std = torch.where(std > 0, std, 1.0)
-        self._frame = Frame(origin=(pivot + shift).float().view(1, 1, 3), scale=std.float().view(1, 1, 3))
+        self._transform = PoseTransform(origin=(pivot + shift).float().view(1, 1, 3), scale=std.float().view(1, 1, 3))
 
-    def frame(self, poses: Tensor) -> Frame:
+    def transform(self, poses: Tensor) -> PoseTransform:
         """Returns the one frame, for input poses (N, J, 3), mm."""
-        if self._frame is None or self._frame.scale is None:
-            raise RuntimeError("GlobalNormalizer.frame was called before fit")
+        if self._transform is None or self._transform.scale is None:
+            raise RuntimeError("GlobalNormalizer.transform was called before fit")
         # What was restored lies on the CPU.
-        return Frame(self._frame.origin.to(poses.device), self._frame.scale.to(poses.device))
+        return PoseTransform(self._transform.origin.to(poses.device), self._transform.scale.to(poses.device))
 
     def learned(self) -> dict[str, list[float]]:
         """Returns the mean and the standard deviation of x, y and z, mm."""
-        frame = self.frame(torch.empty(0))
-        assert frame.scale is not None
-        return {"mean_mm": frame.origin.flatten().tolist(), "std_mm": frame.scale.flatten().tolist()}
+        transform = self.transform(torch.empty(0))
+        assert transform.scale is not None
+        return {"mean_mm": transform.origin.flatten().tolist(), "std_mm": transform.scale.flatten().tolist()}
 
     def restore(self, learned: Mapping[str, Sequence[float]]) -> None:
         """Learns the mean and the standard deviation that `learned` told."""
         mean, std = (torch.tensor(learned[name], dtype=torch.float32) for name in ("mean_mm", "std_mm"))  # (3,) each
-        self._frame = Frame(origin=mean.view(1, 1, 3), scale=std.view(1, 1, 3))
+        self._transform = PoseTransform(origin=mean.view(1, 1, 3), scale=std.view(1, 1, 3))
 
 
 class PalmNormalizer(Normalizer, ABC):
@@ -193,9 +193,9 @@ class PalmNormalizer(Normalizer, ABC):
             )
         self._palm = skeleton.palm
 
-    def normalized(self, poses: Tensor) -> tuple[Tensor, Frame]:
+    def normalize(self, poses: Tensor) -> tuple[Tensor, PoseTransform]:
         """Returns input poses, (N, J, 3), mm, in the frames that they give, and the frames."""
-        return super().normalized(stored_samples_last(poses))  # both want them so
+        return super().normalize(stored_samples_last(poses))  # both want them so
 
 
 class ViewpointNormalizer(PalmNormalizer):
@@ -207,11 +207,11 @@ class ViewpointNormalizer(PalmNormalizer):
     faces the camera, says `Palm`.
     """
 
-    def frame(self, poses: Tensor) -> Frame:
+    def transform(self, poses: Tensor) -> PoseTransform:
         """Returns the frames of input poses (N, J, 3), mm."""
         joints = samples_last(poses)  # (N, J, 3) -> (J, 3, N)
         centre = joints.mean(dim=0, keepdim=True)  # (1, 3, N)
-        return Frame(origin=samples_first(centre), rotation=palm_rotation(joints, self._palm))
+        return PoseTransform(origin=samples_first(centre), rotation=palm_rotation(joints, self._palm))
 
 
 class IndividualNormalizer(PalmNormalizer):
@@ -222,18 +222,18 @@ class IndividualNormalizer(PalmNormalizer):
     keeps its lengths in mm.
     """
 
-    def frame(self, poses: Tensor) -> Frame:
+    def transform(self, poses: Tensor) -> PoseTransform:
         """Returns the frames of input poses (N, J, 3), mm."""
         joints = samples_last(poses)  # (N, J, 3) -> (J, 3, N)
-        origin = _taken(joints, self._palm.outline).mean(dim=0, keepdim=True)  # (J, 3, N) -> (1, 3, N)
+        origin = _select_joints(joints, self._palm.outline).mean(dim=0, keepdim=True)  # (J, 3, N) -> (1, 3, N)
         starts, ends = zip(*self.skeleton.bones, strict=True)
-        bones = _taken(joints, ends) - _taken(joints, starts)  # (B, 3, N)
+        bones = _select_joints(joints, ends) - _select_joints(joints, starts)  # (B, 3, N)
         # Of a length of zero the root has no gradient.
         shortest = torch.finfo(bones.dtype).tiny
         lengths = squared_lengths(bones).clamp(min=shortest).sqrt()  # (B, 3, N) -> (B, N)
         scale = lengths.mean(dim=0)  # (N,)
         scale = torch.where(scale > 2 * shortest**0.5, scale, 1.0)
-        return Frame(
+        return PoseTransform(
             origin=samples_first(origin),
             scale=scale.view(-1, 1, 1),  # (N,) -> (N, 1, 1)
             rotation=palm_rotation(joints, self._palm),
@@ -262,20 +262,20 @@ def palm_rotation(joints: Tensor, palm: Palm) -> Tensor:
     Returns:
         (N, 3, 3). Gradients are finite for all poses.
     """
-    corners = _taken(joints, palm.outline)  # (P, 3, N)
+    corners = _select_joints(joints, palm.outline)  # (P, 3, N)
     sides = corners[1:] - corners[:1]  # (P - 1, 3, N)
-    area = crossed(sides[:-1], sides[1:]).sum(dim=0)  # (P - 2, 3, N) -> (3, N), twice the area
+    area = cross_product(sides[:-1], sides[1:]).sum(dim=0)  # (P - 2, 3, N) -> (3, N), twice the area
     n_base = len(palm.base)
     direction = corners[n_base:].mean(dim=0) - corners[:n_base].mean(dim=0)  # (3, N)
 
     # The squared distance of the joints from their centre, as a mean.
     extent = squared_lengths(joints - joints.mean(dim=0)).mean(dim=0)  # (J, 3, N) -> (J, N) -> (N,), mm²
-    normal, has_normal = _unit(area, FLATNESS**2 * extent.square())
+    normal, has_normal = _unit_vectors(area, FLATNESS**2 * extent.square())
     across = direction - (direction * normal).sum(dim=0) * normal  # (3, N)
-    along, has_direction = _unit(across, FLATNESS**2 * extent)
-    y = crossed(along, normal)  # (3, N), z × x
+    along, has_direction = _unit_vectors(across, FLATNESS**2 * extent)
+    y = cross_product(along, normal)  # (3, N), z × x
     # Once more, since what was left of a direction near the normal is not quite at right angles to it.
-    x = crossed(normal, y)  # (3, N), y × z
+    x = cross_product(normal, y)  # (3, N), y × z
     rotation = torch.stack([x, y, -normal])  # (3 axes, 3, N)
     identity = torch.eye(3, dtype=joints.dtype, device=joints.device).unsqueeze(2)  # (3, 3, 1)
     # Chosen and not branched on: the device need not be waited for, and the frame can be exported.
@@ -283,7 +283,7 @@ def palm_rotation(joints: Tensor, palm: Palm) -> Tensor:
     return chosen.permute(2, 1, 0)  # (N, 3, 3 axes)
 
 
-def _unit(vectors: Tensor, shortest: Tensor) -> tuple[Tensor, Tensor]:
+def _unit_vectors(vectors: Tensor, shortest: Tensor) -> tuple[Tensor, Tensor]:
     """Returns vectors (3, N) with length 1, and which of them were longer than the root of `shortest`, (N,).
 
     The others become zero.
@@ -293,7 +293,7 @@ def _unit(vectors: Tensor, shortest: Tensor) -> tuple[Tensor, Tensor]:
     return vectors * torch.where(long, squared, torch.inf).rsqrt(), long
 
 
-def _taken(joints: Tensor, numbers: Sequence[int]) -> Tensor:
+def _select_joints(joints: Tensor, numbers: Sequence[int]) -> Tensor:
     first, n = numbers[0], len(numbers)
     if tuple(numbers) == tuple(range(first, first + n)):
         return joints[first : first + n]  # (J, 3, N) -> (K, 3, N), without a copy

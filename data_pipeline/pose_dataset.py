@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from data_pipeline.dataset_name import NAME_RULE, is_dataset_name
-from data_pipeline.files.replacement import finish_replacing, replaced_together
+from data_pipeline.files.replacement import finish_replacing, replace_together
 from data_pipeline.files.tensors import Array as Array
 from data_pipeline.files.tensors import load, vectors
 from data_pipeline.skeleton import Skeleton, skeleton_for
@@ -118,7 +118,7 @@ def write_dataset(data_dir: Path, name: str, labels: Array, poses: Array | Mappi
 
     Raises:
         DatasetError: If it is none that could be read again.
-        ReplacementError: If the folder cannot be written to.
+        UserError: If the folder cannot be written to.
     """
     by_subset = poses if isinstance(poses, Mapping) else {DEFAULT_SUBSET: poses}
     write_datasets(data_dir, {name: Samples(labels, by_subset)})
@@ -133,15 +133,15 @@ def write_datasets(data_dir: Path, datasets: Mapping[str, Samples]) -> None:
 
     Raises:
         DatasetError: If one is none that could be read again.
-        ReplacementError: If the folder cannot be written to.
+        UserError: If the folder cannot be written to.
     """
-    with replaced_together(Path(data_dir)) as folder:
+    with replace_together(Path(data_dir)) as folder:
         for name, samples in datasets.items():
             save_dataset(folder, name, samples)
 
 
 def save_dataset(folder: Path, name: str, samples: Samples) -> None:
-    """Writes a dataset to a folder that `replaced_together` yields: what it does not have will be gone.
+    """Writes a dataset to a folder that `replace_together` yields: what it does not have will be gone.
 
     Raises:
         DatasetError: If it is none that could be read again; then nothing is written.
@@ -241,7 +241,7 @@ def _dataset(data_dir: Path, name: str, contents: Mapping[str, Any], size: int |
     labels, poses, skeleton = _checked(data_dir, name, contents)
     if size is not None and size > len(labels):
         labels_path = dataset_path(data_dir, name, "labels")
-        raise DatasetError(f"{labels_path} has {len(labels)} samples, fewer than the {size} asked for")
+        raise DatasetError(f"{labels_path} has {len(labels)} samples, fewer than the requested {size}")
 
     # Copied, since the files are mapped: whoever writes to one must not change what is trained on, nor what it is
     # known by.

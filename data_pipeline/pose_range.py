@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data_pipeline.bones import bone_lengths, bone_names, guessed_unit
+from data_pipeline.bones import bone_lengths, bone_names, guess_unit
 from data_pipeline.pose_dataset import Array
 from data_pipeline.skeleton import Skeleton
 
@@ -61,7 +61,7 @@ class PoseRange:
         bones_mm, centre_mm = (tuple(map(_pair, content[key])) for key in ("bones_mm", "centre_mm"))
         curl_mm = content.get("curl_mm")
         if len(centre_mm) != 3:
-            raise ValueError(f"needed are the ranges of x, y and z, not of {len(centre_mm)} axes")
+            raise ValueError(f"expected the ranges of x, y and z, not of {len(centre_mm)} axes")
         return cls(hand_mm, bones_mm, centre_mm, None if curl_mm is None else _pair(curl_mm))
 
     def to_json(self) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class PoseRange:
 
 
 @dataclass
-class _Found:
+class _Finding:
     """What is strange in one way: in how many frames, in which first, and how it is in the first window with such."""
 
     n_frames: int
@@ -78,7 +78,7 @@ class _Found:
     text: str
 
 
-class Comparison:
+class PoseRangeCheck:
     """Poses that come in chunks of any size, compared with those of a training set.
 
     Size and place count in each frame. Odd bones, and fingers that bend to the other side, are in some frames of any
@@ -94,7 +94,7 @@ class Comparison:
         self.skeleton = skeleton
         self._waiting = np.empty((0, skeleton.n_joints, 3), np.float32)
         self._n_frames = 0
-        self._found: dict[str, _Found] = {}
+        self._found: dict[str, _Finding] = {}
 
     def add(self, poses: Array) -> None:
         """Compares the poses that follow, (n, J, 3), mm."""
@@ -129,8 +129,8 @@ class Comparison:
         fits: _Mask = (shortest / 2 <= hand_mm) & (hand_mm <= 2 * longest)  # (n,)
         if not fits.all():
             length = float(np.median(hand_mm[~fits]))
-            unit = guessed_unit(length, shortest / 2, 2 * longest)
-            hint = "" if unit is None else f". They seem to be in {unit}; needed are millimetres"
+            unit = guess_unit(length, shortest / 2, 2 * longest)
+            hint = "" if unit is None else f". They seem to be in {unit}; expected millimetres"
             self._note(
                 "size",
                 ~fits,
@@ -185,7 +185,7 @@ class Comparison:
     def _note(self, kind: str, is_strange: _Mask, text: str) -> None:
         if is_strange.any():
             first = self._n_frames + int(np.argmax(is_strange))
-            self._found.setdefault(kind, _Found(0, first, text)).n_frames += int(is_strange.sum())
+            self._found.setdefault(kind, _Finding(0, first, text)).n_frames += int(is_strange.sum())
 
 
 def _if_most(mask: _Mask) -> _Mask:

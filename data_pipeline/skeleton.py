@@ -9,10 +9,6 @@ from dataclasses import dataclass, field
 from data_pipeline.user_error import UserError
 
 
-class UnknownSkeletonError(UserError):
-    """There is no skeleton with that number of joints."""
-
-
 @dataclass(frozen=True)
 class Palm:
     """Joints of the palm's outline: round `base`, then round `knuckles`, is once round the palm.
@@ -181,11 +177,11 @@ def skeleton_for(n_joints: int) -> Skeleton:
     """Returns the skeleton of poses with `n_joints` joints.
 
     Raises:
-        UnknownSkeletonError: If there is none; the text says how to register one.
+        UserError: If there is none; the text says how to register one.
     """
     if n_joints not in _SKELETONS:
         known = ", ".join(f"{n} ({skeleton.name})" for n, skeleton in sorted(_SKELETONS.items()))
-        raise UnknownSkeletonError(
+        raise UserError(
             f"there is no skeleton with {n_joints} joints; known are {known}. For another one, call "
             "data_pipeline.skeleton.register_skeleton(Skeleton(name=..., joint_names=..., bones=...)) at the "
             "top of the script."

@@ -248,7 +248,7 @@ def _error_stats(content: object, where: object) -> Array:
         except (ValueError, TypeError, OverflowError) as error:
             raise TableError(f"{where}: {key} is no array of numbers: {error}") from error
         if array.shape != (len(joints), 3):
-            raise TableError(f"{where}: {key} has the shape {array.shape}; needed is ({len(joints)}, 3)")
+            raise TableError(f"{where}: {key} has the shape {array.shape}; expected ({len(joints)}, 3)")
         least = -LARGEST if key == "mean_mm" else 0
         sound = (array >= least) & (array <= LARGEST)  # (J, 3); with NaN no comparison holds
         if not sound.all():
@@ -264,10 +264,10 @@ def _neighbors(content: object, where: object) -> NeighborTable:
     assert isinstance(content, dict)
     indices = _integers(content["indices"], torch.int32, f"{where}: indices")
     if indices.ndim != 2 or 0 in indices.shape:
-        raise TableError(f"{where}: indices have the shape {indices.shape}; needed is (N, K)")
+        raise TableError(f"{where}: indices have the shape {indices.shape}; expected (N, K)")
     n_bank = content["n_bank"]
     if not isinstance(n_bank, int) or isinstance(n_bank, bool) or n_bank < 1:
-        raise TableError(f"{where}: n_bank is {n_bank!r}; needed is a number of samples")
+        raise TableError(f"{where}: n_bank is {n_bank!r}; expected a number of samples")
     wrong = ((indices < 0) | (indices >= n_bank)).any(axis=1)  # (N,)
     if wrong.any():
         row = int(np.argmax(wrong))
@@ -284,7 +284,7 @@ def _neighbors(content: object, where: object) -> NeighborTable:
 def _keys(content: object, n_labels: int, where: str) -> Keys:
     keys: Keys = _integers(content, torch.int64, where)
     if keys.shape != (n_labels,):
-        raise TableError(f"{where} have the shape {keys.shape}; needed is ({n_labels},)")
+        raise TableError(f"{where} have the shape {keys.shape}; expected ({n_labels},)")
     return keys
 
 
@@ -300,7 +300,7 @@ def _check_keys(content: object, keys: tuple[str, ...], where: object) -> None:
             else type(content).__name__
         )
         raise TableError(
-            f"{where} holds a {has}; needed is a dict of {', '.join(keys)}: tune_runs/prepare_data.py makes it anew"
+            f"{where} holds a {has}; expected a dict of {', '.join(keys)}: tune_runs/prepare_data.py makes it anew"
         )
 
 

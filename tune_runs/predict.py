@@ -33,12 +33,12 @@ from cluster.results.user_modules import own_module
 from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder
 from cluster.trained import TrainedCorrector, read_corrector
-from data_pipeline.files.sigterm import ended_by_sigterm
-from data_pipeline.formats.catalogue import FORMATS, PoseFormat, format_given
+from data_pipeline.files.sigterm import exit_on_sigterm
+from data_pipeline.formats.catalogue import FORMATS, PoseFormat, format_from_option
 from data_pipeline.formats.frames import FormatError, Frames
 from data_pipeline.formats.hands17 import read_official_names, write_hands17_submission
 from data_pipeline.formats.tensor_file import split_subset
-from data_pipeline.pose_range import Comparison, PoseRange
+from data_pipeline.pose_range import PoseRange, PoseRangeCheck
 from data_pipeline.preparation.chunks import progress
 from data_pipeline.skeleton import Skeleton, register_skeleton
 from data_pipeline.user_error import UserError, first_line
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     _require_pairs(parser, args)
     try:
-        with ended_by_sigterm():
+        with exit_on_sigterm():
             _run(args)
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -114,7 +114,7 @@ class Files:
     @classmethod
     def of(cls, args: argparse.Namespace) -> "Files":
         """Returns what a command line names."""
-        source = format_given(args.poses, args.format, "--format")
+        source = format_from_option(args.poses, args.format, "--format")
         for path in (args.poses, args.labels):
             if path is not None and not split_subset(path)[0].exists():
                 raise FormatError(f"{path} does not exist")
@@ -125,11 +125,13 @@ class Files:
             labels_format=(
                 source
                 if args.labels is None
-                else format_given(args.labels, args.labels_format, "--labels-format", beside=source)
+                else format_from_option(args.labels, args.labels_format, "--labels-format", companion=source)
             ),
             out=args.out,
             target=(
-                None if args.submission else format_given(args.out, args.out_format, "--out-format", beside=source)
+                None
+                if args.submission
+                else format_from_option(args.out, args.out_format, "--out-format", companion=source)
             ),
             official_names=None if args.submission is None else read_official_names(args.submission),
         )
@@ -206,7 +208,7 @@ class _Input:
         self.path = path
         self.pose_format = pose_format
         self.skeleton = skeleton
-        self._comparison = None if training_range is None else Comparison(training_range, skeleton)
+        self._comparison = None if training_range is None else PoseRangeCheck(training_range, skeleton)
 
     def __iter__(self) -> Iterator[Frames]:
         for chunk in self.pose_format.read(self.path):
@@ -222,7 +224,7 @@ class _Input:
 
     def warn(self) -> None:
         """Says what is odd in the frames that were read."""
-        cut = self.pose_format.doubt(self.path)
+        cut = self.pose_format.warning(self.path)
         unlike = [] if self._comparison is None else self._comparison.texts()
         for text in unlike if cut is None else [cut, *unlike]:
             print(f"warning: {self.path}: {text}", file=sys.stderr)

@@ -273,15 +273,15 @@ def _rows(drawing: Drawing, table: Results, split: str, n_best: int = 1) -> dict
 
 
 def _row(drawing: Drawing, table: Results) -> Row:
-    if len(drawing.combinations) > 1:
-        raise FigureError(f"this figure shows one combination, not {len(drawing.combinations)}")
     _on_same_data(drawing, table)
     (row,) = _rows(drawing, table, table.split).values()
     return row
 
 
 def _on_same_data(drawing: Drawing, table: Results) -> Results:
-    """Returns what was measured on the same data as the combinations that were chosen."""
+    """Returns what was measured on the same data as the chosen combination."""
+    if len(drawing.combinations) > 1:
+        raise FigureError(f"this figure takes one combination, not {len(drawing.combinations)}")
     parts = table.by_data()
     keys = {find_combination(table, key)["key"] for key in drawing.combinations}
     fitting = [part for part in parts.values() if keys <= {row["key"] for row in part.summary}]

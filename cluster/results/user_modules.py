@@ -1,11 +1,24 @@
-"""Modules of the user's own, which a script is told of by `--import`."""
+"""The user's own modules, which `--import` names."""
 
+import argparse
 import importlib
 import sys
 from pathlib import Path
 from types import ModuleType
 
 from data_pipeline.user_error import UserError
+
+
+def add_import_option(parser: argparse.ArgumentParser) -> None:
+    """Adds `--import`, which collects the names of modules as `modules`."""
+    parser.add_argument(
+        "--import",
+        dest="modules",
+        metavar="MODULE",
+        action="append",
+        default=[],
+        help="a module with your own classes that the experiment used, such as models; may be repeated",
+    )
 
 
 def own_module(name: str) -> ModuleType:

@@ -23,7 +23,7 @@ from cluster.storage.folders import RUNNING, TrialFolder
 from cluster.storage.frame_errors import FrameErrors
 from cluster.trial.example_plot import plot_examples
 from cluster.trial.log import ExamplePoses, TrialLog
-from data_pipeline.batch import DeviceDataset, KeptOnDevice, dataset_identity, on_device
+from data_pipeline.batch import DeviceCache, DeviceDataset, dataset_identity, on_device
 from data_pipeline.loader import TrainingLoader
 from data_pipeline.normalizers import Normalizer
 from data_pipeline.pose_dataset import PoseDataset
@@ -31,7 +31,7 @@ from data_pipeline.subsets import MEAN_SUBSET
 from data_pipeline.tables import Table
 from posenet.checkpoint import pack, tensor_bytes, unpack
 from posenet.evaluator import Evaluator, Measurement
-from posenet.machine_errors import is_of_the_machine, is_out_of_memory
+from posenet.machine_errors import is_machine_error, is_out_of_memory
 from posenet.record import Record
 from posenet.reproducible import reproducible_process, seed_process
 from posenet.solver import DivergedError, EpochReport, Examples, Solver, SolverSettings
@@ -142,14 +142,14 @@ def run_trial(
     except (Exception, SystemExit) as error:
         # What led here may be in the checkpoint too, so that a new attempt begins at the beginning; but not where the
         # device or the memory is to blame, or where the training had not begun.
-        keep_checkpoint = is_of_the_machine(error) or not run.is_training
+        keep_checkpoint = is_machine_error(error) or not run.is_training
         text = run.explain(error, per_gpu or 1)
         yield run.end("failed", text, trace=traceback.format_exc(), keep_checkpoint=keep_checkpoint)
 
 
 # What this process, which trains one trial after another, has on its device.
-_DATASETS = KeptOnDevice(DeviceDataset.of, dataset_identity)
-_TABLES = KeptOnDevice[Table, torch.Tensor](
+_DATASETS = DeviceCache(DeviceDataset.of, dataset_identity)
+_TABLES = DeviceCache[Table, torch.Tensor](
     lambda table, device: on_device(table.array, device), lambda table: table.fingerprint
 )
 
@@ -261,7 +261,7 @@ class _Run:
         config, solver_config = self.trial.settings.experiment, self.trial.settings.solver
         hyperparams, device = self.trial.settings.hyperparams, self.trial.device
         streams = Streams.of(self.trial.seed)
-        data = _DATASETS.bring(self.sets, device)
+        data = _DATASETS.get(self.sets, device)
         train = data["train"]
 
         normalizer = None if config.normalizer is None else config.normalizer(train.skeleton)
@@ -280,7 +280,7 @@ class _Run:
             augmenters=hyperparams.augmenters,
             normalizer=normalizer,
             generators=streams.generators(device),
-            tables=_TABLES.bring(self.tables, device),
+            tables=_TABLES.get(self.tables, device),
         )
 
         # Built on the CPU, so that the first weights are the same on every device.
@@ -323,7 +323,7 @@ class _Run:
         except StorageError:
             raise
         except Exception as error:  # a class of the user's may refuse a state in its own way
-            if is_of_the_machine(error):
+            if is_machine_error(error):
                 raise
             self.folder.remove("checkpoint.pt")
             return f"warning: {self.trial.id} starts again from its beginning, its checkpoint is of no use: {error}"

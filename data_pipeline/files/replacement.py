@@ -22,12 +22,8 @@ _WHOLE = ".written"
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
-class ReplacementError(UserError):
-    """Files cannot be brought to their places; the text names the folder."""
-
-
 @contextmanager
-def replaced_together(folder: Path) -> Iterator[Path]:
+def replace_together(folder: Path) -> Iterator[Path]:
     """Yields an empty folder; what the block writes to it takes its place in `folder` at the block's end.
 
     An empty file stands for none: the one in its place is removed. Where the block raises, all stays as it was. One
@@ -37,7 +33,7 @@ def replaced_together(folder: Path) -> Iterator[Path]:
         folder: Where the files belong; made where it is missing.
 
     Raises:
-        ReplacementError: If it cannot be written to.
+        UserError: If it cannot be written to.
     """
     new = folder / _NEW
     try:
@@ -55,7 +51,7 @@ def replaced_together(folder: Path) -> Iterator[Path]:
                 raise
             _move_to_places(folder)
     except (OSError, RuntimeError) as error:  # torch.save tells of a full disk with a RuntimeError
-        raise ReplacementError(f"{folder} cannot be written to: {_reason(error)}") from error
+        raise UserError(f"{folder} cannot be written to: {_reason(error)}") from error
 
 
 def finish_replacing(folder: Path, error: type[UserError]) -> None:
@@ -80,10 +76,10 @@ def _check_places(folder: Path, new: Path) -> None:
     for path in _files_below(new):
         place = folder / path
         if place.is_dir():
-            raise ReplacementError(f"{place} is a folder; a file of this name is to be written")
+            raise UserError(f"{place} is a folder; a file of this name is to be written")
         for above in place.parents:
             if above.is_file():
-                raise ReplacementError(f"{above} is a file; a folder of this name is to be written")
+                raise UserError(f"{above} is a file; a folder of this name is to be written")
 
 
 def _move_to_places(folder: Path) -> None:

@@ -8,7 +8,7 @@ from types import FrameType
 
 
 @contextmanager
-def ended_by_sigterm() -> Iterator[None]:
+def exit_on_sigterm() -> Iterator[None]:
     """Makes SIGTERM end the block as Ctrl-C does, so that nothing half-written stays behind.
 
     The process then ends with the status 143, as shells tell of one that the signal ended. Outside the main thread,

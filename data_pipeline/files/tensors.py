@@ -54,7 +54,7 @@ def vectors(content: object, where: object, error: type[UserError]) -> Array:
     """
     array: Array = numbers(tensor(content, where, error, torch.float32), where, error)
     if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
-        raise error(f"{where} has the shape {array.shape}; needed is (N, J, 3) with at least one sample")
+        raise error(f"{where} has the shape {array.shape}; expected (N, J, 3) with at least one sample")
     if not (array.min() >= -LARGEST and array.max() <= LARGEST):  # with NaN no comparison holds
         sample = int(np.argmin((np.abs(array) <= LARGEST).all(axis=(1, 2))))
         is_finite = np.isfinite(array[sample]).all()
@@ -66,9 +66,9 @@ def vectors(content: object, where: object, error: type[UserError]) -> Array:
 def tensor(content: object, where: object, error: type[UserError], dtype: torch.dtype) -> torch.Tensor:
     """Returns `content` if it is a tensor of `dtype`, or raises an `error` that begins with `where`."""
     if not isinstance(content, torch.Tensor):
-        raise error(f"{where} holds a {type(content).__name__}; needed is a tensor of {dtype} numbers")
+        raise error(f"{where} holds a {type(content).__name__}; expected a tensor of {dtype} numbers")
     if content.dtype != dtype:
-        raise error(f"{where} holds {content.dtype} numbers; needed is {dtype}")
+        raise error(f"{where} holds {content.dtype} numbers; expected {dtype}")
     return content
 
 

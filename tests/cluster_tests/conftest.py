@@ -1,4 +1,4 @@
-"""Fixtures of a tiny experiment, see `tiny.py`."""
+"""Fixtures of a small experiment, see `small_experiment.py`."""
 
 import os
 import subprocess
@@ -6,23 +6,23 @@ import sys
 
 import pytest
 
+from tests.cluster_tests.small_experiment import SmallExperiment, write_datasets
 from tests.cluster_tests.storage.s3_server import S3, Proxy, start_s3_server
-from tests.cluster_tests.tiny import Tiny, write_datasets
 from tests.support import ROOT
 
 
 @pytest.fixture(scope="session")
-def tiny_data(tmp_path_factory):
-    """The tiny datasets; nobody changes them."""
-    folder = tmp_path_factory.mktemp("tiny_data")
+def small_data(tmp_path_factory):
+    """The small datasets; nobody changes them."""
+    folder = tmp_path_factory.mktemp("small_data")
     write_datasets(folder)
     return folder
 
 
 @pytest.fixture
-def tiny(tiny_data, tmp_path):
-    """A tiny experiment with an empty results folder."""
-    return Tiny(tiny_data, tmp_path / "results")
+def small_experiment(small_data, tmp_path):
+    """A small experiment with an empty results folder."""
+    return SmallExperiment(small_data, tmp_path / "results")
 
 
 @pytest.fixture

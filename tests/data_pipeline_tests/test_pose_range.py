@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from data_pipeline.formats.joint_orders import MSRA15, OPENPOSE
 from data_pipeline.formats.leaderboard import LEADERBOARD_DATASETS, read_leaderboard
-from data_pipeline.pose_range import Comparison, PoseRange
+from data_pipeline.pose_range import PoseRange, PoseRangeCheck
 from data_pipeline.preparation.synthetic import Backbone, synthetic_hands
 from data_pipeline.skeleton import HANDS17, NYU
 from tests.support import SHARED_DATA, hands
@@ -80,7 +80,7 @@ def test_of_curls_is_that_of_the_fingertips_along_the_normal_of_the_palm(poses, 
 
 
 def compared(pose_range, *chunks, skeleton=HANDS17):
-    comparison = Comparison(pose_range, skeleton)
+    comparison = PoseRangeCheck(pose_range, skeleton)
     for chunk in chunks:
         comparison.add(chunk)
     return comparison.texts()
@@ -94,7 +94,7 @@ class TestPoses:
     def test_in_another_unit_are_told_to_be_in_it(self, poses, pose_range, factor, unit):
         (text,) = compared(pose_range, poses * np.float32(factor))
         assert text.startswith("3,000 of 3,000 frames: the bones are ")
-        assert text.endswith(f"They seem to be in {unit}; needed are millimetres")
+        assert text.endswith(f"They seem to be in {unit}; expected millimetres")
 
     def test_of_another_size_are_told_of_without_a_guess(self, poses, pose_range):
         (text,) = compared(pose_range, poses * np.float32(3))

@@ -2,16 +2,8 @@ import itertools
 
 import pytest
 
-from data_pipeline.skeleton import (
-    HANDS17,
-    ICVL,
-    NYU,
-    Palm,
-    Skeleton,
-    UnknownSkeletonError,
-    register_skeleton,
-    skeleton_for,
-)
+from data_pipeline.skeleton import HANDS17, ICVL, NYU, Palm, Skeleton, register_skeleton, skeleton_for
+from data_pipeline.user_error import UserError
 
 ALL = [HANDS17, ICVL, NYU]
 
@@ -55,7 +47,7 @@ def test_hands17_messages_pass_between_neighbouring_knuckles_too():
 
 
 def test_an_unknown_number_of_joints_is_an_error_that_says_how_to_register_one():
-    with pytest.raises(UnknownSkeletonError, match=r"17 joints.*14 \(NYU\).*register_skeleton"):
+    with pytest.raises(UserError, match=r"17 joints.*14 \(NYU\).*register_skeleton"):
         skeleton_for(17)
 
 

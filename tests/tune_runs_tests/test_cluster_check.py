@@ -115,7 +115,7 @@ def good(three_nodes, user_folder):
 
 
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.serial
 class TestThreeGoodNodes:
     def test_are_ready(self, good):
         assert good.code == 0
@@ -220,7 +220,7 @@ def odd(odd_nodes, unseeing_node):
 
 
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.serial
 class TestNodesWithSomethingWrong:
     def test_are_a_list_of_what_to_repair_and_1(self, odd):
         assert odd.code == 1
@@ -268,7 +268,7 @@ class TestNodesWithSomethingWrong:
 
 
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.serial
 def test_this_machine_alone_is_ready_and_no_folder_is_left(tmp_path):
     checked = check(tmp_path, "--storage-path", "new/results")
     assert checked.code == 0
@@ -279,7 +279,7 @@ def test_this_machine_alone_is_ready_and_no_folder_is_left(tmp_path):
 
 
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.serial
 def test_this_machine_without_gpus_is_not_ready_for_sweeps_on_gpus(tmp_path):
     checked = check(tmp_path, "--gpus", CUDA_VISIBLE_DEVICES="")
     assert checked.code == 1
@@ -321,7 +321,7 @@ print(ray.get(ray.remote(lambda: "it ran").remote()))
 
 
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.serial
 class TestAClusterThatAsksForAToken:
     def test_lets_nobody_in_without_it_and_the_check_says_where_to_put_it(self, token_cluster, tmp_path):
         checked = check(tmp_path, "--address", token_cluster.address, HOME=str(tmp_path))

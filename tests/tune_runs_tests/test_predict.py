@@ -21,7 +21,7 @@ from data_pipeline.formats.frames import Frames
 from data_pipeline.normalizers import GlobalNormalizer
 from data_pipeline.pose_dataset import read_dataset, write_dataset
 from data_pipeline.skeleton import Skeleton, register_skeleton
-from tests.cluster_tests.tiny import LR, Tiny, write_datasets
+from tests.cluster_tests.small_experiment import LR, SmallExperiment, write_datasets
 from tests.support import ROOT
 
 SCRIPT = ROOT / "tune_runs" / "predict.py"
@@ -48,21 +48,21 @@ def script():
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
-    """A finished experiment `tiny`, and `nyu` with another skeleton, in one results folder."""
+    """A finished experiment `small_experiment`, and `nyu` with another skeleton, in one results folder."""
     folder = tmp_path_factory.mktemp("predict")
     write_datasets(folder / "data")
-    tiny = Tiny(folder / "data", folder / "results")
-    tiny.run(
+    small_experiment = SmallExperiment(folder / "data", folder / "results")
+    small_experiment.run(
         {"experiment_config.n_repetitions": 2, "experiment_config.normalizer": GlobalNormalizer}, {LR: [1e-4, 1e-2]}
     )
     sets = {"experiment_config.train_set": "nyu_train", "experiment_config.val_set": "nyu_val"}
-    tiny.run({"experiment_config.name": "nyu", **sets})
-    return tiny
+    small_experiment.run({"experiment_config.name": "nyu", **sets})
+    return small_experiment
 
 
 @pytest.fixture(scope="module")
 def test_set(sweep):
-    return read_dataset(sweep.data_dir, "tiny_test")
+    return read_dataset(sweep.data_dir, "small_test")
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def run(script, sweep, capsys, tmp_path, monkeypatch):
     """Runs the script in an empty folder; returns exit status, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
 
-    def run(*arguments, experiment="tiny"):
+    def run(*arguments, experiment="small_experiment"):
         options = ["--experiment", experiment, "--storage-path", sweep.storage_path]
         status = script.main([*map(str, options), *map(str, arguments)])
         return status, *capsys.readouterr()
@@ -83,7 +83,9 @@ def expected(sweep, test_set):
     """What the corrector makes of the test set, (N, 21, 3)."""
 
     def expected(repetition="best"):
-        trained = read_corrector(ExperimentFolder(Storage(sweep.storage_path) / "tiny"), repetition=repetition)
+        trained = read_corrector(
+            ExperimentFolder(Storage(sweep.storage_path) / "small_experiment"), repetition=repetition
+        )
         with torch.no_grad():
             return trained.corrector(torch.tensor(test_set.poses["DEFAULT"])).numpy()
 
@@ -179,7 +181,7 @@ class TestAFile:
         np.save("poses.npy", test_set.poses["DEFAULT"] / 1000)
         _, _, errors = run("--poses", "poses.npy", "--out", "out.npy", "--format", "openpose21")
         assert "warning: poses.npy: 20 of 20 frames: the bones are 0.0" in errors
-        assert "They seem to be in metres; needed are millimetres" in errors
+        assert "They seem to be in metres; expected millimetres" in errors
 
     def test_with_joints_in_another_order_than_its_format_is_warned_of(self, run, test_set, tmp_path):
         np.save("poses.npy", test_set.poses["DEFAULT"])  # in the order of HANDS17
@@ -339,7 +341,7 @@ class TestRefused:
     )
     def test_is_a_command_line_with_half_of_what_belongs_together(self, script, capsys, arguments, says):
         with pytest.raises(SystemExit, match="2"):
-            script.main(["--experiment", "tiny", *arguments.split()])
+            script.main(["--experiment", "small_experiment", *arguments.split()])
         assert says in capsys.readouterr().err
 
 
@@ -360,6 +362,7 @@ numpy.save("corrected.npy", corrected[1])
 """
 
 
+@pytest.mark.slow
 class TestAnExport:
     @pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
     @pytest.mark.parametrize("repetition", ["best", "all"])
@@ -379,7 +382,7 @@ class TestAnExport:
             **{"cwd": tmp_path, "env": outside, "capture_output": True, "text": True, "check": False},
         )
         assert done.returncode == 0, done.stderr
-        folder = ExperimentFolder(Storage(sweep.storage_path) / "tiny")
+        folder = ExperimentFolder(Storage(sweep.storage_path) / "small_experiment")
         corrector = read_corrector(folder, repetition=repetition).corrector
         with torch.no_grad():
             expected = corrector(torch.tensor(test_set.poses["DEFAULT"])).numpy()
@@ -435,7 +438,7 @@ class TestAModelOfTheUsers:
         finger = Skeleton("finger", tuple("abcde"), bones=((0, 1), (1, 2), (2, 3), (3, 4)))
         register_skeleton(finger)
         for part in ("train", "val"):
-            data = read_dataset(sweep.data_dir, f"tiny_{part}")
+            data = read_dataset(sweep.data_dir, f"small_{part}")
             write_dataset(sweep.data_dir, f"finger_{part}", data.labels[:, :5], data.poses["DEFAULT"][:, :5])
         sets = {"experiment_config.train_set": "finger_train", "experiment_config.val_set": "finger_val"}
         sweep.run({**sets, "experiment_config.name": "finger"})
@@ -470,7 +473,7 @@ runpy.run_path("tune_runs/predict.py", run_name="__main__")
 def test_a_process_that_is_ended_while_it_writes_leaves_what_was_there(sweep, test_set, tmp_path, number, status):
     write("hands17", tmp_path / "poses.txt", test_set.poses["DEFAULT"])
     (tmp_path / "out.txt").write_text("mine")
-    arguments = ["--experiment", "tiny", "--storage-path", sweep.storage_path, "--force"]
+    arguments = ["--experiment", "small_experiment", "--storage-path", sweep.storage_path, "--force"]
     arguments += ["--poses", tmp_path / "poses.txt", "--out", tmp_path / "out.txt"]
     with subprocess.Popen(
         [sys.executable, "-c", HALF_WRITTEN, *map(str, arguments)],

@@ -63,6 +63,7 @@ def test_nyu_backbones_without_its_datasets_names_the_command_that_makes_them(tm
     assert "prepare_data.py leaderboard --dataset nyu" in run("nyu_backbones.py", "--help", cwd=tmp_path).stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not NYU.is_dir(), reason=f"the published NYU predictions are not in {NYU}")
 def test_correctors_of_nyu_backbones_lower_the_error_on_frames_they_have_not_seen(tmp_path):
     files = {"Pose-REN": "NEUCOM18_NYU_Pose_REN.txt", "DeepPrior": "CVWW15_NYU_Prior.txt"}

@@ -34,13 +34,10 @@ class ByJointTable:
         choices: The split and the precision; rows, columns and the metric are those of the hand.
 
     Raises:
-        ChoiceError: If no trial of that combination has finished, if its records are gone, or if anything else was
-            chosen.
+        ChoiceError: If no trial of that combination has finished, or if its records are gone.
     """
 
     def __init__(self, folder: ExperimentFolder, results: Results, choices: Choices) -> None:
-        if choices != Choices(split=choices.split, precision=choices.precision, standalone=choices.standalone):
-            raise ChoiceError("a table by joint is of distances of the best; choose its split and precision alone")
         self.results = results
         self.choices = choices
         self.split = chosen_split(results, choices)

@@ -15,7 +15,7 @@ from tests.cluster_tests import sweep_script
 from tests.cluster_tests.executors.local_cluster import GPUS, N_NODES, LocalCluster
 from tests.cluster_tests.sweep import Sweep, a_trial_is_half_way, wait_for, write_sweep_data
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.serial]
 
 BATCHES_PER_EPOCH = 7
 EPOCHS = 6

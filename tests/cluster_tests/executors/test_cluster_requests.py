@@ -16,7 +16,7 @@ from cluster.executors import node_facts
 from cluster.planning.placement import PRETEND_GPUS
 from tests.cluster_tests.sweep import Sweep, a_trial_is_half_way, wait_for, write_sweep_data
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.serial]
 
 
 @pytest.fixture

@@ -56,8 +56,8 @@ class TestTheGrace:
             Workplace.of("ray", None, wait_for_nodes=False)
 
 
-def test_what_this_machine_lacks_is_of_no_interest_where_a_cluster_trains(tiny):
-    config = tiny.experiment({"experiment_config.target_device": torch.device("cuda:99")}).config
+def test_what_this_machine_lacks_is_of_no_interest_where_a_cluster_trains(small_experiment):
+    config = small_experiment.experiment({"experiment_config.target_device": torch.device("cuda:99")}).config
     (problem,) = Workplace.of("ray", None, wait_for_nodes=False).problems(config)
     assert problem.path == "experiment_config.target_device"
     assert not Workplace.of("ray", "a:1", wait_for_nodes=False).problems(config)

@@ -43,6 +43,16 @@ class TestNumbersDoNotDependOnHowTheyWereMade:
         assert sweep.numbers() == undisturbed
         assert {path: path.read_bytes() for path in Path(sweep.spec["data_dir"]).iterdir()} == before
 
+    @pytest.mark.slow
+    def test_workers_import_neither_exporters_nor_matplotlib(self, sweep):
+        assert sweep.run().code == 0
+        workers = sweep.modules_of_workers()
+        assert workers
+        for modules in workers:
+            assert "cluster.executors.ray_worker" in modules
+            assert {name for name in modules if name.startswith(("cluster.reports.", "matplotlib"))} == set()
+
+    @pytest.mark.slow
     def test_one_trial_at_a_time_and_another_order_of_trials_equal_inline(self, sweep, undisturbed):
         result = sweep.run(cpus={min(os.sched_getaffinity(0))}, lrs=[1e-2, 1e-3, 3e-3])
         assert result.code == 0, result.errors
@@ -67,6 +77,7 @@ class TestAnInterruptedSweepGoesOn:
         assert sweep.numbers() == undisturbed
         assert "to continue" in result.errors
 
+    @pytest.mark.serial
     def test_after_ctrl_c_which_ends_it_quickly_and_says_how_to_go_on(self, sweep, undisturbed):
         process = sweep.start(slow=0.05)
         wait_for(lambda: finished(sweep) and a_trial_is_half_way(sweep), process)
@@ -87,6 +98,7 @@ class TestAnInterruptedSweepGoesOn:
         assert result.code == 0, result.errors
         assert sweep.numbers() == undisturbed
 
+    @pytest.mark.serial
     def test_after_ctrl_c_which_does_not_wait_for_long_batches(self, sweep):
         process = sweep.start(slow=60)
         wait_for(sweep.trials, process)
@@ -121,6 +133,7 @@ class TestAnInterruptedSweepGoesOn:
             trial: content["started"] for trial, content in left.items()
         }, "a trial that left began at its beginning"
 
+    @pytest.mark.serial
     def test_sigterm_does_not_wait_longer_than_it_may_for_an_epoch_to_end(self, sweep):
         process = sweep.start(slow=600, environment={"POSETUNE_GRACE_S": "1"})
         wait_for(sweep.trials, process)
@@ -153,6 +166,7 @@ class TestWhatGoesWrongIsARow:
         assert "out of memory on cpu with batch_size 16" in errors["HungryMLP"]
         assert "this model is broken" in result.errors
 
+    @pytest.mark.slow
     def test_a_failed_trial_is_trained_again_and_a_diverged_one_is_not(self, sweep):
         sweep.spec["lrs"] = [1e-3]
         sweep.spec["experiment_config"] = {"n_repetitions": 1}
@@ -166,6 +180,7 @@ class TestWhatGoesWrongIsARow:
         again = {trial for trial in before if after[trial]["started"] != before[trial]["started"]}
         assert again == {trial for trial, content in before.items() if content["status"] == "failed"}
 
+    @pytest.mark.serial
     def test_a_trial_that_does_not_report_for_too_long_is_failed_and_the_others_go_on(self, sweep):
         config = {"n_repetitions": 1, "trial_timeout_s": 8}
         result = sweep.run(lrs=[1e-3], distorters=["Noise", "HangingNoise"], experiment_config=config)
@@ -176,6 +191,7 @@ class TestWhatGoesWrongIsARow:
         assert "did not report for 8 s" in rows["HangingNoise"]["error"]
         assert "sweep_script.py" in rows["HangingNoise"]["error"], "the error shows where it hung"
 
+    @pytest.mark.slow
     def test_a_sweep_whose_first_trials_all_fail_stops(self, sweep):
         config = {"n_repetitions": 5, "stop_if_all_fail": 2}
         result = sweep.run(lrs=[1e-3], models=["FailingMLP"], experiment_config=config)
@@ -183,6 +199,7 @@ class TestWhatGoesWrongIsARow:
         assert "the first 2 trials all failed" in result.errors
         assert "pending" in {row["status"] for row in sweep.rows()}
 
+    @pytest.mark.slow
     def test_a_worker_that_is_lost_too_often_is_a_failed_row(self, sweep):
         process = sweep.start(slow=0.3, lrs=[1e-3], experiment_config={"n_repetitions": 1, "max_retries": 0})
         wait_for(lambda: a_trial_is_half_way(sweep), process)
@@ -197,6 +214,7 @@ class TestWhatGoesWrongIsARow:
         assert sweep.run(lrs=[1e-3], experiment_config={"n_repetitions": 1}).code == 0
 
 
+@pytest.mark.slow
 class TestAScriptWithModulesInAnotherPlace:
     @pytest.fixture
     def elsewhere(self, sweep, tmp_path):
@@ -260,6 +278,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+@pytest.mark.slow
 class TestADisk:
     def test_that_fills_up_loses_nothing_that_is_finished(self, data_dir, small_disk, undisturbed):
         sweep = Sweep(data_dir, small_disk)
@@ -291,6 +310,7 @@ class TestADisk:
         assert "Traceback" not in result.errors
 
 
+@pytest.mark.slow
 def test_a_finished_experiment_is_not_trained_again_and_ray_is_not_started(sweep):
     assert sweep.run(lrs=[1e-3]).code == 0
     files = {p: hashlib.sha256(p.read_bytes()).hexdigest() for p in sweep.folder.glob("trials/**/*") if p.is_file()}

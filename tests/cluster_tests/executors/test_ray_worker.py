@@ -20,9 +20,9 @@ from tests.cluster_tests.executors.test_progress import progress_on
 
 
 @pytest.fixture
-def job(tiny):
+def job(small_experiment):
     """The job of a run that has written its `experiment.json`."""
-    experiment = tiny.experiment()
+    experiment = small_experiment.experiment()
     sources = Sources(experiment.config.data_folder)
     plan = experiment._plan(sources)
     job = Job(experiment.config, experiment.space, sources.sets, sources.tables, sources.weights)
@@ -52,10 +52,12 @@ class TestANodeIsUnfit:
         with pytest.raises(UnfitNodeError, match=r"^torch sees no GPU on "):
             ray_worker._require_fit(job, placement, VERSIONS)
 
-    def test_where_it_does_not_see_the_folder_of_the_run(self, job, tiny, monkeypatch):
+    def test_where_it_does_not_see_the_folder_of_the_run(self, job, small_experiment, monkeypatch):
         monkeypatch.setattr(ray_worker, "_STALE_S", 0.1)
-        elsewhere = replace(job, config=replace(job.config, storage_path=tiny.storage_path / "elsewhere"), run_id="1")
-        with pytest.raises(UnfitNodeError, match=r"elsewhere/tiny on .* is not the folder of this run"):
+        elsewhere = replace(
+            job, config=replace(job.config, storage_path=small_experiment.storage_path / "elsewhere"), run_id="1"
+        )
+        with pytest.raises(UnfitNodeError, match=r"elsewhere/small_experiment on .* is not the folder of this run"):
             ray_worker._require_fit(elsewhere, CPU, VERSIONS)
         with pytest.raises(UnfitNodeError, match="is not the folder of this run"):
             ray_worker._require_fit(replace(job, run_id="of another run"), CPU, VERSIONS)
@@ -74,16 +76,16 @@ class TestANodeIsUnfit:
 
 
 class TestATrialThatEnded:
-    def test_stays_finished_when_it_is_said_to_have_failed(self, tiny):
-        trial, data, folder = tiny.trial()
+    def test_stays_finished_when_it_is_said_to_have_failed(self, small_experiment):
+        trial, data, folder = small_experiment.trial()
         *_, last = run_trial(trial, data, folder)
         before = folder.read_trial()
         report = ray_worker.fail(trial.id, folder, trial.run_id, "its worker was lost")
         assert (report.status, report.val_distance_mm) == ("finished", last.val_distance_mm)
         assert folder.read_trial() == before
 
-    def test_is_failed_where_it_had_not(self, tiny):
-        trial, data, folder = tiny.trial()
+    def test_is_failed_where_it_had_not(self, small_experiment):
+        trial, data, folder = small_experiment.trial()
         next(run_trial(trial, data, folder))
         report = ray_worker.fail(trial.id, folder, trial.run_id, "its worker was lost")
         assert (report.status, report.error) == ("failed", "its worker was lost")
@@ -153,7 +155,7 @@ def test_a_node_may_be_started_with_fewer_gpus_than_it_has_and_not_with_more(tol
     assert len(_gpu_problems(told, seen)) == n_problems
 
 
-def test_a_wait_for_nodes_that_ends_takes_back_what_it_asked_the_autoscaler_for(tiny, monkeypatch):
+def test_a_wait_for_nodes_that_ends_takes_back_what_it_asked_the_autoscaler_for(small_experiment, monkeypatch):
     asked, signals = [], Signals()
 
     def no_room(config):
@@ -165,5 +167,5 @@ def test_a_wait_for_nodes_that_ends_takes_back_what_it_asked_the_autoscaler_for(
     monkeypatch.setattr(ray_nodes, "request_resources", lambda bundles: asked.append(bundles))
     monkeypatch.setattr(ray_nodes, "_LOOK_AGAIN_S", 0)
     with pytest.raises(Preempted):
-        ray_nodes.wait_for_node(tiny.experiment().config, signals)
+        ray_nodes.wait_for_node(small_experiment.experiment().config, signals)
     assert asked == [[{"CPU": 1}], [{"CPU": 1}], []]

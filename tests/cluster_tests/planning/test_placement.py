@@ -13,19 +13,19 @@ def cuda(*indices):
 
 
 @pytest.fixture
-def config(tiny):
-    """The config of the tiny experiment for some device."""
+def config(small_experiment):
+    """The config of the small experiment for some device."""
 
     def config(device, **settings):
         changes = {f"experiment_config.{key}": value for key, value in settings.items()}
-        return tiny.experiment({"experiment_config.target_device": device, **changes}).config
+        return small_experiment.experiment({"experiment_config.target_device": device, **changes}).config
 
     return config
 
 
 @pytest.fixture
 def placed(config):
-    """Places the tiny experiment on a machine with so many CPU cores and GPUs, as if it had many trials."""
+    """Places the small experiment on a machine with so many CPU cores and GPUs, as if it had many trials."""
 
     def placed(device, *, n_trials=1000, n_cpus=8, n_gpus=4, **settings):
         return place_here(config(device, **settings), n_trials, n_cpus=n_cpus, n_gpus=n_gpus)
@@ -113,7 +113,7 @@ class TestOnThisMachine:
         assert caught.value.problems[0].path == "experiment_config.target_device"
         assert message(caught).startswith(says)
 
-    def test_that_is_not_there_stands_in_one_error_with_all_else_that_is_wrong(self, tiny, placed):
+    def test_that_is_not_there_stands_in_one_error_with_all_else_that_is_wrong(self, small_experiment, placed):
         with pytest.raises(ConfigError) as caught:
             placed(CUDA, n_gpus=0, cpus_per_trial=9)
         lacking = ["experiment_config.cpus_per_trial", "experiment_config.target_device"]
@@ -124,10 +124,10 @@ class TestOnThisMachine:
             "base_hyperparams.optimizer_args.lr": -1,
         }
         with pytest.raises(ConfigError) as caught:
-            tiny.run(changes)
+            small_experiment.run(changes)
         paths = [problem.path for problem in caught.value.problems]
         assert paths == ["base_hyperparams.optimizer_args", *lacking]
-        assert not tiny.storage_path.exists()
+        assert not small_experiment.storage_path.exists()
 
     def test_with_too_few_cores_is_an_error_that_says_how_many_there_are(self, placed):
         with pytest.raises(

@@ -16,7 +16,7 @@ from data_pipeline.normalizers import GlobalNormalizer, Shifter
 from posenet import errors
 from posenet.losses import MetricLoss
 from posenet.models import CorrectorMLP
-from tests.cluster_tests.tiny import LR, case_id
+from tests.cluster_tests.small_experiment import LR, case_id
 
 LOCAL_CLASS = type("Local", (CorrectorMLP,), {"__qualname__": "f.<locals>.Local"})
 
@@ -46,8 +46,8 @@ class TestAnOption:
             ((None, "optimizer_args", "lr"), LR),
         ],
     )
-    def test_is_named_by_a_dotted_path_or_its_parts(self, tiny, key, path):
-        experiment = tiny.experiment()
+    def test_is_named_by_a_dotted_path_or_its_parts(self, small_experiment, key, path):
+        experiment = small_experiment.experiment()
         experiment.add_options(key, [0.5, 0.25])
         assert experiment.space.paths == [path]
         settings = [experiment.space.settings(choice) for choice in experiment.space.choices()]
@@ -67,11 +67,11 @@ class TestAnOption:
             ("optimizer", [torch.optim.SGD, torch.optim.Adam]),
             ("augmenters", [[], [RandomRotator()], [RandomRotator(), RandomScaler()]]),
             ("distorter_args", [None, {}]),
-            ("experiment_config.train_set", ["tiny_train", "two_train"]),
+            ("experiment_config.train_set", ["small_train", "two_train"]),
             (("experiment_config", "train_set_size"), [10, None]),
-            ("experiment_config.val_set", ["tiny_val"]),
+            ("experiment_config.val_set", ["small_val"]),
             ("experiment_config.val_set_size", [10]),
-            ("experiment_config.test_set", [None, "tiny_test"]),
+            ("experiment_config.test_set", [None, "small_test"]),
             ("experiment_config.test_set_size", [None, 3]),
             ("experiment_config.use_preset", [True, False]),
             ("experiment_config.normalizer", [None, Shifter, partial(GlobalNormalizer, individual_scaling=True)]),
@@ -82,23 +82,25 @@ class TestAnOption:
         ],
         ids=case_id,
     )
-    def test_may_be_any_setting_that_changes_a_number(self, tiny, key, values):
-        experiment = tiny.experiment()
+    def test_may_be_any_setting_that_changes_a_number(self, small_experiment, key, values):
+        experiment = small_experiment.experiment()
         experiment.add_options(key, values)
         (axis,) = experiment.space.axes
         assert axis.rows == tuple((value,) for value in values)
         assert len({str(label) for (label,) in axis.labels}) == len(values)
         json.dumps(axis.labels)
 
-    def test_may_come_with_others_in_a_dict(self, tiny):
-        experiment = tiny.experiment()
+    def test_may_come_with_others_in_a_dict(self, small_experiment):
+        experiment = small_experiment.experiment()
         experiment.add_options({LR: [0.1], ("model_args", "dropout"): [None, 0.5], "solver_config.batch_size": (8,)})
         assert experiment.space.paths == [LR, "model_args.dropout", "solver_config.batch_size"]
         assert len(experiment.space) == 2
 
-    def test_holds_python_numbers_in_lists_of_its_own(self, tiny):
+    def test_holds_python_numbers_in_lists_of_its_own(self, small_experiment):
         dims = [np.int64(8)]
-        experiment = tiny.experiment(options={LR: list(np.logspace(-3, -1, 3)), "model_args.hidden_dims": [dims]})
+        experiment = small_experiment.experiment(
+            options={LR: list(np.logspace(-3, -1, 3)), "model_args.hidden_dims": [dims]}
+        )
         dims.append("x")
         for choice in experiment.space.choices():
             hyperparams = experiment.space.settings(choice).hyperparams
@@ -106,8 +108,8 @@ class TestAnOption:
             assert hyperparams.model_args["hidden_dims"] == [8]
             assert type(hyperparams.model_args["hidden_dims"][0]) is int
 
-    def test_leaves_the_base_and_the_other_combinations_alone(self, tiny):
-        experiment = tiny.experiment(options={"model_args.dropout": [0.1, 0.2], LR: [1, 2]})
+    def test_leaves_the_base_and_the_other_combinations_alone(self, small_experiment):
+        experiment = small_experiment.experiment(options={"model_args.dropout": [0.1, 0.2], LR: [1, 2]})
         settings = [experiment.space.settings(choice).hyperparams for choice in experiment.space.choices()]
         assert [(each.model_args["dropout"], each.optimizer_args["lr"]) for each in settings] == [
             (0.1, 1),
@@ -115,7 +117,7 @@ class TestAnOption:
             (0.2, 1),
             (0.2, 2),
         ]
-        assert experiment.space.base["base_hyperparams"] == tiny.dicts()["base_hyperparams"]
+        assert experiment.space.base["base_hyperparams"] == small_experiment.dicts()["base_hyperparams"]
 
 
 WRONG_OPTIONS = [
@@ -204,8 +206,8 @@ class TestAWrongOption:
         WRONG_OPTIONS,
         ids=[f"{key}={case_id(values)}" for key, values, *_ in WRONG_OPTIONS],
     )
-    def test_is_an_error_that_says_what_to_do_and_adds_nothing(self, tiny, key, values, path, says):
-        experiment = tiny.experiment()
+    def test_is_an_error_that_says_what_to_do_and_adds_nothing(self, small_experiment, key, values, path, says):
+        experiment = small_experiment.experiment()
         (problem,) = problems_of(experiment.add_options, key, values)
         assert problem.path == path
         assert says in problem.text
@@ -221,35 +223,35 @@ class TestAWrongOption:
             (LR, "optimizer_args"),
         ],
     )
-    def test_is_one_that_varies_already_itself_its_parent_or_its_part(self, tiny, first, second):
-        experiment = tiny.experiment()
+    def test_is_one_that_varies_already_itself_its_parent_or_its_part(self, small_experiment, first, second):
+        experiment = small_experiment.experiment()
         values = {"optimizer_args": [{"lr": 1}]}
         experiment.add_options(first, values.get(first, [1]))
         (problem,) = problems_of(experiment.add_options, second, values.get(second, [2]))
         assert problem.text == f"{first} varies already"
-        experiment = tiny.experiment()
+        experiment = small_experiment.experiment()
         (problem,) = problems_of(experiment.add_joint_options, [first, second], [[values.get(first, [1])[0]] * 2])
         assert problem.text == f"{first} varies already"
 
-    def test_is_not_one_whose_name_only_begins_alike(self, tiny):
-        experiment = tiny.experiment(options={"model": [CorrectorMLP], "model_args.dropout": [0.1]})
+    def test_is_not_one_whose_name_only_begins_alike(self, small_experiment):
+        experiment = small_experiment.experiment(options={"model": [CorrectorMLP], "model_args.dropout": [0.1]})
         experiment.add_options("model_args.hidden_dims", [[8]])
 
-    def test_stands_in_one_error_with_the_others_of_the_dict(self, tiny):
-        experiment = tiny.experiment()
+    def test_stands_in_one_error_with_the_others_of_the_dict(self, small_experiment):
+        experiment = small_experiment.experiment()
         experiment.add_options("model_args.dropout", [0.5])
         problems = problems_of(experiment.add_options, {LR: [1], "model_args.dropuot": [1], "augmenters": None})
         assert [problem.path for problem in problems] == ["model_args.dropuot", "augmenters"]
         assert experiment.space.paths == ["model_args.dropout"]
 
-    def test_tells_every_wrong_value(self, tiny):
-        problems = problems_of(tiny.experiment().add_options, "loss_space", ["mm", "default", "cm"])
+    def test_tells_every_wrong_value(self, small_experiment):
+        problems = problems_of(small_experiment.experiment().add_options, "loss_space", ["mm", "default", "cm"])
         assert [problem.text[:8] for problem in problems] == ["got 'mm'", "got 'cm'"]
 
 
 class TestJointOptions:
-    def test_vary_row_by_row(self, tiny):
-        experiment = tiny.experiment(options={LR: [1, 2]})
+    def test_vary_row_by_row(self, small_experiment):
+        experiment = small_experiment.experiment(options={LR: [1, 2]})
         experiment.add_joint_options(
             ["distorter", ("distorter_args",)], [[NoDistorter, {}], (GaussianDistorter, {"std_mm": 1})]
         )
@@ -261,15 +263,15 @@ class TestJointOptions:
         ]
         assert experiment.space.settings((1, 1)).hyperparams.distorter_args == {"std_mm": 1}
 
-    def test_may_have_a_value_several_times_in_a_column_with_one_label(self, tiny):
-        experiment = tiny.experiment()
+    def test_may_have_a_value_several_times_in_a_column_with_one_label(self, small_experiment):
+        experiment = small_experiment.experiment()
         experiment.add_joint_options([LR, "optimizer_args.weight_decay"], [[1, 0], [1.0, 1], [2, 0]])
         (axis,) = experiment.space.axes
         assert axis.labels == ((1, 0), (1, 1), (2, 0))
         assert axis.row_labels == ["1 & 0", "1 & 1", "2 & 0"]
 
-    def test_of_one_key_are_an_option(self, tiny):
-        experiment = tiny.experiment()
+    def test_of_one_key_are_an_option(self, small_experiment):
+        experiment = small_experiment.experiment()
         experiment.add_joint_options(LR, [[1], [2]])
         assert experiment.space.axes[0].row_labels == [1, 2]
 
@@ -304,8 +306,8 @@ class TestJointOptions:
             ([LR], None, LR, "got None; allowed: a list"),
         ],
     )
-    def test_that_are_wrong_are_an_error(self, tiny, keys, rows, path, says):
-        experiment = tiny.experiment()
+    def test_that_are_wrong_are_an_error(self, small_experiment, keys, rows, path, says):
+        experiment = small_experiment.experiment()
         (problem,) = problems_of(experiment.add_joint_options, keys, rows)
         assert problem.path == path
         assert says in problem.text
@@ -313,8 +315,8 @@ class TestJointOptions:
 
 
 class TestCombinations:
-    def test_without_options_are_the_base_alone(self, tiny):
-        space = tiny.experiment().space
+    def test_without_options_are_the_base_alone(self, small_experiment):
+        space = small_experiment.experiment().space
         assert list(space.choices()) == [()]
         assert space.options(()) == {}
         assert vars(space.settings(()).hyperparams) == space.base["base_hyperparams"]

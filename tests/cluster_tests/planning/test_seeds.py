@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from cluster.planning.seeds import Streams, repetition_seed
-from tests.cluster_tests.tiny import LR
+from tests.cluster_tests.small_experiment import LR
 
 
 class TestTheSeedOfARepetition:
@@ -26,9 +26,11 @@ class TestTheSeedOfARepetition:
         assert len(seeds) == 400
         assert all(int(float(seed)) == seed for seed in seeds)
 
-    def test_depends_on_the_experiments_seed_and_its_number_alone(self, tiny):
+    def test_depends_on_the_experiments_seed_and_its_number_alone(self, small_experiment):
         def seeds(n_repetitions, options, **changes):
-            plan = tiny.experiment({"experiment_config.n_repetitions": n_repetitions, **changes}, options).plan()
+            plan = small_experiment.experiment(
+                {"experiment_config.n_repetitions": n_repetitions, **changes}, options
+            ).plan()
             return {trial.repetition: trial.seed for trial in plan.trials}
 
         two = seeds(2, {LR: [1, 2]})

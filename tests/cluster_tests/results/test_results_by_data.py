@@ -3,7 +3,7 @@
 import pytest
 
 from cluster.results.results import Results
-from tests.cluster_tests.written_results import results
+from tests.cluster_tests.results_files import results
 
 LR, TEST_SET = "optimizer_args.lr", "experiment_config.test_set"
 

@@ -415,15 +415,15 @@ class TestTheCatalogue:
 
     def test_doubts_text_alone_that_ends_within_a_line(self, pose_format, path):
         write(pose_format, path)
-        assert pose_format.doubt(path) is None
+        assert pose_format.warning(path) is None
         if path.suffix == ".txt":
             content = path.read_bytes().rstrip()
             for end in (b"\n", b" \r\r\n", b"\r\n\n  "):
                 path.write_bytes(content + end)
-                assert pose_format.doubt(path) is None
+                assert pose_format.warning(path) is None
             for end in (b"", b" ", b"\r"):
                 path.write_bytes(content + end)
-                assert "the last line has no line end" in pose_format.doubt(path)
+                assert "the last line has no line end" in pose_format.warning(path)
 
     def test_raises_errors_for_people(self):
         assert issubclass(FormatError, UserError)

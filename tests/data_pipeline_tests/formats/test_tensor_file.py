@@ -77,10 +77,10 @@ class TestAnyTensor:
     @pytest.mark.parametrize(
         ("content", "says"),
         [
-            (POSES.int(), "needed is a float tensor"),
-            (POSES[0], "needed is a float tensor"),
-            (POSES[:, :, :2], "needed is a float tensor"),
-            (POSES.to(torch.complex64), "needed is a float tensor"),
+            (POSES.int(), "expected a float tensor"),
+            (POSES[0], "expected a float tensor"),
+            (POSES[:, :, :2], "expected a float tensor"),
+            (POSES.to(torch.complex64), "expected a float tensor"),
             (POSES.to_sparse(), "numpy cannot read"),
             (POSES.to(torch.bfloat16), "numpy cannot read"),
             (POSES.to("meta"), "numpy cannot read"),

@@ -28,7 +28,7 @@ from cluster.result_table import ResultTable
 from cluster.results.learning_curves import Curve, Logged
 from cluster.results.results import NoResultsError
 from cluster.storage.frame_errors import FrameErrors
-from tests.cluster_tests.written import (
+from tests.cluster_tests.experiment_files import (
     PARTS,
     write_examples,
     write_experiment,
@@ -617,6 +617,7 @@ def contrast(one, other):
     return (high + 0.05) / (low + 0.05)
 
 
+@pytest.mark.slow
 class TestHtml:
     """What the checker of the W3C says of every kind of page, and of tables that others put into theirs."""
 

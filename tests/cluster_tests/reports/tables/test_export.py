@@ -18,7 +18,7 @@ from cluster.reports.tables.export import FORMATS, export
 from cluster.result_table import ResultTable
 from cluster.results.names import ChoiceError
 from tests.cluster_tests.reports.tables.read_tables import HtmlTable, markdown_rows
-from tests.cluster_tests.written_results import BEFORE, results, write_results, write_trial
+from tests.cluster_tests.results_files import BEFORE, results, write_results, write_trial
 
 TEXT_FORMATS = ("md", "latex", "html")
 
@@ -481,10 +481,8 @@ class TestAWorkbook:
         book = opened(sweep.to_xlsx())
         assert book["summary"].max_row > 1
         (told,) = [cell.value for row in book["trials"].iter_rows() for cell in row if cell.value]
-        assert (
-            told
-            == f"Not here, since they are many: the {full.max_row - 1} trials. The option --trials writes them alone."
-        )
+        n = full.max_row - 1
+        assert told == f"Not here, since they are many: the {n} trials. `report.py export NAME trials` writes them."
         assert opened(sweep.to_xlsx(Choices(trials=True)))["trials"].max_row == full.max_row
 
     @pytest.mark.parametrize(

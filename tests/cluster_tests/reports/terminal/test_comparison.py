@@ -13,8 +13,8 @@ from cluster.reports.terminal.comparison_text import (
 )
 from cluster.result_table import ResultTable
 from cluster.results.lookup import NoCombinationError, find_combination, find_repetition
-from tests.cluster_tests import written_results
-from tests.cluster_tests.written import write_experiment
+from tests.cluster_tests import results_files
+from tests.cluster_tests.experiment_files import write_experiment
 
 LR, DIMS, SET = "optimizer_args.lr", "model_args.hidden_dims", "experiment_config.val_set"
 ONE = [9.0, 9.1, 9.3, 9.2, 9.4, 9.6, 9.5]
@@ -89,7 +89,7 @@ class TestFindingACombination:
             find_combination(table, "xyz")
 
     def test_of_many_what_is_unknown_is_an_error_with_ten_short_ones(self, tmp_path):
-        table = written_results.results(tmp_path, {f"{n:04x}{n:012x}": ({LR: n}, [9.0]) for n in range(30)})
+        table = results_files.results(tmp_path, {f"{n:04x}{n:012x}": ({LR: n}, [9.0]) for n in range(30)})
         with pytest.raises(NoCombinationError) as raised:
             find_combination(table, "zzzz")
         known = ", ".join(f"{n:04x}" for n in range(10))

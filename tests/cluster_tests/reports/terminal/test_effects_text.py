@@ -18,7 +18,7 @@ from cluster.results.names import ChoiceError
 from cluster.results.option_effects import Basis, CellMeans
 from cluster.results.statistics import estimate
 from tests.cluster_tests.reports.tables.read_tables import HtmlTable, markdown_rows
-from tests.cluster_tests.written_results import results
+from tests.cluster_tests.results_files import results
 
 LR, DECAY, MODEL, TEST_SET = "optimizer_args.lr", "optimizer_args.weight_decay", "model", "experiment_config.test_set"
 RATES, DECAYS, MODELS = (0.001, 0.01, 0.1), (0.0, 0.5), ("mlp", "gnn")
