@@ -1,4 +1,4 @@
-# The commands of the README. `make setup` does nothing when nothing changed.
+# The commands of the README. `make setup` does nothing if nothing changed.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -19,10 +19,10 @@ help:
 	@echo "make test-all   run all tests, as the CI does: also clusters, Slurm, browsers and random examples; 40 minutes"
 	@echo "make test-numerics  run the tests of numbers with the instructions of older CPUs: a minute"
 	@echo "make lint       ruff (format and rules) and mypy strict"
-	@echo "make format     let ruff put the code in its format"
-	@echo "make bench      the benchmarks behind the README's figures"
-	@echo "make scale      what a run of 10,000 trials costs, into cluster/SCALE.md: a quarter of an hour"
-	@echo "make setup      the set-up alone: .venv with everything in it"
+	@echo "make format     format the code with ruff and fix what it can"
+	@echo "make bench      the benchmarks behind docs/costs.md"
+	@echo "make scale      measure a run of 10,000 trials for cluster/SCALE.md, in a quarter of an hour"
+	@echo "make setup      only the set-up: .venv with everything in it"
 
 setup: .venv/installed
 

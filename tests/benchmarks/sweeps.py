@@ -1,4 +1,4 @@
-"""What the benchmarks train: small sweeps over random poses."""
+"""Small sweeps over random poses, which the benchmarks train."""
 
 import contextlib
 import io

@@ -124,7 +124,7 @@ class TestTheHands17Scripts:
     def test_say_what_to_do_if_their_datasets_are_missing(self, name, tmp_path):
         result = run(name, cwd=tmp_path)
         assert result.returncode == 2
-        assert "data does not have hands17_train: see --help, or take --synthetic" in result.stderr
+        assert "data does not have hands17_train: see --help, or use --synthetic" in result.stderr
         assert "prepare_data.py import --format hands17 --name hands17" in run(name, "--help", cwd=tmp_path).stdout
 
     @pytest.mark.slow

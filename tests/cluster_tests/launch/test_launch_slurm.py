@@ -184,7 +184,7 @@ class TestOnOneNode:
         job.tell("--signal=TERM", "--batch")
         facts = job.wait_until_over()
         assert (facts["JobState"], facts["ExitCode"], facts["Restarts"]) == ("FAILED", "75:0", "0")
-        assert "submit the job again to go on" in job.output()
+        assert "submit the job again to continue" in job.output()
 
     def test_a_job_whose_trials_failed_is_not_started_again(self, slurm):
         facts = single_node_job(slurm, "failing.py").wait_until_over()
