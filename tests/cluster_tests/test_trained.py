@@ -122,7 +122,7 @@ class TestTheChoice:
     @pytest.mark.parametrize(
         ("choice", "says"),
         [
-            ({"combination": "nothing"}, r"tiny has no combination 'nothing'; known are [0-9a-f]{16}, [0-9a-f]{16}"),
+            ({"combination": "nothing"}, r"tiny has no combination 'nothing'; known: [0-9a-f]{16}, [0-9a-f]{16}"),
             ({"combination": ""}, "tiny has several combinations whose keys begin with ''"),
             ({"repetition": 3}, "give 'best', 'all' or one of the finished ones: 0, 1, 2"),
             ({"repetition": "first"}, "repetition 'first' of .* is not there"),
