@@ -131,11 +131,8 @@ class TestTheChoice:
     @pytest.mark.parametrize(
         ("choice", "says"),
         [
-            (
-                {"combination": "nothing"},
-                r"small_experiment has no combination 'nothing'; known are [0-9a-f]{16}, [0-9a-f]{16}",
-            ),
-            ({"combination": ""}, "small_experiment has several combinations whose keys begin with ''"),
+            ({"combination": "nothing"}, r"small has no combination 'nothing'; known: [0-9a-f]{16}, [0-9a-f]{16}"),
+            ({"combination": ""}, "small has several combinations whose keys begin with ''"),
             ({"repetition": 3}, "give 'best', 'all' or one of the finished ones: 0, 1, 2"),
             ({"repetition": "first"}, "repetition 'first' of .* is not there"),
         ],

@@ -258,7 +258,7 @@ def test_a_skeleton_without_a_palm_is_refused_with_how_to_add_one(member):
     bare = dataclasses.replace(NYU, name="bare", palm=None)
     with pytest.raises(
         ValueError,
-        match=rf"{member.__name__} needs to know the palm, and the skeleton bare has none; .*palm=Palm\(base",
+        match=rf"{member.__name__} needs a skeleton with a palm, but bare has none; .*palm=Palm\(base",
     ):
         member(bare)
 

@@ -181,12 +181,12 @@ class TestAFile:
         np.save("poses.npy", test_set.poses["DEFAULT"] / 1000)
         _, _, errors = run("--poses", "poses.npy", "--out", "out.npy", "--format", "openpose21")
         assert "warning: poses.npy: 20 of 20 frames: the bones are 0.0" in errors
-        assert "They seem to be in metres; expected millimetres" in errors
+        assert "The unit seems to be metres; expected millimetres" in errors
 
     def test_with_joints_in_another_order_than_its_format_is_warned_of(self, run, test_set, tmp_path):
         np.save("poses.npy", test_set.poses["DEFAULT"])  # in the order of HANDS17
         _, _, errors = run("--poses", "poses.npy", "--out", "out.npy", "--format", "openpose21")
-        assert "Are the joints in another order than the format's?" in errors
+        assert "Does the joint order differ from that of the format?" in errors
 
     def test_far_from_where_the_training_set_was_is_warned_of(self, run, test_set, tmp_path):
         torch.save(torch.tensor(test_set.poses["DEFAULT"]) * torch.tensor([1, 1, -1.0]), "poses.pt")
@@ -214,7 +214,7 @@ class TestAFile:
             torch.save(torch.tensor(poses) * torch.tensor([-1, 1, 1]), f"{name}.pt")
         _, _, errors = run("--poses", "poses.pt", "--labels", "labels.pt", "--out", "out.pt")
         for name in ("poses", "labels"):
-            assert re.search(f"warning: {name}.pt: .* Are the hands mirrored, or left ones", errors)
+            assert re.search(f"warning: {name}.pt: .* Are the hands mirrored, or left hands", errors)
 
     @pytest.mark.parametrize("name", ["hands17", "leaderboard-msra15"])
     def test_that_ends_within_a_number_is_warned_of(self, run, test_set, tmp_path, name):

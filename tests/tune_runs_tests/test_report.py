@@ -253,7 +253,7 @@ class TestAnExperimentThatIsNotThere:
         status, _, errors = run("show", name)
         assert status == 2
         assert errors.startswith(f"error: no experiment {name!r} in {results}; ")
-        assert errors.endswith((f"known are {', '.join(NAMES)}\n", "did you mean 'complete'?\n", "'failures'?\n"))
+        assert errors.endswith((f"known: {', '.join(NAMES)}\n", "did you mean 'complete'?\n", "'failures'?\n"))
 
     def test_where_there_is_none_at_all_says_so(self, run, tmp_path):
         assert run("show", "x", storage_path=tmp_path)[2] == f"error: no experiment 'x' in {tmp_path}, nor any other\n"
@@ -285,7 +285,7 @@ class TestCompareAndDiff:
         status, _, errors = run("diff", "complete", "best", "xyz")
         assert status == 2
         known = ", ".join(key[:4] for key in keys)
-        assert errors == f"error: complete has no combination 'xyz'; known are {known} (`show` has all)\n"
+        assert errors == f"error: complete has no combination 'xyz'; known: {known} (`show` has all)\n"
 
 
 class TestLog:
@@ -671,7 +671,7 @@ class TestReproduce:
         ("arguments", "says"),
         [
             (["best", "7"], "has no repetition '7'; it has repetitions 0 to 1"),
-            (["xyz", "0"], "complete has no combination 'xyz'; known are "),
+            (["xyz", "0"], "complete has no combination 'xyz'; known: "),
             (
                 ["best", "0", "--import", "no_such_module"],
                 "error: --import no_such_module: it cannot be imported: ModuleNotFoundError: ",

@@ -136,11 +136,11 @@ DATA = [
         "train_set",
         "small_labels.pt does not exist; {data} has the datasets double, joints, lonely,",
     ),
-    ({"val_set": "small_vla"}, "val_set", "tune_runs/prepare_data.py makes datasets"),
+    ({"val_set": "small_vla"}, "val_set", "Make datasets with tune_runs/prepare_data.py"),
     ({"test_set": "none"}, "test_set", "none_labels.pt does not exist"),
     ({"train_set": "lonely"}, "train_set", "lonely_poses.pt does not exist"),
-    ({"train_set_size": 41}, "train_set", "tiny_train_labels.pt has 40 samples, fewer than the requested 41"),
-    ({"val_set_size": 21}, "val_set", "tiny_val_labels.pt has 20 samples, fewer than the requested 21"),
+    ({"train_set_size": 41}, "train_set", "small_train_labels.pt has 40 samples, fewer than the requested 41"),
+    ({"val_set_size": 21}, "val_set", "small_val_labels.pt has 20 samples, fewer than the requested 21"),
     ({"test_set": "small_test", "test_set_size": 99}, "test_set", "fewer than the requested 99"),
     ({"test_set": None, "test_set_size": 5}, "test_set_size", "is given, but there is no test_set"),
     ({"train_set": "nan"}, "train_set", "nan_poses.pt has NaN or infinite values; the first bad sample is 7"),
@@ -158,7 +158,7 @@ TABLES = [
     (
         ErrorBankDistorter,
         {"bank_name": "nyu"},
-        "ErrorBankDistorter refuses {{bank_name: 'nyu'}}: nyu_errors.pt is of hands with 14 joints; the training set",
+        "ErrorBankDistorter refuses {{bank_name: 'nyu'}}: nyu_errors.pt is for hands with 14 joints, but the training",
     ),
     (GaussianDistorter, {"stats_name": "none"}, "none_error_stats.json does not exist; {data} has no file *_error_sta"),
     (
@@ -169,7 +169,7 @@ TABLES = [
     (
         NeighborErrorBankDistorter,
         {"bank_name": "bank", "neighbors_name": "near", "max_k": 5},
-        "near_neighbors.pt has 4 neighbours of each sample, fewer than 5",
+        "near_neighbors.pt has 4 neighbours for each sample, fewer than max_k = 5",
     ),
 ]
 
@@ -187,7 +187,7 @@ PAIRS = [
     (
         {"solver_config.val_example_subset": "A"},
         "solver_config.val_example_subset",
-        "small_val has no subset 'A'; known are DEFAULT",
+        "small_val has no subset 'A'; known: DEFAULT",
     ),
     (
         {"experiment_config.val_set": "two_val", "solver_config.val_example_subset": "a"},
@@ -373,7 +373,7 @@ PAIRS = [
     (
         {"base_hyperparams.distorter": GaussianDistorter},
         "base_hyperparams.distorter_args",
-        "GaussianDistorter refuses {{}}: give one of std_mm and stats_name, not none of them",
+        "GaussianDistorter refuses {{}}: give exactly one of std_mm and stats_name, not neither",
     ),
     (
         {"base_hyperparams.distorter_args": {"std_mm": 1}},
@@ -488,7 +488,7 @@ class TestSettingsThatDoNotFitTogether:
         experiment = small_experiment.experiment(NEIGHBOR_ERRORS, {"distorter_args.bank_name": ["bank", "bnak", "nyu"]})
         first, second = problems_of(experiment)
         assert "bnak_errors.pt does not exist" in first.text
-        assert "nyu_errors.pt is of hands with 14 joints" in second.text
+        assert "nyu_errors.pt is for hands with 14 joints" in second.text
 
     def test_are_a_table_and_a_training_set_that_one_option_names(self, small_experiment):
         """The labels of the second set are other ones."""
@@ -516,7 +516,7 @@ class TestSettingsThatDoNotFitTogether:
         experiment = small_experiment.experiment({**sets, "experiment_config.normalizer": ViewpointNormalizer})
         (problem,) = problems_of(experiment)
         assert problem.path == "experiment_config.normalizer"
-        assert "ViewpointNormalizer needs to know the palm, and the skeleton NYU has none" in problem.text
+        assert "ViewpointNormalizer needs a skeleton with a palm, but NYU has none" in problem.text
 
     def test_are_sets_with_skeletons_of_one_name(self, small_experiment, monkeypatch):
         monkeypatch.setitem(skeleton._SKELETONS, 14, dataclasses.replace(NYU, name="HANDS17"))

@@ -100,7 +100,7 @@ EXPERIMENT = [
     ("n_repetition", 3, "there is no such key; did you mean 'n_repetitions'?"),
     ("Name", "x", "did you mean 'name'?"),
     ("testset", None, "did you mean 'test_set'?"),
-    ("zzz", 1, "there is no such key; known are name, train_set"),
+    ("zzz", 1, "there is no such key; known: name, train_set"),
     (3, 1, "there is no such key"),
 ]
 
@@ -325,7 +325,7 @@ class TestARightConfig:
 
 
 def test_a_name_that_is_like_no_other_gets_the_known_ones():
-    assert did_you_mean("xyz", ["alpha", "beta"]) == "; known are alpha, beta"
+    assert did_you_mean("xyz", ["alpha", "beta"]) == "; known: alpha, beta"
     assert did_you_mean("alhpa", ["alpha", "beta"]) == "; did you mean 'alpha'?"
     assert did_you_mean("x", []) == ""
 
@@ -354,7 +354,7 @@ class TestAScriptWithAWrongConfig:
             pytest.param(
                 {"base_hyperparams.model_args": {"hidden_dim": [8]}, "experiment_config.val_set_size": 21},
                 "error: 3 problems in the configuration:\n"
-                "  experiment_config.val_set: {data}/tiny_val_labels.pt has 20 samples, fewer than the requested 21\n"
+                "  experiment_config.val_set: {data}/small_val_labels.pt has 20 samples, fewer than the requested 21\n"
                 "  base_hyperparams.model_args.hidden_dim: CorrectorMLP has no such argument; did you mean "
                 "'hidden_dims'?\n"
                 "  base_hyperparams.model_args.hidden_dims: is missing; CorrectorMLP needs it\n",
@@ -371,7 +371,7 @@ class TestAScriptWithAWrongConfig:
                 "error: 3 problems in the configuration:\n"
                 "  solver_config.num_epochs: got 0; allowed: an int of at least 1\n"
                 "  experiment_config.train_set: {data}/nothing_labels.pt does not exist; {data} has the datasets "
-                "{datasets}. tune_runs/prepare_data.py makes datasets: see its --help.\n"
+                "{datasets}. Make datasets with tune_runs/prepare_data.py (see its --help).\n"
                 "  base_hyperparams.scheduler_requires_metric: must be False for StepLR, whose step takes no metric\n",
                 id="both kinds",
             ),

@@ -233,14 +233,16 @@ class TestGaussianDistorter:
         with pytest.raises(ValueError, match=rf"std_mm must be .*at least 0.*not {std_mm}"):
             GaussianDistorter(std_mm=std_mm)
 
-    @pytest.mark.parametrize(("arguments", "given"), [({}, "none of them"), ({"std_mm": 1, "stats_name": "a"}, "both")])
+    @pytest.mark.parametrize(("arguments", "given"), [({}, "neither"), ({"std_mm": 1, "stats_name": "a"}, "both")])
     def test_needs_one_of_its_arguments(self, arguments, given):
-        with pytest.raises(ValueError, match=f"give one of std_mm and stats_name, not {given}"):
+        with pytest.raises(ValueError, match=f"give exactly one of std_mm and stats_name, not {given}"):
             GaussianDistorter(**arguments)
 
     def test_refuses_statistics_of_another_skeleton(self):
         tables = tables_for(NYU, hands(NYU, N)[1])
-        with pytest.raises(ValueError, match=r"stats_error_stats.json is of hands with 14 joints; .* HANDS17 .* of 21"):
+        with pytest.raises(
+            ValueError, match=r"stats_error_stats.json is for hands with 14 joints, .* HANDS17 .* with 21"
+        ):
             GaussianDistorter(stats_name="stats").check(HANDS17, tables, hands(HANDS17, N)[1].numpy())
 
 
@@ -264,7 +266,7 @@ class TestErrorBankDistorter:
 
     def test_refuses_errors_of_another_skeleton(self):
         tables = tables_for(NYU, hands(NYU, N)[1])
-        with pytest.raises(ValueError, match=r"bank_errors.pt is of hands with 14 joints"):
+        with pytest.raises(ValueError, match=r"bank_errors.pt is for hands with 14 joints"):
             ErrorBankDistorter(bank_name="bank").check(HANDS17, tables, hands(HANDS17, N)[1].numpy())
 
     @pytest.mark.parametrize(
@@ -327,8 +329,11 @@ class TestNeighborErrorBankDistorter:
                 {"label_keys": label_keys(hands(HANDS17, N)[1].numpy())},
                 "near_neighbors.pt was made for another training set: sample 0 has another label",
             ),
-            ({"array": np.zeros((N - 1, K), np.int32)}, "it has neighbours of 19 samples, and the set has 20"),
-            ({"array": np.zeros((N, 2), np.int32)}, "near_neighbors.pt has 2 neighbours of each sample, fewer than 3"),
+            ({"array": np.zeros((N - 1, K), np.int32)}, "it has neighbours for 19 samples, but the set has 20"),
+            (
+                {"array": np.zeros((N, 2), np.int32)},
+                "near_neighbors.pt has 2 neighbours for each sample, fewer than max_k = 3",
+            ),
         ],
     )
     def test_refuses_neighbors_of_other_sets(self, change, says):
@@ -365,13 +370,13 @@ class TestNeighborErrorBankDistorter:
 
         for keys in [(one, one), (one, None), (None, other)]:
             check(*keys)
-        with pytest.raises(ValueError, match=r"made for another bank: bank_errors\.pt has errors of other labels"):
+        with pytest.raises(ValueError, match=r"made for another bank: the labels of bank_errors\.pt differ"):
             check(one, other)
 
     def test_refuses_errors_of_another_skeleton(self):
         labels = hands(HANDS17, N)[1].numpy()
         tables = {**tables_for(HANDS17, labels), "bank_errors.pt": tables_for(NYU, labels)["bank_errors.pt"]}
-        with pytest.raises(ValueError, match=r"bank_errors.pt is of hands with 14 joints"):
+        with pytest.raises(ValueError, match=r"bank_errors.pt is for hands with 14 joints"):
             NeighborErrorBankDistorter(**NEAR, max_k=3).check(HANDS17, tables, labels)
 
     @pytest.mark.parametrize("n", [1, 5, 16, N])

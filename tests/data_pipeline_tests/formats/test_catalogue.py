@@ -125,7 +125,7 @@ class TestWhatIsWritten:
             write(pose_format, path)
             np.testing.assert_allclose(read(pose_format, path)[0], poses_for(pose_format, 20), atol=TOLERANCE_MM)
         else:
-            with pytest.raises(FormatError, match="exists already"):
+            with pytest.raises(UserError, match="already exists"):
                 write(pose_format, path)
             assert len(read(pose_format, path)[0]) == 30
 
@@ -264,14 +264,14 @@ class TestAWriterThatFails:
 
     def test_in_a_folder_that_is_not_there_says_so(self, pose_format, path):
         path = path.parent / "absent" / path.name
-        with pytest.raises(FormatError, match="cannot be written: No such file or directory") as caught:
+        with pytest.raises(UserError, match="cannot be written: No such file or directory") as caught:
             write(pose_format, path)
         assert str(caught.value).startswith(str(path))
         assert not path.parent.exists()
 
     def test_over_a_folder_in_the_place_of_a_file_says_so_before_it_asks_for_frames(self, pose_format, path):
         path.mkdir()
-        with pytest.raises(FormatError, match=r"is a folder|exists already"):
+        with pytest.raises(UserError, match=r"is a folder|already exists"):
             pose_format.write(path, iter(lambda: pytest.fail("asked for frames"), None))
         assert list(path.iterdir()) == []
 
