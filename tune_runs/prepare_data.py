@@ -6,7 +6,6 @@ whole at its end; what was there before stays until then, and for good if the co
 
 import argparse
 import json
-import os
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -20,7 +19,7 @@ from data_pipeline.preparation import commands
 from data_pipeline.preparation.commands import Outcome
 from data_pipeline.preparation.splits import PARTS, SPELLINGS
 from data_pipeline.preparation.targets import Target
-from data_pipeline.user_error import UserError
+from data_pipeline.user_error import UserError, exit_status
 
 _SPLITS = f"""splits:
 {textwrap.indent(SPELLINGS, "  ")}
@@ -78,22 +77,16 @@ The leaderboard's files: https://github.com/xinghaochen/awesome-hand-pose-estima
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line `arguments`, by default the process's own, and returns the exit status."""
     args = _parser().parse_args(arguments)
+    with ended_by_sigterm():
+        return exit_status(lambda: _run(args))
+
+
+def _run(args: argparse.Namespace) -> int:
     try:
-        with ended_by_sigterm():
-            outcome: Outcome = args.run(args)
-            _print(outcome, as_json=args.json)
-    except BrokenPipeError:
-        # Its reader has enough, as `head` has. What is left goes nowhere, else Python complains of it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except MemoryError:
-        print("error: the datasets do not fit into memory; make fewer frames at a time", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+        outcome: Outcome = args.run(args)
+    except MemoryError as error:
+        raise UserError("the datasets do not fit into memory; make fewer frames at a time") from error
+    _print(outcome, as_json=args.json)
     return outcome.status
 
 
