@@ -674,7 +674,7 @@ class TestReproduce:
             (["xyz", "0"], "complete has no combination 'xyz'; known: "),
             (
                 ["best", "0", "--import", "no_such_module"],
-                "error: --import no_such_module: it cannot be imported: ModuleNotFoundError: ",
+                "error: --import no_such_module: the module cannot be imported: ModuleNotFoundError: ",
             ),
             (["best", "0", "--import", "my_models.py"], "; name it without .py"),
             (["best", "0", "--device", "gpu"], "error: torch cannot use 'gpu' here; "),
