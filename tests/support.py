@@ -83,7 +83,7 @@ def case_id(case) -> str:
     return f"{member.__name__}({', '.join(f'{name}={value!r}' for name, value in kwargs.items())})"
 
 
-def assert_is_described_by_its_arguments(member: type, kwargs: dict) -> None:
+def assert_is_encoded_by_its_arguments(member: type, kwargs: dict) -> None:
     """Asserts that an instance is a frozen dataclass that holds what its constructor was given."""
     instance = member(**kwargs)
     parameters = inspect.signature(member).parameters

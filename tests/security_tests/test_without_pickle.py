@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from cluster.executors.watchdog import how_it_hung
+from cluster.executors.watchdog import read_hang
 from cluster.planning.config import ConfigError
 from cluster.result_table import ResultTable
 from cluster.storage.filesystem import Storage
@@ -266,7 +266,7 @@ class TestAPickleIn:
     def test_what_is_left_of_a_hang_is_taken_for_another_runs(self, planted, tiny):
         _, _, folder = tiny.trial()
         folder.write("hang.txt", planted)
-        assert how_it_hung(folder, "run") is None
+        assert read_hang(folder, "run") is None
         assert folder.read("hang.txt") is None
 
 
@@ -291,7 +291,7 @@ def note(event, arguments):
 
 sys.addaudithook(note)
 
-from cluster.executors.watchdog import how_it_hung
+from cluster.executors.watchdog import read_hang
 from cluster.trial.trainable import run_trial
 from tests.cluster_tests.tiny import Tiny, write_datasets
 from tune_runs import prepare_data, report
@@ -306,7 +306,7 @@ tiny, changes = Tiny(folder / "data", folder / "results"), {"experiment_config.i
 trial, data, trial_folder = tiny.trial(changes)
 list(run_trial(trial, data, trial_folder, leave=lambda: True))
 trial_folder.write("hang.txt", b"")
-how_it_hung(trial_folder, "run")
+read_hang(trial_folder, "run")
 tiny.run(changes)
 tiny.run(changes)
 tiny.experiment(changes).results()

@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cluster.planning import inputs as sources
+from cluster.planning import inputs
 from cluster.planning.config import ConfigError
 from cluster.planning.identity import digest
 from cluster.storage.folders import STATUSES
@@ -61,7 +61,7 @@ class TestAPlan:
 
     def test_holds_what_each_key_is_a_hash_of(self, tiny):
         for combination in tiny.experiment(options={LR: [1, 2]}).plan().combinations:
-            assert digest(combination.description) == combination.key
+            assert digest(combination.encoded) == combination.key
 
     def test_writes_nothing(self, tiny):
         tiny.experiment(options={LR: [1, 2]}).plan()
@@ -69,9 +69,9 @@ class TestAPlan:
 
     def test_reads_each_dataset_once(self, tiny, monkeypatch):
         read = []
-        real = sources.read_dataset
+        real = inputs.read_dataset
         monkeypatch.setattr(
-            sources, "read_dataset", lambda *args, **kwargs: read.append(args[1]) or real(*args, **kwargs)
+            inputs, "read_dataset", lambda *args, **kwargs: read.append(args[1]) or real(*args, **kwargs)
         )
         tiny.experiment(options={LR: [1, 2], "experiment_config.val_set": ["tiny_val", "tiny_test"]}).plan()
         assert sorted(read) == ["tiny_test", "tiny_train", "tiny_val"]
