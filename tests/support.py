@@ -101,7 +101,7 @@ def pair_id(pair) -> str:
     return f"{case_id(case)}-{skeleton.name}"
 
 
-def assert_is_described_by_its_arguments(member: type, kwargs: dict) -> None:
+def assert_is_encoded_by_its_arguments(member: type, kwargs: dict) -> None:
     """Asserts that an instance is a frozen dataclass that holds what its constructor was given."""
     instance = member(**kwargs)
     parameters = inspect.signature(member).parameters

@@ -25,8 +25,8 @@ from tabulate import tabulate
 from data_pipeline.user_error import UserError, exit_status
 
 if TYPE_CHECKING:  # functions import them when needed, because torch and Ray take seconds to load
-    from cluster.executors.ray_nodes import Examined
-    from cluster.readiness import Data, Tried
+    from cluster.executors.ray_nodes import CheckedNode
+    from cluster.readiness import DataSize, DeviceResult
 
 _EXAMPLES = """\
 examples:
@@ -97,7 +97,7 @@ def check(args: argparse.Namespace, findings: Findings) -> None:
 
     report_progress("loading torch and Ray")
     from cluster.executors import ray_nodes, ray_session
-    from cluster.executors.executor import Workplace
+    from cluster.executors.executor import Executor
     from cluster.executors.node_facts import versions
     from cluster.planning.config import local_path
     from cluster.planning.placement import PRETEND_GPUS
@@ -107,7 +107,7 @@ def check(args: argparse.Namespace, findings: Findings) -> None:
     data = find_data(local_path(args.data_dir), args.sets)
     local = Storage(args.storage_path).local
     storage_path = args.storage_path if local is None else str(local.absolute())
-    address = Workplace.of("ray", args.address, wait_for_nodes=False).address
+    address = Executor.of("ray", args.address, wait_for_nodes=False).address
     with ExitStack() as stack:
         if address is None:
             report_progress("starting Ray on this machine")
@@ -124,7 +124,7 @@ def check(args: argparse.Namespace, findings: Findings) -> None:
         use_gpus = args.device != "cpu" and any(node.gpus for node in known)
         pretended = use_gpus and address is not None and PRETEND_GPUS in os.environ
         report_progress(f"examining {len(known)} node(s), and {storage_path} from each")
-        nodes = ray_nodes.examine_nodes(storage_path, count_gpus=args.device != "cpu" and not pretended)
+        nodes = ray_nodes.check_nodes(storage_path, count_gpus=args.device != "cpu" and not pretended)
         nodes.sort(key=lambda node: (not node.is_head, node.node.name))
         usable = [node for node in nodes if not node.problems]
         report_progress("training a small corrector on every device")
@@ -151,7 +151,7 @@ _NO_TOKEN = (
 )
 
 
-def _judge_nodes(nodes: Sequence["Examined"], data: "Data", findings: Findings) -> None:
+def _judge_nodes(nodes: Sequence["CheckedNode"], data: "DataSize", findings: Findings) -> None:
     from cluster.readiness import memory_problems
 
     for node in nodes:
@@ -162,7 +162,10 @@ def _judge_nodes(nodes: Sequence["Examined"], data: "Data", findings: Findings) 
 
 
 def _judge_devices(
-    nodes: Sequence["Examined"], tried: Sequence[tuple["Examined", "Tried"]], device: str | None, findings: Findings
+    nodes: Sequence["CheckedNode"],
+    tried: Sequence[tuple["CheckedNode", "DeviceResult"]],
+    device: str | None,
+    findings: Findings,
 ) -> None:
     for node, outcome in tried:
         if outcome.problem is not None:
@@ -200,7 +203,7 @@ def _judge_devices(
         )
 
 
-def _judge_cluster(nodes: Sequence["Examined"], findings: Findings) -> None:
+def _judge_cluster(nodes: Sequence["CheckedNode"], findings: Findings) -> None:
     for node in nodes:
         if node.has_driver and node.node.cpus:
             head = ", the head node," if node.is_head else ""
@@ -210,8 +213,8 @@ def _judge_cluster(nodes: Sequence["Examined"], findings: Findings) -> None:
             )
 
 
-def _node_table(nodes: Sequence["Examined"]) -> str:
-    from cluster.readiness import in_words
+def _node_table(nodes: Sequence["CheckedNode"]) -> str:
+    from cluster.readiness import size_text
 
     rows = []
     for node in nodes:
@@ -223,8 +226,8 @@ def _node_table(nodes: Sequence["Examined"]) -> str:
                 node.node.cpus,
                 node.node.gpus,
                 "–" if seen is None else seen if isinstance(seen, int) else "no",
-                in_words(node.store_bytes),
-                "–" if shm is None else in_words(shm),
+                size_text(node.store_bytes),
+                "–" if shm is None else size_text(shm),
                 "–" if not node.facts else "no" if node.facts["storage"] else "ok",
             ]
         )
@@ -232,7 +235,7 @@ def _node_table(nodes: Sequence["Examined"]) -> str:
     return tabulate(rows, headers, tablefmt="simple", disable_numparse=True)
 
 
-def _version_table(ours: Mapping[str, str | None], nodes: Sequence["Examined"]) -> str:
+def _version_table(ours: Mapping[str, str | None], nodes: Sequence["CheckedNode"]) -> str:
     theirs: dict[str, Mapping[str, str | None]] = {node.node.name: node.facts.get("versions", {}) for node in nodes}
     if all(found == ours for found in theirs.values()):
         theirs = {f"all {len(nodes)} node(s)": ours}
@@ -243,7 +246,7 @@ def _version_table(ours: Mapping[str, str | None], nodes: Sequence["Examined"]) 
     return tabulate(rows, ["versions", *ours], tablefmt="simple", disable_numparse=True)
 
 
-def _device_table(tried: Sequence[tuple["Examined", "Tried"]]) -> str:
+def _device_table(tried: Sequence[tuple["CheckedNode", "DeviceResult"]]) -> str:
     rows = []
     for node, outcome in sorted(tried, key=lambda pair: (pair[0].node.name, pair[1].device)):
         seconds = "failed" if outcome.seconds is None or outcome.problem else f"{outcome.seconds:.1f}"
@@ -254,20 +257,20 @@ def _device_table(tried: Sequence[tuple["Examined", "Tried"]]) -> str:
     return tabulate(rows, headers, tablefmt="simple", disable_numparse=True, colalign=("left",) * 3 + ("right",) * 2)
 
 
-def _storage_line(storage_path: str, nodes: Sequence["Examined"]) -> str:
+def _storage_line(storage_path: str, nodes: Sequence["CheckedNode"]) -> str:
     n_good = sum(bool(node.facts) and node.facts["storage"] is None for node in nodes)
     return _wrapped(f"{storage_path}, written and read from {n_good} of {len(nodes)} node(s)", "storage: ")
 
 
-def _data_line(data_dir: str, data: "Data") -> str:
-    from cluster.readiness import STORE_ROOM, in_words
+def _data_line(data_dir: str, data: "DataSize") -> str:
+    from cluster.readiness import STORE_ROOM, size_text
 
     if not data.names:
         return _wrapped(
             f"no datasets in {data_dir}, so the object stores were not compared with any (--data-dir)", "data: "
         )
     return _wrapped(
-        f"{in_words(data.n_bytes)} ({', '.join(data.names)}); each object store and /dev/shm should have "
+        f"{size_text(data.n_bytes)} ({', '.join(data.names)}); each object store and /dev/shm should have "
         f"{STORE_ROOM:g} times that size",
         "data: ",
     )

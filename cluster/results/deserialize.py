@@ -18,11 +18,7 @@ from data_pipeline.user_error import UserError
 _IMPORTED = ("posenet.", "data_pipeline.", "torch.optim.", "torch.nn.")
 
 
-class DescriptionError(UserError):
-    """A description does not tell how to build what it describes, or names what may not be imported."""
-
-
-def described_skeleton(trial: Mapping[str, Any]) -> Skeleton:
+def decode_skeleton(trial: Mapping[str, Any]) -> Skeleton:
     """Returns the skeleton of a trial's poses.
 
     Args:
@@ -40,7 +36,7 @@ def described_skeleton(trial: Mapping[str, Any]) -> Skeleton:
     return next((known for known in BUILT_IN if replace(known, palm=None) == skeleton), skeleton)
 
 
-def described_class(name: str, family: type[Any], modules: Sequence[ModuleType]) -> Any:
+def decode_class(name: str, family: type[Any], modules: Sequence[ModuleType]) -> Any:
     """Returns the class of that name, after a look at whether it is of the family.
 
     Args:
@@ -50,12 +46,12 @@ def described_class(name: str, family: type[Any], modules: Sequence[ModuleType])
             defined itself.
 
     Raises:
-        DescriptionError: If there is no such class, or more than one.
+        UserError: If there is no such class, or more than one.
     """
     return _named(name, lambda value: isinstance(value, type) and issubclass(value, family), "class", modules)
 
 
-def described_value(description: Any, modules: Sequence[ModuleType] | None = None) -> Any:
+def decode_value(description: Any, modules: Sequence[ModuleType] | None = None) -> Any:
     """Returns the value that a description stands for: numbers, texts, lists and dicts of these.
 
     Args:
@@ -63,30 +59,30 @@ def described_value(description: Any, modules: Sequence[ModuleType] | None = Non
         modules: With it, also classes, functions and objects of this project, of torch and of these modules.
 
     Raises:
-        DescriptionError: If it stands for anything else.
+        UserError: If it stands for anything else.
     """
     if isinstance(description, dict):
         if description in ({"float": "inf"}, {"float": "-inf"}):
             return float(description["float"])
         # Of an object or a class, and not a dict of the user's own: names of classes have a module in front.
         if "." in str(description.get("name")) and description.keys() <= {"name", "args", "self"}:
-            return _described_object(description, modules)
-        return {key: described_value(value, modules) for key, value in description.items()}
+            return _decode_object(description, modules)
+        return {key: decode_value(value, modules) for key, value in description.items()}
     if isinstance(description, list):
-        return [described_value(value, modules) for value in description]
+        return [decode_value(value, modules) for value in description]
     return description
 
 
-def _described_object(description: Mapping[str, Any], modules: Sequence[ModuleType] | None) -> Any:
+def _decode_object(description: Mapping[str, Any], modules: Sequence[ModuleType] | None) -> Any:
     name = str(description["name"])
     if modules is None or "self" in description:
-        raise DescriptionError(
+        raise UserError(
             f"an argument is {name}, which is not built again from a file; only numbers, texts, lists and dicts are"
         )
     found = _named(name, callable, "class or function", modules)
     if "args" not in description:
         return found
-    arguments = described_value(description["args"], modules)
+    arguments = decode_value(description["args"], modules)
     return found(**arguments) if isinstance(found, type) else partial(found, **arguments)
 
 
@@ -101,9 +97,9 @@ def _named(name: str, fits: Callable[[Any], bool], kind: str, modules: Sequence[
     homes = [module for module in named or modules if fits(getattr(module, own_name, None))]
     if len(homes) > 1:
         found = ", ".join(module.__name__ for module in homes)
-        raise DescriptionError(f"{name} may be the {own_name} of each of {found}; name one of these modules alone")
+        raise UserError(f"{name} may be the {own_name} of each of {found}; name one of these modules alone")
     if not homes:
-        raise DescriptionError(f"{name} is not a {kind} of PoseTune's; name the module that it is in (--import MODULE)")
+        raise UserError(f"{name} is not a {kind} of PoseTune's; name the module that it is in (--import MODULE)")
     return getattr(homes[0], own_name)
 
 

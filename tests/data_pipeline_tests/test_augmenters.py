@@ -9,7 +9,7 @@ from data_pipeline import augmenters
 from data_pipeline.augmenters import Augmenter, RandomRotator, RandomScaler
 from data_pipeline.layout import stored_samples_last
 from tests.support import (
-    assert_is_described_by_its_arguments,
+    assert_is_encoded_by_its_arguments,
     case_id,
     cases,
     generator,
@@ -27,8 +27,8 @@ N_ROTATIONS = 20_000
 
 
 @pytest.mark.parametrize("case", CASES, ids=case_id)
-def test_an_augmenter_is_described_by_its_arguments(case):
-    assert_is_described_by_its_arguments(*case)
+def test_an_augmenter_is_encoded_by_its_arguments(case):
+    assert_is_encoded_by_its_arguments(*case)
 
 
 class TestEveryAugmenter:

@@ -11,7 +11,7 @@ from posenet import errors, losses
 from posenet.losses import CombinedLoss, Loss, MetricLoss
 from posenet.metrics import MODES
 from tests.posenet_tests.test_errors import ERRORS
-from tests.support import assert_is_described_by_its_arguments, cases, hands, on_skeletons
+from tests.support import assert_is_encoded_by_its_arguments, cases, hands, on_skeletons
 
 PARTS = [
     (errors.coordinate_difference, 1, "absolute"),
@@ -59,8 +59,8 @@ class TestEveryLoss:
         member, arguments = case
         return member(**arguments)
 
-    def test_is_described_by_its_arguments(self, case):
-        assert_is_described_by_its_arguments(*case)
+    def test_is_encoded_by_its_arguments(self, case):
+        assert_is_encoded_by_its_arguments(*case)
 
     def test_prints_as_the_script_that_makes_an_equal_one(self, loss):
         names = {"errors": errors, "MetricLoss": MetricLoss, "CombinedLoss": CombinedLoss}

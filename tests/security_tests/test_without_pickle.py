@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from cluster.executors.watchdog import how_it_hung
+from cluster.executors.watchdog import read_hang
 from cluster.planning.config import ConfigError
 from cluster.result_table import ResultTable
 from cluster.storage.filesystem import Storage
@@ -255,7 +255,7 @@ class TestAPickleIn:
     def test_what_is_left_of_a_hang_is_taken_for_another_runs(self, planted, small_experiment):
         _, _, folder = small_experiment.trial()
         folder.write("hang.txt", planted)
-        assert how_it_hung(folder, "run") is None
+        assert read_hang(folder, "run") is None
         assert folder.read("hang.txt") is None
 
 
@@ -280,7 +280,7 @@ def note(event, arguments):
 
 sys.addaudithook(note)
 
-from cluster.executors.watchdog import how_it_hung
+from cluster.executors.watchdog import read_hang
 from cluster.trial.trainable import run_trial
 from tests.cluster_tests.small_experiment import SmallExperiment, write_datasets
 from tune_runs import prepare_data, report
@@ -296,7 +296,7 @@ changes = {"experiment_config.init_weights_path": folder / "init.pt"}
 trial, data, trial_folder = small_experiment.trial(changes)
 list(run_trial(trial, data, trial_folder, leave=lambda: True))
 trial_folder.write("hang.txt", b"")
-how_it_hung(trial_folder, "run")
+read_hang(trial_folder, "run")
 small_experiment.run(changes)
 small_experiment.run(changes)
 small_experiment.experiment(changes).results()

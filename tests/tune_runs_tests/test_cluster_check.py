@@ -246,8 +246,8 @@ class TestNodesWithSomethingWrong:
     def test_a_folder_that_a_node_does_not_see_is_named_with_the_node(self, odd, odd_nodes):
         known = {odd_nodes.torch, odd_nodes.code, odd_nodes.small, odd_nodes.head}
         (unseeing,) = {row[0] for row in table(odd.output, ("node", "CPUs"))} - known
-        assert f"{unseeing}: {odd_nodes.folder}/results cannot hold the results: it does not see what this" in odd.text
-        assert "Give a storage_path that is a folder which all nodes share" in odd.text
+        assert f"{unseeing}: {odd_nodes.folder}/results cannot hold the results: it does not see the file" in odd.text
+        assert "Set storage_path to a folder that all nodes share" in odd.text
 
     def test_a_small_object_store_is_named_with_the_node_and_what_to_change(self, odd, odd_nodes):
         assert (
@@ -290,7 +290,7 @@ class TestAnErrorBeforeAnythingStarts:
     def test_where_nobody_listens(self, tmp_path):
         checked = check(tmp_path, "--address", f"127.0.0.1:{free_port()}")
         assert checked.code == 1
-        assert "1. there is no Ray cluster to use at 127.0.0.1:" in checked.text
+        assert "1. there is no usable Ray cluster at 127.0.0.1:" in checked.text
         assert "ray start --head" in checked.text
         assert "Traceback" not in checked.errors
         assert checked.seconds < 10, "to say that there is nothing must not take long"
@@ -326,7 +326,7 @@ class TestAClusterThatAsksForAToken:
     def test_lets_nobody_in_without_it_and_the_check_says_where_to_put_it(self, token_cluster, tmp_path):
         checked = check(tmp_path, "--address", token_cluster.address, HOME=str(tmp_path))
         assert checked.code == 1
-        assert "does not let this process in, for want of its token" in checked.text
+        assert "rejects this process, which does not have its token" in checked.text
         assert "RAY_AUTH_TOKEN_PATH" in checked.text
         assert "Traceback" not in checked.errors
         assert checked.seconds < 20

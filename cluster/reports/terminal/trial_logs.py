@@ -217,6 +217,6 @@ def _width() -> int:
 
 
 def _name(table: Results, row: Row) -> str:
-    names = short_names(table.telling_paths)
-    options = ", ".join(f"{names[path]} {row[path]}" for path in table.telling_paths) or row["key"]
+    names = short_names(table.distinguishing_paths)
+    options = ", ".join(f"{names[path]} {row[path]}" for path in table.distinguishing_paths) or row["key"]
     return f"{options}: {mean_and_std(row['val_distance_mm_mean'], row['val_distance_mm_std'])}"

@@ -71,6 +71,6 @@ def test_no_other_tuner_starts_when_the_first_trials_have_all_failed(small_exper
     ("n", "sizes"), [(1, [1]), (4, [4]), (5, [3, 2]), (8, [4, 4]), (9, [3, 3, 3]), (14, [4, 4, 4, 2])]
 )
 def test_parts_are_few_and_of_like_size(n, sizes):
-    parts = list(ray_runner._parts(list(range(n)), 4))
-    assert [len(part) for part in parts] == sizes
-    assert [i for part in parts for i in part] == list(range(n))
+    batches = list(ray_runner._batches(list(range(n)), 4))
+    assert [len(part) for part in batches] == sizes
+    assert [i for part in batches for i in part] == list(range(n))

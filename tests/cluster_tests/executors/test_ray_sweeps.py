@@ -87,7 +87,7 @@ class TestAnInterruptedSweepContinues:
         _output, errors = process.communicate(timeout=60)
         assert time.monotonic() - begin < 10
         assert process.returncode == 130
-        assert "run the script again to go on" in errors
+        assert "run the script again to continue" in errors
         assert "Traceback" not in errors
         statuses = {row["status"] for row in sweep.rows()}
         assert "interrupted" in statuses
@@ -118,7 +118,7 @@ class TestAnInterruptedSweepContinues:
         process.terminate()
         _output, errors = process.communicate(timeout=30)
         assert process.returncode == 75, errors
-        assert "run the script again to go on" in errors
+        assert "run the script again to continue" in errors
         assert "Traceback" not in errors
         left = {trial: content for trial, content in sweep.trials().items() if content["status"] == "running"}
         assert left
@@ -248,7 +248,7 @@ class TestAScriptWithModulesInAnotherFolder:
         result = sweep.run()
         assert result.code == 1
         assert [row["status"] for row in sweep.rows()] == ["pending"]
-        assert "could not load what it was to train: ImportError: not to be had here. What the script" in result.errors
+        assert "could not load its trial: ImportError: not to be had here. What the script" in result.errors
         assert "was lost" not in result.errors
         assert "Traceback" not in result.errors
 

@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cluster.planning import builders as parts
-from cluster.planning import inputs as sources
+from cluster.planning import builders, inputs
 from cluster.planning.config import ConfigError
 from data_pipeline import skeleton
 from data_pipeline.augmenters import RandomScaler
@@ -177,12 +176,12 @@ PAIRS = [
     (
         {"solver_config.val_example_indices": [0, 20]},
         "solver_config.val_example_indices",
-        "small_val has 20 samples, numbered from 0, so there is no 20",
+        "small_val has 20 samples, numbered from 0; there is no sample 20",
     ),
     (
         {"experiment_config.val_set_size": 3},
         "solver_config.val_example_indices",
-        "small_val has 3 samples, numbered from 0, so there is no 3",
+        "small_val has 3 samples, numbered from 0; there is no sample 3",
     ),
     (
         {"solver_config.val_example_subset": "A"},
@@ -225,7 +224,7 @@ PAIRS = [
     (
         {"base_hyperparams.model_args.hidden_dims": np.array([8])},
         "base_hyperparams.model_args.hidden_dims",
-        "array([8]) cannot be told from another ndarray",
+        "array([8]) cannot be distinguished from another ndarray",
     ),
     (
         {"base_hyperparams.model": PickyMLP, "base_hyperparams.model_args": {"hidden_dims": [8], "mood": "bad"}},
@@ -235,7 +234,7 @@ PAIRS = [
     (
         {"base_hyperparams.model": type("Local", (CorrectorMLP,), {"__qualname__": "f.<locals>.Local"})},
         "base_hyperparams.model",
-        "has no name to find it by",
+        "cannot be imported by name",
     ),
     (
         {"base_hyperparams.optimizer_args.learning_rate": 1},
@@ -280,7 +279,7 @@ PAIRS = [
     (
         {"base_hyperparams.optimizer_args.lr": torch.tensor(0.1)},
         "base_hyperparams.optimizer_args.lr",
-        "cannot be told from another Tensor",
+        "cannot be distinguished from another Tensor",
     ),
     (
         {"base_hyperparams.optimizer_args.betas": (0.9, 1.5)},
@@ -348,7 +347,7 @@ PAIRS = [
     (
         {"base_hyperparams.model_args.batchnorm": True, "solver_config.batch_size": 13},
         "solver_config.batch_size",
-        "with batches of 13, the last one of the 40 samples of small_train has 1 sample, and CorrectorMLP normalises",
+        "with batches of 13, the last batch of the 40 samples of small_train has 1 sample, but CorrectorMLP normalises",
     ),
     (
         {"base_hyperparams.model_args.batchnorm": True, "solver_config.batch_size": 1},
@@ -358,7 +357,7 @@ PAIRS = [
     (
         {"base_hyperparams.model_args.batchnorm": True, "experiment_config.train_set_size": 33},
         "solver_config.batch_size",
-        "with batches of 16, the last one of the 33 samples of small_train has 1 sample",
+        "with batches of 16, the last batch of the 33 samples of small_train has 1 sample",
     ),
     (
         {"base_hyperparams.scheduler": PLATEAU, "base_hyperparams.scheduler_args": {}},
@@ -420,7 +419,7 @@ PAIRS = [
     (
         {"experiment_config.normalizer": None},
         "base_hyperparams.eval_space",
-        "must be 'default' without a normalizer: there is one space, in mm",
+        "must be 'default' without a normalizer: there is only one space, in mm",
     ),
     (
         {
@@ -522,7 +521,7 @@ class TestSettingsThatDoNotFitTogether:
         monkeypatch.setitem(skeleton._SKELETONS, 14, dataclasses.replace(NYU, name="HANDS17"))
         (problem,) = problems_of(small_experiment.experiment({"experiment_config.val_set": "nyu_val"}))
         assert problem.text == (
-            "nyu_val has the HANDS17 skeleton of 14 joints, the sets before it the HANDS17 skeleton of 21 joints"
+            "nyu_val has the HANDS17 skeleton of 14 joints, the sets before it have the HANDS17 skeleton of 21 joints"
         )
 
     def test_are_all_told_at_once(self, small_experiment):
@@ -573,8 +572,8 @@ class TestSettingsThatFit:
 
     def test_are_tables_that_are_read_once_for_all_combinations(self, small_experiment, monkeypatch):
         read = []
-        real = sources.read_table
-        monkeypatch.setattr(sources, "read_table", lambda *args: read.append(args[1]) or real(*args))
+        real = inputs.read_table
+        monkeypatch.setattr(inputs, "read_table", lambda *args: read.append(args[1]) or real(*args))
         options = {LR: [1e-3, 1e-2], "distorter_args.max_k": [1, 2, 3], "experiment_config.train_set_size": [None, 20]}
         assert len(small_experiment.experiment(NEIGHBOR_ERRORS, options).plan().combinations) == 12
         assert sorted(read) == ["bank_errors.pt", "near_neighbors.pt"]
@@ -627,8 +626,8 @@ class TestSettingsThatFit:
 
     def test_are_models_that_are_built_once_for_all_optimizers(self, small_experiment, monkeypatch):
         built = []
-        real = parts.build_model
-        monkeypatch.setattr(parts, "build_model", lambda *args: built.append(args) or real(*args))
+        real = builders.build_model
+        monkeypatch.setattr(builders, "build_model", lambda *args: built.append(args) or real(*args))
         options = {LR: [1e-3 * i for i in range(1, 9)], "model_args.dropout": [None, 0.5]}
         small_experiment.experiment(options=options).plan()
         assert len(built) == 2

@@ -62,7 +62,7 @@ EXPERIMENT = [
     ("target_device", [], "or a list of these as a pool"),
     ("target_device", ["cuda:0"], "or a list of these as a pool"),
     ("target_device", torch.device("mps"), "torch.device('cpu')"),
-    ("target_device", [torch.device("cuda:0")] * 2, "a pool in which each device stands once"),
+    ("target_device", [torch.device("cuda:0")] * 2, "a pool without duplicate devices"),
     ("target_device", [CPU, torch.device("cuda:0")], "a pool of one kind of device"),
     ("target_device", [CUDA, torch.device("cuda:0")], "a pool of GPUs with their index"),
     ("target_device", [CPU, torch.device("cpu:0")], "a pool of GPUs with their index"),

@@ -21,7 +21,7 @@ from data_pipeline.distorters import (
 from data_pipeline.skeleton import HANDS17, NYU
 from data_pipeline.tables import NeighborTable, Table, label_keys
 from tests.support import (
-    assert_is_described_by_its_arguments,
+    assert_is_encoded_by_its_arguments,
     case_id,
     cases,
     generator,
@@ -87,8 +87,8 @@ def errors_of(distorter, n, skeleton=NYU, tables=(), labels=None, seed=0):
 
 
 @pytest.mark.parametrize("case", CASES, ids=case_id)
-def test_a_distorter_is_described_by_its_arguments(case):
-    assert_is_described_by_its_arguments(*case)
+def test_a_distorter_is_encoded_by_its_arguments(case):
+    assert_is_encoded_by_its_arguments(*case)
 
 
 @pytest.mark.parametrize("member", dict.fromkeys(member for member, _ in CASES), ids=lambda member: member.__name__)
