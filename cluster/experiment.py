@@ -38,10 +38,10 @@ from cluster.reports.tables.files import write_tables
 from cluster.reports.tables.summary import summary_text
 from cluster.result_table import ResultTable
 from cluster.results.trial_outcome import finished_val_distance_mm, trial_status
-from cluster.storage.archive import Archiver, several
+from cluster.storage.archive import Archiver, map_files
+from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import Storage, StorageError
 from cluster.storage.folders import STATUSES, ExperimentFolder, Status
-from cluster.storage.frame_errors import FRAMES_FILE
 from cluster.storage.lock import experiment_lock
 from cluster.trial.trainable import TrialReport
 from data_pipeline.pose_range import PoseRange
@@ -336,11 +336,12 @@ class Experiment:
         if keep == "best" and any(row["status"] in ("interrupted", "pending") for row in table.trials):
             return  # what is still to be trained may change which is the best
         kept = _best_by_validation_data(plan, table) if keep == "best" else set()
-        there = set(self.folder.storage.files("trials"))
+        storage = self.folder.storage
+        there = {f"{FileNames.TRIALS_FOLDER}/{path}" for path in storage.files(FileNames.TRIALS_FOLDER)}
         surplus_trials = [trial.id for trial in plan.trials if trial.key not in kept]
-        paths = [f"{trial_id}/{name}" for trial_id in surplus_trials for name in ("weights.pt", FRAMES_FILE)]
-        surplus = [f"trials/{path}" for path in paths if path in there]
-        several(self.folder.storage, self.folder.storage.remove, surplus)
+        names = (FileNames.WEIGHTS, FileNames.FRAMES)
+        paths = [FileNames.in_trial(trial_id, name) for trial_id in surplus_trials for name in names]
+        map_files(storage, storage.remove, [path for path in paths if path in there])
 
     def _write_experiment(self, plan: Plan, job: Job) -> None:
         self.folder.write_experiment(

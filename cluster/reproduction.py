@@ -25,6 +25,7 @@ from cluster.planning.seeds import repetition_seed
 from cluster.results.learning_curves import record_tables
 from cluster.results.settings_text import differences, flat
 from cluster.results.trial_outcome import trial_status
+from cluster.storage.file_names import FileNames
 from cluster.storage.folders import ExperimentFolder, TrialFolder
 from cluster.storage.records import from_parquet
 from cluster.trial.trainable import TrialReport, run_trial
@@ -216,10 +217,10 @@ def _compared(
     if not any(record.batch == 0 for record in logged):
         raise NotReproducibleError(f"the records of {trial_id} cannot be read, so there is nothing to compare with")
     then = _numbers(logged, trial)
-    now = _numbers(from_parquet(again.read("records.parquet") or b""), again.read_trial() or {})
+    now = _numbers(from_parquet(again.read(FileNames.RECORDS) or b""), again.read_trial() or {})
     common = [what for what in then if what in now]
     different = [Difference(what, then[what], now[what]) for what in common if not _same_bits(then[what], now[what])]
-    weights = [each.read("weights.pt") for each in (folder.trial(trial_id), again)]
+    weights = [each.read(FileNames.WEIGHTS) for each in (folder.trial(trial_id), again)]
     are_same = None
     if weights[0] is not None and weights[1] is not None:
         one, other = parts.read_weights(weights[0]), parts.read_weights(weights[1])

@@ -11,6 +11,7 @@ from cluster.planning import builders as parts
 from cluster.results.deserialize import DescriptionError, described_class, described_skeleton, described_value
 from cluster.results.results import Results, Row
 from cluster.results.trial_outcome import finished_val_distance_mm, trial_status
+from cluster.storage.file_names import FileNames
 from cluster.storage.folders import ExperimentFolder
 from data_pipeline.normalizers import Normalizer
 from data_pipeline.skeleton import Skeleton
@@ -84,7 +85,7 @@ def read_corrector(
         raise
     except Exception as error:  # a class refuses in its own way what a damaged file, or one of another version, says
         raise NotTrainedError(
-            f"{folder.storage.location}/trials/{key} does not tell how to build the corrector: {error!r}"
+            f"{folder.storage.location}/{FileNames.in_trial(key)} does not tell how to build the corrector: {error!r}"
         ) from error
     corrector = correctors[0] if len(correctors) == 1 else Ensemble(correctors)
     options = {path: row[path] for path in table.option_paths}
@@ -152,10 +153,10 @@ def _corrector(
     skeleton: Skeleton,
     modules: Sequence[ModuleType],
 ) -> PoseCorrector:
-    content = folder.trial(trial_id).read("weights.pt")
+    content = folder.trial(trial_id).read(FileNames.WEIGHTS)
     if content is None:
         raise NotTrainedError(
-            f"{trial_id} has no weights.pt: the experiment's keep_weights did not keep them. With 'all' they stay"
+            f"{trial_id} has no {FileNames.WEIGHTS}: the experiment's keep_weights did not keep it. With 'all' it stays"
         )
     described = trial["description"]["model"]
     model_class = described_class(described["name"], torch.nn.Module, modules)
@@ -164,7 +165,9 @@ def _corrector(
         model.load_state_dict(parts.read_weights(content))
     except Exception as error:  # torch.load has no error of its own for what it cannot read
         reason = first_line(error)
-        raise NotTrainedError(f"the weights.pt of {trial_id} is not one of {described['name']}: {reason}") from error
+        raise NotTrainedError(
+            f"the {FileNames.WEIGHTS} of {trial_id} is not one of {described['name']}: {reason}"
+        ) from error
     described = trial["description"]["spaces"]["normalizer"]
     if described is None:
         return PoseCorrector(model, None)

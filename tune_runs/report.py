@@ -222,11 +222,9 @@ def html(given: Given) -> int:
     from cluster.reports.page.page import page
 
     folder = overview.find_experiment(given.storage_path, given.name)
-    content = page(folder).encode()
     if given.out is None:
-        folder.storage.write("report.html", content)
-        return _print(f"{folder.storage.location}/report.html")
-    return _deliver(content, given.out, is_text=False)
+        return _print(folder.write_report(page(folder)))
+    return _deliver(page(folder).encode(), given.out, is_text=False)
 
 
 def watch(given: Given) -> int:

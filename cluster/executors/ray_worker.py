@@ -29,6 +29,7 @@ from cluster.executors.watchdog import Watchdog, how_it_hung
 from cluster.planning.placement import PRETEND_GPUS, Placement, UnfitNodeError, given_device
 from cluster.planning.plan import Combination, TrialSpec
 from cluster.results.trial_outcome import finished_val_distance_mm
+from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import StorageError
 from cluster.storage.folders import RUNNING, TrialFolder
 from cluster.trial.trainable import TrialReport, run_trial
@@ -89,7 +90,7 @@ def _train(config: dict[str, Any], job: Job, placement: Placement, versions: Map
     report = ended(trial.id, folder, job.run_id)
     if report is not None and report.status == "finished":
         with suppress(StorageError):
-            folder.remove("checkpoint.pt")
+            folder.remove(FileNames.CHECKPOINT)
     if report is None and (hang := how_it_hung(folder, job.run_id)) is not None:
         report = fail(trial.id, folder, job.run_id, hang)
     if report is not None:

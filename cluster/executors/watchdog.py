@@ -5,6 +5,7 @@ import os
 import tempfile
 from contextlib import ExitStack
 
+from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import Storage
 from cluster.storage.folders import TrialFolder
 
@@ -69,5 +70,5 @@ def how_it_hung(folder: TrialFolder, run_id: str) -> str | None:
 def _place(folder: TrialFolder, run_id: str) -> tuple[Storage, str]:
     """Returns where the traceback goes: an object store has no file that could be written when all else hangs."""
     if folder.local is not None:
-        return folder.experiment / f"trials/{folder.trial_id}", "hang.txt"
+        return folder.experiment / FileNames.in_trial(folder.trial_id), FileNames.HANG
     return Storage(tempfile.gettempdir()), f"posetune-{run_id}-{folder.trial_id.replace('/', '-')}.txt"

@@ -14,7 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.storage.archive import several
+from cluster.storage.archive import map_files
+from cluster.storage.file_names import FileNames
 from cluster.storage.folders import ExperimentFolder
 from data_pipeline.subsets import MEAN_SUBSET
 
@@ -168,25 +169,22 @@ def _tables(
     def is_new(trial_id: str) -> bool:
         return trial_id not in archived and wanted(trial_id)
 
-    for part in folder.archive.parts():
-        content = folder.storage.read(f"archive/{part}.records.parquet")
+    for bundle in folder.archive.bundles():
+        content = folder.storage.read(FileNames.in_archive(bundle, "records"))
         table = None if content is None else _chosen_rows(content, is_new, chosen)
         if table is not None and len(table):
             yield table
             archived.update(table.column("trial_id").unique().to_pylist())
-    ids = [
-        path.removesuffix("/records.parquet")
-        for path in folder.storage.files("trials")
-        if path.endswith("/records.parquet") and path.count("/") == 2
-    ]
+    paths = (path.rpartition("/") for path in folder.storage.files(FileNames.TRIALS_FOLDER))
+    ids = [trial_id for trial_id, _, name in paths if name == FileNames.RECORDS and trial_id.count("/") == 1]
     ids = [trial_id for trial_id in ids if is_new(trial_id)]
 
     def read(trial_id: str) -> pa.Table | None:
-        content = folder.trial(trial_id).read("records.parquet")
+        content = folder.trial(trial_id).read(FileNames.RECORDS)
         return None if content is None else _chosen_rows(content, trial_id.__eq__, chosen)
 
     for start in range(0, len(ids), _FILES_AT_ONCE):
-        for table in several(folder.storage, read, ids[start : start + _FILES_AT_ONCE]):
+        for table in map_files(folder.storage, read, ids[start : start + _FILES_AT_ONCE]):
             if table is not None and len(table):
                 yield table
 

@@ -18,6 +18,7 @@ from cluster.planning.config import Settings
 from cluster.planning.identity import Primitive
 from cluster.planning.placement import device_name
 from cluster.planning.seeds import Streams
+from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import StorageError
 from cluster.storage.folders import RUNNING, TrialFolder
 from cluster.storage.frame_errors import FrameErrors
@@ -225,7 +226,7 @@ class _Run:
             if self.log.records or not keep_checkpoint:
                 self.log.write(self.folder, self.examples)
             if not keep_checkpoint:
-                self.folder.remove("checkpoint.pt")
+                self.folder.remove(FileNames.CHECKPOINT)
             self._write_trial(status, error=error, traceback=trace)
         except Exception as recording_error:
             error = f"{error} (and that could not be recorded: {recording_error})"
@@ -310,7 +311,7 @@ class _Run:
 
     def _continue(self, solver: Solver) -> str | None:
         """Puts the solver where the checkpoint is, if there is one; returns a warning where it is of no use."""
-        content = self.folder.read("checkpoint.pt")
+        content = self.folder.read(FileNames.CHECKPOINT)
         if content is None:
             return None
         try:
@@ -325,7 +326,7 @@ class _Run:
         except Exception as error:  # a class of the user's may refuse a state in its own way
             if is_of_the_machine(error):
                 raise
-            self.folder.remove("checkpoint.pt")
+            self.folder.remove(FileNames.CHECKPOINT)
             return f"warning: {self.trial.id} starts again from its beginning, its checkpoint is of no use: {error}"
         self.log = log
         self.epoch = solver.epoch
@@ -342,7 +343,7 @@ class _Run:
             "train_seconds": self._train_seconds(),
             "examples": self._examples_key(),
         }
-        self.folder.write("checkpoint.pt", pack(state))
+        self.folder.write(FileNames.CHECKPOINT, pack(state))
         self._write_trial(RUNNING)
 
     def _examples_key(self) -> list[Any]:
@@ -370,12 +371,12 @@ class _Run:
                 self.folder
             )
             weights = {name: tensor.cpu() for name, tensor in best.weights.items()}
-            self.folder.write("weights.pt", tensor_bytes(weights))
+            self.folder.write(FileNames.WEIGHTS, tensor_bytes(weights))
         learned = None if self.normalizer is None else self.normalizer.learned()
         # This file makes the trial a finished one, so it is the last.
         self._write_trial("finished", best_epoch=best.epoch, metrics=metrics, normalizer=learned)
         with suppress(StorageError, OSError):  # a checkpoint that is left behind takes nothing from what is finished
-            self.folder.remove("checkpoint.pt")
+            self.folder.remove(FileNames.CHECKPOINT)
         return TrialReport(self.trial.id, "finished", self.epoch, best.val_distance_mm)
 
     def _write_trial(self, status: str, **outcome: Any) -> None:
@@ -423,7 +424,7 @@ class _Run:
             self.sets["val"].skeleton,
             title=f"{self.trial.id}, epoch {report.epoch}",
         )
-        self.folder.write(f"plots/epoch_{report.epoch:05d}.png", picture)
+        self.folder.write(f"{FileNames.PLOTS_FOLDER}/epoch_{report.epoch:05d}.png", picture)
 
 
 def _headline(measured: list[Measurement]) -> dict[str, dict[str, float]]:

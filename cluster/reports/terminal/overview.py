@@ -12,6 +12,7 @@ from tabulate import tabulate
 
 from cluster.reports.tables.summary import mean_and_std
 from cluster.results.results import NoResultsError, Results
+from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import Storage, StorageError
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.lock import is_locked
@@ -187,7 +188,7 @@ def _best(data: str, part: Results) -> Best:
 
 def _is_experiment(storage: Storage, name: str) -> bool:
     try:
-        return "experiment.json" in storage.names(name)
+        return FileNames.EXPERIMENT in storage.names(name)
     except StorageError:
         return True  # one that cannot be read, or a link; `show` says why
 
