@@ -10,6 +10,7 @@ import torch
 from cluster.experiment import Experiment
 from cluster.planning.identity import constructor_parameters
 from cluster.results.deserialize import DescriptionError, described_class, described_value
+from cluster.storage.trial_file import TrialFile
 from data_pipeline.augmenters import Augmenter
 from data_pipeline.distorters import Distorter
 from data_pipeline.normalizers import Normalizer
@@ -18,7 +19,7 @@ from posenet.losses import Loss
 
 def described_experiment(
     content: Mapping[str, Any],
-    trial: Mapping[str, Any],
+    trial: TrialFile,
     modules: Sequence[ModuleType],
     data_dir: str | None,
     device: torch.device,

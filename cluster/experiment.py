@@ -41,8 +41,9 @@ from cluster.results.trial_outcome import finished_val_distance_mm, trial_status
 from cluster.storage.archive import Archiver, map_files
 from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import Storage, StorageError
-from cluster.storage.folders import STATUSES, ExperimentFolder, Status
+from cluster.storage.folders import ExperimentFolder
 from cluster.storage.lock import experiment_lock
+from cluster.storage.trial_file import STATUSES, Status
 from cluster.trial.trainable import TrialReport
 from data_pipeline.pose_range import PoseRange
 from data_pipeline.user_error import UserError, did_you_mean, first_line

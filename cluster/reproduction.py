@@ -28,6 +28,7 @@ from cluster.results.trial_outcome import trial_status
 from cluster.storage.file_names import FileNames
 from cluster.storage.folders import ExperimentFolder, TrialFolder
 from cluster.storage.records import from_parquet
+from cluster.storage.trial_file import TrialFile
 from cluster.trial.trainable import TrialReport, run_trial
 from data_pipeline.user_error import UserError, first_line
 from posenet.record import Record
@@ -156,7 +157,7 @@ def reproduce(
         return _compared(folder, trial_id, trial, again_folder, content)
 
 
-def _device(trial: Mapping[str, Any], wanted: str | None) -> torch.device:
+def _device(trial: TrialFile, wanted: str | None) -> torch.device:
     """Returns the device to train on, after a look at whether torch can use it here."""
     name = str(trial["device"]).partition(":")[0] if wanted is None else wanted
     try:
@@ -175,7 +176,7 @@ def _device(trial: Mapping[str, Any], wanted: str | None) -> torch.device:
     return device
 
 
-def _require_same(trial: Mapping[str, Any], combination: Combination, modules: Sequence[ModuleType]) -> None:
+def _require_same(trial: TrialFile, combination: Combination, modules: Sequence[ModuleType]) -> None:
     """Raises if the trial's description is not that of the combination, but for where the user's classes are now."""
     now, then = json.loads(combination.description), trial["description"]
     if combination.key == trial["key"] or _without_homes(now, modules) == _without_homes(then, modules):
@@ -209,7 +210,7 @@ def _without_homes(description: Any, modules: Sequence[ModuleType]) -> Any:
 def _compared(
     folder: ExperimentFolder,
     trial_id: str,
-    trial: Mapping[str, Any],
+    trial: TrialFile,
     again: TrialFolder,
     content: Mapping[str, Any],
 ) -> Reproduction:
@@ -229,7 +230,7 @@ def _compared(
     return Reproduction(trial_id, len(common), n_missing, different, are_same, _changed(content))
 
 
-def _numbers(logged: Sequence[Record], trial: Mapping[str, Any]) -> dict[str, float]:
+def _numbers(logged: Sequence[Record], trial: TrialFile) -> dict[str, float]:
     """Returns all numbers of a trial by what they are: of its records, and the metrics of its `trial.json`."""
     numbers = {
         f"{r.metric} (epoch {r.epoch}, batch {r.batch}, {r.split}, {r.subset}, {r.space})": float(r.value)

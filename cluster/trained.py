@@ -13,6 +13,7 @@ from cluster.results.results import Results, Row
 from cluster.results.trial_outcome import finished_val_distance_mm, trial_status
 from cluster.storage.file_names import FileNames
 from cluster.storage.folders import ExperimentFolder
+from cluster.storage.trial_file import TrialFile
 from data_pipeline.normalizers import Normalizer
 from data_pipeline.skeleton import Skeleton
 from data_pipeline.user_error import UserError, did_you_mean, first_line
@@ -71,7 +72,7 @@ def read_corrector(
     row = _combination(table, combination)
     key: str = row["key"]
     trials = folder.read_trials(lambda content: content, lambda trial_id: trial_id.partition("/")[0] == key)
-    finished: dict[int, dict[str, Any]] = {}
+    finished: dict[int, TrialFile] = {}
     for repetition_number in range(table.n_repetitions):
         content = trials.get(f"{key}/{repetition_number}")
         if content is not None and trial_status(content) == "finished":
@@ -131,9 +132,7 @@ def _best(table: Results, trained: Sequence[Row]) -> Row:
     )
 
 
-def _repetitions(
-    table: Results, row: Row, finished: Mapping[int, Mapping[str, Any]], wanted: str | int
-) -> tuple[int, ...]:
+def _repetitions(table: Results, row: Row, finished: Mapping[int, TrialFile], wanted: str | int) -> tuple[int, ...]:
     if wanted == "all":
         return tuple(finished)
     if wanted == "best":
@@ -149,7 +148,7 @@ def _repetitions(
 def _corrector(
     folder: ExperimentFolder,
     trial_id: str,
-    trial: Mapping[str, Any],
+    trial: TrialFile,
     skeleton: Skeleton,
     modules: Sequence[ModuleType],
 ) -> PoseCorrector:

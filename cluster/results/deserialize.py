@@ -12,6 +12,7 @@ from functools import partial
 from types import ModuleType
 from typing import Any
 
+from cluster.storage.trial_file import TrialFile
 from data_pipeline.skeleton import BUILT_IN, Palm, Skeleton
 from data_pipeline.user_error import UserError
 
@@ -22,7 +23,7 @@ class DescriptionError(UserError):
     """A description does not tell how to build what it describes, or names what may not be imported."""
 
 
-def described_skeleton(trial: Mapping[str, Any]) -> Skeleton:
+def described_skeleton(trial: TrialFile) -> Skeleton:
     """Returns the skeleton of a trial's poses.
 
     Args:

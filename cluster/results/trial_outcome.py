@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from cluster.storage.folders import Status, status_of
+from cluster.storage.trial_file import Status, TrialFile, status_of
 from data_pipeline.subsets import DEFAULT_SUBSET, MEAN_SUBSET
 
 _RUN_COLUMNS = ("train_seconds", "node", "device", "gpu", "error")
@@ -21,7 +21,7 @@ class Outcome(NamedTuple):
     """How it was trained: the columns after the metrics."""
 
     @classmethod
-    def of(cls, content: Mapping[str, Any] | None) -> "Outcome":
+    def of(cls, content: TrialFile | None) -> "Outcome":
         """Takes it from the file's content."""
         status, known = trial_status(content), content or {}
         metrics = {}
@@ -32,13 +32,13 @@ class Outcome(NamedTuple):
         return cls(status, metrics, known.get("best_epoch"), {name: known.get(name) for name in _RUN_COLUMNS})
 
 
-def trial_status(content: Mapping[str, Any] | None) -> Status:
+def trial_status(content: TrialFile | None) -> Status:
     """Returns how a trial stands by its `trial.json`; one that says finished and has no results is `interrupted`."""
     status = status_of(content)
     return "interrupted" if content is not None and status == "finished" and not _has_results(content) else status
 
 
-def finished_val_distance_mm(content: Mapping[str, Any] | None) -> float | None:
+def finished_val_distance_mm(content: TrialFile | None) -> float | None:
     """Returns the validation distance of a finished trial by its `trial.json`, mean over subsets; else None."""
     if content is None or trial_status(content) != "finished":
         return None
@@ -46,7 +46,7 @@ def finished_val_distance_mm(content: Mapping[str, Any] | None) -> float | None:
     return distance
 
 
-def _has_results(content: Mapping[str, Any]) -> bool:
+def _has_results(content: TrialFile) -> bool:
     metrics = content.get("metrics")
     if not isinstance(metrics, dict) or "val" not in metrics:
         return False

@@ -5,23 +5,16 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, TypeVar, cast
 
 from cluster.storage.archive import Archive, map_files
 from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import Storage, StorageError
-
-Status = Literal["finished", "failed", "diverged", "interrupted", "pending"]
-"""How a trial stands. `interrupted` was started and will be continued; `pending` was never started."""
-
-STATUSES: tuple[Status, ...] = get_args(Status)
+from cluster.storage.trial_file import TrialFile
 
 _TRIAL_FILE = re.compile(r"(?P<trial_id>[^/]+/\d+)/(?P<name>.+)")
 
 T = TypeVar("T")
-
-RUNNING = "running"
-"""What a trial's file says while it is trained; without a process that trains it, it is `interrupted`."""
 
 
 class TrialFolder:
@@ -36,11 +29,11 @@ class TrialFolder:
         self.experiment = experiment
         self.trial_id = trial_id
 
-    def read_trial(self) -> dict[str, Any] | None:
+    def read_trial(self) -> TrialFile | None:
         """Returns the content of `trial.json`; None if there is none, or if it is broken."""
-        return _read_json(self.experiment, self._path(FileNames.TRIAL))
+        return cast(TrialFile | None, _read_json(self.experiment, self._path(FileNames.TRIAL)))
 
-    def write_trial(self, content: Mapping[str, Any]) -> None:
+    def write_trial(self, content: TrialFile) -> None:
         """Writes `trial.json`."""
         self.experiment.write(self._path(FileNames.TRIAL), _json_bytes(content))
 
@@ -92,7 +85,7 @@ class ExperimentFolder:
 
     def read_trials(
         self,
-        of: Callable[[dict[str, Any] | None], T],
+        of: Callable[[TrialFile | None], T],
         wanted: Callable[[str], bool] = lambda trial_id: True,
     ) -> dict[str, T]:
         """Returns what is known of the trials, wherever their files are.
@@ -150,15 +143,7 @@ class ExperimentFolder:
         return f"{self.storage.location}/{FileNames.REPORT}"
 
 
-def status_of(trial: Mapping[str, Any] | None) -> Status:
-    """Returns how a trial stands by the content of its `trial.json`."""
-    if trial is None:
-        return "pending"
-    status = trial.get("status")
-    return status if status in STATUSES else "interrupted"
-
-
-def _json_bytes(content: Mapping[str, Any]) -> bytes:
+def _json_bytes(content: Mapping[str, object]) -> bytes:
     return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
 
 

@@ -20,8 +20,9 @@ from cluster.planning.placement import device_name
 from cluster.planning.seeds import Streams
 from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import StorageError
-from cluster.storage.folders import RUNNING, TrialFolder
+from cluster.storage.folders import TrialFolder
 from cluster.storage.frame_errors import FrameErrors
+from cluster.storage.trial_file import RUNNING, TrialFile
 from cluster.trial.example_plot import plot_examples
 from cluster.trial.log import ExamplePoses, TrialLog
 from data_pipeline.batch import DeviceDataset, KeptOnDevice, dataset_identity, on_device
@@ -186,7 +187,7 @@ class _Run:
             gpu.set_device(trial.device)  # else some calls would open a context on the first one
             gpu.empty_cache()  # what the process's last trial left
         self.device, self.gpu = device_name(trial.device)
-        self._write_trial(RUNNING)
+        self._write_trial(RUNNING, {})
         solver = self._build()
         warning = self._continue(solver)
         if warning is not None:
@@ -227,7 +228,7 @@ class _Run:
                 self.log.write(self.folder, self.examples)
             if not keep_checkpoint:
                 self.folder.remove(FileNames.CHECKPOINT)
-            self._write_trial(status, error=error, traceback=trace)
+            self._write_trial(status, {"error": error, "traceback": trace})
         except Exception as recording_error:
             error = f"{error} (and that could not be recorded: {recording_error})"
         return TrialReport(self.trial.id, status, self.epoch, error=error)
@@ -344,7 +345,7 @@ class _Run:
             "examples": self._examples_key(),
         }
         self.folder.write(FileNames.CHECKPOINT, pack(state))
-        self._write_trial(RUNNING)
+        self._write_trial(RUNNING, {})
 
     def _examples_key(self) -> list[Any]:
         config = self.trial.settings.solver
@@ -374,12 +375,12 @@ class _Run:
             self.folder.write(FileNames.WEIGHTS, tensor_bytes(weights))
         learned = None if self.normalizer is None else self.normalizer.learned()
         # This file makes the trial a finished one, so it is the last.
-        self._write_trial("finished", best_epoch=best.epoch, metrics=metrics, normalizer=learned)
+        self._write_trial("finished", {"best_epoch": best.epoch, "metrics": metrics, "normalizer": learned})
         with suppress(StorageError, OSError):  # a checkpoint that is left behind takes nothing from what is finished
             self.folder.remove(FileNames.CHECKPOINT)
         return TrialReport(self.trial.id, "finished", self.epoch, best.val_distance_mm)
 
-    def _write_trial(self, status: str, **outcome: Any) -> None:
+    def _write_trial(self, status: str, outcome: TrialFile) -> None:
         trial = self.trial
         self.folder.write_trial(
             {

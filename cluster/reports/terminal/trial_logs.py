@@ -15,6 +15,7 @@ from cluster.results.lookup import find_combination, find_repetition
 from cluster.results.names import short_names
 from cluster.results.results import Results, Row, column
 from cluster.storage.folders import ExperimentFolder
+from cluster.storage.trial_file import TrialFile
 from data_pipeline.user_error import UserError
 
 _MAX_CURVES = 6
@@ -129,7 +130,7 @@ _MARKERS = "x*+o.#"
 _COLOURS = ("blue", "orange", "green", "red", "magenta", "cyan")
 
 
-def _log(table: Results, trial: Row, content: Mapping[str, Any], curve: Curve | None) -> dict[str, Any]:
+def _log(table: Results, trial: Row, content: TrialFile, curve: Curve | None) -> dict[str, Any]:
     numbers = {} if curve is None else {name: _json_numbers(values) for name, values in curve._asdict().items()}
     return {
         "trial": f"{trial['key']}/{trial['repetition']}",

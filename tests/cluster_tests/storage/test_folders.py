@@ -6,7 +6,8 @@ import pytest
 from cluster.storage import file_names
 from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import Storage
-from cluster.storage.folders import RUNNING, STATUSES, ExperimentFolder, status_of
+from cluster.storage.folders import ExperimentFolder
+from cluster.storage.trial_file import RUNNING, STATUSES, status_of
 
 
 @pytest.fixture(params=["local", "remote"])
