@@ -9,7 +9,7 @@ import torch
 
 from cluster.planning import builders as parts
 from cluster.results.deserialize import DescriptionError, described_class, described_skeleton, described_value
-from cluster.results.results import Results, Row
+from cluster.results.results import Results, Row, SummaryColumns
 from cluster.results.trial_outcome import finished_val_distance_mm, trial_status
 from cluster.storage.file_names import FileNames
 from cluster.storage.folders import ExperimentFolder
@@ -122,9 +122,9 @@ def _best(table: Results, trained: Sequence[Row]) -> Row:
         best.setdefault(tuple(row[path] for path in paths), row)
     if len(best) == 1:
         return trained[0]
+    mean = SummaryColumns.of("val").mean
     lines = "".join(
-        f"\n  {row['key']}  {', '.join(map(str, val_set))}: {row['val_distance_mm_mean']:.2f} mm"
-        for val_set, row in best.items()
+        f"\n  {row['key']}  {', '.join(map(str, val_set))}: {row[mean]:.2f} mm" for val_set, row in best.items()
     )
     raise NotTrainedError(
         f"the combinations of {table.name} were validated on different sets, so none is best. Name one by its key; the "

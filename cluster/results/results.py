@@ -198,6 +198,23 @@ def column(split: str, metric: str, *, before: bool = False, subset: str = MEAN_
     return f"{split}_{metric}{'_before' if before else ''}{UNITS.get(metric, '')}{group}"
 
 
+class SummaryColumns(NamedTuple):
+    """The names of a split's columns in the summary: distances in mm, and their change by the correction."""
+
+    before: str
+    mean: str
+    std: str
+    change: str
+    change_percent: str
+
+    @classmethod
+    def of(cls, split: str) -> "SummaryColumns":
+        """Names the columns of a split."""
+        after = column(split, "distance")
+        changes = f"{split}_change_mm", f"{split}_change_percent"
+        return cls(column(split, "distance", before=True), f"{after}_mean", f"{after}_std", *changes)
+
+
 @dataclass(frozen=True)
 class _Experiment:
     """What a table needs of `experiment.json`."""
@@ -339,15 +356,11 @@ def _summarize(trials: Sequence[Row], option_paths: Sequence[str], splits: Seque
             after = [row[column(split, "distance")] for row in measured]
             mean_before, mean = _mean(before), _mean(after)
             change = None if mean is None or mean_before is None else mean - mean_before
-            summed |= {
-                f"{split}_distance_before_mm": mean_before,
-                f"{split}_distance_mm_mean": mean,
-                f"{split}_distance_mm_std": _std(after),
-                f"{split}_change_mm": change,
-                f"{split}_change_percent": None if change is None or not mean_before else 100 * change / mean_before,
-            }
+            change_percent = None if change is None or not mean_before else 100 * change / mean_before
+            values = (mean_before, mean, _std(after), change, change_percent)
+            summed |= zip(SummaryColumns.of(split), values, strict=True)
         summary.append(summed)
-    by, n_repetitions = "val_distance_mm_mean", len(trials) // len(summary)
+    by, n_repetitions = SummaryColumns.of("val").mean, len(trials) // len(summary)
     return sorted(summary, key=lambda row: (row[by] is None, row["n"] < n_repetitions, row[by] or 0.0))
 
 

@@ -13,7 +13,7 @@ from cluster.reports.tables.summary import SPLITS, mean_and_std
 from cluster.results.learning_curves import Curve, Numbers, read_logged
 from cluster.results.lookup import find_combination, find_repetition
 from cluster.results.names import short_names
-from cluster.results.results import Results, Row, column
+from cluster.results.results import Results, Row, SummaryColumns, column
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.trial_file import TrialFile
 from data_pipeline.user_error import UserError
@@ -220,4 +220,5 @@ def _width() -> int:
 def _name(table: Results, row: Row) -> str:
     names = short_names(table.telling_paths)
     options = ", ".join(f"{names[path]} {row[path]}" for path in table.telling_paths) or row["key"]
-    return f"{options}: {mean_and_std(row['val_distance_mm_mean'], row['val_distance_mm_std'])}"
+    columns = SummaryColumns.of("val")
+    return f"{options}: {mean_and_std(row[columns.mean], row[columns.std])}"
