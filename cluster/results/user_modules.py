@@ -1,4 +1,4 @@
-"""Modules of the user's own, which a script is told of by `--import`."""
+"""The user's modules, which `--import` names."""
 
 import importlib
 import sys
@@ -9,7 +9,7 @@ from data_pipeline.user_error import UserError
 
 
 def own_module(name: str) -> ModuleType:
-    """Returns the module that `--import NAME` names, found as for a script that is run from the current folder.
+    """Returns the module that `--import NAME` names; scripts in the current folder could import it.
 
     Raises:
         UserError: If it cannot be imported, whatever it raises.
@@ -18,7 +18,7 @@ def own_module(name: str) -> ModuleType:
     sys.path.insert(0, here)
     try:
         return importlib.import_module(name)
-    except (Exception, SystemExit) as error:  # a module may fail in any way
+    except (Exception, SystemExit) as error:  # a module may raise anything
         hint = "; name it without .py" if name.endswith(".py") else ""
         raise UserError(f"--import {name}: it cannot be imported: {type(error).__name__}: {error}{hint}") from error
     finally:

@@ -419,7 +419,7 @@ class TestWhatWasMeasuredOnSeveralData:
         status, output, errors = run(command[0], "sweep", *command[1:], storage_path=several)
         assert (status, output) == (2, "")
         assert errors == (
-            "error: sweep was measured on 2 sets of data; name a combination of one. "
+            "error: sweep was measured on 2 sets of data; name a combination. "
             "The best of each: aaaa (easy), dddd (hard)\n"
         )
 
