@@ -625,7 +625,7 @@ class TestReproduce:
         monkeypatch.chdir(tmp_path)
         status, _, errors = run("reproduce", "tiny", "best", "0", storage_path=tmp_path / "results")
         assert status == 2
-        assert "models_of_mine.MyMLP is not a class of PoseTune's; name the module that it is in" in errors
+        assert "models_of_mine.MyMLP is not a class of PoseTune's; name its module (--import MODULE)" in errors
         arguments = ["reproduce", "tiny", "best", "0", "--import", "models_of_mine"]
         status, output, errors = run(*arguments, storage_path=tmp_path / "results")
         assert (status, errors) == (0, "")
