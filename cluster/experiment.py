@@ -36,8 +36,9 @@ from cluster.result_table import ResultTable
 from cluster.results.trial_outcome import finished_val_distance_mm, trial_status
 from cluster.storage.archive import Archiver
 from cluster.storage.filesystem import Storage, StorageError
-from cluster.storage.folders import STATUSES, ExperimentFolder, Status
+from cluster.storage.folders import ExperimentFolder
 from cluster.storage.lock import experiment_lock
+from cluster.storage.trial_file import STATUSES, Status
 from data_pipeline.user_error import UserError, did_you_mean, first_line
 
 INTERRUPTED_CODE = 130

@@ -10,8 +10,8 @@ from cluster.planning.identity import NotEncodableError, encode
 from cluster.planning.plan import Plan
 from cluster.provenance import provenance
 from cluster.results.results import Results
-from cluster.storage.archive import several
-from cluster.storage.frame_errors import FRAMES_FILE
+from cluster.storage.archive import map_files
+from cluster.storage.file_names import FileNames
 from data_pipeline.pose_range import PoseRange
 
 
@@ -61,10 +61,11 @@ def remove_surplus_weights(plan: Plan, table: Results, job: Job) -> None:
         return  # a trial that is not trained yet may become the best
     kept = _best_by_validation_data(plan, table) if keep == "best" else set()
     storage = job.folder.storage
-    existing = set(storage.files("trials"))
+    existing = {f"{FileNames.TRIALS_FOLDER}/{path}" for path in storage.files(FileNames.TRIALS_FOLDER)}
     surplus_trials = [trial.id for trial in plan.trials if trial.key not in kept]
-    paths = [f"{trial_id}/{name}" for trial_id in surplus_trials for name in ("weights.pt", FRAMES_FILE)]
-    several(storage, storage.remove, [f"trials/{path}" for path in paths if path in existing])
+    names = (FileNames.WEIGHTS, FileNames.FRAMES)
+    paths = [FileNames.in_trial(trial_id, name) for trial_id in surplus_trials for name in names]
+    map_files(storage, storage.remove, [path for path in paths if path in existing])
 
 
 def _best_by_validation_data(plan: Plan, table: Results) -> set[str]:

@@ -24,8 +24,10 @@ from cluster.restored_experiment import restore_experiment
 from cluster.results.learning_curves import record_tables
 from cluster.results.settings_text import differences, flat
 from cluster.results.trial_outcome import trial_status
+from cluster.storage.file_names import FileNames
 from cluster.storage.folders import ExperimentFolder, TrialFolder
 from cluster.storage.records import from_parquet
+from cluster.storage.trial_file import TrialFile
 from cluster.trial.trainable import TrialReport, run_trial
 from data_pipeline.user_error import UserError, first_line
 from posenet.record import Record
@@ -150,7 +152,7 @@ def reproduce(
         return _compared(folder, trial_id, trial, again_folder, content)
 
 
-def _device(trial: Mapping[str, Any], wanted: str | None) -> torch.device:
+def _device(trial: TrialFile, wanted: str | None) -> torch.device:
     """Returns the device to train on, if torch can use it here."""
     name = str(trial["device"]).partition(":")[0] if wanted is None else wanted
     try:
@@ -169,7 +171,7 @@ def _device(trial: Mapping[str, Any], wanted: str | None) -> torch.device:
     return device
 
 
-def _require_same(trial: Mapping[str, Any], combination: Combination, modules: Sequence[ModuleType]) -> None:
+def _require_same(trial: TrialFile, combination: Combination, modules: Sequence[ModuleType]) -> None:
     """Raises an error if the trial's settings are not those of the combination; the user's classes may have moved."""
     now, then = json.loads(combination.encoded), trial["description"]
     if combination.key == trial["key"] or _without_modules(now, modules) == _without_modules(then, modules):
@@ -201,7 +203,7 @@ def _without_modules(encoded: Any, modules: Sequence[ModuleType]) -> Any:
 def _compared(
     folder: ExperimentFolder,
     trial_id: str,
-    trial: Mapping[str, Any],
+    trial: TrialFile,
     again: TrialFolder,
     content: Mapping[str, Any],
 ) -> Reproduction:
@@ -209,10 +211,10 @@ def _compared(
     if not any(record.batch == 0 for record in logged):
         raise UserError(f"the records of {trial_id} cannot be read, so there is nothing to compare with")
     then = _numbers(logged, trial)
-    now = _numbers(from_parquet(again.read("records.parquet") or b""), again.read_trial() or {})
+    now = _numbers(from_parquet(again.read(FileNames.RECORDS) or b""), again.read_trial() or {})
     common = [what for what in then if what in now]
     different = [Difference(what, then[what], now[what]) for what in common if not _same_bits(then[what], now[what])]
-    weights = [each.read("weights.pt") for each in (folder.trial(trial_id), again)]
+    weights = [each.read(FileNames.WEIGHTS) for each in (folder.trial(trial_id), again)]
     are_same = None
     if weights[0] is not None and weights[1] is not None:
         one, other = builders.read_weights(weights[0]), builders.read_weights(weights[1])
@@ -221,7 +223,7 @@ def _compared(
     return Reproduction(trial_id, len(common), n_missing, different, are_same, _changed(content))
 
 
-def _numbers(logged: Sequence[Record], trial: Mapping[str, Any]) -> dict[str, float]:
+def _numbers(logged: Sequence[Record], trial: TrialFile) -> dict[str, float]:
     """Returns all numbers of a trial by their names: its records, and the metrics of its `trial.json`."""
     numbers = {
         f"{r.metric} (epoch {r.epoch}, batch {r.batch}, {r.split}, {r.subset}, {r.space})": float(r.value)

@@ -10,6 +10,7 @@ import torch
 from cluster.experiment import Experiment
 from cluster.planning.identity import constructor_parameters
 from cluster.results.deserialize import decode_class, decode_value
+from cluster.storage.trial_file import TrialFile
 from data_pipeline.augmenters import Augmenter
 from data_pipeline.distorters import Distorter
 from data_pipeline.normalizers import Normalizer
@@ -19,7 +20,7 @@ from posenet.losses import Loss
 
 def restore_experiment(
     content: Mapping[str, Any],
-    trial: Mapping[str, Any],
+    trial: TrialFile,
     modules: Sequence[ModuleType],
     data_dir: str | None,
     device: torch.device,

@@ -9,9 +9,11 @@ import torch
 
 from cluster.planning import builders
 from cluster.results.deserialize import decode_class, decode_skeleton, decode_value
-from cluster.results.results import Results, Row
+from cluster.results.results import Results, Row, SummaryColumns
 from cluster.results.trial_outcome import finished_val_distance_mm, trial_status
+from cluster.storage.file_names import FileNames
 from cluster.storage.folders import ExperimentFolder
+from cluster.storage.trial_file import TrialFile
 from data_pipeline.normalizers import Normalizer
 from data_pipeline.skeleton import Skeleton
 from data_pipeline.user_error import UserError, did_you_mean, first_line
@@ -66,7 +68,7 @@ def read_corrector(
     row = _combination(table, combination)
     key: str = row["key"]
     trials = folder.read_trials(lambda content: content, lambda trial_id: trial_id.partition("/")[0] == key)
-    finished: dict[int, dict[str, Any]] = {}
+    finished: dict[int, TrialFile] = {}
     for repetition_number in range(table.n_repetitions):
         content = trials.get(f"{key}/{repetition_number}")
         if content is not None and trial_status(content) == "finished":
@@ -80,7 +82,7 @@ def read_corrector(
         raise
     except Exception as error:  # a class may raise any error for a file that is broken or of another version
         raise UserError(
-            f"{folder.storage.location}/trials/{key} does not say how to build the corrector: {error!r}"
+            f"{folder.storage.location}/{FileNames.in_trial(key)} does not say how to build the corrector: {error!r}"
         ) from error
     corrector = correctors[0] if len(correctors) == 1 else Ensemble(correctors)
     options = {path: row[path] for path in table.option_paths}
@@ -116,9 +118,9 @@ def _best(table: Results, trained: Sequence[Row]) -> Row:
         best.setdefault(tuple(row[path] for path in paths), row)
     if len(best) == 1:
         return trained[0]
+    mean = SummaryColumns.of("val").mean
     lines = "".join(
-        f"\n  {row['key']}  {', '.join(map(str, val_set))}: {row['val_distance_mm_mean']:.2f} mm"
-        for val_set, row in best.items()
+        f"\n  {row['key']}  {', '.join(map(str, val_set))}: {row[mean]:.2f} mm" for val_set, row in best.items()
     )
     raise UserError(
         f"the combinations of {table.name} were validated on different sets, so none is the best. Name one by its key; "
@@ -126,9 +128,7 @@ def _best(table: Results, trained: Sequence[Row]) -> Row:
     )
 
 
-def _repetitions(
-    table: Results, row: Row, finished: Mapping[int, Mapping[str, Any]], wanted: str | int
-) -> tuple[int, ...]:
+def _repetitions(table: Results, row: Row, finished: Mapping[int, TrialFile], wanted: str | int) -> tuple[int, ...]:
     if wanted == "all":
         return tuple(finished)
     if wanted == "best":
@@ -144,14 +144,14 @@ def _repetitions(
 def _corrector(
     folder: ExperimentFolder,
     trial_id: str,
-    trial: Mapping[str, Any],
+    trial: TrialFile,
     skeleton: Skeleton,
     modules: Sequence[ModuleType],
 ) -> PoseCorrector:
-    content = folder.trial(trial_id).read("weights.pt")
+    content = folder.trial(trial_id).read(FileNames.WEIGHTS)
     if content is None:
         raise UserError(
-            f"{trial_id} has no weights.pt: the experiment's keep_weights did not keep it. Set keep_weights to 'all'"
+            f"{trial_id} has no {FileNames.WEIGHTS}: keep_weights did not keep it. Set it to 'all' in the experiment"
         )
     encoded = trial["description"]["model"]
     model_class = decode_class(encoded["name"], torch.nn.Module, modules)
@@ -160,7 +160,7 @@ def _corrector(
         model.load_state_dict(builders.read_weights(content))
     except Exception as error:  # torch.load raises various errors for a file that it cannot read
         reason = first_line(error)
-        raise UserError(f"the weights.pt of {trial_id} does not fit {encoded['name']}: {reason}") from error
+        raise UserError(f"the {FileNames.WEIGHTS} of {trial_id} does not fit {encoded['name']}: {reason}") from error
     encoded = trial["description"]["spaces"]["normalizer"]
     if encoded is None:
         return PoseCorrector(model, None)

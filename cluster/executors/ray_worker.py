@@ -29,8 +29,10 @@ from cluster.executors.watchdog import Watchdog, read_hang
 from cluster.planning.placement import PRETEND_GPUS, Placement, UnusableNodeError, given_device
 from cluster.planning.plan import Combination, TrialSpec
 from cluster.results.trial_outcome import finished_val_distance_mm
+from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import StorageError
-from cluster.storage.folders import RUNNING, TrialFolder
+from cluster.storage.folders import TrialFolder
+from cluster.storage.trial_file import RUNNING, TrialFile, status_of
 from cluster.trial.trainable import TrialReport, run_trial
 
 _REPORT_INTERVAL_S = 0.2  # a report delays the trial by some milliseconds
@@ -89,7 +91,7 @@ def _train(config: dict[str, Any], job: Job, placement: Placement, versions: Map
     report = ended(trial.id, folder, job.run_id)
     if report is not None and report.status == "finished":
         with suppress(StorageError):
-            folder.remove("checkpoint.pt")
+            folder.remove(FileNames.CHECKPOINT)
     if report is None and (hang := read_hang(folder, job.run_id)) is not None:
         report = fail(trial.id, folder, job.run_id, hang)
     if report is not None:
@@ -201,12 +203,13 @@ def ended(trial_id: str, folder: TrialFolder, run_id: str) -> TrialReport | None
     return _how_it_ended(trial_id, folder.read_trial() or {}, run_id)
 
 
-def _how_it_ended(trial_id: str, content: Mapping[str, Any], run_id: str) -> TrialReport | None:
+def _how_it_ended(trial_id: str, content: TrialFile, run_id: str) -> TrialReport | None:
     distance_mm = finished_val_distance_mm(content)
     if distance_mm is not None:
         return TrialReport(trial_id, "finished", content.get("epochs", 0), distance_mm)
-    if content.get("run") == run_id and content.get("status") in ("failed", "diverged"):
-        return TrialReport(trial_id, content["status"], content.get("epochs", 0), error=content.get("error"))
+    status = status_of(content)
+    if content.get("run") == run_id and (status == "failed" or status == "diverged"):
+        return TrialReport(trial_id, status, content.get("epochs", 0), error=content.get("error"))
     return None
 
 

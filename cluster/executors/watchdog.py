@@ -5,6 +5,7 @@ import os
 import tempfile
 from contextlib import ExitStack
 
+from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import Storage
 from cluster.storage.folders import TrialFolder
 
@@ -69,5 +70,5 @@ def read_hang(folder: TrialFolder, run_id: str) -> str | None:
 def _place(folder: TrialFolder, run_id: str) -> tuple[Storage, str]:
     """Returns where the traceback is: a local file, since a hanging process cannot write to an object store."""
     if folder.local is not None:
-        return folder.experiment / f"trials/{folder.trial_id}", "hang.txt"
+        return folder.experiment / FileNames.in_trial(folder.trial_id), FileNames.HANG
     return Storage(tempfile.gettempdir()), f"posetune-{run_id}-{folder.trial_id.replace('/', '-')}.txt"

@@ -9,7 +9,7 @@ from cluster.planning.identity import Primitive, canonical_json, digest
 from cluster.planning.inputs import Inputs
 from cluster.planning.search_space import RowIndices, SearchSpace
 from cluster.planning.seeds import repetition_seed
-from cluster.storage.folders import Status
+from cluster.storage.trial_file import Status
 
 
 @dataclass(frozen=True, slots=True)

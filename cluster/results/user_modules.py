@@ -31,7 +31,7 @@ def own_module(name: str) -> ModuleType:
     sys.path.insert(0, here)
     try:
         return importlib.import_module(name)
-    except (Exception, SystemExit) as error:  # a module may fail in any way
+    except (Exception, SystemExit) as error:  # a module may raise anything
         hint = "; name it without .py" if name.endswith(".py") else ""
         raise UserError(
             f"--import {name}: the module cannot be imported: {type(error).__name__}: {error}{hint}"

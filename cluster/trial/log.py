@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cluster.storage.examples import FollowedExamples
+from cluster.storage.file_names import FileNames
 from cluster.storage.folders import TrialFolder
 from cluster.storage.records import from_parquet, to_parquet
 from data_pipeline.pose_dataset import Array, PoseDataset
@@ -54,7 +55,7 @@ class TrialLog:
 
     def write(self, folder: TrialFolder, examples: ExamplePoses | None) -> None:
         """Writes records.parquet and, if there are examples, examples.npz."""
-        folder.write("records.parquet", to_parquet(folder.trial_id, self.records))
+        folder.write(FileNames.RECORDS, to_parquet(folder.trial_id, self.records))
         if examples is not None and self.predictions:
             epochs, batches, predictions = zip(*self.predictions, strict=True)
             FollowedExamples(
@@ -78,22 +79,22 @@ class TrialLog:
         Raises:
             ValueError: If a file is missing, broken, or ends before that epoch.
         """
-        content = folder.read("records.parquet")
+        content = folder.read(FileNames.RECORDS)
         if content is None:
-            raise ValueError("records.parquet is missing")
+            raise ValueError(f"{FileNames.RECORDS} is missing")
         # Without the final evaluation, batch 0: a trial that was stopped while it wrote its last files repeats it.
         records = [record for record in from_parquet(content) if record.batch > 0 and record.epoch <= until_epoch]
         if not records or records[-1].epoch < until_epoch:
-            raise ValueError(f"records.parquet ends before epoch {until_epoch}")
+            raise ValueError(f"{FileNames.RECORDS} ends before epoch {until_epoch}")
         return cls(records, _read_predictions(folder, until_epoch) if with_examples else [])
 
 
 def _read_predictions(folder: TrialFolder, until_epoch: int) -> list[tuple[int, int, Array]]:
     examples = FollowedExamples.read(folder)
     if examples is None:
-        raise ValueError("examples.npz is missing")
+        raise ValueError(f"{FileNames.EXAMPLES} is missing")
     logged = zip(examples.epochs, examples.batches, examples.predictions_mm, strict=True)
     predictions = [(int(epoch), int(batch), poses) for epoch, batch, poses in logged if epoch <= until_epoch]
     if not predictions or predictions[-1][0] < until_epoch:
-        raise ValueError(f"examples.npz ends before epoch {until_epoch}")
+        raise ValueError(f"{FileNames.EXAMPLES} ends before epoch {until_epoch}")
     return predictions

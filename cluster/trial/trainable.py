@@ -18,9 +18,11 @@ from cluster.planning.config import Settings
 from cluster.planning.placement import device_name
 from cluster.planning.plan import TrialSpec
 from cluster.planning.seeds import TrialSeeds
+from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import StorageError
-from cluster.storage.folders import RUNNING, TrialFolder
+from cluster.storage.folders import TrialFolder
 from cluster.storage.frame_errors import FrameErrors
+from cluster.storage.trial_file import RUNNING, TrialFile
 from cluster.trial.example_plot import plot_examples
 from cluster.trial.log import ExamplePoses, TrialLog
 from data_pipeline.batch import DeviceCache, DeviceDataset, dataset_identity, on_device
@@ -177,7 +179,7 @@ class _Training:
             gpu.set_device(trial.device)  # else some calls would open a context on the first GPU
             gpu.empty_cache()  # memory of the previous trial of this process
         self.device, self.gpu = device_name(trial.device)
-        self._write_trial(RUNNING)
+        self._write_trial(RUNNING, {})
         solver = self._build()
         warning = self._continue(solver)
         if warning is not None:
@@ -217,8 +219,8 @@ class _Training:
             if self.log.records or not keep_checkpoint:
                 self.log.write(self.folder, self.examples)
             if not keep_checkpoint:
-                self.folder.remove("checkpoint.pt")
-            self._write_trial(status, error=error, traceback=trace)
+                self.folder.remove(FileNames.CHECKPOINT)
+            self._write_trial(status, {"error": error, "traceback": trace})
         except Exception as recording_error:
             error = f"{error} (this could not be recorded: {recording_error})"
         return TrialReport(self.trial.id, status, self.epoch, error=error)
@@ -301,7 +303,7 @@ class _Training:
 
     def _continue(self, solver: Solver) -> str | None:
         """Loads the checkpoint if there is one; returns a warning if it cannot be used."""
-        content = self.folder.read("checkpoint.pt")
+        content = self.folder.read(FileNames.CHECKPOINT)
         if content is None:
             return None
         try:
@@ -316,7 +318,7 @@ class _Training:
         except Exception as error:  # a class of the user may raise any error
             if is_machine_error(error):
                 raise
-            self.folder.remove("checkpoint.pt")
+            self.folder.remove(FileNames.CHECKPOINT)
             reason = f"its checkpoint cannot be used: {error}"
             return f"warning: {self.trial.id} starts again from the beginning, since {reason}"
         self.log = log
@@ -334,8 +336,8 @@ class _Training:
             "train_seconds": self._train_seconds(),
             "examples": self._examples_key(),
         }
-        self.folder.write("checkpoint.pt", pack(state))
-        self._write_trial(RUNNING)
+        self.folder.write(FileNames.CHECKPOINT, pack(state))
+        self._write_trial(RUNNING, {})
 
     def _examples_key(self) -> list[Any]:
         config = self.trial.settings.solver
@@ -362,15 +364,15 @@ class _Training:
                 self.folder
             )
             weights = {name: tensor.cpu() for name, tensor in best.weights.items()}
-            self.folder.write("weights.pt", tensor_bytes(weights))
+            self.folder.write(FileNames.WEIGHTS, tensor_bytes(weights))
         learned = None if self.normalizer is None else self.normalizer.learned()
         # This file marks the trial as finished, so it is written last.
-        self._write_trial("finished", best_epoch=best.epoch, metrics=metrics, normalizer=learned)
+        self._write_trial("finished", {"best_epoch": best.epoch, "metrics": metrics, "normalizer": learned})
         with suppress(StorageError, OSError):  # a leftover checkpoint does no harm
-            self.folder.remove("checkpoint.pt")
+            self.folder.remove(FileNames.CHECKPOINT)
         return TrialReport(self.trial.id, "finished", self.epoch, best.val_distance_mm)
 
-    def _write_trial(self, status: str, **outcome: Any) -> None:
+    def _write_trial(self, status: str, outcome: TrialFile) -> None:
         spec = self.trial.spec
         self.folder.write_trial(
             {
@@ -415,7 +417,7 @@ class _Training:
             self.sets["val"].skeleton,
             title=f"{self.trial.id}, epoch {report.epoch}",
         )
-        self.folder.write(f"plots/epoch_{report.epoch:05d}.png", picture)
+        self.folder.write(f"{FileNames.PLOTS_FOLDER}/epoch_{report.epoch:05d}.png", picture)
 
 
 def _headline(measured: list[Measurement]) -> dict[str, dict[str, float]]:

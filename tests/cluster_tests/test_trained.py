@@ -206,7 +206,7 @@ class TestWhatCannotBeBuilt:
         assert type(read_corrector(folder, modules=[other, here]).corrector.model) is OwnMLP
         another = ModuleType("another")
         another.OwnMLP = OwnMLP
-        with pytest.raises(UserError, match="may be the OwnMLP of each of other, another"):
+        with pytest.raises(UserError, match="is ambiguous: OwnMLP is in each of other, another"):
             read_corrector(folder, modules=[other, another])
 
     @pytest.mark.parametrize(

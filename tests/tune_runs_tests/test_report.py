@@ -422,7 +422,7 @@ class TestWhatWasMeasuredOnSeveralData:
         status, output, errors = run(command[0], "sweep", *command[1:], storage_path=several)
         assert (status, output) == (2, "")
         assert errors == (
-            "error: sweep was measured on 2 sets of data; name a combination of one. "
+            "error: sweep was measured on 2 sets of data; name a combination. "
             "The best of each: aaaa (easy), dddd (hard)\n"
         )
 
@@ -661,7 +661,7 @@ class TestReproduce:
         monkeypatch.chdir(tmp_path)
         status, _, errors = run("reproduce", "small_experiment", "best", "0", storage_path=tmp_path / "results")
         assert status == 2
-        assert "models_of_mine.MyMLP is not a class of PoseTune's; name the module that it is in" in errors
+        assert "models_of_mine.MyMLP is not a class of PoseTune's; name its module (--import MODULE)" in errors
         arguments = ["reproduce", "small_experiment", "best", "0", "--import", "models_of_mine"]
         status, output, errors = run(*arguments, storage_path=tmp_path / "results")
         assert (status, errors) == (0, "")

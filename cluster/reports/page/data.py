@@ -12,7 +12,7 @@ import numpy as np
 from cluster.figures.style import FigureError
 from cluster.reports.draw import skeleton_of
 from cluster.results.learning_curves import Curve, Logged, Numbers, read_logged
-from cluster.results.results import Results, Row, column
+from cluster.results.results import Results, Row, SummaryColumns, column
 from cluster.results.statistics import Comparison, adjusted, compare_with
 from cluster.storage.examples import FollowedExamples
 from cluster.storage.folders import ExperimentFolder
@@ -177,7 +177,7 @@ class PageData:
         combinations = [
             {
                 "key": row["key"],
-                "before": _rounded(row["val_distance_before_mm"]),
+                "before": _rounded(row[SummaryColumns.of("val").before]),
                 "trials": [self._trial(trial) for trial in self.repetitions[row["key"]]],
                 "curves": [self._curve(trial_id(trial), grids) for trial in self.repetitions[row["key"]]],
                 "parts": self._parts(row["key"], befores),

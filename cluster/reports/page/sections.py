@@ -18,7 +18,7 @@ from cluster.reports.page.sentences import (
     signed,
 )
 from cluster.reports.tables.summary import SPLITS, mean_and_std
-from cluster.results.results import Row
+from cluster.results.results import Row, SummaryColumns
 from cluster.results.statistics import MIN_REPETITIONS, bootstrap_interval, estimate
 from cluster.storage.folders import ExperimentFolder
 
@@ -91,12 +91,9 @@ def _words_of_parts(data: PageData) -> list[Markup]:
 def _figures(data: PageData) -> list[Markup]:
     table, best = data.table, data.table.summary[0]
     split = table.split
-    mean, std = best[f"{split}_distance_mm_mean"], best[f"{split}_distance_mm_std"]
+    before, mean, std, change, percent = (best[name] for name in SummaryColumns.of(split))
     if mean is None:
         return []
-    before, change, percent = (
-        best[f"{split}_{name}"] for name in ("distance_before_mm", "change_mm", "change_percent")
-    )
     figures = [
         (f"best, {SPLITS[split]}", f"{mean_and_std(mean, std)} mm"),
         ("backbone", f"{before:.2f} mm"),
@@ -327,10 +324,10 @@ def _n(row: Row) -> str:
 
 
 def _results(row: Row, split: str) -> list[str]:
-    before, change = row[f"{split}_distance_before_mm"], row[f"{split}_change_percent"]
+    before, mean, std, _, change = (row[name] for name in SummaryColumns.of(split))
     return [
         "–" if before is None else f"{before:.2f}",
-        mean_and_std(row[f"{split}_distance_mm_mean"], row[f"{split}_distance_mm_std"]),
+        mean_and_std(mean, std),
         "–" if change is None else f"{signed(change, 1)} %",
     ]
 

@@ -14,7 +14,7 @@ from cluster.reports.tables.summary import SPLIT_NAMES
 from cluster.results.deserialize import decode_skeleton
 from cluster.results.learning_curves import read_logged
 from cluster.results.names import ChoiceError, short_names
-from cluster.results.results import Results, Row
+from cluster.results.results import Results, Row, SummaryColumns
 from cluster.results.statistics import Estimate, estimate
 from cluster.storage.folders import ExperimentFolder
 from data_pipeline.skeleton import Skeleton
@@ -41,7 +41,7 @@ class ByJointTable:
         self.results = results
         self.choices = choices
         self.split = chosen_split(results, choices)
-        mean = f"{self.split}_distance_mm_mean"
+        mean = SummaryColumns.of(self.split).mean
         finished = [row for row in results.summary if row[mean] is not None]
         if not finished:
             raise ChoiceError(f"{results.name} has no errors by joint: no trial has finished")

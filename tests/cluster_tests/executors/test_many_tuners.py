@@ -16,7 +16,7 @@ LRS = [1e-3, 3e-3, 1e-2]
 def small(monkeypatch):
     monkeypatch.setattr(ray_runner, "_TRIALS_OF_A_TUNER", 4)
     monkeypatch.setattr(ray_runner, "_TRIALS_OF_A_SLOT", 1)
-    monkeypatch.setattr(archive, "PART_TRIALS", 2)
+    monkeypatch.setattr(archive, "BUNDLE_TRIALS", 2)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from cluster.planning import inputs
 from cluster.planning.config import ConfigError
 from cluster.planning.identity import digest
-from cluster.storage.folders import STATUSES
+from cluster.storage.trial_file import STATUSES
 from tests.cluster_tests.small_experiment import LR
 
 

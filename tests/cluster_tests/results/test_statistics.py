@@ -394,7 +394,7 @@ class TestTheBlockBootstrap:
         assert block_bootstrap_interval([1.0, math.nan, 3.0, 4.0]) is None
 
     def test_refuses_lengths_that_are_not_those_of_the_frames(self):
-        with pytest.raises(ValueError, match="2 sequences sum to 5, there are 4 frames"):
+        with pytest.raises(ValueError, match="2 sequences sum to 5, but there are 4 frames"):
             block_bootstrap_interval([1.0, 2.0, 3.0, 4.0], sequence_lengths=[2, 3])
         with pytest.raises(ValueError, match="sum to 4"):
             block_length([1.0, 2.0, 3.0, 4.0], [0, 4])

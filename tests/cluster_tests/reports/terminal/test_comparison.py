@@ -98,7 +98,7 @@ class TestFindingACombination:
     @pytest.mark.parametrize("wanted", ["1", "-1", "", "x", "00"])
     def test_a_repetition_that_is_not_there_is_an_error(self, table, wanted):
         assert find_repetition(table, table.summary[0], "0")["key"] == table.summary[0]["key"]
-        with pytest.raises(NoCombinationError, match=f"has no repetition '{wanted}'; it has repetition 0 alone"):
+        with pytest.raises(NoCombinationError, match=f"has no repetition '{wanted}'; it has only repetition 0"):
             find_repetition(table, table.summary[0], wanted)
 
 
