@@ -29,8 +29,8 @@ import numpy as np
 import torch
 
 from cluster.reports.terminal.correction_text import correction_text
+from cluster.reports.terminal.overview import find_experiment
 from cluster.results.user_modules import add_import_option, own_module
-from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder
 from cluster.trained import TrainedCorrector, read_corrector
 from data_pipeline.files.sigterm import exit_on_sigterm
@@ -66,7 +66,7 @@ def _run(args: argparse.Namespace) -> int:
     files = None if args.poses is None else Files.of(args)
     modules = [own_module(name) for name in args.modules]
 
-    folder = ExperimentFolder(Storage(args.storage_path) / args.experiment)
+    folder = find_experiment(args.storage_path, args.experiment)
     trained = read_corrector(folder, combination=args.combination, repetition=args.repetition, modules=modules)
     print(_description(args.experiment, trained), file=sys.stderr)
     register_skeleton(trained.skeleton)  # for formats whose files have only the number of joints

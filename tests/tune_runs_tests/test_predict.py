@@ -336,7 +336,7 @@ class TestRefused:
     def test_is_an_experiment_that_is_not_there(self, run):
         status, _, errors = run("--poses", "poses.pt", "--out", "o.pt", experiment="none")
         assert status == 2
-        assert "holds no experiment" in errors
+        assert "error: no experiment 'none' in " in errors
 
     @pytest.mark.parametrize(
         ("arguments", "says"),
