@@ -345,11 +345,11 @@ class TestAnExperiment:
                 remote.run()
             capsys.readouterr()
             report.main(["list", "--storage-path", s3.location])
-            assert "small_experiment          running" in capsys.readouterr().out
+            assert "small_experiment  running" in capsys.readouterr().out
             report.main(["show", "small_experiment", "--storage-path", s3.location])
             assert "State: complete (running now)\n" in capsys.readouterr().out
         report.main(["list", "--storage-path", s3.location])
-        assert "small_experiment          complete" in capsys.readouterr().out
+        assert "small_experiment  complete" in capsys.readouterr().out
 
     def test_that_lost_its_lease_ends_and_writes_nothing_more(self, remote, s3):
         taken = []
