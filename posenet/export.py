@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from data_pipeline.formats.whole_files import whole_file
+from data_pipeline.files.atomic import atomic_file
 from data_pipeline.skeleton import Skeleton
 from data_pipeline.user_error import UserError, first_line
 
@@ -48,7 +48,7 @@ def export_corrector(corrector: torch.nn.Module, skeleton: Skeleton, path: Path)
         reason = first_line(error)
         raise UserError(f"the model cannot be exported by torch.export: {reason}") from error
     content = _pt2(program) if path.suffix == ".pt2" else _onnx(program)
-    with whole_file(path) as file:
+    with atomic_file(path) as file:
         file.write(content)
 
 

@@ -42,7 +42,7 @@ def without_reports():
     """Runs in this process write no report page: it takes longer than a small training. `with_reports` lets them."""
     with pytest.MonkeyPatch.context() as patch:
         write_report = Experiment._write_report
-        patch.setattr(Experiment, "_write_report", lambda self: None)
+        patch.setattr(Experiment, "_write_report", lambda self, table: None)
         yield write_report
 
 

@@ -22,7 +22,7 @@ from tabulate import tabulate
 
 from cluster.experiment import Experiment
 from cluster.reports.tables.summary import mean_and_std
-from cluster.results.results import Results
+from cluster.results.results import Results, SummaryColumns
 from data_pipeline.distorters import NoDistorter
 from data_pipeline.normalizers import Shifter
 from data_pipeline.pose_dataset import dataset_path
@@ -81,9 +81,9 @@ def backbone_table(table: Results) -> str:
     rows = []
     for row in table.best_for_each("experiment_config.test_set"):
         backbone = row["experiment_config.test_set"].removeprefix("nyu_").removesuffix("_test")
-        before, after, std = (row[f"test_distance_{which}"] for which in ("before_mm", "mm_mean", "mm_std"))
+        before, after, std, _, change = (row[name] for name in SummaryColumns.of("test"))
         setting = f"lr {row['optimizer_args.lr']:g}, dropout {row['model_args.dropout']}"
-        cells = [backbone, f"{before:.2f}", mean_and_std(after, std), f"{row['test_change_percent']:+.1f} %"]
+        cells = [backbone, f"{before:.2f}", mean_and_std(after, std), f"{change:+.1f} %"]
         rows.append([*cells, row["n"], setting])
     rows.sort(key=lambda cells: BACKBONES.index(cells[0]))
     headers = ["backbone", "before (mm)", "after (mm)", "Δ", "n", "best setting in validation"]

@@ -18,7 +18,7 @@ from tabulate import tabulate
 
 from cluster.experiment import Experiment
 from cluster.reports.tables.summary import mean_and_std
-from cluster.results.results import Results, Row
+from cluster.results.results import Results, Row, SummaryColumns
 from data_pipeline.distorters import NoDistorter
 from data_pipeline.normalizers import Shifter
 from data_pipeline.pose_dataset import dataset_path
@@ -101,6 +101,7 @@ def model_table(table: Results) -> str:
     """Returns a row for each kind of network: the test errors of its settings that are best in validation."""
     best: dict[tuple[str, str], Row] = {}
     seconds: dict[str, float] = {}
+    on_test = SummaryColumns.of("test")
     for row in table.summary:
         best.setdefault((row["model"], _backbone(row)), row)
     for trial in table.trials:
@@ -109,16 +110,14 @@ def model_table(table: Results) -> str:
         [
             model,
             *(
-                mean_and_std(
-                    best[model, backbone]["test_distance_mm_mean"], best[model, backbone]["test_distance_mm_std"]
-                )
+                mean_and_std(best[model, backbone][on_test.mean], best[model, backbone][on_test.std])
                 for backbone in BACKBONES
             ),
             f"{seconds[model] / 60:.1f} min",
         ]
         for model in dict.fromkeys(model for model, _ in best)
     ]
-    before = [f"{best[rows[0][0], backbone]['test_distance_before_mm']:.2f}" for backbone in BACKBONES]
+    before = [f"{best[rows[0][0], backbone][on_test.before]:.2f}" for backbone in BACKBONES]
     rows.sort(key=lambda cells: cells[0] != "CorrectorMLP")
     rows.insert(0, ["uncorrected", *before, ""])
     headers = ["", *BACKBONES, "trained for"]

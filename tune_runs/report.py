@@ -182,11 +182,10 @@ def html(args: argparse.Namespace) -> int:
     from cluster.reports.page.page import page
 
     folder = overview.find_experiment(args.storage_path, args.name)
-    content = page(folder).encode()
+    content = page(folder)
     if args.out is None:
-        folder.storage.write("report.html", content)
-        return _print(f"{folder.storage.location}/report.html")
-    return _deliver(content, args.out, is_text=False)
+        return _print(folder.write_report(content))
+    return _deliver(content.encode(), args.out, is_text=False)
 
 
 def watch(args: argparse.Namespace) -> int:

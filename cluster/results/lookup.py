@@ -1,4 +1,4 @@
-"""Finds a combination or a repetition by what a person calls it: the beginning of its key, or "best"."""
+"""Finds a combination by the beginning of its key or as "best", and a repetition by its number."""
 
 from collections.abc import Mapping
 
@@ -9,22 +9,22 @@ _NAMED = 10
 
 
 class NoCombinationError(UserError):
-    """An experiment has no such combination, or several, or no such repetition of it."""
+    """No combination, several combinations, or no repetition match what was asked for."""
 
 
 def find_combination(table: Results, wanted: str) -> Row:
     """Returns the row of the combination whose key begins with `wanted`; `best` is the first of the summary.
 
     Raises:
-        NoCombinationError: If there is none, or several; if the best is wanted of what was measured on several data.
+        NoCombinationError: If none or several match, or if `best` is asked for and several data were measured on.
     """
     keys = short_keys(table)
     if wanted == "best":
-        parts = table.by_data()
-        if len(parts) > 1:
+        by_data = table.by_data()
+        if len(by_data) > 1:
             raise NoCombinationError(
-                f"{table.name} was measured on {len(parts)} sets of data; name a combination of one. The best of each: "
-                f"{best_of_each(parts, keys)}"
+                f"{table.name} was measured on {len(by_data)} sets of data; name a combination. The best of each: "
+                f"{best_of_each(by_data, keys)}"
             )
         return table.summary[0]
     found = [row for row in table.summary if row["key"].startswith(wanted)]
@@ -38,15 +38,15 @@ def find_combination(table: Results, wanted: str) -> Row:
 
 
 def find_repetition(table: Results, combination: Row, wanted: str) -> Row:
-    """Returns the row of a trial: of a combination's repetition by its number.
+    """Returns the row of a combination's repetition, a trial, by its number.
 
     Raises:
-        NoCombinationError: If there is none of that number.
+        NoCombinationError: If there is no repetition with that number.
     """
     trials = [trial for trial in table.trials if trial["key"] == combination["key"]]
     found = next((trial for trial in trials if str(trial["repetition"]) == wanted), None)
     if found is None:
-        known = f"repetitions 0 to {len(trials) - 1}" if len(trials) > 1 else "repetition 0 alone"
+        known = f"repetitions 0 to {len(trials) - 1}" if len(trials) > 1 else "only repetition 0"
         raise NoCombinationError(f"{combination['key']} of {table.name} has no repetition {wanted!r}; it has {known}")
     return found
 
@@ -55,18 +55,18 @@ _KEY_LENGTH = 4
 
 
 def short_keys(table: Results) -> dict[str, str]:
-    """Returns the beginning of each combination's key that tells it from the others, at least four characters."""
+    """Returns the beginning of each combination's key that is unique, at least four characters."""
     keys = [row["key"] for row in table.summary]
     longest = max(map(len, keys))
     n = next((n for n in range(_KEY_LENGTH, longest) if len({key[:n] for key in keys}) == len(keys)), longest)
     return {key: key[:n] for key in keys}
 
 
-def best_of_each(parts: Mapping[str, Results], keys: Mapping[str, str]) -> str:
-    """Returns the best combination on each of several data, as they are named in an error.
+def best_of_each(by_data: Mapping[str, Results], keys: Mapping[str, str]) -> str:
+    """Returns the best combination on each data as a text for an error.
 
     Args:
-        parts: The results on each data, as of `Results.by_data`.
-        keys: The beginnings of the combinations' keys, as of `short_keys`.
+        by_data: What `Results.by_data` returns.
+        keys: What `short_keys` returns.
     """
-    return ", ".join(f"{keys[part.summary[0]['key']]} ({name})" for name, part in parts.items())
+    return ", ".join(f"{keys[table.summary[0]['key']]} ({name})" for name, table in by_data.items())

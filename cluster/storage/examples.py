@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cluster.storage.file_names import FileNames
 from cluster.storage.folders import TrialFolder
-
-_FILE = "examples.npz"
 
 Poses = npt.NDArray[np.floating[Any]]
 Integers = npt.NDArray[np.integer[Any]]
@@ -39,7 +38,7 @@ class FollowedExamples:
         """Writes them among a trial's files."""
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **vars(self))
-        folder.write(_FILE, buffer.getvalue())
+        folder.write(FileNames.EXAMPLES, buffer.getvalue())
 
     @classmethod
     def read(cls, folder: TrialFolder) -> "FollowedExamples | None":
@@ -49,7 +48,7 @@ class FollowedExamples:
             ValueError: If the file is broken.
             StorageError: If it cannot be read.
         """
-        content = folder.read(_FILE)
+        content = folder.read(FileNames.EXAMPLES)
         if content is None:
             return None
         try:
@@ -70,5 +69,5 @@ class FollowedExamples:
                     raise ValueError(f"{name} has the shape {getattr(found, name).shape}, not {shape}")
         except Exception as error:
             # What numpy raises depends on the damage.
-            raise ValueError(f"{_FILE} is broken: {error}") from error
+            raise ValueError(f"{FileNames.EXAMPLES} is broken: {error}") from error
         return found

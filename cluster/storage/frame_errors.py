@@ -13,11 +13,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cluster.storage.file_names import FileNames
 from cluster.storage.folders import TrialFolder
 
 Errors = npt.NDArray[np.floating[Any]]
-
-FRAMES_FILE = "frames.parquet"
 
 _SCHEMA = pa.schema(
     {"subset": pa.dictionary(pa.int32(), pa.string()), "before_mm": pa.float32(), "after_mm": pa.float32()}
@@ -60,7 +59,7 @@ class FrameErrors:
         buffer = io.BytesIO()
         table = pa.concat_tables(tables).unify_dictionaries()
         pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
-        folder.write(FRAMES_FILE, buffer.getvalue())
+        folder.write(FileNames.FRAMES, buffer.getvalue())
 
     @classmethod
     def read(cls, folder: TrialFolder) -> "FrameErrors | None":
@@ -70,7 +69,7 @@ class FrameErrors:
             ValueError: If the file is broken.
             StorageError: If it cannot be read.
         """
-        content = folder.read(FRAMES_FILE)
+        content = folder.read(FileNames.FRAMES)
         if content is None:
             return None
         try:
@@ -87,5 +86,5 @@ class FrameErrors:
                 raise ValueError("its subsets are not of the same frames: they have unlike numbers of them")
         except Exception as error:
             # What pyarrow raises depends on the damage.
-            raise ValueError(f"{FRAMES_FILE} is broken: {error}") from error
+            raise ValueError(f"{FileNames.FRAMES} is broken: {error}") from error
         return cls({name: (numbers[0][places[name]], numbers[1][places[name]]) for name in names})

@@ -41,10 +41,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import Storage, StorageError
 from data_pipeline.user_error import UserError
 
-_FOLDER = "lease"
 _WANTING, _HOLDING = "wanting", "holding"
 
 # A machine whose clock is wrong learns the time of S3 from an error, and pyarrow has only as much room for that as the
@@ -117,7 +117,7 @@ def is_leased(storage: Storage) -> bool:
 
     It does not wait for a heartbeat: a run that was killed counts until the next one has found that out.
     """
-    return any(other.state == _HOLDING for other in _files(storage / _FOLDER).values())
+    return any(other.state == _HOLDING for other in _files(storage / FileNames.LEASE_FOLDER).values())
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class _Run:
 
     def __init__(self, storage: Storage, beat_s: float, expiry_s: float) -> None:
         self.storage = storage
-        self.folder = storage / _FOLDER
+        self.folder = storage / FileNames.LEASE_FOLDER
         self.beat_s, self.expiry_s = beat_s, expiry_s
         self.give_up_s = expiry_s * 2 / 3
         self.who = this_run()

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import IO, Any
 
+from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import Storage, StorageError
 from cluster.storage.lease import already_running, is_leased, lease, this_run
 
-_NAME = ".lock"
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 _ATTEMPTS = 5
 _PAUSE_S = 0.05
@@ -50,7 +50,7 @@ def is_locked(storage: Storage) -> bool:
 def _file_lock(folder: Storage) -> Iterator[None]:
     with ExitStack() as stack:
         try:
-            file = stack.enter_context(folder.opened_file(_NAME, os.O_RDWR | os.O_CREAT, make=True))
+            file = stack.enter_context(folder.opened_file(FileNames.LOCK, os.O_RDWR | os.O_CREAT, make=True))
             _acquire(folder, file)
         except OSError as error:
             raise _no_lock(folder, error) from error
@@ -73,7 +73,7 @@ def _no_lock(folder: Storage, error: OSError) -> StorageError:
 
 def _is_file_locked(folder: Storage) -> bool:
     try:
-        with folder.opened_file(_NAME, os.O_RDONLY) as file:
+        with folder.opened_file(FileNames.LOCK, os.O_RDONLY) as file:
             # A shared lock is refused where the other one is held; it is gone again at once.
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -13,9 +13,9 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
+from data_pipeline.files.atomic import atomic_file
 from data_pipeline.formats.frames import FormatError, Frames, checked_frames
 from data_pipeline.formats.text_lines import LineFormat, is_name, read_lines, write_lines
-from data_pipeline.formats.whole_files import whole_file
 from data_pipeline.skeleton import HANDS17
 
 _N_JOINTS = HANDS17.n_joints
@@ -51,7 +51,7 @@ def write(path: Path, frames: Iterable[Frames]) -> None:
         FormatError: If the file cannot be written, if there are no frames, if their joints are not 21, or if a
             name is missing or cannot stand in a line.
     """
-    with whole_file(path) as file:
+    with atomic_file(path) as file:
         for chunk in checked_frames(frames, path, _N_JOINTS, named=True):
             _write(file, chunk, path)
 
@@ -113,7 +113,7 @@ def write_hands17_submission(path: Path, frames: Iterable[Frames], official_name
     poses = np.empty((len(places), _N_JOINTS, 3), np.float32)
     n_found = np.zeros(len(places), np.int64)  # (N,)
     unknown: list[str] = []
-    with whole_file(path) as file:
+    with atomic_file(path) as file:
         for chunk in checked_frames(given, path, _N_JOINTS, named=True):
             names = chunk.names or ()
             found = np.array([places.get(name, -1) for name in names], np.int64)  # (n,)

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from data_pipeline.camera import Camera
+from data_pipeline.files.atomic import atomic_file
 from data_pipeline.formats.frames import Array, FormatError, Frames, check_coordinates, checked_frames
 from data_pipeline.formats.joint_orders import MSRA15, JointOrder
 from data_pipeline.formats.text_lines import LineFormat, read_lines, write_lines
-from data_pipeline.formats.whole_files import whole_file
 from data_pipeline.skeleton import HANDS17, ICVL, NYU, Skeleton
 
 # At 1 m a pixel is up to 4.2 mm wide (ICVL), so that half a unit of the last decimal is 0.0002 mm.
@@ -83,7 +83,7 @@ def write_frames(path: Path, frames: Iterable[Frames], dataset: str) -> None:
     """
     layout = LEADERBOARD_DATASETS[dataset]
     n_frames = 0
-    with whole_file(path) as file:
+    with atomic_file(path) as file:
         for chunk in checked_frames(frames, path, layout.skeleton.n_joints):
             poses = chunk.poses if layout.joint_order is None else layout.joint_order.from_hands17(chunk.poses)
             in_front = (poses[:, :, 2] > 0).all(axis=1)  # (n, J, 3) -> (n,)

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+from data_pipeline.files.atomic import atomic_folder
 from data_pipeline.formats.frames import Array, FormatError, Frames, checked_frames
 from data_pipeline.formats.joint_orders import MSRA15
 from data_pipeline.formats.text_lines import LineFormat, read_lines, write_lines
-from data_pipeline.formats.whole_files import whole_folder
 from data_pipeline.skeleton import HANDS17
 
 _N_JOINTS = HANDS17.n_joints
@@ -64,7 +64,7 @@ def write(path: Path, frames: Iterable[Frames]) -> None:
         FormatError: If the folder exists or cannot be written, if there are no frames, if their joints are not
             21, or if a name is missing, of another form or out of order.
     """
-    with whole_folder(path) as folder:
+    with atomic_folder(path) as folder:
         by_gesture = groupby(_named_poses(frames, path), key=lambda named: named[0])
         for gesture, group in by_gesture:
             place = folder / gesture

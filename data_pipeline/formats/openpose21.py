@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from data_pipeline.files.atomic import atomic_file
 from data_pipeline.formats.frames import FormatError, Frames, checked_frames, collect_poses, frames_from_array
 from data_pipeline.formats.joint_orders import OPENPOSE
-from data_pipeline.formats.whole_files import whole_file
 from data_pipeline.skeleton import HANDS17
 from data_pipeline.user_error import first_line
 
@@ -74,7 +74,7 @@ def write(path: Path, frames: Iterable[Frames], mm_per_unit: float) -> None:
         Frames(OPENPOSE.from_hands17(chunk.poses) / np.float32(mm_per_unit))
         for chunk in checked_frames(frames, path, _N_JOINTS)
     )
-    with whole_file(path) as file:
+    with atomic_file(path) as file:
         if suffix == ".json":
             digits = _DIGITS_OF_MM + round(math.log10(mm_per_unit))
             separator = b"["

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from data_pipeline.files.atomic import atomic_file
 from data_pipeline.files.tensors import load, numbers
 from data_pipeline.formats.frames import (
     FormatError,
@@ -18,7 +19,6 @@ from data_pipeline.formats.frames import (
     collect_poses,
     frames_from_array,
 )
-from data_pipeline.formats.whole_files import whole_file
 
 SUFFIX = ".pt"
 
@@ -52,7 +52,7 @@ def write(path: Path, frames: Iterable[Frames]) -> None:
     Raises:
         FormatError: If the file cannot be written, if there are no frames, or if no skeleton has so many joints.
     """
-    with whole_file(path) as file, collect_poses(checked_frames(frames, path), path) as poses:
+    with atomic_file(path) as file, collect_poses(checked_frames(frames, path), path) as poses:
         torch.save(torch.from_numpy(poses), file)
 
 

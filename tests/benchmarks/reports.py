@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.storage.archive import PART_TRIALS
+from cluster.storage.archive import BUNDLE_TRIALS
 from data_pipeline.pose_dataset import write_dataset
 from tests.benchmarks.sweeps import experiment, run_quietly
 
@@ -114,12 +114,12 @@ def write_experiment(source: Path, folder: Path, n: int) -> None:
         own.mkdir(parents=True)
         for name in ("examples.npz", "frames.parquet"):
             (own / name).write_bytes(example.with_name(name).read_bytes())
-        if n <= PART_TRIALS:
+        if n <= BUNDLE_TRIALS:
             (own / "trial.json").write_text(text)
             pq.write_table(records, own / "records.parquet", compression="zstd", write_page_checksum=True)
             continue
         part.append(trial)
-        if len(part) == PART_TRIALS:
+        if len(part) == BUNDLE_TRIALS:
             write_part(folder, part)
             part = []
     if part:

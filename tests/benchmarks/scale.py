@@ -28,7 +28,7 @@ from ray.cluster_utils import Cluster
 from torch import Tensor
 
 from cluster.executors import ray_session
-from cluster.executors.monitor import Watch
+from cluster.executors.monitor import Monitor
 from cluster.experiment import Experiment
 from cluster.planning.placement import PRETEND_GPUS
 from cluster.storage.archive import Archive
@@ -75,20 +75,20 @@ class Clock:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        started, reported = Watch.started, Watch.reported
+        started, reported = Monitor.started, Monitor.reported
 
-        def note_start(watch: Watch, trial_id: str) -> None:
+        def note_start(monitor: Monitor, trial_id: str) -> None:
             self.first_start = self.first_start or time.monotonic()
-            started(watch, trial_id)
+            started(monitor, trial_id)
 
-        def note_end(watch: Watch, report: TrialReport) -> None:
-            reported(watch, report)
+        def note_end(monitor: Monitor, report: TrialReport) -> None:
+            reported(monitor, report)
             if report.status == "finished":
                 self.ends.append(time.monotonic())
                 self.cpu_s.append(time.process_time())
                 self.memory_kb.append(memory_kb() if len(self.ends) % 100 == 0 else 0)
 
-        with mock.patch.object(Watch, "started", note_start), mock.patch.object(Watch, "reported", note_end):
+        with mock.patch.object(Monitor, "started", note_start), mock.patch.object(Monitor, "reported", note_end):
             yield
 
 
@@ -99,8 +99,14 @@ def run_quietly(sweep: Experiment) -> None:
 
 def many_trials(folder: Path, n: int) -> dict[str, str]:
     """Trains `n` trials of a few milliseconds each."""
-    sweep = experiment(folder, solver_config={"batch_size": 64}, name="many", n_repetitions=10, keep_weights="none")
-    sweep.space.base["base_hyperparams"]["model_args"] = {"hidden_dims": [8]}
+    sweep = experiment(
+        folder,
+        solver_config={"batch_size": 64},
+        hyperparams={"model_args": {"hidden_dims": [8]}},
+        name="many",
+        n_repetitions=10,
+        keep_weights="none",
+    )
     sweep.add_options("optimizer_args.lr", [1e-6 * (i + 1) for i in range(n // 10)])
     clock = Clock()
     began = time.monotonic()
@@ -219,12 +225,12 @@ def on_devices(folder: Path, n_nodes: int, gpus: int, *, seconds: float, n: int)
             sweep = experiment(
                 folder,
                 solver_config={"batch_size": 64},
+                hyperparams={"distorter": Sleep, "distorter_args": {"seconds": seconds}},
                 name=name,
                 n_repetitions=n,
                 keep_weights="none",
                 target_device=torch.device("cuda"),
             )
-            sweep.space.base["base_hyperparams"] |= {"distorter": Sleep, "distorter_args": {"seconds": seconds}}
             run_quietly(sweep)
     finally:
         cluster.shutdown()

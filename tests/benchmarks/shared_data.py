@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from cluster.executors.job import Job
-from cluster.executors.monitor import Watch
+from cluster.executors.monitor import Monitor
 from cluster.executors.ray_runner import run_ray
 from cluster.executors.ray_session import embedded
 from cluster.executors.signals import Signals
-from cluster.planning.inputs import Sources
+from cluster.experiment_files import write_experiment_file
+from cluster.planning.inputs import Inputs
 from cluster.planning.placement import Placement
 from cluster.trial.trainable import TrialReport
 from data_pipeline.distorters import Distorter, TrainingSamples
@@ -70,18 +71,17 @@ def measure(folder: Path, train_set: str) -> tuple[float, float]:
     sweep = experiment(
         folder,
         solver_config={"batch_size": 4096},
+        hyperparams={"distorter": Clock, "distorter_args": {"folder": str(clock)}},
         name=train_set,
         train_set=train_set,
         n_repetitions=2 * N_WORKERS,
         checkpoint_interval_s=0,
     )
-    sweep.add_options("distorter", [Clock])
-    sweep.space.base["base_hyperparams"]["distorter_args"] = {"folder": str(clock)}
-    sources = Sources(sweep.config.data_folder)
-    plan = sweep._plan(sources)
+    inputs = Inputs(sweep.config.data_folder)
+    plan = sweep._plan(inputs)
     stopwatch = Stopwatch()
-    job = Job(sweep.config, sweep.space, sources.sets, sources.tables, sources.weights)
-    sweep._write_experiment(plan, job)
+    job = Job(sweep.config, sweep.space, inputs.sets, inputs.tables, inputs.weights)
+    write_experiment_file(plan, job)
     placement = Placement(torch.device("cpu"), n_slots=N_WORKERS, cpus_per_trial=1)
     done, most = threading.Event(), 0.0
 
@@ -94,7 +94,7 @@ def measure(folder: Path, train_set: str) -> tuple[float, float]:
     watcher = threading.Thread(target=watch_memory)
     watcher.start()
     with embedded(placement):
-        run_ray(plan.to_train, job, placement, Watch(stopwatch, None), Signals())  # type: ignore[arg-type]
+        run_ray(plan.to_train, job, placement, Monitor(stopwatch, None), Signals())  # type: ignore[arg-type]
     done.set()
     watcher.join()
     firsts = sorted(float(path.read_text()) for path in clock.iterdir())

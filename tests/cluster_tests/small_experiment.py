@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cluster.executors.job import Job
 from cluster.experiment import Experiment
-from cluster.planning.inputs import Sources
+from cluster.planning.inputs import Inputs
 from cluster.planning.plan import make_plan
 from cluster.result_table import ResultTable
 from cluster.storage.folders import TrialFolder
@@ -127,9 +127,9 @@ class SmallExperiment:
     ) -> tuple[Trial, TrialData, TrialFolder]:
         """The one trial, to be run by `run_trial` on the CPU or another device, with its data and its folder."""
         experiment = self.experiment(changes)
-        sources = Sources(experiment.config.data_folder)
-        plan = make_plan(experiment.space, sources, n_repetitions=1, seed=0)
-        job = Job(experiment.config, experiment.space, sources.sets, sources.tables, sources.weights)
+        inputs = Inputs(experiment.config.data_folder)
+        plan = make_plan(experiment.space, inputs, n_repetitions=1, seed=0)
+        job = Job(experiment.config, experiment.space, inputs.sets, inputs.tables, inputs.weights)
         trial = job.trial(plan.trials[0], device or torch.device("cpu"))
         return trial, job.data(trial.settings), job.folder.trial(trial.id)
 

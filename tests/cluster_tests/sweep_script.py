@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cluster.executors.job import Job
 from cluster.experiment import Experiment
-from cluster.planning.inputs import Sources
+from cluster.planning.inputs import Inputs
 from cluster.trial.trainable import run_trial
 from data_pipeline.distorters import NeighborErrorBankDistorter, TrainingSamples
 from data_pipeline.normalizers import Shifter
@@ -139,12 +139,12 @@ def experiment(spec: dict) -> Experiment:
 
 def train_one_epoch_of_each(sweep: Experiment) -> None:
     """Leaves every trial with a checkpoint."""
-    sources = Sources(sweep.config.data_folder)
-    plan = sweep._plan(sources)
-    job = Job(sweep.config, sweep.space, sources.sets, sources.tables, sources.weights)
+    inputs = Inputs(sweep.config.data_folder)
+    plan = sweep._plan(inputs)
+    job = Job(sweep.config, sweep.space, inputs.sets, inputs.tables, inputs.weights)
     for spec in plan.trials:
         trial = job.trial(spec, torch.device("cpu"))
-        reports = run_trial(trial, job.data(trial.settings), job.folder.trial(trial.id), leave=lambda: True)
+        reports = run_trial(trial, job.data(trial.settings), job.folder.trial(trial.id), should_stop=lambda: True)
         assert [report.status for report in reports] == ["interrupted"]
 
 

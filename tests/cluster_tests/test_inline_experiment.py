@@ -376,7 +376,7 @@ class TestAfterARun:
 
     def test_a_device_that_is_not_there_is_an_error_before_anything_is_written(self, small_experiment):
         with pytest.raises(
-            ConfigError, match=r"experiment_config.target_device: cuda:99 was asked for, but this machine"
+            ConfigError, match=r"experiment_config.target_device: cuda:99 was requested, but this machine"
         ):
             small_experiment.run({"experiment_config.target_device": torch.device("cuda:99")})
         assert not small_experiment.folder.exists()
@@ -506,7 +506,7 @@ class TestATrialThatGoesWrong:
                 {"model": [HungryMLP, CorrectorMLP]},
                 "failed",
                 r"^OutOfMemoryError: CUDA out of memory.* — out of memory on cpu with batch_size 16, in trial "
-                r"[0-9a-f]{16}/0; make the batch or the model smaller$",
+                r"[0-9a-f]{16}/0; reduce the batch size or the model$",
             ),
             (
                 {"loss_function": [NanLoss, SmallExperiment(None, "").dicts()["base_hyperparams"]["loss_function"]]},
@@ -669,7 +669,7 @@ class TestCtrlC:
         with pytest.raises(Interrupted) as caught:
             small_experiment.run(options=options)
         assert caught.value.code == 130
-        assert "run the script again to go on" in capsys.readouterr().err
+        assert "run the script again to continue" in capsys.readouterr().err
         assert [row["status"] for row in small_experiment.experiment().results().trials] == ["finished", "interrupted"]
         monkeypatch.setattr(InterruptedMLP, "correction", CorrectorMLP.correction)
         small_experiment.run(options=options)
@@ -774,7 +774,7 @@ class TestOptionsOutsideTheHyperparameters:
             parts, [[f"{name}_{part}" for part in ("train", "val", "test")] for name in ("small_experiment", "two")]
         )
         table = experiment.run("inline")
-        assert (table.splits, table.telling_paths) == (["val", "test"], parts[:1])
+        assert (table.splits, table.distinguishing_paths) == (["val", "test"], parts[:1])
         assert [row["val_distance_mm[A]"] is None for row in table.trials] == [True, False]
         assert table.best_for_each("experiment_config.test_set")[0] is table.summary[0]
 

@@ -40,7 +40,7 @@ def test_names_the_trials_that_failed(small_experiment):
 
 
 def test_that_cannot_be_made_costs_no_result(small_experiment, capsys, monkeypatch):
-    def broken(folder):
+    def broken(folder, results):
         raise ArithmeticError("a curve without an end\nand more")
 
     monkeypatch.setattr(experiment_module, "page", broken)
@@ -48,7 +48,9 @@ def test_that_cannot_be_made_costs_no_result(small_experiment, capsys, monkeypat
     assert [row["status"] for row in table.trials] == ["finished"]
     assert not report_of(small_experiment).exists()
     said = capsys.readouterr().err
-    assert said.endswith("\nreport.html was not written (a curve without an end); all results are there, see tables/\n")
+    assert said.endswith(
+        "\nreport.html was not written (a curve without an end); all results are complete, see tables/\n"
+    )
 
 
 def test_does_not_hold_up_whoever_interrupts(small_experiment):

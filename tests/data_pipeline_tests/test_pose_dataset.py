@@ -162,7 +162,7 @@ class TestSamples:
         [
             ([], "has 5 samples, but 0 names"),
             (["a"] * 4, "has 5 samples, but 4 names"),
-            (["a", "b\nc", "d", "e", "f"], "sample 1: the name 'b\\\\nc' has a line break"),
+            (["a", "b\nc", "d", "e", "f"], "sample 1: the name 'b\\\\nc' contains a line break"),
         ],
     )
     def test_with_names_that_could_not_be_told_apart_are_not_written(self, data_dir, names, says):
@@ -174,7 +174,7 @@ class TestSamples:
         """Nobody could print them."""
         write_datasets(data_dir, {"hands": Samples(LABELS, {}, list("abcde"))})
         (data_dir / "hands_names.txt").write_bytes(b"a\nb\n\xfc\nd\ne\n")
-        with pytest.raises(DatasetError, match=r"hands_names\.txt, line 3: the name is not in UTF-8"):
+        with pytest.raises(DatasetError, match=r"hands_names\.txt, line 3: the name is not valid UTF-8"):
             read_samples(data_dir, "hands")
         with pytest.raises(
             DatasetError, match=r"^dataset hands, sample 2: the name '\\udcfc' cannot be written in UTF-8"
@@ -322,7 +322,7 @@ class TestAWriterThatWasKilled:
         write_dataset(data_dir / ".written", "hands", LABELS, POSES)
         dataset_path(data_dir, "hands", "labels").unlink()
         dataset_path(data_dir, "hands", "labels").mkdir()
-        with pytest.raises(DatasetError, match=r"data has new files whose writer was ended .* Is a directory"):
+        with pytest.raises(DatasetError, match=r"data has new files from a writer that was ended .* Is a directory"):
             read_dataset(data_dir, "hands")
 
 
@@ -428,7 +428,7 @@ class TestBrokenFiles:
 
     def test_of_poses_without_any_subset_are_refused(self, data_dir, save):
         save("poses", {})
-        with pytest.raises(DatasetError, match=r"hands_poses\.pt is a dict without any subset"):
+        with pytest.raises(DatasetError, match=r"hands_poses\.pt is an empty dict; expected at least one subset"):
             read_dataset(data_dir, "hands")
 
     @pytest.mark.parametrize("n", [1, N - 1, N + 1])
@@ -456,7 +456,7 @@ class TestBrokenFiles:
     @pytest.mark.parametrize("subset", ["mean", "", "a" * 101, "a b", "a/b", "a\n", "ä", "a,b", 5, None, ("A",)])
     def test_with_a_subset_that_cannot_be_called_so_are_refused(self, data_dir, save, subset):
         save("poses", {subset: torch.from_numpy(POSES)})
-        says = re.escape(f"subset named {subset!r}") + r"; a name has 1 to 100 letters.*'mean' is taken"
+        says = re.escape(f"subset named {subset!r}") + r"; a name has 1 to 100 letters.*'mean' is reserved"
         with pytest.raises(DatasetError, match=says):
             read_dataset(data_dir, "hands")
 
@@ -471,7 +471,7 @@ class TestBrokenFiles:
         path = save(part, content)
         with pytest.raises(DatasetError, match=re.escape(f"{path} is not a file that torch.load")) as caught:
             read_dataset(data_dir, "hands")
-        assert str(caught.value).endswith("reads: it was cut, or torch.save did not write it")
+        assert str(caught.value).endswith("reads: it is truncated, or torch.save did not write it")
 
     def test_that_were_cut_anywhere_are_refused(self, data_dir, save):
         write_dataset(data_dir, "hands", LABELS, POSES)

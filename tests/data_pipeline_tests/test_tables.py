@@ -146,7 +146,7 @@ BROKEN = [
     (
         "x_errors.pt",
         {"A": torch.zeros(3)},
-        "holds a dict of A; expected a dict of errors, label_keys: tune_runs/prepare",
+        "holds a dict of A; expected a dict of errors, label_keys. Make the table again with tune_runs/prepare",
     ),
     ("x_errors.pt", {"errors": 3, "label_keys": KEYS}, "holds a int; expected a tensor of torch.float32 numbers"),
     (
@@ -173,8 +173,8 @@ BROKEN = [
     ),
     ("x_neighbors.pt", SOUND | {"indices": SOUND["indices"].long()}, "indices holds torch.int64 numbers; expected"),
     ("x_neighbors.pt", SOUND | {"indices": SOUND["indices"][0]}, r"indices have the shape \(5,\); expected \(N, K\)"),
-    ("x_neighbors.pt", SOUND | {"indices": OUTSIDE}, "row 3 names samples outside of the bank, which has 30"),
-    ("x_neighbors.pt", SOUND | {"indices": OUTSIDE - 31}, "row 0 names samples outside of the bank"),
+    ("x_neighbors.pt", SOUND | {"indices": OUTSIDE}, "row 3 refers to samples outside of the bank, which has 30"),
+    ("x_neighbors.pt", SOUND | {"indices": OUTSIDE - 31}, "row 0 refers to samples outside of the bank"),
     ("x_neighbors.pt", SOUND | {"label_keys": KEYS[:5]}, r"label_keys have the shape \(5,\); expected \(20,\)"),
     (
         "x_neighbors.pt",
@@ -190,10 +190,10 @@ BROKEN = [
     (
         "x_error_stats.json",
         STATS | {"joints": list(reversed(NYU.joint_names))},
-        "has statistics of the joints palm, .*, but 14 joints are pinky_tip, .*, in this order",
+        "has statistics of the joints palm, .*; expected the 14 joints pinky_tip, .*, in this order",
     ),
     ("x_error_stats.json", STATS | {"mean_mm": [[0, 0, 0]]}, r"mean_mm has the shape \(1, 3\); expected \(14, 3\)"),
-    ("x_error_stats.json", STATS | {"mean_mm": "much"}, "mean_mm is no array of numbers"),
+    ("x_error_stats.json", STATS | {"mean_mm": "much"}, "mean_mm is not an array of numbers"),
     ("x_error_stats.json", STATS | {"std_mm": (-np.eye(14, 3)).tolist()}, "std_mm of pinky_tip are not all finite"),
     *(
         (
@@ -203,7 +203,7 @@ BROKEN = [
         )
         for value in (np.inf, np.nan, 1e7, -1e300)
     ),
-    ("x_error_stats.json", STATS | {"mean_mm": [[10**400, 0, 0]] * 14}, "mean_mm is no array of numbers"),
+    ("x_error_stats.json", STATS | {"mean_mm": [[10**400, 0, 0]] * 14}, "mean_mm is not an array of numbers"),
 ]
 
 

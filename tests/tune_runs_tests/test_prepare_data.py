@@ -236,7 +236,7 @@ class TestErrors:
             (["--subsets", "A,B,A"], "--subsets: the name 'A' is given twice"),
             (["--subsets", "A,"], "--subsets: '' is not a valid subset name: a name has 1 to 100"),
             (["--subsets", "A B"], "--subsets: 'A B' is not a valid subset name"),
-            (["--subsets", "mean"], "'mean' is taken"),
+            (["--subsets", "mean"], "'mean' is reserved"),
         ],
     )
     def test_of_synthetic_data_say_what_to_change_and_leave_no_file(self, run, data_dir, arguments, says):
@@ -256,7 +256,7 @@ class TestErrors:
             (["--predictions", "=B.txt"], "write NAME=FILE"),
             (["--predictions", "B="], "write NAME=FILE"),
             (["--predictions", "A=B.txt"], "the name 'A' is given twice"),
-            (["--predictions", "mean=B.txt"], "'mean' is taken"),
+            (["--predictions", "mean=B.txt"], "'mean' is reserved"),
             (["--predictions", "a/b=B.txt"], "--predictions: 'a/b' is not a valid subset name"),
             (["--predictions", "C=missing.txt"], "missing.txt cannot be read: No such file"),
             (["--predictions", "C=short.txt"], "short.txt has 11 frames, but the ground truth truth.txt has 12"),

@@ -156,7 +156,7 @@ class TestImport:
             (["--labels", "none.pt"], "none.pt cannot be read"),
             (["--labels", "labels.xyz"], "does not tell its format"),
             (["--labels", "truth.pt", "--predictions", "A"], "write NAME=FILE"),
-            (["--labels", "truth.pt", "--predictions", "mean=truth.pt"], "'mean' is taken"),
+            (["--labels", "truth.pt", "--predictions", "mean=truth.pt"], "'mean' is reserved"),
             (["--labels", "truth.pt", "--split", "thirds"], "'thirds' is not a split"),
         ],
     )
@@ -317,7 +317,7 @@ class TestCheck:
     @pytest.mark.parametrize(
         ("name", "content", "says"),
         [
-            ("hands_names.txt", b"\xfc\n" * N, "line 1: the name is not in UTF-8"),
+            ("hands_names.txt", b"\xfc\n" * N, "line 1: the name is not valid UTF-8"),
             (
                 "hands_labels.pt",
                 np.full((N, 21, 3), 1e30, np.float32),

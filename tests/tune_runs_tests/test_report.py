@@ -253,7 +253,7 @@ class TestAnExperimentThatIsNotThere:
         status, _, errors = run("show", name)
         assert status == 2
         assert errors.startswith(f"error: no experiment {name!r} in {results}; ")
-        assert errors.endswith((f"known are {', '.join(NAMES)}\n", "did you mean 'complete'?\n", "'failures'?\n"))
+        assert errors.endswith((f"known: {', '.join(NAMES)}\n", "did you mean 'complete'?\n", "'failures'?\n"))
 
     def test_where_there_is_none_at_all_says_so(self, run, tmp_path):
         assert run("show", "x", storage_path=tmp_path)[2] == f"error: no experiment 'x' in {tmp_path}, nor any other\n"
@@ -285,7 +285,7 @@ class TestCompareAndDiff:
         status, _, errors = run("diff", "complete", "best", "xyz")
         assert status == 2
         known = ", ".join(key[:4] for key in keys)
-        assert errors == f"error: complete has no combination 'xyz'; known are {known} (`show` has all)\n"
+        assert errors == f"error: complete has no combination 'xyz'; known: {known} (`show` has all)\n"
 
 
 class TestLog:
@@ -422,7 +422,7 @@ class TestWhatWasMeasuredOnSeveralData:
         status, output, errors = run(command[0], "sweep", *command[1:], storage_path=several)
         assert (status, output) == (2, "")
         assert errors == (
-            "error: sweep was measured on 2 sets of data; name a combination of one. "
+            "error: sweep was measured on 2 sets of data; name a combination. "
             "The best of each: aaaa (easy), dddd (hard)\n"
         )
 
@@ -661,7 +661,7 @@ class TestReproduce:
         monkeypatch.chdir(tmp_path)
         status, _, errors = run("reproduce", "small_experiment", "best", "0", storage_path=tmp_path / "results")
         assert status == 2
-        assert "models_of_mine.MyMLP is not a class of PoseTune's; name the module that it is in" in errors
+        assert "models_of_mine.MyMLP is not a class of PoseTune's; name its module (--import MODULE)" in errors
         arguments = ["reproduce", "small_experiment", "best", "0", "--import", "models_of_mine"]
         status, output, errors = run(*arguments, storage_path=tmp_path / "results")
         assert (status, errors) == (0, "")
@@ -671,10 +671,10 @@ class TestReproduce:
         ("arguments", "says"),
         [
             (["best", "7"], "has no repetition '7'; it has repetitions 0 to 1"),
-            (["xyz", "0"], "complete has no combination 'xyz'; known are "),
+            (["xyz", "0"], "complete has no combination 'xyz'; known: "),
             (
                 ["best", "0", "--import", "no_such_module"],
-                "error: --import no_such_module: it cannot be imported: ModuleNotFoundError: ",
+                "error: --import no_such_module: the module cannot be imported: ModuleNotFoundError: ",
             ),
             (["best", "0", "--import", "my_models.py"], "; name it without .py"),
             (["best", "0", "--device", "gpu"], "error: torch cannot use 'gpu' here; "),

@@ -97,13 +97,13 @@ class TestOnThisMachine:
             (
                 CUDA,
                 {"n_gpus": 0},
-                "cuda was asked for, but this machine has no GPU that torch can use; take torch.device('cpu')",
+                "cuda was requested, but this machine has no GPU that torch can use; use torch.device('cpu')",
             ),
-            (torch.device("cuda:1"), {"n_gpus": 0}, "cuda:1 was asked for, but this machine has no GPU"),
+            (torch.device("cuda:1"), {"n_gpus": 0}, "cuda:1 was requested, but this machine has no GPU"),
             (
                 cuda(0, 4, 5),
                 {},
-                "cuda:4, cuda:5 was asked for, but this machine has 4 GPU(s), cuda:0 to cuda:3; take one of these or",
+                "cuda:4, cuda:5 was requested, but this machine has 4 GPU(s), cuda:0 to cuda:3; use one of these or",
             ),
         ],
     )
@@ -164,7 +164,7 @@ class TestOnACluster:
             place_on(config(cuda(0, 1)), 100, [HEAD, A])
         assert not isinstance(caught.value, NoRoomError), "no further node would mend it"
         assert message(caught) == (
-            "cuda:0, cuda:1 was asked for, but of a Ray cluster's GPUs none can be chosen by its index; the cluster "
+            "cuda:0, cuda:1 was requested, but GPUs of a Ray cluster cannot be chosen by index; the cluster "
             "has head (4 CPU core(s), no GPU), a (16 CPU core(s), 8 GPU(s)). Write torch.device('cuda'), or start its "
             "nodes with these GPUs alone: CUDA_VISIBLE_DEVICES=0,1 ray start …"
         )
@@ -173,12 +173,12 @@ class TestOnACluster:
         with pytest.raises(NoRoomError) as caught:
             place_on(config(CUDA, cpus_per_trial=4), 100, [HEAD, Node("c", 2, 1)])
         assert message(caught) == (
-            "a GPU and 4 CPU core(s) a trial (cpus_per_trial) were asked for, but no node has that; the cluster has "
+            "a GPU and 4 CPU core(s) per trial (cpus_per_trial) were requested, but no node has that; the cluster has "
             "head (4 CPU core(s), no GPU), c (2 CPU core(s), 1 GPU(s)). Take torch.device('cpu'), ask for fewer cores, "
             "or add a node; run(wait_for_nodes=True) waits for one"
         )
         with pytest.raises(
-            NoRoomError, match=r"cpus_per_trial: 5 CPU core\(s\) a trial were asked for, but no node has"
+            NoRoomError, match=r"cpus_per_trial: 5 CPU core\(s\) per trial were requested, but no node has"
         ):
             place_on(config(CPU, cpus_per_trial=5), 100, [HEAD])
         with pytest.raises(NoRoomError, match="the cluster has no node"):

@@ -158,7 +158,7 @@ class TestAComparison:
         assert found.n == 6
         assert found.difference == -1.0
 
-    def test_of_fewer_than_six_pairs_is_no_test(self):
+    def test_of_fewer_than_six_pairs_is_not_a_test(self):
         found = compare([1.0] * 5 + [None], [2.0] * 6)
         assert found.too_few
         assert not found.is_significant
@@ -166,7 +166,7 @@ class TestAComparison:
         assert compare([None], [1.0]) == Comparison(0, None, None, None, None)
         assert compare([3.0], [1.0]) == Comparison(1, 2.0, None, None, None)
 
-    def test_of_unlike_numbers_of_repetitions_is_refused(self):
+    def test_of_different_numbers_of_repetitions_is_refused(self):
         with pytest.raises(ValueError, match="zip"):
             compare([1.0, 2.0], [1.0])
 
@@ -357,7 +357,7 @@ class TestTheBlockBootstrap:
         ).confidence_interval
         assert (found.low, found.high) == pytest.approx(tuple(expected), abs=0.1 * (expected.high - expected.low))
 
-    def test_of_many_frames_is_as_wide_as_students(self):
+    def test_of_many_frames_is_as_wide_as_students_interval(self):
         values = np.random.default_rng(4).standard_normal(300_000)
         found, expected = block_bootstrap_interval(values, length=2), estimate(values.tolist()).interval
         assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=2e-4)
@@ -394,7 +394,7 @@ class TestTheBlockBootstrap:
         assert block_bootstrap_interval([1.0, math.nan, 3.0, 4.0]) is None
 
     def test_refuses_lengths_that_are_not_those_of_the_frames(self):
-        with pytest.raises(ValueError, match="2 sequences sum to 5, there are 4 frames"):
+        with pytest.raises(ValueError, match="2 sequences sum to 5, but there are 4 frames"):
             block_bootstrap_interval([1.0, 2.0, 3.0, 4.0], sequence_lengths=[2, 3])
         with pytest.raises(ValueError, match="sum to 4"):
             block_length([1.0, 2.0, 3.0, 4.0], [0, 4])

@@ -171,6 +171,7 @@ OPERATIONS = {
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 class TestAnOperation:
+    @pytest.mark.slow
     def test_waits_for_a_server_that_refuses_connections_and_says_so(self, s3, operation, monkeypatch, capsys):
         monkeypatch.setattr(storage_module, "_SILENCE_S", 0.2)
         use, returned, left = OPERATIONS[operation]
@@ -184,6 +185,7 @@ class TestAnOperation:
         assert said[0].startswith(f"s3://{s3.bucket} cannot be reached now (")
         assert said[0].endswith("): trying again for up to 60 s")
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("wrong", [(500, "InternalError"), (503, "SlowDown"), (503, "ServiceUnavailable")])
     def test_is_made_again_where_the_server_asks_to(self, s3, operation, wrong):
         use, returned, left = OPERATIONS[operation]
@@ -258,6 +260,7 @@ class FailingFilesystem:
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 class TestASharedFolder:
+    @pytest.mark.slow
     @pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENOTCONN])
     def test_is_waited_for_while_its_server_is_away(self, tmp_path, monkeypatch, operation, code):
         use, returned, left = OPERATIONS[operation]

@@ -94,7 +94,7 @@ class TestAWriter:
 
     @pytest.mark.parametrize(
         ("file", "says"),
-        [("folder", r"data/folder is a folder; a file"), ("b/c", r"data/b is a file; a folder of this name")],
+        [("folder", r"data/folder is a folder, but a file must"), ("b/c", r"data/b is a file, but a folder must")],
     )
     def test_whose_files_have_no_place_is_refused_before_anything_changes(self, folder, file, says):
         """Else the files would wait for their places, and bar every reader."""

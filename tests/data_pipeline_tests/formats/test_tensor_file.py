@@ -85,7 +85,7 @@ class TestAnyTensor:
             (POSES.to(torch.bfloat16), "numpy cannot read"),
             (POSES.to("meta"), "numpy cannot read"),
             (POSES[:0], "is empty: it has no frames"),
-            (POSES[:, :13], "there is no skeleton with 13 joints; known are 14"),
+            (POSES[:, :13], "there is no skeleton with 13 joints; known: 14"),
             ([1, 2], "holds a list"),
             ({"A": "text"}, "holds a str"),
         ],

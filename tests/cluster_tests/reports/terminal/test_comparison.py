@@ -85,7 +85,7 @@ class TestFindingACombination:
     def test_what_is_unknown_is_an_error_with_what_is_near(self, table):
         with pytest.raises(NoCombinationError, match="no combination '000000000000000g'; did you mean '0000000000000"):
             find_combination(table, "000000000000000g")
-        with pytest.raises(NoCombinationError, match="no combination 'xyz'; known are 0000000000000"):
+        with pytest.raises(NoCombinationError, match="no combination 'xyz'; known: 0000000000000"):
             find_combination(table, "xyz")
 
     def test_of_many_what_is_unknown_is_an_error_with_ten_short_ones(self, tmp_path):
@@ -93,12 +93,12 @@ class TestFindingACombination:
         with pytest.raises(NoCombinationError) as raised:
             find_combination(table, "zzzz")
         known = ", ".join(f"{n:04x}" for n in range(10))
-        assert str(raised.value) == f"my sweep has no combination 'zzzz'; known are {known} (`show` has all)"
+        assert str(raised.value) == f"my sweep has no combination 'zzzz'; known: {known} (`show` has all)"
 
     @pytest.mark.parametrize("wanted", ["1", "-1", "", "x", "00"])
     def test_a_repetition_that_is_not_there_is_an_error(self, table, wanted):
         assert find_repetition(table, table.summary[0], "0")["key"] == table.summary[0]["key"]
-        with pytest.raises(NoCombinationError, match=f"has no repetition '{wanted}'; it has repetition 0 alone"):
+        with pytest.raises(NoCombinationError, match=f"has no repetition '{wanted}'; it has only repetition 0"):
             find_repetition(table, table.summary[0], wanted)
 
 
