@@ -125,8 +125,8 @@ class TestTheChoice:
         [
             ({"combination": "nothing"}, r"tiny has no combination 'nothing'; known are [0-9a-f]{16}, [0-9a-f]{16}"),
             ({"combination": ""}, "tiny has several combinations whose keys begin with ''"),
-            ({"repetition": 3}, "give 'best', 'all' or one of the finished ones: 0, 1, 2"),
-            ({"repetition": "first"}, "repetition 'first' of .* is not there"),
+            ({"repetition": 3}, "give 'best', 'all' or one of 0, 1, 2"),
+            ({"repetition": "first"}, "has no finished repetition 'first'"),
         ],
     )
     def test_of_what_is_not_there_is_refused_with_what_is(self, sweep, choice, says):
@@ -168,10 +168,10 @@ class TestWhatCannotBeBuilt:
         tiny.run()
         weights = tiny.folder / "trials" / tiny.key() / "0" / "weights.pt"
         torch.save({"a": torch.ones(2)}, weights)
-        with pytest.raises(UserError, match=r"weights\.pt of .* is not one of .*CorrectorMLP: .*"):
+        with pytest.raises(UserError, match=r"weights\.pt of .* does not fit .*CorrectorMLP: .*"):
             read_corrector(folder_of(tiny))
         weights.write_bytes(b"nothing")
-        with pytest.raises(UserError, match=r"weights\.pt of .* is not one of .*CorrectorMLP: .*"):
+        with pytest.raises(UserError, match=r"weights\.pt of .* does not fit .*CorrectorMLP: .*"):
             read_corrector(folder_of(tiny))
 
     def test_names_a_class_of_the_users_until_its_module_is_named_too(self, tiny):
@@ -254,5 +254,5 @@ class TestWhatCannotBeBuilt:
     def test_has_a_description_that_is_damaged(self, tiny, damage):
         tiny.run()
         folder = self.edited(tiny, damage)
-        with pytest.raises(UserError, match="does not tell how to build the corrector"):
+        with pytest.raises(UserError, match="does not say how to build the corrector"):
             read_corrector(folder)
