@@ -204,7 +204,7 @@ class TestATrialThatIsTheSame:
         folder.write_experiment(content)
         found = reproduce(folder, trial_id)
         assert (found.is_same, found.n_missing) == (True, n_batches)
-        assert f"{n_batches} numbers that were logged then are not logged now, and are not compared." in found.text
+        assert f"{n_batches} numbers that were logged then are not logged now and are not compared." in found.text
 
 
 class TestATrialThatDiffers:
@@ -258,7 +258,7 @@ class TestATrialThatCannotBeTrainedAgain:
         with pytest.raises(UserError) as caught:
             reproduce(folder, trial_id)
         text = str(caught.value)
-        assert text.startswith(f"{trial_id.partition('/')[0]} cannot be trained again as it was. The data ")
+        assert text.startswith(f"{trial_id.partition('/')[0]} cannot be trained again as it was. Its training, ")
         (line,) = text.splitlines()[1:]
         assert line.startswith("  data.train.fingerprint was ")
 
@@ -297,7 +297,7 @@ class TestATrialThatCannotBeTrainedAgain:
     def test_since_its_set_is_none_of_the_last_run_says_so(self, copy):
         folder, trial_id = copy
         folder.write_experiment({**folder.read_experiment(), "data": []})
-        with pytest.raises(UserError, match="the train set of the trial is none of those"):
+        with pytest.raises(UserError, match="the experiment's last run did not read the train set of the trial"):
             reproduce(folder, trial_id)
 
     @pytest.mark.parametrize("part", ["model", "optimisation", "inputs", "spaces", "data", "schedule", "loss"])
@@ -306,13 +306,13 @@ class TestATrialThatCannotBeTrainedAgain:
         content = folder.trial(trial_id).read_trial()
         del content["description"][part]
         folder.trial(trial_id).write_trial(content)
-        with pytest.raises(UserError, match="do not tell how it was trained"):
+        with pytest.raises(UserError, match="do not say how it was trained"):
             reproduce(folder, trial_id)
 
     @pytest.mark.parametrize("device", ["gpu", "cuda:99", "xpu"])
     def test_since_a_device_is_not_here_says_so(self, copy, device):
         folder, trial_id = copy
-        with pytest.raises(UserError, match=f"torch cannot use '{device}' here; {trial_id} was trained on cpu: leave"):
+        with pytest.raises(UserError, match=f"torch cannot use '{device}' here; {trial_id} was trained on cpu: omit"):
             reproduce(folder, trial_id, device=device)
 
     def test_since_the_kind_of_device_that_it_was_trained_on_is_not_here_says_so(self, copy):

@@ -137,8 +137,8 @@ class TestTheChoice:
                 r"small_experiment has no combination 'nothing'; known: [0-9a-f]{16}, [0-9a-f]{16}",
             ),
             ({"combination": ""}, "small_experiment has several combinations whose keys begin with ''"),
-            ({"repetition": 3}, "give 'best', 'all' or one of the finished ones: 0, 1, 2"),
-            ({"repetition": "first"}, "repetition 'first' of .* is not there"),
+            ({"repetition": 3}, "give 'best', 'all' or one of 0, 1, 2"),
+            ({"repetition": "first"}, "has no finished repetition 'first'"),
         ],
     )
     def test_of_what_is_not_there_is_refused_with_what_is(self, sweep, choice, says):
@@ -180,10 +180,10 @@ class TestWhatCannotBeBuilt:
         small_experiment.run()
         weights = small_experiment.folder / "trials" / small_experiment.key() / "0" / "weights.pt"
         torch.save({"a": torch.ones(2)}, weights)
-        with pytest.raises(UserError, match=r"weights\.pt of .* is not one of .*CorrectorMLP: .*"):
+        with pytest.raises(UserError, match=r"weights\.pt of .* does not fit .*CorrectorMLP: .*"):
             read_corrector(folder_of(small_experiment))
         weights.write_bytes(b"nothing")
-        with pytest.raises(UserError, match=r"weights\.pt of .* is not one of .*CorrectorMLP: .*"):
+        with pytest.raises(UserError, match=r"weights\.pt of .* does not fit .*CorrectorMLP: .*"):
             read_corrector(folder_of(small_experiment))
 
     def test_names_a_class_of_the_users_until_its_module_is_named_too(self, small_experiment):
@@ -270,5 +270,5 @@ class TestWhatCannotBeBuilt:
     def test_has_a_description_that_is_damaged(self, small_experiment, damage):
         small_experiment.run()
         folder = self.edited(small_experiment, damage)
-        with pytest.raises(UserError, match="does not tell how to build the corrector"):
+        with pytest.raises(UserError, match="does not say how to build the corrector"):
             read_corrector(folder)

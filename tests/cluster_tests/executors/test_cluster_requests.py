@@ -60,7 +60,7 @@ def test_gpus_that_no_node_has_are_an_error_in_under_ten_seconds_that_says_what_
     assert "a GPU and 1 CPU core(s) per trial (cpus_per_trial) were requested, but no node has that" in text
     for cores in (0, 1, 2):
         assert f" ({cores} CPU core(s), no GPU)" in text
-    assert "Take torch.device('cpu'), ask for fewer cores, or add a node" in text
+    assert "Use torch.device('cpu'), request fewer cores, or add a node" in text
     assert not list((sweep.folder).glob("trials/*")), "something was written"
 
 

@@ -352,7 +352,7 @@ PAIRS = [
     (
         {"base_hyperparams.model_args.batchnorm": True, "solver_config.batch_size": 1},
         "solver_config.batch_size",
-        "with batches of 1, the last one",
+        "with batches of 1, the last batch",
     ),
     (
         {"base_hyperparams.model_args.batchnorm": True, "experiment_config.train_set_size": 33},
@@ -392,7 +392,7 @@ PAIRS = [
     (
         {"experiment_config.use_preset": False},
         "base_hyperparams.distorter",
-        "NoDistorter does not make an input, and with use_preset False the input is the label; take another",
+        "NoDistorter does not make an input, and with use_preset False the input is the label; use another",
     ),
     (
         {"base_hyperparams.augmenters": [SecretScaler()]},

@@ -131,7 +131,7 @@ class TestOnThisMachine:
 
     def test_with_too_few_cores_is_an_error_that_says_how_many_there_are(self, placed):
         with pytest.raises(
-            ConfigError, match=r"cpus_per_trial: got 9, but this machine has 8 CPU core\(s\); ask for at most 8"
+            ConfigError, match=r"cpus_per_trial: got 9, but this machine has 8 CPU core\(s\); request at most 8"
         ):
             placed(CPU, cpus_per_trial=9)
 
@@ -166,7 +166,7 @@ class TestOnACluster:
         assert message(caught) == (
             "cuda:0, cuda:1 was requested, but GPUs of a Ray cluster cannot be chosen by index; the cluster "
             "has head (4 CPU core(s), no GPU), a (16 CPU core(s), 8 GPU(s)). Write torch.device('cuda'), or start its "
-            "nodes with these GPUs alone: CUDA_VISIBLE_DEVICES=0,1 ray start …"
+            "nodes with only these GPUs: CUDA_VISIBLE_DEVICES=0,1 ray start …"
         )
 
     def test_what_no_node_has_is_an_error_that_says_what_each_has_and_what_to_change(self, config):
@@ -174,7 +174,7 @@ class TestOnACluster:
             place_on(config(CUDA, cpus_per_trial=4), 100, [HEAD, Node("c", 2, 1)])
         assert message(caught) == (
             "a GPU and 4 CPU core(s) per trial (cpus_per_trial) were requested, but no node has that; the cluster has "
-            "head (4 CPU core(s), no GPU), c (2 CPU core(s), 1 GPU(s)). Take torch.device('cpu'), ask for fewer cores, "
+            "head (4 CPU core(s), no GPU), c (2 CPU core(s), 1 GPU(s)). Use torch.device('cpu'), request fewer cores, "
             "or add a node; run(wait_for_nodes=True) waits for one"
         )
         with pytest.raises(

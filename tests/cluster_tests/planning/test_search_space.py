@@ -168,11 +168,11 @@ WRONG_OPTIONS = [
             f"experiment_config.{key}",
             [value],
             f"experiment_config.{key}",
-            "it cannot be an option; of experiment_config",
+            "it cannot be an option; in experiment_config",
         )
         for key, value in {"name": "x", "seed": 1, "n_repetitions": 2, "target_device": torch.device("cpu")}.items()
     ),
-    ("solver_config.verbose", [True, False], "solver_config.verbose", "it cannot be an option; of solver_config"),
+    ("solver_config.verbose", [True, False], "solver_config.verbose", "it cannot be an option; in solver_config"),
     (LR, [], LR, "got []; allowed: a list with at least one value"),
     (LR, None, LR, "got None; allowed: a list with at least one value"),
     (LR, 0.1, LR, "got 0.1; allowed: a list with at least one value"),
