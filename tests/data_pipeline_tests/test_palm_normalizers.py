@@ -277,6 +277,7 @@ class Corrected(nn.Module):
         return frame.denormalize(inside + self.layer(inside.flatten(1)).view_as(inside))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("member", NORMALIZERS)
 def test_a_model_with_its_normalizer_can_be_exported_for_any_number_of_poses(member):
     model = Corrected(member(HANDS17)).eval()

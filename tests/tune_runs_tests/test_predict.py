@@ -482,6 +482,7 @@ runpy.run_path("tune_runs/predict.py", run_name="__main__")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_process_that_is_ended_while_it_writes_leaves_what_was_there(sweep, test_set, tmp_path, number, status):
     write("hands17", tmp_path / "poses.txt", test_set.poses["DEFAULT"])

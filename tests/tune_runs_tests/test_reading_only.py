@@ -185,6 +185,7 @@ def done_with_nothing_else(trained, nothing_else, tmp_path_factory):
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", range(len(COMMANDS)), ids=[" ".join(command) for command in COMMANDS])
 def test_a_command_runs_where_nothing_else_can_be_imported(done_with_nothing_else, place):
     status, err, out = done_with_nothing_else[place]
@@ -198,6 +199,7 @@ def test_a_command_starts_where_nothing_else_can_be_imported(trained, nothing_el
     assert done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "says"),
     [
@@ -214,6 +216,7 @@ def test_a_command_that_needs_more_says_what(trained, nothing_else, command, say
     assert says in done.stderr
 
 
+@pytest.mark.slow
 def test_the_report_is_served_where_nothing_else_can_be_imported(trained, nothing_else):
     serving = subprocess.Popen(
         [sys.executable, SCRIPT, "watch", "complete", "--storage-path", trained],

@@ -102,6 +102,7 @@ class TestWatch:
         assert "port 70000 of 127.0.0.1 cannot be used" in process.stderr
 
 
+@pytest.mark.slow
 class TestTab:
     def completed(self, line):
         """What the shell is offered at the end of a line, asked for as `register-python-argcomplete` does."""

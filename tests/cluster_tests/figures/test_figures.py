@@ -105,7 +105,10 @@ ALL = {
     "skeletons of many": lambda: skeletons(*hands(9), NYU),
     "skeletons beside each other": lambda: skeletons(*followed(11), NYU, n_examples=1, n_log_points=10),
 }
-every_figure = pytest.mark.parametrize("name", ALL)
+MORE_OF_A_KIND = [name for name in ALL if " of " in name or " beside " in name]
+every_figure = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in MORE_OF_A_KIND)) for name in ALL]
+)
 
 
 def files_of(figure):

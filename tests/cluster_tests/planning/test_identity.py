@@ -220,6 +220,7 @@ class TestLabels:
     def test_are_short_and_primitive(self, value, text):
         assert label(value) == text
 
+    @pytest.mark.slow
     def test_are_the_same_in_every_process(self, python):
         code = """
 from cluster.planning.identity import label; from tests.cluster_tests.planning.test_identity import Bare, Hides, Scale

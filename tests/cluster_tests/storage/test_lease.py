@@ -159,6 +159,7 @@ class TestTwoRuns:
         )
         assert len(leases(s3)) == 1  # the one that was refused leaves nothing
 
+    @pytest.mark.slow
     def test_follow_one_another_without_a_wait_where_the_first_is_seen_to_end(self, s3, owner, capsys):
         timer = threading.Timer(0.1, owner.go_on)
         timer.start()
@@ -187,6 +188,7 @@ class TestALeaseIsGivenBack:
             hold_and_wait(s3.storage, {}.popitem)
         assert leases(s3) == []
 
+    @pytest.mark.slow
     def test_by_ctrl_c_while_it_waits(self, s3, run, owner):
         owner.process.send_signal(signal.SIGKILL)
         owner.ends()
@@ -310,6 +312,7 @@ def test_a_storage_that_cannot_be_written_is_an_error(s3):
         pass
 
 
+@pytest.mark.slow
 def test_a_machine_whose_clock_is_an_hour_late_is_told_apart_too(s3, owner):
     s3.proxy.answer = late = HourLate()
     with pytest.raises(AlreadyRunningError, match=f"process {owner.process.pid} on"), quick(s3.storage):

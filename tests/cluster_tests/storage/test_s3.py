@@ -100,6 +100,7 @@ class TestAFile:
 
 
 class TestAWriterThatComesHalfWay:
+    @pytest.mark.slow
     def test_because_it_is_killed_leaves_the_old_file_and_nothing_in_the_way(self, s3):
         s3.storage.write("big", b"old")
         half_way, over = threading.Event(), threading.Event()
@@ -203,6 +204,7 @@ class TestAnOperation:
         assert s3.proxy.answer.count == 1
         assert s3.objects() == {"file": b"old"}
 
+    @pytest.mark.slow
     def test_says_how_long_it_was_tried_where_the_server_stays_away(self, s3, operation, monkeypatch):
         monkeypatch.setattr(Storage, "patience_s", 1.2)
         s3.proxy.off()
