@@ -222,7 +222,10 @@ class TestAFile:
         assert "warning" not in run("--poses", "poses.txt", *arguments)[2]
         status, _, errors = run("--poses", "cut.txt", *arguments)
         assert status == 0
-        assert "warning: cut.txt: the last line has no line end; if the file was cut there, its last number" in errors
+        assert (
+            "warning: cut.txt: the last line has no line end; if the file was truncated there, its last number"
+            in errors
+        )
 
     def test_is_warned_of_before_the_error_that_its_oddity_leads_to(self, run, test_set):
         torch.save(torch.tensor(test_set.poses["DEFAULT"]) - torch.tensor([0, 0, 5000]), "poses.pt")
@@ -259,7 +262,7 @@ class TestRefused:
             ("--poses poses.pt --out o.pt --device mars", "--device mars: torch cannot use it here"),
             ("--poses a.txt --out o.zip --submission none.txt", "none.txt, the list of .* cannot be read: No such"),
             ("--poses a.txt --out o.zip --submission empty.txt", "empty.txt, the list of official names, is empty"),
-            ("--poses a.txt --out o.zip --submission latin.txt", "latin.txt, the list of .* is no text in UTF-8"),
+            ("--poses a.txt --out o.zip --submission latin.txt", "latin.txt, the list of .* is not UTF-8 text"),
             ("--poses poses.pt --out o.pt --import .x", "--import .x: it cannot be imported: TypeError"),
             ("--poses poses.pt --out o.pt --import quits", "--import quits: it cannot be imported: SystemExit: 0"),
             ("--poses poses.pt --out o.pt --import quits.py", "name it without .py"),
@@ -272,7 +275,7 @@ class TestRefused:
             ("--poses poses.pt --out o.txt --out-format hands17", "needs a name for each frame"),
             (
                 "--poses poses.pt --out o.npy",
-                "does not tell its format; .* openpose21, openpose21-m \\(--out-format\\)",
+                "cannot be detected; .* openpose21, openpose21-m \\(--out-format\\)",
             ),
             ("--poses poses.pt --out o.pt --combination x", "no combination 'x'"),
             ("--poses poses.pt --out o.pt --repetition 7", "repetition 7 of .* is not there"),
