@@ -283,7 +283,7 @@ class TestRefused:
                 "--poses poses.pt --out o.pt --import no_such_module",
                 "--import no_such_module: it cannot be imported: .* No module named",
             ),
-            ("--export corrector.pth", "corrector.pth ends in none of .pt2, .onnx"),
+            ("--export corrector.pth", "corrector.pth must end in one of .pt2, .onnx"),
         ],
     )
     def test_with_what_is_wrong_and_no_file_is_left(self, run, tmp_path, arguments, says):
