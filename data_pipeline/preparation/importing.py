@@ -14,6 +14,7 @@ from data_pipeline.preparation import selection
 from data_pipeline.preparation.chunks import progress
 from data_pipeline.preparation.inspection import inspect_samples
 from data_pipeline.subsets import DEFAULT_SUBSET
+from data_pipeline.user_error import list_names
 
 _SHOWN = 5  # names in an error
 
@@ -166,6 +167,4 @@ def _check_unique(names: Sequence[str], path: Path) -> None:
 
 
 def _count_frames(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_SHOWN])
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{len(names)} {'frame' if len(names) == 1 else 'frames'} ({shown}{more})"
+    return f"{len(names)} {'frame' if len(names) == 1 else 'frames'} ({list_names(names, _SHOWN)})"

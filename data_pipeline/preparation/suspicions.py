@@ -17,6 +17,7 @@ from data_pipeline.preparation.chunks import chunks
 from data_pipeline.preparation.sample_errors import SampleErrors
 from data_pipeline.skeleton import HANDS17, Skeleton
 from data_pipeline.tables import label_keys
+from data_pipeline.user_error import list_names
 
 HAND_SIZES_MM = (50.0, 400.0)
 """Plausible sizes of hands in millimetres: from a baby's fist to more than the largest finger span."""
@@ -222,9 +223,9 @@ def _of_predictions(subset: str, poses: Array, labels: Array, skeleton: Skeleton
     moved = np.flatnonzero(nearest != np.arange(len(nearest)))
     if len(moved) and distances[moved, nearest[moved]].mean() < _BETTER * distances[moved, moved].mean():
         names = skeleton.joint_names
-        pairs = ", ".join(f"{names[joint]} is where {names[nearest[joint]]} should be" for joint in moved[:_SHOWN])
-        more = f", and {len(moved) - _SHOWN} more" if len(moved) > _SHOWN else ""
-        yield Suspicion(f"subset {subset}", f"joints seem to be ordered differently from the labels: {pairs}{more}")
+        pairs = [f"{names[joint]} is where {names[nearest[joint]]} should be" for joint in moved]
+        text = f"joints seem to be ordered differently from the labels: {list_names(pairs, _SHOWN)}"
+        yield Suspicion(f"subset {subset}", text)
 
 
 def _of_errors(subset: str, poses: Array, labels: Array, errors_mm: _Numbers, size_mm: _Numbers) -> Iterator[Suspicion]:

@@ -126,7 +126,7 @@ class Backbone:
     seed: int = 0
 
     def predict(self, labels: Array, seed: int) -> Array:
-        """Returns the backbone's predictions, with errors that start anew every `SEQUENCE_LENGTH` frames.
+        """Returns the backbone's predictions, with independent errors in each sequence of `SEQUENCE_LENGTH` frames.
 
         Args:
             labels: True joints, (N, 21, 3), mm, camera frame, in the order of HANDS17.

@@ -178,7 +178,7 @@ class TestAFile:
     def test_in_metres_is_warned_of(self, run, test_set, tmp_path):
         np.save("poses.npy", test_set.poses["DEFAULT"] / 1000)
         _, _, errors = run("--poses", "poses.npy", "--out", "out.npy", "--format", "openpose21")
-        assert "warning: poses.npy: 20 of 20 frames: the bones are 0.0" in errors
+        assert "warning: poses.npy: 20 of 20 frames: the mean bone length of a hand is 0.0" in errors
         assert "The unit seems to be metres; expected millimetres" in errors
 
     def test_with_joints_in_another_order_than_its_format_is_warned_of(self, run, test_set, tmp_path):
@@ -203,7 +203,7 @@ class TestAFile:
         torch.save(torch.tensor(test_set.poses["DEFAULT"]), "poses.pt")
         torch.save(torch.tensor(test_set.labels) / 1000, "labels.pt")
         _, _, errors = run("--poses", "poses.pt", "--labels", "labels.pt", "--out", "out.pt")
-        assert "warning: labels.pt: 20 of 20 frames: the bones are 0.0" in errors
+        assert "warning: labels.pt: 20 of 20 frames: the mean bone length of a hand is 0.0" in errors
         assert "warning: poses.pt" not in errors
 
     def test_of_mirrored_hands_is_warned_of(self, run, test_set):

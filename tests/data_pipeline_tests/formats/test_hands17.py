@@ -150,9 +150,9 @@ class TestASubmission:
         official = [f"{i}.png" for i in range(9)]
         given_names = ("0.png", "1.png", "1.png", "x.png", "2.png", "2.png", "2.png", "y.png", "x.png", "z.png")
         says = (
-            "6 official names have no frame: '3.png', '4.png', '5.png', ...; "
+            "6 official names have no frame: '3.png', '4.png', '5.png' and 3 more; "
             "2 official names have more than one frame: '1.png', '2.png'; "
-            "4 frames have a name that is not official: 'x.png', 'y.png', 'x.png', ..."
+            "4 frames have a name that is not official: 'x.png', 'y.png', 'x.png' and 1 more"
         )
         frames = [Frames(hands(HANDS17, 10)[0].numpy(), given_names)]
         with pytest.raises(FormatError, match=f"submission.zip is not written: {re.escape(says)}$"):
