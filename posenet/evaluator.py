@@ -120,17 +120,17 @@ class Evaluator:
     def _intermediate_quantities(self, batch: Batch, corrected: Tensor) -> "_Quantities":
         skeleton = self.data.skeleton
         if self.eval_space == "original":
-            return _in_mm(batch.in_mm(corrected), batch.labels_mm, skeleton)
-        quantities = _in_any_space("default", corrected, batch.labels, skeleton)
+            return _mm_quantities(batch.in_mm(corrected), batch.labels_mm, skeleton)
+        quantities = _space_quantities("default", corrected, batch.labels, skeleton)
         distances = errors.distance_error(batch.in_mm(corrected), batch.labels_mm, skeleton)
         return {**quantities, ("original", "distance"): distances}
 
     def _final_quantities(self, batch: Batch, corrected: Tensor) -> "_Quantities":
         skeleton = self.data.skeleton
-        quantities = _of_correction(batch.in_mm(batch.poses), batch.in_mm(corrected), batch.labels_mm, skeleton)
+        quantities = _correction_quantities(batch.in_mm(batch.poses), batch.in_mm(corrected), batch.labels_mm, skeleton)
         if batch.transform is not None:
             for suffix, poses in (("_before", batch.poses), ("", corrected)):
-                found = _in_any_space("default", poses, batch.labels, skeleton)
+                found = _space_quantities("default", poses, batch.labels, skeleton)
                 quantities |= {(space, metric + suffix): values for (space, metric), values in found.items()}
         return quantities
 
@@ -148,7 +148,7 @@ class CorrectionMeans:
 
     def add(self, poses: Tensor, corrected: Tensor, labels: Tensor) -> None:
         """Adds samples: poses, corrected poses and labels, (n, J, 3) each, mm."""
-        self._means.add(_of_correction(poses, corrected, labels, self.skeleton))
+        self._means.add(_correction_quantities(poses, corrected, labels, self.skeleton))
 
     def metrics(self) -> dict[str, float]:
         """Returns the metrics of all samples; call it after at least one was added."""
@@ -196,13 +196,13 @@ class _RunningMeans:
         return {key: total / self._counts[key] for key, total in zip(self._sums, totals, strict=True)}
 
 
-def _of_correction(before: Tensor, after: Tensor, labels: Tensor, skeleton: Skeleton) -> _Quantities:
+def _correction_quantities(before: Tensor, after: Tensor, labels: Tensor, skeleton: Skeleton) -> _Quantities:
     quantities: _Quantities = {}
     distances = {}
     for suffix, poses in (("_before", before), ("", after)):
-        found = _in_mm(poses, labels, skeleton)
+        found = _mm_quantities(poses, labels, skeleton)
         distances[suffix] = found["original", "distance"]  # (N, J)
-        found |= _detailed(distances[suffix], skeleton)
+        found |= _detail_quantities(distances[suffix], skeleton)
         quantities |= {(space, metric + suffix): values for (space, metric), values in found.items()}
     change = distances[""].mean(dim=1) - distances["_before"].mean(dim=1)  # (N,)
     quantities["original", "improved"] = change.lt(-ROUNDING_MM).float()
@@ -210,7 +210,7 @@ def _of_correction(before: Tensor, after: Tensor, labels: Tensor, skeleton: Skel
     return quantities
 
 
-def _in_any_space(space: Space, poses: Tensor, labels: Tensor, skeleton: Skeleton) -> _Quantities:
+def _space_quantities(space: Space, poses: Tensor, labels: Tensor, skeleton: Skeleton) -> _Quantities:
     distances = errors.distance_error(poses, labels, skeleton)  # (N, J)
     predicted, true = errors.bone_lengths(poses, skeleton), errors.bone_lengths(labels, skeleton)  # (N, B) each
     return {
@@ -221,8 +221,8 @@ def _in_any_space(space: Space, poses: Tensor, labels: Tensor, skeleton: Skeleto
     }
 
 
-def _in_mm(poses: Tensor, labels: Tensor, skeleton: Skeleton) -> _Quantities:
-    quantities = _in_any_space("original", poses, labels, skeleton)
+def _mm_quantities(poses: Tensor, labels: Tensor, skeleton: Skeleton) -> _Quantities:
+    quantities = _space_quantities("original", poses, labels, skeleton)
     distances = quantities["original", "distance"]  # (N, J)
     worst = quantities["original", "max_distance"]  # (N,)
     quantities["original", "frames_within_20mm"] = metrics.success(worst, 20)
@@ -231,7 +231,7 @@ def _in_mm(poses: Tensor, labels: Tensor, skeleton: Skeleton) -> _Quantities:
     return quantities
 
 
-def _detailed(distances: Tensor, skeleton: Skeleton) -> _Quantities:
+def _detail_quantities(distances: Tensor, skeleton: Skeleton) -> _Quantities:
     single: list[tuple[str, Sequence[int]]] = [(name, (j,)) for j, name in enumerate(skeleton.joint_names)]
     quantities: _Quantities = {
         ("original", f"distance[{name}]"): distances[:, joints] for name, joints in [*single, *skeleton.fingers]

@@ -133,7 +133,7 @@ def format_for(path: Path, name: str | None) -> PoseFormat:
             raise FormatError(f"there is no format {name!r}; the formats are {', '.join(FORMATS)}")
         return FORMATS[name]
 
-    possible = sharing = _with_ending_of(path)
+    possible = sharing = _formats_by_extension(path)
     if len(sharing) > 1 and path.is_file():
         line = _first_line(path)
         possible = [
@@ -182,11 +182,11 @@ def format_from_shared_option(path: Path, name: str | None, option: str) -> Pose
     Raises:
         FormatError: As `format_from_option`.
     """
-    possible = [pose_format.name for pose_format in _with_ending_of(path)]
+    possible = [pose_format.name for pose_format in _formats_by_extension(path)]
     return format_from_option(path, name if name in possible or not possible else None, option)
 
 
-def _with_ending_of(path: Path) -> list[PoseFormat]:
+def _formats_by_extension(path: Path) -> list[PoseFormat]:
     """Returns the formats with the extension of `path`; the formats of folders if it is one."""
     if path.is_dir():
         return [pose_format for pose_format in FORMATS.values() if not pose_format.suffixes]

@@ -64,7 +64,7 @@ def read_lines(path: Path, layout: LineFormat, *, skip: int = 0) -> Iterator[tup
             lines.pop()
         if lines:
             if first_blank:
-                raise _blank(path, first_blank)
+                raise _blank_error(path, first_blank)
             yield _read(lines, path, number, layout)
             is_empty = False
         if len(lines) < n_lines and not first_blank:
@@ -151,12 +151,12 @@ def _read(lines: list[bytes], path: Path, first: int, layout: LineFormat) -> tup
                 raise ValueError
             numbers[row] = [*map(float, fields)]
         except ValueError:
-            raise _flaw(line, path, first + row, layout) from None
+            raise _line_error(line, path, first + row, layout) from None
         names.append(name)
     sound = np.abs(numbers) <= LARGEST  # (n, n_numbers); with NaN no comparison holds
     if not sound.all():
         row = int(np.argmin(sound.all(axis=1)))
-        raise _flaw(lines[row], path, first + row, layout)
+        raise _line_error(lines[row], path, first + row, layout)
     return numbers, _decode(names, path, first) if layout.named else None
 
 
@@ -166,16 +166,16 @@ def _decode(names: list[bytes], path: Path, first: int) -> tuple[str, ...]:
         text = name.decode(errors="replace")
         if not is_name(text):
             raise FormatError(
-                f"{path}, line {first + row}: the name is {_shown(name)}; expected printable characters in UTF-8"
+                f"{path}, line {first + row}: the name is {_shorten(name)}; expected printable characters in UTF-8"
             )
         texts.append(text)
     return tuple(texts)
 
 
-def _flaw(line: bytes, path: Path, number: int, layout: LineFormat) -> FormatError:
+def _line_error(line: bytes, path: Path, number: int, layout: LineFormat) -> FormatError:
     """Returns the error for an invalid line."""
     if not line.strip():
-        return _blank(path, number)
+        return _blank_error(path, number)
     where = f"{path}, line {number}"
     _, fields = layout.fields(line)
     if layout.named and b"\t" not in line and len(line.split()) > layout.n_numbers:
@@ -188,11 +188,11 @@ def _flaw(line: bytes, path: Path, number: int, layout: LineFormat) -> FormatErr
     wrong = next(i for i, field in enumerate(fields) if not _is_plausible(field))
     entry = f"entry {wrong + 1} after its name" if layout.named else f"entry {wrong + 1}"
     return FormatError(
-        f"{where}: {entry} is {_shown(fields[wrong])}; expected a finite number of at most ±{LARGEST:.0f}"
+        f"{where}: {entry} is {_shorten(fields[wrong])}; expected a finite number of at most ±{LARGEST:.0f}"
     )
 
 
-def _blank(path: Path, number: int) -> FormatError:
+def _blank_error(path: Path, number: int) -> FormatError:
     return FormatError(f"{path}, line {number} is blank; only the end of the file may have blank lines")
 
 
@@ -204,6 +204,6 @@ def _is_plausible(field: bytes) -> bool:
     return abs(number) <= LARGEST and b"_" not in field
 
 
-def _shown(field: bytes) -> str:
+def _shorten(field: bytes) -> str:
     text = field.decode(errors="replace")
     return repr(text if len(text) <= 30 else f"{text[:27]}...")

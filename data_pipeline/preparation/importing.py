@@ -118,7 +118,7 @@ class ImportFiles:
     def text(self) -> str:
         """Returns which files were read as which format, one line per format."""
         paths: dict[str, list[str]] = {}
-        for source in self._all():
+        for source in self._files():
             title = f"{source.pose_format.name} ({source.pose_format.description})"
             paths.setdefault(title, []).append(str(source.path))
         return "\n".join(f"Read as {title}: {', '.join(which)}" for title, which in paths.items())
@@ -128,12 +128,12 @@ class ImportFiles:
 
         These are the warnings of `check`, computed from a few thousand samples.
         """
-        of_files = [(str(source.path), source.pose_format.warning(source.path)) for source in self._all()]
+        of_files = [(str(source.path), source.pose_format.warning(source.path)) for source in self._files()]
         some = samples.take(selection.every(len(samples), -(-len(samples) // _N_CHECKED)))
         of_samples = [(found.about, found.text) for found in inspect_samples(some).warnings if found.samples is None]
         return [f"{about}: {text}" for about, text in [*of_files, *of_samples] if text is not None]
 
-    def _all(self) -> list[ImportFile]:
+    def _files(self) -> list[ImportFile]:
         return [self.labels, *self.predictions.values()]
 
 
