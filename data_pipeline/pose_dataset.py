@@ -199,7 +199,7 @@ def _read_files(data_dir: Path, name: str, required: Sequence[str], optional: Se
                 if versions[kind] is not None:
                     contents[kind] = _read_bytes(path) if kind == "names" else load(path, DatasetError, mapped=True)
                 elif kind in required:
-                    raise _missing(path, Path(data_dir))
+                    raise _missing_error(path, Path(data_dir))
         except DatasetError as error:
             problem = error
         # A writer may have moved only some of its files: wait until the others are moved too.
@@ -228,7 +228,7 @@ def _read_bytes(path: Path) -> bytes:
         raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _missing(path: Path, data_dir: Path) -> DatasetError:
+def _missing_error(path: Path, data_dir: Path) -> DatasetError:
     names = dataset_names(data_dir)
     has = f"has the datasets {', '.join(names)}" if names else "has no dataset"
     return DatasetError(

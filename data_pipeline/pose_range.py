@@ -121,7 +121,7 @@ class PoseRangeCheck:
         # The other checks mean nothing for hands of another size, nor the palm for joints in another order.
         has_order = self._compare_bones(bones_mm, has_size)  # (n,)
         self._compare_sides(poses, has_order)
-        self._compare_places(poses.mean(axis=1), has_size)
+        self._compare_positions(poses.mean(axis=1), has_size)
         self._n_frames += len(poses)
 
     def _compare_sizes(self, hand_mm: _Numbers) -> _Mask:
@@ -144,7 +144,7 @@ class PoseRangeCheck:
         """Returns which of the poses `among`, (n,), seem to have the right joint order, by bone lengths, (n, B)."""
         low, high = np.array(self.expected.bones_mm).T  # (B,) each
         is_odd = (bones_mm < low / 1.5) | (bones_mm > 1.5 * high)  # (n, B)
-        is_strange = _if_most(among & (is_odd.mean(axis=1) >= _STRANGE_SHARE))  # (n,)
+        is_strange = _keep_if_most(among & (is_odd.mean(axis=1) >= _STRANGE_SHARE))  # (n,)
         if is_strange.any():
             median_mm = np.median(bones_mm[is_strange], axis=0)  # (n, B) -> (B,)
             often = np.argsort(-is_odd[is_strange].mean(axis=0), kind="stable")[:_SHOWN]  # (n, B) -> (3,)
@@ -162,19 +162,21 @@ class PoseRangeCheck:
         curls_mm = _curls(poses, self.skeleton)  # (n,)
         if curls_mm is None or self.expected.curl_mm is None:
             return
-        as_given, in_mirror = (_outside(curls, self.expected.curl_mm) for curls in (curls_mm, -curls_mm))  # (n,) each
+        as_given, in_mirror = (
+            _distance_outside(curls, self.expected.curl_mm) for curls in (curls_mm, -curls_mm)
+        )  # (n,) each
         self._note(
             "side",
-            _if_most(among & (in_mirror < as_given / 2)),
+            _keep_if_most(among & (in_mirror < as_given / 2)),
             "the fingers bend to the opposite side of the palm compared with the training set. Are the hands mirrored, "
             "or left hands where it has right hands?",
         )
 
-    def _compare_places(self, centres_mm: _Numbers, among: _Mask) -> None:
+    def _compare_positions(self, centres_mm: _Numbers, among: _Mask) -> None:
         for axis, (low, high), centre_mm in zip("xyz", self.expected.centre_mm, centres_mm.T, strict=True):
             # The margin is the width of the range, and at least the length of a hand.
             margin = max(high - low, 10 * self.expected.hand_mm[1])
-            is_strange = among & (_outside(centre_mm, (low, high)) > margin)  # (n,)
+            is_strange = among & (_distance_outside(centre_mm, (low, high)) > margin)  # (n,)
             if is_strange.any():
                 self._note(
                     axis,
@@ -189,12 +191,12 @@ class PoseRangeCheck:
             self._found.setdefault(kind, _Finding(0, first, text)).n_frames += int(is_strange.sum())
 
 
-def _if_most(mask: _Mask) -> _Mask:
+def _keep_if_most(mask: _Mask) -> _Mask:
     """Returns a mask, (n,), or an empty mask if no more than half is set."""
     return mask if 2 * mask.sum() > len(mask) else np.zeros_like(mask)
 
 
-def _outside(values: _Numbers, between: tuple[float, float]) -> _Numbers:
+def _distance_outside(values: _Numbers, between: tuple[float, float]) -> _Numbers:
     """Returns the distances of values, (n,), from a range; 0 for values inside."""
     low, high = between
     distances: _Numbers = np.maximum(0, np.maximum(low - values, values - high))  # (n,)

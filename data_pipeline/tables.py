@@ -118,7 +118,7 @@ def write_errors(data_dir: Path, name: str, errors: Array, labels: Array | None 
     content: Any = torch.from_numpy(np.ascontiguousarray(errors, dtype=np.float32))
     if labels is not None:
         content = {"errors": content, "label_keys": torch.from_numpy(label_keys(labels))}
-    _errors(content, path.name)
+    _check_errors(content, path.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(content, path)
 
@@ -138,7 +138,7 @@ def write_error_stats(
         "joints": list(skeleton.joint_names),
         "samples": int(n_samples),
     }
-    _error_stats(content, path.name)
+    _check_error_stats(content, path.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
@@ -167,7 +167,7 @@ def write_neighbors(
     }
     if bank is not None:
         content["bank_keys"] = torch.from_numpy(label_keys(bank))
-    _neighbors(content, path.name)
+    _check_neighbors(content, path.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(content, path)
 
@@ -196,10 +196,10 @@ def read_table(data_dir: Path, file_name: str) -> Table:
             f"{path} does not exist; {data_dir} {has}. Make tables with tune_runs/prepare_data.py (see its --help)."
         )
     if kind == _ERROR_STATS:
-        array = _error_stats(_load_json(path), path)
+        array = _check_error_stats(_load_json(path), path)
         return Table(array, _fingerprint(array))
     content = load(path, TableError, mapped=False)
-    return _errors(content, path) if kind == _ERRORS else _neighbors(content, path)
+    return _check_errors(content, path) if kind == _ERRORS else _check_neighbors(content, path)
 
 
 def _load_json(path: Path) -> Any:
@@ -211,7 +211,7 @@ def _load_json(path: Path) -> Any:
         raise TableError(f"{path} is not JSON: {error}") from error
 
 
-def _errors(content: object, where: object) -> Table:
+def _check_errors(content: object, where: object) -> Table:
     """Checks the content of a file and returns the recorded errors."""
     if isinstance(content, torch.Tensor):
         errors, keys = content, None
@@ -220,10 +220,14 @@ def _errors(content: object, where: object) -> Table:
         assert isinstance(content, dict)
         errors, keys = content["errors"], content["label_keys"]
     array = vectors(errors, where, TableError)
-    return Table(array, _fingerprint(array), None if keys is None else _keys(keys, len(array), f"{where}: label_keys"))
+    return Table(
+        array,
+        _fingerprint(array),
+        None if keys is None else _check_label_keys(keys, len(array), f"{where}: label_keys"),
+    )
 
 
-def _error_stats(content: object, where: object) -> Array:
+def _check_error_stats(content: object, where: object) -> Array:
     """Checks the content of a file and returns mean and standard deviation, (2, J, 3)."""
     keys = ("mean_mm", "std_mm", "joints", "samples")
     _check_keys(content, keys, where)
@@ -255,7 +259,7 @@ def _error_stats(content: object, where: object) -> Array:
     return np.stack(arrays).astype(np.float32)  # (2, J, 3)
 
 
-def _neighbors(content: object, where: object) -> NeighborTable:
+def _check_neighbors(content: object, where: object) -> NeighborTable:
     """Checks the content of a file and returns the table of neighbours."""
     _check_keys(content, ("indices", "label_keys", "n_bank"), where)
     assert isinstance(content, dict)
@@ -272,13 +276,15 @@ def _neighbors(content: object, where: object) -> NeighborTable:
     return NeighborTable(
         indices,
         _fingerprint(indices),
-        label_keys=_keys(content["label_keys"], len(indices), f"{where}: label_keys"),
+        label_keys=_check_label_keys(content["label_keys"], len(indices), f"{where}: label_keys"),
         n_bank=n_bank,
-        bank_keys=_keys(content["bank_keys"], n_bank, f"{where}: bank_keys") if "bank_keys" in content else None,
+        bank_keys=_check_label_keys(content["bank_keys"], n_bank, f"{where}: bank_keys")
+        if "bank_keys" in content
+        else None,
     )
 
 
-def _keys(content: object, n_labels: int, where: str) -> Keys:
+def _check_label_keys(content: object, n_labels: int, where: str) -> Keys:
     keys: Keys = _integers(content, torch.int64, where)
     if keys.shape != (n_labels,):
         raise TableError(f"{where} have the shape {keys.shape}; expected ({n_labels},)")

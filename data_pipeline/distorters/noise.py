@@ -132,7 +132,7 @@ class LayeredGaussianDistorter(Distorter):
         normal = torch.randn((n_joints, 3, n_samples), **drawn)  # (J, 3, N)
         uniform = torch.rand((n_joints, n_samples), **drawn)  # (J, N)
         if self.confusion_prob == 0:
-            moves = normal.mul_(self._stretch(normal, uniform).unsqueeze(1))  # (J, 3, N)
+            moves = normal.mul_(self._displacement_factors(normal, uniform).unsqueeze(1))  # (J, 3, N)
             return samples_first(moves.add_(places))  # (J, 3, N) -> (N, J, 3)
 
         labels = samples_last(samples.labels)  # (N, J, 3) -> (J, 3, N)
@@ -145,11 +145,11 @@ class LayeredGaussianDistorter(Distorter):
             places.addcmul_(labels.index_select(0, other), is_here.unsqueeze(1))
         # Below the first threshold the number is still uniform; above it the layer no longer matters.
         first = thresholds[0].clamp(min=torch.finfo(uniform.dtype).tiny)  # (J, 1)
-        stretch = self._stretch(normal, uniform.div_(first).clamp_(max=1))  # (J, N)
+        stretch = self._displacement_factors(normal, uniform.div_(first).clamp_(max=1))  # (J, N)
         stretch.lerp_(torch.full_like(stretch, self.confusion_std_mm), reached[0])
         return samples_first(places.addcmul_(normal, stretch.unsqueeze(1)))  # (J, 3, N) -> (N, J, 3)
 
-    def _stretch(self, normal: Tensor, uniform: Tensor) -> Tensor:
+    def _displacement_factors(self, normal: Tensor, uniform: Tensor) -> Tensor:
         """Returns the factors, (J, N), that turn standard normal vectors, (J, 3, N), into the displacements of joints.
 
         The sum of a vector of length r in a uniformly random direction and normal noise s·v has a uniformly random

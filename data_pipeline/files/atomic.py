@@ -57,7 +57,7 @@ def atomic_folder(path: Path, *, may_be_empty: bool = False) -> Iterator[Path]:
     path = Path(os.path.abspath(path))  # noqa: PTH100 - `absolute` keeps the `..` of a path, which then has no name
     with _os_errors(path):
         _refuse_existing(path, may_be_empty)
-        if may_be_empty:
+        if may_be_empty and not path.parent.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
         _remove_left_over(path)
         partial, lock = _create(path, _open_new_folder)

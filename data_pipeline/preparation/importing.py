@@ -14,6 +14,7 @@ from data_pipeline.preparation import selection
 from data_pipeline.preparation.chunks import progress
 from data_pipeline.preparation.inspection import inspect_samples
 from data_pipeline.subsets import DEFAULT_SUBSET
+from data_pipeline.user_error import list_names
 
 _SHOWN = 5  # names in an error
 
@@ -117,7 +118,7 @@ class ImportFiles:
     def text(self) -> str:
         """Returns which files were read as which format, one line per format."""
         paths: dict[str, list[str]] = {}
-        for source in self._all():
+        for source in self._files():
             title = f"{source.pose_format.name} ({source.pose_format.description})"
             paths.setdefault(title, []).append(str(source.path))
         return "\n".join(f"Read as {title}: {', '.join(which)}" for title, which in paths.items())
@@ -127,12 +128,12 @@ class ImportFiles:
 
         These are the warnings of `check`, computed from a few thousand samples.
         """
-        of_files = [(str(source.path), source.pose_format.warning(source.path)) for source in self._all()]
+        of_files = [(str(source.path), source.pose_format.warning(source.path)) for source in self._files()]
         some = samples.take(selection.every(len(samples), -(-len(samples) // _N_CHECKED)))
         of_samples = [(found.about, found.text) for found in inspect_samples(some).warnings if found.samples is None]
         return [f"{about}: {text}" for about, text in [*of_files, *of_samples] if text is not None]
 
-    def _all(self) -> list[ImportFile]:
+    def _files(self) -> list[ImportFile]:
         return [self.labels, *self.predictions.values()]
 
 
@@ -166,6 +167,4 @@ def _check_unique(names: Sequence[str], path: Path) -> None:
 
 
 def _count_frames(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_SHOWN])
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{len(names)} {'frame' if len(names) == 1 else 'frames'} ({shown}{more})"
+    return f"{len(names)} {'frame' if len(names) == 1 else 'frames'} ({list_names(names, _SHOWN)})"

@@ -17,6 +17,7 @@ from data_pipeline.preparation.chunks import chunks
 from data_pipeline.preparation.sample_errors import SampleErrors
 from data_pipeline.skeleton import HANDS17, Skeleton
 from data_pipeline.tables import label_keys
+from data_pipeline.user_error import list_names
 
 HAND_SIZES_MM = (50.0, 400.0)
 """Plausible sizes of hands in millimetres: from a baby's fist to more than the largest finger span."""
@@ -97,29 +98,29 @@ def suspicions(
         errors: The errors of each subset.
     """
     return [
-        *_of_names(samples.names or []),
-        *_of_poses("labels", samples.labels, extents["labels"]),
-        *_of_bones(samples.labels, skeleton, lengths_mm, float(np.median(extents["labels"].size_mm))),
-        *_of_duplicates(samples.labels),
+        *_check_names(samples.names or []),
+        *_check_poses("labels", samples.labels, extents["labels"]),
+        *_check_bones(samples.labels, skeleton, lengths_mm, float(np.median(extents["labels"].size_mm))),
+        *_check_duplicates(samples.labels),
         *(
             suspicion
             for subset, poses in samples.poses.items()
             for suspicion in [
-                *_of_poses(f"subset {subset}", poses, extents[f"subset {subset}"]),
-                *_of_predictions(subset, poses, samples.labels, skeleton),
-                *_of_errors(subset, poses, samples.labels, errors[subset].mean_mm, extents["labels"].size_mm),
+                *_check_poses(f"subset {subset}", poses, extents[f"subset {subset}"]),
+                *_check_predictions(subset, poses, samples.labels, skeleton),
+                *_check_errors(subset, poses, samples.labels, errors[subset].mean_mm, extents["labels"].size_mm),
             ]
         ),
     ]
 
 
-def _of_names(names: Sequence[str]) -> Iterator[Suspicion]:
+def _check_names(names: Sequence[str]) -> Iterator[Suspicion]:
     n_repeated = len(names) - len(set(names))
     if n_repeated:
         yield Suspicion("names", f"{n_repeated} samples have the name of an earlier sample")
 
 
-def _of_poses(about: str, poses: Array, extents: Extents) -> Iterator[Suspicion]:
+def _check_poses(about: str, poses: Array, extents: Extents) -> Iterator[Suspicion]:
     """Checks poses on their own: units, position, degenerate poses."""
     size_mm = float(np.median(extents.size_mm))
     smallest, largest = HAND_SIZES_MM
@@ -139,18 +140,18 @@ def _of_poses(about: str, poses: Array, extents: Extents) -> Iterator[Suspicion]
     elif np.median(depth) < 0:
         yield Suspicion(about, "z is negative: hands are behind the camera, as if z pointed towards it; flip the axes")
     elif is_behind.any():
-        yield _about_some(about, is_behind, "joints behind the camera (z is 0 or less)")
+        yield _sample_suspicion(about, is_behind, "joints behind the camera (z is 0 or less)")
 
     typical = np.median(extents.longest)
     is_point = extents.longest <= _MIN_POINT_SHARE * typical  # (N,)
     is_line = ~is_point & (extents.second <= _MIN_LINE_SHARE * extents.longest)  # (N,)
     if is_point.any():
-        yield _about_some(about, is_point, "all joints at one point")
+        yield _sample_suspicion(about, is_point, "all joints at one point")
     if is_line.any():
-        yield _about_some(about, is_line, "all joints on one line")
+        yield _sample_suspicion(about, is_line, "all joints on one line")
 
 
-def _of_bones(labels: Array, skeleton: Skeleton, lengths_mm: Array, size_mm: float) -> Iterator[Suspicion]:
+def _check_bones(labels: Array, skeleton: Skeleton, lengths_mm: Array, size_mm: float) -> Iterator[Suspicion]:
     """Checks the bones: a wrong joint order or misplaced joints make them far too long."""
     few = _few(labels).astype(np.float64)  # (n, J, 3)
     length = bone_lengths(few, skeleton).sum(axis=1).mean()
@@ -183,13 +184,13 @@ def _of_bones(labels: Array, skeleton: Skeleton, lengths_mm: Array, size_mm: flo
         is_odd_sample: Mask = np.any(is_odd, axis=1)  # (N, B) -> (N,)
         if is_odd_sample.any():
             odd = ", ".join(names[is_odd.any(axis=0)])
-            yield _about_some("labels", is_odd_sample, f"a bone {what} ({odd})")
+            yield _sample_suspicion("labels", is_odd_sample, f"a bone {what} ({odd})")
 
 
-def _of_duplicates(labels: Array) -> Iterator[Suspicion]:
+def _check_duplicates(labels: Array) -> Iterator[Suspicion]:
     is_duplicate = duplicates(labels)
     if is_duplicate.any():
-        yield _about_some("labels", is_duplicate, "exactly the same label as an earlier sample")
+        yield _sample_suspicion("labels", is_duplicate, "exactly the same label as an earlier sample")
 
 
 def duplicates(labels: Array) -> Mask:
@@ -200,7 +201,7 @@ def duplicates(labels: Array) -> Mask:
     return is_duplicate
 
 
-def _of_predictions(subset: str, poses: Array, labels: Array, skeleton: Skeleton) -> Iterator[Suspicion]:
+def _check_predictions(subset: str, poses: Array, labels: Array, skeleton: Skeleton) -> Iterator[Suspicion]:
     """Yields possible explanations of errors: axes with flipped signs, or joints in another order."""
     few, true = _centred(_few(poses)), _centred(_few(labels))  # (n, J, 3) each
     error = np.linalg.norm(few - true, axis=2).mean()
@@ -222,23 +223,25 @@ def _of_predictions(subset: str, poses: Array, labels: Array, skeleton: Skeleton
     moved = np.flatnonzero(nearest != np.arange(len(nearest)))
     if len(moved) and distances[moved, nearest[moved]].mean() < _BETTER * distances[moved, moved].mean():
         names = skeleton.joint_names
-        pairs = ", ".join(f"{names[joint]} is where {names[nearest[joint]]} should be" for joint in moved[:_SHOWN])
-        more = f", and {len(moved) - _SHOWN} more" if len(moved) > _SHOWN else ""
-        yield Suspicion(f"subset {subset}", f"joints seem to be ordered differently from the labels: {pairs}{more}")
+        pairs = [f"{names[joint]} is where {names[nearest[joint]]} should be" for joint in moved]
+        text = f"joints seem to be ordered differently from the labels: {list_names(pairs, _SHOWN)}"
+        yield Suspicion(f"subset {subset}", text)
 
 
-def _of_errors(subset: str, poses: Array, labels: Array, errors_mm: _Numbers, size_mm: _Numbers) -> Iterator[Suspicion]:
+def _check_errors(
+    subset: str, poses: Array, labels: Array, errors_mm: _Numbers, size_mm: _Numbers
+) -> Iterator[Suspicion]:
     is_identical = np.empty(len(poses), np.bool_)
     for rows in chunks(len(poses)):
         is_identical[rows] = (poses[rows] == labels[rows]).all(axis=(1, 2))  # (n, J, 3) -> (n,)
     if is_identical.any():
-        yield _about_some(f"subset {subset}", is_identical, "the prediction exactly equals the label")
+        yield _sample_suspicion(f"subset {subset}", is_identical, "the prediction exactly equals the label")
     is_far = errors_mm > size_mm  # (N,)
     if is_far.any():
-        yield _about_some(f"subset {subset}", is_far, "a mean error larger than the hand")
+        yield _sample_suspicion(f"subset {subset}", is_far, "a mean error larger than the hand")
 
 
-def _about_some(about: str, mask: Mask, text: str) -> Suspicion:
+def _sample_suspicion(about: str, mask: Mask, text: str) -> Suspicion:
     n = int(mask.sum())
     return Suspicion(about, f"{n} of {len(mask)} samples: {text}", n, tuple(np.flatnonzero(mask)[:_SHOWN].tolist()))
 

@@ -126,7 +126,7 @@ class Backbone:
     seed: int = 0
 
     def predict(self, labels: Array, seed: int) -> Array:
-        """Returns the backbone's predictions, with errors that start anew every `SEQUENCE_LENGTH` frames.
+        """Returns the backbone's predictions, with independent errors in each sequence of `SEQUENCE_LENGTH` frames.
 
         Args:
             labels: True joints, (N, 21, 3), mm, camera frame, in the order of HANDS17.
@@ -204,8 +204,8 @@ class _ErrorModel:
     def noise(self, truth: Array, rng: np.random.Generator) -> Array:
         """Returns the unpredictable error (block, 21, 3) in mm."""
         fleeting = rng.standard_normal((_BLOCK_LENGTH, 5, 4, 3), np.float32)
-        lasting = _between_keys(rng.standard_normal((*_keys_shape(), 5, 4, 3), np.float32))  # (block, 5, 4, 3)
-        shift = _between_keys(rng.standard_normal((*_keys_shape(), 1, 3), np.float32))  # (block, 1, 3)
+        lasting = _interpolate_keys(rng.standard_normal((*_keys_shape(), 5, 4, 3), np.float32))  # (block, 5, 4, 3)
+        shift = _interpolate_keys(rng.standard_normal((*_keys_shape(), 1, 3), np.float32))  # (block, 1, 3)
         bend = _bend(truth[:, _FINGERS]).mean(axis=1)  # (block,)
         size = np.float32(self.noise_mm) * (np.float32(0.7) + bend)[:, None, None]  # (block, 1, 1)
         steps = np.float32(0.6) * fleeting + lasting
@@ -229,20 +229,20 @@ def _moving_hands(rng: np.random.Generator) -> Array:
     size = rng.uniform(0.85, 1.15, (*sequences, 1))
     subjects = size * rng.uniform(0.94, 1.06, (_SEQUENCES_PER_BLOCK, 5, 4)) * _BONE_LENGTHS
     lengths = np.repeat(subjects.astype(np.float32), SEQUENCE_LENGTH, axis=0)  # (block, 5, 4)
-    hands = _hand(lengths, np.radians(_between_keys(_random_angles(rng))))
+    hands = _hand(lengths, np.radians(_interpolate_keys(_random_angles(rng))))
 
     # The hand is raised before the camera, fingers up and palm to the front (half a turn about x), more or less:
     # half of the sequences lie within 50° of that, nearly all within 100°, and their keys within 45° of them.
     turn = np.array([0, 1, 0, 0]) + rng.uniform(-0.5, 0.5, (*sequences, 4))
     turn /= np.linalg.norm(turn, axis=2, keepdims=True)
     # Of such neighbours, the mean is a quaternion too, of another length.
-    rotation = _rotation(_between_keys(turn + rng.uniform(-0.2, 0.2, (*_keys_shape(), 4))))
+    rotation = _rotation(_interpolate_keys(turn + rng.uniform(-0.2, 0.2, (*_keys_shape(), 4))))
 
     # Where the middle knuckle is; no joint is farther than 150 mm from it.
     depth = rng.uniform(490, 710, (*sequences, 1))
     sideways = rng.uniform(-0.25, 0.25, (*sequences, 2)) * depth
     place = np.concatenate([sideways, depth], axis=2)  # (sequences, 1, 3)
-    position = _between_keys(place + rng.uniform(-40, 40, (*_keys_shape(), 3)))  # (block, 3)
+    position = _interpolate_keys(place + rng.uniform(-40, 40, (*_keys_shape(), 3)))  # (block, 3)
 
     centred = hands - hands[:, [_MIDDLE_KNUCKLE]]
     turned: Array = np.matmul(centred, rotation.swapaxes(1, 2))
@@ -284,8 +284,8 @@ def _random_angles(rng: np.random.Generator) -> Array:
     hand = rng.random((*shape, 1))
     finger = hand + rng.uniform(-0.5, 0.5, (*shape, 5))
     joints = finger[..., None] + rng.uniform(-0.25, 0.25, (*shape, 5, 2))
-    bend = _within(np.clip(joints, 0, 1), lowest[..., :5, None], highest[..., :5, None])
-    spread = _within(rng.random((*shape, 3)), lowest[..., 5:], highest[..., 5:])
+    bend = _interpolate(np.clip(joints, 0, 1), lowest[..., :5, None], highest[..., :5, None])
+    spread = _interpolate(rng.random((*shape, 3)), lowest[..., 5:], highest[..., 5:])
 
     share = np.empty((*shape, 5, 5))
     share[..., :, 0] = spread[..., :1] * (1 - bend[..., 0])  # a finger bent at the knuckle cannot spread
@@ -293,7 +293,7 @@ def _random_angles(rng: np.random.Generator) -> Array:
     share[..., 1:, 1] = 0
     share[..., :, 2:4] = bend
     share[..., :, 4] = bend[..., 1]
-    return _within(share, _ANGLES_FROM, _ANGLES_TO).astype(np.float32)
+    return _interpolate(share, _ANGLES_FROM, _ANGLES_TO).astype(np.float32)
 
 
 def _bend(fingers: Array) -> Array:
@@ -340,7 +340,7 @@ def _direction(towards_x: Array, out_of_palm: Array) -> Array:
     return np.stack([np.sin(towards_x) * in_palm, np.cos(towards_x) * in_palm, np.sin(out_of_palm)], axis=-1)
 
 
-def _between_keys(keys: _Numbers) -> Array:
+def _interpolate_keys(keys: _Numbers) -> Array:
     """Interpolates from values at keys to each frame of a block, without a jump in value or velocity.
 
     Args:
@@ -363,7 +363,7 @@ def _keys_shape() -> tuple[int, int]:
     return _SEQUENCES_PER_BLOCK, SEQUENCE_LENGTH // _KEY_DISTANCE + 1
 
 
-def _within(share: _Numbers, lowest: _Numbers, highest: _Numbers) -> _Numbers:
+def _interpolate(share: _Numbers, lowest: _Numbers, highest: _Numbers) -> _Numbers:
     between: _Numbers = lowest + share * (highest - lowest)
     return between
 

@@ -93,12 +93,12 @@ class TestPoses:
     @pytest.mark.parametrize(("factor", "unit"), [(1e-3, "metres"), (0.1, "centimetres")])
     def test_in_another_unit_are_told_to_be_in_it(self, poses, pose_range, factor, unit):
         (text,) = compared(pose_range, poses * np.float32(factor))
-        assert text.startswith("3,000 of 3,000 frames: the bones are ")
+        assert text.startswith("3,000 of 3,000 frames: the mean bone length of a hand is ")
         assert text.endswith(f"The unit seems to be {unit}; expected millimetres")
 
     def test_of_another_size_are_told_of_without_a_guess(self, poses, pose_range):
         (text,) = compared(pose_range, poses * np.float32(3))
-        assert "the bones are" in text
+        assert "the mean bone length of a hand is" in text
         assert "seem" not in text
 
     @pytest.mark.parametrize("axis", range(3))
@@ -113,7 +113,7 @@ class TestPoses:
     @pytest.mark.parametrize("way", ["to_hands17", "from_hands17"])
     def test_with_joints_in_another_order_are_told_by_their_bones(self, poses, pose_range, order, way):
         (text,) = compared(pose_range, getattr(order, way)(poses))
-        assert "many bones have many bone lengths are outside the range of the training set: " in text
+        assert "many bone lengths are outside the range of the training set: " in text
         assert "Does the joint order differ from that of the format?" in text
 
     @pytest.mark.parametrize("backbone", ["A", "B", "C", "D"])
@@ -145,7 +145,9 @@ class TestSomePosesOfAFile:
         rows = [3, 4200, *range(4300, 4321)]
         mixed[rows] /= 1000
         (text,) = compared(pose_range, mixed)
-        assert text.startswith("23 of 4,500 frames, the first is frame 3 (counted from 0): the bones are 0.0")
+        assert text.startswith(
+            "23 of 4,500 frames, the first is frame 3 (counted from 0): the mean bone length of a hand is 0.0"
+        )
 
     def test_are_told_of_by_each_kind_once(self, poses, pose_range):
         far = poses + np.float32([0, 5000, 0])
@@ -156,7 +158,7 @@ class TestSomePosesOfAFile:
     @pytest.mark.parametrize(
         ("change", "says"),
         [
-            (lambda poses: MSRA15.to_hands17(poses), "another order"),
+            (lambda poses: MSRA15.to_hands17(poses), "joint order differ"),
             (lambda poses: poses * np.float32([-1, 1, 1]), "mirrored"),
         ],
         ids=["order", "mirror"],

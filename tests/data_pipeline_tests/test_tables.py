@@ -269,7 +269,8 @@ class TestAMissingTable:
         write_errors(data_dir, "other", errors())
         with pytest.raises(
             TableError,
-            match=r"bnak_errors.pt does not exist; .* has folder/bank_errors.pt, other_errors.pt\. tune_runs/prepare",
+            match=r"bnak_errors.pt does not exist; .* has folder/bank_errors.pt, other_errors.pt\. "
+            "Make tables with tune_runs/prepare",
         ):
             read_table(data_dir, "bnak_errors.pt")
 

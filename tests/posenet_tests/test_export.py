@@ -71,7 +71,7 @@ def test_an_ensemble_returns_the_mean_and_none_of_its_members_sees_what_another_
 
 
 def test_another_ending_is_refused_with_those_that_there_are(tmp_path):
-    with pytest.raises(UserError, match=r"ends in none of \.pt2, \.onnx"):
+    with pytest.raises(UserError, match=r"must end in one of \.pt2, \.onnx"):
         export_corrector(corrector_of(*CASES[0]), HANDS17, tmp_path / "corrector.pth")
 
 

@@ -257,7 +257,7 @@ class TestCorrectorMLP:
     @pytest.mark.parametrize("dropout", [-0.1, 1, 1.5, math.nan, math.inf, True, "0.1"])
     @pytest.mark.parametrize("hidden_dims", [[8], []])
     def test_refuses_a_dropout_that_is_not_a_probability(self, dropout, hidden_dims):
-        with pytest.raises(ValueError, match=r"dropout must be a probability from 0 to below 1"):
+        with pytest.raises(ValueError, match=r"dropout must be a probability of at least 0 and below 1"):
             CorrectorMLP(HANDS17, hidden_dims=hidden_dims, dropout=dropout)
 
     def test_takes_its_settings_only_by_name(self):
@@ -344,7 +344,7 @@ class TestCorrectorGNN:
             ({"encoder_dims": [0]}, r"encoder_dims must be a list of widths of at least 1, not \[0\]"),
             ({"message_dims": 64}, "message_dims must be a list of widths of at least 1, not 64"),
             ({"decoder_dims": "32"}, "decoder_dims must be a list of widths of at least 1, not '32'"),
-            ({"dropout": 1}, "dropout must be a probability from 0 to below 1, not 1"),
+            ({"dropout": 1}, "dropout must be a probability of at least 0 and below 1, not 1"),
         ],
     )
     def test_refuses_settings_that_do_not_make_a_network_and_says_why(self, wrong, says):
@@ -425,10 +425,10 @@ class TestCorrectorTransformer:
     @pytest.mark.parametrize(
         ("wrong", "says"),
         [
-            ({"dim": 9}, "dim must be a multiple of n_heads, and 9 is none of 2"),
+            ({"dim": 9}, "dim must be a multiple of n_heads, and 9 is not a multiple of 2"),
             ({"n_layers": 0}, "n_layers must be a whole number of at least 1, not 0"),
             ({"n_heads": True}, "n_heads must be a whole number of at least 1, not True"),
-            ({"dropout": math.nan}, "dropout must be a probability from 0 to below 1, not nan"),
+            ({"dropout": math.nan}, "dropout must be a probability of at least 0 and below 1, not nan"),
         ],
     )
     def test_refuses_settings_that_do_not_make_a_network_and_says_why(self, wrong, says):

@@ -181,7 +181,7 @@ class TestAFile:
     def test_in_metres_is_warned_of(self, run, test_set, tmp_path):
         np.save("poses.npy", test_set.poses["DEFAULT"] / 1000)
         _, _, errors = run("--poses", "poses.npy", "--out", "out.npy", "--format", "openpose21")
-        assert "warning: poses.npy: 20 of 20 frames: the bones are 0.0" in errors
+        assert "warning: poses.npy: 20 of 20 frames: the mean bone length of a hand is 0.0" in errors
         assert "The unit seems to be metres; expected millimetres" in errors
 
     def test_with_joints_in_another_order_than_its_format_is_warned_of(self, run, test_set, tmp_path):
@@ -206,7 +206,7 @@ class TestAFile:
         torch.save(torch.tensor(test_set.poses["DEFAULT"]), "poses.pt")
         torch.save(torch.tensor(test_set.labels) / 1000, "labels.pt")
         _, _, errors = run("--poses", "poses.pt", "--labels", "labels.pt", "--out", "out.pt")
-        assert "warning: labels.pt: 20 of 20 frames: the bones are 0.0" in errors
+        assert "warning: labels.pt: 20 of 20 frames: the mean bone length of a hand is 0.0" in errors
         assert "warning: poses.pt" not in errors
 
     def test_of_mirrored_hands_is_warned_of(self, run, test_set):
@@ -225,7 +225,10 @@ class TestAFile:
         assert "warning" not in run("--poses", "poses.txt", *arguments)[2]
         status, _, errors = run("--poses", "cut.txt", *arguments)
         assert status == 0
-        assert "warning: cut.txt: the last line has no line end; if the file was cut there, its last number" in errors
+        assert (
+            "warning: cut.txt: the last line has no line end; if the file was truncated there, its last number"
+            in errors
+        )
 
     def test_is_warned_of_before_the_error_that_its_oddity_leads_to(self, run, test_set):
         torch.save(torch.tensor(test_set.poses["DEFAULT"]) - torch.tensor([0, 0, 5000]), "poses.pt")
@@ -262,7 +265,7 @@ class TestRefused:
             ("--poses poses.pt --out o.pt --device mars", "--device mars: torch cannot use this device"),
             ("--poses a.txt --out o.zip --submission none.txt", "none.txt, the list of .* cannot be read: No such"),
             ("--poses a.txt --out o.zip --submission empty.txt", "empty.txt, the list of official names, is empty"),
-            ("--poses a.txt --out o.zip --submission latin.txt", "latin.txt, the list of .* is no text in UTF-8"),
+            ("--poses a.txt --out o.zip --submission latin.txt", "latin.txt, the list of .* is not UTF-8 text"),
             ("--poses poses.pt --out o.pt --import .x", "--import .x: the module cannot be imported: TypeError"),
             (
                 "--poses poses.pt --out o.pt --import quits",
@@ -287,7 +290,7 @@ class TestRefused:
             ("--poses poses.pt --out o.txt --out-format hands17", "needs a name for each frame"),
             (
                 "--poses poses.pt --out o.npy",
-                "does not tell its format; .* openpose21, openpose21-m \\(--out-format\\)",
+                "cannot be detected; .* openpose21, openpose21-m \\(--out-format\\)",
             ),
             ("--poses poses.pt --out o.pt --combination x", "no combination 'x'"),
             ("--poses poses.pt --out o.pt --repetition 7", "repetition 7 of .* is not there"),
@@ -295,7 +298,7 @@ class TestRefused:
                 "--poses poses.pt --out o.pt --import no_such_module",
                 "--import no_such_module: the module cannot be imported: .* No module named",
             ),
-            ("--export corrector.pth", "corrector.pth ends in none of .pt2, .onnx"),
+            ("--export corrector.pth", "corrector.pth must end in one of .pt2, .onnx"),
         ],
     )
     def test_with_what_is_wrong_and_no_file_is_left(self, run, tmp_path, arguments, says):

@@ -154,7 +154,7 @@ class TestImport:
         ("arguments", "says"),
         [
             (["--labels", "none.pt"], "none.pt cannot be read"),
-            (["--labels", "labels.xyz"], "does not tell its format"),
+            (["--labels", "labels.xyz"], "cannot be detected"),
             (["--labels", "truth.pt", "--predictions", "A"], "write NAME=FILE"),
             (["--labels", "truth.pt", "--predictions", "mean=truth.pt"], "'mean' is reserved"),
             (["--labels", "truth.pt", "--split", "thirds"], "'thirds' is not a split"),

@@ -168,7 +168,7 @@ class TestAFile:
     ):
         lines = tokens_of(4)
         lines[line][entry] = damage
-        with pytest.raises(FormatError, match=f"line {line + 1}: entry {entry + 1} is '.{{1,40}}'; needed"):
+        with pytest.raises(FormatError, match=f"line {line + 1}: entry {entry + 1} is '.{{1,40}}'; expected"):
             read_leaderboard(file(text_of(lines, ending)), "nyu")
 
     @given(content=st.binary(max_size=200) | st.text("0123456789.-e \n\r", max_size=400))
@@ -218,7 +218,7 @@ class TestAFile:
 
     def test_without_lines_is_refused_before_all_of_it_is_in_memory(self, file, monkeypatch):
         monkeypatch.setattr(text_lines, "_BLOCK", 400)
-        with pytest.raises(FormatError, match=r"line 3 is longer than 400 bytes; this is no text of frames"):
+        with pytest.raises(FormatError, match=r"line 3 is longer than 400 bytes; this is not a text file of frames"):
             read_leaderboard(file(text_of(tokens_of(2)) + "1" * 10_000), "nyu")
 
     @pytest.mark.parametrize("numbers", ["1000000", "-1000000"])

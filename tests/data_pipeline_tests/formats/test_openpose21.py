@@ -78,7 +78,9 @@ class TestArrays:
     @pytest.mark.parametrize("names", [["a", "b"], ["poses", "xyz"]])
     def test_of_several_that_could_all_be_meant_are_refused_with_their_names(self, tmp_path, names):
         np.savez(tmp_path / "poses.npz", **dict.fromkeys(names, IN_ORDER))
-        with pytest.raises(FormatError, match=rf"has the arrays {', '.join(names)}; expected a single one, or one"):
+        with pytest.raises(
+            FormatError, match=rf"has the arrays {', '.join(names)}; expected a single one, or exactly one named"
+        ):
             read(tmp_path / "poses.npz")
 
     def test_are_written_as_poses_that_numpy_reads(self, tmp_path):
@@ -199,14 +201,14 @@ class TestJson:
 
     def test_that_is_not_utf_8_is_refused(self, tmp_path):
         (tmp_path / "poses.json").write_bytes(json.dumps(IN_ORDER.tolist()).encode("utf-16"))
-        with pytest.raises(FormatError, match="is not text in UTF-8"):
+        with pytest.raises(FormatError, match="is not UTF-8 text"):
             read(tmp_path / "poses.json")
 
 
 @pytest.mark.parametrize("name", ["poses.txt", "poses", "poses.NPY"])
 def test_another_ending_is_refused_with_those_there_are(tmp_path, name):
-    with pytest.raises(FormatError, match=r"has the ending '.*'; expected one of \.npy, \.npz, \.json"):
+    with pytest.raises(FormatError, match=r"has the extension '.*'; expected one of \.npy, \.npz, \.json"):
         read(tmp_path / name)
-    with pytest.raises(FormatError, match=r"has the ending '.*'; expected one of \.npy, \.npz, \.json"):
+    with pytest.raises(FormatError, match=r"has the extension '.*'; expected one of \.npy, \.npz, \.json"):
         FORMATS["openpose21"].write(tmp_path / name, [Frames(POSES)])
     assert list(tmp_path.iterdir()) == []

@@ -39,7 +39,7 @@ class TestADatasetsFile:
 class TestSubsets:
     def test_several_are_refused_with_their_names(self, path):
         torch.save({"A": POSES, "B+": LABELS}, path)
-        with pytest.raises(FormatError, match=r"has the subsets A, B\+; name one of them: .*nyu_poses\.pt#SUBSET"):
+        with pytest.raises(FormatError, match=r"has the subsets A, B\+; select one of them: .*nyu_poses\.pt#SUBSET"):
             read(path)
 
     @pytest.mark.parametrize("name", ["A", "B+", "v1.2", "x.pt"])

@@ -166,10 +166,10 @@ class TestTheFormat:
     @pytest.mark.parametrize(
         ("labels", "predicted", "formats", "says"),
         [
-            ("mm.npy", "named.txt", [], r"mm.npy does not tell its format; .* \(--format or --labels-format\)"),
-            ("named.txt", "mm.npy", [], r"mm.npy does not tell its format; .* \(--format\)"),
-            ("named.txt", "mm.npy", [None, "hands17"], r"mm.npy does not tell its format; .* \(--format\)"),
-            ("named.txt", "mm.npy", ["hands17"], r"mm.npy does not tell its format; name it, one of openpose21, "),
+            ("mm.npy", "named.txt", [], r"mm.npy cannot be detected; .* \(--format or --labels-format\)"),
+            ("named.txt", "mm.npy", [], r"mm.npy cannot be detected; .* \(--format\)"),
+            ("named.txt", "mm.npy", [None, "hands17"], r"mm.npy cannot be detected; .* \(--format\)"),
+            ("named.txt", "mm.npy", ["hands17"], r"mm.npy cannot be detected; give one of openpose21, "),
         ],
     )
     def test_that_no_file_and_no_option_tells_is_asked_for_before_anything_is_read(
@@ -219,7 +219,5 @@ class TestDoubts:
         path = write("cut.txt", HANDS, [f"{i}.png" for i in range(len(HANDS))])
         path.write_bytes(path.read_bytes()[:-2])
         files = sources(path, {"A": path})
-        assert (
-            files.warnings(files.read())
-            == [f"{path}: the last line has no line end; if the file was cut there, its last number lacks digits"] * 2
-        )
+        says = f"{path}: the last line has no line end; if the file was truncated there, its last number is incomplete"
+        assert files.warnings(files.read()) == [says] * 2
