@@ -289,9 +289,8 @@ class Experiment:
         if end.from_outside:
             raise _interrupted(end)
         if end.kind == "all_failed":
-            n = self.config.stop_if_all_fail
-            text = f"stopped, since the first {n} trials all failed (stop_if_all_fail): {end.reason}"
-            raise TrialsFailedError(text, table)
+            first = f"the first {self.config.stop_if_all_fail} trials all failed (stop_if_all_fail): {end.reason}"
+            raise TrialsFailedError(f"stopped, since {first}", table)
         statuses = [row["status"] for row in table.trials if row["status"] != "finished"]
         if statuses:
             # A trial that failed because its files cannot be written still has the status `interrupted`.

@@ -55,23 +55,17 @@ class Progress:
 
     @classmethod
     def of(cls, plan: Plan, space: SearchSpace, val_distances_mm: Mapping[str, float]) -> "Progress":
-        """Returns the display of a plan.
-
-        Args:
-            plan: The plan with the statuses of its trials.
-            space: The search space of the plan.
-            val_distances_mm: Validation distances of finished trials, by trial id.
-        """
+        """Returns the display of a plan; `val_distances_mm` are those of finished trials, by trial id."""
         combinations = {trial.id: trial.combination for trial in plan.trials}
         best = min((i for i in combinations if i in val_distances_mm), key=val_distances_mm.__getitem__, default=None)
         varied = [path for axis in space.axes if len(axis.rows) > 1 for path in axis.distinguishing_paths]
-        names = {path: path.rpartition(".")[2] for path in varied}
         return cls(
             n_trials=len(plan.trials),
             n_done=len(plan.trials) - len(plan.to_train),
             num_epochs=lambda trial_id: space.settings(combinations[trial_id].row_indices).solver.num_epochs,
             options=lambda trial_id: (
-                ", ".join(f"{names[path]} {combinations[trial_id].options[path]}" for path in varied) or "no options"
+                ", ".join(f"{path.rpartition('.')[2]} {combinations[trial_id].options[path]}" for path in varied)
+                or "no options"
             ),
             best=None if best is None else TrialReport(best, "finished", val_distance_mm=val_distances_mm[best]),
         )

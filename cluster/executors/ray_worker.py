@@ -88,7 +88,7 @@ def _train(config: dict[str, Any], job: Job, placement: Placement, versions: Map
     trial = job.trial(spec, given_device(placement))
     folder = job.folder.trial(trial.id)
     # An earlier worker may have been lost after it wrote the last file, or may have hung.
-    report = ended(trial.id, folder, job.run_id)
+    report = _ended(trial.id, folder.read_trial() or {}, job.run_id)
     if report is not None and report.status == "finished":
         with suppress(StorageError):
             folder.remove(FileNames.CHECKPOINT)
@@ -194,16 +194,8 @@ def _stop_key(run_id: str) -> str:
     return f"posetune-stop-{run_id}"
 
 
-def ended(trial_id: str, folder: TrialFolder, run_id: str) -> TrialReport | None:
-    """Returns how a trial ended: finished in any run, or failed or diverged in this one; else None.
-
-    Raises:
-        StorageError: If its files cannot be read.
-    """
-    return _how_it_ended(trial_id, folder.read_trial() or {}, run_id)
-
-
-def _how_it_ended(trial_id: str, content: TrialFile, run_id: str) -> TrialReport | None:
+def _ended(trial_id: str, content: TrialFile, run_id: str) -> TrialReport | None:
+    """Returns how a trial ended: finished in any run, or failed or diverged in this one; else None."""
     distance_mm = finished_val_distance_mm(content)
     if distance_mm is not None:
         return TrialReport(trial_id, "finished", content.get("epochs", 0), distance_mm)
@@ -218,7 +210,7 @@ def fail(trial_id: str, folder: TrialFolder, run_id: str, error: str) -> TrialRe
     epochs = 0
     with suppress(StorageError):  # then the tables cannot be written either, which is an error of the run
         content = folder.read_trial() or {}
-        report = _how_it_ended(trial_id, content, run_id)
+        report = _ended(trial_id, content, run_id)
         if report is not None:
             return report
         epochs = content.get("epochs", 0)

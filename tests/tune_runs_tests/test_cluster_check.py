@@ -232,7 +232,7 @@ class TestNodesWithSomethingWrong:
 
     def test_another_torch_is_named_with_the_node(self, odd, odd_nodes):
         assert f"{odd_nodes.torch}: torch is 0.0.1 there and " in odd.text
-        assert "install the same on all nodes" in odd.text
+        assert "install the same version on all nodes" in odd.text
         versions = {row[0]: row for row in table(odd.output, ("versions", "torch"))}
         assert versions[odd_nodes.torch][2] == "0.0.1"
 

@@ -293,7 +293,7 @@ class TestRefused:
                 "cannot be detected; .* openpose21, openpose21-m \\(--out-format\\)",
             ),
             ("--poses poses.pt --out o.pt --combination x", "no combination 'x'"),
-            ("--poses poses.pt --out o.pt --repetition 7", "repetition 7 of .* is not there"),
+            ("--poses poses.pt --out o.pt --repetition 7", "has no finished repetition 7"),
             (
                 "--poses poses.pt --out o.pt --import no_such_module",
                 "--import no_such_module: the module cannot be imported: .* No module named",

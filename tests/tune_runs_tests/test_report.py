@@ -678,7 +678,7 @@ class TestReproduce:
             ),
             (["best", "0", "--import", "my_models.py"], "; name it without .py"),
             (["best", "0", "--device", "gpu"], "error: torch cannot use 'gpu' here; "),
-            (["best", "0", "--device", "cuda:99"], "/0 was trained on cpu: leave --device out, or name cpu, cuda:N"),
+            (["best", "0", "--device", "cuda:99"], "/0 was trained on cpu: omit --device, or name cpu or cuda:N"),
             (["best", "0", "--data-dir", "/nowhere"], "/nowhere has no dataset"),
         ],
     )
