@@ -209,7 +209,7 @@ class TestAKilledOwner:
         (said,) = capsys.readouterr().err.splitlines()
         assert re.fullmatch(
             rf"s3://{s3.bucket}: an earlier run on \S+, process {owner.process.pid}, may still be alive: waiting "
-            "up to 4 s for a sign of it",
+            "up to 4 s for a heartbeat",
             said,
         )
 
@@ -271,7 +271,7 @@ class TestARunThatIsNotSeenAnyMore:
             hold_and_wait(s3.storage, take_away)
 
     def test_in_spite_of_which_another_holds_it_too_ends(self, s3):
-        with pytest.raises(LeaseLostError, match="another run holds it as well"):
+        with pytest.raises(LeaseLostError, match="another run holds the lease as well"):
             hold_and_wait(s3.storage, partial(s3.storage.write, "lease/0.json", OTHER))
 
     def test_ends_also_where_ctrl_c_is_ignored(self, s3):
