@@ -80,7 +80,7 @@ class Results:
 
         Raises:
             NoResultsError: If there is no experiment, or if its description is broken.
-            ArchiveError: If a bundle of the archive is broken.
+            StorageError: If a file cannot be read.
         """
         try:
             experiment = _Experiment.of(folder.read_experiment())

@@ -99,7 +99,6 @@ class ExperimentFolder:
             What `of` returned, by the id of each trial that has a file.
 
         Raises:
-            ArchiveError: If a bundle of the archive is broken.
             StorageError: If a file cannot be read.
         """
         paths = self.storage.files(FileNames.TRIALS_FOLDER)

@@ -31,7 +31,6 @@ def page(folder: ExperimentFolder) -> str:
 
     Raises:
         NoResultsError: If there is no experiment, or if its description is broken.
-        ArchiveError: If a part of the archive is broken.
         StorageError: If a file cannot be read.
     """
     data = PageData.read(folder)
