@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from posenet.machine_errors import is_of_the_machine
+from posenet.machine_errors import is_machine_error
 
 _MAGIC = b"posetune-checkpoint "
 
@@ -39,7 +39,7 @@ def unpack(data: bytes) -> dict[str, Any]:
     try:
         state: Any = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
     except Exception as error:
-        if is_of_the_machine(error):
+        if is_machine_error(error):
             raise  # nothing is wrong with the bytes
         # torch.load has no error of its own: what it raises depends on what it refuses.
         raise CheckpointError(f"torch.load(..., weights_only=True) does not read it: {error}") from error

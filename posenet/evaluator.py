@@ -128,7 +128,7 @@ class Evaluator:
     def _final_quantities(self, batch: Batch, corrected: Tensor) -> "_Quantities":
         skeleton = self.data.skeleton
         quantities = _of_correction(batch.in_mm(batch.poses), batch.in_mm(corrected), batch.labels_mm, skeleton)
-        if batch.frame is not None:
+        if batch.transform is not None:
             for suffix, poses in (("_before", batch.poses), ("", corrected)):
                 parts = _in_any_space("default", poses, batch.labels, skeleton)
                 quantities |= {(space, metric + suffix): values for (space, metric), values in parts.items()}

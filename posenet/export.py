@@ -9,21 +9,17 @@ from pathlib import Path
 
 import torch
 
-from data_pipeline.formats.whole_files import whole_file
+from data_pipeline.files.atomic import atomic_file
 from data_pipeline.skeleton import Skeleton
 from data_pipeline.user_error import UserError, first_line
 
 SUFFIXES = (".pt2", ".onnx")
 
 
-class ExportError(UserError):
-    """A corrector cannot be exported; the text says why."""
-
-
 def check_suffix(path: Path) -> None:
-    """Raises an `ExportError` if the ending of `path` is none of `SUFFIXES`."""
+    """Raises an `UserError` if the ending of `path` is none of `SUFFIXES`."""
     if path.suffix not in SUFFIXES:
-        raise ExportError(f"{path} ends in none of {', '.join(SUFFIXES)}, which tell what to export to")
+        raise UserError(f"{path} ends in none of {', '.join(SUFFIXES)}, which tell what to export to")
 
 
 def export_corrector(corrector: torch.nn.Module, skeleton: Skeleton, path: Path) -> None:
@@ -36,7 +32,7 @@ def export_corrector(corrector: torch.nn.Module, skeleton: Skeleton, path: Path)
             `corrected_mm`). It is whole or, after an error, as it was before.
 
     Raises:
-        ExportError: If the path has another ending, if the model does what cannot be exported, or if ONNX is not
+        UserError: If the path has another ending, if the model does what cannot be exported, or if ONNX is not
             installed.
         FormatError: If the file cannot be written.
     """
@@ -50,9 +46,9 @@ def export_corrector(corrector: torch.nn.Module, skeleton: Skeleton, path: Path)
             program = torch.export.export(corrector, (example,), dynamic_shapes=({0: samples},))
     except Exception as error:  # each thing that cannot be exported has an error of its own
         reason = first_line(error)
-        raise ExportError(f"the model cannot be exported by torch.export: {reason}") from error
+        raise UserError(f"the model cannot be exported by torch.export: {reason}") from error
     content = _pt2(program) if path.suffix == ".pt2" else _onnx(program)
-    with whole_file(path) as file:
+    with atomic_file(path) as file:
         file.write(content)
 
 
@@ -68,7 +64,7 @@ def _onnx(program: torch.export.ExportedProgram) -> bytes:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ExportError(f"ONNX is not installed ({error}): pip install 'posetune[onnx]'") from error
+        raise UserError(f"ONNX is not installed ({error}): pip install 'posetune[onnx]'") from error
     try:
         with _silent():
             onnx_program = torch.onnx.export(
@@ -76,7 +72,7 @@ def _onnx(program: torch.export.ExportedProgram) -> bytes:
             )
     except Exception as error:
         reason = first_line(error)
-        raise ExportError(f"the model cannot be exported to ONNX: {reason}") from error
+        raise UserError(f"the model cannot be exported to ONNX: {reason}") from error
     assert onnx_program is not None
     content: bytes = onnx_program.model_proto.SerializeToString()
     return content

@@ -14,7 +14,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or _NO_MEMORY.search(str(error)) is not None
 
 
-def is_of_the_machine(error: BaseException) -> bool:
+def is_machine_error(error: BaseException) -> bool:
     """Tells whether an error comes from the machine, so that the same may succeed on another one or later."""
     return (
         is_out_of_memory(error)

@@ -26,8 +26,8 @@ class PoseCorrector(nn.Module):
             # A copy: a model that works in place must not change the poses of whoever asks.
             corrected: Tensor = self.model(poses_mm.clone())
             return corrected
-        frame = self.normalizer.frame(poses_mm)
-        return frame.denormalize(self.model(frame.normalize(poses_mm)))
+        transform = self.normalizer.transform(poses_mm)
+        return transform.denormalize(self.model(transform.normalize(poses_mm)))
 
 
 class Ensemble(nn.Module):

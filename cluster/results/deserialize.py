@@ -19,11 +19,7 @@ from data_pipeline.user_error import UserError
 _IMPORTED = ("posenet.", "data_pipeline.", "torch.optim.", "torch.nn.")
 
 
-class DescriptionError(UserError):
-    """A description does not say how to build an object, or names something that may not be imported."""
-
-
-def described_skeleton(trial: TrialFile) -> Skeleton:
+def decode_skeleton(trial: TrialFile) -> Skeleton:
     """Returns the skeleton of a trial's poses.
 
     Args:
@@ -41,7 +37,7 @@ def described_skeleton(trial: TrialFile) -> Skeleton:
     return next((known for known in BUILT_IN if replace(known, palm=None) == skeleton), skeleton)
 
 
-def described_class(name: str, family: type[Any], modules: Sequence[ModuleType]) -> Any:
+def decode_class(name: str, family: type[Any], modules: Sequence[ModuleType]) -> Any:
     """Returns the class with that name, after checking its family.
 
     Args:
@@ -51,43 +47,43 @@ def described_class(name: str, family: type[Any], modules: Sequence[ModuleType])
             defined.
 
     Raises:
-        DescriptionError: If there is no such class, or more than one.
+        UserError: If there is no such class, or more than one.
     """
     return _named(name, lambda value: isinstance(value, type) and issubclass(value, family), "class", modules)
 
 
-def described_value(description: Any, modules: Sequence[ModuleType] | None = None) -> Any:
-    """Returns the value that a description describes: numbers, texts, lists and dicts of these.
+def decode_value(description: Any, modules: Sequence[ModuleType] | None = None) -> Any:
+    """Returns the value that an encoding represents: numbers, texts, lists and dicts of these.
 
     Args:
         description: The description.
         modules: If given, classes, functions and objects of this project, of torch and of these modules are allowed.
 
     Raises:
-        DescriptionError: If it describes anything else.
+        UserError: If it represents anything else.
     """
     if isinstance(description, dict):
         if description in ({"float": "inf"}, {"float": "-inf"}):
             return float(description["float"])
         # An object or a class, not a dict of the user: class names include the module.
         if "." in str(description.get("name")) and description.keys() <= {"name", "args", "self"}:
-            return _described_object(description, modules)
-        return {key: described_value(value, modules) for key, value in description.items()}
+            return _decode_object(description, modules)
+        return {key: decode_value(value, modules) for key, value in description.items()}
     if isinstance(description, list):
-        return [described_value(value, modules) for value in description]
+        return [decode_value(value, modules) for value in description]
     return description
 
 
-def _described_object(description: Mapping[str, Any], modules: Sequence[ModuleType] | None) -> Any:
+def _decode_object(description: Mapping[str, Any], modules: Sequence[ModuleType] | None) -> Any:
     name = str(description["name"])
     if modules is None or "self" in description:
-        raise DescriptionError(
+        raise UserError(
             f"an argument is {name}, which cannot be rebuilt from a file; only numbers, texts, lists and dicts can"
         )
     found = _named(name, callable, "class or function", modules)
     if "args" not in description:
         return found
-    arguments = described_value(description["args"], modules)
+    arguments = decode_value(description["args"], modules)
     return found(**arguments) if isinstance(found, type) else partial(found, **arguments)
 
 
@@ -102,9 +98,9 @@ def _named(name: str, fits: Callable[[Any], bool], kind: str, modules: Sequence[
     homes = [module for module in named or modules if fits(getattr(module, own_name, None))]
     if len(homes) > 1:
         found = ", ".join(module.__name__ for module in homes)
-        raise DescriptionError(f"{name} is ambiguous: {own_name} is in each of {found}; name only one of these modules")
+        raise UserError(f"{name} is ambiguous: {own_name} is in each of {found}; name only one of these modules")
     if not homes:
-        raise DescriptionError(f"{name} is not a {kind} of PoseTune's; name its module (--import MODULE)")
+        raise UserError(f"{name} is not a {kind} of PoseTune's; name its module (--import MODULE)")
     return getattr(homes[0], own_name)
 
 

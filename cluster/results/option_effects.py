@@ -127,7 +127,7 @@ def marginal_means(trials: Sequence[Mapping[str, Any]], options: Sequence[str], 
 
     Args:
         trials: Rows with the options, `repetition`, `status` and the metric, such as `ResultTable.trials`.
-        options: The columns of options that distinguish all combinations, such as `ResultTable.telling_paths`.
+        options: The columns of options that distinguish all combinations, such as `ResultTable.distinguishing_paths`.
         metric: A column of numbers.
     """
     coded = _Coded.of(trials, options, metric)

@@ -52,7 +52,8 @@ class Results:
     Attributes:
         name: The experiment's name.
         option_paths: The settings that vary, a column for each in both tables.
-        telling_paths: Those of them that distinguish all combinations: of settings that vary together, the first.
+        distinguishing_paths: The fewest of them that distinguish all combinations: of settings that vary together, the
+            first.
         splits: 'val' and, with a test set, 'test'.
         trials: A row for each trial: options, `repetition`, `seed`, `status`, `best_epoch`, metrics, `train_seconds`,
             `node`, `device`, `gpu`, `error`. Missing values are None.
@@ -66,7 +67,7 @@ class Results:
 
     name: str
     option_paths: list[str]
-    telling_paths: list[str]
+    distinguishing_paths: list[str]
     splits: list[str]
     trials: list[Row]
     summary: list[Row]
@@ -102,8 +103,14 @@ class Results:
         ]
         summary = _summarize(trials, option_paths, splits)
         n_others = len(known.keys() - wanted)
-        telling_paths, data_sets, started = experiment.telling_paths, experiment.data_sets, experiment.started
-        return cls(experiment.name, option_paths, telling_paths, splits, trials, summary, n_others, data_sets, started)
+        distinguishing_paths, data_sets, started = (
+            experiment.distinguishing_paths,
+            experiment.data_sets,
+            experiment.started,
+        )
+        return cls(
+            experiment.name, option_paths, distinguishing_paths, splits, trials, summary, n_others, data_sets, started
+        )
 
     @property
     def failures(self) -> list[Row]:
@@ -166,7 +173,7 @@ class Results:
         return replace(
             self,
             option_paths=varied,
-            telling_paths=[path for path in self.telling_paths if path in varied],
+            distinguishing_paths=[path for path in self.distinguishing_paths if path in varied],
             splits=[split for split in self.splits if split == "val" or data_sets.get(split)],
             trials=[row for row in self.trials if row["key"] in keys],
             summary=summary,
@@ -223,7 +230,7 @@ class _Experiment:
     combinations: Sequence[Mapping[str, Any]]
     seeds: list[int]
     option_paths: list[str]
-    telling_paths: list[str]
+    distinguishing_paths: list[str]
     splits: list[str]
     data_sets: dict[str, dict[str, DataSet]]
     started: float | None
@@ -247,10 +254,10 @@ class _Experiment:
         config = content["configs"]["experiment_config"]
         test_sets = {c["options"].get("experiment_config.test_set", config.get("test_set")) for c in combinations}
         splits = ["val"] if test_sets == {None} else ["val", "test"]
-        telling_paths = _without_implied(option_paths, content["options"])
+        distinguishing_paths = _without_implied(option_paths, content["options"])
         data_sets = _data_sets(splits, combinations, config, content.get("data", []))
         name, started = _checked(content["name"], str), _checked(content.get("started"), (int, float, NoneType))
-        return cls(name, combinations, seeds, option_paths, telling_paths, splits, data_sets, started)
+        return cls(name, combinations, seeds, option_paths, distinguishing_paths, splits, data_sets, started)
 
 
 def _checked(value: Any, kind: type | tuple[type, ...]) -> Any:

@@ -1,4 +1,4 @@
-"""What a trial logs while it is trained: its records, and its examples' predictions at every log point."""
+"""The log of a trial: its records, and the predictions of its examples at every log point."""
 
 from dataclasses import dataclass, field
 
@@ -15,10 +15,10 @@ from posenet.solver import EpochReport
 
 @dataclass(frozen=True)
 class ExamplePoses:
-    """The samples of the validation set that a trial follows.
+    """The samples of the validation set whose predictions a trial logs.
 
     Attributes:
-        indices: Which they are, (E,).
+        indices: Their indices, (E,).
         inputs: Their uncorrected poses, (E, J, 3), mm.
         labels: Their true poses, (E, J, 3), mm.
     """
@@ -29,17 +29,17 @@ class ExamplePoses:
 
     @classmethod
     def of(cls, val_set: PoseDataset, subset: str, indices: tuple[int, ...]) -> "ExamplePoses":
-        """Takes the samples `indices` of a subset."""
+        """Takes the samples with these indices from a subset."""
         rows = np.array(indices, dtype=np.intp)  # (E,)
         return cls(indices, val_set.poses[subset][rows], val_set.labels[rows])
 
 
 @dataclass
 class TrialLog:
-    """All that was logged so far.
+    """Everything logged so far.
 
     Attributes:
-        records: Every number.
+        records: All numbers.
         predictions: Epoch, batch and the examples' predictions, (E, J, 3), mm, of every log point.
     """
 
@@ -47,14 +47,14 @@ class TrialLog:
     predictions: list[tuple[int, int, Array]] = field(default_factory=list)
 
     def add(self, report: EpochReport) -> None:
-        """Adds what an epoch brought."""
+        """Adds the log points of an epoch."""
         for point in report.log_points:
             self.records += point.records
             if point.examples is not None:
                 self.predictions.append((report.epoch, point.batch, point.examples.numpy()))
 
     def write(self, folder: TrialFolder, examples: ExamplePoses | None) -> None:
-        """Writes records.parquet and, where there are examples, examples.npz."""
+        """Writes records.parquet and, if there are examples, examples.npz."""
         folder.write(FileNames.RECORDS, to_parquet(folder.trial_id, self.records))
         if examples is not None and self.predictions:
             epochs, batches, predictions = zip(*self.predictions, strict=True)
@@ -69,12 +69,12 @@ class TrialLog:
 
     @classmethod
     def read(cls, folder: TrialFolder, *, until_epoch: int, with_examples: bool) -> "TrialLog":
-        """Reads what was written up to the end of an epoch.
+        """Reads the log up to the end of an epoch.
 
         Args:
             folder: The trial's files.
             until_epoch: The epoch.
-            with_examples: Read the examples' predictions too.
+            with_examples: Also read the examples' predictions.
 
         Raises:
             ValueError: If a file is missing, broken, or ends before that epoch.
@@ -82,7 +82,7 @@ class TrialLog:
         content = folder.read(FileNames.RECORDS)
         if content is None:
             raise ValueError(f"{FileNames.RECORDS} is missing")
-        # A trial that was stopped while it wrote its last files has left its final evaluation here: it comes again.
+        # Without the final evaluation, batch 0: a trial that was stopped while it wrote its last files repeats it.
         records = [record for record in from_parquet(content) if record.batch > 0 and record.epoch <= until_epoch]
         if not records or records[-1].epoch < until_epoch:
             raise ValueError(f"{FileNames.RECORDS} ends before epoch {until_epoch}")

@@ -26,7 +26,8 @@ class PoseFormat:
             only who has taken all frames knows that all are sound.
         write: Writes frames as they come. The file is whole or, after any error, as it was before.
         needs_names: Whether frames have names in it: `read` gives them, and `write` cannot do without.
-        opens: Whether a file may begin with a line, for formats that share an ending; None where none is shared.
+        matches_first_line: Whether a line may be the first line of a file, for formats that share an extension; None if
+            the extension is unique.
     """
 
     name: str
@@ -36,9 +37,9 @@ class PoseFormat:
     read: Callable[[Path], Iterator[Frames]]
     write: Callable[[Path, Iterable[Frames]], None]
     needs_names: bool = False
-    opens: Callable[[bytes], bool] | None = None
+    matches_first_line: Callable[[bytes], bool] | None = None
 
-    def doubt(self, path: Path) -> str | None:
+    def warning(self, path: Path) -> str | None:
         """Returns what about a file that `read` can read may still be wrong; None if nothing seems to be.
 
         A text that was cut within its last number still has as many of them.
@@ -56,7 +57,7 @@ def _leaderboard(dataset: str, skeleton: Skeleton, title: str) -> PoseFormat:
         suffixes=_TEXT,
         read=partial(leaderboard.read_frames, dataset=dataset),
         write=partial(leaderboard.write_frames, dataset=dataset),
-        opens=partial(leaderboard.opens, dataset=dataset),
+        matches_first_line=partial(leaderboard.matches_first_line, dataset=dataset),
     )
 
 
@@ -82,7 +83,7 @@ FORMATS = {
             read=hands17.read,
             write=hands17.write,
             needs_names=True,
-            opens=hands17.opens,
+            matches_first_line=hands17.matches_first_line,
         ),
         PoseFormat(
             name="msra15",
@@ -135,7 +136,11 @@ def format_for(path: Path, name: str | None) -> PoseFormat:
     possible = sharing = _with_ending_of(path)
     if len(sharing) > 1 and path.is_file():
         line = _first_line(path)
-        possible = [pose_format for pose_format in sharing if pose_format.opens is None or pose_format.opens(line)]
+        possible = [
+            pose_format
+            for pose_format in sharing
+            if pose_format.matches_first_line is None or pose_format.matches_first_line(line)
+        ]
     if len(possible) != 1:
         names = ", ".join(pose_format.name for pose_format in possible or sharing or FORMATS.values())
         there = "" if path.exists() else ", which does not exist,"
@@ -143,28 +148,28 @@ def format_for(path: Path, name: str | None) -> PoseFormat:
     return possible[0]
 
 
-def format_given(path: Path, name: str | None, option: str, beside: PoseFormat | None = None) -> PoseFormat:
+def format_from_option(path: Path, name: str | None, option: str, companion: PoseFormat | None = None) -> PoseFormat:
     """Returns the format of a file for which a command line has an option.
 
     Args:
         path: The file.
         name: The format that the option names; None where it is not given.
         option: The option, for the error.
-        beside: The format of what the file goes with, taken where none is named and the ending fits; None for none.
+        companion: The format of what the file goes with, taken where none is named and the ending fits; None for none.
 
     Raises:
         FormatError: If there is no format of that name, or if the file does not tell which it has.
     """
     ending = tensor_file.split_subset(path)[0].suffix
-    if name is None and beside is not None and ending in (beside.suffixes or ("",)):
-        return beside
+    if name is None and companion is not None and ending in (companion.suffixes or ("",)):
+        return companion
     try:
         return format_for(path, name)
     except FormatError as error:
         raise FormatError(f"{error} ({option})") from error
 
 
-def format_among(path: Path, name: str | None, option: str) -> PoseFormat:
+def format_from_shared_option(path: Path, name: str | None, option: str) -> PoseFormat:
     """Returns the format of one of several files for which a command line has a single option.
 
     It is for those that do not tell theirs: one with the ending of other formats has one of these.
@@ -175,10 +180,10 @@ def format_among(path: Path, name: str | None, option: str) -> PoseFormat:
         option: The option, for the error.
 
     Raises:
-        FormatError: As `format_given`.
+        FormatError: As `format_from_option`.
     """
     possible = [pose_format.name for pose_format in _with_ending_of(path)]
-    return format_given(path, name if name in possible or not possible else None, option)
+    return format_from_option(path, name if name in possible or not possible else None, option)
 
 
 def _with_ending_of(path: Path) -> list[PoseFormat]:

@@ -38,7 +38,7 @@ class Frames:
         return len(self.poses)
 
 
-def frames_of(
+def frames_from_array(
     array: npt.NDArray[Any], path: Path, *, mm_per_unit: float = 1.0, first_frame: int = 0
 ) -> Iterator[Frames]:
     """Yields the frames of an array that was found in a file, without names.
@@ -74,11 +74,11 @@ def check_coordinates(poses: npt.NDArray[np.floating[Any]], path: Path, first_fr
         frame, joint, axis = np.argwhere(~sound)[0]
         raise FormatError(
             f"{path}, frame {first_frame + frame} (counted from 0): {'xyz'[axis]} of joint {joint} is "
-            f"{poses[frame, joint, axis]:g} mm; needed is a finite number, at most {LARGEST:.0f} in size"
+            f"{poses[frame, joint, axis]:g} mm; expected a finite number, at most {LARGEST:.0f} in size"
         )
 
 
-def writable(
+def checked_frames(
     frames: Iterable[Frames], path: Path, n_joints: int | None = None, *, named: bool = False
 ) -> Iterator[Frames]:
     """Yields `frames` as they come, without empty ones, and tells where they cannot be written.
@@ -97,7 +97,7 @@ def writable(
     for chunk in frames:
         shape = chunk.poses.shape
         if n_joints is None and len(shape) == 3:
-            check_known(shape[1], path)
+            check_joint_count(shape[1], path)
             n_joints = shape[1]
         if shape[1:] != (n_joints, 3):
             raise FormatError(
@@ -119,7 +119,7 @@ def writable(
         raise FormatError(f"{path} is not written: there are no frames")
 
 
-def check_known(n_joints: int, path: Path) -> None:
+def check_joint_count(n_joints: int, path: Path) -> None:
     """Raises a `FormatError` with the numbers of joints that are known if `n_joints` is not one of them."""
     try:
         skeleton_for(n_joints)
@@ -128,7 +128,7 @@ def check_known(n_joints: int, path: Path) -> None:
 
 
 @contextmanager
-def gathered(frames: Iterable[Frames], path: Path) -> Iterator[Array]:
+def collect_poses(frames: Iterable[Frames], path: Path) -> Iterator[Array]:
     """Gives the poses of all `frames`, one or more, as one array, (N, J, 3), for formats that need their number first.
 
     The array lies in a file without a name on the disk of `path`, so that it takes no memory, and the file is

@@ -13,14 +13,14 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
-from data_pipeline.formats.frames import FormatError, Frames, writable
-from data_pipeline.formats.text_lines import Line, is_name, read_lines, write_lines
-from data_pipeline.formats.whole_files import whole_file
+from data_pipeline.files.atomic import atomic_file
+from data_pipeline.formats.frames import FormatError, Frames, checked_frames
+from data_pipeline.formats.text_lines import LineFormat, is_name, read_lines, write_lines
 from data_pipeline.skeleton import HANDS17
 
 _N_JOINTS = HANDS17.n_joints
 
-_LINE = Line(3 * _N_JOINTS, f"x y z of {_N_JOINTS} joints", named=True)
+_LINE = LineFormat(3 * _N_JOINTS, f"x y z of {_N_JOINTS} joints", named=True)
 
 _DECIMALS = 4  # what the challenge asks for
 
@@ -51,8 +51,8 @@ def write(path: Path, frames: Iterable[Frames]) -> None:
         FormatError: If the file cannot be written, if there are no frames, if their joints are not 21, or if a
             name is missing or cannot stand in a line.
     """
-    with whole_file(path) as file:
-        for chunk in writable(frames, path, _N_JOINTS, named=True):
+    with atomic_file(path) as file:
+        for chunk in checked_frames(frames, path, _N_JOINTS, named=True):
             _write(file, chunk, path)
 
 
@@ -113,8 +113,8 @@ def write_hands17_submission(path: Path, frames: Iterable[Frames], official_name
     poses = np.empty((len(places), _N_JOINTS, 3), np.float32)
     n_found = np.zeros(len(places), np.int64)  # (N,)
     unknown: list[str] = []
-    with whole_file(path) as file:
-        for chunk in writable(given, path, _N_JOINTS, named=True):
+    with atomic_file(path) as file:
+        for chunk in checked_frames(given, path, _N_JOINTS, named=True):
             names = chunk.names or ()
             found = np.array([places.get(name, -1) for name in names], np.int64)  # (n,)
             unknown += [name for name, place in zip(names, found, strict=True) if place < 0]
@@ -136,7 +136,7 @@ def write_hands17_submission(path: Path, frames: Iterable[Frames], official_name
     return are_named
 
 
-def opens(line: bytes) -> bool:
+def matches_first_line(line: bytes) -> bool:
     """Tells whether a file of this format may begin with `line`, be it that its tabs were lost: reading tells of it."""
     return line.count(b"\t") >= _LINE.n_numbers or len(line.split()) > _LINE.n_numbers
 
@@ -160,7 +160,7 @@ def _write(file: IO[bytes], frames: Frames, path: Path) -> None:
     for name in frames.names or ():
         if not is_name(name):
             raise FormatError(
-                f"{path} is not written: {name!r} is no name for a line of text; needed are printable characters"
+                f"{path} is not written: {name!r} is no name for a line of text; expected printable characters"
             )
     numbers = frames.poses.reshape(len(frames), -1).astype(np.float64)  # (n, 21, 3) -> (n, 63)
     write_lines(file, numbers, "\t", _DECIMALS, frames.names)

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from data_pipeline.camera import Camera
-from data_pipeline.formats.frames import Array, FormatError, Frames, check_coordinates, writable
+from data_pipeline.files.atomic import atomic_file
+from data_pipeline.formats.frames import Array, FormatError, Frames, check_coordinates, checked_frames
 from data_pipeline.formats.joint_orders import MSRA15, JointOrder
-from data_pipeline.formats.text_lines import Line, read_lines, write_lines
-from data_pipeline.formats.whole_files import whole_file
+from data_pipeline.formats.text_lines import LineFormat, read_lines, write_lines
 from data_pipeline.skeleton import HANDS17, ICVL, NYU, Skeleton
 
 # At 1 m a pixel is up to 4.2 mm wide (ICVL), so that half a unit of the last decimal is 0.0002 mm.
@@ -83,8 +83,8 @@ def write_frames(path: Path, frames: Iterable[Frames], dataset: str) -> None:
     """
     layout = LEADERBOARD_DATASETS[dataset]
     n_frames = 0
-    with whole_file(path) as file:
-        for chunk in writable(frames, path, layout.skeleton.n_joints):
+    with atomic_file(path) as file:
+        for chunk in checked_frames(frames, path, layout.skeleton.n_joints):
             poses = chunk.poses if layout.joint_order is None else layout.joint_order.from_hands17(chunk.poses)
             in_front = (poses[:, :, 2] > 0).all(axis=1)  # (n, J, 3) -> (n,)
             if not in_front.all():
@@ -128,16 +128,16 @@ def read_results(ground_truth: Path, results: Mapping[str, Path], dataset: str) 
     return labels, poses
 
 
-def opens(line: bytes, dataset: str) -> bool:
+def matches_first_line(line: bytes, dataset: str) -> bool:
     """Tells whether a file of `dataset` may begin with `line`."""
     return len(line.split()) == 3 * LEADERBOARD_DATASETS[dataset].skeleton.n_joints
 
 
-def _line(dataset: str) -> Line:
+def _line(dataset: str) -> LineFormat:
     n_joints = LEADERBOARD_DATASETS[dataset].skeleton.n_joints
     others = ", ".join(
         f"{3 * other.skeleton.n_joints} the dataset {name}"
         for name, other in LEADERBOARD_DATASETS.items()
         if name != dataset
     )
-    return Line(3 * n_joints, f"u v d of {n_joints} joints ({others})")
+    return LineFormat(3 * n_joints, f"u v d of {n_joints} joints ({others})")

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipeline.formats.frames import Array, FormatError, Frames, writable
+from data_pipeline.files.atomic import atomic_folder
+from data_pipeline.formats.frames import Array, FormatError, Frames, checked_frames
 from data_pipeline.formats.joint_orders import MSRA15
-from data_pipeline.formats.text_lines import Line, read_lines, write_lines
-from data_pipeline.formats.whole_files import whole_folder
+from data_pipeline.formats.text_lines import LineFormat, read_lines, write_lines
 from data_pipeline.skeleton import HANDS17
 
 _N_JOINTS = HANDS17.n_joints
 
-_LINE = Line(3 * _N_JOINTS, f"x y z of {_N_JOINTS} joints")
+_LINE = LineFormat(3 * _N_JOINTS, f"x y z of {_N_JOINTS} joints")
 
 _FILE = "joint.txt"
 
@@ -43,7 +43,7 @@ def read(path: Path) -> Iterator[Frames]:
             of frames than its first line says, or a broken line.
     """
     if not path.is_dir():
-        raise FormatError(f"{path} cannot be read: it is not a folder; needed is the one with P0, P1, ...")
+        raise FormatError(f"{path} cannot be read: it is not a folder; expected the one with P0, P1, ...")
     gestures = [
         gesture for subject in _folders(path) if _SUBJECT.fullmatch(subject.name) for gesture in _folders(subject)
     ]
@@ -64,7 +64,7 @@ def write(path: Path, frames: Iterable[Frames]) -> None:
         FormatError: If the folder exists or cannot be written, if there are no frames, if their joints are not
             21, or if a name is missing, of another form or out of order.
     """
-    with whole_folder(path) as folder:
+    with atomic_folder(path) as folder:
         by_gesture = groupby(_named_poses(frames, path), key=lambda named: named[0])
         for gesture, group in by_gesture:
             place = folder / gesture
@@ -115,18 +115,18 @@ def _first_number(path: Path) -> int:
     except OSError as error:
         raise FormatError(f"{path} cannot be read: {error.strerror}") from error
     if not re.fullmatch(rb"\d{1,9}", line):
-        raise FormatError(f"{path}, line 1 is {line.decode(errors='replace')!r}; needed is the number of frames")
+        raise FormatError(f"{path}, line 1 is {line.decode(errors='replace')!r}; expected the number of frames")
     return int(line)
 
 
 def _named_poses(frames: Iterable[Frames], path: Path) -> Iterator[tuple[str, int, Array]]:
     """Yields gesture, number and pose, (21, 3), of each frame."""
-    for chunk in writable(frames, path, _N_JOINTS, named=True):
+    for chunk in checked_frames(frames, path, _N_JOINTS, named=True):
         for name, pose in zip(chunk.names or (), chunk.poses, strict=True):
             match = _NAME.fullmatch(name)
             if match is None:
                 raise FormatError(
-                    f"{path} is not written: a frame is called {name!r}; needed are names like 'P0/1/000000', of "
+                    f"{path} is not written: a frame is called {name!r}; expected names like 'P0/1/000000', of "
                     "subject, gesture and number"
                 )
             yield match[1], int(match[2]), pose

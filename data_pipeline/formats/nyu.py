@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipeline.formats.frames import FormatError, Frames, frames_of, gathered, writable
-from data_pipeline.formats.whole_files import whole_file
+from data_pipeline.files.atomic import atomic_file
+from data_pipeline.formats.frames import FormatError, Frames, checked_frames, collect_poses, frames_from_array
 from data_pipeline.skeleton import NYU
 
 _VARIABLE = "joint_xyz"
@@ -54,10 +54,10 @@ def read(path: Path) -> Iterator[Frames]:
         or joints.dtype.kind not in "fiu"
     ):
         raise FormatError(
-            f"{path}: {_VARIABLE} has the shape {joints.shape} and the type {joints.dtype}; needed are numbers of the "
+            f"{path}: {_VARIABLE} has the shape {joints.shape} and the type {joints.dtype}; expected numbers of the "
             f"shape (cameras, frames, {_N_JOINTS_IN_FILE}, 3)"
         )
-    yield from frames_of(joints[0][:, list(EVALUATED)], path)  # (N, 36, 3) -> (N, 14, 3)
+    yield from frames_from_array(joints[0][:, list(EVALUATED)], path)  # (N, 36, 3) -> (N, 14, 3)
 
 
 def write(path: Path, frames: Iterable[Frames]) -> None:
@@ -71,7 +71,7 @@ def write(path: Path, frames: Iterable[Frames]) -> None:
     """
     from scipy.io import savemat
 
-    with whole_file(path) as file, gathered(writable(frames, path, NYU.n_joints), path) as poses:
+    with atomic_file(path) as file, collect_poses(checked_frames(frames, path, NYU.n_joints), path) as poses:
         joints = np.zeros((1, len(poses), _N_JOINTS_IN_FILE, 3))
         joints[0][:, list(EVALUATED)] = poses  # (N, 14, 3) -> 14 of (N, 36, 3)
         savemat(file, {_VARIABLE: joints}, do_compression=True)

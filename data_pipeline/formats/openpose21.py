@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data_pipeline.formats.frames import FormatError, Frames, frames_of, gathered, writable
+from data_pipeline.files.atomic import atomic_file
+from data_pipeline.formats.frames import FormatError, Frames, checked_frames, collect_poses, frames_from_array
 from data_pipeline.formats.joint_orders import OPENPOSE
-from data_pipeline.formats.whole_files import whole_file
 from data_pipeline.skeleton import HANDS17
 from data_pipeline.user_error import first_line
 
@@ -51,7 +51,7 @@ def read(path: Path, mm_per_unit: float) -> Iterator[Frames]:
     frames = (
         _read_json(path, mm_per_unit)
         if _suffix(path) == ".json"
-        else frames_of(_array(path), path, mm_per_unit=mm_per_unit)
+        else frames_from_array(_array(path), path, mm_per_unit=mm_per_unit)
     )
     for chunk in frames:
         yield Frames(OPENPOSE.to_hands17(chunk.poses))
@@ -72,9 +72,9 @@ def write(path: Path, frames: Iterable[Frames], mm_per_unit: float) -> None:
     suffix = _suffix(path)
     in_order = (
         Frames(OPENPOSE.from_hands17(chunk.poses) / np.float32(mm_per_unit))
-        for chunk in writable(frames, path, _N_JOINTS)
+        for chunk in checked_frames(frames, path, _N_JOINTS)
     )
-    with whole_file(path) as file:
+    with atomic_file(path) as file:
         if suffix == ".json":
             digits = _DIGITS_OF_MM + round(math.log10(mm_per_unit))
             separator = b"["
@@ -85,13 +85,13 @@ def write(path: Path, frames: Iterable[Frames], mm_per_unit: float) -> None:
                     separator = b",\n"
             file.write(b"]\n")
             return
-        with gathered(in_order, path) as poses:
+        with collect_poses(in_order, path) as poses:
             np.save(file, poses) if suffix == ".npy" else np.savez(file, poses=poses)
 
 
 def _suffix(path: Path) -> str:
     if path.suffix not in SUFFIXES:
-        raise FormatError(f"{path} has the ending {path.suffix!r}; needed is one of {', '.join(SUFFIXES)}")
+        raise FormatError(f"{path} has the ending {path.suffix!r}; expected one of {', '.join(SUFFIXES)}")
     return path.suffix
 
 
@@ -123,7 +123,7 @@ def _array_name(names: list[str], path: Path) -> str:
     known = [name for name in _ARRAY_NAMES if name in names]
     if len(known) != 1:
         raise FormatError(
-            f"{path} has the arrays {', '.join(names) or 'none'}; needed is a single one, or one of them called "
+            f"{path} has the arrays {', '.join(names) or 'none'}; expected a single one, or one of them called "
             f"{' or '.join(_ARRAY_NAMES)}"
         )
     return known[0]
@@ -132,7 +132,7 @@ def _array_name(names: list[str], path: Path) -> str:
 def _require_poses(array: npt.NDArray[Any], where: object) -> None:
     if array.ndim != 3 or array.shape[1:] != (_N_JOINTS, 3) or array.dtype.kind not in "fiu":
         raise FormatError(
-            f"{where} has the shape {array.shape} and the type {array.dtype}; needed are numbers of the shape "
+            f"{where} has the shape {array.shape} and the type {array.dtype}; expected numbers of the shape "
             f"(N, {_N_JOINTS}, 3)"
         )
 
@@ -157,7 +157,7 @@ def _read_json(path: Path, mm_per_unit: float) -> Iterator[Frames]:
             raise FormatError(
                 f"{path}, frame {n_frames + wrong} (counted from 0) is not {_N_JOINTS} lists [x, y, z] of numbers"
             ) from error
-        yield from frames_of(array, path, mm_per_unit=mm_per_unit, first_frame=n_frames)
+        yield from frames_from_array(array, path, mm_per_unit=mm_per_unit, first_frame=n_frames)
         n_frames += len(array)
 
 

@@ -9,9 +9,16 @@ from pathlib import Path
 
 import torch
 
+from data_pipeline.files.atomic import atomic_file
 from data_pipeline.files.tensors import load, numbers
-from data_pipeline.formats.frames import FormatError, Frames, check_known, frames_of, gathered, writable
-from data_pipeline.formats.whole_files import whole_file
+from data_pipeline.formats.frames import (
+    FormatError,
+    Frames,
+    check_joint_count,
+    checked_frames,
+    collect_poses,
+    frames_from_array,
+)
 
 SUFFIX = ".pt"
 
@@ -30,14 +37,13 @@ def read(path: Path) -> Iterator[Frames]:
     file, subset = split_subset(path)
     tensor = _chosen(load(file, FormatError, mapped=True), subset, file)
     if not isinstance(tensor, torch.Tensor):
-        raise FormatError(f"{path} holds a {type(tensor).__name__}; needed is a float tensor (N, J, 3)")
+        raise FormatError(f"{path} holds a {type(tensor).__name__}; expected a float tensor (N, J, 3)")
     if tensor.ndim != 3 or tensor.shape[2] != 3 or not tensor.is_floating_point():
         raise FormatError(
-            f"{path} has the shape {tuple(tensor.shape)} and the type {tensor.dtype}; needed is a float tensor "
-            "(N, J, 3)"
+            f"{path} has the shape {tuple(tensor.shape)} and the type {tensor.dtype}; expected a float tensor (N, J, 3)"
         )
-    check_known(tensor.shape[1], path)
-    yield from frames_of(numbers(tensor, path, FormatError), path)
+    check_joint_count(tensor.shape[1], path)
+    yield from frames_from_array(numbers(tensor, path, FormatError), path)
 
 
 def write(path: Path, frames: Iterable[Frames]) -> None:
@@ -46,7 +52,7 @@ def write(path: Path, frames: Iterable[Frames]) -> None:
     Raises:
         FormatError: If the file cannot be written, if there are no frames, or if no skeleton has so many joints.
     """
-    with whole_file(path) as file, gathered(writable(frames, path), path) as poses:
+    with atomic_file(path) as file, collect_poses(checked_frames(frames, path), path) as poses:
         torch.save(torch.from_numpy(poses), file)
 
 

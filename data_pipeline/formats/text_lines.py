@@ -20,7 +20,7 @@ _LONGEST_END = 1 << 10  # bytes; of white space after the last line
 
 
 @dataclass(frozen=True)
-class Line:
+class LineFormat:
     """What a line has to hold.
 
     Attributes:
@@ -43,7 +43,7 @@ class Line:
         return name, rest.split(b"\t", self.n_numbers)[: self.n_numbers] if tab else []
 
 
-def read_lines(path: Path, layout: Line, *, skip: int = 0) -> Iterator[tuple[Numbers, tuple[str, ...] | None]]:
+def read_lines(path: Path, layout: LineFormat, *, skip: int = 0) -> Iterator[tuple[Numbers, tuple[str, ...] | None]]:
     """Yields the numbers, (n, n_numbers), and the names, None without them, of some thousand lines at a time.
 
     Any line ending is read (ICVL's are space, CR, CR, LF), and so are blank lines at the end of the file.
@@ -139,7 +139,7 @@ def _blocks(path: Path, skip: int) -> Iterator[list[bytes]]:
         yield [rest]
 
 
-def _read(lines: list[bytes], path: Path, first: int, layout: Line) -> tuple[Numbers, tuple[str, ...] | None]:
+def _read(lines: list[bytes], path: Path, first: int, layout: LineFormat) -> tuple[Numbers, tuple[str, ...] | None]:
     """Returns the numbers and names of `lines`, of which the file's line `first` is the first."""
     numbers = np.empty((len(lines), layout.n_numbers))
     names = []
@@ -166,13 +166,13 @@ def _decoded(names: list[bytes], path: Path, first: int) -> tuple[str, ...]:
         text = name.decode(errors="replace")
         if not is_name(text):
             raise FormatError(
-                f"{path}, line {first + row}: the name is {_shown(name)}; needed are printable characters in UTF-8"
+                f"{path}, line {first + row}: the name is {_shown(name)}; expected printable characters in UTF-8"
             )
         texts.append(text)
     return tuple(texts)
 
 
-def _flaw(line: bytes, path: Path, number: int, layout: Line) -> FormatError:
+def _flaw(line: bytes, path: Path, number: int, layout: LineFormat) -> FormatError:
     """Returns what is wrong with a line in which something is."""
     if not line.strip():
         return _blank(path, number)
@@ -181,14 +181,14 @@ def _flaw(line: bytes, path: Path, number: int, layout: Line) -> FormatError:
     if layout.named and b"\t" not in line and len(line.split()) > layout.n_numbers:
         return FormatError(f"{where} has spaces where tabs are needed, after the name and between the numbers")
     if len(fields) != layout.n_numbers:
-        needed = f"needed are {layout.n_numbers} numbers, {layout.meaning}"
+        expected = f"expected {layout.n_numbers} numbers, {layout.meaning}"
         if layout.named:
-            return FormatError(f"{where} has {len(fields)} entries after its name; {needed}, split by tabs")
-        return FormatError(f"{where} has {len(fields)} entries; {needed}")
+            return FormatError(f"{where} has {len(fields)} entries after its name; {expected}, split by tabs")
+        return FormatError(f"{where} has {len(fields)} entries; {expected}")
     wrong = next(i for i, field in enumerate(fields) if not _is_sensible(field))
     entry = f"entry {wrong + 1} after its name" if layout.named else f"entry {wrong + 1}"
     return FormatError(
-        f"{where}: {entry} is {_shown(fields[wrong])}; needed is a finite number, at most {LARGEST:.0f} in size"
+        f"{where}: {entry} is {_shown(fields[wrong])}; expected a finite number, at most {LARGEST:.0f} in size"
     )
 
 

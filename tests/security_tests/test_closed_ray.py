@@ -22,7 +22,7 @@ from tests.cluster_tests.sweep import ROOT, Sweep, a_trial_is_half_way, wait_for
 
 import psutil  # isort: skip
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.serial]
 
 SECRETS = {
     "AWS_ACCESS_KEY_ID": "PLANTEDACCESSKEYID01",

@@ -66,14 +66,14 @@ class PageData:
     part: Part | None = None
 
     @classmethod
-    def read(cls, folder: ExperimentFolder) -> "PageData":
-        """Reads what is there.
+    def read(cls, folder: ExperimentFolder, results: Results | None = None) -> "PageData":
+        """Reads what is there; the results only if they are not given.
 
         Raises:
             NoResultsError: If there is no experiment, or if its description is broken.
             StorageError: If a file cannot be read.
         """
-        table = Results.read(folder)
+        table = Results.read(folder) if results is None else results
         ids = {trial_id(row) for row in table.trials}
         logged = read_logged(folder, split=table.split, wanted=ids.__contains__, is_metric=_is_of_a_part)
         best_ids = [trial_id(row) for row in table.trials if row["key"] == table.summary[0]["key"]]

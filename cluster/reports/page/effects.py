@@ -21,7 +21,7 @@ def effects(data: PageData) -> list[Markup]:
     """Marginal means of each option's values, importances, and interactions; empty where there are no means."""
     table = data.table
     found = Effects("", table, column(table.split, "distance"))
-    names = dict(zip(table.telling_paths, short_names(table.telling_paths), strict=True))
+    names = dict(zip(table.distinguishing_paths, short_names(table.distinguishing_paths), strict=True))
     means = found.means
     shown = {path: m for path, m in means.items() if len(_known(m.groups)) > 1 and len(m.groups) <= _MAX_VALUES}
     if not shown:

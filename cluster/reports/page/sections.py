@@ -108,9 +108,9 @@ def combinations(data: PageData) -> Markup:
     """The table of all combinations, with the data that its scripts open them with."""
     table = data.table
     tested = any(not comparison.too_few for comparison in data.comparisons.values())
-    groups = [tag("td", "", colspan=2 + len(table.telling_paths))]
+    groups = [tag("td", "", colspan=2 + len(table.distinguishing_paths))]
     heads = [tag("th", "#", scope="col", class_="number")]
-    heads += [tag("th", *_breakable(path), scope="col") for path in table.telling_paths]
+    heads += [tag("th", *_breakable(path), scope="col") for path in table.distinguishing_paths]
     heads.append(tag("th", "n", scope="col", class_="number"))
     for split in table.splits:
         groups.append(tag("th", f"{SPLITS[split]}, mm", colspan=3, scope="colgroup", class_="group"))
@@ -120,7 +120,7 @@ def combinations(data: PageData) -> Markup:
     if tested:
         groups.append(tag("td", ""))
         heads.append(tag("th", "against the best: p", scope="col", class_="number"))
-    options = [option_texts([row[path] for row in data.rows]) for path in table.telling_paths]
+    options = [option_texts([row[path] for row in data.rows]) for path in table.distinguishing_paths]
     rows = [
         tag(
             "tr",

@@ -30,7 +30,7 @@ def name_of(table: Results, row: Row) -> str:
     settings = []
     # By its key, since 1 and True are equal.
     place = next(i for i, other in enumerate(table.summary) if other["key"] == row["key"])
-    for path, name in zip(table.telling_paths, short_names(table.telling_paths), strict=True):
+    for path, name in zip(table.distinguishing_paths, short_names(table.distinguishing_paths), strict=True):
         settings.append(f"{name} {option_texts([other[path] for other in table.summary])[place]}")
     if not settings:
         return "the one combination"

@@ -48,22 +48,22 @@ class Effects:
     @property
     def names(self) -> dict[str, str]:
         """What the options are called, by their paths."""
-        return short_names(self.results.telling_paths)
+        return short_names(self.results.distinguishing_paths)
 
     @cached_property
     def means(self) -> dict[str, GroupMeans]:
         """The mean of each value of each option, by the option's path."""
-        return marginal_means(self.results.trials, self.results.telling_paths, self.metric)
+        return marginal_means(self.results.trials, self.results.distinguishing_paths, self.metric)
 
     @cached_property
     def interactions(self) -> list[Interaction]:
         """The interaction of each pair of options, the strongest first."""
-        return interactions(self.results.trials, self.results.telling_paths, self.metric)
+        return interactions(self.results.trials, self.results.distinguishing_paths, self.metric)
 
     @cached_property
     def importances(self) -> Importances:
         """How much of the variance between combinations each option alone explains."""
-        return importances(self.results.trials, self.results.telling_paths, self.metric)
+        return importances(self.results.trials, self.results.distinguishing_paths, self.metric)
 
 
 def effects_of(results: Results, choices: Choices) -> list[Effects]:
@@ -79,7 +79,7 @@ def effects_of(results: Results, choices: Choices) -> list[Effects]:
     split = chosen_split(results, choices)
     metric = column(split, choices.metric)
     parts = replace(results, splits=results.splits[: results.splits.index(split) + 1]).by_data()
-    varied = {name: part for name, part in parts.items() if part.telling_paths}
+    varied = {name: part for name, part in parts.items() if part.distinguishing_paths}
     if not varied:
         on = " on the same data" if len(parts) > 1 else ""
         raise ChoiceError(f"{results.name} has no effects of options: none has more than one value{on}")

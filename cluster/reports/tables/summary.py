@@ -56,7 +56,7 @@ def _rows(table: Results) -> list[Row]:
 
 
 def _grid(table: Results, rows: Sequence[Row], style: str, keys: Mapping[str, str] | None = None) -> str:
-    paths = table.telling_paths
+    paths = table.distinguishing_paths
     headers = [*paths, "n"]
     for split in table.splits:
         headers += [f"{SPLIT_NAMES[split]}:\nbefore", "\nafter", "\nchange"]
@@ -104,7 +104,7 @@ def _notes(table: Results) -> list[str]:
     failures = table.failures
     for row in failures[:_MAX_FAILURES]:
         error = str(row["error"] or "").split("\n")[0]
-        options = ", ".join(f"{path} = {option_texts([row[path]])[0]}" for path in table.telling_paths)
+        options = ", ".join(f"{path} = {option_texts([row[path]])[0]}" for path in table.distinguishing_paths)
         notes.append(f"{row['status']}: {row['key']}/{row['repetition']} ({options or 'no options'}): {error}")
     if len(failures) > _MAX_FAILURES:
         n_more = len(failures) - _MAX_FAILURES

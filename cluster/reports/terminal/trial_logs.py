@@ -218,7 +218,7 @@ def _width() -> int:
 
 
 def _name(table: Results, row: Row) -> str:
-    names = short_names(table.telling_paths)
-    options = ", ".join(f"{names[path]} {row[path]}" for path in table.telling_paths) or row["key"]
+    names = short_names(table.distinguishing_paths)
+    options = ", ".join(f"{names[path]} {row[path]}" for path in table.distinguishing_paths) or row["key"]
     columns = SummaryColumns.of("val")
     return f"{options}: {mean_and_std(row[columns.mean], row[columns.std])}"

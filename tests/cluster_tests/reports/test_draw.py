@@ -5,7 +5,7 @@ from cluster.figures.style import FigureError
 from cluster.reports.draw import FIGURES, Drawing, draw
 from cluster.results.names import ChoiceError
 from cluster.results.results import NoResultsError
-from tests.cluster_tests.written import PARTS, write_examples, write_experiment, write_frames, write_records
+from tests.cluster_tests.experiment_files import PARTS, write_examples, write_experiment, write_frames, write_records
 
 LR, DECAY = "optimizer_args.lr", "optimizer_args.weight_decay"
 THRESHOLDS = np.arange(81)

@@ -248,6 +248,7 @@ class TestImportances:
         assert found.means.basis == Basis((), [()], [], [0, 1, 2], [])
         assert found.is_complete
 
+    @pytest.mark.slow
     def test_of_a_grid_with_holes_are_nearly_those_of_the_whole(self):
         rng = np.random.default_rng(0)
         lost = {c for c in itertools.product(*self.VALUES) if rng.random() < 0.1}

@@ -16,7 +16,7 @@ from cluster.storage.folders import ExperimentFolder
 from cluster.storage.records import from_parquet, to_parquet
 from posenet.models import CorrectorMLP
 from posenet.record import Record
-from tests.cluster_tests.tiny import LR, FailingMLP, InterruptedMLP, NanLoss, Tiny
+from tests.cluster_tests.small_experiment import LR, FailingMLP, InterruptedMLP, NanLoss, SmallExperiment
 
 LRS = [1e-4 * (i + 1) for i in range(5)]
 BUNDLE = 2
@@ -236,18 +236,18 @@ class TestAnExperiment:
     """Each is run with and without an archive."""
 
     @pytest.fixture
-    def two(self, tiny_data, tmp_path):
-        return Tiny(tiny_data, tmp_path / "with"), Tiny(tiny_data, tmp_path / "without")
+    def two(self, small_data, tmp_path):
+        return SmallExperiment(small_data, tmp_path / "with"), SmallExperiment(small_data, tmp_path / "without")
 
     def run(self, two, monkeypatch, *args):
         tables = []
-        for tiny, n_trials in zip(two, (BUNDLE, 1000), strict=True):
+        for small_experiment, n_trials in zip(two, (BUNDLE, 1000), strict=True):
             monkeypatch.setattr(archive, "BUNDLE_TRIALS", n_trials)
-            tables.append(tiny.run(*args))
+            tables.append(small_experiment.run(*args))
         return tables
 
-    def archived(self, tiny):
-        return [trial_id for trial_id, _ in ExperimentFolder(Storage(tiny.folder)).archive.trials()]
+    def archived(self, small_experiment):
+        return [trial_id for trial_id, _ in ExperimentFolder(Storage(small_experiment.folder)).archive.trials()]
 
     def test_has_the_same_results(self, two, monkeypatch, capsys):
         first, second = self.run(two, monkeypatch, {}, {LR: LRS})
@@ -266,55 +266,60 @@ class TestAnExperiment:
         first, second = self.run(two, monkeypatch, {}, {LR: LRS[:1]})
         assert comparable(first) == comparable(second)
         assert first.n_others == 11
-        rows = [rows_of(ExperimentFolder(Storage(tiny.folder))) for tiny in two]
+        rows = [rows_of(ExperimentFolder(Storage(small_experiment.folder))) for small_experiment in two]
         assert rows[0] == rows[1]
-        weights = [sorted(path.read_bytes() for path in tiny.folder.rglob("weights.pt")) for tiny in two]
+        weights = [
+            sorted(path.read_bytes() for path in small_experiment.folder.rglob("weights.pt"))
+            for small_experiment in two
+        ]
         assert weights[0] == weights[1]
 
-    def test_that_small_keeps_its_readable_folders(self, tiny):
-        tiny.run({}, {LR: LRS[:BUNDLE]})
-        assert not (tiny.folder / "archive").exists()
+    def test_that_small_keeps_its_readable_folders(self, small_experiment):
+        small_experiment.run({}, {LR: LRS[:BUNDLE]})
+        assert not (small_experiment.folder / "archive").exists()
 
     def test_moves_what_an_earlier_run_left(self, two, monkeypatch):
-        tiny = two[0]
+        small_experiment = two[0]
         monkeypatch.setattr(archive, "BUNDLE_TRIALS", 1000)
-        table = tiny.run({}, {LR: LRS})
+        table = small_experiment.run({}, {LR: LRS})
         monkeypatch.setattr(archive, "BUNDLE_TRIALS", BUNDLE)
-        assert tiny.run({}, {LR: LRS}) == table
-        assert len(self.archived(tiny)) == 4
+        assert small_experiment.run({}, {LR: LRS}) == table
+        assert len(self.archived(small_experiment)) == 4
 
-    def test_moves_what_diverged_and_not_what_failed(self, tiny):
+    def test_moves_what_diverged_and_not_what_failed(self, small_experiment):
         options = {"model": [CorrectorMLP, FailingMLP], LR: LRS[:3]}
         with pytest.raises(Exception, match="3 failed of 6 trials"):
-            tiny.run({"experiment_config.stop_if_all_fail": None}, options)
-        assert len(self.archived(tiny)) == 2
-        assert set(statuses(tiny)) == {"finished", "failed"}
-        loss = tiny.dicts()["base_hyperparams"]["loss_function"]
+            small_experiment.run({"experiment_config.stop_if_all_fail": None}, options)
+        assert len(self.archived(small_experiment)) == 2
+        assert set(statuses(small_experiment)) == {"finished", "failed"}
+        loss = small_experiment.dicts()["base_hyperparams"]["loss_function"]
         with pytest.raises(Exception, match="3 diverged of 6 trials"):
-            tiny.run({}, {"loss_function": [loss, NanLoss()], LR: LRS[:3]})
-        assert statuses(tiny).count("diverged") == 3
-        assert len(self.archived(tiny)) == 4
+            small_experiment.run({}, {"loss_function": [loss, NanLoss()], LR: LRS[:3]})
+        assert statuses(small_experiment).count("diverged") == 3
+        assert len(self.archived(small_experiment)) == 4
 
-    def test_that_is_interrupted_goes_on(self, tiny, monkeypatch, capsys):
+    def test_that_is_interrupted_goes_on(self, small_experiment, monkeypatch, capsys):
         options = {"model": [CorrectorMLP, InterruptedMLP], LR: LRS}
         with pytest.raises(Interrupted):
-            tiny.run({}, options)
-        assert tiny.folder.exists()
+            small_experiment.run({}, options)
+        assert small_experiment.folder.exists()
         monkeypatch.setattr(InterruptedMLP, "correction", CorrectorMLP.correction)
-        table = tiny.run({}, options)
+        table = small_experiment.run({}, options)
         assert [row["status"] for row in table.trials] == ["finished"] * 10
         assert "5 finished, 1 to continue, 4 to train" in capsys.readouterr().err
 
-    def test_with_a_broken_bundle_is_not_trained_again(self, tiny):
-        tiny.run({}, {LR: LRS})
-        path = sorted(tiny.folder.glob("archive/*.trials.parquet"))[0]
+    def test_with_a_broken_bundle_is_not_trained_again(self, small_experiment):
+        small_experiment.run({}, {LR: LRS})
+        path = sorted(small_experiment.folder.glob("archive/*.trials.parquet"))[0]
         path.write_bytes(path.read_bytes()[:100])
-        before = {p: p.read_bytes() for p in tiny.folder.rglob("*") if p.is_file() and p.name != ".lock"}
+        before = {p: p.read_bytes() for p in small_experiment.folder.rglob("*") if p.is_file() and p.name != ".lock"}
         with pytest.raises(StorageError, match=r"is broken.*remove it together"):
-            tiny.run({}, {LR: LRS})
-        assert {p: p.read_bytes() for p in tiny.folder.rglob("*") if p.is_file() and p.name != ".lock"} == before
+            small_experiment.run({}, {LR: LRS})
+        assert {
+            p: p.read_bytes() for p in small_experiment.folder.rglob("*") if p.is_file() and p.name != ".lock"
+        } == before
 
-    def test_whose_files_cannot_be_moved_is_complete(self, tiny, monkeypatch, capsys):
+    def test_whose_files_cannot_be_moved_is_complete(self, small_experiment, monkeypatch, capsys):
         write = Storage.write
 
         def refuse(storage, path, data):
@@ -323,14 +328,14 @@ class TestAnExperiment:
             write(storage, path, data)
 
         monkeypatch.setattr(Storage, "write", refuse)
-        assert len(tiny.run({}, {LR: LRS}).trials) == 5
+        assert len(small_experiment.run({}, {LR: LRS}).trials) == 5
         warning = "some trials were not moved into the archive, the next run tries again: the disk is full"
         assert warning in capsys.readouterr().err
 
-    def test_on_an_object_store_is_read_with_few_requests(self, tiny_data, s3, monkeypatch):
-        tiny = Tiny(tiny_data, s3.location)
-        table = tiny.run({}, {LR: LRS})
-        folder = ExperimentFolder(s3.storage / "tiny")
+    def test_on_an_object_store_is_read_with_few_requests(self, small_data, s3, monkeypatch):
+        small_experiment = SmallExperiment(small_data, s3.location)
+        table = small_experiment.run({}, {LR: LRS})
+        folder = ExperimentFolder(s3.storage / "small_experiment")
         assert len(list(folder.archive.trials())) == 4
         reads = []
         read = Storage.read
@@ -339,8 +344,8 @@ class TestAnExperiment:
         assert len(reads) == 1 + 2 + 1, "the experiment, two bundles, and a trial that is in none"
 
 
-def statuses(tiny):
-    return list(ExperimentFolder(Storage(tiny.folder)).read_trials(trial_status).values())
+def statuses(small_experiment):
+    return list(ExperimentFolder(Storage(small_experiment.folder)).read_trials(trial_status).values())
 
 
 class TestAnArchiver:

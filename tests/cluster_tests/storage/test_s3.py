@@ -20,8 +20,8 @@ from cluster.storage import filesystem as storage_module
 from cluster.storage import object_store
 from cluster.storage.filesystem import Storage, StorageError
 from tests.cluster_tests.conftest import ROOT
+from tests.cluster_tests.small_experiment import LR
 from tests.cluster_tests.storage.s3_server import HourLate
-from tests.cluster_tests.tiny import LR
 from tune_runs import report
 
 BIG = 22_000_000  # bytes: three parts
@@ -171,6 +171,7 @@ OPERATIONS = {
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 class TestAnOperation:
+    @pytest.mark.slow
     def test_waits_for_a_server_that_refuses_connections_and_says_so(self, s3, operation, monkeypatch, capsys):
         monkeypatch.setattr(storage_module, "_UNREPORTED_S", 0.2)
         use, returned, left = OPERATIONS[operation]
@@ -184,6 +185,7 @@ class TestAnOperation:
         assert said[0].startswith(f"s3://{s3.bucket} cannot be reached (")
         assert said[0].endswith("): trying again for up to 60 s")
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("wrong", [(500, "InternalError"), (503, "SlowDown"), (503, "ServiceUnavailable")])
     def test_is_made_again_where_the_server_asks_to(self, s3, operation, wrong):
         use, returned, left = OPERATIONS[operation]
@@ -258,6 +260,7 @@ class FailingFilesystem:
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 class TestASharedFolder:
+    @pytest.mark.slow
     @pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENOTCONN])
     def test_is_waited_for_while_its_server_is_away(self, tmp_path, monkeypatch, operation, code):
         use, returned, left = OPERATIONS[operation]
@@ -295,13 +298,13 @@ class TestCredentials:
             "hdfs://user:{}@host/x",
         ],
     )
-    def test_in_a_uri_are_an_error_that_does_not_tell_them(self, tiny, location):
+    def test_in_a_uri_are_an_error_that_does_not_tell_them(self, small_experiment, location):
         location = location.format(self.SECRET)
         with pytest.raises(StorageError, match=r"with credentials\. Leave them out, .* in the environment") as caught:
             Storage(location)
         assert self.SECRET not in str(caught.value)
         with pytest.raises(ConfigError, match=r"experiment_config\.storage_path: .* with credentials") as caught:
-            tiny.experiment({"experiment_config.storage_path": location})
+            small_experiment.experiment({"experiment_config.storage_path": location})
         assert self.SECRET not in str(caught.value)
 
     def test_in_the_endpoint_of_the_environment_are_an_error_that_does_not_tell_them(self, s3, monkeypatch):
@@ -319,11 +322,11 @@ class TestCredentials:
         ):
             assert Storage(location).location == location
 
-    def test_are_in_no_file_no_output_and_no_error(self, s3, tiny, capfd):
-        remote = replace(tiny, storage_path=f"{s3.location}".replace("?", "/results?"))
+    def test_are_in_no_file_no_output_and_no_error(self, s3, small_experiment, capfd):
+        remote = replace(small_experiment, storage_path=f"{s3.location}".replace("?", "/results?"))
         table = remote.run()
         texts = [str(table.trials), str(table.summary)]
-        gone = replace(tiny, storage_path=s3.location.replace(s3.bucket, "another-bucket"))
+        gone = replace(small_experiment, storage_path=s3.location.replace(s3.bucket, "another-bucket"))
         with pytest.raises(StorageError, match="NO_SUCH_BUCKET") as caught:
             gone.run()
         texts.append(str(caught.value))
@@ -382,13 +385,13 @@ REPEATED = {"experiment_config.n_repetitions": 2, "experiment_config.checkpoint_
 
 
 class TestASweep:
-    def test_ends_with_the_same_numbers_as_in_a_folder_goes_on_and_is_reported(self, tiny, s3, capsys):
-        remote = replace(tiny, storage_path=s3.location)
-        here, there = tiny.run(REPEATED, OPTIONS), remote.run(REPEATED, OPTIONS)
+    def test_ends_with_the_same_numbers_as_in_a_folder_goes_on_and_is_reported(self, small_experiment, s3, capsys):
+        remote = replace(small_experiment, storage_path=s3.location)
+        here, there = small_experiment.run(REPEATED, OPTIONS), remote.run(REPEATED, OPTIONS)
         assert numbers(there) == numbers(here)
         files = {
-            path.relative_to(tiny.storage_path).as_posix(): path.read_bytes()
-            for path in Path(tiny.storage_path).rglob("*")
+            path.relative_to(small_experiment.storage_path).as_posix(): path.read_bytes()
+            for path in Path(small_experiment.storage_path).rglob("*")
             if path.is_file() and path.name != ".lock"
         }
         objects = s3.objects()
@@ -399,20 +402,20 @@ class TestASweep:
 
         before = {name: content for name, content in objects.items() if "/trials/" in name}
         more = {LR: [1e-3, 3e-2, 1e-2]}
-        assert numbers(remote.run(REPEATED, more)) == numbers(tiny.run(REPEATED, more))
+        assert numbers(remote.run(REPEATED, more)) == numbers(small_experiment.run(REPEATED, more))
         after = s3.objects()
         assert {name: after[name] for name in before} == before
         assert len({name for name in after if name.endswith("trial.json")}) == 6
 
         capsys.readouterr()
         assert report.main(["list", "--storage-path", s3.location]) == 0
-        assert re.search(r"^tiny +complete +6/6 ", capsys.readouterr().out, re.MULTILINE)
-        assert report.main(["show", "tiny", "--storage-path", s3.location]) == 0
+        assert re.search(r"^small_experiment +complete +6/6 ", capsys.readouterr().out, re.MULTILINE)
+        assert report.main(["show", "small_experiment", "--storage-path", s3.location]) == 0
         assert "State: complete\n" in capsys.readouterr().out
 
     @pytest.mark.ray
-    @pytest.mark.slow
-    def test_with_ray_ends_with_the_same_numbers_also_where_the_server_was_away(self, tiny, s3):
+    @pytest.mark.serial
+    def test_with_ray_ends_with_the_same_numbers_also_where_the_server_was_away(self, small_experiment, s3):
         away = []
 
         def fail_once(request):
@@ -420,12 +423,12 @@ class TestASweep:
                 away.append(s3.proxy.off_for(3))
 
         s3.proxy.answer = fail_once
-        there = replace(tiny, storage_path=s3.location).experiment(REPEATED, OPTIONS).run("ray")
+        there = replace(small_experiment, storage_path=s3.location).experiment(REPEATED, OPTIONS).run("ray")
         assert len(away) == 1
-        assert numbers(there) == numbers(tiny.run(REPEATED, OPTIONS))
+        assert numbers(there) == numbers(small_experiment.run(REPEATED, OPTIONS))
 
     @pytest.mark.parametrize("seconds", [3, pytest.param(20, marks=pytest.mark.slow)])
-    def test_goes_on_after_the_server_was_away_in_its_middle(self, tiny, s3, capsys, seconds):
+    def test_goes_on_after_the_server_was_away_in_its_middle(self, small_experiment, s3, capsys, seconds):
         back = []
 
         def fail_once(request):
@@ -433,7 +436,7 @@ class TestASweep:
                 back.append(s3.proxy.off_for(seconds))
 
         s3.proxy.answer = fail_once
-        there = replace(tiny, storage_path=s3.location).run(REPEATED, OPTIONS)
+        there = replace(small_experiment, storage_path=s3.location).run(REPEATED, OPTIONS)
         assert len(back) == 1
         assert "): trying again for up to 60 s" in capsys.readouterr().err
-        assert numbers(there) == numbers(tiny.run(REPEATED, OPTIONS))
+        assert numbers(there) == numbers(small_experiment.run(REPEATED, OPTIONS))

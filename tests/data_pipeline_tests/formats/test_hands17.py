@@ -3,7 +3,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipeline.formats import hands17
@@ -54,7 +54,7 @@ class TestALine:
     @pytest.mark.parametrize("n", [0, 1, 62])
     def test_with_fewer_is_refused_with_its_number(self, file, n):
         path = file(line_of(), line_of(numbers=range(n)))
-        with pytest.raises(FormatError, match=rf"results\.txt, line 2 has {n} entries after its name; needed are 63"):
+        with pytest.raises(FormatError, match=rf"results\.txt, line 2 has {n} entries after its name; expected 63"):
             read(path)
 
     def test_with_an_empty_field_is_refused_even_if_more_follow(self, file):
@@ -71,7 +71,6 @@ class TestALine:
             read(path)
         assert format_for(path, None).name == "hands17"
 
-    @settings(max_examples=50)
     @given(
         line=st.integers(0, 3),
         entry=st.integers(0, 62),
@@ -95,7 +94,7 @@ class TestALine:
     def test_whose_name_is_none_is_refused(self, file, name):
         path = file(line_of())
         path.write_bytes(path.read_bytes() + line_of("@").encode().replace(b"@", name))
-        with pytest.raises(FormatError, match=r"line 2: the name is '.*'; needed are printable characters"):
+        with pytest.raises(FormatError, match=r"line 2: the name is '.*'; expected printable characters"):
             read(path)
 
     def test_that_is_blank_is_refused_unless_it_ends_the_file(self, file):
@@ -125,7 +124,6 @@ class TestASubmission:
     def path(self, tmp_path):
         return tmp_path / "submission.zip"
 
-    @settings(max_examples=20)
     @given(order=st.permutations(range(4)), n_first=st.integers(0, 4))
     def test_has_each_official_frame_once_in_the_official_order_however_they_come(
         self, order, n_first, tmp_path_factory

@@ -18,7 +18,7 @@ from cluster.reports.tables.export import FORMATS, export
 from cluster.result_table import ResultTable
 from cluster.results.names import ChoiceError
 from tests.cluster_tests.reports.tables.read_tables import HtmlTable, markdown_rows
-from tests.cluster_tests.written_results import BEFORE, results, write_results, write_trial
+from tests.cluster_tests.results_files import BEFORE, results, write_results, write_trial
 
 TEXT_FORMATS = ("md", "latex", "html")
 
@@ -275,7 +275,7 @@ class TestWhatThereIsNot:
             ({"columns": ("lrr",)}, "there is no column 'lrr'; did you mean 'optimizer_args.lr'?"),
             ({"columns": ("afer",)}, "there is no column 'afer'; did you mean 'after'?"),
             ({"sort": "-weight_decy"}, "there is no column 'weight_decy'; did you mean 'optimizer_args.weight_decay'?"),
-            ({"best_for_each": "wd"}, f"there is no option 'wd'; known are {LR}, {DECAY}"),
+            ({"best_for_each": "wd"}, f"there is no option 'wd'; known: {LR}, {DECAY}"),
             ({"split": "tset"}, "there is no split 'tset'; did you mean 'test'?"),
             ({"trials": True, "columns": ("statsu",)}, "there is no column of trials 'statsu'; did you mean 'status'?"),
             ({"rows": "lr", "columns_of": "lrr"}, "there is no option 'lrr'; did you mean 'optimizer_args.lr'?"),
@@ -316,7 +316,7 @@ class TestWhatThereIsNot:
             results(tmp_path, {"a": ({}, [3.0])}).to_csv(Choices(best_for_each="lr"))
 
     def test_as_a_test_set_is_an_error(self, tmp_path):
-        with pytest.raises(ChoiceError, match=r"^there is no split 'test'; known are val$"):
+        with pytest.raises(ChoiceError, match=r"^there is no split 'test'; known: val$"):
             results(tmp_path, {"a": ({}, [3.0])}, test_set=None).to_csv(Choices(split="test"))
 
     def test_for_certain_since_a_short_name_has_two_meanings_is_an_error(self, tmp_path):
@@ -481,10 +481,8 @@ class TestAWorkbook:
         book = opened(sweep.to_xlsx())
         assert book["summary"].max_row > 1
         (told,) = [cell.value for row in book["trials"].iter_rows() for cell in row if cell.value]
-        assert (
-            told
-            == f"Not here, since they are many: the {full.max_row - 1} trials. The option --trials writes them alone."
-        )
+        n = full.max_row - 1
+        assert told == f"Not here, since they are many: the {n} trials. `report.py export NAME trials` writes them."
         assert opened(sweep.to_xlsx(Choices(trials=True)))["trials"].max_row == full.max_row
 
     @pytest.mark.parametrize(
@@ -519,7 +517,7 @@ labels = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "C
 
 
 class TestForReading:
-    @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(label=labels)
     def test_any_label_is_read_as_it_was_in_markdown_and_html(self, tmp_path, label):
         table = results(tmp_path, {"a": ({"x": label}, [9.0]), "b": ({"x": "another one"}, [9.5])})

@@ -14,8 +14,8 @@ from cluster.reports.terminal.comparison_text import (
 from cluster.result_table import ResultTable
 from cluster.results.lookup import find_combination, find_repetition
 from cluster.results.names import ChoiceError
-from tests.cluster_tests import written_results
-from tests.cluster_tests.written import write_experiment
+from tests.cluster_tests import results_files
+from tests.cluster_tests.experiment_files import write_experiment
 
 LR, DIMS, SET = "optimizer_args.lr", "model_args.hidden_dims", "experiment_config.val_set"
 ONE = [9.0, 9.1, 9.3, 9.2, 9.4, 9.6, 9.5]
@@ -86,15 +86,15 @@ class TestFindingACombination:
     def test_what_is_unknown_is_an_error_with_what_is_near(self, table):
         with pytest.raises(ChoiceError, match="no combination '000000000000000g'; did you mean '0000000000000"):
             find_combination(table, "000000000000000g")
-        with pytest.raises(ChoiceError, match="no combination 'xyz'; known are 0000000000000"):
+        with pytest.raises(ChoiceError, match="no combination 'xyz'; known: 0000000000000"):
             find_combination(table, "xyz")
 
     def test_of_many_what_is_unknown_is_an_error_with_ten_short_ones(self, tmp_path):
-        table = written_results.results(tmp_path, {f"{n:04x}{n:012x}": ({LR: n}, [9.0]) for n in range(30)})
+        table = results_files.results(tmp_path, {f"{n:04x}{n:012x}": ({LR: n}, [9.0]) for n in range(30)})
         with pytest.raises(ChoiceError) as raised:
             find_combination(table, "zzzz")
         known = ", ".join(f"{n:04x}" for n in range(10))
-        assert str(raised.value) == f"my sweep has no combination 'zzzz'; known are {known} (`show` has all)"
+        assert str(raised.value) == f"my sweep has no combination 'zzzz'; known: {known} (`show` has all)"
 
     @pytest.mark.parametrize("wanted", ["1", "-1", "", "x", "00"])
     def test_a_repetition_that_is_not_there_is_an_error(self, table, wanted):

@@ -18,7 +18,7 @@ from cluster.results.names import ChoiceError
 from cluster.results.option_effects import Basis, GroupMeans
 from cluster.results.statistics import estimate
 from tests.cluster_tests.reports.tables.read_tables import HtmlTable, markdown_rows
-from tests.cluster_tests.written_results import results
+from tests.cluster_tests.results_files import results
 
 LR, DECAY, MODEL, TEST_SET = "optimizer_args.lr", "optimizer_args.weight_decay", "model", "experiment_config.test_set"
 RATES, DECAYS, MODELS = (0.001, 0.01, 0.1), (0.0, 0.5), ("mlp", "gnn")
@@ -125,6 +125,7 @@ class TestTheWordsOnWhatMeansAreOver:
     def test_name_the_repetitions(self, n, kept, words):
         assert averaged_over(basis((), [()], [()], kept, n), NAMED) == words
 
+    @pytest.mark.slow
     def test_stay_short_however_many_settings_are_left_out(self):
         rng = np.random.default_rng(0)
         planned = list(itertools.product(range(30), repeat=4))

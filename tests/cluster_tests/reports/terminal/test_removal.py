@@ -11,7 +11,7 @@ from cluster.storage.filesystem import Storage, StorageError
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.lease import AlreadyRunningError
 from cluster.storage.lock import experiment_lock
-from tests.cluster_tests.written import write_experiment, write_records
+from tests.cluster_tests.experiment_files import write_experiment, write_records
 
 KEYS = [f"{place:016x}" for place in range(2)]
 OUTSIDE = ["..", ".", "", "../results", "../outside", "sweep/..", "sweep/trials", "./sweep", "sweep/", "nothing"]
