@@ -28,7 +28,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -36,6 +36,7 @@ import pyarrow.parquet as pq
 from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import Storage, StorageError
 from cluster.storage.records import are_joinable, joined
+from cluster.storage.trial_file import TrialFile
 
 BUNDLE_TRIALS = 1000
 BUNDLE_BYTES = 32 * 2**20
@@ -66,7 +67,7 @@ class Archive:
     def __init__(self, experiment: Storage) -> None:
         self.experiment = experiment
 
-    def trials(self, wanted: Callable[[str], bool] = lambda trial_id: True) -> Iterator[tuple[str, Any]]:
+    def trials(self, wanted: Callable[[str], bool] = lambda trial_id: True) -> Iterator[tuple[str, TrialFile | None]]:
         """Yields the id of each trial and the content of its `trial.json`; None for those that are not `wanted`."""
         seen: set[str] = set()
         for bundle in self.bundles():

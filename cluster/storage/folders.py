@@ -104,9 +104,7 @@ class ExperimentFolder:
         paths = self.storage.files(FileNames.TRIALS_FOLDER)
         for path in paths:
             if path.count("/") < 2:
-                self.storage.names(
-                    FileNames.in_trial(path)
-                )  # a link in place of a trial is an error, not a missing trial
+                self.storage.names(FileNames.in_trial(path))  # a link instead of a folder is an error
         files = [found for path in paths if (found := _TRIAL_FILE.match(path))]
         known = {file["trial_id"]: of(None) for file in files}
         with_file = [file["trial_id"] for file in files if file["name"] == FileNames.TRIAL and wanted(file["trial_id"])]
