@@ -40,8 +40,7 @@ from cluster.storage.trial_file import TrialFile
 
 BUNDLE_TRIALS = 1000
 BUNDLE_BYTES = 32 * 2**20
-"""A bundle takes no more trials once their records have this size; reading them takes about ten times as much memory.
-"""
+"""A bundle is full when its trials' records have this size; reading them takes about ten times as much memory."""
 
 N_CONCURRENT = 16
 """How many files of an object store are read or removed concurrently."""
