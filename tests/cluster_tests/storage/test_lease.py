@@ -23,7 +23,7 @@ from tests.cluster_tests.storage.s3_server import HourLate
 from tune_runs import report
 
 BEAT_S, EXPIRY_S = 0.2, 4.0
-# It is given up after two thirds of it, which has to be long enough for a busy machine.
+# A run gives up after two thirds of it, which must be long enough for a busy machine.
 
 RUN = """
 import sys, time
@@ -43,7 +43,7 @@ except AlreadyRunningError as error:
 
 
 class Run:
-    """A process that takes the lease when it is told to, and holds it until it is told to end."""
+    """A process that takes the lease on request and holds it until it is asked to end."""
 
     def __init__(self, storage_location, expiry_s=EXPIRY_S):
         self.process = subprocess.Popen(

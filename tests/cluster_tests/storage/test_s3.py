@@ -222,7 +222,7 @@ class TestAnOperation:
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_a_machine_whose_clock_is_an_hour_late_uses_a_storage_too(s3, operation):
     use, returned, left = OPERATIONS[operation]
-    # The server tells its time in an error, for which there has to be room where the file is read to.
+    # The server sends its time in an error, which must fit into the buffer for the file.
     padding = b" " * 1000
     s3.storage.write("file", b"old" + padding)
     s3.proxy.answer = late = HourLate()
