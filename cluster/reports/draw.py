@@ -65,7 +65,7 @@ def draw(figure: str, drawing: Drawing) -> "Figure":
 
     Raises:
         NoResultsError: If there is no experiment.
-        NoCombinationError: If there is no such combination.
+        ChoiceError: If there is no such combination.
         FigureError: If there is nothing to draw, or more than a figure holds; if its width is none.
         ChoiceError: If there is no such option.
     """

@@ -2,27 +2,24 @@
 
 from collections.abc import Mapping
 
+from cluster.results.names import ChoiceError
 from cluster.results.results import Results, Row
-from data_pipeline.user_error import UserError, did_you_mean
+from data_pipeline.user_error import did_you_mean
 
 _NAMED = 10
-
-
-class NoCombinationError(UserError):
-    """No combination, several combinations, or no repetition match what was asked for."""
 
 
 def find_combination(table: Results, wanted: str) -> Row:
     """Returns the row of the combination whose key begins with `wanted`; `best` is the first of the summary.
 
     Raises:
-        NoCombinationError: If none or several match, or if `best` is asked for and several data were measured on.
+        ChoiceError: If none or several match, or if `best` is asked for and several data were measured on.
     """
     keys = short_keys(table)
     if wanted == "best":
         by_data = table.by_data()
         if len(by_data) > 1:
-            raise NoCombinationError(
+            raise ChoiceError(
                 f"{table.name} was measured on {len(by_data)} sets of data; name a combination. The best of each: "
                 f"{best_of_each(by_data, keys)}"
             )
@@ -32,22 +29,22 @@ def find_combination(table: Results, wanted: str) -> Row:
         return found[0]
     if found:
         some = ", ".join(keys[row["key"]] for row in found[:5])
-        raise NoCombinationError(f"{table.name} has {len(found)} combinations whose keys begin with {wanted!r}: {some}")
+        raise ChoiceError(f"{table.name} has {len(found)} combinations whose keys begin with {wanted!r}: {some}")
     hint = did_you_mean(wanted, list(keys.values())[:_NAMED])
-    raise NoCombinationError(f"{table.name} has no combination {wanted!r}{hint} (`show` has all)")
+    raise ChoiceError(f"{table.name} has no combination {wanted!r}{hint} (`show` has all)")
 
 
 def find_repetition(table: Results, combination: Row, wanted: str) -> Row:
     """Returns the row of a combination's repetition, a trial, by its number.
 
     Raises:
-        NoCombinationError: If there is no repetition with that number.
+        ChoiceError: If there is no repetition with that number.
     """
     trials = [trial for trial in table.trials if trial["key"] == combination["key"]]
     found = next((trial for trial in trials if str(trial["repetition"]) == wanted), None)
     if found is None:
         known = f"repetitions 0 to {len(trials) - 1}" if len(trials) > 1 else "only repetition 0"
-        raise NoCombinationError(f"{combination['key']} of {table.name} has no repetition {wanted!r}; it has {known}")
+        raise ChoiceError(f"{combination['key']} of {table.name} has no repetition {wanted!r}; it has {known}")
     return found
 
 

@@ -6,7 +6,7 @@ from data_pipeline.user_error import UserError, did_you_mean
 
 
 class ChoiceError(UserError):
-    """A table was asked for something that the experiment does not have; the message says what it has."""
+    """The experiment does not have what was asked for, or several things match; the message says what it has."""
 
 
 def named(name: str, known: Sequence[str], what: str) -> str:

@@ -81,7 +81,7 @@ class Results:
 
         Raises:
             NoResultsError: If there is no experiment, or if its description is broken.
-            ArchiveError: If a bundle of the archive is broken.
+            StorageError: If a file cannot be read.
         """
         try:
             experiment = _Experiment.of(folder.read_experiment())
@@ -101,15 +101,16 @@ class Results:
             _trial_row(c, option_paths, repetition, experiment.seeds[repetition], outcome, groups)
             for (c, repetition), outcome in zip(planned, outcomes, strict=True)
         ]
-        summary = _summarize(trials, option_paths, splits)
-        n_others = len(known.keys() - wanted)
-        distinguishing_paths, data_sets, started = (
-            experiment.distinguishing_paths,
-            experiment.data_sets,
-            experiment.started,
-        )
         return cls(
-            experiment.name, option_paths, distinguishing_paths, splits, trials, summary, n_others, data_sets, started
+            name=experiment.name,
+            option_paths=option_paths,
+            distinguishing_paths=experiment.distinguishing_paths,
+            splits=splits,
+            trials=trials,
+            summary=_summarize(trials, option_paths, splits),
+            n_others=len(known.keys() - wanted),
+            data_sets=experiment.data_sets,
+            started=experiment.started,
         )
 
     @property

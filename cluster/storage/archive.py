@@ -28,7 +28,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -36,12 +36,11 @@ import pyarrow.parquet as pq
 from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import Storage, StorageError
 from cluster.storage.records import are_joinable, joined
-from data_pipeline.user_error import UserError
+from cluster.storage.trial_file import TrialFile
 
 BUNDLE_TRIALS = 1000
 BUNDLE_BYTES = 32 * 2**20
-"""A bundle takes no more trials once their records have this size; reading them takes about ten times as much memory.
-"""
+"""A bundle is full when its trials' records have this size; reading them takes about ten times as much memory."""
 
 N_CONCURRENT = 16
 """How many files of an object store are read or removed concurrently."""
@@ -55,14 +54,10 @@ _FINAL = ("finished", "diverged")
 _PATIENCE_S = 5.0  # short, since the end of a run waits for it and the next run can move the trials
 
 
-class ArchiveError(UserError):
-    """A bundle cannot be read; the message says which, and what to do."""
-
-
 class Archive:
     """The archive of an experiment: its bundles.
 
-    All methods raise `StorageError` if files cannot be read, written or removed.
+    All methods raise `StorageError` if files cannot be read, written or removed, or if a bundle is broken.
 
     Args:
         experiment: The folder of the experiment.
@@ -71,12 +66,8 @@ class Archive:
     def __init__(self, experiment: Storage) -> None:
         self.experiment = experiment
 
-    def trials(self, wanted: Callable[[str], bool] = lambda trial_id: True) -> Iterator[tuple[str, Any]]:
-        """Yields the id of each trial and the content of its `trial.json`; None for those that are not `wanted`.
-
-        Raises:
-            ArchiveError: If a bundle is broken.
-        """
+    def trials(self, wanted: Callable[[str], bool] = lambda trial_id: True) -> Iterator[tuple[str, TrialFile | None]]:
+        """Yields the id of each trial and the content of its `trial.json`; None for those that are not `wanted`."""
         seen: set[str] = set()
         for bundle in self.bundles():
             rows = self._read(bundle)
@@ -125,9 +116,6 @@ class Archive:
 
         Returns:
             The trials that are in a bundle.
-
-        Raises:
-            ArchiveError: If a bundle is broken.
         """
         self.experiment.clear_partial_files(FileNames.ARCHIVE_FOLDER)
         last = max(self.bundles(), default="")
@@ -158,11 +146,11 @@ class Archive:
             raise self._broken(bundle, f"it has the columns {', '.join(rows.schema.names)}")
         return rows
 
-    def _broken(self, bundle: str, why: object) -> ArchiveError:
+    def _broken(self, bundle: str, why: object) -> StorageError:
         trials, records = (
             f"{self.experiment.location}/{FileNames.in_archive(bundle, kind)}" for kind in ("trials", "records")
         )
-        return ArchiveError(
+        return StorageError(
             f"{trials} is broken, and holds up to {BUNDLE_TRIALS} trials: {why}. Replace it with a copy; or remove it "
             f"together with {records}, and the script trains these trials again"
         )

@@ -38,26 +38,26 @@ class TrialFolder:
         self.experiment.write(self._path(FileNames.TRIAL), _json_bytes(content))
 
     def read(self, name: str) -> bytes | None:
-        """Returns the content of one of the other files, None if it is not there."""
+        """Returns the content of another file; None if it does not exist."""
         return self.experiment.read(self._path(name))
 
     def write(self, name: str, data: bytes) -> None:
-        """Writes one of the other files."""
+        """Writes another file."""
         self.experiment.write(self._path(name), data)
 
     def remove(self, name: str) -> None:
-        """Removes one of the other files if it is there."""
+        """Removes another file if it exists."""
         self.experiment.remove(self._path(name))
 
     @property
     def local(self) -> Path | None:
-        """The folder's path, None where it is not on a local filesystem."""
+        """The folder's path; None if it is not on a local filesystem."""
         return None if self.experiment.local is None else self.experiment.local / self._path("")
 
     def clear_partial_files(self) -> None:
-        """Removes what a killed writer left."""
+        """Removes the partial files of killed writers."""
         for name in ("", FileNames.PLOTS_FOLDER):
-            with suppress(StorageError):  # whoever writes next says why that is impossible
+            with suppress(StorageError):  # the next write reports what is wrong
                 self.experiment.clear_partial_files(self._path(name))
 
     def _path(self, name: str) -> str:
@@ -80,7 +80,7 @@ class ExperimentFolder:
 
     @property
     def archive(self) -> Archive:
-        """The trials that were moved together."""
+        """The archive of ended trials."""
         return Archive(self.storage)
 
     def read_trials(
@@ -88,26 +88,23 @@ class ExperimentFolder:
         of: Callable[[TrialFile | None], T],
         wanted: Callable[[str], bool] = lambda trial_id: True,
     ) -> dict[str, T]:
-        """Returns what is known of the trials, wherever their files are.
+        """Reads the trials, in their folders and in the archive.
 
         Args:
-            of: Takes of a `trial.json` what is needed, None where there is none or a broken one; the whole of a hundred
-                thousand of them would fill the memory.
-            wanted: Tells by the id which trials' content is read; the others are taken as those without.
+            of: Selects what is needed from the content of a `trial.json`, since a hundred thousand of them would fill
+                the memory; called with None if the file is missing or broken.
+            wanted: Decides by the id which trials' content is read; for the others `of` is called with None.
 
         Returns:
             What `of` returned, by the id of each trial that has a file.
 
         Raises:
-            ArchiveError: If a part of the archive is broken.
             StorageError: If a file cannot be read.
         """
         paths = self.storage.files(FileNames.TRIALS_FOLDER)
         for path in paths:
             if path.count("/") < 2:
-                self.storage.names(
-                    FileNames.in_trial(path)
-                )  # a link in place of a trial is an error, not a missing trial
+                self.storage.names(FileNames.in_trial(path))  # a link instead of a folder is an error
         files = [found for path in paths if (found := _TRIAL_FILE.match(path))]
         known = {file["trial_id"]: of(None) for file in files}
         with_file = [file["trial_id"] for file in files if file["name"] == FileNames.TRIAL and wanted(file["trial_id"])]
@@ -116,12 +113,12 @@ class ExperimentFolder:
             return of(self.trial(trial_id).read_trial())
 
         known.update(zip(with_file, map_files(self.storage, read, with_file), strict=True))
-        # The archive counts, and it is read last: what a run moves in the meantime is found there.
+        # The archive takes precedence and is read last: trials that a run moves at the same time are found there.
         known.update((trial_id, of(content)) for trial_id, content in self.archive.trials(wanted))
         return known
 
     def read_experiment(self) -> dict[str, Any] | None:
-        """Returns the content of `experiment.json`, None if there is none or if it is broken."""
+        """Returns the content of `experiment.json`; None if there is none, or if it is broken."""
         return _read_json(self.storage, FileNames.EXPERIMENT)
 
     def write_experiment(self, content: Mapping[str, Any]) -> None:
@@ -129,7 +126,7 @@ class ExperimentFolder:
         self.storage.write(FileNames.EXPERIMENT, _json_bytes(content))
 
     def clear_partial_files(self) -> None:
-        """Removes what a killed writer left, but for the trials' own files."""
+        """Removes the partial files of killed writers outside the trials' folders."""
         for name in ("", FileNames.TABLES_FOLDER):
             self.storage.clear_partial_files(name)
 
@@ -138,7 +135,7 @@ class ExperimentFolder:
         self.storage.write(f"{FileNames.TABLES_FOLDER}/{name}", data)
 
     def write_report(self, page: str) -> str:
-        """Writes `report.html`, and returns where it is."""
+        """Writes `report.html` and returns its location."""
         self.storage.write(FileNames.REPORT, page.encode())
         return f"{self.storage.location}/{FileNames.REPORT}"
 
@@ -153,6 +150,6 @@ def _read_json(storage: Storage, path: str) -> dict[str, Any] | None:
         return None
     try:
         content = json.loads(data)
-    except (ValueError, RecursionError):  # the second where it is too deep
+    except (ValueError, RecursionError):  # RecursionError: it is nested too deeply
         return None
     return content if isinstance(content, dict) else None

@@ -64,7 +64,7 @@ def home(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def running(data_dir, home, tmp_path_factory):
-    """A sweep on a Ray of its own, half-way: its processes, and the address of its Ray."""
+    """A running sweep with its own Ray: its processes, and the address of its Ray."""
     sweep = Sweep(data_dir, tmp_path_factory.mktemp("running"))
     environment = {name: value for name, value in SECRETS.items() if name.startswith("AWS_")}
     (sweep.control / "slow").write_text("0.05")

@@ -1,4 +1,4 @@
-"""A pickle that would run code when it is loaded, planted in every file that is read: it never runs.
+"""A pickle that runs code when it is loaded, placed in every file that is read: the code never runs.
 
 `PLACES` is every file that the code reads. A test compares it with what is really opened, so that a file which later
 code reads is noticed here.
@@ -259,7 +259,7 @@ class TestAPickleIn:
         assert folder.read("hang.txt") is None
 
 
-# Trains with weights to start from, leaves a trial and goes on with it, and reads everything that can be read.
+# Trains from initial weights, interrupts and continues a trial, and reads every file.
 READ_EVERYTHING = """
 import os, sys
 from pathlib import Path
@@ -275,7 +275,7 @@ def note(event, arguments):
     path = os.fsdecode(path)
     if path.endswith("__path_hook__"):
         return  # Python looks for this project's packages
-    if path.startswith(base) or "/" not in path:  # below a folder that is open files have their name alone
+    if path.startswith(base) or "/" not in path:  # files in an open folder have only their name
         opened.add(os.path.basename(path))
 
 sys.addaudithook(note)

@@ -71,7 +71,6 @@ class PageData:
 
         Raises:
             NoResultsError: If there is no experiment, or if its description is broken.
-            ArchiveError: If a part of the archive is broken.
             StorageError: If a file cannot be read.
         """
         table = Results.read(folder) if results is None else results

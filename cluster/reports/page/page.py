@@ -36,7 +36,6 @@ def page(folder: ExperimentFolder, results: Results | None = None) -> str:
 
     Raises:
         NoResultsError: If there is no experiment, or if its description is broken.
-        ArchiveError: If a part of the archive is broken.
         StorageError: If a file cannot be read.
     """
     data = PageData.read(folder, results)

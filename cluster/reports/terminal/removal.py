@@ -65,7 +65,6 @@ def useless_files(storage_path: str, name: str) -> Removal | None:
 
     Raises:
         NoResultsError: If there is none of that name, or if its description is broken.
-        ArchiveError: If a part of its archive is broken.
         StorageError: If it cannot be read, or if a link is in the way.
     """
     folder = find_experiment(storage_path, name)

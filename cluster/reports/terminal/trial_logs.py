@@ -41,7 +41,7 @@ def trial_logs(folder: ExperimentFolder, wanted: str) -> list[dict[str, Any]]:
 
     Raises:
         NoResultsError: If there is no experiment.
-        NoCombinationError: If there is no such combination, or no such repetition of it.
+        ChoiceError: If there is no such combination, or no such repetition of it.
     """
     table = Results.read(folder)
     key, slash, repetition = wanted.partition("/")
@@ -75,7 +75,7 @@ def curves_text(folder: ExperimentFolder, keys: Sequence[str], *, in_colour: boo
 
     Raises:
         NoResultsError: If there is no experiment.
-        NoCombinationError: If there is no such combination.
+        ChoiceError: If there is no such combination.
         NothingLoggedError: If none of them has logged anything.
     """
     # Imported where it is needed: most commands draw nothing.

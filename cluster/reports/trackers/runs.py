@@ -102,7 +102,6 @@ class ExperimentRuns:
 
         Raises:
             NoResultsError: If there is no experiment, or if its description is broken.
-            ArchiveError: If a part of the archive is broken.
             StorageError: If a file cannot be read.
         """
         results = Results.read(folder)

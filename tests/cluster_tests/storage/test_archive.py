@@ -10,7 +10,7 @@ from cluster.experiment import Interrupted
 from cluster.result_table import ResultTable
 from cluster.results.trial_outcome import trial_status
 from cluster.storage import archive
-from cluster.storage.archive import ArchiveError, Archiver
+from cluster.storage.archive import Archiver
 from cluster.storage.filesystem import Storage, StorageError
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.records import from_parquet, to_parquet
@@ -132,7 +132,7 @@ class TestABundle:
         experiment.storage.write(path, content[: int(share * len(content))])
         files = experiment.storage.files()
         for read in (lambda: content_of(experiment), experiment.archive.clear_leftovers):
-            with pytest.raises(ArchiveError, match=rf"{path} is broken.*trains these trials again"):
+            with pytest.raises(StorageError, match=rf"{path} is broken.*trains these trials again"):
                 read()
         assert experiment.storage.files() == files
 
@@ -144,12 +144,12 @@ class TestABundle:
         content = bytearray(experiment.storage.read(path))
         content[int(share * len(content))] ^= 1
         experiment.storage.write(path, bytes(content))
-        with contextlib.suppress(ArchiveError):
+        with contextlib.suppress(StorageError):
             assert content_of(experiment) == before
 
     def test_with_other_columns_is_an_error(self, experiment):
         experiment.storage.write("archive/000001-0123abcd.trials.parquet", to_parquet("a/0", records(1)))
-        with pytest.raises(ArchiveError, match="it has the columns trial_id, epoch"):
+        with pytest.raises(StorageError, match="it has the columns trial_id, epoch"):
             content_of(experiment)
 
     def test_that_is_not_as_it_was_written_has_nothing_removed_for_it(self, experiment, monkeypatch):
@@ -313,7 +313,7 @@ class TestAnExperiment:
         path = sorted(small_experiment.folder.glob("archive/*.trials.parquet"))[0]
         path.write_bytes(path.read_bytes()[:100])
         before = {p: p.read_bytes() for p in small_experiment.folder.rglob("*") if p.is_file() and p.name != ".lock"}
-        with pytest.raises(ArchiveError, match=r"is broken.*remove it together"):
+        with pytest.raises(StorageError, match=r"is broken.*remove it together"):
             small_experiment.run({}, {LR: LRS})
         assert {
             p: p.read_bytes() for p in small_experiment.folder.rglob("*") if p.is_file() and p.name != ".lock"

@@ -97,6 +97,5 @@ def test_every_file_name_of_the_program_stands_in_the_modules_docstring():
         *("experiment.json", "trial.json", "records.parquet", "weights.pt", "examples.npz", "plots"),
         *("frames.parquet", "checkpoint.pt", "archive", "tables", "report.html", "hang.txt", ".lock"),
     }
-    assert names == {name for name in vars(FileNames).values() if isinstance(name, str)} & names
     constants = {value for name, value in vars(FileNames).items() if name.isupper()}
-    assert constants - names == {"trials", "lease"}  # in the docstring within other lines
+    assert constants == names | {"trials", "lease"}  # these two are within other lines

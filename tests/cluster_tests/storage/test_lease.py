@@ -23,7 +23,7 @@ from tests.cluster_tests.storage.s3_server import HourLate
 from tune_runs import report
 
 BEAT_S, EXPIRY_S = 0.2, 4.0
-# It is given up after two thirds of it, which has to be long enough for a busy machine.
+# A run gives up after two thirds of it, which must be long enough for a busy machine.
 
 RUN = """
 import sys, time
@@ -43,7 +43,7 @@ except AlreadyRunningError as error:
 
 
 class Run:
-    """A process that takes the lease when it is told to, and holds it until it is told to end."""
+    """A process that takes the lease on request and holds it until it is asked to end."""
 
     def __init__(self, storage_location, expiry_s=EXPIRY_S):
         self.process = subprocess.Popen(
@@ -211,7 +211,7 @@ class TestAKilledOwner:
         (said,) = capsys.readouterr().err.splitlines()
         assert re.fullmatch(
             rf"s3://{s3.bucket}: an earlier run on \S+, process {owner.process.pid}, may still be alive: waiting "
-            "up to 4 s for a sign of it",
+            "up to 4 s for a heartbeat",
             said,
         )
 
@@ -273,7 +273,7 @@ class TestARunThatIsNotSeenAnyMore:
             hold_and_wait(s3.storage, take_away)
 
     def test_in_spite_of_which_another_holds_it_too_ends(self, s3):
-        with pytest.raises(LeaseLostError, match="another run holds it as well"):
+        with pytest.raises(LeaseLostError, match="another run holds the lease as well"):
             hold_and_wait(s3.storage, partial(s3.storage.write, "lease/0.json", OTHER))
 
     def test_ends_also_where_ctrl_c_is_ignored(self, s3):

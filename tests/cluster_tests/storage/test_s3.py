@@ -17,7 +17,7 @@ import pytest
 from cluster.experiment import TrialsFailedError
 from cluster.planning.config import ConfigError
 from cluster.storage import filesystem as storage_module
-from cluster.storage import object_store as remote_files
+from cluster.storage import object_store
 from cluster.storage.filesystem import Storage, StorageError
 from tests.cluster_tests.conftest import ROOT
 from tests.cluster_tests.small_experiment import LR
@@ -174,7 +174,7 @@ OPERATIONS = {
 class TestAnOperation:
     @pytest.mark.slow
     def test_waits_for_a_server_that_refuses_connections_and_says_so(self, s3, operation, monkeypatch, capsys):
-        monkeypatch.setattr(storage_module, "_SILENCE_S", 0.2)
+        monkeypatch.setattr(storage_module, "_UNREPORTED_S", 0.2)
         use, returned, left = OPERATIONS[operation]
         s3.storage.write("file", b"old")
         back = s3.proxy.off_for(3)
@@ -183,7 +183,7 @@ class TestAnOperation:
         assert s3.objects().get("file") == left
         said = capsys.readouterr().err.splitlines()
         assert len(said) == 1
-        assert said[0].startswith(f"s3://{s3.bucket} cannot be reached now (")
+        assert said[0].startswith(f"s3://{s3.bucket} cannot be reached (")
         assert said[0].endswith("): trying again for up to 60 s")
 
     @pytest.mark.slow
@@ -215,7 +215,7 @@ class TestAnOperation:
     @pytest.mark.slow
     def test_does_not_wait_for_ever_for_a_server_that_does_not_answer(self, s3, operation, monkeypatch):
         monkeypatch.setattr(Storage, "patience_s", 0.0)
-        monkeypatch.setattr(remote_files, "_S3_ANSWER_S", 1.0)
+        monkeypatch.setattr(object_store, "_S3_ANSWER_S", 1.0)
         s3.proxy.silent = True
         with pytest.raises(StorageError, match="Timeout was reached"):
             OPERATIONS[operation][0](s3.storage)
@@ -224,7 +224,7 @@ class TestAnOperation:
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_a_machine_whose_clock_is_an_hour_late_uses_a_storage_too(s3, operation):
     use, returned, left = OPERATIONS[operation]
-    # The server tells its time in an error, for which there has to be room where the file is read to.
+    # The server sends its time in an error, which must fit into the buffer for the file.
     padding = b" " * 1000
     s3.storage.write("file", b"old" + padding)
     s3.proxy.answer = late = HourLate()
@@ -360,7 +360,7 @@ class TestAUri:
         def refuse(bucket):
             raise AssertionError("the region was looked up")
 
-        monkeypatch.setattr(remote_files.pyarrow.fs, "resolve_s3_region", refuse)
+        monkeypatch.setattr(object_store.pyarrow.fs, "resolve_s3_region", refuse)
         assert s3.storage._remote()[0].region == "us-east-1"
         monkeypatch.setenv("AWS_REGION", "eu-north-1")
         assert Storage(f"{s3.location}&scheme=http")._remote()[0].region == "eu-north-1"
