@@ -747,7 +747,7 @@ class TestTheHelp:
         assert set(choices["figure"]) == FIGURES.keys()
         assert set(choices["split"]) == {"val", "test"}
         for tool in choices["to"]:
-            assert f"def export_{tool}(" in (ROOT / "cluster" / "reports" / f"{tool}.py").read_text()
+            assert f"def export_{tool}(" in (ROOT / "cluster" / "reports" / "trackers" / f"{tool}.py").read_text()
 
     def test_offers_json_where_a_script_may_want_it(self):
         _, commands = self.commands()
