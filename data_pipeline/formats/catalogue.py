@@ -172,7 +172,7 @@ def format_from_option(path: Path, name: str | None, option: str, companion: Pos
 def format_from_shared_option(path: Path, name: str | None, option: str) -> PoseFormat:
     """Returns the format of one of several files that share a command-line option.
 
-    The option applies only to files with an extension of that format; the format of other files is detected.
+    The option applies to files with an extension of that format or an unknown one; other formats are detected.
 
     Args:
         path: The file.
