@@ -1,4 +1,4 @@
-"""Lengths of bones, and the unit that lengths seem to have."""
+"""Bone lengths, and a guess of their unit."""
 
 from typing import Any
 
@@ -20,10 +20,10 @@ def bone_lengths(poses: _Numbers, skeleton: Skeleton) -> _Numbers:
 
 
 def bone_names(skeleton: Skeleton) -> list[str]:
-    """Returns the names of the bones, such as W-TMCP, in their order."""
+    """Returns the names of the bones, such as W-TMCP, in order."""
     return [f"{skeleton.joint_names[a]}-{skeleton.joint_names[b]}" for a, b in skeleton.bones]
 
 
-def guessed_unit(length: float, shortest_mm: float, longest_mm: float) -> str | None:
-    """Returns the unit in which a length would be one that is usual; None if there is none."""
+def guess_unit(length: float, shortest_mm: float, longest_mm: float) -> str | None:
+    """Returns the unit that would bring a length into the given range; None if there is none."""
     return next((unit for unit, mm in _MM_PER_UNIT.items() if shortest_mm <= length * mm <= longest_mm), None)

@@ -27,11 +27,11 @@ class Camera:
     cy: float
 
     def to_xyz(self, uvd: Coordinates) -> Coordinates:
-        """Returns the points (..., 3), mm, camera frame, of `uvd`: u and v in pixels, d in mm, (..., 3)."""
+        """Converts `uvd` (u and v in pixels, d in mm), (..., 3), to points (..., 3), mm, camera frame."""
         u, v, d = np.moveaxis(uvd, -1, 0)  # each (...)
         return np.stack([(u - self.cx) * d / self.fx, (v - self.cy) * d / self.fy, d], axis=-1)  # (..., 3)
 
     def to_uvd(self, xyz: Coordinates) -> Coordinates:
-        """Returns u and v in pixels and d in mm, (..., 3), of `xyz`, mm, camera frame, (..., 3), z not 0."""
+        """Converts `xyz`, mm, camera frame, (..., 3), z not 0, to u and v in pixels and d in mm, (..., 3)."""
         x, y, z = np.moveaxis(xyz, -1, 0)  # each (...)
         return np.stack([x * self.fx / z + self.cx, y * self.fy / z + self.cy, z], axis=-1)  # (..., 3)

@@ -1,14 +1,14 @@
-"""What a dataset may be called."""
+"""Valid names of datasets."""
 
 import re
 
 DATASET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
-"""A dataset's name in its folder. The data folder may have others in it, whose names are of this form too."""
+"""The name of a dataset in its folder, and of each subfolder of the data folder."""
 
 NAME_RULE = "a name has letters, digits, '.', '_', '+', '-', and begins with a letter or digit; folders end in '/'"
-"""What a name below the data folder is, for an error."""
+"""The rule for names in the data folder, for error messages."""
 
 
 def is_dataset_name(name: str) -> bool:
-    """Tells whether a dataset or table may be called so below the data folder: nothing leads out of it."""
+    """Returns whether `name` is valid for a dataset or table; a valid name cannot leave the data folder."""
     return all(DATASET_NAME.fullmatch(part) for part in name.split("/"))

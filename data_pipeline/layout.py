@@ -1,8 +1,9 @@
-"""The order in which points lie in memory while much is computed with single joints or axes.
+"""The memory layout of points, for computations with single joints or axes.
 
-With the samples last, a joint's x of all samples is a row of N numbers, and what is done to rows takes a fraction of
-the time. So whoever computes with joints puts the samples last, and who comes after finds them so; a `Frame` makes
-whole samples of them. Both ways go over a matrix, which is turned round faster than a tensor.
+With the samples last, one coordinate of one joint is a row of N numbers for all samples, and operations on rows take a
+fraction of the time. Code that computes with joints therefore stores points with the samples last, and the following
+steps keep that layout; a `PoseTransform` restores whole samples. Both conversions transpose a matrix, which is faster
+than permuting a tensor.
 """
 
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 def samples_last(points: Tensor) -> Tensor:
     """Returns points (N, J, 3) as (J, 3, N).
 
-    They are a copy, unless they lie in memory in that order already: write to none of them.
+    The result is a copy unless the points already have that layout: never write to it.
     """
     wanted = points.permute(1, 2, 0)  # (N, J, 3) -> (J, 3, N)
     if wanted.is_contiguous():
@@ -20,40 +21,40 @@ def samples_last(points: Tensor) -> Tensor:
 
 
 def samples_first(points: Tensor) -> Tensor:
-    """Returns points (J, 3, N) as (N, J, 3), which lie in memory as they did."""
+    """Returns points (J, 3, N) as a view (N, J, 3)."""
     return points.permute(2, 0, 1)  # (J, 3, N) -> (N, J, 3)
 
 
 def stored_samples_last(points: Tensor) -> Tensor:
-    """Returns points (N, J, 3) in the same shape; in memory they lie with the samples last."""
+    """Returns points (N, J, 3) in the same shape, stored with the samples last."""
     return samples_first(samples_last(points))  # (N, J, 3)
 
 
 def whole_samples(points: Tensor) -> Tensor:
-    """Returns points (N, J, 3) in the same shape; in memory the numbers of a sample lie side by side."""
+    """Returns points (N, J, 3) in the same shape, stored with the numbers of each sample next to each other."""
     return points.flatten(1).contiguous().view(points.shape)  # (N, J, 3)
 
 
-def turned(points: Tensor, matrices: Tensor) -> Tensor:
-    """Returns points, (J, 3, N), as rows times `matrices`, (3, 3, N), with all their bits: (J, 3, N).
+def rotate(points: Tensor, matrices: Tensor) -> Tensor:
+    """Returns points, (J, 3, N), as row vectors times `matrices`, (3, 3, N), in full precision: (J, 3, N).
 
-    A matrix product would lose some on a device that is told to round to 10 bits (TF32): at 100 mm up to 0.1 mm.
+    A matrix product with TF32 would round to 10 bits: an error of up to 0.1 mm at 100 mm.
     """
     x, y, z = points.unsqueeze(2).unbind(dim=1)  # (J, 3, N) -> 3 times (J, 1, N)
     return (x * matrices[0]).addcmul_(y, matrices[1]).addcmul_(z, matrices[2])  # (J, 3, N)
 
 
-def crossed(a: Tensor, b: Tensor) -> Tensor:
+def cross_product(a: Tensor, b: Tensor) -> Tensor:
     """Returns the cross products of vectors, (..., 3, N) each: (..., 3, N).
 
-    `torch.linalg.cross` does one vector after the other on a CPU, which takes several times as long.
+    On a CPU `torch.linalg.cross` processes one vector at a time, which takes several times as long.
     """
-    # Of a × b this is z, x, y.
+    # These are the components z, x, y of a × b.
     products = (a * b.roll(-1, dims=-2)).addcmul_(a.roll(-1, dims=-2), b, value=-1)  # (..., 3, N)
     return products.roll(-1, dims=-2)
 
 
 def squared_lengths(vectors: Tensor) -> Tensor:
-    """Returns the squares of the lengths of vectors, (..., 3, N): (..., N)."""
+    """Returns the squared lengths of vectors, (..., 3, N): (..., N)."""
     x, y, z = vectors.unbind(dim=-2)  # (..., N) each
     return x.square().addcmul_(y, y).addcmul_(z, z)  # a third of the time of a sum over an inner axis

@@ -1,4 +1,4 @@
-"""Training batches: gathered on the device, in an order drawn anew for each epoch."""
+"""Training batches: gathered on the device, in a new random order for each epoch."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ from data_pipeline.normalizers import Normalizer
 
 @dataclass(frozen=True)
 class Generators:
-    """Where a loader's randomness comes from, each on its own, so that one option leaves the others' draws alone.
+    """A loader's sources of randomness, one for each purpose, so that an option does not change the draws of others.
 
     Attributes:
-        order: The order of samples and each batch's subset; on the CPU, so that it is the same on every device.
+        order: For the order of samples and each batch's subset; on the CPU, so that it is the same on every device.
         distorting: For the distorter; on the data's device.
         augmenting: For the augmenters; on the data's device.
     """
@@ -29,11 +29,11 @@ class Generators:
     augmenting: torch.Generator
 
 
-_SAMPLES_AT_ONCE = 4096
-"""Batches are distorted, augmented and normalised as many together as have about so many samples.
+_SAMPLES_PER_GROUP = 4096
+"""Batches are distorted, augmented and normalised in groups of about this many samples.
 
-It is some hundred operations, of which each costs on a small batch little more than to start it, above all on a GPU.
-At so many samples one of their tensors is a MB and still stays in a core's cache; with more of them it does not.
+That takes about a hundred operations, whose cost on a small batch is mostly launch overhead, especially on a GPU. With
+this many samples a tensor has about 1 MB and still fits in a core's cache; larger tensors do not.
 """
 
 
@@ -45,10 +45,9 @@ class TrainingLoader:
         batch_size: Samples in a batch; the last one of an epoch may have fewer.
         distorter: Changes the inputs.
         augmenters: Change inputs and labels, in this order.
-        normalizer: Gives the frames; None leaves mm in the camera frame.
+        normalizer: Normalises inputs and labels; None leaves mm in the camera frame.
         generators: The sources of randomness; the loader advances them.
-        tables: The tables that the distorter reads, by the names of their files, on the device; None where it reads
-            none.
+        tables: The tables that the distorter reads, by file name, on the device; None if it reads none.
     """
 
     def __init__(
@@ -75,27 +74,27 @@ class TrainingLoader:
         return -(-len(self.data) // self.batch_size)
 
     def epoch(self) -> Iterator[Batch]:
-        """Yields every sample once; with several subsets each batch comes from one drawn for it."""
+        """Yields every sample once; with several subsets each batch comes from a randomly drawn one."""
         data, generators = self.data, self.generators
         order = torch.randperm(len(data), generator=generators.order).to(data.labels.device)  # (N,)
-        # All subsets of the epoch are drawn at once: on a GPU a draw for each batch would wait for it.
+        # The subsets of the whole epoch are drawn together: a draw for each batch would synchronise with the GPU.
         subsets = torch.randint(len(data.subsets), (len(self),), generator=generators.order).tolist()
-        at_once = max(1, _SAMPLES_AT_ONCE // self.batch_size)  # batches
-        for first in range(0, len(self), at_once):
-            some = subsets[first : first + at_once]
-            indices = order[first * self.batch_size : (first + len(some)) * self.batch_size]  # (n,)
-            yield from self._prepared(indices, some).split(self.batch_size)
+        group_size = max(1, _SAMPLES_PER_GROUP // self.batch_size)  # batches
+        for first in range(0, len(self), group_size):
+            group = subsets[first : first + group_size]
+            indices = order[first * self.batch_size : (first + len(group)) * self.batch_size]  # (n,)
+            yield from self._prepare(indices, group).split(self.batch_size)
 
-    def _prepared(self, indices: Tensor, subsets: Sequence[int]) -> Batch:
-        """Returns the samples `indices`, (n,), of one batch or several, of which `subsets` has the subset of each."""
+    def _prepare(self, indices: Tensor, subsets: Sequence[int]) -> Batch:
+        """Returns the samples `indices`, (n,), of one or more batches; `subsets` has the subset of each batch."""
         data, generators = self.data, self.generators
         gathered = [
-            data.gather(data.subsets[subset], some)
-            for subset, some in zip(subsets, torch.split(indices, self.batch_size), strict=True)
+            data.gather(data.subsets[subset], rows)
+            for subset, rows in zip(subsets, torch.split(indices, self.batch_size), strict=True)
         ]
-        poses, labels = (torch.cat(parts) for parts in zip(*gathered, strict=True))  # (n, J, 3) each
+        poses, labels = (torch.cat(tensors) for tensors in zip(*gathered, strict=True))  # (n, J, 3) each
         if self.distorter.wants_samples_last:
-            # Here and not there, so that whoever comes next finds the labels so too.
+            # Converted here and not in the distorter, so that the following steps find the labels in this layout too.
             poses, labels = stored_samples_last(poses), stored_samples_last(labels)
         samples = TrainingSamples(poses, labels, indices, data.skeleton, self.tables)
         poses = self.distorter(samples, generators.distorting)
@@ -104,10 +103,10 @@ class TrainingLoader:
         return Batch.of(poses, labels, self.normalizer)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the states of the generators, for a checkpoint at an epoch's end."""
+        """Returns the states of the generators, for a checkpoint at the end of an epoch."""
         return {name: generator.get_state() for name, generator in vars(self.generators).items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on where `state_dict` was taken."""
+        """Continues from a `state_dict`."""
         for name, generator in vars(self.generators).items():
             generator.set_state(state[name])

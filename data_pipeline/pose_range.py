@@ -1,4 +1,4 @@
-"""Where the hands of a set are and how large they are, to notice poses that are of another kind."""
+"""The range of position and size of a set's hands, to detect poses that differ from it."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -7,36 +7,37 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data_pipeline.bones import bone_lengths, bone_names, guessed_unit
+from data_pipeline.bones import bone_lengths, bone_names, guess_unit
 from data_pipeline.pose_dataset import Array
 from data_pipeline.skeleton import Skeleton
 
 _Numbers = npt.NDArray[np.floating[Any]]
 _Mask = npt.NDArray[np.bool_]
 
-_MOST_FRAMES = 10_000  # as many tell the range of a million
+_MOST_FRAMES = 10_000  # enough to estimate the range of a million
 _PERCENTILES = (1, 99)
 
 _STRANGE_SHARE = 0.2
-"""Of bones. A backbone may make some too short, and a subject have one that no other has; another order makes many."""
+"""Fraction of odd bones that makes a frame strange. A backbone may make a few bones too short, and a subject may have
+an unusual bone; a wrong joint order makes many bones odd."""
 
 _WINDOW = 1000
-"""Frames that are looked at together. Of as many in a row the worst backbone of NYU (DeepPrior) has odd bones in 0.36,
-joints in another order make them in 0.7 of the frames; of fewer a backbone may be wrong in nearly all."""
+"""Frames that are judged together. In such a window the worst backbone of NYU (DeepPrior) has odd bones in 0.36 of the
+frames, a wrong joint order in 0.7; in a shorter window a backbone may be wrong in nearly all frames."""
 
 _SHOWN = 3  # bones in a text
 
 
 @dataclass(frozen=True)
 class PoseRange:
-    """Between which values nearly all poses of a set lie: from the first percentile to the 99th.
+    """The ranges of a set's poses, from the 1st to the 99th percentile.
 
     Attributes:
-        hand_mm: Of the mean length of a pose's bones.
-        bones_mm: Of the length of each bone.
-        centre_mm: Of x, y and z of a pose's centre, the mean of its joints.
-        curl_mm: Of how far the fingertips are before the palm, see `_curls`; None where the skeleton has no palm, and
-            in results of versions that did not tell it.
+        hand_mm: The range of the mean bone length of a pose.
+        bones_mm: The range of the length of each bone.
+        centre_mm: The ranges of x, y and z of a pose's centre, the mean of its joints.
+        curl_mm: The range of the distance of the fingertips in front of the palm, see `_curls`; None if the skeleton
+            has no palm, and in results of versions that did not record it.
     """
 
     hand_mm: tuple[float, float]
@@ -46,22 +47,22 @@ class PoseRange:
 
     @classmethod
     def of(cls, poses: Array, skeleton: Skeleton) -> "PoseRange":
-        """Returns the range of poses, (N, J, 3), mm; of a large set, that of some of them."""
-        some = poses[:: -(-len(poses) // _MOST_FRAMES)]  # (n, J, 3)
-        bones_mm = bone_lengths(some, skeleton)  # (n, B)
+        """Returns the range of poses, (N, J, 3), mm; for a large set it is estimated from evenly spaced frames."""
+        sample = poses[:: -(-len(poses) // _MOST_FRAMES)]  # (n, J, 3)
+        bones_mm = bone_lengths(sample, skeleton)  # (n, B)
         (hand_mm,) = _ranges(bones_mm.mean(axis=1, keepdims=True))
-        curls_mm = _curls(some, skeleton)  # (n,)
+        curls_mm = _curls(sample, skeleton)  # (n,)
         curl_mm = None if curls_mm is None else _ranges(curls_mm[:, None])[0]
-        return cls(hand_mm, _ranges(bones_mm), _ranges(some.mean(axis=1)), curl_mm)
+        return cls(hand_mm, _ranges(bones_mm), _ranges(sample.mean(axis=1)), curl_mm)
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "PoseRange":
-        """Returns the range that `to_json` told; LookupError, TypeError or ValueError if it is none."""
+        """Reads the result of `to_json`; raises LookupError, TypeError or ValueError if `content` is not one."""
         hand_mm = _pair(content["hand_mm"])
         bones_mm, centre_mm = (tuple(map(_pair, content[key])) for key in ("bones_mm", "centre_mm"))
         curl_mm = content.get("curl_mm")
         if len(centre_mm) != 3:
-            raise ValueError(f"needed are the ranges of x, y and z, not of {len(centre_mm)} axes")
+            raise ValueError(f"expected the ranges of x, y and z, got {len(centre_mm)} ranges")
         return cls(hand_mm, bones_mm, centre_mm, None if curl_mm is None else _pair(curl_mm))
 
     def to_json(self) -> dict[str, Any]:
@@ -70,19 +71,19 @@ class PoseRange:
 
 
 @dataclass
-class _Found:
-    """What is strange in one way: in how many frames, in which first, and how it is in the first window with such."""
+class _Finding:
+    """One kind of difference: the number of frames that have it, the first of them, and a text on its first window."""
 
     n_frames: int
     first: int
     text: str
 
 
-class Comparison:
-    """Poses that come in chunks of any size, compared with those of a training set.
+class PoseRangeCheck:
+    """Compares poses, in chunks of any size, with the range of a training set.
 
-    Size and place count in each frame. Odd bones, and fingers that bend to the other side, are in some frames of any
-    backbone: they count where they are in more than half of a thousand frames in a row, or of a smaller file.
+    Size and position count in every frame. Odd bones and fingers that bend to the other side occur in some frames of
+    any backbone: they count only if more than half of a thousand consecutive frames, or of a smaller file, have them.
 
     Args:
         expected: The range of the training set.
@@ -94,17 +95,17 @@ class Comparison:
         self.skeleton = skeleton
         self._waiting = np.empty((0, skeleton.n_joints, 3), np.float32)
         self._n_frames = 0
-        self._found: dict[str, _Found] = {}
+        self._found: dict[str, _Finding] = {}
 
     def add(self, poses: Array) -> None:
-        """Compares the poses that follow, (n, J, 3), mm."""
+        """Compares the next poses, (n, J, 3), mm."""
         self._waiting = np.concatenate([self._waiting, poses])  # (n, J, 3)
-        while len(self._waiting) >= 2 * _WINDOW:  # so that what is left at the end is no short window
+        while len(self._waiting) >= 2 * _WINDOW:  # so that the last window is not short
             self._compare(self._waiting[:_WINDOW])
             self._waiting = self._waiting[_WINDOW:]
 
     def texts(self) -> list[str]:
-        """Returns, when no poses follow, what tells that some are unlike the training set's; nothing if none are."""
+        """Returns the differences from the training set; call it after all poses were added."""
         self._compare(self._waiting)
         self._waiting = self._waiting[:0]
         return [
@@ -117,33 +118,33 @@ class Comparison:
     def _compare(self, poses: Array) -> None:
         bones_mm = bone_lengths(poses, self.skeleton)  # (n, B)
         has_size = self._compare_sizes(bones_mm.mean(axis=1))  # (n,)
-        # Of hands of another size the rest tells nothing, and of joints in another order the palm.
+        # The other checks mean nothing for hands of another size, nor the palm for joints in another order.
         has_order = self._compare_bones(bones_mm, has_size)  # (n,)
         self._compare_sides(poses, has_order)
-        self._compare_places(poses.mean(axis=1), has_size)
+        self._compare_positions(poses.mean(axis=1), has_size)
         self._n_frames += len(poses)
 
     def _compare_sizes(self, hand_mm: _Numbers) -> _Mask:
-        """Returns which hands, (n,) by the mean length of their bones, have about the size of those of the range."""
+        """Returns which hands, (n,), given by their mean bone length, have about the expected size."""
         shortest, longest = self.expected.hand_mm
         fits: _Mask = (shortest / 2 <= hand_mm) & (hand_mm <= 2 * longest)  # (n,)
         if not fits.all():
             length = float(np.median(hand_mm[~fits]))
-            unit = guessed_unit(length, shortest / 2, 2 * longest)
-            hint = "" if unit is None else f". They seem to be in {unit}; needed are millimetres"
+            unit = guess_unit(length, shortest / 2, 2 * longest)
+            hint = "" if unit is None else f". The unit seems to be {unit}; expected millimetres"
             self._note(
                 "size",
                 ~fits,
-                f"the bones are {length:.3g} mm long in the mean of a hand, those of the training set {shortest:.3g} "
-                f"to {longest:.3g} mm{hint}",
+                f"the mean bone length of a hand is {length:.3g} mm, in the training set {shortest:.3g} to "
+                f"{longest:.3g} mm{hint}",
             )
         return fits
 
     def _compare_bones(self, bones_mm: _Numbers, among: _Mask) -> _Mask:
-        """Returns which `among` some poses, (n,), seem to have the joints in order, by their bones' lengths, (n, B)."""
+        """Returns which of the poses `among`, (n,), seem to have the right joint order, by bone lengths, (n, B)."""
         low, high = np.array(self.expected.bones_mm).T  # (B,) each
         is_odd = (bones_mm < low / 1.5) | (bones_mm > 1.5 * high)  # (n, B)
-        is_strange = _if_most(among & (is_odd.mean(axis=1) >= _STRANGE_SHARE))  # (n,)
+        is_strange = _keep_if_most(among & (is_odd.mean(axis=1) >= _STRANGE_SHARE))  # (n,)
         if is_strange.any():
             median_mm = np.median(bones_mm[is_strange], axis=0)  # (n, B) -> (B,)
             often = np.argsort(-is_odd[is_strange].mean(axis=0), kind="stable")[:_SHOWN]  # (n, B) -> (3,)
@@ -152,8 +153,8 @@ class Comparison:
             self._note(
                 "bones",
                 is_strange,
-                f"many bones have a length that they had not in the training set: {shown}, …. Are the joints in "
-                "another order than the format's?",
+                f"many bone lengths are outside the range of the training set: {shown}, …. Does the joint order differ "
+                "from that of the format?",
             )
         return among & ~is_strange
 
@@ -161,19 +162,21 @@ class Comparison:
         curls_mm = _curls(poses, self.skeleton)  # (n,)
         if curls_mm is None or self.expected.curl_mm is None:
             return
-        as_given, in_mirror = (_outside(curls, self.expected.curl_mm) for curls in (curls_mm, -curls_mm))  # (n,) each
+        as_given, in_mirror = (
+            _distance_outside(curls, self.expected.curl_mm) for curls in (curls_mm, -curls_mm)
+        )  # (n,) each
         self._note(
             "side",
-            _if_most(among & (in_mirror < as_given / 2)),
-            "the fingers bend to the other side of the palm than in the training set. Are the hands mirrored, or left "
-            "ones where it has right ones?",
+            _keep_if_most(among & (in_mirror < as_given / 2)),
+            "the fingers bend to the opposite side of the palm compared with the training set. Are the hands mirrored, "
+            "or left hands where it has right hands?",
         )
 
-    def _compare_places(self, centres_mm: _Numbers, among: _Mask) -> None:
+    def _compare_positions(self, centres_mm: _Numbers, among: _Mask) -> None:
         for axis, (low, high), centre_mm in zip("xyz", self.expected.centre_mm, centres_mm.T, strict=True):
-            # As far outside as the range is wide, and at least a hand's length: that is no matter of a few hands.
+            # The margin is the width of the range, and at least the length of a hand.
             margin = max(high - low, 10 * self.expected.hand_mm[1])
-            is_strange = among & (_outside(centre_mm, (low, high)) > margin)  # (n,)
+            is_strange = among & (_distance_outside(centre_mm, (low, high)) > margin)  # (n,)
             if is_strange.any():
                 self._note(
                     axis,
@@ -185,26 +188,26 @@ class Comparison:
     def _note(self, kind: str, is_strange: _Mask, text: str) -> None:
         if is_strange.any():
             first = self._n_frames + int(np.argmax(is_strange))
-            self._found.setdefault(kind, _Found(0, first, text)).n_frames += int(is_strange.sum())
+            self._found.setdefault(kind, _Finding(0, first, text)).n_frames += int(is_strange.sum())
 
 
-def _if_most(mask: _Mask) -> _Mask:
-    """Returns a mask, (n,), or none of it where it is of no more than half."""
+def _keep_if_most(mask: _Mask) -> _Mask:
+    """Returns a mask, (n,), or an empty mask if no more than half is set."""
     return mask if 2 * mask.sum() > len(mask) else np.zeros_like(mask)
 
 
-def _outside(values: _Numbers, between: tuple[float, float]) -> _Numbers:
-    """Returns how far values, (n,), are outside of a range; 0 for those inside."""
+def _distance_outside(values: _Numbers, between: tuple[float, float]) -> _Numbers:
+    """Returns the distances of values, (n,), from a range; 0 for values inside."""
     low, high = between
     distances: _Numbers = np.maximum(0, np.maximum(low - values, values - high))  # (n,)
     return distances
 
 
 def _curls(poses: Array, skeleton: Skeleton) -> _Numbers | None:
-    """Returns how far the mean of the fingertips is before the palm, on the side of its normal, (N,), mm.
+    """Returns the distance of the mean fingertip in front of the palm, in the direction of its normal, (N,), mm.
 
-    Fingers bend to one side of the palm and hardly to the other, so that the sign tells hands from mirrored ones.
-    Which sign is which is not said: the frames of datasets are right- and left-handed, see `Palm`.
+    Fingers bend to one side of the palm and hardly to the other, so the sign distinguishes hands from mirrored hands.
+    It does not say which is which: datasets have right- and left-handed camera frames, see `Palm`.
 
     Returns:
         None for a skeleton without a palm or fingers.

@@ -1,7 +1,7 @@
-"""Skeletons: which joints a pose has, which of them are bones, and how messages pass between them.
+"""Skeletons: the joints of a pose, the bones between them, and the edges for message passing.
 
 Joint orders and bones are those of the datasets' publications: HANDS17 (Yuan et al., 2017), ICVL (Tang et
-al., 2014) and NYU (Tompson et al., 2014; the 14 of its 36 joints that are evaluated).
+al., 2014) and NYU (Tompson et al., 2014; the 14 evaluated joints of 36).
 """
 
 from dataclasses import dataclass, field
@@ -9,20 +9,16 @@ from dataclasses import dataclass, field
 from data_pipeline.user_error import UserError
 
 
-class UnknownSkeletonError(UserError):
-    """There is no skeleton with that number of joints."""
-
-
 @dataclass(frozen=True)
 class Palm:
-    """Joints of the palm's outline: round `base`, then round `knuckles`, is once round the palm.
+    """Joints of the palm's outline: `base` followed by `knuckles` goes once around the palm.
 
-    For a right hand in a right-handed frame (x right, y down, z forward) the outline's normal comes out of the palm.
-    Where the frame is left-handed, as NYU's with y up, or the hand is a left one, it comes out of the back. That
-    matters only to whoever compares hands of both kinds: no rotation turns one into the other.
+    For a right hand in a right-handed frame (x right, y down, z forward) the outline's normal points out of the palm.
+    For a left hand, or in a left-handed frame such as NYU's with y up, it points out of the back of the hand. This only
+    matters for comparisons between hands of both kinds: no rotation turns one into the other.
 
     Attributes:
-        base: Joints towards the arm, from the pinky side to that of the thumb.
+        base: Joints towards the arm, from the pinky side to the thumb side.
         knuckles: Joints towards the fingers, from the index finger to the pinky.
     """
 
@@ -37,15 +33,15 @@ class Palm:
 
 @dataclass(frozen=True)
 class Skeleton:
-    """The joints of a hand and what connects them.
+    """The joints of a hand and their connections.
 
     Attributes:
         name: The dataset that introduced it.
-        joint_names: One name for each of the J joints, in the order of the arrays.
+        joint_names: One name for each of the J joints, in array order.
         bones: Pairs of joints (a, b), the B bones.
-        extra_edges: Pairs of joints that exchange messages though no bone joins them.
+        extra_edges: Pairs of joints that exchange messages without a bone between them.
         fingers: Name and joints of each finger, from the palm outwards.
-        palm: The joints that show where the palm faces; None where none do.
+        palm: The joints that determine the orientation of the palm; None if there are none.
     """
 
     name: str
@@ -63,11 +59,11 @@ class Skeleton:
             outline = self.palm.outline
             if len(set(outline)) < max(3, len(outline)) or not set(outline) <= set(range(self.n_joints)):
                 raise ValueError(
-                    f"skeleton {self.name}: a palm's outline is at least 3 different ones of its {self.n_joints} "
-                    f"joints, not {outline}"
+                    f"skeleton {self.name}: the outline of the palm must be at least 3 different joints of "
+                    f"{self.n_joints}, not {outline}"
                 )
             if not self.palm.base or not self.palm.knuckles:
-                raise ValueError(f"skeleton {self.name}: a palm has joints in its base and knuckles, not {self.palm}")
+                raise ValueError(f"skeleton {self.name}: the palm needs joints in both base and knuckles: {self.palm}")
 
     @property
     def n_joints(self) -> int:
@@ -76,12 +72,12 @@ class Skeleton:
 
     @property
     def message_edges(self) -> tuple[tuple[int, int], ...]:
-        """The graph that correctors pass messages on: all bones and the extra edges."""
+        """The edges of the message-passing graph: all bones and the extra edges."""
         return self.bones + self.extra_edges
 
     @property
     def neighbours(self) -> tuple[tuple[int, ...], ...]:
-        """For each joint those that exchange messages with it, ascending."""
+        """The joints that exchange messages with each joint, ascending."""
         found: list[set[int]] = [set() for _ in self.joint_names]
         for a, b in self.message_edges:
             found[a].add(b)
@@ -158,21 +154,20 @@ NYU = Skeleton(
         ("ring", (3, 2)),
         ("pinky", (1, 0)),
     ),
-    # Wrist 1 is on the side of the pinky. The triangle is the same in all frames of a subject, with 30 mm and 67 mm.
+    # Wrist 1 is on the pinky side. The triangle is the same in all frames of a subject, with sides of 30 mm and 67 mm.
     palm=Palm(base=(11, 12), knuckles=(13,)),
 )
 
 BUILT_IN = (HANDS17, ICVL, NYU)
-"""The skeletons that need not be registered."""
+"""The skeletons that are registered from the start."""
 
 _SKELETONS = {skeleton.n_joints: skeleton for skeleton in BUILT_IN}
 
 
 def register_skeleton(skeleton: Skeleton) -> None:
-    """Makes poses with `skeleton.n_joints` joints use `skeleton` from now on, in this process.
+    """Registers `skeleton` for poses with `skeleton.n_joints` joints in this process.
 
-    A run script calls it before it makes its `Experiment`; the skeleton then travels to the workers with the
-    data.
+    A run script calls it before it creates its `Experiment`; the workers receive the skeleton with the data.
     """
     _SKELETONS[skeleton.n_joints] = skeleton
 
@@ -181,12 +176,12 @@ def skeleton_for(n_joints: int) -> Skeleton:
     """Returns the skeleton of poses with `n_joints` joints.
 
     Raises:
-        UnknownSkeletonError: If there is none; the text says how to register one.
+        UserError: If there is none; the message says how to register one.
     """
     if n_joints not in _SKELETONS:
         known = ", ".join(f"{n} ({skeleton.name})" for n, skeleton in sorted(_SKELETONS.items()))
-        raise UnknownSkeletonError(
-            f"there is no skeleton with {n_joints} joints; known are {known}. For another one, call "
+        raise UserError(
+            f"there is no skeleton with {n_joints} joints; known: {known}. To add another one, call "
             "data_pipeline.skeleton.register_skeleton(Skeleton(name=..., joint_names=..., bones=...)) at the "
             "top of the script."
         )

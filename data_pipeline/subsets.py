@@ -1,4 +1,4 @@
-"""What subsets are called, the poses of one backbone in a dataset of several."""
+"""Names of subsets: the poses of one backbone in a dataset that may have several."""
 
 import re
 
@@ -6,14 +6,14 @@ DEFAULT_SUBSET = "DEFAULT"
 """The subset of a dataset whose poses are a single tensor."""
 
 MEAN_SUBSET = "mean"
-"""Stands in records and tables for the mean over subsets, so that no subset may be called so."""
+"""Denotes the mean over subsets in records and tables, so no subset may have this name."""
 
-SUBSET_RULE = f"a name has 1 to 100 letters, digits, '.', '_', '+', '-', and {MEAN_SUBSET!r} is taken"
-"""What the name of a subset is, for an error."""
+SUBSET_RULE = f"a name has 1 to 100 letters, digits, '.', '_', '+', '-', and {MEAN_SUBSET!r} is reserved"
+"""The rule for names of subsets, for error messages."""
 
 _SUBSET_NAME = re.compile(r"[A-Za-z0-9._+-]{1,100}")
 
 
 def is_subset_name(name: object) -> bool:
-    """Tells whether a subset may be called so."""
+    """Returns whether `name` is valid for a subset."""
     return isinstance(name, str) and name != MEAN_SUBSET and _SUBSET_NAME.fullmatch(name) is not None

@@ -1,18 +1,17 @@
-"""Tables: the files below the data folder that distorters read, beside the sets of poses.
+"""Tables: files in the data folder that distorters read, in addition to the datasets.
 
 `NAME_errors.pt`
     The errors, prediction minus label, of M recorded samples: a dict of `errors`, float32 (M, J, 3), mm, and
-    `label_keys`, int64 (M,), the keys of these samples' labels; or the tensor of errors alone.
+    `label_keys`, int64 (M,), the keys of these samples' labels; or only the tensor of errors.
 `NAME_error_stats.json`
     Their mean and standard deviation for each joint and axis, mm: `mean_mm` and `std_mm`, J rows of 3 numbers each;
-    `joints`, the joints' names; `samples`, M.
+    `joints`, the joint names; `samples`, M.
 `NAME_neighbors.pt`
-    For each of N samples, those of a bank of M that are most like it, nearest first: a dict of `indices`, int32 (N, K);
-    `label_keys`, int64 (N,), the keys of the N samples' labels; `n_bank`, M; and, where they are known, `bank_keys`,
-    int64 (M,), those of the bank's.
+    The most similar samples of a bank of M for each of N samples, nearest first: a dict of `indices`, int32 (N, K);
+    `label_keys`, int64 (N,), the keys of the N samples' labels; `n_bank`, M; and, if known, `bank_keys`, int64 (M,),
+    the keys of the bank's labels.
 
-A *key* is a number that all bits of a label make: by keys samples are known again. `tune_runs/prepare_data.py` makes
-tables.
+The *key* of a label is a hash of all its bits; it identifies the sample. `tune_runs/prepare_data.py` makes tables.
 """
 
 import hashlib
@@ -35,25 +34,25 @@ from data_pipeline.user_error import UserError
 Indices = npt.NDArray[np.int32]
 Keys = npt.NDArray[np.int64]
 
-_BASE = 0x9E3779B97F4A7C15  # an odd number whose bits look like drawn ones: 2⁶⁴ by the golden ratio
+_BASE = 0x9E3779B97F4A7C15  # an odd number with random-looking bits: 2⁶⁴ divided by the golden ratio
 
 _ERRORS, _ERROR_STATS, _NEIGHBORS = "_errors.pt", "_error_stats.json", "_neighbors.pt"
 
 
 class TableError(UserError):
-    """A table is missing or broken; the text names the file."""
+    """A table is missing or broken; the message names the file."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """What a distorter takes its numbers from.
+    """The data of a distorter.
 
-    The array may be memory that other trials read too: nobody writes to it.
+    Never write to the array: other trials may read the same memory.
 
     Attributes:
-        array: Errors, (M, J, 3), mm; or mean and standard deviation, (2, J, 3), mm; or the rows of a bank, (N, K).
+        array: Errors, (M, J, 3), mm; or mean and standard deviation, (2, J, 3), mm; or rows of a bank, (N, K).
         fingerprint: A hash of the array.
-        label_keys: The key of the label that each row belongs to, (M,) or (N,); None where nobody knows them.
+        label_keys: The key of each row's label, (M,) or (N,); None if unknown.
     """
 
     array: Array | Indices
@@ -68,7 +67,7 @@ class NeighborTable(Table):
     Attributes:
         label_keys: The keys of the training set's labels, (N,).
         n_bank: M, the number of samples in the bank.
-        bank_keys: The keys of the bank's labels, (M,); None where nobody knows them.
+        bank_keys: The keys of the bank's labels, (M,); None if unknown.
     """
 
     label_keys: Keys
@@ -92,10 +91,10 @@ def neighbors_file(name: str) -> str:
 
 
 def label_keys(labels: Array) -> Keys:
-    """Returns a number for each of labels, (N, J, 3), that depends on all their bits: (N,).
+    """Returns a hash of all bits of each label, (N, J, 3): (N,).
 
-    Labels that differ have the same by a chance of about 1 in 2⁶⁴. It is the polynomial over the 3·J numbers' bits, as
-    whole numbers, at a fixed place, modulo 2⁶⁴.
+    Different labels have the same key with a probability of about 2⁻⁶⁴. The key is a polynomial at a fixed point modulo
+    2⁶⁴, whose coefficients are the bits of the 3·J numbers, read as integers.
     """
     bits = np.ascontiguousarray(labels, dtype=np.float32).reshape(len(labels), -1).view(np.uint32)  # (N, 3·J)
     powers = np.cumprod(np.full(bits.shape[1], _BASE, np.uint64))  # (3·J,)
@@ -108,19 +107,18 @@ def write_errors(data_dir: Path, name: str, errors: Array, labels: Array | None 
 
     Args:
         data_dir: The folder of the table.
-        name: The table's name below it.
+        name: The table's name in it.
         errors: Prediction minus label, (M, J, 3), mm.
-        labels: The labels, (M, J, 3), mm, by whose keys neighbours in another set will be refused; None where they are
-            not known.
+        labels: The labels, (M, J, 3), mm; their keys allow neighbours in another set to be refused. None if unknown.
 
     Raises:
-        TableError: If they are not what can be read again.
+        TableError: If the content is not valid.
     """
     path = Path(data_dir) / errors_file(name)
     content: Any = torch.from_numpy(np.ascontiguousarray(errors, dtype=np.float32))
     if labels is not None:
         content = {"errors": content, "label_keys": torch.from_numpy(label_keys(labels))}
-    _errors(content, path.name)
+    _check_errors(content, path.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(content, path)
 
@@ -131,7 +129,7 @@ def write_error_stats(
     """Writes mean and standard deviation, (J, 3) each, mm, of the errors of `n_samples` samples.
 
     Raises:
-        TableError: If they are not what can be read again.
+        TableError: If the content is not valid.
     """
     path = Path(data_dir) / error_stats_file(name)
     content = {
@@ -140,7 +138,7 @@ def write_error_stats(
         "joints": list(skeleton.joint_names),
         "samples": int(n_samples),
     }
-    _error_stats(content, path.name)
+    _check_error_stats(content, path.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
@@ -152,15 +150,14 @@ def write_neighbors(
 
     Args:
         data_dir: The folder of the table.
-        name: The table's name below it.
+        name: The table's name in it.
         indices: Rows of the bank, nearest first, (N, K).
-        labels: The set's labels, (N, J, 3), mm, by whose keys another set will be refused.
+        labels: The set's labels, (N, J, 3), mm; their keys allow another set to be refused.
         n_bank: M, the number of samples in the bank.
-        bank: The bank's labels, (M, J, 3), mm, by whose keys errors of another set will be refused; None where they
-            are not known.
+        bank: The bank's labels, (M, J, 3), mm; their keys allow errors of another set to be refused. None if unknown.
 
     Raises:
-        TableError: If they are not what can be read again.
+        TableError: If the content is not valid.
     """
     path = Path(data_dir) / neighbors_file(name)
     content = {
@@ -170,7 +167,7 @@ def write_neighbors(
     }
     if bank is not None:
         content["bank_keys"] = torch.from_numpy(label_keys(bank))
-    _neighbors(content, path.name)
+    _check_neighbors(content, path.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(content, path)
 
@@ -180,7 +177,7 @@ def read_table(data_dir: Path, file_name: str) -> Table:
 
     Args:
         data_dir: The data folder.
-        file_name: As `errors_file`, `error_stats_file` or `neighbors_file` gives it; a folder may stand in front.
+        file_name: The result of `errors_file`, `error_stats_file` or `neighbors_file`; it may start with a folder.
 
     Raises:
         TableError: If the file is missing or broken.
@@ -188,7 +185,7 @@ def read_table(data_dir: Path, file_name: str) -> Table:
     path = Path(data_dir) / file_name
     kind = next((kind for kind in (_ERRORS, _ERROR_STATS, _NEIGHBORS) if file_name.endswith(kind)), None)
     if kind is None:
-        raise TableError(f"{path} is no table: names of tables end in {_ERRORS}, {_ERROR_STATS} or {_NEIGHBORS}")
+        raise TableError(f"{path} is not a table: names of tables end in {_ERRORS}, {_ERROR_STATS} or {_NEIGHBORS}")
     if not is_dataset_name(file_name.removesuffix(kind)):
         raise TableError(f"{file_name!r} is not the name of a table: {NAME_RULE}")
     finish_replacing(Path(data_dir), TableError)
@@ -196,13 +193,13 @@ def read_table(data_dir: Path, file_name: str) -> Table:
         names = visible_files(data_dir, kind)
         has = f"has {', '.join(names)}" if names else f"has no file *{kind}"
         raise TableError(
-            f"{path} does not exist; {data_dir} {has}. tune_runs/prepare_data.py makes such files: see its --help."
+            f"{path} does not exist; {data_dir} {has}. Make tables with tune_runs/prepare_data.py (see its --help)."
         )
     if kind == _ERROR_STATS:
-        array = _error_stats(_load_json(path), path)
+        array = _check_error_stats(_load_json(path), path)
         return Table(array, _fingerprint(array))
     content = load(path, TableError, mapped=False)
-    return _errors(content, path) if kind == _ERRORS else _neighbors(content, path)
+    return _check_errors(content, path) if kind == _ERRORS else _check_neighbors(content, path)
 
 
 def _load_json(path: Path) -> Any:
@@ -211,11 +208,11 @@ def _load_json(path: Path) -> Any:
     except OSError as error:
         raise TableError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise TableError(f"{path} is not a file that json.loads reads: {error}") from error
+        raise TableError(f"{path} is not JSON: {error}") from error
 
 
-def _errors(content: object, where: object) -> Table:
-    """Returns recorded errors from a file, or tells what is wrong with them."""
+def _check_errors(content: object, where: object) -> Table:
+    """Checks the content of a file and returns the recorded errors."""
     if isinstance(content, torch.Tensor):
         errors, keys = content, None
     else:
@@ -223,11 +220,15 @@ def _errors(content: object, where: object) -> Table:
         assert isinstance(content, dict)
         errors, keys = content["errors"], content["label_keys"]
     array = vectors(errors, where, TableError)
-    return Table(array, _fingerprint(array), None if keys is None else _keys(keys, len(array), f"{where}: label_keys"))
+    return Table(
+        array,
+        _fingerprint(array),
+        None if keys is None else _check_label_keys(keys, len(array), f"{where}: label_keys"),
+    )
 
 
-def _error_stats(content: object, where: object) -> Array:
-    """Returns mean and standard deviation from a file, (2, J, 3), or tells what is wrong with them."""
+def _check_error_stats(content: object, where: object) -> Array:
+    """Checks the content of a file and returns mean and standard deviation, (2, J, 3)."""
     keys = ("mean_mm", "std_mm", "joints", "samples")
     _check_keys(content, keys, where)
     assert isinstance(content, dict)
@@ -238,7 +239,7 @@ def _error_stats(content: object, where: object) -> Array:
         raise TableError(f"{where}: joints: {error}") from error
     if joints != expected:
         raise TableError(
-            f"{where} has statistics of the joints {', '.join(joints)}, but {len(joints)} joints are "
+            f"{where} has statistics of the joints {', '.join(joints)}; expected the {len(joints)} joints "
             f"{', '.join(expected)}, in this order"
         )
     arrays = []
@@ -246,9 +247,9 @@ def _error_stats(content: object, where: object) -> Array:
         try:
             array = np.array(content[key], dtype=np.float64)
         except (ValueError, TypeError, OverflowError) as error:
-            raise TableError(f"{where}: {key} is no array of numbers: {error}") from error
+            raise TableError(f"{where}: {key} is not an array of numbers: {error}") from error
         if array.shape != (len(joints), 3):
-            raise TableError(f"{where}: {key} has the shape {array.shape}; needed is ({len(joints)}, 3)")
+            raise TableError(f"{where}: {key} has the shape {array.shape}; expected ({len(joints)}, 3)")
         least = -LARGEST if key == "mean_mm" else 0
         sound = (array >= least) & (array <= LARGEST)  # (J, 3); with NaN no comparison holds
         if not sound.all():
@@ -258,33 +259,35 @@ def _error_stats(content: object, where: object) -> Array:
     return np.stack(arrays).astype(np.float32)  # (2, J, 3)
 
 
-def _neighbors(content: object, where: object) -> NeighborTable:
-    """Returns a table of neighbours from a file, or tells what is wrong with it."""
+def _check_neighbors(content: object, where: object) -> NeighborTable:
+    """Checks the content of a file and returns the table of neighbours."""
     _check_keys(content, ("indices", "label_keys", "n_bank"), where)
     assert isinstance(content, dict)
     indices = _integers(content["indices"], torch.int32, f"{where}: indices")
     if indices.ndim != 2 or 0 in indices.shape:
-        raise TableError(f"{where}: indices have the shape {indices.shape}; needed is (N, K)")
+        raise TableError(f"{where}: indices have the shape {indices.shape}; expected (N, K)")
     n_bank = content["n_bank"]
     if not isinstance(n_bank, int) or isinstance(n_bank, bool) or n_bank < 1:
-        raise TableError(f"{where}: n_bank is {n_bank!r}; needed is a number of samples")
+        raise TableError(f"{where}: n_bank is {n_bank!r}; expected a number of samples")
     wrong = ((indices < 0) | (indices >= n_bank)).any(axis=1)  # (N,)
     if wrong.any():
         row = int(np.argmax(wrong))
-        raise TableError(f"{where}: row {row} names samples outside of the bank, which has {n_bank}")
+        raise TableError(f"{where}: row {row} refers to samples outside of the bank, which has {n_bank}")
     return NeighborTable(
         indices,
         _fingerprint(indices),
-        label_keys=_keys(content["label_keys"], len(indices), f"{where}: label_keys"),
+        label_keys=_check_label_keys(content["label_keys"], len(indices), f"{where}: label_keys"),
         n_bank=n_bank,
-        bank_keys=_keys(content["bank_keys"], n_bank, f"{where}: bank_keys") if "bank_keys" in content else None,
+        bank_keys=_check_label_keys(content["bank_keys"], n_bank, f"{where}: bank_keys")
+        if "bank_keys" in content
+        else None,
     )
 
 
-def _keys(content: object, n_labels: int, where: str) -> Keys:
+def _check_label_keys(content: object, n_labels: int, where: str) -> Keys:
     keys: Keys = _integers(content, torch.int64, where)
     if keys.shape != (n_labels,):
-        raise TableError(f"{where} have the shape {keys.shape}; needed is ({n_labels},)")
+        raise TableError(f"{where} have the shape {keys.shape}; expected ({n_labels},)")
     return keys
 
 
@@ -300,7 +303,8 @@ def _check_keys(content: object, keys: tuple[str, ...], where: object) -> None:
             else type(content).__name__
         )
         raise TableError(
-            f"{where} holds a {has}; needed is a dict of {', '.join(keys)}: tune_runs/prepare_data.py makes it anew"
+            f"{where} holds a {has}; expected a dict of {', '.join(keys)}. Make the table again with "
+            "tune_runs/prepare_data.py"
         )
 
 

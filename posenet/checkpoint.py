@@ -1,7 +1,7 @@
-"""Checkpoints as bytes that notice when they were cut or changed.
+"""Checkpoints as bytes with a checksum, which detects truncation and changes.
 
-A checkpoint is one line, `posetune-checkpoint <SHA-256 of the rest>`, and then what `torch.save` writes. It loads
-with `weights_only=True`, so that a file from somewhere else can do no harm.
+A checkpoint is one line, `posetune-checkpoint <SHA-256 of the rest>`, followed by the output of `torch.save`. It loads
+with `weights_only=True`, so a file from an untrusted source can do no harm.
 """
 
 import hashlib
@@ -10,46 +10,46 @@ from typing import Any
 
 import torch
 
-from posenet.machine_errors import is_of_the_machine
+from posenet.machine_errors import is_machine_error
 
 _MAGIC = b"posetune-checkpoint "
 
 
 class CheckpointError(Exception):
-    """The bytes are not a whole, unchanged checkpoint."""
+    """The bytes are not a complete, unchanged checkpoint."""
 
 
 def pack(state: dict[str, Any]) -> bytes:
-    """Returns the bytes of a checkpoint; `state` holds tensors and plain values."""
+    """Returns the bytes of a checkpoint; `state` contains tensors and plain values."""
     content = tensor_bytes(state)
     return _MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n" + content
 
 
 def unpack(data: bytes) -> dict[str, Any]:
-    """Returns the state that `pack` was given, its tensors on the CPU.
+    """Returns the state from the bytes of `pack`, with tensors on the CPU.
 
     Raises:
-        CheckpointError: If one byte is missing or different, or if it holds more than tensors and plain values.
+        CheckpointError: If a byte is missing or different, or if it contains more than tensors and plain values.
     """
     header, newline, content = data.partition(b"\n")
     if not header.startswith(_MAGIC) or not newline:
         raise CheckpointError("it does not begin as a checkpoint does")
     if header.removeprefix(_MAGIC) != hashlib.sha256(content).hexdigest().encode():
-        raise CheckpointError("its content is not what was written: it was cut or changed")
+        raise CheckpointError("its content does not match its checksum: it was truncated or changed")
     try:
         state: Any = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
     except Exception as error:
-        if is_of_the_machine(error):
-            raise  # nothing is wrong with the bytes
-        # torch.load has no error of its own: what it raises depends on what it refuses.
-        raise CheckpointError(f"torch.load(..., weights_only=True) does not read it: {error}") from error
+        if is_machine_error(error):
+            raise  # the bytes are not at fault
+        # torch.load has no specific error: what it raises depends on what it refuses.
+        raise CheckpointError(f"torch.load(..., weights_only=True) cannot read it: {error}") from error
     if not isinstance(state, dict):
-        raise CheckpointError(f"it holds a {type(state).__name__} in place of a training's state")
+        raise CheckpointError(f"it contains a {type(state).__name__} instead of the state of a training")
     return state
 
 
 def tensor_bytes(value: object) -> bytes:
-    """Returns what `torch.save` writes."""
+    """Returns the output of `torch.save`."""
     buffer = io.BytesIO()
     torch.save(value, buffer)
     return buffer.getvalue()

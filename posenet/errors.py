@@ -1,7 +1,7 @@
 """Errors of poses against labels, one number for each coordinate, joint, bone or pair of bones.
 
 Every function takes `(poses, labels, skeleton)`, poses and labels (N, J, 3) in the same space, and returns (N, K).
-`posenet.metrics` makes one number of them for each sample, `posenet.losses` one for a batch.
+`posenet.metrics` reduces them to one number per sample, `posenet.losses` to one number per batch.
 """
 
 from collections.abc import Callable
@@ -15,9 +15,9 @@ from data_pipeline.skeleton import Skeleton
 ErrorFunction = Callable[[Tensor, Tensor, Skeleton], Tensor]
 
 MAX_PROPORTION_ERROR = 10.0
-"""The proportion error is clamped here: with a bone of no length it would be infinite."""
+"""The proportion error is clamped to this value: with a bone of zero length it would be infinite."""
 
-_MIN_LENGTH = 1e-6  # keeps the logarithm finite for a bone of no length
+_MIN_LENGTH = 1e-6  # keeps the logarithm finite for a bone of zero length
 
 
 def coordinate_difference(poses: Tensor, labels: Tensor, skeleton: Skeleton) -> Tensor:
@@ -37,11 +37,11 @@ def bone_length_error(poses: Tensor, labels: Tensor, skeleton: Skeleton) -> Tens
 
 
 def proportion_error(poses: Tensor, labels: Tensor, skeleton: Skeleton) -> Tensor:
-    """Returns how much the ratio of two bones' lengths is off, for all pairs of bones, (N, B·(B − 1)/2).
+    """Returns the relative error of the ratio of two bone lengths, for all pairs of bones, (N, B·(B − 1)/2).
 
-    For bones i < j with predicted lengths a and true lengths b it is the larger of (a_i/a_j)/(b_i/b_j) and its
-    inverse, minus 1, clamped to [0, 10]. With d = log(a/b) this is exp|d_i − d_j| − 1. It does not change when a
-    pose is scaled, turned or moved.
+    For bones i < j with predicted lengths a and true lengths b it is the larger of (a_i/a_j)/(b_i/b_j) and its inverse,
+    minus 1, clamped to [0, 10]. With d = log(a/b) this is exp|d_i − d_j| − 1. It is invariant to scaling, rotation and
+    translation of a pose.
     """
     return proportion_error_of_lengths(bone_lengths(poses, skeleton), bone_lengths(labels, skeleton))
 
@@ -49,7 +49,7 @@ def proportion_error(poses: Tensor, labels: Tensor, skeleton: Skeleton) -> Tenso
 def proportion_error_of_lengths(predicted: Tensor, true: Tensor) -> Tensor:
     """Returns the same from bone lengths, (N, B) each."""
     d = (predicted.clamp(min=_MIN_LENGTH) / true.clamp(min=_MIN_LENGTH)).log().t()  # (N, B) -> (B, N)
-    # Whole rows are gathered several times as fast as columns.
+    # Gathering whole rows is several times as fast as gathering columns.
     first, second = _bone_pairs(len(d), d.device)
     difference = d.index_select(0, first) - d.index_select(0, second)  # (B·(B − 1)/2, N)
     return difference.abs().expm1().clamp(max=MAX_PROPORTION_ERROR).t()  # -> (N, B·(B − 1)/2)
@@ -63,7 +63,7 @@ def bone_lengths(poses: Tensor, skeleton: Skeleton) -> Tensor:
     return lengths
 
 
-# The cached tensors may be made in an evaluation and used in a training, where one of inference mode is refused.
+# The cached tensors may be created in an evaluation and used in training, which refuses inference-mode tensors.
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)
 def _bone_ends(skeleton: Skeleton, device: torch.device) -> tuple[Tensor, Tensor]:

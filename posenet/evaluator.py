@@ -1,23 +1,23 @@
 """All metrics of a corrector over a set of poses.
 
-Each metric is the mean of some quantity over all its elements (joints, frames, bones, pairs of bones). Chunks of
-the set add to sums in float64 and the division comes last, so that a short last chunk changes nothing, and memory
-does not grow with the set.
+Each metric is the mean of a quantity over all its elements (joints, frames, bones, pairs of bones). Chunks of the set
+are added to float64 sums and the division comes last, so a short last chunk has no effect and memory does not grow with
+the set.
 
-Metrics of either space:
+Metrics in either space:
     distance: mean 3D distance between joint and label, over frames and joints.
-    max_distance: the distance of a frame's worst joint, mean over frames.
-    bone_length_error: absolute difference of bone lengths, over frames and bones.
-    proportion_error: see `posenet.errors.proportion_error`, over frames and pairs of bones.
+    max_distance: distance of a frame's worst joint, mean over frames.
+    bone_length_error: absolute difference of bone lengths, mean over frames and bones.
+    proportion_error: see `posenet.errors.proportion_error`, mean over frames and pairs of bones.
 Metrics in millimetres only:
-    frames_within_20mm: share of frames whose worst joint is at most 20 mm off.
+    frames_within_20mm: fraction of frames whose worst joint is at most 20 mm off.
     auc_0_50, auc_20_50: area under the success-rate curve of all joints between these thresholds in mm.
-Once, at the end, also:
-    improved, worsened: share of frames whose mean distance the correction lowered, raised, by more than rounding.
-    distance[JOINT], distance[finger]: mean distance of one joint, of a finger's joints.
-    success_worst@T, success_mean@T, success_joint@T: share of frames by worst joint, of frames by mean joint, and
+Only in the final evaluation:
+    improved, worsened: fraction of frames whose mean distance the correction lowered or raised by more than rounding.
+    distance[JOINT], distance[finger]: mean distance of a joint or of a finger's joints.
+    success_worst@T, success_mean@T, success_joint@T: fraction of frames by worst joint, of frames by mean joint, and
         of all joints, that are at most T mm off, for T = 0, 1, … 80.
-A name that ends in `_before` is the same for the uncorrected input.
+A name that ends in `_before` is the same metric for the uncorrected input.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,10 +36,10 @@ from posenet.record import Space
 CURVE_THRESHOLDS_MM = tuple(range(81))
 
 ROUNDING_MM = 1e-3
-"""A change of a frame's mean distance up to this is rounding: neither better nor worse."""
+"""A smaller change of a frame's mean distance is rounding: neither better nor worse."""
 
-# Samples at a time. Larger tensors are given back to the system and paged in anew for each chunk (measured: at 4096
-# an evaluation takes 1.6 times as long), much smaller ones make poor matrix products.
+# Samples per chunk. The allocator returns larger tensors to the system and pages them in again for each chunk
+# (measured: with 4096 an evaluation takes 1.6 times as long); much smaller chunks make matrix products inefficient.
 _CHUNK = 1024
 
 
@@ -54,22 +54,22 @@ class Measurement:
 
 
 class Evaluator:
-    """Measures correctors on one set.
+    """Evaluates correctors on one set.
 
     Args:
         data: The set, on the device of the models.
-        normalizer: What the corrector's inputs are normalised with.
+        normalizer: The normalizer of the corrector's inputs.
         eval_space: The space of intermediate evaluations.
     """
 
     def __init__(self, data: DeviceDataset, *, normalizer: Normalizer | None, eval_space: Space) -> None:
         self.data = data
         self.normalizer = normalizer
-        # Without a normalizer the two spaces are one, and its numbers are millimetres.
+        # Without a normalizer both spaces are the same, in millimetres.
         self.eval_space: Space = "original" if normalizer is None else eval_space
 
     def intermediate(self, model: torch.nn.Module) -> list[Measurement]:
-        """Returns every metric in `eval_space`, and the distance in millimetres in any case."""
+        """Returns every metric in `eval_space`, and always the distance in millimetres."""
         return self._measure(model, self._intermediate_quantities)
 
     def final(self, model: torch.nn.Module) -> list[Measurement]:
@@ -106,7 +106,7 @@ class Evaluator:
                 batches = (Batch.of(*chunk, self.normalizer) for chunk in self.data.chunks(subset, _CHUNK))
                 means = _RunningMeans()
                 for batch in batches:
-                    # A copy: a model that works in place must not change what its output is compared with.
+                    # A copy: a model that works in place must not change the input that its output is compared with.
                     means.add(quantities(batch, model(batch.poses.clone())))
                 by_subset[subset] = means.values()
         subsets = list(by_subset.values())
@@ -120,23 +120,23 @@ class Evaluator:
     def _intermediate_quantities(self, batch: Batch, corrected: Tensor) -> "_Quantities":
         skeleton = self.data.skeleton
         if self.eval_space == "original":
-            return _in_mm(batch.in_mm(corrected), batch.labels_mm, skeleton)
-        quantities = _in_any_space("default", corrected, batch.labels, skeleton)
+            return _mm_quantities(batch.in_mm(corrected), batch.labels_mm, skeleton)
+        quantities = _space_quantities("default", corrected, batch.labels, skeleton)
         distances = errors.distance_error(batch.in_mm(corrected), batch.labels_mm, skeleton)
         return {**quantities, ("original", "distance"): distances}
 
     def _final_quantities(self, batch: Batch, corrected: Tensor) -> "_Quantities":
         skeleton = self.data.skeleton
-        quantities = _of_correction(batch.in_mm(batch.poses), batch.in_mm(corrected), batch.labels_mm, skeleton)
-        if batch.frame is not None:
+        quantities = _correction_quantities(batch.in_mm(batch.poses), batch.in_mm(corrected), batch.labels_mm, skeleton)
+        if batch.transform is not None:
             for suffix, poses in (("_before", batch.poses), ("", corrected)):
-                parts = _in_any_space("default", poses, batch.labels, skeleton)
-                quantities |= {(space, metric + suffix): values for (space, metric), values in parts.items()}
+                found = _space_quantities("default", poses, batch.labels, skeleton)
+                quantities |= {(space, metric + suffix): values for (space, metric), values in found.items()}
         return quantities
 
 
 class CorrectionMeans:
-    """The metrics in millimetres of a correction that comes in chunks, before and after.
+    """The metrics in millimetres before and after a correction, for samples that arrive in chunks.
 
     Args:
         skeleton: The skeleton of the poses.
@@ -147,11 +147,11 @@ class CorrectionMeans:
         self._means = _RunningMeans()
 
     def add(self, poses: Tensor, corrected: Tensor, labels: Tensor) -> None:
-        """Adds samples: poses, what the corrector made of them, and labels, (n, J, 3) each, mm."""
-        self._means.add(_of_correction(poses, corrected, labels, self.skeleton))
+        """Adds samples: poses, corrected poses and labels, (n, J, 3) each, mm."""
+        self._means.add(_correction_quantities(poses, corrected, labels, self.skeleton))
 
     def metrics(self) -> dict[str, float]:
-        """Returns every metric of all samples; at least one must have been added."""
+        """Returns the metrics of all samples; call it after at least one was added."""
         return {metric: value for (_, metric), value in self._means.values().items()}
 
 
@@ -160,7 +160,7 @@ _QuantitiesOf = Callable[[Batch, Tensor], _Quantities]
 
 
 class _evaluating:  # noqa: N801 - reads as a statement: with _evaluating(model)
-    """Puts a model into evaluation mode, without gradients, and back."""
+    """Puts a model into evaluation mode without gradients, and restores its mode afterwards."""
 
     def __init__(self, model: torch.nn.Module) -> None:
         self.model = model
@@ -177,7 +177,7 @@ class _evaluating:  # noqa: N801 - reads as a statement: with _evaluating(model)
 
 
 class _RunningMeans:
-    """Each quantity's mean over the elements of all chunks."""
+    """The mean of each quantity over the elements of all chunks."""
 
     def __init__(self) -> None:
         self._sums: dict[tuple[Space, str], Tensor] = {}
@@ -191,26 +191,26 @@ class _RunningMeans:
             counts[key] = counts.get(key, 0) + values.numel()
 
     def values(self) -> dict[tuple[Space, str], float]:
-        # One transfer from the device for all of them.
+        # A single transfer from the device for all sums.
         totals: list[float] = torch.stack(list(self._sums.values())).tolist()
         return {key: total / self._counts[key] for key, total in zip(self._sums, totals, strict=True)}
 
 
-def _of_correction(before: Tensor, after: Tensor, labels: Tensor, skeleton: Skeleton) -> _Quantities:
+def _correction_quantities(before: Tensor, after: Tensor, labels: Tensor, skeleton: Skeleton) -> _Quantities:
     quantities: _Quantities = {}
     distances = {}
     for suffix, poses in (("_before", before), ("", after)):
-        parts = _in_mm(poses, labels, skeleton)
-        distances[suffix] = parts["original", "distance"]  # (N, J)
-        parts |= _detailed(distances[suffix], skeleton)
-        quantities |= {(space, metric + suffix): values for (space, metric), values in parts.items()}
+        found = _mm_quantities(poses, labels, skeleton)
+        distances[suffix] = found["original", "distance"]  # (N, J)
+        found |= _detail_quantities(distances[suffix], skeleton)
+        quantities |= {(space, metric + suffix): values for (space, metric), values in found.items()}
     change = distances[""].mean(dim=1) - distances["_before"].mean(dim=1)  # (N,)
     quantities["original", "improved"] = change.lt(-ROUNDING_MM).float()
     quantities["original", "worsened"] = change.gt(ROUNDING_MM).float()
     return quantities
 
 
-def _in_any_space(space: Space, poses: Tensor, labels: Tensor, skeleton: Skeleton) -> _Quantities:
+def _space_quantities(space: Space, poses: Tensor, labels: Tensor, skeleton: Skeleton) -> _Quantities:
     distances = errors.distance_error(poses, labels, skeleton)  # (N, J)
     predicted, true = errors.bone_lengths(poses, skeleton), errors.bone_lengths(labels, skeleton)  # (N, B) each
     return {
@@ -221,8 +221,8 @@ def _in_any_space(space: Space, poses: Tensor, labels: Tensor, skeleton: Skeleto
     }
 
 
-def _in_mm(poses: Tensor, labels: Tensor, skeleton: Skeleton) -> _Quantities:
-    quantities = _in_any_space("original", poses, labels, skeleton)
+def _mm_quantities(poses: Tensor, labels: Tensor, skeleton: Skeleton) -> _Quantities:
+    quantities = _space_quantities("original", poses, labels, skeleton)
     distances = quantities["original", "distance"]  # (N, J)
     worst = quantities["original", "max_distance"]  # (N,)
     quantities["original", "frames_within_20mm"] = metrics.success(worst, 20)
@@ -231,10 +231,10 @@ def _in_mm(poses: Tensor, labels: Tensor, skeleton: Skeleton) -> _Quantities:
     return quantities
 
 
-def _detailed(distances: Tensor, skeleton: Skeleton) -> _Quantities:
-    parts: list[tuple[str, Sequence[int]]] = [(name, (j,)) for j, name in enumerate(skeleton.joint_names)]
+def _detail_quantities(distances: Tensor, skeleton: Skeleton) -> _Quantities:
+    single: list[tuple[str, Sequence[int]]] = [(name, (j,)) for j, name in enumerate(skeleton.joint_names)]
     quantities: _Quantities = {
-        ("original", f"distance[{name}]"): distances[:, joints] for name, joints in [*parts, *skeleton.fingers]
+        ("original", f"distance[{name}]"): distances[:, joints] for name, joints in [*single, *skeleton.fingers]
     }
     worst, mean = metrics.max_error(distances), metrics.mean_error(distances)  # (N,) each
     for threshold in CURVE_THRESHOLDS_MM:

@@ -1,4 +1,4 @@
-"""Correctors as files that run without this project: torch.export and ONNX."""
+"""Exports correctors to files that run without PoseTune: torch.export and ONNX."""
 
 import io
 import logging
@@ -9,55 +9,50 @@ from pathlib import Path
 
 import torch
 
-from data_pipeline.formats.whole_files import whole_file
+from data_pipeline.files.atomic import atomic_file
 from data_pipeline.skeleton import Skeleton
 from data_pipeline.user_error import UserError, first_line
 
 SUFFIXES = (".pt2", ".onnx")
 
 
-class ExportError(UserError):
-    """A corrector cannot be exported; the text says why."""
-
-
 def check_suffix(path: Path) -> None:
-    """Raises an `ExportError` if the ending of `path` is none of `SUFFIXES`."""
+    """Raises a `UserError` if the extension of `path` is not one of `SUFFIXES`."""
     if path.suffix not in SUFFIXES:
-        raise ExportError(f"{path} ends in none of {', '.join(SUFFIXES)}, which tell what to export to")
+        raise UserError(f"{path} must end in one of {', '.join(SUFFIXES)}, which determines the export format")
 
 
 def export_corrector(corrector: torch.nn.Module, skeleton: Skeleton, path: Path) -> None:
-    """Writes a corrector to a file: poses (N, J, 3) in mm go in, as many corrected ones in mm come out, for any N.
+    """Writes a corrector to a file. Its input and output are poses (N, J, 3) in mm, for any N.
 
     Args:
-        corrector: In evaluation mode, on the CPU.
+        corrector: The corrector, in evaluation mode, on the CPU.
         skeleton: The skeleton of its poses.
-        path: Ends in `.pt2` (`torch.export.load(path).module()` runs it) or in `.onnx` (input `poses_mm`, output
-            `corrected_mm`). It is whole or, after an error, as it was before.
+        path: A path that ends in `.pt2` (`torch.export.load(path).module()` runs it) or in `.onnx` (input `poses_mm`,
+            output `corrected_mm`). After an error the file is unchanged.
 
     Raises:
-        ExportError: If the path has another ending, if the model does what cannot be exported, or if ONNX is not
-            installed.
-        FormatError: If the file cannot be written.
+        UserError: If the path has another extension, if the model cannot be exported, if ONNX is not installed, or if
+            the file cannot be written.
     """
     check_suffix(path)
-    # Hands in front of the camera: with zeros a model that has branches might take one that is never taken.
+    # Hands in front of the camera: with zeros, a model with branches might take one that it never takes in practice.
     example = torch.randn(4, skeleton.n_joints, 3, generator=torch.Generator().manual_seed(0)) * 50
     example[..., 2] += 600
     samples = torch.export.Dim("samples", min=1)
     try:
         with torch.no_grad(), _silent():
             program = torch.export.export(corrector, (example,), dynamic_shapes=({0: samples},))
-    except Exception as error:  # each thing that cannot be exported has an error of its own
+    except Exception as error:  # there is no common error class for models that cannot be exported
         reason = first_line(error)
-        raise ExportError(f"the model cannot be exported by torch.export: {reason}") from error
+        raise UserError(f"the model cannot be exported by torch.export: {reason}") from error
     content = _pt2(program) if path.suffix == ".pt2" else _onnx(program)
-    with whole_file(path) as file:
+    with atomic_file(path) as file:
         file.write(content)
 
 
 def _pt2(program: torch.export.ExportedProgram) -> bytes:
-    # By way of memory: where the disk is full, torch ends the process.
+    # Through memory: if the disk is full, torch terminates the process.
     buffer = io.BytesIO()
     torch.export.save(program, buffer)
     return buffer.getvalue()
@@ -68,7 +63,7 @@ def _onnx(program: torch.export.ExportedProgram) -> bytes:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ExportError(f"ONNX is not installed ({error}): pip install 'posetune[onnx]'") from error
+        raise UserError(f"ONNX is not installed ({error}); run pip install 'posetune[onnx]'") from error
     try:
         with _silent():
             onnx_program = torch.onnx.export(
@@ -76,7 +71,7 @@ def _onnx(program: torch.export.ExportedProgram) -> bytes:
             )
     except Exception as error:
         reason = first_line(error)
-        raise ExportError(f"the model cannot be exported to ONNX: {reason}") from error
+        raise UserError(f"the model cannot be exported to ONNX: {reason}") from error
     assert onnx_program is not None
     content: bytes = onnx_program.model_proto.SerializeToString()
     return content
@@ -84,7 +79,7 @@ def _onnx(program: torch.export.ExportedProgram) -> bytes:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Leaves out what the exporters tell of their own future."""
+    """Suppresses the exporters' deprecation warnings."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

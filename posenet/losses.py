@@ -1,4 +1,4 @@
-"""Losses: what a corrector is trained to lower. They compare and print by value, so that they can be options."""
+"""Losses for training correctors. They compare and print by value, so they can be options."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from posenet.metrics import MODES, Mode, mean_error
 
 
 class Loss(ABC):
-    """The base of the family. Members are frozen dataclasses."""
+    """The base class of losses. They are frozen dataclasses."""
 
     @abstractmethod
     def __call__(self, poses: Tensor, labels: Tensor, skeleton: Skeleton) -> Tensor:
-        """Returns the loss of a batch, a scalar; poses and labels (N, J, 3) in the same space."""
+        """Returns the loss of a batch, a scalar; poses and labels are (N, J, 3), in the same space."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -27,7 +27,7 @@ class MetricLoss(Loss):
 
     Attributes:
         error: A function of `posenet.errors`.
-        mode: Whether errors count absolute or squared.
+        mode: Whether to use absolute or squared errors.
     """
 
     error: errors.ErrorFunction = errors.distance_error
@@ -49,7 +49,7 @@ class CombinedLoss(Loss):
     """A weighted sum of metric losses.
 
     Attributes:
-        parts: Error function, weight and mode of each.
+        parts: The error function, weight and mode of each term.
     """
 
     parts: Sequence[tuple[errors.ErrorFunction, float, Mode]]
@@ -66,7 +66,7 @@ class CombinedLoss(Loss):
             _check(error, mode)
             if isinstance(weight, bool) or not isinstance(weight, int | float) or not isfinite(weight):
                 raise ValueError(f"a weight must be a finite number, not {weight!r}")
-        object.__setattr__(self, "parts", parts)  # a tuple: the loss is hashable and nobody changes it
+        object.__setattr__(self, "parts", parts)  # a tuple, so that the loss is hashable and immutable
 
     def __call__(self, poses: Tensor, labels: Tensor, skeleton: Skeleton) -> Tensor:
         """Returns the loss of a batch, a scalar."""
@@ -86,6 +86,6 @@ def _check(error: object, mode: object) -> None:
 
 
 def _name(error: errors.ErrorFunction) -> str:
-    """Writes a function as a script that has `from posenet import errors` would."""
+    """Returns the expression for a function in a script with `from posenet import errors`."""
     name = getattr(error, "__qualname__", repr(error))
     return f"errors.{name}" if getattr(error, "__module__", "") == errors.__name__ else name

@@ -1,21 +1,21 @@
-"""Errors that tell nothing of what was computed: the machine had not the memory, or its GPU failed."""
+"""Errors of the machine, not of the computation: it is out of memory, or its GPU failed."""
 
 import re
 
 import torch
 
-# torch has a class for the memory of a GPU alone, and libraries of the GPU have none.
+# torch has an error class only for GPU memory, and GPU libraries have none.
 _NO_MEMORY = re.compile(r"can't allocate memory|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED")
 _GPU = re.compile(r"CUDA error|HIP error|CUBLAS_STATUS_|CUDNN_STATUS_")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tells whether an error is for want of memory, of the machine or of its GPU."""
+    """Returns whether an error means that the machine or its GPU is out of memory."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or _NO_MEMORY.search(str(error)) is not None
 
 
-def is_of_the_machine(error: BaseException) -> bool:
-    """Tells whether an error comes from the machine, so that the same may succeed on another one or later."""
+def is_machine_error(error: BaseException) -> bool:
+    """Returns whether the machine caused an error, so that the same computation may succeed elsewhere or later."""
     return (
         is_out_of_memory(error)
         or isinstance(error, torch.AcceleratorError)

@@ -1,4 +1,4 @@
-"""One number for each sample out of its errors, and figures over samples that are exact from partial sums."""
+"""Metrics: one number per sample from its errors, or values whose mean over samples is exact from partial sums."""
 
 from typing import Literal, get_args
 
@@ -10,12 +10,12 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 
 
 def mean_error(errors: Tensor, mode: Mode = "absolute") -> Tensor:
-    """Returns the mean of each sample's errors (N, K), taken absolute or squared, (N,)."""
+    """Returns the mean of each sample's absolute or squared errors, (N, K): (N,)."""
     return _in_mode(errors, mode).mean(dim=1)
 
 
 def max_error(errors: Tensor, mode: Mode = "absolute") -> Tensor:
-    """Returns the largest of each sample's errors (N, K), taken absolute or squared, (N,)."""
+    """Returns the largest of each sample's absolute or squared errors, (N, K): (N,)."""
     return _in_mode(errors, mode).amax(dim=1)
 
 
@@ -25,11 +25,11 @@ def success(errors: Tensor, threshold: float) -> Tensor:
 
 
 def area_under_curve(errors: Tensor, low: float, high: float) -> Tensor:
-    """Returns each error's share of the area under the success-rate curve between `low` and `high`.
+    """Returns each error's contribution to the area under the success-rate curve between `low` and `high`.
 
-    The curve over thresholds t is the share of errors e <= t. Its area from `low` to `high`, divided by
-    `high` − `low`, is the mean over errors of (high − max(e, low)) / (high − low), at least 0: exact, without
-    a grid of thresholds.
+    The curve over thresholds t is the fraction of errors e <= t. Its area from `low` to `high`, divided by
+    `high` − `low`, is the mean over errors of (high − max(e, low)) / (high − low), at least 0. This is exact and needs
+    no grid of thresholds.
     """
     return (high - errors.clamp(min=low, max=high)) / (high - low)
 

@@ -1,4 +1,4 @@
-"""Trained correctors for use: millimetres in, millimetres out."""
+"""Trained correctors for prediction: millimetres in, millimetres out."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ class PoseCorrector(nn.Module):
 
     Args:
         model: The model; it works in normalised space.
-        normalizer: What its inputs were normalised with in training, with what it learned there; None for none.
+        normalizer: The fitted normalizer of the training; None for none.
     """
 
     def __init__(self, model: nn.Module, normalizer: Normalizer | None) -> None:
@@ -23,15 +23,15 @@ class PoseCorrector(nn.Module):
     def forward(self, poses_mm: Tensor) -> Tensor:
         """Returns the corrected poses, (N, J, 3), mm, of `poses_mm`, (N, J, 3), mm, camera frame."""
         if self.normalizer is None:
-            # A copy: a model that works in place must not change the poses of whoever asks.
+            # A copy: a model that works in place must not change the caller's poses.
             corrected: Tensor = self.model(poses_mm.clone())
             return corrected
-        frame = self.normalizer.frame(poses_mm)
-        return frame.denormalize(self.model(frame.normalize(poses_mm)))
+        transform = self.normalizer.transform(poses_mm)
+        return transform.denormalize(self.model(transform.normalize(poses_mm)))
 
 
 class Ensemble(nn.Module):
-    """Several correctors as one: the mean of what they return.
+    """The mean of several correctors.
 
     Args:
         correctors: At least one.

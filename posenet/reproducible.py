@@ -1,4 +1,4 @@
-"""Everything of a process that a training depends on: set before each trial, saved with each checkpoint."""
+"""The process state that a training depends on: set before each trial, saved with each checkpoint."""
 
 import os
 import random
@@ -14,13 +14,13 @@ _memory: Any = torch.utils.deterministic  # its one attribute has no declared ty
 
 @contextmanager
 def reproducible_process(*, threads: int, deterministic: bool, matmul_precision: str) -> Iterator[None]:
-    """Gives the block a process that does not depend on what ran in it before, and puts it back afterwards.
+    """Makes the block independent of what ran in the process before, and restores the process state afterwards.
 
     Args:
-        threads: CPU threads of torch. Sums over threads are taken in another order, so it can change a number.
+        threads: CPU threads of torch. The number affects the order of summation and thus can change results.
         deterministic: Use torch's deterministic algorithms only.
-        matmul_precision: 'highest', 'high' or 'medium', see `torch.set_float32_matmul_precision`. With 'highest'
-            convolutions do without TF32 too, which torch allows them by default.
+        matmul_precision: 'highest', 'high' or 'medium', see `torch.set_float32_matmul_precision`. 'highest' also turns
+            off TF32 in convolutions, which torch allows by default.
     """
     before = (
         torch.get_num_threads(),
@@ -32,13 +32,13 @@ def reproducible_process(*, threads: int, deterministic: bool, matmul_precision:
         torch.backends.cudnn.allow_tf32,
         random_state(torch.device("cpu")),
     )
-    # cuBLAS reads it when it starts; without it deterministic mode refuses matrix products on a GPU.
+    # cuBLAS reads this when it starts; without it, deterministic mode refuses matrix products on a GPU.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     try:
         torch.set_num_threads(threads)
         torch.set_default_dtype(torch.float32)
         torch.use_deterministic_algorithms(deterministic)
-        # Filling new memory guards against reading what nobody wrote; it costs time and changes no number.
+        # Filling new memory only guards against reading uninitialised values; it costs time and changes no results.
         _memory.fill_uninitialized_memory = False
         torch.set_float32_matmul_precision(matmul_precision)
         torch.backends.cudnn.allow_tf32 = matmul_precision != "highest"
@@ -55,17 +55,17 @@ def reproducible_process(*, threads: int, deterministic: bool, matmul_precision:
 
 
 def seed_process(seed: int) -> None:
-    """Seeds the generators that torch, numpy and Python use where none is passed: initialisation and dropout."""
+    """Seeds the global generators of torch, numpy and Python, used for initialisation and dropout."""
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - the global generator is what a user's class may draw from
     torch.manual_seed(seed)
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
-    """Returns the state of those generators, as values that `torch.load(..., weights_only=True)` reads.
+    """Returns the state of the global generators, as values that `torch.load(..., weights_only=True)` reads.
 
-    Of torch's generators for GPUs it is that of `device` alone: a training goes on with the same draws on a GPU of
-    another index.
+    Of torch's GPU generators it includes only that of `device`, so a training continues with the same draws on a GPU
+    with another index.
     """
     name, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002
     return {
@@ -77,7 +77,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
 
 
 def set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
-    """Puts the generators where `random_state` found them, that of a GPU on `device`."""
+    """Restores the result of `random_state`; the GPU generator's state is restored on `device`."""
     name, keys, *rest = state["numpy"]
     random.setstate(state["python"])
     np.random.set_state((name, keys.numpy(), *rest))  # noqa: NPY002

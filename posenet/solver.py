@@ -1,4 +1,4 @@
-"""The training of one model. It knows neither Ray nor folders: it yields what it learnt, epoch by epoch."""
+"""The training of one model. It knows neither Ray nor folders: it yields its results epoch by epoch."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ from posenet.reproducible import random_state, set_random_state
 
 
 class DivergedError(Exception):
-    """The loss, or the validation error, is not a finite number any more.
+    """The loss or the validation error is no longer a finite number.
 
     Attributes:
         epoch: The epoch, from 1.
@@ -34,14 +34,14 @@ class DivergedError(Exception):
 
 @dataclass(frozen=True)
 class LogPoint:
-    """What was measured at one of an epoch's log points.
+    """The measurements at one of an epoch's log points.
 
     Attributes:
-        batch: Batches of the epoch that were done.
+        batch: The number of batches done in the epoch.
         records: All numbers.
-        text: The main ones, for a person.
-        val_distance_mm: The validation set's mean distance, mean over subsets.
-        examples: The examples' predictions, (E, J, 3), mm; None where no examples were asked for.
+        text: The most important numbers as text.
+        val_distance_mm: The mean distance on the validation set, mean over subsets.
+        examples: The predictions for the examples, (E, J, 3), mm; None if there are no examples.
     """
 
     batch: int
@@ -53,12 +53,12 @@ class LogPoint:
 
 @dataclass(frozen=True)
 class EpochReport:
-    """What an epoch brought.
+    """The results of an epoch.
 
     Attributes:
-        epoch: How many epochs are done.
-        val_distance_mm: The validation set's mean distance at the end of the epoch, mean over subsets.
-        log_points: In order; the last one is at the end of the epoch.
+        epoch: The number of epochs done.
+        val_distance_mm: The mean distance on the validation set at the end of the epoch, mean over subsets.
+        log_points: The log points, in order; the last one is at the end of the epoch.
     """
 
     epoch: int
@@ -68,7 +68,7 @@ class EpochReport:
 
 @dataclass(frozen=True)
 class Examples:
-    """Samples of the validation set whose prediction is saved at every log point."""
+    """Samples of the validation set whose predictions are saved at every log point."""
 
     subset: str
     indices: Tensor
@@ -76,7 +76,7 @@ class Examples:
 
 @dataclass(frozen=True, kw_only=True)
 class SolverSettings:
-    """How a model is trained and what is logged; see `tune_runs/README.md` for each."""
+    """How a model is trained and what is logged; `tune_runs/README.md` explains each setting."""
 
     num_epochs: int
     loss_space: Space = "default"
@@ -100,13 +100,13 @@ class Solver:
 
     Args:
         model: A corrector; it is trained in place, on its device.
-        loss: What is lowered.
-        optimizer: Over the model's parameters.
-        scheduler: Stepped after each epoch.
+        loss: The loss to minimise.
+        optimizer: The optimizer of the model's parameters.
+        scheduler: The scheduler, stepped after each epoch.
         loader: The training batches.
-        evaluator: Measures on the validation set, which chooses the best epoch.
-        settings: The rest.
-        examples: Samples to follow; None for none.
+        evaluator: Evaluates on the validation set, which determines the best epoch.
+        settings: The other settings.
+        examples: Samples whose predictions are saved; None for none.
     """
 
     def __init__(
@@ -133,11 +133,11 @@ class Solver:
 
     @property
     def device(self) -> torch.device:
-        """Where the data is, and the model with it."""
+        """The device of the data and the model."""
         return self.loader.data.labels.device
 
     def epochs(self) -> Iterator[EpochReport]:
-        """Trains until all epochs are done and yields after each.
+        """Trains for the remaining epochs and yields after each.
 
         Raises:
             DivergedError: If a loss or the validation distance is not finite.
@@ -146,7 +146,7 @@ class Solver:
             yield self._run_epoch()
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns all that the next epoch depends on; taken between two epochs."""
+        """Returns everything that the next epoch depends on; call it between two epochs."""
         return {
             "epoch": self.epoch,
             "model": self.model.state_dict(),
@@ -158,7 +158,7 @@ class Solver:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on where `state_dict` was taken, with the same bits as if nothing had happened in between."""
+        """Continues from a `state_dict`, with bitwise the same results as without the interruption."""
         self.epoch = state["epoch"]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -194,7 +194,7 @@ class Solver:
                 raise ValueError(f"the model returned a tensor of shape {shapes}; the two must be the same")
             loss = self._loss(batch, corrected)
             loss.backward()  # type: ignore[no-untyped-call] # torch declares no types for it
-            # Some optimizers (LBFGS) ask for the loss several times, all others once: the first is that of the batch.
+            # Some optimizers (LBFGS) call this several times, others once: the first loss is that of the batch.
             if progress.n_done == n_done:
                 distance = self._distance(batch, corrected.detach())
                 progress.add(len(batch.poses), loss, distance, self._grad_norm() if self.settings.log_grad else None)
@@ -265,7 +265,7 @@ class Solver:
 
 @dataclass
 class _EpochProgress:
-    """The numbers of an epoch's batches; they stay on the device until a log point fetches them together."""
+    """The numbers of an epoch's batches; they stay on the device until a log point fetches all of them."""
 
     on_device: Tensor  # (3, batches): loss, mean distance, mean norm of the gradients
     sizes: list[int] = field(default_factory=list)
@@ -312,6 +312,6 @@ class _EpochProgress:
 
 
 def _is_log_point(n_done: int, n_batches: int, log_frequency: int) -> bool:
-    """Tells whether one of `log_frequency` evenly spread points, the last of them the epoch's end, is reached."""
-    # Point i of f lies after ceil(i·n/f) batches: where floor(n_done·f/n) rises.
+    """Returns whether one of `log_frequency` evenly spaced points is reached, the last of which is the epoch's end."""
+    # Point i of f is after ceil(i·n/f) batches: where floor(n_done·f/n) increases.
     return n_done * log_frequency // n_batches > (n_done - 1) * log_frequency // n_batches

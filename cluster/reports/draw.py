@@ -65,7 +65,7 @@ def draw(figure: str, figure_options: FigureOptions) -> "Figure":
 
     Raises:
         NoResultsError: If there is no experiment.
-        NoCombinationError: If there is no such combination.
+        ChoiceError: If there is no such combination.
         FigureError: If there is nothing to draw, or more than a figure holds; if its width is none.
         ChoiceError: If there is no such option.
     """
@@ -279,15 +279,15 @@ def _rows(figure_options: FigureOptions, table: Results, split: str, n_best: int
 
 
 def _row(figure_options: FigureOptions, table: Results) -> Row:
-    if len(figure_options.combinations) > 1:
-        raise FigureError(f"this figure shows one combination, not {len(figure_options.combinations)}")
     _on_same_data(figure_options, table)
     (row,) = _rows(figure_options, table, table.split).values()
     return row
 
 
 def _on_same_data(figure_options: FigureOptions, table: Results) -> Results:
-    """Returns what was measured on the same data as the combinations that were chosen."""
+    """Returns what was measured on the same data as the chosen combination."""
+    if len(figure_options.combinations) > 1:
+        raise FigureError(f"this figure takes one combination, not {len(figure_options.combinations)}")
     parts = table.by_data()
     keys = {find_combination(table, key)["key"] for key in figure_options.combinations}
     fitting = [part for part in parts.values() if keys <= {row["key"] for row in part.summary}]

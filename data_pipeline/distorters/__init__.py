@@ -1,4 +1,4 @@
-"""Distorters imitate the errors of a backbone: they change the input of a training sample and keep its label."""
+"""Distorters simulate the errors of a backbone: they change the input of a training sample and keep its label."""
 
 from dataclasses import dataclass
 
@@ -21,10 +21,10 @@ __all__ = [
 ]
 
 
-# It is defined here because identities contain its name, `data_pipeline.distorters.NoDistorter`.
+# Defined here because identities contain its name, `data_pipeline.distorters.NoDistorter`.
 @dataclass(frozen=True, kw_only=True)
 class NoDistorter(Distorter):
-    """Leaves the input as it is."""
+    """Leaves the input unchanged."""
 
     makes_input = False
 

@@ -1,4 +1,4 @@
-"""Distorters that draw every joint's error by itself."""
+"""Distorters that draw the error of each joint independently."""
 
 import csv
 import math
@@ -23,12 +23,12 @@ from data_pipeline.tables import Table, error_stats_file
 
 @dataclass(frozen=True, kw_only=True)
 class GaussianDistorter(Distorter):
-    """Adds independent normal noise to every coordinate. One of the two attributes is given.
+    """Adds independent normal noise to every coordinate. Give exactly one of the two attributes.
 
     Attributes:
         std_mm: The standard deviation of all coordinates, mm; the mean is 0.
-        stats_name: The name of error statistics, `NAME_error_stats.json`: each joint and axis gets the mean and the
-            standard deviation that they tell.
+        stats_name: The name of error statistics, `NAME_error_stats.json`, with the mean and the standard deviation of
+            each joint and axis.
     """
 
     std_mm: float | None = None
@@ -36,8 +36,8 @@ class GaussianDistorter(Distorter):
 
     def __post_init__(self) -> None:
         if (self.std_mm is None) == (self.stats_name is None):
-            given = "none of them" if self.std_mm is None else "both"
-            raise ValueError(f"give one of std_mm and stats_name, not {given}")
+            given = "neither" if self.std_mm is None else "both"
+            raise ValueError(f"give exactly one of std_mm and stats_name, not {given}")
         if self.std_mm is not None and not 0 <= self.std_mm < math.inf:
             raise ValueError(f"std_mm must be finite and at least 0, not {self.std_mm}")
 
@@ -68,18 +68,19 @@ class GaussianDistorter(Distorter):
 
 @dataclass(frozen=True, kw_only=True)
 class LayeredGaussianDistorter(Distorter):
-    """Moves every joint by a vector whose size is drawn in layers, and puts some on the place of another joint.
+    """Moves every joint by a vector whose size is drawn in layers, and confuses some joints with others.
 
-    A joint's layer is drawn by its probability. The joint is moved by the layer's radius in a direction that is drawn
-    uniformly, and by normal noise. Most errors of a backbone are small and some are large; layers tell how many.
+    The layer of each joint is drawn with the layers' probabilities. The joint is moved by the layer's radius in a
+    uniformly random direction, plus normal noise. Most errors of a backbone are small and some are large; the layers
+    define how many.
 
-    Then joints are confused: with `confusion_prob` a joint is put, with some noise, where the label of another joint of
-    the same kind is, an MCP joint on an MCP joint and so on. Which one it is follows `hands17_confusions.csv`: for a
-    joint in each row the probabilities of all joints, chosen by hand so that neighbouring fingers are likelier than
-    distant ones. The wrist is never confused. Other skeletons than HANDS17 have no such table.
+    Then joints are confused: with probability `confusion_prob` a joint is moved, with some noise, to the label of
+    another joint of the same kind, for example an MCP joint to another MCP joint. `hands17_confusions.csv` has a row of
+    probabilities for each joint, chosen by hand so that adjacent fingers are likelier than distant ones. The wrist is
+    never confused. Skeletons other than HANDS17 have no such table.
 
     Attributes:
-        layers: Of each layer the probability, the radius in mm, and the standard deviation of each coordinate in mm.
+        layers: For each layer its probability, the radius in mm, and the standard deviation of each coordinate in mm.
             The probabilities sum to 1.
         confusion_prob: The probability that a joint is confused.
         confusion_std_mm: The standard deviation of each coordinate of a confused joint, mm.
@@ -112,51 +113,51 @@ class LayeredGaussianDistorter(Distorter):
 
     @property
     def wants_samples_last(self) -> bool:
-        """Whether joints are put on others; moves alone need the inputs so, and not the labels."""
+        """Whether joints are confused; without confusions only the inputs need that layout, not the labels."""
         return self.confusion_prob > 0
 
     def check(self, skeleton: Skeleton, tables: Mapping[str, Table], labels: Array) -> None:
         """Refuses to confuse joints of another skeleton than HANDS17."""
         if self.confusion_prob > 0 and skeleton.joint_names != HANDS17.joint_names:
             raise ValueError(
-                "which joints are confused is known of the HANDS17 skeleton alone, and the training set has the "
+                "only for the HANDS17 skeleton it is known which joints are confused, but the training set has the "
                 f"{skeleton.name} skeleton; set confusion_prob to 0"
             )
 
     def __call__(self, samples: TrainingSamples, generator: torch.Generator) -> Tensor:
-        """Returns the inputs with all joints moved."""
+        """Returns the distorted inputs, (N, J, 3)."""
         n_samples, n_joints, _ = samples.poses.shape
         places = samples_last(samples.poses)  # (N, J, 3) -> (J, 3, N)
         drawn: dict[str, Any] = {"generator": generator, "device": places.device, "dtype": places.dtype}
         normal = torch.randn((n_joints, 3, n_samples), **drawn)  # (J, 3, N)
         uniform = torch.rand((n_joints, n_samples), **drawn)  # (J, N)
         if self.confusion_prob == 0:
-            moves = normal.mul_(self._stretch(normal, uniform).unsqueeze(1))  # (J, 3, N)
+            moves = normal.mul_(self._displacement_factors(normal, uniform).unsqueeze(1))  # (J, 3, N)
             return samples_first(moves.add_(places))  # (J, 3, N) -> (N, J, 3)
 
         labels = samples_last(samples.labels)  # (N, J, 3) -> (J, 3, N)
         thresholds, others = _confusions(self.confusion_prob, places.device, places.dtype)  # (K, J, 1), (K, J)
         reached = [_reached(uniform, threshold) for threshold in thresholds]  # K times (J, N)
-        # A joint is in one place alone, so that this adds zeros to one number: faster than to choose or to gather.
+        # Only one term of the sum is not zero: faster than `where` or `gather`.
         places = places * (1 - reached[0]).unsqueeze(1)  # (J, 3, N)
         for other, here, beyond in zip(others, reached, [*reached[1:], None], strict=True):
             is_here = here if beyond is None else here - beyond  # (J, N)
             places.addcmul_(labels.index_select(0, other), is_here.unsqueeze(1))
-        # Below the first threshold the number is as uniform as it was, and above it the layer matters no more.
+        # Below the first threshold the number is still uniform; above it the layer no longer matters.
         first = thresholds[0].clamp(min=torch.finfo(uniform.dtype).tiny)  # (J, 1)
-        stretch = self._stretch(normal, uniform.div_(first).clamp_(max=1))  # (J, N)
+        stretch = self._displacement_factors(normal, uniform.div_(first).clamp_(max=1))  # (J, N)
         stretch.lerp_(torch.full_like(stretch, self.confusion_std_mm), reached[0])
         return samples_first(places.addcmul_(normal, stretch.unsqueeze(1)))  # (J, 3, N) -> (N, J, 3)
 
-    def _stretch(self, normal: Tensor, uniform: Tensor) -> Tensor:
-        """Returns by what standard normal vectors, (J, 3, N), are multiplied to be the moves of joints, (J, N).
+    def _displacement_factors(self, normal: Tensor, uniform: Tensor) -> Tensor:
+        """Returns the factors, (J, N), that turn standard normal vectors, (J, 3, N), into the displacements of joints.
 
-        The sum of a vector of length r to anywhere and of normal noise s·v points anywhere, as v does. With q = r / |v|
-        its length is |v| · √(s² + 2·s·q·cos + q²), in which the cosine of the angle between the two is uniform
-        (Archimedes). And since direction and length of a normal vector are independent, v itself is a vector to
-        anywhere whose length is drawn as it should be.
+        The sum of a vector of length r in a uniformly random direction and normal noise s·v has a uniformly random
+        direction, like v. With q = r / |v| its length is |v| · √(s² + 2·s·q·cos + q²), where the cosine of the angle
+        between the two is uniform (Archimedes). Direction and length of a normal vector are independent, so v times
+        this factor has the right distribution.
 
-        One number from 0 to 1 tells both layer and cosine: where between the ends of its layer it lies is uniform too.
+        One number from 0 to 1 determines layer and cosine: its position within the layer's interval is uniform too.
 
         Args:
             normal: The vectors v.
@@ -164,7 +165,7 @@ class LayeredGaussianDistorter(Distorter):
         """
         layers = [layer for layer in self.layers if layer[0] > 0]
         ends = list(accumulate(p for p, _, _ in layers))
-        # Of each layer r, s², and slope and start of 2·s·cos as a line over the numbers.
+        # For each layer r, s², and slope and intercept of 2·s·cos as a linear function of the numbers.
         lines = [
             (radius, std**2, 4 * std / p, -2 * std * (2 * (end - p) / p + 1))
             for (p, radius, std), end in zip(layers, ends, strict=True)
@@ -174,13 +175,13 @@ class LayeredGaussianDistorter(Distorter):
             beyond = _reached(uniform, end)  # (J, N)
             for values, one, other in zip((radius, variance, slope, start), before, after, strict=True):
                 values.add_(beyond, alpha=other - one)
-        # What is shorter than 1e-15 is none; of its direction nothing is left, and the inverse has no square.
+        # Vectors shorter than 1e-15 are clamped: they have no direction, and the square of their inverse overflows.
         q = squared_lengths(normal).clamp_(min=1e-30).rsqrt_().mul_(radius)  # (J, N)
         return start.addcmul_(slope, uniform).add_(q).mul_(q).add_(variance).clamp_(min=0).sqrt_()
 
 
 def _reached(numbers: Tensor, threshold: Tensor | float) -> Tensor:
-    """Returns 1 for numbers that reach a threshold and 0 for others: of their own kind, twice as fast as a bool."""
+    """Returns 1 for numbers that reach a threshold, else 0, in their own dtype: twice as fast as bool."""
     return torch.ge(numbers, threshold, out=torch.empty_like(numbers))
 
 
@@ -190,19 +191,19 @@ def _normal(poses: Tensor, generator: torch.Generator) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _confusions(probability: float, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Returns what a joint is put on, for numbers from 0 to 1.
+    """Returns the joints that a joint is confused with, for numbers from 0 to 1.
 
     Args:
-        probability: That of a confusion.
-        device: Where the tensors are to be.
-        dtype: The numbers' precision.
+        probability: The probability of a confusion.
+        device: The device of the tensors.
+        dtype: The dtype of the thresholds.
 
     Returns:
-        Thresholds, (K, J, 1), in rising order, and the joints, (K, J): a joint is put on the one of the last threshold
-        that its number reaches.
+        Thresholds, (K, J, 1), ascending, and joints, (K, J): a joint moves to the one that belongs to the last
+        threshold that its number reaches.
     """
     table = _confusion_table()  # (J, J)
-    np.fill_diagonal(table, 0)  # who is confused with itself is not confused
+    np.fill_diagonal(table, 0)  # a joint confused with itself is not confused
     n_others = int((table > 0).sum(axis=1).max())  # K
     others = np.argsort(-table, axis=1, kind="stable")[:, :n_others]  # (J, K), the likeliest first
     shares = np.take_along_axis(table, others, axis=1)  # (J, K)
@@ -212,7 +213,7 @@ def _confusions(probability: float, device: torch.device, dtype: torch.dtype) ->
 
 
 def _confusion_table() -> npt.NDArray[np.float64]:
-    """Returns the probability of each joint, for a joint that is confused in each row, (J, J)."""
+    """Returns the probability that the joint of each row is confused with the joint of each column, (J, J)."""
     with Path(__file__).with_name("hands17_confusions.csv").open(newline="", encoding="utf-8") as file:
         rows = {row["joint"]: row for row in csv.DictReader(file)}
     names = HANDS17.joint_names

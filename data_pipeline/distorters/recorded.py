@@ -1,4 +1,4 @@
-"""Distorters that use errors which a backbone made."""
+"""Distorters that use recorded errors of a backbone."""
 
 import math
 from abc import ABC
@@ -19,14 +19,14 @@ from data_pipeline.tables import NeighborTable, Table, errors_file, label_keys, 
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorBankDistorter(Distorter):
-    """Adds to each hand the whole error of a sample that is drawn from a bank, times a normal strength.
+    """Adds to each hand the whole error of a sample drawn from a bank, times a normally distributed strength.
 
-    So the errors of a hand's joints belong together, as those of a backbone do.
+    The errors of a hand's joints are thus correlated, as those of a backbone are.
 
     Attributes:
         bank_name: The name of the recorded errors, `NAME_errors.pt`.
-        strength_mean: What an error is multiplied by, in the mean.
-        strength_std: The standard deviation of that.
+        strength_mean: The mean of the strength.
+        strength_std: The standard deviation of the strength.
     """
 
     bank_name: str
@@ -67,10 +67,10 @@ class ErrorBankDistorter(Distorter):
 
 @dataclass(frozen=True, kw_only=True)
 class _SkewNormalStrength(Distorter, ABC):
-    """A distorter that multiplies errors by numbers which are skew-normal, with the density of Azzalini.
+    """A distorter that multiplies errors by skew-normal strengths.
 
-    "A class of distributions which includes the normal ones", Scand. J. Statist. 12, 1985. They are distributed as
-    `scipy.stats.skewnorm(strength_shape, strength_location, strength_scale)`.
+    The distribution is `scipy.stats.skewnorm(strength_shape, strength_location, strength_scale)` (Azzalini, "A class of
+    distributions which includes the normal ones", Scand. J. Statist. 12, 1985).
     """
 
     strength_location: float = 1.0
@@ -95,18 +95,18 @@ class _SkewNormalStrength(Distorter, ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class NeighborErrorBankDistorter(_SkewNormalStrength):
-    """Adds to each hand the whole error of one of the samples in a bank that are most like it, times a strength.
+    """Adds to each hand the whole error of one of its most similar samples in a bank, times a skew-normal strength.
 
-    A backbone errs alike on hands that are alike. One of the `max_k` nearest is drawn, the nearest with the weight 100,
-    the farthest with 10, those between with weights between, in equal steps.
+    A backbone makes similar errors on similar hands. One of the `max_k` nearest samples is drawn, with weights that
+    fall linearly from 100 for the nearest to 10 for the farthest.
 
     Attributes:
         bank_name: The name of the recorded errors, `NAME_errors.pt`.
         neighbors_name: The name of the neighbours of the training set's samples in that bank, `NAME_neighbors.pt`.
-        max_k: How many of them are taken.
-        strength_location: Where the skew-normal strength lies; its mean where the shape is 0.
-        strength_scale: How far it spreads; its standard deviation where the shape is 0.
-        strength_shape: How it leans; 0 is normal, above 0 large strengths are likelier than small ones.
+        max_k: The number of neighbours to draw from.
+        strength_location: The location of the strength; its mean if the shape is 0.
+        strength_scale: The scale of the strength; its standard deviation if the shape is 0.
+        strength_shape: The skewness parameter: 0 is normal, above 0 large strengths are likelier than small ones.
     """
 
     bank_name: str
@@ -141,7 +141,7 @@ class NeighborErrorBankDistorter(_SkewNormalStrength):
             )
         made_for, has = neighbors.bank_keys, bank.label_keys
         if made_for is not None and has is not None and not np.array_equal(made_for, has):
-            raise ValueError(f"{neighbors_file} was made for another bank: {bank_file} has errors of other labels")
+            raise ValueError(f"{neighbors_file} was made for another bank: the labels of {bank_file} differ")
         n_rows, n_neighbors = neighbors.array.shape
         keys = label_keys(labels[:n_rows])
         is_other = keys != neighbors.label_keys[: len(keys)]  # (n,)
@@ -150,11 +150,13 @@ class NeighborErrorBankDistorter(_SkewNormalStrength):
             raise ValueError(f"{neighbors_file} was made for another training set: sample {sample} has another label")
         if n_rows < len(labels):
             raise ValueError(
-                f"{neighbors_file} was made for a smaller training set: it has neighbours of {n_rows} samples, and the "
-                f"set has {len(labels)}"
+                f"{neighbors_file} was made for a smaller training set: it has neighbours for {n_rows} samples, but "
+                f"the set has {len(labels)}"
             )
         if n_neighbors < self.max_k:
-            raise ValueError(f"{neighbors_file} has {n_neighbors} neighbours of each sample, fewer than {self.max_k}")
+            raise ValueError(
+                f"{neighbors_file} has {n_neighbors} neighbours for each sample, fewer than max_k = {self.max_k}"
+            )
 
     def __call__(self, samples: TrainingSamples, generator: torch.Generator) -> Tensor:
         """Returns the inputs plus errors."""
@@ -169,23 +171,23 @@ class NeighborErrorBankDistorter(_SkewNormalStrength):
 
 @dataclass(frozen=True, kw_only=True)
 class InterpolationDistorter(_SkewNormalStrength):
-    """Makes the input's own error smaller or larger: label + strength · (input − label).
+    """Scales the input's own error: label + strength · (input − label), with a skew-normal strength.
 
     Attributes:
-        strength_location: Where the skew-normal strength lies; its mean where the shape is 0.
-        strength_scale: How far it spreads; its standard deviation where the shape is 0.
-        strength_shape: How it leans; 0 is normal, above 0 large strengths are likelier than small ones.
+        strength_location: The location of the strength; its mean if the shape is 0.
+        strength_scale: The scale of the strength; its standard deviation if the shape is 0.
+        strength_shape: The skewness parameter: 0 is normal, above 0 large strengths are likelier than small ones.
     """
 
     makes_input = False
 
     def __call__(self, samples: TrainingSamples, generator: torch.Generator) -> Tensor:
-        """Returns the inputs with other errors."""
+        """Returns the inputs with scaled errors."""
         return samples.labels.lerp(samples.poses, self._strengths(samples.poses, generator))
 
 
 @lru_cache(maxsize=64)
 def _rank_thresholds(max_k: int, device: torch.device) -> Tensor:
-    """Returns what share of the draws have a smaller rank, for all ranks but the first, (max_k - 1,)."""
+    """Returns the probability of a smaller rank, for all ranks except the first, (max_k - 1,)."""
     shares = np.cumsum(np.linspace(100, 10, max_k))
     return torch.from_numpy((shares[:-1] / shares[-1]).astype(np.float32)).to(device)

@@ -1,1 +1,1 @@
-"""Files that appear whole or not at all, and tensors read safely."""
+"""Writing files atomically, and reading tensors safely."""

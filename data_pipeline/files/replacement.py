@@ -1,8 +1,8 @@
-"""Files that take their places together: whoever writes them may be killed at any moment.
+"""Replacing several files of a folder together, even if the writer is killed at any moment.
 
-New files are written into a hidden folder beside their places. Its renaming is the one moment at which all of them
-begin to count; then they are moved to their places. Who is killed before it leaves the old files, and a folder that
-the next writer clears. Who is killed after it leaves a folder that the next reader or writer moves from.
+New files are written to a hidden folder inside the destination. Renaming this folder commits all of them; then they are
+moved to their destinations. A writer that is killed before the commit leaves the old files, and a folder that the next
+writer clears. A writer that is killed after it leaves a folder from which the next reader or writer moves the files.
 """
 
 import errno
@@ -15,90 +15,86 @@ from pathlib import Path
 
 from data_pipeline.user_error import UserError, first_line
 
-_NEW = ".writing"
-_WHOLE = ".written"
+_UNCOMMITTED = ".writing"
+_COMMITTED = ".written"
 
-# Of a filesystem without locks, as Lustre may be mounted: there nobody may write to a folder twice at a time.
+# Errors of filesystems without locks, such as some Lustre mounts: there, a folder must have only one writer at a time.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
-class ReplacementError(UserError):
-    """Files cannot be brought to their places; the text names the folder."""
-
-
 @contextmanager
-def replaced_together(folder: Path) -> Iterator[Path]:
-    """Yields an empty folder; what the block writes to it takes its place in `folder` at the block's end.
+def replace_together(folder: Path) -> Iterator[Path]:
+    """Yields an empty folder; the files that the block writes there are moved to `folder` at the end of the block.
 
-    An empty file stands for none: the one in its place is removed. Where the block raises, all stays as it was. One
-    process at a time writes to `folder`; another one waits.
+    An empty file removes the file at its destination. If the block raises, nothing changes. Only one process at a time
+    writes to `folder`; others wait.
 
     Args:
-        folder: Where the files belong; made where it is missing.
+        folder: The destination; created if it is missing.
 
     Raises:
-        ReplacementError: If it cannot be written to.
+        UserError: If it cannot be written to.
     """
-    new = folder / _NEW
+    new = folder / _UNCOMMITTED
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder):
-            _move_to_places(folder)
-            shutil.rmtree(new, ignore_errors=True)  # of a writer that was killed
+            _move_committed(folder)
+            shutil.rmtree(new, ignore_errors=True)  # left by a killed writer
             new.mkdir()
             try:
                 yield new
-                _check_places(folder, new)
-                new.rename(folder / _WHOLE)
+                _check_destinations(folder, new)
+                new.rename(folder / _COMMITTED)
             except BaseException:
                 shutil.rmtree(new, ignore_errors=True)
                 raise
-            _move_to_places(folder)
-    except (OSError, RuntimeError) as error:  # torch.save tells of a full disk with a RuntimeError
-        raise ReplacementError(f"{folder} cannot be written to: {_reason(error)}") from error
+            _move_committed(folder)
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk with a RuntimeError
+        raise UserError(f"{folder} cannot be written to: {_reason(error)}") from error
 
 
 def finish_replacing(folder: Path, error: type[UserError]) -> None:
-    """Brings files to their places whose writer was killed after they began to count.
+    """Moves committed files to their destinations if their writer was killed before it could.
 
     Raises:
         UserError: An `error`, if there are such files and they cannot be moved.
     """
     try:
-        if (folder / _WHOLE).exists():
+        if (folder / _COMMITTED).exists():
             with _locked(folder):
-                _move_to_places(folder)
+                _move_committed(folder)
     except OSError as problem:
         raise error(
-            f"{folder} has new files whose writer was ended before they were in their places, and they cannot be "
-            f"moved there: {_reason(problem)}. Run the same once as a user who may write there."
+            f"{folder} has new files from a writer that was ended before it moved them to their destinations, and they "
+            f"cannot be moved there: {_reason(problem)}. Run the same command once as a user with write permission."
         ) from problem
 
 
-def _check_places(folder: Path, new: Path) -> None:
-    """Refuses files whose places cannot be theirs: later these would be in the way of every reader."""
+def _check_destinations(folder: Path, new: Path) -> None:
+    """Refuses files that cannot be moved to their destinations: once committed, they would block every reader."""
     for path in _files_below(new):
-        place = folder / path
-        if place.is_dir():
-            raise ReplacementError(f"{place} is a folder; a file of this name is to be written")
-        for above in place.parents:
-            if above.is_file():
-                raise ReplacementError(f"{above} is a file; a folder of this name is to be written")
+        destination = folder / path
+        if destination.is_dir():
+            raise UserError(f"{destination} is a folder, but a file must be written there")
+        for parent in destination.parents:
+            if parent.is_file():
+                raise UserError(f"{parent} is a file, but a folder must be created there")
 
 
-def _move_to_places(folder: Path) -> None:
-    whole = folder / _WHOLE
-    if not whole.exists():
+def _move_committed(folder: Path) -> None:
+    committed = folder / _COMMITTED
+    if not committed.exists():
         return
-    for path in _files_below(whole):
-        new, place = whole / path, folder / path
+    for path in _files_below(committed):
+        new, destination = committed / path, folder / path
         if new.stat().st_size == 0:
-            place.unlink(missing_ok=True)
+            destination.unlink(missing_ok=True)
             new.unlink()
         else:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            new.replace(place)
-    for path in [*sorted(whole.rglob("*"), reverse=True), whole]:  # folders, each after those in it
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            new.replace(destination)
+    for path in [*sorted(committed.rglob("*"), reverse=True), committed]:  # folders, each after its subfolders
         path.rmdir()
 
 
@@ -108,10 +104,10 @@ def _files_below(folder: Path) -> list[Path]:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Holds `folder` for the block; a process that was killed holds nothing.
+    """Locks `folder` for the block; the lock of a killed process ends with it.
 
-    It is the folder itself that is locked: a file for this would belong to whoever made it, and bar all others. NFS
-    keeps such a lock within a machine.
+    The folder itself is locked: a lock file would belong to the user who created it and exclude other users. On NFS
+    such a lock holds only within one machine.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -126,5 +122,5 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _reason(error: OSError | RuntimeError) -> str:
-    told = error.strerror if isinstance(error, OSError) else None
-    return told or first_line(error)
+    text = error.strerror if isinstance(error, OSError) else None
+    return text or first_line(error)

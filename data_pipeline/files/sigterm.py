@@ -1,4 +1,4 @@
-"""SIGTERM, by which schedulers and `kill` end a process, as an end that cleans up."""
+"""Clean termination on SIGTERM, the signal of schedulers and `kill`."""
 
 import signal
 import threading
@@ -8,11 +8,11 @@ from types import FrameType
 
 
 @contextmanager
-def ended_by_sigterm() -> Iterator[None]:
-    """Makes SIGTERM end the block as Ctrl-C does, so that nothing half-written stays behind.
+def exit_on_sigterm() -> Iterator[None]:
+    """Makes SIGTERM end the block with an exception, as Ctrl-C does, so that no partial files are left.
 
-    The process then ends with the status 143, as shells tell of one that the signal ended. Outside the main thread,
-    which signals do not come to, it does nothing.
+    The process then exits with status 143, which shells report for a process ended by SIGTERM. Outside the main thread
+    it does nothing, because other threads receive no signals.
     """
 
     def end(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""Tensors in files: loaded without running code, and checked before anything is computed from them."""
+"""Tensors in files: loaded without executing code, and checked before use."""
 
 import zipfile
 from pathlib import Path
@@ -13,17 +13,17 @@ from data_pipeline.user_error import UserError, first_line
 Array = npt.NDArray[np.float32]
 
 LARGEST = 1e6
-"""Pixels and millimetres beyond this (a kilometre) are damage, not a hand."""
+"""Larger values, in pixels or millimetres (a kilometre), indicate damaged data."""
 
 
 def load(path: Path, error: type[UserError], *, mapped: bool) -> Any:
-    """Returns what `torch.save` wrote, on the CPU.
+    """Loads a file of `torch.save` on the CPU.
 
     Args:
         path: The file.
-        error: What is raised.
-        mapped: Leave tensors on disk, so that only what is taken of a large file costs memory. Who keeps their numbers
-            copies them: they change with the file, though not where another one takes its place.
+        error: The class of the errors to raise.
+        mapped: Memory-map tensors, so that only the parts of a large file that are used take memory. Copy numbers that
+            must be kept: they change if the file is modified, but not if it is replaced.
 
     Raises:
         UserError: An `error` that names the file, if it cannot be read or holds anything but tensors and plain values.
@@ -32,7 +32,7 @@ def load(path: Path, error: type[UserError], *, mapped: bool) -> Any:
     try:
         with path.open("rb") as file:
             if not zipfile.is_zipfile(file):
-                raise error(f"{text}: it was cut, or torch.save did not write it")
+                raise error(f"{text}: it is truncated, or torch.save did not write it")
             file.seek(0)
             return torch.load(path if mapped else file, weights_only=True, mmap=mapped, map_location="cpu")
     except OSError as problem:
@@ -40,21 +40,21 @@ def load(path: Path, error: type[UserError], *, mapped: bool) -> Any:
     except UserError:
         raise
     except Exception as problem:
-        # torch.load has no error of its own for a damaged file: what it raises depends on the damage.
+        # torch.load has no specific error for damaged files: what it raises depends on the damage.
         reason = first_line(problem)
         raise error(f"{text}: {reason}") from problem
 
 
 def vectors(content: object, where: object, error: type[UserError]) -> Array:
-    """Returns the vectors of joints, (N, J, 3), mm, that a file holds; they share the tensor's memory.
+    """Returns a file's tensor of joint vectors, (N, J, 3), mm, as an array that shares its memory.
 
     Raises:
-        UserError: An `error` that begins with `where`, if it is no float32 tensor of such a shape, or has a number that
-            is not finite or beyond `LARGEST`.
+        UserError: An `error` that begins with `where`, if it is not a float32 tensor of that shape, or a number is not
+            finite or exceeds `LARGEST`.
     """
     array: Array = numbers(tensor(content, where, error, torch.float32), where, error)
     if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
-        raise error(f"{where} has the shape {array.shape}; needed is (N, J, 3) with at least one sample")
+        raise error(f"{where} has the shape {array.shape}; expected (N, J, 3) with at least one sample")
     if not (array.min() >= -LARGEST and array.max() <= LARGEST):  # with NaN no comparison holds
         sample = int(np.argmin((np.abs(array) <= LARGEST).all(axis=(1, 2))))
         is_finite = np.isfinite(array[sample]).all()
@@ -66,14 +66,14 @@ def vectors(content: object, where: object, error: type[UserError]) -> Array:
 def tensor(content: object, where: object, error: type[UserError], dtype: torch.dtype) -> torch.Tensor:
     """Returns `content` if it is a tensor of `dtype`, or raises an `error` that begins with `where`."""
     if not isinstance(content, torch.Tensor):
-        raise error(f"{where} holds a {type(content).__name__}; needed is a tensor of {dtype} numbers")
+        raise error(f"{where} holds a {type(content).__name__}; expected a tensor of {dtype} numbers")
     if content.dtype != dtype:
-        raise error(f"{where} holds {content.dtype} numbers; needed is {dtype}")
+        raise error(f"{where} holds {content.dtype} numbers; expected {dtype}")
     return content
 
 
 def numbers(content: torch.Tensor, where: object, error: type[UserError]) -> npt.NDArray[Any]:
-    """Returns a tensor's numbers, which share its memory; a sparse one is an `error` that begins with `where`."""
+    """Returns a tensor as an array that shares its memory; raises an `error` that begins with `where` if it cannot."""
     try:
         array: npt.NDArray[Any] = content.detach().numpy()
     except (TypeError, RuntimeError) as problem:  # a sparse tensor, bfloat16, or one without numbers

@@ -1,4 +1,4 @@
-"""All formats, by the names that command lines give them."""
+"""All formats, by the names used on command lines."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -15,18 +15,19 @@ _TEXT = (".txt",)
 
 @dataclass(frozen=True)
 class PoseFormat:
-    """A way to keep poses in a file or a folder.
+    """A format of files or folders with poses.
 
     Attributes:
-        name: What command lines call it.
-        description: What it is, in one line.
-        skeleton: What the poses have that `read` yields and `write` takes; None where the file tells.
-        suffixes: The endings of its files; none for a folder.
-        read: Yields the frames of a file some thousand at a time, and raises a `FormatError` where it is broken:
-            only who has taken all frames knows that all are sound.
-        write: Writes frames as they come. The file is whole or, after any error, as it was before.
-        needs_names: Whether frames have names in it: `read` gives them, and `write` cannot do without.
-        opens: Whether a file may begin with a line, for formats that share an ending; None where none is shared.
+        name: The name used on command lines.
+        description: A description in one line.
+        skeleton: The skeleton of the poses that `read` yields and `write` takes; None if it depends on the file.
+        suffixes: The extensions of its files; empty for a folder.
+        read: Yields the frames of a file, a few thousand at a time, and raises a `FormatError` where it is broken. The
+            file is known to be valid only after all frames have been read.
+        write: Writes frames as they arrive, atomically: after an error the file is unchanged.
+        needs_names: Whether its frames have names: `read` yields them, and `write` requires them.
+        matches_first_line: Whether a line may be the first line of a file, for formats that share an extension; None if
+            the extension is unique.
     """
 
     name: str
@@ -36,34 +37,34 @@ class PoseFormat:
     read: Callable[[Path], Iterator[Frames]]
     write: Callable[[Path, Iterable[Frames]], None]
     needs_names: bool = False
-    opens: Callable[[bytes], bool] | None = None
+    matches_first_line: Callable[[bytes], bool] | None = None
 
-    def doubt(self, path: Path) -> str | None:
-        """Returns what about a file that `read` can read may still be wrong; None if nothing seems to be.
+    def warning(self, path: Path) -> str | None:
+        """Returns what may be wrong with a file that `read` accepts; None if nothing seems wrong.
 
-        A text that was cut within its last number still has as many of them.
+        A text file truncated within its last number still has the right number of numbers.
         """
         if self.suffixes != _TEXT or not lacks_line_end(path):
             return None
-        return "the last line has no line end; if the file was cut there, its last number lacks digits"
+        return "the last line has no line end; if the file was truncated there, its last number is incomplete"
 
 
 def _leaderboard(dataset: str, skeleton: Skeleton, title: str) -> PoseFormat:
     return PoseFormat(
         name=f"leaderboard-{dataset}",
-        description=f"text of the hand-pose leaderboard for {title}: u v d of {skeleton.n_joints} joints a line",
+        description=f"text of the hand-pose leaderboard for {title}: u v d of {skeleton.n_joints} joints per line",
         skeleton=skeleton,
         suffixes=_TEXT,
         read=partial(leaderboard.read_frames, dataset=dataset),
         write=partial(leaderboard.write_frames, dataset=dataset),
-        opens=partial(leaderboard.opens, dataset=dataset),
+        matches_first_line=partial(leaderboard.matches_first_line, dataset=dataset),
     )
 
 
 def _openpose21(name: str, unit: str, mm_per_unit: float) -> PoseFormat:
     return PoseFormat(
         name=name,
-        description=f"array (N, 21, 3) in the order of OpenPose, MediaPipe and FreiHAND, {unit}: .npy, .npz or .json",
+        description=f"array (N, 21, 3) in the joint order of OpenPose, MediaPipe, FreiHAND, {unit}: .npy, .npz, .json",
         skeleton=HANDS17,
         suffixes=openpose21.SUFFIXES,
         read=partial(openpose21.read, mm_per_unit=mm_per_unit),
@@ -76,17 +77,17 @@ FORMATS = {
     for pose_format in (
         PoseFormat(
             name="hands17",
-            description="annotation and result files of HANDS17: an image's name and x y z of 21 joints a line",
+            description="annotation and result files of HANDS17: image name and x y z of 21 joints per line",
             skeleton=HANDS17,
             suffixes=_TEXT,
             read=hands17.read,
             write=hands17.write,
             needs_names=True,
-            opens=hands17.opens,
+            matches_first_line=hands17.matches_first_line,
         ),
         PoseFormat(
             name="msra15",
-            description="folder of MSRA15: P0/1/joint.txt and so on, for each subject and gesture",
+            description="folder of MSRA15: P0/1/joint.txt etc., one file per subject and gesture",
             skeleton=HANDS17,
             suffixes=(),
             read=msra15.read,
@@ -95,7 +96,7 @@ FORMATS = {
         ),
         PoseFormat(
             name="nyu",
-            description="joint_data.mat of NYU: 14 of its 36 joints, as the first camera sees them",
+            description="joint_data.mat of NYU: 14 of its 36 joints, first camera",
             skeleton=NYU,
             suffixes=(".mat",),
             read=nyu.read,
@@ -108,7 +109,7 @@ FORMATS = {
         _leaderboard("msra15", HANDS17, "MSRA15"),
         PoseFormat(
             name="pt",
-            description="tensor (N, J, 3) of torch.save, labels or poses of a dataset; FILE.pt#SUBSET names a subset",
+            description="tensor (N, J, 3) of torch.save: labels or poses of a dataset; FILE.pt#SUBSET selects a subset",
             skeleton=None,
             suffixes=(tensor_file.SUFFIX,),
             read=tensor_file.read,
@@ -119,10 +120,10 @@ FORMATS = {
 
 
 def format_for(path: Path, name: str | None) -> PoseFormat:
-    """Returns the format called `name`, or, where that is None, the only one that `path` can be.
+    """Returns the format called `name`, or detects the format of `path` if `name` is None.
 
-    A file's ending tells its format, or its first line where several text formats share one; a folder is MSRA15's.
-    Whether a file is in mm or in metres is not guessed.
+    The extension determines the format, or the first line if several text formats share the extension; a folder is
+    MSRA15. Whether a file is in mm or metres is not guessed.
 
     Raises:
         FormatError: If there is no format of that name, or if none or several are possible.
@@ -132,57 +133,61 @@ def format_for(path: Path, name: str | None) -> PoseFormat:
             raise FormatError(f"there is no format {name!r}; the formats are {', '.join(FORMATS)}")
         return FORMATS[name]
 
-    possible = sharing = _with_ending_of(path)
+    possible = sharing = _formats_by_extension(path)
     if len(sharing) > 1 and path.is_file():
         line = _first_line(path)
-        possible = [pose_format for pose_format in sharing if pose_format.opens is None or pose_format.opens(line)]
+        possible = [
+            pose_format
+            for pose_format in sharing
+            if pose_format.matches_first_line is None or pose_format.matches_first_line(line)
+        ]
     if len(possible) != 1:
         names = ", ".join(pose_format.name for pose_format in possible or sharing or FORMATS.values())
         there = "" if path.exists() else ", which does not exist,"
-        raise FormatError(f"{path}{there} does not tell its format; name it, one of {names}")
+        raise FormatError(f"the format of {path}{there} cannot be detected; give one of {names}")
     return possible[0]
 
 
-def format_given(path: Path, name: str | None, option: str, beside: PoseFormat | None = None) -> PoseFormat:
-    """Returns the format of a file for which a command line has an option.
+def format_from_option(path: Path, name: str | None, option: str, companion: PoseFormat | None = None) -> PoseFormat:
+    """Returns the format of a file that has its own command-line option.
 
     Args:
         path: The file.
-        name: The format that the option names; None where it is not given.
-        option: The option, for the error.
-        beside: The format of what the file goes with, taken where none is named and the ending fits; None for none.
+        name: The value of the option; None if it is not given.
+        option: The option, for the error message.
+        companion: The format of a related file, used if `name` is None and the extension fits; None for none.
 
     Raises:
-        FormatError: If there is no format of that name, or if the file does not tell which it has.
+        FormatError: If there is no format of that name, or if the format cannot be detected.
     """
     ending = tensor_file.split_subset(path)[0].suffix
-    if name is None and beside is not None and ending in (beside.suffixes or ("",)):
-        return beside
+    if name is None and companion is not None and ending in (companion.suffixes or ("",)):
+        return companion
     try:
         return format_for(path, name)
     except FormatError as error:
         raise FormatError(f"{error} ({option})") from error
 
 
-def format_among(path: Path, name: str | None, option: str) -> PoseFormat:
-    """Returns the format of one of several files for which a command line has a single option.
+def format_from_shared_option(path: Path, name: str | None, option: str) -> PoseFormat:
+    """Returns the format of one of several files that share a command-line option.
 
-    It is for those that do not tell theirs: one with the ending of other formats has one of these.
+    The option applies to files with an extension of that format or an unknown one; other formats are detected.
 
     Args:
         path: The file.
-        name: The format that the option names; None where it is not given.
-        option: The option, for the error.
+        name: The value of the option; None if it is not given.
+        option: The option, for the error message.
 
     Raises:
-        FormatError: As `format_given`.
+        FormatError: As `format_from_option`.
     """
-    possible = [pose_format.name for pose_format in _with_ending_of(path)]
-    return format_given(path, name if name in possible or not possible else None, option)
+    possible = [pose_format.name for pose_format in _formats_by_extension(path)]
+    return format_from_option(path, name if name in possible or not possible else None, option)
 
 
-def _with_ending_of(path: Path) -> list[PoseFormat]:
-    """Returns the formats whose files end as `path` does; those of folders where it is one."""
+def _formats_by_extension(path: Path) -> list[PoseFormat]:
+    """Returns the formats with the extension of `path`; the formats of folders if it is one."""
     if path.is_dir():
         return [pose_format for pose_format in FORMATS.values() if not pose_format.suffixes]
     suffix = tensor_file.split_subset(path)[0].suffix

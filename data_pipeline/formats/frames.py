@@ -1,4 +1,4 @@
-"""Frames: what every format is read into and written from, and what is asked of them."""
+"""Frames: the common representation that every format is read into and written from, and its checks."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ _CHUNK = 4096  # frames; some MB
 
 
 class FormatError(UserError):
-    """A file is missing or broken, or frames do not fit a format; the text names the file and the place in it."""
+    """A file is missing or broken, or frames do not fit a format; the message names the file and the position in it."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Frames:
 
     Attributes:
         poses: Joints, (n, J, 3), mm, camera frame, in the order of the format's skeleton.
-        names: What the file calls each frame, n of them; None where a format has no names.
+        names: The names of the n frames; None if the format has no names.
     """
 
     poses: Array
@@ -38,71 +38,71 @@ class Frames:
         return len(self.poses)
 
 
-def frames_of(
+def frames_from_array(
     array: npt.NDArray[Any], path: Path, *, mm_per_unit: float = 1.0, first_frame: int = 0
 ) -> Iterator[Frames]:
-    """Yields the frames of an array that was found in a file, without names.
+    """Yields the frames of an array from a file, without names.
 
     Args:
-        array: Joints, (N, J, 3), camera frame; it may lie on disk, and only a chunk of it is read at a time.
-        path: The file, for the errors.
-        mm_per_unit: How many millimetres one unit of the array is.
-        first_frame: The number of its first frame in the file, counted from 0.
+        array: Joints, (N, J, 3), camera frame; it may be memory-mapped, and only a chunk of it is read at a time.
+        path: The file, for error messages.
+        mm_per_unit: Millimetres per unit of the array.
+        first_frame: The number of the array's first frame in the file, counted from 0.
 
     Raises:
-        FormatError: If there are no frames, or if one has a coordinate that is not finite or beyond `LARGEST`.
+        FormatError: If there are no frames, or if a coordinate is not finite or exceeds `LARGEST`.
     """
     if len(array) == 0:
         raise FormatError(f"{path} is empty: it has no frames")
     for start in range(0, len(array), _CHUNK):
-        with np.errstate(over="ignore", invalid="ignore"):  # it is told of below
+        with np.errstate(over="ignore", invalid="ignore"):  # reported below
             poses = np.multiply(array[start : start + _CHUNK], mm_per_unit, dtype=np.float64)  # (n, J, 3)
         check_coordinates(poses, path, first_frame + start)
         yield Frames(poses.astype(np.float32))
 
 
 def check_coordinates(poses: npt.NDArray[np.floating[Any]], path: Path, first_frame: int) -> None:
-    """Raises a `FormatError` if a coordinate of `poses`, (n, J, 3), mm, is not finite or beyond `LARGEST`.
+    """Raises a `FormatError` if a coordinate of `poses`, (n, J, 3), mm, is not finite or exceeds `LARGEST`.
 
     Args:
         poses: The joints.
         path: The file that they are read from or written to.
-        first_frame: The number of the first of them in the file, counted from 0.
+        first_frame: The number of the first pose in the file, counted from 0.
     """
     sound = np.abs(poses) <= LARGEST  # (n, J, 3); with NaN no comparison holds
     if not sound.all():
         frame, joint, axis = np.argwhere(~sound)[0]
         raise FormatError(
             f"{path}, frame {first_frame + frame} (counted from 0): {'xyz'[axis]} of joint {joint} is "
-            f"{poses[frame, joint, axis]:g} mm; needed is a finite number, at most {LARGEST:.0f} in size"
+            f"{poses[frame, joint, axis]:g} mm; expected a finite number of at most ±{LARGEST:.0f}"
         )
 
 
-def writable(
+def checked_frames(
     frames: Iterable[Frames], path: Path, n_joints: int | None = None, *, named: bool = False
 ) -> Iterator[Frames]:
-    """Yields `frames` as they come, without empty ones, and tells where they cannot be written.
+    """Checks `frames` before they are written and yields them as they arrive, without empty chunks.
 
     Args:
-        frames: What is to be written.
-        path: The file that it is written to, for the errors.
-        n_joints: How many joints the format has; None takes as many as the first frames have.
+        frames: The frames to write.
+        path: The destination, for error messages.
+        n_joints: The number of joints of the format; None takes that of the first frames.
         named: Whether the format needs names.
 
     Raises:
-        FormatError: If there are no frames at all; if some have another number of joints, or a coordinate that
-            is not finite or beyond `LARGEST`; or if names are missing, or fewer or more than frames.
+        FormatError: If there are no frames; if some have another number of joints, or a coordinate that is not finite
+            or exceeds `LARGEST`; or if names are missing or their number differs from that of the frames.
     """
     n_frames = 0
     for chunk in frames:
         shape = chunk.poses.shape
         if n_joints is None and len(shape) == 3:
-            check_known(shape[1], path)
+            check_joint_count(shape[1], path)
             n_joints = shape[1]
         if shape[1:] != (n_joints, 3):
             raise FormatError(
-                f"{path} needs poses of the shape (n, {n_joints or 'J'}, 3), but from frame {n_frames} (counted from "
-                f"0) on they have the shape {shape}"
+                f"{path} needs poses of shape (n, {n_joints or 'J'}, 3), but from frame {n_frames} (counted from 0) on "
+                f"they have the shape {shape}"
             )
         if named and chunk.names is None:
             raise FormatError(f"{path} needs a name for each frame, but frame {n_frames} (counted from 0) has none")
@@ -119,8 +119,8 @@ def writable(
         raise FormatError(f"{path} is not written: there are no frames")
 
 
-def check_known(n_joints: int, path: Path) -> None:
-    """Raises a `FormatError` with the numbers of joints that are known if `n_joints` is not one of them."""
+def check_joint_count(n_joints: int, path: Path) -> None:
+    """Raises a `FormatError` if there is no skeleton with `n_joints` joints."""
     try:
         skeleton_for(n_joints)
     except UserError as error:
@@ -128,11 +128,11 @@ def check_known(n_joints: int, path: Path) -> None:
 
 
 @contextmanager
-def gathered(frames: Iterable[Frames], path: Path) -> Iterator[Array]:
-    """Gives the poses of all `frames`, one or more, as one array, (N, J, 3), for formats that need their number first.
+def collect_poses(frames: Iterable[Frames], path: Path) -> Iterator[Array]:
+    """Yields the poses of all `frames`, at least one, as an array, (N, J, 3), for formats that need their number first.
 
-    The array lies in a file without a name on the disk of `path`, so that it takes no memory, and the file is
-    gone when the process is.
+    The array is mapped to an anonymous file on the disk of `path`, so it takes no memory, and the file disappears with
+    the process.
     """
     n_frames, n_joints = 0, 0
     with TemporaryFile(dir=path.parent) as file:
@@ -140,5 +140,5 @@ def gathered(frames: Iterable[Frames], path: Path) -> Iterator[Array]:
             file.write(np.ascontiguousarray(chunk.poses, dtype=np.float32).data)
             n_frames, n_joints = n_frames + len(chunk), chunk.poses.shape[1]
         file.flush()
-        # Torch warns of arrays that cannot be written to, so this one can.
+        # Writable, because torch warns about read-only arrays.
         yield np.memmap(file, np.float32, "r+", shape=(n_frames, n_joints, 3))

@@ -1,4 +1,4 @@
-"""Orders in which others list the 21 joints of a hand, and the ways from them to HANDS17's and back."""
+"""Other orders of the 21 joints of a hand, and conversions between them and that of HANDS17."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,20 +25,20 @@ class JointOrder:
 
     @cached_property
     def in_hands17(self) -> Indices:
-        """Where each joint of this order is in HANDS17's, (21,)."""
+        """The index in HANDS17 of each joint of this order, (21,)."""
         return np.array([HANDS17.joint_names.index(name) for name in self.joint_names])
 
     @cached_property
     def of_hands17(self) -> Indices:
-        """Where each joint of HANDS17's order is in this one, (21,)."""
+        """The index in this order of each joint of HANDS17, (21,)."""
         return np.argsort(self.in_hands17)
 
     def to_hands17(self, poses: Poses) -> Poses:
-        """Returns `poses`, (n, 21, 3), of this order in HANDS17's."""
+        """Converts `poses`, (n, 21, 3), from this order to that of HANDS17."""
         return poses[:, self.of_hands17]
 
     def from_hands17(self, poses: Poses) -> Poses:
-        """Returns `poses`, (n, 21, 3), of HANDS17's order in this one."""
+        """Converts `poses`, (n, 21, 3), from the order of HANDS17 to this one."""
         return poses[:, self.in_hands17]
 
 

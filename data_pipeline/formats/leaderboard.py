@@ -1,8 +1,8 @@
 """The text files of the hand-pose leaderboard: ground truth and results of NYU, ICVL and MSRA15.
 
-Source: github.com/xinghaochen/awesome-hand-pose-estimation, folder `evaluation`. A line is a frame: u, v (in
-pixels) and depth d (in mm) of each joint, split by spaces, without a name. Frames of different files therefore
-belong together by their line number alone, and a file with another number of lines cannot be matched.
+Source: github.com/xinghaochen/awesome-hand-pose-estimation, folder `evaluation`. Each line is a frame: u, v (in
+pixels) and depth d (in mm) of each joint, separated by spaces, without a name. Frames of different files can therefore
+only be matched by line number, and all files must have the same number of lines.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,24 +12,24 @@ from pathlib import Path
 import numpy as np
 
 from data_pipeline.camera import Camera
-from data_pipeline.formats.frames import Array, FormatError, Frames, check_coordinates, writable
+from data_pipeline.files.atomic import atomic_file
+from data_pipeline.formats.frames import Array, FormatError, Frames, check_coordinates, checked_frames
 from data_pipeline.formats.joint_orders import MSRA15, JointOrder
-from data_pipeline.formats.text_lines import Line, read_lines, write_lines
-from data_pipeline.formats.whole_files import whole_file
+from data_pipeline.formats.text_lines import LineFormat, read_lines, write_lines
 from data_pipeline.skeleton import HANDS17, ICVL, NYU, Skeleton
 
-# At 1 m a pixel is up to 4.2 mm wide (ICVL), so that half a unit of the last decimal is 0.0002 mm.
+# At 1 m a pixel is up to 4.2 mm wide (ICVL), so half a unit of the last decimal is 0.0002 mm.
 _DECIMALS = 4
 
 
 @dataclass(frozen=True)
 class LeaderboardDataset:
-    """What has to be known to read a dataset's files.
+    """The properties of a dataset's files.
 
     Attributes:
-        skeleton: Tells the number J of joints, 3·J numbers a line, and the order in which poses have them.
+        skeleton: Determines the number J of joints, with 3·J numbers per line, and their order in poses.
         camera: The camera that the leaderboard's own evaluation uses.
-        joint_order: The order of the joints in a line; None where it is the skeleton's.
+        joint_order: The order of the joints in a line; None if it is that of the skeleton.
     """
 
     skeleton: Skeleton
@@ -39,7 +39,7 @@ class LeaderboardDataset:
 
 LEADERBOARD_DATASETS = {
     "nyu": LeaderboardDataset(NYU, Camera(fx=588.03, fy=-587.07, cx=320.0, cy=240.0)),
-    # Some papers use 241.42 for both focal lengths of ICVL; the published figures come from these.
+    # Some papers use 241.42 for both focal lengths of ICVL; the published results were computed with these values.
     "icvl": LeaderboardDataset(ICVL, Camera(fx=240.99, fy=240.96, cx=160.0, cy=120.0)),
     "msra15": LeaderboardDataset(HANDS17, Camera(fx=241.42, fy=241.42, cx=160.0, cy=120.0), MSRA15),
 }
@@ -48,51 +48,52 @@ LEADERBOARD_DATASETS = {
 def read_frames(path: Path, dataset: str) -> Iterator[Frames]:
     """Yields the frames of one file, ground truth or results.
 
-    Any line ending is read (ICVL's are space, CR, CR, LF), and so are blank lines at the end of the file.
+    Any line ending is accepted (ICVL's are space, CR, CR, LF), and so are blank lines at the end of the file.
 
     Args:
         path: The text file.
         dataset: A key of `LEADERBOARD_DATASETS`.
 
     Raises:
-        FormatError: If the file cannot be read or is empty, or if a line is blank, has another number of
-            numbers than 3·J, or holds something that is not a number of a sensible size.
+        FormatError: If the file cannot be read or is empty, or if a line is blank, does not have 3·J entries, or has an
+            entry that is not a number of plausible size.
     """
-    layout = LEADERBOARD_DATASETS[dataset]
+    properties = LEADERBOARD_DATASETS[dataset]
     n_frames = 0
     for numbers, _ in read_lines(path, _line(dataset)):
         uvd = numbers.reshape(len(numbers), -1, 3)  # (n, 3·J) -> (n, J, 3)
-        xyz = layout.camera.to_xyz(uvd)  # (n, J, 3)
+        xyz = properties.camera.to_xyz(uvd)  # (n, J, 3)
         check_coordinates(xyz, path, n_frames)
         n_frames += len(xyz)
         poses = xyz.astype(np.float32)
-        yield Frames(poses if layout.joint_order is None else layout.joint_order.to_hands17(poses))
+        yield Frames(poses if properties.joint_order is None else properties.joint_order.to_hands17(poses))
 
 
 def write_frames(path: Path, frames: Iterable[Frames], dataset: str) -> None:
     """Writes frames as results for the leaderboard, with four decimals; names are left out.
 
     Args:
-        path: The text file; what was there before is replaced when all frames are written.
+        path: The text file; an existing file is replaced after all frames are written.
         frames: The frames, in the order of the ground truth.
         dataset: A key of `LEADERBOARD_DATASETS`.
 
     Raises:
-        FormatError: If the file cannot be written, if `frames` have another number of joints or none at all, or
-            if a joint has no place in the image, since it is not in front of the camera.
+        FormatError: If there are no frames, if they have another number of joints, or if a joint is not in front of the
+            camera and therefore has no image coordinates.
+        UserError: If the file cannot be written.
     """
-    layout = LEADERBOARD_DATASETS[dataset]
+    properties = LEADERBOARD_DATASETS[dataset]
     n_frames = 0
-    with whole_file(path) as file:
-        for chunk in writable(frames, path, layout.skeleton.n_joints):
-            poses = chunk.poses if layout.joint_order is None else layout.joint_order.from_hands17(chunk.poses)
+    with atomic_file(path) as file:
+        for chunk in checked_frames(frames, path, properties.skeleton.n_joints):
+            poses = chunk.poses if properties.joint_order is None else properties.joint_order.from_hands17(chunk.poses)
             in_front = (poses[:, :, 2] > 0).all(axis=1)  # (n, J, 3) -> (n,)
             if not in_front.all():
                 raise FormatError(
                     f"{path}, frame {n_frames + int(np.argmin(in_front))} (counted from 0): a joint is not in front "
                     "of the camera (z is 0 or less), so it has no u and v"
                 )
-            uvd = layout.camera.to_uvd(poses.astype(np.float64))  # (n, J, 3)
+            uvd = properties.camera.to_uvd(poses.astype(np.float64))  # (n, J, 3)
             write_lines(file, uvd.reshape(len(uvd), -1), " ", _DECIMALS)  # (n, J, 3) -> (n, 3·J)
             n_frames += len(chunk)
 
@@ -106,15 +107,15 @@ def read_results(ground_truth: Path, results: Mapping[str, Path], dataset: str) 
     """Reads a ground truth and results for the same frames.
 
     Args:
-        ground_truth: The file of true joints.
-        results: The file of each estimator.
+        ground_truth: The file with the true joints.
+        results: The file of each backbone.
         dataset: A key of `LEADERBOARD_DATASETS`.
 
     Returns:
-        The true joints and those of each estimator, each (N, J, 3), mm, camera frame.
+        The true joints and those of each backbone, each (N, J, 3), mm, camera frame.
 
     Raises:
-        FormatError: If a file is broken, or if one has another number of frames than the ground truth.
+        FormatError: If a file is broken, or if its number of frames differs from that of the ground truth.
     """
     labels = read_leaderboard(ground_truth, dataset)
     poses = {}
@@ -123,21 +124,21 @@ def read_results(ground_truth: Path, results: Mapping[str, Path], dataset: str) 
         if len(poses[name]) != len(labels):
             raise FormatError(
                 f"{path} has {len(poses[name])} frames, but the ground truth {ground_truth} has {len(labels)}; "
-                "frames have no names, so they can only be matched where both files have the same number"
+                "frames have no names, so both files must have the same number of frames"
             )
     return labels, poses
 
 
-def opens(line: bytes, dataset: str) -> bool:
-    """Tells whether a file of `dataset` may begin with `line`."""
+def matches_first_line(line: bytes, dataset: str) -> bool:
+    """Returns whether `line` may be the first line of a file of `dataset`."""
     return len(line.split()) == 3 * LEADERBOARD_DATASETS[dataset].skeleton.n_joints
 
 
-def _line(dataset: str) -> Line:
+def _line(dataset: str) -> LineFormat:
     n_joints = LEADERBOARD_DATASETS[dataset].skeleton.n_joints
     others = ", ".join(
         f"{3 * other.skeleton.n_joints} the dataset {name}"
         for name, other in LEADERBOARD_DATASETS.items()
         if name != dataset
     )
-    return Line(3 * n_joints, f"u v d of {n_joints} joints ({others})")
+    return LineFormat(3 * n_joints, f"u v d of {n_joints} joints ({others})")

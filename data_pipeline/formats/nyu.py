@@ -1,9 +1,9 @@
-"""NYU (Tompson et al., 2014): `joint_data.mat`, of which 14 of 36 joints are evaluated.
+"""NYU (Tompson et al., 2014): `joint_data.mat`, with 36 joints of which 14 are evaluated.
 
-Its `joint_xyz`, (cameras, N, 36, 3), is in mm in the frame of each of three cameras; the first is the one that
-results are published for. The dataset's own conversion makes y from 0.5 − v / 480, so that y points up and z
-forward: the frame in which the leaderboard's files of NYU are read. The focal lengths, 588.036865 and 587.075073,
-are rounded there to 588.03 and 587.07, which moves a joint by some hundredths of a millimetre at most.
+Its `joint_xyz`, (cameras, N, 36, 3), is in mm in the frame of each of three cameras; results are published for the
+first one. The dataset's own conversion computes y from 0.5 − v / 480, so y points up and z forward: the camera frame of
+the leaderboard's files of NYU. The leaderboard rounds the focal lengths, 588.036865 and 587.075073, to 588.03 and
+587.07, which moves a joint by at most a few hundredths of a millimetre.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipeline.formats.frames import FormatError, Frames, frames_of, gathered, writable
-from data_pipeline.formats.whole_files import whole_file
+from data_pipeline.files.atomic import atomic_file
+from data_pipeline.formats.frames import FormatError, Frames, checked_frames, collect_poses, frames_from_array
 from data_pipeline.skeleton import NYU
 
 _VARIABLE = "joint_xyz"
@@ -20,17 +20,17 @@ _VARIABLE = "joint_xyz"
 _N_JOINTS_IN_FILE = 36
 
 EVALUATED = (0, 3, 6, 9, 12, 15, 18, 21, 24, 25, 27, 30, 31, 32)
-"""Which of the 36 joints the 14 of the skeleton are."""
+"""The indices of the skeleton's 14 joints among the 36."""
 
 
 def read(path: Path) -> Iterator[Frames]:
-    """Yields the frames of the first camera; the file holds all of them in one piece, which is read at once.
+    """Yields the frames of the first camera; the file has them in one array, which is read as a whole.
 
     Raises:
-        FormatError: If the file cannot be read as one of MATLAB's, has no `joint_xyz` of the shape
-            (cameras, N, 36, 3), or a coordinate that is not finite or too large.
+        FormatError: If the file is not a readable MATLAB file, has no `joint_xyz` of the shape (cameras, N, 36, 3), or
+            has a coordinate that is not finite or too large.
     """
-    from scipy.io import loadmat  # here, so that no other format pays for it
+    from scipy.io import loadmat  # imported here, so that other formats do not pay for it
 
     try:
         with path.open("rb") as file:
@@ -40,7 +40,7 @@ def read(path: Path) -> Iterator[Frames]:
     except OSError as error:
         raise FormatError(f"{path} cannot be read: {error.strerror or error}") from error
     except Exception as error:
-        # loadmat has no error of its own for a damaged file: what it raises depends on the damage.
+        # loadmat has no specific error for damaged files: what it raises depends on the damage.
         raise FormatError(
             f"{path} is not a MATLAB file that can be read: {str(error) or type(error).__name__}"
         ) from error
@@ -54,24 +54,25 @@ def read(path: Path) -> Iterator[Frames]:
         or joints.dtype.kind not in "fiu"
     ):
         raise FormatError(
-            f"{path}: {_VARIABLE} has the shape {joints.shape} and the type {joints.dtype}; needed are numbers of the "
+            f"{path}: {_VARIABLE} has the shape {joints.shape} and the type {joints.dtype}; expected numbers of the "
             f"shape (cameras, frames, {_N_JOINTS_IN_FILE}, 3)"
         )
-    yield from frames_of(joints[0][:, list(EVALUATED)], path)  # (N, 36, 3) -> (N, 14, 3)
+    yield from frames_from_array(joints[0][:, list(EVALUATED)], path)  # (N, 36, 3) -> (N, 14, 3)
 
 
 def write(path: Path, frames: Iterable[Frames]) -> None:
-    """Writes frames as `joint_xyz` of one camera, (1, N, 36, 3), double; the 22 joints that are not known are zeros.
+    """Writes frames as `joint_xyz` of one camera, (1, N, 36, 3), double; the 22 unknown joints are zeros.
 
-    MATLAB's format wants the array in memory: 864 bytes a frame, twice while it is written. NYU's training set
-    has 72,757 frames.
+    MATLAB's format needs the array in memory: 864 bytes per frame, twice while it is written. NYU's training set has
+    72,757 frames.
 
     Raises:
-        FormatError: If the file cannot be written, if there are no frames, or if their joints are not 14.
+        FormatError: If there are no frames, or if they do not have 14 joints.
+        UserError: If the file cannot be written.
     """
     from scipy.io import savemat
 
-    with whole_file(path) as file, gathered(writable(frames, path, NYU.n_joints), path) as poses:
+    with atomic_file(path) as file, collect_poses(checked_frames(frames, path, NYU.n_joints), path) as poses:
         joints = np.zeros((1, len(poses), _N_JOINTS_IN_FILE, 3))
         joints[0][:, list(EVALUATED)] = poses  # (N, 14, 3) -> 14 of (N, 36, 3)
         savemat(file, {_VARIABLE: joints}, do_compression=True)

@@ -1,7 +1,7 @@
-"""This project's own files: a float tensor (N, J, 3), mm, camera frame, written with `torch.save`.
+"""PoseTune's own format: a float tensor (N, J, 3), mm, camera frame, written with `torch.save`.
 
-These are the labels or the poses of a dataset, see `pose_dataset.py`. Poses may be a dict of such tensors, a
-subset for each backbone; `NAME_poses.pt#SUBSET` names one of several.
+The tensor is the labels or the poses of a dataset, see `pose_dataset.py`. Poses may be a dict of such tensors, a subset
+for each backbone; `NAME_poses.pt#SUBSET` selects one of several.
 """
 
 from collections.abc import Iterable, Iterator
@@ -9,61 +9,68 @@ from pathlib import Path
 
 import torch
 
+from data_pipeline.files.atomic import atomic_file
 from data_pipeline.files.tensors import load, numbers
-from data_pipeline.formats.frames import FormatError, Frames, check_known, frames_of, gathered, writable
-from data_pipeline.formats.whole_files import whole_file
+from data_pipeline.formats.frames import (
+    FormatError,
+    Frames,
+    check_joint_count,
+    checked_frames,
+    collect_poses,
+    frames_from_array,
+)
 
 SUFFIX = ".pt"
 
 
 def read(path: Path) -> Iterator[Frames]:
-    """Yields the frames of a tensor file, which stays on disk.
+    """Yields the frames of a tensor file, which is memory-mapped.
 
     Args:
-        path: The file, with `#SUBSET` behind it where it has several subsets.
+        path: The file, followed by `#SUBSET` if it has several subsets.
 
     Raises:
-        FormatError: If the file cannot be read with `weights_only=True`, if it holds something else than a tensor
-            of such a shape, if no skeleton has so many joints, if a subset is not there or one of several is not
-            named, or if a coordinate is not finite or too large.
+        FormatError: If the file cannot be read with `weights_only=True`, if it does not have a tensor of that shape, if
+            no skeleton has that number of joints, if the subset does not exist or must be given, or if a coordinate is
+            not finite or too large.
     """
     file, subset = split_subset(path)
-    tensor = _chosen(load(file, FormatError, mapped=True), subset, file)
+    tensor = _select_subset(load(file, FormatError, mapped=True), subset, file)
     if not isinstance(tensor, torch.Tensor):
-        raise FormatError(f"{path} holds a {type(tensor).__name__}; needed is a float tensor (N, J, 3)")
+        raise FormatError(f"{path} holds a {type(tensor).__name__}; expected a float tensor (N, J, 3)")
     if tensor.ndim != 3 or tensor.shape[2] != 3 or not tensor.is_floating_point():
         raise FormatError(
-            f"{path} has the shape {tuple(tensor.shape)} and the type {tensor.dtype}; needed is a float tensor "
-            "(N, J, 3)"
+            f"{path} has the shape {tuple(tensor.shape)} and the type {tensor.dtype}; expected a float tensor (N, J, 3)"
         )
-    check_known(tensor.shape[1], path)
-    yield from frames_of(numbers(tensor, path, FormatError), path)
+    check_joint_count(tensor.shape[1], path)
+    yield from frames_from_array(numbers(tensor, path, FormatError), path)
 
 
 def write(path: Path, frames: Iterable[Frames]) -> None:
-    """Writes frames as one float32 tensor; names are left out.
+    """Writes frames as one float32 tensor; names are dropped.
 
     Raises:
-        FormatError: If the file cannot be written, if there are no frames, or if no skeleton has so many joints.
+        FormatError: If there are no frames, or if no skeleton has that number of joints.
+        UserError: If the file cannot be written.
     """
-    with whole_file(path) as file, gathered(writable(frames, path), path) as poses:
+    with atomic_file(path) as file, collect_poses(checked_frames(frames, path), path) as poses:
         torch.save(torch.from_numpy(poses), file)
 
 
 def split_subset(path: Path) -> tuple[Path, str | None]:
-    """Returns the file that `path` means, and the subset where one is named behind it."""
+    """Splits `path` into the file and the subset after `#`, None if there is none."""
     before, mark, subset = path.name.rpartition(f"{SUFFIX}#")
     return (path.with_name(before + SUFFIX), subset) if mark and not path.exists() else (path, None)
 
 
-def _chosen(content: object, subset: str | None, file: Path) -> object:
+def _select_subset(content: object, subset: str | None, file: Path) -> object:
     if not isinstance(content, dict):
         if subset is not None:
             raise FormatError(f"{file} is a single tensor; it has no subset {subset!r}")
         return content
     names = ", ".join(map(str, content))
     if subset is None and len(content) != 1:
-        raise FormatError(f"{file} has the subsets {names or 'none'}; name one of them: {file}#SUBSET")
+        raise FormatError(f"{file} has the subsets {names or 'none'}; select one of them: {file}#SUBSET")
     if subset is not None and subset not in content:
         raise FormatError(f"{file} has no subset {subset!r}; it has {names or 'none'}")
     return content[subset] if subset is not None else next(iter(content.values()))

@@ -1,4 +1,4 @@
-"""Text files that have a frame in each line: its numbers, with or without a name in front."""
+"""Text files with one frame per line: numbers, optionally after a name."""
 
 import math
 from collections.abc import Iterator
@@ -14,20 +14,20 @@ from data_pipeline.formats.frames import FormatError
 
 Numbers = npt.NDArray[np.float64]
 
-_BLOCK = 1 << 21  # bytes that are read at once: some thousand lines
+_BLOCK = 1 << 21  # bytes per read: a few thousand lines
 
-_LONGEST_END = 1 << 10  # bytes; of white space after the last line
+_LONGEST_END = 1 << 10  # bytes of white space after the last line
 
 
 @dataclass(frozen=True)
-class Line:
-    """What a line has to hold.
+class LineFormat:
+    """The format of a line.
 
     Attributes:
-        n_numbers: How many numbers.
-        meaning: What they are, for the errors.
-        named: Whether a name stands in front. Then everything is split by tabs, and what follows the numbers is
-            ignored; without a name any white space splits, and nothing may follow.
+        n_numbers: The number of numbers.
+        meaning: What the numbers are, for error messages.
+        named: Whether the line starts with a name. Then fields are separated by tabs and fields after the numbers are
+            ignored; otherwise fields are separated by any white space and nothing may follow the numbers.
     """
 
     n_numbers: int
@@ -35,27 +35,27 @@ class Line:
     named: bool = False
 
     def fields(self, line: bytes) -> tuple[bytes, list[bytes]]:
-        """Returns the name, empty without one, and the fields that have to be numbers."""
+        """Returns the name, empty if there is none, and the fields that must be numbers."""
         if not self.named:
             return b"", line.split()
         name, tab, rest = line.partition(b"\t")
-        # An empty field is a missing number: were it skipped, a number of what follows would take its place.
+        # An empty field is a missing number: if it were skipped, a later field would take its place.
         return name, rest.split(b"\t", self.n_numbers)[: self.n_numbers] if tab else []
 
 
-def read_lines(path: Path, layout: Line, *, skip: int = 0) -> Iterator[tuple[Numbers, tuple[str, ...] | None]]:
-    """Yields the numbers, (n, n_numbers), and the names, None without them, of some thousand lines at a time.
+def read_lines(path: Path, layout: LineFormat, *, skip: int = 0) -> Iterator[tuple[Numbers, tuple[str, ...] | None]]:
+    """Yields the numbers, (n, n_numbers), and the names, None without names, of a few thousand lines at a time.
 
-    Any line ending is read (ICVL's are space, CR, CR, LF), and so are blank lines at the end of the file.
+    Any line ending is accepted (ICVL's are space, CR, CR, LF), and so are blank lines at the end of the file.
 
     Args:
         path: The text file.
-        layout: What each line has to hold.
-        skip: How many lines at the beginning are something else.
+        layout: The format of each line.
+        skip: The number of header lines to skip.
 
     Raises:
-        FormatError: If the file cannot be read or has no frames; or if a line is blank, has another number of
-            numbers, or holds something that is not a number of a sensible size.
+        FormatError: If the file cannot be read or has no frames; or if a line is blank, has another number of entries,
+            or has an entry that is not a number of plausible size.
     """
     number, first_blank, is_empty = skip + 1, 0, True
     for lines in _blocks(path, skip):
@@ -64,7 +64,7 @@ def read_lines(path: Path, layout: Line, *, skip: int = 0) -> Iterator[tuple[Num
             lines.pop()
         if lines:
             if first_blank:
-                raise _blank(path, first_blank)
+                raise _blank_error(path, first_blank)
             yield _read(lines, path, number, layout)
             is_empty = False
         if len(lines) < n_lines and not first_blank:
@@ -80,11 +80,11 @@ def write_lines(
     """Writes a line for each row of `numbers`, (n, n_numbers).
 
     Args:
-        file: What is written to.
-        numbers: What the lines hold.
-        separator: What stands between two of them, and after the name.
-        decimals: How many decimals a number has.
-        names: What stands in front of each line; None for nothing.
+        file: The file to write to.
+        numbers: The numbers.
+        separator: The text between two numbers, and after the name.
+        decimals: The number of decimals.
+        names: The name at the start of each line; None for no names.
     """
     line = separator.join([f"%.{decimals}f"] * numbers.shape[1])
     lines = [line % tuple(row) for row in numbers.tolist()]
@@ -94,7 +94,7 @@ def write_lines(
 
 
 def lacks_line_end(path: Path) -> bool:
-    """Tells whether a file ends within a line, as where it was cut.
+    """Returns whether a file ends within a line, as a truncated file does.
 
     Raises:
         FormatError: If it cannot be read.
@@ -108,15 +108,15 @@ def lacks_line_end(path: Path) -> bool:
 
 
 def is_name(text: str) -> bool:
-    """Tells whether a frame may be called so: printable characters, the replacement character not among them."""
+    """Returns whether `text` is a valid frame name: printable characters, except the replacement character."""
     return bool(text) and text.isprintable() and "\ufffd" not in text
 
 
 def _blocks(path: Path, skip: int) -> Iterator[list[bytes]]:
     """Yields the lines of a file, many at a time.
 
-    They are bytes, since text mode would take the two CRs of ICVL for two lines; and any byte outside ASCII
-    fails as a number in its own line.
+    They are bytes, because text mode would read the two CRs of ICVL as two line ends, and so that bytes outside ASCII
+    are reported for their own line.
     """
     number, rest = skip + 1, b""
     try:
@@ -131,7 +131,7 @@ def _blocks(path: Path, skip: int) -> Iterator[list[bytes]]:
                     yield lines
                 elif len(rest) >= _BLOCK:
                     raise FormatError(
-                        f"{path}, line {number} is longer than {_BLOCK:,} bytes; this is no text of frames"
+                        f"{path}, line {number} is longer than {_BLOCK:,} bytes; this is not a text file of frames"
                     )
     except OSError as error:
         raise FormatError(f"{path} cannot be read: {error.strerror}") from error
@@ -139,64 +139,64 @@ def _blocks(path: Path, skip: int) -> Iterator[list[bytes]]:
         yield [rest]
 
 
-def _read(lines: list[bytes], path: Path, first: int, layout: Line) -> tuple[Numbers, tuple[str, ...] | None]:
-    """Returns the numbers and names of `lines`, of which the file's line `first` is the first."""
+def _read(lines: list[bytes], path: Path, first: int, layout: LineFormat) -> tuple[Numbers, tuple[str, ...] | None]:
+    """Returns the numbers and names of `lines`, which start at line `first` of the file."""
     numbers = np.empty((len(lines), layout.n_numbers))
     names = []
     for row, line in enumerate(lines):
         name, fields = layout.fields(line)
         try:
-            # The underscore is Python's own: float reads 1_0 as 10.
+            # Reject underscores: Python's float reads 1_0 as 10.
             if len(fields) != layout.n_numbers or b"_" in b" ".join(fields):
                 raise ValueError
             numbers[row] = [*map(float, fields)]
         except ValueError:
-            raise _flaw(line, path, first + row, layout) from None
+            raise _line_error(line, path, first + row, layout) from None
         names.append(name)
     sound = np.abs(numbers) <= LARGEST  # (n, n_numbers); with NaN no comparison holds
     if not sound.all():
         row = int(np.argmin(sound.all(axis=1)))
-        raise _flaw(lines[row], path, first + row, layout)
-    return numbers, _decoded(names, path, first) if layout.named else None
+        raise _line_error(lines[row], path, first + row, layout)
+    return numbers, _decode(names, path, first) if layout.named else None
 
 
-def _decoded(names: list[bytes], path: Path, first: int) -> tuple[str, ...]:
+def _decode(names: list[bytes], path: Path, first: int) -> tuple[str, ...]:
     texts = []
     for row, name in enumerate(names):
         text = name.decode(errors="replace")
         if not is_name(text):
             raise FormatError(
-                f"{path}, line {first + row}: the name is {_shown(name)}; needed are printable characters in UTF-8"
+                f"{path}, line {first + row}: the name is {_shorten(name)}; expected printable characters in UTF-8"
             )
         texts.append(text)
     return tuple(texts)
 
 
-def _flaw(line: bytes, path: Path, number: int, layout: Line) -> FormatError:
-    """Returns what is wrong with a line in which something is."""
+def _line_error(line: bytes, path: Path, number: int, layout: LineFormat) -> FormatError:
+    """Returns the error for an invalid line."""
     if not line.strip():
-        return _blank(path, number)
+        return _blank_error(path, number)
     where = f"{path}, line {number}"
     _, fields = layout.fields(line)
     if layout.named and b"\t" not in line and len(line.split()) > layout.n_numbers:
         return FormatError(f"{where} has spaces where tabs are needed, after the name and between the numbers")
     if len(fields) != layout.n_numbers:
-        needed = f"needed are {layout.n_numbers} numbers, {layout.meaning}"
+        expected = f"expected {layout.n_numbers} numbers, {layout.meaning}"
         if layout.named:
-            return FormatError(f"{where} has {len(fields)} entries after its name; {needed}, split by tabs")
-        return FormatError(f"{where} has {len(fields)} entries; {needed}")
-    wrong = next(i for i, field in enumerate(fields) if not _is_sensible(field))
+            return FormatError(f"{where} has {len(fields)} entries after its name; {expected}, separated by tabs")
+        return FormatError(f"{where} has {len(fields)} entries; {expected}")
+    wrong = next(i for i, field in enumerate(fields) if not _is_plausible(field))
     entry = f"entry {wrong + 1} after its name" if layout.named else f"entry {wrong + 1}"
     return FormatError(
-        f"{where}: {entry} is {_shown(fields[wrong])}; needed is a finite number, at most {LARGEST:.0f} in size"
+        f"{where}: {entry} is {_shorten(fields[wrong])}; expected a finite number of at most ±{LARGEST:.0f}"
     )
 
 
-def _blank(path: Path, number: int) -> FormatError:
+def _blank_error(path: Path, number: int) -> FormatError:
     return FormatError(f"{path}, line {number} is blank; only the end of the file may have blank lines")
 
 
-def _is_sensible(field: bytes) -> bool:
+def _is_plausible(field: bytes) -> bool:
     try:
         number = float(field)
     except ValueError:
@@ -204,6 +204,6 @@ def _is_sensible(field: bytes) -> bool:
     return abs(number) <= LARGEST and b"_" not in field
 
 
-def _shown(field: bytes) -> str:
+def _shorten(field: bytes) -> str:
     text = field.decode(errors="replace")
     return repr(text if len(text) <= 30 else f"{text[:27]}...")

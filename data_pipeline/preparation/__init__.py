@@ -1,1 +1,1 @@
-"""What is done to datasets before anything is trained on them: the work behind `tune_runs/prepare_data.py`."""
+"""Preparing datasets for training: the implementation of `tune_runs/prepare_data.py`."""

@@ -1,4 +1,4 @@
-"""Large datasets, some thousand samples at a time, and a bar that shows how far one is."""
+"""Processing large datasets in chunks, with a progress bar."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,9 +10,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextCol
 from rich.text import Text
 
 CHUNK = 16_384
-"""Samples; keeps the float64 copies of a large dataset small."""
+"""Samples per chunk; keeps float64 copies of a large dataset small."""
 
-_A_MOMENT_S = 0.5
+_DELAY_S = 0.5
 
 
 def chunks(n_samples: int, size: int = CHUNK) -> Iterator[slice]:
@@ -23,34 +23,34 @@ def chunks(n_samples: int, size: int = CHUNK) -> Iterator[slice]:
 
 @contextmanager
 def progress(doing: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Shows a bar for what takes more than a moment, on standard error and only where that is a terminal.
+    """Shows a progress bar on standard error if the block takes longer than `_DELAY_S`, and only on a terminal.
 
     Args:
-        doing: What is done.
-        total: How many steps there are; None where nobody knows, or where it is done in one go.
+        doing: The description of the work.
+        total: The number of steps; None if it is unknown or the work is a single step.
 
     Yields:
-        A function that takes how many more steps are done.
+        A function that takes the number of additional steps done.
     """
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), _Count(), TimeRemainingColumn())
     bar = Progress(*columns, console=Console(stderr=True), transient=True)
     task = bar.add_task(doing, total=total)
-    # A clock of its own shows it, since what is done in one go never comes by to do so.
-    moment = Timer(_A_MOMENT_S, bar.start)
+    # A timer shows the bar, because work in a single step never calls `advance`.
+    timer = Timer(_DELAY_S, bar.start)
     if bar.console.is_terminal:
-        moment.start()
+        timer.start()
     try:
         yield partial(bar.advance, task)
     finally:
-        moment.cancel()
-        if moment.is_alive():
-            moment.join()
-        if bar.live.is_started:  # one that is not shown would end with an empty line
+        timer.cancel()
+        if timer.is_alive():
+            timer.join()
+        if bar.live.is_started:  # a bar that was never shown would print an empty line
             bar.stop()
 
 
 class _Count(MofNCompleteColumn):
-    """How many steps are done, once it is known that there are any."""
+    """The number of steps done; empty while neither steps nor their total are known."""
 
     def render(self, task: Task) -> Text:
         return Text() if task.total is None and not task.completed else super().render(task)

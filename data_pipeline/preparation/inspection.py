@@ -1,4 +1,4 @@
-"""What is in a dataset, in figures."""
+"""Figures that describe a dataset."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from data_pipeline.preparation.suspicions import Extents, Suspicion, suspicions
 from data_pipeline.skeleton import Skeleton, skeleton_for
 
 N_WORST = 5
-"""How many of the worst samples are told."""
+"""How many of the worst samples are reported."""
 
 SAME_LENGTH = 0.01
-"""Bones whose lengths differ by no more than this share count as equally long."""
+"""Bone lengths that differ by at most this fraction count as equal."""
 
-_MOSTLY = 0.95  # of the steps from a frame to the next
+_MOSTLY = 0.95  # of the steps from one frame to the next
 
 _Numbers = npt.NDArray[np.float64]
 
@@ -32,9 +32,9 @@ class Bones:
     Attributes:
         mean_mm: The mean length of each bone, mm.
         std_mm: The standard deviation of its length, mm.
-        constancy: "constant"; "constant within sequences", where lengths jump now and then; or "not constant".
-        share_unchanged: Of the steps from a sample to the next one, the share in which no bone changes its length by
-            more than `SAME_LENGTH`; 1 for a single sample.
+        constancy: "constant"; "constant within sequences" if lengths jump occasionally; or "not constant".
+        share_unchanged: The fraction of steps from one sample to the next in which no bone length changes by more than
+            `SAME_LENGTH`; 1 for a single sample.
     """
 
     mean_mm: dict[str, float]
@@ -44,7 +44,7 @@ class Bones:
 
     @classmethod
     def of(cls, lengths: Array, skeleton: Skeleton) -> "Bones":
-        """Returns what lengths of bones, (N, B), mm, tell."""
+        """Computes the statistics of bone lengths, (N, B), mm."""
         mean, std = lengths.mean(axis=0, dtype=np.float64), lengths.std(axis=0, dtype=np.float64)  # (N, B) -> (B,)
         same = SAME_LENGTH * mean  # (B,)
         n_changed = sum(
@@ -62,14 +62,14 @@ class Bones:
 
 @dataclass(frozen=True)
 class SubsetErrors:
-    """How far a subset is from the labels: Euclidean distances, mm.
+    """The errors of a subset: Euclidean distances from the labels, mm.
 
     Attributes:
         mean_mm: The mean over samples and joints.
-        median_mm: The median over samples of their mean over joints.
-        mean_worst_joint_mm: The mean over samples of their worst joint.
-        per_joint_mm: The mean of each joint.
-        per_finger_mm: The mean of each finger's joints; empty for a skeleton without fingers.
+        median_mm: The median over samples of the mean over joints.
+        mean_worst_joint_mm: The mean over samples of the worst joint's error.
+        per_joint_mm: The mean error of each joint.
+        per_finger_mm: The mean error of each finger's joints; empty for a skeleton without fingers.
         worst: The samples with the largest mean over joints, largest first, each with its number `sample`, its `name`
             (None without names), this mean as `mean_mm` and its `worst_joint`.
     """
@@ -84,16 +84,16 @@ class SubsetErrors:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What is in a dataset; `dataclasses.asdict` makes JSON of it.
+    """The description of a dataset; `dataclasses.asdict` turns it into JSON.
 
     Attributes:
         samples: N.
         joints: J.
         skeleton: The name of the skeleton with J joints.
         has_names: Whether frames have names.
-        ranges_mm: Of "labels" and of each "subset NAME", the smallest and the largest x, y and z, mm.
+        ranges_mm: The smallest and largest x, y and z of "labels" and of each "subset NAME", mm.
         bones: The bones of the labels.
-        errors: How far each subset is from the labels.
+        errors: The errors of each subset.
         warnings: What looks wrong.
     """
 
@@ -108,7 +108,7 @@ class Inspection:
 
 
 def inspect_samples(samples: Samples) -> Inspection:
-    """Returns what is in a dataset; copies are made of some thousand samples at a time only."""
+    """Describes a dataset; only a few thousand samples are copied at a time."""
     skeleton = skeleton_for(samples.labels.shape[1])
     arrays = {"labels": samples.labels} | {f"subset {name}": poses for name, poses in samples.poses.items()}
     extents = {}

@@ -1,4 +1,4 @@
-"""Datasets from nothing but a seed, or from published results."""
+"""Makes datasets from a seed or from published results."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,23 +8,23 @@ import numpy as np
 from data_pipeline.formats.leaderboard import read_results
 from data_pipeline.pose_dataset import Samples, dataset_path, write_datasets
 from data_pipeline.preparation.chunks import progress
-from data_pipeline.preparation.parts import Part, part_name, parts_of
+from data_pipeline.preparation.parts import DatasetPart, dataset_name, split_samples
 from data_pipeline.preparation.splits import PARTS, Split
 from data_pipeline.preparation.synthetic import Backbone, synthetic_hands
 from data_pipeline.subsets import DEFAULT_SUBSET
 
 
-def synthetic_parts(name: str, sizes: Mapping[str, int], subsets: Sequence[str], seed: int) -> list[Part]:
-    """Makes moving hands, and what imagined backbones see of them.
+def synthetic_parts(name: str, sizes: Mapping[str, int], subsets: Sequence[str], seed: int) -> list[DatasetPart]:
+    """Makes moving hands and predictions of simulated backbones for them.
 
     Args:
-        name: What the datasets are called, without the part.
-        sizes: The number of frames of each part that is wanted.
-        subsets: The backbones; without any there is one without a name.
-        seed: The same seed, the same datasets.
+        name: The name of the datasets, without the part.
+        sizes: The number of frames of each part to make.
+        subsets: The names of the backbones; empty for a single one without a name.
+        seed: The same seed gives the same datasets.
     """
-    # A part's seed does not depend on which parts there are: training data stay the same with a test set beside
-    # them. The parts share no subject and no noise; a backbone has the same character in all of them.
+    # The seed of a part does not depend on which other parts are made: training data are the same with and without a
+    # test set. The parts share no subject and no noise; a backbone makes the same kind of errors in all of them.
     part_seeds = dict(zip(PARTS, np.random.SeedSequence(seed).generate_state(len(PARTS)), strict=True))
     backbones = [Backbone(subset, seed) for subset in subsets or [DEFAULT_SUBSET]]
     parts = []
@@ -37,48 +37,48 @@ def synthetic_parts(name: str, sizes: Mapping[str, int], subsets: Sequence[str],
             for backbone in backbones:
                 poses[backbone.subset] = backbone.predict(labels, part_seed)
                 advance(size)
-            parts.append(Part(name, part, Samples(labels, poses)))
+            parts.append(DatasetPart(name, part, Samples(labels, poses)))
     return parts
 
 
 def write_stand_in(data_dir: Path, name: str, sizes: Mapping[str, int]) -> None:
-    """Writes synthetic datasets for scripts that can do without real ones, unless they are there.
+    """Writes synthetic datasets, unless they exist, for scripts that also run without real data.
 
     Args:
         data_dir: The data folder.
-        name: What the datasets are called, without the part.
+        name: The name of the datasets, without the part.
         sizes: The number of frames of each part.
 
     Raises:
-        ReplacementError: If they cannot be written.
+        UserError: If they cannot be written.
     """
-    if not all(dataset_path(data_dir, part_name(name, part), "labels").is_file() for part in sizes):
+    if not all(dataset_path(data_dir, dataset_name(name, part), "labels").is_file() for part in sizes):
         write_datasets(data_dir, {part.name: part.samples for part in synthetic_parts(name, sizes, [], seed=0)})
 
 
 def leaderboard_parts(
     bases: Mapping[str, str], dataset: str, ground_truth: Path, results: Mapping[str, Path], split: Split
-) -> list[Part]:
-    """Reads files of the leaderboard and splits their frames.
+) -> list[DatasetPart]:
+    """Reads leaderboard files and splits their frames.
 
     Args:
-        bases: For each estimator what the datasets with its predictions are called, without the part.
+        bases: For each backbone the name of the datasets with its predictions, without the part.
         dataset: A key of `LEADERBOARD_DATASETS`.
-        ground_truth: The file of true joints.
-        results: The file of each estimator.
-        split: How the frames are divided.
+        ground_truth: The file with the true joints.
+        results: The file of each backbone.
+        split: How to split the frames.
 
     Raises:
-        FormatError: If a file is broken, or has another number of frames than the ground truth.
-        SplitError: If the split leaves a part without samples.
+        FormatError: If a file is broken, or its number of frames differs from the ground truth's.
+        UserError: If the split leaves a part empty.
     """
     with progress(f"reading {1 + len(results)} files", None):
         labels, poses = read_results(ground_truth, results, dataset)
     parts = []
     for base in dict.fromkeys(bases.values()):
         group = [subset for subset in poses if bases[subset] == base]
-        # One prediction alone needs no subset.
+        # A single prediction needs no subset name.
         names = group if len(group) > 1 else [DEFAULT_SUBSET]
         arrays = [poses[subset] for subset in group]
-        parts += parts_of(base, Samples(labels, dict(zip(names, arrays, strict=True))), split)
+        parts += split_samples(base, Samples(labels, dict(zip(names, arrays, strict=True))), split)
     return parts

@@ -1,4 +1,4 @@
-"""Nearest neighbours: for each hand, those of a bank that are most like it, wherever they are."""
+"""Nearest neighbours: for each hand the most similar poses of a bank, regardless of position."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,17 +11,13 @@ from data_pipeline.pose_dataset import Array
 from data_pipeline.preparation.chunks import chunks, progress
 from data_pipeline.user_error import UserError
 
-_ROWS = 8192  # at a time; fewer are slower
-_PAIRS = 150_000_000  # that are compared at a time: a second or so of work, so that the bar moves and Ctrl-C is heard
-
-
-class NeighborsError(UserError):
-    """A bank has too few samples or other joints."""
+_ROWS = 8192  # per chunk; smaller chunks are slower
+_PAIRS = 150_000_000  # comparisons per chunk: about a second, so that the bar moves and Ctrl-C takes effect
 
 
 @dataclass(frozen=True)
 class Neighbors:
-    """The poses of a bank that are most like each of N labels.
+    """The most similar poses of a bank for each of N labels.
 
     Attributes:
         rows: Their rows in the bank, nearest first, (N, K).
@@ -35,7 +31,7 @@ class Neighbors:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What a person or a program wants to know of them, as JSON values."""
+        """A summary as JSON values."""
         means = self.distances_mm.mean(axis=0, dtype=np.float64)  # (N, K) -> (K,)
         return {
             "samples": len(self.rows),
@@ -47,26 +43,26 @@ class Neighbors:
 
 
 def nearest_neighbors(labels: Array, bank: Array, k: int, *, is_same: bool) -> Neighbors:
-    """Finds for each label the poses of a bank with the smallest Euclidean distance over all joints.
+    """Finds the poses of a bank with the smallest Euclidean distance over all joints from each label.
 
-    Each pose is first shifted by the mean of its joints to the origin: where the hand is does not matter.
+    The mean of its joints is first subtracted from each pose, so the position of the hand does not matter.
 
     Args:
         labels: (N, J, 3), mm.
         bank: (M, J, 3), mm.
-        k: K, how many neighbours.
-        is_same: The bank is `labels`; no row then is its own neighbour.
+        k: K, the number of neighbours.
+        is_same: Whether the bank is `labels`; then no row is its own neighbour.
 
     Raises:
-        NeighborsError: If the bank has fewer than K poses (besides the pose itself), or other joints.
+        UserError: If the bank has fewer than K poses (excluding the pose itself), or another number of joints.
     """
     if labels.shape[1] != bank.shape[1]:
-        raise NeighborsError(f"the bank has {bank.shape[1]} joints, but the dataset has {labels.shape[1]}")
+        raise UserError(f"the bank has {bank.shape[1]} joints, but the dataset has {labels.shape[1]}")
     n_others = len(bank) - is_same
     if not 1 <= k <= n_others:
-        beside = " besides the label's own" if is_same else ""
-        allowed = f"; needed is a number from 1 to {n_others}" if n_others else ""
-        raise NeighborsError(f"{k} neighbours were asked for, and the bank has {n_others} poses{beside}{allowed}")
+        other = "other " if is_same else ""
+        allowed = f"; expected a number from 1 to {n_others}" if n_others else ""
+        raise UserError(f"{k} neighbours requested, but the bank has {n_others} {other}poses{allowed}")
     finder = NearestNeighbors(n_neighbors=k + is_same, algorithm="brute").fit(_centred(bank))
     indices = np.empty((len(labels), k), np.int32)
     distances = np.empty((len(labels), k), np.float32)
@@ -88,9 +84,9 @@ def _centred(poses: Array) -> Array:
 def _without_self(
     distances: npt.NDArray[Any], found: npt.NDArray[Any], rows: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Leaves out of the neighbours, (n, K + 1) each, of `rows`, (n,), the row itself."""
+    """Removes each row itself from the neighbours, (n, K + 1) each, of `rows`, (n,)."""
     is_self = found == rows[:, None]  # (n, K + 1)
-    # Where others are at the same place, the row itself may not have been found: the farthest goes.
+    # If other poses are identical, the row itself may be missing: drop the farthest.
     is_self[~is_self.any(axis=1), -1] = True
     shape = (len(rows), found.shape[1] - 1)
     return distances[~is_self].reshape(shape), found[~is_self].reshape(shape)  # (n, K) each

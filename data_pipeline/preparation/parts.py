@@ -1,4 +1,4 @@
-"""Datasets that are ready to be written, one for each part of a split, and how far off their predictions are."""
+"""Datasets that are ready to be written, one for each part of a split, and the errors of their predictions."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ WORST_JOINT_LIMIT_MM = 20.0
 
 
 @dataclass(frozen=True)
-class Part:
+class DatasetPart:
     """A dataset that is ready to be written.
 
     Attributes:
-        base: Its name without the part.
-        part: "train", "val" or "test", or `ALL_PART`.
-        samples: Its content.
+        base: The name without the part.
+        part: "train", "val", "test" or `ALL_PART`.
+        samples: The content.
     """
 
     base: str
@@ -29,32 +29,32 @@ class Part:
     @property
     def name(self) -> str:
         """The name below the data folder."""
-        return part_name(self.base, self.part)
+        return dataset_name(self.base, self.part)
 
 
-def part_name(base: str, part: str) -> str:
-    """Returns what the dataset of a `part` is called."""
+def dataset_name(base: str, part: str) -> str:
+    """Returns the name of the dataset for `part`."""
     return base if part == ALL_PART else f"{base}_{part}"
 
 
-def parts_of(base: str, samples: Samples, split: Split) -> list[Part]:
-    """Returns the datasets that a split makes of `samples`.
+def split_samples(base: str, samples: Samples, split: Split) -> list[DatasetPart]:
+    """Splits `samples` into datasets.
 
     Raises:
-        SplitError: If it leaves a part without samples, or if its file cannot be used.
+        UserError: If the split leaves a part empty, or if its file cannot be used.
     """
-    with progress("dividing frames", None):
-        return [Part(base, part, samples.take(indices)) for part, indices in split.parts(len(samples)).items()]
+    with progress("splitting frames", None):
+        return [DatasetPart(base, part, samples.take(indices)) for part, indices in split.parts(len(samples)).items()]
 
 
-def error_rows(parts: Iterable[Part]) -> list[dict[str, Any]]:
-    """Returns how far off each subset is: one row of JSON values for each, without errors for labels alone."""
-    return [row for part in parts for row in _rows_of(part)]
+def error_rows(parts: Iterable[DatasetPart]) -> list[dict[str, Any]]:
+    """Returns the errors of each subset: one row of JSON values each; the errors are None for a set of only labels."""
+    return [row for part in parts for row in _part_rows(part)]
 
 
-def _rows_of(part: Part) -> Sequence[dict[str, Any]]:
-    what = {"dataset": part.name, "part": part.part}
-    nothing = {"mean_error_mm": None, "mean_worst_joint_mm": None, "share_worst_joint_within_20mm": None}
+def _part_rows(part: DatasetPart) -> Sequence[dict[str, Any]]:
+    names = {"dataset": part.name, "part": part.part}
+    no_errors = {"mean_error_mm": None, "mean_worst_joint_mm": None, "share_worst_joint_within_20mm": None}
     rows = []
     for subset, poses in part.samples.poses.items():
         found = SampleErrors.of(poses, part.samples.labels)
@@ -63,5 +63,5 @@ def _rows_of(part: Part) -> Sequence[dict[str, Any]]:
             "mean_worst_joint_mm": float(found.worst_mm.mean()),
             "share_worst_joint_within_20mm": float((found.worst_mm <= WORST_JOINT_LIMIT_MM).mean()),
         }
-        rows.append({**what, "subset": subset, "frames": len(poses), **errors})
-    return rows or [{**what, "subset": None, "frames": len(part.samples), **nothing}]
+        rows.append({**names, "subset": subset, "frames": len(poses), **errors})
+    return rows or [{**names, "subset": None, "frames": len(part.samples), **no_errors}]

@@ -1,4 +1,4 @@
-"""The errors that a backbone made, as tables that distorters draw from."""
+"""The errors of a backbone, as tables that distorters draw from."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +11,6 @@ from data_pipeline.preparation.chunks import chunks, progress
 from data_pipeline.skeleton import Skeleton
 from data_pipeline.tables import write_error_stats, write_errors
 from data_pipeline.user_error import UserError
-
-
-class SubsetError(UserError):
-    """It is not said whose errors are wanted, or there is no such subset."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +46,14 @@ def pose_errors(dataset: PoseDataset, subset: str | None) -> PoseErrors:
     """Returns the errors of a subset; None for the only one.
 
     Raises:
-        SubsetError: If there is no such subset, or if there are several and `subset` is None.
+        UserError: If there is no such subset, or if there are several and `subset` is None.
     """
     has = ", ".join(dataset.poses)
     if subset is None and len(dataset.poses) > 1:
-        raise SubsetError(f"{dataset.name} has the subsets {has}; choose one of them with --subset")
+        raise UserError(f"{dataset.name} has the subsets {has}; choose one with --subset")
     chosen = next(iter(dataset.poses)) if subset is None else subset
     if chosen not in dataset.poses:
-        raise SubsetError(f"{dataset.name} has no subset {chosen}; it has {has}")
+        raise UserError(f"{dataset.name} has no subset {chosen}; it has {has}")
     errors: Array = dataset.poses[chosen] - dataset.labels  # (M, J, 3)
     mean_mm = errors.mean(axis=0, dtype=np.float64)  # (M, J, 3) -> (J, 3)
     squares = np.zeros_like(mean_mm)
@@ -70,6 +66,6 @@ def pose_errors(dataset: PoseDataset, subset: str | None) -> PoseErrors:
 
 
 def write_pose_errors(folder: Path, name: str, found: PoseErrors) -> None:
-    """Writes errors and their statistics as the tables `name` below a folder."""
+    """Writes errors and their statistics as tables called `name` in a folder."""
     write_errors(folder, name, found.errors, found.labels)
     write_error_stats(folder, name, found.mean_mm, found.std_mm, found.skeleton, len(found.errors))

@@ -1,4 +1,4 @@
-"""How far off the predictions of each sample are."""
+"""The prediction errors of each sample."""
 
 from dataclasses import dataclass
 
@@ -13,13 +13,13 @@ _Numbers = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class SampleErrors:
-    """Euclidean distances of predicted from true joints, of N samples.
+    """Euclidean distances between predicted and true joints, for N samples.
 
     Attributes:
-        mean_mm: The mean over each sample's joints, (N,), mm.
-        worst_mm: That of each sample's worst joint, (N,), mm.
-        worst_joint: Which joint that is, (N,).
-        per_joint_mm: The mean over samples, (J,), mm.
+        mean_mm: The mean over the joints of each sample, (N,), mm.
+        worst_mm: The distance of each sample's worst joint, (N,), mm.
+        worst_joint: The index of that joint, (N,).
+        per_joint_mm: The mean over samples for each joint, (J,), mm.
     """
 
     mean_mm: _Numbers
@@ -29,7 +29,7 @@ class SampleErrors:
 
     @classmethod
     def of(cls, poses: Array, labels: Array) -> "SampleErrors":
-        """Measures predictions and labels, (N, J, 3) each, mm; copies are made of some thousand samples at a time."""
+        """Compares predictions with labels, (N, J, 3) each, mm; only a few thousand samples are copied at a time."""
         n_samples, n_joints, _ = poses.shape
         mean, worst = np.empty((2, n_samples))  # (N,) each
         worst_joint = np.empty(n_samples, np.int64)

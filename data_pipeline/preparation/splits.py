@@ -1,7 +1,7 @@
-"""Splits: which samples of a sequence train, which validate and which test.
+"""Splits a sequence of samples into training, validation and test parts.
 
-Neighbouring frames of a sequence are nearly alike, so a split never draws single frames: it takes the end of
-the sequence, whole blocks of it, whole clusters (such as all frames of a subject), or what a file lists. A split is
+Neighbouring frames of a sequence are nearly identical, so a split never draws single frames: it takes the end of the
+sequence, whole blocks, whole clusters (such as all frames of a subject), or the frames listed in a file. A split is
 written as a short text, such as `blocks:100:5`.
 """
 
@@ -24,41 +24,37 @@ PARTS = ("train", "val", "test")
 """The names of the parts."""
 
 ALL_PART = "all"
-"""The only part where nothing is split."""
+"""The only part of an unsplit dataset."""
 
-SPELLINGS = """\
-blocks:M:K        blocks of M frames; of every K the last validates, the one in the middle tests
-last:P            the last P percent validate
-last:P:Q          the last Q percent test, the P percent before them validate
-clusters:F:V      of the clusters that the file F has, one number for each frame, as the command clusters writes
-                  it: the frames of clusters V validate; V is a number or several, such as 3,5
-clusters:F:V:T    the frames of clusters T test
-indices:F         frames by their number, counted from 0. F is JSON, {"train": [0, 1], "val": [...], "test": [...]},
-                  where a part may be missing and what is not listed is left out; or text with a number on each
-                  line: these validate, the others train
+SPLIT_SYNTAX = """\
+blocks:M:K        blocks of M frames; of every K blocks the last is for validation, the middle one for testing
+last:P            the last P percent for validation
+last:P:Q          the last Q percent for testing, the P percent before them for validation
+clusters:F:V      clusters V for validation, where V is a number or a list such as 3,5. The file F has the cluster
+                  of each frame, as written by the command `clusters`
+clusters:F:V:T    in addition, clusters T for testing
+indices:F         frames by number, counted from 0. F is JSON, {"train": [0, 1], "val": [...], "test": [...]}: a
+                  part may be missing, and frames that are not listed are dropped. Or F is text with one number per
+                  line: these frames are for validation, the others for training
 none              a single dataset"""
-"""What a split may be, one a line, for a help text."""
+"""The possible splits, for a help text."""
 
 _USAGE = (
-    "a split is 'blocks:M:K' (blocks of M frames; of every K the last validates and the one in the middle "
-    "tests), 'last:P' or 'last:P:Q' (the last Q percent test, the P percent before them validate), 'clusters:FILE:V' "
-    "or 'clusters:FILE:V:T' (the clusters with the numbers V validate, those with T test), 'indices:FILE' (the frames "
-    "that a file lists) or 'none', for example 'blocks:100:5' or 'last:20'"
+    "a split is 'blocks:M:K' (blocks of M frames; of every K blocks the last is for validation, the middle one for "
+    "testing), 'last:P' or 'last:P:Q' (the last Q percent for testing, the P percent before them for validation), "
+    "'clusters:FILE:V' or 'clusters:FILE:V:T' (clusters V for validation, clusters T for testing), 'indices:FILE' (the "
+    "frames listed in a file) or 'none', for example 'blocks:100:5' or 'last:20'"
 )
-
-
-class SplitError(UserError):
-    """A split is misspelt or impossible, or it leaves a part without samples."""
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """Blocks of samples in order; of every `every` blocks one validates and one tests.
+    """Groups of blocks of consecutive samples; one block of each group is for validation and one for testing.
 
-    The last, number `every` − 1, validates and number `every` // 2 tests, counted from 0; the others train.
+    Counted from 0, block `every` − 1 is for validation and block `every` // 2 for testing; the others are for training.
 
     Attributes:
-        size: Samples in a block, at least 1; the last block of all may have fewer.
+        size: Samples in a block, at least 1; the very last block may have fewer.
         every: Blocks in a group, at least 3, so that each part gets one.
     """
 
@@ -67,9 +63,9 @@ class Blocks:
 
     def __post_init__(self) -> None:
         if self.size < 1:
-            raise SplitError(f"'{self}': a block has at least 1 frame")
+            raise UserError(f"'{self}': a block has at least 1 frame")
         if self.every < 3:
-            raise SplitError(f"'{self}': training, validation and test need at least 3 blocks, so K is 3 or more")
+            raise UserError(f"'{self}': training, validation and test need at least 3 blocks, so K must be at least 3")
 
     def __str__(self) -> str:
         return f"blocks:{self.size}:{self.every}"
@@ -83,12 +79,12 @@ class Blocks:
         """Returns the indices, ascending, of the parts "train", "val" and "test".
 
         Raises:
-            SplitError: If there are too few samples for one in each part.
+            UserError: If there are too few samples for one in each part.
         """
-        # Before any array is made: sizes beyond int64 end here too.
+        # Checked before any array is made, so sizes beyond int64 are rejected too.
         n_needed = self.size * (self.every - 1) + 1
         if n_samples < n_needed:
-            raise SplitError(
+            raise UserError(
                 f"'{self}' leaves the validation set empty: it needs at least {n_needed} frames, there are {n_samples}"
             )
         position = np.arange(n_samples) // self.size % self.every  # (N,)
@@ -100,11 +96,11 @@ class Blocks:
 
 @dataclass(frozen=True)
 class LastPercent:
-    """The last samples test, those before them validate, those before these train.
+    """The last samples are for testing, those before them for validation, the rest for training.
 
     Attributes:
-        percent: Share that validates, from 1 on; the number of samples is rounded down.
-        test_percent: Share that tests, likewise, or None for no such part; both together are at most 99.
+        percent: Percentage for validation, at least 1; the number of samples is rounded down.
+        test_percent: Percentage for testing, likewise; None for no test part. Both together are at most 99.
     """
 
     percent: int
@@ -113,9 +109,9 @@ class LastPercent:
     def __post_init__(self) -> None:
         shares = [self.percent] if self.test_percent is None else [self.percent, self.test_percent]
         if not all(1 <= share <= 99 for share in shares):
-            raise SplitError(f"'{self}': the percentage is a whole number from 1 to 99")
+            raise UserError(f"'{self}': the percentage must be a whole number from 1 to 99")
         if sum(shares) > 99:
-            raise SplitError(f"'{self}' leaves the training set empty: both shares together are at most 99 percent")
+            raise UserError(f"'{self}' leaves the training set empty: both percentages must sum to at most 99")
 
     def __str__(self) -> str:
         return f"last:{self.percent}" if self.test_percent is None else f"last:{self.percent}:{self.test_percent}"
@@ -126,18 +122,18 @@ class LastPercent:
         return PARTS[:2] if self.test_percent is None else PARTS
 
     def parts(self, n_samples: int) -> dict[str, Indices]:
-        """Returns the indices, ascending, of the parts "train", "val" and, where it has a share, "test".
+        """Returns the indices, ascending, of the parts "train", "val" and, if `test_percent` is given, "test".
 
         Raises:
-            SplitError: If there are too few samples for one in each part.
+            UserError: If there are too few samples for one in each part.
         """
         shares = {"val": self.percent} | ({} if self.test_percent is None else {"test": self.test_percent})
         sizes = {part: n_samples * share // 100 for part, share in shares.items()}
-        # The training set never is empty: the shares' sum is below 100.
+        # The training set is never empty, because the percentages sum to less than 100.
         for part, size in sizes.items():
             if size == 0:
                 n_needed = -(-100 // min(shares.values()))
-                raise SplitError(
+                raise UserError(
                     f"'{self}' leaves the {'validation' if part == 'val' else 'test'} set empty: it needs at least "
                     f"{n_needed} frames, there are {n_samples}"
                 )
@@ -148,13 +144,13 @@ class LastPercent:
 
 @dataclass(frozen=True)
 class ByCluster:
-    """Whole clusters of samples validate and test, the others train.
+    """Whole clusters of samples are for validation and testing, the others for training.
 
     Attributes:
-        path: A text file with the number of a cluster, 0 or larger, for each sample, one a line; what follows a
-            `#` is a comment.
-        val: The clusters that validate, at least one.
-        test: The clusters that test; empty for no such part.
+        path: A text file with the cluster of each sample, a number of at least 0, one per line; text after `#` is a
+            comment.
+        val: The clusters for validation, at least one.
+        test: The clusters for testing; empty for no test part.
     """
 
     path: Path
@@ -163,9 +159,9 @@ class ByCluster:
 
     def __post_init__(self) -> None:
         named = [*self.val, *self.test]
-        twice = sorted({number for number in named if named.count(number) > 1})
-        if twice:
-            raise SplitError(f"'{self}' names {_listed(twice)} twice; each cluster belongs to one part")
+        repeated = sorted({number for number in named if named.count(number) > 1})
+        if repeated:
+            raise UserError(f"'{self}' names {_join(repeated)} more than once; each cluster belongs to one part")
 
     def __str__(self) -> str:
         numbers = [",".join(map(str, clusters)) for clusters in (self.val, self.test) if clusters]
@@ -177,37 +173,37 @@ class ByCluster:
         return PARTS if self.test else PARTS[:2]
 
     def parts(self, n_samples: int) -> dict[str, Indices]:
-        """Returns the indices, ascending, of the parts "train", "val" and, where it has clusters, "test".
+        """Returns the indices, ascending, of the parts "train", "val" and, if it has clusters, "test".
 
         Raises:
-            SplitError: If the file cannot be read, has another number of samples, or lacks a named cluster; or if no
-                cluster is left to train.
+            UserError: If the file cannot be read, has another number of samples, or lacks a named cluster; or if no
+                cluster is left for training.
         """
         clusters = _read_numbers(self.path)
         if len(clusters) != n_samples:
-            raise SplitError(
-                f"{self.path} has the clusters of {len(clusters)} frames, but there are {n_samples}; it has to be made "
+            raise UserError(
+                f"{self.path} has the clusters of {len(clusters)} frames, but there are {n_samples}; it must be made "
                 "from the same dataset"
             )
         has = np.unique(clusters).tolist()
         absent = [number for number in (*self.val, *self.test) if number not in has]
         if absent:
-            raise SplitError(f"{self.path} has no cluster {_listed(absent)}; it has {_listed(has)}")
+            raise UserError(f"{self.path} has no cluster {_join(absent)}; it has {_join(has)}")
         is_val, is_test = np.isin(clusters, self.val), np.isin(clusters, self.test)  # (N,) each
         masks = {"train": ~is_val & ~is_test, "val": is_val} | ({"test": is_test} if self.test else {})
         if not masks["train"].any():
-            raise SplitError(f"'{self}' leaves the training set empty: {self.path} has no other clusters")
+            raise UserError(f"'{self}' leaves the training set empty: {self.path} has no other clusters")
         return {part: np.flatnonzero(mask) for part, mask in masks.items()}  # (N,) -> (N_part,)
 
 
 @dataclass(frozen=True)
 class ByIndex:
-    """The parts are what a file says.
+    """A file lists the samples of each part.
 
     Attributes:
-        path: A JSON file, if its name ends in `.json`: an object with a list of indices for each part; samples that it
-            does not list are in no part. Else a text file with the index of a validating sample on each line; the
-            others train. Indices are counted from 0.
+        path: A JSON file, if its name ends in `.json`: an object with a list of indices for each part; samples that are
+            not listed are dropped. Otherwise a text file with the index of a validation sample on each line; the
+            others are for training. Indices are counted from 0.
     """
 
     path: Path
@@ -217,10 +213,10 @@ class ByIndex:
 
     @property
     def part_names(self) -> tuple[str, ...]:
-        """The names of the parts, which a JSON file tells.
+        """The names of the parts.
 
         Raises:
-            SplitError: If it cannot be read.
+            UserError: If a JSON file cannot be read.
         """
         return tuple(_read_parts(self.path)) if self._is_json else PARTS[:2]
 
@@ -232,23 +228,23 @@ class ByIndex:
         """Returns the indices, ascending, of the parts.
 
         Raises:
-            SplitError: If the file cannot be read, or if it lists a sample that there is not, or one twice, or leaves a
-                part without samples.
+            UserError: If the file cannot be read, lists a sample that does not exist or lists one twice, or leaves a
+                part empty.
         """
         listed = _read_parts(self.path) if self._is_json else {"val": _read_numbers(self.path)}
         samples, times = np.unique(np.concatenate(list(listed.values())), return_counts=True)
         if (times > 1).any():
             sample = samples[np.argmax(times > 1)]
             where = " and ".join(part for part, indices in listed.items() if sample in indices)
-            raise SplitError(f"{self.path} lists sample {sample} more than once, in {where}")
+            raise UserError(f"{self.path} lists sample {sample} more than once, in {where}")
         if samples.size and not 0 <= samples[0] <= samples[-1] < n_samples:
             outside = samples[0] if samples[0] < 0 else samples[-1]
-            raise SplitError(f"{self.path} lists sample {outside}, but there are {n_samples}, counted from 0")
+            raise UserError(f"{self.path} lists sample {outside}, but there are {n_samples} samples, counted from 0")
         if not self._is_json:
             listed = {"train": np.setdiff1d(np.arange(n_samples), samples), **listed}
         empty = [part for part, indices in listed.items() if len(indices) == 0]
         if empty:
-            raise SplitError(f"{self.path} leaves the part {empty[0]!r} without samples")
+            raise UserError(f"{self.path} leaves the part {empty[0]!r} without samples")
         return {part: np.sort(indices) for part, indices in listed.items()}
 
 
@@ -268,10 +264,10 @@ class NoSplit:
         """Returns all indices as the part `ALL_PART`.
 
         Raises:
-            SplitError: If there are no samples.
+            UserError: If there are no samples.
         """
         if n_samples < 1:
-            raise SplitError("there are no frames")
+            raise UserError("there are no frames")
         return {ALL_PART: np.arange(n_samples)}
 
 
@@ -279,10 +275,10 @@ Split = Blocks | LastPercent | ByCluster | ByIndex | NoSplit
 
 
 def parse_split(text: str) -> Split:
-    """Returns the split that `text` describes; `SPELLINGS` has what is possible. Files are not opened.
+    """Parses a split as described by `SPLIT_SYNTAX`. Files are not opened.
 
     Raises:
-        SplitError: If it describes none; the text says what is possible.
+        UserError: If `text` is not a split; the message lists the possible splits.
     """
     if text == "none":
         return NoSplit()
@@ -296,20 +292,20 @@ def parse_split(text: str) -> Split:
         return ByCluster(Path(match[1]), val, test)
     if match := re.fullmatch(r"indices:(.+)", text):
         return ByIndex(Path(match[1]))
-    raise SplitError(f"{text!r} is not a split: {_USAGE}")
+    raise UserError(f"{text!r} is not a split: {_USAGE}")
 
 
 def _read_numbers(path: Path) -> Indices:
-    """Returns the whole numbers of a text file, one a line, without its comments."""
+    """Returns the whole numbers of a text file, one per line, without comments."""
     numbers = []
     for i, line in enumerate(_read_text(path).splitlines(), start=1):
         token = line.partition("#")[0].strip()
         if re.fullmatch(r"\d{1,18}", token, re.ASCII):
             numbers.append(int(token))
         elif token:
-            raise SplitError(f"{path}, line {i}: {token[:30]!r} is no whole number; a line has one, 0 or larger")
+            raise UserError(f"{path}, line {i}: {token[:30]!r} is not a whole number of at least 0")
     if not numbers:
-        raise SplitError(f"{path} has no number; it needs one on each line")
+        raise UserError(f"{path} has no numbers; expected one on each line")
     return np.array(numbers, np.int64)
 
 
@@ -318,21 +314,21 @@ def _read_parts(path: Path) -> dict[str, Indices]:
     try:
         content: Any = json.loads(_read_text(path), object_pairs_hook=partial(_object, path))
     except (ValueError, RecursionError) as error:
-        raise SplitError(f"{path} is no JSON: {error}") from error
+        raise UserError(f"{path} is not JSON: {error}") from error
     if not isinstance(content, dict) or not content or not content.keys() <= set(PARTS):
         has = (
             f"an object with {', '.join(content) or 'nothing'}" if isinstance(content, dict) else type(content).__name__
         )
-        raise SplitError(f"{path} holds {has}; needed is an object with lists named {', '.join(PARTS)}")
+        raise UserError(f"{path} holds {has}; expected an object with lists named {', '.join(PARTS)}")
     for part, indices in content.items():
         if not isinstance(indices, list) or not all(type(index) is int and abs(index) < 2**62 for index in indices):
-            raise SplitError(f"{path}: {part!r} is no list of whole numbers")
+            raise UserError(f"{path}: {part!r} is not a list of whole numbers")
     return {part: np.array(content[part], np.int64) for part in PARTS if part in content}
 
 
 def _object(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(dict(pairs)) < len(pairs):  # of a key that comes twice Python would keep the last
-        raise SplitError(f"{path} has the keys {', '.join(key for key, _ in pairs)}; each part may come once")
+    if len(dict(pairs)) < len(pairs):  # Python would keep only the last value of a repeated key
+        raise UserError(f"{path} has the keys {', '.join(key for key, _ in pairs)}; each part may appear only once")
     return dict(pairs)
 
 
@@ -340,10 +336,10 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
-        raise SplitError(f"{path} cannot be read: {error.strerror}") from error
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise SplitError(f"{path} is no text: {error.reason}") from error
+        raise UserError(f"{path} is not text: {error.reason}") from error
 
 
-def _listed(numbers: Iterable[int]) -> str:
+def _join(numbers: Iterable[int]) -> str:
     return ", ".join(map(str, numbers))

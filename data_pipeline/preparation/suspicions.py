@@ -1,4 +1,4 @@
-"""What a dataset that can be read may still have wrong: units, axes, the order of joints, frames that are no hands."""
+"""Warnings about a readable dataset: wrong units, axes or joint order, and frames that are not hands."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,27 +10,28 @@ from scipy.optimize import linear_sum_assignment
 from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.spatial.distance import cdist
 
-from data_pipeline.bones import bone_lengths, bone_names, guessed_unit
+from data_pipeline.bones import bone_lengths, bone_names, guess_unit
 from data_pipeline.formats.joint_orders import OPENPOSE
 from data_pipeline.pose_dataset import Array, Samples
 from data_pipeline.preparation.chunks import chunks
 from data_pipeline.preparation.sample_errors import SampleErrors
 from data_pipeline.skeleton import HANDS17, Skeleton
 from data_pipeline.tables import label_keys
+from data_pipeline.user_error import list_names
 
 HAND_SIZES_MM = (50.0, 400.0)
-"""Sizes that hands in millimetres have, with room: a baby's fist, and more than the longest span of fingers."""
+"""Plausible sizes of hands in millimetres: from a baby's fist to more than the largest finger span."""
 
 BONE_LENGTHS_MM = (0.5, 150.0)
-"""Lengths of bones, with room: two joints apart at all, and more than from the wrist to the knuckle of a large hand."""
+"""Plausible bone lengths: from two distinct joints to more than from wrist to knuckle in a large hand."""
 
-_N_FEW = 256  # samples, spread over all, that what costs much is computed from
+_N_FEW = 256  # evenly spaced samples for expensive checks
 _SHOWN = 5  # samples that a text names
 
-_MAX_TREE_RATIO = 1.9  # NYU, ICVL and synthetic hands have at most 1.65, shuffled joints nearly always more
-_BETTER = 0.75  # an explanation counts where it leaves less than this share of the error
+_MAX_TREE_RATIO = 1.9  # NYU, ICVL and synthetic hands have at most 1.65; shuffled joints nearly always have more
+_BETTER = 0.75  # an explanation counts if it leaves less than this fraction of the error
 _MIN_LINE_SHARE = 0.02  # of the longest extent of a pose; straight fingers in one plane have 0.3
-_MIN_POINT_SHARE = 0.01  # of the extent that poses usually have
+_MIN_POINT_SHARE = 0.01  # of the typical extent of the poses
 
 Mask = npt.NDArray[np.bool_]
 _Numbers = npt.NDArray[np.float64]
@@ -42,9 +43,9 @@ class Suspicion:
 
     Attributes:
         about: "labels", "subset NAME" or "names".
-        text: What it is, and what to do.
-        samples: How many samples it concerns; None where it concerns the whole.
-        first: The numbers of the first of these samples, counted from 0.
+        text: What looks wrong, and what to do about it.
+        samples: The number of affected samples; None if it affects the dataset as a whole.
+        first: The indices of the first of these samples, counted from 0.
     """
 
     about: str
@@ -55,12 +56,12 @@ class Suspicion:
 
 @dataclass(frozen=True)
 class Extents:
-    """How large each of N poses is.
+    """The sizes of N poses.
 
     Attributes:
         size_mm: Twice the distance of the farthest joint from the mean of all joints, (N,), mm.
-        longest: Root mean square of the joints along the direction in which they are spread most, (N,), mm.
-        second: The same along the next direction at right angles, (N,), mm.
+        longest: The root mean square of the joints along their first principal axis, (N,), mm.
+        second: The same along the second principal axis, (N,), mm.
     """
 
     size_mm: _Numbers
@@ -87,92 +88,92 @@ def suspicions(
     lengths_mm: Array,
     errors: Mapping[str, SampleErrors],
 ) -> list[Suspicion]:
-    """Returns all that looks wrong in a dataset.
+    """Returns everything that looks wrong in a dataset.
 
     Args:
         samples: The dataset.
         skeleton: The skeleton of its poses.
         extents: The extents of "labels" and of each "subset NAME".
-        lengths_mm: The lengths of the labels' bones, (N, B), mm.
-        errors: Those of each subset.
+        lengths_mm: The bone lengths of the labels, (N, B), mm.
+        errors: The errors of each subset.
     """
     return [
-        *_of_names(samples.names or []),
-        *_of_poses("labels", samples.labels, extents["labels"]),
-        *_of_bones(samples.labels, skeleton, lengths_mm, float(np.median(extents["labels"].size_mm))),
-        *_of_duplicates(samples.labels),
+        *_check_names(samples.names or []),
+        *_check_poses("labels", samples.labels, extents["labels"]),
+        *_check_bones(samples.labels, skeleton, lengths_mm, float(np.median(extents["labels"].size_mm))),
+        *_check_duplicates(samples.labels),
         *(
             suspicion
             for subset, poses in samples.poses.items()
             for suspicion in [
-                *_of_poses(f"subset {subset}", poses, extents[f"subset {subset}"]),
-                *_of_predictions(subset, poses, samples.labels, skeleton),
-                *_of_errors(subset, poses, samples.labels, errors[subset].mean_mm, extents["labels"].size_mm),
+                *_check_poses(f"subset {subset}", poses, extents[f"subset {subset}"]),
+                *_check_predictions(subset, poses, samples.labels, skeleton),
+                *_check_errors(subset, poses, samples.labels, errors[subset].mean_mm, extents["labels"].size_mm),
             ]
         ),
     ]
 
 
-def _of_names(names: Sequence[str]) -> Iterator[Suspicion]:
-    n_twice = len(names) - len(set(names))
-    if n_twice:
-        yield Suspicion("names", f"{n_twice} names are those of other samples too")
+def _check_names(names: Sequence[str]) -> Iterator[Suspicion]:
+    n_repeated = len(names) - len(set(names))
+    if n_repeated:
+        yield Suspicion("names", f"{n_repeated} samples have the name of an earlier sample")
 
 
-def _of_poses(about: str, poses: Array, extents: Extents) -> Iterator[Suspicion]:
-    """Yields what is suspicious in poses by themselves: units, place, degenerate ones."""
+def _check_poses(about: str, poses: Array, extents: Extents) -> Iterator[Suspicion]:
+    """Checks poses on their own: units, position, degenerate poses."""
     size_mm = float(np.median(extents.size_mm))
     smallest, largest = HAND_SIZES_MM
     if not smallest <= size_mm <= largest:
-        unit = guessed_unit(size_mm, smallest, largest)
-        guess = "" if unit is None else f": these seem to be {unit}"
-        yield Suspicion(about, f"the median size of a hand is {size_mm:.3g} mm{guess}; millimetres are needed")
+        unit = guess_unit(size_mm, smallest, largest)
+        guess = "" if unit is None else f"; the unit seems to be {unit}"
+        yield Suspicion(about, f"the median size of a hand is {size_mm:.3g} mm{guess}; expected millimetres")
 
-    # As chunks, since a comparison of all would be a quarter of a large dataset more.
+    # In chunks: comparing all samples together would take another quarter of a large dataset's memory.
     is_behind = np.empty(len(poses), np.bool_)
     depth = np.empty(len(poses))
     for rows in chunks(len(poses)):
         is_behind[rows] = (poses[rows, :, 2] <= 0).any(axis=1)  # (n, J) -> (n,)
         depth[rows] = poses[rows, :, 2].mean(axis=1, dtype=np.float64)  # (n, J) -> (n,)
     if np.median(np.abs(depth)) < size_mm / 2:
-        yield Suspicion(about, "hands are at the camera itself: z is about 0, as if poses were shifted to the origin")
+        yield Suspicion(about, "hands are at the camera: z is about 0, as if poses were shifted to the origin")
     elif np.median(depth) < 0:
-        yield Suspicion(about, "z is negative: hands are behind the camera, as where z points to it; turn the axes")
+        yield Suspicion(about, "z is negative: hands are behind the camera, as if z pointed towards it; flip the axes")
     elif is_behind.any():
-        yield _about_some(about, is_behind, "joints behind the camera, z is 0 or less")
+        yield _sample_suspicion(about, is_behind, "joints behind the camera (z is 0 or less)")
 
     typical = np.median(extents.longest)
     is_point = extents.longest <= _MIN_POINT_SHARE * typical  # (N,)
     is_line = ~is_point & (extents.second <= _MIN_LINE_SHARE * extents.longest)  # (N,)
     if is_point.any():
-        yield _about_some(about, is_point, "all joints in one point")
+        yield _sample_suspicion(about, is_point, "all joints at one point")
     if is_line.any():
-        yield _about_some(about, is_line, "all joints on one line")
+        yield _sample_suspicion(about, is_line, "all joints on one line")
 
 
-def _of_bones(labels: Array, skeleton: Skeleton, lengths_mm: Array, size_mm: float) -> Iterator[Suspicion]:
-    """Yields what is suspicious in the bones: joints in another order, or without a place, make them far too long."""
+def _check_bones(labels: Array, skeleton: Skeleton, lengths_mm: Array, size_mm: float) -> Iterator[Suspicion]:
+    """Checks the bones: a wrong joint order or misplaced joints make them far too long."""
     few = _few(labels).astype(np.float64)  # (n, J, 3)
     length = bone_lengths(few, skeleton).sum(axis=1).mean()
-    # By their lengths alone one finger is not told from another.
+    # Bone lengths alone do not distinguish one finger from another.
     if skeleton == HANDS17 and bone_lengths(OPENPOSE.to_hands17(few), skeleton).sum(axis=1).mean() < 0.8 * length:
         yield Suspicion(
             "labels",
-            "joints seem to come finger after finger, as in MSRA15 (thumb last) or OpenPose (thumb first); import the "
-            "original file with its format",
+            "joints seem to be ordered finger by finger, as in MSRA15 (thumb last) or OpenPose (thumb first); import "
+            "the original file with its format",
         )
         return
-    # The shortest tree over the joints tells how long bones are at the least, whatever the hand does.
+    # The minimum spanning tree of the joints is a lower bound of the total bone length in any pose.
     shortest = np.mean([minimum_spanning_tree(cdist(pose, pose)).sum() for pose in few])
     if length > _MAX_TREE_RATIO * shortest:
         yield Suspicion(
             "labels",
-            f"bones are {length / shortest:.1f} times as long as a tree over the joints has to be, up to 1.7 times "
-            "is usual: joints seem to be in another order",
+            f"bones are {length / shortest:.1f} times as long as the minimum spanning tree of the joints; up to 1.7 "
+            "times is usual. The joints seem to be in another order",
         )
         return
     if not HAND_SIZES_MM[0] <= size_mm <= HAND_SIZES_MM[1]:
-        return  # then lengths mean nothing
+        return  # with wrong units lengths mean nothing
 
     names = np.array(bone_names(skeleton))
     shortest_mm, longest_mm = BONE_LENGTHS_MM
@@ -183,25 +184,25 @@ def _of_bones(labels: Array, skeleton: Skeleton, lengths_mm: Array, size_mm: flo
         is_odd_sample: Mask = np.any(is_odd, axis=1)  # (N, B) -> (N,)
         if is_odd_sample.any():
             odd = ", ".join(names[is_odd.any(axis=0)])
-            yield _about_some("labels", is_odd_sample, f"a bone {what} (of {odd})")
+            yield _sample_suspicion("labels", is_odd_sample, f"a bone {what} ({odd})")
 
 
-def _of_duplicates(labels: Array) -> Iterator[Suspicion]:
+def _check_duplicates(labels: Array) -> Iterator[Suspicion]:
     is_duplicate = duplicates(labels)
     if is_duplicate.any():
-        yield _about_some("labels", is_duplicate, "the same label, in all numbers, as a sample before it")
+        yield _sample_suspicion("labels", is_duplicate, "exactly the same label as an earlier sample")
 
 
 def duplicates(labels: Array) -> Mask:
-    """Tells which of labels (N, J, 3) are the same, in all numbers, as one with a smaller index, (N,)."""
+    """Returns which of labels (N, J, 3) are exactly equal to one with a smaller index, (N,)."""
     _, first = np.unique(label_keys(labels), return_index=True)
     is_duplicate = np.ones(len(labels), np.bool_)
     is_duplicate[first] = False
     return is_duplicate
 
 
-def _of_predictions(subset: str, poses: Array, labels: Array, skeleton: Skeleton) -> Iterator[Suspicion]:
-    """Yields what would explain errors: axes of another sign, or joints in another order."""
+def _check_predictions(subset: str, poses: Array, labels: Array, skeleton: Skeleton) -> Iterator[Suspicion]:
+    """Yields possible explanations of errors: axes with flipped signs, or joints in another order."""
     few, true = _centred(_few(poses)), _centred(_few(labels))  # (n, J, 3) each
     error = np.linalg.norm(few - true, axis=2).mean()
     errors = {
@@ -212,33 +213,35 @@ def _of_predictions(subset: str, poses: Array, labels: Array, skeleton: Skeleton
     best = min(errors, key=lambda signs: errors[signs])
     if errors[best] < _BETTER * error:
         axes = " and ".join(axis for axis, sign in zip("xyz", best, strict=True) if sign < 0)
-        kind = ", as in a mirror" if np.prod(best) < 0 else ""
-        yield Suspicion(f"subset {subset}", f"the sign of {axes} seems to be another than in the labels{kind}")
+        kind = ", so hands are mirrored" if np.prod(best) < 0 else ""
+        yield Suspicion(f"subset {subset}", f"the sign of {axes} seems to be flipped relative to the labels{kind}")
         return
 
-    # (n, J, 1, 3) and (n, 1, J, 3) -> (J, J): how far each predicted joint is from each true one.
+    # (n, J, 1, 3) and (n, 1, J, 3) -> (J, J): the mean distance of each predicted joint from each true joint.
     distances = np.mean([cdist(pose, label) for pose, label in zip(few, true, strict=True)], axis=0)
     _, nearest = linear_sum_assignment(distances)  # (J,)
     moved = np.flatnonzero(nearest != np.arange(len(nearest)))
     if len(moved) and distances[moved, nearest[moved]].mean() < _BETTER * distances[moved, moved].mean():
         names = skeleton.joint_names
-        pairs = ", ".join(f"{names[joint]} is where {names[nearest[joint]]} should be" for joint in moved[:_SHOWN])
-        more = f", and {len(moved) - _SHOWN} more" if len(moved) > _SHOWN else ""
-        yield Suspicion(f"subset {subset}", f"joints seem to be in another order than in the labels: {pairs}{more}")
+        pairs = [f"{names[joint]} is where {names[nearest[joint]]} should be" for joint in moved]
+        text = f"joints seem to be ordered differently from the labels: {list_names(pairs, _SHOWN)}"
+        yield Suspicion(f"subset {subset}", text)
 
 
-def _of_errors(subset: str, poses: Array, labels: Array, errors_mm: _Numbers, size_mm: _Numbers) -> Iterator[Suspicion]:
+def _check_errors(
+    subset: str, poses: Array, labels: Array, errors_mm: _Numbers, size_mm: _Numbers
+) -> Iterator[Suspicion]:
     is_identical = np.empty(len(poses), np.bool_)
     for rows in chunks(len(poses)):
         is_identical[rows] = (poses[rows] == labels[rows]).all(axis=(1, 2))  # (n, J, 3) -> (n,)
     if is_identical.any():
-        yield _about_some(f"subset {subset}", is_identical, "the prediction is the label, in all numbers")
+        yield _sample_suspicion(f"subset {subset}", is_identical, "the prediction exactly equals the label")
     is_far = errors_mm > size_mm  # (N,)
     if is_far.any():
-        yield _about_some(f"subset {subset}", is_far, "a mean error larger than the hand")
+        yield _sample_suspicion(f"subset {subset}", is_far, "a mean error larger than the hand")
 
 
-def _about_some(about: str, mask: Mask, text: str) -> Suspicion:
+def _sample_suspicion(about: str, mask: Mask, text: str) -> Suspicion:
     n = int(mask.sum())
     return Suspicion(about, f"{n} of {len(mask)} samples: {text}", n, tuple(np.flatnonzero(mask)[:_SHOWN].tolist()))
 

@@ -1,9 +1,9 @@
-"""Synthetic data: hands that move like hands, and imagined backbones that see them a little wrong.
+"""Synthetic data: hands that move realistically, and simulated backbones that predict them with errors.
 
-It stands in for recorded data in tests, examples and benchmarks: any number of frames, of any number of
-backbones, from a seed. A hand is a right hand with the 21 joints of HANDS17, made by forward kinematics. The
-*hand frame* has its origin at the wrist, x towards the thumb's side, y towards the fingers and z out of the
-palm. Fingers may pass through each other: nothing checks for collisions.
+It replaces recorded data in tests, examples and benchmarks: any number of frames and backbones, from a seed. Each hand
+is a right hand with the 21 joints of HANDS17, made by forward kinematics. The *hand frame* has its origin at the wrist,
+x towards the thumb's side, y towards the fingers and z out of the palm. Fingers may pass through each other: there is
+no collision check.
 """
 
 import hashlib
@@ -18,18 +18,18 @@ from data_pipeline.pose_dataset import Array
 from data_pipeline.skeleton import HANDS17
 
 SEQUENCE_LENGTH = 200
-"""Frames of a sequence. Each sequence shows another subject; between two sequences the hand jumps."""
+"""Frames of a sequence. Each sequence shows another subject; the hand jumps between sequences."""
 
 CONFUSION_RATE = 0.03
-"""Share of the frames in which a backbone places the end of a finger on the finger beside it."""
+"""Fraction of frames in which a backbone places the end of a finger on an adjacent finger."""
 
 CONFUSION_LENGTH = 10
-"""Frames that such a confusion lasts."""
+"""Duration of such a confusion in frames."""
 
 _Numbers = npt.NDArray[np.floating[Any]]
 
-_KEY_DISTANCE = 25  # frames from one random pose to the next, 0.8 s of a camera with 30 frames per second
-_SEQUENCES_PER_BLOCK = 20  # what is computed at a time; small arrays stay in the processor's cache
+_KEY_DISTANCE = 25  # frames from one random pose to the next: 0.8 s at 30 frames per second
+_SEQUENCES_PER_BLOCK = 20  # computed together; small arrays stay in the CPU cache
 _BLOCK_LENGTH = _SEQUENCES_PER_BLOCK * SEQUENCE_LENGTH
 
 _FINGERS = np.array([joints for _, joints in HANDS17.fingers])  # (5, 4), thumb to pinky, from the palm outwards
@@ -37,8 +37,8 @@ _WRIST, _INDEX_KNUCKLE, _MIDDLE_KNUCKLE, _PINKY_KNUCKLE = map(HANDS17.joint_name
 
 # Millimetres, one row for each finger, from the wrist outwards. Metacarpals and phalanges are the means of 66
 # adults in Buryanov and Kotiuk, "Proportions of Hand Segments", Int. J. Morphol. 28(3), 2010; the last phalanx
-# is with the soft tissue beyond it. The first number is from the wrist to the thumb's saddle joint, a typical
-# adult value, and else the metacarpal with 25 mm of carpus, a typical adult value too.
+# includes the soft tissue beyond it. The thumb's first number is the distance from the wrist to the saddle joint, those
+# of the other fingers are the metacarpal plus 25 mm of carpus; the distance and the 25 mm are typical adult values.
 _BONE_LENGTHS = np.array(
     [
         [30.0, 46.2, 31.6, 27.3],
@@ -50,15 +50,15 @@ _BONE_LENGTHS = np.array(
     dtype=np.float32,
 )
 
-# Degrees. Where the first bone of each finger points: from y towards x, then from there out of the palm.
+# Degrees. The direction of the first bone of each finger: from y towards x, then from there out of the palm.
 # Typical values; the palm is rigid and a little hollow.
 _PALM = np.array([[48, 15], [14, 0], [1, -3], [-11, -2], [-24, 3]], dtype=np.float32)
 
-# Degrees, for each finger the limits of five angles, straight and close to bent and spread: where the finger points
-# when it is straight, from y towards x and from there out of the palm, then the bends of its three joints. The bends
+# Degrees, for each finger the limits of five angles, from straight and close together to bent and spread: the direction
+# of the straight finger, from y towards x and from there out of the palm, then the bends of its three joints. The bends
 # of the fingers, at most 30° of abduction and DIP = 2/3 PIP follow Lin, Wu and Huang, "Modeling the Constraints of
-# Human Hand Motion", Workshop on Human Motion, 2000. The thumb's first two angles are those of its saddle joint, so
-# that its first bend is none; its limits are typical values.
+# Human Hand Motion", Workshop on Human Motion, 2000. The thumb's first two angles belong to its saddle joint, so its
+# first bend is zero; its limits are typical values.
 _ANGLES_FROM = np.array(
     [[20, 5, 0, 0, 0], [-3, 0, 0, 0, 0], [-1, 0, 0, 0, 0], [1, 0, 0, 0, 0], [3, 0, 0, 0, 0]],
     dtype=np.float32,
@@ -74,11 +74,11 @@ _ANGLES_TO = np.array(
     dtype=np.float32,
 )
 
-# Hand frame: where a finger bends to. The thumb bends across the palm, the others out of it.
+# The bending direction of each finger, hand frame. The thumb bends across the palm, the others out of it.
 _BENDS_TO = np.array([[-1, 0, 0], [0, 0, 1], [0, 0, 1], [0, 0, 1], [0, 0, 1]], dtype=np.float32)
 
-# For each gesture how often it is drawn, and the range that it takes of these limits (0 to 1) in: bend of the
-# thumb, of the index finger, ... of the pinky, spread of the fingers, thumb from y towards x, thumb out of the palm.
+# For each gesture its probability, and its range within these limits (0 to 1) for: bend of the thumb, of the index
+# finger, ... of the pinky, spread of the fingers, thumb from y towards x, thumb out of the palm.
 _GESTURES = {
     "any": (0.4, (0, 0, 0, 0, 0, 0, 0, 0), (1, 1, 1, 1, 1, 1, 1, 1)),
     "flat": (0.2, (0, 0, 0, 0, 0, 0, 0.3, 0), (0.2, 0.1, 0.1, 0.1, 0.1, 1, 1, 0.3)),
@@ -90,73 +90,73 @@ _GESTURES = {
 def synthetic_hands(n: int, seed: int) -> Array:
     """Returns the true joints of hands that move smoothly, a new subject every `SEQUENCE_LENGTH` frames.
 
-    The first frames of a longer set are the same as those of a shorter one with that seed.
+    With the same seed, a longer set starts with the frames of a shorter one.
 
     Args:
         n: Number of frames.
-        seed: Whoever needs sets without common subjects or motions gives each another seed.
+        seed: Sets with different seeds share no subjects or motions.
 
     Returns:
         Labels, (n, 21, 3), mm, camera frame (z forward), 300 to 900 mm from the camera, in the order of HANDS17.
     """
     labels = np.empty((n, HANDS17.n_joints, 3), np.float32)
     for index, block in enumerate(_blocks(n)):
-        # Whole blocks are drawn, so that the length of a set does not change its frames.
+        # Always draw whole blocks, so that the length of a set does not change its frames.
         labels[block] = _moving_hands(_generator("hands", seed, index))[: len(labels[block])]
     return labels
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """An imagined estimator of hand poses, with a character of its own.
+    """A simulated hand-pose estimator with its own systematic errors.
 
-    Its error has a part that a corrector can learn, since it follows from the pose: each joint is off by a
-    vector in the hand frame that depends on how the fingers bend and from where the hand is seen, bent fingers
-    are too short, and the hand has a wrong size. The other part is noise, which adds up along a finger, is worse
-    for a fist than for a flat hand, and in part lasts for some frames; and now and then the end of a finger is
-    placed on the finger beside it. All sizes are chosen so that mean errors are like those of published
-    backbones, 10 to 20 mm, and that somewhat more than half of the squared error can be learnt.
+    One component of its error follows from the pose, so a corrector can learn it: each joint is off by a vector in the
+    hand frame that depends on the bend of the fingers and the viewpoint, bent fingers are too short, and the size of
+    the hand is wrong. The other component is noise: it accumulates along a finger, is larger for a fist than for a flat
+    hand, and partly persists for some frames; occasionally the end of a finger is placed on an adjacent finger. All
+    magnitudes are chosen so that mean errors resemble those of published backbones, 10 to 20 mm, and somewhat more than
+    half of the squared error can be learned.
 
     Attributes:
-        subset: The backbone's name. Each name is another character.
-        seed: Another seed is another character too. For the same backbone on training and test data, keep it.
+        subset: The backbone's name. Different names have different errors.
+        seed: Different seeds have different errors too. Keep it for the same backbone on training and test data.
     """
 
     subset: str
     seed: int = 0
 
     def predict(self, labels: Array, seed: int) -> Array:
-        """Returns the backbone's predictions, with errors that start anew every `SEQUENCE_LENGTH` frames.
+        """Returns the backbone's predictions, with independent errors in each sequence of `SEQUENCE_LENGTH` frames.
 
         Args:
             labels: True joints, (N, 21, 3), mm, camera frame, in the order of HANDS17.
-            seed: Of the noise. Each set of labels should have another.
+            seed: The seed of the noise. Each set of labels should have its own.
 
         Returns:
             Predicted joints, (N, 21, 3), mm, camera frame.
         """
-        character = _Character.drawn(_generator("character", self.subset, self.seed))
+        errors = _ErrorModel.random(_generator("character", self.subset, self.seed))
         poses = np.empty_like(labels, dtype=np.float32)
         for index, block in enumerate(_blocks(len(labels))):
             rng = _generator("noise", self.subset, self.seed, seed, index)
-            # Whole blocks here too, a short one filled up with its last frame.
+            # Whole blocks here too; a short one is padded with its last frame.
             frames = np.minimum(np.arange(block.start, block.start + _BLOCK_LENGTH), len(labels) - 1)
             truth = np.asarray(labels[frames], dtype=np.float32)  # (N, 21, 3) -> (block, 21, 3)
-            pose = truth + character.bias(truth) + character.noise(truth, rng)
+            pose = truth + errors.bias(truth) + errors.noise(truth, rng)
             _confuse(pose, rng)
             poses[block] = pose[: len(poses[block])]  # (block, 21, 3) -> (N, 21, 3)
         return poses
 
 
 @dataclass(frozen=True)
-class _Character:
+class _ErrorModel:
     """The parameters of a backbone's error.
 
     Attributes:
-        waves: How the six features of `bias` are mixed into twelve waves, (6, 12).
-        weights: What each joint of a finger is off for each wave, (5, 4, 12, 3), mm, hand frame.
-        shortening: Share of its length that a finger loses when it is wholly bent, (5,).
-        scale: The size of the hand it sees, 1 for the true one.
+        waves: The weights that mix the six features of `bias` into twelve waves, (6, 12).
+        weights: The offset of each joint of a finger for each wave, (5, 4, 12, 3), mm, hand frame.
+        shortening: The fraction of its length that a fully bent finger loses, (5,).
+        scale: The predicted size of the hand, 1 for the true size.
         noise_mm: Standard deviation of a step of the noise along a finger, per coordinate, for a flat hand.
     """
 
@@ -167,9 +167,9 @@ class _Character:
     noise_mm: float
 
     @classmethod
-    def drawn(cls, rng: np.random.Generator) -> "_Character":
+    def random(cls, rng: np.random.Generator) -> "_ErrorModel":
         size = rng.uniform(0.9, 1.3)
-        # Sines of random mixtures make a random function: smooth, and more than a linear corrector can learn.
+        # Sines of random mixtures make a random function: smooth, and too complex for a linear corrector.
         steps = rng.normal(0, 1.6 * size, (5, 4, 12, 3))
         return cls(
             waves=rng.normal(0, 4, (6, 12)).astype(np.float32),
@@ -202,10 +202,10 @@ class _Character:
         return bias
 
     def noise(self, truth: Array, rng: np.random.Generator) -> Array:
-        """Returns the error (block, 21, 3) in mm that nobody can foresee."""
+        """Returns the unpredictable error (block, 21, 3) in mm."""
         fleeting = rng.standard_normal((_BLOCK_LENGTH, 5, 4, 3), np.float32)
-        lasting = _between_keys(rng.standard_normal((*_keys_shape(), 5, 4, 3), np.float32))  # (block, 5, 4, 3)
-        shift = _between_keys(rng.standard_normal((*_keys_shape(), 1, 3), np.float32))  # (block, 1, 3)
+        lasting = _interpolate_keys(rng.standard_normal((*_keys_shape(), 5, 4, 3), np.float32))  # (block, 5, 4, 3)
+        shift = _interpolate_keys(rng.standard_normal((*_keys_shape(), 1, 3), np.float32))  # (block, 1, 3)
         bend = _bend(truth[:, _FINGERS]).mean(axis=1)  # (block,)
         size = np.float32(self.noise_mm) * (np.float32(0.7) + bend)[:, None, None]  # (block, 1, 1)
         steps = np.float32(0.6) * fleeting + lasting
@@ -214,7 +214,7 @@ class _Character:
 
 
 def _confuse(poses: Array, rng: np.random.Generator) -> None:
-    """Moves in a few of the `poses` (block, 21, 3) a finger's last two joints to those of a finger beside it."""
+    """Moves the last two joints of a finger to those of an adjacent finger in a few `poses`, (block, 21, 3)."""
     windows = poses.reshape(-1, CONFUSION_LENGTH, HANDS17.n_joints, 3)  # a view, (windows, frames, 21, 3)
     confused = np.flatnonzero(rng.random(len(windows)) < CONFUSION_RATE)[:, None]  # (C, 1)
     finger = rng.integers(0, 4, len(confused))
@@ -229,20 +229,20 @@ def _moving_hands(rng: np.random.Generator) -> Array:
     size = rng.uniform(0.85, 1.15, (*sequences, 1))
     subjects = size * rng.uniform(0.94, 1.06, (_SEQUENCES_PER_BLOCK, 5, 4)) * _BONE_LENGTHS
     lengths = np.repeat(subjects.astype(np.float32), SEQUENCE_LENGTH, axis=0)  # (block, 5, 4)
-    hands = _hand(lengths, np.radians(_between_keys(_random_angles(rng))))
+    hands = _hand(lengths, np.radians(_interpolate_keys(_random_angles(rng))))
 
     # The hand is raised before the camera, fingers up and palm to the front (half a turn about x), more or less:
     # half of the sequences lie within 50° of that, nearly all within 100°, and their keys within 45° of them.
     turn = np.array([0, 1, 0, 0]) + rng.uniform(-0.5, 0.5, (*sequences, 4))
     turn /= np.linalg.norm(turn, axis=2, keepdims=True)
     # Of such neighbours, the mean is a quaternion too, of another length.
-    rotation = _rotation(_between_keys(turn + rng.uniform(-0.2, 0.2, (*_keys_shape(), 4))))
+    rotation = _rotation(_interpolate_keys(turn + rng.uniform(-0.2, 0.2, (*_keys_shape(), 4))))
 
     # Where the middle knuckle is; no joint is farther than 150 mm from it.
     depth = rng.uniform(490, 710, (*sequences, 1))
     sideways = rng.uniform(-0.25, 0.25, (*sequences, 2)) * depth
     place = np.concatenate([sideways, depth], axis=2)  # (sequences, 1, 3)
-    position = _between_keys(place + rng.uniform(-40, 40, (*_keys_shape(), 3)))  # (block, 3)
+    position = _interpolate_keys(place + rng.uniform(-40, 40, (*_keys_shape(), 3)))  # (block, 3)
 
     centred = hands - hands[:, [_MIDDLE_KNUCKLE]]
     turned: Array = np.matmul(centred, rotation.swapaxes(1, 2))
@@ -280,12 +280,12 @@ def _random_angles(rng: np.random.Generator) -> Array:
     gesture = rng.choice(len(_GESTURES), shape, p=probabilities)
     lowest, highest = np.array(low)[gesture], np.array(high)[gesture]  # (sequences, keys, 8)
 
-    # A finger bends in part with the others, and its first joint in part with the next two.
+    # The bend of a finger is correlated with that of the others, and that of its first joint with the next two.
     hand = rng.random((*shape, 1))
     finger = hand + rng.uniform(-0.5, 0.5, (*shape, 5))
     joints = finger[..., None] + rng.uniform(-0.25, 0.25, (*shape, 5, 2))
-    bend = _within(np.clip(joints, 0, 1), lowest[..., :5, None], highest[..., :5, None])
-    spread = _within(rng.random((*shape, 3)), lowest[..., 5:], highest[..., 5:])
+    bend = _interpolate(np.clip(joints, 0, 1), lowest[..., :5, None], highest[..., :5, None])
+    spread = _interpolate(rng.random((*shape, 3)), lowest[..., 5:], highest[..., 5:])
 
     share = np.empty((*shape, 5, 5))
     share[..., :, 0] = spread[..., :1] * (1 - bend[..., 0])  # a finger bent at the knuckle cannot spread
@@ -293,11 +293,11 @@ def _random_angles(rng: np.random.Generator) -> Array:
     share[..., 1:, 1] = 0
     share[..., :, 2:4] = bend
     share[..., :, 4] = bend[..., 1]
-    return _within(share, _ANGLES_FROM, _ANGLES_TO).astype(np.float32)
+    return _interpolate(share, _ANGLES_FROM, _ANGLES_TO).astype(np.float32)
 
 
 def _bend(fingers: Array) -> Array:
-    """Returns how far each finger is bent, 0 (straight) to 1 (its last bone points back), (N, 5)."""
+    """Returns the bend of each finger, from 0 (straight) to 1 (its last bone points back), (N, 5)."""
     bones = np.diff(fingers, axis=2)  # (N, 5, 3, 3)
     first, last = bones[:, :, 0], bones[:, :, 2]  # (N, 5, 3)
     norms = np.linalg.norm(first, axis=2) * np.linalg.norm(last, axis=2)
@@ -324,7 +324,7 @@ def _hand_axes(poses: Array) -> Array:
 
 
 def _rotation(quaternions: Array) -> Array:
-    """Returns the rotations (N, 3, 3) of quaternions (N, 4) of any length above 0, real part first."""
+    """Returns the rotations (N, 3, 3) of quaternions (N, 4) of any non-zero length, real part first."""
     a, b, c, d = (quaternions / np.linalg.norm(quaternions, axis=1, keepdims=True)).T  # each (N,)
     rows = [
         [1 - 2 * (c * c + d * d), 2 * (b * c - a * d), 2 * (b * d + a * c)],
@@ -340,14 +340,14 @@ def _direction(towards_x: Array, out_of_palm: Array) -> Array:
     return np.stack([np.sin(towards_x) * in_palm, np.cos(towards_x) * in_palm, np.sin(out_of_palm)], axis=-1)
 
 
-def _between_keys(keys: _Numbers) -> Array:
-    """Returns a value for each frame of a block from values at its keys, without a jump in value or velocity.
+def _interpolate_keys(keys: _Numbers) -> Array:
+    """Interpolates from values at keys to each frame of a block, without a jump in value or velocity.
 
     Args:
         keys: Values of each sequence every `_KEY_DISTANCE` frames, (sequences, keys, ...).
 
     Returns:
-        (block, ...) float32; between the values of two keys, so that limits that hold for keys hold for all.
+        (block, ...) float32, between the values of two keys; limits that hold for keys therefore hold for all frames.
     """
     time = np.arange(SEQUENCE_LENGTH) / _KEY_DISTANCE
     key = time.astype(int)
@@ -359,11 +359,11 @@ def _between_keys(keys: _Numbers) -> Array:
 
 
 def _keys_shape() -> tuple[int, int]:
-    """Sequences of a block, and keys of each; the last key comes just after the last frame."""
+    """The number of sequences in a block and of keys in each; the last key is just after the last frame."""
     return _SEQUENCES_PER_BLOCK, SEQUENCE_LENGTH // _KEY_DISTANCE + 1
 
 
-def _within(share: _Numbers, lowest: _Numbers, highest: _Numbers) -> _Numbers:
+def _interpolate(share: _Numbers, lowest: _Numbers, highest: _Numbers) -> _Numbers:
     between: _Numbers = lowest + share * (highest - lowest)
     return between
 
@@ -374,6 +374,6 @@ def _blocks(n: int) -> Iterator[slice]:
 
 
 def _generator(*key: str | int) -> np.random.Generator:
-    """Returns a generator whose numbers have nothing to do with those of any other key."""
+    """Returns a generator that is independent of those of other keys."""
     digest = hashlib.sha256("/".join(str(part) for part in key).encode()).digest()
     return np.random.default_rng(int.from_bytes(digest, "big"))

@@ -1,4 +1,4 @@
-"""What commands found, as a person reads it."""
+"""The results of commands as text."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from data_pipeline.preparation.inspection import Inspection
 
 
 def error_table(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Returns the table of what `error_rows` found."""
+    """Returns the result of `error_rows` as a table."""
     return tabulate(
         [
             [
@@ -21,51 +21,52 @@ def error_table(rows: Iterable[Mapping[str, Any]]) -> str:
         ],
         headers=[
             *("dataset", "part", "subset", "frames", "mean error\n(mm)"),
-            "mean of frames'\nworst joint (mm)",
+            "mean error of\nworst joint (mm)",
             "worst joint\nwithin 20 mm (%)",
         ],
         floatfmt=".2f",
-        disable_numparse=[0, 1, 2],  # a subset may be called 2017
+        disable_numparse=[0, 1, 2],  # a subset may be named 2017
     )
 
 
 def clusters_text(facts: Mapping[str, Any]) -> str:
-    """Returns the table of what `Clusters.facts` tells."""
+    """Returns `Clusters.facts` as a table."""
     clusters = facts["clusters"]
     lengths = [cluster["mean_bone_lengths_mm"] for cluster in clusters]
     table = tabulate(
-        [[bone, *(of_cluster[bone] for of_cluster in lengths)] for bone in lengths[0]],
+        [[bone, *(by_bone[bone] for by_bone in lengths)] for bone in lengths[0]],
         ["mean length (mm)", *(f"cluster {i}\n{cluster['samples']} samples" for i, cluster in enumerate(clusters))],
         floatfmt=".1f",
         disable_numparse=[0],
     )
-    return f"{table}\n\nChanges of the cluster from one sample to the next: {facts['changes']}."
+    return f"{table}\n\nThe cluster changes {facts['changes']} times from one sample to the next."
 
 
 def neighbors_text(facts: Mapping[str, Any]) -> str:
-    """Returns a sentence on neighbours."""
+    """Returns `Neighbors.facts` as text."""
     return (
-        f"For {facts['samples']} samples the {facts['neighbors']} nearest of {facts['bank']}. Their distance, root "
-        f"mean square over joints, is in the mean {facts['mean_distance_of_nearest_mm']:.2f} mm for the nearest and "
+        f"Found the {facts['neighbors']} nearest of {facts['bank']} poses for each of {facts['samples']} samples. The "
+        "mean distance (root mean square over joints) is "
+        f"{facts['mean_distance_of_nearest_mm']:.2f} mm for the nearest and "
         f"{facts['mean_distance_of_farthest_mm']:.2f} mm for the farthest."
     )
 
 
 def pose_errors_text(facts: Mapping[str, Any]) -> str:
-    """Returns the table of what `PoseErrors.facts` tells."""
+    """Returns `PoseErrors.facts` as a table."""
     rows = [[joint, *facts["mean_mm"][joint], *facts["std_mm"][joint]] for joint in facts["mean_mm"]]
-    headers = [f"{kind} of {axis}\n(mm)" for kind in ("mean", "spread") for axis in "xyz"]
+    headers = [f"{kind} of {axis}\n(mm)" for kind in ("mean", "std") for axis in "xyz"]
     return tabulate(rows, [f"errors of\n{facts['samples']} samples", *headers], floatfmt=".2f", disable_numparse=[0])
 
 
 def inspection_text(name: str, inspection: Inspection) -> str:
-    """Returns the tables and warnings of the dataset `name`."""
+    """Returns the tables and warnings for the dataset `name`."""
     return "\n\n".join(_paragraphs(name, inspection))
 
 
 def _paragraphs(name: str, inspection: Inspection) -> Iterator[str]:
     names = "with names" if inspection.has_names else "without names"
-    subsets = ", ".join(inspection.errors) or "none, labels alone"
+    subsets = ", ".join(inspection.errors) or "none, only labels"
     yield (
         f"{name}: {inspection.samples} samples {names}, {inspection.joints} joints ({inspection.skeleton})\n"
         f"subsets: {subsets}"
@@ -84,12 +85,12 @@ def _paragraphs(name: str, inspection: Inspection) -> Iterator[str]:
     bones = inspection.bones
     yield tabulate(
         [[bone, mean, bones.std_mm[bone]] for bone, mean in bones.mean_mm.items()],
-        ["bone of the labels", "mean (mm)", "spread (mm)"],
+        ["bone of the labels", "mean (mm)", "std (mm)"],
         floatfmt=".1f",
     )
     yield (
-        f"Bone lengths are {bones.constancy}: in {100 * bones.share_unchanged:.1f} % of the steps from a sample to the "
-        "next all stay as they are, within 1 %."
+        f"Bone lengths are {bones.constancy}: in {100 * bones.share_unchanged:.1f} % of the steps from one sample to "
+        "the next, no length changes by more than 1 %."
     )
 
     if inspection.errors:

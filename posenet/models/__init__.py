@@ -1,4 +1,4 @@
-"""Correctors: networks that take poses (N, J, 3) and return poses of the same shape, a little less wrong."""
+"""Correctors: networks that take poses (N, J, 3) and return corrected poses of the same shape."""
 
 from posenet.models.corrector import Corrector
 from posenet.models.corrector_gnn import CorrectorGNN

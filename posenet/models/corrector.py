@@ -1,4 +1,4 @@
-"""The base of all correctors."""
+"""The base class of correctors."""
 
 from abc import ABC, abstractmethod
 
@@ -10,8 +10,7 @@ from data_pipeline.skeleton import Skeleton
 class Corrector(nn.Module, ABC):
     """An additive corrector: its output is the input pose plus a correction.
 
-    A member's constructor takes the skeleton first and its settings after `*`; those are the keys of
-    `model_args`.
+    The constructor takes the skeleton first and its settings after `*`; these are the keys of `model_args`.
 
     Args:
         skeleton: The skeleton of the poses.
@@ -23,7 +22,7 @@ class Corrector(nn.Module, ABC):
 
     @abstractmethod
     def correction(self, poses: Tensor) -> Tensor:
-        """Returns what is to be added to `poses`, (N, J, 3)."""
+        """Returns the correction to add to `poses`, (N, J, 3)."""
 
     def forward(self, poses: Tensor) -> Tensor:
         """Returns the corrected poses, (N, J, 3), in the space of `poses`."""

@@ -1,4 +1,4 @@
-"""A message-passing network on the skeleton's graph, with weights of its own for every joint."""
+"""A message-passing network on the skeleton's graph, with separate weights for every joint."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -19,12 +19,12 @@ CODERS: tuple[Coder, ...] = get_args(Coder)
 class CorrectorGNN(Corrector):
     """Encodes each joint, passes messages along the skeleton, and decodes each joint's correction.
 
-    In a round each joint's state is raised by its message: an MLP of the joint's own over the states of itself and
-    its neighbours in `Skeleton.message_edges`, side by side. All rounds have the same weights. Hidden units are leaky
-    rectified linear, the last layer of every MLP is linear.
+    In each round a message is added to each joint's state: the output of the joint's own MLP for the concatenated
+    states of the joint and its neighbours in `Skeleton.message_edges`. All rounds share their weights. Hidden layers
+    use leaky ReLU, the last layer of every MLP is linear.
 
     Encoders and decoders are `shared` (one MLP for all joints), `per_joint` (an MLP for each) or `whole_pose` (one MLP
-    over all joints at once).
+    over all joints together).
 
     Args:
         skeleton: The skeleton of the poses; any.
@@ -32,11 +32,11 @@ class CorrectorGNN(Corrector):
         latent_dim: Size of a joint's state.
         encoder: One of `CODERS`.
         encoder_dims: Width of each hidden layer of the encoder.
-        message_dims: Width of each hidden layer of the messages' MLPs.
+        message_dims: Width of each hidden layer of the message MLPs.
         decoder: One of `CODERS`.
         decoder_dims: Width of each hidden layer of the decoder.
-        dropout: Probability that a hidden unit is left out in training.
-        zero_init: Begin with a decoder whose last layer is zero, so that the untrained model returns its input.
+        dropout: Dropout probability of hidden units.
+        zero_init: Initialise the decoder's last layer with zeros, so that the untrained model returns its input.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class CorrectorGNN(Corrector):
             zero(self.decoder.last_layer)
 
     def correction(self, poses: Tensor) -> Tensor:
-        """Returns what is to be added to `poses`, (N, J, 3)."""
+        """Returns the correction to add to `poses`, (N, J, 3)."""
         states = self.messages.sorted(self.encoder(poses))  # (N, J, 3) -> (N, J, latent)
         for _ in range(self.n_iter):
             states = states + self.messages(states)
@@ -77,14 +77,15 @@ class CorrectorGNN(Corrector):
 
 
 class JointCoder(nn.Module):
-    """Turns numbers of each joint into others.
+    """Encodes or decodes the features of each joint.
 
     Args:
         skeleton: The skeleton.
         kind: One of `CODERS`.
-        argument: What the constructor of the model calls it.
-        dims: Numbers a joint has before, in hidden layers, and after; hidden layers of `whole_pose` are shared by all.
-        dropout: Probability that a hidden unit is left out in training.
+        argument: The name of the model's constructor argument, for error messages.
+        dims: Features per joint of the inputs, the hidden layers, and the outputs; all joints share the hidden layers
+            of `whole_pose`.
+        dropout: Dropout probability of hidden units.
     """
 
     def __init__(self, skeleton: Skeleton, kind: Coder, argument: str, dims: Sequence[int], dropout: float) -> None:
@@ -103,11 +104,11 @@ class JointCoder(nn.Module):
 
     @property
     def last_layer(self) -> nn.Module:
-        """The layer that gives the outputs."""
+        """The output layer."""
         return (self.mlp.layers if isinstance(self.mlp, StackedMLP) else self.mlp)[-1]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns the joints' outputs, (N, J, outputs), of their inputs, (N, J, inputs)."""
+        """Returns the outputs, (N, J, outputs), for inputs (N, J, inputs)."""
         if self.kind == "per_joint":
             coded: Tensor = self.mlp(x.transpose(0, 1)).transpose(0, 1)  # (J, N, ·) inside
         elif self.kind == "whole_pose":
@@ -118,19 +119,19 @@ class JointCoder(nn.Module):
 
 
 class Messages(nn.Module):
-    """The messages of all joints, an MLP of its own for each.
+    """The messages of all joints, with a separate MLP for each.
 
-    Joints with as many neighbours are computed together. So that what comes out of them need not be put into another
-    order in every round, states are kept sorted by the number of neighbours.
+    Joints with the same number of neighbours are computed together. States are kept sorted by the number of neighbours,
+    so that the outputs need not be reordered in every round.
 
     Args:
         skeleton: Its `message_edges` are the graph.
         latent_dim: Size of a joint's state.
-        hidden_dims: Width of each hidden layer of a message's MLP.
-        dropout: Probability that a hidden unit is left out in training.
+        hidden_dims: Width of each hidden layer of a message MLP.
+        dropout: Dropout probability of hidden units.
 
     Attributes:
-        stacks: The joints of each number of neighbours.
+        stacks: One stack for each number of neighbours.
     """
 
     def __init__(self, skeleton: Skeleton, latent_dim: int, hidden_dims: Sequence[int], dropout: float) -> None:
@@ -150,22 +151,22 @@ class Messages(nn.Module):
         return states.index_select(1, self.get_buffer("joints"))
 
     def unsorted(self, states: Tensor) -> Tensor:
-        """Returns sorted states, (N, J, latent), in the skeleton's order again."""
+        """Returns sorted states, (N, J, latent), in the skeleton's order."""
         return states.index_select(1, self.get_buffer("places"))
 
     def forward(self, states: Tensor) -> Tensor:
-        """Returns the messages, (N, J, latent), of sorted states, (N, J, latent)."""
+        """Returns the messages, (N, J, latent), for sorted states, (N, J, latent)."""
         return torch.cat([stack(states) for stack in self.stacks]).transpose(0, 1)  # (J, N, latent) -> (N, J, latent)
 
 
 class MessageStack(nn.Module):
-    """The messages of S joints that have as many neighbours: a stack of MLPs.
+    """The messages of S joints with the same number of neighbours, computed by a stack of MLPs.
 
     Args:
-        senders: For each of the joints the places in the states of itself and its neighbours.
+        senders: For each of the joints its own index in the states and those of its neighbours.
         latent_dim: Size of a joint's state.
         hidden_dims: Width of each hidden layer.
-        dropout: Probability that a hidden unit is left out in training.
+        dropout: Dropout probability of hidden units.
     """
 
     def __init__(
@@ -178,9 +179,9 @@ class MessageStack(nn.Module):
         self.register_buffer("senders", torch.tensor(senders).flatten(), persistent=False)
 
     def forward(self, states: Tensor) -> Tensor:
-        """Returns the messages, (S, N, latent), of states, (N, J, latent)."""
+        """Returns the messages, (S, N, latent), for states, (N, J, latent)."""
         sent = states.index_select(1, self.get_buffer("senders"))  # (N, S·senders, latent)
-        # The states of a joint's senders lie side by side, so its inputs are a view.
+        # The states of a joint's senders are contiguous, so its inputs are a view.
         inputs = sent.view(-1, self.n_joints, self.n_inputs)  # (N, S, senders·latent)
         messages: Tensor = self.mlp(inputs.transpose(0, 1))  # (S, N, senders·latent) -> (S, N, latent)
         return messages

@@ -1,4 +1,4 @@
-"""A locally connected network: every joint has weights of its own for each joint near it on the skeleton."""
+"""A locally connected network: separate weights for every pair of joints that are close on the skeleton."""
 
 import math
 
@@ -12,20 +12,20 @@ from posenet.models.layers import check_count, check_dropout, zero
 
 
 class CorrectorLCN(Corrector):
-    """A residual network whose layers connect a joint with those within reach of it.
+    """A residual network whose layers connect each joint with the joints within its reach.
 
-    Where a graph convolution shares its weights among all edges, each pair of joints has its own here; with a reach
-    over the whole skeleton it is a multilayer perceptron. Each layer is followed by batch normalisation, a leaky
-    rectifier and dropout; a block of two of them adds to its input. After Ci, Wang, Ma and Wang, "Optimizing Network
-    Structure for 3D Human Pose Estimation", ICCV 2019 (made for lifting 2D poses to 3D; here it refines 3D poses).
+    A graph convolution shares its weights among all edges; here each pair of joints has its own. If the reach covers
+    the whole skeleton, the network is a multilayer perceptron. Each layer is followed by batch normalisation, leaky
+    ReLU and dropout; a residual block has two of them. After Ci, Wang, Ma and Wang, "Optimizing Network Structure for
+    3D Human Pose Estimation", ICCV 2019 (designed for lifting 2D poses to 3D; here it refines 3D poses).
 
     Args:
         skeleton: The skeleton of the poses; any.
-        dim: Features of a joint.
+        dim: Features per joint.
         n_blocks: Residual blocks.
-        reach: How many edges of `Skeleton.message_edges` apart two joints are at most to be connected.
-        dropout: Probability that a feature is left out in training.
-        zero_init: Begin with a last layer of zeros, so that the untrained model returns its input.
+        reach: The largest distance of two connected joints, in edges of `Skeleton.message_edges`.
+        dropout: Dropout probability of features.
+        zero_init: Initialise the last layer with zeros, so that the untrained model returns its input.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class CorrectorLCN(Corrector):
             zero(self.last)
 
     def correction(self, poses: Tensor) -> Tensor:
-        """Returns what is to be added to `poses`, (N, J, 3)."""
+        """Returns the correction to add to `poses`, (N, J, 3)."""
         features = self.first(poses.flatten(1))  # (N, J, 3) -> (N, J·dim)
         for block in self.blocks:
             features = features + block(features)
@@ -61,27 +61,27 @@ class CorrectorLCN(Corrector):
 
 
 class LocallyConnected(nn.Module):
-    """A linear layer from the features of joints to others, without weights between joints that are not near.
+    """A linear layer on the features of all joints, without weights between joints that are not near each other.
 
     Args:
-        near: Which joints see which, (J, J), bool.
-        n_inputs: Features of a joint before.
-        n_outputs: Features of a joint after.
+        near: Which joints are connected, (J, J), bool.
+        n_inputs: Input features per joint.
+        n_outputs: Output features per joint.
     """
 
     def __init__(self, near: Tensor, n_inputs: int, n_outputs: int) -> None:
         super().__init__()
-        # One product with a matrix that is zero in places: for as few joints that is faster than many small ones.
+        # One product with a masked matrix: with so few joints that is faster than many small products.
         mask = near.repeat_interleave(n_outputs, dim=0).repeat_interleave(n_inputs, dim=1)  # (J·outputs, J·inputs)
         self.register_buffer("mask", mask, persistent=False)
-        # As `torch.nn.Linear`, by the inputs that there are.
+        # Initialised like `torch.nn.Linear`, for the number of connected inputs.
         bounds = 1 / math.sqrt(n_inputs) / near.sum(dim=1).sqrt().repeat_interleave(n_outputs)  # (J·outputs,)
         weight = torch.empty(mask.shape).uniform_(-1, 1) * bounds.unsqueeze(1)
         self.weight = nn.Parameter(weight * mask)
         self.bias = nn.Parameter(torch.empty(len(mask)).uniform_(-1, 1) * bounds)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Returns the features, (N, J·outputs), of features, (N, J·inputs)."""
+        """Returns the outputs, (N, J·outputs), for features, (N, J·inputs)."""
         return functional.linear(features, self.weight * self.get_buffer("mask"), self.bias)
 
 
@@ -89,7 +89,7 @@ def within_reach(skeleton: Skeleton, reach: int) -> Tensor:
     """Returns which joints are at most `reach` edges apart, themselves included, (J, J), bool."""
     near = torch.eye(skeleton.n_joints, dtype=torch.bool)
     for _ in range(reach):
-        near = torch.stack([near[[joint, *beside]].any(dim=0) for joint, beside in enumerate(skeleton.neighbours)])
+        near = torch.stack([near[[joint, *others]].any(dim=0) for joint, others in enumerate(skeleton.neighbours)])
     return near
 
 

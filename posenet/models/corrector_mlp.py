@@ -10,15 +10,15 @@ from posenet.models.layers import check_activation, check_dropout, check_widths,
 
 
 class CorrectorMLP(Corrector):
-    """Computes the correction from all coordinates at once; the last layer is linear.
+    """Computes the correction from all coordinates together; the last layer is linear.
 
     Args:
         skeleton: The skeleton of the poses; any.
         hidden_dims: Width of each hidden layer.
         activation: One of `posenet.models.layers.ACTIVATIONS`.
-        dropout: Probability that a hidden unit is left out in training; None for none.
-        batchnorm: Normalise each hidden layer over the batch, before its activation.
-        zero_init: Begin with a last layer of zeros, so that the untrained model returns its input.
+        dropout: Dropout probability of hidden units; None for none.
+        batchnorm: Apply batch normalisation to each hidden layer, before its activation.
+        zero_init: Initialise the last layer with zeros, so that the untrained model returns its input.
     """
 
     def __init__(
@@ -42,6 +42,6 @@ class CorrectorMLP(Corrector):
             zero(self.layers[-1])
 
     def correction(self, poses: Tensor) -> Tensor:
-        """Returns what is to be added to `poses`, (N, J, 3)."""
+        """Returns the correction to add to `poses`, (N, J, 3)."""
         flat: Tensor = self.layers(poses.flatten(1))  # (N, J, 3) -> (N, 3J)
         return flat.view_as(poses)  # (N, 3J) -> (N, J, 3)

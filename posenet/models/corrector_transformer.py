@@ -10,20 +10,19 @@ from posenet.models.layers import check_count, check_dropout, mlp, zero
 
 
 class CorrectorTransformer(Corrector):
-    """Lets every joint attend to all others; a learnt embedding tells which joint a token is.
+    """Every joint attends to all joints; a learned embedding identifies the joint of a token.
 
-    Layer normalisation comes before attention and feed-forward part, and once more at the end (Xiong et al., "On Layer
+    Layer normalisation is applied before attention and feed-forward network, and at the end (Xiong et al., "On Layer
     Normalization in the Transformer Architecture", 2020).
 
     Args:
         skeleton: The skeleton of the poses; any.
         dim: Size of a token; a multiple of `n_heads`.
         n_layers: Transformer layers.
-        n_heads: Heads of the attention.
-        feedforward_dim: Hidden units of the feed-forward part.
-        dropout: Probability that a number is left out in training: of the attention, of the hidden units, and of what
-            each part adds to a token.
-        zero_init: Begin with a last layer of zeros, so that the untrained model returns its input.
+        n_heads: Attention heads.
+        feedforward_dim: Hidden units of the feed-forward network.
+        dropout: Dropout probability of attention weights, hidden units, and the outputs of both sublayers.
+        zero_init: Initialise the last layer with zeros, so that the untrained model returns its input.
     """
 
     def __init__(
@@ -43,7 +42,7 @@ class CorrectorTransformer(Corrector):
             check_count(name, value)
         check_dropout(dropout)
         if dim % n_heads:
-            raise ValueError(f"dim must be a multiple of n_heads, and {dim} is none of {n_heads}")
+            raise ValueError(f"dim must be a multiple of n_heads, but {dim} is not a multiple of {n_heads}")
         self.coordinates = nn.Linear(3, dim)
         self.joints = nn.Parameter(torch.empty(skeleton.n_joints, dim).normal_())
         self.layers = nn.Sequential(
@@ -55,20 +54,20 @@ class CorrectorTransformer(Corrector):
             zero(self.last)
 
     def correction(self, poses: Tensor) -> Tensor:
-        """Returns what is to be added to `poses`, (N, J, 3)."""
+        """Returns the correction to add to `poses`, (N, J, 3)."""
         tokens = self.coordinates(poses) + self.joints  # (N, J, 3) -> (N, J, dim)
         correction: Tensor = self.last(self.norm(self.layers(tokens)))  # (N, J, dim) -> (N, J, 3)
         return correction
 
 
 class TransformerLayer(nn.Module):
-    """Attention over the joints, then a feed-forward part for each of them.
+    """Attention over the joints, then a feed-forward network for each of them.
 
     Args:
         dim: Size of a token.
-        n_heads: Heads of the attention.
-        feedforward_dim: Hidden units of the feed-forward part.
-        dropout: Probability that a number is left out in training.
+        n_heads: Attention heads.
+        feedforward_dim: Hidden units of the feed-forward network.
+        dropout: Dropout probability.
     """
 
     def __init__(self, dim: int, n_heads: int, feedforward_dim: int, dropout: float) -> None:
@@ -89,8 +88,8 @@ class TransformerLayer(nn.Module):
         return tokens + functional.dropout(fed, self.dropout, self.training)
 
     def _attend(self, tokens: Tensor) -> Tensor:
-        parts = self.queries_keys_values(tokens).unflatten(2, (3, self.n_heads, -1))  # (N, J, 3, heads, dim/heads)
-        queries, keys, values = parts.permute(2, 0, 3, 1, 4)  # (N, heads, J, dim/heads) each
+        projected = self.queries_keys_values(tokens).unflatten(2, (3, self.n_heads, -1))  # (N, J, 3, heads, dim/heads)
+        queries, keys, values = projected.permute(2, 0, 3, 1, 4)  # (N, heads, J, dim/heads) each
         dropout = self.dropout if self.training else 0.0
         attended = functional.scaled_dot_product_attention(queries, keys, values, dropout_p=dropout)
         return attended.transpose(1, 2).flatten(2)  # (N, heads, J, dim/heads) -> (N, J, dim)

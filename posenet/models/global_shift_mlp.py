@@ -1,4 +1,4 @@
-"""A multilayer perceptron that moves the pose as a whole."""
+"""A multilayer perceptron that shifts the pose as a whole."""
 
 from collections.abc import Sequence
 
@@ -12,15 +12,15 @@ from posenet.models.layers import check_activation, check_dropout, check_widths,
 class GlobalShiftMLP(Corrector):
     """Computes one shift for all joints from all coordinates.
 
-    What it gains is the part of the error that is common to the whole hand; beside another model it tells how much of
-    that model's gain is no more than this.
+    It can only correct the error component that is common to the whole hand. As a baseline it shows how much of another
+    model's gain a mere shift explains.
 
     Args:
         skeleton: The skeleton of the poses; any.
         hidden_dims: Width of each hidden layer.
         activation: One of `posenet.models.layers.ACTIVATIONS`.
-        dropout: Probability that a hidden unit is left out in training.
-        zero_init: Begin with a last layer of zeros, so that the untrained model returns its input.
+        dropout: Dropout probability of hidden units.
+        zero_init: Initialise the last layer with zeros, so that the untrained model returns its input.
     """
 
     def __init__(
@@ -41,6 +41,6 @@ class GlobalShiftMLP(Corrector):
             zero(self.layers[-1])
 
     def correction(self, poses: Tensor) -> Tensor:
-        """Returns what is to be added to `poses`, (N, J, 3)."""
+        """Returns the correction to add to `poses`, (N, J, 3)."""
         shift: Tensor = self.layers(poses.flatten(1))  # (N, J, 3) -> (N, 3)
         return shift.unsqueeze(1).expand_as(poses)  # (N, 3) -> (N, J, 3)

@@ -1,4 +1,4 @@
-"""What correctors are built of: multilayer perceptrons, one by one or many of one size at a time."""
+"""Layers of correctors: multilayer perceptrons, single or many of the same size stacked."""
 
 import math
 from collections.abc import Sequence
@@ -24,10 +24,10 @@ def mlp(
     """Returns a multilayer perceptron over the last axis; its last layer is linear.
 
     Args:
-        dims: Numbers of inputs, of the units of each hidden layer, and of outputs.
+        dims: Numbers of inputs, of units in each hidden layer, and of outputs.
         activation: One of `ACTIVATIONS`.
-        dropout: Probability that a hidden unit is left out in training.
-        batchnorm: Normalise each hidden layer over the batch, before its activation; for inputs (N, dims[0]).
+        dropout: Dropout probability of hidden units.
+        batchnorm: Apply batch normalisation to each hidden layer, before its activation; for inputs (N, dims[0]).
     """
     layers: list[nn.Module] = []
     for n_inputs, n_outputs in pairwise(dims[:-1]):
@@ -41,9 +41,9 @@ def mlp(
 
 
 class StackedLinear(nn.Module):
-    """S linear layers of one size, each for an input of its own, as one batched matrix product.
+    """S linear layers of the same size with separate inputs, as one batched matrix product.
 
-    Initialised as `torch.nn.Linear` is: evenly between ±1/√(number of inputs).
+    Initialised like `torch.nn.Linear`: uniformly between ±1/√(number of inputs).
 
     Args:
         n_stacked: S.
@@ -58,19 +58,17 @@ class StackedLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(n_stacked, 1, n_outputs).uniform_(-bound, bound))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns the outputs, (S, N, outputs), of `x`, (S, N, inputs)."""
+        """Returns the outputs, (S, N, outputs), for `x`, (S, N, inputs)."""
         return torch.baddbmm(self.bias, x, self.weight)
 
 
 class StackedMLP(nn.Module):
-    """S multilayer perceptrons of one size, each for an input of its own; the last layers are linear.
-
-    Hidden units are leaky rectified linear.
+    """S multilayer perceptrons of the same size with separate inputs. Hidden layers use leaky ReLU, the last is linear.
 
     Args:
         n_stacked: S.
-        dims: Numbers of inputs, of the units of each hidden layer, and of outputs.
-        dropout: Probability that a hidden unit is left out in training.
+        dims: Numbers of inputs, of units in each hidden layer, and of outputs.
+        dropout: Dropout probability of hidden units.
     """
 
     def __init__(self, n_stacked: int, dims: Sequence[int], *, dropout: float = 0.0) -> None:
@@ -79,9 +77,9 @@ class StackedMLP(nn.Module):
         self.dropout = dropout
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns the outputs, (S, N, outputs), of `x`, (S, N, inputs)."""
+        """Returns the outputs, (S, N, outputs), for `x`, (S, N, inputs)."""
         for layer in self.layers[:-1]:
-            # In place: the gradient of a leaky rectifier follows from its output, and the memory counts.
+            # In place to save memory: the gradient of leaky ReLU follows from its output.
             x = functional.leaky_relu(layer(x), inplace=True)
             if self.dropout > 0:
                 x = functional.dropout(x, self.dropout, self.training)
@@ -90,17 +88,13 @@ class StackedMLP(nn.Module):
 
 
 def zero(layer: nn.Module) -> None:
-    """Makes a linear layer, or a stack of them, return zero until it is trained."""
+    """Initialises all parameters of a layer with zeros."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
 
 
 def check_widths(name: str, dims: object) -> None:
-    """Refuses what is no list of widths of hidden layers.
-
-    Raises:
-        ValueError: If it is none; `name` is the argument's.
-    """
+    """Raises a `ValueError` if `dims`, the argument `name`, is not a list of widths of hidden layers."""
     if (
         isinstance(dims, str)
         or not isinstance(dims, Sequence)
@@ -110,30 +104,18 @@ def check_widths(name: str, dims: object) -> None:
 
 
 def check_activation(activation: object) -> None:
-    """Refuses what is no name of `ACTIVATIONS`.
-
-    Raises:
-        ValueError: If it is none.
-    """
+    """Raises a `ValueError` if `activation` is not one of `ACTIVATIONS`."""
     if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, not {activation!r}")
 
 
 def check_count(name: str, value: object) -> None:
-    """Refuses what is no whole number of at least 1.
-
-    Raises:
-        ValueError: If it is none; `name` is the argument's.
-    """
+    """Raises a `ValueError` if `value`, the argument `name`, is not a whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
 
 
 def check_dropout(dropout: object) -> None:
-    """Refuses what is no probability, or so high that nothing is left.
-
-    Raises:
-        ValueError: If it is none.
-    """
+    """Raises a `ValueError` if `dropout` is not a probability below 1."""
     if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
-        raise ValueError(f"dropout must be a probability from 0 to below 1, not {dropout!r}")
+        raise ValueError(f"dropout must be a probability of at least 0 and below 1, not {dropout!r}")

@@ -1,19 +1,20 @@
-"""Fixtures of a tiny experiment, see `small_experiment.py`."""
+"""Fixtures of a small experiment, see `small_experiment.py`."""
 
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 
-from tests.cluster_tests.small_experiment import SmallExperiment, write_datasets
+from tests.cluster_tests.small_experiment import LR, SmallExperiment, write_datasets
 from tests.cluster_tests.storage.s3_server import S3, Proxy, start_s3_server
 from tests.support import ROOT
 
 
 @pytest.fixture(scope="session")
 def small_data(tmp_path_factory):
-    """The small_experiment datasets; nobody changes them."""
+    """The small datasets; nobody changes them."""
     folder = tmp_path_factory.mktemp("small_data")
     write_datasets(folder)
     return folder
@@ -21,8 +22,23 @@ def small_data(tmp_path_factory):
 
 @pytest.fixture
 def small_experiment(small_data, tmp_path):
-    """A tiny experiment with an empty results folder."""
+    """A small experiment with an empty results folder."""
     return SmallExperiment(small_data, tmp_path / "results")
+
+
+@pytest.fixture(scope="session")
+def finished_results(small_data, tmp_path_factory):
+    """The results folder of a small experiment with two finished trials; nobody changes it."""
+    folder = tmp_path_factory.mktemp("finished") / "results"
+    SmallExperiment(small_data, folder).run({}, {LR: [1e-3, 1e-2]})
+    return folder
+
+
+@pytest.fixture
+def finished_experiment(finished_results, small_experiment):
+    """The same two finished trials in a folder that a test may change."""
+    shutil.copytree(finished_results, small_experiment.storage_path)
+    return small_experiment
 
 
 @pytest.fixture

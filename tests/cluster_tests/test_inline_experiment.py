@@ -30,7 +30,7 @@ from cluster.storage.lease import AlreadyRunningError
 from cluster.storage.lock import experiment_lock
 from cluster.trial.trainable import run_trial
 from data_pipeline.augmenters import RandomRotator
-from data_pipeline.batch import DeviceDataset, KeptOnDevice, dataset_identity
+from data_pipeline.batch import DeviceCache, DeviceDataset, dataset_identity
 from data_pipeline.normalizers import GlobalNormalizer
 from data_pipeline.pose_dataset import read_dataset, write_dataset
 from data_pipeline.pose_range import PoseRange
@@ -376,7 +376,7 @@ class TestAfterARun:
 
     def test_a_device_that_is_not_there_is_an_error_before_anything_is_written(self, small_experiment):
         with pytest.raises(
-            ConfigError, match=r"experiment_config.target_device: cuda:99 was asked for, but this machine"
+            ConfigError, match=r"experiment_config.target_device: cuda:99 was requested, but this machine"
         ):
             small_experiment.run({"experiment_config.target_device": torch.device("cuda:99")})
         assert not small_experiment.folder.exists()
@@ -506,7 +506,7 @@ class TestATrialThatGoesWrong:
                 {"model": [HungryMLP, CorrectorMLP]},
                 "failed",
                 r"^OutOfMemoryError: CUDA out of memory.* — out of memory on cpu with batch_size 16, in trial "
-                r"[0-9a-f]{16}/0; make the batch or the model smaller$",
+                r"[0-9a-f]{16}/0; reduce the batch size or the model$",
             ),
             (
                 {"loss_function": [NanLoss, SmallExperiment(None, "").dicts()["base_hyperparams"]["loss_function"]]},
@@ -669,7 +669,7 @@ class TestCtrlC:
         with pytest.raises(Interrupted) as caught:
             small_experiment.run(options=options)
         assert caught.value.code == 130
-        assert "run the script again to go on" in capsys.readouterr().err
+        assert "run the script again to continue" in capsys.readouterr().err
         assert [row["status"] for row in small_experiment.experiment().results().trials] == ["finished", "interrupted"]
         monkeypatch.setattr(InterruptedMLP, "correction", CorrectorMLP.correction)
         small_experiment.run(options=options)
@@ -864,7 +864,7 @@ def test_a_process_that_trained_on_the_same_arrays_gives_the_numbers_that_a_fres
     sets |= {"solver_config.val_example_subset": "A"}
     after_another = small_experiment.run(sets, {"experiment_config.train_set": ["ab", "ba"]}).trials[1]
     # As in a process that keeps nothing yet.
-    monkeypatch.setattr("cluster.trial.trainable._DATASETS", KeptOnDevice(DeviceDataset.of, dataset_identity))
+    monkeypatch.setattr("cluster.trial.trainable._DATASETS", DeviceCache(DeviceDataset.of, dataset_identity))
     alone = small_experiment.run({**sets, "experiment_config.name": "alone"}).trials[0]
     assert after_another["key"] == alone["key"]
     assert after_another["val_distance_mm"] == alone["val_distance_mm"]

@@ -23,6 +23,7 @@ def test_stands_in_the_experiments_folder_and_is_told_of(small_experiment, capsy
     assert f"Report: {report_of(small_experiment)}\n" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_is_written_anew_when_the_sweep_has_grown(small_experiment):
     small_experiment.run()
     first = report_of(small_experiment).read_text(encoding="utf-8")
@@ -31,6 +32,7 @@ def test_is_written_anew_when_the_sweep_has_grown(small_experiment):
     assert "2 finished" in report_of(small_experiment).read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_names_the_trials_that_failed(small_experiment):
     with pytest.raises(TrialsFailedError):
         small_experiment.run({}, {"model": [CorrectorMLP, FailingMLP]})
@@ -40,7 +42,7 @@ def test_names_the_trials_that_failed(small_experiment):
 
 
 def test_that_cannot_be_made_costs_no_result(small_experiment, capsys, monkeypatch):
-    def broken(folder):
+    def broken(folder, results):
         raise ArithmeticError("a curve without an end\nand more")
 
     monkeypatch.setattr(experiment_module, "page", broken)
@@ -48,7 +50,9 @@ def test_that_cannot_be_made_costs_no_result(small_experiment, capsys, monkeypat
     assert [row["status"] for row in table.trials] == ["finished"]
     assert not report_of(small_experiment).exists()
     said = capsys.readouterr().err
-    assert said.endswith("\nreport.html was not written (a curve without an end); all results are there, see tables/\n")
+    assert said.endswith(
+        "\nreport.html was not written (a curve without an end); all results are complete, see tables/\n"
+    )
 
 
 def test_does_not_hold_up_whoever_interrupts(small_experiment):
@@ -58,6 +62,7 @@ def test_does_not_hold_up_whoever_interrupts(small_experiment):
     assert not report_of(small_experiment).exists()
 
 
+@pytest.mark.slow
 def test_takes_the_place_of_a_link_and_not_of_what_it_leads_to(small_experiment, tmp_path):
     outside = tmp_path / "outside"
     small_experiment.folder.mkdir(parents=True)

@@ -10,8 +10,7 @@ import torch
 
 from cluster.experiment import TrialsFailedError
 from cluster.planning.config import ConfigError
-from cluster.reproduction import Difference, NotReproducibleError, Reproduction, reproduce
-from cluster.results.deserialize import DescriptionError
+from cluster.reproduction import Difference, Reproduction, reproduce
 from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder
 from data_pipeline.augmenters import RandomRotator, RandomScaler
@@ -19,6 +18,7 @@ from data_pipeline.distorters import NoDistorter
 from data_pipeline.normalizers import GlobalNormalizer, ViewpointNormalizer
 from data_pipeline.pose_dataset import write_dataset
 from data_pipeline.preparation.synthetic import Backbone, synthetic_hands
+from data_pipeline.user_error import UserError
 from posenet import errors
 from posenet.losses import MetricLoss
 from tests.cluster_tests import small_experiment as own_module
@@ -204,7 +204,7 @@ class TestATrialThatIsTheSame:
         folder.write_experiment(content)
         found = reproduce(folder, trial_id)
         assert (found.is_same, found.n_missing) == (True, n_batches)
-        assert f"{n_batches} numbers that were logged then are not logged now, and are not compared." in found.text
+        assert f"{n_batches} numbers that were logged then are not logged now and are not compared." in found.text
 
 
 class TestATrialThatDiffers:
@@ -255,10 +255,10 @@ class TestATrialThatCannotBeTrainedAgain:
         folder, trial_id = trained(small_experiment)
         labels = synthetic_hands(40, 7)
         write_dataset(small_experiment.data_dir, "small_train", labels, Backbone("A").predict(labels, 7))
-        with pytest.raises(NotReproducibleError) as caught:
+        with pytest.raises(UserError) as caught:
             reproduce(folder, trial_id)
         text = str(caught.value)
-        assert text.startswith(f"{trial_id.partition('/')[0]} cannot be trained again as it was. The data ")
+        assert text.startswith(f"{trial_id.partition('/')[0]} cannot be trained again as it was. Its training, ")
         (line,) = text.splitlines()[1:]
         assert line.startswith("  data.train.fingerprint was ")
 
@@ -266,40 +266,38 @@ class TestATrialThatCannotBeTrainedAgain:
         folder, trial_id = copy
         change_trial(folder, trial_id, "description.schedule.numerics", 0)
         change_trial(folder, trial_id, "key", "0" * 16)
-        with pytest.raises(NotReproducibleError, match=r"another version of PoseTune[^\0]*schedule\.numerics was 0"):
+        with pytest.raises(UserError, match=r"another version of PoseTune[^\0]*schedule\.numerics was 0"):
             reproduce(folder, trial_id)
 
     def test_since_it_failed_says_why(self, small_experiment):
         with pytest.raises(TrialsFailedError) as caught:
             small_experiment.run({"base_hyperparams.model": FailingMLP})
         key = caught.value.table.summary[0]["key"]
-        with pytest.raises(
-            NotReproducibleError, match=r"is not finished, .*: failed \(RuntimeError: this model is broken\)$"
-        ):
+        with pytest.raises(UserError, match=r"is not finished, .*: failed \(RuntimeError: this model is broken\)$"):
             reproduce(ExperimentFolder(Storage(small_experiment.folder)), f"{key}/0")
 
     def test_since_it_was_not_started_says_so(self, copy):
         folder, trial_id = copy
         key = trial_id.partition("/")[0]
-        with pytest.raises(NotReproducibleError, match=f"{key}/7 of .* is not finished.*: pending"):
+        with pytest.raises(UserError, match=f"{key}/7 of .* is not finished.*: pending"):
             reproduce(folder, f"{key}/7")
 
     def test_since_it_was_interrupted_says_so(self, copy):
         folder, trial_id = copy
         change_trial(folder, trial_id, "status", "running")
-        with pytest.raises(NotReproducibleError, match=r"is not finished.*: interrupted"):
+        with pytest.raises(UserError, match=r"is not finished.*: interrupted"):
             reproduce(folder, trial_id)
 
     def test_since_its_records_are_broken_says_so(self, copy):
         folder, trial_id = copy
         folder.trial(trial_id).write("records.parquet", b"PAR1")
-        with pytest.raises(NotReproducibleError, match=r"the records of .* cannot be read"):
+        with pytest.raises(UserError, match=r"the records of .* cannot be read"):
             reproduce(folder, trial_id)
 
     def test_since_its_set_is_none_of_the_last_run_says_so(self, copy):
         folder, trial_id = copy
         folder.write_experiment({**folder.read_experiment(), "data": []})
-        with pytest.raises(DescriptionError, match="the train set of the trial is none of those"):
+        with pytest.raises(UserError, match="the experiment's last run did not read the train set of the trial"):
             reproduce(folder, trial_id)
 
     @pytest.mark.parametrize("part", ["model", "optimisation", "inputs", "spaces", "data", "schedule", "loss"])
@@ -308,15 +306,13 @@ class TestATrialThatCannotBeTrainedAgain:
         content = folder.trial(trial_id).read_trial()
         del content["description"][part]
         folder.trial(trial_id).write_trial(content)
-        with pytest.raises(DescriptionError, match="do not tell how it was trained"):
+        with pytest.raises(UserError, match="do not say how it was trained"):
             reproduce(folder, trial_id)
 
     @pytest.mark.parametrize("device", ["gpu", "cuda:99", "xpu"])
     def test_since_a_device_is_not_here_says_so(self, copy, device):
         folder, trial_id = copy
-        with pytest.raises(
-            NotReproducibleError, match=f"torch cannot use '{device}' here; {trial_id} was trained on cpu: leave"
-        ):
+        with pytest.raises(UserError, match=f"torch cannot use '{device}' here; {trial_id} was trained on cpu: omit"):
             reproduce(folder, trial_id, device=device)
 
     def test_since_the_kind_of_device_that_it_was_trained_on_is_not_here_says_so(self, copy):
@@ -324,7 +320,7 @@ class TestATrialThatCannotBeTrainedAgain:
             pytest.skip("there is a GPU here")
         folder, trial_id = copy
         change_trial(folder, trial_id, "device", "cuda:3")
-        with pytest.raises(NotReproducibleError, match=r"torch cannot use 'cuda' here: .* was trained on cuda:3"):
+        with pytest.raises(UserError, match=r"torch cannot use 'cuda' here: .* was trained on cuda:3"):
             reproduce(folder, trial_id)
         assert reproduce(folder, trial_id, device="cpu").is_same  # a device is in no description
 
@@ -332,19 +328,19 @@ class TestATrialThatCannotBeTrainedAgain:
 class TestAClassOfTheUser:
     def test_is_found_in_the_module_that_is_named(self, small_experiment):
         folder, trial_id = trained(small_experiment, {"base_hyperparams.model": NearMLP})
-        with pytest.raises(DescriptionError, match=r"NearMLP is not a class of PoseTune's; .*--import MODULE"):
+        with pytest.raises(UserError, match=r"NearMLP is not a class of PoseTune's; .*--import MODULE"):
             reproduce(folder, trial_id)
         assert reproduce(folder, trial_id, modules=[own_module]).is_same
 
     def test_that_is_in_none_of_them_is_an_error(self, small_experiment):
         folder, trial_id = trained(small_experiment, {"base_hyperparams.model": NearMLP})
-        with pytest.raises(DescriptionError, match="NearMLP is not a class of PoseTune's"):
+        with pytest.raises(UserError, match="NearMLP is not a class of PoseTune's"):
             reproduce(folder, trial_id, modules=[json])
 
     def test_of_another_family_is_an_error(self, copy):
         folder, trial_id = copy
         change_trial(folder, trial_id, "description.model.name", "torch.optim.adam.Adam")
-        with pytest.raises(DescriptionError, match=r"torch\.optim\.adam\.Adam is not a class"):
+        with pytest.raises(UserError, match=r"torch\.optim\.adam\.Adam is not a class"):
             reproduce(folder, trial_id)
 
     def test_of_a_script_that_ran_is_found_in_the_script(self, small_experiment, monkeypatch):

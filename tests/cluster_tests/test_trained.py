@@ -6,13 +6,14 @@ from types import ModuleType
 import pytest
 import torch
 
-from cluster.results.deserialize import DescriptionError, decode_value
+from cluster.results.deserialize import decode_value
 from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder
-from cluster.trained import NotTrainedError, read_corrector
+from cluster.trained import read_corrector
 from data_pipeline.normalizers import GlobalNormalizer, IndividualNormalizer, Shifter, ViewpointNormalizer
 from data_pipeline.pose_dataset import read_dataset
 from data_pipeline.skeleton import NYU
+from data_pipeline.user_error import UserError
 from posenet.evaluator import CorrectionMeans
 from posenet.models import CorrectorGNN, CorrectorLCN, CorrectorMLP, CorrectorTransformer, GlobalShiftMLP
 from tests.cluster_tests.small_experiment import LR, SmallExperiment
@@ -36,6 +37,15 @@ NORMALIZERS = [
     GlobalNormalizer,
     partial(GlobalNormalizer, individual_scaling=True),
 ]
+
+ROUNDING = {"distance": 1e-6, "max_distance": 1e-6, "auc_20_50": 1e-6, "proportion_error": 1e-5}
+"""How much each metric may differ, as a share of it, when kernels round differently.
+
+A matrix product over 7 samples does not round as one over 20, nor one with AVX-512 as one with AVX2. In float32, a
+coordinate half a metre to a metre away is a multiple of 6e-5 mm. Moving each coordinate of these hands by up to that
+much, at random, changes their mean distance by up to 1.4e-7 of it. It changes the proportion error by up to 1.9e-6 of
+it: that one divides by the lengths of bones, and this barely trained model makes some as short as 3 mm.
+"""
 
 
 class OwnMLP(CorrectorMLP):
@@ -72,7 +82,7 @@ class TestACorrectorThatWasReadBack:
 
     def test_corrects_as_in_the_trial_with_another_skeleton(self, small_experiment):
         sets = {f"experiment_config.{part}_set": f"nyu_{part}" for part in ("train", "val", "test")}
-        trained = self.assert_corrects_as_recorded(tiny, sets, test_set="nyu_test")
+        trained = self.assert_corrects_as_recorded(small_experiment, sets, test_set="nyu_test")
         assert trained.skeleton == NYU
 
     def assert_corrects_as_recorded(self, small_experiment, changes, test_set="small_test"):
@@ -80,11 +90,11 @@ class TestACorrectorThatWasReadBack:
         trained = read_corrector(folder_of(small_experiment))
         metrics = metrics_of(trained, read_dataset(small_experiment.data_dir, test_set))
         (row,) = table.trials
-        for metric in ("distance", "max_distance", "auc_20_50", "proportion_error"):
+        for metric in ROUNDING:
             column = f"test_{metric}" + ("_mm" if metric.endswith("distance") else "")
-            assert metrics[metric] == pytest.approx(row[column], rel=1e-6)
+            assert metrics[metric] == pytest.approx(row[column], rel=ROUNDING[metric])
             before = f"test_{metric}_before" + ("_mm" if metric.endswith("distance") else "")
-            assert metrics[f"{metric}_before"] == pytest.approx(row[before], rel=1e-6)
+            assert metrics[f"{metric}_before"] == pytest.approx(row[before], rel=ROUNDING[metric])
         assert metrics["improved"] == pytest.approx(row["test_improved"])
         return trained
 
@@ -124,15 +134,15 @@ class TestTheChoice:
         [
             (
                 {"combination": "nothing"},
-                r"small_experiment has no combination 'nothing'; known are [0-9a-f]{16}, [0-9a-f]{16}",
+                r"small_experiment has no combination 'nothing'; known: [0-9a-f]{16}, [0-9a-f]{16}",
             ),
             ({"combination": ""}, "small_experiment has several combinations whose keys begin with ''"),
-            ({"repetition": 3}, "give 'best', 'all' or one of the finished ones: 0, 1, 2"),
-            ({"repetition": "first"}, "repetition 'first' of .* is not there"),
+            ({"repetition": 3}, "give 'best', 'all' or one of 0, 1, 2"),
+            ({"repetition": "first"}, "has no finished repetition 'first'"),
         ],
     )
     def test_of_what_is_not_there_is_refused_with_what_is(self, sweep, choice, says):
-        with pytest.raises(NotTrainedError, match=says):
+        with pytest.raises(UserError, match=says):
             read_corrector(folder_of(sweep[0]), **choice)
 
     def test_leaves_out_repetitions_that_are_not_finished_or_not_planned_any_more(self, small_experiment):
@@ -143,9 +153,7 @@ class TestTheChoice:
 
     def test_of_the_best_is_refused_where_errors_on_different_sets_would_be_compared(self, small_experiment):
         small_experiment.run(options={"experiment_config.val_set": ["small_val", "small_test"]})
-        with pytest.raises(
-            NotTrainedError, match=r"validated on different sets.*\n  [0-9a-f]{16}  tiny_\w+: \d+\.\d\d"
-        ):
+        with pytest.raises(UserError, match=r"validated on different sets.*\n  [0-9a-f]{16}  small_\w+: \d+\.\d\d"):
             read_corrector(folder_of(small_experiment))
 
 
@@ -160,28 +168,28 @@ class TestWhatCannotBeBuilt:
     def test_has_no_trial_that_is_finished(self, small_experiment):
         small_experiment.run()
         folder = self.edited(small_experiment, lambda trial: trial.update(status="failed"))
-        with pytest.raises(NotTrainedError, match="no trial of small_experiment is finished"):
+        with pytest.raises(UserError, match="no trial of small_experiment is finished"):
             read_corrector(folder)
 
     def test_has_weights_that_were_not_kept(self, small_experiment):
         small_experiment.run({"experiment_config.keep_weights": "none"})
-        with pytest.raises(NotTrainedError, match=r"has no weights\.pt: .*keep_weights"):
+        with pytest.raises(UserError, match=r"has no weights\.pt: .*keep_weights"):
             read_corrector(folder_of(small_experiment))
 
     def test_has_weights_of_another_model_or_no_weights_in_their_file(self, small_experiment):
         small_experiment.run()
         weights = small_experiment.folder / "trials" / small_experiment.key() / "0" / "weights.pt"
         torch.save({"a": torch.ones(2)}, weights)
-        with pytest.raises(NotTrainedError, match=r"weights\.pt of .* is not one of .*CorrectorMLP: .*"):
+        with pytest.raises(UserError, match=r"weights\.pt of .* does not fit .*CorrectorMLP: .*"):
             read_corrector(folder_of(small_experiment))
         weights.write_bytes(b"nothing")
-        with pytest.raises(NotTrainedError, match=r"weights\.pt of .* is not one of .*CorrectorMLP: .*"):
+        with pytest.raises(UserError, match=r"weights\.pt of .* does not fit .*CorrectorMLP: .*"):
             read_corrector(folder_of(small_experiment))
 
     def test_names_a_class_of_the_users_until_its_module_is_named_too(self, small_experiment):
         changes = {"base_hyperparams.model": OwnMLP}
         small_experiment.run(changes)
-        with pytest.raises(DescriptionError, match=r"OwnMLP is not a class of PoseTune's; name the module"):
+        with pytest.raises(UserError, match=r"OwnMLP is not a class of PoseTune's; name the module"):
             read_corrector(folder_of(small_experiment))
         trained = read_corrector(folder_of(small_experiment), modules=[sys.modules[__name__]])
         assert type(trained.corrector.model) is OwnMLP
@@ -198,7 +206,7 @@ class TestWhatCannotBeBuilt:
         assert type(read_corrector(folder, modules=[other, here]).corrector.model) is OwnMLP
         another = ModuleType("another")
         another.OwnMLP = OwnMLP
-        with pytest.raises(DescriptionError, match="may be the OwnMLP of each of other, another"):
+        with pytest.raises(UserError, match="is ambiguous: OwnMLP is in each of other, another"):
             read_corrector(folder, modules=[other, another])
 
     @pytest.mark.parametrize(
@@ -218,7 +226,7 @@ class TestWhatCannotBeBuilt:
     def test_names_what_is_no_model_and_it_is_not_called(self, small_experiment, name):
         small_experiment.run()
         folder = self.edited(small_experiment, lambda trial: trial["description"]["model"].update(name=name, args={}))
-        with pytest.raises(DescriptionError, match="is not a class of PoseTune's"):
+        with pytest.raises(UserError, match="is not a class of PoseTune's"):
             read_corrector(folder)
 
     def test_names_a_module_that_is_not_imported(self, small_experiment, tmp_path, monkeypatch):
@@ -228,7 +236,7 @@ class TestWhatCannotBeBuilt:
         folder = self.edited(
             small_experiment, lambda trial: trial["description"]["model"].update(name="surprise.Model")
         )
-        with pytest.raises(DescriptionError, match=r"surprise\.Model is not a class of PoseTune's"):
+        with pytest.raises(UserError, match=r"surprise\.Model is not a class of PoseTune's"):
             read_corrector(folder)
 
     def test_has_an_object_as_an_argument(self, small_experiment):
@@ -237,7 +245,7 @@ class TestWhatCannotBeBuilt:
         folder = self.edited(
             small_experiment, lambda trial: trial["description"]["model"]["args"].update(activation=argument)
         )
-        with pytest.raises(DescriptionError, match=r"an argument is torch\.nn\.modules\.activation\.ReLU"):
+        with pytest.raises(UserError, match=r"an argument is torch\.nn\.modules\.activation\.ReLU"):
             read_corrector(folder)
 
     @pytest.mark.parametrize("value", [{"name": "relu"}, {"float": 3}, {"float": "inf"}, {"name": 1, "args": [2.5]}])
@@ -262,5 +270,5 @@ class TestWhatCannotBeBuilt:
     def test_has_a_description_that_is_damaged(self, small_experiment, damage):
         small_experiment.run()
         folder = self.edited(small_experiment, damage)
-        with pytest.raises(NotTrainedError, match="does not tell how to build the corrector"):
+        with pytest.raises(UserError, match="does not say how to build the corrector"):
             read_corrector(folder)

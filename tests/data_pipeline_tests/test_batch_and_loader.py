@@ -9,7 +9,7 @@ import scipy.stats
 import torch
 
 from data_pipeline.augmenters import Augmenter, RandomRotator, RandomScaler
-from data_pipeline.batch import Batch, DeviceDataset, KeptOnDevice, dataset_identity, on_device
+from data_pipeline.batch import Batch, DeviceCache, DeviceDataset, dataset_identity, on_device
 from data_pipeline.distorters import Distorter, GaussianDistorter, NoDistorter
 from data_pipeline.layout import stored_samples_last
 from data_pipeline.loader import Generators, TrainingLoader
@@ -63,7 +63,7 @@ class TestBatch:
     def test_without_a_normalizer_is_in_millimetres(self, skeleton):
         poses, labels = hands(skeleton, 4)
         batch = Batch.of(poses, labels, None)
-        assert batch.frame is None
+        assert batch.transform is None
         assert torch.equal(batch.poses, poses)
         assert torch.equal(batch.labels, labels)
         assert torch.equal(batch.in_mm(labels), labels)
@@ -167,46 +167,46 @@ class TestDeviceDataset:
 
 class TestDataKeptOnADevice:
     def test_are_brought_to_the_device_once_for_all_that_follows(self, skeleton):
-        kept = KeptOnDevice(DeviceDataset.of, dataset_identity)
+        kept = DeviceCache(DeviceDataset.of, dataset_identity)
         train, val = pose_dataset(skeleton, N), replace(pose_dataset(skeleton, N, seed=1), fingerprint="val")
-        first = kept.bring({"train": train, "val": val}, CPU)
-        again = kept.bring({"val": replace(val), "test": replace(train), "train": replace(train)}, CPU)
+        first = kept.get({"train": train, "val": val}, CPU)
+        again = kept.get({"val": replace(val), "test": replace(train), "train": replace(train)}, CPU)
         assert again["train"] is again["test"] is first["train"]
         assert again["val"] is first["val"]
         np.testing.assert_array_equal(again["val"].labels, val.labels)
 
     def test_are_any_that_is_known_by_its_content(self):
         table = Table(np.arange(6, dtype=np.float32), "fingerprint")
-        kept = KeptOnDevice[Table, torch.Tensor](
+        kept = DeviceCache[Table, torch.Tensor](
             lambda table, device: on_device(table.array, device), lambda table: table.fingerprint
         )
-        first = kept.bring({"a": table}, CPU)["a"]
+        first = kept.get({"a": table}, CPU)["a"]
         np.testing.assert_array_equal(first, table.array)
-        assert kept.bring({"b": replace(table)}, CPU)["b"] is first
+        assert kept.get({"b": replace(table)}, CPU)["b"] is first
 
     def test_are_not_taken_for_a_dataset_with_another_skeleton_or_order_of_subsets(self, skeleton):
-        kept = KeptOnDevice(DeviceDataset.of, dataset_identity)
+        kept = DeviceCache(DeviceDataset.of, dataset_identity)
         first = pose_dataset(skeleton, N, ("A", "B"))
         turned = replace(first, poses=dict(reversed(first.poses.items())))
         own = replace(first, skeleton=replace(skeleton, bones=skeleton.bones[:-1]))
-        brought = kept.bring({"first": first, "turned": turned, "own": own}, CPU)
+        brought = kept.get({"first": first, "turned": turned, "own": own}, CPU)
         assert brought["turned"].subsets == ("B", "A")
         assert brought["own"].skeleton == own.skeleton
         assert brought["first"].subsets == ("A", "B")
 
     def test_are_let_go_when_another_trial_trains_on_others(self, skeleton):
-        kept = KeptOnDevice(DeviceDataset.of, dataset_identity)
+        kept = DeviceCache(DeviceDataset.of, dataset_identity)
         train = pose_dataset(skeleton, N)
-        first = weakref.ref(kept.bring({"train": train}, CPU)["train"])
-        kept.bring({"train": replace(train, fingerprint="another")}, CPU)
+        first = weakref.ref(kept.get({"train": train}, CPU)["train"])
+        kept.get({"train": replace(train, fingerprint="another")}, CPU)
         assert first() is None
-        assert list(kept.bring({"train": train}, CPU)) == ["train"]
+        assert list(kept.get({"train": train}, CPU)) == ["train"]
 
 
 @pytest.fixture(params=[1, 12, 2048], ids="{} samples at once".format)
 def _prepared_together(request, monkeypatch):
     """Whether batches are distorted, augmented and normalised one by one, a few together, or all."""
-    monkeypatch.setattr("data_pipeline.loader._SAMPLES_AT_ONCE", request.param)
+    monkeypatch.setattr("data_pipeline.loader._SAMPLES_PER_GROUP", request.param)
 
 
 @pytest.mark.gpu
@@ -304,7 +304,7 @@ class TestSteps:
         # The frame is that of the input after all steps: what is left of a flat pose is zero.
         for batch in make_loader(dataset, normalizer=Shifter(NYU), **steps).epoch():
             assert torch.equal(batch.poses, torch.zeros(4, 14, 3))
-            assert torch.equal(batch.frame.origin.remainder(1000), torch.full((4, 1, 3), 123.0))
+            assert torch.equal(batch.transform.origin.remainder(1000), torch.full((4, 1, 3), 123.0))
 
     def test_give_the_distorter_the_labels_of_the_same_samples(self):
         class Recorder(Distorter):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from data_pipeline.bones import bone_lengths, bone_names, guessed_unit
+from data_pipeline.bones import bone_lengths, bone_names, guess_unit
 from tests.support import hands
 
 
@@ -20,4 +20,4 @@ def test_bones_are_as_long_as_by_hand(skeleton):
 )
 def test_the_unit_is_guessed_from_a_length_that_only_it_makes_usual(length, unit):
     """30 mm is no guess at all: there is nothing to explain."""
-    assert guessed_unit(length, 20.0, 50.0) == unit
+    assert guess_unit(length, 20.0, 50.0) == unit

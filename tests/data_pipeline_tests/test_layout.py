@@ -3,12 +3,12 @@ import pytest
 import torch
 
 from data_pipeline.layout import (
-    crossed,
+    cross_product,
+    rotate,
     samples_first,
     samples_last,
     squared_lengths,
     stored_samples_last,
-    turned,
     whole_samples,
 )
 
@@ -48,7 +48,7 @@ def test_points_are_turned_as_by_a_matrix_product():
     rng = np.random.default_rng(0)
     points, matrices = rng.normal(size=(7, 5, 3)), rng.normal(size=(7, 3, 3))
     last = torch.from_numpy(points.transpose(1, 2, 0).copy())
-    found = turned(last, torch.from_numpy(matrices.transpose(1, 2, 0)))
+    found = rotate(last, torch.from_numpy(matrices.transpose(1, 2, 0)))
     np.testing.assert_allclose(found.numpy().transpose(2, 0, 1), points @ matrices, rtol=1e-12)
 
 
@@ -56,6 +56,6 @@ def test_points_are_turned_as_by_a_matrix_product():
 def test_vectors_are_crossed_and_measured_along_the_last_axis_but_one(shape):
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, *shape))
-    found = crossed(torch.from_numpy(a), torch.from_numpy(b))
+    found = cross_product(torch.from_numpy(a), torch.from_numpy(b))
     np.testing.assert_allclose(found, np.cross(a, b, axis=-2), rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(squared_lengths(torch.from_numpy(a)), (a**2).sum(axis=-2), rtol=1e-12)

@@ -45,16 +45,16 @@ def turned(frame, vectors):
 
 class TestEveryNormalizer:
     def test_brings_a_pose_there_and_back(self, normalizer, poses):
-        frame = normalizer.frame(poses)
+        frame = normalizer.transform(poses)
         torch.testing.assert_close(frame.denormalize(frame.normalize(poses)), poses, rtol=0, atol=ROUND_TRIP_MM)
 
     def test_keeps_shape_and_precision(self, normalizer, poses):
-        frame = normalizer.frame(poses)
+        frame = normalizer.transform(poses)
         for changed in (frame.normalize(poses), frame.denormalize(poses)):
             assert (changed.shape, changed.dtype, changed.device) == (poses.shape, poses.dtype, poses.device)
 
     def test_keeps_all_differences_up_to_the_scale_and_the_axes_of_the_frame(self, normalizer, poses, labels):
-        frame = normalizer.frame(poses)
+        frame = normalizer.transform(poses)
         between_joints = frame.normalize(poses)[:, 1:] - frame.normalize(poses)[:, :-1]
         expected = turned(frame, poses[:, 1:] - poses[:, :-1])
         torch.testing.assert_close(between_joints * scale_of(frame), expected, rtol=0, atol=ROUND_TRIP_MM)
@@ -65,25 +65,25 @@ class TestEveryNormalizer:
     def test_brings_the_label_into_the_frame_of_its_input(self, normalizer, poses, labels):
         """Moving input and label together moves the label in its frame exactly as the input."""
         batch = Batch.of(poses, labels, normalizer)
-        expected = batch.poses + turned(batch.frame, labels - poses) / scale_of(batch.frame)
+        expected = batch.poses + turned(batch.transform, labels - poses) / scale_of(batch.transform)
         torch.testing.assert_close(batch.labels, expected, rtol=0, atol=ROUND_TRIP_MM)
         torch.testing.assert_close(batch.in_mm(batch.labels), labels, rtol=0, atol=ROUND_TRIP_MM)
 
     def test_takes_the_frame_from_the_input_alone(self, normalizer, poses, labels):
-        frame = Batch.of(poses, labels, normalizer).frame
+        frame = Batch.of(poses, labels, normalizer).transform
         for other in (labels + 100, torch.full_like(labels, float("nan"))):
-            assert_same_frames(Batch.of(poses, other, normalizer).frame, frame)
+            assert_same_frames(Batch.of(poses, other, normalizer).transform, frame)
 
     def test_takes_the_frame_of_a_pose_from_no_other_pose(self, normalizer, poses):
-        frame, alone = normalizer.frame(poses), normalizer.frame(poses[7:8])
+        frame, alone = normalizer.transform(poses), normalizer.transform(poses[7:8])
         mixed = torch.cat([poses[7:8], torch.zeros_like(poses[:3]), poses[9:11] * 1e3])
-        among_others = normalizer.frame(mixed).normalize(mixed)[:1]
+        among_others = normalizer.transform(mixed).normalize(mixed)[:1]
         torch.testing.assert_close(among_others, alone.normalize(poses[7:8]), rtol=0, atol=ROUND_TRIP_MM)
         torch.testing.assert_close(alone.normalize(poses[7:8]), frame.normalize(poses)[7:8], rtol=0, atol=ROUND_TRIP_MM)
 
     def test_does_not_write_to_its_inputs(self, normalizer, poses, labels):
         before = poses.clone(), labels.clone()
-        frame = normalizer.frame(poses)
+        frame = normalizer.transform(poses)
         origin = frame.origin.clone()
         for tensor in (poses, labels):
             frame.normalize(tensor).zero_()
@@ -94,13 +94,13 @@ class TestEveryNormalizer:
 
     def test_gives_the_same_bits_twice_and_draws_nothing(self, normalizer, poses):
         states = global_random_states()
-        first, second = normalizer.frame(poses), normalizer.frame(poses)
+        first, second = normalizer.transform(poses), normalizer.transform(poses)
         assert_same_frames(first, second)
         assert torch.equal(first.normalize(poses), second.normalize(poses))
         assert global_random_states() == states
 
     def test_lets_gradients_of_millimetres_through(self, normalizer, poses):
-        frame = normalizer.frame(poses)
+        frame = normalizer.transform(poses)
         corrected = frame.normalize(poses).requires_grad_()
         frame.denormalize(corrected).sum().backward()
         torch.testing.assert_close(corrected.grad, turned(frame, torch.ones_like(poses)) * scale_of(frame))
@@ -112,7 +112,7 @@ class TestEveryNormalizer:
         member, arguments = request.node.callspec.params["normalizer"]
         restored = member(skeleton, **arguments)
         restored.restore(json.loads(json.dumps(normalizer.learned())))
-        assert_same_frames(restored.frame(poses), normalizer.frame(poses))
+        assert_same_frames(restored.transform(poses), normalizer.transform(poses))
         assert restored.learned() == normalizer.learned()
 
 
@@ -124,7 +124,7 @@ def test_what_a_normalizer_learns_does_not_depend_on_the_size_of_the_chunks(case
     for size in (50, 7, 1):
         normalizer = member(skeleton, **arguments)
         normalizer.fit(poses.split(size))
-        frames.append(normalizer.frame(poses))
+        frames.append(normalizer.transform(poses))
     for frame in frames[1:]:
         torch.testing.assert_close(frame.origin, frames[0].origin)
         torch.testing.assert_close(scale_of(frame), scale_of(frames[0]))
@@ -132,17 +132,20 @@ def test_what_a_normalizer_learns_does_not_depend_on_the_size_of_the_chunks(case
 
 class TestShifter:
     def test_puts_the_centre_of_each_input_at_the_origin(self, skeleton, poses):
-        centred = Shifter(skeleton).frame(poses).normalize(poses)
+        centred = Shifter(skeleton).transform(poses).normalize(poses)
         torch.testing.assert_close(centred.mean(dim=1), torch.zeros(len(poses), 3), rtol=0, atol=ROUND_TRIP_MM)
 
     def test_does_not_see_where_the_hand_is(self, skeleton, poses):
         moved, shifter = poses + torch.tensor([64.0, -128.0, 256.0]), Shifter(skeleton)
         torch.testing.assert_close(
-            shifter.frame(moved).normalize(moved), shifter.frame(poses).normalize(poses), rtol=0, atol=ROUND_TRIP_MM
+            shifter.transform(moved).normalize(moved),
+            shifter.transform(poses).normalize(poses),
+            rtol=0,
+            atol=ROUND_TRIP_MM,
         )
 
     def test_leaves_lengths_and_axes_as_they_are(self, skeleton, poses):
-        frame = Shifter(skeleton).frame(poses)
+        frame = Shifter(skeleton).transform(poses)
         assert frame.scale is None
         assert frame.rotation is None
 
@@ -163,7 +166,7 @@ class TestGlobalNormalizer:
         np.testing.assert_allclose(learned["mean_mm"], points.mean(axis=0), rtol=1e-6)
         np.testing.assert_allclose(learned["std_mm"], std, rtol=1e-6)
         expected = (points - points.mean(axis=0)) / std
-        normalized = normalizer.frame(poses).normalize(poses)
+        normalized = normalizer.transform(poses).normalize(poses)
         np.testing.assert_allclose(normalized.numpy().reshape(-1, 3), expected, atol=1e-5)
 
     def test_keeps_the_shape_of_the_hand_unless_each_axis_is_scaled_by_itself(self):
@@ -187,7 +190,7 @@ class TestGlobalNormalizer:
         for individual_scaling in (False, True):
             normalizer = GlobalNormalizer(HANDS17, individual_scaling=individual_scaling)
             normalizer.fit([poses])
-            assert torch.equal(normalizer.frame(poses).normalize(poses), torch.zeros(4, 14, 3))
+            assert torch.equal(normalizer.transform(poses).normalize(poses), torch.zeros(4, 14, 3))
 
     def test_forgets_what_it_learned_before(self):
         once, twice = GlobalNormalizer(HANDS17), GlobalNormalizer(HANDS17)
@@ -202,7 +205,7 @@ class TestGlobalNormalizer:
 
     def test_has_no_frame_before_it_has_learned(self, poses):
         with pytest.raises(RuntimeError, match="before fit"):
-            GlobalNormalizer(HANDS17).frame(poses)
+            GlobalNormalizer(HANDS17).transform(poses)
 
     def test_is_not_restored_from_half_of_what_it_learned(self):
         with pytest.raises(KeyError, match="std_mm"):

@@ -13,7 +13,7 @@ from torch import nn
 
 from data_pipeline.batch import Batch
 from data_pipeline.formats.leaderboard import read_leaderboard
-from data_pipeline.normalizers import Frame, IndividualNormalizer, ViewpointNormalizer
+from data_pipeline.normalizers import IndividualNormalizer, PoseTransform, ViewpointNormalizer
 from data_pipeline.preparation.synthetic import synthetic_hands
 from data_pipeline.skeleton import HANDS17, ICVL, NYU, Skeleton
 from tests.support import SHARED_DATA, SKELETONS, generator, hands
@@ -31,7 +31,7 @@ def normalizer(request, skeleton):
 
 
 def normalized(normalizer, poses):
-    return normalizer.frame(poses).normalize(poses)
+    return normalizer.transform(poses).normalize(poses)
 
 
 def matrix(quaternion):
@@ -80,14 +80,14 @@ class TestWhatIsNotSeen:
         expected = normalized(normalizer, poses)
         torch.testing.assert_close(normalized(normalizer, turned), expected, rtol=0, atol=1e-6)
 
-    def test_is_so_with_the_precision_of_a_training_too(self, normalizer, skeleton):
+    def test_also_holds_in_the_precision_of_training(self, normalizer, skeleton):
         poses, _ = hands(skeleton, 100, dtype=torch.float64)
         turned = moved(poses, (0.3, -0.5, 0.7, 0.1), (200, -300, 1000)).float()
         difference = normalized(normalizer, turned).double() - normalized(normalizer, poses)
         assert difference.abs().median() < 1e-3
 
     @pytest.mark.parametrize("factor", [0.01, 0.7, 30])
-    def test_is_the_size_by_the_individual_normalizer_alone(self, skeleton, factor):
+    def test_is_the_size_only_with_the_individual_normalizer(self, skeleton, factor):
         poses, _ = hands(skeleton, 20, dtype=torch.float64)
         individual, viewpoint = IndividualNormalizer(skeleton), ViewpointNormalizer(skeleton)
         expected = normalized(individual, poses)
@@ -105,7 +105,7 @@ class TestWhatIsNotSeen:
 class TestTheFrame:
     def test_has_the_normal_against_z_and_the_fingers_along_x(self, normalizer, skeleton):
         poses, _ = hands(skeleton, 100, dtype=torch.float64)
-        frame = normalizer.frame(poses)
+        frame = normalizer.transform(poses)
         inside = frame.normalize(poses)
         normals = newell(inside[:, list(skeleton.palm.outline)])
         normals /= np.linalg.norm(normals, axis=1, keepdims=True)
@@ -116,7 +116,7 @@ class TestTheFrame:
 
     def test_is_about_the_centre_and_in_millimetres_by_viewpoint(self, skeleton):
         poses, _ = hands(skeleton, 20, dtype=torch.float64)
-        frame = ViewpointNormalizer(skeleton).frame(poses)
+        frame = ViewpointNormalizer(skeleton).transform(poses)
         torch.testing.assert_close(frame.origin, poses.mean(dim=1, keepdim=True))
         assert frame.scale is None
 
@@ -128,11 +128,11 @@ class TestTheFrame:
         lengths = np.linalg.norm(inside[:, end] - inside[:, start], axis=2)
         np.testing.assert_allclose(lengths.mean(axis=1), 1, atol=1e-9)
 
-    def test_brings_the_label_along(self, normalizer, skeleton):
+    def test_transforms_the_label_too(self, normalizer, skeleton):
         poses, labels = hands(skeleton, 20, dtype=torch.float64)
         batch = Batch.of(poses, labels, normalizer)
-        rotation, origin = batch.frame.rotation, batch.frame.origin
-        scale = 1 if batch.frame.scale is None else batch.frame.scale
+        rotation, origin = batch.transform.rotation, batch.transform.origin
+        scale = 1 if batch.transform.scale is None else batch.transform.scale
         torch.testing.assert_close(batch.labels, (labels - origin) @ rotation / scale)
         torch.testing.assert_close(batch.in_mm(batch.labels), labels)
 
@@ -142,34 +142,34 @@ class TestTheFrame:
         )
     )
     @pytest.mark.parametrize("member", NORMALIZERS)
-    def test_is_proper_and_leads_there_and_back_for_any_pose(self, member, poses):
+    def test_is_proper_and_can_be_undone_for_any_pose(self, member, poses):
         poses = torch.from_numpy(poses)
-        frame = member(NYU).frame(poses)
+        frame = member(NYU).transform(poses)
         assert_proper(frame.rotation)
         inside = frame.normalize(poses)
         assert inside.isfinite().all()
         size = poses.abs().amax(dim=(1, 2), keepdim=True)
         assert ((frame.denormalize(inside) - poses).abs() <= 1e-6 * size).all()
 
-    def test_has_axes_at_right_angles_where_the_fingers_point_nearly_along_the_normal_too(self, skeleton):
+    def test_has_orthogonal_axes_even_if_the_fingers_point_nearly_along_the_normal(self, skeleton):
         poses, _ = hands(skeleton, 50_000)
-        rotation = ViewpointNormalizer(skeleton).frame(poses).rotation
+        rotation = ViewpointNormalizer(skeleton).transform(poses).rotation
         apart = rotation.mT.double() @ rotation.double() - torch.eye(3)
         assert apart.abs().max() < 1e-6
 
     @pytest.mark.parametrize("size", [1e-6, 1e-3, 1, 1e3, 1e6])
-    @pytest.mark.parametrize("quarters", [(0, 0, 0), (2, 0, 0), (0, 2, 0), (1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1)])
     def test_is_proper_for_a_palm_in_a_plane_of_the_camera_from_every_side_and_of_every_size(
-        self, normalizer, skeleton, quarters, size
+        self, normalizer, skeleton, size
     ):
         """The first palm faces the camera, the others are turned by quarters about x, y or z."""
         poses, _ = hands(skeleton, 20)
         facing = normalized(ViewpointNormalizer(skeleton), poses)
         facing[:, list(skeleton.palm.outline), 2] = 0
-        turn = scipy.spatial.transform.Rotation.from_euler("xyz", quarters * np.array(90), degrees=True).as_matrix()
-        rotation = normalizer.frame(facing @ torch.from_numpy(turn.round()).float().T * size).rotation
-        assert_proper(rotation)
-        np.testing.assert_allclose(rotation[:, :, 2], np.tile(turn[:, 2], (20, 1)), atol=1e-6)
+        for quarters in [(0, 0, 0), (2, 0, 0), (0, 2, 0), (1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1)]:
+            turn = scipy.spatial.transform.Rotation.from_euler("xyz", quarters * np.array(90), degrees=True).as_matrix()
+            rotation = normalizer.transform(facing @ torch.from_numpy(turn.round()).float().T * size).rotation
+            assert_proper(rotation)
+            np.testing.assert_allclose(rotation[:, :, 2], np.tile(turn[:, 2], (20, 1)), atol=1e-6)
 
 
 def on_a_line(skeleton):
@@ -207,23 +207,23 @@ class TestAPoseWhosePalmShowsNothing:
         return request.param(skeleton)
 
     def test_keeps_the_axes_of_the_camera(self, normalizer, poses):
-        rotation = normalizer.frame(poses).rotation
+        rotation = normalizer.transform(poses).rotation
         assert torch.equal(rotation, torch.eye(3).expand(5, 3, 3))
 
-    def test_leads_there_and_back(self, normalizer, poses):
-        frame = normalizer.frame(poses)
+    def test_can_be_undone(self, normalizer, poses):
+        frame = normalizer.transform(poses)
         torch.testing.assert_close(frame.denormalize(frame.normalize(poses)), poses, rtol=0, atol=1e-3)
 
     def test_has_finite_gradients(self, normalizer, poses):
         poses = poses.requires_grad_()
-        frame = normalizer.frame(poses)
+        frame = normalizer.transform(poses)
         (frame.normalize(poses).sum() + frame.denormalize(poses).square().sum()).backward()
         assert poses.grad.isfinite().all()
 
     def test_does_not_change_the_frames_of_others(self, normalizer, skeleton, poses):
         others, _ = hands(skeleton, 3)
-        together = normalizer.frame(torch.cat([others, poses]))
-        alone = normalizer.frame(others)
+        together = normalizer.transform(torch.cat([others, poses]))
+        alone = normalizer.transform(others)
         torch.testing.assert_close(together.rotation[:3], alone.rotation, rtol=0, atol=1e-6)
 
 
@@ -234,31 +234,31 @@ def test_whether_a_palm_shows_anything_does_not_depend_on_how_the_hand_is_turned
     poses += sizes * torch.randn(poses.shape, generator=generator(), dtype=torch.float64)
     turn = torch.from_numpy(scipy.spatial.transform.Rotation.random(rng=0).as_matrix())
     has_axes, has_axes_turned = (
-        (normalizer.frame(some).rotation != torch.eye(3)).any(dim=(1, 2)) for some in (poses, poses @ turn)
+        (normalizer.transform(some).rotation != torch.eye(3)).any(dim=(1, 2)) for some in (poses, poses @ turn)
     )
     assert 0.02 < has_axes.double().mean() < 0.98
     assert torch.equal(has_axes, has_axes_turned)
 
 
 def test_a_pose_whose_bones_have_no_length_keeps_its_lengths_in_mm(skeleton):
-    frame = IndividualNormalizer(skeleton).frame(on_a_point(skeleton))
+    frame = IndividualNormalizer(skeleton).transform(on_a_point(skeleton))
     assert torch.equal(frame.scale, torch.ones(5, 1, 1))
 
 
 def test_gradients_of_a_pose_are_those_of_finite_differences(normalizer, skeleton):
     def turned(poses):
-        return normalizer.frame(poses).normalize(poses)[:, 3]
+        return normalizer.transform(poses).normalize(poses)[:, 3]
 
     poses, _ = hands(skeleton, 2, dtype=torch.float64)
     assert torch.autograd.gradcheck(turned, poses.requires_grad_(), eps=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("member", NORMALIZERS)
-def test_a_skeleton_without_a_palm_is_refused_and_told_how_to_get_one(member):
+def test_a_skeleton_without_a_palm_is_refused_with_how_to_add_one(member):
     bare = dataclasses.replace(NYU, name="bare", palm=None)
     with pytest.raises(
         ValueError,
-        match=rf"{member.__name__} needs to know the palm, and the skeleton bare has none; .*palm=Palm\(base",
+        match=rf"{member.__name__} needs a skeleton with a palm, but bare has none; .*palm=Palm\(base",
     ):
         member(bare)
 
@@ -272,11 +272,12 @@ class Corrected(nn.Module):
         self.layer = nn.Linear(3 * HANDS17.n_joints, 3 * HANDS17.n_joints)
 
     def forward(self, poses):
-        frame = self.normalizer.frame(poses)
+        frame = self.normalizer.transform(poses)
         inside = frame.normalize(poses)
         return frame.denormalize(inside + self.layer(inside.flatten(1)).view_as(inside))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("member", NORMALIZERS)
 def test_a_model_with_its_normalizer_can_be_exported_for_any_number_of_poses(member):
     model = Corrected(member(HANDS17)).eval()
@@ -312,7 +313,7 @@ class TestThePalmsOfRealHands:
     @pytest.mark.parametrize(("dataset", "skeleton"), [("nyu", NYU), ("icvl", ICVL)])
     def test_has_axes_in_every_published_frame(self, dataset, skeleton):
         poses = torch.from_numpy(read_leaderboard(published(dataset), dataset))
-        rotation = ViewpointNormalizer(skeleton).frame(poses).rotation
+        rotation = ViewpointNormalizer(skeleton).transform(poses).rotation
         assert_proper(rotation)
         assert not (rotation == torch.eye(3)).all(dim=(1, 2)).any()
 
@@ -331,7 +332,7 @@ def test_a_frame_turns_as_a_matrix_product_does():
         for shape in ((7, 5, 3), (7, 1, 3), (7, 3, 3), (7, 1, 1))
     )
     rotation = torch.linalg.qr(rotation).Q
-    for frame in (Frame(origin, scale, rotation), Frame(origin, None, rotation)):
+    for frame in (PoseTransform(origin, scale, rotation), PoseTransform(origin, None, rotation)):
         by = 1 if frame.scale is None else scale
         torch.testing.assert_close(frame.normalize(poses), (poses - origin) @ rotation / by)
         torch.testing.assert_close(frame.denormalize(poses), (poses * by) @ rotation.mT + origin)
@@ -342,12 +343,12 @@ def test_a_frame_turns_as_a_matrix_product_does():
 def test_a_gpu_gives_the_same_frames_without_being_waited_for_and_without_tf32(normalizer, skeleton):
     poses, _ = hands(skeleton, 100)
     there = poses.cuda()
-    normalizer.frame(there)
+    normalizer.transform(there)
     before = torch.get_float32_matmul_precision()
     try:
         torch.set_float32_matmul_precision("high")
         torch.cuda.set_sync_debug_mode("error")
-        frame = normalizer.frame(there)
+        frame = normalizer.transform(there)
         inside = frame.normalize(there)
         back = frame.denormalize(inside)
     finally:

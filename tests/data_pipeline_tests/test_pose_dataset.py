@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipeline import pose_dataset
-from data_pipeline.files.replacement import ReplacementError
 from data_pipeline.pose_dataset import (
     DatasetError,
     Samples,
@@ -22,6 +21,7 @@ from data_pipeline.pose_dataset import (
 )
 from data_pipeline.skeleton import NYU
 from data_pipeline.subsets import DEFAULT_SUBSET
+from data_pipeline.user_error import UserError
 from tests.support import hands
 
 N = 5
@@ -91,7 +91,7 @@ class TestReading:
     @pytest.mark.parametrize("size", [N + 1, 10**9])
     def test_of_more_samples_than_there_are_says_how_many_there_are(self, data_dir, size):
         write_dataset(data_dir, "hands", LABELS, POSES)
-        with pytest.raises(DatasetError, match=rf"hands_labels\.pt has {N} samples, fewer than the {size} asked for"):
+        with pytest.raises(DatasetError, match=rf"hands_labels\.pt has {N} samples, fewer than the requested {size}"):
             read_dataset(data_dir, "hands", size)
 
     def test_without_the_preset_makes_the_labels_the_input_and_needs_no_poses(self, data_dir):
@@ -162,7 +162,7 @@ class TestSamples:
         [
             ([], "has 5 samples, but 0 names"),
             (["a"] * 4, "has 5 samples, but 4 names"),
-            (["a", "b\nc", "d", "e", "f"], "sample 1: the name 'b\\\\nc' has a line break"),
+            (["a", "b\nc", "d", "e", "f"], "sample 1: the name 'b\\\\nc' contains a line break"),
         ],
     )
     def test_with_names_that_could_not_be_told_apart_are_not_written(self, data_dir, names, says):
@@ -174,7 +174,7 @@ class TestSamples:
         """Nobody could print them."""
         write_datasets(data_dir, {"hands": Samples(LABELS, {}, list("abcde"))})
         (data_dir / "hands_names.txt").write_bytes(b"a\nb\n\xfc\nd\ne\n")
-        with pytest.raises(DatasetError, match=r"hands_names\.txt, line 3: the name is not in UTF-8"):
+        with pytest.raises(DatasetError, match=r"hands_names\.txt, line 3: the name is not valid UTF-8"):
             read_samples(data_dir, "hands")
         with pytest.raises(
             DatasetError, match=r"^dataset hands, sample 2: the name '\\udcfc' cannot be written in UTF-8"
@@ -322,7 +322,7 @@ class TestAWriterThatWasKilled:
         write_dataset(data_dir / ".written", "hands", LABELS, POSES)
         dataset_path(data_dir, "hands", "labels").unlink()
         dataset_path(data_dir, "hands", "labels").mkdir()
-        with pytest.raises(DatasetError, match=r"data has new files whose writer was ended .* Is a directory"):
+        with pytest.raises(DatasetError, match=r"data has new files from a writer that was ended .* Is a directory"):
             read_dataset(data_dir, "hands")
 
 
@@ -380,19 +380,19 @@ BROKEN_TENSORS = [
     (with_value(LABELS, (0, 13, 2), -np.inf), "NaN or infinite values; the first bad sample is 0"),
     (with_value(LABELS, (2, 3, 1), 1e30), "values beyond 1000000 mm; the first bad sample is 2"),
     (with_value(LABELS, ([3, 4], 0, 0), [-2e6, np.nan]), "values beyond 1000000 mm; the first bad sample is 3"),
-    (tensor(N, 14, 3, dtype=torch.float64), "holds torch.float64 numbers; needed is torch.float32"),
-    (tensor(N, 14, 3, dtype=torch.float16), "holds torch.float16 numbers; needed is torch.float32"),
-    (tensor(N, 14, 3, dtype=torch.int64), "holds torch.int64 numbers; needed is torch.float32"),
-    (tensor(N, 42), f"the shape ({N}, 42); needed is (N, J, 3)"),
-    (tensor(N, 14, 2), f"the shape ({N}, 14, 2); needed is (N, J, 3)"),
-    (tensor(N, 1, 14, 3), f"the shape ({N}, 1, 14, 3); needed is (N, J, 3)"),
-    (tensor(0, 14, 3), "the shape (0, 14, 3); needed is (N, J, 3) with at least one sample"),
-    (tensor(N, 0, 3), f"the shape ({N}, 0, 3); needed is (N, J, 3)"),
+    (tensor(N, 14, 3, dtype=torch.float64), "holds torch.float64 numbers; expected torch.float32"),
+    (tensor(N, 14, 3, dtype=torch.float16), "holds torch.float16 numbers; expected torch.float32"),
+    (tensor(N, 14, 3, dtype=torch.int64), "holds torch.int64 numbers; expected torch.float32"),
+    (tensor(N, 42), f"the shape ({N}, 42); expected (N, J, 3)"),
+    (tensor(N, 14, 2), f"the shape ({N}, 14, 2); expected (N, J, 3)"),
+    (tensor(N, 1, 14, 3), f"the shape ({N}, 1, 14, 3); expected (N, J, 3)"),
+    (tensor(0, 14, 3), "the shape (0, 14, 3); expected (N, J, 3) with at least one sample"),
+    (tensor(N, 0, 3), f"the shape ({N}, 0, 3); expected (N, J, 3)"),
     (tensor(N, 14, 3).to_sparse(), "holds a tensor that numpy cannot read"),
     (torch.empty(N, 14, 3, device="meta"), "holds a tensor that numpy cannot read"),
-    ([1.0, 2.0], "holds a list; needed is a tensor of torch.float32 numbers"),
-    ("poses", "holds a str; needed is a tensor of torch.float32 numbers"),
-    (None, "holds a NoneType; needed is a tensor of torch.float32 numbers"),
+    ([1.0, 2.0], "holds a list; expected a tensor of torch.float32 numbers"),
+    ("poses", "holds a str; expected a tensor of torch.float32 numbers"),
+    (None, "holds a NoneType; expected a tensor of torch.float32 numbers"),
 ]
 
 
@@ -423,12 +423,12 @@ class TestBrokenFiles:
 
     def test_of_labels_as_a_dict_are_refused(self, data_dir, save):
         save("labels", {"A": torch.from_numpy(LABELS)})
-        with pytest.raises(DatasetError, match=r"hands_labels\.pt holds a dict; needed is a tensor"):
+        with pytest.raises(DatasetError, match=r"hands_labels\.pt holds a dict; expected a tensor"):
             read_dataset(data_dir, "hands")
 
     def test_of_poses_without_any_subset_are_refused(self, data_dir, save):
         save("poses", {})
-        with pytest.raises(DatasetError, match=r"hands_poses\.pt is a dict without any subset"):
+        with pytest.raises(DatasetError, match=r"hands_poses\.pt is an empty dict; expected at least one subset"):
             read_dataset(data_dir, "hands")
 
     @pytest.mark.parametrize("n", [1, N - 1, N + 1])
@@ -456,7 +456,7 @@ class TestBrokenFiles:
     @pytest.mark.parametrize("subset", ["mean", "", "a" * 101, "a b", "a/b", "a\n", "ä", "a,b", 5, None, ("A",)])
     def test_with_a_subset_that_cannot_be_called_so_are_refused(self, data_dir, save, subset):
         save("poses", {subset: torch.from_numpy(POSES)})
-        says = re.escape(f"subset named {subset!r}") + r"; a name has 1 to 100 letters.*'mean' is taken"
+        says = re.escape(f"subset named {subset!r}") + r"; a name has 1 to 100 letters.*'mean' is reserved"
         with pytest.raises(DatasetError, match=says):
             read_dataset(data_dir, "hands")
 
@@ -471,7 +471,7 @@ class TestBrokenFiles:
         path = save(part, content)
         with pytest.raises(DatasetError, match=re.escape(f"{path} is not a file that torch.load")) as caught:
             read_dataset(data_dir, "hands")
-        assert str(caught.value).endswith("reads: it was cut, or torch.save did not write it")
+        assert str(caught.value).endswith("reads: it is truncated, or torch.save did not write it")
 
     def test_that_were_cut_anywhere_are_refused(self, data_dir, save):
         write_dataset(data_dir, "hands", LABELS, POSES)
@@ -573,7 +573,7 @@ class TestWriting:
             written.append(path)
 
         monkeypatch.setattr(torch, "save", save_some)
-        with pytest.raises(ReplacementError, match=r"data cannot be written to: no space left on device$"):
+        with pytest.raises(UserError, match=r"data cannot be written to: no space left on device$"):
             write_dataset(data_dir, "hands", LABELS + 1, POSES + 1)
         assert {path: path.read_bytes() for path in data_dir.iterdir()} == before
 
@@ -591,7 +591,7 @@ class TestWriting:
             save(tensors, path)
 
         monkeypatch.setattr(torch, "save", save_some)
-        with pytest.raises(ReplacementError, match="data cannot be written to: No space left on device"):
+        with pytest.raises(UserError, match="data cannot be written to: No space left on device"):
             write_datasets(data_dir, {name: Samples(LABELS, {}) for name in ("first", "second", "third")})
         assert not list(data_dir.iterdir())
 

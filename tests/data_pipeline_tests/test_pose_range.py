@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from data_pipeline.formats.joint_orders import MSRA15, OPENPOSE
 from data_pipeline.formats.leaderboard import LEADERBOARD_DATASETS, read_leaderboard
-from data_pipeline.pose_range import Comparison, PoseRange
+from data_pipeline.pose_range import PoseRange, PoseRangeCheck
 from data_pipeline.preparation.synthetic import Backbone, synthetic_hands
 from data_pipeline.skeleton import HANDS17, NYU
 from tests.support import SHARED_DATA, hands
@@ -80,7 +80,7 @@ def test_of_curls_is_that_of_the_fingertips_along_the_normal_of_the_palm(poses, 
 
 
 def compared(pose_range, *chunks, skeleton=HANDS17):
-    comparison = Comparison(pose_range, skeleton)
+    comparison = PoseRangeCheck(pose_range, skeleton)
     for chunk in chunks:
         comparison.add(chunk)
     return comparison.texts()
@@ -93,12 +93,12 @@ class TestPoses:
     @pytest.mark.parametrize(("factor", "unit"), [(1e-3, "metres"), (0.1, "centimetres")])
     def test_in_another_unit_are_told_to_be_in_it(self, poses, pose_range, factor, unit):
         (text,) = compared(pose_range, poses * np.float32(factor))
-        assert text.startswith("3,000 of 3,000 frames: the bones are ")
-        assert text.endswith(f"They seem to be in {unit}; needed are millimetres")
+        assert text.startswith("3,000 of 3,000 frames: the mean bone length of a hand is ")
+        assert text.endswith(f"The unit seems to be {unit}; expected millimetres")
 
     def test_of_another_size_are_told_of_without_a_guess(self, poses, pose_range):
         (text,) = compared(pose_range, poses * np.float32(3))
-        assert "the bones are" in text
+        assert "the mean bone length of a hand is" in text
         assert "seem" not in text
 
     @pytest.mark.parametrize("axis", range(3))
@@ -113,8 +113,8 @@ class TestPoses:
     @pytest.mark.parametrize("way", ["to_hands17", "from_hands17"])
     def test_with_joints_in_another_order_are_told_by_their_bones(self, poses, pose_range, order, way):
         (text,) = compared(pose_range, getattr(order, way)(poses))
-        assert "many bones have a length that they had not in the training set: " in text
-        assert "Are the joints in another order than the format's?" in text
+        assert "many bone lengths are outside the range of the training set: " in text
+        assert "Does the joint order differ from that of the format?" in text
 
     @pytest.mark.parametrize("backbone", ["A", "B", "C", "D"])
     def test_that_a_backbone_predicted_are_told_nothing_against_and_in_a_mirror_that_they_are(
@@ -125,7 +125,7 @@ class TestPoses:
         turned = predicted * np.float32([-1, -1, 1])
         assert compared(pose_range, turned) == []
         (text,) = compared(pose_range, predicted * np.float32([-1, 1, 1]))
-        assert "the fingers bend to the other side of the palm" in text
+        assert "the fingers bend to the opposite side of the palm" in text
 
     def test_of_a_single_frame_beside_the_range_are_told_nothing_against(self, poses, pose_range):
         assert compared(pose_range, poses[:1] + np.float32(50)) == []
@@ -145,7 +145,9 @@ class TestSomePosesOfAFile:
         rows = [3, 4200, *range(4300, 4321)]
         mixed[rows] /= 1000
         (text,) = compared(pose_range, mixed)
-        assert text.startswith("23 of 4,500 frames, the first is frame 3 (counted from 0): the bones are 0.0")
+        assert text.startswith(
+            "23 of 4,500 frames, the first is frame 3 (counted from 0): the mean bone length of a hand is 0.0"
+        )
 
     def test_are_told_of_by_each_kind_once(self, poses, pose_range):
         far = poses + np.float32([0, 5000, 0])
@@ -156,7 +158,7 @@ class TestSomePosesOfAFile:
     @pytest.mark.parametrize(
         ("change", "says"),
         [
-            (lambda poses: MSRA15.to_hands17(poses), "another order"),
+            (lambda poses: MSRA15.to_hands17(poses), "joint order differ"),
             (lambda poses: poses * np.float32([-1, 1, 1]), "mirrored"),
         ],
         ids=["order", "mirror"],
@@ -192,5 +194,5 @@ def test_what_real_backbones_predicted_is_told_nothing_against_and_in_a_mirror_t
             expected = PoseRange.of(half, skeleton)
             assert compared(expected, poses, skeleton=skeleton) == [], path
             (text,) = compared(expected, poses * np.float32([1, -1, 1]), skeleton=skeleton)
-            assert "the fingers bend to the other side" in text
+            assert "the fingers bend to the opposite side" in text
             assert int(text.split()[0].replace(",", "")) > 0.8 * len(poses)

@@ -146,54 +146,54 @@ BROKEN = [
     (
         "x_errors.pt",
         {"A": torch.zeros(3)},
-        "holds a dict of A; needed is a dict of errors, label_keys: tune_runs/prepare",
+        "holds a dict of A; expected a dict of errors, label_keys. Make the table again with tune_runs/prepare",
     ),
-    ("x_errors.pt", {"errors": 3, "label_keys": KEYS}, "holds a int; needed is a tensor of torch.float32 numbers"),
+    ("x_errors.pt", {"errors": 3, "label_keys": KEYS}, "holds a int; expected a tensor of torch.float32 numbers"),
     (
         "x_errors.pt",
         {"errors": torch.zeros(3, 14, 3), "label_keys": KEYS},
-        r"label_keys have the shape \(20,\); needed is",
+        r"label_keys have the shape \(20,\); expected",
     ),
-    ("x_errors.pt", [1], "holds a list; needed is a dict of errors, label_keys"),
-    ("x_errors.pt", torch.zeros(3, 14, 3).double(), "holds torch.float64 numbers; needed is torch.float32"),
+    ("x_errors.pt", [1], "holds a list; expected a dict of errors, label_keys"),
+    ("x_errors.pt", torch.zeros(3, 14, 3).double(), "holds torch.float64 numbers; expected torch.float32"),
     (
         "x_errors.pt",
         torch.zeros(0, 14, 3),
-        r"has the shape \(0, 14, 3\); needed is \(N, J, 3\) with at least one sample",
+        r"has the shape \(0, 14, 3\); expected \(N, J, 3\) with at least one sample",
     ),
     ("x_errors.pt", torch.zeros(3, 42), r"has the shape \(3, 42\)"),
     ("x_errors.pt", torch.zeros(3, 14, 3).to_sparse(), "holds a tensor that numpy cannot read"),
     ("x_errors.pt", WITH_NAN, "has NaN or infinite values; the first bad sample is 7"),
     ("x_errors.pt", FAR, "has values beyond 1000000 mm; the first bad sample is 4"),
-    ("x_neighbors.pt", SOUND["indices"], "needed is a dict of indices, label_keys, n_bank"),
+    ("x_neighbors.pt", SOUND["indices"], "expected a dict of indices, label_keys, n_bank"),
     (
         "x_neighbors.pt",
         {"indices": SOUND["indices"]},
-        "holds a dict of indices; needed is a dict of indices, label_keys",
+        "holds a dict of indices; expected a dict of indices, label_keys",
     ),
-    ("x_neighbors.pt", SOUND | {"indices": SOUND["indices"].long()}, "indices holds torch.int64 numbers; needed is"),
-    ("x_neighbors.pt", SOUND | {"indices": SOUND["indices"][0]}, r"indices have the shape \(5,\); needed is \(N, K\)"),
-    ("x_neighbors.pt", SOUND | {"indices": OUTSIDE}, "row 3 names samples outside of the bank, which has 30"),
-    ("x_neighbors.pt", SOUND | {"indices": OUTSIDE - 31}, "row 0 names samples outside of the bank"),
-    ("x_neighbors.pt", SOUND | {"label_keys": KEYS[:5]}, r"label_keys have the shape \(5,\); needed is \(20,\)"),
+    ("x_neighbors.pt", SOUND | {"indices": SOUND["indices"].long()}, "indices holds torch.int64 numbers; expected"),
+    ("x_neighbors.pt", SOUND | {"indices": SOUND["indices"][0]}, r"indices have the shape \(5,\); expected \(N, K\)"),
+    ("x_neighbors.pt", SOUND | {"indices": OUTSIDE}, "row 3 refers to samples outside of the bank, which has 30"),
+    ("x_neighbors.pt", SOUND | {"indices": OUTSIDE - 31}, "row 0 refers to samples outside of the bank"),
+    ("x_neighbors.pt", SOUND | {"label_keys": KEYS[:5]}, r"label_keys have the shape \(5,\); expected \(20,\)"),
     (
         "x_neighbors.pt",
         SOUND | {"label_keys": KEYS.int()},
-        "label_keys holds torch.int32 numbers; needed is torch.int64",
+        "label_keys holds torch.int32 numbers; expected torch.int64",
     ),
-    ("x_neighbors.pt", SOUND | {"bank_keys": KEYS}, r"bank_keys have the shape \(20,\); needed is \(30,\)"),
-    ("x_neighbors.pt", SOUND | {"n_bank": 3.0}, "n_bank is 3.0; needed is a number of samples"),
-    ("x_error_stats.json", [], "needed is a dict of mean_mm, std_mm, joints, samples"),
-    ("x_error_stats.json", {"mean_mm": []}, "holds a dict of mean_mm; needed is"),
+    ("x_neighbors.pt", SOUND | {"bank_keys": KEYS}, r"bank_keys have the shape \(20,\); expected \(30,\)"),
+    ("x_neighbors.pt", SOUND | {"n_bank": 3.0}, "n_bank is 3.0; expected a number of samples"),
+    ("x_error_stats.json", [], "expected a dict of mean_mm, std_mm, joints, samples"),
+    ("x_error_stats.json", {"mean_mm": []}, "holds a dict of mean_mm; expected"),
     ("x_error_stats.json", STATS | {"joints": 3}, "joints: 'int' object is not iterable"),
     ("x_error_stats.json", STATS | {"joints": ["a"] * 17}, "joints: there is no skeleton with 17 joints"),
     (
         "x_error_stats.json",
         STATS | {"joints": list(reversed(NYU.joint_names))},
-        "has statistics of the joints palm, .*, but 14 joints are pinky_tip, .*, in this order",
+        "has statistics of the joints palm, .*; expected the 14 joints pinky_tip, .*, in this order",
     ),
-    ("x_error_stats.json", STATS | {"mean_mm": [[0, 0, 0]]}, r"mean_mm has the shape \(1, 3\); needed is \(14, 3\)"),
-    ("x_error_stats.json", STATS | {"mean_mm": "much"}, "mean_mm is no array of numbers"),
+    ("x_error_stats.json", STATS | {"mean_mm": [[0, 0, 0]]}, r"mean_mm has the shape \(1, 3\); expected \(14, 3\)"),
+    ("x_error_stats.json", STATS | {"mean_mm": "much"}, "mean_mm is not an array of numbers"),
     ("x_error_stats.json", STATS | {"std_mm": (-np.eye(14, 3)).tolist()}, "std_mm of pinky_tip are not all finite"),
     *(
         (
@@ -203,7 +203,7 @@ BROKEN = [
         )
         for value in (np.inf, np.nan, 1e7, -1e300)
     ),
-    ("x_error_stats.json", STATS | {"mean_mm": [[10**400, 0, 0]] * 14}, "mean_mm is no array of numbers"),
+    ("x_error_stats.json", STATS | {"mean_mm": [[10**400, 0, 0]] * 14}, "mean_mm is not an array of numbers"),
 ]
 
 
@@ -237,7 +237,7 @@ class TestABrokenTable:
             ),
             (
                 lambda folder: write_error_stats(folder, "x", np.zeros((14, 3)), np.ones((14, 3)), HANDS17, 7),
-                r"mean_mm has the shape \(14, 3\); needed is \(21, 3\)",
+                r"mean_mm has the shape \(14, 3\); expected \(21, 3\)",
             ),
             (lambda folder: write_neighbors(folder, "x", neighbors(), labels(), 10), "outside of the bank"),
         ],
@@ -269,7 +269,8 @@ class TestAMissingTable:
         write_errors(data_dir, "other", errors())
         with pytest.raises(
             TableError,
-            match=r"bnak_errors.pt does not exist; .* has folder/bank_errors.pt, other_errors.pt\. tune_runs/prepare",
+            match=r"bnak_errors.pt does not exist; .* has folder/bank_errors.pt, other_errors.pt\. "
+            "Make tables with tune_runs/prepare",
         ):
             read_table(data_dir, "bnak_errors.pt")
 

@@ -14,5 +14,5 @@ def test_the_first_of_names_with_the_same_end_is_meant():
 
 def test_of_many_names_the_first_are_listed():
     names = [f"name_{i:03}" for i in range(100)]
-    assert did_you_mean("x", names[:30]) == f"; known are {', '.join(names[:30])}"
-    assert did_you_mean("x", names) == f"; known are {', '.join(names[:30])} and 70 more"
+    assert did_you_mean("x", names[:30]) == f"; known: {', '.join(names[:30])}"
+    assert did_you_mean("x", names) == f"; known: {', '.join(names[:30])} and 70 more"

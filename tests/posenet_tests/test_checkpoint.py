@@ -40,7 +40,7 @@ def test_a_checkpoint_is_the_same_bytes_for_the_same_state():
 
 def test_a_checkpoint_that_was_cut_anywhere_is_refused():
     for length in range(len(DATA)):
-        with pytest.raises(CheckpointError, match=r"does not begin as|cut or changed"):
+        with pytest.raises(CheckpointError, match=r"does not begin as|truncated or changed"):
             unpack(DATA[:length])
 
 
@@ -49,7 +49,7 @@ def test_a_checkpoint_with_any_changed_byte_is_refused(mask):
     for position in range(len(DATA)):
         changed = bytearray(DATA)
         changed[position] ^= mask
-        with pytest.raises(CheckpointError, match=r"does not begin as|cut or changed"):
+        with pytest.raises(CheckpointError, match=r"does not begin as|truncated or changed"):
             unpack(bytes(changed))
 
 

@@ -5,7 +5,8 @@ import torch
 
 from data_pipeline.normalizers import GlobalNormalizer, IndividualNormalizer, Shifter, ViewpointNormalizer
 from data_pipeline.skeleton import HANDS17, NYU
-from posenet.export import ExportError, export_corrector
+from data_pipeline.user_error import UserError
+from posenet.export import export_corrector
 from posenet.models import CorrectorGNN, CorrectorLCN, CorrectorMLP, CorrectorTransformer, GlobalShiftMLP
 from posenet.pose_corrector import Ensemble, PoseCorrector
 from tests.support import hands
@@ -35,6 +36,7 @@ class Branching(torch.nn.Module):
         return poses * 2 if poses.sum() > 0 else poses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case[1].__name__)
 def test_an_exported_corrector_of_each_kind_corrects_any_number_of_poses_as_before(case, tmp_path):
     corrector = corrector_of(*case)
@@ -47,7 +49,7 @@ def test_an_exported_corrector_of_each_kind_corrects_any_number_of_poses_as_befo
 
 
 def test_what_looks_at_its_numbers_is_refused_and_leaves_no_file(tmp_path):
-    with pytest.raises(ExportError, match=r"cannot be exported by torch\.export: "):
+    with pytest.raises(UserError, match=r"cannot be exported by torch\.export: "):
         export_corrector(Branching(), HANDS17, tmp_path / "corrector.pt2")
     assert not list(tmp_path.iterdir())
 
@@ -69,7 +71,7 @@ def test_an_ensemble_returns_the_mean_and_none_of_its_members_sees_what_another_
 
 
 def test_another_ending_is_refused_with_those_that_there_are(tmp_path):
-    with pytest.raises(ExportError, match=r"ends in none of \.pt2, \.onnx"):
+    with pytest.raises(UserError, match=r"must end in one of \.pt2, \.onnx"):
         export_corrector(corrector_of(*CASES[0]), HANDS17, tmp_path / "corrector.pth")
 
 

@@ -40,12 +40,12 @@ def content(folder):
 
 class TestAName:
     @pytest.mark.parametrize("name", NO_NAMES)
-    def test_that_could_lead_elsewhere_is_none_of_an_experiment(self, small_experiment, name):
+    def test_that_could_lead_elsewhere_is_refused_for_an_experiment(self, small_experiment, name):
         with pytest.raises(ConfigError, match=r"experiment_config\.name: .* a name of letters, digits, .* 200 at most"):
             small_experiment.experiment({"experiment_config.name": name})
 
     @pytest.mark.parametrize("name", [name for name in NO_NAMES if name not in ("a/b", "a" * 201)])
-    def test_that_could_lead_elsewhere_is_none_of_a_dataset(self, small_experiment, name, tmp_path, capsys):
+    def test_that_could_lead_elsewhere_is_refused_for_a_dataset(self, small_experiment, name, tmp_path, capsys):
         with pytest.raises(ConfigError, match=r"experiment_config\.train_set: .* the name of a dataset below data_dir"):
             small_experiment.experiment({"experiment_config.train_set": name})
         made = prepare_data.main(
@@ -56,10 +56,8 @@ class TestAName:
         assert not list(tmp_path.rglob("*"))
 
     @pytest.mark.parametrize("name", ["../../etc", "..", ".", "", "/etc", "results/../x", "a\0b"])
-    def test_that_leads_elsewhere_is_refused_by_the_report(self, small_experiment, name, capsys):
-        small_experiment.run()
-        capsys.readouterr()
-        assert report.main(["show", name, "--storage-path", str(small_experiment.storage_path)]) == 2
+    def test_that_leads_elsewhere_is_refused_by_the_report(self, finished_results, name, capsys):
+        assert report.main(["show", name, "--storage-path", str(finished_results)]) == 2
         error = capsys.readouterr().err
         assert error.startswith("error: ")
         assert "Traceback" not in error
@@ -97,8 +95,9 @@ KEYS = ["../../outside/trials/KEY", "../small_experiment/trials/KEY", "/ABSOLUTE
 
 @pytest.mark.parametrize("key", KEYS)
 def test_a_key_in_a_planted_experiment_leads_to_no_file_outside_and_its_weights_are_not_removed(
-    small_experiment, key, tmp_path
+    finished_experiment, key, tmp_path
 ):
+    small_experiment = finished_experiment
     before = small_experiment.run({}, {LR: [1e-3, 1e-2]})
     outside = tmp_path / "outside"
     shutil.copytree(small_experiment.folder, outside)
@@ -124,9 +123,8 @@ class TestASymbolicLink:
     """To a folder of another experiment that would fit in its place."""
 
     @pytest.fixture
-    def outside(self, small_experiment, tmp_path):
-        small_experiment.run({}, {LR: [1e-3, 1e-2]})
-        shutil.copytree(small_experiment.folder, tmp_path / "outside" / "small_experiment")
+    def outside(self, finished_experiment, tmp_path):
+        shutil.copytree(finished_experiment.folder, tmp_path / "outside" / "small_experiment")
         return tmp_path / "outside"
 
     def plant(self, small_experiment, outside, place):
@@ -271,7 +269,7 @@ def test_json_that_is_too_deep_is_as_broken_as_any_other(small_experiment, depth
 
 
 @pytest.mark.parametrize("since", ["1e400", "1e300", "-1e300", "NaN", '"x"', "[]", "null", "true"])
-def test_a_lock_file_with_a_time_that_is_none_is_told_of(since, tmp_path):
+def test_a_lock_file_with_an_invalid_time_is_reported(since, tmp_path):
     storage = Storage(tmp_path)
     with experiment_lock(storage):
         (tmp_path / ".lock").write_text(f'{{"pid": 1, "host": "h", "since": {since}}}')

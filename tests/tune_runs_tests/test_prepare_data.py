@@ -76,7 +76,7 @@ class TestAsAProcess:
     def test_an_error_is_one_line_without_a_traceback(self, data_dir):
         process = self.start(*SYNTHETIC, "--subsets", "A,mean", "--data-dir", data_dir)
         assert (process.returncode, process.stdout) == (2, "")
-        assert process.stderr.startswith("error: --subsets: a subset cannot be called 'mean': a name has 1 to 100")
+        assert process.stderr.startswith("error: --subsets: 'mean' is not a valid subset name: a name has 1 to 100")
         assert process.stderr.count("\n") == 1
 
 
@@ -159,7 +159,7 @@ class TestLeaderboard:
         status, output, errors = run(*leaderboard(results, "A", "B"), "--split", "none")
         assert (status, errors) == (0, "")
         assert output.splitlines() == [
-            "dataset    part    subset      frames    mean error     mean of frames'         worst joint",
+            "dataset    part    subset      frames    mean error       mean error of         worst joint",
             "                                               (mm)    worst joint (mm)    within 20 mm (%)",
             "---------  ------  --------  --------  ------------  ------------------  ------------------",
             "nyu        all     A               12         10.00               10.00              100.00",
@@ -221,19 +221,22 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("arguments", "says"),
         [
-            *((["--name", name], f"--name: {name!r} is not a name") for name in ("", "a//b", "a/", "/a", "a/../../b")),
+            *(
+                (["--name", name], f"--name: {name!r} is not a valid name")
+                for name in ("", "a//b", "a/", "/a", "a/../../b")
+            ),
             (["--name", "a b"], "letters, digits, '.', '_', '+', '-'"),
             *((["--name", name], "begins with a letter or digit") for name in ("_x", "..", ".x", "+")),
             (["--name", "x" * 300], "100 characters at most"),
-            (["--train", "0"], "--train 0: needed is a number of frames from 1"),
-            (["--val", "-3"], "--val -3: needed"),
-            (["--test", "0"], "leave it out for no test set"),
+            (["--train", "0"], "--train 0: the number of frames must be from 1"),
+            (["--val", "-3"], "--val -3: the number of frames"),
+            (["--test", "0"], "omit it for no test set"),
             (["--train", "9" * 30], "from 1 to 1000000000"),
-            (["--seed", "-1"], "--seed -1: a seed is 0 or larger"),
+            (["--seed", "-1"], "--seed -1: a seed must be 0 or larger"),
             (["--subsets", "A,B,A"], "--subsets: the name 'A' is given twice"),
-            (["--subsets", "A,"], "--subsets: a subset cannot be called '': a name has 1 to 100"),
-            (["--subsets", "A B"], "--subsets: a subset cannot be called 'A B'"),
-            (["--subsets", "mean"], "'mean' is taken"),
+            (["--subsets", "A,"], "--subsets: '' is not a valid subset name: a name has 1 to 100"),
+            (["--subsets", "A B"], "--subsets: 'A B' is not a valid subset name"),
+            (["--subsets", "mean"], "'mean' is reserved"),
         ],
     )
     def test_of_synthetic_data_say_what_to_change_and_leave_no_file(self, run, data_dir, arguments, says):
@@ -246,19 +249,19 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("arguments", "says"),
         [
-            (["--split", "blocks:100:2"], "K is 3 or more"),
+            (["--split", "blocks:100:2"], "K must be at least 3"),
             (["--split", "thirds"], "'thirds' is not a split"),
             ([], "'blocks:100:5' leaves the validation set empty: it needs at least 401 frames, there are 12"),
-            (["--predictions", "B.txt"], "name each file, NAME=FILE"),
-            (["--predictions", "=B.txt"], "name each file, NAME=FILE"),
-            (["--predictions", "B="], "name each file, NAME=FILE"),
+            (["--predictions", "B.txt"], "write NAME=FILE"),
+            (["--predictions", "=B.txt"], "write NAME=FILE"),
+            (["--predictions", "B="], "write NAME=FILE"),
             (["--predictions", "A=B.txt"], "the name 'A' is given twice"),
-            (["--predictions", "mean=B.txt"], "'mean' is taken"),
-            (["--predictions", "a/b=B.txt"], "--predictions: a subset cannot be called 'a/b'"),
+            (["--predictions", "mean=B.txt"], "'mean' is reserved"),
+            (["--predictions", "a/b=B.txt"], "--predictions: 'a/b' is not a valid subset name"),
             (["--predictions", "C=missing.txt"], "missing.txt cannot be read: No such file"),
             (["--predictions", "C=short.txt"], "short.txt has 11 frames, but the ground truth truth.txt has 12"),
             (["--predictions", "C=broken.txt"], "broken.txt, line 12: entry 42 is 'x'"),
-            (["--dataset", "icvl"], "truth.txt, line 1 has 42 entries; needed are 48"),
+            (["--dataset", "icvl"], "truth.txt, line 1 has 42 entries; expected 48"),
             (["--ground-truth", "."], ". cannot be read: Is a directory"),
         ],
     )

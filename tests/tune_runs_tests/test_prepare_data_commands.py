@@ -111,7 +111,7 @@ class TestHelp:
     def test_of_a_split_says_why_none_is_random(self, script, capsys, command):
         with pytest.raises(SystemExit, match="0"):
             script.main([command, "--help"])
-        assert "There is no random split of frames" in capsys.readouterr().out
+        assert "Frames are never split at random" in capsys.readouterr().out
 
 
 class TestImport:
@@ -147,16 +147,16 @@ class TestImport:
         status, _, errors = run("import", *files, "--format", "openpose21")
         assert status == 0
         assert errors.startswith("note: labels: the median size of a hand is 0.1")
-        assert "these seem to be metres" in errors
+        assert "the unit seems to be metres" in errors
         assert run("import", *files, "--labels-format", "openpose21-m", "--force")[::2] == (0, "")
 
     @pytest.mark.parametrize(
         ("arguments", "says"),
         [
             (["--labels", "none.pt"], "none.pt cannot be read"),
-            (["--labels", "labels.xyz"], "does not tell its format"),
-            (["--labels", "truth.pt", "--predictions", "A"], "name each file, NAME=FILE"),
-            (["--labels", "truth.pt", "--predictions", "mean=truth.pt"], "'mean' is taken"),
+            (["--labels", "labels.xyz"], "cannot be detected"),
+            (["--labels", "truth.pt", "--predictions", "A"], "write NAME=FILE"),
+            (["--labels", "truth.pt", "--predictions", "mean=truth.pt"], "'mean' is reserved"),
             (["--labels", "truth.pt", "--split", "thirds"], "'thirds' is not a split"),
         ],
     )
@@ -249,7 +249,7 @@ class TestClusters:
         write_datasets(data_dir, {"one": Samples(LABELS[:SEQUENCE_LENGTH] + noise, {})})
         status, output, errors = run("clusters", "--dataset", "one", "--name", "new")
         assert status == 0
-        assert errors.startswith("note: bone lengths form no clear clusters (the best silhouette is 0.")
+        assert errors.startswith("note: bone lengths do not form clear clusters (the best silhouette is 0.")
         assert f"{SEQUENCE_LENGTH} samples" in output
 
 
@@ -282,7 +282,7 @@ class TestTables:
         before = files(data_dir)
         status, _, errors = run("errors", "--dataset", "hands", "--name", "new")
         assert status == 2
-        assert errors == "error: hands has the subsets A, B; choose one of them with --subset\n"
+        assert errors == "error: hands has the subsets A, B; choose one with --subset\n"
         assert files(data_dir) == before
 
 
@@ -317,7 +317,7 @@ class TestCheck:
     @pytest.mark.parametrize(
         ("name", "content", "says"),
         [
-            ("hands_names.txt", b"\xfc\n" * N, "line 1: the name is not in UTF-8"),
+            ("hands_names.txt", b"\xfc\n" * N, "line 1: the name is not valid UTF-8"),
             (
                 "hands_labels.pt",
                 np.full((N, 21, 3), 1e30, np.float32),
@@ -373,13 +373,13 @@ class TestWhatIsThere:
         arguments, written = WRITING[command]
         as_dataset = "." not in written[0]
         place = data_dir / (f"{written[0]}_labels.pt" if as_dataset else written[0])
-        replaced = Target.replaced
+        replaced = Target.writing
 
         def write_first(*given, **options):
             place.write_bytes(b"another one's")
             return replaced(*given, **options)
 
-        monkeypatch.setattr(Target, "replaced", write_first)
+        monkeypatch.setattr(Target, "writing", write_first)
         before = files(data_dir)
         status, output, errors = run(command, *arguments, "--name", "new")
         assert (status, output) == (2, "")
@@ -426,7 +426,7 @@ class TestWhatIsThere:
         assert all([*(data_dir / "folder").glob(f"{name}*")] for name in written)
 
     def test_is_never_outside_of_the_data_folder(self, run, data_dir, hands, command):
-        """Nor is what it is made of."""
+        """Nor is what it was made from."""
         write_datasets(data_dir.parent, {"hands": hands})
         arguments, _ = WRITING[command]
         outside = [argument.replace("hands", "../hands") for argument in arguments]
@@ -442,9 +442,9 @@ class TestWhatIsThere:
     [
         (
             ["neighbors", "--bank", "hands", "--max-k"],
-            f"and the bank has {N - 1} poses besides the label's own; needed is",
+            f"but the bank has {N - 1} other poses; expected a number from 1 to",
         ),
-        (["clusters", "--k"], "0 clusters were asked for; needed is a number from 1 to "),
+        (["clusters", "--k"], "0 clusters requested; expected a number from 1 to "),
     ],
 )
 def test_no_neighbours_and_no_clusters_are_refused_with_what_is_possible(run, hands, command, says):
@@ -484,6 +484,7 @@ runpy.run_path("tune_runs/prepare_data.py", run_name="__main__")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)]
 )
@@ -514,9 +515,9 @@ def test_a_process_that_is_ended_while_it_writes_leaves_what_was_there(run, data
 # What each command that may take long shows on a terminal, one after another.
 SHOWN = {
     "synthetic": ["making hands", "measuring errors", "writing to data"],
-    "leaderboard": ["reading 2 files", "dividing frames", "measuring errors", "writing to data"],
-    "split": ["reading hands", "dividing frames", "measuring errors", "writing to data"],
-    "subset": ["reading hands", "taking samples", "measuring errors", "writing to data"],
+    "leaderboard": ["reading 2 files", "splitting frames", "measuring errors", "writing to data"],
+    "split": ["reading hands", "splitting frames", "measuring errors", "writing to data"],
+    "subset": ["reading hands", "selecting samples", "measuring errors", "writing to data"],
     "clusters": ["reading hands", "measuring bones", "grouping frames", "writing to data"],
     "neighbors": ["reading hands", "finding neighbours", "writing to data"],
     "errors": ["reading hands", "measuring errors", "writing to data"],

@@ -32,13 +32,13 @@ COMMANDS = [
     ["diff", "complete", "best", "{key}"],
     ["log", "complete", "best"],
     ["curves", "complete"],
-    *(["export", "complete", "--format", format] for format in ("csv", "md", "latex", "html")),
-    *(["export", "complete", "--out", f"{{to}}/table.{ending}"] for ending in ("parquet", "xlsx")),
-    ["export", "complete", "--by-joint", "--format", "md"],
+    *(["export", "complete", "table", "--format", format] for format in ("csv", "md", "latex", "html")),
+    *(["export", "complete", "table", "--out", f"{{to}}/table.{ending}"] for ending in ("parquet", "xlsx")),
+    ["export", "complete", "joints", "--format", "md"],
     ["effects", "complete"],
     ["effects", "complete", "--json"],
-    ["effects", "complete", "--out", "{to}/effects.xlsx"],
-    ["export", "complete", "--rows", LR, "--columns", "model_args.batchnorm", "--format", "latex"],
+    ["export", "complete", "effects", "--out", "{to}/effects.xlsx"],
+    ["export", "complete", "pivot", "--rows", LR, "--columns", "model_args.batchnorm", "--format", "latex"],
     *(
         ["figure", "complete", figure, "--out", "{to}/figure.pdf"]
         for figure in ("curves", "success", "joints", "parallel", "histogram", "improvement", "hands")
@@ -185,6 +185,7 @@ def done_with_nothing_else(trained, nothing_else, tmp_path_factory):
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", range(len(COMMANDS)), ids=[" ".join(command) for command in COMMANDS])
 def test_a_command_runs_where_nothing_else_can_be_imported(done_with_nothing_else, place):
     status, err, out = done_with_nothing_else[place]
@@ -198,12 +199,13 @@ def test_a_command_starts_where_nothing_else_can_be_imported(trained, nothing_el
     assert done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "says"),
     [
-        (["export", "complete", "--to", "tensorboard", "--out", "new"], "pip install tensorboard"),
-        (["export", "complete", "--to", "mlflow", "--out", "new"], "pip install mlflow"),
-        (["reproduce", "complete", "best", "0"], "it needs what requirements.txt names"),
+        (["export", "complete", "tensorboard", "--out", "new"], "pip install tensorboard"),
+        (["export", "complete", "mlflow", "--out", "new"], "pip install mlflow"),
+        (["reproduce", "complete", "best", "0"], "reproduce trains; install requirements.txt first"),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
@@ -214,6 +216,7 @@ def test_a_command_that_needs_more_says_what(trained, nothing_else, command, say
     assert says in done.stderr
 
 
+@pytest.mark.slow
 def test_the_report_is_served_where_nothing_else_can_be_imported(trained, nothing_else):
     serving = subprocess.Popen(
         [sys.executable, SCRIPT, "watch", "complete", "--storage-path", trained],

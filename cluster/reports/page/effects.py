@@ -14,8 +14,7 @@ from cluster.reports.tables.effect_phrases import averaged_over, importance_rest
 from cluster.reports.tables.effects import IMPORTANCE, Effects, InteractionTable, interval_cell, rests_on
 from cluster.reports.tables.summary import SPLITS
 from cluster.reports.tables.table_options import TableOptions
-from cluster.results.option_effects import Cell as CellMean
-from cluster.results.option_effects import GroupMeans, Importances, Interaction
+from cluster.results.option_effects import GroupMean, GroupMeans, Importances, Interaction
 from cluster.results.results import column
 
 _MAX_VALUES = 40
@@ -29,7 +28,7 @@ def effects(data: PageData) -> list[Markup]:
     found = Effects("", table, column(table.split, "distance"))
     names = dict(zip(table.distinguishing_paths, short_names(table.distinguishing_paths), strict=True))
     means = found.means
-    shown = {path: m for path, m in means.items() if len(_known(m.cells)) > 1 and len(m.cells) <= _MAX_VALUES}
+    shown = {path: m for path, m in means.items() if len(_known(m.groups)) > 1 and len(m.groups) <= _MAX_VALUES}
     if not shown:
         return []
     words = [_averaged(f"Mean distance on the {SPLITS[table.split]} for each value of an option", means, names)]
@@ -43,7 +42,7 @@ def effects(data: PageData) -> list[Markup]:
         words.append(
             f"No means, because of too few trials in common or more than {_MAX_VALUES} values: {listed(left_out)}."
         )
-    span = _span([cell for of_option in shown.values() for cell in of_option.cells])
+    span = _span([cell for of_option in shown.values() for cell in of_option.groups])
     tables = [_table(path, names, of_option, span) for path, of_option in shown.items()]
     return [
         section_of(
@@ -106,7 +105,7 @@ def _all_interactions(data: PageData, found: Effects) -> Markup:
 
 def _table(path: str, names: Mapping[str, str], found: GroupMeans, span: tuple[float, float]) -> Markup:
     name = names[path]
-    texts = option_texts([cell.values[0] for cell in found.cells])
+    texts = option_texts([cell.values[0] for cell in found.groups])
     rows = [
         [
             Cell(text),
@@ -115,7 +114,7 @@ def _table(path: str, names: Mapping[str, str], found: GroupMeans, span: tuple[f
             Cell(_dot(of_value, span)),
             Cell(f"{of_value.n_averaged:,} of {of_value.n_planned:,}", is_number=True),
         ]
-        for text, of_value in zip(texts, found.cells, strict=True)
+        for text, of_value in zip(texts, found.groups, strict=True)
     ]
     where = f" ({path})" if name != path else ""
     over = "" if found.is_complete else f": averaged over {averaged_over(found, names)}"
@@ -130,7 +129,7 @@ def _table(path: str, names: Mapping[str, str], found: GroupMeans, span: tuple[f
     return scrolling(html_table(grid), f"Effect of {name}", n_rows=len(rows))
 
 
-def _dot(cell: CellMean, span: tuple[float, float]) -> Markup:
+def _dot(cell: GroupMean, span: tuple[float, float]) -> Markup:
     """Draws mean and interval on the scale that all options share, whose ends are in the head."""
     low, high = span
 
@@ -148,18 +147,18 @@ def _dot(cell: CellMean, span: tuple[float, float]) -> Markup:
     )
 
 
-def _span(cells: Sequence[CellMean]) -> tuple[float, float]:
+def _span(cells: Sequence[GroupMean]) -> tuple[float, float]:
     known = _known(cells)
     values = [value for cell in known for value in _values(cell)]
     return min(values), max(values)
 
 
-def _values(cell: CellMean) -> list[float]:
+def _values(cell: GroupMean) -> list[float]:
     found = cell.estimate
     if found.mean is None:
         return []
     return [found.mean] if found.interval is None else [found.interval.low, found.interval.high]
 
 
-def _known(cells: Sequence[CellMean]) -> list[CellMean]:
+def _known(cells: Sequence[GroupMean]) -> list[GroupMean]:
     return [cell for cell in cells if cell.estimate.mean is not None]

@@ -20,7 +20,7 @@ from cluster.reports.page.sentences import (
 from cluster.reports.tables.captions import count
 from cluster.reports.tables.metric_labels import MEASURES, OVERALL_METRICS
 from cluster.reports.tables.summary import SPLITS, mean_and_std, summary_grid
-from cluster.results.results import Row
+from cluster.results.results import Row, SummaryColumns
 from cluster.results.statistics import MIN_REPETITIONS, bootstrap_interval, estimate
 from cluster.storage.folders import ExperimentFolder
 
@@ -85,12 +85,9 @@ def _words_of_parts(data: PageData) -> list[Markup]:
 def _figures(data: PageData) -> list[Markup]:
     table, best = data.table, data.table.summary[0]
     split = table.split
-    mean, std = best[f"{split}_distance_mm_mean"], best[f"{split}_distance_mm_std"]
+    before, mean, std, change, percent = (best[name] for name in SummaryColumns.of(split))
     if mean is None:
         return []
-    before, change, percent = (
-        best[f"{split}_{name}"] for name in ("distance_before_mm", "change_mm", "change_percent")
-    )
     figures = [
         (f"best, {SPLITS[split]}", f"{mean_and_std(mean, std)} mm"),
         ("backbone", f"{before:.2f} mm"),

@@ -14,7 +14,7 @@ from cluster.reports.tables.table_options import TableOptions
 from cluster.results.deserialize import decode_skeleton
 from cluster.results.learning_curves import read_logged
 from cluster.results.names import ChoiceError, short_names
-from cluster.results.results import Results, Row
+from cluster.results.results import Results, Row, SummaryColumns
 from cluster.results.statistics import Estimate, estimate
 from cluster.storage.folders import ExperimentFolder
 from data_pipeline.skeleton import Skeleton
@@ -34,19 +34,14 @@ class ByJointTable:
         choices: The split and the precision; rows, columns and the metric are those of the hand.
 
     Raises:
-        ChoiceError: If no trial of that combination has finished, if its records are gone, or if anything else was
-            chosen.
+        ChoiceError: If no trial of that combination has finished, or if its records are gone.
     """
 
     def __init__(self, folder: ExperimentFolder, results: Results, choices: TableOptions) -> None:
-        if choices != TableOptions(split=choices.split, precision=choices.precision, standalone=choices.standalone):
-            raise ChoiceError(
-                "--by-joint shows the best combination's distances; it accepts only --split and --precision"
-            )
         self.results = results
         self.choices = choices
         self.split = chosen_split(results, choices)
-        mean = f"{self.split}_distance_mm_mean"
+        mean = SummaryColumns.of(self.split).mean
         finished = [row for row in results.summary if row[mean] is not None]
         if not finished:
             raise ChoiceError(f"{results.name} has no errors by joint: no trial has finished")

@@ -26,12 +26,12 @@ def averaged_over(means: GroupMeans, names: Names) -> str:
 
 def importance_rests_on(found: Importances, names: Names) -> str:
     """Says over how many combinations importances are, and of which values there is none among them."""
-    n, n_planned = len(found.averaged), len(found.means.cells)
+    n, n_planned = len(found.averaged), len(found.means.groups)
     of = "" if found.is_complete else f" of {n_planned:,}"
     words = f"{n:,}{of} combinations, in {_repetitions(found.means.basis)}"
     left_out = []
     for place, path in enumerate(found.means.paths):
-        values = [[cell.values[place] for cell in cells] for cells in (found.means.cells, found.averaged)]
+        values = [[cell.values[place] for cell in cells] for cells in (found.means.groups, found.averaged)]
         lost = list(_parted(*values)[1].values())
         if lost:
             is_long = len(lost) > _MAX_NAMED
@@ -48,7 +48,7 @@ def no_importance(found: Importances) -> str:
         why = "the means of all combinations are equal"
     else:
         why = f"an incomplete grid needs {MIN_COMBINATIONS} combinations that finished in the same repetitions"
-        why += f", but only {n:,} of {len(found.means.cells):,} did"
+        why += f", but only {n:,} of {len(found.means.groups):,} did"
     return f"unknown, because {why}"
 
 

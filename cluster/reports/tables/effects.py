@@ -87,7 +87,7 @@ def effects_of(results: Results, choices: TableOptions) -> list[Effects]:
     found = [
         of_data
         for of_data in of_all
-        if any(cell.n_averaged for means in of_data.means.values() for cell in means.cells)
+        if any(cell.n_averaged for means in of_data.means.values() for cell in means.groups)
     ]
     if not found:
         raise ChoiceError(
@@ -162,7 +162,7 @@ class MeanTable(_EffectTable):
             name, shares = of_data.metric, of_data.importances.shares
             for path, means in of_data.means.items():
                 over = averaged_over(means, {p: p for p in of_data.means})
-                for cell in means.cells:
+                for cell in means.groups:
                     found, interval = cell.estimate, cell.estimate.interval
                     rows.append(
                         {
@@ -190,11 +190,11 @@ class MeanTable(_EffectTable):
         rows = []
         for of_data in self.effects:
             for path, means in of_data.means.items():
-                labels = option_cells([cell.values[0] for cell in means.cells])
+                labels = option_cells([cell.values[0] for cell in means.groups])
                 share = of_data.importances.shares.get(path)
                 importance = [number_cell(share, precision=1, in_percent=True)] + [Cell("", True)] * len(labels)
                 lines = []
-                for label, cell, of_option in zip(labels, means.cells, importance, strict=False):
+                for label, cell, of_option in zip(labels, means.groups, importance, strict=False):
                     mean = number_cell(cell.estimate.mean, precision=precision, in_percent=measure.in_percent)
                     interval = interval_cell(cell.estimate.interval, precision=precision, in_percent=measure.in_percent)
                     line = [Cell(of_data.names[path]), label, mean, interval]
@@ -251,8 +251,8 @@ class InteractionTable(_EffectTable):
                 **self._named(of_data),
                 **dict(zip(("option", "other_option"), found.means.paths, strict=True)),
                 **{"share_left_over": found.share, f"{of_data.metric}_left_over": found.size},
-                "pairs_averaged": sum(cell.n_averaged > 0 for cell in found.means.cells),
-                "pairs_planned": len(found.means.cells),
+                "pairs_averaged": sum(cell.n_averaged > 0 for cell in found.means.groups),
+                "pairs_planned": len(found.means.groups),
                 "averaged_over": averaged_over(found.means, {path: path for path in of_data.means}),
             }
             for of_data in self.effects
@@ -289,8 +289,8 @@ class InteractionTable(_EffectTable):
 
 def rests_on(means: GroupMeans, names: Mapping[str, str]) -> tuple[str, str]:
     """Says how many pairs of values have a mean, '5 of 6', and what these means are over."""
-    n = sum(cell.n_averaged > 0 for cell in means.cells)
-    return f"{n:,} of {len(means.cells):,}", averaged_over(means, names)
+    n = sum(cell.n_averaged > 0 for cell in means.groups)
+    return f"{n:,} of {len(means.groups):,}", averaged_over(means, names)
 
 
 def interaction_table(results: Results, effects: Sequence[Effects], choices: TableOptions) -> InteractionTable:

@@ -8,7 +8,7 @@ from cluster.reports.formats.grid import MISSING, Cell, Grid, number_cell, optio
 from cluster.reports.formats.markdown import escaped, markdown
 from cluster.reports.formats.terminal import terminal_table
 from cluster.results.lookup import short_keys
-from cluster.results.results import Results, Row
+from cluster.results.results import Results, Row, SummaryColumns
 
 SPLIT_NAMES = {"val": "validation", "test": "test"}
 SPLITS = {split: f"{name} set" for split, name in SPLIT_NAMES.items()}
@@ -77,10 +77,10 @@ def _title(table: Results) -> str:
 
 
 def _results(row: Row, split: str) -> list[Cell]:
-    change = row[f"{split}_change_percent"]
+    before, mean, std, _, change = (row[name] for name in SummaryColumns.of(split))
     return [
-        number_cell(row[f"{split}_distance_before_mm"], precision=2),
-        number_cell(row[f"{split}_distance_mm_mean"], row[f"{split}_distance_mm_std"], precision=2),
+        number_cell(before, precision=2),
+        number_cell(mean, std, precision=2),
         MISSING if change is None else Cell(f"{signed(change, 1)} %", is_number=True),
     ]
 

@@ -1,4 +1,4 @@
-"""The gain of a correction as tables: before and after, over all joints, for each finger and for each joint."""
+"""The errors before and after a correction as text: overall, for each finger and for each joint."""
 
 from collections.abc import Mapping
 
@@ -9,14 +9,14 @@ from data_pipeline.skeleton import Skeleton
 
 
 def correction_text(metrics: Mapping[str, float], skeleton: Skeleton) -> str:
-    """Returns the tables of a correction.
+    """Returns the errors of a correction as tables.
 
     Args:
-        metrics: As `posenet.evaluator.CorrectionMeans.metrics` gives them.
+        metrics: What `posenet.evaluator.CorrectionMeans.metrics` returns.
         skeleton: The skeleton of the poses.
     """
     overall = [
-        [Cell(measure.short), *_cells(metrics, metric, in_percent=measure.in_percent), Cell(measure.unit)]
+        [Cell(measure.title), *_cells(metrics, metric, in_percent=measure.in_percent), Cell(measure.unit)]
         for metric, measure in ((metric, MEASURES[metric]) for metric in OVERALL_METRICS)
     ]
     parts = [*(name for name, _ in skeleton.fingers), *skeleton.joint_names]
@@ -25,7 +25,7 @@ def correction_text(metrics: Mapping[str, float], skeleton: Skeleton) -> str:
     ]
     first = terminal_table(Grid("", "", ["", "before", "after", ""], overall, n_labels=1))
     second = terminal_table(Grid("", "", ["mean distance (mm)", "before", "after", "Δ", "Δ %"], by_part, n_labels=1))
-    share = f"{100 * metrics['improved']:.1f} % of the frames are better, {100 * metrics['worsened']:.1f} % are worse."
+    share = f"{100 * metrics['improved']:.1f} % of the frames improve, {100 * metrics['worsened']:.1f} % get worse."
     return f"{first}\n\n{second}\n\n{share}"
 
 

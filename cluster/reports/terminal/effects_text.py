@@ -38,7 +38,7 @@ def effects_json(effects: Sequence[Effects]) -> list[dict[str, Any]]:
             ],
             "importance": {
                 "combinations": len(of_data.importances.averaged),
-                "combinations_planned": len(of_data.importances.means.cells),
+                "combinations_planned": len(of_data.importances.means.groups),
                 "repetitions": of_data.importances.means.basis.repetitions,
             },
             "interactions": [_interaction_json(found) for found in of_data.interactions],
@@ -73,7 +73,7 @@ def _means_json(means: GroupMeans) -> dict[str, Any]:
                 "trials_finished": cell.n_finished,
                 "trials_planned": cell.n_planned,
             }
-            for cell in means.cells
+            for cell in means.groups
         ],
     }
 

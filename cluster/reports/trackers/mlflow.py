@@ -17,10 +17,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cluster.reports.trackers.new_folder import NewFolderError, new_folder
 from cluster.reports.trackers.runs import ExperimentRuns, MissingLibraryError, TrialRun, as_text
 from cluster.storage.folders import ExperimentFolder
-from data_pipeline.user_error import first_line
+from data_pipeline.files.atomic import atomic_folder
+from data_pipeline.user_error import UserError, first_line
 
 # MLflow looks at these when it is imported. It would tell its makers of its use, over the network, and greet.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -59,13 +59,12 @@ def export_mlflow(folder: ExperimentFolder, to: Path) -> None:
         to: The folder to write to; it must be new or empty.
 
     Raises:
-        NewFolderError: If it is not, or if it cannot be written.
+        UserError: If it is not, or if it cannot be written.
         NoResultsError: If there is no experiment.
-        ArchiveError: If a part of the archive is broken.
         StorageError: If a file cannot be read.
     """
     experiment = ExperimentRuns.read(folder)
-    with new_folder(to) as partial:
+    with atomic_folder(to, may_be_empty=True) as partial:
         try:
             client = MlflowClient(f"sqlite:///{partial / 'mlflow.db'}")
             artifacts = (to.absolute() / "artifacts").as_uri()
@@ -73,7 +72,7 @@ def export_mlflow(folder: ExperimentFolder, to: Path) -> None:
             for run in experiment.runs():
                 _write(client, experiment_id, run)
         except MlflowException as error:
-            raise NewFolderError(f"{to} cannot be written: {first_line(error)}") from error
+            raise UserError(f"{to} cannot be written: {first_line(error)}") from error
 
 
 def _write(client: Any, experiment_id: str, run: TrialRun) -> None:

@@ -16,9 +16,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cluster.reports.trackers.new_folder import new_folder
 from cluster.reports.trackers.runs import ExperimentRuns, MissingLibraryError, Option, Point, TrialRun, as_text
 from cluster.storage.folders import ExperimentFolder
+from data_pipeline.files.atomic import atomic_folder
 
 try:
     from google.protobuf.struct_pb2 import ListValue
@@ -46,14 +46,13 @@ def export_tensorboard(folder: ExperimentFolder, to: Path) -> None:
         to: The folder to write to; it must be new or empty.
 
     Raises:
-        NewFolderError: If it is not, or if it cannot be written.
+        UserError: If it is not, or if it cannot be written.
         NoResultsError: If there is no experiment.
-        ArchiveError: If a part of the archive is broken.
         StorageError: If a file cannot be read.
     """
     experiment = ExperimentRuns.read(folder)
     columns = {path: _Column.of(values) for path, values in experiment.options.items()}
-    with new_folder(to) as partial:
+    with atomic_folder(to, may_be_empty=True) as partial:
         _write(partial, 0.0, [(0, _overview(experiment, columns))])
         for run in experiment.runs():
             final = Point(run.final.step, {f"final/{name}": value for name, value in run.final.values.items()})

@@ -23,10 +23,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cluster.reports.trackers.new_folder import NewFolderError, new_folder
 from cluster.reports.trackers.runs import ExperimentRuns, MissingLibraryError, TrialRun
 from cluster.storage.folders import ExperimentFolder
-from data_pipeline.user_error import first_line
+from data_pipeline.files.atomic import atomic_folder
+from data_pipeline.user_error import UserError, first_line
 
 try:
     import wandb
@@ -53,13 +53,12 @@ def export_wandb(folder: ExperimentFolder, to: Path) -> None:
         to: The folder to write to; it must be new or empty.
 
     Raises:
-        NewFolderError: If it is not, or if it cannot be written.
+        UserError: If it is not, or if it cannot be written.
         NoResultsError: If there is no experiment.
-        ArchiveError: If a part of the archive is broken.
         StorageError: If a file cannot be read.
     """
     experiment = ExperimentRuns.read(folder)
-    with new_folder(to) as partial:
+    with atomic_folder(to, may_be_empty=True) as partial:
         # What W&B logs of itself would fill the terminal where the disk is full.
         logging.getLogger("wandb").disabled = True
         try:
@@ -68,12 +67,12 @@ def export_wandb(folder: ExperimentFolder, to: Path) -> None:
                 if run.status in _EXIT_CODE:
                     _write(partial, experiment.name[:_MAX_PROJECT_CHARACTERS], run)
         except wandb.Error as error:
-            raise NewFolderError(f"{to} cannot be written: {first_line(error)}") from error
+            raise UserError(f"{to} cannot be written: {first_line(error)}") from error
         finally:
             wandb.teardown()
         for own in partial.glob("wandb/offline-run-*"):
             if not _is_whole(own / f"run-{own.name.split('-', 3)[-1]}.wandb"):
-                raise NewFolderError(f"{to} cannot be written: {own.name} is incomplete; is the disk full?")
+                raise UserError(f"{to} cannot be written: {own.name} is incomplete; is the disk full?")
             for name in ("files", "logs", "tmp"):  # empty, and what W&B logs of itself
                 shutil.rmtree(own / name, ignore_errors=True)
 

@@ -9,8 +9,6 @@ from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder
 from tests.cluster_tests.small_experiment import LR, FailingMLP, SmallExperiment
 
-pytestmark = pytest.mark.ray
-
 LRS = [1e-3, 3e-3, 1e-2]
 
 
@@ -18,7 +16,7 @@ LRS = [1e-3, 3e-3, 1e-2]
 def small(monkeypatch):
     monkeypatch.setattr(ray_runner, "_TRIALS_OF_A_TUNER", 4)
     monkeypatch.setattr(ray_runner, "_TRIALS_OF_A_SLOT", 1)
-    monkeypatch.setattr(archive, "PART_TRIALS", 2)
+    monkeypatch.setattr(archive, "BUNDLE_TRIALS", 2)
 
 
 @pytest.fixture
@@ -39,6 +37,7 @@ def numbers(table):
     return [{**row, "train_seconds": None} for row in table.trials], table.summary
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_every_trial_is_trained_once_with_the_same_numbers_as_inline(
     small_experiment, small_data, tmp_path, tuners, capfd
@@ -57,8 +56,9 @@ def test_every_trial_is_trained_once_with_the_same_numbers_as_inline(
     assert len(archived) == len(set(archived)) == 16
 
 
+@pytest.mark.ray
 @pytest.mark.slow
-def test_none_begins_when_the_first_trials_have_all_failed(small_experiment, tuners):
+def test_no_other_tuner_starts_when_the_first_trials_have_all_failed(small_experiment, tuners):
     changes = {"base_hyperparams.model": FailingMLP, "experiment_config.n_repetitions": 4}
     experiment = small_experiment.experiment({**changes, "experiment_config.stop_if_all_fail": 2}, {LR: LRS})
     with pytest.raises(TrialsFailedError, match="the first 2 trials all failed"):
@@ -71,6 +71,6 @@ def test_none_begins_when_the_first_trials_have_all_failed(small_experiment, tun
     ("n", "sizes"), [(1, [1]), (4, [4]), (5, [3, 2]), (8, [4, 4]), (9, [3, 3, 3]), (14, [4, 4, 4, 2])]
 )
 def test_parts_are_few_and_of_like_size(n, sizes):
-    parts = list(ray_runner._parts(list(range(n)), 4))
-    assert [len(part) for part in parts] == sizes
-    assert [i for part in parts for i in part] == list(range(n))
+    batches = list(ray_runner._batches(list(range(n)), 4))
+    assert [len(part) for part in batches] == sizes
+    assert [i for part in batches for i in part] == list(range(n))

@@ -24,6 +24,7 @@ def train(small_experiment, seed, device=None):
     assert [report.status for report in run_trial(trial, data, folder)][-1] == "finished"
 
 
+@pytest.mark.serial
 def test_trials_leave_no_tensor_behind(small_experiment):
     train(small_experiment, 0)
     after_one = live_tensors()
@@ -32,6 +33,7 @@ def test_trials_leave_no_tensor_behind(small_experiment):
     assert live_tensors() <= after_one
 
 
+@pytest.mark.serial
 def test_a_trial_that_fails_leaves_no_tensor_behind(small_experiment):
     train(small_experiment, 0)
     after_one = live_tensors()

@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cluster.planning import builders as parts
-from cluster.planning import inputs as sources
+from cluster.planning import builders, inputs
 from cluster.planning.config import ConfigError
 from data_pipeline import skeleton
 from data_pipeline.augmenters import RandomScaler
@@ -92,7 +91,7 @@ class SecretScaler(RandomScaler):
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-    """The small_experiment datasets and broken ones."""
+    """The small datasets and broken ones."""
     folder = tmp_path_factory.mktemp("broken_data")
     write_datasets(folder)
     dataset = read_dataset(folder, "small_train")
@@ -132,20 +131,20 @@ def small_experiment(data_dir, tmp_path):
 
 DATA = [
     (
-        {"train_set": "small_experiment"},
+        {"train_set": "small"},
         "train_set",
-        "tiny_labels.pt does not exist; {data} has the datasets double, joints, lonely,",
+        "small_labels.pt does not exist; {data} has the datasets double, joints, lonely,",
     ),
-    ({"val_set": "tiny_vla"}, "val_set", "tune_runs/prepare_data.py makes datasets"),
+    ({"val_set": "small_vla"}, "val_set", "Make datasets with tune_runs/prepare_data.py"),
     ({"test_set": "none"}, "test_set", "none_labels.pt does not exist"),
     ({"train_set": "lonely"}, "train_set", "lonely_poses.pt does not exist"),
-    ({"train_set_size": 41}, "train_set", "small_train_labels.pt has 40 samples, fewer than the 41 asked for"),
-    ({"val_set_size": 21}, "val_set", "small_val_labels.pt has 20 samples, fewer than the 21 asked for"),
-    ({"test_set": "small_test", "test_set_size": 99}, "test_set", "fewer than the 99 asked for"),
+    ({"train_set_size": 41}, "train_set", "small_train_labels.pt has 40 samples, fewer than the requested 41"),
+    ({"val_set_size": 21}, "val_set", "small_val_labels.pt has 20 samples, fewer than the requested 21"),
+    ({"test_set": "small_test", "test_set_size": 99}, "test_set", "fewer than the requested 99"),
     ({"test_set": None, "test_set_size": 5}, "test_set_size", "is given, but there is no test_set"),
     ({"train_set": "nan"}, "train_set", "nan_poses.pt has NaN or infinite values; the first bad sample is 7"),
     ({"val_set": "short"}, "val_set", "has 30 poses, but {data}/short_labels.pt has 40 labels; sample 30 is the first"),
-    ({"train_set": "double"}, "train_set", "holds torch.float64 numbers; needed is torch.float32"),
+    ({"train_set": "double"}, "train_set", "holds torch.float64 numbers; expected torch.float32"),
     ({"train_set": "text"}, "train_set", "text_labels.pt is not a file that torch.load"),
     ({"train_set": "joints"}, "train_set", "there is no skeleton with 17 joints"),
     ({"val_set": "nyu_val"}, "val_set", "nyu_val has the NYU skeleton of 14 joints, the"),
@@ -158,7 +157,7 @@ TABLES = [
     (
         ErrorBankDistorter,
         {"bank_name": "nyu"},
-        "ErrorBankDistorter refuses {{bank_name: 'nyu'}}: nyu_errors.pt is of hands with 14 joints; the training set",
+        "ErrorBankDistorter refuses {{bank_name: 'nyu'}}: nyu_errors.pt is for hands with 14 joints, but the training",
     ),
     (GaussianDistorter, {"stats_name": "none"}, "none_error_stats.json does not exist; {data} has no file *_error_sta"),
     (
@@ -169,7 +168,7 @@ TABLES = [
     (
         NeighborErrorBankDistorter,
         {"bank_name": "bank", "neighbors_name": "near", "max_k": 5},
-        "near_neighbors.pt has 4 neighbours of each sample, fewer than 5",
+        "near_neighbors.pt has 4 neighbours for each sample, fewer than max_k = 5",
     ),
 ]
 
@@ -177,17 +176,17 @@ PAIRS = [
     (
         {"solver_config.val_example_indices": [0, 20]},
         "solver_config.val_example_indices",
-        "small_val has 20 samples, numbered from 0, so there is no 20",
+        "small_val has 20 samples, numbered from 0; there is no sample 20",
     ),
     (
         {"experiment_config.val_set_size": 3},
         "solver_config.val_example_indices",
-        "small_val has 3 samples, numbered from 0, so there is no 3",
+        "small_val has 3 samples, numbered from 0; there is no sample 3",
     ),
     (
         {"solver_config.val_example_subset": "A"},
         "solver_config.val_example_subset",
-        "small_val has no subset 'A'; known are DEFAULT",
+        "small_val has no subset 'A'; known: DEFAULT",
     ),
     (
         {"experiment_config.val_set": "two_val", "solver_config.val_example_subset": "a"},
@@ -225,7 +224,7 @@ PAIRS = [
     (
         {"base_hyperparams.model_args.hidden_dims": np.array([8])},
         "base_hyperparams.model_args.hidden_dims",
-        "array([8]) cannot be told from another ndarray",
+        "array([8]) cannot be distinguished from another ndarray",
     ),
     (
         {"base_hyperparams.model": PickyMLP, "base_hyperparams.model_args": {"hidden_dims": [8], "mood": "bad"}},
@@ -235,7 +234,7 @@ PAIRS = [
     (
         {"base_hyperparams.model": type("Local", (CorrectorMLP,), {"__qualname__": "f.<locals>.Local"})},
         "base_hyperparams.model",
-        "has no name to find it by",
+        "cannot be imported by name",
     ),
     (
         {"base_hyperparams.optimizer_args.learning_rate": 1},
@@ -280,7 +279,7 @@ PAIRS = [
     (
         {"base_hyperparams.optimizer_args.lr": torch.tensor(0.1)},
         "base_hyperparams.optimizer_args.lr",
-        "cannot be told from another Tensor",
+        "cannot be distinguished from another Tensor",
     ),
     (
         {"base_hyperparams.optimizer_args.betas": (0.9, 1.5)},
@@ -348,17 +347,17 @@ PAIRS = [
     (
         {"base_hyperparams.model_args.batchnorm": True, "solver_config.batch_size": 13},
         "solver_config.batch_size",
-        "with batches of 13, the last one of the 40 samples of small_train has 1 sample, and CorrectorMLP normalises",
+        "with batches of 13, the last batch of the 40 samples of small_train has 1 sample, but CorrectorMLP normalises",
     ),
     (
         {"base_hyperparams.model_args.batchnorm": True, "solver_config.batch_size": 1},
         "solver_config.batch_size",
-        "with batches of 1, the last one",
+        "with batches of 1, the last batch",
     ),
     (
         {"base_hyperparams.model_args.batchnorm": True, "experiment_config.train_set_size": 33},
         "solver_config.batch_size",
-        "with batches of 16, the last one of the 33 samples of small_train has 1 sample",
+        "with batches of 16, the last batch of the 33 samples of small_train has 1 sample",
     ),
     (
         {"base_hyperparams.scheduler": PLATEAU, "base_hyperparams.scheduler_args": {}},
@@ -373,7 +372,7 @@ PAIRS = [
     (
         {"base_hyperparams.distorter": GaussianDistorter},
         "base_hyperparams.distorter_args",
-        "GaussianDistorter refuses {{}}: give one of std_mm and stats_name, not none of them",
+        "GaussianDistorter refuses {{}}: give exactly one of std_mm and stats_name, not neither",
     ),
     (
         {"base_hyperparams.distorter_args": {"std_mm": 1}},
@@ -393,7 +392,7 @@ PAIRS = [
     (
         {"experiment_config.use_preset": False},
         "base_hyperparams.distorter",
-        "NoDistorter does not make an input, and with use_preset False the input is the label; take another",
+        "NoDistorter does not make an input, and with use_preset False the input is the label; use another",
     ),
     (
         {"base_hyperparams.augmenters": [SecretScaler()]},
@@ -420,7 +419,7 @@ PAIRS = [
     (
         {"experiment_config.normalizer": None},
         "base_hyperparams.eval_space",
-        "must be 'default' without a normalizer: there is one space, in mm",
+        "must be 'default' without a normalizer: there is only one space, in mm",
     ),
     (
         {
@@ -488,7 +487,7 @@ class TestSettingsThatDoNotFitTogether:
         experiment = small_experiment.experiment(NEIGHBOR_ERRORS, {"distorter_args.bank_name": ["bank", "bnak", "nyu"]})
         first, second = problems_of(experiment)
         assert "bnak_errors.pt does not exist" in first.text
-        assert "nyu_errors.pt is of hands with 14 joints" in second.text
+        assert "nyu_errors.pt is for hands with 14 joints" in second.text
 
     def test_are_a_table_and_a_training_set_that_one_option_names(self, small_experiment):
         """The labels of the second set are other ones."""
@@ -516,13 +515,13 @@ class TestSettingsThatDoNotFitTogether:
         experiment = small_experiment.experiment({**sets, "experiment_config.normalizer": ViewpointNormalizer})
         (problem,) = problems_of(experiment)
         assert problem.path == "experiment_config.normalizer"
-        assert "ViewpointNormalizer needs to know the palm, and the skeleton NYU has none" in problem.text
+        assert "ViewpointNormalizer needs a skeleton with a palm, but NYU has none" in problem.text
 
     def test_are_sets_with_skeletons_of_one_name(self, small_experiment, monkeypatch):
         monkeypatch.setitem(skeleton._SKELETONS, 14, dataclasses.replace(NYU, name="HANDS17"))
         (problem,) = problems_of(small_experiment.experiment({"experiment_config.val_set": "nyu_val"}))
         assert problem.text == (
-            "nyu_val has the HANDS17 skeleton of 14 joints, the sets before it the HANDS17 skeleton of 21 joints"
+            "nyu_val has the HANDS17 skeleton of 14 joints, the sets before it have the HANDS17 skeleton of 21 joints"
         )
 
     def test_are_all_told_at_once(self, small_experiment):
@@ -573,8 +572,8 @@ class TestSettingsThatFit:
 
     def test_are_tables_that_are_read_once_for_all_combinations(self, small_experiment, monkeypatch):
         read = []
-        real = sources.read_table
-        monkeypatch.setattr(sources, "read_table", lambda *args: read.append(args[1]) or real(*args))
+        real = inputs.read_table
+        monkeypatch.setattr(inputs, "read_table", lambda *args: read.append(args[1]) or real(*args))
         options = {LR: [1e-3, 1e-2], "distorter_args.max_k": [1, 2, 3], "experiment_config.train_set_size": [None, 20]}
         assert len(small_experiment.experiment(NEIGHBOR_ERRORS, options).plan().combinations) == 12
         assert sorted(read) == ["bank_errors.pt", "near_neighbors.pt"]
@@ -627,8 +626,8 @@ class TestSettingsThatFit:
 
     def test_are_models_that_are_built_once_for_all_optimizers(self, small_experiment, monkeypatch):
         built = []
-        real = parts.build_model
-        monkeypatch.setattr(parts, "build_model", lambda *args: built.append(args) or real(*args))
+        real = builders.build_model
+        monkeypatch.setattr(builders, "build_model", lambda *args: built.append(args) or real(*args))
         options = {LR: [1e-3 * i for i in range(1, 9)], "model_args.dropout": [None, 0.5]}
         small_experiment.experiment(options=options).plan()
         assert len(built) == 2

@@ -62,7 +62,7 @@ EXPERIMENT = [
     ("target_device", [], "or a list of these as a pool"),
     ("target_device", ["cuda:0"], "or a list of these as a pool"),
     ("target_device", torch.device("mps"), "torch.device('cpu')"),
-    ("target_device", [torch.device("cuda:0")] * 2, "a pool in which each device stands once"),
+    ("target_device", [torch.device("cuda:0")] * 2, "a pool without duplicate devices"),
     ("target_device", [CPU, torch.device("cuda:0")], "a pool of one kind of device"),
     ("target_device", [CUDA, torch.device("cuda:0")], "a pool of GPUs with their index"),
     ("target_device", [CPU, torch.device("cpu:0")], "a pool of GPUs with their index"),
@@ -100,7 +100,7 @@ EXPERIMENT = [
     ("n_repetition", 3, "there is no such key; did you mean 'n_repetitions'?"),
     ("Name", "x", "did you mean 'name'?"),
     ("testset", None, "did you mean 'test_set'?"),
-    ("zzz", 1, "there is no such key; known are name, train_set"),
+    ("zzz", 1, "there is no such key; known: name, train_set"),
     (3, 1, "there is no such key"),
 ]
 
@@ -325,7 +325,7 @@ class TestARightConfig:
 
 
 def test_a_name_that_is_like_no_other_gets_the_known_ones():
-    assert did_you_mean("xyz", ["alpha", "beta"]) == "; known are alpha, beta"
+    assert did_you_mean("xyz", ["alpha", "beta"]) == "; known: alpha, beta"
     assert did_you_mean("alhpa", ["alpha", "beta"]) == "; did you mean 'alpha'?"
     assert did_you_mean("x", []) == ""
 
@@ -343,21 +343,25 @@ class TestAScriptWithAWrongConfig:
     @pytest.mark.parametrize(
         ("changes", "says"),
         [
-            (
+            pytest.param(
                 {"solver_config.batch_size": 0, "experiment_config.n_repetition": 3},
                 "error: 2 problems in the configuration:\n"
                 "  experiment_config.n_repetition: there is no such key; did you mean 'n_repetitions'?\n"
                 "  solver_config.batch_size: got 0; allowed: an int of at least 1\n",
+                id="each value on its own",
+                marks=pytest.mark.slow,
             ),
-            (
+            pytest.param(
                 {"base_hyperparams.model_args": {"hidden_dim": [8]}, "experiment_config.val_set_size": 21},
                 "error: 3 problems in the configuration:\n"
-                "  experiment_config.val_set: {data}/small_val_labels.pt has 20 samples, fewer than the 21 asked for\n"
+                "  experiment_config.val_set: {data}/small_val_labels.pt has 20 samples, fewer than the requested 21\n"
                 "  base_hyperparams.model_args.hidden_dim: CorrectorMLP has no such argument; did you mean "
                 "'hidden_dims'?\n"
                 "  base_hyperparams.model_args.hidden_dims: is missing; CorrectorMLP needs it\n",
+                id="values together",
+                marks=pytest.mark.slow,
             ),
-            (
+            pytest.param(
                 {
                     "solver_config.num_epochs": 0,
                     "experiment_config.train_set": "nothing",
@@ -367,11 +371,11 @@ class TestAScriptWithAWrongConfig:
                 "error: 3 problems in the configuration:\n"
                 "  solver_config.num_epochs: got 0; allowed: an int of at least 1\n"
                 "  experiment_config.train_set: {data}/nothing_labels.pt does not exist; {data} has the datasets "
-                "{datasets}. tune_runs/prepare_data.py makes datasets: see its --help.\n"
+                "{datasets}. Make datasets with tune_runs/prepare_data.py (see its --help).\n"
                 "  base_hyperparams.scheduler_requires_metric: must be False for StepLR, whose step takes no metric\n",
+                id="both kinds",
             ),
         ],
-        ids=["each value on its own", "values together", "both kinds"],
     )
     def test_ends_with_the_text_alone_and_writes_nothing(self, small_experiment, python, changes, says):
         process = python(SCRIPT.format(changes=changes), small_experiment.data_dir, small_experiment.storage_path)

@@ -13,16 +13,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.planning import combination_checks as aspects
+from cluster.planning import combination_checks
 from cluster.planning.config import SECTIONS, ExperimentConfig, Hyperparams, SolverConfig
 from cluster.planning.identity import (
-    UndescribableError,
+    NotEncodableError,
     canonical_json,
     check_sendable,
     constructor_defaults,
-    describe,
-    describe_call,
     digest,
+    encode,
+    encode_call,
     label,
     unique_labels,
 )
@@ -46,7 +46,7 @@ json_values = st.recursive(
 
 
 def canonical(value):
-    return canonical_json(describe(value))
+    return canonical_json(encode(value))
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ COPIED = "a folder with copies of the data"
 NOISE = {"base_hyperparams.distorter": GaussianDistorter, "base_hyperparams.distorter_args": {"std_mm": 2.0}}
 
 
-class TestADescription:
+class TestAnEncodedSetting:
     @given(json_values)
     def test_is_valid_json_for_everyone(self, value):
         def refuse(constant):
@@ -150,7 +150,7 @@ class TestADescription:
         assert canonical(one) != canonical(other)
 
     def test_of_a_call_holds_the_defaults(self):
-        assert describe_call(RandomScaler, {"low": 0.5}) == {
+        assert encode_call(RandomScaler, {"low": 0.5}) == {
             "name": "data_pipeline.augmenters.RandomScaler",
             "args": {"low": 0.5, "high": 1.2},
         }
@@ -158,7 +158,7 @@ class TestADescription:
     @pytest.mark.parametrize(
         ("value", "says"),
         [
-            (lambda x: x, "a lambda .* has no name to find it by; define it at the top level of a module"),
+            (lambda x: x, "a lambda .* cannot be imported by name; define it at the top level of a module"),
             (type("Local", (), {"__qualname__": "f.<locals>.Local"}), "a local function or class"),
             (math.nan, "NaN is not a setting"),
             ([1, [math.nan]], "NaN is not a setting"),
@@ -166,7 +166,7 @@ class TestADescription:
             (Hides(size=1), "does not hold its constructor's argument 'size'"),
             (partial(scaled_error, 1), "by position; give them by name"),
             *(
-                (value, "cannot be told from another .* write numbers, strings, lists and dicts instead")
+                (value, "cannot be distinguished from another .* write numbers, strings, lists and dicts instead")
                 for value in (
                     *(np.zeros(2), torch.zeros(2), {1, 2}, frozenset(), b"x", range(3), slice(2)),
                     *(torch.Generator(), TakesAnything(1)),
@@ -176,8 +176,8 @@ class TestADescription:
         ids=case_id,
     )
     def test_is_refused_to_what_nobody_could_tell_from_another(self, value, says):
-        with pytest.raises(UndescribableError, match=says):
-            describe(value)
+        with pytest.raises(NotEncodableError, match=says):
+            encode(value)
 
     def test_is_not_what_a_constructor_without_a_signature_shows(self):
         assert constructor_defaults(dict) == {}
@@ -220,6 +220,7 @@ class TestLabels:
     def test_are_short_and_primitive(self, value, text):
         assert label(value) == text
 
+    @pytest.mark.slow
     def test_are_the_same_in_every_process(self, python):
         code = """
 from cluster.planning.identity import label; from tests.cluster_tests.planning.test_identity import Bare, Hides, Scale
@@ -236,11 +237,11 @@ class TestSending:
 
     @pytest.mark.parametrize("value", [lambda x: x, threading.Lock()], ids=["a lambda", "a lock"])
     def test_refuses_what_has_none(self, value):
-        with pytest.raises(UndescribableError, match=r"cannot be sent to a worker process .* top level of a module"):
+        with pytest.raises(NotEncodableError, match=r"cannot be sent to a worker process .* top level of a module"):
             check_sendable(value)
 
 
-# Each of these makes another training of the tiny experiment.
+# Each of these makes another training of the small experiment.
 CHANGES_A_NUMBER = [
     {"experiment_config.train_set": "two_train"},
     {"experiment_config.train_set": "small_test"},
@@ -386,7 +387,7 @@ class TestTheIdentityOfATraining:
             (combination,) = (
                 small_experiment.experiment({"experiment_config.normalizer": normalizer}).plan().combinations
             )
-            description = json.loads(combination.description)
+            description = json.loads(combination.encoded)
             assert list(description["data"]["skeleton"]["args"]) == [
                 *("bones", "extra_edges", "fingers", "joint_names", "name")
             ]
@@ -402,7 +403,7 @@ class TestTheIdentityOfATraining:
         write_datasets(tmp_path / "data")
         assert key() == small_experiment.key(NEIGHBOR_ERRORS)
         (combination,) = small_experiment.experiment(NEIGHBOR_ERRORS).plan().combinations
-        tables = json.loads(combination.description)["inputs"]["tables"]
+        tables = json.loads(combination.encoded)["inputs"]["tables"]
         assert list(tables) == ["bank_errors.pt", "near_neighbors.pt"]
         errors = read_table(tmp_path / "data", "bank_errors.pt").array.copy()
         errors[-1, -1, -1] = np.nextafter(errors[-1, -1, -1], np.float32(0))
@@ -411,7 +412,7 @@ class TestTheIdentityOfATraining:
 
     def test_changes_with_code_that_computes_other_numbers(self, small_experiment, monkeypatch):
         before = small_experiment.key()
-        monkeypatch.setattr(aspects, "NUMERICS", aspects.NUMERICS + 1)
+        monkeypatch.setattr(combination_checks, "NUMERICS", combination_checks.NUMERICS + 1)
         assert small_experiment.key() != before
 
     def test_changes_with_the_order_of_subsets_in_which_they_are_drawn(self, small_experiment, tmp_path):
@@ -448,8 +449,8 @@ print(SmallExperiment(Path(sys.argv[1]), "results").key())"""
 
     def test_is_a_hash_of_all_that_it_is_made_of(self, small_experiment):
         (combination,) = small_experiment.experiment().plan().combinations
-        assert combination.key == digest(combination.description)
-        description = json.loads(combination.description)
+        assert combination.key == digest(combination.encoded)
+        description = json.loads(combination.encoded)
         assert description["optimisation"]["optimizer"]["args"]["betas"] == [0.9, 0.999]
         assert description["data"]["train"]["samples"] == 40
         assert list(description) == ["data", "model", "optimisation", "loss", "spaces", "inputs", "schedule"]

@@ -4,10 +4,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cluster.planning import inputs as sources
+from cluster.planning import inputs
 from cluster.planning.config import ConfigError
 from cluster.planning.identity import digest
-from cluster.storage.folders import STATUSES
+from cluster.storage.trial_file import STATUSES
 from tests.cluster_tests.small_experiment import LR
 
 
@@ -64,7 +64,7 @@ class TestAPlan:
 
     def test_holds_what_each_key_is_a_hash_of(self, small_experiment):
         for combination in small_experiment.experiment(options={LR: [1, 2]}).plan().combinations:
-            assert digest(combination.description) == combination.key
+            assert digest(combination.encoded) == combination.key
 
     def test_writes_nothing(self, small_experiment):
         small_experiment.experiment(options={LR: [1, 2]}).plan()
@@ -72,9 +72,9 @@ class TestAPlan:
 
     def test_reads_each_dataset_once(self, small_experiment, monkeypatch):
         read = []
-        real = sources.read_dataset
+        real = inputs.read_dataset
         monkeypatch.setattr(
-            sources, "read_dataset", lambda *args, **kwargs: read.append(args[1]) or real(*args, **kwargs)
+            inputs, "read_dataset", lambda *args, **kwargs: read.append(args[1]) or real(*args, **kwargs)
         )
         small_experiment.experiment(
             options={LR: [1, 2], "experiment_config.val_set": ["small_val", "small_test"]}

@@ -50,7 +50,7 @@ class TestAnOption:
         experiment = small_experiment.experiment()
         experiment.add_options(key, [0.5, 0.25])
         assert experiment.space.paths == [path]
-        settings = [experiment.space.settings(choice) for choice in experiment.space.choices()]
+        settings = [experiment.space.settings(row_indices) for row_indices in experiment.space.combinations()]
         assert [each.hyperparams.optimizer_args for each in settings] == [
             {"lr": 0.5, "weight_decay": 0.0},
             {"lr": 0.25, "weight_decay": 0.0},
@@ -102,22 +102,24 @@ class TestAnOption:
             options={LR: list(np.logspace(-3, -1, 3)), "model_args.hidden_dims": [dims]}
         )
         dims.append("x")
-        for choice in experiment.space.choices():
-            hyperparams = experiment.space.settings(choice).hyperparams
+        for row_indices in experiment.space.combinations():
+            hyperparams = experiment.space.settings(row_indices).hyperparams
             assert type(hyperparams.optimizer_args["lr"]) is float
             assert hyperparams.model_args["hidden_dims"] == [8]
             assert type(hyperparams.model_args["hidden_dims"][0]) is int
 
     def test_leaves_the_base_and_the_other_combinations_alone(self, small_experiment):
         experiment = small_experiment.experiment(options={"model_args.dropout": [0.1, 0.2], LR: [1, 2]})
-        settings = [experiment.space.settings(choice).hyperparams for choice in experiment.space.choices()]
+        settings = [
+            experiment.space.settings(row_indices).hyperparams for row_indices in experiment.space.combinations()
+        ]
         assert [(each.model_args["dropout"], each.optimizer_args["lr"]) for each in settings] == [
             (0.1, 1),
             (0.1, 2),
             (0.2, 1),
             (0.2, 2),
         ]
-        assert experiment.space.base["base_hyperparams"] == small_experiment.dicts()["base_hyperparams"]
+        assert vars(experiment.space.base.hyperparams) == small_experiment.dicts()["base_hyperparams"]
 
 
 WRONG_OPTIONS = [
@@ -157,20 +159,20 @@ WRONG_OPTIONS = [
         "experiment_config",
         [{}],
         "experiment_config",
-        "it cannot be an option; of experiment_config these can: train_set,",
+        "it cannot be an option; in experiment_config these can: train_set,",
     ),
-    ("solver_config", [{}], "solver_config", "of solver_config these can: num_epochs, batch_size, matmul_precision"),
+    ("solver_config", [{}], "solver_config", "in solver_config these can: num_epochs, batch_size, matmul_precision"),
     ("base_hyperparams", [{}], "base_hyperparams", "base_hyperparams has no 'base_hyperparams'"),
     *(
         (
             f"experiment_config.{key}",
             [value],
             f"experiment_config.{key}",
-            "it cannot be an option; of experiment_config",
+            "it cannot be an option; in experiment_config",
         )
         for key, value in {"name": "x", "seed": 1, "n_repetitions": 2, "target_device": torch.device("cpu")}.items()
     ),
-    ("solver_config.verbose", [True, False], "solver_config.verbose", "it cannot be an option; of solver_config"),
+    ("solver_config.verbose", [True, False], "solver_config.verbose", "it cannot be an option; in solver_config"),
     (LR, [], LR, "got []; allowed: a list with at least one value"),
     (LR, None, LR, "got None; allowed: a list with at least one value"),
     (LR, 0.1, LR, "got 0.1; allowed: a list with at least one value"),
@@ -178,15 +180,15 @@ WRONG_OPTIONS = [
     (LR, np.array([0.1, 0.2]), LR, "got array([0.1, 0.2]); allowed: a list"),
     (LR, range(3), LR, "got range(0, 3); allowed: a list"),
     (LR, {0.1, 0.2}, LR, "allowed: a list"),
-    (LR, [0.1, 0.2, 0.1], LR, "0.1 stands twice"),
-    (LR, [1, 1.0], LR, "1.0 stands twice"),
-    (LR, [np.float64(0.5), 0.5], LR, "0.5 stands twice"),
-    ("model_args.hidden_dims", [[8], (8,)], "model_args.hidden_dims", "(8,) stands twice"),
-    ("augmenters", [[RandomScaler()], [RandomScaler(low=0.8)]], "augmenters", "stands twice"),
+    (LR, [0.1, 0.2, 0.1], LR, "0.1 is listed twice"),
+    (LR, [1, 1.0], LR, "1.0 is listed twice"),
+    (LR, [np.float64(0.5), 0.5], LR, "0.5 is listed twice"),
+    ("model_args.hidden_dims", [[8], (8,)], "model_args.hidden_dims", "(8,) is listed twice"),
+    ("augmenters", [[RandomScaler()], [RandomScaler(low=0.8)]], "augmenters", "is listed twice"),
     (LR, [float("nan")], LR, "NaN is not a setting"),
-    (LR, [np.array([0.1])], LR, "cannot be told from another ndarray"),
-    (LR, [lambda: 1], LR, "a lambda (<lambda>) has no name to find it by; define it at the top level"),
-    ("model", [LOCAL_CLASS], "model", "a local function or class (Local) has no name to find it by"),
+    (LR, [np.array([0.1])], LR, "cannot be distinguished from another ndarray"),
+    (LR, [lambda: 1], LR, "a lambda (<lambda>) cannot be imported by name; define it at the top level"),
+    ("model", [LOCAL_CLASS], "model", "a local function or class (Local) cannot be imported by name"),
     (
         "augmenters",
         [[Unsendable()]],
@@ -228,10 +230,10 @@ class TestAWrongOption:
         values = {"optimizer_args": [{"lr": 1}]}
         experiment.add_options(first, values.get(first, [1]))
         (problem,) = problems_of(experiment.add_options, second, values.get(second, [2]))
-        assert problem.text == f"{first} varies already"
+        assert problem.text == f"{first} already varies"
         experiment = small_experiment.experiment()
         (problem,) = problems_of(experiment.add_joint_options, [first, second], [[values.get(first, [1])[0]] * 2])
-        assert problem.text == f"{first} varies already"
+        assert problem.text == f"{first} already varies"
 
     def test_is_not_one_whose_name_only_begins_alike(self, small_experiment):
         experiment = small_experiment.experiment(options={"model": [CorrectorMLP], "model_args.dropout": [0.1]})
@@ -255,7 +257,7 @@ class TestJointOptions:
         experiment.add_joint_options(
             ["distorter", ("distorter_args",)], [[NoDistorter, {}], (GaussianDistorter, {"std_mm": 1})]
         )
-        options = [experiment.space.options(choice) for choice in experiment.space.choices()]
+        options = [experiment.space.options(row_indices) for row_indices in experiment.space.combinations()]
         assert options == [
             {LR: lr, "distorter": distorter, "distorter_args": arguments}
             for lr in (1, 2)
@@ -293,9 +295,9 @@ class TestJointOptions:
                 [LR, "model_args.dropout"],
                 [[1, 0.1], [1.0, 0.1]],
                 f"{LR} & model_args.dropout",
-                "[1.0, 0.1] stands twice",
+                "[1.0, 0.1] is listed twice",
             ),
-            ([LR, LR], [[1, 2]], LR, f"{LR} varies already"),
+            ([LR, LR], [[1, 2]], LR, f"{LR} already varies"),
             ([LR, "loss_space"], [[1, "mm"]], "loss_space", "got 'mm'"),
             ([], [], "add_joint_options", "got [] as keys; allowed: a list of at least one"),
             ([], [[]], "add_joint_options", "got [] as keys"),
@@ -317,9 +319,9 @@ class TestJointOptions:
 class TestCombinations:
     def test_without_options_are_the_base_alone(self, small_experiment):
         space = small_experiment.experiment().space
-        assert list(space.choices()) == [()]
+        assert list(space.combinations()) == [()]
         assert space.options(()) == {}
-        assert vars(space.settings(()).hyperparams) == space.base["base_hyperparams"]
+        assert space.settings(()) == space.base
 
     @given(st.lists(st.integers(1, 4), max_size=4))
     def test_are_all_and_each_is_found_by_its_labels(self, sizes):
@@ -328,10 +330,12 @@ class TestCombinations:
             Axis((f"a{i}",), tuple((n,) for n in range(size)), tuple((n,) for n in range(size)))
             for i, size in enumerate(sizes)
         ]
-        choices = list(space.choices())
-        assert len(set(choices)) == len(choices) == len(space) == np.prod(sizes, dtype=int)
-        for choice in choices:
+        combinations = list(space.combinations())
+        assert len(set(combinations)) == len(combinations) == len(space) == np.prod(sizes, dtype=int)
+        for row_indices in combinations:
             assert (
-                space.choice_of({axis.name: axis.row_labels[row] for axis, row in zip(space.axes, choice, strict=True)})
-                == choice
+                space.row_indices_of(
+                    {axis.name: axis.row_labels[row] for axis, row in zip(space.axes, row_indices, strict=True)}
+                )
+                == row_indices
             )

@@ -60,7 +60,7 @@ def test_of_other_frames_than_the_labels_are_an_error(files):
 
 
 def test_that_do_not_tell_their_unit_are_an_error_that_names_formats(files):
-    with pytest.raises(FormatError, match="does not tell its format; name it, one of openpose21, openpose21-m"):
+    with pytest.raises(FormatError, match="cannot be detected; give one of openpose21, openpose21-m"):
         errors_of(*files, "worst", None)
 
 

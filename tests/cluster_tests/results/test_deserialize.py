@@ -3,13 +3,13 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.planning.identity import describe
+from cluster.planning.identity import encode
 from cluster.results.deserialize import decode_skeleton
 from data_pipeline.skeleton import HANDS17, NYU, Palm
 
 
 def trial_of(skeleton):
-    return {"description": {"data": {"skeleton": json.loads(json.dumps(describe(skeleton)))}}}
+    return {"description": {"data": {"skeleton": json.loads(json.dumps(encode(skeleton)))}}}
 
 
 @pytest.mark.parametrize("known", [HANDS17, NYU])

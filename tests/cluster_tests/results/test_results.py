@@ -290,7 +290,7 @@ class TestAnExperimentWithAnythingAtAnyPlace:
         },
     }
 
-    @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(place=st.sampled_from(list(places(CONTENT))), value=json_values)
     def test_is_read_or_is_an_error_that_names_its_folder(self, tmp_path, place, value):
         content = {"": copy.deepcopy(self.CONTENT)}

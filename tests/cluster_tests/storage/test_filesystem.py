@@ -78,9 +78,9 @@ class TestALocation:
 
     @pytest.mark.parametrize("location", ["file://host/x", "file:/x", "file://", "file:x"])
     def test_that_is_another_file_uri_is_an_error(self, small_experiment, location):
-        with pytest.raises(StorageError, match=f"^{location} is not a folder of this machine; write file:///folder"):
+        with pytest.raises(StorageError, match=f"^{location} is not a local folder; write file:///folder"):
             Storage(location)
-        with pytest.raises(ConfigError, match=rf"experiment_config\.storage_path: {location} is not a folder"):
+        with pytest.raises(ConfigError, match=rf"experiment_config\.storage_path: {location} is not a local folder"):
             small_experiment.experiment({"experiment_config.storage_path": location})
 
     def test_may_begin_with_the_home_folder(self, tmp_path, monkeypatch):

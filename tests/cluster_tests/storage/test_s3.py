@@ -17,7 +17,7 @@ import pytest
 from cluster.experiment import TrialsFailedError
 from cluster.planning.config import ConfigError
 from cluster.storage import filesystem as storage_module
-from cluster.storage import object_store as remote_files
+from cluster.storage import object_store
 from cluster.storage.filesystem import Storage, StorageError
 from tests.cluster_tests.conftest import ROOT
 from tests.cluster_tests.small_experiment import LR
@@ -100,6 +100,7 @@ class TestAFile:
 
 
 class TestAWriterThatComesHalfWay:
+    @pytest.mark.slow
     def test_because_it_is_killed_leaves_the_old_file_and_nothing_in_the_way(self, s3):
         s3.storage.write("big", b"old")
         half_way, over = threading.Event(), threading.Event()
@@ -171,8 +172,9 @@ OPERATIONS = {
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 class TestAnOperation:
+    @pytest.mark.slow
     def test_waits_for_a_server_that_refuses_connections_and_says_so(self, s3, operation, monkeypatch, capsys):
-        monkeypatch.setattr(storage_module, "_SILENCE_S", 0.2)
+        monkeypatch.setattr(storage_module, "_UNREPORTED_S", 0.2)
         use, returned, left = OPERATIONS[operation]
         s3.storage.write("file", b"old")
         back = s3.proxy.off_for(3)
@@ -181,9 +183,10 @@ class TestAnOperation:
         assert s3.objects().get("file") == left
         said = capsys.readouterr().err.splitlines()
         assert len(said) == 1
-        assert said[0].startswith(f"s3://{s3.bucket} cannot be reached now (")
+        assert said[0].startswith(f"s3://{s3.bucket} cannot be reached (")
         assert said[0].endswith("): trying again for up to 60 s")
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("wrong", [(500, "InternalError"), (503, "SlowDown"), (503, "ServiceUnavailable")])
     def test_is_made_again_where_the_server_asks_to(self, s3, operation, wrong):
         use, returned, left = OPERATIONS[operation]
@@ -201,6 +204,7 @@ class TestAnOperation:
         assert s3.proxy.answer.count == 1
         assert s3.objects() == {"file": b"old"}
 
+    @pytest.mark.slow
     def test_says_how_long_it_was_tried_where_the_server_stays_away(self, s3, operation, monkeypatch):
         monkeypatch.setattr(Storage, "patience_s", 1.2)
         s3.proxy.off()
@@ -211,7 +215,7 @@ class TestAnOperation:
     @pytest.mark.slow
     def test_does_not_wait_for_ever_for_a_server_that_does_not_answer(self, s3, operation, monkeypatch):
         monkeypatch.setattr(Storage, "patience_s", 0.0)
-        monkeypatch.setattr(remote_files, "_S3_ANSWER_S", 1.0)
+        monkeypatch.setattr(object_store, "_S3_ANSWER_S", 1.0)
         s3.proxy.silent = True
         with pytest.raises(StorageError, match="Timeout was reached"):
             OPERATIONS[operation][0](s3.storage)
@@ -220,7 +224,7 @@ class TestAnOperation:
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_a_machine_whose_clock_is_an_hour_late_uses_a_storage_too(s3, operation):
     use, returned, left = OPERATIONS[operation]
-    # The server tells its time in an error, for which there has to be room where the file is read to.
+    # The server sends its time in an error, which must fit into the buffer for the file.
     padding = b" " * 1000
     s3.storage.write("file", b"old" + padding)
     s3.proxy.answer = late = HourLate()
@@ -258,6 +262,7 @@ class FailingFilesystem:
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 class TestASharedFolder:
+    @pytest.mark.slow
     @pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENOTCONN])
     def test_is_waited_for_while_its_server_is_away(self, tmp_path, monkeypatch, operation, code):
         use, returned, left = OPERATIONS[operation]
@@ -355,7 +360,7 @@ class TestAUri:
         def refuse(bucket):
             raise AssertionError("the region was looked up")
 
-        monkeypatch.setattr(remote_files.pyarrow.fs, "resolve_s3_region", refuse)
+        monkeypatch.setattr(object_store.pyarrow.fs, "resolve_s3_region", refuse)
         assert s3.storage._remote()[0].region == "us-east-1"
         monkeypatch.setenv("AWS_REGION", "eu-north-1")
         assert Storage(f"{s3.location}&scheme=http")._remote()[0].region == "eu-north-1"
@@ -411,7 +416,7 @@ class TestASweep:
         assert "State: complete\n" in capsys.readouterr().out
 
     @pytest.mark.ray
-    @pytest.mark.slow
+    @pytest.mark.serial
     def test_with_ray_ends_with_the_same_numbers_also_where_the_server_was_away(self, small_experiment, s3):
         away = []
 

@@ -230,7 +230,7 @@ class TestADamagedFileOfATrial:
         warning, *others = finish(small_experiment, STATEFUL)
         (line,) = warning.lines
         key = undisturbed["trial"]["key"]
-        says = rf"warning: {key}/0 starts again from its beginning, its checkpoint is of no use: .+"
+        says = rf"warning: {key}/0 starts again from the beginning, since its checkpoint cannot be used: .+"
         assert re.fullmatch(says, line, re.DOTALL)
         assert (warning.status, warning.epoch) == ("running", 0)
         assert [report.epoch for report in others] == [1, 2, 3, 4, 5, 5]
@@ -272,13 +272,13 @@ class TestADamagedFileOfATrial:
         with monkeypatch.context() as patch:
             patch.setattr("posenet.solver.Solver.load_state_dict", refuse)
             warning, *_ = finish(small_experiment, STATEFUL)
-        assert f"its checkpoint is of no use: {error}" in warning.lines[0]
+        assert f"its checkpoint cannot be used: {error}" in warning.lines[0]
         assert numbers_of(small_experiment) == undisturbed
 
     def test_is_a_checkpoint_of_another_version(self, small_experiment, half_way, undisturbed):
         (half_way / "checkpoint.pt").write_bytes(pack({"version": 0}))
         warning, *_ = finish(small_experiment, STATEFUL)
-        assert "its checkpoint is of no use: 'solver'" in warning.lines[0]
+        assert "its checkpoint cannot be used: 'solver'" in warning.lines[0]
         assert numbers_of(small_experiment) == undisturbed
 
 

@@ -201,7 +201,7 @@ def test_joints_of_another_skeleton_are_not_confused(skeleton):
     labels = hands(skeleton, 5)[1].numpy()
     LayeredGaussianDistorter(layers=[(1, 1, 1)]).check(skeleton, {}, labels)
     with pytest.raises(
-        ValueError, match=rf"HANDS17 skeleton alone.* has the {skeleton.name} .*set confusion_prob to 0"
+        ValueError, match=rf"only for the HANDS17 skeleton.* has the {skeleton.name} .*set confusion_prob to 0"
     ):
         LayeredGaussianDistorter(layers=[(1, 1, 1)], confusion_prob=0.1).check(skeleton, {}, labels)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline.files.replacement import ReplacementError, finish_replacing, replaced_together
+from data_pipeline.files.replacement import finish_replacing, replace_together
 from data_pipeline.user_error import UserError
 
 OLD = {"a": "old a", "b": "old b", "folder/c": "old c"}
@@ -23,7 +23,7 @@ class Killed(BaseException):
 @pytest.fixture
 def folder(tmp_path):
     folder = tmp_path / "data"
-    with replaced_together(folder) as new:
+    with replace_together(folder) as new:
         write(new, OLD)
     return folder
 
@@ -68,7 +68,7 @@ def killed_at(monkeypatch, n, work):
 
 
 def replace_all(folder):
-    with replaced_together(folder) as new:
+    with replace_together(folder) as new:
         write(new, NEW, ABSENT)
 
 
@@ -79,7 +79,7 @@ class TestAWriter:
 
     def test_that_raises_leaves_all_as_it_was(self, folder):
         def fail():
-            with replaced_together(folder) as new:
+            with replace_together(folder) as new:
                 write(new, NEW)
                 raise ValueError("no")
 
@@ -94,16 +94,16 @@ class TestAWriter:
 
     @pytest.mark.parametrize(
         ("file", "says"),
-        [("folder", r"data/folder is a folder; a file"), ("b/c", r"data/b is a file; a folder of this name")],
+        [("folder", r"data/folder is a folder, but a file must"), ("b/c", r"data/b is a file, but a folder must")],
     )
     def test_whose_files_have_no_place_is_refused_before_anything_changes(self, folder, file, says):
         """Else the files would wait for their places, and bar every reader."""
 
         def replace():
-            with replaced_together(folder) as new:
+            with replace_together(folder) as new:
                 write(new, {"a": "new a", file: "no file can be here"})
 
-        with pytest.raises(ReplacementError, match=says):
+        with pytest.raises(UserError, match=says):
             replace()
         assert content(folder) == OLD
 
@@ -117,7 +117,7 @@ class TestAWriter:
             raise error
 
         monkeypatch.setattr(Path, "write_text", refuse)
-        with pytest.raises(ReplacementError, match=r"^\S*data cannot be written to: Permission denied$"):
+        with pytest.raises(UserError, match=r"^\S*data cannot be written to: Permission denied$"):
             replace_all(folder)
         assert content(folder) == OLD
 
@@ -140,7 +140,7 @@ class TestAWriter:
         began, go_on = threading.Event(), threading.Event()
 
         def slow():
-            with replaced_together(folder) as new:
+            with replace_together(folder) as new:
                 began.set()
                 assert go_on.wait(30)
                 write(new, {"a": "slow"})
@@ -175,7 +175,7 @@ class TestAWriterThatIsKilled:
             assert visible in (OLD, NEW)
             seen.append(visible)
             shutil.rmtree(folder)
-            with replaced_together(folder) as new:
+            with replace_together(folder) as new:
                 write(new, OLD)
         assert seen.index(NEW) > 5
         assert seen[-1] == NEW
@@ -184,13 +184,13 @@ class TestAWriterThatIsKilled:
     def test_at_any_step_leaves_nothing_that_the_next_writer_does_not_clear(self, folder, monkeypatch):
         n = 0
         while killed_at(monkeypatch, n := n + 1, lambda: replace_all(folder)):
-            with replaced_together(folder) as new:
+            with replace_together(folder) as new:
                 write(new, {"e": "next"})
             left = content(folder)
             assert left in ({**OLD, "e": "next"}, {**NEW, "e": "next"})
             assert not [path for path in folder.iterdir() if path.name.startswith(".")]
             shutil.rmtree(folder)
-            with replaced_together(folder) as new:
+            with replace_together(folder) as new:
                 write(new, OLD)
         assert n > 12
 
@@ -202,7 +202,7 @@ class TestAWriterThatIsKilled:
                 pass
             assert {name: text for name, text in content(folder).items() if name[0] != "."} in (OLD, NEW)
             shutil.rmtree(folder)
-            with replaced_together(folder) as new:
+            with replace_together(folder) as new:
                 write(new, OLD)
         assert n > 12
 

@@ -76,7 +76,7 @@ class TestATree:
         assert read(path)[1] == ("P0/1/000000",)
 
     def test_without_any_subject_is_refused(self, tree):
-        with pytest.raises(FormatError, match=r"it has no file P0/1/joint\.txt or the like"):
+        with pytest.raises(FormatError, match=r"it has no file such as P0/1/joint\.txt"):
             read(tree({"1/2": text_of(as_in_the_dataset(1))}))
 
     def test_with_a_gesture_without_its_file_is_refused(self, tree):
@@ -96,7 +96,7 @@ class TestAFile:
     @pytest.mark.parametrize("first", ["", "x", "-3", "3.0", "3 3", "1_0", "9" * 20])
     def test_whose_first_line_is_no_number_is_refused(self, tree, first):
         path = tree({"P0/1": text_of(as_in_the_dataset(3), first)})
-        with pytest.raises(FormatError, match=rf"joint\.txt, line 1 is '{first}'; needed is the number of frames"):
+        with pytest.raises(FormatError, match=rf"joint\.txt, line 1 is '{first}'; expected the number of frames"):
             read(path)
 
     @pytest.mark.parametrize("text", ["2", "2\n", "0\n"])
@@ -112,7 +112,7 @@ class TestAFile:
     def test_with_a_broken_line_is_refused_with_its_number(self, tree):
         lines = text_of(as_in_the_dataset(3)).splitlines()
         lines[2] = lines[2].rpartition(" ")[0]
-        with pytest.raises(FormatError, match=r"joint\.txt, line 3 has 62 entries; needed are 63 numbers, x y z of 21"):
+        with pytest.raises(FormatError, match=r"joint\.txt, line 3 has 62 entries; expected 63 numbers, x y z of 21"):
             read(tree({"P0/1": "\n".join(lines)}))
 
 
@@ -145,17 +145,17 @@ class TestWriting:
         ],
     )
     def test_of_a_frame_with_another_name_is_refused(self, tmp_path, name):
-        with pytest.raises(FormatError, match=r"a frame is called .*; needed are names like 'P0/1/000000'"):
+        with pytest.raises(FormatError, match=r"the name of a frame is .*; expected names like 'P0/1/000000'"):
             msra15.write(tmp_path / "tree", self.frames("P0/1/000000", name))
         assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.parametrize(
         ("names", "says"),
         [
-            (["P0/1/000001"], "frame P0/1/000001 stands where P0/1/000000 is due"),
-            (["P0/1/000000", "P0/1/000002"], "frame P0/1/000002 stands where P0/1/000001 is due"),
-            (["P0/1/000000", "P0/1/000000"], "frame P0/1/000000 stands where P0/1/000001 is due"),
-            (["P0/1/000000", "P0/2/000000", "P0/1/000001"], "the frames of P0/1 are not one after the other"),
+            (["P0/1/000001"], "frame P0/1/000001, expected P0/1/000000"),
+            (["P0/1/000000", "P0/1/000002"], "frame P0/1/000002, expected P0/1/000001"),
+            (["P0/1/000000", "P0/1/000000"], "frame P0/1/000000, expected P0/1/000001"),
+            (["P0/1/000000", "P0/2/000000", "P0/1/000001"], "the frames of P0/1 are not consecutive"),
         ],
     )
     def test_of_frames_out_of_order_is_refused(self, tmp_path, names, says):

@@ -60,7 +60,7 @@ class TestReading:
     @pytest.mark.parametrize("shape", [(4, 36, 3), (3, 4, 14, 3), (3, 4, 36, 2), (0, 4, 36, 3)])
     def test_of_another_shape_is_refused(self, path, shape):
         savemat(path, {"joint_xyz": np.ones(shape)})
-        with pytest.raises(FormatError, match=r"joint_xyz has the shape .*; needed are numbers of the shape"):
+        with pytest.raises(FormatError, match=r"joint_xyz has the shape .*; expected numbers of the shape"):
             read(path)
 
     @pytest.mark.parametrize(

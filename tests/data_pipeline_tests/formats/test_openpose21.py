@@ -5,7 +5,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipeline.formats import openpose21
@@ -50,13 +50,13 @@ class TestArrays:
     def test_of_another_shape_are_refused(self, tmp_path, shape, ending):
         save = np.save if ending == ".npy" else np.savez
         save(tmp_path / f"poses{ending}", np.ones(shape))
-        with pytest.raises(FormatError, match=r"has the shape .* needed are numbers of the shape \(N, 21, 3\)"):
+        with pytest.raises(FormatError, match=r"has the shape .* expected numbers of the shape \(N, 21, 3\)"):
             read(tmp_path / f"poses{ending}")
 
     @pytest.mark.parametrize("dtype", [bool, complex, "U5", "datetime64[s]"])
     def test_of_something_else_than_numbers_are_refused(self, tmp_path, dtype):
         np.save(tmp_path / "poses.npy", np.zeros((5, 21, 3), dtype))
-        with pytest.raises(FormatError, match=r"poses\.npy has .* the type .*; needed are numbers"):
+        with pytest.raises(FormatError, match=r"poses\.npy has .* the type .*; expected numbers"):
             read(tmp_path / "poses.npy")
 
     def test_that_are_in_metres_are_read_and_written_in_metres(self, tmp_path):
@@ -78,7 +78,9 @@ class TestArrays:
     @pytest.mark.parametrize("names", [["a", "b"], ["poses", "xyz"]])
     def test_of_several_that_could_all_be_meant_are_refused_with_their_names(self, tmp_path, names):
         np.savez(tmp_path / "poses.npz", **dict.fromkeys(names, IN_ORDER))
-        with pytest.raises(FormatError, match=rf"has the arrays {', '.join(names)}; needed is a single one, or one"):
+        with pytest.raises(
+            FormatError, match=rf"has the arrays {', '.join(names)}; expected a single one, or exactly one named"
+        ):
             read(tmp_path / "poses.npz")
 
     def test_are_written_as_poses_that_numpy_reads(self, tmp_path):
@@ -127,7 +129,6 @@ class TestArrays:
 
 
 class TestJson:
-    @settings(max_examples=30)
     @given(
         indent=st.sampled_from([None, 0, 3, "\t"]),
         separators=st.sampled_from([(",", ":"), (", ", ": "), (" ,\n ", ":")]),
@@ -200,14 +201,14 @@ class TestJson:
 
     def test_that_is_not_utf_8_is_refused(self, tmp_path):
         (tmp_path / "poses.json").write_bytes(json.dumps(IN_ORDER.tolist()).encode("utf-16"))
-        with pytest.raises(FormatError, match="is not text in UTF-8"):
+        with pytest.raises(FormatError, match="is not UTF-8 text"):
             read(tmp_path / "poses.json")
 
 
 @pytest.mark.parametrize("name", ["poses.txt", "poses", "poses.NPY"])
 def test_another_ending_is_refused_with_those_there_are(tmp_path, name):
-    with pytest.raises(FormatError, match=r"has the ending '.*'; needed is one of \.npy, \.npz, \.json"):
+    with pytest.raises(FormatError, match=r"has the extension '.*'; expected one of \.npy, \.npz, \.json"):
         read(tmp_path / name)
-    with pytest.raises(FormatError, match=r"has the ending '.*'; needed is one of \.npy, \.npz, \.json"):
+    with pytest.raises(FormatError, match=r"has the extension '.*'; expected one of \.npy, \.npz, \.json"):
         FORMATS["openpose21"].write(tmp_path / name, [Frames(POSES)])
     assert list(tmp_path.iterdir()) == []

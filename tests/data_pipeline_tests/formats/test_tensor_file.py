@@ -39,7 +39,7 @@ class TestADatasetsFile:
 class TestSubsets:
     def test_several_are_refused_with_their_names(self, path):
         torch.save({"A": POSES, "B+": LABELS}, path)
-        with pytest.raises(FormatError, match=r"has the subsets A, B\+; name one of them: .*nyu_poses\.pt#SUBSET"):
+        with pytest.raises(FormatError, match=r"has the subsets A, B\+; select one of them: .*nyu_poses\.pt#SUBSET"):
             read(path)
 
     @pytest.mark.parametrize("name", ["A", "B+", "v1.2", "x.pt"])
@@ -77,15 +77,15 @@ class TestAnyTensor:
     @pytest.mark.parametrize(
         ("content", "says"),
         [
-            (POSES.int(), "needed is a float tensor"),
-            (POSES[0], "needed is a float tensor"),
-            (POSES[:, :, :2], "needed is a float tensor"),
-            (POSES.to(torch.complex64), "needed is a float tensor"),
+            (POSES.int(), "expected a float tensor"),
+            (POSES[0], "expected a float tensor"),
+            (POSES[:, :, :2], "expected a float tensor"),
+            (POSES.to(torch.complex64), "expected a float tensor"),
             (POSES.to_sparse(), "numpy cannot read"),
             (POSES.to(torch.bfloat16), "numpy cannot read"),
             (POSES.to("meta"), "numpy cannot read"),
             (POSES[:0], "is empty: it has no frames"),
-            (POSES[:, :13], "there is no skeleton with 13 joints; known are 14"),
+            (POSES[:, :13], "there is no skeleton with 13 joints; known: 14"),
             ([1, 2], "holds a list"),
             ({"A": "text"}, "holds a str"),
         ],

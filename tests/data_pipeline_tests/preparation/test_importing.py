@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from data_pipeline.formats.catalogue import FORMATS
 from data_pipeline.formats.frames import FormatError, Frames
 from data_pipeline.formats.joint_orders import OPENPOSE
-from data_pipeline.preparation.importing import Source, Sources
+from data_pipeline.preparation.importing import ImportFile, ImportFiles
 from data_pipeline.preparation.synthetic import synthetic_hands
 from data_pipeline.skeleton import HANDS17, NYU
 from data_pipeline.subsets import DEFAULT_SUBSET
@@ -23,7 +23,7 @@ NAMES = [f"image_{i}.png" for i in range(N)]
 
 def sources(labels, predictions, format_name=None, labels_format=None):
     """Files whose formats are named as on the command line."""
-    return Sources.of(labels, predictions, format_name, labels_format)
+    return ImportFiles.of(labels, predictions, format_name, labels_format)
 
 
 def imported(labels, predictions):
@@ -121,7 +121,7 @@ def test_other_joints_than_the_labels_have_are_refused(write):
 
 def test_all_chunks_of_a_file_are_read_in_order(write):
     many = np.tile(LABELS, (1000, 1, 1)) + np.arange(1000 * N, dtype=np.float32)[:, None, None] / 1000
-    frames = Source(write("many.pt", many), FORMATS["pt"]).read()
+    frames = ImportFile(write("many.pt", many), FORMATS["pt"]).read()
     np.testing.assert_allclose(frames.poses, many, rtol=1e-6)
     assert frames.names is None
 
@@ -166,10 +166,10 @@ class TestTheFormat:
     @pytest.mark.parametrize(
         ("labels", "predicted", "formats", "says"),
         [
-            ("mm.npy", "named.txt", [], r"mm.npy does not tell its format; .* \(--format or --labels-format\)"),
-            ("named.txt", "mm.npy", [], r"mm.npy does not tell its format; .* \(--format\)"),
-            ("named.txt", "mm.npy", [None, "hands17"], r"mm.npy does not tell its format; .* \(--format\)"),
-            ("named.txt", "mm.npy", ["hands17"], r"mm.npy does not tell its format; name it, one of openpose21, "),
+            ("mm.npy", "named.txt", [], r"mm.npy cannot be detected; .* \(--format or --labels-format\)"),
+            ("named.txt", "mm.npy", [], r"mm.npy cannot be detected; .* \(--format\)"),
+            ("named.txt", "mm.npy", [None, "hands17"], r"mm.npy cannot be detected; .* \(--format\)"),
+            ("named.txt", "mm.npy", ["hands17"], r"mm.npy cannot be detected; give one of openpose21, "),
         ],
     )
     def test_that_no_file_and_no_option_tells_is_asked_for_before_anything_is_read(
@@ -187,20 +187,20 @@ class TestTheFormat:
 
 
 class TestDoubts:
-    def doubts(self, write, labels, predicted=None, names=None):
+    def warnings(self, write, labels, predicted=None, names=None):
         files = sources(write("truth.pt", labels), {} if predicted is None else {"A": write("result.pt", predicted)})
-        return files.doubts(files.read())
+        return files.warnings(files.read())
 
     def test_of_sound_files_are_none(self, write):
-        assert self.doubts(write, HANDS, HANDS + 5) == []
+        assert self.warnings(write, HANDS, HANDS + 5) == []
 
     def test_are_of_units_axes_and_the_order_of_joints(self, write):
-        (text,) = self.doubts(write, HANDS / 1000, HANDS)
+        (text,) = self.warnings(write, HANDS / 1000, HANDS)
         assert text.startswith("labels: the median size of a hand is 0.1")
-        assert "these seem to be metres" in text
-        (text,) = self.doubts(write, HANDS, HANDS * np.float32([-1, 1, 1]))
-        assert "subset DEFAULT: the sign of x seems to be another than in the labels" in text
-        assert "finger after finger" in self.doubts(write, OPENPOSE.from_hands17(HANDS))[0]
+        assert "the unit seems to be metres" in text
+        (text,) = self.warnings(write, HANDS, HANDS * np.float32([-1, 1, 1]))
+        assert "subset DEFAULT: the sign of x seems to be flipped relative to the labels" in text
+        assert "ordered finger by finger" in self.warnings(write, OPENPOSE.from_hands17(HANDS))[0]
 
     def test_are_of_text_without_names_that_is_read_as_pixels(self, tmp_path):
         """HANDS17 without its names has as many numbers as MSRA15's files of the leaderboard."""
@@ -208,18 +208,16 @@ class TestDoubts:
         np.savetxt(path, HANDS.reshape(len(HANDS), -1))
         files = sources(path, {})
         assert "Read as leaderboard-msra15 (" in files.text()
-        assert "joints seem to be in another order" in files.doubts(files.read())[0]
+        assert "joints seem to be in another order" in files.warnings(files.read())[0]
 
     def test_are_not_of_single_samples(self, write):
         labels = HANDS.copy()
         labels[:50] = labels[50]
-        assert self.doubts(write, labels, labels) == []
+        assert self.warnings(write, labels, labels) == []
 
     def test_are_of_a_text_that_ends_within_a_number(self, write):
         path = write("cut.txt", HANDS, [f"{i}.png" for i in range(len(HANDS))])
         path.write_bytes(path.read_bytes()[:-2])
         files = sources(path, {"A": path})
-        assert (
-            files.doubts(files.read())
-            == [f"{path}: the last line has no line end; if the file was cut there, its last number lacks digits"] * 2
-        )
+        says = f"{path}: the last line has no line end; if the file was truncated there, its last number is incomplete"
+        assert files.warnings(files.read()) == [says] * 2

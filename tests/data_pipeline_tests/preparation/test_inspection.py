@@ -123,17 +123,17 @@ class TestWarnings:
     def test_are_given_of_other_units(self, factor, unit):
         found = warnings_of(LABELS * np.float32(factor), A=POSES * np.float32(factor))
         assert [about for about, _ in found] == ["labels", "subset A"]
-        assert all(text.endswith(f"these seem to be {unit}; millimetres are needed") for _, text in found)
+        assert all(text.endswith(f"the unit seems to be {unit}; expected millimetres") for _, text in found)
 
     def test_are_given_of_other_units_in_a_subset_alone(self):
         found = warnings_of(A=POSES / 1000)
-        assert [about for about, text in found if "these seem to be metres" in text] == ["subset A"]
+        assert [about for about, text in found if "the unit seems to be metres" in text] == ["subset A"]
 
     @pytest.mark.parametrize(
         ("labels", "says"),
         [
             (LABELS * np.float32([1, -1, -1]), "z is negative: hands are behind the camera"),
-            (LABELS - LABELS.mean(axis=1, keepdims=True), "hands are at the camera itself"),
+            (LABELS - LABELS.mean(axis=1, keepdims=True), "hands are at the camera:"),
             (changed(LABELS, (slice(3, 5), 4, 2), -1.0), f"2 of {N} samples: joints behind the camera"),
         ],
     )
@@ -146,29 +146,29 @@ class TestWarnings:
     def test_are_given_of_labels_in_the_order_of_another_dataset(self, order):
         ((about, text),) = warnings_of(order.from_hands17(LABELS))
         assert about == "labels"
-        assert text.startswith("joints seem to come finger after finger")
+        assert text.startswith("joints seem to be ordered finger by finger")
 
     @pytest.mark.parametrize("seed", range(5))
     def test_are_given_of_labels_whose_joints_are_shuffled(self, seed):
         labels = synthetic_hands(N, seed)[:, np.random.default_rng(seed).permutation(21)]
         ((_, text),) = warnings_of(labels)
-        assert "times as long as a tree over the joints has to be" in text
+        assert "times as long as the minimum spanning tree of the joints" in text
 
     def test_are_given_of_bones_that_no_hand_has(self):
         labels = LABELS.copy()
         labels[5, 14] = labels[5, 13] + [0, 0, 160]
         labels[[8, 9], 20] = labels[[8, 9], 19]
         assert warnings_of(labels) == [
-            ("labels", f"1 of {N} samples: a bone longer than 150 mm (of MDIP-MTIP)"),
-            ("labels", f"2 of {N} samples: a bone shorter than 0.5 mm (of PDIP-PTIP)"),
+            ("labels", f"1 of {N} samples: a bone longer than 150 mm (MDIP-MTIP)"),
+            ("labels", f"2 of {N} samples: a bone shorter than 0.5 mm (PDIP-PTIP)"),
         ]
 
     @pytest.mark.parametrize(
         ("signs", "says"),
         [
-            ((-1, 1, 1), "the sign of x seems to be another than in the labels, as in a mirror"),
-            ((1, -1, 1), "the sign of y seems to be another than in the labels, as in a mirror"),
-            ((1, -1, -1), "the sign of y and z seems to be another than in the labels"),
+            ((-1, 1, 1), "the sign of x seems to be flipped relative to the labels, so hands are mirrored"),
+            ((1, -1, 1), "the sign of y seems to be flipped relative to the labels, so hands are mirrored"),
+            ((1, -1, -1), "the sign of y and z seems to be flipped relative to the labels"),
         ],
     )
     def test_are_given_of_predictions_on_other_axes(self, signs, says):
@@ -189,21 +189,21 @@ class TestWarnings:
     def test_are_given_of_predictions_that_are_labels(self, n, first):
         poses = LABELS.copy() if n == N else changed(POSES, [5, 6], LABELS[[5, 6]])
         (warning,) = inspected(A=poses).warnings
-        assert warning.text == f"{n} of {N} samples: the prediction is the label, in all numbers"
+        assert warning.text == f"{n} of {N} samples: the prediction exactly equals the label"
         assert (warning.samples, warning.first) == (n, first)
 
     def test_are_given_of_labels_that_come_twice(self):
         (warning,) = inspected(changed(LABELS, [11, 300], LABELS[4])).warnings
-        assert warning.text == f"2 of {N} samples: the same label, in all numbers, as a sample before it"
+        assert warning.text == f"2 of {N} samples: exactly the same label as an earlier sample"
         assert warning.first == (11, 300)
 
     def test_are_given_of_poses_that_are_a_point_or_a_line(self):
         line = np.linspace(0, 200, 21)[:, None] * np.float32([0.5, 0.5, 0.7]) + np.float32([0, 0, 500])
         found = inspected(changed(changed(LABELS, 7, 400), 9, line), A=changed(POSES, 3, POSES[3, 0]))
         texts = {(warning.about, warning.text): warning.first for warning in found.warnings}
-        assert texts["labels", f"1 of {N} samples: all joints in one point"] == (7,)
+        assert texts["labels", f"1 of {N} samples: all joints at one point"] == (7,)
         assert texts["labels", f"1 of {N} samples: all joints on one line"] == (9,)
-        assert texts["subset A", f"1 of {N} samples: all joints in one point"] == (3,)
+        assert texts["subset A", f"1 of {N} samples: all joints at one point"] == (3,)
 
     def test_are_given_of_errors_larger_than_the_hand(self):
         (warning,) = inspected(A=changed(POSES, 8, POSES[8] + np.float32([300, 0, 0]))).warnings
@@ -213,7 +213,7 @@ class TestWarnings:
     def test_are_given_of_names_that_come_twice(self):
         names = [f"frame {i}" for i in range(N)]
         names[5] = names[9] = names[1]
-        assert warnings_of(names=names) == [("names", "2 names are those of other samples too")]
+        assert warnings_of(names=names) == [("names", "2 samples have the name of an earlier sample")]
 
     def test_do_not_come_in_the_way_of_a_single_sample(self):
         assert not warnings_of(LABELS[:1], A=POSES[:1])
@@ -241,10 +241,10 @@ class TestText:
         error_mm = np.linalg.norm(POSES.astype(float) - labels, axis=2)
         row = next(line.split() for line in text.splitlines() if line.startswith("TTIP "))
         assert row[1] == f"{error_mm[:, 8].mean():.2f}"
-        assert f"warning: labels: 1 of {N} samples: all joints in one point; the first: 7" in text
+        assert f"warning: labels: 1 of {N} samples: all joints at one point; the first: 7" in text
 
     def test_of_labels_alone_has_no_errors(self):
         text = inspection_text("hands", inspected())
-        assert "none, labels alone" in text
+        assert "none, only labels" in text
         assert "error" not in text
         assert text.endswith("Nothing looks wrong.")

@@ -4,8 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipeline.preparation import neighbors
-from data_pipeline.preparation.neighbors import NeighborsError, nearest_neighbors
+from data_pipeline.preparation.neighbors import nearest_neighbors
 from data_pipeline.preparation.synthetic import synthetic_hands
+from data_pipeline.user_error import UserError
 
 BANK = synthetic_hands(300, seed=0)
 LABELS = synthetic_hands(60, seed=1)
@@ -58,22 +59,18 @@ def test_where_a_hand_is_does_not_matter_but_how_it_is_turned_does():
 
 @pytest.mark.parametrize(("k", "is_same"), [(0, False), (-1, False), (61, False), (60, True)])
 def test_more_neighbours_than_there_are_are_refused(k, is_same):
-    has = f"and the bank has {60 - is_same} poses{' besides the label' if is_same else ';'}"
-    with pytest.raises(
-        NeighborsError, match=rf"^{k} neighbours were asked for, {has}.*needed is .* 1 to {60 - is_same}$"
-    ):
+    has = f"but the bank has {60 - is_same} {'other poses' if is_same else 'poses'};"
+    with pytest.raises(UserError, match=rf"^{k} neighbours requested, {has}.*expected .* 1 to {60 - is_same}$"):
         nearest_neighbors(LABELS, LABELS, k, is_same=is_same)
 
 
 def test_a_bank_of_other_joints_is_refused():
-    with pytest.raises(NeighborsError, match="the bank has 14 joints, but the dataset has 21"):
+    with pytest.raises(UserError, match="the bank has 14 joints, but the dataset has 21"):
         nearest_neighbors(LABELS, LABELS[:, :14], 1, is_same=False)
 
 
 def test_in_a_bank_of_the_label_alone_there_are_none():
-    with pytest.raises(
-        NeighborsError, match=r"1 neighbours were asked for, and the bank has 0 poses besides the label's own$"
-    ):
+    with pytest.raises(UserError, match=r"1 neighbours requested, but the bank has 0 other poses$"):
         nearest_neighbors(LABELS[:1], LABELS[:1], 1, is_same=True)
 
 

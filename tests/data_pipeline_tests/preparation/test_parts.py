@@ -10,9 +10,9 @@ from rich.console import Console
 
 from data_pipeline.pose_dataset import Samples, read_samples, write_datasets
 from data_pipeline.preparation import chunks, selection
-from data_pipeline.preparation.parts import Part, error_rows, parts_of
-from data_pipeline.preparation.selection import SelectionError
+from data_pipeline.preparation.parts import DatasetPart, error_rows, split_samples
 from data_pipeline.preparation.splits import parse_split
+from data_pipeline.user_error import UserError
 
 
 def samples_of(n, subsets=("A", "B")):
@@ -26,7 +26,7 @@ class TestParts:
     @pytest.mark.parametrize("text", ["blocks:2:3", "last:20:10", "none"])
     def test_hold_all_that_the_samples_have(self, tmp_path, text):
         samples = samples_of(30)
-        parts = parts_of("hands", samples, parse_split(text))
+        parts = split_samples("hands", samples, parse_split(text))
         write_datasets(tmp_path, {part.name: part.samples for part in parts})
         for part, indices in parse_split(text).parts(30).items():
             written = read_samples(tmp_path, "hands" if part == "all" else f"hands_{part}")
@@ -39,7 +39,7 @@ class TestParts:
     def test_are_as_far_off_as_by_hand_whatever_the_chunks(self, n):
         rng = np.random.default_rng(0)
         labels, errors = rng.normal(size=(2, n, 14, 3)).astype(np.float32)
-        (row,) = error_rows([Part("x", "train", Samples(labels, {"A": labels + 8 * errors}))])
+        (row,) = error_rows([DatasetPart("x", "train", Samples(labels, {"A": labels + 8 * errors}))])
         error_mm = np.linalg.norm((labels + 8 * errors).astype(float) - labels, axis=2)
         assert row == {
             "dataset": "x_train",
@@ -52,7 +52,7 @@ class TestParts:
         }
 
     def test_of_labels_alone_have_a_row_without_errors(self):
-        (row,) = error_rows([Part("x", "val", samples_of(3, subsets=()))])
+        (row,) = error_rows([DatasetPart("x", "val", samples_of(3, subsets=()))])
         assert (row["frames"], row["subset"], row["mean_error_mm"]) == (3, None, None)
 
 
@@ -76,7 +76,7 @@ class TestSelections:
         "select", [selection.first, selection.every, lambda n_samples, n: selection.random(n_samples, n, 0)]
     )
     def test_of_more_than_there_are_are_refused(self, select, n):
-        with pytest.raises(SelectionError, match=f"{n} was asked for: needed is a number from 1 to 10"):
+        with pytest.raises(UserError, match=f"got {n}; expected a number from 1 to 10"):
             select(10, n)
 
 
@@ -100,7 +100,7 @@ class TestProgress:
         return screen
 
     def test_is_shown_on_a_terminal_when_it_takes_more_than_a_moment(self, terminal, monkeypatch):
-        monkeypatch.setattr(chunks, "_A_MOMENT_S", 0.0)
+        monkeypatch.setattr(chunks, "_DELAY_S", 0.0)
         with chunks.progress("measuring [0] of /a", 50) as advance:
             advance(20)
             wait_for(terminal, "measuring [0] of /a")
@@ -109,7 +109,7 @@ class TestProgress:
     @pytest.mark.parametrize(("n_steps", "count"), [((), ""), ((7,), "7/?")])
     def test_is_shown_without_a_count_of_what_nobody_counts(self, terminal, monkeypatch, n_steps, count):
         """As of what is done in one go, which tells nothing until it is done."""
-        monkeypatch.setattr(chunks, "_A_MOMENT_S", 0.0)
+        monkeypatch.setattr(chunks, "_DELAY_S", 0.0)
         with chunks.progress("reading", None) as advance:
             for n in n_steps:
                 advance(n)
@@ -122,13 +122,13 @@ class TestProgress:
         assert terminal.getvalue() == ""
 
     def test_leaves_no_trace_where_there_is_no_terminal(self, capsys, monkeypatch):
-        monkeypatch.setattr(chunks, "_A_MOMENT_S", 0.0)
+        monkeypatch.setattr(chunks, "_DELAY_S", 0.0)
         with chunks.progress("measuring", 50) as advance:
             advance(50)
         assert capsys.readouterr() == ("", "")
 
     def test_is_gone_when_an_error_is_told(self, terminal, monkeypatch):
-        monkeypatch.setattr(chunks, "_A_MOMENT_S", 0.0)
+        monkeypatch.setattr(chunks, "_DELAY_S", 0.0)
 
         def fail():
             with chunks.progress("measuring", 50) as advance:

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from data_pipeline.preparation import chunks
-from data_pipeline.preparation.pose_errors import SubsetError, pose_errors, write_pose_errors
+from data_pipeline.preparation.pose_errors import pose_errors, write_pose_errors
 from data_pipeline.tables import error_stats_file, errors_file, read_table
+from data_pipeline.user_error import UserError
 from tests.support import pose_dataset
 
 
@@ -29,9 +30,9 @@ def test_statistics_are_those_of_numpy_over_all_samples(skeleton, n):
 def test_of_several_subsets_one_is_chosen_by_name(skeleton):
     dataset = pose_dataset(skeleton, 10, ("A", "B"))
     np.testing.assert_array_equal(pose_errors(dataset, "B").errors, dataset.poses["B"] - dataset.labels)
-    with pytest.raises(SubsetError, match="hands has the subsets A, B; choose one of them with --subset"):
+    with pytest.raises(UserError, match="hands has the subsets A, B; choose one with --subset"):
         pose_errors(dataset, None)
-    with pytest.raises(SubsetError, match="hands has no subset C; it has A, B"):
+    with pytest.raises(UserError, match="hands has no subset C; it has A, B"):
         pose_errors(dataset, "C")
 
 

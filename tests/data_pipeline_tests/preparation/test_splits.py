@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipeline.preparation.splits import ALL_PART, PARTS, SPELLINGS, ByCluster, SplitError, parse_split
+from data_pipeline.preparation.splits import ALL_PART, PARTS, SPLIT_SYNTAX, ByCluster, parse_split
+from data_pipeline.user_error import UserError
 
 texts = st.one_of(
     st.builds("blocks:{}:{}".format, st.integers(1, 40), st.integers(3, 9)),
@@ -21,7 +22,7 @@ class TestEverySplit:
     def test_puts_each_sample_into_exactly_one_part_in_order_and_leaves_none_empty(self, text, n):
         try:
             parts = parse_split(text).parts(n)
-        except SplitError as error:
+        except UserError as error:
             assert "empty" in str(error)  # noqa: PT017 - whether there are enough samples is the next test
             return
         assert all(len(indices) > 0 for indices in parts.values())
@@ -30,11 +31,11 @@ class TestEverySplit:
 
     @given(text=texts.filter(lambda text: text != "none"))
     def test_that_is_refused_for_too_few_samples_says_how_many_it_needs(self, text):
-        with pytest.raises(SplitError, match=f"'{text}' leaves the (validation|test) set empty") as caught:
+        with pytest.raises(UserError, match=f"'{text}' leaves the (validation|test) set empty") as caught:
             parse_split(text).parts(1)
         needed = int(str(caught.value).split("at least ")[1].split()[0])
         assert all(len(indices) > 0 for indices in parse_split(text).parts(needed).values())
-        with pytest.raises(SplitError):
+        with pytest.raises(UserError):
             parse_split(text).parts(needed - 1)
 
     @given(text=texts)
@@ -48,7 +49,7 @@ class TestEverySplit:
 
     @pytest.mark.parametrize("text", ["blocks:1:3", "last:50", "none"])
     def test_of_no_samples_is_refused(self, text):
-        with pytest.raises(SplitError):
+        with pytest.raises(UserError):
             parse_split(text).parts(0)
 
 
@@ -84,7 +85,7 @@ class TestBlocks:
         }
 
     def test_far_larger_than_any_dataset_are_refused_as_the_others(self):
-        with pytest.raises(SplitError, match="at least 999999997000000003 frames, there are 5"):
+        with pytest.raises(UserError, match="at least 999999997000000003 frames, there are 5"):
             parse_split("blocks:999999999:999999999").parts(5)
 
 
@@ -131,7 +132,7 @@ class TestClusters:
         split = parse_split(text)
         assert str(split) == text
         if not (val | test <= set(clusters)) or val | test >= set(clusters):
-            with pytest.raises(SplitError, match=r"has no cluster|training set empty"):
+            with pytest.raises(UserError, match=r"has no cluster|training set empty"):
                 split.parts(len(clusters))
             return
         parts = split.parts(len(clusters))
@@ -151,26 +152,26 @@ class TestClusters:
             ("1", "0\n1\n", r"file\.txt has the clusters of 2 frames, but there are 3"),
             ("1,5:7", "0\n1\n1", r"file\.txt has no cluster 5, 7; it has 0, 1"),
             ("0:1", "0\n1\n1\n", "leaves the training set empty: .* has no other clusters"),
-            ("1", "0\none\n1\n", r"file\.txt, line 2: 'one' is no whole number"),
-            ("1", "# c\n0\n\n-1\n1\n", r"file\.txt, line 4: '-1' is no whole number"),
-            ("1", "0 1\n", r"file\.txt, line 1: '0 1' is no whole number"),
-            ("1", "", r"file\.txt has no number"),
-            ("1", "# 0\n", r"file\.txt has no number"),
-            ("1", b"\xff\xfe", r"file\.txt is no text"),
+            ("1", "0\none\n1\n", r"file\.txt, line 2: 'one' is not a whole number of at least 0"),
+            ("1", "# c\n0\n\n-1\n1\n", r"file\.txt, line 4: '-1' is not a whole number of at least 0"),
+            ("1", "0 1\n", r"file\.txt, line 1: '0 1' is not a whole number of at least 0"),
+            ("1", "", r"file\.txt has no numbers; expected one on each line"),
+            ("1", "# 0\n", r"file\.txt has no numbers; expected one on each line"),
+            ("1", b"\xff\xfe", r"file\.txt is not text"),
         ],
     )
     def test_that_do_not_fit_the_samples_are_refused(self, file, text, content, says):
         split = parse_split(f"clusters:{file(content)}:{text}")
-        with pytest.raises(SplitError, match=says):
+        with pytest.raises(UserError, match=says):
             split.parts(3)
 
     def test_of_a_file_that_is_missing_are_refused_when_they_are_needed(self, tmp_path):
         split = parse_split(f"clusters:{tmp_path / 'none.txt'}:1")
-        with pytest.raises(SplitError, match=r"none\.txt cannot be read: No such file"):
+        with pytest.raises(UserError, match=r"none\.txt cannot be read: No such file"):
             split.parts(3)
 
     def test_in_two_parts_are_refused(self):
-        with pytest.raises(SplitError, match="names 1, 3 twice"):
+        with pytest.raises(UserError, match="names 1, 3 more than once"):
             parse_split("clusters:f:1,2,3:3,1")
 
 
@@ -186,7 +187,7 @@ class TestIndices:
         split = parse_split(f"indices:{path}")
         assert split.part_names == tuple(part for part in PARTS if part in names)
         if not all(listed.values()):
-            with pytest.raises(SplitError, match="without samples"):
+            with pytest.raises(UserError, match="without samples"):
                 split.parts(n)
             return
         parts = {part: indices.tolist() for part, indices in split.parts(n).items()}
@@ -205,23 +206,23 @@ class TestIndices:
     @pytest.mark.parametrize(
         ("content", "says"),
         [
-            ({"train": [0, 1], "val": [2, 5]}, "lists sample 5, but there are 5, counted from 0"),
+            ({"train": [0, 1], "val": [2, 5]}, "lists sample 5, but there are 5 samples, counted from 0"),
             ({"train": [0, -1], "val": [2]}, "lists sample -1, but there are 5"),
             ({"train": [0, 1, 1], "val": [2]}, "lists sample 1 more than once, in train"),
             ({"train": [0, 1], "val": [2], "test": [3, 1]}, "lists sample 1 more than once, in train and test"),
             ({"train": [0, 1], "val": []}, "leaves the part 'val' without samples"),
-            ({}, "holds an object with nothing; needed is an object with lists named train, val, test"),
+            ({}, "holds an object with nothing; expected an object with lists named train, val, test"),
             ({"training": [0]}, "holds an object with training"),
             ([0, 1], "holds list"),
-            ({"train": 3}, "'train' is no list of whole numbers"),
-            *(({"train": [bad]}, "'train' is no list") for bad in ("0", 1.0, None, True, [0], 10**30)),
-            ("{", "is no JSON"),
-            ("[" * 100_000, "is no JSON"),
+            ({"train": 3}, "'train' is not a list of whole numbers"),
+            *(({"train": [bad]}, "'train' is not a list") for bad in ("0", 1.0, None, True, [0], 10**30)),
+            ("{", "is not JSON"),
+            ("[" * 100_000, "is not JSON"),
         ],
     )
     def test_of_a_json_file_that_are_none_are_refused(self, file, content, says):
         path = file(content if isinstance(content, str) else json.dumps(content), "file.json")
-        with pytest.raises(SplitError, match=rf"file\.json.* {says}"):
+        with pytest.raises(UserError, match=rf"file\.json.* {says}"):
             parse_split(f"indices:{path}").parts(5)
 
     @pytest.mark.parametrize(
@@ -230,24 +231,24 @@ class TestIndices:
             ("1\n5\n", "lists sample 5, but there are 5"),
             ("1\n1\n", "lists sample 1 more than once, in val"),
             ("0\n1\n2\n3\n4\n", "leaves the part 'train' without samples"),
-            ("1.5", "line 1: '1.5' is no whole number"),
-            ("9" * 30, "line 1: .* is no whole number"),
+            ("1.5", "line 1: '1.5' is not a whole number of at least 0"),
+            ("9" * 30, "line 1: .* is not a whole number of at least 0"),
         ],
     )
     def test_of_a_text_file_that_are_none_are_refused(self, file, content, says):
-        with pytest.raises(SplitError, match=rf"file\.txt.* {says}"):
+        with pytest.raises(UserError, match=rf"file\.txt.* {says}"):
             parse_split(f"indices:{file(content)}").parts(5)
 
 
 @pytest.mark.parametrize("content", ['{"val": [1], "train": [0], "val": [2]}', '{"val": [1], "val": [1]}'])
 def test_a_json_file_that_names_a_part_twice_is_refused(tmp_path, content):
     (tmp_path / "parts.json").write_text(content)
-    with pytest.raises(SplitError, match=r"parts\.json has the keys val, .*val; each part may come once"):
+    with pytest.raises(UserError, match=r"parts\.json has the keys val, .*val; each part may appear only once"):
         parse_split(f"indices:{tmp_path / 'parts.json'}").parts(5)
 
 
 def test_every_kind_is_among_the_spellings():
-    kinds = {line.split(":")[0].split()[0] for line in SPELLINGS.splitlines() if not line.startswith(" ")}
+    kinds = {line.split(":")[0].split()[0] for line in SPLIT_SYNTAX.splitlines() if not line.startswith(" ")}
     assert kinds == {"blocks", "last", "clusters", "indices", "none"}
 
 
@@ -260,9 +261,9 @@ def test_none_keeps_all_samples_in_one_part():
     ("text", "says"),
     [
         ("blocks:0:5", "at least 1 frame"),
-        ("blocks:100:2", "K is 3 or more"),
-        ("blocks:100:1", "K is 3 or more"),
-        ("blocks:100:0", "K is 3 or more"),
+        ("blocks:100:2", "K must be at least 3"),
+        ("blocks:100:1", "K must be at least 3"),
+        ("blocks:100:0", "K must be at least 3"),
         ("last:0", "from 1 to 99"),
         ("last:100", "from 1 to 99"),
         ("last:150", "from 1 to 99"),
@@ -283,5 +284,5 @@ def test_none_keeps_all_samples_in_one_part():
     ],
 )
 def test_a_split_that_is_none_is_refused_with_what_is_possible(text, says):
-    with pytest.raises(SplitError, match=says):
+    with pytest.raises(UserError, match=says):
         parse_split(text)

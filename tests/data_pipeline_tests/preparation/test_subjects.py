@@ -6,9 +6,10 @@ from hypothesis import strategies as st
 from data_pipeline.bones import bone_lengths, bone_names
 from data_pipeline.formats.leaderboard import read_leaderboard
 from data_pipeline.preparation.splits import parse_split
-from data_pipeline.preparation.subjects import SubjectsError, cluster_subjects, clusters_file, write_clusters
+from data_pipeline.preparation.subjects import cluster_subjects, clusters_file, write_clusters
 from data_pipeline.preparation.synthetic import SEQUENCE_LENGTH, synthetic_hands
 from data_pipeline.skeleton import HANDS17, NYU
+from data_pipeline.user_error import UserError
 from tests.data_pipeline_tests.formats.test_leaderboard import published_file
 
 FIVE = synthetic_hands(5 * SEQUENCE_LENGTH, seed=3)
@@ -19,17 +20,17 @@ class TestSubjects:
     def test_of_nyu_are_told_apart_without_a_mistake(self):
         labels = read_leaderboard(published_file("nyu", "nyu_test_groundtruth_label"), "nyu")
         found = cluster_subjects(labels, NYU, None)
-        assert found.of_sample.tolist() == [0] * 2440 + [1] * 5812
+        assert found.assignments.tolist() == [0] * 2440 + [1] * 5812
         assert found.facts["changes"] == 1
 
     def test_of_synthetic_hands_are_counted_and_told_apart(self):
         found = cluster_subjects(FIVE, HANDS17, None)
-        assert found.of_sample.tolist() == SUBJECT_OF_FRAME.tolist()
+        assert found.assignments.tolist() == SUBJECT_OF_FRAME.tolist()
         assert max(found.silhouettes, key=found.silhouettes.get) == 5
 
     def test_are_found_in_any_order_of_the_frames(self):
         order = np.random.default_rng(0).permutation(len(FIVE))
-        found = cluster_subjects(FIVE[order], HANDS17, 5).of_sample
+        found = cluster_subjects(FIVE[order], HANDS17, 5).assignments
         pairs = set(zip(found.tolist(), SUBJECT_OF_FRAME[order].tolist(), strict=True))
         assert len(pairs) == 5
         assert found[0] == 0
@@ -38,17 +39,17 @@ class TestSubjects:
     @given(factor=st.sampled_from([0.001, 0.1, 10.0]))
     def test_do_not_depend_on_the_unit(self, factor):
         found = cluster_subjects(FIVE * np.float32(factor), HANDS17, None)
-        assert found.of_sample.tolist() == SUBJECT_OF_FRAME.tolist()
+        assert found.assignments.tolist() == SUBJECT_OF_FRAME.tolist()
 
     def test_are_the_same_each_time(self):
         noisy = FIVE + np.random.default_rng(0).normal(scale=5, size=FIVE.shape).astype(np.float32)
         first, second = (cluster_subjects(noisy, HANDS17, 7) for _ in range(2))
-        assert first.of_sample.tolist() == second.of_sample.tolist()
+        assert first.assignments.tolist() == second.assignments.tolist()
 
     @pytest.mark.parametrize("n", [1, 2, 50])
     def test_of_one_hand_are_one(self, n):
         found = cluster_subjects(np.repeat(FIVE[:1], n, axis=0), HANDS17, None)
-        assert found.of_sample.tolist() == [0] * n
+        assert found.assignments.tolist() == [0] * n
 
     def test_of_one_hand_that_is_seen_noisily_are_one(self):
         noise = np.random.default_rng(0).normal(scale=2, size=(SEQUENCE_LENGTH, 21, 3)).astype(np.float32)
@@ -68,7 +69,7 @@ class TestSubjects:
     @pytest.mark.parametrize("k", [-1, 0, 4])
     def test_more_than_there_are_hands_are_refused(self, k):
         with pytest.raises(
-            SubjectsError, match=f"{k} clusters were asked for; needed is a number from 1 to 3, that of"
+            UserError, match=f"{k} clusters requested; expected a number from 1 to 3, the number of hands"
         ):
             cluster_subjects(np.repeat(FIVE[::SEQUENCE_LENGTH][:3], 4, axis=0), HANDS17, k)
 

@@ -260,6 +260,7 @@ def text(pdf):
     return unicodedata.normalize("NFKC", found.stdout)  # "fi" is one sign on paper
 
 
+@pytest.mark.slow
 @needs_latex
 class TestCompiled:
     def test_nothing_is_wider_than_the_page_and_no_character_is_missing(self, pdf):

@@ -276,7 +276,7 @@ class TestWhatThereIsNot:
             ({"columns": ("lrr",)}, "there is no column 'lrr'; did you mean 'optimizer_args.lr'?"),
             ({"columns": ("afer",)}, "there is no column 'afer'; did you mean 'after'?"),
             ({"sort": "-weight_decy"}, "there is no column 'weight_decy'; did you mean 'optimizer_args.weight_decay'?"),
-            ({"best_for_each": "wd"}, f"there is no option 'wd'; known are {LR}, {DECAY}"),
+            ({"best_for_each": "wd"}, f"there is no option 'wd'; known: {LR}, {DECAY}"),
             ({"split": "tset"}, "there is no split 'tset'; did you mean 'test'?"),
             ({"trials": True, "columns": ("statsu",)}, "there is no column of trials 'statsu'; did you mean 'status'?"),
             ({"rows": "lr", "columns_of": "lrr"}, "there is no option 'lrr'; did you mean 'optimizer_args.lr'?"),
@@ -317,7 +317,7 @@ class TestWhatThereIsNot:
             results(tmp_path, {"a": ({}, [3.0])}).to_csv(TableOptions(best_for_each="lr"))
 
     def test_as_a_test_set_is_an_error(self, tmp_path):
-        with pytest.raises(ChoiceError, match=r"^there is no split 'test'; known are val$"):
+        with pytest.raises(ChoiceError, match=r"^there is no split 'test'; known: val$"):
             results(tmp_path, {"a": ({}, [3.0])}, test_set=None).to_csv(TableOptions(split="test"))
 
     def test_for_certain_since_a_short_name_has_two_meanings_is_an_error(self, tmp_path):
@@ -482,10 +482,8 @@ class TestAWorkbook:
         book = opened(sweep.to_xlsx())
         assert book["summary"].max_row > 1
         (told,) = [cell.value for row in book["trials"].iter_rows() for cell in row if cell.value]
-        assert (
-            told == f"The {full.max_row - 1} trials are left out because they are too many. "
-            "The option --trials exports them."
-        )
+        n = full.max_row - 1
+        assert told == f"The {n} trials are too many for a sheet. `report.py export NAME trials` exports them."
         assert opened(sweep.to_xlsx(TableOptions(trials=True)))["trials"].max_row == full.max_row
 
     @pytest.mark.parametrize(
@@ -520,7 +518,7 @@ labels = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "C
 
 
 class TestForReading:
-    @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(label=labels)
     def test_any_label_is_read_as_it_was_in_markdown_and_html(self, tmp_path, label):
         table = results(tmp_path, {"a": ({"x": label}, [9.0]), "b": ({"x": "another one"}, [9.5])})

@@ -125,6 +125,7 @@ class TestTheWordsOnWhatMeansAreOver:
     def test_name_the_repetitions(self, n, kept, words):
         assert averaged_over(basis((), [()], [()], kept, n), NAMED) == words
 
+    @pytest.mark.slow
     def test_stay_short_however_many_settings_are_left_out(self):
         rng = np.random.default_rng(0)
         planned = list(itertools.product(range(30), repeat=4))

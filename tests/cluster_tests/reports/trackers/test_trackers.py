@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.experiment import TrialsFailedError
-from cluster.reports.trackers.new_folder import NewFolderError
 from cluster.reports.trackers.runs import ExperimentRuns, as_text
 from cluster.results.results import NoResultsError
 from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.records import to_parquet
+from data_pipeline.user_error import UserError
 from posenet import errors
 from posenet.losses import MetricLoss
 from posenet.models import CorrectorMLP
@@ -426,6 +426,7 @@ def found(client):
     return {run.info.run_name: run for run in client.search_runs([experiment.experiment_id], max_results=1000)}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's use of SQLAlchemy
 class TestMlflow:
     def test_has_a_run_for_each_trial_with_its_status(self, found, results):
@@ -556,6 +557,7 @@ def named(values, *, prefix=""):
     return {f"{prefix}{name}".replace("[", "/").replace("]", ""): value for name, value in values.items()}
 
 
+@pytest.mark.slow
 class TestWandb:
     def test_has_a_run_for_each_trial_that_was_started(self, offline_runs, results):
         marks = {"finished": (0, "finished"), "failed": (1, "failed"), "diverged": (1, "failed")}
@@ -635,7 +637,7 @@ class TestWandb:
     @pytest.mark.parametrize("n_free", [0, 40_000, 150_000])
     def test_on_a_disk_that_is_full_says_so_and_leaves_nothing(self, export_wandb, results, small_disk, capfd, n_free):
         (small_disk / "full").write_bytes(bytes(2**20 - n_free))
-        with pytest.raises(NewFolderError, match="cannot be written"):
+        with pytest.raises(UserError, match="cannot be written"):
             export_wandb(experiment_folder(results), small_disk / "new")
         assert [path.name for path in small_disk.iterdir()] == ["full"]
         assert "Traceback" not in capfd.readouterr().err
@@ -683,6 +685,6 @@ class TestAnExport:
     def test_does_not_write_over_what_is_there(self, export, odd, tmp_path):
         (tmp_path / "to").mkdir()
         (tmp_path / "to" / "file").write_text("mine")
-        with pytest.raises(NewFolderError, match="choose another folder"):
+        with pytest.raises(UserError, match="choose another folder"):
             export(experiment_folder(odd), tmp_path / "to")
         assert [path.name for path in (tmp_path / "to").iterdir()] == ["file"]

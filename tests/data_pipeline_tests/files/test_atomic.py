@@ -1,10 +1,13 @@
 import fcntl
 import os
+import subprocess
+import sys
 
 import pytest
 
-from data_pipeline.formats.frames import FormatError
-from data_pipeline.formats.whole_files import _remove_left_over, whole_file, whole_folder
+from data_pipeline.files.atomic import _remove_left_over, atomic_file, atomic_folder
+from data_pipeline.user_error import UserError
+from tests.support import ROOT
 
 
 def fail_in(block, error, begin):
@@ -30,7 +33,7 @@ class TestAFile:
     def test_takes_its_place_when_the_block_ends(self, tmp_path):
         path = tmp_path / "poses.txt"
         path.write_bytes(b"old")
-        with whole_file(path) as file:
+        with atomic_file(path) as file:
             file.write(b"new")
             file.flush()
             assert path.read_bytes() == b"old"
@@ -42,15 +45,15 @@ class TestAFile:
         path = tmp_path / "poses.txt"
         path.write_bytes(b"old")
         with pytest.raises(error):
-            fail_in(whole_file(path), error, lambda file: file.write(b"new"))
+            fail_in(atomic_file(path), error, lambda file: file.write(b"new"))
         assert path.read_bytes() == b"old"
         assert list(tmp_path.iterdir()) == [path]
 
     def test_that_another_writer_is_still_at_is_left_alone(self, tmp_path):
         path = tmp_path / "poses.txt"
-        with whole_file(path) as slow:
+        with atomic_file(path) as slow:
             slow.write(b"slow")
-            with whole_file(path) as quick:
+            with atomic_file(path) as quick:
                 quick.write(b"quick")
             assert path.read_bytes() == b"quick"
         assert path.read_bytes() == b"slow"
@@ -62,22 +65,22 @@ class TestAFile:
         others = [".poses1.txt.0123abcd.partial", ".poses[1].txt.partial", "poses[1].txt.0123abcd.partial"]
         for name in others:
             (tmp_path / name).write_bytes(b"another one's")
-        with whole_file(path) as file:
+        with atomic_file(path) as file:
             file.write(b"new")
         assert sorted(place.name for place in tmp_path.iterdir()) == sorted([path.name, *others])
 
     def test_that_another_writer_removed_before_it_was_held_is_made_again(self, tmp_path, monkeypatch):
         path = tmp_path / "poses.txt"
         removing_before_the_lock(monkeypatch, path)
-        with whole_file(path) as file:
+        with atomic_file(path) as file:
             file.write(b"new")
         assert path.read_bytes() == b"new"
         assert list(tmp_path.iterdir()) == [path]
 
     def test_on_a_full_disk_says_so(self, tmp_path):
         with (
-            pytest.raises(FormatError, match=r"poses\.txt cannot be written: No space left on device"),
-            whole_file(tmp_path / "poses.txt"),
+            pytest.raises(UserError, match=r"poses\.txt cannot be written: No space left on device"),
+            atomic_file(tmp_path / "poses.txt"),
         ):
             raise OSError(28, "No space left on device")
         assert list(tmp_path.iterdir()) == []
@@ -86,7 +89,7 @@ class TestAFile:
 class TestAFolder:
     def test_takes_its_place_when_the_block_ends(self, tmp_path):
         path = tmp_path / "tree"
-        with whole_folder(path) as folder:
+        with atomic_folder(path) as folder:
             (folder / "P0").mkdir()
             assert not path.exists()
         assert [place.name for place in path.iterdir()] == ["P0"]
@@ -94,16 +97,16 @@ class TestAFolder:
 
     def test_is_not_there_where_the_block_fails(self, tmp_path):
         with pytest.raises(KeyboardInterrupt):
-            fail_in(whole_folder(tmp_path / "tree"), KeyboardInterrupt, lambda folder: (folder / "P0").mkdir())
+            fail_in(atomic_folder(tmp_path / "tree"), KeyboardInterrupt, lambda folder: (folder / "P0").mkdir())
         assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.parametrize("kind", ["file", "folder"])
     def test_that_exists_is_refused_before_and_after_the_block(self, tmp_path, kind):
         path = tmp_path / "tree"
         make = path.touch if kind == "file" else path.mkdir
-        with pytest.raises(FormatError, match="tree exists already"), whole_folder(path):
+        with pytest.raises(UserError, match="tree already exists"), atomic_folder(path):
             make()
-        with pytest.raises(FormatError, match="tree exists already"), whole_folder(path):
+        with pytest.raises(UserError, match="tree already exists"), atomic_folder(path):
             pytest.fail("the block was entered")
         assert list(tmp_path.iterdir()) == [path]
 
@@ -111,13 +114,13 @@ class TestAFolder:
         path = tmp_path / "tree"
 
         def write_slowly():
-            with whole_folder(path) as slow:
+            with atomic_folder(path) as slow:
                 (slow / "P0").mkdir()
-                with whole_folder(path) as quick:
+                with atomic_folder(path) as quick:
                     (quick / "P1").mkdir()
                 assert (slow / "P0").is_dir()
 
-        with pytest.raises(FormatError, match="tree exists already"):
+        with pytest.raises(UserError, match="tree already exists"):
             write_slowly()
         assert [place.name for place in path.iterdir()] == ["P1"]
         assert list(tmp_path.iterdir()) == [path]
@@ -125,7 +128,7 @@ class TestAFolder:
     def test_that_another_writer_removed_before_it_was_held_is_made_again(self, tmp_path, monkeypatch):
         path = tmp_path / "tree"
         removing_before_the_lock(monkeypatch, path)
-        with whole_folder(path) as folder:
+        with atomic_folder(path) as folder:
             (folder / "P0").mkdir()
         assert [place.name for place in path.iterdir()] == ["P0"]
         assert list(tmp_path.iterdir()) == [path]
@@ -141,20 +144,102 @@ class TestAFolder:
             return opened(folder, flags)
 
         monkeypatch.setattr(os, "open", remove_first)
-        with whole_folder(path):
+        with atomic_folder(path):
             pass
         assert list(tmp_path.iterdir()) == [path]
         assert len(removed) == 1
 
     def test_in_a_folder_that_is_missing_is_an_error(self, tmp_path):
         with (
-            pytest.raises(FormatError, match=r"tree cannot be written: No such file"),
-            whole_folder(tmp_path / "a" / "tree"),
+            pytest.raises(UserError, match=r"tree cannot be written: No such file"),
+            atomic_folder(tmp_path / "a" / "tree"),
         ):
             pytest.fail("the block was entered")
 
     def test_clears_what_dead_writers_left(self, tmp_path):
         (tmp_path / ".tree.0123abcd.partial" / "P0").mkdir(parents=True)
-        with whole_folder(tmp_path / "tree"):
+        with atomic_folder(tmp_path / "tree"):
             pass
         assert list(tmp_path.iterdir()) == [tmp_path / "tree"]
+
+
+class TestAFolderThatMayBeEmpty:
+    @pytest.mark.parametrize("there", [False, True])
+    def test_is_there_when_all_is_written(self, tmp_path, there):
+        to = tmp_path / "to"
+        if there:
+            to.mkdir()
+        with atomic_folder(to, may_be_empty=True) as partial:
+            (partial / "file").write_text("x")
+            assert not to.exists() or not list(to.iterdir())
+        assert (to / "file").read_text() == "x"
+        assert list(tmp_path.iterdir()) == [to]
+
+    def test_makes_the_folders_above_it(self, tmp_path):
+        with atomic_folder(tmp_path / "a" / "b", may_be_empty=True):
+            pass
+        assert (tmp_path / "a" / "b").is_dir()
+
+    @pytest.mark.parametrize("what", ["file", "full"])
+    def test_is_not_written_over_what_is_there(self, tmp_path, what):
+        to = tmp_path / "to"
+        if what == "full":
+            to.mkdir()
+        there = to / "x" if what == "full" else to
+        there.write_text("mine")
+        with (
+            pytest.raises(UserError, match="already exists; choose another folder"),
+            atomic_folder(to, may_be_empty=True),
+        ):
+            pass
+        assert there.read_text() == "mine"
+        assert list(tmp_path.iterdir()) == [to]
+
+    def test_that_another_process_fills_meanwhile_is_left_to_it(self, tmp_path):
+        to = tmp_path / "to"
+        with pytest.raises(UserError, match="to already exists"):
+            write_to_folder(to, then=lambda: write(to / "file", "theirs"))
+        assert (to / "file").read_text() == "theirs"
+        assert list(tmp_path.iterdir()) == [to]
+
+    def test_is_not_there_after_an_error(self, tmp_path):
+        with pytest.raises(ZeroDivisionError):
+            write_to_folder(tmp_path / "to", then=lambda: 1 / 0)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_is_not_there_when_its_writer_was_killed_and_the_next_writer_clears_the_rest(self, tmp_path):
+        to = tmp_path / "to"
+        done = subprocess.run([sys.executable, "-c", KILLED, str(to)], cwd=ROOT, check=False, timeout=60)
+        assert done.returncode == -9
+        assert not to.exists()
+        write_to_folder(to, then=lambda: None)
+        assert list(tmp_path.iterdir()) == [to]
+
+    def test_that_cannot_be_made_says_why(self, tmp_path):
+        (tmp_path / "file").touch()
+        with (
+            pytest.raises(UserError, match="cannot be written: Not a directory"),
+            atomic_folder(tmp_path / "file" / "to", may_be_empty=True),
+        ):
+            pass
+
+
+def write(path, text):
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+
+
+def write_to_folder(to, *, then):
+    with atomic_folder(to, may_be_empty=True) as partial:
+        write(partial / "file", "mine")
+        then()
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from data_pipeline.files.atomic import atomic_folder
+with atomic_folder(Path(sys.argv[1])) as partial:
+    (partial / "file").write_text("x")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
