@@ -596,7 +596,7 @@ class TestErrorsOfFrames:
         before, after = frames()
         assert legend(figure)[0] == f"before: median {np.median(before):.1f} mm, mean {before.mean():.1f} mm"
         last_edge = figure.axes[0].patches[0].get_data().edges[-1]
-        assert f"holds {(before > last_edge).sum()} poses before and {(after > last_edge).sum()} after" in note(figure)
+        assert f"includes {(before > last_edge).sum()} poses before and {(after > last_edge).sum()} after" in note(figure)
 
     def test_improve_by_the_mean_of_each_tenth_of_the_frames(self):
         before, after = frames()
