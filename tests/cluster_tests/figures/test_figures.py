@@ -599,7 +599,8 @@ class TestErrorsOfFrames:
         before, after = frames()
         assert legend(figure)[0] == f"before: median {np.median(before):.1f} mm, mean {before.mean():.1f} mm"
         last_edge = figure.axes[0].patches[0].get_data().edges[-1]
-        assert f"holds {(before > last_edge).sum()} poses before and {(after > last_edge).sum()} after" in note(figure)
+        n_beyond = [(values > last_edge).sum() for values in (before, after)]
+        assert f"includes {n_beyond[0]} poses before and {n_beyond[1]} after" in note(figure)
 
     def test_improve_by_the_mean_of_each_tenth_of_the_frames(self):
         before, after = frames()
