@@ -113,7 +113,7 @@ class Sweep:
         return numbers
 
 
-def wait_for(condition: Callable[[], object], process: subprocess.Popen, timeout_s: float = 60.0) -> None:
+def wait_for(condition: Callable[[], object], process: subprocess.Popen, timeout_s: float = 200.0) -> None:
     end = time.monotonic() + timeout_s
     while not condition():
         assert process.poll() is None, process.communicate()

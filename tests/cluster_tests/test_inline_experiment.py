@@ -771,7 +771,7 @@ class TestOptionsOutsideTheHyperparameters:
         experiment = small_experiment.experiment({"solver_config.val_example_indices": []})
         parts = [f"experiment_config.{part}_set" for part in ("train", "val", "test")]
         experiment.add_joint_options(
-            parts, [[f"{name}_{part}" for part in ("train", "val", "test")] for name in ("small_experiment", "two")]
+            parts, [[f"{name}_{part}" for part in ("train", "val", "test")] for name in ("small", "two")]
         )
         table = experiment.run("inline")
         assert (table.splits, table.distinguishing_paths) == (["val", "test"], parts[:1])
