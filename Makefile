@@ -1,19 +1,28 @@
-# The commands of the README. `make setup` does nothing when nothing changed.
+# The commands of the README. `make setup` does nothing if nothing changed.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test test-all test-fast lint format bench scale clean
+# Each process has a core: more would not be faster, and each takes 1 GB of memory.
+PYTEST := $(BIN)/python -m pytest
+IN_PARALLEL := --numprocesses auto --maxprocesses 4 --dist worksteal
+# Tests of numbers, whose last bits depend on the instructions of the CPU.
+NUMERICS := $(addprefix tests/, \
+    posenet_tests/test_solver.py posenet_tests/test_evaluator.py posenet_tests/test_errors.py \
+    data_pipeline_tests/test_normalizers.py data_pipeline_tests/test_palm_normalizers.py \
+    data_pipeline_tests/distorters cluster_tests/test_trained.py)
+
+.PHONY: help setup demo test test-all test-numerics lint format bench scale clean
 
 help:
 	@echo "make demo       set up, make a small synthetic dataset, run a sweep, print its table"
-	@echo "make test       set up and run the tests, but for those of clusters and others that take long"
-	@echo "make test-all   those too: the faults of a cluster, a real Slurm; half an hour more"
-	@echo "make test-fast  the tests that start no Ray and take under 10 s each"
+	@echo "make test       set up and run the tests that a change needs before it is committed: 4 minutes on two cores"
+	@echo "make test-all   run all tests, as the CI does: also clusters, Slurm, browsers and random examples; 40 minutes"
+	@echo "make test-numerics  run the tests of numbers with the instructions of older CPUs: a minute"
 	@echo "make lint       ruff (format and rules) and mypy strict"
-	@echo "make format     let ruff put the code in its format"
-	@echo "make bench      the benchmarks behind the README's figures"
-	@echo "make scale      what a run of 10,000 trials costs, into cluster/SCALE.md: a quarter of an hour"
-	@echo "make setup      the set-up alone: .venv with everything in it"
+	@echo "make format     format the code with ruff and fix what it can"
+	@echo "make bench      the benchmarks behind docs/costs.md"
+	@echo "make scale      measure a run of 10,000 trials for cluster/SCALE.md, in a quarter of an hour"
+	@echo "make setup      only the set-up: .venv with everything in it"
 
 setup: .venv/installed
 
@@ -29,13 +38,16 @@ demo: setup
 	$(BIN)/python tune_runs/minimal_example.py
 
 test: setup
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal -m 'not slow'
+	$(PYTEST) $(IN_PARALLEL) -m 'not slow and not serial'
 
-test-all: test
-	$(BIN)/python -m pytest -m slow
+test-all: setup
+	$(PYTEST) $(IN_PARALLEL) --hypothesis-profile thorough -m 'not serial'
+	$(PYTEST) --hypothesis-profile thorough -m serial
 
-test-fast: setup
-	$(BIN)/python -m pytest --numprocesses auto -m 'not ray and not slow'
+test-numerics: setup
+	for capability in default avx2; do \
+	    ATEN_CPU_CAPABILITY=$$capability $(PYTEST) $(IN_PARALLEL) -m 'not slow and not serial' $(NUMERICS) || exit 1; \
+	done
 
 lint: setup
 	$(BIN)/ruff format --check .

@@ -1,62 +1,56 @@
 """The user's handle: three dicts, options, `run()`."""
 
-import dataclasses
-import json
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, get_args
 
-from cluster.executors.executor import Executor, Workplace
+from cluster.executors.executor import Executor, ExecutorName, RunEnd
 from cluster.executors.job import Job
-from cluster.executors.monitor import Watch
+from cluster.executors.monitor import Monitor
 from cluster.executors.progress import Progress
 from cluster.executors.signals import Preempted
-from cluster.planning.combination_checks import examine_beside
+from cluster.experiment_files import remove_surplus_weights, write_experiment_file
+from cluster.planning.combination_checks import check_unaffected_groups
 from cluster.planning.config import (
     SECTIONS,
     ConfigError,
     ExperimentConfig,
     Problem,
+    Settings,
     SolverConfig,
     check_dicts,
-    plain,
-    typed,
-    typed_as_far_as_right,
+    valid_settings,
+    without_numpy,
 )
-from cluster.planning.identity import UndescribableError, describe
-from cluster.planning.inputs import Sources
-from cluster.planning.placement import UnfitNodeError
+from cluster.planning.inputs import Inputs
+from cluster.planning.placement import UnusableNodeError
 from cluster.planning.plan import Plan, make_plan
 from cluster.planning.search_space import Key, SearchSpace
-from cluster.provenance import provenance
 from cluster.reports.page.page import page
 from cluster.reports.tables.files import write_tables
 from cluster.reports.tables.summary import summary_text
 from cluster.result_table import ResultTable
 from cluster.results.trial_outcome import finished_val_distance_mm, trial_status
-from cluster.storage.archive import Archiver, several
+from cluster.storage.archive import Archiver
 from cluster.storage.filesystem import Storage, StorageError
-from cluster.storage.folders import STATUSES, ExperimentFolder, Status
-from cluster.storage.frame_errors import FRAMES_FILE
+from cluster.storage.folders import ExperimentFolder
 from cluster.storage.lock import experiment_lock
-from cluster.trial.trainable import TrialReport
-from data_pipeline.pose_range import PoseRange
+from cluster.storage.trial_file import STATUSES, Status
 from data_pipeline.user_error import UserError, did_you_mean, first_line
 
 INTERRUPTED_CODE = 130
 PREEMPTED_CODE = 75
-"""EX_TEMPFAIL of sysexits.h: it is not done, and to be tried again."""
+"""EX_TEMPFAIL of sysexits.h: try again later."""
 
 
 class TrialsFailedError(UserError):
-    """The run is complete, but some of its trials failed or diverged. Everything is written.
+    """Trials failed or diverged. All results are written.
 
     Attributes:
-        table: The result table, with a row for each of them.
+        table: The result table, with a row for each trial.
     """
 
     def __init__(self, text: str, table: ResultTable) -> None:
@@ -65,7 +59,7 @@ class TrialsFailedError(UserError):
 
 
 class Interrupted(SystemExit):
-    """Ctrl-C or SIGTERM ended the run. A script that lets it pass exits with `code`.
+    """Ctrl-C or SIGTERM ended the run. A script that does not catch it exits with `code`.
 
     Attributes:
         code: 130 after Ctrl-C; 75 after SIGTERM, for which a scheduler may start the script again.
@@ -75,7 +69,7 @@ class Interrupted(SystemExit):
 class Experiment:
     """A sweep over hyperparameters.
 
-    What each key of the dicts means stands in `tune_runs/README.md`.
+    `tune_runs/README.md` explains each key of the dicts.
 
     Args:
         experiment_config: The experiment as a whole: data, devices, repetitions.
@@ -83,7 +77,7 @@ class Experiment:
         base_hyperparams: Model and optimisation, before options.
 
     Raises:
-        ConfigError: With every wrong key, type and value of all three dicts.
+        ConfigError: With all wrong keys, types and values of all three dicts.
     """
 
     def __init__(
@@ -93,36 +87,34 @@ class Experiment:
         base_hyperparams: Mapping[str, Any],
     ) -> None:
         _show_user_errors_without_traceback()
-        dicts = plain(dict(zip(SECTIONS, (experiment_config, solver_config, base_hyperparams), strict=True)))
+        dicts = without_numpy(dict(zip(SECTIONS, (experiment_config, solver_config, base_hyperparams), strict=True)))
         problems = check_dicts(dicts)
         if problems:
-            with suppress(Exception):  # where there is no dict, or no data_dir, there is nothing beside it
-                settings = typed_as_far_as_right(dicts, problems)
-                problems += examine_beside(settings, Sources(settings.experiment.data_folder), problems)
+            with suppress(Exception):  # without a dict or a data_dir nothing else can be checked
+                settings = valid_settings(dicts, problems)
+                problems += check_unaffected_groups(settings, Inputs(settings.experiment.data_folder), problems)
             raise ConfigError(problems)
-        # The user's own list: a run fills it, and one before may have.
+        # The user's own list: a run fills it, as an earlier one may have done.
         dicts["solver_config"]["interest_keys"] = solver_config["interest_keys"]
         dicts["solver_config"]["interest_keys"].clear()
-        settings = typed(dicts)
+        settings = Settings.of(dicts)
         self.config: ExperimentConfig = settings.experiment
         self.solver_config: SolverConfig = settings.solver
-        self.space = SearchSpace(
-            {section: vars(s) for section, s in zip(SECTIONS, vars(settings).values(), strict=True)}
-        )
+        self.space = SearchSpace(settings)
         try:
             self.folder = ExperimentFolder(Storage(self.config.storage_path) / self.config.name)
         except StorageError as error:
             raise ConfigError([Problem("experiment_config.storage_path", str(error))]) from error
 
     def add_options(self, key: Key | Mapping[Any, Sequence[Any]], values: Sequence[Any] | None = None) -> None:
-        """Varies a setting over some values; all combinations of all options are trained.
+        """Varies a setting; all combinations of all options are trained.
 
         Args:
             key: A dotted path such as "optimizer_args.lr", or its parts as a tuple; or a dict of paths and values.
-            values: The values; left out where `key` is a dict.
+            values: The values; omitted if `key` is a dict.
 
         Raises:
-            ConfigError: If the base has no such setting, or if a value cannot be one of it; then nothing is added.
+            ConfigError: If the base has no such setting, or if a value is not allowed; then nothing is added.
         """
         options = list(key.items()) if isinstance(key, Mapping) else [(key, values)]
         axes_before = list(self.space.axes)
@@ -145,7 +137,7 @@ class Experiment:
 
         Args:
             keys: The settings, each as for `add_options`.
-            rows: One row of values at a time, one value for each key.
+            rows: Rows of values, with one value for each key.
 
         Raises:
             ConfigError: As for `add_options`, or if a row has another number of values.
@@ -153,249 +145,174 @@ class Experiment:
         self.space.add([keys] if isinstance(keys, str) else keys, rows)
 
     def plan(self) -> Plan:
-        """Checks everything and returns what a run would train, without running it.
+        """Checks everything and returns what a run would train.
 
         Raises:
-            ConfigError: With everything that is wrong with any combination of options.
+            ConfigError: With all problems of all combinations.
         """
-        plan = self._plan(Sources(self.config.data_folder))
-        return replace(plan, statuses=self._standing(plan)[0])
+        plan = self._plan(Inputs(self.config.data_folder))
+        return replace(plan, statuses=self._read_statuses(plan)[0])
 
     def results(self) -> ResultTable:
-        """Returns the table of what is on disk.
+        """Reads the result table from disk.
 
         Raises:
-            NoResultsError: If the experiment was never run.
+            NoResultsError: If the experiment has not been run.
         """
         return ResultTable.read(self.folder)
 
     def run(
-        self, executor: Executor = "ray", *, address: str | None = None, wait_for_nodes: bool = False
+        self, executor: ExecutorName = "ray", *, address: str | None = None, wait_for_nodes: bool = False
     ) -> ResultTable:
-        """Trains what is not trained yet, writes and prints the tables, and returns them.
+        """Trains all trials that are not finished, writes and prints the tables, and returns them.
 
-        Running it again skips what is finished, continues what has a checkpoint, trains what failed again, and trains
-        what is new: more options, other values, more repetitions.
+        A further run skips finished trials, continues those with a checkpoint, trains failed ones again, and trains new
+        ones: more options, other values, more repetitions.
 
         Args:
-            executor: "ray" trains in worker processes; "inline" in this one, one trial after another, for a debugger.
-                Both give the same numbers.
+            executor: "ray" trains in worker processes; "inline" trains one trial after another in this process, for a
+                debugger. Both give the same numbers.
             address: A Ray cluster to train on: `auto` for the one that runs on this machine, `host:port`, or
-                `ray://host:port`. By default what the environment names as POSETUNE_ADDRESS or RAY_ADDRESS; without
-                any, or as `local`, Ray is started on this machine for as long as the run.
-            wait_for_nodes: Wait for nodes where the cluster has none that a trial fits on, as one that grows on demand;
-                also by POSETUNE_WAIT_FOR_NODES=1 in the environment.
+                `ray://host:port`. The default is POSETUNE_ADDRESS or RAY_ADDRESS from the environment. Without an
+                address, or with `local`, the run starts Ray on this machine and stops it at its end.
+            wait_for_nodes: Wait if the cluster has no node that a trial fits on, as a cluster that grows on demand;
+                POSETUNE_WAIT_FOR_NODES=1 in the environment does the same.
 
         Raises:
-            ConfigError: If something is wrong with the configuration, or if no machine has what a trial needs; nothing
-                was started and nothing written.
-            ClusterError: If the cluster cannot be used: what is wrong with which node.
+            ConfigError: If the configuration is wrong, or if no machine has what a trial needs; nothing was started and
+                nothing was written.
+            ClusterError: If the cluster cannot be used; the text names the node and the problem.
+            UnusableNodeError: If trials cannot be trained on a node that joined the cluster during the run.
             AlreadyRunningError: If another process runs this experiment.
-            LeaseLostError: If this one could not show that it runs, so that another may have begun.
+            LeaseLostError: If this process could not renew its lock, so another one may have started.
             StorageError: If results cannot be written.
             TrialsFailedError: At the end, if trials failed or diverged; all others are complete.
-            Interrupted: After Ctrl-C, or after SIGTERM.
+            Interrupted: After Ctrl-C or SIGTERM.
         """
-        if executor not in get_args(Executor):
-            hint = did_you_mean(executor, get_args(Executor))
+        if executor not in get_args(ExecutorName):
+            hint = did_you_mean(executor, get_args(ExecutorName))
             raise ConfigError([Problem("run(executor=…)", f"there is no executor {executor!r}{hint}")])
-        workplace = Workplace.of(executor, address, wait_for_nodes=wait_for_nodes)
+        chosen = Executor.of(executor, address, wait_for_nodes=wait_for_nodes)
         try:
-            with workplace.signals.sigterm_noted():
-                return self._run(workplace)
-        except KeyboardInterrupt:
-            print("\nInterrupted. What is finished is kept; run the script again to go on.", file=sys.stderr)
-            raise Interrupted(INTERRUPTED_CODE) from None
-        except Preempted:
-            print("\nPreempted (SIGTERM). What was trained is kept; run the script again to go on.", file=sys.stderr)
-            raise Interrupted(PREEMPTED_CODE) from None
+            with chosen.signals.sigterm_noted():
+                return self._run(chosen)
+        except (KeyboardInterrupt, Preempted) as error:  # before or after the training
+            raise _interrupted(RunEnd.of(error)) from None
 
-    def _run(self, workplace: Workplace) -> ResultTable:
-        sources = Sources(self.config.data_folder)
-        plan = self._checked_plan(sources, workplace)
+    def _run(self, executor: Executor) -> ResultTable:
+        inputs = Inputs(self.config.data_folder)
+        plan = self._checked_plan(inputs, executor)
+        job = Job(self._absolute_config(), self.space, inputs.sets, inputs.tables, inputs.weights)
         with experiment_lock(self.folder.storage) as check_lock:
-            # Read only now that no other run changes them.
-            standing, distances = self._standing(plan)
-            plan = replace(plan, statuses=standing)
-            archived = self.folder.archive.clear_leftovers()
-            ended = [i for i, status in standing.items() if status in ("finished", "diverged") and i not in archived]
-            job = Job(self._absolute_config(), self.space, sources.sets, sources.tables, sources.weights)
-            with workplace.ready(job.config) if plan.to_train else nullcontext():
-                self.folder.clear_partial_files()
-                self._write_experiment(plan, job)
-                with Archiver(self.folder.archive, ended) as archiver:
-                    ended_by = self._train(plan, job, workplace, distances, archiver)
-                    if ended_by is not None:
-                        archiver.stop()
-            check_lock()  # whoever lost it writes no more
+            end = self._train(plan, job, executor)
+            check_lock()  # a process that lost the lock must not write
             table = self.results()
-            self._remove_surplus_weights(plan, table)
+            remove_surplus_weights(plan, table, job)
             write_tables(table, self.folder)
-        # The user's own list: it is how a script learns what was varied.
+        # The user's own list: from it the script learns which settings varied.
         self.solver_config.interest_keys[:] = [
             path for axis in self.space.axes if len(axis.rows) > 1 for path in axis.paths
         ]
         print(f"\n{summary_text(table)}\nAll files: {self.folder.storage.location}/", flush=True)
-        if not isinstance(ended_by, BaseException):
-            self._write_report()
-        if isinstance(ended_by, BaseException):
-            raise ended_by
-        if ended_by is not None:
-            n = self.config.stop_if_all_fail
-            text = f"stopped, since the first {n} trials all failed (stop_if_all_fail): {ended_by}"
-            raise TrialsFailedError(text, table)
-        statuses = [row["status"] for row in table.trials if row["status"] != "finished"]
-        if statuses:
-            # One that failed because its files cannot be written still looks as if it ran.
-            counts = " and ".join(f"{statuses.count(s)} {s}" for s in STATUSES if s in statuses)
-            text = f"{counts} of {len(table.trials)} trials; the others are complete. See `error` in tables/trials.csv."
-            raise TrialsFailedError(text, table)
+        if not end.from_outside:
+            self._write_report(table)
+        self._require_complete(end, table)
         return table
 
-    def _write_report(self) -> None:
-        """Writes the report page, after the lock is given back: it says whether a run is going on."""
+    def _checked_plan(self, inputs: Inputs, executor: Executor) -> Plan:
+        """Returns the plan without statuses, or raises all problems of the configuration and of this machine."""
+        problems = executor.problems(self.config)
         try:
-            print(f"Report: {self.folder.write_report(page(self.folder))}", flush=True)
-        except Exception as error:
-            # The results are on disk and go back to the script. No drawing may cost it days of training.
-            text = f"report.html was not written ({first_line(error)}); all results are there, see tables/"
-            print(text, file=sys.stderr, flush=True)
-
-    def _checked_plan(self, sources: Sources, workplace: Workplace) -> Plan:
-        """Returns the plan without statuses, or raises all that is wrong with it and with this machine for it."""
-        problems = workplace.problems(self.config)
-        try:
-            plan = self._plan(sources)
+            plan = self._plan(inputs)
         except ConfigError as error:
             problems = error.problems + problems
         if problems:
             raise ConfigError(problems)
         return plan
 
-    def _plan(self, sources: Sources) -> Plan:
-        return make_plan(self.space, sources, n_repetitions=self.config.n_repetitions, seed=self.config.seed)
-
-    def _standing(self, plan: Plan) -> tuple[dict[str, Status], dict[str, float]]:
-        """Returns how far trials have come, and the validation distances of the finished ones, mm, by trial id."""
-        wanted = {combination.key for combination in plan.combinations}
-
-        def is_wanted(trial_id: str) -> bool:
-            return trial_id.partition("/")[0] in wanted
-
-        known = self.folder.read_trials(lambda trial: (trial_status(trial), finished_val_distance_mm(trial)), is_wanted)
-        statuses = {trial_id: status for trial_id, (status, _) in known.items() if is_wanted(trial_id)}
-        return statuses, {trial_id: mm for trial_id, (_, mm) in known.items() if mm is not None}
-
-    def _train(
-        self,
-        plan: Plan,
-        job: Job,
-        workplace: Workplace,
-        distances: Mapping[str, float],
-        archiver: Archiver,
-    ) -> KeyboardInterrupt | Preempted | UnfitNodeError | str | None:
-        """Trains what there is to train; returns what ended it before its end, a text where all trials failed.
-
-        `distances` are the validation distances of trials that are finished, mm, by trial id.
-        """
-        print(plan, file=sys.stderr)
-        trials = plan.to_train
-        if not trials:
-            return None
-        options = {trial.id: trial.combination for trial in plan.trials}
-        best = min((i for i in options if i in distances), key=distances.__getitem__, default=None)
-        varied = [path for axis in self.space.axes if len(axis.rows) > 1 for path in axis.telling_paths]
-        progress = Progress(
-            n_trials=len(plan.trials),
-            n_done=len(plan.trials) - len(trials),
-            num_epochs=lambda trial_id: self.space.settings(options[trial_id].choice).solver.num_epochs,
-            options=lambda trial_id: (
-                ", ".join(f"{_short(p)} {options[trial_id].options[p]}" for p in varied) or "no options"
-            ),
-            best=None if best is None else TrialReport(best, "finished", val_distance_mm=distances[best]),
-        )
-        failed = {trial.id for trial in trials if plan.statuses.get(trial.id) == "failed"}
-        failed_before = failed if len(failed) < len(trials) else frozenset()
-        watch = Watch(progress, self.config.stop_if_all_fail, archiver, failed_before=failed_before)
-        with progress:
-            try:
-                workplace.train(trials, job, watch)
-            except (KeyboardInterrupt, Preempted, UnfitNodeError) as end:
-                return end
-        return watch.why_stop
+    def _plan(self, inputs: Inputs) -> Plan:
+        return make_plan(self.space, inputs, n_repetitions=self.config.n_repetitions, seed=self.config.seed)
 
     def _absolute_config(self) -> ExperimentConfig:
-        """Returns the config with paths that mean the same in every process."""
+        """Returns the config with a storage path that means the same in every process."""
         local = self.folder.storage.local
         return self.config if local is None else replace(self.config, storage_path=local.absolute().parent)
 
-    def _remove_surplus_weights(self, plan: Plan, table: ResultTable) -> None:
-        keep = self.config.keep_weights
-        if keep == "all":
-            return
-        if keep == "best" and any(row["status"] in ("interrupted", "pending") for row in table.trials):
-            return  # what is still to be trained may change which is the best
-        kept = _best_by_validation_data(plan, table) if keep == "best" else set()
-        there = set(self.folder.storage.files("trials"))
-        surplus_trials = [trial.id for trial in plan.trials if trial.key not in kept]
-        paths = [f"{trial_id}/{name}" for trial_id in surplus_trials for name in ("weights.pt", FRAMES_FILE)]
-        surplus = [f"trials/{path}" for path in paths if path in there]
-        several(self.folder.storage, self.folder.storage.remove, surplus)
+    def _train(self, plan: Plan, job: Job, executor: Executor) -> RunEnd:
+        """Trains all trials of the plan that are not finished."""
+        # Read under the lock: no other run changes them now.
+        statuses, distances_mm = self._read_statuses(plan)
+        plan = replace(plan, statuses=statuses)
+        archived = self.folder.archive.clear_leftovers()
+        to_archive = [i for i, status in statuses.items() if status in ("finished", "diverged") and i not in archived]
+        with executor.ready(job.config) if plan.to_train else nullcontext():
+            self.folder.clear_partial_files()
+            write_experiment_file(plan, job)
+            with Archiver(self.folder.archive, to_archive) as archiver:
+                print(plan, file=sys.stderr)
+                if not plan.to_train:
+                    return RunEnd("complete")
+                progress = Progress.of(plan, self.space, distances_mm)
+                monitor = Monitor(progress, self.config.stop_if_all_fail, archiver, failed_before=plan.failed_before)
+                with progress:
+                    end = executor.train(plan.to_train, job, monitor)
+                if end.kind != "complete":
+                    archiver.stop()
+                return end
 
-    def _write_experiment(self, plan: Plan, job: Job) -> None:
-        self.folder.write_experiment(
-            {
-                "name": self.config.name,
-                "run": job.run_id,
-                "started": time.time(),
-                **provenance(),
-                "configs": {section: _described(self.space.base[section]) for section in SECTIONS},
-                "options": [{"paths": axis.paths, "rows": axis.labels} for axis in self.space.axes],
-                "data": [
-                    {
-                        **dataclasses.asdict(key),
-                        "fingerprint": dataset.fingerprint,
-                        "samples": len(dataset),
-                        "poses": PoseRange.of(dataset.labels, dataset.skeleton).to_json(),
-                    }
-                    for key, dataset in job.sets.items()
-                ],
-                "plan": {
-                    "seeds": [trial.seed for trial in plan.trials[:: len(plan.combinations)]],
-                    "combinations": [{"key": c.key, "options": c.options} for c in plan.combinations],
-                },
-            }
+    def _read_statuses(self, plan: Plan) -> tuple[dict[str, Status], dict[str, float]]:
+        """Returns the statuses of trials, and the validation distances of the finished ones, mm, by trial id."""
+        keys = {combination.key for combination in plan.combinations}
+
+        def is_planned(trial_id: str) -> bool:
+            return trial_id.partition("/")[0] in keys
+
+        known = self.folder.read_trials(
+            lambda trial: (trial_status(trial), finished_val_distance_mm(trial)), is_planned
         )
+        statuses = {trial_id: status for trial_id, (status, _) in known.items() if is_planned(trial_id)}
+        return statuses, {trial_id: mm for trial_id, (_, mm) in known.items() if mm is not None}
 
-
-def _best_by_validation_data(plan: Plan, table: ResultTable) -> set[str]:
-    """Returns the keys of the best combinations, one for each validation data: errors on unlike data do not compare."""
-    data = {c.key: str(json.loads(c.description)["data"]["val"]) for c in plan.combinations}
-    best: dict[str, str] = {}
-    for row in table.summary:
-        if row["n"]:
-            best.setdefault(data[row["key"]], row["key"])
-    return set(best.values())
-
-
-def _described(config: Mapping[str, Any]) -> dict[str, Any]:
-    described = {}
-    for key, value in config.items():
+    def _write_report(self, table: ResultTable) -> None:
+        """Writes the report page. The lock must be released before: the page says whether a run is in progress."""
         try:
-            described[key] = describe(value)
-        except UndescribableError:
-            described[key] = repr(value)  # a base value that an option replaces
-    return described
+            print(f"Report: {self.folder.write_report(page(self.folder, table))}", flush=True)
+        except Exception as error:
+            # The results are on disk. The script must get them, even if the page cannot be drawn.
+            text = f"report.html was not written ({first_line(error)}); all results are complete, see tables/"
+            print(text, file=sys.stderr, flush=True)
+
+    def _require_complete(self, end: RunEnd, table: ResultTable) -> None:
+        """Raises the error that tells how the run ended, unless all trials are finished."""
+        if end.kind == "unusable_node":
+            raise UnusableNodeError(end.reason)
+        if end.from_outside:
+            raise _interrupted(end)
+        if end.kind == "all_failed":
+            first = f"the first {self.config.stop_if_all_fail} trials all failed (stop_if_all_fail): {end.reason}"
+            raise TrialsFailedError(f"stopped, since {first}", table)
+        statuses = [row["status"] for row in table.trials if row["status"] != "finished"]
+        if statuses:
+            # A trial that failed because its files cannot be written still has the status `interrupted`.
+            counts = " and ".join(f"{statuses.count(s)} {s}" for s in STATUSES if s in statuses)
+            text = f"{counts} of {len(table.trials)} trials; the others are complete. See `error` in tables/trials.csv."
+            raise TrialsFailedError(text, table)
 
 
-def _short(path: str) -> str:
-    return path.rsplit(".", 1)[-1]
+def _interrupted(end: RunEnd) -> Interrupted:
+    """Tells the user how to continue, and returns the exception that ends the script."""
+    if end.kind == "preempted":
+        code, text = PREEMPTED_CODE, "Preempted (SIGTERM). All training progress is kept"
+    else:
+        code, text = INTERRUPTED_CODE, "Interrupted. Finished trials are kept"
+    print(f"\n{text}; run the script again to continue.", file=sys.stderr)
+    return Interrupted(code)
 
 
 def _show_user_errors_without_traceback() -> None:
-    """Lets a script end with the text of a `UserError` alone; any other error keeps its traceback."""
+    """Makes a script end with only the text of a `UserError`; other errors keep their traceback."""
     if sys.excepthook is not sys.__excepthook__:
-        return  # someone else shows errors here, a notebook or a debugger
+        return  # a notebook or a debugger shows errors itself
 
     def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if isinstance(error, UserError):

@@ -1,4 +1,4 @@
-"""What made some results: versions, machine, and the state of the code."""
+"""What produced some results: versions, machine, and the state of the code."""
 
 import os
 import platform
@@ -18,12 +18,12 @@ _SECRET_NAME = re.compile(
     r"(api|access|auth|account|secret|private|storage)[-_]?key|secret|token|passw|passphrase|credential|signature",
     re.IGNORECASE,
 )
-_LOGIN_IN_URI = re.compile(r"(?<=://)\S*(?=@)")  # a key in it may have a slash that should have been escaped
+_LOGIN_IN_URI = re.compile(r"(?<=://)\S*(?=@)")  # a key in it may contain an unescaped slash
 _HIDDEN = "***"
 
 
 def provenance() -> dict[str, Any]:
-    """Returns versions, machine, command and git commit, for an experiment's file."""
+    """Returns versions, machine, command and git commit, for `experiment.json`."""
     return {
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
         "machine": {
@@ -34,14 +34,14 @@ def provenance() -> dict[str, Any]:
         },
         "command": list(_without_secrets(sys.argv)),
         "git": _git_state(),
-        "code": code_version(),  # tells two states of the code apart also where git does not
+        "code": code_version(),  # distinguishes states of the code also without git
     }
 
 
 def _without_secrets(command: Sequence[str]) -> Iterator[str]:
-    """Hides what is given to an option or variable with the name of a secret, and logins in URIs.
+    """Hides values of options and variables that are named like a secret, and logins in URIs.
 
-    The command is recorded since it tells what a script was asked for; results are shared more freely than it.
+    The command is recorded because it shows the script's options, but results are shared more freely than commands.
     """
     hide_next = False
     for argument in command:
@@ -66,7 +66,7 @@ def _version(package: str) -> str | None:
 def _git_state() -> dict[str, Any] | None:
     """Returns the commit of the working folder and whether files differ from it; None outside a repository.
 
-    Whether files differ is None where git does not tell, or not in time.
+    `dirty` is None if git fails or takes too long.
     """
     commit = _git("rev-parse", "HEAD")
     changes = _git("status", "--porcelain")

@@ -1,4 +1,4 @@
-"""Whether a cluster is ready for sweeps: a real trial on each of its devices, and room for the data on each node."""
+"""Checks whether a cluster is ready for sweeps: a real trial on each device, and room for the data on each node."""
 
 import re
 import secrets
@@ -15,10 +15,10 @@ import torch
 
 from cluster.executors import ray_nodes, ray_session
 from cluster.executors.job import Job
-from cluster.executors.ray_nodes import Examined
+from cluster.executors.ray_nodes import CheckedNode
 from cluster.executors.ray_session import ClusterError
 from cluster.experiment import Experiment
-from cluster.planning.inputs import Sources
+from cluster.planning.inputs import Inputs
 from cluster.planning.placement import Placement, given_device, place_here
 from cluster.planning.plan import TrialSpec, make_plan
 from cluster.storage.filesystem import Storage
@@ -33,7 +33,7 @@ from posenet.losses import MetricLoss
 from posenet.models import CorrectorMLP
 
 STORE_ROOM = 1.25
-"""An object store should have room for so many times the data: Ray keeps a little more there than the data alone."""
+"""The size of an object store, relative to the data: Ray keeps a little more than the data there."""
 
 _TRIALS_S = 120.0
 
@@ -43,14 +43,14 @@ _EPOCHS = 12
 
 
 @dataclass(frozen=True)
-class Tried:
-    """How a trial went on a device.
+class DeviceResult:
+    """The result of a trial on a device.
 
     Attributes:
-        device: The device as its machine calls it; what was asked for where it did not come to that.
+        device: The device's name on its machine; if the trial did not start, the kind of device.
         gpu: Model and UUID of a GPU.
-        seconds: What the trial took, without the start of its process.
-        distance_mm: The validation error it ended with, mm.
+        seconds: The duration of the trial, without the start of its process.
+        distance_mm: The final validation error, mm.
         problem: Why it failed.
     """
 
@@ -62,12 +62,12 @@ class Tried:
 
 
 @dataclass(frozen=True)
-class Data:
-    """The datasets of an experiment.
+class DataSize:
+    """The size of an experiment's datasets.
 
     Attributes:
         names: Their names.
-        n_bytes: What they take in memory.
+        n_bytes: The memory that they take.
     """
 
     names: list[str]
@@ -76,27 +76,29 @@ class Data:
 
 @contextmanager
 def on_this_machine(*, use_gpus: bool) -> Iterator[None]:
-    """Runs a Ray of our own for the block, with all cores of this machine and, if asked, all GPUs that torch sees."""
-    with tempfile.TemporaryDirectory(prefix="posetune-") as nowhere:
-        cores = place_here(_planned(nowhere, nowhere, 1).config)
+    """Runs Ray on this machine for the block, with all its cores and, if wanted, all GPUs that torch sees."""
+    with tempfile.TemporaryDirectory(prefix="posetune-") as scratch:
+        cores = place_here(_check_experiment(scratch, scratch, 1).config)
     gpus = range(torch.accelerator.device_count() if use_gpus else 0)
     with ray_session.embedded(replace(cores, gpus=tuple(gpus))):
         yield
 
 
-def try_devices(nodes: Sequence[Examined], storage_path: str, *, use_gpus: bool) -> Iterator[tuple[Examined, Tried]]:
+def try_devices(
+    nodes: Sequence[CheckedNode], storage_path: str, *, use_gpus: bool
+) -> Iterator[tuple[CheckedNode, DeviceResult]]:
     """Trains the same small corrector on all devices of `nodes` at the same time, as an experiment does.
 
-    On a node with GPUs it is trained on each of them, on any other node with CPU cores on one of these. Its files are
-    written to the storage as those of an experiment, and removed at the end.
+    A node with GPUs trains it on each GPU, any other node on one CPU core. Its files are written to the storage like
+    those of an experiment, and removed at the end.
 
     Args:
         nodes: Nodes without problems.
         storage_path: The folder for results, absolute.
-        use_gpus: Train on GPUs where there are some.
+        use_gpus: Train on the GPUs of nodes that have some.
 
     Yields:
-        A node, and how the trial went on a device of it, when it has ended.
+        A node and the result on one of its devices, as each trial ends.
     """
     places = [
         (node, int(use_gpus and node.node.gpus > 0))
@@ -106,21 +108,21 @@ def try_devices(nodes: Sequence[Examined], storage_path: str, *, use_gpus: bool)
     ]
     if not places:
         return
-    with _experiment(storage_path, len(places)) as (job, trials):
+    with _identical_trials(storage_path, len(places)) as (job, trials):
         work = partial(_train, job, trials, [gpus > 0 for _, gpus in places])
         where = [(node.node_id, gpus) for node, gpus in places]
-        for number, outcome in ray_nodes.run_on_devices(work, where, _TRIALS_S):
+        for number, result in ray_nodes.run_on_devices(work, where, _TRIALS_S):
             node, gpus = places[number]
-            if isinstance(outcome, ClusterError):
-                outcome = Tried("a GPU" if gpus else "cpu", problem=str(outcome))
-            yield node, outcome
+            if isinstance(result, ClusterError):
+                result = DeviceResult("a GPU" if gpus else "cpu", problem=str(result))
+            yield node, result
 
 
-def find_data(data_dir: Path, names: Sequence[str]) -> Data:
-    """Returns the datasets `names`, or without any the largest that belong together, such as N_train, N_val and N_test.
+def find_data(data_dir: Path, names: Sequence[str]) -> DataSize:
+    """Returns the size of the datasets `names`; without names, of the largest group such as N_train, N_val and N_test.
 
     Raises:
-        UserError: If one of `names` is not there.
+        UserError: If one of `names` does not exist.
     """
     sizes = {name: _data_bytes(data_dir, name) for name in dataset_names(data_dir)}
     missing = [name for name in names if name not in sizes]
@@ -131,31 +133,31 @@ def find_data(data_dir: Path, names: Sequence[str]) -> Data:
     for name in sizes:
         families[re.sub(r"_(train|val|test)$", "", name)].append(name)
     groups = [list(names)] if names else families.values()
-    candidates = [Data(group, sum(sizes[name] for name in group)) for group in groups]
-    return max(candidates, key=lambda data: data.n_bytes, default=Data([], 0))
+    candidates = [DataSize(group, sum(sizes[name] for name in group)) for group in groups]
+    return max(candidates, key=lambda data: data.n_bytes, default=DataSize([], 0))
 
 
-def memory_problems(node: Examined, data: Data) -> list[str]:
-    """Returns why the data has too little room in a node's shared memory, and what to do."""
+def memory_problems(node: CheckedNode, data: DataSize) -> list[str]:
+    """Returns why a node's shared memory is too small for the data, and what to do."""
     needed = int(data.n_bytes * STORE_ROOM)
-    what = f"{in_words(data.n_bytes)} of data ({', '.join(data.names)}) should have {in_words(needed)}"
+    what = f"{size_text(data.n_bytes)} of data ({', '.join(data.names)}) should have {size_text(needed)}"
     problems = []
     if node.store_bytes < needed:
         problems.append(
-            f"the object store has {in_words(node.store_bytes)}, but {what}; Ray would write to disk what does not "
-            f"fit. Start the node with --object-store-memory={needed} or more, and with as much /dev/shm"
+            f"the object store has {size_text(node.store_bytes)}, but {what}; Ray would write the rest to disk. Start "
+            f"the node with --object-store-memory={needed} or more, and with as much /dev/shm"
         )
     free = node.facts.get("shm_bytes")
     if free is not None and free < needed:
         problems.append(
-            f"/dev/shm has {in_words(free)} free, but {what}. Make it larger: mount -o remount,size=… /dev/shm; for a "
-            "container docker run --shm-size=…; on Kubernetes a volume as shm of kubernetes_rayjob.yaml"
+            f"/dev/shm has {size_text(free)} free, but {what}. Enlarge it: mount -o remount,size=… /dev/shm; for a "
+            "container docker run --shm-size=…; on Kubernetes a volume such as shm of kubernetes_rayjob.yaml"
         )
     return problems
 
 
-def in_words(n_bytes: int) -> str:
-    """Returns a number of bytes as text with three digits or so."""
+def size_text(n_bytes: int) -> str:
+    """Returns a number of bytes as a text with about three digits."""
     size, unit = float(n_bytes), "B"
     for larger in ("kB", "MB", "GB", "TB"):
         if size < 999.5:
@@ -165,30 +167,30 @@ def in_words(n_bytes: int) -> str:
 
 
 def _data_bytes(data_dir: Path, name: str) -> int:
-    # Numbers are stored as they are kept in memory; what the files have beside them is next to nothing.
+    # Files store the numbers as they are in memory, and little else.
     paths = (dataset_path(data_dir, name, part) for part in ("labels", "poses"))
     return sum(path.stat().st_size for path in paths if path.exists())
 
 
 @contextmanager
-def _experiment(storage_path: str, n_trials: int) -> Iterator[tuple[Job, list[TrialSpec]]]:
-    """Plans an experiment whose trials are all the same; its files are gone after the block."""
+def _identical_trials(storage_path: str, n_trials: int) -> Iterator[tuple[Job, list[TrialSpec]]]:
+    """Plans an experiment whose trials are all the same; removes its files after the block."""
     with tempfile.TemporaryDirectory(prefix="posetune-") as data_dir:
         for seed, (part, size) in enumerate(_SIZES.items()):
             labels = synthetic_hands(size, seed)
             write_dataset(Path(data_dir), part, labels, Backbone("A").predict(labels, seed))
-        experiment = _planned(storage_path, data_dir, n_trials)
-        sources = Sources(Path(data_dir))
-        plan = make_plan(experiment.space, sources, n_repetitions=n_trials, seed=0)
-        job = Job(experiment.config, experiment.space, sources.sets, sources.tables, sources.weights)
+        experiment = _check_experiment(storage_path, data_dir, n_trials)
+        inputs = Inputs(Path(data_dir))
+        plan = make_plan(experiment.space, inputs, n_repetitions=n_trials, seed=0)
+        job = Job(experiment.config, experiment.space, inputs.sets, inputs.tables, inputs.weights)
         try:
-            # With the same seed all end with the same numbers.
+            # With the same seed all give the same numbers.
             yield job, [replace(trial, seed=plan.trials[0].seed) for trial in plan.trials]
         finally:
             _remove_all(experiment.folder.storage)
 
 
-def _planned(storage_path: str, data_dir: str, n_trials: int) -> Experiment:
+def _check_experiment(storage_path: str, data_dir: str, n_trials: int) -> Experiment:
     return Experiment(
         {
             "name": f"cluster_check-{secrets.token_hex(8)}",
@@ -198,7 +200,7 @@ def _planned(storage_path: str, data_dir: str, n_trials: int) -> Experiment:
             "val_set_size": None,
             "use_preset": True,
             "normalizer": Shifter,
-            "target_device": torch.device("cpu"),  # each trial is given its own
+            "target_device": torch.device("cpu"),  # each trial gets its own
             "n_repetitions": n_trials,
             "init_weights_path": None,
             "data_dir": data_dir,
@@ -234,15 +236,15 @@ def _planned(storage_path: str, data_dir: str, n_trials: int) -> Experiment:
     )
 
 
-def _train(job: Job, trials: Sequence[TrialSpec], on_gpu: Sequence[bool], number: int) -> Tried:
-    """What the process of a device does."""
+def _train(job: Job, trials: Sequence[TrialSpec], on_gpu: Sequence[bool], number: int) -> DeviceResult:
+    """Trains a trial in the process of a device."""
     kind, share = ("cuda", 1.0) if on_gpu[number] else ("cpu", 0.0)
     device = torch.device(kind, 0) if share else torch.device(kind)
     trial = job.trial(trials[number], given_device(Placement(device, 1, 1, share)))
     folder = job.folder.trial(trial.id)
     *_, last = run_trial(trial, job.data(trial.settings), folder)
     content = folder.read_trial() or {}
-    return Tried(
+    return DeviceResult(
         device=content.get("device", str(trial.device)),
         gpu=content.get("gpu"),
         seconds=content.get("train_seconds"),
@@ -252,7 +254,7 @@ def _train(job: Job, trials: Sequence[TrialSpec], on_gpu: Sequence[bool], number
 
 
 def _remove_all(storage: Storage, path: str = "") -> None:
-    """Removes a folder with all that is in it."""
+    """Removes a folder and its content."""
     if storage.local is not None:
         shutil.rmtree(storage.local, ignore_errors=True)
         return

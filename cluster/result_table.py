@@ -1,4 +1,4 @@
-"""All trials of an experiment as one table that is read, asked, and written in the forms that others read."""
+"""The results of an experiment with all their export formats."""
 
 from cluster.reports.tables.choices import Choices
 from cluster.reports.tables.export import export
@@ -6,20 +6,20 @@ from cluster.results.results import Results
 
 
 class ResultTable(Results):
-    """What `run()` returns: the results, and every form in which they leave the house.
+    """What `run()` returns: the results, with a method for each export format.
 
-    For programs, CSV, JSON and Parquet hold all digits, XLSX 16 of them, and all three means, deviations, intervals and
-    p-values in columns of their own. For reading, Markdown, LaTeX and HTML hold rounded numbers, a caption, and marks
-    of the best.
-    Each takes the same choices and raises `ChoiceError` where the table does not have what was chosen.
+    CSV, JSON, Parquet and XLSX are for programs: they hold all digits (XLSX 16) and have separate columns for means,
+    standard deviations, intervals and p-values. Markdown, LaTeX and HTML are for reading: they hold rounded numbers, a
+    caption, and marks of the best.
+    Each method takes the same choices and raises `ChoiceError` if the table does not have what was chosen.
     """
 
     def to_csv(self, choices: Choices | None = None) -> str:
-        """Returns the table as CSV: an empty field for what is missing."""
+        """Returns the table as CSV: missing values are empty fields."""
         return export(self, "csv", choices or Choices()).decode()
 
     def to_json(self, choices: Choices | None = None) -> str:
-        """Returns the table as a JSON list of objects: null for what is missing."""
+        """Returns the table as a JSON list of objects: missing values are null."""
         return export(self, "json", choices or Choices()).decode()
 
     def to_parquet(self, choices: Choices | None = None) -> bytes:
@@ -31,7 +31,7 @@ class ResultTable(Results):
         return export(self, "md", choices or Choices()).decode()
 
     def to_latex(self, choices: Choices | None = None) -> str:
-        """Returns the table as LaTeX: a table to be put into a document, or with `standalone` a document."""
+        """Returns the table as LaTeX: a table for a document, or with `standalone` a whole document."""
         return export(self, "latex", choices or Choices()).decode()
 
     def to_html(self, choices: Choices | None = None) -> str:
@@ -39,5 +39,5 @@ class ResultTable(Results):
         return export(self, "html", choices or Choices()).decode()
 
     def to_xlsx(self, choices: Choices | None = None) -> bytes:
-        """Returns the content of a workbook of two sheets: the summary and the trials."""
+        """Returns the content of a workbook with two sheets: the summary and the trials."""
         return export(self, "xlsx", choices or Choices())

@@ -1,7 +1,9 @@
-"""The base class of all errors that a user can fix."""
+"""The base class of all errors that a user can fix, and how a script ends with one."""
 
 import difflib
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Callable, Sequence
 
 _MAX_NAMES = 30
 
@@ -11,6 +13,22 @@ class UserError(Exception):
 
     The message says what is wrong, where, and what to do. It needs no traceback, and scripts print it without one.
     """
+
+
+def exit_status(run: Callable[[], int]) -> int:
+    """Runs a script and returns its exit status; an error that the user can fix becomes one line on stderr."""
+    try:
+        return run()
+    except BrokenPipeError:
+        # The reader has stopped, as `head` does. The rest goes nowhere; otherwise Python complains about it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
 
 
 def first_line(error: BaseException) -> str:

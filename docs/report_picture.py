@@ -1,9 +1,9 @@
-"""Draws a report page as a picture: the result, the table with the best combination opened, and the examples.
+"""Makes a picture of a report page: the result, the table with the best combination opened, and the examples.
 
     make demo
     python docs/report_picture.py results/minimal_example/report.html docs/report.png
 
-It takes Playwright and a Chromium that is installed.
+It needs Playwright and an installed Chromium.
 """
 
 import argparse
@@ -27,9 +27,9 @@ def main() -> None:
     given = parser.parse_args()
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
-        sys.exit("there is no Chromium: apt-get install chromium")
+        sys.exit("Chromium is not installed: apt-get install chromium")
     with sync_playwright() as playwright:
-        # Without a window there may be no graphics card; SwiftShader draws the hands then.
+        # Headless machines may have no graphics card; then SwiftShader draws the hands.
         browser = playwright.chromium.launch(executable_path=chromium, args=["--enable-unsafe-swiftshader"])
         page = browser.new_page(viewport={"width": WIDTH, "height": 900}, color_scheme="light")
         page.goto(given.report.resolve().as_uri())
@@ -44,7 +44,7 @@ def main() -> None:
         page.wait_for_timeout(1000)
         content = page.screenshot(full_page=True)
         browser.close()
-    # Few colours make a small file; all that are there look the same.
+    # Fewer colours make a smaller file without a visible difference.
     Image.open(io.BytesIO(content)).convert("RGB").quantize(192).save(given.picture, optimize=True)
 
 

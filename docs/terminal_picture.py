@@ -1,8 +1,8 @@
-"""Runs a command and draws what it prints as an SVG picture, as a terminal would show it.
+"""Runs a command and draws its output as an SVG picture that looks like a terminal.
 
     python docs/terminal_picture.py docs/nyu_backbones.svg -- python tune_runs/nyu_backbones.py
 
-Only the end of the output is drawn, from the last line that begins with --from on.
+With --from, only the output from the last line that starts with this text is drawn.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-# Rich's own template loads a font from the network; a picture in a repository should not.
+# Rich's default template loads a font from the network; a picture in a repository should not.
 TEMPLATE = """<svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
 <style>
 .{unique_id}-matrix {{ font-family: ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace;
@@ -43,14 +43,14 @@ def main() -> None:
     """Draws the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("picture", type=Path, help="the SVG file to write")
-    parser.add_argument("--from", dest="first", default="", help="how the first line to draw begins")
+    parser.add_argument("--from", dest="first", default="", help="the start of the first line to draw")
     parser.add_argument("command", nargs="+", metavar="-- COMMAND", help="the command and its arguments")
     given = parser.parse_args()
     output = subprocess.run(given.command, stdout=subprocess.PIPE, text=True, check=True).stdout
     lines = output.rstrip().split("\n")
     starts = [number for number, line in enumerate(lines) if line.startswith(given.first)]
     if not starts:
-        sys.exit(f"no line begins with {given.first!r}")
+        sys.exit(f"no line starts with {given.first!r}")
     shown = lines[starts[-1] if given.first else 0 :]
     console = Console(record=True, width=max(map(len, shown)) + 1, file=io.StringIO())
     for line in shown:

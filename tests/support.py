@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import inspect
+import itertools
 import os
 import pkgutil
 import random
@@ -78,12 +79,29 @@ def cases(module: ModuleType, base: type, arguments: dict[type, list[dict]]):
     return [(member, kwargs) for member in members(module, base) for kwargs in arguments.get(member, [{}])]
 
 
+def on_skeletons(cases):
+    """Returns (case, skeleton): the first case of each class on every skeleton, the others on one each, in turn."""
+    turns = itertools.cycle(SKELETONS)
+    seen = set()
+    pairs = []
+    for case in cases:
+        is_first = case[0] not in seen
+        seen.add(case[0])
+        pairs += [(case, skeleton) for skeleton in (SKELETONS if is_first else [next(turns)])]
+    return pairs
+
+
 def case_id(case) -> str:
     member, kwargs = case
     return f"{member.__name__}({', '.join(f'{name}={value!r}' for name, value in kwargs.items())})"
 
 
-def assert_is_described_by_its_arguments(member: type, kwargs: dict) -> None:
+def pair_id(pair) -> str:
+    case, skeleton = pair
+    return f"{case_id(case)}-{skeleton.name}"
+
+
+def assert_is_encoded_by_its_arguments(member: type, kwargs: dict) -> None:
     """Asserts that an instance is a frozen dataclass that holds what its constructor was given."""
     instance = member(**kwargs)
     parameters = inspect.signature(member).parameters

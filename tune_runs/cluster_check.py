@@ -1,9 +1,9 @@
-"""Checks that sweeps can run on a Ray cluster, or on this machine alone.
+"""Checks that sweeps can run on this machine or on a Ray cluster.
 
-It is what to run first. It looks at every node, and trains a small corrector
-for about a second on every device, as an experiment does. It ends with "ready"
-and exit status 0, or with a list of what to repair and 1. It leaves nothing
-behind.
+Run this first. It examines every node, and trains a small corrector for about
+a second on every device, like an experiment. It ends with "ready" and exit
+status 0, or with a list of what to repair and exit status 1. It leaves no
+files behind.
 """
 
 import argparse
@@ -22,17 +22,17 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from data_pipeline.user_error import UserError
+from data_pipeline.user_error import UserError, exit_status
 
-if TYPE_CHECKING:  # at run time they are imported where they are needed: torch and Ray take seconds
-    from cluster.executors.ray_nodes import Examined
-    from cluster.readiness import Data, Tried
+if TYPE_CHECKING:  # functions import them when needed, because torch and Ray take seconds to load
+    from cluster.executors.ray_nodes import CheckedNode
+    from cluster.readiness import DataSize, DeviceResult
 
 _EXAMPLES = """\
 examples:
-  this machine alone
+  check this machine
     python tune_runs/cluster_check.py
-  the Ray cluster that this machine belongs to, for sweeps on GPUs
+  check the Ray cluster that this machine belongs to, for sweeps on GPUs
     python tune_runs/cluster_check.py --address auto --gpus \\
         --storage-path /shared/results
 """
@@ -42,18 +42,18 @@ _UUID = re.compile(r"([0-9a-f]{8})(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
 
 @dataclass
 class Findings:
-    """What was found.
+    """The results of the check.
 
     Attributes:
-        problems: What to repair before a sweep, and how, each with the nodes where it is so.
-        notes: What is good to know.
+        problems: What to repair before a sweep, and how, each with the nodes that it concerns.
+        notes: Remarks that need no action.
     """
 
     problems: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def add(self, problem: str, node: str | None = None) -> None:
-        """Adds a problem; several nodes may have the same."""
+        """Adds a problem. Several nodes may share it."""
         nodes = self.problems.setdefault(problem, [])
         if node is not None:
             nodes.append(node)
@@ -70,33 +70,34 @@ class Findings:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line `arguments`, by default the process's own, and returns the exit status."""
     args = _parser().parse_args(arguments)
+    return exit_status(lambda: _run(args))
+
+
+def _run(args: argparse.Namespace) -> int:
     findings = Findings()
     try:
         check(args, findings)
     except UserError as error:
         findings.add(str(error))
-    except KeyboardInterrupt:
-        print("\nInterrupted.", file=sys.stderr)
-        return 130
     print(findings, flush=True)
     return 1 if findings.problems else 0
 
 
 def check(args: argparse.Namespace, findings: Findings) -> None:
-    """Looks at all that `args` name, prints tables, and adds to `findings`.
+    """Runs all checks, prints tables, and adds to `findings`.
 
     Raises:
-        UserError: If it cannot go on.
+        UserError: If the check cannot continue.
     """
     began = time.monotonic()
 
-    def tell(text: str) -> None:
-        # Lines that stay, since they may be read in the log of a job.
+    def report_progress(text: str) -> None:
+        # Whole lines, because this may end up in the log of a job.
         print(f"[{time.monotonic() - began:3.0f} s] {text}", file=sys.stderr, flush=True)
 
-    tell("loading torch and Ray")
+    report_progress("loading torch and Ray")
     from cluster.executors import ray_nodes, ray_session
-    from cluster.executors.executor import Workplace
+    from cluster.executors.executor import Executor
     from cluster.executors.node_facts import versions
     from cluster.planning.config import local_path
     from cluster.planning.placement import PRETEND_GPUS
@@ -106,30 +107,30 @@ def check(args: argparse.Namespace, findings: Findings) -> None:
     data = find_data(local_path(args.data_dir), args.sets)
     local = Storage(args.storage_path).local
     storage_path = args.storage_path if local is None else str(local.absolute())
-    address = Workplace.of("ray", args.address, wait_for_nodes=False).address
+    address = Executor.of("ray", args.address, wait_for_nodes=False).address
     with ExitStack() as stack:
         if address is None:
-            tell("starting Ray on this machine")
+            report_progress("starting Ray on this machine")
             stack.enter_context(on_this_machine(use_gpus=args.device != "cpu"))
         else:
-            tell(f"connecting to the Ray cluster at {address}")
+            report_progress(f"connecting to the Ray cluster at {address}")
             if ray_session.asks_for_token(address) is False:
                 findings.notes.append(_NO_TOKEN)
             stack.enter_context(ray_session.connected(address))
         if local is not None:
-            stack.enter_context(_no_new_folder(local))
+            stack.enter_context(_new_folders_removed(local))
 
-        there = list(ray_nodes.nodes().values())
-        use_gpus = args.device != "cpu" and any(node.gpus for node in there)
+        known = list(ray_nodes.nodes().values())
+        use_gpus = args.device != "cpu" and any(node.gpus for node in known)
         pretended = use_gpus and address is not None and PRETEND_GPUS in os.environ
-        tell(f"looking at {len(there)} node(s), and at {storage_path} from each")
-        nodes = ray_nodes.examine_nodes(storage_path, count_gpus=args.device != "cpu" and not pretended)
+        report_progress(f"examining {len(known)} node(s), and {storage_path} from each")
+        nodes = ray_nodes.check_nodes(storage_path, count_gpus=args.device != "cpu" and not pretended)
         nodes.sort(key=lambda node: (not node.is_head, node.node.name))
         usable = [node for node in nodes if not node.problems]
-        tell("training a small corrector on every device")
+        report_progress("training a small corrector on every device")
         tried = []
         for node, outcome in try_devices(usable, storage_path, use_gpus=use_gpus):
-            tell(f"{node.node.name}, {outcome.device}: {'failed' if outcome.problem else 'trained'}")
+            report_progress(f"{node.node.name}, {outcome.device}: {'failed' if outcome.problem else 'trained'}")
             tried.append((node, outcome))
 
     print(f"\n{_node_table(nodes)}\n\n{_version_table(versions(), nodes)}")
@@ -141,16 +142,16 @@ def check(args: argparse.Namespace, findings: Findings) -> None:
     if address is not None:
         _judge_cluster(nodes, findings)
     if pretended:
-        findings.notes.append(f"trials that are given a GPU train on the CPU, for {PRETEND_GPUS} is set.")
+        findings.notes.append(f"{PRETEND_GPUS} is set: trials that are given a GPU train on the CPU.")
 
 
 _NO_TOKEN = (
-    "this cluster asks for no token: whoever reaches its ports can run commands on all nodes as the user that started "
-    "Ray. On a network that others use, start all nodes with RAY_AUTH_MODE=token, as the files in cluster/launch/ do."
+    "this cluster does not ask for a token: anyone who reaches its ports can run commands on all nodes as the user who "
+    "started Ray. On a shared network, start all nodes with RAY_AUTH_MODE=token, as the files in cluster/launch/ do."
 )
 
 
-def _judge_nodes(nodes: Sequence["Examined"], data: "Data", findings: Findings) -> None:
+def _judge_nodes(nodes: Sequence["CheckedNode"], data: "DataSize", findings: Findings) -> None:
     from cluster.readiness import memory_problems
 
     for node in nodes:
@@ -161,56 +162,59 @@ def _judge_nodes(nodes: Sequence["Examined"], data: "Data", findings: Findings) 
 
 
 def _judge_devices(
-    nodes: Sequence["Examined"], tried: Sequence[tuple["Examined", "Tried"]], device: str | None, findings: Findings
+    nodes: Sequence["CheckedNode"],
+    tried: Sequence[tuple["CheckedNode", "DeviceResult"]],
+    device: str | None,
+    findings: Findings,
 ) -> None:
     for node, outcome in tried:
         if outcome.problem is not None:
             findings.add(f"a trial on {outcome.device} failed: {outcome.problem}", node.node.name)
     if device == "cuda" and not any(node.node.gpus for node in nodes):
         findings.add(
-            "no node has a GPU, as Ray was told. Start those that have with --num-gpus=…; on this machine alone, "
-            "install a driver and a torch for it"
+            "no node has a GPU according to Ray. Start the nodes that have GPUs with --num-gpus=…; on a single "
+            "machine, install a driver and a torch for its GPU"
         )
     elif device == "cuda" and not any(node.node.gpus and node.node.cpus for node in nodes):
         findings.add(
-            "no node has both a GPU and a CPU core, as Ray was told, and a trial takes one of each. Start those with "
-            "GPUs with --num-cpus=…, one for each GPU"
+            "no node has both a GPU and a CPU core according to Ray, but a trial takes one of each. Start the nodes "
+            "that have GPUs with --num-cpus=…, one core for each GPU"
         )
     if not any(node.node.cpus for node in nodes):
-        findings.add("no node has a CPU core for trials, as Ray was told. Start at least one with --num-cpus=…")
+        findings.add("no node has a CPU core for trials according to Ray. Start at least one node with --num-cpus=…")
     for node in nodes:
         cpus, gpus, seen = node.node.cpus, node.node.gpus, node.facts.get("gpus")
         if device != "cpu" and 0 < cpus < gpus:
             findings.add(
-                f"each trial takes a CPU core, so of {gpus} GPUs only {cpus} would be used. Start the node with "
+                f"each trial takes a CPU core, so only {cpus} of {gpus} GPUs would be used. Start the node with "
                 f"--num-cpus={gpus} or more",
                 node.node.name,
             )
         if isinstance(seen, int) and seen and not gpus:
             findings.notes.append(
-                f"{node.node.name}: torch sees {seen} GPU(s), but Ray was told of none, so none is used. If that is "
-                f"not meant, start the node with --num-gpus={seen}."
+                f"{node.node.name}: torch sees {seen} GPU(s), but Ray was started with none, so trials use none. If "
+                f"you want to use them, start the node with --num-gpus={seen}."
             )
     distances = {outcome.distance_mm for _, outcome in tried if outcome.distance_mm is not None}
     if len(distances) > 1:
         findings.notes.append(
-            "the same trial came to other numbers on some devices, as it does on unlike GPUs or processors. Where "
-            "numbers have to be the same to the last bit, use devices of one kind."
+            "the same trial gave different numbers on some devices, as it does on different kinds of GPUs or "
+            "processors. If numbers must be the same to the last bit, use devices of one kind."
         )
 
 
-def _judge_cluster(nodes: Sequence["Examined"], findings: Findings) -> None:
+def _judge_cluster(nodes: Sequence["CheckedNode"], findings: Findings) -> None:
     for node in nodes:
         if node.has_driver and node.node.cpus:
             head = ", the head node," if node.is_head else ""
             findings.notes.append(
-                f"trials also run on {node.node.name}{head} beside this process. To keep its cores and memory for "
-                "the run script, start Ray there with --num-cpus=0 --num-gpus=0."
+                f"trials also run on {node.node.name}{head} next to this process. To reserve its cores and memory "
+                "for the run script, start Ray there with --num-cpus=0 --num-gpus=0."
             )
 
 
-def _node_table(nodes: Sequence["Examined"]) -> str:
-    from cluster.readiness import in_words
+def _node_table(nodes: Sequence["CheckedNode"]) -> str:
+    from cluster.readiness import size_text
 
     rows = []
     for node in nodes:
@@ -222,8 +226,8 @@ def _node_table(nodes: Sequence["Examined"]) -> str:
                 node.node.cpus,
                 node.node.gpus,
                 "–" if seen is None else seen if isinstance(seen, int) else "no",
-                in_words(node.store_bytes),
-                "–" if shm is None else in_words(shm),
+                size_text(node.store_bytes),
+                "–" if shm is None else size_text(shm),
                 "–" if not node.facts else "no" if node.facts["storage"] else "ok",
             ]
         )
@@ -231,7 +235,7 @@ def _node_table(nodes: Sequence["Examined"]) -> str:
     return tabulate(rows, headers, tablefmt="simple", disable_numparse=True)
 
 
-def _version_table(ours: Mapping[str, str | None], nodes: Sequence["Examined"]) -> str:
+def _version_table(ours: Mapping[str, str | None], nodes: Sequence["CheckedNode"]) -> str:
     theirs: dict[str, Mapping[str, str | None]] = {node.node.name: node.facts.get("versions", {}) for node in nodes}
     if all(found == ours for found in theirs.values()):
         theirs = {f"all {len(nodes)} node(s)": ours}
@@ -242,7 +246,7 @@ def _version_table(ours: Mapping[str, str | None], nodes: Sequence["Examined"]) 
     return tabulate(rows, ["versions", *ours], tablefmt="simple", disable_numparse=True)
 
 
-def _device_table(tried: Sequence[tuple["Examined", "Tried"]]) -> str:
+def _device_table(tried: Sequence[tuple["CheckedNode", "DeviceResult"]]) -> str:
     rows = []
     for node, outcome in sorted(tried, key=lambda pair: (pair[0].node.name, pair[1].device)):
         seconds = "failed" if outcome.seconds is None or outcome.problem else f"{outcome.seconds:.1f}"
@@ -253,21 +257,21 @@ def _device_table(tried: Sequence[tuple["Examined", "Tried"]]) -> str:
     return tabulate(rows, headers, tablefmt="simple", disable_numparse=True, colalign=("left",) * 3 + ("right",) * 2)
 
 
-def _storage_line(storage_path: str, nodes: Sequence["Examined"]) -> str:
+def _storage_line(storage_path: str, nodes: Sequence["CheckedNode"]) -> str:
     n_good = sum(bool(node.facts) and node.facts["storage"] is None for node in nodes)
     return _wrapped(f"{storage_path}, written and read from {n_good} of {len(nodes)} node(s)", "storage: ")
 
 
-def _data_line(data_dir: str, data: "Data") -> str:
-    from cluster.readiness import STORE_ROOM, in_words
+def _data_line(data_dir: str, data: "DataSize") -> str:
+    from cluster.readiness import STORE_ROOM, size_text
 
     if not data.names:
         return _wrapped(
-            f"no datasets in {data_dir}, so nothing to compare the object stores with (--data-dir)", "data: "
+            f"no datasets in {data_dir}, so the object stores were not compared with any (--data-dir)", "data: "
         )
     return _wrapped(
-        f"{in_words(data.n_bytes)} ({', '.join(data.names)}); each object store and /dev/shm should have "
-        f"{STORE_ROOM:g} times that",
+        f"{size_text(data.n_bytes)} ({', '.join(data.names)}); each object store and /dev/shm should have "
+        f"{STORE_ROOM:g} times that size",
         "data: ",
     )
 
@@ -278,13 +282,13 @@ def _wrapped(text: str, lead: str) -> str:
         min(shutil.get_terminal_size().columns, 120),
         subsequent_indent=" " * len(lead),
         break_long_words=False,
-        break_on_hyphens=False,  # options are to be copied
+        break_on_hyphens=False,  # so that options can be copied
     )
 
 
 @contextmanager
-def _no_new_folder(folder: Path) -> Iterator[None]:
-    """Removes the folder again, and those around it, if it was not there before and is empty."""
+def _new_folders_removed(folder: Path) -> Iterator[None]:
+    """Removes the folder and its parents after the block, as far as they are new and empty."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         yield
@@ -305,29 +309,31 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--address",
         metavar="A",
-        help="the Ray cluster: auto for the one that runs on this machine, host:port, or ray://host:port "
-        "(default: POSETUNE_ADDRESS, RAY_ADDRESS, or else this machine alone)",
+        help="the Ray cluster: auto for the one that this machine belongs to, host:port, or ray://host:port "
+        "(default: POSETUNE_ADDRESS, else RAY_ADDRESS, else only this machine)",
     )
     parser.add_argument(
-        "--storage-path", default="results", metavar="P", help="where results are to be written (default: %(default)s)"
+        "--storage-path", default="results", metavar="P", help="folder or URI of the results (default: %(default)s)"
     )
-    parser.add_argument(
-        "--data-dir", default="data", metavar="D", help="the folder with the datasets (default: %(default)s)"
-    )
+    parser.add_argument("--data-dir", default="data", metavar="D", help="folder of the datasets (default: %(default)s)")
     parser.add_argument(
         "--sets",
         nargs="+",
         default=[],
         metavar="NAME",
-        help="the datasets of one experiment, whose size is compared with the object stores (default: the largest "
-        "N_train, N_val and N_test that belong together)",
+        help="the datasets of one experiment; their size is compared with the object stores (default: the largest set "
+        "of N_train, N_val and N_test)",
     )
     devices = parser.add_mutually_exclusive_group()
     devices.add_argument(
-        "--gpus", dest="device", action="store_const", const="cuda", help="sweeps are to run on GPUs: none is an error"
+        "--gpus",
+        dest="device",
+        action="store_const",
+        const="cuda",
+        help="check for sweeps on GPUs; having none is an error",
     )
     devices.add_argument(
-        "--cpu", dest="device", action="store_const", const="cpu", help="sweeps are to run without GPUs"
+        "--cpu", dest="device", action="store_const", const="cpu", help="check for sweeps without GPUs"
     )
     return parser
 

@@ -1,15 +1,15 @@
-r"""The sweep of a message-passing corrector on HANDS17: rounds, sizes, learning rate, losses, distortion.
+r"""A sweep of a message-passing corrector on HANDS17: rounds, sizes, learning rate, losses, distortion.
 
-The datasets are made of the challenge's annotation and a backbone's predictions for the same images, by
+This command makes the datasets from the challenge's annotation and a backbone's predictions for the same images:
 
     python tune_runs/prepare_data.py import --format hands17 --name hands17 --split blocks:1000:10 \
         --labels Training_Annotation.txt --predictions my_backbone=predictions.txt
 
-Without these files, --synthetic trains on a stand-in of the same shape: the 21 joints, moving hands of many subjects,
-and what an imagined backbone sees of them. It is made where it is missing, is smaller, and is trained for fewer epochs.
+Without these files, --synthetic trains on a smaller synthetic dataset for fewer epochs: 21 joints, moving hands of many
+subjects, and the predictions of a simulated backbone. The script makes the dataset if it is missing.
 """
 
-# What is imported with F401 is for the options that are commented out below.
+# Imports with F401 are for the options that are commented out below.
 import argparse
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ experiment_config: dict[str, Any] = {
     "val_set": "hands17_val",
     "val_set_size": None,
     "test_set": "hands17_test",
-    "use_preset": True,  # False trains on labels that the distorter makes worse, without a backbone
+    "use_preset": True,  # False trains on labels with errors added by the distorter, without a backbone
     "normalizer": IndividualNormalizer,
     "target_device": torch.device("cuda" if torch.cuda.is_available() else "cpu"),
     "n_repetitions": 3,
@@ -75,7 +75,7 @@ base_hyperparams: dict[str, Any] = {
     "scheduler_args": {"step_size": 15, "gamma": 0.3},
     "scheduler_requires_metric": False,
     "distorter": LayeredGaussianDistorter,
-    # Most joints jitter a little, some are off by a few millimetres, few by many.
+    # Most joints jitter slightly, some are off by a few millimetres, and a few by many millimetres.
     "distorter_args": {"layers": [(0.8, 0.0, 1.0), (0.15, 4.0, 2.0), (0.05, 15.0, 5.0)], "confusion_prob": 0.0},
     "augmenters": [],
 }
@@ -96,7 +96,7 @@ OPTIONS: dict[str, list[Any]] = {
     #     CombinedLoss([(errors.distance_error, 1.0, "absolute"), (errors.bone_length_error, 0.3, "absolute")]),
     # ],
     # "loss_space": ["default", "original"],
-    # Displacements of half, of the same and of twice the size.
+    # Displacements of half, the same and twice the size.
     # "distorter_args.layers": [
     #     [(0.8, 0.0, 0.5), (0.15, 2.0, 1.0), (0.05, 7.5, 2.5)],
     #     [(0.8, 0.0, 1.0), (0.15, 4.0, 2.0), (0.05, 15.0, 5.0)],
@@ -112,7 +112,7 @@ STAND_IN = "hands17_synthetic"
 
 
 def use_stand_in() -> None:
-    """Changes the dicts for the synthetic stand-in, which two cores train on in some minutes."""
+    """Changes the dicts for the synthetic dataset; training on it takes some minutes on two cores."""
     experiment_config["name"] = "hands17_gnn_synthetic"
     experiment_config.update({f"{split}_set": f"{STAND_IN}_{split}" for split in ("train", "val", "test")})
     solver_config.update({"num_epochs": 8, "batch_size": 256})
@@ -121,10 +121,10 @@ def use_stand_in() -> None:
 
 
 def main() -> None:
-    """Runs the experiment; its tables are printed at the end."""
+    """Runs the experiment and prints its tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", default="data", type=Path, help="where prepare_data.py wrote (default: data)")
-    parser.add_argument("--synthetic", action="store_true", help="train on a small synthetic stand-in")
+    parser.add_argument("--data-dir", default="data", type=Path, help="the folder with the datasets (default: data)")
+    parser.add_argument("--synthetic", action="store_true", help="train on a small synthetic dataset")
     arguments = parser.parse_args()
     experiment_config["data_dir"] = arguments.data_dir
     if arguments.synthetic:
@@ -132,7 +132,7 @@ def main() -> None:
         use_stand_in()
     elif not dataset_path(arguments.data_dir, experiment_config["train_set"], "labels").is_file():
         parser.error(
-            f"{arguments.data_dir} does not have {experiment_config['train_set']}: see --help, or take --synthetic"
+            f"{arguments.data_dir} does not have {experiment_config['train_set']}: see --help, or use --synthetic"
         )
 
     experiment = Experiment(experiment_config, solver_config, base_hyperparams)

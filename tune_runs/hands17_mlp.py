@@ -1,15 +1,15 @@
-r"""The sweep of an MLP corrector on HANDS17: learning rate, regularisation, losses, distortion, normalizers.
+r"""A sweep of an MLP corrector on HANDS17: learning rate, regularisation, losses, distortion, normalizers.
 
-The datasets are made of the challenge's annotation and a backbone's predictions for the same images, by
+This command makes the datasets from the challenge's annotation and a backbone's predictions for the same images:
 
     python tune_runs/prepare_data.py import --format hands17 --name hands17 --split blocks:1000:10 \
         --labels Training_Annotation.txt --predictions my_backbone=predictions.txt
 
-Without these files, --synthetic trains on a stand-in of the same shape: the 21 joints, moving hands of many subjects,
-and what an imagined backbone sees of them. It is made where it is missing, is smaller, and is trained for fewer epochs.
+Without these files, --synthetic trains on a smaller synthetic dataset for fewer epochs: 21 joints, moving hands of many
+subjects, and the predictions of a simulated backbone. The script makes the dataset if it is missing.
 """
 
-# What is imported with F401 is for the options that are commented out below.
+# Imports with F401 are for the options that are commented out below.
 import argparse
 from functools import partial  # noqa: F401
 from pathlib import Path
@@ -39,7 +39,7 @@ experiment_config: dict[str, Any] = {
     "val_set": "hands17_val",
     "val_set_size": None,
     "test_set": "hands17_test",
-    "use_preset": True,  # False trains on labels that the distorter makes worse, without a backbone
+    "use_preset": True,  # False trains on labels with errors added by the distorter, without a backbone
     "normalizer": Shifter,
     "target_device": torch.device("cuda" if torch.cuda.is_available() else "cpu"),
     "n_repetitions": 3,
@@ -90,13 +90,13 @@ OPTIONS: dict[str, list[Any]] = {
     # "model_args.zero_init": [False, True],
     "loss_function": [
         MetricLoss(errors.coordinate_difference, "absolute"),
-        # The proportions of the hand count beside its distances.
+        # Penalises wrong hand proportions in addition to distances.
         CombinedLoss([(errors.distance_error, 1.0, "absolute"), (errors.proportion_error, 10.0, "absolute")]),
         # CombinedLoss([(errors.distance_error, 1.0, "absolute"), (errors.proportion_error, 30.0, "absolute")]),
         # CombinedLoss([(errors.distance_error, 1.0, "absolute"), (errors.bone_length_error, 0.3, "absolute")]),
     ],
     # "loss_space": ["default", "original"],
-    # Errors of the backbone that are now weaker and now stronger than they were; 0 leaves them as they are.
+    # Makes the errors of the backbone randomly weaker or stronger; 0 leaves them as they are.
     "distorter_args.strength_scale": [0.0, 0.3],
     # "augmenters": [[], [RandomRotator()], [RandomScaler(low=0.9, high=1.1)]],
     "experiment_config.normalizer": [
@@ -113,7 +113,7 @@ STAND_IN = "hands17_synthetic"
 
 
 def use_stand_in() -> None:
-    """Changes the dicts for the synthetic stand-in, which two cores train on in some minutes."""
+    """Changes the dicts for the synthetic dataset; training on it takes some minutes on two cores."""
     experiment_config["name"] = "hands17_mlp_synthetic"
     experiment_config.update({f"{split}_set": f"{STAND_IN}_{split}" for split in ("train", "val", "test")})
     solver_config.update({"num_epochs": 12, "batch_size": 256})
@@ -121,10 +121,10 @@ def use_stand_in() -> None:
 
 
 def main() -> None:
-    """Runs the experiment; its tables are printed at the end."""
+    """Runs the experiment and prints its tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", default="data", type=Path, help="where prepare_data.py wrote (default: data)")
-    parser.add_argument("--synthetic", action="store_true", help="train on a small synthetic stand-in")
+    parser.add_argument("--data-dir", default="data", type=Path, help="the folder with the datasets (default: data)")
+    parser.add_argument("--synthetic", action="store_true", help="train on a small synthetic dataset")
     arguments = parser.parse_args()
     experiment_config["data_dir"] = arguments.data_dir
     if arguments.synthetic:
@@ -132,7 +132,7 @@ def main() -> None:
         use_stand_in()
     elif not dataset_path(arguments.data_dir, experiment_config["train_set"], "labels").is_file():
         parser.error(
-            f"{arguments.data_dir} does not have {experiment_config['train_set']}: see --help, or take --synthetic"
+            f"{arguments.data_dir} does not have {experiment_config['train_set']}: see --help, or use --synthetic"
         )
 
     experiment = Experiment(experiment_config, solver_config, base_hyperparams)

@@ -1,16 +1,17 @@
-r"""How much a corrector gains on four published backbones, on the NYU test set; real predictions, real labels.
+r"""Trains correctors for four published backbones on the NYU test set, with real predictions and real labels.
 
-The predictions are those that the papers' authors published (github.com/xinghaochen/awesome-hand-pose-estimation,
-folder evaluation/). With the files for NYU in $D the datasets are made by
+The authors of the papers published the predictions (github.com/xinghaochen/awesome-hand-pose-estimation, folder
+evaluation/). With the files for NYU in $D, this command makes the datasets:
 
     python tune_runs/prepare_data.py leaderboard --dataset nyu --name nyu --separate --split blocks:100:5 \
         --ground-truth $D/nyu_test_groundtruth_label.txt \
         --predictions Pose-REN=$D/NEUCOM18_NYU_Pose_REN.txt DeepModel=$D/IJCAI16_NYU_DeepModel.txt \
                       DeepPrior=$D/CVWW15_NYU_Prior.txt "DeepPrior++=$D/ICCVW17_NYU_DeepPrior++.txt"
 
-Each backbone has a corrector of its own, trained on blocks of 100 frames. Of every five blocks one chooses the epoch
-and the setting, another one is reported. Training and test frames show the same two subjects: the table says how much
-of a backbone's error is learnable, not how a corrector does on a person it has never seen.
+Each backbone has its own corrector, trained on blocks of 100 frames. Of every five blocks, one chooses the epoch and
+the setting, and another one is reported. The table measures interpolation between labelled frames of one recording:
+each test block of 100 frames lies between two training blocks. At a distance of 50 frames from the training frames,
+Pose-REN improves from 12.64 only to 12.00 mm instead of 9.22. Training and test frames show the same two people.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from tabulate import tabulate
 
 from cluster.experiment import Experiment
 from cluster.reports.tables.summary import mean_and_std
-from cluster.results.results import Results
+from cluster.results.results import Results, SummaryColumns
 from data_pipeline.distorters import NoDistorter
 from data_pipeline.normalizers import Shifter
 from data_pipeline.pose_dataset import dataset_path
@@ -33,7 +34,7 @@ BACKBONES = ["Pose-REN", "DeepModel", "DeepPrior", "DeepPrior++"]
 
 experiment_config = {
     "name": "nyu_backbones",
-    "train_set": "nyu_Pose-REN_train",  # varied below, with the other two
+    "train_set": "nyu_Pose-REN_train",  # varied below, together with the other two sets
     "train_set_size": None,
     "val_set": "nyu_Pose-REN_val",
     "val_set_size": None,
@@ -76,13 +77,13 @@ base_hyperparams = {
 
 
 def backbone_table(table: Results) -> str:
-    """Returns a row for each backbone: the setting that is best in validation, on the test frames."""
+    """Returns a row for each backbone: the test error of the setting that is best in validation."""
     rows = []
     for row in table.best_for_each("experiment_config.test_set"):
         backbone = row["experiment_config.test_set"].removeprefix("nyu_").removesuffix("_test")
-        before, after, std = (row[f"test_distance_{which}"] for which in ("before_mm", "mm_mean", "mm_std"))
+        before, after, std, _, change = (row[name] for name in SummaryColumns.of("test"))
         setting = f"lr {row['optimizer_args.lr']:g}, dropout {row['model_args.dropout']}"
-        cells = [backbone, f"{before:.2f}", mean_and_std(after, std), f"{row['test_change_percent']:+.1f} %"]
+        cells = [backbone, f"{before:.2f}", mean_and_std(after, std), f"{change:+.1f} %"]
         rows.append([*cells, row["n"], setting])
     rows.sort(key=lambda cells: BACKBONES.index(cells[0]))
     headers = ["backbone", "before (mm)", "after (mm)", "Δ", "n", "best setting in validation"]
@@ -92,7 +93,7 @@ def backbone_table(table: Results) -> str:
 def main() -> None:
     """Runs the experiment and prints its tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", default="data", type=Path, help="where prepare_data.py wrote (default: data)")
+    parser.add_argument("--data-dir", default="data", type=Path, help="the folder with the datasets (default: data)")
     arguments = parser.parse_args()
     if not dataset_path(arguments.data_dir, "nyu_Pose-REN_train", "labels").is_file():
         parser.error(f"{arguments.data_dir} does not have the NYU datasets; see --help for the command that makes them")

@@ -1,9 +1,12 @@
-r"""Which kind of network corrects best: five of them on four published backbones, on the NYU test set.
+r"""Compares five kinds of network as correctors of four published backbones, on the NYU test set.
 
-The data and the protocol are those of nyu_backbones.py, whose --help has the command that makes the datasets: a
-corrector for each backbone, blocks of 100 frames, the epoch and the setting chosen on the validation frames, others
-reported. Every kind of network has about as much time for all of its settings together; the table has what it took.
-GlobalShiftMLP has less: three times as many epochs lowered its test error by 0.0 mm (Pose-REN) and 0.1 mm (DeepPrior).
+The data and the protocol are those of nyu_backbones.py; its --help shows the command that makes the datasets. Each
+backbone has its own corrector. Validation frames choose the epoch and the setting, and the table reports the test
+frames. It measures interpolation between labelled frames of one recording, as explained there.
+
+Each kind of network has about the same training time for all of its settings together; the table shows this time.
+GlobalShiftMLP has less, because longer training does not help it: three times as many epochs lowered its test error by
+0.0 mm (Pose-REN) and 0.1 mm (DeepPrior).
 """
 
 import argparse
@@ -15,7 +18,7 @@ from tabulate import tabulate
 
 from cluster.experiment import Experiment
 from cluster.reports.tables.summary import mean_and_std
-from cluster.results.results import Results, Row
+from cluster.results.results import Results, Row, SummaryColumns
 from data_pipeline.distorters import NoDistorter
 from data_pipeline.normalizers import Shifter
 from data_pipeline.pose_dataset import dataset_path
@@ -27,7 +30,7 @@ BACKBONES = ["Pose-REN", "DeepModel", "DeepPrior", "DeepPrior++"]
 
 experiment_config = {
     "name": "nyu_models",
-    "train_set": "nyu_Pose-REN_train",  # varied below, with the other two
+    "train_set": "nyu_Pose-REN_train",  # varied below, together with the other two sets
     "train_set_size": None,
     "val_set": "nyu_Pose-REN_val",
     "val_set_size": None,
@@ -84,7 +87,7 @@ TRANSFORMER = {"dim": 32, "n_layers": 2, "n_heads": 4, "feedforward_dim": 64}
 
 
 def settings() -> list[list[Any]]:
-    """Returns the settings of each kind of network: a row of values for `KEYS`."""
+    """Returns the settings of all kinds of network, each a row of values for `KEYS`."""
     mlps = [(CorrectorMLP, {"hidden_dims": [256, 256], "dropout": dropout}) for dropout in (None, 0.2, 0.4)]
     shift = (GlobalShiftMLP, {"hidden_dims": [256, 256], "dropout": 0.2})
     rows: list[list[Any]] = [[*network, lr, 256, 100] for network in [*mlps, shift] for lr in (1e-3, 3e-3)]
@@ -95,9 +98,10 @@ def settings() -> list[list[Any]]:
 
 
 def model_table(table: Results) -> str:
-    """Returns a row for each kind of network: its setting that is best in validation, on the test frames."""
+    """Returns a row for each kind of network: the test errors of its settings that are best in validation."""
     best: dict[tuple[str, str], Row] = {}
     seconds: dict[str, float] = {}
+    on_test = SummaryColumns.of("test")
     for row in table.summary:
         best.setdefault((row["model"], _backbone(row)), row)
     for trial in table.trials:
@@ -106,16 +110,14 @@ def model_table(table: Results) -> str:
         [
             model,
             *(
-                mean_and_std(
-                    best[model, backbone]["test_distance_mm_mean"], best[model, backbone]["test_distance_mm_std"]
-                )
+                mean_and_std(best[model, backbone][on_test.mean], best[model, backbone][on_test.std])
                 for backbone in BACKBONES
             ),
             f"{seconds[model] / 60:.1f} min",
         ]
         for model in dict.fromkeys(model for model, _ in best)
     ]
-    before = [f"{best[rows[0][0], backbone]['test_distance_before_mm']:.2f}" for backbone in BACKBONES]
+    before = [f"{best[rows[0][0], backbone][on_test.before]:.2f}" for backbone in BACKBONES]
     rows.sort(key=lambda cells: cells[0] != "CorrectorMLP")
     rows.insert(0, ["uncorrected", *before, ""])
     headers = ["", *BACKBONES, "trained for"]
@@ -130,11 +132,11 @@ def _backbone(row: Row) -> str:
 def main() -> None:
     """Runs the experiment and prints its tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", default="data", type=Path, help="where prepare_data.py wrote (default: data)")
+    parser.add_argument("--data-dir", default="data", type=Path, help="the folder with the datasets (default: data)")
     arguments = parser.parse_args()
     if not dataset_path(arguments.data_dir, "nyu_Pose-REN_train", "labels").is_file():
         parser.error(
-            f"{arguments.data_dir} does not have the NYU datasets; nyu_backbones.py --help tells how to make them"
+            f"{arguments.data_dir} does not have the NYU datasets; nyu_backbones.py --help shows how to make them"
         )
 
     config = {**experiment_config, "data_dir": arguments.data_dir}

@@ -1,17 +1,17 @@
-r"""Corrects poses with what an experiment trained, or exports its corrector for use elsewhere.
+r"""Corrects poses with a trained corrector of an experiment, or exports the corrector for use elsewhere.
 
 Examples:
-    the best combination's best training, on a result file of a backbone
+    correct a backbone's result file with the best repetition of the best combination
       python tune_runs/predict.py --experiment my_sweep --poses backbone.txt --out corrected.txt
 
-    all its trainings as an ensemble, with the error before and after
+    use all repetitions as an ensemble, and print the error before and after
       python tune_runs/predict.py --experiment my_sweep --repetition all --format openpose21 \
           --poses backbone.npy --labels truth.npy --out corrected.npy
 
-    the file that is handed in to the HANDS17 challenge
+    write the file to submit to the HANDS17 challenge
       python tune_runs/predict.py --experiment my_sweep --poses result.txt --out result.zip --submission names.txt
 
-    for use without PoseTune: torch.export.load("corrector.pt2").module()(poses_mm)
+    export it for use without PoseTune: torch.export.load("corrector.pt2").module()(poses_mm)
       python tune_runs/predict.py --experiment my_sweep --export corrector.pt2
 """
 
@@ -29,8 +29,8 @@ import numpy as np
 import torch
 
 from cluster.reports.terminal.correction_text import correction_text
-from cluster.results.user_modules import own_module
-from cluster.storage.filesystem import Storage
+from cluster.reports.terminal.overview import find_experiment
+from cluster.results.user_modules import add_import_option, own_module
 from cluster.storage.folders import ExperimentFolder
 from cluster.trained import TrainedCorrector, read_corrector
 from data_pipeline.files.sigterm import exit_on_sigterm
@@ -41,7 +41,7 @@ from data_pipeline.formats.tensor_file import split_subset
 from data_pipeline.pose_range import PoseRange, PoseRangeCheck
 from data_pipeline.preparation.chunks import progress
 from data_pipeline.skeleton import Skeleton, register_skeleton
-from data_pipeline.user_error import UserError, first_line
+from data_pipeline.user_error import UserError, exit_status, first_line
 from posenet.evaluator import CorrectionMeans
 from posenet.export import check_suffix, export_corrector
 
@@ -51,20 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     args = parser.parse_args(arguments)
     _require_pairs(parser, args)
-    try:
-        with exit_on_sigterm():
-            _run(args)
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return 0
+    with exit_on_sigterm():
+        return exit_status(lambda: _run(args))
 
 
-def _run(args: argparse.Namespace) -> None:
-    # All that can be wrong with the command line, before anything is read that takes time or written.
+def _run(args: argparse.Namespace) -> int:
+    # Check the whole command line first, before anything slow is read and anything is written.
     inputs = [path for path in (args.poses, args.labels, args.submission) if path is not None]
     for path in (args.out, args.export):
         _require_free(path, inputs, force=args.force)
@@ -74,10 +66,10 @@ def _run(args: argparse.Namespace) -> None:
     files = None if args.poses is None else Files.of(args)
     modules = [own_module(name) for name in args.modules]
 
-    folder = ExperimentFolder(Storage(args.storage_path) / args.experiment)
+    folder = find_experiment(args.storage_path, args.experiment)
     trained = read_corrector(folder, combination=args.combination, repetition=args.repetition, modules=modules)
     print(_description(args.experiment, trained), file=sys.stderr)
-    register_skeleton(trained.skeleton)  # for formats whose files tell the number of joints alone
+    register_skeleton(trained.skeleton)  # for formats whose files have only the number of joints
     if files is not None:
         correction = Correction(trained, files, device, _training_range(folder, trained))
         correction.write()
@@ -86,21 +78,22 @@ def _run(args: argparse.Namespace) -> None:
             print(json.dumps(metrics, indent=2) if args.json else correction_text(metrics, trained.skeleton))
     if args.export is not None:
         export_corrector(trained.corrector.cpu(), trained.skeleton, args.export)
-        print(f"Exported to {args.export}: poses in mm in, corrected poses in mm out", file=sys.stderr)
+        print(f"Exported to {args.export}; it takes poses in mm and returns corrected poses in mm", file=sys.stderr)
+    return 0
 
 
 @dataclass(frozen=True)
 class Files:
-    """What is read and written, in which formats.
+    """The files to read and write, and their formats.
 
     Attributes:
-        poses: The poses to correct.
-        source: Their format.
-        labels: The true poses; None for none.
-        labels_format: Their format, that of the poses where there are none.
-        out: Where the corrected poses go.
-        target: Their format; None for the zip file of the challenge.
-        official_names: The names of its frames; None where that is not written.
+        poses: The file of the poses to correct.
+        source: Its format.
+        labels: The file of the true poses; None without labels.
+        labels_format: Its format; without labels, the format of the poses.
+        out: The file for the corrected poses.
+        target: Its format; None for the zip file of the challenge.
+        official_names: The names of the frames in the zip file; None for any other format.
     """
 
     poses: Path
@@ -113,7 +106,7 @@ class Files:
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> "Files":
-        """Returns what a command line names."""
+        """Returns the files of a command line."""
         source = format_from_option(args.poses, args.format, "--format")
         for path in (args.poses, args.labels):
             if path is not None and not split_subset(path)[0].exists():
@@ -137,21 +130,21 @@ class Files:
         )
 
     def write(self, frames: Iterator[Frames]) -> None:
-        """Writes the corrected frames, and says where their names come from if they have none."""
+        """Writes the corrected frames. In a submission, frames without names get the official ones, with a note."""
         if self.target is not None:
             self.target.write(self.out, frames)
         elif self.official_names is not None and not write_hands17_submission(self.out, frames, self.official_names):
-            print(f"note: {self.poses} has no names: its frames got those of the list, in its order", file=sys.stderr)
+            print(f"note: {self.poses} has no names; its frames got the names of the list, in order", file=sys.stderr)
 
 
 class Correction:
-    """A file of poses on its way through a corrector.
+    """Reads, corrects and writes a file of poses.
 
     Args:
         trained: The corrector.
-        files: What is read and written.
-        device: Where the corrector runs.
-        training_range: Where the hands were that it was trained on; None where the experiment does not tell.
+        files: The files to read and write.
+        device: The device the corrector runs on.
+        training_range: The range of the training poses; None if the experiment does not have it.
 
     Attributes:
         means: The errors before and after; None without labels.
@@ -173,18 +166,18 @@ class Correction:
         self.n_frames = 0
 
     def write(self) -> None:
-        """Reads, corrects and writes the frames, some thousand at a time."""
+        """Corrects all frames, a few thousand at a time."""
         try:
             with torch.inference_mode():
                 self.files.write(self._corrected())
-        finally:  # what is odd in a file may be why it cannot be corrected
-            for read in (self.poses, self.labels):
-                if read is not None:
-                    read.warn()
+        finally:  # a suspicious file may be the reason for an error
+            for input_file in (self.poses, self.labels):
+                if input_file is not None:
+                    input_file.warn()
         print(f"{self.n_frames} frames written to {self.files.out}", file=sys.stderr)
 
     def _corrected(self) -> Iterator[Frames]:
-        labels = None if self.labels is None else _Rows(self.labels)
+        labels = None if self.labels is None else _LabelReader(self.labels)
         with progress("correcting", total=None) as advance:
             for chunk in self.poses:
                 poses = torch.from_numpy(chunk.poses).to(self.device)  # (n, J, 3)
@@ -200,7 +193,7 @@ class Correction:
 
 
 class _Input:
-    """The frames of a file, and how they differ from those that the corrector was trained on."""
+    """The frames of a file, compared with the frames that the corrector was trained on."""
 
     def __init__(
         self, path: Path, pose_format: PoseFormat, skeleton: Skeleton, training_range: PoseRange | None
@@ -223,15 +216,15 @@ class _Input:
             yield chunk
 
     def warn(self) -> None:
-        """Says what is odd in the frames that were read."""
+        """Prints what is suspicious about the frames that were read."""
         cut = self.pose_format.warning(self.path)
         unlike = [] if self._comparison is None else self._comparison.texts()
         for text in unlike if cut is None else [cut, *unlike]:
             print(f"warning: {self.path}: {text}", file=sys.stderr)
 
 
-class _Rows:
-    """The labels beside the poses, taken in the poses' chunks."""
+class _LabelReader:
+    """Reads the labels in chunks of the poses' sizes."""
 
     def __init__(self, labels: _Input) -> None:
         self.path = labels.path
@@ -239,35 +232,35 @@ class _Rows:
         self._left = Frames(np.empty((0, 0, 3), np.float32))
         self._n_taken = 0
 
-    def take(self, beside: Frames) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Returns the next labels, as many as there are frames in `beside`."""
-        parts = [self._left] if len(self._left) else []
-        while sum(map(len, parts)) < len(beside):
+    def take(self, poses: Frames) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Returns the labels of the next poses, which must have the same names if both have names."""
+        chunks = [self._left] if len(self._left) else []
+        while sum(map(len, chunks)) < len(poses):
             following = next(self._frames, None)
             if following is None:
-                raise FormatError(f"{self.path} has fewer frames than the poses; both files need the same")
-            parts.append(following)
-        poses = np.concatenate([part.poses for part in parts])
-        names = tuple(chain.from_iterable(part.names or () for part in parts)) or None
-        n = len(beside)
-        if names is not None and beside.names is not None and names[:n] != beside.names:
-            place = next(i for i, pair in enumerate(zip(names, beside.names, strict=False)) if pair[0] != pair[1])
+                raise FormatError(f"{self.path} has fewer frames than the poses; both files need the same frames")
+            chunks.append(following)
+        labels = np.concatenate([chunk.poses for chunk in chunks])
+        names = tuple(chain.from_iterable(chunk.names or () for chunk in chunks)) or None
+        n = len(poses)
+        if names is not None and poses.names is not None and names[:n] != poses.names:
+            place = next(i for i, pair in enumerate(zip(names, poses.names, strict=False)) if pair[0] != pair[1])
             raise FormatError(
-                f"{self.path}: frame {self._n_taken + place} is {names[place]}, but that of the poses is "
-                f"{beside.names[place]}; both files need the same frames in the same order"
+                f"{self.path}: frame {self._n_taken + place} is {names[place]}, but in the poses it is "
+                f"{poses.names[place]}; both files need the same frames in the same order"
             )
         self._n_taken += n
-        self._left = Frames(poses[n:], None if names is None else names[n:])
-        return poses[:n]
+        self._left = Frames(labels[n:], None if names is None else names[n:])
+        return labels[:n]
 
     def require_end(self) -> None:
-        """Refuses labels that are more than the poses."""
+        """Refuses labels that are left over after the poses."""
         if len(self._left) or next(self._frames, None) is not None:
-            raise FormatError(f"{self.path} has more frames than the poses; both files need the same")
+            raise FormatError(f"{self.path} has more frames than the poses; both files need the same frames")
 
 
 def _training_range(folder: ExperimentFolder, trained: TrainedCorrector) -> PoseRange | None:
-    """Returns where the hands of the training set were; None where the experiment does not tell."""
+    """Returns the range of the training poses; None if the experiment does not have it."""
     with suppress(LookupError, TypeError, ValueError, AttributeError):
         for entry in (folder.read_experiment() or {})["data"]:
             if entry["fingerprint"] == trained.train_set_fingerprint:
@@ -283,7 +276,7 @@ def _description(experiment: str, trained: TrainedCorrector) -> str:
 
 
 def _require_pairs(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Ends the program where options that belong together are not given together."""
+    """Ends the program if an option lacks another one that it needs."""
     if args.poses is None and args.export is None:
         parser.error("give --poses and --out to correct a file, or --export to write the corrector")
     needs = {
@@ -291,39 +284,39 @@ def _require_pairs(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
         **{"--format": "--poses", "--out-format": "--poses", "--labels-format": "--labels", "--json": "--labels"},
     }
     for option, other in needs.items():
-        if _given(args, option) and not _given(args, other):
+        if _is_given(args, option) and not _is_given(args, other):
             parser.error(f"{option} needs {other}")
     if args.submission is not None and args.out_format is not None:
-        parser.error("--submission is a format of its own: leave out --out-format")
+        parser.error("--submission decides the format; leave out --out-format")
     if args.export is not None and args.export == args.out:
-        parser.error("--out and --export are the same file")
+        parser.error("--out and --export name the same file")
 
 
-def _given(args: argparse.Namespace, option: str) -> bool:
+def _is_given(args: argparse.Namespace, option: str) -> bool:
     return getattr(args, option.removeprefix("--").replace("-", "_")) not in (None, False)
 
 
 def _require_free(path: Path | None, inputs: Sequence[Path], *, force: bool) -> None:
     if path is None:
         return
-    for read in (split_subset(given)[0] for given in inputs):
-        if path.exists() and read.exists() and path.samefile(read):
-            raise UserError(f"{path} is read, and would be overwritten; choose another name for what is written")
+    for input_path in (split_subset(name)[0] for name in inputs):
+        if path.exists() and input_path.exists() and path.samefile(input_path):
+            raise UserError(f"{path} is an input and would be overwritten; choose another name for the output")
     if path.is_dir():
-        raise UserError(f"{path} is a folder that is there already; choose another name, or remove it first")
+        raise UserError(f"{path} is an existing folder; choose another name, or remove it first")
     if path.exists() and not force:
-        raise UserError(f"{path} is there already; choose another name, or overwrite it with --force")
+        raise UserError(f"{path} exists; choose another name, or overwrite it with --force")
     if not path.absolute().parent.is_dir():
-        raise UserError(f"{path.absolute().parent}, where {path.name} is to be written, is not a folder")
+        raise UserError(f"{path} cannot be written: there is no folder {path.parent}")
 
 
 def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch has no error of its own for a device that is not there
+    except (RuntimeError, AssertionError) as error:  # torch has no special error for a missing device
         reason = first_line(error)
-        raise UserError(f"--device {name}: torch cannot use it here: {reason}") from error
+        raise UserError(f"--device {name}: torch cannot use this device: {reason}") from error
     return device
 
 
@@ -341,46 +334,43 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    which = parser.add_argument_group("which corrector")
-    which.add_argument("--experiment", required=True, metavar="NAME", help="the experiment that trained it")
-    which.add_argument("--storage-path", default="results", metavar="D", help="folder or URI of the results (results)")
-    which.add_argument(
-        "--combination", default="best", metavar="KEY", help="its key, or the beginning of it (default: best)"
+    corrector = parser.add_argument_group("corrector")
+    corrector.add_argument("--experiment", required=True, metavar="NAME", help="the experiment that trained it")
+    corrector.add_argument(
+        "--storage-path", default="results", metavar="D", help="folder or URI of the results (default: results)"
     )
-    which.add_argument(
+    corrector.add_argument(
+        "--combination", default="best", metavar="KEY", help="the combination's key or its beginning (default: best)"
+    )
+    corrector.add_argument(
         "--repetition",
         default="best",
         type=_repetition,
         metavar="R",
-        help="a number, 'best', or 'all' for the mean of all as an ensemble (default: best)",
+        help="a number, 'best', or 'all' for the mean of all repetitions (default: best)",
     )
-    which.add_argument(
-        "--import",
-        dest="modules",
-        action="append",
-        default=[],
-        metavar="MODULE",
-        help="a module with a model or normalizer of your own",
-    )
+    add_import_option(corrector)
+    corrector.add_argument("--device", default="cpu", metavar="D", help="cpu, cuda, cuda:1, … (default: cpu)")
 
     poses = parser.add_argument_group("poses to correct")
     poses.add_argument("--poses", type=Path, metavar="FILE", help="a backbone's predictions")
-    poses.add_argument("--format", choices=formats, metavar="F", help="their format, where the file does not tell it")
-    poses.add_argument("--out", type=Path, metavar="FILE", help="where the corrected poses are written")
+    poses.add_argument("--format", choices=formats, metavar="F", help="their format (default: what FILE looks like)")
+    poses.add_argument("--out", type=Path, metavar="FILE", help="the file for the corrected poses")
     poses.add_argument("--out-format", choices=formats, metavar="F", help="its format (default: as the poses)")
-    poses.add_argument("--labels", type=Path, metavar="FILE", help="the true poses: tells the error before and after")
+    poses.add_argument(
+        "--labels", type=Path, metavar="FILE", help="the true poses, to print the error before and after"
+    )
     poses.add_argument("--labels-format", choices=formats, metavar="F", help="their format (default: as the poses)")
     poses.add_argument(
         "--submission",
         type=Path,
         metavar="FILE",
-        help="write the zip file for the HANDS17 challenge, with the frames of this list of names, in its order",
+        help="write the zip file for the HANDS17 challenge, with the frames that FILE lists, in its order",
     )
-    poses.add_argument("--device", default="cpu", metavar="D", help="cpu, cuda, cuda:1, … (default: cpu)")
     poses.add_argument("--json", action="store_true", help="print the errors as JSON")
 
-    parser.add_argument("--export", type=Path, metavar="FILE", help="write the corrector itself, as .pt2 or .onnx")
-    parser.add_argument("--force", action="store_true", help="overwrite files that exist")
+    parser.add_argument("--export", type=Path, metavar="FILE", help="write the corrector as a .pt2 or .onnx file")
+    parser.add_argument("--force", action="store_true", help="overwrite existing files")
     return parser
 
 

@@ -6,7 +6,6 @@ or is interrupted, the data folder stays as it was.
 
 import argparse
 import json
-import os
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -20,7 +19,7 @@ from data_pipeline.preparation import commands
 from data_pipeline.preparation.commands import CommandResult
 from data_pipeline.preparation.splits import PARTS, SPLIT_SYNTAX
 from data_pipeline.preparation.targets import Target
-from data_pipeline.user_error import UserError
+from data_pipeline.user_error import UserError, exit_status
 
 _SPLITS = f"""splits:
 {textwrap.indent(SPLIT_SYNTAX, "  ")}
@@ -78,22 +77,16 @@ Leaderboard files: https://github.com/xinghaochen/awesome-hand-pose-estimation, 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line `arguments`, by default the process's own, and returns the exit status."""
     args = _parser().parse_args(arguments)
+    with exit_on_sigterm():
+        return exit_status(lambda: _run(args))
+
+
+def _run(args: argparse.Namespace) -> int:
     try:
-        with exit_on_sigterm():
-            outcome: CommandResult = args.run(args)
-            _print(outcome, as_json=args.json)
-    except BrokenPipeError:
-        # The reader has closed the pipe, as `head` does. Discard the rest, else Python reports an error at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except MemoryError:
-        print("error: the datasets do not fit into memory; process fewer frames at a time", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+        outcome: CommandResult = args.run(args)
+    except MemoryError as error:
+        raise UserError("the datasets do not fit into memory; process fewer frames at a time") from error
+    _print(outcome, as_json=args.json)
     return outcome.status
 
 

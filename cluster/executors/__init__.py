@@ -1,1 +1,1 @@
-"""Where trials run, and what watches them: this process, or Ray."""
+"""Where trials run, and what monitors them: this process, or Ray."""

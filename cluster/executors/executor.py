@@ -1,4 +1,4 @@
-"""Where a run trains: in this process, with a Ray of its own on this machine, or on a Ray cluster."""
+"""Where a run trains: in this process, with a Ray started on this machine, or on a Ray cluster; and how it ended."""
 
 import math
 import os
@@ -9,14 +9,14 @@ from typing import Literal
 
 from cluster.executors.inline import run_inline
 from cluster.executors.job import Job
-from cluster.executors.monitor import Watch
-from cluster.executors.signals import Signals
+from cluster.executors.monitor import Monitor
+from cluster.executors.signals import Preempted, Signals
 from cluster.planning.config import ConfigError, ExperimentConfig, Problem
-from cluster.planning.placement import PRETEND_GPUS, place_here
+from cluster.planning.placement import PRETEND_GPUS, UnusableNodeError, place_here
 from cluster.planning.plan import TrialSpec
 from data_pipeline.user_error import UserError
 
-Executor = Literal["ray", "inline"]
+ExecutorName = Literal["ray", "inline"]
 
 _ADDRESS_VARIABLES = ("POSETUNE_ADDRESS", "RAY_ADDRESS")
 _WAIT_VARIABLE = "POSETUNE_WAIT_FOR_NODES"
@@ -24,36 +24,62 @@ _GRACE_VARIABLE = "POSETUNE_GRACE_S"
 
 
 @dataclass(frozen=True)
-class Workplace:
-    """Where a run trains, and what ends it from outside.
+class RunEnd:
+    """How the training of a run ended.
 
     Attributes:
-        executor: What trains.
-        address: The Ray cluster; None for a Ray of our own.
-        wait_for_nodes: Whether to wait where the cluster has no node yet that a trial fits on.
-        signals: What was asked of this process.
+        kind: "complete", or what ended it early: "all_failed" for `stop_if_all_fail`, "interrupted" for Ctrl-C,
+            "preempted" for SIGTERM, "unusable_node" for a node on which trials cannot be trained.
+        reason: The error of a trial or a node; empty for the other kinds.
     """
 
-    executor: Executor
+    kind: Literal["complete", "all_failed", "interrupted", "preempted", "unusable_node"]
+    reason: str = ""
+
+    @classmethod
+    def of(cls, error: KeyboardInterrupt | Preempted | UnusableNodeError) -> "RunEnd":
+        """Returns the end that an exception caused."""
+        if isinstance(error, UnusableNodeError):
+            return cls("unusable_node", str(error))
+        return cls("preempted" if isinstance(error, Preempted) else "interrupted")
+
+    @property
+    def from_outside(self) -> bool:
+        """Whether a signal or a node ended the run, and not its trials."""
+        return self.kind in ("interrupted", "preempted", "unusable_node")
+
+
+@dataclass(frozen=True)
+class Executor:
+    """Where a run trains, and the signals that end it.
+
+    Attributes:
+        name: What trains.
+        address: The Ray cluster; None to start Ray on this machine.
+        wait_for_nodes: Whether to wait for a node if the cluster has none that a trial fits on.
+        signals: The signals that this process received.
+    """
+
+    name: ExecutorName
     address: str | None
     wait_for_nodes: bool
     signals: Signals
 
     @classmethod
-    def of(cls, executor: Executor, address: str | None, *, wait_for_nodes: bool) -> "Workplace":
-        """Returns the workplace that the arguments name, or else the environment.
+    def of(cls, name: ExecutorName, address: str | None, *, wait_for_nodes: bool) -> "Executor":
+        """Returns the executor that the arguments choose; the environment has their defaults.
 
         Raises:
-            UserError: If the environment has something else where a number should be.
+            UserError: If a variable of the environment is not a number and should be one.
         """
-        named = [address, *(os.environ.get(variable) for variable in _ADDRESS_VARIABLES)]
-        address = next((name for name in named if name), None)
-        if executor == "inline" or address == "local":
+        addresses = [address, *(os.environ.get(variable) for variable in _ADDRESS_VARIABLES)]
+        address = next((found for found in addresses if found), None)
+        if name == "inline" or address == "local":
             address = None
-        return cls(executor, address, wait_for_nodes or os.environ.get(_WAIT_VARIABLE) == "1", _signals())
+        return cls(name, address, wait_for_nodes or os.environ.get(_WAIT_VARIABLE) == "1", _signals())
 
     def problems(self, config: ExperimentConfig) -> list[Problem]:
-        """Returns what this machine lacks, where it is the one that trains."""
+        """Returns what this machine lacks, if trials run on it."""
         if self.address is None:
             try:
                 place_here(config)
@@ -63,16 +89,16 @@ class Workplace:
 
     @contextmanager
     def ready(self, config: ExperimentConfig) -> Iterator[None]:
-        """Holds the connection to a cluster for the block, where there is one.
+        """Connects to the cluster, if there is one, for the block.
 
         Raises:
-            ConfigError: If none of its nodes has what a trial needs.
-            ClusterError: If it cannot be used; also RayInUseError.
+            ConfigError: If no node has what a trial needs.
+            ClusterError: If the cluster cannot be used.
         """
         if self.address is None:
             yield
             return
-        # Imported where it is needed: it takes seconds, and a finished experiment does without.
+        # A late import: Ray takes seconds to import, and a finished experiment does not need it.
         from cluster.executors import ray_nodes, ray_session
 
         with ray_session.connected(self.address):
@@ -80,30 +106,34 @@ class Workplace:
                 ray_nodes.wait_for_node(config, self.signals)
             placement = ray_nodes.place_on_cluster(config)
             count_gpus = placement.gpu_share > 0 and PRETEND_GPUS not in os.environ
-            examined = ray_nodes.examine_nodes(str(config.storage_path), count_gpus=count_gpus)
-            ray_nodes.require_usable(examined)
+            ray_nodes.require_usable(ray_nodes.check_nodes(str(config.storage_path), count_gpus=count_gpus))
             yield
 
-    def train(self, trials: Sequence[TrialSpec], job: Job, watch: Watch) -> None:
-        """Trains `trials`; see the executors.
+    def train(self, trials: Sequence[TrialSpec], job: Job, monitor: Monitor) -> RunEnd:
+        """Trains `trials`, and returns how that ended.
 
         Raises:
-            KeyboardInterrupt: If Ctrl-C ended it.
-            Preempted: If SIGTERM did.
-            RayInUseError: If the script has started Ray itself.
+            ClusterError: If Ray cannot be used.
         """
-        if self.executor == "inline":
-            run_inline(trials, job, place_here(job.config), watch, self.signals)
+        try:
+            self._train(trials, job, monitor)
+        except (KeyboardInterrupt, Preempted, UnusableNodeError) as error:
+            return RunEnd.of(error)
+        return RunEnd("complete") if monitor.why_stop is None else RunEnd("all_failed", monitor.why_stop)
+
+    def _train(self, trials: Sequence[TrialSpec], job: Job, monitor: Monitor) -> None:
+        if self.name == "inline":
+            run_inline(trials, job, place_here(job.config), monitor, self.signals)
             return
         from cluster.executors import ray_nodes, ray_runner, ray_session
 
         if self.address is not None:
             placement = ray_nodes.place_on_cluster(job.config, len(trials))
-            ray_runner.run_ray(trials, job, placement, watch, self.signals, unbounded=self.wait_for_nodes)
+            ray_runner.run_ray(trials, job, placement, monitor, self.signals, unbounded=self.wait_for_nodes)
             return
         placement = place_here(job.config, len(trials))
         with ray_session.embedded(placement):
-            ray_runner.run_ray(trials, job, placement, watch, self.signals)
+            ray_runner.run_ray(trials, job, placement, monitor, self.signals)
 
 
 def _signals() -> Signals:
@@ -116,6 +146,6 @@ def _signals() -> Signals:
         grace_s = math.nan
     if not 0 <= grace_s < math.inf:
         raise UserError(
-            f"{_GRACE_VARIABLE} is {text!r}, and should be a number: the seconds that trials have to save at SIGTERM"
+            f"{_GRACE_VARIABLE} is {text!r}, but must be a number: the seconds in which trials save after SIGTERM"
         )
     return Signals(grace_s=grace_s)

@@ -1,4 +1,4 @@
-"""What workers need to train any trial of an experiment; it travels to each node once."""
+"""What workers need to train any trial of an experiment; it is sent to each node once."""
 
 import secrets
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from cluster.planning import builders as parts
+from cluster.planning import builders
 from cluster.planning.config import ExperimentConfig, Settings
 from cluster.planning.inputs import SetKey, set_keys
 from cluster.planning.plan import TrialSpec
@@ -24,11 +24,11 @@ class Job:
 
     Attributes:
         config: The experiment's config.
-        space: Base settings and options, with the objects that labels stand for.
+        space: Base settings and options.
         sets: The sets of poses.
         tables: The tables that distorters read, by the names of their files.
         weights: The content of weights files by path.
-        run_id: Tells this run of the experiment from others.
+        run_id: Identifies this run of the experiment.
     """
 
     config: ExperimentConfig
@@ -44,25 +44,14 @@ class Job:
         return ExperimentFolder(Storage(self.config.storage_path) / self.config.name)
 
     def trial(self, spec: TrialSpec, device: torch.device) -> Trial:
-        """Returns a planned trial, to be trained on `device`."""
-        settings = self.space.settings(spec.combination.choice)
-        combination = spec.combination
-        return Trial(
-            key=combination.key,
-            repetition=spec.repetition,
-            seed=spec.seed,
-            options=combination.options,
-            description=combination.description,
-            settings=settings,
-            device=device,
-            run_id=self.run_id,
-        )
+        """Returns a planned trial that trains on `device`."""
+        return Trial(spec, self.space.settings(spec.combination.row_indices), device, self.run_id)
 
     def data(self, settings: Settings) -> TrialData:
-        """Returns what a trial with these settings trains with."""
+        """Returns the data of a trial with these settings."""
         path = settings.experiment.init_weights_path
         return TrialData(
             sets={split: self.sets[key] for split, key in set_keys(settings).items()},
-            tables={file: self.tables[file] for file in parts.build_distorter(settings.hyperparams).tables},
+            tables={file: self.tables[file] for file in builders.build_distorter(settings.hyperparams).tables},
             init_weights=None if path is None else self.weights[str(path)],
         )

@@ -1,4 +1,4 @@
-"""What a run looks at while trials report: the display, the failures, and whether to stop."""
+"""Follows the trials of a run: the display, the failures, and whether to stop."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -10,14 +10,14 @@ from cluster.trial.trainable import TrialReport
 
 
 @dataclass
-class Watch:
-    """Takes the reports of all trials, from whichever executor.
+class Monitor:
+    """Takes the reports of all trials, from any executor.
 
     Attributes:
         progress: The display.
-        stop_if_all_fail: Stop when the first so many trials have all failed; None goes on.
-        archiver: Who moves trials that have ended for good; None leaves them where they are.
-        failed_before: Trials that tell nothing of the others by failing again.
+        stop_if_all_fail: Stop if this many trials ended first and all failed; None never stops.
+        archiver: Moves finished and diverged trials to the archive; None leaves them in place.
+        failed_before: Trials that failed in an earlier run; a new failure of theirs says nothing about the others.
         outcomes: The last report of each trial that ended.
     """
 
@@ -28,13 +28,13 @@ class Watch:
     outcomes: dict[str, TrialReport] = field(default_factory=dict)
 
     def started(self, trial_id: str) -> None:
-        """A trial begins."""
+        """A trial was started."""
         if trial_id in self.outcomes:
-            return  # its worker was lost after its last report; the next one finds that it has ended
+            return  # its worker was lost after the last report; the next worker finds that the trial has ended
         self.progress.started(trial_id)
 
     def reported(self, report: TrialReport) -> None:
-        """A trial tells how it stands; how it ended, once."""
+        """A trial reported its state. Reports after its last one are ignored."""
         if report.trial_id in self.outcomes:
             return
         self.progress.reported(report)
@@ -45,21 +45,21 @@ class Watch:
 
     @property
     def should_stop(self) -> bool:
-        """Whether the first trials of the run have all failed, so that the next ones will most likely too."""
+        """Whether the first trials of the run have all failed, so the next ones probably will too."""
         return self.why_stop is not None
 
     @property
     def why_stop(self) -> str | None:
-        """The error of the first of them; None where they have not all failed."""
+        """The error of the first trial, if the first trials have all failed; else None."""
         n = self.stop_if_all_fail
         if n is None or len(self.outcomes) < n:
             return None
-        telling = (
+        counted = (
             report
             for trial_id, report in self.outcomes.items()
             if report.status != "failed" or trial_id not in self.failed_before
         )
-        first = list(islice(telling, n))
+        first = list(islice(counted, n))
         if len(first) < n or any(report.status != "failed" for report in first):
             return None
         return first[0].error

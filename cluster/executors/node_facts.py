@@ -1,7 +1,7 @@
-"""What a node of a cluster tells of itself.
+"""Collects the facts of a cluster's node: versions, GPUs, storage.
 
-It travels to the node by value and imports nothing but Python's own modules at its top, so that it can still answer
-where something is missing or is of another version.
+This module is sent to the node by value and imports only Python's own modules at its top, so it also works on a node
+where something is missing or has another version.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ PACKAGES = ("cluster", "posenet", "data_pipeline")
 
 
 def versions() -> dict[str, str | None]:
-    """Returns the versions that have to be the same on all nodes, None for what is not installed."""
+    """Returns the versions that must be the same on all nodes; None for what is not installed."""
     return {
         "Python": ".".join(platform.python_version_tuple()[:2]),
         "torch": _version("torch"),
@@ -27,14 +27,14 @@ def versions() -> dict[str, str | None]:
     }
 
 
-def tell(storage_path: str, probe: str, node_id: str, *, count_gpus: bool) -> dict[str, Any]:
-    """Returns what a node tells of itself.
+def collect_facts(storage_path: str, probe: str, node_id: str, *, count_gpus: bool) -> dict[str, Any]:
+    """Returns the facts of the node on which this process runs.
 
     Args:
         storage_path: The folder for results.
-        probe: The name of a file in it, which this process has to see; it writes one of its own beside it.
+        probe: The name of a file in it, which this process must see; it writes a file of its own next to it.
         node_id: The node.
-        count_gpus: Tell how many GPUs torch sees, which takes the import of torch.
+        count_gpus: Count the GPUs that torch sees, which needs the import of torch.
     """
     return {
         "host": socket.gethostname(),
@@ -48,21 +48,21 @@ def tell(storage_path: str, probe: str, node_id: str, *, count_gpus: bool) -> di
 
 def _version(package: str) -> str | None:
     try:
-        # What follows a + tells for which hardware it was built.
+        # After a + the version names the hardware that it was built for.
         return importlib.metadata.version(package).partition("+")[0]
     except importlib.metadata.PackageNotFoundError:
         return None
 
 
 def code_version() -> str | None:
-    """Returns a hash of our own code, as this process would import it; None where that cannot be found."""
+    """Returns a hash of PoseTune's code as this process would import it; None if the code is not found."""
     digest = hashlib.sha256()
     for package in PACKAGES:
         found = importlib.util.find_spec(package)
         if found is None or not found.submodule_search_locations:
             return None
         root = Path(next(iter(found.submodule_search_locations)))
-        # Tables that belong to the code too.
+        # CSV tables are a part of the code.
         for path in sorted([*root.rglob("*.py"), *root.rglob("*.csv")]):
             digest.update(f"{package}/{path.relative_to(root).as_posix()}\n".encode())
             digest.update(path.read_bytes())
@@ -70,7 +70,7 @@ def code_version() -> str | None:
 
 
 def _gpus() -> int | str:
-    # A task that asks for no GPU may be shown none; else it is shown those that its node was started with.
+    # Ray may hide all GPUs from a task that asks for none; torch should see those that the node was started with.
     if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
         del os.environ["CUDA_VISIBLE_DEVICES"]
     try:
@@ -81,13 +81,13 @@ def _gpus() -> int | str:
 
 
 def _try_storage(storage_path: str, probe: str, node_id: str) -> str | None:
-    """Returns why a node cannot use the folder for results, None if it can."""
+    """Returns why this node cannot use the folder for results; None if it can."""
     try:
         from cluster.storage.filesystem import Storage
 
         storage = Storage(storage_path)
         if storage.read(probe) is None:
-            return "it does not see what this process wrote there"
+            return "it does not see the file that this process wrote there"
         storage.write(f"{probe}-{node_id}", b"")
     except Exception as error:
         return str(error)

@@ -1,7 +1,7 @@
-"""What a person sees while an experiment runs: a live display on a terminal, now and then a line in a log file."""
+"""The progress display of a run: live on a terminal, a line every 30 seconds in a log file."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
@@ -10,6 +10,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from cluster.planning.plan import Plan
+from cluster.planning.search_space import SearchSpace
 from cluster.trial.trainable import TrialReport
 
 _LOG_INTERVAL_S = 30.0
@@ -21,11 +23,11 @@ class Progress:
 
     Args:
         n_trials: Trials of the experiment.
-        n_done: Those that need no training.
-        num_epochs: Epochs of a trial, by trial id.
-        options: The options of a trial in a few words, by trial id.
-        best: The best of the trials that finished in earlier runs.
-        console: Where to; by default standard error, so that standard output holds the table alone.
+        n_done: Trials that need no training.
+        num_epochs: Returns a trial's number of epochs, by trial id.
+        options: Returns a trial's options as a short text, by trial id.
+        best: The best trial of earlier runs.
+        console: The default is standard error, so that standard output contains only the table.
     """
 
     def __init__(
@@ -51,6 +53,23 @@ class Progress:
         self.last_summary = self.start
         self.live = Live(console=self.console, get_renderable=self._render, refresh_per_second=4, transient=True)
 
+    @classmethod
+    def of(cls, plan: Plan, space: SearchSpace, val_distances_mm: Mapping[str, float]) -> "Progress":
+        """Returns the display of a plan; `val_distances_mm` are those of finished trials, by trial id."""
+        combinations = {trial.id: trial.combination for trial in plan.trials}
+        best = min((i for i in combinations if i in val_distances_mm), key=val_distances_mm.__getitem__, default=None)
+        varied = [path for axis in space.axes if len(axis.rows) > 1 for path in axis.distinguishing_paths]
+        return cls(
+            n_trials=len(plan.trials),
+            n_done=len(plan.trials) - len(plan.to_train),
+            num_epochs=lambda trial_id: space.settings(combinations[trial_id].row_indices).solver.num_epochs,
+            options=lambda trial_id: (
+                ", ".join(f"{path.rpartition('.')[2]} {combinations[trial_id].options[path]}" for path in varied)
+                or "no options"
+            ),
+            best=None if best is None else TrialReport(best, "finished", val_distance_mm=val_distances_mm[best]),
+        )
+
     def __enter__(self) -> "Progress":
         if self.console.is_terminal:
             self.live.start()
@@ -62,11 +81,11 @@ class Progress:
         self.live.stop()
 
     def started(self, trial_id: str) -> None:
-        """A trial begins; also one that is started again."""
+        """A trial was started, for the first time or again."""
         self.running[trial_id] = None
 
     def reported(self, report: TrialReport) -> None:
-        """A trial tells how it stands."""
+        """A trial reported its state."""
         for line in report.lines:
             self.say(line)
         if report.status == "running":
@@ -95,7 +114,7 @@ class Progress:
 
     @property
     def fraction(self) -> float:
-        """How much of what there was to train is trained."""
+        """The fraction of this run's training that is done."""
         of_running = sum(
             report.epoch / self.num_epochs(trial_id) for trial_id, report in self.running.items() if report is not None
         )

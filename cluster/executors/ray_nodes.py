@@ -1,7 +1,7 @@
 """The nodes of the Ray cluster that this process is connected to: what they have, and whether trials can run on them.
 
-What a run leans on is looked at before anything is trained: that a trial fits on some node, that all nodes have the
-same torch, Python and code, and that all see the folder for results.
+Before anything is trained, a run checks that a trial fits on some node, that all nodes have the same torch, Python and
+code, and that all see the folder for results.
 """
 
 import secrets
@@ -29,7 +29,7 @@ from cluster.storage.filesystem import Storage
 _ANSWER_S = 60.0
 _NOTICE_S = 5.0
 _LOOK_AGAIN_S = 2.0
-SAY_AGAIN_S = 60.0
+PRINT_INTERVAL_S = 60.0
 _HEAD = "node:__internal_head__"
 
 T = TypeVar("T")
@@ -39,19 +39,19 @@ def place_on_cluster(config: ExperimentConfig, n_trials: int = 1) -> Placement:
     """Places trials on the cluster that this process is connected to.
 
     Raises:
-        ConfigError: If a trial fits on no node.
+        ConfigError: If no node has what a trial needs.
     """
     return place_on(config, n_trials, list(nodes().values()))
 
 
 def wait_for_node(config: ExperimentConfig, signals: Signals) -> None:
-    """Waits, and says so, while there is no node that a trial fits on; an autoscaler is asked for one.
+    """Waits for a node that a trial fits on: prints that, and asks the autoscaler for a node.
 
     Raises:
         Preempted: At SIGTERM.
-        ConfigError: If there is something that no further node would mend.
+        ConfigError: If no additional node would help.
     """
-    said: float | None = None
+    printed: float | None = None
     try:
         while True:
             try:
@@ -60,19 +60,19 @@ def wait_for_node(config: ExperimentConfig, signals: Signals) -> None:
             except NoRoomError as error:
                 if signals.preempted.is_set():
                     raise Preempted from None
-                if said is None or time.monotonic() - said >= SAY_AGAIN_S:
+                if printed is None or time.monotonic() - printed >= PRINT_INTERVAL_S:
                     print(f"waiting for a node: {error.problems[0].text}", file=sys.stderr, flush=True)
-                    said = time.monotonic()
+                    printed = time.monotonic()
                 gpu = {} if config.devices[0].type == "cpu" else {"GPU": 1}
                 request_resources(bundles=[{"CPU": config.cpus_per_trial, **gpu}])
                 time.sleep(_LOOK_AGAIN_S)
     finally:
-        if said is not None:
-            request_resources(bundles=[])  # it would stay when this process is gone; the trials themselves ask
+        if printed is not None:
+            request_resources(bundles=[])  # the request would outlast this process; trials make their own
 
 
 def nodes() -> dict[str, Node]:
-    """Returns the nodes of the cluster that are there now, by their ids."""
+    """Returns the nodes that are alive now, by their ids."""
     alive = [node for node in ray.nodes() if node["Alive"]]
     hosts = Counter(node["NodeManagerHostname"] for node in alive)
     return {node["NodeID"]: _node(node, alone=hosts[node["NodeManagerHostname"]] == 1) for node in alive}
@@ -80,20 +80,20 @@ def nodes() -> dict[str, Node]:
 
 def _node(node: Mapping[str, Any], *, alone: bool) -> Node:
     host, resources = node["NodeManagerHostname"], node["Resources"]
-    # Several on one machine are told apart by the beginning of Ray's name.
+    # The beginning of Ray's id distinguishes nodes on the same machine.
     name = host if alone else f"{host}/{node['NodeID'][:4]}"
     return Node(name, int(resources.get("CPU", 0)), int(resources.get("GPU", 0)))
 
 
 @dataclass(frozen=True)
-class Examined:
-    """A node as it was found.
+class CheckedNode:
+    """The result of checking a node.
 
     Attributes:
-        node_id: Ray's name for it.
+        node_id: Ray's id of it.
         node: What it has.
-        facts: What it tells of itself, see `node_facts.tell`; nothing where it did not answer.
-        problems: Why trials cannot run on it as it is, and what to do.
+        facts: Its facts, see `node_facts.collect_facts`; empty if it did not answer.
+        problems: Why trials cannot run on it, and what to do.
         store_bytes: The size of its object store.
         is_head: Whether it is the cluster's head.
         has_driver: Whether this process runs on it.
@@ -108,12 +108,12 @@ class Examined:
     has_driver: bool
 
 
-def examine_nodes(storage_path: str, *, count_gpus: bool) -> list[Examined]:
-    """Looks at all nodes of the cluster at the same time.
+def check_nodes(storage_path: str, *, count_gpus: bool) -> list[CheckedNode]:
+    """Checks all nodes of the cluster at the same time.
 
     Args:
-        storage_path: The folder for results, absolute; this process writes a file to it that every node has to see.
-        count_gpus: Look whether torch sees the GPUs that a node says it has.
+        storage_path: The folder for results, absolute; this process writes a file to it that every node must see.
+        count_gpus: Check whether torch sees the GPUs that Ray was told about.
 
     Raises:
         StorageError: If this process cannot use the folder for results.
@@ -121,32 +121,32 @@ def examine_nodes(storage_path: str, *, count_gpus: bool) -> list[Examined]:
     storage = Storage(storage_path)
     probe = f".probe-{secrets.token_hex(8)}"
     ours = node_facts.versions()
-    there = nodes()
+    alive = nodes()
     resources = {node["NodeID"]: node["Resources"] for node in ray.nodes()}
     storage.write(probe, b"")
     try:
         with by_value([node_facts]):
-            tell = ray.remote(num_cpus=0, max_retries=0)(node_facts.tell)
+            collect = ray.remote(num_cpus=0, max_retries=0)(node_facts.collect_facts)
             answers = {
-                tell.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False)).remote(
+                collect.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False)).remote(
                     storage_path, probe, node_id, count_gpus=count_gpus
                 ): node_id
-                for node_id in there
+                for node_id in alive
             }
             ray.wait(list(answers), num_returns=len(answers), timeout=_ANSWER_S)
-        examined = []
+        checked = []
         for answer, node_id in answers.items():
-            node = there[node_id]
+            node = alive[node_id]
             facts, problems = _answer(answer)
             if problems and _is_gone(node_id):
-                continue  # a node may go at any time; another may have taken its place
+                continue  # a node may leave at any time; another may replace it
             if facts:
                 problems += _differences(ours, facts["versions"])
                 problems += _storage_problems(storage, facts["storage"], f"{probe}-{node_id}")
                 if count_gpus:
                     problems += _gpu_problems(node.gpus, facts["gpus"])
-            examined.append(
-                Examined(
+            checked.append(
+                CheckedNode(
                     node_id,
                     node,
                     facts,
@@ -156,37 +156,37 @@ def examine_nodes(storage_path: str, *, count_gpus: bool) -> list[Examined]:
                     has_driver=node_id == ray.get_runtime_context().get_node_id(),
                 )
             )
-        return examined
+        return checked
     finally:
-        for name in [probe, *(f"{probe}-{node_id}" for node_id in there)]:
+        for name in [probe, *(f"{probe}-{node_id}" for node_id in alive)]:
             storage.remove(name)
 
 
-def require_usable(nodes: Iterable[Examined]) -> None:
-    """Raises what is wrong with any of them.
+def require_usable(nodes: Iterable[CheckedNode]) -> None:
+    """Checks that trials can run on all nodes.
 
     Raises:
-        ClusterError: If there is something.
+        ClusterError: With the problems of all nodes.
     """
-    problems = [problem for examined in nodes for problem in examined.problems]
+    problems = [problem for checked in nodes for problem in checked.problems]
     if problems:
-        raise ClusterError("\n  ".join(["trials cannot run on this Ray cluster as it is:", *problems]))
+        raise ClusterError("\n  ".join(["trials cannot run on this Ray cluster:", *problems]))
 
 
 def run_on_devices(
     work: Callable[[int], T], places: Sequence[tuple[str, int]], timeout_s: float
 ) -> Iterator[tuple[int, T | ClusterError]]:
-    """Calls `work` once on each of some devices, all at the same time, each in a process of its own.
+    """Calls `work` once on each of some devices, all at the same time, each in a separate process.
 
-    Each process keeps its device until all are done, so that no two of them are given the same GPU.
+    Each process keeps its device until all are done, so no two get the same GPU.
 
     Args:
-        work: Takes the number of its place.
+        work: Takes the index of its place.
         places: For each device the id of its node, and how many GPUs it takes: 1, or 0 for a CPU core.
-        timeout_s: For all together.
+        timeout_s: The time limit of all calls together.
 
     Yields:
-        The number of a place, with what `work` returned there or with why it did not; in the order of their ends.
+        The index of a place, with what `work` returned there or with the error; in the order in which they end.
     """
     worker = ray.remote(max_restarts=0)(_Worker)
     shared = ray.put(work)
@@ -211,21 +211,21 @@ def run_on_devices(
             except ray.exceptions.RayError as error:
                 yield number, ClusterError(str(error).strip().splitlines()[-1])
         for number in waiting.values():
-            yield number, ClusterError(f"it did not end in {timeout_s:.0f} s; is the device in use by another run?")
+            yield number, ClusterError(f"it did not end within {timeout_s:.0f} s; does another run use the device?")
     finally:
         for worker in workers:
             ray.kill(worker)
 
 
 class _Worker:
-    """A process that does what it is given."""
+    """A process that calls a function."""
 
     def call(self, work: Callable[[int], T], number: int) -> T:
         return work(number)
 
 
 def _is_gone(node_id: str) -> bool:
-    """Tells whether a node has left the cluster, or does so within some seconds: Ray needs them to notice."""
+    """Returns whether a node has left the cluster; waits some seconds, which Ray needs to notice."""
     end = time.monotonic() + _NOTICE_S
     while node_id in nodes():
         if time.monotonic() > end:
@@ -238,17 +238,17 @@ def _answer(answer: Any) -> tuple[dict[str, Any], list[str]]:
     try:
         facts: dict[str, Any] = ray.get(answer, timeout=0)
     except ray.exceptions.GetTimeoutError:
-        return {}, [f"it did not answer for {_ANSWER_S:.0f} s"]
+        return {}, [f"it did not answer within {_ANSWER_S:.0f} s"]
     except ray.exceptions.RayError as error:
-        # Ray's text goes on with a stack.
+        # Ray's text contains a stack.
         return {}, [f"it could not run anything: {str(error).strip().splitlines()[-1]}"]
     return facts, []
 
 
 def _differences(ours: Mapping[str, str | None], theirs: Mapping[str, str | None]) -> list[str]:
     return [
-        f"{name} is {theirs[name] or 'not installed'} there and {ours[name]} here, and numbers may differ between "
-        "them; install the same on all nodes"
+        f"{name} is {theirs[name] or 'not installed'} there and {ours[name]} here, so numbers may differ; install the "
+        "same version on all nodes"
         for name in ours
         if theirs[name] != ours[name]
     ]
@@ -256,19 +256,19 @@ def _differences(ours: Mapping[str, str | None], theirs: Mapping[str, str | None
 
 def _gpu_problems(told: int, seen: int | str) -> list[str]:
     if not told or (isinstance(seen, int) and seen >= told):
-        return []  # a node may be started with fewer than it has
+        return []  # a node may be started with fewer GPUs than it has
     return [
-        f"Ray was told of {told} GPU(s), torch sees: {seen}. Install a torch for this GPU and its driver, or start the "
-        "node with the right --num-gpus"
+        f"Ray was told about {told} GPU(s), torch sees: {seen}. Install a torch for this GPU and its driver, or start "
+        "the node with the right --num-gpus"
     ]
 
 
 def _storage_problems(storage: Storage, problem: str | None, written: str) -> list[str]:
     if problem is None and storage.read(written) is None:
-        problem = "this process does not see what the node wrote there"
+        problem = "this process does not see the file that the node wrote there"
     if problem is None:
         return []
     return [
-        f"{storage.location} cannot hold the results: {problem}. Give a storage_path that is a folder which all nodes "
-        "share, or one such as s3://bucket/results"
+        f"{storage.location} cannot hold the results: {problem}. Set storage_path to a folder that all nodes share, or "
+        "to an object store such as s3://bucket/results"
     ]

@@ -1,8 +1,8 @@
-"""Trains trials with Ray Tune: one Tuner, many worker processes, on the Ray that `ray_session.py` has started or found.
+"""Trains trials with Ray Tune, in worker processes of the Ray that `ray_session.py` started or connected to.
 
-Options are `tune.grid_search` in the parameter space and repetitions are `num_samples`. A variant generator of our own
-gives each variant its identity and leaves out what needs no training. Workers (`ray_worker.py`) write their results
-themselves; what they report to this process, the driver, is for the display.
+Options are `tune.grid_search` in the parameter space and repetitions are `num_samples`. `_Variants` gives each variant
+its identity and skips those that need no training. Workers (`ray_worker.py`) write their results themselves; their
+reports to this process, the driver, are for the display.
 """
 
 import gc
@@ -27,22 +27,22 @@ from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from cluster.executors.job import Job
-from cluster.executors.monitor import Watch
+from cluster.executors.monitor import Monitor
 from cluster.executors.signals import Preempted, Signals
-from cluster.executors.watchdog import how_it_hung
-from cluster.planning.placement import Placement, UnfitNodeError, what_there_is
+from cluster.executors.watchdog import read_hang
+from cluster.planning.placement import Placement, UnusableNodeError, nodes_text
 from cluster.planning.plan import TrialSpec
 from cluster.storage.filesystem import StorageError
 from cluster.trial.trainable import TrialReport
 
 # Tune would send this process's credentials to workers as settings, which Ray writes into its logs on every node.
-# Workers of a Ray of our own inherit them; the nodes of a cluster have theirs.
+# Workers of a Ray on this machine inherit them; the nodes of a cluster have their own.
 ENV_VARS_TO_PROPAGATE -= {name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
 
 _NODES_INTERVAL_S = 5.0
 
-# Tune keeps each trial until its Tuner ends, 34 KB, and looks through all of them for each that begins. Another Tuner
-# starts its workers anew, and begins when the last trial of the one before has ended: each slot should have had many.
+# Tune keeps each trial, 34 KB, until its Tuner ends, and iterates over all of them whenever one starts. So several
+# Tuners run in turn. Each starts new workers after the last trial of the previous one, so each slot needs many trials.
 _TRIALS_OF_A_TUNER = 1000
 _TRIALS_OF_A_SLOT = 25
 
@@ -51,58 +51,58 @@ def run_ray(
     trials: Sequence[TrialSpec],
     job: Job,
     placement: Placement,
-    watch: Watch,
+    monitor: Monitor,
     signals: Signals,
     *,
     unbounded: bool = False,
 ) -> None:
-    """Trains `trials`; reports go to `watch`, results to the trials' folders. Ray has to run.
+    """Trains `trials`. Reports go to `monitor`, results to the trials' folders. Ray must be running.
 
     Args:
         trials: What to train.
         job: What workers need for it.
         placement: What each trial takes.
-        watch: Whom to tell.
-        signals: What to end the run for.
-        unbounded: Ask for places for more trials than there is room for, so that an autoscaler adds nodes.
+        monitor: Receives the reports.
+        signals: The signals that end the run.
+        unbounded: Request resources for more trials than fit, so that an autoscaler adds nodes.
 
     Raises:
-        KeyboardInterrupt: If Ctrl-C ended the run.
-        Preempted: If SIGTERM did.
-        UnfitNodeError: If a node came on which trials cannot be trained; all others have saved.
+        KeyboardInterrupt: After Ctrl-C.
+        Preempted: After SIGTERM.
+        UnusableNodeError: If a node joined on which trials cannot be trained; the other trials have saved.
     """
-    # Tune wants a place for files that nobody needs: not in the experiment's folder, which may be full or remote.
+    # Tune needs a folder for files that are not used: not the experiment's folder, which may be full or remote.
     with (
         tempfile.TemporaryDirectory(prefix="posetune-", ignore_cleanup_errors=True) as scratch,
         _driven_from_here(scratch),
         signals.first_sigint_noted(),
     ):
         trainable = ray_worker.trainable(job, placement)
-        for part in _parts(trials, max(_TRIALS_OF_A_TUNER, _TRIALS_OF_A_SLOT * placement.n_slots)):
+        for batch in _batches(trials, max(_TRIALS_OF_A_TUNER, _TRIALS_OF_A_SLOT * placement.n_slots)):
             if signals.interrupted.is_set():
                 raise KeyboardInterrupt
             if signals.preempted.is_set():
                 raise Preempted
-            first = min(trial.repetition for trial in part)
-            generator = _Variants(part, job, placement, first_repetition=first, unbounded=unbounded)
+            first = min(trial.repetition for trial in batch)
+            generator = _Variants(batch, job, placement, first_repetition=first, unbounded=unbounded)
             try:
-                _tune(trainable, part, generator, watch, signals, scratch)
+                _tune(trainable, batch, generator, monitor, signals, scratch)
             except Preempted:
                 if signals.preempted.is_set():
                     raise
-            if generator.unfit is not None:
-                raise UnfitNodeError(
-                    f"a trial cannot be trained where it was to be: {generator.unfit}. Then run the script again to go "
-                    "on; what was trained is kept"
+            if generator.node_error is not None:
+                raise UnusableNodeError(
+                    f"trials cannot be trained on a node: {generator.node_error}. Then run the script again to "
+                    "continue; all training progress is kept"
                 )
-            gc.collect()  # the trials of a Tuner hold one another, and would lie beside those of the next
-            if watch.should_stop:
+            gc.collect()  # the trials of a Tuner form cycles, and would stay in memory with those of the next
+            if monitor.should_stop:
                 return
 
 
-def _parts(trials: Sequence[TrialSpec], at_most: int) -> Iterator[Sequence[TrialSpec]]:
-    """Splits trials, in their order, into as few equal parts as there have to be."""
-    size = math.ceil(len(trials) / math.ceil(len(trials) / at_most))
+def _batches(trials: Sequence[TrialSpec], max_size: int) -> Iterator[Sequence[TrialSpec]]:
+    """Splits trials, in their order, into as few batches of equal size as possible."""
+    size = math.ceil(len(trials) / math.ceil(len(trials) / max_size))
     for start in range(0, len(trials), size):
         yield trials[start : start + size]
 
@@ -111,30 +111,30 @@ def _tune(
     trainable: Any,
     trials: Sequence[TrialSpec],
     generator: "_Variants",
-    watch: Watch,
+    monitor: Monitor,
     signals: Signals,
     scratch: str,
 ) -> None:
     """Trains some trials with one Tuner."""
     job, placement = generator.job, generator.placement
-    # Variants that the generator would leave out cost a millisecond or two each, so few are asked for.
-    rows = [sorted(set(column)) for column in zip(*(trial.combination.choice for trial in trials), strict=True)]
+    # Each variant that the generator skips costs a millisecond or two, so only rows that occur are in the grid.
+    rows = [sorted(set(column)) for column in zip(*(trial.combination.row_indices for trial in trials), strict=True)]
     tuner = tune.Tuner(
         tune.with_resources(trainable, tune.PlacementGroupFactory([placement.trial_resources])),
         param_space={
-            axis.name: tune.grid_search([axis.row_labels[row] for row in taken])
-            for axis, taken in zip(job.space.axes, rows, strict=True)
+            axis.name: tune.grid_search([axis.row_labels[row] for row in axis_rows])
+            for axis, axis_rows in zip(job.space.axes, rows, strict=True)
         },
         tune_config=tune.TuneConfig(
             num_samples=1 + max(trial.repetition for trial in trials) - generator.first_repetition,
             search_alg=generator,
-            reuse_actors=True,  # a new process imports torch, which takes longer than many a trial
+            reuse_actors=True,  # a new process imports torch, which takes longer than many trials
         ),
         run_config=tune.RunConfig(
             storage_path=scratch,
             name=secrets.token_hex(4),
-            callbacks=[_Reports(watch, generator, job)],
-            stop=_Stop(watch, signals, generator, job.run_id),
+            callbacks=[_Reports(monitor, generator, job)],
+            stop=_Stop(monitor, signals, generator, job.run_id),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=job.config.max_retries),
         ),
@@ -144,9 +144,9 @@ def _tune(
 
 @contextmanager
 def _driven_from_here(scratch: str) -> Iterator[None]:
-    """Has Tune drive the trials from this process also where it is a client of a cluster, by `ray://`.
+    """Makes Tune drive the trials from this process even if it is a client of a cluster, by `ray://`.
 
-    Tune would move to the cluster, where neither our display nor Ctrl-C reach it. All that it misses here is a folder.
+    Tune would move to the cluster, out of reach of the display and Ctrl-C. To run here it only needs a folder.
     """
     client = ray.util.client.ray
     if not client.is_connected():
@@ -163,17 +163,17 @@ def _driven_from_here(scratch: str) -> Iterator[None]:
 
 
 class _StaysInDriver:
-    """Tune pickles all that it is given for snapshots, which are never used here; this is left out of them."""
+    """An object that Tune does not pickle for its snapshots, which PoseTune does not use."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
 
 class _Variants(_StaysInDriver, BasicVariantGenerator):  # type: ignore[misc] # ray declares no types
-    """Gives Tune's variants their identity, and leaves out those that need no training.
+    """Gives Tune's variants their identity, and skips those that need no training.
 
-    Tune makes all variants of the first sample, then all of the second, and says nothing of which sample it is, so the
-    times that a combination has been seen are counted.
+    Tune makes all variants of the first sample, then all of the second, but does not say which sample it is, so this
+    class counts how often each combination has occurred.
     """
 
     def __init__(
@@ -185,16 +185,16 @@ class _Variants(_StaysInDriver, BasicVariantGenerator):  # type: ignore[misc] # 
         first_repetition: int = 0,
         unbounded: bool = False,
     ) -> None:
-        self.max_concurrent: int  # of the base class: 0 is without bound
+        self.max_concurrent: int  # of the base class: 0 means no limit
         super().__init__(max_concurrent=0 if unbounded else placement.n_slots)
-        self.specs = {(trial.combination.choice, trial.repetition): trial for trial in trials}
+        self.specs = {(trial.combination.row_indices, trial.repetition): trial for trial in trials}
         self.first_repetition = first_repetition
         self.job = job
         self.placement = placement
         self.seen: dict[tuple[int, ...], int] = {}
-        self.given: dict[str, TrialSpec] = {}
+        self.specs_by_tune_id: dict[str, TrialSpec] = {}
         self.closed = False
-        self.unfit: str | None = None
+        self.node_error: str | None = None
 
     @property
     def total_samples(self) -> int:
@@ -203,140 +203,140 @@ class _Variants(_StaysInDriver, BasicVariantGenerator):  # type: ignore[misc] # 
 
     @property
     def n_running(self) -> int:
-        """How many trials were given and have not ended."""
+        """How many trials Tune has started that have not ended."""
         return len(self._live_trials)
 
     def next_trial(self) -> Any:
         """Returns the next variant that needs training, as a Tune trial; None if there is none now."""
         if self.closed:
             return None
-        if len(self.given) == len(self.specs):
-            self.set_finished()  # what Tune has left is none of ours
+        if len(self.specs_by_tune_id) == len(self.specs):
+            self.set_finished()  # the other variants need no training
             return None
         while (trial := super().next_trial()) is not None:
-            choice = self.job.space.choice_of(trial.config)
-            repetition = self.seen.get(choice, self.first_repetition)
-            self.seen[choice] = repetition + 1
-            spec = self.specs.get((choice, repetition))
+            row_indices = self.job.space.row_indices_of(trial.config)
+            repetition = self.seen.get(row_indices, self.first_repetition)
+            self.seen[row_indices] = repetition + 1
+            spec = self.specs.get((row_indices, repetition))
             if spec is None:
                 super().on_trial_complete(trial.trial_id)
                 continue
-            self.given[trial.trial_id] = spec
+            self.specs_by_tune_id[trial.trial_id] = spec
             trial.config.update(
                 key=spec.key,
                 repetition=spec.repetition,
                 seed=spec.seed,
-                description=spec.combination.description,
+                encoded=spec.combination.encoded,
             )
             trial.custom_dirname = f"{spec.key}-{spec.repetition}"
             return trial
         return None
 
     def save_to_dir(self, dirpath: str, **kwargs: Any) -> None:
-        """Saves nothing: what is finished is known from the trials' folders."""
+        """Saves nothing: the trials' folders show what is finished."""
 
 
 class _Reports(_StaysInDriver, tune.Callback):  # type: ignore[misc] # ray declares no types
-    """Hands what trials report to the watch."""
+    """Passes the reports of trials to the monitor."""
 
-    def __init__(self, watch: Watch, generator: _Variants, job: Job) -> None:
-        self.watch = watch
+    def __init__(self, monitor: Monitor, generator: _Variants, job: Job) -> None:
+        self.monitor = monitor
         self.generator = generator
         self.job = job
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A worker begins a trial, for the first time or again."""
-        self.watch.started(self.generator.given[trial.trial_id].id)
+        """A worker started a trial, for the first time or again."""
+        self.monitor.started(self.generator.specs_by_tune_id[trial.trial_id].id)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """A worker reports."""
+        """A worker reported."""
         if "report" in result:
-            self.watch.reported(TrialReport(**result["report"]))
-        spec = self.generator.given[trial.trial_id]
-        if "unable" in result:
+            self.monitor.reported(TrialReport(**result["report"]))
+        spec = self.generator.specs_by_tune_id[trial.trial_id]
+        if "trial_error" in result:
             folder = self.job.folder.trial(spec.id)
-            self.watch.reported(ray_worker.fail(spec.id, folder, self.job.run_id, result["unable"]))
-        if "unfit" in result:
-            if self.generator.unfit is None:
-                self.watch.progress.say(f"warning: {result['unfit']}. All trials save now, then the run ends")
-            self.generator.unfit = result["unfit"]
-            self.watch.reported(TrialReport(spec.id, "interrupted"))
+            self.monitor.reported(ray_worker.fail(spec.id, folder, self.job.run_id, result["trial_error"]))
+        if "node_error" in result:
+            if self.generator.node_error is None:
+                self.monitor.progress.say(f"warning: {result['node_error']}. All trials now save, then the run ends")
+            self.generator.node_error = result["node_error"]
+            self.monitor.reported(TrialReport(spec.id, "interrupted"))
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A worker was lost; the trial is started again."""
-        spec = self.generator.given[trial.trial_id]
-        if spec.id in self.watch.outcomes:
-            return  # it had told how it ended
-        line = f"warning: the worker of {spec.id} was lost; the trial goes on from its last checkpoint in another one"
-        self.watch.reported(TrialReport(spec.id, "running", lines=(line,)))
+        """A worker was lost; Tune starts the trial again."""
+        spec = self.generator.specs_by_tune_id[trial.trial_id]
+        if spec.id in self.monitor.outcomes:
+            return  # it had reported how it ended
+        line = f"warning: the worker of {spec.id} was lost; another worker continues the trial from its last checkpoint"
+        self.monitor.reported(TrialReport(spec.id, "running", lines=(line,)))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial ended without its last report: its worker was lost once too often."""
-        spec = self.generator.given[trial.trial_id]
+        """A trial ended without its last report: its worker was lost more than `max_retries` times."""
+        spec = self.generator.specs_by_tune_id[trial.trial_id]
         folder, run_id = self.job.folder.trial(spec.id), self.job.run_id
         hang = None
         with suppress(StorageError):
-            hang = how_it_hung(folder, run_id)
+            hang = read_hang(folder, run_id)
         times = "once" if trial.num_failures == 1 else f"{trial.num_failures} times"
-        # Where it hung is in a file that another node may not see.
+        # The file that says where it hung may be on another node.
         hung = "" if self.job.config.trial_timeout_s is None else "silent for longer than trial_timeout_s, "
         lost = (
-            f"the trial's worker process was lost {times} ({hung}killed, out of memory, or its node went away); the "
-            "next run goes on from the last checkpoint"
+            f"the trial's worker process was lost {times} ({hung}killed, out of memory, or its node was lost); the "
+            "next run continues from the last checkpoint"
         )
-        self.watch.reported(ray_worker.fail(spec.id, folder, run_id, hang or lost))
+        self.monitor.reported(ray_worker.fail(spec.id, folder, run_id, hang or lost))
 
 
 class _Stop(_StaysInDriver, tune.Stopper):  # type: ignore[misc] # ray declares no types
-    """Ends the run when the watch says so, after Ctrl-C, after SIGTERM, and when trials cannot run on some node.
+    """Ends the run if the monitor says so, after Ctrl-C, after SIGTERM, and if trials cannot run on some node.
 
-    Tune asks it several times a second, so it also looks at the nodes now and then.
+    Tune calls it several times a second, so it also checks the nodes at intervals.
     """
 
-    def __init__(self, watch: Watch, signals: Signals, generator: _Variants, run_id: str) -> None:
-        self.watch = watch
+    def __init__(self, monitor: Monitor, signals: Signals, generator: _Variants, run_id: str) -> None:
+        self.monitor = monitor
         self.signals = signals
         self.generator = generator
         self.run_id = run_id
         self.deadline: float | None = None
-        self.looked_for_nodes = time.monotonic()
-        self.said = float("-inf")
+        self.checked_nodes = time.monotonic()
+        self.printed = float("-inf")
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Never ends a single trial."""
         return False
 
     def stop_all(self) -> bool:
-        """Tells whether to end the run."""
+        """Returns whether to end the run."""
         if self.signals.interrupted.is_set():
-            # Tune itself would wait for the workers to end what they are at; `ray.shutdown` does not.
+            # Tune itself would wait for the workers to end their trials; `ray.shutdown` does not.
             raise KeyboardInterrupt
-        if self.signals.preempted.is_set() or self.generator.unfit is not None:
-            self._leave()
-        self._look_for_nodes()
-        return self.watch.should_stop
+        if self.signals.preempted.is_set() or self.generator.node_error is not None:
+            self._save_and_end()
+        self._check_nodes()
+        return self.monitor.should_stop
 
-    def _look_for_nodes(self) -> None:
-        """Lets more or fewer trials run at a time where nodes have come or gone; says when all are gone."""
+    def _check_nodes(self) -> None:
+        """Adapts the number of concurrent trials to the nodes; prints a line if no node is left."""
         now = time.monotonic()
-        if now - self.looked_for_nodes < _NODES_INTERVAL_S:
+        if now - self.checked_nodes < _NODES_INTERVAL_S:
             return
-        self.looked_for_nodes = now
+        self.checked_nodes = now
         nodes = list(ray_nodes.nodes().values())
         n_slots = self.generator.placement.slots_on(nodes)
-        if n_slots and self.generator.max_concurrent:  # 0 is without bound
+        if n_slots and self.generator.max_concurrent:  # 0 means no limit
             self.generator.max_concurrent = n_slots
-        if not n_slots and now - self.said >= ray_nodes.SAY_AGAIN_S:
-            self.said = now
-            self.watch.progress.say(f"waiting for a node that a trial fits on; {what_there_is(nodes)}")
+        if not n_slots and now - self.printed >= ray_nodes.PRINT_INTERVAL_S:
+            self.printed = now
+            self.monitor.progress.say(f"waiting for a node that a trial fits on; {nodes_text(nodes)}")
 
-    def _leave(self) -> None:
-        """Has all trials write a checkpoint, and ends the run once they have or when there is no time left."""
+    def _save_and_end(self) -> None:
+        """Makes all trials write a checkpoint, and ends the run once they have, or when the time is up."""
         if not self.generator.closed:
             self.generator.closed = True
-            ray_worker.ask_to_leave(self.run_id)
+            ray_worker.request_stop(self.run_id)
         if self.deadline is None and self.signals.preempted.is_set():
             self.deadline = time.monotonic() + self.signals.grace_s
         if not self.generator.n_running or (self.deadline is not None and time.monotonic() > self.deadline):

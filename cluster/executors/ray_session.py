@@ -1,7 +1,6 @@
-"""Ray itself: one of our own on this machine for as long as a run, or a cluster that runs already.
+"""Starts Ray on this machine for a run, or connects to a running cluster.
 
-Only this file, `ray_nodes.py`, `ray_runner.py` and `ray_worker.py` import Ray; this one is the first, since it sets the
-environment that Ray reads when it is imported.
+Of the files that import Ray this one must be imported first: it sets the environment that Ray reads on import.
 """
 
 import logging
@@ -26,16 +25,16 @@ from data_pipeline.user_error import UserError
 _ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths in a script keep their meaning
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",  # the display is ours
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # who asks for no GPU is shown none by `cluster/planning/placement.py`
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # records are ours: five files less for each trial
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # so is Ctrl-C
-    "TUNE_GLOBAL_CHECKPOINT_S": "31536000",  # its snapshots are never used: a run begins from the trials' folders
-    "RAY_NUM_REDIS_GET_RETRIES": "5",  # seconds until it is sure that a cluster does not answer, or not to us
+    "RAY_AIR_NEW_OUTPUT": "0",  # PoseTune has its own display
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # `placement.py` hides GPUs from trials without one
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # PoseTune has its own records: saves five files for each trial
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # PoseTune handles Ctrl-C
+    "TUNE_GLOBAL_CHECKPOINT_S": "31536000",  # its snapshots are not used: a run starts from the trials' folders
+    "RAY_NUM_REDIS_GET_RETRIES": "5",  # seconds until a cluster counts as not answering
 }
 os.environ.update(_ENVIRONMENT)
 
-import ray  # noqa: E402 - it reads the environment when it is imported
+import ray  # noqa: E402 - it reads the environment on import
 from ray._private import ray_constants  # noqa: E402
 from ray._private.accelerators import get_accelerator_manager_for_resource  # noqa: E402
 from ray._private.authentication.authentication_token_setup import (  # noqa: E402
@@ -45,7 +44,7 @@ from ray._private.ray_logging import global_worker_stdstream_dispatcher  # noqa:
 from ray._private.services import canonicalize_bootstrap_address_or_die  # noqa: E402
 from ray._raylet import Config, GcsClient  # type: ignore[attr-defined] # noqa: E402
 
-# What it warns of, that a token is asked for, is as it should be.
+# It warns that a token is required, which is intended.
 logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
 
 _ROOT = Path(__file__).parents[2]
@@ -53,35 +52,30 @@ _AUTH_MODE = "RAY_AUTH_MODE"
 _CLIENT = "ray://"
 _REACH_S = 5.0
 
-# The name of a Unix socket has up to 103 bytes on macOS, 107 on Linux.
+# The path of a Unix socket may have 103 bytes on macOS, 107 on Linux.
 _LONGEST_FOLDER = 103 - len("/ray/session_2026-11-24_21-53-19_563158_4194304/sockets/plasma_store")
 
 
-class RayInUseError(UserError):
-    """Ray was started in this process by someone else."""
-
-
 class ClusterError(UserError):
-    """A Ray cluster cannot be used; the text says what is wrong, with which node, and what to do."""
+    """Ray cannot be used; the text says what is wrong, on which node, and what to do."""
 
 
 @contextmanager
 def embedded(placement: Placement) -> Iterator[None]:
-    """Runs a Ray of our own on this machine for the block; it listens on the loopback interface alone.
+    """Runs Ray on this machine for the block; it listens only on the loopback interface.
 
     Other users of the machine can neither read nor replace its files.
 
     Raises:
-        RayInUseError: If the script has started Ray itself.
-        ClusterError: If there is no place for its files.
+        ClusterError: If the script has started Ray itself, or if there is no place for Ray's files.
     """
     _close_token_folder()
     with (
         _auth_mode_kept(),
-        _loopback_alone(),
+        _loopback_only(),
         _shown(placement.gpus),
         _initialised(
-            address="local",  # never whatever cluster happens to run on this machine
+            address="local",  # never a cluster that happens to run on this machine
             num_cpus=placement.n_slots * placement.cpus_per_trial,
             num_gpus=len(placement.gpus or ()),
             include_dashboard=False,
@@ -93,15 +87,14 @@ def embedded(placement: Placement) -> Iterator[None]:
 
 @contextmanager
 def connected(address: str) -> Iterator[None]:
-    """Connects to a cluster for the block; what trials need of our code and of the script's goes there with them.
+    """Connects to a cluster for the block; PoseTune's code and the script's modules are sent there.
 
     Args:
-        address: `auto` for the cluster that runs on this machine, `host:port`, or `ray://host:port` from a machine that
-            is not a part of the cluster.
+        address: `auto` for the cluster that runs on this machine, `host:port`, or `ray://host:port` from a machine
+            outside the cluster.
 
     Raises:
-        RayInUseError: If the script has started Ray itself.
-        ClusterError: If there is no such cluster, or if it does not let this process in.
+        ClusterError: If the script has started Ray itself, or if the cluster does not exist or rejects this process.
     """
     environment = {name: value for name, value in os.environ.items() if name in _ENVIRONMENT or name == PRETEND_GPUS}
     packages = [str(_ROOT / name) for name in node_facts.PACKAGES]
@@ -126,7 +119,7 @@ def connected(address: str) -> Iterator[None]:
 
 
 def asks_for_token(address: str) -> bool | None:
-    """Tells whether a cluster lets nobody in without its token; None for `ray://`, where only its inside would tell.
+    """Returns whether a cluster requires its token; None for `ray://`, where this can be checked only from inside.
 
     Raises:
         ClusterError: If there is no such cluster.
@@ -153,18 +146,18 @@ def asks_for_token(address: str) -> bool | None:
 
 @contextmanager
 def _initialised(**how: Any) -> Iterator[None]:
-    """Runs the block with Ray, silent where our own display tells the same."""
+    """Runs the block with Ray; silences messages that PoseTune's display also shows."""
     if ray.is_initialized():
-        raise RayInUseError(
-            "Ray runs in this process already, with settings of its own; call ray.shutdown() before run(), or "
+        raise ClusterError(
+            "Ray already runs in this process with other settings; call ray.shutdown() before run(), or use "
             'run("inline")'
         )
     sigterm = signal.getsignal(signal.SIGTERM)
     with _same_modules():
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **how)
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, sigterm)  # Ray has one of its own
-    # A worker that is lost is told by our display; Ray and Tune would print a page each.
+        signal.signal(signal.SIGTERM, sigterm)  # Ray installs its own handler
+    # The display reports lost workers; Ray and Tune would print a page for each.
     global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -175,9 +168,9 @@ def _initialised(**how: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _loopback_alone() -> Iterator[None]:
-    """Has a Ray that is started in the block listen on the loopback interface alone."""
-    # Ray has this for systems whose firewall would ask; the address that one may give is replaced.
+def _loopback_only() -> Iterator[None]:
+    """Makes a Ray that starts in the block listen only on the loopback interface."""
+    # Ray has this switch for systems whose firewall would ask. An address argument would be replaced.
     before = ray_constants.ENABLE_RAY_CLUSTER
     ray_constants.ENABLE_RAY_CLUSTER = False
     try:
@@ -187,14 +180,14 @@ def _loopback_alone() -> Iterator[None]:
 
 
 def _private_folder() -> str:
-    """Returns a place for Ray's files behind a folder of this user alone: Ray lets everyone read and replace them."""
+    """Returns a place for Ray's files in a private folder of this user: Ray lets everyone read and replace them."""
     named = os.environ.get("RAY_TMPDIR")
     folder = Path(named or tempfile.gettempdir()).absolute() / f"ray-{os.getuid()}"
     if len(os.fsencode(folder)) > _LONGEST_FOLDER:
         if named:
             raise ClusterError(
-                f"{named}, from RAY_TMPDIR, is too long for a place of Ray's sockets: a path may have "
-                f"{_LONGEST_FOLDER - len(folder.name) - 1} bytes. Name another one"
+                f"{named}, from RAY_TMPDIR, is too long for Ray's sockets: the path may have at most "
+                f"{_LONGEST_FOLDER - len(folder.name) - 1} bytes. Set another one"
             )
         folder = Path("/tmp") / folder.name  # Slurm and macOS may give each job a long TMPDIR
     try:
@@ -202,19 +195,19 @@ def _private_folder() -> str:
         found = folder.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
             raise ClusterError(
-                f"{folder} is where Ray's files of this user go, and it is not a folder of this user. Remove it, or "
-                "name another place in RAY_TMPDIR"
+                f"{folder} is the place of Ray's files, but it is not a folder of this user. Remove it, or set another "
+                "place in RAY_TMPDIR"
             )
         folder.chmod(0o700)
     except OSError as error:
         raise ClusterError(
-            f"{folder} cannot be made, where Ray's files go ({error.strerror}); name another place in RAY_TMPDIR"
+            f"{folder}, the place of Ray's files, cannot be made ({error.strerror}); set another place in RAY_TMPDIR"
         ) from error
     return str(folder / "ray")
 
 
 def _close_token_folder() -> None:
-    """Keeps the token that Ray makes for this user from others; Ray leaves it readable to them."""
+    """Makes the folder of Ray's token private: Ray leaves the token readable for other users."""
     with suppress(OSError, RuntimeError):  # without a home Ray has no token there either
         folder = Path.home() / ".ray"
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -223,7 +216,7 @@ def _close_token_folder() -> None:
 
 @contextmanager
 def _shown(gpus: tuple[int, ...] | None) -> Iterator[None]:
-    """Shows a Ray that is started in the block these GPUs alone, counted as this process counts them."""
+    """Shows a Ray that starts in the block only these GPUs, numbered as in this process."""
     if gpus is None:
         yield
         return
@@ -237,8 +230,8 @@ def _shown(gpus: tuple[int, ...] | None) -> Iterator[None]:
 
 @contextmanager
 def _same_modules() -> Iterator[None]:
-    """Has workers of a Ray that is started in the block look for modules where this process does."""
-    # Python itself adds its own folders; another one that a worker starts would find the wrong ones.
+    """Makes workers of a Ray that starts in the block look for modules where this process does."""
+    # Not the folders of this Python: another Python that a worker starts would find the wrong modules.
     own = [Path(prefix) for prefix in (sys.prefix, sys.base_prefix)]
     paths = [path for path in sys.path if path and not any(Path(path).is_relative_to(prefix) for prefix in own)]
     with _restored("PYTHONPATH"):
@@ -248,7 +241,7 @@ def _same_modules() -> Iterator[None]:
 
 @contextmanager
 def _restored(name: str) -> Iterator[None]:
-    """Gives a variable of the environment its value back after the block."""
+    """Restores a variable of the environment after the block."""
     before = os.environ.get(name)
     try:
         yield
@@ -261,7 +254,7 @@ def _restored(name: str) -> Iterator[None]:
 
 @contextmanager
 def by_value(modules: Iterable[ModuleType]) -> Iterator[None]:
-    """Sends what these modules define as a whole in the block: other machines do not have their files."""
+    """Pickles the content of these modules by value in the block: other machines do not have their files."""
     modules = list(modules)
     for module in modules:
         ray.cloudpickle.register_pickle_by_value(module)
@@ -273,14 +266,14 @@ def by_value(modules: Iterable[ModuleType]) -> Iterator[None]:
 
 
 def _modules_of_this_machine() -> list[ModuleType]:
-    """Returns the loaded modules that are neither installed nor ours: those beside the run script."""
+    """Returns the loaded modules that are neither installed nor part of PoseTune: those next to the run script."""
     libraries = [Path(path) for name, path in sysconfig.get_paths().items() if name in ("stdlib", "platstdlib")]
     elsewhere = [*libraries, *(_ROOT / name for name in node_facts.PACKAGES)]
     return [
         module
         for name, module in list(sys.modules.items())
         if name not in ("__main__", "__mp_main__") and getattr(module, "__name__", None) == name
-        # Some of torch's have a file that is not one.
+        # Some modules of torch have a `__file__` that does not exist.
         for path in [Path(str(getattr(module, "__file__", None)))]
         if path.is_absolute()
         and not {"site-packages", "dist-packages"} & set(path.parts)
@@ -289,7 +282,7 @@ def _modules_of_this_machine() -> list[ModuleType]:
 
 
 def _reach(address: str) -> None:
-    """Raises an error at once where nobody listens; Ray tries for a long time."""
+    """Raises an error immediately if nothing listens at the address; Ray would try for a long time."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_S).close()
@@ -298,9 +291,9 @@ def _reach(address: str) -> None:
 
 
 def _show_token_if_asked(address: str) -> None:
-    """Has this process show its token if the cluster asks for one.
+    """Makes this process present its token if the cluster requires one.
 
-    Where it does not, a process that shows a token would ask all others for theirs, and be alone.
+    If it does not, a process with a token would require one from all others, and could not connect.
     """
     if _AUTH_MODE in os.environ:
         return
@@ -314,7 +307,7 @@ def _show_token_if_asked(address: str) -> None:
 
 @contextmanager
 def _auth_mode_kept() -> Iterator[None]:
-    """Keeps what a cluster of the block asks for from being asked of the next one."""
+    """Restores the authentication mode after the block, so the next cluster is not asked for the same."""
     if _AUTH_MODE in os.environ:
         yield
         return
@@ -327,7 +320,7 @@ def _auth_mode_kept() -> Iterator[None]:
 
 @contextmanager
 def _stderr_silent() -> Iterator[None]:
-    """Silences what libraries write past Python."""
+    """Silences what libraries write directly to the standard error stream."""
     kept = os.dup(2)
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 2)
@@ -347,15 +340,15 @@ def _why_not_connected(address: str, error: Exception) -> str:
     text = "\n".join(causes)
     if "AuthToken" in text or "authentication" in text:
         return (
-            f"the Ray cluster at {address} does not let this process in, for want of its token. Copy the head node's "
-            "~/.ray/auth_token to the same place here, or name a file with it in RAY_AUTH_TOKEN_PATH"
+            f"the Ray cluster at {address} rejects this process, which does not have its token. Copy the head node's "
+            "~/.ray/auth_token to the same place here, or set RAY_AUTH_TOKEN_PATH to a file with it"
         )
     if causes[0].startswith("Version mismatch"):
         return (
-            f"the Ray cluster at {address} has another version of Ray or Python than this process, and both have to "
-            f"agree to the last number. {' '.join(causes[0].split())}. Install the same ones here and there"
+            f"the Ray cluster at {address} has another version of Ray or Python than this process; both must be "
+            f"exactly the same. {' '.join(causes[0].split())}. Install the same versions here and there"
         )
     return (
-        f"there is no Ray cluster to use at {address}: {causes[0].splitlines()[0]}. Start one there "
-        "(ray start --head), or leave the address out to use this machine alone"
+        f"there is no usable Ray cluster at {address}: {causes[0].splitlines()[0]}. Start one there "
+        "(ray start --head), or omit the address to use only this machine"
     )

@@ -1,4 +1,4 @@
-"""Ctrl-C, and the notice that a scheduler gives before it ends a job, as something that a run can look at."""
+"""Ctrl-C and SIGTERM, which a scheduler sends before it ends a job, as events that a run can check."""
 
 import signal
 import threading
@@ -9,17 +9,17 @@ from types import FrameType
 
 
 class Preempted(BaseException):
-    """SIGTERM ended the training; what was being trained has a checkpoint."""
+    """SIGTERM ended the training; unfinished trials have a checkpoint."""
 
 
 @dataclass(frozen=True)
 class Signals:
-    """What was asked of this process from outside.
+    """The signals that this process received.
 
     Attributes:
         interrupted: Ctrl-C: end now.
-        preempted: SIGTERM: keep what there is and end soon; Slurm and Kubernetes send it some time before the end.
-        grace_s: How long after it trials may take to save.
+        preempted: SIGTERM: save and end soon; Slurm and Kubernetes send it some time before they end the job.
+        grace_s: How long trials may take to save after SIGTERM, seconds.
     """
 
     interrupted: threading.Event = field(default_factory=threading.Event)
@@ -28,19 +28,19 @@ class Signals:
 
     @contextmanager
     def sigterm_noted(self) -> Iterator[None]:
-        """Turns SIGTERM into an event for the block; outside the main thread does nothing."""
-        with _turned(signal.SIGTERM, self.preempted, once=False):
+        """Turns SIGTERM into an event for the block; only in the main thread."""
+        with _signal_as_event(signal.SIGTERM, self.preempted, once=False):
             yield
 
     @contextmanager
     def first_sigint_noted(self) -> Iterator[None]:
-        """Turns the first Ctrl-C into an event for the block and lets the second one through; as above."""
-        with _turned(signal.SIGINT, self.interrupted, once=True):
+        """Turns the first Ctrl-C into an event for the block, but not the second; only in the main thread."""
+        with _signal_as_event(signal.SIGINT, self.interrupted, once=True):
             yield
 
 
 @contextmanager
-def _turned(number: signal.Signals, event: threading.Event, *, once: bool) -> Iterator[None]:
+def _signal_as_event(number: signal.Signals, event: threading.Event, *, once: bool) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -24,7 +24,7 @@ from cluster.figures.style import (
     value_texts,
 )
 from cluster.results.names import short_names
-from cluster.results.results import Row
+from cluster.results.results import Row, SummaryColumns
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,7 +72,7 @@ def heat_map(
     """
     from matplotlib.patches import Rectangle
 
-    result = f"{split}_distance_mm_mean"
+    result = SummaryColumns.of(split).mean
     if all(row[result] is None for row in summary):
         raise FigureError(f"there is no heat map of {down} and {across}: no combination has a result in {split}")
     lines, columns = (_different([row[path] for row in summary]) for path in (down, across))
@@ -164,7 +164,7 @@ def parallel_coordinates(
     import matplotlib
     from matplotlib.collections import LineCollection
 
-    result = f"{split}_distance_mm_mean"
+    result = SummaryColumns.of(split).mean
     drawn = [row for row in rows if row[result] is not None]
     if not drawn or not options:
         raise FigureError("there are no parallel coordinates: no option varies, or no combination has a result")
@@ -216,7 +216,7 @@ def parallel_coordinates(
 
 def _is_passed_over(row: Row, best: Row, n_planned: int) -> bool:
     """Tells whether a combination is better in validation than the one that was chosen, with fewer repetitions."""
-    mean, of_best = (combination["val_distance_mm_mean"] for combination in (row, best))
+    mean, of_best = (combination[SummaryColumns.of("val").mean] for combination in (row, best))
     return row["n"] < n_planned and mean is not None and of_best is not None and bool(mean < of_best)
 
 

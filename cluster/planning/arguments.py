@@ -1,4 +1,4 @@
-"""Constructor arguments of a config: held against the constructor, which is their schema, and described."""
+"""Constructor arguments of a config: checked against the constructor, whose signature is the schema, and encoded."""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -10,11 +10,11 @@ import torch
 
 from cluster.planning.config import Problem
 from cluster.planning.identity import (
-    Description,
-    UndescribableError,
+    Encoded,
+    NotEncodableError,
     constructor_parameters,
-    describe,
-    describe_call,
+    encode,
+    encode_call,
     label,
     takes_any_name,
 )
@@ -22,7 +22,7 @@ from data_pipeline.user_error import did_you_mean
 
 
 def check_arguments(key: str, target: type, arguments: Mapping[str, Any], *, n_passed: int) -> list[Problem]:
-    """Compares arguments with a constructor's signature, of which the program passes the first `n_passed` itself."""
+    """Checks arguments against a constructor's signature. PoseTune itself passes the first `n_passed` parameters."""
     parameters = dict(list(constructor_parameters(target).items())[n_passed:])
     name = target.__name__
     unknown = [] if takes_any_name(target) else [argument for argument in arguments if argument not in parameters]
@@ -49,12 +49,12 @@ def check_arguments(key: str, target: type, arguments: Mapping[str, Any], *, n_p
 
 @lru_cache(maxsize=1024)
 def _simple_types(target: type) -> dict[str, tuple[type, ...]]:
-    """Returns the types of each constructor argument of a known class that is annotated with plain ones alone."""
+    """Returns the types of a known class's constructor arguments: those annotated only with simple types."""
     if target.__module__.partition(".")[0] not in ("torch", "posenet", "data_pipeline"):
         return {}
     try:
         parameters = signature(target, eval_str=True).parameters
-    except (TypeError, ValueError, NameError, AttributeError, SyntaxError):  # names that only a type checker has
+    except (TypeError, ValueError, NameError, AttributeError, SyntaxError):  # names that exist only for a type checker
         return {}
     types = {}
     for name, parameter in parameters.items():
@@ -72,7 +72,7 @@ def _is_one_of(value: object, types: tuple[type, ...]) -> bool:
     if isinstance(value, bool):
         return bool in types
     if isinstance(value, int | float) and {int, float} & set(types):
-        return True  # where a whole number is needed, the constructor tells
+        return True  # the constructor checks whether it needs a whole number
     return isinstance(value, types)
 
 
@@ -81,28 +81,26 @@ def _spelled(types: tuple[type, ...]) -> str:
     return ", or ".join(names[kind] for kind in types if kind in names)
 
 
-def describe_arguments(
-    key: str, target: type, arguments: Mapping[str, Any]
-) -> tuple[dict[str, Description], list[Problem]]:
-    """Returns the description of a class with its arguments, and what cannot be described."""
+def encode_arguments(key: str, target: type, arguments: Mapping[str, Any]) -> tuple[dict[str, Encoded], list[Problem]]:
+    """Returns a class with its arguments, encoded, and the problems of arguments that cannot be encoded."""
     try:
-        description: dict[str, Description] = describe_call(target, arguments)
-    except UndescribableError as error:
+        encoded: dict[str, Encoded] = encode_call(target, arguments)
+    except NotEncodableError as error:
         problems = [
-            problem for argument, value in arguments.items() for problem in _undescribable(key, argument, value)
+            problem for argument, value in arguments.items() for problem in _not_encodable(key, argument, value)
         ]
         return {}, problems or [Problem(f"base_hyperparams.{key.removesuffix('_args')}", str(error))]
-    return description, []
+    return encoded, []
 
 
-def _undescribable(key: str, argument: str, value: object) -> list[Problem]:
+def _not_encodable(key: str, argument: str, value: object) -> list[Problem]:
     try:
-        describe(value)
-    except UndescribableError as error:
+        encode(value)
+    except NotEncodableError as error:
         return [Problem(f"base_hyperparams.{key}.{argument}", str(error))]
     return []
 
 
 def refused(key: str, target: type, arguments: Mapping[str, Any], error: Exception) -> Problem:
-    """Returns the problem that a constructor does not take its arguments, in the constructor's own words."""
+    """Returns the problem that a constructor rejects its arguments, with the constructor's own message."""
     return Problem(f"base_hyperparams.{key}", f"{target.__name__} refuses {label(arguments)}: {error}")

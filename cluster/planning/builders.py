@@ -1,4 +1,4 @@
-"""Builds what a trial is made of from a combination's settings."""
+"""Builds the objects of a trial from a combination's settings."""
 
 import io
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from posenet.losses import Loss
 
 
 def build_model(hyperparams: Hyperparams, skeleton: Skeleton) -> torch.nn.Module:
-    """Returns a new model for poses with `skeleton`, initialised from torch's global generator."""
+    """Returns a new model for poses with `skeleton`; torch's global generator initialises it."""
     return hyperparams.model(skeleton, **hyperparams.model_args)
 
 
@@ -23,12 +23,12 @@ def build_optimizer(hyperparams: Hyperparams, model: torch.nn.Module) -> torch.o
 
 
 def build_scheduler(hyperparams: Hyperparams, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
-    """Returns a new learning-rate scheduler of the optimizer."""
+    """Returns a new learning-rate scheduler for the optimizer."""
     return hyperparams.scheduler(optimizer, **hyperparams.scheduler_args)
 
 
 def build_loss(hyperparams: Hyperparams) -> Loss:
-    """Returns the loss; a class stands for an instance with its defaults."""
+    """Returns the loss; a class means an instance with its defaults."""
     loss = hyperparams.loss_function
     return loss() if isinstance(loss, type) else loss
 
@@ -39,6 +39,6 @@ def build_distorter(hyperparams: Hyperparams) -> Distorter:
 
 
 def read_weights(data: bytes) -> Mapping[str, Tensor]:
-    """Returns the weights of a model from the content of a `weights.pt`."""
+    """Reads the weights of a model from the content of a `weights.pt`."""
     weights: Mapping[str, Tensor] = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
     return weights

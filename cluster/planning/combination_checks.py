@@ -1,9 +1,9 @@
-"""What settings mean together: the aspects of a training, each described and checked as a whole.
+"""The groups of settings that are checked together and encoded for the identity of a combination.
 
-An aspect reads a few keys. Its description says everything in them that can change a number: constructor arguments
-after defaults, the content of data and weights instead of their names. The descriptions of all aspects make the
-combination's identity; the device, the number of processes, what is logged and where results lie are in none of them.
-The CPU cores of a trial are in one: sums over another number of threads differ in the last bits.
+A group reads a few keys. Its encoding contains everything in them that can change a number: constructor arguments after
+defaults, and the content of data and weights instead of their names. The encodings of all groups form the combination's
+identity. The device, the number of processes, what is logged and where results are stored are in none of them. The
+number of CPU cores of a trial is: sums over another number of threads differ in the last bits.
 """
 
 import copy
@@ -16,76 +16,76 @@ from dataclasses import dataclass
 import torch
 from torch.optim import lr_scheduler
 
-from cluster.planning import builders as parts
-from cluster.planning.arguments import check_arguments, describe_arguments, refused
-from cluster.planning.config import STAND_INS, Hyperparams, Problem, Settings
+from cluster.planning import builders
+from cluster.planning.arguments import check_arguments, encode_arguments, refused
+from cluster.planning.config import PLACEHOLDERS, Hyperparams, Problem, Settings
 from cluster.planning.identity import (
-    Description,
-    UndescribableError,
+    Encoded,
+    NotEncodableError,
     canonical_json,
     constructor_parameters,
-    describe,
-    describe_call,
+    encode,
+    encode_call,
     partial_arguments,
 )
-from cluster.planning.inputs import Sources, set_keys
+from cluster.planning.inputs import Inputs, set_keys
 from data_pipeline.pose_dataset import DatasetError, PoseDataset
 from data_pipeline.skeleton import BUILT_IN, Skeleton
 from data_pipeline.tables import Table, TableError
 from data_pipeline.user_error import UserError, did_you_mean, first_line
 
 NUMERICS = 4
-"""Raised by a change of this project's code that changes numbers: trials before and after are never in one table."""
+"""Incremented when a change of this project's code changes numbers: trials before and after are never in one table."""
 
 
 @dataclass(frozen=True)
-class Aspect:
-    """An aspect of a training.
+class SettingsGroup:
+    """Settings that are checked and encoded together.
 
     Attributes:
-        name: What it is called in a description.
+        name: Its key in an encoded combination.
         keys: The dotted paths of the settings that it reads.
-        examine: Returns its description and what is wrong with it. Where something is wrong the description
-            means nothing.
+        encode: Checks the settings. Returns them encoded, and their problems; with problems the encoding is
+            meaningless.
     """
 
     name: str
     keys: tuple[str, ...]
-    examine: Callable[[Settings, Sources], tuple[Description, list[Problem]]]
+    encode: Callable[[Settings, Inputs], tuple[Encoded, list[Problem]]]
 
 
-def _examine_data(settings: Settings, sources: Sources) -> tuple[Description, list[Problem]]:
-    description: dict[str, Description] = {}
+def _encode_data(settings: Settings, inputs: Inputs) -> tuple[Encoded, list[Problem]]:
+    encoded: dict[str, Encoded] = {}
     skeletons: list[Skeleton] = []
     problems = []
     for split, key in set_keys(settings).items():
         try:
-            dataset = sources.read_set(key)
+            dataset = inputs.read_set(key)
         except UserError as error:
             problems.append(Problem(f"experiment_config.{split}_set", str(error)))
             continue
-        # A batch's subset is drawn by its place in the file, which the fingerprint does not tell.
+        # A batch's subset is drawn by its place in the file, which is not part of the fingerprint.
         subsets = list(dataset.poses)
-        description[split] = {"fingerprint": dataset.fingerprint, "samples": len(dataset), "subsets": subsets}
+        encoded[split] = {"fingerprint": dataset.fingerprint, "samples": len(dataset), "subsets": subsets}
         skeletons.append(dataset.skeleton)
         if dataset.skeleton != skeletons[0]:
-            text = f"{key.name} has the {_named(dataset.skeleton)}, the sets before it the {_named(skeletons[0])}"
+            text = f"{key.name} has the {_named(dataset.skeleton)}, the sets before it have the {_named(skeletons[0])}"
             problems.append(Problem(f"experiment_config.{split}_set", text))
     if skeletons:
-        description["skeleton"] = _describe_skeleton(skeletons[0])
+        encoded["skeleton"] = _encode_skeleton(skeletons[0])
     if not problems:
-        problems += _check_examples(settings, sources.read_set(set_keys(settings)["val"]))
+        problems += _check_examples(settings, inputs.read_set(set_keys(settings)["val"]))
     if settings.experiment.test_set is None and settings.experiment.test_set_size is not None:
         problems.append(Problem("experiment_config.test_set_size", "is given, but there is no test_set"))
-    return description, problems
+    return encoded, problems
 
 
-def _describe_skeleton(skeleton: Skeleton) -> Description:
-    description = describe(skeleton)
+def _encode_skeleton(skeleton: Skeleton) -> Encoded:
+    encoded = encode(skeleton)
     if skeleton.palm is None or skeleton in BUILT_IN:
-        # Nothing but a palm that the user gave says more than the joints, by which older results are known.
-        del description["args"]["palm"]
-    return description
+        # Older results have no palm in their identity. Only one that the user gave says more than the joints do.
+        del encoded["args"]["palm"]
+    return encoded
 
 
 def _named(skeleton: Skeleton) -> str:
@@ -100,48 +100,48 @@ def _check_examples(settings: Settings, val_set: PoseDataset) -> list[Problem]:
         problems.append(Problem("solver_config.val_example_subset", f"{val_set.name} has no subset {subset!r}{hint}"))
     too_large = [index for index in settings.solver.val_example_indices if index >= len(val_set)]
     if too_large:
-        text = f"{val_set.name} has {len(val_set)} samples, numbered from 0, so there is no {too_large[0]}"
+        text = f"{val_set.name} has {len(val_set)} samples, numbered from 0; there is no sample {too_large[0]}"
         problems.append(Problem("solver_config.val_example_indices", text))
     return problems
 
 
-def _examine_model(settings: Settings, sources: Sources) -> tuple[Description, list[Problem]]:
+def _encode_model(settings: Settings, inputs: Inputs) -> tuple[Encoded, list[Problem]]:
     hyperparams = settings.hyperparams
     problems = check_arguments("model_args", hyperparams.model, hyperparams.model_args, n_passed=1)
-    description: dict[str, Description] = {}
+    encoded: dict[str, Encoded] = {}
     if not problems:
-        description, problems = describe_arguments("model_args", hyperparams.model, hyperparams.model_args)
+        encoded, problems = encode_arguments("model_args", hyperparams.model, hyperparams.model_args)
     weights: Mapping[str, torch.Tensor] | None = None
     path = settings.experiment.init_weights_path
     if path is not None:
         try:
-            content = sources.read_weights(str(path))
-            description["init_weights"] = hashlib.sha256(content).hexdigest()
-            weights = parts.read_weights(content)
+            content = inputs.read_weights(str(path))
+            encoded["init_weights"] = hashlib.sha256(content).hexdigest()
+            weights = builders.read_weights(content)
         except OSError as error:
             problems.append(Problem("experiment_config.init_weights_path", f"{path}: {error.strerror or error}"))
         except Exception as error:
-            # torch.load has no error of its own for what it cannot read.
+            # torch.load raises various errors for a file that it cannot read.
             reason = first_line(error)
             text = f"{path} is not a file that torch.load(..., weights_only=True) reads: {reason}"
             problems.append(Problem("experiment_config.init_weights_path", text))
     try:
-        train_set = sources.read_set(set_keys(settings)["train"])
+        train_set = inputs.read_set(set_keys(settings)["train"])
     except UserError:
-        return description, problems  # the data aspect tells
+        return encoded, problems  # the data group reports it
     if problems:
-        return description, problems
+        return encoded, problems
     try:
-        model = sources.model(settings)
+        model = inputs.model(settings)
     except Exception as error:
-        return description, [refused("model_args", hyperparams.model, hyperparams.model_args, error)]
+        return encoded, [refused("model_args", hyperparams.model, hyperparams.model_args, error)]
     if weights is not None:
         try:
             copy.deepcopy(model).load_state_dict(weights, assign=True)
         except Exception as error:
             text = f"the weights of {path} do not fit the model {hyperparams.model.__name__}: {error}"
             problems.append(Problem("experiment_config.init_weights_path", text))
-    return description, problems + _check_last_batch(settings, model, train_set)
+    return encoded, problems + _check_last_batch(settings, model, train_set)
 
 
 def _check_last_batch(settings: Settings, model: torch.nn.Module, train_set: PoseDataset) -> list[Problem]:
@@ -152,18 +152,18 @@ def _check_last_batch(settings: Settings, model: torch.nn.Module, train_set: Pos
         with torch.random.fork_rng(devices=[]):
             model(torch.zeros(1, train_set.skeleton.n_joints, 3, device="meta"))
     except Exception as error:
-        # What else goes wrong on the meta device need not do so in a training.
+        # Other errors on the meta device may not occur in a training.
         if "Expected more than 1 value per channel" in str(error):
             text = (
-                f"with batches of {batch_size}, the last one of the {n_samples} samples of {train_set.name} has 1 "
-                f"sample, and {settings.hyperparams.model.__name__} normalises over the batch, which takes at least 2; "
+                f"with batches of {batch_size}, the last batch of the {n_samples} samples of {train_set.name} has 1 "
+                f"sample, but {settings.hyperparams.model.__name__} normalises over the batch, which needs at least 2; "
                 "change batch_size or train_set_size"
             )
             return [Problem("solver_config.batch_size", text)]
     return []
 
 
-def _examine_optimisation(settings: Settings, sources: Sources) -> tuple[Description, list[Problem]]:
+def _encode_optimisation(settings: Settings, inputs: Inputs) -> tuple[Encoded, list[Problem]]:
     hyperparams = settings.hyperparams
     problems = [
         *check_arguments("optimizer_args", hyperparams.optimizer, hyperparams.optimizer_args, n_passed=1),
@@ -176,38 +176,38 @@ def _examine_optimisation(settings: Settings, sources: Sources) -> tuple[Descrip
         problems.append(Problem("base_hyperparams.scheduler_requires_metric", text))
     if problems:
         return None, problems
-    optimizer, problems = describe_arguments("optimizer_args", hyperparams.optimizer, hyperparams.optimizer_args)
-    scheduler, more = describe_arguments("scheduler_args", hyperparams.scheduler, hyperparams.scheduler_args)
+    optimizer, problems = encode_arguments("optimizer_args", hyperparams.optimizer, hyperparams.optimizer_args)
+    scheduler, more = encode_arguments("scheduler_args", hyperparams.scheduler, hyperparams.scheduler_args)
     problems += more
-    description = {"optimizer": optimizer, "scheduler": scheduler}
+    encoded = {"optimizer": optimizer, "scheduler": scheduler}
     if problems:
-        return description, problems
+        return encoded, problems
     try:
-        model = sources.model(settings)
+        model = inputs.model(settings)
     except Exception:
-        model = torch.nn.Linear(1, 1, bias=False, device="meta")  # the aspect of the model tells
+        model = torch.nn.Linear(1, 1, bias=False, device="meta")  # the model group reports it
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they may say things that matter only to a training
+        warnings.simplefilter("ignore")  # such warnings matter only in a training
         at = "optimizer"
         try:
-            built = _try_optimizer(hyperparams, model, sources)
+            built = _try_optimizer(hyperparams, model, inputs)
             at = "scheduler"
-            _try_scheduler(settings, built, sources)
+            _try_scheduler(settings, built, inputs)
         except Exception as error:
             arguments = getattr(hyperparams, f"{at}_args")
             problems.append(refused(f"{at}_args", getattr(hyperparams, at), arguments, error))
-    return description, problems
+    return encoded, problems
 
 
-def _try_optimizer(hyperparams: Hyperparams, model: torch.nn.Module, sources: Sources) -> torch.optim.Optimizer:
-    """Builds the optimizer, and takes a step with the first of its class for a model."""
+def _try_optimizer(hyperparams: Hyperparams, model: torch.nn.Module, inputs: Inputs) -> torch.optim.Optimizer:
+    """Builds the optimizer; the first of its class for a model also takes a step."""
 
     def build(model: torch.nn.Module) -> torch.optim.Optimizer:
-        optimizer = parts.build_optimizer(hyperparams, model)
-        if key not in sources.tried:
+        optimizer = builders.build_optimizer(hyperparams, model)
+        if key not in inputs.tried:
             for parameter in model.parameters():
                 parameter.grad = torch.zeros_like(parameter)
-            with suppress(AssertionError):  # so they say that a setting is for a GPU
+            with suppress(AssertionError):  # torch's optimizers raise it for settings that need a GPU
                 optimizer.step(lambda: 0.0)  # LBFGS asks for the loss
         return optimizer
 
@@ -215,23 +215,23 @@ def _try_optimizer(hyperparams: Hyperparams, model: torch.nn.Module, sources: So
     try:
         built = build(model)
     except Exception:
-        # As with models: if it fails with real numbers too, that error counts.
+        # It may need real tensors, as models may. If it fails with them too, that error counts.
         built = build(copy.deepcopy(model).to_empty(device="cpu"))
-    sources.tried.add(key)
+    inputs.tried.add(key)
     return built
 
 
-def _try_scheduler(settings: Settings, optimizer: torch.optim.Optimizer, sources: Sources) -> None:
-    """Builds the scheduler, and lets the first of its kind go through all epochs."""
+def _try_scheduler(settings: Settings, optimizer: torch.optim.Optimizer, inputs: Inputs) -> None:
+    """Builds the scheduler; the first of its kind also steps through all epochs."""
     hyperparams, num_epochs = settings.hyperparams, settings.solver.num_epochs
-    scheduler = parts.build_scheduler(hyperparams, optimizer)
-    key = (hyperparams.scheduler, canonical_json(describe(hyperparams.scheduler_args)), num_epochs)
-    n_steps = 1 if hyperparams.scheduler in _ENDLESS or key in sources.tried else min(num_epochs, _MAX_STEPS)
+    scheduler = builders.build_scheduler(hyperparams, optimizer)
+    key = (hyperparams.scheduler, canonical_json(encode(hyperparams.scheduler_args)), num_epochs)
+    n_steps = 1 if hyperparams.scheduler in _ENDLESS or key in inputs.tried else min(num_epochs, _MAX_STEPS)
     metric = [1.0] if hyperparams.scheduler_requires_metric else []
     for _ in range(n_steps):
-        # Some look at their arguments only when they use them.
+        # Some check their arguments only when they use them.
         scheduler.step(*metric)  # type: ignore[arg-type] # an epoch for the base class
-    sources.tried.add(key)
+    inputs.tried.add(key)
 
 
 _MAX_STEPS = 10_000
@@ -241,78 +241,78 @@ _ENDLESS = (
     *(lr_scheduler.LinearLR, lr_scheduler.PolynomialLR, lr_scheduler.CosineAnnealingLR, lr_scheduler.CyclicLR),
     *(lr_scheduler.CosineAnnealingWarmRestarts, lr_scheduler.ReduceLROnPlateau),
 )
-"""Schedulers that go on after any number of epochs."""
+"""Schedulers that can step any number of times."""
 
 
-def _examine_loss(settings: Settings, sources: Sources) -> tuple[Description, list[Problem]]:
+def _encode_loss(settings: Settings, inputs: Inputs) -> tuple[Encoded, list[Problem]]:
     try:
-        return describe(parts.build_loss(settings.hyperparams)), []
+        return encode(builders.build_loss(settings.hyperparams)), []
     except (TypeError, ValueError) as error:
         return None, [Problem("base_hyperparams.loss_function", str(error))]
 
 
-def _examine_spaces(settings: Settings, sources: Sources) -> tuple[Description, list[Problem]]:
+def _encode_spaces(settings: Settings, inputs: Inputs) -> tuple[Encoded, list[Problem]]:
     normalizer, hyperparams = settings.experiment.normalizer, settings.hyperparams
     problems = []
     if normalizer is None:
         problems = [
-            Problem(f"base_hyperparams.{key}", "must be 'default' without a normalizer: there is one space, in mm")
+            Problem(f"base_hyperparams.{key}", "must be 'default' without a normalizer: there is only one space, in mm")
             for key in ("loss_space", "eval_space")
             if getattr(hyperparams, key) != "default"
         ]
     else:
-        # Where the set cannot be read, the data aspect tells.
+        # If the set cannot be read, the data group reports it.
         with suppress(UserError):
-            skeleton = sources.read_set(set_keys(settings)["train"]).skeleton
+            skeleton = inputs.read_set(set_keys(settings)["train"]).skeleton
             try:
                 normalizer(skeleton)
             except Exception as error:
                 problems = [Problem("experiment_config.normalizer", str(error))]
     try:
-        described = None
+        encoded = None
         if normalizer is not None:
-            described = describe_call(getattr(normalizer, "func", normalizer), partial_arguments(normalizer))
-    except UndescribableError as error:
+            encoded = encode_call(getattr(normalizer, "func", normalizer), partial_arguments(normalizer))
+    except NotEncodableError as error:
         return None, [*problems, Problem("experiment_config.normalizer", str(error))]
     spaces = {"loss_space": hyperparams.loss_space, "eval_space": hyperparams.eval_space}
-    return {"normalizer": described, **spaces}, problems
+    return {"normalizer": encoded, **spaces}, problems
 
 
-def _examine_inputs(settings: Settings, sources: Sources) -> tuple[Description, list[Problem]]:
+def _encode_inputs(settings: Settings, inputs: Inputs) -> tuple[Encoded, list[Problem]]:
     hyperparams = settings.hyperparams
     arguments = hyperparams.distorter_args or {}
     tables: dict[str, str] = {}
     problems = check_arguments("distorter_args", hyperparams.distorter, arguments, n_passed=0)
     if not problems:
-        tables, problems = _try_distorter(settings, sources)
-    description: dict[str, Description] = {}
+        tables, problems = _try_distorter(settings, inputs)
+    encoded: dict[str, Encoded] = {}
     if not problems:
-        description["distorter"], problems = describe_arguments("distorter_args", hyperparams.distorter, arguments)
+        encoded["distorter"], problems = encode_arguments("distorter_args", hyperparams.distorter, arguments)
     if tables:
-        description["tables"] = tables
+        encoded["tables"] = tables
     try:
-        description["augmenters"] = describe(list(hyperparams.augmenters))
-    except UndescribableError as error:
+        encoded["augmenters"] = encode(list(hyperparams.augmenters))
+    except NotEncodableError as error:
         problems.append(Problem("base_hyperparams.augmenters", str(error)))
-    return description, problems
+    return encoded, problems
 
 
-def _try_distorter(settings: Settings, sources: Sources) -> tuple[dict[str, str], list[Problem]]:
-    """Holds the distorter against the training set; returns the fingerprints of its tables, and what is wrong."""
+def _try_distorter(settings: Settings, inputs: Inputs) -> tuple[dict[str, str], list[Problem]]:
+    """Checks the distorter against the training set. Returns the fingerprints of its tables, and its problems."""
     hyperparams = settings.hyperparams
     tables: dict[str, Table] = {}
     problems = []
     try:
-        distorter = parts.build_distorter(hyperparams)
+        distorter = builders.build_distorter(hyperparams)
         if not settings.experiment.use_preset and not distorter.makes_input:
             text = (
                 f"{hyperparams.distorter.__name__} does not make an input, and with use_preset False the input is the "
-                "label; take another distorter, or set experiment_config.use_preset to True"
+                "label; use another distorter, or set experiment_config.use_preset to True"
             )
             problems.append(Problem("base_hyperparams.distorter", text))
-        tables = {file: sources.read_table(file) for file in distorter.tables}
-        with suppress(DatasetError):  # the data aspect tells
-            train_set = sources.read_set(set_keys(settings)["train"])
+        tables = {file: inputs.read_table(file) for file in distorter.tables}
+        with suppress(DatasetError):  # the data group reports it
+            train_set = inputs.read_set(set_keys(settings)["train"])
             distorter.check(train_set.skeleton, tables, train_set.labels)
     except TableError as error:
         problems.append(Problem("base_hyperparams.distorter_args", str(error)))
@@ -321,9 +321,9 @@ def _try_distorter(settings: Settings, sources: Sources) -> tuple[dict[str, str]
     return {file: table.fingerprint for file, table in tables.items()}, problems
 
 
-def _examine_schedule(settings: Settings, sources: Sources) -> tuple[Description, list[Problem]]:
+def _encode_schedule(settings: Settings, inputs: Inputs) -> tuple[Encoded, list[Problem]]:
     solver = settings.solver
-    description = {
+    encoded = {
         "num_epochs": solver.num_epochs,
         "batch_size": solver.batch_size,
         "matmul_precision": solver.matmul_precision,
@@ -332,7 +332,7 @@ def _examine_schedule(settings: Settings, sources: Sources) -> tuple[Description
         "cpus_per_trial": settings.experiment.cpus_per_trial,
         "numerics": NUMERICS,
     }
-    return description, []
+    return encoded, []
 
 
 _TRAIN_SET_KEYS = (
@@ -347,44 +347,46 @@ _DATA_KEYS = (
     *("experiment_config.test_set", "experiment_config.test_set_size"),
 )
 
-ASPECTS = (
-    Aspect("data", _DATA_KEYS, _examine_data),
-    Aspect(
+SETTINGS_GROUPS = (
+    SettingsGroup("data", _DATA_KEYS, _encode_data),
+    SettingsGroup(
         "model",
         (*_MODEL_KEYS, "experiment_config.init_weights_path", "solver_config.batch_size"),
-        _examine_model,
+        _encode_model,
     ),
-    Aspect(
+    SettingsGroup(
         "optimisation",
         (
             *("optimizer", "optimizer_args", "scheduler", "scheduler_args", "scheduler_requires_metric"),
             *("solver_config.num_epochs", *_MODEL_KEYS),
         ),
-        _examine_optimisation,
+        _encode_optimisation,
     ),
-    Aspect("loss", ("loss_function",), _examine_loss),
-    Aspect("spaces", ("experiment_config.normalizer", "loss_space", "eval_space", *_TRAIN_SET_KEYS), _examine_spaces),
-    Aspect("inputs", ("distorter", "distorter_args", "augmenters", *_TRAIN_SET_KEYS), _examine_inputs),
-    Aspect(
+    SettingsGroup("loss", ("loss_function",), _encode_loss),
+    SettingsGroup(
+        "spaces", ("experiment_config.normalizer", "loss_space", "eval_space", *_TRAIN_SET_KEYS), _encode_spaces
+    ),
+    SettingsGroup("inputs", ("distorter", "distorter_args", "augmenters", *_TRAIN_SET_KEYS), _encode_inputs),
+    SettingsGroup(
         "schedule",
         ("solver_config.num_epochs", "solver_config.batch_size", "solver_config.matmul_precision"),
-        _examine_schedule,
+        _encode_schedule,
     ),
 )
 
 
-def examine_beside(settings: Settings, sources: Sources, problems: Sequence[Problem]) -> list[Problem]:
-    """Returns what is wrong with aspects of settings that have problems already: those that read no wrong key.
+def check_unaffected_groups(settings: Settings, inputs: Inputs, problems: Sequence[Problem]) -> list[Problem]:
+    """Returns the problems of those groups that read none of the keys that have problems already.
 
-    So a user sees all problems at once and not one kind after the other.
+    So one error lists all problems of a config.
     """
     wrong = {problem.path.removeprefix("base_hyperparams.") for problem in problems}
-    wrong -= {f"solver_config.{key}" for key in STAND_INS}
+    wrong -= {f"solver_config.{key}" for key in PLACEHOLDERS}
     found: dict[Problem, None] = {}
-    for aspect in ASPECTS:
-        if wrong.isdisjoint(aspect.keys):
-            # A wrong key elsewhere may be in the way of this aspect after all; then it has nothing to say.
+    for group in SETTINGS_GROUPS:
+        if wrong.isdisjoint(group.keys):
+            # A wrong key elsewhere may make this check fail after all; then it reports nothing.
             with suppress(Exception):
-                found |= dict.fromkeys(aspect.examine(settings, sources)[1])
-    told = {problem.path for problem in problems}
-    return [problem for problem in found if problem.path not in told]
+                found |= dict.fromkeys(group.encode(settings, inputs)[1])
+    known = {problem.path for problem in problems}
+    return [problem for problem in found if problem.path not in known]

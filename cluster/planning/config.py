@@ -1,8 +1,8 @@
 """The three dicts of a run script, checked and typed.
 
-Each dict has a dataclass here: a field for each key, its rule beside it. Checking collects every problem of all three
-dicts. What depends on several keys together, such as the constructor arguments of a class, is checked by `aspects.py`
-for each combination of options.
+Each dict has a dataclass here, with a field and a rule for each key. A check collects all problems of all three dicts.
+`combination_checks.py` checks what depends on several keys together, such as the constructor arguments of a class, for
+each combination of options.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with a config: the path of the key, and a text that says what and what to do."""
+    """One problem of a config: the path of the key, and a text that says what is wrong and what to do."""
 
     path: str
     text: str
@@ -48,7 +48,7 @@ class ConfigError(UserError):
     """The configuration is wrong. Nothing was started and nothing was written.
 
     Attributes:
-        problems: Everything that is wrong with it.
+        problems: All problems of it.
     """
 
     def __init__(self, problems: Sequence[Problem]) -> None:
@@ -58,7 +58,7 @@ class ConfigError(UserError):
 
 
 Rule = Callable[[Any], str | None]
-"""Takes a value and returns what is allowed, or None where the value is."""
+"""Takes a value. Returns what is allowed, or None if the value is."""
 
 
 def _integer(minimum: int) -> Rule:
@@ -70,7 +70,7 @@ def _integer(minimum: int) -> Rule:
 
 
 def _number(value: Any) -> str | None:
-    # A NaN is not above.
+    # NaN fails this comparison.
     fits = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
     return None if fits else "a number of at least 0"
 
@@ -121,7 +121,7 @@ def _path(value: Any) -> str | None:
 
 def _class_of(base: type, where: str, *, or_partial: bool = False) -> Rule:
     def rule(value: Any) -> str | None:
-        # A partial fixes constructor arguments of a class that the dicts have no key for.
+        # A partial fixes constructor arguments for which the dicts have no key.
         target = value.func if or_partial and isinstance(value, partial) else value
         fits = isinstance(target, type) and issubclass(target, base) and target is not base
         return None if fits else f"a class {where}, not an instance of one or its name"
@@ -165,13 +165,13 @@ def _device(value: Any) -> str | None:
     devices = value if isinstance(value, list | tuple) else [value]
     if not devices or not all(isinstance(device, torch.device) for device in devices):
         return spelling
-    # An AMD GPU is 'cuda' for torch, one of Intel 'xpu'.
+    # torch calls an AMD GPU 'cuda' and an Intel GPU 'xpu'.
     if any(device.type not in ("cpu", "cuda", "xpu") for device in devices):
         return spelling
     if len({(device.type, device.index) for device in devices}) < len(devices):
-        return "a pool in which each device stands once"
+        return "a pool without duplicate devices"
     if len({device.type for device in devices}) > 1:
-        return "a pool of one kind of device, so that all trials are computed alike"
+        return "a pool of one kind of device, so that all trials run on the same kind"
     if len(devices) > 1 and any(device.type == "cpu" or device.index is None for device in devices):
         return "a pool of GPUs with their index, such as [torch.device('cuda:0'), torch.device('cuda:1')]"
     return None
@@ -183,7 +183,7 @@ def _key(rule: Rule, **default: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class ExperimentConfig:
-    """`experiment_config`: the experiment as a whole. `tune_runs/README.md` says what each key means."""
+    """`experiment_config`: the experiment as a whole. `tune_runs/README.md` explains each key."""
 
     name: str = _key(_file_name)
     train_set: str = _key(_dataset_name)
@@ -224,7 +224,7 @@ class ExperimentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SolverConfig:
-    """`solver_config`: how a model is trained. `tune_runs/README.md` says what each key means."""
+    """`solver_config`: how a model is trained. `tune_runs/README.md` explains each key."""
 
     num_epochs: int = _key(_integer(1))
     batch_size: int = _key(_integer(1))
@@ -241,7 +241,7 @@ class SolverConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Hyperparams:
-    """`base_hyperparams`: model and optimisation. `tune_runs/README.md` says what each key means."""
+    """`base_hyperparams`: model and optimisation. `tune_runs/README.md` explains each key."""
 
     model: type[torch.nn.Module] = _key(_class_of(torch.nn.Module, "of posenet.models, such as CorrectorMLP"))
     model_args: Mapping[str, Any] = _key(_arguments)
@@ -264,64 +264,67 @@ class Hyperparams:
 
 @dataclass(frozen=True)
 class Settings:
-    """All three configs, as one combination of options has them."""
+    """The three configs of one combination of options."""
 
     experiment: ExperimentConfig
     solver: SolverConfig
     hyperparams: Hyperparams
 
+    @classmethod
+    def of(cls, dicts: Mapping[str, Mapping[str, Any]]) -> "Settings":
+        """Takes three checked dicts, keyed by `SECTIONS`."""
+        return cls(*(_CLASSES[section](**dicts[section]) for section in SECTIONS))
+
+    @property
+    def sections(self) -> dict[str, ExperimentConfig | SolverConfig | Hyperparams]:
+        """The configs, keyed by `SECTIONS`."""
+        return dict(zip(SECTIONS, (self.experiment, self.solver, self.hyperparams), strict=True))
+
 
 _CLASSES = dict(zip(SECTIONS, (ExperimentConfig, SolverConfig, Hyperparams), strict=True))
 
 
-def typed(dicts: Mapping[str, Mapping[str, Any]]) -> Settings:
-    """Returns the typed configs of three checked dicts, keyed by `SECTIONS`."""
-    return Settings(*(_CLASSES[section](**dicts[section]) for section in SECTIONS))
+PLACEHOLDERS = {"num_epochs": 1, "batch_size": sys.maxsize}
+"""Values in place of wrong ones, with which all other settings can still be checked."""
 
 
-STAND_INS = {"num_epochs": 1, "batch_size": sys.maxsize}
-
-
-def typed_as_far_as_right(dicts: Mapping[str, Any], problems: Sequence[Problem]) -> Settings:
-    """Returns the typed configs of three dicts that have problems.
-
-    A key that is wrong or missing is None, but for numbers that any other setting is right with.
-    """
+def valid_settings(dicts: Mapping[str, Any], problems: Sequence[Problem]) -> Settings:
+    """Returns the settings of three dicts that have problems: wrong and missing keys are placeholders or None."""
     wrong = {problem.path for problem in problems}
-    right: dict[str, dict[str, Any]] = {}
+    valid: dict[str, dict[str, Any]] = {}
     for section, config in _CLASSES.items():
-        right[section] = {f.name: f.default for f in dataclasses.fields(config)}
-        right[section] |= {key: value for key, value in dicts[section].items() if key in right[section]}
-        right[section] |= {key: STAND_INS.get(key) for key in right[section] if f"{section}.{key}" in wrong}
-    return typed(right)
+        valid[section] = {f.name: f.default for f in dataclasses.fields(config)}
+        valid[section] |= {key: value for key, value in dicts[section].items() if key in valid[section]}
+        valid[section] |= {key: PLACEHOLDERS.get(key) for key in valid[section] if f"{section}.{key}" in wrong}
+    return Settings.of(valid)
 
 
 def local_path(path: str | os.PathLike[str]) -> Path:
-    """Returns a path of this machine, in which `~` stands for the home folder."""
-    return Path(os.path.expanduser(path))  # noqa: PTH111 - the other one fails for the home of nobody
+    """Returns a path on this machine. `~` is the home folder."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser fails for a user without a home
 
 
-def plain(value: Any) -> Any:
-    """Returns a setting with Python's numbers in place of numpy's, in dicts, lists and tuples of its own.
+def without_numpy(value: Any) -> Any:
+    """Returns a copy of a setting with Python numbers instead of numpy numbers; dicts, lists and tuples are new.
 
-    A checkpoint with a number of numpy in the optimizer's state does not load with `weights_only=True`.
+    A checkpoint with a numpy number in the optimizer's state does not load with `weights_only=True`.
     """
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
+        return {key: without_numpy(item) for key, item in value.items()}
     if type(value) in (list, tuple):
-        return type(value)(plain(item) for item in value)
+        return type(value)(without_numpy(item) for item in value)
     return value
 
 
 def check_dicts(dicts: Mapping[str, Any]) -> list[Problem]:
-    """Returns what is wrong with three dicts, keyed by `SECTIONS`: keys, types and values, each on its own."""
+    """Returns the problems of three dicts, keyed by `SECTIONS`; checks each key, type and value separately."""
     return [problem for section in SECTIONS for problem in _check_dict(section, dicts[section])]
 
 
 def check_value(section: str, key: str, value: Any) -> str | None:
-    """Returns what is allowed for a key, None where `value` is."""
+    """Returns what is allowed for a key; None if `value` is."""
     rules: dict[str, Rule] = {f.name: f.metadata["rule"] for f in dataclasses.fields(_CLASSES[section])}
     return rules[key](value)
 

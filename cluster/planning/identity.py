@@ -1,7 +1,7 @@
-"""What a setting is, independent of how it was written: its canonical description, its label, and hashes of it.
+"""The canonical encoding of a setting, which does not depend on how it was written; its hash; and its label.
 
-A description is JSON: it names classes and functions, and holds the constructor arguments of objects. Two settings
-with the same description train to the same numbers. A label is short, for tables, and unique among the values of an
+An encoded setting is JSON: it names classes and functions, and holds the constructor arguments of objects. Two settings
+with the same encoding train to the same numbers. A label is short, for tables, and unique among the values of an
 option.
 """
 
@@ -21,24 +21,24 @@ import numpy as np
 import torch
 
 _ADDRESS = re.compile(r"(?<=\S) at 0x[0-9a-fA-F]+(?=>)")
-"""Of an object, as Python shows it: it is another one in each process."""
+"""The address in the `repr` of an object: it differs between processes."""
 
-Description = Any  # JSON
+Encoded = Any  # JSON
 Primitive = str | int | float | bool | None
 
 
-class UndescribableError(ValueError):
-    """A value has no description, or cannot be sent to a worker; the text says why."""
+class NotEncodableError(ValueError):
+    """A value cannot be encoded or sent to a worker; the text says why."""
 
 
-def describe(value: object) -> Description:
-    """Returns the canonical description of a setting.
+def encode(value: object) -> Encoded:
+    """Returns the canonical encoding of a setting.
 
-    Objects are described by their class and the constructor's arguments, each of which the object must hold under its
-    own name, as dataclasses do.
+    An object is encoded as its class and its constructor's arguments. It must hold each argument as an attribute of the
+    same name, as dataclasses do.
 
     Raises:
-        UndescribableError: For a lambda, a local function or class, NaN, a tensor, or any other object that does not
+        NotEncodableError: For a lambda, a local function or class, NaN, a tensor, or any other object that does not
             show its arguments.
     """
     if isinstance(value, np.generic):
@@ -46,55 +46,55 @@ def describe(value: object) -> Description:
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
-        return _describe_float(value)
+        return _encode_float(value)
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, torch.device | torch.dtype):
         return str(value)
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):
-            raise UndescribableError(f"a dict's keys must be strings, not {list(value)!r}")
-        return {key: describe(item) for key, item in value.items()}
+            raise NotEncodableError(f"a dict's keys must be strings, not {list(value)!r}")
+        return {key: encode(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [describe(item) for item in value]
+        return [encode(item) for item in value]
     if isinstance(value, partial):
-        return describe_call(value.func, partial_arguments(value))
+        return encode_call(value.func, partial_arguments(value))
     if isinstance(value, type) or inspect.isroutine(value):
-        return _describe_by_name(value)
-    return _describe_object(value)
+        return _encode_by_name(value)
+    return _encode_object(value)
 
 
-def describe_call(target: Callable[..., Any], arguments: Mapping[str, Any]) -> Description:
-    """Describes a class with the arguments it is called with, defaults filled in."""
+def encode_call(target: Callable[..., Any], arguments: Mapping[str, Any]) -> Encoded:
+    """Encodes a class with the arguments of a call; defaults are filled in."""
     return {
         "name": _importable_name(target),
-        "args": describe({**constructor_defaults(target), **arguments}),
+        "args": encode({**constructor_defaults(target), **arguments}),
     }
 
 
 def partial_arguments(value: Any) -> dict[str, Any]:
-    """Returns the arguments that a `functools.partial` fixes by name; none for what is not one.
+    """Returns the arguments that a `functools.partial` fixes by name; for any other value an empty dict.
 
     Raises:
-        UndescribableError: If it fixes arguments by position.
+        NotEncodableError: If it fixes arguments by position.
     """
     if getattr(value, "args", ()):
-        raise UndescribableError(f"{_text(value)} fixes arguments by position; give them by name")
+        raise NotEncodableError(f"{_text(value)} fixes arguments by position; give them by name")
     return dict(getattr(value, "keywords", {}))
 
 
-def canonical_json(description: Description) -> str:
-    """Writes a description so that equal ones are equal strings."""
-    return json.dumps(description, sort_keys=True, separators=(",", ":"), allow_nan=False)
+def canonical_json(encoded: Encoded) -> str:
+    """Writes an encoded setting so that equal ones are equal strings."""
+    return json.dumps(encoded, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def digest(text: str) -> str:
-    """Returns 16 hex digits that stand for `text`."""
+    """Returns the first 16 hex digits of the SHA-256 hash of `text`."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def label(value: object) -> Primitive:
-    """Returns a short name of a setting: itself where it is a JSON primitive, else a string."""
+    """Returns a short name of a setting: a JSON primitive as it is, anything else as a string."""
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value)):
@@ -103,7 +103,7 @@ def label(value: object) -> Primitive:
 
 
 def unique_labels(values: Sequence[object]) -> list[Primitive]:
-    """Returns a label for each of an option's values; where two would be equal, strings with a number behind."""
+    """Returns a unique label for each of an option's values; a number is appended to a label that is taken."""
     labels: list[Primitive] = []
     taken: set[Primitive] = set()
     for value in values:
@@ -117,7 +117,7 @@ def unique_labels(values: Sequence[object]) -> list[Primitive]:
 
 @lru_cache(maxsize=1024)
 def constructor_parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """Returns the named parameters of a class's constructor, or of a function, without `self`."""
+    """Returns the named parameters of a class's constructor or of a function, without `self`."""
     try:
         parameters = inspect.signature(target).parameters
     except (TypeError, ValueError):
@@ -128,7 +128,7 @@ def constructor_parameters(target: Callable[..., Any]) -> dict[str, inspect.Para
 
 @lru_cache(maxsize=1024)
 def takes_any_name(target: Callable[..., Any]) -> bool:
-    """Returns whether a class's constructor passes on arguments that it does not name itself."""
+    """Returns whether a class's constructor accepts any keyword argument."""
     try:
         parameters = inspect.signature(target).parameters.values()
     except (TypeError, ValueError):
@@ -143,52 +143,52 @@ def constructor_defaults(target: Callable[..., Any]) -> dict[str, Any]:
 
 
 def check_sendable(value: object) -> None:
-    """Makes sure that a value can travel to a worker process.
+    """Checks that a value can be sent to a worker process.
 
     Raises:
-        UndescribableError: If it cannot.
+        NotEncodableError: If it cannot.
     """
     try:
         pickle.dumps(value)
     except Exception as error:
-        raise UndescribableError(
+        raise NotEncodableError(
             f"it cannot be sent to a worker process ({error}); define it at the top level of a module or of the script"
         ) from error
 
 
-def _describe_float(value: float) -> Description:
+def _encode_float(value: float) -> Encoded:
     if math.isnan(value):
-        raise UndescribableError("NaN is not a setting: it does not equal itself")
+        raise NotEncodableError("NaN is not a setting: it does not equal itself")
     if math.isinf(value):
         return {"float": "inf" if value > 0 else "-inf"}  # JSON has no infinity
     # 1.0 and 1 are the same number.
     return int(value) if value.is_integer() and abs(value) < 2**53 else value
 
 
-def _describe_by_name(value: Any) -> Description:
-    described = {"name": _importable_name(value)}
+def _encode_by_name(value: Any) -> Encoded:
+    encoded = {"name": _importable_name(value)}
     owner = getattr(value, "__self__", None)
     if owner is not None and not isinstance(owner, type | ModuleType):
-        described["self"] = describe(owner)  # a method of an object is not the same as that of another one
-    return described
+        encoded["self"] = encode(owner)  # the same method of another object may do something else
+    return encoded
 
 
-def _describe_object(value: object) -> Description:
+def _encode_object(value: object) -> Encoded:
     kind: Any = type(value)
     if not _names_its_arguments(kind):
-        raise UndescribableError(
-            f"{_text(value)} cannot be told from another {kind.__name__}, since {kind.__name__} does not name what it "
-            "is made of; write numbers, strings, lists and dicts instead"
+        raise NotEncodableError(
+            f"{_text(value)} cannot be distinguished from another {kind.__name__}, since {kind.__name__} does not name "
+            "its arguments; write numbers, strings, lists and dicts instead"
         )
     arguments = {}
     for name in constructor_parameters(kind):
         if not hasattr(value, name):
-            raise UndescribableError(
-                f"{_text(value)} does not hold its constructor's argument {name!r} as an attribute of that name, so "
-                f"that nobody can tell it from another {kind.__name__}"
+            raise NotEncodableError(
+                f"{_text(value)} does not hold its constructor's argument {name!r} as an attribute of that name, so it "
+                f"cannot be distinguished from another {kind.__name__}"
             )
         arguments[name] = getattr(value, name)
-    return {"name": _importable_name(kind), "args": describe(arguments)}
+    return {"name": _importable_name(kind), "args": encode(arguments)}
 
 
 def _names_its_arguments(kind: type) -> bool:
@@ -197,7 +197,7 @@ def _names_its_arguments(kind: type) -> bool:
     try:
         parameters = inspect.signature(kind).parameters.values()
     except ValueError:
-        return False  # a class of C code
+        return False  # a class written in C
     return not any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD, p.POSITIONAL_ONLY) for p in parameters)
 
 
@@ -206,8 +206,8 @@ def _importable_name(value: Any) -> str:
     module = getattr(value, "__module__", None)
     if name is None or "<lambda>" in name or "<locals>" in name:
         kind = "a lambda" if name and "<lambda>" in name else "a local function or class"
-        raise UndescribableError(
-            f"{kind} ({_text(value)}) has no name to find it by; define it at the top level of a module or the script"
+        raise NotEncodableError(
+            f"{kind} ({_text(value)}) cannot be imported by name; define it at the top level of a module or the script"
         )
     return f"{module}.{name}"
 

@@ -1,4 +1,4 @@
-"""What an experiment reads, each once: sets of poses, tables and weights; and the models that its checks look at."""
+"""What an experiment reads, once each: sets of poses, tables and weights; also the models that its checks build."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -6,16 +6,16 @@ from pathlib import Path
 
 import torch
 
-from cluster.planning import builders as parts
+from cluster.planning import builders
 from cluster.planning.config import Settings, local_path
-from cluster.planning.identity import canonical_json, describe
+from cluster.planning.identity import canonical_json, encode
 from data_pipeline.pose_dataset import PoseDataset, read_dataset
 from data_pipeline.tables import Table, read_table
 
 
 @dataclass(frozen=True)
 class SetKey:
-    """What a set of poses is read from: two combinations with the same key share it."""
+    """Identifies a set of poses: combinations with the same key share the set."""
 
     name: str
     size: int | None
@@ -23,16 +23,16 @@ class SetKey:
 
 
 @dataclass
-class Sources:
-    """The files that an experiment reads, each once.
+class Inputs:
+    """The files that an experiment reads, once each.
 
     Attributes:
         data_folder: The folder with the datasets.
         sets: The sets that were read.
         tables: The tables that were read, by the names of their files.
         weights: The content of weights files by path.
-        models: Models to look at, without their numbers, or why they cannot be built.
-        tried: What was used for a while without an error.
+        models: Models on the meta device, for checks; or the error that their constructor raised.
+        tried: Keys of optimizers and schedulers that were run for some steps without an error.
     """
 
     data_folder: Path
@@ -73,19 +73,19 @@ class Sources:
         return self.weights[path]
 
     def model(self, settings: Settings) -> torch.nn.Module:
-        """Returns the model of a combination on the meta device: one for all that train the same one.
+        """Returns the model of a combination on the meta device; combinations with the same model share it.
 
         Raises:
-            DatasetError: If the training set, which tells the skeleton, cannot be read.
-            UndescribableError: If nobody can tell the model from another.
+            DatasetError: If the training set, which has the skeleton, cannot be read.
+            NotEncodableError: If the model's arguments cannot be encoded.
             Exception: What the model's constructor raises.
         """
         hyperparams, set_key = settings.hyperparams, set_keys(settings)["train"]
-        key = (hyperparams.model, canonical_json(describe(hyperparams.model_args)), set_key)
+        key = (hyperparams.model, canonical_json(encode(hyperparams.model_args)), set_key)
         if key not in self.models:
             skeleton = self.read_set(set_key).skeleton
             try:
-                self.models[key] = _build_unallocated(lambda: parts.build_model(hyperparams, skeleton))
+                self.models[key] = _build_unallocated(lambda: builders.build_model(hyperparams, skeleton))
             except Exception as error:
                 self.models[key] = error
         model = self.models[key]
@@ -95,7 +95,7 @@ class Sources:
 
 
 def set_keys(settings: Settings) -> dict[str, SetKey]:
-    """Returns the sets that a combination uses, by split: 'train', 'val' and, where there is one, 'test'."""
+    """Returns the keys of a combination's sets by split: 'train', 'val' and, if there is a test set, 'test'."""
     config = settings.experiment
     keys = {
         "train": SetKey(config.train_set, config.train_set_size, config.use_preset),
@@ -109,9 +109,9 @@ def set_keys(settings: Settings) -> dict[str, SetKey]:
 def _build_unallocated(build: Callable[[], torch.nn.Module]) -> torch.nn.Module:
     with torch.random.fork_rng(devices=[]):
         try:
-            # On the meta device no memory is taken and nothing is drawn, so that thousands can be looked at.
+            # The meta device takes no memory and draws no numbers, so thousands of models can be checked.
             with torch.device("meta"):
                 return build()
         except Exception:
-            # A model may do what only real tensors allow; if it fails with them too, that error counts.
+            # A model may need real tensors. If it fails with them too, that error counts.
             return build().to("meta")

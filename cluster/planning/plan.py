@@ -1,15 +1,15 @@
-"""What there is to train: a trial for every combination and repetition, and how far each has come."""
+"""The trials of an experiment: one for every combination and repetition, each with its status."""
 
 from collections import Counter
 from dataclasses import dataclass, field
 
-from cluster.planning.combination_checks import ASPECTS
+from cluster.planning.combination_checks import SETTINGS_GROUPS
 from cluster.planning.config import ConfigError, Problem
 from cluster.planning.identity import Primitive, canonical_json, digest
-from cluster.planning.inputs import Sources
-from cluster.planning.search_space import Choice, SearchSpace
+from cluster.planning.inputs import Inputs
+from cluster.planning.search_space import RowIndices, SearchSpace
 from cluster.planning.seeds import repetition_seed
-from cluster.storage.folders import Status
+from cluster.storage.trial_file import Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,15 +18,15 @@ class Combination:
 
     Attributes:
         key: Its identity, 16 hex digits: a hash of everything that can change a number.
-        choice: The row it takes of each axis of the search space.
+        row_indices: The row that it takes of each axis of the search space.
         options: The labels of its values by path.
-        description: What the key is a hash of: canonical JSON.
+        encoded: Its encoded settings, canonical JSON; the key is their hash.
     """
 
     key: str
-    choice: Choice
+    row_indices: RowIndices
     options: dict[str, Primitive]
-    description: str
+    encoded: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class TrialSpec:
 
     @property
     def id(self) -> str:
-        """The trial's name in records and messages."""
+        """The trial's name in records and messages, `KEY/REPETITION`."""
         return f"{self.key}/{self.repetition}"
 
 
@@ -61,7 +61,7 @@ class Plan:
     Attributes:
         combinations: All combinations.
         trials: A trial for every combination and repetition.
-        statuses: How far each has come, by trial id; those that are not in it were never started.
+        statuses: The status of each trial that was started, by trial id.
     """
 
     combinations: list[Combination]
@@ -70,37 +70,45 @@ class Plan:
 
     @property
     def to_train(self) -> list[TrialSpec]:
-        """The trials that a run would train.
-
-        What is finished is not trained again, nor what diverged: the same numbers would diverge again.
-        """
+        """The trials that a run would train: not the finished ones, nor those that diverged and would diverge again."""
         return [trial for trial in self.trials if self.statuses.get(trial.id) not in ("finished", "diverged")]
+
+    @property
+    def failed_before(self) -> set[str]:
+        """The trials that failed in an earlier run; none if all trials to train did."""
+        failed = {trial.id for trial in self.to_train if self.statuses.get(trial.id) == "failed"}
+        return failed if len(failed) < len(self.to_train) else set()
 
     def __str__(self) -> str:
         counts = Counter(self.statuses.get(trial.id, "pending") for trial in self.trials)
         combinations = _number(len(self.combinations), "combination")
         repetitions = _number(len(self.trials) // len(self.combinations), "repetition")
-        parts = [f"{counts['finished']} finished"] if counts["finished"] else []
-        parts += [f"{counts['interrupted']} to continue"] if counts["interrupted"] else []
-        parts += [f"{counts['failed']} failed, to train again"] if counts["failed"] else []
-        parts += [f"{counts['diverged']} diverged"] if counts["diverged"] else []
-        parts += [f"{counts['pending']} to train"] if counts["pending"] else []
-        return f"{combinations} × {repetitions} = {_number(len(self.trials), 'trial')}: {', '.join(parts)}"
+        by_status = ", ".join(f"{counts[status]} {text}" for status, text in _STATUS_TEXTS.items() if counts[status])
+        return f"{combinations} × {repetitions} = {_number(len(self.trials), 'trial')}: {by_status}"
 
 
-def make_plan(space: SearchSpace, sources: Sources, *, n_repetitions: int, seed: int) -> Plan:
-    """Checks every combination and plans its trials, as if none had been started.
+_STATUS_TEXTS: dict[Status, str] = {
+    "finished": "finished",
+    "interrupted": "to continue",
+    "failed": "failed, to train again",
+    "diverged": "diverged",
+    "pending": "to train",
+}
+
+
+def make_plan(space: SearchSpace, inputs: Inputs, *, n_repetitions: int, seed: int) -> Plan:
+    """Checks every combination and plans its trials, without their statuses.
 
     Args:
         space: The base settings and options.
-        sources: Where data and weights are read from.
+        inputs: Reads data and weights.
         n_repetitions: Trainings of each combination.
         seed: The experiment's seed.
 
     Raises:
-        ConfigError: With everything that is wrong with any combination, or if two combinations are the same training.
+        ConfigError: With all problems of all combinations, or if two combinations are the same training.
     """
-    combinations = _examine_all(space, sources)
+    combinations = _checked_combinations(space, inputs)
     seeds = [repetition_seed(seed, repetition) for repetition in range(n_repetitions)]
     trials = [
         TrialSpec(combination, repetition, seed_of_repetition)
@@ -114,26 +122,26 @@ def _number(n: int, noun: str) -> str:
     return f"1 {noun}" if n == 1 else f"{n} {noun}s"
 
 
-def _examine_all(space: SearchSpace, sources: Sources) -> list[Combination]:
-    """Examines all combinations; each aspect once for each distinct choice on the axes that it reads."""
+def _checked_combinations(space: SearchSpace, inputs: Inputs) -> list[Combination]:
+    """Checks all combinations: each group once for each distinct choice of rows of the axes that it reads."""
     axes_of = [
-        [i for i, axis in enumerate(space.axes) if any(_reads(aspect.keys, path) for path in axis.paths)]
-        for aspect in ASPECTS
+        [i for i, axis in enumerate(space.axes) if any(_reads(group.keys, path) for path in axis.paths)]
+        for group in SETTINGS_GROUPS
     ]
-    examined: list[dict[Choice, str]] = [{} for _ in ASPECTS]
+    encoded_groups: list[dict[RowIndices, str]] = [{} for _ in SETTINGS_GROUPS]
     problems: dict[Problem, None] = {}  # in order, each once
     combinations: dict[str, Combination] = {}
-    for choice in space.choices():
+    for row_indices in space.combinations():
         members = []
-        for aspect, axes, known in zip(ASPECTS, axes_of, examined, strict=True):
-            part = tuple(choice[i] for i in axes)
-            if part not in known:
-                description, found = aspect.examine(space.settings(choice), sources)
+        for group, axes, known in zip(SETTINGS_GROUPS, axes_of, encoded_groups, strict=True):
+            rows = tuple(row_indices[i] for i in axes)
+            if rows not in known:
+                encoded, found = group.encode(space.settings(row_indices), inputs)
                 problems.update(dict.fromkeys(found))
-                known[part] = f'"{aspect.name}":' + ("null" if found else canonical_json(description))
-            members.append(known[part])
+                known[rows] = f'"{group.name}":' + ("null" if found else canonical_json(encoded))
+            members.append(known[rows])
         text = "{" + ",".join(members) + "}"
-        combination = Combination(digest(text), choice, space.options(choice), text)
+        combination = Combination(digest(text), row_indices, space.options(row_indices), text)
         twin = combinations.setdefault(combination.key, combination)
         if twin is not combination and not problems:
             problems[_same_training(twin, combination)] = None

@@ -1,34 +1,26 @@
 """The options of an experiment: which settings vary, over which values, and all their combinations."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from math import prod
 from typing import Any
 
-from cluster.planning.config import (
-    SECTIONS,
-    ConfigError,
-    Problem,
-    Settings,
-    check_value,
-    plain,
-    typed,
-)
+from cluster.planning.config import ConfigError, Problem, Settings, check_value, without_numpy
 from cluster.planning.identity import (
+    NotEncodableError,
     Primitive,
-    UndescribableError,
     canonical_json,
     check_sendable,
-    describe,
+    encode,
     unique_labels,
 )
 from data_pipeline.user_error import did_you_mean
 
 Key = str | tuple[str | None, ...]
-Choice = tuple[int, ...]
-"""The row that a combination takes of each axis."""
+RowIndices = tuple[int, ...]
+"""A combination: the index of the row that it takes of each axis."""
 
 OPTIONS_OUTSIDE_HYPERPARAMS = {
     "experiment_config": (
@@ -41,7 +33,7 @@ OPTIONS_OUTSIDE_HYPERPARAMS = {
 
 @dataclass(frozen=True)
 class Axis:
-    """Settings that vary together, row by row; an ordinary option is an axis of one setting.
+    """Settings that vary together, row by row; an ordinary option is an axis with one setting.
 
     Attributes:
         paths: The dotted path of each setting.
@@ -55,30 +47,26 @@ class Axis:
 
     @property
     def name(self) -> str:
-        """What the axis is called where it needs one name."""
+        """One name for the axis: its paths together."""
         return " & ".join(self.paths)
 
     @property
-    def telling_paths(self) -> tuple[str, ...]:
-        """The settings that tell its rows apart: the first, or all where that has a value twice."""
+    def distinguishing_paths(self) -> tuple[str, ...]:
+        """The settings that distinguish its rows: the first, or all if the first has a value twice."""
         return self.paths[:1] if len({labels[0] for labels in self.labels}) == len(self.labels) else self.paths
 
     @cached_property
     def row_labels(self) -> list[Primitive]:
-        """A name for each row: its label, or its labels together."""
+        """A unique name for each row: its label, or its labels together."""
         if len(self.paths) == 1:
             return [label for (label,) in self.labels]
         return unique_labels([" & ".join(map(str, labels)) for labels in self.labels])
 
 
 class SearchSpace:
-    """The base settings of three checked dicts and the axes along which they vary.
+    """The base settings and the axes along which they vary."""
 
-    Args:
-        base: The three dicts, keyed by `SECTIONS`, complete with defaults.
-    """
-
-    def __init__(self, base: Mapping[str, Mapping[str, Any]]) -> None:
+    def __init__(self, base: Settings) -> None:
         self.base = base
         self.axes: list[Axis] = []
 
@@ -90,7 +78,7 @@ class SearchSpace:
             rows: A list; each row has a value for each key.
 
         Raises:
-            ConfigError: With everything that is wrong with it; then nothing is added.
+            ConfigError: With all problems of the axis; then nothing is added.
         """
         if not isinstance(keys, list | tuple) or not keys:
             text = f"got {keys!r} as keys; allowed: a list of at least one"
@@ -100,7 +88,7 @@ class SearchSpace:
             problem for i, path in enumerate(paths) for problem in self._check_path(path, [*self.paths, *paths[:i]])
         ]
         if not problems:
-            rows = plain(rows)
+            rows = without_numpy(rows)
             problems = _check_rows(paths, rows)
         if problems:
             raise ConfigError(problems)
@@ -117,37 +105,36 @@ class SearchSpace:
         """The paths of all settings that vary."""
         return [path for axis in self.axes for path in axis.paths]
 
-    def choices(self) -> Iterator[Choice]:
-        """Yields all combinations; the last axis varies fastest."""
+    def combinations(self) -> Iterator[RowIndices]:
+        """Yields all combinations. The last axis varies fastest."""
         return product(*(range(len(axis.rows)) for axis in self.axes))
 
-    def choice_of(self, row_labels: Mapping[str, Any]) -> Choice:
-        """Returns the choice that takes, of each axis by name, the row with this label."""
+    def row_indices_of(self, row_labels: Mapping[str, Any]) -> RowIndices:
+        """Returns the combination that takes, of each axis by name, the row with this label."""
         return tuple(axis.row_labels.index(row_labels[axis.name]) for axis in self.axes)
 
-    def options(self, choice: Choice) -> dict[str, Primitive]:
+    def options(self, row_indices: RowIndices) -> dict[str, Primitive]:
         """Returns the labels of a combination's values by path."""
         return {
             path: label
-            for axis, row in zip(self.axes, choice, strict=True)
+            for axis, row in zip(self.axes, row_indices, strict=True)
             for path, label in zip(axis.paths, axis.labels[row], strict=True)
         }
 
-    def settings(self, choice: Choice) -> Settings:
+    def settings(self, row_indices: RowIndices) -> Settings:
         """Returns a combination's complete settings."""
-        dicts = {section: dict(self.base[section]) for section in SECTIONS}
-        for axis, row in zip(self.axes, choice, strict=True):
+        configs = self.base.sections
+        changes: dict[str, dict[str, Any]] = {section: {} for section in configs}
+        for axis, row in zip(self.axes, row_indices, strict=True):
             for path, value in zip(axis.paths, axis.rows[row], strict=True):
-                section, *parents, last = _parts(path)
-                target = dicts[section]
-                for parent in parents:
-                    target[parent] = dict(target[parent])
-                    target = target[parent]
-                target[last] = value
-        if dicts["experiment_config"]["test_set"] is None and self._may_have_test_set():
-            # The size is that of the combinations that have one.
-            dicts["experiment_config"]["test_set_size"] = None
-        return typed(dicts)
+                section, key, *inner = _parts(path)
+                changed = changes[section]
+                changed[key] = _with_value(changed.get(key, getattr(configs[section], key)), inner, value)
+        experiment = changes["experiment_config"]
+        if experiment.get("test_set", self.base.experiment.test_set) is None and self._may_have_test_set():
+            # The size is meant for the combinations with a test set.
+            experiment["test_set_size"] = None
+        return Settings(*(replace(configs[section], **changes[section]) for section in configs))  # type: ignore[arg-type]
 
     def _may_have_test_set(self) -> bool:
         path = "experiment_config.test_set"
@@ -157,12 +144,13 @@ class SearchSpace:
     def _check_path(self, path: str, others: Sequence[str]) -> list[Problem]:
         section, *parts = _parts(path)
         allowed = OPTIONS_OUTSIDE_HYPERPARAMS.get(section)
-        if allowed is not None and (not parts or parts[0] in self.base[section].keys() - set(allowed)):
-            return [Problem(path, f"it cannot be an option; of {section} these can: {', '.join(allowed)}")]
+        base = vars(self.base.sections[section])
+        if allowed is not None and (not parts or parts[0] in base.keys() - set(allowed)):
+            return [Problem(path, f"it cannot be an option; in {section} these can: {', '.join(allowed)}")]
         for other in others:
             if f"{path}.".startswith(f"{other}.") or f"{other}.".startswith(f"{path}."):
-                return [Problem(path, f"{other} varies already")]
-        at: Any = self.base[section]
+                return [Problem(path, f"{other} already varies")]
+        at: Any = base
         walked = section
         for part in parts:
             if not isinstance(at, Mapping) or part not in at:
@@ -174,6 +162,11 @@ class SearchSpace:
                 ]
             at, walked = at[part], f"{walked}.{part}"
         return []
+
+
+def _with_value(setting: Any, keys: Sequence[str], value: Any) -> Any:
+    """Returns a copy of a setting with another value at a path of keys of nested dicts; without keys the value."""
+    return {**setting, keys[0]: _with_value(setting[keys[0]], keys[1:], value)} if keys else value
 
 
 def _dotted(key: Key) -> str:
@@ -201,39 +194,39 @@ def _check_rows(paths: Sequence[str], rows: Any) -> list[Problem]:
     if not all(isinstance(row, list | tuple) and len(row) == len(paths) for row in rows):
         return [Problem(where, f"each row must be a list of {len(paths)} values, one for each key")]
     problems = []
-    descriptions = set()
+    seen = set()
     for row in rows:
         for path, value in zip(paths, row, strict=True):
             problems += _check_option_value(path, value)
         if not problems:
-            description = canonical_json(describe(row))
-            if description in descriptions:
-                problems.append(Problem(where, f"{row[0] if len(row) == 1 else row!r} stands twice"))
-            descriptions.add(description)
+            encoded = canonical_json(encode(row))
+            if encoded in seen:
+                problems.append(Problem(where, f"{row[0] if len(row) == 1 else row!r} is listed twice"))
+            seen.add(encoded)
     return problems
 
 
 def _check_option_value(path: str, value: Any) -> list[Problem]:
-    section, key, *deeper = _parts(path)
-    allowed = None if deeper else check_value(section, key, value)
+    section, key, *inner = _parts(path)
+    allowed = None if inner else check_value(section, key, value)
     if allowed is not None:
         return [Problem(path, f"got {value!r}; allowed: {allowed}")]
     try:
-        describe(value)
+        encode(value)
         check_sendable(value)
-    except UndescribableError as error:
+    except NotEncodableError as error:
         return [Problem(path, str(error))]
     return []
 
 
 def _distinct(values: Sequence[Any]) -> list[Any]:
-    """Returns the values without repetition, which joint options may have in one column."""
+    """Returns the values without duplicates, which a column of joint options may have."""
     first: dict[str, Any] = {}
     for value in values:
-        first.setdefault(canonical_json(describe(value)), value)
+        first.setdefault(canonical_json(encode(value)), value)
     return list(first.values())
 
 
 def _labels_of(labels: Sequence[Primitive], values: Sequence[Any]) -> list[Primitive]:
-    order = [canonical_json(describe(value)) for value in _distinct(values)]
-    return [labels[order.index(canonical_json(describe(value)))] for value in values]
+    order = [canonical_json(encode(value)) for value in _distinct(values)]
+    return [labels[order.index(canonical_json(encode(value)))] for value in values]

@@ -1,7 +1,7 @@
-"""The seeds of repetitions: the only thing in which the trainings of one combination differ.
+"""The seeds of repetitions: only they distinguish the trainings of one combination.
 
-A repetition's seed comes from the experiment's seed and the repetition's number alone. All combinations share it, so
-that comparisons between them are paired, and neither the order of trials nor another option changes a number.
+A repetition's seed depends only on the experiment's seed and the repetition's number. All combinations share it, so
+comparisons between them are paired, and neither the order of trials nor a further option changes a number.
 """
 
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ from data_pipeline.loader import Generators
 def repetition_seed(experiment_seed: int, repetition: int) -> int:
     """Returns the seed of a repetition, counted from 0."""
     (state,) = np.random.SeedSequence([experiment_seed, repetition]).generate_state(1, np.uint64)
-    return int(state) >> 11  # 53 bits: exact in any program that reads numbers as doubles
+    return int(state) >> 11  # 53 bits: exact in programs that read numbers as doubles
 
 
 @dataclass(frozen=True)
-class Streams:
+class TrialSeeds:
     """The seeds of a trial's independent sources of randomness.
 
     Attributes:
-        initialisation: The model's first weights.
-        training: What the training draws from torch's global generator, such as dropout.
+        initialisation: The model's initial weights.
+        training: Draws from torch's global generator during training, such as dropout.
         order: The order of samples and the subset of each batch.
         distorting: The distorter's draws.
         augmenting: The augmenters' draws.
@@ -37,8 +37,8 @@ class Streams:
     augmenting: int
 
     @classmethod
-    def of(cls, seed: int) -> "Streams":
-        """Derives the seeds from a repetition's."""
+    def of(cls, seed: int) -> "TrialSeeds":
+        """Derives the seeds from a repetition's seed."""
         children = np.random.SeedSequence(seed).spawn(5)
         return cls(*(int(child.generate_state(1, np.uint64)[0]) >> 11 for child in children))
 

@@ -10,7 +10,7 @@ import numpy as np
 from cluster.figures import curves, errors, hands, options
 from cluster.figures.style import COLUMN_IN, FigureError, Numbers
 from cluster.reports.prediction_files import errors_of, read_errors, sets_of_errors, sets_of_predictions
-from cluster.results.deserialize import described_skeleton
+from cluster.results.deserialize import decode_skeleton
 from cluster.results.learning_curves import read_logged
 from cluster.results.lookup import find_combination
 from cluster.results.names import named, short_names
@@ -65,7 +65,7 @@ def draw(figure: str, drawing: Drawing) -> "Figure":
 
     Raises:
         NoResultsError: If there is no experiment.
-        NoCombinationError: If there is no such combination.
+        ChoiceError: If there is no such combination.
         FigureError: If there is nothing to draw, or more than a figure holds; if its width is none.
         ChoiceError: If there is no such option.
     """
@@ -82,8 +82,8 @@ def finished_ids(table: Results, row: Row) -> list[str]:
 
 def combination_name(table: Results, row: Row) -> str:
     """Returns a combination's options in a few words."""
-    names = short_names(table.telling_paths)
-    return ", ".join(f"{names[path]} {row[path]}" for path in table.telling_paths) or table.name
+    names = short_names(table.distinguishing_paths)
+    return ", ".join(f"{names[path]} {row[path]}" for path in table.distinguishing_paths) or table.name
 
 
 def success_rates_of(
@@ -121,7 +121,7 @@ def skeleton_of(folder: ExperimentFolder, trial_id: str) -> Skeleton:
     """
     content = folder.read_trials(lambda trial: trial, trial_id.__eq__).get(trial_id)
     try:
-        return described_skeleton(content or {})
+        return decode_skeleton(content or {})
     except (LookupError, TypeError, ValueError) as error:
         raise FigureError(f"the trial.json of {trial_id} does not tell the skeleton") from error
 
@@ -207,7 +207,7 @@ def _parallel_coordinates(drawing: Drawing, table: Results) -> "Figure":
     table = _on_same_data(drawing, table)
     split: options.Split = "test" if table.split == "test" else "val"
     return options.parallel_coordinates(
-        table.summary, table.telling_paths, split=split, n_planned=table.n_repetitions, width_in=drawing.width_in
+        table.summary, table.distinguishing_paths, split=split, n_planned=table.n_repetitions, width_in=drawing.width_in
     )
 
 
@@ -273,15 +273,15 @@ def _rows(drawing: Drawing, table: Results, split: str, n_best: int = 1) -> dict
 
 
 def _row(drawing: Drawing, table: Results) -> Row:
-    if len(drawing.combinations) > 1:
-        raise FigureError(f"this figure shows one combination, not {len(drawing.combinations)}")
     _on_same_data(drawing, table)
     (row,) = _rows(drawing, table, table.split).values()
     return row
 
 
 def _on_same_data(drawing: Drawing, table: Results) -> Results:
-    """Returns what was measured on the same data as the combinations that were chosen."""
+    """Returns what was measured on the same data as the chosen combination."""
+    if len(drawing.combinations) > 1:
+        raise FigureError(f"this figure takes one combination, not {len(drawing.combinations)}")
     parts = table.by_data()
     keys = {find_combination(table, key)["key"] for key in drawing.combinations}
     fitting = [part for part in parts.values() if keys <= {row["key"] for row in part.summary}]
@@ -295,7 +295,7 @@ def _on_same_data(drawing: Drawing, table: Results) -> Results:
 
 
 def _two_options(drawing: Drawing, table: Results) -> tuple[str, str]:
-    paths = table.telling_paths
+    paths = table.distinguishing_paths
     if drawing.rows is None and drawing.columns is None and len(paths) >= 2:
         return paths[0], paths[1]
     if drawing.rows is None or drawing.columns is None:

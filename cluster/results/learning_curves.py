@@ -1,7 +1,7 @@
-"""What trials logged, read from their records: learning curves and the numbers of the final evaluation.
+"""Learning curves and the metrics of the final evaluation, read from the trials' records.
 
-Records of ten thousand trials are some fifty million rows, of which a report shows two in a hundred. So they are read
-a piece at a time and taken by their dictionaries' codes, without a Python object for a row.
+The records of ten thousand trials have about fifty million rows, of which a report shows two percent. So they are read
+in batches and selected by the codes of their dictionaries, without a Python object per row.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,7 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.storage.archive import several
+from cluster.storage.archive import map_files
+from cluster.storage.file_names import FileNames
 from cluster.storage.folders import ExperimentFolder
 from data_pipeline.subsets import MEAN_SUBSET
 
@@ -24,13 +25,13 @@ _ROWS_AT_ONCE = 2**18
 
 
 class Curve(NamedTuple):
-    """What a trial logged while it was trained, at L log points.
+    """What a trial logged during training, at L log points.
 
     Attributes:
-        epochs: Epochs that were done, (L,); 3.5 is half-way through the fourth.
-        loss: The training loss since the log point before, (L,).
-        train_mm: The mean distance of the training batches since then, (L,), mm; NaN where it was measured in
-            another space.
+        epochs: Completed epochs, (L,); 3.5 is half-way through the fourth.
+        loss: The training loss since the previous log point, (L,).
+        train_mm: The mean distance of the training batches since then, (L,), mm; NaN if it was measured in another
+            space.
         val_mm: The mean distance on the validation set, mean over its subsets, (L,), mm.
     """
 
@@ -47,8 +48,8 @@ class Logged:
     Attributes:
         curves: The learning curve of each trial, by its id.
         metrics: The names of M metrics, in the order in which they were logged.
-        final: Their values in each trial's final evaluation, (M,), by its id; NaN where a trial has none. A trial that
-            did not finish has no final evaluation.
+        final: Their values in each trial's final evaluation, (M,), by its id; NaN for missing values. A trial that did
+            not finish has no final evaluation.
     """
 
     curves: dict[str, Curve]
@@ -59,18 +60,14 @@ class Logged:
 def read_logged(
     folder: ExperimentFolder, *, split: str, wanted: Callable[[str], bool], is_metric: Callable[[str], bool]
 ) -> Logged:
-    """Reads learning curves and final numbers.
+    """Reads learning curves and final metrics; leaves out trials without readable records.
 
     Args:
         folder: The experiment's folder.
-        split: Of which split the final evaluation is taken: 'val' or 'test'. It is that of the mean over subsets, in
-            millimetres.
-        wanted: Tells by the id which trials are read.
-        is_metric: Tells by the name which metrics of the final evaluation are taken, such as `distance[TTIP]`,
+        split: The split of the final evaluation: 'val' or 'test'. Its metrics are means over the subsets, in mm.
+        wanted: Decides by the id which trials are read.
+        is_metric: Decides by the name which metrics of the final evaluation are read, such as `distance[TTIP]`,
             `distance[TTIP]_before` or `success_worst@20`.
-
-    Returns:
-        What there is: a trial without readable records is left out.
 
     Raises:
         StorageError: If a file cannot be read.
@@ -110,11 +107,11 @@ def read_logged(
 
 
 def record_tables(folder: ExperimentFolder, wanted: Callable[[str], bool]) -> Iterator[pa.Table]:
-    """Yields the long records of some trials, a file's at a time, with the columns of `cluster/storage/records.py`.
+    """Yields the long records of some trials, one file at a time, with the columns of `cluster/storage/records.py`.
 
     Args:
         folder: The experiment's folder.
-        wanted: Tells by the id which trials are read. One without readable records is left out.
+        wanted: Decides by the id which trials are read. Trials without readable records are left out.
 
     Raises:
         StorageError: If a file cannot be read.
@@ -137,22 +134,22 @@ class _Rows:
         return values
 
     def where(self, column: str, accepts: Callable[[str], bool]) -> npt.NDArray[np.bool_]:
-        """Tells of which rows a text is accepted, (n,); each different text is asked about once."""
+        """Returns a mask of the rows whose text is accepted, (n,); asks once for each distinct text."""
         texts = self.batch.column(column)
         accepted = np.array([accepts(text) for text in texts.dictionary.to_pylist()], dtype=bool)
         found: npt.NDArray[np.bool_] = accepted[self._codes(column)]
         return found
 
     def has(self, column: str, text: str) -> npt.NDArray[np.bool_]:
-        """Tells which rows have that text, (n,)."""
-        code = self.batch.column(column).dictionary.index(text).as_py()  # -1 where no row has it
+        """Returns a mask of the rows with that text, (n,)."""
+        code = self.batch.column(column).dictionary.index(text).as_py()  # -1 if no row has it
         found: npt.NDArray[np.bool_] = self._codes(column) == code
         return found
 
     def texts(self, column: str, rows: npt.NDArray[np.bool_]) -> list[str]:
         """Returns the texts of some rows."""
-        different = self.batch.column(column).dictionary.to_pylist()
-        return [different[code] for code in self._codes(column)[rows]]
+        distinct = self.batch.column(column).dictionary.to_pylist()
+        return [distinct[code] for code in self._codes(column)[rows]]
 
     def _codes(self, column: str) -> npt.NDArray[np.int32]:
         codes: npt.NDArray[np.int32] = self.batch.column(column).indices.to_numpy(zero_copy_only=False)
@@ -162,31 +159,28 @@ class _Rows:
 def _tables(
     folder: ExperimentFolder, wanted: Callable[[str], bool], chosen: Callable[[_Rows], npt.NDArray[np.bool_]]
 ) -> Iterator[pa.Table]:
-    """Yields the chosen rows of wanted trials, of one file at a time."""
+    """Yields the chosen rows of wanted trials, one file at a time."""
     archived: set[str] = set()
 
     def is_new(trial_id: str) -> bool:
         return trial_id not in archived and wanted(trial_id)
 
-    for part in folder.archive.parts():
-        content = folder.storage.read(f"archive/{part}.records.parquet")
+    for bundle in folder.archive.bundles():
+        content = folder.storage.read(FileNames.in_archive(bundle, "records"))
         table = None if content is None else _chosen_rows(content, is_new, chosen)
         if table is not None and len(table):
             yield table
             archived.update(table.column("trial_id").unique().to_pylist())
-    ids = [
-        path.removesuffix("/records.parquet")
-        for path in folder.storage.files("trials")
-        if path.endswith("/records.parquet") and path.count("/") == 2
-    ]
+    paths = (path.rpartition("/") for path in folder.storage.files(FileNames.TRIALS_FOLDER))
+    ids = [trial_id for trial_id, _, name in paths if name == FileNames.RECORDS and trial_id.count("/") == 1]
     ids = [trial_id for trial_id in ids if is_new(trial_id)]
 
     def read(trial_id: str) -> pa.Table | None:
-        content = folder.trial(trial_id).read("records.parquet")
+        content = folder.trial(trial_id).read(FileNames.RECORDS)
         return None if content is None else _chosen_rows(content, trial_id.__eq__, chosen)
 
     for start in range(0, len(ids), _FILES_AT_ONCE):
-        for table in several(folder.storage, read, ids[start : start + _FILES_AT_ONCE]):
+        for table in map_files(folder.storage, read, ids[start : start + _FILES_AT_ONCE]):
             if table is not None and len(table):
                 yield table
 
@@ -205,13 +199,13 @@ def _chosen_rows(
             rows = _Rows(batch)
             found.append(batch.filter(pa.array(chosen(rows) & rows.where("trial_id", wanted))))
     except Exception:
-        # What pyarrow raises depends on the damage. A report shows what there is.
+        # What pyarrow raises depends on the damage. A report shows the other trials.
         return None
     return pa.Table.from_batches(found).unify_dictionaries().combine_chunks() if found else None
 
 
 def _groups_with(file: pq.ParquetFile, wanted: Callable[[str], bool]) -> list[int]:
-    """Returns the row groups that hold a wanted trial: of an archive, a few trials are few groups."""
+    """Returns the row groups that hold a wanted trial: in a bundle of the archive, a few trials are in few groups."""
     groups = range(file.num_row_groups)
     if len(groups) == 1:
         return [0]
@@ -222,7 +216,7 @@ def _groups_with(file: pq.ParquetFile, wanted: Callable[[str], bool]) -> list[in
 
 
 def _by_trial(table: pa.Table) -> Iterator[tuple[str, _Rows]]:
-    """Yields each trial's rows, which lie one after another."""
+    """Yields each trial's rows, which are contiguous."""
     (batch,) = table.to_batches()
     codes = batch.column("trial_id").indices.to_numpy()
     ids = batch.column("trial_id").dictionary.to_pylist()
@@ -240,7 +234,7 @@ def _curve(rows: _Rows) -> Curve:
     def series(of: npt.NDArray[np.bool_]) -> Numbers:
         found = np.full(len(at), np.nan)
         for epoch, batch, value in zip(epochs[of].tolist(), batches[of].tolist(), values[of].tolist(), strict=True):
-            if (epoch, batch) in at:  # a training that was killed may have logged the loss of a last point alone
+            if (epoch, batch) in at:  # a killed training may have logged only the loss of its last point
                 found[at[epoch, batch]] = value
         return found
 

@@ -1,4 +1,4 @@
-"""Names of options and metrics as a person writes them."""
+"""Short names of options and metrics."""
 
 from collections.abc import Sequence
 
@@ -6,14 +6,14 @@ from data_pipeline.user_error import UserError, did_you_mean
 
 
 class ChoiceError(UserError):
-    """A table was asked for something that the experiment does not have; the text says what it has."""
+    """The experiment does not have what was asked for, or several things match; the message says what it has."""
 
 
 def named(name: str, known: Sequence[str], what: str) -> str:
-    """Returns the one of the known names that is meant: the same, or the only one that ends in '.NAME'.
+    """Returns the known name that equals `name`, or the only one that ends in '.NAME'.
 
     Raises:
-        ChoiceError: If there is none, or more than one; the text says which are close, or which there are.
+        ChoiceError: If there is none, or more than one; the message lists similar names, or the matches.
     """
     if name in known:
         return name
@@ -26,7 +26,7 @@ def named(name: str, known: Sequence[str], what: str) -> str:
 
 
 def short_names(paths: Sequence[str]) -> dict[str, str]:
-    """Returns for each dotted path its last parts, as many as tell it from the others."""
+    """Returns for each dotted path its shortest ending that is unique."""
     names = {}
     for path in paths:
         parts = path.split(".")

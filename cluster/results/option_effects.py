@@ -1,8 +1,8 @@
-"""What an option does to a result, over all combinations: marginal means, interactions of pairs, importances.
+"""The effect of options on a result, over all combinations: marginal means, interactions of pairs, importances.
 
-A mean over trials says something about an option only if each of its values was tried with the same other options and
-the same repetitions. So what is averaged here is the largest set of trials with which that is so. In a grid whose
-trials have all finished these are all trials; with failed or missing ones it is fewer, and every result says which.
+Means for the values of an option are comparable only if each value was trained with the same other options and in the
+same repetitions. All means here are over the largest set of trials with this property: all trials of a grid that has
+finished, fewer if some failed or are missing. Every result says which.
 """
 
 import itertools
@@ -20,20 +20,20 @@ _Mask = npt.NDArray[np.bool_]
 _Codes = npt.NDArray[np.intp]
 
 MIN_COMBINATIONS = 12
-"""Of a grid with holes: fewer combinations tell nothing of how much an option matters."""
+"""An incomplete grid with fewer combinations than this has no importances: they would say nothing."""
 
 
 @dataclass(frozen=True)
-class Cell:
-    """The mean of all trials that have a value of an option, or a pair of values of two.
+class GroupMean:
+    """The mean of a group: of all trials with the same value of an option, or the same values of some options.
 
     Attributes:
         values: The values, one for each option.
-        estimate: Of the mean over the other options, which each repetition gives once: `n` is the repetitions. The
-            interval holds for other seeds and the same grid.
-        n_averaged: The trials in the mean: as many in each cell, or 0 if the cell was left out.
+        estimate: The mean over repetitions of the means over the other options: `n` counts repetitions. The interval is
+            for other seeds and the same grid.
+        n_averaged: The trials in the mean: the same number in each group, or 0 if the group was left out.
         n_finished: The trials that have a number.
-        n_planned: The trials of the plan.
+        n_planned: The planned trials.
     """
 
     values: tuple[Any, ...]
@@ -45,14 +45,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Basis:
-    """The trials that means are over, the same for each of them: all of these settings in all of these repetitions.
+    """The trials in the means, the same for each group: all of these settings in all of these repetitions.
 
     Attributes:
         paths: The other options.
         settings: The combinations of their values that are in the means, in the order of the plan.
-        left_out: The combinations of their values that are planned and in no mean.
+        left_out: The other planned combinations of their values.
         repetitions: The repetitions that are in the means, from 0.
-        repetitions_left_out: The other repetitions of the plan.
+        repetitions_left_out: The other planned repetitions.
     """
 
     paths: tuple[str, ...]
@@ -63,76 +63,75 @@ class Basis:
 
 
 @dataclass(frozen=True)
-class CellMeans:
-    """The means for every value of an option, or every pair of values of two, in the order of the plan.
+class GroupMeans:
+    """The mean of each group: for every value of an option, or every combination of values of some options.
 
     Attributes:
         paths: The options.
-        cells: Their values with means.
-        basis: What the means are over.
+        groups: The means, in the order of the plan.
+        basis: The trials that they average.
     """
 
     paths: tuple[str, ...]
-    cells: list[Cell]
+    groups: list[GroupMean]
     basis: Basis
 
     @property
     def is_complete(self) -> bool:
-        """Whether all trials of the plan are in the means."""
-        return all(cell.n_averaged == cell.n_planned for cell in self.cells)
+        """Whether all planned trials are in the means."""
+        return all(group.n_averaged == group.n_planned for group in self.groups)
 
 
 @dataclass(frozen=True)
 class Interaction:
-    """How far the effects of two options depend on one another.
+    """How much the effect of one option depends on the other.
 
     Attributes:
         means: The means of each pair of values.
-        share: The part of the variance of these means that a sum of an effect of one option and an effect of the other
-            leaves over, 0 to 1; chance is a part of it. None if no mean is left over to tell, or if all are equal.
-        size: The root mean square of what is left over, in the unit of the metric; None where `share` is.
+        share: The share of the variance of these means that a sum of one effect per option does not explain, 0 to 1;
+            it includes chance. None if the sum has as many parameters as there are means, or if all means are equal.
+        size: The root mean square of the residuals of that sum, in the unit of the metric; None where `share` is None.
     """
 
-    means: CellMeans
+    means: GroupMeans
     share: float | None
     size: float | None
 
 
 @dataclass(frozen=True)
 class Importances:
-    """How much of the variance between combinations each option alone explains.
+    """How much of the variance between combinations each option explains by itself.
 
     Attributes:
-        shares: By option, 0 to 1, but for options of which one value is left; empty if the combinations do not differ,
-            or if a grid with holes has fewer than `MIN_COMBINATIONS`. What they lack to 1 is due to interactions and
-            chance.
-        means: The mean of each combination; those without one are in no share.
+        shares: By option, 0 to 1, without options that have a single value left; empty if the combinations do not
+            differ, or if an incomplete grid has fewer than `MIN_COMBINATIONS`. The rest is interactions and chance.
+        means: The mean of each combination; combinations without a mean are excluded from the shares.
     """
 
     shares: dict[str, float]
-    means: CellMeans
+    means: GroupMeans
 
     @property
-    def averaged(self) -> list[Cell]:
-        """The combinations that the shares rest on."""
-        return [cell for cell in self.means.cells if cell.n_averaged]
+    def averaged(self) -> list[GroupMean]:
+        """The combinations that the shares are computed from."""
+        return [group for group in self.means.groups if group.n_averaged]
 
     @property
     def is_complete(self) -> bool:
-        """Whether all combinations of the plan are in them."""
-        return len(self.averaged) == len(self.means.cells)
+        """Whether the shares are computed from all planned combinations."""
+        return len(self.averaged) == len(self.means.groups)
 
 
-def marginal_means(trials: Sequence[Mapping[str, Any]], options: Sequence[str], metric: str) -> dict[str, CellMeans]:
+def marginal_means(trials: Sequence[Mapping[str, Any]], options: Sequence[str], metric: str) -> dict[str, GroupMeans]:
     """Returns the means of each value of each option.
 
     Args:
         trials: Rows with the options, `repetition`, `status` and the metric, such as `ResultTable.trials`.
-        options: The columns of options that tell all combinations apart, such as `ResultTable.telling_paths`.
+        options: The columns of options that distinguish all combinations, such as `ResultTable.distinguishing_paths`.
         metric: A column of numbers.
     """
     coded = _Coded.of(trials, options, metric)
-    return {path: coded.cell_means([i]) for i, path in enumerate(options)}
+    return {path: coded.group_means([i]) for i, path in enumerate(options)}
 
 
 def interactions(trials: Sequence[Mapping[str, Any]], options: Sequence[str], metric: str) -> list[Interaction]:
@@ -144,28 +143,28 @@ def interactions(trials: Sequence[Mapping[str, Any]], options: Sequence[str], me
         metric: As for `marginal_means`.
     """
     coded = _Coded.of(trials, options, metric)
-    found = [_interaction(coded.cell_means(pair)) for pair in itertools.combinations(range(len(options)), 2)]
+    found = [_interaction(coded.group_means(pair)) for pair in itertools.combinations(range(len(options)), 2)]
     return sorted(found, key=lambda interaction: -1.0 if interaction.share is None else interaction.share, reverse=True)
 
 
 def importances(trials: Sequence[Mapping[str, Any]], options: Sequence[str], metric: str) -> Importances:
     """Returns the importance of each option: the share of the variance that its marginal means have (functional ANOVA).
 
-    Every value of an option weighs the same, however far apart two learning rates are. In a whole grid the shares are
-    reckoned from its means. Where combinations are missing, a random forest fills them in (fANOVA, Hutter et al. 2014,
-    by Optuna); each of its trees sees a sample of the combinations, so shares of a dozen combinations are rough then.
+    Every value of an option has the same weight, however far apart two learning rates are. For a complete grid the
+    shares are computed from its means. If combinations are missing, a random forest predicts them (fANOVA, Hutter et
+    al. 2014, by Optuna). Each tree sees a sample of the combinations, so the shares of a dozen combinations are rough.
 
     Args:
         trials: As for `marginal_means`.
         options: As for `marginal_means`.
         metric: As for `marginal_means`.
     """
-    means = _Coded.of(trials, options, metric).cell_means(range(len(options)))
+    means = _Coded.of(trials, options, metric).group_means(range(len(options)))
     averaged = Importances({}, means).averaged
-    numbers = np.array([cell.estimate.mean for cell in averaged], dtype=np.float64)  # (C,)
+    numbers = np.array([group.estimate.mean for group in averaged], dtype=np.float64)  # (C,)
     if len(set(numbers.tolist())) < 2:
         return Importances({}, means)
-    columns = zip(*(cell.values for cell in averaged), strict=True)
+    columns = zip(*(group.values for group in averaged), strict=True)
     ranks = dict(zip(options, map(_ranks, columns), strict=True))  # (C,) each
     ranks = {path: column for path, column in ranks.items() if column.any()}
     if len(numbers) == math.prod(int(column.max()) + 1 for column in ranks.values()):
@@ -179,7 +178,7 @@ class _Coded:
 
     Attributes:
         paths: The O options.
-        values: The values of each option in the order of the plan, which the codes count through.
+        values: The values of each option in the order of the plan; the codes are indices into them.
         codes: (N, O).
         repetitions: (N,), from 0.
         numbers: The metric, (N,); NaN if the trial has none.
@@ -195,7 +194,7 @@ class _Coded:
     def of(cls, trials: Sequence[Mapping[str, Any]], paths: Sequence[str], metric: str) -> "_Coded":
         values, codes = [], np.zeros((len(trials), len(paths)), dtype=np.intp)
         for i, path in enumerate(paths):
-            # By their texts, since 1, 1.0 and True are three values of an option.
+            # By their text, since 1, 1.0 and True are three values of an option.
             known = {repr(row[path]): row[path] for row in trials}
             code = {text: j for j, text in enumerate(known)}
             values.append(list(known.values()))
@@ -209,30 +208,30 @@ class _Coded:
             np.array([math.nan if x is None or not math.isfinite(x) else x for x in numbers], dtype=np.float64),
         )
 
-    def cell_means(self, which: Sequence[int]) -> CellMeans:
-        """Returns the means of all combinations of values of some of the options, over all others."""
+    def group_means(self, which: Sequence[int]) -> GroupMeans:
+        """Returns the means of all combinations of values of some options, over all other options."""
         others = [i for i in range(len(self.paths)) if i not in which]
-        cells, cell = _numbered(self.codes[:, list(which)])  # (C, options), (N,)
+        groups, group = _numbered(self.codes[:, list(which)])  # (G, options), (N,)
         settings, setting = _numbered(self.codes[:, others])  # (S, others), (N,)
-        grid = np.full((len(cells), len(settings), self.repetitions.max() + 1), np.nan)  # (C, S, R)
-        grid[cell, setting, self.repetitions] = self.numbers
+        grid = np.full((len(groups), len(settings), self.repetitions.max() + 1), np.nan)  # (G, S, R)
+        grid[group, setting, self.repetitions] = self.numbers
         kept, in_settings, in_repetitions = _same_for_all(~np.isnan(grid))
         means = grid[np.ix_(kept, in_settings, in_repetitions)].mean(axis=1) if len(kept) else grid[:0, 0]
-        mean_of = dict(zip(kept.tolist(), means.tolist(), strict=True))  # one for each repetition, by cell
+        mean_of = dict(zip(kept.tolist(), means.tolist(), strict=True))  # one for each repetition, by group
         n_in_mean = len(in_settings) * len(in_repetitions)
-        n_planned = np.bincount(cell, minlength=len(cells))  # (C,)
-        n_finished = np.bincount(cell, ~np.isnan(self.numbers), minlength=len(cells))  # (C,)
+        n_planned = np.bincount(group, minlength=len(groups))  # (G,)
+        n_finished = np.bincount(group, ~np.isnan(self.numbers), minlength=len(groups))  # (G,)
         found = [
-            Cell(
+            GroupMean(
                 self._values(which, codes),
                 estimate(mean_of.get(i, [])),
                 n_in_mean if i in mean_of else 0,
                 int(n_finished[i]),
                 int(n_planned[i]),
             )
-            for i, codes in enumerate(cells)
+            for i, codes in enumerate(groups)
         ]
-        return CellMeans(
+        return GroupMeans(
             tuple(self.paths[i] for i in which), found, self._basis(others, settings, in_settings, in_repetitions)
         )
 
@@ -252,7 +251,7 @@ class _Coded:
 
 
 def _numbered(rows: _Codes) -> tuple[_Codes, _Codes]:
-    """Returns the rows that differ, sorted, and for each row which of them it is."""
+    """Returns the distinct rows, sorted, and for each row its index among them."""
     # Column by column, since NumPy's way for whole rows takes several times as long.
     first, which = np.zeros(1, dtype=np.intp), np.zeros(len(rows), dtype=np.intp)
     for column in rows.T:
@@ -261,34 +260,36 @@ def _numbered(rows: _Codes) -> tuple[_Codes, _Codes]:
 
 
 def _same_for_all(finished: _Mask) -> tuple[_Codes, _Codes, _Codes]:
-    """Chooses cells, settings of the other options, and repetitions, so that all trials of these have finished.
+    """Chooses groups, settings of the other options, and repetitions, so that all trials of these have finished.
 
-    As many cells as leave at least half of the trials that could be chosen at most: a learning rate with which hardly a
-    trial finished is left out, while a single failed trial costs its setting or its repetition in all cells.
+    It chooses as many groups as possible with at least half of the trials of the largest choice: a learning rate with
+    hardly a finished trial is left out, while a single failed trial costs its setting or its repetition in all groups.
 
     Args:
-        finished: Which trials have a number, (C, S, R): cells, settings, repetitions.
+        finished: Which trials have a number, (G, S, R): groups, settings, repetitions.
 
     Returns:
-        The indices of the chosen ones; none where no trial has finished.
+        The indices of the chosen ones; none if no trial has finished.
     """
-    by_cell = np.argsort(-finished.sum(axis=(1, 2)), kind="stable")  # (C,)
+    by_group = np.argsort(-finished.sum(axis=(1, 2)), kind="stable")  # (G,)
     choices = []
-    for n_cells, in_all in enumerate(np.logical_and.accumulate(finished[by_cell], axis=0), start=1):  # (S, R) each
+    for n_groups, in_all in enumerate(np.logical_and.accumulate(finished[by_group], axis=0), start=1):  # (S, R) each
         by_repetition = np.argsort(-in_all.sum(axis=0), kind="stable")  # (R,)
         in_first = np.logical_and.accumulate(in_all[:, by_repetition], axis=1)  # (S, R)
-        sizes = in_first.sum(axis=0) * np.arange(1, in_first.shape[1] + 1) * n_cells  # (R,)
-        n_repetitions = int(np.flatnonzero(sizes == sizes.max())[-1]) + 1  # of equals, the one with more repetitions
+        sizes = in_first.sum(axis=0) * np.arange(1, in_first.shape[1] + 1) * n_groups  # (R,)
+        n_repetitions = (
+            int(np.flatnonzero(sizes == sizes.max())[-1]) + 1
+        )  # of equal sizes, the one with more repetitions
         settings = np.flatnonzero(in_first[:, n_repetitions - 1])
-        choices.append((int(sizes.max()), by_cell[:n_cells], settings, by_repetition[:n_repetitions]))
+        choices.append((int(sizes.max()), by_group[:n_groups], settings, by_repetition[:n_repetitions]))
     largest = max(choice[0] for choice in choices)
     _, *chosen = [choice for choice in choices if 2 * choice[0] >= largest][-1]
-    cells, settings, repetitions = chosen if largest else [indices[:0] for indices in chosen]
-    return cells, settings, repetitions
+    groups, settings, repetitions = chosen if largest else [indices[:0] for indices in chosen]
+    return groups, settings, repetitions
 
 
-def _interaction(means: CellMeans) -> Interaction:
-    known = [(cell.values, cell.estimate.mean) for cell in means.cells if cell.estimate.mean is not None]
+def _interaction(means: GroupMeans) -> Interaction:
+    known = [(group.values, group.estimate.mean) for group in means.groups if group.estimate.mean is not None]
     if not known:
         return Interaction(means, None, None)
     values = np.array([mean for _, mean in known])  # (C,)
@@ -298,8 +299,8 @@ def _interaction(means: CellMeans) -> Interaction:
     variance = float(values.var())
     if rank >= len(known) or variance == 0:
         return Interaction(means, None, None)
-    left = float(np.mean((values - design @ fitted) ** 2))
-    return Interaction(means, left / variance, math.sqrt(left))
+    residual = float(np.mean((values - design @ fitted) ** 2))
+    return Interaction(means, residual / variance, math.sqrt(residual))
 
 
 def _indicators(texts: Sequence[str]) -> Array:
@@ -307,7 +308,7 @@ def _indicators(texts: Sequence[str]) -> Array:
 
 
 def _ranks(values: Sequence[Any]) -> _Codes:
-    """Returns the place of each value among those that differ: numbers by size, all else in the order of the plan."""
+    """Returns the rank of each value: numbers by size, other values in the order of the plan."""
     are_numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
     different = {repr(value): value for value in values}
     ordered = sorted(different, key=different.__getitem__) if are_numbers else list(different)
@@ -321,14 +322,14 @@ def _shares_of_grid(ranks: Mapping[str, _Codes], numbers: Array) -> dict[str, fl
 
 
 def _shares_by_forest(ranks: Mapping[str, _Codes], numbers: Array) -> dict[str, float]:
-    # Not at the top, since they take more than a second to load.
+    # Not at the top of the file: they take more than a second to import.
     import optuna
     from optuna.importance import FanovaImportanceEvaluator
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # it announces each study
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # it logs each study
     study = optuna.create_study()
     distributions: dict[str, optuna.distributions.BaseDistribution] = {
-        # Half a step wider than the ranks, so that each takes up as much of the range.
+        # Half a step wider than the ranks, so that each rank covers the same share of the range.
         path: optuna.distributions.FloatDistribution(-0.5, float(column.max()) + 0.5)
         for path, column in ranks.items()
     }
@@ -341,7 +342,7 @@ def _shares_by_forest(ranks: Mapping[str, _Codes], numbers: Array) -> dict[str, 
             for row, number in zip(rows, numbers, strict=True)
         ]
     )
-    # Time grows with trees and combinations; few combinations need more trees, since each tree sees a part of them.
+    # The time grows with trees and combinations; few combinations need more trees, since each tree sees some of them.
     n_trees = min(64, max(8, 20_000 // len(numbers)))
     found = FanovaImportanceEvaluator(n_trees=n_trees, seed=0).evaluate(study)
     return {path: float(found[path]) for path in ranks}

@@ -1,7 +1,7 @@
 """The trials of an experiment and their summary, read from its folder: no torch, no Ray.
 
-Trials are those of the experiment's last plan. What else lies in the folder (an option that was taken out, data that
-changed) is counted and left alone.
+The trials are those of the experiment's last plan. Other trials in the folder (of an option that was removed, of data
+that changed) are only counted.
 """
 
 import math
@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from types import NoneType
 from typing import Any, NamedTuple, TypeVar
 
-from cluster.results.trial_outcome import Outcome
+from cluster.results.trial_outcome import TrialOutcome
+from cluster.storage.file_names import FileNames
 from cluster.storage.folders import ExperimentFolder
 from data_pipeline.subsets import MEAN_SUBSET
 from data_pipeline.user_error import UserError
@@ -21,7 +22,7 @@ Row = dict[str, Any]
 R = TypeVar("R", bound="Results")
 
 UNITS = {"distance": "_mm", "max_distance": "_mm", "bone_length_error": "_mm"}
-"""Suffixes of columns by metric; the others are shares and ratios."""
+"""The suffix of a metric's columns; metrics without one are shares and ratios."""
 
 METRICS = (
     *("distance", "max_distance", "frames_within_20mm", "auc_0_50", "auc_20_50"),
@@ -30,18 +31,18 @@ METRICS = (
 
 
 class NoResultsError(UserError):
-    """There is no experiment in a folder, or its description is broken."""
+    """A folder does not hold an experiment, or the experiment's description is broken."""
 
 
 class DataSet(NamedTuple):
-    """What trials were measured on."""
+    """A dataset that trials were measured on."""
 
     name: str
     size: Any
-    """The size that was asked for; None for all of it."""
+    """The size in the config; None for the whole dataset."""
 
     n_frames: int | None
-    """None where the experiment's description does not say."""
+    """None if the experiment's description does not say."""
 
 
 @dataclass(frozen=True)
@@ -51,22 +52,22 @@ class Results:
     Attributes:
         name: The experiment's name.
         option_paths: The settings that vary, a column for each in both tables.
-        telling_paths: Those of them that tell all combinations apart: of settings that vary together, the first.
+        distinguishing_paths: The fewest of them that distinguish all combinations: of settings that vary together, the
+            first.
         splits: 'val' and, with a test set, 'test'.
         trials: A row for each trial: options, `repetition`, `seed`, `status`, `best_epoch`, metrics, `train_seconds`,
-            `node`, `device`, `gpu`, `error`. What a trial does not have is None.
-        summary: A row for each combination, the best in validation first, those without all repetitions (whose mean
-            rests on less) after the others: options, `n` (finished repetitions), `failed`, `diverged`, and the mean and
-            sample standard deviation of distances over finished repetitions.
-        n_others: Trials in the folder that are not of this plan.
-        data_sets: For each split what a combination was measured on, by its key; not those without such a set.
-        started: When the script was started last that trained it, seconds since 1970; None if the folder is of a
-            version that did not say.
+            `node`, `device`, `gpu`, `error`. Missing values are None.
+        summary: A row for each combination, the best in validation first, but those with fewer finished repetitions
+            than planned after the others: options, `n` (finished repetitions), `failed`, `diverged`, and by split the
+            `SummaryColumns`: means and sample standard deviations over finished repetitions.
+        n_others: Trials in the folder that are not part of this plan.
+        data_sets: For each split the dataset of each combination, by its key; without combinations that have none.
+        started: When the script was last started, seconds since 1970; None if an old version wrote the folder.
     """
 
     name: str
     option_paths: list[str]
-    telling_paths: list[str]
+    distinguishing_paths: list[str]
     splits: list[str]
     trials: list[Row]
     summary: list[Row]
@@ -76,23 +77,23 @@ class Results:
 
     @classmethod
     def read(cls: type[R], folder: ExperimentFolder) -> R:
-        """Reads the table of what is on disk.
+        """Reads the results on disk.
 
         Raises:
             NoResultsError: If there is no experiment, or if its description is broken.
-            ArchiveError: If a part of the archive is broken.
+            StorageError: If a file cannot be read.
         """
         try:
             experiment = _Experiment.of(folder.read_experiment())
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise NoResultsError(
-                f"{folder.storage.location} holds no experiment (experiment.json is missing or broken)"
+                f"{folder.storage.location} holds no experiment ({FileNames.EXPERIMENT} is missing or broken)"
             ) from error
         planned = [(c, repetition) for repetition in range(len(experiment.seeds)) for c in experiment.combinations]
         ids = [f"{c['key']}/{repetition}" for c, repetition in planned]
         wanted = set(ids)
-        known = folder.read_trials(Outcome.of, wanted.__contains__)
-        outcomes = [known.get(trial_id, Outcome.of(None)) for trial_id in ids]
+        known = folder.read_trials(TrialOutcome.of, wanted.__contains__)
+        outcomes = [known.get(trial_id, TrialOutcome.of(None)) for trial_id in ids]
 
         option_paths, splits = experiment.option_paths, experiment.splits
         groups = list(_column_groups(splits, outcomes))
@@ -100,10 +101,17 @@ class Results:
             _trial_row(c, option_paths, repetition, experiment.seeds[repetition], outcome, groups)
             for (c, repetition), outcome in zip(planned, outcomes, strict=True)
         ]
-        summary = _summarize(trials, option_paths, splits)
-        n_others = len(known.keys() - wanted)
-        telling_paths, data_sets, started = experiment.telling_paths, experiment.data_sets, experiment.started
-        return cls(experiment.name, option_paths, telling_paths, splits, trials, summary, n_others, data_sets, started)
+        return cls(
+            name=experiment.name,
+            option_paths=option_paths,
+            distinguishing_paths=experiment.distinguishing_paths,
+            splits=splits,
+            trials=trials,
+            summary=_summarize(trials, option_paths, splits),
+            n_others=len(known.keys() - wanted),
+            data_sets=experiment.data_sets,
+            started=experiment.started,
+        )
 
     @property
     def failures(self) -> list[Row]:
@@ -117,11 +125,11 @@ class Results:
 
     @property
     def split(self) -> str:
-        """The split that results are reported on: the test set where there is one."""
+        """The split that results are reported on: the test set if there is one."""
         return self.splits[-1]
 
     def subsets(self, split: str) -> list[str]:
-        """Returns the subsets that have columns of their own; none where there is only one."""
+        """Returns the subsets that have their own columns; none if there is only one subset."""
         start = f"{column(split, 'distance')}["
         return [name[len(start) : -1] for name in self.trials[0] if name.startswith(start)]
 
@@ -133,31 +141,31 @@ class Results:
         return found
 
     def best_for_each(self, path: str) -> list[Row]:
-        """Returns, for each value of an option, the first of its rows in the summary: the best in validation.
+        """Returns the best row in validation for each value of an option: the first of its rows in the summary.
 
-        Where a value has combinations that were validated on different sets, it returns the best on each.
+        If the combinations of a value were validated on different sets, it returns the best on each set.
         """
         validated_on = self.data_sets.get("val", {})
         best: dict[tuple[str, DataSet | None], Row] = {}
         for row in self.summary:
-            # By the text, since 1 and True are one key.
+            # By the text, since 1 and True are the same key.
             best.setdefault((repr(row[path]), validated_on.get(row["key"])), row)
         return list(best.values())
 
     def by_data(self: R) -> dict[str, R]:
-        """Returns the results in parts that were measured on the same data: only within one can results be compared.
+        """Returns the results on each data, by its name: only results on the same data can be compared.
 
         Returns:
-            The part of each data by its name, those with the best in validation first; where all were measured on the
-            same, the results as they are. An option that is the same in all of a part is none of that part.
+            The data with the best combination in validation come first. An option with a single value on some data is
+            not an option there. If all combinations were measured on the same data, the only value is `self`.
         """
         groups: dict[tuple[DataSet | None, ...], set[str]] = {}
         for row in self.summary:
             measured_on = tuple(self.data_sets.get(split, {}).get(row["key"]) for split in self.splits)
             groups.setdefault(measured_on, set()).add(row["key"])
-        return dict(zip(_names(list(groups)), map(self._part, groups.values()), strict=True))
+        return dict(zip(_names(list(groups)), map(self._restricted, groups.values()), strict=True))
 
-    def _part(self: R, keys: set[str]) -> R:
+    def _restricted(self: R, keys: set[str]) -> R:
         if len(keys) == len(self.summary):
             return self
         summary = [row for row in self.summary if row["key"] in keys]
@@ -166,7 +174,7 @@ class Results:
         return replace(
             self,
             option_paths=varied,
-            telling_paths=[path for path in self.telling_paths if path in varied],
+            distinguishing_paths=[path for path in self.distinguishing_paths if path in varied],
             splits=[split for split in self.splits if split == "val" or data_sets.get(split)],
             trials=[row for row in self.trials if row["key"] in keys],
             summary=summary,
@@ -176,7 +184,7 @@ class Results:
 
 
 def _names(groups: Sequence[tuple[DataSet | None, ...]]) -> list[str]:
-    """Returns a name for each data: of the set that is reported on, with as much more as tells them apart."""
+    """Returns a name for each data: that of the reported set, and as much more as is needed to distinguish them."""
     reported = [next((found for found in reversed(group) if found is not None), None) for group in groups]
     names = ["the data" if found is None else found.name for found in reported]
     if len(set(names)) < len(names):
@@ -198,22 +206,39 @@ def column(split: str, metric: str, *, before: bool = False, subset: str = MEAN_
     return f"{split}_{metric}{'_before' if before else ''}{UNITS.get(metric, '')}{group}"
 
 
+class SummaryColumns(NamedTuple):
+    """The names of a split's columns in the summary: distances in mm, and their change by the correction."""
+
+    before: str
+    mean: str
+    std: str
+    change: str
+    change_percent: str
+
+    @classmethod
+    def of(cls, split: str) -> "SummaryColumns":
+        """Names the columns of a split."""
+        after = column(split, "distance")
+        changes = f"{split}_change_mm", f"{split}_change_percent"
+        return cls(column(split, "distance", before=True), f"{after}_mean", f"{after}_std", *changes)
+
+
 @dataclass(frozen=True)
 class _Experiment:
-    """What a table needs of `experiment.json`."""
+    """The part of `experiment.json` that a table needs."""
 
     name: str
     combinations: Sequence[Mapping[str, Any]]
     seeds: list[int]
     option_paths: list[str]
-    telling_paths: list[str]
+    distinguishing_paths: list[str]
     splits: list[str]
     data_sets: dict[str, dict[str, DataSet]]
     started: float | None
 
     @classmethod
     def of(cls, content: Any) -> "_Experiment":
-        """Takes it from the file's content; LookupError, TypeError, ValueError or AttributeError if that is broken."""
+        """Parses the file's content; LookupError, TypeError, ValueError or AttributeError if it is broken."""
         plan = content["plan"]
         seeds = [_checked(seed, int) for seed in _checked(plan["seeds"], list)]
         paths = list(plan["combinations"][0]["options"])
@@ -225,20 +250,20 @@ class _Experiment:
             for c in plan["combinations"]
         ]
         if not seeds:
-            raise ValueError("the plan has no repetition")
+            raise ValueError("the plan has no repetitions")
         option_paths = _varied(combinations)
         config = content["configs"]["experiment_config"]
         test_sets = {c["options"].get("experiment_config.test_set", config.get("test_set")) for c in combinations}
         splits = ["val"] if test_sets == {None} else ["val", "test"]
-        telling_paths = _telling(option_paths, content["options"])
+        distinguishing_paths = _without_implied(option_paths, content["options"])
         data_sets = _data_sets(splits, combinations, config, content.get("data", []))
         name, started = _checked(content["name"], str), _checked(content.get("started"), (int, float, NoneType))
-        return cls(name, combinations, seeds, option_paths, telling_paths, splits, data_sets, started)
+        return cls(name, combinations, seeds, option_paths, distinguishing_paths, splits, data_sets, started)
 
 
 def _checked(value: Any, kind: type | tuple[type, ...]) -> Any:
     if not isinstance(value, kind):
-        raise TypeError(f"{value!r} is no {kind}")
+        raise TypeError(f"{value!r} is not a {kind}")
     return value
 
 
@@ -247,7 +272,7 @@ def _varied(combinations: Sequence[Mapping[str, Any]]) -> list[str]:
     return [path for path in paths if len({repr(c["options"][path]) for c in combinations}) > 1]
 
 
-def _telling(option_paths: Sequence[str], axes: Sequence[Mapping[str, Any]]) -> list[str]:
+def _without_implied(option_paths: Sequence[str], axes: Sequence[Mapping[str, Any]]) -> list[str]:
     implied: set[str] = set()
     for axis in axes:
         first_labels = [repr(row[0]) for row in axis["rows"]]
@@ -276,7 +301,7 @@ def _data_sets(
 
 
 class _ColumnGroup(NamedTuple):
-    """The columns of a subset of a split: their names, and the metrics' in a trial's file."""
+    """The columns of a subset of a split: their names, and the names of the metrics in a trial's file."""
 
     split: str
     subset: str
@@ -284,7 +309,7 @@ class _ColumnGroup(NamedTuple):
     metrics: list[str]
 
 
-def _column_groups(splits: Sequence[str], outcomes: Sequence[Outcome]) -> Iterator[_ColumnGroup]:
+def _column_groups(splits: Sequence[str], outcomes: Sequence[TrialOutcome]) -> Iterator[_ColumnGroup]:
     for split in splits:
         subsets = {MEAN_SUBSET: None}  # in the order of the files
         for outcome in outcomes:
@@ -305,7 +330,7 @@ def _trial_row(
     option_paths: Sequence[str],
     repetition: int,
     seed: int,
-    outcome: Outcome,
+    outcome: TrialOutcome,
     groups: Sequence[_ColumnGroup],
 ) -> Row:
     row = {"key": combination["key"]}
@@ -333,21 +358,17 @@ def _summarize(trials: Sequence[Row], option_paths: Sequence[str], splits: Seque
             "diverged": sum(row["status"] == "diverged" for row in rows),
         }
         for split in splits:
-            # With the test set as an option, a combination may be without one.
+            # If the test set is an option, a combination may have none.
             measured = [row for row in finished if row[column(split, "distance")] is not None]
             before = [row[column(split, "distance", before=True)] for row in measured]
             after = [row[column(split, "distance")] for row in measured]
             mean_before, mean = _mean(before), _mean(after)
             change = None if mean is None or mean_before is None else mean - mean_before
-            summed |= {
-                f"{split}_distance_before_mm": mean_before,
-                f"{split}_distance_mm_mean": mean,
-                f"{split}_distance_mm_std": _std(after),
-                f"{split}_change_mm": change,
-                f"{split}_change_percent": None if change is None or not mean_before else 100 * change / mean_before,
-            }
+            change_percent = None if change is None or not mean_before else 100 * change / mean_before
+            values = (mean_before, mean, _std(after), change, change_percent)
+            summed |= zip(SummaryColumns.of(split), values, strict=True)
         summary.append(summed)
-    by, n_repetitions = "val_distance_mm_mean", len(trials) // len(summary)
+    by, n_repetitions = SummaryColumns.of("val").mean, len(trials) // len(summary)
     return sorted(summary, key=lambda row: (row[by] is None, row["n"] < n_repetitions, row[by] or 0.0))
 
 
@@ -356,7 +377,7 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def _std(values: Sequence[float]) -> float | None:
-    # The sample standard deviation; `statistics.stdev` reckons in fractions, forty times as long.
+    # The sample standard deviation; `statistics.stdev` computes in fractions and takes forty times as long.
     if len(values) < 2:
         return None
     mean = statistics.fmean(values)

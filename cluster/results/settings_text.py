@@ -1,16 +1,16 @@
-"""Described settings as texts for a person: what stands in an experiment's and a trial's files."""
+"""Settings from the files of an experiment and its trials as texts for people."""
 
 from collections.abc import Mapping
 from typing import Any
 
 MISSING = "–"
-"""Stands for a setting that is not there."""
+"""The text of a setting that is missing."""
 
 _LARGE = 1e15
 
 
 def flat(value: Any, path: str = "") -> dict[str, str]:
-    """Returns the settings of a description as texts by dotted path: of an object its class, and its arguments."""
+    """Returns settings as texts by dotted path; an object gives its class and its arguments."""
     if not isinstance(value, Mapping) or not value:
         return {path: text(value)}
     settings: dict[str, str] = {}
@@ -23,13 +23,13 @@ def flat(value: Any, path: str = "") -> dict[str, str]:
 
 
 def differences(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """Returns the settings by `flat` that are not the same in both, with both texts."""
+    """Returns the settings that differ between two results of `flat`, with both texts."""
     texts = {path: (one.get(path, MISSING), other.get(path, MISSING)) for path in dict.fromkeys([*one, *other])}
     return {path: both for path, both in texts.items() if both[0] != both[1]}
 
 
 def text(value: Any) -> str:
-    """Writes a described value: a class by its own name, an object with its arguments."""
+    """Returns a setting's text: a class by its name without the module, an object with its arguments."""
     if isinstance(value, Mapping):
         if _is_object(value):
             if "args" not in value:
@@ -39,7 +39,7 @@ def text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(text, value)) + "]"
     if isinstance(value, float) and value.is_integer() and abs(value) < _LARGE:
-        return str(int(value))  # a description has no other form of it: 1 and 1.0 are one
+        return str(int(value))  # descriptions do not distinguish 1 from 1.0
     return str(value)
 
 

@@ -1,7 +1,7 @@
-"""What may be said from a handful of repetitions: intervals, paired comparisons, and errors of neighbouring frames.
+"""Statistics of a few repetitions and of neighbouring frames: intervals and paired comparisons.
 
-A repetition without a number, since it failed or diverged, is None in every function here: it is in no mean and no `n`.
-Who shows a result counts such repetitions beside it.
+In every function a repetition that failed or diverged is None: it is excluded from means and from `n`. A result is
+shown with the number of excluded repetitions.
 """
 
 import itertools
@@ -18,14 +18,14 @@ Array = npt.NDArray[np.float64]
 Values = Sequence[float | None]
 
 MIN_REPETITIONS = 6
-"""Pairs that a test needs: of five, even when all agree, the smallest two-sided p-value is 2 / 2^5 = 0.06."""
+"""The pairs that a test needs: with five, the smallest possible two-sided p-value is 2 / 2^5 = 0.06."""
 
 CONFIDENCE = 0.95
 SIGNIFICANCE = 0.05
 
 _TAILS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
-_MIN_BOOTSTRAP = 5  # of three, one resample in nine is the same value thrice and has no spread
-_MAX_EXACT = 14  # pairs whose sign patterns are all tried: 2^14
+_MIN_BOOTSTRAP = 5  # with three, one resample in nine has the same value three times and no spread
+_MAX_EXACT = 14  # up to this many pairs, all sign patterns are tried: 2^14
 _N_RESAMPLES = 2_000
 _N_BLOCKS_DRAWN = 1_000
 _SEED = 5_489
@@ -44,8 +44,8 @@ class Estimate:
     """A mean over repetitions.
 
     Attributes:
-        n: The repetitions that have a number.
-        mean: None without any.
+        n: The number of repetitions that have a value.
+        mean: None if there are none.
         std: The sample standard deviation, with n - 1; None with fewer than two.
         interval: Student's t interval of the mean; None with fewer than two.
     """
@@ -58,13 +58,13 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How a differs from b, paired by repetition.
+    """The difference between a and b, paired by repetition.
 
     Attributes:
-        n: The repetitions in which both have a number.
-        difference: The mean of a - b over them; None without any.
+        n: The number of repetitions in which both have a value.
+        difference: The mean of a - b over them; None if there are none.
         interval: The t interval of the difference, not adjusted; None with fewer than two pairs.
-        p_value: Of a two-sided sign-flip permutation test; None with fewer than `MIN_REPETITIONS` pairs.
+        p_value: The p-value of a two-sided sign-flip permutation test; None with fewer than `MIN_REPETITIONS` pairs.
         p_adjusted: The p-value after Holm's adjustment for all comparisons that are shown together.
     """
 
@@ -86,9 +86,9 @@ class Comparison:
 
 
 def estimate(values: Values) -> Estimate:
-    """Returns mean, spread and t interval of the repetitions that have a number.
+    """Returns mean, standard deviation and t interval of the repetitions that have a value.
 
-    The interval holds for values that are about normal; simulated with 3 to 10 of them it covers 95 %.
+    The interval assumes roughly normal values; in simulations with 3 to 10 of them its coverage is 95 %.
     """
     known = _known(values)
     n = len(known)
@@ -103,19 +103,19 @@ def estimate(values: Values) -> Estimate:
 
 
 def bootstrap_interval(values: Values) -> Interval | None:
-    """Returns a bootstrap interval of the mean that supposes no normal values: the bootstrap-t (Efron 1981, Hall 1988).
+    """Returns a bootstrap interval of the mean that does not assume normal values: bootstrap-t (Efron 1981, Hall 1988).
 
-    Each resample's mean is measured in its own standard errors, which makes the interval wide enough for few
-    repetitions: simulated with 5 to 10 of them it covers the mean of normal and of somewhat skewed values in 94 to 95 %
-    of sweeps. (Intervals from the percentiles of the means, BCa among them, cover that of normal values in 87 % with 6
-    repetitions and 89 % with 10, and need 40.)
+    It measures each resample's mean in the resample's own standard errors, so the interval is wide enough for few
+    repetitions: in simulations with 5 to 10 of them it covers the mean of normal and of moderately skewed values in 94
+    to 95 % of sweeps. (Intervals from percentiles of the means, including BCa, cover the mean of normal values in 87 %
+    with 6 repetitions and in 89 % with 10; they need 40.)
 
     Args:
         values: A number for each repetition.
 
     Returns:
-        The interval; None with fewer than five numbers, or with so many equal ones that resamples without any spread
-        leave an end open.
+        The interval; None with fewer than five numbers, or if so many of them are equal that resamples without spread
+        leave one end unbounded.
     """
     known = _known(values)
     n = len(known)
@@ -133,11 +133,11 @@ def bootstrap_interval(values: Values) -> Interval | None:
 
 
 def compare(a: Values, b: Values) -> Comparison:
-    """Compares two combinations repetition by repetition, as the only comparison that is shown.
+    """Compares two combinations, paired by repetition; the p-value is not adjusted for other comparisons.
 
     Args:
-        a: A number for each repetition, in their order.
-        b: The same of the other combination: what stands at the same place was trained with the same seed.
+        a: A number for each repetition, in order.
+        b: The numbers of the other combination: the same index means the same seed.
 
     Raises:
         ValueError: If one has more repetitions than the other.
@@ -150,9 +150,9 @@ def compare(a: Values, b: Values) -> Comparison:
 
 
 def compare_with(reference: str, groups: Mapping[str, Values]) -> dict[str, Comparison]:
-    """Compares every other group with the reference (`difference` is the group's minus the reference's).
+    """Compares every other group with the reference: `difference` is the group's minus the reference's.
 
-    The p-values are adjusted for all of these comparisons together.
+    The p-values are adjusted for all these comparisons.
 
     Args:
         reference: The key of a group.
@@ -164,33 +164,33 @@ def compare_with(reference: str, groups: Mapping[str, Values]) -> dict[str, Comp
 
 
 def adjusted(comparisons: Sequence[Comparison], *, n_possible: int = 0) -> list[Comparison]:
-    """Returns the comparisons with p-values adjusted for one another: all that one table shows go in together.
+    """Returns the comparisons with adjusted p-values; one call takes all comparisons that a table shows.
 
     Args:
-        comparisons: What is shown.
-        n_possible: How many might have been shown. Who compares with the best has seen which is the best in these
-            numbers, or in others of the same trainings, and so might have compared any pair.
+        comparisons: The shown comparisons.
+        n_possible: How many comparisons could have been shown. The best combination was selected by these numbers, or
+            by others from the same trainings, so a comparison with it could have been any pair.
     """
     tested = [c.p_value for c in comparisons if c.p_value is not None]
-    # Of those that are not shown no p-value counts as small, which errs on the side of fewer stars.
+    # The p-values of comparisons that are not shown count as 1: this errs on the side of fewer stars.
     after = iter(holm([*tested, *[1.0] * (n_possible - len(comparisons))]))
     return [c if c.p_value is None else replace(c, p_adjusted=next(after)) for c in comparisons]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusts p-values so that the chance of any false star among them stays at 5 % (Holm 1979, step-down)."""
+    """Adjusts p-values so that the probability of any false star stays at 5 % (Holm 1979, step-down)."""
     order = sorted(range(len(p_values)), key=p_values.__getitem__)
-    raised, largest = [0.0] * len(p_values), 0.0
+    adjusted_values, largest = [0.0] * len(p_values), 0.0
     for rank, i in enumerate(order):
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
-        raised[i] = largest
-    return raised
+        adjusted_values[i] = largest
+    return adjusted_values
 
 
 def repetitions_needed(n_comparisons: int) -> int:
-    """Returns the repetitions below which no comparison of a table can get a star, however clear the difference.
+    """Returns the number of repetitions that a table needs for a star, however clear the difference.
 
-    Of n pairs the smallest p-value is 2 / 2^n; Holm multiplies the smallest of a table by its number of comparisons.
+    With n pairs the smallest p-value is 2 / 2^n; Holm multiplies a table's smallest by its number of comparisons.
     """
     n = MIN_REPETITIONS
     while n_comparisons * 2.0 ** (1 - n) > SIGNIFICANCE:
@@ -199,24 +199,24 @@ def repetitions_needed(n_comparisons: int) -> int:
 
 
 def sign_flip_p_value(differences: npt.ArrayLike) -> float:
-    """Returns the two-sided p-value of "the differences are symmetric around zero" (Fisher's randomization test).
+    """Returns the two-sided p-value of the null hypothesis "the differences are symmetric around zero".
 
-    The share of sign patterns whose mean is at least as far from zero as the one seen. With up to 14 differences all
-    patterns are tried; with more, 2^14 - 1 that are drawn with a fixed seed, and the pattern that was seen with them
-    (Phipson and Smyth 2010), so that the p-value is never zero.
+    Fisher's randomization test: the share of sign patterns whose mean is at least as far from zero as the observed one.
+    With up to 14 differences all patterns are tried; with more, 2^14 - 1 random patterns (fixed seed) and the observed
+    pattern (Phipson and Smyth 2010), so that the p-value is never zero.
 
     Args:
-        differences: Of the pairs, (n,).
+        differences: The differences of the pairs, (n,).
     """
     values = np.asarray(differences, dtype=np.float64)
-    # Rounding must not part patterns that are equal on paper: those of equal differences, and a pattern and its mirror.
-    seen = abs(values.sum()) - 1e-10 * np.abs(values).sum()
-    return float(np.mean(np.abs(_signs(len(values)) @ values) >= seen))  # (P, n) @ (n,) -> (P,)
+    # Rounding must not separate patterns whose means are equal: a pattern and its mirror, or with equal differences.
+    observed = abs(values.sum()) - 1e-10 * np.abs(values).sum()
+    return float(np.mean(np.abs(_signs(len(values)) @ values) >= observed))  # (P, n) @ (n,) -> (P,)
 
 
 @lru_cache(maxsize=4)
 def _signs(n: int) -> Array:
-    """Returns the sign patterns of n differences, (P, n), the first with all signs as they are."""
+    """Returns the sign patterns of n differences, (P, n); the first is the observed one, all ones."""
     if n <= _MAX_EXACT:
         return np.array(list(itertools.product((1.0, -1.0), repeat=n)))
     drawn = np.random.default_rng(_SEED).choice((1.0, -1.0), size=(2**_MAX_EXACT, n))
@@ -228,15 +228,16 @@ def block_length(series: npt.ArrayLike, sequence_lengths: Sequence[int] | None =
     """Returns how many neighbouring frames a block of the block bootstrap should have.
 
     The automatic choice of Politis and White 2004 for the circular bootstrap, as corrected by Patton, Politis and White
-    2009: from the autocorrelation up to where it is not told from zero any more. It is looked for up to lag 4 sqrt(N),
-    since their code, which stops at sqrt(N), takes far too short blocks of frames that resemble one another for long.
+    2009: it uses the autocorrelation up to the lag where it is no longer distinguishable from zero. This lag is
+    searched for up to 4 sqrt(N): their code stops at sqrt(N), which makes blocks far too short for frames with
+    long-range correlation.
 
     Args:
         series: A finite number for each of N frames, in the order of the frames, (N,).
-        sequence_lengths: The frames of each sequence, which sum to N; without them all frames are one sequence.
+        sequence_lengths: The number of frames of each sequence, N in total; None means one sequence.
 
     Returns:
-        At most the frames of the longest sequence, and a quarter of all: fewer than four blocks tell little.
+        At most the length of the longest sequence, and at most N / 4: fewer than four blocks say little.
     """
     values = np.asarray(series, dtype=np.float64)  # (N,)
     n = len(values)
@@ -265,29 +266,29 @@ def block_length(series: npt.ArrayLike, sequence_lengths: Sequence[int] | None =
 def block_bootstrap_interval(
     differences: npt.ArrayLike, *, sequence_lengths: Sequence[int] | None = None, length: int | None = None
 ) -> Interval | None:
-    """Returns an interval of a mean over frames, of which neighbours resemble one another.
+    """Returns an interval of a mean over frames whose neighbours are correlated.
 
     Circular block bootstrap (Politis and Romano 1992): means of blocks of neighbouring frames are drawn with
-    replacement, and the interval lies between the 2.5th and 97.5th percentile of the means of such draws. These are
-    moved apart, in the manner of Hesterberg's expanded percentile interval (2015), since they lie too close for two
-    reasons. A frame has neighbours beyond its block, whose likeness a block does not see: what blocks of half the
-    length see less than whole ones tells how much that is (the flat-top window of Politis and Romano 1995). And the
-    spread of few blocks is itself uncertain: Student's t instead of the normal distribution.
+    replacement, and the interval is between the 2.5th and the 97.5th percentile of the means of these draws. This
+    interval is too narrow for two reasons, so it is widened like Hesterberg's expanded percentile interval (2015).
+    First, frames are also correlated with frames outside their block. The variance that blocks of half the length miss,
+    compared with whole blocks, estimates this part (the flat-top window of Politis and Romano 1995). Second, the
+    variance of a few blocks is uncertain: Student's t replaces the normal distribution.
 
-    A block lies in one sequence, at whose end it goes on at its beginning, so that each frame counts alike. A sequence
+    A block is part of one sequence and wraps around at its end, so that each frame has the same weight. A sequence
     shorter than two blocks is one block.
 
-    Simulated with 2,000 autoregressive series whose neighbours correlate by 0 to 0.97, of 1,000 frames and more, or up
-    to 0.95 in three and more sequences of 100 to 500, it covers the true mean in 93 to 97 %. It falls short where
-    frames tell too little: 1,000 whose neighbours correlate by 0.98, as much as 10 independent ones, 92 %; by 0.99,
-    88 % (5,000 of these: 94 %). Of very skewed numbers, the exponential of normal ones that correlate by 0.9, it covers
-    92 % with 1,000 frames.
+    In simulations with 2,000 autoregressive series it covers the true mean in 93 to 97 %: for correlations between
+    neighbours of 0 to 0.97 with 1,000 frames or more, and of up to 0.95 in three or more sequences of 100 to 500
+    frames. Coverage is lower if the frames hold little information: 92 % for 1,000 frames with a correlation of 0.98,
+    which are worth 10 independent ones, and 88 % with 0.99 (94 % for 5,000 frames). For very skewed numbers, the
+    exponential of normal ones with a correlation of 0.9, it is 92 % with 1,000 frames.
 
     Args:
         differences: A number for each of N frames, in the order of the frames, such as the error before minus the error
             after a correction, (N,).
-        sequence_lengths: The frames of each sequence, which sum to N; without them all frames are one sequence.
-        length: The frames of a block; without it `block_length` chooses.
+        sequence_lengths: The number of frames of each sequence, N in total; None means one sequence.
+        length: The number of frames of a block; None for that of `block_length`.
 
     Returns:
         The interval; None with fewer than two blocks, or if a frame has no finite number.
@@ -301,18 +302,18 @@ def block_bootstrap_interval(
     n_blocks = round((lengths / sizes).sum())
     if n_blocks < 2:
         return None
-    means = _block_means(values, lengths, sizes)  # (N,): of the block that begins at each frame
+    means = _block_means(values, lengths, sizes)  # (N,): the mean of the block that begins at each frame
     variance, degrees_of_freedom = means.var() / (n_blocks - 1), n_blocks - 1.0
 
     half = size // 2
-    if half and (sizes < lengths).any():  # whole sequences have no neighbours beyond
+    if half and (sizes < lengths).any():  # whole sequences have no neighbours outside
         halves = np.where(sizes < lengths, half, lengths)  # (S,)
         by_halves = _block_means(values, lengths, halves).var() / ((lengths / halves).sum() - 1)
         variance += max(0.0, variance - by_halves) * half / (size - half)
-        # Simulated: so much does such a variance spread, of blocks whose length was estimated from the same frames.
+        # By simulation: the uncertainty of this variance if the block length was estimated from the same frames.
         degrees_of_freedom = n_blocks / 2
 
-    # A mean of more than a thousand draws has the shape of a mean of a thousand, only narrower.
+    # The mean of more than a thousand draws has the distribution of a mean of a thousand, only narrower.
     n_drawn = min(n_blocks, _N_BLOCKS_DRAWN)
     drawn = np.random.default_rng(_SEED).integers(len(means), size=(_N_RESAMPLES, n_drawn))
     deviations = means[drawn].mean(axis=1) - means.mean()  # (resamples,)
@@ -335,7 +336,7 @@ def _block_means(values: Array, lengths: npt.NDArray[np.int64], sizes: npt.NDArr
 def _autocovariances(centred: Array, lengths: Sequence[int], max_lag: int) -> Array:
     """Returns the autocovariances at lags 0 to `max_lag`, over the pairs of frames of one sequence."""
     gap = np.zeros(max_lag)
-    padded = np.concatenate([part for s in np.split(centred, np.cumsum(lengths)[:-1]) for part in (s, gap)])
+    padded = np.concatenate([values for s in np.split(centred, np.cumsum(lengths)[:-1]) for values in (s, gap)])
     spectrum = np.abs(np.fft.rfft(padded)) ** 2
     covariances: Array = np.fft.irfft(spectrum, len(padded))[: max_lag + 1] / len(centred)
     return covariances
@@ -345,7 +346,7 @@ def _checked_lengths(lengths: Sequence[int] | None, n: int) -> Sequence[int]:
     if lengths is None:
         return [n]
     if min(lengths, default=0) < 1 or sum(lengths) != n:
-        raise ValueError(f"the lengths of {len(lengths)} sequences sum to {sum(lengths)}, there are {n} frames")
+        raise ValueError(f"the lengths of {len(lengths)} sequences sum to {sum(lengths)}, but there are {n} frames")
     return lengths
 
 
@@ -359,6 +360,6 @@ def _known(values: Values) -> Array:
 
 @lru_cache(maxsize=64)
 def _t_quantile(degrees_of_freedom: float) -> float:
-    from scipy import special  # not at the top, since it takes a tenth of a second to load
+    from scipy import special  # not at the top of the file: it takes a tenth of a second to import
 
     return float(special.stdtrit(degrees_of_freedom, _TAILS[1]))

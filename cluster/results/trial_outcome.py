@@ -1,52 +1,52 @@
-"""What came of a trial, by its `trial.json`."""
+"""The outcome of a trial, read from its `trial.json`."""
 
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from cluster.storage.folders import Status, status_of
+from cluster.storage.trial_file import Status, TrialFile, status_of
 from data_pipeline.subsets import DEFAULT_SUBSET, MEAN_SUBSET
 
 _RUN_COLUMNS = ("train_seconds", "node", "device", "gpu", "error")
 
 
-class Outcome(NamedTuple):
-    """What a table needs of a `trial.json`; most of such a file is what it does not."""
+class TrialOutcome(NamedTuple):
+    """The small part of a `trial.json` that a table needs."""
 
     status: Status
     metrics: Mapping[str, Mapping[str, Mapping[str, float]]]
-    """By split, subset and name; of finished trials alone."""
+    """By split, subset and name; only of finished trials."""
     best_epoch: Any
     run: dict[str, Any]
-    """How it was trained: the columns after the metrics."""
+    """The columns after the metrics."""
 
     @classmethod
-    def of(cls, content: Mapping[str, Any] | None) -> "Outcome":
-        """Takes it from the file's content."""
+    def of(cls, content: TrialFile | None) -> "TrialOutcome":
+        """Selects it from the file's content."""
         status, known = trial_status(content), content or {}
         metrics = {}
         if status == "finished":
             for split, subsets in known["metrics"].items():
-                alone = subsets.keys() == {MEAN_SUBSET, DEFAULT_SUBSET}
-                metrics[split] = {MEAN_SUBSET: subsets[MEAN_SUBSET]} if alone else subsets
+                is_only_one = subsets.keys() == {MEAN_SUBSET, DEFAULT_SUBSET}
+                metrics[split] = {MEAN_SUBSET: subsets[MEAN_SUBSET]} if is_only_one else subsets
         return cls(status, metrics, known.get("best_epoch"), {name: known.get(name) for name in _RUN_COLUMNS})
 
 
-def trial_status(content: Mapping[str, Any] | None) -> Status:
-    """Returns how a trial stands by its `trial.json`; one that says finished and has no results is `interrupted`."""
+def trial_status(content: TrialFile | None) -> Status:
+    """Returns a trial's status; a file that says finished but has no valid results is `interrupted`."""
     status = status_of(content)
     return "interrupted" if content is not None and status == "finished" and not _has_results(content) else status
 
 
-def finished_val_distance_mm(content: Mapping[str, Any] | None) -> float | None:
-    """Returns the validation distance of a finished trial by its `trial.json`, mean over subsets; else None."""
+def finished_val_distance_mm(content: TrialFile | None) -> float | None:
+    """Returns the validation distance of a finished trial, mean over subsets, mm; None if it has not finished."""
     if content is None or trial_status(content) != "finished":
         return None
     distance: float = content["metrics"]["val"][MEAN_SUBSET]["distance"]
     return distance
 
 
-def _has_results(content: Mapping[str, Any]) -> bool:
+def _has_results(content: TrialFile) -> bool:
     metrics = content.get("metrics")
     if not isinstance(metrics, dict) or "val" not in metrics:
         return False

@@ -1,19 +1,21 @@
-"""Ended trials, moved together, so that a folder of results does not become slow by a hundred thousand small files.
+"""Ended trials, moved into a few large files, since a hundred thousand small files make a results folder slow.
 
-Once more than 1,000 trials of an experiment have ended for good (`finished` or `diverged`: they are not trained again),
-the run moves `trial.json` and `records.parquet` of 1,000 into a part: two files with one name. Weights, examples and
-plots stay where they are. A `trial.json` is kept as the text that it was, and records as the rows that they were.
+A trial has ended for good when it is `finished` or `diverged`: it is not trained again. Once an experiment has more
+than 1,000 of these, the run moves `trial.json` and `records.parquet` of 1,000 trials into a bundle: two files with one
+name. Weights, examples and plots stay where they are. A bundle keeps the text of each `trial.json` and the rows of each
+`records.parquet` unchanged.
 
-Only the run does that, which holds the experiment's lock, in this order:
+Only the run moves trials, since it holds the experiment's lock. It works in this order:
 
-1. the part's records are written, and read back;
-2. the part's trials are written, and read back: from here on it counts;
-3. the trials' own files are removed, and folders that are empty then.
+1. It writes the bundle's records and reads them back.
+2. It writes the bundle's trials and reads them back. From here on the bundle is valid.
+3. It removes the trials' own files and the folders that are then empty.
 
-So nothing is removed before it is in a part that was read, and a run may be killed in between: records without their
-trials are no part, and the next run removes them, as it does files of trials that are in a part. A trial that is found
-in both counts once, and it is the part that counts: a worker that was given up for lost may write to a trial's folder
-later. A part is never changed, nor is its name used again: it has a number, for people, and a token.
+So a file is removed only after it was read from a bundle, and a run may be killed at any step: records without their
+trials are not a bundle, and the next run removes them, as it removes files of trials that are in a bundle. A trial that
+is found in both places counts once, and its bundle takes precedence: a worker that was considered lost may write to a
+trial's folder later. A bundle is never changed and its name is never reused: the name has a number, for people, and a
+random token.
 """
 
 import copy
@@ -26,38 +28,36 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import Storage, StorageError
 from cluster.storage.records import are_joinable, joined
-from data_pipeline.user_error import UserError
+from cluster.storage.trial_file import TrialFile
 
-PART_TRIALS = 1000
-PART_BYTES = 32 * 2**20
-"""A part is closed when the trials' own records are so large; reading them takes some ten times that in memory."""
+BUNDLE_TRIALS = 1000
+BUNDLE_BYTES = 32 * 2**20
+"""A bundle is full when its trials' records have this size; reading them takes about ten times as much memory."""
 
-AT_A_TIME = 16
-"""Files that are read or removed at a time on an object store."""
+N_CONCURRENT = 16
+"""How many files of an object store are read or removed concurrently."""
 
 T = TypeVar("T")
 
-_FOLDER = "archive"
-_PART = re.compile(r"(\d{6}-[0-9a-f]{8})\.(trials|records)\.parquet")
+_BUNDLE_FILE = re.compile(r"(\d{6}-[0-9a-f]{8})\.(trials|records)\.parquet")
 _SCHEMA = pa.schema({"trial_id": pa.string(), "trial_json": pa.string()})
-_MOVED = ("records.parquet", "trial.json")
+_MOVED = (FileNames.RECORDS, FileNames.TRIAL)
 _FINAL = ("finished", "diverged")
-_PATIENCE_S = 5.0  # what cannot be moved now is moved later, and the end of a run waits for this
-
-
-class ArchiveError(UserError):
-    """A part of an archive cannot be read; the text says which and what to do."""
+_PATIENCE_S = 5.0  # short, since the end of a run waits for it and the next run can move the trials
 
 
 class Archive:
-    """The parts of an experiment's archive.
+    """The archive of an experiment: its bundles.
+
+    All methods raise `StorageError` if files cannot be read, written or removed, or if a bundle is broken.
 
     Args:
         experiment: The folder of the experiment.
@@ -66,146 +66,136 @@ class Archive:
     def __init__(self, experiment: Storage) -> None:
         self.experiment = experiment
 
-    def trials(self, wanted: Callable[[str], bool] = lambda trial_id: True) -> Iterator[tuple[str, Any]]:
-        """Yields the id of each trial with the content of its `trial.json`; None for those that are not `wanted`.
-
-        Raises:
-            ArchiveError: If a part is broken.
-        """
+    def trials(self, wanted: Callable[[str], bool] = lambda trial_id: True) -> Iterator[tuple[str, TrialFile | None]]:
+        """Yields the id of each trial and the content of its `trial.json`; None for those that are not `wanted`."""
         seen: set[str] = set()
-        for part in self.parts():
-            rows = self._read(part)
+        for bundle in self.bundles():
+            rows = self._read(bundle)
             try:
                 for trial_id, text in zip(*(rows.column(name).to_pylist() for name in _SCHEMA.names), strict=True):
                     if trial_id not in seen:
                         seen.add(trial_id)
                         yield trial_id, json.loads(text) if wanted(trial_id) else None
             except ValueError as error:
-                raise self._broken(part, error) from error
+                raise self._broken(bundle, error) from error
 
-    def parts(self) -> list[str]:
-        """Returns the names of the parts, in their order."""
+    def bundles(self) -> list[str]:
+        """Returns the names of the bundles, oldest first."""
         return [name for name, kinds in self._files().items() if "trials" in kinds]
 
-    def add(self, trial_ids: Sequence[str], go_on: Callable[[], bool] = lambda: True) -> Sequence[str]:
-        """Moves ended trials into a new part: the first of `trial_ids`, and as many more as there is room for.
+    def add(self, trial_ids: Sequence[str], may_continue: Callable[[], bool] = lambda: True) -> Sequence[str]:
+        """Moves ended trials into a new bundle: the first of `trial_ids`, as many as it has room for.
 
-        One that has not ended for good, or without readable records, stays where it is.
+        A trial that has not ended for good, or has no readable records, stays where it is. An error loses nothing.
 
         Args:
-            trial_ids: The trials; they are in no part yet.
-            go_on: Asked between the steps; where it says no, the next run does the rest.
+            trial_ids: The trials; they are not in a bundle yet.
+            may_continue: Called between the steps; if it returns False, the next run does the rest.
 
         Returns:
-            Those that are left.
-
-        Raises:
-            StorageError: If files cannot be read, written or removed; nothing is lost.
+            The trials that the bundle had no room for.
         """
         taken, n_taken = self._take(trial_ids)
         left = trial_ids[n_taken:]
-        if not taken or not go_on():
+        if not taken or not may_continue():
             return left
         ids = sorted(taken)
         texts = pa.table([ids, [taken[trial_id][0] for trial_id in ids]], schema=_SCHEMA)
         buffer = io.BytesIO()
         pq.write_table(texts, buffer, compression="zstd", write_page_checksum=True)
-        name = f"{1 + max((int(part[:6]) for part in self._files()), default=0):06d}-{secrets.token_hex(4)}"
-        self._write(f"{name}.records.parquet", joined([taken[trial_id][1] for trial_id in ids]))
-        if go_on():
-            self._write(f"{name}.trials.parquet", buffer.getvalue())
-            self._remove(_files_of(ids), go_on)
+        name = f"{1 + max((int(bundle[:6]) for bundle in self._files()), default=0):06d}-{secrets.token_hex(4)}"
+        self._write(FileNames.in_archive(name, "records"), joined([taken[trial_id][1] for trial_id in ids]))
+        if may_continue():
+            self._write(FileNames.in_archive(name, "trials"), buffer.getvalue())
+            self._remove(_files_of(ids), may_continue)
         pa.default_memory_pool().release_unused()
         return left
 
     def clear_leftovers(self) -> set[str]:
-        """Removes what a killed run left: records without their trials, and files of trials that are in a part.
+        """Removes what a killed run left: records without their trials, and files of trials that are in a bundle.
 
         Returns:
-            The trials that are in a part.
-
-        Raises:
-            ArchiveError: If a part is broken.
+            The trials that are in a bundle.
         """
-        self.experiment.clear_partial_files(_FOLDER)
-        last = max(self.parts(), default="")
+        self.experiment.clear_partial_files(FileNames.ARCHIVE_FOLDER)
+        last = max(self.bundles(), default="")
         for name in self._files():
-            if name > last:  # one before it may be all that is left of a part
-                self.experiment.remove(f"{_FOLDER}/{name}.records.parquet")
+            if name > last:  # older records without trials may be all that is left of a damaged bundle
+                self.experiment.remove(FileNames.in_archive(name, "records"))
         archived = {trial_id for trial_id, _ in self.trials(lambda trial_id: False)}
         if archived:
-            files = [path.rpartition("/") for path in self.experiment.files("trials")]
-            self._remove([f"trials/{i}/{name}" for i, _, name in files if i in archived and name in _MOVED])
+            files = [path.rpartition("/") for path in self.experiment.files(FileNames.TRIALS_FOLDER)]
+            self._remove([FileNames.in_trial(i, name) for i, _, name in files if i in archived and name in _MOVED])
         return archived
 
     def _files(self) -> dict[str, set[str]]:
         files: dict[str, set[str]] = {}
-        for found in map(_PART.fullmatch, self.experiment.names(_FOLDER)):
+        for found in map(_BUNDLE_FILE.fullmatch, self.experiment.names(FileNames.ARCHIVE_FOLDER)):
             if found is not None:
                 files.setdefault(found[1], set()).add(found[2])
         return files
 
-    def _read(self, part: str) -> pa.Table:
-        content = self.experiment.read(f"{_FOLDER}/{part}.trials.parquet") or b""
+    def _read(self, bundle: str) -> pa.Table:
+        content = self.experiment.read(FileNames.in_archive(bundle, "trials")) or b""
         try:
             rows = pq.ParquetFile(io.BytesIO(content), page_checksum_verification=True).read(use_threads=False)
         except Exception as error:
             # What pyarrow raises depends on the damage.
-            raise self._broken(part, error) from error
+            raise self._broken(bundle, error) from error
         if rows.schema != _SCHEMA:
-            raise self._broken(part, f"it has the columns {', '.join(rows.schema.names)}")
+            raise self._broken(bundle, f"it has the columns {', '.join(rows.schema.names)}")
         return rows
 
-    def _broken(self, part: str, why: object) -> ArchiveError:
-        path = f"{self.experiment.location}/{_FOLDER}/{part}"
-        return ArchiveError(
-            f"{path}.trials.parquet is broken, and up to {PART_TRIALS} trials are in it: {why}. Put a copy of it in "
-            f"its place; or take it away together with {path}.records.parquet, and the script trains these trials again"
+    def _broken(self, bundle: str, why: object) -> StorageError:
+        trials, records = (
+            f"{self.experiment.location}/{FileNames.in_archive(bundle, kind)}" for kind in ("trials", "records")
+        )
+        return StorageError(
+            f"{trials} is broken, and holds up to {BUNDLE_TRIALS} trials: {why}. Replace it with a copy; or remove it "
+            f"together with {records}, and the script trains these trials again"
         )
 
     def _take(self, trial_ids: Sequence[str]) -> tuple[dict[str, tuple[str, bytes]], int]:
-        """Returns text and records of trials that can be moved, and how many were looked at; in portions."""
+        """Returns text and records of the trials that can be moved, and how many trials were examined."""
         taken: dict[str, tuple[str, bytes]] = {}
-        n_bytes = n_looked_at = 0
-        while n_looked_at < min(len(trial_ids), PART_TRIALS) and n_bytes < PART_BYTES:
-            portion = trial_ids[n_looked_at : min(n_looked_at + AT_A_TIME, PART_TRIALS)]
-            n_looked_at += len(portion)
-            contents = [
-                content or b"" for content in several(self.experiment, self.experiment.read, _files_of(portion))
-            ]
+        n_bytes = n_examined = 0
+        while n_examined < min(len(trial_ids), BUNDLE_TRIALS) and n_bytes < BUNDLE_BYTES:
+            portion = trial_ids[n_examined : min(n_examined + N_CONCURRENT, BUNDLE_TRIALS)]
+            n_examined += len(portion)
+            read = map_files(self.experiment, self.experiment.read, _files_of(portion))
+            contents = [content or b"" for content in read]
             for trial_id, records, trial in zip(portion, contents[::2], contents[1::2], strict=True):
                 if _is_final(trial) and are_joinable(records):
                     taken[trial_id] = (trial.decode(), records)
                     n_bytes += len(records)
-        return taken, n_looked_at
+        return taken, n_examined
 
-    def _write(self, name: str, data: bytes) -> None:
-        path = f"{_FOLDER}/{name}"
+    def _write(self, path: str, data: bytes) -> None:
         self.experiment.write(path, data)
         if self.experiment.read(path) != data:
             raise StorageError(f"{self.experiment.location}/{path} is not what was written")
 
-    def _remove(self, paths: Sequence[str], go_on: Callable[[], bool] = lambda: True) -> None:
+    def _remove(self, paths: Sequence[str], may_continue: Callable[[], bool] = lambda: True) -> None:
         def remove(path: str) -> None:
-            if go_on():
+            if may_continue():
                 self.experiment.remove(path)
 
-        several(self.experiment, remove, paths)
+        map_files(self.experiment, remove, paths)
         for folder in dict.fromkeys(path.rpartition("/")[0] for path in paths):
             self.experiment.remove_empty_folder(folder)
             self.experiment.remove_empty_folder(folder.rpartition("/")[0])
 
 
-def several(storage: Storage, do: Callable[[str], T], names: Sequence[str]) -> list[T]:
-    """Returns what `do` returns for each name; at the same time where each takes a while, whatever it does."""
+def map_files(storage: Storage, do: Callable[[str], T], paths: Sequence[str]) -> list[T]:
+    """Returns what `do` returns for each path; calls it concurrently on an object store, where each request is slow."""
     if storage.local is not None:
-        return [do(name) for name in names]
-    with ThreadPoolExecutor(AT_A_TIME) as pool:
-        return list(pool.map(do, names))
+        return [do(path) for path in paths]
+    with ThreadPoolExecutor(N_CONCURRENT) as pool:
+        return list(pool.map(do, paths))
 
 
 def _files_of(trial_ids: Sequence[str]) -> list[str]:
-    return [f"trials/{trial_id}/{name}" for trial_id in trial_ids for name in _MOVED]
+    return [FileNames.in_trial(trial_id, name) for trial_id in trial_ids for name in _MOVED]
 
 
 def _is_final(trial: bytes) -> bool:
@@ -216,13 +206,13 @@ def _is_final(trial: bytes) -> bool:
 
 
 class Archiver:
-    """Moves trials into the archive while a run goes on, in a thread; use it as a context.
+    """Moves trials into the archive during a run, in a thread; use it as a context manager.
 
-    At the end of the block it does what is left to do; at once if the block is left by an error, or after `stop`.
+    At the end of the block it moves what is left to move, but not after an error or after `stop`.
 
     Args:
-        archive: Where to.
-        ended: Trials that have ended for good before, and are not in the archive.
+        archive: The archive.
+        ended: Trials that ended for good in an earlier run and are not in the archive.
     """
 
     def __init__(self, archive: Archive, ended: Sequence[str]) -> None:
@@ -249,32 +239,33 @@ class Archiver:
             self.wake.notify()
         try:
             self.thread.join()
-        finally:  # also after Ctrl-C: it is at most within one file then
+        finally:  # also after Ctrl-C, so that at most one more file is moved
             self.stop()
 
     def add(self, trial_id: str) -> None:
-        """A trial has ended for good."""
+        """Adds a trial that has ended for good."""
         with self.wake:
             self.waiting.append(trial_id)
-            if len(self.waiting) > PART_TRIALS:
+            if len(self.waiting) > BUNDLE_TRIALS:
                 self.wake.notify()
 
     def stop(self) -> None:
-        """Has it end after the file that it is at."""
+        """Ends the thread after the current file."""
         self.stopped.set()
 
     def _work(self) -> None:
         while True:
             with self.wake:
-                self.wake.wait_for(lambda: self.closing or len(self.waiting) > PART_TRIALS)
-                if self.stopped.is_set() or len(self.waiting) <= PART_TRIALS:
+                self.wake.wait_for(lambda: self.closing or len(self.waiting) > BUNDLE_TRIALS)
+                if self.stopped.is_set() or len(self.waiting) <= BUNDLE_TRIALS:
                     return
                 trial_ids, self.waiting = self.waiting, []
             try:
                 left = self.archive.add(trial_ids, lambda: not self.stopped.is_set())
             except StorageError as error:
                 print(
-                    f"warning: trials were not moved into an archive, the next run tries it: {error}", file=sys.stderr
+                    f"warning: some trials were not moved into the archive, the next run tries again: {error}",
+                    file=sys.stderr,
                 )
                 return
             with self.wake:

@@ -1,4 +1,4 @@
-"""The samples of the validation set that a trial follows, and what it made of them at every log point."""
+"""The samples of the validation set that a trial follows, and its predictions for them at every log point."""
 
 import io
 from dataclasses import dataclass
@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cluster.storage.file_names import FileNames
 from cluster.storage.folders import TrialFolder
-
-_FILE = "examples.npz"
 
 Poses = npt.NDArray[np.floating[Any]]
 Integers = npt.NDArray[np.integer[Any]]
@@ -17,15 +16,15 @@ Integers = npt.NDArray[np.integer[Any]]
 
 @dataclass(frozen=True)
 class FollowedExamples:
-    """E examples at L log points. The file `examples.npz` has an array of each attribute's name.
+    """E examples at L log points. The file `examples.npz` has an array for each attribute.
 
     Attributes:
         epochs: The epoch of each log point, (L,).
-        batches: Batches of that epoch that were done, (L,).
+        batches: Completed batches of that epoch, (L,).
         predictions_mm: Corrected poses, (L, E, J, 3), mm.
         inputs_mm: Uncorrected poses, (E, J, 3), mm.
         labels_mm: True poses, (E, J, 3), mm.
-        indices: Which samples of the validation set they are, (E,).
+        indices: Their indices in the validation set, (E,).
     """
 
     epochs: Integers
@@ -36,20 +35,20 @@ class FollowedExamples:
     indices: Integers
 
     def write(self, folder: TrialFolder) -> None:
-        """Writes them among a trial's files."""
+        """Writes them to a trial's folder."""
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **vars(self))
-        folder.write(_FILE, buffer.getvalue())
+        folder.write(FileNames.EXAMPLES, buffer.getvalue())
 
     @classmethod
     def read(cls, folder: TrialFolder) -> "FollowedExamples | None":
-        """Reads a trial's; None where it has none.
+        """Reads those of a trial; None if it has none.
 
         Raises:
             ValueError: If the file is broken.
             StorageError: If it cannot be read.
         """
-        content = folder.read(_FILE)
+        content = folder.read(FileNames.EXAMPLES)
         if content is None:
             return None
         try:
@@ -70,5 +69,5 @@ class FollowedExamples:
                     raise ValueError(f"{name} has the shape {getattr(found, name).shape}, not {shape}")
         except Exception as error:
             # What numpy raises depends on the damage.
-            raise ValueError(f"{_FILE} is broken: {error}") from error
+            raise ValueError(f"{FileNames.EXAMPLES} is broken: {error}") from error
         return found

@@ -1,16 +1,16 @@
-"""Where results are kept: a folder of this machine, or any filesystem that pyarrow opens.
+"""Where results are stored: a local folder, or any filesystem that pyarrow opens.
 
-A file is there whole or not at all. On a local folder it is written beside its place and moved there; how an object
-store keeps to that is told in `remote_files.py`.
+A file is written completely or not at all. In a local folder it is written under another name and then renamed; for
+object stores see `object_store.py`.
 
-A storage that fails for a moment is tried again for a minute: see `Storage.patience_s`.
+An operation that fails temporarily is tried again for a minute: see `Storage.patience_s`.
 
-What is below the place that a `Storage` is given stays below it: no path leads out of it by `..`, and on a local folder
-no symbolic link is followed, whoever put it there. The place itself may be reached by links, as people link to a
-scratch disk. Each folder is opened in the one above it, so there is no moment between looking and doing in which a
-folder could be swapped for a link. What remains: a hard link, or a mount, looks like what it leads to.
+No path leads out of a `Storage`: `..` is refused, and in a local folder no symbolic link is followed. Only the path of
+the storage itself may contain links, as people link to a scratch disk. Each folder is opened relative to its parent, so
+a folder cannot be replaced by a link between check and use. Hard links and mounts remain: they look like what they lead
+to.
 
-Credentials come from the environment (or from where the provider's own tools keep them), never from a URI: a URI is
+Credentials come from the environment (or from where the provider's tools keep them), never from a URI: a URI is
 recorded with the results and shown in messages.
 """
 
@@ -30,21 +30,21 @@ from urllib.parse import unquote
 import pyarrow
 import pyarrow.fs
 
-from cluster.storage import object_store as remote_files
+from cluster.storage import object_store
 from data_pipeline.user_error import UserError
 
 _PARTIAL = ".partial"
-_THIS_PROCESS = f"{os.getpid()}-{secrets.token_hex(4)}"  # two nodes may each have a process of this number
+_THIS_PROCESS = f"{os.getpid()}-{secrets.token_hex(4)}"  # two nodes may each have a process with this number
 
-# To open files in a folder, and no more where the system has that: it asks for no right to list its names.
+# Only to open files in a folder, where the system supports that: it needs no permission to list the folder.
 _FOLDER = os.O_DIRECTORY | getattr(os, "O_PATH", os.O_RDONLY)
 
-_FIRST_PAUSE_S = 0.1  # between two attempts; each is twice as long as the one before
+_FIRST_PAUSE_S = 0.1  # between two attempts; each pause is twice as long as the previous one
 _LONGEST_PAUSE_S = 5.0
-_SILENCE_S = 1.0  # an attempt more is nothing to tell of, a wait is
+_UNREPORTED_S = 1.0  # shorter waits are not reported
 
-# What a shared folder answers while its server is away. ENOTCONN is that of filesystems in user space.
-_PASSING = {
+# The errors of a shared folder while its server is away. ENOTCONN comes from filesystems in user space.
+_TEMPORARY = {
     *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH),
     *(errno.ENOTCONN, errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE, errno.EAGAIN),
     *(errno.ENETRESET, errno.EINTR),
@@ -54,24 +54,26 @@ T = TypeVar("T")
 
 
 class StorageError(UserError):
-    """Results cannot be read or written; the text says where and why."""
+    """Results cannot be read or written; the message says where and why."""
 
 
 class Storage:
-    """A folder, local or remote, with whole files in it. Paths are relative to it, with forward slashes.
+    """A local or remote folder. Paths are relative to it, with forward slashes.
+
+    Methods raise `StorageError` if an operation fails; a file that was there before a failed `write` is still there.
 
     Args:
         location: A path, or a URI that pyarrow knows (`s3://bucket/folder`). `file:///folder` is a path too.
 
     Attributes:
-        location: What it is called, without the options of a URI.
-        local: The folder, None where it is not of this machine.
-        patience_s: How long an operation that fails for a passing reason (no connection, a server that is away or asks
-            to slow down) is tried again, also in the folders below. One that fails for good (no space, access denied,
-            no such bucket) is an error at once.
+        location: The path or URI, without the options of a URI.
+        local: The path of the folder; None if it is not a local folder.
+        patience_s: How long an operation that fails for a temporary reason (no connection, a server that is away or
+            asks to slow down) is tried again; folders below inherit it. A permanent failure (no space, access denied,
+            no such bucket) is an immediate error.
 
     Raises:
-        StorageError: For a `file:` URI that is not of this form, and for a URI with credentials.
+        StorageError: For another form of `file:` URI, and for a URI with credentials.
     """
 
     patience_s = 60.0
@@ -81,24 +83,24 @@ class Storage:
         self.local: Path | None = None
         if self.location.startswith("file:"):
             if not self.location.startswith("file:///"):
-                raise StorageError(f"{self.location} is not a folder of this machine; write file:///folder, or /folder")
+                raise StorageError(f"{self.location} is not a local folder; write file:///folder, or /folder")
             self.local = Path(unquote(self.location.removeprefix("file://")))
         elif "://" not in self.location:
             self.local = Path(self.location)
         self._root = self.local or Path()
         self._uri, self._folder = self.location, ""
         if self.local is None:
-            if remote_files.has_credentials(self._uri):
+            if object_store.has_credentials(self._uri):
                 raise StorageError(
-                    f"a URI that begins with {self._uri.partition('://')[0]}:// was given with credentials. Leave them "
-                    "out, since it is recorded with the results, and set them in the environment, such as "
-                    "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for S3"
+                    f"a {self._uri.partition('://')[0]}:// URI was given with credentials. Leave them out, since the "
+                    "URI is recorded with the results, and set them in the environment, such as AWS_ACCESS_KEY_ID and "
+                    "AWS_SECRET_ACCESS_KEY for S3"
                 )
             self.location = self.location.partition("?")[0]
 
     def __truediv__(self, name: str) -> "Storage":
         if not name:
-            raise StorageError(f"a folder in {self.location} has a name")
+            raise StorageError(f"a folder in {self.location} needs a name")
         self._require_below(name)
         below = copy.copy(self)
         below.location = f"{self.location.rstrip('/')}/{name}"
@@ -108,14 +110,14 @@ class Storage:
 
     @contextmanager
     def opened(self, path: str = "", *, make: bool = False) -> Iterator[int]:
-        """Opens a folder of a local storage for the block, yields its file descriptor.
+        """Opens a folder of a local storage for the block and yields its file descriptor.
 
         Args:
             path: The folder.
-            make: Make it, and those above it, where they are missing.
+            make: Whether to make missing folders.
 
         Raises:
-            StorageError: If it is, or is behind, a symbolic link.
+            StorageError: If the path contains a symbolic link.
             OSError: If it cannot be opened or made.
         """
         self._require_below(path)
@@ -146,11 +148,11 @@ class Storage:
 
         Args:
             path: The file.
-            flags: Those of `os.open`.
-            make: Make the folders above it where they are missing.
+            flags: The flags of `os.open`.
+            make: Whether to make missing folders.
 
         Raises:
-            StorageError: If it is, or is behind, a symbolic link.
+            StorageError: If the path contains a symbolic link.
             OSError: If it cannot be opened.
         """
         self._require_below(path)
@@ -158,12 +160,12 @@ class Storage:
         with self.opened(above, make=make) as folder, self._no_link(folder, f"{self._folder}/{path}".lstrip("/")):
             file = os.open(name, flags | os.O_NOFOLLOW, 0o666, dir_fd=folder)
         mode = {os.O_RDONLY: "rb", os.O_WRONLY: "wb"}.get(flags & os.O_ACCMODE, "r+b")
-        with os.fdopen(file, mode, buffering=0) as opened:  # what was not written on a full disk is not tried again
+        with os.fdopen(file, mode, buffering=0) as opened:  # on a full disk, a buffer would be written again
             yield opened
 
     @contextmanager
     def _no_link(self, folder: int, path: str) -> Iterator[None]:
-        """Says which link is in the way where something was not opened because it is one."""
+        """Turns the error of a symbolic link into one that names the link."""
         try:
             yield
         except OSError as error:
@@ -174,42 +176,34 @@ class Storage:
             if not is_link or error.errno not in (errno.ELOOP, errno.ENOTDIR):
                 raise
             raise StorageError(
-                f"{self._root}/{path} is a symbolic link, which is not followed: it could lead anywhere. Put what it "
-                "leads to in its place; only the results folder as a whole may be a link"
+                f"{self._root}/{path} is a symbolic link, which is not followed: it could lead anywhere. Replace it "
+                "with what it leads to; only the results folder as a whole may be a link"
             ) from error
 
     def _require_below(self, path: str) -> None:
         if path.startswith("/") or "\0" in path or {".", ".."} & set(path.split("/")):
             raise StorageError(
-                f"{path!r} is no name of a file or folder in {self.location}: it would lead out of it, or nowhere"
+                f"{path!r} does not name a file or folder in {self.location}: it would lead out of it, or nowhere"
             )
 
     def write(self, path: str, data: bytes) -> None:
-        """Writes a file, replacing one that is there.
-
-        Raises:
-            StorageError: If it cannot be written; what was there before is still there.
-        """
+        """Writes a file, replacing one that is there."""
 
         def attempt() -> None:
             if self.local is not None:
                 self._write_local(path, data)
             else:
                 filesystem, root = self._remote()
-                remote_files.write(filesystem, f"{root}/{path}", data)
+                object_store.write(filesystem, f"{root}/{path}", data)
 
         advice = (
-            ". Is there space, and may this user write there? Run the script again when it is mended: what is finished "
-            "stays finished."
+            ". Is there space, and may this user write there? Run the script again when this is fixed: finished trials "
+            "stay finished."
         )
         self._try(attempt, path, "written", advice)
 
     def read(self, path: str) -> bytes | None:
-        """Returns a file's content, None if there is no such file.
-
-        Raises:
-            StorageError: If it is there and cannot be read.
-        """
+        """Returns a file's content; None if it does not exist."""
 
         def attempt() -> bytes | None:
             try:
@@ -217,18 +211,14 @@ class Storage:
                     with self.opened_file(path, os.O_RDONLY) as file:
                         return file.read()
                 filesystem, root = self._remote()
-                return remote_files.read(filesystem, f"{root}/{path}")
+                return object_store.read(filesystem, f"{root}/{path}")
             except (FileNotFoundError, NotADirectoryError):
                 return None
 
         return self._try(attempt, path, "read")
 
     def remove(self, path: str) -> None:
-        """Removes a file if it is there.
-
-        Raises:
-            StorageError: If it cannot be removed.
-        """
+        """Removes a file if it exists."""
 
         def attempt() -> None:
             if self.local is not None:
@@ -238,17 +228,13 @@ class Storage:
                 return
             filesystem, root = self._remote()
             if filesystem.get_file_info(f"{root}/{path}").type == pyarrow.fs.FileType.File:
-                with suppress(FileNotFoundError):  # another process was quicker
+                with suppress(FileNotFoundError):  # another process was faster
                     filesystem.delete_file(f"{root}/{path}")
 
         self._try(attempt, path, "removed")
 
     def names(self, path: str = "") -> list[str]:
-        """Returns the sorted names of the files and folders in a folder; none if it is not there.
-
-        Raises:
-            StorageError: If it is there and cannot be read.
-        """
+        """Returns the sorted names of the files and folders in a folder; none if it does not exist."""
 
         def attempt() -> list[str]:
             try:
@@ -264,12 +250,9 @@ class Storage:
         return self._try(attempt, path, "read")
 
     def files(self, path: str = "") -> list[str]:
-        """Returns the sorted paths of all files below a folder, relative to it; none if it is not there.
+        """Returns the sorted paths of all files below a folder, relative to it; none if it does not exist.
 
-        A symbolic link to a folder is one of them. An object store is asked once for each thousand of them.
-
-        Raises:
-            StorageError: If it is there and cannot be read.
+        A symbolic link to a folder counts as a file. An object store gets one request per thousand files.
         """
 
         def attempt() -> list[str]:
@@ -295,20 +278,20 @@ class Storage:
         return self._try(attempt, path, "read")
 
     def remove_empty_folder(self, path: str) -> None:
-        """Removes a local folder if it is there and has nothing in it."""
+        """Removes a local folder if it is empty."""
         above, _, name = path.rpartition("/")
         if self.local is not None:
             with suppress(OSError), self.opened(above) as folder:
                 os.rmdir(name, dir_fd=folder)
 
     def clear_partial_files(self, path: str = "") -> None:
-        """Removes what writers that were killed half-way left in a local folder."""
+        """Removes the partial files that killed writers left in a local folder."""
         if self.local is None:
             return
         with suppress(OSError), self.opened(path) as folder:
             for name in _names(folder):
                 if name.startswith(".") and name.endswith(_PARTIAL):
-                    with suppress(OSError):  # it is in nobody's way; whoever writes next says why that is impossible
+                    with suppress(OSError):  # it does no harm; the next write reports what is wrong
                         os.unlink(name, dir_fd=folder)
 
     def _write_local(self, path: str, data: bytes) -> None:
@@ -316,7 +299,7 @@ class Storage:
         partial = f".{name}.{_THIS_PROCESS}{_PARTIAL}"
         with self.opened(above, make=True) as folder:
             try:
-                with suppress(FileNotFoundError):  # of an attempt before this one, which could not remove it
+                with suppress(FileNotFoundError):  # left by an earlier attempt that could not remove it
                     os.unlink(partial, dir_fd=folder)
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
                 with os.fdopen(os.open(partial, flags, 0o666, dir_fd=folder), "wb") as file:
@@ -325,45 +308,45 @@ class Storage:
                     os.fsync(file.fileno())
                 os.replace(partial, name, src_dir_fd=folder, dst_dir_fd=folder)
             except BaseException:
-                with suppress(OSError):  # what went wrong first is what matters
+                with suppress(OSError):  # the first error is the one to report
                     os.unlink(partial, dir_fd=folder)
                 raise
 
     def _remote(self) -> tuple[pyarrow.fs.FileSystem, str]:
         try:
-            filesystem, root = remote_files.open_uri(self._uri)
+            filesystem, root = object_store.open_uri(self._uri)
         except (ValueError, ImportError) as error:
             raise StorageError(f"{self.location} is not a place that pyarrow can open: {error}") from error
         return filesystem, f"{root.rstrip('/')}{self._folder}"
 
     def _try(self, attempt: Callable[[], T], path: str, what: str, advice: str = "") -> T:
-        """Returns what `attempt` does, which is made again while it fails for a passing reason and patience lasts."""
+        """Returns the result of `attempt`; tries again for `patience_s` while it fails for a temporary reason."""
         self._require_below(path)
         began = time.monotonic()
-        pause, told = _FIRST_PAUSE_S, False
+        pause, reported = _FIRST_PAUSE_S, False
         while True:
             try:
                 return attempt()
             except OSError as error:
                 reason = error.strerror or str(error)
                 tried_s = time.monotonic() - began
-                if not _is_passing(error) or tried_s + pause > self.patience_s:
+                if not _is_temporary(error) or tried_s + pause > self.patience_s:
                     tried = f", tried for {tried_s:.0f} s" if pause > _FIRST_PAUSE_S else ""
                     raise StorageError(
                         f"{self.location}/{path} cannot be {what}{tried}: {reason.rstrip('.')}{advice}"
                     ) from error
-            if tried_s > _SILENCE_S and not told:
-                told = True
+            if tried_s > _UNREPORTED_S and not reported:
+                reported = True
                 print(
-                    f"{self.location} cannot be reached now ({reason}): trying again for up to {self.patience_s:.0f} s",
+                    f"{self.location} cannot be reached ({reason}): trying again for up to {self.patience_s:.0f} s",
                     file=sys.stderr,
                 )
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_S)
 
 
-def _is_passing(error: OSError) -> bool:
-    return remote_files.will_pass(error) if error.errno is None else error.errno in _PASSING
+def _is_temporary(error: OSError) -> bool:
+    return object_store.is_temporary(error) if error.errno is None else error.errno in _TEMPORARY
 
 
 def _raise_unless_gone(error: OSError) -> None:
@@ -374,6 +357,6 @@ def _raise_unless_gone(error: OSError) -> None:
 def _names(folder: int) -> list[str]:
     listed = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=folder)
     try:
-        return sorted(os.listdir(listed))  # noqa: PTH208 - no other takes a file descriptor
+        return sorted(os.listdir(listed))  # noqa: PTH208 - pathlib takes no file descriptor
     finally:
         os.close(listed)

@@ -1,6 +1,6 @@
-"""The error of every frame before and after the correction, as a trial's final evaluation measured it.
+"""The error of every frame before and after the correction, from a trial's final evaluation.
 
-Means hide where a corrector helps. Frames are kept where weights are (`keep_weights`): both are as many as trials.
+Means hide where a corrector helps. Frame errors are kept for the trials whose weights are kept (`keep_weights`).
 """
 
 import io
@@ -13,11 +13,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cluster.storage.file_names import FileNames
 from cluster.storage.folders import TrialFolder
 
 Errors = npt.NDArray[np.floating[Any]]
-
-FRAMES_FILE = "frames.parquet"
 
 _SCHEMA = pa.schema(
     {"subset": pa.dictionary(pa.int32(), pa.string()), "before_mm": pa.float32(), "after_mm": pa.float32()}
@@ -29,7 +28,7 @@ class FrameErrors:
     """Mean distances over the joints of each frame, in the order of the dataset.
 
     Attributes:
-        by_subset: For each subset the errors before and after, (N,) each, mm. Subsets are predictions of several
+        by_subset: For each subset the errors before and after, (N,) each, mm. The subsets are predictions of several
             backbones for the same N frames.
     """
 
@@ -43,16 +42,16 @@ class FrameErrors:
 
     @property
     def means(self) -> tuple[Errors, Errors]:
-        """The errors of each frame before and after, their mean over the subsets, (N,) each, mm.
+        """The errors of each frame before and after, averaged over the subsets, (N,) each, mm.
 
-        What is said of frames rests on these: S predictions of a frame are not S frames, since a hand that is hard for
-        one backbone is hard for another.
+        Statements about frames use these means: S predictions of one frame are not S independent frames, since a hand
+        that is difficult for one backbone is difficult for the others.
         """
         before, after = (np.stack(errors) for errors in zip(*self.by_subset.values(), strict=True))  # (S, N) each
         return before.mean(axis=0, dtype=np.float64), after.mean(axis=0, dtype=np.float64)
 
     def write(self, folder: TrialFolder) -> None:
-        """Writes them among a trial's files, as rows `subset, before_mm, after_mm`."""
+        """Writes them to a trial's folder, as rows `subset, before_mm, after_mm`."""
         tables = [
             pa.table([[subset] * len(before), before, after], schema=_SCHEMA)
             for subset, (before, after) in self.by_subset.items()
@@ -60,17 +59,17 @@ class FrameErrors:
         buffer = io.BytesIO()
         table = pa.concat_tables(tables).unify_dictionaries()
         pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
-        folder.write(FRAMES_FILE, buffer.getvalue())
+        folder.write(FileNames.FRAMES, buffer.getvalue())
 
     @classmethod
     def read(cls, folder: TrialFolder) -> "FrameErrors | None":
-        """Reads a trial's; None where it has none.
+        """Reads those of a trial; None if it has none.
 
         Raises:
             ValueError: If the file is broken.
             StorageError: If it cannot be read.
         """
-        content = folder.read(FRAMES_FILE)
+        content = folder.read(FileNames.FRAMES)
         if content is None:
             return None
         try:
@@ -82,10 +81,10 @@ class FrameErrors:
             places = {name: codes == code for code, name in enumerate(subset.combine_chunks().dictionary.to_pylist())}
             numbers = before.to_numpy(), after.to_numpy()
             if not np.isfinite(numbers).all():
-                raise ValueError("some errors are no numbers")
+                raise ValueError("some errors are not finite")
             if len({places[name].sum() for name in names}) > 1:
-                raise ValueError("its subsets are not of the same frames: they have unlike numbers of them")
+                raise ValueError("its subsets are not of the same frames: their numbers of frames differ")
         except Exception as error:
             # What pyarrow raises depends on the damage.
-            raise ValueError(f"{FRAMES_FILE} is broken: {error}") from error
+            raise ValueError(f"{FileNames.FRAMES} is broken: {error}") from error
         return cls({name: (numbers[0][places[name]], numbers[1][places[name]]) for name in names})

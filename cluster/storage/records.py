@@ -1,6 +1,6 @@
-"""Long records: one number a row, `trial_id, epoch, batch, split, subset, space, metric, value`.
+"""Long records: one number per row, `trial_id, epoch, batch, split, subset, space, metric, value`.
 
-They never hold option columns: options live in each trial's JSON, since one option may be a number in one trial and a
+They have no columns for options, which are in each trial's JSON file: an option may be a number in one trial and a
 string in another.
 """
 
@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 
 from posenet.record import Record
 
-_ROWS_OF_A_GROUP = 2**16
+_ROWS_PER_GROUP = 2**16
 
-_TEXT = pa.dictionary(pa.int32(), pa.string())  # few different texts, each many times
+_TEXT = pa.dictionary(pa.int32(), pa.string())  # few distinct texts, each many times
 
 _SCHEMA = pa.schema(
     {
@@ -45,23 +45,23 @@ def joined(contents: Sequence[bytes]) -> bytes:
     """Returns several files of records as one, with their rows in the same order.
 
     Raises:
-        ValueError: If one of them is not such a file.
+        ValueError: If one of them is not a file of records.
     """
     buffer = io.BytesIO()
     with pq.ParquetWriter(buffer, _SCHEMA, compression="zstd", write_page_checksum=True) as writer:
-        waiting: list[pa.Table] = []
+        tables: list[pa.Table] = []
         for n, content in enumerate(contents, 1):
-            waiting.append(_read(content))
-            # A few at a time: all of them would fill the memory, and each alone would make the file large.
-            if n == len(contents) or sum(map(len, waiting)) >= _ROWS_OF_A_GROUP:
-                writer.write_table(pa.concat_tables(waiting).unify_dictionaries().combine_chunks())
-                waiting = []
+            tables.append(_read(content))
+            # A few at a time: all together would fill the memory, and one at a time would make the file large.
+            if n == len(contents) or sum(map(len, tables)) >= _ROWS_PER_GROUP:
+                writer.write_table(pa.concat_tables(tables).unify_dictionaries().combine_chunks())
+                tables = []
     joined: bytes = buffer.getvalue()
     return joined
 
 
 def are_joinable(data: bytes) -> bool:
-    """Tells whether the bytes are a file of records that `joined` would take as a whole."""
+    """Returns whether the bytes are a file of records that `joined` would keep completely."""
     try:
         return bool(_read(data).schema.names == pq.read_schema(io.BytesIO(data)).names)
     except ValueError:
@@ -72,7 +72,7 @@ def from_parquet(data: bytes) -> list[Record]:
     """Returns the records of one trial.
 
     Raises:
-        ValueError: If the bytes are not such a file.
+        ValueError: If the bytes are not a file of records.
     """
     table = _read(data)
     columns: list[list[Any]] = [table.column(name).to_pylist() for name in Record._fields]

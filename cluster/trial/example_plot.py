@@ -1,4 +1,4 @@
-"""A picture of examples while a trial is trained: label, input and prediction as skeletons."""
+"""A picture of examples during the training: label, input and prediction as skeletons."""
 
 import io
 import threading
@@ -13,14 +13,14 @@ _EXAMPLE_IN = 2.0
 
 
 def plot_examples(inputs: Array, predictions: Array, labels: Array, skeleton: Skeleton, *, title: str) -> bytes:
-    """Draws up to six examples and returns a PNG; on a screen, where matplotlib has one, they are shown too.
+    """Draws up to six examples and returns a PNG; also shows it if matplotlib has a screen.
 
     Args:
         inputs: Uncorrected poses, (E, J, 3), mm.
         predictions: Corrected poses, (E, J, 3), mm.
         labels: True poses, (E, J, 3), mm.
         skeleton: The skeleton with J joints.
-        title: Stands above the picture.
+        title: The title of the picture.
     """
     first = slice(_MAX_EXAMPLES)
     figure = skeletons(
@@ -36,7 +36,7 @@ def plot_examples(inputs: Array, predictions: Array, labels: Array, skeleton: Sk
 
 
 def _show(picture: bytes, title: str) -> None:
-    """Shows a picture on the screen, where there is one and this thread may use it: workers have neither."""
+    """Shows a picture if there is a screen that this thread may use; not in a worker."""
     if threading.current_thread() is not threading.main_thread():
         return
     import matplotlib.pyplot as plt

@@ -1,10 +1,11 @@
-"""What a trial logs while it is trained: its records, and its examples' predictions at every log point."""
+"""The log of a trial: its records, and the predictions of its examples at every log point."""
 
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from cluster.storage.examples import FollowedExamples
+from cluster.storage.file_names import FileNames
 from cluster.storage.folders import TrialFolder
 from cluster.storage.records import from_parquet, to_parquet
 from data_pipeline.pose_dataset import Array, PoseDataset
@@ -14,10 +15,10 @@ from posenet.solver import EpochReport
 
 @dataclass(frozen=True)
 class ExamplePoses:
-    """The samples of the validation set that a trial follows.
+    """The samples of the validation set whose predictions a trial logs.
 
     Attributes:
-        indices: Which they are, (E,).
+        indices: Their indices, (E,).
         inputs: Their uncorrected poses, (E, J, 3), mm.
         labels: Their true poses, (E, J, 3), mm.
     """
@@ -28,17 +29,17 @@ class ExamplePoses:
 
     @classmethod
     def of(cls, val_set: PoseDataset, subset: str, indices: tuple[int, ...]) -> "ExamplePoses":
-        """Takes the samples `indices` of a subset."""
+        """Takes the samples with these indices from a subset."""
         rows = np.array(indices, dtype=np.intp)  # (E,)
         return cls(indices, val_set.poses[subset][rows], val_set.labels[rows])
 
 
 @dataclass
 class TrialLog:
-    """All that was logged so far.
+    """Everything logged so far.
 
     Attributes:
-        records: Every number.
+        records: All numbers.
         predictions: Epoch, batch and the examples' predictions, (E, J, 3), mm, of every log point.
     """
 
@@ -46,15 +47,15 @@ class TrialLog:
     predictions: list[tuple[int, int, Array]] = field(default_factory=list)
 
     def add(self, report: EpochReport) -> None:
-        """Adds what an epoch brought."""
+        """Adds the log points of an epoch."""
         for point in report.log_points:
             self.records += point.records
             if point.examples is not None:
                 self.predictions.append((report.epoch, point.batch, point.examples.numpy()))
 
     def write(self, folder: TrialFolder, examples: ExamplePoses | None) -> None:
-        """Writes records.parquet and, where there are examples, examples.npz."""
-        folder.write("records.parquet", to_parquet(folder.trial_id, self.records))
+        """Writes records.parquet and, if there are examples, examples.npz."""
+        folder.write(FileNames.RECORDS, to_parquet(folder.trial_id, self.records))
         if examples is not None and self.predictions:
             epochs, batches, predictions = zip(*self.predictions, strict=True)
             FollowedExamples(
@@ -68,32 +69,32 @@ class TrialLog:
 
     @classmethod
     def read(cls, folder: TrialFolder, *, until_epoch: int, with_examples: bool) -> "TrialLog":
-        """Reads what was written up to the end of an epoch.
+        """Reads the log up to the end of an epoch.
 
         Args:
             folder: The trial's files.
             until_epoch: The epoch.
-            with_examples: Read the examples' predictions too.
+            with_examples: Also read the examples' predictions.
 
         Raises:
             ValueError: If a file is missing, broken, or ends before that epoch.
         """
-        content = folder.read("records.parquet")
+        content = folder.read(FileNames.RECORDS)
         if content is None:
-            raise ValueError("records.parquet is missing")
-        # A trial that was stopped while it wrote its last files has left its final evaluation here: it comes again.
+            raise ValueError(f"{FileNames.RECORDS} is missing")
+        # Without the final evaluation, batch 0: a trial that was stopped while it wrote its last files repeats it.
         records = [record for record in from_parquet(content) if record.batch > 0 and record.epoch <= until_epoch]
         if not records or records[-1].epoch < until_epoch:
-            raise ValueError(f"records.parquet ends before epoch {until_epoch}")
+            raise ValueError(f"{FileNames.RECORDS} ends before epoch {until_epoch}")
         return cls(records, _read_predictions(folder, until_epoch) if with_examples else [])
 
 
 def _read_predictions(folder: TrialFolder, until_epoch: int) -> list[tuple[int, int, Array]]:
     examples = FollowedExamples.read(folder)
     if examples is None:
-        raise ValueError("examples.npz is missing")
+        raise ValueError(f"{FileNames.EXAMPLES} is missing")
     logged = zip(examples.epochs, examples.batches, examples.predictions_mm, strict=True)
     predictions = [(int(epoch), int(batch), poses) for epoch, batch, poses in logged if epoch <= until_epoch]
     if not predictions or predictions[-1][0] < until_epoch:
-        raise ValueError(f"examples.npz ends before epoch {until_epoch}")
+        raise ValueError(f"{FileNames.EXAMPLES} ends before epoch {until_epoch}")
     return predictions

@@ -1,4 +1,4 @@
-"""One trial from its settings to its files. Ray and the inline executor both run it."""
+"""One trial, from its settings to its files. The Ray executor and the inline executor both run it."""
 
 import json
 import math
@@ -13,14 +13,16 @@ from typing import Any, Literal
 
 import torch
 
-from cluster.planning import builders as parts
+from cluster.planning import builders
 from cluster.planning.config import Settings
-from cluster.planning.identity import Primitive
 from cluster.planning.placement import device_name
-from cluster.planning.seeds import Streams
+from cluster.planning.plan import TrialSpec
+from cluster.planning.seeds import TrialSeeds
+from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import StorageError
-from cluster.storage.folders import RUNNING, TrialFolder
+from cluster.storage.folders import TrialFolder
 from cluster.storage.frame_errors import FrameErrors
+from cluster.storage.trial_file import RUNNING, TrialFile
 from cluster.trial.example_plot import plot_examples
 from cluster.trial.log import ExamplePoses, TrialLog
 from data_pipeline.batch import DeviceCache, DeviceDataset, dataset_identity, on_device
@@ -39,42 +41,34 @@ from posenet.solver import DivergedError, EpochReport, Examples, Solver, SolverS
 
 @dataclass(frozen=True)
 class Trial:
-    """All that one training needs to know; the data comes beside it.
+    """One training, without its data.
 
     Attributes:
-        key: The combination's key.
-        repetition: The number of the repetition.
-        seed: The repetition's seed.
-        options: The labels of the combination's values by path.
-        description: What the key is a hash of, canonical JSON.
+        spec: What is trained.
         settings: The combination's settings.
         device: Where it is trained, as this process sees it.
         run_id: The run of the experiment that trains it.
     """
 
-    key: str
-    repetition: int
-    seed: int
-    options: Mapping[str, Primitive]
-    description: str
+    spec: TrialSpec
     settings: Settings
     device: torch.device
     run_id: str
 
     @property
     def id(self) -> str:
-        """The trial's name in records and messages."""
-        return f"{self.key}/{self.repetition}"
+        """The trial's name in records and messages, `KEY/REPETITION`."""
+        return self.spec.id
 
 
 @dataclass(frozen=True)
 class TrialData:
-    """What a trial trains with.
+    """The data of a trial.
 
     Attributes:
-        sets: The sets of poses by split: 'train', 'val' and, where there is one, 'test'.
+        sets: The sets of poses by split: 'train', 'val' and, if there is a test set, 'test'.
         tables: The tables that the distorter reads, by the names of their files.
-        init_weights: The content of a weights file to start from.
+        init_weights: The content of a weights file with the initial weights.
     """
 
     sets: Mapping[str, PoseDataset]
@@ -84,16 +78,16 @@ class TrialData:
 
 @dataclass(frozen=True)
 class TrialReport:
-    """How a trial stands, for whoever watches the run.
+    """The state of a trial, for the monitor of the run.
 
     Attributes:
         trial_id: The trial.
-        status: `running` until its last report; `interrupted` where it left on request and is to be continued.
-        epoch: Epochs that are done.
-        val_distance_mm: The validation set's mean distance: the latest, in the last report the best.
-        lines: Texts for the user: warnings, and intermediate results where `verbose` asks for them.
+        status: `running` until the last report; `interrupted` if it stopped on request and can be continued.
+        epoch: Completed epochs.
+        val_distance_mm: The mean distance on the validation set: the latest, or in the last report the best.
+        lines: Texts for the user: warnings and, with `verbose`, intermediate results.
         error: Why it failed or diverged.
-        place: The device and the machine that it is trained on.
+        place: The device and the machine that train it.
     """
 
     trial_id: str
@@ -109,53 +103,53 @@ def run_trial(
     trial: Trial,
     data: TrialData,
     folder: TrialFolder,
-    leave: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] = lambda: False,
     *,
     per_gpu: int | None = None,
 ) -> Iterator[TrialReport]:
-    """Trains a trial, or goes on where its checkpoint is, and writes its files.
+    """Trains a trial, from its checkpoint if it has one, and writes its files.
 
-    Yields a report after each epoch, and a last one when it is finished, failed or diverged. It does not raise for what
-    goes wrong in a training: that is a status of the trial.
+    Yields a report after each epoch, and a last one when it is finished, failed or diverged. Errors of a training are
+    not raised: they are a status of the trial.
 
     Args:
         trial: What to train.
-        data: What to train with.
-        folder: Where its files are.
-        leave: Asked after each epoch; where it says so the trial writes a checkpoint and ends as `interrupted`.
-        per_gpu: How many trials share a GPU; None where that is not known.
+        data: Its data.
+        folder: Its files.
+        should_stop: Called after each epoch; if True, the trial writes a checkpoint and ends as `interrupted`.
+        per_gpu: How many trials share a GPU; None if unknown.
     """
     folder.clear_partial_files()
     config = trial.settings.experiment
-    run = _Run(trial, data, folder)
+    training = _Training(trial, data, folder)
     try:
         with reproducible_process(
             threads=config.cpus_per_trial,
             deterministic=config.deterministic_mode,
             matmul_precision=trial.settings.solver.matmul_precision,
         ):
-            yield from run.train(leave)
+            yield from training.train(should_stop)
     except DivergedError as error:
-        yield run.end("diverged", str(error))
+        yield training.end("diverged", str(error))
     except StorageError as error:
-        yield run.end("failed", str(error), keep_checkpoint=True)  # nothing is wrong with the training
+        yield training.end("failed", str(error), keep_checkpoint=True)  # the training itself is fine
     except (Exception, SystemExit) as error:
-        # What led here may be in the checkpoint too, so that a new attempt begins at the beginning; but not where the
-        # device or the memory is to blame, or where the training had not begun.
-        keep_checkpoint = is_machine_error(error) or not run.is_training
-        text = run.explain(error, per_gpu or 1)
-        yield run.end("failed", text, trace=traceback.format_exc(), keep_checkpoint=keep_checkpoint)
+        # The checkpoint may contain the cause, so a new attempt starts from the beginning; except if the device or the
+        # memory caused the error, or if the training had not begun.
+        keep_checkpoint = is_machine_error(error) or not training.is_training
+        text = training.explain(error, per_gpu or 1)
+        yield training.end("failed", text, trace=traceback.format_exc(), keep_checkpoint=keep_checkpoint)
 
 
-# What this process, which trains one trial after another, has on its device.
+# This process trains one trial after another, and keeps these on its device.
 _DATASETS = DeviceCache(DeviceDataset.of, dataset_identity)
 _TABLES = DeviceCache[Table, torch.Tensor](
     lambda table, device: on_device(table.array, device), lambda table: table.fingerprint
 )
 
 
-class _Run:
-    """A trial while it is trained."""
+class _Training:
+    """A trial during its training."""
 
     def __init__(self, trial: Trial, data: TrialData, folder: TrialFolder) -> None:
         self.trial = trial
@@ -178,19 +172,19 @@ class _Run:
         self.started = time.time()
         self.clock_start = time.monotonic()
 
-    def train(self, leave: Callable[[], bool]) -> Iterator[TrialReport]:
+    def train(self, should_stop: Callable[[], bool]) -> Iterator[TrialReport]:
         trial, settings = self.trial, self.trial.settings
         if trial.device.type != "cpu":
             gpu = torch.get_device_module(trial.device)
-            gpu.set_device(trial.device)  # else some calls would open a context on the first one
-            gpu.empty_cache()  # what the process's last trial left
+            gpu.set_device(trial.device)  # else some calls would open a context on the first GPU
+            gpu.empty_cache()  # memory of the previous trial of this process
         self.device, self.gpu = device_name(trial.device)
-        self._write_trial(RUNNING)
+        self._write_trial(RUNNING, {})
         solver = self._build()
         warning = self._continue(solver)
         if warning is not None:
             yield TrialReport(trial.id, "running", lines=(warning,))
-            solver = self._build()  # a state that failed to load may have changed the parts
+            solver = self._build()  # a failed load may have changed the objects
 
         last_checkpoint = time.monotonic()
         self.is_training = True
@@ -200,14 +194,14 @@ class _Run:
             if settings.solver.show_plots:
                 self._plot(report)
             due = time.monotonic() - last_checkpoint >= settings.experiment.checkpoint_interval_s
-            leaving = report.epoch < settings.solver.num_epochs and leave()
-            if leaving or (due and report.epoch < settings.solver.num_epochs):
+            stopping = report.epoch < settings.solver.num_epochs and should_stop()
+            if stopping or (due and report.epoch < settings.solver.num_epochs):
                 self._write_checkpoint(solver)
                 last_checkpoint = time.monotonic()
             lines = tuple(f"{trial.id}: {point.text}" for point in report.log_points) if settings.solver.verbose else ()
-            status: Literal["running", "interrupted"] = "interrupted" if leaving else "running"
+            status: Literal["running", "interrupted"] = "interrupted" if stopping else "running"
             yield TrialReport(trial.id, status, report.epoch, report.val_distance_mm, lines, place=self._place())
-            if leaving:
+            if stopping:
                 return
         yield self._finish(solver)
 
@@ -219,48 +213,47 @@ class _Run:
         trace: str | None = None,
         keep_checkpoint: bool = False,
     ) -> TrialReport:
-        """Records that the training ended before its end."""
+        """Records that the training ended early."""
         try:
-            # What had been logged shows how it came to that; a checkpoint that is kept needs what is there already.
+            # The records show what led to the error. A checkpoint that is kept needs the records that exist already.
             if self.log.records or not keep_checkpoint:
                 self.log.write(self.folder, self.examples)
             if not keep_checkpoint:
-                self.folder.remove("checkpoint.pt")
-            self._write_trial(status, error=error, traceback=trace)
+                self.folder.remove(FileNames.CHECKPOINT)
+            self._write_trial(status, {"error": error, "traceback": trace})
         except Exception as recording_error:
-            error = f"{error} (and that could not be recorded: {recording_error})"
+            error = f"{error} (this could not be recorded: {recording_error})"
         return TrialReport(self.trial.id, status, self.epoch, error=error)
 
     def explain(self, error: BaseException, per_gpu: int) -> str:
-        """Returns an error as a text; one for want of memory with what there is to do."""
+        """Returns an error as a text; if memory ran out, with advice."""
         text = f"{type(error).__name__}: {error}"
         if is_out_of_memory(error):
             fewer = ", or trials_per_device" if per_gpu > 1 else ""
             text += (
                 f" — out of memory on {self.device} with batch_size {self.trial.settings.solver.batch_size}, in trial "
-                f"{self.trial.id}{self._shared_with(per_gpu)}; make the batch or the model smaller{fewer}"
+                f"{self.trial.id}{self._gpu_use(per_gpu)}; reduce the batch size or the model{fewer}"
             )
         return text
 
-    def _shared_with(self, per_gpu: int) -> str:
-        """Returns what else is on the trial's GPU, as a part of a sentence; of a CPU nothing."""
+    def _gpu_use(self, per_gpu: int) -> str:
+        """Returns what else uses the trial's GPU, as a part of a sentence; on a CPU an empty string."""
         device = self.trial.device
         if device.type == "cpu":
             return ""
-        text = f", where up to {per_gpu} trials share a GPU" if per_gpu > 1 else ", alone on its GPU"
+        text = f", where up to {per_gpu} trials share a GPU" if per_gpu > 1 else ", the only trial on its GPU"
         gpu = torch.get_device_module(device)
-        with suppress(RuntimeError):  # an error may have left the GPU so that it tells nothing
+        with suppress(RuntimeError):  # after some errors the GPU does not answer
             free, total = gpu.mem_get_info(device)
             own = gpu.memory_reserved(device)
-            text += (
-                f" ({own / 2**30:.1f} of {total / 2**30:.1f} GiB its own, {(total - free - own) / 2**30:.1f} by others)"
-            )
+            others = total - free - own
+            text += f" (it uses {own / 2**30:.1f} of {total / 2**30:.1f} GiB, others {others / 2**30:.1f})"
         return text
 
     def _build(self) -> Solver:
         config, solver_config = self.trial.settings.experiment, self.trial.settings.solver
         hyperparams, device = self.trial.settings.hyperparams, self.trial.device
-        streams = Streams.of(self.trial.seed)
+        seeds = TrialSeeds.of(self.trial.spec.seed)
         data = _DATASETS.get(self.sets, device)
         train = data["train"]
 
@@ -276,22 +269,22 @@ class _Run:
         loader = TrainingLoader(
             train,
             batch_size=solver_config.batch_size,
-            distorter=parts.build_distorter(hyperparams),
+            distorter=builders.build_distorter(hyperparams),
             augmenters=hyperparams.augmenters,
             normalizer=normalizer,
-            generators=streams.generators(device),
+            generators=seeds.generators(device),
             tables=_TABLES.get(self.tables, device),
         )
 
-        # Built on the CPU, so that the first weights are the same on every device.
-        seed_process(streams.initialisation)
-        model = parts.build_model(hyperparams, train.skeleton)
+        # Built on the CPU, so the initial weights are the same on every device.
+        seed_process(seeds.initialisation)
+        model = builders.build_model(hyperparams, train.skeleton)
         if self.init_weights is not None:
-            model.load_state_dict(parts.read_weights(self.init_weights))
+            model.load_state_dict(builders.read_weights(self.init_weights))
         model.to(device)
-        optimizer = parts.build_optimizer(hyperparams, model)
-        scheduler = parts.build_scheduler(hyperparams, optimizer)
-        seed_process(streams.training)
+        optimizer = builders.build_optimizer(hyperparams, model)
+        scheduler = builders.build_scheduler(hyperparams, optimizer)
+        seed_process(seeds.training)
 
         examples = None
         if solver_config.val_example_indices:
@@ -305,28 +298,29 @@ class _Run:
             log_loss=solver_config.log_loss,
             log_grad=solver_config.log_grad,
         )
-        loss = parts.build_loss(hyperparams)
+        loss = builders.build_loss(hyperparams)
         return Solver(model, loss, optimizer, scheduler, loader, self.evaluators["val"], settings, examples)
 
     def _continue(self, solver: Solver) -> str | None:
-        """Puts the solver where the checkpoint is, if there is one; returns a warning where it is of no use."""
-        content = self.folder.read("checkpoint.pt")
+        """Loads the checkpoint if there is one; returns a warning if it cannot be used."""
+        content = self.folder.read(FileNames.CHECKPOINT)
         if content is None:
             return None
         try:
             state = unpack(content)
             until_epoch = state["solver"]["epoch"]
-            # Other examples than before change nothing but what is logged: those of before are left out.
+            # Other examples change only what is logged; the predictions of the former ones are dropped.
             with_examples = self.examples is not None and state["examples"] == self._examples_key()
             log = TrialLog.read(self.folder, until_epoch=until_epoch, with_examples=with_examples)
             solver.load_state_dict(state["solver"])
         except StorageError:
             raise
-        except Exception as error:  # a class of the user's may refuse a state in its own way
+        except Exception as error:  # a class of the user may raise any error
             if is_machine_error(error):
                 raise
-            self.folder.remove("checkpoint.pt")
-            return f"warning: {self.trial.id} starts again from its beginning, its checkpoint is of no use: {error}"
+            self.folder.remove(FileNames.CHECKPOINT)
+            reason = f"its checkpoint cannot be used: {error}"
+            return f"warning: {self.trial.id} starts again from the beginning, since {reason}"
         self.log = log
         self.epoch = solver.epoch
         self.started = state["started"]
@@ -334,7 +328,7 @@ class _Run:
         return None
 
     def _write_checkpoint(self, solver: Solver) -> None:
-        # Records come first: a checkpoint never knows of an epoch that they do not.
+        # Records come first: they must have all epochs of the checkpoint.
         self.log.write(self.folder, self.examples)
         state = {
             "solver": solver.state_dict(),
@@ -342,8 +336,8 @@ class _Run:
             "train_seconds": self._train_seconds(),
             "examples": self._examples_key(),
         }
-        self.folder.write("checkpoint.pt", pack(state))
-        self._write_trial(RUNNING)
+        self.folder.write(FileNames.CHECKPOINT, pack(state))
+        self._write_trial(RUNNING, {})
 
     def _examples_key(self) -> list[Any]:
         config = self.trial.settings.solver
@@ -370,25 +364,25 @@ class _Run:
                 self.folder
             )
             weights = {name: tensor.cpu() for name, tensor in best.weights.items()}
-            self.folder.write("weights.pt", tensor_bytes(weights))
+            self.folder.write(FileNames.WEIGHTS, tensor_bytes(weights))
         learned = None if self.normalizer is None else self.normalizer.learned()
-        # This file makes the trial a finished one, so it is the last.
-        self._write_trial("finished", best_epoch=best.epoch, metrics=metrics, normalizer=learned)
-        with suppress(StorageError, OSError):  # a checkpoint that is left behind takes nothing from what is finished
-            self.folder.remove("checkpoint.pt")
+        # This file marks the trial as finished, so it is written last.
+        self._write_trial("finished", {"best_epoch": best.epoch, "metrics": metrics, "normalizer": learned})
+        with suppress(StorageError, OSError):  # a leftover checkpoint does no harm
+            self.folder.remove(FileNames.CHECKPOINT)
         return TrialReport(self.trial.id, "finished", self.epoch, best.val_distance_mm)
 
-    def _write_trial(self, status: str, **outcome: Any) -> None:
-        trial = self.trial
+    def _write_trial(self, status: str, outcome: TrialFile) -> None:
+        spec = self.trial.spec
         self.folder.write_trial(
             {
-                "key": trial.key,
-                "repetition": trial.repetition,
-                "seed": trial.seed,
-                "run": trial.run_id,
+                "key": spec.key,
+                "repetition": spec.repetition,
+                "seed": spec.seed,
+                "run": self.trial.run_id,
                 "status": status,
-                "options": dict(trial.options),
-                "description": json.loads(trial.description),
+                "options": spec.combination.options,
+                "description": json.loads(spec.combination.encoded),
                 "epochs": self.epoch,
                 "started": self.started,
                 "ended": None if status == RUNNING else time.time(),
@@ -397,7 +391,7 @@ class _Run:
                 "gpu": self.gpu,
                 "node": socket.gethostname(),
                 "pid": os.getpid(),
-                "threads": trial.settings.experiment.cpus_per_trial,
+                "threads": self.trial.settings.experiment.cpus_per_trial,
                 "normalizer": None,
                 "error": None,
                 **outcome,
@@ -413,8 +407,8 @@ class _Run:
     def _plot(self, report: EpochReport) -> None:
         n_epochs = self.trial.settings.solver.num_epochs
         predictions = report.log_points[-1].examples
-        now_and_then = report.epoch in (1, n_epochs) or report.epoch % max(1, n_epochs // 10) == 0
-        if self.examples is None or predictions is None or not now_and_then:
+        is_due = report.epoch in (1, n_epochs) or report.epoch % max(1, n_epochs // 10) == 0
+        if self.examples is None or predictions is None or not is_due:
             return
         picture = plot_examples(
             self.examples.inputs,
@@ -423,11 +417,11 @@ class _Run:
             self.sets["val"].skeleton,
             title=f"{self.trial.id}, epoch {report.epoch}",
         )
-        self.folder.write(f"plots/epoch_{report.epoch:05d}.png", picture)
+        self.folder.write(f"{FileNames.PLOTS_FOLDER}/epoch_{report.epoch:05d}.png", picture)
 
 
 def _headline(measured: list[Measurement]) -> dict[str, dict[str, float]]:
-    """Returns the metrics that tables show, in mm, by subset; the rest stays in the records."""
+    """Returns the metrics that tables show, in mm, by subset; the records have all metrics."""
     headline: dict[str, dict[str, float]] = {}
     for m in measured:
         if m.space == "original" and not set("@[") & set(m.metric):

@@ -1,4 +1,4 @@
-"""Runs all benchmarks, or those named on the command line, each in a process of its own."""
+"""Runs all benchmarks, or those named on the command line, each in a separate process."""
 
 import subprocess
 import sys

@@ -1,7 +1,7 @@
-"""One epoch of the solver against a bare loop over the same data, in one process, in turns.
+"""Compares one epoch of the solver with a bare loop over the same data, alternating in one process.
 
-The bare loop gathers, shifts, and does forward, loss, backward and Adam step, then one plain evaluation. The solver
-does the same, and logs all metrics three times. Bound: 1.3; target: 1.15.
+The bare loop gathers and shifts the poses, runs forward pass, loss, backward pass and Adam step, and then one plain
+evaluation. The solver does the same and also logs all metrics three times. Bound: 1.3; target: 1.15.
 """
 
 import statistics
@@ -32,7 +32,7 @@ def random_set(n: int, seed: int) -> DeviceDataset:
 
 
 class BareLoop:
-    """What one would write by hand."""
+    """A training loop written by hand."""
 
     def __init__(self, train: DeviceDataset, val: DeviceDataset) -> None:
         self.train, self.val = train, val

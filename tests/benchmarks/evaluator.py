@@ -1,7 +1,7 @@
-"""The evaluator on a million poses with one thread: seconds a metric, and whether memory grows with the poses.
+"""Measures the evaluator on a million poses with one thread: seconds per metric, and whether memory grows with poses.
 
-Bound: 3 s a metric, and the same peak for a million poses as for a tenth of them. An evaluation measures all of its
-metrics at once, so what one costs is its share of the time; the forward pass of a small MLP is in it.
+Bound: 3 s per metric, and the same peak memory for a million poses as for a tenth of them. An evaluation computes all
+metrics together, so the time per metric is its share; it includes the forward pass of a small MLP.
 """
 
 import multiprocessing
@@ -19,7 +19,7 @@ from posenet.reproducible import reproducible_process
 
 
 def measure(n_poses: int) -> tuple[dict[str, tuple[float, int]], float]:
-    """Returns the seconds and the number of metrics of each evaluation, and the memory that they took, MB."""
+    """Returns the seconds and the number of metrics of each evaluation, and the memory that they used, MB."""
     labels = torch.randn(n_poses, 21, 3, generator=torch.Generator().manual_seed(0)).mul_(50)
     data = DeviceDataset(labels, {"A": labels + 6}, HANDS17)
     evaluator = Evaluator(data, normalizer=Shifter(HANDS17), eval_space="original")
@@ -44,4 +44,6 @@ if __name__ == "__main__":
             each = f"{seconds / n_metrics:.3f} s each"
             print(f"{n_poses:9,} poses, {name:12} {seconds:6.2f} s for {n_metrics:3} metrics: {each}")
     few, many = memory.values()
-    print(f"memory: {few:.0f} MB on 100,000 poses, {many:.0f} MB on 1,000,000; bound 3 s a metric and the same memory")
+    print(
+        f"memory: {few:.0f} MB on 100,000 poses, {many:.0f} MB on 1,000,000; bound 3 s per metric and the same memory"
+    )

@@ -1,8 +1,8 @@
-"""`CorrectorGNN` against a loop over joints: one forward and backward pass, in one process, in turns.
+"""Compares `CorrectorGNN` with loops over joints: one forward and backward pass, alternating in one process.
 
-747,843 parameters, batch 2048, one thread. Bound: 1.5 times as fast as the loop of the tests, which is written as the
-network is described, with at most its memory; target: 2 times. Two loops that were tuned by hand are shown beside it:
-one that gathers a joint's inputs by an index, and one that keeps the states as a list of 21 tensors.
+747,843 parameters, batch 2048, one thread. Bound: 1.5 times as fast as the loop of the tests, which follows the
+description of the network directly, with at most its memory; target: 2 times. Two loops that were tuned by hand are
+measured too: one gathers a joint's inputs by an index, the other keeps the states as a list of 21 tensors.
 """
 
 import multiprocessing
@@ -58,7 +58,7 @@ def train_step(network: torch.nn.Module, poses: torch.Tensor) -> float:
 
 
 def peak_mb(name: str) -> float:
-    """Returns how much memory two steps take, above what the process had before; in a process of its own."""
+    """Returns the memory that two steps use in addition to that of the process before, MB; call it in a new process."""
     network, poses = NETWORKS[name](), torch.randn(BATCH, 21, 3)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for _ in range(2):
@@ -85,4 +85,4 @@ if __name__ == "__main__":
             f"{name:18} {seconds:.2f} s, {statistics.median(ratios):.2f} (from {ratios[0]:.2f} to {ratios[-1]:.2f}) of "
             f"CorrectorGNN's time; {memory[name]:.0f} MB"
         )
-    print("bound: the loop as described takes at least 1.5 of its time and at least its memory; target 2")
+    print("bound: the loop as described takes at least 1.5 times its time and at least its memory; target 2 times")

@@ -1,8 +1,8 @@
-"""An annotation file as large as that of HANDS17, 957,032 lines, read and imported on one core: seconds, and memory.
+"""Measures reading and importing an annotation file as large as that of HANDS17, on one core: seconds and memory.
 
-Bound: 60 s and 2 GB. *Read* is what the format does, all frames kept with their names; *imported* is `prepare_data.py
-import` as a user starts it, from the file to the dataset on the disk. Each is a process of its own, and its memory is
-the most that it ever had, torch and all else included.
+The file has 957,032 lines. Bound: 60 s and 2 GB. *Read* means that the format reads all frames and keeps them with
+their names; *imported* means `prepare_data.py import` as a user runs it, from the file to the dataset on disk. Each
+runs in a separate process; its memory is the peak of this process, including torch.
 """
 
 import os
@@ -28,7 +28,7 @@ frames = [*hands17.read(Path(sys.argv[1]))]
 
 
 def write_annotation(path: Path) -> None:
-    """Writes `N_LINES` frames: the same hands again and again, each frame with a name of its own."""
+    """Writes `N_LINES` frames that repeat the same hands; each frame has its own name."""
     hands = synthetic_hands(N_HANDS, seed=0)
 
     def name(number: int) -> str:
@@ -49,7 +49,7 @@ def measure(what: str, *command: str | Path) -> None:
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - start
     if status != 0:
-        sys.exit(f"{what}: it failed")
+        sys.exit(f"{what}: the process failed")
     print(f"{what:9}{seconds:6.1f} s, {usage.ru_maxrss / 2**20:.2f} GB; bound 60 s and 2 GB")
 
 

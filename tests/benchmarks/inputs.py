@@ -1,11 +1,12 @@
-"""What distorting, augmenting and normalising cost, as a share of an epoch of the small MLP that does all of it.
+"""Measures what distorting, augmenting and normalising cost, as a share of an epoch of a small MLP that uses them.
 
-The small MLP is that of `nyu_backbones.py`: two layers of 256, and batches of 256. With larger batches its epoch is
-shorter, and the share of its inputs larger.
+The small MLP is that of `nyu_backbones.py`: two layers of 256, and batches of 256. With larger batches an epoch is
+shorter, and the share of the inputs is larger.
 
-All in one process and on one thread, in turns with epochs that only gather their inputs. What a loader takes that only
-gathers is taken off. Target: 10 % for the three together, which are measured in a row, since what one leaves in memory
-the next one finds. Each normalizer is measured with the costliest augmenter that it does not undo.
+Everything runs in one process and on one thread, alternating with epochs that only gather their inputs. The time of a
+loader that only gathers is subtracted. Target: 10 % for the three together; they are measured in sequence, because each
+depends on the memory layout that the previous one leaves. Each normalizer is measured with the most expensive augmenter
+that it does not undo.
 """
 
 import statistics
@@ -107,7 +108,7 @@ def epochs(train: DeviceDataset, val: DeviceDataset) -> Iterator[object]:
 def loaders(
     train: DeviceDataset, normalizers: Mapping[str, Normalizer], tables: Mapping[str, torch.Tensor]
 ) -> dict[tuple[str, str], TrainingLoader]:
-    """Loaders that do single steps, and all three, by a name for the row and one for the column of the table."""
+    """Returns loaders with single steps and with all three, keyed by row and column of the table."""
     found = {(BARE, BARE): make_loader(train)}
     for augmenter in (RandomRotator(), RandomScaler()):
         found[type(augmenter).__name__, BARE] = make_loader(train, augmenters=[augmenter])
@@ -154,7 +155,7 @@ with reproducible_process(threads=1, deterministic=True, matmul_precision="highe
 
 epoch = statistics.median(epoch_s)
 bare = statistics.median(inputs_s[BARE, BARE])
-print(f"{N_TRAIN // BATCH + 1} batches of {BATCH} and nothing of it: {epoch * 1e3:.0f} ms (median of {ROUNDS})\n")
+print(f"{N_TRAIN // BATCH + 1} batches of {BATCH} without these steps: {epoch * 1e3:.0f} ms (median of {ROUNDS})\n")
 extra_s = {name: statistics.median(times) - bare for name, times in inputs_s.items()}
 shares = {name: extra / (epoch + extra) for name, extra in extra_s.items()}
 for name in (RandomRotator.__name__, RandomScaler.__name__, *normalizers):
@@ -169,5 +170,5 @@ for row in DISTORTERS:
 all_three = [name for name in shares if name[1] != BARE]
 worst = max(all_three, key=lambda name: shares[name])
 within = sum(shares[name] <= 0.1 for name in all_three)
-print(f"\nthe usual, {USUAL}, RandomRotator and Shifter: {shares[USUAL, 'Shifter']:.1%}; target 10 %")
-print(f"{within} of {len(all_three)} within 10 %; the worst, {worst[0]}, and {worst[1]}: {shares[worst]:.1%}")
+print(f"\nthe usual case, {USUAL}, RandomRotator and Shifter: {shares[USUAL, 'Shifter']:.1%}; target 10 %")
+print(f"{within} of {len(all_three)} within 10 %; the most expensive, {worst[0]} and {worst[1]}: {shares[worst]:.1%}")

@@ -1,6 +1,6 @@
-"""64 trials of one epoch on a tiny set: what Ray adds to each, from the first worker's start on.
+"""Measures what Ray adds to each of 64 trials of one epoch on a tiny set, once the first worker runs.
 
-One trial runs at a time in both executors. Bound: 0.08 s a trial; target: 0.05 s.
+Both executors run one trial at a time. Bound: 0.08 s per trial; target: 0.05 s.
 """
 
 import json
@@ -37,5 +37,5 @@ if __name__ == "__main__":
             write_random_dataset(folder / "data", part, 64)
         times = {executor: seconds(folder, executor) for executor in ("inline", "ray")}
     for executor, time in times.items():
-        print(f"{executor}: {time:.2f} s for {N_TRIALS} trials, {time / N_TRIALS * 1e3:.0f} ms a trial")
-    print(f"Ray adds {(times['ray'] - times['inline']) / N_TRIALS:.3f} s a trial; bound 0.08 s, target 0.05 s")
+        print(f"{executor}: {time:.2f} s for {N_TRIALS} trials, {time / N_TRIALS * 1e3:.0f} ms per trial")
+    print(f"Ray adds {(times['ray'] - times['inline']) / N_TRIALS:.3f} s per trial; bound 0.08 s, target 0.05 s")

@@ -1,8 +1,8 @@
-"""What reading results costs: `report.py` on 1,000 and on 10,000 trials of 20 epochs and three subsets each.
+"""Measures reading results: `report.py` on 1,000 and on 10,000 trials of 20 epochs and three subsets each.
 
-The trials are copies of a real one with other numbers, so that their files are as large as real ones; those of the
-larger experiment are in the archive, as a run leaves them. A report of a grid in which combinations are missing takes
-longer: a forest fills them in. Bounds: `list`, `show` and `export` 3 s and the report 30 s and 10 MB on 10,000 trials,
+The trials are copies of a real one with different numbers, so their files are as large as real ones. Those of the
+larger experiment are in the archive, as after a run. A report takes longer if combinations of the grid are missing,
+because a forest predicts them. Bounds: `list`, `show` and `export` 3 s and the report 30 s and 10 MB on 10,000 trials,
 with less than 1 GB of memory; the report 6 s and 5 MB on 1,000 trials; any command starts in 1 s.
 """
 
@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.storage.archive import PART_TRIALS
+from cluster.storage.archive import BUNDLE_TRIALS
 from data_pipeline.pose_dataset import write_dataset
 from tests.benchmarks.sweeps import experiment, run_quietly
 
@@ -34,7 +34,7 @@ VALUES = {1_000: (5, 4, 10), 10_000: (10, 10, 20)}
 
 N_REPETITIONS = 5
 MISSING = 20
-"""One combination in so many is missing in a grid with holes."""
+"""In the incomplete grid, one combination in this many is missing."""
 
 
 def write_sets(data_dir: Path) -> None:
@@ -89,7 +89,7 @@ def trials(source: Path, n: int) -> Iterator[tuple[str, str, pa.Table]]:
 
 
 def write_experiment(source: Path, folder: Path, n: int) -> None:
-    """Writes an experiment of n trials: in folders of their own up to a part of the archive, else in the archive."""
+    """Writes an experiment of n trials: up to the size of one archive file in folders, otherwise in the archive."""
     described = json.loads((source / "experiment.json").read_text())
     combinations = grid(n)
     described["name"] = folder.name
@@ -114,12 +114,12 @@ def write_experiment(source: Path, folder: Path, n: int) -> None:
         own.mkdir(parents=True)
         for name in ("examples.npz", "frames.parquet"):
             (own / name).write_bytes(example.with_name(name).read_bytes())
-        if n <= PART_TRIALS:
+        if n <= BUNDLE_TRIALS:
             (own / "trial.json").write_text(text)
             pq.write_table(records, own / "records.parquet", compression="zstd", write_page_checksum=True)
             continue
         part.append(trial)
-        if len(part) == PART_TRIALS:
+        if len(part) == BUNDLE_TRIALS:
             write_part(folder, part)
             part = []
     if part:
@@ -140,11 +140,11 @@ def write_part(folder: Path, part: list[tuple[str, str, pa.Table]]) -> None:
 
 
 def run(arguments: Sequence[str], results: Path) -> tuple[float, float]:
-    """Runs a command; returns seconds, and the MB that it took at most."""
+    """Runs a command; returns its seconds and its peak memory, MB."""
     code = "import runpy, sys; sys.argv = sys.argv[1:]; "
     code += "status = 0\ntry: runpy.run_path(sys.argv[0], run_name='__main__')\n"
     code += "except SystemExit as end: status = end.code\n"
-    # Not ru_maxrss, which a process takes over from the one that started it.
+    # Not ru_maxrss, which a process inherits from its parent.
     code += "(peak,) = (line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM'))\n"
     code += "print(peak, file=sys.stderr); sys.exit(status)"
     where = [] if "--help" in arguments else ["--storage-path", str(results)]
@@ -160,9 +160,9 @@ COMMANDS = {
     "a command's --help": (["show", "--help"], (1, 1)),
     "list": (["list"], (None, 3)),
     "show": (["show", "NAME"], (None, 3)),
-    "export, CSV": (["export", "NAME", "--format", "csv"], (None, 3)),
-    "export, LaTeX": (["export", "NAME", "--format", "latex"], (None, 3)),
-    "export, XLSX": (["export", "NAME", "--out", "OUT.xlsx"], (None, 3)),
+    "export, CSV": (["export", "NAME", "table", "--format", "csv"], (None, 3)),
+    "export, LaTeX": (["export", "NAME", "table", "--format", "latex"], (None, 3)),
+    "export, XLSX": (["export", "NAME", "table", "--out", "OUT.xlsx"], (None, 3)),
     "effects": (["effects", "NAME"], (None, None)),
     "curves": (["curves", "NAME"], (None, None)),
     "figure, parallel": (["figure", "NAME", "parallel", "--out", "OUT.pdf"], (None, None)),
@@ -178,7 +178,7 @@ if __name__ == "__main__":
         results = folder / "many"
         for place, n in enumerate(VALUES):
             write_experiment(source, results / str(n) / "bench", n)
-            print(f"\n{n:,} trials: seconds (at most), MB of memory")
+            print(f"\n{n:,} trials: seconds (limit), MB of memory")
             for title, (arguments, bounds) in COMMANDS.items():
                 given = [word.replace("NAME", "bench").replace("OUT", str(folder / "out")) for word in arguments]
                 seconds, megabytes = run(given, results / str(n))

@@ -1,6 +1,7 @@
-"""What a large run costs, as the table in `cluster/SCALE.md`: `make scale`. Takes a quarter of an hour on two cores.
+"""Measures what a large run costs and writes the table in `cluster/SCALE.md`: `make scale`.
 
-Every figure is of this machine at this moment; the table says how busy it was. Nothing is asserted.
+It takes a quarter of an hour on two cores. All figures depend on the machine and its load at the time; the table states
+the load. Nothing is asserted.
 """
 
 import argparse
@@ -27,14 +28,14 @@ from ray.cluster_utils import Cluster
 from torch import Tensor
 
 from cluster.executors import ray_session
-from cluster.executors.monitor import Watch
+from cluster.executors.monitor import Monitor
 from cluster.experiment import Experiment
 from cluster.planning.placement import PRETEND_GPUS
 from cluster.storage.archive import Archive
 from cluster.storage.filesystem import Storage
 from cluster.storage.records import to_parquet
 from cluster.trial.trainable import TrialReport
-from data_pipeline.distorters import Distorter, Samples
+from data_pipeline.distorters import Distorter, TrainingSamples
 from data_pipeline.skeleton import HANDS17
 from posenet.checkpoint import pack
 from posenet.models import CorrectorMLP
@@ -48,23 +49,23 @@ BEGIN, END = "<!-- figures: begin, made by `make scale` -->", "<!-- figures: end
 
 @dataclass(frozen=True, kw_only=True)
 class Sleep(Distorter):
-    """Changes nothing, and stands for the time that a GPU would take."""
+    """Changes nothing and sleeps, to simulate the time that a GPU would take."""
 
     seconds: float
 
-    def __call__(self, samples: Samples, generator: torch.Generator) -> Tensor:
+    def __call__(self, samples: TrainingSamples, generator: torch.Generator) -> Tensor:
         time.sleep(self.seconds)
         return samples.poses
 
 
 def memory_kb() -> int:
-    """Returns the memory of this process that it shares with nobody."""
+    """Returns the private memory of this process, kB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
 
 
 class Clock:
-    """Notes, for each trial's last report to the driver, when it came and what the driver had used by then."""
+    """Records, for each trial's last report, its time and the driver's processor time and memory until then."""
 
     def __init__(self) -> None:
         self.first_start: float | None = None
@@ -74,20 +75,20 @@ class Clock:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        started, reported = Watch.started, Watch.reported
+        started, reported = Monitor.started, Monitor.reported
 
-        def note_start(watch: Watch, trial_id: str) -> None:
+        def note_start(monitor: Monitor, trial_id: str) -> None:
             self.first_start = self.first_start or time.monotonic()
-            started(watch, trial_id)
+            started(monitor, trial_id)
 
-        def note_end(watch: Watch, report: TrialReport) -> None:
-            reported(watch, report)
+        def note_end(monitor: Monitor, report: TrialReport) -> None:
+            reported(monitor, report)
             if report.status == "finished":
                 self.ends.append(time.monotonic())
                 self.cpu_s.append(time.process_time())
                 self.memory_kb.append(memory_kb() if len(self.ends) % 100 == 0 else 0)
 
-        with mock.patch.object(Watch, "started", note_start), mock.patch.object(Watch, "reported", note_end):
+        with mock.patch.object(Monitor, "started", note_start), mock.patch.object(Monitor, "reported", note_end):
             yield
 
 
@@ -97,15 +98,21 @@ def run_quietly(sweep: Experiment) -> None:
 
 
 def many_trials(folder: Path, n: int) -> dict[str, str]:
-    """Trains `n` trials of some milliseconds."""
-    sweep = experiment(folder, solver_config={"batch_size": 64}, name="many", n_repetitions=10, keep_weights="none")
-    sweep.space.base["base_hyperparams"]["model_args"] = {"hidden_dims": [8]}
+    """Trains `n` trials of a few milliseconds each."""
+    sweep = experiment(
+        folder,
+        solver_config={"batch_size": 64},
+        hyperparams={"model_args": {"hidden_dims": [8]}},
+        name="many",
+        n_repetitions=10,
+        keep_weights="none",
+    )
     sweep.add_options("optimizer_args.lr", [1e-6 * (i + 1) for i in range(n // 10)])
     clock = Clock()
     began = time.monotonic()
     with clock.watching():
         run_quietly(sweep)
-    # Each with the start of one Tuner's workers: the first tenth with that of the second.
+    # Each tenth includes the start of one Tuner's workers; the first includes that of the second Tuner.
     tenth, ends = len(clock.ends) // 10, clock.ends
     rates = [tenth / (ends[i + tenth] - ends[i]) for i in range(0, len(ends) - tenth, tenth)]
     rates.append(tenth / (ends[-1] - ends[-1 - tenth]))
@@ -121,30 +128,30 @@ def many_trials(folder: Path, n: int) -> dict[str, str]:
     assert not plan.to_train
     files = sum(len(names) for _, _, names in os.walk(folder / "results" / "many"))
     return {
-        f"{n:,} trials, one process for each of {len(os.sched_getaffinity(0))} cores": f"{ends[-1] - began:.0f} s",
-        "from the start to the first trial's beginning": f"{clock.first_start - began:.1f} s",
-        "trials a second: over the run": f"{len(ends) / (ends[-1] - ends[0]):.1f}",
-        "… in its first tenth": f"{rates[0]:.1f}",
-        "… in its last tenth": f"{rates[-1]:.1f}",
-        "… in the slowest and the fastest of its tenths": f"{min(rates):.1f}, {max(rates):.1f}",
-        "the driver's processor time for a trial": f"{share * 1e3:.1f} ms",
-        "the driver's memory that grows with a trial, over the run": f"{(to_kb - from_kb) / len(ends):.1f} KB",
-        "… in its second half": f"{_growth_kb(clock.memory_kb[len(ends) // 2 :]):.1f} KB",
-        "files that are left": f"{files:,}",
-        "`report.py show` on them": f"{report_s:.1f} s",
-        "looking at the start of a run how far they have come": f"{plan_s:.1f} s",
+        f"{n:,} trials, one process on each of {len(os.sched_getaffinity(0))} cores": f"{ends[-1] - began:.0f} s",
+        "… from the start of the run to the start of the first trial": f"{clock.first_start - began:.1f} s",
+        "… trials per second over the whole run": f"{len(ends) / (ends[-1] - ends[0]):.1f}",
+        "… trials per second in its first tenth": f"{rates[0]:.1f}",
+        "… trials per second in its last tenth": f"{rates[-1]:.1f}",
+        "… trials per second in its slowest and its fastest tenth": f"{min(rates):.1f}, {max(rates):.1f}",
+        "… processor time of the driver per trial": f"{share * 1e3:.1f} ms",
+        "… growth of the driver's memory per trial over the whole run": f"{(to_kb - from_kb) / len(ends):.1f} KB",
+        "… growth over the second half": f"{_growth_kb(clock.memory_kb[len(ends) // 2 :]):.1f} KB",
+        "… files that remain": f"{files:,}",
+        "… `report.py show` of the result": f"{report_s:.1f} s",
+        "… reading the state of all trials at the start of a run": f"{plan_s:.1f} s",
     }
 
 
 def _growth_kb(memory_kb: list[int]) -> float:
     seen = [kb for kb in memory_kb if kb]
-    # The highest of each half: it falls when a Tuner ends, and rises with the next one's trials.
+    # The maximum of each half: memory falls when a Tuner ends and rises with the trials of the next one.
     half = len(seen) // 2
     return (max(seen[half:]) - max(seen[:half])) / (len(memory_kb) / 2)
 
 
 def single_costs(folder: Path) -> dict[str, str]:
-    """Measures what a trial does again and again."""
+    """Measures steps that every trial repeats."""
     rows = [Record(1, 1, "val", "mean", "original", f"metric{i % 40}", i / 7) for i in range(1000)]
     storage = Storage(folder / "costs")
     model = CorrectorMLP(HANDS17, hidden_dims=[256, 256])
@@ -155,11 +162,11 @@ def single_costs(folder: Path) -> dict[str, str]:
     packed = pack(state)
     text = "x" * 5000
     times = {
-        "records of 1,000 rows, made and written": _median_s(lambda: storage.write("r", to_parquet("a/0", rows))),
-        f"a checkpoint of {len(packed) / 2**20:.1f} MiB, made and written": _median_s(
+        "building and writing records of 1,000 rows": _median_s(lambda: storage.write("r", to_parquet("a/0", rows))),
+        f"building and writing a checkpoint of {len(packed) / 2**20:.1f} MiB": _median_s(
             lambda: storage.write("c", pack(state))
         ),
-        "a trial.json, written": _median_s(lambda: storage.write("t", text.encode())),
+        "writing a trial.json": _median_s(lambda: storage.write("t", text.encode())),
     }
     return {name: f"{s * 1e3:.1f} ms" for name, s in times.items()}
 
@@ -174,7 +181,7 @@ def _median_s(step: Any, n: int = 30) -> float:
 
 
 def report_cost(folder: Path) -> dict[str, str]:
-    """Measures a report from a worker to the driver, which the trial waits for."""
+    """Measures a report from a worker to the driver; the trial waits for it."""
 
     def train(config: dict[str, Any]) -> None:
         begin = time.monotonic()
@@ -185,11 +192,11 @@ def report_cost(folder: Path) -> dict[str, str]:
     with ray_session._initialised(address="local", num_cpus=1, include_dashboard=False):
         run_config = tune.RunConfig(storage_path=str(folder / "tune"), verbose=0)
         (result,) = tune.Tuner(train, run_config=run_config).fit()
-    return {"a report of a trial to the driver": f"{result.metrics['took'] * 1e3:.1f} ms"}
+    return {"a report from a trial to the driver": f"{result.metrics['took'] * 1e3:.1f} ms"}
 
 
 def archive_cost(folder: Path) -> dict[str, str]:
-    """Measures the move of 1,000 trials into an archive."""
+    """Measures how long moving 1,000 trials into an archive takes."""
     root = Storage(folder / "moved")
     rows = [Record(1, 1, "val", "mean", "original", f"metric{i % 40}", i / 7) for i in range(1000)]
     ids = [f"{i:016x}/0" for i in range(1000)]
@@ -199,15 +206,15 @@ def archive_cost(folder: Path) -> dict[str, str]:
         root.write(f"trials/{trial_id}/trial.json", text)
     begin = time.monotonic()
     Archive(root).add(ids)
-    return {"1,000 trials moved into the archive": f"{time.monotonic() - begin:.1f} s"}
+    return {"moving 1,000 trials into the archive": f"{time.monotonic() - begin:.1f} s"}
 
 
 def on_devices(folder: Path, n_nodes: int, gpus: int, *, seconds: float, n: int) -> tuple[float, float, float]:
     """Trains `n` trials that sleep on logical devices.
 
     Returns:
-        The share of the devices' time in use between first start and last end; the median gap between two trials of a
-        device, s; the time from the first trial's beginning to the last device's first, s.
+        The utilisation of the devices between first start and last end; the median gap between two trials of a
+        device, s; the time between the first trial of the first device and that of the last device, s.
     """
     name = f"on{n_nodes}x{gpus}"
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
@@ -218,12 +225,12 @@ def on_devices(folder: Path, n_nodes: int, gpus: int, *, seconds: float, n: int)
             sweep = experiment(
                 folder,
                 solver_config={"batch_size": 64},
+                hyperparams={"distorter": Sleep, "distorter_args": {"seconds": seconds}},
                 name=name,
                 n_repetitions=n,
                 keep_weights="none",
                 target_device=torch.device("cuda"),
             )
-            sweep.space.base["base_hyperparams"] |= {"distorter": Sleep, "distorter_args": {"seconds": seconds}}
             run_quietly(sweep)
     finally:
         cluster.shutdown()
@@ -240,25 +247,27 @@ def on_devices(folder: Path, n_nodes: int, gpus: int, *, seconds: float, n: int)
 
 
 def utilisation(folder: Path, n_nodes: int) -> dict[str, str]:
-    """Trains 40 trials of 2 s on 4 logical devices, and some on as many nodes as are asked for."""
+    """Measures 40 trials of 2 s on 4 logical devices, and two trials of 20 s per node on `n_nodes` logical nodes."""
     share, gap, spread = on_devices(folder, 1, 4, seconds=2, n=40)
     figures = {
-        "40 trials of 2 s on 4 logical devices: devices in use, from first start to last end": f"{share:.1%}",
-        "… from a trial's end to the next one's start on its device": f"{gap * 1e3:.0f} ms",
-        "… from the first device's first trial to the last device's": f"{spread:.1f} s",
+        "40 trials of 2 s on 4 logical devices: utilisation from first start to last end": f"{share:.1%}",
+        "… from the end of a trial to the start of the next one on the same device": f"{gap * 1e3:.0f} ms",
+        "… between the first trial of the first device and that of the last device": f"{spread:.1f} s",
     }
     share, gap, spread = on_devices(folder, n_nodes, 1, seconds=20, n=2 * n_nodes)
     return figures | {
-        f"{2 * n_nodes} trials of 20 s on {n_nodes} logical nodes of one device: devices in use": f"{share:.1%}",
-        "… from a trial's end to the next one's start on its node": f"{gap * 1e3:.0f} ms",
-        "… from the first node's first trial to the last node's": f"{spread:.1f} s",
+        f"{2 * n_nodes} trials of 20 s on {n_nodes} logical nodes with one device each: utilisation": f"{share:.1%}",
+        "… from the end of a trial to the start of the next one on the same node": f"{gap * 1e3:.0f} ms",
+        "… between the first trial of the first node and that of the last node": f"{spread:.1f} s",
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=10_000)
-    parser.add_argument("--nodes", type=int, default=16, help="logical nodes; each is a few processes of 0.4 GB")
+    parser.add_argument(
+        "--nodes", type=int, default=16, help="number of logical nodes; each consists of a few processes of 0.4 GB"
+    )
     parser.add_argument("--only", choices=["costs", "many", "devices"])
     given = parser.parse_args()
     load, figures = os.getloadavg()[0], {}
@@ -274,8 +283,8 @@ def main() -> None:
             figures |= many_trials(folder, given.trials)
     cores = len(os.sched_getaffinity(0))
     table = [
-        f"On {cores} cores, with a load of {load:.1f} before it began, Ray {ray.__version__}, "
-        f"{time.strftime('%Y-%m-%d')}:",
+        f"Measured on {cores} cores (load {load:.1f} before the start) with Ray {ray.__version__} "
+        f"on {time.strftime('%Y-%m-%d')}:",
         "",
         "| what | measured |",
         "|---|---|",

@@ -1,6 +1,6 @@
-"""Four trials at a time on 1 M poses (about 0.5 GB): memory of each worker beyond the shared copy, and time to start.
+"""Measures four parallel trials on 1 M poses (about 0.5 GB): private memory of each worker, and time to start.
 
-Both are compared with the same trials on 1,000 poses. Bound: 150 MB a worker; the time to start must not grow.
+Both are compared with the same trials on 1,000 poses. Bound: 150 MB per worker; the time to start must not grow.
 """
 
 import json
@@ -15,14 +15,15 @@ import torch
 from torch import Tensor
 
 from cluster.executors.job import Job
-from cluster.executors.monitor import Watch
+from cluster.executors.monitor import Monitor
 from cluster.executors.ray_runner import run_ray
 from cluster.executors.ray_session import embedded
 from cluster.executors.signals import Signals
-from cluster.planning.inputs import Sources
+from cluster.experiment_files import write_experiment_file
+from cluster.planning.inputs import Inputs
 from cluster.planning.placement import Placement
 from cluster.trial.trainable import TrialReport
-from data_pipeline.distorters import Distorter, Samples
+from data_pipeline.distorters import Distorter, TrainingSamples
 from tests.benchmarks.sweeps import experiment, write_random_dataset
 
 N_WORKERS = 4
@@ -30,11 +31,11 @@ N_WORKERS = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Clock(Distorter):
-    """Changes nothing, and writes down when each process was first asked to."""
+    """Changes nothing, and records when each trial first called it."""
 
     folder: str
 
-    def __call__(self, samples: Samples, generator: torch.Generator) -> Tensor:
+    def __call__(self, samples: TrainingSamples, generator: torch.Generator) -> Tensor:
         path = Path(self.folder) / f"{threading.get_native_id()}-{generator.initial_seed()}"
         if not path.exists():
             path.write_text(str(time.time()))
@@ -42,7 +43,7 @@ class Clock(Distorter):
 
 
 class Stopwatch:
-    """Takes the place of the display: notes when trials were started."""
+    """Replaces the display: records when trials were started."""
 
     def __init__(self) -> None:
         self.starts: list[float] = []
@@ -55,7 +56,7 @@ class Stopwatch:
 
 
 def anonymous_mb(pid: int) -> float:
-    """Returns the memory of a process that it shares with nobody, in MB."""
+    """Returns the private memory of a process, MB."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
@@ -64,24 +65,23 @@ def anonymous_mb(pid: int) -> float:
 
 
 def measure(folder: Path, train_set: str) -> tuple[float, float]:
-    """Returns the largest memory of a worker, and the median time from a trial's start to its first batch."""
+    """Returns the largest private memory of a worker, MB, and the median time from trial start to first batch, s."""
     clock = folder / f"clock_{train_set}"
     clock.mkdir()
     sweep = experiment(
         folder,
         solver_config={"batch_size": 4096},
+        hyperparams={"distorter": Clock, "distorter_args": {"folder": str(clock)}},
         name=train_set,
         train_set=train_set,
         n_repetitions=2 * N_WORKERS,
         checkpoint_interval_s=0,
     )
-    sweep.add_options("distorter", [Clock])
-    sweep.space.base["base_hyperparams"]["distorter_args"] = {"folder": str(clock)}
-    sources = Sources(sweep.config.data_folder)
-    plan = sweep._plan(sources)
+    inputs = Inputs(sweep.config.data_folder)
+    plan = sweep._plan(inputs)
     stopwatch = Stopwatch()
-    job = Job(sweep.config, sweep.space, sources.sets, sources.tables, sources.weights)
-    sweep._write_experiment(plan, job)
+    job = Job(sweep.config, sweep.space, inputs.sets, inputs.tables, inputs.weights)
+    write_experiment_file(plan, job)
     placement = Placement(torch.device("cpu"), n_slots=N_WORKERS, cpus_per_trial=1)
     done, most = threading.Event(), 0.0
 
@@ -94,11 +94,11 @@ def measure(folder: Path, train_set: str) -> tuple[float, float]:
     watcher = threading.Thread(target=watch_memory)
     watcher.start()
     with embedded(placement):
-        run_ray(plan.to_train, job, placement, Watch(stopwatch, None), Signals())  # type: ignore[arg-type]
+        run_ray(plan.to_train, job, placement, Monitor(stopwatch, None), Signals())  # type: ignore[arg-type]
     done.set()
     watcher.join()
     firsts = sorted(float(path.read_text()) for path in clock.iterdir())
-    # The later trials run in workers that are there already, so that no start of a process is in their time.
+    # The later trials run in existing workers, so their time includes no start of a process.
     later = zip(sorted(stopwatch.starts)[N_WORKERS:], firsts[N_WORKERS:], strict=True)
     return most, statistics.median(first - start for start, first in later)
 
@@ -111,6 +111,6 @@ if __name__ == "__main__":
         write_random_dataset(folder / "data", "large", 1_000_000)
         small_mb, small_s = measure(folder, "small")
         large_mb, large_s = measure(folder, "large")
-    print(f"memory of a worker that is its own: {small_mb:.0f} MB on 1,000 poses, {large_mb:.0f} MB on 1,000,000")
+    print(f"private memory of a worker: {small_mb:.0f} MB on 1,000 poses, {large_mb:.0f} MB on 1,000,000")
     print(f"difference: {large_mb - small_mb:.0f} MB; bound 150 MB")
     print(f"from a trial's start to its first batch: {small_s:.3f} s on 1,000 poses, {large_s:.3f} s on 1,000,000")

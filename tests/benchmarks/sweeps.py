@@ -1,8 +1,10 @@
-"""What the benchmarks train: small sweeps over random poses."""
+"""Small sweeps over random poses, which the benchmarks train."""
 
 import contextlib
 import io
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,13 @@ def write_random_dataset(data_dir: Path, name: str, n: int, seed: int = 0) -> No
     write_dataset(data_dir, name, labels, labels + 6 * rng.standard_normal((n, 21, 3), dtype=np.float32))
 
 
-def experiment(folder: Path, *, solver_config: dict[str, Any], **experiment_config: Any) -> Experiment:
+def experiment(
+    folder: Path,
+    *,
+    solver_config: dict[str, Any],
+    hyperparams: Mapping[str, Any] = MappingProxyType({}),
+    **experiment_config: Any,
+) -> Experiment:
     """Returns an experiment on the sets `train` and `val` of `folder/data`."""
     return Experiment(
         {
@@ -69,6 +77,7 @@ def experiment(folder: Path, *, solver_config: dict[str, Any], **experiment_conf
             "distorter": NoDistorter,
             "distorter_args": {},
             "augmenters": [],
+            **hyperparams,
         },
     )
 

@@ -1,28 +1,44 @@
-"""Fixtures of a tiny experiment, see `tiny.py`."""
+"""Fixtures of a small experiment, see `small_experiment.py`."""
 
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 
+from tests.cluster_tests.small_experiment import LR, SmallExperiment, write_datasets
 from tests.cluster_tests.storage.s3_server import S3, Proxy, start_s3_server
-from tests.cluster_tests.tiny import Tiny, write_datasets
 from tests.support import ROOT
 
 
 @pytest.fixture(scope="session")
-def tiny_data(tmp_path_factory):
-    """The tiny datasets; nobody changes them."""
-    folder = tmp_path_factory.mktemp("tiny_data")
+def small_data(tmp_path_factory):
+    """The small datasets; nobody changes them."""
+    folder = tmp_path_factory.mktemp("small_data")
     write_datasets(folder)
     return folder
 
 
 @pytest.fixture
-def tiny(tiny_data, tmp_path):
-    """A tiny experiment with an empty results folder."""
-    return Tiny(tiny_data, tmp_path / "results")
+def small_experiment(small_data, tmp_path):
+    """A small experiment with an empty results folder."""
+    return SmallExperiment(small_data, tmp_path / "results")
+
+
+@pytest.fixture(scope="session")
+def finished_results(small_data, tmp_path_factory):
+    """The results folder of a small experiment with two finished trials; nobody changes it."""
+    folder = tmp_path_factory.mktemp("finished") / "results"
+    SmallExperiment(small_data, folder).run({}, {LR: [1e-3, 1e-2]})
+    return folder
+
+
+@pytest.fixture
+def finished_experiment(finished_results, small_experiment):
+    """The same two finished trials in a folder that a test may change."""
+    shutil.copytree(finished_results, small_experiment.storage_path)
+    return small_experiment
 
 
 @pytest.fixture

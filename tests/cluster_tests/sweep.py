@@ -15,7 +15,7 @@ import torch
 
 from data_pipeline.pose_dataset import write_dataset
 from data_pipeline.preparation.synthetic import Backbone, synthetic_hands
-from tests.cluster_tests.tiny import write_tables
+from tests.cluster_tests.small_experiment import write_tables
 from tests.support import ROOT
 
 SCRIPT = Path(__file__).with_name("sweep_script.py")
@@ -27,7 +27,7 @@ def write_sweep_data(folder: Path) -> None:
     for part, (n, seed) in {"train": (100, 1), "val": (40, 2)}.items():
         labels = synthetic_hands(n, seed)
         poses = {subset: Backbone(subset).predict(labels, seed) for subset in ("A", "B")}
-        write_dataset(folder, f"tiny_{part}", labels, poses)
+        write_dataset(folder, f"small_{part}", labels, poses)
     write_tables(folder, synthetic_hands(100, 1))
 
 
@@ -83,6 +83,10 @@ class Sweep:
         """Which GPUs each process that trained a batch was shown, as CUDA_VISIBLE_DEVICES has it."""
         lines = (self.control / "batches").read_text().splitlines()
         return {int(pid): seen for pid, _, seen in (line.split(" ") for line in lines)}
+
+    def modules_of_workers(self) -> list[set[str]]:
+        """The modules that each process had imported when it trained its last batch."""
+        return [set(path.read_text().split()) for path in self.control.glob("modules_*")]
 
     def trials(self) -> dict[str, dict]:
         """The content of every trial's file, by trial."""

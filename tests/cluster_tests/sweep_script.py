@@ -1,6 +1,6 @@
 """A run script whose sweep the tests disturb; what it trains comes from a JSON object on its command line.
 
-It trains three learning rates on a tiny set. Classes are at the top level, so that workers find them.
+It trains three learning rates on a small set. Classes are at the top level, so that workers find them.
 """
 
 import json
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cluster.executors.job import Job
 from cluster.experiment import Experiment
-from cluster.planning.inputs import Sources
+from cluster.planning.inputs import Inputs
 from cluster.trial.trainable import run_trial
 from data_pipeline.distorters import NeighborErrorBankDistorter, TrainingSamples
 from data_pipeline.normalizers import Shifter
@@ -43,7 +43,7 @@ class HangingNoise(Noise):
 
 
 class SlowMLP(CorrectorMLP):
-    """Takes its time over each batch that it is trained on, so that a test can meet a trial half-way, and tells of it.
+    """Takes its time over each batch, so that a test can meet a trial half-way, and writes down what its process does.
 
     The environment says how long, or else a file; and how many times that on this node.
     """
@@ -54,6 +54,7 @@ class SlowMLP(CorrectorMLP):
             factor = float(os.environ.get("SLOW_FACTOR", "1"))
             with (control / "batches").open("a") as batches:
                 batches.write(f"{os.getpid()} {factor} {os.environ.get('CUDA_VISIBLE_DEVICES', 'all')}\n")
+            (control / f"modules_{os.getpid()}").write_text(" ".join(sys.modules))
             time.sleep(float(os.environ.get("SLOW") or (control / "slow").read_text()) * factor)
         return super().correction(poses)
 
@@ -83,9 +84,9 @@ class ExplodingLoss(Loss):
 def experiment(spec: dict) -> Experiment:
     config = {
         "name": "sweep",
-        "train_set": "tiny_train",
+        "train_set": "small_train",
         "train_set_size": None,
-        "val_set": "tiny_val",
+        "val_set": "small_val",
         "val_set_size": None,
         "use_preset": True,
         "normalizer": Shifter,
@@ -138,12 +139,12 @@ def experiment(spec: dict) -> Experiment:
 
 def train_one_epoch_of_each(sweep: Experiment) -> None:
     """Leaves every trial with a checkpoint."""
-    sources = Sources(sweep.config.data_folder)
-    plan = sweep._plan(sources)
-    job = Job(sweep.config, sweep.space, sources.sets, sources.tables, sources.weights)
+    inputs = Inputs(sweep.config.data_folder)
+    plan = sweep._plan(inputs)
+    job = Job(sweep.config, sweep.space, inputs.sets, inputs.tables, inputs.weights)
     for spec in plan.trials:
         trial = job.trial(spec, torch.device("cpu"))
-        reports = run_trial(trial, job.data(trial.settings), job.folder.trial(trial.id), leave=lambda: True)
+        reports = run_trial(trial, job.data(trial.settings), job.folder.trial(trial.id), should_stop=lambda: True)
         assert [report.status for report in reports] == ["interrupted"]
 
 

@@ -39,7 +39,7 @@ from data_pipeline.skeleton import HANDS17
 from data_pipeline.tables import write_errors
 from data_pipeline.user_error import UserError
 from posenet.models import CorrectorMLP
-from tests.cluster_tests.tiny import (
+from tests.cluster_tests.small_experiment import (
     LR,
     NEIGHBOR_ERRORS,
     FailingMLP,
@@ -47,7 +47,7 @@ from tests.cluster_tests.tiny import (
     InterruptedMLP,
     NanLoss,
     NearMLP,
-    Tiny,
+    SmallExperiment,
     write_datasets,
 )
 
@@ -69,9 +69,9 @@ def files_of(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def trial_files(tiny):
+def trial_files(small_experiment):
     """Content and time of every file of every trial."""
-    files = [path for path in (tiny.folder / "trials").rglob("*") if path.is_file()]
+    files = [path for path in (small_experiment.folder / "trials").rglob("*") if path.is_file()]
     return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
 
 
@@ -81,11 +81,11 @@ def read_csv(path):
 
 
 @pytest.fixture(scope="module")
-def sweep(tiny_data, tmp_path_factory):
+def sweep(small_data, tmp_path_factory):
     """A finished experiment: two learning rates, an option with one value, two repetitions, two subsets, a test set."""
-    tiny = Tiny(tiny_data, tmp_path_factory.mktemp("sweep"))
-    tiny.run(SWEEP, {LR: LRS, "model_args.dropout": [None]})
-    return tiny
+    small_experiment = SmallExperiment(small_data, tmp_path_factory.mktemp("sweep"))
+    small_experiment.run(SWEEP, {LR: LRS, "model_args.dropout": [None]})
+    return small_experiment
 
 
 @pytest.fixture
@@ -114,9 +114,9 @@ class TestTheFilesOfAnExperiment:
             expected += [f"trials/{trial_id}/{name}" for trial_id in ids]
         assert files_of(sweep.folder) == sorted(expected)
 
-    def test_say_what_made_them(self, sweep, tiny_data):
+    def test_say_what_made_them(self, sweep, small_data):
         experiment = json.loads((sweep.folder / "experiment.json").read_text())
-        assert experiment["name"] == "tiny"
+        assert experiment["name"] == "small_experiment"
         # The build, as in 2.13.0+cpu, is not everywhere a part of what was installed.
         assert torch.__version__.startswith(experiment["versions"]["torch"])
         assert set(experiment["versions"]) >= {"python", "torch", "ray", "numpy", "pyarrow"}
@@ -137,7 +137,7 @@ class TestTheFilesOfAnExperiment:
                 "name": f"two_{part}",
                 "size": None,
                 "use_preset": True,
-                "fingerprint": read_dataset(tiny_data, f"two_{part}").fingerprint,
+                "fingerprint": read_dataset(small_data, f"two_{part}").fingerprint,
                 "samples": samples,
                 "poses": json.loads(json.dumps(PoseRange.of(synthetic_hands(samples, seed), HANDS17).to_json())),
             }
@@ -205,8 +205,8 @@ class TestTheFilesOfAnExperiment:
             assert trial["best_epoch"] == min(ends, key=ends.get)
             assert trial["metrics"]["val"]["mean"]["distance"] == ends[trial["best_epoch"]]
 
-    def test_hold_weights_that_give_the_reported_numbers(self, sweep, trials, tiny_data):
-        datasets = {split: read_dataset(tiny_data, f"two_{split}") for split in ("val", "test")}
+    def test_hold_weights_that_give_the_reported_numbers(self, sweep, trials, small_data):
+        datasets = {split: read_dataset(small_data, f"two_{split}") for split in ("val", "test")}
         for folder, trial in trials.items():
             model = CorrectorMLP(HANDS17, hidden_dims=[8])
             model.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
@@ -225,8 +225,8 @@ class TestTheFilesOfAnExperiment:
                 subsets = trial["metrics"][split]
                 assert subsets["mean"]["distance"] == (subsets["A"]["distance"] + subsets["B"]["distance"]) / 2
 
-    def test_hold_the_examples_at_every_log_point(self, trials, tiny_data):
-        dataset = read_dataset(tiny_data, "two_val")
+    def test_hold_the_examples_at_every_log_point(self, trials, small_data):
+        dataset = read_dataset(small_data, "two_val")
         for folder in trials:
             examples = np.load(folder / "examples.npz", allow_pickle=False)
             assert examples["epochs"].tolist() == [1, 1, 2, 2]
@@ -235,8 +235,8 @@ class TestTheFilesOfAnExperiment:
             np.testing.assert_array_equal(examples["inputs_mm"], dataset.poses["B"][[0, 3]])
             np.testing.assert_array_equal(examples["labels_mm"], dataset.labels[[0, 3]])
 
-    def test_hold_the_error_of_every_frame_of_the_test_set(self, trials, tiny_data):
-        labels = read_dataset(tiny_data, "two_test").labels
+    def test_hold_the_error_of_every_frame_of_the_test_set(self, trials, small_data):
+        labels = read_dataset(small_data, "two_test").labels
         for folder, trial in trials.items():
             rows = pq.read_table(folder / "frames.parquet").to_pylist()
             assert [row["subset"] for row in rows] == ["A"] * len(labels) + ["B"] * len(labels)
@@ -310,26 +310,26 @@ class TestTheTables:
             assert f"{row['test_change_percent']:+.1f} %" in text
             assert "Epochs were chosen on the validation set." in text
             assert "dropout" not in text
-        assert "tiny: 4 trials, 4 finished" in (sweep.folder / "tables" / "summary.txt").read_text()
+        assert "small_experiment: 4 trials, 4 finished" in (sweep.folder / "tables" / "summary.txt").read_text()
 
-    def test_are_returned_and_printed_and_read_again(self, tiny, capsys):
-        experiment = tiny.experiment(options={LR: LRS})
+    def test_are_returned_and_printed_and_read_again(self, small_experiment, capsys):
+        experiment = small_experiment.experiment(options={LR: LRS})
         table = experiment.run("inline")
         printed = capsys.readouterr().out
-        assert (tiny.folder / "tables" / "summary.txt").read_text() in printed
-        assert printed.endswith(f"All files: {tiny.folder}/\n")
-        assert tiny.experiment().results() == table
+        assert (small_experiment.folder / "tables" / "summary.txt").read_text() in printed
+        assert printed.endswith(f"All files: {small_experiment.folder}/\n")
+        assert small_experiment.experiment().results() == table
         assert [row["status"] for row in table.trials] == ["finished", "finished"]
         assert (table.splits, table.split, table.n_others) == (["val"], "val", 0)
 
-    def test_of_an_experiment_that_never_ran_are_an_error(self, tiny):
-        with pytest.raises(NoResultsError, match=rf"{tiny.folder} holds no experiment"):
-            tiny.experiment().results()
+    def test_of_an_experiment_that_never_ran_are_an_error(self, small_experiment):
+        with pytest.raises(NoResultsError, match=rf"{small_experiment.folder} holds no experiment"):
+            small_experiment.experiment().results()
 
 
 class TestAfterARun:
-    def test_the_users_list_holds_what_was_varied(self, tiny):
-        dicts = tiny.dicts()
+    def test_the_users_list_holds_what_was_varied(self, small_experiment):
+        dicts = small_experiment.dicts()
         experiment = Experiment(*dicts.values())
         experiment.add_options({LR: LRS, "model_args.dropout": [None]})
         experiment.run("inline")
@@ -337,15 +337,15 @@ class TestAfterARun:
         experiment.run("inline")
         assert dicts["solver_config"]["interest_keys"] == [LR]
 
-    def test_the_data_is_what_it_was(self, tiny):
+    def test_the_data_is_what_it_was(self, small_experiment):
         changes = {
             **TWO_SUBSETS,
             "experiment_config.normalizer": GlobalNormalizer,
             "base_hyperparams.augmenters": [RandomRotator()],
             **NEIGHBOR_ERRORS,
         }
-        files = {path: path.read_bytes() for path in tiny.data_dir.iterdir()}
-        trial, data, folder = tiny.trial(changes)
+        files = {path: path.read_bytes() for path in small_experiment.data_dir.iterdir()}
+        trial, data, folder = small_experiment.trial(changes)
 
         def checksums():
             return [
@@ -357,138 +357,144 @@ class TestAfterARun:
         before = checksums()
         assert [report.status for report in run_trial(trial, data, folder)] == ["running", "running", "finished"]
         assert checksums() == before
-        assert {path: path.read_bytes() for path in tiny.data_dir.iterdir()} == files
+        assert {path: path.read_bytes() for path in small_experiment.data_dir.iterdir()} == files
 
-    def test_a_trial_trained_with_the_tables_that_its_options_name(self, tiny_data, tmp_path):
-        shutil.copytree(tiny_data, tmp_path / "data")
+    def test_a_trial_trained_with_the_tables_that_its_options_name(self, small_data, tmp_path):
+        shutil.copytree(small_data, tmp_path / "data")
         write_errors(tmp_path / "data", "calm", np.zeros((30, 21, 3)))
-        tiny = Tiny(tmp_path / "data", tmp_path / "results")
-        calm, noisy = tiny.run(NEIGHBOR_ERRORS, {"distorter_args.bank_name": ["calm", "bank"]}).trials
-        (undistorted,) = Tiny(tiny_data, tmp_path / "undistorted").run().trials
+        small_experiment = SmallExperiment(tmp_path / "data", tmp_path / "results")
+        calm, noisy = small_experiment.run(NEIGHBOR_ERRORS, {"distorter_args.bank_name": ["calm", "bank"]}).trials
+        (undistorted,) = SmallExperiment(small_data, tmp_path / "undistorted").run().trials
         assert (calm["status"], noisy["status"]) == ("finished", "finished")
         assert calm["val_distance_mm"] == undistorted["val_distance_mm"] != noisy["val_distance_mm"]
 
-    def test_what_a_normalizer_learned_stands_in_the_trials_file(self, tiny):
-        (row,) = tiny.run({"experiment_config.normalizer": GlobalNormalizer}).trials
-        trial = json.loads((tiny.folder / "trials" / row["key"] / "0" / "trial.json").read_text())
-        poses = read_dataset(tiny.data_dir, "tiny_train").poses["DEFAULT"].reshape(-1, 3).astype(float)
+    def test_what_a_normalizer_learned_stands_in_the_trials_file(self, small_experiment):
+        (row,) = small_experiment.run({"experiment_config.normalizer": GlobalNormalizer}).trials
+        trial = json.loads((small_experiment.folder / "trials" / row["key"] / "0" / "trial.json").read_text())
+        poses = read_dataset(small_experiment.data_dir, "small_train").poses["DEFAULT"].reshape(-1, 3).astype(float)
         np.testing.assert_allclose(trial["normalizer"]["mean_mm"], poses.mean(axis=0), rtol=1e-6)
 
-    def test_a_device_that_is_not_there_is_an_error_before_anything_is_written(self, tiny):
+    def test_a_device_that_is_not_there_is_an_error_before_anything_is_written(self, small_experiment):
         with pytest.raises(
-            ConfigError, match=r"experiment_config.target_device: cuda:99 was asked for, but this machine"
+            ConfigError, match=r"experiment_config.target_device: cuda:99 was requested, but this machine"
         ):
-            tiny.run({"experiment_config.target_device": torch.device("cuda:99")})
-        assert not tiny.folder.exists()
+            small_experiment.run({"experiment_config.target_device": torch.device("cuda:99")})
+        assert not small_experiment.folder.exists()
 
-    def test_an_unknown_executor_is_an_error_before_anything_is_written(self, tiny):
+    def test_an_unknown_executor_is_an_error_before_anything_is_written(self, small_experiment):
         with pytest.raises(ConfigError, match=r"there is no executor 'inlin'; did you mean 'inline'\?"):
-            tiny.experiment().run("inlin")
-        assert not tiny.folder.exists()
+            small_experiment.experiment().run("inlin")
+        assert not small_experiment.folder.exists()
 
 
 class TestASecondRun:
-    def test_trains_nothing_and_touches_no_file_of_a_trial(self, tiny, capsys):
-        first = tiny.run(options={LR: LRS})
-        files = trial_files(tiny)
-        tables = {path: path.read_bytes() for path in (tiny.folder / "tables").iterdir()}
+    def test_trains_nothing_and_touches_no_file_of_a_trial(self, small_experiment, capsys):
+        first = small_experiment.run(options={LR: LRS})
+        files = trial_files(small_experiment)
+        tables = {path: path.read_bytes() for path in (small_experiment.folder / "tables").iterdir()}
         capsys.readouterr()
-        assert tiny.run(options={LR: LRS}) == first
+        assert small_experiment.run(options={LR: LRS}) == first
         assert capsys.readouterr().err == "2 combinations × 1 repetition = 2 trials: 2 finished\n"
-        assert trial_files(tiny) == files
-        assert {path: path.read_bytes() for path in (tiny.folder / "tables").iterdir()} == tables
+        assert trial_files(small_experiment) == files
+        assert {path: path.read_bytes() for path in (small_experiment.folder / "tables").iterdir()} == tables
 
-    def test_reads_each_trial_once_for_what_to_train_and_once_for_the_tables(self, tiny, monkeypatch):
+    def test_reads_each_trial_once_for_what_to_train_and_once_for_the_tables(self, small_experiment, monkeypatch):
         changes = {"experiment_config.keep_weights": "best"}
-        tiny.run(changes, {LR: LRS})
+        small_experiment.run(changes, {LR: LRS})
         read = []
         real = TrialFolder.read_trial
         monkeypatch.setattr(TrialFolder, "read_trial", lambda folder: read.append(folder.trial_id) or real(folder))
-        table = tiny.run(changes, {LR: LRS})
+        table = small_experiment.run(changes, {LR: LRS})
         assert sorted(read) == sorted([f"{row['key']}/0" for row in table.trials] * 2)
 
-    def test_knows_the_best_of_the_runs_before(self, tiny, capsys, monkeypatch):
-        best = tiny.run({}, {LR: LRS}).summary[0]
+    def test_knows_the_best_of_the_runs_before(self, small_experiment, capsys, monkeypatch):
+        best = small_experiment.run({}, {LR: LRS}).summary[0]
         capsys.readouterr()
         monkeypatch.setattr(progress, "_LOG_INTERVAL_S", 0)
-        tiny.run({}, {LR: [*LRS, 1.0]})
+        small_experiment.run({}, {LR: [*LRS, 1.0]})
         says = f"best so far {best['val_distance_mm_mean']:.2f} mm (lr {best[LR]})"
         assert [says in line for line in capsys.readouterr().err.splitlines()[1:]] == [True] * 3
 
-    def test_with_settings_that_change_no_number_trains_nothing(self, tiny):
-        tiny.run(options={LR: LRS})
-        files = trial_files(tiny)
-        tiny.run({"solver_config.log_loss": True, "experiment_config.max_retries": 0}, {LR: LRS[::-1]})
-        assert trial_files(tiny) == files
+    def test_with_settings_that_change_no_number_trains_nothing(self, small_experiment):
+        small_experiment.run(options={LR: LRS})
+        files = trial_files(small_experiment)
+        small_experiment.run({"solver_config.log_loss": True, "experiment_config.max_retries": 0}, {LR: LRS[::-1]})
+        assert trial_files(small_experiment) == files
 
-    def test_of_a_larger_grid_trains_what_is_new(self, tiny, capsys):
-        tiny.run(options={LR: LRS})
-        files = trial_files(tiny)
-        table = tiny.run(options={LR: [*LRS, 1e-4], "model_args.dropout": [None, 0.5]})
+    def test_of_a_larger_grid_trains_what_is_new(self, small_experiment, capsys):
+        small_experiment.run(options={LR: LRS})
+        files = trial_files(small_experiment)
+        table = small_experiment.run(options={LR: [*LRS, 1e-4], "model_args.dropout": [None, 0.5]})
         assert "6 trials: 2 finished, 4 to train" in capsys.readouterr().err
         assert len(table.trials) == 6
-        assert {path: trial_files(tiny)[path] for path in files} == files
+        assert {path: trial_files(small_experiment)[path] for path in files} == files
 
-    def test_with_more_repetitions_trains_those_and_with_fewer_shows_less(self, tiny):
-        one = tiny.run(options={LR: LRS})
-        files = trial_files(tiny)
-        three = tiny.run({"experiment_config.n_repetitions": 3}, {LR: LRS})
+    def test_with_more_repetitions_trains_those_and_with_fewer_shows_less(self, small_experiment):
+        one = small_experiment.run(options={LR: LRS})
+        files = trial_files(small_experiment)
+        three = small_experiment.run({"experiment_config.n_repetitions": 3}, {LR: LRS})
         assert three.trials[:2] == one.trials
         assert [row["n"] for row in three.summary] == [3, 3]
-        assert {path: trial_files(tiny)[path] for path in files} == files
-        again = tiny.run(options={LR: LRS})
+        assert {path: trial_files(small_experiment)[path] for path in files} == files
+        again = small_experiment.run(options={LR: LRS})
         assert again.trials == one.trials
         assert again.n_others == 4
 
-    def test_of_a_smaller_grid_keeps_the_others_counts_them_and_shows_them_not(self, tiny, capsys):
-        tiny.run({"experiment_config.n_repetitions": 2}, {LR: LRS})
-        files = trial_files(tiny)
-        table = tiny.run({"experiment_config.n_repetitions": 2}, {LR: LRS[:1]})
+    def test_of_a_smaller_grid_keeps_the_others_counts_them_and_shows_them_not(self, small_experiment, capsys):
+        small_experiment.run({"experiment_config.n_repetitions": 2}, {LR: LRS})
+        files = trial_files(small_experiment)
+        table = small_experiment.run({"experiment_config.n_repetitions": 2}, {LR: LRS[:1]})
         assert (len(table.trials), table.n_others, table.option_paths) == (2, 2, [])
         assert "2 trials of other settings are kept in trials/ and are not shown." in capsys.readouterr().out
-        assert trial_files(tiny) == files
+        assert trial_files(small_experiment) == files
         # And they are there when the grid grows again.
-        assert tiny.run({"experiment_config.n_repetitions": 2}, {LR: LRS}).n_others == 0
-        assert trial_files(tiny) == files
+        assert small_experiment.run({"experiment_config.n_repetitions": 2}, {LR: LRS}).n_others == 0
+        assert trial_files(small_experiment) == files
 
-    def test_with_other_data_of_the_same_name_trains_anew_and_mixes_nothing(self, tiny, tmp_path):
+    def test_with_other_data_of_the_same_name_trains_anew_and_mixes_nothing(self, small_experiment, tmp_path):
         write_datasets(tmp_path / "data")
-        tiny = Tiny(tmp_path / "data", tiny.storage_path)
-        old = tiny.run()
-        dataset = read_dataset(tiny.data_dir, "tiny_val")
-        write_dataset(tiny.data_dir, "tiny_val", dataset.labels, dataset.poses["DEFAULT"] + 1)
-        new = tiny.run()
+        small_experiment = SmallExperiment(tmp_path / "data", small_experiment.storage_path)
+        old = small_experiment.run()
+        dataset = read_dataset(small_experiment.data_dir, "small_val")
+        write_dataset(small_experiment.data_dir, "small_val", dataset.labels, dataset.poses["DEFAULT"] + 1)
+        new = small_experiment.run()
         assert new.n_others == 1
         assert new.trials[0]["key"] != old.trials[0]["key"]
         assert new.trials[0]["val_distance_before_mm"] != old.trials[0]["val_distance_before_mm"]
 
-    def test_trains_a_trial_again_whose_file_is_broken_or_gone(self, tiny):
-        (row,) = tiny.run().trials
-        path = tiny.folder / "trials" / row["key"] / "0" / "trial.json"
+    def test_trains_a_trial_again_whose_file_is_broken_or_gone(self, small_experiment):
+        (row,) = small_experiment.run().trials
+        path = small_experiment.folder / "trials" / row["key"] / "0" / "trial.json"
         for content in ('{"status": "fin', '{"status": "finished"}', None):
             path.unlink() if content is None else path.write_text(content)
-            (again,) = tiny.run().trials
+            (again,) = small_experiment.run().trials
             assert (again["status"], again["val_distance_mm"]) == ("finished", row["val_distance_mm"])
 
-    def test_removes_what_a_killed_writer_left(self, tiny):
-        (row,) = tiny.run().trials
-        left = [tiny.folder / ".experiment.json.1.partial", tiny.folder / "tables" / ".trials.csv.1.partial"]
+    def test_removes_what_a_killed_writer_left(self, small_experiment):
+        (row,) = small_experiment.run().trials
+        left = [
+            small_experiment.folder / ".experiment.json.1.partial",
+            small_experiment.folder / "tables" / ".trials.csv.1.partial",
+        ]
         for path in left:
             path.write_text("{")
-        tiny.run()
+        small_experiment.run()
         assert not any(path.exists() for path in left)
-        in_trial = tiny.folder / "trials" / row["key"] / "0" / ".checkpoint.pt.1.partial"
+        in_trial = small_experiment.folder / "trials" / row["key"] / "0" / ".checkpoint.pt.1.partial"
         in_trial.write_text("x")
         (in_trial.parent / "trial.json").unlink()
-        tiny.run()
+        small_experiment.run()
         assert not in_trial.exists()
 
-    def test_while_another_runs_is_refused_and_writes_nothing(self, tiny):
-        tiny.run()
-        before = files_of(tiny.folder)
-        with experiment_lock(Storage(tiny.folder)), pytest.raises(AlreadyRunningError, match="is in use: process"):
-            tiny.run(options={LR: LRS})
-        assert files_of(tiny.folder) == before
+    def test_while_another_runs_is_refused_and_writes_nothing(self, small_experiment):
+        small_experiment.run()
+        before = files_of(small_experiment.folder)
+        with (
+            experiment_lock(Storage(small_experiment.folder)),
+            pytest.raises(AlreadyRunningError, match="is in use: process"),
+        ):
+            small_experiment.run(options={LR: LRS})
+        assert files_of(small_experiment.folder) == before
 
 
 class TestATrialThatGoesWrong:
@@ -500,10 +506,10 @@ class TestATrialThatGoesWrong:
                 {"model": [HungryMLP, CorrectorMLP]},
                 "failed",
                 r"^OutOfMemoryError: CUDA out of memory.* — out of memory on cpu with batch_size 16, in trial "
-                r"[0-9a-f]{16}/0; make the batch or the model smaller$",
+                r"[0-9a-f]{16}/0; reduce the batch size or the model$",
             ),
             (
-                {"loss_function": [NanLoss, Tiny(None, "").dicts()["base_hyperparams"]["loss_function"]]},
+                {"loss_function": [NanLoss, SmallExperiment(None, "").dicts()["base_hyperparams"]["loss_function"]]},
                 "diverged",
                 r"^the loss is nan in epoch 1, batch 1$",
             ),
@@ -511,20 +517,20 @@ class TestATrialThatGoesWrong:
         ],
         ids=["it raises", "out of memory", "its loss is no number", "it explodes"],
     )
-    def test_is_a_row_and_the_others_are_complete(self, tiny, capsys, option, status, says):
+    def test_is_a_row_and_the_others_are_complete(self, small_experiment, capsys, option, status, says):
         with pytest.raises(
             TrialsFailedError, match=f"^1 {status} of 2 trials; the others are complete. See `error` in"
         ) as caught:
-            tiny.run(options=option)
+            small_experiment.run(options=option)
         bad, good = caught.value.table.trials
         assert (bad["status"], good["status"]) == (status, "finished")
         assert re.search(says, bad["error"], re.DOTALL)
         assert bad["val_distance_mm"] is None
         assert good["val_distance_mm"] > 0
-        rows = read_csv(tiny.folder / "tables" / "trials.csv")
+        rows = read_csv(small_experiment.folder / "tables" / "trials.csv")
         assert [row["status"] for row in rows] == [status, "finished"]
         assert rows[0]["error"] == bad["error"]
-        folder = tiny.folder / "trials" / bad["key"] / "0"
+        folder = small_experiment.folder / "trials" / bad["key"] / "0"
         trial = json.loads((folder / "trial.json").read_text())
         assert ("Traceback" in (trial["traceback"] or "")) == (status == "failed")
         assert not (folder / "weights.pt").exists()
@@ -536,28 +542,28 @@ class TestATrialThatGoesWrong:
         assert f"{status}: {bad['key']}/0" in output
         assert first_line in output
 
-    def test_is_trained_again_where_it_failed_and_not_where_it_diverged(self, tiny, monkeypatch, capsys):
+    def test_is_trained_again_where_it_failed_and_not_where_it_diverged(self, small_experiment, monkeypatch, capsys):
         with pytest.raises(TrialsFailedError, match=r"^1 failed and 1 diverged of 3 trials"):
-            self.run_three(tiny)
-        before = trial_files(tiny)
+            self.run_three(small_experiment)
+        before = trial_files(small_experiment)
         capsys.readouterr()
         monkeypatch.setattr(FailingMLP, "correction", CorrectorMLP.correction)
         with pytest.raises(TrialsFailedError, match=r"^1 diverged of 3 trials") as caught:
-            self.run_three(tiny)
+            self.run_three(small_experiment)
         assert "1 finished, 1 failed, to train again, 1 diverged" in capsys.readouterr().err
         assert [row["status"] for row in caught.value.table.trials] == ["finished", "finished", "diverged"]
         repaired = caught.value.table.trials[0]["key"]
-        after = trial_files(tiny)
+        after = trial_files(small_experiment)
         assert {path: file for path, file in after.items() if repaired not in path.parts} == {
             path: file for path, file in before.items() if repaired not in path.parts
         }
 
-    def run_three(self, tiny):
-        experiment = tiny.experiment()
+    def run_three(self, small_experiment):
+        experiment = small_experiment.experiment()
         experiment.add_joint_options(["model", LR], [[FailingMLP, 1e-3], [CorrectorMLP, 1e-3], [CorrectorMLP, 1e30]])
         experiment.run("inline")
 
-    def test_keeps_what_it_had_logged(self, tiny, monkeypatch):
+    def test_keeps_what_it_had_logged(self, small_experiment, monkeypatch):
         real = CorrectorMLP.correction
 
         def correction(model, poses):
@@ -567,40 +573,40 @@ class TestATrialThatGoesWrong:
 
         monkeypatch.setattr(CorrectorMLP, "correction", correction)
         with pytest.raises(TrialsFailedError) as caught:
-            tiny.run({"solver_config.num_epochs": 4})
+            small_experiment.run({"solver_config.num_epochs": 4})
         (row,) = caught.value.table.trials
-        folder = tiny.folder / "trials" / row["key"] / "0"
+        folder = small_experiment.folder / "trials" / row["key"] / "0"
         assert json.loads((folder / "trial.json").read_text())["epochs"] == 2
         assert {record["epoch"] for record in records_of(folder)} == {1, 2}
         assert np.load(folder / "examples.npz")["epochs"].tolist() == [1, 2]
 
-    def test_of_all_trials_stops_the_run_and_shows_the_error(self, tiny, capsys):
+    def test_of_all_trials_stops_the_run_and_shows_the_error(self, small_experiment, capsys):
         lrs = [1e-3, 2e-3, 3e-3, 4e-3]
         changes = {"base_hyperparams.model": FailingMLP, "experiment_config.stop_if_all_fail": 2}
         with pytest.raises(
             TrialsFailedError,
             match=r"^stopped, since the first 2 trials all failed \(stop_if_all_fail\): RuntimeError: this",
         ) as caught:
-            tiny.run(changes, {LR: lrs})
+            small_experiment.run(changes, {LR: lrs})
         assert [row["status"] for row in caught.value.table.trials] == ["failed", "failed", "pending", "pending"]
         changes["experiment_config.stop_if_all_fail"] = None
         with pytest.raises(TrialsFailedError, match=r"^4 failed of 4 trials"):
-            tiny.run(changes, {LR: lrs})
+            small_experiment.run(changes, {LR: lrs})
 
-    def test_again_does_not_stop_what_is_new(self, tiny):
+    def test_again_does_not_stop_what_is_new(self, small_experiment):
         options = {"model": [CorrectorMLP, FailingMLP], LR: [1e-3, 1e-2]}
         changes = {"experiment_config.stop_if_all_fail": 2}
         with pytest.raises(TrialsFailedError, match=r"^2 failed of 4 trials"):
-            tiny.run(changes, options)
+            small_experiment.run(changes, options)
         with pytest.raises(TrialsFailedError, match=r"^4 failed of 8 trials"):
-            tiny.run({**changes, "experiment_config.n_repetitions": 2}, options)
+            small_experiment.run({**changes, "experiment_config.n_repetitions": 2}, options)
 
-    def test_does_not_stop_the_run_where_another_did_not_fail(self, tiny):
+    def test_does_not_stop_the_run_where_another_did_not_fail(self, small_experiment):
         options = {LR: [1e-3, 1e-2], "model": [CorrectorMLP, FailingMLP]}
         with pytest.raises(TrialsFailedError, match=r"^2 failed of 4 trials"):
-            tiny.run({"experiment_config.stop_if_all_fail": 1}, options)
+            small_experiment.run({"experiment_config.stop_if_all_fail": 1}, options)
 
-    def test_because_its_files_cannot_be_written_fails_the_run(self, tiny, monkeypatch):
+    def test_because_its_files_cannot_be_written_fails_the_run(self, small_experiment, monkeypatch):
         real = Storage.write
 
         def write(self, path, data):
@@ -610,113 +616,124 @@ class TestATrialThatGoesWrong:
 
         monkeypatch.setattr(Storage, "write", write)
         with pytest.raises(TrialsFailedError, match=r"^1 interrupted of 1 trials"):
-            tiny.run()
+            small_experiment.run()
         monkeypatch.setattr(Storage, "write", real)
-        assert tiny.run().trials[0]["status"] == "finished"
+        assert small_experiment.run().trials[0]["status"] == "finished"
 
-    def test_of_a_test_set_that_no_number_comes_out_of_is_diverged(self, tiny, tmp_path):
+    def test_of_a_test_set_that_no_number_comes_out_of_is_diverged(self, small_experiment, tmp_path):
         write_datasets(tmp_path / "data")
-        dataset = read_dataset(tmp_path / "data", "tiny_test")
+        dataset = read_dataset(tmp_path / "data", "small_test")
         far = dataset.poses["DEFAULT"].copy()
         far[5] *= 1000
-        write_dataset(tmp_path / "data", "tiny_test", dataset.labels, far)
-        changes = {"experiment_config.test_set": "tiny_test", "base_hyperparams.model": NearMLP}
+        write_dataset(tmp_path / "data", "small_test", dataset.labels, far)
+        changes = {"experiment_config.test_set": "small_test", "base_hyperparams.model": NearMLP}
         with pytest.raises(TrialsFailedError) as caught:
-            Tiny(tmp_path / "data", tiny.storage_path).run(changes)
+            SmallExperiment(tmp_path / "data", small_experiment.storage_path).run(changes)
         (row,) = caught.value.table.trials
         assert row["status"] == "diverged"
         assert row["error"].startswith("the test error of the best weights is ")
 
 
 class TestADisk:
-    def test_that_is_full_is_an_error_and_loses_nothing_that_is_finished(self, tiny, small_disk, capsys):
-        tiny = replace(tiny, storage_path=small_disk)
-        tiny.run(options={LR: LRS[:1]})
-        finished = trial_files(tiny)
+    def test_that_is_full_is_an_error_and_loses_nothing_that_is_finished(self, small_experiment, small_disk, capsys):
+        small_experiment = replace(small_experiment, storage_path=small_disk)
+        small_experiment.run(options={LR: LRS[:1]})
+        finished = trial_files(small_experiment)
         with contextlib.suppress(OSError), (small_disk / "filler").open("wb", buffering=0) as filler:
             while True:
                 filler.write(bytes(4096))
         with pytest.raises(UserError, match="No space left on device"):
-            tiny.run(options={LR: LRS})
-        assert {path: file for path, file in trial_files(tiny).items() if path in finished} == finished
-        assert not [path for path in tiny.folder.rglob("*") if path.name.endswith(".partial")]
+            small_experiment.run(options={LR: LRS})
+        assert {path: file for path, file in trial_files(small_experiment).items() if path in finished} == finished
+        assert not [path for path in small_experiment.folder.rglob("*") if path.name.endswith(".partial")]
 
         (small_disk / "filler").unlink()
         capsys.readouterr()
-        assert [row["status"] for row in tiny.run(options={LR: LRS}).trials] == ["finished"] * 2
+        assert [row["status"] for row in small_experiment.run(options={LR: LRS}).trials] == ["finished"] * 2
         assert "1 finished, 1 to " in capsys.readouterr().err
-        assert {path: file for path, file in trial_files(tiny).items() if path in finished} == finished
+        assert {path: file for path, file in trial_files(small_experiment).items() if path in finished} == finished
 
-    def test_that_is_read_only_is_an_error_before_anything_is_trained(self, tiny, small_disk):
+    def test_that_is_read_only_is_an_error_before_anything_is_trained(self, small_experiment, small_disk):
         subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-        with pytest.raises(StorageError, match=rf"^{small_disk}/tiny cannot be written: Read-only file system"):
-            replace(tiny, storage_path=small_disk).run()
+        with pytest.raises(
+            StorageError, match=rf"^{small_disk}/small_experiment cannot be written: Read-only file system"
+        ):
+            replace(small_experiment, storage_path=small_disk).run()
 
 
 class TestCtrlC:
-    def test_ends_the_run_with_130_keeps_what_is_finished_and_says_how_to_go_on(self, tiny, capsys, monkeypatch):
+    def test_ends_the_run_with_130_keeps_what_is_finished_and_says_how_to_go_on(
+        self, small_experiment, capsys, monkeypatch
+    ):
         options = {"model": [CorrectorMLP, InterruptedMLP]}
         with pytest.raises(Interrupted) as caught:
-            tiny.run(options=options)
+            small_experiment.run(options=options)
         assert caught.value.code == 130
-        assert "run the script again to go on" in capsys.readouterr().err
-        assert [row["status"] for row in tiny.experiment().results().trials] == ["finished", "interrupted"]
+        assert "run the script again to continue" in capsys.readouterr().err
+        assert [row["status"] for row in small_experiment.experiment().results().trials] == ["finished", "interrupted"]
         monkeypatch.setattr(InterruptedMLP, "correction", CorrectorMLP.correction)
-        tiny.run(options=options)
+        small_experiment.run(options=options)
         assert "1 finished, 1 to continue" in capsys.readouterr().err
 
 
 class TestKeepWeights:
-    def weights(self, tiny):
+    def weights(self, small_experiment):
         keys = [
-            sorted(path.relative_to(tiny.folder / "trials").parts[0] for path in tiny.folder.rglob(name))
+            sorted(
+                path.relative_to(small_experiment.folder / "trials").parts[0]
+                for path in small_experiment.folder.rglob(name)
+            )
             for name in ("weights.pt", "frames.parquet")
         ]
         assert keys[0] == keys[1]  # the errors of frames are kept where weights are
         return keys[0]
 
-    def test_all_is_everyones(self, tiny):
-        table = tiny.run({"experiment_config.n_repetitions": 2}, {LR: LRS})
-        assert self.weights(tiny) == sorted(row["key"] for row in table.trials)
+    def test_all_is_everyones(self, small_experiment):
+        table = small_experiment.run({"experiment_config.n_repetitions": 2}, {LR: LRS})
+        assert self.weights(small_experiment) == sorted(row["key"] for row in table.trials)
 
-    def test_best_is_those_of_the_best_combination(self, tiny):
-        table = tiny.run({"experiment_config.n_repetitions": 2, "experiment_config.keep_weights": "best"}, {LR: LRS})
-        assert self.weights(tiny) == [table.summary[0]["key"]] * 2
+    def test_best_is_those_of_the_best_combination(self, small_experiment):
+        table = small_experiment.run(
+            {"experiment_config.n_repetitions": 2, "experiment_config.keep_weights": "best"}, {LR: LRS}
+        )
+        assert self.weights(small_experiment) == [table.summary[0]["key"]] * 2
 
-    def test_best_is_those_of_the_best_on_each_validation_data(self, tiny):
+    def test_best_is_those_of_the_best_on_each_validation_data(self, small_experiment):
         path = "experiment_config.val_set"
-        table = tiny.run({"experiment_config.keep_weights": "best"}, {path: ["tiny_val", "tiny_test"], LR: LRS})
-        assert self.weights(tiny) == sorted(row["key"] for row in table.best_for_each(path))
+        table = small_experiment.run(
+            {"experiment_config.keep_weights": "best"}, {path: ["small_val", "small_test"], LR: LRS}
+        )
+        assert self.weights(small_experiment) == sorted(row["key"] for row in table.best_for_each(path))
 
-    def test_best_is_everyones_until_all_is_trained(self, tiny, monkeypatch):
+    def test_best_is_everyones_until_all_is_trained(self, small_experiment, monkeypatch):
         changes = {"experiment_config.keep_weights": "best"}
         options = {"model": [CorrectorMLP, InterruptedMLP], LR: LRS}
         with pytest.raises(Interrupted):
-            tiny.run(changes, options)
-        assert len(self.weights(tiny)) == 2
+            small_experiment.run(changes, options)
+        assert len(self.weights(small_experiment)) == 2
         monkeypatch.setattr(InterruptedMLP, "correction", CorrectorMLP.correction)
-        table = tiny.run(changes, options)
-        assert self.weights(tiny) == [table.summary[0]["key"]]
+        table = small_experiment.run(changes, options)
+        assert self.weights(small_experiment) == [table.summary[0]["key"]]
 
-    def test_best_is_everyones_after_failures_that_stop_the_run(self, tiny):
+    def test_best_is_everyones_after_failures_that_stop_the_run(self, small_experiment):
         changes = {"experiment_config.keep_weights": "best", "experiment_config.stop_if_all_fail": 1}
-        tiny.run({}, {LR: LRS})
+        small_experiment.run({}, {LR: LRS})
         with pytest.raises(TrialsFailedError, match="stopped"):
-            tiny.run(changes, {"model": [FailingMLP, CorrectorMLP], LR: [*LRS, 1e-4]})
-        assert len(self.weights(tiny)) == 2
+            small_experiment.run(changes, {"model": [FailingMLP, CorrectorMLP], LR: [*LRS, 1e-4]})
+        assert len(self.weights(small_experiment)) == 2
 
-    def test_none_is_nobodys(self, tiny):
-        tiny.run({"experiment_config.keep_weights": "none"}, {LR: LRS})
-        assert self.weights(tiny) == []
-        tiny.run({"experiment_config.keep_weights": "all"}, {LR: [*LRS, 1e-4]})
-        assert len(self.weights(tiny)) == 1
-        tiny.run({"experiment_config.keep_weights": "none"}, {LR: [*LRS, 1e-4]})
-        assert self.weights(tiny) == []
+    def test_none_is_nobodys(self, small_experiment):
+        small_experiment.run({"experiment_config.keep_weights": "none"}, {LR: LRS})
+        assert self.weights(small_experiment) == []
+        small_experiment.run({"experiment_config.keep_weights": "all"}, {LR: [*LRS, 1e-4]})
+        assert len(self.weights(small_experiment)) == 1
+        small_experiment.run({"experiment_config.keep_weights": "none"}, {LR: [*LRS, 1e-4]})
+        assert self.weights(small_experiment) == []
 
 
 class TestWhatIsLogged:
-    def test_with_verbose_is_a_line_for_each_log_point(self, tiny, capsys):
-        tiny.run({"solver_config.verbose": True, "solver_config.log_frequency": 2})
+    def test_with_verbose_is_a_line_for_each_log_point(self, small_experiment, capsys):
+        small_experiment.run({"solver_config.verbose": True, "solver_config.log_frequency": 2})
         lines = [line for line in capsys.readouterr().err.splitlines() if "validation distance" in line]
         assert len(lines) == 4
         assert re.fullmatch(
@@ -725,23 +742,23 @@ class TestWhatIsLogged:
             lines[0],
         )
 
-    def test_without_verbose_is_no_line(self, tiny, capsys):
-        tiny.run()
+    def test_without_verbose_is_no_line(self, small_experiment, capsys):
+        small_experiment.run()
         assert capsys.readouterr().err == "1 combination × 1 repetition = 1 trial: 1 to train\n"
 
-    def test_without_log_loss_and_log_grad_has_no_row_for_a_batch(self, tiny):
-        (row,) = tiny.run().trials
-        metrics = {record["metric"] for record in records_of(tiny.folder / "trials" / row["key"] / "0")}
+    def test_without_log_loss_and_log_grad_has_no_row_for_a_batch(self, small_experiment):
+        (row,) = small_experiment.run().trials
+        metrics = {record["metric"] for record in records_of(small_experiment.folder / "trials" / row["key"] / "0")}
         assert not {"batch_loss", "batch_grad_norm"} & metrics
 
-    def test_without_examples_has_no_file_of_them(self, tiny):
-        (row,) = tiny.run({"solver_config.val_example_indices": []}).trials
+    def test_without_examples_has_no_file_of_them(self, small_experiment):
+        (row,) = small_experiment.run({"solver_config.val_example_indices": []}).trials
         names = ["frames.parquet", "records.parquet", "trial.json", "weights.pt"]
-        assert files_of(tiny.folder / "trials" / row["key"] / "0") == names
+        assert files_of(small_experiment.folder / "trials" / row["key"] / "0") == names
 
-    def test_with_show_plots_are_pictures_of_the_examples(self, tiny):
-        (row,) = tiny.run({"solver_config.show_plots": True}).trials
-        folder = tiny.folder / "trials" / row["key"] / "0" / "plots"
+    def test_with_show_plots_are_pictures_of_the_examples(self, small_experiment):
+        (row,) = small_experiment.run({"solver_config.show_plots": True}).trials
+        folder = small_experiment.folder / "trials" / row["key"] / "0" / "plots"
         assert files_of(folder) == ["epoch_00001.png", "epoch_00002.png"]
         for path in folder.iterdir():
             with Image.open(io.BytesIO(path.read_bytes())) as picture:
@@ -750,40 +767,40 @@ class TestWhatIsLogged:
 
 
 class TestOptionsOutsideTheHyperparameters:
-    def test_compare_backbones(self, tiny):
-        experiment = tiny.experiment({"solver_config.val_example_indices": []})
+    def test_compare_backbones(self, small_experiment):
+        experiment = small_experiment.experiment({"solver_config.val_example_indices": []})
         parts = [f"experiment_config.{part}_set" for part in ("train", "val", "test")]
         experiment.add_joint_options(
-            parts, [[f"{name}_{part}" for part in ("train", "val", "test")] for name in ("tiny", "two")]
+            parts, [[f"{name}_{part}" for part in ("train", "val", "test")] for name in ("small_experiment", "two")]
         )
         table = experiment.run("inline")
-        assert (table.splits, table.telling_paths) == (["val", "test"], parts[:1])
+        assert (table.splits, table.distinguishing_paths) == (["val", "test"], parts[:1])
         assert [row["val_distance_mm[A]"] is None for row in table.trials] == [True, False]
         assert table.best_for_each("experiment_config.test_set")[0] is table.summary[0]
 
-    def test_draw_a_learning_curve(self, tiny):
-        table = tiny.run(options={"experiment_config.train_set_size": [8, 16, None]})
+    def test_draw_a_learning_curve(self, small_experiment):
+        table = small_experiment.run(options={"experiment_config.train_set_size": [8, 16, None]})
         assert [row["experiment_config.train_set_size"] for row in table.trials] == [8, 16, None]
         assert all(row["status"] == "finished" for row in table.trials)
 
-    def test_may_leave_the_test_set_out_of_some(self, tiny):
-        table = tiny.run(options={"experiment_config.test_set": [None, "tiny_test"]})
+    def test_may_leave_the_test_set_out_of_some(self, small_experiment):
+        table = small_experiment.run(options={"experiment_config.test_set": [None, "small_test"]})
         assert [row["test_distance_mm"] is None for row in table.trials] == [True, False]
         assert {row["experiment_config.test_set"]: row["test_distance_mm_mean"] is None for row in table.summary} == {
             None: True,
-            "tiny_test": False,
+            "small_test": False,
         }
 
-    def test_may_give_all_a_test_set_that_the_base_has_not(self, tiny):
-        table = tiny.run(options={"experiment_config.test_set": ["tiny_test"]})
+    def test_may_give_all_a_test_set_that_the_base_has_not(self, small_experiment):
+        table = small_experiment.run(options={"experiment_config.test_set": ["small_test"]})
         assert table.splits == ["val", "test"]
         assert table.trials[0]["test_distance_mm"] > 0
 
-    def test_are_epochs_and_batch_sizes(self, tiny):
-        table = tiny.run(options={"solver_config.num_epochs": [1, 3], "solver_config.batch_size": [40, 7]})
+    def test_are_epochs_and_batch_sizes(self, small_experiment):
+        table = small_experiment.run(options={"solver_config.num_epochs": [1, 3], "solver_config.batch_size": [40, 7]})
         epochs = {}
         for row in table.trials:
-            records = records_of(tiny.folder / "trials" / row["key"] / "0")
+            records = records_of(small_experiment.folder / "trials" / row["key"] / "0")
             epochs[row["solver_config.num_epochs"], row["solver_config.batch_size"]] = (
                 max(record["epoch"] for record in records),
                 max(record["batch"] for record in records),
@@ -792,11 +809,11 @@ class TestOptionsOutsideTheHyperparameters:
 
 
 class TestInitialWeights:
-    def test_are_where_the_training_starts(self, tiny, tmp_path):
-        (row,) = tiny.run({"experiment_config.name": "first"}).trials
-        path = Storage(tiny.storage_path) / "first" / "trials" / row["key"] / "0" / "weights.pt"
+    def test_are_where_the_training_starts(self, small_experiment, tmp_path):
+        (row,) = small_experiment.run({"experiment_config.name": "first"}).trials
+        path = Storage(small_experiment.storage_path) / "first" / "trials" / row["key"] / "0" / "weights.pt"
         changes = {"experiment_config.init_weights_path": path.local, "base_hyperparams.optimizer_args.lr": 0.0}
-        (second,) = tiny.run(changes).trials
+        (second,) = small_experiment.run(changes).trials
         # With a learning rate of 0 nothing is learnt.
         assert second["val_distance_mm"] == row["val_distance_mm"]
         assert second["key"] != row["key"]
@@ -804,7 +821,7 @@ class TestInitialWeights:
 
 class TestReproducibility:
     def test_the_same_experiment_elsewhere_has_the_same_numbers(self, sweep, tmp_path):
-        again = Tiny(sweep.data_dir, tmp_path / "elsewhere")
+        again = SmallExperiment(sweep.data_dir, tmp_path / "elsewhere")
         torch.manual_seed(123)
         np.random.seed(5)  # noqa: NPY002 - that it changes nothing is what is tested
         # Another order of trials, and others in between.
@@ -815,37 +832,39 @@ class TestReproducibility:
             for name in ("examples.npz", "weights.pt"):
                 assert other.with_name(name).read_bytes() == path.with_name(name).read_bytes()
 
-    def test_another_seed_has_others(self, tiny):
-        (one,) = tiny.run().trials
-        (other,) = tiny.run({"experiment_config.seed": 1}).trials
+    def test_another_seed_has_others(self, small_experiment):
+        (one,) = small_experiment.run().trials
+        (other,) = small_experiment.run({"experiment_config.seed": 1}).trials
         assert one["val_distance_mm"] != other["val_distance_mm"]
 
-    def test_results_on_a_remote_filesystem_are_the_same(self, tiny, tmp_path):
-        remote = Tiny(tiny.data_dir, "fsspec+memory:///test_inline_experiment/results")
-        local, there = tiny.run(options={LR: LRS}), remote.run(options={LR: LRS})
+    def test_results_on_a_remote_filesystem_are_the_same(self, small_experiment, tmp_path):
+        remote = SmallExperiment(small_experiment.data_dir, "fsspec+memory:///test_inline_experiment/results")
+        local, there = small_experiment.run(options={LR: LRS}), remote.run(options={LR: LRS})
         without_time = [{**row, "train_seconds": None} for row in local.trials]
         assert [{**row, "train_seconds": None} for row in there.trials] == without_time
         assert remote.run(options={LR: LRS}) == there  # and trains nothing again
 
 
-def test_a_single_repetition_has_no_deviation(tiny):
-    table = tiny.run()
+def test_a_single_repetition_has_no_deviation(small_experiment):
+    table = small_experiment.run()
     (row,), (trial,) = table.summary, table.trials
     assert (row["n"], row["val_distance_mm_std"]) == (1, None)
     assert row["val_distance_mm_mean"] == trial["val_distance_mm"]
 
 
-def test_a_process_that_trained_on_the_same_arrays_gives_the_numbers_that_a_fresh_one_does(tiny, tmp_path, monkeypatch):
+def test_a_process_that_trained_on_the_same_arrays_gives_the_numbers_that_a_fresh_one_does(
+    small_experiment, tmp_path, monkeypatch
+):
     """Another order of the subsets draws others for the batches."""
-    first = read_dataset(tiny.data_dir, "two_train")
+    first = read_dataset(small_experiment.data_dir, "two_train")
     places = {"experiment_config.data_dir": tmp_path}
     for name, subsets in (("ab", ["A", "B"]), ("ba", ["B", "A"])):
         write_dataset(tmp_path, name, first.labels, {subset: first.poses[subset] for subset in subsets})
     sets = {**places, "experiment_config.train_set": "ba", "experiment_config.val_set": "ab"}
     sets |= {"solver_config.val_example_subset": "A"}
-    after_another = tiny.run(sets, {"experiment_config.train_set": ["ab", "ba"]}).trials[1]
+    after_another = small_experiment.run(sets, {"experiment_config.train_set": ["ab", "ba"]}).trials[1]
     # As in a process that keeps nothing yet.
     monkeypatch.setattr("cluster.trial.trainable._DATASETS", DeviceCache(DeviceDataset.of, dataset_identity))
-    alone = tiny.run({**sets, "experiment_config.name": "alone"}).trials[0]
+    alone = small_experiment.run({**sets, "experiment_config.name": "alone"}).trials[0]
     assert after_another["key"] == alone["key"]
     assert after_another["val_distance_mm"] == alone["val_distance_mm"]

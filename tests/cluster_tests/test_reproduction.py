@@ -10,8 +10,7 @@ import torch
 
 from cluster.experiment import TrialsFailedError
 from cluster.planning.config import ConfigError
-from cluster.reproduction import Difference, NotReproducibleError, Reproduction, reproduce
-from cluster.results.deserialize import DescriptionError
+from cluster.reproduction import Difference, Reproduction, reproduce
 from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder
 from data_pipeline.augmenters import RandomRotator, RandomScaler
@@ -19,16 +18,24 @@ from data_pipeline.distorters import NoDistorter
 from data_pipeline.normalizers import GlobalNormalizer, ViewpointNormalizer
 from data_pipeline.pose_dataset import write_dataset
 from data_pipeline.preparation.synthetic import Backbone, synthetic_hands
+from data_pipeline.user_error import UserError
 from posenet import errors
 from posenet.losses import MetricLoss
-from tests.cluster_tests import tiny as own_module
-from tests.cluster_tests.tiny import LR, NEIGHBOR_ERRORS, FailingMLP, NearMLP, Tiny, write_datasets
+from tests.cluster_tests import small_experiment as own_module
+from tests.cluster_tests.small_experiment import (
+    LR,
+    NEIGHBOR_ERRORS,
+    FailingMLP,
+    NearMLP,
+    SmallExperiment,
+    write_datasets,
+)
 
 
 @pytest.fixture
-def tiny(tmp_path):
+def small_experiment(tmp_path):
     write_datasets(tmp_path / "data")
-    return Tiny(tmp_path / "data", tmp_path / "results")
+    return SmallExperiment(tmp_path / "data", tmp_path / "results")
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +43,8 @@ def original(tmp_path_factory):
     """A trained experiment with one trial, and the trial's id."""
     folder = tmp_path_factory.mktemp("original")
     write_datasets(folder / "data")
-    tiny = Tiny(folder / "data", folder / "results")
-    return tiny.folder, trained(tiny)[1]
+    small_experiment = SmallExperiment(folder / "data", folder / "results")
+    return small_experiment.folder, trained(small_experiment)[1]
 
 
 @pytest.fixture
@@ -47,10 +54,10 @@ def copy(original, tmp_path):
     return ExperimentFolder(Storage(tmp_path / "copy")), original[1]
 
 
-def trained(tiny, changes=None, options=None):
+def trained(small_experiment, changes=None, options=None):
     """Trains, and returns the folder and the id of the last trial of the best combination."""
-    table = tiny.run(changes, options)
-    return ExperimentFolder(Storage(tiny.folder)), f"{table.summary[0]['key']}/{table.n_repetitions - 1}"
+    table = small_experiment.run(changes, options)
+    return ExperimentFolder(Storage(small_experiment.folder)), f"{table.summary[0]['key']}/{table.n_repetitions - 1}"
 
 
 def snapshot(folder):
@@ -86,7 +93,7 @@ class TestATrialThatIsTheSame:
             ({"experiment_config.n_repetitions": 3, "experiment_config.seed": 5}, {LR: [1e-3, 1e-2]}),
             (
                 {
-                    "experiment_config.test_set": "tiny_test",
+                    "experiment_config.test_set": "small_test",
                     "experiment_config.train_set_size": 30,
                     "base_hyperparams.model_args.dropout": 0.3,
                     "base_hyperparams.model_args.batchnorm": True,
@@ -127,9 +134,9 @@ class TestATrialThatIsTheSame:
             "metric of the scheduler",
         ],
     )
-    def test_has_the_same_bits(self, tiny, changes, options):
-        folder, trial_id = trained(tiny, changes, options)
-        before = snapshot(tiny.folder)
+    def test_has_the_same_bits(self, small_experiment, changes, options):
+        folder, trial_id = trained(small_experiment, changes, options)
+        before = snapshot(small_experiment.folder)
         found = reproduce(folder, trial_id)
         assert found.is_same
         assert (found.trial_id, found.different, found.n_missing) == (trial_id, [], 0)
@@ -140,13 +147,13 @@ class TestATrialThatIsTheSame:
         assert found.text == (
             f"{trial_id}: the same bits. All {found.n_compared} numbers are equal, and so are the best weights."
         )
-        assert snapshot(tiny.folder) == before
+        assert snapshot(small_experiment.folder) == before
 
-    def test_may_have_begun_with_weights_of_another_one(self, tiny, copy):
+    def test_may_have_begun_with_weights_of_another_one(self, small_experiment, copy):
         folder, trial_id = copy
         weights = folder.trial(trial_id).local / "weights.pt"
-        tiny.run({}, {"experiment_config.init_weights_path": [str(weights), None]})
-        begun = ExperimentFolder(Storage(tiny.folder))
+        small_experiment.run({}, {"experiment_config.init_weights_path": [str(weights), None]})
+        begun = ExperimentFolder(Storage(small_experiment.folder))
         options = begun.read_trials(
             lambda content: content and content["options"]["experiment_config.init_weights_path"]
         )
@@ -167,14 +174,14 @@ class TestATrialThatIsTheSame:
         assert found.is_same
         assert found.weights_are_same is True
 
-    def test_may_be_without_weights(self, tiny):
-        folder, trial_id = trained(tiny, {"experiment_config.keep_weights": "none"})
+    def test_may_be_without_weights(self, small_experiment):
+        folder, trial_id = trained(small_experiment, {"experiment_config.keep_weights": "none"})
         found = reproduce(folder, trial_id)
         assert (found.is_same, found.weights_are_same) == (True, None)
         assert found.text.endswith("numbers are equal, and its weights were not kept.")
 
-    def test_may_have_its_data_in_another_folder_now(self, tiny, tmp_path):
-        folder, trial_id = trained(tiny)
+    def test_may_have_its_data_in_another_folder_now(self, small_experiment, tmp_path):
+        folder, trial_id = trained(small_experiment)
         (tmp_path / "data").rename(tmp_path / "moved")
         with pytest.raises(ConfigError, match="has no dataset"):
             reproduce(folder, trial_id)
@@ -189,15 +196,15 @@ class TestATrialThatIsTheSame:
         assert found.changed == {"torch": ("1.0", content["versions"]["torch"])}
         assert f"torch was 1.0, and is {content['versions']['torch']}." in found.text
 
-    def test_what_is_logged_by_now_alone_is_not_compared(self, tiny):
-        folder, trial_id = trained(tiny, {"solver_config.log_loss": True})
+    def test_what_is_logged_by_now_alone_is_not_compared(self, small_experiment):
+        folder, trial_id = trained(small_experiment, {"solver_config.log_loss": True})
         n_batches = 6  # of two epochs, with 40 samples in batches of 16
         content = folder.read_experiment()
         content["configs"]["solver_config"]["log_loss"] = False
         folder.write_experiment(content)
         found = reproduce(folder, trial_id)
         assert (found.is_same, found.n_missing) == (True, n_batches)
-        assert f"{n_batches} numbers that were logged then are not logged now, and are not compared." in found.text
+        assert f"{n_batches} numbers that were logged then are not logged now and are not compared." in found.text
 
 
 class TestATrialThatDiffers:
@@ -244,14 +251,14 @@ class TestATrialThatDiffers:
 
 
 class TestATrialThatCannotBeTrainedAgain:
-    def test_since_its_data_changed_says_so(self, tiny):
-        folder, trial_id = trained(tiny)
+    def test_since_its_data_changed_says_so(self, small_experiment):
+        folder, trial_id = trained(small_experiment)
         labels = synthetic_hands(40, 7)
-        write_dataset(tiny.data_dir, "tiny_train", labels, Backbone("A").predict(labels, 7))
-        with pytest.raises(NotReproducibleError) as caught:
+        write_dataset(small_experiment.data_dir, "small_train", labels, Backbone("A").predict(labels, 7))
+        with pytest.raises(UserError) as caught:
             reproduce(folder, trial_id)
         text = str(caught.value)
-        assert text.startswith(f"{trial_id.partition('/')[0]} cannot be trained again as it was. The data ")
+        assert text.startswith(f"{trial_id.partition('/')[0]} cannot be trained again as it was. Its training, ")
         (line,) = text.splitlines()[1:]
         assert line.startswith("  data.train.fingerprint was ")
 
@@ -259,40 +266,38 @@ class TestATrialThatCannotBeTrainedAgain:
         folder, trial_id = copy
         change_trial(folder, trial_id, "description.schedule.numerics", 0)
         change_trial(folder, trial_id, "key", "0" * 16)
-        with pytest.raises(NotReproducibleError, match=r"another version of PoseTune[^\0]*schedule\.numerics was 0"):
+        with pytest.raises(UserError, match=r"another version of PoseTune[^\0]*schedule\.numerics was 0"):
             reproduce(folder, trial_id)
 
-    def test_since_it_failed_says_why(self, tiny):
+    def test_since_it_failed_says_why(self, small_experiment):
         with pytest.raises(TrialsFailedError) as caught:
-            tiny.run({"base_hyperparams.model": FailingMLP})
+            small_experiment.run({"base_hyperparams.model": FailingMLP})
         key = caught.value.table.summary[0]["key"]
-        with pytest.raises(
-            NotReproducibleError, match=r"is not finished, .*: failed \(RuntimeError: this model is broken\)$"
-        ):
-            reproduce(ExperimentFolder(Storage(tiny.folder)), f"{key}/0")
+        with pytest.raises(UserError, match=r"is not finished, .*: failed \(RuntimeError: this model is broken\)$"):
+            reproduce(ExperimentFolder(Storage(small_experiment.folder)), f"{key}/0")
 
     def test_since_it_was_not_started_says_so(self, copy):
         folder, trial_id = copy
         key = trial_id.partition("/")[0]
-        with pytest.raises(NotReproducibleError, match=f"{key}/7 of .* is not finished.*: pending"):
+        with pytest.raises(UserError, match=f"{key}/7 of .* is not finished.*: pending"):
             reproduce(folder, f"{key}/7")
 
     def test_since_it_was_interrupted_says_so(self, copy):
         folder, trial_id = copy
         change_trial(folder, trial_id, "status", "running")
-        with pytest.raises(NotReproducibleError, match=r"is not finished.*: interrupted"):
+        with pytest.raises(UserError, match=r"is not finished.*: interrupted"):
             reproduce(folder, trial_id)
 
     def test_since_its_records_are_broken_says_so(self, copy):
         folder, trial_id = copy
         folder.trial(trial_id).write("records.parquet", b"PAR1")
-        with pytest.raises(NotReproducibleError, match=r"the records of .* cannot be read"):
+        with pytest.raises(UserError, match=r"the records of .* cannot be read"):
             reproduce(folder, trial_id)
 
     def test_since_its_set_is_none_of_the_last_run_says_so(self, copy):
         folder, trial_id = copy
         folder.write_experiment({**folder.read_experiment(), "data": []})
-        with pytest.raises(DescriptionError, match="the train set of the trial is none of those"):
+        with pytest.raises(UserError, match="the experiment's last run did not read the train set of the trial"):
             reproduce(folder, trial_id)
 
     @pytest.mark.parametrize("part", ["model", "optimisation", "inputs", "spaces", "data", "schedule", "loss"])
@@ -301,15 +306,13 @@ class TestATrialThatCannotBeTrainedAgain:
         content = folder.trial(trial_id).read_trial()
         del content["description"][part]
         folder.trial(trial_id).write_trial(content)
-        with pytest.raises(DescriptionError, match="do not tell how it was trained"):
+        with pytest.raises(UserError, match="do not say how it was trained"):
             reproduce(folder, trial_id)
 
     @pytest.mark.parametrize("device", ["gpu", "cuda:99", "xpu"])
     def test_since_a_device_is_not_here_says_so(self, copy, device):
         folder, trial_id = copy
-        with pytest.raises(
-            NotReproducibleError, match=f"torch cannot use '{device}' here; {trial_id} was trained on cpu: leave"
-        ):
+        with pytest.raises(UserError, match=f"torch cannot use '{device}' here; {trial_id} was trained on cpu: omit"):
             reproduce(folder, trial_id, device=device)
 
     def test_since_the_kind_of_device_that_it_was_trained_on_is_not_here_says_so(self, copy):
@@ -317,33 +320,33 @@ class TestATrialThatCannotBeTrainedAgain:
             pytest.skip("there is a GPU here")
         folder, trial_id = copy
         change_trial(folder, trial_id, "device", "cuda:3")
-        with pytest.raises(NotReproducibleError, match=r"torch cannot use 'cuda' here: .* was trained on cuda:3"):
+        with pytest.raises(UserError, match=r"torch cannot use 'cuda' here: .* was trained on cuda:3"):
             reproduce(folder, trial_id)
         assert reproduce(folder, trial_id, device="cpu").is_same  # a device is in no description
 
 
 class TestAClassOfTheUser:
-    def test_is_found_in_the_module_that_is_named(self, tiny):
-        folder, trial_id = trained(tiny, {"base_hyperparams.model": NearMLP})
-        with pytest.raises(DescriptionError, match=r"NearMLP is not a class of PoseTune's; .*--import MODULE"):
+    def test_is_found_in_the_module_that_is_named(self, small_experiment):
+        folder, trial_id = trained(small_experiment, {"base_hyperparams.model": NearMLP})
+        with pytest.raises(UserError, match=r"NearMLP is not a class of PoseTune's; .*--import MODULE"):
             reproduce(folder, trial_id)
         assert reproduce(folder, trial_id, modules=[own_module]).is_same
 
-    def test_that_is_in_none_of_them_is_an_error(self, tiny):
-        folder, trial_id = trained(tiny, {"base_hyperparams.model": NearMLP})
-        with pytest.raises(DescriptionError, match="NearMLP is not a class of PoseTune's"):
+    def test_that_is_in_none_of_them_is_an_error(self, small_experiment):
+        folder, trial_id = trained(small_experiment, {"base_hyperparams.model": NearMLP})
+        with pytest.raises(UserError, match="NearMLP is not a class of PoseTune's"):
             reproduce(folder, trial_id, modules=[json])
 
     def test_of_another_family_is_an_error(self, copy):
         folder, trial_id = copy
         change_trial(folder, trial_id, "description.model.name", "torch.optim.adam.Adam")
-        with pytest.raises(DescriptionError, match=r"torch\.optim\.adam\.Adam is not a class"):
+        with pytest.raises(UserError, match=r"torch\.optim\.adam\.Adam is not a class"):
             reproduce(folder, trial_id)
 
-    def test_of_a_script_that_ran_is_found_in_the_script(self, tiny, monkeypatch):
+    def test_of_a_script_that_ran_is_found_in_the_script(self, small_experiment, monkeypatch):
         """Its module was `__main__`, and is the script's name when it is imported."""
         with monkeypatch.context() as ran:
             ran.setattr(NearMLP, "__module__", "__main__")
-            folder, trial_id = trained(tiny, {"base_hyperparams.model": NearMLP})
+            folder, trial_id = trained(small_experiment, {"base_hyperparams.model": NearMLP})
         assert folder.trial(trial_id).read_trial()["description"]["model"]["name"] == "__main__.NearMLP"
         assert reproduce(folder, trial_id, modules=[own_module]).is_same

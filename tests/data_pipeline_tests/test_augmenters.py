@@ -9,12 +9,14 @@ from data_pipeline import augmenters
 from data_pipeline.augmenters import Augmenter, RandomRotator, RandomScaler
 from data_pipeline.layout import stored_samples_last
 from tests.support import (
-    assert_is_described_by_its_arguments,
+    assert_is_encoded_by_its_arguments,
     case_id,
     cases,
     generator,
     global_random_states,
     hands,
+    on_skeletons,
+    pair_id,
 )
 
 ARGUMENTS = {RandomScaler: [{}, {"low": 0.5, "high": 2.0}, {"low": 1.5, "high": 1.5}]}
@@ -25,14 +27,22 @@ N_ROTATIONS = 20_000
 
 
 @pytest.mark.parametrize("case", CASES, ids=case_id)
-def test_an_augmenter_is_described_by_its_arguments(case):
-    assert_is_described_by_its_arguments(*case)
+def test_an_augmenter_is_encoded_by_its_arguments(case):
+    assert_is_encoded_by_its_arguments(*case)
 
 
 class TestEveryAugmenter:
-    @pytest.fixture(params=CASES, ids=case_id)
-    def augmenter(self, request):
-        member, arguments = request.param
+    @pytest.fixture(params=on_skeletons(CASES), ids=pair_id)
+    def pair(self, request):
+        return request.param
+
+    @pytest.fixture
+    def skeleton(self, pair):
+        return pair[1]
+
+    @pytest.fixture
+    def augmenter(self, pair):
+        member, arguments = pair[0]
         return member(**arguments)
 
     @pytest.fixture
@@ -49,9 +59,7 @@ class TestEveryAugmenter:
         assert torch.equal(poses, before[0])
         assert torch.equal(labels, before[1])
 
-    def test_neither_writes_to_tensors_in_another_order_nor_gives_other_numbers_for_them(
-        self, augmenter, poses, labels
-    ):
+    def test_does_not_depend_on_the_memory_order_of_its_inputs_nor_write_to_them(self, augmenter, poses, labels):
         expected = augmenter(poses, labels, generator())
         stored = stored_samples_last(poses), stored_samples_last(labels)
         for one, other in zip(augmenter(*stored, generator()), expected, strict=True):
@@ -59,10 +67,10 @@ class TestEveryAugmenter:
         assert torch.equal(stored[0], poses)
         assert torch.equal(stored[1], labels)
 
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-    def test_keeps_shape_precision_and_device(self, augmenter, poses, labels, dtype):
-        for augmented in augmenter(poses.to(dtype), labels.to(dtype), generator()):
-            assert (augmented.shape, augmented.dtype, augmented.device) == (poses.shape, dtype, poses.device)
+    def test_keeps_shape_precision_and_device(self, augmenter, poses, labels):
+        for dtype in (torch.float32, torch.float64):
+            for augmented in augmenter(poses.to(dtype), labels.to(dtype), generator()):
+                assert (augmented.shape, augmented.dtype, augmented.device) == (poses.shape, dtype, poses.device)
 
     def test_gives_the_same_bits_for_the_same_state_of_the_generator(self, augmenter, poses, labels):
         first, second = generator(), generator(1)
@@ -72,7 +80,7 @@ class TestEveryAugmenter:
             assert torch.equal(one, other)
         assert torch.equal(first.get_state(), second.get_state())
 
-    def test_draws_from_its_generator_alone(self, augmenter, poses, labels):
+    def test_draws_only_from_its_generator(self, augmenter, poses, labels):
         states = global_random_states()
         first, _ = augmenter(poses, labels, generator())
         assert global_random_states() == states
@@ -131,7 +139,7 @@ class TestRandomRotator:
         assert scipy.stats.kstest(angles, lambda angle: (angle - np.sin(angle)) / np.pi).pvalue > 1e-3
 
     @pytest.mark.parametrize("point", [(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 1), (1, -2, 3)])
-    def test_brings_a_point_everywhere_on_its_sphere_alike(self, rotations, point):
+    def test_moves_a_point_uniformly_over_its_sphere(self, rotations, point):
         """Archimedes: each coordinate of a uniform point on the sphere is uniform."""
         image = rotations @ (np.array(point) / np.linalg.norm(point))  # (N, 3)
         for coordinate in image.T:
@@ -179,7 +187,7 @@ class TestRandomScaler:
     @pytest.mark.parametrize(
         ("low", "high"), [(0, 1), (-1, 1), (1.2, 0.8), (math.nan, 1), (1, math.nan), (1, math.inf), (math.inf,) * 2]
     )
-    def test_refuses_what_is_no_range_of_factors(self, low, high):
+    def test_refuses_what_is_not_a_range_of_factors(self, low, high):
         with pytest.raises(ValueError, match=rf"0 < low <= high.*low = {low}, high = {high}"):
             RandomScaler(low=low, high=high)
 

@@ -36,6 +36,7 @@ class Branching(torch.nn.Module):
         return poses * 2 if poses.sum() > 0 else poses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case[1].__name__)
 def test_an_exported_corrector_of_each_kind_corrects_any_number_of_poses_as_before(case, tmp_path):
     corrector = corrector_of(*case)

@@ -11,7 +11,7 @@ from posenet import errors, losses
 from posenet.losses import CombinedLoss, Loss, MetricLoss
 from posenet.metrics import MODES
 from tests.posenet_tests.test_errors import ERRORS
-from tests.support import assert_is_described_by_its_arguments, cases, hands
+from tests.support import assert_is_encoded_by_its_arguments, cases, hands, on_skeletons
 
 PARTS = [
     (errors.coordinate_difference, 1, "absolute"),
@@ -59,8 +59,8 @@ class TestEveryLoss:
         member, arguments = case
         return member(**arguments)
 
-    def test_is_described_by_its_arguments(self, case):
-        assert_is_described_by_its_arguments(*case)
+    def test_is_encoded_by_its_arguments(self, case):
+        assert_is_encoded_by_its_arguments(*case)
 
     def test_prints_as_the_script_that_makes_an_equal_one(self, loss):
         names = {"errors": errors, "MetricLoss": MetricLoss, "CombinedLoss": CombinedLoss}
@@ -74,8 +74,18 @@ class TestEveryLoss:
         assert loss not in others
         assert len({loss, *others}) == len({repr(other) for other in others}) + 1
 
-    def test_is_equal_after_it_travelled(self, loss):
+    def test_is_equal_after_pickling(self, loss):
         assert pickle.loads(pickle.dumps(loss)) == loss
+
+
+@pytest.mark.parametrize(
+    ("case", "skeleton"), on_skeletons(CASES), ids=lambda value: getattr(value, "name", None) or loss_id(value)
+)
+class TestEveryLossOnHands:
+    @pytest.fixture
+    def loss(self, case):
+        member, arguments = case
+        return member(**arguments)
 
     def test_is_a_scalar(self, loss, skeleton):
         value = loss(*hands(skeleton, 4), skeleton)
@@ -140,14 +150,14 @@ class TestMetricLoss:
         assert one > 1
         torch.testing.assert_close(loss(poses, labels, HANDS17), one, rtol=1e-3, atol=0)
 
-    def test_takes_an_error_of_the_users_own(self):
+    def test_takes_an_error_that_the_user_defines(self):
         loss = MetricLoss(depth_error, "squared")
         poses, labels = hands(HANDS17, 4)
         torch.testing.assert_close(loss(poses, labels, HANDS17), (poses - labels)[..., 2].square().mean())
         assert repr(loss) == "MetricLoss(depth_error, 'squared')"
 
     @pytest.mark.parametrize("error", [None, "distance_error", 1])
-    def test_refuses_an_error_that_is_no_function(self, error):
+    def test_refuses_an_error_that_is_not_a_function(self, error):
         with pytest.raises(ValueError, match=rf"must be a function of posenet\.errors, not {error!r}"):
             MetricLoss(error)
 

@@ -13,7 +13,7 @@ from posenet.models import Corrector, CorrectorGNN, CorrectorLCN, CorrectorMLP, 
 from posenet.models.layers import ACTIVATIONS
 from posenet.reproducible import reproducible_process
 from tests.posenet_tests.gnn_by_joint import GNNByJoint
-from tests.support import SKELETONS, case_id, cases, generator, global_random_states, hands
+from tests.support import SKELETONS, cases, generator, global_random_states, hands, on_skeletons, pair_id
 
 CODERS = ["shared", "per_joint", "whole_pose"]
 
@@ -63,9 +63,17 @@ def seeded(make, seed=0):
 
 
 class TestEveryModel:
-    @pytest.fixture(params=CASES, ids=case_id)
-    def case(self, request):
+    @pytest.fixture(params=on_skeletons(CASES), ids=pair_id)
+    def pair(self, request):
         return request.param
+
+    @pytest.fixture
+    def case(self, pair):
+        return pair[0]
+
+    @pytest.fixture
+    def skeleton(self, pair):
+        return pair[1]
 
     @pytest.fixture
     def make(self, case, skeleton):
@@ -85,16 +93,16 @@ class TestEveryModel:
         assert torch.equal(model(poses), poses + model.correction(poses))
         assert not torch.equal(model(poses), poses)
 
-    @pytest.mark.parametrize("n", [1, 2, 8])
-    def test_keeps_shape_and_precision(self, model, poses, n):
-        corrected = model(poses[:n])
-        assert (corrected.shape, corrected.dtype) == (poses[:n].shape, poses.dtype)
+    def test_keeps_shape_and_precision(self, model, poses):
+        for n in (1, 2, 8):
+            corrected = model(poses[:n])
+            assert (corrected.shape, corrected.dtype) == (poses[:n].shape, poses.dtype)
 
-    @pytest.mark.parametrize("training", [True, False])
-    def test_does_not_write_to_its_input(self, model, poses, training):
+    def test_does_not_write_to_its_input(self, model, poses):
         before = poses.clone()
-        model.train(training)(poses)
-        assert torch.equal(poses, before)
+        for training in (True, False):
+            model.train(training)(poses)
+            assert torch.equal(poses, before)
 
     def test_lets_gradients_reach_all_parameters(self, make, poses):
         model = make().train()
@@ -105,12 +113,12 @@ class TestEveryModel:
         # A weight whose gradient is always zero learns nothing; a bias before a batch norm is such a one.
         assert all(gradient.any() for name, gradient in gradients.items() if not name.endswith("bias"))
 
-    def test_starts_from_the_same_weights_for_the_same_seed_alone(self, make):
+    def test_starts_from_the_same_weights_only_for_the_same_seed(self, make):
         first, same, other = make(0).state_dict(), make(0).state_dict(), make(1).state_dict()
         assert all(torch.equal(first[name], same[name]) for name in first)
         assert any(not torch.equal(first[name], other[name]) for name in first)
 
-    def test_is_the_same_model_after_its_weights_were_saved_and_loaded(self, make, poses):
+    def test_is_the_same_model_after_its_weights_are_saved_and_loaded(self, make, poses):
         model, loaded = make(0), make(1)
         model.train()(poses)  # so that running statistics are others than at the start
         file = io.BytesIO()
@@ -122,41 +130,41 @@ class TestEveryModel:
     def test_is_the_same_model_when_it_is_copied(self, model, poses):
         assert torch.equal(copy.deepcopy(model)(poses), model(poses))
 
-    def test_draws_nothing_once_it_is_trained(self, model, poses):
+    def test_draws_no_random_numbers_in_evaluation_mode(self, model, poses):
         states = global_random_states()
         assert torch.equal(model(poses), model(poses))
         assert global_random_states() == states
 
-    def test_corrects_a_pose_as_it_would_alone_once_it_is_trained(self, model, poses):
+    def test_corrects_a_pose_independently_of_its_batch_in_evaluation_mode(self, model, poses):
         torch.testing.assert_close(model(poses)[3:4], model(poses[3:4]))
 
-    def test_returns_its_input_untrained_where_its_last_layer_begins_at_zero(self, case, poses, skeleton):
+    def test_returns_its_input_before_training_if_its_last_layer_starts_at_zero(self, case, poses, skeleton):
         member, arguments = case
         model = seeded(lambda: member(skeleton, **arguments, zero_init=True))
         assert torch.equal(model(poses), poses)
         model(poses).square().sum().backward()
         assert any(parameter.grad.any() for parameter in model.parameters())
 
-    def test_can_be_built_without_memory_to_be_looked_at(self, case, poses, skeleton):
+    def test_can_be_built_on_the_meta_device(self, case, poses, skeleton):
         member, arguments = case
         with torch.device("meta"):
             model = member(skeleton, **arguments).eval()
             assert model(torch.empty_like(poses, device="meta")).shape == poses.shape
 
-    def test_refuses_a_setting_that_it_does_not_have(self, case, skeleton):
+    def test_refuses_an_unknown_setting(self, case, skeleton):
         member, arguments = case
         with pytest.raises(TypeError, match="no_such_setting"):
             member(skeleton, **arguments, no_such_setting=1)
 
     @pytest.mark.gpu
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU that torch can use")
-    def test_computes_on_a_gpu_what_it_does_on_the_cpu_and_the_same_gradients(self, make, poses):
+    def test_has_the_same_outputs_and_gradients_on_a_gpu_as_on_the_cpu(self, make, poses):
         here, there = (outcome_of_a_step(make().eval(), poses, device) for device in ("cpu", "cuda"))
         torch.testing.assert_close([tensor.cpu() for tensor in there], here, rtol=1e-4, atol=1e-4)
 
     @pytest.mark.gpu
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU that torch can use")
-    def test_takes_the_same_step_to_the_bit_each_time_on_a_gpu(self, make, poses):
+    def test_repeats_a_step_bit_for_bit_on_a_gpu(self, make, poses):
         first, second = (outcome_of_a_step(make().train(), poses, "cuda") for _ in range(2))
         assert all(map(torch.equal, first, second))
 
@@ -206,7 +214,7 @@ class TestCorrectorMLP:
         expected = poses.numpy() + (x @ weights[4].T + weights[5]).reshape(5, -1, 3)
         np.testing.assert_allclose(model(poses).detach(), expected, rtol=1e-12, atol=1e-12)
 
-    def test_ends_in_a_linear_layer_so_that_a_correction_may_be_of_any_size_and_sign(self):
+    def test_ends_in_a_linear_layer_so_that_corrections_have_any_size_and_sign(self):
         model = CorrectorMLP(HANDS17, hidden_dims=[16], dropout=0.5, batchnorm=True).double().eval()
         poses, _ = hands(HANDS17, 4, dtype=torch.float64)
         correction = model.correction(poses)
@@ -228,7 +236,7 @@ class TestCorrectorMLP:
         ]
         assert layers_of(hidden_dims=[8, 8]) == ["Linear", "LeakyReLU", "Linear", "LeakyReLU", "Linear"]
 
-    def test_drops_units_in_training_alone(self):
+    def test_drops_units_only_in_training(self):
         model = CorrectorMLP(HANDS17, hidden_dims=[64], dropout=0.5)
         poses, _ = hands(HANDS17, 4)
         assert not torch.equal(model(poses), model(poses))
@@ -236,23 +244,23 @@ class TestCorrectorMLP:
         assert torch.equal(model(poses), model(poses))
 
     @pytest.mark.parametrize("hidden_dims", [[0], [256, -1], [2.5], [True], ["256"], "256", 256, None, [None]])
-    def test_refuses_hidden_dims_that_are_no_widths(self, hidden_dims):
+    def test_refuses_hidden_dims_that_are_not_widths(self, hidden_dims):
         with pytest.raises(ValueError, match=r"hidden_dims must be a list of widths of at least 1, not "):
             CorrectorMLP(HANDS17, hidden_dims=hidden_dims)
 
     @pytest.mark.parametrize("activation", ["sigmoid", "ReLU", "", None, ["relu"]])
-    def test_refuses_an_unknown_activation_with_those_that_there_are(self, activation):
+    def test_names_the_known_activations_when_it_refuses_another(self, activation):
         says = rf"activation must be one of {', '.join(ACTIVATIONS)}, not {re.escape(repr(activation))}"
         with pytest.raises(ValueError, match=says):
             CorrectorMLP(HANDS17, hidden_dims=[8], activation=activation)
 
     @pytest.mark.parametrize("dropout", [-0.1, 1, 1.5, math.nan, math.inf, True, "0.1"])
     @pytest.mark.parametrize("hidden_dims", [[8], []])
-    def test_refuses_a_dropout_that_is_no_probability(self, dropout, hidden_dims):
+    def test_refuses_a_dropout_that_is_not_a_probability(self, dropout, hidden_dims):
         with pytest.raises(ValueError, match=r"dropout must be a probability of at least 0 and below 1"):
             CorrectorMLP(HANDS17, hidden_dims=hidden_dims, dropout=dropout)
 
-    def test_takes_its_settings_by_name_alone(self):
+    def test_takes_its_settings_only_by_name(self):
         with pytest.raises(TypeError, match="positional"):
             CorrectorMLP(HANDS17, [8])
 
@@ -297,7 +305,7 @@ class TestCorrectorGNN:
         stacked = [parameter.grad for parameter in model.messages.parameters()]
         torch.testing.assert_close(stacked, by_joint.stacked_gradients(model), rtol=1e-4, atol=1e-5)
 
-    def test_lets_a_joint_be_told_of_by_those_within_reach_of_its_rounds_alone(self, skeleton):
+    def test_a_joint_depends_only_on_joints_within_as_many_bones_as_rounds(self, skeleton):
         distance = graph_distances(skeleton)
         poses = torch.randn(1, skeleton.n_joints, 3, generator=generator())
         for n_iter in (1, 2, 3):
@@ -339,7 +347,7 @@ class TestCorrectorGNN:
             ({"dropout": 1}, "dropout must be a probability of at least 0 and below 1, not 1"),
         ],
     )
-    def test_refuses_what_makes_no_network_and_says_why(self, wrong, says):
+    def test_refuses_settings_that_do_not_make_a_network_and_says_why(self, wrong, says):
         with pytest.raises(ValueError, match=says):
             CorrectorGNN(HANDS17, **{**GNN, **wrong})
 
@@ -357,7 +365,7 @@ def graph_distances(skeleton):
 
 class TestCorrectorLCN:
     @pytest.mark.parametrize("reach", [1, 2, 3])
-    def test_lets_a_layer_see_the_joints_within_reach_alone(self, skeleton, reach):
+    def test_a_layer_sees_only_joints_within_reach(self, skeleton, reach):
         layer = seeded(lambda: CorrectorLCN(skeleton, **{**LCN, "reach": reach})).last
         features = torch.randn(1, 4 * skeleton.n_joints, generator=generator())
         jacobian = torch.autograd.functional.jacobian(layer, features)[0, :, 0]
@@ -391,7 +399,7 @@ class TestCorrectorLCN:
         np.testing.assert_allclose(model(poses).detach(), expected, atol=1e-12)
 
     @pytest.mark.parametrize("name", ["dim", "n_blocks", "reach"])
-    def test_refuses_what_makes_no_network_and_says_why(self, name):
+    def test_refuses_settings_that_do_not_make_a_network_and_says_why(self, name):
         with pytest.raises(ValueError, match=f"{name} must be a whole number of at least 1, not 0"):
             CorrectorLCN(HANDS17, **{**LCN, name: 0})
 
@@ -403,7 +411,7 @@ class TestCorrectorTransformer:
         weights = {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
         np.testing.assert_allclose(model(poses).detach(), numpy_transformer(weights, poses.numpy()), atol=1e-12)
 
-    def test_tells_joints_apart_by_their_embedding_alone(self, skeleton):
+    def test_distinguishes_joints_only_by_their_embedding(self, skeleton):
         """Joints in another order, with their embeddings, are corrected as before."""
         model = seeded(lambda: CorrectorTransformer(skeleton, **TRANSFORMER)).double()
         poses = torch.randn(3, skeleton.n_joints, 3, dtype=torch.float64, generator=generator())
@@ -423,7 +431,7 @@ class TestCorrectorTransformer:
             ({"dropout": math.nan}, "dropout must be a probability of at least 0 and below 1, not nan"),
         ],
     )
-    def test_refuses_what_makes_no_network_and_says_why(self, wrong, says):
+    def test_refuses_settings_that_do_not_make_a_network_and_says_why(self, wrong, says):
         with pytest.raises(ValueError, match=says):
             CorrectorTransformer(HANDS17, **{**TRANSFORMER, **wrong})
 
@@ -469,7 +477,7 @@ class TestGlobalShiftMLP:
         shift = np.tanh(poses.numpy().reshape(5, -1) @ w1.T + b1) @ w2.T + b2
         np.testing.assert_allclose(model(poses).detach(), poses.numpy() + shift[:, None], atol=1e-12)
 
-    def test_refuses_what_makes_no_network(self):
+    def test_refuses_settings_that_do_not_make_a_network(self):
         with pytest.raises(ValueError, match="hidden_dims"):
             GlobalShiftMLP(HANDS17, hidden_dims=[0])
         with pytest.raises(ValueError, match="activation"):

@@ -1,5 +1,5 @@
-"""The fixtures of a tiny experiment, which these tests attack."""
+"""The fixtures of a small experiment, which these tests attack."""
 
-from tests.cluster_tests.conftest import tiny, tiny_data
+from tests.cluster_tests.conftest import finished_experiment, finished_results, small_data, small_experiment
 
-__all__ = ["tiny", "tiny_data"]
+__all__ = ["finished_experiment", "finished_results", "small_data", "small_experiment"]

@@ -22,7 +22,7 @@ from tests.cluster_tests.sweep import ROOT, Sweep, a_trial_is_half_way, wait_for
 
 import psutil  # isort: skip
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.serial]
 
 SECRETS = {
     "AWS_ACCESS_KEY_ID": "PLANTEDACCESSKEYID01",
@@ -64,7 +64,7 @@ def home(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def running(data_dir, home, tmp_path_factory):
-    """A sweep on a Ray of its own, half-way: its processes, and the address of its Ray."""
+    """A running sweep with its own Ray: its processes, and the address of its Ray."""
     sweep = Sweep(data_dir, tmp_path_factory.mktemp("running"))
     environment = {name: value for name, value in SECRETS.items() if name.startswith("AWS_")}
     (sweep.control / "slow").write_text("0.05")

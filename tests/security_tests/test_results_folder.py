@@ -18,7 +18,7 @@ from cluster.storage.folders import ExperimentFolder
 from cluster.storage.lease import AlreadyRunningError
 from cluster.storage.lock import experiment_lock, is_locked
 from posenet.checkpoint import pack
-from tests.cluster_tests.tiny import LR, Tiny
+from tests.cluster_tests.small_experiment import LR, SmallExperiment
 from tune_runs import prepare_data, report
 
 LEAVING = ["..", ".", "../x", "a/../../x", "a/..", "/etc", "/", "a\0b", "./a"]
@@ -40,14 +40,14 @@ def content(folder):
 
 class TestAName:
     @pytest.mark.parametrize("name", NO_NAMES)
-    def test_that_could_lead_elsewhere_is_none_of_an_experiment(self, tiny, name):
+    def test_that_could_lead_elsewhere_is_refused_for_an_experiment(self, small_experiment, name):
         with pytest.raises(ConfigError, match=r"experiment_config\.name: .* a name of letters, digits, .* 200 at most"):
-            tiny.experiment({"experiment_config.name": name})
+            small_experiment.experiment({"experiment_config.name": name})
 
     @pytest.mark.parametrize("name", [name for name in NO_NAMES if name not in ("a/b", "a" * 201)])
-    def test_that_could_lead_elsewhere_is_none_of_a_dataset(self, tiny, name, tmp_path, capsys):
+    def test_that_could_lead_elsewhere_is_refused_for_a_dataset(self, small_experiment, name, tmp_path, capsys):
         with pytest.raises(ConfigError, match=r"experiment_config\.train_set: .* the name of a dataset below data_dir"):
-            tiny.experiment({"experiment_config.train_set": name})
+            small_experiment.experiment({"experiment_config.train_set": name})
         made = prepare_data.main(
             ["synthetic", f"--name={name}", "--train=2", "--val=2", f"--data-dir={tmp_path / 'data' / 'made'}"]
         )
@@ -56,24 +56,22 @@ class TestAName:
         assert not list(tmp_path.rglob("*"))
 
     @pytest.mark.parametrize("name", ["../../etc", "..", ".", "", "/etc", "results/../x", "a\0b"])
-    def test_that_leads_elsewhere_is_refused_by_the_report(self, tiny, name, capsys):
-        tiny.run()
-        capsys.readouterr()
-        assert report.main(["show", name, "--storage-path", str(tiny.storage_path)]) == 2
+    def test_that_leads_elsewhere_is_refused_by_the_report(self, finished_results, name, capsys):
+        assert report.main(["show", name, "--storage-path", str(finished_results)]) == 2
         error = capsys.readouterr().err
         assert error.startswith("error: ")
         assert "Traceback" not in error
 
-    def test_of_an_option_or_a_value_stays_in_the_tables(self, tiny, tmp_path):
+    def test_of_an_option_or_a_value_stays_in_the_tables(self, small_experiment, tmp_path):
         values = ["../../x", "/tmp/x"]
-        before = content(tiny.data_dir)
+        before = content(small_experiment.data_dir)
         with pytest.raises(ConfigError, match="activation"):
-            tiny.run({}, {"model_args.activation": values})
-        table = tiny.run({}, {"experiment_config.train_set": ["tiny_train", "two_train"]})
+            small_experiment.run({}, {"model_args.activation": values})
+        table = small_experiment.run({}, {"experiment_config.train_set": ["small_train", "two_train"]})
         assert len(table.trials) == 2
-        assert content(tiny.data_dir) == before
+        assert content(small_experiment.data_dir) == before
         assert {path.name for path in tmp_path.iterdir()} == {"results"}
-        assert {path.name for path in (tmp_path / "results").iterdir()} == {"tiny"}
+        assert {path.name for path in (tmp_path / "results").iterdir()} == {"small_experiment"}
 
 
 @pytest.mark.parametrize("path", LEAVING)
@@ -92,25 +90,28 @@ def test_a_path_that_leaves_a_storage_is_refused_by_all_that_it_does(path, remot
     assert not list(tmp_path.iterdir())
 
 
-KEYS = ["../../outside/trials/KEY", "../tiny/trials/KEY", "/ABSOLUTE/trials/KEY", "KEY/../KEY", "", "."]
+KEYS = ["../../outside/trials/KEY", "../small_experiment/trials/KEY", "/ABSOLUTE/trials/KEY", "KEY/../KEY", "", "."]
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_a_key_in_a_planted_experiment_leads_to_no_file_outside_and_its_weights_are_not_removed(tiny, key, tmp_path):
-    before = tiny.run({}, {LR: [1e-3, 1e-2]})
+def test_a_key_in_a_planted_experiment_leads_to_no_file_outside_and_its_weights_are_not_removed(
+    finished_experiment, key, tmp_path
+):
+    small_experiment = finished_experiment
+    before = small_experiment.run({}, {LR: [1e-3, 1e-2]})
     outside = tmp_path / "outside"
-    shutil.copytree(tiny.folder, outside)
-    path = tiny.folder / "experiment.json"
+    shutil.copytree(small_experiment.folder, outside)
+    path = small_experiment.folder / "experiment.json"
     planted = json.loads(path.read_text())
     combination = planted["plan"]["combinations"][1]
     combination["key"] = key.replace("KEY", combination["key"]).replace("/ABSOLUTE", str(outside))
     path.write_text(json.dumps(planted))
     there = content(outside)
-    table = ResultTable.read(ExperimentFolder(Storage(tiny.storage_path) / "tiny"))
+    table = ResultTable.read(ExperimentFolder(Storage(small_experiment.storage_path) / "small_experiment"))
     assert [row["status"] for row in table.trials] == ["finished", "pending"]
-    again = tiny.run({"experiment_config.keep_weights": "none"}, {LR: [1e-3, 1e-2]})
+    again = small_experiment.run({"experiment_config.keep_weights": "none"}, {LR: [1e-3, 1e-2]})
     assert [row["key"] for row in again.trials] == [row["key"] for row in before.trials]
-    assert not list(tiny.folder.rglob("weights.pt"))
+    assert not list(small_experiment.folder.rglob("weights.pt"))
     assert content(outside) == there
 
 
@@ -122,76 +123,77 @@ class TestASymbolicLink:
     """To a folder of another experiment that would fit in its place."""
 
     @pytest.fixture
-    def outside(self, tiny, tmp_path):
-        tiny.run({}, {LR: [1e-3, 1e-2]})
-        shutil.copytree(tiny.folder, tmp_path / "outside" / "tiny")
+    def outside(self, finished_experiment, tmp_path):
+        shutil.copytree(finished_experiment.folder, tmp_path / "outside" / "small_experiment")
         return tmp_path / "outside"
 
-    def plant(self, tiny, outside, place):
+    def plant(self, small_experiment, outside, place):
         """Puts a link in the place of a file or folder; returns its path."""
-        key = next((tiny.folder / "trials").iterdir()).name
+        key = next((small_experiment.folder / "trials").iterdir()).name
         place = place.replace("KEY", key)
-        path = tiny.folder / place
+        path = small_experiment.folder / place
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink()
-        path.symlink_to(outside / "tiny" / place)
+        path.symlink_to(outside / "small_experiment" / place)
         return path
 
     @pytest.mark.parametrize("place", REFUSED)
-    def test_is_refused_with_its_name_and_what_it_leads_to_is_as_it_was(self, tiny, outside, place):
+    def test_is_refused_with_its_name_and_what_it_leads_to_is_as_it_was(self, small_experiment, outside, place):
         before = content(outside)
-        path = self.plant(tiny, outside, place)
+        path = self.plant(small_experiment, outside, place)
         # More to train, and weights to remove.
         with pytest.raises(StorageError) as caught:
-            tiny.run({"experiment_config.keep_weights": "none"}, {LR: [1e-3, 1e-2, 1e-1]})
+            small_experiment.run({"experiment_config.keep_weights": "none"}, {LR: [1e-3, 1e-2, 1e-1]})
         assert f"{path} is a symbolic link, which is not followed" in str(caught.value)
         assert content(outside) == before
         assert path.is_symlink()
         path.unlink()  # nothing else is needed to go on
-        table = tiny.run({"experiment_config.keep_weights": "none"}, {LR: [1e-3, 1e-2, 1e-1]})
+        table = small_experiment.run({"experiment_config.keep_weights": "none"}, {LR: [1e-3, 1e-2, 1e-1]})
         assert [row["status"] for row in table.trials] == ["finished"] * 3
         assert content(outside) == before
 
     @pytest.mark.parametrize("place", REPLACED)
-    def test_is_replaced_where_a_file_is_written_and_what_it_leads_to_is_as_it_was(self, tiny, outside, place):
+    def test_is_replaced_where_a_file_is_written_and_what_it_leads_to_is_as_it_was(
+        self, small_experiment, outside, place
+    ):
         before = content(outside)
-        path = self.plant(tiny, outside, place)
-        for trial in tiny.folder.glob("trials/*/*/trial.json"):
+        path = self.plant(small_experiment, outside, place)
+        for trial in small_experiment.folder.glob("trials/*/*/trial.json"):
             trial.unlink()  # all are trained again
-        tiny.run({}, {LR: [1e-3, 1e-2]})
+        small_experiment.run({}, {LR: [1e-3, 1e-2]})
         assert path.is_file()
         assert not path.is_symlink()
         assert content(outside) == before
 
-    def test_in_the_place_of_weights_that_are_removed_goes_alone(self, tiny, outside):
+    def test_in_the_place_of_weights_that_are_removed_goes_alone(self, small_experiment, outside):
         before = content(outside)
-        path = self.plant(tiny, outside, "trials/KEY/0/weights.pt")
-        tiny.run({"experiment_config.keep_weights": "none"}, {LR: [1e-3, 1e-2]})
+        path = self.plant(small_experiment, outside, "trials/KEY/0/weights.pt")
+        small_experiment.run({"experiment_config.keep_weights": "none"}, {LR: [1e-3, 1e-2]})
         assert not os.path.lexists(path)
         assert content(outside) == before
 
     @pytest.mark.parametrize("place", [*REFUSED[:5], "experiment.json", ".lock"])
-    def test_is_not_read_by_the_report_which_says_so(self, tiny, outside, place, capsys):
-        path = self.plant(tiny, outside, place)
-        assert report.main(["show", "tiny", "--storage-path", str(tiny.storage_path)]) == 2
+    def test_is_not_read_by_the_report_which_says_so(self, small_experiment, outside, place, capsys):
+        path = self.plant(small_experiment, outside, place)
+        assert report.main(["show", "small_experiment", "--storage-path", str(small_experiment.storage_path)]) == 2
         assert f"error: {path} is a symbolic link" in capsys.readouterr().err
-        assert report.main(["list", "--storage-path", str(tiny.storage_path)]) == 0
+        assert report.main(["list", "--storage-path", str(small_experiment.storage_path)]) == 0
         assert "broken" in capsys.readouterr().out
 
-    def test_in_one_experiment_takes_nothing_from_the_others(self, tiny, outside, capsys):
-        tiny.run({"experiment_config.name": "other"})
-        self.plant(tiny, outside, "")
+    def test_in_one_experiment_takes_nothing_from_the_others(self, small_experiment, outside, capsys):
+        small_experiment.run({"experiment_config.name": "other"})
+        self.plant(small_experiment, outside, "")
         capsys.readouterr()
-        assert report.main(["list", "--storage-path", str(tiny.storage_path)]) == 0
+        assert report.main(["list", "--storage-path", str(small_experiment.storage_path)]) == 0
         text = capsys.readouterr().out
         assert "complete" in next(line for line in text.splitlines() if line.startswith("other"))
-        assert report.main(["show", "other", "--storage-path", str(tiny.storage_path)]) == 0
+        assert report.main(["show", "other", "--storage-path", str(small_experiment.storage_path)]) == 0
 
     @pytest.mark.parametrize("name", ["checkpoint.pt", "records.parquet", "plots"])
-    def test_in_an_unfinished_trial_makes_it_fail_and_leaves_the_others(self, tiny, outside, name):
-        trial = next(tiny.folder.glob("trials/*/0"))
+    def test_in_an_unfinished_trial_makes_it_fail_and_leaves_the_others(self, small_experiment, outside, name):
+        trial = next(small_experiment.folder.glob("trials/*/0"))
         (trial / "trial.json").write_text("{}")
         (trial / "checkpoint.pt").write_bytes(b"")
         if name == "records.parquet":
@@ -204,40 +206,40 @@ class TestASymbolicLink:
         path.symlink_to(target if name == "plots" else target / "file")
         before = content(outside)
         with pytest.raises(TrialsFailedError) as caught:
-            tiny.run({"solver_config.show_plots": True}, {LR: [1e-3, 1e-2]})
+            small_experiment.run({"solver_config.show_plots": True}, {LR: [1e-3, 1e-2]})
         statuses = [row["status"] for row in caught.value.table.trials]
         assert sorted(statuses) == ["failed", "finished"]
         (error,) = [row["error"] for row in caught.value.table.failures]
         assert f"{path} is a symbolic link" in error
         assert content(outside) == before
 
-    def test_with_the_name_of_a_file_that_is_being_written_is_not_written_through(self, tiny, outside):
-        tiny.folder.mkdir(exist_ok=True)
+    def test_with_the_name_of_a_file_that_is_being_written_is_not_written_through(self, small_experiment, outside):
+        small_experiment.folder.mkdir(exist_ok=True)
         target = outside / "target"
         target.write_bytes(b"target")
-        (tiny.folder / f".file.{storage._THIS_PROCESS}.partial").symlink_to(target)
-        Storage(tiny.folder).write("file", b"new")
-        assert (target.read_bytes(), (tiny.folder / "file").read_bytes()) == (b"target", b"new")
+        (small_experiment.folder / f".file.{storage._THIS_PROCESS}.partial").symlink_to(target)
+        Storage(small_experiment.folder).write("file", b"new")
+        assert (target.read_bytes(), (small_experiment.folder / "file").read_bytes()) == (b"target", b"new")
 
-    def test_to_nowhere_makes_nothing_there(self, tiny, tmp_path):
-        tiny.folder.mkdir(parents=True)
+    def test_to_nowhere_makes_nothing_there(self, small_experiment, tmp_path):
+        small_experiment.folder.mkdir(parents=True)
         for name in ("trials", ".lock", "tables"):
-            (tiny.folder / name).symlink_to(tmp_path / "nowhere")
+            (small_experiment.folder / name).symlink_to(tmp_path / "nowhere")
         with pytest.raises(StorageError, match="is a symbolic link"):
-            tiny.run()
+            small_experiment.run()
         with pytest.raises(StorageError, match="is a symbolic link"):
-            is_locked(Storage(tiny.folder))
+            is_locked(Storage(small_experiment.folder))
         assert not (tmp_path / "nowhere").exists()
 
-    def test_is_followed_where_the_results_folder_or_one_above_it_is_one(self, tiny_data, tmp_path):
+    def test_is_followed_where_the_results_folder_or_one_above_it_is_one(self, small_data, tmp_path):
         scratch = tmp_path / "scratch"
         (scratch / "results").mkdir(parents=True)
         (tmp_path / "results").symlink_to(scratch / "results")
         (tmp_path / "above").symlink_to(scratch)
         for number, place in enumerate([tmp_path / "results", tmp_path / "above" / "results"], 1):
-            Tiny(tiny_data, place).run({"experiment_config.n_repetitions": number})
-            assert report.main(["show", "tiny", "--storage-path", str(place)]) == 0
-        assert len(list((scratch / "results").glob("tiny/trials/*/*/trial.json"))) == 2
+            SmallExperiment(small_data, place).run({"experiment_config.n_repetitions": number})
+            assert report.main(["show", "small_experiment", "--storage-path", str(place)]) == 0
+        assert len(list((scratch / "results").glob("small_experiment/trials/*/*/trial.json"))) == 2
 
     def test_that_takes_a_folders_place_while_it_is_used_leads_nowhere(self, tmp_path):
         storage = Storage(tmp_path / "results")
@@ -255,19 +257,19 @@ class TestASymbolicLink:
 
 
 @pytest.mark.parametrize("depth", [5_000, 200_000])
-def test_json_that_is_too_deep_is_as_broken_as_any_other(tiny, depth, capsys):
-    tiny.run()
-    (trial,) = tiny.folder.rglob("trial.json")
+def test_json_that_is_too_deep_is_as_broken_as_any_other(small_experiment, depth, capsys):
+    small_experiment.run()
+    (trial,) = small_experiment.folder.rglob("trial.json")
     trial.write_text('{"status":' + "[" * depth + "]" * depth + "}")
-    table = ResultTable.read(ExperimentFolder(Storage(tiny.folder)))
+    table = ResultTable.read(ExperimentFolder(Storage(small_experiment.folder)))
     assert [row["status"] for row in table.trials] == ["interrupted" if table.trials[0]["seed"] is None else "pending"]
-    (tiny.folder / "experiment.json").write_text("[" * depth + "]" * depth)
+    (small_experiment.folder / "experiment.json").write_text("[" * depth + "]" * depth)
     with pytest.raises(NoResultsError, match=r"experiment\.json is missing or broken"):
-        ResultTable.read(ExperimentFolder(Storage(tiny.folder)))
+        ResultTable.read(ExperimentFolder(Storage(small_experiment.folder)))
 
 
 @pytest.mark.parametrize("since", ["1e400", "1e300", "-1e300", "NaN", '"x"', "[]", "null", "true"])
-def test_a_lock_file_with_a_time_that_is_none_is_told_of(since, tmp_path):
+def test_a_lock_file_with_an_invalid_time_is_reported(since, tmp_path):
     storage = Storage(tmp_path)
     with experiment_lock(storage):
         (tmp_path / ".lock").write_text(f'{{"pid": 1, "host": "h", "since": {since}}}')

@@ -1,4 +1,4 @@
-"""A pickle that would run code when it is loaded, planted in every file that is read: it never runs.
+"""A pickle that runs code when it is loaded, placed in every file that is read: the code never runs.
 
 `PLACES` is every file that the code reads. A test compares it with what is really opened, so that a file which later
 code reads is noticed here.
@@ -9,7 +9,6 @@ import io
 import json
 import os
 import pickle
-import shutil
 import subprocess
 import sys
 import uuid
@@ -21,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from cluster.executors.watchdog import how_it_hung
+from cluster.executors.watchdog import read_hang
 from cluster.planning.config import ConfigError
 from cluster.result_table import ResultTable
 from cluster.storage.filesystem import Storage
@@ -32,7 +31,7 @@ from cluster.trial.trainable import run_trial
 from data_pipeline.formats.leaderboard import FormatError, read_results
 from data_pipeline.pose_dataset import DatasetError, read_dataset
 from tests.cluster_tests.conftest import ROOT
-from tests.cluster_tests.tiny import LR, Tiny, write_datasets
+from tests.cluster_tests.small_experiment import LR, write_datasets
 from tune_runs import report
 
 PLACES = {
@@ -122,21 +121,6 @@ def planted(request, tmp_path):
     assert not mark.exists(), "planted code ran"
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tiny_data, tmp_path_factory):
-    """Two finished trials: the folder with their experiment."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    Tiny(tiny_data, folder / "results").run({}, {LR: [1e-3, 1e-2]})
-    return folder / "results"
-
-
-@pytest.fixture
-def finished(undisturbed, tiny):
-    """The same two in a folder of the test's own."""
-    shutil.copytree(undisturbed, tiny.storage_path)
-    return tiny
-
-
 def results(table):
     return [{name: value for name, value in row.items() if name != "train_seconds"} for row in table.trials]
 
@@ -167,20 +151,20 @@ def test_what_is_planted_would_run(form, tmp_path):
 
 class TestAPickleIn:
     @pytest.mark.parametrize("part", ["labels", "poses"])
-    def test_a_dataset_is_an_error_that_names_the_file(self, planted, part, tiny, tmp_path):
+    def test_a_dataset_is_an_error_that_names_the_file(self, planted, part, small_experiment, tmp_path):
         write_datasets(tmp_path)
-        (tmp_path / f"tiny_train_{part}.pt").write_bytes(planted)
-        with pytest.raises(DatasetError, match=rf"tiny_train_{part}\.pt "):
-            read_dataset(tmp_path, "tiny_train")
-        with pytest.raises(ConfigError, match=rf"tiny_train_{part}\.pt "):
-            tiny.run({"experiment_config.data_dir": tmp_path})
-        assert not tiny.folder.exists()
+        (tmp_path / f"small_train_{part}.pt").write_bytes(planted)
+        with pytest.raises(DatasetError, match=rf"small_train_{part}\.pt "):
+            read_dataset(tmp_path, "small_train")
+        with pytest.raises(ConfigError, match=rf"small_train_{part}\.pt "):
+            small_experiment.run({"experiment_config.data_dir": tmp_path})
+        assert not small_experiment.folder.exists()
 
-    def test_weights_to_start_from_is_an_error_that_names_the_file(self, planted, tiny, tmp_path):
+    def test_weights_to_start_from_is_an_error_that_names_the_file(self, planted, small_experiment, tmp_path):
         (tmp_path / "init.pt").write_bytes(planted)
         with pytest.raises(ConfigError, match=r"init_weights_path"):
-            tiny.run({"experiment_config.init_weights_path": tmp_path / "init.pt"})
-        assert not tiny.folder.exists()
+            small_experiment.run({"experiment_config.init_weights_path": tmp_path / "init.pt"})
+        assert not small_experiment.folder.exists()
 
     def test_a_leaderboard_file_is_an_error_that_names_it(self, planted, tmp_path):
         (tmp_path / "truth.txt").write_bytes(planted)
@@ -190,63 +174,67 @@ class TestAPickleIn:
         with pytest.raises(FormatError, match=r"truth\.txt"):
             read_results(tmp_path / "predictions.txt", {"A": tmp_path / "truth.txt"}, "nyu")
 
-    def test_a_trials_file_makes_a_row_that_is_trained_again_and_leaves_the_other(self, planted, finished, undisturbed):
-        before = ResultTable.read(ExperimentFolder(Storage(undisturbed) / "tiny"))
+    def test_a_trials_file_makes_a_row_that_is_trained_again_and_leaves_the_other(
+        self, planted, finished_experiment, finished_results
+    ):
+        before = ResultTable.read(ExperimentFolder(Storage(finished_results) / "small_experiment"))
         key = before.trials[0]["key"]
-        (finished.folder / "trials" / key / "0" / "trial.json").write_bytes(planted)
-        table = ResultTable.read(ExperimentFolder(Storage(finished.folder)))
+        (finished_experiment.folder / "trials" / key / "0" / "trial.json").write_bytes(planted)
+        table = ResultTable.read(ExperimentFolder(Storage(finished_experiment.folder)))
         assert [row["status"] for row in table.trials] == [
             "interrupted" if planted[:1] == b"{" else "pending",
             "finished",
         ]
         assert results(table)[1] == results(before)[1]
-        assert results(finished.run({}, {LR: [1e-3, 1e-2]})) == results(before)
+        assert results(finished_experiment.run({}, {LR: [1e-3, 1e-2]})) == results(before)
 
-    def test_an_experiments_file_is_an_error_for_who_reads_and_written_anew_by_who_runs(
-        self, planted, finished, undisturbed, capsys
+    def test_an_experiments_file_is_an_error_for_readers_and_is_rewritten_by_a_run(
+        self, planted, finished_experiment, finished_results, capsys
     ):
-        (finished.folder / "experiment.json").write_bytes(planted)
-        assert report.main(["show", "tiny", "--storage-path", str(finished.storage_path)]) == 2
+        (finished_experiment.folder / "experiment.json").write_bytes(planted)
+        assert report.main(["show", "small_experiment", "--storage-path", str(finished_experiment.storage_path)]) == 2
         assert "experiment.json is missing or broken" in capsys.readouterr().err
-        assert report.main(["list", "--storage-path", str(finished.storage_path)]) == 0
+        assert report.main(["list", "--storage-path", str(finished_experiment.storage_path)]) == 0
         assert "broken" in capsys.readouterr().out
-        before = ResultTable.read(ExperimentFolder(Storage(undisturbed) / "tiny"))
-        assert results(finished.run({}, {LR: [1e-3, 1e-2]})) == results(before)
+        before = ResultTable.read(ExperimentFolder(Storage(finished_results) / "small_experiment"))
+        assert results(finished_experiment.run({}, {LR: [1e-3, 1e-2]})) == results(before)
         assert "2 finished" in capsys.readouterr().err  # nothing was trained again
 
     @pytest.mark.parametrize("name", ["checkpoint.pt", "records.parquet", "examples.npz"])
-    def test_an_unfinished_trials_files_lets_it_start_again_from_its_beginning(self, planted, name, tiny, undisturbed):
-        trial, data, folder = tiny.trial()
+    def test_an_unfinished_trials_files_lets_it_start_again_from_its_beginning(
+        self, planted, name, small_experiment, finished_results
+    ):
+        trial, data, folder = small_experiment.trial()
         reports = list(run_trial(trial, data, folder, leave=lambda: True))
         assert reports[-1].status == "interrupted"
         (folder.local / name).write_bytes(planted)
         reports = list(run_trial(trial, data, folder))
         assert "starts again from its beginning" in reports[0].lines[0]
         assert reports[-1].status == "finished"
-        before = ResultTable.read(ExperimentFolder(Storage(undisturbed) / "tiny"))
+        before = ResultTable.read(ExperimentFolder(Storage(finished_results) / "small_experiment"))
         assert reports[-1].val_distance_mm == before.trials[0]["val_distance_mm"]
 
-    def test_files_that_are_only_written_is_written_over(self, planted, finished, undisturbed):
-        before = ResultTable.read(ExperimentFolder(Storage(undisturbed) / "tiny"))
-        folder = finished.folder / "trials" / before.trials[0]["key"] / "0"
+    def test_files_that_are_only_written_is_overwritten(self, planted, finished_experiment, finished_results):
+        before = ResultTable.read(ExperimentFolder(Storage(finished_results) / "small_experiment"))
+        folder = finished_experiment.folder / "trials" / before.trials[0]["key"] / "0"
         (folder / "trial.json").unlink()
         (folder / "weights.pt").write_bytes(planted)
-        tables = list((finished.folder / "tables").iterdir())
+        tables = list((finished_experiment.folder / "tables").iterdir())
         for path in tables:
             path.write_bytes(planted)
-        assert results(finished.run({}, {LR: [1e-3, 1e-2]})) == results(before)
+        assert results(finished_experiment.run({}, {LR: [1e-3, 1e-2]})) == results(before)
         assert all(path.read_bytes() != planted for path in [folder / "weights.pt", *tables])
 
-    def test_what_is_only_shown_leaves_a_report_without_it(self, planted, finished):
+    def test_what_is_only_shown_leaves_a_report_without_it(self, planted, finished_experiment):
         for name in ("frames.parquet", "examples.npz", "records.parquet"):
-            for path in finished.folder.rglob(name):
+            for path in finished_experiment.folder.rglob(name):
                 path.write_bytes(planted)
-        assert report.main(["html", "tiny", "--storage-path", str(finished.storage_path)]) == 0
-        page = (finished.folder / "report.html").read_text(encoding="utf-8")
+        assert report.main(["html", "small_experiment", "--storage-path", str(finished_experiment.storage_path)]) == 0
+        page = (finished_experiment.folder / "report.html").read_text(encoding="utf-8")
         assert "2 finished" in page
         assert 'id="examples"' not in page
 
-    def test_a_lock_is_no_lock_and_one_that_is_held_is_told_of_without_its_owner(self, planted, tmp_path):
+    def test_a_lock_is_not_a_lock_and_a_held_one_is_reported_without_its_owner(self, planted, tmp_path):
         storage = Storage(tmp_path / "experiment")
         (tmp_path / "experiment").mkdir()
         (tmp_path / "experiment" / ".lock").write_bytes(planted)
@@ -256,6 +244,7 @@ class TestAPickleIn:
             with pytest.raises(AlreadyRunningError, match="another process is running"), experiment_lock(storage):
                 pass
 
+    @pytest.mark.slow
     def test_a_lease_counts_as_one_until_it_expires(self, planted):
         storage = Storage(f"fsspec+memory:///{uuid.uuid4().hex}")
         storage.write("lease/0.json", planted)
@@ -263,14 +252,14 @@ class TestAPickleIn:
         with lease(storage, beat_s=0.1, expiry_s=1.0):
             assert not storage.read("lease/0.json")
 
-    def test_what_is_left_of_a_hang_is_taken_for_another_runs(self, planted, tiny):
-        _, _, folder = tiny.trial()
+    def test_what_is_left_of_a_hang_is_taken_for_another_runs(self, planted, small_experiment):
+        _, _, folder = small_experiment.trial()
         folder.write("hang.txt", planted)
-        assert how_it_hung(folder, "run") is None
+        assert read_hang(folder, "run") is None
         assert folder.read("hang.txt") is None
 
 
-# Trains with weights to start from, leaves a trial and goes on with it, and reads everything that can be read.
+# Trains from initial weights, interrupts and continues a trial, and reads every file.
 READ_EVERYTHING = """
 import os, sys
 from pathlib import Path
@@ -286,31 +275,32 @@ def note(event, arguments):
     path = os.fsdecode(path)
     if path.endswith("__path_hook__"):
         return  # Python looks for this project's packages
-    if path.startswith(base) or "/" not in path:  # below a folder that is open files have their name alone
+    if path.startswith(base) or "/" not in path:  # files in an open folder have only their name
         opened.add(os.path.basename(path))
 
 sys.addaudithook(note)
 
-from cluster.executors.watchdog import how_it_hung
+from cluster.executors.watchdog import read_hang
 from cluster.trial.trainable import run_trial
-from tests.cluster_tests.tiny import Tiny, write_datasets
+from tests.cluster_tests.small_experiment import SmallExperiment, write_datasets
 from tune_runs import prepare_data, report
 
 folder = Path(base)
 write_datasets(folder / "data")
-Tiny(folder / "data", folder / "first").run()
+SmallExperiment(folder / "data", folder / "first").run()
 (weights,) = (folder / "first").rglob("weights.pt")
 weights.rename(folder / "init.pt")
 
-tiny, changes = Tiny(folder / "data", folder / "results"), {"experiment_config.init_weights_path": folder / "init.pt"}
-trial, data, trial_folder = tiny.trial(changes)
+small_experiment = SmallExperiment(folder / "data", folder / "results")
+changes = {"experiment_config.init_weights_path": folder / "init.pt"}
+trial, data, trial_folder = small_experiment.trial(changes)
 list(run_trial(trial, data, trial_folder, leave=lambda: True))
 trial_folder.write("hang.txt", b"")
-how_it_hung(trial_folder, "run")
-tiny.run(changes)
-tiny.run(changes)
-tiny.experiment(changes).results()
-for arguments in (["list"], ["show", "tiny"]):
+read_hang(trial_folder, "run")
+small_experiment.run(changes)
+small_experiment.run(changes)
+small_experiment.experiment(changes).results()
+for arguments in (["list"], ["show", "small_experiment"]):
     report.main([*arguments, "--storage-path", str(folder / "results")])
 for name in ("truth.txt", "predictions.txt"):
     (folder / name).write_text("\\n".join([" ".join(["100"] * 42)] * 20))
@@ -323,6 +313,7 @@ print("READ", *sorted(opened - folders))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_no_other_file_is_read_than_those_in_which_a_pickle_was_planted(tmp_path):
     done = subprocess.run(

@@ -10,13 +10,16 @@ from cluster.reports.page import live_server as watch_server
 from cluster.reports.page.live_server import ReportServer
 from cluster.reports.page.page import page as page_of
 from cluster.reports.page.pictures import draw
-from tests.cluster_tests.written import write_examples, write_experiment, write_records, write_trial
+from tests.cluster_tests.experiment_files import write_examples, write_experiment, write_records, write_trial
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: apt-get install chromium")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: apt-get install chromium"),
+]
 
 OPTIONS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),

@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 
 from cluster.experiment import TrialsFailedError
 from posenet.models import CorrectorMLP
-from tests.cluster_tests.tiny import LR, FailingMLP, Tiny, write_datasets
+from tests.cluster_tests.small_experiment import LR, FailingMLP, SmallExperiment, write_datasets
 from tests.support import ROOT
 
 SCRIPT = ROOT / "tune_runs" / "report.py"
@@ -32,13 +32,13 @@ COMMANDS = [
     ["diff", "complete", "best", "{key}"],
     ["log", "complete", "best"],
     ["curves", "complete"],
-    *(["export", "complete", "--format", format] for format in ("csv", "md", "latex", "html")),
-    *(["export", "complete", "--out", f"{{to}}/table.{ending}"] for ending in ("parquet", "xlsx")),
-    ["export", "complete", "--by-joint", "--format", "md"],
+    *(["export", "complete", "table", "--format", format] for format in ("csv", "md", "latex", "html")),
+    *(["export", "complete", "table", "--out", f"{{to}}/table.{ending}"] for ending in ("parquet", "xlsx")),
+    ["export", "complete", "joints", "--format", "md"],
     ["effects", "complete"],
     ["effects", "complete", "--json"],
-    ["effects", "complete", "--out", "{to}/effects.xlsx"],
-    ["export", "complete", "--rows", LR, "--columns", "model_args.batchnorm", "--format", "latex"],
+    ["export", "complete", "effects", "--out", "{to}/effects.xlsx"],
+    ["export", "complete", "pivot", "--rows", LR, "--columns", "model_args.batchnorm", "--format", "latex"],
     *(
         ["figure", "complete", figure, "--out", "{to}/figure.pdf"]
         for figure in ("curves", "success", "joints", "parallel", "histogram", "improvement", "hands")
@@ -64,13 +64,13 @@ def trained(tmp_path_factory):
     """A results folder as a run leaves it: `complete` has 8 trials of two subsets and a test set, `failures` 2."""
     folder = tmp_path_factory.mktemp("trained")
     write_datasets(folder / "data")
-    tiny = Tiny(folder / "data", folder / "results")
+    small_experiment = SmallExperiment(folder / "data", folder / "results")
     names = {"train_set": "two_train", "val_set": "two_val", "test_set": "two_test", "n_repetitions": 2}
     changes = {f"experiment_config.{name}": value for name, value in names.items()}
     changes |= {"experiment_config.name": "complete", "solver_config.val_example_subset": "A"}
-    tiny.run(changes, {LR: [1e-3, 1e-2], "model_args.batchnorm": [False, True]})
+    small_experiment.run(changes, {LR: [1e-3, 1e-2], "model_args.batchnorm": [False, True]})
     with pytest.raises(TrialsFailedError):
-        tiny.run({"experiment_config.name": "failures"}, {"model": [CorrectorMLP, FailingMLP]})
+        small_experiment.run({"experiment_config.name": "failures"}, {"model": [CorrectorMLP, FailingMLP]})
     return folder / "results"
 
 
@@ -185,6 +185,7 @@ def done_with_nothing_else(trained, nothing_else, tmp_path_factory):
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", range(len(COMMANDS)), ids=[" ".join(command) for command in COMMANDS])
 def test_a_command_runs_where_nothing_else_can_be_imported(done_with_nothing_else, place):
     status, err, out = done_with_nothing_else[place]
@@ -198,12 +199,13 @@ def test_a_command_starts_where_nothing_else_can_be_imported(trained, nothing_el
     assert done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "says"),
     [
-        (["export", "complete", "--to", "tensorboard", "--out", "new"], "pip install tensorboard"),
-        (["export", "complete", "--to", "mlflow", "--out", "new"], "pip install mlflow"),
-        (["reproduce", "complete", "best", "0"], "it needs what requirements.txt names"),
+        (["export", "complete", "tensorboard", "--out", "new"], "pip install tensorboard"),
+        (["export", "complete", "mlflow", "--out", "new"], "pip install mlflow"),
+        (["reproduce", "complete", "best", "0"], "reproduce trains; install requirements.txt first"),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
@@ -214,6 +216,7 @@ def test_a_command_that_needs_more_says_what(trained, nothing_else, command, say
     assert says in done.stderr
 
 
+@pytest.mark.slow
 def test_the_report_is_served_where_nothing_else_can_be_imported(trained, nothing_else):
     serving = subprocess.Popen(
         [sys.executable, SCRIPT, "watch", "complete", "--storage-path", trained],

@@ -11,13 +11,13 @@ import pytest
 
 from cluster.experiment import TrialsFailedError
 from cluster.reports.draw import FIGURES
-from cluster.reports.terminal.command_line import parser
+from cluster.reports.terminal.command_line import TRACKERS, parser
 from cluster.storage.filesystem import Storage
 from cluster.storage.lock import experiment_lock
 from posenet.models import CorrectorMLP
-from tests.cluster_tests.tiny import LR, FailingMLP, Tiny, write_datasets
-from tests.cluster_tests.written import STARTED, write_experiment, write_records
-from tests.cluster_tests.written_results import write_results
+from tests.cluster_tests.experiment_files import STARTED, write_experiment, write_records
+from tests.cluster_tests.results_files import write_results
+from tests.cluster_tests.small_experiment import LR, FailingMLP, SmallExperiment, write_datasets
 from tests.support import ROOT
 
 SCRIPT = ROOT / "tune_runs" / "report.py"
@@ -41,13 +41,13 @@ def trained(tmp_path_factory):
     """Experiments: `complete`, `failures`, `unfinished`, and two that are broken; a folder and a file beside them."""
     folder = tmp_path_factory.mktemp("report")
     write_datasets(folder / "data")
-    tiny = Tiny(folder / "data", folder / "results")
-    complete = tiny.run(
+    small_experiment = SmallExperiment(folder / "data", folder / "results")
+    complete = small_experiment.run(
         {"experiment_config.name": "complete", "experiment_config.n_repetitions": 2}, {LR: [1e-3, 1e-2]}
     )
     with pytest.raises(TrialsFailedError):
-        tiny.run({"experiment_config.name": "failures"}, {"model": [CorrectorMLP, FailingMLP]})
-    tiny.run({"experiment_config.name": "unfinished"}, {LR: [1e-3, 1e-2]})
+        small_experiment.run({"experiment_config.name": "failures"}, {"model": [CorrectorMLP, FailingMLP]})
+    small_experiment.run({"experiment_config.name": "unfinished"}, {LR: [1e-3, 1e-2]})
     (folder / "results" / "unfinished" / "trials" / complete.trials[0]["key"] / "0" / "trial.json").unlink()
     for name, content in {"broken": "{", "other": SHAPE}.items():
         (folder / "results" / name).mkdir()
@@ -73,7 +73,10 @@ def run(results, capsys):
     """Runs the script in this process and returns exit status, stdout and stderr."""
 
     def run(*arguments, storage_path=results):
-        status = SCRIPT_MODULE.main([*map(str, arguments), "--storage-path", str(storage_path)])
+        try:
+            status = SCRIPT_MODULE.main([*map(str, arguments), "--storage-path", str(storage_path)])
+        except SystemExit as end:  # the parser refuses the arguments
+            status = end.code
         return status, *capsys.readouterr()
 
     return run
@@ -166,12 +169,12 @@ class TestList:
     def test_of_a_remote_filesystem_has_no_size(self, run, run_json, tmp_path):
         write_datasets(tmp_path)
         location = "fsspec+memory:///test_report/results"
-        Tiny(tmp_path, location).run()
+        SmallExperiment(tmp_path, location).run()
         run("list", storage_path=location)
         (row,) = run_json("list", storage_path=location)
-        assert (row["name"], row["state"], row["ended"]) == ("tiny", "complete", 1)
+        assert (row["name"], row["state"], row["ended"]) == ("small_experiment", "complete", 1)
         assert row["size_bytes"] is None
-        assert run("show", "tiny", storage_path=location)[0] == 0
+        assert run("show", "small_experiment", storage_path=location)[0] == 0
 
 
 class TestShow:
@@ -236,7 +239,7 @@ class TestAnExperimentThatIsNotThere:
             "diff": ["best", "best"],
             "log": ["best"],
             "reproduce": ["best", "0"],
-            "export": ["--format", "csv"],
+            "export": ["table", "--format", "csv"],
             "figure": ["curves", "--out", tmp_path / "x.pdf"],
             "rm": ["--yes"],
             "clean": ["--yes"],
@@ -267,7 +270,7 @@ class TestCompareAndDiff:
     def test_one_alone_is_an_error(self, run):
         status, _, errors = run("compare", "complete")
         assert status == 2
-        assert "name another one" in errors
+        assert errors.endswith("report.py compare: error: the following arguments are required: NAME\n")
 
     def test_two_combinations_differ_in_their_option(self, run, run_json, trained, keys):
         lrs = [f"{row[LR]}" for row in trained[1].summary]
@@ -419,7 +422,7 @@ class TestWhatWasMeasuredOnSeveralData:
         status, output, errors = run(command[0], "sweep", *command[1:], storage_path=several)
         assert (status, output) == (2, "")
         assert errors == (
-            "error: sweep was measured on 2 sets of data; name a combination of one. "
+            "error: sweep was measured on 2 sets of data; name a combination. "
             "The best of each: aaaa (easy), dddd (hard)\n"
         )
 
@@ -447,25 +450,33 @@ class TestEffects:
         assert [mean["mean"] for mean in effects["options"][0]["means"]] == pytest.approx([10.55, 11.55])
 
     def test_are_printed_or_written_as_a_table(self, run, written):
-        status, output, errors = run("effects", "sweep", "--format", "latex", storage_path=written)
+        status, output, errors = run("export", "sweep", "effects", "--format", "latex", storage_path=written)
         assert (status, errors) == (0, "")
         assert "\\label{tab:sweep-effects}" in output
         path = written / "interactions.csv"
-        assert run("effects", "sweep", "--interactions", "--out", path, storage_path=written) == (0, f"{path}\n", "")
+        arguments = ["export", "sweep", "effects", "--interactions", "--out", path]
+        assert run(*arguments, storage_path=written) == (0, f"{path}\n", "")
         assert path.read_text().splitlines()[1].startswith("lr,decay,")
 
     @pytest.mark.parametrize(
         ("arguments", "says"),
         [
-            (["--interactions"], "--interactions is for a table (--format or --out)"),
-            (["--json", "--format", "csv"], "--json has all effects, a table of --format or --out has some"),
-            (["--metric", "distanc"], "there is no metric 'distanc'; did you mean 'distance'?"),
-            (["--out", "x.doc"], "x.doc ends in none of .csv"),
-            (["--format", "xlsx"], "not for a terminal; name a file: --out FILE"),
+            (
+                ["effects", "sweep", "--interactions"],
+                "report.py effects: error: unrecognized arguments: --interactions",
+            ),
+            (["effects", "sweep", "--json", "--format", "csv"], "error: unrecognized arguments: --format csv"),
+            (
+                ["export", "sweep", "effects", "--json"],
+                "report.py export NAME effects: error: unrecognized arguments: ",
+            ),
+            (["effects", "sweep", "--metric", "distanc"], "there is no metric 'distanc'; did you mean 'distance'?"),
+            (["export", "sweep", "effects", "--out", "x.doc"], "x.doc must end in one of .csv"),
+            (["export", "sweep", "effects", "--format", "xlsx"], "cannot be printed; give a file: --out FILE"),
         ],
     )
     def test_that_cannot_be_are_an_error(self, run, written, arguments, says):
-        status, output, errors = run("effects", "sweep", *arguments, storage_path=written)
+        status, output, errors = run(*arguments, storage_path=written)
         assert (status, output) == (2, "")
         assert says in errors
 
@@ -480,18 +491,18 @@ class TestEffects:
 
 class TestExport:
     def test_prints_a_table_or_writes_a_file(self, run, tmp_path, trained):
-        status, output, errors = run("export", "complete", "--format", "csv")
+        status, output, errors = run("export", "complete", "table", "--format", "csv")
         assert (status, errors) == (0, "")
         assert len(output.splitlines()) == 3
         for ending in ("csv", "json", "md", "tex", "html", "parquet", "xlsx"):
             path = tmp_path / f"table.{ending}"
-            assert run("export", "complete", "--out", path) == (0, f"{path}\n", "")
+            assert run("export", "complete", "table", "--out", path) == (0, f"{path}\n", "")
             assert path.stat().st_size > 0
         assert (tmp_path / "table.csv").read_text().rstrip("\n") == output.rstrip("\n")
 
     def test_takes_columns_with_blanks_or_commas_between(self, run):
         outputs = [
-            run("export", "complete", "--format", "csv", "--columns", *columns)[1]
+            run("export", "complete", "table", "--format", "csv", "--columns", *columns)[1]
             for columns in (["lr", "n", "after"], ["lr,n,after"], ["lr", "--columns", "n,after"])
         ]
         assert outputs[0] == outputs[1] == outputs[2]
@@ -500,27 +511,18 @@ class TestExport:
     @pytest.mark.parametrize(
         ("arguments", "says"),
         [
-            ([], "name a format (--format csv, json, parquet, xlsx, md, latex, html), or a file"),
-            (["--out", "x.doc"], "x.doc ends in none of .csv, .json, .parquet, .xlsx, .md, .tex, .html"),
-            (["--format", "xlsx"], "not for a terminal; name a file: --out FILE"),
-            (["--format", "md", "--rows", "lr"], "--rows lr --columns weight_decay"),
-            (["--format", "md", "--columns", "lrr"], "did you mean 'optimizer_args.lr'?"),
-            (["--to", "tensorboard"], "--to tensorboard writes a folder; name it: --out FOLDER"),
-            (["--format", "md", "--standalone"], "--standalone is for LaTeX (--format latex), not for md"),
-            (["--out", "x.tex", "--format", "csv"], "x.tex would hold csv; name a file that does not end in .tex"),
-            (["--out", "none/x.csv"], "none/x.csv cannot be written: there is no folder none"),
-            (["--out", "x.csv", "--standalone"], "--standalone is for LaTeX (--format latex), not for csv"),
-            *(
-                (
-                    ["--to", "mlflow", "--out", "x", *option],
-                    f"{option[0]} is for a table; --to mlflow writes all trials",
-                )
-                for option in (
-                    *(["--columns", "lr"], ["--rows", "lr"], ["--sort", "n"], ["--best", "0"], ["--trials"]),
-                    *(["--best-for-each", "lr"], ["--by-joint"], ["--precision", "0"], ["--metric", "auc_0_50"]),
-                    *(["--split", "val"], ["--standalone"]),
-                )
-            ),
+            (["table"], "give a format (--format csv, json, parquet, xlsx, md, latex, html) or a file"),
+            (["table", "--out", "x.doc"], "x.doc must end in one of .csv, .json, .parquet, .xlsx, .md, .tex, .html"),
+            (["table", "--format", "xlsx"], "cannot be printed; give a file: --out FILE"),
+            (["pivot", "--format", "md", "--rows", "lr"], "the following arguments are required: --columns"),
+            (["table", "--format", "md", "--columns", "lrr"], "did you mean 'optimizer_args.lr'?"),
+            (["tensorboard"], "export NAME tensorboard: error: the following arguments are required: --out"),
+            (["table", "--format", "md", "--standalone"], "--standalone needs --format latex, not md"),
+            (["table", "--out", "x.tex", "--format", "csv"], "--format csv does not match the ending of x.tex"),
+            (["table", "--out", "none/x.csv"], "none/x.csv cannot be written: there is no folder none"),
+            (["table", "--out", "x.csv", "--standalone"], "--standalone needs --format latex, not csv"),
+            (["table", "--format", "md", "--best", "1", "--best-for-each", "lr"], "not allowed with argument --best"),
+            (["--format", "md"], "report.py export: error: argument KIND: invalid choice: 'md' (choose from 'table', "),
         ],
     )
     def test_says_what_is_missing(self, run, arguments, says):
@@ -528,16 +530,47 @@ class TestExport:
         assert (status, output) == (2, "")
         assert says in errors
 
+    @pytest.mark.parametrize(
+        ("kind", "options"),
+        [
+            ("table", ["--rows lr", "--interactions"]),
+            ("trials", ["--rows lr", "--best 1", "--best-for-each lr", "--interactions"]),
+            ("joints", ["--columns lr", "--sort n", "--best 1", "--rows lr", "--metric auc_0_50", "--interactions"]),
+            ("pivot", ["--sort n", "--best 1", "--best-for-each lr", "--interactions"]),
+            ("effects", ["--columns lr", "--sort n", "--best 1", "--rows lr"]),
+            *(
+                (
+                    tracker,
+                    [
+                        *("--columns lr", "--rows lr", "--sort n", "--best 0", "--best-for-each lr", "--precision 0"),
+                        *("--metric auc_0_50", "--split val", "--standalone", "--format csv"),
+                    ],
+                )
+                for tracker in ("tensorboard", "mlflow", "wandb")
+            ),
+        ],
+    )
+    def test_an_option_of_another_kind_is_an_error(self, run, tmp_path, kind, options):
+        required = ["--rows", "lr", "--columns", "lr"] if kind == "pivot" else []
+        for option in options:
+            status, output, errors = run(
+                "export", "complete", kind, *required, "--out", tmp_path / "x.csv", *option.split()
+            )
+            assert (status, output) == (2, "")
+            assert errors.startswith(f"usage: report.py export NAME {kind} ")
+            assert f"report.py export NAME {kind}: error: unrecognized arguments: {option}\n" in errors
+        assert not (tmp_path / "x.csv").exists()
+
     def test_sorts_from_high_to_low_with_a_blank_before_the_column_too(self, run):
         tables = [
-            run("export", "complete", "--format", "csv", "--columns", "lr", *sort)[1]
+            run("export", "complete", "table", "--format", "csv", "--columns", "lr", *sort)[1]
             for sort in (["--sort=-lr"], ["--sort", "-lr"], ["--sort", "lr"])
         ]
         assert tables[0] == tables[1] != tables[2]
 
     def test_writes_the_folder_of_another_tool(self, run, tmp_path):
-        status, output, _ = run("export", "complete", "--to", "tensorboard", "--out", tmp_path / "runs")
-        assert (status, output) == (0, f"{tmp_path / 'runs'}/ has the trials of complete for tensorboard\n")
+        status, output, _ = run("export", "complete", "tensorboard", "--out", tmp_path / "runs")
+        assert (status, output) == (0, f"Wrote the trials of complete to {tmp_path / 'runs'}/\n")
         assert any((tmp_path / "runs").iterdir())
 
 
@@ -550,24 +583,27 @@ class TestFigureAndHtml:
 
     def test_a_figure_of_another_kind_is_an_error(self, run):
         status, _, errors = run("figure", "complete", "curves", "--out", "x.bmp")
-        assert (status, errors) == (2, "error: x.bmp ends in none of .pdf, .svg, .png\n")
+        assert (status, errors) == (2, "error: x.bmp must end in one of .pdf, .svg, .png\n")
 
     @pytest.mark.parametrize(
         ("arguments", "says"),
         [
-            (["curves", "--measure", "worst"], "--measure is for the figure success alone; leave it out for curves"),
-            (["joints", "--other", "A=a.npy"], "--other is for the figure success alone"),
-            (["hands", "--labels", "l.txt"], "--labels is for the figure success alone"),
-            (["heatmap", "--format", "nyu"], "--format is for the figure success alone"),
-            (["parallel", "--rows", "lr"], "--rows is for the figure heatmap alone; leave it out for parallel"),
-            (["joints", "--examples", "2"], "--examples is for the figure hands alone; leave it out for joints"),
-            (["curves", "--log-points", "2"], "--log-points is for the figure hands alone"),
-            (["success", "--columns", "lr"], "--columns is for the figure heatmap alone"),
-            (["success", "--labels", "l.txt"], "--labels is for other methods' predictions: name a file of them"),
-            (["success", "--other", "A=a.npy", "--format", "nyu"], "--format is for files of poses"),
-            (["heatmap", "--rows", "lr", "--columns", "optimizer_args.lr"], "are the same option"),
-            (["heatmap", "--combination", "best", "--combination", "best"], "is for one of those, not for 2"),
-            (["parallel", "--combination", "best", "--combination", "best"], "is for one of those, not for 2"),
+            (["curves", "--measure", "worst"], "figure NAME curves: error: unrecognized arguments: --measure worst"),
+            (["joints", "--other", "A=a.npy"], "figure NAME joints: error: unrecognized arguments: --other A=a.npy"),
+            (["hands", "--labels", "l.txt"], "figure NAME hands: error: unrecognized arguments: --labels l.txt"),
+            (["heatmap", "--format", "nyu"], "figure NAME heatmap: error: unrecognized arguments: --format nyu"),
+            (["parallel", "--rows", "lr"], "figure NAME parallel: error: unrecognized arguments: --rows lr"),
+            (["joints", "--examples", "2"], "figure NAME joints: error: unrecognized arguments: --examples 2"),
+            (["curves", "--log-points", "2"], "figure NAME curves: error: unrecognized arguments: --log-points 2"),
+            (["success", "--columns", "lr"], "figure NAME success: error: unrecognized arguments: --columns lr"),
+            (["success", "--labels", "l.txt"], "--labels needs --other LABEL=FILE, with the predictions of another"),
+            (
+                ["success", "--other", "A=a.npy", "--format", "nyu"],
+                "--format needs --labels FILE and --other LABEL=FILE",
+            ),
+            (["heatmap", "--rows", "lr", "--columns", "optimizer_args.lr"], "name the same option, optimizer_args.lr"),
+            (["heatmap", "--combination", "best", "--combination", "best"], "takes one combination, not 2"),
+            (["parallel", "--combination", "best", "--combination", "best"], "takes one combination, not 2"),
         ],
     )
     def test_an_option_that_a_figure_has_no_use_for_is_an_error(self, run, tmp_path, arguments, says):
@@ -576,10 +612,10 @@ class TestFigureAndHtml:
         assert says in errors
         assert not (tmp_path / "x.pdf").exists()
 
-    def test_another_method_has_a_label_and_a_file(self, run, capsys):
-        with pytest.raises(SystemExit):
-            run("figure", "complete", "success", "--out", "x.pdf", "--other", "errors.npy")
-        assert "'errors.npy' is not LABEL=FILE" in capsys.readouterr().err
+    def test_another_method_has_a_label_and_a_file(self, run):
+        status, output, errors = run("figure", "complete", "success", "--out", "x.pdf", "--other", "errors.npy")
+        assert (status, output) == (2, "")
+        assert "'errors.npy' is not LABEL=FILE" in errors
 
     def test_the_page_is_written_into_the_folder_or_where_it_is_wanted(self, run, results, tmp_path):
         assert run("html", "unfinished")[1] == f"{results / 'unfinished'}/report.html\n"
@@ -619,14 +655,14 @@ class TestReproduce:
         monkeypatch.syspath_prepend(tmp_path)
         model = importlib.import_module("models_of_mine").MyMLP
         write_datasets(tmp_path / "data")
-        Tiny(tmp_path / "data", tmp_path / "results").run({"base_hyperparams.model": model})
+        SmallExperiment(tmp_path / "data", tmp_path / "results").run({"base_hyperparams.model": model})
         monkeypatch.undo()
         monkeypatch.delitem(sys.modules, "models_of_mine")
         monkeypatch.chdir(tmp_path)
-        status, _, errors = run("reproduce", "tiny", "best", "0", storage_path=tmp_path / "results")
+        status, _, errors = run("reproduce", "small_experiment", "best", "0", storage_path=tmp_path / "results")
         assert status == 2
-        assert "models_of_mine.MyMLP is not a class of PoseTune's; name the module that it is in" in errors
-        arguments = ["reproduce", "tiny", "best", "0", "--import", "models_of_mine"]
+        assert "models_of_mine.MyMLP is not a class of PoseTune's; name its module (--import MODULE)" in errors
+        arguments = ["reproduce", "small_experiment", "best", "0", "--import", "models_of_mine"]
         status, output, errors = run(*arguments, storage_path=tmp_path / "results")
         assert (status, errors) == (0, "")
         assert "/0: the same bits. " in output
@@ -638,11 +674,11 @@ class TestReproduce:
             (["xyz", "0"], "complete has no combination 'xyz'; known: "),
             (
                 ["best", "0", "--import", "no_such_module"],
-                "error: --import no_such_module: it cannot be imported: ModuleNotFoundError: ",
+                "error: --import no_such_module: the module cannot be imported: ModuleNotFoundError: ",
             ),
             (["best", "0", "--import", "my_models.py"], "; name it without .py"),
             (["best", "0", "--device", "gpu"], "error: torch cannot use 'gpu' here; "),
-            (["best", "0", "--device", "cuda:99"], "/0 was trained on cpu: leave --device out, or name cpu, cuda:N"),
+            (["best", "0", "--device", "cuda:99"], "/0 was trained on cpu: omit --device, or name cpu or cuda:N"),
             (["best", "0", "--data-dir", "/nowhere"], "/nowhere has no dataset"),
         ],
     )
@@ -666,7 +702,7 @@ class TestRemoving:
         before = snapshot(written)
         status, output, errors = run(*command, storage_path=written)
         assert (status, errors) == (0, "")
-        assert output.endswith("That is what would go. To remove it, add --yes.\n")
+        assert output.endswith("Nothing was removed yet. Add --yes to remove this.\n")
         assert not any(one["removed"] for one in run_json(*command, storage_path=written))
         assert snapshot(written) == before
 
@@ -680,7 +716,7 @@ class TestRemoving:
         (one,) = run_json("clean", "--yes", storage_path=written)
         assert one == {"experiment": "one", "files": ["trials/gone/0/trial.json"], "removed": True}
         assert not (written / "one" / "trials" / "gone").exists()
-        assert run("clean", "--yes", storage_path=written) == (0, "Nothing is to be removed.\n", "")
+        assert run("clean", "--yes", storage_path=written) == (0, "There is nothing to remove.\n", "")
 
     def test_of_what_runs_is_refused_and_the_rest_is_done(self, run, written):
         with experiment_lock(Storage(written / "one")):
@@ -690,7 +726,7 @@ class TestRemoving:
             status, output, errors = run("rm", "one", "two", "--yes", storage_path=written)
             assert snapshot(written / "one") == before
         assert status == 2
-        assert errors.startswith(f"error: one is not removed: {written / 'one'} is in use: process ")
+        assert errors.startswith(f"error: one was not removed: {written / 'one'} is in use: process ")
         assert output.startswith("Removed two: ")
 
     def test_a_name_that_is_wrong_removes_nothing(self, run, written):
@@ -703,29 +739,45 @@ class TestRemoving:
         (written / "two" / "experiment.json").write_text("{")
         status, output, errors = run("clean", "--yes", storage_path=written)
         assert (status, output.split(":")[0]) == (0, "Removed one")
-        assert errors.startswith(f"two is left as it is: {written / 'two'} holds no experiment")
+        assert errors.startswith(f"skipped two: {written / 'two'} holds no experiment")
         assert run("clean", "two", storage_path=written)[0] == 2
 
 
 class TestTheHelp:
     def commands(self):
         main = parser("", SCRIPT_MODULE.COMMANDS)
-        return main, next(action for action in main._actions if action.dest == "command").choices
+        return main, self.sub_commands(main, "command")
+
+    def sub_commands(self, parent, dest):
+        return next((action.choices for action in parent._actions if action.dest == dest), {})
+
+    def all_commands(self):
+        """Each command and each kind, by what is typed for it."""
+        _, commands = self.commands()
+        kinds = {
+            f"{name} {kind}": command
+            for name in commands
+            for kind, command in self.sub_commands(commands[name], "kind").items()
+        }
+        return commands | kinds
 
     def test_has_every_command(self):
         _, commands = self.commands()
         assert commands.keys() == SCRIPT_MODULE.COMMANDS.keys()
 
-    @pytest.mark.parametrize("name", SCRIPT_MODULE.COMMANDS)
-    def test_of_a_command_has_examples_that_can_be_given(self, name):
-        main, commands = self.commands()
-        _, _, examples = commands[name].format_help().partition("examples:\n")
-        lines = examples.splitlines()
-        assert lines
-        for line in lines:
-            python, script, *arguments = shlex.split(line)
-            assert (python, script) == ("python", "tune_runs/report.py")
-            assert main.parse_args(arguments).run is SCRIPT_MODULE.COMMANDS[name]
+    def test_of_a_command_has_examples_that_can_be_given(self):
+        main, _ = self.commands()
+        for name, command in self.all_commands().items():
+            _, _, examples = command.format_help().partition("examples:\n")
+            lines = examples.splitlines()
+            assert lines
+            for line in lines:
+                python, script, *arguments = shlex.split(line)
+                assert (python, script) == ("python", "tune_runs/report.py")
+                command, *kind = name.split()
+                args = main.parse_args(arguments)
+                assert args.run is SCRIPT_MODULE.COMMANDS[command]
+                assert not kind or args.kind in kind
 
     def test_of_the_script_has_examples_that_can_be_given(self):
         main, commands = self.commands()
@@ -735,19 +787,20 @@ class TestTheHelp:
             assert main.parse_args([name, *arguments]).command in commands
         assert lines[-1][2:] == ["COMMAND", "--help"]
 
-    @pytest.mark.parametrize("name", SCRIPT_MODULE.COMMANDS)
-    def test_explains_every_argument(self, name):
-        _, commands = self.commands()
-        assert all(action.help for action in commands[name]._actions)
-        assert commands[name].description.endswith(".")
+    def test_explains_every_argument(self):
+        for command in self.all_commands().values():
+            assert all(action.help for action in command._actions)
+            assert command.description.endswith(".")
 
     def test_offers_every_figure_and_tool_that_there_is(self):
         _, commands = self.commands()
-        choices = {action.dest: action.choices for name in ("figure", "export") for action in commands[name]._actions}
-        assert set(choices["figure"]) == FIGURES.keys()
-        assert set(choices["split"]) == {"val", "test"}
-        for tool in choices["to"]:
-            assert f"def export_{tool}(" in (ROOT / "cluster" / "reports" / f"{tool}.py").read_text()
+        assert self.sub_commands(commands["figure"], "kind").keys() == FIGURES.keys()
+        exports = self.sub_commands(commands["export"], "kind")
+        splits = {kind: {a.dest: a.choices for a in exports[kind]._actions}.get("split") for kind in exports}
+        assert TRACKERS.keys() == {kind for kind, split in splits.items() if split is None}
+        assert all(set(split) == {"val", "test"} for split in splits.values() if split is not None)
+        for tool in TRACKERS:
+            assert f"def export_{tool}(" in (ROOT / "cluster" / "reports" / "trackers" / f"{tool}.py").read_text()
 
     def test_offers_json_where_a_script_may_want_it(self):
         _, commands = self.commands()
@@ -759,4 +812,4 @@ def test_ctrl_c_ends_a_command_without_a_traceback(run, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("cluster.reports.terminal.overview.standings", interrupted)
-    assert run("list") == (130, "", "")
+    assert run("list") == (130, "", "interrupted\n")

@@ -8,7 +8,7 @@ import urllib.request
 
 import pytest
 
-from tests.cluster_tests.written import write_experiment
+from tests.cluster_tests.experiment_files import write_experiment
 from tests.support import ROOT
 
 SCRIPT = ROOT / "tune_runs" / "report.py"
@@ -94,7 +94,7 @@ class TestWatch:
                 process.kill()
         assert "<h1>started</h1>" in page
         assert (process.returncode, output, errors) == (0, "", "")
-        assert hint == "Ctrl-C ends it.\n"
+        assert hint == "Press Ctrl-C to stop.\n"
 
     def test_of_a_port_that_cannot_be_is_an_error(self, results):
         process = start("watch", "started", "--port=70000", "--storage-path", results)
@@ -102,6 +102,7 @@ class TestWatch:
         assert "port 70000 of 127.0.0.1 cannot be used" in process.stderr
 
 
+@pytest.mark.slow
 class TestTab:
     def completed(self, line):
         """What the shell is offered at the end of a line, asked for as `register-python-argcomplete` does."""
@@ -134,7 +135,8 @@ class TestTab:
 
     def test_completes_an_option(self):
         assert self.completed("report.py show --js") == ["--json"]
-        assert self.completed("report.py export x --to ten") == ["tensorboard"]
+        assert self.completed("report.py export x ten") == ["tensorboard"]
+        assert self.completed("report.py export x joints --f") == ["--format"]
 
     def test_completes_an_experiment(self, results):
         assert self.completed(f"report.py show --storage-path {results} com") == ["complete"]

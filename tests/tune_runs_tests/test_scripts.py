@@ -25,7 +25,7 @@ def run(script: str, *arguments: object, cwd: Path) -> subprocess.CompletedProce
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_the_demo_ends_with_a_table_and_a_second_time_trains_nothing(tmp_path):
+def test_the_demo_ends_with_a_table_and_trains_nothing_the_second_time(tmp_path):
     sizes = ("--train", 400, "--val", 201, "--test", 100)
     assert (
         run("prepare_data.py", "synthetic", "--name", "demo", *sizes, "--subsets", "A,B", cwd=tmp_path).returncode == 0
@@ -56,6 +56,7 @@ def test_the_demo_without_its_dataset_says_how_to_make_it(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_nyu_backbones_without_its_datasets_names_the_command_that_makes_them(tmp_path):
     result = run("nyu_backbones.py", cwd=tmp_path)
     assert result.returncode == 2
@@ -63,6 +64,7 @@ def test_nyu_backbones_without_its_datasets_names_the_command_that_makes_them(tm
     assert "prepare_data.py leaderboard --dataset nyu" in run("nyu_backbones.py", "--help", cwd=tmp_path).stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not NYU.is_dir(), reason=f"the published NYU predictions are not in {NYU}")
 def test_correctors_of_nyu_backbones_lower_the_error_on_frames_they_have_not_seen(tmp_path):
     files = {"Pose-REN": "NEUCOM18_NYU_Pose_REN.txt", "DeepPrior": "CVWW15_NYU_Prior.txt"}
@@ -118,12 +120,14 @@ class TestTheHands17Scripts:
 
         return experiment
 
-    def test_say_without_their_datasets_what_to_do(self, name, tmp_path):
+    @pytest.mark.slow
+    def test_say_what_to_do_if_their_datasets_are_missing(self, name, tmp_path):
         result = run(name, cwd=tmp_path)
         assert result.returncode == 2
-        assert "data does not have hands17_train: see --help, or take --synthetic" in result.stderr
+        assert "data does not have hands17_train: see --help, or use --synthetic" in result.stderr
         assert "prepare_data.py import --format hands17 --name hands17" in run(name, "--help", cwd=tmp_path).stdout
 
+    @pytest.mark.slow
     def test_train_every_combination_of_their_options(self, name, experiment):
         table = experiment().run("inline")
         assert {row["status"] for row in table.trials} == {"finished"}
@@ -182,7 +186,8 @@ def test_nyu_models_compares_each_kind_of_network_in_its_settings_on_each_backbo
         model(NYU_SKELETON, **arguments)
 
 
-def test_nyu_models_without_its_datasets_says_where_the_command_is_that_makes_them(tmp_path):
+@pytest.mark.slow
+def test_nyu_models_without_its_datasets_says_where_to_find_the_command_that_makes_them(tmp_path):
     result = run("nyu_models.py", cwd=tmp_path)
     assert result.returncode == 2
     assert "nyu_backbones.py --help" in result.stderr

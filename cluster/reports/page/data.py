@@ -12,7 +12,7 @@ import numpy as np
 from cluster.figures.style import FigureError
 from cluster.reports.draw import skeleton_of
 from cluster.results.learning_curves import Curve, Logged, Numbers, read_logged
-from cluster.results.results import Results, Row, column
+from cluster.results.results import Results, Row, SummaryColumns, column
 from cluster.results.statistics import Comparison, adjusted, compare_with
 from cluster.storage.examples import FollowedExamples
 from cluster.storage.folders import ExperimentFolder
@@ -66,15 +66,14 @@ class PageData:
     part: Part | None = None
 
     @classmethod
-    def read(cls, folder: ExperimentFolder) -> "PageData":
-        """Reads what is there.
+    def read(cls, folder: ExperimentFolder, results: Results | None = None) -> "PageData":
+        """Reads what is there; the results only if they are not given.
 
         Raises:
             NoResultsError: If there is no experiment, or if its description is broken.
-            ArchiveError: If a part of the archive is broken.
             StorageError: If a file cannot be read.
         """
-        table = Results.read(folder)
+        table = Results.read(folder) if results is None else results
         ids = {trial_id(row) for row in table.trials}
         logged = read_logged(folder, split=table.split, wanted=ids.__contains__, is_metric=_is_of_a_part)
         best_ids = [trial_id(row) for row in table.trials if row["key"] == table.summary[0]["key"]]
@@ -177,7 +176,7 @@ class PageData:
         combinations = [
             {
                 "key": row["key"],
-                "before": _rounded(row["val_distance_before_mm"]),
+                "before": _rounded(row[SummaryColumns.of("val").before]),
                 "trials": [self._trial(trial) for trial in self.repetitions[row["key"]]],
                 "curves": [self._curve(trial_id(trial), grids) for trial in self.repetitions[row["key"]]],
                 "parts": self._parts(row["key"], befores),

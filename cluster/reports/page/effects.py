@@ -9,7 +9,7 @@ from cluster.reports.page.sentences import listed, option_texts, short_names
 from cluster.reports.tables.effect_phrases import averaged_over, importance_rests_on, no_importance
 from cluster.reports.tables.effects import IMPORTANCE, Effects, rests_on
 from cluster.reports.tables.summary import SPLITS
-from cluster.results.option_effects import Cell, CellMeans, Importances, Interaction
+from cluster.results.option_effects import GroupMean, GroupMeans, Importances, Interaction
 from cluster.results.results import column
 
 _MAX_VALUES = 40
@@ -21,9 +21,9 @@ def effects(data: PageData) -> list[Markup]:
     """Marginal means of each option's values, importances, and interactions; empty where there are no means."""
     table = data.table
     found = Effects("", table, column(table.split, "distance"))
-    names = dict(zip(table.telling_paths, short_names(table.telling_paths), strict=True))
+    names = dict(zip(table.distinguishing_paths, short_names(table.distinguishing_paths), strict=True))
     means = found.means
-    shown = {path: m for path, m in means.items() if len(_known(m.cells)) > 1 and len(m.cells) <= _MAX_VALUES}
+    shown = {path: m for path, m in means.items() if len(_known(m.groups)) > 1 and len(m.groups) <= _MAX_VALUES}
     if not shown:
         return []
     words = [_averaged(f"Mean distance on the {SPLITS[table.split]} for each value of an option", means, names)]
@@ -37,7 +37,7 @@ def effects(data: PageData) -> list[Markup]:
         words.append(
             f"Without means, for too few trials in common or more than {_MAX_VALUES} values: {listed(left_out)}."
         )
-    span = _span([cell for of_option in shown.values() for cell in of_option.cells])
+    span = _span([cell for of_option in shown.values() for cell in of_option.groups])
     tables = [_table(path, names, of_option, span) for path, of_option in shown.items()]
     return [
         section_of(
@@ -51,7 +51,7 @@ def effects(data: PageData) -> list[Markup]:
     ]
 
 
-def _averaged(what: str, means: Mapping[str, CellMeans], names: Mapping[str, str]) -> str:
+def _averaged(what: str, means: Mapping[str, GroupMeans], names: Mapping[str, str]) -> str:
     interval = "the interval is that of the mean over repetitions (95 %, t)."
     if all(of_option.is_complete for of_option in means.values()):
         n = len(next(iter(means.values())).basis.repetitions)
@@ -123,9 +123,9 @@ def _all_interactions(interactions: Sequence[Interaction], names: Mapping[str, s
     ]
 
 
-def _table(path: str, names: Mapping[str, str], found: CellMeans, span: tuple[float, float]) -> Markup:
+def _table(path: str, names: Mapping[str, str], found: GroupMeans, span: tuple[float, float]) -> Markup:
     name = names[path]
-    texts = option_texts([cell.values[0] for cell in found.cells])
+    texts = option_texts([cell.values[0] for cell in found.groups])
     lines = [
         tag(
             "tr",
@@ -135,7 +135,7 @@ def _table(path: str, names: Mapping[str, str], found: CellMeans, span: tuple[fl
             tag("td", _dot(cell, span)),
             tag("td", f"{cell.n_averaged:,} of {cell.n_planned:,}", class_="number"),
         )
-        for text, cell in zip(texts, found.cells, strict=True)
+        for text, cell in zip(texts, found.groups, strict=True)
     ]
     where = f" ({path})" if name != path else ""
     over = "" if found.is_complete else f": averaged over {averaged_over(found, names)}"
@@ -154,12 +154,12 @@ def _table(path: str, names: Mapping[str, str], found: CellMeans, span: tuple[fl
     )
 
 
-def _interval(cell: Cell) -> str:
+def _interval(cell: GroupMean) -> str:
     interval = cell.estimate.interval
     return "–" if interval is None else f"{interval.low:.2f} to {interval.high:.2f}"
 
 
-def _dot(cell: Cell, span: tuple[float, float]) -> Markup:
+def _dot(cell: GroupMean, span: tuple[float, float]) -> Markup:
     """Draws mean and interval on the scale that all options share, whose ends are in the head."""
     low, high = span
 
@@ -177,18 +177,18 @@ def _dot(cell: Cell, span: tuple[float, float]) -> Markup:
     )
 
 
-def _span(cells: Sequence[Cell]) -> tuple[float, float]:
+def _span(cells: Sequence[GroupMean]) -> tuple[float, float]:
     known = _known(cells)
     values = [value for cell in known for value in _values(cell)]
     return min(values), max(values)
 
 
-def _values(cell: Cell) -> list[float]:
+def _values(cell: GroupMean) -> list[float]:
     found = cell.estimate
     if found.mean is None:
         return []
     return [found.mean] if found.interval is None else [found.interval.low, found.interval.high]
 
 
-def _known(cells: Sequence[Cell]) -> list[Cell]:
+def _known(cells: Sequence[GroupMean]) -> list[GroupMean]:
     return [cell for cell in cells if cell.estimate.mean is not None]

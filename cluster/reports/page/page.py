@@ -15,6 +15,7 @@ from cluster.reports.page import pictures as pictures
 from cluster.reports.page import sections as sections
 from cluster.reports.page.data import MAX_PARTS, PageData
 from cluster.reports.page.effects import effects
+from cluster.results.results import Results
 from cluster.storage.folders import ExperimentFolder
 
 _ASSETS = Path(__file__).parent / "assets"
@@ -26,15 +27,18 @@ _FEW_SECTIONS = 10
 """The contents of more are closed until they are asked for."""
 
 
-def page(folder: ExperimentFolder) -> str:
+def page(folder: ExperimentFolder, results: Results | None = None) -> str:
     """Returns the report of what is in an experiment's folder, at any moment of it.
+
+    Args:
+        folder: The experiment's folder.
+        results: Its results; None reads them.
 
     Raises:
         NoResultsError: If there is no experiment, or if its description is broken.
-        ArchiveError: If a part of the archive is broken.
         StorageError: If a file cannot be read.
     """
-    data = PageData.read(folder)
+    data = PageData.read(folder, results)
     scripts = [*_TABLE, *(_VIEWER if data.examples is not None else ()), *_START]
     return shell(data.table.name, content(data, folder, pictures.draw(data, folder)), scripts)
 

@@ -168,7 +168,7 @@ def _of_the_best(data: PageData, folder: ExperimentFolder) -> Iterator[_Drawing]
 def _of_options(data: PageData) -> Iterator[_Drawing]:
     table = data.table
     split: options.Split = "test" if table.split == "test" else "val"
-    paths = table.telling_paths
+    paths = table.distinguishing_paths
     if len(paths) >= 2:
         names = short_names(paths)
         others = "; the best in validation over the other options" if len(paths) > 2 else ""

@@ -18,7 +18,7 @@ from cluster.reports.page.sentences import (
     signed,
 )
 from cluster.reports.tables.summary import SPLITS, mean_and_std
-from cluster.results.results import Row
+from cluster.results.results import Row, SummaryColumns
 from cluster.results.statistics import MIN_REPETITIONS, bootstrap_interval, estimate
 from cluster.storage.folders import ExperimentFolder
 
@@ -91,12 +91,9 @@ def _words_of_parts(data: PageData) -> list[Markup]:
 def _figures(data: PageData) -> list[Markup]:
     table, best = data.table, data.table.summary[0]
     split = table.split
-    mean, std = best[f"{split}_distance_mm_mean"], best[f"{split}_distance_mm_std"]
+    before, mean, std, change, percent = (best[name] for name in SummaryColumns.of(split))
     if mean is None:
         return []
-    before, change, percent = (
-        best[f"{split}_{name}"] for name in ("distance_before_mm", "change_mm", "change_percent")
-    )
     figures = [
         (f"best, {SPLITS[split]}", f"{mean_and_std(mean, std)} mm"),
         ("backbone", f"{before:.2f} mm"),
@@ -111,9 +108,9 @@ def combinations(data: PageData) -> Markup:
     """The table of all combinations, with the data that its scripts open them with."""
     table = data.table
     tested = any(not comparison.too_few for comparison in data.comparisons.values())
-    groups = [tag("td", "", colspan=2 + len(table.telling_paths))]
+    groups = [tag("td", "", colspan=2 + len(table.distinguishing_paths))]
     heads = [tag("th", "#", scope="col", class_="number")]
-    heads += [tag("th", *_breakable(path), scope="col") for path in table.telling_paths]
+    heads += [tag("th", *_breakable(path), scope="col") for path in table.distinguishing_paths]
     heads.append(tag("th", "n", scope="col", class_="number"))
     for split in table.splits:
         groups.append(tag("th", f"{SPLITS[split]}, mm", colspan=3, scope="colgroup", class_="group"))
@@ -123,7 +120,7 @@ def combinations(data: PageData) -> Markup:
     if tested:
         groups.append(tag("td", ""))
         heads.append(tag("th", "against the best: p", scope="col", class_="number"))
-    options = [option_texts([row[path] for row in data.rows]) for path in table.telling_paths]
+    options = [option_texts([row[path] for row in data.rows]) for path in table.distinguishing_paths]
     rows = [
         tag(
             "tr",
@@ -327,10 +324,10 @@ def _n(row: Row) -> str:
 
 
 def _results(row: Row, split: str) -> list[str]:
-    before, change = row[f"{split}_distance_before_mm"], row[f"{split}_change_percent"]
+    before, mean, std, _, change = (row[name] for name in SummaryColumns.of(split))
     return [
         "–" if before is None else f"{before:.2f}",
-        mean_and_std(row[f"{split}_distance_mm_mean"], row[f"{split}_distance_mm_std"]),
+        mean_and_std(mean, std),
         "–" if change is None else f"{signed(change, 1)} %",
     ]
 

@@ -8,7 +8,7 @@ from typing import Any
 from cluster.reports.page.data import PageData
 from cluster.reports.tables.summary import SPLITS, mean_and_std
 from cluster.results import names
-from cluster.results.results import Results, Row, column
+from cluster.results.results import Results, Row, SummaryColumns, column
 from cluster.results.statistics import block_bootstrap_interval, block_length
 from cluster.storage.frame_errors import FrameErrors
 
@@ -30,7 +30,7 @@ def name_of(table: Results, row: Row) -> str:
     settings = []
     # By its key, since 1 and True are equal.
     place = next(i for i, other in enumerate(table.summary) if other["key"] == row["key"])
-    for path, name in zip(table.telling_paths, short_names(table.telling_paths), strict=True):
+    for path, name in zip(table.distinguishing_paths, short_names(table.distinguishing_paths), strict=True):
         settings.append(f"{name} {option_texts([other[path] for other in table.summary])[place]}")
     if not settings:
         return "the one combination"
@@ -61,16 +61,15 @@ def progress(data: PageData) -> str:
 def findings(data: PageData) -> list[str]:
     """Says what came out on one data, a sentence or two for each thing that there is to say; the first what is best."""
     best = data.table.summary[0]
-    if best["val_distance_mm_mean"] is None:
+    if best[SummaryColumns.of("val").mean] is None:
         return ["No trial has finished, so there is no result yet."]
     return [" ".join(_best(data)), *_choice(data), *_against_the_next(data)]
 
 
 def _best(data: PageData) -> Iterator[str]:
     table, best = data.table, data.table.summary[0]
-    split = table.split if best[f"{table.split}_distance_mm_mean"] is not None else "val"
-    mean, std = best[f"{split}_distance_mm_mean"], best[f"{split}_distance_mm_std"]
-    change, percent = best[f"{split}_change_mm"], best[f"{split}_change_percent"]
+    split = table.split if best[SummaryColumns.of(table.split).mean] is not None else "val"
+    _, mean, std, change, percent = (best[name] for name in SummaryColumns.of(split))
     name = name_of(table, best)
     subject = f"{name} is best" if len(table.summary) > 1 else "the one combination has"
     share = "" if percent is None else f" ({abs(percent):.1f} %)"
@@ -92,20 +91,21 @@ def _choice(data: PageData) -> Iterator[str]:
     alike = [row for row in table.summary if row["n"] == best["n"]]
     if len(alike) < 2:
         return
-    val = mean_and_std(best["val_distance_mm_mean"], best["val_distance_mm_std"])
+    val_columns, test_columns = SummaryColumns.of("val"), SummaryColumns.of("test")
+    val = mean_and_std(best[val_columns.mean], best[val_columns.std])
     sentence = f"It was chosen on the validation set ({val} mm), where it is the best of {len(alike):,} combinations"
     if len(alike) < sum(row["n"] > 0 for row in table.summary):
         sentence += f" with {count(best['n'], 'repetition')}"
     if table.split == "val":
         yield f"{sentence}; there is no test set, so its number is a little too good."
         return
-    on_test = [row for row in alike if row["test_distance_mm_mean"] is not None]
-    lowest = min(on_test, key=lambda row: row["test_distance_mm_mean"], default=best)
+    on_test = [row for row in alike if row[test_columns.mean] is not None]
+    lowest = min(on_test, key=lambda row: row[test_columns.mean], default=best)
     yield f"{sentence}; the test set had no part in the choice." + (
         ""
         if lowest is best
         else f" On the test set {name_of(table, lowest)} has the lowest mean,"
-        f" {mean_and_std(lowest['test_distance_mm_mean'], lowest['test_distance_mm_std'])} mm."
+        f" {mean_and_std(lowest[test_columns.mean], lowest[test_columns.std])} mm."
     )
 
 

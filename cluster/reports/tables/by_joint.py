@@ -11,10 +11,10 @@ from cluster.reports.tables.choices import Choices
 from cluster.reports.tables.combinations import by_validation_set, chosen_split
 from cluster.reports.tables.metric_labels import MEASURES
 from cluster.reports.tables.summary import SPLIT_NAMES
-from cluster.results.deserialize import described_skeleton
+from cluster.results.deserialize import decode_skeleton
 from cluster.results.learning_curves import read_logged
 from cluster.results.names import ChoiceError, short_names
-from cluster.results.results import Results, Row
+from cluster.results.results import Results, Row, SummaryColumns
 from cluster.results.statistics import Estimate, estimate
 from cluster.storage.folders import ExperimentFolder
 from data_pipeline.skeleton import Skeleton
@@ -34,17 +34,14 @@ class ByJointTable:
         choices: The split and the precision; rows, columns and the metric are those of the hand.
 
     Raises:
-        ChoiceError: If no trial of that combination has finished, if its records are gone, or if anything else was
-            chosen.
+        ChoiceError: If no trial of that combination has finished, or if its records are gone.
     """
 
     def __init__(self, folder: ExperimentFolder, results: Results, choices: Choices) -> None:
-        if choices != Choices(split=choices.split, precision=choices.precision, standalone=choices.standalone):
-            raise ChoiceError("a table by joint is of distances of the best; choose its split and precision alone")
         self.results = results
         self.choices = choices
         self.split = chosen_split(results, choices)
-        mean = f"{self.split}_distance_mm_mean"
+        mean = SummaryColumns.of(self.split).mean
         finished = [row for row in results.summary if row[mean] is not None]
         if not finished:
             raise ChoiceError(f"{results.name} has no errors by joint: no trial has finished")
@@ -115,7 +112,7 @@ class ByJointTable:
         places = [results.summary.index(row) for row in self.best]
         options = [
             [f"{names[path]} = {text}" for text in option_texts([row[path] for row in results.summary])]
-            for path in results.telling_paths
+            for path in results.distinguishing_paths
         ]
         return [", ".join(of_option[place] for of_option in options) for place in places]
 
@@ -145,7 +142,7 @@ def _hand(folder: ExperimentFolder, results: Results, row: Row, split: str) -> l
         raise ChoiceError(f"{why}records are missing or broken")
     known = folder.read_trials(lambda content: content, ids.__contains__)
     try:
-        skeleton = described_skeleton(known.get(ids[0]) or {})
+        skeleton = decode_skeleton(known.get(ids[0]) or {})
     except (LookupError, TypeError, ValueError) as error:
         raise ChoiceError(f"{why}files do not tell the skeleton") from error
     parts = []

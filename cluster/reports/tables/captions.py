@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Hashable, Sequence
 
 from cluster.reports.tables.metric_labels import Measure
 from cluster.reports.tables.summary import SPLIT_NAMES
-from cluster.results.results import DataSet, Results, Row, column
+from cluster.results.results import DataSet, Results, Row, SummaryColumns, column
 
 _MAX_NAMES = 4
 
@@ -62,7 +62,7 @@ def passed_over(results: Results, chosen: Collection[Row], place: Callable[[Row]
         return place(row), validated_on.get(row["key"])
 
     last = {contest(row): row for row in chosen}
-    keys, validated, n = {row["key"] for row in chosen}, "val_distance_mm_mean", 0
+    keys, validated, n = {row["key"] for row in chosen}, SummaryColumns.of("val").mean, 0
     for row in results.summary:
         if row["key"] in keys or row["n"] == results.n_repetitions or contest(row) not in last:
             continue

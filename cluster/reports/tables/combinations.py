@@ -78,7 +78,7 @@ class CombinationTable:
         return self.choices.columns or ("key", *self.results.option_paths, *_COUNTS, *_RESULTS)
 
     def _for_reading(self) -> list[str]:
-        options = list(self.results.telling_paths)
+        options = list(self.results.distinguishing_paths)
         if self.choices.best_for_each is not None:
             path = named(self.choices.best_for_each, self.results.option_paths, "option")
             options = [path, *(other for other in options if not _tell_the_same(self.results.summary, path, other))]

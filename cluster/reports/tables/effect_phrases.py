@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cluster.reports.formats.grid import option_texts
-from cluster.results.option_effects import MIN_COMBINATIONS, Basis, CellMeans, Importances
+from cluster.results.option_effects import MIN_COMBINATIONS, Basis, GroupMeans, Importances
 
 _MAX_NAMED = 3
 _MAX_OPTIONS = 2
@@ -13,7 +13,7 @@ Names = Mapping[str, str]
 """What the options are called, by their paths."""
 
 
-def averaged_over(means: CellMeans, names: Names) -> str:
+def averaged_over(means: GroupMeans, names: Names) -> str:
     """Says over which values of the other options, and in which repetitions, means are; there has to be one.
 
     For example 'all values of the other options, in all 3 repetitions', or '1 of 2 values of model (mlp) and all values
@@ -25,12 +25,12 @@ def averaged_over(means: CellMeans, names: Names) -> str:
 
 def importance_rests_on(found: Importances, names: Names) -> str:
     """Says over how many combinations importances are, and of which values there is none among them."""
-    n, n_planned = len(found.averaged), len(found.means.cells)
+    n, n_planned = len(found.averaged), len(found.means.groups)
     of = "" if found.is_complete else f" of {n_planned:,}"
     words = f"{n:,}{of} combinations, in {_repetitions(found.means.basis)}"
     left_out = []
     for place, path in enumerate(found.means.paths):
-        values = [[cell.values[place] for cell in cells] for cells in (found.means.cells, found.averaged)]
+        values = [[cell.values[place] for cell in cells] for cells in (found.means.groups, found.averaged)]
         lost = list(_parted(*values)[1].values())
         if lost:
             is_long = len(lost) > _MAX_NAMED
@@ -47,7 +47,7 @@ def no_importance(found: Importances) -> str:
         why = "the means of all combinations are equal"
     else:
         why = f"a grid with holes needs {MIN_COMBINATIONS} combinations that have finished in the same repetitions"
-        why += f", and {n:,} of {len(found.means.cells):,} have"
+        why += f", and {n:,} of {len(found.means.groups):,} have"
     return f"unknown, since {why}"
 
 

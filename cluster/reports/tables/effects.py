@@ -14,7 +14,7 @@ from cluster.reports.tables.metric_labels import MEASURES
 from cluster.reports.tables.summary import SPLIT_NAMES
 from cluster.results.names import ChoiceError, short_names
 from cluster.results.option_effects import (
-    CellMeans,
+    GroupMeans,
     Importances,
     Interaction,
     importances,
@@ -48,22 +48,22 @@ class Effects:
     @property
     def names(self) -> dict[str, str]:
         """What the options are called, by their paths."""
-        return short_names(self.results.telling_paths)
+        return short_names(self.results.distinguishing_paths)
 
     @cached_property
-    def means(self) -> dict[str, CellMeans]:
+    def means(self) -> dict[str, GroupMeans]:
         """The mean of each value of each option, by the option's path."""
-        return marginal_means(self.results.trials, self.results.telling_paths, self.metric)
+        return marginal_means(self.results.trials, self.results.distinguishing_paths, self.metric)
 
     @cached_property
     def interactions(self) -> list[Interaction]:
         """The interaction of each pair of options, the strongest first."""
-        return interactions(self.results.trials, self.results.telling_paths, self.metric)
+        return interactions(self.results.trials, self.results.distinguishing_paths, self.metric)
 
     @cached_property
     def importances(self) -> Importances:
         """How much of the variance between combinations each option alone explains."""
-        return importances(self.results.trials, self.results.telling_paths, self.metric)
+        return importances(self.results.trials, self.results.distinguishing_paths, self.metric)
 
 
 def effects_of(results: Results, choices: Choices) -> list[Effects]:
@@ -79,7 +79,7 @@ def effects_of(results: Results, choices: Choices) -> list[Effects]:
     split = chosen_split(results, choices)
     metric = column(split, choices.metric)
     parts = replace(results, splits=results.splits[: results.splits.index(split) + 1]).by_data()
-    varied = {name: part for name, part in parts.items() if part.telling_paths}
+    varied = {name: part for name, part in parts.items() if part.distinguishing_paths}
     if not varied:
         on = " on the same data" if len(parts) > 1 else ""
         raise ChoiceError(f"{results.name} has no effects of options: none has more than one value{on}")
@@ -87,7 +87,7 @@ def effects_of(results: Results, choices: Choices) -> list[Effects]:
     found = [
         of_data
         for of_data in of_all
-        if any(cell.n_averaged for means in of_data.means.values() for cell in means.cells)
+        if any(cell.n_averaged for means in of_data.means.values() for cell in means.groups)
     ]
     if not found:
         raise ChoiceError(
@@ -162,7 +162,7 @@ class MeanTable(_EffectTable):
             name, shares = of_data.metric, of_data.importances.shares
             for path, means in of_data.means.items():
                 over = averaged_over(means, {p: p for p in of_data.means})
-                for cell in means.cells:
+                for cell in means.groups:
                     found, interval = cell.estimate, cell.estimate.interval
                     rows.append(
                         {
@@ -190,11 +190,11 @@ class MeanTable(_EffectTable):
         rows = []
         for of_data in self.effects:
             for path, means in of_data.means.items():
-                labels = option_cells([cell.values[0] for cell in means.cells])
+                labels = option_cells([cell.values[0] for cell in means.groups])
                 share = of_data.importances.shares.get(path)
                 importance = [number_cell(share, precision=1, in_percent=True)] + [Cell("", True)] * len(labels)
                 lines = []
-                for label, cell, of_option in zip(labels, means.cells, importance, strict=False):
+                for label, cell, of_option in zip(labels, means.groups, importance, strict=False):
                     mean = number_cell(cell.estimate.mean, precision=precision, in_percent=measure.in_percent)
                     line = [Cell(of_data.names[path]), label, mean, self._interval(cell.estimate.interval)]
                     line.append(Cell(str(cell.estimate.n), is_number=True))
@@ -247,8 +247,8 @@ class InteractionTable(_EffectTable):
                 **self._named(of_data),
                 **dict(zip(("option", "other_option"), found.means.paths, strict=True)),
                 **{"share_left_over": found.share, f"{of_data.metric}_left_over": found.size},
-                "pairs_averaged": sum(cell.n_averaged > 0 for cell in found.means.cells),
-                "pairs_planned": len(found.means.cells),
+                "pairs_averaged": sum(cell.n_averaged > 0 for cell in found.means.groups),
+                "pairs_planned": len(found.means.groups),
                 "averaged_over": averaged_over(found.means, {path: path for path in of_data.means}),
             }
             for of_data in self.effects
@@ -283,10 +283,10 @@ class InteractionTable(_EffectTable):
         return self._grid("interactions", what, headers, n_labels, rows, [])
 
 
-def rests_on(means: CellMeans, names: Mapping[str, str]) -> tuple[str, str]:
+def rests_on(means: GroupMeans, names: Mapping[str, str]) -> tuple[str, str]:
     """Says how many pairs of values have a mean, '5 of 6', and what these means are over."""
-    n = sum(cell.n_averaged > 0 for cell in means.cells)
-    return f"{n:,} of {len(means.cells):,}", averaged_over(means, names)
+    n = sum(cell.n_averaged > 0 for cell in means.groups)
+    return f"{n:,} of {len(means.groups):,}", averaged_over(means, names)
 
 
 def interaction_table(results: Results, effects: Sequence[Effects], choices: Choices) -> InteractionTable:

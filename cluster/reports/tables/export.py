@@ -66,7 +66,7 @@ def export(results: Results, format: Format, choices: Choices) -> bytes:
     trials = TrialTable(results, replace(choices, columns=columns, sort=None, rows=None, columns_of=None))
     n = len(trials.rows)
     if n * len(columns) > _MAX_CELLS:
-        left_out = f"Not here, since they are many: the {n:,} trials. The option --trials writes them alone."
+        left_out = f"Not here, since they are many: the {n:,} trials. `report.py export NAME trials` writes them."
         return workbook([summary, Sheet("trials", [{left_out: None}], {})], choices.precision)
     return workbook([summary, Sheet("trials", trials.records(), trials.styles())], choices.precision)
 

@@ -110,7 +110,7 @@ class PivotTable:
         """The other options among whose values a cell chooses."""
         return [
             path
-            for path in self.results.telling_paths
+            for path in self.results.distinguishing_paths
             if path not in (self.down, self.across)
             and len({(*self._place(row), repr(row[path])) for row in self.results.summary}) > len(self._cells)
         ]

@@ -7,7 +7,7 @@ from tabulate import tabulate
 
 from cluster.reports.formats.grid import option_texts
 from cluster.results.lookup import short_keys
-from cluster.results.results import Results, Row
+from cluster.results.results import Results, Row, SummaryColumns
 
 SPLIT_NAMES = {"val": "validation", "test": "test"}
 SPLITS = {split: f"{name} set" for split, name in SPLIT_NAMES.items()}
@@ -56,7 +56,7 @@ def _rows(table: Results) -> list[Row]:
 
 
 def _grid(table: Results, rows: Sequence[Row], style: str, keys: Mapping[str, str] | None = None) -> str:
-    paths = table.telling_paths
+    paths = table.distinguishing_paths
     headers = [*paths, "n"]
     for split in table.splits:
         headers += [f"{SPLIT_NAMES[split]}:\nbefore", "\nafter", "\nchange"]
@@ -78,9 +78,9 @@ def _grid(table: Results, rows: Sequence[Row], style: str, keys: Mapping[str, st
 def _results(row: Row, splits: Sequence[str]) -> list[str]:
     cells = []
     for split in splits:
-        before, change = row[f"{split}_distance_before_mm"], row[f"{split}_change_percent"]
+        before, mean, std, _, change = (row[name] for name in SummaryColumns.of(split))
         cells.append("–" if before is None else f"{before:.2f}")
-        cells.append(mean_and_std(row[f"{split}_distance_mm_mean"], row[f"{split}_distance_mm_std"]))
+        cells.append(mean_and_std(mean, std))
         cells.append("–" if change is None else f"{change:+.1f} %")
     return cells
 
@@ -104,7 +104,7 @@ def _notes(table: Results) -> list[str]:
     failures = table.failures
     for row in failures[:_MAX_FAILURES]:
         error = str(row["error"] or "").split("\n")[0]
-        options = ", ".join(f"{path} = {option_texts([row[path]])[0]}" for path in table.telling_paths)
+        options = ", ".join(f"{path} = {option_texts([row[path]])[0]}" for path in table.distinguishing_paths)
         notes.append(f"{row['status']}: {row['key']}/{row['repetition']} ({options or 'no options'}): {error}")
     if len(failures) > _MAX_FAILURES:
         n_more = len(failures) - _MAX_FAILURES

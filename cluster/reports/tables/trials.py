@@ -55,7 +55,7 @@ class TrialTable:
         """Returns the table for reading."""
         results, n, metric = self.results, len(self.rows), self.choices.metric
         before, after = self._column("before"), self._column("after")
-        paths = results.telling_paths
+        paths = results.distinguishing_paths
         columns = [self._column(name) for name in self.choices.columns] or [
             *(*paths, "repetition", "status", "best_epoch", before, after)
         ]

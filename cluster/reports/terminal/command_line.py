@@ -1,18 +1,20 @@
-"""The command line of `report.py`: its commands' arguments, their help with examples, and what Tab completes."""
+"""The command line of `report.py`: the arguments of each command, its help with examples, and what Tab completes."""
 
 import argparse
+from argparse import SUPPRESS, ArgumentParser, Namespace
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cluster.reports.tables.choices import Choices
 from cluster.reports.terminal import overview
 from cluster.results.results import METRICS, Results
+from cluster.results.user_modules import add_import_option
 from data_pipeline.user_error import UserError
 
-Given = argparse.Namespace
-Command = Callable[[Given], int]
-Add = Callable[..., argparse.ArgumentParser]
+Command = Callable[[Namespace], int]
+AddParser = Callable[..., ArgumentParser]
 
 TABLE_ENDINGS = {
     **{".csv": "csv", ".json": "json", ".parquet": "parquet", ".xlsx": "xlsx"},
@@ -23,50 +25,47 @@ TABLE_ENDINGS = {
 FIGURE_ENDINGS = {".pdf": "pdf", ".svg": "svg", ".png": "png"}
 """The formats of figures, by how a file ends."""
 
-_FIGURES = {
-    "curves": "learning curves",
-    "success": "success rates from 0 to 80 mm, with the area under them",
-    "joints": "errors per joint and finger",
-    "heatmap": "two options against each other",
-    "parallel": "all options and the result",
-    "histogram": "the errors of frames",
-    "improvement": "what a frame gains, by how wrong it was",
-    "hands": "examples in 3D: uncorrected, corrected at several log points, and true",
-}
+TRACKERS = {"tensorboard": "TensorBoard", "mlflow": "MLflow", "wandb": "Weights & Biases"}
+"""The tools that an experiment can be exported to, by the names of their modules in `cluster.reports.trackers`."""
 
 _CALL = "python tune_runs/report.py"
-_A_KEY = "the beginning of a combination's key, which `show` prints, or 'best' where all were measured on the same data"
+_A_KEY = "a combination's key or its beginning, as `show` prints it; or 'best', if all combinations share their data"
 
 
-def parser(description: str, commands: Mapping[str, Command]) -> argparse.ArgumentParser:
-    """Returns the command line.
+class _Parser(ArgumentParser):
+    """A parser whose sub-parsers reject unknown arguments themselves, so that the error shows their usage."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return parsed, unknown
+
+
+class _Columns(argparse.Action):
+    """Collects names separated by blanks or commas, from all uses of the option."""
+
+    def __call__(self, parser: ArgumentParser, namespace: Namespace, values: Any, option_string: Any = None) -> None:
+        names = ",".join(values).split(",")
+        setattr(namespace, self.dest, (*getattr(namespace, self.dest, ()), *names))
+
+
+def parser(description: str, commands: Mapping[str, Command]) -> ArgumentParser:
+    """Returns the parser of the command line. What it parses has the command's function as `run`.
 
     Args:
         description: What the script does, and examples.
-        commands: What each command does, by its name; `run` of what is parsed. Their docstrings are their help.
+        commands: The function of each command, by the command's name. Its docstring is the command's help.
     """
-    main = argparse.ArgumentParser(
-        prog="report.py", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    added = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument(
-        "--storage-path", metavar="FOLDER", default="results", help="with the experiments (default: %(default)s)"
-    )
+    main = _Parser(prog="report.py", description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    main.set_defaults(storage_path="results")
+    subparsers = main.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
 
-    def add(name: str, *examples: str, json: bool = False) -> argparse.ArgumentParser:
-        text = (commands[name].__doc__ or "").strip()
-        command = added.add_parser(
-            name,
-            parents=[common],
-            help=text[0].lower() + text[1:].rstrip("."),
-            description=text,
-            epilog="\n".join(["examples:", *(f"  {_CALL} {name} {example}".rstrip() for example in examples)]),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
+    def add(name: str, *examples: str, json: bool = False) -> ArgumentParser:
+        command = _add_parser(subparsers, _CALL, name, commands[name].__doc__ or "", *examples)
         command.set_defaults(run=commands[name])
         if json:
-            command.add_argument("--json", action="store_true", help="write JSON, for a script")
+            command.add_argument("--json", action="store_true", help="print JSON, for scripts")
         return command
 
     _add_reading(add)
@@ -79,201 +78,249 @@ def parser(description: str, commands: Mapping[str, Command]) -> argparse.Argume
     return main
 
 
-def _add_reading(add: Add) -> None:
+def _add_parser(
+    subparsers: Any, call: str, name: str, description: str, *examples: str, **options: Any
+) -> ArgumentParser:
+    added: ArgumentParser = subparsers.add_parser(
+        name,
+        help=(description[0].lower() + description[1:]).rstrip("."),
+        description=description,
+        epilog="\n".join(["examples:", *(f"  {call} {name} {example}".rstrip() for example in examples)]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        **options,
+    )
+    # A default here would replace what was given before the sub-command.
+    added.add_argument(
+        "--storage-path", metavar="FOLDER", default=SUPPRESS, help="folder of the experiments (default: results)"
+    )
+    return added
+
+
+def _add_kinds(command: ArgumentParser, name: str) -> AddParser:
+    """Lets a command continue with one of several kinds, and returns what adds a kind."""
+    kinds = command.add_subparsers(
+        title="kinds",
+        dest="kind",
+        required=True,
+        metavar="KIND",
+        help=f"`{name} NAME KIND --help` explains the options of a kind",
+    )
+    # What is not given is absent, so that the defaults of `Choices` and `Drawing` apply.
+    return partial(_add_parser, kinds, f"{_CALL} {name} minimal_example", argument_default=SUPPRESS)
+
+
+def _add_reading(add: AddParser) -> None:
     add("list", "", "--storage-path s3://bucket/results", "--json", json=True)
 
-    _name(add("show", "minimal_example", "minimal_example --json", json=True))
+    _add_name(add("show", "minimal_example", "minimal_example --json", json=True))
 
     compare = add("compare", "first_try second_try", "baseline wider deeper --json", json=True)
-    _names(compare, "+", "the experiments; all others are compared with the first")
+    _add_name(compare)
+    _add_names(compare, "+", "the experiments to compare with the first one")
 
     diff = add("diff", "minimal_example 05fe 048d", "minimal_example best 048d", json=True)
-    _name(diff)
-    _key(diff, "first", _A_KEY)
-    _key(diff, "second", "the same of the other one")
+    _add_name(diff)
+    _add_key(diff, "first", _A_KEY)
+    _add_key(diff, "second", "the other combination's key, likewise")
 
     log = add("log", "minimal_example best", "minimal_example 048d/2 --json", json=True)
-    _name(log)
-    _key(log, "key", f"{_A_KEY}; with /N behind it, the repetition N alone")
+    _add_name(log)
+    _add_key(log, "key", f"{_A_KEY}; KEY/N selects repetition N")
 
     curves = add("curves", "minimal_example", "minimal_example best 048d")
-    _name(curves)
-    _key(curves, "keys", f"{_A_KEY}; without any, the best six, or the best on each data", nargs="*")
+    _add_name(curves)
+    _add_key(curves, "keys", f"{_A_KEY} (default: the best six, or the best on each data)", nargs="*")
 
 
-def _add_export(add: Add) -> None:
+def _add_export(add: AddParser) -> None:
     export = add(
         "export",
-        "minimal_example --out table.tex",
-        "minimal_example --format csv --columns lr,n,before,after --sort=-after",
-        "minimal_example --rows lr --columns augmenters --out pivot.md",
-        "nyu_backbones --best-for-each train_set --format latex --standalone",
-        "minimal_example --by-joint --format md",
-        "minimal_example --to tensorboard --out runs/minimal_example",
+        "minimal_example table --out table.tex",
+        "minimal_example pivot --rows lr --columns augmenters --out pivot.md",
+        "minimal_example tensorboard --out runs/minimal_example",
     )
-    _name(export)
-    form = export.add_mutually_exclusive_group()
-    form.add_argument("--format", choices=sorted(TABLE_ENDINGS.values()), help="by default, as FILE ends")
-    form.add_argument(
-        "--to", choices=("tensorboard", "mlflow", "wandb"), help="write a folder for another tool instead of a table"
+    _add_name(export)
+    add_kind = _add_kinds(export, "export")
+
+    table = add_kind(
+        "table",
+        "A row for each combination.",
+        "--out table.tex",
+        "--format csv --columns lr,n,before,after --sort=-after",
+        "--best-for-each augmenters --format latex --standalone",
     )
-    export.add_argument("--out", metavar="FILE", type=Path, help="where to (default: text is printed)")
-    export.add_argument(
-        "--columns",
-        metavar="NAME",
-        nargs="+",
-        action="extend",
-        help="the columns in their order: options, n, failed, diverged, key, before, after, change, change_percent, "
-        "and the columns of tables/trials.csv; with --rows, the option that goes across a pivot table",
+    _add_columns(
+        table, "options, n, failed, diverged, key, before, after, change, change_percent, columns of tables/trials.csv"
     )
-    export.add_argument("--rows", metavar="OPTION", help="make a pivot table with this option going down")
-    export.add_argument("--sort", metavar="NAME", help="the column to sort by; --sort=-NAME from high to low")
-    chosen = export.add_mutually_exclusive_group()
+    chosen = table.add_mutually_exclusive_group()
     chosen.add_argument("--best", metavar="N", type=int, help="only the N combinations that are best in validation")
-    chosen.add_argument("--best-for-each", metavar="OPTION", help="only the best one for each value of an option")
-    chosen.add_argument("--trials", action="store_true", help="a row for each trial")
-    chosen.add_argument("--by-joint", action="store_true", help="the best combination's errors per joint and finger")
-    export.add_argument(
-        "--precision", metavar="N", type=int, default=Choices.precision, help="decimals (default: %(default)s)"
-    )
-    export.add_argument(
-        "--metric",
-        metavar="METRIC",
-        default=Choices.metric,
-        help=f"what before, after and change are of: {', '.join(METRICS)} (default: %(default)s)",
-    )
-    export.add_argument("--split", choices=("val", "test"), help="by default the test set, where there is one")
-    export.add_argument("--standalone", action="store_true", help="LaTeX as a document of its own, to look at")
+    chosen.add_argument("--best-for-each", metavar="OPTION", help="only the best combination for each value of OPTION")
+
+    trials = add_kind("trials", "A row for each trial.", "--out trials.csv", "--format md --sort after")
+    trials.set_defaults(trials=True)
+    _add_columns(trials, "options, key, before, after, and the other columns of tables/trials.csv")
+
+    pivot = add_kind("pivot", "Two options against each other.", "--rows lr --columns augmenters --out pivot.md")
+    pivot.add_argument("--rows", metavar="OPTION", required=True, help="the option that goes down")
+    pivot.add_argument("--columns", dest="columns_of", metavar="OPTION", required=True, help="the one that goes across")
+
+    joints = add_kind("joints", "The best combination's errors per joint and finger.", "--format md")
+
+    effects = add_kind("effects", "The mean of each value of each option.", "--out effects.tex", "--interactions")
+    effects.add_argument("--interactions", action="store_true", help="a row for each pair of options instead")
+
+    for kind in (table, trials, pivot, effects):
+        _add_metric(kind)
+    for kind in (table, trials, pivot, joints, effects):
+        _add_split_and_precision(kind)
+        kind.add_argument(
+            "--format", choices=sorted(TABLE_ENDINGS.values()), default=None, help="(default: by the ending of FILE)"
+        )
+        kind.add_argument("--out", metavar="FILE", type=Path, default=None, help="(default: print the table)")
+        kind.add_argument("--standalone", action="store_true", help="a complete LaTeX document, to look at")
+
+    for name, title in TRACKERS.items():
+        tracker = add_kind(name, f"A folder with all trials as runs of {title}.", "--out runs/minimal_example")
+        tracker.add_argument("--out", metavar="FOLDER", type=Path, required=True, help="the folder to write")
 
 
-def _add_effects(add: Add) -> None:
-    effects = add(
-        "effects",
-        "minimal_example",
-        "minimal_example --metric auc_0_50 --json",
-        "minimal_example --format latex --out effects.tex",
-        "minimal_example --interactions --out interactions.csv",
-        json=True,
+def _add_columns(table: ArgumentParser, names: str) -> None:
+    table.add_argument(
+        "--columns", metavar="NAME", nargs="+", action=_Columns, help=f"the columns in their order; they can be {names}"
     )
-    _name(effects)
-    effects.add_argument(
+    table.add_argument("--sort", metavar="NAME", help="the column to sort by; --sort=-NAME sorts from high to low")
+
+
+def _add_effects(add: AddParser) -> None:
+    effects = add("effects", "minimal_example", "minimal_example --metric auc_0_50 --json", json=True)
+    _add_name(effects)
+    _add_metric(effects)
+    _add_split_and_precision(effects)
+
+
+def _add_metric(command: ArgumentParser) -> None:
+    command.add_argument(
         "--metric", metavar="METRIC", default=Choices.metric, help=f"{', '.join(METRICS)} (default: %(default)s)"
     )
-    effects.add_argument("--split", choices=("val", "test"), help="by default the test set, where there is one")
-    effects.add_argument(
+
+
+def _add_split_and_precision(command: ArgumentParser) -> None:
+    command.add_argument("--split", choices=("val", "test"), default=None, help="(default: test, if there is one)")
+    command.add_argument(
         "--precision", metavar="N", type=int, default=Choices.precision, help="decimals (default: %(default)s)"
     )
-    effects.add_argument(
-        "--format", choices=sorted(TABLE_ENDINGS.values()), help="write a table of the means; by default, as FILE ends"
-    )
-    effects.add_argument("--out", metavar="FILE", type=Path, help="where to write that table (default: it is printed)")
-    effects.add_argument("--interactions", action="store_true", help="a table of all pairs of options instead")
 
 
-def _add_figure(add: Add) -> None:
+def _add_figure(add: AddParser) -> None:
     figure = add(
         "figure",
         "minimal_example curves --out curves.pdf",
-        "minimal_example success --other Published=errors.npy --out success.pdf",
-        "nyu_backbones success --other Theirs=theirs.txt --labels labels.txt --out success.pdf",
-        "minimal_example joints --combination 05fe --out joints.svg",
         "minimal_example heatmap --rows lr --columns augmenters --out heatmap.png",
-        "minimal_example hands --examples 2 --log-points 100 --out hands.pdf",
     )
-    _name(figure)
-    figure.add_argument(
-        "figure", metavar="FIGURE", choices=_FIGURES, help="; ".join(f"{k}: {v}" for k, v in _FIGURES.items())
+    _add_name(figure)
+    add_kind = _add_kinds(figure, "figure")
+
+    def add_figure(name: str, description: str, *examples: str, of: str = " (default: the best)") -> ArgumentParser:
+        kind = add_kind(name, description, *(f"{example} --out {name}.pdf".lstrip() for example in examples or [""]))
+        kind.add_argument("--out", metavar="FILE", type=Path, required=True, help="a .pdf, .svg or .png file")
+        kind.add_argument("--width", dest="width_in", metavar="INCHES", type=float, help="(default: 3.5, one column)")
+        _add_key(kind, "--combination", f"a combination's key{of}", dest="combinations", action="append")
+        return kind
+
+    add_figure("curves", "Learning curves.", "", of="; may be repeated (default: the best four)")
+    success = add_figure(
+        "success",
+        "Success rates from 0 to 80 mm, with the area under them.",
+        "",
+        "--other Published=errors.npy",
+        "--other Theirs=theirs.txt --labels labels.txt",
+        of="; may be repeated (default: the best)",
     )
-    figure.add_argument("--out", metavar="FILE", type=Path, required=True, help="where to: .pdf, .svg or .png")
-    figure.add_argument("--width", metavar="INCHES", type=float, default=3.5, help="(default: %(default)s, a column)")
-    figure.add_argument("--rows", metavar="OPTION", help="of a heat map: the option that goes down")
-    figure.add_argument("--columns", metavar="OPTION", help="of a heat map: the option that goes across")
-    figure.add_argument(
+    success.add_argument(
         "--measure",
         choices=("worst", "mean", "joint"),
-        help="of success rates: by a frame's worst joint, its mean, or by single joints (default: worst)",
+        help="count frames by their worst joint or by their mean, or count single joints (default: worst)",
     )
-    figure.add_argument(
+    success.add_argument(
         "--other",
+        dest="others",
         metavar="LABEL=FILE",
         type=_labelled_file,
         action="append",
-        default=[],
-        help="of success rates: another method's errors on the same set, a number a frame, mm, .npy or text; up to ten",
+        help="another method's errors on the same set, one number per frame, mm, .npy or text; up to ten",
     )
-    figure.add_argument(
-        "--labels",
-        metavar="FILE",
-        type=Path,
-        help="the true poses: each --other is then a file of predicted poses, in the formats of predict.py",
+    success.add_argument(
+        "--labels", metavar="FILE", type=Path, help="the true poses; the files of --other then hold predicted poses"
     )
-    figure.add_argument("--format", metavar="F", help="the format of these files, where they do not tell it")
-    figure.add_argument("--examples", metavar="N", type=int, help="of hands: at most so many (default: 3)")
-    figure.add_argument(
+    success.add_argument(
+        "--format", metavar="F", help="the format of these poses, as in predict.py (default: what the files look like)"
+    )
+    add_figure("joints", "Errors per joint and finger.", "--combination 05fe")
+    on_its_data = "; shows all that share its data (default: all)"
+    heatmap = add_figure("heatmap", "Two options against each other.", "--rows lr --columns augmenters", of=on_its_data)
+    heatmap.add_argument("--rows", metavar="OPTION", help="the option that goes down")
+    heatmap.add_argument("--columns", metavar="OPTION", help="the option that goes across")
+    add_figure("parallel", "All options and the result.", of=on_its_data)
+    add_figure("histogram", "The errors of frames.")
+    add_figure("improvement", "How much frames improve, by their error before the correction.")
+    hands = add_figure(
+        "hands", "Examples in 3D: uncorrected, corrected at several log points, true.", "--examples 2 --log-points 9"
+    )
+    hands.add_argument("--examples", dest="n_examples", metavar="N", type=int, help="at most N (default: 3)")
+    hands.add_argument(
         "--log-points",
+        dest="n_log_points",
         metavar="N",
         type=int,
-        help="of hands: at most so many, from the first to the last (default: 3); a large number for all",
-    )
-    _key(
-        figure,
-        "--combination",
-        "the beginning of a combination's key; several for learning curves (default: the best)",
-        action="append",
-        default=[],
+        help="at most N, from the first to the last (default: 3); a large number shows all",
     )
 
 
-def _add_page(add: Add) -> None:
+def _add_page(add: AddParser) -> None:
     html = add("html", "minimal_example", "minimal_example --out report.html")
-    _name(html)
+    _add_name(html)
     html.add_argument("--out", metavar="FILE", type=Path, help="(default: report.html in the experiment's folder)")
 
     watch = add("watch", "minimal_example", "minimal_example --port 8000")
-    _name(watch)
-    watch.add_argument("--port", metavar="N", type=int, default=0, help="the port (default: one that is free)")
+    _add_name(watch)
+    watch.add_argument("--port", metavar="N", type=int, default=0, help="the port (default: any free port)")
 
 
-def _add_reproduce(add: Add) -> None:
+def _add_reproduce(add: AddParser) -> None:
     reproduce = add("reproduce", "minimal_example best 0", "my_sweep 05fe 2 --import my_models", json=True)
-    _name(reproduce)
-    _key(reproduce, "key", _A_KEY)
+    _add_name(reproduce)
+    _add_key(reproduce, "key", _A_KEY)
     reproduce.add_argument("repetition", metavar="REP", help="the repetition, from 0")
-    reproduce.add_argument("--data-dir", metavar="FOLDER", help="with the datasets (default: the experiment's)")
-    reproduce.add_argument("--device", metavar="D", help="cpu, cuda:1, … (default: one of the kind it was trained on)")
+    reproduce.add_argument("--data-dir", metavar="FOLDER", help="folder of the datasets (default: the experiment's)")
     reproduce.add_argument(
-        "--import",
-        dest="modules",
-        metavar="MODULE",
-        action="append",
-        default=[],
-        help="a module with classes of your own that the experiment used; may be given several times",
+        "--device", metavar="D", help="cpu, cuda:1, … (default: a device of the kind it was trained on)"
     )
+    add_import_option(reproduce)
 
 
-def _add_removing(add: Add) -> None:
+def _add_removing(add: AddParser) -> None:
     rm = add("rm", "first_try", "first_try second_try --yes", json=True)
-    _names(rm, "+", "the experiments")
+    _add_names(rm, "+", "the experiments")
     clean = add("clean", "", "minimal_example --yes", json=True)
-    _names(clean, "*", "the experiments (default: all)")
+    _add_names(clean, "*", "the experiments (default: all)")
     for command in (rm, clean):
-        command.add_argument("--yes", action="store_true", help="remove it")
+        command.add_argument("--yes", action="store_true", help="remove the files")
 
 
-def _name(command: argparse.ArgumentParser) -> None:
-    _completed(command.add_argument("name", metavar="NAME", help="the experiment's name"), _experiments)
+def _add_name(command: ArgumentParser) -> None:
+    _complete(command.add_argument("name", metavar="NAME", help="the experiment's name"), _experiments)
 
 
-def _names(command: argparse.ArgumentParser, n: str, what: str) -> None:
-    _completed(command.add_argument("names", metavar="NAME", nargs=n, help=what), _experiments)
+def _add_names(command: ArgumentParser, nargs: str, text: str) -> None:
+    _complete(command.add_argument("names", metavar="NAME", nargs=nargs, help=text), _experiments)
 
 
-def _key(command: argparse.ArgumentParser, of: str, what: str, **how: Any) -> None:
-    _completed(command.add_argument(of, metavar="KEY", help=what, **how), _combinations)
+def _add_key(command: ArgumentParser, argument: str, text: str, **options: Any) -> None:
+    _complete(command.add_argument(argument, metavar="KEY", help=text, **options), _combinations)
 
 
-def _completed(argument: argparse.Action, by: Callable[..., list[str]]) -> None:
-    argument.completer = by  # type: ignore[attr-defined]
+def _complete(argument: argparse.Action, completer: Callable[..., list[str]]) -> None:
+    argument.completer = completer  # type: ignore[attr-defined]
 
 
 def _labelled_file(text: str) -> tuple[str, Path]:
@@ -283,7 +330,7 @@ def _labelled_file(text: str) -> tuple[str, Path]:
     return label, Path(path)
 
 
-def _experiments(prefix: str, parsed_args: Given, **_: object) -> list[str]:
+def _experiments(prefix: str, parsed_args: Namespace, **_: object) -> list[str]:
     """Completes the name of an experiment."""
     try:
         return [name for name in overview.experiment_names(parsed_args.storage_path) if name.startswith(prefix)]
@@ -291,7 +338,7 @@ def _experiments(prefix: str, parsed_args: Given, **_: object) -> list[str]:
         return []
 
 
-def _combinations(prefix: str, parsed_args: Given, **_: object) -> list[str]:
+def _combinations(prefix: str, parsed_args: Namespace, **_: object) -> list[str]:
     """Completes the key of a combination."""
     try:
         table = Results.read(overview.find_experiment(parsed_args.storage_path, parsed_args.name))

@@ -161,7 +161,7 @@ def compare_combinations(folder: ExperimentFolder, wanted: tuple[str, str]) -> C
 
     Raises:
         NoResultsError: If there is no experiment.
-        NoCombinationError: If there is no such combination, as of `find_combination`.
+        ChoiceError: If there is no such combination, as of `find_combination`.
     """
     side = _Side.of(folder)
     rows = find_combination(side.table, wanted[0]), find_combination(side.table, wanted[1])

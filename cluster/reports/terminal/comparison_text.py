@@ -7,7 +7,7 @@ from tabulate import tabulate
 
 from cluster.reports.tables.summary import SPLITS, mean_and_std
 from cluster.reports.terminal.comparison import CombinationComparison, ExperimentComparison
-from cluster.results.results import Row
+from cluster.results.results import Row, SummaryColumns
 from cluster.results.statistics import MIN_REPETITIONS, Comparison
 
 _MAX_PAIRS = 40
@@ -135,7 +135,8 @@ def _short(text: str) -> str:
 
 
 def _result(row: Row, split: str) -> str:
-    return mean_and_std(row[f"{split}_distance_mm_mean"], row[f"{split}_distance_mm_std"])
+    columns = SummaryColumns.of(split)
+    return mean_and_std(row[columns.mean], row[columns.std])
 
 
 def _differences_json(differences: Mapping[str, tuple[str, str]]) -> dict[str, list[str]]:

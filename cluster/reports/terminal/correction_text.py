@@ -1,31 +1,26 @@
-"""How much a correction gained, for a person: before and after, over all, for each finger and each joint."""
+"""The errors before and after a correction as text: overall, for each finger and for each joint."""
 
 from collections.abc import Mapping, Sequence
 
 from tabulate import tabulate
 
+from cluster.reports.tables.metric_labels import MEASURES
 from data_pipeline.skeleton import Skeleton
 
-_OVERALL = {
-    "distance": ("mean distance", "mm"),
-    "max_distance": ("mean of frames' worst joint", "mm"),
-    "bone_length_error": ("error of bone lengths", "mm"),
-    "frames_within_20mm": ("frames with all joints within 20 mm", "%"),
-    "auc_0_50": ("AUC 0–50 mm", "%"),
-    "auc_20_50": ("AUC 20–50 mm", "%"),
-}
+_OVERALL = ("distance", "max_distance", "bone_length_error", "frames_within_20mm", "auc_0_50", "auc_20_50")
 
 
 def correction_text(metrics: Mapping[str, float], skeleton: Skeleton) -> str:
-    """Returns the tables of a correction.
+    """Returns the errors of a correction as tables.
 
     Args:
-        metrics: As `posenet.evaluator.CorrectionMeans.metrics` gives them.
+        metrics: What `posenet.evaluator.CorrectionMeans.metrics` returns.
         skeleton: The skeleton of the poses.
     """
+    measures = {metric: MEASURES[metric] for metric in _OVERALL}
     overall = [
-        [title, *_cells(metrics, metric, 1 if unit == "mm" else 100), unit]
-        for metric, (title, unit) in _OVERALL.items()
+        [measure.title, *_cells(metrics, metric, 100 if measure.in_percent else 1), measure.unit]
+        for metric, measure in measures.items()
     ]
     parts = [*(name for name, _ in skeleton.fingers), *skeleton.joint_names]
     by_part = [
@@ -33,7 +28,7 @@ def correction_text(metrics: Mapping[str, float], skeleton: Skeleton) -> str:
     ]
     first = _table(overall, ["", "before", "after", ""], "left")
     second = _table(by_part, ["mean distance (mm)", "before", "after", "Δ", "Δ %"], "right")
-    share = f"{100 * metrics['improved']:.1f} % of the frames are better, {100 * metrics['worsened']:.1f} % are worse."
+    share = f"{100 * metrics['improved']:.1f} % of the frames improve, {100 * metrics['worsened']:.1f} % get worse."
     return f"{first}\n\n{second}\n\n{share}"
 
 

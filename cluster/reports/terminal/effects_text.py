@@ -12,7 +12,7 @@ from tabulate import tabulate
 from cluster.reports.formats.grid import Grid
 from cluster.reports.tables.choices import Choices
 from cluster.reports.tables.effects import Effects, MeanTable, interaction_table
-from cluster.results.option_effects import CellMeans, Interaction
+from cluster.results.option_effects import GroupMeans, Interaction
 from cluster.results.results import Results
 
 _MAX_ROWS = 100
@@ -47,7 +47,7 @@ def effects_json(effects: Sequence[Effects]) -> list[dict[str, Any]]:
             ],
             "importance": {
                 "combinations": len(of_data.importances.averaged),
-                "combinations_planned": len(of_data.importances.means.cells),
+                "combinations_planned": len(of_data.importances.means.groups),
                 "repetitions": of_data.importances.means.basis.repetitions,
             },
             "interactions": [_interaction_json(found) for found in of_data.interactions],
@@ -90,7 +90,7 @@ def _wrapped(sentence: str) -> str:
     return textwrap.fill(sentence, width, break_long_words=False, break_on_hyphens=False)
 
 
-def _means_json(means: CellMeans) -> dict[str, Any]:
+def _means_json(means: GroupMeans) -> dict[str, Any]:
     basis = means.basis
     values = {
         path: list({repr(setting[place]): setting[place] for setting in basis.settings}.values())
@@ -116,7 +116,7 @@ def _means_json(means: CellMeans) -> dict[str, Any]:
                 "trials_finished": cell.n_finished,
                 "trials_planned": cell.n_planned,
             }
-            for cell in means.cells
+            for cell in means.groups
         ],
     }
 

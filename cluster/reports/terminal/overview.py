@@ -11,7 +11,8 @@ from typing import Any
 from tabulate import tabulate
 
 from cluster.reports.tables.summary import mean_and_std
-from cluster.results.results import NoResultsError, Results
+from cluster.results.results import NoResultsError, Results, SummaryColumns
+from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import Storage, StorageError
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.lock import is_locked
@@ -181,13 +182,13 @@ def _best_text(one: Standing) -> str:
 
 def _best(data: str, part: Results) -> Best:
     row = part.summary[0]
-    mean, std = (row[f"{part.split}_distance_mm_{of}"] for of in ("mean", "std"))
-    return Best(data, part.split, mean, std, row["n"])
+    columns = SummaryColumns.of(part.split)
+    return Best(data, part.split, row[columns.mean], row[columns.std], row["n"])
 
 
 def _is_experiment(storage: Storage, name: str) -> bool:
     try:
-        return "experiment.json" in storage.names(name)
+        return FileNames.EXPERIMENT in storage.names(name)
     except StorageError:
         return True  # one that cannot be read, or a link; `show` says why
 

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 from cluster.reports.terminal.overview import find_experiment, is_running, size_text
 from cluster.results.results import Results
-from cluster.storage.archive import several
+from cluster.storage.archive import map_files
+from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.lock import experiment_lock
 
-_LOCK_FILE = ".lock"
-_LEASE_FOLDER = "lease/"
 _PARTIAL = ".partial"
 
 
@@ -66,7 +65,6 @@ def useless_files(storage_path: str, name: str) -> Removal | None:
 
     Raises:
         NoResultsError: If there is none of that name, or if its description is broken.
-        ArchiveError: If a part of its archive is broken.
         StorageError: If it cannot be read, or if a link is in the way.
     """
     folder = find_experiment(storage_path, name)
@@ -92,18 +90,22 @@ def remove(removal: Removal) -> None:
         # Looked up again: a run that ended just now may have another plan.
         files = _all_files(folder) if removal.is_whole else _useless_files(folder)
         # Its description goes last: while it is there, the rest can be found again.
-        several(storage, storage.remove, [path for path in files if path != "experiment.json"])
+        map_files(storage, storage.remove, [path for path in files if path != FileNames.EXPERIMENT])
         _remove_empty_folders(storage)
         if removal.is_whole:
-            storage.remove("experiment.json")
-            storage.remove(_LOCK_FILE)
+            storage.remove(FileNames.EXPERIMENT)
+            storage.remove(FileNames.LOCK)
     if removal.is_whole:
         results.remove_empty_folder(removal.name)
 
 
 def _all_files(folder: ExperimentFolder) -> list[str]:
     """Returns all files but for those that keep two processes apart."""
-    return [path for path in folder.storage.files() if path != _LOCK_FILE and not path.startswith(_LEASE_FOLDER)]
+    return [
+        path
+        for path in folder.storage.files()
+        if path != FileNames.LOCK and not path.startswith(f"{FileNames.LEASE_FOLDER}/")
+    ]
 
 
 def _useless_files(folder: ExperimentFolder) -> list[str]:
@@ -112,7 +114,7 @@ def _useless_files(folder: ExperimentFolder) -> list[str]:
     return [
         "/".join(parts)
         for parts in files
-        if _is_partial(parts[-1]) or (parts[0] == "trials" and "/".join(parts[1:3]) not in planned)
+        if _is_partial(parts[-1]) or (parts[0] == FileNames.TRIALS_FOLDER and "/".join(parts[1:3]) not in planned)
     ]
 
 

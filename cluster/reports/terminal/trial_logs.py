@@ -13,8 +13,9 @@ from cluster.reports.tables.summary import SPLITS, mean_and_std
 from cluster.results.learning_curves import Curve, Numbers, read_logged
 from cluster.results.lookup import find_combination, find_repetition
 from cluster.results.names import short_names
-from cluster.results.results import Results, Row, column
+from cluster.results.results import Results, Row, SummaryColumns, column
 from cluster.storage.folders import ExperimentFolder
+from cluster.storage.trial_file import TrialFile
 from data_pipeline.user_error import UserError
 
 _MAX_CURVES = 6
@@ -40,7 +41,7 @@ def trial_logs(folder: ExperimentFolder, wanted: str) -> list[dict[str, Any]]:
 
     Raises:
         NoResultsError: If there is no experiment.
-        NoCombinationError: If there is no such combination, or no such repetition of it.
+        ChoiceError: If there is no such combination, or no such repetition of it.
     """
     table = Results.read(folder)
     key, slash, repetition = wanted.partition("/")
@@ -74,7 +75,7 @@ def curves_text(folder: ExperimentFolder, keys: Sequence[str], *, in_colour: boo
 
     Raises:
         NoResultsError: If there is no experiment.
-        NoCombinationError: If there is no such combination.
+        ChoiceError: If there is no such combination.
         NothingLoggedError: If none of them has logged anything.
     """
     # Imported where it is needed: most commands draw nothing.
@@ -129,7 +130,7 @@ _MARKERS = "x*+o.#"
 _COLOURS = ("blue", "orange", "green", "red", "magenta", "cyan")
 
 
-def _log(table: Results, trial: Row, content: Mapping[str, Any], curve: Curve | None) -> dict[str, Any]:
+def _log(table: Results, trial: Row, content: TrialFile, curve: Curve | None) -> dict[str, Any]:
     numbers = {} if curve is None else {name: _json_numbers(values) for name, values in curve._asdict().items()}
     return {
         "trial": f"{trial['key']}/{trial['repetition']}",
@@ -217,6 +218,7 @@ def _width() -> int:
 
 
 def _name(table: Results, row: Row) -> str:
-    names = short_names(table.telling_paths)
-    options = ", ".join(f"{names[path]} {row[path]}" for path in table.telling_paths) or row["key"]
-    return f"{options}: {mean_and_std(row['val_distance_mm_mean'], row['val_distance_mm_std'])}"
+    names = short_names(table.distinguishing_paths)
+    options = ", ".join(f"{names[path]} {row[path]}" for path in table.distinguishing_paths) or row["key"]
+    columns = SummaryColumns.of("val")
+    return f"{options}: {mean_and_std(row[columns.mean], row[columns.std])}"

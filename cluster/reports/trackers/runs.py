@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 from cluster.results.learning_curves import record_tables
 from cluster.results.results import METRICS, Results, column
 from cluster.results.trial_outcome import trial_status
-from cluster.storage.folders import ExperimentFolder, Status
+from cluster.storage.folders import ExperimentFolder
+from cluster.storage.trial_file import Status, TrialFile
 from data_pipeline.subsets import DEFAULT_SUBSET, MEAN_SUBSET
 from data_pipeline.user_error import UserError
 from posenet.record import Record
@@ -101,7 +102,6 @@ class ExperimentRuns:
 
         Raises:
             NoResultsError: If there is no experiment, or if its description is broken.
-            ArchiveError: If a part of the archive is broken.
             StorageError: If a file cannot be read.
         """
         results = Results.read(folder)
@@ -160,7 +160,7 @@ class _Ending(NamedTuple):
     final: dict[str, float]
 
     @classmethod
-    def of(cls, content: Mapping[str, Any] | None) -> "_Ending":
+    def of(cls, content: TrialFile | None) -> "_Ending":
         known = content or {}
         times = [known.get(name) for name in ("started", "ended")]
         started, ended = (time if isinstance(time, int | float) else None for time in times)

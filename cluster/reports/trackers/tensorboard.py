@@ -48,7 +48,6 @@ def export_tensorboard(folder: ExperimentFolder, to: Path) -> None:
     Raises:
         UserError: If it is not, or if it cannot be written.
         NoResultsError: If there is no experiment.
-        ArchiveError: If a part of the archive is broken.
         StorageError: If a file cannot be read.
     """
     experiment = ExperimentRuns.read(folder)

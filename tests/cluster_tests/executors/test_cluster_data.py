@@ -17,10 +17,10 @@ from ray._private.internal_api import node_stats
 
 from data_pipeline.pose_dataset import write_dataset
 from tests.cluster_tests.executors.local_cluster import LocalCluster
+from tests.cluster_tests.small_experiment import write_tables
 from tests.cluster_tests.sweep import Sweep
-from tests.cluster_tests.tiny import write_tables
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.serial]
 
 SAMPLES = 80_000
 # Labels and one prediction, float32; and of each sample four neighbours and its label's key, which a distorter reads.
@@ -44,7 +44,7 @@ def sweep(tmp_path, cluster):
     data_dir = tmp_path / "data"
     for part, n in {"train": SAMPLES, "val": 100}.items():
         labels = np.random.default_rng(n).normal(size=(n, 21, 3), scale=50).astype(np.float32)
-        write_dataset(data_dir, f"tiny_{part}", labels, labels + 5)
+        write_dataset(data_dir, f"small_{part}", labels, labels + 5)
         if part == "train":
             write_tables(data_dir, labels)
     return Sweep(

@@ -16,7 +16,7 @@ from cluster.executors import node_facts
 from cluster.planning.placement import PRETEND_GPUS
 from tests.cluster_tests.sweep import Sweep, a_trial_is_half_way, wait_for, write_sweep_data
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.serial]
 
 
 @pytest.fixture
@@ -57,10 +57,10 @@ def test_gpus_that_no_node_has_are_an_error_in_under_ten_seconds_that_says_what_
     assert done.returncode == 0, done.stderr
     seconds, _, text = done.stdout.partition("\n")
     assert float(seconds) < 10
-    assert "a GPU and 1 CPU core(s) a trial (cpus_per_trial) were asked for, but no node has that" in text
+    assert "a GPU and 1 CPU core(s) per trial (cpus_per_trial) were requested, but no node has that" in text
     for cores in (0, 1, 2):
         assert f" ({cores} CPU core(s), no GPU)" in text
-    assert "Take torch.device('cpu'), ask for fewer cores, or add a node" in text
+    assert "Use torch.device('cpu'), request fewer cores, or add a node" in text
     assert not list((sweep.folder).glob("trials/*")), "something was written"
 
 
@@ -86,7 +86,7 @@ def test_with_wait_for_nodes_a_sweep_says_that_it_waits_and_goes_on_when_a_node_
     process.stderr.close()
     assert {content["status"] for content in sweep.trials().values()} == {"finished"}
     (waiting,) = (line for line in errors if line.startswith("waiting for a node: "))
-    assert "were asked for, but no node has that" in waiting
+    assert "were requested, but no node has that" in waiting
 
 
 def test_sigterm_ends_a_sweep_that_waits_for_a_node(sweep, cluster):
@@ -95,7 +95,7 @@ def test_sigterm_ends_a_sweep_that_waits_for_a_node(sweep, cluster):
     process.terminate()
     output, errors = process.communicate(timeout=30)
     assert process.returncode == 75, errors
-    assert "run the script again to go on" in errors
+    assert "run the script again to continue" in errors
     assert not output
 
 
@@ -125,7 +125,7 @@ def test_a_node_that_comes_later_with_another_torch_ends_the_sweep_which_has_sav
         node = cluster.add_node(num_cpus=4)
     _output, errors = process.communicate(timeout=120)
     assert process.returncode == 1, errors
-    assert "error: a trial cannot be trained where it was to be: torch is 0.0.1 on " in errors
+    assert "error: trials cannot be trained on a node: torch is 0.0.1 on " in errors
     assert "Traceback" not in errors
     statuses = {content["status"] for content in sweep.trials().values()}
     assert statuses <= {"finished", "running"}
@@ -145,4 +145,4 @@ def test_a_node_that_was_started_with_some_of_its_gpus_counts_these_alone(tmp_pa
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if shown is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
-    assert node_facts.tell(str(tmp_path), "probe", "node", count_gpus=True)["gpus"] == n_gpus
+    assert node_facts.collect_facts(str(tmp_path), "probe", "node", count_gpus=True)["gpus"] == n_gpus

@@ -4,7 +4,7 @@ import signal
 import pytest
 import torch
 
-from cluster.executors.executor import Workplace
+from cluster.executors.executor import Executor
 from cluster.executors.signals import Signals
 from data_pipeline.user_error import UserError
 
@@ -31,36 +31,36 @@ class TestTheAddress:
     def test_is_the_given_one_or_that_of_the_environment(self, monkeypatch, given, environment, address):
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        assert Workplace.of("ray", given, wait_for_nodes=False).address == address
+        assert Executor.of("ray", given, wait_for_nodes=False).address == address
 
     def test_is_of_no_interest_inline(self, monkeypatch):
         monkeypatch.setenv("POSETUNE_ADDRESS", "a:1")
-        assert Workplace.of("inline", "b:2", wait_for_nodes=False).address is None
+        assert Executor.of("inline", "b:2", wait_for_nodes=False).address is None
 
     @pytest.mark.parametrize(("variable", "waits"), [("1", True), ("", False), ("0", False)])
     def test_waiting_can_be_asked_for_by_the_environment(self, monkeypatch, variable, waits):
         monkeypatch.setenv("POSETUNE_WAIT_FOR_NODES", variable)
-        assert Workplace.of("ray", "a:1", wait_for_nodes=False).wait_for_nodes is waits
+        assert Executor.of("ray", "a:1", wait_for_nodes=False).wait_for_nodes is waits
 
 
 class TestTheGrace:
     def test_is_twenty_seconds_where_the_environment_says_nothing_else(self, monkeypatch):
-        assert Workplace.of("ray", None, wait_for_nodes=False).signals.grace_s == 20
+        assert Executor.of("ray", None, wait_for_nodes=False).signals.grace_s == 20
         monkeypatch.setenv("POSETUNE_GRACE_S", "90")
-        assert Workplace.of("ray", None, wait_for_nodes=False).signals.grace_s == 90
+        assert Executor.of("ray", None, wait_for_nodes=False).signals.grace_s == 90
 
     @pytest.mark.parametrize("text", ["a minute", "-1", "nan", "inf"])
     def test_is_a_number_of_seconds(self, monkeypatch, text):
         monkeypatch.setenv("POSETUNE_GRACE_S", text)
-        with pytest.raises(UserError, match=f"POSETUNE_GRACE_S is '{text}', and should be a number"):
-            Workplace.of("ray", None, wait_for_nodes=False)
+        with pytest.raises(UserError, match=f"POSETUNE_GRACE_S is '{text}', but must be a number"):
+            Executor.of("ray", None, wait_for_nodes=False)
 
 
-def test_what_this_machine_lacks_is_of_no_interest_where_a_cluster_trains(tiny):
-    config = tiny.experiment({"experiment_config.target_device": torch.device("cuda:99")}).config
-    (problem,) = Workplace.of("ray", None, wait_for_nodes=False).problems(config)
+def test_what_this_machine_lacks_is_of_no_interest_where_a_cluster_trains(small_experiment):
+    config = small_experiment.experiment({"experiment_config.target_device": torch.device("cuda:99")}).config
+    (problem,) = Executor.of("ray", None, wait_for_nodes=False).problems(config)
     assert problem.path == "experiment_config.target_device"
-    assert not Workplace.of("ray", "a:1", wait_for_nodes=False).problems(config)
+    assert not Executor.of("ray", "a:1", wait_for_nodes=False).problems(config)
 
 
 class TestSignals:

@@ -7,9 +7,7 @@ from cluster.experiment import TrialsFailedError
 from cluster.storage import archive
 from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder
-from tests.cluster_tests.tiny import LR, FailingMLP, Tiny
-
-pytestmark = pytest.mark.ray
+from tests.cluster_tests.small_experiment import LR, FailingMLP, SmallExperiment
 
 LRS = [1e-3, 3e-3, 1e-2]
 
@@ -18,7 +16,7 @@ LRS = [1e-3, 3e-3, 1e-2]
 def small(monkeypatch):
     monkeypatch.setattr(ray_runner, "_TRIALS_OF_A_TUNER", 4)
     monkeypatch.setattr(ray_runner, "_TRIALS_OF_A_SLOT", 1)
-    monkeypatch.setattr(archive, "PART_TRIALS", 2)
+    monkeypatch.setattr(archive, "BUNDLE_TRIALS", 2)
 
 
 @pytest.fixture
@@ -39,26 +37,30 @@ def numbers(table):
     return [{**row, "train_seconds": None} for row in table.trials], table.summary
 
 
+@pytest.mark.ray
 @pytest.mark.slow
-def test_every_trial_is_trained_once_with_the_same_numbers_as_inline(tiny, tiny_data, tmp_path, tuners, capfd):
+def test_every_trial_is_trained_once_with_the_same_numbers_as_inline(
+    small_experiment, small_data, tmp_path, tuners, capfd
+):
     changes = {"experiment_config.n_repetitions": 3}
     options = {LR: LRS, "scheduler_args.gamma": [0.5, 0.9]}
     # Some are finished already, so that a Tuner is asked for some that it leaves out.
-    tiny.run({"experiment_config.n_repetitions": 2}, {LR: LRS[1:], "scheduler_args.gamma": [0.9]})
-    inline = Tiny(tiny_data, tmp_path / "inline").run(changes, options)
+    small_experiment.run({"experiment_config.n_repetitions": 2}, {LR: LRS[1:], "scheduler_args.gamma": [0.9]})
+    inline = SmallExperiment(small_data, tmp_path / "inline").run(changes, options)
     capfd.readouterr()
-    table = tiny.experiment(changes, options).run("ray")
+    table = small_experiment.experiment(changes, options).run("ray")
     assert tuners == [4, 4, 4, 2]
     assert numbers(table) == numbers(inline)
     assert "18 trials: 4 finished, 14 to train" in capfd.readouterr().err
-    archived = [trial_id for trial_id, _ in ExperimentFolder(Storage(tiny.folder)).archive.trials()]
+    archived = [trial_id for trial_id, _ in ExperimentFolder(Storage(small_experiment.folder)).archive.trials()]
     assert len(archived) == len(set(archived)) == 16
 
 
+@pytest.mark.ray
 @pytest.mark.slow
-def test_none_begins_when_the_first_trials_have_all_failed(tiny, tuners):
+def test_no_other_tuner_starts_when_the_first_trials_have_all_failed(small_experiment, tuners):
     changes = {"base_hyperparams.model": FailingMLP, "experiment_config.n_repetitions": 4}
-    experiment = tiny.experiment({**changes, "experiment_config.stop_if_all_fail": 2}, {LR: LRS})
+    experiment = small_experiment.experiment({**changes, "experiment_config.stop_if_all_fail": 2}, {LR: LRS})
     with pytest.raises(TrialsFailedError, match="the first 2 trials all failed"):
         experiment.run("ray")
     assert tuners == [4]
@@ -69,6 +71,6 @@ def test_none_begins_when_the_first_trials_have_all_failed(tiny, tuners):
     ("n", "sizes"), [(1, [1]), (4, [4]), (5, [3, 2]), (8, [4, 4]), (9, [3, 3, 3]), (14, [4, 4, 4, 2])]
 )
 def test_parts_are_few_and_of_like_size(n, sizes):
-    parts = list(ray_runner._parts(list(range(n)), 4))
-    assert [len(part) for part in parts] == sizes
-    assert [i for part in parts for i in part] == list(range(n))
+    batches = list(ray_runner._batches(list(range(n)), 4))
+    assert [len(part) for part in batches] == sizes
+    assert [i for part in batches for i in part] == list(range(n))

@@ -15,25 +15,30 @@ def live_tensors():
     return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
 
 
-def train(tiny, seed, device=None):
-    changes = {"base_hyperparams.optimizer_args.lr": 1e-4 * (1 + seed), "experiment_config.name": f"tiny{seed}"}
-    trial, data, folder = tiny.trial(changes, device)
+def train(small_experiment, seed, device=None):
+    changes = {
+        "base_hyperparams.optimizer_args.lr": 1e-4 * (1 + seed),
+        "experiment_config.name": f"small_experiment{seed}",
+    }
+    trial, data, folder = small_experiment.trial(changes, device)
     assert [report.status for report in run_trial(trial, data, folder)][-1] == "finished"
 
 
-def test_trials_leave_no_tensor_behind(tiny):
-    train(tiny, 0)
+@pytest.mark.serial
+def test_trials_leave_no_tensor_behind(small_experiment):
+    train(small_experiment, 0)
     after_one = live_tensors()
     for seed in range(1, N_TRIALS):
-        train(tiny, seed)
+        train(small_experiment, seed)
     assert live_tensors() <= after_one
 
 
-def test_a_trial_that_fails_leaves_no_tensor_behind(tiny):
-    train(tiny, 0)
+@pytest.mark.serial
+def test_a_trial_that_fails_leaves_no_tensor_behind(small_experiment):
+    train(small_experiment, 0)
     after_one = live_tensors()
     for seed in range(1, 6):
-        trial, data, folder = tiny.trial({"experiment_config.name": f"tiny{seed}"})
+        trial, data, folder = small_experiment.trial({"experiment_config.name": f"small_experiment{seed}"})
         reports = run_trial(trial, data, folder)
         next(reports)
         assert reports.throw(RuntimeError("the device is gone")).status == "failed"
@@ -43,13 +48,13 @@ def test_a_trial_that_fails_leaves_no_tensor_behind(tiny):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU that torch can use")
-def test_trials_leave_no_memory_of_a_gpu_taken(tiny):
+def test_trials_leave_no_memory_of_a_gpu_taken(small_experiment):
     device = torch.device("cuda", 0)
-    train(tiny, 0, device)
+    train(small_experiment, 0, device)
     torch.cuda.empty_cache()
     allocated, reserved = torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device)
     for seed in range(1, N_TRIALS):
-        train(tiny, seed, device)
+        train(small_experiment, seed, device)
     torch.cuda.empty_cache()
     assert torch.cuda.memory_allocated(device) <= allocated
     assert torch.cuda.memory_reserved(device) <= reserved

@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 
 from cluster.executors import progress as progress_module
-from cluster.executors.monitor import Watch
+from cluster.executors.monitor import Monitor
 from cluster.executors.progress import Progress, duration
 from cluster.trial.trainable import TrialReport
 
@@ -209,12 +209,12 @@ def test_a_duration_is_written_for_people(seconds, text):
 
 class TestTheWatch:
     def outcomes(self, stop_if_all_fail, *statuses):
-        watch = Watch(progress_on(False), stop_if_all_fail)
+        monitor = Monitor(progress_on(False), stop_if_all_fail)
         for i, status in enumerate(statuses):
-            watch.started(f"{i}/0")
-            watch.reported(running(f"{i}/0", 1))
-            watch.reported(TrialReport(f"{i}/0", status, error="x"))
-        return watch
+            monitor.started(f"{i}/0")
+            monitor.reported(running(f"{i}/0", 1))
+            monitor.reported(TrialReport(f"{i}/0", status, error="x"))
+        return monitor
 
     @pytest.mark.parametrize(
         ("n", "statuses", "stop"),
@@ -233,34 +233,34 @@ class TestTheWatch:
         assert self.outcomes(n, *statuses).should_stop is stop
 
     def test_learns_nothing_from_those_that_failed_before(self):
-        watch = Watch(progress_on(False), 2, failed_before={"0/0", "1/0"})
+        monitor = Monitor(progress_on(False), 2, failed_before={"0/0", "1/0"})
         for trial_id, stop in [("0/0", False), ("1/0", False), ("2/0", False), ("3/0", True)]:
-            watch.reported(TrialReport(trial_id, "failed", error="x"))
-            assert watch.should_stop is stop
+            monitor.reported(TrialReport(trial_id, "failed", error="x"))
+            assert monitor.should_stop is stop
 
     def test_learns_from_those_that_failed_before_and_do_not_fail_again(self):
-        watch = Watch(progress_on(False), 2, failed_before={"0/0"})
+        monitor = Monitor(progress_on(False), 2, failed_before={"0/0"})
         for trial_id, status in [("0/0", "finished"), ("1/0", "failed"), ("2/0", "failed")]:
-            watch.reported(TrialReport(trial_id, status, error="x"))
-        assert not watch.should_stop
+            monitor.reported(TrialReport(trial_id, status, error="x"))
+        assert not monitor.should_stop
 
     def test_says_why_to_stop_with_the_first_error_of_those_that_tell(self):
-        watch = Watch(progress_on(False), 1, failed_before={"0/0"})
-        watch.reported(TrialReport("0/0", "failed", error="old"))
-        assert watch.why_stop is None
-        watch.reported(TrialReport("1/0", "failed", error="new"))
-        assert watch.why_stop == "new"
+        monitor = Monitor(progress_on(False), 1, failed_before={"0/0"})
+        monitor.reported(TrialReport("0/0", "failed", error="old"))
+        assert monitor.why_stop is None
+        monitor.reported(TrialReport("1/0", "failed", error="new"))
+        assert monitor.why_stop == "new"
 
     def test_counts_an_end_that_is_told_twice_once(self):
-        watch = self.outcomes(None, "failed")
-        watch.started("0/0")
-        watch.reported(TrialReport("0/0", "failed", error="again"))
-        assert (watch.progress.n_ended, watch.progress.n_failed, watch.progress.running) == (1, 1, {})
-        assert watch.outcomes["0/0"].error == "x"
+        monitor = self.outcomes(None, "failed")
+        monitor.started("0/0")
+        monitor.reported(TrialReport("0/0", "failed", error="again"))
+        assert (monitor.progress.n_ended, monitor.progress.n_failed, monitor.progress.running) == (1, 1, {})
+        assert monitor.outcomes["0/0"].error == "x"
 
     def test_keeps_the_last_report_of_each_trial(self):
-        watch = self.outcomes(None, "failed", "finished")
-        assert {trial_id: report.status for trial_id, report in watch.outcomes.items()} == {
+        monitor = self.outcomes(None, "failed", "finished")
+        assert {trial_id: report.status for trial_id, report in monitor.outcomes.items()} == {
             "0/0": "failed",
             "1/0": "finished",
         }

@@ -11,12 +11,12 @@ from ray import tune
 from ray.cluster_utils import Cluster
 
 from cluster.executors.ray_runner import _Variants
-from cluster.executors.ray_worker import AskedToLeave, ask_to_leave
+from cluster.executors.ray_worker import StopRequest, request_stop
 from cluster.planning.placement import Placement
 from cluster.planning.plan import Combination, TrialSpec
 from cluster.planning.search_space import Axis
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 PER_GPU = 2
 N_SLOTS = 8
@@ -30,7 +30,7 @@ class Space:
         Axis(("a",), (("w",), ("x",), ("y",), ("z",)), (("w",), ("x",), ("y",), ("z",))),
     )
 
-    def choice_of(self, config):
+    def row_indices_of(self, config):
         return tuple(axis.row_labels.index(config[axis.name]) for axis in self.axes)
 
 
@@ -107,8 +107,8 @@ def test_what_is_finished_is_left_out(two_nodes, tmp_path):
 
 
 def test_a_worker_learns_that_the_run_wants_to_end(two_nodes):
-    asked = ray.remote(num_cpus=1)(lambda run_id: AskedToLeave(run_id)())
+    asked = ray.remote(num_cpus=1)(lambda run_id: StopRequest(run_id)())
     assert not ray.get(asked.remote("this run"))
-    ask_to_leave("this run")
+    request_stop("this run")
     assert ray.get(asked.remote("this run"))
     assert not ray.get(asked.remote("another run"))

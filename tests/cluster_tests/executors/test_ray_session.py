@@ -28,6 +28,8 @@ class TestThePlaceOfRaysFiles:
 
     def test_that_was_asked_for_by_a_long_name_is_an_error(self, tmp_path, monkeypatch):
         monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / LONG))
-        with pytest.raises(ClusterError, match=r", from RAY_TMPDIR, is too long .* may have \d\d bytes\. Name another"):
+        with pytest.raises(
+            ClusterError, match=r", from RAY_TMPDIR, is too long .* may have at most \d\d bytes\. Set another"
+        ):
             _private_folder()
         assert not (tmp_path / LONG).exists()

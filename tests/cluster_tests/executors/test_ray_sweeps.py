@@ -35,7 +35,7 @@ def undisturbed(data_dir, tmp_path_factory):
     return sweep.numbers()
 
 
-class TestNumbersDoNotDependOnHowTheyWereMade:
+class TestResultsDoNotDependOnTheExecutor:
     def test_two_trials_at_a_time_with_ray_equal_inline(self, sweep, undisturbed):
         before = {path: path.read_bytes() for path in Path(sweep.spec["data_dir"]).iterdir()}
         result = sweep.run()
@@ -43,6 +43,16 @@ class TestNumbersDoNotDependOnHowTheyWereMade:
         assert sweep.numbers() == undisturbed
         assert {path: path.read_bytes() for path in Path(sweep.spec["data_dir"]).iterdir()} == before
 
+    @pytest.mark.slow
+    def test_workers_import_neither_exporters_nor_matplotlib(self, sweep):
+        assert sweep.run().code == 0
+        workers = sweep.modules_of_workers()
+        assert workers
+        for modules in workers:
+            assert "cluster.executors.ray_worker" in modules
+            assert {name for name in modules if name.startswith(("cluster.reports.", "matplotlib"))} == set()
+
+    @pytest.mark.slow
     def test_one_trial_at_a_time_and_another_order_of_trials_equal_inline(self, sweep, undisturbed):
         result = sweep.run(cpus={min(os.sched_getaffinity(0))}, lrs=[1e-2, 1e-3, 3e-3])
         assert result.code == 0, result.errors
@@ -52,7 +62,7 @@ class TestNumbersDoNotDependOnHowTheyWereMade:
         assert numbers == {name: value for name, value in undisturbed.items() if name != "rows"}
 
 
-class TestAnInterruptedSweepGoesOn:
+class TestAnInterruptedSweepContinues:
     def test_after_a_driver_was_killed(self, sweep, undisturbed):
         process = sweep.start(slow=0.1)
         # Its workers live some seconds longer: the trial must be one that has just begun.
@@ -67,7 +77,8 @@ class TestAnInterruptedSweepGoesOn:
         assert sweep.numbers() == undisturbed
         assert "to continue" in result.errors
 
-    def test_after_ctrl_c_which_ends_it_quickly_and_says_how_to_go_on(self, sweep, undisturbed):
+    @pytest.mark.serial
+    def test_after_ctrl_c_which_ends_it_quickly_and_says_how_to_continue(self, sweep, undisturbed):
         process = sweep.start(slow=0.05)
         wait_for(lambda: finished(sweep) and a_trial_is_half_way(sweep), process)
         done = finished(sweep)
@@ -76,7 +87,7 @@ class TestAnInterruptedSweepGoesOn:
         _output, errors = process.communicate(timeout=60)
         assert time.monotonic() - begin < 10
         assert process.returncode == 130
-        assert "run the script again to go on" in errors
+        assert "run the script again to continue" in errors
         assert "Traceback" not in errors
         statuses = {row["status"] for row in sweep.rows()}
         assert "interrupted" in statuses
@@ -87,6 +98,7 @@ class TestAnInterruptedSweepGoesOn:
         assert result.code == 0, result.errors
         assert sweep.numbers() == undisturbed
 
+    @pytest.mark.serial
     def test_after_ctrl_c_which_does_not_wait_for_long_batches(self, sweep):
         process = sweep.start(slow=60)
         wait_for(sweep.trials, process)
@@ -98,15 +110,15 @@ class TestAnInterruptedSweepGoesOn:
         assert process.returncode == 130
         assert "Traceback" not in errors
 
-    @pytest.mark.parametrize("executor", ["ray", "inline"])
-    def test_after_sigterm_at_which_each_trial_writes_a_checkpoint_at_once(self, sweep, undisturbed, executor):
+    @pytest.mark.parametrize("executor", ["ray", pytest.param("inline", marks=pytest.mark.slow)])
+    def test_after_sigterm_at_which_each_trial_writes_a_checkpoint_immediately(self, sweep, undisturbed, executor):
         sweep.spec["experiment_config"] = {"checkpoint_interval_s": 1000}
         process = sweep.start(slow=0.1, executor=executor)
         wait_for(lambda: len(sweep.batches()) > 30, process)
         process.terminate()
         _output, errors = process.communicate(timeout=30)
         assert process.returncode == 75, errors
-        assert "run the script again to go on" in errors
+        assert "run the script again to continue" in errors
         assert "Traceback" not in errors
         left = {trial: content for trial, content in sweep.trials().items() if content["status"] == "running"}
         assert left
@@ -121,6 +133,7 @@ class TestAnInterruptedSweepGoesOn:
             trial: content["started"] for trial, content in left.items()
         }, "a trial that left began at its beginning"
 
+    @pytest.mark.serial
     def test_sigterm_does_not_wait_longer_than_it_may_for_an_epoch_to_end(self, sweep):
         process = sweep.start(slow=600, environment={"POSETUNE_GRACE_S": "1"})
         wait_for(sweep.trials, process)
@@ -129,7 +142,7 @@ class TestAnInterruptedSweepGoesOn:
         assert process.returncode == 75
         assert "Traceback" not in errors
 
-    def test_in_another_worker_when_one_was_killed(self, sweep, undisturbed):
+    def test_in_another_worker_after_one_was_killed(self, sweep, undisturbed):
         process = sweep.start(slow=0.05)
         wait_for(lambda: a_trial_is_half_way(sweep), process)
         victim = next(content["pid"] for content in sweep.trials().values() if content["status"] == "running")
@@ -141,7 +154,7 @@ class TestAnInterruptedSweepGoesOn:
         assert sweep.numbers() == undisturbed
 
 
-class TestWhatGoesWrongIsARow:
+class TestAFailureIsARow:
     def test_failures_and_divergence_leave_the_other_trials_complete_and_end_with_1(self, sweep):
         result = sweep.run(lrs=[1e-3], models=["CorrectorMLP", "FailingMLP", "HungryMLP"])
         assert result.code == 1
@@ -153,6 +166,7 @@ class TestWhatGoesWrongIsARow:
         assert "out of memory on cpu with batch_size 16" in errors["HungryMLP"]
         assert "this model is broken" in result.errors
 
+    @pytest.mark.slow
     def test_a_failed_trial_is_trained_again_and_a_diverged_one_is_not(self, sweep):
         sweep.spec["lrs"] = [1e-3]
         sweep.spec["experiment_config"] = {"n_repetitions": 1}
@@ -166,7 +180,8 @@ class TestWhatGoesWrongIsARow:
         again = {trial for trial in before if after[trial]["started"] != before[trial]["started"]}
         assert again == {trial for trial, content in before.items() if content["status"] == "failed"}
 
-    def test_a_trial_that_does_not_report_for_too_long_is_failed_and_the_others_go_on(self, sweep):
+    @pytest.mark.serial
+    def test_a_trial_that_stops_reporting_fails_and_the_others_continue(self, sweep):
         config = {"n_repetitions": 1, "trial_timeout_s": 8}
         result = sweep.run(lrs=[1e-3], distorters=["Noise", "HangingNoise"], experiment_config=config)
         assert result.code == 1
@@ -176,6 +191,7 @@ class TestWhatGoesWrongIsARow:
         assert "did not report for 8 s" in rows["HangingNoise"]["error"]
         assert "sweep_script.py" in rows["HangingNoise"]["error"], "the error shows where it hung"
 
+    @pytest.mark.slow
     def test_a_sweep_whose_first_trials_all_fail_stops(self, sweep):
         config = {"n_repetitions": 5, "stop_if_all_fail": 2}
         result = sweep.run(lrs=[1e-3], models=["FailingMLP"], experiment_config=config)
@@ -183,6 +199,7 @@ class TestWhatGoesWrongIsARow:
         assert "the first 2 trials all failed" in result.errors
         assert "pending" in {row["status"] for row in sweep.rows()}
 
+    @pytest.mark.slow
     def test_a_worker_that_is_lost_too_often_is_a_failed_row(self, sweep):
         process = sweep.start(slow=0.3, lrs=[1e-3], experiment_config={"n_repetitions": 1, "max_retries": 0})
         wait_for(lambda: a_trial_is_half_way(sweep), process)
@@ -197,7 +214,8 @@ class TestWhatGoesWrongIsARow:
         assert sweep.run(lrs=[1e-3], experiment_config={"n_repetitions": 1}).code == 0
 
 
-class TestAScriptWithModulesInAnotherPlace:
+@pytest.mark.slow
+class TestAScriptWithModulesInAnotherFolder:
     @pytest.fixture
     def elsewhere(self, sweep, tmp_path):
         """A folder that the script adds to its path, with a module of which it trains a class."""
@@ -230,13 +248,13 @@ class TestAScriptWithModulesInAnotherPlace:
         result = sweep.run()
         assert result.code == 1
         assert [row["status"] for row in sweep.rows()] == ["pending"]
-        assert "could not load what it was to train: ImportError: not to be had here. What the script" in result.errors
+        assert "could not load its trial: ImportError: not to be had here. What the script" in result.errors
         assert "was lost" not in result.errors
         assert "Traceback" not in result.errors
 
 
 class TestTwoRunsOfOneExperiment:
-    def test_the_second_ends_at_once_and_names_the_first(self, sweep):
+    def test_the_second_is_refused_immediately_and_names_the_first(self, sweep):
         process = sweep.start(slow=0.1)
         wait_for(lambda: sweep.trials(), process)
         second = sweep.run()
@@ -245,7 +263,7 @@ class TestTwoRunsOfOneExperiment:
         assert "Traceback" not in second.errors
         process.kill()
         process.communicate()
-        assert sweep.run().code == 0, "a killed run's lock is in the way"
+        assert sweep.run(executor="inline").code == 0, "a killed run's lock is in the way"
 
 
 @pytest.fixture
@@ -260,6 +278,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+@pytest.mark.slow
 class TestADisk:
     def test_that_fills_up_loses_nothing_that_is_finished(self, data_dir, small_disk, undisturbed):
         sweep = Sweep(data_dir, small_disk)
@@ -291,6 +310,7 @@ class TestADisk:
         assert "Traceback" not in result.errors
 
 
+@pytest.mark.slow
 def test_a_finished_experiment_is_not_trained_again_and_ray_is_not_started(sweep):
     assert sweep.run(lrs=[1e-3]).code == 0
     files = {p: hashlib.sha256(p.read_bytes()).hexdigest() for p in sweep.folder.glob("trials/**/*") if p.is_file()}

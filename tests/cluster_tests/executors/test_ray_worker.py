@@ -7,26 +7,27 @@ import torch
 
 from cluster.executors import node_facts, ray_nodes, ray_runner, ray_worker
 from cluster.executors.job import Job
-from cluster.executors.monitor import Watch
+from cluster.executors.monitor import Monitor
 from cluster.executors.ray_nodes import _gpu_problems
 from cluster.executors.ray_runner import _Stop, _Variants
 from cluster.executors.signals import Preempted, Signals
+from cluster.experiment_files import write_experiment_file
 from cluster.planning.config import Problem
-from cluster.planning.inputs import Sources
-from cluster.planning.placement import PRETEND_GPUS, Node, NoRoomError, Placement, UnfitNodeError
+from cluster.planning.inputs import Inputs
+from cluster.planning.placement import PRETEND_GPUS, Node, NoRoomError, Placement, UnusableNodeError
 from cluster.storage.folders import ExperimentFolder
 from cluster.trial.trainable import run_trial
 from tests.cluster_tests.executors.test_progress import progress_on
 
 
 @pytest.fixture
-def job(tiny):
+def job(small_experiment):
     """The job of a run that has written its `experiment.json`."""
-    experiment = tiny.experiment()
-    sources = Sources(experiment.config.data_folder)
-    plan = experiment._plan(sources)
-    job = Job(experiment.config, experiment.space, sources.sets, sources.tables, sources.weights)
-    experiment._write_experiment(plan, job)
+    experiment = small_experiment.experiment()
+    inputs = Inputs(experiment.config.data_folder)
+    plan = experiment._plan(inputs)
+    job = Job(experiment.config, experiment.space, inputs.sets, inputs.tables, inputs.weights)
+    write_experiment_file(plan, job)
     return job
 
 
@@ -37,28 +38,30 @@ CPU = Placement(torch.device("cpu"), n_slots=5, cpus_per_trial=1)
 class TestANodeIsUnfit:
     def test_where_it_has_another_version(self, job):
         other = {**VERSIONS, "torch": "1.0"}
-        with pytest.raises(UnfitNodeError, match=r"^torch is \S+ on \S+ and was 1\.0 where and when the run began"):
-            ray_worker._require_fit(job, CPU, other)
+        with pytest.raises(UnusableNodeError, match=r"^torch is \S+ on \S+, but was 1\.0 where and when the run began"):
+            ray_worker._require_usable_node(job, CPU, other)
 
     def test_where_our_code_was_changed_since_the_run_began(self, job):
         other = {**VERSIONS, "PoseTune": "0123"}
-        with pytest.raises(UnfitNodeError, match=r"^PoseTune is .* Its files were changed in the meantime$"):
-            ray_worker._require_fit(job, CPU, other)
+        with pytest.raises(UnusableNodeError, match=r"^PoseTune is .* Its files have changed since then$"):
+            ray_worker._require_usable_node(job, CPU, other)
 
     def test_where_torch_sees_no_gpu_for_trials_that_take_one(self, job, monkeypatch):
         monkeypatch.delenv(PRETEND_GPUS, raising=False)
         monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
         placement = Placement(torch.device("cuda", 0), n_slots=2, cpus_per_trial=1, gpu_share=0.5)
-        with pytest.raises(UnfitNodeError, match=r"^torch sees no GPU on "):
-            ray_worker._require_fit(job, placement, VERSIONS)
+        with pytest.raises(UnusableNodeError, match=r"^torch sees no GPU on "):
+            ray_worker._require_usable_node(job, placement, VERSIONS)
 
-    def test_where_it_does_not_see_the_folder_of_the_run(self, job, tiny, monkeypatch):
+    def test_where_it_does_not_see_the_folder_of_the_run(self, job, small_experiment, monkeypatch):
         monkeypatch.setattr(ray_worker, "_STALE_S", 0.1)
-        elsewhere = replace(job, config=replace(job.config, storage_path=tiny.storage_path / "elsewhere"), run_id="1")
-        with pytest.raises(UnfitNodeError, match=r"elsewhere/tiny on .* is not the folder of this run"):
-            ray_worker._require_fit(elsewhere, CPU, VERSIONS)
-        with pytest.raises(UnfitNodeError, match="is not the folder of this run"):
-            ray_worker._require_fit(replace(job, run_id="of another run"), CPU, VERSIONS)
+        elsewhere = replace(
+            job, config=replace(job.config, storage_path=small_experiment.storage_path / "elsewhere"), run_id="1"
+        )
+        with pytest.raises(UnusableNodeError, match=r"elsewhere/small_experiment on .* is not the folder of this run"):
+            ray_worker._require_usable_node(elsewhere, CPU, VERSIONS)
+        with pytest.raises(UnusableNodeError, match="is not the folder of this run"):
+            ray_worker._require_usable_node(replace(job, run_id="of another run"), CPU, VERSIONS)
 
     def test_not_where_it_sees_the_folder_as_it_is_a_moment_late(self, job, monkeypatch):
         real, reads = ExperimentFolder.read_experiment, []
@@ -68,22 +71,22 @@ class TestANodeIsUnfit:
             return {"run": "the last one"} if len(reads) == 1 else real(folder)
 
         monkeypatch.setattr(ExperimentFolder, "read_experiment", read)
-        ray_worker._require_fit(job, CPU, VERSIONS)
-        ray_worker._require_fit(job, CPU, VERSIONS)
+        ray_worker._require_usable_node(job, CPU, VERSIONS)
+        ray_worker._require_usable_node(job, CPU, VERSIONS)
         assert len(reads) == 2, "a node is looked at once"
 
 
 class TestATrialThatEnded:
-    def test_stays_finished_when_it_is_said_to_have_failed(self, tiny):
-        trial, data, folder = tiny.trial()
+    def test_stays_finished_when_it_is_said_to_have_failed(self, small_experiment):
+        trial, data, folder = small_experiment.trial()
         *_, last = run_trial(trial, data, folder)
         before = folder.read_trial()
         report = ray_worker.fail(trial.id, folder, trial.run_id, "its worker was lost")
         assert (report.status, report.val_distance_mm) == ("finished", last.val_distance_mm)
         assert folder.read_trial() == before
 
-    def test_is_failed_where_it_had_not(self, tiny):
-        trial, data, folder = tiny.trial()
+    def test_is_failed_where_it_had_not(self, small_experiment):
+        trial, data, folder = small_experiment.trial()
         next(run_trial(trial, data, folder))
         report = ray_worker.fail(trial.id, folder, trial.run_id, "its worker was lost")
         assert (report.status, report.error) == ("failed", "its worker was lost")
@@ -96,7 +99,7 @@ def test_a_worker_that_cannot_ask_whether_to_leave_goes_on(monkeypatch):
         raise RuntimeError("the head is gone")
 
     monkeypatch.setattr(ray_worker.internal_kv, "_internal_kv_get", gone)
-    assert not ray_worker.AskedToLeave("run")()
+    assert not ray_worker.StopRequest("run")()
 
 
 class TestTheEndOfARun:
@@ -104,14 +107,14 @@ class TestTheEndOfARun:
     def stop(self, job, monkeypatch):
         """What Tune asks whether to end, with nodes that the test decides on."""
         monkeypatch.setattr(ray_runner, "_NODES_INTERVAL_S", 0)
-        monkeypatch.setattr(ray_worker, "ask_to_leave", lambda run_id: None)
+        monkeypatch.setattr(ray_worker, "request_stop", lambda run_id: None)
         self.nodes = {"1": Node("one", 2, 0), "2": Node("two", 3, 0)}
         monkeypatch.setattr(ray_runner.ray_nodes, "nodes", lambda: self.nodes)
         generator = _Variants([], job, CPU)
         self.said = []
         progress = progress_on(False)
         monkeypatch.setattr(progress, "say", self.said.append)
-        return _Stop(Watch(progress, None), Signals(grace_s=0.1), generator, "run")
+        return _Stop(Monitor(progress, None), Signals(grace_s=0.1), generator, "run")
 
     def test_is_not_there_while_nodes_come_and_go_which_changes_how_many_trials_run(self, stop):
         del self.nodes["1"]
@@ -126,7 +129,7 @@ class TestTheEndOfARun:
         assert stop.generator.max_concurrent == 5
 
     def test_comes_when_all_trials_have_saved_where_a_node_is_unfit(self, stop):
-        stop.generator.unfit = "torch is another one"
+        stop.generator.node_error = "torch is another one"
         stop.generator._live_trials.add("running")
         assert not stop.stop_all()
         assert stop.generator.closed
@@ -153,7 +156,7 @@ def test_a_node_may_be_started_with_fewer_gpus_than_it_has_and_not_with_more(tol
     assert len(_gpu_problems(told, seen)) == n_problems
 
 
-def test_a_wait_for_nodes_that_ends_takes_back_what_it_asked_the_autoscaler_for(tiny, monkeypatch):
+def test_a_wait_for_nodes_that_ends_takes_back_what_it_asked_the_autoscaler_for(small_experiment, monkeypatch):
     asked, signals = [], Signals()
 
     def no_room(config):
@@ -165,5 +168,5 @@ def test_a_wait_for_nodes_that_ends_takes_back_what_it_asked_the_autoscaler_for(
     monkeypatch.setattr(ray_nodes, "request_resources", lambda bundles: asked.append(bundles))
     monkeypatch.setattr(ray_nodes, "_LOOK_AGAIN_S", 0)
     with pytest.raises(Preempted):
-        ray_nodes.wait_for_node(tiny.experiment().config, signals)
+        ray_nodes.wait_for_node(small_experiment.experiment().config, signals)
     assert asked == [[{"CPU": 1}], [{"CPU": 1}], []]

@@ -3,7 +3,7 @@ import uuid
 
 import pytest
 
-from cluster.executors.watchdog import Watchdog, how_it_hung
+from cluster.executors.watchdog import Watchdog, read_hang
 from cluster.storage.filesystem import Storage
 from cluster.storage.folders import TrialFolder
 
@@ -27,14 +27,14 @@ def test_a_trial_that_ends_in_time_leaves_nothing_behind(folder, temporary):
     with Watchdog(60, folder, "run"):
         assert len(files()) == 1
     assert not files()
-    assert how_it_hung(folder, "run") is None
+    assert read_hang(folder, "run") is None
 
 
 def test_where_a_trial_hung_is_told_once_and_for_its_run_alone(folder, temporary):
     watchdog = Watchdog(60, folder, "run")
     with watchdog:
-        watchdog.rest()
+        watchdog.pause()
         watchdog.file.write(b"Thread 0x1 (most recent call first):\n  File x.py, line 3 in f\n")
-        text = how_it_hung(folder, "run")
+        text = read_hang(folder, "run")
         assert text.startswith("the trial did not report for 60 s (trial_timeout_s), and was here:\nThread")
-        assert how_it_hung(folder, "run") is None
+        assert read_hang(folder, "run") is None

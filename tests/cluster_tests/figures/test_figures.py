@@ -10,7 +10,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection, PolyCollection
@@ -105,7 +105,10 @@ ALL = {
     "skeletons of many": lambda: skeletons(*hands(9), NYU),
     "skeletons beside each other": lambda: skeletons(*followed(11), NYU, n_examples=1, n_log_points=10),
 }
-every_figure = pytest.mark.parametrize("name", ALL)
+MORE_OF_A_KIND = [name for name in ALL if " of " in name or " beside " in name]
+every_figure = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in MORE_OF_A_KIND)) for name in ALL]
+)
 
 
 def files_of(figure):
@@ -163,6 +166,7 @@ class TestEveryFigure:
             assert not box.overlaps(other_box), (text, other)
         assert min(text.get_fontsize() for text in figure.findobj(Text) if text.get_text()) >= 5
 
+    @pytest.mark.slow
     @every_figure
     def test_is_the_same_bytes_when_drawn_again(self, name):
         assert files_of(ALL[name]()) == files(name)
@@ -235,7 +239,6 @@ class TestColours:
 
 
 class TestTextsThatFit:
-    @settings(max_examples=60, deadline=None)
     @given(text=st.text(max_size=80), width=st.floats(20, 200))
     def test_are_no_wider_than_there_is_room(self, text, width):
         with paper_style():

@@ -41,6 +41,7 @@ def test_ray_up_takes_the_ssh_cluster_and_keeps_all_its_workers(ssh_cluster):
     assert nodes["min_workers"] == nodes["max_workers"] == len(ssh_cluster["provider"]["worker_ips"])
 
 
+@pytest.mark.slow
 def test_ray_up_finds_a_misspelt_key_of_the_ssh_cluster(ssh_cluster):
     import click
 
@@ -188,15 +189,18 @@ def check_ray_job(job: dict[str, Any]) -> None:
         check_kubernetes({"apiVersion": "v1", "kind": "PodTemplate", "template": at(job, place)})
 
 
+@pytest.mark.slow
 def test_the_ray_job_has_only_fields_that_kuberay_and_kubernetes_know(ray_job):
     check_ray_job(ray_job)
 
 
+@pytest.mark.slow
 def test_a_misspelt_field_anywhere_in_the_ray_job_is_found(ray_job):
     unseen = [place for place in names(ray_job) if not is_found(check_ray_job, ray_job, place)]
     assert unseen == []
 
 
+@pytest.mark.slow
 def test_the_storage_has_only_fields_that_kubernetes_knows_and_a_misspelt_one_is_found(storage):
     assert [document["kind"] for document in storage] == ["PersistentVolumeClaim", "PersistentVolumeClaim", "Pod"]
     for document in storage:
@@ -327,6 +331,7 @@ def values(instructions: list[tuple[str, str]], name: str) -> list[str]:
     return [value for instruction, value in instructions if instruction == name]
 
 
+@pytest.mark.slow
 def test_hadolint_has_nothing_to_say_of_the_dockerfile():
     hadolint = Path(sys.executable).with_name("hadolint")
     done = subprocess.run([hadolint, LAUNCH / "Dockerfile"], capture_output=True, text=True, check=False)

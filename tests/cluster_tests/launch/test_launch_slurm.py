@@ -66,6 +66,7 @@ if "SLURM_RESTART_COUNT" not in os.environ:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["slurm.sbatch", "slurm_single_node.sbatch"])
 def test_shellcheck_has_nothing_to_say_about(name):
     if shutil.which("shellcheck") is None:
@@ -153,7 +154,7 @@ def slow_jobs(slurm):
 
 
 @on_slurm
-@pytest.mark.slow  # together
+@pytest.mark.serial
 @pytest.mark.usefixtures("slow_jobs")
 class TestOnOneNode:
     def test_a_job_told_to_stop_is_started_again_and_completes(self, slurm):
@@ -183,7 +184,7 @@ class TestOnOneNode:
         job.tell("--signal=TERM", "--batch")
         facts = job.wait_until_over()
         assert (facts["JobState"], facts["ExitCode"], facts["Restarts"]) == ("FAILED", "75:0", "0")
-        assert "submit the job again to go on" in job.output()
+        assert "submit the job again to continue" in job.output()
 
     def test_a_job_whose_trials_failed_is_not_started_again(self, slurm):
         facts = single_node_job(slurm, "failing.py").wait_until_over()
@@ -200,7 +201,7 @@ class TestOnOneNode:
 
 @on_slurm
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.serial
 @pytest.mark.usefixtures("slow_jobs")
 class TestOnTwoNodes:
     def test_a_job_whose_nodes_are_told_to_stop_is_started_again_and_completes(self, slurm):
@@ -227,10 +228,10 @@ class TestOnTwoNodes:
         assert left.stdout.split() == ["0", "0"]
         assert list((slurm.folder / ".posetune").iterdir()) == []
 
-    def test_a_sweep_told_to_stop_saves_and_goes_on_where_it_was(self, slurm, tiny_data):
+    def test_a_sweep_told_to_stop_saves_and_goes_on_where_it_was(self, slurm, small_data):
         results = slurm.folder / "results"
         spec = {
-            "data_dir": str(tiny_data),
+            "data_dir": str(small_data),
             "storage_path": str(results),
             "solver_config": {"val_example_subset": "DEFAULT"},
         }
@@ -247,7 +248,7 @@ class TestOnTwoNodes:
 
 
 @on_slurm
-@pytest.mark.slow
+@pytest.mark.serial
 class TestWhatSlurmTellsByItself:
     def test_a_job_whose_time_ends_is_told_so_two_minutes_before_and_started_again(self, slow_jobs):
         job = slow_jobs["short"]

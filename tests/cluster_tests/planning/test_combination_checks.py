@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cluster.planning import builders as parts
-from cluster.planning import inputs as sources
+from cluster.planning import builders, inputs
 from cluster.planning.config import ConfigError
 from data_pipeline import skeleton
 from data_pipeline.augmenters import RandomScaler
@@ -26,7 +25,7 @@ from data_pipeline.skeleton import HANDS17, NYU
 from data_pipeline.tables import write_errors, write_neighbors
 from posenet.losses import CombinedLoss, Loss
 from posenet.models import CorrectorMLP
-from tests.cluster_tests.tiny import LR, MISSING, NEIGHBOR_ERRORS, Tiny, case_id, write_datasets
+from tests.cluster_tests.small_experiment import LR, MISSING, NEIGHBOR_ERRORS, SmallExperiment, case_id, write_datasets
 
 PLATEAU = torch.optim.lr_scheduler.ReduceLROnPlateau
 
@@ -92,10 +91,10 @@ class SecretScaler(RandomScaler):
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-    """The tiny datasets and broken ones."""
+    """The small datasets and broken ones."""
     folder = tmp_path_factory.mktemp("broken_data")
     write_datasets(folder)
-    dataset = read_dataset(folder, "tiny_train")
+    dataset = read_dataset(folder, "small_train")
     labels, poses = torch.tensor(dataset.labels), torch.tensor(dataset.poses["DEFAULT"])
     with_nan = poses.clone()
     with_nan[7, 3, 1] = math.nan
@@ -126,22 +125,22 @@ def data_dir(tmp_path_factory):
 
 
 @pytest.fixture
-def tiny(data_dir, tmp_path):
-    return Tiny(data_dir, tmp_path / "results")
+def small_experiment(data_dir, tmp_path):
+    return SmallExperiment(data_dir, tmp_path / "results")
 
 
 DATA = [
     (
-        {"train_set": "tiny"},
+        {"train_set": "small"},
         "train_set",
-        "tiny_labels.pt does not exist; {data} has the datasets double, joints, lonely,",
+        "small_labels.pt does not exist; {data} has the datasets double, joints, lonely,",
     ),
-    ({"val_set": "tiny_vla"}, "val_set", "Make datasets with tune_runs/prepare_data.py"),
+    ({"val_set": "small_vla"}, "val_set", "Make datasets with tune_runs/prepare_data.py"),
     ({"test_set": "none"}, "test_set", "none_labels.pt does not exist"),
     ({"train_set": "lonely"}, "train_set", "lonely_poses.pt does not exist"),
-    ({"train_set_size": 41}, "train_set", "tiny_train_labels.pt has 40 samples, fewer than the requested 41"),
-    ({"val_set_size": 21}, "val_set", "tiny_val_labels.pt has 20 samples, fewer than the requested 21"),
-    ({"test_set": "tiny_test", "test_set_size": 99}, "test_set", "fewer than the requested 99"),
+    ({"train_set_size": 41}, "train_set", "small_train_labels.pt has 40 samples, fewer than the requested 41"),
+    ({"val_set_size": 21}, "val_set", "small_val_labels.pt has 20 samples, fewer than the requested 21"),
+    ({"test_set": "small_test", "test_set_size": 99}, "test_set", "fewer than the requested 99"),
     ({"test_set": None, "test_set_size": 5}, "test_set_size", "is given, but there is no test_set"),
     ({"train_set": "nan"}, "train_set", "nan_poses.pt has NaN or infinite values; the first bad sample is 7"),
     ({"val_set": "short"}, "val_set", "has 30 poses, but {data}/short_labels.pt has 40 labels; sample 30 is the first"),
@@ -177,17 +176,17 @@ PAIRS = [
     (
         {"solver_config.val_example_indices": [0, 20]},
         "solver_config.val_example_indices",
-        "tiny_val has 20 samples, numbered from 0, so there is no 20",
+        "small_val has 20 samples, numbered from 0; there is no sample 20",
     ),
     (
         {"experiment_config.val_set_size": 3},
         "solver_config.val_example_indices",
-        "tiny_val has 3 samples, numbered from 0, so there is no 3",
+        "small_val has 3 samples, numbered from 0; there is no sample 3",
     ),
     (
         {"solver_config.val_example_subset": "A"},
         "solver_config.val_example_subset",
-        "tiny_val has no subset 'A'; known: DEFAULT",
+        "small_val has no subset 'A'; known: DEFAULT",
     ),
     (
         {"experiment_config.val_set": "two_val", "solver_config.val_example_subset": "a"},
@@ -225,7 +224,7 @@ PAIRS = [
     (
         {"base_hyperparams.model_args.hidden_dims": np.array([8])},
         "base_hyperparams.model_args.hidden_dims",
-        "array([8]) cannot be told from another ndarray",
+        "array([8]) cannot be distinguished from another ndarray",
     ),
     (
         {"base_hyperparams.model": PickyMLP, "base_hyperparams.model_args": {"hidden_dims": [8], "mood": "bad"}},
@@ -235,7 +234,7 @@ PAIRS = [
     (
         {"base_hyperparams.model": type("Local", (CorrectorMLP,), {"__qualname__": "f.<locals>.Local"})},
         "base_hyperparams.model",
-        "has no name to find it by",
+        "cannot be imported by name",
     ),
     (
         {"base_hyperparams.optimizer_args.learning_rate": 1},
@@ -280,7 +279,7 @@ PAIRS = [
     (
         {"base_hyperparams.optimizer_args.lr": torch.tensor(0.1)},
         "base_hyperparams.optimizer_args.lr",
-        "cannot be told from another Tensor",
+        "cannot be distinguished from another Tensor",
     ),
     (
         {"base_hyperparams.optimizer_args.betas": (0.9, 1.5)},
@@ -348,17 +347,17 @@ PAIRS = [
     (
         {"base_hyperparams.model_args.batchnorm": True, "solver_config.batch_size": 13},
         "solver_config.batch_size",
-        "with batches of 13, the last one of the 40 samples of tiny_train has 1 sample, and CorrectorMLP normalises",
+        "with batches of 13, the last batch of the 40 samples of small_train has 1 sample, but CorrectorMLP normalises",
     ),
     (
         {"base_hyperparams.model_args.batchnorm": True, "solver_config.batch_size": 1},
         "solver_config.batch_size",
-        "with batches of 1, the last one",
+        "with batches of 1, the last batch",
     ),
     (
         {"base_hyperparams.model_args.batchnorm": True, "experiment_config.train_set_size": 33},
         "solver_config.batch_size",
-        "with batches of 16, the last one of the 33 samples of tiny_train has 1 sample",
+        "with batches of 16, the last batch of the 33 samples of small_train has 1 sample",
     ),
     (
         {"base_hyperparams.scheduler": PLATEAU, "base_hyperparams.scheduler_args": {}},
@@ -393,7 +392,7 @@ PAIRS = [
     (
         {"experiment_config.use_preset": False},
         "base_hyperparams.distorter",
-        "NoDistorter does not make an input, and with use_preset False the input is the label; take another",
+        "NoDistorter does not make an input, and with use_preset False the input is the label; use another",
     ),
     (
         {"base_hyperparams.augmenters": [SecretScaler()]},
@@ -420,7 +419,7 @@ PAIRS = [
     (
         {"experiment_config.normalizer": None},
         "base_hyperparams.eval_space",
-        "must be 'default' without a normalizer: there is one space, in mm",
+        "must be 'default' without a normalizer: there is only one space, in mm",
     ),
     (
         {
@@ -455,69 +454,77 @@ def problems_of(experiment):
 
 class TestSettingsThatDoNotFitTogether:
     @pytest.mark.parametrize(("changes", "key", "says"), DATA, ids=[case_id(changes) for changes, *_ in DATA])
-    def test_of_data_are_told_with_the_file(self, tiny, data_dir, changes, key, says):
-        (problem,) = problems_of(tiny.experiment({f"experiment_config.{k}": value for k, value in changes.items()}))
+    def test_of_data_are_told_with_the_file(self, small_experiment, data_dir, changes, key, says):
+        (problem,) = problems_of(
+            small_experiment.experiment({f"experiment_config.{k}": value for k, value in changes.items()})
+        )
         assert problem.path == f"experiment_config.{key}"
         assert says.format(data=data_dir) in problem.text
 
     @pytest.mark.parametrize(("changes", "path", "says"), PAIRS, ids=[case_id(changes) for changes, *_ in PAIRS])
-    def test_are_told_with_what_was_given(self, tiny, changes, path, says):
-        (problem,) = problems_of(tiny.experiment(changes))
+    def test_are_told_with_what_was_given(self, small_experiment, changes, path, says):
+        (problem,) = problems_of(small_experiment.experiment(changes))
         assert problem.path == path
         assert says.format() in problem.text
 
     @pytest.mark.parametrize(("name", "says"), WEIGHTS)
-    def test_are_initial_weights_of_another_model(self, tiny, data_dir, name, says):
-        (problem,) = problems_of(tiny.experiment({"experiment_config.init_weights_path": data_dir / name}))
+    def test_are_initial_weights_of_another_model(self, small_experiment, data_dir, name, says):
+        (problem,) = problems_of(small_experiment.experiment({"experiment_config.init_weights_path": data_dir / name}))
         assert problem.path == "experiment_config.init_weights_path"
         assert str(data_dir / name) in problem.text
         assert re.search(says, problem.text, re.DOTALL)
 
     @pytest.mark.parametrize(("distorter", "arguments", "says"), TABLES)
-    def test_are_tables_that_are_broken_or_for_another_training_set(self, tiny, data_dir, distorter, arguments, says):
+    def test_are_tables_that_are_broken_or_for_another_training_set(
+        self, small_experiment, data_dir, distorter, arguments, says
+    ):
         changes = {"base_hyperparams.distorter": distorter, "base_hyperparams.distorter_args": arguments}
-        (problem,) = problems_of(tiny.experiment(changes))
+        (problem,) = problems_of(small_experiment.experiment(changes))
         assert problem.path == "base_hyperparams.distorter_args"
         assert says.format(data=data_dir) in problem.text
 
-    def test_are_tables_of_some_combinations_alone(self, tiny):
-        experiment = tiny.experiment(NEIGHBOR_ERRORS, {"distorter_args.bank_name": ["bank", "bnak", "nyu"]})
+    def test_are_tables_of_some_combinations_alone(self, small_experiment):
+        experiment = small_experiment.experiment(NEIGHBOR_ERRORS, {"distorter_args.bank_name": ["bank", "bnak", "nyu"]})
         first, second = problems_of(experiment)
         assert "bnak_errors.pt does not exist" in first.text
         assert "nyu_errors.pt is for hands with 14 joints" in second.text
 
-    def test_are_a_table_and_a_training_set_that_one_option_names(self, tiny):
+    def test_are_a_table_and_a_training_set_that_one_option_names(self, small_experiment):
         """The labels of the second set are other ones."""
-        experiment = tiny.experiment(NEIGHBOR_ERRORS, {"experiment_config.train_set": ["two_train", "tiny_val"]})
+        experiment = small_experiment.experiment(
+            NEIGHBOR_ERRORS, {"experiment_config.train_set": ["two_train", "small_val"]}
+        )
         (problem,) = problems_of(experiment)
         assert "near_neighbors.pt was made for another training set" in problem.text
 
-    def test_are_joints_that_are_confused_in_another_skeleton(self, tiny):
+    def test_are_joints_that_are_confused_in_another_skeleton(self, small_experiment):
         sets = {"experiment_config.train_set": "nyu_train", "experiment_config.val_set": "nyu_val"}
         arguments = {"layers": [(1, 0, 2)], "confusion_prob": 0.1}
         changes = {"distorter": LayeredGaussianDistorter, "distorter_args": arguments}
         (problem,) = problems_of(
-            tiny.experiment({**sets, **{f"base_hyperparams.{key}": value for key, value in changes.items()}})
+            small_experiment.experiment(
+                {**sets, **{f"base_hyperparams.{key}": value for key, value in changes.items()}}
+            )
         )
         assert problem.path == "base_hyperparams.distorter_args"
         assert "set confusion_prob to 0" in problem.text
 
-    def test_are_a_normalizer_and_a_skeleton_without_a_palm(self, tiny, monkeypatch):
+    def test_are_a_normalizer_and_a_skeleton_without_a_palm(self, small_experiment, monkeypatch):
         monkeypatch.setitem(skeleton._SKELETONS, 14, dataclasses.replace(NYU, palm=None))
         sets = {"experiment_config.train_set": "nyu_train", "experiment_config.val_set": "nyu_val"}
-        experiment = tiny.experiment({**sets, "experiment_config.normalizer": ViewpointNormalizer})
+        experiment = small_experiment.experiment({**sets, "experiment_config.normalizer": ViewpointNormalizer})
         (problem,) = problems_of(experiment)
         assert problem.path == "experiment_config.normalizer"
         assert "ViewpointNormalizer needs a skeleton with a palm, but NYU has none" in problem.text
 
-    def test_are_sets_with_skeletons_of_one_name(self, tiny, monkeypatch):
+    def test_are_sets_with_skeletons_of_one_name(self, small_experiment, monkeypatch):
         monkeypatch.setitem(skeleton._SKELETONS, 14, dataclasses.replace(NYU, name="HANDS17"))
-        (problem,) = problems_of(tiny.experiment({"experiment_config.val_set": "nyu_val"}))
+        (problem,) = problems_of(small_experiment.experiment({"experiment_config.val_set": "nyu_val"}))
         assert problem.text == (
-            "nyu_val has the HANDS17 skeleton of 14 joints, the sets before it the HANDS17 skeleton of 21 joints"
+            "nyu_val has the HANDS17 skeleton of 14 joints, the sets before it have the HANDS17 skeleton of 21 joints"
         )
 
-    def test_are_all_told_at_once(self, tiny):
+    def test_are_all_told_at_once(self, small_experiment):
         changes = {
             "experiment_config.train_set": "none",
             "experiment_config.test_set_size": 3,
@@ -529,7 +536,7 @@ class TestSettingsThatDoNotFitTogether:
             "base_hyperparams.distorter_args": {"std_mm": 1},
             "base_hyperparams.augmenters": [SecretScaler()],
         }
-        assert [problem.path for problem in problems_of(tiny.experiment(changes))] == [
+        assert [problem.path for problem in problems_of(small_experiment.experiment(changes))] == [
             "experiment_config.train_set",
             "experiment_config.test_set_size",
             "base_hyperparams.model_args.hidden_dim",
@@ -541,46 +548,46 @@ class TestSettingsThatDoNotFitTogether:
             "base_hyperparams.augmenters",
         ]
 
-    def test_of_many_combinations_are_told_once_each(self, tiny):
-        experiment = tiny.experiment(options={LR: [-1, 1e-3, -2], "model_args.dropout": [None, 0.5, 3]})
+    def test_of_many_combinations_are_told_once_each(self, small_experiment):
+        experiment = small_experiment.experiment(options={LR: [-1, 1e-3, -2], "model_args.dropout": [None, 0.5, 3]})
         problems = problems_of(experiment)
         assert len(problems) == len(set(problems)) == 3
         assert [word in str(problems) for word in ("lr: -1", "lr: -2", "dropout: 3")] == [True] * 3
 
 
 class TestSettingsThatFit:
-    def test_are_those_of_a_model_that_needs_real_tensors(self, tiny):
-        tiny.experiment(
+    def test_are_those_of_a_model_that_needs_real_tensors(self, small_experiment):
+        small_experiment.experiment(
             {"base_hyperparams.model": AllocatingMLP, "base_hyperparams.model_args": {"hidden_dims": [8]}}
         ).plan()
 
-    def test_are_a_distorter_that_makes_the_input_of_labels_alone(self, tiny):
+    def test_are_a_distorter_that_makes_the_input_of_labels_alone(self, small_experiment):
         noise = {"base_hyperparams.distorter": GaussianDistorter, "base_hyperparams.distorter_args": {"std_mm": 2}}
-        tiny.experiment(
+        small_experiment.experiment(
             {"experiment_config.use_preset": False, "experiment_config.train_set": "lonely", **noise}
         ).plan()
 
-    def test_are_the_first_samples_of_the_set_that_a_table_was_made_for(self, tiny):
-        tiny.experiment({**NEIGHBOR_ERRORS, "experiment_config.train_set_size": 7}).plan()
+    def test_are_the_first_samples_of_the_set_that_a_table_was_made_for(self, small_experiment):
+        small_experiment.experiment({**NEIGHBOR_ERRORS, "experiment_config.train_set_size": 7}).plan()
 
-    def test_are_tables_that_are_read_once_for_all_combinations(self, tiny, monkeypatch):
+    def test_are_tables_that_are_read_once_for_all_combinations(self, small_experiment, monkeypatch):
         read = []
-        real = sources.read_table
-        monkeypatch.setattr(sources, "read_table", lambda *args: read.append(args[1]) or real(*args))
+        real = inputs.read_table
+        monkeypatch.setattr(inputs, "read_table", lambda *args: read.append(args[1]) or real(*args))
         options = {LR: [1e-3, 1e-2], "distorter_args.max_k": [1, 2, 3], "experiment_config.train_set_size": [None, 20]}
-        assert len(tiny.experiment(NEIGHBOR_ERRORS, options).plan().combinations) == 12
+        assert len(small_experiment.experiment(NEIGHBOR_ERRORS, options).plan().combinations) == 12
         assert sorted(read) == ["bank_errors.pt", "near_neighbors.pt"]
 
-    def test_are_normalizers_of_the_palm(self, tiny):
+    def test_are_normalizers_of_the_palm(self, small_experiment):
         options = {"experiment_config.normalizer": [ViewpointNormalizer, IndividualNormalizer]}
-        assert len(tiny.experiment(options=options).plan().combinations) == 2
+        assert len(small_experiment.experiment(options=options).plan().combinations) == 2
 
-    def test_are_examples_of_a_subset_in_sets_with_subsets(self, tiny):
+    def test_are_examples_of_a_subset_in_sets_with_subsets(self, small_experiment):
         sets = {f"experiment_config.{part}_set": f"two_{part}" for part in ("train", "val", "test")}
-        tiny.experiment({**sets, "solver_config.val_example_subset": "B"}).plan()
+        small_experiment.experiment({**sets, "solver_config.val_example_subset": "B"}).plan()
 
-    def test_are_arguments_that_a_class_passes_on(self, tiny):
-        tiny.experiment({"base_hyperparams.model": ThinMLP}).plan()
+    def test_are_arguments_that_a_class_passes_on(self, small_experiment):
+        small_experiment.experiment({"base_hyperparams.model": ThinMLP}).plan()
 
     @pytest.mark.parametrize(
         ("key", "value"),
@@ -592,8 +599,8 @@ class TestSettingsThatFit:
             ("model_args.dropout", 0),
         ],
     )
-    def test_are_numbers_as_torch_takes_them(self, tiny, key, value):
-        tiny.experiment({f"base_hyperparams.{key}": value}).plan()
+    def test_are_numbers_as_torch_takes_them(self, small_experiment, key, value):
+        small_experiment.experiment({f"base_hyperparams.{key}": value}).plan()
 
     @pytest.mark.parametrize(
         ("optimizer", "arguments"),
@@ -602,64 +609,70 @@ class TestSettingsThatFit:
             *(("Adam", {name: True}) for name in ("fused", "foreach", "capturable")),
         ],
     )
-    def test_are_optimizers_that_train_the_model(self, tiny, optimizer, arguments):
+    def test_are_optimizers_that_train_the_model(self, small_experiment, optimizer, arguments):
         changes = {
             "base_hyperparams.optimizer": getattr(torch.optim, optimizer),
             "base_hyperparams.optimizer_args": arguments,
         }
-        tiny.experiment(changes).plan()
+        small_experiment.experiment(changes).plan()
 
-    def test_are_batches_of_one_without_batchnorm(self, tiny):
-        tiny.experiment({"solver_config.batch_size": 13}).plan()
+    def test_are_batches_of_one_without_batchnorm(self, small_experiment):
+        small_experiment.experiment({"solver_config.batch_size": 13}).plan()
 
-    def test_are_batches_of_two_and_more_with_it(self, tiny):
-        tiny.experiment({"solver_config.batch_size": 19, "base_hyperparams.model_args.batchnorm": True}).plan()
+    def test_are_batches_of_two_and_more_with_it(self, small_experiment):
+        small_experiment.experiment(
+            {"solver_config.batch_size": 19, "base_hyperparams.model_args.batchnorm": True}
+        ).plan()
 
-    def test_are_models_that_are_built_once_for_all_optimizers(self, tiny, monkeypatch):
+    def test_are_models_that_are_built_once_for_all_optimizers(self, small_experiment, monkeypatch):
         built = []
-        real = parts.build_model
-        monkeypatch.setattr(parts, "build_model", lambda *args: built.append(args) or real(*args))
+        real = builders.build_model
+        monkeypatch.setattr(builders, "build_model", lambda *args: built.append(args) or real(*args))
         options = {LR: [1e-3 * i for i in range(1, 9)], "model_args.dropout": [None, 0.5]}
-        tiny.experiment(options=options).plan()
+        small_experiment.experiment(options=options).plan()
         assert len(built) == 2
 
-    def test_are_looked_at_one_by_one_where_models_only_look_alike(self, tiny):
+    def test_are_looked_at_one_by_one_where_models_only_look_alike(self, small_experiment):
         changes = {"base_hyperparams.model": ShapedMLP, "solver_config.batch_size": 13}
         changes["base_hyperparams.model_args"] = {"shape": Shape(batchnorm=False)}
-        experiment = tiny.experiment(changes, {"model_args.shape": [Shape(batchnorm=False), Shape(batchnorm=True)]})
+        experiment = small_experiment.experiment(
+            changes, {"model_args.shape": [Shape(batchnorm=False), Shape(batchnorm=True)]}
+        )
         (problem,) = problems_of(experiment)
         assert problem.path == "solver_config.batch_size"
 
-    def test_are_a_size_of_the_test_set_where_only_some_combinations_have_one(self, tiny):
+    def test_are_a_size_of_the_test_set_where_only_some_combinations_have_one(self, small_experiment):
         changes = {"experiment_config.test_set_size": 5}
-        plan = tiny.experiment(changes, {"experiment_config.test_set": [None, "tiny_test"]}).plan()
+        plan = small_experiment.experiment(changes, {"experiment_config.test_set": [None, "small_test"]}).plan()
         without, with_one = plan.combinations
-        assert without.key == tiny.key()
-        assert with_one.key == tiny.key({**changes, "experiment_config.test_set": "tiny_test"})
-        (problem,) = problems_of(tiny.experiment(changes, {"experiment_config.test_set": [None]}))
+        assert without.key == small_experiment.key()
+        assert with_one.key == small_experiment.key({**changes, "experiment_config.test_set": "small_test"})
+        (problem,) = problems_of(small_experiment.experiment(changes, {"experiment_config.test_set": [None]}))
         assert problem.path == "experiment_config.test_set_size"
 
-    def test_are_fitting_initial_weights(self, tiny, data_dir):
-        tiny.experiment({"experiment_config.init_weights_path": data_dir / "good.pt"}).plan()
+    def test_are_fitting_initial_weights(self, small_experiment, data_dir):
+        small_experiment.experiment({"experiment_config.init_weights_path": data_dir / "good.pt"}).plan()
 
-    def test_are_paths_in_the_home_folder(self, tiny, data_dir, monkeypatch):
+    def test_are_paths_in_the_home_folder(self, small_experiment, data_dir, monkeypatch):
         monkeypatch.setenv("HOME", str(data_dir))
         paths = {"experiment_config.data_dir": "~", "experiment_config.init_weights_path": "~/good.pt"}
-        assert tiny.key(paths) == tiny.key({"experiment_config.init_weights_path": data_dir / "good.pt"})
+        assert small_experiment.key(paths) == small_experiment.key(
+            {"experiment_config.init_weights_path": data_dir / "good.pt"}
+        )
 
-    def test_are_looked_at_without_a_change_of_random_numbers(self, tiny):
+    def test_are_looked_at_without_a_change_of_random_numbers(self, small_experiment):
         torch.manual_seed(0)
         before = torch.get_rng_state()
         for model in (CorrectorMLP, AllocatingMLP):
-            tiny.experiment(
+            small_experiment.experiment(
                 {"base_hyperparams.model": model, "base_hyperparams.model_args": {"hidden_dims": [8]}}
             ).plan()
         assert torch.equal(torch.get_rng_state(), before)
 
     @pytest.mark.parametrize("scheduler", ["OneCycleLR", "CosineAnnealingLR", "LinearLR"])
-    def test_are_schedulers_with_their_arguments_and_no_warning(self, tiny, scheduler):
+    def test_are_schedulers_with_their_arguments_and_no_warning(self, small_experiment, scheduler):
         arguments = {"OneCycleLR": {"max_lr": 0.1, "total_steps": 2}, "CosineAnnealingLR": {"T_max": 2}}
-        tiny.experiment(
+        small_experiment.experiment(
             {
                 "base_hyperparams.scheduler": getattr(torch.optim.lr_scheduler, scheduler),
                 "base_hyperparams.scheduler_args": arguments.get(scheduler, {}),

@@ -19,7 +19,7 @@ from data_pipeline.skeleton import HANDS17
 from data_pipeline.user_error import did_you_mean
 from posenet import errors
 from posenet.models import CorrectorMLP
-from tests.cluster_tests.tiny import MISSING, case_id
+from tests.cluster_tests.small_experiment import MISSING, case_id
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -29,12 +29,12 @@ EXPERIMENT = [
     ("name", "a/b", "got 'a/b'; allowed: a name of letters, digits, '.', '_' and '-'"),
     ("name", "..", "begins with a letter or digit"),
     ("name", "a b", "got 'a b'"),
-    ("name", "tiny\n", "got 'tiny\\n'"),
+    ("name", "small_experiment\n", "got 'small_experiment\\n'"),
     ("train_set", None, "got None; allowed: the name of a dataset below data_dir, without '_labels.pt'"),
-    ("train_set", "../tiny_train", "the name of a dataset below data_dir"),
-    ("train_set", ["tiny_train"], "got ['tiny_train']"),
-    ("val_set", Path("tiny_val"), "the name of a dataset below data_dir"),
-    ("val_set", "/tiny_val", "the name of a dataset below data_dir"),
+    ("train_set", "../small_train", "the name of a dataset below data_dir"),
+    ("train_set", ["small_train"], "got ['small_train']"),
+    ("val_set", Path("small_val"), "the name of a dataset below data_dir"),
+    ("val_set", "/small_val", "the name of a dataset below data_dir"),
     ("test_set", 3, "without '_labels.pt' or '_poses.pt', or None"),
     ("train_set_size", 0, "got 0; allowed: an int of at least 1, or None"),
     ("train_set_size", 10.0, "got 10.0; allowed: an int of at least 1, or None"),
@@ -62,7 +62,7 @@ EXPERIMENT = [
     ("target_device", [], "or a list of these as a pool"),
     ("target_device", ["cuda:0"], "or a list of these as a pool"),
     ("target_device", torch.device("mps"), "torch.device('cpu')"),
-    ("target_device", [torch.device("cuda:0")] * 2, "a pool in which each device stands once"),
+    ("target_device", [torch.device("cuda:0")] * 2, "a pool without duplicate devices"),
     ("target_device", [CPU, torch.device("cuda:0")], "a pool of one kind of device"),
     ("target_device", [CUDA, torch.device("cuda:0")], "a pool of GPUs with their index"),
     ("target_device", [CPU, torch.device("cpu:0")], "a pool of GPUs with their index"),
@@ -202,9 +202,9 @@ class TestAWrongKeyOrValue:
     @pytest.mark.parametrize(
         ("path", "value", "says"), WRONG, ids=[f"{path}={case_id(value)}" for path, value, _ in WRONG]
     )
-    def test_is_an_error_that_says_what_is_allowed(self, tiny, path, value, says):
+    def test_is_an_error_that_says_what_is_allowed(self, small_experiment, path, value, says):
         section, _, key = path.partition(".")
-        dicts = tiny.dicts()
+        dicts = small_experiment.dicts()
         dicts[section][3 if key == "3" else key] = value
         with pytest.raises(ConfigError) as caught:
             Experiment(*dicts.values())
@@ -213,22 +213,22 @@ class TestAWrongKeyOrValue:
         assert says in problem.text
 
     @pytest.mark.parametrize("path", REQUIRED)
-    def test_is_a_missing_key(self, tiny, path):
+    def test_is_a_missing_key(self, small_experiment, path):
         with pytest.raises(ConfigError, match=re.escape(f"\n  {path}: is missing; see tune_runs/README.md")):
-            tiny.experiment({path: MISSING})
+            small_experiment.experiment({path: MISSING})
 
-    def test_stands_in_the_table_above_for_every_key(self, tiny):
-        every_key = {f"{section}.{key}" for section, keys in tiny.dicts().items() for key in keys}
+    def test_stands_in_the_table_above_for_every_key(self, small_experiment):
+        every_key = {f"{section}.{key}" for section, keys in small_experiment.dicts().items() for key in keys}
         assert every_key | set(REQUIRED) <= {path for path, _, _ in WRONG}
 
     @pytest.mark.parametrize("given", [None, [], "experiment", 3])
     @pytest.mark.parametrize("section", ["experiment_config", "solver_config", "base_hyperparams"])
-    def test_is_a_dict_that_is_none(self, tiny, section, given):
+    def test_is_a_dict_that_is_none(self, small_experiment, section, given):
         with pytest.raises(ConfigError) as caught:
-            Experiment(*{**tiny.dicts(), section: given}.values())
+            Experiment(*{**small_experiment.dicts(), section: given}.values())
         assert [str(problem) for problem in caught.value.problems] == [f"{section}: got {given!r}; allowed: a dict"]
 
-    def test_stands_in_one_error_with_all_others_of_all_three_dicts(self, tiny):
+    def test_stands_in_one_error_with_all_others_of_all_three_dicts(self, small_experiment):
         wrong = {
             "experiment_config.n_repetitions": 0,
             "experiment_config.seed": MISSING,  # it has a default
@@ -240,7 +240,7 @@ class TestAWrongKeyOrValue:
             "base_hyperparams.augmenters": MISSING,
         }
         with pytest.raises(ConfigError) as caught:
-            tiny.experiment(wrong)
+            small_experiment.experiment(wrong)
         assert {problem.path for problem in caught.value.problems} == set(wrong) - {"experiment_config.seed"}
         first, *lines = str(caught.value).splitlines()
         assert first == "7 problems in the configuration:"
@@ -271,26 +271,26 @@ class TestARightConfig:
         ],
         ids=case_id,
     )
-    def test_may_hold(self, tiny, path, value):
-        tiny.experiment({path: value})
+    def test_may_hold(self, small_experiment, path, value):
+        small_experiment.experiment({path: value})
 
-    def test_gets_these_defaults(self, tiny):
+    def test_gets_these_defaults(self, small_experiment):
         defaults = {
             **{"test_set": None, "test_set_size": None, "seed": 0, "deterministic_mode": True, "data_dir": "data"},
             **{"storage_path": "results", "cpus_per_trial": 1, "trials_per_device": 1, "max_retries": 2},
             **{"checkpoint_interval_s": 30, "trial_timeout_s": None, "stop_if_all_fail": 5, "keep_weights": "all"},
         }
-        experiment = tiny.experiment({f"experiment_config.{key}": MISSING for key in defaults})
+        experiment = small_experiment.experiment({f"experiment_config.{key}": MISSING for key in defaults})
         assert {key: getattr(experiment.config, key) for key in defaults} == defaults
         assert experiment.solver_config.matmul_precision == "highest"
 
-    def test_holds_no_numbers_of_numpy(self, tiny):
+    def test_holds_no_numbers_of_numpy(self, small_experiment):
         changes = {
             "experiment_config.n_repetitions": np.int64(3),
             "base_hyperparams.model_args.hidden_dims": [np.int64(8)],
             "base_hyperparams.optimizer_args": {"lr": np.float64(0.5), "betas": (np.float32(0.5), 0.9)},
         }
-        experiment = tiny.experiment(changes)
+        experiment = small_experiment.experiment(changes)
         hyperparams = experiment.space.settings(()).hyperparams
         taken = [experiment.config.n_repetitions, hyperparams.model_args["hidden_dims"][0]]
         assert [type(value) for value in taken] == [int, int]
@@ -299,8 +299,8 @@ class TestARightConfig:
             float
         }
 
-    def test_stays_as_it_was_checked_when_the_dicts_change(self, tiny):
-        dicts = tiny.dicts()
+    def test_stays_as_it_was_checked_when_the_dicts_change(self, small_experiment):
+        dicts = small_experiment.dicts()
         experiment = Experiment(*dicts.values())
         dicts["base_hyperparams"]["optimizer_args"]["lr"] = -1
         dicts["base_hyperparams"]["model_args"]["hidden_dims"].append("x")
@@ -311,14 +311,14 @@ class TestARightConfig:
         assert settings.solver.val_example_indices == [0, 3]
         assert settings.solver.interest_keys is dicts["solver_config"]["interest_keys"]
 
-    def test_may_be_used_for_a_second_experiment(self, tiny):
-        dicts = tiny.dicts()
+    def test_may_be_used_for_a_second_experiment(self, small_experiment):
+        dicts = small_experiment.dicts()
         dicts["solver_config"]["interest_keys"].append("optimizer_args.lr")  # as a run leaves it
         Experiment(*dicts.values())
         assert dicts["solver_config"]["interest_keys"] == []
 
-    def test_is_not_changed_by_planning(self, tiny):
-        dicts = tiny.dicts()
+    def test_is_not_changed_by_planning(self, small_experiment):
+        dicts = small_experiment.dicts()
         before = copy.deepcopy(dicts)
         Experiment(*dicts.values()).plan()
         assert dicts == before
@@ -333,8 +333,8 @@ def test_a_name_that_is_like_no_other_gets_the_known_ones():
 SCRIPT = """
 import sys
 from pathlib import Path
-from tests.cluster_tests.tiny import Tiny
-experiment = Tiny(Path(sys.argv[1]), Path(sys.argv[2])).experiment({changes})
+from tests.cluster_tests.small_experiment import SmallExperiment
+experiment = SmallExperiment(Path(sys.argv[1]), Path(sys.argv[2])).experiment({changes})
 experiment.run("inline")
 """
 
@@ -343,21 +343,25 @@ class TestAScriptWithAWrongConfig:
     @pytest.mark.parametrize(
         ("changes", "says"),
         [
-            (
+            pytest.param(
                 {"solver_config.batch_size": 0, "experiment_config.n_repetition": 3},
                 "error: 2 problems in the configuration:\n"
                 "  experiment_config.n_repetition: there is no such key; did you mean 'n_repetitions'?\n"
                 "  solver_config.batch_size: got 0; allowed: an int of at least 1\n",
+                id="each value on its own",
+                marks=pytest.mark.slow,
             ),
-            (
+            pytest.param(
                 {"base_hyperparams.model_args": {"hidden_dim": [8]}, "experiment_config.val_set_size": 21},
                 "error: 3 problems in the configuration:\n"
-                "  experiment_config.val_set: {data}/tiny_val_labels.pt has 20 samples, fewer than the requested 21\n"
+                "  experiment_config.val_set: {data}/small_val_labels.pt has 20 samples, fewer than the requested 21\n"
                 "  base_hyperparams.model_args.hidden_dim: CorrectorMLP has no such argument; did you mean "
                 "'hidden_dims'?\n"
                 "  base_hyperparams.model_args.hidden_dims: is missing; CorrectorMLP needs it\n",
+                id="values together",
+                marks=pytest.mark.slow,
             ),
-            (
+            pytest.param(
                 {
                     "solver_config.num_epochs": 0,
                     "experiment_config.train_set": "nothing",
@@ -369,13 +373,13 @@ class TestAScriptWithAWrongConfig:
                 "  experiment_config.train_set: {data}/nothing_labels.pt does not exist; {data} has the datasets "
                 "{datasets}. Make datasets with tune_runs/prepare_data.py (see its --help).\n"
                 "  base_hyperparams.scheduler_requires_metric: must be False for StepLR, whose step takes no metric\n",
+                id="both kinds",
             ),
         ],
-        ids=["each value on its own", "values together", "both kinds"],
     )
-    def test_ends_with_the_text_alone_and_writes_nothing(self, tiny, python, changes, says):
-        process = python(SCRIPT.format(changes=changes), tiny.data_dir, tiny.storage_path)
-        datasets = ", ".join(dataset_names(tiny.data_dir))
-        assert process.stderr == says.format(data=tiny.data_dir, datasets=datasets)
+    def test_ends_with_the_text_alone_and_writes_nothing(self, small_experiment, python, changes, says):
+        process = python(SCRIPT.format(changes=changes), small_experiment.data_dir, small_experiment.storage_path)
+        datasets = ", ".join(dataset_names(small_experiment.data_dir))
+        assert process.stderr == says.format(data=small_experiment.data_dir, datasets=datasets)
         assert (process.returncode, process.stdout) == (1, "")
-        assert not tiny.storage_path.exists()
+        assert not small_experiment.storage_path.exists()

@@ -13,16 +13,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.planning import combination_checks as aspects
+from cluster.planning import combination_checks
 from cluster.planning.config import SECTIONS, ExperimentConfig, Hyperparams, SolverConfig
 from cluster.planning.identity import (
-    UndescribableError,
+    NotEncodableError,
     canonical_json,
     check_sendable,
     constructor_defaults,
-    describe,
-    describe_call,
     digest,
+    encode,
+    encode_call,
     label,
     unique_labels,
 )
@@ -36,7 +36,7 @@ from data_pipeline.tables import read_table, write_errors
 from posenet import errors
 from posenet.losses import CombinedLoss, MetricLoss
 from posenet.models import CorrectorMLP
-from tests.cluster_tests.tiny import LR, MISSING, NEIGHBOR_ERRORS, Tiny, case_id, write_datasets
+from tests.cluster_tests.small_experiment import LR, MISSING, NEIGHBOR_ERRORS, SmallExperiment, case_id, write_datasets
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -46,7 +46,7 @@ json_values = st.recursive(
 
 
 def canonical(value):
-    return canonical_json(describe(value))
+    return canonical_json(encode(value))
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ COPIED = "a folder with copies of the data"
 NOISE = {"base_hyperparams.distorter": GaussianDistorter, "base_hyperparams.distorter_args": {"std_mm": 2.0}}
 
 
-class TestADescription:
+class TestAnEncodedSetting:
     @given(json_values)
     def test_is_valid_json_for_everyone(self, value):
         def refuse(constant):
@@ -150,7 +150,7 @@ class TestADescription:
         assert canonical(one) != canonical(other)
 
     def test_of_a_call_holds_the_defaults(self):
-        assert describe_call(RandomScaler, {"low": 0.5}) == {
+        assert encode_call(RandomScaler, {"low": 0.5}) == {
             "name": "data_pipeline.augmenters.RandomScaler",
             "args": {"low": 0.5, "high": 1.2},
         }
@@ -158,7 +158,7 @@ class TestADescription:
     @pytest.mark.parametrize(
         ("value", "says"),
         [
-            (lambda x: x, "a lambda .* has no name to find it by; define it at the top level of a module"),
+            (lambda x: x, "a lambda .* cannot be imported by name; define it at the top level of a module"),
             (type("Local", (), {"__qualname__": "f.<locals>.Local"}), "a local function or class"),
             (math.nan, "NaN is not a setting"),
             ([1, [math.nan]], "NaN is not a setting"),
@@ -166,7 +166,7 @@ class TestADescription:
             (Hides(size=1), "does not hold its constructor's argument 'size'"),
             (partial(scaled_error, 1), "by position; give them by name"),
             *(
-                (value, "cannot be told from another .* write numbers, strings, lists and dicts instead")
+                (value, "cannot be distinguished from another .* write numbers, strings, lists and dicts instead")
                 for value in (
                     *(np.zeros(2), torch.zeros(2), {1, 2}, frozenset(), b"x", range(3), slice(2)),
                     *(torch.Generator(), TakesAnything(1)),
@@ -176,8 +176,8 @@ class TestADescription:
         ids=case_id,
     )
     def test_is_refused_to_what_nobody_could_tell_from_another(self, value, says):
-        with pytest.raises(UndescribableError, match=says):
-            describe(value)
+        with pytest.raises(NotEncodableError, match=says):
+            encode(value)
 
     def test_is_not_what_a_constructor_without_a_signature_shows(self):
         assert constructor_defaults(dict) == {}
@@ -220,6 +220,7 @@ class TestLabels:
     def test_are_short_and_primitive(self, value, text):
         assert label(value) == text
 
+    @pytest.mark.slow
     def test_are_the_same_in_every_process(self, python):
         code = """
 from cluster.planning.identity import label; from tests.cluster_tests.planning.test_identity import Bare, Hides, Scale
@@ -236,19 +237,19 @@ class TestSending:
 
     @pytest.mark.parametrize("value", [lambda x: x, threading.Lock()], ids=["a lambda", "a lock"])
     def test_refuses_what_has_none(self, value):
-        with pytest.raises(UndescribableError, match=r"cannot be sent to a worker process .* top level of a module"):
+        with pytest.raises(NotEncodableError, match=r"cannot be sent to a worker process .* top level of a module"):
             check_sendable(value)
 
 
-# Each of these makes another training of the tiny experiment.
+# Each of these makes another training of the small experiment.
 CHANGES_A_NUMBER = [
     {"experiment_config.train_set": "two_train"},
-    {"experiment_config.train_set": "tiny_test"},
+    {"experiment_config.train_set": "small_test"},
     {"experiment_config.train_set_size": 39},
-    {"experiment_config.val_set": "tiny_test"},
+    {"experiment_config.val_set": "small_test"},
     {"experiment_config.val_set_size": 19},
-    {"experiment_config.test_set": "tiny_test"},
-    {"experiment_config.test_set": "tiny_test", "experiment_config.test_set_size": 19},
+    {"experiment_config.test_set": "small_test"},
+    {"experiment_config.test_set": "small_test", "experiment_config.test_set_size": 19},
     {"experiment_config.use_preset": False, **NOISE},
     {"experiment_config.normalizer": None, "base_hyperparams.eval_space": "default"},
     {"experiment_config.normalizer": GlobalNormalizer},
@@ -327,22 +328,22 @@ CHANGES_NO_NUMBER = [
 
 class TestTheIdentityOfATraining:
     @pytest.mark.parametrize("changes", CHANGES_A_NUMBER, ids=case_id)
-    def test_changes_with_what_can_change_a_number(self, tiny, changes):
-        assert tiny.key(changes) != tiny.key()
+    def test_changes_with_what_can_change_a_number(self, small_experiment, changes):
+        assert small_experiment.key(changes) != small_experiment.key()
 
-    def test_is_another_one_for_each_of_them(self, tiny):
-        assert len({tiny.key(changes) for changes in CHANGES_A_NUMBER}) == len(CHANGES_A_NUMBER)
+    def test_is_another_one_for_each_of_them(self, small_experiment):
+        assert len({small_experiment.key(changes) for changes in CHANGES_A_NUMBER}) == len(CHANGES_A_NUMBER)
 
     @pytest.mark.parametrize("changes", CHANGES_NO_NUMBER, ids=case_id)
-    def test_stays_with_what_cannot(self, tiny, tmp_path, changes):
+    def test_stays_with_what_cannot(self, small_experiment, tmp_path, changes):
         if changes.get("experiment_config.data_dir") is COPIED:
-            shutil.copytree(tiny.data_dir, tmp_path / "data")
+            shutil.copytree(small_experiment.data_dir, tmp_path / "data")
             for part in ("labels", "poses"):
                 (tmp_path / "data" / "copy").mkdir(exist_ok=True)
-                (tmp_path / f"data/tiny_train_{part}.pt").rename(tmp_path / f"data/copy/of_train_{part}.pt")
-                shutil.copy(tmp_path / f"data/copy/of_train_{part}.pt", tmp_path / f"data/tiny_train_{part}.pt")
+                (tmp_path / f"data/small_train_{part}.pt").rename(tmp_path / f"data/copy/of_train_{part}.pt")
+                shutil.copy(tmp_path / f"data/copy/of_train_{part}.pt", tmp_path / f"data/small_train_{part}.pt")
             changes = {**changes, "experiment_config.data_dir": tmp_path / "data"}
-        assert tiny.key(changes) == tiny.key()
+        assert small_experiment.key(changes) == small_experiment.key()
 
     def test_is_decided_for_every_key_of_the_three_dicts(self):
         decided = {"experiment_config.init_weights_path"}  # by a test of its own
@@ -354,14 +355,14 @@ class TestTheIdentityOfATraining:
             f"{section}.{field.name}" for section, config in configs for field in dataclasses.fields(config)
         }
 
-    def test_changes_with_one_coordinate_of_one_sample(self, tiny, tmp_path):
-        before = tiny.key()
-        dataset = read_dataset(tiny.data_dir, "tiny_val")
+    def test_changes_with_one_coordinate_of_one_sample(self, small_experiment, tmp_path):
+        before = small_experiment.key()
+        dataset = read_dataset(small_experiment.data_dir, "small_val")
         labels = dataset.labels.copy()
         labels[-1, -1, -1] = np.nextafter(labels[-1, -1, -1], np.float32(0))
         write_datasets(tmp_path / "data")
-        write_dataset(tmp_path / "data", "tiny_val", labels, dataset.poses["DEFAULT"])
-        assert Tiny(tmp_path / "data", tiny.storage_path).key() != before
+        write_dataset(tmp_path / "data", "small_val", labels, dataset.poses["DEFAULT"])
+        assert SmallExperiment(tmp_path / "data", small_experiment.storage_path).key() != before
 
     @pytest.mark.parametrize(
         "change",
@@ -374,15 +375,19 @@ class TestTheIdentityOfATraining:
         ],
         ids=lambda change: next(iter(change)),
     )
-    def test_changes_with_a_skeleton_of_the_same_name(self, tiny, monkeypatch, change):
-        before = tiny.key()
+    def test_changes_with_a_skeleton_of_the_same_name(self, small_experiment, monkeypatch, change):
+        before = small_experiment.key()
         monkeypatch.setitem(skeleton._SKELETONS, 21, dataclasses.replace(HANDS17, **change))
-        assert tiny.key() != before
+        assert small_experiment.key() != before
 
-    def test_is_that_of_results_from_before_there_were_tables_palms_and_normalizers_that_know_the_skeleton(self, tiny):
+    def test_is_that_of_results_from_before_there_were_tables_palms_and_normalizers_that_know_the_skeleton(
+        self, small_experiment
+    ):
         for normalizer, arguments in ((Shifter, {}), (GlobalNormalizer, {"individual_scaling": False})):
-            (combination,) = tiny.experiment({"experiment_config.normalizer": normalizer}).plan().combinations
-            description = json.loads(combination.description)
+            (combination,) = (
+                small_experiment.experiment({"experiment_config.normalizer": normalizer}).plan().combinations
+            )
+            description = json.loads(combination.encoded)
             assert list(description["data"]["skeleton"]["args"]) == [
                 *("bones", "extra_edges", "fingers", "joint_names", "name")
             ]
@@ -391,59 +396,61 @@ class TestTheIdentityOfATraining:
             nothing = {"name": "data_pipeline.distorters.NoDistorter", "args": {}}
             assert description["inputs"] == {"distorter": nothing, "augmenters": []}
 
-    def test_follows_the_content_of_the_tables_that_a_distorter_reads(self, tiny, tmp_path):
+    def test_follows_the_content_of_the_tables_that_a_distorter_reads(self, small_experiment, tmp_path):
         def key():
-            return Tiny(tmp_path / "data", tiny.storage_path).key(NEIGHBOR_ERRORS)
+            return SmallExperiment(tmp_path / "data", small_experiment.storage_path).key(NEIGHBOR_ERRORS)
 
         write_datasets(tmp_path / "data")
-        assert key() == tiny.key(NEIGHBOR_ERRORS)
-        (combination,) = tiny.experiment(NEIGHBOR_ERRORS).plan().combinations
-        tables = json.loads(combination.description)["inputs"]["tables"]
+        assert key() == small_experiment.key(NEIGHBOR_ERRORS)
+        (combination,) = small_experiment.experiment(NEIGHBOR_ERRORS).plan().combinations
+        tables = json.loads(combination.encoded)["inputs"]["tables"]
         assert list(tables) == ["bank_errors.pt", "near_neighbors.pt"]
         errors = read_table(tmp_path / "data", "bank_errors.pt").array.copy()
         errors[-1, -1, -1] = np.nextafter(errors[-1, -1, -1], np.float32(0))
         write_errors(tmp_path / "data", "bank", errors)
-        assert key() != tiny.key(NEIGHBOR_ERRORS)
+        assert key() != small_experiment.key(NEIGHBOR_ERRORS)
 
-    def test_changes_with_code_that_computes_other_numbers(self, tiny, monkeypatch):
-        before = tiny.key()
-        monkeypatch.setattr(aspects, "NUMERICS", aspects.NUMERICS + 1)
-        assert tiny.key() != before
+    def test_changes_with_code_that_computes_other_numbers(self, small_experiment, monkeypatch):
+        before = small_experiment.key()
+        monkeypatch.setattr(combination_checks, "NUMERICS", combination_checks.NUMERICS + 1)
+        assert small_experiment.key() != before
 
-    def test_changes_with_the_order_of_subsets_in_which_they_are_drawn(self, tiny, tmp_path):
+    def test_changes_with_the_order_of_subsets_in_which_they_are_drawn(self, small_experiment, tmp_path):
         changes = {"experiment_config.train_set": "two_train"}
         write_datasets(tmp_path / "data")
-        dataset = read_dataset(tiny.data_dir, "two_train")
+        dataset = read_dataset(small_experiment.data_dir, "two_train")
         write_dataset(tmp_path / "data", "two_train", dataset.labels, dict(reversed(dataset.poses.items())))
-        assert Tiny(tmp_path / "data", tiny.storage_path).key(changes) != tiny.key(changes)
+        assert SmallExperiment(tmp_path / "data", small_experiment.storage_path).key(changes) != small_experiment.key(
+            changes
+        )
 
-    def test_follows_the_content_of_the_initial_weights_and_not_their_file(self, tiny, tmp_path):
+    def test_follows_the_content_of_the_initial_weights_and_not_their_file(self, small_experiment, tmp_path):
         def key(name, seed):
             torch.manual_seed(seed)
             torch.save(CorrectorMLP(HANDS17, hidden_dims=[8]).state_dict(), tmp_path / name)
-            return tiny.key({"experiment_config.init_weights_path": tmp_path / name})
+            return small_experiment.key({"experiment_config.init_weights_path": tmp_path / name})
 
         first = key("weights.pt", seed=1)
         (tmp_path / "folder").mkdir()
         assert key("folder/weights.pt", seed=1) == first
-        assert len({first, key("weights.pt", seed=2), tiny.key()}) == 3
+        assert len({first, key("weights.pt", seed=2), small_experiment.key()}) == 3
 
-    def test_does_not_depend_on_whether_a_value_is_the_bases_or_an_options(self, tiny):
-        combinations = tiny.experiment(options={LR: [1e-2, 1e-3]}).plan().combinations
+    def test_does_not_depend_on_whether_a_value_is_the_bases_or_an_options(self, small_experiment):
+        combinations = small_experiment.experiment(options={LR: [1e-2, 1e-3]}).plan().combinations
         keys = [combination.key for combination in combinations]
-        assert keys == [tiny.key({"base_hyperparams.optimizer_args.lr": 1e-2}), tiny.key()]
+        assert keys == [small_experiment.key({"base_hyperparams.optimizer_args.lr": 1e-2}), small_experiment.key()]
 
-    def test_is_the_same_in_every_process(self, tiny, python):
+    def test_is_the_same_in_every_process(self, small_experiment, python):
         code = """
-import sys; from pathlib import Path; from tests.cluster_tests.tiny import Tiny
-print(Tiny(Path(sys.argv[1]), "results").key())"""
-        process = python(code, tiny.data_dir, PYTHONHASHSEED="1")  # this one's is another
-        assert process.stdout.split() == [tiny.key()], process.stderr
+import sys; from pathlib import Path; from tests.cluster_tests.small_experiment import SmallExperiment
+print(SmallExperiment(Path(sys.argv[1]), "results").key())"""
+        process = python(code, small_experiment.data_dir, PYTHONHASHSEED="1")  # this one's is another
+        assert process.stdout.split() == [small_experiment.key()], process.stderr
 
-    def test_is_a_hash_of_all_that_it_is_made_of(self, tiny):
-        (combination,) = tiny.experiment().plan().combinations
-        assert combination.key == digest(combination.description)
-        description = json.loads(combination.description)
+    def test_is_a_hash_of_all_that_it_is_made_of(self, small_experiment):
+        (combination,) = small_experiment.experiment().plan().combinations
+        assert combination.key == digest(combination.encoded)
+        description = json.loads(combination.encoded)
         assert description["optimisation"]["optimizer"]["args"]["betas"] == [0.9, 0.999]
         assert description["data"]["train"]["samples"] == 40
         assert list(description) == ["data", "model", "optimisation", "loss", "spaces", "inputs", "schedule"]

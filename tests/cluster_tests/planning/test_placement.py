@@ -13,19 +13,19 @@ def cuda(*indices):
 
 
 @pytest.fixture
-def config(tiny):
-    """The config of the tiny experiment for some device."""
+def config(small_experiment):
+    """The config of the small experiment for some device."""
 
     def config(device, **settings):
         changes = {f"experiment_config.{key}": value for key, value in settings.items()}
-        return tiny.experiment({"experiment_config.target_device": device, **changes}).config
+        return small_experiment.experiment({"experiment_config.target_device": device, **changes}).config
 
     return config
 
 
 @pytest.fixture
 def placed(config):
-    """Places the tiny experiment on a machine with so many CPU cores and GPUs, as if it had many trials."""
+    """Places the small experiment on a machine with so many CPU cores and GPUs, as if it had many trials."""
 
     def placed(device, *, n_trials=1000, n_cpus=8, n_gpus=4, **settings):
         return place_here(config(device, **settings), n_trials, n_cpus=n_cpus, n_gpus=n_gpus)
@@ -97,13 +97,13 @@ class TestOnThisMachine:
             (
                 CUDA,
                 {"n_gpus": 0},
-                "cuda was asked for, but this machine has no GPU that torch can use; take torch.device('cpu')",
+                "cuda was requested, but this machine has no GPU that torch can use; use torch.device('cpu')",
             ),
-            (torch.device("cuda:1"), {"n_gpus": 0}, "cuda:1 was asked for, but this machine has no GPU"),
+            (torch.device("cuda:1"), {"n_gpus": 0}, "cuda:1 was requested, but this machine has no GPU"),
             (
                 cuda(0, 4, 5),
                 {},
-                "cuda:4, cuda:5 was asked for, but this machine has 4 GPU(s), cuda:0 to cuda:3; take one of these or",
+                "cuda:4, cuda:5 was requested, but this machine has 4 GPU(s), cuda:0 to cuda:3; use one of these or",
             ),
         ],
     )
@@ -113,7 +113,7 @@ class TestOnThisMachine:
         assert caught.value.problems[0].path == "experiment_config.target_device"
         assert message(caught).startswith(says)
 
-    def test_that_is_not_there_stands_in_one_error_with_all_else_that_is_wrong(self, tiny, placed):
+    def test_that_is_not_there_stands_in_one_error_with_all_else_that_is_wrong(self, small_experiment, placed):
         with pytest.raises(ConfigError) as caught:
             placed(CUDA, n_gpus=0, cpus_per_trial=9)
         lacking = ["experiment_config.cpus_per_trial", "experiment_config.target_device"]
@@ -124,14 +124,14 @@ class TestOnThisMachine:
             "base_hyperparams.optimizer_args.lr": -1,
         }
         with pytest.raises(ConfigError) as caught:
-            tiny.run(changes)
+            small_experiment.run(changes)
         paths = [problem.path for problem in caught.value.problems]
         assert paths == ["base_hyperparams.optimizer_args", *lacking]
-        assert not tiny.storage_path.exists()
+        assert not small_experiment.storage_path.exists()
 
     def test_with_too_few_cores_is_an_error_that_says_how_many_there_are(self, placed):
         with pytest.raises(
-            ConfigError, match=r"cpus_per_trial: got 9, but this machine has 8 CPU core\(s\); ask for at most 8"
+            ConfigError, match=r"cpus_per_trial: got 9, but this machine has 8 CPU core\(s\); request at most 8"
         ):
             placed(CPU, cpus_per_trial=9)
 
@@ -164,21 +164,21 @@ class TestOnACluster:
             place_on(config(cuda(0, 1)), 100, [HEAD, A])
         assert not isinstance(caught.value, NoRoomError), "no further node would mend it"
         assert message(caught) == (
-            "cuda:0, cuda:1 was asked for, but of a Ray cluster's GPUs none can be chosen by its index; the cluster "
+            "cuda:0, cuda:1 was requested, but GPUs of a Ray cluster cannot be chosen by index; the cluster "
             "has head (4 CPU core(s), no GPU), a (16 CPU core(s), 8 GPU(s)). Write torch.device('cuda'), or start its "
-            "nodes with these GPUs alone: CUDA_VISIBLE_DEVICES=0,1 ray start …"
+            "nodes with only these GPUs: CUDA_VISIBLE_DEVICES=0,1 ray start …"
         )
 
     def test_what_no_node_has_is_an_error_that_says_what_each_has_and_what_to_change(self, config):
         with pytest.raises(NoRoomError) as caught:
             place_on(config(CUDA, cpus_per_trial=4), 100, [HEAD, Node("c", 2, 1)])
         assert message(caught) == (
-            "a GPU and 4 CPU core(s) a trial (cpus_per_trial) were asked for, but no node has that; the cluster has "
-            "head (4 CPU core(s), no GPU), c (2 CPU core(s), 1 GPU(s)). Take torch.device('cpu'), ask for fewer cores, "
+            "a GPU and 4 CPU core(s) per trial (cpus_per_trial) were requested, but no node has that; the cluster has "
+            "head (4 CPU core(s), no GPU), c (2 CPU core(s), 1 GPU(s)). Use torch.device('cpu'), request fewer cores, "
             "or add a node; run(wait_for_nodes=True) waits for one"
         )
         with pytest.raises(
-            NoRoomError, match=r"cpus_per_trial: 5 CPU core\(s\) a trial were asked for, but no node has"
+            NoRoomError, match=r"cpus_per_trial: 5 CPU core\(s\) per trial were requested, but no node has"
         ):
             place_on(config(CPU, cpus_per_trial=5), 100, [HEAD])
         with pytest.raises(NoRoomError, match="the cluster has no node"):

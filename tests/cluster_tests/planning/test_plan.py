@@ -4,24 +4,24 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cluster.planning import inputs as sources
+from cluster.planning import inputs
 from cluster.planning.config import ConfigError
 from cluster.planning.identity import digest
-from cluster.storage.folders import STATUSES
-from tests.cluster_tests.tiny import LR
+from cluster.storage.trial_file import STATUSES
+from tests.cluster_tests.small_experiment import LR
 
 
-def plan_with(tiny, statuses, changes=None, options=None):
+def plan_with(small_experiment, statuses, changes=None, options=None):
     """A plan that is told these statuses."""
-    plan = tiny.experiment(changes, options).plan()
+    plan = small_experiment.experiment(changes, options).plan()
     keys = [combination.key for combination in plan.combinations]
     return replace(plan, statuses={f"{keys[at]}/{repetition}": status for at, repetition, status in statuses})
 
 
 class TestAPlan:
-    def test_has_all_combinations_of_all_options_for_each_repetition(self, tiny):
+    def test_has_all_combinations_of_all_options_for_each_repetition(self, small_experiment):
         options = {LR: [1e-3, 1e-2], "model_args.dropout": [None, 0.5], "solver_config.batch_size": [8, 16, 32]}
-        plan = tiny.experiment({"experiment_config.n_repetitions": 2}, options).plan()
+        plan = small_experiment.experiment({"experiment_config.n_repetitions": 2}, options).plan()
         assert [combination.options for combination in plan.combinations] == [
             dict(zip(options, values, strict=True)) for values in itertools.product(*options.values())
         ]
@@ -32,14 +32,14 @@ class TestAPlan:
         assert all(trial.id == f"{trial.key}/{trial.repetition}" for trial in plan.trials)
         assert plan.to_train == plan.trials
 
-    def test_without_options_has_the_base(self, tiny):
-        plan = tiny.experiment().plan()
+    def test_without_options_has_the_base(self, small_experiment):
+        plan = small_experiment.experiment().plan()
         assert [trial.combination.options for trial in plan.trials] == [{}]
         assert str(plan) == "1 combination × 1 repetition = 1 trial: 1 to train"
 
-    def test_trains_what_is_neither_finished_nor_diverged(self, tiny):
+    def test_trains_what_is_neither_finished_nor_diverged(self, small_experiment):
         statuses = [(at, 0, status) for at, status in enumerate(STATUSES)]
-        plan = plan_with(tiny, statuses, options={LR: [1, 2, 3, 4, 5, 6]})
+        plan = plan_with(small_experiment, statuses, options={LR: [1, 2, 3, 4, 5, 6]})
         assert STATUSES == ("finished", "failed", "diverged", "interrupted", "pending")
         assert [trial.combination.options[LR] for trial in plan.to_train] == [2, 4, 5, 6]
         assert str(plan) == (
@@ -47,38 +47,43 @@ class TestAPlan:
             "1 diverged, 2 to train"
         )
 
-    def test_trains_new_repetitions_only(self, tiny):
+    def test_trains_new_repetitions_only(self, small_experiment):
         plan = plan_with(
-            tiny, [(0, 0, "finished"), (1, 0, "finished")], {"experiment_config.n_repetitions": 3}, {LR: [1, 2]}
+            small_experiment,
+            [(0, 0, "finished"), (1, 0, "finished")],
+            {"experiment_config.n_repetitions": 3},
+            {LR: [1, 2]},
         )
         assert [trial.repetition for trial in plan.to_train] == [1, 1, 2, 2]
         assert str(plan) == "2 combinations × 3 repetitions = 6 trials: 2 finished, 4 to train"
 
-    def test_is_not_changed_by_the_order_of_options_or_values(self, tiny):
-        one = tiny.experiment(options={LR: [1, 2], "model_args.dropout": [0.1, 0.2]}).plan()
-        other = tiny.experiment(options={"model_args.dropout": [0.2, 0.1], LR: [2, 1]}).plan()
+    def test_is_not_changed_by_the_order_of_options_or_values(self, small_experiment):
+        one = small_experiment.experiment(options={LR: [1, 2], "model_args.dropout": [0.1, 0.2]}).plan()
+        other = small_experiment.experiment(options={"model_args.dropout": [0.2, 0.1], LR: [2, 1]}).plan()
         assert {trial.id: trial.seed for trial in one.trials} == {trial.id: trial.seed for trial in other.trials}
 
-    def test_holds_what_each_key_is_a_hash_of(self, tiny):
-        for combination in tiny.experiment(options={LR: [1, 2]}).plan().combinations:
-            assert digest(combination.description) == combination.key
+    def test_holds_what_each_key_is_a_hash_of(self, small_experiment):
+        for combination in small_experiment.experiment(options={LR: [1, 2]}).plan().combinations:
+            assert digest(combination.encoded) == combination.key
 
-    def test_writes_nothing(self, tiny):
-        tiny.experiment(options={LR: [1, 2]}).plan()
-        assert not tiny.storage_path.exists()
+    def test_writes_nothing(self, small_experiment):
+        small_experiment.experiment(options={LR: [1, 2]}).plan()
+        assert not small_experiment.storage_path.exists()
 
-    def test_reads_each_dataset_once(self, tiny, monkeypatch):
+    def test_reads_each_dataset_once(self, small_experiment, monkeypatch):
         read = []
-        real = sources.read_dataset
+        real = inputs.read_dataset
         monkeypatch.setattr(
-            sources, "read_dataset", lambda *args, **kwargs: read.append(args[1]) or real(*args, **kwargs)
+            inputs, "read_dataset", lambda *args, **kwargs: read.append(args[1]) or real(*args, **kwargs)
         )
-        tiny.experiment(options={LR: [1, 2], "experiment_config.val_set": ["tiny_val", "tiny_test"]}).plan()
-        assert sorted(read) == ["tiny_test", "tiny_train", "tiny_val"]
+        small_experiment.experiment(
+            options={LR: [1, 2], "experiment_config.val_set": ["small_val", "small_test"]}
+        ).plan()
+        assert sorted(read) == ["small_test", "small_train", "small_val"]
 
-    def test_may_have_ten_thousand_combinations(self, tiny):
+    def test_may_have_ten_thousand_combinations(self, small_experiment):
         options = {LR: [1e-3 + i * 1e-5 for i in range(100)], "solver_config.batch_size": list(range(1, 101))}
-        plan = tiny.experiment(options=options).plan()
+        plan = small_experiment.experiment(options=options).plan()
         assert len({combination.key for combination in plan.combinations}) == 10_000
 
 
@@ -103,20 +108,20 @@ class TestTwoCombinationsThatAreTheSameTraining:
             ),
         ],
     )
-    def test_are_an_error_that_names_both(self, tiny, options, path, says):
+    def test_are_an_error_that_names_both(self, small_experiment, options, path, says):
         with pytest.raises(ConfigError) as caught:
-            tiny.experiment(options=options).plan()
+            small_experiment.experiment(options=options).plan()
         (problem, *_) = caught.value.problems
         assert problem.path == path
         assert says in problem.text
 
-    def test_are_not_the_same_training_with_other_data(self, tiny):
+    def test_are_not_the_same_training_with_other_data(self, small_experiment):
         options = {"experiment_config.train_set_size": [None, 39], "experiment_config.val_set_size": [4, 19]}
-        assert len(tiny.experiment(options=options).plan().combinations) == 4
+        assert len(small_experiment.experiment(options=options).plan().combinations) == 4
 
 
-def test_problems_of_ten_thousand_combinations_are_told_once(tiny):
+def test_problems_of_ten_thousand_combinations_are_told_once(small_experiment):
     options = {LR: [-1.0 - i for i in range(2)], "solver_config.batch_size": np.arange(1, 5001).tolist()}
     with pytest.raises(ConfigError) as caught:
-        tiny.experiment(options=options).plan()
+        small_experiment.experiment(options=options).plan()
     assert len(caught.value.problems) == 2

@@ -16,7 +16,7 @@ from data_pipeline.normalizers import GlobalNormalizer, Shifter
 from posenet import errors
 from posenet.losses import MetricLoss
 from posenet.models import CorrectorMLP
-from tests.cluster_tests.tiny import LR, case_id
+from tests.cluster_tests.small_experiment import LR, case_id
 
 LOCAL_CLASS = type("Local", (CorrectorMLP,), {"__qualname__": "f.<locals>.Local"})
 
@@ -46,11 +46,11 @@ class TestAnOption:
             ((None, "optimizer_args", "lr"), LR),
         ],
     )
-    def test_is_named_by_a_dotted_path_or_its_parts(self, tiny, key, path):
-        experiment = tiny.experiment()
+    def test_is_named_by_a_dotted_path_or_its_parts(self, small_experiment, key, path):
+        experiment = small_experiment.experiment()
         experiment.add_options(key, [0.5, 0.25])
         assert experiment.space.paths == [path]
-        settings = [experiment.space.settings(choice) for choice in experiment.space.choices()]
+        settings = [experiment.space.settings(row_indices) for row_indices in experiment.space.combinations()]
         assert [each.hyperparams.optimizer_args for each in settings] == [
             {"lr": 0.5, "weight_decay": 0.0},
             {"lr": 0.25, "weight_decay": 0.0},
@@ -67,11 +67,11 @@ class TestAnOption:
             ("optimizer", [torch.optim.SGD, torch.optim.Adam]),
             ("augmenters", [[], [RandomRotator()], [RandomRotator(), RandomScaler()]]),
             ("distorter_args", [None, {}]),
-            ("experiment_config.train_set", ["tiny_train", "two_train"]),
+            ("experiment_config.train_set", ["small_train", "two_train"]),
             (("experiment_config", "train_set_size"), [10, None]),
-            ("experiment_config.val_set", ["tiny_val"]),
+            ("experiment_config.val_set", ["small_val"]),
             ("experiment_config.val_set_size", [10]),
-            ("experiment_config.test_set", [None, "tiny_test"]),
+            ("experiment_config.test_set", [None, "small_test"]),
             ("experiment_config.test_set_size", [None, 3]),
             ("experiment_config.use_preset", [True, False]),
             ("experiment_config.normalizer", [None, Shifter, partial(GlobalNormalizer, individual_scaling=True)]),
@@ -82,40 +82,44 @@ class TestAnOption:
         ],
         ids=case_id,
     )
-    def test_may_be_any_setting_that_changes_a_number(self, tiny, key, values):
-        experiment = tiny.experiment()
+    def test_may_be_any_setting_that_changes_a_number(self, small_experiment, key, values):
+        experiment = small_experiment.experiment()
         experiment.add_options(key, values)
         (axis,) = experiment.space.axes
         assert axis.rows == tuple((value,) for value in values)
         assert len({str(label) for (label,) in axis.labels}) == len(values)
         json.dumps(axis.labels)
 
-    def test_may_come_with_others_in_a_dict(self, tiny):
-        experiment = tiny.experiment()
+    def test_may_come_with_others_in_a_dict(self, small_experiment):
+        experiment = small_experiment.experiment()
         experiment.add_options({LR: [0.1], ("model_args", "dropout"): [None, 0.5], "solver_config.batch_size": (8,)})
         assert experiment.space.paths == [LR, "model_args.dropout", "solver_config.batch_size"]
         assert len(experiment.space) == 2
 
-    def test_holds_python_numbers_in_lists_of_its_own(self, tiny):
+    def test_holds_python_numbers_in_lists_of_its_own(self, small_experiment):
         dims = [np.int64(8)]
-        experiment = tiny.experiment(options={LR: list(np.logspace(-3, -1, 3)), "model_args.hidden_dims": [dims]})
+        experiment = small_experiment.experiment(
+            options={LR: list(np.logspace(-3, -1, 3)), "model_args.hidden_dims": [dims]}
+        )
         dims.append("x")
-        for choice in experiment.space.choices():
-            hyperparams = experiment.space.settings(choice).hyperparams
+        for row_indices in experiment.space.combinations():
+            hyperparams = experiment.space.settings(row_indices).hyperparams
             assert type(hyperparams.optimizer_args["lr"]) is float
             assert hyperparams.model_args["hidden_dims"] == [8]
             assert type(hyperparams.model_args["hidden_dims"][0]) is int
 
-    def test_leaves_the_base_and_the_other_combinations_alone(self, tiny):
-        experiment = tiny.experiment(options={"model_args.dropout": [0.1, 0.2], LR: [1, 2]})
-        settings = [experiment.space.settings(choice).hyperparams for choice in experiment.space.choices()]
+    def test_leaves_the_base_and_the_other_combinations_alone(self, small_experiment):
+        experiment = small_experiment.experiment(options={"model_args.dropout": [0.1, 0.2], LR: [1, 2]})
+        settings = [
+            experiment.space.settings(row_indices).hyperparams for row_indices in experiment.space.combinations()
+        ]
         assert [(each.model_args["dropout"], each.optimizer_args["lr"]) for each in settings] == [
             (0.1, 1),
             (0.1, 2),
             (0.2, 1),
             (0.2, 2),
         ]
-        assert experiment.space.base["base_hyperparams"] == tiny.dicts()["base_hyperparams"]
+        assert vars(experiment.space.base.hyperparams) == small_experiment.dicts()["base_hyperparams"]
 
 
 WRONG_OPTIONS = [
@@ -155,20 +159,20 @@ WRONG_OPTIONS = [
         "experiment_config",
         [{}],
         "experiment_config",
-        "it cannot be an option; of experiment_config these can: train_set,",
+        "it cannot be an option; in experiment_config these can: train_set,",
     ),
-    ("solver_config", [{}], "solver_config", "of solver_config these can: num_epochs, batch_size, matmul_precision"),
+    ("solver_config", [{}], "solver_config", "in solver_config these can: num_epochs, batch_size, matmul_precision"),
     ("base_hyperparams", [{}], "base_hyperparams", "base_hyperparams has no 'base_hyperparams'"),
     *(
         (
             f"experiment_config.{key}",
             [value],
             f"experiment_config.{key}",
-            "it cannot be an option; of experiment_config",
+            "it cannot be an option; in experiment_config",
         )
         for key, value in {"name": "x", "seed": 1, "n_repetitions": 2, "target_device": torch.device("cpu")}.items()
     ),
-    ("solver_config.verbose", [True, False], "solver_config.verbose", "it cannot be an option; of solver_config"),
+    ("solver_config.verbose", [True, False], "solver_config.verbose", "it cannot be an option; in solver_config"),
     (LR, [], LR, "got []; allowed: a list with at least one value"),
     (LR, None, LR, "got None; allowed: a list with at least one value"),
     (LR, 0.1, LR, "got 0.1; allowed: a list with at least one value"),
@@ -176,15 +180,15 @@ WRONG_OPTIONS = [
     (LR, np.array([0.1, 0.2]), LR, "got array([0.1, 0.2]); allowed: a list"),
     (LR, range(3), LR, "got range(0, 3); allowed: a list"),
     (LR, {0.1, 0.2}, LR, "allowed: a list"),
-    (LR, [0.1, 0.2, 0.1], LR, "0.1 stands twice"),
-    (LR, [1, 1.0], LR, "1.0 stands twice"),
-    (LR, [np.float64(0.5), 0.5], LR, "0.5 stands twice"),
-    ("model_args.hidden_dims", [[8], (8,)], "model_args.hidden_dims", "(8,) stands twice"),
-    ("augmenters", [[RandomScaler()], [RandomScaler(low=0.8)]], "augmenters", "stands twice"),
+    (LR, [0.1, 0.2, 0.1], LR, "0.1 is listed twice"),
+    (LR, [1, 1.0], LR, "1.0 is listed twice"),
+    (LR, [np.float64(0.5), 0.5], LR, "0.5 is listed twice"),
+    ("model_args.hidden_dims", [[8], (8,)], "model_args.hidden_dims", "(8,) is listed twice"),
+    ("augmenters", [[RandomScaler()], [RandomScaler(low=0.8)]], "augmenters", "is listed twice"),
     (LR, [float("nan")], LR, "NaN is not a setting"),
-    (LR, [np.array([0.1])], LR, "cannot be told from another ndarray"),
-    (LR, [lambda: 1], LR, "a lambda (<lambda>) has no name to find it by; define it at the top level"),
-    ("model", [LOCAL_CLASS], "model", "a local function or class (Local) has no name to find it by"),
+    (LR, [np.array([0.1])], LR, "cannot be distinguished from another ndarray"),
+    (LR, [lambda: 1], LR, "a lambda (<lambda>) cannot be imported by name; define it at the top level"),
+    ("model", [LOCAL_CLASS], "model", "a local function or class (Local) cannot be imported by name"),
     (
         "augmenters",
         [[Unsendable()]],
@@ -204,8 +208,8 @@ class TestAWrongOption:
         WRONG_OPTIONS,
         ids=[f"{key}={case_id(values)}" for key, values, *_ in WRONG_OPTIONS],
     )
-    def test_is_an_error_that_says_what_to_do_and_adds_nothing(self, tiny, key, values, path, says):
-        experiment = tiny.experiment()
+    def test_is_an_error_that_says_what_to_do_and_adds_nothing(self, small_experiment, key, values, path, says):
+        experiment = small_experiment.experiment()
         (problem,) = problems_of(experiment.add_options, key, values)
         assert problem.path == path
         assert says in problem.text
@@ -221,39 +225,39 @@ class TestAWrongOption:
             (LR, "optimizer_args"),
         ],
     )
-    def test_is_one_that_varies_already_itself_its_parent_or_its_part(self, tiny, first, second):
-        experiment = tiny.experiment()
+    def test_is_one_that_varies_already_itself_its_parent_or_its_part(self, small_experiment, first, second):
+        experiment = small_experiment.experiment()
         values = {"optimizer_args": [{"lr": 1}]}
         experiment.add_options(first, values.get(first, [1]))
         (problem,) = problems_of(experiment.add_options, second, values.get(second, [2]))
-        assert problem.text == f"{first} varies already"
-        experiment = tiny.experiment()
+        assert problem.text == f"{first} already varies"
+        experiment = small_experiment.experiment()
         (problem,) = problems_of(experiment.add_joint_options, [first, second], [[values.get(first, [1])[0]] * 2])
-        assert problem.text == f"{first} varies already"
+        assert problem.text == f"{first} already varies"
 
-    def test_is_not_one_whose_name_only_begins_alike(self, tiny):
-        experiment = tiny.experiment(options={"model": [CorrectorMLP], "model_args.dropout": [0.1]})
+    def test_is_not_one_whose_name_only_begins_alike(self, small_experiment):
+        experiment = small_experiment.experiment(options={"model": [CorrectorMLP], "model_args.dropout": [0.1]})
         experiment.add_options("model_args.hidden_dims", [[8]])
 
-    def test_stands_in_one_error_with_the_others_of_the_dict(self, tiny):
-        experiment = tiny.experiment()
+    def test_stands_in_one_error_with_the_others_of_the_dict(self, small_experiment):
+        experiment = small_experiment.experiment()
         experiment.add_options("model_args.dropout", [0.5])
         problems = problems_of(experiment.add_options, {LR: [1], "model_args.dropuot": [1], "augmenters": None})
         assert [problem.path for problem in problems] == ["model_args.dropuot", "augmenters"]
         assert experiment.space.paths == ["model_args.dropout"]
 
-    def test_tells_every_wrong_value(self, tiny):
-        problems = problems_of(tiny.experiment().add_options, "loss_space", ["mm", "default", "cm"])
+    def test_tells_every_wrong_value(self, small_experiment):
+        problems = problems_of(small_experiment.experiment().add_options, "loss_space", ["mm", "default", "cm"])
         assert [problem.text[:8] for problem in problems] == ["got 'mm'", "got 'cm'"]
 
 
 class TestJointOptions:
-    def test_vary_row_by_row(self, tiny):
-        experiment = tiny.experiment(options={LR: [1, 2]})
+    def test_vary_row_by_row(self, small_experiment):
+        experiment = small_experiment.experiment(options={LR: [1, 2]})
         experiment.add_joint_options(
             ["distorter", ("distorter_args",)], [[NoDistorter, {}], (GaussianDistorter, {"std_mm": 1})]
         )
-        options = [experiment.space.options(choice) for choice in experiment.space.choices()]
+        options = [experiment.space.options(row_indices) for row_indices in experiment.space.combinations()]
         assert options == [
             {LR: lr, "distorter": distorter, "distorter_args": arguments}
             for lr in (1, 2)
@@ -261,15 +265,15 @@ class TestJointOptions:
         ]
         assert experiment.space.settings((1, 1)).hyperparams.distorter_args == {"std_mm": 1}
 
-    def test_may_have_a_value_several_times_in_a_column_with_one_label(self, tiny):
-        experiment = tiny.experiment()
+    def test_may_have_a_value_several_times_in_a_column_with_one_label(self, small_experiment):
+        experiment = small_experiment.experiment()
         experiment.add_joint_options([LR, "optimizer_args.weight_decay"], [[1, 0], [1.0, 1], [2, 0]])
         (axis,) = experiment.space.axes
         assert axis.labels == ((1, 0), (1, 1), (2, 0))
         assert axis.row_labels == ["1 & 0", "1 & 1", "2 & 0"]
 
-    def test_of_one_key_are_an_option(self, tiny):
-        experiment = tiny.experiment()
+    def test_of_one_key_are_an_option(self, small_experiment):
+        experiment = small_experiment.experiment()
         experiment.add_joint_options(LR, [[1], [2]])
         assert experiment.space.axes[0].row_labels == [1, 2]
 
@@ -291,9 +295,9 @@ class TestJointOptions:
                 [LR, "model_args.dropout"],
                 [[1, 0.1], [1.0, 0.1]],
                 f"{LR} & model_args.dropout",
-                "[1.0, 0.1] stands twice",
+                "[1.0, 0.1] is listed twice",
             ),
-            ([LR, LR], [[1, 2]], LR, f"{LR} varies already"),
+            ([LR, LR], [[1, 2]], LR, f"{LR} already varies"),
             ([LR, "loss_space"], [[1, "mm"]], "loss_space", "got 'mm'"),
             ([], [], "add_joint_options", "got [] as keys; allowed: a list of at least one"),
             ([], [[]], "add_joint_options", "got [] as keys"),
@@ -304,8 +308,8 @@ class TestJointOptions:
             ([LR], None, LR, "got None; allowed: a list"),
         ],
     )
-    def test_that_are_wrong_are_an_error(self, tiny, keys, rows, path, says):
-        experiment = tiny.experiment()
+    def test_that_are_wrong_are_an_error(self, small_experiment, keys, rows, path, says):
+        experiment = small_experiment.experiment()
         (problem,) = problems_of(experiment.add_joint_options, keys, rows)
         assert problem.path == path
         assert says in problem.text
@@ -313,11 +317,11 @@ class TestJointOptions:
 
 
 class TestCombinations:
-    def test_without_options_are_the_base_alone(self, tiny):
-        space = tiny.experiment().space
-        assert list(space.choices()) == [()]
+    def test_without_options_are_the_base_alone(self, small_experiment):
+        space = small_experiment.experiment().space
+        assert list(space.combinations()) == [()]
         assert space.options(()) == {}
-        assert vars(space.settings(()).hyperparams) == space.base["base_hyperparams"]
+        assert space.settings(()) == space.base
 
     @given(st.lists(st.integers(1, 4), max_size=4))
     def test_are_all_and_each_is_found_by_its_labels(self, sizes):
@@ -326,10 +330,12 @@ class TestCombinations:
             Axis((f"a{i}",), tuple((n,) for n in range(size)), tuple((n,) for n in range(size)))
             for i, size in enumerate(sizes)
         ]
-        choices = list(space.choices())
-        assert len(set(choices)) == len(choices) == len(space) == np.prod(sizes, dtype=int)
-        for choice in choices:
+        combinations = list(space.combinations())
+        assert len(set(combinations)) == len(combinations) == len(space) == np.prod(sizes, dtype=int)
+        for row_indices in combinations:
             assert (
-                space.choice_of({axis.name: axis.row_labels[row] for axis, row in zip(space.axes, choice, strict=True)})
-                == choice
+                space.row_indices_of(
+                    {axis.name: axis.row_labels[row] for axis, row in zip(space.axes, row_indices, strict=True)}
+                )
+                == row_indices
             )

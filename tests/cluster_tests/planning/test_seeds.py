@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from cluster.planning.seeds import Streams, repetition_seed
-from tests.cluster_tests.tiny import LR
+from cluster.planning.seeds import TrialSeeds, repetition_seed
+from tests.cluster_tests.small_experiment import LR
 
 
 class TestTheSeedOfARepetition:
@@ -26,9 +26,11 @@ class TestTheSeedOfARepetition:
         assert len(seeds) == 400
         assert all(int(float(seed)) == seed for seed in seeds)
 
-    def test_depends_on_the_experiments_seed_and_its_number_alone(self, tiny):
+    def test_depends_on_the_experiments_seed_and_its_number_alone(self, small_experiment):
         def seeds(n_repetitions, options, **changes):
-            plan = tiny.experiment({"experiment_config.n_repetitions": n_repetitions, **changes}, options).plan()
+            plan = small_experiment.experiment(
+                {"experiment_config.n_repetitions": n_repetitions, **changes}, options
+            ).plan()
             return {trial.repetition: trial.seed for trial in plan.trials}
 
         two = seeds(2, {LR: [1, 2]})
@@ -41,7 +43,7 @@ class TestTheSeedOfARepetition:
 class TestTheStreamsOfATrial:
     def test_are_the_same_for_ever(self):
         # Another number here means that no earlier result can be made again.
-        assert Streams.of(0) == Streams(
+        assert TrialSeeds.of(0) == TrialSeeds(
             initialisation=4232842298785526,
             training=2383740928328724,
             order=8033538764449424,
@@ -50,19 +52,19 @@ class TestTheStreamsOfATrial:
         )
 
     def test_are_independent_numbers(self):
-        streams = [
-            seed for repetition in range(100) for seed in vars(Streams.of(repetition_seed(0, repetition))).values()
+        seeds = [
+            seed for repetition in range(100) for seed in vars(TrialSeeds.of(repetition_seed(0, repetition))).values()
         ]
-        assert len(set(streams)) == 500
+        assert len(set(seeds)) == 500
 
     def test_draw_what_their_seeds_say(self):
-        streams = Streams.of(1)
-        generators = streams.generators(torch.device("cpu"))
+        seeds = TrialSeeds.of(1)
+        generators = seeds.generators(torch.device("cpu"))
         for name in ("order", "distorting", "augmenting"):
-            expected = torch.rand(3, generator=torch.Generator().manual_seed(getattr(streams, name)))
+            expected = torch.rand(3, generator=torch.Generator().manual_seed(getattr(seeds, name)))
             assert torch.equal(torch.rand(3, generator=getattr(generators, name)), expected)
         assert generators.order.device.type == "cpu"
 
     def test_come_from_numpys_seed_sequence(self):
         child = np.random.SeedSequence(5).spawn(5)[2]
-        assert Streams.of(5).order == int(child.generate_state(1, np.uint64)[0]) >> 11
+        assert TrialSeeds.of(5).order == int(child.generate_state(1, np.uint64)[0]) >> 11

@@ -3,10 +3,9 @@ import pytest
 
 from cluster.figures.style import FigureError
 from cluster.reports.draw import FIGURES, Drawing, draw
-from cluster.results.lookup import NoCombinationError
 from cluster.results.names import ChoiceError
 from cluster.results.results import NoResultsError
-from tests.cluster_tests.written import PARTS, write_examples, write_experiment, write_frames, write_records
+from tests.cluster_tests.experiment_files import PARTS, write_examples, write_experiment, write_frames, write_records
 
 LR, DECAY = "optimizer_args.lr", "optimizer_args.weight_decay"
 THRESHOLDS = np.arange(81)
@@ -206,7 +205,7 @@ class TestWhatCannotBeDrawn:
 
     @pytest.mark.parametrize("name", ["curves", "success", "joints", "histogram", "hands"])
     def test_a_combination_that_is_not_there_is_named(self, folder, name):
-        with pytest.raises(NoCombinationError, match="no combination 'abc'"):
+        with pytest.raises(ChoiceError, match="no combination 'abc'"):
             draw(name, Drawing(folder, ["abc"]))
 
     def test_an_option_that_is_not_there_is_named(self, folder):

@@ -7,7 +7,7 @@ from cluster.figures.style import FigureError
 from cluster.reports.draw import Drawing, draw
 from cluster.reports.prediction_files import errors_of
 from data_pipeline.formats.frames import FormatError
-from tests.cluster_tests.written import write_experiment, write_records
+from tests.cluster_tests.experiment_files import write_experiment, write_records
 
 DIRECTION = np.array([0.6, 0.0, 0.8])
 

@@ -38,7 +38,7 @@ def records_of(trial_id):
 
 @pytest.fixture(params=["in their folders", "in the archive", "in both"])
 def folder(request, tmp_path, monkeypatch):
-    monkeypatch.setattr(archive, "PART_TRIALS", 2)
+    monkeypatch.setattr(archive, "BUNDLE_TRIALS", 2)
     folder = ExperimentFolder(Storage(tmp_path / "x"))
     for trial_id in IDS:
         folder.trial(trial_id).write("records.parquet", to_parquet(trial_id, list(records_of(trial_id))))
@@ -108,7 +108,7 @@ class TestReading:
         assert sorted(read(folder).curves) == IDS
 
     def test_takes_what_the_archive_says_of_a_trial_that_is_in_both(self, folder):
-        if folder.archive.parts():
+        if folder.archive.bundles():
             stale = [record._replace(value=-5.0) for record in records_of("b/0")]
             folder.trial("b/0").write("records.parquet", to_parquet("b/0", stale))
             assert read(folder).curves["b/0"].loss[0] == pytest.approx(201.3)

@@ -30,7 +30,7 @@ def trials_of(values, result, *, n_repetitions=3, is_lost=lambda repetition, *co
 
 
 def means(found):
-    return [cell.estimate.mean for cell in found.cells]
+    return [cell.estimate.mean for cell in found.groups]
 
 
 class TestMarginalMeans:
@@ -44,8 +44,8 @@ class TestMarginalMeans:
         for axis, path in enumerate(NAMES[:3], start=1):
             others = tuple(i for i in (1, 2, 3) if i != axis)
             expected = numbers.mean(axis=others)  # (repetition, value)
-            assert [cell.values for cell in found[path].cells] == [(value,) for value in self.VALUES[axis - 1]]
-            for cell, of_repetitions in zip(found[path].cells, expected.T, strict=True):
+            assert [cell.values for cell in found[path].groups] == [(value,) for value in self.VALUES[axis - 1]]
+            for cell, of_repetitions in zip(found[path].groups, expected.T, strict=True):
                 reference = estimate(of_repetitions.tolist())
                 assert cell.estimate.n == 3
                 assert cell.estimate.mean == pytest.approx(reference.mean)
@@ -55,11 +55,11 @@ class TestMarginalMeans:
 
     def test_have_no_spread_from_the_other_options(self):
         found = marginal_means(trials_of(self.VALUES, lambda _, lr, model, layers: 100 * layers), NAMES[:3], "mm")
-        assert [cell.estimate.std for cell in found["lr"].cells] == [0.0] * 3
+        assert [cell.estimate.std for cell in found["lr"].groups] == [0.0] * 3
 
     def test_tell_values_apart_that_are_equal_to_python(self):
         rows = trials_of(([1, 1.0, True, None],), lambda repetition, value: len(repr(value)))
-        assert [repr(cell.values[0]) for cell in marginal_means(rows, ["lr"], "mm")["lr"].cells] == [
+        assert [repr(cell.values[0]) for cell in marginal_means(rows, ["lr"], "mm")["lr"].groups] == [
             "1",
             "1.0",
             "True",
@@ -74,7 +74,7 @@ class TestMarginalMeans:
             is_lost=lambda *trial: trial == (0, 0.1, "two"),
         )
         found = marginal_means(rows, NAMES[:2], "mm")["lr"]
-        first, second = found.cells
+        first, second = found.groups
         assert first.estimate.mean == second.estimate.mean
         assert (first.n_averaged, second.n_averaged) == (6, 6)  # two repetitions of three settings
         assert (first.n_finished, second.n_finished) == (8, 9)
@@ -89,8 +89,8 @@ class TestMarginalMeans:
         )
         found = marginal_means(rows, NAMES[:3], "mm")["lr"]
         assert means(found) == [None, pytest.approx(0.01), pytest.approx(0.001)]
-        assert [cell.n_averaged for cell in found.cells] == [0, 24, 24]
-        assert [cell.n_finished for cell in found.cells] == [1, 24, 24]
+        assert [cell.n_averaged for cell in found.groups] == [0, 24, 24]
+        assert [cell.n_finished for cell in found.groups] == [1, 24, 24]
 
     def test_keep_each_value_of_which_half_is_there(self):
         rows = trials_of(
@@ -100,14 +100,14 @@ class TestMarginalMeans:
         )
         found = marginal_means(rows, NAMES[:3], "mm")["lr"]
         assert means(found) == pytest.approx([0.1, 0.01, 0.001])
-        assert [cell.n_averaged for cell in found.cells] == [12, 12, 12]
+        assert [cell.n_averaged for cell in found.groups] == [12, 12, 12]
 
     def test_of_a_sweep_that_is_half_through_are_of_the_repetitions_that_are_done(self):
         rows = trials_of(self.VALUES, lambda repetition, lr, *_: lr + repetition)
         for row in rows[60:]:
             row |= {"status": "pending", "mm": None}
         found = marginal_means(rows, NAMES[:3], "mm")["lr"]
-        assert [cell.estimate.n for cell in found.cells] == [2, 2, 2]
+        assert [cell.estimate.n for cell in found.groups] == [2, 2, 2]
         assert means(found) == pytest.approx([0.6, 0.51, 0.501])
 
     def test_count_a_trial_without_the_number_as_one_that_has_none(self):
@@ -115,7 +115,7 @@ class TestMarginalMeans:
         rows[0]["mm"], rows[1]["mm"] = math.nan, None
         rows[2]["status"] = "running"
         found = marginal_means(rows, NAMES[:3], "mm")
-        assert sum(cell.n_finished for cell in found["lr"].cells) == 69
+        assert sum(cell.n_finished for cell in found["lr"].groups) == 69
         assert not found["lr"].is_complete
 
     def test_of_a_whole_grid_are_over_all_settings_and_repetitions(self):
@@ -135,7 +135,7 @@ class TestMarginalMeans:
             ),
         )
         found = marginal_means(rows, NAMES[:3], "mm")["lr"]
-        assert [(cell.n_averaged, cell.n_planned) for cell in found.cells] == [(4, 12)] * 3
+        assert [(cell.n_averaged, cell.n_planned) for cell in found.groups] == [(4, 12)] * 3
         assert found.basis.paths == ("model", "layers")
         assert (found.basis.settings, found.basis.left_out) == ([("mlp", 0), ("mlp", 1)], [("gnn", 0), ("gnn", 1)])
         assert (found.basis.repetitions, found.basis.repetitions_left_out) == ([0, 2], [1])
@@ -153,7 +153,7 @@ class TestMarginalMeans:
                 itertools.product(*(values[NAMES.index(other)] for other in basis.paths))
             )
             assert sorted([*basis.repetitions, *basis.repetitions_left_out]) == [0, 1, 2]
-            for cell in found.cells:
+            for cell in found.groups:
                 trials = [
                     row["mm"]
                     for row in rows
@@ -166,13 +166,13 @@ class TestMarginalMeans:
                     assert cell.estimate.mean == pytest.approx(np.mean(trials))
                 else:
                     assert cell.estimate.mean is None
-            assert bool(basis.settings) == bool(basis.repetitions) == any(cell.n_averaged for cell in found.cells)
+            assert bool(basis.settings) == bool(basis.repetitions) == any(cell.n_averaged for cell in found.groups)
 
     def test_of_a_sweep_in_which_nothing_finished_are_none(self):
         rows = trials_of(self.VALUES, lambda *_: 1.0, is_lost=lambda *_: True)
         found = marginal_means(rows, NAMES[:3], "mm")["model"]
         assert means(found) == [None, None]
-        assert [cell.n_averaged for cell in found.cells] == [0, 0]
+        assert [cell.n_averaged for cell in found.groups] == [0, 0]
         assert (found.basis.settings, found.basis.repetitions) == ([], [])
 
 
@@ -196,7 +196,7 @@ class TestInteractions:
         largest, *others = interactions(rows, NAMES[:3], "mm")
         assert largest.means.paths == ("lr", "model")
         assert all(other.share < largest.share for other in others)
-        for cell in largest.means.cells:
+        for cell in largest.means.groups:
             a, b = cell.values
             assert cell.estimate.mean == pytest.approx(a * b + 1.5)
 
@@ -244,17 +244,18 @@ class TestImportances:
     def test_of_a_whole_grid_are_the_known_shares_of_variance(self):
         found = importances(trials_of(self.VALUES, self.result), NAMES, "mm")
         assert found.shares == self.EXPECTED
-        assert (len(found.averaged), len(found.means.cells)) == (320, 320)
+        assert (len(found.averaged), len(found.means.groups)) == (320, 320)
         assert found.means.basis == Basis((), [()], [], [0, 1, 2], [])
         assert found.is_complete
 
+    @pytest.mark.slow
     def test_of_a_grid_with_holes_are_nearly_those_of_the_whole(self):
         rng = np.random.default_rng(0)
         lost = {c for c in itertools.product(*self.VALUES) if rng.random() < 0.1}
         rows = trials_of(self.VALUES, self.result, is_lost=lambda repetition, *c: c in lost)
         found = importances(rows, NAMES, "mm")
         assert found.shares == pytest.approx(dict(self.SHARES), abs=0.03)
-        assert (len(found.averaged), len(found.means.cells)) == (320 - len(lost), 320)
+        assert (len(found.averaged), len(found.means.groups)) == (320 - len(lost), 320)
         assert not lost & {cell.values for cell in found.averaged}
         assert not found.is_complete
         assert importances(rows, NAMES, "mm") == found
@@ -279,7 +280,7 @@ class TestImportances:
     def test_are_empty_where_nothing_differs_or_nothing_finished(self):
         assert importances(trials_of(self.VALUES, lambda *_: 4.0), NAMES, "mm").shares == {}
         nothing = importances(trials_of(self.VALUES, lambda *_: 4.0, is_lost=lambda *_: True), NAMES, "mm")
-        assert (nothing.shares, nothing.averaged, len(nothing.means.cells)) == ({}, [], 320)
+        assert (nothing.shares, nothing.averaged, len(nothing.means.groups)) == ({}, [], 320)
 
     def test_are_none_of_an_option_of_which_one_value_is_left(self):
         rows = trials_of(self.VALUES, self.result, is_lost=lambda repetition, a, b, c, d: d is None)

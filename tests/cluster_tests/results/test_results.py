@@ -103,7 +103,7 @@ class TestTheRows:
             {"a/0": finished(1.0)},
         )
         table = ResultTable.read(folder)
-        assert table.option_paths == table.telling_paths == ["lr"]
+        assert table.option_paths == table.distinguishing_paths == ["lr"]
         assert "dropout" not in table.summary[0]
 
     def test_tell_true_from_one(self, write):
@@ -121,7 +121,7 @@ class TestTheRows:
         combinations = {str(i): dict(zip(("train", "val"), row, strict=True)) for i, row in enumerate(rows)}
         table = ResultTable.read(write(combinations, {}, axes=[{"paths": ["train", "val"], "rows": rows}]))
         assert table.option_paths == ["train", "val"]
-        assert table.telling_paths == telling
+        assert table.distinguishing_paths == telling
 
     def test_of_other_plans_are_counted(self, write):
         folder = write({"a": {}}, {"a/0": finished(1.0), "a/1": finished(2.0), "old/0": finished(3.0)})
@@ -290,7 +290,7 @@ class TestAnExperimentWithAnythingAtAnyPlace:
         },
     }
 
-    @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(place=st.sampled_from(list(places(CONTENT))), value=json_values)
     def test_is_read_or_is_an_error_that_names_its_folder(self, tmp_path, place, value):
         content = {"": copy.deepcopy(self.CONTENT)}

@@ -3,7 +3,7 @@
 import pytest
 
 from cluster.results.results import Results
-from tests.cluster_tests.written_results import results
+from tests.cluster_tests.results_files import results
 
 LR, TEST_SET = "optimizer_args.lr", "experiment_config.test_set"
 
@@ -43,7 +43,7 @@ def test_keep_every_trial_once(parts):
 
 def test_have_the_options_that_vary_within_them(parts):
     _, found = parts
-    assert found["here"].option_paths == found["here"].telling_paths == [LR]
+    assert found["here"].option_paths == found["here"].distinguishing_paths == [LR]
     assert found["there"].option_paths == []
 
 

@@ -57,6 +57,7 @@ class TestAnEstimate:
         assert estimate([2.0, None]) == Estimate(1, 2.0, None, None)
         assert estimate([None, None]) == estimate([]) == Estimate(0, None, None, None)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("n", [3, 5, 10])
     def test_covers_the_true_mean_in_95_percent_of_sweeps(self, n):
         sweeps = np.random.default_rng(n).normal(0.0, 0.07, (N_SWEEPS, n))
@@ -64,6 +65,7 @@ class TestAnEstimate:
 
 
 class TestTheBootstrapInterval:
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("shape", "n"), [("normal", 5), ("normal", 6), ("normal", 10), ("skewed", 6), ("skewed", 10)]
     )
@@ -72,6 +74,7 @@ class TestTheBootstrapInterval:
         sweeps = rng.normal(size=size) if shape == "normal" else rng.gamma(4.0, size=size) - 4.0
         assert 0.93 <= share_that_covers([bootstrap_interval(values) for values in sweeps.tolist()]) <= 0.97
 
+    @pytest.mark.slow
     def test_covers_more_of_very_skewed_values_than_students(self):
         sweeps = (np.random.default_rng(0).exponential(size=(N_SWEEPS, 8)) - 1.0).tolist()
         by_bootstrap = share_that_covers([bootstrap_interval(values) for values in sweeps])
@@ -155,7 +158,7 @@ class TestAComparison:
         assert found.n == 6
         assert found.difference == -1.0
 
-    def test_of_fewer_than_six_pairs_is_no_test(self):
+    def test_of_fewer_than_six_pairs_is_not_a_test(self):
         found = compare([1.0] * 5 + [None], [2.0] * 6)
         assert found.too_few
         assert not found.is_significant
@@ -163,12 +166,13 @@ class TestAComparison:
         assert compare([None], [1.0]) == Comparison(0, None, None, None, None)
         assert compare([3.0], [1.0]) == Comparison(1, 2.0, None, None, None)
 
-    def test_of_unlike_numbers_of_repetitions_is_refused(self):
+    def test_of_different_numbers_of_repetitions_is_refused(self):
         with pytest.raises(ValueError, match="zip"):
             compare([1.0, 2.0], [1.0])
 
 
 class TestHolm:
+    @pytest.mark.slow
     @settings(max_examples=25)  # statsmodels takes a twentieth of a second for each
     @given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
     def test_adjusts_as_statsmodels_does(self, p_values):
@@ -201,6 +205,7 @@ class TestComparisonsWithAReference:
     def test_of_a_lone_group_are_none(self):
         assert compare_with("a", {"a": [1.0] * 6}) == {}
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("n", "n_combinations"), [(6, 2), (7, 3), (8, 4), (9, 9), (10, 6)])
     @pytest.mark.parametrize("shape", ["normal", "skewed"])
     def test_star_something_in_at_most_5_percent_of_sweeps_in_which_all_are_equal(self, n, n_combinations, shape):
@@ -216,6 +221,7 @@ class TestComparisonsWithAReference:
             n_starred += any(comparison.is_significant for comparison in compare_with("0", groups).values())
         assert n_starred / N_SWEEPS <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / N_SWEEPS)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("n", "n_combinations"), [(7, 2), (8, 3), (10, 5)])
     def test_with_the_best_of_equals_star_something_in_at_most_5_percent_of_sweeps_adjusted_for_all_pairs(
         self, n, n_combinations
@@ -230,6 +236,7 @@ class TestComparisonsWithAReference:
             n_starred += any(comparison.is_significant for comparison in found)
         assert n_starred / N_SWEEPS <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / N_SWEEPS)
 
+    @pytest.mark.slow
     def test_star_a_clear_difference_in_nearly_all_sweeps(self):
         sweeps = np.random.default_rng(0).normal(size=(200, 4, 10))
         sweeps[:, 3] += 3.0
@@ -293,6 +300,7 @@ class TestTheBlockBootstrap:
             [block_bootstrap_interval(s, sequence_lengths=lengths) for s in sequences.reshape(N_SWEEPS, -1)]
         )
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("n_sequences", "n", "phi"), [(1, 1_000, 0.9), (1, 1_000, 0.95), (10, 200, 0.95)])
     def test_covers_the_mean_of_frames_that_resemble_one_another_in_95_percent_of_series(self, n_sequences, n, phi):
         assert 0.93 <= self.share_of_series_covered(n_sequences, n, phi) <= 0.97
@@ -309,10 +317,12 @@ class TestTheBlockBootstrap:
     def test_covers_it_however_many_and_however_alike_they_are(self, n_sequences, n, phi):
         assert 0.93 <= self.share_of_series_covered(n_sequences, n, phi) <= 0.97
 
+    @pytest.mark.slow
     def test_of_single_frames_misses_the_mean_of_frames_that_resemble_one_another(self):
         series = autoregressive(np.random.default_rng(1), 200, 1_000, 0.9)
         assert share_that_covers([block_bootstrap_interval(s, length=1) for s in series]) < 0.5
 
+    @pytest.mark.slow
     def test_covers_the_mean_over_sequences_that_differ_in_95_percent_of_series(self):
         rng = np.random.default_rng(2)
         lengths = [300] * 10
@@ -322,6 +332,7 @@ class TestTheBlockBootstrap:
             0.93 <= share_that_covers([block_bootstrap_interval(s, sequence_lengths=lengths) for s in series]) <= 0.97
         )
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("length", [30, 100])
     def test_is_as_wide_as_statsmodels_covariance_with_a_flat_top_makes_it(self, length):
         sandwich = pytest.importorskip("statsmodels.stats.sandwich_covariance")
@@ -346,7 +357,7 @@ class TestTheBlockBootstrap:
         ).confidence_interval
         assert (found.low, found.high) == pytest.approx(tuple(expected), abs=0.1 * (expected.high - expected.low))
 
-    def test_of_many_frames_is_as_wide_as_students(self):
+    def test_of_many_frames_is_as_wide_as_students_interval(self):
         values = np.random.default_rng(4).standard_normal(300_000)
         found, expected = block_bootstrap_interval(values, length=2), estimate(values.tolist()).interval
         assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=2e-4)
@@ -383,7 +394,7 @@ class TestTheBlockBootstrap:
         assert block_bootstrap_interval([1.0, math.nan, 3.0, 4.0]) is None
 
     def test_refuses_lengths_that_are_not_those_of_the_frames(self):
-        with pytest.raises(ValueError, match="2 sequences sum to 5, there are 4 frames"):
+        with pytest.raises(ValueError, match="2 sequences sum to 5, but there are 4 frames"):
             block_bootstrap_interval([1.0, 2.0, 3.0, 4.0], sequence_lengths=[2, 3])
         with pytest.raises(ValueError, match="sum to 4"):
             block_length([1.0, 2.0, 3.0, 4.0], [0, 4])

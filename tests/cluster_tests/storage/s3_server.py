@@ -21,7 +21,7 @@ HOST = "127.0.0.1"
 
 
 def start_s3_server() -> tuple[subprocess.Popen[bytes], int]:
-    """Starts an S3 server in a process of its own; returns that and the server's port."""
+    """Starts an S3 server in its own process; returns the process and the server's port."""
     with socket.create_server((HOST, 0)) as free:
         port: int = free.getsockname()[1]
     command = [sys.executable, "-W", "ignore", "-m", "moto.server", "-H", HOST, "-p", str(port)]
@@ -38,7 +38,7 @@ def start_s3_server() -> tuple[subprocess.Popen[bytes], int]:
 
 
 class Proxy:
-    """Passes connections on to a server; it can be switched off, and can answer in the server's place.
+    """Forwards connections to a server; it can be switched off, and can answer instead of the server.
 
     Attributes:
         port: Where it listens.
@@ -107,7 +107,7 @@ class Proxy:
 
 
 class HourLate:
-    """What a server an hour ahead of this machine answers: that requests were signed too long ago, and its time.
+    """The answer of a server whose clock is an hour ahead: the request was signed too long ago, and the server's time.
 
     Attributes:
         refused: How many times.

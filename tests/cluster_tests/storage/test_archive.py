@@ -10,21 +10,21 @@ from cluster.experiment import Interrupted
 from cluster.result_table import ResultTable
 from cluster.results.trial_outcome import trial_status
 from cluster.storage import archive
-from cluster.storage.archive import ArchiveError, Archiver
+from cluster.storage.archive import Archiver
 from cluster.storage.filesystem import Storage, StorageError
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.records import from_parquet, to_parquet
 from posenet.models import CorrectorMLP
 from posenet.record import Record
-from tests.cluster_tests.tiny import LR, FailingMLP, InterruptedMLP, NanLoss, Tiny
+from tests.cluster_tests.small_experiment import LR, FailingMLP, InterruptedMLP, NanLoss, SmallExperiment
 
 LRS = [1e-4 * (i + 1) for i in range(5)]
-PART = 2
+BUNDLE = 2
 
 
 @pytest.fixture(autouse=True)
-def small_parts(monkeypatch):
-    monkeypatch.setattr(archive, "PART_TRIALS", PART)
+def small_bundles(monkeypatch):
+    monkeypatch.setattr(archive, "BUNDLE_TRIALS", BUNDLE)
 
 
 @pytest.fixture(params=["local", "remote"])
@@ -63,14 +63,14 @@ def rows_of(folder):
     return sorted(map(repr, rows))
 
 
-class TestAPart:
+class TestABundle:
     def test_holds_the_trials_and_records_as_they_were(self, experiment):
         before, rows = content_of(experiment), rows_of(experiment)
         assert experiment.archive.add(ENDED) == ["b/0"]
         assert (content_of(experiment), rows_of(experiment)) == (before, rows)
         assert experiment.archive.add(["b/0"]) == []
         assert (content_of(experiment), rows_of(experiment)) == (before, rows)
-        assert [part[:6] for part in experiment.archive.parts()] == ["000001", "000002"]
+        assert [bundle[:6] for bundle in experiment.archive.bundles()] == ["000001", "000002"]
         assert experiment.storage.files("trials") == [
             *("a/0/weights.pt", "a/1/weights.pt", "b/0/weights.pt"),
             *("b/1/records.parquet", "b/1/trial.json", "b/1/weights.pt"),
@@ -80,8 +80,8 @@ class TestAPart:
     def test_keeps_the_text_of_a_trial(self, experiment):
         text = experiment.storage.read("trials/a/0/trial.json").decode()
         experiment.archive.add(ENDED)
-        (part,) = experiment.archive.parts()
-        rows = pq.read_table(io.BytesIO(experiment.storage.read(f"archive/{part}.trials.parquet"))).to_pylist()
+        (bundle,) = experiment.archive.bundles()
+        rows = pq.read_table(io.BytesIO(experiment.storage.read(f"archive/{bundle}.trials.parquet"))).to_pylist()
         assert rows[0] == {"trial_id": "a/0", "trial_json": text}
 
     def test_is_never_changed_and_no_other_has_its_name(self, experiment):
@@ -91,7 +91,7 @@ class TestAPart:
         assert {path: experiment.storage.read(path) for path in first} == first
         for path in first:
             experiment.storage.remove(path)
-        assert [part[:6] for part in experiment.archive.parts()] == ["000002"]
+        assert [bundle[:6] for bundle in experiment.archive.bundles()] == ["000002"]
 
     @pytest.mark.parametrize("trial_id", ["b/1", "c/0"])
     def test_has_no_trial_that_will_be_trained_again(self, experiment, trial_id):
@@ -110,8 +110,8 @@ class TestAPart:
         assert experiment.trial("a/0").read(name) == content
 
     def test_is_closed_when_its_records_are_many(self, experiment, monkeypatch):
-        monkeypatch.setattr(archive, "AT_A_TIME", 1)
-        monkeypatch.setattr(archive, "PART_BYTES", 1)
+        monkeypatch.setattr(archive, "N_CONCURRENT", 1)
+        monkeypatch.setattr(archive, "BUNDLE_BYTES", 1)
         assert experiment.archive.add(ENDED) == ENDED[1:]
 
     def test_counts_where_a_trial_has_files_of_its_own_too(self, experiment):
@@ -126,13 +126,13 @@ class TestAPart:
     @pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.99])
     def test_that_is_cut_is_an_error_that_says_what_to_do_and_removes_nothing(self, experiment, share):
         experiment.archive.add(ENDED)
-        (part,) = experiment.archive.parts()
-        path = f"archive/{part}.trials.parquet"
+        (bundle,) = experiment.archive.bundles()
+        path = f"archive/{bundle}.trials.parquet"
         content = experiment.storage.read(path)
         experiment.storage.write(path, content[: int(share * len(content))])
         files = experiment.storage.files()
         for read in (lambda: content_of(experiment), experiment.archive.clear_leftovers):
-            with pytest.raises(ArchiveError, match=rf"{path} is broken.*trains these trials again"):
+            with pytest.raises(StorageError, match=rf"{path} is broken.*trains these trials again"):
                 read()
         assert experiment.storage.files() == files
 
@@ -140,16 +140,16 @@ class TestAPart:
     def test_that_was_changed_is_never_read_as_another(self, experiment, share):
         before = content_of(experiment)
         experiment.archive.add(ENDED)
-        path = f"archive/{experiment.archive.parts()[0]}.trials.parquet"
+        path = f"archive/{experiment.archive.bundles()[0]}.trials.parquet"
         content = bytearray(experiment.storage.read(path))
         content[int(share * len(content))] ^= 1
         experiment.storage.write(path, bytes(content))
-        with contextlib.suppress(ArchiveError):
+        with contextlib.suppress(StorageError):
             assert content_of(experiment) == before
 
     def test_with_other_columns_is_an_error(self, experiment):
         experiment.storage.write("archive/000001-0123abcd.trials.parquet", to_parquet("a/0", records(1)))
-        with pytest.raises(ArchiveError, match="it has the columns trial_id, epoch"):
+        with pytest.raises(StorageError, match="it has the columns trial_id, epoch"):
             content_of(experiment)
 
     def test_that_is_not_as_it_was_written_has_nothing_removed_for_it(self, experiment, monkeypatch):
@@ -185,14 +185,14 @@ def stop_after(patch, n, steps):
 
 
 def test_a_move_that_is_killed_between_any_two_steps_loses_nothing_and_the_next_completes_it(experiment, monkeypatch):
-    monkeypatch.setattr(archive, "AT_A_TIME", 1)
+    monkeypatch.setattr(archive, "N_CONCURRENT", 1)
     before, rows = content_of(experiment), rows_of(experiment)
     steps = []
     with pytest.MonkeyPatch.context() as patch:
         stop_after(patch, None, steps)
         experiment.archive.add(ENDED)
-    # A part's two files, then the trials' own, then each one's folder and the one above.
-    assert len(steps) == 2 + 2 * PART + 2 * PART
+    # A bundle's two files, then the trials' own, then each one's folder and the one above.
+    assert len(steps) == 2 + 2 * BUNDLE + 2 * BUNDLE
     for n in range(len(steps)):
         for path in experiment.storage.files():
             experiment.storage.remove(path)
@@ -206,7 +206,7 @@ def test_a_move_that_is_killed_between_any_two_steps_loses_nothing_and_the_next_
         assert (content_of(experiment), rows_of(experiment)) == (before, rows), f"killed after step {n}"
         experiment.archive.add([trial_id for trial_id in ENDED if trial_id not in archived])
         assert (content_of(experiment), rows_of(experiment)) == (before, rows), f"killed after step {n}"
-        assert experiment.archive.parts()
+        assert experiment.archive.bundles()
 
 
 def test_a_folder_that_is_empty_after_a_move_is_gone(tmp_path):
@@ -217,7 +217,7 @@ def test_a_folder_that_is_empty_after_a_move_is_gone(tmp_path):
     assert list((tmp_path / "trials").iterdir()) == []
 
 
-def test_the_records_of_a_part_are_those_of_its_trials(tmp_path):
+def test_the_records_of_a_bundle_are_those_of_its_trials(tmp_path):
     folder = ExperimentFolder(Storage(tmp_path))
     write_trials(folder)
     folder.archive.add(ENDED)
@@ -236,18 +236,18 @@ class TestAnExperiment:
     """Each is run with and without an archive."""
 
     @pytest.fixture
-    def two(self, tiny_data, tmp_path):
-        return Tiny(tiny_data, tmp_path / "with"), Tiny(tiny_data, tmp_path / "without")
+    def two(self, small_data, tmp_path):
+        return SmallExperiment(small_data, tmp_path / "with"), SmallExperiment(small_data, tmp_path / "without")
 
     def run(self, two, monkeypatch, *args):
         tables = []
-        for tiny, part in zip(two, (PART, 1000), strict=True):
-            monkeypatch.setattr(archive, "PART_TRIALS", part)
-            tables.append(tiny.run(*args))
+        for small_experiment, n_trials in zip(two, (BUNDLE, 1000), strict=True):
+            monkeypatch.setattr(archive, "BUNDLE_TRIALS", n_trials)
+            tables.append(small_experiment.run(*args))
         return tables
 
-    def archived(self, tiny):
-        return [trial_id for trial_id, _ in ExperimentFolder(Storage(tiny.folder)).archive.trials()]
+    def archived(self, small_experiment):
+        return [trial_id for trial_id, _ in ExperimentFolder(Storage(small_experiment.folder)).archive.trials()]
 
     def test_has_the_same_results(self, two, monkeypatch, capsys):
         first, second = self.run(two, monkeypatch, {}, {LR: LRS})
@@ -266,55 +266,60 @@ class TestAnExperiment:
         first, second = self.run(two, monkeypatch, {}, {LR: LRS[:1]})
         assert comparable(first) == comparable(second)
         assert first.n_others == 11
-        rows = [rows_of(ExperimentFolder(Storage(tiny.folder))) for tiny in two]
+        rows = [rows_of(ExperimentFolder(Storage(small_experiment.folder))) for small_experiment in two]
         assert rows[0] == rows[1]
-        weights = [sorted(path.read_bytes() for path in tiny.folder.rglob("weights.pt")) for tiny in two]
+        weights = [
+            sorted(path.read_bytes() for path in small_experiment.folder.rglob("weights.pt"))
+            for small_experiment in two
+        ]
         assert weights[0] == weights[1]
 
-    def test_that_small_keeps_its_readable_folders(self, tiny):
-        tiny.run({}, {LR: LRS[:PART]})
-        assert not (tiny.folder / "archive").exists()
+    def test_that_small_keeps_its_readable_folders(self, small_experiment):
+        small_experiment.run({}, {LR: LRS[:BUNDLE]})
+        assert not (small_experiment.folder / "archive").exists()
 
     def test_moves_what_an_earlier_run_left(self, two, monkeypatch):
-        tiny = two[0]
-        monkeypatch.setattr(archive, "PART_TRIALS", 1000)
-        table = tiny.run({}, {LR: LRS})
-        monkeypatch.setattr(archive, "PART_TRIALS", PART)
-        assert tiny.run({}, {LR: LRS}) == table
-        assert len(self.archived(tiny)) == 4
+        small_experiment = two[0]
+        monkeypatch.setattr(archive, "BUNDLE_TRIALS", 1000)
+        table = small_experiment.run({}, {LR: LRS})
+        monkeypatch.setattr(archive, "BUNDLE_TRIALS", BUNDLE)
+        assert small_experiment.run({}, {LR: LRS}) == table
+        assert len(self.archived(small_experiment)) == 4
 
-    def test_moves_what_diverged_and_not_what_failed(self, tiny):
+    def test_moves_what_diverged_and_not_what_failed(self, small_experiment):
         options = {"model": [CorrectorMLP, FailingMLP], LR: LRS[:3]}
         with pytest.raises(Exception, match="3 failed of 6 trials"):
-            tiny.run({"experiment_config.stop_if_all_fail": None}, options)
-        assert len(self.archived(tiny)) == 2
-        assert set(statuses(tiny)) == {"finished", "failed"}
-        loss = tiny.dicts()["base_hyperparams"]["loss_function"]
+            small_experiment.run({"experiment_config.stop_if_all_fail": None}, options)
+        assert len(self.archived(small_experiment)) == 2
+        assert set(statuses(small_experiment)) == {"finished", "failed"}
+        loss = small_experiment.dicts()["base_hyperparams"]["loss_function"]
         with pytest.raises(Exception, match="3 diverged of 6 trials"):
-            tiny.run({}, {"loss_function": [loss, NanLoss()], LR: LRS[:3]})
-        assert statuses(tiny).count("diverged") == 3
-        assert len(self.archived(tiny)) == 4
+            small_experiment.run({}, {"loss_function": [loss, NanLoss()], LR: LRS[:3]})
+        assert statuses(small_experiment).count("diverged") == 3
+        assert len(self.archived(small_experiment)) == 4
 
-    def test_that_is_interrupted_goes_on(self, tiny, monkeypatch, capsys):
+    def test_that_is_interrupted_goes_on(self, small_experiment, monkeypatch, capsys):
         options = {"model": [CorrectorMLP, InterruptedMLP], LR: LRS}
         with pytest.raises(Interrupted):
-            tiny.run({}, options)
-        assert tiny.folder.exists()
+            small_experiment.run({}, options)
+        assert small_experiment.folder.exists()
         monkeypatch.setattr(InterruptedMLP, "correction", CorrectorMLP.correction)
-        table = tiny.run({}, options)
+        table = small_experiment.run({}, options)
         assert [row["status"] for row in table.trials] == ["finished"] * 10
         assert "5 finished, 1 to continue, 4 to train" in capsys.readouterr().err
 
-    def test_with_a_broken_part_is_not_trained_again(self, tiny):
-        tiny.run({}, {LR: LRS})
-        path = sorted(tiny.folder.glob("archive/*.trials.parquet"))[0]
+    def test_with_a_broken_bundle_is_not_trained_again(self, small_experiment):
+        small_experiment.run({}, {LR: LRS})
+        path = sorted(small_experiment.folder.glob("archive/*.trials.parquet"))[0]
         path.write_bytes(path.read_bytes()[:100])
-        before = {p: p.read_bytes() for p in tiny.folder.rglob("*") if p.is_file() and p.name != ".lock"}
-        with pytest.raises(ArchiveError, match=r"is broken.*take it away together"):
-            tiny.run({}, {LR: LRS})
-        assert {p: p.read_bytes() for p in tiny.folder.rglob("*") if p.is_file() and p.name != ".lock"} == before
+        before = {p: p.read_bytes() for p in small_experiment.folder.rglob("*") if p.is_file() and p.name != ".lock"}
+        with pytest.raises(StorageError, match=r"is broken.*remove it together"):
+            small_experiment.run({}, {LR: LRS})
+        assert {
+            p: p.read_bytes() for p in small_experiment.folder.rglob("*") if p.is_file() and p.name != ".lock"
+        } == before
 
-    def test_whose_files_cannot_be_moved_is_complete(self, tiny, monkeypatch, capsys):
+    def test_whose_files_cannot_be_moved_is_complete(self, small_experiment, monkeypatch, capsys):
         write = Storage.write
 
         def refuse(storage, path, data):
@@ -323,25 +328,24 @@ class TestAnExperiment:
             write(storage, path, data)
 
         monkeypatch.setattr(Storage, "write", refuse)
-        assert len(tiny.run({}, {LR: LRS}).trials) == 5
-        assert (
-            "trials were not moved into an archive, the next run tries it: the disk is full" in capsys.readouterr().err
-        )
+        assert len(small_experiment.run({}, {LR: LRS}).trials) == 5
+        warning = "some trials were not moved into the archive, the next run tries again: the disk is full"
+        assert warning in capsys.readouterr().err
 
-    def test_on_an_object_store_is_read_with_few_requests(self, tiny_data, s3, monkeypatch):
-        tiny = Tiny(tiny_data, s3.location)
-        table = tiny.run({}, {LR: LRS})
-        folder = ExperimentFolder(s3.storage / "tiny")
+    def test_on_an_object_store_is_read_with_few_requests(self, small_data, s3, monkeypatch):
+        small_experiment = SmallExperiment(small_data, s3.location)
+        table = small_experiment.run({}, {LR: LRS})
+        folder = ExperimentFolder(s3.storage / "small_experiment")
         assert len(list(folder.archive.trials())) == 4
         reads = []
         read = Storage.read
         monkeypatch.setattr(Storage, "read", lambda storage, path: reads.append(path) or read(storage, path))
         assert comparable(ResultTable.read(folder)) == comparable(table)
-        assert len(reads) == 1 + 2 + 1, "the experiment, two parts, and a trial that is in none"
+        assert len(reads) == 1 + 2 + 1, "the experiment, two bundles, and a trial that is in none"
 
 
-def statuses(tiny):
-    return list(ExperimentFolder(Storage(tiny.folder)).read_trials(trial_status).values())
+def statuses(small_experiment):
+    return list(ExperimentFolder(Storage(small_experiment.folder)).read_trials(trial_status).values())
 
 
 class TestAnArchiver:
@@ -349,7 +353,7 @@ class TestAnArchiver:
         files = experiment.storage.files()
         with Archiver(experiment.archive, ENDED) as archiver:
             archiver.stop()
-        assert len(experiment.archive.parts()) <= 1
+        assert len(experiment.archive.bundles()) <= 1
         assert archiver.thread.is_alive() is False
         assert len(experiment.storage.files("trials")) <= len(files)
 
@@ -357,4 +361,4 @@ class TestAnArchiver:
         with Archiver(experiment.archive, []) as archiver:
             for trial_id in ENDED:
                 archiver.add(trial_id)
-        assert [trial_id for trial_id, _ in experiment.archive.trials()] == ENDED[:PART]
+        assert [trial_id for trial_id, _ in experiment.archive.trials()] == ENDED[:BUNDLE]

@@ -77,11 +77,11 @@ class TestALocation:
         assert (tmp_path / "a b" / "x" / "file").read_bytes() == b"1"
 
     @pytest.mark.parametrize("location", ["file://host/x", "file:/x", "file://", "file:x"])
-    def test_that_is_another_file_uri_is_an_error(self, tiny, location):
-        with pytest.raises(StorageError, match=f"^{location} is not a folder of this machine; write file:///folder"):
+    def test_that_is_another_file_uri_is_an_error(self, small_experiment, location):
+        with pytest.raises(StorageError, match=f"^{location} is not a local folder; write file:///folder"):
             Storage(location)
-        with pytest.raises(ConfigError, match=rf"experiment_config\.storage_path: {location} is not a folder"):
-            tiny.experiment({"experiment_config.storage_path": location})
+        with pytest.raises(ConfigError, match=rf"experiment_config\.storage_path: {location} is not a local folder"):
+            small_experiment.experiment({"experiment_config.storage_path": location})
 
     def test_may_begin_with_the_home_folder(self, tmp_path, monkeypatch):
         monkeypatch.setenv("HOME", str(tmp_path))

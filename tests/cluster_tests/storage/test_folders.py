@@ -3,9 +3,11 @@ import uuid
 
 import pytest
 
-from cluster.storage import folders as trial_folder
+from cluster.storage import file_names
+from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import Storage
-from cluster.storage.folders import RUNNING, STATUSES, ExperimentFolder, status_of
+from cluster.storage.folders import ExperimentFolder
+from cluster.storage.trial_file import RUNNING, STATUSES, status_of
 
 
 @pytest.fixture(params=["local", "remote"])
@@ -90,8 +92,10 @@ class TestTheOtherFiles:
 
 
 def test_every_file_name_of_the_program_stands_in_the_modules_docstring():
-    names = set(re.findall(r"^ +(\S+?)/? {2,}", trial_folder.__doc__, re.MULTILINE))
+    names = set(re.findall(r"^ +(\S+?)/? {2,}", file_names.__doc__, re.MULTILINE))
     assert names == {
         *("experiment.json", "trial.json", "records.parquet", "weights.pt", "examples.npz", "plots"),
-        *("frames.parquet", "checkpoint.pt", "archive", "tables", "report.html"),
+        *("frames.parquet", "checkpoint.pt", "archive", "tables", "report.html", "hang.txt", ".lock"),
     }
+    constants = {value for name, value in vars(FileNames).items() if name.isupper()}
+    assert constants == names | {"trials", "lease"}  # these two are within other lines

@@ -23,7 +23,7 @@ from tests.cluster_tests.storage.s3_server import HourLate
 from tune_runs import report
 
 BEAT_S, EXPIRY_S = 0.2, 4.0
-# It is given up after two thirds of it, which has to be long enough for a busy machine.
+# A run gives up after two thirds of it, which must be long enough for a busy machine.
 
 RUN = """
 import sys, time
@@ -43,7 +43,7 @@ except AlreadyRunningError as error:
 
 
 class Run:
-    """A process that takes the lease when it is told to, and holds it until it is told to end."""
+    """A process that takes the lease on request and holds it until it is asked to end."""
 
     def __init__(self, storage_location, expiry_s=EXPIRY_S):
         self.process = subprocess.Popen(
@@ -110,7 +110,7 @@ def leases(s3):
 
 
 class TestTwoRuns:
-    @pytest.mark.parametrize("contenders", [2, 6])
+    @pytest.mark.parametrize("contenders", [2, pytest.param(6, marks=pytest.mark.slow)])
     def test_that_begin_at_once_are_kept_apart(self, run, contenders):
         runs = [run() for _ in range(contenders)]
         for each in runs:
@@ -159,6 +159,7 @@ class TestTwoRuns:
         )
         assert len(leases(s3)) == 1  # the one that was refused leaves nothing
 
+    @pytest.mark.slow
     def test_follow_one_another_without_a_wait_where_the_first_is_seen_to_end(self, s3, owner, capsys):
         timer = threading.Timer(0.1, owner.go_on)
         timer.start()
@@ -187,6 +188,7 @@ class TestALeaseIsGivenBack:
             hold_and_wait(s3.storage, {}.popitem)
         assert leases(s3) == []
 
+    @pytest.mark.slow
     def test_by_ctrl_c_while_it_waits(self, s3, run, owner):
         owner.process.send_signal(signal.SIGKILL)
         owner.ends()
@@ -198,7 +200,7 @@ class TestALeaseIsGivenBack:
         assert [each["pid"] for each in leases(s3)] == [owner.process.pid]
 
 
-@pytest.mark.slow  # what waits for an expiry needs a machine that is not busy with other things
+@pytest.mark.serial  # a heartbeat is late on a busy machine
 class TestAKilledOwner:
     def test_is_waited_for_and_then_followed(self, s3, owner, capsys):
         owner.process.kill()
@@ -209,7 +211,7 @@ class TestAKilledOwner:
         (said,) = capsys.readouterr().err.splitlines()
         assert re.fullmatch(
             rf"s3://{s3.bucket}: an earlier run on \S+, process {owner.process.pid}, may still be alive: waiting "
-            "up to 4 s for a sign of it",
+            "up to 4 s for a heartbeat",
             said,
         )
 
@@ -234,7 +236,7 @@ class TestAKilledOwner:
             assert len(leases(s3)) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.serial
 class TestARunThatIsNotSeenAnyMore:
     def test_because_it_was_suspended_ends_when_it_goes_on(self, s3, owner):
         owner.process.send_signal(signal.SIGSTOP)
@@ -271,7 +273,7 @@ class TestARunThatIsNotSeenAnyMore:
             hold_and_wait(s3.storage, take_away)
 
     def test_in_spite_of_which_another_holds_it_too_ends(self, s3):
-        with pytest.raises(LeaseLostError, match="another run holds it as well"):
+        with pytest.raises(LeaseLostError, match="another run holds the lease as well"):
             hold_and_wait(s3.storage, partial(s3.storage.write, "lease/0.json", OTHER))
 
     def test_ends_also_where_ctrl_c_is_ignored(self, s3):
@@ -310,6 +312,7 @@ def test_a_storage_that_cannot_be_written_is_an_error(s3):
         pass
 
 
+@pytest.mark.slow
 def test_a_machine_whose_clock_is_an_hour_late_is_told_apart_too(s3, owner):
     s3.proxy.answer = late = HourLate()
     with pytest.raises(AlreadyRunningError, match=f"process {owner.process.pid} on"), quick(s3.storage):
@@ -334,26 +337,26 @@ def test_other_filesystems_have_leases_too(scheme):
 
 class TestAnExperiment:
     @pytest.fixture
-    def remote(self, tiny, s3, monkeypatch):
+    def remote(self, small_experiment, s3, monkeypatch):
         monkeypatch.setattr(lock, "lease", quick)
-        return replace(tiny, storage_path=s3.location)
+        return replace(small_experiment, storage_path=s3.location)
 
     def test_that_runs_elsewhere_is_refused_and_reported_as_running(self, remote, s3, capsys):
         remote.run()
-        with quick(s3.storage / "tiny"):
-            with pytest.raises(AlreadyRunningError, match=f"/tiny is in use: process {os.getpid()} on"):
+        with quick(s3.storage / "small_experiment"):
+            with pytest.raises(AlreadyRunningError, match=f"/small_experiment is in use: process {os.getpid()} on"):
                 remote.run()
             capsys.readouterr()
             report.main(["list", "--storage-path", s3.location])
-            assert "tiny          running" in capsys.readouterr().out
-            report.main(["show", "tiny", "--storage-path", s3.location])
+            assert "small_experiment  running" in capsys.readouterr().out
+            report.main(["show", "small_experiment", "--storage-path", s3.location])
             assert "State: complete (running now)\n" in capsys.readouterr().out
         report.main(["list", "--storage-path", s3.location])
-        assert "tiny          complete" in capsys.readouterr().out
+        assert "small_experiment  complete" in capsys.readouterr().out
 
     def test_that_lost_its_lease_ends_and_writes_nothing_more(self, remote, s3):
         taken = []
-        direct = Storage(s3.direct) / "tiny"
+        direct = Storage(s3.direct) / "small_experiment"
         assert direct.names() == []  # opened already when the other one is at work
 
         @contextmanager
@@ -368,7 +371,10 @@ class TestAnExperiment:
             yield
             s3.proxy.answer = lambda request: None
 
-        with away_in_the_middle(), pytest.raises(LeaseLostError, match=rf"^s3://{s3.bucket}/tiny: another run holds"):
+        with (
+            away_in_the_middle(),
+            pytest.raises(LeaseLostError, match=rf"^s3://{s3.bucket}/small_experiment: another run holds"),
+        ):
             remote.run()
         added = s3.objects().keys() - taken[0].keys()
         assert [name.rpartition("/")[2] for name in added] == ["weights.pt"]  # what it was at

@@ -17,11 +17,11 @@ import pytest
 from cluster.experiment import TrialsFailedError
 from cluster.planning.config import ConfigError
 from cluster.storage import filesystem as storage_module
-from cluster.storage import object_store as remote_files
+from cluster.storage import object_store
 from cluster.storage.filesystem import Storage, StorageError
 from tests.cluster_tests.conftest import ROOT
+from tests.cluster_tests.small_experiment import LR
 from tests.cluster_tests.storage.s3_server import HourLate
-from tests.cluster_tests.tiny import LR
 from tune_runs import report
 
 BIG = 22_000_000  # bytes: three parts
@@ -100,6 +100,7 @@ class TestAFile:
 
 
 class TestAWriterThatComesHalfWay:
+    @pytest.mark.slow
     def test_because_it_is_killed_leaves_the_old_file_and_nothing_in_the_way(self, s3):
         s3.storage.write("big", b"old")
         half_way, over = threading.Event(), threading.Event()
@@ -171,8 +172,9 @@ OPERATIONS = {
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 class TestAnOperation:
+    @pytest.mark.slow
     def test_waits_for_a_server_that_refuses_connections_and_says_so(self, s3, operation, monkeypatch, capsys):
-        monkeypatch.setattr(storage_module, "_SILENCE_S", 0.2)
+        monkeypatch.setattr(storage_module, "_UNREPORTED_S", 0.2)
         use, returned, left = OPERATIONS[operation]
         s3.storage.write("file", b"old")
         back = s3.proxy.off_for(3)
@@ -181,9 +183,10 @@ class TestAnOperation:
         assert s3.objects().get("file") == left
         said = capsys.readouterr().err.splitlines()
         assert len(said) == 1
-        assert said[0].startswith(f"s3://{s3.bucket} cannot be reached now (")
+        assert said[0].startswith(f"s3://{s3.bucket} cannot be reached (")
         assert said[0].endswith("): trying again for up to 60 s")
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("wrong", [(500, "InternalError"), (503, "SlowDown"), (503, "ServiceUnavailable")])
     def test_is_made_again_where_the_server_asks_to(self, s3, operation, wrong):
         use, returned, left = OPERATIONS[operation]
@@ -201,6 +204,7 @@ class TestAnOperation:
         assert s3.proxy.answer.count == 1
         assert s3.objects() == {"file": b"old"}
 
+    @pytest.mark.slow
     def test_says_how_long_it_was_tried_where_the_server_stays_away(self, s3, operation, monkeypatch):
         monkeypatch.setattr(Storage, "patience_s", 1.2)
         s3.proxy.off()
@@ -211,7 +215,7 @@ class TestAnOperation:
     @pytest.mark.slow
     def test_does_not_wait_for_ever_for_a_server_that_does_not_answer(self, s3, operation, monkeypatch):
         monkeypatch.setattr(Storage, "patience_s", 0.0)
-        monkeypatch.setattr(remote_files, "_S3_ANSWER_S", 1.0)
+        monkeypatch.setattr(object_store, "_S3_ANSWER_S", 1.0)
         s3.proxy.silent = True
         with pytest.raises(StorageError, match="Timeout was reached"):
             OPERATIONS[operation][0](s3.storage)
@@ -220,7 +224,7 @@ class TestAnOperation:
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_a_machine_whose_clock_is_an_hour_late_uses_a_storage_too(s3, operation):
     use, returned, left = OPERATIONS[operation]
-    # The server tells its time in an error, for which there has to be room where the file is read to.
+    # The server sends its time in an error, which must fit into the buffer for the file.
     padding = b" " * 1000
     s3.storage.write("file", b"old" + padding)
     s3.proxy.answer = late = HourLate()
@@ -258,6 +262,7 @@ class FailingFilesystem:
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 class TestASharedFolder:
+    @pytest.mark.slow
     @pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENOTCONN])
     def test_is_waited_for_while_its_server_is_away(self, tmp_path, monkeypatch, operation, code):
         use, returned, left = OPERATIONS[operation]
@@ -295,13 +300,13 @@ class TestCredentials:
             "hdfs://user:{}@host/x",
         ],
     )
-    def test_in_a_uri_are_an_error_that_does_not_tell_them(self, tiny, location):
+    def test_in_a_uri_are_an_error_that_does_not_tell_them(self, small_experiment, location):
         location = location.format(self.SECRET)
         with pytest.raises(StorageError, match=r"with credentials\. Leave them out, .* in the environment") as caught:
             Storage(location)
         assert self.SECRET not in str(caught.value)
         with pytest.raises(ConfigError, match=r"experiment_config\.storage_path: .* with credentials") as caught:
-            tiny.experiment({"experiment_config.storage_path": location})
+            small_experiment.experiment({"experiment_config.storage_path": location})
         assert self.SECRET not in str(caught.value)
 
     def test_in_the_endpoint_of_the_environment_are_an_error_that_does_not_tell_them(self, s3, monkeypatch):
@@ -319,11 +324,11 @@ class TestCredentials:
         ):
             assert Storage(location).location == location
 
-    def test_are_in_no_file_no_output_and_no_error(self, s3, tiny, capfd):
-        remote = replace(tiny, storage_path=f"{s3.location}".replace("?", "/results?"))
+    def test_are_in_no_file_no_output_and_no_error(self, s3, small_experiment, capfd):
+        remote = replace(small_experiment, storage_path=f"{s3.location}".replace("?", "/results?"))
         table = remote.run()
         texts = [str(table.trials), str(table.summary)]
-        gone = replace(tiny, storage_path=s3.location.replace(s3.bucket, "another-bucket"))
+        gone = replace(small_experiment, storage_path=s3.location.replace(s3.bucket, "another-bucket"))
         with pytest.raises(StorageError, match="NO_SUCH_BUCKET") as caught:
             gone.run()
         texts.append(str(caught.value))
@@ -355,7 +360,7 @@ class TestAUri:
         def refuse(bucket):
             raise AssertionError("the region was looked up")
 
-        monkeypatch.setattr(remote_files.pyarrow.fs, "resolve_s3_region", refuse)
+        monkeypatch.setattr(object_store.pyarrow.fs, "resolve_s3_region", refuse)
         assert s3.storage._remote()[0].region == "us-east-1"
         monkeypatch.setenv("AWS_REGION", "eu-north-1")
         assert Storage(f"{s3.location}&scheme=http")._remote()[0].region == "eu-north-1"
@@ -382,13 +387,13 @@ REPEATED = {"experiment_config.n_repetitions": 2, "experiment_config.checkpoint_
 
 
 class TestASweep:
-    def test_ends_with_the_same_numbers_as_in_a_folder_goes_on_and_is_reported(self, tiny, s3, capsys):
-        remote = replace(tiny, storage_path=s3.location)
-        here, there = tiny.run(REPEATED, OPTIONS), remote.run(REPEATED, OPTIONS)
+    def test_ends_with_the_same_numbers_as_in_a_folder_goes_on_and_is_reported(self, small_experiment, s3, capsys):
+        remote = replace(small_experiment, storage_path=s3.location)
+        here, there = small_experiment.run(REPEATED, OPTIONS), remote.run(REPEATED, OPTIONS)
         assert numbers(there) == numbers(here)
         files = {
-            path.relative_to(tiny.storage_path).as_posix(): path.read_bytes()
-            for path in Path(tiny.storage_path).rglob("*")
+            path.relative_to(small_experiment.storage_path).as_posix(): path.read_bytes()
+            for path in Path(small_experiment.storage_path).rglob("*")
             if path.is_file() and path.name != ".lock"
         }
         objects = s3.objects()
@@ -399,20 +404,20 @@ class TestASweep:
 
         before = {name: content for name, content in objects.items() if "/trials/" in name}
         more = {LR: [1e-3, 3e-2, 1e-2]}
-        assert numbers(remote.run(REPEATED, more)) == numbers(tiny.run(REPEATED, more))
+        assert numbers(remote.run(REPEATED, more)) == numbers(small_experiment.run(REPEATED, more))
         after = s3.objects()
         assert {name: after[name] for name in before} == before
         assert len({name for name in after if name.endswith("trial.json")}) == 6
 
         capsys.readouterr()
         assert report.main(["list", "--storage-path", s3.location]) == 0
-        assert re.search(r"^tiny +complete +6/6 ", capsys.readouterr().out, re.MULTILINE)
-        assert report.main(["show", "tiny", "--storage-path", s3.location]) == 0
+        assert re.search(r"^small_experiment +complete +6/6 ", capsys.readouterr().out, re.MULTILINE)
+        assert report.main(["show", "small_experiment", "--storage-path", s3.location]) == 0
         assert "State: complete\n" in capsys.readouterr().out
 
     @pytest.mark.ray
-    @pytest.mark.slow
-    def test_with_ray_ends_with_the_same_numbers_also_where_the_server_was_away(self, tiny, s3):
+    @pytest.mark.serial
+    def test_with_ray_ends_with_the_same_numbers_also_where_the_server_was_away(self, small_experiment, s3):
         away = []
 
         def fail_once(request):
@@ -420,12 +425,12 @@ class TestASweep:
                 away.append(s3.proxy.off_for(3))
 
         s3.proxy.answer = fail_once
-        there = replace(tiny, storage_path=s3.location).experiment(REPEATED, OPTIONS).run("ray")
+        there = replace(small_experiment, storage_path=s3.location).experiment(REPEATED, OPTIONS).run("ray")
         assert len(away) == 1
-        assert numbers(there) == numbers(tiny.run(REPEATED, OPTIONS))
+        assert numbers(there) == numbers(small_experiment.run(REPEATED, OPTIONS))
 
     @pytest.mark.parametrize("seconds", [3, pytest.param(20, marks=pytest.mark.slow)])
-    def test_goes_on_after_the_server_was_away_in_its_middle(self, tiny, s3, capsys, seconds):
+    def test_goes_on_after_the_server_was_away_in_its_middle(self, small_experiment, s3, capsys, seconds):
         back = []
 
         def fail_once(request):
@@ -433,7 +438,7 @@ class TestASweep:
                 back.append(s3.proxy.off_for(seconds))
 
         s3.proxy.answer = fail_once
-        there = replace(tiny, storage_path=s3.location).run(REPEATED, OPTIONS)
+        there = replace(small_experiment, storage_path=s3.location).run(REPEATED, OPTIONS)
         assert len(back) == 1
         assert "): trying again for up to 60 s" in capsys.readouterr().err
-        assert numbers(there) == numbers(tiny.run(REPEATED, OPTIONS))
+        assert numbers(there) == numbers(small_experiment.run(REPEATED, OPTIONS))

@@ -16,7 +16,7 @@ from data_pipeline.augmenters import RandomRotator, RandomScaler
 from data_pipeline.normalizers import GlobalNormalizer, Shifter
 from posenet.checkpoint import pack
 from posenet.models import CorrectorMLP
-from tests.cluster_tests.tiny import NEIGHBOR_ERRORS, InterruptedMLP, Tiny
+from tests.cluster_tests.small_experiment import NEIGHBOR_ERRORS, InterruptedMLP, SmallExperiment
 
 EPOCHS = 5
 # Everything that draws random numbers or keeps a state from one epoch to the next.
@@ -66,15 +66,15 @@ class UnfitNormalizer(Shifter):
         raise RuntimeError("nothing was learned")
 
 
-def finish(tiny, changes):
+def finish(small_experiment, changes):
     """Runs the trial to its end; returns all reports."""
-    return list(run_trial(*tiny.trial(changes)))
+    return list(run_trial(*small_experiment.trial(changes)))
 
 
-def stop_after(tiny, changes, n_epochs):
+def stop_after(small_experiment, changes, n_epochs):
     """Runs the trial for some epochs more and leaves it as a killed process does; returns the reports."""
     reports = []
-    generator = run_trial(*tiny.trial(changes))
+    generator = run_trial(*small_experiment.trial(changes))
     for report in generator:
         reports.append(report)
         if len([each for each in reports if each.epoch]) == n_epochs:
@@ -83,14 +83,14 @@ def stop_after(tiny, changes, n_epochs):
     return reports
 
 
-def folder_of(tiny):
-    (folder,) = tiny.folder.glob("trials/*/0")
+def folder_of(small_experiment):
+    (folder,) = small_experiment.folder.glob("trials/*/0")
     return folder
 
 
-def numbers_of(tiny):
+def numbers_of(small_experiment):
     """Everything that must not depend on interruptions, with all bits."""
-    folder = folder_of(tiny)
+    folder = folder_of(small_experiment)
     trial = json.loads((folder / "trial.json").read_text())
     assert trial["status"] == "finished"
     assert not (folder / "checkpoint.pt").exists()
@@ -106,74 +106,74 @@ def numbers_of(tiny):
 
 
 @pytest.fixture(scope="module")
-def three_epochs(tiny_data, tmp_path_factory):
-    tiny = Tiny(tiny_data, tmp_path_factory.mktemp("three_epochs"))
-    stop_after(tiny, STATEFUL, 3)
-    return tiny.folder
+def three_epochs(small_data, tmp_path_factory):
+    small_experiment = SmallExperiment(small_data, tmp_path_factory.mktemp("three_epochs"))
+    stop_after(small_experiment, STATEFUL, 3)
+    return small_experiment.folder
 
 
 @pytest.fixture
-def half_way(tiny, three_epochs):
+def half_way(small_experiment, three_epochs):
     """The trial's folder after three of five epochs."""
-    shutil.copytree(three_epochs, tiny.folder)
-    return folder_of(tiny)
+    shutil.copytree(three_epochs, small_experiment.folder)
+    return folder_of(small_experiment)
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tiny_data, tmp_path_factory):
-    tiny = Tiny(tiny_data, tmp_path_factory.mktemp("undisturbed"))
-    finish(tiny, STATEFUL)
-    return numbers_of(tiny)
+def undisturbed(small_data, tmp_path_factory):
+    small_experiment = SmallExperiment(small_data, tmp_path_factory.mktemp("undisturbed"))
+    finish(small_experiment, STATEFUL)
+    return numbers_of(small_experiment)
 
 
 class TestAnInterruptedTrialThatGoesOn:
     @pytest.mark.parametrize("n_epochs", range(1, EPOCHS + 1))
-    def test_ends_with_the_bits_of_one_that_was_not(self, tiny, undisturbed, n_epochs):
-        stop_after(tiny, STATEFUL, n_epochs)
-        trial = json.loads((folder_of(tiny) / "trial.json").read_text())
+    def test_ends_with_the_bits_of_one_that_was_not(self, small_experiment, undisturbed, n_epochs):
+        stop_after(small_experiment, STATEFUL, n_epochs)
+        trial = json.loads((folder_of(small_experiment) / "trial.json").read_text())
         assert (trial["status"], trial["ended"]) == ("running", None)
-        reports = finish(tiny, STATEFUL)
+        reports = finish(small_experiment, STATEFUL)
         # The last epoch needs no checkpoint: what follows it is short.
         first = n_epochs + 1 if n_epochs < EPOCHS else EPOCHS
         assert [report.epoch for report in reports] == [*range(first, EPOCHS + 1), EPOCHS]
         assert reports[-1].status == "finished"
-        assert numbers_of(tiny) == undisturbed
+        assert numbers_of(small_experiment) == undisturbed
 
-    def test_does_so_also_when_it_is_stopped_after_every_epoch(self, tiny, undisturbed):
+    def test_does_so_also_when_it_is_stopped_after_every_epoch(self, small_experiment, undisturbed):
         for _ in range(EPOCHS):
-            stop_after(tiny, STATEFUL, 1)
+            stop_after(small_experiment, STATEFUL, 1)
             np.random.rand(3)  # noqa: NPY002 - another trial in between draws too
             torch.rand(3)
-        finish(tiny, STATEFUL)
-        assert numbers_of(tiny) == undisturbed
+        finish(small_experiment, STATEFUL)
+        assert numbers_of(small_experiment) == undisturbed
 
     @pytest.mark.parametrize("optimisation", OPTIMISATIONS)
-    def test_does_so_with_any_optimisation(self, tiny, tmp_path, optimisation):
+    def test_does_so_with_any_optimisation(self, small_experiment, tmp_path, optimisation):
         changes = {**STATEFUL, **OPTIMISATIONS[optimisation]}
-        stop_after(tiny, changes, 2)
-        finish(tiny, changes)
-        other = replace(tiny, storage_path=tmp_path / "uninterrupted")
+        stop_after(small_experiment, changes, 2)
+        finish(small_experiment, changes)
+        other = replace(small_experiment, storage_path=tmp_path / "uninterrupted")
         finish(other, changes)
-        assert numbers_of(tiny) == numbers_of(other)
+        assert numbers_of(small_experiment) == numbers_of(other)
 
-    def test_begins_again_where_no_checkpoint_was_due(self, tiny, undisturbed):
+    def test_begins_again_where_no_checkpoint_was_due(self, small_experiment, undisturbed):
         rarely = {**STATEFUL, "experiment_config.checkpoint_interval_s": 3600}
-        stop_after(tiny, rarely, 3)
-        assert not (folder_of(tiny) / "checkpoint.pt").exists()
-        assert [report.epoch for report in finish(tiny, rarely)] == [1, 2, 3, 4, 5, 5]
-        assert numbers_of(tiny) == undisturbed
+        stop_after(small_experiment, rarely, 3)
+        assert not (folder_of(small_experiment) / "checkpoint.pt").exists()
+        assert [report.epoch for report in finish(small_experiment, rarely)] == [1, 2, 3, 4, 5, 5]
+        assert numbers_of(small_experiment) == undisturbed
 
-    def test_counts_its_time_of_before(self, tiny, half_way):
+    def test_counts_its_time_of_before(self, small_experiment, half_way):
         started = json.loads((half_way / "trial.json").read_text())["started"]
-        finish(tiny, STATEFUL)
+        finish(small_experiment, STATEFUL)
         trial = json.loads((half_way / "trial.json").read_text())
         assert trial["started"] == started
         assert 0 < trial["train_seconds"] <= trial["ended"] - started
 
-    def test_leaves_no_partial_file_of_a_killed_writer(self, tiny, half_way):
+    def test_leaves_no_partial_file_of_a_killed_writer(self, small_experiment, half_way):
         for name in (".checkpoint.pt.1.partial", ".records.parquet.22.partial"):
             (half_way / name).write_bytes(b"half")
-        finish(tiny, STATEFUL)
+        finish(small_experiment, STATEFUL)
         assert sorted(path.name for path in half_way.iterdir()) == [
             "examples.npz",
             "frames.parquet",
@@ -182,8 +182,8 @@ class TestAnInterruptedTrialThatGoesOn:
             "weights.pt",
         ]
 
-    def test_may_log_other_things_from_there_on(self, tiny, half_way):
-        finish(tiny, {**STATEFUL, "solver_config.log_loss": False, "solver_config.val_example_indices": []})
+    def test_may_log_other_things_from_there_on(self, small_experiment, half_way):
+        finish(small_experiment, {**STATEFUL, "solver_config.log_loss": False, "solver_config.val_example_indices": []})
         logged = {
             record.epoch
             for record in from_parquet((half_way / "records.parquet").read_bytes())
@@ -221,90 +221,94 @@ class TestADamagedFileOfATrial:
     @pytest.mark.parametrize(
         ("name", "damage"), [damage[1:] for damage in DAMAGES], ids=[damage[0] for damage in DAMAGES]
     )
-    def test_is_told_and_changes_no_bit(self, tiny, half_way, undisturbed, name, damage):
+    def test_is_told_and_changes_no_bit(self, small_experiment, half_way, undisturbed, name, damage):
         path = half_way / name
         content = path.read_bytes()
         path.unlink()
         if damage is not None:
             path.write_bytes(damage(content))
-        warning, *others = finish(tiny, STATEFUL)
+        warning, *others = finish(small_experiment, STATEFUL)
         (line,) = warning.lines
         key = undisturbed["trial"]["key"]
-        says = rf"warning: {key}/0 starts again from its beginning, its checkpoint is of no use: .+"
+        says = rf"warning: {key}/0 starts again from the beginning, since its checkpoint cannot be used: .+"
         assert re.fullmatch(says, line, re.DOTALL)
         assert (warning.status, warning.epoch) == ("running", 0)
         assert [report.epoch for report in others] == [1, 2, 3, 4, 5, 5]
-        assert numbers_of(tiny) == undisturbed
+        assert numbers_of(small_experiment) == undisturbed
 
     @pytest.mark.parametrize("name", ["records.parquet", "examples.npz"])
-    def test_is_never_read_as_other_numbers(self, tiny, half_way, undisturbed, name):
+    def test_is_never_read_as_other_numbers(self, small_experiment, half_way, undisturbed, name):
         original = {path: path.read_bytes() for path in half_way.iterdir()}
         for share in np.linspace(0, 1, 7):
             for path, content in original.items():
                 path.write_bytes(content)
             (half_way / name).write_bytes(_flip(share)(original[half_way / name]))
-            finish(tiny, STATEFUL)
-            assert numbers_of(tiny) == undisturbed
+            finish(small_experiment, STATEFUL)
+            assert numbers_of(small_experiment) == undisturbed
 
     @pytest.mark.parametrize("name", ["records.parquet", "examples.npz"])
-    def test_is_one_that_ends_before_the_checkpoint(self, tiny, half_way, undisturbed, name):
+    def test_is_one_that_ends_before_the_checkpoint(self, small_experiment, half_way, undisturbed, name):
         of_epoch_3 = (half_way / name).read_bytes()
-        stop_after(tiny, STATEFUL, 1)
+        stop_after(small_experiment, STATEFUL, 1)
         (half_way / name).write_bytes(of_epoch_3)
-        warning, *_ = finish(tiny, STATEFUL)
+        warning, *_ = finish(small_experiment, STATEFUL)
         assert f"{name} ends before epoch 4" in warning.lines[0]
-        assert numbers_of(tiny) == undisturbed
+        assert numbers_of(small_experiment) == undisturbed
 
-    def test_is_not_one_that_knows_more_than_the_checkpoint(self, tiny, half_way, undisturbed):
+    def test_is_not_one_that_knows_more_than_the_checkpoint(self, small_experiment, half_way, undisturbed):
         of_epoch_3 = (half_way / "checkpoint.pt").read_bytes()
-        stop_after(tiny, STATEFUL, 1)
+        stop_after(small_experiment, STATEFUL, 1)
         (half_way / "checkpoint.pt").write_bytes(of_epoch_3)
-        assert [report.epoch for report in finish(tiny, STATEFUL)] == [4, 5, 5]
-        assert numbers_of(tiny) == undisturbed
+        assert [report.epoch for report in finish(small_experiment, STATEFUL)] == [4, 5, 5]
+        assert numbers_of(small_experiment) == undisturbed
 
     @pytest.mark.parametrize("error", [TypeError("another field"), IndexError("another list")])
-    def test_is_a_state_that_a_class_refuses_in_its_own_way(self, tiny, half_way, undisturbed, monkeypatch, error):
+    def test_is_a_state_that_a_class_refuses_in_its_own_way(
+        self, small_experiment, half_way, undisturbed, monkeypatch, error
+    ):
         def refuse(solver, state):
             raise error
 
         with monkeypatch.context() as patch:
             patch.setattr("posenet.solver.Solver.load_state_dict", refuse)
-            warning, *_ = finish(tiny, STATEFUL)
-        assert f"its checkpoint is of no use: {error}" in warning.lines[0]
-        assert numbers_of(tiny) == undisturbed
+            warning, *_ = finish(small_experiment, STATEFUL)
+        assert f"its checkpoint cannot be used: {error}" in warning.lines[0]
+        assert numbers_of(small_experiment) == undisturbed
 
-    def test_is_a_checkpoint_of_another_version(self, tiny, half_way, undisturbed):
+    def test_is_a_checkpoint_of_another_version(self, small_experiment, half_way, undisturbed):
         (half_way / "checkpoint.pt").write_bytes(pack({"version": 0}))
-        warning, *_ = finish(tiny, STATEFUL)
-        assert "its checkpoint is of no use: 'solver'" in warning.lines[0]
-        assert numbers_of(tiny) == undisturbed
+        warning, *_ = finish(small_experiment, STATEFUL)
+        assert "its checkpoint cannot be used: 'solver'" in warning.lines[0]
+        assert numbers_of(small_experiment) == undisturbed
 
 
-def test_examples_that_change_half_way_cost_no_training(tiny, half_way, undisturbed):
-    reports = finish(tiny, {**STATEFUL, "solver_config.val_example_indices": [5]})
+def test_examples_that_change_half_way_cost_no_training(small_experiment, half_way, undisturbed):
+    reports = finish(small_experiment, {**STATEFUL, "solver_config.val_example_indices": [5]})
     assert [report.epoch for report in reports] == [4, 5, 5]
     # Two log points in each of the two epochs that were left.
     assert np.load(half_way / "examples.npz")["predictions_mm"].shape == (4, 1, 21, 3)
-    assert numbers_of(tiny)["records"] == undisturbed["records"]
+    assert numbers_of(small_experiment)["records"] == undisturbed["records"]
 
 
-def test_a_trial_that_is_killed_between_any_two_steps_ends_with_the_bits_of_one_that_was_not(tiny, undisturbed):
+def test_a_trial_that_is_killed_between_any_two_steps_ends_with_the_bits_of_one_that_was_not(
+    small_experiment, undisturbed
+):
     steps = []
     with pytest.MonkeyPatch.context() as patch:
         kill_after(patch, None, steps)
-        finish(tiny, STATEFUL)
+        finish(small_experiment, STATEFUL)
     assert len(steps) > 4 * EPOCHS
     for n in range(1, len(steps)):
-        shutil.rmtree(tiny.folder)
+        shutil.rmtree(small_experiment.folder)
         with pytest.MonkeyPatch.context() as patch:
             kill_after(patch, n, [])
             with pytest.raises(KeyboardInterrupt):
-                finish(tiny, STATEFUL)
-        if json.loads((folder_of(tiny) / "trial.json").read_text())["status"] != "finished":
-            *_, report = finish(tiny, STATEFUL)
+                finish(small_experiment, STATEFUL)
+        if json.loads((folder_of(small_experiment) / "trial.json").read_text())["status"] != "finished":
+            *_, report = finish(small_experiment, STATEFUL)
             assert report.status == "finished", report.error
-        (folder_of(tiny) / "checkpoint.pt").unlink(missing_ok=True)
-        assert numbers_of(tiny) == undisturbed, f"killed after step {n} of {len(steps)}, {steps[n - 1]}"
+        (folder_of(small_experiment) / "checkpoint.pt").unlink(missing_ok=True)
+        assert numbers_of(small_experiment) == undisturbed, f"killed after step {n} of {len(steps)}, {steps[n - 1]}"
 
 
 def kill_after(patch, n, steps):
@@ -322,21 +326,21 @@ def kill_after(patch, n, steps):
 
 
 class TestATrialThatFails:
-    def test_because_its_normalizer_cannot_learn_says_so(self, tiny):
-        *_, report = finish(tiny, {"experiment_config.normalizer": UnfitNormalizer})
+    def test_because_its_normalizer_cannot_learn_says_so(self, small_experiment):
+        *_, report = finish(small_experiment, {"experiment_config.normalizer": UnfitNormalizer})
         assert (report.status, report.error) == ("failed", "RuntimeError: there is nothing to learn")
-        trial = json.loads((folder_of(tiny) / "trial.json").read_text())
+        trial = json.loads((folder_of(small_experiment) / "trial.json").read_text())
         assert (trial["status"], trial["normalizer"], trial["epochs"]) == ("failed", None, 0)
-        assert not (folder_of(tiny) / "records.parquet").exists()
+        assert not (folder_of(small_experiment) / "records.parquet").exists()
 
-    def test_begins_at_its_beginning_when_it_is_trained_again(self, tiny, half_way):
-        trial = tiny.trial(STATEFUL)
+    def test_begins_at_its_beginning_when_it_is_trained_again(self, small_experiment, half_way):
+        trial = small_experiment.trial(STATEFUL)
         generator = run_trial(*trial)
         next(generator)
         report = generator.throw(RuntimeError("the device is gone"))
         assert (report.status, report.error) == ("failed", "RuntimeError: the device is gone")
         assert not (half_way / "checkpoint.pt").exists()
-        assert [report.epoch for report in finish(tiny, STATEFUL)] == [1, 2, 3, 4, 5, 5]
+        assert [report.epoch for report in finish(small_experiment, STATEFUL)] == [1, 2, 3, 4, 5, 5]
 
     @pytest.mark.parametrize(
         "error",
@@ -346,13 +350,13 @@ class TestATrialThatFails:
             RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         ],
     )
-    def test_for_want_of_memory_goes_on_from_its_checkpoint(self, tiny, half_way, undisturbed, error):
-        generator = run_trial(*tiny.trial(STATEFUL))
+    def test_for_want_of_memory_goes_on_from_its_checkpoint(self, small_experiment, half_way, undisturbed, error):
+        generator = run_trial(*small_experiment.trial(STATEFUL))
         next(generator)
         report = generator.throw(error)
         assert report.error.startswith(f"{type(error).__name__}: {error} — out of memory on cpu with batch_size")
-        finish(tiny, STATEFUL)
-        assert numbers_of(tiny) == undisturbed
+        finish(small_experiment, STATEFUL)
+        assert numbers_of(small_experiment) == undisturbed
 
     @pytest.mark.parametrize(
         ("place", "error"),
@@ -364,22 +368,24 @@ class TestATrialThatFails:
             ("cluster.trial.trainable.device_name", RuntimeError("the driver is gone")),
         ],
     )
-    def test_before_it_trains_goes_on_from_its_checkpoint(self, tiny, half_way, undisturbed, monkeypatch, place, error):
+    def test_before_it_trains_goes_on_from_its_checkpoint(
+        self, small_experiment, half_way, undisturbed, monkeypatch, place, error
+    ):
         def fail(*arguments, **named):
             raise error
 
-        trial = tiny.trial(STATEFUL)
+        trial = small_experiment.trial(STATEFUL)
         with monkeypatch.context() as patch:
             patch.setattr(place, fail)
             *_, report = run_trial(*trial)
         assert report.status == "failed"
-        first, *_ = finish(tiny, STATEFUL)
+        first, *_ = finish(small_experiment, STATEFUL)
         assert first.epoch == 4
-        assert numbers_of(tiny) == undisturbed
+        assert numbers_of(small_experiment) == undisturbed
 
     @pytest.mark.parametrize("name", ["trial.json", "records.parquet", "checkpoint.pt"])
     def test_because_a_file_could_not_be_written_goes_on_from_its_checkpoint(
-        self, tiny, half_way, undisturbed, monkeypatch, name
+        self, small_experiment, half_way, undisturbed, monkeypatch, name
     ):
         real, failed = Storage.write, []
 
@@ -390,39 +396,39 @@ class TestATrialThatFails:
             real(self, path, data)
 
         monkeypatch.setattr(Storage, "write", write)
-        *_, report = finish(tiny, STATEFUL)
+        *_, report = finish(small_experiment, STATEFUL)
         assert (report.status, report.error) == ("failed", f"{failed[0]} cannot be written: No space left on device")
-        first, *_ = finish(tiny, STATEFUL)
+        first, *_ = finish(small_experiment, STATEFUL)
         assert first.epoch == 4
-        assert numbers_of(tiny) == undisturbed
+        assert numbers_of(small_experiment) == undisturbed
 
-    def test_lets_ctrl_c_through_as_a_trial_that_is_to_go_on(self, tiny):
+    def test_lets_ctrl_c_through_as_a_trial_that_is_to_go_on(self, small_experiment):
         with pytest.raises(KeyboardInterrupt):
-            finish(tiny, {"base_hyperparams.model": InterruptedMLP})
-        assert json.loads((folder_of(tiny) / "trial.json").read_text())["status"] == "running"
+            finish(small_experiment, {"base_hyperparams.model": InterruptedMLP})
+        assert json.loads((folder_of(small_experiment) / "trial.json").read_text())["status"] == "running"
 
 
-def test_a_trial_leaves_the_process_as_it_was(tiny):
+def test_a_trial_leaves_the_process_as_it_was(small_experiment):
     torch.manual_seed(7)
     before = (torch.get_rng_state(), torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())
-    finish(tiny, STATEFUL)
+    finish(small_experiment, STATEFUL)
     after = (torch.get_rng_state(), torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())
     assert torch.equal(before[0], after[0])
     assert before[1:] == after[1:]
 
 
 def test_a_finished_trial_stays_finished_when_its_checkpoint_cannot_be_removed(
-    tiny, half_way, undisturbed, monkeypatch
+    small_experiment, half_way, undisturbed, monkeypatch
 ):
     def refuse(storage, path):
         raise StorageError("the storage is gone")
 
     monkeypatch.setattr(Storage, "remove", refuse)
-    *_, report = finish(tiny, STATEFUL)
+    *_, report = finish(small_experiment, STATEFUL)
     assert report.status == "finished"
     monkeypatch.undo()
     (half_way / "checkpoint.pt").unlink()
-    assert numbers_of(tiny) == undisturbed
+    assert numbers_of(small_experiment) == undisturbed
 
 
 class SilentNormalizer(Shifter):
@@ -439,13 +445,13 @@ class LeavingMLP(CorrectorMLP):
         raise SystemExit(3)
 
 
-def test_an_error_while_the_results_are_written_is_a_failed_row_that_says_so(tiny):
-    *_, report = finish(tiny, {"experiment_config.normalizer": SilentNormalizer})
+def test_an_error_while_the_results_are_written_is_a_failed_row_that_says_so(small_experiment):
+    *_, report = finish(small_experiment, {"experiment_config.normalizer": SilentNormalizer})
     assert report.status == "failed"
     assert "TypeError" in report.error
-    assert json.loads((folder_of(tiny) / "trial.json").read_text())["status"] == "failed"
+    assert json.loads((folder_of(small_experiment) / "trial.json").read_text())["status"] == "failed"
 
 
-def test_a_class_that_ends_the_process_is_a_failed_row(tiny):
-    *_, report = finish(tiny, {"base_hyperparams.model": LeavingMLP})
+def test_a_class_that_ends_the_process_is_a_failed_row(small_experiment):
+    *_, report = finish(small_experiment, {"base_hyperparams.model": LeavingMLP})
     assert (report.status, report.error) == ("failed", "SystemExit: 3")

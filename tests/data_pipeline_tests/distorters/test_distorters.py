@@ -21,12 +21,14 @@ from data_pipeline.distorters import (
 from data_pipeline.skeleton import HANDS17, NYU
 from data_pipeline.tables import NeighborTable, Table, label_keys
 from tests.support import (
-    assert_is_described_by_its_arguments,
+    assert_is_encoded_by_its_arguments,
     case_id,
     cases,
     generator,
     global_random_states,
     hands,
+    on_skeletons,
+    pair_id,
 )
 
 LAYERS = ((0.7, 0.0, 4.0), (0.2, 10.0, 2.0), (0.1, 30.0, 5.0))
@@ -85,23 +87,33 @@ def errors_of(distorter, n, skeleton=NYU, tables=(), labels=None, seed=0):
 
 
 @pytest.mark.parametrize("case", CASES, ids=case_id)
-def test_a_distorter_is_described_by_its_arguments(case):
-    assert_is_described_by_its_arguments(*case)
+def test_a_distorter_is_encoded_by_its_arguments(case):
+    assert_is_encoded_by_its_arguments(*case)
 
 
 @pytest.mark.parametrize("member", dict.fromkeys(member for member, _ in CASES), ids=lambda member: member.__name__)
-def test_a_distorter_takes_its_settings_by_name_alone(member):
+def test_a_distorter_takes_its_settings_only_by_name(member):
     kinds = {parameter.kind for parameter in inspect.signature(member).parameters.values()}
     assert kinds <= {inspect.Parameter.KEYWORD_ONLY}
 
 
+# Only the joints of HANDS17 are confused.
+PAIRS = [(case, HANDS17 if "confusion_prob" in case[1] else skeleton) for case, skeleton in on_skeletons(CASES)]
+
+
 class TestEveryDistorter:
-    @pytest.fixture(params=CASES, ids=case_id)
-    def distorter(self, request, skeleton, labels):
-        member, arguments = request.param
+    @pytest.fixture(params=PAIRS, ids=pair_id)
+    def pair(self, request):
+        return request.param
+
+    @pytest.fixture
+    def skeleton(self, pair):
+        return pair[1]
+
+    @pytest.fixture
+    def distorter(self, pair, skeleton, labels):
+        member, arguments = pair[0]
         distorter = member(**arguments)
-        if arguments.get("confusion_prob", 0) > 0 and skeleton != HANDS17:
-            pytest.skip("joints are confused in HANDS17 alone")
         distorter.check(skeleton, tables_for(skeleton, labels), labels.numpy())
         return distorter
 
@@ -123,7 +135,7 @@ class TestEveryDistorter:
     def with_poses(samples, poses):
         return TrainingSamples(poses, samples.labels.to(poses.dtype), samples.indices, samples.skeleton, samples.tables)
 
-    def test_does_not_write_to_what_it_is_given(self, distorter, samples):
+    def test_does_not_write_to_its_inputs(self, distorter, samples):
         given = [samples.poses, samples.labels, samples.indices, *samples.tables.values()]
         before = [tensor.clone() for tensor in given]
         distorted = distorter(samples, generator())
@@ -132,11 +144,12 @@ class TestEveryDistorter:
             distorted.fill_(-1)
             assert all(map(torch.equal, given, before)), "the result is a view of what was given"
 
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-    def test_keeps_shape_precision_and_device(self, distorter, samples, dtype):
-        given = self.with_poses(samples, samples.poses.to(dtype))
-        distorted = distorter(given, generator())
-        assert (distorted.shape, distorted.dtype, distorted.device) == (given.poses.shape, dtype, given.poses.device)
+    def test_keeps_shape_precision_and_device(self, distorter, samples):
+        for dtype in (torch.float32, torch.float64):
+            given = self.with_poses(samples, samples.poses.to(dtype))
+            distorted = distorter(given, generator())
+            assert (distorted.shape, distorted.dtype) == (given.poses.shape, dtype)
+            assert distorted.device == given.poses.device
 
     def test_gives_finite_numbers_for_one_sample_too(self, distorter, samples):
         one = TrainingSamples(
@@ -151,7 +164,7 @@ class TestEveryDistorter:
         assert torch.equal(distorter(samples, first), distorter(samples, second))
         assert torch.equal(first.get_state(), second.get_state())
 
-    def test_draws_from_its_generator_alone(self, distorter, samples):
+    def test_draws_only_from_its_generator(self, distorter, samples):
         states = global_random_states()
         first = distorter(samples, generator())
         assert global_random_states() == states
@@ -162,7 +175,7 @@ class TestEveryDistorter:
         distorted = distorter(self.with_poses(samples, samples.labels), generator())
         assert distorter.makes_input is not torch.equal(distorted, samples.labels)
 
-    def test_distorts_anew_each_time_if_at_all(self, distorter, samples):
+    def test_distorts_differently_each_time_or_not_at_all(self, distorter, samples):
         source = generator()
         first, second = distorter(samples, source), distorter(samples, source)
         assert torch.equal(first, second) is torch.equal(first, samples.poses)
@@ -192,7 +205,7 @@ class TestGaussianDistorter:
     def noise(self, skeleton, std_mm):
         return errors_of(GaussianDistorter(std_mm=std_mm), 4000, skeleton)
 
-    def test_adds_noise_of_mean_zero_and_the_standard_deviation_that_is_asked_for(self, noise, std_mm):
+    def test_adds_noise_with_mean_zero_and_the_given_standard_deviation(self, noise, std_mm):
         # Four standard errors of mean and standard deviation.
         assert abs(noise.mean()) < 4 * std_mm / math.sqrt(noise.size)
         assert abs(noise.std() - std_mm) < 4 * std_mm / math.sqrt(2 * noise.size)
@@ -216,7 +229,7 @@ class TestGaussianDistorter:
         assert scipy.stats.kstest(((noise - mean) / std).ravel(), "norm").pvalue > 1e-3
 
     @pytest.mark.parametrize("std_mm", [-1, -0.001, math.nan, math.inf])
-    def test_refuses_what_is_no_standard_deviation(self, std_mm):
+    def test_refuses_what_is_not_a_standard_deviation(self, std_mm):
         with pytest.raises(ValueError, match=rf"std_mm must be .*at least 0.*not {std_mm}"):
             GaussianDistorter(std_mm=std_mm)
 
@@ -234,7 +247,7 @@ class TestGaussianDistorter:
 
 
 class TestErrorBankDistorter:
-    def test_draws_the_errors_of_a_whole_hand_and_all_alike(self):
+    def test_draws_errors_of_whole_hands_with_equal_probability(self):
         tables = tables_for(NYU, hands(NYU, N)[1])
         bank = tables["bank_errors.pt"].array
         errors = errors_of(ErrorBankDistorter(bank_name="bank"), 4000, tables=tables)
@@ -260,7 +273,7 @@ class TestErrorBankDistorter:
         ("arguments", "says"),
         [({"strength_mean": math.inf}, "strength_mean must be finite"), ({"strength_std": -1}, "at least 0, not -1")],
     )
-    def test_refuses_what_is_no_normal_distribution(self, arguments, says):
+    def test_refuses_what_is_not_a_normal_distribution(self, arguments, says):
         with pytest.raises(ValueError, match=says):
             ErrorBankDistorter(bank_name="bank", **arguments)
 

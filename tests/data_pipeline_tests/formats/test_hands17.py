@@ -3,7 +3,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipeline.formats import hands17
@@ -71,7 +71,6 @@ class TestALine:
             read(path)
         assert format_for(path, None).name == "hands17"
 
-    @settings(max_examples=50)
     @given(
         line=st.integers(0, 3),
         entry=st.integers(0, 62),
@@ -125,7 +124,6 @@ class TestASubmission:
     def path(self, tmp_path):
         return tmp_path / "submission.zip"
 
-    @settings(max_examples=20)
     @given(order=st.permutations(range(4)), n_first=st.integers(0, 4))
     def test_has_each_official_frame_once_in_the_official_order_however_they_come(
         self, order, n_first, tmp_path_factory

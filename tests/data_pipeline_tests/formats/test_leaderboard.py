@@ -3,7 +3,7 @@ import re
 import hypothesis.extra.numpy as arrays_of
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipeline.camera import Camera
@@ -152,7 +152,6 @@ class TestAFile:
         with pytest.raises(FormatError, match=r"line 1 has 63 entries; expected 48 .*63 the dataset msra15"):
             read_leaderboard(file(text_of(tokens_of(2, 21))), "icvl")
 
-    @settings(deadline=None)  # the disk may be slow
     @given(
         line=st.integers(0, 3),
         entry=st.integers(0, 41),
@@ -172,7 +171,6 @@ class TestAFile:
         with pytest.raises(FormatError, match=f"line {line + 1}: entry {entry + 1} is '.{{1,40}}'; expected"):
             read_leaderboard(file(text_of(lines, ending)), "nyu")
 
-    @settings(deadline=None)
     @given(content=st.binary(max_size=200) | st.text("0123456789.-e \n\r", max_size=400))
     def test_with_any_content_is_read_or_refused_but_never_fails_otherwise(self, file, content):
         path = file(content)

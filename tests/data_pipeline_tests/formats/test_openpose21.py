@@ -5,7 +5,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipeline.formats import openpose21
@@ -129,7 +129,6 @@ class TestArrays:
 
 
 class TestJson:
-    @settings(max_examples=30)
     @given(
         indent=st.sampled_from([None, 0, 3, "\t"]),
         separators=st.sampled_from([(",", ":"), (", ", ": "), (" ,\n ", ":")]),

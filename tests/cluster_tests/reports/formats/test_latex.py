@@ -14,7 +14,7 @@ from cluster.reports.formats.latex_escape import breakable, escaped
 from cluster.reports.tables.choices import Choices
 from cluster.reports.tables.export import export_by_joint
 from cluster.result_table import ResultTable
-from tests.cluster_tests.written_results import results, write_results
+from tests.cluster_tests.results_files import results, write_results
 
 LR, AUGMENTERS = "optimizer_args.lr", "augmenters"
 SWEEP = {
@@ -260,6 +260,7 @@ def text(pdf):
     return unicodedata.normalize("NFKC", found.stdout)  # "fi" is one sign on paper
 
 
+@pytest.mark.slow
 @needs_latex
 class TestCompiled:
     def test_nothing_is_wider_than_the_page_and_no_character_is_missing(self, pdf):

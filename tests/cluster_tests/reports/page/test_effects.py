@@ -8,9 +8,9 @@ import pytest
 
 from cluster.reports.page.data import PageData
 from cluster.reports.page.effects import effects
+from tests.cluster_tests.experiment_files import write_experiment
 from tests.cluster_tests.reports.page.test_page import HOSTILE, Document
 from tests.cluster_tests.reports.tables.read_tables import HtmlTable
-from tests.cluster_tests.written import write_experiment
 
 LR, DECAY, MODEL = "optimizer_args.lr", "optimizer_args.weight_decay", "model"
 

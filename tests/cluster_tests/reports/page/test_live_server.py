@@ -15,7 +15,7 @@ from cluster.reports.page.pictures import draw
 from cluster.results.results import NoResultsError
 from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder
-from tests.cluster_tests.written import write_experiment, write_records, write_trial
+from tests.cluster_tests.experiment_files import write_experiment, write_records, write_trial
 from tests.support import ROOT
 
 

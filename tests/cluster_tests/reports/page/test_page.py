@@ -28,7 +28,7 @@ from cluster.result_table import ResultTable
 from cluster.results.learning_curves import Curve, Logged
 from cluster.results.results import NoResultsError
 from cluster.storage.frame_errors import FrameErrors
-from tests.cluster_tests.written import (
+from tests.cluster_tests.experiment_files import (
     PARTS,
     write_examples,
     write_experiment,
@@ -566,6 +566,7 @@ class TestTheSize:
     def test_of_a_thousand_trials_is_below_5_mb_however_long_they_trained(self, tmp_path):
         assert len(content(*big_data(tmp_path, 333, 3, 2_000), NOT_DRAWN).encode()) < 4.0e6
 
+    @pytest.mark.slow
     def test_of_ten_thousand_trials_is_below_10_mb(self, tmp_path):
         data, folder = big_data(tmp_path, 3_333, 3, 20)
         assert data.thinning == 1
@@ -617,6 +618,7 @@ def contrast(one, other):
     return (high + 0.05) / (low + 0.05)
 
 
+@pytest.mark.slow
 class TestHtml:
     """What the checker of the W3C says of every kind of page, and of tables that others put into theirs."""
 

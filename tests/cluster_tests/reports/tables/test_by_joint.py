@@ -12,7 +12,7 @@ from cluster.results.names import ChoiceError
 from cluster.storage.records import to_parquet
 from posenet.record import Record
 from tests.cluster_tests.reports.tables.read_tables import HtmlTable, markdown_rows
-from tests.cluster_tests.written_results import write_results
+from tests.cluster_tests.results_files import write_results
 
 PARTS = [
     ("all", "all"),
@@ -24,7 +24,7 @@ PARTS = [
     ("index", "I1"),
 ]
 PLACES = {("all", "all"): 0, "W": 1, "T1": 2, "T2": 3, "I1": 4, ("thumb", "all"): 5, ("index", "all"): 6}
-"""Where a part stands in what `written_results` writes: each has twice the error of the one before."""
+"""Where a part stands in what `results_files` writes: each has twice the error of the one before."""
 
 SWEEP = {"a": ({"x": 0.1 + 0.2}, [9.0, 9.5, "failed"]), "b": ({"x": 2}, [8.0, 8.5, 9.0])}
 
@@ -161,18 +161,3 @@ class TestAnError:
         trial.write_trial({**trial.read_trial(), "description": description})
         with pytest.raises(ChoiceError, match=r"of the trials of b, .* the files do not tell the skeleton"):
             text(folder)
-
-    @pytest.mark.parametrize(
-        "choices",
-        [
-            {"columns": ("n",)},
-            {"sort": "x"},
-            {"metric": "auc_0_50"},
-            {"best": 1},
-            {"trials": True},
-            {"rows": "x", "columns_of": "y"},
-        ],
-    )
-    def test_is_anything_else_that_was_chosen(self, folder, choices):
-        with pytest.raises(ChoiceError, match=r"^a table by joint is of distances of the best; choose its split and"):
-            text(folder, **choices)

@@ -99,6 +99,7 @@ class TestWithEnoughRepetitions:
             assert {ranked[1], *(key for key in ranked[2:] if of_all[ranked[1], key] > 0.05)} <= seconds
             assert ranked[-1] not in seconds
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("n_combinations", "n"), [(4, 9), (8, 11)])
     def test_of_equals_behind_a_clear_best_at_most_one_table_in_twenty_leaves_one_without_a_mark(
         self, n_combinations, n
@@ -141,6 +142,7 @@ class TestWithEnoughRepetitions:
         assert text.endswith("n = 6: too few for tests of 6 pairs, which need 8.")
         assert marks_of(contest) == {"a": "best", "b": "second", "c": "", "d": ""}
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("n_combinations", "n"), [(3, 8), (8, 11), (20, 14)])
     def test_of_noise_alone_at_most_one_table_in_twenty_has_a_second(self, n_combinations, n):
         rng = np.random.default_rng(0)

@@ -9,7 +9,7 @@ import pytest
 from cluster.reports.tables.choices import Choices
 from cluster.results.names import ChoiceError
 from tests.cluster_tests.reports.tables.read_tables import HtmlTable, markdown_rows
-from tests.cluster_tests.written_results import results
+from tests.cluster_tests.results_files import results
 
 LR, DECAY = "optimizer_args.lr", "optimizer_args.weight_decay"
 PIVOT = Choices(rows="lr", columns_of="weight_decay")

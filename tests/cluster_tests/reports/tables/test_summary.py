@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cluster.reports.tables.files import csv_bytes, parquet_bytes
 from cluster.reports.tables.summary import mean_and_std, summary_markdown, summary_text
 from cluster.result_table import ResultTable
-from tests.cluster_tests.written_results import results
+from tests.cluster_tests.results_files import results
 
 values = (
     st.none()

@@ -12,9 +12,10 @@ from cluster.reports.terminal.comparison_text import (
     experiments_text,
 )
 from cluster.result_table import ResultTable
-from cluster.results.lookup import NoCombinationError, find_combination, find_repetition
-from tests.cluster_tests import written_results
-from tests.cluster_tests.written import write_experiment
+from cluster.results.lookup import find_combination, find_repetition
+from cluster.results.names import ChoiceError
+from tests.cluster_tests import results_files
+from tests.cluster_tests.experiment_files import write_experiment
 
 LR, DIMS, SET = "optimizer_args.lr", "model_args.hidden_dims", "experiment_config.val_set"
 ONE = [9.0, 9.1, 9.3, 9.2, 9.4, 9.6, 9.5]
@@ -79,18 +80,18 @@ class TestFindingACombination:
     @pytest.mark.parametrize("wanted", ["", "0", "000000000000000"])
     def test_what_may_be_several_is_an_error_with_some_of_them(self, table, wanted):
         n = 16 if wanted == "000000000000000" else 17
-        with pytest.raises(NoCombinationError, match=f"sweep has {n} combinations whose keys begin with '{wanted}': 0"):
+        with pytest.raises(ChoiceError, match=f"sweep has {n} combinations whose keys begin with '{wanted}': 0"):
             find_combination(table, wanted)
 
     def test_what_is_unknown_is_an_error_with_what_is_near(self, table):
-        with pytest.raises(NoCombinationError, match="no combination '000000000000000g'; did you mean '0000000000000"):
+        with pytest.raises(ChoiceError, match="no combination '000000000000000g'; did you mean '0000000000000"):
             find_combination(table, "000000000000000g")
-        with pytest.raises(NoCombinationError, match="no combination 'xyz'; known: 0000000000000"):
+        with pytest.raises(ChoiceError, match="no combination 'xyz'; known: 0000000000000"):
             find_combination(table, "xyz")
 
     def test_of_many_what_is_unknown_is_an_error_with_ten_short_ones(self, tmp_path):
-        table = written_results.results(tmp_path, {f"{n:04x}{n:012x}": ({LR: n}, [9.0]) for n in range(30)})
-        with pytest.raises(NoCombinationError) as raised:
+        table = results_files.results(tmp_path, {f"{n:04x}{n:012x}": ({LR: n}, [9.0]) for n in range(30)})
+        with pytest.raises(ChoiceError) as raised:
             find_combination(table, "zzzz")
         known = ", ".join(f"{n:04x}" for n in range(10))
         assert str(raised.value) == f"my sweep has no combination 'zzzz'; known: {known} (`show` has all)"
@@ -98,7 +99,7 @@ class TestFindingACombination:
     @pytest.mark.parametrize("wanted", ["1", "-1", "", "x", "00"])
     def test_a_repetition_that_is_not_there_is_an_error(self, table, wanted):
         assert find_repetition(table, table.summary[0], "0")["key"] == table.summary[0]["key"]
-        with pytest.raises(NoCombinationError, match=f"has no repetition '{wanted}'; it has repetition 0 alone"):
+        with pytest.raises(ChoiceError, match=f"has no repetition '{wanted}'; it has only repetition 0"):
             find_repetition(table, table.summary[0], wanted)
 
 

@@ -15,10 +15,10 @@ from cluster.reports.tables.effects import effects_of
 from cluster.reports.tables.export import FORMATS, export_effects
 from cluster.reports.terminal.effects_text import effects_json, effects_text
 from cluster.results.names import ChoiceError
-from cluster.results.option_effects import Basis, CellMeans
+from cluster.results.option_effects import Basis, GroupMeans
 from cluster.results.statistics import estimate
 from tests.cluster_tests.reports.tables.read_tables import HtmlTable, markdown_rows
-from tests.cluster_tests.written_results import results
+from tests.cluster_tests.results_files import results
 
 LR, DECAY, MODEL, TEST_SET = "optimizer_args.lr", "optimizer_args.weight_decay", "model", "experiment_config.test_set"
 RATES, DECAYS, MODELS = (0.001, 0.01, 0.1), (0.0, 0.5), ("mlp", "gnn")
@@ -73,7 +73,7 @@ def text_of(table, **choices):
 def basis(paths, settings, planned, repetitions=(0, 1), n_repetitions=2):
     left_out = [setting for setting in planned if setting not in settings]
     lost = [repetition for repetition in range(n_repetitions) if repetition not in repetitions]
-    return CellMeans(("x",), [], Basis(paths, list(settings), left_out, list(repetitions), lost))
+    return GroupMeans(("x",), [], Basis(paths, list(settings), left_out, list(repetitions), lost))
 
 
 NAMED = {name: name for name in "abcd"}
@@ -125,6 +125,7 @@ class TestTheWordsOnWhatMeansAreOver:
     def test_name_the_repetitions(self, n, kept, words):
         assert averaged_over(basis((), [()], [()], kept, n), NAMED) == words
 
+    @pytest.mark.slow
     def test_stay_short_however_many_settings_are_left_out(self):
         rng = np.random.default_rng(0)
         planned = list(itertools.product(range(30), repeat=4))
@@ -133,7 +134,7 @@ class TestTheWordsOnWhatMeansAreOver:
         assert len(averaged_over(basis(tuple("abcd"), kept, planned), NAMED)) < 200
 
     def test_tell_values_apart_that_are_equal_to_python(self):
-        means = CellMeans(("x",), [], Basis(("a",), [(1,)], [(True,), (1.0,)], [0], []))
+        means = GroupMeans(("x",), [], Basis(("a",), [(1,)], [(True,), (1.0,)], [0], []))
         assert averaged_over(means, NAMED) == "1 of 3 values of a (1), in the one repetition"
 
 

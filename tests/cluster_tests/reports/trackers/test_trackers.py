@@ -21,8 +21,8 @@ from posenet import errors
 from posenet.losses import MetricLoss
 from posenet.models import CorrectorMLP
 from posenet.record import Record
-from tests.cluster_tests.tiny import LR, FailingMLP, NanLoss, Tiny
-from tests.cluster_tests.written import write_experiment
+from tests.cluster_tests.experiment_files import write_experiment
+from tests.cluster_tests.small_experiment import LR, FailingMLP, NanLoss, SmallExperiment
 
 SETTINGS = {
     "experiment_config.train_set": "two_train",
@@ -43,17 +43,17 @@ ERROR = "first line\nsecond <b>line</b>\n" + 10_000 * "x"
 
 
 @pytest.fixture(scope="module")
-def results(tiny_data, tmp_path_factory):
+def results(small_data, tmp_path_factory):
     """The folder of an experiment with trials that finished, failed, diverged, were interrupted, and were not begun."""
-    tiny = Tiny(tiny_data, tmp_path_factory.mktemp("trackers"))
+    small_experiment = SmallExperiment(small_data, tmp_path_factory.mktemp("trackers"))
     with pytest.raises(TrialsFailedError):
-        tiny.run(SETTINGS, OPTIONS)
-    runs = read(tiny.folder)
+        small_experiment.run(SETTINGS, OPTIONS)
+    runs = read(small_experiment.folder)
     failed = [run.trial_id for run in runs if run.status == "failed"]
-    change_trial(tiny.folder, failed[0], error=ERROR)
-    change_trial(tiny.folder, failed[1], status="running", ended=None, error=None)
-    (tiny.folder / "trials" / failed[2] / "trial.json").unlink()
-    return tiny.folder
+    change_trial(small_experiment.folder, failed[0], error=ERROR)
+    change_trial(small_experiment.folder, failed[1], status="running", ended=None, error=None)
+    (small_experiment.folder / "trials" / failed[2] / "trial.json").unlink()
+    return small_experiment.folder
 
 
 def change_trial(folder, trial_id, **changes):
@@ -153,31 +153,39 @@ class TestTheRuns:
 
     def test_are_the_same_when_they_are_in_the_archive(self, results, tmp_path):
         before = {run.trial_id: run for run in read(results)}
-        shutil.copytree(results, tmp_path / "tiny")
+        shutil.copytree(results, tmp_path / "small_experiment")
         ended = [trial_id for trial_id, run in before.items() if run.status in ("finished", "diverged")]
-        assert experiment_folder(tmp_path / "tiny").archive.add(ended) == []
-        assert not [path for path in (tmp_path / "tiny").glob("trials/*/*/records.parquet") if on_path(path) in ended]
-        assert {run.trial_id: run for run in read(tmp_path / "tiny")} == before
+        assert experiment_folder(tmp_path / "small_experiment").archive.add(ended) == []
+        assert not [
+            path
+            for path in (tmp_path / "small_experiment").glob("trials/*/*/records.parquet")
+            if on_path(path) in ended
+        ]
+        assert {run.trial_id: run for run in read(tmp_path / "small_experiment")} == before
 
-    def test_of_one_subset_leave_out_what_is_the_same_as_the_mean(self, tiny):
-        tiny.run()
-        (run,) = read(tiny.folder)
+    def test_of_one_subset_leave_out_what_is_the_same_as_the_mean(self, small_experiment):
+        small_experiment.run()
+        (run,) = read(small_experiment.folder)
         assert "val/distance_mm" in run.points[0].values
         assert "val/distance_mm" in run.final.values
         assert not [name for name in (*run.points[0].values, *run.final.values) if "[" in name]
         assert run.options == {}
 
-    def test_of_normalised_evaluations_say_so_in_their_names(self, tiny):
-        tiny.run({"base_hyperparams.eval_space": "default"})
-        (run,) = read(tiny.folder)
+    def test_of_normalised_evaluations_say_so_in_their_names(self, small_experiment):
+        small_experiment.run({"base_hyperparams.eval_space": "default"})
+        (run,) = read(small_experiment.folder)
         values = run.points[0].values
         assert {"train/distance_normalised", "val/max_distance_normalised", "val/distance_mm", "train/loss"} <= set(
             values
         )
         assert not {"train/distance_mm", "val/max_distance_mm"} & set(values)
         of = {"split": "val", "subset": "mean", "metric": "distance"}
-        assert values["val/distance_mm"] == next(iter(logged(tiny.folder, run, space="original", **of).values()))
-        assert values["val/distance_normalised"] == next(iter(logged(tiny.folder, run, space="default", **of).values()))
+        assert values["val/distance_mm"] == next(
+            iter(logged(small_experiment.folder, run, space="original", **of).values())
+        )
+        assert values["val/distance_normalised"] == next(
+            iter(logged(small_experiment.folder, run, space="default", **of).values())
+        )
 
 
 def on_path(path):
@@ -346,13 +354,13 @@ class TestTensorBoard:
             for line in run.facts.get("error", "").splitlines():
                 assert line in trial
 
-    def test_has_a_type_for_options_of_several_types(self, export_tensorboard, tiny, tmp_path):
-        tiny.run(options={"model_args.dropout": [None, 0.5], "model_args.batchnorm": [True, False]})
-        export_tensorboard(experiment_folder(tiny.folder), tmp_path / "new")
+    def test_has_a_type_for_options_of_several_types(self, export_tensorboard, small_experiment, tmp_path):
+        small_experiment.run(options={"model_args.dropout": [None, 0.5], "model_args.batchnorm": [True, False]})
+        export_tensorboard(experiment_folder(small_experiment.folder), tmp_path / "new")
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
         from tensorboard.plugins.hparams import metadata
 
-        for run in read(tiny.folder):
+        for run in read(small_experiment.folder):
             accumulator = EventAccumulator(str(tmp_path / "new" / run.trial_id)).Reload()
             content = accumulator.SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
             hparams = metadata.parse_session_start_info_plugin_data(content).hparams
@@ -414,10 +422,11 @@ def client(database):
 @pytest.fixture(scope="module")
 def found(client):
     """The runs in the database, by the trials' ids."""
-    experiment = client.get_experiment_by_name("tiny")
+    experiment = client.get_experiment_by_name("small_experiment")
     return {run.info.run_name: run for run in client.search_runs([experiment.experiment_id], max_results=1000)}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's use of SQLAlchemy
 class TestMlflow:
     def test_has_a_run_for_each_trial_with_its_status(self, found, results):
@@ -501,7 +510,7 @@ class TestMlflow:
         assert [value for name, value in run.data.params.items() if "weights" in name] == 5 * ["%s 🖐 \\"]
 
     def test_puts_artifacts_beside_the_database(self, client, database):
-        location = client.get_experiment_by_name("tiny").artifact_location
+        location = client.get_experiment_by_name("small_experiment").artifact_location
         assert location == (database / "artifacts").as_uri()
 
     def test_needs_no_torch_no_ray_and_no_network_and_is_quiet(self, export_mlflow, results, tmp_path, python):
@@ -548,6 +557,7 @@ def named(values, *, prefix=""):
     return {f"{prefix}{name}".replace("[", "/").replace("]", ""): value for name, value in values.items()}
 
 
+@pytest.mark.slow
 class TestWandb:
     def test_has_a_run_for_each_trial_that_was_started(self, offline_runs, results):
         marks = {"finished": (0, "finished"), "failed": (1, "failed"), "diverged": (1, "failed")}
@@ -562,7 +572,7 @@ class TestWandb:
                 assert found["tags"] == [run.status]
                 assert found["notes"] == run.facts.get("error", "")
                 assert found["run_id"] == run.trial_id.replace("/", "-")
-                assert (found["project"], found["group"]) == ("tiny", run.key)
+                assert (found["project"], found["group"]) == ("small_experiment", run.key)
 
     def test_has_settings_and_facts_as_config(self, offline_runs, results):
         for run in read(results):

@@ -1,4 +1,4 @@
-"""A tiny experiment that trains in a moment, and models and losses that go wrong.
+"""A small experiment that trains in a moment, and models and losses that go wrong.
 
 Classes are at the top level, so that they have a name and other processes find them.
 """
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cluster.executors.job import Job
 from cluster.experiment import Experiment
-from cluster.planning.inputs import Sources
+from cluster.planning.inputs import Inputs
 from cluster.planning.plan import make_plan
 from cluster.result_table import ResultTable
 from cluster.storage.folders import TrialFolder
@@ -42,24 +42,24 @@ def case_id(value: object) -> str:
 
 
 @dataclass(frozen=True)
-class Tiny:
-    """A tiny experiment with its data and results folders."""
+class SmallExperiment:
+    """A small experiment with its data and results folders."""
 
     data_dir: Path
     storage_path: Path | str
 
     @property
     def folder(self) -> Path:
-        return Path(self.storage_path) / "tiny"
+        return Path(self.storage_path) / "small_experiment"
 
     def dicts(self, changes: Mapping[str, Any] | None = None) -> dict[str, dict[str, Any]]:
         """The three dicts with some settings changed, by dotted path with the dict's name in front."""
         dicts: dict[str, dict[str, Any]] = {
             "experiment_config": {
-                "name": "tiny",
-                "train_set": "tiny_train",
+                "name": "small_experiment",
+                "train_set": "small_train",
                 "train_set_size": None,
-                "val_set": "tiny_val",
+                "val_set": "small_val",
                 "val_set_size": None,
                 "test_set": None,
                 "test_set_size": None,
@@ -127,9 +127,9 @@ class Tiny:
     ) -> tuple[Trial, TrialData, TrialFolder]:
         """The one trial, to be run by `run_trial` on the CPU or another device, with its data and its folder."""
         experiment = self.experiment(changes)
-        sources = Sources(experiment.config.data_folder)
-        plan = make_plan(experiment.space, sources, n_repetitions=1, seed=0)
-        job = Job(experiment.config, experiment.space, sources.sets, sources.tables, sources.weights)
+        inputs = Inputs(experiment.config.data_folder)
+        plan = make_plan(experiment.space, inputs, n_repetitions=1, seed=0)
+        job = Job(experiment.config, experiment.space, inputs.sets, inputs.tables, inputs.weights)
         trial = job.trial(plan.trials[0], device or torch.device("cpu"))
         return trial, job.data(trial.settings), job.folder.trial(trial.id)
 
@@ -147,15 +147,15 @@ NEIGHBOR_ERRORS: dict[str, Any] = {
 
 
 def write_datasets(folder: Path) -> None:
-    """Writes `tiny_*`, `two_*` with subsets A and B, and `nyu_*` with another skeleton; 40, 20 and 20 samples.
+    """Writes `small_*`, `two_*` with subsets A and B, and `nyu_*` with another skeleton; 40, 20 and 20 samples.
 
-    And the tables `bank`, 30 errors, and `near`, 4 neighbours in it for each sample of `tiny_train` and `two_train`.
+    And the tables `bank`, 30 errors, and `near`, 4 neighbours in it for each sample of `small_train` and `two_train`.
     """
     write_tables(folder, synthetic_hands(40, 0))
     for seed, (part, n) in enumerate({"train": 40, "val": 20, "test": 20}.items()):
         labels = synthetic_hands(n, seed)
         poses = {name: Backbone(name).predict(labels, seed) for name in ("A", "B")}
-        write_dataset(folder, f"tiny_{part}", labels, poses["A"])
+        write_dataset(folder, f"small_{part}", labels, poses["A"])
         write_dataset(folder, f"two_{part}", labels, poses)
         write_dataset(folder, f"nyu_{part}", labels[:, :14], poses["A"][:, :14])
 

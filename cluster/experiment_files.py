@@ -1,0 +1,78 @@
+"""The files that a run writes and removes next to its trials: `experiment.json`, and weights that are not kept."""
+
+import dataclasses
+import json
+import time
+from typing import Any
+
+from cluster.executors.job import Job
+from cluster.planning.identity import NotEncodableError, encode
+from cluster.planning.plan import Plan
+from cluster.provenance import provenance
+from cluster.results.results import Results
+from cluster.storage.archive import map_files
+from cluster.storage.file_names import FileNames
+from data_pipeline.pose_range import PoseRange
+
+
+def write_experiment_file(plan: Plan, job: Job) -> None:
+    """Writes `experiment.json`: configs, options, data and plan of a run, and what produced its results."""
+    job.folder.write_experiment(
+        {
+            "name": job.config.name,
+            "run": job.run_id,
+            "started": time.time(),
+            **provenance(),
+            "configs": {section: _encoded_config(config) for section, config in job.space.base.sections.items()},
+            "options": [{"paths": axis.paths, "rows": axis.labels} for axis in job.space.axes],
+            "data": [
+                {
+                    **dataclasses.asdict(key),
+                    "fingerprint": dataset.fingerprint,
+                    "samples": len(dataset),
+                    "poses": PoseRange.of(dataset.labels, dataset.skeleton).to_json(),
+                }
+                for key, dataset in job.sets.items()
+            ],
+            "plan": {
+                "seeds": [trial.seed for trial in plan.trials[:: len(plan.combinations)]],
+                "combinations": [{"key": c.key, "options": c.options} for c in plan.combinations],
+            },
+        }
+    )
+
+
+def _encoded_config(config: object) -> dict[str, Any]:
+    encoded = {}
+    for key, value in vars(config).items():
+        try:
+            encoded[key] = encode(value)
+        except NotEncodableError:
+            encoded[key] = repr(value)  # a base value that an option replaces
+    return encoded
+
+
+def remove_surplus_weights(plan: Plan, table: Results, job: Job) -> None:
+    """Removes weights and errors of frames that the experiment's `keep_weights` does not keep."""
+    keep = job.config.keep_weights
+    if keep == "all":
+        return
+    if keep == "best" and any(row["status"] in ("interrupted", "pending") for row in table.trials):
+        return  # a trial that is not trained yet may become the best
+    kept = _best_by_validation_data(plan, table) if keep == "best" else set()
+    storage = job.folder.storage
+    existing = {f"{FileNames.TRIALS_FOLDER}/{path}" for path in storage.files(FileNames.TRIALS_FOLDER)}
+    surplus_trials = [trial.id for trial in plan.trials if trial.key not in kept]
+    names = (FileNames.WEIGHTS, FileNames.FRAMES)
+    paths = [FileNames.in_trial(trial_id, name) for trial_id in surplus_trials for name in names]
+    map_files(storage, storage.remove, [path for path in paths if path in existing])
+
+
+def _best_by_validation_data(plan: Plan, table: Results) -> set[str]:
+    """Returns the keys of the best combinations, one for each validation set: errors on others are not comparable."""
+    data = {c.key: str(json.loads(c.encoded)["data"]["val"]) for c in plan.combinations}
+    best: dict[str, str] = {}
+    for row in table.summary:
+        if row["n"]:
+            best.setdefault(data[row["key"]], row["key"])
+    return set(best.values())

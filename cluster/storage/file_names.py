@@ -1,0 +1,52 @@
+"""The names of all files of an experiment and its trials.
+
+results/NAME/
+    experiment.json        configs as described, the plan, versions, machine, git commit, data fingerprints
+    trials/KEY/REPETITION/
+        trial.json         options, status, seed, times, device, error, final metrics
+        records.parquet    every number that was logged, see `cluster/storage/records.py`
+        weights.pt         the weights of the best epoch: a state dict
+        frames.parquet     the error of every frame before and after, where the weights are kept
+        examples.npz       the examples' predictions at every log point
+        plots/             pictures of the examples, with `show_plots`
+        checkpoint.pt      only while the trial is unfinished
+        hang.txt           only while the trial is trained with `trial_timeout_s`: where it hangs
+    archive/               once more than 1,000 trials have ended: their trial.json and records.parquet, those of up to
+                           1,000 trials in two files, see `cluster/storage/archive.py`
+    tables/                trials.csv, trials.parquet, summary.csv, summary.md, summary.txt
+    report.html            all results, for a browser
+    .lock                  held while the experiment runs; on an object store, lease/ instead
+"""
+
+from typing import Literal
+
+
+class FileNames:
+    """Names of files and folders: those of an experiment, those of a trial, and the paths that they make up."""
+
+    EXPERIMENT = "experiment.json"
+    REPORT = "report.html"
+    LOCK = ".lock"
+    LEASE_FOLDER = "lease"
+    TRIALS_FOLDER = "trials"
+    ARCHIVE_FOLDER = "archive"
+    TABLES_FOLDER = "tables"
+
+    TRIAL = "trial.json"
+    RECORDS = "records.parquet"
+    WEIGHTS = "weights.pt"
+    FRAMES = "frames.parquet"
+    EXAMPLES = "examples.npz"
+    PLOTS_FOLDER = "plots"
+    CHECKPOINT = "checkpoint.pt"
+    HANG = "hang.txt"
+
+    @classmethod
+    def in_trial(cls, trial_id: str, name: str = "") -> str:
+        """Returns the path of a trial's file, or of its folder, in the experiment's folder."""
+        return f"{cls.TRIALS_FOLDER}/{trial_id}/{name}".rstrip("/")
+
+    @classmethod
+    def in_archive(cls, bundle: str, kind: Literal["trials", "records"]) -> str:
+        """Returns the path of one of the two files of a bundle in the experiment's folder."""
+        return f"{cls.ARCHIVE_FOLDER}/{bundle}.{kind}.parquet"
