@@ -200,7 +200,10 @@ class TestAFile:
         torch.save(torch.tensor(poses), "poses.pt")
         status, _, errors = run("--poses", "poses.pt", "--out", "out.pt")
         assert status == 0
-        assert "warning: poses.pt: 600 of 5,100 frames, the first is frame 4500 (counted from 0): the bones " in errors
+        assert (
+            "warning: poses.pt: 600 of 5,100 frames, the first is frame 4500 (counted from 0): the mean bone length "
+            in errors
+        )
 
     def test_with_labels_in_metres_is_warned_of(self, run, test_set):
         torch.save(torch.tensor(test_set.poses["DEFAULT"]), "poses.pt")
