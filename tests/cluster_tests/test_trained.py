@@ -189,7 +189,7 @@ class TestWhatCannotBeBuilt:
     def test_names_a_class_of_the_users_until_its_module_is_named_too(self, small_experiment):
         changes = {"base_hyperparams.model": OwnMLP}
         small_experiment.run(changes)
-        with pytest.raises(UserError, match=r"OwnMLP is not a class of PoseTune's; name the module"):
+        with pytest.raises(UserError, match=r"OwnMLP is not a class of PoseTune's; name its module"):
             read_corrector(folder_of(small_experiment))
         trained = read_corrector(folder_of(small_experiment), modules=[sys.modules[__name__]])
         assert type(trained.corrector.model) is OwnMLP
