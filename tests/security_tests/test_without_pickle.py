@@ -205,7 +205,7 @@ class TestAPickleIn:
         self, planted, name, small_experiment, finished_results
     ):
         trial, data, folder = small_experiment.trial()
-        reports = list(run_trial(trial, data, folder, leave=lambda: True))
+        reports = list(run_trial(trial, data, folder, should_stop=lambda: True))
         assert reports[-1].status == "interrupted"
         (folder.local / name).write_bytes(planted)
         reports = list(run_trial(trial, data, folder))
@@ -294,7 +294,7 @@ weights.rename(folder / "init.pt")
 small_experiment = SmallExperiment(folder / "data", folder / "results")
 changes = {"experiment_config.init_weights_path": folder / "init.pt"}
 trial, data, trial_folder = small_experiment.trial(changes)
-list(run_trial(trial, data, trial_folder, leave=lambda: True))
+list(run_trial(trial, data, trial_folder, should_stop=lambda: True))
 trial_folder.write("hang.txt", b"")
 read_hang(trial_folder, "run")
 small_experiment.run(changes)
