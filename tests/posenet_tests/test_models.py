@@ -425,7 +425,7 @@ class TestCorrectorTransformer:
     @pytest.mark.parametrize(
         ("wrong", "says"),
         [
-            ({"dim": 9}, "dim must be a multiple of n_heads, and 9 is not a multiple of 2"),
+            ({"dim": 9}, "dim must be a multiple of n_heads, but 9 is not a multiple of 2"),
             ({"n_layers": 0}, "n_layers must be a whole number of at least 1, not 0"),
             ({"n_heads": True}, "n_heads must be a whole number of at least 1, not True"),
             ({"dropout": math.nan}, "dropout must be a probability of at least 0 and below 1, not nan"),

@@ -66,9 +66,7 @@ def export(results: Results, format: Format, choices: TableOptions) -> bytes:
     trials = TrialTable(results, replace(choices, columns=columns, sort=None, rows=None, columns_of=None))
     n = len(trials.rows)
     if n * len(columns) > _MAX_CELLS:
-        left_out = (
-            f"The {n:,} trials are left out because they are too many. `report.py export NAME trials` exports them."
-        )
+        left_out = f"The {n:,} trials are too many for a sheet. `report.py export NAME trials` exports them."
         return workbook([summary, Sheet("trials", [{left_out: None}], {})], choices.precision)
     return workbook([summary, Sheet("trials", trials.records(), trials.styles())], choices.precision)
 

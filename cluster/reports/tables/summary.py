@@ -77,10 +77,11 @@ def _title(table: Results) -> str:
 
 
 def _results(row: Row, split: str) -> list[Cell]:
-    before, mean, std, _, change = (row[name] for name in SummaryColumns.of(split))
+    columns = SummaryColumns.of(split)
+    change = row[columns.change_percent]
     return [
-        number_cell(before, precision=2),
-        number_cell(mean, std, precision=2),
+        number_cell(row[columns.before], precision=2),
+        number_cell(row[columns.mean], row[columns.std], precision=2),
         MISSING if change is None else Cell(f"{signed(change, 1)} %", is_number=True),
     ]
 
