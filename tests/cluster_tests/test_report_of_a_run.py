@@ -14,6 +14,7 @@ def report_of(small_experiment):
     return small_experiment.folder / "report.html"
 
 
+@pytest.mark.slow
 def test_stands_in_the_experiments_folder_and_is_told_of(small_experiment, capsys):
     small_experiment.run({}, {LR: [1e-3, 1e-2]})
     page = report_of(small_experiment).read_text(encoding="utf-8")

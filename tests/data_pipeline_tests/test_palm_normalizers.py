@@ -245,6 +245,7 @@ def test_a_pose_whose_bones_have_no_length_keeps_its_lengths_in_mm(skeleton):
     assert torch.equal(frame.scale, torch.ones(5, 1, 1))
 
 
+@pytest.mark.slow
 def test_gradients_of_a_pose_are_those_of_finite_differences(normalizer, skeleton):
     def turned(poses):
         return normalizer.transform(poses).normalize(poses)[:, 3]

@@ -48,6 +48,7 @@ def test_an_exported_corrector_of_each_kind_corrects_any_number_of_poses_as_befo
     assert [path.name for path in tmp_path.iterdir()] == ["corrector.pt2"]
 
 
+@pytest.mark.slow
 def test_what_looks_at_its_numbers_is_refused_and_leaves_no_file(tmp_path):
     with pytest.raises(UserError, match=r"cannot be exported by torch\.export: "):
         export_corrector(Branching(), HANDS17, tmp_path / "corrector.pt2")

@@ -269,6 +269,7 @@ def test_json_that_is_too_deep_is_as_broken_as_any_other(small_experiment, depth
 
 
 @pytest.mark.parametrize("since", ["1e400", "1e300", "-1e300", "NaN", '"x"', "[]", "null", "true"])
+@pytest.mark.slow
 def test_a_lock_file_with_an_invalid_time_is_reported(since, tmp_path):
     storage = Storage(tmp_path)
     with experiment_lock(storage):

@@ -151,6 +151,7 @@ def test_what_is_planted_would_run(form, tmp_path):
 
 class TestAPickleIn:
     @pytest.mark.parametrize("part", ["labels", "poses"])
+    @pytest.mark.slow
     def test_a_dataset_is_an_error_that_names_the_file(self, planted, part, small_experiment, tmp_path):
         write_datasets(tmp_path)
         (tmp_path / f"small_train_{part}.pt").write_bytes(planted)
@@ -234,6 +235,7 @@ class TestAPickleIn:
         assert "2 finished" in page
         assert 'id="examples"' not in page
 
+    @pytest.mark.slow
     def test_a_lock_is_not_a_lock_and_a_held_one_is_reported_without_its_owner(self, planted, tmp_path):
         storage = Storage(tmp_path / "experiment")
         (tmp_path / "experiment").mkdir()

@@ -287,6 +287,7 @@ def test_this_machine_without_gpus_is_not_ready_for_sweeps_on_gpus(tmp_path):
 
 
 class TestAnErrorBeforeAnythingStarts:
+    @pytest.mark.slow
     def test_where_nobody_listens(self, tmp_path):
         checked = check(tmp_path, "--address", f"127.0.0.1:{free_port()}")
         assert checked.code == 1
@@ -295,6 +296,7 @@ class TestAnErrorBeforeAnythingStarts:
         assert "Traceback" not in checked.errors
         assert checked.seconds < 10, "to say that there is nothing must not take long"
 
+    @pytest.mark.slow
     def test_where_a_named_set_is_not_there(self, tmp_path):
         write_set(tmp_path / "data", "hands_train", 1000)
         checked = check(tmp_path, "--sets", "hands_train", "hand_val")

@@ -64,6 +64,7 @@ class TestAsAProcess:
         command = [sys.executable, SCRIPT, *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
 
+    @pytest.mark.slow
     def test_the_statistics_of_what_was_written_are_all_of_stdout_as_json(self, data_dir):
         process = self.start(
             *SYNTHETIC, "--test", "10", "--subsets", "A,B+", "--json", "--data-dir", data_dir, "--seed", "3"
@@ -73,6 +74,7 @@ class TestAsAProcess:
         assert len(expected) == 6
         assert json.loads(process.stdout) == expected
 
+    @pytest.mark.slow
     def test_an_error_is_one_line_without_a_traceback(self, data_dir):
         process = self.start(*SYNTHETIC, "--subsets", "A,mean", "--data-dir", data_dir)
         assert (process.returncode, process.stdout) == (2, "")

@@ -73,6 +73,7 @@ class TestHelp:
         text = capsys.readouterr().out
         assert all(f"\n    {command}" in text for command in COMMANDS)
 
+    @pytest.mark.slow
     def test_has_examples_that_work_one_after_another(self, run, script, capsys, data_dir):
         for command in ("synthetic", "split", "subset", "clusters", "neighbors", "errors", "check"):
             status, output, errors = run(*example_of(script, capsys, command))

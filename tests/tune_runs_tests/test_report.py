@@ -166,6 +166,7 @@ class TestList:
         day = time.strftime("%Y-%m-%d %H:%M", time.localtime(STARTED))
         assert run("list", storage_path=tmp_path / "results")[1].splitlines()[-1].endswith(day)
 
+    @pytest.mark.slow
     def test_of_a_remote_filesystem_has_no_size(self, run, run_json, tmp_path):
         write_datasets(tmp_path)
         location = "fsspec+memory:///test_report/results"
@@ -620,6 +621,7 @@ class TestFigureAndHtml:
         assert (status, output) == (2, "")
         assert "'errors.npy' is not LABEL=FILE" in errors
 
+    @pytest.mark.slow
     def test_the_page_is_written_into_the_folder_or_where_it_is_wanted(self, run, results, tmp_path):
         assert run("html", "unfinished")[1] == f"{results / 'unfinished'}/report.html\n"
         assert run("html", "unfinished", "--out", tmp_path / "page.html")[1] == f"{tmp_path / 'page.html'}\n"

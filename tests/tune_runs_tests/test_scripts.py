@@ -152,6 +152,7 @@ class TestTheHands17Scripts:
         assert f"results/{experiment}/" in result.stdout
         assert len([line for line in result.stdout.splitlines() if line.endswith(" %")]) == N_COMBINATIONS[name]
 
+    @pytest.mark.slow
     def test_have_no_option_commented_out_that_would_be_wrong(self, experiment, options):
         assert len(options) >= 11
         for key, values in options.items():

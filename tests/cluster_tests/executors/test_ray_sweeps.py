@@ -63,7 +63,8 @@ class TestResultsDoNotDependOnTheExecutor:
 
 
 class TestAnInterruptedSweepContinues:
-    def test_after_a_driver_was_killed(self, sweep, undisturbed):
+    @pytest.mark.parametrize("again", ["inline", pytest.param("ray", marks=pytest.mark.slow)])
+    def test_after_a_driver_was_killed(self, sweep, undisturbed, again):
         process = sweep.start(slow=0.1)
         # Its workers live some seconds longer: the trial must be one that has just begun.
         wait_for(lambda: len(finished(sweep)) >= 2 and a_trial_is_half_way(sweep), process)
@@ -72,7 +73,7 @@ class TestAnInterruptedSweepContinues:
         done = finished(sweep)
         assert 0 < len(done) < 6
 
-        result = sweep.run()
+        result = sweep.run(executor=again)
         assert result.code == 0, result.errors
         assert sweep.numbers() == undisturbed
         assert "to continue" in result.errors
@@ -110,8 +111,17 @@ class TestAnInterruptedSweepContinues:
         assert process.returncode == 130
         assert "Traceback" not in errors
 
-    @pytest.mark.parametrize("executor", ["ray", pytest.param("inline", marks=pytest.mark.slow)])
-    def test_after_sigterm_at_which_each_trial_writes_a_checkpoint_immediately(self, sweep, undisturbed, executor):
+    @pytest.mark.parametrize(
+        ("executor", "again"),
+        [
+            ("ray", "inline"),
+            pytest.param("ray", "ray", marks=pytest.mark.slow),
+            pytest.param("inline", "inline", marks=pytest.mark.slow),
+        ],
+    )
+    def test_after_sigterm_at_which_each_trial_writes_a_checkpoint_immediately(
+        self, sweep, undisturbed, executor, again
+    ):
         sweep.spec["experiment_config"] = {"checkpoint_interval_s": 1000}
         process = sweep.start(slow=0.1, executor=executor)
         wait_for(lambda: len(sweep.batches()) > 30, process)
@@ -126,7 +136,7 @@ class TestAnInterruptedSweepContinues:
             assert content["epochs"] > 0, "a trial left without a checkpoint"
             assert (sweep.folder / "trials" / trial / "checkpoint.pt").exists()
 
-        result = sweep.run(executor=executor)
+        result = sweep.run(executor=again)
         assert result.code == 0, result.errors
         assert sweep.numbers() == undisturbed
         assert {trial: sweep.trials()[trial]["started"] for trial in left} == {

@@ -150,6 +150,7 @@ def note(figure):
 
 class TestEveryFigure:
     @every_figure
+    @pytest.mark.slow
     def test_keeps_all_texts_within_the_picture_and_off_each_other_at_the_width_of_a_column(self, name):
         figure = ALL[name]()
         assert figure.get_figwidth() == 3.5
@@ -172,6 +173,7 @@ class TestEveryFigure:
         assert files_of(ALL[name]()) == files(name)
 
     @every_figure
+    @pytest.mark.slow
     def test_is_a_png_of_three_hundred_dots_an_inch(self, name):
         with Image.open(io.BytesIO(files(name)["png"])) as image:
             image.load()
@@ -565,6 +567,7 @@ class TestParallelCoordinates:
         np.testing.assert_allclose(best_last[:, 2, 1], [0, 0.5, 1])
         assert sum("(log)" in text for text in words(figure)) == 1
 
+    @pytest.mark.slow
     def test_of_ten_thousand_combinations_stay_a_small_file(self):
         rng = np.random.default_rng(0)
         rows = summary({(lr, decay, 1): (decay, 1) for lr, decay in rng.random((10_000, 2)).tolist()})
@@ -675,6 +678,7 @@ class TestSkeletons:
         titles = [axes.get_title() for axes in self.panels(skeletons(inputs, corrected, labels, NYU))]
         assert titles == ["15.6 → 10.4"] * 3 + ["15.6 → 1.7"] * 3  # a shift by d in x, y and z is d · √3
 
+    @pytest.mark.slow
     def test_say_when_not_all_examples_fit(self):
         figure = skeletons(*hands(9), NYU)
         assert "The first 5 of 9 examples." in note(figure)

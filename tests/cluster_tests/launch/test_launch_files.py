@@ -287,6 +287,7 @@ def test_a_stopped_pod_leaves_trials_more_than_the_25_s_they_may_need_to_save(ra
     subprocess.run(["bash", "-n", *hook[1:]], check=True)
 
 
+@pytest.mark.slow
 def test_the_stop_hook_of_the_head_ends_the_script_and_waits_for_it(ray_job, tmp_path):
     (tmp_path / "tune_runs").mkdir()
     (tmp_path / "tune_runs" / "minimal_example.py").write_text(

@@ -120,6 +120,7 @@ class TestTwoCombinationsThatAreTheSameTraining:
         assert len(small_experiment.experiment(options=options).plan().combinations) == 4
 
 
+@pytest.mark.slow
 def test_problems_of_ten_thousand_combinations_are_told_once(small_experiment):
     options = {LR: [-1.0 - i for i in range(2)], "solver_config.batch_size": np.arange(1, 5001).tolist()}
     with pytest.raises(ConfigError) as caught:

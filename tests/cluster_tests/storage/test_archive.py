@@ -184,6 +184,7 @@ def stop_after(patch, n, steps):
         patch.setattr(Storage, name, step)
 
 
+@pytest.mark.slow
 def test_a_move_that_is_killed_between_any_two_steps_loses_nothing_and_the_next_completes_it(experiment, monkeypatch):
     monkeypatch.setattr(archive, "N_CONCURRENT", 1)
     before, rows = content_of(experiment), rows_of(experiment)
@@ -249,6 +250,7 @@ class TestAnExperiment:
     def archived(self, small_experiment):
         return [trial_id for trial_id, _ in ExperimentFolder(Storage(small_experiment.folder)).archive.trials()]
 
+    @pytest.mark.slow
     def test_has_the_same_results(self, two, monkeypatch, capsys):
         first, second = self.run(two, monkeypatch, {}, {LR: LRS})
         assert comparable(first) == comparable(second)
@@ -332,6 +334,7 @@ class TestAnExperiment:
         warning = "some trials were not moved into the archive, the next run tries again: the disk is full"
         assert warning in capsys.readouterr().err
 
+    @pytest.mark.slow
     def test_on_an_object_store_is_read_with_few_requests(self, small_data, s3, monkeypatch):
         small_experiment = SmallExperiment(small_data, s3.location)
         table = small_experiment.run({}, {LR: LRS})

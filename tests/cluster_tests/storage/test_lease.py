@@ -125,6 +125,7 @@ class TestTwoRuns:
         for each in runs:
             assert each.ends()[0] == 0
 
+    @pytest.mark.slow
     def test_in_threads_never_hold_it_at_once_and_each_has_its_turn(self, s3):
         holding, at_once, turns = [], [], []
 
@@ -341,6 +342,7 @@ class TestAnExperiment:
         monkeypatch.setattr(lock, "lease", quick)
         return replace(small_experiment, storage_path=s3.location)
 
+    @pytest.mark.slow
     def test_that_runs_elsewhere_is_refused_and_reported_as_running(self, remote, s3, capsys):
         remote.run()
         with quick(s3.storage / "small_experiment"):
@@ -354,6 +356,7 @@ class TestAnExperiment:
         report.main(["list", "--storage-path", s3.location])
         assert "small_experiment  complete" in capsys.readouterr().out
 
+    @pytest.mark.slow
     def test_that_lost_its_lease_ends_and_writes_nothing_more(self, remote, s3):
         taken = []
         direct = Storage(s3.direct) / "small_experiment"

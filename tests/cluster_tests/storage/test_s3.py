@@ -57,6 +57,7 @@ class Answers:
 
 class TestAFile:
     @pytest.mark.parametrize("size", [0, 1, BIG])
+    @pytest.mark.slow
     def test_is_read_as_it_was_written_and_replaced_whole(self, s3, size):
         storage = s3.storage / "results"
         for content in (b"before", b"x" * size):
@@ -123,6 +124,7 @@ class TestAWriterThatComesHalfWay:
         assert s3.objects() == {"big": b"n" * BIG}
 
     @pytest.mark.parametrize("part", [1, 2, 3])
+    @pytest.mark.slow
     def test_because_a_part_fails_leaves_the_old_file(self, s3, part, monkeypatch):
         s3.storage.write("big", b"old")
         monkeypatch.setattr(Storage, "patience_s", 0.0)
@@ -324,6 +326,7 @@ class TestCredentials:
         ):
             assert Storage(location).location == location
 
+    @pytest.mark.slow
     def test_are_in_no_file_no_output_and_no_error(self, s3, small_experiment, capfd):
         remote = replace(small_experiment, storage_path=f"{s3.location}".replace("?", "/results?"))
         table = remote.run()
@@ -387,6 +390,7 @@ REPEATED = {"experiment_config.n_repetitions": 2, "experiment_config.checkpoint_
 
 
 class TestASweep:
+    @pytest.mark.slow
     def test_ends_with_the_same_numbers_as_in_a_folder_goes_on_and_is_reported(self, small_experiment, s3, capsys):
         remote = replace(small_experiment, storage_path=s3.location)
         here, there = small_experiment.run(REPEATED, OPTIONS), remote.run(REPEATED, OPTIONS)

@@ -221,6 +221,7 @@ class TestADamagedFileOfATrial:
     @pytest.mark.parametrize(
         ("name", "damage"), [damage[1:] for damage in DAMAGES], ids=[damage[0] for damage in DAMAGES]
     )
+    @pytest.mark.slow
     def test_is_told_and_changes_no_bit(self, small_experiment, half_way, undisturbed, name, damage):
         path = half_way / name
         content = path.read_bytes()
@@ -237,6 +238,7 @@ class TestADamagedFileOfATrial:
         assert numbers_of(small_experiment) == undisturbed
 
     @pytest.mark.parametrize("name", ["records.parquet", "examples.npz"])
+    @pytest.mark.slow
     def test_is_never_read_as_other_numbers(self, small_experiment, half_way, undisturbed, name):
         original = {path: path.read_bytes() for path in half_way.iterdir()}
         for share in np.linspace(0, 1, 7):
@@ -368,6 +370,7 @@ class TestATrialThatFails:
             ("cluster.trial.trainable.device_name", RuntimeError("the driver is gone")),
         ],
     )
+    @pytest.mark.slow
     def test_before_it_trains_goes_on_from_its_checkpoint(
         self, small_experiment, half_way, undisturbed, monkeypatch, place, error
     ):

@@ -99,6 +99,7 @@ def old(pose_format, path):
 
 class TestWhatIsWritten:
     @pytest.mark.parametrize("sizes", [[7], [1] * 7, [3, 0, 4], [4100]], ids=str)
+    @pytest.mark.slow
     def test_is_read_again_whatever_the_sizes_of_the_chunks(self, pose_format, path, sizes):
         n = sum(sizes)
         poses, names = poses_for(pose_format, n), names_for(pose_format, n, gesture_size=3000)
@@ -147,6 +148,7 @@ class TestReading:
         frames.close()
 
     @pytest.mark.parametrize("case", [case for case in CASES if case_id(case) not in READ_AT_ONCE], ids=case_id)
+    @pytest.mark.slow
     def test_takes_no_more_memory_for_a_longer_file(self, case, pose_format, path, monkeypatch):
         # Small pieces, so that small files have many.
         monkeypatch.setattr(text_lines, "_BLOCK", 1 << 13)
@@ -298,6 +300,7 @@ def test_names_are_left_out_where_a_format_has_none(tmp_path):
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case_id(case) not in WRITTEN_AT_ONCE], ids=case_id)
+@pytest.mark.slow
 def test_writing_takes_no_more_memory_for_more_frames(case, path):
     pose_format, suffix = case
     chunk, names = poses_for(pose_format, 50), names_for(pose_format, 50)
@@ -310,6 +313,7 @@ def test_writing_takes_no_more_memory_for_more_frames(case, path):
     assert peak_memory(lambda: write_gestures(20)) < 1.5 * peak_memory(lambda: write_gestures(4))
 
 
+@pytest.mark.slow
 def test_a_killed_writer_leaves_what_was_there_and_the_next_one_clears_what_it_left(tmp_path):
     """One process writes to all formats at the same time and is killed half-way."""
     paths = {case_id(case): tmp_path / case_id(case) / f"poses{case[1]}" for case in CASES}
@@ -384,7 +388,7 @@ class TestTheCatalogue:
     def test_guesses_for_a_new_file_from_its_ending_alone(self, tmp_path):
         assert format_for(tmp_path / "new.pt", None) is FORMATS["pt"]
         assert format_for(tmp_path / "new.mat", None) is FORMATS["nyu"]
-        says = r"new\.txt, which does not exist, cannot be detected; give one of hands17, leaderboard-nyu, leaderboard-icvl,"
+        says = r"new\.txt, which does not exist, cannot be detected; give one of hands17, leaderboard-nyu,"
         with pytest.raises(FormatError, match=says):
             format_for(tmp_path / "new.txt", None)
 

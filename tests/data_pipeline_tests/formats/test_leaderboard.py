@@ -256,6 +256,7 @@ class TestWriting:
         assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.parametrize(("dataset", "name"), [(dataset, name) for dataset, name, *_ in PUBLISHED])
+    @pytest.mark.slow
     def test_a_published_file_loses_less_than_a_thousandth_of_a_millimetre(self, dataset, name, tmp_path):
         pose_format = FORMATS[f"leaderboard-{dataset}"]
         path = published_file(dataset, name)

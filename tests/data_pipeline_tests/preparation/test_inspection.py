@@ -104,6 +104,7 @@ class TestFigures:
 
 class TestNothingIsSuspicious:
     @pytest.mark.parametrize("seed", range(3))
+    @pytest.mark.slow
     def test_in_synthetic_hands(self, seed):
         labels = synthetic_hands(N, seed)
         assert not warnings_of(labels, A=Backbone("A").predict(labels, 0), B=Backbone("B").predict(labels, 0))

@@ -17,6 +17,7 @@ SUBJECT_OF_FRAME = np.arange(len(FIVE)) // SEQUENCE_LENGTH
 
 
 class TestSubjects:
+    @pytest.mark.slow
     def test_of_nyu_are_told_apart_without_a_mistake(self):
         labels = read_leaderboard(published_file("nyu", "nyu_test_groundtruth_label"), "nyu")
         found = cluster_subjects(labels, NYU, None)
@@ -37,6 +38,7 @@ class TestSubjects:
 
     @settings(max_examples=5)
     @given(factor=st.sampled_from([0.001, 0.1, 10.0]))
+    @pytest.mark.slow
     def test_do_not_depend_on_the_unit(self, factor):
         found = cluster_subjects(FIVE * np.float32(factor), HANDS17, None)
         assert found.assignments.tolist() == SUBJECT_OF_FRAME.tolist()

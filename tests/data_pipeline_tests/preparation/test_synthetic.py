@@ -186,6 +186,7 @@ class TestBackbones:
         assert np.corrcoef(error[:, 1:].ravel(), error[:, :-1].ravel())[0, 1] > 0.5
 
     @pytest.mark.parametrize("subset", SUBSETS)
+    @pytest.mark.slow
     def test_err_in_part_by_a_rule_that_linear_regression_finds(self, labels, other_labels, subset):
         backbone = Backbone(subset)
 
@@ -210,6 +211,7 @@ class TestBackbones:
         windows = confused.reshape(-1, CONFUSION_LENGTH)
         assert (windows.all(axis=1) | ~windows.any(axis=1)).all()
 
+    @pytest.mark.slow
     def test_differ_in_character_by_name_and_by_seed(self, labels):
         def systematic_errors(backbone):
             # The mean over noises, in part of the frames.

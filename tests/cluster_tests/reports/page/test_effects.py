@@ -117,6 +117,7 @@ class TestInteractions:
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
+@pytest.mark.slow
 def test_values_and_names_stay_text(tmp_path, hostile):
     of = [
         ({hostile: a, "b": hostile if b else "y", "c": c}, [9.0 + a + b + c] if (a, b, c) != (0, 1, 0) else ["x"])

@@ -169,6 +169,7 @@ class TestThePictures:
         assert len(self.pictures(body)) >= 2
         assert "As of " in body
 
+    @pytest.mark.slow
     def test_the_last_ones_are_served_until_there_are_others(self, drawn, server, folder):
         drawn.may_go_on.set()
         first = ask_for_drawn(server)[2]

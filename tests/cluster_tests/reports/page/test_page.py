@@ -171,6 +171,7 @@ class TestThePage:
         assert shown["epochs"] == [1, 2, 3, 4]
         assert shown["indices"] == [0, 70]
 
+    @pytest.mark.slow
     def test_has_the_viewer_only_where_there_are_examples(self, sweep):
         with_examples = page(sweep)
         sweep.trial(f"{0:016x}/0").remove("examples.npz")
@@ -179,6 +180,7 @@ class TestThePage:
         assert "three.js" not in without
         assert 'id="examples"' not in without
 
+    @pytest.mark.slow
     def test_shows_each_error_once_with_the_trials_that_ended_so(self, sweep):
         write_trial(sweep, f"{3:016x}/1", "ValueError: no\nand why")
         text = page(sweep)
@@ -187,6 +189,7 @@ class TestThePage:
         for trial in (f"{2:016x}/2", f"{3:016x}/1"):
             assert f"<code>{trial}</code>" in text
 
+    @pytest.mark.slow
     def test_has_means_of_an_option_only_where_two_values_have_trials_in_common(self, sweep):
         assert Document(page(sweep)).texts["strong"] == ["lr", "weight decay"]
         for place, repetition in itertools.product((1, 3), range(3)):
@@ -219,6 +222,7 @@ class TestThePage:
         assert (given.key, given.repetition) == (f"{0:016x}", "0")
         assert ("--storage-path" in command) == (results != "results")
 
+    @pytest.mark.slow
     def test_has_every_figure_that_there_is_of_an_experiment(self, sweep):
         rates = np.linspace(0, 1, 81)
         for repetition in range(3):
@@ -249,6 +253,7 @@ class TestThePage:
         assert drawn.of_examples is None
 
     @pytest.mark.parametrize("of_all", ["sweep", "different"])
+    @pytest.mark.slow
     def test_has_contents_that_name_every_section_and_are_closed_where_they_are_long(self, request, of_all):
         found = request.getfixturevalue(of_all)
         document = Document(page(found if of_all == "sweep" else found[1]))
@@ -276,6 +281,7 @@ class TestThePage:
         assert said in words
 
     @pytest.mark.parametrize("hostile", HOSTILE)
+    @pytest.mark.slow
     def test_keeps_names_and_errors_as_text_whatever_they_are(self, tmp_path, hostile):
         folder = write_experiment(
             tmp_path / "sweep", [({"set": hostile}, [9.0, hostile]), ({"set": "b"}, [9.5, 9.6])], name=hostile
@@ -524,6 +530,7 @@ class TestDifferentData:
         assert different[0].comparisons[f"{2:016x}"].difference == pytest.approx(1.0)
         assert different[0].comparisons[f"{3:016x}"].difference == pytest.approx(-1.0)
 
+    @pytest.mark.slow
     def test_have_each_their_words_and_sections_under_ids_of_their_own(self, different):
         text = page(different[1])
         assert "lr 1 is best: 4.25 ± 0.19 mm on the test set" in text
@@ -563,6 +570,7 @@ def test_several_predictions_of_the_same_frames_are_no_more_frames():
 
 
 class TestTheSize:
+    @pytest.mark.slow
     def test_of_a_thousand_trials_is_below_5_mb_however_long_they_trained(self, tmp_path):
         assert len(content(*big_data(tmp_path, 333, 3, 2_000), NOT_DRAWN).encode()) < 4.0e6
 

@@ -663,6 +663,7 @@ sys.addaudithook(refuse)
 
 class TestALibraryThatIsMissing:
     @pytest.mark.parametrize("package", ["tensorboard", "mlflow", "wandb"])
+    @pytest.mark.slow
     def test_is_named_with_how_to_install_it(self, python, package):
         done = python(f"import sys; sys.modules[{package!r}] = None; import cluster.reports.trackers.{package}")
         last = done.stderr.splitlines()[-1]
