@@ -496,7 +496,7 @@ class TestTheLivePage:
         page.locator("tr.opened details summary").press("Enter")
         page.locator("#contents summary").press("Enter")
         page.locator("#best details summary").press("Enter")
-        page.locator("#best .scroll").first.evaluate("box => { box.scrollLeft = 40; }")
+        page.locator("#best .scroll").first.evaluate("box => { box.scrollLeft = 10; }")
         page.locator("#best details summary").focus()
         page.locator("#best").evaluate("section => section.scrollIntoView({behavior: 'instant'})")
         top = "document.getElementById('best').getBoundingClientRect().top"
@@ -507,7 +507,7 @@ class TestTheLivePage:
         assert page.locator("tr.opened details").get_attribute("open") is not None
         assert page.locator("#contents details").get_attribute("open") is None
         assert page.locator("#best details").get_attribute("open") is not None
-        assert page.locator("#best .scroll").first.evaluate("box => box.scrollLeft") == 40
+        assert page.locator("#best .scroll").first.evaluate("box => box.scrollLeft") == 10
         assert page.evaluate("document.activeElement.closest('#best details summary') !== null")
         assert page.evaluate(top) == pytest.approx(before, abs=1)
         assert served.complaints == []

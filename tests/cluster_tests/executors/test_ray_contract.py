@@ -16,7 +16,7 @@ from cluster.planning.placement import Placement
 from cluster.planning.plan import Combination, TrialSpec
 from cluster.planning.search_space import Axis
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.serial]
 
 PER_GPU = 2
 N_SLOTS = 8
