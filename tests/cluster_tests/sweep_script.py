@@ -54,7 +54,8 @@ class SlowMLP(CorrectorMLP):
             factor = float(os.environ.get("SLOW_FACTOR", "1"))
             with (control / "batches").open("a") as batches:
                 batches.write(f"{os.getpid()} {factor} {os.environ.get('CUDA_VISIBLE_DEVICES', 'all')}\n")
-            (control / f"modules_{os.getpid()}").write_text(" ".join(sys.modules))
+            if "RECORD_MODULES" in os.environ:
+                (control / f"modules_{os.getpid()}").write_text(" ".join(sys.modules))
             time.sleep(float(os.environ.get("SLOW") or (control / "slow").read_text()) * factor)
         return super().correction(poses)
 

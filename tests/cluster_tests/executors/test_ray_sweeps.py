@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster_tests.sweep import Sweep, a_trial_is_half_way, finished, wait_for, write_sweep_data
+from tests.cluster_tests.sweep import SCRIPT, Sweep, a_trial_is_half_way, finished, wait_for, write_sweep_data
 
 pytestmark = pytest.mark.ray
 
@@ -45,7 +45,7 @@ class TestResultsDoNotDependOnTheExecutor:
 
     @pytest.mark.slow
     def test_workers_import_neither_exporters_nor_matplotlib(self, sweep):
-        assert sweep.run().code == 0
+        assert sweep.run(environment={"RECORD_MODULES": "1"}).code == 0
         workers = sweep.modules_of_workers()
         assert workers
         for modules in workers:
@@ -234,7 +234,7 @@ class TestAScriptWithModulesInAnotherFolder:
         sweep.script.write_text(
             "import json, sys\n"
             "from pathlib import Path\n"
-            f"sys.path[:0] = [{str(folder)!r}, {str(Path(__file__).parent)!r}]\n"
+            f"sys.path[:0] = [{str(folder)!r}, {str(SCRIPT.parent)!r}]\n"
             "from sweep_script import experiment\n"
             "from modules import ModelOfTheirs\n"
             "sweep = experiment(json.loads(Path(sys.argv[1]).read_text()))\n"
