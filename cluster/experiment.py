@@ -283,7 +283,7 @@ class Experiment:
             print(text, file=sys.stderr, flush=True)
 
     def _require_complete(self, end: RunEnd, table: ResultTable) -> None:
-        """Raises the error that tells how the run ended, unless all trials are finished."""
+        """Raises an error that says how the run ended, unless all trials are finished."""
         if end.kind == "unusable_node":
             raise UnusableNodeError(end.reason)
         if end.from_outside:

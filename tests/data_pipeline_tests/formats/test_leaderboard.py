@@ -229,7 +229,7 @@ class TestAFile:
 
 
 class TestWriting:
-    """Round trips and broken frames are in `test_formats.py`."""
+    """Round trips and broken frames are in `test_catalogue.py`."""
 
     @pytest.mark.parametrize("dataset", LEADERBOARD_DATASETS)
     def test_gives_u_v_d_with_four_decimals_in_the_datasets_own_order(self, dataset, tmp_path):
