@@ -33,7 +33,6 @@ from cluster.reports.page.page import page
 from cluster.reports.tables.files import write_tables
 from cluster.reports.tables.summary import summary_text
 from cluster.result_table import ResultTable
-from cluster.results.trial_outcome import finished_val_distance_mm, trial_status
 from cluster.storage.archive import Archiver
 from cluster.storage.filesystem import Storage, StorageError
 from cluster.storage.folders import ExperimentFolder
@@ -267,9 +266,7 @@ class Experiment:
         def is_planned(trial_id: str) -> bool:
             return trial_id.partition("/")[0] in keys
 
-        known = self.folder.read_trials(
-            lambda trial: (trial_status(trial), finished_val_distance_mm(trial)), is_planned
-        )
+        known = self.folder.read_trials(lambda trial: (trial.status, trial.val_distance_mm), is_planned)
         statuses = {trial_id: status for trial_id, (status, _) in known.items() if is_planned(trial_id)}
         return statuses, {trial_id: mm for trial_id, (_, mm) in known.items() if mm is not None}
 

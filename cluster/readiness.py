@@ -243,11 +243,11 @@ def _train(job: Job, trials: Sequence[TrialSpec], on_gpu: Sequence[bool], number
     trial = job.trial(trials[number], given_device(Placement(device, 1, 1, share)))
     folder = job.folder.trial(trial.id)
     *_, last = run_trial(trial, job.data(trial.settings), folder)
-    content = folder.read_trial() or {}
+    trained = folder.read_trial()
     return DeviceResult(
-        device=content.get("device", str(trial.device)),
-        gpu=content.get("gpu"),
-        seconds=content.get("train_seconds"),
+        device=trained.device or str(trial.device),
+        gpu=trained.gpu,
+        seconds=trained.train_seconds,
         distance_mm=last.val_distance_mm,
         problem=last.error,
     )

@@ -23,7 +23,6 @@ from cluster.planning.seeds import repetition_seed
 from cluster.restored_experiment import restore_experiment
 from cluster.results.learning_curves import record_tables
 from cluster.results.settings_text import differences, flat
-from cluster.results.trial_outcome import trial_status
 from cluster.storage.file_names import FileNames
 from cluster.storage.folders import ExperimentFolder, TrialFolder
 from cluster.storage.records import from_parquet
@@ -121,14 +120,13 @@ def reproduce(
         ConfigError: If data are missing.
         StorageError: If a file cannot be read.
     """
-    trial = folder.read_trials(lambda content: content, trial_id.__eq__).get(trial_id)
-    status = trial_status(trial)
-    if trial is None or status != "finished":
-        lines = str((trial or {}).get("error") or "").splitlines()
+    trial = folder.read_trials(lambda trial: trial, trial_id.__eq__).get(trial_id, TrialFile())
+    if trial.status != "finished":
+        lines = (trial.error or "").splitlines()
         why = f" ({lines[0]})" if lines else ""
         where = f"{trial_id} of {folder.storage.location}"
-        raise UserError(f"{where} is not finished, so there is nothing to compare with: {status}{why}")
-    if not {"key", "repetition", "device", "description"} <= trial.keys():
+        raise UserError(f"{where} is not finished, so there is nothing to compare with: {trial.status}{why}")
+    if trial.key is None or trial.repetition is None or trial.device is None or not trial.description:
         raise UserError(f"the trial.json of {trial_id} does not say how it was trained; was it edited?")
     content = folder.read_experiment() or {}
     with tempfile.TemporaryDirectory(prefix="posetune-") as scratch:
@@ -138,8 +136,8 @@ def reproduce(
         plan = make_plan(experiment.space, inputs, n_repetitions=1, seed=experiment.config.seed)
         (combination,) = plan.combinations
         _require_same(trial, combination, modules)
-        repetition = int(trial["repetition"])
-        spec = TrialSpec(combination, repetition, repetition_seed(experiment.config.seed, repetition))
+        seed = repetition_seed(experiment.config.seed, trial.repetition)
+        spec = TrialSpec(combination, trial.repetition, seed)
         job = Job(experiment.config, experiment.space, inputs.sets, inputs.tables, inputs.weights)
         again = job.trial(spec, train_on)
         again_folder = job.folder.trial(again.id)
@@ -154,12 +152,12 @@ def reproduce(
 
 def _device(trial: TrialFile, wanted: str | None) -> torch.device:
     """Returns the device to train on, if torch can use it here."""
-    name = str(trial["device"]).partition(":")[0] if wanted is None else wanted
+    name = str(trial.device).partition(":")[0] if wanted is None else wanted
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:  # torch raises either for a missing device
-        trained = f"{trial['key']}/{trial['repetition']} was trained on {trial['device']}"
+        trained = f"{trial.key}/{trial.repetition} was trained on {trial.device}"
         if wanted is not None:
             raise UserError(
                 f"torch cannot use {name!r} here; {trained}: omit --device, or name cpu or cuda:N"
@@ -173,8 +171,8 @@ def _device(trial: TrialFile, wanted: str | None) -> torch.device:
 
 def _require_same(trial: TrialFile, combination: Combination, modules: Sequence[ModuleType]) -> None:
     """Raises an error if the trial's settings are not those of the combination; the user's classes may have moved."""
-    now, then = json.loads(combination.encoded), trial["description"]
-    if combination.key == trial["key"] or _without_modules(now, modules) == _without_modules(then, modules):
+    now, then = json.loads(combination.encoded), trial.description
+    if combination.key == trial.key or _without_modules(now, modules) == _without_modules(then, modules):
         return
     changed = differences(flat(then), flat(now))
     details = "".join(f"\n  {path} was {was}, and is now {is_now}" for path, (was, is_now) in changed.items())
@@ -183,7 +181,7 @@ def _require_same(trial: TrialFile, combination: Combination, modules: Sequence[
         "schedule.numerics": "It was trained by another version of PoseTune (see `git` in experiment.json).",
     }
     found = [reason for start, reason in reasons.items() if any(path.startswith(start) for path in changed)]
-    raise UserError(" ".join([f"{trial['key']} cannot be trained again as it was.", *found, f"Differences:{details}"]))
+    raise UserError(" ".join([f"{trial.key} cannot be trained again as it was.", *found, f"Differences:{details}"]))
 
 
 def _without_modules(encoded: Any, modules: Sequence[ModuleType]) -> Any:
@@ -211,7 +209,7 @@ def _compared(
     if not any(record.batch == 0 for record in logged):
         raise UserError(f"the records of {trial_id} cannot be read, so there is nothing to compare with")
     then = _numbers(logged, trial)
-    now = _numbers(from_parquet(again.read(FileNames.RECORDS) or b""), again.read_trial() or {})
+    now = _numbers(from_parquet(again.read(FileNames.RECORDS) or b""), again.read_trial())
     common = [what for what in then if what in now]
     different = [Difference(what, then[what], now[what]) for what in common if not _same_bits(then[what], now[what])]
     weights = [each.read(FileNames.WEIGHTS) for each in (folder.trial(trial_id), again)]
@@ -229,8 +227,8 @@ def _numbers(logged: Sequence[Record], trial: TrialFile) -> dict[str, float]:
         f"{r.metric} (epoch {r.epoch}, batch {r.batch}, {r.split}, {r.subset}, {r.space})": float(r.value)
         for r in logged
     }
-    numbers["best_epoch (trial.json)"] = float(trial["best_epoch"])
-    for split, subsets in trial["metrics"].items():
+    numbers["best_epoch (trial.json)"] = float(trial.best_epoch or 0)
+    for split, subsets in trial.metrics.items():
         for subset, values in subsets.items():
             numbers |= {f"{name} (trial.json, {split}, {subset})": float(value) for name, value in values.items()}
     return numbers

@@ -41,7 +41,7 @@ def restore_experiment(
         ConfigError: If this version of PoseTune does not accept the settings.
     """
     try:
-        encoded = trial["description"]
+        encoded = trial.description
         configs = {section: dict(config) for section, config in content["configs"].items()}
         hyperparams = _hyperparams(encoded, modules)
         schedule = encoded["schedule"]
@@ -56,7 +56,7 @@ def restore_experiment(
             "keep_weights": "all",
             "target_device": device,
             "normalizer": _normalizer(encoded["spaces"]["normalizer"], modules),
-            "init_weights_path": trial["options"].get(
+            "init_weights_path": trial.options.get(
                 "experiment_config.init_weights_path", configs["experiment_config"]["init_weights_path"]
             ),
             **{name: schedule[name] for name in ("seed", "deterministic_mode", "cpus_per_trial")},
@@ -65,7 +65,7 @@ def restore_experiment(
         if data_dir is not None:
             config["data_dir"] = data_dir
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"the files of {trial.get('key')} do not say how it was trained: {error!r}") from error
+        raise UserError(f"the files of {trial.key} do not say how it was trained: {error!r}") from error
     return Experiment(config, solver, hyperparams)
 
 

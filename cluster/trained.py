@@ -10,7 +10,6 @@ import torch
 from cluster.planning import builders
 from cluster.results.deserialize import decode_class, decode_skeleton, decode_value
 from cluster.results.results import Results, Row, SummaryColumns
-from cluster.results.trial_outcome import finished_val_distance_mm, trial_status
 from cluster.storage.file_names import FileNames
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.trial_file import TrialFile
@@ -67,16 +66,13 @@ def read_corrector(
     table = Results.read(folder)
     row = _combination(table, combination)
     key: str = row["key"]
-    trials = folder.read_trials(lambda content: content, lambda trial_id: trial_id.partition("/")[0] == key)
-    finished: dict[int, TrialFile] = {}
-    for repetition_number in range(table.n_repetitions):
-        content = trials.get(f"{key}/{repetition_number}")
-        if content is not None and trial_status(content) == "finished":
-            finished[repetition_number] = content
+    trials = folder.read_trials(lambda trial: trial, lambda trial_id: trial_id.partition("/")[0] == key)
+    read = {number: trials.get(f"{key}/{number}", TrialFile()) for number in range(table.n_repetitions)}
+    finished = {number: trial for number, trial in read.items() if trial.status == "finished"}
     chosen = _repetitions(table, row, finished, repetition)
     try:
         skeleton = decode_skeleton(finished[chosen[0]])
-        fingerprint = str(finished[chosen[0]]["description"]["data"]["train"]["fingerprint"])
+        fingerprint = str(finished[chosen[0]].description["data"]["train"]["fingerprint"])
         correctors = [_corrector(folder, f"{key}/{r}", finished[r], skeleton, modules) for r in chosen]
     except UserError:
         raise
@@ -132,7 +128,7 @@ def _repetitions(table: Results, row: Row, finished: Mapping[int, TrialFile], wa
     if wanted == "all":
         return tuple(finished)
     if wanted == "best":
-        return (min(finished, key=lambda r: finished_val_distance_mm(finished[r]) or 0.0),)
+        return (min(finished, key=lambda r: finished[r].val_distance_mm or 0.0),)
     if wanted not in finished:
         raise UserError(
             f"{row['key']} of {table.name} has no finished repetition {wanted!r}; give 'best', 'all' or one of "
@@ -153,7 +149,7 @@ def _corrector(
         raise UserError(
             f"{trial_id} has no {FileNames.WEIGHTS}: keep_weights did not keep it. Set it to 'all' in the experiment"
         )
-    encoded = trial["description"]["model"]
+    encoded = trial.description["model"]
     model_class = decode_class(encoded["name"], torch.nn.Module, modules)
     model: torch.nn.Module = model_class(skeleton, **decode_value(encoded["args"]))
     try:
@@ -161,10 +157,10 @@ def _corrector(
     except Exception as error:  # torch.load raises various errors for a file that it cannot read
         reason = first_line(error)
         raise UserError(f"the {FileNames.WEIGHTS} of {trial_id} does not fit {encoded['name']}: {reason}") from error
-    encoded = trial["description"]["spaces"]["normalizer"]
+    encoded = trial.description["spaces"]["normalizer"]
     if encoded is None:
         return PoseCorrector(model, None)
     normalizer_class = decode_class(encoded["name"], Normalizer, modules)
     normalizer: Normalizer = normalizer_class(skeleton, **decode_value(encoded["args"]))
-    normalizer.restore(trial["normalizer"] or {})
+    normalizer.restore(trial.normalizer or {})
     return PoseCorrector(model, normalizer)

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -28,11 +29,10 @@ from cluster.executors.job import Job
 from cluster.executors.watchdog import Watchdog, read_hang
 from cluster.planning.placement import PRETEND_GPUS, Placement, UnusableNodeError, given_device
 from cluster.planning.plan import Combination, TrialSpec
-from cluster.results.trial_outcome import finished_val_distance_mm
 from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import StorageError
 from cluster.storage.folders import TrialFolder
-from cluster.storage.trial_file import RUNNING, TrialFile, status_of
+from cluster.storage.trial_file import TrialFile
 from cluster.trial.trainable import TrialReport, run_trial
 
 _REPORT_INTERVAL_S = 0.2  # a report delays the trial by some milliseconds
@@ -88,7 +88,7 @@ def _train(config: dict[str, Any], job: Job, placement: Placement, versions: Map
     trial = job.trial(spec, given_device(placement))
     folder = job.folder.trial(trial.id)
     # An earlier worker may have been lost after it wrote the last file, or may have hung.
-    report = _ended(trial.id, folder.read_trial() or {}, job.run_id)
+    report = _ended(trial.id, folder.read_trial(), job.run_id)
     if report is not None and report.status == "finished":
         with suppress(StorageError):
             folder.remove(FileNames.CHECKPOINT)
@@ -107,7 +107,7 @@ def _train(config: dict[str, Any], job: Job, placement: Placement, versions: Map
     with watchdog:
         for report in run_trial(trial, job.data(trial.settings), folder, stop_request, per_gpu=placement.per_gpu):
             now = time.monotonic()
-            if report.status != RUNNING or report.lines or now - last_report >= interval_s:
+            if report.status != "running" or report.lines or now - last_report >= interval_s:
                 last_report = now
                 watchdog.pause()  # the driver may be slow
                 tune.report({"report": vars(report)})
@@ -194,14 +194,12 @@ def _stop_key(run_id: str) -> str:
     return f"posetune-stop-{run_id}"
 
 
-def _ended(trial_id: str, content: TrialFile, run_id: str) -> TrialReport | None:
+def _ended(trial_id: str, trial: TrialFile, run_id: str) -> TrialReport | None:
     """Returns how a trial ended: finished in any run, or failed or diverged in this one; else None."""
-    distance_mm = finished_val_distance_mm(content)
-    if distance_mm is not None:
-        return TrialReport(trial_id, "finished", content.get("epochs", 0), distance_mm)
-    status = status_of(content)
-    if content.get("run") == run_id and (status == "failed" or status == "diverged"):
-        return TrialReport(trial_id, status, content.get("epochs", 0), error=content.get("error"))
+    if trial.status == "finished":
+        return TrialReport(trial_id, "finished", trial.epochs, trial.val_distance_mm)
+    if trial.run == run_id and (trial.status == "failed" or trial.status == "diverged"):
+        return TrialReport(trial_id, trial.status, trial.epochs, error=trial.error)
     return None
 
 
@@ -209,10 +207,10 @@ def fail(trial_id: str, folder: TrialFolder, run_id: str, error: str) -> TrialRe
     """Records that a trial failed, unless it has ended; returns how it ended."""
     epochs = 0
     with suppress(StorageError):  # then the tables cannot be written either, which is an error of the run
-        content = folder.read_trial() or {}
-        report = _ended(trial_id, content, run_id)
+        trial = folder.read_trial()
+        report = _ended(trial_id, trial, run_id)
         if report is not None:
             return report
-        epochs = content.get("epochs", 0)
-        folder.write_trial({**content, "status": "failed", "error": error, "ended": time.time()})
+        epochs = trial.epochs
+        folder.write_trial(replace(trial, status="failed", error=error, ended=time.time()))
     return TrialReport(trial_id, "failed", epochs, error=error)

@@ -18,6 +18,7 @@ from cluster.results.results import DataSet, Results, Row
 from cluster.storage.examples import FollowedExamples
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.frame_errors import Errors, FrameErrors
+from cluster.storage.trial_file import TrialFile
 from data_pipeline.skeleton import Skeleton
 
 if TYPE_CHECKING:
@@ -119,9 +120,9 @@ def skeleton_of(folder: ExperimentFolder, trial_id: str) -> Skeleton:
     Raises:
         FigureError: If its file does not tell.
     """
-    content = folder.read_trials(lambda trial: trial, trial_id.__eq__).get(trial_id)
+    trial = folder.read_trials(lambda trial: trial, trial_id.__eq__).get(trial_id, TrialFile())
     try:
-        return decode_skeleton(content or {})
+        return decode_skeleton(trial)
     except (LookupError, TypeError, ValueError) as error:
         raise FigureError(f"the trial.json of {trial_id} does not say which skeleton it uses") from error
 

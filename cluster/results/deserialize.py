@@ -30,7 +30,7 @@ def decode_skeleton(trial: TrialFile) -> Skeleton:
         TypeError: If the description is not valid.
         ValueError: If the description is not valid.
     """
-    arguments = _tuples(trial["description"]["data"]["skeleton"]["args"])
+    arguments = _tuples(trial.description["data"]["skeleton"]["args"])
     palm = arguments.pop("palm", None)
     skeleton = Skeleton(**arguments, palm=None if palm is None else Palm(**palm["args"]))
     # The description of a built-in skeleton does not include its palm.

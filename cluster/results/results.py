@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 from cluster.results.trial_outcome import TrialOutcome
 from cluster.storage.file_names import FileNames
 from cluster.storage.folders import ExperimentFolder
+from cluster.storage.trial_file import TrialFile
 from data_pipeline.subsets import MEAN_SUBSET
 from data_pipeline.user_error import UserError
 
@@ -93,7 +94,8 @@ class Results:
         ids = [f"{c['key']}/{repetition}" for c, repetition in planned]
         wanted = set(ids)
         known = folder.read_trials(TrialOutcome.of, wanted.__contains__)
-        outcomes = [known.get(trial_id, TrialOutcome.of(None)) for trial_id in ids]
+        pending = TrialOutcome.of(TrialFile())
+        outcomes = [known.get(trial_id, pending) for trial_id in ids]
 
         option_paths, splits = experiment.option_paths, experiment.splits
         groups = list(_column_groups(splits, outcomes))

@@ -20,7 +20,6 @@ random token.
 
 import copy
 import io
-import json
 import re
 import secrets
 import sys
@@ -66,8 +65,8 @@ class Archive:
     def __init__(self, experiment: Storage) -> None:
         self.experiment = experiment
 
-    def trials(self, wanted: Callable[[str], bool] = lambda trial_id: True) -> Iterator[tuple[str, TrialFile | None]]:
-        """Yields the id of each trial and the content of its `trial.json`; None for those that are not `wanted`."""
+    def trials(self, wanted: Callable[[str], bool] = lambda trial_id: True) -> Iterator[tuple[str, TrialFile]]:
+        """Yields the id of each trial and the content of its `trial.json`; a pending one if it is not `wanted`."""
         seen: set[str] = set()
         for bundle in self.bundles():
             rows = self._read(bundle)
@@ -75,7 +74,7 @@ class Archive:
                 for trial_id, text in zip(*(rows.column(name).to_pylist() for name in _SCHEMA.names), strict=True):
                     if trial_id not in seen:
                         seen.add(trial_id)
-                        yield trial_id, json.loads(text) if wanted(trial_id) else None
+                        yield trial_id, TrialFile.from_json(text) if wanted(trial_id) else TrialFile()
             except ValueError as error:
                 raise self._broken(bundle, error) from error
 
@@ -200,8 +199,8 @@ def _files_of(trial_ids: Sequence[str]) -> list[str]:
 
 def _is_final(trial: bytes) -> bool:
     try:
-        return json.loads(trial)["status"] in _FINAL
-    except (ValueError, LookupError, TypeError, RecursionError):
+        return TrialFile.from_json(trial).status in _FINAL
+    except ValueError:
         return False
 
 

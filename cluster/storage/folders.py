@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from cluster.storage.archive import Archive, map_files
 from cluster.storage.file_names import FileNames
@@ -29,13 +29,16 @@ class TrialFolder:
         self.experiment = experiment
         self.trial_id = trial_id
 
-    def read_trial(self) -> TrialFile | None:
-        """Returns the content of `trial.json`; None if there is none, or if it is broken."""
-        return cast(TrialFile | None, _read_json(self.experiment, self._path(FileNames.TRIAL)))
+    def read_trial(self) -> TrialFile:
+        """Returns the content of `trial.json`; that of a pending trial if there is none, or if it is broken."""
+        try:
+            return TrialFile.from_json(self.read(FileNames.TRIAL) or b"")
+        except ValueError:
+            return TrialFile()
 
     def write_trial(self, content: TrialFile) -> None:
         """Writes `trial.json`."""
-        self.experiment.write(self._path(FileNames.TRIAL), _json_bytes(content))
+        self.write(FileNames.TRIAL, content.to_json().encode())
 
     def read(self, name: str) -> bytes | None:
         """Returns the content of another file; None if it does not exist."""
@@ -85,15 +88,15 @@ class ExperimentFolder:
 
     def read_trials(
         self,
-        of: Callable[[TrialFile | None], T],
+        of: Callable[[TrialFile], T],
         wanted: Callable[[str], bool] = lambda trial_id: True,
     ) -> dict[str, T]:
         """Reads the trials, in their folders and in the archive.
 
         Args:
             of: Selects what is needed from the content of a `trial.json`, since a hundred thousand of them would fill
-                the memory; called with None if the file is missing or broken.
-            wanted: Decides by the id which trials' content is read; for the others `of` is called with None.
+                the memory.
+            wanted: Decides by the id which trials' files are read; the others count as pending.
 
         Returns:
             What `of` returned, by the id of each trial that has a file.
@@ -106,7 +109,7 @@ class ExperimentFolder:
             if path.count("/") < 2:
                 self.storage.names(FileNames.in_trial(path))  # a link instead of a folder is an error
         files = [found for path in paths if (found := _TRIAL_FILE.match(path))]
-        known = {file["trial_id"]: of(None) for file in files}
+        known = {file["trial_id"]: of(TrialFile()) for file in files}
         with_file = [file["trial_id"] for file in files if file["name"] == FileNames.TRIAL and wanted(file["trial_id"])]
 
         def read(trial_id: str) -> T:
@@ -119,11 +122,16 @@ class ExperimentFolder:
 
     def read_experiment(self) -> dict[str, Any] | None:
         """Returns the content of `experiment.json`; None if there is none, or if it is broken."""
-        return _read_json(self.storage, FileNames.EXPERIMENT)
+        try:
+            content = json.loads(self.storage.read(FileNames.EXPERIMENT) or b"")
+        except (ValueError, RecursionError):  # RecursionError: it is nested too deeply
+            return None
+        return content if isinstance(content, dict) else None
 
     def write_experiment(self, content: Mapping[str, Any]) -> None:
         """Writes `experiment.json`."""
-        self.storage.write(FileNames.EXPERIMENT, _json_bytes(content))
+        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        self.storage.write(FileNames.EXPERIMENT, text.encode())
 
     def clear_partial_files(self) -> None:
         """Removes the partial files of killed writers outside the trials' folders."""
@@ -138,18 +146,3 @@ class ExperimentFolder:
         """Writes `report.html` and returns its location."""
         self.storage.write(FileNames.REPORT, page.encode())
         return f"{self.storage.location}/{FileNames.REPORT}"
-
-
-def _json_bytes(content: Mapping[str, object]) -> bytes:
-    return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
-
-
-def _read_json(storage: Storage, path: str) -> dict[str, Any] | None:
-    data = storage.read(path)
-    if data is None:
-        return None
-    try:
-        content = json.loads(data)
-    except (ValueError, RecursionError):  # RecursionError: it is nested too deeply
-        return None
-    return content if isinstance(content, dict) else None

@@ -1,7 +1,14 @@
 """The content of a trial's file, `trial.json`."""
 
+import json
+import math
 from collections.abc import Mapping
-from typing import Any, Literal, TypedDict, get_args
+from dataclasses import dataclass, field
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from data_pipeline.subsets import MEAN_SUBSET
 
 Status = Literal["finished", "failed", "diverged", "interrupted", "pending"]
 """How far a trial has come. `interrupted`: started, to be continued; `pending`: never started."""
@@ -9,43 +16,112 @@ Status = Literal["finished", "failed", "diverged", "interrupted", "pending"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 
 RUNNING = "running"
-"""The status in the file of a trial in training; without a process that trains it, the trial is `interrupted`."""
+"""How the file of an `interrupted` trial says it: only a process that trains it makes the difference."""
+
+_ONLY_OF: Mapping[str, tuple[Status, ...]] = {
+    "traceback": ("failed", "diverged"),
+    "best_epoch": ("finished",),
+    "metrics": ("finished",),
+}
 
 
-class TrialFile(TypedDict, total=False):
-    """A trial's file, in the order of its keys.
+@dataclass(frozen=True, kw_only=True)
+class TrialFile:
+    """The content of a trial's file, in the order of its keys; without arguments, that of a trial without a file.
 
-    A file may be incomplete or edited: who reads one must expect any key to be missing and any value to be of another
-    type. `trial_outcome.py` has what can be relied on.
+    A file may be incomplete or edited, so anything may be missing. A value of another type counts as missing, and a
+    trial that is finished but lacks valid metrics is `interrupted`.
+
+    Attributes:
+        run: The run of the experiment that trained it.
+        options: The labels of the combination's values, by path.
+        description: What the key is a hash of.
+        epochs: Completed epochs.
+        started: Seconds since 1970, as is `ended`.
+        normalizer: What the normalizer has learned, in a finished trial.
+        traceback: Where the error was raised, in a trial that failed or diverged.
+        best_epoch: The epoch with the best validation distance, in a finished trial, as are the metrics.
+        metrics: By split, subset and name; distances in mm.
     """
 
-    key: str
-    repetition: int
-    seed: int
-    run: str  # the run of the experiment that trained it
-    status: str
-    options: Mapping[str, Any]  # the labels of the combination's values, by path
-    description: Mapping[str, Any]  # what the key is a hash of
-    epochs: int  # that are done
-    started: float  # seconds since 1970, as is `ended`
-    ended: float | None
-    train_seconds: float
-    device: str
-    gpu: str | None
-    node: str
-    pid: int
-    threads: int
-    normalizer: Mapping[str, Any] | None  # what it has learned, in a finished trial
-    error: str | None
+    key: str | None = None
+    repetition: int | None = None
+    seed: int | None = None
+    run: str | None = None
+    status: Status = "pending"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    description: Mapping[str, Any] = field(default_factory=dict)
+    epochs: int = 0
+    started: float | None = None
+    ended: float | None = None
+    train_seconds: float | None = None
+    device: str | None = None
+    gpu: str | None = None
+    node: str | None = None
+    pid: int | None = None
+    threads: int | None = None
+    normalizer: Mapping[str, Any] | None = None
+    error: str | None = None
+    traceback: str | None = None
+    best_epoch: int | None = None
+    metrics: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
 
-    traceback: str | None  # in a trial that failed or diverged
-    best_epoch: int  # in a finished trial, as are the metrics
-    metrics: Mapping[str, Mapping[str, Mapping[str, float]]]  # in mm, by split, subset and name
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "TrialFile":
+        """Reads a file's text; ValueError if it is not a JSON object."""
+        try:
+            content = json.loads(text)
+        except RecursionError as error:
+            raise ValueError("it is nested too deeply") from error
+        if not isinstance(content, dict):
+            raise ValueError("it is not a JSON object")
+        status = content.get("status")
+        if status not in STATUSES or (status == "finished" and not _are_metrics(content.get("metrics"))):
+            status = "interrupted"
+        valid = {name: content[name] for name in _names(status) if type(content.get(name)) in _TYPES[name]}
+        return cls(**valid | {"status": status})
+
+    def to_json(self) -> str:
+        """Returns the file's text."""
+        content = {name: getattr(self, name) for name in _names(self.status)}
+        if self.status == "interrupted":
+            content["status"] = RUNNING
+        return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+    @property
+    def val_distance_mm(self) -> float | None:
+        """The validation distance of a finished trial, mean over subsets, mm; None if it has not finished."""
+        return self.metrics["val"][MEAN_SUBSET]["distance"] if self.status == "finished" else None
 
 
-def status_of(trial: TrialFile | None) -> Status:
-    """Returns a trial's status by its file."""
-    if trial is None:
-        return "pending"
-    status = trial.get("status")
-    return next((known for known in STATUSES if known == status), "interrupted")
+def _json_types(hint: Any) -> tuple[type, ...]:
+    """Returns the types that `json` uses for the values of a field, but for a missing one."""
+    kinds = [kind for kind in get_args(hint) if kind is not NoneType] if isinstance(hint, UnionType) else [hint]
+    of_json: dict[Any, tuple[type, ...]] = {Literal: (str,), Mapping: (dict,), float: (float, int)}
+    return sum((of_json.get(get_origin(kind) or kind, (kind,)) for kind in kinds), ())
+
+
+_TYPES = {name: _json_types(hint) for name, hint in get_type_hints(TrialFile).items()}
+
+
+@cache
+def _names(status: Status) -> list[str]:
+    """Returns the keys of a trial's file."""
+    return [name for name in _TYPES if status in _ONLY_OF.get(name, STATUSES)]
+
+
+def _are_metrics(metrics: Any) -> bool:
+    """Returns whether these are metrics of a finished trial: numbers, and a distance for each subset and their mean."""
+    if not isinstance(metrics, dict) or "val" not in metrics:
+        return False
+    for subsets in metrics.values():
+        if not isinstance(subsets, dict) or MEAN_SUBSET not in subsets:
+            return False
+        for values in subsets.values():
+            if not isinstance(values, dict) or not {"distance", "distance_before"} <= values.keys():
+                return False
+            if not set(map(type, values.values())) <= {int, float}:
+                return False
+            if not math.isfinite(values["distance"]) or not math.isfinite(values["distance_before"]):
+                return False
+    return True

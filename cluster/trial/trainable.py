@@ -8,7 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -22,7 +22,7 @@ from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import StorageError
 from cluster.storage.folders import TrialFolder
 from cluster.storage.frame_errors import FrameErrors
-from cluster.storage.trial_file import RUNNING, TrialFile
+from cluster.storage.trial_file import Status, TrialFile
 from cluster.trial.example_plot import plot_examples
 from cluster.trial.log import ExamplePoses, TrialLog
 from data_pipeline.batch import DeviceCache, DeviceDataset, dataset_identity, on_device
@@ -179,7 +179,7 @@ class _Training:
             gpu.set_device(trial.device)  # else some calls would open a context on the first GPU
             gpu.empty_cache()  # memory of the previous trial of this process
         self.device, self.gpu = device_name(trial.device)
-        self._write_trial(RUNNING, {})
+        self._write_trial()
         solver = self._build()
         warning = self._continue(solver)
         if warning is not None:
@@ -220,7 +220,7 @@ class _Training:
                 self.log.write(self.folder, self.examples)
             if not keep_checkpoint:
                 self.folder.remove(FileNames.CHECKPOINT)
-            self._write_trial(status, {"error": error, "traceback": trace})
+            self._write_trial(status, error=error, traceback=trace)
         except Exception as recording_error:
             error = f"{error} (this could not be recorded: {recording_error})"
         return TrialReport(self.trial.id, status, self.epoch, error=error)
@@ -337,7 +337,7 @@ class _Training:
             "examples": self._examples_key(),
         }
         self.folder.write(FileNames.CHECKPOINT, pack(state))
-        self._write_trial(RUNNING, {})
+        self._write_trial()
 
     def _examples_key(self) -> list[Any]:
         config = self.trial.settings.solver
@@ -367,36 +367,32 @@ class _Training:
             self.folder.write(FileNames.WEIGHTS, tensor_bytes(weights))
         learned = None if self.normalizer is None else self.normalizer.learned()
         # This file marks the trial as finished, so it is written last.
-        self._write_trial("finished", {"best_epoch": best.epoch, "metrics": metrics, "normalizer": learned})
+        self._write_trial("finished", best_epoch=best.epoch, metrics=metrics, normalizer=learned)
         with suppress(StorageError, OSError):  # a leftover checkpoint does no harm
             self.folder.remove(FileNames.CHECKPOINT)
         return TrialReport(self.trial.id, "finished", self.epoch, best.val_distance_mm)
 
-    def _write_trial(self, status: str, outcome: TrialFile) -> None:
+    def _write_trial(self, status: Status = "interrupted", **outcome: Any) -> None:
         spec = self.trial.spec
-        self.folder.write_trial(
-            {
-                "key": spec.key,
-                "repetition": spec.repetition,
-                "seed": spec.seed,
-                "run": self.trial.run_id,
-                "status": status,
-                "options": spec.combination.options,
-                "description": json.loads(spec.combination.encoded),
-                "epochs": self.epoch,
-                "started": self.started,
-                "ended": None if status == RUNNING else time.time(),
-                "train_seconds": self._train_seconds(),
-                "device": self.device,
-                "gpu": self.gpu,
-                "node": socket.gethostname(),
-                "pid": os.getpid(),
-                "threads": self.trial.settings.experiment.cpus_per_trial,
-                "normalizer": None,
-                "error": None,
-                **outcome,
-            }
+        file = TrialFile(
+            key=spec.key,
+            repetition=spec.repetition,
+            seed=spec.seed,
+            run=self.trial.run_id,
+            status=status,
+            options=spec.combination.options,
+            description=json.loads(spec.combination.encoded),
+            epochs=self.epoch,
+            started=self.started,
+            ended=None if status == "interrupted" else time.time(),
+            train_seconds=self._train_seconds(),
+            device=self.device,
+            gpu=self.gpu,
+            node=socket.gethostname(),
+            pid=os.getpid(),
+            threads=self.trial.settings.experiment.cpus_per_trial,
         )
+        self.folder.write_trial(replace(file, **outcome))
 
     def _place(self) -> str:
         return f"{self.device} on {socket.gethostname()}"

@@ -9,6 +9,7 @@ from cluster.storage.frame_errors import FrameErrors
 from cluster.storage.records import to_parquet
 from data_pipeline.skeleton import HANDS17
 from posenet.record import Record
+from tests.cluster_tests.results_files import write_json
 
 BEFORE_MM = 15.0
 STARTED = 1_790_000_000.5
@@ -75,11 +76,11 @@ def write_trial(folder, trial_id, outcome, *, with_test=True):
     description = {"data": {"skeleton": SKELETON}}
     trial = {"key": trial_id.partition("/")[0], "description": description, "train_seconds": 1.5, "error": None}
     if isinstance(outcome, str):
-        folder.trial(trial_id).write_trial({**trial, "status": "failed", "error": outcome})
+        write_json(folder.trial(trial_id), {**trial, "status": "failed", "error": outcome})
         return
     splits = {"val": outcome, "test": outcome + 1} if with_test else {"val": outcome}
     metrics = {split: {"mean": {"distance": mm, "distance_before": BEFORE_MM}} for split, mm in splits.items()}
-    folder.trial(trial_id).write_trial({**trial, "status": "finished", "best_epoch": 2, "metrics": metrics})
+    write_json(folder.trial(trial_id), {**trial, "status": "finished", "best_epoch": 2, "metrics": metrics})
 
 
 def write_records(folder, trial_id, curve_mm, *, split="test", success=None):

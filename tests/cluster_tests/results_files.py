@@ -1,5 +1,6 @@
 """Experiments on disk as a run leaves them, without a run."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from cluster.result_table import ResultTable
 from cluster.results.results import METRICS
 from cluster.storage.filesystem import Storage
-from cluster.storage.folders import ExperimentFolder
+from cluster.storage.folders import ExperimentFolder, TrialFolder
 from cluster.storage.records import to_parquet
 from posenet.record import Record
 
@@ -74,10 +75,20 @@ def write_trial(
     folder: ExperimentFolder, trial_id: str, outcome: Outcome, splits: Sequence[str], subsets: Sequence[str]
 ) -> None:
     """Writes a trial."""
-    folder.trial(trial_id).write_trial(_trial(outcome, splits, subsets))
+    write_json(folder.trial(trial_id), _trial(outcome, splits, subsets))
     if not isinstance(outcome, str):
         records = list(_records(outcome, splits))
         folder.trial(trial_id).write("records.parquet", to_parquet(trial_id, records))
+
+
+def write_json(trial: TrialFolder, content: Mapping[str, Any]) -> None:
+    """Writes a trial's file with any content."""
+    trial.write("trial.json", json.dumps(content).encode())
+
+
+def read_json(trial: TrialFolder) -> dict[str, Any]:
+    """Returns the content of a trial's file."""
+    return json.loads(trial.read("trial.json"))
 
 
 def results(path: Path, combinations: Mapping[str, Any], **how: Any) -> ResultTable:

@@ -22,6 +22,7 @@ from data_pipeline.user_error import UserError
 from posenet import errors
 from posenet.losses import MetricLoss
 from tests.cluster_tests import small_experiment as own_module
+from tests.cluster_tests.results_files import read_json, write_json
 from tests.cluster_tests.small_experiment import (
     LR,
     NEIGHBOR_ERRORS,
@@ -76,13 +77,13 @@ def change_record(folder, trial_id, place, change):
 
 
 def change_trial(folder, trial_id, path, value):
-    content = folder.trial(trial_id).read_trial()
+    content = read_json(folder.trial(trial_id))
     *parents, last = path.split(".")
     target = content
     for parent in parents:
         target = target[parent]
     target[last] = value
-    folder.trial(trial_id).write_trial(content)
+    write_json(folder.trial(trial_id), content)
 
 
 class TestATrialThatIsTheSame:
@@ -154,9 +155,7 @@ class TestATrialThatIsTheSame:
         weights = folder.trial(trial_id).local / "weights.pt"
         small_experiment.run({}, {"experiment_config.init_weights_path": [str(weights), None]})
         begun = ExperimentFolder(Storage(small_experiment.folder))
-        options = begun.read_trials(
-            lambda content: content and content["options"]["experiment_config.init_weights_path"]
-        )
+        options = begun.read_trials(lambda trial: trial.options.get("experiment_config.init_weights_path"))
         assert set(options.values()) == {str(weights), None}
         assert all(reproduce(begun, each).is_same for each in options)
 
@@ -169,7 +168,7 @@ class TestATrialThatIsTheSame:
     def test_may_be_in_the_archive(self, copy):
         folder, trial_id = copy
         folder.archive.add([trial_id])
-        assert folder.trial(trial_id).read_trial() is None
+        assert folder.trial(trial_id).read_trial().status == "pending"
         found = reproduce(folder, trial_id)
         assert found.is_same
         assert found.weights_are_same is True
@@ -226,7 +225,7 @@ class TestATrialThatDiffers:
 
     def test_in_a_metric_of_the_tables_is_told(self, copy):
         folder, trial_id = copy
-        was = folder.trial(trial_id).read_trial()["metrics"]["val"]["mean"]["distance"]
+        was = folder.trial(trial_id).read_trial().metrics["val"]["mean"]["distance"]
         change_trial(folder, trial_id, "metrics.val.mean.distance", 1.5)
         assert reproduce(folder, trial_id).different == [Difference("distance (trial.json, val, mean)", 1.5, was)]
 
@@ -303,9 +302,9 @@ class TestATrialThatCannotBeTrainedAgain:
     @pytest.mark.parametrize("part", ["model", "optimisation", "inputs", "spaces", "data", "schedule", "loss"])
     def test_since_its_description_is_broken_says_so(self, copy, part):
         folder, trial_id = copy
-        content = folder.trial(trial_id).read_trial()
+        content = read_json(folder.trial(trial_id))
         del content["description"][part]
-        folder.trial(trial_id).write_trial(content)
+        write_json(folder.trial(trial_id), content)
         with pytest.raises(UserError, match="do not say how it was trained"):
             reproduce(folder, trial_id)
 
@@ -348,5 +347,5 @@ class TestAClassOfTheUser:
         with monkeypatch.context() as ran:
             ran.setattr(NearMLP, "__module__", "__main__")
             folder, trial_id = trained(small_experiment, {"base_hyperparams.model": NearMLP})
-        assert folder.trial(trial_id).read_trial()["description"]["model"]["name"] == "__main__.NearMLP"
+        assert folder.trial(trial_id).read_trial().description["model"]["name"] == "__main__.NearMLP"
         assert reproduce(folder, trial_id, modules=[own_module]).is_same

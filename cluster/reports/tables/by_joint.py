@@ -139,9 +139,9 @@ def _hand(folder: ExperimentFolder, results: Results, row: Row, split: str) -> l
     why = f"{results.name} has no errors by joint: of the trials of {row['key']}, which is best in validation, the "
     if "distance" not in values:
         raise ChoiceError(f"{why}records are missing or broken")
-    known = folder.read_trials(lambda content: content, ids.__contains__)
+    known = folder.read_trials(lambda trial: trial, ids.__contains__)
     try:
-        skeleton = decode_skeleton(known.get(ids[0]) or {})
+        skeleton = decode_skeleton(known[ids[0]])
     except (LookupError, TypeError, ValueError) as error:
         raise ChoiceError(f"{why}files do not say which skeleton they use") from error
     parts = []

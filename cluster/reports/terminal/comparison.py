@@ -166,11 +166,11 @@ def compare_combinations(folder: ExperimentFolder, wanted: tuple[str, str]) -> C
     side = _Side.of(folder)
     rows = find_combination(side.table, wanted[0]), find_combination(side.table, wanted[1])
     keys = {row["key"] for row in rows}
-    trials = folder.read_trials(lambda content: content, lambda trial_id: trial_id.partition("/")[0] in keys)
+    trials = folder.read_trials(lambda trial: trial.description, lambda trial_id: trial_id.partition("/")[0] in keys)
     described: dict[str, dict[str, str]] = {}
-    for trial_id, content in trials.items():
-        if content is not None and trial_id.partition("/")[0] in keys:
-            described[trial_id.partition("/")[0]] = flat(content.get("description", {}))
+    for trial_id, description in trials.items():
+        if description:
+            described[trial_id.partition("/")[0]] = flat(description)
     if described.keys() != keys:
         # One that was not started has no description: only the options tell what it is.
         described = {row["key"]: {path: text(row[path]) for path in side.table.option_paths} for row in rows}

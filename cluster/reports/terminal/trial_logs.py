@@ -47,12 +47,12 @@ def trial_logs(folder: ExperimentFolder, wanted: str) -> list[dict[str, Any]]:
     else:
         trials = [trial for trial in table.trials if trial["key"] == row["key"]]
     ids = {f"{trial['key']}/{trial['repetition']}" for trial in trials}
-    contents = folder.read_trials(lambda content: content, ids.__contains__)
+    files = folder.read_trials(lambda trial: trial, ids.__contains__)
     curves = read_logged(
         folder, split=table.split, wanted=ids.__contains__, is_metric=lambda name: name == "distance"
     ).curves
     return [
-        _log(table, trial, contents.get(trial_id) or {}, curves.get(trial_id)) for trial_id, trial in _by_id(trials)
+        _log(table, trial, files.get(trial_id, TrialFile()), curves.get(trial_id)) for trial_id, trial in _by_id(trials)
     ]
 
 
@@ -126,14 +126,14 @@ _MARKERS = "x*+o.#"
 _COLOURS = ("blue", "orange", "green", "red", "magenta", "cyan")
 
 
-def _log(table: Results, trial: Row, content: TrialFile, curve: Curve | None) -> dict[str, Any]:
+def _log(table: Results, trial: Row, file: TrialFile, curve: Curve | None) -> dict[str, Any]:
     numbers = {} if curve is None else {name: _json_numbers(values) for name, values in curve._asdict().items()}
     return {
         "trial": f"{trial['key']}/{trial['repetition']}",
         **{name: trial[name] for name in ("status", "seed", "best_epoch", "train_seconds", "device", "node")},
         "options": {path: trial[path] for path in table.option_paths},
         "error": trial["error"],
-        "traceback": content.get("traceback"),
+        "traceback": file.traceback,
         "distance_mm": {
             split: [trial[column(split, "distance", before=True)], trial[column(split, "distance")]]
             for split in table.splits

@@ -14,7 +14,6 @@ import pyarrow.compute as pc
 
 from cluster.results.learning_curves import record_tables
 from cluster.results.results import METRICS, Results, column
-from cluster.results.trial_outcome import trial_status
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.trial_file import Status, TrialFile
 from data_pipeline.subsets import DEFAULT_SUBSET, MEAN_SUBSET
@@ -116,7 +115,7 @@ class ExperimentRuns:
         origin = _origin(experiment)
         planned = {}
         for trial_id, row in rows.items():
-            ending = endings.get(trial_id, _Ending.of(None))
+            ending = endings.get(trial_id, _Ending.of(TrialFile()))
             planned[trial_id] = TrialRun(
                 trial_id=trial_id,
                 key=row["key"],
@@ -161,18 +160,14 @@ class _Ending(NamedTuple):
     final: dict[str, float]
 
     @classmethod
-    def of(cls, content: TrialFile | None) -> "_Ending":
-        known = content or {}
-        times = [known.get(name) for name in ("started", "ended")]
-        started, ended = (time if isinstance(time, int | float) else None for time in times)
-        metrics = known["metrics"] if trial_status(content) == "finished" else {}
+    def of(cls, trial: TrialFile) -> "_Ending":
         final = {
             _name(split, subset, metric): value
-            for split, subsets in metrics.items()
+            for split, subsets in trial.metrics.items()
             for subset in _shown(subsets)
             for metric, value in subsets[subset].items()
         }
-        return cls(started, ended, final)
+        return cls(trial.started, trial.ended, final)
 
 
 def _logged(folder: ExperimentFolder, wanted: Mapping[str, TrialRun]) -> Iterator[tuple[str, list[Point], int]]:

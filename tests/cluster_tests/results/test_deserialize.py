@@ -5,17 +5,18 @@ import pytest
 
 from cluster.planning.identity import encode
 from cluster.results.deserialize import decode_skeleton
+from cluster.storage.trial_file import TrialFile
 from data_pipeline.skeleton import HANDS17, NYU, Palm
 
 
 def trial_of(skeleton):
-    return {"description": {"data": {"skeleton": json.loads(json.dumps(encode(skeleton)))}}}
+    return TrialFile(description={"data": {"skeleton": json.loads(json.dumps(encode(skeleton)))}})
 
 
 @pytest.mark.parametrize("known", [HANDS17, NYU])
 def test_the_skeleton_is_the_one_that_is_known_with_its_palm(known):
     trial = trial_of(known)
-    del trial["description"]["data"]["skeleton"]["args"]["palm"]
+    del trial.description["data"]["skeleton"]["args"]["palm"]
     assert decode_skeleton(trial) == known
 
 

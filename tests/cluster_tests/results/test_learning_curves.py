@@ -10,6 +10,7 @@ from cluster.storage.folders import ExperimentFolder
 from cluster.storage.frame_errors import FrameErrors
 from cluster.storage.records import from_parquet, to_parquet
 from posenet.record import Record
+from tests.cluster_tests.results_files import write_json
 
 IDS = [f"{key}/{repetition}" for key in "abc" for repetition in range(2)]
 METRICS = ["distance_before", "distance", "distance[TTIP]_before", "distance[TTIP]"]
@@ -42,7 +43,7 @@ def folder(request, tmp_path, monkeypatch):
     folder = ExperimentFolder(Storage(tmp_path / "x"))
     for trial_id in IDS:
         folder.trial(trial_id).write("records.parquet", to_parquet(trial_id, list(records_of(trial_id))))
-        folder.trial(trial_id).write_trial({"status": "finished"})
+        write_json(folder.trial(trial_id), {"status": "diverged"})
     waiting = {"in their folders": [], "in the archive": IDS, "in both": IDS[1:4]}[request.param]
     while waiting:
         waiting = folder.archive.add(waiting)

@@ -8,7 +8,6 @@ import pytest
 
 from cluster.experiment import Interrupted
 from cluster.result_table import ResultTable
-from cluster.results.trial_outcome import trial_status
 from cluster.storage import archive
 from cluster.storage.archive import Archiver
 from cluster.storage.filesystem import Storage, StorageError
@@ -16,6 +15,7 @@ from cluster.storage.folders import ExperimentFolder
 from cluster.storage.records import from_parquet, to_parquet
 from posenet.models import CorrectorMLP
 from posenet.record import Record
+from tests.cluster_tests.results_files import write_json
 from tests.cluster_tests.small_experiment import LR, FailingMLP, InterruptedMLP, NanLoss, SmallExperiment
 
 LRS = [1e-4 * (i + 1) for i in range(5)]
@@ -37,6 +37,8 @@ def experiment(request, tmp_path):
 
 
 ENDED = ["a/0", "a/1", "b/0"]
+DISTANCES = {"distance": 1.0, "distance_before": 2.0}
+FINISHED = {"status": "finished", "metrics": {"val": {"mean": DISTANCES}}}
 
 
 def write_trials(folder):
@@ -45,7 +47,7 @@ def write_trials(folder):
         trial = folder.trial(trial_id)
         trial.write("records.parquet", to_parquet(trial_id, records(n)))
         trial.write("weights.pt", b"weights")
-        trial.write_trial({"status": status, "value": 0.1 + 0.2, "text": "é ✓", "n": n})
+        write_json(trial, {**FINISHED, "status": status, "train_seconds": 0.1 + 0.2, "error": "é ✓", "seed": n})
 
 
 def records(n):
@@ -117,10 +119,10 @@ class TestABundle:
     def test_counts_where_a_trial_has_files_of_its_own_too(self, experiment):
         before = content_of(experiment)
         experiment.archive.add(ENDED)
-        experiment.trial("a/0").write_trial({"status": "running"})  # of a worker that was given up for lost
+        write_json(experiment.trial("a/0"), {"status": "running"})  # of a worker that was given up for lost
         assert content_of(experiment) == before
         experiment.archive.clear_leftovers()
-        assert experiment.trial("a/0").read_trial() is None
+        assert experiment.trial("a/0").read_trial().status == "pending"
         assert content_of(experiment) == before
 
     @pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.99])
@@ -212,7 +214,7 @@ def test_a_move_that_is_killed_between_any_two_steps_loses_nothing_and_the_next_
 
 def test_a_folder_that_is_empty_after_a_move_is_gone(tmp_path):
     folder = ExperimentFolder(Storage(tmp_path))
-    folder.trial("a/0").write_trial({"status": "finished"})
+    write_json(folder.trial("a/0"), FINISHED)
     folder.trial("a/0").write("records.parquet", to_parquet("a/0", records(1)))
     folder.archive.add(["a/0"])
     assert list((tmp_path / "trials").iterdir()) == []
@@ -348,7 +350,7 @@ class TestAnExperiment:
 
 
 def statuses(small_experiment):
-    return list(ExperimentFolder(Storage(small_experiment.folder)).read_trials(trial_status).values())
+    return list(ExperimentFolder(Storage(small_experiment.folder)).read_trials(lambda trial: trial.status).values())
 
 
 class TestAnArchiver:

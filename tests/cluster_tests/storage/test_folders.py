@@ -1,5 +1,7 @@
+import json
 import re
 import uuid
+from dataclasses import replace
 
 import pytest
 
@@ -7,7 +9,7 @@ from cluster.storage import file_names
 from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder
-from cluster.storage.trial_file import RUNNING, STATUSES, status_of
+from cluster.storage.trial_file import STATUSES, TrialFile
 
 
 @pytest.fixture(params=["local", "remote"])
@@ -16,49 +18,77 @@ def folder(request, tmp_path):
     return ExperimentFolder(Storage(location))
 
 
+FINISHED = TrialFile(
+    key="key",
+    repetition=0,
+    status="finished",
+    options={"ü": [1, "–"]},
+    best_epoch=3,
+    metrics={"val": {"mean": {"distance": 0.1 + 0.2, "distance_before": 1}}},
+)
+
+
 class TestATrialsFile:
-    def test_is_read_as_it_was_written_with_all_digits(self, folder):
-        content = {"status": "finished", "metrics": {"val": 0.1 + 0.2}, "error": None, "options": {"ü": [1, "–"]}}
+    @pytest.mark.parametrize(
+        "content",
+        [
+            FINISHED,
+            TrialFile(status="interrupted", epochs=2, description={"a": None}),
+            TrialFile(status="failed", error="E", traceback="T", ended=1.5),
+        ],
+    )
+    def test_is_read_as_it_was_written_with_all_digits(self, folder, content):
         trial = folder.trial("key/0")
-        assert trial.read_trial() is None
         trial.write_trial(content)
         assert trial.read_trial() == content
-        assert folder.storage.read("trials/key/0/trial.json").decode().count("–") == 1  # for people too
 
-    @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"null", b"\xff\xfe", b'{"status": "fini'])
-    def test_that_is_broken_is_as_none(self, folder, content):
+    def test_is_for_people_too(self, folder):
+        folder.trial("key/0").write_trial(FINISHED)
+        assert '\n  "ü": [\n   1,\n   "–"\n  ]\n' in folder.storage.read("trials/key/0/trial.json").decode()
+
+    @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"null", b"\xff\xfe", b'{"status": "fini', b"[" * 100_000])
+    def test_that_is_missing_or_broken_is_that_of_a_pending_trial(self, folder, content):
+        assert folder.trial("key/0").read_trial() == TrialFile()
         folder.storage.write("trials/key/0/trial.json", content)
         folder.storage.write("experiment.json", content)
-        assert folder.trial("key/0").read_trial() is None
+        assert folder.trial("key/0").read_trial() == TrialFile()
         assert folder.read_experiment() is None
+
+    def test_keeps_what_is_valid_of_a_file_with_other_types(self, folder):
+        invalid = {"key": 5, "seed": "5", "epochs": None, "pid": True, "options": []}
+        content = json.loads(FINISHED.to_json()) | invalid | {"started": 7, "device": "cpu"}
+        folder.storage.write("trials/key/0/trial.json", json.dumps(content).encode())
+        assert folder.trial("key/0").read_trial() == replace(FINISHED, key=None, options={}, started=7, device="cpu")
 
     @pytest.mark.parametrize(
         ("content", "status"),
         [
-            (None, "pending"),
-            ({"status": RUNNING}, "interrupted"),
             ({}, "interrupted"),
-            ({"status": "bogus"}, "interrupted"),
-            *(({"status": status}, status) for status in STATUSES),
+            *(({"status": status}, "interrupted") for status in ("running", "bogus", None, [1], "finished")),
+            *(({"status": status}, status) for status in STATUSES if status != "finished"),
         ],
     )
     def test_tells_the_status(self, content, status):
-        assert status_of(content) == status
+        assert TrialFile.from_json(json.dumps(content)).status == status
+
+
+def status(trial):
+    return trial.status
 
 
 class TestTrials:
     def test_are_those_that_have_a_file(self, folder):
-        assert folder.read_trials(status_of) == {}
+        assert folder.read_trials(status) == {}
         for trial_id in ("b/1", "a/0", "a/10", "a/2"):
             folder.trial(trial_id).write("weights.pt", b"")
-        folder.trial("a/2").write_trial({"status": "finished"})
-        folder.trial("b/1").write_trial({"status": "finished"})
+        folder.trial("a/2").write_trial(FINISHED)
+        folder.trial("b/1").write_trial(FINISHED)
         folder.storage.write("trials/a/notes.txt", b"")
         folder.storage.write("trials/README", b"")
         statuses = {"a/0": "pending", "a/10": "pending", "a/2": "finished", "b/1": "finished"}
-        assert folder.read_trials(status_of) == statuses
+        assert folder.read_trials(status) == statuses
         # Those that nobody asks for are not read.
-        assert folder.read_trials(status_of, lambda trial_id: trial_id == "b/1") == {**statuses, "a/2": "pending"}
+        assert folder.read_trials(status, lambda trial_id: trial_id == "b/1") == {**statuses, "a/2": "pending"}
 
 
 class TestTheOtherFiles:

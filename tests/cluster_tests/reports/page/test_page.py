@@ -36,6 +36,7 @@ from tests.cluster_tests.experiment_files import (
     write_records,
     write_trial,
 )
+from tests.cluster_tests.results_files import read_json, write_json
 
 LR, DECAY = "optimizer_args.lr", "optimizer_args.weight_decay"
 
@@ -321,7 +322,7 @@ class TestAtAnyMoment:
     def test_curves_of_a_trial_that_runs_are_there(self, tmp_path):
         folder = write_experiment(tmp_path / "sweep", [({LR: 1}, [None]), ({LR: 2}, [None])])
         write_records(folder, f"{1:016x}/0", [12.0, 11.0])
-        folder.trial(f"{1:016x}/0").write_trial({"status": "running"})
+        write_json(folder.trial(f"{1:016x}/0"), {"status": "running"})
         data = Document(page(folder)).data("combinations-data")
         assert [c["curves"] for c in data["combinations"]] == [[None], [[0, [12.0, 11.0], [13.0, 12.0]]]]
 
@@ -379,9 +380,9 @@ class TestTheWords:
         folder = write_experiment(tmp_path / "sweep", [({LR: 1}, [9.0, 9.0]), ({LR: 2}, [9.5, 9.5])])
         for repetition in range(2):
             trial = folder.trial(f"{1:016x}/{repetition}")
-            changed = trial.read_trial()
+            changed = read_json(trial)
             changed["metrics"]["test"]["mean"]["distance"] = 5.0
-            trial.write_trial(changed)
+            write_json(trial, changed)
         words = " ".join(findings(PageData.read(folder)))
         assert words.startswith("lr 1 is best: 10.00 ± 0.00 mm")
         assert "On the test set lr 2 has the lowest mean, 5.00 ± 0.00 mm." in words

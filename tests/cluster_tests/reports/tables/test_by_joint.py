@@ -1,5 +1,6 @@
 import csv
 import io
+from dataclasses import replace
 
 import openpyxl
 import polars as pl
@@ -158,6 +159,6 @@ class TestAnError:
     @pytest.mark.parametrize("description", [{}, {"data": {"skeleton": {"args": {"name": "x"}}}}, {"data": None}])
     def test_is_a_file_that_does_not_tell_the_skeleton(self, folder, description):
         trial = folder.trial("b/0")
-        trial.write_trial({**trial.read_trial(), "description": description})
+        trial.write_trial(replace(trial.read_trial(), description=description))
         with pytest.raises(ChoiceError, match=r"of the trials of b, .* the files do not say which skeleton they use"):
             text(folder)

@@ -18,7 +18,7 @@ from cluster.reports.tables.table_options import TableOptions
 from cluster.result_table import ResultTable
 from cluster.results.names import ChoiceError
 from tests.cluster_tests.reports.tables.read_tables import HtmlTable, markdown_rows
-from tests.cluster_tests.results_files import BEFORE, results, write_results, write_trial
+from tests.cluster_tests.results_files import BEFORE, read_json, results, write_json, write_results, write_trial
 
 TEXT_FORMATS = ("md", "latex", "html")
 
@@ -138,10 +138,10 @@ class TestTheTable:
     def test_of_the_validation_set_has_its_subsets_even_where_the_test_set_has_none(self, tmp_path):
         folder = write_results(tmp_path, {"a": ({LR: 1}, [9.0])})
         trial = folder.trial("a/0")
-        content = trial.read_trial()
+        content = read_json(trial)
         metrics = content["metrics"]["val"]
         content["metrics"]["val"] = {"mean": metrics["mean"], "A": metrics["mean"], "B": metrics["mean"]}
-        trial.write_trial(content)
+        write_json(trial, content)
         table = ResultTable.read(folder)
         assert "mean over A and B" in caption(table, split="val")
         assert "mean over" not in caption(table)
@@ -149,10 +149,10 @@ class TestTheTable:
 
     def test_counts_repetitions_of_a_number_that_fewer_have(self, tmp_path):
         folder = write_results(tmp_path, {"a": ({LR: 1}, [9.0, 9.0])})
-        content = folder.trial("a/1").read_trial()
+        content = read_json(folder.trial("a/1"))
         for subset in content["metrics"]["test"].values():
             del subset["auc_0_50"]
-        folder.trial("a/1").write_trial(content)
+        write_json(folder.trial("a/1"), content)
         assert cells(ResultTable.read(folder), "after (%)", metric="auc_0_50") == ["25.00 (n = 1)"]
 
 

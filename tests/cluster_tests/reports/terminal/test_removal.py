@@ -12,6 +12,7 @@ from cluster.storage.folders import ExperimentFolder
 from cluster.storage.lease import AlreadyRunningError
 from cluster.storage.lock import experiment_lock
 from tests.cluster_tests.experiment_files import write_experiment, write_records
+from tests.cluster_tests.results_files import write_json
 
 KEYS = [f"{place:016x}" for place in range(2)]
 OUTSIDE = ["..", ".", "", "../results", "../outside", "sweep/..", "sweep/trials", "./sweep", "sweep/", "nothing"]
@@ -140,7 +141,7 @@ class TestUselessFiles:
         assert found.files == [f"trials/{KEYS[1]}/0/trial.json"]
         folder.write_experiment(content)
         remove(found)
-        assert folder.trial(f"{KEYS[1]}/0").read_trial() is not None
+        assert folder.trial(f"{KEYS[1]}/0").read_trial().status == "finished"
 
     def test_of_an_experiment_that_cannot_be_read_are_an_error(self, results):
         (results / "sweep" / "experiment.json").write_text("{")
@@ -291,7 +292,7 @@ class TestOnAnObjectStore:
         location = f"fsspec+memory:///{request.node.name}/results"
         for name in ("sweep", "other"):
             folder = write_experiment(f"{location}/{name}", [({"lr": 1}, [9.0])], name=name)
-            folder.trial("gone/0").write_trial({"status": "finished"})
+            write_json(folder.trial("gone/0"), {"status": "diverged"})
         return location
 
     def test_an_experiment_goes_and_the_other_stays(self, store):
