@@ -201,7 +201,7 @@ class Experiment:
     def _run(self, executor: Executor) -> ResultTable:
         inputs = Inputs(self.config.data_folder)
         plan = self._checked_plan(inputs, executor)
-        job = Job(self._absolute_config(), self.space, inputs.sets, inputs.tables, inputs.weights)
+        job = Job.of(self._absolute_config(), self.space, inputs)
         with experiment_lock(self.folder.storage) as check_lock:
             end = self._train(plan, job, executor)
             check_lock()  # a process that lost the lock must not write

@@ -28,6 +28,7 @@ from data_pipeline.normalizers import Shifter
 from data_pipeline.pose_dataset import dataset_names, dataset_path, write_dataset
 from data_pipeline.preparation.synthetic import Backbone, synthetic_hands
 from data_pipeline.user_error import UserError
+from data_pipeline.words import size_text
 from posenet import errors
 from posenet.losses import MetricLoss
 from posenet.models import CorrectorMLP
@@ -156,16 +157,6 @@ def memory_problems(node: CheckedNode, data: DataSize) -> list[str]:
     return problems
 
 
-def size_text(n_bytes: int) -> str:
-    """Returns a number of bytes as a text with about three digits."""
-    size, unit = float(n_bytes), "B"
-    for larger in ("kB", "MB", "GB", "TB"):
-        if size < 999.5:
-            break
-        size, unit = size / 1000, larger
-    return f"{size:.3g} {unit}"
-
-
 def _data_bytes(data_dir: Path, name: str) -> int:
     # Files store the numbers as they are in memory, and little else.
     paths = (dataset_path(data_dir, name, part) for part in ("labels", "poses"))
@@ -182,7 +173,7 @@ def _identical_trials(storage_path: str, n_trials: int) -> Iterator[tuple[Job, l
         experiment = _check_experiment(storage_path, data_dir, n_trials)
         inputs = Inputs(Path(data_dir))
         plan = make_plan(experiment.space, inputs, n_repetitions=n_trials, seed=0)
-        job = Job(experiment.config, experiment.space, inputs.sets, inputs.tables, inputs.weights)
+        job = Job.of(experiment.config, experiment.space, inputs)
         try:
             # With the same seed all give the same numbers.
             yield job, [replace(trial, seed=plan.trials[0].seed) for trial in plan.trials]

@@ -138,7 +138,7 @@ def reproduce(
         _require_same(trial, combination, modules)
         seed = repetition_seed(experiment.config.seed, trial.repetition)
         spec = TrialSpec(combination, trial.repetition, seed)
-        job = Job(experiment.config, experiment.space, inputs.sets, inputs.tables, inputs.weights)
+        job = Job.of(experiment.config, experiment.space, inputs)
         again = job.trial(spec, train_on)
         again_folder = job.folder.trial(again.id)
         report = None

@@ -1,7 +1,7 @@
 """Restores trained correctors from the files of an experiment."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -9,13 +9,14 @@ import torch
 
 from cluster.planning import builders
 from cluster.results.deserialize import decode_class, decode_skeleton, decode_value
-from cluster.results.results import Results, Row, SummaryColumns
+from cluster.results.lookup import find_combination
+from cluster.results.results import Results, Row
 from cluster.storage.file_names import FileNames
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.trial_file import TrialFile
 from data_pipeline.normalizers import Normalizer
 from data_pipeline.skeleton import Skeleton
-from data_pipeline.user_error import UserError, did_you_mean, first_line
+from data_pipeline.user_error import UserError, first_line
 from posenet.pose_corrector import Ensemble, PoseCorrector
 
 
@@ -59,13 +60,16 @@ def read_corrector(
 
     Raises:
         NoResultsError: If there is no experiment.
-        UserError: If there is no such combination or repetition, if it is not finished, or if its weights or a class
-            are missing.
+        ChoiceError: If there is no such combination, as of `find_combination`.
+        UserError: If there is no such repetition, if it is not finished, or if its weights or a class are missing.
         StorageError: If a file cannot be read.
     """
     table = Results.read(folder)
-    row = _combination(table, combination)
+    # The best in validation is the same whatever it was tested on.
+    row = find_combination(replace(table, splits=["val"]), combination)
     key: str = row["key"]
+    if not row["n"]:
+        raise UserError(f"no repetition of {key} of {table.name} is finished; run its script first")
     trials = folder.read_trials(lambda trial: trial, lambda trial_id: trial_id.partition("/")[0] == key)
     read = {number: trials.get(f"{key}/{number}", TrialFile()) for number in range(table.n_repetitions)}
     finished = {number: trial for number, trial in read.items() if trial.status == "finished"}
@@ -85,43 +89,6 @@ def read_corrector(
     # It is not trained further; without this an exported corrector would require gradients.
     corrector.eval().requires_grad_(False)
     return TrainedCorrector(corrector, skeleton, key, options, chosen, fingerprint)
-
-
-def _combination(table: Results, wanted: str) -> Row:
-    trained = [row for row in table.summary if row["n"]]
-    if not trained:
-        raise UserError(f"no trial of {table.name} is finished; run its script first")
-    if wanted == "best":
-        return _best(table, trained)
-    found = [row for row in table.summary if row["key"].startswith(wanted)]
-    if len(found) != 1:
-        what = f"several combinations whose keys begin with {wanted!r}" if found else f"no combination {wanted!r}"
-        hint = did_you_mean(wanted, [row["key"] for row in table.summary][:20])
-        raise UserError(f"{table.name} has {what}{hint}. The experiment's tables/summary.csv lists all")
-    if not found[0]["n"]:
-        raise UserError(f"no repetition of {found[0]['key']} of {table.name} is finished")
-    return found[0]
-
-
-_VALIDATED_ON = ("experiment_config.val_set", "experiment_config.val_set_size")
-
-
-def _best(table: Results, trained: Sequence[Row]) -> Row:
-    """Returns the best combination, unless they were validated on different sets."""
-    paths = [path for path in _VALIDATED_ON if path in table.option_paths]
-    best: dict[tuple[Any, ...], Row] = {}
-    for row in trained:
-        best.setdefault(tuple(row[path] for path in paths), row)
-    if len(best) == 1:
-        return trained[0]
-    mean = SummaryColumns.of("val").mean
-    lines = "".join(
-        f"\n  {row['key']}  {', '.join(map(str, val_set))}: {row[mean]:.2f} mm" for val_set, row in best.items()
-    )
-    raise UserError(
-        f"the combinations of {table.name} were validated on different sets, so none is the best. Name one by its key; "
-        f"the best on each set are:{lines}"
-    )
 
 
 def _repetitions(table: Results, row: Row, finished: Mapping[int, TrialFile], wanted: str | int) -> tuple[int, ...]:

@@ -5,6 +5,8 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+from data_pipeline.words import first_of
+
 _MAX_NAMES = 30
 
 
@@ -46,10 +48,4 @@ def did_you_mean(name: object, known: Sequence[str]) -> str:
         close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.6)
         if close:
             return f"; did you mean {names[close[0]]!r}?"
-    return f"; known: {list_names(known, _MAX_NAMES)}" if known else ""
-
-
-def list_names(names: Sequence[object], at_most: int) -> str:
-    """Returns the first names, separated by commas, and the number of the others."""
-    n_more = len(names) - at_most
-    return ", ".join(map(str, names[:at_most])) + (f" and {n_more} more" if n_more > 0 else "")
+    return f"; known: {first_of(known, _MAX_NAMES)}" if known else ""

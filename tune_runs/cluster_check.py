@@ -214,7 +214,7 @@ def _judge_cluster(nodes: Sequence["CheckedNode"], findings: Findings) -> None:
 
 
 def _node_table(nodes: Sequence["CheckedNode"]) -> str:
-    from cluster.readiness import size_text
+    from data_pipeline.words import size_text
 
     rows = []
     for node in nodes:
@@ -263,7 +263,8 @@ def _storage_line(storage_path: str, nodes: Sequence["CheckedNode"]) -> str:
 
 
 def _data_line(data_dir: str, data: "DataSize") -> str:
-    from cluster.readiness import STORE_ROOM, size_text
+    from cluster.readiness import STORE_ROOM
+    from data_pipeline.words import size_text
 
     if not data.names:
         return _wrapped(

@@ -130,16 +130,16 @@ def export(args: argparse.Namespace) -> int:
     from cluster.reports.tables.table_options import TableOptions
 
     results = Results.read(folder)
-    choices = TableOptions(**_given(args, TableOptions))
+    table_options = TableOptions(**_given(args, TableOptions))
     format = _format(args.format, args.out, TABLE_ENDINGS)
     if "standalone" in args and format != "latex":
         raise UserError(f"--standalone needs --format latex, not {format}")
     if args.kind == "joints":
-        content = tables.export_by_joint(folder, results, format, choices)
+        content = tables.export_by_joint(folder, results, format, table_options)
     elif args.kind == "effects":
-        content = tables.export_effects(results, format, choices, interactions="interactions" in args)
+        content = tables.export_effects(results, format, table_options, interactions="interactions" in args)
     else:
-        content = tables.export(results, format, choices)
+        content = tables.export(results, format, table_options)
     return _deliver(content, args.out, is_text=format not in ("parquet", "xlsx"))
 
 
@@ -150,11 +150,11 @@ def effects(args: argparse.Namespace) -> int:
     from cluster.reports.terminal.effects_text import effects_json, effects_text
 
     table = Results.read(overview.find_experiment(args.storage_path, args.name))
-    choices = TableOptions(**_given(args, TableOptions))
-    found = effects_of(table, choices)
+    table_options = TableOptions(**_given(args, TableOptions))
+    found = effects_of(table, table_options)
     if args.json:
         return _print_json({"name": table.name, "effects": effects_json(found)})
-    return _print(effects_text(table, found, choices))
+    return _print(effects_text(table, found, table_options))
 
 
 def figure(args: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ import torch
 
 from cluster.planning import builders
 from cluster.planning.config import ExperimentConfig, Settings
-from cluster.planning.inputs import SetKey, set_keys
+from cluster.planning.inputs import Inputs, SetKey, set_keys
 from cluster.planning.plan import TrialSpec
 from cluster.planning.search_space import SearchSpace
 from cluster.storage.filesystem import Storage
@@ -37,6 +37,11 @@ class Job:
     tables: Mapping[str, Table]
     weights: Mapping[str, bytes]
     run_id: str = field(default_factory=lambda: secrets.token_hex(8))
+
+    @classmethod
+    def of(cls, config: ExperimentConfig, space: SearchSpace, inputs: Inputs) -> "Job":
+        """Returns the job of a new run."""
+        return cls(config, space, inputs.sets, inputs.tables, inputs.weights)
 
     @property
     def folder(self) -> ExperimentFolder:

@@ -17,7 +17,7 @@ from data_pipeline.files.atomic import atomic_file
 from data_pipeline.formats.frames import FormatError, Frames, checked_frames
 from data_pipeline.formats.text_lines import LineFormat, is_name, read_lines, write_lines
 from data_pipeline.skeleton import HANDS17
-from data_pipeline.user_error import list_names
+from data_pipeline.words import first_of
 
 _N_JOINTS = HANDS17.n_joints
 
@@ -188,4 +188,4 @@ def _check_complete(
 
 
 def _join(names: Sequence[str]) -> str:
-    return list_names([repr(name) for name in names], _SHOWN)
+    return first_of([repr(name) for name in names], _SHOWN)

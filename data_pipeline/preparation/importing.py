@@ -14,7 +14,7 @@ from data_pipeline.preparation import selection
 from data_pipeline.preparation.chunks import progress
 from data_pipeline.preparation.inspection import inspect_samples
 from data_pipeline.subsets import DEFAULT_SUBSET
-from data_pipeline.user_error import list_names
+from data_pipeline.words import count, first_of
 
 _SHOWN = 5  # names in an error
 
@@ -167,4 +167,4 @@ def _check_unique(names: Sequence[str], path: Path) -> None:
 
 
 def _count_frames(names: Sequence[str]) -> str:
-    return f"{len(names)} {'frame' if len(names) == 1 else 'frames'} ({list_names(names, _SHOWN)})"
+    return f"{count(len(names), 'frame')} ({first_of(names, _SHOWN)})"

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_pipeline.user_error import UserError
+from data_pipeline.words import listed
 
 Indices = npt.NDArray[np.int64]
 
@@ -231,21 +232,21 @@ class ByIndex:
             UserError: If the file cannot be read, lists a sample that does not exist or lists one twice, or leaves a
                 part empty.
         """
-        listed = _read_parts(self.path) if self._is_json else {"val": _read_numbers(self.path)}
-        samples, times = np.unique(np.concatenate(list(listed.values())), return_counts=True)
+        named = _read_parts(self.path) if self._is_json else {"val": _read_numbers(self.path)}
+        samples, times = np.unique(np.concatenate(list(named.values())), return_counts=True)
         if (times > 1).any():
             sample = samples[np.argmax(times > 1)]
-            where = " and ".join(part for part, indices in listed.items() if sample in indices)
+            where = listed([part for part, indices in named.items() if sample in indices])
             raise UserError(f"{self.path} lists sample {sample} more than once, in {where}")
         if samples.size and not 0 <= samples[0] <= samples[-1] < n_samples:
             outside = samples[0] if samples[0] < 0 else samples[-1]
             raise UserError(f"{self.path} lists sample {outside}, but there are {n_samples} samples, counted from 0")
         if not self._is_json:
-            listed = {"train": np.setdiff1d(np.arange(n_samples), samples), **listed}
-        empty = [part for part, indices in listed.items() if len(indices) == 0]
+            named = {"train": np.setdiff1d(np.arange(n_samples), samples), **named}
+        empty = [part for part, indices in named.items() if len(indices) == 0]
         if empty:
             raise UserError(f"{self.path} leaves the part {empty[0]!r} without samples")
-        return {part: np.sort(indices) for part, indices in listed.items()}
+        return {part: np.sort(indices) for part, indices in named.items()}
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from data_pipeline.preparation.chunks import chunks
 from data_pipeline.preparation.sample_errors import SampleErrors
 from data_pipeline.skeleton import HANDS17, Skeleton
 from data_pipeline.tables import label_keys
-from data_pipeline.user_error import list_names
+from data_pipeline.words import first_of, listed
 
 HAND_SIZES_MM = (50.0, 400.0)
 """Plausible sizes of hands in millimetres: from a baby's fist to more than the largest finger span."""
@@ -212,7 +212,7 @@ def _check_predictions(subset: str, poses: Array, labels: Array, skeleton: Skele
     }
     best = min(errors, key=lambda signs: errors[signs])
     if errors[best] < _BETTER * error:
-        axes = " and ".join(axis for axis, sign in zip("xyz", best, strict=True) if sign < 0)
+        axes = listed([axis for axis, sign in zip("xyz", best, strict=True) if sign < 0])
         kind = ", so hands are mirrored" if np.prod(best) < 0 else ""
         yield Suspicion(f"subset {subset}", f"the sign of {axes} seems to be flipped relative to the labels{kind}")
         return
@@ -224,7 +224,7 @@ def _check_predictions(subset: str, poses: Array, labels: Array, skeleton: Skele
     if len(moved) and distances[moved, nearest[moved]].mean() < _BETTER * distances[moved, moved].mean():
         names = skeleton.joint_names
         pairs = [f"{names[joint]} is where {names[nearest[joint]]} should be" for joint in moved]
-        text = f"joints seem to be ordered differently from the labels: {list_names(pairs, _SHOWN)}"
+        text = f"joints seem to be ordered differently from the labels: {first_of(pairs, _SHOWN)}"
         yield Suspicion(f"subset {subset}", text)
 
 

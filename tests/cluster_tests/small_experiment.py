@@ -129,7 +129,7 @@ class SmallExperiment:
         experiment = self.experiment(changes)
         inputs = Inputs(experiment.config.data_folder)
         plan = make_plan(experiment.space, inputs, n_repetitions=1, seed=0)
-        job = Job(experiment.config, experiment.space, inputs.sets, inputs.tables, inputs.weights)
+        job = Job.of(experiment.config, experiment.space, inputs)
         trial = job.trial(plan.trials[0], device or torch.device("cpu"))
         return trial, job.data(trial.settings), job.folder.trial(trial.id)
 

@@ -142,7 +142,7 @@ def train_one_epoch_of_each(sweep: Experiment) -> None:
     """Leaves every trial with a checkpoint."""
     inputs = Inputs(sweep.config.data_folder)
     plan = sweep._plan(inputs)
-    job = Job(sweep.config, sweep.space, inputs.sets, inputs.tables, inputs.weights)
+    job = Job.of(sweep.config, sweep.space, inputs)
     for spec in plan.trials:
         trial = job.trial(spec, torch.device("cpu"))
         reports = run_trial(trial, job.data(trial.settings), job.folder.trial(trial.id), should_stop=lambda: True)

@@ -150,7 +150,9 @@ class TestAFile:
         _, text, _ = run(*arguments, "--force")
         rows = [" ".join(line.split()) for line in text.splitlines()]
         assert f"mean distance per joint {before.mean():.2f} {after.mean():.2f} mm" in rows
-        assert f"TTIP                  {before[:, 8].mean():8.2f}  {after[:, 8].mean():7.2f}" in text
+        tip, tip_after = before[:, 8].mean(), after[:, 8].mean()
+        change = f"{tip_after - tip:+.2f} {100 * (tip_after - tip) / tip:+.1f}"
+        assert f"TTIP {tip:.2f} {tip_after:.2f} {change}" in rows
 
     def test_for_the_challenge_is_a_zip_in_the_order_of_the_official_names(self, run, test_set, expected, tmp_path):
         names = [f"image {i}.png" for i in range(len(test_set))]  # a name may have a space

@@ -43,7 +43,7 @@ class DataGroup(NamedTuple):
 
 @dataclass(frozen=True)
 class PageData:
-    """All that a report shows of an experiment, or of a part of it.
+    """All that a report shows of an experiment, or of what was measured on the same data.
 
     Attributes:
         table: Its trials and their summary.
@@ -53,7 +53,7 @@ class PageData:
         example_trial: The trial whose examples are shown: of the best combination, the first that has some.
         examples: Its examples; None where there are none.
         skeletons: The skeleton of the poses of each data, by its name; not those of which no trial tells.
-        part: Which part it is; None for all of the experiment.
+        group: The data that all of it was measured on; None for the whole experiment.
     """
 
     table: Results
@@ -63,7 +63,7 @@ class PageData:
     example_trial: str | None
     examples: FollowedExamples | None
     skeletons: Mapping[str, Skeleton]
-    part: DataGroup | None = None
+    group: DataGroup | None = None
 
     @classmethod
     def read(cls, folder: ExperimentFolder, results: Results | None = None) -> "PageData":
@@ -91,7 +91,7 @@ class PageData:
     @property
     def skeleton(self) -> Skeleton | None:
         """The skeleton of its poses, of several data that of the first; None where no trial tells."""
-        name = next(iter(self._tables)) if self.part is None else self.part.name
+        name = next(iter(self._tables)) if self.group is None else self.group.name
         return self.skeletons.get(name)
 
     @cached_property
@@ -108,16 +108,16 @@ class PageData:
 
     @cached_property
     def by_data(self) -> list["PageData"]:
-        """The parts that were measured on the same data, to be looked at one by one; one, where all were."""
+        """What was measured on the same data, for each data; only itself if all was."""
         if len(self._tables) == 1:
             return [self]
-        parts = enumerate(self._tables.items(), 1)
-        return [replace(self, table=table, part=DataGroup(i, name)) for i, (name, table) in parts]
+        groups = enumerate(self._tables.items(), 1)
+        return [replace(self, table=table, group=DataGroup(i, name)) for i, (name, table) in groups]
 
     @cached_property
     def rows(self) -> list[Row]:
         """The combinations, the best in validation first; those that were measured on the same data together."""
-        return [row for part in self.by_data for row in part.table.summary]
+        return [row for data in self.by_data for row in data.table.summary]
 
     @cached_property
     def comparisons(self) -> dict[str, Comparison]:
@@ -268,9 +268,9 @@ def _first_examples(folder: ExperimentFolder, ids: Sequence[str]) -> tuple[str |
 
 def _skeletons(folder: ExperimentFolder, table: Results) -> dict[str, Skeleton]:
     found: dict[str, Skeleton] = {}
-    for name, part in list(table.by_data().items())[:MAX_DATA_GROUPS]:
-        best = part.summary[0]["key"]
-        for row in part.trials:
+    for name, of_data in list(table.by_data().items())[:MAX_DATA_GROUPS]:
+        best = of_data.summary[0]["key"]
+        for row in of_data.trials:
             if row["key"] == best and name not in found:
                 with suppress(FigureError):  # it has not begun, or was written by a version that told less
                     found[name] = skeleton_of(folder, trial_id(row))

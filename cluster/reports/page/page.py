@@ -61,7 +61,7 @@ def content(data: PageData, folder: ExperimentFolder, drawn: pictures.Pictures) 
         [
             sections.summary(data),
             sections.combinations(data),
-            *(section for part in data.by_data[:MAX_DATA_GROUPS] for section in (*sections.best(part), *effects(part))),
+            *(section for of in data.by_data[:MAX_DATA_GROUPS] for section in (*sections.best(of), *effects(of))),
             *drawn.sections,
             *pictures.examples(data, drawn.of_examples),
             *sections.failures(data),

@@ -51,13 +51,13 @@ def draw(
         StorageError: If a file cannot be read.
     """
     found = []
-    for part in data.by_data[:MAX_DRAWN]:
-        planned = itertools.chain(_of_training(part), _of_the_best(part, folder), _of_options(part))
+    for of_group in data.by_data[:MAX_DRAWN]:
+        planned = itertools.chain(_of_training(of_group), _of_the_best(of_group, folder), _of_options(of_group))
         drawn = [_picture(*figure) for figure in planned if goes_on()]
         shown = [picture for picture in drawn if picture is not None]
         notes = [tag("p", note)] if note else []
         if shown:
-            found.append(section_of(part, "pictures", "Pictures", *notes, tag("div", *shown, class_="pictures")))
+            found.append(section_of(of_group, "pictures", "Pictures", *notes, tag("div", *shown, class_="pictures")))
     return Pictures(found, _of_examples(data) if goes_on() else None)
 
 

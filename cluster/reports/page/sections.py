@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from cluster.reports.formats.grid import MISSING, Cell, Grid, number_cell, signed
+from cluster.reports.formats.grid import Cell, Grid, number_cell, signed
 from cluster.reports.formats.html import Markup, escaped, joined, json_block, tag
 from cluster.reports.formats.html_table import html_table
 from cluster.reports.page.data import MAX_DATA_GROUPS, PageData, trial_id
@@ -17,12 +17,13 @@ from cluster.reports.page.sentences import (
     p_text,
     progress,
 )
-from cluster.reports.tables.captions import count
+from cluster.reports.tables.by_joint import PART_HEADERS, PartErrors
 from cluster.reports.tables.metric_labels import MEASURES, OVERALL_METRICS
 from cluster.reports.tables.summary import SPLITS, mean_and_std, summary_grid
 from cluster.results.results import Row, SummaryColumns
 from cluster.results.statistics import MIN_REPETITIONS, bootstrap_interval, estimate
 from cluster.storage.folders import ExperimentFolder
+from data_pipeline.words import count
 
 _RESULTS = "results"
 """The default results folder."""
@@ -50,14 +51,14 @@ def scrolling(grid: Markup, name: str, *, n_rows: int = 0) -> Markup:
 
 def section_of(data: PageData, name: str, title: str, *children: str) -> Markup:
     """Returns a section on what was measured on one data, which says on which if there are several."""
-    if data.part is None:
+    if data.group is None:
         return section(name, title, *children)
-    return section(f"{name}-{data.part.number}", f"{title}: {data.part.name}", *children)
+    return section(f"{name}-{data.group.number}", f"{title}: {data.group.name}", *children)
 
 
 def summary(data: PageData) -> Markup:
     """The result in words and, where all were measured on the same data, in four figures."""
-    words = _words(data) if len(data.by_data) == 1 else _words_of_parts(data)
+    words = _words(data) if len(data.by_data) == 1 else _words_by_data(data)
     notes = [tag("p", sentence) for sentence in gaps(data)]
     return section("summary", "Result", *words, *notes, tag("p", progress(data), id="progress"))
 
@@ -67,15 +68,15 @@ def _words(data: PageData) -> list[Markup]:
     return [*_figures(data), tag("p", lead, class_="lead"), *(tag("p", sentence) for sentence in others)]
 
 
-def _words_of_parts(data: PageData) -> list[Markup]:
+def _words_by_data(data: PageData) -> list[Markup]:
     n = len(data.by_data)
     words = [tag("p", f"Measured on {n} sets of data. Results on different data are not compared.")]
     if n > MAX_DRAWN:
         shown = f"; the first {MAX_DATA_GROUPS} have their own sections" if n > MAX_DATA_GROUPS else ""
         words.append(tag("p", f"The table has all of them{shown}; the first {MAX_DRAWN} have pictures."))
-    for part in data.by_data:
-        lead, *others = findings(part)
-        name = part.part.name if part.part is not None else ""
+    for measured_alike in data.by_data:
+        lead, *others = findings(measured_alike)
+        name = "" if measured_alike.group is None else measured_alike.group.name
         words += [tag("h3", name), tag("p", lead)]
         if n <= MAX_DATA_GROUPS:
             words += [tag("p", sentence) for sentence in others]
@@ -171,23 +172,15 @@ def _by_part(data: PageData, row: Row) -> list[Markup]:
     errors = data.errors_by_joint(row["key"])
     if errors is None:
         return []
-    rows = []
-    for place, part in enumerate(data.parts):
-        before, after = (estimate(values[:, place].tolist()) for values in errors)
-        change = None if before.mean is None or after.mean is None else after.mean - before.mean
-        rows.append(
-            [
-                Cell(part),
-                number_cell(before.mean, precision=2),
-                number_cell(after.mean, after.std, precision=2),
-                MISSING if change is None else Cell(signed(change), is_number=True),
-            ]
-        )
+    rows = [
+        [Cell(part), *PartErrors.of(*(values[:, place].tolist() for values in errors)).cells(2)]
+        for place, part in enumerate(data.parts)
+    ]
     grid = Grid(
         name="errors by joint",
-        caption=f"Mean distance of fingers and joints on the {SPLITS[data.table.split]}, mm: mean ± sample standard "
+        caption=f"Mean distance of fingers and joints on the {SPLITS[data.table.split]}: mean ± sample standard "
         f"deviation, n = {len(errors[1])}.",
-        headers=["part", "before", "after", "change"],
+        headers=["part", *PART_HEADERS],
         rows=rows,
         n_labels=1,
     )

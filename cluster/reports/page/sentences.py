@@ -5,12 +5,13 @@ from collections.abc import Iterator, Sequence
 
 from cluster.reports.formats.grid import option_texts, signed
 from cluster.reports.page.data import PageData
-from cluster.reports.tables.captions import count, excluded, listed
+from cluster.reports.tables.captions import excluded
 from cluster.reports.tables.summary import SPLITS, mean_and_std
 from cluster.results import names
 from cluster.results.results import Results, Row, SummaryColumns, column
 from cluster.results.statistics import block_bootstrap_interval, block_length
 from cluster.storage.frame_errors import FrameErrors
+from data_pipeline.words import count, listed
 
 
 def short_names(paths: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The best combination's error of each finger and each joint, before and after."""
+"""Errors of fingers and joints, before and after; and the table of those of the best combination."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,6 +23,37 @@ _ALL = "all"
 _NO_FINGER = "–"
 
 
+class PartErrors(NamedTuple):
+    """The mean distance of a finger or a joint over repetitions, mm."""
+
+    before: Estimate
+    after: Estimate
+    change_mm: float | None
+
+    @classmethod
+    def of(cls, before: Sequence[float], after: Sequence[float]) -> "PartErrors":
+        """Takes the distances of the repetitions, before and after."""
+        change = estimate([b - a for a, b in zip(before, after, strict=False)])
+        return cls(estimate(before), estimate(after), change.mean)
+
+    @property
+    def change_percent(self) -> float | None:
+        """The change in percent of the distance before."""
+        return None if self.change_mm is None or not self.before.mean else 100 * self.change_mm / self.before.mean
+
+    def cells(self, precision: int) -> list[Cell]:
+        """Returns the cells below `PART_HEADERS`."""
+        return [
+            number_cell(self.before.mean, precision=precision),
+            number_cell(self.after.mean, self.after.std, precision=precision),
+            change_cell(self.change_mm, precision=precision),
+            change_cell(self.change_percent, precision=1),
+        ]
+
+
+PART_HEADERS = ("before (mm)", "after (mm)", "change (mm)", "change (%)")
+
+
 class ByJointTable:
     """The mean distance of each finger and each joint, in mm, of the combination that is best in validation.
 
@@ -31,16 +62,16 @@ class ByJointTable:
     Args:
         folder: The experiment's folder.
         results: Its results.
-        choices: The split and the precision; rows, columns and the metric are those of the hand.
+        table_options: The split and the precision; rows, columns and the metric are those of the hand.
 
     Raises:
         ChoiceError: If no trial of that combination has finished, or if its records are gone.
     """
 
-    def __init__(self, folder: ExperimentFolder, results: Results, choices: TableOptions) -> None:
+    def __init__(self, folder: ExperimentFolder, results: Results, table_options: TableOptions) -> None:
         self.results = results
-        self.choices = choices
-        self.split = chosen_split(results, choices)
+        self.table_options = table_options
+        self.split = chosen_split(results, table_options)
         mean = SummaryColumns.of(self.split).mean
         finished = [row for row in results.summary if row[mean] is not None]
         if not finished:
@@ -51,11 +82,11 @@ class ByJointTable:
     def records(self) -> list[Row]:
         """Returns a row for all joints, for each finger and each of its joints."""
         return [
-            {"key": best["key"], "finger": part.finger, "joint": part.joint, "n": part.after.n}
-            | {"before_mm": part.before.mean, "after_mm_mean": part.after.mean, "after_mm_std": part.after.std}
-            | {"change_mm": part.change_mm, "change_percent": part.change_percent}
+            {"key": best["key"], "finger": finger, "joint": joint, "n": errors.after.n}
+            | {"before_mm": errors.before.mean, "after_mm_mean": errors.after.mean, "after_mm_std": errors.after.std}
+            | {"change_mm": errors.change_mm, "change_percent": errors.change_percent}
             for best, hand in zip(self.best, self.hands, strict=True)
-            for part in hand
+            for finger, joint, errors in hand
         ]
 
     def styles(self) -> dict[str, Style]:
@@ -64,16 +95,18 @@ class ByJointTable:
 
     def grid(self) -> Grid:
         """Returns the table for reading."""
-        results, precision = self.results, self.choices.precision
-        sets, settings, rows = self._set_names(), self._settings(), []
-        for name, hand in zip(sets, self.hands, strict=True):
-            for part in hand:
-                cells = [Cell(part.finger), Cell(part.joint), number_cell(part.before.mean, precision=precision)]
-                cells.append(number_cell(part.after.mean, part.after.std, precision=precision))
-                cells.append(change_cell(part.change_mm, precision=precision))
-                cells.append(change_cell(part.change_percent, precision=1))
-                rows.append(cells if len(sets) == 1 else [Cell(name), *cells])
-        headers = ["finger", "joint", "before (mm)", "after (mm)", "change (mm)", "change (%)"]
+        results, sets, settings = self.results, self._set_names(), self._settings()
+        rows = [
+            [
+                *([Cell(name)] if len(sets) > 1 else []),
+                Cell(finger),
+                Cell(joint),
+                *errors.cells(self.table_options.precision),
+            ]
+            for name, hand in zip(sets, self.hands, strict=True)
+            for finger, joint, errors in hand
+        ]
+        headers = ["finger", "joint", *PART_HEADERS]
         what = captions.measured(results, self.best, self.split, ["distance"], MEASURES["distance"])
         if len(sets) == 1:
             of = f" of the combination that is best in validation{settings[0] and f' ({settings[0]})'}"
@@ -83,7 +116,7 @@ class ByJointTable:
             of = " of the combination that is best on each validation set"
             notes = [f"{name}: {setting}." for name, setting in zip(sets, settings, strict=True)]
         # Of those whose records are there.
-        n = captions.repeated([{"n": hand[0].after.n} for hand in self.hands])
+        n = captions.repeated([{"n": hand[0][2].after.n} for hand in self.hands])
         return Grid(
             name=f"{results.name} by joint",
             caption=f"{what}; {n}{of if len(results.summary) > 1 else ''}.",
@@ -116,22 +149,8 @@ class ByJointTable:
         return [", ".join(of_option[place] for of_option in options) for place in places]
 
 
-class _Part(NamedTuple):
-    """The errors of a finger or a joint, mm."""
-
-    finger: str
-    joint: str
-    before: Estimate
-    after: Estimate
-    change_mm: float | None
-
-    @property
-    def change_percent(self) -> float | None:
-        return None if self.change_mm is None or not self.before.mean else 100 * self.change_mm / self.before.mean
-
-
-def _hand(folder: ExperimentFolder, results: Results, row: Row, split: str) -> list[_Part]:
-    """Reads the errors of a combination."""
+def _hand(folder: ExperimentFolder, results: Results, row: Row, split: str) -> list[tuple[str, str, PartErrors]]:
+    """Reads the errors of a combination: finger, joint and its errors."""
     trials = [trial for trial in results.trials if (trial["key"], trial["status"]) == (row["key"], "finished")]
     ids = [f"{trial['key']}/{trial['repetition']}" for trial in trials]
     logged = read_logged(folder, split=split, wanted=ids.__contains__, is_metric=_is_shown)
@@ -144,12 +163,10 @@ def _hand(folder: ExperimentFolder, results: Results, row: Row, split: str) -> l
         skeleton = decode_skeleton(known[ids[0]])
     except (LookupError, TypeError, ValueError) as error:
         raise ChoiceError(f"{why}files do not say which skeleton they use") from error
-    parts = []
-    for finger, joint, metric in _parts(skeleton):
-        before, after = values.get(f"{metric}_before", []), values.get(metric, [])
-        change = estimate([b - a for a, b in zip(before, after, strict=False)])
-        parts.append(_Part(finger, joint, estimate(before), estimate(after), change.mean))
-    return parts
+    return [
+        (finger, joint, PartErrors.of(values.get(f"{metric}_before", []), values.get(metric, [])))
+        for finger, joint, metric in _parts(skeleton)
+    ]
 
 
 def _is_shown(metric: str) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from cluster.reports.tables.metric_labels import Measure
 from cluster.reports.tables.summary import SPLIT_NAMES
 from cluster.results.results import DataSet, Results, Row, SummaryColumns, column
+from data_pipeline.words import count, listed
 
 _MAX_NAMES = 4
 
@@ -115,13 +116,3 @@ def _sets(sets: Sequence[DataSet]) -> str:
     names = list(dict.fromkeys(name for name, _, _ in sets))
     shown = f"{len(names)} sets" if len(names) > _MAX_NAMES else f"set{'s' * (len(names) > 1)} {listed(names)}"
     return f"{shown}{frames}"
-
-
-def listed(items: Sequence[str]) -> str:
-    """Returns 'a', 'a and b' or 'a, b and c'."""
-    return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
-
-
-def count(n: int, noun: str) -> str:
-    """Returns '1 trial' or '18 trials'."""
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"

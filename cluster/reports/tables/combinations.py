@@ -26,23 +26,23 @@ class CombinationTable:
 
     Args:
         results: The experiment's results.
-        choices: What is shown.
+        table_options: What is shown.
 
     Raises:
         ChoiceError: If the experiment does not have what was chosen.
     """
 
-    def __init__(self, results: Results, choices: TableOptions) -> None:
+    def __init__(self, results: Results, table_options: TableOptions) -> None:
         self.results = results
-        self.choices = choices
-        self.split = chosen_split(results, choices)
-        self.rows = chosen_rows(results, choices)
+        self.table_options = table_options
+        self.split = chosen_split(results, table_options)
+        self.rows = chosen_rows(results, table_options)
         self._measured = measured_columns(results, self.split)
         self._names = named_columns(results, self._measured)
         self._verdicts, self.explained = self._rate()
-        if choices.sort is not None:
-            by = self._column(choices.sort.removeprefix("-"))
-            self.rows = sorted_rows(self.rows, by.value, descending=choices.sort.startswith("-"))
+        if table_options.sort is not None:
+            by = self._column(table_options.sort.removeprefix("-"))
+            self.rows = sorted_rows(self.rows, by.value, descending=table_options.sort.startswith("-"))
 
     def records(self) -> list[Row]:
         """Returns the rows for programs."""
@@ -56,8 +56,8 @@ class CombinationTable:
     def grid(self) -> Grid:
         """Returns the table for reading."""
         results, rows = self.results, self.rows
-        columns = self._columns(self.choices.columns or self._for_reading())
-        cells = [c.cells(rows, self.choices.precision) for c in columns]
+        columns = self._columns(self.table_options.columns or self._for_reading())
+        cells = [c.cells(rows, self.table_options.precision) for c in columns]
         is_label = [isinstance(c, OptionColumn) and not isinstance(c, CountColumn) for c in columns]
         n_labels = is_label.index(False) if False in is_label else len(is_label)
         shown = [c for c in columns if isinstance(c, MeasuredColumn | ChangeColumn) and c.measure is not None]
@@ -75,38 +75,42 @@ class CombinationTable:
         )
 
     def _for_programs(self) -> Sequence[str]:
-        return self.choices.columns or ("key", *self.results.option_paths, *_COUNTS, *_RESULTS)
+        return self.table_options.columns or ("key", *self.results.option_paths, *_COUNTS, *_RESULTS)
 
     def _for_reading(self) -> list[str]:
         options = list(self.results.distinguishing_paths)
-        if self.choices.best_for_each is not None:
-            path = named(self.choices.best_for_each, self.results.option_paths, "option")
+        if self.table_options.best_for_each is not None:
+            path = named(self.table_options.best_for_each, self.results.option_paths, "option")
             options = [path, *(other for other in options if not _tell_the_same(self.results.summary, path, other))]
         is_uneven = len({(row["n"], row["failed"], row["diverged"]) for row in self.rows}) > 1
-        change = "change" if MEASURES[self.choices.metric].in_percent else "change_percent"
+        change = "change" if MEASURES[self.table_options.metric].in_percent else "change_percent"
         counts = [name for name in _COUNTS if name == "n" or any(row[name] for row in self.rows)]
         return [*options, *(counts if is_uneven else ()), "before", "after", change]
 
     def _selected(self) -> str:
-        results, best = self.results, self.choices.best
+        results, best = self.results, self.table_options.best
         validated_on = results.data_sets.get("val", {})
         is_on_one = len({validated_on.get(row["key"]) for row in self.rows}) == 1
         where = "in validation" if is_on_one else "on each validation set"
         if best is not None and len(self.rows) < len(results.summary):
             return f"The best {f'{best} ' if best > 1 else ''}of {len(results.summary)} combinations {where}."
-        if self.choices.best_for_each is not None:
-            path = named(self.choices.best_for_each, results.option_paths, "option")
+        if self.table_options.best_for_each is not None:
+            path = named(self.table_options.best_for_each, results.option_paths, "option")
             is_one_each = len({repr(row[path]) for row in self.rows}) == len(self.rows)
             where = "in validation" if is_one_each else "on each validation set"
             return f"For each {short_names(results.option_paths)[path]}, the combination that is best {where}."
         return ""
 
     def _passed_over(self) -> list[str]:
-        results, choices = self.results, self.choices
-        path = None if choices.best_for_each is None else named(choices.best_for_each, results.option_paths, "option")
-        if path is None and choices.best is None:
+        results, table_options = self.results, self.table_options
+        path = (
+            None
+            if table_options.best_for_each is None
+            else named(table_options.best_for_each, results.option_paths, "option")
+        )
+        if path is None and table_options.best is None:
             return []
-        chosen = chosen_rows(results, choices)
+        chosen = chosen_rows(results, table_options)
         return captions.passed_over(results, chosen, lambda row: None if path is None else repr(row[path]))
 
     def _columns(self, names: Sequence[str]) -> list[Column]:
@@ -114,7 +118,7 @@ class CombinationTable:
 
     def _column(self, name: str) -> Column:
         name = named(name, self._names, "column")
-        metric, split = self.choices.metric, self.split
+        metric, split = self.table_options.metric, self.split
         measure = MEASURES[metric]
         if name in self.results.option_paths:
             return OptionColumn(name, short_names(self.results.option_paths)[name])
@@ -145,24 +149,24 @@ class CombinationTable:
         )
 
     def _rate(self) -> tuple[dict[str, dict[str, Rating]], str]:
-        after = column(self.split, self.choices.metric)
-        shown = [named(name, self._names, "column") for name in self.choices.columns or ("after",)]
+        after = column(self.split, self.table_options.metric)
+        shown = [named(name, self._names, "column") for name in self.table_options.columns or ("after",)]
         raws = dict.fromkeys(after if name == "after" else name for name in shown)
         rated = [raw for raw in raws if raw in self._measured and is_rated(*self._measured[raw][:2])]
         return rate_columns(self.results, self.rows, {raw: self._measured[raw][0] for raw in rated})
 
 
-def chosen_split(results: Results, choices: TableOptions) -> str:
+def chosen_split(results: Results, table_options: TableOptions) -> str:
     """Returns the split that is shown."""
-    return results.split if choices.split is None else named(choices.split, results.splits, "split")
+    return results.split if table_options.split is None else named(table_options.split, results.splits, "split")
 
 
-def chosen_rows(results: Results, choices: TableOptions) -> list[Row]:
+def chosen_rows(results: Results, table_options: TableOptions) -> list[Row]:
     """Returns the combinations that are shown: those of one validation set together, its best first."""
     rows = results.summary
-    if choices.best_for_each is not None:
-        rows = results.best_for_each(named(choices.best_for_each, results.option_paths, "option"))
-    return [row for ranked in by_validation_set(results, rows) for row in ranked[: choices.best]]
+    if table_options.best_for_each is not None:
+        rows = results.best_for_each(named(table_options.best_for_each, results.option_paths, "option"))
+    return [row for ranked in by_validation_set(results, rows) for row in ranked[: table_options.best]]
 
 
 def by_validation_set(results: Results, rows: Sequence[Row]) -> list[list[Row]]:

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cluster.reports.formats.grid import option_texts
-from cluster.reports.tables.captions import listed
 from cluster.results.option_effects import MIN_COMBINATIONS, Basis, GroupMeans, Importances
+from data_pipeline.words import listed
 
 _MAX_NAMED = 3
 _MAX_OPTIONS = 2

@@ -66,18 +66,18 @@ class Effects:
         return importances(self.results.trials, self.results.distinguishing_paths, self.metric)
 
 
-def effects_of(results: Results, choices: TableOptions) -> list[Effects]:
+def effects_of(results: Results, table_options: TableOptions) -> list[Effects]:
     """Returns the effects on each data on which an option varies and a trial has finished.
 
     Args:
         results: The experiment's results.
-        choices: The metric and the split.
+        table_options: The metric and the split.
 
     Raises:
         ChoiceError: If there is no such data.
     """
-    split = chosen_split(results, choices)
-    metric = column(split, choices.metric)
+    split = chosen_split(results, table_options)
+    metric = column(split, table_options.metric)
     parts = replace(results, splits=results.splits[: results.splits.index(split) + 1]).by_data()
     varied = {name: part for name, part in parts.items() if part.distinguishing_paths}
     if not varied:
@@ -104,12 +104,12 @@ class _EffectTable:
     Attributes:
         results: The experiment's results.
         effects: What is shown, as of `effects_of`.
-        choices: The metric, the split and the precision.
+        table_options: The metric, the split and the precision.
     """
 
     results: Results
     effects: Sequence[Effects]
-    choices: TableOptions
+    table_options: TableOptions
 
     @property
     def _rows(self) -> list[Row]:
@@ -117,7 +117,7 @@ class _EffectTable:
 
     @property
     def _split(self) -> str:
-        return chosen_split(self.results, self.choices)
+        return chosen_split(self.results, self.table_options)
 
     @property
     def _has_data(self) -> bool:
@@ -126,7 +126,7 @@ class _EffectTable:
     def _grid(
         self, name: str, what: str, headers: list[str], n_labels: int, rows: list[list[Cell]], notes: list[str]
     ) -> Grid:
-        measure = MEASURES[self.choices.metric]
+        measure = MEASURES[self.table_options.metric]
         measured = captions.measured(self.results, self._rows, self._split, [self.effects[0].metric], measure)
         if self._has_data:
             headers.insert(0, f"{SPLIT_NAMES[self._split]} set")
@@ -149,7 +149,7 @@ class _EffectTable:
         return f"{f'{of_data.data}, ' * self._has_data}{what}: {words}."
 
     def _style(self) -> Style:
-        return "share" if MEASURES[self.choices.metric].in_percent else "decimals"
+        return "share" if MEASURES[self.table_options.metric].in_percent else "decimals"
 
 
 class MeanTable(_EffectTable):
@@ -184,7 +184,7 @@ class MeanTable(_EffectTable):
 
     def grid(self) -> Grid:
         """Returns the table for reading."""
-        measure, precision = MEASURES[self.choices.metric], self.choices.precision
+        measure, precision = MEASURES[self.table_options.metric], self.table_options.precision
         are_complete = all(means.is_complete for of_data in self.effects for means in of_data.means.values())
         have_others = any(len(of_data.means) > 1 for of_data in self.effects)
         rows = []
@@ -265,7 +265,7 @@ class InteractionTable(_EffectTable):
 
     def grid(self) -> Grid:
         """Returns the table for reading."""
-        measure, precision = MEASURES[self.choices.metric], self.choices.precision
+        measure, precision = MEASURES[self.table_options.metric], self.table_options.precision
         are_complete = all(found.means.is_complete for of_data in self.effects for found in of_data.interactions)
         rows = []
         for of_data in self.effects:
@@ -293,7 +293,7 @@ def rests_on(means: GroupMeans, names: Mapping[str, str]) -> tuple[str, str]:
     return f"{n:,} of {len(means.groups):,}", averaged_over(means, names)
 
 
-def interaction_table(results: Results, effects: Sequence[Effects], choices: TableOptions) -> InteractionTable:
+def interaction_table(results: Results, effects: Sequence[Effects], table_options: TableOptions) -> InteractionTable:
     """Returns the table of the data on which several options vary.
 
     Raises:
@@ -302,4 +302,4 @@ def interaction_table(results: Results, effects: Sequence[Effects], choices: Tab
     of_several = [of_data for of_data in effects if of_data.interactions]
     if not of_several:
         raise ChoiceError(f"{results.name} has only one option that varies; an interaction needs two")
-    return InteractionTable(results, of_several, choices)
+    return InteractionTable(results, of_several, table_options)

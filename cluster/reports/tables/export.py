@@ -37,79 +37,83 @@ class _Table(Protocol):
     def grid(self) -> Grid: ...
 
 
-def export(results: Results, format: Format, choices: TableOptions) -> bytes:
+def export(results: Results, format: Format, table_options: TableOptions) -> bytes:
     """Returns an experiment's results in a format.
 
     Args:
         results: The experiment's results.
         format: 'csv', 'json', 'parquet' and 'xlsx' are for programs; 'md', 'latex' and 'html' are for reading.
-        choices: What is shown. A workbook has the trials of these combinations on a second sheet, but for the columns
-            of single subsets, unless they are very many; with `trials` it has them alone, and all of their columns.
+        table_options: What is shown. A workbook has the trials of these combinations on a second sheet, but for the
+            columns of single subsets, unless they are very many; with `trials` it has only them, with all columns.
 
     Raises:
         ChoiceError: If the experiment does not have what was chosen.
     """
     table: _Table
-    if choices.rows is not None and choices.columns_of is not None:
-        table = PivotTable(results, choices, choices.rows, choices.columns_of)
-    elif choices.trials:
-        table = TrialTable(results, choices)
+    if table_options.rows is not None and table_options.columns_of is not None:
+        table = PivotTable(results, table_options, table_options.rows, table_options.columns_of)
+    elif table_options.trials:
+        table = TrialTable(results, table_options)
     else:
-        table = CombinationTable(results, choices)
+        table = CombinationTable(results, table_options)
     if format != "xlsx":
-        return _written(table, format, choices)
-    if choices.trials:
-        return workbook([Sheet("trials", table.records(), table.styles())], choices.precision)
+        return _written(table, format, table_options)
+    if table_options.trials:
+        return workbook([Sheet("trials", table.records(), table.styles())], table_options.precision)
     summary = Sheet("summary", table.records(), table.styles())
     of_subsets = tuple(f"[{subset}]" for split in results.splits for subset in results.subsets(split))
     columns = tuple(name for name in results.trials[0] if not name.endswith(of_subsets))
-    trials = TrialTable(results, replace(choices, columns=columns, sort=None, rows=None, columns_of=None))
+    trials = TrialTable(results, replace(table_options, columns=columns, sort=None, rows=None, columns_of=None))
     n = len(trials.rows)
     if n * len(columns) > _MAX_CELLS:
         left_out = f"The {n:,} trials are too many for a sheet. `report.py export NAME trials` exports them."
-        return workbook([summary, Sheet("trials", [{left_out: None}], {})], choices.precision)
-    return workbook([summary, Sheet("trials", trials.records(), trials.styles())], choices.precision)
+        return workbook([summary, Sheet("trials", [{left_out: None}], {})], table_options.precision)
+    return workbook([summary, Sheet("trials", trials.records(), trials.styles())], table_options.precision)
 
 
-def export_by_joint(folder: ExperimentFolder, results: Results, format: Format, choices: TableOptions) -> bytes:
+def export_by_joint(folder: ExperimentFolder, results: Results, format: Format, table_options: TableOptions) -> bytes:
     """Returns the best combination's error of each finger and each joint, before and after, in a format.
 
     Args:
         folder: The experiment's folder, whose records have these numbers.
         results: The experiment's results.
         format: As for `export`.
-        choices: The split, the precision, and whether LaTeX is a whole document.
+        table_options: The split, the precision, and whether LaTeX is a whole document.
 
     Raises:
         ChoiceError: If no trial of that combination has finished, or its records are gone.
     """
-    table = ByJointTable(folder, results, choices)
+    table = ByJointTable(folder, results, table_options)
     if format == "xlsx":
-        return workbook([Sheet("by joint", table.records(), table.styles())], choices.precision)
-    return _written(table, format, choices)
+        return workbook([Sheet("by joint", table.records(), table.styles())], table_options.precision)
+    return _written(table, format, table_options)
 
 
-def export_effects(results: Results, format: Format, choices: TableOptions, *, interactions: bool) -> bytes:
+def export_effects(results: Results, format: Format, table_options: TableOptions, *, interactions: bool) -> bytes:
     """Returns what each option does to a metric, or each pair of options, in a format.
 
     Args:
         results: The experiment's results.
         format: As for `export`.
-        choices: The metric, the split and the precision.
+        table_options: The metric, the split and the precision.
         interactions: Whether it is of pairs.
 
     Raises:
         ChoiceError: If no option varies, or for interactions only one, or if no trial has finished.
     """
-    effects = effects_of(results, choices)
-    table = interaction_table(results, effects, choices) if interactions else MeanTable(results, effects, choices)
+    effects = effects_of(results, table_options)
+    table = (
+        interaction_table(results, effects, table_options)
+        if interactions
+        else MeanTable(results, effects, table_options)
+    )
     if format == "xlsx":
         name = "interactions" if interactions else "effects"
-        return workbook([Sheet(name, table.records(), table.styles())], choices.precision)
-    return _written(table, format, choices)
+        return workbook([Sheet(name, table.records(), table.styles())], table_options.precision)
+    return _written(table, format, table_options)
 
 
-def _written(table: _Table, format: Format, choices: TableOptions) -> bytes:
+def _written(table: _Table, format: Format, table_options: TableOptions) -> bytes:
     if format == "csv":
         return csv_bytes(table.records())
     if format == "json":
@@ -120,4 +124,4 @@ def _written(table: _Table, format: Format, choices: TableOptions) -> bytes:
         return markdown(table.grid()).encode()
     if format == "html":
         return html_table(table.grid()).encode()
-    return latex(table.grid(), standalone=choices.standalone).encode()
+    return latex(table.grid(), standalone=table_options.standalone).encode()

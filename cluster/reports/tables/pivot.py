@@ -23,7 +23,7 @@ class PivotTable:
 
     Args:
         results: The experiment's results.
-        choices: The metric, and the two options.
+        table_options: The metric, and the two options.
         down: The option whose values go down.
         across: The option whose values go across.
 
@@ -31,20 +31,20 @@ class PivotTable:
         ChoiceError: If an option does not vary, or if a cell would choose between results on different data.
     """
 
-    def __init__(self, results: Results, choices: TableOptions, down: str, across: str) -> None:
+    def __init__(self, results: Results, table_options: TableOptions, down: str, across: str) -> None:
         self.results = results
-        self.choices = choices
+        self.table_options = table_options
         self.down, self.across = (named(path, results.option_paths, "option") for path in (down, across))
         if self.down == self.across:
             raise ChoiceError(f"{self.down} cannot be in both the rows and the columns; name two different options")
-        self.split = chosen_split(results, choices)
+        self.split = chosen_split(results, table_options)
         self.row_values, self.column_values = (_values(results.summary, path) for path in (self.down, self.across))
         self._cells: dict[tuple[str, str], Row] = {}
         for row in results.summary:  # the best in validation comes first
             self._cells.setdefault(self._place(row), row)
         self._check_data()
-        raw = column(self.split, choices.metric)
-        measure = MEASURES[choices.metric]
+        raw = column(self.split, table_options.metric)
+        measure = MEASURES[table_options.metric]
         ratings, self.explained = rate_columns(results, list(self._cells.values()), {raw: measure})
         self._column = MeasuredColumn(raw, raw, results.values(raw), measure, False, ratings[raw])
 
@@ -74,7 +74,7 @@ class PivotTable:
         rows = []
         for value, label in zip(self.row_values, option_cells(self.row_values), strict=True):
             rows.append([label, *(self._cell(value, other) for other in self.column_values)])
-        what = captions.measured(results, shown, self.split, [self._column.name], MEASURES[self.choices.metric])
+        what = captions.measured(results, shown, self.split, [self._column.name], MEASURES[self.table_options.metric])
         chosen = [names[path] for path in self._others()]
         each = f"Each cell has the {' and '.join(chosen)} that is best in validation." if chosen else ""
         return Grid(
@@ -93,7 +93,7 @@ class PivotTable:
 
     def _cell(self, value: Any, other: Any) -> Cell:
         row = self._cells.get((repr(value), repr(other)))
-        return Cell("") if row is None else self._column.cell(row, self.choices.precision)
+        return Cell("") if row is None else self._column.cell(row, self.table_options.precision)
 
     def _names(self) -> list[str]:
         return [f"{self._column.name}_{what}" for what in ("mean", "std")]

@@ -10,6 +10,7 @@ from cluster.reports.tables.metric_labels import MEASURES
 from cluster.reports.tables.table_options import TableOptions
 from cluster.results.names import named, short_names
 from cluster.results.results import Results, Row, column
+from data_pipeline.words import count
 
 
 class TrialTable:
@@ -17,25 +18,25 @@ class TrialTable:
 
     Args:
         results: The experiment's results.
-        choices: What is shown. 'before' and 'after' are the metric's columns; trials have no 'change'.
+        table_options: What is shown. 'before' and 'after' are the metric's columns; trials have no 'change'.
 
     Raises:
         ChoiceError: If the experiment does not have what was chosen.
     """
 
-    def __init__(self, results: Results, choices: TableOptions) -> None:
+    def __init__(self, results: Results, table_options: TableOptions) -> None:
         self.results = results
-        self.choices = choices
-        self.split = chosen_split(results, choices)
+        self.table_options = table_options
+        self.split = chosen_split(results, table_options)
         self._measured = measured_columns(results, self.split)
-        self._shown = chosen_rows(results, choices)
+        self._shown = chosen_rows(results, table_options)
         trials: dict[str, list[Row]] = {row["key"]: [] for row in self._shown}
         for row in results.trials:
             trials.get(row["key"], []).append(row)
         self.rows = [row for of_combination in trials.values() for row in of_combination]
-        if choices.sort is not None:
-            by = self._column(choices.sort.removeprefix("-"))
-            self.rows = sorted_rows(self.rows, lambda row: row[by], descending=choices.sort.startswith("-"))
+        if table_options.sort is not None:
+            by = self._column(table_options.sort.removeprefix("-"))
+            self.rows = sorted_rows(self.rows, lambda row: row[by], descending=table_options.sort.startswith("-"))
 
     def records(self) -> list[Row]:
         """Returns the rows for programs."""
@@ -53,10 +54,10 @@ class TrialTable:
 
     def grid(self) -> Grid:
         """Returns the table for reading."""
-        results, n, metric = self.results, len(self.rows), self.choices.metric
+        results, n, metric = self.results, len(self.rows), self.table_options.metric
         before, after = self._column("before"), self._column("after")
         paths = results.distinguishing_paths
-        columns = [self._column(name) for name in self.choices.columns] or [
+        columns = [self._column(name) for name in self.table_options.columns] or [
             *(*paths, "repetition", "status", "best_epoch", before, after)
         ]
         cells = [self._cells(name) for name in columns]
@@ -70,7 +71,7 @@ class TrialTable:
         headers = {before: f"before ({unit})", after: f"after ({unit})"}
         return Grid(
             name=f"{results.name} trials",
-            caption=f"{what}; {n} trial{'s' * (n != 1)}.",
+            caption=f"{what}; {count(n, 'trial')}.",
             headers=[headers.get(name) or names.get(name) or self._header(name) for name in columns],
             rows=list(zip(*cells, strict=True)),
             n_labels=n_labels,
@@ -78,10 +79,10 @@ class TrialTable:
         )
 
     def _for_programs(self) -> list[str]:
-        return [self._column(name) for name in self.choices.columns] or list(self.rows[0])
+        return [self._column(name) for name in self.table_options.columns] or list(self.rows[0])
 
     def _column(self, name: str) -> str:
-        metric, split = self.choices.metric, self.split
+        metric, split = self.table_options.metric, self.split
         known = ["before", "after", *self.results.trials[0]]
         name = named(name, known, "column of trials")
         raw = {"before": column(split, metric, before=True), "after": column(split, metric)}
@@ -97,4 +98,4 @@ class TrialTable:
         measure = self._measured[name][0] if name in self._measured else None
         if measure is None:
             return [plain_cell(value) for value in values]
-        return [number_cell(v, precision=self.choices.precision, in_percent=measure.in_percent) for v in values]
+        return [number_cell(v, precision=self.table_options.precision, in_percent=measure.in_percent) for v in values]

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 
-from cluster.reports.formats.grid import Cell, Grid, change_cell, number_cell
+from cluster.reports.formats.grid import Cell, Grid, number_cell
 from cluster.reports.formats.terminal import terminal_table
+from cluster.reports.tables.by_joint import PART_HEADERS, PartErrors
 from cluster.reports.tables.metric_labels import MEASURES, OVERALL_METRICS
 from data_pipeline.skeleton import Skeleton
 
@@ -21,19 +22,14 @@ def correction_text(metrics: Mapping[str, float], skeleton: Skeleton) -> str:
     ]
     parts = [*(name for name, _ in skeleton.fingers), *skeleton.joint_names]
     by_part = [
-        [Cell(part), *_cells(metrics, f"distance[{part}]"), *_changes(metrics, f"distance[{part}]")] for part in parts
+        [Cell(part), *PartErrors.of([metrics[f"distance[{part}]_before"]], [metrics[f"distance[{part}]"]]).cells(2)]
+        for part in parts
     ]
     first = terminal_table(Grid("", "", ["", "before", "after", ""], overall, n_labels=1))
-    second = terminal_table(Grid("", "", ["mean distance (mm)", "before", "after", "Δ", "Δ %"], by_part, n_labels=1))
+    second = terminal_table(Grid("", "", ["mean distance", *PART_HEADERS], by_part, n_labels=1))
     share = f"{100 * metrics['improved']:.1f} % of the frames improve, {100 * metrics['worsened']:.1f} % get worse."
     return f"{first}\n\n{second}\n\n{share}"
 
 
 def _cells(metrics: Mapping[str, float], metric: str, *, in_percent: bool = False) -> list[Cell]:
     return [number_cell(metrics[f"{metric}{of}"], precision=2, in_percent=in_percent) for of in ("_before", "")]
-
-
-def _changes(metrics: Mapping[str, float], metric: str) -> list[Cell]:
-    before, after = metrics[f"{metric}_before"], metrics[metric]
-    percent = 100 * (after - before) / before if before else None
-    return [change_cell(after - before, precision=2), change_cell(percent, precision=1)]

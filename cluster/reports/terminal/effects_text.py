@@ -11,18 +11,18 @@ from cluster.results.option_effects import GroupMeans, Interaction
 from cluster.results.results import Results
 
 
-def effects_text(results: Results, effects: Sequence[Effects], choices: TableOptions) -> str:
+def effects_text(results: Results, effects: Sequence[Effects], table_options: TableOptions) -> str:
     """Returns the means of each option's values, and the interactions of all pairs of options, as text.
 
     Args:
         results: The experiment's results.
         effects: As of `effects_of`.
-        choices: The metric, the split and the precision.
+        table_options: The metric, the split and the precision.
     """
-    parts = [f"{results.name}: effects of options", terminal(MeanTable(results, effects, choices).grid())]
+    parts = [f"{results.name}: effects of options", terminal(MeanTable(results, effects, table_options).grid())]
     if any(of_data.interactions for of_data in effects):
         # The notes are below the means.
-        parts.append(terminal(replace(interaction_table(results, effects, choices).grid(), notes=())))
+        parts.append(terminal(replace(interaction_table(results, effects, table_options).grid(), notes=())))
     return "\n\n\n".join(parts)
 
 

@@ -17,6 +17,7 @@ from cluster.storage.filesystem import Storage, StorageError
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.lock import is_locked
 from data_pipeline.user_error import UserError, did_you_mean
+from data_pipeline.words import size_text
 
 _ENDED = ("finished", "failed", "diverged")
 
@@ -113,7 +114,7 @@ def experiment_status(folder: ExperimentFolder, name: str) -> ExperimentStatus:
         running = is_running(folder)
     except UserError:  # no description, a part of the archive that is broken, a link: `show` says what it is
         return ExperimentStatus(name, "broken")
-    best_of_each = [_best(data, part) for data, part in table.by_data().items()]
+    best_of_each = [_best(data, of_data) for data, of_data in table.by_data().items()]
     best = best_of_each[0] if len(best_of_each) == 1 else None
     return ExperimentStatus(
         name,
@@ -154,7 +155,7 @@ def statuses_text(found: list[ExperimentStatus]) -> str:
             _best_text(one),
             one.split or "–",
             "–" if one.n is None else str(one.n),
-            size_text(one.size_bytes),
+            "–" if one.size_bytes is None else size_text(one.size_bytes),
             "–" if one.started is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(one.started)),
         ]
         for one in found
@@ -168,25 +169,15 @@ def statuses_json(found: list[ExperimentStatus]) -> list[dict[str, Any]]:
     return [asdict(one) for one in found]
 
 
-def size_text(n_bytes: int | None) -> str:
-    """Writes a size for a person: '7.8 MB'."""
-    if n_bytes is None:
-        return "–"
-    size, units = float(n_bytes), ["B", "kB", "MB", "GB", "TB"]
-    while size >= 999.5 and len(units) > 1:
-        size, units = size / 1000, units[1:]
-    return f"{size:.0f} {units[0]}" if units[0] == "B" or size >= 99.5 else f"{size:.1f} {units[0]}"
-
-
 def _best_text(one: ExperimentStatus) -> str:
     n = len(one.best_of_each)
     return f"{n} sets of data" if n > 1 else mean_and_std(one.best_mm, one.best_std_mm)
 
 
-def _best(data: str, part: Results) -> Best:
-    row = part.summary[0]
-    columns = SummaryColumns.of(part.split)
-    return Best(data, part.split, row[columns.mean], row[columns.std], row["n"])
+def _best(data: str, results: Results) -> Best:
+    row = results.summary[0]
+    columns = SummaryColumns.of(results.split)
+    return Best(data, results.split, row[columns.mean], row[columns.std], row["n"])
 
 
 def _is_experiment(storage: Storage, name: str) -> bool:

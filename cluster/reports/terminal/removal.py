@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from cluster.reports.terminal.overview import find_experiment, is_running, size_text
+from cluster.reports.terminal.overview import find_experiment, is_running
 from cluster.results.results import Results
 from cluster.storage.archive import map_files
 from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.lock import experiment_lock
+from data_pipeline.words import count, size_text
 
 _PARTIAL = ".partial"
 
@@ -41,9 +42,9 @@ class Removal:
     @property
     def text(self) -> str:
         """What would be removed, in a line."""
-        n = len(self.files)
+        size = "–" if self.size_bytes is None else size_text(self.size_bytes)
         running = "; it is running and cannot be removed now" if self.is_running else ""
-        return f"{self.name}: {self.what}, {n} file{'s' * (n != 1)}, {size_text(self.size_bytes)}{running}"
+        return f"{self.name}: {self.what}, {count(len(self.files), 'file')}, {size}{running}"
 
 
 def whole_experiment(storage_path: str, name: str) -> Removal:
@@ -72,7 +73,7 @@ def useless_files(storage_path: str, name: str) -> Removal | None:
     if not files:
         return None
     n = len({"/".join(path.split("/")[1:3]) for path in files if not _is_partial(path)})
-    what = f"{n} trial{'s' * (n != 1)} of other settings" if n else "half-written files"
+    what = f"{count(n, 'trial')} of other settings" if n else "half-written files"
     return _removal(storage_path, folder, name, files, what, is_whole=False)
 
 

@@ -17,9 +17,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cluster.reports.trackers.runs import ExperimentRuns, MissingLibraryError, TrialRun, as_text
+from cluster.reports.trackers.runs import TrialRun, as_text, missing_library, new_export
 from cluster.storage.folders import ExperimentFolder
-from data_pipeline.files.atomic import atomic_folder
 from data_pipeline.user_error import UserError, first_line
 
 # MLflow looks at these when it is imported. It would tell its makers of its use, over the network, and greet.
@@ -32,7 +31,7 @@ try:
     from mlflow.exceptions import MlflowException
     from mlflow.store.tracking import sqlalchemy_store as sqlalchemy_store  # mlflow-skinny alone is without a database
 except ImportError as error:
-    raise MissingLibraryError("mlflow") from error
+    raise missing_library("mlflow") from error
 
 _STATUS = {
     "finished": "FINISHED",
@@ -52,19 +51,8 @@ T = TypeVar("T")
 
 
 def export_mlflow(folder: ExperimentFolder, to: Path) -> None:
-    """Writes an experiment's trials as a database of MLflow.
-
-    Args:
-        folder: The experiment's folder.
-        to: The folder to write to; it must be new or empty.
-
-    Raises:
-        UserError: If it is not, or if it cannot be written.
-        NoResultsError: If there is no experiment.
-        StorageError: If a file cannot be read.
-    """
-    experiment = ExperimentRuns.read(folder)
-    with atomic_folder(to, may_be_empty=True) as partial:
+    """Writes an experiment's trials as a database of MLflow. See `new_export`."""
+    with new_export(folder, to) as (experiment, partial):
         try:
             client = MlflowClient(f"sqlite:///{partial / 'mlflow.db'}")
             artifacts = (to.absolute() / "artifacts").as_uri()

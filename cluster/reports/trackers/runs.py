@@ -5,9 +5,11 @@ The formats of these tools are in `tensorboard.py`, `mlflow.py` and `wandb.py`, 
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow.compute as pc
@@ -16,6 +18,7 @@ from cluster.results.learning_curves import record_tables
 from cluster.results.results import METRICS, Results, column
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.trial_file import Status, TrialFile
+from data_pipeline.files.atomic import atomic_folder
 from data_pipeline.subsets import DEFAULT_SUBSET, MEAN_SUBSET
 from data_pipeline.user_error import UserError
 from posenet.record import Record
@@ -23,14 +26,12 @@ from posenet.record import Record
 Option = str | int | float | bool | None
 
 
-class MissingLibraryError(UserError):
-    """The library that writes another tool's files is not installed."""
-
-    def __init__(self, package: str) -> None:
-        super().__init__(
-            f"the library that writes files of {package} is not installed, or only in part; install it: pip install "
-            f"{package}"
-        )
+def missing_library(package: str) -> UserError:
+    """Returns the error that the library that writes another tool's files is not installed."""
+    return UserError(
+        f"the library that writes files of {package} is not installed, or only in part; install it: "
+        f"pip install {package}"
+    )
 
 
 class Point(NamedTuple):
@@ -147,6 +148,27 @@ class ExperimentRuns:
             run = left.pop(trial_id)
             yield replace(run, points=points, final=Point(run.final.step * n_batches, run.final.values))
         yield from left.values()
+
+
+@contextmanager
+def new_export(folder: ExperimentFolder, to: Path) -> Iterator[tuple[ExperimentRuns, Path]]:
+    """Reads an experiment, and writes files for another tool: all of them, or after an error none.
+
+    Args:
+        folder: The experiment's folder.
+        to: The folder to write to; it must be new or empty.
+
+    Yields:
+        The trials, and the folder that becomes `to` when the block ends.
+
+    Raises:
+        UserError: If `to` is not new or empty, or if it cannot be written.
+        NoResultsError: If there is no experiment.
+        StorageError: If a file cannot be read.
+    """
+    experiment = ExperimentRuns.read(folder)
+    with atomic_folder(to, may_be_empty=True) as partial:
+        yield experiment, partial
 
 
 _FACTS = ("status", "error", "key", "repetition", "seed", "best_epoch", "train_seconds", "node", "device", "gpu")

@@ -16,9 +16,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cluster.reports.trackers.runs import ExperimentRuns, MissingLibraryError, Option, Point, TrialRun, as_text
+from cluster.reports.trackers.runs import ExperimentRuns, Option, Point, TrialRun, as_text, missing_library, new_export
 from cluster.storage.folders import ExperimentFolder
-from data_pipeline.files.atomic import atomic_folder
 
 try:
     from google.protobuf.struct_pb2 import ListValue
@@ -30,7 +29,7 @@ try:
     from tensorboard.summary.writer.record_writer import RecordWriter
     from tensorboard.util.tensor_util import make_tensor_proto
 except ImportError as error:
-    raise MissingLibraryError("tensorboard") from error
+    raise missing_library("tensorboard") from error
 
 _FILE_NAME = "events.out.tfevents.0"
 
@@ -39,20 +38,9 @@ _STATUS = {"finished": api_pb2.STATUS_SUCCESS, "failed": api_pb2.STATUS_FAILURE,
 
 
 def export_tensorboard(folder: ExperimentFolder, to: Path) -> None:
-    """Writes an experiment's trials as files of TensorBoard.
-
-    Args:
-        folder: The experiment's folder.
-        to: The folder to write to; it must be new or empty.
-
-    Raises:
-        UserError: If it is not, or if it cannot be written.
-        NoResultsError: If there is no experiment.
-        StorageError: If a file cannot be read.
-    """
-    experiment = ExperimentRuns.read(folder)
-    columns = {path: _Column.of(values) for path, values in experiment.options.items()}
-    with atomic_folder(to, may_be_empty=True) as partial:
+    """Writes an experiment's trials as files of TensorBoard. See `new_export`."""
+    with new_export(folder, to) as (experiment, partial):
+        columns = {path: _Column.of(values) for path, values in experiment.options.items()}
         _write(partial, 0.0, [(0, _overview(experiment, columns))])
         for run in experiment.runs():
             final = Point(run.final.step, {f"final/{name}": value for name, value in run.final.values.items()})

@@ -23,16 +23,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cluster.reports.trackers.runs import ExperimentRuns, MissingLibraryError, TrialRun
+from cluster.reports.trackers.runs import TrialRun, missing_library, new_export
 from cluster.storage.folders import ExperimentFolder
-from data_pipeline.files.atomic import atomic_folder
 from data_pipeline.user_error import UserError, first_line
 
 try:
     import wandb
     from wandb.proto.wandb_internal_pb2 import Record
 except ImportError as error:
-    raise MissingLibraryError("wandb") from error
+    raise missing_library("wandb") from error
 
 _EXIT_CODE = {"finished": 0, "failed": 1, "diverged": 1, "interrupted": 255}  # 255 is W&B's own after a Ctrl-C
 
@@ -46,19 +45,8 @@ _LAST_CHUNK_TYPES = (1, 4)  # a record's only chunk, or the last of several
 
 
 def export_wandb(folder: ExperimentFolder, to: Path) -> None:
-    """Writes an experiment's trials as offline runs of Weights & Biases.
-
-    Args:
-        folder: The experiment's folder.
-        to: The folder to write to; it must be new or empty.
-
-    Raises:
-        UserError: If it is not, or if it cannot be written.
-        NoResultsError: If there is no experiment.
-        StorageError: If a file cannot be read.
-    """
-    experiment = ExperimentRuns.read(folder)
-    with atomic_folder(to, may_be_empty=True) as partial:
+    """Writes an experiment's trials as offline runs of Weights & Biases. See `new_export`."""
+    with new_export(folder, to) as (experiment, partial):
         # What W&B logs of itself would fill the terminal where the disk is full.
         logging.getLogger("wandb").disabled = True
         try:

@@ -26,7 +26,7 @@ def job(small_experiment):
     experiment = small_experiment.experiment()
     inputs = Inputs(experiment.config.data_folder)
     plan = experiment._plan(inputs)
-    job = Job(experiment.config, experiment.space, inputs.sets, inputs.tables, inputs.weights)
+    job = Job.of(experiment.config, experiment.space, inputs)
     write_experiment_file(plan, job)
     return job
 

@@ -545,7 +545,7 @@ class TestDifferentData:
     def test_have_no_mean_over_both(self, different):
         for part in different[0].by_data:
             (own,) = {row[TEST_SET] for row in part.table.trials}
-            assert part.part.name == own
+            assert part.group.name == own
 
 
 def test_frames_of_one_training_come_with_an_interval_that_their_likeness_widens():

@@ -30,12 +30,12 @@ PLACES = {("all", "all"): 0, "W": 1, "T1": 2, "T2": 3, "I1": 4, ("thumb", "all")
 SWEEP = {"a": ({"x": 0.1 + 0.2}, [9.0, 9.5, "failed"]), "b": ({"x": 2}, [8.0, 8.5, 9.0])}
 
 
-def written(folder, format="md", **choices):
-    return export_by_joint(folder, ResultTable.read(folder), format, TableOptions(**choices))
+def written(folder, format="md", **table_options):
+    return export_by_joint(folder, ResultTable.read(folder), format, TableOptions(**table_options))
 
 
-def text(folder, format="md", **choices):
-    return written(folder, format, **choices).decode()
+def text(folder, format="md", **table_options):
+    return written(folder, format, **table_options).decode()
 
 
 @pytest.fixture

@@ -38,22 +38,22 @@ def sweep(tmp_path_factory):
     return results(tmp_path_factory.mktemp("sweep"), SWEEP)
 
 
-def csv_rows(table, **choices):
-    return list(csv.DictReader(io.StringIO(table.to_csv(TableOptions(**choices)), newline="")))
+def csv_rows(table, **table_options):
+    return list(csv.DictReader(io.StringIO(table.to_csv(TableOptions(**table_options)), newline="")))
 
 
-def md_rows(table, **choices):
-    return markdown_rows(table.to_md(TableOptions(**choices)))
+def md_rows(table, **table_options):
+    return markdown_rows(table.to_md(TableOptions(**table_options)))
 
 
-def cells(table, name, **choices):
+def cells(table, name, **table_options):
     """A column of the table in Markdown."""
-    head, *rows = md_rows(table, **choices)
+    head, *rows = md_rows(table, **table_options)
     return [row[head.index(name)] for row in rows]
 
 
-def caption(table, **choices):
-    return HtmlTable(table.to_html(TableOptions(**choices))).caption
+def caption(table, **table_options):
+    return HtmlTable(table.to_html(TableOptions(**table_options))).caption
 
 
 class TestTheTable:
@@ -271,7 +271,7 @@ class TestChoices:
 
 class TestWhatThereIsNot:
     @pytest.mark.parametrize(
-        ("choices", "text"),
+        ("table_options", "text"),
         [
             ({"columns": ("lrr",)}, "there is no column 'lrr'; did you mean 'optimizer_args.lr'?"),
             ({"columns": ("afer",)}, "there is no column 'afer'; did you mean 'after'?"),
@@ -283,13 +283,13 @@ class TestWhatThereIsNot:
         ],
     )
     @pytest.mark.parametrize("format", FORMATS)
-    def test_is_an_error_that_says_what_there_is(self, sweep, choices, text, format):
+    def test_is_an_error_that_says_what_there_is(self, sweep, table_options, text, format):
         with pytest.raises(ChoiceError) as error:
-            export(sweep, format, TableOptions(**choices))
+            export(sweep, format, TableOptions(**table_options))
         assert str(error.value) == text
 
     @pytest.mark.parametrize(
-        ("choices", "text"),
+        ("table_options", "text"),
         [
             ({"metric": "distnace"}, "there is no metric 'distnace'; did you mean 'distance'?"),
             ({"precision": 16}, "a number cannot have 16 decimals; choose 0 to 15"),
@@ -307,9 +307,9 @@ class TestWhatThereIsNot:
             ),
         ],
     )
-    def test_or_makes_no_sense_is_an_error_before_anything_is_read(self, choices, text):
+    def test_or_makes_no_sense_is_an_error_before_anything_is_read(self, table_options, text):
         with pytest.raises(ChoiceError) as error:
-            TableOptions(**choices)
+            TableOptions(**table_options)
         assert str(error.value) == text
 
     def test_as_an_option_where_nothing_varies_is_an_error_too(self, tmp_path):

@@ -15,8 +15,8 @@ LR, DECAY = "optimizer_args.lr", "optimizer_args.weight_decay"
 PIVOT = TableOptions(rows="lr", columns_of="weight_decay")
 
 
-def csv_rows(table, choices=PIVOT):
-    return list(csv.DictReader(io.StringIO(table.to_csv(choices), newline="")))
+def csv_rows(table, table_options=PIVOT):
+    return list(csv.DictReader(io.StringIO(table.to_csv(table_options), newline="")))
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +79,8 @@ class TestAPivotTable:
         assert book["trials"].max_row == 1 + len(sweep.trials)
 
     def test_shows_a_metric_of_a_split_with_a_precision(self, sweep):
-        choices = TableOptions(rows="lr", columns_of="weight_decay", metric="auc_0_50", split="val", precision=0)
-        table = HtmlTable(sweep.to_html(choices))
+        table_options = TableOptions(rows="lr", columns_of="weight_decay", metric="auc_0_50", split="val", precision=0)
+        table = HtmlTable(sweep.to_html(table_options))
         assert table.rows[0] == ["1e-05", "25 ± 0", "25 ± 0", "25 ± 0"]
         assert table.caption.startswith(
             "Area under the success-rate curve of joints from 0 to 50 mm (%, higher is better)"
@@ -104,10 +104,10 @@ class TestAPivotTable:
     def test_has_a_column_for_each_value_even_where_texts_are_the_same(self, tmp_path):
         values = [(x, y) for x in "ab" for y in (1, "1", True)]
         table = results(tmp_path, {f"k{i}": ({"x": x, "y": y}, [9.0 + i]) for i, (x, y) in enumerate(values)})
-        choices = TableOptions(rows="x", columns_of="y")
-        first = csv_rows(table, choices)[0]
+        table_options = TableOptions(rows="x", columns_of="y")
+        first = csv_rows(table, table_options)[0]
         assert [first[f"test_distance_mm_mean[y={y}]"] for y in ("1", "True", "'1'")] == ["9.0", "11.0", "10.0"]
-        assert markdown_rows(table.to_md(choices))[0] == ["x", "y: 1", "y: True", "y: '1'"]
+        assert markdown_rows(table.to_md(table_options))[0] == ["x", "y: 1", "y: True", "y: '1'"]
 
 
 class TestAnError:

@@ -62,12 +62,14 @@ def several(tmp_path):
     return results(tmp_path / "several", combinations, name="sweep")
 
 
-def shown(table, *, interactions=False, **choices):
-    return HtmlTable(export_effects(table, "html", TableOptions(**choices), interactions=interactions).decode())
+def shown(table, *, interactions=False, **table_options):
+    return HtmlTable(export_effects(table, "html", TableOptions(**table_options), interactions=interactions).decode())
 
 
-def text_of(table, **choices):
-    return " ".join(effects_text(table, effects_of(table, TableOptions(**choices)), TableOptions(**choices)).split())
+def text_of(table, **table_options):
+    return " ".join(
+        effects_text(table, effects_of(table, TableOptions(**table_options)), TableOptions(**table_options)).split()
+    )
 
 
 def basis(paths, settings, planned, repetitions=(0, 1), n_repetitions=2):

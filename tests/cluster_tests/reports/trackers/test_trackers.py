@@ -667,7 +667,7 @@ class TestALibraryThatIsMissing:
     def test_is_named_with_how_to_install_it(self, python, package):
         done = python(f"import sys; sys.modules[{package!r}] = None; import cluster.reports.trackers.{package}")
         last = done.stderr.splitlines()[-1]
-        assert last.startswith("cluster.reports.trackers.runs.MissingLibraryError: ")
+        assert last.startswith("data_pipeline.user_error.UserError: ")
         assert last.endswith(f"pip install {package}")
 
 
