@@ -265,7 +265,7 @@ FIGURES: Mapping[str, Callable[[FigureOptions, Results], "Figure"]] = {
 def _rows(figure_options: FigureOptions, table: Results, split: str, n_best: int = 1) -> dict[str, Row]:
     """Returns the combinations that are drawn, by their names: without a choice the best, on each of several data.
 
-    The latter are named by their set of the split that is shown, where that tells them apart.
+    The latter are named by their set of the split that is shown, where that distinguishes them.
     """
     if figure_options.combinations:
         chosen = [find_combination(table, key) for key in figure_options.combinations]

@@ -102,7 +102,7 @@ def option_cells(values: Sequence[object]) -> list[Cell]:
 
 
 def option_texts(values: Sequence[object]) -> list[str]:
-    """Writes the values of an option: short, or in full, or as in a script, whichever first tells them apart."""
+    """Writes the values of an option: short, in full, or as in a script, whichever first distinguishes them."""
     short, exact, written = ([write(value) for value in values] for write in (_short, _on_one_line, repr))
     return next((texts for texts in (short, exact) if len(set(texts)) == len(set(written))), written)
 

@@ -52,7 +52,7 @@ class PageData:
         is_running: Whether a process runs it right now.
         example_trial: The trial whose examples are shown: of the best combination, the first that has some.
         examples: Its examples; None where there are none.
-        skeletons: The skeleton of the poses of each data, by its name; not those of which no trial tells.
+        skeletons: The skeleton of the poses of each data, by its name, where a trial's file has it.
         group: The data that all of it was measured on; None for the whole experiment.
     """
 
@@ -90,7 +90,7 @@ class PageData:
 
     @property
     def skeleton(self) -> Skeleton | None:
-        """The skeleton of its poses, of several data that of the first; None where no trial tells."""
+        """The skeleton of its poses, of several data that of the first; None where no trial's file has it."""
         name = next(iter(self._tables)) if self.group is None else self.group.name
         return self.skeletons.get(name)
 

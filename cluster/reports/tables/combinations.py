@@ -170,7 +170,7 @@ def chosen_rows(results: Results, table_options: TableOptions) -> list[Row]:
 
 
 def by_validation_set(results: Results, rows: Sequence[Row]) -> list[list[Row]]:
-    """Returns rows apart that were validated on different sets: on which of them one is better, no number tells."""
+    """Returns rows that were validated on different sets separately, since their errors cannot be compared."""
     sets = results.data_sets.get("val", {})
     found: dict[DataSet | None, list[Row]] = {data_set: [] for data_set in sets.values()}  # in the order of the plan
     for row in rows:

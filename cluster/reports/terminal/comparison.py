@@ -240,7 +240,7 @@ class _Side:
         return {path: setting for path, setting in named.items() if not f"{path}.".startswith(prefixes)}
 
     def measured_on(self, row: Row, split: str) -> str | None:
-        """Returns the fingerprint of the data that a combination was measured on, None where nothing tells it."""
+        """Returns the fingerprint of the data that a combination was measured on; None if it is unknown."""
         data_set = self.table.data_sets.get(split, {}).get(row["key"])
         return None if data_set is None else self.fingerprints.get((data_set.name, data_set.size))
 

@@ -78,7 +78,7 @@ class _Column(NamedTuple):
 
 
 def _overview(experiment: ExperimentRuns, columns: Mapping[str, _Column]) -> Any:
-    """Returns the summary that tells the HParams tab what varies and which numbers compare the trials."""
+    """Returns the summary from which the HParams tab knows what varies and which numbers compare the trials."""
     infos = []
     for path, (kind, value_of) in columns.items():
         info = api_pb2.HParamInfo(name=path, type=kind)
