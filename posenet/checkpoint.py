@@ -15,10 +15,6 @@ from posenet.machine_errors import is_machine_error
 _MAGIC = b"posetune-checkpoint "
 
 
-class CheckpointError(Exception):
-    """The bytes are not a complete, unchanged checkpoint."""
-
-
 def pack(state: dict[str, Any]) -> bytes:
     """Returns the bytes of a checkpoint; `state` contains tensors and plain values."""
     content = tensor_bytes(state)
@@ -29,22 +25,22 @@ def unpack(data: bytes) -> dict[str, Any]:
     """Returns the state from the bytes of `pack`, with tensors on the CPU.
 
     Raises:
-        CheckpointError: If a byte is missing or different, or if it contains more than tensors and plain values.
+        ValueError: If a byte is missing or different, or if it contains more than tensors and plain values.
     """
     header, newline, content = data.partition(b"\n")
     if not header.startswith(_MAGIC) or not newline:
-        raise CheckpointError("it does not begin as a checkpoint does")
+        raise ValueError("it does not begin as a checkpoint does")
     if header.removeprefix(_MAGIC) != hashlib.sha256(content).hexdigest().encode():
-        raise CheckpointError("its content does not match its checksum: it was truncated or changed")
+        raise ValueError("its content does not match its checksum: it was truncated or changed")
     try:
         state: Any = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
     except Exception as error:
         if is_machine_error(error):
             raise  # the bytes are not at fault
         # torch.load has no specific error: what it raises depends on what it refuses.
-        raise CheckpointError(f"torch.load(..., weights_only=True) cannot read it: {error}") from error
+        raise ValueError(f"torch.load(..., weights_only=True) cannot read it: {error}") from error
     if not isinstance(state, dict):
-        raise CheckpointError(f"it contains a {type(state).__name__} instead of the state of a training")
+        raise ValueError(f"it contains a {type(state).__name__} instead of the state of a training")
     return state
 
 

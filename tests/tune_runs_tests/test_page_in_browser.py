@@ -519,7 +519,8 @@ class TestTheLivePage:
         served.page.wait_for_selector(".viewer canvas", timeout=20_000)
         assert f"{key(0)}/1" in served.page.locator("#examples").inner_text()
 
-    def test_says_so_when_its_server_is_gone(self, served):
+    def test_says_so_when_its_server_is_gone(self, served, may_draw):
+        may_draw.set()  # a server that closes waits for the current picture
         served.server.shutdown()
         served.server.server_close()
         served.page.wait_for_selector("#live.lost", timeout=20_000)

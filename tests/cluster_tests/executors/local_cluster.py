@@ -19,10 +19,14 @@ class LocalCluster:
 
     Args:
         control: The folder by which `sweep_script.py` is told what to do, see there.
+
+    Attributes:
+        is_as_started: Whether another test can use it: all of its nodes are those of the start.
     """
 
     def __init__(self, control: Path) -> None:
         self.control = control
+        self.is_as_started = True
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.client_port: int = free.getsockname()[1]
         self.start()
@@ -46,16 +50,19 @@ class LocalCluster:
 
     def kill_raylet(self, index: int) -> None:
         """Kills a node's raylet, and so the node, without any warning."""
+        self.is_as_started = False
         node = self.nodes.pop(index)
         os.kill(node.all_processes["raylet"][0].process.pid, signal.SIGKILL)
         self.cluster.remove_node(node, allow_graceful=False)
 
     def remove_node(self, index: int) -> None:
         """Takes a node away as an administrator does."""
+        self.is_as_started = False
         self.cluster.remove_node(self.nodes.pop(index), allow_graceful=True)
 
     def kill_head(self) -> None:
         """Kills the head node, and with it the cluster."""
+        self.is_as_started = False
         for processes in self.cluster.head_node.all_processes.values():
             for process in processes:
                 os.kill(process.process.pid, signal.SIGKILL)

@@ -37,13 +37,26 @@ def undisturbed(data_dir, tmp_path_factory):
     return sweep.numbers()
 
 
+@pytest.fixture(scope="module")
+def running():
+    """The cluster that the tests before left as it was started, if there is one."""
+    running = []
+    yield running
+    for cluster in running:
+        cluster.stop()
+
+
 @pytest.fixture
-def cluster(tmp_path):
-    control = tmp_path / "control"
-    control.mkdir()
-    cluster = LocalCluster(control)
+def cluster(running, tmp_path_factory):
+    """A cluster of three nodes; starting one takes as long as a sweep."""
+    cluster = running.pop() if running else LocalCluster(tmp_path_factory.mktemp("control"))
+    for path in cluster.control.iterdir():
+        path.unlink()
     yield cluster
-    cluster.stop()
+    if cluster.is_as_started:
+        running.append(cluster)
+    else:
+        cluster.stop()
 
 
 class ClusterSweep(Sweep):
@@ -111,6 +124,30 @@ def test_a_sweep_by_ray_client_equals_one_in_a_single_process_and_is_preempted_a
     assert "to continue" in result.errors
     assert sweep.numbers() == undisturbed
     assert len(sweep.batches()) == N_TRIALS * EPOCHS * BATCHES_PER_EPOCH, "something was trained twice"
+
+
+def test_code_beside_the_script_travels_to_the_nodes(sweep, tmp_path):
+    """Nodes know the files of neither, and do not need them."""
+    folder = tmp_path / "scripts"
+    folder.mkdir()
+    (folder / "my_parts.py").write_text(Path(sweep_script.__file__).read_text())
+    (folder / "my_script.py").write_text(
+        "import json, sys\nfrom my_parts import experiment\nexperiment(json.loads(open(sys.argv[1]).read())).run()\n"
+    )
+    sweep.script = folder / "my_script.py"
+    result = sweep.run()
+    assert result.code == 0, result.errors
+    assert {row["status"] for row in sweep.rows()} == {"finished"}
+
+
+def test_a_worker_that_hangs_is_a_failed_row_and_frees_its_place(sweep):
+    config = {"n_repetitions": 1, "trial_timeout_s": 10}
+    result = sweep.run(distorters=["Noise", "HangingNoise"], experiment_config=config)
+    assert result.code == 1
+    rows = sweep.rows()
+    assert {row["status"] for row in rows if row["distorter"] == "Noise"} == {"finished"}
+    assert {row["status"] for row in rows if row["distorter"] == "HangingNoise"} == {"failed"}
+    assert all("did not report for 10 s" in row["error"] for row in rows if row["status"] == "failed")
 
 
 class TestASweepGoesOn:
@@ -255,16 +292,6 @@ def test_a_slow_node_does_not_hold_the_others_back(sweep, cluster, tmp_path):
     assert sweep.numbers() == sweep.undisturbed(tmp_path / "undisturbed")
 
 
-def test_a_worker_that_hangs_is_a_failed_row_and_frees_its_place(sweep):
-    config = {"n_repetitions": 1, "trial_timeout_s": 10}
-    result = sweep.run(distorters=["Noise", "HangingNoise"], experiment_config=config)
-    assert result.code == 1
-    rows = sweep.rows()
-    assert {row["status"] for row in rows if row["distorter"] == "Noise"} == {"finished"}
-    assert {row["status"] for row in rows if row["distorter"] == "HangingNoise"} == {"failed"}
-    assert all("did not report for 10 s" in row["error"] for row in rows if row["status"] == "failed")
-
-
 class Chaos:
     """Kills something of a sweep every few seconds, by a seeded choice, and counts what that may cost.
 
@@ -337,17 +364,3 @@ def test_a_sweep_of_48_trials_of_which_something_is_killed_all_the_time_ends_com
     assert set(chaos.kills) == {"worker", "node", "driver"}
     assert repeated <= chaos.n_lost * BATCHES_PER_EPOCH
     assert sweep.numbers() == sweep.undisturbed(tmp_path / "undisturbed")
-
-
-def test_code_beside_the_script_travels_to_the_nodes(sweep, tmp_path):
-    """Nodes know the files of neither, and do not need them."""
-    folder = tmp_path / "scripts"
-    folder.mkdir()
-    (folder / "my_parts.py").write_text(Path(sweep_script.__file__).read_text())
-    (folder / "my_script.py").write_text(
-        "import json, sys\nfrom my_parts import experiment\nexperiment(json.loads(open(sys.argv[1]).read())).run()\n"
-    )
-    sweep.script = folder / "my_script.py"
-    result = sweep.run()
-    assert result.code == 0, result.errors
-    assert {row["status"] for row in sweep.rows()} == {"finished"}

@@ -19,24 +19,28 @@ from tests.cluster_tests.sweep import Sweep, a_trial_is_half_way, wait_for, writ
 pytestmark = [pytest.mark.ray, pytest.mark.serial]
 
 
-@pytest.fixture
-def cluster(tmp_path, monkeypatch):
-    """A head and two nodes, all without GPUs."""
-    control = tmp_path / "control"
-    control.mkdir()
-    monkeypatch.setenv("SWEEP_CONTROL", str(control))
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    for cpus in (1, 2):
-        cluster.add_node(num_cpus=cpus)
+@pytest.fixture(scope="module")
+def control(tmp_path_factory):
+    return tmp_path_factory.mktemp("control")
+
+
+@pytest.fixture(scope="module")
+def cluster(control):
+    """A head and two nodes, all without GPUs; a test that changes it puts it back."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SWEEP_CONTROL", str(control))
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        for cpus in (1, 2):
+            cluster.add_node(num_cpus=cpus)
     yield cluster
     cluster.shutdown()
 
 
 @pytest.fixture
-def sweep(tmp_path, cluster):
+def sweep(tmp_path, cluster, control):
     data_dir = tmp_path / "data"
     write_sweep_data(data_dir)
-    return Sweep(data_dir, tmp_path / "results", tmp_path / "control", device="cuda", lrs=[1e-3])
+    return Sweep(data_dir, tmp_path / "results", control, device="cuda", lrs=[1e-3])
 
 
 _RUN = """
@@ -79,8 +83,11 @@ def test_with_wait_for_nodes_a_sweep_says_that_it_waits_and_goes_on_when_a_node_
     reading.start()
     assert waits.wait(60), errors
     assert not sweep.trials()
-    cluster.add_node(num_cpus=2, num_gpus=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SWEEP_CONTROL", str(sweep.control))
+        node = cluster.add_node(num_cpus=2, num_gpus=1)
     assert process.wait(timeout=120) == 0, errors
+    cluster.remove_node(node)
     reading.join()
     process.stdout.close()
     process.stderr.close()
@@ -105,6 +112,7 @@ def test_another_version_of_python_is_an_error_that_names_both(sweep, cluster):
     changed = json.dumps({**metadata, "python_version": "3.9.7"}).encode()
     gcs.internal_kv_put(CLUSTER_METADATA_KEY, changed, overwrite=True, **where)
     result = sweep.run(environment={"POSETUNE_ADDRESS": cluster.address})
+    gcs.internal_kv_put(CLUSTER_METADATA_KEY, json.dumps(metadata).encode(), overwrite=True, **where)
     assert result.code == 1
     assert result.errors.startswith(f"error: the Ray cluster at {cluster.address} has another version of Ray or Python")
     assert "Python: 3.9.7 " in result.errors
@@ -122,6 +130,7 @@ def test_a_node_that_comes_later_with_another_torch_ends_the_sweep_which_has_sav
     wait_for(lambda: a_trial_is_half_way(sweep), process)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(other_torch.parent))
+        patch.setenv("SWEEP_CONTROL", str(sweep.control))
         node = cluster.add_node(num_cpus=4)
     _output, errors = process.communicate(timeout=120)
     assert process.returncode == 1, errors
