@@ -1,4 +1,4 @@
-"""Draws the figures of an experiment: reads the data of each from its folder and passes them to `figures/`."""
+"""Draws the figures of an experiment: reads their data from its folder and passes them to `figures/`."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,21 +30,22 @@ _NARROWEST_IN, _WIDEST_IN = 2, 40
 
 @dataclass(frozen=True)
 class FigureOptions:
-    """What a figure is drawn of.
+    """What to draw.
 
     Attributes:
         folder: The experiment's folder.
-        combinations: The beginnings of combinations' keys; none for the best, of learning curves the best four. Where
-            some were measured on other data, curves are of the best on each; all else takes one, which says on which.
-        rows: Of a heat map, the option that goes down; None for the first.
-        columns: Of a heat map, the option that goes across; None for the second.
-        others: Of success rates, other methods by label: files of their errors, a number a frame, mm, or with `labels`
-            of their predictions.
-        labels: The true poses of these predictions.
-        format: The format of both, a name of `predict.py`'s; None where the files tell it.
-        measure: Of success rates, what they are shares of.
-        n_examples: Of hands, how many examples at most.
-        n_log_points: Of hands, at how many log points at most.
+        combinations: The beginnings of combinations' keys. Empty means the best one, or for learning curves the best
+            four. If combinations were measured on different data, curves show the best on each data; any other figure
+            needs one combination, which selects the data.
+        rows: For a heat map: the option of the rows; None for the first.
+        columns: For a heat map: the option of the columns; None for the second.
+        others: For success rates: other methods by label, each a file of errors in mm, one number per frame, or with
+            `labels` a file of predictions.
+        labels: The true poses for these predictions.
+        format: The format of both, a name that `predict.py` knows; None to detect it.
+        measure: For success rates: which errors they count.
+        n_examples: For hands: the largest number of examples.
+        n_log_points: For hands: the largest number of log points.
         width_in: The figure's width, inches.
     """
 
@@ -66,9 +67,8 @@ def draw(figure: str, figure_options: FigureOptions) -> "Figure":
 
     Raises:
         NoResultsError: If there is no experiment.
-        ChoiceError: If there is no such combination.
-        FigureError: If there is nothing to draw, or more than a figure holds; if its width is none.
-        ChoiceError: If there is no such option.
+        ChoiceError: If there is no such combination or option.
+        FigureError: If there is nothing to draw, if there is too much for a figure, or if its width is not allowed.
     """
     if not _NARROWEST_IN <= figure_options.width_in <= _WIDEST_IN:
         raise FigureError(f"a figure is {_NARROWEST_IN} to {_WIDEST_IN} inches wide, not {figure_options.width_in:g}")
@@ -90,7 +90,7 @@ def combination_name(table: Results, row: Row) -> str:
 def success_rates_of(
     folder: ExperimentFolder, split: str, ids: Sequence[str], measure: curves.Measure
 ) -> tuple[list[Numbers], list[Numbers]]:
-    """Returns the success rates of trials before and after, (81,) each, a pair for each trial that logged them."""
+    """Returns the success rates before and after, (81,) each, a pair for each trial that logged them."""
     names = [f"success_{measure}@{mm:.0f}" for mm in curves.THRESHOLDS_MM]
     wanted = {f"{name}{suffix}" for name in names for suffix in ("", "_before")}
     found = read_logged(folder, split=split, wanted=set(ids).__contains__, is_metric=wanted.__contains__)
@@ -103,12 +103,12 @@ def success_rates_of(
 
 
 def frame_errors_of(folder: ExperimentFolder, ids: Sequence[str]) -> FrameErrors | None:
-    """Returns the errors of all frames of the first trial that kept them."""
+    """Returns the frame errors of the first trial that kept them."""
     for trial_id in ids:
         try:
             found = FrameErrors.read(folder.trial(trial_id))
         except ValueError:
-            continue  # a broken file: that of another repetition will do
+            continue  # the file is broken; use that of another repetition
         if found is not None and found.by_subset:
             return found
     return None
@@ -118,7 +118,7 @@ def skeleton_of(folder: ExperimentFolder, trial_id: str) -> Skeleton:
     """Returns the skeleton of a trial's poses.
 
     Raises:
-        FigureError: If its file does not tell.
+        FigureError: If its file does not say.
     """
     trial = folder.read_trials(lambda trial: trial, trial_id.__eq__).get(trial_id, TrialFile())
     try:
@@ -263,9 +263,9 @@ FIGURES: Mapping[str, Callable[[FigureOptions, Results], "Figure"]] = {
 
 
 def _rows(figure_options: FigureOptions, table: Results, split: str, n_best: int = 1) -> dict[str, Row]:
-    """Returns the combinations that are drawn, by their names: without a choice the best, on each of several data.
+    """Returns the combinations to draw, by their names; without a choice the best, or the best on each data.
 
-    The latter are named by their set of the split that is shown, where that distinguishes them.
+    The best on each data are named after their set of the shown split, if that distinguishes them.
     """
     if figure_options.combinations:
         chosen = [find_combination(table, key) for key in figure_options.combinations]
@@ -286,7 +286,7 @@ def _row(figure_options: FigureOptions, table: Results) -> Row:
 
 
 def _on_same_data(figure_options: FigureOptions, table: Results) -> Results:
-    """Returns what was measured on the same data as the chosen combination."""
+    """Returns the results that were measured on the same data as the chosen combination."""
     if len(figure_options.combinations) > 1:
         raise FigureError(f"this figure takes one combination, not {len(figure_options.combinations)}")
     parts = table.by_data()
@@ -316,7 +316,7 @@ def _two_options(figure_options: FigureOptions, table: Results) -> tuple[str, st
 
 
 def _frames(figure_options: FigureOptions, table: Results) -> tuple[Errors, Errors, str]:
-    """Returns the errors of frames before and after the correction, (N,) each, mm, and which repetition's they are."""
+    """Returns the errors of frames before and after the correction, (N,) each, mm, and the name of their repetition."""
     row = _row(figure_options, table)
     for trial_id in finished_ids(table, row):
         frames = frame_errors_of(figure_options.folder, [trial_id])
@@ -337,8 +337,8 @@ def _other_methods(
 ) -> tuple[list[tuple[str, Numbers]], list[str]]:
     """Returns labels and success rates of other methods, (81,) each, and remarks on their data.
 
-    A method was measured on one set. Next to curves of several sets, its label says on which, if its number of frames
-    shows it.
+    A method was measured on one set. If the curves are of several sets, its label says which one, if the number of
+    frames shows it.
     """
     of_split = table.data_sets.get(table.split, {})
     sets = list(dict.fromkeys(of_split[row["key"]] for row in rows if row["key"] in of_split))
@@ -357,7 +357,7 @@ def _other_methods(
 def _errors_of_other(
     figure_options: FigureOptions, table: Results, row: Row, path: Path, sets: Sequence[DataSet]
 ) -> tuple[Numbers, Collection[DataSet]]:
-    """Returns the errors of another method, (E,), mm, and on which of the sets it may have been measured."""
+    """Returns the errors of another method, (E,), mm, and the sets on which it may have been measured."""
     if figure_options.labels is not None:
         found = errors_of(path, figure_options.labels, figure_options.measure, figure_options.format)
         return found.ravel(), sets_of_predictions(path, len(found), sets)

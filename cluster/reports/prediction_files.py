@@ -1,4 +1,4 @@
-"""Errors of other methods on the same frames, from files of errors or of predictions, which need torch."""
+"""Errors of other methods on the same frames, from files of errors or of predictions. Predictions need torch."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -12,10 +12,10 @@ from cluster.results.results import DataSet
 
 
 def read_errors(path: Path) -> Numbers:
-    """Returns the errors in a file, mm, in the shape that it has: a number a frame, or a number for each joint of each.
+    """Returns the errors in a file, mm, in its shape: one number per frame, or one per joint of each frame.
 
     Raises:
-        FigureError: If the file is missing or holds something else.
+        FigureError: If the file is missing or contains something else.
     """
     _check_there(path)
     try:
@@ -27,17 +27,17 @@ def read_errors(path: Path) -> Numbers:
 
 
 def errors_of(predictions: Path, labels: Path, measure: Measure, format: str | None) -> Numbers:
-    """Returns the errors of predicted poses, mm, (N,), or of `joint` a number for each joint of each frame, (N, J).
+    """Returns the errors of predicted poses, mm: (N,), or for the measure `joint` each joint of each frame, (N, J).
 
     Args:
         predictions: A file in a format of `predict.py`.
         labels: The true poses of the same frames in the same order.
-        measure: A frame's error: of its worst joint, the mean over its joints, or of each joint.
-        format: The name of both files' format; None where they tell it by their endings or first lines.
+        measure: The error of a frame: that of its worst joint, the mean over its joints, or that of each joint.
+        format: The name of the format of both files; None to detect it from their extensions or first lines.
 
     Raises:
-        FormatError: If a file is broken, or does not tell its format.
-        FigureError: If a file is missing, if one has other frames or joints than the other, or if torch is missing.
+        FormatError: If a file is broken, or if its format cannot be detected.
+        FigureError: If a file is missing, if the files have different frames or joints, or if torch is missing.
     """
     try:
         from data_pipeline.formats.catalogue import format_for
@@ -64,23 +64,23 @@ def errors_of(predictions: Path, labels: Path, measure: Measure, format: str | N
 def sets_of_errors(
     path: Path, n_errors: int, data_sets: Collection[DataSet], n_joints: int | None
 ) -> Collection[DataSet]:
-    """Returns on which of some sets errors may have been measured: those with as many frames.
+    """Returns the sets on which errors may have been measured: those with the right number of frames.
 
     Args:
-        path: The file that they are of.
-        n_errors: How many there are.
-        data_sets: The sets; one whose frames are not known fits whatever the number.
-        n_joints: Of how many joints each frame has an error; None for one error a frame.
+        path: The file of the errors.
+        n_errors: The number of errors.
+        data_sets: The sets; a set with an unknown number of frames always fits.
+        n_joints: The number of errors per frame, one for each joint; None for one error per frame.
 
     Raises:
-        FigureError: If none fits.
+        FigureError: If no set fits.
     """
     each = "each frame" if n_joints is None else f"each of the {n_joints} joints of each frame"
     return _fitting(path, f"{n_errors:,} errors", n_errors / (n_joints or 1), data_sets, f"an error for {each}")
 
 
 def sets_of_predictions(path: Path, n_frames: int, data_sets: Collection[DataSet]) -> Collection[DataSet]:
-    """Returns of which of some sets predicted poses may be, see `sets_of_errors`."""
+    """Returns the sets to which predicted poses may belong, see `sets_of_errors`."""
     return _fitting(path, f"{n_frames:,} frames", n_frames, data_sets, "a pose for each frame")
 
 

@@ -1,4 +1,4 @@
-"""A table for reading, from which the terminal, Markdown, LaTeX and HTML versions are written."""
+"""A table for reading, the source of its terminal, Markdown, LaTeX and HTML versions."""
 
 import itertools
 import math
@@ -28,14 +28,14 @@ class Grid:
     """A table for reading.
 
     Attributes:
-        name: What it is of, for a label that others refer to.
+        name: The name for the label that a document refers to.
         caption: What it shows, in whole sentences.
         headers: A text for each column.
         rows: A cell for each column, in each row.
-        n_labels: How many columns at the left label the row; the others hold results.
-        spans: Titles above runs of columns from left to right, each with its number of columns; '' for no title.
-        keys: The key of each row, for scripts of a page; empty for none.
-        notes: Additional remarks, a sentence each.
+        n_labels: The number of columns at the left that label the row; the others hold results.
+        spans: Titles above groups of columns from left to right, each with its number of columns; '' for no title.
+        keys: The key of each row, for the scripts of a page; empty for no keys.
+        notes: Additional remarks, one sentence each.
     """
 
     name: str
@@ -49,13 +49,13 @@ class Grid:
 
     @property
     def alignments(self) -> str:
-        """For each column 'l' or 'r': labels and texts begin at the left, numbers end at the right."""
+        """For each column 'l' or 'r': labels and texts are aligned left, numbers right."""
         are_numbers = [all(row[i].is_number for row in self.rows) for i in range(len(self.headers))]
         return "".join("r" if i >= self.n_labels and is_so else "l" for i, is_so in enumerate(are_numbers))
 
     @property
     def groups(self) -> list[int]:
-        """How many rows have each value of the first column, where all that share one stand together; else ones."""
+        """The number of rows with each value of the first column, if equal values are adjacent; else ones."""
         alone = [1] * len(self.rows)
         if self.n_labels < 2:
             return alone
@@ -65,7 +65,7 @@ class Grid:
 
 
 MISSING = Cell("–", is_number=True)
-"""A number that is missing."""
+"""Stands for a missing number."""
 
 
 def number_cell(
@@ -102,7 +102,7 @@ def option_cells(values: Sequence[object]) -> list[Cell]:
 
 
 def option_texts(values: Sequence[object]) -> list[str]:
-    """Writes the values of an option: short, in full, or as in a script, whichever first distinguishes them."""
+    """Writes the values of an option in the shortest distinct form: short, in full, or as in a script."""
     short, exact, written = ([write(value) for value in values] for write in (_short, _on_one_line, repr))
     return next((texts for texts in (short, exact) if len(set(texts)) == len(set(written))), written)
 

@@ -1,6 +1,6 @@
-"""HTML that is safe by construction: a text enters it only as text.
+"""HTML that is safe by construction: a text stays a text in it.
 
-`tag` escapes every child and attribute that is not `Markup`, and only this module makes `Markup` of texts.
+`tag` escapes every child and attribute that is not `Markup`, and only this module turns texts into `Markup`.
 """
 
 import json
@@ -24,9 +24,9 @@ def tag(name: str, /, *children: str, **attributes: str | int | bool | None) -> 
 
     Args:
         name: Its name, such as 'td'.
-        children: What it holds: `Markup` as it is, other texts escaped.
-        attributes: `class_` is `class`, `data_key` is `data-key`; one that is True has no value, one that is None or
-            False is left out.
+        children: Its content: `Markup` as it is, other texts escaped.
+        attributes: `class_` is `class`, `data_key` is `data-key`. An attribute that is True has no value; one that is
+            None or False is left out.
     """
     opening = name
     for attribute, value in attributes.items():
@@ -46,10 +46,9 @@ def joined(children: Iterable[str]) -> Markup:
 
 
 def json_block(name: str, value: Any) -> Markup:
-    """Returns a `script` element that holds data for scripts of the page, to be found by its id.
+    """Returns a `script` element with data for the scripts of the page, which find it by its id.
 
-    No text in it can end the element or begin another, since `<` is written as an escape of JSON, as is all that is
-    not ASCII.
+    No text in it can end the element or begin another one, since JSON escapes replace `<` and everything outside ASCII.
     """
     content = json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     return Markup(f'<script type="application/json" id="{escaped(name)}">{content}</script>')
@@ -59,7 +58,7 @@ def own_code(name: str, code: str) -> Markup:
     """Returns a `script` or `style` element with code of this project.
 
     Raises:
-        ValueError: If the code holds what ends such an element or begins a comment in it.
+        ValueError: If the code contains something that ends such an element or begins a comment in it.
     """
     if re.search(r"</(script|style)|<!--", code, re.IGNORECASE):
         raise ValueError(f"code in a {name} element may hold neither </script, </style nor <!--")
@@ -68,5 +67,5 @@ def own_code(name: str, code: str) -> Markup:
 
 def escaped(text: str) -> str:
     """Returns a text escaped for HTML, for an element or a quoted attribute."""
-    # Characters that HTML does not have are replaced, because parsers treat them differently.
+    # Characters that HTML does not allow are replaced, because parsers treat them differently.
     return escape(_NOT_IN_HTML.sub("\ufffd", text))

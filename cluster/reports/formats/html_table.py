@@ -10,10 +10,10 @@ _MARKS = {"best": "strong", "second": "u"}
 
 
 def html_table(grid: Grid, *, class_: str | None = None) -> Markup:
-    """Returns a `<table>`, to be put into a page. Columns of numbers have the class 'number'.
+    """Returns a `<table>` for a page. Columns of numbers have the class 'number'.
 
     Args:
-        grid: The table; a text of it that is `Markup` is HTML already.
+        grid: The table; a text in it that is `Markup` is already HTML.
         class_: The class of the element.
     """
     classes = ["number" if alignment == "r" else None for alignment in grid.alignments]

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def json_text(content: Any) -> str:
-    """Returns content as JSON, with null for what JSON has no number for: NaN and infinities."""
+    """Returns content as JSON, with null for NaN and infinities, which JSON does not have."""
     return json.dumps(_in_json(content), indent=1, ensure_ascii=False, allow_nan=False)
 
 

@@ -3,7 +3,7 @@ r"""A table as LaTeX, in the packages booktabs and multirow, for any engine and 
 \usepackage{booktabs,multirow}
 \input{tables/my_sweep.tex}
 
-One of more rows than a page holds is a `longtable`, from the package of this name.
+A table with more rows than fit on a page is a `longtable`, from the package of this name.
 """
 
 import re
@@ -13,16 +13,16 @@ from cluster.reports.formats.grid import Cell, Grid
 from cluster.reports.formats.latex_escape import breakable, escaped
 
 _PAGE_WIDTH = 90
-"""How many characters a table has in a line that is as wide as a page."""
+"""The number of characters in a line of a table that is as wide as a page."""
 
 _SMALL_PAGE_WIDTH = 110
 """The same in small print."""
 
 _MAX_LABEL = 30
-"""Labels of more characters are broken where a table is too wide."""
+"""Longer labels are broken if a table is too wide."""
 
 _PAGE_HEIGHT = 40
-"""How many rows a page holds."""
+"""The number of rows on a page."""
 
 _NUMBER = re.compile(r"[-+]?\d[\d.]*(e[-+]?\d+)?( ± [\d.]+)?( \(.*\))?")
 _POWER = re.compile(r"(?P<factor>[-+]?[\d.]+)e(?P<exponent>[+-]\d+)")
@@ -93,7 +93,7 @@ def _long_table(grid: Grid) -> list[str]:
 
 
 def _columns(grid: Grid) -> list[str]:
-    """The type of each column: 'l' and 'r', or a paragraph of a width where labels are too long for the page."""
+    """The type of each column: 'l' or 'r', or a paragraph of fixed width if labels are too long for the page."""
     widths, columns = _widths(grid), list(grid.alignments)
     is_long = [i < grid.n_labels and width > _MAX_LABEL for i, width in enumerate(widths)]
     if sum(widths) <= _SMALL_PAGE_WIDTH or not any(is_long):
@@ -108,7 +108,7 @@ def _is_wide(grid: Grid) -> bool:
 
 
 def _widths(grid: Grid) -> list[int]:
-    """How many characters each column takes, with the space between two."""
+    """The width of each column in characters, including the space between two columns."""
     return [max(len(header), *(len(row[i].text) for row in grid.rows)) + 2 for i, header in enumerate(grid.headers)]
 
 
@@ -138,7 +138,7 @@ def _body(grid: Grid, columns: Sequence[str]) -> list[str]:
             first, *others = (_cell(cell, column) for cell, column in zip(next(rows), columns, strict=True))
             if n > 1 and j:
                 first = ""
-            elif n > 1 and columns[0] == "l":  # one that is broken makes its own row higher
+            elif n > 1 and columns[0] == "l":  # a broken label makes its own row higher
                 first = f"\\multirow[t]{{{n}}}{{*}}{{{first}}}"
             lines.append(f"    {' & '.join([first, *others])} \\\\")
     return lines

@@ -1,4 +1,4 @@
-"""Any text as LaTeX that typesets it, in any engine and any encoding: all of it is ASCII."""
+"""Any text as LaTeX for any engine and any encoding: the result is ASCII."""
 
 import re
 import unicodedata
@@ -112,16 +112,16 @@ _LIGATURE = re.compile(
     r"""(?<=[-\u2013\u2014])(?=[-\u2013\u2014])|(?<=['"\u2019\u201d])(?=['"\u2019\u201d])"""
     r"""|(?<=[?!`\u2018\u201c])(?=[`\u2018\u201c])|(?<=,)(?=,)"""
 )
-"""Between two characters that LaTeX would make into one."""
+"""The position between two characters that LaTeX would combine into one."""
 
 _BREAK = re.compile(r"(?<=[(\[{,/_])(?=\S)")
-"""Where a line may break in a label that has no space there."""
+"""Where a line may break in a label without spaces."""
 
 
 def escaped(text: str) -> str:
-    """Returns a text as LaTeX that typesets it, whatever characters it has.
+    """Returns any text as LaTeX that typesets it.
 
-    A character that LaTeX's own fonts do not have is written by its number: '[U+4E2D]'.
+    A character that LaTeX's own fonts do not have is written as its number: '[U+4E2D]'.
     """
     return _escaped(" ".join(text.split()))
 
@@ -132,7 +132,7 @@ def breakable(text: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    # Before anything else is escaped, so that what an escape has of these characters stays as it is.
+    # Before anything else is escaped, so that the escapes themselves do not change.
     parts = _LIGATURE.split(unicodedata.normalize("NFC", text))
     # An empty box, since LuaTeX looks through braces.
     return r"\mbox{}".join("".join(map(_character, part)) for part in parts)

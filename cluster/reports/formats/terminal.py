@@ -15,7 +15,7 @@ _MAX_CELL = 50
 
 
 def terminal(grid: Grid) -> str:
-    """Returns a table with its caption above it and its notes below, each label once for the rows that share it."""
+    """Returns a table with its caption above it and its notes below. Rows with the same label show it once."""
     rows = [list(row) for row in grid.rows[:_MAX_ROWS]]
     labels = [row[: grid.n_labels - 1] for row in rows]
     for (before, own), row in zip(pairwise(labels), rows[1:], strict=True):

@@ -14,7 +14,7 @@ Style = Literal["plain", "decimals", "share"]
 _MAX_TEXT = 32_767  # characters in a cell
 _MAX_EXACT = 10**15  # programs show 15 digits of a number
 _MAX_WIDTH = 50
-_N_MEASURED = 100  # rows that tell how wide a column is
+_N_MEASURED = 100  # rows that determine the width of a column
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")  # in XML
 
 
@@ -24,7 +24,7 @@ class Sheet(NamedTuple):
     Attributes:
         name: The text on its tab.
         rows: Its rows, all with the same columns.
-        styles: How numbers of some columns are shown; those of the others are shown as they are.
+        styles: How the numbers of some columns are shown; other numbers are shown as they are.
     """
 
     name: str
@@ -35,8 +35,8 @@ class Sheet(NamedTuple):
 def workbook(sheets: Sequence[Sheet], precision: int) -> bytes:
     """Returns a workbook: numbers are numbers with 16 digits, shown with some decimals; texts are texts.
 
-    A text is never a formula, whatever it begins with, not even when someone edits its cell. An integer of more digits
-    than a spreadsheet keeps, such as a seed, is a text.
+    A text never becomes a formula, not even when someone edits its cell. An integer with more digits than a spreadsheet
+    keeps, such as a seed, is a text.
     """
     import xlsxwriter  # not at the top: the other formats do without it
 

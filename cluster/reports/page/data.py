@@ -1,4 +1,4 @@
-"""What the report page shows, read from an experiment's folder, and the part of it that the page's scripts get."""
+"""The content of the report page, read from an experiment's folder, and the part that the page's scripts receive."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,10 +20,10 @@ from cluster.storage.lock import is_locked
 from data_pipeline.skeleton import Skeleton
 
 MAX_DATA_GROUPS = 12
-"""How many data sets get their own sections. This keeps a page with a hundred test sets short."""
+"""The largest number of data sets with their own sections. This keeps a page with a hundred test sets short."""
 
 _CURVE_POINTS = 200_000
-"""About how many log points the page holds for all trials together. This keeps the page small."""
+"""The approximate number of log points on the page, all trials together. This keeps the page small."""
 
 _MIN_POINTS_OF_A_TRIAL = 20
 _MAX_POINTS_OF_A_TRIAL = 200
@@ -34,7 +34,7 @@ _MAX_EXAMPLES = 12
 
 
 class DataGroup(NamedTuple):
-    """What was measured on the same data, of an experiment that was measured on several."""
+    """The results on one data set of an experiment that was measured on several."""
 
     number: int
     name: str
@@ -43,17 +43,17 @@ class DataGroup(NamedTuple):
 
 @dataclass(frozen=True)
 class PageData:
-    """All that a report shows of an experiment, or of what was measured on the same data.
+    """Everything that a report shows about an experiment, or about its results on one data set.
 
     Attributes:
-        table: Its trials and their summary.
+        table: The trials and their summary.
         experiment: The content of `experiment.json`.
-        logged: Learning curves and mean distances of joints and fingers, on the split that results are reported on.
-        is_running: Whether a process runs it right now.
-        example_trial: The trial whose examples are shown: of the best combination, the first that has some.
-        examples: Its examples; None where there are none.
-        skeletons: The skeleton of the poses of each data, by its name, where a trial's file has it.
-        group: The data that all of it was measured on; None for the whole experiment.
+        logged: Learning curves and mean distances of joints and fingers, on the reported split.
+        is_running: Whether a process is running the experiment.
+        example_trial: The trial whose examples are shown: the first trial of the best combination that has examples.
+        examples: Its examples; None if no trial has examples.
+        skeletons: The skeleton of the poses of each data set, by its name, if a trial's file has it.
+        group: The data set of these results; None for the whole experiment.
     """
 
     table: Results
@@ -67,7 +67,7 @@ class PageData:
 
     @classmethod
     def read(cls, folder: ExperimentFolder, results: Results | None = None) -> "PageData":
-        """Reads what is there; the results only if they are not given.
+        """Reads the files; reads the results only if they are not given.
 
         Raises:
             NoResultsError: If there is no experiment, or if its description is broken.
@@ -90,7 +90,7 @@ class PageData:
 
     @property
     def skeleton(self) -> Skeleton | None:
-        """The skeleton of its poses, of several data that of the first; None where no trial's file has it."""
+        """The skeleton of the poses of the first data set; None if no trial's file has it."""
         name = next(iter(self._tables)) if self.group is None else self.group.name
         return self.skeletons.get(name)
 
@@ -108,7 +108,7 @@ class PageData:
 
     @cached_property
     def by_data(self) -> list["PageData"]:
-        """What was measured on the same data, for each data; only itself if all was."""
+        """The results on each data set; only this object if all results are on the same data."""
         if len(self._tables) == 1:
             return [self]
         groups = enumerate(self._tables.items(), 1)
@@ -116,14 +116,14 @@ class PageData:
 
     @cached_property
     def rows(self) -> list[Row]:
-        """The combinations, the best in validation first; those that were measured on the same data together."""
+        """The combinations, best in validation first; those that were measured on the same data are together."""
         return [row for data in self.by_data for row in data.table.summary]
 
     @cached_property
     def comparisons(self) -> dict[str, Comparison]:
-        """Each combination's comparison with the best on the same data by its key, on the split that is reported.
+        """The comparison of each combination with the best on the same data, on the reported split, by key.
 
-        Adjusted for all pairs, since it was seen which is the best.
+        The p-values are adjusted for all pairs, since the best was selected by the same numbers.
         """
         found: dict[str, Comparison] = {}
         n_pairs = 0
@@ -148,7 +148,7 @@ class PageData:
         """Returns a combination's mean distances of joints and fingers, before and after.
 
         Returns:
-            Two arrays (n, P), mm, of its n finished repetitions and the P `parts`; None where there are none.
+            Two arrays (n, P), mm, for its n finished repetitions and the P `parts`; None if there are none.
         """
         ids = [trial_id(row) for row in self.repetitions[key] if row["status"] == "finished"]
         finals = [self.logged.final[i] for i in ids if i in self.logged.final]
@@ -163,7 +163,7 @@ class PageData:
 
     @cached_property
     def thinning(self) -> int:
-        """The page has every n-th log point of a learning curve, counted from the last; this is n."""
+        """This is n if the page has every n-th log point of a learning curve, counted from the last."""
         n_allowed = _CURVE_POINTS // max(1, len(self.logged.curves))
         n_allowed = min(max(n_allowed, _MIN_POINTS_OF_A_TRIAL), _MAX_POINTS_OF_A_TRIAL)
         longest = max((len(curve.epochs) for curve in self.logged.curves.values()), default=0)
@@ -242,7 +242,7 @@ def trial_id(row: Row) -> str:
 
 
 def part_of(metric: str) -> str:
-    """Returns the joint or finger that a metric such as `distance[thumb]_before` is of."""
+    """Returns the joint or finger in the name of a metric such as `distance[thumb]_before`."""
     return metric[metric.index("[") + 1 : metric.rindex("]")]
 
 
@@ -260,7 +260,7 @@ def _first_examples(folder: ExperimentFolder, ids: Sequence[str]) -> tuple[str |
         try:
             examples = FollowedExamples.read(folder.trial(found_id))
         except ValueError:
-            continue  # a broken file: those of another repetition will do
+            continue  # the file is broken; use that of another repetition
         if examples is not None and examples.predictions_mm.size:
             return found_id, examples
     return None, None
@@ -272,7 +272,7 @@ def _skeletons(folder: ExperimentFolder, table: Results) -> dict[str, Skeleton]:
         best = of_data.summary[0]["key"]
         for row in of_data.trials:
             if row["key"] == best and name not in found:
-                with suppress(FigureError):  # it has not begun, or was written by a version that told less
+                with suppress(FigureError):  # it has not begun, or an older version that recorded less wrote it
                     found[name] = skeleton_of(folder, trial_id(row))
     return found
 

@@ -23,7 +23,7 @@ _WIDTH, _HEIGHT = 160, 16
 
 
 def effects(data: PageData) -> list[Markup]:
-    """Marginal means of each option's values, importances, and interactions; empty where there are no means."""
+    """Marginal means of each option's values, importances, and interactions; empty if there are no means."""
     table = data.table
     found = Effects("", table, column(table.split, "distance"))
     names = dict(zip(table.distinguishing_paths, short_names(table.distinguishing_paths), strict=True))
@@ -130,7 +130,7 @@ def _table(path: str, names: Mapping[str, str], found: GroupMeans, span: tuple[f
 
 
 def _dot(cell: GroupMean, span: tuple[float, float]) -> Markup:
-    """Draws mean and interval on the scale that all options share, whose ends are in the head."""
+    """Draws mean and interval on the scale that all options share; its ends are in the header."""
     low, high = span
 
     def x(value: float) -> str:

@@ -1,8 +1,8 @@
 """The report page of an experiment while it runs, served to a browser of this machine.
 
-Access needs the address: it contains a token that is drawn for each server, and other people's programs on the
-machine, and web pages that the browser has open, do not have it. Nothing is served but the page and its sections; no
-path of a request ever becomes a path of a file.
+Access needs the address, which contains a new random token for each server. Programs of other users on the machine and
+other web pages in the browser do not have it. Only the page and its sections are served; the path of a request never
+becomes the path of a file.
 """
 
 import hashlib
@@ -26,11 +26,11 @@ from data_pipeline.user_error import UserError, first_line
 _HOST = "127.0.0.1"
 _PAUSE_S = 2.0
 _SHARE = 5
-"""A page that took long to read is read the more rarely: the pause is this many times as long, so that a sweep on the
-same machine keeps its cores."""
+"""The pause before the page is read again is this many times as long as reading it took, so that a sweep on the same
+machine keeps its cores."""
 
 _PICTURES_PAUSE_S = 60.0
-"""Pictures are drawn no sooner after the last ones."""
+"""The shortest time between two drawings of the pictures."""
 
 
 def serve(folder: ExperimentFolder, *, port: int = 0, announce: Callable[[str], None]) -> None:
@@ -38,8 +38,8 @@ def serve(folder: ExperimentFolder, *, port: int = 0, announce: Callable[[str], 
 
     Args:
         folder: The experiment's folder.
-        port: The port on this machine; 0 takes one that is free.
-        announce: Is called with the page's address once it is served.
+        port: The port on this machine; 0 takes a free one.
+        announce: Called with the page's address when the page is served.
 
     Raises:
         NoResultsError: If there is no experiment.
@@ -56,10 +56,10 @@ class ReportServer(ThreadingHTTPServer):
 
     Args:
         folder: The experiment's folder.
-        port: The port on this machine; 0 takes one that is free.
+        port: The port on this machine; 0 takes a free one.
 
     Attributes:
-        token: What an address must begin with.
+        token: What the path of a request must begin with.
 
     Raises:
         NoResultsError: If there is no experiment.
@@ -71,7 +71,7 @@ class ReportServer(ThreadingHTTPServer):
 
     def __init__(self, folder: ExperimentFolder, port: int = 0) -> None:
         self.latest = _Latest(folder)
-        self.latest.data()  # what is wrong with the folder is said here, and not in a browser
+        self.latest.data()  # a problem of the folder is reported here, not in a browser
         self.pictures = _Drawn(folder)
         self.token = secrets.token_urlsafe(24)
         try:
@@ -94,7 +94,7 @@ class ReportServer(ThreadingHTTPServer):
 
 
 class _Latest:
-    """The experiment's data, read again on a request after a pause."""
+    """The experiment's data, read again at the first request after a pause."""
 
     def __init__(self, folder: ExperimentFolder) -> None:
         self.folder = folder
@@ -115,7 +115,7 @@ class _Latest:
 class _Drawn:
     """The pictures of an experiment, drawn in their own thread: drawing takes seconds, and no request waits for it.
 
-    That thread is the only one that draws: matplotlib's settings are those of the process, see `paper_style`.
+    Only that thread draws, because matplotlib's settings belong to the process, see `paper_style`.
     """
 
     def __init__(self, folder: ExperimentFolder) -> None:
@@ -153,7 +153,7 @@ class _Drawn:
         try:
             drawn = draw(data, self._folder, note=note, goes_on=lambda: not self._is_closed.is_set())
         except Exception as error:
-            # The page is useful without them, whatever went wrong.
+            # The page is useful without them, so no error may end the thread.
             drawn, self._of = _without(f"The pictures could not be drawn: {first_line(error)}"), None
         end = time.monotonic()
         self._good_until = end + max(_PICTURES_PAUSE_S, _SHARE * (end - start))
@@ -174,7 +174,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Answers with the page, its sections, or an error in a line of text."""
         host, address = self.headers.get("Host", ""), urlsplit(self.path).path
         token, slash, rest = address.removeprefix("/").partition("/")
-        # A web page whose name was made to lead here (DNS rebinding) comes with that name.
+        # A web page whose name was made to resolve to this machine (DNS rebinding) sends its own name.
         if host not in (f"{_HOST}:{self.server.server_port}", f"localhost:{self.server.server_port}"):
             self._answer(HTTPStatus.FORBIDDEN, "this server answers to its own address only")
         elif not secrets.compare_digest(token.encode(), self.server.token.encode()):

@@ -1,7 +1,7 @@
-"""The report of an experiment as one HTML file: nothing is fetched, it opens from disk and reads without scripts.
+"""The report of an experiment as one HTML file, which fetches nothing and is readable without scripts.
 
-The page is made of sections (`sections.py`) inside a shell with its style and scripts (`assets/`). A live page
-(`live_server.py`) is the same page that keeps fetching its sections.
+The page consists of sections (`sections.py`) and a frame with its style and scripts (`assets/`). A live page
+(`live_server.py`) is the same page, but fetches its sections again and again.
 """
 
 import hashlib
@@ -28,11 +28,11 @@ _FEW_SECTIONS = 10
 
 
 def page(folder: ExperimentFolder, results: Results | None = None) -> str:
-    """Returns the report of what is in an experiment's folder, at any moment of it.
+    """Returns the report of an experiment's folder, also while the experiment runs.
 
     Args:
         folder: The experiment's folder.
-        results: Its results; None reads them.
+        results: Its results; None to read them.
 
     Raises:
         NoResultsError: If there is no experiment, or if its description is broken.
@@ -44,16 +44,16 @@ def page(folder: ExperimentFolder, results: Results | None = None) -> str:
 
 
 def live_page(data: PageData, folder: ExperimentFolder, drawn: pictures.Pictures) -> str:
-    """Returns the page that keeps asking its server for its sections."""
+    """Returns the page that fetches its sections from its server."""
     scripts = [*_TABLE, *_VIEWER, "live.js", *_START]
     return shell(data.table.name, content(data, folder, drawn), scripts, is_live=True)
 
 
 def content(data: PageData, folder: ExperimentFolder, drawn: pictures.Pictures) -> Markup:
-    """Returns the contents and the sections of the page.
+    """Returns the table of contents and the sections of the page.
 
     Args:
-        data: What they show.
+        data: The data that they show.
         folder: The experiment's folder.
         drawn: The pictures.
     """
@@ -79,7 +79,7 @@ def shell(name: str, main: Markup, scripts: list[str], *, is_live: bool = False)
         name: The experiment's name.
         main: The sections.
         scripts: Files of `assets/`, in the order in which they run.
-        is_live: Whether it may ask its server for more.
+        is_live: Whether it may connect to its server.
     """
     style = (_ASSETS / "report.css").read_text(encoding="utf-8")
     codes = [(_ASSETS / script).read_text(encoding="utf-8") for script in scripts]
@@ -94,7 +94,7 @@ def shell(name: str, main: Markup, scripts: list[str], *, is_live: bool = False)
             "form-action 'none'",
         ]
     )
-    # A live page says itself when it was served.
+    # The script of a live page shows the time.
     as_of = "" if is_live else f", as of {time.strftime('%Y-%m-%d %H:%M %Z')}"
     head = tag(
         "head",

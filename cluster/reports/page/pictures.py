@@ -27,13 +27,13 @@ _LARGEST_SVG = 700_000
 
 
 class Pictures(NamedTuple):
-    """The pictures of a page, drawn."""
+    """The pictures of a page."""
 
     sections: Sequence[Markup]
-    """A section of pictures for each data; none before a trial has logged anything."""
+    """A section of pictures for each data set; empty before a trial has logged anything."""
 
     of_examples: Markup | None
-    """Shown instead of the viewer of examples without scripts and on paper; None where no trial followed any."""
+    """Replaces the viewer of examples without scripts and on paper; None if no trial followed examples."""
 
 
 def draw(
@@ -42,10 +42,10 @@ def draw(
     """Draws all figures of an experiment that have data. This takes seconds.
 
     Args:
-        data: What is shown.
+        data: The data of the page.
         folder: The experiment's folder, for the files of the best trials.
-        note: What each section says first.
-        goes_on: Called before each picture; once it returns False, the remaining pictures are left out.
+        note: The first sentence of each section.
+        goes_on: Called before each picture; when it returns False, the remaining pictures are left out.
 
     Raises:
         StorageError: If a file cannot be read.
@@ -62,7 +62,7 @@ def draw(
 
 
 def examples(data: PageData, picture: Markup | None) -> list[Markup]:
-    """The section of examples: a viewer, and without scripts and on paper a picture."""
+    """The section of examples: a viewer, or a picture without scripts and on paper."""
     content = data.examples_for_scripts()
     if content is None:
         return []
@@ -109,12 +109,12 @@ def _picture(draw: Callable[[], "Figure"], caption: str) -> Markup | None:
     try:
         figure = draw()
     except FigureError:
-        return None  # nothing to draw, or more than a figure holds
+        return None  # nothing to draw, or too much for a figure
     content, kind = save(figure, "svg", dpi=_DPI), "svg+xml"
     if len(content) > _LARGEST_SVG:
         content, kind = save(figure, "png", dpi=_DPI), "png"
     address = f"data:image/{kind};base64,{b64encode(content).decode()}"
-    # Given its size, a browser reserves the space, and nothing moves when the picture appears.
+    # With the size, a browser reserves the space, so nothing moves when the picture appears.
     width, height = (round(inches * _CSS_DOTS_OF_AN_INCH) for inches in figure.get_size_inches())
     picture = tag("img", src=address, alt=caption, width=width, height=height)
     return tag("figure", picture, tag("figcaption", caption))

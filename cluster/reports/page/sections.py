@@ -31,33 +31,33 @@ _RESULTS = "results"
 _MAX_ERROR_TEXTS = 50
 _MAX_ERROR_LENGTH = 4_000
 MAX_DRAWN = 4
-"""How many data sets get pictures."""
+"""The largest number of data sets with pictures."""
 
 _LONG = 50
 """A table with more rows than this scrolls under its header."""
 
 
 def section(name: str, title: str, *children: str) -> Markup:
-    """Returns a section with its heading; a page that is live replaces it when it has changed."""
+    """Returns a section with its heading; a live page replaces it when it has changed."""
     heading = tag("h2", title, id=f"{name}-title")
     return tag("section", heading, *children, id=name, aria_labelledby=f"{name}-title")
 
 
 def scrolling(grid: Markup, name: str, *, n_rows: int = 0) -> Markup:
-    """Returns a table that scrolls by itself where it is wider than the page, or long."""
+    """Returns a table that scrolls separately if it is long or wider than the page."""
     look = "scroll long" if n_rows > _LONG else "scroll"
     return tag("div", grid, class_=look, tabindex=0, role="region", aria_label=name)
 
 
 def section_of(data: PageData, name: str, title: str, *children: str) -> Markup:
-    """Returns a section on what was measured on one data, which says on which if there are several."""
+    """Returns a section on the results on one data set; it names the data set if there are several."""
     if data.group is None:
         return section(name, title, *children)
     return section(f"{name}-{data.group.number}", f"{title}: {data.group.name}", *children)
 
 
 def summary(data: PageData) -> Markup:
-    """The result in words and, where all were measured on the same data, in four figures."""
+    """The result in words and, if all combinations were measured on the same data, in four figures."""
     words = _words(data) if len(data.by_data) == 1 else _words_by_data(data)
     notes = [tag("p", sentence) for sentence in gaps(data)]
     return section("summary", "Result", *words, *notes, tag("p", progress(data), id="progress"))
@@ -100,7 +100,7 @@ def _figures(data: PageData) -> list[Markup]:
 
 
 def combinations(data: PageData) -> Markup:
-    """The table of all combinations, with the data that its scripts open them with."""
+    """The table of all combinations, with the data that scripts need to open them."""
     table, grid = data.table, summary_grid(data.table)
     tested = any(not comparison.too_few for comparison in data.comparisons.values())
     hidden = [tag("span", f"{SPLITS[split]}: ", class_="hidden") for split in table.splits for _ in range(3)]
@@ -194,7 +194,7 @@ def _by_part(data: PageData, row: Row) -> list[Markup]:
 
 
 def failures(data: PageData) -> list[Markup]:
-    """The trials that failed or diverged, those with the same error together."""
+    """The trials that failed or diverged, grouped by error."""
     by_error: dict[tuple[str, str], list[str]] = {}
     for row in data.table.failures:
         by_error.setdefault((row["status"], str(row["error"] or "no error was recorded")), []).append(trial_id(row))
@@ -236,7 +236,7 @@ def configuration(data: PageData) -> Markup:
 
 
 def reproduction(data: PageData, folder: ExperimentFolder) -> Markup:
-    """How to train it again: with the folder as it is called now, whatever the experiment was called."""
+    """How to train it again, with the current name of the folder, which may differ from the experiment's name."""
     experiment, git = data.experiment, data.experiment.get("git") or {}
     lines = [f"git checkout {git['commit']}"] if git.get("commit") else []
     if experiment.get("command"):

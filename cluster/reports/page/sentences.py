@@ -15,7 +15,7 @@ from data_pipeline.words import count, listed
 
 
 def short_names(paths: Sequence[str]) -> list[str]:
-    """Returns for each dotted path its last part with spaces, or more of it where that part is not its own."""
+    """Returns for each dotted path its last part with spaces, or as many parts as make it unique."""
     return [name if "." in name else name.replace("_", " ") for name in names.short_names(paths).values()]
 
 
@@ -43,7 +43,7 @@ def progress(data: PageData) -> str:
 
 
 def findings(data: PageData) -> list[str]:
-    """Says what the results on one data set are; the first sentence says which combination is best."""
+    """Describes the results on one data set; the first sentence says which combination is best."""
     best = data.table.summary[0]
     if best[SummaryColumns.of("val").mean] is None:
         return ["No trial has finished, so there is no result yet."]
@@ -117,7 +117,7 @@ def _against_the_next(data: PageData) -> Iterator[str]:
 
 
 def on_frames(frames: FrameErrors) -> str:
-    """Says by how much one training improves the frames on average, with a confidence interval for similar frames."""
+    """Says by how much one training improves frames on average, with a confidence interval for correlated frames."""
     before, after = frames.means
     gain = before - after  # (N,)
     length = block_length(gain)
@@ -132,7 +132,7 @@ def on_frames(frames: FrameErrors) -> str:
 
 
 def gaps(data: PageData) -> Iterator[str]:
-    """Says what is missing: trials that failed, diverged or have not finished."""
+    """Says which trials are missing: those that failed, diverged or have not finished."""
     table = data.table
     counts = Counter(row["status"] for row in table.trials)
     if counts["failed"] or counts["diverged"]:

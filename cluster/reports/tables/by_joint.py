@@ -1,4 +1,4 @@
-"""Errors of fingers and joints, before and after; and the table of those of the best combination."""
+"""Errors of fingers and joints, before and after, and the table of them for the best combination."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -32,7 +32,7 @@ class PartErrors(NamedTuple):
 
     @classmethod
     def of(cls, before: Sequence[float], after: Sequence[float]) -> "PartErrors":
-        """Takes the distances of the repetitions, before and after."""
+        """Computes the means of the repetitions' distances, before and after."""
         change = estimate([b - a for a, b in zip(before, after, strict=False)])
         return cls(estimate(before), estimate(after), change.mean)
 
@@ -57,15 +57,15 @@ PART_HEADERS = ("before (mm)", "after (mm)", "change (mm)", "change (%)")
 class ByJointTable:
     """The mean distance of each finger and each joint, in mm, of the combination that is best in validation.
 
-    Where combinations were validated on different sets, it is that of the best on each.
+    If combinations were validated on different sets, the table shows the best on each set.
 
     Args:
         folder: The experiment's folder.
         results: Its results.
-        table_options: The split and the precision; rows, columns and the metric are those of the hand.
+        table_options: The split and the precision; rows, columns and the metric are fixed.
 
     Raises:
-        ChoiceError: If no trial of that combination has finished, or if its records are gone.
+        ChoiceError: If no trial of that combination has finished, or if its records are missing.
     """
 
     def __init__(self, folder: ExperimentFolder, results: Results, table_options: TableOptions) -> None:
@@ -80,7 +80,7 @@ class ByJointTable:
         self.hands = [_hand(folder, results, row, self.split) for row in self.best]
 
     def records(self) -> list[Row]:
-        """Returns a row for all joints, for each finger and each of its joints."""
+        """Returns a row for all joints together, for each finger, and for each joint."""
         return [
             {"key": best["key"], "finger": finger, "joint": joint, "n": errors.after.n}
             | {"before_mm": errors.before.mean, "after_mm_mean": errors.after.mean, "after_mm_std": errors.after.std}
@@ -90,7 +90,7 @@ class ByJointTable:
         ]
 
     def styles(self) -> dict[str, Style]:
-        """Returns how the columns of `records` are shown that are not plain."""
+        """Returns the styles of those columns of `records` that need one."""
         return dict.fromkeys(["before_mm", "after_mm_mean", "after_mm_std", "change_mm", "change_percent"], "decimals")
 
     def grid(self) -> Grid:
@@ -115,7 +115,7 @@ class ByJointTable:
             headers.insert(0, f"{SPLIT_NAMES[self.split]} set")
             of = " of the combination that is best on each validation set"
             notes = [f"{name}: {setting}." for name, setting in zip(sets, settings, strict=True)]
-        # Of those whose records are there.
+        # Only repetitions whose records exist.
         n = captions.repeated([{"n": hand[0][2].after.n} for hand in self.hands])
         return Grid(
             name=f"{results.name} by joint",
@@ -132,14 +132,14 @@ class ByJointTable:
         )
 
     def _set_names(self) -> list[str]:
-        """The data of each combination that is shown, by the set that its errors are of."""
+        """The data of each shown combination, by the set of its errors."""
         splits = self.results.splits[: self.results.splits.index(self.split) + 1]
         parts = replace(self.results, splits=splits).by_data()
         names = {row["key"]: name for name, part in parts.items() for row in part.summary}
         return [names[row["key"]] for row in self.best]
 
     def _settings(self) -> list[str]:
-        """The options of each combination that is shown."""
+        """The options of each shown combination."""
         results, names = self.results, short_names(self.results.option_paths)
         places = [results.summary.index(row) for row in self.best]
         options = [
@@ -150,7 +150,7 @@ class ByJointTable:
 
 
 def _hand(folder: ExperimentFolder, results: Results, row: Row, split: str) -> list[tuple[str, str, PartErrors]]:
-    """Reads the errors of a combination: finger, joint and its errors."""
+    """Reads the errors of a combination: finger, joint and errors."""
     trials = [trial for trial in results.trials if (trial["key"], trial["status"]) == (row["key"], "finished")]
     ids = [f"{trial['key']}/{trial['repetition']}" for trial in trials]
     logged = read_logged(folder, split=split, wanted=ids.__contains__, is_metric=_is_shown)
@@ -174,7 +174,7 @@ def _is_shown(metric: str) -> bool:
 
 
 def _parts(skeleton: Skeleton) -> Sequence[tuple[str, str, str]]:
-    """The finger, the joint and the metric of each row: all joints, those of no finger, and finger by finger."""
+    """Finger, joint and metric of each row: all joints together, joints outside fingers, then finger by finger."""
     in_a_finger = {joint for _, joints in skeleton.fingers for joint in joints}
     parts = [(_ALL, _ALL, "distance")]
     parts += [

@@ -1,4 +1,4 @@
-"""Sentences about a table: what it shows, on which data, over how many repetitions, and what did not finish."""
+"""Sentences about a table: its metric, data and number of repetitions, and which trials did not finish."""
 
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 
@@ -11,14 +11,14 @@ _MAX_NAMES = 4
 
 
 def measured(results: Results, rows: Sequence[Row], split: str, names: Sequence[str], measure: Measure | None) -> str:
-    """Returns what was measured, on what: '… (mm, lower is better) on the test set demo_test (1,000 frames)'.
+    """Returns the metric and its data: '… (mm, lower is better) on the test set demo_test (1,000 frames)'.
 
     Args:
         results: The experiment's results.
-        rows: The combinations that are shown.
-        split: The split that is shown.
-        names: The columns of the trials' table that are shown.
-        measure: The metric that is shown; None where several are, which their headers name.
+        rows: The shown combinations.
+        split: The shown split.
+        names: The shown columns of the trials' table.
+        measure: The shown metric; None for several metrics, which the headers name.
     """
     sets = results.data_sets.get(split, {})
     shown = list(dict.fromkeys(sets[row["key"]] for row in rows if row["key"] in sets))
@@ -29,7 +29,7 @@ def measured(results: Results, rows: Sequence[Row], split: str, names: Sequence[
 
 
 def repeated(rows: Sequence[Row]) -> str:
-    """Returns over how many repetitions results are: 'mean ± sample standard deviation over n = 3 repetitions'."""
+    """Returns how results summarise repetitions: 'mean ± sample standard deviation over n = 3 finished repetitions'."""
     counts = sorted({row["n"] for row in rows})
     if counts in ([0], [1]):
         return "one repetition" if counts == [1] else "no repetition has finished"
@@ -38,7 +38,7 @@ def repeated(rows: Sequence[Row]) -> str:
 
 
 def unfinished(rows: Sequence[Row]) -> list[str]:
-    """Returns a sentence that counts failed and diverged repetitions of the rows; none where all finished."""
+    """Returns a sentence that counts failed and diverged repetitions of the rows; none if all finished."""
     counts = {status: sum(row[status] for row in rows) for status in ("failed", "diverged")}
     return [f"{excluded(counts, 'repetition')}."] if any(counts.values()) else []
 
@@ -47,8 +47,8 @@ def excluded(counts: Mapping[str, int], noun: str) -> str:
     """Says what is missing from means: '2 trials failed and are excluded from all means'.
 
     Args:
-        counts: How many failed or diverged, by status; at least one.
-        noun: What they are.
+        counts: The numbers of failed and diverged ones, by status; at least one.
+        noun: What is counted, such as 'trial'.
     """
     lost = [f"{count(counts[status], noun)} {status}" for status in ("failed", "diverged") if counts[status]]
     are = "; they are" if len(lost) > 1 else " and is" if lost[0].startswith("1 ") else " and are"
@@ -63,8 +63,8 @@ def passed_over(results: Results, chosen: Collection[Row], place: Callable[[Row]
 
     Args:
         results: The experiment's results.
-        chosen: The combinations that were chosen, for each place the best first.
-        place: Tells what a combination would have been chosen for, among those of its validation set.
+        chosen: The chosen combinations, the best first for each place.
+        place: Returns the place in the table that a combination competes for with others of its validation set.
     """
     validated_on = results.data_sets.get("val", {})
 
@@ -86,12 +86,12 @@ def passed_over(results: Results, chosen: Collection[Row], place: Callable[[Row]
 
 
 def chosen_epochs(split: str) -> list[str]:
-    """Returns a sentence on how epochs were chosen, where results are of the test set."""
+    """Returns a sentence on how epochs were chosen, if the results are on the test set."""
     return ["Epochs were chosen on the validation set."] if split == "test" else []
 
 
 def _over(results: Results, rows: Sequence[Row], split: str, names: Sequence[str]) -> str:
-    """Returns over which subsets the columns without a subset's name are means."""
+    """Returns which subsets are averaged in columns without the name of a subset."""
     subsets = results.subsets(split)
     are_of_one = [name.endswith(tuple(f"[{subset}]" for subset in subsets)) for name in names]
     if not subsets or (are_of_one and all(are_of_one)):

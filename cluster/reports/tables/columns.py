@@ -1,4 +1,4 @@
-"""The columns of a table of combinations: what each holds for programs, and how it is read."""
+"""The columns of a table of combinations: their values for programs and their texts for readers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,16 +24,16 @@ class Column(Protocol):
         """Its header for readers."""
 
     def value(self, row: Row) -> Any:
-        """Returns what rows are sorted by."""
+        """Returns the value to sort rows by."""
 
     def record(self, row: Row) -> Row:
         """Returns the columns for programs, with all digits."""
 
     def styles(self) -> dict[str, Style]:
-        """Returns how those of these columns are shown that are not plain."""
+        """Returns the styles of those columns that need one."""
 
     def cells(self, rows: Sequence[Row], precision: int) -> list[Cell]:
-        """Returns what is read."""
+        """Returns the cells for readers."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,11 @@ class MeasuredColumn:
     Attributes:
         name: The column of the trials' table, such as 'test_distance_mm'.
         header: Its header for readers.
-        values: Its value in each repetition, by the combination's key; None where there is none.
+        values: Its value in each repetition, by the combination's key; None for a missing value.
         measure: Its metric; None for other numbers, such as seconds.
-        is_before: Whether it is of the uncorrected poses, which are the same in each repetition or nearly so.
-        ratings: How each combination did among those that are shown.
+        is_before: Whether it is measured on the uncorrected poses, which are nearly or exactly the same in each
+            repetition.
+        ratings: The rating of each combination among those that are shown.
     """
 
     name: str
@@ -106,12 +107,12 @@ class MeasuredColumn:
         return [self.cell(row, precision) for row in rows]
 
     def cell(self, row: Row, precision: int) -> Cell:
-        """Returns what is read of one combination, with its own n where not all that finished have a number."""
+        """Returns the cell of one combination, with its own n if some finished repetitions have no number."""
         summed = estimate(self.values[row["key"]])
         if summed.mean is None:
             return MISSING
         in_percent = self.measure is not None and self.measure.in_percent
-        # Only where a distorter draws does the error before differ between repetitions.
+        # The error before differs between repetitions only with a random distorter.
         hidden = self.is_before and not round((summed.std or 0) * (100 if in_percent else 1), precision)
         rating = self.ratings.get(row["key"])
         cell = number_cell(
@@ -130,14 +131,14 @@ class MeasuredColumn:
 
 @dataclass(frozen=True)
 class ChangeColumn:
-    """By how much the correction changes a metric: the mean of after minus before.
+    """The change of a metric by the correction: the mean of after minus before.
 
     Attributes:
-        name: 'change', or 'change_percent' for that in % of the mean before.
+        name: 'change', or 'change_percent' for the change in % of the mean before.
         header: Its header for readers.
         record_name: Its column for programs.
-        before: The metric before, in each repetition, by the combination's key.
-        after: The same after.
+        before: The metric before the correction in each repetition, by the combination's key.
+        after: The metric after the correction.
         measure: Its metric. The change of a share is in percentage points.
         is_relative: Whether the change is in % of the mean before.
     """

@@ -1,4 +1,4 @@
-"""The table of an experiment's combinations, a row each: which rows and columns are shown, and which are the best."""
+"""The table of an experiment's combinations, one per row: which rows and columns it shows, and which are the best."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ class CombinationTable:
 
     Args:
         results: The experiment's results.
-        table_options: What is shown.
+        table_options: What to show.
 
     Raises:
         ChoiceError: If the experiment does not have what was chosen.
@@ -50,7 +50,7 @@ class CombinationTable:
         return [{name: value for c in columns for name, value in c.record(row).items()} for row in self.rows]
 
     def styles(self) -> dict[str, Style]:
-        """Returns how the columns of `records` are shown that are not plain."""
+        """Returns the styles of those columns of `records` that need one."""
         return {name: style for c in self._columns(self._for_programs()) for name, style in c.styles().items()}
 
     def grid(self) -> Grid:
@@ -157,12 +157,12 @@ class CombinationTable:
 
 
 def chosen_split(results: Results, table_options: TableOptions) -> str:
-    """Returns the split that is shown."""
+    """Returns the split to show."""
     return results.split if table_options.split is None else named(table_options.split, results.splits, "split")
 
 
 def chosen_rows(results: Results, table_options: TableOptions) -> list[Row]:
-    """Returns the combinations that are shown: those of one validation set together, its best first."""
+    """Returns the combinations to show: those with the same validation set together, the best first."""
     rows = results.summary
     if table_options.best_for_each is not None:
         rows = results.best_for_each(named(table_options.best_for_each, results.option_paths, "option"))
@@ -170,7 +170,7 @@ def chosen_rows(results: Results, table_options: TableOptions) -> list[Row]:
 
 
 def by_validation_set(results: Results, rows: Sequence[Row]) -> list[list[Row]]:
-    """Returns rows that were validated on different sets separately, since their errors cannot be compared."""
+    """Groups rows by their validation set, since errors on different sets cannot be compared."""
     sets = results.data_sets.get("val", {})
     found: dict[DataSet | None, list[Row]] = {data_set: [] for data_set in sets.values()}  # in the order of the plan
     for row in rows:
@@ -179,7 +179,7 @@ def by_validation_set(results: Results, rows: Sequence[Row]) -> list[list[Row]]:
 
 
 def sorted_rows(rows: Sequence[Row], value: Any, *, descending: bool) -> list[Row]:
-    """Returns rows in the order of a value of theirs, numbers before texts, and those without one at the end."""
+    """Returns rows sorted by one of their values: numbers before texts, rows without a value at the end."""
 
     def rank(row: Row) -> tuple[bool, Any]:
         found = value(row)
@@ -192,14 +192,14 @@ def sorted_rows(rows: Sequence[Row], value: Any, *, descending: bool) -> list[Ro
 
 
 def is_rated(measure: Measure | None, is_before: bool) -> bool:
-    """Tells whether combinations can be better than one another in a column."""
+    """Returns whether a column ranks combinations."""
     return measure is not None and not is_before
 
 
 def rate_columns(
     results: Results, rows: Sequence[Row], measures: Mapping[str, Measure | None]
 ) -> tuple[dict[str, dict[str, Rating]], str]:
-    """Judges combinations that were measured on the same data, in some columns of the trials' table.
+    """Rates combinations that were measured on the same data, in some columns of the trials' table.
 
     Args:
         results: The experiment's results.
@@ -207,7 +207,7 @@ def rate_columns(
         measures: The metric of each column, by its name.
 
     Returns:
-        For each column the ratings by key, and what the marks mean.
+        The ratings by key for each column, and a sentence that explains the marks.
     """
     groups, of_column, of_several = [], [], set()
     for name, measure in measures.items():
@@ -236,7 +236,7 @@ def named_columns(results: Results, measured: Mapping[str, Any]) -> list[str]:
 
 
 def measured_columns(results: Results, shown_split: str) -> dict[str, tuple[Measure | None, bool, str]]:
-    """Returns for each number of the trials its metric, whether it is before a correction, and its header."""
+    """Returns for each number of the trials its metric, whether it is before the correction, and its header."""
     columns: dict[str, tuple[Measure | None, bool, str]] = {}
     for split in results.splits:
         for metric, measure in MEASURES.items():

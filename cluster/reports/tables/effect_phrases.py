@@ -1,4 +1,4 @@
-"""What effects of options are averaged over, in words that stay short for grids of any size."""
+"""Describes the trials that effects of options average, in short phrases for grids of any size."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,11 +11,11 @@ _MAX_NAMED = 3
 _MAX_OPTIONS = 2
 
 Names = Mapping[str, str]
-"""What the options are called, by their paths."""
+"""The names of the options, by their paths."""
 
 
 def averaged_over(means: GroupMeans, names: Names) -> str:
-    """Says over which values of the other options, and in which repetitions, means are; there must be at least one.
+    """Says which values of the other options and which repetitions are averaged; there must be at least one mean.
 
     For example 'all values of the other options, in all 3 repetitions', or '1 of 2 values of model (mlp) and all values
     of dropout, in 2 of 3 repetitions (without 1)'.
@@ -25,7 +25,7 @@ def averaged_over(means: GroupMeans, names: Names) -> str:
 
 
 def importance_rests_on(found: Importances, names: Names) -> str:
-    """Says over how many combinations importances are, and of which values there is none among them."""
+    """Says how many combinations importances are computed from, and which values do not occur in them."""
     n, n_planned = len(found.averaged), len(found.means.groups)
     of = "" if found.is_complete else f" of {n_planned:,}"
     words = f"{n:,}{of} combinations, in {_repetitions(found.means.basis)}"
@@ -40,7 +40,7 @@ def importance_rests_on(found: Importances, names: Names) -> str:
 
 
 def no_importance(found: Importances) -> str:
-    """Says why there are no shares: 'unknown, because fewer than two combinations have finished'."""
+    """Says why there are no importances: 'unknown, because fewer than two combinations have finished'."""
     n = len(found.averaged)
     if n < 2:
         why = "fewer than two combinations have finished"
@@ -87,7 +87,7 @@ def _repetitions(basis: Basis) -> str:
 
 
 def _parted(values: Sequence[Any], chosen: Sequence[Any]) -> tuple[dict[str, str], dict[str, str]]:
-    """Returns the texts of the different values that are among the chosen ones, and of the others, by their `repr`."""
+    """Returns the texts of the distinct values, by their `repr`: first those that are chosen, then the others."""
     different = {repr(value): value for value in values}
     known = set(map(repr, chosen))
     texts = dict(zip(different, option_texts(list(different.values())), strict=True))
@@ -95,7 +95,7 @@ def _parted(values: Sequence[Any], chosen: Sequence[Any]) -> tuple[dict[str, str
 
 
 def _some(of: str, kept: Sequence[str], left_out: Sequence[str]) -> str:
-    """Returns '1 of 2 values of model (mlp)' or '11 of 12 values of lr (without 0.1)'; of many, only how many."""
+    """Returns '1 of 2 values of model (mlp)' or '11 of 12 values of lr (without 0.1)'; many values are only counted."""
     words = f"{len(kept):,} of {len(kept) + len(left_out):,} {of}"
     if min(len(kept), len(left_out)) > _MAX_NAMED:
         return words

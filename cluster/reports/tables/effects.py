@@ -1,4 +1,4 @@
-"""What each option does to a result, and each pair of options, as tables."""
+"""The effects of options and of pairs of options on a result, as tables."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +28,7 @@ IMPORTANCE = (
     "Importance is the share of the variance between combinations that a single option explains (functional ANOVA); "
     "interactions and chance explain the rest."
 )
-"""What an importance is, for a reader."""
+"""Explains importances to readers."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Effects:
     """The effects of options on a metric, over the combinations that were measured on the same data.
 
     Attributes:
-        data: The data's name; empty where all combinations of the experiment were measured on the same.
-        results: The results on it.
+        data: The name of the data; empty if all combinations of the experiment were measured on the same data.
+        results: The results on this data.
         metric: The column of the trials' table.
     """
 
@@ -47,7 +47,7 @@ class Effects:
 
     @property
     def names(self) -> dict[str, str]:
-        """What the options are called, by their paths."""
+        """The names of the options, by their paths."""
         return short_names(self.results.distinguishing_paths)
 
     @cached_property
@@ -62,19 +62,19 @@ class Effects:
 
     @cached_property
     def importances(self) -> Importances:
-        """How much of the variance between combinations each option alone explains."""
+        """The share of the variance between combinations that each option alone explains."""
         return importances(self.results.trials, self.results.distinguishing_paths, self.metric)
 
 
 def effects_of(results: Results, table_options: TableOptions) -> list[Effects]:
-    """Returns the effects on each data on which an option varies and a trial has finished.
+    """Returns the effects on each data set, if an option varies and a trial has finished on it.
 
     Args:
         results: The experiment's results.
         table_options: The metric and the split.
 
     Raises:
-        ChoiceError: If there is no such data.
+        ChoiceError: If there is no such data set.
     """
     split = chosen_split(results, table_options)
     metric = column(split, table_options.metric)
@@ -99,11 +99,11 @@ def effects_of(results: Results, table_options: TableOptions) -> list[Effects]:
 
 @dataclass(frozen=True)
 class _EffectTable:
-    """What the tables of means and of interactions share.
+    """The common part of the tables of means and of interactions.
 
     Attributes:
         results: The experiment's results.
-        effects: What is shown, as of `effects_of`.
+        effects: The effects to show, from `effects_of`.
         table_options: The metric, the split and the precision.
     """
 
@@ -156,7 +156,7 @@ class MeanTable(_EffectTable):
     """The mean of each value of each option, averaged over the other options."""
 
     def records(self) -> list[Row]:
-        """Returns a row for each value, with all digits and with what its mean is over."""
+        """Returns a row for each value, with all digits and a description of the averaged trials."""
         rows: list[Row] = []
         for of_data in self.effects:
             name, shares = of_data.metric, of_data.importances.shares
@@ -178,7 +178,7 @@ class MeanTable(_EffectTable):
         return rows
 
     def styles(self) -> dict[str, Style]:
-        """Returns how the columns of `records` are shown that are not plain."""
+        """Returns the styles of those columns of `records` that need one."""
         names = [f"{self.effects[0].metric}_{what}" for what in ("mean", "std", "ci_low", "ci_high")]
         return {**dict.fromkeys(names, self._style()), "importance": "share"}
 
@@ -218,7 +218,7 @@ class MeanTable(_EffectTable):
         return any(len(of_data.means) > 1 and of_data.importances.shares for of_data in self.effects)
 
     def _notes(self) -> Iterator[str]:
-        """Yields what the means are over where that is not all, and what importances are."""
+        """Yields notes: which trials the means average, unless it is all, and what importances are."""
         if self._has_importances:
             yield IMPORTANCE
         for of_data in self.effects:
@@ -245,7 +245,7 @@ class InteractionTable(_EffectTable):
     """The interaction of each pair of options, the strongest first."""
 
     def records(self) -> list[Row]:
-        """Returns a row for each pair, with all digits and with what its means are over."""
+        """Returns a row for each pair, with all digits and a description of the averaged trials."""
         return [
             {
                 **self._named(of_data),
@@ -260,7 +260,7 @@ class InteractionTable(_EffectTable):
         ]
 
     def styles(self) -> dict[str, Style]:
-        """Returns how the columns of `records` are shown that are not plain."""
+        """Returns the styles of those columns of `records` that need one."""
         return {"share_left_over": "share", f"{self.effects[0].metric}_left_over": self._style()}
 
     def grid(self) -> Grid:
@@ -288,13 +288,13 @@ class InteractionTable(_EffectTable):
 
 
 def rests_on(means: GroupMeans, names: Mapping[str, str]) -> tuple[str, str]:
-    """Says how many pairs of values have a mean, '5 of 6', and what these means are over."""
+    """Says how many pairs of values have a mean, '5 of 6', and which trials these means average."""
     n = sum(cell.n_averaged > 0 for cell in means.groups)
     return f"{n:,} of {len(means.groups):,}", averaged_over(means, names)
 
 
 def interaction_table(results: Results, effects: Sequence[Effects], table_options: TableOptions) -> InteractionTable:
-    """Returns the table of the data on which several options vary.
+    """Returns the table for the data sets on which several options vary.
 
     Raises:
         ChoiceError: If there is none.

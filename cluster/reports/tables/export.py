@@ -1,4 +1,4 @@
-"""One way from an experiment's results to every format."""
+"""Exports an experiment's results in every format."""
 
 from dataclasses import replace
 from typing import Literal, Protocol, get_args
@@ -24,11 +24,11 @@ Format = Literal["csv", "json", "parquet", "md", "latex", "html", "xlsx"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 _MAX_CELLS = 200_000
-"""The most cells of trials in a workbook with a summary: more take seconds to write, and long to open."""
+"""The largest number of trials' cells in a workbook with a summary: more cells are slow to write and to open."""
 
 
 class _Table(Protocol):
-    """What can be written: for programs, and for reading."""
+    """The formats: for programs, and for reading."""
 
     def records(self) -> list[Row]: ...
 
@@ -43,8 +43,9 @@ def export(results: Results, format: Format, table_options: TableOptions) -> byt
     Args:
         results: The experiment's results.
         format: 'csv', 'json', 'parquet' and 'xlsx' are for programs; 'md', 'latex' and 'html' are for reading.
-        table_options: What is shown. A workbook has the trials of these combinations on a second sheet, but for the
-            columns of single subsets, unless they are very many; with `trials` it has only them, with all columns.
+        table_options: What to show. A workbook has the trials of these combinations on a second sheet, without the
+            columns of single subsets, unless there are very many trials; with `trials` it has only the trials, with all
+            columns.
 
     Raises:
         ChoiceError: If the experiment does not have what was chosen.
@@ -81,7 +82,7 @@ def export_by_joint(folder: ExperimentFolder, results: Results, format: Format, 
         table_options: The split, the precision, and whether LaTeX is a whole document.
 
     Raises:
-        ChoiceError: If no trial of that combination has finished, or its records are gone.
+        ChoiceError: If no trial of that combination has finished, or if its records are missing.
     """
     table = ByJointTable(folder, results, table_options)
     if format == "xlsx":
@@ -90,16 +91,16 @@ def export_by_joint(folder: ExperimentFolder, results: Results, format: Format, 
 
 
 def export_effects(results: Results, format: Format, table_options: TableOptions, *, interactions: bool) -> bytes:
-    """Returns what each option does to a metric, or each pair of options, in a format.
+    """Returns the effects of options, or of pairs of options, on a metric in a format.
 
     Args:
         results: The experiment's results.
         format: As for `export`.
         table_options: The metric, the split and the precision.
-        interactions: Whether it is of pairs.
+        interactions: Whether to return the effects of pairs.
 
     Raises:
-        ChoiceError: If no option varies, or for interactions only one, or if no trial has finished.
+        ChoiceError: If no option varies, for interactions if only one option varies, or if no trial has finished.
     """
     effects = effects_of(results, table_options)
     table = (

@@ -26,8 +26,8 @@ def csv_bytes(rows: Sequence[Row]) -> bytes:
     """Returns rows as CSV; floats with all their digits, None as an empty field.
 
     A NUL in a text, which Python 3.10 cannot write and few programs can read, becomes a backslash and a zero. A text
-    that a spreadsheet would take for a formula stays as it is: other programs read these files, and would not undo a
-    sign that is put in front. For spreadsheets there is the workbook.
+    that a spreadsheet would interpret as a formula stays as it is, because other programs that read these files would
+    not remove a prefix. The workbook is for spreadsheets.
     """
     buffer = io.StringIO(newline="")
     writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
@@ -38,7 +38,7 @@ def csv_bytes(rows: Sequence[Row]) -> bytes:
 
 
 def parquet_bytes(rows: Sequence[Row]) -> bytes:
-    """Returns rows as Parquet; a column whose values are of several types, or too large for any, is one of strings."""
+    """Returns rows as Parquet; a column with values of several types, or with too large integers, contains strings."""
     columns = {name: _parquet_column([row[name] for row in rows]) for name in rows[0]}
     buffer = io.BytesIO()
     pq.write_table(pa.table(columns), buffer)

@@ -14,7 +14,7 @@ Values = Sequence[float | None]
 
 @dataclass(frozen=True)
 class ResultGroup:
-    """Results that may be compared: of one metric, measured on the same data, paired by repetition.
+    """Comparable results: one metric, measured on the same data, paired by repetition.
 
     Attributes:
         values: The results of each combination, by its key.
@@ -26,11 +26,12 @@ class ResultGroup:
 
 
 class Rating(NamedTuple):
-    """How a combination did in a group.
+    """The rating of a combination in a group.
 
     Attributes:
-        mark: How its result is marked.
-        p_adjusted: Of its comparison with the best; None for the best itself, and with too few repetitions for a test.
+        mark: The mark of its result.
+        p_adjusted: The adjusted p-value of its comparison with the best; None for the best itself, and if there are too
+            few repetitions for a test.
     """
 
     mark: Mark
@@ -40,19 +41,19 @@ class Rating(NamedTuple):
 def rate(groups: Sequence[ResultGroup], *, on: str = "") -> tuple[list[dict[str, Rating]], str]:
     """Marks the best and the second best of each group, and results that do not differ significantly from them.
 
-    The best has the best mean of those with the most finished repetitions; a mean over fewer is not marked.
-    Where repetitions suffice for a test, whatever does not differ from the best significantly is best too. The second
-    is the best of the others, and whatever of them does not differ from it significantly is second too. Both are seen
-    in the same numbers that they are tested with, so that p-values are adjusted for all pairs that might have been the
-    ones to compare, of all groups together: of results that differ by chance alone, one table in twenty has a second.
-    Without a test only what equals the best, or the second, shares its mark.
+    The best is the result with the best mean among those with the most finished repetitions; a mean over fewer is not
+    marked. If there are enough repetitions for a test, all results that do not differ significantly from the best are
+    marked as best too. The second best is the best of the remaining results, and all remaining results that do not
+    differ significantly from it are marked as second best too. Both are selected by the same numbers that are tested,
+    so p-values are adjusted for all pairs of all groups together: if results differ only by chance, one table in twenty
+    has a second best. Without a test, only results that equal the best or the second best share its mark.
 
     Args:
         groups: The groups.
-        on: Where a table has groups on several sets, what they are, such as 'each test set'.
+        on: For groups on several sets: what the sets are, such as 'each test set'.
 
     Returns:
-        The ratings of each group, by key; and a sentence that says what the marks mean, empty without any.
+        The ratings of each group, by key; and a sentence that explains the marks, empty without marks.
     """
     ranked = [_ranked(group) for group in groups]
     with_best = {
@@ -75,7 +76,7 @@ def rate(groups: Sequence[ResultGroup], *, on: str = "") -> tuple[list[dict[str,
         for key, comparison in _with_first(group, keys, is_tested=is_tested)
     }
     if is_tested:
-        # Each pair is one of all, as are those with the best, so that Holm's adjustment holds for all of them together.
+        # Holm's adjustment covers these pairs together with those of the best.
         both = adjusted([*with_best.values(), *with_second.values()], n_possible=n_pairs)
         with_second = dict(zip(with_second, both[len(with_best) :], strict=True))
 
@@ -100,7 +101,7 @@ def rate(groups: Sequence[ResultGroup], *, on: str = "") -> tuple[list[dict[str,
 
 
 def _ranked(group: ResultGroup) -> list[str]:
-    """The keys with the most numbers, the best mean first."""
+    """Returns the keys with the most numbers, best mean first."""
     estimates = {key: estimate(values) for key, values in group.values.items()}
     most = max((e.n for e in estimates.values()), default=0)
     means = {key: e.mean for key, e in estimates.items() if e.n == most and e.mean is not None}
@@ -108,7 +109,7 @@ def _ranked(group: ResultGroup) -> list[str]:
 
 
 def _with_first(group: ResultGroup, ranked: Sequence[str], *, is_tested: bool) -> Iterator[tuple[str, Comparison]]:
-    """Compares the others with the first: all of them for a test, otherwise those that equal it."""
+    """Compares the others with the first: all of them for a test, otherwise only those that equal it."""
     compared = ((key, compare(group.values[key], group.values[ranked[0]])) for key in ranked[1:])
     return compared if is_tested else itertools.takewhile(lambda pair: pair[1].difference == 0, compared)
 

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Measure:
-    """A metric as a table shows it.
+    """How a table shows a metric.
 
     Attributes:
         title: For a caption.
-        short: For the head of a column.
-        in_percent: Whether it is a share that is shown in %; else it is in mm.
-        is_lower_better: Whether the best is the lowest.
+        short: For the header of a column.
+        in_percent: Whether it is a share, shown in %; otherwise it is in mm.
+        is_lower_better: Whether the lowest value is the best.
     """
 
     title: str
@@ -41,7 +41,7 @@ MEASURES = {
     "improved": Measure("frames that the correction improves", "improved", True, False),
     "worsened": Measure("frames that the correction worsens", "worsened", in_percent=True),
 }
-"""By the names of `cluster.results.results.METRICS`, and the two shares of frames that only a correction has."""
+"""By the names in `cluster.results.results.METRICS`, and the two shares of frames that only a correction has."""
 
 OVERALL_METRICS = ("distance", "max_distance", "bone_length_error", "frames_within_20mm", "auc_0_50", "auc_20_50")
 """The metrics of an overview of one correction."""

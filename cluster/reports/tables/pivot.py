@@ -1,4 +1,4 @@
-"""A wide grid as a pivot table: the values of one option go down, those of another across."""
+"""A large grid as a pivot table: the rows are the values of one option, the columns those of another."""
 
 import itertools
 from collections.abc import Sequence
@@ -16,16 +16,16 @@ from cluster.results.results import DataSet, Results, Row, column
 
 
 class PivotTable:
-    """The results of an experiment over the values of two options.
+    """The results of an experiment for each pair of values of two options.
 
-    Where more options vary, a cell has the best of their values in validation: nothing is averaged over different
+    If more options vary, a cell shows their values that are best in validation: nothing is averaged over different
     settings. A cell of two values that were not trained together is empty.
 
     Args:
         results: The experiment's results.
         table_options: The metric, and the two options.
-        down: The option whose values go down.
-        across: The option whose values go across.
+        down: The option of the rows.
+        across: The option of the columns.
 
     Raises:
         ChoiceError: If an option does not vary, or if a cell would choose between results on different data.
@@ -49,7 +49,7 @@ class PivotTable:
         self._column = MeasuredColumn(raw, raw, results.values(raw), measure, False, ratings[raw])
 
     def records(self) -> list[Row]:
-        """Returns a row for each value that goes down, with mean, deviation and n for each that goes across."""
+        """Returns a row for each value of `down`, with mean, deviation and n for each value of `across`."""
         rows = []
         for value in self.row_values:
             record = {self.down: value}
@@ -63,7 +63,7 @@ class PivotTable:
         return rows
 
     def styles(self) -> dict[str, Style]:
-        """Returns how the columns of `records` are shown that are not plain."""
+        """Returns the styles of those columns of `records` that need one."""
         styles = self._column.styles()
         return {f"{name}[{self._title(value)}]": styles[name] for value in self.column_values for name in self._names()}
 
@@ -107,7 +107,7 @@ class PivotTable:
         return repr(row[self.down]), repr(row[self.across])
 
     def _others(self) -> list[str]:
-        """The other options among whose values a cell chooses."""
+        """The other options; a cell chooses among their values."""
         return [
             path
             for path in self.results.distinguishing_paths
@@ -120,7 +120,7 @@ class PivotTable:
         if not mixed:
             return
         paths = self.results.option_paths
-        # Those that were asked for come first: one of them may stay.
+        # The requested options come first: one of them may stay.
         pairs = itertools.product(paths, dict.fromkeys([self.down, self.across, *paths]))
         fitting = next(((a, b) for a, b in pairs if a != b and not self._mixed_data(a, b)), None)
         names = short_names(paths)
@@ -132,7 +132,7 @@ class PivotTable:
         )
 
     def _mixed_data(self, down: str, across: str) -> Sequence[DataSet | None]:
-        """Returns two sets of data that a cell of two options would have; none where each has one."""
+        """Returns two sets of data that one cell would mix; nothing if each cell has only one."""
         for split in ("val", self.split):
             sets = self.results.data_sets.get(split, {})
             shown: dict[tuple[str, str], DataSet | None] = {}
@@ -145,7 +145,7 @@ class PivotTable:
 
 
 def _values(rows: Sequence[Row], path: str) -> list[Any]:
-    """Returns the different values of an option: None, numbers ascending, texts by the alphabet."""
+    """Returns the distinct values of an option: None, numbers in ascending order, texts in alphabetical order."""
 
     def rank(value: Any) -> tuple[int, Any]:
         return (0, 0) if value is None else (2, value) if isinstance(value, str) else (1, value)

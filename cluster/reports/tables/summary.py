@@ -21,7 +21,7 @@ def summary_text(table: Results, *, with_keys: bool = False) -> str:
 
     Args:
         table: The results.
-        with_keys: Whether the first column has the beginnings of the combinations' keys.
+        with_keys: Whether the first column shows the beginnings of the combinations' keys.
     """
     grid = summary_grid(table)
     if with_keys:

@@ -1,4 +1,4 @@
-"""What a table shows, as a person chooses it, and the errors where the experiment does not have that."""
+"""The options of a table, and the errors if they contradict each other."""
 
 from dataclasses import dataclass
 
@@ -11,18 +11,18 @@ class TableOptions:
     """What a table shows. Options may be named by their last parts: 'lr' for 'optimizer_args.lr'.
 
     Attributes:
-        columns: The columns in their order. Without any, those that suit the format. Options; 'n', 'failed', 'diverged'
-            and 'key'; 'before', 'after', 'change' and 'change_percent' of the metric; and every number in the trials'
-            table, such as 'test_distance_mm[A]' or 'train_seconds'.
+        columns: The columns in order; empty for the default of the format. They can be options; 'n', 'failed',
+            'diverged' and 'key'; 'before', 'after', 'change' and 'change_percent' of the metric; and every number in
+            the trials' table, such as 'test_distance_mm[A]' or 'train_seconds'.
         sort: The column to sort by, with '-' in front from high to low; None for the best in validation first.
-        best: How many combinations are shown, the best in validation; None for all.
-        best_for_each: An option, of whose values each has its best combination shown; None for all.
+        best: The number of combinations to show, best in validation; None for all.
+        best_for_each: An option: only the best combination for each of its values is shown; None for all.
         precision: Decimals of the numbers that are rounded for reading.
-        metric: Which metric 'before', 'after' and 'change' are of.
-        split: 'val' or 'test'; None for the test set where there is one.
+        metric: The metric of 'before', 'after' and 'change'.
+        split: 'val' or 'test'; None for the test set if there is one.
         trials: Whether there is a row for each trial instead of each combination.
-        rows: The option that goes down a pivot table; None for no pivot table.
-        columns_of: The option that goes across it.
+        rows: The option of the rows of a pivot table; None for no pivot table.
+        columns_of: The option of its columns.
         standalone: Whether LaTeX is a whole document.
     """
 

@@ -1,4 +1,4 @@
-"""The table of an experiment's trials, a row each."""
+"""The table of an experiment's trials, one per row."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ class TrialTable:
 
     Args:
         results: The experiment's results.
-        table_options: What is shown. 'before' and 'after' are the metric's columns; trials have no 'change'.
+        table_options: What to show. 'before' and 'after' are the metric's columns; trials have no 'change'.
 
     Raises:
         ChoiceError: If the experiment does not have what was chosen.
@@ -44,7 +44,7 @@ class TrialTable:
         return [{name: row[name] for name in columns} for row in self.rows]
 
     def styles(self) -> dict[str, Style]:
-        """Returns how the columns of `records` are shown that are not plain."""
+        """Returns the styles of those columns of `records` that need one."""
         measures = {name: self._measured[name][0] for name in self._for_programs() if name in self._measured}
         return {
             name: "share" if measure is not None and measure.in_percent else "decimals"
