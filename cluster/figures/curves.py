@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 Measure = Literal["worst", "mean", "joint"]
-"""Of which errors success is the share: frames by worst joint, frames by mean over joints, or all joints."""
+"""The errors that a success rate counts: frames by worst joint, frames by mean over joints, or all joints."""
 
 THRESHOLDS_MM = np.arange(81.0)
 """The thresholds of a success curve, (81,): those of the metrics `success_worst@0` to `success_worst@80`."""
 
 _MAX_OTHERS = 10
-_NAME_PT = 120.0  # of a line's name among the remarks
+_NAME_PT = 120.0  # the width of a line's name in the remarks
 _SUCCESS = {
     "worst": "Frames, worst joint ≤ t (%)",
     "mean": "Frames, mean distance ≤ t (%)",
@@ -47,15 +47,15 @@ _SUCCESS = {
 def learning_curves(
     groups: Mapping[str, Sequence[Curve]], *, n_planned: int | None = None, width_in: float = COLUMN_IN
 ) -> "Figure":
-    """Draws the mean distance over epochs: validation solid with a band from the least to the largest, training dashed.
+    """Draws the mean distance over epochs: validation solid with a min–max band, training dashed.
 
-    A mean is taken over the same repetitions all along: only at log points that all of them have, so that it ends with
-    the shortest. Where one of them has no number, line and band have a gap. The figure says where either is the case,
-    where repetitions are missing, and which combination has no curve.
+    A mean includes the same repetitions everywhere, so it has only the log points that all of them have and ends with
+    the shortest. If one of them has no number at a point, line and band have a gap. The figure names curves that end
+    early or have gaps, missing repetitions, and combinations without a curve.
 
     Args:
         groups: The curves of the repetitions of up to eight combinations, by the combination's label.
-        n_planned: How many repetitions of each were planned; None where all are given.
+        n_planned: The planned number of repetitions of each; None if all are given.
         width_in: The figure's width, inches.
 
     Raises:
@@ -116,19 +116,20 @@ def success_curves(
 
     Args:
         uncorrected: The rates of the uncorrected poses at `THRESHOLDS_MM`, (81,), by the label of the result that
-            corrects them. They are drawn dashed: in black where all correct the same, else in the result's colour.
-        results: The rates of up to seven results by label: of each its repetitions, (81,) each, whose mean is drawn
-            solid with a band from the least to the largest.
-        others: Labels and rates, (81,), of up to ten other methods, see `success_rates`. They are drawn dotted, those
-            after the seventh dashed and dotted.
-        of: What the rates are shares of.
-        n_planned: How many repetitions of each result were planned; None where all are given.
-        remarks: What else the figure says.
+            corrects them. They are drawn dashed: in black if all results correct the same poses, otherwise in the
+            colour of the result.
+        results: The rates of the repetitions, (81,) each, of up to seven results by label. Their mean is drawn solid
+            with a min–max band.
+        others: Labels and rates, (81,), of up to ten other methods, see `success_rates`. They are drawn dotted, and
+            after the seventh dash-dotted.
+        of: The errors that the rates count.
+        n_planned: The planned number of repetitions of each result; None if all are given.
+        remarks: Additional sentences for the figure.
         width_in: The figure's width, inches.
 
     Raises:
-        FigureError: If there are too many, if two curves have the same label, or if rates are no shares at the 81
-            thresholds.
+        FigureError: If there are too many curves, if two curves have the same label, or if rates are not shares at the
+            81 thresholds.
     """
     colours = [(colour, marker) for colour, marker in zip(COLOURS, MARKERS, strict=True) if colour != BLACK]
     for curves, most, what in ((results, len(colours), "results"), (others, _MAX_OTHERS, "other methods")):
@@ -173,7 +174,7 @@ def success_curves(
     axes.set_xlabel("Threshold t (mm)")
     axes.set_ylabel(_SUCCESS[of])
     axes.set_xlim(0, 80)
-    axes.set_ylim(0, 102)  # a line at 100 % is not cut
+    axes.set_ylim(0, 102)  # so that a line at 100 % is not cut
     add_legend(figure, list(entries.values()))
     sentences = ["AUC: mean rate over 0–80 mm."]
     if any(len(repetitions) > 1 for repetitions in results.values()):
@@ -188,7 +189,7 @@ def success_rates(errors_mm: Numbers) -> Numbers:
     """Returns the share of errors, (N,), that are at most each of `THRESHOLDS_MM`, (81,).
 
     Raises:
-        FigureError: If there are none, or if some are no numbers.
+        FigureError: If there are no errors, or if some of them are not numbers.
     """
     if not np.size(errors_mm) or np.isnan(errors_mm).any():
         raise FigureError(
@@ -202,8 +203,8 @@ def success_rates(errors_mm: Numbers) -> Numbers:
 def area_under_rates(rates: Numbers) -> float:
     """Returns the area under a success curve, (81,), from 0 to 80 mm, divided by 80 mm.
 
-    The trapezoidal rule on whole millimetres. It is exact where errors lie evenly within each millimetre and never off
-    by more than 1/160; `posenet.metrics.area_under_curve` takes the same area from the errors themselves.
+    This is the trapezoidal rule on whole millimetres. It is exact if errors are evenly distributed within each
+    millimetre, and off by at most 1/160; `posenet.metrics.area_under_curve` computes the area from the errors.
     """
     return float(np.trapezoid(rates, THRESHOLDS_MM) / (THRESHOLDS_MM[-1] - THRESHOLDS_MM[0]))
 
@@ -213,8 +214,8 @@ _INCOMPLETE = "The other repetitions did not finish or logged nothing."
 
 
 def _mean_and_band(axes: "Axes", x: Numbers, values: Numbers, colour: str, marker: str) -> "Line2D":
-    """Draws the mean of repetitions, (R, L), at x, (L,), and the band from the least to the largest."""
-    # Markers of different lines stand at different places, since most curves run close together.
+    """Draws the mean of repetitions, (R, L), at x, (L,), and the min–max band."""
+    # Markers of different lines are at different places, since most curves are close together.
     every = max(1, len(x) // 8)
     markers = (MARKERS.index(marker) * every // len(MARKERS), every)
     (line,) = axes.plot(x, values.mean(axis=0), color=colour, marker=marker, markevery=markers, markersize=3)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ROUNDING_MM = 1e-3
-"""A change up to this is neither better nor worse: that of the metrics `improved` and `worsened`."""
+"""A change up to this is neither better nor worse, as in the metrics `improved` and `worsened`."""
 
 _FEW_FRAMES = 1000
 _FRAMES_OF_A_BIN = 20
@@ -44,19 +44,19 @@ def errors_by_joint(
 ) -> "Figure":
     """Draws the mean distance of each joint, and of each finger in bold, before and after the correction.
 
-    Joints of no finger come first, then the fingers with their joints from the palm outwards. Whiskers are sample
+    Joints outside fingers come first, then the fingers with their joints from the palm outwards. Whiskers are sample
     standard deviations over repetitions.
 
     Args:
         skeleton: The skeleton.
-        before_mm: Mean distances before, in each of R repetitions, by the name of the joint or finger; NaN in one
-            without a number.
-        after_mm: As `before_mm`, after.
-        n_planned: How many repetitions were planned; None where all are given.
+        before_mm: Mean distances before the correction, in each of R repetitions, by the name of the joint or finger;
+            NaN for missing numbers.
+        after_mm: The same after the correction.
+        n_planned: The planned number of repetitions; None if all are given.
         width_in: The figure's width, inches.
 
     Raises:
-        FigureError: If there is no number for any of them.
+        FigureError: If there is no number at all.
     """
     groups = _joints_by_finger(skeleton)
     names = [name for group in groups for name in group]
@@ -105,15 +105,15 @@ def errors_by_joint(
 def error_histogram(
     before_mm: Numbers, after_mm: Numbers, *, of: str = "one repetition", width_in: float = COLUMN_IN
 ) -> "Figure":
-    """Draws how the mean distances of poses are spread before and after the correction.
+    """Draws the distribution of the mean distances of poses before and after the correction.
 
-    A frame has a pose for each subset. The last bin, up to the 99.5th percentile, holds all that are larger, and the
-    figure says how many.
+    A frame has a pose for each subset. The last bin, up to the 99.5th percentile, also includes all larger distances,
+    and the figure says how many.
 
     Args:
         before_mm: The mean distance of each pose before, (N,).
         after_mm: The same after, (N,).
-        of: Which repetition's poses they are, such as 'repetition 0'.
+        of: The repetition of the poses, such as 'repetition 0'.
         width_in: The figure's width, inches.
 
     Raises:
@@ -151,16 +151,16 @@ def error_histogram(
 def improvement_by_error(
     before_mm: Numbers, after_mm: Numbers, *, of: str = "one repetition", width_in: float = COLUMN_IN
 ) -> "Figure":
-    """Draws by how much poses improved against the backbone's error, with the mean over bins of as many poses each.
+    """Draws the improvement of poses against the backbone's error, with means over bins of equally many poses.
 
-    A frame has a pose for each subset. Whiskers hold the middle half of a bin's poses. A standard error would be too
-    small: neighbouring frames are correlated, and so are the poses of one frame. The axes hold the middle 99 % of the
-    poses, the figure says how many lie outside.
+    A frame has a pose for each subset. Whiskers show the middle half of a bin's poses. A standard error would be too
+    small: neighbouring frames are correlated, and so are the poses of one frame. The axes show the middle 99 % of the
+    poses, and the figure says how many lie outside.
 
     Args:
         before_mm: The mean distance of each pose before, (N,).
         after_mm: The same after, (N,).
-        of: Which repetition's poses they are, such as 'repetition 0'.
+        of: The repetition of the poses, such as 'repetition 0'.
         width_in: The figure's width, inches.
 
     Raises:
@@ -207,7 +207,7 @@ def improvement_by_error(
 
 
 def _joints_by_finger(skeleton: Skeleton) -> list[list[str]]:
-    """Returns names of joints of no finger, then of each finger and its joints."""
+    """Returns the names of joints outside fingers, then of each finger and its joints."""
     in_fingers = {joint for _, joints in skeleton.fingers for joint in joints}
     others = [name for joint, name in enumerate(skeleton.joint_names) if joint not in in_fingers]
     fingers = [[name, *(skeleton.joint_names[joint] for joint in joints)] for name, joints in skeleton.fingers]
@@ -215,7 +215,7 @@ def _joints_by_finger(skeleton: Skeleton) -> list[list[str]]:
 
 
 def _stacked(names: Sequence[str], values: Mapping[str, Sequence[float]]) -> Numbers:
-    """Returns the values of P parts in R repetitions, (P, R); NaN where there is none."""
+    """Returns the values of P parts in R repetitions, (P, R); NaN for missing values."""
     n = max((len(repetitions) for repetitions in values.values()), default=0)
     stacked = np.full((len(names), max(1, n)), np.nan)
     for row, name in zip(stacked, names, strict=True):
@@ -225,14 +225,14 @@ def _stacked(names: Sequence[str], values: Mapping[str, Sequence[float]]) -> Num
 
 
 def _mean_of_numbers(values: Numbers) -> Numbers:
-    """Returns the means over repetitions with a number, (P, R) -> (P,); NaN where none has one."""
+    """Returns the means over repetitions with a number, (P, R) -> (P,); NaN if no repetition has one."""
     counts = np.isfinite(values).sum(axis=1)
     means: Numbers = np.nansum(values, axis=1) / np.where(counts, counts, np.nan)
     return means
 
 
 def _std_of_numbers(values: Numbers) -> Numbers:
-    """Returns sample standard deviations over repetitions with a number, (P, R) -> (P,); NaN below two."""
+    """Returns sample standard deviations over repetitions with a number, (P, R) -> (P,); NaN with fewer than two."""
     freedom = np.isfinite(values).sum(axis=1) - 1
     squares = np.nansum((values - _mean_of_numbers(values)[:, None]) ** 2, axis=1)
     deviations: Numbers = np.sqrt(squares / np.where(freedom > 0, freedom, np.nan))
@@ -240,14 +240,14 @@ def _std_of_numbers(values: Numbers) -> Numbers:
 
 
 def _limits(values: Numbers) -> tuple[float, float]:
-    """Returns an axis's ends for the middle 99 % of values, with a margin."""
+    """Returns the ends of an axis for the middle 99 % of values, with a margin."""
     low, high = np.percentile(values, [0.5, 99.5])
     margin = 0.06 * (high - low) + 0.01
     return float(low - margin), float(high + margin)
 
 
 def _frames(before_mm: Numbers, after_mm: Numbers) -> tuple[Numbers, Numbers, list[str]]:
-    """Returns the errors of frames that have both, float64, and a remark where some do not."""
+    """Returns the errors of frames that have both, float64, and a remark if some frames do not."""
     if np.shape(before_mm) != np.shape(after_mm):
         raise FigureError(
             f"{np.size(before_mm)} frames before and {np.size(after_mm)} after the correction do not pair"

@@ -45,9 +45,9 @@ def skeletons(
 ) -> "Figure":
     """Draws examples side by side, in one row for each of several log points of the training.
 
-    If that would be higher than a page, several log points share a row, as far as hands stay large enough.
-    All are drawn at the same scale and from the same side, a little above and to the side of the camera, as the errors
-    of a backbone are largest along its axis. The title of each hand is its mean distance before and after. If not all
+    If that would be higher than a page, several log points share a row, as long as hands stay large enough. All hands
+    have the same scale and viewpoint, a little above and to the side of the camera, because the errors of a backbone
+    are largest along the camera's axis. The title of each hand is its mean distance before and after. If not all
     examples or log points are drawn, the figure says so.
 
     Args:
@@ -55,13 +55,13 @@ def skeletons(
         corrected_mm: Corrected poses, (E, J, 3) each, by the title of their row, such as 'epoch 10'.
         labels_mm: True poses, (E, J, 3).
         skeleton: The skeleton with J joints.
-        of: Which repetition's examples they are, such as 'repetition 0'.
-        n_examples: Draw at most so many, the first; as many as fit into the width without it.
-        n_log_points: Draw at most so many, evenly from the first to the last, and of one the last; all without it.
+        of: The repetition of the examples, such as 'repetition 0'.
+        n_examples: Draw at most this many, from the first on; None for as many as fit into the width.
+        n_log_points: Draw at most this many, evenly from the first to the last; 1 draws the last. None draws all.
         width_in: The figure's width, inches.
 
     Raises:
-        FigureError: If there is no example or no log point, if none is to be drawn, or if a coordinate is not finite.
+        FigureError: If there are no examples or log points, if none should be drawn, or if a coordinate is not finite.
     """
     if any(n is not None and n < 1 for n in (n_examples, n_log_points)):
         raise FigureError("a figure of hands has at least one example and one log point")
@@ -108,19 +108,19 @@ def skeletons(
 
 
 def _row_in(n_hands: int, width_in: float) -> float:
-    """Returns the height of a row of hands, with its titles."""
+    """Returns the height of a row of hands, including its titles."""
     return min(0.85 * width_in / n_hands, 3.0) + 0.3
 
 
 def _n_beside(n_log_points: int, n_examples: int, width_in: float) -> int:
-    """Returns how many log points share a row: as few as keep the figure no higher than a page."""
+    """Returns how many log points share a row: the smallest number that keeps the figure within a page."""
     most = max(1, int(width_in / (n_examples * _MIN_SIDE_IN)))
     heights = {n: -(-n_log_points // n) * _row_in(n * n_examples, width_in) for n in range(1, most + 1)}
     return next((n for n, height in heights.items() if height <= _PAGE_IN), most)
 
 
 def _evenly(points: Sequence[T], n: int) -> list[T]:
-    """Returns at most n of the points, evenly from the first to the last; of one the last."""
+    """Returns at most n of the points, evenly from the first to the last; for n = 1 the last."""
     places = np.linspace(len(points) - 1, 0, min(n, len(points))).astype(int)
     return [points[place] for place in places[::-1]]
 

@@ -53,18 +53,18 @@ def heat_map(
 ) -> "Figure":
     """Draws the mean distance for each pair of values of two options.
 
-    Where other options vary too, a cell is the combination that comes first in the summary: the best in validation, so
-    that no choice is made on the test set. The best in validation of all is framed. A combination with fewer
-    repetitions than were planned has a star, and comes after those with all: where it is better than one that was
-    chosen, the figure says so. A pair that was not run is hatched; one that was run and has no result is hatched and
-    has a dash.
+    If other options vary too, a cell shows the combination that comes first in the summary: the best in validation, so
+    the test set does not influence the choice. The best in validation of all cells has a frame. A combination with
+    fewer repetitions than planned has a star and comes after those with all repetitions; if it is better than the
+    chosen one, the figure says so. A pair that was not run is hatched; a pair that was run but has no result is hatched
+    and has a dash.
 
     Args:
         summary: The rows of `ResultTable.summary`.
-        down: The option whose values are the rows, as it is called in the summary.
-        across: The option whose values are the columns.
+        down: The option of the rows, with its name in the summary.
+        across: The option of the columns.
         split: The split whose distance is shown.
-        n_planned: How many repetitions of each were planned; None for as many as most have.
+        n_planned: The planned number of repetitions of each; None for the number that most have.
         width_in: The figure's width, inches.
 
     Raises:
@@ -145,17 +145,17 @@ def parallel_coordinates(
     n_planned: int | None = None,
     width_in: float = COLUMN_IN,
 ) -> "Figure":
-    """Draws a line for each combination through its values of all options to its mean distance, which colours it.
+    """Draws a line for each combination through its values of all options to its mean distance, which sets the colour.
 
-    An axis of numbers is logarithmic where they span more than 1.5 decades; other values stand one above the other. The
-    better a line, the darker and the further in front; the best in validation is drawn thick. The line of a combination
-    with fewer repetitions than were planned is dashed.
+    An axis of numbers is logarithmic if they span more than 1.5 decades; other values are one above the other. Better
+    lines are darker and further in front; the best in validation is thick. The line of a combination with fewer
+    repetitions than planned is dashed.
 
     Args:
         rows: The rows of `ResultTable.summary`, the best in validation first.
-        options: The options that get an axis, as they are called in the rows.
+        options: The options with an axis, with their names in the rows.
         split: The split whose distance is shown.
-        n_planned: How many repetitions of each were planned; None for as many as most have.
+        n_planned: The planned number of repetitions of each; None for the number that most have.
         width_in: The figure's width, inches.
 
     Raises:
@@ -180,9 +180,11 @@ def parallel_coordinates(
     figure = new_figure(width_in, 2.6)
     axes = figure.add_subplot()
     axes.set_axis_off()
-    colours = matplotlib.colormaps[COLOUR_MAP](0.92 * places[:, -1])  # the map's end is too light for a line
+    colours = matplotlib.colormaps[COLOUR_MAP](
+        0.92 * places[:, -1]
+    )  # the end of the colour map is too light for a line
     back_to_front = np.argsort(-places[:, -1], kind="stable")
-    # Thousands of lines as curves would make a file of megabytes.
+    # Thousands of vector lines would make the file megabytes large.
     look = {"linewidths": float(np.clip(60 / len(drawn), 0.4, 1.2)), "rasterized": len(drawn) > 200}
     n_full = n_planned or max(row["n"] for row in rows)
     is_incomplete = np.array([row["n"] < n_full for row in drawn])  # (N,)
@@ -215,19 +217,19 @@ def parallel_coordinates(
 
 
 def _is_passed_over(row: Row, best: Row, n_planned: int) -> bool:
-    """Tells whether a combination is better in validation than the one that was chosen, with fewer repetitions."""
+    """Returns whether a combination with fewer repetitions is better in validation than the chosen one."""
     mean, of_best = (combination[SummaryColumns.of("val").mean] for combination in (row, best))
     return row["n"] < n_planned and mean is not None and of_best is not None and bool(mean < of_best)
 
 
 class _Scale:
-    """Where the values of an option lie on its axis, from 0 to 1.
+    """The positions of an option's values on its axis, from 0 to 1.
 
     Attributes:
-        places: The place of each value, (N,).
-        ticks: Places that are named.
-        texts: Their names.
-        is_logarithmic: Whether the axis is.
+        places: The position of each value, (N,).
+        ticks: The labelled positions.
+        texts: Their labels.
+        is_logarithmic: Whether the axis is logarithmic.
     """
 
     def __init__(self, places: Numbers, ticks: Sequence[float], texts: Sequence[str], is_logarithmic: bool) -> None:
@@ -238,7 +240,7 @@ class _Scale:
 
     @classmethod
     def of(cls, values: Sequence[object]) -> "_Scale":
-        """Finds it: numbers by size, others one above the other."""
+        """Places numbers by size, and other values one above the other."""
         numbers = [float(value) for value in values if _is_number(value)]
         if len(numbers) < len(values):
             different = _different(values)
@@ -254,7 +256,7 @@ class _Scale:
 
     @classmethod
     def of_numbers(cls, numbers: Numbers, named: Numbers, *, is_logarithmic: bool = False) -> "_Scale":
-        """Spreads numbers, (N,), over the axis, of which some are named."""
+        """Places numbers, (N,), on the axis, with labels at some of them."""
         heights, ticks = (np.log10(values) if is_logarithmic else values for values in (numbers, named))
         low, span = heights.min(), np.ptp(heights)
         if not span:
@@ -263,7 +265,7 @@ class _Scale:
 
 
 def _draw_axis(axes: "Axes", x: int, name: Sequence[str], scale: _Scale, spacing: float) -> None:
-    """Draws the axis at x with its name above and the names of its values on its right, `spacing` points wide."""
+    """Draws the axis at x, `spacing` points wide, with its name above it and the labels of its values on the right."""
     axes.plot([x, x], [0, 1], color=BLACK, linewidth=0.7)
     every = -(-len(scale.texts) // _MAX_AXIS_TEXTS)
     texts = fitting_all(scale.texts, spacing - 8, TINY_PT)
@@ -279,7 +281,7 @@ def _draw_axis(axes: "Axes", x: int, name: Sequence[str], scale: _Scale, spacing
 
 
 def _name_rows(option: str) -> list[str]:
-    """Breaks the name of an option before its last part."""
+    """Returns the name of an option with a line break before its last part."""
     within, dot, last = option.rpartition(".")
     return [within + dot, last] if within else [last]
 
@@ -289,7 +291,7 @@ def _spans_decades(numbers: Numbers) -> bool:
 
 
 def _round_numbers(numbers: Numbers, *, is_logarithmic: bool) -> Numbers:
-    """Returns round numbers between the least and the largest."""
+    """Returns round numbers between the smallest and the largest."""
     from matplotlib.ticker import MaxNLocator
 
     low, high = numbers.min(), numbers.max()
@@ -307,7 +309,7 @@ def _round_numbers(numbers: Numbers, *, is_logarithmic: bool) -> Numbers:
 
 
 def _different(values: Sequence[object]) -> dict[str, object]:
-    """Returns different values by how Python writes them, since 1, 1.0 and True are equal: numbers first, by size."""
+    """Returns the values that differ in their `repr`, since 1, 1.0 and True are equal: numbers first, by size."""
     found = {repr(value): value for value in values}
     return dict(sorted(found.items(), key=_place_in_order))
 
@@ -326,7 +328,7 @@ def _size_that_fits(text: str, width_pt: float) -> float:
 
 
 def _name_columns(figure: "Figure", axes: "Axes", texts: Sequence[str], cell_width: float) -> None:
-    """Names the columns; where they are too narrow for the names, upright, which makes the figure higher."""
+    """Labels the columns; the labels of narrow columns are vertical, which makes the figure higher."""
     texts = fitting_all(texts, _UPRIGHT_PT, SMALL_PT)
     axes.set_xticks(range(len(texts)), texts)
     widest = max(text_width(text, SMALL_PT) for text in texts)

@@ -1,7 +1,7 @@
-"""What all figures share: size, fonts and colours, texts that fit, and the bytes of a file.
+"""The common parts of all figures: size, fonts and colours, texts that fit, and the bytes of a file.
 
-Every function here and in the other modules imports matplotlib itself: it takes half a second, and most of what reads
-results draws nothing. `pyplot` is never used, so that no figure stays behind.
+Every function here and in the other modules imports matplotlib itself: the import takes half a second, and most
+programs that read results draw nothing. `pyplot` is never used, because it would keep figures in memory.
 """
 
 import io
@@ -32,19 +32,19 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", BLA
 """Okabe & Ito, Color Universal Design (2008), the darker ones first: distinguishable with any colour blindness."""
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-"""One for each colour, for prints in grey."""
+"""A marker for each colour, for prints in grey."""
 
 CORRECTED, UNCORRECTED, LABEL = COLOURS[0], COLOURS[1], BLACK
 
 COLOUR_MAP = "viridis"
-"""For numbers: its lightness rises evenly, so it is read without colours too."""
+"""The colour map for numbers: its lightness rises evenly, so it is readable in grey too."""
 
 TEXT_PT = 8.0
 SMALL_PT = 7.0
 TINY_PT = 6.0
 
 _STYLE: dict[str, Any] = {
-    "font.family": ["DejaVu Sans"],  # matplotlib brings it: the same picture on every machine
+    "font.family": ["DejaVu Sans"],  # included in matplotlib: the same picture on every machine
     "font.size": TEXT_PT,
     "axes.labelsize": TEXT_PT,
     "axes.titlesize": TEXT_PT,
@@ -53,7 +53,7 @@ _STYLE: dict[str, Any] = {
     "legend.fontsize": SMALL_PT,
     "legend.frameon": False,
     "legend.labelspacing": 0.3,
-    "text.parse_math": False,  # names of options may hold a dollar
+    "text.parse_math": False,  # names of options may contain a dollar sign
     "axes.linewidth": 0.6,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -65,31 +65,31 @@ _STYLE: dict[str, Any] = {
     "ytick.major.width": 0.6,
     "lines.linewidth": 1.2,
     "lines.markersize": 3.5,
-    "lines.dashdot_pattern": [3.0, 1.2, 1.0, 1.2],  # short enough to be seen in a legend
+    "lines.dashdot_pattern": [3.0, 1.2, 1.0, 1.2],  # short enough to be visible in a legend
     "hatch.linewidth": 0.5,
     "figure.constrained_layout.use": True,
-    "pdf.fonttype": 42,  # TrueType: what journals' checks accept
-    "svg.fonttype": "path",  # outlines: an SVG cannot carry a font, and would look otherwise where it is missing
+    "pdf.fonttype": 42,  # TrueType, which journals accept
+    "svg.fonttype": "path",  # outlines: an SVG cannot contain a font, and would look different without it
     "svg.hashsalt": "posetune",
 }
 
 DOTS_PER_INCH = 300
-"""Of a PNG, and of the parts of a PDF or SVG that are drawn as points since they would be too many shapes."""
+"""The resolution of a PNG, and of parts of a PDF or SVG that are drawn as pixels because of too many shapes."""
 
 _POINTS_OF_AN_INCH = 72
-_LINE = 1.5  # of a font's size
+_LINE = 1.5  # relative to the size of the font
 
 
 class FigureError(UserError):
-    """There is nothing to draw, or more than a figure can show."""
+    """There is nothing to draw, or too much for a figure."""
 
 
 @contextmanager
 def paper_style() -> Iterator[None]:
-    """Sets how figures look, whatever the user's matplotlibrc says, and puts back what was set before.
+    """Sets the style of figures, independently of the user's matplotlibrc, and restores the previous settings.
 
-    It decorates each function that draws. matplotlib's settings belong to the process: two threads must not draw
-    at once.
+    It decorates each function that draws. matplotlib's settings belong to the process, so two threads must not draw at
+    the same time.
     """
     import matplotlib.style
 
@@ -99,9 +99,9 @@ def paper_style() -> Iterator[None]:
 
 @paper_style()
 def save(figure: "Figure", format: Format, *, dpi: int = DOTS_PER_INCH) -> bytes:
-    """Returns a figure as a file's content: the same bytes for the same figure.
+    """Returns a figure as the content of a file: the same bytes for the same figure.
 
-    PDF has its TrueType fonts within, SVG has texts as outlines with the text itself in a comment.
+    A PDF contains its TrueType fonts; an SVG contains texts as outlines, with the text itself in a comment.
     """
     dates: dict[Format, dict[str, None]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}
     buffer = io.BytesIO()
@@ -117,7 +117,7 @@ def new_figure(width_in: float, height_in: float) -> "Figure":
 
 
 def add_legend(figure: "Figure", entries: Sequence[tuple[str, Any]]) -> None:
-    """Puts a legend of labels and what was drawn below everything, and makes the figure that much higher."""
+    """Adds a legend below everything and makes the figure higher by its height."""
     labels = fitting_all([label for label, _ in entries], figure.get_figwidth() * _POINTS_OF_AN_INCH - 40, SMALL_PT)
     columns = 1
     widest = max(text_width(label, SMALL_PT) for label in labels)
@@ -129,7 +129,7 @@ def add_legend(figure: "Figure", entries: Sequence[tuple[str, Any]]) -> None:
 
 
 def add_note(figure: "Figure", sentences: Iterable[str]) -> None:
-    """Writes small lines above everything, and makes the figure that much higher; nothing for no sentence."""
+    """Adds sentences in small print above everything and makes the figure higher by their height."""
     text = " ".join(sentences)
     if not text:
         return
@@ -139,14 +139,14 @@ def add_note(figure: "Figure", sentences: Iterable[str]) -> None:
 
 
 def fitting(text: str, width_pt: float, size_pt: float) -> str:
-    """Returns a text on one line that is no wider than `width_pt`: if it is too long, its middle is left out.
+    """Returns a text on one line, at most `width_pt` wide: if it is too long, its middle is left out.
 
-    A character that the font does not have becomes a �.
+    Characters that the font does not have become �.
     """
     text = _printable(text)
     if text_width(text, size_pt) <= width_pt:
         return text
-    low, high = 0, len(text)  # characters that are kept: `low` fit, `high` do not
+    low, high = 0, len(text)  # numbers of characters to keep: `low` fit, `high` do not
     while high - low > 1:
         kept = (low + high) // 2
         low, high = (kept, high) if text_width(_shortened(text, kept), size_pt) <= width_pt else (low, kept)
@@ -154,7 +154,7 @@ def fitting(text: str, width_pt: float, size_pt: float) -> str:
 
 
 def fitting_all(texts: Sequence[str], width_pt: float, size_pt: float) -> list[str]:
-    """Returns texts that fit, see `fitting`; if that makes some equal, all are numbered."""
+    """Returns texts that fit, see `fitting`; if some become equal, all are numbered."""
     fitted = [fitting(text, width_pt, size_pt) for text in texts]
     if len(set(fitted)) == len(set(texts)):
         return fitted
@@ -162,7 +162,7 @@ def fitting_all(texts: Sequence[str], width_pt: float, size_pt: float) -> list[s
 
 
 def text_width(text: str, size_pt: float) -> float:
-    """Returns how wide a line of text is, in points."""
+    """Returns the width of a line of text, in points."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 
@@ -172,12 +172,12 @@ def text_width(text: str, size_pt: float) -> float:
 
 
 def n_text(n: int, n_planned: int | None) -> str:
-    """Returns how many repetitions there are: 'n = 3', or 'n = 2 of 3' where more were planned."""
+    """Returns the number of repetitions: 'n = 3', or 'n = 2 of 3' if more were planned."""
     return f"n = {n}" if n_planned is None or n >= n_planned else f"n = {n} of {n_planned}"
 
 
 def value_texts(values: Sequence[object]) -> list[str]:
-    """Returns the values of an option as short texts, with all digits where fewer do not tell them apart."""
+    """Returns the values of an option as short texts, with all digits if fewer do not distinguish them."""
     short = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
     return short if len(set(short)) == len(set(map(repr, values))) else [str(value) for value in values]
 

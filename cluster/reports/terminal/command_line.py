@@ -20,10 +20,10 @@ TABLE_ENDINGS = {
     **{".csv": "csv", ".json": "json", ".parquet": "parquet", ".xlsx": "xlsx"},
     **{".md": "md", ".tex": "latex", ".html": "html"},
 }
-"""The formats of tables, by how a file ends."""
+"""The formats of tables, by the extension of a file."""
 
 FIGURE_ENDINGS = {".pdf": "pdf", ".svg": "svg", ".png": "png"}
-"""The formats of figures, by how a file ends."""
+"""The formats of figures, by the extension of a file."""
 
 TRACKERS = {"tensorboard": "TensorBoard", "mlflow": "MLflow", "wandb": "Weights & Biases"}
 """The tools that an experiment can be exported to, by the names of their modules in `cluster.reports.trackers`."""
@@ -97,7 +97,7 @@ def _add_parser(
 
 
 def _add_kinds(command: ArgumentParser, name: str) -> AddParser:
-    """Lets a command continue with one of several kinds, and returns what adds a kind."""
+    """Gives a command sub-commands, one for each kind, and returns the function that adds a kind."""
     kinds = command.add_subparsers(
         title="kinds",
         dest="kind",
@@ -105,7 +105,7 @@ def _add_kinds(command: ArgumentParser, name: str) -> AddParser:
         metavar="KIND",
         help=f"`{name} NAME KIND --help` explains the options of a kind",
     )
-    # What is not given is absent, so that the defaults of `TableOptions` and `FigureOptions` apply.
+    # Options that are not given are absent, so that the defaults of `TableOptions` and `FigureOptions` apply.
     return partial(_add_parser, kinds, f"{_CALL} {name} minimal_example", argument_default=SUPPRESS)
 
 

@@ -18,23 +18,23 @@ _IRRELEVANT = (
     *("solver_config.verbose", "solver_config.show_plots", "solver_config.log_frequency", "solver_config.log_loss"),
     *("solver_config.log_grad", "solver_config.val_example_indices", "solver_config.val_example_subset"),
 )
-"""Settings that change no number of a table."""
+"""Settings that do not change any number in a table."""
 
 _SECTIONS = ("experiment_config", "solver_config")
 _HYPERPARAMS = "base_hyperparams"
-"""Its settings are named without it, as options are."""
+"""The settings of this section are named without the section, like options."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """The same settings in two experiments, but for what the experiments differ in.
+    """Two combinations, one of each experiment, with the same settings except for the differences of the experiments.
 
     Attributes:
-        options: The values of what both have in common, by path, of all options of the two experiments.
-        first: The combination's row in the summary of the first experiment.
-        second: That in the summary of the second one.
-        comparison: The second minus the first, mm, paired by repetition; None where the two were measured on other
-            data, or trained with other seeds.
+        options: The values that both share, by path, among the options of the two experiments.
+        first: The row in the summary of the first experiment.
+        second: The row in the summary of the second experiment.
+        comparison: The second minus the first, mm, paired by repetition; None if the two were measured on different
+            data or trained with different seeds.
     """
 
     options: Mapping[str, Any]
@@ -48,12 +48,12 @@ class ExperimentComparison:
     """The comparison of two experiments.
 
     Attributes:
-        names: The names of their folders, which tell a copy from what it was copied from.
-        split: What they are compared on.
-        differences: For each setting that differs, both values as texts; of an option all of its values. And for each
-            data set of one name that is not the same data, both fingerprints.
-        pairs: Combinations that are the same, but for what differs between the two experiments.
-        unpaired: How many combinations of each have no counterpart.
+        names: The names of their folders, which distinguish a copy from its original.
+        split: The split that they are compared on.
+        differences: Both values, as texts, of each setting that differs; for an option all of its values. Also both
+            fingerprints of each data set that has the same name but different content.
+        pairs: The combinations that are the same except for the differences of the experiments.
+        unpaired: The number of combinations without a counterpart in each experiment.
     """
 
     names: tuple[str, str]
@@ -69,9 +69,9 @@ class CombinationComparison:
 
     Attributes:
         rows: Their rows in the summary.
-        split: What they are compared on.
-        differences: For each setting that differs, with defaults filled in, both values as texts.
-        comparison: As of a `Pair`.
+        split: The split that they are compared on.
+        differences: Both values, as texts, of each setting that differs, including defaults.
+        comparison: See `Pair`.
     """
 
     rows: tuple[Row, Row]
@@ -81,9 +81,9 @@ class CombinationComparison:
 
 
 def compare_experiments(first: ExperimentFolder, others: Sequence[ExperimentFolder]) -> list[ExperimentComparison]:
-    """Compares experiments with the first one: their differences, and the results of combinations that otherwise agree.
+    """Compares experiments with the first one: their differences, and the results of otherwise equal combinations.
 
-    The p-values are adjusted for all pairs of all of them together.
+    The p-values are adjusted for the pairs of all experiments together.
 
     Raises:
         NoResultsError: If one of them is not an experiment.
@@ -103,8 +103,8 @@ def compare_experiments(first: ExperimentFolder, others: Sequence[ExperimentFold
 def _compare_sides(one: "_Side", other: "_Side") -> ExperimentComparison:
     options = list(dict.fromkeys([*one.options, *other.options]))
     values = {path: (one.values(path), other.values(path)) for path in options}
-    # Counterparts agree in what both vary, and in what one varies over values of which the other has one. What is left
-    # is different in all of them.
+    # Counterparts agree in the options that both experiments vary, and in those that one varies if the other's value is
+    # among its values. All other options differ in every pair.
     common = [
         path
         for path, (these, those) in values.items()
@@ -161,7 +161,7 @@ def compare_combinations(folder: ExperimentFolder, wanted: tuple[str, str]) -> C
 
     Raises:
         NoResultsError: If there is no experiment.
-        ChoiceError: If there is no such combination, as of `find_combination`.
+        ChoiceError: If there is no such combination, see `find_combination`.
     """
     side = _Side.of(folder)
     rows = find_combination(side.table, wanted[0]), find_combination(side.table, wanted[1])
@@ -172,13 +172,13 @@ def compare_combinations(folder: ExperimentFolder, wanted: tuple[str, str]) -> C
         if description:
             described[trial_id.partition("/")[0]] = flat(description)
     if described.keys() != keys:
-        # One that was not started has no description: only the options tell what it is.
+        # A combination that was not started has no description, only options.
         described = {row["key"]: {path: text(row[path]) for path in side.table.option_paths} for row in rows}
     one, other = (described[row["key"]] for row in rows)
-    # Of data a description has what is in them, and not what they are called.
+    # A description has the content of data, not their names.
     named = [path for path in side.table.option_paths if path.startswith("experiment_config.")]
     found = {path: (text(rows[0][path]), text(rows[1][path])) for path in named if rows[0][path] != rows[1][path]}
-    # Two that were not tested are compared in validation.
+    # Combinations without a test set are compared in validation.
     tested_on = side.table.data_sets.get("test", {})
     split = "test" if any(row["key"] in tested_on for row in rows) else "val"
     return CombinationComparison(
@@ -188,7 +188,7 @@ def compare_combinations(folder: ExperimentFolder, wanted: tuple[str, str]) -> C
 
 @dataclass(frozen=True)
 class _Side:
-    """An experiment that is compared."""
+    """An experiment to compare."""
 
     name: str
     table: Results
@@ -229,11 +229,11 @@ class _Side:
         return [text(value)]
 
     def texts(self, row: Row, paths: Sequence[str]) -> tuple[str, ...]:
-        """Returns a combination's values of some settings, each of which is an option or has one value."""
+        """Returns a combination's values of some settings; each setting is an option or has a single value."""
         return tuple(text(row[path]) if path in row else self.values(path)[0] for path in paths)
 
     def fixed(self, options: Iterable[str]) -> dict[str, str]:
-        """Returns the settings that are not, and are not in, one of these options, as texts by path."""
+        """Returns the settings outside these options, as texts by path."""
         prefixes = tuple(f"{option}." for option in options)
         settings = flat(self.content["configs"])
         named = {path.removeprefix(f"{_HYPERPARAMS}."): setting for path, setting in settings.items()}
@@ -246,7 +246,7 @@ class _Side:
 
 
 def _compared(one: _Side, row: Row, other: _Side, counterpart: Row, split: str) -> Comparison | None:
-    """Returns the second minus the first, paired by seed; None where they were measured on other data."""
+    """Returns the second minus the first, paired by seed; None if they were measured on different data."""
     data = one.measured_on(row, split)
     if data is None or data != other.measured_on(counterpart, split):
         return None

@@ -16,7 +16,7 @@ def effects_text(results: Results, effects: Sequence[Effects], table_options: Ta
 
     Args:
         results: The experiment's results.
-        effects: As of `effects_of`.
+        effects: The result of `effects_of`.
         table_options: The metric, the split and the precision.
     """
     parts = [f"{results.name}: effects of options", terminal(MeanTable(results, effects, table_options).grid())]

@@ -24,12 +24,12 @@ _ENDED = ("finished", "failed", "diverged")
 
 @dataclass(frozen=True)
 class Best:
-    """The combination that is best in validation, of those that were measured on the same data.
+    """The combination that is best in validation among those that were measured on the same data.
 
     Attributes:
         data: The data's name.
-        split: The split that the numbers are of.
-        best_mm: Its mean distance, mm; None where none has finished.
+        split: The split of the numbers.
+        best_mm: Its mean distance, mm; None if no combination has finished.
         best_std_mm: The sample standard deviation over repetitions, mm.
         n: Its finished repetitions.
     """
@@ -47,15 +47,16 @@ class ExperimentStatus:
 
     Attributes:
         name: The experiment's name.
-        state: `running`, `unfinished`, `complete`, `complete, with failures`, or `broken`, of which the rest is None.
-        trials: Its trials.
-        ended: Those of them that finished, failed or diverged.
-        split: As in `Best`, with the next three of the best; None where there are several data, which have no best.
+        state: `running`, `unfinished`, `complete`, `complete, with failures`, or `broken`; if it is broken, the rest is
+            None.
+        trials: The number of trials.
+        ended: The number of trials that finished, failed or diverged.
+        split: As in `Best`, like the next three; None if there are several data sets, since they have no common best.
         best_mm: As in `Best`.
         best_std_mm: As in `Best`.
         n: As in `Best`.
-        best_of_each: The best on each data.
-        size_bytes: What its files take; None where they are not on a local filesystem.
+        best_of_each: The best on each data set.
+        size_bytes: The size of its files; None if they are not on a local filesystem.
         started: As in `Results`.
     """
 
@@ -76,7 +77,7 @@ def find_experiment(storage_path: str, name: str) -> ExperimentFolder:
     """Returns the folder of an experiment.
 
     Raises:
-        NoResultsError: If there is none of that name; the text names one that is close, or all.
+        NoResultsError: If there is no experiment with that name; the text names a similar one, or all.
         StorageError: If the results folder cannot be read.
     """
     names = experiment_names(storage_path)
@@ -112,7 +113,7 @@ def experiment_status(folder: ExperimentFolder, name: str) -> ExperimentStatus:
     try:
         table = Results.read(folder)
         running = is_running(folder)
-    except UserError:  # no description, a part of the archive that is broken, a link: `show` says what it is
+    except UserError:  # no description, a broken part of the archive, or a link: `show` reports it
         return ExperimentStatus(name, "broken")
     best_of_each = [_best(data, of_data) for data, of_data in table.by_data().items()]
     best = best_of_each[0] if len(best_of_each) == 1 else None
@@ -132,12 +133,12 @@ def experiment_status(folder: ExperimentFolder, name: str) -> ExperimentStatus:
 
 
 def is_running(folder: ExperimentFolder) -> bool:
-    """Tells whether a process runs an experiment right now; on a local folder, one of this machine."""
+    """Returns whether a process is running an experiment; for a local folder, a process of this machine."""
     return is_locked(folder.storage)
 
 
 def state(table: Results) -> str:
-    """Returns the state of an experiment that is not running, in a word or three."""
+    """Returns the state of an experiment that is not running."""
     counts = Counter(row["status"] for row in table.trials)
     if counts["interrupted"] or counts["pending"]:
         return "unfinished"
@@ -184,11 +185,11 @@ def _is_experiment(storage: Storage, name: str) -> bool:
     try:
         return FileNames.EXPERIMENT in storage.names(name)
     except StorageError:
-        return True  # one that cannot be read, or a link; `show` says why
+        return True  # it cannot be read, or is a link; `show` says why
 
 
 def _size(folder: Path) -> int:
-    """Returns the bytes of all files below a folder, links not followed."""
+    """Returns the size of all files below a folder, in bytes; it does not follow links."""
     total = 0
     for _, _, names, descriptor in os.fwalk(folder):
         for name in names:

@@ -1,4 +1,4 @@
-"""Removes experiments or their useless files, but nothing outside the results folder and nothing that runs."""
+"""Removes experiments or their useless files, but nothing outside the results folder and no running experiment."""
 
 import os
 from collections.abc import Sequence
@@ -24,11 +24,11 @@ class Removal:
     Attributes:
         storage_path: The results folder.
         name: The experiment.
-        is_whole: Whether it is the experiment, or what is of no use in it.
+        is_whole: Whether to remove the whole experiment, or only its useless files.
         files: Their paths in its folder.
-        what: What they are, for a person.
-        size_bytes: What they take; None where they are not on a local filesystem.
-        is_running: Whether a process runs the experiment, so that nothing can be removed now.
+        what: A description for people.
+        size_bytes: Their size; None if they are not on a local filesystem.
+        is_running: Whether a process is running the experiment, so that nothing can be removed now.
     """
 
     storage_path: str
@@ -41,7 +41,7 @@ class Removal:
 
     @property
     def text(self) -> str:
-        """What would be removed, in a line."""
+        """The files to remove, in one line."""
         size = "–" if self.size_bytes is None else size_text(self.size_bytes)
         running = "; it is running and cannot be removed now" if self.is_running else ""
         return f"{self.name}: {self.what}, {count(len(self.files), 'file')}, {size}{running}"
@@ -51,8 +51,8 @@ def whole_experiment(storage_path: str, name: str) -> Removal:
     """Returns the removal of a whole experiment.
 
     Raises:
-        NoResultsError: If there is none of that name.
-        StorageError: If it cannot be read, or if a link is in the way.
+        NoResultsError: If there is no experiment with that name.
+        StorageError: If it cannot be read, or if it contains a link.
     """
     folder = find_experiment(storage_path, name)
     return _removal(storage_path, folder, name, _all_files(folder), "all of it", is_whole=True)
@@ -61,12 +61,12 @@ def whole_experiment(storage_path: str, name: str) -> Removal:
 def useless_files(storage_path: str, name: str) -> Removal | None:
     """Returns the removal of an experiment's useless files; None if there are none.
 
-    These are trials that are not in its last plan, such as those of an option that was removed, and what killed
-    writers left. Trials in the archive stay: a part of it is never changed.
+    These are trials that are not in its last plan, for example because an option was removed, and files that killed
+    writers left. Trials in the archive stay, because a part of the archive is never changed.
 
     Raises:
-        NoResultsError: If there is none of that name, or if its description is broken.
-        StorageError: If it cannot be read, or if a link is in the way.
+        NoResultsError: If there is no experiment with that name, or if its description is broken.
+        StorageError: If it cannot be read, or if it contains a link.
     """
     folder = find_experiment(storage_path, name)
     files = _useless_files(folder)
@@ -78,19 +78,19 @@ def useless_files(storage_path: str, name: str) -> Removal | None:
 
 
 def remove(removal: Removal) -> None:
-    """Removes the files that exist once no other process can run the experiment.
+    """Removes the files while no other process can run the experiment.
 
     Raises:
-        AlreadyRunningError: If a process runs the experiment.
-        StorageError: If something cannot be removed; what is left can be removed by the same command.
+        AlreadyRunningError: If a process is running the experiment.
+        StorageError: If something cannot be removed; the same command can then remove the rest.
     """
     results = Storage(removal.storage_path)
     folder = ExperimentFolder(results / removal.name)
     storage = folder.storage
     with experiment_lock(storage):
-        # Looked up again: a run that ended just now may have another plan.
+        # Searched again, because a run that has just ended may have another plan.
         files = _all_files(folder) if removal.is_whole else _useless_files(folder)
-        # Its description goes last: while it is there, the rest can be found again.
+        # The description is removed last: as long as it exists, the rest can be found again.
         map_files(storage, storage.remove, [path for path in files if path != FileNames.EXPERIMENT])
         _remove_empty_folders(storage)
         if removal.is_whole:
@@ -101,7 +101,7 @@ def remove(removal: Removal) -> None:
 
 
 def _all_files(folder: ExperimentFolder) -> list[str]:
-    """Returns all files but for those that keep two processes apart."""
+    """Returns all files except the locks."""
     return [
         path
         for path in folder.storage.files()

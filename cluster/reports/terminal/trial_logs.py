@@ -1,4 +1,4 @@
-"""What trials logged, for the terminal: tables of log points, and learning curves drawn with characters."""
+"""The logs of trials for the terminal: tables of log points, and learning curves drawn with characters."""
 
 import math
 import shutil
@@ -25,15 +25,15 @@ _TICKS = 8
 
 
 def trial_logs(folder: ExperimentFolder, wanted: str) -> list[dict[str, Any]]:
-    """Returns what the repetitions of a combination logged.
+    """Returns the logs of the repetitions of a combination.
 
     Args:
         folder: The experiment's folder.
         wanted: The beginning of a combination's key, or `best`; with `/N` appended, only repetition N.
 
     Returns:
-        Of each repetition the id, `status`, `seed`, `options`, `error`, `traceback`, `best_epoch`, the distances in mm
-        before and after on each split, and its log points: `epochs`, `loss`, `train_mm`, `val_mm`.
+        For each repetition the id, `status`, `seed`, `options`, `error`, `traceback`, `best_epoch`, the distances in mm
+        before and after on each split, and the log points: `epochs`, `loss`, `train_mm`, `val_mm`.
 
     Raises:
         NoResultsError: If there is no experiment.
@@ -57,24 +57,24 @@ def trial_logs(folder: ExperimentFolder, wanted: str) -> list[dict[str, Any]]:
 
 
 def logs_text(logs: Sequence[Mapping[str, Any]]) -> str:
-    """Returns logs of `trial_logs` as text."""
+    """Returns the result of `trial_logs` as text."""
     return "\n\n".join(map(_log_text, logs))
 
 
 def curves_text(folder: ExperimentFolder, keys: Sequence[str], *, in_colour: bool) -> str:
-    """Draws the validation error over the epochs, the mean over repetitions, as text as wide as the terminal.
+    """Draws the validation error over the epochs, the mean over repetitions, as text with the width of the terminal.
 
     Args:
         folder: The experiment's folder.
-        keys: The beginnings of combinations' keys; without any, the best six, or the best on each data.
-        in_colour: Whether curves differ in colour; otherwise in their characters.
+        keys: The beginnings of combinations' keys; empty for the best six, or the best on each data set.
+        in_colour: Whether curves differ in colour; otherwise they differ in their characters.
 
     Raises:
         NoResultsError: If there is no experiment.
         ChoiceError: If there is no such combination.
-        UserError: If none of them has logged anything.
+        UserError: If none of these combinations has logged anything.
     """
-    # Imported where it is needed: most commands draw nothing.
+    # Imported here, because most commands draw nothing.
     import plotext
 
     table = Results.read(folder)
@@ -111,12 +111,12 @@ def curves_text(folder: ExperimentFolder, keys: Sequence[str], *, in_colour: boo
     plotext.xticks(ticks, [f"{tick:g}" for tick in ticks])
     plotext.title(f"{table.name}: validation error (mm) over epochs, mean over repetitions")
     drawing = str(plotext.build())
-    # Below it: in it, a legend hides the first epochs.
+    # The legend is below the plot, because inside it would hide the first epochs.
     return "\n".join([(drawing if in_colour else str(plotext.uncolorize(drawing))).rstrip("\n"), *legend])
 
 
 def _ids_to_draw(table: Results, row: Row) -> list[str]:
-    """Returns the ids of the finished trials of a combination; where there are none, of those that still may finish."""
+    """Returns the ids of a combination's finished trials; if there are none, of those that may still finish."""
     own = [trial for trial in table.trials if trial["key"] == row["key"]]
     status = ("finished",) if row["n"] else ("interrupted", "pending")
     return [f"{trial['key']}/{trial['repetition']}" for trial in own if trial["status"] in status]
@@ -183,7 +183,7 @@ def _by_id(trials: Sequence[Row]) -> list[tuple[str, Row]]:
 
 
 def _mean(curves: Sequence[Curve]) -> tuple[Numbers, Numbers]:
-    """Returns epochs and mean validation error, mm, of as many log points as all of the curves have."""
+    """Returns epochs and mean validation error, mm, of the log points that all curves have."""
     n = min((len(curve.epochs) for curve in curves), default=0)
     if not n:
         return np.empty(0), np.empty(0)
@@ -191,7 +191,7 @@ def _mean(curves: Sequence[Curve]) -> tuple[Numbers, Numbers]:
 
 
 def _named_rows(table: Results, keys: Sequence[str]) -> list[tuple[str, Row]]:
-    """Returns the combinations whose curves are drawn, with their names."""
+    """Returns the combinations to draw, with their names."""
     if keys:
         return [(_name(table, row), row) for row in (find_combination(table, key) for key in keys)]
     parts = table.by_data()
@@ -202,7 +202,7 @@ def _named_rows(table: Results, keys: Sequence[str]) -> list[tuple[str, Row]]:
 
 
 def _ticks(last: float) -> list[float]:
-    """Returns at most nine ticks from 0 to the last epoch, a round number apart but for the last."""
+    """Returns at most nine ticks, round numbers from 0 on, and the last epoch."""
     power = 10 ** max(0, math.floor(math.log10(max(last, 1) / _TICKS)))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor * _TICKS >= last)
     ticks = [float(tick) for tick in range(0, math.ceil(last), step) if last - tick >= step / 2]

@@ -3,12 +3,11 @@
 FOLDER/
     mlflow.db      runs with parameters, metrics over batches, and tags
 
-Its names have no brackets and no plus: `val/distance_mm[A]` is `val/distance_mm A`. In place of infinity it has its
-largest number, and a trial that was not started has the time of the export. See it with
+Names have no brackets and no plus: `val/distance_mm[A]` is `val/distance_mm A`. MLflow's largest number stands for
+infinity, and a trial that was not started has the time of the export. To view it, run
 `mlflow ui --backend-store-uri sqlite:///FOLDER/mlflow.db`.
 
-The database is written with MLflow's own library, without a server, at some four trials a second. Importing this
-module requires it.
+MLflow's own library writes the database, without a server, at about four trials per second. This module needs it.
 """
 
 import os
@@ -21,7 +20,7 @@ from cluster.reports.trackers.runs import TrialRun, as_text, missing_library, ne
 from cluster.storage.folders import ExperimentFolder
 from data_pipeline.user_error import UserError, first_line
 
-# MLflow looks at these when it is imported. It would tell its makers of its use, over the network, and greet.
+# MLflow reads these when it is imported. Without them it sends usage data over the network and prints a greeting.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 
@@ -29,7 +28,7 @@ try:
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Param
     from mlflow.exceptions import MlflowException
-    from mlflow.store.tracking import sqlalchemy_store as sqlalchemy_store  # mlflow-skinny alone is without a database
+    from mlflow.store.tracking import sqlalchemy_store as sqlalchemy_store  # missing in mlflow-skinny alone
 except ImportError as error:
     raise missing_library("mlflow") from error
 
@@ -41,7 +40,7 @@ _STATUS = {
     "pending": "SCHEDULED",
 }
 
-# MLflow takes no more at a time, and no longer values.
+# MLflow's limits per request and per value.
 _MAX_METRICS = 1000
 _MAX_PARAMS = 100
 _MAX_PARAM_CHARACTERS = 6000
@@ -91,12 +90,12 @@ def _metrics(run: TrialRun) -> Iterator[Any]:
 
 
 def _allowed(name: str) -> str:
-    # No subset has a space in its name, so two names do not become one.
+    # The names of subsets do not contain spaces, so two different names stay different.
     return name.replace("[", " ").replace("]", "").replace("+", " plus ")
 
 
 def _allowed_param(path: str) -> str:
-    # Keys of a dict among the settings may have any signs; those that MLflow refuses become their codes.
+    # Keys of dicts in the settings may contain any character; those that MLflow rejects are replaced by their codes.
     return re.sub(r"[^\w.: -]", lambda sign: f"_{ord(sign[0]):x}_", path)
 
 

@@ -1,6 +1,6 @@
-"""The trials of an experiment as runs, as other tools know them: numbers over steps, settings, results, and an end.
+"""The trials of an experiment as runs of other tools: numbers over steps, settings, results, and the final status.
 
-The formats of these tools are in `tensorboard.py`, `mlflow.py` and `wandb.py`, each of which needs its tool's library.
+`tensorboard.py`, `mlflow.py` and `wandb.py` write the formats of these tools; each needs the library of its tool.
 """
 
 import json
@@ -27,7 +27,7 @@ Option = str | int | float | bool | None
 
 
 def missing_library(package: str) -> UserError:
-    """Returns the error that the library that writes another tool's files is not installed."""
+    """Returns the error for a tool whose library is not installed."""
     return UserError(
         f"the library that writes files of {package} is not installed, or only in part; install it: "
         f"pip install {package}"
@@ -35,7 +35,7 @@ def missing_library(package: str) -> UserError:
 
 
 class Point(NamedTuple):
-    """What was logged at one step, by name; see `TrialRun`."""
+    """The numbers that were logged at one step, by name; see `TrialRun`."""
 
     step: int
     values: dict[str, float]
@@ -45,23 +45,23 @@ class Point(NamedTuple):
 class TrialRun:
     """A trial as a run.
 
-    Names are those of the tables' columns with a slash after the split, `val/distance_mm` for the mean over subsets and
-    `val/distance_mm[A]` for the subset A. What was measured on normalised poses ends in `_normalised`. `epoch` is how
-    many epochs were done: 3.5 is half-way through the fourth.
+    Names are those of the tables' columns with a slash after the split: `val/distance_mm` for the mean over subsets and
+    `val/distance_mm[A]` for the subset A. Names of numbers in normalised space end in `_normalised`. `epoch` is the
+    number of completed epochs: 3.5 is half-way through the fourth.
 
     Attributes:
         trial_id: The combination's key and the repetition: `KEY/REPETITION`.
         key: The combination's key.
         status: The trial's status.
-        options: What varies in the experiment, by path.
-        settings: All that was set in the experiment's dicts, by path; the trial's options in place of the base values.
-            They are values of JSON, and `as_text` makes each of them a text.
+        options: The options that vary in the experiment, by path.
+        settings: All settings of the experiment's dicts, by path, with the trial's options instead of the base values.
+            They are JSON values; `as_text` converts each to a text.
         facts: Status, error, seed, machine, versions and other things that are not settings, by name.
-        started: When it was started, in seconds since 1970; None if it was not.
-        ended: When it ended; None if it has not.
-        points: What was logged while it was trained, in the order of the steps. A step is a batch, counted over all
-            epochs from 1.
-        final: What was measured at the end with the weights of the best epoch; empty if it did not finish.
+        started: When it was started, in seconds since 1970; None if it was not started.
+        ended: When it ended; None if it has not ended.
+        points: The numbers that were logged during training, in the order of the steps. A step is a batch, counted over
+            all epochs from 1.
+        final: The metrics of the final evaluation with the weights of the best epoch; empty if it did not finish.
     """
 
     trial_id: str
@@ -77,7 +77,7 @@ class TrialRun:
 
     @property
     def time(self) -> float:
-        """When its numbers were logged, in seconds since 1970, as near as is known: records hold no times."""
+        """The approximate time of its numbers, in seconds since 1970; records do not contain times."""
         return self.ended or self.started or 0.0
 
 
@@ -87,7 +87,7 @@ class ExperimentRuns:
 
     Attributes:
         name: The experiment's name.
-        options: The different values of each option that varies, by path.
+        options: The distinct values of each option that varies, by path.
         final_names: The names of all final numbers.
     """
 
@@ -99,7 +99,7 @@ class ExperimentRuns:
 
     @classmethod
     def read(cls, folder: ExperimentFolder) -> "ExperimentRuns":
-        """Reads what is on disk, but for the records.
+        """Reads everything on disk except the records.
 
         Raises:
             NoResultsError: If there is no experiment, or if its description is broken.
@@ -127,7 +127,9 @@ class ExperimentRuns:
                 started=ending.started,
                 ended=ending.ended,
                 points=[],
-                final=Point(row["best_epoch"] or 0, ending.final),  # the records tell how many steps an epoch has
+                final=Point(
+                    row["best_epoch"] or 0, ending.final
+                ),  # the records determine the number of steps in an epoch
             )
         options = {
             path: list({repr(row[path]): row[path] for row in results.trials}.values()) for path in results.option_paths
@@ -138,7 +140,7 @@ class ExperimentRuns:
     def runs(self) -> Iterator[TrialRun]:
         """Yields a run for each planned trial, also for those that failed or were not started.
 
-        Records are read on the way, since those of ten thousand trials do not fit into the memory.
+        Each trial's records are read only now, since those of ten thousand trials do not fit into memory.
 
         Raises:
             StorageError: If a file cannot be read.
@@ -152,7 +154,7 @@ class ExperimentRuns:
 
 @contextmanager
 def new_export(folder: ExperimentFolder, to: Path) -> Iterator[tuple[ExperimentRuns, Path]]:
-    """Reads an experiment, and writes files for another tool: all of them, or after an error none.
+    """Reads an experiment and lets the block write files for another tool; after an error no file remains.
 
     Args:
         folder: The experiment's folder.
@@ -175,7 +177,7 @@ _FACTS = ("status", "error", "key", "repetition", "seed", "best_epoch", "train_s
 
 
 class _Ending(NamedTuple):
-    """What a run needs from `trial.json` in addition to the row of the result table."""
+    """The part of `trial.json` that a run needs in addition to the row of the result table."""
 
     started: float | None
     ended: float | None
@@ -195,9 +197,9 @@ class _Ending(NamedTuple):
 def _logged(folder: ExperimentFolder, wanted: Mapping[str, TrialRun]) -> Iterator[tuple[str, list[Point], int]]:
     """Yields the id of each trial that has records, its points, and the batches of an epoch."""
     for table in record_tables(folder, wanted.__contains__):
-        # A batch of 0 is the final evaluation: thousands of numbers, of which trial.json has those that tables show.
+        # Batch 0 is the final evaluation: thousands of numbers. trial.json has those that tables show.
         logged = table.filter(pc.greater(table["batch"], 0))
-        # A trial's rows lie one after another, and each trial is in one table.
+        # A trial's rows are consecutive, and each trial is in one table.
         ends = [0, *pc.run_end_encode(logged["trial_id"].combine_chunks().indices).run_ends.to_pylist()]
         for start, end in pairwise(ends):
             columns = logged.slice(start, end - start).select(("trial_id", *Record._fields)).to_pydict()
@@ -218,7 +220,7 @@ def _points(records: Sequence[Record]) -> tuple[list[Point], int]:
 
 
 def _shown(subsets: Collection[str]) -> Collection[str]:
-    """Returns the subsets, without an only subset, which equals the mean."""
+    """Returns the subsets; none if there is only one, which equals the mean."""
     return {MEAN_SUBSET} if set(subsets) == {MEAN_SUBSET, DEFAULT_SUBSET} else subsets
 
 
@@ -233,7 +235,7 @@ def _name(split: str, subset: str, metric: str, space: str = "original") -> str:
 
 
 def as_text(value: Any) -> str:
-    """Returns a setting as its JSON text, without quotation marks around it."""
+    """Returns a setting as JSON, without quotation marks around a text."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
@@ -246,7 +248,7 @@ def _settings(configs: Mapping[str, Mapping[str, Any]], options: Mapping[str, Op
 
 
 def _origin(experiment: Mapping[str, Any]) -> dict[str, str]:
-    """Returns what made an experiment's results, such as `versions.torch` and `git.commit`."""
+    """Returns what produced an experiment's results, such as `versions.torch` and `git.commit`."""
     origin = {name: experiment.get(name) for name in ("versions", "machine", "git", "code", "command")}
     return {path: as_text(value) for path, value in _flat(origin).items()}
 

@@ -1,14 +1,13 @@
 """An experiment as files of TensorBoard: a run for each trial, and the options for its HParams tab.
 
 FOLDER/
-    events.out.tfevents.0                  what varies, and which numbers compare the trials
-    KEY/REPETITION/events.out.tfevents.0   a trial: numbers over batches, final numbers, its settings and how it ended
+    events.out.tfevents.0                  the options that vary, and the numbers that compare the trials
+    KEY/REPETITION/events.out.tfevents.0   a trial: numbers over batches, final numbers, settings and final status
 
-Repetitions of a combination are one session group of the HParams tab, which shows their mean. TensorBoard keeps numbers
-in single precision. See it with `tensorboard --logdir FOLDER`.
+The repetitions of a combination are one session group of the HParams tab, which shows their mean. TensorBoard stores
+numbers in single precision. To view the files, run `tensorboard --logdir FOLDER`.
 
-The files are written with TensorBoard's own library, without TensorFlow, at some fifty trials a second. Importing
-this module requires it.
+TensorBoard's own library writes the files, without TensorFlow, at about fifty trials per second. This module needs it.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -62,7 +61,7 @@ def _scalars(values: Mapping[str, float]) -> Any:
 
 
 class _Column(NamedTuple):
-    """A column of the HParams tab, whose values are of one type; those of several types are shown as text."""
+    """A column of the HParams tab; its values have one type, and values of several types are shown as text."""
 
     kind: Any
     value_of: Callable[[Option], bool | float | str]
@@ -78,7 +77,7 @@ class _Column(NamedTuple):
 
 
 def _overview(experiment: ExperimentRuns, columns: Mapping[str, _Column]) -> Any:
-    """Returns the summary from which the HParams tab knows what varies and which numbers compare the trials."""
+    """Returns the summary that tells the HParams tab which options vary and which numbers compare the trials."""
     infos = []
     for path, (kind, value_of) in columns.items():
         info = api_pb2.HParamInfo(name=path, type=kind)
@@ -91,8 +90,8 @@ def _overview(experiment: ExperimentRuns, columns: Mapping[str, _Column]) -> Any
 
 
 def _about(run: TrialRun, columns: Mapping[str, _Column]) -> Any:
-    """Returns the summary of a trial's options, settings and end."""
-    # A combination's name makes its repetitions one group.
+    """Returns the summary of a trial's options, settings and final status."""
+    # The name of the combination puts its repetitions into one group.
     start = plugin_data_pb2.SessionStartInfo(group_name=run.key, start_time_secs=run.started or 0.0)
     for path, (_, value_of) in columns.items():
         struct = ListValue()
@@ -116,7 +115,7 @@ def _hparams(tag: str, **content: Any) -> Any:
 
 
 def _text(tag: str, facts: Mapping[str, Any]) -> Any:
-    # TensorBoard reads Markdown: with four spaces in front it is shown as it is, whatever is in an error.
+    # TensorBoard renders Markdown: four leading spaces keep a text, such as an error, as it is.
     lines = [f"    {line}" for name, value in facts.items() for line in f"{name}: {as_text(value)}".splitlines()]
     tensor = make_tensor_proto("\n".join(lines).encode())
     return Summary.Value(tag=tag, metadata=text.create_summary_metadata(tag, ""), tensor=tensor)

@@ -3,15 +3,15 @@
 FOLDER/wandb/
     offline-run-TIME-KEY-REPETITION/run-KEY-REPETITION.wandb     a trial: settings, numbers over batches, final numbers
 
-The project is the experiment, and the repetitions of a combination are a group. A run's tag says how the trial stands,
-its notes why it failed, and its config holds the settings and, from `trial/` on, what else is known of the trial. Its
-summary has the results as `final/...`. Names have slashes in place of dots and brackets: `val/distance_mm[A]` is
-`val/distance_mm/A`. Trials that were not started are left out, since W&B knows no such run; nor does it tell those that
-were interrupted from those that failed. It dates all runs at the export: the real times are `trial/started` and
-`trial/ended`.
+The project is the experiment, and the repetitions of a combination are a group. The tag of a run is the status of the
+trial, its notes say why it failed, and its config contains the settings and, below `trial/`, everything else that is
+known about the trial. Its summary has the results as `final/...`. Names have slashes instead of dots and brackets:
+`val/distance_mm[A]` is `val/distance_mm/A`. Trials that were not started are left out, since W&B has no such runs. W&B
+does not distinguish interrupted trials from failed ones. It dates all runs at the export: the real times are
+`trial/started` and `trial/ended`.
 
-It is written with W&B's own library, without an account and without a network, at some 20 trials a second. See it with
-`wandb leet FOLDER/wandb`, and upload it with `cd FOLDER; wandb sync`. Importing this module needs the library.
+W&B's own library writes the files, without an account and without a network, at about 20 trials per second. This module
+needs it. To view the runs, run `wandb leet FOLDER/wandb`; to upload them, run `cd FOLDER; wandb sync`.
 """
 
 import json
@@ -33,7 +33,7 @@ try:
 except ImportError as error:
     raise missing_library("wandb") from error
 
-_EXIT_CODE = {"finished": 0, "failed": 1, "diverged": 1, "interrupted": 255}  # 255 is W&B's own after a Ctrl-C
+_EXIT_CODE = {"finished": 0, "failed": 1, "diverged": 1, "interrupted": 255}  # W&B itself uses 255 after Ctrl-C
 
 _MAX_PROJECT_CHARACTERS = 128
 
@@ -47,7 +47,7 @@ _LAST_CHUNK_TYPES = (1, 4)  # a record's only chunk, or the last of several
 def export_wandb(folder: ExperimentFolder, to: Path) -> None:
     """Writes an experiment's trials as offline runs of Weights & Biases. See `new_export`."""
     with new_export(folder, to) as (experiment, partial):
-        # What W&B logs of itself would fill the terminal where the disk is full.
+        # If the disk is full, W&B's own log would fill the terminal.
         logging.getLogger("wandb").disabled = True
         try:
             wandb.setup(_settings())
@@ -61,12 +61,12 @@ def export_wandb(folder: ExperimentFolder, to: Path) -> None:
         for own in partial.glob("wandb/offline-run-*"):
             if not _is_whole(own / f"run-{own.name.split('-', 3)[-1]}.wandb"):
                 raise UserError(f"{to} cannot be written: {own.name} is incomplete; is the disk full?")
-            for name in ("files", "logs", "tmp"):  # empty, and what W&B logs of itself
+            for name in ("files", "logs", "tmp"):  # an empty folder and W&B's own log
                 shutil.rmtree(own / name, ignore_errors=True)
 
 
 def _settings() -> Any:
-    """Returns settings with which W&B writes what it is given and nothing else, and neither connects nor prints."""
+    """Returns settings for W&B: it writes only what it receives, does not connect, and prints nothing."""
     return wandb.Settings(
         mode="offline",
         console="off",
@@ -103,7 +103,7 @@ def _write(folder: Path, project: str, run: TrialRun) -> None:
 def _config(run: TrialRun) -> dict[str, Any]:
     about = {**run.facts, "started": run.started, "ended": run.ended}
     about.pop("error", None)
-    # W&B takes a dot for a step into a dict.
+    # W&B interprets a dot as a level of a dict.
     settings = {path.replace(".", "/"): value for path, value in run.settings.items()}
     return settings | {f"trial/{name.replace('.', '/')}": value for name, value in about.items()}
 
@@ -114,18 +114,18 @@ def _allowed(name: str) -> str:
 
 
 def _json_value(value: float) -> float | str:
-    # Of a history W&B writes these numbers as such words itself; in a summary it would drop them.
+    # In a history W&B itself writes these numbers as such words; in a summary it would drop them.
     return value if math.isfinite(value) else json.dumps(value)
 
 
 def _is_whole(path: Path) -> bool:
-    """Tells whether a run's file ends with the run's end: W&B itself says nothing of a disk that is full."""
+    """Returns whether a run's file is complete, since W&B does not report a full disk."""
     last = deque(_records(path.read_bytes()), maxlen=1)
     return bool(last) and Record.FromString(last[0]).WhichOneof("record_type") == "exit"
 
 
 def _records(content: bytes) -> Iterator[bytes]:
-    """Yields a file's records: a log of LevelDB (its doc/log_format.md) after a header of W&B's."""
+    """Yields a file's records: W&B's header is followed by a LevelDB log (doc/log_format.md of LevelDB)."""
     record, place = b"", _FILE_HEADER_BYTES
     while place < len(content):
         left = _BLOCK_BYTES - place % _BLOCK_BYTES
