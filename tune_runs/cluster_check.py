@@ -268,7 +268,7 @@ def _data_line(data_dir: str, data: "DataSize") -> str:
 
     if not data.names:
         return _wrapped(
-            f"no datasets in {data_dir}, so the object stores were not compared with any (--data-dir)", "data: "
+            f"no datasets in {data_dir}, so the size of the object stores was not checked (--data-dir)", "data: "
         )
     return _wrapped(
         f"{size_text(data.n_bytes)} ({', '.join(data.names)}); each object store and /dev/shm should have "

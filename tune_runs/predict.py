@@ -287,7 +287,7 @@ def _require_pairs(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
         if _is_given(args, option) and not _is_given(args, other):
             parser.error(f"{option} needs {other}")
     if args.submission is not None and args.out_format is not None:
-        parser.error("--submission decides the format; leave out --out-format")
+        parser.error("--submission determines the format; omit --out-format")
     if args.export is not None and args.export == args.out:
         parser.error("--out and --export name the same file")
 
@@ -356,11 +356,13 @@ def _parser() -> argparse.ArgumentParser:
     poses.add_argument("--poses", type=Path, metavar="FILE", help="a backbone's predictions")
     poses.add_argument("--format", choices=formats, metavar="F", help="their format (default: what FILE looks like)")
     poses.add_argument("--out", type=Path, metavar="FILE", help="the file for the corrected poses")
-    poses.add_argument("--out-format", choices=formats, metavar="F", help="its format (default: as the poses)")
+    poses.add_argument("--out-format", choices=formats, metavar="F", help="its format (default: that of the poses)")
     poses.add_argument(
         "--labels", type=Path, metavar="FILE", help="the true poses, to print the error before and after"
     )
-    poses.add_argument("--labels-format", choices=formats, metavar="F", help="their format (default: as the poses)")
+    poses.add_argument(
+        "--labels-format", choices=formats, metavar="F", help="their format (default: that of the poses)"
+    )
     poses.add_argument(
         "--submission",
         type=Path,

@@ -287,7 +287,7 @@ def _remove(removals: Sequence["Removal"], args: argparse.Namespace) -> int:
     elif args.yes:
         _print("\n".join(f"Removed {one.text}" for one in removed))
     else:
-        _print("\n".join([*(one.text for one in removals), "Nothing was removed yet. Add --yes to remove this."]))
+        _print("\n".join([*(one.text for one in removals), "Nothing has been removed yet. Add --yes to remove this."]))
     return status
 
 

@@ -193,7 +193,7 @@ def success_rates(errors_mm: Numbers) -> Numbers:
     """
     if not np.size(errors_mm) or np.isnan(errors_mm).any():
         raise FigureError(
-            f"{np.isnan(errors_mm).sum()} of {np.size(errors_mm)} errors are not numbers: no success rate"
+            f"{np.isnan(errors_mm).sum()} of {np.size(errors_mm)} errors are not numbers, so there is no success rate"
         )
     counts = np.searchsorted(np.sort(errors_mm), THRESHOLDS_MM, side="right")  # (81,)
     rates: Numbers = counts / len(errors_mm)

@@ -96,7 +96,7 @@ def errors_by_joint(
     sentences = [f"Mean ± standard deviation over {count}." if after.shape[1] > 1 else f"{count}."]
     missing = int(np.isnan(after).any(axis=0).sum())
     if missing:
-        sentences.append(f"{missing} of them lack values and are left out where one is missing.")
+        sentences.append(f"{missing} of them lack values; missing values are left out.")
     add_note(figure, sentences)
     return figure
 
@@ -256,5 +256,5 @@ def _frames(before_mm: Numbers, after_mm: Numbers) -> tuple[Numbers, Numbers, li
     if not known.any():
         raise FigureError("there are no frames whose errors before and after the correction are numbers")
     left_out = int((~known).sum())
-    remarks = [f"Frames left out for lack of a value: {left_out:,}."] if left_out else []
+    remarks = [f"Frames left out because a value is missing: {left_out:,}."] if left_out else []
     return before_mm[known].astype(np.float64), after_mm[known].astype(np.float64), remarks

@@ -64,7 +64,7 @@ def skeletons(
         FigureError: If there are no examples or log points, if none should be drawn, or if a coordinate is not finite.
     """
     if any(n is not None and n < 1 for n in (n_examples, n_log_points)):
-        raise FigureError("a figure of hands has at least one example and one log point")
+        raise FigureError("a figure of hands needs at least one example and one log point")
     if not len(labels_mm) or not corrected_mm:
         raise FigureError("there are no skeletons: no example was followed (`val_example_indices`)")
     n_shown = min(n_examples or len(labels_mm), len(labels_mm), max(1, int(width_in / _MIN_SIDE_IN)))

@@ -97,7 +97,8 @@ def heat_map(
     size = _size_that_fits(f"{np.nanmax(values):.2f}", cell_width - 3)
     if size < _SMALLEST_PT:
         raise FigureError(
-            f"{len(columns)} values of {across} do not fit into {width_in:g} inches; swap the options or draw it wider"
+            f"{len(columns)} values of {across} do not fit into {width_in:g} inches; swap the options or make the "
+            "figure wider"
         )
     _name_columns(figure, axes, value_texts(list(columns.values())), cell_width)
     n_full = n_planned or max(row["n"] for row in summary)

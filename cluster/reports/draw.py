@@ -307,11 +307,11 @@ def _two_options(figure_options: FigureOptions, table: Results) -> tuple[str, st
         return paths[0], paths[1]
     if figure_options.rows is None or figure_options.columns is None:
         raise FigureError(
-            f"a heat map has two options, --rows and --columns; {table.name} has {', '.join(paths) or 'none'}"
+            f"a heat map needs two options, --rows and --columns; {table.name} has {', '.join(paths) or 'none'}"
         )
     down, across = (named(path, table.option_paths, "option") for path in (figure_options.rows, figure_options.columns))
     if down == across:
-        raise FigureError(f"rows and columns name the same option, {down}; a heat map has two")
+        raise FigureError(f"rows and columns name the same option, {down}; a heat map needs two")
     return down, across
 
 

@@ -263,7 +263,7 @@ class Archiver:
                 left = self.archive.add(trial_ids, lambda: not self.stopped.is_set())
             except StorageError as error:
                 print(
-                    f"warning: some trials were not moved into the archive, the next run tries again: {error}",
+                    f"warning: some trials were not moved into the archive; the next run tries again: {error}",
                     file=sys.stderr,
                 )
                 return

@@ -259,7 +259,7 @@ class TestAnExperimentThatIsNotThere:
     def test_where_there_is_none_at_all_says_so(self, run, tmp_path):
         assert (
             run("show", "x", storage_path=tmp_path)[2]
-            == f"error: no experiment 'x' in {tmp_path}, and no other experiment either\n"
+            == f"error: no experiment 'x' in {tmp_path}, which has no experiments\n"
         )
 
 
@@ -707,7 +707,7 @@ class TestRemoving:
         before = snapshot(written)
         status, output, errors = run(*command, storage_path=written)
         assert (status, errors) == (0, "")
-        assert output.endswith("Nothing was removed yet. Add --yes to remove this.\n")
+        assert output.endswith("Nothing has been removed yet. Add --yes to remove this.\n")
         assert not any(one["removed"] for one in run_json(*command, storage_path=written))
         assert snapshot(written) == before
 
@@ -725,7 +725,7 @@ class TestRemoving:
 
     def test_of_what_runs_is_refused_and_the_rest_is_done(self, run, written):
         with experiment_lock(Storage(written / "one")):
-            assert "one: all of it, 4 files" in run("rm", "one", storage_path=written)[1]
+            assert "one: the whole experiment, 4 files" in run("rm", "one", storage_path=written)[1]
             assert "it is running" in run("rm", "one", storage_path=written)[1]
             before = snapshot(written / "one")
             status, output, errors = run("rm", "one", "two", "--yes", storage_path=written)

@@ -61,7 +61,7 @@ def own_code(name: str, code: str) -> Markup:
         ValueError: If the code contains something that ends such an element or begins a comment in it.
     """
     if re.search(r"</(script|style)|<!--", code, re.IGNORECASE):
-        raise ValueError(f"code in a {name} element may hold neither </script, </style nor <!--")
+        raise ValueError(f"code in a {name} element must not contain </script, </style or <!--")
     return Markup(f"<{name}>{code}</{name}>")
 
 

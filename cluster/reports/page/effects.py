@@ -57,7 +57,7 @@ def effects(data: PageData) -> list[Markup]:
 
 
 def _averaged(what: str, means: Mapping[str, GroupMeans], names: Mapping[str, str]) -> str:
-    interval = "95 % intervals are of the mean over repetitions."
+    interval = "95 % intervals are for the mean over repetitions."
     if all(of_option.is_complete for of_option in means.values()):
         n = len(next(iter(means.values())).basis.repetitions)
         repetitions = f"all {n} repetitions" if n > 1 else "the only repetition"

@@ -77,7 +77,9 @@ class ReportServer(ThreadingHTTPServer):
         try:
             super().__init__((_HOST, port), _Handler)
         except (OSError, OverflowError) as error:
-            raise UserError(f"port {port} of {_HOST} cannot be used: {error}; choose another, or 0 for any") from error
+            raise UserError(
+                f"port {port} of {_HOST} cannot be used: {error}; choose another one, or 0 for any free port"
+            ) from error
 
     @property
     def address(self) -> str:
@@ -176,15 +178,15 @@ class _Handler(BaseHTTPRequestHandler):
         token, slash, rest = address.removeprefix("/").partition("/")
         # A web page whose name was made to resolve to this machine (DNS rebinding) sends its own name.
         if host not in (f"{_HOST}:{self.server.server_port}", f"localhost:{self.server.server_port}"):
-            self._answer(HTTPStatus.FORBIDDEN, "this server answers to its own address only")
+            self._answer(HTTPStatus.FORBIDDEN, "this server only answers requests to its own address")
         elif not secrets.compare_digest(token.encode(), self.server.token.encode()):
-            self._answer(HTTPStatus.FORBIDDEN, "the address lacks the token: open the one that was printed")
+            self._answer(HTTPStatus.FORBIDDEN, "the address does not contain the token: open the printed address")
         elif slash and not rest:
             self._answer_with(live_page)
         elif rest == "content":
             self._answer_with(content)
         else:
-            self._answer(HTTPStatus.NOT_FOUND, "there is nothing here but the report")
+            self._answer(HTTPStatus.NOT_FOUND, "only the report is available here")
 
     def log_message(self, format: str, *args: object) -> None:
         """Keeps requests, and the token in them, out of the terminal."""

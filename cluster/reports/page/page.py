@@ -108,7 +108,7 @@ def shell(name: str, main: Markup, scripts: list[str], *, is_live: bool = False)
     )
     body = tag(
         "body",
-        tag("a", "To the result", href="#summary", class_="skip"),
+        tag("a", "Skip to the result", href="#summary", class_="skip"),
         tag("header", tag("h1", name), tag("p", f"Report of a hyperparameter search{as_of}", class_="subtitle")),
         tag("main", main),
         tag("div", id="announcement", role="status", class_="hidden"),

@@ -154,7 +154,7 @@ def _of_the_best(data: PageData, folder: ExperimentFolder) -> Iterator[_PlannedF
         )
         yield (
             lambda: errors.improvement_by_error(*frames.joined, width_in=_WIDTH_IN),
-            f"Improvement by the backbone’s error, for each pose of one repetition: {place}. {on_frames(frames)}",
+            f"Improvement against the backbone’s error, for each pose of one repetition: {place}. {on_frames(frames)}",
         )
     skeleton, parts = data.skeleton, data.errors_by_joint(row["key"])
     if skeleton is not None and parts is not None:
@@ -171,7 +171,9 @@ def _of_options(data: PageData) -> Iterator[_PlannedFigure]:
     paths = table.distinguishing_paths
     if len(paths) >= 2:
         names = short_names(paths)
-        others = "; each cell has the best in validation over the other options" if len(paths) > 2 else ""
+        others = (
+            "; each cell shows the values of the other options that are best in validation" if len(paths) > 2 else ""
+        )
         yield (
             lambda: options.heat_map(
                 *(table.summary, paths[0], paths[1]), split=split, n_planned=table.n_repetitions, width_in=_WIDTH_IN

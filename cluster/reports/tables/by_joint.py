@@ -155,14 +155,15 @@ def _hand(folder: ExperimentFolder, results: Results, row: Row, split: str) -> l
     ids = [f"{trial['key']}/{trial['repetition']}" for trial in trials]
     logged = read_logged(folder, split=split, wanted=ids.__contains__, is_metric=_is_shown)
     values = {metric: [float(of[i]) for of in logged.final.values()] for i, metric in enumerate(logged.metrics)}
-    why = f"{results.name} has no errors by joint: of the trials of {row['key']}, which is best in validation, the "
+    without = f"{results.name} has no errors by joint"
+    best = f"the trials of {row['key']}, the best in validation,"
     if "distance" not in values:
-        raise ChoiceError(f"{why}records are missing or broken")
+        raise ChoiceError(f"{without}: the records of {best} are missing or broken")
     known = folder.read_trials(lambda trial: trial, ids.__contains__)
     try:
         skeleton = decode_skeleton(known[ids[0]])
     except (LookupError, TypeError, ValueError) as error:
-        raise ChoiceError(f"{why}files do not say which skeleton they use") from error
+        raise ChoiceError(f"{without}: the files of {best} do not say which skeleton they use") from error
     return [
         (finger, joint, PartErrors.of(values.get(f"{metric}_before", []), values.get(metric, [])))
         for finger, joint, metric in _parts(skeleton)

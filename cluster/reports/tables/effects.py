@@ -208,7 +208,7 @@ class MeanTable(_EffectTable):
             what += f"{'all values of the other options and ' * have_others}all repetitions"
         else:
             what += "the trials that all values of the option have in common"
-        what += "; 95 % intervals are of the mean over n repetitions (Student's t)."
+        what += "; 95 % intervals are for the mean over n repetitions (Student's t)."
         headers = ["option", "value", f"mean ({measure.unit})", f"95 % interval ({measure.unit})", "n"]
         headers += ["trials"] * (not are_complete) + ["importance (%)"] * self._has_importances
         return self._grid("effects", what, headers, 2, rows, list(self._notes()))

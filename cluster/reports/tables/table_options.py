@@ -43,9 +43,9 @@ class TableOptions:
         if not 0 <= self.precision <= 15:
             raise ChoiceError(f"a number cannot have {self.precision} decimals; choose 0 to 15")
         if self.best is not None and self.best < 1:
-            raise ChoiceError(f"the {self.best} best combinations are not a table; choose 1 or more")
+            raise ChoiceError(f"the number of best combinations cannot be {self.best}; choose 1 or more")
         if self.best is not None and self.best_for_each is not None:
-            raise ChoiceError("a table shows either the best few or the best of each value; choose one")
+            raise ChoiceError("a table shows either the best combinations or the best for each value; choose one")
         if (self.rows is None) != (self.columns_of is None):
             raise ChoiceError("a pivot table needs two options: one for its rows and one for its columns")
         if self.rows is not None and (self.trials or self.columns or self.sort or self.best or self.best_for_each):

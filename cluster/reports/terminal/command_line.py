@@ -121,7 +121,7 @@ def _add_reading(add: AddParser) -> None:
     diff = add("diff", "minimal_example 05fe 048d", "minimal_example best 048d", json=True)
     _add_name(diff)
     _add_key(diff, "first", _A_KEY)
-    _add_key(diff, "second", "the other combination's key, likewise")
+    _add_key(diff, "second", "the key of the other combination, or its beginning")
 
     log = add("log", "minimal_example best", "minimal_example 048d/2 --json", json=True)
     _add_name(log)
@@ -160,9 +160,11 @@ def _add_export(add: AddParser) -> None:
     trials.set_defaults(trials=True)
     _add_columns(trials, "options, key, before, after, and the other columns of tables/trials.csv")
 
-    pivot = add_kind("pivot", "Two options against each other.", "--rows lr --columns augmenters --out pivot.md")
-    pivot.add_argument("--rows", metavar="OPTION", required=True, help="the option that goes down")
-    pivot.add_argument("--columns", dest="columns_of", metavar="OPTION", required=True, help="the one that goes across")
+    pivot = add_kind("pivot", "A pivot table of two options.", "--rows lr --columns augmenters --out pivot.md")
+    pivot.add_argument("--rows", metavar="OPTION", required=True, help="the option of the rows")
+    pivot.add_argument(
+        "--columns", dest="columns_of", metavar="OPTION", required=True, help="the option of the columns"
+    )
 
     joints = add_kind("joints", "The best combination's errors per joint and finger.", "--format md")
 
@@ -256,10 +258,10 @@ def _add_figure(add: AddParser) -> None:
         "--format", metavar="F", help="the format of these poses, as in predict.py (default: what the files look like)"
     )
     add_figure("joints", "Errors per joint and finger.", "--combination 05fe")
-    on_its_data = "; shows all that share its data (default: all)"
-    heatmap = add_figure("heatmap", "Two options against each other.", "--rows lr --columns augmenters", of=on_its_data)
-    heatmap.add_argument("--rows", metavar="OPTION", help="the option that goes down")
-    heatmap.add_argument("--columns", metavar="OPTION", help="the option that goes across")
+    on_its_data = "; shows all that were measured on the same data (default: all)"
+    heatmap = add_figure("heatmap", "A heat map of two options.", "--rows lr --columns augmenters", of=on_its_data)
+    heatmap.add_argument("--rows", metavar="OPTION", help="the option of the rows")
+    heatmap.add_argument("--columns", metavar="OPTION", help="the option of the columns")
     add_figure("parallel", "All options and the result.", of=on_its_data)
     add_figure("histogram", "The errors of frames.")
     add_figure("improvement", "How much frames improve, by their error before the correction.")

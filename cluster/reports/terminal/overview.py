@@ -82,7 +82,7 @@ def find_experiment(storage_path: str, name: str) -> ExperimentFolder:
     """
     names = experiment_names(storage_path)
     if name not in names:
-        hint = did_you_mean(name, names) or ", and no other experiment either"
+        hint = did_you_mean(name, names) or ", which has no experiments"
         raise NoResultsError(f"no experiment {name!r} in {storage_path}{hint}")
     return ExperimentFolder(Storage(storage_path) / name)
 

@@ -55,7 +55,7 @@ def whole_experiment(storage_path: str, name: str) -> Removal:
         StorageError: If it cannot be read, or if it contains a link.
     """
     folder = find_experiment(storage_path, name)
-    return _removal(storage_path, folder, name, _all_files(folder), "all of it", is_whole=True)
+    return _removal(storage_path, folder, name, _all_files(folder), "the whole experiment", is_whole=True)
 
 
 def useless_files(storage_path: str, name: str) -> Removal | None:

@@ -625,7 +625,7 @@ class TestErrorsOfFrames:
     def test_without_a_number_are_counted(self, draw):
         figure = draw(np.array([1.0, np.nan, 0]), np.array([1.0, 1, 0]))
         assert "2 poses" in note(figure)
-        assert "Frames left out for lack of a value: 1." in note(figure)
+        assert "Frames left out because a value is missing: 1." in note(figure)
 
     @pytest.mark.parametrize("draw", [error_histogram, improvement_by_error])
     def test_of_none_and_of_unlike_numbers_are_an_error(self, draw):

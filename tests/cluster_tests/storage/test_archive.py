@@ -333,7 +333,7 @@ class TestAnExperiment:
 
         monkeypatch.setattr(Storage, "write", refuse)
         assert len(small_experiment.run({}, {LR: LRS}).trials) == 5
-        warning = "some trials were not moved into the archive, the next run tries again: the disk is full"
+        warning = "some trials were not moved into the archive; the next run tries again: the disk is full"
         assert warning in capsys.readouterr().err
 
     @pytest.mark.slow

@@ -1,4 +1,4 @@
-// Pictures of a combination that is opened: learning curves and errors by joint, as inline SVG.
+// Pictures of an opened combination: learning curves and errors by joint, as inline SVG.
 "use strict";
 window.report = {};
 (() => {
@@ -14,7 +14,7 @@ window.report = {};
 
   const path = (points) => points.map(([x, y], i) => `${i ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
 
-  // Round numbers between two others, about n of them.
+  // Returns about n round numbers between two numbers.
   function ticks(low, high, n) {
     const rough = (high - low) / n || 1;
     const power = 10 ** Math.floor(Math.log10(rough));
@@ -24,7 +24,7 @@ window.report = {};
     return found;
   }
 
-  // The lines of one kind: mean and band over finished repetitions as far as all of them go, others alone.
+  // The lines of one kind: mean and band over finished repetitions up to the end of the shortest; others separately.
   function summed(series) {
     const length = Math.min(...series.map((values) => values.length));
     const points = { mean: [], low: [], high: [] };
@@ -49,7 +49,7 @@ window.report = {};
     const all = known.flatMap(({ curve }) => [...curve[1], ...curve[2]]).filter((value) => value !== null);
     if (!all.length) return null;
     const reference = combination.before === null ? [] : [combination.before];
-    // A training that diverges shall not press the others flat.
+    // A training that diverges must not flatten the others.
     const ordered = [...all].sort((a, b) => a - b);
     const ceiling = 3 * ordered[Math.floor(ordered.length / 2)];
     const low = Math.min(...ordered.slice(0, 1), ...reference);

@@ -1,22 +1,22 @@
-// A live page: asks its server for the sections every few seconds and replaces those that have changed, keeping what the
-// reader did.
+// A live page: fetches the sections from its server every few seconds and replaces those that have changed. It keeps what
+// the reader opened, scrolled and selected.
 "use strict";
 (() => {
   const PAUSE_MS = 3000;
-  const KEPT = "details, .scroll, pre"; // what opens or scrolls
+  const KEPT = "details, .scroll, pre"; // elements that open or scroll
 
-  // The server's text of each section, and of the contents, as it was before scripts changed it.
+  // The server's text of each section and of the table of contents, before scripts changed it.
   const sectionsOf = (root) => new Map([...root.children].map((section) => [section.id, section.outerHTML]));
 
-  // What tells something that opens or scrolls from the others: where it is, and what it is called.
+  // Identifies an element that opens or scrolls, by its place and its name.
   function nameOf(part) {
     const error = part.matches("pre + details") ? part.previousElementSibling.textContent : "";
     const own = part.ariaLabel ?? (part.querySelector("summary") ?? part).textContent;
     return [part.closest("tr.opened, main > *").id, error, own].join("\n");
   }
 
-  // Changes the page and keeps what is read in its place: the topmost in the window, an opened combination before its
-  // section.
+  // Changes the page without moving the text that is being read: the topmost element in the window, or an opened
+  // combination rather than its section.
   function inPlace(change) {
     const parts = [...document.querySelectorAll(".scroll:not(.long) tr.opened"), ...document.querySelector("main").children];
     const boxes = parts.map((part) => [part.id, part.getBoundingClientRect()]);
@@ -34,7 +34,7 @@
     const status = element("p", { id: "live" });
     document.querySelector("header").append(status);
     let tag = "";
-    document.documentElement.style.overflowAnchor = "none"; // or the browser would move what `inPlace` has moved
+    document.documentElement.style.overflowAnchor = "none"; // otherwise the browser would scroll in addition to `inPlace`
 
     function fill(text) {
       const fresh = new DOMParser().parseFromString(text, "text/html");
@@ -89,14 +89,14 @@
         tag = answer.headers.get("ETag");
       } catch (error) {
         const reason = error instanceof TypeError ? "its server does not respond" : error.message;
-        inPlace(() => tell(`Not live: ${reason}. The page shows the last state it received.`, true));
+        inPlace(() => tell(`Not live: ${reason}. The page shows the last state that it received.`, true));
       }
       setTimeout(ask, PAUSE_MS);
     }
     setTimeout(ask, PAUSE_MS);
   }
 
-  // Taken now, before other scripts change the sections.
+  // Read now, before other scripts change the sections.
   const served = sectionsOf(document.querySelector("main"));
   window.report.goLive = () => goLive(served);
 })();

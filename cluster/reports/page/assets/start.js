@@ -1,4 +1,4 @@
-// Brings the page to life once its scripts are there.
+// Starts the page when its scripts are loaded.
 "use strict";
 document.documentElement.classList.add("scripted");
 window.report.mountTable();

@@ -1,12 +1,12 @@
-// The table of combinations: sorting, filtering, and opening one. What the reader did is kept in `state`, so that a live
-// page can be filled anew around it.
+// The table of combinations: sorting, filtering, and opening one. `state` keeps what the reader did, so that a live page
+// can replace the table.
 "use strict";
 (() => {
-  const SHORTEST_KEY = 4; // characters that are taken for the beginning of a key
+  const SHORTEST_KEY = 4; // characters that count as the beginning of a key
 
   const state = { column: 0, descending: false, filter: "", values: {}, open: new Set() };
 
-  // Makes an HTML element; texts among its children stay texts.
+  // Makes an HTML element; its children are elements or texts.
   function element(name, attributes, ...children) {
     const made = document.createElement(name);
     for (const [key, value] of Object.entries(attributes)) {
@@ -21,7 +21,7 @@
 
   const number = (mm) => (mm === null || mm === undefined ? "–" : mm.toFixed(2));
 
-  // Makes the server's table sortable, filterable and openable, as the reader left it.
+  // Makes the server's table sortable, filterable and openable, and restores what the reader did.
   function mountTable() {
     const section = document.getElementById("combinations");
     const table = section.querySelector("table.combinations");
@@ -38,7 +38,7 @@
     }));
     const named = heads.map((head) => head.textContent);
     const firstResult = named.indexOf("n");
-    // What is searched: the settings and how the trials stand. Places and measured numbers would fit too many words.
+    // The searched text: the settings and the status of the trials. Ranks and measured numbers would match too often.
     for (const entry of rows) {
       const states = new Set(entry.combination.trials.map(([status]) => status));
       entry.text = [...entry.cells.slice(1, firstResult), ...states].join("\n").toLowerCase();
@@ -140,7 +140,7 @@
     filter();
   }
 
-  // What stands above the table: a search field and, for each option with few values, a choice.
+  // The controls above the table: a search field and, for each option with few values, a choice.
   function tools(rows, names, filter) {
     const search = element("input", {
       type: "search", id: "filter", autocomplete: "off", placeholder: "settings, key or status",
@@ -174,7 +174,7 @@
 
   const splitName = (split) => ({ val: "validation set", test: "test set" })[split];
 
-  // Numbers by size, before texts by alphabet; what is missing last, in either direction.
+  // Numbers by size, then texts in alphabetical order; missing values last, in either direction.
   function compared(a, b, sign) {
     if ((a === "–") !== (b === "–")) return a === "–" ? 1 : -1;
     const [x, y] = [a, b].map((text) => parseFloat(text.replace("−", "-")));

@@ -1,5 +1,5 @@
 // The examples in three dimensions: input, corrected pose and label, at each log point of the training. Drawn by three.js
-// with WebGL; where there is none, by lines on a plain canvas.
+// with WebGL, or as lines on a plain canvas without it.
 "use strict";
 (() => {
   const { element } = window.report;
@@ -11,7 +11,7 @@
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const distance = (a, b) => a.reduce((sum, p, j) => sum + Math.hypot(...p.map((v, k) => v - b[j][k])), 0) / a.length / 100;
 
-  // Draws hands as lit balls and sticks. Throws where there is no WebGL.
+  // Draws hands as lit balls and sticks. Throws without WebGL.
   function solidPainter(canvas, bones, nJoints) {
     const renderer = new THREE.WebGLRenderer({ canvas, antialias: true, alpha: true });
     const scene = new THREE.Scene();

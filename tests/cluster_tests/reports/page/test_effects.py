@@ -45,7 +45,7 @@ class TestAWholeGrid:
         text = section(tmp_path, combinations(with_holes=False))
         assert words(text).startswith(
             "Mean distance on the test set for each value of an option, averaged over all values of the other options "
-            "and all 3 repetitions; 95 % intervals are of the mean over repetitions. Importance, over 12 "
+            "and all 3 repetitions; 95 % intervals are for the mean over repetitions. Importance, over 12 "
             "combinations, in all 3 repetitions: lr "
         )
         assert [table.caption for table in tables(text)[:3]] == [f"lr ({LR})", f"weight decay ({DECAY})", "model"]

@@ -153,12 +153,12 @@ class TestAnError:
                 trial.remove("records.parquet")
             else:
                 trial.write("records.parquet", content)
-        with pytest.raises(ChoiceError, match=r"of the trials of b, .* the records are missing or broken"):
+        with pytest.raises(ChoiceError, match=r"the records of the trials of b, .* are missing or broken"):
             text(folder)
 
     @pytest.mark.parametrize("description", [{}, {"data": {"skeleton": {"args": {"name": "x"}}}}, {"data": None}])
     def test_is_a_file_that_does_not_tell_the_skeleton(self, folder, description):
         trial = folder.trial("b/0")
         trial.write_trial(replace(trial.read_trial(), description=description))
-        with pytest.raises(ChoiceError, match=r"of the trials of b, .* the files do not say which skeleton they use"):
+        with pytest.raises(ChoiceError, match=r"the files of the trials of b, .* do not say which skeleton they use"):
             text(folder)

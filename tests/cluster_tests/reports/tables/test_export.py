@@ -294,10 +294,10 @@ class TestWhatThereIsNot:
             ({"metric": "distnace"}, "there is no metric 'distnace'; did you mean 'distance'?"),
             ({"precision": 16}, "a number cannot have 16 decimals; choose 0 to 15"),
             ({"precision": -1}, "a number cannot have -1 decimals; choose 0 to 15"),
-            ({"best": 0}, "the 0 best combinations are not a table; choose 1 or more"),
+            ({"best": 0}, "the number of best combinations cannot be 0; choose 1 or more"),
             (
                 {"best": 1, "best_for_each": "x"},
-                "a table shows either the best few or the best of each value; choose one",
+                "a table shows either the best combinations or the best for each value; choose one",
             ),
             ({"rows": "x"}, "a pivot table needs two options: one for its rows and one for its columns"),
             ({"columns_of": "x"}, "a pivot table needs two options: one for its rows and one for its columns"),

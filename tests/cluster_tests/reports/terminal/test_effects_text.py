@@ -164,7 +164,7 @@ class TestTheTableOfMeans:
         assert table.caption == (
             "Mean distance per joint (mm, lower is better) on the test set hands_test (1,234 frames): the mean for "
             "each value of an option, averaged over all values of the other options and all repetitions; 95 % "
-            "intervals are of the mean over n repetitions (Student's t)."
+            "intervals are for the mean over n repetitions (Student's t)."
         )
         assert table.foot.startswith("Importance is the share of the variance")
         assert "over" not in table.foot

@@ -54,7 +54,7 @@ class TestTheWholeExperiment:
         there = {str(path.relative_to(results / "sweep")) for path in (results / "sweep").rglob("*") if path.is_file()}
         assert set(found.files) == there
         assert found.size_bytes == sum((results / "sweep" / path).stat().st_size for path in there)
-        assert found.text.startswith(f"sweep: all of it, {len(there)} files, ")
+        assert found.text.startswith(f"sweep: the whole experiment, {len(there)} files, ")
         assert found.text.endswith((" B", " kB"))
 
     def test_is_looked_at_without_a_change(self, results):
@@ -298,7 +298,7 @@ class TestOnAnObjectStore:
     def test_an_experiment_goes_and_the_other_stays(self, store):
         before = (Storage(store) / "other").files()
         found = whole_experiment(store, "sweep")
-        assert found.text == "sweep: all of it, 3 files, –"
+        assert found.text == "sweep: the whole experiment, 3 files, –"
         remove(found)
         assert (Storage(store) / "sweep").files() == []
         assert (Storage(store) / "other").files() == before
