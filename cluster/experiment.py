@@ -93,7 +93,7 @@ class Experiment:
                 settings = valid_settings(dicts, problems)
                 problems += check_unaffected_groups(settings, Inputs(settings.experiment.data_folder), problems)
             raise ConfigError(problems)
-        # The user's own list: a run fills it, as an earlier one may have done.
+        # The user's own list, which a run fills; an earlier run may have filled it.
         dicts["solver_config"]["interest_keys"] = solver_config["interest_keys"]
         dicts["solver_config"]["interest_keys"].clear()
         settings = Settings.of(dicts)

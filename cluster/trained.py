@@ -60,12 +60,12 @@ def read_corrector(
 
     Raises:
         NoResultsError: If there is no experiment.
-        ChoiceError: If there is no such combination, as of `find_combination`.
+        ChoiceError: If there is no such combination, see `find_combination`.
         UserError: If there is no such repetition, if it is not finished, or if its weights or a class are missing.
         StorageError: If a file cannot be read.
     """
     table = Results.read(folder)
-    # The best in validation is the same whatever it was tested on.
+    # The best in validation does not depend on the test sets.
     row = find_combination(replace(table, splits=["val"]), combination)
     key: str = row["key"]
     if not row["n"]:

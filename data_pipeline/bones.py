@@ -25,5 +25,5 @@ def bone_names(skeleton: Skeleton) -> list[str]:
 
 
 def guess_unit(length: float, shortest_mm: float, longest_mm: float) -> str | None:
-    """Returns the unit that would bring a length into the given range; None if there is none."""
+    """Returns the unit that would bring a length into the given range; None if no unit does."""
     return next((unit for unit, mm in _MM_PER_UNIT.items() if shortest_mm <= length * mm <= longest_mm), None)

@@ -41,7 +41,7 @@ class Skeleton:
         bones: Pairs of joints (a, b), the B bones.
         extra_edges: Pairs of joints that exchange messages without a bone between them.
         fingers: Name and joints of each finger, from the palm outwards.
-        palm: The joints that determine the orientation of the palm; None if there are none.
+        palm: The joints that determine the orientation of the palm; None if the pose has no palm.
     """
 
     name: str

@@ -312,6 +312,6 @@ class _EpochProgress:
 
 
 def _is_log_point(n_done: int, n_batches: int, log_frequency: int) -> bool:
-    """Returns whether one of `log_frequency` evenly spaced points is reached, the last of which is the epoch's end."""
+    """Returns whether one of `log_frequency` evenly spaced points is reached; the last one is the end of the epoch."""
     # Point i of f is after ceil(i·n/f) batches: where floor(n_done·f/n) increases.
     return n_done * log_frequency // n_batches > (n_done - 1) * log_frequency // n_batches

@@ -8,11 +8,11 @@ from hypothesis import HealthCheck, settings
 from cluster.experiment import Experiment
 from tests.support import SKELETONS
 
-# A background process of a shell ignores Ctrl-C, and so would all that the tests start and interrupt.
+# A background process of a shell ignores Ctrl-C, and so would all processes that the tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Small tensors gain nothing from a second thread, and lose much where another process has the core.
+# Small tensors gain nothing from a second thread, and lose much if another process uses the core.
 torch.set_num_threads(1)
 
 # Examples have no deadline, so that no test fails on a busy machine. `make test` tries the same few examples each time;
@@ -27,7 +27,7 @@ settings.load_profile("quick")
 
 
 def pytest_collection_modifyitems(items):
-    # Addresses in the names of tests would be others in each process that runs a part of them.
+    # Addresses in the names of tests would differ between the processes that run them.
     for item in items:
         item._nodeid = re.sub(r" at 0x[0-9a-f]+", "", item.nodeid)
 
@@ -39,7 +39,7 @@ def skeleton(request):
 
 @pytest.fixture(scope="session", autouse=True)
 def without_reports():
-    """Runs in this process write no report page: it takes longer than a small training. `with_reports` lets them."""
+    """Runs in this process write no report page, which takes longer than a small training; see `with_reports`."""
     with pytest.MonkeyPatch.context() as patch:
         write_report = Experiment._write_report
         patch.setattr(Experiment, "_write_report", lambda self, table: None)
@@ -48,5 +48,5 @@ def without_reports():
 
 @pytest.fixture
 def with_reports(without_reports, monkeypatch):
-    """Runs write their report page."""
+    """Makes runs write their report page."""
     monkeypatch.setattr(Experiment, "_write_report", without_reports)

@@ -1,4 +1,4 @@
-"""Hands, datasets and families for the tests of all floors."""
+"""Hands, datasets and families for all tests."""
 
 import dataclasses
 import importlib
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 """The folder of the repository."""
 
 SHARED_DATA = Path(os.environ.get("POSETUNE_SHARED_DATA") or ROOT.parent / "shared" / "data")
-"""The folder of the leaderboard's files; tests that read them skip where they are missing."""
+"""The folder of the leaderboard's files; tests that read them skip if they are missing."""
 
 SKELETONS = [HANDS17, ICVL, NYU]
 
@@ -35,9 +35,9 @@ def hands(skeleton: Skeleton, n: int, seed: int = 0, dtype=torch.float32):
 
 
 def pose_dataset(skeleton: Skeleton, n: int, subsets=("DEFAULT",), seed: int = 0) -> PoseDataset:
-    """Returns a dataset of n hands whose arrays cannot be written to, as those that trials share.
+    """Returns a dataset of n hands with read-only arrays, like those that trials share.
 
-    Each subset's poses are off by a few millimetres that are its own for each joint, and by noise.
+    Each subset has its own error of a few millimetres for each joint, and noise.
     """
     _, labels = hands(skeleton, n, seed)
     labels = labels.numpy()
@@ -56,7 +56,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def global_random_states():
-    """Returns the states of all generators that code may draw from without being given one, to be compared."""
+    """Returns the states of all global generators, for comparison."""
     return random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()  # noqa: NPY002
 
 
@@ -102,7 +102,7 @@ def pair_id(pair) -> str:
 
 
 def assert_is_encoded_by_its_arguments(member: type, kwargs: dict) -> None:
-    """Asserts that an instance is a frozen dataclass that holds what its constructor was given."""
+    """Asserts that an instance is a frozen dataclass that stores its constructor arguments."""
     instance = member(**kwargs)
     parameters = inspect.signature(member).parameters
     assert dataclasses.is_dataclass(member)
@@ -122,7 +122,7 @@ def assert_is_encoded_by_its_arguments(member: type, kwargs: dict) -> None:
 
 
 def same_bits(first, second) -> bool:
-    """Tells whether two states are equal: mappings, sequences, tensors and plain values, NaN equal to itself."""
+    """Returns whether two states are equal: mappings, sequences, tensors and plain values, NaN equal to itself."""
     if isinstance(first, torch.Tensor):
         return first.dtype == second.dtype and torch.equal(first.nan_to_num(), second.nan_to_num())
     if isinstance(first, dict):

@@ -254,9 +254,9 @@ def _add_dividers(add: Callable[..., argparse.ArgumentParser]) -> None:
     check = add(
         "check",
         lambda args: commands.check(args.data_dir, args.dataset),
-        "Describes a dataset and warns about whatever looks wrong: units, axes, the order of joints, frames that are "
-        "not hands, duplicate frames, predictions that equal their labels. The exit status is 0 for a good dataset, 1 "
-        "if something looks wrong, 2 for a broken dataset.",
+        "Describes a dataset and warns about everything that looks wrong: units, axes, the order of joints, frames "
+        "that are not hands, duplicate frames, predictions that equal their labels. The exit status is 0 for a good "
+        "dataset, 1 if something looks wrong, 2 for a broken dataset.",
         summary="the contents of a dataset, and what looks wrong",
     )
     _add_dataset(check)

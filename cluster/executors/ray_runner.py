@@ -207,7 +207,7 @@ class _Variants(_StaysInDriver, BasicVariantGenerator):  # type: ignore[misc] # 
         return len(self._live_trials)
 
     def next_trial(self) -> Any:
-        """Returns the next variant that needs training, as a Tune trial; None if there is none now."""
+        """Returns the next variant that needs training, as a Tune trial; None if no trial can start now."""
         if self.closed:
             return None
         if len(self.specs_by_tune_id) == len(self.specs):

@@ -1,6 +1,6 @@
 """Starts Ray on this machine for a run, or connects to a running cluster.
 
-Of the files that import Ray this one must be imported first: it sets the environment that Ray reads on import.
+This file must be imported before the other files that import Ray: it sets the environment that Ray reads on import.
 """
 
 import logging

@@ -73,7 +73,7 @@ def skeletons(
     if not np.isfinite(hands).all():
         raise FigureError("there are no skeletons: a coordinate of an example is not a finite number")
     centres = (hands.min(axis=(0, 2)) + hands.max(axis=(0, 2))) / 2  # (E, 3)
-    radius = np.linalg.norm(hands - centres[:, None], axis=3).max()  # of a ball that holds each, from every side
+    radius = np.linalg.norm(hands - centres[:, None], axis=3).max()  # the radius of a ball that contains any hand
 
     n_beside = _n_beside(len(shown), n_shown, width_in)
     n_rows = -(-len(shown) // n_beside)

@@ -1,1 +1,1 @@
-"""What came of trials: results, learning curves, statistics; without torch or Ray."""
+"""The outcome of trials: results, learning curves, statistics; without torch or Ray."""

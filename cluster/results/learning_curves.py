@@ -1,7 +1,7 @@
 """Learning curves and the metrics of the final evaluation, read from the trials' records.
 
-The records of ten thousand trials have about fifty million rows, of which a report shows two percent. So they are read
-in batches and selected by the codes of their dictionaries, without a Python object per row.
+The records of ten thousand trials have about fifty million rows, and a report shows two percent of them. So they are
+read in batches and selected by the codes of their dictionaries, without a Python object per row.
 """
 
 from collections.abc import Callable, Iterator

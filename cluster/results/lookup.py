@@ -13,7 +13,7 @@ def find_combination(table: Results, wanted: str) -> Row:
     """Returns the row of the combination whose key begins with `wanted`; `best` is the first of the summary.
 
     Raises:
-        ChoiceError: If none or several match, or if `best` is asked for and several data were measured on.
+        ChoiceError: If no key or several keys match, or if `best` is requested but there are several sets of data.
     """
     keys = short_keys(table)
     if wanted == "best":

@@ -6,14 +6,14 @@ from data_pipeline.user_error import UserError, did_you_mean
 
 
 class ChoiceError(UserError):
-    """The experiment does not have what was asked for, or several things match; the message says what it has."""
+    """The experiment does not have what was requested, or several things match; the message says what it has."""
 
 
 def named(name: str, known: Sequence[str], what: str) -> str:
     """Returns the known name that equals `name`, or the only one that ends in '.NAME'.
 
     Raises:
-        ChoiceError: If there is none, or more than one; the message lists similar names, or the matches.
+        ChoiceError: If no name or more than one matches; the message lists similar names, or the matches.
     """
     if name in known:
         return name

@@ -25,7 +25,7 @@ def own_module(name: str) -> ModuleType:
     """Imports the module that `--import NAME` names, as a script in the current folder would.
 
     Raises:
-        UserError: If it cannot be imported, whatever it raises.
+        UserError: If it cannot be imported for any reason.
     """
     here = str(Path.cwd())
     sys.path.insert(0, here)

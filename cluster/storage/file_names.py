@@ -6,7 +6,7 @@ results/NAME/
         trial.json         options, status, seed, times, device, error, final metrics
         records.parquet    every number that was logged, see `cluster/storage/records.py`
         weights.pt         the weights of the best epoch: a state dict
-        frames.parquet     the error of every frame before and after, where the weights are kept
+        frames.parquet     the error of every frame before and after, if the weights are kept
         examples.npz       the examples' predictions at every log point
         plots/             pictures of the examples, with `show_plots`
         checkpoint.pt      only while the trial is unfinished

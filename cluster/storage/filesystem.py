@@ -36,7 +36,7 @@ from data_pipeline.user_error import UserError
 _PARTIAL = ".partial"
 _THIS_PROCESS = f"{os.getpid()}-{secrets.token_hex(4)}"  # two nodes may each have a process with this number
 
-# Only to open files in a folder, where the system supports that: it needs no permission to list the folder.
+# Only to open files in a folder, if the system supports that: it needs no permission to list the folder.
 _FOLDER = os.O_DIRECTORY | getattr(os, "O_PATH", os.O_RDONLY)
 
 _FIRST_PAUSE_S = 0.1  # between two attempts; each pause is twice as long as the previous one

@@ -1,4 +1,4 @@
-"""A lease that keeps two runs of one experiment apart on a storage without locks.
+"""A lease that prevents two runs of one experiment at the same time, on a storage without locks.
 
 Each run writes its own file into the experiment's `lease/` folder, and rewrites it every few seconds with a higher
 count: its heartbeat. A run may begin when it has written its file (state `wanting`) and a later listing shows no other
@@ -86,7 +86,7 @@ def already_running(location: object, run: Any) -> AlreadyRunningError:
 def lease(storage: Storage, *, beat_s: float = BEAT_S, expiry_s: float = EXPIRY_S) -> Iterator[Callable[[], None]]:
     """Holds the lease of the experiment in `storage` for the block; yields a function that raises if it is lost.
 
-    If the lease is lost, a `KeyboardInterrupt` as of Ctrl-C ends the block and becomes a `LeaseLostError`. A block
+    If the lease is lost, a `KeyboardInterrupt`, as after Ctrl-C, ends the block and becomes a `LeaseLostError`. A block
     outside the main thread is not ended, and must call the function.
 
     Args:

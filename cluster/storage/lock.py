@@ -1,4 +1,4 @@
-"""The lock that keeps two runs of one experiment apart: a file lock, or a lease on an object store."""
+"""The lock that prevents two runs of one experiment at the same time: a file lock, or a lease on an object store."""
 
 import errno
 import fcntl
@@ -62,8 +62,9 @@ def _file_lock(folder: Storage) -> Iterator[None]:
 def _no_lock(folder: Storage, error: OSError) -> StorageError:
     if error.errno in _NO_LOCKS:
         return StorageError(
-            f"{folder.location} is on a filesystem without file locks ({error.strerror}), so that two runs of an "
-            "experiment cannot be kept apart. Set a storage_path on another filesystem, or mount this one with locks."
+            f"{folder.location} is on a filesystem without file locks ({error.strerror}), so two runs of an "
+            "experiment cannot exclude each other. Set a storage_path on another filesystem, or mount this one with "
+            "locks."
         )
     return StorageError(
         f"{folder.location} cannot be written: {error.strerror or error}. Is there space, and may this user write "

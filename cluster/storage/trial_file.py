@@ -95,7 +95,7 @@ class TrialFile:
 
 
 def _json_types(hint: Any) -> tuple[type, ...]:
-    """Returns the types that `json` uses for the values of a field, but for a missing one."""
+    """Returns the types that `json` uses for the values of a field, except for a missing value."""
     kinds = [kind for kind in get_args(hint) if kind is not NoneType] if isinstance(hint, UnionType) else [hint]
     of_json: dict[Any, tuple[type, ...]] = {Literal: (str,), Mapping: (dict,), float: (float, int)}
     return sum((of_json.get(get_origin(kind) or kind, (kind,)) for kind in kinds), ())

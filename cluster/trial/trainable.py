@@ -309,7 +309,7 @@ class _Training:
         try:
             state = unpack(content)
             until_epoch = state["solver"]["epoch"]
-            # Other examples change only what is logged; the predictions of the former ones are dropped.
+            # Other examples change only what is logged; predictions of the previous ones are dropped.
             with_examples = self.examples is not None and state["examples"] == self._examples_key()
             log = TrialLog.read(self.folder, until_epoch=until_epoch, with_examples=with_examples)
             solver.load_state_dict(state["solver"])

@@ -22,7 +22,7 @@ class PoseFormat:
         description: A description in one line.
         skeleton: The skeleton of the poses that `read` yields and `write` takes; None if it depends on the file.
         suffixes: The extensions of its files; empty for a folder.
-        read: Yields the frames of a file, a few thousand at a time, and raises a `FormatError` where it is broken. The
+        read: Yields the frames of a file, a few thousand at a time, and raises a `FormatError` if it is broken. The
             file is known to be valid only after all frames have been read.
         write: Writes frames as they arrive, atomically: after an error the file is unchanged.
         needs_names: Whether its frames have names: `read` yields them, and `write` requires them.

@@ -1,4 +1,4 @@
-"""NYU (Tompson et al., 2014): `joint_data.mat`, with 36 joints of which 14 are evaluated.
+"""NYU (Tompson et al., 2014): `joint_data.mat`, with 36 joints; results are evaluated on 14 of them.
 
 Its `joint_xyz`, (cameras, N, 36, 3), is in mm in the frame of each of three cameras; results are published for the
 first one. The dataset's own conversion computes y from 0.5 − v / 480, so y points up and z forward: the camera frame of

@@ -231,11 +231,11 @@ def _moving_hands(rng: np.random.Generator) -> Array:
     lengths = np.repeat(subjects.astype(np.float32), SEQUENCE_LENGTH, axis=0)  # (block, 5, 4)
     hands = _hand(lengths, np.radians(_interpolate_keys(_random_angles(rng))))
 
-    # The hand is raised before the camera, fingers up and palm to the front (half a turn about x), more or less:
-    # half of the sequences lie within 50° of that, nearly all within 100°, and their keys within 45° of them.
+    # The hand is roughly upright in front of the camera, fingers up and palm to the front (half a turn about x): half
+    # of the sequences are within 50° of that, nearly all within 100°, and their keys are within 45° of the sequence.
     turn = np.array([0, 1, 0, 0]) + rng.uniform(-0.5, 0.5, (*sequences, 4))
     turn /= np.linalg.norm(turn, axis=2, keepdims=True)
-    # Of such neighbours, the mean is a quaternion too, of another length.
+    # The mean of such neighbouring quaternions is a quaternion of another length.
     rotation = _rotation(_interpolate_keys(turn + rng.uniform(-0.2, 0.2, (*_keys_shape(), 4))))
 
     # Where the middle knuckle is; no joint is farther than 150 mm from it.
@@ -253,8 +253,8 @@ def _hand(lengths: Array, angles: Array) -> Array:
     """Forward kinematics.
 
     Args:
-        lengths: Of the bones of each finger from the wrist outwards, (N, 5, 4), mm.
-        angles: As in `_ANGLES_FROM`, (N, 5, 5), radians.
+        lengths: Lengths of the bones of each finger from the wrist outwards, (N, 5, 4), mm.
+        angles: Angles as in `_ANGLES_FROM`, (N, 5, 5), radians.
 
     Returns:
         Joints, (N, 21, 3), mm, hand frame.

@@ -14,7 +14,7 @@ N_TRIALS = 64
 
 
 def seconds(folder: Path, executor: str) -> float:
-    """Returns the time from the first trial's start to the last one's end."""
+    """Returns the time from the start of the first trial to the end of the last one."""
     sweep = experiment(
         folder,
         solver_config={"batch_size": 32},

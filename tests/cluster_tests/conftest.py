@@ -43,7 +43,7 @@ def finished_experiment(finished_results, small_experiment):
 
 @pytest.fixture
 def python():
-    """Runs Python code in a process of its own, in which `tests` can be imported."""
+    """Runs Python code in a separate process that can import `tests`."""
 
     def run(code, *arguments, **environment):
         return subprocess.run(
@@ -60,7 +60,7 @@ def python():
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A filesystem of 1 MiB that can be filled, or mounted read-only."""
+    """A filesystem of 1 MiB that a test can fill or mount read-only."""
     disk = tmp_path / "disk"
     disk.mkdir()
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Writes experiments as if they had been run, for what only reads them."""
+"""Writes experiments as if they had been run, for tests of code that only reads them."""
 
 import numpy as np
 
@@ -32,11 +32,11 @@ def write_experiment(path, combinations, *, n_repetitions=None, with_test=True, 
 
     Args:
         path: The folder.
-        combinations: Options, and the outcome of each repetition: a distance in mm, an error text, or None for one that
-            was not started. On the test set it is 1 mm more.
-        n_repetitions: Without it as many as the first combination has outcomes.
+        combinations: Options, and the outcome of each repetition: a distance in mm, an error text, or None for a
+            repetition that was not started. On the test set the distance is 1 mm larger.
+        n_repetitions: The default is the number of outcomes of the first combination.
         with_test: Whether there is a test set.
-        name: The experiment's name; without it that of the folder.
+        name: The experiment's name; the default is that of the folder.
     """
     folder = ExperimentFolder(Storage(path))
     n_repetitions = n_repetitions or len(combinations[0][1])
@@ -113,13 +113,13 @@ def write_records(folder, trial_id, curve_mm, *, split="test", success=None):
 
 
 def write_frames(folder, trial_id, before_mm, after_mm):
-    """Writes the errors of a trial's frames: those of two subsets one after the other, (2 N,) each, mm."""
+    """Writes the errors of a trial's frames, for two subsets one after the other, (2 N,) each, mm."""
     subsets = zip("AB", np.split(before_mm, 2), np.split(after_mm, 2), strict=True)
     FrameErrors({name: (before, after) for name, before, after in subsets}).write(folder.trial(trial_id))
 
 
 def write_examples(folder, trial_id, *, n_points=4):
-    """Writes two examples whose correction gets better from one log point to the next."""
+    """Writes two examples whose correction improves from one log point to the next."""
     rng = np.random.default_rng(0)
     labels = rng.normal(scale=40, size=(2, 21, 3)).astype(np.float32) + np.float32(600)
     error = rng.normal(scale=10, size=labels.shape).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Experiments on disk as a run leaves them, without a run."""
+"""Writes experiments as a run leaves them on disk, without a run."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from posenet.record import Record
 BEFORE = 20.0
 
 Outcome = float | str | None
-"""The distance of a finished repetition, or the status of one that has none; None for one that was never started."""
+"""The distance of a finished repetition, or the status of any other one; None if it was never started."""
 
 SKELETON = {
     "name": "Claw",
@@ -37,11 +37,11 @@ def write_results(
     """Writes an experiment.
 
     Args:
-        path: Where.
-        combinations: By key, the options and what came of each repetition. Distances are those of the test set, or of
-            the validation set where there is no test set; those in validation are 1 mm less.
+        path: The folder.
+        combinations: By key, the options and the outcome of each repetition. Distances are those on the test set, or on
+            the validation set if there is no test set; distances in validation are 1 mm smaller.
         name: The experiment's name.
-        test_set: The name of the test set, where it is no option.
+        test_set: The name of the test set, if it is not an option.
         subsets: The subsets, all with the same numbers.
     """
     folder = ExperimentFolder(Storage(path))
@@ -111,7 +111,7 @@ def _trial(outcome: Outcome, splits: Sequence[str], subsets: Sequence[str]) -> d
 
 
 def _records(distance: float, splits: Sequence[str]) -> Sequence[Record]:
-    """The final evaluation: each part has twice the error of the one before, before the correction three times that."""
+    """Returns the final evaluation: each part has twice the error of the previous one, and three times that before."""
     parts = ["distance", *(f"distance[{part}]" for part in (*SKELETON["joint_names"], "thumb", "index"))]
     rows = []
     for split in splits:

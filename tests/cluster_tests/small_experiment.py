@@ -1,6 +1,6 @@
-"""A small experiment that trains in a moment, and models and losses that go wrong.
+"""A small experiment that trains in a moment, and models and losses that fail.
 
-Classes are at the top level, so that they have a name and other processes find them.
+Classes are at the top level, so that other processes can import them.
 """
 
 import re
@@ -31,13 +31,13 @@ from posenet.losses import Loss, MetricLoss
 from posenet.models import CorrectorMLP
 
 MISSING = object()
-"""Stands for a key that is left out."""
+"""The value of a key to leave out."""
 
 LR = "optimizer_args.lr"
 
 
 def case_id(value: object) -> str:
-    """What a parametrized case is called: the same in every process, so without addresses."""
+    """Returns the name of a parametrized case: the same in every process, so without addresses."""
     return re.sub(r" at 0x[0-9a-f]+", "", repr(value))[:80]
 
 
@@ -53,7 +53,7 @@ class SmallExperiment:
         return Path(self.storage_path) / "small_experiment"
 
     def dicts(self, changes: Mapping[str, Any] | None = None) -> dict[str, dict[str, Any]]:
-        """The three dicts with some settings changed, by dotted path with the dict's name in front."""
+        """Returns the three dicts with some changed settings, by dotted path that begins with the dict's name."""
         dicts: dict[str, dict[str, Any]] = {
             "experiment_config": {
                 "name": "small_experiment",
@@ -125,7 +125,7 @@ class SmallExperiment:
     def trial(
         self, changes: Mapping[str, Any] | None = None, device: torch.device | None = None
     ) -> tuple[Trial, TrialData, TrialFolder]:
-        """The one trial, to be run by `run_trial` on the CPU or another device, with its data and its folder."""
+        """Returns the only trial, for `run_trial` on the CPU or another device, with its data and its folder."""
         experiment = self.experiment(changes)
         inputs = Inputs(experiment.config.data_folder)
         plan = make_plan(experiment.space, inputs, n_repetitions=1, seed=0)
@@ -134,7 +134,7 @@ class SmallExperiment:
         return trial, job.data(trial.settings), job.folder.trial(trial.id)
 
     def key(self, changes: Mapping[str, Any] | None = None) -> str:
-        """The identity of the one combination."""
+        """Returns the identity of the only combination."""
         (combination,) = self.experiment(changes).plan().combinations
         return combination.key
 
@@ -143,13 +143,13 @@ NEIGHBOR_ERRORS: dict[str, Any] = {
     "base_hyperparams.distorter": NeighborErrorBankDistorter,
     "base_hyperparams.distorter_args": {"bank_name": "bank", "neighbors_name": "near", "max_k": 3},
 }
-"""A distorter with the tables that `write_datasets` writes."""
+"""Settings of a distorter that reads the tables of `write_datasets`."""
 
 
 def write_datasets(folder: Path) -> None:
     """Writes `small_*`, `two_*` with subsets A and B, and `nyu_*` with another skeleton; 40, 20 and 20 samples.
 
-    And the tables `bank`, 30 errors, and `near`, 4 neighbours in it for each sample of `small_train` and `two_train`.
+    Also writes the tables `bank`, 30 errors, and `near`, 4 neighbours in the bank for each training sample.
     """
     write_tables(folder, synthetic_hands(40, 0))
     for seed, (part, n) in enumerate({"train": 40, "val": 20, "test": 20}.items()):
@@ -175,21 +175,21 @@ class FailingMLP(CorrectorMLP):
 
 
 class NearMLP(CorrectorMLP):
-    """Has no number for hands that are far away."""
+    """Returns NaN for hands that are far away."""
 
     def correction(self, poses: Tensor) -> Tensor:
         return super().correction(poses).masked_fill(poses.abs() > 1e4, float("nan"))
 
 
 class HungryMLP(CorrectorMLP):
-    """Runs out of a GPU's memory."""
+    """Runs out of GPU memory."""
 
     def correction(self, poses: Tensor) -> Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1024.00 GiB.")
 
 
 class InterruptedMLP(CorrectorMLP):
-    """Meets Ctrl-C."""
+    """Is interrupted by Ctrl-C."""
 
     def correction(self, poses: Tensor) -> Tensor:
         raise KeyboardInterrupt
@@ -197,7 +197,7 @@ class InterruptedMLP(CorrectorMLP):
 
 @dataclass(frozen=True)
 class NanLoss(Loss):
-    """Is no number."""
+    """Is NaN."""
 
     def __call__(self, poses: Tensor, labels: Tensor, skeleton: Skeleton) -> Tensor:
         return (poses - labels).square().mean() * float("nan")

@@ -1,4 +1,4 @@
-"""A sweep as a user starts it, in a process of its own, and what came of it."""
+"""A sweep as a user starts it, in a separate process, and its outcome."""
 
 import csv
 import json
@@ -52,10 +52,10 @@ class Sweep:
         environment: Mapping[str, str] | None = None,
         **changes: object,
     ) -> subprocess.Popen:
-        """Starts it with some changes to its spec; `slow` are the seconds that each batch takes longer."""
+        """Starts it with some changes to its spec; `slow` is the additional time of each batch, s."""
         self.spec_path.write_text(json.dumps({**self.spec, **changes}))
         if self.on_cluster:
-            (self.control / "slow").write_text(str(slow))  # the nodes' environment is what it was at their start
+            (self.control / "slow").write_text(str(slow))  # nodes keep the environment that they started with
         return subprocess.Popen(
             [sys.executable, str(self.script), str(self.spec_path)],
             cwd=ROOT,
@@ -68,19 +68,19 @@ class Sweep:
         )
 
     def run(self, **how: object) -> SimpleNamespace:
-        """Runs it to its end."""
+        """Runs it to the end."""
         process = self.start(**how)
         output, errors = process.communicate(timeout=280)
         return SimpleNamespace(code=process.returncode, output=output, errors=errors)
 
     def batches(self) -> list[tuple[int, float]]:
-        """The process that trained each batch, in all attempts, and how many times slower than others it is."""
+        """The process that trained each batch, in all attempts, and its factor of slowness."""
         path = self.control / "batches"
         lines = path.read_text().splitlines() if path.exists() else []
         return [(int(pid), float(factor)) for pid, factor, *_ in map(str.split, lines)]
 
     def gpus_seen(self) -> dict[int, str]:
-        """Which GPUs each process that trained a batch was shown, as CUDA_VISIBLE_DEVICES has it."""
+        """CUDA_VISIBLE_DEVICES of each process that trained a batch."""
         lines = (self.control / "batches").read_text().splitlines()
         return {int(pid): seen for pid, _, seen in (line.split(" ") for line in lines)}
 
@@ -101,7 +101,7 @@ class Sweep:
             ]
 
     def numbers(self) -> dict[str, object]:
-        """Everything that must not depend on how the sweep came to its end."""
+        """Everything that must not depend on interruptions of the sweep."""
         numbers: dict[str, object] = {"rows": self.rows(), "summary": (self.folder / "tables/summary.csv").read_bytes()}
         for path in self.folder.glob("trials/*/*/records.parquet"):
             trial = "/".join(path.parts[-3:-1])

@@ -1,4 +1,4 @@
-"""A run script whose sweep the tests disturb; what it trains comes from a JSON object on its command line.
+"""A run script whose sweep the tests disturb; a JSON object on its command line says what it trains.
 
 It trains three learning rates on a small set. Classes are at the top level, so that workers find them.
 """
@@ -35,7 +35,7 @@ class Noise(NeighborErrorBankDistorter):
 
 @dataclass(frozen=True, kw_only=True)
 class HangingNoise(Noise):
-    """Hangs without a word."""
+    """Hangs without output."""
 
     def __call__(self, samples: TrainingSamples, generator: torch.Generator) -> Tensor:
         time.sleep(3600)
@@ -43,9 +43,9 @@ class HangingNoise(Noise):
 
 
 class SlowMLP(CorrectorMLP):
-    """Takes its time over each batch, so that a test can meet a trial half-way, and writes down what its process does.
+    """Trains slowly, so that a test can disturb a trial, and records its process.
 
-    The environment says how long, or else a file; and how many times that on this node.
+    A variable of the environment, or else a file, sets the time of a batch; another variable multiplies it on a node.
     """
 
     def correction(self, poses: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ class FailingMLP(CorrectorMLP):
 
 
 class HungryMLP(CorrectorMLP):
-    """Asks for more memory than there is."""
+    """Requests more memory than there is."""
 
     def correction(self, poses: Tensor) -> Tensor:
         return torch.empty(2**50).sum() * poses
@@ -76,7 +76,7 @@ class HungryMLP(CorrectorMLP):
 
 @dataclass(frozen=True)
 class ExplodingLoss(Loss):
-    """Turns NaN at once."""
+    """Returns NaN immediately."""
 
     def __call__(self, poses: Tensor, labels: Tensor, skeleton: object) -> Tensor:
         return (poses - labels).square().mean() * float("nan")

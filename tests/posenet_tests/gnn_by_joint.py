@@ -1,4 +1,4 @@
-"""`CorrectorGNN` as its description reads, one joint after another: the reference of its tests and its benchmark."""
+"""`CorrectorGNN` written like its description, one joint after another: the reference for its tests and benchmark."""
 
 import torch
 from torch import nn
@@ -20,7 +20,7 @@ class GNNByJoint(nn.Module):
         edges, joints = model.skeleton.message_edges, range(model.skeleton.n_joints)
         neighbours = [sorted({j for edge in edges if joint in edge for j in edge} - {joint}) for joint in joints]
         self.senders = [[joint, *neighbours[joint]] for joint in joints]
-        # The model keeps its joints sorted by their number of neighbours, in stacks of one number each.
+        # The model sorts its joints by their number of neighbours, with a stack for each number.
         mlps = [_mlp(stack.mlp.layers, i) for stack in model.messages.stacks for i in range(stack.n_joints)]
         places = sorted(joints, key=lambda joint: (len(neighbours[joint]), joint))
         self.messages = nn.ModuleList(mlps[places.index(joint)] for joint in joints)
@@ -37,7 +37,7 @@ class GNNByJoint(nn.Module):
         return torch.cat([states[:, sender] for sender in self.senders[joint]], dim=1)
 
     def stacked_gradients(self, model: CorrectorGNN) -> list[torch.Tensor]:
-        """Returns the gradients of the joints' messages as those of the model's stacked parameters are laid out."""
+        """Returns the gradients of the joints' messages in the layout of the model's stacked parameters."""
         joints = sorted(range(len(self.senders)), key=lambda joint: (len(self.senders[joint]), joint))
         gradients = []
         for stack in model.messages.stacks:

@@ -127,7 +127,7 @@ def escaped(text: str) -> str:
 
 
 def breakable(text: str) -> str:
-    """Returns the same, with places where a line may break in a name without spaces."""
+    """Returns the same, with possible line breaks in names without spaces."""
     return r"\allowbreak{}".join(map(_escaped, _BREAK.split(" ".join(text.split()))))
 
 

@@ -297,7 +297,7 @@ def interaction_table(results: Results, effects: Sequence[Effects], table_option
     """Returns the table for the data sets on which several options vary.
 
     Raises:
-        ChoiceError: If there is none.
+        ChoiceError: If there is no such data set.
     """
     of_several = [of_data for of_data in effects if of_data.interactions]
     if not of_several:

@@ -93,7 +93,7 @@ def combinations_json(found: CombinationComparison) -> dict[str, Any]:
 
 
 def comparison_cells(comparison: Comparison | None) -> tuple[str, str]:
-    """Returns the difference with its interval, and the adjusted p-value with a star where it is significant."""
+    """Returns the difference with its interval, and the adjusted p-value, with a star if it is significant."""
     if comparison is None or comparison.difference is None:
         return "–", "–"
     interval = comparison.interval

@@ -1,4 +1,4 @@
-"""A Ray cluster of several nodes on this machine: real raylets, and GPUs that only Ray believes in."""
+"""A Ray cluster of several nodes on this machine: real raylets, and GPUs that do not exist."""
 
 import os
 import signal
@@ -15,13 +15,13 @@ N_NODES, GPUS, CPUS = 3, 2, 2
 
 
 class LocalCluster:
-    """A head without trials and some nodes, whose processes are the test's to kill.
+    """A head without trials and some nodes; tests may kill their processes.
 
     Args:
-        control: The folder by which `sweep_script.py` is told what to do, see there.
+        control: The folder that tells `sweep_script.py` what to do, see there.
 
     Attributes:
-        is_as_started: Whether another test can use it: all of its nodes are those of the start.
+        is_as_started: Whether another test can use it: its nodes are those of the start.
     """
 
     def __init__(self, control: Path) -> None:
@@ -39,36 +39,36 @@ class LocalCluster:
         self.nodes = [self.add_node() for _ in range(N_NODES)]
 
     def add_node(self, **environment: str) -> object:
-        """Adds a node with something in its environment."""
+        """Adds a node with variables in its environment."""
         with _environment({"SWEEP_CONTROL": str(self.control), **environment}):
             return self.cluster.add_node(num_cpus=CPUS, num_gpus=GPUS)
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a run script needs in its environment to train here."""
+        """The environment that a run script needs to train here."""
         return {"POSETUNE_ADDRESS": self.cluster.address, PRETEND_GPUS: "1"}
 
     def kill_raylet(self, index: int) -> None:
-        """Kills a node's raylet, and so the node, without any warning."""
+        """Kills a node's raylet, and thus the node, without a warning."""
         self.is_as_started = False
         node = self.nodes.pop(index)
         os.kill(node.all_processes["raylet"][0].process.pid, signal.SIGKILL)
         self.cluster.remove_node(node, allow_graceful=False)
 
     def remove_node(self, index: int) -> None:
-        """Takes a node away as an administrator does."""
+        """Removes a node as an administrator does."""
         self.is_as_started = False
         self.cluster.remove_node(self.nodes.pop(index), allow_graceful=True)
 
     def kill_head(self) -> None:
-        """Kills the head node, and with it the cluster."""
+        """Kills the head node, and thus the cluster."""
         self.is_as_started = False
         for processes in self.cluster.head_node.all_processes.values():
             for process in processes:
                 os.kill(process.process.pid, signal.SIGKILL)
 
     def stop(self) -> None:
-        """Ends all of it."""
+        """Ends all processes."""
         self.cluster.shutdown()
 
 

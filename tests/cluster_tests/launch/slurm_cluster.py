@@ -1,7 +1,7 @@
 """A real Slurm of four machines inside this one: each node has its own hostname, address, processes and folder of Ray.
 
-Linux namespaces make the machines. All processes are in one process namespace: killing its first ends them all, and
-what a node stops "on the whole machine", as `ray stop` does, it stops in its own namespace alone.
+The machines are Linux namespaces inside one process namespace: killing its first process ends them all. A command that
+stops something "on the whole machine", such as `ray stop`, affects only the namespace of its node.
 """
 
 import os
@@ -39,7 +39,7 @@ SchedulerParameters=batch_sched_delay=1,sched_interval=2
 GresTypes=gpu
 NodeName=node[1-4] CPUs=4 RealMemory=1000 Gres=gpu:2
 PartitionName=all Nodes=node[1-3] Default=YES MaxTime=INFINITE
-# Whoever asks for "urgent" ends what runs in "spare", with a notice of a few seconds.
+# A job in "urgent" ends the jobs in "spare", with a notice of a few seconds.
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 PartitionName=spare Nodes=node4 PriorityTier=1 PreemptMode=REQUEUE GraceTime=5
@@ -52,7 +52,7 @@ set -eu
 cd "$FOLDER"
 mount -t tmpfs tmpfs /run
 mount --bind hosts /etc/hosts
-mount -t tmpfs tmpfs /sys/fs/cgroup # slurmd wants the folder, even where it uses no control groups
+mount -t tmpfs tmpfs /sys/fs/cgroup # slurmd needs the folder, even if it uses no control groups
 hostname controller
 ip link set lo up
 ip link add name bridge type bridge
@@ -82,14 +82,14 @@ class SlurmCluster:
     """Slurm's daemons and commands.
 
     Args:
-        folder: Everything is written here; all nodes see it.
+        folder: The folder for all files; all nodes see it.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf"), "FOLDER": str(folder)}
         (folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
-        # Any devices will do: Slurm gives them out and does not look at them.
+        # Any devices work: Slurm assigns them and does not use them.
         (folder / "gres.conf").write_text("AutoDetect=off\nNodeName=node[1-4] Name=gpu File=/dev/zero,/dev/full\n")
         (folder / "slurm.conf").write_text(SLURM_CONF.format(folder=folder))
         nodes = {f"node{k}": f"10.99.0.{k}" for k in range(1, 5)}
@@ -102,7 +102,7 @@ class SlurmCluster:
         for name in nodes:
             (folder / name).mkdir()
             (folder / f"ray-{name}").mkdir()
-        Path("/tmp/ray").mkdir(exist_ok=True)  # Ray's own; each node has another folder in its place
+        Path("/tmp/ray").mkdir(exist_ok=True)  # Ray's folder, which each node replaces with its own
         options = ("--mount", "--net", "--pid", "--uts", "--fork", "--mount-proc", "--kill-child")
         with (folder / "daemons.log").open("w") as log:
             self.process = subprocess.Popen(
@@ -127,7 +127,7 @@ class SlurmCluster:
             raise
 
     def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Run a command where the controller runs, in the folder."""
+        """Runs a command on the controller, in the folder."""
         first = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         spaces = ("--mount", "--net", "--pid", "--uts", f"--wd={self.folder}")
         return subprocess.run(
@@ -140,7 +140,7 @@ class SlurmCluster:
         )
 
     def job(self, number: str) -> dict[str, str]:
-        """What Slurm tells of a job: `JobState`, `ExitCode`, `Restarts` and more."""
+        """Slurm's information about a job: `JobState`, `ExitCode`, `Restarts` and more."""
         words = self.run("scontrol", "show", "job", number).stdout.split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
@@ -152,12 +152,12 @@ class SlurmCluster:
         return done.stdout.strip()
 
     def output(self, number: str) -> str:
-        """What a job has printed so far."""
+        """The output of a job so far."""
         path = self.folder / f"slurm-{number}.out"
         return path.read_text() if path.exists() else ""
 
     def wait(self, condition: Callable[[], object], seconds: float) -> None:
-        """Wait until a condition holds."""
+        """Waits until a condition is true."""
         end = time.monotonic() + seconds
         while not condition():
             if self.process.poll() is not None:
@@ -168,13 +168,13 @@ class SlurmCluster:
             time.sleep(0.2)
 
     def stop(self) -> None:
-        """End every process of it."""
+        """Ends all its processes."""
         self.process.kill()
         self.process.wait()
 
 
 def missing() -> str:
-    """Why Slurm can't run here, or nothing."""
+    """Returns why Slurm cannot run here; empty if it can."""
     absent = [name for name in PROGRAMS if shutil.which(name) is None]
     if absent:
         return f"Slurm is not installed: {', '.join(absent)} (Debian: slurm-wlm munge iproute2)"

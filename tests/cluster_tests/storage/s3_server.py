@@ -1,4 +1,4 @@
-"""A real S3 server on this machine, and a proxy before it that makes it fail."""
+"""A real S3 server on this machine, and a proxy in front of it that makes it fail."""
 
 import re
 import socket
@@ -21,7 +21,7 @@ HOST = "127.0.0.1"
 
 
 def start_s3_server() -> tuple[subprocess.Popen[bytes], int]:
-    """Starts an S3 server in its own process; returns the process and the server's port."""
+    """Starts an S3 server in a separate process; returns the process and the server's port."""
     with socket.create_server((HOST, 0)) as free:
         port: int = free.getsockname()[1]
     command = [sys.executable, "-W", "ignore", "-m", "moto.server", "-H", HOST, "-p", str(port)]
@@ -41,9 +41,9 @@ class Proxy:
     """Forwards connections to a server; it can be switched off, and can answer instead of the server.
 
     Attributes:
-        port: Where it listens.
-        answer: Gets what a client sends, and returns what to send back instead of passing it on; None to pass it on.
-        silent: Takes what is sent and does not answer.
+        port: The port that it listens on.
+        answer: Takes what a client sends, and returns what to send back instead of passing it on; None to pass it on.
+        silent: Accepts requests and does not answer.
     """
 
     def __init__(self, target: int) -> None:
@@ -67,12 +67,12 @@ class Proxy:
         self.connections.clear()
 
     def on(self) -> None:
-        """Takes connections again."""
+        """Accepts connections again."""
         self.listener = socket.create_server((HOST, self.port))
         self._listen()
 
     def off_for(self, seconds: float) -> threading.Timer:
-        """Switches it off now, and on after some seconds; returns what waits for that."""
+        """Switches it off now, and on after some seconds; returns an object that waits for that."""
         self.off()
         timer = threading.Timer(seconds, self.on)
         timer.start()
@@ -107,17 +107,17 @@ class Proxy:
 
 
 class HourLate:
-    """The answer of a server whose clock is an hour ahead: the request was signed too long ago, and the server's time.
+    """A server whose clock is an hour ahead: it answers that a request was signed too long ago, with its own time.
 
     Attributes:
-        refused: How many times.
+        refused: The number of refused requests.
     """
 
     def __init__(self) -> None:
         self.refused = 0
 
     def __call__(self, request: bytes) -> bytes | None:
-        """Returns the answer to a request, None if its time is right."""
+        """Returns the answer to a request; None if its time is right."""
         signed = re.search(rb"x-amz-date: (\w+)", request, re.IGNORECASE)
         now = datetime.now(timezone.utc) + timedelta(hours=1)
         if signed is None or signed[1].decode() > f"{now - timedelta(minutes=15):%Y%m%dT%H%M%SZ}":
@@ -133,10 +133,10 @@ class S3:
     """A bucket of a test.
 
     Attributes:
-        proxy: Stands between the test and the server.
-        access_key: What is planted in the environment, as `secret_key`.
-        location: The bucket and how to reach it, for `Storage`.
-        direct: The same without the proxy.
+        proxy: The proxy between the test and the server.
+        access_key: The value in the environment, like `secret_key`.
+        location: The bucket's location for `Storage`.
+        direct: The location without the proxy.
     """
 
     access_key = "AKIAPLANTEDACCESSKEY"
@@ -167,7 +167,7 @@ class S3:
         return Storage(self.location)
 
     def objects(self) -> dict[str, bytes]:
-        """The content of every object, by its key; asks the server without the proxy."""
+        """The content of every object by its key, read without the proxy."""
         selector = pyarrow.fs.FileSelector(self.bucket, recursive=True)
         found = {}
         for info in self.filesystem.get_file_info(selector):

@@ -105,7 +105,7 @@ def test_a_filesystem_without_locks_is_named_and_nobody_holds_one_there(tmp_path
     (tmp_path / ".lock").touch()
     monkeypatch.setattr(fcntl, "flock", flock)
     assert not is_locked(Storage(tmp_path))
-    says = f"{tmp_path} is on a filesystem without file locks ({os.strerror(code)}), so that two runs of an experiment"
+    says = f"{tmp_path} is on a filesystem without file locks ({os.strerror(code)}), so two runs of an experiment"
     with pytest.raises(StorageError, match=re.escape(says)), experiment_lock(Storage(tmp_path)):
         pass
 

@@ -108,7 +108,7 @@ class TestProgress:
 
     @pytest.mark.parametrize(("n_steps", "count"), [((), ""), ((7,), "7/?")])
     def test_is_shown_without_a_count_of_what_nobody_counts(self, terminal, monkeypatch, n_steps, count):
-        """As of what is done in one go, which tells nothing until it is done."""
+        """Work in a single step reports nothing until it is done."""
         monkeypatch.setattr(chunks, "_DELAY_S", 0.0)
         with chunks.progress("reading", None) as advance:
             for n in n_steps:

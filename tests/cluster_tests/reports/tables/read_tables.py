@@ -1,11 +1,11 @@
-"""Reads tables back that were written for people, by other means than those that wrote them."""
+"""Reads tables that were written for people, with code that is independent of the code that wrote them."""
 
 import re
 from html.parser import HTMLParser
 
 
 def markdown_rows(text):
-    """Returns the cells of each row of the only table in GitHub's Markdown, the head first, as one reads them."""
+    """Returns the cells of each row of the only table in GitHub's Markdown, header first, as they are displayed."""
     lines = [line for line in text.splitlines() if line.startswith("|")]
     rows = [[cell.strip() for cell in re.findall(r"\|((?:\\.|[^|\\])*)(?=\|)", line)] for line in lines]
     assert set("".join(rows[1])) <= set(":-")
@@ -13,7 +13,7 @@ def markdown_rows(text):
 
 
 def unescaped(text):
-    """Returns what Markdown with escapes shows; its marks stay as they are."""
+    """Returns the displayed text of Markdown with escapes; bold and similar marks stay as they are."""
     return re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", text)
 
 
@@ -22,9 +22,9 @@ class HtmlTable(HTMLParser):
 
     Attributes:
         caption: Its caption.
-        head: The texts of the last row of its head.
-        rows: The texts of each row of its bodies, that of a cell that spans rows in each of them.
-        marked: The texts in elements that mark, by the element's name.
+        head: The texts of the last row of its header.
+        rows: The texts of each row of its bodies; a cell that spans several rows is in each of them.
+        marked: The texts in marking elements, by the element's name.
         foot: The text below it.
     """
 
