@@ -445,7 +445,7 @@ class TestASecondRun:
         files = trial_files(small_experiment)
         table = small_experiment.run({"experiment_config.n_repetitions": 2}, {LR: LRS[:1]})
         assert (len(table.trials), table.n_others, table.option_paths) == (2, 2, [])
-        assert "2 trials of other settings are kept in trials/ but not shown." in capsys.readouterr().out
+        assert "2 trials with other settings are kept in trials/ but not shown." in capsys.readouterr().out
         assert trial_files(small_experiment) == files
         # And they are there when the grid grows again.
         assert small_experiment.run({"experiment_config.n_repetitions": 2}, {LR: LRS}).n_others == 0

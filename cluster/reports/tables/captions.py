@@ -104,7 +104,7 @@ def _over(results: Results, rows: Sequence[Row], split: str, names: Sequence[str
         if trial["key"] in keys
     } - {()}
     over = listed(next(iter(found))) if len(found) == 1 else "the subsets of each"
-    return f", mean over {over}{' where no subset is named' * any(are_of_one)}"
+    return f", mean over {over}{' unless a subset is named' * any(are_of_one)}"
 
 
 def _sets(sets: Sequence[DataSet]) -> str:

@@ -105,7 +105,7 @@ def _caption(table: Results, *, n_data: int) -> str:
 def _notes(table: Results) -> list[str]:
     notes = []
     if table.n_others:
-        notes.append(f"{table.n_others} trials of other settings are kept in trials/ but not shown.")
+        notes.append(f"{table.n_others} trials with other settings are kept in trials/ but not shown.")
     failures = table.failures
     for row in failures[:_MAX_FAILURES]:
         error = str(row["error"] or "").split("\n")[0]

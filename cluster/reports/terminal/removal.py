@@ -73,7 +73,7 @@ def useless_files(storage_path: str, name: str) -> Removal | None:
     if not files:
         return None
     n = len({"/".join(path.split("/")[1:3]) for path in files if not _is_partial(path)})
-    what = f"{count(n, 'trial')} of other settings" if n else "half-written files"
+    what = f"{count(n, 'trial')} with other settings" if n else "half-written files"
     return _removal(storage_path, folder, name, files, what, is_whole=False)
 
 

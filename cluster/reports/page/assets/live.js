@@ -1,5 +1,5 @@
 // A live page: fetches the sections from its server every few seconds and replaces those that have changed. It keeps what
-// the reader opened, scrolled and selected.
+// the reader did.
 "use strict";
 (() => {
   const PAUSE_MS = 3000;

@@ -125,7 +125,7 @@ class TestTheTable:
     def test_of_several_subsets_says_over_which_a_mean_is(self, tmp_path):
         table = results(tmp_path, SWEEP, subsets=("A", "B"))
         assert ", mean over A and B;" in caption(table)
-        assert "mean over A and B where no subset is named;" in caption(table, columns=("after", "test_distance_mm[A]"))
+        assert "mean over A and B unless a subset is named;" in caption(table, columns=("after", "test_distance_mm[A]"))
         assert "mean over" not in caption(table, columns=("lr", "test_distance_mm[A]"))
 
     def test_of_test_sets_with_other_subsets_does_not_say_that_all_are_in_each_mean(self, tmp_path):

@@ -144,7 +144,7 @@ class TestTheText:
 
     def test_counts_trials_of_other_settings(self):
         text = summary_text(table_of([{"lr": 1}], n_others=7))
-        assert "7 trials of other settings are kept in trials/ but not shown." in text
+        assert "7 trials with other settings are kept in trials/ but not shown." in text
 
     @pytest.mark.parametrize("write", [summary_text, summary_markdown])
     def test_has_those_together_that_were_measured_on_the_same_data(self, tmp_path, write):

@@ -90,7 +90,7 @@ class TestUselessFiles:
         useless = add_useless(results)
         found = useless_files(str(results), "sweep")
         assert sorted(found.files) == useless
-        assert found.what == "2 trials of other settings"
+        assert found.what == "2 trials with other settings"
 
     def test_go_and_nothing_else_does(self, results):
         before = snapshot(results.parent)
