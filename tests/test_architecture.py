@@ -15,7 +15,7 @@ from tests.support import ROOT
 # From the lowest to the highest.
 FLOORS = ["data_pipeline", "posenet", "cluster", "tune_runs"]
 
-# What reads results, and what trains.
+# The packages that read results, and those that train.
 READING = ("cluster.results", "cluster.figures", "cluster.reports")
 TRAINING = ("cluster.planning", "cluster.trial", "cluster.executors")
 
@@ -48,14 +48,14 @@ def tree(module):
 
 @cache
 def imports(module):
-    """Names of all modules that a module imports, at its top or within a function."""
+    """Names of all modules that a module imports, at the top or inside a function."""
     names = set()
     for node in ast.walk(tree(module)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{module}: a relative import does not show its floor"
-            # What is imported from a package may be one of its modules.
+            # A name that is imported from a package may be one of its modules.
             submodules = {f"{node.module}.{alias.name}" for alias in node.names} & MODULES.keys()
             names |= submodules or {node.module}
     return names
@@ -75,7 +75,7 @@ def packages_around(module):
 
 
 def reached_from(*modules, step):
-    """All modules that can be reached from some by steps, these included."""
+    """All modules that can be reached from these by imports, including these."""
     reached, to_visit = set(), list(modules)
     while to_visit:
         module = to_visit.pop()
@@ -178,7 +178,7 @@ def test_a_solver_knows_neither_ray_nor_folders():
 
 def test_what_reads_results_imports_neither_torch_nor_ray():
     # Importing a module runs the packages around it too. `report.py reproduce` trains, `figure --labels` reads poses:
-    # what needs torch is imported when it is asked for, with an error that says so where torch is missing.
+    # they import torch only when they are called, and the error says so if torch is missing.
     need_torch = {"cluster.reproduction", "cluster.reports.prediction_files"}
     readers = reached_from(
         "tune_runs.report", step=lambda module: (own_imports(module) | packages_around(module)) - need_torch

@@ -1,4 +1,4 @@
-"""Whole experiments in this process: what they write, what they train again, and what becomes of what goes wrong."""
+"""Whole experiments in this process: what they write, what they train again, and how errors are reported."""
 
 import contextlib
 import csv
@@ -117,7 +117,7 @@ class TestTheFilesOfAnExperiment:
     def test_say_what_made_them(self, sweep, small_data):
         experiment = json.loads((sweep.folder / "experiment.json").read_text())
         assert experiment["name"] == "small_experiment"
-        # The build, as in 2.13.0+cpu, is not everywhere a part of what was installed.
+        # The build tag, as in 2.13.0+cpu, is not part of every installed version.
         assert torch.__version__.startswith(experiment["versions"]["torch"])
         assert set(experiment["versions"]) >= {"python", "torch", "ray", "numpy", "pyarrow"}
         assert experiment["machine"]["cpu_cores"] >= 1
@@ -447,7 +447,7 @@ class TestASecondRun:
         assert (len(table.trials), table.n_others, table.option_paths) == (2, 2, [])
         assert "2 trials with other settings are kept in trials/ but not shown." in capsys.readouterr().out
         assert trial_files(small_experiment) == files
-        # And they are there when the grid grows again.
+        # They are still there when the grid grows again.
         assert small_experiment.run({"experiment_config.n_repetitions": 2}, {LR: LRS}).n_others == 0
         assert trial_files(small_experiment) == files
 
@@ -685,7 +685,7 @@ class TestKeepWeights:
             )
             for name in ("weights.pt", "frames.parquet")
         ]
-        assert keys[0] == keys[1]  # the errors of frames are kept where weights are
+        assert keys[0] == keys[1]  # the errors of frames are kept together with the weights
         return keys[0]
 
     def test_all_is_everyones(self, small_experiment):
@@ -814,7 +814,7 @@ class TestInitialWeights:
         path = Storage(small_experiment.storage_path) / "first" / "trials" / row["key"] / "0" / "weights.pt"
         changes = {"experiment_config.init_weights_path": path.local, "base_hyperparams.optimizer_args.lr": 0.0}
         (second,) = small_experiment.run(changes).trials
-        # With a learning rate of 0 nothing is learnt.
+        # With a learning rate of 0 nothing is learned.
         assert second["val_distance_mm"] == row["val_distance_mm"]
         assert second["key"] != row["key"]
 
@@ -824,7 +824,7 @@ class TestReproducibility:
         again = SmallExperiment(sweep.data_dir, tmp_path / "elsewhere")
         torch.manual_seed(123)
         np.random.seed(5)  # noqa: NPY002 - that it changes nothing is what is tested
-        # Another order of trials, and others in between.
+        # Another order of trials, with other trials in between.
         again.run(SWEEP, {LR: [LRS[1], 1e-4, LRS[0]]})
         for path in sweep.folder.glob("trials/*/*/records.parquet"):
             other = again.folder / path.relative_to(sweep.folder)
@@ -855,7 +855,7 @@ def test_a_single_repetition_has_no_deviation(small_experiment):
 def test_a_process_that_trained_on_the_same_arrays_gives_the_numbers_that_a_fresh_one_does(
     small_experiment, tmp_path, monkeypatch
 ):
-    """Another order of the subsets draws others for the batches."""
+    """With another order of the subsets, batches draw different subsets."""
     first = read_dataset(small_experiment.data_dir, "two_train")
     places = {"experiment_config.data_dir": tmp_path}
     for name, subsets in (("ab", ["A", "B"]), ("ba", ["B", "A"])):
@@ -863,7 +863,7 @@ def test_a_process_that_trained_on_the_same_arrays_gives_the_numbers_that_a_fres
     sets = {**places, "experiment_config.train_set": "ba", "experiment_config.val_set": "ab"}
     sets |= {"solver_config.val_example_subset": "A"}
     after_another = small_experiment.run(sets, {"experiment_config.train_set": ["ab", "ba"]}).trials[1]
-    # As in a process that keeps nothing yet.
+    # As in a new process.
     monkeypatch.setattr("cluster.trial.trainable._DATASETS", DeviceCache(DeviceDataset.of, dataset_identity))
     alone = small_experiment.run({**sets, "experiment_config.name": "alone"}).trials[0]
     assert after_another["key"] == alone["key"]

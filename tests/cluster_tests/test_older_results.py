@@ -1,4 +1,4 @@
-"""Results of an earlier version are found: see `made_by_0_4_0/sweep.py`, which that version ran."""
+"""Results of an earlier version are found: that version ran `made_by_0_4_0/sweep.py`."""
 
 import runpy
 import shutil
@@ -16,7 +16,7 @@ MADE = Path(__file__).parent / "made_by_0_4_0"
 
 @pytest.fixture
 def made(tmp_path, monkeypatch):
-    """The folder of the results, in a copy with their data and their script; it is the current folder."""
+    """A copy of the results with their data and script; it is the current folder."""
     monkeypatch.chdir(shutil.copytree(MADE, tmp_path / "made"))
     return Path("results/every_family")
 

@@ -56,7 +56,7 @@ def test_outside_a_repository_there_is_no_commit(git, answer):
         (["--password", "--lr", "0.1"], ["--password", "--lr", "0.1"]),
         (["AWS_SECRET_ACCESS_KEY=S", "password=S", "x"], ["AWS_SECRET_ACCESS_KEY=***", "password=***", "x"]),
         (["--access-key", "-S"], ["--access-key", "***"]),
-        (["--secret", "--S"], ["--secret", "--S"]),  # taken for the next option
+        (["--secret", "--S"], ["--secret", "--S"]),  # interpreted as the next option
         (["--proxy", "http://me:S@host:1/x"], ["--proxy", "http://***@host:1/x"]),
         (["https://S@host/x", "--to=s3://AKIA:S/S@bucket/x"], ["https://***@host/x", "--to=s3://***@bucket/x"]),
         (["--to=s3://bucket/x?a=b", "http://host:80/a"], ["--to=s3://bucket/x?a=b", "http://host:80/a"]),

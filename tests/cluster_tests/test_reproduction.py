@@ -50,7 +50,7 @@ def original(tmp_path_factory):
 
 @pytest.fixture
 def copy(original, tmp_path):
-    """A copy of it to be changed: its folder, and the trial's id."""
+    """A copy of it that a test may change: its folder, and the trial's id."""
     shutil.copytree(original[0], tmp_path / "copy")
     return ExperimentFolder(Storage(tmp_path / "copy")), original[1]
 
@@ -321,7 +321,7 @@ class TestATrialThatCannotBeTrainedAgain:
         change_trial(folder, trial_id, "device", "cuda:3")
         with pytest.raises(UserError, match=r"torch cannot use 'cuda' here: .* was trained on cuda:3"):
             reproduce(folder, trial_id)
-        assert reproduce(folder, trial_id, device="cpu").is_same  # a device is in no description
+        assert reproduce(folder, trial_id, device="cpu").is_same  # descriptions do not contain devices
 
 
 class TestAClassOfTheUser:

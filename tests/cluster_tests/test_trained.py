@@ -39,9 +39,9 @@ NORMALIZERS = [
 ]
 
 ROUNDING = {"distance": 1e-6, "max_distance": 1e-6, "auc_20_50": 1e-6, "proportion_error": 1e-5}
-"""How much each metric may differ, as a share of it, when kernels round differently.
+"""The largest relative difference of each metric if kernels round differently.
 
-A matrix product over 7 samples does not round as one over 20, nor one with AVX-512 as one with AVX2. In float32, a
+Matrix products over 7 and over 20 samples round differently, and so do AVX-512 and AVX2. In float32, a
 coordinate half a metre to a metre away is a multiple of 6e-5 mm. Moving each coordinate of these hands by up to that
 much, at random, changes their mean distance by up to 1.4e-7 of it. It changes the proportion error by up to 1.9e-6 of
 it: that one divides by the lengths of bones, and this barely trained model makes some as short as 3 mm.
@@ -49,7 +49,7 @@ it: that one divides by the lengths of bones, and this barely trained model make
 
 
 class OwnMLP(CorrectorMLP):
-    """A model that is not of the project."""
+    """A model outside the project."""
 
 
 def folder_of(small_experiment):
@@ -57,7 +57,7 @@ def folder_of(small_experiment):
 
 
 def metrics_of(trained, dataset):
-    """What the corrector makes of a dataset's only subset, a few samples at a time."""
+    """Returns the corrector's metrics on a dataset's only subset, computed a few samples at a time."""
     (poses,) = (torch.tensor(array) for array in dataset.poses.values())
     labels = torch.tensor(dataset.labels)
     means = CorrectionMeans(trained.skeleton)

@@ -90,7 +90,7 @@ class TestEveryAugmenter:
     def test_multiplies_all_distances_within_and_between_pose_and_label_by_one_factor_for_each_sample(
         self, augmenter, skeleton
     ):
-        """So input and label went through the same transform, and it is a similarity."""
+        """So input and label had the same transform, and it is a similarity."""
         poses, labels = hands(skeleton, 20, dtype=torch.float64)
         before = pairwise_distances(poses, labels)
         factors = pairwise_distances(*augmenter(poses, labels, generator())) / before  # (N, pairs)
@@ -111,7 +111,7 @@ class TestEveryAugmenter:
 
 @pytest.fixture(scope="module")
 def rotations():
-    """Many, read off points at both ends of the axes, whose centre is zero, (N, 3, 3)."""
+    """Many rotations, measured with points at both ends of the axes, whose centre is zero, (N, 3, 3)."""
     axes = torch.cat([torch.eye(3), -torch.eye(3)]).double()  # (6, 3)
     points = axes.expand(N_ROTATIONS, 6, 3)
     rotated, _ = RandomRotator()(points, points, generator())
@@ -134,7 +134,7 @@ class TestRandomRotator:
         assert np.abs(rotations.mean(axis=0)).max() < 5 * math.sqrt(1 / 3 / N_ROTATIONS)
 
     def test_turns_by_angles_that_are_distributed_as_those_of_uniform_rotations(self, rotations):
-        """Their density is (1 − cos θ) / π over [0, π] (Haar measure), so that small turns are rare."""
+        """Their density is (1 − cos θ) / π over [0, π] (Haar measure), so small rotations are rare."""
         angles = np.arccos(np.clip((np.trace(rotations, axis1=1, axis2=2) - 1) / 2, -1, 1))
         assert scipy.stats.kstest(angles, lambda angle: (angle - np.sin(angle)) / np.pi).pvalue > 1e-3
 

@@ -49,7 +49,7 @@ def samples(batch):
 
 
 def subsets_of(batch):
-    """Which subsets the samples of a batch come from."""
+    """The subsets of the samples of a batch."""
     return {int(k) for k in (batch.poses - batch.labels).div(1000).round().unique()}
 
 
@@ -147,7 +147,7 @@ class TestDeviceDataset:
         np.testing.assert_array_equal(torch.cat([labels for _, labels in chunks]), dataset.labels)
 
     def test_hands_out_copies_alone(self, data, dataset):
-        """The arrays are shared with other trials, and torch would write through them without an error."""
+        """The arrays are shared with other trials, and torch would write to them without an error."""
         before = {"labels": dataset.labels.copy(), **{name: array.copy() for name, array in dataset.poses.items()}}
         for tensors in [data.gather("A", torch.arange(N)), *data.chunks("A", 5), *data.chunks("A", 100)]:
             for tensor in tensors:
@@ -283,7 +283,7 @@ class TestEpoch:
 @pytest.mark.usefixtures("_prepared_together")
 class TestSteps:
     def test_distort_then_augment_in_order_then_normalise(self):
-        """Each step writes what it does into the poses, as a digit."""
+        """Each step writes a digit into the poses."""
 
         class Append(Distorter):
             def __init__(self, digit):
@@ -329,7 +329,7 @@ class TestSteps:
         assert seen == order
 
     def test_draw_from_generators_of_their_own(self):
-        """So that one option leaves the draws of the others as they were, and comparisons are paired."""
+        """So an option does not change the draws of the others, and comparisons are paired."""
         plain = [samples(batch) for batch in make_loader().epoch()]
         noisy = make_loader(distorter=GaussianDistorter(std_mm=0.01))
         assert [samples(batch) for batch in noisy.epoch()] == plain

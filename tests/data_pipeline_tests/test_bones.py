@@ -19,5 +19,5 @@ def test_bones_are_as_long_as_by_hand(skeleton):
     [(0.03, "metres"), (3.0, "centimetres"), (3e4, "micrometres"), (30.0, None), (300.0, None), (0.0, None)],
 )
 def test_the_unit_is_guessed_from_a_length_that_only_it_makes_usual(length, unit):
-    """30 mm is no guess at all: there is nothing to explain."""
+    """30 mm needs no guess."""
     assert guess_unit(length, 20.0, 50.0) == unit

@@ -17,7 +17,7 @@ ROUND_TRIP_MM = 1e-3
 
 @pytest.fixture(params=cases(normalizers, Normalizer, ARGUMENTS), ids=case_id)
 def normalizer(request, skeleton):
-    """A member that learned from other hands than those of the test."""
+    """A member that learned from hands other than those of the test."""
     member, arguments = request.param
     normalizer = member(skeleton, **arguments)
     normalizer.fit(hands(skeleton, 20, seed=100 + start)[0] for start in range(3))
@@ -63,7 +63,7 @@ class TestEveryNormalizer:
         torch.testing.assert_close(to_label * scale_of(frame), expected, rtol=0, atol=ROUND_TRIP_MM)
 
     def test_brings_the_label_into_the_frame_of_its_input(self, normalizer, poses, labels):
-        """Moving input and label together moves the label in its frame exactly as the input."""
+        """Moving input and label together moves the transformed label exactly like the input."""
         batch = Batch.of(poses, labels, normalizer)
         expected = batch.poses + turned(batch.transform, labels - poses) / scale_of(batch.transform)
         torch.testing.assert_close(batch.labels, expected, rtol=0, atol=ROUND_TRIP_MM)

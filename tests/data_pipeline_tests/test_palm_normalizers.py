@@ -1,4 +1,4 @@
-"""Normalizers that turn a hand by its palm: what they do not see, and poses whose palm shows nothing."""
+"""Normalizers that rotate a hand by its palm: their invariances, and poses without a usable palm."""
 
 import dataclasses
 
@@ -161,7 +161,7 @@ class TestTheFrame:
     def test_is_proper_for_a_palm_in_a_plane_of_the_camera_from_every_side_and_of_every_size(
         self, normalizer, skeleton, size
     ):
-        """The first palm faces the camera, the others are turned by quarters about x, y or z."""
+        """The first palm faces the camera, the others are rotated by quarter turns about x, y or z."""
         poses, _ = hands(skeleton, 20)
         facing = normalized(ViewpointNormalizer(skeleton), poses)
         facing[:, list(skeleton.palm.outline), 2] = 0
@@ -190,7 +190,7 @@ def with_the_palm_on_a_line(skeleton):
 
 
 def with_knuckles_around_the_base(skeleton):
-    """The palm has an area, but the means of base and knuckles are one."""
+    """The palm has an area, but base and knuckles have the same mean."""
     poses, _ = hands(skeleton, 5)
     base, knuckles = list(skeleton.palm.base), list(skeleton.palm.knuckles)
     around = poses[:, knuckles].mean(dim=1) - poses[:, base].mean(dim=1)
@@ -228,7 +228,7 @@ class TestAPoseWhosePalmShowsNothing:
 
 
 def test_whether_a_palm_shows_anything_does_not_depend_on_how_the_hand_is_turned(normalizer, skeleton):
-    """Palms on a line but for noise, in double precision, so that nothing else decides."""
+    """Palms on a line except for noise, in double precision, so that rounding has no influence."""
     poses = with_the_palm_on_a_line(skeleton).repeat(400, 1, 1).double()
     sizes = torch.logspace(-2, 0, len(poses), dtype=torch.float64).view(-1, 1, 1)  # mm
     poses += sizes * torch.randn(poses.shape, generator=generator(), dtype=torch.float64)
@@ -265,7 +265,7 @@ def test_a_skeleton_without_a_palm_is_refused_with_how_to_add_one(member):
 
 
 class Corrected(nn.Module):
-    """What a prediction does, to be exported."""
+    """A prediction, for export."""
 
     def __init__(self, normalizer):
         super().__init__()

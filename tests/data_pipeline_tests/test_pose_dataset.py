@@ -43,7 +43,7 @@ def data_dir(tmp_path):
 
 @pytest.fixture
 def save(data_dir):
-    """A function that saves one part of the dataset `hands`, beside a sound other part."""
+    """A function that saves one part of the dataset `hands`, next to a valid other part."""
 
     def save(part, content):
         write_dataset(data_dir, "hands", LABELS, POSES)
@@ -103,7 +103,7 @@ class TestReading:
         np.testing.assert_array_equal(dataset.labels, LABELS[:3])
 
     def test_keeps_the_numbers_while_the_file_is_written_anew(self, data_dir):
-        """A running trial reads from the file as it needs it."""
+        """A running trial reads from the file when it needs it."""
         write_dataset(data_dir, "hands", LABELS, POSES)
         dataset = read_dataset(data_dir, "hands")
         write_dataset(data_dir, "hands", np.zeros_like(LABELS), np.zeros_like(POSES))
@@ -171,7 +171,7 @@ class TestSamples:
         assert not list(data_dir.iterdir())
 
     def test_with_names_that_are_not_in_utf8_are_refused_with_the_line(self, data_dir):
-        """Nobody could print them."""
+        """They could not be printed."""
         write_datasets(data_dir, {"hands": Samples(LABELS, {}, list("abcde"))})
         (data_dir / "hands_names.txt").write_bytes(b"a\nb\n\xfc\nd\ne\n")
         with pytest.raises(DatasetError, match=r"hands_names\.txt, line 3: the name is not valid UTF-8"):
@@ -196,7 +196,7 @@ def versions(version):
 
 
 def version_of(samples):
-    """The versions of all that a dataset holds."""
+    """The versions of everything in a dataset."""
     arrays = [samples.labels, *samples.poses.values()]
     return {*np.unique(arrays).astype(int).tolist(), *map(int, samples.names)}
 
@@ -283,7 +283,7 @@ class TestAReaderBesideAWriter:
             writer.join(30)
 
     def test_is_told_of_a_file_that_is_gone_for_good_alone(self, data_dir, monkeypatch):
-        """Poses that another version has not are no error of the first one's."""
+        """Poses that another version lacks are not an error of the first version."""
         write_datasets(data_dir, {"hands": versions(1)})
         load = pose_dataset.load
 
@@ -299,7 +299,7 @@ class TestAReaderBesideAWriter:
 
 
 class TestAWriterThatWasKilled:
-    """What it leaves step by step is in test_replacement.py."""
+    """test_replacement.py tests each step."""
 
     def test_while_it_moved_files_has_a_reader_that_moves_the_others(self, data_dir):
         write_dataset(data_dir, "hands", LABELS, {"A": POSES})
@@ -373,7 +373,7 @@ def tensor(*shape, dtype=torch.float32):
     return torch.ones(shape, dtype=dtype)
 
 
-# What is wrong with one tensor, and what the error says of it.
+# A problem of one tensor, and the text of its error.
 BROKEN_TENSORS = [
     (with_value(LABELS, (3, 7, 1), np.nan), "NaN or infinite values; the first bad sample is 3"),
     (with_value(LABELS, ([1, 4], 0, 0), np.inf), "NaN or infinite values; the first bad sample is 1"),

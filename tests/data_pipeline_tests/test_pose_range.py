@@ -183,7 +183,7 @@ class TestSomePosesOfAFile:
 @pytest.mark.parametrize("dataset", ["nyu", "icvl"])
 @pytest.mark.slow
 def test_what_real_backbones_predicted_is_told_nothing_against_and_in_a_mirror_that_it_is(dataset):
-    """Beside the labels of either half of the set; those of NYU are two subjects."""
+    """Compared with the labels of either half of the set; in NYU these are two subjects."""
     folder = SHARED_DATA / dataset
     if not folder.is_dir():
         pytest.skip(f"{folder} is missing; the folder can be named with POSETUNE_SHARED_DATA")

@@ -32,7 +32,7 @@ class TestEverySkeleton:
         assert len(joints) == len(set(joints))
 
     def test_has_a_palm_between_the_arm_and_the_fingers(self, skeleton):
-        """Its joints are none of the fingers', but for their first."""
+        """It contains no joint of a finger except the first."""
         inner = {joint for _, joints in skeleton.fingers for joint in joints[1:]}
         assert len(set(skeleton.palm.outline)) == len(skeleton.palm.outline) >= 3
         assert not inner & set(skeleton.palm.outline)

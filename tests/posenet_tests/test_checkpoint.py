@@ -66,7 +66,7 @@ def test_what_is_no_checkpoint_is_refused(data):
 
 
 def test_a_checkpoint_cannot_run_code(tmp_path):
-    """Not even with the right hash, as one that somebody made has."""
+    """Not even with the right hash, as in a forged checkpoint."""
 
     class Bomb:
         def __reduce__(self):

@@ -34,7 +34,7 @@ def chain(n_joints):
 
 
 def ordinary_hands(skeleton, seed):
-    """Poses and labels without a bone near no length, (3, J, 3) each, float64."""
+    """Poses and labels without a bone of almost zero length, (3, J, 3) each, float64."""
     poses, labels = hands(skeleton, 3, seed, torch.float64)
     assume(min(errors.bone_lengths(hand, skeleton).min() for hand in (poses, labels)) > 5)
     return poses, labels
@@ -134,8 +134,8 @@ class TestEveryError:
         assert torch.autograd.gradcheck(lambda poses: error(poses, labels, skeleton), poses.requires_grad_())
 
     def test_can_be_trained_with_after_an_evaluation_was_the_first_to_use_it(self, error):
-        """What an evaluation caches is used by the next training in the same process."""
-        skeleton = chain(30 + ERRORS.index(error))  # one that nobody else uses
+        """The next training in the same process uses the cache of an evaluation."""
+        skeleton = chain(30 + ERRORS.index(error))  # not used elsewhere
         poses, labels = hands(skeleton, 4)
         with torch.inference_mode():
             expected = error(poses, labels, skeleton).clone()

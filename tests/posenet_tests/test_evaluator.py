@@ -16,12 +16,12 @@ from tests.support import hands, pose_dataset
 N = 80
 SUBSETS = ("A", "B")
 
-# A quantity that lies nearer to a threshold than this may fall to the other side by rounding.
+# Rounding may move a number that is closer to a threshold than this to the other side.
 BORDERLINE_MM = 1e-3
 
 
 class Waves(nn.Module):
-    """Adds a smooth function of each coordinate by itself, so that NumPy computes the same without its weights."""
+    """Adds a smooth function of each coordinate, which NumPy can compute without weights."""
 
     def __init__(self, length):
         super().__init__()
@@ -44,7 +44,7 @@ class Nothing(nn.Module):
 
 
 class NumpyFrames:
-    """What a normalizer does, in float64 and for a whole set."""
+    """A normalizer in float64, for a whole set."""
 
     def __init__(self, normalizer, poses, fitted_to):
         poses = poses.astype(np.float64)
@@ -143,7 +143,7 @@ class Case:
         return corrected, frames.denormalize(corrected)
 
     def is_clear(self, poses, labels):
-        """Whether no distance of a frame lies near a whole number of millimetres, and the frame did change."""
+        """Whether all distances of a frame are far from whole millimetres, and the frame has changed."""
         after = distances_of(self.corrected(poses)[1], labels)
         before = distances_of(poses.astype(np.float64), labels)
         numbers = [before, after, before.mean(axis=1, keepdims=True), after.mean(axis=1, keepdims=True)]
@@ -188,7 +188,7 @@ def with_space(space, values, suffix=""):
 
 
 def by_subset(measurements):
-    """Measured values as {subset: {(space, metric): value}}; no metric may come twice."""
+    """Measured values as {subset: {(space, metric): value}}; each metric must occur once."""
     result = {}
     for m in measurements:
         assert (m.space, m.metric) not in result.setdefault(m.subset, {})
@@ -268,7 +268,7 @@ class TestValues:
             assert value == (1 if perfect else 0), name
 
     def test_share_improved_and_worsened_frames_between_them(self):
-        """Labels are zero: halving a pose improves it, and the first is there already."""
+        """Labels are zero: halving a pose improves it, except the first one, which is already correct."""
         poses = np.ones((5, 14, 3), dtype=np.float32) * np.arange(5, dtype=np.float32)[:, None, None]
         dataset = PoseDataset("", np.zeros_like(poses), {"A": poses}, NYU, "")
         evaluator = Evaluator(DeviceDataset.of(dataset, torch.device("cpu")), normalizer=None, eval_space="default")

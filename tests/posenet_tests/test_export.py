@@ -30,7 +30,7 @@ def corrector_of(skeleton, model, arguments, normalizer):
 
 
 class Branching(torch.nn.Module):
-    """Looks at the numbers that it is given to decide what it does."""
+    """Branches on its input numbers."""
 
     def forward(self, poses):
         return poses * 2 if poses.sum() > 0 else poses

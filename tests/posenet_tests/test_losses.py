@@ -68,7 +68,7 @@ class TestEveryLoss:
 
     def test_equals_only_a_loss_of_the_same_value(self, case, loss):
         others = [member(**arguments) for member, arguments in CASES if (member, arguments) != case]
-        # The default's value may be written out too.
+        # The default value may also be given.
         others = [other for other in others if repr(other) != repr(loss)]
         assert len(others) >= len(CASES) - 2
         assert loss not in others

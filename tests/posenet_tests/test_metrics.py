@@ -61,7 +61,7 @@ class TestSuccess:
 class TestAreaUnderCurve:
     @given(errors=distances, limits=ranges)
     def test_has_as_mean_the_integral_of_the_empirical_success_curve(self, errors, limits):
-        """The curve is a staircase: between two neighbouring errors it is the share that lies below."""
+        """The curve is a staircase: between two neighbouring errors it is the share of smaller errors."""
         low, high = limits
         steps = np.unique(np.clip([low, high, *errors.tolist()], low, high))
         middles = (steps[:-1] + steps[1:]) / 2

@@ -56,7 +56,7 @@ NUMPY_ACTIVATIONS = {
 
 
 def seeded(make, seed=0):
-    """Returns what `make` makes with torch's global generator seeded, which is put back."""
+    """Returns the result of `make` with a seeded global generator of torch, whose state is restored."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return make()
@@ -110,7 +110,7 @@ class TestEveryModel:
         gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
         assert gradients
         assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients.values())
-        # A weight whose gradient is always zero learns nothing; a bias before a batch norm is such a one.
+        # A weight whose gradient is always zero learns nothing; a bias before batch normalisation is one.
         assert all(gradient.any() for name, gradient in gradients.items() if not name.endswith("bias"))
 
     def test_starts_from_the_same_weights_only_for_the_same_seed(self, make):
@@ -120,7 +120,7 @@ class TestEveryModel:
 
     def test_is_the_same_model_after_its_weights_are_saved_and_loaded(self, make, poses):
         model, loaded = make(0), make(1)
-        model.train()(poses)  # so that running statistics are others than at the start
+        model.train()(poses)  # so that running statistics differ from those at the start
         file = io.BytesIO()
         torch.save(model.state_dict(), file)
         file.seek(0)
@@ -353,7 +353,7 @@ class TestCorrectorGNN:
 
 
 def graph_distances(skeleton):
-    """Returns how many edges of the message graph lie between any two joints, (J, J), by Floyd and Warshall."""
+    """Returns the number of edges between any two joints in the message graph, (J, J), by Floyd and Warshall."""
     distances = np.full((skeleton.n_joints, skeleton.n_joints), np.inf)
     np.fill_diagonal(distances, 0)
     for a, b in skeleton.message_edges:

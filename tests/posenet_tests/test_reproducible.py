@@ -13,7 +13,7 @@ CPU = torch.device("cpu")
 
 
 def draw():
-    """A draw from every global generator; odd numbers of normal draws leave one kept for the next call."""
+    """A draw from every global generator; after an odd number of normal draws, one is kept for the next call."""
     return (
         random.random(),
         random.gauss(0, 1),
@@ -37,7 +37,7 @@ def process_settings():
 
 @pytest.fixture(autouse=True)
 def _as_before():
-    """Whatever a test does to the process ends with it."""
+    """Restores the process state after each test."""
     before = process_settings()
     state = random_state(CPU)
     yield

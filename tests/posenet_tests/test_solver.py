@@ -84,7 +84,7 @@ def train(solver):
 
 
 def trained(seed=0, **arguments):
-    """Returns a solver that trained to the end; made just before, since both draw from the global generators."""
+    """Returns a solver that trained to the end; it is made just before, since both steps use global generators."""
     solver = make_solver(seed, **arguments)
     train(solver)
     return solver
@@ -100,7 +100,7 @@ def weighted_mean(values, sizes):
 
 SIZES = [5, 5, 5, 5, 3]
 
-# Everything that draws or keeps a state between batches.
+# Everything that draws random numbers or keeps state between batches.
 EVERYTHING = {
     "model_args": {"hidden_dims": [16, 16], "dropout": 0.3, "batchnorm": True},
     "loss": CombinedLoss([(errors.distance_error, 1.0, "absolute"), (errors.proportion_error, 0.1, "squared")]),
@@ -115,7 +115,7 @@ EVERYTHING = {
 
 
 class ByHand:
-    """The training of an MLP of one hidden layer with Shifter and Adam, written out in plain torch."""
+    """The training of an MLP with one hidden layer, Shifter and Adam, in plain torch."""
 
     def __init__(self, num_epochs, seed=0):
         torch.manual_seed(seed)
@@ -128,7 +128,7 @@ class ByHand:
         self.losses, self.grad_norms, self.sizes = [], [], []
         for _ in range(num_epochs):
             order = torch.randperm(N_TRAIN, generator=draw)
-            torch.randint(1, (N_BATCHES,), generator=draw)  # the subset of each batch, of which there is one
+            torch.randint(1, (N_BATCHES,), generator=draw)  # the subset of each batch; there is only one
             for start in range(0, N_TRAIN, BATCH_SIZE):
                 indices = order[start : start + BATCH_SIZE]
                 x, y = poses[indices], labels[indices]
@@ -354,13 +354,13 @@ class TestLogPoints:
         assert len(by_batch) == 3 * N_BATCHES < len(asked)
         assert values(records, "batch_loss") == [loss for (_, loss, _), *_ in by_batch]
         assert values(records, "batch_grad_norm") == pytest.approx([norm for (*_, norm), *_ in by_batch], rel=1e-5)
-        # The distance is that of the same moment as the loss, which is the mean distance.
+        # The loss is the mean distance, measured at the same time.
         assert values(records, "distance") == pytest.approx(values(records, "loss"))
 
     def test_do_not_make_the_device_wait_for_each_batch(self, monkeypatch):
-        """On a GPU each of these calls waits until all that was asked of it is done.
+        """On a GPU each of these calls waits until all requested work is done.
 
-        Adam would read its step counter so, which torch keeps on the CPU for it; SGD has none.
+        Adam would read its step counter in this way, but torch keeps it on the CPU; SGD has no counter.
         """
         n_calls, at_batches = Counter(), []
         for name in ("item", "tolist", "numpy", "cpu", "nonzero", "__bool__", "__float__", "__int__", "__index__"):
@@ -382,7 +382,7 @@ class TestLogPoints:
         for _ in solver.epochs():
             assert len(at_batches) == N_BATCHES
             assert all(calls == at_batches[0] for calls in at_batches)
-            assert n_calls["tolist"] > at_batches[-1]["tolist"]  # the log point fetches, so the counting works
+            assert n_calls["tolist"] > at_batches[-1]["tolist"]  # the log point fetches numbers, so the count works
             at_batches.clear()
 
 
@@ -405,7 +405,7 @@ class TestSpaces:
 
 
 class Script:
-    """Stands for an evaluator, and measures what it was told to."""
+    """Replaces an evaluator, and returns the given measurements."""
 
     eval_space = "original"
 
@@ -523,13 +523,13 @@ def name_of(value):
 
 
 def killed_and_continued(n_before, **arguments):
-    """Trains n epochs, packs the state, and goes on in a new solver; returns the reports after that and the state."""
+    """Trains n epochs, packs the state, and continues in a new solver; returns the later reports and the state."""
     killed = make_solver(**arguments)
     for _ in itertools.islice(killed.epochs(), n_before):
         pass
     checkpoint = pack(killed.state_dict())
 
-    # Another process: other seeds, other weights, and other things were drawn before.
+    # Like another process: other seeds, other weights, and other earlier draws.
     random.seed(5)
     np.random.seed(5)  # noqa: NPY002
     continued = make_solver(seed=500, **arguments)

@@ -1,4 +1,4 @@
-"""What others can reach of a Ray that a run has started, and where secrets of its environment go; with real runs."""
+"""What others can reach of a Ray that a run started, and where secrets of its environment appear; with real runs."""
 
 import os
 import stat
@@ -56,7 +56,7 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A home folder that others may look into, as on many a cluster."""
+    """A home folder that others may read, as on many clusters."""
     folder = tmp_path_factory.mktemp("home")
     folder.chmod(0o755)
     return folder
@@ -88,7 +88,7 @@ def running(data_dir, home, tmp_path_factory):
 
 
 def submit(running, path, home, **variables):
-    """Submits a task as a process that has nothing of the run's but the machine; returns its end."""
+    """Submits a task from a process that shares only the machine with the run; returns the outcome."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "POSETUNE_"))}
     return subprocess.run(
         [sys.executable, "-c", SUBMIT, running.address, str(path)],
@@ -125,7 +125,7 @@ class TestARayOfARunsOwn:
             assert done.returncode != 0
             assert "AuthenticationError" in done.stderr
             assert not (tmp_path / "ran").exists()
-        # With the token it would have worked, so the token is what was missing.
+        # With the token it works, so only the token was missing.
         done = submit(running, tmp_path / "ran", home, RAY_AUTH_MODE="token")
         assert done.returncode == 0, done.stderr
         assert (tmp_path / "ran").exists()
@@ -141,7 +141,7 @@ class TestARayOfARunsOwn:
                 answers.append(error.code)
                 error.close()
             except (OSError, HTTPException):
-                pass  # it speaks something else
+                pass  # it uses another protocol
         assert answers
         assert set(answers) <= {401, 403}
 
@@ -160,7 +160,7 @@ class TestARayOfARunsOwn:
 
 
 def texts(folder):
-    """Everything that is written in the files of a folder, as bytes; of Parquet what it holds."""
+    """The content of all files in a folder, as bytes; for Parquet the decoded content."""
     for path in folder.rglob("*"):
         if path.is_symlink() or not path.is_file():
             continue
@@ -183,7 +183,7 @@ def assert_no_secret(result, *folders):
 
 
 class TestASecretOfTheEnvironment:
-    """It reaches no record, no log and no error, also where a trial fails."""
+    """It appears in no record, log or error, even if a trial fails."""
 
     @pytest.fixture
     def planted(self, tmp_path):

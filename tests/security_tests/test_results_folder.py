@@ -1,4 +1,4 @@
-"""Nothing leads out of the results folder: no name, no planted file's content, no planted symbolic link."""
+"""Nothing leads out of the results folder: no name, no content of a planted file, no planted symbolic link."""
 
 import json
 import os
@@ -128,7 +128,7 @@ class TestASymbolicLink:
         return tmp_path / "outside"
 
     def plant(self, small_experiment, outside, place):
-        """Puts a link in the place of a file or folder; returns its path."""
+        """Replaces a file or folder with a link; returns its path."""
         key = next((small_experiment.folder / "trials").iterdir()).name
         place = place.replace("KEY", key)
         path = small_experiment.folder / place
@@ -149,7 +149,7 @@ class TestASymbolicLink:
         assert f"{path} is a symbolic link, which is not followed" in str(caught.value)
         assert content(outside) == before
         assert path.is_symlink()
-        path.unlink()  # nothing else is needed to go on
+        path.unlink()  # nothing else is needed to continue
         table = small_experiment.run({"experiment_config.keep_weights": "none"}, {LR: [1e-3, 1e-2, 1e-1]})
         assert [row["status"] for row in table.trials] == ["finished"] * 3
         assert content(outside) == before

@@ -1,7 +1,7 @@
 """A pickle that runs code when it is loaded, placed in every file that is read: the code never runs.
 
-`PLACES` is every file that the code reads. A test compares it with what is really opened, so that a file which later
-code reads is noticed here.
+`PLACES` lists every file that the code reads. A test compares it with the files that are really opened, so it fails if
+later code reads another file.
 """
 
 import hashlib
@@ -35,9 +35,9 @@ from tests.cluster_tests.small_experiment import LR, write_datasets
 from tune_runs import report
 
 PLACES = {
-    *("_labels.pt", "_poses.pt", "init.pt"),  # what a user gives
+    *("_labels.pt", "_poses.pt", "init.pt"),  # files of the user
     *("truth.txt", "predictions.txt"),
-    *("experiment.json", "trial.json", "records.parquet", "examples.npz", "checkpoint.pt"),  # what a run wrote
+    *("experiment.json", "trial.json", "records.parquet", "examples.npz", "checkpoint.pt"),  # files of a run
     "frames.parquet",
     *(".lock", "hang.txt"),
 }
@@ -92,7 +92,7 @@ def _as_parquet(planted):
 
 
 def _as_zip_of_a_pickle(planted):
-    """What `torch.save` writes, with the pickle's own text and without the rest."""
+    """A file like that of `torch.save`, with only this pickle in it."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("archive/data.pkl", pickle.dumps(planted, protocol=2))
@@ -127,7 +127,7 @@ def results(table):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_what_is_planted_would_run(form, tmp_path):
-    """Shown for each form by the reader that trusts what it reads, or else for the pickle in it."""
+    """Checked for each form with a reader that trusts its input, or for the pickle in it."""
     mark = tmp_path / "ran"
     content = FORMS[form](Planted(str(mark)))
     if form in ("torch", "old torch", "checkpoint"):
@@ -143,7 +143,7 @@ def test_what_is_planted_would_run(form, tmp_path):
     elif form == "parquet":
         pickle.loads(pq.read_table(io.BytesIO(content))["value"][0].as_py())
     elif form == "json":
-        mark.mkdir()  # no reader of ours has such a thing; `jsonpickle` has
+        mark.mkdir()  # only `jsonpickle` would run it
     else:
         pickle.loads(content)
     assert mark.exists()

@@ -23,7 +23,7 @@ RAY = Path(sys.executable).with_name("ray")
 
 
 def check(folder, *arguments, **environment):
-    """Runs the check in a folder, in which the files of a user would be."""
+    """Runs the check in a folder like a user's."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "POSETUNE_"))}
     began = time.monotonic()
     done = subprocess.run(
@@ -35,8 +35,8 @@ def check(folder, *arguments, **environment):
         check=False,
         timeout=240,
     )
-    print(done.stdout, done.stderr, sep="\n")  # for whoever reads why a test failed
-    # Lines are wrapped for people; a fact may stand on two.
+    print(done.stdout, done.stderr, sep="\n")  # helps to understand why a test failed
+    # Lines are wrapped for people; a fact may span two lines.
     text = re.sub(r"\s+", " ", done.stdout)
     return SimpleNamespace(
         code=done.returncode, output=done.stdout, text=text, errors=done.stderr, seconds=time.monotonic() - began
@@ -52,7 +52,7 @@ def table(output, first_header):
 
 
 def write_set(data_dir, name, n_bytes):
-    """Writes files of a size alone: the check reads no more of them."""
+    """Writes files of a given size: the check reads only their sizes."""
     data_dir.mkdir(exist_ok=True)
     for part in ("labels", "poses"):
         with (data_dir / f"{name}_{part}.pt").open("wb") as file:
@@ -72,7 +72,7 @@ def free_port():
 @contextmanager
 def started(command, **environment):
     """A node that `ray start` starts, for the block."""
-    ports = ["--min-worker-port=0", "--max-worker-port=0"]  # by default all nodes of a machine would share a few
+    ports = ["--min-worker-port=0", "--max-worker-port=0"]  # by default all nodes of a machine would share some ports
     process = subprocess.Popen(
         [*map(str, command), *ports, "--disable-usage-stats", "--block"],
         env={**os.environ, **environment},
@@ -100,7 +100,7 @@ def three_nodes(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def user_folder(tmp_path_factory):
-    """Where the check is run: with datasets of some sizes, and no results yet."""
+    """The folder of the check: with datasets of different sizes, and without results."""
     folder = tmp_path_factory.mktemp("user")
     write_set(folder / "data", "hands_train", 40_000_000)
     write_set(folder / "data", "hands_val", 2_000_000)
@@ -162,7 +162,7 @@ class TestThreeGoodNodes:
 
 @pytest.fixture(scope="module")
 def odd_nodes(tmp_path_factory):
-    """A head, and nodes that have something of their own each, by what that is; the folder that one does not see."""
+    """A head, and nodes by their peculiarity; the folder that one of them does not see."""
     folder = tmp_path_factory.mktemp("user")
     (folder / "results").mkdir()
     (folder / "results" / "mine.txt").write_text("there before")
@@ -203,7 +203,7 @@ def name_of(node):
 
 @pytest.fixture(scope="module")
 def unseeing_node(odd_nodes):
-    """A node with another folder, a file system in memory, where the others have the results."""
+    """A node with another folder, a filesystem in memory, in the place of the results."""
     hide = ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs tmpfs {odd_nodes.folder / "results"} && exec "$@"', "sh"]
     possible = subprocess.run([*hide, "true"], capture_output=True, text=True, check=False)
     if possible.returncode != 0:
@@ -306,7 +306,7 @@ class TestAnErrorBeforeAnythingStarts:
 
 @pytest.fixture(scope="module")
 def token_cluster(tmp_path_factory):
-    """A cluster that asks for a token, and the file with it."""
+    """A cluster that requires a token, and the token's file."""
     token = tmp_path_factory.mktemp("token") / "token"
     token.write_text(secrets.token_hex(32))
     port = free_port()

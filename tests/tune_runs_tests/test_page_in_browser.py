@@ -1,4 +1,4 @@
-"""What a reader does with the report page, in a real browser without a window."""
+"""The actions of a reader on the report page, in a real browser without a window."""
 
 import itertools
 import shutil
@@ -82,7 +82,7 @@ def file(tmp_path_factory):
 
 
 def until(page, condition):
-    """Waits for a condition; playwright's own way would need a page that lets texts be run as code."""
+    """Waits for a condition; playwright's own method would need a page that allows `eval`."""
     for _ in range(200):
         if page.evaluate(condition):
             return
@@ -91,7 +91,7 @@ def until(page, condition):
 
 
 class Opened:
-    """A page that is open in a browser, with all that it asked for and complained of."""
+    """An open page in a browser, with all its requests and errors."""
 
     def __init__(self, browser, address, **settings):
         self.context = browser.new_context(viewport={"width": 1200, "height": 900}, **settings)
@@ -103,12 +103,12 @@ class Opened:
         self.page.goto(address)
 
     def _note(self, kind, text):
-        # How long a software renderer takes is no fault of the page.
+        # A slow software renderer is not an error of the page.
         if kind in ("error", "warning") and "GL Driver Message" not in text:
             self.complaints.append(text)
 
     def column(self, title):
-        """The texts of a column, of the rows that are shown."""
+        """The texts of a column in the shown rows."""
         titles = [
             text.strip()
             for text in self.page.locator("table.combinations thead tr").nth(1).locator("th").all_inner_texts()
@@ -415,7 +415,7 @@ class TestTheLivePage:
 
     @pytest.fixture
     def may_draw(self, monkeypatch):
-        """What the drawing of pictures waits for."""
+        """The event that the drawing of pictures waits for."""
         may_draw = threading.Event()
 
         def waiting(*given, **how):
@@ -433,7 +433,7 @@ class TestTheLivePage:
         with ReportServer(folder) as server:
             thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
             thread.start()
-            opened = Opened(browser, server.address, reduced_motion="reduce")  # what scrolls is at once where it goes
+            opened = Opened(browser, server.address, reduced_motion="reduce")  # scrolling is immediate
             opened.server = server
             yield opened
             opened.context.close()
@@ -479,7 +479,7 @@ class TestTheLivePage:
         until(page, "document.querySelectorAll('#pictures img').length > 1")
         assert page.evaluate(height) > height_before + 500
         assert page.evaluate(place) == pytest.approx(before, abs=1)
-        page.wait_for_timeout(300)  # pictures are decoded after they have got their room
+        page.wait_for_timeout(300)  # pictures are decoded after the layout
         assert page.evaluate(place) == pytest.approx(before, abs=1)
         assert page.locator("#configuration details").nth(1).get_attribute("open") is not None
         assert "As of " in page.locator("#pictures p").inner_text()

@@ -28,7 +28,7 @@ SCRIPT = ROOT / "tune_runs" / "predict.py"
 
 
 class InPlace(torch.nn.Module):
-    """Moves all poses that it is given, a model that is no `Corrector`."""
+    """Moves all poses; it is not a `Corrector`."""
 
     def __init__(self, skeleton):
         super().__init__()
@@ -80,7 +80,7 @@ def run(script, sweep, capsys, tmp_path, monkeypatch):
 
 @pytest.fixture
 def expected(sweep, test_set):
-    """What the corrector makes of the test set, (N, 21, 3)."""
+    """The corrected poses of the test set, (N, 21, 3)."""
 
     def expected(repetition="best"):
         trained = read_corrector(
@@ -93,7 +93,7 @@ def expected(sweep, test_set):
 
 
 def write(name, path, poses):
-    """Writes poses in a format, with names where it needs some."""
+    """Writes poses in a format, with names if it needs them."""
     names = tuple(f"P0/1/{i:06d}" if name == "msra15" else f"image_{i}.png" for i in range(len(poses)))
     FORMATS[name].write(path, [Frames(poses, names if FORMATS[name].needs_names else None)])
     return names
@@ -196,7 +196,7 @@ class TestAFile:
         assert ": 20 of 20 frames: the hands are at z = -" in run("--poses", "poses.pt", "--out", "out.pt")[2]
 
     def test_with_some_frames_in_metres_is_warned_of_how_many_wherever_they_are(self, run, test_set):
-        """Beyond the first frames that are read at once."""
+        """After the first chunk of frames."""
         poses = np.tile(test_set.poses["DEFAULT"], (255, 1, 1))  # 5,100 frames
         poses[4500:] /= 1000
         torch.save(torch.tensor(poses), "poses.pt")
@@ -215,7 +215,7 @@ class TestAFile:
         assert "warning: poses.pt" not in errors
 
     def test_of_mirrored_hands_is_warned_of(self, run, test_set):
-        """Labels and poses alike, so that no error between them shows it."""
+        """Labels and poses alike, so no error between them reveals it."""
         for name, poses in {"poses": test_set.poses["DEFAULT"], "labels": test_set.labels}.items():
             torch.save(torch.tensor(poses) * torch.tensor([-1, 1, 1]), f"{name}.pt")
         _, _, errors = run("--poses", "poses.pt", "--labels", "labels.pt", "--out", "out.pt")

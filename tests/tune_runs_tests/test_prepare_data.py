@@ -40,7 +40,7 @@ def leaderboard(results, *names):
 
 
 def by_hand(data_dir, name):
-    """The statistics of a dataset on disk as a reader of the file computes them."""
+    """The statistics of a dataset on disk, computed from the file."""
     dataset = read_dataset(data_dir, name)
     rows = []
     for subset, poses in dataset.poses.items():

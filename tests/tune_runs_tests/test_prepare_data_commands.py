@@ -1,4 +1,4 @@
-"""The commands that work on datasets; those that make them from nothing are in test_prepare_data.py."""
+"""The commands that work on existing datasets; test_prepare_data.py tests those that make new ones."""
 
 import itertools
 import json
@@ -363,14 +363,14 @@ class TestWhatIsThere:
         assert files(data_dir) == before
 
     def test_is_looked_at_before_any_work(self, run, data_dir, command):
-        """There is not even the dataset that the work would be done on."""
+        """The dataset to work on does not exist either."""
         arguments, written = WRITING[command]
         data_dir.mkdir()
         (data_dir / (written[0] if "." in written[0] else f"{written[0]}_names.txt")).touch()
         assert f"already has {written[0]};" in run(command, *arguments, "--name", "new")[2]
 
     def test_is_kept_where_another_process_wrote_it_during_the_work(self, run, data_dir, hands, monkeypatch, command):
-        """Then it was not there before the work."""
+        """In this case it did not exist before the work."""
         arguments, written = WRITING[command]
         as_dataset = "." not in written[0]
         place = data_dir / (f"{written[0]}_labels.pt" if as_dataset else written[0])
@@ -388,7 +388,7 @@ class TestWhatIsThere:
         assert files(data_dir) == {**before, place.name: b"another one's"}
 
     def test_may_still_be_on_its_way_to_its_place(self, run, data_dir, command):
-        """Of a writer that was killed; and it is looked at before any work."""
+        """From a killed writer; it is checked before any work."""
         arguments, written = WRITING[command]
         as_dataset = "." not in written[0]
         name = f"{written[0]}_labels.pt" if as_dataset else written[0]
@@ -405,7 +405,7 @@ class TestWhatIsThere:
         ],
     )
     def test_is_all_there_is_when_nothing_can_be_written(self, run, data_dir, hands, monkeypatch, command, error):
-        """Torch tells of a full disk with a RuntimeError."""
+        """Torch reports a full disk with a RuntimeError."""
 
         def full(*_, **__):
             raise error
@@ -427,7 +427,7 @@ class TestWhatIsThere:
         assert all([*(data_dir / "folder").glob(f"{name}*")] for name in written)
 
     def test_is_never_outside_of_the_data_folder(self, run, data_dir, hands, command):
-        """Nor is what it was made from."""
+        """The source dataset is never outside either."""
         write_datasets(data_dir.parent, {"hands": hands})
         arguments, _ = WRITING[command]
         outside = [argument.replace("hands", "../hands") for argument in arguments]
@@ -513,7 +513,7 @@ def test_a_process_that_is_ended_while_it_writes_leaves_what_was_there(run, data
     assert files(data_dir) == before
 
 
-# What each command that may take long shows on a terminal, one after another.
+# The progress texts of each command that may take long, in order.
 SHOWN = {
     "synthetic": ["making hands", "measuring errors", "writing to data"],
     "leaderboard": ["reading 2 files", "splitting frames", "measuring errors", "writing to data"],
@@ -528,7 +528,7 @@ SHOWN = {
 class TestProgress:
     @pytest.fixture
     def terminal(self, monkeypatch):
-        """What is shown of work, each as soon as it begins."""
+        """The texts of all progress bars, each shown as soon as its work begins."""
 
         class AtOnce(Timer):
             def start(self):

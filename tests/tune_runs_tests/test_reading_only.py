@@ -50,7 +50,7 @@ COMMANDS = [
     ["clean", "complete", "--yes"],
     ["rm", "failures", "--yes"],
 ]
-"""What is asked for there: each command of `report.py`, but for those below, with all that it may write.
+"""The commands to run there: each command of `report.py`, except those below, with everything that it may write.
 
 `{to}` is an empty folder, and `{key}` a combination of `complete`.
 """
@@ -75,7 +75,7 @@ def trained(tmp_path_factory):
 
 
 def asked_on_copies(trained, tmp_path_factory):
-    """What each command is called with, each on a copy of the results, since some change them."""
+    """The arguments of each command, each with its own copy of the results, since some change them."""
     key = min(path.name for path in (trained / "complete" / "trials").iterdir())
     arguments = []
     for command in COMMANDS:
@@ -99,14 +99,14 @@ def run_script(python, arguments, *paths):
 
 
 def required():
-    """The requirements of the file that hold for this Python, such as `numpy==2.4.6`."""
+    """The requirements of the file that apply to this Python, such as `numpy==2.4.6`."""
     lines = [line.partition("#")[0].strip() for line in REQUIREMENTS.read_text().splitlines()]
     requirements = [Requirement(line) for line in lines if line]
     return [requirement for requirement in requirements if requirement.marker is None or requirement.marker.evaluate()]
 
 
 def with_what_they_require(requirements):
-    """The names of distributions, and of those that they require in turn, as far as they are installed here."""
+    """The names of distributions and of everything that they require, if it is installed here."""
     names, to_visit = set(), list(requirements)
     while to_visit:
         requirement = to_visit.pop()
@@ -114,14 +114,14 @@ def with_what_they_require(requirements):
         if name in names or (requirement.marker is not None and not requirement.marker.evaluate({"extra": ""})):
             continue
         names.add(name)
-        with suppress(PackageNotFoundError):  # one that another system needs
+        with suppress(PackageNotFoundError):  # needed only on another system
             to_visit += map(Requirement, requires(name) or [])
     return names
 
 
 @pytest.fixture(scope="module")
 def nothing_else(tmp_path_factory):
-    """A folder for the path of Python, with which only what the file names can be imported."""
+    """A folder for Python's path that makes only the packages in the file importable."""
     allowed = with_what_they_require(required()) | {"posetune"}
     installed = packages_distributions().items()
     refused = {module for module, names in installed if not allowed & set(map(canonicalize_name, names))}
@@ -149,7 +149,7 @@ def test_all_commands_are_tried():
 
 
 def test_what_runs_has_what_reads():
-    """`requirements.txt` begins with the file, so that no version stands twice."""
+    """`requirements.txt` begins with the file, so no version is listed twice."""
     lines = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and line[0] != "#"]
     assert lines[0] == "-r requirements-report.txt"
     names = {Requirement(line).name for line in lines[1:]}
@@ -245,7 +245,7 @@ def test_where_nothing_else_can_be_imported_that_is_so(nothing_else, module):
 
 @pytest.fixture(scope="module")
 def bare_python(tmp_path_factory):
-    """The Python of a fresh environment in which nothing but what the file names is installed."""
+    """The Python of a fresh environment with only the packages in the file."""
     folder = tmp_path_factory.mktemp("bare")
     venv.create(folder, with_pip=True)
     python = folder / "bin" / "python"

@@ -38,7 +38,7 @@ SCRIPT_MODULE = load_script()
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Experiments: `complete`, `failures`, `unfinished`, and two that are broken; a folder and a file beside them."""
+    """Experiments: `complete`, `failures`, `unfinished`, and two that are broken; a folder and a file next to them."""
     folder = tmp_path_factory.mktemp("report")
     write_datasets(folder / "data")
     small_experiment = SmallExperiment(folder / "data", folder / "results")
@@ -75,7 +75,7 @@ def run(results, capsys):
     def run(*arguments, storage_path=results):
         try:
             status = SCRIPT_MODULE.main([*map(str, arguments), "--storage-path", str(storage_path)])
-        except SystemExit as end:  # the parser refuses the arguments
+        except SystemExit as end:  # the parser rejects the arguments
             status = end.code
         return status, *capsys.readouterr()
 
@@ -379,7 +379,7 @@ class TestCurves:
 
 
 class TestWhatWasMeasuredOnSeveralData:
-    """No result on one is ranked with those on another."""
+    """Results on one are never ranked with results on another."""
 
     @pytest.fixture
     def several(self, tmp_path):
@@ -757,7 +757,7 @@ class TestTheHelp:
         return next((action.choices for action in parent._actions if action.dest == dest), {})
 
     def all_commands(self):
-        """Each command and each kind, by what is typed for it."""
+        """Each command and each kind, by its command line."""
         _, commands = self.commands()
         kinds = {
             f"{name} {kind}": command

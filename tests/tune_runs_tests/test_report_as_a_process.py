@@ -1,4 +1,4 @@
-"""The script `report.py` as a shell runs it: its start, its streams, Ctrl-C, and what Tab completes."""
+"""The script `report.py` as a shell runs it: its start, its streams, Ctrl-C, and tab completion."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ KEYS = [f"{place:016x}" for place in range(2)]
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """`complete` and `started`, of which the second is far from its end."""
+    """`complete` and `started`; the second one is far from complete."""
     folder = tmp_path_factory.mktemp("results")
     write_experiment(folder / "complete", [({"lr": 1}, [9.0, 9.5]), ({"lr": 2}, [8.0, 8.5])])
     write_experiment(folder / "started", [({"lr": 1}, [9.0, None])])
@@ -36,7 +36,7 @@ class TestTheScript:
         assert [line.split()[0] for line in process.stdout.splitlines()[2:]] == ["complete", "started"]
 
     def test_can_be_run_by_its_name(self, results):
-        """Tab completes what the shell runs as `report.py`."""
+        """Tab completion for the command `report.py`."""
         assert os.access(SCRIPT, os.X_OK)
         assert "PYTHON_ARGCOMPLETE_OK" in SCRIPT.read_text()[:1024]
 
@@ -105,9 +105,9 @@ class TestWatch:
 @pytest.mark.slow
 class TestTab:
     def completed(self, line):
-        """What the shell is offered at the end of a line, asked for as `register-python-argcomplete` does."""
+        """The completions at the end of a line, requested as `register-python-argcomplete` does."""
         read, write = os.pipe()
-        # The protocol wants the answer at descriptor 8, which a shell opens.
+        # The protocol requires the answer at descriptor 8, which a shell opens.
         command = f'exec 8>&{write}; exec "{sys.executable}" "{SCRIPT}"'
         environment = {
             **os.environ,

@@ -86,7 +86,7 @@ def test_correctors_of_nyu_backbones_lower_the_error_on_frames_they_have_not_see
         [[f"nyu_{backbone}_{split}" for split in splits] for backbone in files],
     )
     table = experiment.run("inline")
-    # The columns that the script's table shows, here without options of the model.
+    # The columns of the script's table, here without options of the model.
     rows = {row["experiment_config.test_set"]: row for row in table.best_for_each("experiment_config.test_set")}
     for backbone, before in {"Pose-REN": 12.64, "DeepPrior": 20.96}.items():
         row = rows[f"nyu_{backbone}_test"]
@@ -94,7 +94,7 @@ def test_correctors_of_nyu_backbones_lower_the_error_on_frames_they_have_not_see
         assert row["test_distance_mm_mean"] < before - 0.3
 
 
-# Of the options that are not commented out.
+# The values of options that are not commented out.
 N_COMBINATIONS = {"hands17_mlp.py": 16, "hands17_gnn.py": 8}
 
 
@@ -135,14 +135,14 @@ class TestTheHands17Scripts:
 
     @pytest.fixture
     def options(self, name, tmp_path):
-        """All options, also those commented out, as the script makes them: with no other names than it imports."""
+        """All options, including those commented out, built with only the names that the script imports."""
         (tmp_path / name).write_text(uncommented((SCRIPTS / name).read_text()))
         return runpy.run_path(str(tmp_path / name))["OPTIONS"]
 
     @pytest.mark.ray
     @pytest.mark.slow
     def test_end_with_a_table_on_the_synthetic_stand_in(self, name, tmp_path):
-        """Here on fewer hands, which are there already, as they are when the script is started again."""
+        """Here on fewer hands, which already exist, as at a second start of the script."""
         write_stand_in(tmp_path / "data", "hands17_synthetic", {"train": 256, "val": 1501, "test": 100})
         result = run(name, "--synthetic", cwd=tmp_path)
         assert result.returncode == 0, result.stderr
@@ -165,8 +165,8 @@ class TestTheHands17Scripts:
 
 
 def uncommented(source: str) -> str:
-    """Returns a script with all that is commented out in it, but not the sentences."""
-    # Code begins with a quote, a bracket or a call; a sentence with a capital and a space behind its first word.
+    """Returns a script with its commented-out code enabled; sentences stay comments."""
+    # Code begins with a quote, a bracket or a call; a sentence begins with a capital and a word followed by a space.
     return re.sub(r"^(\s*)# (?=[\"\[\]{}]|\w+\(|\w+,$| )", r"\1", source, flags=re.MULTILINE)
 
 

@@ -1,4 +1,4 @@
-"""Data goes to each node of a cluster once, whatever number of trials use it there.
+"""Each node of a cluster receives the data once, for any number of trials.
 
 What is measured is Ray's own count, by node, of the bytes that its object store ever made room for
 (`cumulative_created_bytes`). A copy that comes from another node is made room for as any object is, so that a second
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.serial]
 SAMPLES = 80_000
 # Labels and one prediction, float32; and of each sample four neighbours and its label's key, which a distorter reads.
 BYTES = SAMPLES * (2 * 21 * 3 * 4 + 4 * 4 + 8)
-SMALL_CHANGE = 4_000_000  # code, configs, what Tune keeps of each trial
+SMALL_CHANGE = 4_000_000  # code, configs, and what Tune stores for each trial
 N_TRIALS = 36
 TRIALS_PER_NODE = 6
 
@@ -59,19 +59,19 @@ def sweep(tmp_path, cluster):
 
 
 def created_bytes(node):
-    """How many bytes a node's object store ever made room for."""
+    """The number of bytes that a node's object store ever allocated."""
     return node_stats(node.node_ip_address, node.node_manager_port).store_stats.cumulative_created_bytes
 
 
 def note_raylets(sweep, process, raylets):
-    """Notes of each trial the raylet whose worker trains it, which is the worker's parent, until the sweep's end."""
+    """Records for each trial the raylet whose worker trains it (the worker's parent) until the sweep ends."""
     while process.poll() is None:
         for trial, content in sweep.trials().items():
             if trial not in raylets:
                 try:
                     raylets[trial] = int(Path(f"/proc/{content['pid']}/stat").read_text().rpartition(")")[2].split()[1])
                 except OSError:
-                    continue  # it has just ended; the next worker may tell
+                    continue  # it has just ended; the next worker may show it
         time.sleep(0.1)
 
 

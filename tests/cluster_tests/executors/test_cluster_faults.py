@@ -1,6 +1,6 @@
 """Sweeps on a cluster of three nodes with two GPUs each, disturbed in every way that clusters know; compared by bits.
 
-The nodes are real raylets on this machine; the GPUs are ones that only Ray believes in, and trials train on the CPU.
+The nodes are real raylets on this machine; the GPUs do not exist, and trials train on the CPU.
 """
 
 import os
@@ -90,7 +90,7 @@ def ended(process):
 
 
 def workers(sweep):
-    """The processes that train now."""
+    """The processes that are training."""
     pids = {content["pid"] for content in sweep.trials().values() if content["status"] == "running"}
     return sorted(pid for pid in pids if Path(f"/proc/{pid}").exists())
 
@@ -188,7 +188,7 @@ class TestASweepGoesOn:
         assert sweep.numbers() == undisturbed
 
     def test_when_the_head_was_killed_and_the_cluster_is_started_again(self, sweep, undisturbed, cluster, monkeypatch):
-        # A driver waits a minute for a head to come back by itself; here it does not.
+        # By default a driver waits a minute for a head to come back; here it does not.
         monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "8")
         process = sweep.start(slow=0.1)
         wait_for(lambda: a_trial_is_half_way(sweep), process)
@@ -296,8 +296,8 @@ class Chaos:
     """Kills something of a sweep every few seconds, by a seeded choice, and counts what that may cost.
 
     Attributes:
-        kills: What was killed.
-        n_lost: How many trainings that ended, at most; each goes on from its last checkpoint.
+        kills: The killed processes.
+        n_lost: The largest possible number of trainings that were ended; each continues from its last checkpoint.
     """
 
     def __init__(self, sweep, seed):

@@ -1,4 +1,4 @@
-"""What a sweep does on a cluster that has not what it asks for."""
+"""A sweep on a cluster that does not have what it requests."""
 
 import json
 import os

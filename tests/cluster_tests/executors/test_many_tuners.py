@@ -1,4 +1,4 @@
-"""Runs that are too large for one of Tune's Tuners, in small."""
+"""Runs that are too large for a single Tuner, with small limits."""
 
 import pytest
 
@@ -21,7 +21,7 @@ def small(monkeypatch):
 
 @pytest.fixture
 def tuners(monkeypatch):
-    """How many trials each Tuner was given."""
+    """The number of trials of each Tuner."""
     given = []
     real = ray_runner._tune
 
@@ -44,7 +44,7 @@ def test_every_trial_is_trained_once_with_the_same_numbers_as_inline(
 ):
     changes = {"experiment_config.n_repetitions": 3}
     options = {LR: LRS, "scheduler_args.gamma": [0.5, 0.9]}
-    # Some are finished already, so that a Tuner is asked for some that it leaves out.
+    # Some are already finished, so that a Tuner must skip them.
     small_experiment.run({"experiment_config.n_repetitions": 2}, {LR: LRS[1:], "scheduler_args.gamma": [0.9]})
     inline = SmallExperiment(small_data, tmp_path / "inline").run(changes, options)
     capfd.readouterr()

@@ -1,4 +1,4 @@
-"""What a process that trains one trial after another keeps of them."""
+"""The memory that a process keeps after training many trials."""
 
 import gc
 

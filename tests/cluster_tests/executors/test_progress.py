@@ -31,7 +31,7 @@ def written(progress):
 
 
 def shown(progress):
-    """What the live display would show now."""
+    """The current content of the live display."""
     console = Console(file=io.StringIO(), width=160, color_system=None)
     console.print(progress._render())
     return console.file.getvalue()

@@ -1,4 +1,4 @@
-"""What `ray_runner.py` relies on in Ray, so that a version of Ray that behaves differently is noticed."""
+"""The behaviour of Ray that `ray_runner.py` relies on: these tests fail with a version that behaves differently."""
 
 import os
 import time
@@ -23,7 +23,7 @@ N_SLOTS = 8
 
 
 class Space:
-    """Two options, as a search space has them."""
+    """Two options, as in a search space."""
 
     axes = (
         Axis(("b",), ((1,), (2,)), ((1,), (2,))),
@@ -39,7 +39,7 @@ class Job:
 
 
 def train(config, meeting):
-    """Stands for a trial: says which device it had. The first trials wait until as many run as there is room for."""
+    """Replaces a trial: returns its device. The first trials wait until all slots are in use."""
     if config["repetition"] == 0:
         (meeting / config["key"]).touch()
         while len(list(meeting.iterdir())) < N_SLOTS:
@@ -54,7 +54,7 @@ def specs(*trials):
 
 @pytest.fixture(scope="module")
 def two_nodes():
-    """Two nodes with two GPUs each that only Ray believes in, beside a head without any."""
+    """Two nodes with two GPUs each that do not exist, and a head without GPUs."""
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     for _ in range(2):
         cluster.add_node(num_cpus=4, num_gpus=2)

@@ -9,12 +9,12 @@ LONG = "a-folder-of-one-job" * 4
 
 
 class TestThePlaceOfRaysFiles:
-    """Ray's sockets are in it, whose paths may not be long."""
+    """It contains Ray's sockets, whose paths must be short."""
 
     @pytest.fixture(autouse=True)
     def _temporary_folder(self, tmp_path, monkeypatch):
         monkeypatch.delenv("RAY_TMPDIR", raising=False)
-        monkeypatch.setattr("tempfile.tempdir", None)  # it is read anew
+        monkeypatch.setattr("tempfile.tempdir", None)  # it is read again
 
     def test_is_where_other_temporary_files_are(self, monkeypatch):
         with tempfile.TemporaryDirectory(dir="/tmp") as folder:

@@ -57,7 +57,7 @@ class TestResultsDoNotDependOnTheExecutor:
         result = sweep.run(cpus={min(os.sched_getaffinity(0))}, lrs=[1e-2, 1e-3, 3e-3])
         assert result.code == 0, result.errors
         numbers = sweep.numbers()
-        # The rows stand in the order of the options.
+        # The rows are in the order of the options.
         assert sorted(numbers.pop("rows"), key=str) == sorted(undisturbed["rows"], key=str)
         assert numbers == {name: value for name, value in undisturbed.items() if name != "rows"}
 
@@ -66,7 +66,7 @@ class TestAnInterruptedSweepContinues:
     @pytest.mark.parametrize("again", ["inline", pytest.param("ray", marks=pytest.mark.slow)])
     def test_after_a_driver_was_killed(self, sweep, undisturbed, again):
         process = sweep.start(slow=0.1)
-        # Its workers live some seconds longer: the trial must be one that has just begun.
+        # Its workers live a few seconds longer: the trial must have just begun.
         wait_for(lambda: len(finished(sweep)) >= 2 and a_trial_is_half_way(sweep), process)
         process.kill()
         process.communicate()
@@ -84,7 +84,7 @@ class TestAnInterruptedSweepContinues:
         wait_for(lambda: finished(sweep) and a_trial_is_half_way(sweep), process)
         done = finished(sweep)
         begin = time.monotonic()
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+        os.killpg(process.pid, signal.SIGINT)  # like a terminal, also to the workers
         _output, errors = process.communicate(timeout=60)
         assert time.monotonic() - begin < 10
         assert process.returncode == 130
@@ -220,7 +220,7 @@ class TestAFailureIsARow:
         (row,) = sweep.rows()
         assert row["status"] == "failed"
         assert "worker process was lost" in row["error"]
-        # Nothing was wrong with the training: its checkpoint is still there to go on from.
+        # The training itself was fine: its checkpoint still exists, so it can continue.
         assert sweep.run(lrs=[1e-3], experiment_config={"n_repetitions": 1}).code == 0
 
 
@@ -228,7 +228,7 @@ class TestAFailureIsARow:
 class TestAScriptWithModulesInAnotherFolder:
     @pytest.fixture
     def elsewhere(self, sweep, tmp_path):
-        """A folder that the script adds to its path, with a module of which it trains a class."""
+        """A folder that the script adds to its path, with a module that contains the model."""
         folder, sweep.script = tmp_path / "elsewhere", tmp_path / "script.py"
         folder.mkdir()
         sweep.script.write_text(
@@ -325,7 +325,7 @@ def test_a_finished_experiment_is_not_trained_again_and_ray_is_not_started(sweep
     assert sweep.run(lrs=[1e-3]).code == 0
     files = {p: hashlib.sha256(p.read_bytes()).hexdigest() for p in sweep.folder.glob("trials/**/*") if p.is_file()}
     times = {p: p.stat().st_mtime_ns for p in files}
-    # Were Ray started, it would fail for want of a place for its files.
+    # If Ray were started, it would fail, because there is no folder for its files.
     os.environ["RAY_TMPDIR"] = "/nowhere/at/all"
     try:
         result = sweep.run(lrs=[1e-3])

@@ -105,7 +105,7 @@ def test_a_worker_that_cannot_ask_whether_to_leave_goes_on(monkeypatch):
 class TestTheEndOfARun:
     @pytest.fixture
     def stop(self, job, monkeypatch):
-        """What Tune asks whether to end, with nodes that the test decides on."""
+        """The stopper that Tune calls, with nodes that the test sets."""
         monkeypatch.setattr(ray_runner, "_NODES_INTERVAL_S", 0)
         monkeypatch.setattr(ray_worker, "request_stop", lambda run_id: None)
         self.nodes = {"1": Node("one", 2, 0), "2": Node("two", 3, 0)}

@@ -122,7 +122,7 @@ def files(name):
 
 
 def texts_of(figure):
-    """The texts that are drawn, and where they are, in pixels."""
+    """The drawn texts and their positions, in pixels."""
     drawn, draw = {}, Text.draw
 
     def noted(text, renderer):
@@ -161,7 +161,7 @@ class TestEveryFigure:
             assert box.x1 <= right + 0.5, text
             assert box.y1 <= top + 0.5, text
 
-        # A line's box has room for letters that are higher and lower than most.
+        # The box of a line includes room for tall letters and descenders.
         inner = [(text, box.expanded(0.98, 0.7)) for text, box in texts_of(figure)]
         for (text, box), (other, other_box) in itertools.combinations(inner, 2):
             assert not box.overlaps(other_box), (text, other)
@@ -197,7 +197,7 @@ class TestEveryFigure:
         root = ElementTree.fromstring(files(name)["svg"], ElementTree.XMLParser(target=builder))
         comments = {element.text.strip() for element in root.iter() if element.tag is ElementTree.Comment}
         assert len(comments) >= 3
-        assert not list(root.iter("{http://www.w3.org/2000/svg}text"))  # outlines: no font is needed
+        assert not list(root.iter("{http://www.w3.org/2000/svg}text"))  # outlines, so no font is needed
 
     def test_leaves_the_settings_of_matplotlib_alone(self):
         before = dict(mpl.rcParams)
@@ -237,7 +237,7 @@ class TestColours:
         f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
         lab = np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1)
         differences = [np.linalg.norm(a - b) for a, b in itertools.combinations(lab, 2)]
-        assert min(differences) > 15  # a just noticeable one is 2.3
+        assert min(differences) > 15  # a just noticeable difference is 2.3
 
 
 class TestTextsThatFit:
@@ -442,7 +442,7 @@ class TestErrorsByJoint:
         bold = [label.get_text() for label in labels if label.get_fontweight() == "bold"]
         assert bold == list(dict(skeleton.fingers))
         bottom, top = figure.axes[0].get_ylim()
-        assert bottom > top  # the first stands above
+        assert bottom > top  # the first one is above
 
     def test_are_means_with_sample_standard_deviations_over_repetitions(self):
         figure = errors_by_joint(NYU, parts(NYU, 20), parts(NYU, 10))
@@ -553,7 +553,7 @@ class TestParallelCoordinates:
         figure = parallel_coordinates(rows, [LR, DECAY], split="val", n_planned=3)
         (collection,) = figure.axes[0].findobj(LineCollection)
         dashed = [pattern is not None for _, pattern in collection.get_linestyle()]
-        assert dashed == [False, False, True]  # the last is the best, which is in front
+        assert dashed == [False, False, True]  # the last one is the best and in front
         assert "Dashed: fewer than n = 3 repetitions finished." in note(figure)
         assert "Combinations with fewer repetitions come after complete ones." in note(figure)
         assert "repetitions" not in note(parallel_coordinates(rows[:2], [LR, DECAY], split="val", n_planned=3))

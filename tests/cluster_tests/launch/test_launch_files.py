@@ -50,7 +50,7 @@ def test_ray_up_finds_a_misspelt_key_of_the_ssh_cluster(ssh_cluster):
         for key in at(ssh_cluster, place):
             wrong = copy.deepcopy(ssh_cluster)
             rename(at(wrong, place), key)
-            # Without `provider` Ray gets as far as a KeyError.
+            # Without `provider` Ray raises a KeyError.
             with suppress(jsonschema.ValidationError, click.ClickException, KeyError, SystemExit):
                 as_ray_up_reads_it(wrong)
                 unseen.append((*place, key))
@@ -159,7 +159,7 @@ RAY_JOB = closed(
         ),
     ),
 )
-# Below these, names are anyone's.
+# Below these, any names are allowed.
 FREE_NAMES = {"rayStartParams", "requests", "limits"}
 HEAD = ("spec", "rayClusterSpec", "headGroupSpec")
 WORKER = ("spec", "rayClusterSpec", "workerGroupSpecs", 0)
@@ -169,7 +169,7 @@ TEMPLATES = [(*HEAD, "template"), (*WORKER, "template"), SUBMITTER]
 
 @pytest.fixture(scope="module")
 def ray_job() -> dict[str, Any]:
-    # Written out and read again: what the file says once and means three times becomes three.
+    # A copy in which YAML aliases are separate objects.
     job = yaml.safe_load((LAUNCH / "kubernetes_rayjob.yaml").read_text())
     return copy_without_sharing(job)
 
@@ -302,7 +302,7 @@ def test_the_stop_hook_of_the_head_ends_the_script_and_waits_for_it(ray_job, tmp
     )
     hook = at(ray_job, HEAD)["template"]["spec"]["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
     script = re.fullmatch("exec python (tune_runs/.*)", ray_job["spec"]["entrypoint"])[1]
-    # The hook finds the script by its name: here by one that no other process has.
+    # The hook finds the script by its name; here the name is unique among all processes.
     name = f"python tune_runs/{tmp_path.name}"
     command = ["bash", "-c", f"exec -a '{name}' {sys.executable} {script}"]
     started = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
@@ -340,14 +340,14 @@ def test_hadolint_has_nothing_to_say_of_the_dockerfile():
 
 
 def test_the_image_runs_as_a_numbered_user_who_is_not_root(instructions):
-    # Kubernetes' runAsNonRoot refuses a name.
+    # Kubernetes' runAsNonRoot rejects a name.
     assert values(instructions, "USER")[-1] == "${UID}"
     (uid,) = [value for value in values(instructions, "ARG") if value.startswith("UID=")]
     assert int(uid.removeprefix("UID=")) > 0
 
 
 def test_pid_1_of_the_image_passes_signals_to_the_script(instructions):
-    # The JSON form: a shell in between would keep SIGTERM to itself.
+    # The JSON form, because a shell would not pass SIGTERM on.
     (entrypoint,), (command,) = values(instructions, "ENTRYPOINT"), values(instructions, "CMD")
     assert yaml.safe_load(entrypoint) == ["tini", "--"]
     interpreter, script = yaml.safe_load(command)
@@ -457,7 +457,7 @@ def names(document: Any, place: tuple[str | int, ...] = ()) -> Iterator[tuple[st
 
 
 def is_found(check: Any, document: dict[str, Any], place: tuple[str | int, ...]) -> bool:
-    """Tells whether `check` refuses the document with the field at this place misspelt."""
+    """Returns whether `check` rejects the document with a misspelt field at this place."""
     wrong = copy.deepcopy(document)
     rename(at(wrong, place[:-1]), str(place[-1]))
     try:

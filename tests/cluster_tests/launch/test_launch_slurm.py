@@ -1,4 +1,4 @@
-"""Both batch files, run by a real Slurm; where it can't run, the reason is told."""
+"""Both batch files, run by a real Slurm; if it cannot run, the tests skip with the reason."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ LAUNCH = ROOT / "cluster/launch"
 WHY_NOT = missing()
 on_slurm = pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT or "Slurm runs here")
 
-# In place of a run script: stops with 75 when told to, completes once it was started as often as its argument says.
+# Replaces a run script: stops with 75 at SIGTERM, and completes at the start whose number is its argument.
 RUN_SCRIPT = """
 import os, signal, sys, time
 from pathlib import Path
@@ -39,7 +39,7 @@ if starts.stat().st_size < int(sys.argv[1]):
 print("complete")
 """
 
-# Looks at the cluster when it is started for the first time.
+# Inspects the cluster at its first start.
 CLUSTER_SCRIPT = """
 import os, socket, subprocess, sys
 from pathlib import Path
@@ -144,8 +144,8 @@ def single_node_job(slurm, *script, options=("--nodelist=node3",)):
 
 @pytest.fixture(scope="module")
 def slow_jobs(slurm):
-    """Jobs for which Slurm takes its time, started while the other tests go on."""
-    # It takes Slurm half a minute to see that the time ends.
+    """Jobs that take Slurm a long time, started before the other tests."""
+    # Slurm needs half a minute to notice the time limit.
     short = single_node_job(slurm, "run.py", "2", options=("--nodelist=node3", "--time=2"))
     spare = single_node_job(slurm, "run.py", "2", options=("--partition=spare", "--exclusive"))
     spare.wait_for_start(1)
@@ -222,7 +222,7 @@ class TestOnTwoNodes:
         ):
             assert line in output
         assert "complete\n" in output
-        # Nothing is left on a node, nor in the folder that all see.
+        # Nothing remains on a node or in the shared folder.
         count = "pgrep -c 'raylet|gcs_server' || true"
         left = slurm.run("srun", "--nodelist=node1,node2", "--nodes=2", "bash", "-c", count)
         assert left.stdout.split() == ["0", "0"]

@@ -31,7 +31,7 @@ PLATEAU = torch.optim.lr_scheduler.ReduceLROnPlateau
 
 
 class AllocatingMLP(CorrectorMLP):
-    """Does what only real tensors allow."""
+    """Uses an operation that works only with real tensors."""
 
     def __init__(self, skeleton, *, hidden_dims):
         super().__init__(skeleton, hidden_dims=hidden_dims)
@@ -490,7 +490,7 @@ class TestSettingsThatDoNotFitTogether:
         assert "nyu_errors.pt is for hands with 14 joints" in second.text
 
     def test_are_a_table_and_a_training_set_that_one_option_names(self, small_experiment):
-        """The labels of the second set are other ones."""
+        """The labels of the second set differ."""
         experiment = small_experiment.experiment(
             NEIGHBOR_ERRORS, {"experiment_config.train_set": ["two_train", "small_val"]}
         )

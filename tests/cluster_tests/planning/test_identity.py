@@ -63,7 +63,7 @@ class Hides:
 
 
 class Bare:
-    """Shows its arguments, but has no text of its own."""
+    """Shows its arguments, but has no `repr`."""
 
     def __init__(self, *, size):
         self.size = size
@@ -202,7 +202,7 @@ class TestLabels:
             (0.1, 0.1),
             (None, None),
             (np.float64(0.5), 0.5),
-            (math.inf, "inf"),  # which JSON does not have
+            (math.inf, "inf"),  # JSON does not have it
             (CorrectorMLP, "CorrectorMLP"),
             (errors.distance_error, "distance_error"),
             ([], "[]"),
@@ -241,7 +241,7 @@ class TestSending:
             check_sendable(value)
 
 
-# Each of these makes another training of the small experiment.
+# Each of these changes the training of the small experiment.
 CHANGES_A_NUMBER = [
     {"experiment_config.train_set": "two_train"},
     {"experiment_config.train_set": "small_test"},
@@ -290,7 +290,7 @@ CHANGES_A_NUMBER = [
     {"base_hyperparams.augmenters": [RandomRotator(), RandomScaler()]},
 ]
 
-# And each of these the same one.
+# Each of these leaves the training the same.
 CHANGES_NO_NUMBER = [
     {"experiment_config.name": "other"},
     {"experiment_config.storage_path": "elsewhere"},
@@ -346,7 +346,7 @@ class TestTheIdentityOfATraining:
         assert small_experiment.key(changes) == small_experiment.key()
 
     def test_is_decided_for_every_key_of_the_three_dicts(self):
-        decided = {"experiment_config.init_weights_path"}  # by a test of its own
+        decided = {"experiment_config.init_weights_path"}  # in a separate test
         decided |= {
             ".".join(path.split(".")[:2]) for changes in CHANGES_A_NUMBER + CHANGES_NO_NUMBER for path in changes
         }
@@ -444,7 +444,7 @@ class TestTheIdentityOfATraining:
         code = """
 import sys; from pathlib import Path; from tests.cluster_tests.small_experiment import SmallExperiment
 print(SmallExperiment(Path(sys.argv[1]), "results").key())"""
-        process = python(code, small_experiment.data_dir, PYTHONHASHSEED="1")  # this one's is another
+        process = python(code, small_experiment.data_dir, PYTHONHASHSEED="1")  # this one has another value
         assert process.stdout.split() == [small_experiment.key()], process.stderr
 
     def test_is_a_hash_of_all_that_it_is_made_of(self, small_experiment):

@@ -14,7 +14,7 @@ def cuda(*indices):
 
 @pytest.fixture
 def config(small_experiment):
-    """The config of the small experiment for some device."""
+    """The config of the small experiment for a device."""
 
     def config(device, **settings):
         changes = {f"experiment_config.{key}": value for key, value in settings.items()}
@@ -25,7 +25,7 @@ def config(small_experiment):
 
 @pytest.fixture
 def placed(config):
-    """Places the small experiment on a machine with so many CPU cores and GPUs, as if it had many trials."""
+    """Places the small experiment, as if it had many trials, on a machine with these CPU cores and GPUs."""
 
     def placed(device, *, n_trials=1000, n_cpus=8, n_gpus=4, **settings):
         return place_here(config(device, **settings), n_trials, n_cpus=n_cpus, n_gpus=n_gpus)
@@ -64,7 +64,7 @@ class TestOnThisMachine:
         assert placed(CUDA, trials_per_device=2, cpus_per_trial=2) == Placement(FIRST, 4, 2, 1.0, (0, 1, 2, 3))
 
     def test_no_gpu_has_two_trials_while_another_has_none(self, placed):
-        """Ray fills a GPU before it takes the next one, so that the share is what spreads trials."""
+        """Ray fills a GPU before it uses the next one, so only the share spreads trials."""
         assert placed(CUDA, trials_per_device=4, n_cpus=16, n_trials=4).gpu_share == 1
         assert placed(CUDA, trials_per_device=4, n_cpus=16, n_trials=8).gpu_share == 1 / 2
         assert placed(CUDA, trials_per_device=4, n_cpus=16, n_trials=9).gpu_share == 1 / 3

@@ -12,7 +12,7 @@ from tests.cluster_tests.small_experiment import LR
 
 
 def plan_with(small_experiment, statuses, changes=None, options=None):
-    """A plan that is told these statuses."""
+    """A plan with these statuses."""
     plan = small_experiment.experiment(changes, options).plan()
     keys = [combination.key for combination in plan.combinations]
     return replace(plan, statuses={f"{keys[at]}/{repetition}": status for at, repetition, status in statuses})

@@ -22,7 +22,7 @@ LOCAL_CLASS = type("Local", (CorrectorMLP,), {"__qualname__": "f.<locals>.Local"
 
 
 class Unsendable(RandomScaler):
-    """Has a name, and holds what cannot travel."""
+    """Has a name, and contains something that cannot be sent to a worker."""
 
     def __init__(self, *, low=1.0):
         super().__init__(low=low)

@@ -16,7 +16,7 @@ FIRST, SECOND = f"{0:016x}", f"{1:016x}"
 
 
 def written(path):
-    """A grid of two options with two repetitions; the best two combinations with all that a trial can leave."""
+    """A grid of two options with two repetitions; the best two combinations have all files that a trial can write."""
     folder = write_experiment(
         path / "my_sweep",
         [
@@ -38,19 +38,19 @@ def written(path):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Nobody writes to it."""
+    """A shared folder; no test writes to it."""
     return written(tmp_path_factory.mktemp("drawing"))
 
 
 @pytest.fixture
 def own(tmp_path):
-    """As `folder`, to be written to."""
+    """A copy of `folder` that a test may change."""
     return written(tmp_path)
 
 
 @pytest.fixture
 def bare(tmp_path):
-    """Trials that left nothing but their results."""
+    """Trials that have only their results."""
     return write_experiment(tmp_path / "bare", [({LR: 1}, [9.0]), ({LR: 2}, [10.0])])
 
 
@@ -276,7 +276,7 @@ class TestWhatCannotBeDrawn:
 
 
 def of_100_frames(path, measure):
-    """An experiment that was measured on a set of 100 frames, of hands of 21 joints."""
+    """An experiment on a set of 100 frames of hands with 21 joints."""
     folder = write_experiment(path / "known", [({}, [9.0])], with_test=False)
     write_records(folder, f"{FIRST}/0", [9.0], split="val", success=(measure, BEFORE, AFTER))
     return folder

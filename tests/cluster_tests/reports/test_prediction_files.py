@@ -28,7 +28,7 @@ def files(tmp_path):
 )
 def test_errors_are_distances_to_the_labels(files, measure, expected):
     found = errors_of(*files, measure, "openpose21")
-    # The joints of these files are in another order.
+    # The joints in these files have another order.
     np.testing.assert_allclose(np.sort(found, axis=None) if measure == "joint" else found, expected, atol=1e-4)
 
 

@@ -67,7 +67,7 @@ class TestMarginalMeans:
         ]
 
     def test_compare_values_over_the_same_trials_where_one_failed(self):
-        # The second model is ten times worse, and a trial with it failed: the learning rate must not gain by that.
+        # The second model is ten times worse, and a trial with it failed: this must not favour the learning rate.
         rows = trials_of(
             ([0.1, 0.01], ["one", "two", "three"]),
             lambda repetition, lr, model: 10 if model == "two" else 1,
@@ -126,7 +126,7 @@ class TestMarginalMeans:
         assert alone.basis == Basis((), [()], [], [0, 1, 2], [])
 
     def test_say_which_settings_and_repetitions_they_are_over(self):
-        # One repetition went wrong with one model and learning rate, and that rate never went with the other model.
+        # One repetition failed with one model and learning rate, and this rate always failed with the other model.
         rows = trials_of(
             ([0.1, 0.01, 0.001], ["mlp", "gnn"], [0, 1]),
             lambda *_: 1.0,
@@ -261,7 +261,7 @@ class TestImportances:
         assert importances(rows, NAMES, "mm") == found
 
     def test_rest_on_means_over_the_same_repetitions(self):
-        # A repetition is a hundred times worse than the others, and half of it is missing.
+        # One repetition is a hundred times worse than the others, and half of its trials are missing.
         rows = trials_of(
             self.VALUES,
             lambda repetition, *c: self.result(0, *c) + 100 * (repetition == 2),

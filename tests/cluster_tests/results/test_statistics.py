@@ -214,7 +214,7 @@ class TestComparisonsWithAReference:
         noise = rng.normal(size=size) if shape == "normal" else rng.exponential(size=size)
         sweeps = (
             10 + rng.normal(size=(N_SWEEPS, 1, n)) + 0.1 * noise
-        )  # each repetition's seed is better or worse for all
+        )  # the seed of a repetition makes all of them better or worse
         n_starred = 0
         for sweep in sweeps.tolist():
             groups = {str(i): values for i, values in enumerate(sweep)}
@@ -231,7 +231,7 @@ class TestComparisonsWithAReference:
         n_starred = 0
         for sweep in sweeps:
             groups = {str(i): values for i, values in enumerate(sweep.tolist())}
-            compared = compare_with(str(sweep.mean(axis=1).argmin()), groups)  # seen in the numbers that are tested
+            compared = compare_with(str(sweep.mean(axis=1).argmin()), groups)  # selected by the tested numbers
             found = adjusted(list(compared.values()), n_possible=n_pairs)
             n_starred += any(comparison.is_significant for comparison in found)
         assert n_starred / N_SWEEPS <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / N_SWEEPS)
@@ -259,7 +259,7 @@ class TestTheRepetitionsNeeded:
 class TestTheBlockLength:
     def test_of_few_frames_that_resemble_one_another_for_long_is_long(self):
         lengths = [block_length(series) for series in autoregressive(np.random.default_rng(0), 200, 1_000, 0.97)]
-        assert statistics.median(lengths) >= 70  # 117 by the formula, 59 of which are found by looking up to lag 37
+        assert statistics.median(lengths) >= 70  # 117 by the formula; a search up to lag 37 finds 59
 
     def test_of_frames_that_do_not_resemble_one_another_is_short(self):
         lengths = [block_length(series) for series in autoregressive(np.random.default_rng(0), 50, 2_000, 0.0)]
@@ -268,7 +268,7 @@ class TestTheBlockLength:
     @pytest.mark.parametrize("phi", [0.5, 0.9])
     def test_is_about_the_best_one_where_that_is_known(self, phi):
         n = 20_000
-        # Politis and White's formula with the sums of an autoregressive series, which are known.
+        # Politis and White's formula with the known sums of an autoregressive series.
         best = (1.5 * (2 * phi / (1 - phi**2)) ** 2 * n) ** (1 / 3)
         lengths = [block_length(series) for series in autoregressive(np.random.default_rng(0), 50, n, phi)]
         assert statistics.median(lengths) == pytest.approx(best, rel=0.15)

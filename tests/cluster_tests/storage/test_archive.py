@@ -59,7 +59,7 @@ def content_of(folder):
 
 
 def rows_of(folder):
-    """All records, wherever they are, as the README says that they are read."""
+    """All records, wherever they are, read as in the README."""
     paths = [path for path in folder.storage.files() if path.endswith("records.parquet")]
     rows = [row for path in paths for row in pq.read_table(io.BytesIO(folder.storage.read(path))).to_pylist()]
     return sorted(map(repr, rows))
@@ -119,7 +119,7 @@ class TestABundle:
     def test_counts_where_a_trial_has_files_of_its_own_too(self, experiment):
         before = content_of(experiment)
         experiment.archive.add(ENDED)
-        write_json(experiment.trial("a/0"), {"status": "running"})  # of a worker that was given up for lost
+        write_json(experiment.trial("a/0"), {"status": "running"})  # from a worker that was considered lost
         assert content_of(experiment) == before
         experiment.archive.clear_leftovers()
         assert experiment.trial("a/0").read_trial().status == "pending"
@@ -173,7 +173,7 @@ class TestOtherFilesInTheArchivesFolder:
 
 
 def stop_after(patch, n, steps):
-    """Lets the n-th write or removal of a file be the last thing that happens, as far as the process can tell."""
+    """Makes the n-th write or removal of a file the last one, as in a killed process."""
     for name in ("write", "remove", "remove_empty_folder"):
         real = getattr(Storage, name)
 
@@ -266,7 +266,7 @@ class TestAnExperiment:
         assert len(self.archived(two[0])) == len(set(self.archived(two[0]))) == 10
         assert comparable(two[0].experiment(changes, {LR: [*LRS, 1e-2]}).results()) == comparable(first)
         assert two[0].experiment(changes, {LR: [*LRS, 1e-2]}).plan().to_train == []
-        # What is not of the plan any more is counted.
+        # Trials that are no longer in the plan are counted.
         first, second = self.run(two, monkeypatch, {}, {LR: LRS[:1]})
         assert comparable(first) == comparable(second)
         assert first.n_others == 11

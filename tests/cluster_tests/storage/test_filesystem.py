@@ -17,7 +17,7 @@ from cluster.storage.lock import experiment_lock
 
 @pytest.fixture(params=["local", "remote", "remote with folders"])
 def storage(request, tmp_path, monkeypatch):
-    """A folder that is not there yet, on this machine or in a filesystem that pyarrow opens."""
+    """A folder that does not exist yet, on this machine or in a filesystem that pyarrow opens."""
     if request.param == "local":
         return Storage(tmp_path / "results" / "x")
     if request.param == "remote with folders":

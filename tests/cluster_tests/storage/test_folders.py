@@ -87,7 +87,7 @@ class TestTrials:
         folder.storage.write("trials/README", b"")
         statuses = {"a/0": "pending", "a/10": "pending", "a/2": "finished", "b/1": "finished"}
         assert folder.read_trials(status) == statuses
-        # Those that nobody asks for are not read.
+        # Trials that are not requested are not read.
         assert folder.read_trials(status, lambda trial_id: trial_id == "b/1") == {**statuses, "a/2": "pending"}
 
 
@@ -128,4 +128,4 @@ def test_every_file_name_of_the_program_stands_in_the_modules_docstring():
         *("frames.parquet", "checkpoint.pt", "archive", "tables", "report.html", "hang.txt", ".lock"),
     }
     constants = {value for name, value in vars(FileNames).items() if name.isupper()}
-    assert constants == names | {"trials", "lease"}  # these two are within other lines
+    assert constants == names | {"trials", "lease"}  # these two are inside other lines

@@ -1,4 +1,4 @@
-"""The lease that keeps two runs of one experiment apart on an object store, with real processes on a real S3 server."""
+"""The lease that prevents two runs of one experiment on an object store: real processes on a real S3 server."""
 
 import json
 import os
@@ -23,7 +23,7 @@ from tests.cluster_tests.storage.s3_server import HourLate
 from tune_runs import report
 
 BEAT_S, EXPIRY_S = 0.2, 4.0
-# A run gives up after two thirds of it, which must be long enough for a busy machine.
+# A run gives up after two thirds of this time, which must be enough on a busy machine.
 
 RUN = """
 import sys, time
@@ -43,7 +43,7 @@ except AlreadyRunningError as error:
 
 
 class Run:
-    """A process that takes the lease on request and holds it until it is asked to end."""
+    """A process that takes the lease on request and holds it until it must end."""
 
     def __init__(self, storage_location, expiry_s=EXPIRY_S):
         self.process = subprocess.Popen(
@@ -64,7 +64,7 @@ class Run:
         return line.rstrip("\n")
 
     def ends(self):
-        """Waits for its end; returns its exit status and what it wrote to stderr."""
+        """Waits for its end; returns its exit status and its stderr."""
         _, errors = self.process.communicate(timeout=60)
         return self.process.returncode, errors
 
@@ -99,7 +99,7 @@ quick = partial(lease, beat_s=BEAT_S, expiry_s=EXPIRY_S)
 
 
 def hold_and_wait(storage, what_happens):
-    """Takes the lease, and waits a minute for what happens to have consequences."""
+    """Takes the lease, and waits up to a minute for the consequences."""
     with quick(storage):
         what_happens()
         time.sleep(60)
@@ -158,13 +158,13 @@ class TestTwoRuns:
             r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\. Wait for it or end it, or give this run another name\.",
             str(caught.value),
         )
-        assert len(leases(s3)) == 1  # the one that was refused leaves nothing
+        assert len(leases(s3)) == 1  # the refused run leaves nothing
 
     @pytest.mark.slow
     def test_follow_one_another_without_a_wait_where_the_first_is_seen_to_end(self, s3, owner, capsys):
         timer = threading.Timer(0.1, owner.go_on)
         timer.start()
-        # Long enough that a wait for it would be noticed.
+        # Long enough to notice a wait for it.
         with lease(s3.storage, beat_s=BEAT_S * 50, expiry_s=EXPIRY_S * 50):
             assert owner.ends()[0] == 0
         timer.join()
@@ -266,7 +266,7 @@ class TestARunThatIsNotSeenAnyMore:
 
     def test_because_another_took_its_lease_away_ends(self, s3):
         def take_away():
-            while True:  # a heartbeat that is on its way brings it back
+            while True:  # a pending heartbeat restores it
                 for name in s3.storage.names("lease"):
                     s3.storage.remove(f"lease/{name}")
 
@@ -360,7 +360,7 @@ class TestAnExperiment:
     def test_that_lost_its_lease_ends_and_writes_nothing_more(self, remote, s3):
         taken = []
         direct = Storage(s3.direct) / "small_experiment"
-        assert direct.names() == []  # opened already when the other one is at work
+        assert direct.names() == []  # already open while the other one works
 
         @contextmanager
         def away_in_the_middle():

@@ -89,7 +89,7 @@ def test_a_lock_file_with_other_content_still_counts(tmp_path):
 def test_someone_who_only_looks_is_not_in_the_way(tmp_path):
     (tmp_path / ".lock").touch()
     with (tmp_path / ".lock").open() as file:
-        fcntl.flock(file, fcntl.LOCK_SH)  # as `is_locked` does for a moment
+        fcntl.flock(file, fcntl.LOCK_SH)  # like `is_locked`, for a moment
         timer = threading.Timer(0.05, fcntl.flock, [file, fcntl.LOCK_UN])
         timer.start()
         with experiment_lock(Storage(tmp_path)):

@@ -36,14 +36,14 @@ TIMES = {"started", "ended", "train_seconds", "pid", "duration_s"}
 
 
 def answer(status, code):
-    """An S3 server's answer that something went wrong."""
+    """The error response of an S3 server."""
     body = f'<?xml version="1.0"?><Error><Code>{code}</Code><Message>the message</Message></Error>'.encode()
     head = f"HTTP/1.1 {status} Wrong\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\n"
     return head.encode() + b"Connection: close\r\n\r\n" + body
 
 
 class Answers:
-    """Answers the first requests itself, and counts all."""
+    """Answers the first requests itself, and counts all requests."""
 
     def __init__(self, times, text):
         self.times, self.text, self.count = times, text, 0
@@ -134,7 +134,7 @@ class TestAWriterThatComesHalfWay:
         with pytest.raises(StorageError, match=r"/big cannot be written: .*INTERNAL_FAILURE during UploadPart"):
             s3.storage.write("big", b"n" * BIG)
         s3.proxy.answer = lambda request: None
-        gc.collect()  # a stream that is forgotten is closed
+        gc.collect()  # a stream without references is closed
         assert s3.objects() == {"big": b"old"}
 
     def test_because_of_ctrl_c_between_opening_and_writing_writes_all_of_it(self, s3, monkeypatch):
@@ -245,7 +245,7 @@ def test_a_bucket_that_is_not_there_is_an_error_at_once(s3):
 
 
 class FailingFilesystem:
-    """Stands before the functions of the system and makes the first calls fail."""
+    """Replaces functions of the system and makes the first calls fail."""
 
     def __init__(self, monkeypatch, code, times):
         self.code, self.times, self.calls = code, times, 0
@@ -282,7 +282,7 @@ class TestASharedFolder:
             disk = FailingFilesystem(patch, code, times=1)
             with pytest.raises(StorageError, match=rf"cannot be \w+: {os.strerror(code)}"):
                 OPERATIONS[operation][0](Storage(tmp_path))
-            assert disk.calls <= 2  # a write removes what it began
+            assert disk.calls <= 2  # a write removes its partial file
         assert (tmp_path / "file").read_bytes() == b"old"
 
 

@@ -1,4 +1,4 @@
-"""A trial that was stopped and goes on, and files that are damaged in between."""
+"""A trial that was stopped and continues, and files that are damaged in between."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from posenet.models import CorrectorMLP
 from tests.cluster_tests.small_experiment import NEIGHBOR_ERRORS, InterruptedMLP, SmallExperiment
 
 EPOCHS = 5
-# Everything that draws random numbers or keeps a state from one epoch to the next.
+# Everything that draws random numbers or keeps state between epochs.
 STATEFUL = {
     **{f"experiment_config.{part}_set": f"two_{part}" for part in ("train", "val", "test")},
     "experiment_config.normalizer": GlobalNormalizer,
@@ -67,12 +67,12 @@ class UnfitNormalizer(Shifter):
 
 
 def finish(small_experiment, changes):
-    """Runs the trial to its end; returns all reports."""
+    """Runs the trial to the end; returns all reports."""
     return list(run_trial(*small_experiment.trial(changes)))
 
 
 def stop_after(small_experiment, changes, n_epochs):
-    """Runs the trial for some epochs more and leaves it as a killed process does; returns the reports."""
+    """Runs the trial for some more epochs and leaves it like a killed process; returns the reports."""
     reports = []
     generator = run_trial(*small_experiment.trial(changes))
     for report in generator:
@@ -133,7 +133,7 @@ class TestAnInterruptedTrialThatGoesOn:
         trial = json.loads((folder_of(small_experiment) / "trial.json").read_text())
         assert (trial["status"], trial["ended"]) == ("running", None)
         reports = finish(small_experiment, STATEFUL)
-        # The last epoch needs no checkpoint: what follows it is short.
+        # The last epoch needs no checkpoint, because little follows it.
         first = n_epochs + 1 if n_epochs < EPOCHS else EPOCHS
         assert [report.epoch for report in reports] == [*range(first, EPOCHS + 1), EPOCHS]
         assert reports[-1].status == "finished"
@@ -287,7 +287,7 @@ class TestADamagedFileOfATrial:
 def test_examples_that_change_half_way_cost_no_training(small_experiment, half_way, undisturbed):
     reports = finish(small_experiment, {**STATEFUL, "solver_config.val_example_indices": [5]})
     assert [report.epoch for report in reports] == [4, 5, 5]
-    # Two log points in each of the two epochs that were left.
+    # Two log points in each of the two remaining epochs.
     assert np.load(half_way / "examples.npz")["predictions_mm"].shape == (4, 1, 21, 3)
     assert numbers_of(small_experiment)["records"] == undisturbed["records"]
 
@@ -314,7 +314,7 @@ def test_a_trial_that_is_killed_between_any_two_steps_ends_with_the_bits_of_one_
 
 
 def kill_after(patch, n, steps):
-    """Lets the n-th write or removal of a file be the last thing that happens, as far as the trial can tell."""
+    """Makes the n-th write or removal of a file the last one, as in a killed process."""
     for name in ("write", "remove"):
         real = getattr(Storage, name)
 
@@ -435,7 +435,7 @@ def test_a_finished_trial_stays_finished_when_its_checkpoint_cannot_be_removed(
 
 
 class SilentNormalizer(Shifter):
-    """Says of what it learned what no file can hold."""
+    """Has learned something that cannot be stored in a file."""
 
     def learned(self):
         return {"mean_mm": torch.zeros(3)}

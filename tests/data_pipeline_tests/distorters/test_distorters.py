@@ -80,7 +80,7 @@ def samples_of(poses, labels, skeleton, tables=(), indices=None):
 
 
 def errors_of(distorter, n, skeleton=NYU, tables=(), labels=None, seed=0):
-    """What a distorter adds to the inputs of n samples, (n, J, 3), float64."""
+    """The errors that a distorter adds to the inputs of n samples, (n, J, 3), float64."""
     poses, drawn = hands(skeleton, n, dtype=torch.float64)
     samples = samples_of(poses, drawn if labels is None else labels, skeleton, tables)
     return (distorter(samples, generator(seed)) - poses).numpy()
@@ -127,7 +127,7 @@ class TestEveryDistorter:
 
     @pytest.fixture
     def samples(self, distorter, poses, labels, skeleton):
-        """With no other tables than those that the distorter says it reads."""
+        """With only the tables that the distorter names."""
         tables = tables_for(skeleton, labels)
         return samples_of(poses, labels, skeleton, {file: tables[file] for file in distorter.tables})
 
@@ -181,7 +181,7 @@ class TestEveryDistorter:
         assert torch.equal(first, second) is torch.equal(first, samples.poses)
 
     def test_does_not_look_at_the_order_of_the_samples(self, distorter, samples):
-        """Errors have to do with a pose, its label and its place in the training set, not with its place in a batch."""
+        """Errors depend on a pose, its label and its index in the training set, not on its position in a batch."""
         turned = TrainingSamples(
             samples.poses.flip(0), samples.labels.flip(0), samples.indices.flip(0), samples.skeleton, samples.tables
         )
@@ -216,7 +216,7 @@ class TestGaussianDistorter:
     def test_adds_noise_that_is_independent_between_coordinates(self, noise):
         correlations = np.corrcoef(noise.reshape(len(noise), -1), rowvar=False)
         off_diagonal = correlations[np.triu_indices_from(correlations, k=1)]
-        # Five standard errors: of the largest skeleton there are 1,953 pairs.
+        # Five standard errors: the largest skeleton has 1,953 pairs.
         assert np.abs(off_diagonal).max() < 5 / math.sqrt(len(noise))
 
     def test_adds_noise_with_the_mean_and_standard_deviation_of_each_joint_and_axis_of_a_table(self, skeleton):
@@ -282,11 +282,11 @@ SKEW_NORMALS = [(1.0, 0.25, 0.0), (0.5, 2.0, 3.0), (-1.0, 0.5, -8.0), (0.0, 1.0,
 
 
 class TestNeighborErrorBankDistorter:
-    """With banks in which each error is the number of its row, everywhere."""
+    """With banks in which each error equals the number of its row everywhere."""
 
     @staticmethod
     def drawn(n, k, max_k, **strength):
-        """Which neighbour was drawn for each of n samples, and the strength, (n,) each."""
+        """The drawn neighbour and the strength of each of n samples, (n,) each."""
         poses, labels = hands(NYU, n, dtype=torch.float64)
         rows = 1 + np.arange(n * k, dtype=np.int32).reshape(n, k)
         bank = np.broadcast_to(np.arange(n * k + 1, dtype=np.float32)[:, None, None], (n * k + 1, 14, 3))
@@ -428,7 +428,7 @@ def test_a_distorter_does_not_wait_for_the_gpu(case):
     there = {file: torch.tensor(tables[file].array).cuda() for file in distorter.tables}
     samples = TrainingSamples(poses.cuda(), labels.cuda(), torch.arange(N).cuda(), HANDS17, there)
     source = torch.Generator("cuda").manual_seed(0)
-    distorter(samples, source)  # what is looked up once is brought to the device here
+    distorter(samples, source)  # cached tables are copied to the device here
     try:
         torch.cuda.set_sync_debug_mode("error")
         distorted = distorter(samples, source)

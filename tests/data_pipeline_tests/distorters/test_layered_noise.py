@@ -61,7 +61,7 @@ class TestAMove:
                 assert scipy.stats.kstest(coordinate, "uniform", args=(-1, 2)).pvalue > 1e-3
 
     def test_is_that_of_the_sum_of_two_vectors(self, moves):
-        """Drawn the long way round in NumPy: a point on a sphere, plus normal noise."""
+        """Drawn directly in NumPy: a point on a sphere, plus normal noise."""
         rng = np.random.default_rng(0)
         directions = rng.normal(size=(20_000, 3))
         directions /= np.linalg.norm(directions, axis=1, keepdims=True)
@@ -92,7 +92,7 @@ class TestAMove:
 
     @pytest.mark.parametrize("layers", [((0.7, 10, 1), (0.3, 40, 2)), ((0.05, 10, 2), (0.0, 9, 9), (0.95, 50, 1))])
     def test_has_in_each_layer_the_length_that_it_has_alone(self, moves, layers):
-        """One number tells the layer and, by where in the layer it lies, how radius and noise lie to each other."""
+        """One number determines the layer and, by its position in the layer, the angle between radius and noise."""
         lengths = np.linalg.norm(moves(*layers), axis=2).ravel()
         for probability, radius, std in layers:
             near = lengths[np.abs(lengths - radius) < 12]
@@ -130,9 +130,9 @@ CONFUSION_PROB = 0.4
 
 @pytest.fixture(scope="module")
 def confused():
-    """Confused poses (N, J, 3), on the place of which joint each is (N, J), and which were not confused (N, J).
+    """Confused poses (N, J, 3), the joint whose place each joint takes (N, J), and which were not confused (N, J).
 
-    The joints are far apart and poses without noise, so that one sees on what a joint was put.
+    The joints are far apart and poses have no noise, so the place of each joint is certain.
     """
     labels = (1000.0 * torch.arange(J, dtype=torch.float64))[:, None].expand(N, J, 3).contiguous()
     poses = labels + 100
@@ -172,7 +172,7 @@ class TestAConfusedJoint:
 
     @pytest.mark.parametrize("confusion_prob", [0.02, 0.7])
     def test_leaves_the_moves_of_the_others_as_they_would_be(self, confusion_prob):
-        """One number tells whether a joint is confused and, if it is not, how the radius and the noise lie."""
+        """One number determines whether a joint is confused and, if not, the angle between radius and noise."""
         labels = (1000.0 * torch.arange(J, dtype=torch.float64))[:, None].expand(N, J, 3).contiguous()
         moved = distorted(labels + 300, labels, layers=[(1, 10, 2)], confusion_prob=confusion_prob)
         moves = moved - labels.numpy() - 300
@@ -185,7 +185,7 @@ class TestAConfusedJoint:
 
     @pytest.mark.parametrize("confusion_prob", [0.02, 0.7])
     def test_leaves_the_probabilities_of_layers_to_the_others(self, confusion_prob):
-        """One number tells whether a joint is confused and, if it is not, its layer."""
+        """One number determines whether a joint is confused and, if not, its layer."""
         labels = (1000.0 * torch.arange(J, dtype=torch.float64))[:, None].expand(N, J, 3).contiguous()
         layers = [(0.6, 10, 0), (0.3, 20, 0), (0.1, 30, 0)]
         moved = distorted(labels + 300, labels, layers=layers, confusion_prob=confusion_prob)

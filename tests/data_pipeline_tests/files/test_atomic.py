@@ -17,7 +17,7 @@ def fail_in(block, error, begin):
 
 
 def removing_before_the_lock(monkeypatch, path):
-    """Lets another writer to `path` come once between the making of what is partial and its lock."""
+    """Lets another writer to `path` run once after a partial file is made and before it is locked."""
     flock, came = fcntl.flock, []
 
     def remove_first(descriptor, how):

@@ -11,7 +11,7 @@ from data_pipeline.user_error import UserError
 
 OLD = {"a": "old a", "b": "old b", "folder/c": "old c"}
 NEW = {"a": "new a", "folder/c": "new c", "folder/d": "new d"}
-ABSENT = ("b",)  # new content is none
+ABSENT = ("b",)  # not in the new content
 
 STEPS = {Path: ("mkdir", "rename", "replace", "unlink", "rmdir", "write_text", "touch"), shutil: ("rmtree",)}
 
@@ -37,13 +37,13 @@ def write(folder, content, absent=()):
 
 
 def content(folder):
-    """All files of a folder, hidden ones too."""
+    """All files of a folder, including hidden ones."""
     return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
 
 
 def killed_at(monkeypatch, n, work):
-    """Does `work` and lets it come to its n-th step on the disk only; after it nothing is done any more, not even
-    cleaning up, as in a process that is gone. Tells whether it came so far."""
+    """Runs `work` only up to its n-th step on the disk; nothing happens after it, not even
+    cleaning up, as in a killed process. Returns whether it came that far."""
     done = 0
 
     def stepping(step):
@@ -97,7 +97,7 @@ class TestAWriter:
         [("folder", r"data/folder is a folder, but a file must"), ("b/c", r"data/b is a file, but a folder must")],
     )
     def test_whose_files_have_no_place_is_refused_before_anything_changes(self, folder, file, says):
-        """Else the files would wait for their places, and bar every reader."""
+        """Otherwise the files could not be moved, and every reader would fail."""
 
         def replace():
             with replace_together(folder) as new:
@@ -111,7 +111,7 @@ class TestAWriter:
         "error", [PermissionError(13, "Permission denied"), RuntimeError("Permission denied\nframe #0")]
     )
     def test_that_cannot_write_is_told_of_the_folder_and_the_reason(self, folder, monkeypatch, error):
-        """Torch tells of a full disk with a RuntimeError."""
+        """Torch reports a full disk with a RuntimeError."""
 
         def refuse(*_, **__):
             raise error
@@ -122,7 +122,7 @@ class TestAWriter:
         assert content(folder) == OLD
 
     def test_is_not_barred_by_files_of_another_user(self, folder, monkeypatch):
-        """Whoever may write to the folder needs no file that is there already."""
+        """A user who may write to the folder needs no permission for existing files."""
         for name in (".writing.lock", ".lock"):
             (folder / name).write_text("another one's")
         opened = os.open
@@ -167,7 +167,7 @@ class TestAWriter:
 
 class TestAWriterThatIsKilled:
     def test_at_any_step_leaves_the_old_files_or_the_new_ones(self, folder, monkeypatch):
-        """As the next reader finds them; both are seen."""
+        """As the next reader finds them; both states occur."""
         seen, n = [], 0
         while killed_at(monkeypatch, n := n + 1, lambda: replace_all(folder)):
             finish_replacing(folder, UserError)

@@ -1,4 +1,4 @@
-"""What every format keeps to, whichever file it is."""
+"""The common behaviour of all formats."""
 
 import os
 import re
@@ -20,7 +20,7 @@ from data_pipeline.skeleton import NYU
 from data_pipeline.user_error import UserError
 from tests.support import ROOT, hands
 
-# A format and one of its endings.
+# A format and one of its extensions.
 CASES = [(pose_format, suffix) for pose_format in FORMATS.values() for suffix in pose_format.suffixes or ("",)]
 
 # The reader and the writer of MAT files hold the content in memory, as their docstrings say, and so does the reader of
@@ -66,7 +66,7 @@ def read(pose_format, path):
 
 
 def file_in(path):
-    """The file that holds the numbers."""
+    """The file that contains the numbers."""
     return path / "P0" / "1" / "joint.txt" if path.is_dir() else path
 
 
@@ -91,7 +91,7 @@ def path(case, tmp_path):
 
 @pytest.fixture
 def old(pose_format, path):
-    """What is in the folder before a write: a whole file, or nothing where a format never replaces."""
+    """The content of the folder before a write: a whole file, or nothing if a format never replaces files."""
     if pose_format.suffixes:
         write(pose_format, path, seed=1)
     return what_is_there(path.parent)
@@ -141,7 +141,7 @@ class TestWhatIsWritten:
 
 class TestReading:
     def test_yields_frames_before_it_has_read_all(self, pose_format, path):
-        """Damage behind the first chunk is not seen before."""
+        """Damage after the first chunk is not noticed earlier."""
         write(pose_format, path, n=20)
         frames = pose_format.read(path)
         assert len(next(frames)) > 0
@@ -165,7 +165,7 @@ class TestReading:
         poses = poses_for(pose_format, 6)
         poses[3, 2, 0] = flaw
         with monkeypatch.context() as patched:
-            patched.setattr(frames_module, "check_coordinates", lambda *_: None)  # a writer would not let it pass
+            patched.setattr(frames_module, "check_coordinates", lambda *_: None)  # a writer would reject it
             pose_format.write(path, [Frames(poses, names_for(pose_format, 6))])
         # Small pieces, so that the flaw is not in the first.
         monkeypatch.setattr(text_lines, "_BLOCK", 800)
@@ -221,7 +221,7 @@ def test_a_damaged_file_is_read_or_refused_but_never_fails_otherwise(case, data,
     try:
         poses, _ = read(pose_format, path)
     except FormatError as error:
-        # Not every damage is seen.
+        # Not every damage is noticed.
         assert re.fullmatch(f"{re.escape(str(path))}.+", str(error))  # noqa: PT017
     else:
         assert np.isfinite(poses).all()
@@ -229,7 +229,7 @@ def test_a_damaged_file_is_read_or_refused_but_never_fails_otherwise(case, data,
 
 
 class TestAWriterThatFails:
-    """It leaves what was there as it was, and nothing beside it."""
+    """It leaves the previous file unchanged, and no other file."""
 
     @pytest.mark.parametrize("flaw", [np.nan, np.inf, 1e7])
     def test_over_a_value_that_is_no_coordinate_says_where(self, pose_format, path, old, flaw):
@@ -315,7 +315,7 @@ def test_writing_takes_no_more_memory_for_more_frames(case, path):
 
 @pytest.mark.slow
 def test_a_killed_writer_leaves_what_was_there_and_the_next_one_clears_what_it_left(tmp_path):
-    """One process writes to all formats at the same time and is killed half-way."""
+    """One process writes all formats at the same time and is killed half-way."""
     paths = {case_id(case): tmp_path / case_id(case) / f"poses{case[1]}" for case in CASES}
     before = {}
     for case in CASES:
@@ -426,7 +426,7 @@ def count(pose_format, path):
 
 
 def peak_memory(work):
-    """The most that `work` has allocated at a time, bytes."""
+    """The peak memory that `work` allocated, bytes."""
     tracemalloc.start()
     try:
         work()

@@ -58,7 +58,7 @@ class TestALine:
             read(path)
 
     def test_with_an_empty_field_is_refused_even_if_more_follow(self, file):
-        """Were the gap skipped, the extra field would be taken for the last number."""
+        """If the gap were skipped, the extra field would count as the last number."""
         numbers = [*range(1, 30), "", *range(31, 64)]
         with pytest.raises(FormatError, match="line 1: entry 30 after its name is ''"):
             read(file(line_of(numbers=numbers, extra=["64"])))
@@ -210,7 +210,7 @@ class TestTheListOfOfficialNames:
     @pytest.mark.parametrize("ending", ["\n", "\r\n", "\n\n"])
     @pytest.mark.parametrize("beside", ["", "\t", "\t119.45\t28.24\t263.62\t182.5", "\tx y\t"])
     def test_has_a_name_before_the_first_tab_of_each_line(self, tmp_path, ending, beside):
-        """As BoundingBox.txt of the challenge, which has the hand's box behind it."""
+        """Like BoundingBox.txt of the challenge, which has the hand's box after the name."""
         path = tmp_path / "BoundingBox.txt"
         path.write_bytes("".join(f"{name}{beside}{ending}" for name in [*NAMES, "a name é.png"]).encode())
         assert read_official_names(path) == [*NAMES, "a name é.png"]
@@ -226,7 +226,7 @@ class TestTheListOfOfficialNames:
 
 
 def assert_is_a_submission(path, official_names):
-    """Asserts that a file keeps to the challenge's description in every byte, and returns its poses.
+    """Asserts that every byte of a file follows the challenge's description, and returns its poses.
 
     Written from the description alone: one text file in a zip; for each official frame, in their order, a line
     with its name and 63 numbers with 4 decimals, x y z of each joint in mm, split by single tabs.

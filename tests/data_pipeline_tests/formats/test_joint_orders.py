@@ -8,7 +8,7 @@ from data_pipeline.skeleton import HANDS17
 
 ORDERS = {"MSRA15": MSRA15, "OPENPOSE": OPENPOSE}
 
-# Chains from the wrist outwards, joint numbers as the datasets' own papers and examples have them.
+# Chains from the wrist outwards, with joint numbers from the datasets' papers and examples.
 CHAINS = {
     "MSRA15": {
         "index": (0, 1, 2, 3, 4),

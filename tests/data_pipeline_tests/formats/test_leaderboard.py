@@ -49,7 +49,7 @@ def text_of(lines, ending="\n"):
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
-    """A function that writes a file, new content in place of the old, and returns its path."""
+    """A function that writes or replaces a file and returns its path."""
     path = tmp_path_factory.mktemp("leaderboard") / "results.txt"
 
     def write(content):
@@ -199,7 +199,7 @@ class TestAFile:
             read_leaderboard(tmp_path, "nyu")
 
     @pytest.mark.parametrize("ending", LINE_ENDINGS)
-    @pytest.mark.parametrize("block", [400, 401, 437, 1000])  # as long as a line at least
+    @pytest.mark.parametrize("block", [400, 401, 437, 1000])  # at least as long as a line
     def test_is_the_same_wherever_it_is_cut_into_blocks(self, file, monkeypatch, ending, block):
         path = file(text_of(tokens_of(5), ending) + ending)
         whole = read_leaderboard(path, "nyu")
@@ -237,7 +237,7 @@ class TestWriting:
         n_joints = layout.skeleton.n_joints
         poses = np.random.default_rng(0).normal([0, 0, 700], 60, (2, n_joints, 3)).astype(np.float32)
         FORMATS[f"leaderboard-{dataset}"].write(tmp_path / "results.txt", [Frames(poses)])
-        # Joint after joint, as a scorer would look at it.
+        # Joint by joint, as a scorer would compute it.
         msra15 = [0, 2, 9, 10, 11, 3, 12, 13, 14, 4, 15, 16, 17, 5, 18, 19, 20, 1, 6, 7, 8]
         order = msra15 if dataset == "msra15" else range(n_joints)
         camera = layout.camera

@@ -8,12 +8,12 @@ from data_pipeline.formats.leaderboard import LEADERBOARD_DATASETS, read_leaderb
 from data_pipeline.skeleton import HANDS17
 from tests.support import hands
 
-# Where MSRA15's joints are in HANDS17's order.
+# The indices of MSRA15's joints in HANDS17's order.
 HANDS17_OF_MSRA15 = [0, 17, 1, 5, 9, 13, 18, 19, 20, 2, 3, 4, 6, 7, 8, 10, 11, 12, 14, 15, 16]
 
 
 def as_in_the_dataset(n, seed=0):
-    """Joints as the dataset's files have them, (n, 21, 3): y up, z negative, MSRA15's order."""
+    """Joints as in the dataset's files, (n, 21, 3): y up, z negative, MSRA15's order."""
     return np.random.default_rng(seed).normal([0, 30, -400], [60, 60, 40], (n, 21, 3)).round(3)
 
 

@@ -134,7 +134,7 @@ def test_what_is_wrong_with_a_file_is_told_with_its_place(write):
 
 
 class TestTheFormat:
-    """Of each file: `--format` is for those that do not tell theirs, `--labels-format` for the labels."""
+    """`--format` applies to files whose format cannot be detected, `--labels-format` to the labels."""
 
     @pytest.fixture(autouse=True)
     def files(self, tmp_path, monkeypatch):

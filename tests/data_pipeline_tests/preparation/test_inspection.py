@@ -74,7 +74,7 @@ class TestFigures:
 
     @pytest.mark.parametrize("size", [1, 2, SEQUENCE_LENGTH])
     def test_count_the_steps_from_one_chunk_to_the_next(self, monkeypatch, size):
-        """With a sample in each chunk there are no others, and here bones change between chunks alone."""
+        """Here bones change only between chunks; with one sample per chunk, all steps are between chunks."""
         monkeypatch.setattr(chunks.chunks, "__defaults__", (size,))
         assert inspected().bones.share_unchanged == pytest.approx(1 - 1 / (N - 1))
 

@@ -39,7 +39,7 @@ def test_no_pose_is_its_own_neighbour():
 
 @given(n_copies=st.integers(2, 12), k=st.integers(1, 4))
 def test_no_pose_is_its_own_neighbour_among_copies_of_itself_either(n_copies, k):
-    """Which of the copies are found is not told, so that a pose itself may not be among them."""
+    """It is not defined which copies are found, so a pose itself may not be among them."""
     bank = np.concatenate([np.repeat(BANK[:1], n_copies, axis=0), BANK[100:110]])
     found = nearest_neighbors(bank, bank, k, is_same=True)
     assert not (found.rows == np.arange(len(bank))[:, None]).any()

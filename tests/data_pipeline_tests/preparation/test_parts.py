@@ -16,7 +16,7 @@ from data_pipeline.user_error import UserError
 
 
 def samples_of(n, subsets=("A", "B")):
-    """Samples that can be told from one another, with names."""
+    """Distinguishable samples with names."""
     labels = np.arange(n * 42, dtype=np.float32).reshape(n, 14, 3)
     poses = {subset: labels + i + 1 for i, subset in enumerate(subsets)}
     return Samples(labels, poses, [f"frame {i}" for i in range(n)])

@@ -57,7 +57,7 @@ class TestBlocks:
     @given(size=st.integers(1, 30), every=st.integers(3, 8), n=st.integers(300, 1000))
     def test_put_sample_i_where_a_count_by_hand_puts_it(self, size, every, n):
         expected = {"train": [], "val": [], "test": []}
-        number, left = 0, size  # the block's number in its group, and how many of its samples are still to come
+        number, left = 0, size  # the index of the block in its group, and the number of its remaining samples
         for i in range(n):
             if left == 0:
                 number, left = (number + 1) % every, size

@@ -117,7 +117,7 @@ class TestHands:
         np.testing.assert_allclose(bends[..., 2], 2 / 3 * bends[..., 1], atol=0.5)
 
     def test_are_all_right_hands(self, labels):
-        """The palm's normal, from index and pinky knuckle, shows to where the thumb is: a mirrored hand's does not."""
+        """The palm's normal, from index and pinky knuckle, points towards the thumb; in a mirrored hand it does not."""
         palm = labels - labels[:, :1]
         thumb = labels[:, 6] - labels[:, 1]
         normals = np.cross(palm[:, INDEX_KNUCKLE], palm[:, PINKY_KNUCKLE])
@@ -173,7 +173,7 @@ class TestBackbones:
         assert error[is_fist(labels)].mean() > 1.2 * error[is_flat(labels)].mean()
 
     def test_err_alike_along_a_finger(self, labels):
-        """The same seed but for the noise leaves only the noise in the difference."""
+        """If only the seed of the noise differs, the difference contains only the noise."""
         backbone = Backbone("convnet")
         noise = backbone.predict(labels, seed=1) - backbone.predict(labels, seed=2)
         middle, tip = noise[:, FINGERS[:, 2]].ravel(), noise[:, FINGERS[:, 3]].ravel()
@@ -214,7 +214,7 @@ class TestBackbones:
     @pytest.mark.slow
     def test_differ_in_character_by_name_and_by_seed(self, labels):
         def systematic_errors(backbone):
-            # The mean over noises, in part of the frames.
+            # The mean over several noises, in some of the frames.
             return np.mean([backbone.predict(labels[::20], seed) for seed in range(10)], axis=0) - labels[::20]
 
         first = systematic_errors(Backbone("convnet"))

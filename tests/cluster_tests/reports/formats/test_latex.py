@@ -35,9 +35,9 @@ def noisy(mean, seed):
 SEEN = noisy(10.0, 0)
 TIES = {
     "best": ({"x": "best"}, SEEN),
-    # The same two digits, and worse in every repetition.
+    # The same first two digits, but worse in every repetition.
     "digits": ({"x": "digits"}, [x + 0.0001 * (1 + i) for i, x in enumerate(SEEN)]),
-    # Other digits, and better in some repetitions.
+    # Different digits, but better in some repetitions.
     "other": ({"x": "other"}, noisy(10.03, 1)),
     "worst": ({"x": "worst"}, noisy(15.0, 2)),
 }
@@ -49,7 +49,7 @@ def sweep(tmp_path_factory):
 
 
 def rows(text):
-    """The rows of the body of the only table, their cells as they are in the source."""
+    """The rows of the only table's body, with the source of each cell."""
     body = text.partition("\\midrule\n")[2].partition("\\bottomrule")[0]
     lines = [line.strip() for line in body.strip().splitlines() if "midrule" not in line]
     assert all(line.endswith(" \\\\") for line in lines)
@@ -72,7 +72,7 @@ MATH = {
 
 
 def read_latex(source):
-    """What a source shows: a reader of the few commands that labels are written with, and of no other."""
+    """Returns the text that a source shows; it reads only the few commands that labels use."""
     shown = ""
     while source:
         math = re.match(r"\$([^$]+)\$", source)
@@ -111,7 +111,7 @@ class TestAText:
 
     @given(st.text(st.characters(codec="utf-8", exclude_categories=("Sm", "Sc")).filter(lambda c: c not in "“”’‘")))
     def test_of_anything_else_is_there_as_a_letter_or_a_number(self, text):
-        # What is set as a formula has a test of its own.
+        # Formulas have a separate test.
         source = escaped(text)
         assert source.isascii()
         if "$" not in source.replace(r"\$", ""):
@@ -121,7 +121,7 @@ class TestAText:
         ("text", "source"),
         [
             ("λ → ±", r"$\lambda$ $\to$ $\pm$"),
-            ("e\u0301", r"\'{e}"),  # two characters for one letter
+            ("e\u0301", r"\'{e}"),  # two characters stand for one letter
             ("Å", r"\r{A}"),
             ("中", "{[}U+4E2D]"),
             ("a\x00b", "a{[}U+0000]b"),
@@ -253,11 +253,11 @@ def pdf(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def text(pdf):
-    """What is read in it."""
+    """The text in it."""
     found = subprocess.run(
         ["pdftotext", "-layout", str(pdf[0]), "-"], capture_output=True, text=True, check=True, timeout=60
     )
-    return unicodedata.normalize("NFKC", found.stdout)  # "fi" is one sign on paper
+    return unicodedata.normalize("NFKC", found.stdout)  # "fi" is a single glyph on paper
 
 
 @pytest.mark.slow
@@ -267,7 +267,7 @@ class TestCompiled:
         _, log = pdf
         assert "Missing character" not in log
         widths = [float(width) for width in re.findall(r"Overfull \\hbox \(([\d.]+)pt too wide\)", log)]
-        # A label of all characters of a keyboard has no place to break.
+        # A label with all characters of a keyboard has no place for a line break.
         assert all(width < 10 for width in widths), widths
 
     def test_each_row_is_a_line(self, text):
@@ -295,14 +295,14 @@ class TestCompiled:
                 bold += text
 
         pypdf.PdfReader(pdf[0]).pages[0].extract_text(visitor_text=visit)
-        # The point is of another font, as all points in formulas are.
+        # The point has another font, like all points in formulas.
         assert set(bold.split()) == {"1050", "010"}
 
     def test_a_label_that_begins_like_an_argument_is_there(self, text):
         assert re.search(r"^ *- \[0\] \* not an argument +20\.00", text, re.M)
 
     def test_every_character_of_a_keyboard_is_there(self, text):
-        # LaTeX's oldest fonts have a line for "_", which is drawn.
+        # LaTeX's oldest fonts draw "_" as a line.
         as_set = ASCII.translate({ord("'"): "’", ord('"'): "”", ord("^"): "ˆ", ord("~"): "˜", ord("_"): " "})
         assert unicodedata.normalize("NFKC", as_set) in text
 

@@ -27,7 +27,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def server(folder, monkeypatch):
-    """A server that reads the folder anew for each request."""
+    """A server that reads the folder again for each request."""
     for pause in ("_PAUSE_S", "_PICTURES_PAUSE_S", "_SHARE"):
         monkeypatch.setattr(watch_server, pause, 0)
     with ReportServer(folder) as server:
@@ -49,7 +49,7 @@ def ask(server, path, method="GET", **headers):
 
 
 def ask_for_drawn(server):
-    """Asks for the sections until they have the pictures, or there are none to draw."""
+    """Requests the sections until they have pictures, or until there are none to draw."""
     for _ in range(400):
         answer = ask(server, f"/{server.token}/content")
         if "The pictures are being drawn" not in answer[2]:
@@ -129,7 +129,7 @@ class TestTheServer:
 
 
 class TestThePictures:
-    """Drawn beside the answers, of what has finished; the last ones until there are others."""
+    """Pictures of finished trials are drawn in parallel; until new ones are ready, the last ones are served."""
 
     @pytest.fixture
     def folder(self, folder):
@@ -138,7 +138,7 @@ class TestThePictures:
 
     @pytest.fixture
     def drawn(self, monkeypatch):
-        """What is drawn, one after the other; nothing until `may_go_on` is set."""
+        """The drawn pictures, in order; nothing until `may_go_on` is set."""
 
         def recorded(data, folder, **how):
             drawn.append(data)

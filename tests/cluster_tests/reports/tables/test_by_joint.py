@@ -25,7 +25,7 @@ PARTS = [
     ("index", "I1"),
 ]
 PLACES = {("all", "all"): 0, "W": 1, "T1": 2, "T2": 3, "I1": 4, ("thumb", "all"): 5, ("index", "all"): 6}
-"""Where a part stands in what `results_files` writes: each has twice the error of the one before."""
+"""The index of a part in what `results_files` writes: each part has twice the error of the previous one."""
 
 SWEEP = {"a": ({"x": 0.1 + 0.2}, [9.0, 9.5, "failed"]), "b": ({"x": 2}, [8.0, 8.5, 9.0])}
 
@@ -50,7 +50,7 @@ class TestTheTableByJoint:
         assert [tuple(row[:2]) for row in rows] == PARTS
         for row in rows:
             scale = 2 ** PLACES.get(tuple(row[:2]), PLACES.get(row[1]))
-            # Without a distorter the error before is the same in each repetition; here it is thrice that after.
+            # Without a distorter the error before is the same in each repetition, here three times the error after.
             before, after = 3 * 8.5 * scale, 8.5 * scale
             assert row[2:] == [f"{before:.2f}", f"{after:.2f} ± {0.5 * scale:.2f}", f"{after - before:.2f}", "-66.7"]
 

@@ -57,7 +57,7 @@ def caption(table, **table_options):
 
 
 class TestTheTable:
-    """In Markdown, as one reads it."""
+    """The displayed text of the Markdown."""
 
     def test_has_a_row_for_each_combination_with_the_best_in_validation_first(self, sweep):
         head, *rows = md_rows(sweep)
@@ -167,7 +167,7 @@ class TestValuesOfOptions:
             ([None, "None"], ["None", "'None'"]),
             ([True, 1], ["True", "1"]),
             ([True, False, None], ["True", "False", "None"]),
-            (["a  b", "a b"], ["'a b'", "'a b'"]),  # spaces run together on paper
+            (["a  b", "a b"], ["'a b'", "'a b'"]),  # spaces are merged on paper
         ],
     )
     def test_are_told_apart(self, tmp_path, values, written):
@@ -352,7 +352,7 @@ class TestDataThatIsAnOption:
 
     @pytest.fixture
     def two(self, tmp_path):
-        """Two validation sets, of which one is easier than the other."""
+        """Two validation sets; one is easier than the other."""
         sweep = {
             f"{name}{lr}": ({self.VAL: name, LR: lr}, [mm + lr])
             for lr in (2, 1)

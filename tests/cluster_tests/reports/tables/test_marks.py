@@ -95,7 +95,7 @@ class TestWithEnoughRepetitions:
             pairs = list(itertools.combinations(ranked, 2))
             of_all = dict(zip(pairs, holm([compare(group[i], group[j]).p_value for i, j in pairs]), strict=True))
             seconds = {key for key, mark in marks.items() if mark == "second"}
-            # Pairs that were not looked at count as large, so that fewer are told apart than with all.
+            # Pairs that were not compared count as large, so fewer results are distinguished than with all pairs.
             assert {ranked[1], *(key for key in ranked[2:] if of_all[ranked[1], key] > 0.05)} <= seconds
             assert ranked[-1] not in seconds
 

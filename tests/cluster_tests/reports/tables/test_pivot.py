@@ -21,7 +21,7 @@ def csv_rows(table, table_options=PIVOT):
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
-    """A grid of two options, of which a third one has a best value at each place, and one place that was left out."""
+    """A grid of two options with one missing cell; a third option has a best value in each cell."""
     combinations = {}
     for lr in (0.1, 1e-5, 0.01):
         for decay in (None, 0.5, 0.0):

@@ -187,7 +187,7 @@ class TestTwoExperiments:
         assert found.pairs[0].comparison is None
         text = experiments_text(found)
         assert "possibly measured on different data" in text
-        assert "9.30 ± " in text  # each result is shown all the same
+        assert "9.30 ± " in text  # each result is still shown
 
     def test_data_of_another_name_with_the_same_content_are_compared(self, write):
         first = write("first", [({LR: 1}, ONE)])
@@ -311,7 +311,7 @@ class TestSignificance:
 class TestTwoCombinations:
     @pytest.fixture
     def folder(self, write):
-        """Two that were trained, and one that was not started."""
+        """Two trained combinations, and one that was not started."""
         folder = write(
             "sweep",
             [({LR: 1, SET: "a_val"}, ONE), ({LR: 2, SET: "a_val"}, BETTER), ({LR: 3, SET: "b_val"}, [None] * 7)],

@@ -29,7 +29,7 @@ def result(lr, decay, model):
 
 
 def sweep(*, with_holes):
-    """A grid of three options and three repetitions; with holes, of which one value of the model has most."""
+    """A grid of three options and three repetitions with missing trials, most of them for one value of the model."""
     combinations = {}
     for place, (lr, decay, model) in enumerate(itertools.product(RATES, DECAYS, MODELS)):
         outcomes = [result(lr, decay, model) + 0.1 * repetition for repetition in range(3)]
@@ -53,7 +53,7 @@ def holes(tmp_path):
 
 @pytest.fixture
 def several(tmp_path):
-    """Two test sets, on one of which another learning rate is the best."""
+    """Two test sets with different best learning rates."""
     slopes = {"easy": 1, "hard": -1}
     combinations = {
         f"{name}{lr}{model}": ({TEST_SET: name, LR: lr, MODEL: model}, [10 + slope * lr + (model == "gnn")] * 2)

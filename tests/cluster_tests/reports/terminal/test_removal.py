@@ -20,7 +20,7 @@ OUTSIDE = ["..", ".", "", "../results", "../outside", "sweep/..", "sweep/trials"
 
 @pytest.fixture
 def results(tmp_path):
-    """A results folder with `sweep` and `other`, and beside it a folder that must stay as it is."""
+    """A results folder with `sweep` and `other`, next to a folder that must not change."""
     (tmp_path / "outside" / "trials").mkdir(parents=True)
     (tmp_path / "outside" / "experiment.json").write_text("{}")
     (tmp_path / "outside" / "trials" / "a file").write_text("precious")
@@ -31,7 +31,7 @@ def results(tmp_path):
 
 
 def snapshot(folder):
-    """All that is below a folder, without following links: kinds, contents and times."""
+    """Everything below a folder, without following links: kinds, contents and times."""
     return {
         path: (path.lstat().st_mode, path.lstat().st_mtime_ns, path.read_bytes() if path.is_file() else None)
         for path in sorted(folder.rglob("*"))
@@ -39,7 +39,7 @@ def snapshot(folder):
 
 
 def add_useless(results, name="sweep"):
-    """Adds trials that are not of the plan and what killed writers leave; returns their paths."""
+    """Adds trials outside the plan and partial files of killed writers; returns their paths."""
     folder = ExperimentFolder(Storage(results / name))
     files = ["trials/gone/0/trial.json", "trials/gone/0/plots/epoch_00001.png", f"trials/{KEYS[0]}/7/trial.json"]
     files += [".experiment.json.x.partial", f"trials/{KEYS[0]}/0/.weights.pt.x.partial", "tables/.a.csv.x.partial"]
@@ -122,7 +122,7 @@ class TestUselessFiles:
         content = folder.read_experiment()
         content["plan"]["combinations"] = content["plan"]["combinations"][
             1:
-        ]  # so that the archived are of other settings
+        ]  # so that the archived trials have other settings
         folder.write_experiment(content)
         archived = snapshot(results / "sweep" / "archive")
         assert len(archived) == 2
@@ -132,7 +132,7 @@ class TestUselessFiles:
         assert dict(folder.archive.trials()).keys() == {f"{KEYS[0]}/0", f"{KEYS[0]}/1"}
 
     def test_are_looked_for_again_when_they_go(self, results):
-        """A run that ends between the look and the removal may have planned what was useless."""
+        """A run that ends between the search and the removal may have planned trials that were useless before."""
         folder = ExperimentFolder(Storage(results / "sweep"))
         content = folder.read_experiment()
         plan = content["plan"]

@@ -74,7 +74,7 @@ def trial_json(results, run):
 
 
 def logged(results, run, **of):
-    """The numbers that a trial logged of one metric while it was trained, by (epoch, batch), from its file."""
+    """The values of one metric that a trial logged during training, by (epoch, batch), from its file."""
     table = pq.read_table(results / "trials" / run.trial_id / "records.parquet")
     table = table.filter(pc.greater(table["batch"], 0))
     for name, value in of.items():
@@ -202,7 +202,7 @@ ODD_KEYS = ("T/0, [é]", "..", "a_b", "a b", "'quoted'")
 
 @pytest.fixture
 def odd(tmp_path):
-    """An experiment whose numbers are none, whose subset and whose settings have odd names; a second trial failed."""
+    """An experiment with NaN and infinite numbers and odd names of subsets and settings; a second trial failed."""
     path = tmp_path / "odd.sweep-1"
     folder = write_experiment(path, [({"model_args.dropout": None}, [12.0, "<b>it</b> = broke\n\u2028\x1b"])])
     change_trial(
@@ -248,7 +248,7 @@ def multiplexer(files):
 
 @pytest.fixture(scope="module")
 def session_groups(multiplexer):
-    """What the HParams tab shows, from TensorBoard's own backend."""
+    """The content of the HParams tab, from TensorBoard's own backend."""
     from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
     from tensorboard.context import RequestContext
     from tensorboard.plugins.base_plugin import TBContext
@@ -527,7 +527,7 @@ def export_wandb():
 
 
 def logged_runs(to):
-    """What W&B's own inspector says of each run in a folder, by the run's name: its summary and its history."""
+    """The summary and history of each run in a folder, by the run's name, from W&B's own inspector."""
     import wandb
 
     inspect = [Path(wandb.__file__).parent / "bin" / "wandb-core", "leet", "inspect", "--no-observability", "--json"]
