@@ -354,7 +354,7 @@ def _parser() -> argparse.ArgumentParser:
 
     poses = parser.add_argument_group("poses to correct")
     poses.add_argument("--poses", type=Path, metavar="FILE", help="a backbone's predictions")
-    poses.add_argument("--format", choices=formats, metavar="F", help="their format (default: what FILE looks like)")
+    poses.add_argument("--format", choices=formats, metavar="F", help="their format (default: detected)")
     poses.add_argument("--out", type=Path, metavar="FILE", help="the file for the corrected poses")
     poses.add_argument("--out-format", choices=formats, metavar="F", help="its format (default: that of the poses)")
     poses.add_argument(

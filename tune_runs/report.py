@@ -294,7 +294,7 @@ def _remove(removals: Sequence["Removal"], args: argparse.Namespace) -> int:
 def _format(format: str | None, out: Path | None, endings: Mapping[str, str]) -> Any:
     if format is not None:
         if out is not None and endings.get(out.suffix, format) != format:
-            raise UserError(f"--format {format} does not match the ending of {out}")
+            raise UserError(f"--format {format} does not match the extension of {out}")
         return format
     if out is None:
         raise UserError(f"give a format (--format {', '.join(endings.values())}) or a file (--out table.tex)")

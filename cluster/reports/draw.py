@@ -35,7 +35,7 @@ class FigureOptions:
     Attributes:
         folder: The experiment's folder.
         combinations: The beginnings of combinations' keys. Empty means the best one, or for learning curves the best
-            four. If combinations were measured on different data, curves show the best on each data; any other figure
+            four. If combinations were measured on different data, curves show the best on each; any other figure
             needs one combination, which selects the data.
         rows: For a heat map: the option of the rows; None for the first.
         columns: For a heat map: the option of the columns; None for the second.
@@ -263,9 +263,9 @@ FIGURES: Mapping[str, Callable[[FigureOptions, Results], "Figure"]] = {
 
 
 def _rows(figure_options: FigureOptions, table: Results, split: str, n_best: int = 1) -> dict[str, Row]:
-    """Returns the combinations to draw, by their names; without a choice the best, or the best on each data.
+    """Returns the combinations to draw, by their names; without a choice the best, or the best on each data set.
 
-    The best on each data are named after their set of the shown split, if that distinguishes them.
+    The best on each data set are named after their set of the shown split, if that distinguishes them.
     """
     if figure_options.combinations:
         chosen = [find_combination(table, key) for key in figure_options.combinations]

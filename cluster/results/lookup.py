@@ -60,7 +60,7 @@ def short_keys(table: Results) -> dict[str, str]:
 
 
 def best_of_each(by_data: Mapping[str, Results], keys: Mapping[str, str]) -> str:
-    """Returns the best combination on each data as a text for an error.
+    """Returns the best combination on each data set as a text for an error.
 
     Args:
         by_data: What `Results.by_data` returns.

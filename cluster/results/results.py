@@ -155,7 +155,7 @@ class Results:
         return list(best.values())
 
     def by_data(self: R) -> dict[str, R]:
-        """Returns the results on each data, by its name: only results on the same data can be compared.
+        """Returns the results on each data set, by its name: only results on the same data can be compared.
 
         Returns:
             The data with the best combination in validation come first. An option with a single value on some data is

@@ -356,7 +356,7 @@ class TestRefused:
             ("--export c.pt2 --labels a.pt", "--labels needs --poses"),
             ("--poses a.pt --out b.pt --json", "--json needs --labels"),
             ("--poses a.pt --out b.pt --labels-format pt", "--labels-format needs --labels"),
-            ("--poses a.txt --out b.zip --submission n --out-format pt", "leave out --out-format"),
+            ("--poses a.txt --out b.zip --submission n --out-format pt", "omit --out-format"),
             ("--poses a.pt --out b.pt2 --export b.pt2", "--out and --export name the same file"),
         ],
     )

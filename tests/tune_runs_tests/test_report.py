@@ -522,7 +522,7 @@ class TestExport:
             (["table", "--format", "md", "--columns", "lrr"], "did you mean 'optimizer_args.lr'?"),
             (["tensorboard"], "export NAME tensorboard: error: the following arguments are required: --out"),
             (["table", "--format", "md", "--standalone"], "--standalone needs --format latex, not md"),
-            (["table", "--out", "x.tex", "--format", "csv"], "--format csv does not match the ending of x.tex"),
+            (["table", "--out", "x.tex", "--format", "csv"], "--format csv does not match the extension of x.tex"),
             (["table", "--out", "none/x.csv"], "none/x.csv cannot be written: there is no folder none"),
             (["table", "--out", "x.csv", "--standalone"], "--standalone needs --format latex, not csv"),
             (["table", "--format", "md", "--best", "1", "--best-for-each", "lr"], "not allowed with argument --best"),

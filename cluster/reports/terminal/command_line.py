@@ -129,7 +129,7 @@ def _add_reading(add: AddParser) -> None:
 
     curves = add("curves", "minimal_example", "minimal_example best 048d")
     _add_name(curves)
-    _add_key(curves, "keys", f"{_A_KEY} (default: the best six, or the best on each data)", nargs="*")
+    _add_key(curves, "keys", f"{_A_KEY} (default: the best six, or the best on each data set)", nargs="*")
 
 
 def _add_export(add: AddParser) -> None:
@@ -176,10 +176,10 @@ def _add_export(add: AddParser) -> None:
     for kind in (table, trials, pivot, joints, effects):
         _add_split_and_precision(kind)
         kind.add_argument(
-            "--format", choices=sorted(TABLE_ENDINGS.values()), default=None, help="(default: by the ending of FILE)"
+            "--format", choices=sorted(TABLE_ENDINGS.values()), default=None, help="(default: by the extension of FILE)"
         )
         kind.add_argument("--out", metavar="FILE", type=Path, default=None, help="(default: print the table)")
-        kind.add_argument("--standalone", action="store_true", help="a complete LaTeX document, to look at")
+        kind.add_argument("--standalone", action="store_true", help="write a complete LaTeX document")
 
     for name, title in TRACKERS.items():
         tracker = add_kind(name, f"A folder with all trials as runs of {title}.", "--out runs/minimal_example")
@@ -252,13 +252,13 @@ def _add_figure(add: AddParser) -> None:
         help="another method's errors on the same set, one number per frame, mm, .npy or text; up to ten",
     )
     success.add_argument(
-        "--labels", metavar="FILE", type=Path, help="the true poses; the files of --other then hold predicted poses"
+        "--labels", metavar="FILE", type=Path, help="the true poses; the files of --other then contain predicted poses"
     )
     success.add_argument(
-        "--format", metavar="F", help="the format of these poses, as in predict.py (default: what the files look like)"
+        "--format", metavar="F", help="the format of these poses, as in predict.py (default: detected)"
     )
     add_figure("joints", "Errors per joint and finger.", "--combination 05fe")
-    on_its_data = "; shows all that were measured on the same data (default: all)"
+    on_its_data = "; shows all combinations on the same data (default: all)"
     heatmap = add_figure("heatmap", "A heat map of two options.", "--rows lr --columns augmenters", of=on_its_data)
     heatmap.add_argument("--rows", metavar="OPTION", help="the option of the rows")
     heatmap.add_argument("--columns", metavar="OPTION", help="the option of the columns")

@@ -27,7 +27,7 @@ def effects_text(results: Results, effects: Sequence[Effects], table_options: Ta
 
 
 def effects_json(effects: Sequence[Effects]) -> list[dict[str, Any]]:
-    """Returns the effects on each data for a script, with all digits: shares from 0 to 1, distances in mm."""
+    """Returns the effects on each data set for a script, with all digits: shares from 0 to 1, distances in mm."""
     return [
         {
             "data": of_data.data or None,
