@@ -289,7 +289,7 @@ def _wrapped(text: str, lead: str) -> str:
 
 @contextmanager
 def _new_folders_removed(folder: Path) -> Iterator[None]:
-    """Removes the folder and its parents after the block, as far as they are new and empty."""
+    """Removes the folder and its parents after the block, if they are new and empty."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         yield

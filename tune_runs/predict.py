@@ -356,12 +356,14 @@ def _parser() -> argparse.ArgumentParser:
     poses.add_argument("--poses", type=Path, metavar="FILE", help="a backbone's predictions")
     poses.add_argument("--format", choices=formats, metavar="F", help="their format (default: detected)")
     poses.add_argument("--out", type=Path, metavar="FILE", help="the file for the corrected poses")
-    poses.add_argument("--out-format", choices=formats, metavar="F", help="its format (default: that of the poses)")
+    poses.add_argument(
+        "--out-format", choices=formats, metavar="F", help="its format (default: the format of the poses)"
+    )
     poses.add_argument(
         "--labels", type=Path, metavar="FILE", help="the true poses, to print the error before and after"
     )
     poses.add_argument(
-        "--labels-format", choices=formats, metavar="F", help="their format (default: that of the poses)"
+        "--labels-format", choices=formats, metavar="F", help="their format (default: the format of the poses)"
     )
     poses.add_argument(
         "--submission",

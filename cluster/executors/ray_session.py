@@ -27,7 +27,7 @@ _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # PoseTune has its own display
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # `placement.py` hides GPUs from trials without one
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # PoseTune has its own records: saves five files for each trial
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # PoseTune has its own records; this avoids five files per trial
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # PoseTune handles Ctrl-C
     "TUNE_GLOBAL_CHECKPOINT_S": "31536000",  # its snapshots are not used: a run starts from the trials' folders
     "RAY_NUM_REDIS_GET_RETRIES": "5",  # seconds until a cluster counts as not answering

@@ -36,7 +36,7 @@ from cluster.storage.trial_file import TrialFile
 from cluster.trial.trainable import TrialReport, run_trial
 
 _REPORT_INTERVAL_S = 0.2  # a report delays the trial by some milliseconds
-_REPORTS_A_SECOND = 100  # and also the driver, which receives those of all trials
+_REPORTS_A_SECOND = 100  # and delays the driver, which receives those of all trials
 _STOP_REQUEST_INTERVAL_S = 0.5
 _STALE_S = 10.0  # for a while a node may see the old content of a shared folder
 

@@ -186,7 +186,7 @@ class Results:
 
 
 def _names(groups: Sequence[tuple[DataSet | None, ...]]) -> list[str]:
-    """Returns a name for each data: that of the reported set, and as much more as is needed to distinguish them."""
+    """Returns a name for each data set: that of the reported set, with details if they are needed to distinguish it."""
     reported = [next((found for found in reversed(group) if found is not None), None) for group in groups]
     names = ["the data" if found is None else found.name for found in reported]
     if len(set(names)) < len(names):

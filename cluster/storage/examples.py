@@ -35,14 +35,14 @@ class FollowedExamples:
     indices: Integers
 
     def write(self, folder: TrialFolder) -> None:
-        """Writes them to a trial's folder."""
+        """Writes the examples to a trial's folder."""
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **vars(self))
         folder.write(FileNames.EXAMPLES, buffer.getvalue())
 
     @classmethod
     def read(cls, folder: TrialFolder) -> "FollowedExamples | None":
-        """Reads those of a trial; None if it has none.
+        """Reads the examples of a trial; None if it has none.
 
         Raises:
             ValueError: If the file is broken.

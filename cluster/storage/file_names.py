@@ -11,7 +11,7 @@ results/NAME/
         plots/             pictures of the examples, with `show_plots`
         checkpoint.pt      only while the trial is unfinished
         hang.txt           only while the trial is trained with `trial_timeout_s`: where it hangs
-    archive/               once more than 1,000 trials have ended: their trial.json and records.parquet, those of up to
+    archive/               if more than 1,000 trials have ended: their trial.json and records.parquet, those of up to
                            1,000 trials in two files, see `cluster/storage/archive.py`
     tables/                trials.csv, trials.parquet, summary.csv, summary.md, summary.txt
     report.html            all results, for a browser
@@ -22,7 +22,7 @@ from typing import Literal
 
 
 class FileNames:
-    """Names of files and folders: those of an experiment, those of a trial, and the paths that they make up."""
+    """Names of the files and folders of an experiment and of its trials, and their paths."""
 
     EXPERIMENT = "experiment.json"
     REPORT = "report.html"

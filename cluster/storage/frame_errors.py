@@ -63,7 +63,7 @@ class FrameErrors:
 
     @classmethod
     def read(cls, folder: TrialFolder) -> "FrameErrors | None":
-        """Reads those of a trial; None if it has none.
+        """Reads the errors of a trial; None if it has none.
 
         Raises:
             ValueError: If the file is broken.

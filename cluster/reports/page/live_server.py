@@ -59,7 +59,7 @@ class ReportServer(ThreadingHTTPServer):
         port: The port on this machine; 0 takes a free one.
 
     Attributes:
-        token: What the path of a request must begin with.
+        token: The beginning that the path of a request must have.
 
     Raises:
         NoResultsError: If there is no experiment.
