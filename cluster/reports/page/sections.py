@@ -213,7 +213,7 @@ def failures(data: PageData) -> list[Markup]:
     n_more = len(by_error) - _MAX_ERROR_TEXTS
     if n_more > 0:
         items.append(tag("p", f"And {count(n_more, 'other error')}, all in tables/trials.csv."))
-    return [section("failures", "Trials that went wrong", *items)]
+    return [section("failures", "Failed and diverged trials", *items)]
 
 
 def configuration(data: PageData) -> Markup:

@@ -136,7 +136,7 @@ def gaps(data: PageData) -> Iterator[str]:
     table = data.table
     counts = Counter(row["status"] for row in table.trials)
     if counts["failed"] or counts["diverged"]:
-        yield f"{excluded(counts, 'trial')}; see “Trials that went wrong”."
+        yield f"{excluded(counts, 'trial')}; see “Failed and diverged trials”."
     waiting = counts["pending"] + counts["interrupted"]
     if waiting:
         have = "has" if waiting == 1 else "have"

@@ -100,7 +100,8 @@ window.report = {};
     }
     picture.prepend(svg("title", {}, `Learning curves of ${name}: ${said.reverse().join("; ") || "unfinished trials"}.`));
     const alone = grid ? known.length - finished.length : known.length;
-    const note = grid ? `Mean${finished.length > 1 ? " and range" : ""} of ${finished.length} finished` : "Each repetition separately";
+    const mean = `Mean${finished.length > 1 ? " and range" : ""} of finished repetitions (n = ${finished.length})`;
+    const note = grid ? mean : "Each repetition separately";
     const notes = [note];
     if (grid && alone) notes.push(`thin: ${alone} that did not finish`);
     if (ordered.at(-1) > ceiling) notes.push(`values above ${ceiling.toFixed(0)} mm are drawn at the edge`);

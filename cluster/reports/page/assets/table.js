@@ -108,7 +108,7 @@
       const titles = ["repetition", "status", "seed", "best epoch", ...data.splits.map((s) => `${splitName(s)}, mm`), "trained"];
       const table = element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Trials of ${name}` }, grid(titles, trials));
       const went = combination.trials.some(([status]) => status === "failed" || status === "diverged")
-        ? [" Some went wrong: see ", element("a", { href: "#failures" }, "their errors"), "."] : [];
+        ? [" Some failed or diverged: see ", element("a", { href: "#failures" }, "their errors"), "."] : [];
       left.append(table, element("p", {}, "Key: ", element("code", {}, key), ".", ...went));
       const cell = element("td", { colspan: heads.length }, holder);
       return element("tr", { class: "opened", id: `detail-${key}` }, cell);
