@@ -48,7 +48,7 @@ def running():
 
 @pytest.fixture
 def cluster(running, tmp_path_factory):
-    """A cluster of three nodes; starting one takes as long as a sweep."""
+    """A cluster of three nodes."""
     cluster = running.pop() if running else LocalCluster(tmp_path_factory.mktemp("control"))
     for path in cluster.control.iterdir():
         path.unlink()
@@ -127,7 +127,7 @@ def test_a_sweep_by_ray_client_equals_one_in_a_single_process_and_is_preempted_a
 
 
 def test_code_beside_the_script_travels_to_the_nodes(sweep, tmp_path):
-    """Nodes know the files of neither, and do not need them."""
+    """Nodes have neither file, and need neither."""
     folder = tmp_path / "scripts"
     folder.mkdir()
     (folder / "my_parts.py").write_text(Path(sweep_script.__file__).read_text())
