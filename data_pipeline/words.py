@@ -24,4 +24,5 @@ def size_text(n_bytes: int) -> str:
     size, units = float(n_bytes), ["B", "kB", "MB", "GB", "TB"]
     while size >= 999.5 and len(units) > 1:
         size, units = size / 1000, units[1:]
-    return f"{size:.0f} {units[0]}" if units[0] == "B" or size >= 99.5 else f"{size:.1f} {units[0]}"
+    text = f"{size:.0f}" if size >= 99.5 else f"{size:.1f}".removesuffix(".0")
+    return f"{text} {units[0]}"
