@@ -9,7 +9,6 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -212,5 +211,5 @@ def fail(trial_id: str, folder: TrialFolder, run_id: str, error: str) -> TrialRe
         if report is not None:
             return report
         epochs = trial.epochs
-        folder.write_trial(replace(trial, status="failed", error=error, ended=time.time()))
+        folder.write_trial(trial._replace(status="failed", error=error, ended=time.time()))
     return TrialReport(trial_id, "failed", epochs, error=error)

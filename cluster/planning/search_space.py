@@ -134,7 +134,8 @@ class SearchSpace:
         if experiment.get("test_set", self.base.experiment.test_set) is None and self._may_have_test_set():
             # The size is meant for the combinations with a test set.
             experiment["test_set_size"] = None
-        return Settings(*(replace(configs[section], **changes[section]) for section in configs))  # type: ignore[arg-type]
+        changed_sections = {section: replace(configs[section], **made) for section, made in changes.items() if made}
+        return Settings(*(configs | changed_sections).values())  # type: ignore[arg-type]
 
     def _may_have_test_set(self) -> bool:
         path = "experiment_config.test_set"

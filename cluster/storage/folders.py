@@ -109,7 +109,8 @@ class ExperimentFolder:
             if path.count("/") < 2:
                 self.storage.names(FileNames.in_trial(path))  # a link instead of a folder is an error
         files = [found for path in paths if (found := _TRIAL_FILE.match(path))]
-        known = {file["trial_id"]: of(TrialFile()) for file in files}
+        pending = of(TrialFile())
+        known = {file["trial_id"]: pending for file in files}
         with_file = [file["trial_id"] for file in files if file["name"] == FileNames.TRIAL and wanted(file["trial_id"])]
 
         def read(trial_id: str) -> T:

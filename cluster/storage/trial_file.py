@@ -3,10 +3,9 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import cache
 from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from data_pipeline.subsets import MEAN_SUBSET
 
@@ -25,8 +24,7 @@ _ONLY_OF: Mapping[str, tuple[Status, ...]] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrialFile:
+class TrialFile(NamedTuple):
     """The content of a trial's file, in the order of its keys; without arguments, that of a trial without a file.
 
     A file may be incomplete or edited, so anything may be missing. A value of another type counts as missing, and a
@@ -49,8 +47,8 @@ class TrialFile:
     seed: int | None = None
     run: str | None = None
     status: Status = "pending"
-    options: Mapping[str, Any] = field(default_factory=dict)
-    description: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = {}
+    description: Mapping[str, Any] = {}
     epochs: int = 0
     started: float | None = None
     ended: float | None = None
@@ -64,7 +62,7 @@ class TrialFile:
     error: str | None = None
     traceback: str | None = None
     best_epoch: int | None = None
-    metrics: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
+    metrics: Mapping[str, Mapping[str, Mapping[str, float]]] = {}
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "TrialFile":
@@ -79,7 +77,8 @@ class TrialFile:
         if status not in STATUSES or (status == "finished" and not _are_metrics(content.get("metrics"))):
             status = "interrupted"
         valid = {name: content[name] for name in _names(status) if type(content.get(name)) in _TYPES[name]}
-        return cls(**valid | {"status": status})
+        valid["status"] = status
+        return cls(**valid)
 
     def to_json(self) -> str:
         """Returns the file's text."""

@@ -8,7 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -392,7 +392,7 @@ class _Training:
             pid=os.getpid(),
             threads=self.trial.settings.experiment.cpus_per_trial,
         )
-        self.folder.write_trial(replace(file, **outcome))
+        self.folder.write_trial(file._replace(**outcome))
 
     def _place(self) -> str:
         return f"{self.device} on {socket.gethostname()}"

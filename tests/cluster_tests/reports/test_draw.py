@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -265,7 +263,7 @@ class TestWhatCannotBeDrawn:
     @pytest.mark.parametrize("name", ["joints", "hands"])
     def test_a_trial_that_does_not_tell_its_skeleton_is_named(self, own, name):
         trial = own.trial(f"{FIRST}/0")
-        trial.write_trial(replace(trial.read_trial(), description={}))
+        trial.write_trial(trial.read_trial()._replace(description={}))
         with pytest.raises(FigureError, match=f"trial.json of {FIRST}/0 does not say which skeleton it uses"):
             draw(name, FigureOptions(own))
 

@@ -1,7 +1,6 @@
 import json
 import re
 import uuid
-from dataclasses import replace
 
 import pytest
 
@@ -58,7 +57,7 @@ class TestATrialsFile:
         invalid = {"key": 5, "seed": "5", "epochs": None, "pid": True, "options": []}
         content = json.loads(FINISHED.to_json()) | invalid | {"started": 7, "device": "cpu"}
         folder.storage.write("trials/key/0/trial.json", json.dumps(content).encode())
-        assert folder.trial("key/0").read_trial() == replace(FINISHED, key=None, options={}, started=7, device="cpu")
+        assert folder.trial("key/0").read_trial() == FINISHED._replace(key=None, options={}, started=7, device="cpu")
 
     @pytest.mark.parametrize(
         ("content", "status"),

@@ -1,6 +1,5 @@
 import csv
 import io
-from dataclasses import replace
 
 import openpyxl
 import polars as pl
@@ -159,6 +158,6 @@ class TestAnError:
     @pytest.mark.parametrize("description", [{}, {"data": {"skeleton": {"args": {"name": "x"}}}}, {"data": None}])
     def test_is_a_file_that_does_not_tell_the_skeleton(self, folder, description):
         trial = folder.trial("b/0")
-        trial.write_trial(replace(trial.read_trial(), description=description))
+        trial.write_trial(trial.read_trial()._replace(description=description))
         with pytest.raises(ChoiceError, match=r"the files of the trials of b, .* do not say which skeleton they use"):
             text(folder)

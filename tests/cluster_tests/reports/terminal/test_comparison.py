@@ -1,4 +1,3 @@
-from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -320,7 +319,7 @@ class TestTwoCombinations:
             for repetition in range(7):
                 trial = folder.trial(f"{key}/{repetition}")
                 optimizer = {"name": "torch.optim.adam.Adam", "args": {"lr": rate, "eps": 1e-8, "betas": [0.9, 0.999]}}
-                trial.write_trial(replace(trial.read_trial(), description={"optimisation": {"optimizer": optimizer}}))
+                trial.write_trial(trial.read_trial()._replace(description={"optimisation": {"optimizer": optimizer}}))
         return folder
 
     def test_differ_in_the_settings_of_their_descriptions(self, folder):
