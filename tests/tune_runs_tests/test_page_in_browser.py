@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from cluster.reports.page import live_server as watch_server
+from cluster.reports.page import live_server
 from cluster.reports.page.live_server import ReportServer
 from cluster.reports.page.page import page as page_of
 from cluster.reports.page.pictures import draw
@@ -422,14 +422,14 @@ class TestTheLivePage:
             assert may_draw.wait(60)
             return draw(*given, **how)
 
-        monkeypatch.setattr(watch_server, "draw", waiting)
+        monkeypatch.setattr(live_server, "draw", waiting)
         yield may_draw
         may_draw.set()
 
     @pytest.fixture
     def served(self, browser, folder, may_draw, monkeypatch):
         for pause in ("_PAUSE_S", "_PICTURES_PAUSE_S", "_SHARE"):
-            monkeypatch.setattr(watch_server, pause, 0)
+            monkeypatch.setattr(live_server, pause, 0)
         with ReportServer(folder) as server:
             thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
             thread.start()

@@ -433,33 +433,33 @@ class TestWhatWasMeasuredOnSeveralData:
 
 class TestEffects:
     @pytest.fixture
-    def written(self, tmp_path):
+    def folder(self, tmp_path):
         combinations = [({"lr": lr, "decay": d}, [9.0 + lr + d, 9.1 + lr + d]) for lr in (1, 2) for d in (0, 1)]
         write_experiment(tmp_path / "sweep", combinations)
         return tmp_path
 
-    def test_are_the_means_of_each_value_and_the_interactions(self, run, written):
-        status, output, errors = run("effects", "sweep", storage_path=written)
+    def test_are_the_means_of_each_value_and_the_interactions(self, run, folder):
+        status, output, errors = run("effects", "sweep", storage_path=folder)
         assert (status, errors) == (0, "")
         lines = [line.split() for line in output.splitlines()]
         assert [line[:3] for line in lines if line[:1] in (["lr"], ["2"], ["decay"])] == [
             *(["lr", "1", "11.55"], ["2", "12.55", "11.91"], ["decay", "0", "11.55"], ["lr", "decay", "0.0"]),
         ]
 
-    def test_for_a_script_have_all_digits(self, run, run_json, written):
-        found = run_json("effects", "sweep", "--split", "val", storage_path=written)
+    def test_for_a_script_have_all_digits(self, run, run_json, folder):
+        found = run_json("effects", "sweep", "--split", "val", storage_path=folder)
         assert found["name"] == "sweep"
         (effects,) = found["effects"]
         assert effects["metric"] == "val_distance_mm"
         assert [mean["mean"] for mean in effects["options"][0]["means"]] == pytest.approx([10.55, 11.55])
 
-    def test_are_printed_or_written_as_a_table(self, run, written):
-        status, output, errors = run("export", "sweep", "effects", "--format", "latex", storage_path=written)
+    def test_are_printed_or_written_as_a_table(self, run, folder):
+        status, output, errors = run("export", "sweep", "effects", "--format", "latex", storage_path=folder)
         assert (status, errors) == (0, "")
         assert "\\label{tab:sweep-effects}" in output
-        path = written / "interactions.csv"
+        path = folder / "interactions.csv"
         arguments = ["export", "sweep", "effects", "--interactions", "--out", path]
-        assert run(*arguments, storage_path=written) == (0, f"{path}\n", "")
+        assert run(*arguments, storage_path=folder) == (0, f"{path}\n", "")
         assert path.read_text().splitlines()[1].startswith("lr,decay,")
 
     @pytest.mark.parametrize(
@@ -479,8 +479,8 @@ class TestEffects:
             (["export", "sweep", "effects", "--format", "xlsx"], "cannot be printed; give a file: --out FILE"),
         ],
     )
-    def test_that_cannot_be_are_an_error(self, run, written, arguments, says):
-        status, output, errors = run(*arguments, storage_path=written)
+    def test_that_cannot_be_are_an_error(self, run, folder, arguments, says):
+        status, output, errors = run(*arguments, storage_path=folder)
         assert (status, output) == (2, "")
         assert says in errors
 
@@ -695,7 +695,7 @@ class TestReproduce:
 
 class TestRemoving:
     @pytest.fixture
-    def written(self, tmp_path):
+    def folder(self, tmp_path):
         for name in ("one", "two", "three"):
             write_experiment(tmp_path / name, [({"lr": 1}, [9.0]), ({"lr": 2}, [8.0])])
         (tmp_path / "one" / "trials" / "gone" / "0").mkdir(parents=True)
@@ -703,49 +703,49 @@ class TestRemoving:
         return tmp_path
 
     @pytest.mark.parametrize("command", [["rm", "one", "two"], ["clean"], ["clean", "one"]], ids=" ".join)
-    def test_without_yes_says_what_would_go_and_changes_nothing(self, run, run_json, written, command):
-        before = snapshot(written)
-        status, output, errors = run(*command, storage_path=written)
+    def test_without_yes_says_what_would_go_and_changes_nothing(self, run, run_json, folder, command):
+        before = snapshot(folder)
+        status, output, errors = run(*command, storage_path=folder)
         assert (status, errors) == (0, "")
         assert output.endswith("Nothing has been removed yet. Add --yes to remove this.\n")
-        assert not any(one["removed"] for one in run_json(*command, storage_path=written))
-        assert snapshot(written) == before
+        assert not any(one["removed"] for one in run_json(*command, storage_path=folder))
+        assert snapshot(folder) == before
 
-    def test_with_yes_removes_experiments(self, run, written):
-        status, output, errors = run("rm", "one", "two", "--yes", storage_path=written)
+    def test_with_yes_removes_experiments(self, run, folder):
+        status, output, errors = run("rm", "one", "two", "--yes", storage_path=folder)
         assert (status, errors) == (0, "")
         assert [line.split(":")[0] for line in output.splitlines()] == ["Removed one", "Removed two"]
-        assert [path.name for path in written.iterdir()] == ["three"]
+        assert [path.name for path in folder.iterdir()] == ["three"]
 
-    def test_with_yes_removes_trials_of_other_settings(self, run, run_json, written):
-        (one,) = run_json("clean", "--yes", storage_path=written)
+    def test_with_yes_removes_trials_of_other_settings(self, run, run_json, folder):
+        (one,) = run_json("clean", "--yes", storage_path=folder)
         assert one == {"experiment": "one", "files": ["trials/gone/0/trial.json"], "removed": True}
-        assert not (written / "one" / "trials" / "gone").exists()
-        assert run("clean", "--yes", storage_path=written) == (0, "There is nothing to remove.\n", "")
+        assert not (folder / "one" / "trials" / "gone").exists()
+        assert run("clean", "--yes", storage_path=folder) == (0, "There is nothing to remove.\n", "")
 
-    def test_of_what_runs_is_refused_and_the_rest_is_done(self, run, written):
-        with experiment_lock(Storage(written / "one")):
-            assert "one: the whole experiment, 4 files" in run("rm", "one", storage_path=written)[1]
-            assert "it is running" in run("rm", "one", storage_path=written)[1]
-            before = snapshot(written / "one")
-            status, output, errors = run("rm", "one", "two", "--yes", storage_path=written)
-            assert snapshot(written / "one") == before
+    def test_of_what_runs_is_refused_and_the_rest_is_done(self, run, folder):
+        with experiment_lock(Storage(folder / "one")):
+            assert "one: the whole experiment, 4 files" in run("rm", "one", storage_path=folder)[1]
+            assert "it is running" in run("rm", "one", storage_path=folder)[1]
+            before = snapshot(folder / "one")
+            status, output, errors = run("rm", "one", "two", "--yes", storage_path=folder)
+            assert snapshot(folder / "one") == before
         assert status == 2
-        assert errors.startswith(f"error: one was not removed: {written / 'one'} is in use: process ")
+        assert errors.startswith(f"error: one was not removed: {folder / 'one'} is in use: process ")
         assert output.startswith("Removed two: ")
 
-    def test_a_name_that_is_wrong_removes_nothing(self, run, written):
-        before = snapshot(written)
-        status, _, errors = run("rm", "one", "tow", "--yes", storage_path=written)
-        assert (status, errors) == (2, f"error: no experiment 'tow' in {written}; did you mean 'two'?\n")
-        assert snapshot(written) == before
+    def test_a_name_that_is_wrong_removes_nothing(self, run, folder):
+        before = snapshot(folder)
+        status, _, errors = run("rm", "one", "tow", "--yes", storage_path=folder)
+        assert (status, errors) == (2, f"error: no experiment 'tow' in {folder}; did you mean 'two'?\n")
+        assert snapshot(folder) == before
 
-    def test_cleaning_all_leaves_a_broken_one_and_says_so(self, run, written):
-        (written / "two" / "experiment.json").write_text("{")
-        status, output, errors = run("clean", "--yes", storage_path=written)
+    def test_cleaning_all_leaves_a_broken_one_and_says_so(self, run, folder):
+        (folder / "two" / "experiment.json").write_text("{")
+        status, output, errors = run("clean", "--yes", storage_path=folder)
         assert (status, output.split(":")[0]) == (0, "Removed one")
-        assert errors.startswith(f"skipped two: {written / 'two'} holds no experiment")
-        assert run("clean", "two", storage_path=written)[0] == 2
+        assert errors.startswith(f"skipped two: {folder / 'two'} holds no experiment")
+        assert run("clean", "two", storage_path=folder)[0] == 2
 
 
 class TestTheHelp:

@@ -167,14 +167,14 @@ def compare_combinations(folder: ExperimentFolder, wanted: tuple[str, str]) -> C
     rows = find_combination(side.table, wanted[0]), find_combination(side.table, wanted[1])
     keys = {row["key"] for row in rows}
     trials = folder.read_trials(lambda trial: trial.description, lambda trial_id: trial_id.partition("/")[0] in keys)
-    described: dict[str, dict[str, str]] = {}
+    settings: dict[str, dict[str, str]] = {}
     for trial_id, description in trials.items():
         if description:
-            described[trial_id.partition("/")[0]] = flat(description)
-    if described.keys() != keys:
+            settings[trial_id.partition("/")[0]] = flat(description)
+    if settings.keys() != keys:
         # A combination that was not started has no description, only options.
-        described = {row["key"]: {path: text(row[path]) for path in side.table.option_paths} for row in rows}
-    one, other = (described[row["key"]] for row in rows)
+        settings = {row["key"]: {path: text(row[path]) for path in side.table.option_paths} for row in rows}
+    one, other = (settings[row["key"]] for row in rows)
     # A description has the content of data, not their names.
     named = [path for path in side.table.option_paths if path.startswith("experiment_config.")]
     found = {path: (text(rows[0][path]), text(rows[1][path])) for path in named if rows[0][path] != rows[1][path]}
