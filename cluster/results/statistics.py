@@ -125,7 +125,7 @@ def bootstrap_interval(values: Values) -> Interval | None:
     drawn = known[np.random.default_rng(_SEED).integers(n, size=(_N_RESAMPLES, n))]  # (resamples, n)
     shifts, spreads = drawn.mean(axis=1) - mean, drawn.std(axis=1, ddof=1)  # (resamples,) each
     infinite = np.copysign(np.inf, shifts)
-    in_errors = np.divide(shifts, spreads, out=infinite, where=np.ptp(drawn, axis=1) > 0)
+    in_errors = np.divide(shifts, spreads, out=infinite, where=(np.ptp(drawn, axis=1) > 0) & (spreads > 0))
     low, high = np.quantile(in_errors, _TAILS, method="inverted_cdf")
     if not math.isfinite(low) or not math.isfinite(high):
         return None
@@ -259,7 +259,7 @@ def block_length(series: npt.ArrayLike, sequence_lengths: Sequence[int] | None =
     if spectrum <= 0:
         return 1
     slope = 2 * (lags * weights).sum()
-    best: float = (1.5 * slope**2 / spectrum**2 * n) ** (1 / 3)
+    best: float = (1.5 * (slope / spectrum) ** 2 * n) ** (1 / 3)  # the squares of tiny numbers would be 0
     return max(1, min(round(best), longest))
 
 

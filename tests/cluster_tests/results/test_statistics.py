@@ -65,6 +65,9 @@ class TestAnEstimate:
 
 
 class TestTheBootstrapInterval:
+    def test_of_numbers_whose_squares_are_zero_is_none(self):
+        assert bootstrap_interval([1e-170, 0.0, 0.0, 1e-170, 0.0, 0.0]) is None
+
     @pytest.mark.slow
     @pytest.mark.parametrize(
         ("shape", "n"), [("normal", 5), ("normal", 6), ("normal", 10), ("skewed", 6), ("skewed", 10)]
@@ -283,6 +286,11 @@ class TestTheBlockLength:
     @pytest.mark.parametrize("series", [[], [1.0], [1.0, 2.0], [3.0] * 100])
     def test_is_one_where_there_is_nothing_to_see(self, series):
         assert block_length(series) == 1
+
+    @pytest.mark.parametrize("scale", [1.0, 1e-146, 1e100])
+    def test_does_not_depend_on_the_unit(self, scale):
+        (series,) = autoregressive(np.random.default_rng(0), 1, 1_000, 0.9)
+        assert block_length(scale * series) == block_length(series) > 10
 
     @given(st.lists(st.floats(-1e3, 1e3), min_size=3, max_size=60), st.data())
     def test_is_never_longer_than_the_longest_sequence(self, series, data):

@@ -235,7 +235,7 @@ class TestThePage:
             ["Learning", "curves"],
             ["Share", "of"],
             ["Distribution", "of"],
-            ["Improvement", "by"],
+            ["Improvement", "against"],
             ["Errors", "of"],
             ["Mean", "distance"],
             ["Samples", "of"],
