@@ -2,9 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-# Each process has a core: more would not be faster, and each takes 1 GB of memory.
+# One process more than there are cores, since tests that start Ray mostly wait; each takes 1 GB of memory.
 PYTEST := $(BIN)/python -m pytest
-IN_PARALLEL := --numprocesses auto --maxprocesses 4 --dist worksteal
+PROCESSES := $(shell $(PYTHON) -c 'import os; print(min(4, 1 + (os.cpu_count() or 1)))')
+IN_PARALLEL := --numprocesses $(PROCESSES) --dist worksteal
 # Tests of numbers, whose last bits depend on the instructions of the CPU.
 NUMERICS := $(addprefix tests/, \
     posenet_tests/test_solver.py posenet_tests/test_evaluator.py posenet_tests/test_errors.py \

@@ -282,7 +282,7 @@ def test_a_slow_node_does_not_hold_the_others_back(sweep, cluster, tmp_path):
     sweep.spec["experiment_config"] = {"n_repetitions": 6}
     cluster.remove_node(0)
     cluster.add_node(SLOW_FACTOR="10")
-    result = sweep.run(slow=0.1)
+    result = sweep.run(slow=0.05)
     assert result.code == 0, result.errors
     slow = {pid for pid, factor in sweep.batches() if factor == 10}
     by_slow_node = [content for content in sweep.trials().values() if content["pid"] in slow]
