@@ -24,11 +24,15 @@ Indices = npt.NDArray[np.int64]
 PARTS = ("train", "val", "test")
 """The names of the parts."""
 
+_IN_WORDS = {"train": "training", "val": "validation", "test": "test"}
+
 ALL_PART = "all"
 """The only part of an unsplit dataset."""
 
 SPLIT_SYNTAX = """\
 blocks:M:K        blocks of M frames; of every K blocks the last is for validation, the middle one for testing
+blocks:M:K:GAP    the same without the GAP frames on each side of validation and test blocks, which would be too similar
+                  to them: these frames are in no part, and test blocks stay whole
 last:P            the last P percent for validation
 last:P:Q          the last Q percent for testing, the P percent before them for validation
 clusters:F:V      clusters V for validation, where V is a number or a list such as 3,5. The file F has the cluster
@@ -42,9 +46,10 @@ none              a single dataset"""
 
 _USAGE = (
     "a split is 'blocks:M:K' (blocks of M frames; of every K blocks the last is for validation, the middle one for "
-    "testing), 'last:P' or 'last:P:Q' (the last Q percent for testing, the P percent before them for validation), "
-    "'clusters:FILE:V' or 'clusters:FILE:V:T' (clusters V for validation, clusters T for testing), 'indices:FILE' (the "
-    "frames listed in a file) or 'none', for example 'blocks:100:5' or 'last:20'"
+    "testing) or 'blocks:M:K:GAP' (without the GAP frames on each side of validation and test blocks), 'last:P' or "
+    "'last:P:Q' (the last Q percent for testing, the P percent before them for validation), 'clusters:FILE:V' or "
+    "'clusters:FILE:V:T' (clusters V for validation, clusters T for testing), 'indices:FILE' (the frames listed in a "
+    "file) or 'none', for example 'blocks:500:5:50' or 'last:20'"
 )
 
 
@@ -57,10 +62,13 @@ class Blocks:
     Attributes:
         size: Samples in a block, at least 1; the very last block may have fewer.
         every: Blocks in a group, at least 3, so that each part gets one.
+        gap: Samples that are left out on each side of validation and test blocks. Test blocks stay whole: a validation
+            block next to one loses its own samples.
     """
 
     size: int
     every: int
+    gap: int = 0
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -69,7 +77,7 @@ class Blocks:
             raise UserError(f"'{self}': training, validation and test need at least 3 blocks, so K must be at least 3")
 
     def __str__(self) -> str:
-        return f"blocks:{self.size}:{self.every}"
+        return f"blocks:{self.size}:{self.every}" + (f":{self.gap}" if self.gap else "")
 
     @property
     def part_names(self) -> tuple[str, ...]:
@@ -80,7 +88,7 @@ class Blocks:
         """Returns the indices, ascending, of the parts "train", "val" and "test".
 
         Raises:
-            UserError: If there are too few samples for one in each part.
+            UserError: If there are too few samples for one in each part, or if the gaps leave none.
         """
         # Checked before any array is made, so sizes beyond int64 are rejected too.
         n_needed = self.size * (self.every - 1) + 1
@@ -91,7 +99,17 @@ class Blocks:
         position = np.arange(n_samples) // self.size % self.every  # (N,)
         is_val = position == self.every - 1
         is_test = position == self.every // 2
-        masks = {"train": ~is_val & ~is_test, "val": is_val, "test": is_test}
+        masks = {
+            "train": ~_within(self.gap, is_val | is_test),
+            "val": is_val & ~_within(self.gap, is_test),
+            "test": is_test,
+        }
+        for part, mask in masks.items():
+            if not mask.any():
+                raise UserError(
+                    f"'{self}' leaves the {_IN_WORDS[part]} set empty: GAP is too large for blocks of {self.size} "
+                    "frames"
+                )
         return {part: np.flatnonzero(mask) for part, mask in masks.items()}  # (N,) -> (N_part,)
 
 
@@ -135,7 +153,7 @@ class LastPercent:
             if size == 0:
                 n_needed = -(-100 // min(shares.values()))
                 raise UserError(
-                    f"'{self}' leaves the {'validation' if part == 'val' else 'test'} set empty: it needs at least "
+                    f"'{self}' leaves the {_IN_WORDS[part]} set empty: it needs at least "
                     f"{n_needed} frames, there are {n_samples}"
                 )
         ends = n_samples - np.cumsum([*reversed(sizes.values())])[::-1]
@@ -283,8 +301,8 @@ def parse_split(text: str) -> Split:
     """
     if text == "none":
         return NoSplit()
-    if match := re.fullmatch(r"blocks:(\d{1,9}):(\d{1,9})", text, re.ASCII):
-        return Blocks(size=int(match[1]), every=int(match[2]))
+    if match := re.fullmatch(r"blocks:(\d{1,9}):(\d{1,9})(?::(\d{1,9}))?", text, re.ASCII):
+        return Blocks(*(int(number) for number in match.groups("0")))
     if match := re.fullmatch(r"last:(\d{1,9})(?::(\d{1,9}))?", text, re.ASCII):
         return LastPercent(int(match[1]), None if match[2] is None else int(match[2]))
     numbers = r"\d{1,9}(?:,\d{1,9})*"
@@ -294,6 +312,16 @@ def parse_split(text: str) -> Split:
     if match := re.fullmatch(r"indices:(.+)", text):
         return ByIndex(Path(match[1]))
     raise UserError(f"{text!r} is not a split: {_USAGE}")
+
+
+def _within(distance: int, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Returns which samples are at most `distance` samples away from one in the mask, (N,) -> (N,)."""
+    places = np.arange(len(mask))
+    sums = np.concatenate([[0], np.cumsum(mask)])  # (N + 1,)
+    found: npt.NDArray[np.bool_] = (
+        sums[np.minimum(places + distance + 1, len(mask))] > sums[np.maximum(places - distance, 0)]
+    )
+    return found
 
 
 def _read_numbers(path: Path) -> Indices:

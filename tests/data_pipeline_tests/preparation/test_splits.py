@@ -84,6 +84,40 @@ class TestBlocks:
             "val": [2, 5],
         }
 
+    @given(size=st.integers(1, 30), every=st.integers(3, 8), gap=st.integers(0, 40), n=st.integers(300, 1000))
+    def test_with_a_gap_drop_what_is_too_near_to_a_block_of_another_part(self, size, every, gap, n):
+        parts = parse_split(f"blocks:{size}:{every}").parts(n)
+
+        def far_from(own, *others):
+            """The samples of a part that are more than the gap away from all of others."""
+            of_others = np.concatenate([parts[other] for other in others])
+            return [i for i in parts[own].tolist() if np.abs(of_others - i).min() > gap]
+
+        expected = {
+            "train": far_from("train", "val", "test"),
+            "val": far_from("val", "test"),
+            "test": parts["test"].tolist(),
+        }
+        split = parse_split(f"blocks:{size}:{every}:{gap}")
+        if all(expected.values()):
+            assert {part: indices.tolist() for part, indices in split.parts(n).items()} == expected
+        else:
+            with pytest.raises(UserError, match=f"set empty: GAP is too large for blocks of {size} frames"):
+                split.parts(n)
+
+    def test_of_500_with_a_gap_of_50_leave_more_of_nyu_than_those_of_100(self):
+        sizes = {
+            text: {part: len(indices) for part, indices in parse_split(text).parts(8252).items()}
+            for text in ("blocks:500:5:50", "blocks:100:5:50")
+        }
+        assert sizes == {
+            "blocks:500:5:50": {"train": 4652, "val": 1500, "test": 1500},
+            "blocks:100:5:50": {"train": 1750, "val": 1600, "test": 1652},
+        }
+
+    def test_with_a_gap_of_zero_are_those_without_one(self):
+        assert parse_split("blocks:100:5:0") == parse_split("blocks:100:5")
+
     def test_far_larger_than_any_dataset_are_refused_as_the_others(self):
         with pytest.raises(UserError, match="at least 999999997000000003 frames, there are 5"):
             parse_split("blocks:999999999:999999999").parts(5)
@@ -275,7 +309,7 @@ def test_none_keeps_all_samples_in_one_part():
         ),
         *((text, "is not a split") for text in ["clusters:f:a", "clusters:f:1,", "indices:", "indices", "random:20"]),
         *((text, "is not a split: a split is 'blocks:M:K'") for text in ["", "all", "None", "block:100:5"]),
-        *((text, "is not a split") for text in ["blocks:100", "blocks:100:5:1", "blocks:-1:5", "blocks:1.5:5"]),
+        *((text, "is not a split") for text in ["blocks:100", "blocks:100:5:1:1", "blocks:-1:5", "blocks:1.5:5"]),
         *(
             (text, "is not a split")
             for text in ["last", "last:", "last:x", "last:20%", "last:-5", " last:20", "last:٣"]
