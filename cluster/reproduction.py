@@ -120,7 +120,7 @@ def reproduce(
         ConfigError: If data are missing.
         StorageError: If a file cannot be read.
     """
-    trial = folder.read_trials(lambda trial: trial, trial_id.__eq__).get(trial_id, TrialFile())
+    trial = folder.read_trial(trial_id)
     if trial.status != "finished":
         lines = (trial.error or "").splitlines()
         why = f" ({lines[0]})" if lines else ""
@@ -227,7 +227,8 @@ def _numbers(logged: Sequence[Record], trial: TrialFile) -> dict[str, float]:
         f"{r.metric} (epoch {r.epoch}, batch {r.batch}, {r.split}, {r.subset}, {r.space})": float(r.value)
         for r in logged
     }
-    numbers["best_epoch (trial.json)"] = float(trial.best_epoch or 0)
+    if trial.best_epoch is not None:
+        numbers["best_epoch (trial.json)"] = float(trial.best_epoch)
     for split, subsets in trial.metrics.items():
         for subset, values in subsets.items():
             numbers |= {f"{name} (trial.json, {split}, {subset})": float(value) for name, value in values.items()}

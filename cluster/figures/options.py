@@ -181,9 +181,8 @@ def parallel_coordinates(
     figure = new_figure(width_in, 2.6)
     axes = figure.add_subplot()
     axes.set_axis_off()
-    colours = matplotlib.colormaps[COLOUR_MAP](
-        0.92 * places[:, -1]
-    )  # the end of the colour map is too light for a line
+    # The end of the colour map is too light for a line.
+    colours = matplotlib.colormaps[COLOUR_MAP](0.92 * places[:, -1])
     back_to_front = np.argsort(-places[:, -1], kind="stable")
     # Thousands of vector lines would make the file megabytes large.
     look = {"linewidths": float(np.clip(60 / len(drawn), 0.4, 1.2)), "rasterized": len(drawn) > 200}

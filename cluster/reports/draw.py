@@ -18,7 +18,6 @@ from cluster.results.results import DataSet, Results, Row
 from cluster.storage.examples import FollowedExamples
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.frame_errors import Errors, FrameErrors
-from cluster.storage.trial_file import TrialFile
 from data_pipeline.skeleton import Skeleton
 
 if TYPE_CHECKING:
@@ -120,7 +119,7 @@ def skeleton_of(folder: ExperimentFolder, trial_id: str) -> Skeleton:
     Raises:
         FigureError: If its file does not say.
     """
-    trial = folder.read_trials(lambda trial: trial, trial_id.__eq__).get(trial_id, TrialFile())
+    trial = folder.read_trial(trial_id)
     try:
         return decode_skeleton(trial)
     except (LookupError, TypeError, ValueError) as error:

@@ -121,6 +121,14 @@ class ExperimentFolder:
         known.update((trial_id, of(content)) for trial_id, content in self.archive.trials(wanted))
         return known
 
+    def read_trial(self, trial_id: str) -> TrialFile:
+        """Returns the file of a trial, from its folder or the archive; that of a pending trial if there is none.
+
+        Raises:
+            StorageError: If a file cannot be read.
+        """
+        return self.read_trials(lambda trial: trial, trial_id.__eq__).get(trial_id, TrialFile())
+
     def read_experiment(self) -> dict[str, Any] | None:
         """Returns the content of `experiment.json`; None if there is none, or if it is broken."""
         try:

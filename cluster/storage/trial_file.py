@@ -14,8 +14,8 @@ Status = Literal["finished", "failed", "diverged", "interrupted", "pending"]
 
 STATUSES: tuple[Status, ...] = get_args(Status)
 
-RUNNING = "running"
-"""How the file of an `interrupted` trial says it: only a process that trains it makes the difference."""
+_RUNNING = "running"
+"""The status of an `interrupted` trial in its file: the file does not know whether a process still trains it."""
 
 _ONLY_OF: Mapping[str, tuple[Status, ...]] = {
     "traceback": ("failed", "diverged"),
@@ -84,7 +84,7 @@ class TrialFile(NamedTuple):
         """Returns the file's text."""
         content = {name: getattr(self, name) for name in _names(self.status)}
         if self.status == "interrupted":
-            content["status"] = RUNNING
+            content["status"] = _RUNNING
         return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
     @property

@@ -159,9 +159,8 @@ def _hand(folder: ExperimentFolder, results: Results, row: Row, split: str) -> l
     best = f"the trials of {row['key']}, the best in validation,"
     if "distance" not in values:
         raise ChoiceError(f"{without}: the records of {best} are missing or broken")
-    known = folder.read_trials(lambda trial: trial, ids.__contains__)
     try:
-        skeleton = decode_skeleton(known[ids[0]])
+        skeleton = decode_skeleton(folder.read_trial(ids[0]))
     except (LookupError, TypeError, ValueError) as error:
         raise ChoiceError(f"{without}: the files of {best} do not say which skeleton they use") from error
     return [

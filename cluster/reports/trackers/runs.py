@@ -127,9 +127,8 @@ class ExperimentRuns:
                 started=ending.started,
                 ended=ending.ended,
                 points=[],
-                final=Point(
-                    row["best_epoch"] or 0, ending.final
-                ),  # the records determine the number of steps in an epoch
+                # The records determine the number of steps in an epoch.
+                final=Point(row["best_epoch"] or 0, ending.final),
             )
         options = {
             path: list({repr(row[path]): row[path] for row in results.trials}.values()) for path in results.option_paths
