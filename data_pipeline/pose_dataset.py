@@ -2,13 +2,14 @@
 
 A dataset `NAME` consists of two files, `NAME_labels.pt` and `NAME_poses.pt`, written with `torch.save` and read with
 `weights_only=True`: float32 tensors (N, J, 3) in millimetres, camera frame. The poses are one such tensor, or a dict
-of them: a *subset* for each backbone that made predictions for the same labels. A third file, `NAME_names.txt`, may
-hold the names of the frames, one per line, in the order of the samples.
+of them: a *subset* for each backbone that made predictions for the same labels. A third file, `NAME_frames.parquet`,
+may say which sequence and subject each frame shows, see `frame_table.py`. Datasets of PoseTune 0.4 may have
+`NAME_names.txt` instead: the names of the frames, one per line, in the order of the samples.
 """
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,12 @@ from data_pipeline.dataset_name import NAME_RULE, is_dataset_name
 from data_pipeline.files.replacement import finish_replacing, replace_together
 from data_pipeline.files.tensors import Array as Array
 from data_pipeline.files.tensors import load, vectors
+from data_pipeline.frame_table import UNKNOWN_FRAMES, FrameTable
 from data_pipeline.skeleton import Skeleton, skeleton_for
 from data_pipeline.subsets import DEFAULT_SUBSET, SUBSET_RULE, is_subset_name
 from data_pipeline.user_error import UserError
+
+_ENDINGS = {"labels": "pt", "poses": "pt", "frames": "parquet", "names": "txt"}
 
 
 class DatasetError(UserError):
@@ -41,6 +45,7 @@ class PoseDataset:
         poses: Predicted joints of each subset, each (N, J, 3), mm, camera frame.
         skeleton: The skeleton with J joints.
         fingerprint: A hash of the content: subset names, shapes and all numbers.
+        frames: The sequence, index and subject of each frame, as far as they are known.
     """
 
     name: str
@@ -48,6 +53,7 @@ class PoseDataset:
     poses: Mapping[str, Array]
     skeleton: Skeleton
     fingerprint: str
+    frames: FrameTable = UNKNOWN_FRAMES
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -60,12 +66,12 @@ class Samples:
     Attributes:
         labels: True joints, (N, J, 3), mm, camera frame.
         poses: Predicted joints of each subset, each (N, J, 3), mm, camera frame; empty if there are only labels.
-        names: The name of each frame; None if frames have no names.
+        frames: What is known about each frame.
     """
 
     labels: Array
     poses: Mapping[str, Array]
-    names: Sequence[str] | None = None
+    frames: FrameTable = UNKNOWN_FRAMES
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -73,8 +79,7 @@ class Samples:
     def take(self, indices: npt.NDArray[np.int64]) -> "Samples":
         """Returns the samples `indices`, (n,), in that order, as copies."""
         poses = {subset: array[indices] for subset, array in self.poses.items()}  # (N, J, 3) -> (n, J, 3)
-        names = None if self.names is None else [self.names[i] for i in indices]
-        return Samples(self.labels[indices], poses, names)  # (N, J, 3) -> (n, J, 3)
+        return Samples(self.labels[indices], poses, self.frames.take(indices))  # (N, J, 3) -> (n, J, 3)
 
 
 def read_dataset(data_dir: Path, name: str, size: int | None = None, *, use_preset: bool = True) -> PoseDataset:
@@ -91,20 +96,22 @@ def read_dataset(data_dir: Path, name: str, size: int | None = None, *, use_pres
         DatasetError: If a file is missing or broken, if the numbers of samples differ, or if `size` is larger than the
             dataset.
     """
-    contents = _read_files(data_dir, name, ("labels", "poses") if use_preset else ("labels",))
-    return _build_dataset(Path(data_dir), name, contents, size)
+    required = ("labels", "poses") if use_preset else ("labels",)
+    contents = _read_files(data_dir, name, required, ("frames",))
+    dataset = _build_dataset(Path(data_dir), name, contents, size)
+    # Names are dropped: nothing in a training needs them, and of a million frames they take 100 MB.
+    return replace(dataset, frames=replace(dataset.frames, name=None))
 
 
 def read_samples(data_dir: Path, name: str) -> Samples:
-    """Reads everything in a dataset: labels, and all subsets and names if there are any.
+    """Reads everything in a dataset: labels, and all subsets and what is known about its frames.
 
     Raises:
-        DatasetError: As `read_dataset`, and if a name is not UTF-8 or the numbers of names and samples differ.
+        DatasetError: As `read_dataset`.
     """
-    contents = _read_files(data_dir, name, ("labels",), ("poses", "names"))
+    contents = _read_files(data_dir, name, ("labels",), ("poses", "frames", "names"))
     dataset = _build_dataset(Path(data_dir), name, contents, None)
-    names = _decode_names(contents["names"], Path(data_dir), name, len(dataset)) if "names" in contents else None
-    return Samples(dataset.labels, dataset.poses if "poses" in contents else {}, names)
+    return Samples(dataset.labels, dataset.poses if "poses" in contents else {}, dataset.frames)
 
 
 def write_dataset(data_dir: Path, name: str, labels: Array, poses: Array | Mapping[str, Array]) -> None:
@@ -153,20 +160,26 @@ def save_dataset(folder: Path, name: str, samples: Samples) -> None:
         tensors = {subset: _tensor(array) for subset, array in samples.poses.items()}
         contents["poses"] = tensors[DEFAULT_SUBSET] if list(tensors) == [DEFAULT_SUBSET] else tensors
     _check(Path(), name, contents)
-    names = b"" if samples.names is None else _encode_names(samples.names, name, len(samples))
+    _check_frames(samples.frames, name, len(samples))
 
-    for kind in ("labels", "poses", "names"):
+    for kind in _ENDINGS:
         path = dataset_path(folder, name, kind)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
         if kind in contents:
             torch.save(contents[kind], path)
-    dataset_path(folder, name, "names").write_bytes(names)
+    if samples.frames.columns:
+        samples.frames.write(dataset_path(folder, name, "frames"))
 
 
 def dataset_path(data_dir: Path, name: str, kind: str) -> Path:
-    """Returns the path of the "labels", "poses" or "names" file of dataset `name`."""
-    return Path(data_dir) / f"{name}_{kind}.{'txt' if kind == 'names' else 'pt'}"
+    """Returns the path of the "labels", "poses", "frames" or "names" file of dataset `name`."""
+    return Path(data_dir) / f"{name}_{kind}.{_ENDINGS[kind]}"
+
+
+def dataset_exists(data_dir: Path, name: str) -> bool:
+    """Returns whether there is any file of dataset `name`."""
+    return any(dataset_path(data_dir, name, kind).exists() for kind in _ENDINGS)
 
 
 def dataset_names(data_dir: Path) -> list[str]:
@@ -197,7 +210,8 @@ def _read_files(data_dir: Path, name: str, required: Sequence[str], optional: Se
         try:
             for kind, path in paths.items():
                 if versions[kind] is not None:
-                    contents[kind] = _read_bytes(path) if kind == "names" else load(path, DatasetError, mapped=True)
+                    is_tensor = _ENDINGS[kind] == "pt"
+                    contents[kind] = load(path, DatasetError, mapped=True) if is_tensor else _read_bytes(path)
                 elif kind in required:
                     raise _missing_error(path, Path(data_dir))
         except DatasetError as error:
@@ -242,11 +256,17 @@ def _build_dataset(data_dir: Path, name: str, contents: Mapping[str, Any], size:
     if size is not None and size > len(labels):
         labels_path = dataset_path(data_dir, name, "labels")
         raise DatasetError(f"{labels_path} has {len(labels)} samples, fewer than the requested {size}")
+    frames = UNKNOWN_FRAMES
+    if "frames" in contents:
+        path = dataset_path(data_dir, name, "frames")
+        frames = FrameTable.read(contents["frames"], path, len(labels), DatasetError)
+    elif "names" in contents:
+        frames = FrameTable.of(name=_decode_names(contents["names"], data_dir, name, len(labels)))
 
     # Copied, because the files are memory-mapped: writing to a file must change neither the data nor the fingerprint.
     labels = np.array(labels[:size])
     poses = {subset: np.array(array[:size]) for subset, array in poses.items()} or {DEFAULT_SUBSET: labels}
-    return PoseDataset(name, labels, poses, skeleton, _fingerprint(labels, poses))
+    return PoseDataset(name, labels, poses, skeleton, _fingerprint(labels, poses), frames.take(slice(size)))
 
 
 def _check(data_dir: Path, name: str, contents: Mapping[str, Any]) -> tuple[Array, dict[str, Array], Skeleton]:
@@ -297,17 +317,19 @@ def _decode_names(content: bytes, data_dir: Path, name: str, n_samples: int) -> 
     return names
 
 
-def _encode_names(names: Sequence[str], name: str, n_samples: int) -> bytes:
-    if len(names) != n_samples:
-        raise DatasetError(f"dataset {name} has {n_samples} samples, but {len(names)} names")
-    for i, frame in enumerate(names):
-        if "\n" in frame:
-            raise DatasetError(f"dataset {name}, sample {i}: the name {frame!r} contains a line break")
-    try:
-        return "\n".join([*names, ""]).encode()
-    except UnicodeEncodeError as error:
-        i = error.object.count("\n", 0, error.start)
-        raise DatasetError(f"dataset {name}, sample {i}: the name {names[i]!r} cannot be written in UTF-8") from error
+def _check_frames(frames: FrameTable, name: str, n_samples: int) -> None:
+    for column, values in frames.columns.items():
+        if len(values) != n_samples:
+            raise DatasetError(f"dataset {name} has {n_samples} samples, but {len(values)} values of {column!r}")
+        if column == "index":
+            continue
+        try:
+            "".join(values).encode()
+        except UnicodeEncodeError as error:
+            i = int(np.searchsorted(np.cumsum([len(text) for text in values]), error.start, side="right"))
+            raise DatasetError(
+                f"dataset {name}, sample {i}: the {column} {values[i]!r} cannot be written in UTF-8"
+            ) from error
 
 
 def _fingerprint(labels: Array, poses: Mapping[str, Array]) -> str:

@@ -17,15 +17,18 @@ from data_pipeline.formats.catalogue import FORMATS
 from data_pipeline.formats.leaderboard import LEADERBOARD_DATASETS
 from data_pipeline.preparation import commands
 from data_pipeline.preparation.commands import CommandResult
-from data_pipeline.preparation.splits import PARTS, SPLIT_SYNTAX
+from data_pipeline.preparation.splits.split import PARTS
+from data_pipeline.preparation.splits.syntax import SPLIT_SYNTAX
 from data_pipeline.preparation.targets import Target
 from data_pipeline.user_error import UserError, exit_status
+from data_pipeline.words import listed
 
 _SPLITS = f"""splits:
 {textwrap.indent(SPLIT_SYNTAX, "  ")}
 
-Frames are never split at random: neighbouring frames are nearly identical, so the corrector would be tested on frames
-that it has practically seen in training.
+Frames are never split at random, and a split should keep a distance: neighbouring frames are nearly identical, so the
+corrector would be tested on frames that it has practically seen in training. `check` shows how far the test frames are
+from the training frames. GAP is a number of frames, in the order of the files.
 
 """
 
@@ -149,7 +152,7 @@ def _add_command(
 def _add_makers(add: Callable[..., argparse.ArgumentParser]) -> None:
     """Adds the commands that make new datasets."""
     parts = "name of the datasets: N_train, N_val and N_test"
-    divided = "how to split the frames, see below (default: %(default)s)"
+    divided = "how to split the frames, see below"
 
     synthetic = add(
         "synthetic",
@@ -178,7 +181,13 @@ def _add_makers(add: Callable[..., argparse.ArgumentParser]) -> None:
     leaderboard = add(
         "leaderboard",
         lambda args: commands.leaderboard(
-            _target(args), args.dataset, args.ground_truth, args.predictions, args.split, separate=args.separate
+            _target(args),
+            args.dataset,
+            args.ground_truth,
+            args.predictions,
+            args.split,
+            folds=args.folds,
+            separate=args.separate,
         ),
         "Reads leaderboard text files, in pixels and mm, and converts them to mm in the camera frame.",
         summary="ground truth and published results of NYU or ICVL",
@@ -193,7 +202,9 @@ def _add_makers(add: Callable[..., argparse.ArgumentParser]) -> None:
     )
     leaderboard.add_argument("--ground-truth", type=Path, required=True, metavar="F", help="file with the true joints")
     _add_predictions(leaderboard, required=True)
-    leaderboard.add_argument("--split", default="blocks:100:5", metavar="S", help=divided)
+    splits = listed([f"{known.split} for {name}" for name, known in LEADERBOARD_DATASETS.items()])
+    leaderboard.add_argument("--split", metavar="S", help=f"{divided} (default: {splits.replace('%', '%%')})")
+    _add_folds(leaderboard)
     leaderboard.add_argument(
         "--separate", action="store_true", help="make separate datasets for each prediction: N_NAME_train, ..."
     )
@@ -202,12 +213,18 @@ def _add_makers(add: Callable[..., argparse.ArgumentParser]) -> None:
     importer = add(
         "import",
         lambda args: commands.import_(
-            _target(args), args.format, args.labels_format, args.labels, args.predictions, args.split
+            _target(args),
+            args.format,
+            args.labels_format,
+            args.labels,
+            args.predictions,
+            args.split,
+            folds=args.folds,
         ),
         "Reads files of a known format and converts their units and joint order to mm in the camera frame. If all "
-        "files name their frames, frames are matched by name, in any order, and the names are kept in N_names.txt; "
-        "otherwise frames are matched by number. Without predictions the dataset has only labels, for training with "
-        "use_preset=False.",
+        "files name their frames, frames are matched by name, in any order; otherwise they are matched by number. What "
+        "the format of the labels says about names, sequences and subjects is kept in N_frames.parquet. Without "
+        "predictions the dataset has only labels, for training with use_preset=False.",
         summary="files of other formats, with or without predictions",
         named=f"{parts}; without --split, a single dataset N",
         below=f"formats:\n{formats}\n\n{_SPLITS}",
@@ -221,26 +238,28 @@ def _add_makers(add: Callable[..., argparse.ArgumentParser]) -> None:
     importer.add_argument("--labels-format", choices=FORMATS, metavar="F", help="format of the labels, if it differs")
     importer.add_argument("--labels", type=Path, required=True, metavar="FILE", help="file with the true joints")
     _add_predictions(importer, required=False)
-    importer.add_argument("--split", default="none", metavar="S", help=divided)
+    importer.add_argument("--split", default="none", metavar="S", help=f"{divided} (default: none)")
+    _add_folds(importer)
 
 
 def _add_dividers(add: Callable[..., argparse.ArgumentParser]) -> None:
     """Adds the commands that check a dataset or take parts of it."""
     split = add(
         "split",
-        lambda args: commands.split(_target(args), args.dataset, args.split),
-        "Splits a dataset, with all its subsets and names.",
+        lambda args: commands.split(_target(args), args.dataset, args.split, folds=args.folds),
+        "Splits a dataset, with all its subsets and what is known about its frames.",
         summary="a dataset into training, validation and test sets",
         named="name of the datasets: N_train, N_val and N_test",
         below=_SPLITS,
     )
     _add_dataset(split)
     split.add_argument("--split", required=True, metavar="S", help="how to split the frames, see below")
+    _add_folds(split)
 
     subset = add(
         "subset",
         lambda args: commands.subset(_target(args), args.dataset, *_selection(args), args.seed),
-        "Makes a smaller dataset, with all subsets and names, in the original order.",
+        "Makes a smaller dataset, with all subsets and what is known about its frames, in the original order.",
         summary="some samples of a dataset",
         named="name of the smaller dataset",
     )
@@ -302,6 +321,14 @@ def _add_tables(add: Callable[..., argparse.ArgumentParser]) -> None:
 
 def _add_dataset(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", required=True, metavar="D", help="a dataset in the data folder")
+
+
+def _add_folds(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--folds",
+        action="store_true",
+        help="make the datasets of all folds, N_fold1_train, ...; together they test each frame exactly once",
+    )
 
 
 def _add_predictions(parser: argparse.ArgumentParser, *, required: bool) -> None:

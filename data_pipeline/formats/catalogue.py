@@ -7,7 +7,9 @@ from pathlib import Path
 
 from data_pipeline.formats import hands17, leaderboard, msra15, nyu, openpose21, tensor_file
 from data_pipeline.formats.frames import FormatError, Frames
+from data_pipeline.formats.recordings import msra15_frames, named_frames, nyu_frames
 from data_pipeline.formats.text_lines import lacks_line_end
+from data_pipeline.frame_table import FrameTable
 from data_pipeline.skeleton import HANDS17, ICVL, NYU, Skeleton
 
 _TEXT = (".txt",)
@@ -28,6 +30,7 @@ class PoseFormat:
         needs_names: Whether its frames have names: `read` yields them, and `write` requires them.
         matches_first_line: Whether a line may be the first line of a file, for formats that share an extension; None if
             the extension is unique.
+        frame_table: Returns what the format says about all frames of a file with labels: names, sequences, subjects.
     """
 
     name: str
@@ -38,6 +41,7 @@ class PoseFormat:
     write: Callable[[Path, Iterable[Frames]], None]
     needs_names: bool = False
     matches_first_line: Callable[[bytes], bool] | None = None
+    frame_table: Callable[[Frames], FrameTable] = named_frames
 
     def warning(self, path: Path) -> str | None:
         """Returns what may be wrong with a file that `read` accepts; None if nothing seems wrong.
@@ -58,6 +62,7 @@ def _leaderboard(dataset: str, skeleton: Skeleton, title: str) -> PoseFormat:
         read=partial(leaderboard.read_frames, dataset=dataset),
         write=partial(leaderboard.write_frames, dataset=dataset),
         matches_first_line=partial(leaderboard.matches_first_line, dataset=dataset),
+        frame_table=leaderboard.LEADERBOARD_DATASETS[dataset].frame_table,
     )
 
 
@@ -93,6 +98,7 @@ FORMATS = {
             read=msra15.read,
             write=msra15.write,
             needs_names=True,
+            frame_table=msra15_frames,
         ),
         PoseFormat(
             name="nyu",
@@ -101,6 +107,7 @@ FORMATS = {
             suffixes=(".mat",),
             read=nyu.read,
             write=nyu.write,
+            frame_table=nyu_frames,
         ),
         _openpose21("openpose21", "in mm", 1.0),
         _openpose21("openpose21-m", "in metres", 1000.0),

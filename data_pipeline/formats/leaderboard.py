@@ -5,7 +5,7 @@ pixels) and depth d (in mm) of each joint, separated by spaces, without a name. 
 only be matched by line number, and all files must have the same number of lines.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,9 @@ from data_pipeline.camera import Camera
 from data_pipeline.files.atomic import atomic_file
 from data_pipeline.formats.frames import Array, FormatError, Frames, check_coordinates, checked_frames
 from data_pipeline.formats.joint_orders import MSRA15, JointOrder
+from data_pipeline.formats.recordings import icvl_frames, nyu_frames
 from data_pipeline.formats.text_lines import LineFormat, read_lines, write_lines
+from data_pipeline.frame_table import FrameTable, video_frames
 from data_pipeline.skeleton import HANDS17, ICVL, NYU, Skeleton
 
 # At 1 m a pixel is up to 4.2 mm wide (ICVL), so half a unit of the last decimal is 0.0002 mm.
@@ -29,19 +31,31 @@ class LeaderboardDataset:
     Attributes:
         skeleton: Determines the number J of joints, with 3·J numbers per line, and their order in poses.
         camera: The camera that the leaderboard's own evaluation uses.
+        frame_table: Returns the sequences and subjects of the ground truth's frames.
+        split: The text of a split of these frames that keeps a distance between its parts.
         joint_order: The order of the joints in a line; None if it is that of the skeleton.
     """
 
     skeleton: Skeleton
     camera: Camera
+    frame_table: Callable[[Frames], FrameTable]
+    split: str
     joint_order: JointOrder | None = None
 
 
 LEADERBOARD_DATASETS = {
-    "nyu": LeaderboardDataset(NYU, Camera(fx=588.03, fy=-587.07, cx=320.0, cy=240.0)),
+    "nyu": LeaderboardDataset(NYU, Camera(fx=588.03, fy=-587.07, cx=320.0, cy=240.0), nyu_frames, "blocks:500:5:50"),
     # Some papers use 241.42 for both focal lengths of ICVL; the published results were computed with these values.
-    "icvl": LeaderboardDataset(ICVL, Camera(fx=240.99, fy=240.96, cx=160.0, cy=120.0)),
-    "msra15": LeaderboardDataset(HANDS17, Camera(fx=241.42, fy=241.42, cx=160.0, cy=120.0), MSRA15),
+    "icvl": LeaderboardDataset(
+        ICVL, Camera(fx=240.99, fy=240.96, cx=160.0, cy=120.0), icvl_frames, "sequences:20%:2:10"
+    ),
+    "msra15": LeaderboardDataset(
+        HANDS17,
+        Camera(fx=241.42, fy=241.42, cx=160.0, cy=120.0),
+        lambda frames: video_frames(frames.poses),
+        "blocks:500:5:50",
+        MSRA15,
+    ),
 }
 
 

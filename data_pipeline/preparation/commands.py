@@ -1,10 +1,11 @@
 """The commands of `tune_runs/prepare_data.py`, one function each: they check options, write files and report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from data_pipeline.formats.leaderboard import LEADERBOARD_DATASETS
 from data_pipeline.pose_dataset import PoseDataset, Samples, read_dataset, read_samples, save_dataset
 from data_pipeline.preparation import selection
 from data_pipeline.preparation.chunks import progress
@@ -13,7 +14,8 @@ from data_pipeline.preparation.inspection import inspect_samples
 from data_pipeline.preparation.making import leaderboard_parts, synthetic_parts
 from data_pipeline.preparation.parts import DatasetPart, dataset_name, error_rows, split_samples
 from data_pipeline.preparation.pose_errors import pose_errors, write_pose_errors
-from data_pipeline.preparation.splits import ALL_PART, parse_split
+from data_pipeline.preparation.splits.split import ALL_PART, Split
+from data_pipeline.preparation.splits.syntax import parse_split
 from data_pipeline.preparation.targets import Target, check_subsets
 from data_pipeline.preparation.texts import (
     clusters_text,
@@ -56,13 +58,21 @@ def synthetic(target: Target, sizes: Mapping[str, int], subsets: Sequence[str], 
 
 
 def leaderboard(
-    target: Target, dataset: str, ground_truth: Path, predictions: Sequence[str], split: str, *, separate: bool
+    target: Target,
+    dataset: str,
+    ground_truth: Path,
+    predictions: Sequence[str],
+    split: str | None,
+    *,
+    folds: bool,
+    separate: bool,
 ) -> CommandResult:
     """Reads leaderboard files; `separate` makes separate datasets for each of the `predictions`, NAME=FILE."""
-    parsed, paths = parse_split(split), _parse_predictions(predictions)
+    parsed = parse_split(split or LEADERBOARD_DATASETS[dataset].split)
+    paths = _parse_predictions(predictions)
     bases = {subset: f"{target.name}_{subset}" if separate else target.name for subset in paths}
-    target.check(datasets=[dataset_name(base, part) for base in bases.values() for part in parsed.part_names])
-    return _write(target, leaderboard_parts(bases, dataset, ground_truth, paths, parsed))
+    _check_parts(target, bases.values(), parsed, folds=folds)
+    return _write(target, leaderboard_parts(bases, dataset, ground_truth, paths, parsed, folds=folds))
 
 
 def import_(
@@ -72,22 +82,25 @@ def import_(
     labels: Path,
     predictions: Sequence[str],
     split: str,
+    *,
+    folds: bool,
 ) -> CommandResult:
     """Reads labels and any number of `predictions`, NAME=FILE, in any formats; see `ImportFiles.of` for the formats."""
     parsed, paths = parse_split(split), _parse_predictions(predictions)
-    target.check(datasets=[dataset_name(target.name, part) for part in parsed.part_names])
+    _check_parts(target, [target.name], parsed, folds=folds)
     files = ImportFiles.of(labels, paths, format_name, labels_format)
     samples = files.read()
-    result = _write(target, split_samples(target.name, samples, parsed))
+    result = _write(target, split_samples(target.name, samples, parsed, folds=folds))
     notes = (*(f"note: {warning}" for warning in files.warnings(samples)), *result.notes)
     return replace(result, text=f"{files.text()}\n\n{result.text}", notes=notes)
 
 
-def split(target: Target, dataset: str, text: str) -> CommandResult:
+def split(target: Target, dataset: str, text: str, *, folds: bool) -> CommandResult:
     """Splits a dataset into parts."""
     parsed = parse_split(text)
-    target.check(datasets=[dataset_name(target.name, part) for part in parsed.part_names])
-    return _write(target, split_samples(target.name, _samples(target.data_dir, dataset), parsed), source=dataset)
+    _check_parts(target, [target.name], parsed, folds=folds)
+    samples = _samples(target.data_dir, dataset)
+    return _write(target, split_samples(target.name, samples, parsed, source=dataset, folds=folds), source=dataset)
 
 
 def subset(target: Target, dataset: str, which: str, n: int, seed: int) -> CommandResult:
@@ -100,7 +113,7 @@ def subset(target: Target, dataset: str, which: str, n: int, seed: int) -> Comma
     else:
         indices = {"every": selection.every, "first": selection.first}[which](len(samples), n)
     with progress("selecting samples", None):
-        kept = samples.take(indices)
+        kept = replace(samples, frames=samples.frames.completed(len(samples), dataset)).take(indices)
     return _write(target, [DatasetPart(target.name, ALL_PART, kept)], source=dataset)
 
 
@@ -159,6 +172,12 @@ def check(data_dir: Path, dataset: str) -> CommandResult:
     state = "suspicious" if found.warnings else "good"
     facts = {"dataset": dataset, "state": state, **asdict(found)}
     return CommandResult(facts, inspection_text(dataset, found), status=1 if found.warnings else 0)
+
+
+def _check_parts(target: Target, bases: Iterable[str], split: Split, *, folds: bool) -> None:
+    """Checks that the datasets of a split can be written; those of folds are checked when their number is known."""
+    if not folds:
+        target.check(datasets=[dataset_name(base, part) for base in bases for part in split.part_names])
 
 
 def _samples(data_dir: Path, name: str) -> Samples:

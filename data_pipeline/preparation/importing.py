@@ -95,7 +95,7 @@ class ImportFiles:
         Frames are matched by name, in any order, if both files have names, and otherwise by number.
 
         Returns:
-            The samples, in the order of the labels and with their names.
+            The samples, in the order of the labels, with what the labels' format says about their frames.
 
         Raises:
             FormatError: If a file is broken, or if its frames do not match those of the labels.
@@ -113,7 +113,7 @@ class ImportFiles:
                 )
             name = subset if len(self.predictions) > 1 else DEFAULT_SUBSET
             poses[name] = _match(frames, source.path, labels, self.labels.path)
-        return Samples(labels.poses, poses, labels.names)
+        return Samples(labels.poses, poses, self.labels.pose_format.frame_table(labels))
 
     def text(self) -> str:
         """Returns which files were read as which format, one line per format."""

@@ -8,8 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from data_pipeline.bones import bone_lengths, bone_names
+from data_pipeline.frame_table import Names
 from data_pipeline.pose_dataset import Array, Samples
 from data_pipeline.preparation.chunks import chunks, progress
+from data_pipeline.preparation.motion import Motion
 from data_pipeline.preparation.sample_errors import SampleErrors
 from data_pipeline.preparation.suspicions import Extents, Suspicion, suspicions
 from data_pipeline.skeleton import Skeleton, skeleton_for
@@ -91,6 +93,7 @@ class Inspection:
         joints: J.
         skeleton: The name of the skeleton with J joints.
         has_names: Whether frames have names.
+        motion: Sequences, subjects, and how the samples follow each other.
         ranges_mm: The smallest and largest x, y and z of "labels" and of each "subset NAME", mm.
         bones: The bones of the labels.
         errors: The errors of each subset.
@@ -101,6 +104,7 @@ class Inspection:
     joints: int
     skeleton: str
     has_names: bool
+    motion: Motion
     ranges_mm: dict[str, dict[str, tuple[float, float]]]
     bones: Bones
     errors: dict[str, SubsetErrors]
@@ -120,15 +124,17 @@ def inspect_samples(samples: Samples) -> Inspection:
     lengths_mm = np.empty((len(samples), len(skeleton.bones)), np.float32)
     for rows in chunks(len(samples)):
         lengths_mm[rows] = bone_lengths(samples.labels[rows], skeleton)  # (n, J, 3) -> (n, B)
+    motion = Motion.of(samples.labels, samples.frames)
     return Inspection(
         samples=len(samples),
         joints=skeleton.n_joints,
         skeleton=skeleton.name,
-        has_names=samples.names is not None,
+        has_names=samples.frames.name is not None,
+        motion=motion,
         ranges_mm={what: _ranges_mm(array) for what, array in arrays.items()},
         bones=Bones.of(lengths_mm, skeleton),
-        errors={subset: _errors(found, samples.names, skeleton) for subset, found in errors.items()},
-        warnings=suspicions(samples, skeleton, extents, lengths_mm, errors),
+        errors={subset: _errors(found, samples.frames.name, skeleton) for subset, found in errors.items()},
+        warnings=suspicions(samples, skeleton, motion, extents, lengths_mm, errors),
     )
 
 
@@ -137,7 +143,7 @@ def _ranges_mm(poses: Array) -> dict[str, tuple[float, float]]:
     return {axis: (float(low[i]), float(high[i])) for i, axis in enumerate("xyz")}
 
 
-def _errors(found: SampleErrors, names: Sequence[str] | None, skeleton: Skeleton) -> SubsetErrors:
+def _errors(found: SampleErrors, names: Names | None, skeleton: Skeleton) -> SubsetErrors:
     n_worst = min(N_WORST, len(found.mean_mm))
     largest = np.argpartition(found.mean_mm, -n_worst)[-n_worst:]  # (n_worst,)
     largest = largest[np.argsort(-found.mean_mm[largest])]

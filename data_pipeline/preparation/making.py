@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipeline.formats.leaderboard import read_results
+from data_pipeline.formats.frames import Frames
+from data_pipeline.formats.leaderboard import LEADERBOARD_DATASETS, read_results
+from data_pipeline.frame_table import FrameTable
 from data_pipeline.pose_dataset import Samples, dataset_path, write_datasets
 from data_pipeline.preparation.chunks import progress
 from data_pipeline.preparation.parts import DatasetPart, dataset_name, split_samples
-from data_pipeline.preparation.splits import PARTS, Split
-from data_pipeline.preparation.synthetic import Backbone, synthetic_hands
+from data_pipeline.preparation.splits.split import PARTS, Split
+from data_pipeline.preparation.synthetic import SEQUENCE_LENGTH, Backbone, synthetic_hands
 from data_pipeline.subsets import DEFAULT_SUBSET
 
 
@@ -37,7 +39,7 @@ def synthetic_parts(name: str, sizes: Mapping[str, int], subsets: Sequence[str],
             for backbone in backbones:
                 poses[backbone.subset] = backbone.predict(labels, part_seed)
                 advance(size)
-            parts.append(DatasetPart(name, part, Samples(labels, poses)))
+            parts.append(DatasetPart(name, part, Samples(labels, poses, _synthetic_frames(size, part))))
     return parts
 
 
@@ -57,7 +59,13 @@ def write_stand_in(data_dir: Path, name: str, sizes: Mapping[str, int]) -> None:
 
 
 def leaderboard_parts(
-    bases: Mapping[str, str], dataset: str, ground_truth: Path, results: Mapping[str, Path], split: Split
+    bases: Mapping[str, str],
+    dataset: str,
+    ground_truth: Path,
+    results: Mapping[str, Path],
+    split: Split,
+    *,
+    folds: bool = False,
 ) -> list[DatasetPart]:
     """Reads leaderboard files and splits their frames.
 
@@ -67,18 +75,28 @@ def leaderboard_parts(
         ground_truth: The file with the true joints.
         results: The file of each backbone.
         split: How to split the frames.
+        folds: Make the datasets of all folds.
 
     Raises:
         FormatError: If a file is broken, or its number of frames differs from the ground truth's.
-        UserError: If the split leaves a part empty.
+        UserError: If the frames cannot be split in this way.
     """
     with progress(f"reading {1 + len(results)} files", None):
         labels, poses = read_results(ground_truth, results, dataset)
+        frames = LEADERBOARD_DATASETS[dataset].frame_table(Frames(labels))
     parts = []
     for base in dict.fromkeys(bases.values()):
         group = [subset for subset in poses if bases[subset] == base]
         # A single prediction needs no subset name.
         names = group if len(group) > 1 else [DEFAULT_SUBSET]
         arrays = [poses[subset] for subset in group]
-        parts += split_samples(base, Samples(labels, dict(zip(names, arrays, strict=True))), split)
+        samples = Samples(labels, dict(zip(names, arrays, strict=True)), frames)
+        parts += split_samples(base, samples, split, folds=folds)
     return parts
+
+
+def _synthetic_frames(n: int, part: str) -> FrameTable:
+    """Returns the table of a part's frames; each sequence shows another subject."""
+    number, index = np.divmod(np.arange(n), SEQUENCE_LENGTH)  # (N,) each
+    names = np.array([f"{part}-{i}" for i in range(number[-1] + 1)], np.object_)[number]
+    return FrameTable.of(sequence=names, index=index, subject=names)

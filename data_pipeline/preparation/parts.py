@@ -1,13 +1,13 @@
 """Datasets that are ready to be written, one for each part of a split, and the errors of their predictions."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from data_pipeline.pose_dataset import Samples
 from data_pipeline.preparation.chunks import progress
 from data_pipeline.preparation.sample_errors import SampleErrors
-from data_pipeline.preparation.splits import ALL_PART, Split
+from data_pipeline.preparation.splits.split import ALL_PART, NoSplit, Split
 
 WORST_JOINT_LIMIT_MM = 20.0
 
@@ -37,14 +37,31 @@ def dataset_name(base: str, part: str) -> str:
     return base if part == ALL_PART else f"{base}_{part}"
 
 
-def split_samples(base: str, samples: Samples, split: Split) -> list[DatasetPart]:
-    """Splits `samples` into datasets.
+def split_samples(
+    base: str, samples: Samples, split: Split, *, source: str | None = None, folds: bool = False
+) -> list[DatasetPart]:
+    """Splits `samples` into datasets. Their frame tables say where each frame was.
+
+    Args:
+        base: The name of the datasets, without the part.
+        samples: The samples.
+        split: How to split them.
+        source: The dataset that they come from, which names frames of an unknown sequence; None for `base`.
+        folds: Make the datasets of all folds, `BASE_fold1`, `BASE_fold2`, ...
 
     Raises:
-        UserError: If the split leaves a part empty, or if its file cannot be used.
+        UserError: If the split leaves a part empty, has no folds, or if its file cannot be used.
     """
+    if not isinstance(split, NoSplit):
+        frames = samples.frames.completed(len(samples), base if source is None else source)
+        samples = replace(samples, frames=frames)
     with progress("splitting frames", None):
-        return [DatasetPart(base, part, samples.take(indices)) for part, indices in split.parts(len(samples)).items()]
+        n_folds = split.n_folds(len(samples), samples.frames) if folds else 1
+        return [
+            DatasetPart(f"{base}_fold{fold + 1}" if folds else base, part, samples.take(indices))
+            for fold in range(n_folds)
+            for part, indices in split.parts(len(samples), samples.frames, fold).items()
+        ]
 
 
 def error_rows(parts: Iterable[DatasetPart]) -> list[dict[str, Any]]:

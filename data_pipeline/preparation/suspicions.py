@@ -1,6 +1,6 @@
 """Warnings about a readable dataset: wrong units, axes or joint order, and frames that are not hands."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 
@@ -12,12 +12,14 @@ from scipy.spatial.distance import cdist
 
 from data_pipeline.bones import bone_lengths, bone_names, guess_unit
 from data_pipeline.formats.joint_orders import OPENPOSE
+from data_pipeline.frame_table import CUT_MM, FrameTable, group_codes
 from data_pipeline.pose_dataset import Array, Samples
 from data_pipeline.preparation.chunks import chunks
+from data_pipeline.preparation.motion import Motion
 from data_pipeline.preparation.sample_errors import SampleErrors
 from data_pipeline.skeleton import HANDS17, Skeleton
 from data_pipeline.tables import label_keys
-from data_pipeline.words import first_of, listed
+from data_pipeline.words import count, first_of, listed
 
 HAND_SIZES_MM = (50.0, 400.0)
 """Plausible sizes of hands in millimetres: from a baby's fist to more than the largest finger span."""
@@ -42,7 +44,7 @@ class Suspicion:
     """Something that looks wrong.
 
     Attributes:
-        about: "labels", "subset NAME" or "names".
+        about: "labels", "subset NAME" or "frames".
         text: What looks wrong, and what to do about it.
         samples: The number of affected samples; None if it affects the dataset as a whole.
         first: The indices of the first of these samples, counted from 0.
@@ -84,6 +86,7 @@ class Extents:
 def suspicions(
     samples: Samples,
     skeleton: Skeleton,
+    motion: Motion,
     extents: Mapping[str, Extents],
     lengths_mm: Array,
     errors: Mapping[str, SampleErrors],
@@ -93,12 +96,13 @@ def suspicions(
     Args:
         samples: The dataset.
         skeleton: The skeleton of its poses.
+        motion: How its samples follow each other.
         extents: The extents of "labels" and of each "subset NAME".
         lengths_mm: The bone lengths of the labels, (N, B), mm.
         errors: The errors of each subset.
     """
     return [
-        *_check_names(samples.names or []),
+        *_check_frames(samples.frames, motion),
         *_check_poses("labels", samples.labels, extents["labels"]),
         *_check_bones(samples.labels, skeleton, lengths_mm, float(np.median(extents["labels"].size_mm))),
         *_check_duplicates(samples.labels),
@@ -114,10 +118,36 @@ def suspicions(
     ]
 
 
-def _check_names(names: Sequence[str]) -> Iterator[Suspicion]:
-    n_repeated = len(names) - len(set(names))
-    if n_repeated:
-        yield Suspicion("names", f"{n_repeated} samples have the name of an earlier sample")
+def _check_frames(frames: FrameTable, motion: Motion) -> Iterator[Suspicion]:
+    """Checks the frame table and the order of the samples."""
+    if frames.name is not None:
+        n_repeated = len(frames.name) - len(set(frames.name))
+        if n_repeated:
+            yield Suspicion("frames", f"{n_repeated} {_have(n_repeated)} the name of an earlier sample")
+    if frames.sequence is not None and frames.index is not None:
+        places = np.stack([group_codes(frames.sequence), frames.index])  # (2, N)
+        n_repeated = places.shape[1] - np.unique(places, axis=1).shape[1]
+        if n_repeated:
+            yield Suspicion("frames", f"{n_repeated} {_have(n_repeated)} the sequence and index of an earlier sample")
+    if motion.is_shuffled:
+        yield Suspicion(
+            "frames",
+            f"successive samples differ by {motion.step_mm:.0f} mm, about as much as random ones: the frames are "
+            "shuffled, or are not a video. Blocks of such frames keep no distance; split by subject or cluster",
+        )
+    elif frames.sequence is not None and motion.cuts:
+        first = tuple(motion.cuts[:_SHOWN])
+        yield Suspicion(
+            "frames",
+            f"{count(len(motion.cuts), 'sample')} lie more than {CUT_MM:.0f} mm from the frame before in the same "
+            "sequence; a sequence has no cuts, so begin a new one there",
+            len(motion.cuts),
+            first,
+        )
+
+
+def _have(n: int) -> str:
+    return "sample has" if n == 1 else "samples have"
 
 
 def _check_poses(about: str, poses: Array, extents: Extents) -> Iterator[Suspicion]:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from data_pipeline.dataset_name import NAME_RULE, is_dataset_name
 from data_pipeline.files.replacement import finish_replacing, replace_together
-from data_pipeline.pose_dataset import dataset_path
+from data_pipeline.pose_dataset import dataset_exists
 from data_pipeline.preparation.chunks import progress
 from data_pipeline.preparation.parts import DatasetPart, dataset_name
-from data_pipeline.preparation.splits import ALL_PART, PARTS
+from data_pipeline.preparation.splits.split import ALL_PART, PARTS
 from data_pipeline.subsets import SUBSET_RULE, is_subset_name
 from data_pipeline.user_error import UserError
 
@@ -49,7 +49,7 @@ class Target:
         if self.data_dir.exists() and not self.data_dir.is_dir():
             raise UserError(f"--data-dir {self.data_dir} is not a folder")
         finish_replacing(self.data_dir, UserError)
-        existing = [name for name in datasets if _exists(self.data_dir, name)]
+        existing = [name for name in datasets if dataset_exists(self.data_dir, name)]
         existing += [file for file in files if (self.data_dir / file).exists()]
         if existing and not self.force:
             raise UserError(
@@ -78,7 +78,7 @@ class Target:
         """
         family = {dataset_name(part.base, other) for part in parts for other in (*PARTS, ALL_PART)}
         others = family - {part.name for part in parts} - {source}
-        return sorted(name for name in others if _exists(self.data_dir, name))
+        return sorted(name for name in others if dataset_exists(self.data_dir, name))
 
 
 def check_subsets(names: Sequence[str], option: str) -> None:
@@ -88,7 +88,3 @@ def check_subsets(names: Sequence[str], option: str) -> None:
             raise UserError(f"{option}: {name!r} is not a valid subset name: {SUBSET_RULE}")
         if name in names[:i]:
             raise UserError(f"{option}: the name {name!r} is given twice")
-
-
-def _exists(data_dir: Path, name: str) -> bool:
-    return any(dataset_path(data_dir, name, kind).exists() for kind in ("labels", "poses", "names"))

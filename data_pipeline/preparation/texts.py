@@ -5,7 +5,12 @@ from typing import Any
 
 from tabulate import tabulate
 
+from data_pipeline.frame_table import CUT_MM
 from data_pipeline.preparation.inspection import Inspection
+from data_pipeline.preparation.motion import Motion
+from data_pipeline.words import count, first_of
+
+_SHOWN = 20  # names in a line
 
 
 def error_table(rows: Iterable[Mapping[str, Any]]) -> str:
@@ -64,12 +69,37 @@ def inspection_text(name: str, inspection: Inspection) -> str:
     return "\n\n".join(_paragraphs(name, inspection))
 
 
+def _motion_text(motion: Motion) -> str:
+    lines = [
+        _groups_text("sequences", motion.sequences) or "sequences: not known, treated as one",
+        _groups_text("subjects", motion.subjects) or "subjects: not known",
+    ]
+    if motion.step_mm is not None:
+        cuts = f"{count(len(motion.cuts), 'cut')} within a sequence (a step of more than {CUT_MM:.0f} mm)"
+        first = f"; the first at sample {first_of(motion.cuts, _SHOWN)}" if motion.cuts else ""
+        lines.append(
+            f"motion: {motion.step_mm:.1f} mm from one frame to the next (median, per joint; two random frames differ "
+            f"by {motion.random_step_mm:.0f} mm); {cuts}{first}"
+        )
+    return "\n".join(lines)
+
+
+def _groups_text(kind: str, groups: Mapping[str, int] | None) -> str | None:
+    """Returns the groups with their numbers of frames, or a summary of many."""
+    if groups is None:
+        return None
+    sizes = sorted(groups.values())
+    if len(groups) <= _SHOWN:
+        return f"{kind}: " + ", ".join(f"{name} ({count(n, 'frame')})" for name, n in groups.items())
+    return f"{kind}: {len(groups):,}, of {sizes[0]:,} to {sizes[-1]:,} frames"
+
+
 def _paragraphs(name: str, inspection: Inspection) -> Iterator[str]:
     names = "with names" if inspection.has_names else "without names"
     subsets = ", ".join(inspection.errors) or "none, only labels"
     yield (
         f"{name}: {inspection.samples} samples {names}, {inspection.joints} joints ({inspection.skeleton})\n"
-        f"subsets: {subsets}"
+        f"subsets: {subsets}\n{_motion_text(inspection.motion)}"
     )
 
     rows = [

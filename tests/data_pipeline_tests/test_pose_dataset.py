@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipeline import pose_dataset
+from data_pipeline.frame_table import FrameTable
 from data_pipeline.pose_dataset import (
     DatasetError,
     Samples,
@@ -131,18 +132,31 @@ class TestLabelsAlone:
 
 class TestSamples:
     @pytest.mark.parametrize("poses", [{}, {DEFAULT_SUBSET: POSES}, {"A": POSES, "B": OTHER_POSES}])
-    @pytest.mark.parametrize("names", [None, ["a", "", "ü b", "image_3.png", "\r"]])
-    def test_are_read_as_they_were_written(self, data_dir, poses, names):
-        write_datasets(data_dir, {"hands": Samples(LABELS, poses, names)})
+    @pytest.mark.parametrize(
+        "columns",
+        [
+            {},
+            {"name": ["a", "", "ü b", "image_3.png", "\r\n"]},
+            {"sequence": list("aabba"), "index": [0, 1, 7, 3, 2], "subject": ["ü"] * 5, "name": list("edcba")},
+        ],
+    )
+    def test_are_read_as_they_were_written(self, data_dir, poses, columns):
+        write_datasets(data_dir, {"hands": Samples(LABELS, poses, FrameTable.of(**columns))})
         samples = read_samples(data_dir, "hands")
         np.testing.assert_array_equal(samples.labels, LABELS)
         assert list(samples.poses) == list(poses)
         assert all(np.array_equal(samples.poses[subset], poses[subset]) for subset in poses)
-        assert samples.names == names
+        assert {name: column.tolist() for name, column in samples.frames.columns.items()} == columns
 
-    def test_keep_their_names_as_a_text_file_with_one_a_line(self, data_dir):
-        write_datasets(data_dir, {"hands": Samples(LABELS, {}, list("abcde"))})
-        assert (data_dir / "hands_names.txt").read_bytes() == b"a\nb\nc\nd\ne\n"
+    def test_with_a_text_file_of_names_as_version_0_4_wrote_it_have_these_names_until_they_are_written(self, data_dir):
+        write_datasets(data_dir, {"hands": Samples(LABELS, {})})
+        (data_dir / "hands_names.txt").write_bytes("a\nü b\n\nd\ne\n".encode())
+        samples = read_samples(data_dir, "hands")
+        assert samples.frames.columns.keys() == {"name"}
+        assert samples.frames.name.tolist() == ["a", "ü b", "", "d", "e"]
+        write_datasets(data_dir, {"hands": samples})
+        assert sorted(path.name for path in data_dir.iterdir()) == ["hands_frames.parquet", "hands_labels.pt"]
+        assert read_samples(data_dir, "hands").frames.name.tolist() == ["a", "ü b", "", "d", "e"]
 
     def test_of_the_only_subset_without_a_name_are_a_plain_tensor(self, data_dir):
         write_datasets(data_dir, {"hands": Samples(LABELS, {DEFAULT_SUBSET: POSES})})
@@ -150,36 +164,33 @@ class TestSamples:
 
     @given(indices=st.lists(st.integers(0, N - 1)))
     def test_that_are_taken_keep_pose_label_and_name_together(self, indices):
-        samples = Samples(LABELS, {"A": POSES, "B": OTHER_POSES}, list("abcde")).take(np.array(indices, np.int64))
+        frames = FrameTable.of(name=list("abcde"))
+        samples = Samples(LABELS, {"A": POSES, "B": OTHER_POSES}, frames).take(np.array(indices, np.int64))
         assert len(samples) == len(indices)
         for row, i in enumerate(indices):
             np.testing.assert_array_equal(samples.labels[row], LABELS[i])
             np.testing.assert_array_equal(samples.poses["B"][row], OTHER_POSES[i])
-            assert samples.names[row] == "abcde"[i]
+            assert samples.frames.name[row] == "abcde"[i]
 
     @pytest.mark.parametrize(
         ("names", "says"),
         [
-            ([], "has 5 samples, but 0 names"),
-            (["a"] * 4, "has 5 samples, but 4 names"),
-            (["a", "b\nc", "d", "e", "f"], "sample 1: the name 'b\\\\nc' contains a line break"),
+            ([], "has 5 samples, but 0 values of 'name'"),
+            (["a"] * 4, "has 5 samples, but 4 values of 'name'"),
+            (["a", "bcd", "", "\udcfc", "f"], r"sample 3: the name '\\udcfc' cannot be written in UTF-8"),
         ],
     )
-    def test_with_names_that_could_not_be_told_apart_are_not_written(self, data_dir, names, says):
+    def test_with_names_that_could_not_be_read_are_not_written(self, data_dir, names, says):
         with pytest.raises(DatasetError, match=f"^dataset hands.*{says}"):
-            write_datasets(data_dir, {"hands": Samples(LABELS, {}, names)})
+            write_datasets(data_dir, {"hands": Samples(LABELS, {}, FrameTable.of(name=names))})
         assert not list(data_dir.iterdir())
 
     def test_with_names_that_are_not_in_utf8_are_refused_with_the_line(self, data_dir):
         """They could not be printed."""
-        write_datasets(data_dir, {"hands": Samples(LABELS, {}, list("abcde"))})
+        write_datasets(data_dir, {"hands": Samples(LABELS, {})})
         (data_dir / "hands_names.txt").write_bytes(b"a\nb\n\xfc\nd\ne\n")
         with pytest.raises(DatasetError, match=r"hands_names\.txt, line 3: the name is not valid UTF-8"):
             read_samples(data_dir, "hands")
-        with pytest.raises(
-            DatasetError, match=r"^dataset hands, sample 2: the name '\\udcfc' cannot be written in UTF-8"
-        ):
-            write_datasets(data_dir, {"hands": Samples(LABELS, {}, ["a", "b", "\udcfc", "d", "e"])})
 
     def test_with_another_number_of_names_are_refused(self, data_dir):
         write_datasets(data_dir, {"hands": Samples(LABELS, {})})
@@ -192,13 +203,13 @@ class TestSamples:
 def versions(version):
     """A dataset in which every number, and every name, is that of its version."""
     array = np.full((N, 14, 3), version, np.float32)
-    return Samples(array, {"A": array, "B": array}, [str(version)] * N)
+    return Samples(array, {"A": array, "B": array}, FrameTable.of(name=[str(version)] * N))
 
 
 def version_of(samples):
     """The versions of everything in a dataset."""
     arrays = [samples.labels, *samples.poses.values()]
-    return {*np.unique(arrays).astype(int).tolist(), *map(int, samples.names)}
+    return {*np.unique(arrays).astype(int).tolist(), *map(int, samples.frames.name)}
 
 
 class TestAReaderBesideAWriter:
@@ -294,7 +305,7 @@ class TestAReaderBesideAWriter:
 
         monkeypatch.setattr(pose_dataset, "load", replace_first)
         samples = read_samples(data_dir, "hands")
-        assert (samples.poses, samples.names) == ({}, None)
+        assert (samples.poses, samples.frames.columns) == ({}, {})
         assert (samples.labels == 2).all()
 
 
@@ -625,14 +636,14 @@ class TestWriting:
         assert {path: path.read_bytes() for path in data_dir.iterdir()} == before
 
     def test_of_labels_alone_removes_the_poses_and_names_that_were_there(self, data_dir):
-        write_datasets(data_dir, {"hands": Samples(LABELS, {"A": POSES}, list("abcde"))})
+        write_datasets(data_dir, {"hands": Samples(LABELS, {"A": POSES}, FrameTable.of(name=list("abcde")))})
         write_datasets(data_dir, {"hands": Samples(LABELS + 1, {})})
         assert [path.name for path in data_dir.iterdir()] == ["hands_labels.pt"]
 
     def test_leaves_no_more_than_the_files_of_the_dataset(self, data_dir):
-        write_datasets(data_dir, {"hands": Samples(LABELS, {"A": POSES}, list("abcde"))})
+        write_datasets(data_dir, {"hands": Samples(LABELS, {"A": POSES}, FrameTable.of(name=list("abcde")))})
         names = sorted(path.name for path in data_dir.iterdir())
-        assert names == ["hands_labels.pt", "hands_names.txt", "hands_poses.pt"]
+        assert names == ["hands_frames.parquet", "hands_labels.pt", "hands_poses.pt"]
 
     def test_replaces_a_dataset(self, data_dir):
         write_dataset(data_dir, "hands", LABELS, {"A": POSES})

@@ -10,7 +10,7 @@ import torch
 from data_pipeline.formats.leaderboard import read_leaderboard
 from data_pipeline.pose_dataset import dataset_names, read_dataset
 from data_pipeline.preparation import making
-from data_pipeline.preparation.splits import parse_split
+from data_pipeline.preparation.splits.syntax import parse_split
 from tests.support import ROOT, SHARED_DATA
 
 SCRIPT = ROOT / "tune_runs" / "prepare_data.py"
@@ -181,7 +181,7 @@ class TestLeaderboard:
         if not folder.is_dir():
             pytest.skip(MISSING)
         _, output, _ = run(
-            *("leaderboard", "--dataset", "nyu", "--name", "nyu", "--json"),
+            *("leaderboard", "--dataset", "nyu", "--name", "nyu", "--json", "--split", "blocks:100:5"),
             *("--ground-truth", folder / "nyu_test_groundtruth_label.txt"),
             *("--predictions", *(f"{name}={folder / file}.txt" for name, file in files.items())),
         )
@@ -253,7 +253,7 @@ class TestErrors:
         [
             (["--split", "blocks:100:2"], "K must be at least 3"),
             (["--split", "thirds"], "'thirds' is not a split"),
-            ([], "'blocks:100:5' leaves the validation set empty: it needs at least 401 frames, there are 12"),
+            ([], "'blocks:500:5:50' leaves the validation set empty: it needs at least 2001 frames, there are 12"),
             (["--predictions", "B.txt"], "write NAME=FILE"),
             (["--predictions", "=B.txt"], "write NAME=FILE"),
             (["--predictions", "B="], "write NAME=FILE"),

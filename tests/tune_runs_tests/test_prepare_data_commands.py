@@ -19,9 +19,11 @@ from rich.console import Console
 
 from data_pipeline.formats.catalogue import FORMATS
 from data_pipeline.formats.frames import Frames
+from data_pipeline.frame_table import FrameTable
 from data_pipeline.pose_dataset import Samples, dataset_names, read_dataset, read_samples, write_datasets
 from data_pipeline.preparation import chunks
-from data_pipeline.preparation.splits import PARTS, parse_split
+from data_pipeline.preparation.splits.split import PARTS
+from data_pipeline.preparation.splits.syntax import parse_split
 from data_pipeline.preparation.synthetic import SEQUENCE_LENGTH, Backbone, synthetic_hands
 from data_pipeline.preparation.targets import Target
 from data_pipeline.tables import read_table
@@ -48,7 +50,7 @@ WRITING = {
 @pytest.fixture
 def hands(data_dir):
     """A dataset `hands` with two subsets and names."""
-    samples = Samples(LABELS, POSES, NAMES)
+    samples = Samples(LABELS, POSES, FrameTable.of(name=NAMES))
     write_datasets(data_dir, {"hands": samples})
     return samples
 
@@ -82,7 +84,9 @@ class TestHelp:
         made = {"demo_train", "demo_val", "demo_test", *(f"demo_part_{part}" for part in PARTS), "demo_small"}
         assert set(dataset_names(data_dir)) == made
         assert {
-            path.name for path in data_dir.iterdir() if "_labels" not in path.name and "_poses" not in path.name
+            path.name
+            for path in data_dir.iterdir()
+            if not any(kind in path.name for kind in ("_labels", "_poses", "_frames"))
         } == {
             "demo_train_clusters.txt",
             "demo_train_neighbors.pt",
@@ -130,7 +134,7 @@ class TestImport:
             samples = read_samples(data_dir, f"new_{part}")
             np.testing.assert_allclose(samples.labels, LABELS[indices], atol=1e-3)
             np.testing.assert_allclose(samples.poses["DEFAULT"], POSES["A"][indices], atol=1e-3)
-            assert samples.names == [NAMES[i] for i in indices]
+            assert samples.frames.name.tolist() == [NAMES[i] for i in indices]
 
     def test_of_labels_alone_makes_a_set_to_train_distorters_on(self, run, data_dir, tmp_path):
         FORMATS["pt"].write(tmp_path / "truth.pt", [Frames(LABELS)])
@@ -182,13 +186,13 @@ class TestSplit:
             rows = slice(i * SEQUENCE_LENGTH, (i + 1) * SEQUENCE_LENGTH)
             np.testing.assert_array_equal(samples.labels, LABELS[rows])
             np.testing.assert_array_equal(samples.poses["B"], POSES["B"][rows])
-            assert samples.names == NAMES[rows]
+            assert samples.frames.name.tolist() == NAMES[rows]
 
     def test_by_indices_of_a_file_leaves_out_what_is_not_listed(self, run, data_dir, hands, tmp_path):
         (tmp_path / "parts.json").write_text('{"val": [7, 3], "train": [0, 1]}')
         run("split", "--dataset", "hands", "--split", f"indices:{tmp_path / 'parts.json'}", "--name", "new")
-        assert read_samples(data_dir, "new_val").names == ["frame 3", "frame 7"]
-        assert read_samples(data_dir, "new_train").names == ["frame 0", "frame 1"]
+        assert read_samples(data_dir, "new_val").frames.name.tolist() == ["frame 3", "frame 7"]
+        assert read_samples(data_dir, "new_train").frames.name.tolist() == ["frame 0", "frame 1"]
 
     @pytest.mark.parametrize("command", [["split", "--split", "last:20"], ["subset", "--first", "5", "--force"]])
     def test_does_not_warn_of_the_dataset_that_it_divides(self, run, hands, command):
@@ -220,13 +224,13 @@ class TestSubset:
         samples = read_samples(data_dir, "new")
         np.testing.assert_array_equal(samples.labels, LABELS[list(kept)])
         np.testing.assert_array_equal(samples.poses["B"], POSES["B"][list(kept)])
-        assert samples.names == [NAMES[i] for i in kept]
+        assert samples.frames.name.tolist() == [NAMES[i] for i in kept]
 
     def test_at_random_follows_its_seed(self, run, data_dir, hands):
         made = []
         for seed in (1, 1, 2):
             run("subset", "--dataset", "hands", "--name", "new", "--random", "50", "--seed", seed, "--force")
-            made.append(read_samples(data_dir, "new").names)
+            made.append(read_samples(data_dir, "new").frames.name.tolist())
         assert made[0] == made[1] != made[2]
 
     @pytest.mark.parametrize("arguments", [[], ["--first", "3", "--every", "2"]])
@@ -318,7 +322,7 @@ class TestCheck:
     @pytest.mark.parametrize(
         ("name", "content", "says"),
         [
-            ("hands_names.txt", b"\xfc\n" * N, "line 1: the name is not valid UTF-8"),
+            ("hands_frames.parquet", b"PAR1", "hands_frames.parquet is not a Parquet file that can be read"),
             (
                 "hands_labels.pt",
                 np.full((N, 21, 3), 1e30, np.float32),
@@ -366,7 +370,7 @@ class TestWhatIsThere:
         """The dataset to work on does not exist either."""
         arguments, written = WRITING[command]
         data_dir.mkdir()
-        (data_dir / (written[0] if "." in written[0] else f"{written[0]}_names.txt")).touch()
+        (data_dir / (written[0] if "." in written[0] else f"{written[0]}_frames.parquet")).touch()
         assert f"already has {written[0]};" in run(command, *arguments, "--name", "new")[2]
 
     def test_is_kept_where_another_process_wrote_it_during_the_work(self, run, data_dir, hands, monkeypatch, command):

@@ -49,7 +49,7 @@ def test_frames_in_any_order_are_matched_by_their_names(write, order):
     truth = write("truth.txt", LABELS, NAMES)
     shuffled = write("shuffled.txt", POSES[order], [NAMES[i] for i in order])
     samples = imported(truth, {"A": shuffled, "B": truth})
-    np.testing.assert_array_equal(samples.names, NAMES)
+    assert samples.frames.name.tolist() == NAMES
     np.testing.assert_allclose(samples.labels, LABELS, atol=1e-3)
     np.testing.assert_allclose(samples.poses["A"], POSES, atol=1e-3)
     np.testing.assert_array_equal(samples.poses["B"], samples.labels)
@@ -62,7 +62,7 @@ def test_frames_without_names_are_matched_by_their_number(write, label_names, po
     samples = imported(truth, {"A": result})
     np.testing.assert_allclose(samples.labels, LABELS, atol=1e-3)
     np.testing.assert_allclose(samples.poses[DEFAULT_SUBSET], POSES, atol=1e-3)
-    assert samples.names == (tuple(label_names) if label_names else None)
+    assert samples.frames.columns.keys() == ({"name"} if label_names else set())
 
 
 def test_without_predictions_there_are_labels_alone(write):

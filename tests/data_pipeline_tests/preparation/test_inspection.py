@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from data_pipeline.formats.joint_orders import MSRA15, OPENPOSE
 from data_pipeline.formats.leaderboard import read_results
+from data_pipeline.frame_table import UNKNOWN_FRAMES, FrameTable
 from data_pipeline.pose_dataset import Samples
 from data_pipeline.preparation import chunks
 from data_pipeline.preparation.inspection import inspect_samples
@@ -24,7 +25,7 @@ POSES = Backbone("A").predict(LABELS, seed=0)
 
 
 def inspected(labels=LABELS, names=None, **poses):
-    return inspect_samples(Samples(labels, poses, names))
+    return inspect_samples(Samples(labels, poses, UNKNOWN_FRAMES if names is None else FrameTable.of(name=names)))
 
 
 def changed(array, rows, value):
@@ -40,7 +41,9 @@ def warnings_of(*arguments, **options):
 class TestFigures:
     def test_are_those_of_numpy(self, skeleton):
         dataset = pose_dataset(skeleton, 50, ("A", "B"))
-        found = inspect_samples(Samples(dataset.labels, dataset.poses, [f"frame {i}" for i in range(50)]))
+        found = inspect_samples(
+            Samples(dataset.labels, dataset.poses, FrameTable.of(name=[f"frame {i}" for i in range(50)]))
+        )
         assert (found.samples, found.joints, found.skeleton) == (50, skeleton.n_joints, skeleton.name)
         for what, array in {"labels": dataset.labels, "subset B": dataset.poses["B"]}.items():
             for i, axis in enumerate("xyz"):
@@ -214,7 +217,7 @@ class TestWarnings:
     def test_are_given_of_names_that_come_twice(self):
         names = [f"frame {i}" for i in range(N)]
         names[5] = names[9] = names[1]
-        assert warnings_of(names=names) == [("names", "2 samples have the name of an earlier sample")]
+        assert warnings_of(names=names) == [("frames", "2 samples have the name of an earlier sample")]
 
     def test_do_not_come_in_the_way_of_a_single_sample(self):
         assert not warnings_of(LABELS[:1], A=POSES[:1])
@@ -249,3 +252,36 @@ class TestText:
         assert "none, only labels" in text
         assert "error" not in text
         assert text.endswith("Nothing looks wrong.")
+
+
+class TestMotion:
+    def test_is_the_median_step_within_sequences(self):
+        frames = FrameTable.of(sequence=["a"] * SEQUENCE_LENGTH + ["b"] * SEQUENCE_LENGTH)
+        motion = inspect_samples(Samples(LABELS, {}, frames)).motion
+        steps = np.linalg.norm(np.diff(LABELS, axis=0), axis=2).mean(axis=1)
+        assert motion.step_mm == pytest.approx(np.median(np.delete(steps, SEQUENCE_LENGTH - 1)))
+        assert motion.sequences == {"a": SEQUENCE_LENGTH, "b": SEQUENCE_LENGTH}
+        assert (motion.cuts, motion.subjects) == ([], None)
+
+    def test_has_a_cut_where_a_sequence_jumps(self):
+        found = inspected()
+        assert found.motion.cuts == [SEQUENCE_LENGTH]
+        assert not found.warnings  # nobody said that this is one sequence
+        frames = FrameTable.of(sequence=["a"] * N)
+        (warning,) = inspect_samples(Samples(LABELS, {}, frames)).warnings
+        assert (warning.about, warning.samples, warning.first) == ("frames", 1, (SEQUENCE_LENGTH,))
+        assert "begin a new one there" in warning.text
+
+    def test_of_shuffled_frames_is_that_of_random_ones_and_warned_of(self):
+        labels = LABELS[np.random.default_rng(1).permutation(N)]
+        (warning,) = inspected(labels).warnings
+        assert "the frames are shuffled, or are not a video" in warning.text
+
+    def test_of_every_tenth_frame_is_not_known(self):
+        frames = FrameTable.of(sequence=["a"] * (N // 10), index=range(0, N, 10))
+        assert inspect_samples(Samples(LABELS[::10], {}, frames)).motion.step_mm is None
+
+    def test_is_warned_of_where_two_samples_are_at_the_same_place(self):
+        frames = FrameTable.of(sequence=["a"] * 4, index=[0, 1, 2, 1])
+        texts = [warning.text for warning in inspect_samples(Samples(LABELS[:4], {}, frames)).warnings]
+        assert texts == ["1 sample has the sequence and index of an earlier sample"]

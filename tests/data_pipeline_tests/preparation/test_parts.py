@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from data_pipeline.frame_table import FrameTable
 from data_pipeline.pose_dataset import Samples, read_samples, write_datasets
 from data_pipeline.preparation import chunks, selection
 from data_pipeline.preparation.parts import DatasetPart, error_rows, split_samples
-from data_pipeline.preparation.splits import parse_split
+from data_pipeline.preparation.splits.syntax import parse_split
 from data_pipeline.user_error import UserError
 
 
@@ -19,7 +20,7 @@ def samples_of(n, subsets=("A", "B")):
     """Distinguishable samples with names."""
     labels = np.arange(n * 42, dtype=np.float32).reshape(n, 14, 3)
     poses = {subset: labels + i + 1 for i, subset in enumerate(subsets)}
-    return Samples(labels, poses, [f"frame {i}" for i in range(n)])
+    return Samples(labels, poses, FrameTable.of(name=[f"frame {i}" for i in range(n)]))
 
 
 class TestParts:
@@ -33,7 +34,7 @@ class TestParts:
             np.testing.assert_array_equal(written.labels, samples.labels[indices])
             assert list(written.poses) == ["A", "B"]
             np.testing.assert_array_equal(written.poses["B"], samples.poses["B"][indices])
-            assert written.names == [f"frame {i}" for i in indices]
+            assert written.frames.name.tolist() == [f"frame {i}" for i in indices]
 
     @pytest.mark.parametrize("n", [5, chunks.CHUNK + 3])
     def test_are_as_far_off_as_by_hand_whatever_the_chunks(self, n):

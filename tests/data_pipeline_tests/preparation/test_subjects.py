@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from data_pipeline.bones import bone_lengths, bone_names
 from data_pipeline.formats.leaderboard import read_leaderboard
-from data_pipeline.preparation.splits import parse_split
+from data_pipeline.preparation.splits.syntax import parse_split
 from data_pipeline.preparation.subjects import cluster_subjects, clusters_file, write_clusters
 from data_pipeline.preparation.synthetic import SEQUENCE_LENGTH, synthetic_hands
 from data_pipeline.skeleton import HANDS17, NYU

@@ -6,7 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipeline.preparation.splits import ALL_PART, PARTS, SPLIT_SYNTAX, ByCluster, parse_split
+from data_pipeline.frame_table import FrameTable
+from data_pipeline.preparation.splits.groups import ByGroup
+from data_pipeline.preparation.splits.split import ALL_PART, PARTS
+from data_pipeline.preparation.splits.syntax import SPLIT_SYNTAX, parse_split
 from data_pipeline.user_error import UserError
 
 texts = st.one_of(
@@ -123,6 +126,158 @@ class TestBlocks:
             parse_split("blocks:999999999:999999999").parts(5)
 
 
+class TestFolds:
+    @given(
+        text=st.one_of(
+            st.builds("blocks:{}:{}:{}".format, st.integers(1, 20), st.integers(3, 6), st.integers(0, 3)),
+            st.builds("last:{}:{}:{}".format, st.integers(5, 40), st.integers(5, 40), st.integers(0, 3)),
+        ),
+        n=st.integers(200, 500),
+    )
+    def test_test_each_sample_exactly_once_and_keep_all_distances(self, text, n):
+        split = parse_split(text)
+        tested = []
+        try:
+            folds = [split.parts(n, fold=fold) for fold in range(split.n_folds(n))]
+        except UserError as error:
+            assert "GAP is too large" in str(error)  # noqa: PT017 - small blocks cannot keep the distance
+            return
+        for parts in folds:
+            tested += parts["test"].tolist()
+            for part, other in (("train", "val"), ("train", "test"), ("val", "test")):
+                assert np.abs(parts[part][:, None] - parts[other]).min() > split.gap
+        assert sorted(tested) == list(range(n))
+
+    @pytest.mark.parametrize("text", ["blocks:10:5:2", "last:20:20:3"])
+    def test_have_about_the_same_sizes(self, text):
+        split = parse_split(text)
+        sizes = [[len(rows) for rows in split.parts(500, fold=fold).values()] for fold in range(split.n_folds(500))]
+        assert len(sizes) == 5
+        assert np.ptp(sizes, axis=0).max() <= 8
+
+    def test_of_the_end_validate_on_the_end_when_there_is_nothing_before_the_test_samples(self):
+        parts = parse_split("last:20:20").parts(10, fold=4)
+        assert {part: rows.tolist() for part, rows in parts.items()} == {
+            "train": [2, 3, 4, 5, 6, 7],
+            "val": [8, 9],
+            "test": [0, 1],
+        }
+
+    @pytest.mark.parametrize(
+        ("text", "says"),
+        [
+            ("last:20", "has no test part"),
+            ("none", "does not split"),
+            ("clusters:f:1", "has no test part"),
+        ],
+    )
+    def test_of_a_split_without_a_test_part_are_refused(self, text, says):
+        with pytest.raises(UserError, match=says):
+            parse_split(text).n_folds(100)
+
+    def test_of_a_file_are_its_objects(self, file):
+        folds = [{"train": [0, 1], "val": [2], "test": [3, 4]}, {"train": [3, 4], "val": [2], "test": [0]}]
+        split = parse_split(f"indices:{file(json.dumps(folds), 'folds.json')}")
+        assert split.n_folds(5) == 2
+        assert {part: rows.tolist() for part, rows in split.parts(5, fold=1).items()} == folds[1]
+
+    @pytest.mark.parametrize(
+        ("folds", "says"),
+        [
+            ([{"train": [0], "val": [1], "test": [2]}], "has no folds"),
+            ([{"train": [0], "val": [1], "test": [2]}, {"train": [0], "val": [1]}], "has no folds"),
+            ([{"train": [0], "val": [1], "test": [2]}] * 2, "tests sample 2 in more than one fold"),
+        ],
+    )
+    def test_of_a_file_that_has_none_are_refused(self, file, folds, says):
+        split = parse_split(f"indices:{file(json.dumps(folds), 'folds.json')}")
+        with pytest.raises(UserError, match=says):
+            split.n_folds(5)
+
+
+class TestGroups:
+    FRAMES = FrameTable.of(subject=list("aaaabbbbccccdddd"), sequence=["x"] * 16, index=range(16))
+
+    def test_go_to_the_part_that_names_them_and_the_others_train(self):
+        parts = parse_split("subjects:b:a,d").parts(16, self.FRAMES)
+        assert {part: rows.tolist() for part, rows in parts.items()} == {
+            "train": [8, 9, 10, 11],
+            "val": [4, 5, 6, 7],
+            "test": [0, 1, 2, 3, 12, 13, 14, 15],
+        }
+
+    @given(
+        subjects=st.lists(st.sampled_from("abc"), min_size=30, max_size=60).filter(lambda names: len({*names}) == 3),
+        percent=st.integers(30, 60),
+        gap=st.integers(0, 2),
+    )
+    def test_validate_on_the_end_of_each_group_that_is_not_tested_at_a_distance(self, subjects, percent, gap):
+        try:
+            parts = parse_split(f"subjects:{percent}%:b:{gap}").parts(len(subjects), FrameTable.of(subject=subjects))
+        except UserError as error:
+            assert "set empty" in str(error)  # noqa: PT017 - groups may have a single frame
+            return
+        part_of = {row: part for part, rows in parts.items() for row in rows.tolist()}
+        for name in "abc":
+            rows = [i for i, subject in enumerate(subjects) if subject == name]
+            n_val = len(rows) * percent // 100
+            n_train = max(0, len(rows) - n_val - gap)
+            expected = ["train"] * n_train + [None] * (len(rows) - n_val - n_train) + ["val"] * n_val
+            assert [part_of.get(row) for row in rows] == (["test"] * len(rows) if name == "b" else expected)
+
+    @pytest.mark.parametrize("text", ["subjects:b:a", "subjects:a:d", "subjects:50%:c", "subjects:b:a,c"])
+    def test_are_each_tested_in_exactly_one_fold(self, text):
+        split = parse_split(text)
+        folds = [split.parts(16, self.FRAMES, fold) for fold in range(split.n_folds(16, self.FRAMES))]
+        assert sorted(np.concatenate([parts["test"] for parts in folds])) == list(range(16))
+        assert all(set(parts["test"]).isdisjoint([*parts["train"], *parts["val"]]) for parts in folds)
+
+    def test_may_be_sequences_with_any_text_as_names(self):
+        frames = FrameTable.of(sequence=["P0/1", "P0/1", "P0/ü", "P1/1"])
+        parts = parse_split("sequences:P0/ü:P1/1").parts(4, frames)
+        assert {part: rows.tolist() for part, rows in parts.items()} == {"train": [0, 1], "val": [2], "test": [3]}
+
+    @pytest.mark.parametrize(
+        ("text", "says"),
+        [
+            ("subjects:a:x", "the dataset has no subject x; it has a, b, c, d"),
+            ("sequences:20%:x", "leaves the training set empty: there are no other sequences"),
+            ("subjects:a,b:c,d", "leaves the training set empty: there are no other subjects"),
+            ("subjects:50%:a:2", "leaves the training set empty: GAP is too large"),
+            ("subjects:20%:a", "leaves the validation set empty: the percentage is too small"),
+        ],
+    )
+    def test_that_do_not_fit_the_frames_are_refused(self, text, says):
+        with pytest.raises(UserError, match=says):
+            parse_split(text).parts(16, self.FRAMES)
+
+    @pytest.mark.parametrize("frames", [None, FrameTable.of(name=["a", "b"])])
+    def test_that_are_not_known_are_refused_with_what_to_do(self, frames):
+        with pytest.raises(UserError, match=r"the subjects of these frames are not known; add them to .*parquet"):
+            parse_split("subjects:1:2").parts(2, frames)
+
+    @pytest.mark.parametrize(
+        ("text", "says"),
+        [
+            ("subjects:a:a", "names a more than once; each subject belongs to one part"),
+            ("subjects:0%:a", "from 1 to 99"),
+            ("subjects:b:a:5", "GAP is for validation by a percentage"),
+            ("subjects:a", "is not a split"),
+            ("sequences:20%", "is not a split"),
+            ("subjects:a:20%", "is not a split"),
+        ],
+    )
+    def test_of_a_text_that_is_none_are_refused(self, text, says):
+        with pytest.raises(UserError, match=says):
+            parse_split(text)
+
+    @pytest.mark.parametrize(
+        "text", ["subjects:20%:2:50", "subjects:a,b:c", "sequences:P0/1:P0/2", "clusters:f:20%:1:5"]
+    )
+    def test_are_written_as_they_are_read(self, text):
+        assert str(parse_split(text)) == text
+
+
 class TestLastPercent:
     @pytest.mark.parametrize(("percent", "n", "n_val"), [(20, 8252, 1650), (1, 100, 1), (99, 100, 99), (50, 3, 1)])
     def test_is_rounded_down_and_taken_from_the_end(self, percent, n, n_val):
@@ -178,14 +333,14 @@ class TestClusters:
         assert all((np.diff(indices) > 0).all() for indices in parts.values())
 
     def test_may_be_in_a_file_with_colons_in_its_name(self):
-        assert parse_split("clusters:a:b.txt:1,2:3") == ByCluster(Path("a:b.txt"), (1, 2), (3,))
+        assert parse_split("clusters:a:b.txt:1,2:3") == ByGroup("clusters", ("1", "2"), ("3",), path=Path("a:b.txt"))
 
     @pytest.mark.parametrize(
         ("text", "content", "says"),
         [
             ("1", "0\n1\n", r"file\.txt has the clusters of 2 frames, but there are 3"),
             ("1,5:7", "0\n1\n1", r"file\.txt has no cluster 5, 7; it has 0, 1"),
-            ("0:1", "0\n1\n1\n", "leaves the training set empty: .* has no other clusters"),
+            ("0:1", "0\n1\n1\n", "leaves the training set empty: there are no other clusters"),
             ("1", "0\none\n1\n", r"file\.txt, line 2: 'one' is not a whole number of at least 0"),
             ("1", "# c\n0\n\n-1\n1\n", r"file\.txt, line 4: '-1' is not a whole number of at least 0"),
             ("1", "0 1\n", r"file\.txt, line 1: '0 1' is not a whole number of at least 0"),
@@ -283,7 +438,7 @@ def test_a_json_file_that_names_a_part_twice_is_refused(tmp_path, content):
 
 def test_every_kind_is_among_the_spellings():
     kinds = {line.split(":")[0].split()[0] for line in SPLIT_SYNTAX.splitlines() if not line.startswith(" ")}
-    assert kinds == {"blocks", "last", "clusters", "indices", "none"}
+    assert kinds == {"subjects", "sequences", "clusters", "blocks", "last", "indices", "none"}
 
 
 def test_none_keeps_all_samples_in_one_part():
@@ -305,10 +460,10 @@ def test_none_keeps_all_samples_in_one_part():
         ("last:50:50", "leaves the training set empty"),
         *(
             (text, "is not a split")
-            for text in ["last:20:", "last:20:10:5", "clusters:f", "clusters:f:", "clusters::1"]
+            for text in ["last:20:", "last:20:10:5:5", "clusters:f", "clusters:f:", "clusters::1"]
         ),
         *((text, "is not a split") for text in ["clusters:f:a", "clusters:f:1,", "indices:", "indices", "random:20"]),
-        *((text, "is not a split: a split is 'blocks:M:K'") for text in ["", "all", "None", "block:100:5"]),
+        *((text, "is not a split: a split is 'subjects:V:T'") for text in ["", "all", "None", "block:100:5"]),
         *((text, "is not a split") for text in ["blocks:100", "blocks:100:5:1:1", "blocks:-1:5", "blocks:1.5:5"]),
         *(
             (text, "is not a split")

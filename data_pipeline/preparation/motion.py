@@ -1,0 +1,69 @@
+"""The sequences of a dataset, how much the hand moves from frame to frame, and cuts."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from data_pipeline.frame_table import CUT_MM, FrameTable, group_codes, in_order
+from data_pipeline.pose_dataset import Array
+from data_pipeline.preparation.chunks import chunks
+
+_N_PAIRS = 4096  # random pairs; enough for a median
+_MIN_STEPS = 100  # in a shorter video the hand may not move
+_SHUFFLED = 0.5  # neighbours in a video differ by a few hundredths of what random frames differ by
+
+
+@dataclass(frozen=True)
+class Motion:
+    """How the N samples of a dataset follow each other.
+
+    Attributes:
+        sequences: The number of frames in each sequence, by name; None if sequences are not known.
+        subjects: The number of frames of each subject, by name; None if subjects are not known.
+        steps: The number of neighbouring samples that are successive frames of a sequence.
+        step_mm: The median step between them, averaged over the joints, mm; None if there are none.
+        random_step_mm: The median distance of two random frames, likewise, mm.
+        cuts: The samples at which a cut begins, a step of more than `CUT_MM` within a sequence.
+    """
+
+    sequences: dict[str, int] | None
+    subjects: dict[str, int] | None
+    steps: int
+    step_mm: float | None
+    random_step_mm: float
+    cuts: list[int]
+
+    @classmethod
+    def of(cls, labels: Array, frames: FrameTable) -> "Motion":
+        """Measures labels, (N, J, 3), mm, in the order of their frames."""
+        steps = np.empty(len(labels) - 1, np.float32)
+        for rows in chunks(len(steps)):
+            steps[rows] = _distances_mm(labels[rows.start + 1 : rows.stop + 1], labels[rows])
+        completed = frames.completed(len(labels), "")
+        assert completed.sequence is not None
+        assert completed.index is not None
+        is_next = (np.diff(group_codes(completed.sequence)) == 0) & (np.diff(completed.index) == 1)  # (N - 1,)
+        first, second = np.random.default_rng(0).integers(0, len(labels), (2, _N_PAIRS))
+        return cls(
+            _counts(frames.sequence),
+            _counts(frames.subject),
+            int(is_next.sum()),
+            float(np.median(steps[is_next])) if is_next.any() else None,
+            float(np.median(_distances_mm(labels[first], labels[second]))),
+            (np.flatnonzero(is_next & (steps > CUT_MM)) + 1).tolist(),
+        )
+
+    @property
+    def is_shuffled(self) -> bool:
+        """Whether neighbouring samples differ about as much as random ones."""
+        return self.step_mm is not None and self.steps >= _MIN_STEPS and self.step_mm > _SHUFFLED * self.random_step_mm
+
+
+def _distances_mm(one: Array, other: Array) -> npt.NDArray[np.float32]:
+    distances: npt.NDArray[np.float32] = np.linalg.norm(one - other, axis=2).mean(axis=1)  # (n, J, 3) -> (n,)
+    return distances
+
+
+def _counts(names: npt.NDArray[np.object_] | None) -> dict[str, int] | None:
+    return None if names is None else dict(zip(in_order(names), np.bincount(group_codes(names)).tolist(), strict=True))
