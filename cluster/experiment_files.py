@@ -34,6 +34,10 @@ def write_experiment_file(plan: Plan, job: Job) -> None:
                 }
                 for key, dataset in job.sets.items()
             ],
+            "separations": [
+                {"train": [train.name, train.size], split: [tested.name, tested.size], **separation.to_json()}
+                for (train, split, tested), separation in job.separations.items()
+            ],
             "plan": {
                 "seeds": [trial.seed for trial in plan.trials[:: len(plan.combinations)]],
                 "combinations": [{"key": c.key, "options": c.options} for c in plan.combinations],

@@ -37,7 +37,7 @@ In NYU's test set the largest step that is none has 38 mm, and the smallest cut 
 
 _SHARED = ("sequence", "subject")  # columns in which many frames have the same text
 
-_MAX_INDEX = 2**53  # larger numbers indicate damaged data, and could overflow in differences
+_MAX_INDEX = 2**31  # two years of video; larger numbers indicate damaged data
 
 
 @dataclass(frozen=True, eq=False)

@@ -272,13 +272,19 @@ def _add_dividers(add: Callable[..., argparse.ArgumentParser]) -> None:
 
     check = add(
         "check",
-        lambda args: commands.check(args.data_dir, args.dataset),
+        lambda args: commands.check(args.data_dir, args.dataset, args.train),
         "Describes a dataset and warns about everything that looks wrong: units, axes, the order of joints, frames "
-        "that are not hands, duplicate frames, predictions that equal their labels. The exit status is 0 for a good "
-        "dataset, 1 if something looks wrong, 2 for a broken dataset.",
+        "that are not hands, duplicate frames, shuffled frames, predictions that equal their labels, and validation or "
+        "test frames that are too close to training frames. The exit status is 0 for a good dataset, 1 if something "
+        "looks wrong, 2 for a broken dataset.",
         summary="the contents of a dataset, and what looks wrong",
     )
     _add_dataset(check)
+    check.add_argument(
+        "--train",
+        metavar="T",
+        help="the training set whose distance is checked (default: N_train for a dataset N_val or N_test)",
+    )
 
 
 def _add_tables(add: Callable[..., argparse.ArgumentParser]) -> None:

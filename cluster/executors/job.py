@@ -15,6 +15,7 @@ from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder
 from cluster.trial.trainable import Trial, TrialData
 from data_pipeline.pose_dataset import PoseDataset
+from data_pipeline.separation.separation import Separation
 from data_pipeline.tables import Table
 
 
@@ -28,6 +29,7 @@ class Job:
         sets: The sets of poses.
         tables: The tables that distorters read, by the names of their files.
         weights: The content of weights files by path.
+        separations: How far validation and test frames are from training frames, see `Inputs`.
         run_id: Identifies this run of the experiment.
     """
 
@@ -36,12 +38,13 @@ class Job:
     sets: Mapping[SetKey, PoseDataset]
     tables: Mapping[str, Table]
     weights: Mapping[str, bytes]
+    separations: Mapping[tuple[SetKey, str, SetKey], Separation]
     run_id: str = field(default_factory=lambda: secrets.token_hex(8))
 
     @classmethod
     def of(cls, config: ExperimentConfig, space: SearchSpace, inputs: Inputs) -> "Job":
         """Returns the job of a new run."""
-        return cls(config, space, inputs.sets, inputs.tables, inputs.weights)
+        return cls(config, space, inputs.sets, inputs.tables, inputs.weights, inputs.separations)
 
     @property
     def folder(self) -> ExperimentFolder:

@@ -74,7 +74,9 @@ def _encode_data(settings: Settings, inputs: Inputs) -> tuple[Encoded, list[Prob
     if skeletons:
         encoded["skeleton"] = _encode_skeleton(skeletons[0])
     if not problems:
-        problems += _check_examples(settings, inputs.read_set(set_keys(settings)["val"]))
+        keys = set_keys(settings)
+        problems += _check_examples(settings, inputs.read_set(keys["val"]))
+        inputs.measure_separations(keys)  # for the plan and for captions; no number depends on it
     if settings.experiment.test_set is None and settings.experiment.test_set_size is not None:
         problems.append(Problem("experiment_config.test_set_size", "is given, but there is no test_set"))
     return encoded, problems

@@ -1,6 +1,6 @@
 """What an experiment reads, once each: sets of poses, tables and weights; also the models that its checks build."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +10,8 @@ from cluster.planning import builders
 from cluster.planning.config import Settings, local_path
 from cluster.planning.identity import canonical_json, encode
 from data_pipeline.pose_dataset import PoseDataset, read_dataset
+from data_pipeline.separation.measuring import separation
+from data_pipeline.separation.separation import Separation
 from data_pipeline.tables import Table, read_table
 
 
@@ -30,6 +32,7 @@ class Inputs:
         data_folder: The folder with the datasets.
         sets: The sets that were read.
         tables: The tables that were read, by the names of their files.
+        separations: How far validation and test frames are from training frames, by training set, split and set.
         weights: The content of weights files by path.
         models: Models on the meta device, for checks; or the error that their constructor raised.
         tried: Keys of optimizers and schedulers that were run for some steps without an error.
@@ -38,6 +41,7 @@ class Inputs:
     data_folder: Path
     sets: dict[SetKey, PoseDataset] = field(default_factory=dict)
     tables: dict[str, Table] = field(default_factory=dict)
+    separations: dict[tuple[SetKey, str, SetKey], Separation] = field(default_factory=dict)
     weights: dict[str, bytes] = field(default_factory=dict)
     models: dict[tuple[object, ...], torch.nn.Module | Exception] = field(default_factory=dict)
     tried: set[tuple[object, ...]] = field(default_factory=set)
@@ -51,6 +55,17 @@ class Inputs:
         if key not in self.sets:
             self.sets[key] = read_dataset(self.data_folder, key.name, key.size, use_preset=key.use_preset)
         return self.sets[key]
+
+    def measure_separations(self, keys: Mapping[str, SetKey]) -> None:
+        """Measures how far the validation and test frames of a combination are from its training frames.
+
+        Args:
+            keys: The keys of its sets by split, which were read.
+        """
+        for split in keys.keys() - {"train"}:
+            place = keys["train"], split, keys[split]
+            if place not in self.separations:
+                self.separations[place] = separation(self.sets[keys["train"]], self.sets[keys[split]])
 
     def read_table(self, file_name: str) -> Table:
         """Returns a table that distorters read.

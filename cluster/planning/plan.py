@@ -61,11 +61,13 @@ class Plan:
     Attributes:
         combinations: All combinations.
         trials: A trial for every combination and repetition.
+        warnings: What results on the validation and test sets would measure, if they are too close to the training set.
         statuses: The status of each trial that was started, by trial id.
     """
 
     combinations: list[Combination]
     trials: list[TrialSpec]
+    warnings: list[str] = field(default_factory=list)
     statuses: dict[str, Status] = field(default_factory=dict)
 
     @property
@@ -84,7 +86,8 @@ class Plan:
         combinations = _number(len(self.combinations), "combination")
         repetitions = _number(len(self.trials) // len(self.combinations), "repetition")
         by_status = ", ".join(f"{counts[status]} {text}" for status, text in _STATUS_TEXTS.items() if counts[status])
-        return f"{combinations} × {repetitions} = {_number(len(self.trials), 'trial')}: {by_status}"
+        counted = f"{combinations} × {repetitions} = {_number(len(self.trials), 'trial')}: {by_status}"
+        return "\n".join([counted, *(f"warning: {warning}" for warning in self.warnings)])
 
 
 _STATUS_TEXTS: dict[Status, str] = {
@@ -115,7 +118,24 @@ def make_plan(space: SearchSpace, inputs: Inputs, *, n_repetitions: int, seed: i
         for repetition, seed_of_repetition in enumerate(seeds)
         for combination in combinations
     ]
-    return Plan(combinations, trials)
+    return Plan(combinations, trials, _warnings(inputs))
+
+
+def _warnings(inputs: Inputs) -> list[str]:
+    """Returns a warning for the validation sets and one for the test sets: about the set with the closest frames."""
+    warnings = []
+    for split, part in (("val", "validation"), ("test", "test")):
+        found = [
+            (separation.correlation or separation.near_share, tested.name, text)
+            for (_, of_split, tested), separation in inputs.separations.items()
+            if of_split == split and (text := separation.warning(part)) is not None
+        ]
+        if found:
+            _, name, text = max(found)
+            others = len({other for _, other, _ in found} - {name})
+            more = f" {_number(others, f'other {part} set')} {'is' if others == 1 else 'are'} too close as well."
+            warnings.append(f"{name}: {text}{more if others else ''}")
+    return warnings
 
 
 def _number(n: int, noun: str) -> str:

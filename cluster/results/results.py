@@ -15,6 +15,7 @@ from cluster.results.trial_outcome import TrialOutcome
 from cluster.storage.file_names import FileNames
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.trial_file import TrialFile
+from data_pipeline.separation.separation import Separation
 from data_pipeline.subsets import MEAN_SUBSET
 from data_pipeline.user_error import UserError
 
@@ -63,6 +64,8 @@ class Results:
             `SummaryColumns`: means and sample standard deviations over finished repetitions.
         n_others: Trials in the folder that are not part of this plan.
         data_sets: For each split the dataset of each combination, by its key; without combinations that have none.
+        separations: For each split how far the frames are from the training frames of each combination, by its key;
+            without combinations of which it is not known.
         started: When the script was last started, seconds since 1970; None if an old version wrote the folder.
     """
 
@@ -74,6 +77,7 @@ class Results:
     summary: list[Row]
     n_others: int
     data_sets: Mapping[str, Mapping[str, DataSet]] = field(default_factory=dict)
+    separations: Mapping[str, Mapping[str, Separation]] = field(default_factory=dict)
     started: float | None = field(default=None, compare=False)
 
     @classmethod
@@ -112,6 +116,7 @@ class Results:
             summary=_summarize(trials, option_paths, splits),
             n_others=len(known.keys() - wanted),
             data_sets=experiment.data_sets,
+            separations=experiment.separations,
             started=experiment.started,
         )
 
@@ -173,6 +178,7 @@ class Results:
         summary = [row for row in self.summary if row["key"] in keys]
         varied = [path for path in self.option_paths if len({repr(row[path]) for row in summary}) > 1]
         data_sets = {split: {k: found for k, found in of.items() if k in keys} for split, of in self.data_sets.items()}
+        separations = {split: {k: s for k, s in of.items() if k in keys} for split, of in self.separations.items()}
         return replace(
             self,
             option_paths=varied,
@@ -182,6 +188,7 @@ class Results:
             summary=summary,
             n_others=0,
             data_sets=data_sets,
+            separations=separations,
         )
 
 
@@ -236,6 +243,7 @@ class _Experiment:
     distinguishing_paths: list[str]
     splits: list[str]
     data_sets: dict[str, dict[str, DataSet]]
+    separations: dict[str, dict[str, Separation]]
     started: float | None
 
     @classmethod
@@ -258,9 +266,13 @@ class _Experiment:
         test_sets = {c["options"].get("experiment_config.test_set", config.get("test_set")) for c in combinations}
         splits = ["val"] if test_sets == {None} else ["val", "test"]
         distinguishing_paths = _without_implied(option_paths, content["options"])
-        data_sets = _data_sets(splits, combinations, config, content.get("data", []))
+        data_sets = _data_sets(["train", *splits], combinations, config, content.get("data", []))
+        separations = _separations(data_sets, content.get("separations", []))
+        del data_sets["train"]
         name, started = _checked(content["name"], str), _checked(content.get("started"), (int, float, NoneType))
-        return cls(name, combinations, seeds, option_paths, distinguishing_paths, splits, data_sets, started)
+        return cls(
+            name, combinations, seeds, option_paths, distinguishing_paths, splits, data_sets, separations, started
+        )
 
 
 def _checked(value: Any, kind: type | tuple[type, ...]) -> Any:
@@ -300,6 +312,25 @@ def _data_sets(
             if name is not None:
                 of_split[combination["key"]] = DataSet(str(name), size, n_frames.get((name, size)))
     return data_sets
+
+
+def _separations(
+    data_sets: Mapping[str, Mapping[str, DataSet]], entries: Sequence[Mapping[str, Any]]
+) -> dict[str, dict[str, Separation]]:
+    """Returns for each split how far the frames of each combination are from its training frames, by its key."""
+    known = {}
+    for entry in entries:
+        train, measured = entry["train"], "test" if "test" in entry else "val"
+        numbers = {name: value for name, value in entry.items() if name not in ("train", measured)}
+        known[(*train, measured, *entry[measured])] = Separation.from_json(numbers)
+    found: dict[str, dict[str, Separation]] = {split: {} for split in data_sets if split != "train"}
+    for split, of_split in found.items():
+        for key, data in data_sets[split].items():
+            of_train = data_sets["train"].get(key)
+            separation = known.get((*of_train[:2], split, data.name, data.size)) if of_train is not None else None
+            if separation is not None:
+                of_split[key] = separation
+    return found
 
 
 class _ColumnGroup(NamedTuple):

@@ -1,20 +1,20 @@
 """The commands of `tune_runs/prepare_data.py`, one function each: they check options, write files and report."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from data_pipeline.formats.leaderboard import LEADERBOARD_DATASETS
-from data_pipeline.pose_dataset import PoseDataset, Samples, read_dataset, read_samples, save_dataset
+from data_pipeline.pose_dataset import PoseDataset, Samples, dataset_exists, read_dataset, read_samples, save_dataset
 from data_pipeline.preparation import selection
 from data_pipeline.preparation.chunks import progress
 from data_pipeline.preparation.importing import ImportFiles
 from data_pipeline.preparation.inspection import inspect_samples
 from data_pipeline.preparation.making import leaderboard_parts, synthetic_parts
-from data_pipeline.preparation.parts import DatasetPart, dataset_name, error_rows, split_samples
+from data_pipeline.preparation.parts import DatasetPart, dataset_name, error_rows, placed, split_samples
 from data_pipeline.preparation.pose_errors import pose_errors, write_pose_errors
-from data_pipeline.preparation.splits.split import ALL_PART, Split
+from data_pipeline.preparation.splits.split import ALL_PART, PART_WORDS, Split
 from data_pipeline.preparation.splits.syntax import parse_split
 from data_pipeline.preparation.targets import Target, check_subsets
 from data_pipeline.preparation.texts import (
@@ -23,7 +23,10 @@ from data_pipeline.preparation.texts import (
     inspection_text,
     neighbors_text,
     pose_errors_text,
+    separation_text,
 )
+from data_pipeline.separation.measuring import separation
+from data_pipeline.separation.separation import Separation
 from data_pipeline.tables import error_stats_file, errors_file, neighbors_file, write_neighbors
 from data_pipeline.user_error import UserError
 
@@ -113,7 +116,7 @@ def subset(target: Target, dataset: str, which: str, n: int, seed: int) -> Comma
     else:
         indices = {"every": selection.every, "first": selection.first}[which](len(samples), n)
     with progress("selecting samples", None):
-        kept = replace(samples, frames=samples.frames.completed(len(samples), dataset)).take(indices)
+        kept = placed(samples, dataset).take(indices)
     return _write(target, [DatasetPart(target.name, ALL_PART, kept)], source=dataset)
 
 
@@ -162,16 +165,35 @@ def errors(target: Target, dataset: str, subset_name: str | None) -> CommandResu
     return _table_result(target, found.facts, pose_errors_text(found.facts), files)
 
 
-def check(data_dir: Path, dataset: str) -> CommandResult:
-    """Checks a dataset; the status is 0 for a good one, 1 if something looks wrong, 2 for a broken one."""
+def check(data_dir: Path, dataset: str, train: str | None) -> CommandResult:
+    """Checks a dataset, and its distance from a training set.
+
+    Args:
+        data_dir: The data folder.
+        dataset: The dataset.
+        train: The training set; None for `NAME_train` next to `NAME_val` or `NAME_test`, if there is one.
+
+    Returns:
+        The result; its status is 0 for a good dataset, 1 if something looks wrong, 2 for a broken one.
+    """
+    base, _, part = dataset.rpartition("_")
+    if train is None and base and part in ("val", "test") and dataset_exists(data_dir, f"{base}_train"):
+        train = f"{base}_train"
+    facts: dict[str, Any]
     try:
-        found = inspect_samples(_samples(data_dir, dataset))
+        samples = _samples(data_dir, dataset)
+        found = inspect_samples(samples)
+        apart = None if train is None else _separation(_samples(data_dir, train), samples, train)
     except UserError as error:
         facts = {"dataset": dataset, "state": "broken", "error": str(error)}
         return CommandResult(facts, "", (f"error: {error}",), 2)
-    state = "suspicious" if found.warnings else "good"
-    facts = {"dataset": dataset, "state": state, **asdict(found)}
-    return CommandResult(facts, inspection_text(dataset, found), status=1 if found.warnings else 0)
+    is_good = not found.warnings and not (apart is not None and apart.is_interpolation)
+    facts = {"dataset": dataset, "state": "good" if is_good else "suspicious", **asdict(found)}
+    text = inspection_text(dataset, found)
+    if apart is not None:
+        facts["separation"] = {"train": train, **apart.to_json()}
+        text = f"{text}\n\n{separation_text(dataset, str(train), PART_WORDS.get(part, 'test'), apart)}"
+    return CommandResult(facts, text, status=0 if is_good else 1)
 
 
 def _check_parts(target: Target, bases: Iterable[str], split: Split, *, folds: bool) -> None:
@@ -202,7 +224,27 @@ def _write(target: Target, parts: Sequence[DatasetPart], source: str | None = No
         "contain the same frames",
     )
     text = f"{error_table(rows)}\n\nWritten to {target.data_dir}: {', '.join(part.name for part in parts)}"
-    return CommandResult(rows, text, notes if others else ())
+    return CommandResult(rows, text, (*(notes if others else ()), *_separation_notes(parts)))
+
+
+def _separation_notes(parts: Sequence[DatasetPart]) -> Iterator[str]:
+    """Yields warnings about parts that are too close to the training frames, each once."""
+    train = {part.base: part.samples for part in parts if part.part == "train"}
+    warned = set()
+    for part in parts:
+        if part.part in ("val", "test") and part.part not in warned and part.base in train:
+            warning = separation(train[part.base], part.samples).warning(PART_WORDS[part.part])
+            if warning is not None:
+                warned.add(part.part)
+                yield f"warning: {part.name}: {warning}"
+
+
+def _separation(train: Samples, tested: Samples, name: str) -> Separation:
+    if train.labels.shape[1] != tested.labels.shape[1]:
+        raise UserError(
+            f"the training set {name} has {train.labels.shape[1]} joints, but the dataset has {tested.labels.shape[1]}"
+        )
+    return separation(train, tested)
 
 
 def _table_result(

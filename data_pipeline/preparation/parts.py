@@ -4,12 +4,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from data_pipeline.frame_table import FrameTable, in_order, video_frames
 from data_pipeline.pose_dataset import Samples
 from data_pipeline.preparation.chunks import progress
 from data_pipeline.preparation.sample_errors import SampleErrors
 from data_pipeline.preparation.splits.split import ALL_PART, NoSplit, Split
 
 WORST_JOINT_LIMIT_MM = 20.0
+
+_SHORTEST_PIECE = 10  # frames between cuts, on average; of a video with more cuts little is known
 
 
 @dataclass(frozen=True)
@@ -46,15 +49,14 @@ def split_samples(
         base: The name of the datasets, without the part.
         samples: The samples.
         split: How to split them.
-        source: The dataset that they come from, which names frames of an unknown sequence; None for `base`.
+        source: The dataset that they come from, which names unknown sequences; None for `base`.
         folds: Make the datasets of all folds, `BASE_fold1`, `BASE_fold2`, ...
 
     Raises:
         UserError: If the split leaves a part empty, has no folds, or if its file cannot be used.
     """
     if not isinstance(split, NoSplit):
-        frames = samples.frames.completed(len(samples), base if source is None else source)
-        samples = replace(samples, frames=frames)
+        samples = placed(samples, base if source is None else source)
     with progress("splitting frames", None):
         n_folds = split.n_folds(len(samples), samples.frames) if folds else 1
         return [
@@ -62,6 +64,29 @@ def split_samples(
             for fold in range(n_folds)
             for part, indices in split.parts(len(samples), samples.frames, fold).items()
         ]
+
+
+def placed(samples: Samples, source: str) -> Samples:
+    """Returns samples with sequences and indices, so that parts of them know how far they are from each other.
+
+    Unknown sequences are the pieces of the dataset between cuts. If the frames are shuffled or no video, they stay
+    unknown.
+
+    Args:
+        samples: The samples, in their original order.
+        source: The dataset that they come from; it names unknown sequences.
+    """
+    frames = samples.frames
+    if frames.sequence is None and frames.index is None:
+        video = video_frames(samples.labels)
+        assert video.sequence is not None
+        names = in_order(video.sequence)
+        if len(names) > max(1, len(samples) // _SHORTEST_PIECE):
+            return samples
+        named = {name: f"{source}-{name}" if len(names) > 1 else source for name in names}
+        sequence = [named[name] for name in video.sequence]
+        frames = FrameTable.of(sequence=sequence, index=video.index, subject=frames.subject, name=frames.name)
+    return replace(samples, frames=frames.completed(len(samples), source))
 
 
 def error_rows(parts: Iterable[DatasetPart]) -> list[dict[str, Any]]:

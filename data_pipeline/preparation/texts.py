@@ -8,6 +8,7 @@ from tabulate import tabulate
 from data_pipeline.frame_table import CUT_MM
 from data_pipeline.preparation.inspection import Inspection
 from data_pipeline.preparation.motion import Motion
+from data_pipeline.separation.separation import Separation
 from data_pipeline.words import count, first_of
 
 _SHOWN = 20  # names in a line
@@ -67,6 +68,14 @@ def pose_errors_text(facts: Mapping[str, Any]) -> str:
 def inspection_text(name: str, inspection: Inspection) -> str:
     """Returns the tables and warnings for the dataset `name`."""
     return "\n\n".join(_paragraphs(name, inspection))
+
+
+def separation_text(name: str, train: str, part: str, separation: Separation) -> str:
+    """Returns how far the dataset `name`, a "test" or "validation" set, is from the training set `train`."""
+    text = f"{name} and the training set {train}: {separation.sentence(part)}"
+    if separation.meaning is None:
+        return text
+    return f"{text}\n\nwarning: {separation.meaning} A split that keeps a distance: {separation.better_split}."
 
 
 def _motion_text(motion: Motion) -> str:

@@ -9,9 +9,9 @@ from cluster.reports.formats.html_table import html_table
 from cluster.reports.page.data import PageData
 from cluster.reports.page.sections import scrolling, section_of
 from cluster.reports.page.sentences import short_names
+from cluster.reports.tables.captions import SPLITS
 from cluster.reports.tables.effect_phrases import averaged_over, importance_rests_on, no_importance
 from cluster.reports.tables.effects import IMPORTANCE, Effects, InteractionTable, interval_cell, rests_on
-from cluster.reports.tables.summary import SPLITS
 from cluster.reports.tables.table_options import TableOptions
 from cluster.results.option_effects import GroupMean, GroupMeans, Importances, Interaction
 from cluster.results.results import column

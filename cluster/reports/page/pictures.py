@@ -12,7 +12,7 @@ from cluster.reports.formats.html import Markup, json_block, tag
 from cluster.reports.page.data import PageData
 from cluster.reports.page.sections import MAX_DRAWN, section, section_of
 from cluster.reports.page.sentences import name_of, on_frames, short_names
-from cluster.reports.tables.summary import SPLITS
+from cluster.reports.tables.captions import SPLITS
 from cluster.results.learning_curves import Curve
 from cluster.storage.folders import ExperimentFolder
 

@@ -18,8 +18,9 @@ from cluster.reports.page.sentences import (
     progress,
 )
 from cluster.reports.tables.by_joint import PART_HEADERS, PartErrors
+from cluster.reports.tables.captions import SPLITS
 from cluster.reports.tables.metric_labels import MEASURES, OVERALL_METRICS
-from cluster.reports.tables.summary import SPLITS, mean_and_std, summary_grid
+from cluster.reports.tables.summary import mean_and_std, summary_grid
 from cluster.results.results import Row, SummaryColumns
 from cluster.results.statistics import MIN_REPETITIONS, bootstrap_interval, estimate
 from cluster.storage.folders import ExperimentFolder

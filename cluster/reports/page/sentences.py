@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 
 from cluster.reports.formats.grid import option_texts, signed
 from cluster.reports.page.data import PageData
-from cluster.reports.tables.captions import excluded
-from cluster.reports.tables.summary import SPLITS, mean_and_std
+from cluster.reports.tables.captions import SPLITS, distances, excluded
+from cluster.reports.tables.summary import mean_and_std
 from cluster.results import names
 from cluster.results.results import Results, Row, SummaryColumns, column
 from cluster.results.statistics import block_bootstrap_interval, block_length
@@ -47,7 +47,13 @@ def findings(data: PageData) -> list[str]:
     best = data.table.summary[0]
     if best[SummaryColumns.of("val").mean] is None:
         return ["No trial has finished, so there is no result yet."]
-    return [" ".join(_best(data)), *_choice(data), *_against_the_next(data)]
+    table = data.table
+    return [
+        " ".join(_best(data)),
+        *distances(table, table.summary, table.split),
+        *_choice(data),
+        *_against_the_next(data),
+    ]
 
 
 def _best(data: PageData) -> Iterator[str]:

@@ -7,9 +7,9 @@ from typing import NamedTuple
 from cluster.reports.formats.grid import Cell, Grid, change_cell, number_cell, option_texts
 from cluster.reports.formats.xlsx import Style
 from cluster.reports.tables import captions
+from cluster.reports.tables.captions import SPLIT_NAMES
 from cluster.reports.tables.combinations import by_validation_set, chosen_split
 from cluster.reports.tables.metric_labels import MEASURES
-from cluster.reports.tables.summary import SPLIT_NAMES
 from cluster.reports.tables.table_options import TableOptions
 from cluster.results.deserialize import decode_skeleton
 from cluster.results.learning_curves import read_logged

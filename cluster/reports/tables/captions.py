@@ -3,9 +3,11 @@
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 
 from cluster.reports.tables.metric_labels import Measure
-from cluster.reports.tables.summary import SPLIT_NAMES
 from cluster.results.results import DataSet, Results, Row, SummaryColumns, column
 from data_pipeline.words import count, listed
+
+SPLIT_NAMES = {"val": "validation", "test": "test"}
+SPLITS = {split: f"{name} set" for split, name in SPLIT_NAMES.items()}
 
 _MAX_NAMES = 4
 
@@ -88,6 +90,21 @@ def passed_over(results: Results, chosen: Collection[Row], place: Callable[[Row]
 def chosen_epochs(split: str) -> list[str]:
     """Returns a sentence on how epochs were chosen, if the results are on the test set."""
     return ["Epochs were chosen on the validation set."] if split == "test" else []
+
+
+def distances(results: Results, rows: Sequence[Row], split: str) -> list[str]:
+    """Returns how far the frames of a split are from the training frames of the rows, and what results then measure.
+
+    Of several sets, the sentence is about the one whose frames are the closest.
+    """
+    known = results.separations.get(split, {})
+    found = {known[row["key"]]: None for row in rows if row["key"] in known}
+    if not found:
+        return []
+    closest = max(found, key=lambda separation: (separation.is_interpolation, separation.correlation or 0.0))
+    of = "" if len(found) == 1 else f"In the closest of {len(found)} pairs of training and {SPLIT_NAMES[split]} sets: "
+    meaning = [] if closest.meaning is None else [closest.meaning]
+    return [of + " ".join([closest.sentence(SPLIT_NAMES[split]), *meaning])]
 
 
 def _over(results: Results, rows: Sequence[Row], split: str, names: Sequence[str]) -> str:

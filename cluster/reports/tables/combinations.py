@@ -7,10 +7,10 @@ from typing import Any
 from cluster.reports.formats.grid import Grid
 from cluster.reports.formats.xlsx import Style
 from cluster.reports.tables import captions
+from cluster.reports.tables.captions import SPLIT_NAMES
 from cluster.reports.tables.columns import ChangeColumn, Column, CountColumn, MeasuredColumn, OptionColumn
 from cluster.reports.tables.marks import Rating, ResultGroup, rate
 from cluster.reports.tables.metric_labels import MEASURES, Measure
-from cluster.reports.tables.summary import SPLIT_NAMES
 from cluster.reports.tables.table_options import TableOptions
 from cluster.results.names import named, short_names
 from cluster.results.results import METRICS, UNITS, DataSet, Results, Row, column
@@ -71,7 +71,12 @@ class CombinationTable:
             headers=[c.header for c in columns],
             rows=list(zip(*cells, strict=True)),
             n_labels=n_labels,
-            notes=[*captions.chosen_epochs(self.split), *captions.unfinished(rows), *self._passed_over()],
+            notes=[
+                *captions.chosen_epochs(self.split),
+                *captions.distances(results, rows, self.split),
+                *captions.unfinished(rows),
+                *self._passed_over(),
+            ],
         )
 
     def _for_programs(self) -> Sequence[str]:

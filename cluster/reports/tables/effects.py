@@ -7,10 +7,10 @@ from functools import cached_property
 from cluster.reports.formats.grid import MISSING, Cell, Grid, number_cell, option_cells
 from cluster.reports.formats.xlsx import Style
 from cluster.reports.tables import captions
+from cluster.reports.tables.captions import SPLIT_NAMES
 from cluster.reports.tables.combinations import chosen_split
 from cluster.reports.tables.effect_phrases import averaged_over, importance_rests_on, no_importance
 from cluster.reports.tables.metric_labels import MEASURES
-from cluster.reports.tables.summary import SPLIT_NAMES
 from cluster.reports.tables.table_options import TableOptions
 from cluster.results.names import ChoiceError, short_names
 from cluster.results.option_effects import (
@@ -136,7 +136,12 @@ class _EffectTable:
             headers=headers,
             rows=rows,
             n_labels=n_labels + self._has_data,
-            notes=[*notes, *captions.chosen_epochs(self._split), *captions.unfinished(self._rows)],
+            notes=[
+                *notes,
+                *captions.chosen_epochs(self._split),
+                *captions.distances(self.results, self._rows, self._split),
+                *captions.unfinished(self._rows),
+            ],
         )
 
     def _named(self, of_data: Effects) -> Row:

@@ -86,6 +86,7 @@ class PivotTable:
             spans=[("", 1), (names[self.across], len(self.column_values))],
             notes=[
                 *captions.chosen_epochs(self.split),
+                *captions.distances(results, shown, self.split),
                 *captions.unfinished(shown),
                 *captions.passed_over(results, self._cells.values(), self._place),
             ],

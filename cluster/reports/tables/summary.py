@@ -7,11 +7,10 @@ from dataclasses import replace
 from cluster.reports.formats.grid import MISSING, Cell, Grid, number_cell, option_texts, signed
 from cluster.reports.formats.markdown import escaped, markdown
 from cluster.reports.formats.terminal import terminal_table
+from cluster.reports.tables.captions import SPLIT_NAMES, distances
 from cluster.results.lookup import short_keys
 from cluster.results.results import Results, Row, SummaryColumns
 
-SPLIT_NAMES = {"val": "validation", "test": "test"}
-SPLITS = {split: f"{name} set" for split, name in SPLIT_NAMES.items()}
 _MAX_ROWS = 40
 _MAX_FAILURES = 20
 
@@ -33,7 +32,8 @@ def summary_text(table: Results, *, with_keys: bool = False) -> str:
     lines = [_title(table), "", terminal_table(replace(grid, rows=grid.rows[:_MAX_ROWS]))]
     if len(grid.rows) > _MAX_ROWS:
         lines += ["", f"and {len(grid.rows) - _MAX_ROWS} more combinations, all in tables/summary.csv"]
-    return "\n".join([*lines, "", textwrap.fill(grid.caption, 120), *grid.notes]).rstrip() + "\n"
+    notes = [textwrap.fill(note, 120) for note in distances(table, table.summary, table.split)]
+    return "\n".join([*lines, "", textwrap.fill(grid.caption, 120), *notes, *_notes(table)]).rstrip() + "\n"
 
 
 def summary_markdown(table: Results) -> str:
@@ -60,7 +60,7 @@ def summary_grid(table: Results) -> Grid:
         n_labels=len(paths),
         spans=[("", len(paths) + 1), *((SPLIT_NAMES[split], 3) for split in table.splits)],
         keys=[row["key"] for row in rows],
-        notes=_notes(table),
+        notes=[*distances(table, rows, table.split), *_notes(table)],
     )
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 from tabulate import tabulate
 
-from cluster.reports.tables.summary import SPLITS, mean_and_std
+from cluster.reports.tables.captions import SPLITS
+from cluster.reports.tables.summary import mean_and_std
 from cluster.reports.terminal.comparison import CombinationComparison, ExperimentComparison
 from cluster.results.results import Row, SummaryColumns
 from cluster.results.statistics import MIN_REPETITIONS, Comparison

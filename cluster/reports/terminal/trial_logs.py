@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from cluster.reports.tables.summary import SPLITS, mean_and_std
+from cluster.reports.tables.captions import SPLITS
+from cluster.reports.tables.summary import mean_and_std
 from cluster.results.learning_curves import Curve, Numbers, read_logged
 from cluster.results.lookup import find_combination, find_repetition
 from cluster.results.names import short_names

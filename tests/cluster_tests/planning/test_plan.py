@@ -8,7 +8,11 @@ from cluster.planning import inputs
 from cluster.planning.config import ConfigError
 from cluster.planning.identity import digest
 from cluster.storage.trial_file import STATUSES
-from tests.cluster_tests.small_experiment import LR
+from data_pipeline.pose_dataset import Samples, write_datasets
+from data_pipeline.preparation.parts import split_samples
+from data_pipeline.preparation.splits.syntax import parse_split
+from data_pipeline.preparation.synthetic import SEQUENCE_LENGTH, Backbone, synthetic_hands
+from tests.cluster_tests.small_experiment import LR, SmallExperiment
 
 
 def plan_with(small_experiment, statuses, changes=None, options=None):
@@ -16,6 +20,45 @@ def plan_with(small_experiment, statuses, changes=None, options=None):
     plan = small_experiment.experiment(changes, options).plan()
     keys = [combination.key for combination in plan.combinations]
     return replace(plan, statuses={f"{keys[at]}/{repetition}": status for at, repetition, status in statuses})
+
+
+@pytest.fixture
+def close_sets(tmp_path):
+    """A small experiment whose sets are parts of a made video, in which errors persist for some frames."""
+    labels = synthetic_hands(SEQUENCE_LENGTH, 0)
+    samples = Samples(labels, {"DEFAULT": Backbone("A").predict(labels, 0)})
+    parts = split_samples("small", samples, parse_split("blocks:20:5"))
+    write_datasets(tmp_path / "data", {part.name: part.samples for part in parts})
+    return SmallExperiment(tmp_path / "data", tmp_path / "results")
+
+
+class TestThePlanOfSetsThatAreTooClose:
+    def test_warns_once_of_each_kind_of_set_and_says_what_results_measure(self, close_sets):
+        plan = close_sets.experiment({"experiment_config.test_set": "small_test"}, {LR: [1, 2]}).plan()
+        counts, *warnings = str(plan).splitlines()
+        assert counts == "2 combinations × 1 repetition = 2 trials: 2 to train"
+        assert [warning.partition(" frames are 1 or more frames")[0] for warning in warnings] == [
+            "warning: small_val: Validation",
+            "warning: small_test: Test",
+        ]
+        assert all("interpolation within a recording. A split that keeps" in warning for warning in warnings)
+
+    def test_is_the_same_plan_otherwise(self, close_sets):
+        """How far frames are apart changes no number, so it is in no identity."""
+        keys = [trial.key for trial in close_sets.experiment().plan().trials]
+        for path in close_sets.data_dir.glob("*_frames.parquet"):
+            path.unlink()
+        plan = close_sets.experiment().plan()
+        assert plan.warnings != []  # from the poses themselves
+        assert [trial.key for trial in plan.trials] == keys
+
+    def test_trains_to_results_that_say_so_in_every_table(self, close_sets, capsys):
+        table = close_sets.run({"experiment_config.test_set": "small_test"}, {LR: [1e-3, 1e-2]})
+        said = "Test frames are 1 or more frames (median"
+        assert said in capsys.readouterr().out
+        for text in (table.to_latex(), table.to_md(), *(path.read_text() for path in close_sets.folder.glob("*.html"))):
+            assert said in text
+            assert "measure interpolation within a recording" in text
 
 
 class TestAPlan:

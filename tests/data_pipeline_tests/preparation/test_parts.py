@@ -36,6 +36,33 @@ class TestParts:
             np.testing.assert_array_equal(written.poses["B"], samples.poses["B"][indices])
             assert written.frames.name.tolist() == [f"frame {i}" for i in indices]
 
+    @pytest.mark.parametrize("jumps", [(), (4, 20)])
+    def test_of_unknown_sequences_are_in_the_pieces_between_cuts(self, jumps):
+        place = np.cumsum([1000 * (i in jumps) for i in range(30)])
+        labels = np.ones((30, 14, 3), np.float32) * place[:, None, None]
+        parts = {
+            part.part: part.samples.frames
+            for part in split_samples("new", Samples(labels, {}), parse_split("blocks:2:3"), source="hands")
+        }
+        pieces = ["hands"] * 30 if not jumps else ["hands-1"] * 4 + ["hands-2"] * 16 + ["hands-3"] * 10
+        starts = [0] * 30 if not jumps else [0] * 4 + [4] * 16 + [20] * 10
+        for part, rows in parse_split("blocks:2:3").parts(30).items():
+            assert parts[part].sequence.tolist() == [pieces[row] for row in rows]
+            assert parts[part].index.tolist() == [row - starts[row] for row in rows]
+
+    def test_of_shuffled_frames_are_in_no_sequence(self):
+        labels = np.random.default_rng(0).normal(scale=200, size=(30, 1, 3)).repeat(14, axis=1).astype(np.float32)
+        for part in split_samples("new", Samples(labels, {}), parse_split("blocks:2:3")):
+            assert part.samples.frames.columns == {}
+
+    def test_of_all_folds_have_numbers_and_test_each_sample_once(self):
+        parts = split_samples("hands", samples_of(30), parse_split("blocks:2:3"), folds=True)
+        assert [part.name for part in parts] == [
+            f"hands_fold{fold}_{part}" for fold in (1, 2, 3) for part in ("train", "val", "test")
+        ]
+        tested = [name for part in parts if part.part == "test" for name in part.samples.frames.name]
+        assert sorted(tested) == sorted(samples_of(30).frames.name)
+
     @pytest.mark.parametrize("n", [5, chunks.CHUNK + 3])
     def test_are_as_far_off_as_by_hand_whatever_the_chunks(self, n):
         rng = np.random.default_rng(0)
