@@ -118,7 +118,8 @@ def _corrector(
         )
     encoded = trial.description["model"]
     model_class = decode_class(encoded["name"], torch.nn.Module, modules)
-    model: torch.nn.Module = model_class(skeleton, **decode_value(encoded["args"]))
+    arguments = decode_value(encoded["args"], modules, family=torch.nn.Module)  # an activation is a module
+    model: torch.nn.Module = model_class(skeleton, **arguments)
     try:
         model.load_state_dict(builders.read_weights(content))
     except Exception as error:  # torch.load raises various errors for a file that it cannot read

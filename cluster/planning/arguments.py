@@ -65,7 +65,7 @@ def _simple_types(target: type) -> dict[str, tuple[type, ...]]:
     return types
 
 
-_SIMPLE = (bool, int, float, str, NoneType, torch.Tensor)
+_SIMPLE = (bool, int, float, str, NoneType, torch.Tensor, torch.nn.Module)
 
 
 def _is_one_of(value: object, types: tuple[type, ...]) -> bool:
@@ -78,6 +78,7 @@ def _is_one_of(value: object, types: tuple[type, ...]) -> bool:
 
 def _spelled(types: tuple[type, ...]) -> str:
     names = {bool: "True or False", int: "an int", float: "a number", str: "a str", NoneType: "None"}
+    names[torch.nn.Module] = "a torch module"
     return ", or ".join(names[kind] for kind in types if kind in names)
 
 

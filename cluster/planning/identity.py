@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 _ADDRESS = re.compile(r"(?<=\S) at 0x[0-9a-fA-F]+(?=>)")
 """The address in the `repr` of an object: it differs between processes."""
@@ -35,11 +36,11 @@ def encode(value: object) -> Encoded:
     """Returns the canonical encoding of a setting.
 
     An object is encoded as its class and its constructor's arguments. It must hold each argument as an attribute of the
-    same name, as dataclasses do.
+    same name, as dataclasses do. The parameters of a torch module must be those of a new one with the same arguments.
 
     Raises:
-        NotEncodableError: For a lambda, a local function or class, NaN, a tensor, or any other object that does not
-            show its arguments.
+        NotEncodableError: For a lambda, a local function or class, NaN, a tensor, a module whose parameters were
+            trained or drawn at random, or any other object that does not show its arguments.
     """
     if isinstance(value, np.generic):
         value = value.item()
@@ -183,17 +184,45 @@ def _encode_object(value: object) -> Encoded:
     arguments = {}
     for name in constructor_parameters(kind):
         if not hasattr(value, name):
+            if isinstance(value, nn.Module) and name in ("device", "dtype"):
+                continue  # torch's modules take these only for their parameters, which are compared
             raise NotEncodableError(
                 f"{_text(value)} does not hold its constructor's argument {name!r} as an attribute of that name, so it "
                 f"cannot be distinguished from another {kind.__name__}"
             )
         arguments[name] = getattr(value, name)
-    return {"name": _importable_name(kind), "args": encode(arguments)}
+    encoded = {"name": _importable_name(kind), "args": encode(arguments)}
+    if isinstance(value, nn.Module) and not _has_initial_state(value, arguments):
+        raise NotEncodableError(
+            f"the parameters of {_text(value)} do not follow from its arguments, so it cannot be distinguished from "
+            f"another {kind.__name__}; give one whose parameters are neither trained nor drawn at random"
+        )
+    return encoded
 
 
-def _names_its_arguments(kind: type) -> bool:
+def _has_initial_state(module: nn.Module, arguments: Mapping[str, Any]) -> bool:
+    """Returns whether a module has the parameters and buffers of a new one with these arguments."""
+    state = _state(module)
+    if not state:
+        return True
+    with torch.random.fork_rng(devices=[]):
+        initial = _state(type(module)(**arguments))
+    return state.keys() == initial.keys() and all(
+        (tensor.dtype, tensor.device) == (initial[name].dtype, initial[name].device)
+        and torch.equal(tensor, initial[name])
+        for name, tensor in state.items()
+    )
+
+
+def _state(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+def _names_its_arguments(kind: Any) -> bool:
     if issubclass(kind, np.ndarray | torch.Tensor):
         return False
+    if issubclass(kind, nn.Module) and kind.__init__ is nn.Module.__init__:
+        return True  # its constructor takes no arguments, although the signature has *args
     try:
         parameters = inspect.signature(kind).parameters.values()
     except ValueError:
@@ -225,8 +254,19 @@ def _text(value: object) -> str:
     if isinstance(value, os.PathLike):
         return str(os.fspath(value))
     kind: Any = type(value)
+    if isinstance(value, nn.Module):
+        return _module_text(value)
     if kind.__repr__ is object.__repr__:
         names = [name for name in constructor_parameters(kind) if hasattr(value, name)]
         arguments = ", ".join(f"{name}={_text(getattr(value, name))}" for name in names)
         return f"{kind.__name__}({arguments})"
     return _ADDRESS.sub("", repr(value))
+
+
+def _module_text(module: nn.Module) -> str:
+    """Returns a module's class and the arguments that differ from their defaults; its `repr` may lack some."""
+    kind: Any = type(module)
+    defaults = {name: _text(default) for name, default in constructor_defaults(kind).items()}
+    held = {name: _text(getattr(module, name)) for name in constructor_parameters(kind) if hasattr(module, name)}
+    arguments = ", ".join(f"{name}={text}" for name, text in held.items() if defaults.get(name) != text)
+    return f"{kind.__name__}({arguments})"

@@ -52,12 +52,13 @@ def decode_class(name: str, family: type[Any], modules: Sequence[ModuleType]) ->
     return _named(name, lambda value: isinstance(value, type) and issubclass(value, family), "class", modules)
 
 
-def decode_value(description: Any, modules: Sequence[ModuleType] | None = None) -> Any:
+def decode_value(description: Any, modules: Sequence[ModuleType] | None = None, family: type[Any] | None = None) -> Any:
     """Returns the value that an encoding represents: numbers, texts, lists and dicts of these.
 
     Args:
         description: The description.
         modules: If given, classes, functions and objects of this project, of torch and of these modules are allowed.
+        family: If given, only classes with this base class and their objects are allowed.
 
     Raises:
         UserError: If it represents anything else.
@@ -67,23 +68,28 @@ def decode_value(description: Any, modules: Sequence[ModuleType] | None = None) 
             return float(description["float"])
         # An object or a class, not a dict of the user: class names include the module.
         if "." in str(description.get("name")) and description.keys() <= {"name", "args", "self"}:
-            return _decode_object(description, modules)
-        return {key: decode_value(value, modules) for key, value in description.items()}
+            return _decode_object(description, modules, family)
+        return {key: decode_value(value, modules, family) for key, value in description.items()}
     if isinstance(description, list):
-        return [decode_value(value, modules) for value in description]
+        return [decode_value(value, modules, family) for value in description]
     return description
 
 
-def _decode_object(description: Mapping[str, Any], modules: Sequence[ModuleType] | None) -> Any:
+def _decode_object(
+    description: Mapping[str, Any], modules: Sequence[ModuleType] | None, family: type[Any] | None
+) -> Any:
     name = str(description["name"])
     if modules is None or "self" in description:
         raise UserError(
             f"an argument is {name}, which cannot be rebuilt from a file; only numbers, texts, lists and dicts can"
         )
-    found = _named(name, callable, "class or function", modules)
+    if family is None:
+        found = _named(name, callable, "class or function", modules)
+    else:
+        found = decode_class(name, family, modules)
     if "args" not in description:
         return found
-    arguments = decode_value(description["args"], modules)
+    arguments = decode_value(description["args"], modules, family)
     return found(**arguments) if isinstance(found, type) else partial(found, **arguments)
 
 

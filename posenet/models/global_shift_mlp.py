@@ -6,7 +6,7 @@ from torch import Tensor
 
 from data_pipeline.skeleton import Skeleton
 from posenet.models.corrector import Corrector
-from posenet.models.layers import check_activation, check_dropout, check_widths, mlp, zero
+from posenet.models.layers import Activation, check_activation, check_dropout, check_widths, mlp, zero
 
 
 class GlobalShiftMLP(Corrector):
@@ -18,7 +18,8 @@ class GlobalShiftMLP(Corrector):
     Args:
         skeleton: The skeleton of the poses; any.
         hidden_dims: Width of each hidden layer.
-        activation: One of `posenet.models.layers.ACTIVATIONS`.
+        activation: A name of `posenet.models.layers.ACTIVATIONS`, or a module such as `nn.LeakyReLU(0.1)`. Each hidden
+            layer gets a copy of it, so those with parameters of their own, such as `nn.PReLU()`, learn them separately.
         dropout: Dropout probability of hidden units.
         zero_init: Initialise the last layer with zeros, so that the untrained model returns its input.
     """
@@ -28,7 +29,7 @@ class GlobalShiftMLP(Corrector):
         skeleton: Skeleton,
         *,
         hidden_dims: Sequence[int],
-        activation: str = "leaky_relu",
+        activation: Activation = "leaky_relu",
         dropout: float = 0.0,
         zero_init: bool = False,
     ) -> None:

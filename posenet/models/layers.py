@@ -1,5 +1,6 @@
 """Layers of correctors: multilayer perceptrons, single or many of the same size stacked."""
 
+import copy
 import math
 from collections.abc import Sequence
 from itertools import pairwise
@@ -17,15 +18,18 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
 }
 
+Activation = str | nn.Module
+"""A name of `ACTIVATIONS`, or a module such as `nn.LeakyReLU(0.1)`, of which each layer gets a copy."""
+
 
 def mlp(
-    dims: Sequence[int], *, activation: str = "leaky_relu", dropout: float = 0.0, batchnorm: bool = False
+    dims: Sequence[int], *, activation: Activation = "leaky_relu", dropout: float = 0.0, batchnorm: bool = False
 ) -> nn.Sequential:
     """Returns a multilayer perceptron over the last axis; its last layer is linear.
 
     Args:
         dims: Numbers of inputs, of units in each hidden layer, and of outputs.
-        activation: One of `ACTIVATIONS`.
+        activation: Applied to each hidden layer.
         dropout: Dropout probability of hidden units.
         batchnorm: Apply batch normalisation to each hidden layer, before its activation; for inputs (N, dims[0]).
     """
@@ -34,10 +38,21 @@ def mlp(
         layers.append(nn.Linear(n_inputs, n_outputs))
         if batchnorm:
             layers.append(nn.BatchNorm1d(n_outputs))
-        layers.append(ACTIVATIONS[activation]())
+        layers.append(_activation_layer(activation, n_outputs))
         if dropout > 0:
             layers.append(nn.Dropout(dropout))
     return nn.Sequential(*layers, nn.Linear(dims[-2], dims[-1]))
+
+
+def _activation_layer(activation: Activation, width: int) -> nn.Module:
+    if isinstance(activation, str):
+        return ACTIVATIONS[activation]()
+    layer = copy.deepcopy(activation).to(torch.get_default_device())
+    with torch.no_grad():
+        n_outputs = layer.eval()(torch.zeros(2, width)).shape[-1]  # draws no random numbers
+    if n_outputs != width:
+        raise ValueError(f"activation {activation} makes {n_outputs} units of {width}; it must keep their number")
+    return layer.train()
 
 
 class StackedLinear(nn.Module):
@@ -104,9 +119,12 @@ def check_widths(name: str, dims: object) -> None:
 
 
 def check_activation(activation: object) -> None:
-    """Raises a `ValueError` if `activation` is not one of `ACTIVATIONS`."""
-    if not isinstance(activation, str) or activation not in ACTIVATIONS:
-        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, not {activation!r}")
+    """Raises a `ValueError` if `activation` is neither a name of `ACTIVATIONS` nor a module."""
+    if not isinstance(activation, nn.Module) and not (isinstance(activation, str) and activation in ACTIVATIONS):
+        names = ", ".join(ACTIVATIONS)
+        raise ValueError(
+            f"activation must be one of {names}, or a module such as nn.LeakyReLU(0.1), not {activation!r}"
+        )
 
 
 def check_count(name: str, value: object) -> None:

@@ -116,6 +116,7 @@ class TestATrialThatIsTheSame:
                 },
             ),
             (NEIGHBOR_ERRORS, {"optimizer": [torch.optim.AdamW], "experiment_config.train_set_size": [20, 30]}),
+            ({"base_hyperparams.model_args.activation": torch.nn.PReLU(init=0.1)}, {}),
             (
                 {
                     "base_hyperparams.scheduler": torch.optim.lr_scheduler.ReduceLROnPlateau,
@@ -132,6 +133,7 @@ class TestATrialThatIsTheSame:
             "no normalizer",
             "two subsets",
             "tables",
+            "a module as activation",
             "metric of the scheduler",
         ],
     )

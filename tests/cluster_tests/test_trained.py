@@ -5,6 +5,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from torch import nn
 
 from cluster.results.deserialize import decode_value
 from cluster.storage.filesystem import Storage
@@ -15,6 +16,7 @@ from data_pipeline.pose_dataset import read_dataset
 from data_pipeline.skeleton import NYU
 from data_pipeline.user_error import UserError
 from posenet.evaluator import CorrectionMeans
+from posenet.export import export_corrector
 from posenet.models import CorrectorGNN, CorrectorLCN, CorrectorMLP, CorrectorTransformer, GlobalShiftMLP
 from tests.cluster_tests.small_experiment import LR, SmallExperiment
 
@@ -52,6 +54,13 @@ class OwnMLP(CorrectorMLP):
     """A model outside the project."""
 
 
+class OwnActivation(nn.Module):
+    """An activation outside the project."""
+
+    def forward(self, x):
+        return x.clamp(min=-1)
+
+
 def folder_of(small_experiment):
     return ExperimentFolder(Storage(small_experiment.storage_path) / "small_experiment")
 
@@ -85,6 +94,11 @@ class TestACorrectorThatWasReadBack:
         trained = self.assert_corrects_as_recorded(small_experiment, sets, test_set="nyu_test")
         assert trained.skeleton == NYU
 
+    @pytest.mark.parametrize("activation", [nn.LeakyReLU(0.1), nn.PReLU(init=0.1), nn.Tanh()], ids=str)
+    def test_corrects_as_in_the_trial_with_an_activation_that_is_a_module(self, small_experiment, activation):
+        changes = {"base_hyperparams.model_args": {"hidden_dims": [8, 8], "activation": activation}}
+        self.assert_corrects_as_recorded(small_experiment, changes)
+
     def assert_corrects_as_recorded(self, small_experiment, changes, test_set="small_test"):
         table = small_experiment.run({"experiment_config.test_set": test_set, **changes})
         trained = read_corrector(folder_of(small_experiment))
@@ -97,6 +111,31 @@ class TestACorrectorThatWasReadBack:
             assert metrics[f"{metric}_before"] == pytest.approx(row[before], rel=ROUNDING[metric])
         assert metrics["improved"] == pytest.approx(row["test_improved"])
         return trained
+
+
+class TestAnOptionWhoseValuesAreModules:
+    def options(self):
+        return {"model_args.activation": ["leaky_relu", nn.LeakyReLU(0.1), nn.LeakyReLU(0.2), nn.PReLU(init=0.1)]}
+
+    def test_is_trained_labelled_and_found_again(self, small_experiment):
+        table = small_experiment.run(options=self.options())
+        labels = {row["key"]: row["model_args.activation"] for row in table.summary}
+        names = ["leaky_relu", "LeakyReLU(negative_slope=0.1)", "LeakyReLU(negative_slope=0.2)", "PReLU(init=0.1)"]
+        assert sorted(labels.values()) == sorted(names)
+        assert small_experiment.key() == next(key for key, label in labels.items() if label == "leaky_relu")
+        assert len({row["val_distance_mm"] for row in table.trials}) == 4
+        plan = small_experiment.experiment(options=self.options()).plan()
+        assert {combination.key for combination in plan.combinations} == labels.keys()
+        assert set(plan.statuses.values()) == {"finished"}
+
+    def test_is_read_back_and_exported(self, small_experiment, tmp_path):
+        table = small_experiment.run(options=self.options())
+        poses = torch.tensor(read_dataset(small_experiment.data_dir, "small_val").poses["DEFAULT"])
+        (key,) = [row["key"] for row in table.summary if row["model_args.activation"] == "PReLU(init=0.1)"]
+        trained = read_corrector(folder_of(small_experiment), combination=key)
+        export_corrector(trained.corrector, trained.skeleton, tmp_path / "corrector.pt2")
+        exported = torch.export.load(tmp_path / "corrector.pt2").module()
+        torch.testing.assert_close(exported(poses), trained.corrector(poses), rtol=0, atol=1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -241,14 +280,22 @@ class TestWhatCannotBeBuilt:
         with pytest.raises(UserError, match=r"surprise\.Model is not a class of PoseTune's"):
             read_corrector(folder)
 
-    def test_has_an_object_as_an_argument(self, small_experiment):
+    @pytest.mark.parametrize("name", ["os.system", "torch.nn.init.zeros_", "posenet.losses.MetricLoss"])
+    def test_has_an_argument_that_is_no_module_and_it_is_not_called(self, small_experiment, name):
         small_experiment.run()
-        argument = {"name": "torch.nn.modules.activation.ReLU", "args": {}}
+        argument = {"name": name, "args": {}}
         folder = self.edited(
             small_experiment, lambda trial: trial["description"]["model"]["args"].update(activation=argument)
         )
-        with pytest.raises(UserError, match=r"an argument is torch\.nn\.modules\.activation\.ReLU"):
+        with pytest.raises(UserError, match=f"{name} is not a class of PoseTune's"):
             read_corrector(folder)
+
+    def test_has_an_activation_of_the_users_until_its_module_is_named_too(self, small_experiment):
+        small_experiment.run({"base_hyperparams.model_args.activation": OwnActivation()})
+        with pytest.raises(UserError, match=r"OwnActivation is not a class of PoseTune's; name its module"):
+            read_corrector(folder_of(small_experiment))
+        trained = read_corrector(folder_of(small_experiment), modules=[sys.modules[__name__]])
+        assert type(trained.corrector.model.layers[1]) is OwnActivation
 
     @pytest.mark.parametrize("value", [{"name": "relu"}, {"float": 3}, {"float": "inf"}, {"name": 1, "args": [2.5]}])
     def test_takes_no_dict_of_the_users_for_an_object(self, value):

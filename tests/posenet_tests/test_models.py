@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from data_pipeline.skeleton import HANDS17
 from posenet import models
@@ -40,6 +41,7 @@ ARGUMENTS = {
         {"hidden_dims": []},
         {"hidden_dims": (24, 16), "activation": "tanh"},
         {"hidden_dims": [32, 32], "dropout": 0.5, "batchnorm": True},
+        {"hidden_dims": [32, 32], "activation": nn.PReLU()},
     ],
 }
 
@@ -52,6 +54,7 @@ NUMPY_ACTIVATIONS = {
     "gelu": lambda x: x * (1 + np.vectorize(math.erf)(x / math.sqrt(2))) / 2,
     "silu": lambda x: x / (1 + np.exp(-x)),
     "tanh": np.tanh,
+    "LeakyReLU(negative_slope=0.1)": lambda x: np.where(x > 0, x, 0.1 * x),
 }
 
 
@@ -203,14 +206,14 @@ class TestCorrectorMLP:
         model = CorrectorMLP(HANDS17, hidden_dims=hidden_dims, batchnorm=batchnorm)
         assert sum(parameter.numel() for parameter in model.parameters()) == n_parameters
 
-    @pytest.mark.parametrize("activation", ACTIVATIONS)
+    @pytest.mark.parametrize("activation", [*ACTIVATIONS, nn.LeakyReLU(0.1)], ids=str)
     def test_computes_what_numpy_does_with_its_weights(self, skeleton, activation):
         model = seeded(lambda: CorrectorMLP(skeleton, hidden_dims=[20, 10], activation=activation)).double()
         poses = torch.randn(5, skeleton.n_joints, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
         weights = [parameter.detach().numpy() for parameter in model.parameters()]
         x = poses.numpy().reshape(5, -1)
         for weight, bias in zip(weights[0:4:2], weights[1:4:2], strict=True):
-            x = NUMPY_ACTIVATIONS[activation](x @ weight.T + bias)
+            x = NUMPY_ACTIVATIONS[str(activation)](x @ weight.T + bias)
         expected = poses.numpy() + (x @ weights[4].T + weights[5]).reshape(5, -1, 3)
         np.testing.assert_allclose(model(poses).detach(), expected, rtol=1e-12, atol=1e-12)
 
@@ -248,11 +251,23 @@ class TestCorrectorMLP:
         with pytest.raises(ValueError, match=r"hidden_dims must be a list of widths of at least 1, not "):
             CorrectorMLP(HANDS17, hidden_dims=hidden_dims)
 
-    @pytest.mark.parametrize("activation", ["sigmoid", "ReLU", "", None, ["relu"]])
+    @pytest.mark.parametrize("activation", ["sigmoid", "ReLU", "", None, ["relu"], nn.ReLU])
     def test_names_the_known_activations_when_it_refuses_another(self, activation):
-        says = rf"activation must be one of {', '.join(ACTIVATIONS)}, not {re.escape(repr(activation))}"
+        says = rf"one of {', '.join(ACTIVATIONS)}, or a module such as .*, not {re.escape(repr(activation))}"
         with pytest.raises(ValueError, match=says):
             CorrectorMLP(HANDS17, hidden_dims=[8], activation=activation)
+
+    def test_gives_each_layer_its_own_copy_of_an_activation(self):
+        activation = nn.PReLU(init=0.5)
+        model = CorrectorMLP(HANDS17, hidden_dims=[8, 8], activation=activation)
+        slopes = [layer.weight for layer in model.layers if isinstance(layer, nn.PReLU)]
+        with torch.no_grad():
+            slopes[0].fill_(2)
+        assert [slope.item() for slope in [*slopes, activation.weight]] == [2, 0.5, 0.5]
+
+    def test_refuses_an_activation_that_makes_another_number_of_units(self):
+        with pytest.raises(ValueError, match=r"activation GLU\(dim=-1\) makes 4 units of 8"):
+            CorrectorMLP(HANDS17, hidden_dims=[8], activation=nn.GLU())
 
     @pytest.mark.parametrize("dropout", [-0.1, 1, 1.5, math.nan, math.inf, True, "0.1"])
     @pytest.mark.parametrize("hidden_dims", [[8], []])

@@ -273,7 +273,21 @@ PAIRS = [
         "base_hyperparams.model_args.dropout",
         "got True; allowed: a number, or None",
     ),
-    ({"base_hyperparams.model_args.activation": None}, "base_hyperparams.model_args.activation", "allowed: a str"),
+    (
+        {"base_hyperparams.model_args.activation": torch.nn.ReLU},
+        "base_hyperparams.model_args.activation",
+        "allowed: a str, or a torch module",
+    ),
+    (
+        {"base_hyperparams.model_args.activation": torch.nn.GLU()},
+        "base_hyperparams.model_args",
+        "activation GLU(dim=-1) makes 4 units of 8; it must keep their number",
+    ),
+    (
+        {"base_hyperparams.model_args.activation": torch.nn.Linear(8, 8, bias=False)},
+        "base_hyperparams.model_args.activation",
+        "the parameters of Linear",
+    ),
     ({"base_hyperparams.scheduler_args.step_size": True}, "base_hyperparams.scheduler_args.step_size", "an int"),
     ({"base_hyperparams.optimizer_args.lr": math.nan}, "base_hyperparams.optimizer_args.lr", "NaN is not a setting"),
     (

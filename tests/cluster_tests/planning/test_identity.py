@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from cluster.planning import combination_checks
 from cluster.planning.config import SECTIONS, ExperimentConfig, Hyperparams, SolverConfig
@@ -37,6 +38,7 @@ from posenet import errors
 from posenet.losses import CombinedLoss, MetricLoss
 from posenet.models import CorrectorMLP
 from tests.cluster_tests.small_experiment import LR, MISSING, NEIGHBOR_ERRORS, SmallExperiment, case_id, write_datasets
+from tests.support import global_random_states
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -67,6 +69,13 @@ class Bare:
 
     def __init__(self, *, size):
         self.size = size
+
+
+class RandomSlope(nn.PReLU):
+    """Starts from a slope that is drawn at random."""
+
+    def reset_parameters(self):
+        nn.init.normal_(self.weight)
 
 
 class TakesAnything:
@@ -112,6 +121,7 @@ class TestAnEncodedSetting:
             ("data/x", Path("data/x")),
             (RandomScaler(), RandomScaler(low=0.8, high=1.2)),
             (MetricLoss(), MetricLoss(errors.distance_error, "absolute")),
+            (nn.LeakyReLU(), nn.LeakyReLU(0.01).eval()),
             (partial(GlobalNormalizer), partial(GlobalNormalizer, individual_scaling=False)),
             (partial(partial(scaled_error, factor=2), factor=3), partial(scaled_error, factor=3)),
         ],
@@ -136,6 +146,9 @@ class TestAnEncodedSetting:
             (torch.float32, torch.float64),
             (RandomScaler(low=0.5), RandomScaler(low=0.6)),
             (RandomRotator(), RandomScaler()),
+            (nn.LeakyReLU(0.1), nn.LeakyReLU(0.2)),
+            (nn.PReLU(), nn.PReLU(init=0.1)),
+            (nn.Tanh(), nn.Sigmoid()),
             (MetricLoss(errors.distance_error), MetricLoss(errors.distance_error, "squared")),
             (
                 CombinedLoss([(errors.distance_error, 1, "absolute")]),
@@ -155,6 +168,19 @@ class TestAnEncodedSetting:
             "args": {"low": 0.5, "high": 1.2},
         }
 
+    def test_of_a_module_holds_its_arguments_but_not_where_its_parameters_are(self):
+        assert encode(nn.PReLU(init=0.1)) == {
+            "name": "torch.nn.modules.activation.PReLU",
+            "args": {"num_parameters": 1, "init": 0.1},
+        }
+
+    def test_of_a_module_draws_no_random_numbers(self):
+        module = RandomSlope()
+        states = global_random_states()
+        with pytest.raises(NotEncodableError, match="the parameters of RandomSlope"):
+            encode(module)
+        assert global_random_states() == states
+
     @pytest.mark.parametrize(
         ("value", "says"),
         [
@@ -164,6 +190,9 @@ class TestAnEncodedSetting:
             ([1, [math.nan]], "NaN is not a setting"),
             ({1: 2}, r"a dict's keys must be strings, not \[1\]"),
             (Hides(size=1), "does not hold its constructor's argument 'size'"),
+            (nn.Linear(2, 2, bias=False), "the parameters of Linear.* do not follow from its arguments"),
+            (nn.PReLU(dtype=torch.float64), "the parameters of PReLU.* do not follow from its arguments"),
+            (nn.Sequential(nn.ReLU()), "cannot be distinguished from another Sequential"),
             (partial(scaled_error, 1), "by position; give them by name"),
             *(
                 (value, "cannot be distinguished from another .* write numbers, strings, lists and dicts instead")
@@ -210,6 +239,9 @@ class TestLabels:
             ({"lr": 0.1}, "{lr: 0.1}"),
             (partial(GlobalNormalizer, individual_scaling=True), "GlobalNormalizer(individual_scaling=True)"),
             (Path("a/b"), "a/b"),
+            (nn.LeakyReLU(0.1), "LeakyReLU(negative_slope=0.1)"),
+            (nn.PReLU(init=0.1), "PReLU(init=0.1)"),
+            (nn.Tanh(), "Tanh()"),
             (MetricLoss(errors.distance_error, "squared"), "MetricLoss(errors.distance_error, 'squared')"),
             (Bare(size=2), "Bare(size=2)"),
             ([Bare(size=[Bare(size=None)])], "[Bare(size=[Bare(size=None)])]"),
@@ -233,7 +265,7 @@ print(label([Bare(size=2), Hides(size=1), Scale(Bare(size=3)), object()]))"""
 
 class TestSending:
     def test_takes_what_has_a_name(self):
-        check_sendable([CorrectorMLP, errors.distance_error, {"a": 1.0}, RandomScaler()])
+        check_sendable([CorrectorMLP, errors.distance_error, {"a": 1.0}, RandomScaler(), nn.PReLU()])
 
     @pytest.mark.parametrize("value", [lambda x: x, threading.Lock()], ids=["a lambda", "a lock"])
     def test_refuses_what_has_none(self, value):
@@ -263,6 +295,8 @@ CHANGES_A_NUMBER = [
     {"base_hyperparams.model": OtherMLP},
     {"base_hyperparams.model_args.hidden_dims": [9]},
     {"base_hyperparams.model_args.activation": "relu"},
+    {"base_hyperparams.model_args.activation": nn.LeakyReLU(0.1)},
+    {"base_hyperparams.model_args.activation": nn.LeakyReLU(0.2)},
     {"base_hyperparams.model_args.dropout": 0.1},
     {"base_hyperparams.model_args.batchnorm": True},
     {"base_hyperparams.loss_function": MetricLoss(errors.coordinate_difference, "squared")},
