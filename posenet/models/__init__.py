@@ -1,10 +1,19 @@
 """Correctors: networks that take poses (N, J, 3) and return corrected poses of the same shape."""
 
 from posenet.models.corrector import Corrector
+from posenet.models.corrector_finger_mlp import CorrectorFingerMLP
 from posenet.models.corrector_gnn import CorrectorGNN
 from posenet.models.corrector_lcn import CorrectorLCN
 from posenet.models.corrector_mlp import CorrectorMLP
 from posenet.models.corrector_transformer import CorrectorTransformer
 from posenet.models.global_shift_mlp import GlobalShiftMLP
 
-__all__ = ["Corrector", "CorrectorGNN", "CorrectorLCN", "CorrectorMLP", "CorrectorTransformer", "GlobalShiftMLP"]
+__all__ = [
+    "Corrector",
+    "CorrectorFingerMLP",
+    "CorrectorGNN",
+    "CorrectorLCN",
+    "CorrectorMLP",
+    "CorrectorTransformer",
+    "GlobalShiftMLP",
+]

@@ -17,12 +17,20 @@ from data_pipeline.skeleton import NYU
 from data_pipeline.user_error import UserError
 from posenet.evaluator import CorrectionMeans
 from posenet.export import export_corrector
-from posenet.models import CorrectorGNN, CorrectorLCN, CorrectorMLP, CorrectorTransformer, GlobalShiftMLP
+from posenet.models import (
+    CorrectorFingerMLP,
+    CorrectorGNN,
+    CorrectorLCN,
+    CorrectorMLP,
+    CorrectorTransformer,
+    GlobalShiftMLP,
+)
 from tests.cluster_tests.small_experiment import LR, SmallExperiment
 
 MODELS = {
     CorrectorMLP: {"hidden_dims": [8], "batchnorm": True, "dropout": 0.1},
     GlobalShiftMLP: {"hidden_dims": [8], "dropout": 0.1},
+    CorrectorFingerMLP: {"hidden_dims": [8], "dropout": 0.1},
     CorrectorLCN: {"dim": 4, "n_blocks": 1, "reach": 2, "dropout": 0.1},
     CorrectorTransformer: {"dim": 8, "n_layers": 1, "n_heads": 2, "feedforward_dim": 8, "dropout": 0.1},
     CorrectorGNN: {

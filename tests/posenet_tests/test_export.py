@@ -7,7 +7,14 @@ from data_pipeline.normalizers import GlobalNormalizer, IndividualNormalizer, Sh
 from data_pipeline.skeleton import HANDS17, NYU
 from data_pipeline.user_error import UserError
 from posenet.export import export_corrector
-from posenet.models import CorrectorGNN, CorrectorLCN, CorrectorMLP, CorrectorTransformer, GlobalShiftMLP
+from posenet.models import (
+    CorrectorFingerMLP,
+    CorrectorGNN,
+    CorrectorLCN,
+    CorrectorMLP,
+    CorrectorTransformer,
+    GlobalShiftMLP,
+)
 from posenet.pose_corrector import Ensemble, PoseCorrector
 from tests.support import hands
 
@@ -16,6 +23,7 @@ GNN = {"n_iter": 2, "latent_dim": 4, "message_dims": [4], "encoder_dims": [4], "
 CASES = [
     (HANDS17, CorrectorMLP, {"hidden_dims": [8], "batchnorm": True, "dropout": 0.1}, None),
     (HANDS17, GlobalShiftMLP, {"hidden_dims": [8]}, Shifter),
+    (NYU, CorrectorFingerMLP, {"hidden_dims": [8]}, Shifter),
     (HANDS17, CorrectorGNN, {**GNN, "encoder": "per_joint", "decoder": "whole_pose"}, ViewpointNormalizer),
     (NYU, CorrectorLCN, {"dim": 4, "n_blocks": 1, "reach": 2}, IndividualNormalizer),
     (NYU, CorrectorTransformer, {"dim": 8, "n_layers": 1, "n_heads": 2, "feedforward_dim": 8}, GlobalNormalizer),
