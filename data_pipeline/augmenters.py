@@ -47,10 +47,39 @@ class RandomScaler(Augmenter):
         """Returns the scaled inputs and labels, (N, J, 3) each."""
         uniform = torch.rand(len(poses), generator=generator, device=poses.device, dtype=poses.dtype)
         factors = self.low + (self.high - self.low) * uniform  # (N,)
-        poses, labels = samples_last(poses), samples_last(labels)  # (N, J, 3) -> (J, 3, N) each
-        offset = poses.mean(dim=0) * (1 - factors)  # (3, N), keeps the centre in place
-        scaled = torch.addcmul(offset, poses, factors), torch.addcmul(offset, labels, factors)  # (J, 3, N) each
-        return samples_first(scaled[0]), samples_first(scaled[1])  # (J, 3, N) -> (N, J, 3) each
+        return _scaled(poses, labels, factors)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormalScaler(Augmenter):
+    """Scales each hand by a normally distributed factor with the mean 1.
+
+    Factors more than three standard deviations from 1, about one in 370, are set to that distance, so that all are
+    above 0.
+
+    Attributes:
+        std: The standard deviation of the factor before that; at most 0.3.
+    """
+
+    std: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.std <= 0.3:
+            raise ValueError(f"0 <= std <= 0.3 must hold, so that all factors are above 0, not std = {self.std}")
+
+    def __call__(self, poses: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Returns the scaled inputs and labels, (N, J, 3) each."""
+        normal = torch.randn(len(poses), generator=generator, device=poses.device, dtype=poses.dtype)
+        factors = 1 + self.std * normal.clamp_(min=-3, max=3)  # (N,)
+        return _scaled(poses, labels, factors)
+
+
+def _scaled(poses: Tensor, labels: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns inputs and labels, (N, J, 3) each, times factors, (N,), about the centres of the inputs."""
+    poses, labels = samples_last(poses), samples_last(labels)  # (N, J, 3) -> (J, 3, N) each
+    offset = poses.mean(dim=0) * (1 - factors)  # (3, N), keeps the centre in place
+    scaled = torch.addcmul(offset, poses, factors), torch.addcmul(offset, labels, factors)  # (J, 3, N) each
+    return samples_first(scaled[0]), samples_first(scaled[1])  # (J, 3, N) -> (N, J, 3) each
 
 
 @dataclass(frozen=True, kw_only=True)

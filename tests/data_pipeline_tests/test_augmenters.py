@@ -6,7 +6,7 @@ import scipy.stats
 import torch
 
 from data_pipeline import augmenters
-from data_pipeline.augmenters import Augmenter, RandomRotator, RandomScaler
+from data_pipeline.augmenters import Augmenter, NormalScaler, RandomRotator, RandomScaler
 from data_pipeline.layout import stored_samples_last
 from tests.support import (
     assert_is_encoded_by_its_arguments,
@@ -19,11 +19,14 @@ from tests.support import (
     pair_id,
 )
 
-ARGUMENTS = {RandomScaler: [{}, {"low": 0.5, "high": 2.0}, {"low": 1.5, "high": 1.5}]}
+ARGUMENTS = {
+    RandomScaler: [{}, {"low": 0.5, "high": 2.0}, {"low": 1.5, "high": 1.5}],
+    NormalScaler: [{}, {"std": 0.3}, {"std": 0}],
+}
 
 CASES = cases(augmenters, Augmenter, ARGUMENTS)
 
-N_ROTATIONS = 20_000
+N_HANDS = 20_000
 
 
 @pytest.mark.parametrize("case", CASES, ids=case_id)
@@ -113,7 +116,7 @@ class TestEveryAugmenter:
 def rotations():
     """Many rotations, measured with points at both ends of the axes, whose centre is zero, (N, 3, 3)."""
     axes = torch.cat([torch.eye(3), -torch.eye(3)]).double()  # (6, 3)
-    points = axes.expand(N_ROTATIONS, 6, 3)
+    points = axes.expand(N_HANDS, 6, 3)
     rotated, _ = RandomRotator()(points, points, generator())
     return rotated[:, :3].mT.numpy()
 
@@ -131,7 +134,7 @@ class TestRandomRotator:
 
     def test_prefers_no_direction(self, rotations):
         # Each entry has the variance 1/3; five standard errors.
-        assert np.abs(rotations.mean(axis=0)).max() < 5 * math.sqrt(1 / 3 / N_ROTATIONS)
+        assert np.abs(rotations.mean(axis=0)).max() < 5 * math.sqrt(1 / 3 / N_HANDS)
 
     def test_turns_by_angles_that_are_distributed_as_those_of_uniform_rotations(self, rotations):
         """Their density is (1 − cos θ) / π over [0, π] (Haar measure), so small rotations are rare."""
@@ -170,9 +173,7 @@ def test_a_gpu_turns_hands_without_being_waited_for_and_without_tf32(skeleton):
 class TestRandomScaler:
     @pytest.mark.parametrize(("low", "high"), [(0.8, 1.2), (0.5, 2.0), (1.0, 1.001)])
     def test_scales_by_factors_spread_evenly_between_low_and_high(self, low, high):
-        points = torch.tensor([[1.0, 0, 0], [-1, 0, 0]]).double().expand(N_ROTATIONS, 2, 3)
-        scaled, _ = RandomScaler(low=low, high=high)(points, points, generator())
-        factors = scaled[:, 0, 0].numpy()
+        factors = factors_of(RandomScaler(low=low, high=high))
         assert low <= factors.min()
         assert factors.max() <= high
         assert scipy.stats.kstest(factors, "uniform", args=(low, high - low)).pvalue > 1e-3
@@ -190,6 +191,31 @@ class TestRandomScaler:
     def test_refuses_what_is_not_a_range_of_factors(self, low, high):
         with pytest.raises(ValueError, match=rf"0 < low <= high.*low = {low}, high = {high}"):
             RandomScaler(low=low, high=high)
+
+
+class TestNormalScaler:
+    @pytest.mark.parametrize("std", [0.02, 0.1, 0.3])
+    def test_scales_by_normally_distributed_factors_within_three_standard_deviations(self, std):
+        factors = factors_of(NormalScaler(std=std))
+        inner = factors[np.abs(factors - 1) < 2.99 * std]
+        expected = scipy.stats.truncnorm(-2.99, 2.99, loc=1, scale=std)
+        assert scipy.stats.kstest(inner, expected.cdf).pvalue > 1e-3
+        # The others are at the ends: 0.0028 of the distribution, five standard errors.
+        share = 2 * scipy.stats.norm.sf(2.99)
+        assert abs(1 - len(inner) / len(factors) - share) < 5 * math.sqrt(share / len(factors))
+        np.testing.assert_allclose([factors.min(), factors.max()], [1 - 3 * std, 1 + 3 * std], rtol=1e-12)
+
+    @pytest.mark.parametrize("std", [-0.1, 0.31, math.nan, math.inf])
+    def test_refuses_a_standard_deviation_with_which_a_factor_could_be_zero(self, std):
+        with pytest.raises(ValueError, match=rf"0 <= std <= 0\.3 must hold, .*, not std = {std}"):
+            NormalScaler(std=std)
+
+
+def factors_of(scaler):
+    """Returns the factors by which an augmenter scales many hands, (N,)."""
+    points = torch.tensor([[1.0, 0, 0], [-1, 0, 0]]).double().expand(N_HANDS, 2, 3)
+    scaled, _ = scaler(points, points, generator())
+    return scaled[:, 0, 0].numpy()
 
 
 def pairwise_distances(poses, labels):
