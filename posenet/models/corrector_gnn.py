@@ -21,7 +21,8 @@ class CorrectorGNN(Corrector):
 
     In each round a message is added to each joint's state: the output of the joint's own MLP for the concatenated
     states of the joint and its neighbours in `Skeleton.message_edges`. All rounds share their weights. Hidden layers
-    use leaky ReLU, the last layer of every MLP is linear.
+    use leaky ReLU, the last layer of every MLP is linear. In most graph neural networks, by contrast, all nodes share
+    their weights, and a node sums up separate messages of its neighbours.
 
     Encoders and decoders are `shared` (one MLP for all joints), `per_joint` (an MLP for each) or `whole_pose` (one MLP
     over all joints together).
