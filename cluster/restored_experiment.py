@@ -71,7 +71,7 @@ def restore_experiment(
 
 def _hyperparams(encoded: Mapping[str, Any], modules: Sequence[ModuleType]) -> dict[str, Any]:
     optimisation, inputs = encoded["optimisation"], encoded["inputs"]
-    families: dict[str, tuple[Mapping[str, Any], type[Any]]] = {
+    families: dict[str, tuple[Mapping[str, Any] | None, type[Any]]] = {
         "model": (encoded["model"], torch.nn.Module),
         "optimizer": (optimisation["optimizer"], torch.optim.Optimizer),
         "scheduler": (optimisation["scheduler"], torch.optim.lr_scheduler.LRScheduler),
@@ -79,8 +79,10 @@ def _hyperparams(encoded: Mapping[str, Any], modules: Sequence[ModuleType]) -> d
     }
     hyperparams: dict[str, Any] = {}
     for name, (part, family) in families.items():
-        hyperparams[name] = decode_class(part["name"], family, modules)
-        hyperparams[f"{name}_args"] = decode_value(part["args"], modules)
+        # A model that is fitted in closed form has no optimizer and no scheduler.
+        hyperparams[name] = None if part is None else decode_class(part["name"], family, modules)
+        hyperparams[f"{name}_args"] = {} if part is None else decode_value(part["args"], modules)
+    scheduler = hyperparams["scheduler"]
     loss = decode_value(encoded["loss"], modules)
     augmenters = decode_value(inputs["augmenters"], modules)
     if not isinstance(loss, Loss) or not all(isinstance(augmenter, Augmenter) for augmenter in augmenters):
@@ -90,7 +92,7 @@ def _hyperparams(encoded: Mapping[str, Any], modules: Sequence[ModuleType]) -> d
         "loss_function": loss,
         "loss_space": encoded["spaces"]["loss_space"],
         "eval_space": encoded["spaces"]["eval_space"],
-        "scheduler_requires_metric": "metrics" in constructor_parameters(hyperparams["scheduler"].step),
+        "scheduler_requires_metric": scheduler is not None and "metrics" in constructor_parameters(scheduler.step),
         "augmenters": augmenters,
     }
 

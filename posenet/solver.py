@@ -14,6 +14,7 @@ from data_pipeline.subsets import MEAN_SUBSET
 from posenet import errors
 from posenet.evaluator import Evaluator
 from posenet.losses import Loss
+from posenet.models import ClosedFormCorrector
 from posenet.record import Record, Space
 from posenet.reproducible import random_state, set_random_state
 
@@ -100,9 +101,9 @@ class Solver:
 
     Args:
         model: A corrector; it is trained in place, on its device.
-        loss: The loss to minimise.
-        optimizer: The optimizer of the model's parameters.
-        scheduler: The scheduler, stepped after each epoch.
+        loss: The loss to minimise. A `ClosedFormCorrector` minimises its own; then this one is only logged.
+        optimizer: The optimizer of the model's parameters; None for a `ClosedFormCorrector`.
+        scheduler: The scheduler, stepped after each epoch; None likewise.
         loader: The training batches.
         evaluator: Evaluates on the validation set, which determines the best epoch.
         settings: The other settings.
@@ -113,8 +114,8 @@ class Solver:
         self,
         model: torch.nn.Module,
         loss: Loss,
-        optimizer: torch.optim.Optimizer,
-        scheduler: torch.optim.lr_scheduler.LRScheduler,
+        optimizer: torch.optim.Optimizer | None,
+        scheduler: torch.optim.lr_scheduler.LRScheduler | None,
         loader: TrainingLoader,
         evaluator: Evaluator,
         settings: SolverSettings,
@@ -150,8 +151,9 @@ class Solver:
         return {
             "epoch": self.epoch,
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
+            "sums": self.model.sums() if isinstance(self.model, ClosedFormCorrector) else None,
+            "optimizer": None if self.optimizer is None else self.optimizer.state_dict(),
+            "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
             "loader": self.loader.state_dict(),
             "random": random_state(self.device),
             "best": vars(self.best),
@@ -161,8 +163,12 @@ class Solver:
         """Continues from a `state_dict`, with bitwise the same results as without the interruption."""
         self.epoch = state["epoch"]
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
+        if isinstance(self.model, ClosedFormCorrector):
+            self.model.load_sums(state["sums"])
+        if self.optimizer is not None:
+            self.optimizer.load_state_dict(state["optimizer"])
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(state["scheduler"])
         self.loader.load_state_dict(state["loader"])
         set_random_state(state["random"], self.device)
         self.best = Best(**state["best"])
@@ -173,7 +179,10 @@ class Solver:
         log_points = []
         self.model.train()
         for batch in self.loader.epoch():
-            self._train_batch(batch, progress)
+            if isinstance(self.model, ClosedFormCorrector):
+                self._add_batch(self.model, batch, progress)
+            else:
+                self._train_batch(batch, progress)
             if _is_log_point(progress.n_done, len(self.loader), self.settings.log_frequency):
                 log_points.append(self._log(progress))
         self._step_scheduler(progress)
@@ -183,11 +192,20 @@ class Solver:
             self.best = Best(self.epoch, val_distance_mm, weights)
         return EpochReport(self.epoch, val_distance_mm, log_points)
 
+    def _add_batch(self, model: ClosedFormCorrector, batch: Batch, progress: "_EpochProgress") -> None:
+        with torch.no_grad():
+            corrected = model(batch.poses)  # (N, J, 3)
+            progress.add(len(batch.poses), self._loss(batch, corrected), self._distance(batch, corrected), None)
+            model.add(batch.poses, batch.labels)
+            if progress.n_done == len(self.loader):
+                model.fit()
+
     def _train_batch(self, batch: Batch, progress: "_EpochProgress") -> None:
-        n_done = progress.n_done
+        assert self.optimizer is not None
+        n_done, optimizer = progress.n_done, self.optimizer
 
         def closure() -> Tensor:
-            self.optimizer.zero_grad()
+            optimizer.zero_grad()
             corrected = self.model(batch.poses)  # (N, J, 3)
             if corrected.shape != batch.poses.shape:
                 shapes = f"{tuple(corrected.shape)} for poses of shape {tuple(batch.poses.shape)}"
@@ -201,7 +219,7 @@ class Solver:
             return loss
 
         # torch declares floats where its optimizers pass tensors through.
-        self.optimizer.step(closure)  # type: ignore[arg-type]
+        optimizer.step(closure)  # type: ignore[arg-type]
 
     def _loss(self, batch: Batch, corrected: Tensor) -> Tensor:
         skeleton = self.loader.data.skeleton
@@ -220,6 +238,8 @@ class Solver:
         return torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]).mean()
 
     def _step_scheduler(self, progress: "_EpochProgress") -> None:
+        if self.scheduler is None:
+            return
         if self.settings.scheduler_requires_metric:
             self.scheduler.step(progress.mean_loss(since=0))  # type: ignore[arg-type] # an epoch for the base class
         else:
@@ -249,7 +269,7 @@ class Solver:
             at = (self.epoch, index + 1, "train", MEAN_SUBSET, loss_space)
             if self.settings.log_loss:
                 records.append(Record(*at, "batch_loss", progress.losses[index]))
-            if self.settings.log_grad:
+            if self.settings.log_grad and self.optimizer is not None:
                 records.append(Record(*at, "batch_grad_norm", progress.grad_norms[index]))
         text = (
             f"epoch {self.epoch}/{self.settings.num_epochs}, batch {n_done}/{len(self.loader)}: "

@@ -17,13 +17,21 @@ def build_model(hyperparams: Hyperparams, skeleton: Skeleton) -> torch.nn.Module
     return hyperparams.model(skeleton, **hyperparams.model_args)
 
 
-def build_optimizer(hyperparams: Hyperparams, model: torch.nn.Module) -> torch.optim.Optimizer:
-    """Returns a new optimizer over the model's parameters."""
-    return hyperparams.optimizer(model.parameters(), **hyperparams.optimizer_args)
+def build_optimizer(hyperparams: Hyperparams, model: torch.nn.Module) -> torch.optim.Optimizer | None:
+    """Returns a new optimizer over the model's parameters; None for a model that is fitted in closed form."""
+    return (
+        None
+        if hyperparams.optimizer is None
+        else hyperparams.optimizer(model.parameters(), **hyperparams.optimizer_args)
+    )
 
 
-def build_scheduler(hyperparams: Hyperparams, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
-    """Returns a new learning-rate scheduler for the optimizer."""
+def build_scheduler(
+    hyperparams: Hyperparams, optimizer: torch.optim.Optimizer | None
+) -> torch.optim.lr_scheduler.LRScheduler | None:
+    """Returns a new learning-rate scheduler for the optimizer; None if there is none."""
+    if hyperparams.scheduler is None or optimizer is None:
+        return None
     return hyperparams.scheduler(optimizer, **hyperparams.scheduler_args)
 
 

@@ -33,6 +33,7 @@ from data_pipeline.pose_dataset import DatasetError, PoseDataset
 from data_pipeline.skeleton import BUILT_IN, Skeleton
 from data_pipeline.tables import Table, TableError
 from data_pipeline.user_error import UserError, did_you_mean, first_line
+from posenet.models import ClosedFormCorrector
 
 NUMERICS = 4
 """Incremented when a change of this project's code changes numbers: trials before and after are never in one table."""
@@ -115,7 +116,9 @@ def _encode_model(settings: Settings, inputs: Inputs) -> tuple[Encoded, list[Pro
         encoded, problems = encode_arguments("model_args", hyperparams.model, hyperparams.model_args)
     weights: Mapping[str, torch.Tensor] | None = None
     path = settings.experiment.init_weights_path
-    if path is not None:
+    if path is not None and issubclass(hyperparams.model, ClosedFormCorrector):
+        problems.append(_unused_in_closed_form("experiment_config.init_weights_path", None, hyperparams.model))
+    elif path is not None:
         try:
             content = inputs.read_weights(str(path))
             encoded["init_weights"] = hashlib.sha256(content).hexdigest()
@@ -167,6 +170,12 @@ def _check_last_batch(settings: Settings, model: torch.nn.Module, train_set: Pos
 
 def _encode_optimisation(settings: Settings, inputs: Inputs) -> tuple[Encoded, list[Problem]]:
     hyperparams = settings.hyperparams
+    if issubclass(hyperparams.model, ClosedFormCorrector):
+        return {"optimizer": None, "scheduler": None}, _check_closed_form(hyperparams)
+    if hyperparams.optimizer is None or hyperparams.scheduler is None:
+        missing = "optimizer" if hyperparams.optimizer is None else "scheduler"
+        text = f"is None, but {hyperparams.model.__name__} is trained with gradients; give a class of torch.optim"
+        return None, [Problem(f"base_hyperparams.{missing}", text)]
     problems = [
         *check_arguments("optimizer_args", hyperparams.optimizer, hyperparams.optimizer_args, n_passed=1),
         *check_arguments("scheduler_args", hyperparams.scheduler, hyperparams.scheduler_args, n_passed=1),
@@ -201,11 +210,28 @@ def _encode_optimisation(settings: Settings, inputs: Inputs) -> tuple[Encoded, l
     return encoded, problems
 
 
+def _check_closed_form(hyperparams: Hyperparams) -> list[Problem]:
+    unused: dict[str, object] = {
+        **{"optimizer": None, "optimizer_args": {}, "scheduler": None, "scheduler_args": {}},
+        "scheduler_requires_metric": False,
+    }
+    return [
+        _unused_in_closed_form(f"base_hyperparams.{key}", nothing, hyperparams.model)
+        for key, nothing in unused.items()
+        if getattr(hyperparams, key) != nothing
+    ]
+
+
+def _unused_in_closed_form(path: str, nothing: object, model: type[torch.nn.Module]) -> Problem:
+    return Problem(path, f"must be {nothing}: {model.__name__} is fitted in closed form, without gradients")
+
+
 def _try_optimizer(hyperparams: Hyperparams, model: torch.nn.Module, inputs: Inputs) -> torch.optim.Optimizer:
     """Builds the optimizer; the first of its class for a model also takes a step."""
 
     def build(model: torch.nn.Module) -> torch.optim.Optimizer:
         optimizer = builders.build_optimizer(hyperparams, model)
+        assert optimizer is not None
         if key not in inputs.tried:
             for parameter in model.parameters():
                 parameter.grad = torch.zeros_like(parameter)
@@ -227,6 +253,7 @@ def _try_scheduler(settings: Settings, optimizer: torch.optim.Optimizer, inputs:
     """Builds the scheduler; the first of its kind also steps through all epochs."""
     hyperparams, num_epochs = settings.hyperparams, settings.solver.num_epochs
     scheduler = builders.build_scheduler(hyperparams, optimizer)
+    assert scheduler is not None
     key = (hyperparams.scheduler, canonical_json(encode(hyperparams.scheduler_args)), num_epochs)
     n_steps = 1 if hyperparams.scheduler in _ENDLESS or key in inputs.tried else min(num_epochs, _MAX_STEPS)
     metric = [1.0] if hyperparams.scheduler_requires_metric else []

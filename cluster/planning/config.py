@@ -248,12 +248,12 @@ class Hyperparams:
     loss_function: Loss | type[Loss] = _key(_loss)
     loss_space: Space = _key(_one_of("default", "original"))
     eval_space: Space = _key(_one_of("default", "original"))
-    optimizer: type[torch.optim.Optimizer] = _key(
-        _class_of(torch.optim.Optimizer, "of torch.optim, such as torch.optim.Adam")
+    optimizer: type[torch.optim.Optimizer] | None = _key(
+        _or_none(_class_of(torch.optim.Optimizer, "of torch.optim, such as torch.optim.Adam"))
     )
     optimizer_args: Mapping[str, Any] = _key(_arguments)
-    scheduler: type[torch.optim.lr_scheduler.LRScheduler] = _key(
-        _class_of(torch.optim.lr_scheduler.LRScheduler, "of torch.optim.lr_scheduler, such as StepLR")
+    scheduler: type[torch.optim.lr_scheduler.LRScheduler] | None = _key(
+        _or_none(_class_of(torch.optim.lr_scheduler.LRScheduler, "of torch.optim.lr_scheduler, such as StepLR"))
     )
     scheduler_args: Mapping[str, Any] = _key(_arguments)
     scheduler_requires_metric: bool = _key(_boolean)

@@ -1,14 +1,16 @@
 """Correctors: networks that take poses (N, J, 3) and return corrected poses of the same shape."""
 
-from posenet.models.corrector import Corrector
+from posenet.models.corrector import ClosedFormCorrector, Corrector
 from posenet.models.corrector_finger_mlp import CorrectorFingerMLP
 from posenet.models.corrector_gnn import CorrectorGNN
 from posenet.models.corrector_lcn import CorrectorLCN
 from posenet.models.corrector_mlp import CorrectorMLP
 from posenet.models.corrector_transformer import CorrectorTransformer
 from posenet.models.global_shift_mlp import GlobalShiftMLP
+from posenet.models.kernel_corrector import KernelCorrector
 
 __all__ = [
+    "ClosedFormCorrector",
     "Corrector",
     "CorrectorFingerMLP",
     "CorrectorGNN",
@@ -16,4 +18,5 @@ __all__ = [
     "CorrectorMLP",
     "CorrectorTransformer",
     "GlobalShiftMLP",
+    "KernelCorrector",
 ]

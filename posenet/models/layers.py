@@ -133,6 +133,12 @@ def check_count(name: str, value: object) -> None:
         raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
 
 
+def check_positive(name: str, value: object) -> None:
+    """Raises a `ValueError` if `value`, the argument `name`, is not a finite number above 0."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ValueError(f"{name} must be a finite number above 0, not {value!r}")
+
+
 def check_dropout(dropout: object) -> None:
     """Raises a `ValueError` if `dropout` is not a probability below 1."""
     if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:

@@ -28,7 +28,7 @@ from data_pipeline.skeleton import Skeleton
 from data_pipeline.tables import write_errors, write_neighbors
 from posenet import errors
 from posenet.losses import Loss, MetricLoss
-from posenet.models import CorrectorMLP
+from posenet.models import CorrectorMLP, KernelCorrector
 
 MISSING = object()
 """The value of a key to leave out."""
@@ -138,6 +138,14 @@ class SmallExperiment:
         (combination,) = self.experiment(changes).plan().combinations
         return combination.key
 
+
+CLOSED_FORM: dict[str, Any] = {
+    "base_hyperparams.model": KernelCorrector,
+    "base_hyperparams.model_args": {"bandwidth": 30.0, "ridge": 0.1, "n_centres": 16},
+    **{f"base_hyperparams.{name}": None for name in ("optimizer", "scheduler")},
+    **{f"base_hyperparams.{name}_args": {} for name in ("optimizer", "scheduler")},
+}
+"""Settings of a model that is fitted without gradients."""
 
 NEIGHBOR_ERRORS: dict[str, Any] = {
     "base_hyperparams.distorter": NeighborErrorBankDistorter,

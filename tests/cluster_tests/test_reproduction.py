@@ -24,6 +24,7 @@ from posenet.losses import MetricLoss
 from tests.cluster_tests import small_experiment as own_module
 from tests.cluster_tests.results_files import read_json, write_json
 from tests.cluster_tests.small_experiment import (
+    CLOSED_FORM,
     LR,
     NEIGHBOR_ERRORS,
     FailingMLP,
@@ -117,6 +118,7 @@ class TestATrialThatIsTheSame:
             ),
             (NEIGHBOR_ERRORS, {"optimizer": [torch.optim.AdamW], "experiment_config.train_set_size": [20, 30]}),
             ({"base_hyperparams.model_args.activation": torch.nn.PReLU(init=0.1)}, {}),
+            (CLOSED_FORM, {"model_args.ridge": [0.1, 1.0]}),
             (
                 {
                     "base_hyperparams.scheduler": torch.optim.lr_scheduler.ReduceLROnPlateau,
@@ -134,6 +136,7 @@ class TestATrialThatIsTheSame:
             "two subsets",
             "tables",
             "a module as activation",
+            "closed form",
             "metric of the scheduler",
         ],
     )

@@ -25,7 +25,7 @@ from posenet.models import (
     CorrectorTransformer,
     GlobalShiftMLP,
 )
-from tests.cluster_tests.small_experiment import LR, SmallExperiment
+from tests.cluster_tests.small_experiment import CLOSED_FORM, LR, SmallExperiment
 
 MODELS = {
     CorrectorMLP: {"hidden_dims": [8], "batchnorm": True, "dropout": 0.1},
@@ -96,6 +96,9 @@ class TestACorrectorThatWasReadBack:
         self.assert_corrects_as_recorded(
             small_experiment, {"base_hyperparams.model": model, "base_hyperparams.model_args": MODELS[model]}
         )
+
+    def test_corrects_as_in_the_trial_with_a_model_that_is_fitted_in_closed_form(self, small_experiment):
+        self.assert_corrects_as_recorded(small_experiment, CLOSED_FORM)
 
     def test_corrects_as_in_the_trial_with_another_skeleton(self, small_experiment):
         sets = {f"experiment_config.{part}_set": f"nyu_{part}" for part in ("train", "val", "test")}

@@ -3,17 +3,20 @@ import warnings
 import pytest
 import torch
 
+from data_pipeline.batch import Batch
 from data_pipeline.normalizers import GlobalNormalizer, IndividualNormalizer, Shifter, ViewpointNormalizer
 from data_pipeline.skeleton import HANDS17, NYU
 from data_pipeline.user_error import UserError
 from posenet.export import export_corrector
 from posenet.models import (
+    ClosedFormCorrector,
     CorrectorFingerMLP,
     CorrectorGNN,
     CorrectorLCN,
     CorrectorMLP,
     CorrectorTransformer,
     GlobalShiftMLP,
+    KernelCorrector,
 )
 from posenet.pose_corrector import Ensemble, PoseCorrector
 from tests.support import hands
@@ -26,6 +29,7 @@ CASES = [
     (NYU, CorrectorFingerMLP, {"hidden_dims": [8]}, Shifter),
     (HANDS17, CorrectorGNN, {**GNN, "encoder": "per_joint", "decoder": "whole_pose"}, ViewpointNormalizer),
     (NYU, CorrectorLCN, {"dim": 4, "n_blocks": 1, "reach": 2}, IndividualNormalizer),
+    (NYU, KernelCorrector, {"bandwidth": 100.0, "ridge": 0.1, "n_centres": 8}, Shifter),
     (NYU, CorrectorTransformer, {"dim": 8, "n_layers": 1, "n_heads": 2, "feedforward_dim": 8}, GlobalNormalizer),
 ]
 
@@ -34,7 +38,12 @@ def corrector_of(skeleton, model, arguments, normalizer):
     normalizer = None if normalizer is None else normalizer(skeleton)
     if normalizer is not None:
         normalizer.fit([hands(skeleton, 50, seed=9)[0]])
-    return PoseCorrector(model(skeleton, **arguments), normalizer).eval().requires_grad_(False)
+    model = model(skeleton, **arguments)
+    if isinstance(model, ClosedFormCorrector):
+        batch = Batch.of(*hands(skeleton, 50, seed=9), normalizer)
+        model.add(batch.poses, batch.labels)
+        model.fit()
+    return PoseCorrector(model, normalizer).eval().requires_grad_(False)
 
 
 class Branching(torch.nn.Module):

@@ -7,11 +7,14 @@ import re
 import numpy as np
 import pytest
 import torch
+from sklearn.kernel_ridge import KernelRidge
+from sklearn.linear_model import Ridge
 from torch import nn
 
 from data_pipeline.skeleton import HANDS17, Skeleton
 from posenet import models
 from posenet.models import (
+    ClosedFormCorrector,
     Corrector,
     CorrectorFingerMLP,
     CorrectorGNN,
@@ -19,6 +22,7 @@ from posenet.models import (
     CorrectorMLP,
     CorrectorTransformer,
     GlobalShiftMLP,
+    KernelCorrector,
 )
 from posenet.models.layers import ACTIVATIONS
 from posenet.reproducible import reproducible_process
@@ -36,7 +40,10 @@ LCN = {"dim": 4, "n_blocks": 2, "reach": 1}
 
 TRANSFORMER = {"dim": 8, "n_layers": 2, "n_heads": 2, "feedforward_dim": 16}
 
+KERNEL = {"bandwidth": 2.0, "ridge": 0.1}
+
 ARGUMENTS = {
+    KernelCorrector: [{**KERNEL, "n_centres": 8}, {**KERNEL, "n_centres": 100}],
     CorrectorGNN: [
         *({**GNN, "encoder": encoder, "decoder": decoder} for encoder in CODERS for decoder in CODERS),
         {**GNN, "n_iter": 1, "encoder_dims": [], "message_dims": [], "decoder_dims": []},
@@ -75,6 +82,20 @@ def seeded(make, seed=0):
         return make()
 
 
+def normalized_hands(skeleton, n, seed=0):
+    """Returns poses and labels of n hands about their centres, (N, J, 3) each, with coordinates of about 1."""
+    poses, labels = hands(skeleton, n, seed)
+    centres = poses.mean(dim=1, keepdim=True)
+    return (poses - centres) / 50, (labels - centres) / 50
+
+
+def fit(model, poses, labels, batch_size=7):
+    """Fits a model in closed form, with one epoch in which the samples have this order."""
+    for batch in zip(poses.split(batch_size), labels.split(batch_size), strict=True):
+        model.add(*batch)
+    model.fit()
+
+
 class TestEveryModel:
     @pytest.fixture(params=on_skeletons(CASES), ids=pair_id)
     def pair(self, request):
@@ -91,7 +112,14 @@ class TestEveryModel:
     @pytest.fixture
     def make(self, case, skeleton):
         member, arguments = case
-        return lambda seed=0: seeded(lambda: member(skeleton, **arguments), seed)
+
+        def make(seed=0):
+            model = seeded(lambda: member(skeleton, **arguments), seed)
+            if isinstance(model, ClosedFormCorrector):
+                fit(model, *normalized_hands(skeleton, 20, seed))
+            return model
+
+        return make
 
     @pytest.fixture
     def model(self, make):
@@ -99,8 +127,12 @@ class TestEveryModel:
 
     @pytest.fixture
     def poses(self, skeleton):
-        poses, _ = hands(skeleton, 8)
-        return (poses - poses.mean(dim=1, keepdim=True)) / 50
+        return normalized_hands(skeleton, 8)[0]
+
+    @pytest.fixture
+    def with_gradients(self, case):
+        if issubclass(case[0], ClosedFormCorrector):
+            pytest.skip("this model is fitted without gradients")
 
     def test_adds_a_correction_to_the_pose(self, model, poses):
         assert torch.equal(model(poses), poses + model.correction(poses))
@@ -117,6 +149,7 @@ class TestEveryModel:
             model.train(training)(poses)
             assert torch.equal(poses, before)
 
+    @pytest.mark.usefixtures("with_gradients")
     def test_lets_gradients_reach_all_parameters(self, make, poses):
         model = make().train()
         model(poses).square().sum().backward()
@@ -151,6 +184,7 @@ class TestEveryModel:
     def test_corrects_a_pose_independently_of_its_batch_in_evaluation_mode(self, model, poses):
         torch.testing.assert_close(model(poses)[3:4], model(poses[3:4]))
 
+    @pytest.mark.usefixtures("with_gradients")
     def test_returns_its_input_before_training_if_its_last_layer_starts_at_zero(self, case, poses, skeleton):
         member, arguments = case
         model = seeded(lambda: member(skeleton, **arguments, zero_init=True))
@@ -572,6 +606,101 @@ class TestGlobalShiftMLP:
             GlobalShiftMLP(HANDS17, hidden_dims=[8], activation="none")
         with pytest.raises(ValueError, match="dropout"):
             GlobalShiftMLP(HANDS17, hidden_dims=[8], dropout=-1)
+
+
+def gaussian_kernel(first, second, bandwidth):
+    """The kernel by its description, (N, M), from poses (N, J, 3) and (M, J, 3)."""
+    squared = (first[:, None] - second).square().sum(dim=3).mean(dim=2)  # (N, M, J, 3) -> (N, M)
+    return (-squared / (2 * bandwidth**2)).exp()
+
+
+class TestKernelCorrector:
+    @pytest.fixture
+    def samples(self, skeleton):
+        return normalized_hands(skeleton, 40)
+
+    @pytest.fixture
+    def unseen(self, skeleton):
+        return normalized_hands(skeleton, 10, seed=1)[0].double()
+
+    @pytest.mark.parametrize(("bandwidth", "ridge"), [(0.5, 0.1), (1.0, 3.0), (2.0, 1e-2)])
+    def test_is_the_kernel_ridge_regression_of_scikit_learn_if_every_sample_is_a_centre(
+        self, skeleton, samples, unseen, bandwidth, ridge
+    ):
+        model = KernelCorrector(skeleton, bandwidth=bandwidth, ridge=ridge)
+        fit(model, *samples)
+        poses, labels = (points.double().flatten(1).numpy() for points in samples)
+        # Its gamma is for the sum over joints.
+        reference = KernelRidge(alpha=ridge, kernel="rbf", gamma=1 / (2 * skeleton.n_joints * bandwidth**2))
+        expected = reference.fit(poses, labels - poses).predict(unseen.flatten(1).numpy())
+        np.testing.assert_allclose(model.correction(unseen).flatten(1), expected, atol=1e-4 * abs(expected).max())
+
+    def test_is_the_ridge_regression_of_scikit_learn_on_kernels_whitened_by_those_of_fewer_centres(
+        self, skeleton, samples, unseen
+    ):
+        """For the features Φ = K_xc (K_cc)^(−1/2), whose inner products are the Nyström approximation of the kernel."""
+        model = KernelCorrector(skeleton, **KERNEL, n_centres=12)
+        fit(model, *samples)
+        poses, labels = (points.double() for points in samples)
+        values, vectors = torch.linalg.eigh(gaussian_kernel(poses[:12], poses[:12], KERNEL["bandwidth"]))
+        whitening = vectors / values.sqrt() @ vectors.T
+        features, others = (gaussian_kernel(x, poses[:12], KERNEL["bandwidth"]) @ whitening for x in (poses, unseen))
+        reference = Ridge(alpha=0.1, fit_intercept=False).fit(features, (labels - poses).flatten(1))
+        expected = reference.predict(others)
+        np.testing.assert_allclose(model.correction(unseen).flatten(1), expected, atol=1e-4 * abs(expected).max())
+
+    def test_does_not_depend_on_how_the_samples_are_batched(self, skeleton, samples, unseen):
+        for n_centres in (12, 100):
+            fits = []
+            for batch_size in (1, 16, 40):
+                model = KernelCorrector(skeleton, **KERNEL, n_centres=n_centres)
+                fit(model, *samples, batch_size)
+                fits.append(model(unseen))
+            torch.testing.assert_close(fits[1:], fits[:1] * 2, rtol=0, atol=1e-9)
+
+    def test_fits_epochs_of_the_same_samples_as_one(self, skeleton, samples, unseen):
+        once, three_times = (KernelCorrector(skeleton, **KERNEL, n_centres=12) for _ in range(2))
+        fit(once, *samples)
+        for _ in range(3):
+            fit(three_times, *samples)
+        torch.testing.assert_close(three_times(unseen), once(unseen), rtol=0, atol=1e-9)
+
+    def test_fits_all_epochs_and_not_only_the_last_one(self, skeleton, samples, unseen):
+        """Each of two epochs counts half, so the mean of their labels has the same fit."""
+        poses, labels = samples
+        both, mean = (KernelCorrector(skeleton, **KERNEL, n_centres=12) for _ in range(2))
+        fit(both, poses, labels)
+        fit(both, poses, labels + 1)
+        fit(mean, poses, labels + 0.5)
+        torch.testing.assert_close(both(unseen), mean(unseen), rtol=0, atol=1e-5)
+
+    def test_returns_its_input_before_it_is_fitted(self, skeleton, unseen):
+        assert torch.equal(KernelCorrector(skeleton, **KERNEL)(unseen), unseen)
+
+    def test_hardly_corrects_a_pose_that_is_far_from_all_centres(self, skeleton, samples):
+        model = KernelCorrector(skeleton, **KERNEL)
+        fit(model, *samples)
+        assert model.correction(samples[0] + 10).abs().max() < 1e-6
+
+    def test_has_a_stable_fit_with_a_sample_that_occurs_many_times(self, skeleton, samples):
+        poses, labels = (points[:1].expand(30, -1, -1) for points in samples)
+        model = KernelCorrector(skeleton, **KERNEL)
+        fit(model, poses, labels)
+        # 30 equal samples are one with 1/30 of the ridge.
+        expected = (labels - poses) * 30 / (30 + 0.1)
+        torch.testing.assert_close(model.correction(poses), expected, rtol=1e-4, atol=1e-5)
+
+    @pytest.mark.parametrize(
+        ("wrong", "says"),
+        [
+            ({"bandwidth": 0}, "bandwidth must be a finite number above 0, not 0"),
+            ({"ridge": math.inf}, "ridge must be a finite number above 0, not inf"),
+            ({"n_centres": 0}, "n_centres must be a whole number of at least 1, not 0"),
+        ],
+    )
+    def test_refuses_settings_without_a_solution(self, wrong, says):
+        with pytest.raises(ValueError, match=says):
+            KernelCorrector(HANDS17, **{**KERNEL, **wrong})
 
 
 def test_the_skeletons_of_the_tests_have_joints_with_several_numbers_of_neighbours():

@@ -24,7 +24,7 @@ from posenet import errors
 from posenet.checkpoint import pack, unpack
 from posenet.evaluator import Evaluator, Measurement
 from posenet.losses import CombinedLoss, Loss, MetricLoss
-from posenet.models import CorrectorMLP
+from posenet.models import ClosedFormCorrector, CorrectorMLP, KernelCorrector
 from posenet.reproducible import seed_process
 from posenet.solver import Best, DivergedError, Examples, Solver, SolverSettings, _is_log_point
 from tests.support import generator, pose_dataset, same_bits
@@ -43,6 +43,7 @@ def make_solver(
     seed=0,
     *,
     model=None,
+    model_class=CorrectorMLP,
     model_args=None,
     loss=None,
     optimizer=adam,
@@ -69,12 +70,13 @@ def make_solver(
         generators=Generators(generator(seed), generator(seed + 1), generator(seed + 2)),
     )
     seed_process(seed)
-    model = model or CorrectorMLP(NYU, **(model_args or {"hidden_dims": [16]}))
+    model = model or model_class(NYU, **(model_args or {"hidden_dims": [16]}))
     seed_process(seed + 1)
-    optimizer = optimizer(model.parameters())
+    has_gradients = not isinstance(model, ClosedFormCorrector)
+    optimizer = optimizer(model.parameters()) if has_gradients else None
     evaluator = evaluator or Evaluator(val, normalizer=normalizer, eval_space=eval_space)
     settings = SolverSettings(**{"num_epochs": 3, **settings})
-    scheduler = scheduler(optimizer)
+    scheduler = scheduler(optimizer) if has_gradients else None
     return Solver(model, loss or MetricLoss(), optimizer, scheduler, loader, evaluator, settings, examples)
 
 
@@ -221,6 +223,39 @@ class TestTraining:
             assert modes == [True, False] * N_BATCHES
             modes.clear()
             model.eval()
+
+
+KERNEL = {"model_class": KernelCorrector, "model_args": {"bandwidth": 100.0, "ridge": 0.1, "n_centres": 12}}
+
+
+class TestClosedForm:
+    def test_is_fitted_to_all_samples_of_the_epoch_also_those_of_the_short_last_batch(self):
+        arguments = {"bandwidth": 100.0, "ridge": 0.1, "n_centres": N_TRAIN}
+        solver = trained(**{**KERNEL, "model_args": arguments}, num_epochs=1)
+        poses, labels = torch.tensor(TRAIN["A",].poses["A"]), torch.tensor(TRAIN["A",].labels)
+        centres = poses.mean(dim=1, keepdim=True)
+        by_hand = KernelCorrector(NYU, **arguments)
+        by_hand.add(poses - centres, labels - centres)
+        by_hand.fit()
+        torch.testing.assert_close(solver.model(poses - centres), by_hand(poses - centres), rtol=0, atol=1e-3)
+
+    def test_lowers_the_error_of_poses_that_it_has_not_seen_in_one_epoch(self):
+        (report,) = make_solver(**KERNEL, num_epochs=1, log_frequency=2).epochs()
+        # The first log point is before the fit, and the model returns its input.
+        before, after = (point.val_distance_mm for point in report.log_points)
+        assert after < 0.95 * before
+
+    def test_has_the_training_loss_of_the_weights_before_the_epoch(self):
+        records = train(make_solver(**KERNEL, num_epochs=2, eval_space="original"))
+        before, fitted = values(records, "loss")
+        poses, labels = TRAIN["A",].poses["A"], TRAIN["A",].labels
+        assert before == pytest.approx(np.linalg.norm(poses - labels, axis=2).mean())
+        assert fitted < before
+
+    def test_has_no_gradients_to_log(self):
+        records = train(make_solver(**KERNEL, log_loss=True, log_grad=True))
+        assert len(values(records, "batch_loss")) == 3 * N_BATCHES
+        assert values(records, "batch_grad_norm") == []
 
 
 class TestScheduler:
@@ -567,6 +602,13 @@ class TestKilledAndContinued:
         assert_continues_with_the_same_bits(
             2, **EVERYTHING, scheduler=scheduler, scheduler_requires_metric=requires_metric, num_epochs=4
         )
+
+    @pytest.mark.parametrize("n_before", [0, 1, 3])
+    @pytest.mark.parametrize("n_centres", [12, 100])
+    def test_is_the_same_as_uninterrupted_with_a_model_in_closed_form(self, n_before, n_centres):
+        model_args = {"bandwidth": 1.0, "ridge": 0.1, "n_centres": n_centres}
+        arguments = {**EVERYTHING, **KERNEL, "model_args": model_args, "num_epochs": 4}
+        assert_continues_with_the_same_bits(n_before, **arguments)
 
     def test_keeps_the_best_epoch_of_before(self):
         optimizer = partial(torch.optim.Adam, lr=0.05)

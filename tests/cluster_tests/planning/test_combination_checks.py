@@ -25,7 +25,15 @@ from data_pipeline.skeleton import HANDS17, NYU
 from data_pipeline.tables import write_errors, write_neighbors
 from posenet.losses import CombinedLoss, Loss
 from posenet.models import CorrectorMLP
-from tests.cluster_tests.small_experiment import LR, MISSING, NEIGHBOR_ERRORS, SmallExperiment, case_id, write_datasets
+from tests.cluster_tests.small_experiment import (
+    CLOSED_FORM,
+    LR,
+    MISSING,
+    NEIGHBOR_ERRORS,
+    SmallExperiment,
+    case_id,
+    write_datasets,
+)
 
 PLATEAU = torch.optim.lr_scheduler.ReduceLROnPlateau
 
@@ -382,6 +390,33 @@ PAIRS = [
         {"base_hyperparams.scheduler_requires_metric": True},
         "base_hyperparams.scheduler_requires_metric",
         "must be False for StepLR, whose step takes no metric",
+    ),
+    *(
+        (
+            {f"base_hyperparams.{missing}": None},
+            f"base_hyperparams.{missing}",
+            "is None, but CorrectorMLP is trained with gradients; give a class of torch.optim",
+        )
+        for missing in ("optimizer", "scheduler")
+    ),
+    *(
+        (
+            {**CLOSED_FORM, f"base_hyperparams.{key}": value},
+            f"base_hyperparams.{key}",
+            f"must be {unused}: KernelCorrector is fitted in closed form, without gradients",
+        )
+        for key, value, unused in [
+            ("optimizer", torch.optim.Adam, "None"),
+            ("optimizer_args", {"lr": 0.1}, "{{}}"),
+            ("scheduler", PLATEAU, "None"),
+            ("scheduler_args", {"patience": 3}, "{{}}"),
+            ("scheduler_requires_metric", True, "False"),
+        ]
+    ),
+    (
+        {**CLOSED_FORM, "experiment_config.init_weights_path": "weights.pt"},
+        "experiment_config.init_weights_path",
+        "must be None: KernelCorrector is fitted in closed form",
     ),
     (
         {"base_hyperparams.distorter": GaussianDistorter},

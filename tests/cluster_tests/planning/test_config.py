@@ -159,7 +159,7 @@ HYPERPARAMS = [
     ("optimizer", torch.optim.Optimizer, "a class of torch.optim"),
     ("optimizer", torch.optim.lr_scheduler.StepLR, "a class of torch.optim, such as"),
     ("optimizer_args", [("lr", 0.1)], "a dict of the constructor's arguments"),
-    ("scheduler", None, "a class of torch.optim.lr_scheduler, such as StepLR"),
+    ("scheduler", "StepLR", "a class of torch.optim.lr_scheduler, such as StepLR"),
     ("scheduler", torch.optim.Adam, "a class of torch.optim.lr_scheduler"),
     ("scheduler_args", 3, "got 3; allowed: a dict of the constructor's arguments"),
     ("scheduler_requires_metric", None, "got None; allowed: True or False"),

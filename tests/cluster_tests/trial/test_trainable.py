@@ -16,7 +16,7 @@ from data_pipeline.augmenters import RandomRotator, RandomScaler
 from data_pipeline.normalizers import GlobalNormalizer, Shifter
 from posenet.checkpoint import pack
 from posenet.models import CorrectorMLP
-from tests.cluster_tests.small_experiment import NEIGHBOR_ERRORS, InterruptedMLP, SmallExperiment
+from tests.cluster_tests.small_experiment import CLOSED_FORM, NEIGHBOR_ERRORS, InterruptedMLP, SmallExperiment
 
 EPOCHS = 5
 # Everything that draws random numbers or keeps state between epochs.
@@ -47,6 +47,7 @@ OPTIMISATIONS = {
         "base_hyperparams.scheduler_args": {"patience": 0, "threshold": 0.5},
         "base_hyperparams.scheduler_requires_metric": True,
     },
+    "a closed form": CLOSED_FORM,
     "LBFGS and CosineAnnealingLR": {
         "base_hyperparams.optimizer": torch.optim.LBFGS,
         "base_hyperparams.optimizer_args": {"lr": 0.1, "max_iter": 3},
