@@ -89,6 +89,7 @@ def _hyperparams(encoded: Mapping[str, Any], modules: Sequence[ModuleType]) -> d
         raise TypeError(f"{loss!r} is not a loss, or one of {augmenters!r} is not an augmenter")
     return {
         **hyperparams,
+        "choose_strength": encoded["model"].get("choose_strength", False),
         "loss_function": loss,
         "loss_space": encoded["spaces"]["loss_space"],
         "eval_space": encoded["spaces"]["eval_space"],

@@ -17,6 +17,7 @@ from cluster.storage.trial_file import TrialFile
 from data_pipeline.normalizers import Normalizer
 from data_pipeline.skeleton import Skeleton
 from data_pipeline.user_error import UserError, first_line
+from posenet.models import Corrector
 from posenet.pose_corrector import Ensemble, PoseCorrector
 
 
@@ -120,6 +121,8 @@ def _corrector(
     model_class = decode_class(encoded["name"], torch.nn.Module, modules)
     arguments = decode_value(encoded["args"], modules, family=torch.nn.Module)  # an activation is a module
     model: torch.nn.Module = model_class(skeleton, **arguments)
+    if isinstance(model, Corrector) and encoded.get("choose_strength"):
+        model.add_strength()
     try:
         model.load_state_dict(builders.read_weights(content))
     except Exception as error:  # torch.load raises various errors for a file that it cannot read

@@ -14,7 +14,7 @@ from data_pipeline.subsets import MEAN_SUBSET
 from posenet import errors
 from posenet.evaluator import Evaluator
 from posenet.losses import Loss
-from posenet.models import ClosedFormCorrector
+from posenet.models import ClosedFormCorrector, Corrector
 from posenet.record import Record, Space
 from posenet.reproducible import random_state, set_random_state
 
@@ -251,6 +251,7 @@ class Solver:
         for index in range(since, n_done):
             if not math.isfinite(progress.losses[index]):
                 raise DivergedError(f"the loss is {progress.losses[index]}", self.epoch, index + 1)
+        strength = self._choose_strength()
         validation = self.evaluator.intermediate(self.model)
         (val_distance_mm,) = (
             m.value for m in validation if (m.subset, m.space, m.metric) == (MEAN_SUBSET, "original", "distance")
@@ -265,6 +266,8 @@ class Solver:
             Record(self.epoch, n_done, "train", MEAN_SUBSET, eval_space, "distance", distance),
             *(Record(self.epoch, n_done, "val", m.subset, m.space, m.metric, m.value) for m in validation),
         ]
+        if strength is not None:
+            records.append(Record(self.epoch, n_done, "val", MEAN_SUBSET, "original", "strength", strength))
         for index in range(since, n_done):
             at = (self.epoch, index + 1, "train", MEAN_SUBSET, loss_space)
             if self.settings.log_loss:
@@ -274,8 +277,17 @@ class Solver:
         text = (
             f"epoch {self.epoch}/{self.settings.num_epochs}, batch {n_done}/{len(self.loader)}: "
             f"training loss {loss:.5g}, distance {distance:.5g}; validation distance {val_distance_mm:.3f} mm"
+            + ("" if strength is None else f" with strength {strength}")
         )
         return LogPoint(n_done, records, text, val_distance_mm, self._predict_examples())
+
+    def _choose_strength(self) -> float | None:
+        """Sets the strength of the model, if it has one, to the best one on the validation set, and returns it."""
+        if not isinstance(self.model, Corrector) or self.model.chosen_strength is None:
+            return None
+        strength = self.evaluator.best_strength(self.model)
+        self.model.chosen_strength.fill_(strength)
+        return strength
 
     def _predict_examples(self) -> Tensor | None:
         if self.examples is None:

@@ -61,6 +61,7 @@ solver_config = {
 base_hyperparams = {
     "model": CorrectorMLP,
     "model_args": {"hidden_dims": [256, 256], "activation": "leaky_relu", "dropout": None, "batchnorm": False},
+    "choose_strength": False,  # True: multiply corrections by 0, 0.1, … or 1, whichever is best in validation
     "loss_function": MetricLoss(errors.coordinate_difference, "absolute"),
     "loss_space": "default",  # compute the loss in normalised space; 'original': in millimetres
     "eval_space": "original",  # log metrics in millimetres

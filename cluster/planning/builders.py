@@ -10,11 +10,16 @@ from cluster.planning.config import Hyperparams
 from data_pipeline.distorters import Distorter
 from data_pipeline.skeleton import Skeleton
 from posenet.losses import Loss
+from posenet.models import Corrector
+from posenet.models.corrector import STRENGTH
 
 
 def build_model(hyperparams: Hyperparams, skeleton: Skeleton) -> torch.nn.Module:
     """Returns a new model for poses with `skeleton`; torch's global generator initialises it."""
-    return hyperparams.model(skeleton, **hyperparams.model_args)
+    model = hyperparams.model(skeleton, **hyperparams.model_args)
+    if isinstance(model, Corrector) and hyperparams.choose_strength:
+        model.add_strength()
+    return model
 
 
 def build_optimizer(hyperparams: Hyperparams, model: torch.nn.Module) -> torch.optim.Optimizer | None:
@@ -50,3 +55,11 @@ def read_weights(data: bytes) -> Mapping[str, Tensor]:
     """Reads the weights of a model from the content of a `weights.pt`."""
     weights: Mapping[str, Tensor] = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
     return weights
+
+
+def initial_weights(weights: Mapping[str, Tensor], model: torch.nn.Module) -> Mapping[str, Tensor]:
+    """Returns the weights of a trained model for another one to start from: all but the strength."""
+    if not isinstance(model, Corrector):
+        return weights
+    strength = {} if model.chosen_strength is None else {STRENGTH: model.chosen_strength}
+    return {name: tensor for name, tensor in weights.items() if name != STRENGTH} | strength

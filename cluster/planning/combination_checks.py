@@ -33,7 +33,7 @@ from data_pipeline.pose_dataset import DatasetError, PoseDataset
 from data_pipeline.skeleton import BUILT_IN, Skeleton
 from data_pipeline.tables import Table, TableError
 from data_pipeline.user_error import UserError, did_you_mean, first_line
-from posenet.models import ClosedFormCorrector
+from posenet.models import ClosedFormCorrector, Corrector
 
 NUMERICS = 4
 """Incremented when a change of this project's code changes numbers: trials before and after are never in one table."""
@@ -114,6 +114,11 @@ def _encode_model(settings: Settings, inputs: Inputs) -> tuple[Encoded, list[Pro
     encoded: dict[str, Encoded] = {}
     if not problems:
         encoded, problems = encode_arguments("model_args", hyperparams.model, hyperparams.model_args)
+    if hyperparams.choose_strength:
+        encoded["choose_strength"] = True  # older results do not have this key
+        if not issubclass(hyperparams.model, Corrector):
+            text = f"must be False for {hyperparams.model.__name__}, which is not a Corrector of posenet.models"
+            problems.append(Problem("base_hyperparams.choose_strength", text))
     weights: Mapping[str, torch.Tensor] | None = None
     path = settings.experiment.init_weights_path
     if path is not None and issubclass(hyperparams.model, ClosedFormCorrector):
@@ -142,7 +147,7 @@ def _encode_model(settings: Settings, inputs: Inputs) -> tuple[Encoded, list[Pro
         return encoded, [refused("model_args", hyperparams.model, hyperparams.model_args, error)]
     if weights is not None:
         try:
-            copy.deepcopy(model).load_state_dict(weights, assign=True)
+            copy.deepcopy(model).load_state_dict(builders.initial_weights(weights, model), assign=True)
         except Exception as error:
             text = f"the weights of {path} do not fit the model {hyperparams.model.__name__}: {error}"
             problems.append(Problem("experiment_config.init_weights_path", text))
@@ -369,7 +374,7 @@ _TRAIN_SET_KEYS = (
     "experiment_config.train_set_size",
     "experiment_config.use_preset",
 )
-_MODEL_KEYS = ("model", "model_args", *_TRAIN_SET_KEYS)
+_MODEL_KEYS = ("model", "model_args", "choose_strength", *_TRAIN_SET_KEYS)
 _DATA_KEYS = (
     *_TRAIN_SET_KEYS,
     *("experiment_config.val_set", "experiment_config.val_set_size"),

@@ -245,6 +245,7 @@ class Hyperparams:
 
     model: type[torch.nn.Module] = _key(_class_of(torch.nn.Module, "of posenet.models, such as CorrectorMLP"))
     model_args: Mapping[str, Any] = _key(_arguments)
+    choose_strength: bool = _key(_boolean, default=False)
     loss_function: Loss | type[Loss] = _key(_loss)
     loss_space: Space = _key(_one_of("default", "original"))
     eval_space: Space = _key(_one_of("default", "original"))

@@ -96,7 +96,8 @@ class Inputs:
             Exception: What the model's constructor raises.
         """
         hyperparams, set_key = settings.hyperparams, set_keys(settings)["train"]
-        key = (hyperparams.model, canonical_json(encode(hyperparams.model_args)), set_key)
+        arguments = canonical_json(encode(hyperparams.model_args))
+        key = (hyperparams.model, arguments, hyperparams.choose_strength, set_key)
         if key not in self.models:
             skeleton = self.read_set(set_key).skeleton
             try:

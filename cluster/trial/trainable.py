@@ -280,7 +280,7 @@ class _Training:
         seed_process(seeds.initialisation)
         model = builders.build_model(hyperparams, train.skeleton)
         if self.init_weights is not None:
-            model.load_state_dict(builders.read_weights(self.init_weights))
+            model.load_state_dict(builders.initial_weights(builders.read_weights(self.init_weights), model))
         model.to(device)
         optimizer = builders.build_optimizer(hyperparams, model)
         scheduler = builders.build_scheduler(hyperparams, optimizer)

@@ -4,9 +4,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from data_pipeline.skeleton import Skeleton
+
+STRENGTH = "chosen_strength"
+"""The name of a corrector's strength among its weights."""
 
 
 class Corrector(nn.Module, ABC):
@@ -16,11 +20,21 @@ class Corrector(nn.Module, ABC):
 
     Args:
         skeleton: The skeleton of the poses.
+
+    Attributes:
+        chosen_strength: A factor on the correction in evaluation mode, a scalar; None for 1.
     """
+
+    chosen_strength: Tensor | None
 
     def __init__(self, skeleton: Skeleton) -> None:
         super().__init__()
         self.skeleton = skeleton
+        self.register_buffer(STRENGTH, None)
+
+    def add_strength(self) -> None:
+        """Adds a strength to the weights. It starts at 1, and the solver chooses it at each evaluation."""
+        self.chosen_strength = torch.ones(())
 
     @abstractmethod
     def correction(self, poses: Tensor) -> Tensor:
@@ -28,7 +42,10 @@ class Corrector(nn.Module, ABC):
 
     def forward(self, poses: Tensor) -> Tensor:
         """Returns the corrected poses, (N, J, 3), in the space of `poses`."""
-        return poses + self.correction(poses)
+        correction = self.correction(poses)  # (N, J, 3)
+        if self.chosen_strength is not None and not self.training:
+            correction = self.chosen_strength * correction
+        return poses + correction
 
 
 class ClosedFormCorrector(Corrector):

@@ -86,6 +86,7 @@ class SmallExperiment:
             "base_hyperparams": {
                 "model": CorrectorMLP,
                 "model_args": {"hidden_dims": [8], "activation": "leaky_relu", "dropout": None, "batchnorm": False},
+                "choose_strength": False,
                 "loss_function": MetricLoss(errors.coordinate_difference, "absolute"),
                 "loss_space": "default",
                 "eval_space": "original",

@@ -118,7 +118,7 @@ class TestATrialThatIsTheSame:
             ),
             (NEIGHBOR_ERRORS, {"optimizer": [torch.optim.AdamW], "experiment_config.train_set_size": [20, 30]}),
             ({"base_hyperparams.model_args.activation": torch.nn.PReLU(init=0.1)}, {}),
-            (CLOSED_FORM, {"model_args.ridge": [0.1, 1.0]}),
+            (CLOSED_FORM, {"model_args.ridge": [0.1, 1.0], "choose_strength": [True]}),
             (
                 {
                     "base_hyperparams.scheduler": torch.optim.lr_scheduler.ReduceLROnPlateau,

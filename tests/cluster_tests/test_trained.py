@@ -100,6 +100,11 @@ class TestACorrectorThatWasReadBack:
     def test_corrects_as_in_the_trial_with_a_model_that_is_fitted_in_closed_form(self, small_experiment):
         self.assert_corrects_as_recorded(small_experiment, CLOSED_FORM)
 
+    def test_corrects_as_in_the_trial_with_the_strength_that_it_chose(self, small_experiment):
+        changes = {"base_hyperparams.choose_strength": True, "base_hyperparams.optimizer_args.lr": 0.03}
+        trained = self.assert_corrects_as_recorded(small_experiment, changes)
+        assert 0 < trained.corrector.model.chosen_strength.item() < 1, "the example shows nothing"
+
     def test_corrects_as_in_the_trial_with_another_skeleton(self, small_experiment):
         sets = {f"experiment_config.{part}_set": f"nyu_{part}" for part in ("train", "val", "test")}
         trained = self.assert_corrects_as_recorded(small_experiment, sets, test_set="nyu_test")

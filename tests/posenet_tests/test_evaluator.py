@@ -9,8 +9,8 @@ from data_pipeline.batch import DeviceDataset
 from data_pipeline.normalizers import GlobalNormalizer, Shifter
 from data_pipeline.pose_dataset import PoseDataset
 from data_pipeline.skeleton import NYU
-from posenet.evaluator import CURVE_THRESHOLDS_MM, CorrectionMeans, Evaluator
-from posenet.models import CorrectorMLP
+from posenet.evaluator import CURVE_THRESHOLDS_MM, STRENGTHS, CorrectionMeans, Evaluator
+from posenet.models import Corrector, CorrectorMLP
 from tests.support import hands, pose_dataset
 
 N = 80
@@ -446,6 +446,38 @@ def test_without_a_normalizer_the_space_is_that_of_millimetres():
     evaluator = Evaluator(data, normalizer=None, eval_space="default")
     assert evaluator.eval_space == "original"
     assert {m.space for m in (*evaluator.final(Nothing()), *evaluator.intermediate(Nothing()))} == {"original"}
+
+
+class Shift(Corrector):
+    """Adds one correction to all poses."""
+
+    def __init__(self, skeleton, shift):
+        super().__init__(skeleton)
+        self.shift = shift
+
+    def correction(self, poses):
+        return self.shift.expand_as(poses)
+
+
+class TestBestStrength:
+    @pytest.mark.parametrize("factor", [0.9, 1.3, 2.5, 20])
+    def test_is_the_one_that_gives_the_lowest_error_of_all(self, skeleton, factor):
+        case = Case(skeleton, "global")
+        errors_mm = np.mean([case.dataset.labels - poses for poses in case.dataset.poses.values()], axis=(0, 1))
+        model = Shift(skeleton, torch.tensor(factor * case.length * errors_mm, dtype=torch.float32))
+        found = case.evaluator().best_strength(model)
+        model.add_strength()
+        distances = {}
+        for strength in STRENGTHS:
+            model.chosen_strength.fill_(strength)
+            measured = by_subset(case.evaluator().intermediate(model))["mean"]
+            distances[strength] = measured["original", "distance"]
+        assert found == min(distances, key=distances.get)
+        assert found == pytest.approx(min(1, 1 / factor), abs=0.2)
+
+    def test_is_zero_for_a_correction_that_only_harms(self):
+        case = Case(NYU, "shifter")
+        assert case.evaluator().best_strength(Shift(NYU, torch.tensor(100.0))) == 0
 
 
 class TestCorrectionMeans:

@@ -24,6 +24,7 @@ from posenet.models import (
     GlobalShiftMLP,
     KernelCorrector,
 )
+from posenet.models.corrector import STRENGTH
 from posenet.models.layers import ACTIVATIONS
 from posenet.reproducible import reproducible_process
 from tests.posenet_tests.gnn_by_joint import GNNByJoint
@@ -137,6 +138,14 @@ class TestEveryModel:
     def test_adds_a_correction_to_the_pose(self, model, poses):
         assert torch.equal(model(poses), poses + model.correction(poses))
         assert not torch.equal(model(poses), poses)
+
+    def test_multiplies_its_correction_by_its_strength_if_it_has_one(self, model, poses):
+        assert STRENGTH not in model.state_dict()  # older weights have none
+        correction = model.correction(poses)
+        model.add_strength()
+        assert torch.equal(model(poses), poses + correction)
+        model.load_state_dict(model.state_dict() | {STRENGTH: torch.tensor(0.25)})
+        torch.testing.assert_close(model(poses), poses + 0.25 * correction)
 
     def test_keeps_shape_and_precision(self, model, poses):
         for n in (1, 2, 8):

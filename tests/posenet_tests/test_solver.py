@@ -25,6 +25,7 @@ from posenet.checkpoint import pack, unpack
 from posenet.evaluator import Evaluator, Measurement
 from posenet.losses import CombinedLoss, Loss, MetricLoss
 from posenet.models import ClosedFormCorrector, CorrectorMLP, KernelCorrector
+from posenet.models.corrector import STRENGTH
 from posenet.reproducible import seed_process
 from posenet.solver import Best, DivergedError, Examples, Solver, SolverSettings, _is_log_point
 from tests.support import generator, pose_dataset, same_bits
@@ -45,6 +46,7 @@ def make_solver(
     model=None,
     model_class=CorrectorMLP,
     model_args=None,
+    choose_strength=False,
     loss=None,
     optimizer=adam,
     scheduler=constant,
@@ -72,6 +74,8 @@ def make_solver(
     seed_process(seed)
     model = model or model_class(NYU, **(model_args or {"hidden_dims": [16]}))
     seed_process(seed + 1)
+    if choose_strength:
+        model.add_strength()
     has_gradients = not isinstance(model, ClosedFormCorrector)
     optimizer = optimizer(model.parameters()) if has_gradients else None
     evaluator = evaluator or Evaluator(val, normalizer=normalizer, eval_space=eval_space)
@@ -256,6 +260,35 @@ class TestClosedForm:
         records = train(make_solver(**KERNEL, log_loss=True, log_grad=True))
         assert len(values(records, "batch_loss")) == 3 * N_BATCHES
         assert values(records, "batch_grad_norm") == []
+
+
+class TestStrength:
+    def test_is_the_best_one_at_every_log_point_and_part_of_the_best_weights(self):
+        solver = make_solver(choose_strength=True, optimizer=partial(torch.optim.Adam, lr=0.05), log_frequency=2)
+        (uncorrected,) = (
+            m.value
+            for m in make_solver(**KERNEL).evaluator.intermediate(KernelCorrector(NYU, **KERNEL["model_args"]))
+            if (m.subset, m.space, m.metric) == ("mean", "original", "distance")
+        )
+        best = {}
+        for report in solver.epochs():
+            strength = solver.evaluator.best_strength(solver.model)
+            assert values(report.log_points[-1].records, "strength", "val") == [strength]
+            assert report.log_points[-1].text.endswith(f" mm with strength {strength}")
+            assert report.val_distance_mm <= uncorrected + 1e-4
+            best[report.val_distance_mm] = strength
+        assert len(set(best.values()) - {0, 1}) > 0, "the example shows nothing"
+        assert solver.best.weights[STRENGTH].item() == pytest.approx(best[solver.best.val_distance_mm])
+
+    def test_does_not_change_the_training(self):
+        weights = [trained(choose_strength=choose, **EVERYTHING).model.state_dict() for choose in (True, False)]
+        del weights[0][STRENGTH]
+        assert same_bits(dict(weights[0]), dict(weights[1]))
+
+    def test_is_the_same_for_any_number_of_log_points(self):
+        arguments = {**EVERYTHING, "choose_strength": True}
+        states = [trained(**{**arguments, "log_frequency": n}).state_dict() for n in (1, 5)]
+        assert same_bits(*states)
 
 
 class TestScheduler:
@@ -607,7 +640,7 @@ class TestKilledAndContinued:
     @pytest.mark.parametrize("n_centres", [12, 100])
     def test_is_the_same_as_uninterrupted_with_a_model_in_closed_form(self, n_before, n_centres):
         model_args = {"bandwidth": 1.0, "ridge": 0.1, "n_centres": n_centres}
-        arguments = {**EVERYTHING, **KERNEL, "model_args": model_args, "num_epochs": 4}
+        arguments = {**EVERYTHING, **KERNEL, "model_args": model_args, "num_epochs": 4, "choose_strength": True}
         assert_continues_with_the_same_bits(n_before, **arguments)
 
     def test_keeps_the_best_epoch_of_before(self):

@@ -25,6 +25,7 @@ from data_pipeline.skeleton import HANDS17, NYU
 from data_pipeline.tables import write_errors, write_neighbors
 from posenet.losses import CombinedLoss, Loss
 from posenet.models import CorrectorMLP
+from posenet.models.corrector import STRENGTH
 from tests.cluster_tests.small_experiment import (
     CLOSED_FORM,
     LR,
@@ -36,6 +37,13 @@ from tests.cluster_tests.small_experiment import (
 )
 
 PLATEAU = torch.optim.lr_scheduler.ReduceLROnPlateau
+
+
+class Plain(torch.nn.Linear):
+    """A model that is not derived from the base class of correctors."""
+
+    def __init__(self, skeleton):
+        super().__init__(3, 3)
 
 
 class AllocatingMLP(CorrectorMLP):
@@ -126,6 +134,7 @@ def data_dir(tmp_path_factory):
         "nyu": CorrectorMLP(NYU, hidden_dims=[8]).state_dict(),
         "list": [1, 2],
     }
+    weights["with_strength"] = weights["good"] | {STRENGTH: torch.tensor(0.5)}
     for name, content in weights.items():
         torch.save(content, folder / f"{name}.pt")
     (folder / "text.pt").write_text("weights")
@@ -414,6 +423,15 @@ PAIRS = [
         ]
     ),
     (
+        {
+            "base_hyperparams.model": Plain,
+            "base_hyperparams.model_args": {},
+            "base_hyperparams.choose_strength": True,
+        },
+        "base_hyperparams.choose_strength",
+        "must be False for Plain, which is not a Corrector of posenet.models",
+    ),
+    (
         {**CLOSED_FORM, "experiment_config.init_weights_path": "weights.pt"},
         "experiment_config.init_weights_path",
         "must be None: KernelCorrector is fitted in closed form",
@@ -700,7 +718,10 @@ class TestSettingsThatFit:
         assert problem.path == "experiment_config.test_set_size"
 
     def test_are_fitting_initial_weights(self, small_experiment, data_dir):
-        small_experiment.experiment({"experiment_config.init_weights_path": data_dir / "good.pt"}).plan()
+        options = {"choose_strength": [False, True], "experiment_config.init_weights_path": []}
+        for name in ("good.pt", "with_strength.pt"):
+            options["experiment_config.init_weights_path"].append(data_dir / name)
+        assert len(small_experiment.experiment(options=options).plan().combinations) == 4
 
     def test_are_paths_in_the_home_folder(self, small_experiment, data_dir, monkeypatch):
         monkeypatch.setenv("HOME", str(data_dir))

@@ -152,6 +152,7 @@ HYPERPARAMS = [
     ),
     ("loss_function", torch.nn.MSELoss(), "a loss of posenet.losses"),
     ("loss_function", "l1", "got 'l1'; allowed: a loss of posenet.losses"),
+    ("choose_strength", 0.5, "got 0.5; allowed: True or False"),
     ("loss_space", "mm", "got 'mm'; allowed: one of 'default', 'original'"),
     ("loss_space", None, "allowed: one of 'default', 'original'"),
     ("eval_space", True, "got True; allowed: one of 'default', 'original'"),
