@@ -5,6 +5,8 @@ import json
 import time
 from typing import Any
 
+import numpy as np
+
 from cluster.executors.job import Job
 from cluster.planning.identity import NotEncodableError, encode
 from cluster.planning.plan import Plan
@@ -13,10 +15,18 @@ from cluster.results.results import Results
 from cluster.storage.archive import map_files
 from cluster.storage.file_names import FileNames
 from data_pipeline.pose_range import PoseRange
+from data_pipeline.tables import label_keys
 
 
 def write_experiment_file(plan: Plan, job: Job) -> None:
-    """Writes `experiment.json`: configs, options, data and plan of a run, and what produced its results."""
+    """Writes `experiment.json`: configs, options, data and plan of a run, and what produced its results.
+
+    Next to it, the hashes of the frames of each training set are written.
+    """
+    for train_key in {train for train, _, _ in job.separations}:
+        train = job.sets[train_key]
+        arrays = [train.labels, *train.poses.values()]
+        job.folder.write_training_frames(train.fingerprint, np.unique(np.concatenate([*map(label_keys, arrays)])))
     job.folder.write_experiment(
         {
             "name": job.config.name,

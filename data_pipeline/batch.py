@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
@@ -17,28 +18,80 @@ from data_pipeline.skeleton import Skeleton
 
 
 @dataclass(frozen=True)
+class Window:
+    """The frames that a corrector sees together: the one that it corrects, and its neighbours in time.
+
+    A window never leaves a run of successive frames: beyond its ends the first or last frame is repeated.
+
+    Attributes:
+        before: The number of frames before the corrected one.
+        after: The number of frames after it; 0 for a causal window.
+    """
+
+    before: int
+    after: int
+
+    @property
+    def size(self) -> int:
+        """W, the number of frames in a window."""
+        return self.before + 1 + self.after
+
+    def neighbours(self, rows: Tensor) -> Tensor:
+        """Returns the rows around each of `rows`, (n,), also those beyond its run: (n, W)."""
+        return rows[:, None] + torch.arange(-self.before, self.after + 1, device=rows.device)
+
+    def of_run(self, poses: Tensor) -> Tensor:
+        """Returns the windows of one run of frames, (N, J, 3): (N, W, J, 3)."""
+        n = poses.shape[0]  # `len` would fix the number of frames of an exported corrector
+        rows = self.neighbours(torch.arange(n, device=poses.device))  # (N, W)
+        return poses[rows.clamp(0, n - 1)]
+
+
+def window_of(model: torch.nn.Module) -> Window | None:
+    """Returns the window that a corrector sees; None if it sees single frames."""
+    window = getattr(model, "window", None)
+    return window if isinstance(window, Window) else None
+
+
+@dataclass(frozen=True)
 class Batch:
     """N samples, with inputs in the corrector's space.
 
     Attributes:
-        poses: Inputs, (N, J, 3), normalised.
+        poses: The poses to correct, (N, J, 3), normalised.
         labels_mm: Labels, (N, J, 3), mm, camera frame.
         transform: The transforms that normalised the inputs; None if the inputs are in mm.
+        windows: The frames around each pose, (N, W, J, 3), normalised like it; None for a corrector of single frames.
         sliced_from: The larger batch that this one is a slice of, and its rows there.
     """
 
     poses: Tensor
     labels_mm: Tensor
     transform: PoseTransform | None
+    windows: Tensor | None = None
     sliced_from: "tuple[Batch, slice] | None" = None
 
     @classmethod
-    def of(cls, poses: Tensor, labels: Tensor, normalizer: Normalizer | None) -> "Batch":
-        """Normalises inputs; both (N, J, 3), mm."""
+    def of(cls, poses: Tensor, labels: Tensor, normalizer: Normalizer | None, windows: Tensor | None = None) -> "Batch":
+        """Normalises inputs.
+
+        Args:
+            poses: The poses to correct, (N, J, 3), mm.
+            labels: Their labels, (N, J, 3), mm.
+            normalizer: The normalizer; None for none.
+            windows: The frames around each pose, (N, W, J, 3), mm; None for a corrector of single frames.
+        """
         if normalizer is None:
-            return cls(whole_samples(poses), whole_samples(labels), None)
+            return cls(whole_samples(poses), whole_samples(labels), None, windows)
         normalized, transform = normalizer.normalize(poses)
-        return cls(normalized, labels, transform)
+        if windows is not None:
+            windows = normalized_windows(windows, transform)
+        return cls(normalized, labels, transform, windows)
+
+    @property
+    def inputs(self) -> Tensor:
+        """What the corrector sees: the poses, (N, J, 3), or the windows, (N, W, J, 3)."""
+        return self.poses if self.windows is None else self.windows
 
     def split(self, size: int) -> Iterator["Batch"]:
         """Yields batches of `size` samples, in order; the last one may have fewer. They share this batch's memory."""
@@ -46,7 +99,8 @@ class Batch:
             rows = slice(start, start + size)
             transform = None if self.transform is None else self.transform.select(rows)
             # Detached: if a model writes to a view, its gradients must not reach the following batches.
-            yield Batch(self.poses[rows].detach(), self.labels_mm[rows].detach(), transform, (self, rows))
+            windows = None if self.windows is None else self.windows[rows].detach()
+            yield Batch(self.poses[rows].detach(), self.labels_mm[rows].detach(), transform, windows, (self, rows))
 
     @cached_property
     def labels(self) -> Tensor:
@@ -74,17 +128,22 @@ class DeviceDataset:
         labels: (N, J, 3), mm.
         poses: The inputs of each subset, (N, J, 3), mm.
         skeleton: The skeleton with J joints.
+        runs: The first and the last row of the run of successive frames that each sample is in, (2, N); None if all
+            samples are one run.
     """
 
     labels: Tensor
     poses: Mapping[str, Tensor]
     skeleton: Skeleton
+    runs: Tensor | None = None
 
     @classmethod
     def of(cls, dataset: PoseDataset, device: torch.device) -> "DeviceDataset":
         """Copies a dataset to `device`; on the CPU it shares the memory."""
         poses = {subset: on_device(array, device) for subset, array in dataset.poses.items()}
-        return cls(on_device(dataset.labels, device), poses, dataset.skeleton)
+        starts = dataset.frames.run_starts(len(dataset))  # (N,)
+        runs = None if starts.sum() == 1 else torch.from_numpy(_runs(starts)).to(device)
+        return cls(on_device(dataset.labels, device), poses, dataset.skeleton, runs)
 
     @property
     def subsets(self) -> tuple[str, ...]:
@@ -98,6 +157,14 @@ class DeviceDataset:
         """Returns copies of the poses and labels, (n, J, 3) each, of the samples `indices`, (n,)."""
         return rows(self.poses[subset], indices), rows(self.labels, indices)
 
+    def window_rows(self, indices: Tensor, window: Window) -> Tensor:
+        """Returns the samples in the window of each of the samples `indices`, (n,): (n, W)."""
+        neighbours = window.neighbours(indices)  # (n, W)
+        if self.runs is None:
+            return neighbours.clamp(0, len(self) - 1)
+        first, last = self.runs[:, indices, None]  # (n, 1) each
+        return neighbours.clamp(first, last)
+
     def chunks(self, subset: str, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields copies of all poses and labels, (n, J, 3) each, in order, in chunks of `size` samples."""
         for start in range(0, len(self), size):
@@ -105,13 +172,21 @@ class DeviceDataset:
             yield self.poses[subset][rows].clone(), self.labels[rows].clone()
 
 
+def _runs(starts: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Returns the first and the last row of each sample's run, (2, N), from where runs start, (N,)."""
+    run = np.cumsum(starts) - 1  # (N,)
+    first = np.flatnonzero(starts)  # (R,)
+    last = np.append(first[1:], len(starts)) - 1  # (R,)
+    return np.stack([first[run], last[run]])
+
+
 Data = TypeVar("Data")
 OnDevice = TypeVar("OnDevice")
 
 
 def dataset_identity(dataset: PoseDataset) -> Hashable:
-    """Returns what identifies a dataset; the fingerprint alone does not cover subset order and skeleton."""
-    return dataset.fingerprint, tuple(dataset.poses), dataset.skeleton
+    """Returns what identifies a dataset; the fingerprint does not cover the order of subsets, skeleton and runs."""
+    return dataset.fingerprint, tuple(dataset.poses), dataset.skeleton, dataset.runs_digest
 
 
 class DeviceCache(Generic[Data, OnDevice]):
@@ -145,6 +220,12 @@ def rows(tensor: Tensor, indices: Tensor) -> Tensor:
     """Returns copies of the rows `indices`, (n,), of a tensor (N, J, 3): (n, J, 3)."""
     # Gathering rows of 3·J numbers is faster than gathering J×3 blocks.
     return tensor.flatten(1).index_select(0, indices).view(-1, *tensor.shape[1:])  # (n, J, 3)
+
+
+def normalized_windows(windows: Tensor, transform: PoseTransform) -> Tensor:
+    """Returns windows, (N, W, J, 3), mm, in the coordinates of the poses that they are around, (N, W, J, 3)."""
+    # To a transform, the joints of a window are those of one large pose.
+    return transform.normalize(windows.flatten(1, 2)).view(windows.shape)  # (N, W, J, 3) -> (N, W·J, 3) -> back
 
 
 _PINNED_SAMPLES = 65_536  # about 16 MB: a large set must not be duplicated in page-locked memory

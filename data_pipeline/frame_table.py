@@ -16,7 +16,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -82,6 +82,13 @@ class FrameTable:
         """Returns the table of the frames that `rows`, an index of numpy's arrays, selects."""
         return replace(self, **{name: column[rows] for name, column in self.columns.items()})
 
+    @classmethod
+    def joined(cls, tables: Sequence["FrameTable"]) -> "FrameTable":
+        """Returns the table of the frames of several tables, at least one, that have the same columns."""
+        return replace(
+            tables[0], **{name: np.concatenate([getattr(t, name) for t in tables]) for name in tables[0].columns}
+        )
+
     def completed(self, n_frames: int, dataset: str) -> "FrameTable":
         """Returns the table with sequences and indices.
 
@@ -104,8 +111,23 @@ class FrameTable:
             index[order] = np.arange(n_frames) - starts[codes[order]]
         return replace(self, sequence=sequence, index=index)
 
-    def write(self, path: Path) -> None:
-        """Writes the table.
+    def run_starts(self, n_frames: int) -> npt.NDArray[np.bool_]:
+        """Returns which frames begin a run, (N,): successive frames of one sequence.
+
+        Frames of an unknown sequence are one sequence; of unknown indices each frame of a sequence follows the last.
+
+        Args:
+            n_frames: N.
+        """
+        completed = self.completed(n_frames, "")
+        assert completed.sequence is not None
+        assert completed.index is not None
+        starts = np.ones(n_frames, np.bool_)
+        starts[1:] = (np.diff(group_codes(completed.sequence)) != 0) | (np.diff(completed.index) != 1)
+        return starts
+
+    def write(self, path: Path | IO[bytes]) -> None:
+        """Writes the table to a file.
 
         Raises:
             ValueError: If a text cannot be written in UTF-8.

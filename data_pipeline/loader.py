@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from data_pipeline.augmenters import Augmenter
-from data_pipeline.batch import Batch, DeviceDataset
+from data_pipeline.batch import Batch, DeviceDataset, Window
 from data_pipeline.distorters import Distorter, TrainingSamples
 from data_pipeline.layout import stored_samples_last
 from data_pipeline.normalizers import Normalizer
@@ -48,6 +48,8 @@ class TrainingLoader:
         normalizer: Normalises inputs and labels; None leaves mm in the camera frame.
         generators: The sources of randomness; the loader advances them.
         tables: The tables that the distorter reads, by file name, on the device; None if it reads none.
+        window: The frames that the corrector sees; None for single frames. The distorter changes each frame of a window
+            on its own; the augmenters change a window as a whole, about its centre.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class TrainingLoader:
         normalizer: Normalizer | None,
         generators: Generators,
         tables: Mapping[str, Tensor] | None = None,
+        window: Window | None = None,
     ) -> None:
         self.data = data
         self.batch_size = batch_size
@@ -68,6 +71,7 @@ class TrainingLoader:
         self.normalizer = normalizer
         self.generators = generators
         self.tables = tables or {}
+        self.window = window
 
     def __len__(self) -> int:
         """The number of batches in an epoch."""
@@ -87,10 +91,15 @@ class TrainingLoader:
 
     def _prepare(self, indices: Tensor, subsets: Sequence[int]) -> Batch:
         """Returns the samples `indices`, (n,), of one or more batches; `subsets` has the subset of each batch."""
-        data, generators = self.data, self.generators
+        data, generators, window = self.data, self.generators, self.window
+        batch_size = self.batch_size
+        n_samples = len(indices)
+        if window is not None:
+            indices = data.window_rows(indices, window).flatten()  # (n,) -> (n·W,)
+            batch_size *= window.size
         gathered = [
             data.gather(data.subsets[subset], rows)
-            for subset, rows in zip(subsets, torch.split(indices, self.batch_size), strict=True)
+            for subset, rows in zip(subsets, torch.split(indices, batch_size), strict=True)
         ]
         poses, labels = (torch.cat(tensors) for tensors in zip(*gathered, strict=True))  # (n, J, 3) each
         if self.distorter.wants_samples_last:
@@ -98,9 +107,15 @@ class TrainingLoader:
             poses, labels = stored_samples_last(poses), stored_samples_last(labels)
         samples = TrainingSamples(poses, labels, indices, data.skeleton, self.tables)
         poses = self.distorter(samples, generators.distorting)
+        if window is not None:
+            # To an augmenter, the joints of a window are those of one large hand.
+            poses, labels = poses.reshape(n_samples, -1, 3), labels.reshape(n_samples, -1, 3)  # (n, W·J, 3) each
         for augmenter in self.augmenters:
             poses, labels = augmenter(poses, labels, generators.augmenting)
-        return Batch.of(poses, labels, self.normalizer)
+        if window is None:
+            return Batch.of(poses, labels, self.normalizer)
+        windows, labels = (each.reshape(n_samples, window.size, -1, 3) for each in (poses, labels))  # (n, W, J, 3)
+        return Batch.of(windows[:, window.before], labels[:, window.before], self.normalizer, windows)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the states of the generators, for a checkpoint at the end of an epoch."""

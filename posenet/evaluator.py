@@ -20,13 +20,13 @@ Only in the final evaluation:
 A name that ends in `_before` is the same metric for the uncorrected input.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from data_pipeline.batch import Batch, DeviceDataset
+from data_pipeline.batch import Batch, DeviceDataset, Window, window_of
 from data_pipeline.normalizers import Normalizer
 from data_pipeline.skeleton import Skeleton
 from data_pipeline.subsets import MEAN_SUBSET
@@ -86,9 +86,8 @@ class Evaluator:
         with _evaluating(model):
             for subset in self.data.subsets:
                 chunks = []
-                for chunk in self.data.chunks(subset, _CHUNK):
-                    batch = Batch.of(*chunk, self.normalizer)
-                    before, after = batch.in_mm(batch.poses), batch.in_mm(model(batch.poses.clone()))  # (n, J, 3) each
+                for batch in self._batches(model, subset):
+                    before, after = batch.in_mm(batch.poses), batch.in_mm(model(batch.inputs.clone()))  # (n, J, 3) each
                     distances = [
                         errors.distance_error(poses, batch.labels_mm, self.data.skeleton) for poses in (before, after)
                     ]
@@ -105,10 +104,9 @@ class Evaluator:
         totals = torch.zeros(len(STRENGTHS), dtype=torch.float64, device=self.data.labels.device)
         with _evaluating(model):
             for subset in self.data.subsets:
-                for chunk in self.data.chunks(subset, _CHUNK):
-                    batch = Batch.of(*chunk, self.normalizer)
+                for batch in self._batches(model, subset):
                     before = batch.in_mm(batch.poses)  # (n, J, 3)
-                    change = batch.in_mm(batch.poses + model.correction(batch.poses.clone())) - before  # (n, J, 3)
+                    change = batch.in_mm(batch.poses + model.correction(batch.inputs.clone())) - before  # (n, J, 3)
                     for index, strength in enumerate(STRENGTHS):
                         corrected = before + strength * change  # (n, J, 3)
                         distances = errors.distance_error(corrected, batch.labels_mm, self.data.skeleton)  # (n, J)
@@ -119,18 +117,37 @@ class Evaluator:
     def predict(self, model: torch.nn.Module, subset: str, indices: Tensor) -> Tensor:
         """Returns the corrected poses, (n, J, 3), mm, of the samples `indices`, (n,), of a subset."""
         with _evaluating(model):
-            batch = Batch.of(*self.data.gather(subset, indices), self.normalizer)
-            return batch.in_mm(model(batch.poses))
+            batch = self._batch(subset, indices, window_of(model))
+            return batch.in_mm(model(batch.inputs))
+
+    def _batches(self, model: torch.nn.Module, subset: str) -> Iterator[Batch]:
+        """Yields all samples of a subset, in order."""
+        window = window_of(model)
+        if window is None:
+            for poses, labels in self.data.chunks(subset, _CHUNK):
+                yield Batch.of(poses, labels, self.normalizer)
+            return
+        everything = torch.arange(len(self.data), device=self.data.labels.device)  # (N,)
+        for indices in torch.split(everything, max(1, _CHUNK // window.size)):
+            yield self._batch(subset, indices, window)
+
+    def _batch(self, subset: str, indices: Tensor, window: Window | None) -> Batch:
+        """Returns the samples `indices`, (n,), of a subset."""
+        poses, labels = self.data.gather(subset, indices)
+        if window is None:
+            return Batch.of(poses, labels, self.normalizer)
+        rows = self.data.window_rows(indices, window)  # (n, W)
+        windows = self.data.gather(subset, rows.flatten())[0].view(*rows.shape, *poses.shape[1:])  # (n, W, J, 3)
+        return Batch.of(poses, labels, self.normalizer, windows)
 
     def _measure(self, model: torch.nn.Module, quantities: "_QuantitiesOf") -> list[Measurement]:
         by_subset: dict[str, dict[tuple[Space, str], float]] = {}
         with _evaluating(model):
             for subset in self.data.subsets:
-                batches = (Batch.of(*chunk, self.normalizer) for chunk in self.data.chunks(subset, _CHUNK))
                 means = _RunningMeans()
-                for batch in batches:
+                for batch in self._batches(model, subset):
                     # A copy: a model that works in place must not change the input that its output is compared with.
-                    means.add(quantities(batch, model(batch.poses.clone())))
+                    means.add(quantities(batch, model(batch.inputs.clone())))
                 by_subset[subset] = means.values()
         subsets = list(by_subset.values())
         over_subsets = {key: sum(subset[key] for subset in subsets) / len(subsets) for key in subsets[0]}

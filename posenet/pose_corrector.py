@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from data_pipeline.batch import Window, normalized_windows, window_of
 from data_pipeline.normalizers import Normalizer
 
 
@@ -20,14 +21,27 @@ class PoseCorrector(nn.Module):
         self.model = model
         self.normalizer = normalizer
 
+    @property
+    def window(self) -> Window | None:
+        """The window of a model over time; None for a model of single frames."""
+        return window_of(self.model)
+
     def forward(self, poses_mm: Tensor) -> Tensor:
-        """Returns the corrected poses, (N, J, 3), mm, of `poses_mm`, (N, J, 3), mm, camera frame."""
-        if self.normalizer is None:
+        """Returns the corrected poses, (N, J, 3), mm, of `poses_mm`, (N, J, 3), mm, camera frame.
+
+        For a model over time, the poses are successive frames of one sequence.
+        """
+        if self.window is None:
             # A copy: a model that works in place must not change the caller's poses.
-            corrected: Tensor = self.model(poses_mm.clone())
+            inputs = poses_mm.clone()  # (N, J, 3)
+        else:
+            inputs = self.window.of_run(poses_mm)  # (N, W, J, 3)
+        if self.normalizer is None:
+            corrected: Tensor = self.model(inputs)
             return corrected
         transform = self.normalizer.transform(poses_mm)
-        return transform.denormalize(self.model(transform.normalize(poses_mm)))
+        inputs = transform.normalize(poses_mm) if self.window is None else normalized_windows(inputs, transform)
+        return transform.denormalize(self.model(inputs))
 
 
 class Ensemble(nn.Module):
@@ -41,8 +55,14 @@ class Ensemble(nn.Module):
         super().__init__()
         self.correctors = nn.ModuleList(correctors)
 
+    @property
+    def window(self) -> Window | None:
+        """The window of the models over time; None for models of single frames."""
+        first = self.correctors[0]
+        return first.window if isinstance(first, PoseCorrector) else None
+
     def forward(self, poses_mm: Tensor) -> Tensor:
-        """Returns the mean of the corrected poses, (N, J, 3), mm, of `poses_mm`, (N, J, 3), mm, camera frame."""
+        """Returns the mean of the corrected poses, (N, J, 3), mm, of `poses_mm`, as `PoseCorrector` does."""
         first, *others = self.correctors
         total: Tensor = first(poses_mm)
         for corrector in others:

@@ -194,9 +194,9 @@ class Solver:
 
     def _add_batch(self, model: ClosedFormCorrector, batch: Batch, progress: "_EpochProgress") -> None:
         with torch.no_grad():
-            corrected = model(batch.poses)  # (N, J, 3)
+            corrected = model(batch.inputs)  # (N, J, 3)
             progress.add(len(batch.poses), self._loss(batch, corrected), self._distance(batch, corrected), None)
-            model.add(batch.poses, batch.labels)
+            model.add(batch.inputs, batch.labels)
             if progress.n_done == len(self.loader):
                 model.fit()
 
@@ -206,7 +206,7 @@ class Solver:
 
         def closure() -> Tensor:
             optimizer.zero_grad()
-            corrected = self.model(batch.poses)  # (N, J, 3)
+            corrected = self.model(batch.inputs)  # (N, J, 3)
             if corrected.shape != batch.poses.shape:
                 shapes = f"{tuple(corrected.shape)} for poses of shape {tuple(batch.poses.shape)}"
                 raise ValueError(f"the model returned a tensor of shape {shapes}; the two must be the same")

@@ -33,17 +33,24 @@ from cluster.reports.terminal.overview import find_experiment
 from cluster.results.user_modules import add_import_option, own_module
 from cluster.storage.folders import ExperimentFolder
 from cluster.trained import TrainedCorrector, read_corrector
+from data_pipeline.batch import window_of
+from data_pipeline.files.atomic import atomic_file
 from data_pipeline.files.sigterm import exit_on_sigterm
 from data_pipeline.formats.catalogue import FORMATS, PoseFormat, format_from_option
-from data_pipeline.formats.frames import FormatError, Frames
+from data_pipeline.formats.frames import FormatError, Frames, runs
 from data_pipeline.formats.hands17 import read_official_names, write_hands17_submission
-from data_pipeline.formats.tensor_file import split_subset
+from data_pipeline.formats.tensor_file import frame_table_path, split_subset
+from data_pipeline.frame_table import FrameTable
 from data_pipeline.pose_range import PoseRange, PoseRangeCheck
 from data_pipeline.preparation.chunks import progress
 from data_pipeline.skeleton import Skeleton, register_skeleton
+from data_pipeline.tables import Keys, label_keys
 from data_pipeline.user_error import UserError, exit_status, first_line
+from data_pipeline.words import count
 from posenet.evaluator import CorrectionMeans
 from posenet.export import check_suffix, export_corrector
+
+_FRAMES_AT_ONCE = 4096  # by a corrector over time
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,7 +78,8 @@ def _run(args: argparse.Namespace) -> int:
     print(_description(args.experiment, trained), file=sys.stderr)
     register_skeleton(trained.skeleton)  # for formats whose files have only the number of joints
     if files is not None:
-        correction = Correction(trained, files, device, _training_range(folder, trained))
+        known = _training_range(folder, trained), folder.read_training_frames(trained.train_set_fingerprint)
+        correction = Correction(trained, files, device, *known)
         correction.write()
         if correction.means is not None:
             metrics = correction.means.metrics()
@@ -129,12 +137,26 @@ class Files:
             official_names=None if args.submission is None else read_official_names(args.submission),
         )
 
+    def write_table(self, table: FrameTable) -> None:
+        """Writes what is known about the frames next to corrected poses that are a dataset's file."""
+        path = frame_table_path(self.out)
+        if self.target is FORMATS["pt"] and path is not None and table.columns:
+            with atomic_file(path) as file:
+                table.write(file)
+
     def write(self, frames: Iterator[Frames]) -> None:
         """Writes the corrected frames. In a submission, frames without names get the official ones, with a note."""
         if self.target is not None:
             self.target.write(self.out, frames)
         elif self.official_names is not None and not write_hands17_submission(self.out, frames, self.official_names):
             print(f"note: {self.poses} has no names; its frames got the names of the list, in order", file=sys.stderr)
+
+
+def _noting(frames: Iterator[Frames], tables: list[FrameTable]) -> Iterator[Frames]:
+    """Yields frames and appends their tables to a list."""
+    for chunk in frames:
+        tables.append(chunk.table)
+        yield chunk
 
 
 class Correction:
@@ -145,21 +167,27 @@ class Correction:
         files: The files to read and write.
         device: The device the corrector runs on.
         training_range: The range of the training poses; None if the experiment does not have it.
+        training_keys: The hashes of the training poses and labels, (K,); None if the experiment does not have them.
 
     Attributes:
         means: The errors before and after; None without labels.
     """
 
     def __init__(
-        self, trained: TrainedCorrector, files: Files, device: torch.device, training_range: PoseRange | None
+        self,
+        trained: TrainedCorrector,
+        files: Files,
+        device: torch.device,
+        training_range: PoseRange | None,
+        training_keys: Keys | None,
     ) -> None:
         self.files = files
         self.device = device
-        self.poses = _Input(files.poses, files.source, trained.skeleton, training_range)
+        self.poses = _Input(files.poses, files.source, trained.skeleton, training_range, training_keys)
         self.labels = (
             None
             if files.labels is None
-            else _Input(files.labels, files.labels_format, trained.skeleton, training_range)
+            else _Input(files.labels, files.labels_format, trained.skeleton, training_range, training_keys)
         )
         self.corrector = trained.corrector.to(device)
         self.means = None if files.labels is None else CorrectionMeans(trained.skeleton)
@@ -167,9 +195,11 @@ class Correction:
 
     def write(self) -> None:
         """Corrects all frames, a few thousand at a time."""
+        tables: list[FrameTable] = []
         try:
             with torch.inference_mode():
-                self.files.write(self._corrected())
+                self.files.write(_noting(self._corrected(), tables))
+            self.files.write_table(FrameTable.joined(tables))
         finally:  # a suspicious file may be the reason for an error
             for input_file in (self.poses, self.labels):
                 if input_file is not None:
@@ -179,28 +209,49 @@ class Correction:
     def _corrected(self) -> Iterator[Frames]:
         labels = None if self.labels is None else _LabelReader(self.labels)
         with progress("correcting", total=None) as advance:
-            for chunk in self.poses:
-                poses = torch.from_numpy(chunk.poses).to(self.device)  # (n, J, 3)
-                corrected = self.corrector(poses)
+            for chunk, poses, corrected in self._corrected_chunks():
                 if self.means is not None and labels is not None:
                     true = torch.from_numpy(labels.take(chunk)).to(self.device)
                     self.means.add(poses, corrected, true)
                 self.n_frames += len(chunk)
                 advance(len(chunk))
-                yield Frames(corrected.cpu().numpy(), chunk.names)
+                yield Frames(corrected.cpu().numpy(), chunk.names, chunk.table)
         if labels is not None:
             labels.require_end()
+
+    def _corrected_chunks(self) -> Iterator[tuple[Frames, torch.Tensor, torch.Tensor]]:
+        """Yields chunks of the file with their poses before and after, (n, J, 3) each, mm, on the device."""
+        window = window_of(self.corrector)
+        if window is None:
+            for chunk in self.poses:
+                poses = torch.from_numpy(chunk.poses).to(self.device)  # (n, J, 3)
+                yield chunk, poses, self.corrector(poses)
+            return
+        for run in runs(self.poses):
+            poses = torch.from_numpy(run.poses).to(self.device)  # (N, J, 3)
+            for start in range(0, len(run), _FRAMES_AT_ONCE):
+                rows = slice(start, min(start + _FRAMES_AT_ONCE, len(run)))
+                first = max(0, start - window.before)
+                corrected = self.corrector(poses[first : rows.stop + window.after])  # with the neighbours of the rows
+                yield run.take(rows), poses[rows], corrected[start - first : rows.stop - first]
 
 
 class _Input:
     """The frames of a file, compared with the frames that the corrector was trained on."""
 
     def __init__(
-        self, path: Path, pose_format: PoseFormat, skeleton: Skeleton, training_range: PoseRange | None
+        self,
+        path: Path,
+        pose_format: PoseFormat,
+        skeleton: Skeleton,
+        training_range: PoseRange | None,
+        training_keys: Keys | None,
     ) -> None:
         self.path = path
         self.pose_format = pose_format
         self.skeleton = skeleton
+        self._training_keys = training_keys
+        self.n_frames = self._n_trained = 0
         self._comparison = None if training_range is None else PoseRangeCheck(training_range, skeleton)
 
     def __iter__(self) -> Iterator[Frames]:
@@ -213,13 +264,20 @@ class _Input:
                 )
             if self._comparison is not None:
                 self._comparison.add(chunk.poses)
+            self.n_frames += len(chunk)
+            if self._training_keys is not None:
+                self._n_trained += int(np.isin(label_keys(chunk.poses), self._training_keys).sum())
             yield chunk
 
     def warn(self) -> None:
         """Prints what is suspicious about the frames that were read."""
         cut = self.pose_format.warning(self.path)
         unlike = [] if self._comparison is None else self._comparison.texts()
-        for text in unlike if cut is None else [cut, *unlike]:
+        trained = (
+            f"the corrector was trained on {self._n_trained:,} of these {count(self.n_frames, 'frame')}; what it does "
+            "to them shows how well it remembers, not how well it corrects"
+        )
+        for text in [*([] if cut is None else [cut]), *unlike, *([trained] if self._n_trained else [])]:
             print(f"warning: {self.path}: {text}", file=sys.stderr)
 
 

@@ -29,6 +29,7 @@ from cluster.planning.identity import (
     partial_arguments,
 )
 from cluster.planning.inputs import Inputs, set_keys
+from data_pipeline.batch import window_of
 from data_pipeline.pose_dataset import DatasetError, PoseDataset
 from data_pipeline.skeleton import BUILT_IN, Skeleton
 from data_pipeline.tables import Table, TableError
@@ -145,6 +146,9 @@ def _encode_model(settings: Settings, inputs: Inputs) -> tuple[Encoded, list[Pro
         model = inputs.model(settings)
     except Exception as error:
         return encoded, [refused("model_args", hyperparams.model, hyperparams.model_args, error)]
+    if window_of(model) is not None:
+        # Only a model over time depends on where runs of successive frames begin.
+        encoded["runs"] = {split: inputs.read_set(key).runs_digest for split, key in set_keys(settings).items()}
     if weights is not None:
         try:
             copy.deepcopy(model).load_state_dict(builders.initial_weights(weights, model), assign=True)
@@ -160,7 +164,9 @@ def _check_last_batch(settings: Settings, model: torch.nn.Module, train_set: Pos
         return []
     try:
         with torch.random.fork_rng(devices=[]):
-            model(torch.zeros(1, train_set.skeleton.n_joints, 3, device="meta"))
+            window = window_of(model)
+            frames = (1,) if window is None else (1, window.size)
+            model(torch.zeros(*frames, train_set.skeleton.n_joints, 3, device="meta"))
     except Exception as error:
         # Other errors on the meta device may not occur in a training.
         if "Expected more than 1 value per channel" in str(error):

@@ -11,6 +11,7 @@ results/NAME/
         plots/             pictures of the examples, with `show_plots`
         checkpoint.pt      only while the trial is unfinished
         hang.txt           only while the trial is trained with `trial_timeout_s`: where it hangs
+    training_frames/       for each training set, by its fingerprint: hashes of its poses and labels, for predict.py
     archive/               if more than 1,000 trials have ended: their trial.json and records.parquet, those of up to
                            1,000 trials in two files, see `cluster/storage/archive.py`
     tables/                trials.csv, trials.parquet, summary.csv, summary.md, summary.txt
@@ -31,6 +32,7 @@ class FileNames:
     TRIALS_FOLDER = "trials"
     ARCHIVE_FOLDER = "archive"
     TABLES_FOLDER = "tables"
+    TRAINING_FRAMES_FOLDER = "training_frames"
 
     TRIAL = "trial.json"
     RECORDS = "records.parquet"
@@ -45,6 +47,11 @@ class FileNames:
     def in_trial(cls, trial_id: str, name: str = "") -> str:
         """Returns the path of a trial's file, or of its folder, in the experiment's folder."""
         return f"{cls.TRIALS_FOLDER}/{trial_id}/{name}".rstrip("/")
+
+    @classmethod
+    def training_frames(cls, fingerprint: str) -> str:
+        """Returns the path of the hashes of a training set's frames in the experiment's folder."""
+        return f"{cls.TRAINING_FRAMES_FOLDER}/{fingerprint}.npy"
 
     @classmethod
     def in_archive(cls, bundle: str, kind: Literal["trials", "records"]) -> str:

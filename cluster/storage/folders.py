@@ -1,11 +1,15 @@
 """The files of an experiment and of its trials: written, read and removed by name."""
 
+import io
 import json
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 from cluster.storage.archive import Archive, map_files
 from cluster.storage.file_names import FileNames
@@ -144,12 +148,40 @@ class ExperimentFolder:
 
     def clear_partial_files(self) -> None:
         """Removes the partial files of killed writers outside the trials' folders."""
-        for name in ("", FileNames.TABLES_FOLDER):
+        for name in ("", FileNames.TABLES_FOLDER, FileNames.TRAINING_FRAMES_FOLDER):
             self.storage.clear_partial_files(name)
 
     def write_table(self, name: str, data: bytes) -> None:
         """Writes a file of `tables/`."""
         self.storage.write(f"{FileNames.TABLES_FOLDER}/{name}", data)
+
+    def write_training_frames(self, fingerprint: str, keys: npt.NDArray[np.int64]) -> None:
+        """Writes the hashes of a training set's poses and labels, unless they are there.
+
+        Args:
+            fingerprint: Identifies the training set.
+            keys: The hashes, (K,).
+        """
+        path = FileNames.training_frames(fingerprint)
+        if path.rpartition("/")[2] not in self.storage.names(FileNames.TRAINING_FRAMES_FOLDER):
+            buffer = io.BytesIO()
+            np.save(buffer, keys)
+            self.storage.write(path, buffer.getvalue())
+
+    def read_training_frames(self, fingerprint: str) -> npt.NDArray[np.int64] | None:
+        """Returns the hashes of a training set's poses and labels, (K,); None if they are missing or broken.
+
+        Raises:
+            StorageError: If the file cannot be read.
+        """
+        if not re.fullmatch(r"[0-9a-f]{1,64}", fingerprint):
+            return None  # from an edited file; it could lead out of the folder
+        content = self.storage.read(FileNames.training_frames(fingerprint))
+        try:
+            keys = None if content is None else np.load(io.BytesIO(content), allow_pickle=False)
+        except (ValueError, EOFError, OSError):
+            return None
+        return keys if keys is not None and keys.dtype == np.int64 and keys.ndim == 1 else None
 
     def write_report(self, page: str) -> str:
         """Writes `report.html` and returns its location."""

@@ -25,7 +25,7 @@ from cluster.storage.frame_errors import FrameErrors
 from cluster.storage.trial_file import Status, TrialFile
 from cluster.trial.example_plot import plot_examples
 from cluster.trial.log import ExamplePoses, TrialLog
-from data_pipeline.batch import DeviceCache, DeviceDataset, dataset_identity, on_device
+from data_pipeline.batch import DeviceCache, DeviceDataset, dataset_identity, on_device, window_of
 from data_pipeline.loader import TrainingLoader
 from data_pipeline.normalizers import Normalizer
 from data_pipeline.pose_dataset import PoseDataset
@@ -266,6 +266,12 @@ class _Training:
             for split in data
             if split != "train"
         }
+        # Built on the CPU, so the initial weights are the same on every device.
+        seed_process(seeds.initialisation)
+        model = builders.build_model(hyperparams, train.skeleton)
+        if self.init_weights is not None:
+            model.load_state_dict(builders.initial_weights(builders.read_weights(self.init_weights), model))
+        model.to(device)
         loader = TrainingLoader(
             train,
             batch_size=solver_config.batch_size,
@@ -274,14 +280,9 @@ class _Training:
             normalizer=normalizer,
             generators=seeds.generators(device),
             tables=_TABLES.get(self.tables, device),
+            window=window_of(model),
         )
 
-        # Built on the CPU, so the initial weights are the same on every device.
-        seed_process(seeds.initialisation)
-        model = builders.build_model(hyperparams, train.skeleton)
-        if self.init_weights is not None:
-            model.load_state_dict(builders.initial_weights(builders.read_weights(self.init_weights), model))
-        model.to(device)
         optimizer = builders.build_optimizer(hyperparams, model)
         scheduler = builders.build_scheduler(hyperparams, optimizer)
         seed_process(seeds.training)

@@ -1,8 +1,9 @@
 """Frames: the common representation that every format is read into and written from, and its checks."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, pairwise
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -12,6 +13,7 @@ import numpy.typing as npt
 
 from data_pipeline.files.tensors import LARGEST
 from data_pipeline.files.tensors import Array as Array
+from data_pipeline.frame_table import UNKNOWN_FRAMES, FrameTable
 from data_pipeline.skeleton import skeleton_for
 from data_pipeline.user_error import UserError
 
@@ -29,13 +31,54 @@ class Frames:
     Attributes:
         poses: Joints, (n, J, 3), mm, camera frame, in the order of the format's skeleton.
         names: The names of the n frames; None if the format has no names.
+        table: The sequence, index and subject of each frame, as far as the file knows them.
     """
 
     poses: Array
     names: tuple[str, ...] | None = None
+    table: FrameTable = UNKNOWN_FRAMES
 
     def __len__(self) -> int:
         return len(self.poses)
+
+    def take(self, rows: slice) -> "Frames":
+        """Returns the frames `rows`."""
+        return Frames(self.poses[rows], None if self.names is None else self.names[rows], self.table.take(rows))
+
+
+def runs(chunks: Iterable[Frames]) -> Iterator[Frames]:
+    """Yields the frames of a file again, one run of successive frames of a sequence at a time.
+
+    A whole run is kept in memory. Frames of unknown sequences are one run.
+
+    Args:
+        chunks: The frames of one file, in order; all chunks have the same columns in their tables.
+    """
+    run: list[Frames] = []
+    for chunk in chunks:
+        starts = chunk.table.run_starts(len(chunk))  # (n,)
+        starts[0] = bool(run) and not _follows(run[-1].table, chunk.table)
+        borders = [0, *np.flatnonzero(starts).tolist(), len(chunk)]
+        for start, stop in pairwise(borders):
+            if starts[start] and run:
+                yield _joined(run)
+                run = []
+            if stop > start:
+                run.append(chunk.take(slice(start, stop)))
+    if run:
+        yield _joined(run)
+
+
+def _follows(table: FrameTable, following: FrameTable) -> bool:
+    """Returns whether the first frame of a table is the one after the last frame of another."""
+    is_same = following.sequence is None or table.sequence is None or table.sequence[-1] == following.sequence[0]
+    return is_same and (following.index is None or table.index is None or table.index[-1] + 1 == following.index[0])
+
+
+def _joined(run: Sequence[Frames]) -> Frames:
+    names = None if run[0].names is None else tuple(chain.from_iterable(frames.names or () for frames in run))
+    table = FrameTable.joined([frames.table for frames in run])
+    return Frames(np.concatenate([frames.poses for frames in run]), names, table)
 
 
 def frames_from_array(

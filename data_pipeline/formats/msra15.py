@@ -17,6 +17,7 @@ from data_pipeline.files.atomic import atomic_folder
 from data_pipeline.formats.frames import Array, FormatError, Frames, checked_frames
 from data_pipeline.formats.joint_orders import MSRA15
 from data_pipeline.formats.text_lines import LineFormat, read_lines, write_lines
+from data_pipeline.frame_table import FrameTable
 from data_pipeline.skeleton import HANDS17
 
 _N_JOINTS = HANDS17.n_joints
@@ -102,9 +103,11 @@ def _read_gesture(path: Path, gesture: str) -> Iterator[Frames]:
     n_read = 0
     for numbers, _ in read_lines(path, _LINE, skip=1):
         poses = MSRA15.to_hands17(numbers.reshape(-1, _N_JOINTS, 3))  # (n, 63) -> (n, 21, 3)
-        names = tuple(f"{gesture}/{number:06d}" for number in range(n_read, n_read + len(poses)))
+        numbers_in_file = range(n_read, n_read + len(poses))
+        names = tuple(f"{gesture}/{number:06d}" for number in numbers_in_file)
         n_read += len(poses)
-        yield Frames(poses.astype(np.float32) * _HALF_TURN_ABOUT_X, names)
+        table = FrameTable.of(sequence=[gesture] * len(poses), index=numbers_in_file)
+        yield Frames(poses.astype(np.float32) * _HALF_TURN_ABOUT_X, names, table)
     if n_read != n_frames:
         raise FormatError(f"{path} has {n_read} frames, but its first line says {n_frames}; is it truncated?")
 

@@ -1,7 +1,8 @@
 """PoseTune's own format: a float tensor (N, J, 3), mm, camera frame, written with `torch.save`.
 
 The tensor is the labels or the poses of a dataset, see `pose_dataset.py`. Poses may be a dict of such tensors, a subset
-for each backbone; `NAME_poses.pt#SUBSET` selects one of several.
+for each backbone; `NAME_poses.pt#SUBSET` selects one of several. The dataset's frame table, `NAME_frames.parquet`, is
+read with it.
 """
 
 from collections.abc import Iterable, Iterator
@@ -19,8 +20,11 @@ from data_pipeline.formats.frames import (
     collect_poses,
     frames_from_array,
 )
+from data_pipeline.frame_table import UNKNOWN_FRAMES, FrameTable
 
 SUFFIX = ".pt"
+
+_DATASET_FILES = ("_poses.pt", "_labels.pt")
 
 
 def read(path: Path) -> Iterator[Frames]:
@@ -43,7 +47,18 @@ def read(path: Path) -> Iterator[Frames]:
             f"{path} has the shape {tuple(tensor.shape)} and the type {tensor.dtype}; expected a float tensor (N, J, 3)"
         )
     check_joint_count(tensor.shape[1], path)
-    yield from frames_from_array(numbers(tensor, path, FormatError), path)
+    table = _frame_table(file, len(tensor))
+    start = 0
+    for frames in frames_from_array(numbers(tensor, path, FormatError), path):
+        of_frames = table.take(slice(start, start + len(frames)))
+        start += len(frames)
+        yield Frames(frames.poses, None if of_frames.name is None else tuple(of_frames.name), of_frames)
+
+
+def frame_table_path(file: Path) -> Path | None:
+    """Returns the frame table of the dataset that has `file`; None if the name is not that of a dataset's file."""
+    name = next((file.name.removesuffix(end) for end in _DATASET_FILES if file.name.endswith(end)), None)
+    return None if name is None else file.with_name(f"{name}_frames.parquet")
 
 
 def write(path: Path, frames: Iterable[Frames]) -> None:
@@ -61,6 +76,17 @@ def split_subset(path: Path) -> tuple[Path, str | None]:
     """Splits `path` into the file and the subset after `#`, None if there is none."""
     before, mark, subset = path.name.rpartition(f"{SUFFIX}#")
     return (path.with_name(before + SUFFIX), subset) if mark and not path.exists() else (path, None)
+
+
+def _frame_table(file: Path, n_frames: int) -> FrameTable:
+    path = frame_table_path(file)
+    if path is None or not path.is_file():
+        return UNKNOWN_FRAMES
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise FormatError(f"{path} cannot be read: {error.strerror}") from error
+    return FrameTable.read(content, path, n_frames, FormatError)
 
 
 def _select_subset(content: object, subset: str | None, file: Path) -> object:

@@ -40,10 +40,7 @@ class Motion:
         steps = np.empty(len(labels) - 1, np.float32)
         for rows in chunks(len(steps)):
             steps[rows] = _distances_mm(labels[rows.start + 1 : rows.stop + 1], labels[rows])
-        completed = frames.completed(len(labels), "")
-        assert completed.sequence is not None
-        assert completed.index is not None
-        is_next = (np.diff(group_codes(completed.sequence)) == 0) & (np.diff(completed.index) == 1)  # (N - 1,)
+        is_next = ~frames.run_starts(len(labels))[1:]  # (N - 1,)
         first, second = np.random.default_rng(0).integers(0, len(labels), (2, _N_PAIRS))
         return cls(
             _counts(frames.sequence),

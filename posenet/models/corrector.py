@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from data_pipeline.batch import Window
 from data_pipeline.skeleton import Skeleton
 
 STRENGTH = "chosen_strength"
@@ -42,10 +43,39 @@ class Corrector(nn.Module, ABC):
 
     def forward(self, poses: Tensor) -> Tensor:
         """Returns the corrected poses, (N, J, 3), in the space of `poses`."""
+        return poses + self.scaled_correction(poses)
+
+    def scaled_correction(self, poses: Tensor) -> Tensor:
+        """Returns the correction times the strength, (N, J, 3)."""
         correction = self.correction(poses)  # (N, J, 3)
         if self.chosen_strength is not None and not self.training:
             correction = self.chosen_strength * correction
-        return poses + correction
+        return correction
+
+
+class TemporalCorrector(Corrector):
+    """A corrector that sees a window of successive frames, and corrects one of them.
+
+    Args:
+        skeleton: The skeleton of the poses.
+        window: The frames that it sees.
+    """
+
+    def __init__(self, skeleton: Skeleton, window: Window) -> None:
+        super().__init__(skeleton)
+        self.window = window
+
+    @abstractmethod
+    def correction(self, poses: Tensor) -> Tensor:
+        """Returns the correction to add to the corrected frames, (N, J, 3), of windows `poses`, (N, W, J, 3)."""
+
+    def forward(self, poses: Tensor) -> Tensor:
+        """Returns the corrected poses, (N, J, 3), of windows `poses`, (N, W, J, 3), in their space."""
+        return self.corrected_frame(poses) + self.scaled_correction(poses)
+
+    def corrected_frame(self, windows: Tensor) -> Tensor:
+        """Returns the frame of each window, (N, W, J, 3), that is corrected: (N, J, 3)."""
+        return windows[:, self.window.before]
 
 
 class ClosedFormCorrector(Corrector):

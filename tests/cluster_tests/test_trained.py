@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from cluster.results.deserialize import decode_value
+from cluster.results.results import Results
 from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder
 from cluster.trained import read_corrector
@@ -24,6 +25,7 @@ from posenet.models import (
     CorrectorMLP,
     CorrectorTransformer,
     GlobalShiftMLP,
+    TemporalFilter,
 )
 from tests.cluster_tests.small_experiment import CLOSED_FORM, LR, SmallExperiment
 
@@ -104,6 +106,41 @@ class TestACorrectorThatWasReadBack:
         changes = {"base_hyperparams.choose_strength": True, "base_hyperparams.optimizer_args.lr": 0.03}
         trained = self.assert_corrects_as_recorded(small_experiment, changes)
         assert 0 < trained.corrector.model.chosen_strength.item() < 1, "the example shows nothing"
+
+    @pytest.mark.parametrize("causal", [False, True])
+    def test_corrects_a_sequence_as_in_the_trial_with_a_model_over_time(self, small_experiment, causal):
+        changes = {
+            "base_hyperparams.model": TemporalFilter,
+            "base_hyperparams.model_args": {"size": 5, "causal": causal, "zero_init": False},
+            "experiment_config.test_set": "small_test",
+        }
+        small_experiment.run(changes)
+        trained = read_corrector(folder_of(small_experiment))
+        dataset = read_dataset(small_experiment.data_dir, "small_test")
+        poses = torch.tensor(dataset.poses["DEFAULT"])
+        means = CorrectionMeans(trained.skeleton)
+        with torch.no_grad():
+            means.add(poses, trained.corrector(poses), torch.tensor(dataset.labels))
+        (recorded,) = (trial["test_distance_mm"] for trial in Results.read(folder_of(small_experiment)).trials)
+        assert means.metrics()["distance"] == pytest.approx(recorded, rel=1e-6)
+        assert means.metrics()["distance"] != pytest.approx(means.metrics()["distance_before"], rel=1e-3)
+
+    def test_over_time_depends_on_the_future_unless_it_is_causal(self, small_experiment):
+        for causal in (False, True):
+            changes = {
+                "experiment_config.name": f"causal_{causal}",
+                "base_hyperparams.model": TemporalFilter,
+                "base_hyperparams.model_args": {"size": 5, "causal": causal, "zero_init": False},
+            }
+            small_experiment.run(changes)
+            folder = ExperimentFolder(Storage(small_experiment.storage_path) / f"causal_{causal}")
+            corrector = read_corrector(folder).corrector
+            poses = torch.tensor(read_dataset(small_experiment.data_dir, "small_test").poses["DEFAULT"])
+            changed = poses.clone()
+            changed[6:] += 50
+            with torch.no_grad():
+                is_same = (corrector(changed) == corrector(poses)).all(dim=2).all(dim=1)
+            assert is_same[:6].tolist() == ([True] * 6 if causal else [True] * 4 + [False] * 2)
 
     def test_corrects_as_in_the_trial_with_another_skeleton(self, small_experiment):
         sets = {f"experiment_config.{part}_set": f"nyu_{part}" for part in ("train", "val", "test")}

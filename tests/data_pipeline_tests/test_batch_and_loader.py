@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from data_pipeline.augmenters import Augmenter, RandomRotator, RandomScaler
-from data_pipeline.batch import Batch, DeviceCache, DeviceDataset, dataset_identity, on_device
+from data_pipeline.batch import Batch, DeviceCache, DeviceDataset, Window, dataset_identity, on_device
 from data_pipeline.distorters import Distorter, GaussianDistorter, NoDistorter
+from data_pipeline.frame_table import FrameTable
 from data_pipeline.layout import stored_samples_last
 from data_pipeline.loader import Generators, TrainingLoader
 from data_pipeline.normalizers import GlobalNormalizer, IndividualNormalizer, Shifter, ViewpointNormalizer
@@ -32,7 +35,9 @@ def numbered_dataset(n=N, subsets=SUBSETS):
     return PoseDataset("numbered", labels, poses, NYU, "")
 
 
-def make_loader(dataset=None, *, seed=0, batch_size=5, distorter=None, augmenters=(), normalizer=None, tables=None):
+def make_loader(
+    dataset=None, *, seed=0, batch_size=5, distorter=None, augmenters=(), normalizer=None, tables=None, window=None
+):
     return TrainingLoader(
         DeviceDataset.of(dataset or numbered_dataset(), CPU),
         batch_size=batch_size,
@@ -41,6 +46,7 @@ def make_loader(dataset=None, *, seed=0, batch_size=5, distorter=None, augmenter
         normalizer=normalizer,
         generators=Generators(generator(seed), generator(seed + 1), generator(seed + 2)),
         tables=tables,
+        window=window,
     )
 
 
@@ -379,3 +385,74 @@ class TestState:
         continued.load_state_dict(torch.load(file, weights_only=True))
         for _ in range(2):
             assert_same_batches(loader.epoch(), continued.epoch())
+
+
+SEQUENCES = FrameTable.of(
+    sequence=list("aaaaaaabbbbbbbbbbbccccc"), index=[*range(7), 0, 1, 2, *range(5, 13), *range(5)]
+)
+"""23 frames in four runs: in the second sequence two frames are missing."""
+
+RUNS = [range(7), range(7, 10), range(10, 18), range(18, 23)]
+
+
+class TestWindows:
+    @given(before=st.integers(0, 9), after=st.integers(0, 9))
+    def test_repeat_the_ends_of_a_run_and_never_leave_it(self, before, after):
+        data = DeviceDataset.of(replace(numbered_dataset(), frames=SEQUENCES), CPU)
+        expected = [
+            [min(max(i + offset, run[0]), run[-1]) for offset in range(-before, after + 1)] for run in RUNS for i in run
+        ]
+        assert data.window_rows(torch.arange(N), Window(before, after)).tolist() == expected
+
+    def test_of_a_dataset_without_a_table_take_it_as_one_run(self):
+        data = DeviceDataset.of(numbered_dataset(), CPU)
+        assert data.window_rows(torch.tensor([0, 22, 10]), Window(1, 2)).tolist() == [
+            [0, 0, 1, 2],
+            [21, 22, 22, 22],
+            [9, 10, 11, 12],
+        ]
+
+    @pytest.mark.parametrize("normalizer", [None, Shifter(NYU)])
+    def test_of_a_batch_are_around_its_poses_of_one_backbone(self, normalizer):
+        dataset = replace(numbered_dataset(), frames=SEQUENCES)
+        loader = make_loader(dataset, normalizer=normalizer, window=Window(2, 1))
+        seen = []
+        for batch in loader.epoch():
+            (subset,) = {int(k) for k in (batch.in_mm(batch.poses) - batch.labels_mm).div(1000).round().unique()}
+            places = batch.labels_mm[:, 0, 0].long()
+            rows = loader.data.window_rows(places, Window(2, 1)).float()
+            in_mm = batch.windows if normalizer is None else batch.windows + batch.in_mm(batch.poses)[:, None]
+            assert torch.equal(in_mm[..., 0, 0], rows + 1000 * subset)
+            assert torch.equal(batch.inputs[:, 2], batch.poses)
+            seen += places.tolist()
+        assert sorted(seen) == list(range(N))
+
+    def test_are_augmented_as_a_whole(self):
+        """A window that is turned and scaled moves as before: all distances between its joints change alike."""
+        dataset = replace(pose_dataset(NYU, N), frames=SEQUENCES)
+        plain, turned = (
+            next(make_loader(dataset, augmenters=augmenters, window=Window(2, 2)).epoch()).windows.flatten(1, 2)
+            for augmenters in ((), (RandomRotator(), RandomScaler()))
+        )  # (n, W·J, 3) each
+        ratios = torch.cdist(turned, turned) / torch.cdist(plain, plain).clamp(min=1e-3)  # (n, W·J, W·J)
+        apart = torch.cdist(plain, plain) > 1
+        for ratio, is_apart in zip(ratios, apart, strict=True):
+            torch.testing.assert_close(
+                ratio[is_apart], ratio[is_apart].mean().expand(int(is_apart.sum())), rtol=1e-3, atol=0
+            )
+
+    def test_are_distorted_frame_by_frame(self):
+        dataset = replace(numbered_dataset(400, ("A",)), frames=FrameTable.of(sequence=["a"] * 400))
+        loader = make_loader(dataset, distorter=GaussianDistorter(std_mm=3.0), window=Window(1, 0), batch_size=400)
+        batch = next(loader.epoch())
+        rows = loader.data.window_rows(batch.labels_mm[:, 0, 0].long(), Window(1, 0))
+        noise = batch.windows - (rows + 1000.0)[:, :, None, None]  # (N, 2, J, 3)
+        before, corrected = noise.flatten(2).unbind(1)
+        assert noise.std().item() == pytest.approx(3, rel=0.05)
+        assert abs(np.corrcoef(before.flatten(), corrected.flatten())[0, 1]) < 0.05
+
+    def test_are_sliced_with_their_batch(self):
+        dataset = replace(numbered_dataset(), frames=SEQUENCES)
+        whole = next(make_loader(dataset, batch_size=N, window=Window(1, 1)).epoch())
+        parts = list(whole.split(6))
+        assert torch.equal(torch.cat([part.windows for part in parts]), whole.windows)

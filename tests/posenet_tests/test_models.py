@@ -7,10 +7,12 @@ import re
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter1d
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import Ridge
 from torch import nn
 
+from data_pipeline.batch import Window, window_of
 from data_pipeline.skeleton import HANDS17, Skeleton
 from posenet import models
 from posenet.models import (
@@ -21,8 +23,10 @@ from posenet.models import (
     CorrectorLCN,
     CorrectorMLP,
     CorrectorTransformer,
+    GaussianSmoother,
     GlobalShiftMLP,
     KernelCorrector,
+    TemporalFilter,
 )
 from posenet.models.corrector import STRENGTH
 from posenet.models.layers import ACTIVATIONS
@@ -43,8 +47,12 @@ TRANSFORMER = {"dim": 8, "n_layers": 2, "n_heads": 2, "feedforward_dim": 16}
 
 KERNEL = {"bandwidth": 2.0, "ridge": 0.1}
 
+FILTER = {"size": 5, "hidden_dims": [6], "zero_init": False}
+
 ARGUMENTS = {
     KernelCorrector: [{**KERNEL, "n_centres": 8}, {**KERNEL, "n_centres": 100}],
+    GaussianSmoother: [{"sigma": 0.7}, {"sigma": 1.5, "causal": True}],
+    TemporalFilter: [FILTER, {**FILTER, "size": 4, "causal": True, "dropout": 0.3}],
     CorrectorGNN: [
         *({**GNN, "encoder": encoder, "decoder": decoder} for encoder in CODERS for decoder in CODERS),
         {**GNN, "n_iter": 1, "encoder_dims": [], "message_dims": [], "decoder_dims": []},
@@ -127,30 +135,38 @@ class TestEveryModel:
         return make().eval()
 
     @pytest.fixture
-    def poses(self, skeleton):
-        return normalized_hands(skeleton, 8)[0]
+    def poses(self, case, skeleton):
+        """What the model sees: 8 poses, or the windows around them."""
+        poses = normalized_hands(skeleton, 8)[0]
+        window = window_of(case[0](skeleton, **case[1]))
+        return poses if window is None else window.of_run(poses)
+
+    @pytest.fixture
+    def before(self, model, poses):
+        """The poses that the model corrects."""
+        return poses if window_of(model) is None else model.corrected_frame(poses)
 
     @pytest.fixture
     def with_gradients(self, case):
         if issubclass(case[0], ClosedFormCorrector):
             pytest.skip("this model is fitted without gradients")
 
-    def test_adds_a_correction_to_the_pose(self, model, poses):
-        assert torch.equal(model(poses), poses + model.correction(poses))
-        assert not torch.equal(model(poses), poses)
+    def test_adds_a_correction_to_the_pose(self, model, poses, before):
+        assert torch.equal(model(poses), before + model.correction(poses))
+        assert not torch.equal(model(poses), before)
 
-    def test_multiplies_its_correction_by_its_strength_if_it_has_one(self, model, poses):
+    def test_multiplies_its_correction_by_its_strength_if_it_has_one(self, model, poses, before):
         assert STRENGTH not in model.state_dict()  # older weights have none
         correction = model.correction(poses)
         model.add_strength()
-        assert torch.equal(model(poses), poses + correction)
+        assert torch.equal(model(poses), before + correction)
         model.load_state_dict(model.state_dict() | {STRENGTH: torch.tensor(0.25)})
-        torch.testing.assert_close(model(poses), poses + 0.25 * correction)
+        torch.testing.assert_close(model(poses), before + 0.25 * correction)
 
-    def test_keeps_shape_and_precision(self, model, poses):
+    def test_keeps_shape_and_precision(self, model, poses, before):
         for n in (1, 2, 8):
             corrected = model(poses[:n])
-            assert (corrected.shape, corrected.dtype) == (poses[:n].shape, poses.dtype)
+            assert (corrected.shape, corrected.dtype) == (before[:n].shape, poses.dtype)
 
     def test_does_not_write_to_its_input(self, model, poses):
         before = poses.clone()
@@ -168,7 +184,9 @@ class TestEveryModel:
         # A weight whose gradient is always zero learns nothing; a bias before batch normalisation is one.
         assert all(gradient.any() for name, gradient in gradients.items() if not name.endswith("bias"))
 
-    def test_starts_from_the_same_weights_only_for_the_same_seed(self, make):
+    def test_starts_from_the_same_weights_only_for_the_same_seed(self, case, make):
+        if case[0] is GaussianSmoother:
+            pytest.skip("this model has no weights that are drawn or fitted")
         first, same, other = make(0).state_dict(), make(0).state_dict(), make(1).state_dict()
         assert all(torch.equal(first[name], same[name]) for name in first)
         assert any(not torch.equal(first[name], other[name]) for name in first)
@@ -194,10 +212,10 @@ class TestEveryModel:
         torch.testing.assert_close(model(poses)[3:4], model(poses[3:4]))
 
     @pytest.mark.usefixtures("with_gradients")
-    def test_returns_its_input_before_training_if_its_last_layer_starts_at_zero(self, case, poses, skeleton):
+    def test_returns_its_input_before_training_if_its_last_layer_starts_at_zero(self, case, poses, before, skeleton):
         member, arguments = case
-        model = seeded(lambda: member(skeleton, **arguments, zero_init=True))
-        assert torch.equal(model(poses), poses)
+        model = seeded(lambda: member(skeleton, **{**arguments, "zero_init": True}))
+        assert torch.equal(model(poses), before)
         model(poses).square().sum().backward()
         assert any(parameter.grad.any() for parameter in model.parameters())
 
@@ -205,7 +223,7 @@ class TestEveryModel:
         member, arguments = case
         with torch.device("meta"):
             model = member(skeleton, **arguments).eval()
-            assert model(torch.empty_like(poses, device="meta")).shape == poses.shape
+            assert model(torch.empty_like(poses, device="meta")).shape == (8, skeleton.n_joints, 3)
 
     def test_refuses_an_unknown_setting(self, case, skeleton):
         member, arguments = case
@@ -715,3 +733,34 @@ class TestKernelCorrector:
 def test_the_skeletons_of_the_tests_have_joints_with_several_numbers_of_neighbours():
     for skeleton in SKELETONS:
         assert len({len(neighbours) for neighbours in skeleton.neighbours}) > 2
+
+
+class TestModelsOverTime:
+    def test_smooth_as_scipy_does(self):
+        poses = normalized_hands(HANDS17, 40)[0]
+        model = GaussianSmoother(HANDS17, sigma=2.0)
+        smoothed = model(model.window.of_run(poses))
+        expected = gaussian_filter1d(poses.double().numpy(), 2.0, axis=0, mode="nearest", radius=6)
+        np.testing.assert_allclose(smoothed, expected, atol=1e-5)
+
+    @pytest.mark.parametrize("model", [GaussianSmoother(HANDS17, sigma=2.0), TemporalFilter(HANDS17, **FILTER)])
+    def test_move_with_the_hand(self, model):
+        """A filter over time knows nothing of where the hand is."""
+        windows = torch.randn(3, model.window.size, 21, 3, generator=generator(0))
+        shift = torch.tensor([30.0, -20.0, 50.0])
+        torch.testing.assert_close(model(windows + shift), model(windows) + shift, atol=1e-4, rtol=0)
+
+    def test_of_a_filter_treat_all_coordinates_of_all_joints_alike(self):
+        model = TemporalFilter(HANDS17, **FILTER).eval()
+        windows = torch.randn(3, 5, 21, 3, generator=generator(0))
+        order = torch.randperm(63, generator=generator(1))
+        shuffled = windows.flatten(2)[:, :, order].view(3, 5, 21, 3)
+        expected = model(windows).flatten(1)[:, order].view(3, 21, 3)
+        torch.testing.assert_close(model(shuffled), expected)
+
+    def test_have_the_corrected_frame_in_the_middle_or_at_the_end(self):
+        assert TemporalFilter(HANDS17, size=5).window == Window(2, 2)
+        assert TemporalFilter(HANDS17, size=4, causal=True).window == Window(3, 0)
+        assert GaussianSmoother(HANDS17, sigma=1.5).window == Window(5, 5)
+        with pytest.raises(ValueError, match="size must be odd, so that the corrected frame is in the middle, not 4"):
+            TemporalFilter(HANDS17, size=4)

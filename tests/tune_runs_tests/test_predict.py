@@ -7,20 +7,27 @@ import signal
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter1d
 
+from cluster.results.results import Results
 from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder
 from cluster.trained import read_corrector
 from data_pipeline import skeleton as skeletons
 from data_pipeline.formats.catalogue import FORMATS
 from data_pipeline.formats.frames import Frames
+from data_pipeline.frame_table import FrameTable
 from data_pipeline.normalizers import GlobalNormalizer
-from data_pipeline.pose_dataset import read_dataset, write_dataset
+from data_pipeline.pose_dataset import read_dataset, read_samples, write_dataset
+from data_pipeline.pose_dataset import write_datasets as write_parts
 from data_pipeline.skeleton import Skeleton, register_skeleton
+from posenet.models import GaussianSmoother
 from tests.cluster_tests.small_experiment import LR, SmallExperiment, write_datasets
 from tests.support import ROOT
 
@@ -240,6 +247,97 @@ class TestAFile:
         status, _, errors = run("--poses", "poses.pt", "--out", "out.txt", "--out-format", "leaderboard-msra15")
         assert status == 2
         assert re.search(r"warning: poses.pt: .*the hands are at z = -.*\nerror: .* not in front of the camera", errors)
+
+
+SMOOTHING = {
+    "base_hyperparams.model": GaussianSmoother,
+    "base_hyperparams.model_args": {"sigma": 1.0},
+    **{f"base_hyperparams.{key}": None for key in ("optimizer", "scheduler")},
+    **{f"base_hyperparams.{key}_args": {} for key in ("optimizer", "scheduler")},
+}
+
+
+@pytest.fixture(scope="module")
+def recordings(sweep):
+    """A dataset `cut_test` of two sequences, the second of which lacks a frame; and a corrector tested on it."""
+    samples = read_samples(sweep.data_dir, "small_test")
+    n = len(samples)
+    frames = FrameTable.of(
+        sequence=["a"] * 7 + ["b"] * (n - 7),
+        index=[*range(7), *range(5), *range(6, n - 6)],
+        name=[f"{i}.png" for i in range(n)],
+    )
+    write_parts(sweep.data_dir, {"cut_test": replace(samples, frames=frames)})
+    sweep.run({**SMOOTHING, "experiment_config.name": "over_time", "experiment_config.test_set": "cut_test"})
+    return samples
+
+
+class TestACorrectorOverTime:
+    def test_corrects_a_dataset_in_its_runs_with_the_numbers_of_the_evaluation(self, run, sweep, recordings):
+        poses, labels = (sweep.data_dir / f"cut_test_{kind}.pt" for kind in ("poses", "labels"))
+        arguments = ("--poses", poses, "--labels", labels, "--out", "new_poses.pt", "--json")
+        status, output, _ = run(*arguments, experiment="over_time")
+        assert status == 0
+        (trial,) = Results.read(ExperimentFolder(Storage(sweep.storage_path) / "over_time")).trials
+        assert json.loads(output)["distance"] == pytest.approx(trial["test_distance_mm"], rel=1e-6)
+        by_hand = np.concatenate(
+            [
+                gaussian_filter1d(run.astype(float), 1.0, axis=0, mode="nearest", radius=3)
+                for run in np.split(recordings.poses["DEFAULT"], [7, 12])
+            ]
+        )
+        np.testing.assert_allclose(read("pt", Path("new_poses.pt"))[0], by_hand, atol=1e-3)
+
+    def test_keeps_the_frame_table_of_a_dataset(self, run, sweep, recordings):
+        poses = sweep.data_dir / "cut_test_poses.pt"
+        assert run("--poses", poses, "--out", "new_poses.pt", experiment="over_time")[0] == 0
+        content = Path("new_frames.parquet").read_bytes()
+        assert content == (sweep.data_dir / "cut_test_frames.parquet").read_bytes()
+        assert run("--poses", poses, "--out", "a.txt", "--out-format", "hands17", experiment="over_time")[0] == 0
+        assert read("hands17", Path("a.txt"))[1] == [f"{i}.png" for i in range(len(recordings))]
+
+    def test_takes_a_file_without_a_table_as_one_sequence(self, run, recordings):
+        FORMATS["openpose21"].write(Path("poses.npy"), [Frames(recordings.poses["DEFAULT"])])
+        assert run("--poses", "poses.npy", "--format", "openpose21", "--out", "o.npy", experiment="over_time")[0] == 0
+        by_hand = gaussian_filter1d(recordings.poses["DEFAULT"].astype(float), 1.0, axis=0, mode="nearest", radius=3)
+        np.testing.assert_allclose(read("openpose21", Path("o.npy"))[0], by_hand, atol=1e-3)
+
+    def test_gives_the_same_numbers_whatever_is_read_and_corrected_at_once(self, run, script, recordings, monkeypatch):
+        FORMATS["pt"].write(Path("poses.pt"), [Frames(recordings.poses["DEFAULT"])])
+        run("--poses", "poses.pt", "--out", "whole.pt", experiment="over_time")
+        monkeypatch.setattr(script, "_FRAMES_AT_ONCE", 3)
+        monkeypatch.setattr("data_pipeline.formats.frames._CHUNK", 5)
+        run("--poses", "poses.pt", "--out", "parts.pt", experiment="over_time")
+        np.testing.assert_allclose(read("pt", Path("parts.pt"))[0], read("pt", Path("whole.pt"))[0], atol=1e-4)
+
+    @pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
+    def test_exported_takes_a_sequence_of_any_length(self, run, recordings, suffix):
+        assert run("--export", f"c{suffix}", experiment="over_time")[0] == 0
+        poses = recordings.poses["DEFAULT"][:9]
+        if suffix == ".pt2":
+            corrected = torch.export.load("c.pt2").module()(torch.tensor(poses)).numpy()
+        else:
+            onnxruntime = pytest.importorskip("onnxruntime")
+            (corrected,) = onnxruntime.InferenceSession("c.onnx").run(None, {"poses_mm": poses})
+        by_hand = gaussian_filter1d(poses.astype(float), 1.0, axis=0, mode="nearest", radius=3)
+        np.testing.assert_allclose(corrected, by_hand, atol=1e-3)
+
+
+class TestFramesOfTheTraining:
+    @pytest.mark.parametrize("kind", ["poses", "labels"])
+    def test_are_warned_of_with_their_number(self, run, sweep, test_set, kind):
+        trained = read_dataset(sweep.data_dir, "small_train")
+        arrays = {"poses": trained.poses["DEFAULT"], "labels": trained.labels}
+        mixed = np.concatenate([test_set.poses["DEFAULT"][:5], arrays[kind][3:10]])
+        FORMATS["pt"].write(Path("mixed.pt"), [Frames(mixed)])
+        assert (
+            "warning: mixed.pt: the corrector was trained on 7 of these 12 frames; what it does to them"
+            in (run("--poses", "mixed.pt", "--out", "o.pt")[2])
+        )
+
+    def test_are_not_warned_of_where_there_are_none(self, run, test_set):
+        FORMATS["pt"].write(Path("new.pt"), [Frames(test_set.poses["DEFAULT"])])
+        assert "trained on" not in run("--poses", "new.pt", "--out", "o.pt")[2].replace("was trained on the", "")
 
 
 class TestRefused:
