@@ -103,7 +103,12 @@ class TestACorrectorThatWasReadBack:
         self.assert_corrects_as_recorded(small_experiment, CLOSED_FORM)
 
     def test_corrects_as_in_the_trial_with_the_strength_that_it_chose(self, small_experiment):
-        changes = {"base_hyperparams.choose_strength": True, "base_hyperparams.optimizer_args.lr": 0.03}
+        changes = {
+            **CLOSED_FORM,
+            "experiment_config.normalizer": ViewpointNormalizer,
+            "base_hyperparams.model_args": {"bandwidth": 1000.0, "ridge": 1.0},
+            "base_hyperparams.choose_strength": True,
+        }
         trained = self.assert_corrects_as_recorded(small_experiment, changes)
         assert 0 < trained.corrector.model.chosen_strength.item() < 1, "the example shows nothing"
 
