@@ -111,7 +111,7 @@ class TrainingLoader:
             # To an augmenter, the joints of a window are those of one large hand.
             poses, labels = poses.reshape(n_samples, -1, 3), labels.reshape(n_samples, -1, 3)  # (n, W·J, 3) each
         for augmenter in self.augmenters:
-            poses, labels = augmenter(poses, labels, generators.augmenting)
+            poses, labels = augmenter(poses, labels, data.skeleton, generators.augmenting)
         if window is None:
             return Batch.of(poses, labels, self.normalizer)
         windows, labels = (each.reshape(n_samples, window.size, -1, 3) for each in (poses, labels))  # (n, W, J, 3)

@@ -284,6 +284,18 @@ _ENDLESS = (
 """Schedulers that can step any number of times."""
 
 
+def _check_augmenters(settings: Settings, inputs: Inputs) -> list[Problem]:
+    """Returns a problem for each augmenter that cannot change the windows of a model over time."""
+    hyperparams = settings.hyperparams
+    unfit = [augmenter for augmenter in hyperparams.augmenters if not augmenter.fits_windows]
+    with suppress(Exception):  # the model group reports it
+        if unfit and window_of(inputs.model(settings)) is not None:
+            model = hyperparams.model.__name__
+            text = f"{unfit[0]!r} changes single frames, but {model} sees windows of frames; leave it out"
+            return [Problem("base_hyperparams.augmenters", text)]
+    return []
+
+
 def _encode_loss(settings: Settings, inputs: Inputs) -> tuple[Encoded, list[Problem]]:
     try:
         return encode(builders.build_loss(settings.hyperparams)), []
@@ -332,6 +344,7 @@ def _encode_inputs(settings: Settings, inputs: Inputs) -> tuple[Encoded, list[Pr
         encoded["tables"] = tables
     try:
         encoded["augmenters"] = encode(list(hyperparams.augmenters))
+        problems += _check_augmenters(settings, inputs)
     except NotEncodableError as error:
         problems.append(Problem("base_hyperparams.augmenters", str(error)))
     return encoded, problems
@@ -406,7 +419,7 @@ SETTINGS_GROUPS = (
     SettingsGroup(
         "spaces", ("experiment_config.normalizer", "loss_space", "eval_space", *_TRAIN_SET_KEYS), _encode_spaces
     ),
-    SettingsGroup("inputs", ("distorter", "distorter_args", "augmenters", *_TRAIN_SET_KEYS), _encode_inputs),
+    SettingsGroup("inputs", ("distorter", "distorter_args", "augmenters", *_MODEL_KEYS), _encode_inputs),
     SettingsGroup(
         "schedule",
         ("solver_config.num_epochs", "solver_config.batch_size", "solver_config.matmul_precision"),

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 import torch
 
-from data_pipeline.augmenters import Augmenter, RandomRotator, RandomScaler
+from data_pipeline.augmenters import Augmenter, RandomBoneScaler, RandomRotator, RandomScaler
 from data_pipeline.batch import DeviceDataset
 from data_pipeline.distorters import (
     Distorter,
@@ -110,7 +110,7 @@ def loaders(
 ) -> dict[tuple[str, str], TrainingLoader]:
     """Returns loaders with single steps and with all three, keyed by row and column of the table."""
     found = {(BARE, BARE): make_loader(train)}
-    for augmenter in (RandomRotator(), RandomScaler()):
+    for augmenter in (RandomRotator(), RandomScaler(), RandomBoneScaler()):
         found[type(augmenter).__name__, BARE] = make_loader(train, augmenters=[augmenter])
     for name, normalizer in normalizers.items():
         found[name, BARE] = make_loader(train, normalizer=normalizer)
@@ -158,7 +158,7 @@ bare = statistics.median(inputs_s[BARE, BARE])
 print(f"{N_TRAIN // BATCH + 1} batches of {BATCH} without these steps: {epoch * 1e3:.0f} ms (median of {ROUNDS})\n")
 extra_s = {name: statistics.median(times) - bare for name, times in inputs_s.items()}
 shares = {name: extra / (epoch + extra) for name, extra in extra_s.items()}
-for name in (RandomRotator.__name__, RandomScaler.__name__, *normalizers):
+for name in (RandomRotator.__name__, RandomScaler.__name__, RandomBoneScaler.__name__, *normalizers):
     print(f"{shares[name, BARE]:6.1%}  {name}")
 print(f"\n{'with':27}" + " ".join(f"{name:>20}" for name in normalizers))
 augmented = [

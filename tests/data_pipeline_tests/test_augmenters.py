@@ -6,8 +6,9 @@ import scipy.stats
 import torch
 
 from data_pipeline import augmenters
-from data_pipeline.augmenters import Augmenter, NormalScaler, RandomRotator, RandomScaler
+from data_pipeline.augmenters import Augmenter, NormalScaler, RandomBoneScaler, RandomRotator, RandomScaler
 from data_pipeline.layout import stored_samples_last
+from data_pipeline.skeleton import NYU, Skeleton
 from tests.support import (
     assert_is_encoded_by_its_arguments,
     case_id,
@@ -19,8 +20,11 @@ from tests.support import (
     pair_id,
 )
 
+RANGES = [{}, {"low": 0.5, "high": 2.0}, {"low": 1.5, "high": 1.5}]
+
 ARGUMENTS = {
-    RandomScaler: [{}, {"low": 0.5, "high": 2.0}, {"low": 1.5, "high": 1.5}],
+    RandomScaler: RANGES,
+    RandomBoneScaler: RANGES,
     NormalScaler: [{}, {"std": 0.3}, {"std": 0}],
 }
 
@@ -44,9 +48,10 @@ class TestEveryAugmenter:
         return pair[1]
 
     @pytest.fixture
-    def augmenter(self, pair):
+    def augmenter(self, pair, skeleton):
+        """Calls the augmenter with poses, labels and a generator."""
         member, arguments = pair[0]
-        return member(**arguments)
+        return lambda poses, labels, draws: member(**arguments)(poses, labels, skeleton, draws)
 
     @pytest.fixture
     def poses(self, skeleton):
@@ -91,9 +96,11 @@ class TestEveryAugmenter:
         assert torch.equal(augmenter(poses, labels, generator())[0], first)
 
     def test_multiplies_all_distances_within_and_between_pose_and_label_by_one_factor_for_each_sample(
-        self, augmenter, skeleton
+        self, augmenter, pair, skeleton
     ):
         """So input and label had the same transform, and it is a similarity."""
+        if pair[0][0] is RandomBoneScaler:
+            pytest.skip("it changes the proportions of the hand")
         poses, labels = hands(skeleton, 20, dtype=torch.float64)
         before = pairwise_distances(poses, labels)
         factors = pairwise_distances(*augmenter(poses, labels, generator())) / before  # (N, pairs)
@@ -117,14 +124,14 @@ def rotations():
     """Many rotations, measured with points at both ends of the axes, whose centre is zero, (N, 3, 3)."""
     axes = torch.cat([torch.eye(3), -torch.eye(3)]).double()  # (6, 3)
     points = axes.expand(N_HANDS, 6, 3)
-    rotated, _ = RandomRotator()(points, points, generator())
+    rotated, _ = RandomRotator()(points, points, NYU, generator())
     return rotated[:, :3].mT.numpy()
 
 
 class TestRandomRotator:
     def test_keeps_bone_lengths_and_the_distance_from_pose_to_label(self, skeleton):
         poses, labels = hands(skeleton, 20)
-        turned = RandomRotator()(poses, labels, generator())
+        turned = RandomRotator()(poses, labels, skeleton, generator())
         torch.testing.assert_close(pairwise_distances(*turned), pairwise_distances(poses, labels), rtol=0, atol=1e-3)
 
     def test_turns_and_never_mirrors(self, rotations):
@@ -162,7 +169,7 @@ def test_a_gpu_turns_hands_without_being_waited_for_and_without_tf32(skeleton):
     try:
         torch.set_float32_matmul_precision("high")
         torch.cuda.set_sync_debug_mode("error")
-        augmented = RandomRotator()(poses, labels, draws)
+        augmented = RandomRotator()(poses, labels, skeleton, draws)
     finally:
         torch.cuda.set_sync_debug_mode("default")
         torch.set_float32_matmul_precision(before)
@@ -180,17 +187,71 @@ class TestRandomScaler:
 
     def test_multiplies_bone_lengths_and_the_distance_from_pose_to_label(self, skeleton):
         poses, labels = hands(skeleton, 20)
-        scaled = RandomScaler(low=1.5, high=1.5)(poses, labels, generator())
+        scaled = RandomScaler(low=1.5, high=1.5)(poses, labels, skeleton, generator())
         torch.testing.assert_close(
             pairwise_distances(*scaled), 1.5 * pairwise_distances(poses, labels), rtol=0, atol=1e-3
         )
 
-    @pytest.mark.parametrize(
-        ("low", "high"), [(0, 1), (-1, 1), (1.2, 0.8), (math.nan, 1), (1, math.nan), (1, math.inf), (math.inf,) * 2]
-    )
-    def test_refuses_what_is_not_a_range_of_factors(self, low, high):
-        with pytest.raises(ValueError, match=rf"0 < low <= high.*low = {low}, high = {high}"):
-            RandomScaler(low=low, high=high)
+
+def bones_of(poses, skeleton):
+    """Returns the vectors from the start to the end of each bone, (N, B, 3)."""
+    starts, ends = torch.tensor(skeleton.bones).T
+    return poses[:, ends] - poses[:, starts]
+
+
+class TestRandomBoneScaler:
+    def test_multiplies_each_bone_of_the_input_by_its_own_factor_and_keeps_its_direction(self, skeleton):
+        poses, labels = hands(skeleton, 3000, dtype=torch.float64)
+        scaled, _ = RandomBoneScaler(low=0.7, high=1.2)(poses, labels, skeleton, generator())
+        before, after = bones_of(poses, skeleton), bones_of(scaled, skeleton)
+        factors = (before * after).sum(dim=2) / before.square().sum(dim=2)  # (N, B)
+        torch.testing.assert_close(after, factors.unsqueeze(2) * before)
+        assert scipy.stats.kstest(factors.flatten().numpy(), "uniform", args=(0.7, 0.5)).pvalue > 1e-3
+        # Five standard errors of the correlation of independent factors.
+        correlations = np.corrcoef(factors.T.numpy()) - np.eye(len(skeleton.bones))
+        assert np.abs(correlations).max() < 5 / math.sqrt(len(poses))
+
+    def test_leaves_the_difference_of_input_and_label_as_it_is(self, skeleton):
+        poses, labels = hands(skeleton, 20, dtype=torch.float64)
+        scaled = RandomBoneScaler(low=0.5, high=2.0)(poses, labels, skeleton, generator())
+        torch.testing.assert_close(scaled[0] - scaled[1], poses - labels)
+
+    def test_scales_the_input_about_its_centre_if_all_factors_are_the_same(self, skeleton):
+        poses, labels = hands(skeleton, 20, dtype=torch.float64)
+        scaled, _ = RandomBoneScaler(low=1.5, high=1.5)(poses, labels, skeleton, generator())
+        centres = poses.mean(dim=1, keepdim=True)
+        torch.testing.assert_close(scaled, centres + 1.5 * (poses - centres))
+
+    def test_follows_bones_in_any_direction_and_accepts_circles_and_joints_without_bones(self):
+        skeleton = Skeleton(name="odd", joint_names=tuple("abcdef"), bones=((1, 0), (2, 1), (0, 2), (5, 4)))
+        poses = torch.randn(5, 6, 3, dtype=torch.float64, generator=generator())
+        scaled, _ = RandomBoneScaler(low=2.0, high=2.0)(poses, poses, skeleton, generator())
+        before, after = (points[:, [0, 0, 4]] - points[:, [1, 2, 5]] for points in (poses, scaled))
+        torch.testing.assert_close(after, 2 * before)
+        alone = Skeleton(name="points", joint_names=tuple("abcdef"), bones=())
+        assert torch.equal(RandomBoneScaler()(poses, poses, alone, generator())[0], poses)
+
+    @pytest.mark.gpu
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU that torch can use")
+    def test_is_not_waited_for_on_a_gpu(self, skeleton):
+        poses, labels = (points.cuda() for points in hands(skeleton, 100))
+        draws = torch.Generator("cuda").manual_seed(0)
+        RandomBoneScaler()(poses, labels, skeleton, draws)  # the first call copies the skeleton
+        try:
+            torch.cuda.set_sync_debug_mode("error")
+            scaled, others = RandomBoneScaler()(poses, labels, skeleton, draws)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        torch.testing.assert_close(scaled - others, poses - labels, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("member", [RandomScaler, RandomBoneScaler])
+@pytest.mark.parametrize(
+    ("low", "high"), [(0, 1), (-1, 1), (1.2, 0.8), (math.nan, 1), (1, math.nan), (1, math.inf), (math.inf,) * 2]
+)
+def test_what_is_not_a_range_of_factors_is_refused(member, low, high):
+    with pytest.raises(ValueError, match=rf"0 < low <= high.*low = {low}, high = {high}"):
+        member(low=low, high=high)
 
 
 class TestNormalScaler:
@@ -214,7 +275,7 @@ class TestNormalScaler:
 def factors_of(scaler):
     """Returns the factors by which an augmenter scales many hands, (N,)."""
     points = torch.tensor([[1.0, 0, 0], [-1, 0, 0]]).double().expand(N_HANDS, 2, 3)
-    scaled, _ = scaler(points, points, generator())
+    scaled, _ = scaler(points, points, NYU, generator())
     return scaled[:, 0, 0].numpy()
 
 

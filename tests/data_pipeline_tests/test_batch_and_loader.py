@@ -299,7 +299,7 @@ class TestSteps:
                 return samples.poses * 10 + self.digit
 
         class AppendToBoth(Append, Augmenter):
-            def __call__(self, poses, labels, generator):
+            def __call__(self, poses, labels, skeleton, generator):
                 return poses * 10 + self.digit, labels * 10 + self.digit
 
         dataset = numbered_dataset(4, subsets=("A",))

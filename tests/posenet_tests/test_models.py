@@ -12,8 +12,10 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import Ridge
 from torch import nn
 
-from data_pipeline.batch import Window, window_of
-from data_pipeline.skeleton import HANDS17, Skeleton
+from data_pipeline.batch import Batch, Window, window_of
+from data_pipeline.formats.leaderboard import read_results
+from data_pipeline.normalizers import ViewpointNormalizer
+from data_pipeline.skeleton import HANDS17, ICVL, Skeleton
 from posenet import models
 from posenet.models import (
     ClosedFormCorrector,
@@ -32,7 +34,7 @@ from posenet.models.corrector import STRENGTH
 from posenet.models.layers import ACTIVATIONS
 from posenet.reproducible import reproducible_process
 from tests.posenet_tests.gnn_by_joint import GNNByJoint
-from tests.support import SKELETONS, cases, generator, global_random_states, hands, on_skeletons, pair_id
+from tests.support import SHARED_DATA, SKELETONS, cases, generator, global_random_states, hands, on_skeletons, pair_id
 
 CODERS = ["shared", "per_joint", "whole_pose"]
 
@@ -728,6 +730,41 @@ class TestKernelCorrector:
     def test_refuses_settings_without_a_solution(self, wrong, says):
         with pytest.raises(ValueError, match=says):
             KernelCorrector(HANDS17, **{**KERNEL, **wrong})
+
+
+ICVL_FILES = {"Pose-REN": "NEUCOM18_ICVL_Pose_REN.txt", "DeepModel": "IJCAI16_ICVL_DeepModel.txt"}
+
+ICVL_SEQUENCES = {1: np.arange(702), 2: np.arange(702, 1596)}
+
+
+@pytest.mark.skipif(not (SHARED_DATA / "icvl").is_dir(), reason=f"{SHARED_DATA / 'icvl'} is missing")
+@pytest.mark.parametrize(
+    ("backbone", "trained_on", "bandwidth", "ridge", "before", "after"),
+    [
+        # The settings were chosen on the last 20 % of the training sequence.
+        ("Pose-REN", 1, 8, 3, 6.22, 5.65),
+        ("Pose-REN", 2, 8, 1, 7.52, 6.53),
+        ("DeepModel", 1, 8, 0.3, 10.37, 9.09),
+        ("DeepModel", 2, 12, 0.1, 13.08, 9.69),
+    ],
+)
+def test_a_kernel_corrector_of_one_icvl_sequence_improves_the_other(
+    backbone, trained_on, bandwidth, ridge, before, after
+):
+    folder = SHARED_DATA / "icvl"
+    results = {backbone: folder / ICVL_FILES[backbone]}
+    labels, poses = read_results(folder / "icvl_test_groundtruth_label.txt", results, "icvl")
+    sequence, others = ICVL_SEQUENCES[trained_on], ICVL_SEQUENCES[3 - trained_on]
+    normalizer = ViewpointNormalizer(ICVL)
+    batches = {
+        part: Batch.of(torch.tensor(poses[backbone][rows]), torch.tensor(labels[rows]), normalizer)
+        for part, rows in {"train": sequence[: round(0.8 * len(sequence)) - 10], "test": others}.items()
+    }
+    model = KernelCorrector(ICVL, bandwidth=bandwidth, ridge=ridge, n_centres=1000)
+    fit(model, batches["train"].poses, batches["train"].labels)
+    test = batches["test"]
+    errors = [(points - test.labels).norm(dim=2).mean().item() for points in (test.poses, model(test.poses))]
+    assert errors == pytest.approx([before, after], abs=0.006)
 
 
 def test_the_skeletons_of_the_tests_have_joints_with_several_numbers_of_neighbours():
