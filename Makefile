@@ -9,6 +9,7 @@ IN_PARALLEL := --numprocesses $(PROCESSES) --dist worksteal
 # Tests of numbers, whose last bits depend on the instructions of the CPU.
 NUMERICS := $(addprefix tests/, \
     posenet_tests/test_solver.py posenet_tests/test_evaluator.py posenet_tests/test_errors.py \
+    posenet_tests/test_alignment.py \
     data_pipeline_tests/test_normalizers.py data_pipeline_tests/test_palm_normalizers.py \
     data_pipeline_tests/distorters cluster_tests/test_trained.py)
 

@@ -13,6 +13,8 @@ Metrics in millimetres only:
     frames_within_20mm: fraction of frames whose worst joint is at most 20 mm off.
     auc_0_50, auc_20_50: area under the success-rate curve of all joints between these thresholds in mm.
 Only in the final evaluation:
+    aligned_distance: distance after each pose was aligned with its label (PA-MPJPE, see `posenet.alignment`), mean over
+        frames and joints, mm. It takes as long as all metrics of an intermediate evaluation together.
     improved, worsened: fraction of frames whose mean distance the correction lowered or raised by more than rounding.
     distance[JOINT], distance[finger]: mean distance of a joint or of a finger's joints.
     success_worst@T, success_mean@T, success_joint@T: fraction of frames by worst joint, of frames by mean joint, and
@@ -31,6 +33,7 @@ from data_pipeline.normalizers import Normalizer
 from data_pipeline.skeleton import Skeleton
 from data_pipeline.subsets import MEAN_SUBSET
 from posenet import errors, metrics
+from posenet.alignment import aligned
 from posenet.models import Corrector
 from posenet.record import Space
 
@@ -243,6 +246,7 @@ def _correction_quantities(before: Tensor, after: Tensor, labels: Tensor, skelet
         found = _mm_quantities(poses, labels, skeleton)
         distances[suffix] = found["original", "distance"]  # (N, J)
         found |= _detail_quantities(distances[suffix], skeleton)
+        found["original", "aligned_distance"] = errors.distance_error(aligned(poses, labels), labels, skeleton)
         quantities |= {(space, metric + suffix): values for (space, metric), values in found.items()}
     change = distances[""].mean(dim=1) - distances["_before"].mean(dim=1)  # (N,)
     quantities["original", "improved"] = change.lt(-ROUNDING_MM).float()

@@ -23,11 +23,11 @@ Row = dict[str, Any]
 
 R = TypeVar("R", bound="Results")
 
-UNITS = {"distance": "_mm", "max_distance": "_mm", "bone_length_error": "_mm"}
+UNITS = dict.fromkeys(("distance", "aligned_distance", "max_distance", "bone_length_error"), "_mm")
 """The suffix of a metric's columns; metrics without one are shares and ratios."""
 
 METRICS = (
-    *("distance", "max_distance", "frames_within_20mm", "auc_0_50", "auc_20_50"),
+    *("distance", "aligned_distance", "max_distance", "frames_within_20mm", "auc_0_50", "auc_20_50"),
     *("bone_length_error", "proportion_error"),
 )
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from cluster.reports.tables.table_options import TableOptions
+from cluster.result_table import ResultTable
 from cluster.results.results import Results
 from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder
@@ -32,6 +34,20 @@ class TestResultsOfVersion040:
         assert "12 trials: 12 finished\n" in capsys.readouterr().err
         assert trial_files(made) == before
 
-    def test_give_the_table_that_was_written_with_them(self, made):
+    def test_give_the_table_that_was_written_with_them_and_nothing_for_newer_metrics(self, made):
         table = Results.read(ExperimentFolder(Storage(made)))
-        assert table.trials == pq.read_table(made / "tables" / "trials.parquet").to_pylist()
+        for row, written in zip(
+            table.trials, pq.read_table(made / "tables" / "trials.parquet").to_pylist(), strict=True
+        ):
+            newer = {name: value for name, value in row.items() if "aligned_distance" in name}
+            assert row == {**written, **newer}
+            assert newer
+            assert set(newer.values()) == {None}
+
+    def test_are_shown_with_a_dash_for_newer_metrics(self, made):
+        text = ResultTable.read(ExperimentFolder(Storage(made))).to_md(
+            TableOptions(columns=["key", "val_aligned_distance_mm"])
+        )
+        rows = [line for line in text.splitlines() if line.startswith("|")][2:]
+        assert len(rows) == 6
+        assert all(line.split("|")[2].strip() == "–" for line in rows)

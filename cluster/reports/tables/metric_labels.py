@@ -32,6 +32,7 @@ class Measure:
 
 MEASURES = {
     "distance": Measure("mean distance per joint", "distance"),
+    "aligned_distance": Measure("PA-MPJPE, distance after Procrustes alignment", "PA-MPJPE"),
     "max_distance": Measure("mean distance of each frame's worst joint", "worst joint"),
     "frames_within_20mm": Measure("frames with all joints within 20 mm", "frames ≤ 20 mm", True, False),
     "auc_0_50": Measure("area under the success-rate curve of joints from 0 to 50 mm", "AUC 0–50 mm", True, False),
@@ -43,5 +44,8 @@ MEASURES = {
 }
 """By the names in `cluster.results.results.METRICS`, and the two shares of frames that only a correction has."""
 
-OVERALL_METRICS = ("distance", "max_distance", "bone_length_error", "frames_within_20mm", "auc_0_50", "auc_20_50")
+OVERALL_METRICS = (
+    *("distance", "aligned_distance", "max_distance", "bone_length_error"),
+    *("frames_within_20mm", "auc_0_50", "auc_20_50"),
+)
 """The metrics of an overview of one correction."""
