@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cluster.results.chance import Chance, chances_of_grid, shares_of_grid
 from cluster.results.statistics import Array, Estimate, estimate
 
 _Mask = npt.NDArray[np.bool_]
@@ -22,6 +23,8 @@ _Codes = npt.NDArray[np.intp]
 MIN_COMBINATIONS = 12
 """An incomplete grid with fewer combinations than this has no importances: they would say nothing."""
 
+_ROUNDING = 1e-9  # a smaller share is rounding
+
 
 @dataclass(frozen=True)
 class GroupMean:
@@ -29,14 +32,15 @@ class GroupMean:
 
     Attributes:
         values: The values, one for each option.
-        estimate: The mean over repetitions of the means over the other options: `n` counts repetitions. The interval is
-            for other seeds and the same grid.
+        by_repetition: The mean over the other options in each repetition of the basis; empty if the group was left out.
+        estimate: The mean of these: `n` counts repetitions. The interval is for other seeds and the same grid.
         n_averaged: The trials in the mean: the same number in each group, or 0 if the group was left out.
         n_finished: The trials that have a number.
         n_planned: The planned trials.
     """
 
     values: tuple[Any, ...]
+    by_repetition: list[float]
     estimate: Estimate
     n_averaged: int
     n_finished: int
@@ -100,15 +104,18 @@ class Interaction:
 
 @dataclass(frozen=True)
 class Importances:
-    """How much of the variance between combinations each option explains by itself.
+    """How much of the variance between combinations each option explains by itself, and how much it would by chance.
 
     Attributes:
         shares: By option, 0 to 1, without options that have a single value left; empty if the combinations do not
             differ, or if an incomplete grid has fewer than `MIN_COMBINATIONS`. The rest is interactions and chance.
+        chances: What the share of each of these options would be by chance; empty for an incomplete grid, which would
+            need hundreds of forests, and for a single repetition.
         means: The mean of each combination; combinations without a mean are excluded from the shares.
     """
 
     shares: dict[str, float]
+    chances: dict[str, Chance]
     means: GroupMeans
 
     @property
@@ -120,6 +127,10 @@ class Importances:
     def is_complete(self) -> bool:
         """Whether the shares are computed from all planned combinations."""
         return len(self.averaged) == len(self.means.groups)
+
+    def is_above_chance(self, path: str) -> bool | None:
+        """Returns whether an option's share is above 95 % of those by chance; None if that cannot be told."""
+        return self.shares[path] > self.chances[path].high + _ROUNDING if path in self.chances else None
 
 
 def marginal_means(trials: Sequence[Mapping[str, Any]], options: Sequence[str], metric: str) -> dict[str, GroupMeans]:
@@ -160,16 +171,21 @@ def importances(trials: Sequence[Mapping[str, Any]], options: Sequence[str], met
         metric: As for `marginal_means`.
     """
     means = _Coded.of(trials, options, metric).group_means(range(len(options)))
-    averaged = Importances({}, means).averaged
+    averaged = Importances({}, {}, means).averaged
     numbers = np.array([group.estimate.mean for group in averaged], dtype=np.float64)  # (C,)
     if len(set(numbers.tolist())) < 2:
-        return Importances({}, means)
+        return Importances({}, {}, means)
     columns = zip(*(group.values for group in averaged), strict=True)
     ranks = dict(zip(options, map(_ranks, columns), strict=True))  # (C,) each
     ranks = {path: column for path, column in ranks.items() if column.any()}
-    if len(numbers) == math.prod(int(column.max()) + 1 for column in ranks.values()):
-        return Importances(_shares_of_grid(ranks, numbers), means)
-    return Importances(_shares_by_forest(ranks, numbers) if len(numbers) >= MIN_COMBINATIONS else {}, means)
+    shape = tuple(int(column.max()) + 1 for column in ranks.values())
+    if len(numbers) < math.prod(shape):
+        return Importances(_shares_by_forest(ranks, numbers) if len(numbers) >= MIN_COMBINATIONS else {}, {}, means)
+    results = np.empty((*shape, len(means.basis.repetitions)))  # (K1, …, KO, R)
+    results[tuple(ranks.values())] = [group.by_repetition for group in averaged]
+    shares = dict(zip(ranks, shares_of_grid(results.mean(axis=-1)).tolist(), strict=True))
+    chances = dict(zip(ranks, chances_of_grid(results), strict=True)) if results.shape[-1] > 1 else {}
+    return Importances(shares, chances, means)
 
 
 @dataclass(frozen=True)
@@ -217,15 +233,16 @@ class _Coded:
         grid[group, setting, self.repetitions] = self.numbers
         kept, in_settings, in_repetitions = _same_for_all(~np.isnan(grid))
         means = grid[np.ix_(kept, in_settings, in_repetitions)].mean(axis=1) if len(kept) else grid[:0, 0]
-        mean_of = dict(zip(kept.tolist(), means.tolist(), strict=True))  # one for each repetition, by group
+        by_repetition = dict(zip(kept.tolist(), means.tolist(), strict=True))  # of each group
         n_in_mean = len(in_settings) * len(in_repetitions)
         n_planned = np.bincount(group, minlength=len(groups))  # (G,)
         n_finished = np.bincount(group, ~np.isnan(self.numbers), minlength=len(groups))  # (G,)
         found = [
             GroupMean(
                 self._values(which, codes),
-                estimate(mean_of.get(i, [])),
-                n_in_mean if i in mean_of else 0,
+                by_repetition.get(i, []),
+                estimate(by_repetition.get(i, [])),
+                n_in_mean if i in by_repetition else 0,
                 int(n_finished[i]),
                 int(n_planned[i]),
             )
@@ -314,11 +331,6 @@ def _ranks(values: Sequence[Any]) -> _Codes:
     ordered = sorted(different, key=different.__getitem__) if are_numbers else list(different)
     place = {text: i for i, text in enumerate(ordered)}
     return np.array([place[repr(value)] for value in values], dtype=np.intp)
-
-
-def _shares_of_grid(ranks: Mapping[str, _Codes], numbers: Array) -> dict[str, float]:
-    means = {path: np.bincount(column, numbers) / np.bincount(column) for path, column in ranks.items()}
-    return {path: float(of_values.var() / numbers.var()) for path, of_values in means.items()}
 
 
 def _shares_by_forest(ranks: Mapping[str, _Codes], numbers: Array) -> dict[str, float]:

@@ -10,8 +10,8 @@ from cluster.reports.page.data import PageData
 from cluster.reports.page.sections import scrolling, section_of
 from cluster.reports.page.sentences import short_names
 from cluster.reports.tables.captions import SPLITS
-from cluster.reports.tables.effect_phrases import averaged_over, importance_rests_on, no_importance
-from cluster.reports.tables.effects import IMPORTANCE, Effects, InteractionTable, interval_cell, rests_on
+from cluster.reports.tables.effect_phrases import against_chance, averaged_over, importance_rests_on, no_importance
+from cluster.reports.tables.effects import CHANCE, IMPORTANCE, Effects, InteractionTable, interval_cell, rests_on
 from cluster.reports.tables.table_options import TableOptions
 from cluster.results.option_effects import GroupMean, GroupMeans, Importances, Interaction
 from cluster.results.results import column
@@ -34,7 +34,7 @@ def effects(data: PageData) -> list[Markup]:
     words = [_averaged(f"Mean distance on the {SPLITS[table.split]} for each value of an option", means, names)]
     pairs: list[Markup] = []
     if len(names) >= 2:
-        words.append(_of_importance(found.importances, names))
+        words += _of_importance(found.importances, names)
     if 2 <= len(names) <= _MAX_OPTIONS_OF_PAIRS:
         words.append(_of_interaction(found.interactions[0], names))
         pairs = [_all_interactions(data, found)] if len(names) > 2 else []
@@ -69,12 +69,18 @@ def _averaged(what: str, means: Mapping[str, GroupMeans], names: Mapping[str, st
     )
 
 
-def _of_importance(found: Importances, names: Mapping[str, str]) -> str:
+def _of_importance(found: Importances, names: Mapping[str, str]) -> list[str]:
+    """Returns a paragraph with the importances and one that explains them."""
     if not found.shares:
-        return f"Importance of options: {no_importance(found)}."
-    ordered = sorted(found.shares.items(), key=lambda item: -item[1])
-    shares = ", ".join(f"{names[path]} {100 * share:.0f} %" for path, share in ordered)
-    return f"Importance, over {importance_rests_on(found, names)}: {shares}. {IMPORTANCE}"
+        return [f"Importance of options: {no_importance(found)}."]
+    shares = []
+    for path, share in sorted(found.shares.items(), key=lambda item: -item[1]):
+        chance = found.chances.get(path)
+        by_chance = "" if chance is None else f" (by chance {100 * chance.mean:.0f} %, up to {100 * chance.high:.0f} %)"
+        shares.append(f"{names[path]} {100 * share:.0f} %{by_chance}")
+    known = f"Importance, over {importance_rests_on(found, names)}: {', '.join(shares)}."
+    explained = f"{IMPORTANCE} {CHANCE}" if found.chances else IMPORTANCE
+    return [f"{known} It is {against_chance(found, names)}.", explained]
 
 
 def _of_interaction(found: Interaction, names: Mapping[str, str]) -> str:

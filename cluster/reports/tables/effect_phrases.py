@@ -52,6 +52,21 @@ def no_importance(found: Importances) -> str:
     return f"unknown, because {why}"
 
 
+def against_chance(found: Importances, names: Names) -> str:
+    """Says for which options the importance is above chance, after 'Importance is'; there must be importances.
+
+    For example 'above chance for lr; no more than chance for model and dropout'.
+    """
+    if not found.chances:
+        why = "it takes two repetitions" if len(found.means.basis.repetitions) < 2 else "combinations are missing"
+        return f"not compared with chance, because {why}"
+    words = []
+    for answer, phrase in ((True, "above chance for"), (False, "no more than chance for")):
+        if options := [names[path] for path in found.shares if found.is_above_chance(path) == answer]:
+            words.append(f"{phrase} {listed(options)}")
+    return "; ".join(words)
+
+
 def _settings(basis: Basis, names: Names) -> str:
     others = [names[path] for path in basis.paths]
     if not basis.left_out:

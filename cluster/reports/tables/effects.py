@@ -9,9 +9,10 @@ from cluster.reports.formats.xlsx import Style
 from cluster.reports.tables import captions
 from cluster.reports.tables.captions import SPLIT_NAMES
 from cluster.reports.tables.combinations import chosen_split
-from cluster.reports.tables.effect_phrases import averaged_over, importance_rests_on, no_importance
+from cluster.reports.tables.effect_phrases import against_chance, averaged_over, importance_rests_on, no_importance
 from cluster.reports.tables.metric_labels import MEASURES
 from cluster.reports.tables.table_options import TableOptions
+from cluster.results.chance import Chance
 from cluster.results.names import ChoiceError, short_names
 from cluster.results.option_effects import (
     GroupMeans,
@@ -29,6 +30,12 @@ IMPORTANCE = (
     "interactions and chance explain the rest."
 )
 """Explains importances to readers."""
+
+CHANCE = (
+    "By chance: the importance of an option that has no effect, as the mean and the limit of 95 % of cases, from the "
+    "differences between repetitions. An importance up to that limit says nothing."
+)
+"""Explains to readers what importances are compared with."""
 
 
 @dataclass(frozen=True)
@@ -164,19 +171,26 @@ class MeanTable(_EffectTable):
         """Returns a row for each value, with all digits and a description of the averaged trials."""
         rows: list[Row] = []
         for of_data in self.effects:
-            name, shares = of_data.metric, of_data.importances.shares
+            name, found = of_data.metric, of_data.importances
             for path, means in of_data.means.items():
+                chance = found.chances.get(path)
+                importance = {
+                    "importance": found.shares.get(path),
+                    "importance_by_chance_mean": None if chance is None else chance.mean,
+                    "importance_by_chance_high": None if chance is None else chance.high,
+                    "importance_is_above_chance": found.is_above_chance(path),
+                }
                 over = averaged_over(means, {p: p for p in of_data.means})
                 for cell in means.groups:
-                    found, interval = cell.estimate, cell.estimate.interval
+                    estimate, interval = cell.estimate, cell.estimate.interval
                     rows.append(
                         {
                             **self._named(of_data),
-                            **{"option": path, "value": cell.values[0], "importance": shares.get(path)},
-                            **{f"{name}_mean": found.mean, f"{name}_std": found.std},
+                            **{"option": path, "value": cell.values[0], **importance},
+                            **{f"{name}_mean": estimate.mean, f"{name}_std": estimate.std},
                             f"{name}_ci_low": None if interval is None else interval.low,
                             f"{name}_ci_high": None if interval is None else interval.high,
-                            **{"n": found.n, "trials_averaged": cell.n_averaged, "trials_finished": cell.n_finished},
+                            **{"n": estimate.n, "trials_averaged": cell.n_averaged, "trials_finished": cell.n_finished},
                             **{"trials_planned": cell.n_planned, "averaged_over": over if cell.n_averaged else None},
                         }
                     )
@@ -185,7 +199,8 @@ class MeanTable(_EffectTable):
     def styles(self) -> dict[str, Style]:
         """Returns the styles of those columns of `records` that need one."""
         names = [f"{self.effects[0].metric}_{what}" for what in ("mean", "std", "ci_low", "ci_high")]
-        return {**dict.fromkeys(names, self._style()), "importance": "share"}
+        shares = ("importance", "importance_by_chance_mean", "importance_by_chance_high")
+        return {**dict.fromkeys(names, self._style()), **dict.fromkeys(shares, "share")}
 
     def grid(self) -> Grid:
         """Returns the table for reading."""
@@ -196,17 +211,18 @@ class MeanTable(_EffectTable):
         for of_data in self.effects:
             for path, means in of_data.means.items():
                 labels = option_cells([cell.values[0] for cell in means.groups])
-                share = of_data.importances.shares.get(path)
-                importance = [number_cell(share, precision=1, in_percent=True)] + [Cell("", True)] * len(labels)
+                of_option = [number_cell(of_data.importances.shares.get(path), precision=1, in_percent=True)]
+                of_option += [_chance_cell(of_data.importances.chances.get(path))] * self._have_chances
+                importance = [of_option] + [[Cell("", True)] * len(of_option)] * len(labels)
                 lines = []
-                for label, cell, of_option in zip(labels, means.groups, importance, strict=False):
+                for label, cell, in_line in zip(labels, means.groups, importance, strict=False):
                     mean = number_cell(cell.estimate.mean, precision=precision, in_percent=measure.in_percent)
                     interval = interval_cell(cell.estimate.interval, precision=precision, in_percent=measure.in_percent)
                     line = [Cell(of_data.names[path]), label, mean, interval]
                     line.append(Cell(str(cell.estimate.n), is_number=True))
                     if not are_complete:
                         line.append(Cell(f"{cell.n_averaged:,} of {cell.n_planned:,}", is_number=True))
-                    lines.append([*line, of_option] if self._has_importances else line)
+                    lines.append([*line, *in_line] if self._has_importances else line)
                 rows += self._lines(of_data, lines)
         what = "the mean for each value of an option, averaged over "
         if are_complete:
@@ -216,16 +232,23 @@ class MeanTable(_EffectTable):
         what += "; 95 % intervals are for the mean over n repetitions (Student's t)."
         headers = ["option", "value", f"mean ({measure.unit})", f"95 % interval ({measure.unit})", "n"]
         headers += ["trials"] * (not are_complete) + ["importance (%)"] * self._has_importances
+        headers += ["by chance (%)"] * self._have_chances
         return self._grid("effects", what, headers, 2, rows, list(self._notes()))
 
     @property
     def _has_importances(self) -> bool:
         return any(len(of_data.means) > 1 and of_data.importances.shares for of_data in self.effects)
 
+    @property
+    def _have_chances(self) -> bool:
+        return any(len(of_data.means) > 1 and of_data.importances.chances for of_data in self.effects)
+
     def _notes(self) -> Iterator[str]:
         """Yields notes: which trials the means average, unless it is all, and what importances are."""
         if self._has_importances:
             yield IMPORTANCE
+        if self._have_chances:
+            yield CHANCE
         for of_data in self.effects:
             for path, means in of_data.means.items():
                 if not means.is_complete:
@@ -234,6 +257,16 @@ class MeanTable(_EffectTable):
             if len(of_data.means) > 1 and not found.means.is_complete:
                 known = f"over {importance_rests_on(found, of_data.names)}" if found.shares else no_importance(found)
                 yield self._note(of_data, "importance", known)
+            if len(of_data.means) > 1 and found.shares:
+                importance = f"{of_data.data}: importance" if self._has_data else "Importance"
+                yield f"{importance} is {against_chance(found, of_data.names)}."
+
+
+def _chance_cell(chance: Chance | None) -> Cell:
+    """Writes the importance by chance in %: '7.7, up to 21.3'."""
+    return (
+        MISSING if chance is None else Cell(f"{100 * chance.mean:.1f}, up to {100 * chance.high:.1f}", is_number=True)
+    )
 
 
 def interval_cell(interval: Interval | None, *, precision: int, in_percent: bool = False) -> Cell:

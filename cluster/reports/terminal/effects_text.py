@@ -7,7 +7,7 @@ from typing import Any
 from cluster.reports.formats.terminal import terminal
 from cluster.reports.tables.effects import Effects, MeanTable, interaction_table
 from cluster.reports.tables.table_options import TableOptions
-from cluster.results.option_effects import GroupMeans, Interaction
+from cluster.results.option_effects import GroupMeans, Importances, Interaction
 from cluster.results.results import Results
 
 
@@ -33,7 +33,7 @@ def effects_json(effects: Sequence[Effects]) -> list[dict[str, Any]]:
             "data": of_data.data or None,
             "metric": of_data.metric,
             "options": [
-                {"option": path, "importance": of_data.importances.shares.get(path), **_means_json(means)}
+                {"option": path, **_importance_json(of_data.importances, path), **_means_json(means)}
                 for path, means in of_data.means.items()
             ],
             "importance": {
@@ -45,6 +45,15 @@ def effects_json(effects: Sequence[Effects]) -> list[dict[str, Any]]:
         }
         for of_data in effects
     ]
+
+
+def _importance_json(found: Importances, path: str) -> dict[str, Any]:
+    chance = found.chances.get(path)
+    return {
+        "importance": found.shares.get(path),
+        "importance_by_chance": None if chance is None else {"mean": chance.mean, "high": chance.high},
+        "importance_is_above_chance": found.is_above_chance(path),
+    }
 
 
 def _means_json(means: GroupMeans) -> dict[str, Any]:

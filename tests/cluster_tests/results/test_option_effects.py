@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster.results.chance import chances_of_grid
 from cluster.results.option_effects import Basis, importances, interactions, marginal_means
 from cluster.results.statistics import estimate
 
@@ -247,6 +248,33 @@ class TestImportances:
         assert (len(found.averaged), len(found.means.groups)) == (320, 320)
         assert found.means.basis == Basis((), [()], [], [0, 1, 2], [])
         assert found.is_complete
+        assert {path: found.is_above_chance(path) for path in NAMES} == dict(
+            zip(NAMES, [True] * 3 + [False], strict=True)
+        )
+
+    def test_are_compared_with_chance_over_the_same_trials(self):
+        draw = np.random.default_rng(0).normal
+        rows = trials_of(
+            ([3, 1, 2], ["a", "b"]), lambda repetition, a, b: draw() + 5 * a, is_lost=lambda r, *c: r == 1 and c[0] == 3
+        )
+        found = importances(rows, NAMES[:2], "mm")
+        assert found.means.basis.repetitions == [0, 2]
+        table = np.array(
+            [[[row["mm"] for row in rows if (row["lr"], row["model"]) == (a, b)] for b in "ab"] for a in (1, 2, 3)],
+            dtype=float,
+        )
+        assert list(found.chances.values()) == chances_of_grid(table[:, :, [0, 2]])
+        assert [found.is_above_chance(path) for path in NAMES[:2]] == [True, False]
+
+    @pytest.mark.parametrize(("n_repetitions", "n_lost"), [(1, 0), (3, 2)])
+    def test_of_one_repetition_or_a_grid_with_holes_are_not_compared_with_chance(self, n_repetitions, n_lost):
+        lost = [(i, i) for i in range(n_lost)]
+        rows = trials_of(
+            [range(4)] * 2, lambda r, a, b: r * a + b, n_repetitions=n_repetitions, is_lost=lambda r, *c: c in lost
+        )
+        found = importances(rows, NAMES[:2], "mm")
+        assert (len(found.shares), found.chances) == (2, {})
+        assert found.is_above_chance("lr") is None
 
     @pytest.mark.slow
     def test_of_a_grid_with_holes_are_nearly_those_of_the_whole(self):

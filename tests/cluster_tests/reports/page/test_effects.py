@@ -4,6 +4,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cluster.reports.page.data import PageData
@@ -49,6 +50,17 @@ class TestAWholeGrid:
             "combinations, in all 3 repetitions: lr "
         )
         assert [table.caption for table in tables(text)[:3]] == [f"lr ({LR})", f"weight decay ({DECAY})", "model"]
+
+    def test_says_which_options_are_more_important_than_by_chance(self, tmp_path):
+        draw = np.random.default_rng(0).normal
+        of = [({LR: lr, MODEL: model}, list(9 + lr + draw(scale=0.1, size=3))) for lr in (1, 2, 3) for model in "ab"]
+        text = words(section(tmp_path, of))
+        assert re.search(
+            r"in all 3 repetitions: lr \d+ % \(by chance \d+ %, up to \d+ %\), "
+            r"model 0 % \(by chance 0 %, up to \d %\)\. It is above chance for lr; no more than chance for model\. ",
+            text,
+        )
+        assert "An importance up to that limit says nothing." in text
 
     def test_of_one_option_is_averaged_over_repetitions(self, tmp_path):
         text = section(tmp_path, [({LR: 1}, [9.0, 9.1]), ({LR: 2}, [9.5, 9.6])])

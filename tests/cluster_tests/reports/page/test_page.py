@@ -268,7 +268,10 @@ class TestThePage:
     @pytest.mark.parametrize(
         ("n_lost", "said"),
         [
-            (0, "Importance, over 16 combinations, in the only repetition: lr 80 %, weight decay 20 %. "),
+            (
+                0,
+                "Importance, over 16 combinations, in the only repetition: lr 80 %, weight decay 20 %. It is ",
+            ),
             (2, "Importance, over 14 of 16 combinations, in the only repetition: lr "),
             (6, "Importance of options: unknown, because an incomplete grid needs 12 combinations that finished in "),
         ],

@@ -15,7 +15,7 @@ from cluster.reports.tables.export import FORMATS, export_effects
 from cluster.reports.tables.table_options import TableOptions
 from cluster.reports.terminal.effects_text import effects_json, effects_text
 from cluster.results.names import ChoiceError
-from cluster.results.option_effects import Basis, GroupMeans
+from cluster.results.option_effects import Basis, GroupMeans, importances
 from cluster.results.statistics import estimate
 from tests.cluster_tests.reports.tables.read_tables import HtmlTable, markdown_rows
 from tests.cluster_tests.results_files import results
@@ -49,6 +49,17 @@ def whole(tmp_path):
 @pytest.fixture
 def holes(tmp_path):
     return results(tmp_path / "holes", sweep(with_holes=True), name="sweep")
+
+
+@pytest.fixture
+def noisy(tmp_path):
+    """A grid in which the learning rate has an effect that is much larger than chance, and the other options none."""
+    draw = np.random.default_rng(0).normal
+    combinations = {
+        f"{place:08x}": ({LR: lr, DECAY: decay, MODEL: model}, list(9 + 20 * lr + draw(scale=0.3, size=3)))
+        for place, (lr, decay, model) in enumerate(itertools.product(RATES, DECAYS, MODELS))
+    }
+    return results(tmp_path / "noisy", combinations, name="sweep")
 
 
 @pytest.fixture
@@ -143,14 +154,17 @@ class TestTheWordsOnWhatMeansAreOver:
 class TestTheTableOfMeans:
     def test_has_the_mean_of_each_value_with_interval_n_and_importance(self, whole):
         table = shown(whole)
-        assert table.head == ["option", "value", "mean (mm)", "95 % interval (mm)", "n", "importance (%)"]
+        assert table.head == [
+            *("option", "value", "mean (mm)", "95 % interval (mm)", "n"),
+            *("importance (%)", "by chance (%)"),
+        ]
         cells = iter(table.rows)
         for name, values, place in (("lr", RATES, 0), ("weight_decay", DECAYS, 1), ("model", MODELS, 2)):
             for value in values:
                 of_value = [result(*c) for c in itertools.product(RATES, DECAYS, MODELS) if c[place] == value]
                 found = estimate([np.mean(of_value) + 0.1 * repetition for repetition in range(3)])
                 interval = f"{found.interval.low:.2f} to {found.interval.high:.2f}"
-                option, text, mean, of_mean, n, _ = next(cells)
+                option, text, mean, of_mean, n, *_ = next(cells)
                 assert (option, text, n) == (name, f"{value:g}" if place < 2 else value, "3")
                 assert float(mean) == pytest.approx(found.mean, abs=0.006)
                 assert of_mean == interval
@@ -158,6 +172,33 @@ class TestTheTableOfMeans:
         shares = [float(row[5]) for row in table.rows if row[5]]
         assert len(shares) == 3
         assert 95 < sum(shares) < 100
+
+    def test_has_the_importance_by_chance_and_names_the_options_that_are_not_above_it(self, noisy):
+        table = shown(noisy)
+        by_chance = {row[0]: row[6] for row in table.rows if row[6]}
+        expected = importances(noisy.trials, [LR, DECAY, MODEL], "test_distance_mm").chances
+        assert by_chance == {
+            name: f"{100 * expected[path].mean:.1f}, up to {100 * expected[path].high:.1f}"
+            for name, path in (("lr", LR), ("weight_decay", DECAY), ("model", MODEL))
+        }
+        assert "Importance is above chance for lr; no more than chance for weight_decay and model." in table.foot
+        assert "An importance up to that limit says nothing." in table.foot
+
+    def test_of_noise_calls_no_option_important(self, tmp_path):
+        draw = np.random.default_rng(14).normal
+        combinations = {
+            f"{lr}{decay}": ({LR: lr, DECAY: decay}, list(draw(9, size=3))) for lr in (1, 2) for decay in (3, 4)
+        }
+        table = shown(results(tmp_path / "sweep", combinations))
+        assert max(float(row[5]) for row in table.rows if row[5]) > 97
+        assert "Importance is no more than chance for lr and weight_decay." in table.foot
+        assert "above chance" not in table.foot
+
+    def test_of_one_repetition_says_that_chance_takes_two(self, tmp_path):
+        combinations = {f"{lr}{d}": ({LR: lr, DECAY: d}, [9.0 + lr + d]) for lr in (1, 2) for d in (3, 4)}
+        table = shown(results(tmp_path / "sweep", combinations))
+        assert table.head[-1] == "importance (%)"
+        assert "Importance is not compared with chance, because it takes two repetitions." in table.foot
 
     def test_says_that_a_whole_grid_is_averaged_over_all_values(self, whole):
         table = shown(whole)
@@ -190,12 +231,13 @@ class TestTheTableOfMeans:
         combinations = {
             f"{a}{b}": (
                 {"a": a, "b": b},
-                [float(9 + a + b)] if (a, b) not in ((0, 0), (4, 1)) and a != 5 else ["failed"],
+                [float(9 + a + b)] * 2 if (a, b) not in ((0, 0), (4, 1)) and a != 5 else ["failed"] * 2,
             )
             for a, b in itertools.product(range(6), range(4))
         }
         table = shown(results(tmp_path / "sweep", combinations))
-        assert "importance: over 18 of 24 combinations, in the only repetition, none of them with a 5." in table.foot
+        assert "importance: over 18 of 24 combinations, in all 2 repetitions, none of them with a 5." in table.foot
+        assert "Importance is not compared with chance, because combinations are missing." in table.foot
         assert table.head[-1] == "importance (%)"
 
     def test_of_one_option_has_no_importance(self, tmp_path):
@@ -235,6 +277,7 @@ class TestTheTableOfMeans:
             "repetitions (without 1)"
         )
         assert rows[0] | {"trials_averaged": "4", "trials_finished": "11", "trials_planned": "12"} == rows[0]
+        assert {row["importance_by_chance_mean"] for row in rows} == {""}
         parquet = pl.read_parquet(export_effects(holes, "parquet", TableOptions(), interactions=False))
         assert parquet["n"].to_list() == [2, 2, 2, 3, 3, 3, 3]
         book = openpyxl.load_workbook(io.BytesIO(export_effects(holes, "xlsx", TableOptions(), interactions=False)))
@@ -285,7 +328,8 @@ class TestTheText:
         (found,) = json.loads(json.dumps(effects_json(effects_of(holes, TableOptions())), allow_nan=False))
         assert (found["data"], found["metric"]) == (None, "test_distance_mm")
         lr = found["options"][0]
-        assert (lr["option"], lr["importance"]) == (LR, None)
+        assert (lr["option"], lr["importance"], lr["importance_by_chance"]) == (LR, None, None)
+        assert lr["importance_is_above_chance"] is None
         assert lr["averaged_over"] == {
             **{"values": {DECAY: [0.0, 0.5], MODEL: ["mlp"]}, "settings": 2, "settings_planned": 4},
             **{"repetitions": [0, 2], "repetitions_planned": 3},
@@ -296,6 +340,16 @@ class TestTheText:
         assert [len(one["means"]) for one in found["interactions"]] == [
             {(LR, DECAY): 6, (LR, MODEL): 6, (DECAY, MODEL): 4}[tuple(one["options"])] for one in found["interactions"]
         ]
+
+    def test_for_a_script_has_the_importance_by_chance(self, noisy):
+        (found,) = json.loads(json.dumps(effects_json(effects_of(noisy, TableOptions())), allow_nan=False))
+        expected = importances(noisy.trials, [LR, DECAY, MODEL], "test_distance_mm")
+        for option in found["options"]:
+            path = option["option"]
+            chance = expected.chances[path]
+            assert option["importance"] == expected.shares[path]
+            assert option["importance_by_chance"] == {"mean": chance.mean, "high": chance.high}
+            assert option["importance_is_above_chance"] is (path == LR)
 
 
 class TestAnError:
