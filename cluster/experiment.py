@@ -25,6 +25,7 @@ from cluster.planning.config import (
     valid_settings,
     without_numpy,
 )
+from cluster.planning.folds import PATHS, find_folds
 from cluster.planning.inputs import Inputs
 from cluster.planning.placement import UnusableNodeError
 from cluster.planning.plan import Plan, make_plan
@@ -142,6 +143,31 @@ class Experiment:
             ConfigError: As for `add_options`, or if a row has another number of values.
         """
         self.space.add([keys] if isinstance(keys, str) else keys, rows)
+
+    def add_folds(self, names: str | Sequence[str]) -> None:
+        """Trains each combination on every fold of a split dataset; tables combine the folds into one row.
+
+        `prepare_data.py … --folds` makes the folds. Together they test each frame exactly once. They replace the sets
+        of `experiment_config`; a trial has the same identity as one whose sets were given there.
+
+        Args:
+            names: The name of the split dataset: 'nyu' for the sets `nyu_fold1_train`, `nyu_fold1_val`,
+                `nyu_fold1_test`, `nyu_fold2_train`, ... in the data folder. Or several names, for example one for each
+                backbone, which have a row each.
+
+        Raises:
+            ConfigError: If there are no such folds, if a fold lacks a set, or if the sets already vary; then nothing is
+                added.
+        """
+        names = [names] if isinstance(names, str) else names
+        if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) for name in names):
+            text = f"got {names!r}; allowed: the name of a split dataset, or a list of names"
+            raise ConfigError([Problem("add_folds", text)])
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ConfigError([Problem("add_folds", f"{twice!r} is listed twice")])
+        folds = find_folds(self.config.data_folder, names)
+        self.space.add(PATHS, list(folds.values()), list(folds))
 
     def plan(self) -> Plan:
         """Checks everything and returns what a run would train.
@@ -288,11 +314,12 @@ class Experiment:
         if end.kind == "all_failed":
             first = f"the first {self.config.stop_if_all_fail} trials all failed (stop_if_all_fail): {end.reason}"
             raise TrialsFailedError(f"stopped, since {first}", table)
-        statuses = [row["status"] for row in table.trials if row["status"] != "finished"]
+        trials = table.single_folds.trials
+        statuses = [row["status"] for row in trials if row["status"] != "finished"]
         if statuses:
             # A trial that failed because its files cannot be written still has the status `interrupted`.
             counts = " and ".join(f"{statuses.count(s)} {s}" for s in STATUSES if s in statuses)
-            text = f"{counts} of {len(table.trials)} trials; the others are complete. See `error` in tables/trials.csv."
+            text = f"{counts} of {len(trials)} trials; the others are complete. See `error` in tables/trials.csv."
             raise TrialsFailedError(text, table)
 
 

@@ -34,7 +34,10 @@ def write_experiment_file(plan: Plan, job: Job) -> None:
             "started": time.time(),
             **provenance(),
             "configs": {section: _encoded_config(config) for section, config in job.space.base.sections.items()},
-            "options": [{"paths": axis.paths, "rows": axis.labels} for axis in job.space.axes],
+            "options": [
+                {"paths": axis.paths, "rows": axis.labels} | ({"folds": axis.folds} if axis.folds else {})
+                for axis in job.space.axes
+            ],
             "data": [
                 {
                     **dataclasses.asdict(key),
@@ -71,7 +74,7 @@ def remove_surplus_weights(plan: Plan, table: Results, job: Job) -> None:
     keep = job.config.keep_weights
     if keep == "all":
         return
-    if keep == "best" and any(row["status"] in ("interrupted", "pending") for row in table.trials):
+    if keep == "best" and any(row["status"] in ("interrupted", "pending") for row in table.single_folds.trials):
         return  # a trial that is not trained yet may become the best
     kept = _best_by_validation_data(plan, table) if keep == "best" else set()
     storage = job.folder.storage
@@ -83,10 +86,14 @@ def remove_surplus_weights(plan: Plan, table: Results, job: Job) -> None:
 
 
 def _best_by_validation_data(plan: Plan, table: Results) -> set[str]:
-    """Returns the keys of the best combinations, one for each validation set: errors on others are not comparable."""
+    """Returns the keys of the best combinations, one for each validation set: errors on others are not comparable.
+
+    With folds, these are the keys of all folds of the best.
+    """
     data = {c.key: str(json.loads(c.encoded)["data"]["val"]) for c in plan.combinations}
-    best: dict[str, str] = {}
+    best: dict[tuple[str, ...], list[str]] = {}
     for row in table.summary:
         if row["n"]:
-            best.setdefault(data[row["key"]], row["key"])
-    return set(best.values())
+            trained = table.trained_keys(row["key"])
+            best.setdefault(tuple(data[key] for key in trained), trained)
+    return {key for trained in best.values() for key in trained}

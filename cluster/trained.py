@@ -9,7 +9,7 @@ import torch
 
 from cluster.planning import builders
 from cluster.results.deserialize import decode_class, decode_skeleton, decode_value
-from cluster.results.lookup import find_combination
+from cluster.results.lookup import find_one_trained
 from cluster.results.results import Results, Row
 from cluster.storage.file_names import FileNames
 from cluster.storage.folders import ExperimentFolder
@@ -54,20 +54,21 @@ def read_corrector(
     Args:
         folder: The experiment's folder.
         combination: A combination's key or the beginning of it; `best` is the first row of the experiment's table: the
-            combination with the lowest mean validation distance of those with all repetitions.
+            combination with the lowest mean validation distance of those with all repetitions. Each fold of a
+            combination has its own corrector, so the key must be that of a fold.
         repetition: A repetition's number; `best` is the one with the lowest validation distance, `all` averages the
             outputs of all finished ones.
         modules: Where to look for classes that are not of this project, such as classes of a script.
 
     Raises:
         NoResultsError: If there is no experiment.
-        ChoiceError: If there is no such combination, see `find_combination`.
+        ChoiceError: If there is no such combination, or if it has folds, see `find_one_trained`.
         UserError: If there is no such repetition, if it is not finished, or if its weights or a class are missing.
         StorageError: If a file cannot be read.
     """
     table = Results.read(folder)
     # The best in validation does not depend on the test sets.
-    row = find_combination(replace(table, splits=["val"]), combination)
+    row, table = find_one_trained(replace(table, splits=["val"]), combination), table.single_folds
     key: str = row["key"]
     if not row["n"]:
         raise UserError(f"no repetition of {key} of {table.name} is finished; run its script first")

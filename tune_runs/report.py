@@ -35,6 +35,7 @@ from cluster.reports.terminal.command_line import FIGURE_ENDINGS, TABLE_ENDINGS,
 from cluster.results.results import Results
 from cluster.results.user_modules import own_module
 from cluster.storage.filesystem import Storage
+from cluster.storage.folders import ExperimentFolder
 from data_pipeline.user_error import UserError, exit_status
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def show(args: argparse.Namespace) -> int:
     from cluster.reports.tables.summary import summary_text
 
     folder = overview.find_experiment(args.storage_path, args.name)
-    table = Results.read(folder)
+    table = _each_fold(folder) if args.folds else Results.read(folder)
     running = overview.is_running(folder)
     if args.json:
         return _print_json(
@@ -68,7 +69,7 @@ def show(args: argparse.Namespace) -> int:
                 "options": table.option_paths,
                 "splits": table.splits,
                 "combinations": table.summary,
-                "trials": table.trials,
+                "trials": table.single_folds.trials,
                 "trials_of_other_settings": table.n_others,
             }
         )
@@ -78,6 +79,14 @@ def show(args: argparse.Namespace) -> int:
         "`log`, `diff`, `curves`, `reproduce` and `figure --combination` take a key.\n"
         f"State: {overview.state(table)}{now}\nAll files: {folder.storage.location}/"
     )
+
+
+def _each_fold(folder: ExperimentFolder) -> Results:
+    """Returns the results with a row for each fold."""
+    results = Results.read(folder)
+    if not results.folds:
+        raise UserError(f"{results.name} was not trained on folds; leave out --folds")
+    return results.single_folds
 
 
 def compare(args: argparse.Namespace) -> int:
@@ -129,7 +138,7 @@ def export(args: argparse.Namespace) -> int:
     from cluster.reports.tables import export as tables
     from cluster.reports.tables.table_options import TableOptions
 
-    results = Results.read(folder)
+    results = _each_fold(folder) if "folds" in args else Results.read(folder)
     table_options = TableOptions(**_given(args, TableOptions))
     format = _format(args.format, args.out, TABLE_ENDINGS)
     if "standalone" in args and format != "latex":
@@ -199,11 +208,11 @@ def watch(args: argparse.Namespace) -> int:
 
 def reproduce(args: argparse.Namespace) -> int:
     """Trains a finished trial again in this process, and reports whether all numbers are the same to the bit."""
-    from cluster.results.lookup import find_combination, find_repetition
+    from cluster.results.lookup import find_one_trained, find_repetition
 
     folder = overview.find_experiment(args.storage_path, args.name)
     table = Results.read(folder)
-    trial = find_repetition(table, find_combination(table, args.key), args.repetition)
+    trial = find_repetition(table.single_folds, find_one_trained(table, args.key), args.repetition)
     try:
         from cluster.reproduction import reproduce as reproduced
     except ImportError as error:

@@ -1,10 +1,12 @@
 """The trials of an experiment: one for every combination and repetition, each with its status."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cluster.planning.combination_checks import SETTINGS_GROUPS
 from cluster.planning.config import ConfigError, Problem
+from cluster.planning.folds import check_folds
 from cluster.planning.identity import Primitive, canonical_json, digest
 from cluster.planning.inputs import Inputs
 from cluster.planning.search_space import RowIndices, SearchSpace
@@ -61,14 +63,17 @@ class Plan:
     Attributes:
         combinations: All combinations.
         trials: A trial for every combination and repetition.
-        warnings: What results on the validation and test sets would measure, if they are too close to the training set.
+        warnings: What results on the validation and test sets would measure, if they are too close to the training set;
+            and which frames the folds do not test.
         statuses: The status of each trial that was started, by trial id.
+        fold_counts: How many folds each dataset has that `add_folds` named; empty without folds.
     """
 
     combinations: list[Combination]
     trials: list[TrialSpec]
     warnings: list[str] = field(default_factory=list)
     statuses: dict[str, Status] = field(default_factory=dict)
+    fold_counts: Sequence[int] = ()
 
     @property
     def to_train(self) -> list[TrialSpec]:
@@ -83,7 +88,11 @@ class Plan:
 
     def __str__(self) -> str:
         counts = Counter(self.statuses.get(trial.id, "pending") for trial in self.trials)
-        combinations = _number(len(self.combinations), "combination")
+        n_combinations, folds = len(self.combinations), ""
+        if self.fold_counts:
+            n_combinations = n_combinations * len(self.fold_counts) // sum(self.fold_counts)
+            folds = f" × {' or '.join(map(str, sorted(set(self.fold_counts))))} folds"
+        combinations = f"{_number(n_combinations, 'combination')}{folds}"
         repetitions = _number(len(self.trials) // len(self.combinations), "repetition")
         by_status = ", ".join(f"{counts[status]} {text}" for status, text in _STATUS_TEXTS.items() if counts[status])
         counted = f"{combinations} × {repetitions} = {_number(len(self.trials), 'trial')}: {by_status}"
@@ -109,7 +118,8 @@ def make_plan(space: SearchSpace, inputs: Inputs, *, n_repetitions: int, seed: i
         seed: The experiment's seed.
 
     Raises:
-        ConfigError: With all problems of all combinations, or if two combinations are the same training.
+        ConfigError: With all problems of all combinations, or if two combinations are the same training, or if folds
+            are not of the same split.
     """
     combinations = _checked_combinations(space, inputs)
     seeds = [repetition_seed(seed, repetition) for repetition in range(n_repetitions)]
@@ -118,7 +128,9 @@ def make_plan(space: SearchSpace, inputs: Inputs, *, n_repetitions: int, seed: i
         for repetition, seed_of_repetition in enumerate(seeds)
         for combination in combinations
     ]
-    return Plan(combinations, trials, _warnings(inputs))
+    warnings = [*_warnings(inputs), *check_folds(space, inputs)]
+    fold_counts = Counter(fold.dataset for fold in space.folds)
+    return Plan(combinations, trials, warnings, fold_counts=list(fold_counts.values()))
 
 
 def _warnings(inputs: Inputs) -> list[str]:

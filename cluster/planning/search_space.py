@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 from cluster.planning.config import ConfigError, Problem, Settings, check_value, without_numpy
 from cluster.planning.identity import (
@@ -31,6 +31,14 @@ OPTIONS_OUTSIDE_HYPERPARAMS = {
 }
 
 
+class FoldName(NamedTuple):
+    """A fold of a split dataset."""
+
+    dataset: str
+    number: int
+    """The number of the fold, from 1."""
+
+
 @dataclass(frozen=True)
 class Axis:
     """Settings that vary together, row by row; an ordinary option is an axis with one setting.
@@ -39,11 +47,13 @@ class Axis:
         paths: The dotted path of each setting.
         rows: The values, one for each path in each row.
         labels: The same values as JSON primitives, for tables and records.
+        folds: The fold of each row, if the rows are folds of datasets.
     """
 
     paths: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...]
     labels: tuple[tuple[Primitive, ...], ...]
+    folds: tuple[FoldName, ...] = ()
 
     @property
     def name(self) -> str:
@@ -70,12 +80,13 @@ class SearchSpace:
         self.base = base
         self.axes: list[Axis] = []
 
-    def add(self, keys: Sequence[Key], rows: Any) -> None:
+    def add(self, keys: Sequence[Key], rows: Any, folds: Sequence[FoldName] = ()) -> None:
         """Adds an axis.
 
         Args:
             keys: A dotted path, or its parts as a tuple, for each setting that varies.
             rows: A list; each row has a value for each key.
+            folds: The fold of each row, if the rows are folds.
 
         Raises:
             ConfigError: With all problems of the axis; then nothing is added.
@@ -94,11 +105,16 @@ class SearchSpace:
             raise ConfigError(problems)
         columns = [unique_labels(_distinct(column)) for column in zip(*rows, strict=True)]
         labels = zip(*map(_labels_of, columns, zip(*rows, strict=True)), strict=True)
-        self.axes.append(Axis(tuple(paths), tuple(map(tuple, rows)), tuple(labels)))
+        self.axes.append(Axis(tuple(paths), tuple(map(tuple, rows)), tuple(labels), tuple(folds)))
 
     def __len__(self) -> int:
         """The number of combinations."""
         return prod(len(axis.rows) for axis in self.axes)
+
+    @property
+    def folds(self) -> tuple[FoldName, ...]:
+        """The folds that the combinations are trained on; none without folds."""
+        return next((axis.folds for axis in self.axes if axis.folds), ())
 
     @property
     def paths(self) -> list[str]:

@@ -10,8 +10,8 @@ import numpy as np
 from cluster.figures import curves, errors, hands, options
 from cluster.figures.style import COLUMN_IN, FigureError, Numbers
 from cluster.reports.prediction_files import errors_of, read_errors, sets_of_errors, sets_of_predictions
+from cluster.results.combination_logs import read_combination_logs
 from cluster.results.deserialize import decode_skeleton
-from cluster.results.learning_curves import read_logged
 from cluster.results.lookup import find_combination
 from cluster.results.names import named, short_names
 from cluster.results.results import DataSet, Results, Row
@@ -75,7 +75,7 @@ def draw(figure: str, figure_options: FigureOptions) -> "Figure":
 
 
 def finished_ids(table: Results, row: Row) -> list[str]:
-    """Returns the ids of the finished trials of a combination, in the order of repetitions."""
+    """Returns the ids of the finished repetitions of a combination, 'KEY/REPETITION', in their order."""
     trials = [trial for trial in table.trials if (trial["key"], trial["status"]) == (row["key"], "finished")]
     return [f"{trial['key']}/{trial['repetition']}" for trial in trials]
 
@@ -87,29 +87,30 @@ def combination_name(table: Results, row: Row) -> str:
 
 
 def success_rates_of(
-    folder: ExperimentFolder, split: str, ids: Sequence[str], measure: curves.Measure
+    folder: ExperimentFolder, table: Results, row: Row, measure: curves.Measure
 ) -> tuple[list[Numbers], list[Numbers]]:
-    """Returns the success rates before and after, (81,) each, a pair for each trial that logged them."""
+    """Returns a combination's success rates before and after, (81,) each, a pair for each repetition that has them."""
     names = [f"success_{measure}@{mm:.0f}" for mm in curves.THRESHOLDS_MM]
     wanted = {f"{name}{suffix}" for name in names for suffix in ("", "_before")}
-    found = read_logged(folder, split=split, wanted=set(ids).__contains__, is_metric=wanted.__contains__)
+    found = read_combination_logs(folder, table, [row], split=table.split, is_metric=wanted.__contains__)
     places = {metric: place for place, metric in enumerate(found.metrics)}
     if not wanted <= places.keys():
         return [], []
     before, after = ([places[f"{name}{suffix}"] for name in names] for suffix in ("_before", ""))
-    finals = [found.final[trial_id] for trial_id in ids if trial_id in found.final]
+    finals = [found.final[trial_id] for trial_id in finished_ids(table, row) if trial_id in found.final]
     return [final[before] for final in finals], [final[after] for final in finals]
 
 
-def frame_errors_of(folder: ExperimentFolder, ids: Sequence[str]) -> FrameErrors | None:
-    """Returns the frame errors of the first trial that kept them."""
+def frame_errors_of(folder: ExperimentFolder, table: Results, ids: Sequence[str]) -> FrameErrors | None:
+    """Returns the frame errors of the first repetition that kept them; with folds, those of all folds."""
     for trial_id in ids:
         try:
-            found = FrameErrors.read(folder.trial(trial_id))
+            found = [FrameErrors.read(folder.trial(trained)) for trained in table.trained_ids(trial_id)]
         except ValueError:
             continue  # the file is broken; use that of another repetition
-        if found is not None and found.by_subset:
-            return found
+        known = [errors for errors in found if errors is not None and errors.by_subset]
+        if len(known) == len(found):
+            return FrameErrors.of_folds(known)
     return None
 
 
@@ -128,12 +129,8 @@ def skeleton_of(folder: ExperimentFolder, trial_id: str) -> Skeleton:
 
 def _learning_curves(figure_options: FigureOptions, table: Results) -> "Figure":
     rows = _rows(figure_options, table, "val", _N_CURVES)
-    keys = {row["key"] for row in rows.values()}
-    logged = read_logged(
-        figure_options.folder,
-        split=table.split,
-        wanted=lambda trial_id: trial_id.partition("/")[0] in keys,
-        is_metric=lambda name: False,
+    logged = read_combination_logs(
+        figure_options.folder, table, list(rows.values()), split=table.split, is_metric=lambda name: False
     )
     groups = {}
     for name, row in rows.items():
@@ -147,9 +144,7 @@ def _success_curves(figure_options: FigureOptions, table: Results) -> "Figure":
     uncorrected: dict[str, Numbers] = {}
     rows = _rows(figure_options, table, table.split)
     for name, row in rows.items():
-        before, after = success_rates_of(
-            figure_options.folder, table.split, finished_ids(table, row), figure_options.measure
-        )
+        before, after = success_rates_of(figure_options.folder, table, row, figure_options.measure)
         if not after:
             raise FigureError(f"no finished trial of {row['key']} logged its success rates")
         label = "corrected" if len(rows) == 1 else name
@@ -168,12 +163,13 @@ def _success_curves(figure_options: FigureOptions, table: Results) -> "Figure":
 
 def _errors_by_joint(figure_options: FigureOptions, table: Results) -> "Figure":
     row = _row(figure_options, table)
-    ids = finished_ids(table, row)
-    logged = read_logged(
+    logged = read_combination_logs(
         figure_options.folder,
+        table,
+        [row],
         split=table.split,
-        wanted=set(ids).__contains__,
         is_metric=lambda name: name.startswith("distance["),
+        only_finished=True,
     )
     if not logged.final:
         raise FigureError(f"no finished trial of {row['key']} of {table.name} logged the errors of its joints")
@@ -188,7 +184,7 @@ def _errors_by_joint(figure_options: FigureOptions, table: Results) -> "Figure":
         for suffix in ("_before", "")
     )
     return errors.errors_by_joint(
-        skeleton_of(figure_options.folder, ids[0]),
+        skeleton_of(figure_options.folder, _trained_ids(table, row)[0]),
         before,
         after,
         n_planned=table.n_repetitions,
@@ -229,7 +225,7 @@ def _improvement(figure_options: FigureOptions, table: Results) -> "Figure":
 
 def _hands(figure_options: FigureOptions, table: Results) -> "Figure":
     row = _row(figure_options, table)
-    for trial_id in finished_ids(table, row):
+    for trial_id in _trained_ids(table, row):
         try:
             found = FollowedExamples.read(figure_options.folder.trial(trial_id))
         except ValueError as error:
@@ -314,11 +310,16 @@ def _two_options(figure_options: FigureOptions, table: Results) -> tuple[str, st
     return down, across
 
 
+def _trained_ids(table: Results, row: Row) -> list[str]:
+    """Returns the ids of the trials on disk of a combination's finished repetitions."""
+    return [trained for trial_id in finished_ids(table, row) for trained in table.trained_ids(trial_id)]
+
+
 def _frames(figure_options: FigureOptions, table: Results) -> tuple[Errors, Errors, str]:
     """Returns the errors of frames before and after the correction, (N,) each, mm, and the name of their repetition."""
     row = _row(figure_options, table)
     for trial_id in finished_ids(table, row):
-        frames = frame_errors_of(figure_options.folder, [trial_id])
+        frames = frame_errors_of(figure_options.folder, table, [trial_id])
         if frames is not None:
             return *frames.joined, _repetition(trial_id)
     raise FigureError(
@@ -362,5 +363,5 @@ def _errors_of_other(
         return found.ravel(), sets_of_predictions(path, len(found), sets)
     found = read_errors(path)
     is_by_joint = figure_options.measure == "joint"
-    n_joints = skeleton_of(figure_options.folder, finished_ids(table, row)[0]).n_joints if is_by_joint else None
+    n_joints = skeleton_of(figure_options.folder, _trained_ids(table, row)[0]).n_joints if is_by_joint else None
     return found.ravel(), sets_of_errors(path, found.size, sets, n_joints)

@@ -1,10 +1,11 @@
-"""Finds a combination by the beginning of its key or as "best", and a repetition by its number."""
+"""Finds a combination by the beginning of its key or as "best", a fold by its key, and a repetition by its number."""
 
 from collections.abc import Mapping
 
 from cluster.results.names import ChoiceError
 from cluster.results.results import Results, Row
 from data_pipeline.user_error import did_you_mean
+from data_pipeline.words import first_of
 
 _NAMED = 10
 
@@ -34,6 +35,42 @@ def find_combination(table: Results, wanted: str) -> Row:
     raise ChoiceError(f"{table.name} has no combination {wanted!r}{hint} (`show` has all)")
 
 
+def find_trained(table: Results, wanted: str) -> list[Row]:
+    """Returns the rows of `single_folds` that a key selects: all folds of a combination, or the fold with that key.
+
+    Raises:
+        ChoiceError: As `find_combination`.
+    """
+    trained = table.single_folds
+    folds = [row for row in trained.summary if table.folds and row["key"].startswith(wanted)]
+    others = [row for row in table.summary if row["key"].startswith(wanted)]
+    if len(folds) == 1 and not others:
+        return folds
+    if folds:
+        some = first_of([row["key"] for row in (*others, *folds)], 5)
+        raise ChoiceError(f"{table.name} has several combinations and folds whose keys begin with {wanted!r}: {some}")
+    keys = table.trained_keys(find_combination(table, wanted)["key"])
+    by_key = {row["key"]: row for row in trained.summary}
+    return [by_key[key] for key in keys]
+
+
+def find_one_trained(table: Results, wanted: str) -> Row:
+    """Returns the row of `single_folds` that a key selects.
+
+    Raises:
+        ChoiceError: As `find_combination`; or if a combination with folds is requested, each of which was trained.
+    """
+    found = find_trained(table, wanted)
+    if len(found) == 1:
+        return found[0]
+    keys = short_keys(table)
+    of_folds = next(folds for folds in table.folds.values() if folds[0].key == found[0]["key"])
+    each = ", ".join(f"{keys[fold.key]} (fold {fold.number})" for fold in of_folds)
+    raise ChoiceError(
+        f"{wanted!r} of {table.name} has {len(found)} trainings, one for each fold; name one by its key: {each}"
+    )
+
+
 def find_repetition(table: Results, combination: Row, wanted: str) -> Row:
     """Returns the row of a combination's repetition, a trial, by its number.
 
@@ -52,8 +89,8 @@ _KEY_LENGTH = 4
 
 
 def short_keys(table: Results) -> dict[str, str]:
-    """Returns the beginning of each combination's key that is unique, at least four characters."""
-    keys = [row["key"] for row in table.summary]
+    """Returns the beginning of each key of a combination or a fold that is unique, at least four characters."""
+    keys = list(dict.fromkeys(row["key"] for row in (*table.summary, *table.single_folds.summary)))
     longest = max(map(len, keys))
     n = next((n for n in range(_KEY_LENGTH, longest) if len({key[:n] for key in keys}) == len(keys)), longest)
     return {key: key[:n] for key in keys}

@@ -1,9 +1,13 @@
 """The trials of an experiment and their summary, read from its folder: no torch, no Ray.
 
+If the experiment sweeps over the folds of a split, the folds of otherwise equal combinations are one combination: its
+numbers are means over the frames of all folds, see `Results.single_folds`.
+
 The trials are those of the experiment's last plan. Other trials in the folder (of an option that was removed, of data
 that changed) are only counted.
 """
 
+import hashlib
 import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from types import NoneType
 from typing import Any, NamedTuple, TypeVar
 
+from cluster.results.folds import DATASET, Fold, combined_trial, with_dataset
 from cluster.results.trial_outcome import TrialOutcome
 from cluster.storage.file_names import FileNames
 from cluster.storage.folders import ExperimentFolder
@@ -58,15 +63,19 @@ class Results:
             first.
         splits: 'val' and, with a test set, 'test'.
         trials: A row for each trial: options, `repetition`, `seed`, `status`, `best_epoch`, metrics, `train_seconds`,
-            `node`, `device`, `gpu`, `error`. Missing values are None.
+            `node`, `device`, `gpu`, `error`. Missing values are None. With folds, a row for each repetition of all
+            folds; it is finished if all folds are.
         summary: A row for each combination, the best in validation first, but those with fewer finished repetitions
             than planned after the others: options, `n` (finished repetitions), `failed`, `diverged`, and by split the
-            `SummaryColumns`: means and sample standard deviations over finished repetitions.
+            `SummaryColumns`: means and sample standard deviations over finished repetitions. With folds also `folds`,
+            their number, and by split `fold_std_column`: the sample standard deviation of their means.
         n_others: Trials in the folder that are not part of this plan.
         data_sets: For each split the dataset of each combination, by its key; without combinations that have none.
         separations: For each split how far the frames are from the training frames of each combination, by its key;
             without combinations of which it is not known.
         started: When the script was last started, seconds since 1970; None if an old version wrote the folder.
+        folds: The folds of each combination, by its key; empty without folds.
+        trained: With folds, the results of the trained combinations, one for each fold; None without folds.
     """
 
     name: str
@@ -79,10 +88,12 @@ class Results:
     data_sets: Mapping[str, Mapping[str, DataSet]] = field(default_factory=dict)
     separations: Mapping[str, Mapping[str, Separation]] = field(default_factory=dict)
     started: float | None = field(default=None, compare=False)
+    folds: Mapping[str, Sequence[Fold]] = field(default_factory=dict)
+    trained: "Results | None" = field(default=None, repr=False)
 
     @classmethod
     def read(cls: type[R], folder: ExperimentFolder) -> R:
-        """Reads the results on disk.
+        """Reads the results on disk, and combines folds.
 
         Raises:
             NoResultsError: If there is no experiment, or if its description is broken.
@@ -107,7 +118,7 @@ class Results:
             _trial_row(c, option_paths, repetition, experiment.seeds[repetition], outcome, groups)
             for (c, repetition), outcome in zip(planned, outcomes, strict=True)
         ]
-        return cls(
+        found = cls(
             name=experiment.name,
             option_paths=option_paths,
             distinguishing_paths=experiment.distinguishing_paths,
@@ -119,11 +130,26 @@ class Results:
             separations=experiment.separations,
             started=experiment.started,
         )
+        return found._over_folds(experiment.folds) if experiment.folds else found
+
+    @property
+    def single_folds(self) -> "Results":
+        """The results of the combinations as they were trained: each fold has its own. Without folds it is `self`."""
+        return self if self.trained is None else self.trained
+
+    def trained_keys(self, key: str) -> list[str]:
+        """Returns the keys of the trained combinations that a combination consists of: its folds, or itself."""
+        return [fold.key for fold in self.folds[key]] if key in self.folds else [key]
+
+    def trained_ids(self, trial_id: str) -> list[str]:
+        """Returns the ids of the trials on disk that a row of `trials`, 'KEY/REPETITION', consists of."""
+        key, _, repetition = trial_id.partition("/")
+        return [f"{trained}/{repetition}" for trained in self.trained_keys(key)]
 
     @property
     def failures(self) -> list[Row]:
-        """The trials that failed or diverged."""
-        return [row for row in self.trials if row["status"] in ("failed", "diverged")]
+        """The trials on disk that failed or diverged."""
+        return [row for row in self.single_folds.trials if row["status"] in ("failed", "diverged")]
 
     @property
     def n_repetitions(self) -> int:
@@ -145,6 +171,19 @@ class Results:
         found: dict[str, list[Any]] = {row["key"]: [] for row in self.summary}
         for trial in self.trials:
             found[trial["key"]].append(trial[name])
+        return found
+
+    def fold_means(self, name: str) -> dict[str, list[float | None]]:
+        """Returns the mean of a column of the trials for each fold of each combination, by its key.
+
+        The means are over the repetitions that all folds finished.
+        """
+        values, statuses = self.single_folds.values(name), self.values("status")
+        found = {}
+        for key, folds in self.folds.items():
+            counted = [place for place, status in enumerate(statuses[key]) if status == "finished"]
+            known = [[values[fold.key][place] for place in counted] for fold in folds]
+            found[key] = [_mean([value for value in of_fold if value is not None]) for of_fold in known]
         return found
 
     def best_for_each(self, path: str) -> list[Row]:
@@ -189,7 +228,70 @@ class Results:
             n_others=0,
             data_sets=data_sets,
             separations=separations,
+            folds={key: folds for key, folds in self.folds.items() if key in keys},
+            trained=self.trained and self.trained._restricted({t for key in keys for t in self.trained_keys(key)}),
         )
+
+    def _over_folds(self: R, fold_of: Mapping[str, "_FoldName"]) -> R:
+        """Returns the results with one combination in place of its folds.
+
+        Args:
+            fold_of: The fold of each combination, by its key.
+        """
+        folds = self._folds_by_combination(fold_of)
+        is_named = len({dataset for dataset, _ in fold_of.values()}) > 1
+        option_paths = with_dataset(self.option_paths, is_shown=is_named)
+        trials = self._trials_of_all_folds(folds, option_paths, fold_of)
+        combined = replace(
+            self,
+            option_paths=option_paths,
+            distinguishing_paths=with_dataset(self.distinguishing_paths, is_shown=is_named),
+            trials=trials,
+            summary=_summarize(trials, option_paths, self.splits),
+            data_sets={
+                split: {
+                    key: DataSet(
+                        fold_of[first.key].dataset, of_split[first.key].size, sum(f.n_frames[split] for f in all_)
+                    )
+                    for key, all_ in folds.items()
+                    for first in all_[:1]
+                }
+                for split, of_split in self.data_sets.items()
+            },
+            separations={},  # each fold has its own
+            folds=folds,
+            trained=self,
+        )
+        for split in self.splits:
+            means = combined.fold_means(column(split, "distance"))
+            for row in combined.summary:
+                row["folds"] = len(folds[row["key"]])
+                row[fold_std_column(split, "distance")] = _std([m for m in means[row["key"]] if m is not None])
+        return combined
+
+    def _folds_by_combination(self, fold_of: Mapping[str, "_FoldName"]) -> dict[str, list[Fold]]:
+        """Returns the folds of each combination, by its new key, in the order of the plan."""
+        other_paths = with_dataset(self.option_paths, is_shown=False)
+        groups: dict[tuple[str, ...], list[Fold]] = {}
+        for row in self.trials[: len(self.summary)]:  # the first repetition
+            dataset, number = fold_of[row["key"]]
+            n_frames = {split: of_split[row["key"]].n_frames or 0 for split, of_split in self.data_sets.items()}
+            group = groups.setdefault((dataset, *(repr(row[path]) for path in other_paths)), [])
+            group.append(Fold(number, row["key"], n_frames))
+        return {_key_of([fold.key for fold in folds]): folds for folds in groups.values()}
+
+    def _trials_of_all_folds(
+        self, folds: Mapping[str, Sequence[Fold]], option_paths: Sequence[str], fold_of: Mapping[str, "_FoldName"]
+    ) -> list[Row]:
+        metrics = {name: split for split in self.splits for name in self.trials[0] if name.startswith(f"{split}_")}
+        rows = {(row["key"], row["repetition"]): row | {DATASET: fold_of[row["key"]].dataset} for row in self.trials}
+        trials = []
+        for repetition in range(self.n_repetitions):
+            for key, of_key in folds.items():
+                of_folds = [rows[fold.key, repetition] for fold in of_key]
+                described = {"key": key} | {path: of_folds[0][path] for path in option_paths}
+                trials.append(combined_trial(of_folds, of_key, described, metrics))
+        return trials
 
 
 def _names(groups: Sequence[tuple[DataSet | None, ...]]) -> list[str]:
@@ -215,6 +317,11 @@ def column(split: str, metric: str, *, before: bool = False, subset: str = MEAN_
     return f"{split}_{metric}{'_before' if before else ''}{UNITS.get(metric, '')}{group}"
 
 
+def fold_std_column(split: str, metric: str) -> str:
+    """Returns the name of the column with the sample standard deviation of the means of folds."""
+    return f"{column(split, metric)}_fold_std"
+
+
 class SummaryColumns(NamedTuple):
     """The names of a split's columns in the summary: distances in mm, and their change by the correction."""
 
@@ -232,6 +339,11 @@ class SummaryColumns(NamedTuple):
         return cls(column(split, "distance", before=True), f"{after}_mean", f"{after}_std", *changes)
 
 
+class _FoldName(NamedTuple):
+    dataset: str
+    number: int
+
+
 @dataclass(frozen=True)
 class _Experiment:
     """The part of `experiment.json` that a table needs."""
@@ -245,6 +357,7 @@ class _Experiment:
     data_sets: dict[str, dict[str, DataSet]]
     separations: dict[str, dict[str, Separation]]
     started: float | None
+    folds: dict[str, _FoldName]
 
     @classmethod
     def of(cls, content: Any) -> "_Experiment":
@@ -269,9 +382,13 @@ class _Experiment:
         data_sets = _data_sets(["train", *splits], combinations, config, content.get("data", []))
         separations = _separations(data_sets, content.get("separations", []))
         del data_sets["train"]
+        folds = _folds(content["options"], combinations)
+        if folds and not all(found.n_frames for of_split in data_sets.values() for found in of_split.values()):
+            raise ValueError("the numbers of frames of some folds are missing")
         name, started = _checked(content["name"], str), _checked(content.get("started"), (int, float, NoneType))
         return cls(
-            name, combinations, seeds, option_paths, distinguishing_paths, splits, data_sets, separations, started
+            *(name, combinations, seeds, option_paths, distinguishing_paths, splits, data_sets, separations, started),
+            folds,
         )
 
 
@@ -293,6 +410,23 @@ def _without_implied(option_paths: Sequence[str], axes: Sequence[Mapping[str, An
         if len(set(first_labels)) == len(first_labels):
             implied.update(axis["paths"][1:])
     return [path for path in option_paths if path not in implied]
+
+
+def _key_of(keys: Sequence[str]) -> str:
+    """Returns the key of a combination with folds, from the keys of its folds."""
+    return hashlib.sha256("/".join(keys).encode()).hexdigest()[:16]
+
+
+def _folds(axes: Sequence[Mapping[str, Any]], combinations: Sequence[Mapping[str, Any]]) -> dict[str, _FoldName]:
+    """Returns the fold of each combination, by its key; empty without folds."""
+    axis = next((axis for axis in axes if axis.get("folds")), None)
+    if axis is None:
+        return {}
+    names = {
+        tuple(row): _FoldName(_checked(dataset, str), _checked(number, int))
+        for row, (dataset, number) in zip(axis["rows"], axis["folds"], strict=True)
+    }
+    return {c["key"]: names[tuple(c["options"][path] for path in axis["paths"])] for c in combinations}
 
 
 def _data_sets(

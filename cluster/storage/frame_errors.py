@@ -4,7 +4,7 @@ Means hide where a corrector helps. Frame errors are kept for the trials whose w
 """
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,16 @@ class FrameErrors:
     """
 
     by_subset: Mapping[str, tuple[Errors, Errors]]
+
+    @classmethod
+    def of_folds(cls, folds: Sequence["FrameErrors"]) -> "FrameErrors":
+        """Returns the errors of the frames of all folds, fold after fold; a subset that a fold lacks is left out."""
+        subsets = [subset for subset in folds[0].by_subset if all(subset in fold.by_subset for fold in folds)]
+        joined = {
+            subset: tuple(np.concatenate([fold.by_subset[subset][place] for fold in folds]) for place in (0, 1))
+            for subset in subsets  # (N_fold,) each -> (N,)
+        }
+        return cls({subset: (before, after) for subset, (before, after) in joined.items()})
 
     @property
     def joined(self) -> tuple[Errors, Errors]:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from data_pipeline.dataset_name import fold_name
 from data_pipeline.frame_table import FrameTable, in_order, video_frames
 from data_pipeline.pose_dataset import Samples
 from data_pipeline.preparation.chunks import progress
@@ -60,7 +61,7 @@ def split_samples(
     with progress("splitting frames", None):
         n_folds = split.n_folds(len(samples), samples.frames) if folds else 1
         return [
-            DatasetPart(f"{base}_fold{fold + 1}" if folds else base, part, samples.take(indices))
+            DatasetPart(fold_name(base, fold + 1) if folds else base, part, samples.take(indices))
             for fold in range(n_folds)
             for part, indices in split.parts(len(samples), samples.frames, fold).items()
         ]

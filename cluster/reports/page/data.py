@@ -11,7 +11,8 @@ import numpy as np
 
 from cluster.figures.style import FigureError
 from cluster.reports.draw import skeleton_of
-from cluster.results.learning_curves import Curve, Logged, Numbers, read_logged
+from cluster.results.combination_logs import read_combination_logs
+from cluster.results.learning_curves import Curve, Logged, Numbers
 from cluster.results.results import Results, Row, SummaryColumns, column
 from cluster.results.statistics import Comparison, adjusted, compare_with
 from cluster.storage.examples import FollowedExamples
@@ -74,10 +75,10 @@ class PageData:
             StorageError: If a file cannot be read.
         """
         table = Results.read(folder) if results is None else results
-        ids = {trial_id(row) for row in table.trials}
-        logged = read_logged(folder, split=table.split, wanted=ids.__contains__, is_metric=_is_of_a_part)
+        logged = read_combination_logs(folder, table, table.summary, split=table.split, is_metric=_is_of_a_part)
         best_ids = [trial_id(row) for row in table.trials if row["key"] == table.summary[0]["key"]]
-        example_trial, examples = _first_examples(folder, best_ids)
+        trained_ids = [trained for best_id in best_ids for trained in table.trained_ids(best_id)]
+        example_trial, examples = _first_examples(folder, trained_ids)
         return cls(
             table=table,
             experiment=folder.read_experiment() or {},
@@ -96,7 +97,7 @@ class PageData:
 
     @cached_property
     def repetitions(self) -> dict[str, list[Row]]:
-        """The trials of each combination by its key, one for each repetition."""
+        """The rows of each combination's trials by its key, one for each repetition."""
         found: dict[str, list[Row]] = {}
         for row in self.table.trials:
             found.setdefault(row["key"], []).append(row)
@@ -217,7 +218,9 @@ class PageData:
 
     def _trial(self, row: Row) -> list[Any]:
         distances = [_rounded(row[column(split, "distance")]) for split in self.table.splits]
-        return [row["status"], str(row["seed"]), row["best_epoch"], _rounded(row["train_seconds"]), *distances]
+        # With folds it is a mean over them.
+        epoch = _rounded(row["best_epoch"]) if self.table.folds else row["best_epoch"]
+        return [row["status"], str(row["seed"]), epoch, _rounded(row["train_seconds"]), *distances]
 
     def _curve(self, trial: str, grids: dict[tuple[float, ...], int]) -> list[Any] | None:
         curve = self.logged.curves.get(trial)
@@ -273,7 +276,7 @@ def _skeletons(folder: ExperimentFolder, table: Results) -> dict[str, Skeleton]:
         for row in of_data.trials:
             if row["key"] == best and name not in found:
                 with suppress(FigureError):  # it has not begun, or an older version that recorded less wrote it
-                    found[name] = skeleton_of(folder, trial_id(row))
+                    found[name] = skeleton_of(folder, table.trained_ids(trial_id(row))[0])
     return found
 
 

@@ -98,7 +98,7 @@ def _of_examples(data: PageData) -> Markup | None:
 
 def _validation_set(data: PageData) -> str:
     key = (data.example_trial or "").partition("/")[0]
-    found = data.table.data_sets.get("val", {}).get(key)
+    found = data.table.single_folds.data_sets.get("val", {}).get(key)
     return "the validation set" if found is None else f"the validation set {found.name}"
 
 
@@ -138,7 +138,7 @@ def _of_the_best(data: PageData, folder: ExperimentFolder) -> Iterator[_PlannedF
     row, n_planned = data.table.summary[0], data.table.n_repetitions
     ids = finished_ids(data.table, row)
     place = f"the combination that is best in validation, on the {SPLITS[data.table.split]}"
-    before, after = success_rates_of(folder, data.table.split, ids, "worst")
+    before, after = success_rates_of(folder, data.table, row, "worst")
     if after:
         yield (
             lambda: curves.success_curves(
@@ -146,7 +146,7 @@ def _of_the_best(data: PageData, folder: ExperimentFolder) -> Iterator[_PlannedF
             ),
             f"Share of frames whose worst joint is within a threshold: {place}.",
         )
-    frames = frame_errors_of(folder, ids)
+    frames = frame_errors_of(folder, data.table, ids)
     if frames is not None:
         yield (
             lambda: errors.error_histogram(*frames.joined, width_in=_WIDTH_IN),

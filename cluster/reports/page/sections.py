@@ -86,7 +86,7 @@ def _words_by_data(data: PageData) -> list[Markup]:
 
 def _figures(data: PageData) -> list[Markup]:
     table, best = data.table, data.table.summary[0]
-    split = table.split
+    split, trials = table.split, table.single_folds.trials
     before, mean, std, change, percent = (best[name] for name in SummaryColumns.of(split))
     if mean is None:
         return []
@@ -94,7 +94,7 @@ def _figures(data: PageData) -> list[Markup]:
         (f"best, {SPLITS[split]}", f"{mean_and_std(mean, std)} mm"),
         ("backbone", f"{before:.2f} mm"),
         ("change", f"{signed(change)} mm" + ("" if percent is None else f" ({signed(percent, 1)} %)")),
-        ("trials finished", f"{sum(row['n'] for row in table.summary):,} of {len(table.trials):,}"),
+        ("trials finished", f"{sum(row['status'] == 'finished' for row in trials):,} of {len(trials):,}"),
     ]
     pairs = [tag("div", tag("dt", term), tag("dd", value)) for term, value in figures]
     return [tag("dl", *pairs, class_="figures")]
@@ -104,7 +104,11 @@ def combinations(data: PageData) -> Markup:
     """The table of all combinations, with the data that scripts need to open them."""
     table, grid = data.table, summary_grid(data.table)
     tested = any(not comparison.too_few for comparison in data.comparisons.values())
-    hidden = [tag("span", f"{SPLITS[split]}: ", class_="hidden") for split in table.splits for _ in range(3)]
+    hidden = [
+        tag("span", f"{SPLITS[split]}: ", class_="hidden")
+        for split, (_, n_columns) in zip(table.splits, grid.spans[1:], strict=True)
+        for _ in range(n_columns)
+    ]
     results = zip(hidden, grid.headers[grid.n_labels + 1 :], strict=True)
     headers = ["#", *map(_breakable, table.distinguishing_paths), "n", *map(joined, results)]
     rows = [[Cell(str(place)), *cells] for place, cells in enumerate(grid.rows, 1)]
@@ -201,7 +205,8 @@ def failures(data: PageData) -> list[Markup]:
         by_error.setdefault((row["status"], str(row["error"] or "no error was recorded")), []).append(trial_id(row))
     if not by_error:
         return []
-    names = {row["key"]: name_of(data.table, row) for row in data.table.summary if row["failed"] or row["diverged"]}
+    trained = data.table.single_folds
+    names = {row["key"]: name_of(trained, row) for row in trained.summary if row["failed"] or row["diverged"]}
     items = []
     for (status, error), ids in list(by_error.items())[:_MAX_ERROR_TEXTS]:
         shown = error if len(error) <= _MAX_ERROR_LENGTH else f"{error[:_MAX_ERROR_LENGTH]} … (full text in trial.json)"
@@ -245,7 +250,8 @@ def reproduction(data: PageData, folder: ExperimentFolder) -> Markup:
     finished = [trial for row in data.rows for trial in data.repetitions[row["key"]] if trial["status"] == "finished"]
     if finished:
         results, _, name = folder.storage.location.rpartition("/")
-        arguments = [name, finished[0]["key"], str(finished[0]["repetition"])]
+        key, _, repetition = data.table.trained_ids(trial_id(finished[0]))[0].partition("/")
+        arguments = [name, key, repetition]
         if results != _RESULTS:
             arguments += ["--storage-path", results or "/"]
         lines += [

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 
 from cluster.reports.formats.grid import option_texts, signed
 from cluster.reports.page.data import PageData
-from cluster.reports.tables.captions import SPLITS, distances, excluded
+from cluster.reports.tables.captions import SPLITS, distances, excluded, folds_of, n_folds, over_folds
 from cluster.reports.tables.summary import mean_and_std
 from cluster.results import names
-from cluster.results.results import Results, Row, SummaryColumns, column
+from cluster.results.results import Results, Row, SummaryColumns, column, fold_std_column
 from cluster.results.statistics import block_bootstrap_interval, block_length
 from cluster.storage.frame_errors import FrameErrors
 from data_pipeline.words import count, listed
@@ -35,11 +35,13 @@ def name_of(table: Results, row: Row) -> str:
 def progress(data: PageData) -> str:
     """Says how many trials there are and what their status is."""
     table = data.table
-    counts = Counter(row["status"] for row in table.trials)
-    size = f"{count(len(table.summary), 'combination')} × {count(table.n_repetitions, 'repetition')}"
+    trials = table.single_folds.trials
+    counts = Counter(row["status"] for row in trials)
+    folds = f" × {n_folds(table, table.folds)} folds" if table.folds else ""
+    size = f"{count(len(table.summary), 'combination')}{folds} × {count(table.n_repetitions, 'repetition')}"
     states = ", ".join(f"{counts[status]:,} {status}" for status in counts)
     running = " It is running now." if data.is_running else ""
-    return f"{count(len(table.trials), 'trial')} ({size}): {states}.{running}"
+    return f"{count(len(trials), 'trial')} ({size}): {states}.{running}"
 
 
 def findings(data: PageData) -> list[str]:
@@ -50,6 +52,7 @@ def findings(data: PageData) -> list[str]:
     table = data.table
     return [
         " ".join(_best(data)),
+        *_folds(data),
         *distances(table, table.summary, table.split),
         *_choice(data),
         *_against_the_next(data),
@@ -68,6 +71,23 @@ def _best(data: PageData) -> Iterator[str]:
     yield f"{sentence}, {abs(change):.2f} mm{share} {direction} the backbone; n = {best['n']}{_note_on_n(data)}."
     if change > 0:
         yield "The correction makes the poses worse."
+
+
+def _folds(data: PageData) -> Iterator[str]:
+    """Says what the folds are, and how much the best differs between them."""
+    table, best = data.table, data.table.summary[0]
+    if not table.folds:
+        return
+    [combined] = over_folds(table, [best])
+    yield f"Measured on the {folds_of(table, table.split, [best])}. {combined}"
+    means = table.fold_means(column(table.split, "distance"))[best["key"]]
+    known = [mean for mean in means if mean is not None]
+    if len(known) == len(means):
+        std = best[fold_std_column(table.split, "distance")]
+        yield (
+            f"Its folds’ means range from {min(known):.2f} to {max(known):.2f} mm; their sample standard deviation is "
+            f"{std:.2f} mm."
+        )
 
 
 def _note_on_n(data: PageData) -> str:
@@ -140,13 +160,15 @@ def on_frames(frames: FrameErrors) -> str:
 def gaps(data: PageData) -> Iterator[str]:
     """Says which trials are missing: those that failed, diverged or have not finished."""
     table = data.table
-    counts = Counter(row["status"] for row in table.trials)
+    trials = table.single_folds.trials
+    counts = Counter(row["status"] for row in trials)
     if counts["failed"] or counts["diverged"]:
-        yield f"{excluded(counts, 'trial')}; see “Failed and diverged trials”."
+        lost = sum(row[status] for row in table.summary for status in ("failed", "diverged")) if table.folds else None
+        yield f"{excluded(counts, 'fold' if table.folds else 'trial', lost)}; see “Failed and diverged trials”."
     waiting = counts["pending"] + counts["interrupted"]
     if waiting:
         have = "has" if waiting == 1 else "have"
-        yield f"{waiting:,} of {count(len(table.trials), 'trial')} {have} not finished yet."
+        yield f"{waiting:,} of {count(len(trials), 'trial')} {have} not finished yet."
     incomplete = sum(0 < row["n"] < table.n_repetitions for row in table.summary)
     if incomplete:
         have, come = ("has", "comes") if incomplete == 1 else ("have", "come")

@@ -11,8 +11,8 @@ from cluster.reports.tables.captions import SPLIT_NAMES
 from cluster.reports.tables.combinations import by_validation_set, chosen_split
 from cluster.reports.tables.metric_labels import MEASURES
 from cluster.reports.tables.table_options import TableOptions
+from cluster.results.combination_logs import read_combination_logs
 from cluster.results.deserialize import decode_skeleton
-from cluster.results.learning_curves import read_logged
 from cluster.results.names import ChoiceError, short_names
 from cluster.results.results import Results, Row, SummaryColumns
 from cluster.results.statistics import Estimate, estimate
@@ -126,7 +126,8 @@ class ByJointTable:
             notes=[
                 *notes,
                 *captions.chosen_epochs(self.split),
-                *captions.unfinished(self.best),
+                *captions.over_folds(results, self.best),
+                *captions.unfinished(results, self.best),
                 *captions.passed_over(results, self.best, lambda row: None),
             ],
         )
@@ -153,14 +154,14 @@ def _hand(folder: ExperimentFolder, results: Results, row: Row, split: str) -> l
     """Reads the errors of a combination: finger, joint and errors."""
     trials = [trial for trial in results.trials if (trial["key"], trial["status"]) == (row["key"], "finished")]
     ids = [f"{trial['key']}/{trial['repetition']}" for trial in trials]
-    logged = read_logged(folder, split=split, wanted=ids.__contains__, is_metric=_is_shown)
+    logged = read_combination_logs(folder, results, [row], split=split, is_metric=_is_shown, only_finished=True)
     values = {metric: [float(of[i]) for of in logged.final.values()] for i, metric in enumerate(logged.metrics)}
     without = f"{results.name} has no errors by joint"
     best = f"the trials of {row['key']}, the best in validation,"
     if "distance" not in values:
         raise ChoiceError(f"{without}: the records of {best} are missing or broken")
     try:
-        skeleton = decode_skeleton(folder.read_trial(ids[0]))
+        skeleton = decode_skeleton(folder.read_trial(results.trained_ids(ids[0])[0]))
     except (LookupError, TypeError, ValueError) as error:
         raise ChoiceError(f"{without}: the files of {best} do not say which skeleton they use") from error
     return [

@@ -1,6 +1,7 @@
 """Sentences about a table: its metric, data and number of repetitions, and which trials did not finish."""
 
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 
 from cluster.reports.tables.metric_labels import Measure
 from cluster.results.results import DataSet, Results, Row, SummaryColumns, column
@@ -15,6 +16,8 @@ _MAX_NAMES = 4
 def measured(results: Results, rows: Sequence[Row], split: str, names: Sequence[str], measure: Measure | None) -> str:
     """Returns the metric and its data: '… (mm, lower is better) on the test set demo_test (1,000 frames)'.
 
+    With folds: '… on the test sets of 5 folds of demo (1,000 frames, each tested exactly once)'.
+
     Args:
         results: The experiment's results.
         rows: The shown combinations.
@@ -27,7 +30,8 @@ def measured(results: Results, rows: Sequence[Row], split: str, names: Sequence[
     title = "Results"
     if measure is not None:
         title = f"{measure.title[0].upper()}{measure.title[1:]} ({measure.unit}, {measure.better})"
-    return f"{title} on the {SPLIT_NAMES[split]} {_sets(shown)}{_over(results, rows, split, names)}"
+    on = folds_of(results, split, rows) if results.folds else f"{SPLIT_NAMES[split]} {_sets(shown)}"
+    return f"{title} on the {on}{_over(results, rows, split, names)}"
 
 
 def repeated(rows: Sequence[Row]) -> str:
@@ -39,20 +43,61 @@ def repeated(rows: Sequence[Row]) -> str:
     return f"mean ± sample standard deviation over n = {n} finished repetitions"
 
 
-def unfinished(rows: Sequence[Row]) -> list[str]:
-    """Returns a sentence that counts failed and diverged repetitions of the rows; none if all finished."""
+def over_folds(results: Results, rows: Sequence[Row]) -> list[str]:
+    """Returns a sentence that says how results combine folds; none without folds."""
+    if not results.folds:
+        return []
+    n = n_folds(results, [row["key"] for row in rows])
+    return [f"The result of a repetition is the mean over the frames of all {n} folds."]
+
+
+def folds_of(results: Results, split: str, rows: Sequence[Row]) -> str:
+    """Returns the data of combinations with folds: 'test sets of 5 folds of demo (1,000 frames, each …)'."""
+    of_split = results.data_sets[split]
+    sets = list(dict.fromkeys(of_split[row["key"]] for row in rows))
+    n = n_folds(results, [row["key"] for row in rows])
+    datasets = f"{len(sets)} datasets" if len(sets) > _MAX_NAMES else listed([found.name for found in sets])
+    once = f", {'all' if len(sets) > 1 else 'each'} tested exactly once" if split == "test" else ""
+    return f"{SPLIT_NAMES[split]} sets of {n} folds of {datasets} ({_frames(sets)}{once})"
+
+
+OVER_FOLDS = "± over folds: sample standard deviation of the folds' means."
+"""Explains the column with the spread over folds."""
+
+
+def n_folds(results: Results, keys: Iterable[str]) -> str:
+    """Returns the number of folds of some combinations: '5', or '4 to 5'."""
+    counts = sorted({len(results.folds[key]) for key in keys})
+    return f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+
+
+def unfinished(results: Results, rows: Sequence[Row]) -> list[str]:
+    """Returns a sentence that counts failed and diverged repetitions of the rows; none if all finished.
+
+    With folds it counts the folds, because of which the repetitions did not finish.
+    """
     counts = {status: sum(row[status] for row in rows) for status in ("failed", "diverged")}
-    return [f"{excluded(counts, 'repetition')}."] if any(counts.values()) else []
+    if not any(counts.values()):
+        return []
+    if not results.folds:
+        return [f"{excluded(counts, 'repetition')}."]
+    keys = {key for row in rows for key in results.trained_keys(row["key"])}
+    folds = Counter(trial["status"] for trial in results.failures if trial["key"] in keys)
+    return [f"{excluded(folds, 'fold', sum(counts.values()))}."]
 
 
-def excluded(counts: Mapping[str, int], noun: str) -> str:
+def excluded(counts: Mapping[str, int], noun: str, n_repetitions: int | None = None) -> str:
     """Says what is missing from means: '2 trials failed and are excluded from all means'.
 
     Args:
         counts: The numbers of failed and diverged ones, by status; at least one.
         noun: What is counted, such as 'trial'.
+        n_repetitions: With folds, how many repetitions of all folds are excluded because of them.
     """
     lost = [f"{count(counts[status], noun)} {status}" for status in ("failed", "diverged") if counts[status]]
+    if n_repetitions is not None:
+        are = "is" if n_repetitions == 1 else "are"
+        return f"{listed(lost)}; {count(n_repetitions, 'repetition')} without them {are} excluded from all means"
     are = "; they are" if len(lost) > 1 else " and is" if lost[0].startswith("1 ") else " and are"
     return f"{listed(lost)}{are} excluded from all means"
 
@@ -97,8 +142,9 @@ def distances(results: Results, rows: Sequence[Row], split: str) -> list[str]:
 
     Of several sets, the sentence is about the one whose frames are the closest.
     """
-    known = results.separations.get(split, {})
-    found = {known[row["key"]]: None for row in rows if row["key"] in known}
+    known = results.single_folds.separations.get(split, {})
+    keys = [key for row in rows for key in results.trained_keys(row["key"])]
+    found = {known[key]: None for key in keys if key in known}
     if not found:
         return []
     closest = max(found, key=lambda separation: (separation.is_interpolation, separation.correlation or 0.0))
@@ -124,12 +170,17 @@ def _over(results: Results, rows: Sequence[Row], split: str, names: Sequence[str
     return f", mean over {over}{' unless a subset is named' * any(are_of_one)}"
 
 
+def _frames(sets: Sequence[DataSet]) -> str:
+    """Returns the number of frames: '1,000 frames', or for several sets '900 to 1,000 frames each'."""
+    sizes = sorted({n for _, _, n in sets if n is not None})
+    size = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}" if sizes else ""
+    return f"{size} frames{' each' if len(sets) > 1 else ''}" if size else ""
+
+
 def _sets(sets: Sequence[DataSet]) -> str:
     if not sets:
         return "set"
-    sizes = sorted({n for _, _, n in sets if n is not None})
-    size = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}" if sizes else ""
-    frames = f" ({size} frames{' each' if len(sets) > 1 else ''})" if size else ""
+    frames = f" ({_frames(sets)})" if _frames(sets) else ""
     names = list(dict.fromkeys(name for name, _, _ in sets))
     shown = f"{len(names)} sets" if len(names) > _MAX_NAMES else f"set{'s' * (len(names) > 1)} {listed(names)}"
     return f"{shown}{frames}"

@@ -169,3 +169,35 @@ class ChangeColumn:
     def cells(self, rows: Sequence[Row], precision: int) -> list[Cell]:  # noqa: D102
         decimals, scaled = (1, False) if self.is_relative else (precision, self.measure.in_percent)
         return [change_cell(self.value(row), precision=decimals, in_percent=scaled) for row in rows]
+
+
+@dataclass(frozen=True)
+class FoldsColumn:
+    """The spread of a metric over the folds: the sample standard deviation of their means.
+
+    Attributes:
+        name: 'folds'.
+        header: Its header for readers.
+        raw: The column of the trials' table.
+        means: The mean of each fold, by the combination's key.
+        measure: The metric.
+    """
+
+    name: str
+    header: str
+    raw: str
+    means: Mapping[str, Sequence[float | None]]
+    measure: Measure
+
+    def value(self, row: Row) -> Any:  # noqa: D102
+        means = self.means[row["key"]]
+        return None if None in means else estimate(means).std
+
+    def record(self, row: Row) -> Row:  # noqa: D102
+        return {"folds": row["folds"], f"{self.raw}_fold_std": self.value(row)}
+
+    def styles(self) -> dict[str, Style]:  # noqa: D102
+        return {f"{self.raw}_fold_std": "share" if self.measure.in_percent else "decimals"}
+
+    def cells(self, rows: Sequence[Row], precision: int) -> list[Cell]:  # noqa: D102
+        return [number_cell(self.value(row), precision=precision, in_percent=self.measure.in_percent) for row in rows]

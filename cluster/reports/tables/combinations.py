@@ -8,7 +8,14 @@ from cluster.reports.formats.grid import Grid
 from cluster.reports.formats.xlsx import Style
 from cluster.reports.tables import captions
 from cluster.reports.tables.captions import SPLIT_NAMES
-from cluster.reports.tables.columns import ChangeColumn, Column, CountColumn, MeasuredColumn, OptionColumn
+from cluster.reports.tables.columns import (
+    ChangeColumn,
+    Column,
+    CountColumn,
+    FoldsColumn,
+    MeasuredColumn,
+    OptionColumn,
+)
 from cluster.reports.tables.marks import Rating, ResultGroup, rate
 from cluster.reports.tables.metric_labels import MEASURES, Measure
 from cluster.reports.tables.table_options import TableOptions
@@ -19,6 +26,7 @@ from data_pipeline.subsets import MEAN_SUBSET
 _COUNTS = ("n", "failed", "diverged")
 _RESULTS = ("before", "after", "change", "change_percent")
 _NUMBERS = ("train_seconds", "best_epoch")
+_FOLDS = "folds"
 
 
 class CombinationTable:
@@ -73,14 +81,17 @@ class CombinationTable:
             n_labels=n_labels,
             notes=[
                 *captions.chosen_epochs(self.split),
+                *captions.over_folds(results, rows),
+                *([captions.OVER_FOLDS] if any(isinstance(c, FoldsColumn) for c in columns) else []),
                 *captions.distances(results, rows, self.split),
-                *captions.unfinished(rows),
+                *captions.unfinished(results, rows),
                 *self._passed_over(),
             ],
         )
 
     def _for_programs(self) -> Sequence[str]:
-        return self.table_options.columns or ("key", *self.results.option_paths, *_COUNTS, *_RESULTS)
+        folds = [_FOLDS] * bool(self.results.folds)
+        return self.table_options.columns or ("key", *self.results.option_paths, *_COUNTS, *_RESULTS, *folds)
 
     def _for_reading(self) -> list[str]:
         options = list(self.results.distinguishing_paths)
@@ -90,7 +101,8 @@ class CombinationTable:
         is_uneven = len({(row["n"], row["failed"], row["diverged"]) for row in self.rows}) > 1
         change = "change" if MEASURES[self.table_options.metric].in_percent else "change_percent"
         counts = [name for name in _COUNTS if name == "n" or any(row[name] for row in self.rows)]
-        return [*options, *(counts if is_uneven else ()), "before", "after", change]
+        folds = [_FOLDS] * bool(self.results.folds)
+        return [*options, *(counts if is_uneven else ()), "before", "after", change, *folds]
 
     def _selected(self) -> str:
         results, best = self.results, self.table_options.best
@@ -129,6 +141,9 @@ class CombinationTable:
             return OptionColumn(name, short_names(self.results.option_paths)[name])
         if name in ("key", *_COUNTS):
             return CountColumn(name, name)
+        if name == _FOLDS:
+            raw = column(split, metric)
+            return FoldsColumn(name, f"± over folds ({measure.unit})", raw, self.results.fold_means(raw), measure)
         before, after = column(split, metric, before=True), column(split, metric)
         if name in ("change", "change_percent"):
             is_relative = name == "change_percent"
@@ -237,7 +252,7 @@ def rate_columns(
 
 def named_columns(results: Results, measured: Mapping[str, Any]) -> list[str]:
     """Returns every column that can be chosen."""
-    return ["key", *results.option_paths, *_COUNTS, *_RESULTS, *measured]
+    return ["key", *results.option_paths, *_COUNTS, *_RESULTS, *[_FOLDS] * bool(results.folds), *measured]
 
 
 def measured_columns(results: Results, shown_split: str) -> dict[str, tuple[Measure | None, bool, str]]:

@@ -146,8 +146,9 @@ class _EffectTable:
             notes=[
                 *notes,
                 *captions.chosen_epochs(self._split),
+                *captions.over_folds(self.results, self._rows),
                 *captions.distances(self.results, self._rows, self._split),
-                *captions.unfinished(self._rows),
+                *captions.unfinished(self.results, self._rows),
             ],
         )
 

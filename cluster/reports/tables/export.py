@@ -63,7 +63,7 @@ def export(results: Results, format: Format, table_options: TableOptions) -> byt
         return workbook([Sheet("trials", table.records(), table.styles())], table_options.precision)
     summary = Sheet("summary", table.records(), table.styles())
     of_subsets = tuple(f"[{subset}]" for split in results.splits for subset in results.subsets(split))
-    columns = tuple(name for name in results.trials[0] if not name.endswith(of_subsets))
+    columns = tuple(name for name in results.single_folds.trials[0] if not name.endswith(of_subsets))
     trials = TrialTable(results, replace(table_options, columns=columns, sort=None, rows=None, columns_of=None))
     n = len(trials.rows)
     if n * len(columns) > _MAX_CELLS:

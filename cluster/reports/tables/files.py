@@ -15,8 +15,9 @@ from cluster.storage.folders import ExperimentFolder
 
 def write_tables(table: Results, folder: ExperimentFolder) -> None:
     """Writes trials.csv, trials.parquet, summary.csv, summary.md and summary.txt."""
-    folder.write_table("trials.csv", csv_bytes(table.trials))
-    folder.write_table("trials.parquet", parquet_bytes(table.trials))
+    trials = table.single_folds.trials
+    folder.write_table("trials.csv", csv_bytes(trials))
+    folder.write_table("trials.parquet", parquet_bytes(trials))
     folder.write_table("summary.csv", csv_bytes(table.summary))
     folder.write_table("summary.md", summary_markdown(table).encode())
     folder.write_table("summary.txt", summary_text(table).encode())

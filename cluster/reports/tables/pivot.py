@@ -86,8 +86,9 @@ class PivotTable:
             spans=[("", 1), (names[self.across], len(self.column_values))],
             notes=[
                 *captions.chosen_epochs(self.split),
+                *captions.over_folds(results, shown),
                 *captions.distances(results, shown, self.split),
-                *captions.unfinished(shown),
+                *captions.unfinished(results, shown),
                 *captions.passed_over(results, self._cells.values(), self._place),
             ],
         )

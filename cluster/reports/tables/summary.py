@@ -7,9 +7,9 @@ from dataclasses import replace
 from cluster.reports.formats.grid import MISSING, Cell, Grid, number_cell, option_texts, signed
 from cluster.reports.formats.markdown import escaped, markdown
 from cluster.reports.formats.terminal import terminal_table
-from cluster.reports.tables.captions import SPLIT_NAMES, distances
+from cluster.reports.tables.captions import OVER_FOLDS, SPLIT_NAMES, distances, folds_of, over_folds
 from cluster.results.lookup import short_keys
-from cluster.results.results import Results, Row, SummaryColumns
+from cluster.results.results import Results, Row, SummaryColumns, fold_std_column
 
 _MAX_ROWS = 40
 _MAX_FAILURES = 20
@@ -50,15 +50,23 @@ def summary_grid(table: Results) -> Grid:
     rows = [row for part in parts.values() for row in part.summary]
     columns = [list(map(Cell, option_texts([row[path] for row in rows]))) for path in paths]
     columns.append([Cell(_n(row), is_number=True) for row in rows])
+    headers, spans = [*paths, "n"], [("", len(paths) + 1)]
     for split in table.splits:
         columns += map(list, zip(*(_results(row, split) for row in rows), strict=True))
+        headers += ["before", "after", "change"]
+        spans.append((SPLIT_NAMES[split], 3))
+    if table.folds:
+        name = fold_std_column(table.split, "distance")
+        columns.append([number_cell(row[name], precision=2) for row in rows])
+        headers.append("± over folds")
+        spans[-1] = (spans[-1][0], 4)
     return Grid(
         name=table.name,
         caption=_caption(table, n_data=len(parts)),
-        headers=[*paths, "n", *["before", "after", "change"] * len(table.splits)],
+        headers=headers,
         rows=list(zip(*columns, strict=True)),
         n_labels=len(paths),
-        spans=[("", len(paths) + 1), *((SPLIT_NAMES[split], 3) for split in table.splits)],
+        spans=spans,
         keys=[row["key"] for row in rows],
         notes=[*distances(table, rows, table.split), *_notes(table)],
     )
@@ -70,9 +78,10 @@ def mean_and_std(mean: float | None, std: float | None) -> str:
 
 
 def _title(table: Results) -> str:
-    counts = Counter(row["status"] for row in table.trials)
+    rows = table.single_folds.trials
+    counts = Counter(row["status"] for row in rows)
     parts = [f"{counts[status]} {status}" for status in counts]
-    trials = "1 trial" if len(table.trials) == 1 else f"{len(table.trials)} trials"
+    trials = "1 trial" if len(rows) == 1 else f"{len(rows)} trials"
     return f"{table.name}: {trials}, {', '.join(parts)}"
 
 
@@ -99,7 +108,11 @@ def _caption(table: Results, *, n_data: int) -> str:
         text += "; those measured on the same data are listed together"
     if any(0 < row["n"] < table.n_repetitions for row in table.summary):
         text += f"; combinations with fewer than {table.n_repetitions} finished repetitions come after the others"
-    return f"{text}." + (" Epochs were chosen on the validation set." if "test" in table.splits else "")
+    text += "." + (" Epochs were chosen on the validation set." if "test" in table.splits else "")
+    if table.folds:
+        on = f"Measured on the {folds_of(table, table.split, table.summary)}."
+        text = " ".join([text, on, *over_folds(table, table.summary), OVER_FOLDS])
+    return text
 
 
 def _notes(table: Results) -> list[str]:
@@ -109,7 +122,8 @@ def _notes(table: Results) -> list[str]:
     failures = table.failures
     for row in failures[:_MAX_FAILURES]:
         error = str(row["error"] or "").split("\n")[0]
-        options = ", ".join(f"{path} = {option_texts([row[path]])[0]}" for path in table.distinguishing_paths)
+        paths = table.single_folds.distinguishing_paths
+        options = ", ".join(f"{path} = {option_texts([row[path]])[0]}" for path in paths)
         notes.append(f"{row['status']}: {row['key']}/{row['repetition']} ({options or 'no options'}): {error}")
     if len(failures) > _MAX_FAILURES:
         n_more = len(failures) - _MAX_FAILURES

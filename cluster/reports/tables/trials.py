@@ -14,7 +14,7 @@ from data_pipeline.words import count
 
 
 class TrialTable:
-    """The trials of the chosen combinations.
+    """The trials of the chosen combinations, with folds those of each fold.
 
     Args:
         results: The experiment's results.
@@ -25,11 +25,13 @@ class TrialTable:
     """
 
     def __init__(self, results: Results, table_options: TableOptions) -> None:
-        self.results = results
+        chosen = [key for row in chosen_rows(results, table_options) for key in results.trained_keys(row["key"])]
+        self.results = results = results.single_folds
         self.table_options = table_options
         self.split = chosen_split(results, table_options)
         self._measured = measured_columns(results, self.split)
-        self._shown = chosen_rows(results, table_options)
+        by_key = {row["key"]: row for row in results.summary}
+        self._shown = [by_key[key] for key in chosen]
         trials: dict[str, list[Row]] = {row["key"]: [] for row in self._shown}
         for row in results.trials:
             trials.get(row["key"], []).append(row)

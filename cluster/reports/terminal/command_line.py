@@ -30,6 +30,7 @@ TRACKERS = {"tensorboard": "TensorBoard", "mlflow": "MLflow", "wandb": "Weights 
 
 _CALL = "python tune_runs/report.py"
 _A_KEY = "a combination's key or its beginning, as `show` prints it; or 'best', if all combinations share their data"
+_A_TRAINED_KEY = f"{_A_KEY}. If it has folds: the key of a fold, as `show --folds` prints it"
 
 
 class _Parser(ArgumentParser):
@@ -112,7 +113,9 @@ def _add_kinds(command: ArgumentParser, name: str) -> AddParser:
 def _add_reading(add: AddParser) -> None:
     add("list", "", "--storage-path s3://bucket/results", "--json", json=True)
 
-    _add_name(add("show", "minimal_example", "minimal_example --json", json=True))
+    show = add("show", "minimal_example", "minimal_example --json", "my_folds --folds", json=True)
+    _add_name(show)
+    _add_folds(show)
 
     compare = add("compare", "first_try second_try", "baseline wider deeper --json", json=True)
     _add_name(compare)
@@ -125,7 +128,7 @@ def _add_reading(add: AddParser) -> None:
 
     log = add("log", "minimal_example best", "minimal_example 048d/2 --json", json=True)
     _add_name(log)
-    _add_key(log, "key", f"{_A_KEY}; KEY/N selects repetition N")
+    _add_key(log, "key", f"{_A_KEY}; KEY/N selects repetition N. A fold has its own key, see `show --folds`")
 
     curves = add("curves", "minimal_example", "minimal_example best 048d")
     _add_name(curves)
@@ -152,6 +155,7 @@ def _add_export(add: AddParser) -> None:
     _add_columns(
         table, "options, n, failed, diverged, key, before, after, change, change_percent, columns of tables/trials.csv"
     )
+    _add_folds(table)
     chosen = table.add_mutually_exclusive_group()
     chosen.add_argument("--best", metavar="N", type=int, help="only the N combinations that are best in validation")
     chosen.add_argument("--best-for-each", metavar="OPTION", help="only the best combination for each value of OPTION")
@@ -184,6 +188,12 @@ def _add_export(add: AddParser) -> None:
     for name, title in TRACKERS.items():
         tracker = add_kind(name, f"A folder with all trials as runs of {title}.", "--out runs/minimal_example")
         tracker.add_argument("--out", metavar="FOLDER", type=Path, required=True, help="the folder to write")
+
+
+def _add_folds(table: ArgumentParser) -> None:
+    table.add_argument(
+        "--folds", action="store_true", help="a row for each fold instead of one for the frames of all folds"
+    )
 
 
 def _add_columns(table: ArgumentParser, names: str) -> None:
@@ -291,7 +301,7 @@ def _add_page(add: AddParser) -> None:
 def _add_reproduce(add: AddParser) -> None:
     reproduce = add("reproduce", "minimal_example best 0", "my_sweep 05fe 2 --import my_models", json=True)
     _add_name(reproduce)
-    _add_key(reproduce, "key", _A_KEY)
+    _add_key(reproduce, "key", _A_TRAINED_KEY)
     reproduce.add_argument("repetition", metavar="REP", help="the repetition, from 0")
     reproduce.add_argument("--data-dir", metavar="FOLDER", help="folder of the datasets (default: the experiment's)")
     reproduce.add_argument(
@@ -346,4 +356,5 @@ def _combinations(prefix: str, parsed_args: Namespace, **_: object) -> list[str]
         table = Results.read(overview.find_experiment(parsed_args.storage_path, parsed_args.name))
     except UserError:
         return []
-    return [key for key in ("best", *(row["key"] for row in table.summary)) if key.startswith(prefix)]
+    rows = (*table.summary, *(table.single_folds.summary if table.folds else ()))
+    return [key for key in ("best", *(row["key"] for row in rows)) if key.startswith(prefix)]

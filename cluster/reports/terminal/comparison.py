@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from cluster.results.folds import DATASET, with_dataset
 from cluster.results.lookup import find_combination
 from cluster.results.results import Results, Row, column
 from cluster.results.settings_text import MISSING, differences, flat, text
@@ -165,13 +166,14 @@ def compare_combinations(folder: ExperimentFolder, wanted: tuple[str, str]) -> C
     """
     side = _Side.of(folder)
     rows = find_combination(side.table, wanted[0]), find_combination(side.table, wanted[1])
-    keys = {row["key"] for row in rows}
+    # With folds, the first fold describes the combination: the others differ only in their data.
+    keys = {side.table.trained_keys(row["key"])[0]: row["key"] for row in rows}
     trials = folder.read_trials(lambda trial: trial.description, lambda trial_id: trial_id.partition("/")[0] in keys)
     settings: dict[str, dict[str, str]] = {}
     for trial_id, description in trials.items():
         if description:
-            settings[trial_id.partition("/")[0]] = flat(description)
-    if settings.keys() != keys:
+            settings[keys[trial_id.partition("/")[0]]] = flat(description)
+    if settings.keys() != set(keys.values()):
         # A combination that was not started has no description, only options.
         settings = {row["key"]: {path: text(row[path]) for path in side.table.option_paths} for row in rows}
     one, other = (settings[row["key"]] for row in rows)
@@ -208,7 +210,8 @@ class _Side:
     @property
     def options(self) -> list[str]:
         """The paths of all options, also of those with one value."""
-        return list(self.content["plan"]["combinations"][0]["options"])
+        paths = list(self.content["plan"]["combinations"][0]["options"])
+        return with_dataset(paths) if self.table.folds else paths
 
     @property
     def fingerprints(self) -> dict[tuple[str, Any], str]:
@@ -221,6 +224,9 @@ class _Side:
 
     def values(self, path: str) -> list[str]:
         """Returns all values of an option as texts; of any other setting, its only value."""
+        if path == DATASET and self.table.folds:
+            of_split = self.table.data_sets["val"]
+            return list(dict.fromkeys(text(of_split[key].name) for key in self.table.folds))
         if path in self.options:
             return list(dict.fromkeys(text(c["options"][path]) for c in self.content["plan"]["combinations"]))
         value: Any = self.content["configs"]
@@ -239,10 +245,12 @@ class _Side:
         named = {path.removeprefix(f"{_HYPERPARAMS}."): setting for path, setting in settings.items()}
         return {path: setting for path, setting in named.items() if not f"{path}.".startswith(prefixes)}
 
-    def measured_on(self, row: Row, split: str) -> str | None:
-        """Returns the fingerprint of the data that a combination was measured on; None if it is unknown."""
-        data_set = self.table.data_sets.get(split, {}).get(row["key"])
-        return None if data_set is None else self.fingerprints.get((data_set.name, data_set.size))
+    def measured_on(self, row: Row, split: str) -> list[str] | None:
+        """Returns the fingerprints of the data that a combination was measured on; None if one is unknown."""
+        sets = self.table.single_folds.data_sets.get(split, {})
+        found = [sets.get(key) for key in self.table.trained_keys(row["key"])]
+        known = [None if one is None else self.fingerprints.get((one.name, one.size)) for one in found]
+        return None if None in known else [one for one in known if one is not None]
 
 
 def _compared(one: _Side, row: Row, other: _Side, counterpart: Row, split: str) -> Comparison | None:

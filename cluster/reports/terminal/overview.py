@@ -120,8 +120,8 @@ def experiment_status(folder: ExperimentFolder, name: str) -> ExperimentStatus:
     return ExperimentStatus(
         name,
         "running" if running else state(table),
-        trials=len(table.trials),
-        ended=sum(row["status"] in _ENDED for row in table.trials),
+        trials=len(table.single_folds.trials),
+        ended=sum(row["status"] in _ENDED for row in table.single_folds.trials),
         split=None if best is None else best.split,
         best_mm=None if best is None else best.best_mm,
         best_std_mm=None if best is None else best.best_std_mm,
@@ -139,7 +139,7 @@ def is_running(folder: ExperimentFolder) -> bool:
 
 def state(table: Results) -> str:
     """Returns the state of an experiment that is not running."""
-    counts = Counter(row["status"] for row in table.trials)
+    counts = Counter(row["status"] for row in table.single_folds.trials)
     if counts["interrupted"] or counts["pending"]:
         return "unfinished"
     return "complete, with failures" if table.failures else "complete"

@@ -110,7 +110,7 @@ def _all_files(folder: ExperimentFolder) -> list[str]:
 
 
 def _useless_files(folder: ExperimentFolder) -> list[str]:
-    planned = {f"{row['key']}/{row['repetition']}" for row in Results.read(folder).trials}
+    planned = {f"{row['key']}/{row['repetition']}" for row in Results.read(folder).single_folds.trials}
     files = [path.split("/") for path in _all_files(folder)]
     return [
         "/".join(parts)

@@ -11,8 +11,9 @@ from tabulate import tabulate
 
 from cluster.reports.tables.captions import SPLITS
 from cluster.reports.tables.summary import mean_and_std
+from cluster.results.combination_logs import read_combination_logs
 from cluster.results.learning_curves import Curve, Numbers, read_logged
-from cluster.results.lookup import find_combination, find_repetition
+from cluster.results.lookup import find_combination, find_repetition, find_trained
 from cluster.results.names import short_names
 from cluster.results.results import Results, Row, SummaryColumns, column
 from cluster.storage.folders import ExperimentFolder
@@ -26,11 +27,11 @@ _TICKS = 8
 
 
 def trial_logs(folder: ExperimentFolder, wanted: str) -> list[dict[str, Any]]:
-    """Returns the logs of the repetitions of a combination.
+    """Returns the logs of the repetitions of a combination, with folds those of each fold.
 
     Args:
         folder: The experiment's folder.
-        wanted: The beginning of a combination's key, or `best`; with `/N` appended, only repetition N.
+        wanted: The beginning of a key of a combination or a fold, or `best`; with `/N` appended, only repetition N.
 
     Returns:
         For each repetition the id, `status`, `seed`, `options`, `error`, `traceback`, `best_epoch`, the distances in mm
@@ -42,11 +43,11 @@ def trial_logs(folder: ExperimentFolder, wanted: str) -> list[dict[str, Any]]:
     """
     table = Results.read(folder)
     key, slash, repetition = wanted.partition("/")
-    row = find_combination(table, key)
+    rows, table = find_trained(table, key), table.single_folds
     if slash:
-        trials = [find_repetition(table, row, repetition)]
+        trials = [find_repetition(table, row, repetition) for row in rows]
     else:
-        trials = [trial for trial in table.trials if trial["key"] == row["key"]]
+        trials = [trial for row in rows for trial in table.trials if trial["key"] == row["key"]]
     ids = {f"{trial['key']}/{trial['repetition']}" for trial in trials}
     files = folder.read_trials(lambda trial: trial, ids.__contains__)
     curves = read_logged(
@@ -80,13 +81,8 @@ def curves_text(folder: ExperimentFolder, keys: Sequence[str], *, in_colour: boo
 
     table = Results.read(folder)
     named = _named_rows(table, keys)
-    wanted = {row["key"] for _, row in named}
-    curves = read_logged(
-        folder,
-        split=table.split,
-        wanted=lambda trial_id: trial_id.partition("/")[0] in wanted,
-        is_metric=lambda name: False,
-    ).curves
+    rows = [row for _, row in named]
+    curves = read_combination_logs(folder, table, rows, split=table.split, is_metric=lambda name: False).curves
     plotext.clear_figure()
     plotext.theme("default" if in_colour else "clear")
     plotext.canvas_color("default")

@@ -105,7 +105,7 @@ class ExperimentRuns:
             NoResultsError: If there is no experiment, or if its description is broken.
             StorageError: If a file cannot be read.
         """
-        results = Results.read(folder)
+        results = Results.read(folder).single_folds
         experiment = folder.read_experiment() or {}
         settings = {
             combination["key"]: _settings(experiment["configs"], combination["options"])

@@ -1,0 +1,75 @@
+"""Combines the trials of all folds of a split into one, as if a single trial had been tested on all frames."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+Row = dict[str, Any]
+
+DATASET = "experiment_config.dataset"
+"""The column that replaces those of the sets: the name of the split dataset."""
+
+_SET_PATHS = tuple(f"experiment_config.{split}_set" for split in ("train", "val", "test"))
+"""The settings that vary from fold to fold."""
+
+_STATUSES = ("failed", "diverged", "interrupted", "pending")
+"""What makes a repetition of all folds unfinished, the worst first."""
+
+
+class Fold(NamedTuple):
+    """One of the trained combinations that a combination with folds consists of.
+
+    Attributes:
+        number: The number of the fold, from 1.
+        key: The key of the trained combination.
+        n_frames: The frames of its validation and test set, by split.
+    """
+
+    number: int
+    key: str
+    n_frames: Mapping[str, int]
+
+
+def combined_trial(rows: Sequence[Row], folds: Sequence[Fold], of_combination: Row, metrics: Mapping[str, str]) -> Row:
+    """Returns the row of a repetition of all folds.
+
+    Each number is the mean over all frames of the folds: every fold counts with the frames that it was measured on.
+
+    Args:
+        rows: The row of each fold in this repetition.
+        folds: The folds, in the same order.
+        of_combination: The columns that describe the combination.
+        metrics: The split of each column with a metric.
+    """
+    first, status = rows[0], combined_status([row["status"] for row in rows])
+    is_finished = status == "finished"
+    row = {**of_combination, "repetition": first["repetition"], "seed": first["seed"], "status": status}
+    row["best_epoch"] = sum(fold["best_epoch"] for fold in rows) / len(rows) if is_finished else None
+    for name, split in metrics.items():
+        values = [fold[name] for fold in rows]
+        is_known = is_finished and None not in values
+        row[name] = _mean_over_frames(values, [fold.n_frames[split] for fold in folds]) if is_known else None
+    seconds = [fold["train_seconds"] for fold in rows]
+    row["train_seconds"] = None if None in seconds else sum(seconds)
+    for name in ("node", "device", "gpu"):
+        row[name] = first[name] if all(fold[name] == first[name] for fold in rows) else None
+    row["error"] = next((fold["error"] for fold in rows if fold["status"] == status), None)
+    return row
+
+
+def with_dataset(paths: Sequence[str], *, is_shown: bool = True) -> list[str]:
+    """Returns option paths with `DATASET` in place of the sets, or with nothing in their place."""
+    place = next((place for place, path in enumerate(paths) if path in _SET_PATHS), 0)
+    others = [[path for path in part if path not in _SET_PATHS] for part in (paths[:place], paths[place:])]
+    return [*others[0], *([DATASET] if is_shown else []), *others[1]]
+
+
+def combined_status(statuses: Sequence[str]) -> str:
+    """Returns the status of a repetition: finished if all folds are, otherwise that of the worst fold."""
+    if "pending" in statuses and "finished" in statuses and not {"failed", "diverged"} & set(statuses):
+        return "interrupted"
+    return next((status for status in _STATUSES if status in statuses), "finished")
+
+
+def _mean_over_frames(values: Sequence[float], n_frames: Sequence[int]) -> float:
+    return math.fsum(value * n for value, n in zip(values, n_frames, strict=True)) / sum(n_frames)
