@@ -398,7 +398,10 @@ def _parser() -> argparse.ArgumentParser:
         "--storage-path", default="results", metavar="D", help="folder or URI of the results (default: results)"
     )
     corrector.add_argument(
-        "--combination", default="best", metavar="KEY", help="the combination's key or its beginning (default: best)"
+        "--combination",
+        default="best",
+        metavar="KEY",
+        help="the key of a combination, or of one of its folds if it has folds, or its beginning (default: best)",
     )
     corrector.add_argument(
         "--repetition",

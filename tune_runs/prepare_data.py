@@ -333,7 +333,8 @@ def _add_folds(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--folds",
         action="store_true",
-        help="make the datasets of all folds, N_fold1_train, ...; together they test each frame exactly once",
+        help="make the datasets of all folds, N_fold1_train, ...; together they test each frame exactly once. "
+        "experiment.add_folds(N) in a run script sweeps over them",
     )
 
 

@@ -27,6 +27,7 @@ class Progress:
         num_epochs: Returns a trial's number of epochs, by trial id.
         options: Returns a trial's options as a short text, by trial id.
         best: The best trial of earlier runs.
+        has_best: Whether all trials have the same validation set; otherwise none of them is the best.
         console: The default is standard error, so that standard output contains only the table.
     """
 
@@ -38,6 +39,7 @@ class Progress:
         num_epochs: Callable[[str], int],
         options: Callable[[str], str],
         best: TrialReport | None = None,
+        has_best: bool = True,
         console: Console | None = None,
     ) -> None:
         self.n_trials = n_trials
@@ -48,7 +50,8 @@ class Progress:
         self.running: dict[str, TrialReport | None] = {}
         self.n_ended = 0
         self.n_failed = 0
-        self.best = best
+        self.best = best if has_best else None
+        self.has_best = has_best
         self.start = time.monotonic()
         self.last_summary = self.start
         self.live = Live(console=self.console, get_renderable=self._render, refresh_per_second=4, transient=True)
@@ -68,6 +71,7 @@ class Progress:
                 or "no options"
             ),
             best=None if best is None else TrialReport(best, "finished", val_distance_mm=val_distances_mm[best]),
+            has_best="experiment_config.val_set" not in space.paths,
         )
 
     def __enter__(self) -> "Progress":
@@ -106,7 +110,7 @@ class Progress:
         self.running.pop(report.trial_id, None)
         self.n_ended += 1
         if report.status == "finished":
-            if self.best is None or _distance(report) < _distance(self.best):
+            if self.has_best and (self.best is None or _distance(report) < _distance(self.best)):
                 self.best = report
         else:
             self.n_failed += 1

@@ -31,7 +31,10 @@ def find_combination(table: Results, wanted: str) -> Row:
     if found:
         some = ", ".join(keys[row["key"]] for row in found[:5])
         raise ChoiceError(f"{table.name} has {len(found)} combinations whose keys begin with {wanted!r}: {some}")
-    hint = did_you_mean(wanted, list(keys.values())[:_NAMED])
+    of_fold = next((key for key, folds in table.folds.items() if any(f.key.startswith(wanted) for f in folds)), None)
+    if of_fold is not None:
+        raise ChoiceError(f"{wanted!r} is a fold in {table.name}; name its combination, {keys[of_fold]}")
+    hint = did_you_mean(wanted, [keys[row["key"]] for row in table.summary[:_NAMED]])
     raise ChoiceError(f"{table.name} has no combination {wanted!r}{hint} (`show` has all)")
 
 

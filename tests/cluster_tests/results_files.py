@@ -71,6 +71,43 @@ def write_results(
     return folder
 
 
+def write_fold_results(
+    path: Path,
+    combinations: Mapping[Any, Sequence[Sequence[Outcome]]],
+    n_frames: Sequence[tuple[int, int]],
+    *,
+    dataset: str = "hands",
+) -> ExperimentFolder:
+    """Writes an experiment that trained each combination on all folds of a dataset.
+
+    Args:
+        path: The folder.
+        combinations: The outcomes of each fold in each repetition, by the value of the option `lr`. The keys are
+            `LR-FOLD`, such as `0.1-2`.
+        n_frames: The frames of the validation set and the test set of each fold.
+        dataset: The name of the dataset.
+    """
+    paths = [f"experiment_config.{split}_set" for split in ("train", "val", "test")]
+    folds = range(1, len(n_frames) + 1)
+    rows = [[f"{dataset}_fold{fold}_{split}" for split in ("train", "val", "test")] for fold in folds]
+    written = {
+        f"{lr}-{fold}": ({**dict(zip(paths, rows[fold - 1], strict=True)), "lr": lr}, outcomes)
+        for fold in folds
+        for lr, of_folds in combinations.items()
+        for outcomes in [of_folds[fold - 1]]
+    }
+    folder = write_results(path, written)
+    axis = {"paths": paths, "rows": rows, "folds": [[dataset, fold] for fold in folds]}
+    samples = [
+        {"name": f"{dataset}_fold{fold}_{split}", "size": None, "samples": n}
+        for fold, of_fold in zip(folds, n_frames, strict=True)
+        for split, n in zip(("val", "test"), of_fold, strict=True)
+    ]
+    lr_axis = {"paths": ["lr"], "rows": [[lr] for lr in combinations]}
+    folder.write_experiment({**folder.read_experiment(), "options": [axis, lr_axis], "data": samples})
+    return folder
+
+
 def write_trial(
     folder: ExperimentFolder, trial_id: str, outcome: Outcome, splits: Sequence[str], subsets: Sequence[str]
 ) -> None:

@@ -16,7 +16,7 @@ from cluster.storage.filesystem import Storage
 from cluster.storage.lock import experiment_lock
 from posenet.models import CorrectorMLP
 from tests.cluster_tests.experiment_files import STARTED, write_experiment, write_records
-from tests.cluster_tests.results_files import write_results
+from tests.cluster_tests.results_files import write_fold_results, write_results
 from tests.cluster_tests.small_experiment import LR, FailingMLP, SmallExperiment, write_datasets
 from tests.support import ROOT
 
@@ -818,3 +818,31 @@ def test_ctrl_c_ends_a_command_without_a_traceback(run, monkeypatch):
 
     monkeypatch.setattr("cluster.reports.terminal.overview.statuses", interrupted)
     assert run("list") == (130, "", "interrupted\n")
+
+
+class TestFolds:
+    @pytest.fixture
+    def storage_path(self, tmp_path):
+        write_fold_results(tmp_path / "folds", {0.1: [[10.0], [6.0]], 0.2: [[8.0], [9.0]]}, [(10, 10), (10, 30)])
+        return tmp_path
+
+    def test_are_one_row_for_all_frames(self, run_json, storage_path):
+        found = run_json("show", "folds", storage_path=storage_path)
+        assert {row["lr"]: row["test_distance_mm_mean"] for row in found["combinations"]} == {0.1: 7.0, 0.2: 8.75}
+        assert len(found["trials"]) == 4
+
+    def test_have_a_row_each_on_request(self, run, run_json, storage_path):
+        found = run_json("show", "folds", "--folds", storage_path=storage_path)
+        assert {row["key"] for row in found["combinations"]} == {"0.1-1", "0.1-2", "0.2-1", "0.2-2"}
+        _, output, _ = run("export", "folds", "table", "--folds", "--format", "csv", storage_path=storage_path)
+        assert len(output.splitlines()) == 1 + 4
+
+    def test_are_unknown_in_an_experiment_without_them(self, run):
+        status, _, errors = run("show", "complete", "--folds")
+        assert status == 2
+        assert errors == "error: complete was not trained on folds; leave out --folds\n"
+
+    def test_must_be_chosen_to_reproduce_a_training(self, run, storage_path):
+        status, _, errors = run("reproduce", "folds", "best", "0", storage_path=storage_path)
+        assert status == 2
+        assert "'best' of my sweep has 2 trainings, one for each fold; name one by its key: 0.1-1 (fold 1)" in errors

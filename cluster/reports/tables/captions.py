@@ -30,7 +30,7 @@ def measured(results: Results, rows: Sequence[Row], split: str, names: Sequence[
     title = "Results"
     if measure is not None:
         title = f"{measure.title[0].upper()}{measure.title[1:]} ({measure.unit}, {measure.better})"
-    on = folds_of(results, split, rows) if results.folds else f"{SPLIT_NAMES[split]} {_sets(shown)}"
+    on = folds_of(results, split, rows) if results.folds else _sets(shown, SPLIT_NAMES[split])
     return f"{title} on the {on}{_over(results, rows, split, names)}"
 
 
@@ -177,10 +177,11 @@ def _frames(sets: Sequence[DataSet]) -> str:
     return f"{size} frames{' each' if len(sets) > 1 else ''}" if size else ""
 
 
-def _sets(sets: Sequence[DataSet]) -> str:
+def _sets(sets: Sequence[DataSet], split: str) -> str:
     if not sets:
-        return "set"
+        return f"{split} set"
     frames = f" ({_frames(sets)})" if _frames(sets) else ""
     names = list(dict.fromkeys(name for name, _, _ in sets))
-    shown = f"{len(names)} sets" if len(names) > _MAX_NAMES else f"set{'s' * (len(names) > 1)} {listed(names)}"
+    is_short = len(names) <= _MAX_NAMES
+    shown = f"{split} set{'s' * (len(names) > 1)} {listed(names)}" if is_short else f"{len(names)} {split} sets"
     return f"{shown}{frames}"

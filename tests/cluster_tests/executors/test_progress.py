@@ -73,6 +73,12 @@ class TestTheDisplay:
             progress.reported(TrialReport(trial_id, "finished", 10, distance))
         assert "best so far: 8.00 mm on the validation set (lr b/0)" in shown(progress)
 
+    def test_has_no_best_of_different_validation_sets(self, clock):
+        progress = progress_on(True, best=TrialReport("z/0", "finished", val_distance_mm=8.25), has_best=False)
+        with progress:
+            progress.reported(TrialReport("a/0", "finished", val_distance_mm=9.5))
+            assert "best so far" not in shown(progress)
+
     def test_knows_the_best_of_earlier_runs(self, clock):
         progress = progress_on(True, best=TrialReport("z/0", "finished", val_distance_mm=8.25))
         assert "best so far: 8.25 mm on the validation set (lr z/0)" in shown(progress)

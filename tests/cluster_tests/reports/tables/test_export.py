@@ -342,6 +342,10 @@ class TestDataThatIsAnOption:
         assert table.marked == {"strong": ["6.00 ± 0.00", "51.00 ± 0.00"], "u": ["7.00 ± 0.00", "52.00 ± 0.00"]}
         assert "on the test sets easy and hard (1,234 frames each);" in table.caption
 
+    def test_on_many_sets_counts_them(self, tmp_path):
+        sweep = {name: ({self.TEST: f"set_{name}"}, [9.0]) for name in "abcde"}
+        assert "on the 5 test sets (1,234 frames each);" in results(tmp_path, sweep).to_md()
+
     def test_of_which_some_have_no_test_set_shows_them_without_a_result(self, tmp_path):
         table = results(tmp_path, {"a": ({self.TEST: None}, [9.0]), "b": ({self.TEST: "t"}, [8.0])})
         assert [row[1:] for row in md_rows(table, columns=("test_set", "n", "after"))[1:]] == [

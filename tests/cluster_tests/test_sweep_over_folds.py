@@ -1,0 +1,178 @@
+"""A sweep over folds from the datasets to the tables, in this process."""
+
+import csv
+import io
+
+import numpy as np
+import pytest
+
+from cluster.experiment import Interrupted, TrialsFailedError
+from cluster.reports.draw import FIGURES, FigureOptions, draw
+from cluster.reports.page.page import page
+from cluster.reports.tables.table_options import TableOptions
+from cluster.reports.terminal.comparison import compare_combinations, compare_experiments
+from cluster.reports.terminal.removal import useless_files
+from cluster.reports.terminal.trial_logs import trial_logs
+from cluster.result_table import ResultTable
+from cluster.results.names import ChoiceError
+from cluster.storage.filesystem import Storage
+from cluster.storage.folders import ExperimentFolder
+from cluster.storage.frame_errors import FrameErrors
+from cluster.trained import read_corrector
+from data_pipeline.pose_dataset import Samples, read_dataset, write_datasets
+from data_pipeline.preparation.parts import split_samples
+from data_pipeline.preparation.splits.syntax import parse_split
+from data_pipeline.preparation.synthetic import Backbone, synthetic_hands
+from posenet.models import CorrectorMLP
+from tests.cluster_tests.small_experiment import LR, FailingMLP, InterruptedMLP, SmallExperiment
+
+N_FRAMES = 50
+TWO_REPETITIONS = {"experiment_config.n_repetitions": 2}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Three folds of 50 frames: 20, 20 and 10 test frames."""
+    folder = tmp_path_factory.mktemp("folds")
+    labels = synthetic_hands(N_FRAMES, 0)
+    samples = Samples(labels, {"DEFAULT": Backbone("A").predict(labels, 0)})
+    parts = split_samples("hands", samples, parse_split("blocks:10:3"), folds=True)
+    write_datasets(folder, {part.name: part.samples for part in parts} | {"hands": samples})
+    return folder
+
+
+def swept(experiment, changes, options):
+    made = experiment.experiment(changes)
+    made.add_folds("hands")
+    made.add_options(options)
+    return made
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory):
+    """Two combinations, three folds and two repetitions; nobody changes them."""
+    experiment = SmallExperiment(data, tmp_path_factory.mktemp("finished"))
+    swept(experiment, TWO_REPETITIONS, {LR: [1e-3, 1e-2]}).run("inline")
+    return experiment
+
+
+@pytest.fixture
+def folder(finished):
+    return ExperimentFolder(Storage(finished.folder))
+
+
+@pytest.fixture
+def table(folder):
+    return ResultTable.read(folder)
+
+
+def without_times(table):
+    changing = ("train_seconds", "node", "device", "gpu")
+    return [{name: value for name, value in row.items() if name not in changing} for row in table.trials]
+
+
+class TestASweepOverFolds:
+    def test_has_the_mean_error_of_all_frames(self, table, folder):
+        """Computed from the errors of every frame of every fold."""
+        assert [row["n"] for row in table.summary] == [2, 2]
+        for trial in table.trials:
+            ids = [f"{key}/{trial['repetition']}" for key in table.trained_keys(trial["key"])]
+            of_folds = [FrameErrors.read(folder.trial(trial_id)).joined for trial_id in ids]
+            before, after = (np.concatenate(errors) for errors in zip(*of_folds, strict=True))
+            assert len(after) == N_FRAMES
+            assert trial["test_distance_mm"] == pytest.approx(after.mean(), rel=1e-5)
+            assert trial["test_distance_before_mm"] == pytest.approx(before.mean(), rel=1e-5)
+
+    def test_tests_the_whole_dataset_before_the_correction(self, table, data):
+        dataset = read_dataset(data, "hands")
+        errors = np.linalg.norm(dataset.poses["DEFAULT"] - dataset.labels, axis=2)  # (N, J, 3) -> (N, J)
+        for row in table.summary:
+            assert row["test_distance_before_mm"] == pytest.approx(errors.mean(), rel=1e-5)
+
+    def test_that_was_interrupted_continues_to_the_same_numbers(self, data, tmp_path, monkeypatch):
+        options = {"model": [CorrectorMLP, InterruptedMLP]}
+        interrupted = SmallExperiment(data, tmp_path / "interrupted")
+        with pytest.raises(Interrupted):
+            swept(interrupted, {}, options).run("inline")
+        begun = swept(interrupted, {}, options).results()
+        assert {row["status"] for row in begun.trials} == {"interrupted"}  # no combination has all its folds
+        assert begun.summary[0]["test_distance_mm_mean"] is None
+
+        monkeypatch.setattr(InterruptedMLP, "correction", CorrectorMLP.correction)
+        continued = swept(interrupted, {}, options).run("inline")
+        whole = swept(SmallExperiment(data, tmp_path / "whole"), {}, options).run("inline")
+        assert without_times(continued) == without_times(whole)
+        assert without_times(continued.single_folds) == without_times(whole.single_folds)
+
+    def test_that_failed_says_how_many_folds_are_missing(self, data, tmp_path):
+        experiment = SmallExperiment(data, tmp_path)
+        run = swept(experiment, {"experiment_config.stop_if_all_fail": None}, {"model": [CorrectorMLP, FailingMLP]})
+        with pytest.raises(TrialsFailedError, match="3 failed of 6 trials") as caught:
+            run.run("inline")
+        notes = "3 folds failed; 1 repetition without them is excluded from all means."
+        assert notes in caught.value.table.to_md()
+
+    def test_keeps_the_weights_of_all_folds_of_the_best(self, data, tmp_path):
+        experiment = SmallExperiment(data, tmp_path)
+        table = swept(experiment, {"experiment_config.keep_weights": "best"}, {LR: [1e-3, 1e-2]}).run("inline")
+        kept = {path.parts[-3] for path in experiment.folder.rglob("weights.pt")}
+        assert kept == set(table.trained_keys(table.summary[0]["key"]))
+
+
+class TestTheTablesOfASweepOverFolds:
+    def test_say_what_was_measured_and_how_folds_are_combined(self, table):
+        for text in (table.to_md(), table.to_html(), table.to_latex()):
+            assert "on the test sets of 3 folds of hands (50 frames, each tested exactly once); mean ±" in text.replace(
+                "$\\pm$", "±"
+            )
+            assert "The result of a repetition is the mean over the frames of all 3 folds." in text
+            assert "sample standard deviation of the folds' means." in text.replace("&#x27;", "'").replace("&#39;", "'")
+            assert "In the closest of 3 pairs of training and test sets: " in text
+
+    def test_have_the_spread_over_folds_of_the_chosen_metric(self, table):
+        [row, _] = csv.DictReader(io.StringIO(table.to_csv(TableOptions(metric="max_distance"))))
+        means = table.fold_means("test_max_distance_mm")[row["key"]]
+        assert row["folds"] == "3"
+        assert float(row["test_max_distance_mm_fold_std"]) == pytest.approx(np.std(means, ddof=1))
+
+    def test_list_the_trials_of_each_fold(self, table, finished):
+        assert len((finished.folder / "tables" / "trials.csv").read_text().splitlines()) == 1 + 2 * 3 * 2
+        assert len(table.to_csv(TableOptions(trials=True, best=1)).splitlines()) == 1 + 3 * 2
+
+
+class TestWhatReadsASweepOverFolds:
+    def test_draws_every_figure_of_all_folds(self, folder):
+        for name in FIGURES.keys() - {"heatmap", "parallel"}:  # they need more options
+            assert draw(name, FigureOptions(folder)).axes
+
+    def test_writes_a_page_about_all_frames(self, folder):
+        text = page(folder)
+        assert "12 trials (2 combinations × 3 folds × 2 repetitions): 12 finished." in text
+        assert "Its folds’ means range from" in text
+        assert "Mean over the 50 frames: " in text
+
+    def test_restores_the_corrector_of_one_fold(self, folder, table):
+        with pytest.raises(ChoiceError, match="has 3 trainings, one for each fold"):
+            read_corrector(folder)
+        key = table.trained_keys(table.summary[0]["key"])[1]
+        assert read_corrector(folder, combination=key).options["experiment_config.test_set"] == "hands_fold2_test"
+
+    def test_logs_every_fold(self, folder):
+        found = trial_logs(folder, "best/1")
+        assert [log["options"]["experiment_config.val_set"] for log in found] == [
+            f"hands_fold{fold}_val" for fold in (1, 2, 3)
+        ]
+
+    def test_compares_it_with_itself_without_a_difference(self, folder):
+        [compared] = compare_experiments(folder, [folder])
+        assert compared.differences == {}
+        assert [pair.comparison.difference for pair in compared.pairs] == [0.0, 0.0]
+
+    def test_compares_two_combinations_by_their_settings(self, folder, table):
+        keys = tuple(row["key"] for row in table.summary)
+        compared = compare_combinations(folder, keys)
+        assert list(compared.differences) == ["optimisation.optimizer.lr"]
+        assert compared.comparison.n == 2
+
+    def test_finds_no_useless_trials(self, finished):
+        assert useless_files(str(finished.storage_path), "small_experiment") is None
