@@ -9,7 +9,7 @@ Row = dict[str, Any]
 DATASET = "experiment_config.dataset"
 """The column that replaces those of the sets: the name of the split dataset."""
 
-_SET_PATHS = tuple(f"experiment_config.{split}_set" for split in ("train", "val", "test"))
+SET_PATHS = tuple(f"experiment_config.{split}_set" for split in ("train", "val", "test"))
 """The settings that vary from fold to fold."""
 
 _STATUSES = ("failed", "diverged", "interrupted", "pending")
@@ -59,8 +59,8 @@ def combined_trial(rows: Sequence[Row], folds: Sequence[Fold], of_combination: R
 
 def with_dataset(paths: Sequence[str], *, is_shown: bool = True) -> list[str]:
     """Returns option paths with `DATASET` in place of the sets, or with nothing in their place."""
-    place = next((place for place, path in enumerate(paths) if path in _SET_PATHS), 0)
-    others = [[path for path in part if path not in _SET_PATHS] for part in (paths[:place], paths[place:])]
+    place = next((place for place, path in enumerate(paths) if path in SET_PATHS), 0)
+    others = [[path for path in part if path not in SET_PATHS] for part in (paths[:place], paths[place:])]
     return [*others[0], *([DATASET] if is_shown else []), *others[1]]
 
 

@@ -13,9 +13,9 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import NoneType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
-from cluster.results.folds import DATASET, Fold, combined_trial, with_dataset
+from cluster.results.folds import DATASET, SET_PATHS, Fold, combined_trial, with_dataset
 from cluster.results.trial_outcome import TrialOutcome
 from cluster.storage.file_names import FileNames
 from cluster.storage.folders import ExperimentFolder
@@ -133,9 +133,9 @@ class Results:
         return found._over_folds(experiment.folds) if experiment.folds else found
 
     @property
-    def single_folds(self) -> "Results":
+    def single_folds(self: R) -> R:
         """The results of the combinations as they were trained: each fold has its own. Without folds it is `self`."""
-        return self if self.trained is None else self.trained
+        return self if self.trained is None else cast(R, self.trained)
 
     def trained_keys(self, key: str) -> list[str]:
         """Returns the keys of the trained combinations that a combination consists of: its folds, or itself."""
@@ -383,7 +383,8 @@ class _Experiment:
         separations = _separations(data_sets, content.get("separations", []))
         del data_sets["train"]
         folds = _folds(content["options"], combinations)
-        if folds and not all(found.n_frames for of_split in data_sets.values() for found in of_split.values()):
+        n_frames = [found.n_frames or 0 for of_split in data_sets.values() for found in of_split.values()]
+        if folds and min(n_frames) < 1:
             raise ValueError("the numbers of frames of some folds are missing")
         name, started = _checked(content["name"], str), _checked(content.get("started"), (int, float, NoneType))
         return cls(
@@ -422,6 +423,8 @@ def _folds(axes: Sequence[Mapping[str, Any]], combinations: Sequence[Mapping[str
     axis = next((axis for axis in axes if axis.get("folds")), None)
     if axis is None:
         return {}
+    if set(axis["paths"]) != set(SET_PATHS):
+        raise ValueError(f"folds vary {axis['paths']}")
     names = {
         tuple(row): _FoldName(_checked(dataset, str), _checked(number, int))
         for row, (dataset, number) in zip(axis["rows"], axis["folds"], strict=True)

@@ -109,7 +109,7 @@ class TestASweepOverFolds:
         run = swept(experiment, {"experiment_config.stop_if_all_fail": None}, {"model": [CorrectorMLP, FailingMLP]})
         with pytest.raises(TrialsFailedError, match="3 failed of 6 trials") as caught:
             run.run("inline")
-        notes = "3 folds failed; 1 repetition without them is excluded from all means."
+        notes = "3 folds failed, so 1 repetition is incomplete and excluded from all means."
         assert notes in caught.value.table.to_md()
 
     def test_keeps_the_weights_of_all_folds_of_the_best(self, data, tmp_path):

@@ -97,7 +97,7 @@ def excluded(counts: Mapping[str, int], noun: str, n_repetitions: int | None = N
     lost = [f"{count(counts[status], noun)} {status}" for status in ("failed", "diverged") if counts[status]]
     if n_repetitions is not None:
         are = "is" if n_repetitions == 1 else "are"
-        return f"{listed(lost)}; {count(n_repetitions, 'repetition')} without them {are} excluded from all means"
+        return f"{listed(lost)}, so {count(n_repetitions, 'repetition')} {are} incomplete and excluded from all means"
     are = "; they are" if len(lost) > 1 else " and is" if lost[0].startswith("1 ") else " and are"
     return f"{listed(lost)}{are} excluded from all means"
 

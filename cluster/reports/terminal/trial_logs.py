@@ -102,6 +102,8 @@ def curves_text(folder: ExperimentFolder, keys: Sequence[str], *, in_colour: boo
             legend.append(f"{sign} {row['key']}  {name} (n = {len(own)})")
             last = max(last, float(epochs[-1]))
     if not legend:
+        if table.folds:
+            raise UserError(f"no repetition of these combinations of {table.name} has logged anything on all folds yet")
         raise UserError(f"no trial of these combinations of {table.name} has logged anything yet")
     plotext.xlim(0, last)
     ticks = _ticks(last)

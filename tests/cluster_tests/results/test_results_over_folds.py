@@ -5,10 +5,10 @@ import math
 
 import pytest
 
-from cluster.results.folds import combined_status
+from cluster.results.folds import SET_PATHS, combined_status
 from cluster.results.lookup import find_combination, find_one_trained, find_trained
 from cluster.results.names import ChoiceError
-from cluster.results.results import Results
+from cluster.results.results import NoResultsError, Results
 from tests.cluster_tests.results_files import write_fold_results
 
 N_FRAMES = [(300, 100), (100, 300)]
@@ -119,6 +119,23 @@ def test_a_combination_has_the_same_key_whenever_it_is_read_and_others_have_othe
     first, second = (over_folds(tmp_path / str(i), {0.1: of_folds, 0.2: same[0]}) for i, of_folds in enumerate(same))
     assert {row["lr"]: row["key"] for row in first.summary} == {row["lr"]: row["key"] for row in second.summary}
     assert row_of(first, 0.1)["key"] != row_of(first, 0.2)["key"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"options": [{"paths": ["lr"], "rows": [[0.1]], "folds": [["hands", 1]]}]},  # which differ in no set
+        {"options": [{"paths": SET_PATHS, "rows": [["a", "b", "c"]], "folds": [["hands", 1]]}]},  # of other sets
+        {"options": [{"paths": SET_PATHS, "rows": [["a", "b", "c"]], "folds": [["hands"]]}]},
+        {"data": []},
+        {"data": [{"name": "hands_fold1_test", "size": None, "samples": -1}]},
+    ],
+)
+def test_a_description_with_broken_folds_is_no_experiment(tmp_path, changed):
+    folder = write_fold_results(tmp_path, {0.1: [[10.0], [6.0]]}, N_FRAMES)
+    folder.write_experiment({**folder.read_experiment(), **changed})
+    with pytest.raises(NoResultsError, match="is missing or broken"):
+        Results.read(folder)
 
 
 def test_results_without_folds_in_their_description_are_not_combined(tmp_path):
