@@ -24,9 +24,11 @@ class Corrector(nn.Module, ABC):
 
     Attributes:
         chosen_strength: A factor on the correction in evaluation mode, a scalar; None for 1.
+        window: The frames that it sees; None for single frames. With a window, inputs are (N, W, J, 3).
     """
 
     chosen_strength: Tensor | None
+    window: Window | None = None
 
     def __init__(self, skeleton: Skeleton) -> None:
         super().__init__()
@@ -43,7 +45,11 @@ class Corrector(nn.Module, ABC):
 
     def forward(self, poses: Tensor) -> Tensor:
         """Returns the corrected poses, (N, J, 3), in the space of `poses`."""
-        return poses + self.scaled_correction(poses)
+        return self.corrected_frame(poses) + self.scaled_correction(poses)
+
+    def corrected_frame(self, poses: Tensor) -> Tensor:
+        """Returns the poses that are corrected, (N, J, 3): the inputs, or one frame of each window, (N, W, J, 3)."""
+        return poses if self.window is None else poses[:, self.window.before]
 
     def scaled_correction(self, poses: Tensor) -> Tensor:
         """Returns the correction times the strength, (N, J, 3)."""
@@ -61,21 +67,11 @@ class TemporalCorrector(Corrector):
         window: The frames that it sees.
     """
 
+    window: Window
+
     def __init__(self, skeleton: Skeleton, window: Window) -> None:
         super().__init__(skeleton)
         self.window = window
-
-    @abstractmethod
-    def correction(self, poses: Tensor) -> Tensor:
-        """Returns the correction to add to the corrected frames, (N, J, 3), of windows `poses`, (N, W, J, 3)."""
-
-    def forward(self, poses: Tensor) -> Tensor:
-        """Returns the corrected poses, (N, J, 3), of windows `poses`, (N, W, J, 3), in their space."""
-        return self.corrected_frame(poses) + self.scaled_correction(poses)
-
-    def corrected_frame(self, windows: Tensor) -> Tensor:
-        """Returns the frame of each window, (N, W, J, 3), that is corrected: (N, J, 3)."""
-        return windows[:, self.window.before]
 
 
 class ClosedFormCorrector(Corrector):

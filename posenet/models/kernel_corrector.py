@@ -1,14 +1,19 @@
 """Kernel ridge regression of the correction on the pose."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from data_pipeline.normalizers import PoseTransform, ViewpointNormalizer
 from data_pipeline.skeleton import Skeleton
 from posenet.models.corrector import ClosedFormCorrector
+from posenet.models.gaussian_smoother import GaussianSmoother
 from posenet.models.layers import check_count, check_positive
+
+AXES = ("input", "palm")
+"""The axes in which poses may be compared: those of the normalised input, and those of the palm."""
 
 _JITTER = 1e-6
 """Added to the kernel of each centre with itself, so that similar centres have a Cholesky factor; it moves a correction
@@ -32,39 +37,69 @@ class KernelCorrector(ClosedFormCorrector):
     over i is the mean over epochs of the sum over an epoch's samples.
 
     Args:
-        skeleton: The skeleton of the poses; any.
+        skeleton: The skeleton of the poses; any, but with a palm for the axes of the palm.
         bandwidth: The distance d at which the kernel is exp(−1/2), in the unit of the normalised poses; in mm with a
             normalizer that keeps mm.
         ridge: The variance of the errors that the pose does not explain, relative to that of the corrections that it
             does: larger values shrink the correction.
-        n_centres: M. Time and memory of a fit grow with M³ and M²; a checkpoint has 8·M² bytes.
+        n_centres: M. Time and memory of a fit grow with M³ and M²; a checkpoint has 8·M² bytes for each of the axes.
+        axes: One or both of `AXES`. In the axes of the palm, those of `ViewpointNormalizer`, a pose seen from another
+            side is the same pose. With both, the correction is the mean of two regressions, which often transfers
+            better to another recording than either.
+        sigma: First smooth the poses over time as `GaussianSmoother` does, with this width in frames; None does not.
+        causal: Smooth over the frame itself and those before it.
     """
 
-    def __init__(self, skeleton: Skeleton, *, bandwidth: float, ridge: float, n_centres: int = 512) -> None:
+    def __init__(
+        self,
+        skeleton: Skeleton,
+        *,
+        bandwidth: float,
+        ridge: float,
+        n_centres: int = 512,
+        axes: Sequence[str] = ("input",),
+        sigma: float | None = None,
+        causal: bool = False,
+    ) -> None:
         super().__init__(skeleton)
         check_positive("bandwidth", bandwidth)
         check_positive("ridge", ridge)
         check_count("n_centres", n_centres)
+        if not axes or not set(axes) <= set(AXES) or len(set(axes)) < len(axes):
+            raise ValueError(f"axes must have one or both of {', '.join(AXES)}, not {list(axes)}")
         self.bandwidth = bandwidth
         self.ridge = ridge
         self.n_centres = n_centres
+        self.axes = axes
+        self.smoother = None if sigma is None else GaussianSmoother(skeleton, sigma=sigma, causal=causal)
+        self.window = None if self.smoother is None else self.smoother.window
+        self._palm = ViewpointNormalizer(skeleton) if "palm" in axes else None
         coordinates = 3 * skeleton.n_joints
         # In float64, since similar centres have large weights of opposite signs. Centres without a sample have the
-        # weight zero.
-        self.register_buffer("centres", torch.zeros(n_centres, coordinates, dtype=torch.float64))
-        self.register_buffer("weights", torch.zeros(n_centres, coordinates, dtype=torch.float64))
+        # weight zero. A is the number of axes.
+        self.register_buffer("centres", torch.zeros(len(axes), n_centres, coordinates, dtype=torch.float64))
+        self.register_buffer("weights", torch.zeros(len(axes), n_centres, coordinates, dtype=torch.float64))
         self._n_epochs = 0
-        self._gram: Tensor | None = None  # Σ kᵀk over the samples of all epochs, (n, n) for n ≤ M centres
-        self._moments: Tensor | None = None  # Σ kᵀ(label − pose), (n, 3J)
+        self._gram: Tensor | None = None  # Σ kᵀk over the samples of all epochs, (A, n, n) for n ≤ M centres
+        self._moments: Tensor | None = None  # Σ kᵀ(label − pose), (A, n, 3J)
         self._waiting: list[tuple[Tensor, Tensor]] = []  # batches before there are enough samples to choose centres
 
     def correction(self, poses: Tensor) -> Tensor:
-        """Returns the correction to add to `poses`, (N, J, 3)."""
-        correction = self._kernels(poses, self.get_buffer("centres")) @ self.get_buffer("weights")  # (N, M) -> (N, 3J)
-        return correction.to(poses.dtype).view_as(poses)  # (N, 3J) -> (N, J, 3)
+        """Returns the correction to add to `poses`, (N, J, 3), or to those of windows, (N, W, J, 3): (N, J, 3)."""
+        smoothed = self._smoothed(poses)  # (N, J, 3)
+        points, turns = self._in_axes(smoothed)
+        kernels = self._kernels(points, self.get_buffer("centres"))  # (A, N, M)
+        found = (kernels @ self.get_buffer("weights")).to(poses.dtype)  # (A, N, 3J)
+        corrections = [
+            turned.view_as(smoothed) if turn is None else turn.denormalize(turned.view_as(smoothed))
+            for turned, turn in zip(found, turns, strict=True)
+        ]  # (N, J, 3) each
+        correction: Tensor = sum(corrections[1:], corrections[0]) / len(corrections)
+        return correction if self.smoother is None else correction + (smoothed - self.corrected_frame(poses))
 
     def add(self, poses: Tensor, labels: Tensor) -> None:
-        """Adds the samples of a batch to the sums; poses and labels are (N, J, 3), in the same space."""
+        """Adds the samples of a batch to the sums; inputs and labels, (N, J, 3), in the same space."""
+        poses = self._smoothed(poses)  # (N, J, 3)
         if self._gram is not None:
             self._add(poses, labels)
             return
@@ -79,17 +114,17 @@ class KernelCorrector(ClosedFormCorrector):
         assert self._gram is not None
         assert self._moments is not None
         self._n_epochs += 1
-        n = len(self._gram)
-        centres = self.get_buffer("centres")[:n]
+        n = self._gram.shape[1]
+        centres = self.get_buffer("centres")[:, :n]  # (A, n, 3J)
         identity = torch.eye(n, dtype=torch.float64, device=centres.device)
         # With K = LLᵀ and a = L⁻ᵀb the penalty is ridge · |b|², so b is the solution of a well-conditioned system.
-        lower = torch.linalg.cholesky(self._kernels(centres, centres) + _JITTER * identity)  # (n, n)
+        lower = torch.linalg.cholesky(self._kernels(centres, centres) + _JITTER * identity)  # (A, n, n)
 
-        inverse = torch.linalg.solve_triangular(lower, identity, upper=False)  # (n, n), L⁻¹
-        gram = inverse @ self._gram @ inverse.mT / self._n_epochs  # (n, n)
-        moments = inverse @ self._moments / self._n_epochs  # (n, 3J)
-        factor = torch.linalg.cholesky(gram + self.ridge * identity)  # (n, n)
-        self.get_buffer("weights")[:n] = inverse.mT @ torch.cholesky_solve(moments, factor)  # (n, 3J)
+        inverse = torch.linalg.solve_triangular(lower, identity, upper=False)  # (A, n, n), L⁻¹
+        gram = inverse @ self._gram @ inverse.mT / self._n_epochs  # (A, n, n)
+        moments = inverse @ self._moments / self._n_epochs  # (A, n, 3J)
+        factor = torch.linalg.cholesky(gram + self.ridge * identity)  # (A, n, n)
+        self.get_buffer("weights")[:, :n] = inverse.mT @ torch.cholesky_solve(moments, factor)  # (A, n, 3J)
 
     def sums(self) -> dict[str, Any]:
         """Returns what the next epoch needs in addition to the weights, for a checkpoint between two epochs."""
@@ -108,22 +143,48 @@ class KernelCorrector(ClosedFormCorrector):
         poses = torch.cat([poses for poses, _ in self._waiting])[: self.n_centres]  # (n, J, 3)
         centres = self.get_buffer("centres")
         n = len(poses)
-        centres[:n] = poses.flatten(1)
-        self._gram, self._moments = centres.new_zeros(n, n), centres.new_zeros(n, centres.shape[1])
+        centres[:, :n] = self._in_axes(poses)[0]
+        self._gram = centres.new_zeros(len(centres), n, n)
+        self._moments = centres.new_zeros(len(centres), n, centres.shape[2])
         for batch in self._waiting:
             self._add(*batch)
         self._waiting.clear()
 
     def _add(self, poses: Tensor, labels: Tensor) -> None:
+        """Adds smoothed poses and their labels, (N, J, 3) each."""
         assert self._gram is not None
         assert self._moments is not None
-        kernels = self._kernels(poses, self.get_buffer("centres")[: len(self._gram)])  # (N, n)
-        self._gram.addmm_(kernels.mT, kernels)
-        self._moments.addmm_(kernels.mT, (labels - poses).flatten(1).double())
+        points, turns = self._in_axes(poses)
+        kernels = self._kernels(points, self.get_buffer("centres")[:, : self._gram.shape[1]])  # (A, N, n)
+        errors = [
+            labels - poses if turn is None else turn.normalize(labels - poses) for turn in turns
+        ]  # (N, J, 3) each
+        self._gram += kernels.mT @ kernels
+        self._moments += kernels.mT @ torch.stack(errors).flatten(2).double()
 
-    def _kernels(self, poses: Tensor, centres: Tensor) -> Tensor:
-        """Returns the kernels of poses, (N, J, 3) or (N, 3J), and centres, (n, 3J): (N, n), float64."""
-        x = poses.flatten(1).double()  # (N, 3J)
-        squared = x.square().sum(dim=1, keepdim=True) - 2 * x @ centres.mT + centres.square().sum(dim=1)  # (N, n)
+    def _smoothed(self, poses: Tensor) -> Tensor:
+        """Returns the poses that are compared and corrected, (N, J, 3)."""
+        smoothed: Tensor = poses if self.smoother is None else self.smoother(poses)
+        return smoothed
+
+    def _in_axes(self, poses: Tensor) -> tuple[Tensor, list[PoseTransform | None]]:
+        """Returns poses, (N, J, 3), in each of the axes, (A, N, 3J), float64, and what turns vectors into them."""
+        points: list[Tensor] = []
+        turns: list[PoseTransform | None] = []
+        for axes in self.axes:
+            if axes == "palm":
+                assert self._palm is not None
+                transform = self._palm.transform(poses)
+                points.append(transform.normalize(poses))
+                turns.append(PoseTransform(torch.zeros_like(transform.origin), rotation=transform.rotation))
+            else:
+                points.append(poses)
+                turns.append(None)
+        return torch.stack(points).flatten(2).double(), turns  # (A, N, J, 3) -> (A, N, 3J)
+
+    def _kernels(self, points: Tensor, centres: Tensor) -> Tensor:
+        """Returns the kernels of points, (A, N, 3J), and centres, (A, n, 3J): (A, N, n), float64."""
+        squared = points.square().sum(dim=2, keepdim=True) - 2 * points @ centres.mT  # (A, N, n)
+        squared = squared + centres.square().sum(dim=2).unsqueeze(1)
         kernels: Tensor = (squared.clamp(min=0) / (-2 * self.skeleton.n_joints * self.bandwidth**2)).exp()
         return kernels

@@ -52,7 +52,11 @@ KERNEL = {"bandwidth": 2.0, "ridge": 0.1}
 FILTER = {"size": 5, "hidden_dims": [6], "zero_init": False}
 
 ARGUMENTS = {
-    KernelCorrector: [{**KERNEL, "n_centres": 8}, {**KERNEL, "n_centres": 100}],
+    KernelCorrector: [
+        {**KERNEL, "n_centres": 8},
+        {**KERNEL, "n_centres": 100, "axes": ("palm", "input")},
+        {**KERNEL, "n_centres": 100, "sigma": 0.7, "causal": True},
+    ],
     GaussianSmoother: [{"sigma": 0.7}, {"sigma": 1.5, "causal": True}],
     TemporalFilter: [FILTER, {**FILTER, "size": 4, "causal": True, "dropout": 0.3}],
     CorrectorGNN: [
@@ -127,7 +131,8 @@ class TestEveryModel:
         def make(seed=0):
             model = seeded(lambda: member(skeleton, **arguments), seed)
             if isinstance(model, ClosedFormCorrector):
-                fit(model, *normalized_hands(skeleton, 20, seed))
+                poses, labels = normalized_hands(skeleton, 20, seed)
+                fit(model, poses if model.window is None else model.window.of_run(poses), labels)
             return model
 
         return make
@@ -705,6 +710,38 @@ class TestKernelCorrector:
 
     def test_returns_its_input_before_it_is_fitted(self, skeleton, unseen):
         assert torch.equal(KernelCorrector(skeleton, **KERNEL)(unseen), unseen)
+
+    def test_in_the_axes_of_the_palm_turns_with_the_hand(self):
+        model = KernelCorrector(HANDS17, **KERNEL, axes=["palm"])
+        fit(model, *normalized_hands(HANDS17, 30))
+        others = normalized_hands(HANDS17, 5, seed=9)[0]
+        turn = torch.linalg.qr(torch.randn(3, 3, generator=generator(0)))[0]
+        turn = turn * torch.linalg.det(turn)  # a proper rotation
+        torch.testing.assert_close(model.correction(others @ turn), model.correction(others) @ turn, atol=1e-4, rtol=0)
+        assert model.correction(others).abs().max() > 1e-2
+
+    def test_in_two_axes_is_the_mean_of_both(self):
+        others = normalized_hands(HANDS17, 5, seed=9)[0]
+        corrections = []
+        for axes in (["input"], ["palm"], ["input", "palm"]):
+            model = KernelCorrector(HANDS17, **KERNEL, axes=axes)
+            fit(model, *normalized_hands(HANDS17, 30))
+            corrections.append(model.correction(others))
+        torch.testing.assert_close(corrections[2], (corrections[0] + corrections[1]) / 2)
+
+    def test_that_smooths_is_a_smoother_followed_by_a_regression_on_smoothed_poses(self):
+        poses, labels = normalized_hands(HANDS17, 30)
+        model, plain = KernelCorrector(HANDS17, **KERNEL, sigma=1.0), KernelCorrector(HANDS17, **KERNEL)
+        windows = model.window.of_run(poses)
+        smoothed = GaussianSmoother(HANDS17, sigma=1.0)(windows)
+        fit(model, windows, labels)
+        fit(plain, smoothed, labels)
+        torch.testing.assert_close(model(windows), plain(smoothed))
+
+    @pytest.mark.parametrize("axes", [[], ["camera"], ["palm", "palm"]])
+    def test_refuses_other_axes(self, axes):
+        with pytest.raises(ValueError, match="axes must have one or both of input, palm, not"):
+            KernelCorrector(HANDS17, **KERNEL, axes=axes)
 
     def test_hardly_corrects_a_pose_that_is_far_from_all_centres(self, skeleton, samples):
         model = KernelCorrector(skeleton, **KERNEL)
