@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from data_pipeline.frame_table import UNKNOWN_FRAMES, FrameTable
 from data_pipeline.layout import whole_samples
 from data_pipeline.normalizers import Normalizer, PoseTransform
 from data_pipeline.pose_dataset import PoseDataset
@@ -128,6 +129,7 @@ class DeviceDataset:
         labels: (N, J, 3), mm.
         poses: The inputs of each subset, (N, J, 3), mm.
         skeleton: The skeleton with J joints.
+        frames: The sequence and index of each frame, as far as they are known.
         runs: The first and the last row of the run of successive frames that each sample is in, (2, N); None if all
             samples are one run.
     """
@@ -135,6 +137,7 @@ class DeviceDataset:
     labels: Tensor
     poses: Mapping[str, Tensor]
     skeleton: Skeleton
+    frames: FrameTable = UNKNOWN_FRAMES
     runs: Tensor | None = None
 
     @classmethod
@@ -143,7 +146,7 @@ class DeviceDataset:
         poses = {subset: on_device(array, device) for subset, array in dataset.poses.items()}
         starts = dataset.frames.run_starts(len(dataset))  # (N,)
         runs = None if starts.sum() == 1 else torch.from_numpy(_runs(starts)).to(device)
-        return cls(on_device(dataset.labels, device), poses, dataset.skeleton, runs)
+        return cls(on_device(dataset.labels, device), poses, dataset.skeleton, dataset.frames, runs)
 
     @property
     def subsets(self) -> tuple[str, ...]:
@@ -185,8 +188,8 @@ OnDevice = TypeVar("OnDevice")
 
 
 def dataset_identity(dataset: PoseDataset) -> Hashable:
-    """Returns what identifies a dataset; the fingerprint does not cover the order of subsets, skeleton and runs."""
-    return dataset.fingerprint, tuple(dataset.poses), dataset.skeleton, dataset.runs_digest
+    """Returns what identifies a dataset; the fingerprint alone does not cover subset order and skeleton."""
+    return dataset.fingerprint, tuple(dataset.poses), dataset.skeleton
 
 
 class DeviceCache(Generic[Data, OnDevice]):

@@ -16,16 +16,16 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_pipeline.files.tensors import Array
 from data_pipeline.user_error import UserError, did_you_mean
 
+Array = npt.NDArray[np.float32]
 Names = npt.NDArray[np.object_]
 Indices = npt.NDArray[np.int64]
 
@@ -38,6 +38,18 @@ In NYU's test set the largest step that is none has 38 mm, and the smallest cut 
 _SHARED = ("sequence", "subject")  # columns in which many frames have the same text
 
 _MAX_INDEX = 2**31  # two years of video; larger numbers indicate damaged data
+
+
+class Runs(NamedTuple):
+    """Frames in the order in which they were recorded, as runs of successive frames.
+
+    Attributes:
+        rows: The rows of the frames in their table, run after run, (N,).
+        lengths: The number of frames of each run, N in total.
+    """
+
+    rows: Indices
+    lengths: list[int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,19 +124,28 @@ class FrameTable:
         return replace(self, sequence=sequence, index=index)
 
     def run_starts(self, n_frames: int) -> npt.NDArray[np.bool_]:
-        """Returns which frames begin a run, (N,): successive frames of one sequence.
-
-        Frames of an unknown sequence are one sequence; of unknown indices each frame of a sequence follows the last.
-
-        Args:
-            n_frames: N.
-        """
+        """Returns which frames begin a run of successive frames, in the order of the table, (N,)."""
         completed = self.completed(n_frames, "")
         assert completed.sequence is not None
         assert completed.index is not None
         starts = np.ones(n_frames, np.bool_)
         starts[1:] = (np.diff(group_codes(completed.sequence)) != 0) | (np.diff(completed.index) != 1)
         return starts
+
+    def runs(self, n_frames: int, *, max_step: int = 1) -> Runs:
+        """Returns the frames as runs within sequences, in which the index grows by 1 to `max_step` at a time.
+
+        Frames of unknown sequences are one sequence, and unknown indices are counted, as `completed` does.
+        """
+        frames = self.completed(n_frames, "")
+        assert frames.sequence is not None
+        assert frames.index is not None
+        codes = group_codes(frames.sequence)
+        rows = np.lexsort((frames.index, codes))  # (N,), by sequence, then by index
+        steps = np.diff(frames.index[rows])  # (N-1,)
+        is_next = (np.diff(codes[rows]) == 0) & (steps >= 1) & (steps <= max_step)
+        starts = np.flatnonzero(np.concatenate([[True], ~is_next]))
+        return Runs(rows, np.diff([*starts, n_frames]).tolist())
 
     def write(self, path: Path | IO[bytes]) -> None:
         """Writes the table to a file.

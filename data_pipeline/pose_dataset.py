@@ -44,7 +44,7 @@ class PoseDataset:
         labels: True joints, (N, J, 3), mm, camera frame.
         poses: Predicted joints of each subset, each (N, J, 3), mm, camera frame.
         skeleton: The skeleton with J joints.
-        fingerprint: A hash of the content: subset names, shapes and all numbers.
+        fingerprint: A hash of the content: subset names, shapes, all numbers, and the sequence and index of frames.
         frames: The sequence, index and subject of each frame, as far as they are known.
     """
 
@@ -57,11 +57,6 @@ class PoseDataset:
 
     def __len__(self) -> int:
         return len(self.labels)
-
-    @property
-    def runs_digest(self) -> str:
-        """A hash of where runs of successive frames begin, which the fingerprint does not cover."""
-        return hashlib.sha256(self.frames.run_starts(len(self)).tobytes()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -271,7 +266,8 @@ def _build_dataset(data_dir: Path, name: str, contents: Mapping[str, Any], size:
     # Copied, because the files are memory-mapped: writing to a file must change neither the data nor the fingerprint.
     labels = np.array(labels[:size])
     poses = {subset: np.array(array[:size]) for subset, array in poses.items()} or {DEFAULT_SUBSET: labels}
-    return PoseDataset(name, labels, poses, skeleton, _fingerprint(labels, poses), frames.take(slice(size)))
+    frames = frames.take(slice(size))
+    return PoseDataset(name, labels, poses, skeleton, _fingerprint(labels, poses, frames), frames)
 
 
 def _check(data_dir: Path, name: str, contents: Mapping[str, Any]) -> tuple[Array, dict[str, Array], Skeleton]:
@@ -337,11 +333,15 @@ def _check_frames(frames: FrameTable, name: str, n_samples: int) -> None:
             ) from error
 
 
-def _fingerprint(labels: Array, poses: Mapping[str, Array]) -> str:
+def _fingerprint(labels: Array, poses: Mapping[str, Array], frames: FrameTable) -> str:
     digest = hashlib.sha256()
     for subset, array in [("", labels), *sorted(poses.items())]:
         digest.update(f"{subset} {array.shape} ".encode())
         digest.update(np.ascontiguousarray(array).data)
+    if frames.sequence is not None or frames.index is not None:
+        # They decide which frames are successive, and so the acceleration error.
+        rows, lengths = frames.runs(len(labels))
+        digest.update(np.concatenate([rows, lengths]).data)
     return digest.hexdigest()[:32]
 
 

@@ -15,6 +15,10 @@ Metrics in millimetres only:
 Only in the final evaluation:
     aligned_distance: distance after each pose was aligned with its label (PA-MPJPE, see `posenet.alignment`), mean over
         frames and joints, mm. It takes as long as all metrics of an intermediate evaluation together.
+    acceleration_error: mm/frame². Norm of the second difference of pose minus label over three successive frames,
+        ‖e[t−1] − 2 e[t] + e[t+1]‖, mean over joints and such triples ("Accel" of Kanazawa et al. 2019, VIBE and
+        SmoothNet). It measures jitter. Frames are successive if their indices are, within a sequence; those of unknown
+        sequences are one sequence in the order of the file. Sets without three successive frames have none.
     improved, worsened: fraction of frames whose mean distance the correction lowered or raised by more than rounding.
     distance[JOINT], distance[finger]: mean distance of a joint or of a finger's joints.
     success_worst@T, success_mean@T, success_joint@T: fraction of frames by worst joint, of frames by mean joint, and
@@ -22,9 +26,10 @@ Only in the final evaluation:
 A name that ends in `_before` is the same metric for the uncorrected input.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -81,7 +86,7 @@ class Evaluator:
 
     def final(self, model: torch.nn.Module) -> list[Measurement]:
         """Returns every metric in both spaces, before and after the correction."""
-        return self._measure(model, self._final_quantities)
+        return [*self._measure(model, self._final_quantities), *self._acceleration_errors(model)]
 
     def frame_errors(self, model: torch.nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
         """Returns each frame's mean distance before and after the correction, (N,) each, mm, by subset; on the CPU."""
@@ -152,13 +157,33 @@ class Evaluator:
                     # A copy: a model that works in place must not change the input that its output is compared with.
                     means.add(quantities(batch, model(batch.inputs.clone())))
                 by_subset[subset] = means.values()
-        subsets = list(by_subset.values())
-        over_subsets = {key: sum(subset[key] for subset in subsets) / len(subsets) for key in subsets[0]}
-        return [
-            Measurement(subset, space, metric, value)
-            for subset, values in {MEAN_SUBSET: over_subsets, **by_subset}.items()
-            for (space, metric), value in values.items()
-        ]
+        return _with_mean(by_subset)
+
+    def _acceleration_errors(self, model: torch.nn.Module) -> list[Measurement]:
+        """Returns the acceleration error before and after; nothing if no three frames are successive."""
+        n = len(self.data)
+        order, lengths = self.data.frames.runs(n)
+        n_left = np.repeat(np.cumsum(lengths), lengths) - np.arange(n)  # (N,): frames of the run from this one on
+        is_first = n_left[: max(0, n - 2)] >= 3  # (N-2,): whether a frame is the first of three successive ones
+        if not is_first.any():
+            return []
+        device = self.data.labels.device
+        rows, first = torch.from_numpy(order).to(device), torch.from_numpy(is_first).to(device)
+        window = window_of(model)
+        size = _CHUNK if window is None else max(1, _CHUNK // window.size)
+        by_subset = {}
+        with _evaluating(model):
+            for subset in self.data.subsets:
+                means = _RunningMeans()
+                for start in range(0, len(first), size):
+                    chosen = first[start : start + size]  # (n,)
+                    batch = self._batch(subset, rows[start : start + len(chosen) + 2], window)  # (n + 2, J, 3)
+                    for suffix, poses in (("_before", batch.poses), ("", model(batch.inputs.clone()))):
+                        differences = batch.in_mm(poses) - batch.labels_mm  # (n + 2, J, 3)
+                        errors_mm = torch.linalg.vector_norm(differences.diff(n=2, dim=0), dim=2)  # (n, J)
+                        means.add({("original", f"acceleration_error{suffix}"): errors_mm[chosen]})
+                by_subset[subset] = means.values()
+        return _with_mean(by_subset)
 
     def _intermediate_quantities(self, batch: Batch, corrected: Tensor) -> "_Quantities":
         skeleton = self.data.skeleton
@@ -237,6 +262,17 @@ class _RunningMeans:
         # A single transfer from the device for all sums.
         totals: list[float] = torch.stack(list(self._sums.values())).tolist()
         return {key: total / self._counts[key] for key, total in zip(self._sums, totals, strict=True)}
+
+
+def _with_mean(by_subset: Mapping[str, Mapping[tuple[Space, str], float]]) -> list[Measurement]:
+    """Returns the values of the mean over subsets and of each subset."""
+    subsets = list(by_subset.values())
+    over_subsets = {key: sum(subset[key] for subset in subsets) / len(subsets) for key in subsets[0]}
+    return [
+        Measurement(subset, space, metric, value)
+        for subset, values in {MEAN_SUBSET: over_subsets, **by_subset}.items()
+        for (space, metric), value in values.items()
+    ]
 
 
 def _correction_quantities(before: Tensor, after: Tensor, labels: Tensor, skeleton: Skeleton) -> _Quantities:

@@ -146,9 +146,6 @@ def _encode_model(settings: Settings, inputs: Inputs) -> tuple[Encoded, list[Pro
         model = inputs.model(settings)
     except Exception as error:
         return encoded, [refused("model_args", hyperparams.model, hyperparams.model_args, error)]
-    if window_of(model) is not None:
-        # Only a model over time depends on where runs of successive frames begin.
-        encoded["runs"] = {split: inputs.read_set(key).runs_digest for split, key in set_keys(settings).items()}
     if weights is not None:
         try:
             copy.deepcopy(model).load_state_dict(builders.initial_weights(weights, model), assign=True)

@@ -28,12 +28,15 @@ Row = dict[str, Any]
 
 R = TypeVar("R", bound="Results")
 
-UNITS = dict.fromkeys(("distance", "aligned_distance", "max_distance", "bone_length_error"), "_mm")
+UNITS = {
+    **dict.fromkeys(("distance", "aligned_distance", "max_distance", "bone_length_error"), "_mm"),
+    "acceleration_error": "_mm_per_frame2",
+}
 """The suffix of a metric's columns; metrics without one are shares and ratios."""
 
 METRICS = (
     *("distance", "aligned_distance", "max_distance", "frames_within_20mm", "auc_0_50", "auc_20_50"),
-    *("bone_length_error", "proportion_error"),
+    *("bone_length_error", "proportion_error", "acceleration_error"),
 )
 
 

@@ -1,5 +1,7 @@
 """The table of a dataset's frames: columns, files and videos."""
 
+import itertools
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -32,6 +34,24 @@ class TestColumns:
     def test_that_are_known_stay_when_a_table_is_completed(self):
         frames = FrameTable.of(sequence=["b", "a"], index=[7, 3], subject=["s", "s"])
         assert columns(frames.completed(2, "hands")) == columns(frames)
+
+    @given(
+        frames=st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 12)), min_size=1, max_size=20),
+        max_step=st.integers(1, 4),
+    )
+    def test_form_runs_whose_index_grows_by_at_most_a_step(self, frames, max_step):
+        sequence, index = zip(*frames, strict=True)
+        rows, lengths = FrameTable.of(sequence=sequence, index=index).runs(len(frames), max_step=max_step)
+        assert sorted(rows) == list(range(len(frames)))
+        runs = [[frames[row] for row in run] for run in np.split(rows, np.cumsum(lengths)[:-1])]
+        for run in runs:
+            assert all(a == b and 1 <= j - i <= max_step for (a, i), (b, j) in itertools.pairwise(run))
+        for (a, i), (b, j) in ((run[-1], following[0]) for run, following in itertools.pairwise(runs)):
+            assert a != b or not 1 <= j - i <= max_step
+
+    def test_that_are_unknown_are_one_run_in_their_order(self):
+        rows, lengths = FrameTable().runs(4)
+        assert (rows.tolist(), lengths) == ([0, 1, 2, 3], [4])
 
     @given(names=st.lists(st.text(max_size=2), max_size=20))
     def test_have_a_number_for_each_name_in_order_of_appearance(self, names):

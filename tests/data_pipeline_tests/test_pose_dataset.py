@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipeline import pose_dataset
-from data_pipeline.frame_table import FrameTable
+from data_pipeline.frame_table import UNKNOWN_FRAMES, FrameTable
 from data_pipeline.pose_dataset import (
     DatasetError,
     Samples,
@@ -524,8 +524,9 @@ def fingerprint(tmp_path_factory):
     """A function that writes a dataset, reads it and returns the fingerprint."""
     folder = tmp_path_factory.mktemp("fingerprints")
 
-    def fingerprint(labels=LABELS, poses=POSES, name="hands", **arguments):
-        write_dataset(folder, name, labels, poses)
+    def fingerprint(labels=LABELS, poses=POSES, name="hands", frames=UNKNOWN_FRAMES, **arguments):
+        by_subset = poses if isinstance(poses, dict) else {DEFAULT_SUBSET: poses}
+        write_datasets(folder, {name: Samples(labels, by_subset, frames)})
         return read_dataset(folder, name, **arguments).fingerprint
 
     return fingerprint
@@ -552,6 +553,18 @@ class TestFingerprint:
         fingerprints = {fingerprint(size=size) for size in range(1, N + 1)}
         fingerprints |= {fingerprint(poses=subsets), fingerprint(use_preset=False)}
         assert len(fingerprints) == N + 2
+
+    def test_changes_with_what_decides_which_frames_are_successive(self, fingerprint):
+        tables = [
+            FrameTable.of(sequence=["a"] * N, index=range(N)),
+            FrameTable.of(sequence=["a"] * (N - 2) + ["b"] * 2, index=range(N)),
+            FrameTable.of(sequence=["a"] * N, index=[*range(N - 1), N]),
+            FrameTable.of(sequence=["a"] * N, index=range(N)[::-1]),
+            UNKNOWN_FRAMES,
+        ]
+        assert len({fingerprint(frames=frames) for frames in tables}) == len(tables)
+        named = FrameTable.of(subject=["s"] * N, name=list(map(str, range(N))))
+        assert fingerprint(frames=named) == fingerprint()
 
     def test_does_not_change_with_the_order_of_subsets(self, fingerprint):
         one, other = {"A": POSES, "B": OTHER_POSES}, {"B": OTHER_POSES, "A": POSES}

@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ import torch
 from torch import nn
 
 from data_pipeline.batch import DeviceDataset
+from data_pipeline.frame_table import FrameTable
 from data_pipeline.normalizers import GlobalNormalizer, Shifter
 from data_pipeline.pose_dataset import PoseDataset
 from data_pipeline.skeleton import NYU
@@ -109,6 +111,16 @@ def procrustes(pose, label):
     return label.mean(axis=0) + (values @ signs) / (source**2).sum() * source @ (left * signs) @ right
 
 
+def acceleration(poses, t):
+    return (poses[t + 1] - poses[t]) - (poses[t] - poses[t - 1])  # (J, 3)
+
+
+def acceleration_error(poses, labels, middles=None):
+    """The error around each of the middle frames, by default all of one sequence."""
+    middles = range(1, len(poses) - 1) if middles is None else middles
+    return np.mean([np.linalg.norm(acceleration(poses, t) - acceleration(labels, t), axis=1) for t in middles])
+
+
 def detailed(poses, labels, skeleton):
     distances = distances_of(poses, labels)
     result = in_mm(poses, labels, skeleton)
@@ -189,6 +201,8 @@ class Case:
         before, after = (distances_of(hand, labels).mean(axis=1) for hand in (poses, corrected_mm))
         result["original", "improved"] = (after < before).mean()
         result["original", "worsened"] = (after > before).mean()
+        result["original", "acceleration_error"] = acceleration_error(corrected_mm, labels)
+        result["original", "acceleration_error_before"] = acceleration_error(poses.astype(np.float64), labels)
         return result
 
 
@@ -211,6 +225,17 @@ def assert_close(measured, expected, rtol=1e-6):
         assert measured[key] == pytest.approx(value, rel=rtol), key
 
 
+def acceleration_errors(case, frames, rows=slice(None)):
+    """The acceleration errors of the samples `rows` of a case's set, with that frame table."""
+    poses = {subset: array[rows] for subset, array in case.dataset.poses.items()}
+    dataset = replace(case.dataset, labels=case.dataset.labels[rows], poses=poses, frames=frames)
+    evaluator = Evaluator(
+        DeviceDataset.of(dataset, torch.device("cpu")), normalizer=case.normalizer, eval_space="default"
+    )
+    measured = by_subset(evaluator.final(case.model))["B"]
+    return [measured.get(("original", f"acceleration_error{suffix}")) for suffix in ("_before", "")]
+
+
 @pytest.fixture(params=["none", "shifter", "global"])
 def case(request, skeleton):
     return Case(skeleton, request.param)
@@ -219,6 +244,39 @@ def case(request, skeleton):
 @pytest.fixture
 def nyu_case():
     return Case(NYU, "shifter")
+
+
+class TestTheAccelerationError:
+    @pytest.mark.parametrize("chunk", [1, 5, 1000])
+    def test_is_over_three_successive_frames_of_a_sequence(self, nyu_case, chunk, monkeypatch):
+        monkeypatch.setattr("posenet.evaluator._CHUNK", chunk)
+        index = np.arange(N)
+        index[50:] += 1  # frame 50 is missing
+        frames = FrameTable.of(sequence=["a"] * 30 + ["b"] * (N - 30), index=index)
+        middles = [*range(1, 29), *range(31, 49), *range(51, N - 1)]
+        labels, poses = nyu_case.dataset.labels.astype(np.float64), nyu_case.dataset.poses["B"]
+        after = nyu_case.corrected(poses)[1]
+        expected = [acceleration_error(hand, labels, middles) for hand in (poses.astype(np.float64), after)]
+        assert acceleration_errors(nyu_case, frames) == pytest.approx(expected, rel=1e-6)
+
+    def test_does_not_depend_on_the_order_of_the_file_if_the_frames_are_known(self, nyu_case):
+        frames = FrameTable.of(sequence=["a", "b"] * (N // 2), index=np.arange(N) // 2)
+        rows = np.random.default_rng(0).permutation(N)
+        shuffled = acceleration_errors(nyu_case, frames.take(rows), rows)
+        assert shuffled == pytest.approx(acceleration_errors(nyu_case, frames), rel=1e-9)
+        assert shuffled != pytest.approx(acceleration_errors(nyu_case, FrameTable(), rows), rel=1e-2)
+
+    def test_of_a_constant_or_steadily_growing_error_is_zero(self, nyu_case):
+        labels = nyu_case.dataset.labels
+        poses = labels + np.float32([3, 0, 0]) + np.arange(N, dtype=np.float32)[:, None, None] / 4
+        data = DeviceDataset.of(replace(nyu_case.dataset, poses={"A": poses}), torch.device("cpu"))
+        measured = by_subset(Evaluator(data, normalizer=None, eval_space="default").final(Nothing()))["A"]
+        assert measured["original", "acceleration_error"] == pytest.approx(0, abs=1e-3)
+
+    @pytest.mark.parametrize("n", [1, 2, N])
+    def test_is_left_out_without_three_successive_frames(self, nyu_case, n):
+        frames = FrameTable.of(sequence=["a"] * n, index=3 * np.arange(n) // 2)
+        assert acceleration_errors(nyu_case, frames, slice(n)) == [None, None]
 
 
 class TestValues:
@@ -496,7 +554,9 @@ class TestCorrectionMeans:
         corrected = Waves(1.0)(poses).detach()
         data = DeviceDataset(labels, {"A": poses}, NYU)
         final = Evaluator(data, normalizer=None, eval_space="default").final(Waves(1.0))
-        expected = {m.metric: m.value for m in final if m.subset == "A" and m.space == "original"}
+        measured = {m.metric: m.value for m in final if m.subset == "A" and m.space == "original"}
+        # Samples that are corrected need not be successive frames.
+        expected = {name: value for name, value in measured.items() if not name.startswith("acceleration_error")}
         for size in (N, 7):
             means = CorrectionMeans(NYU)
             for rows in torch.arange(N).split(size):

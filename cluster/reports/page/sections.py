@@ -142,6 +142,8 @@ def best(data: PageData) -> list[Markup]:
     rows = []
     for metric in OVERALL_METRICS:
         measure = MEASURES[metric]
+        if not any(measured(trials, split, metric) for split in table.splits):
+            continue  # older results, and sets without successive frames, have no acceleration error
         row_cells = [Cell(f"{measure.title}, {measure.unit}")]
         for split in table.splits:
             before, after = (estimate(measured(trials, split, metric, before=b)) for b in (True, False))

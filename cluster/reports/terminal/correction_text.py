@@ -19,6 +19,7 @@ def correction_text(metrics: Mapping[str, float], skeleton: Skeleton) -> str:
     overall = [
         [Cell(measure.title), *_cells(metrics, metric, in_percent=measure.in_percent), Cell(measure.unit)]
         for metric, measure in ((metric, MEASURES[metric]) for metric in OVERALL_METRICS)
+        if metric in metrics
     ]
     parts = [*(name for name, _ in skeleton.fingers), *skeleton.joint_names]
     by_part = [
