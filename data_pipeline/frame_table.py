@@ -232,6 +232,11 @@ def video_frames(labels: Array, borders: Sequence[int] = (), subjects: Mapping[s
     return FrameTable(names, index, subject)
 
 
+def is_group_name(text: str) -> bool:
+    """Returns whether a text can be the name of a sequence or a subject: 1 to 200 printable characters."""
+    return 0 < len(text) <= 200 and text.isprintable()
+
+
 def group_codes(names: Names) -> Indices:
     """Returns the number of each name, (N,) -> (N,): equal names have equal numbers, from 0 in order of appearance."""
     codes: Indices = pa.array(names, pa.string()).dictionary_encode().indices.to_numpy().astype(np.int64)
@@ -275,7 +280,7 @@ def _column(column: Any, name: str, path: Path, error: type[UserError]) -> Names
             codes = column.cast(pa.string()).combine_chunks().dictionary_encode()
             texts = codes.dictionary.to_pylist()
             for text in texts:
-                if not text or len(text) > 200 or not text.isprintable():
+                if not is_group_name(text):
                     raise error(
                         f"{path}: {text[:50]!r} is not the name of a {name}; expected 1 to 200 printable characters"
                     )

@@ -1,11 +1,18 @@
 """The error of every frame before and after the correction, from a trial's final evaluation.
 
 Means hide where a corrector helps. Frame errors are kept for the trials whose weights are kept (`keep_weights`).
+
+`frames.parquet` has a row for each subset and frame: `subset`, `before_mm`, `after_mm`, and what the frame tables of
+the datasets say about the frame, so that the file can be read without them: `sequence`, `index`, `subject`, and
+`training_distance`, the distance in frames from the nearest training frame of the same sequence. These are null where
+they are not known; `training_distance` is also null in sequences without training frames. Files of older versions lack
+these four columns.
 """
 
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,12 +22,16 @@ import pyarrow.parquet as pq
 
 from cluster.storage.file_names import FileNames
 from cluster.storage.folders import TrialFolder
+from data_pipeline.frame_table import UNKNOWN_FRAMES, FrameTable, Indices, Runs, is_group_name
 
 Errors = npt.NDArray[np.floating[Any]]
 
-_SCHEMA = pa.schema(
-    {"subset": pa.dictionary(pa.int32(), pa.string()), "before_mm": pa.float32(), "after_mm": pa.float32()}
-)
+_NAME = pa.dictionary(pa.int32(), pa.string())
+_ERRORS = {"subset": _NAME, "before_mm": pa.float32(), "after_mm": pa.float32()}
+_FRAMES = {"sequence": _NAME, "index": pa.int64(), "subject": _NAME, "training_distance": pa.int64()}
+
+_FAR = 100
+"""Errors of frames that are further apart than this hardly tell about each other: on NYU they correlate at 0.07."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +41,14 @@ class FrameErrors:
     Attributes:
         by_subset: For each subset the errors before and after, (N,) each, mm. The subsets are predictions of several
             backbones for the same N frames.
+        frames: The sequence, index and subject of each frame, as far as they are known.
+        training_distance: The distance of each frame from the nearest training frame of its sequence, (N,), in frames;
+            NaN in sequences without training frames. None if it is not known.
     """
 
     by_subset: Mapping[str, tuple[Errors, Errors]]
+    frames: FrameTable = UNKNOWN_FRAMES
+    training_distance: Errors | None = None
 
     @classmethod
     def of_folds(cls, folds: Sequence["FrameErrors"]) -> "FrameErrors":
@@ -50,7 +66,7 @@ class FrameErrors:
         before, after = (np.concatenate(errors) for errors in zip(*self.by_subset.values(), strict=True))
         return before, after
 
-    @property
+    @cached_property
     def means(self) -> tuple[Errors, Errors]:
         """The errors of each frame before and after, averaged over the subsets, (N,) each, mm.
 
@@ -60,12 +76,23 @@ class FrameErrors:
         before, after = (np.stack(errors) for errors in zip(*self.by_subset.values(), strict=True))  # (S, N) each
         return before.mean(axis=0, dtype=np.float64), after.mean(axis=0, dtype=np.float64)
 
+    @property
+    def runs(self) -> Runs:
+        """The frames as recorded, in runs of neighbours: frames of different runs say nothing about each other.
+
+        If sequences are not known, all frames are one run.
+        """
+        return self.frames.runs(len(self.means[0]), max_step=_FAR)
+
     def write(self, folder: TrialFolder) -> None:
-        """Writes them to a trial's folder, as rows `subset, before_mm, after_mm`."""
-        tables = [
-            pa.table([[subset] * len(before), before, after], schema=_SCHEMA)
-            for subset, (before, after) in self.by_subset.items()
-        ]
+        """Writes them to a trial's folder."""
+        known = {**self.frames.columns, "training_distance": self.training_distance}
+        schema = pa.schema({**_ERRORS, **_FRAMES})
+        tables = []
+        for subset, (before, after) in self.by_subset.items():
+            n = len(before)
+            frames = [_array(known.get(name), n, kind) for name, kind in _FRAMES.items()]
+            tables.append(pa.table([[subset] * n, before, after, *frames], schema=schema))
         buffer = io.BytesIO()
         table = pa.concat_tables(tables).unify_dictionaries()
         pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
@@ -84,17 +111,56 @@ class FrameErrors:
             return None
         try:
             file = pq.ParquetFile(io.BytesIO(content), page_checksum_verification=True)
-            rows = file.read(use_threads=False).select(_SCHEMA.names).cast(_SCHEMA).combine_chunks()
-            subset, before, after = rows.columns
+            schema = pa.schema({**_ERRORS, **{k: v for k, v in _FRAMES.items() if k in file.schema_arrow.names}})
+            rows = file.read(use_threads=False).select(schema.names).cast(schema).combine_chunks()
+            rows.validate(full=True)
+            subset, before, after = (rows.column(name).combine_chunks() for name in _ERRORS)
+            codes = subset.indices.to_numpy()
+            places = {name: codes == code for code, name in enumerate(subset.dictionary.to_pylist())}
             names = subset.unique().to_pylist()
-            codes = subset.combine_chunks().indices.to_numpy()
-            places = {name: codes == code for code, name in enumerate(subset.combine_chunks().dictionary.to_pylist())}
             numbers = before.to_numpy(), after.to_numpy()
             if not np.isfinite(numbers).all():
                 raise ValueError("some errors are not finite")
             if len({places[name].sum() for name in names}) > 1:
                 raise ValueError("its subsets are not of the same frames: their numbers of frames differ")
+            known = rows.filter(pa.array(places[names[0]])) if names else rows
+            frames = FrameTable.of(
+                sequence=_names(known, "sequence"), index=_index(known), subject=_names(known, "subject")
+            )
+            distance = _numbers(known, "training_distance")
         except Exception as error:
             # What pyarrow raises depends on the damage.
             raise ValueError(f"{FileNames.FRAMES} is broken: {error}") from error
-        return cls({name: (numbers[0][places[name]], numbers[1][places[name]]) for name in names})
+        return cls({name: (numbers[0][places[name]], numbers[1][places[name]]) for name in names}, frames, distance)
+
+
+def _array(values: Any, n: int, kind: pa.DataType) -> pa.Array:
+    """Returns N values as a column: nulls for NaN, and if there are no values."""
+    plain = pa.string() if kind == _NAME else pa.float64()
+    return (pa.nulls(n, plain) if values is None else pa.array(values, plain, from_pandas=True)).cast(kind)
+
+
+def _names(rows: pa.Table, column: str) -> list[str] | None:
+    """Returns a column of names; None if it is not known."""
+    if column not in rows.column_names or rows.column(column).null_count == len(rows):
+        return None
+    names: list[str] = rows.column(column).to_pylist()
+    if not all(isinstance(name, str) and is_group_name(name) for name in set(names)):
+        raise ValueError(f"some frames have no {column}, or one with an impossible name")
+    return names
+
+
+def _numbers(rows: pa.Table, column: str) -> Errors | None:
+    """Returns a column of numbers, NaN for nulls; None if it is not known."""
+    if column not in rows.column_names or rows.column(column).null_count == len(rows):
+        return None
+    return np.asarray(rows.column(column).cast(pa.float64()).to_numpy(), np.float64)
+
+
+def _index(rows: pa.Table) -> Indices | None:
+    numbers = _numbers(rows, "index")
+    if numbers is None:
+        return None
+    if not np.isfinite(numbers).all():
+        raise ValueError("some frames have no index")
+    return numbers.astype(np.int64)

@@ -29,6 +29,7 @@ from data_pipeline.batch import DeviceCache, DeviceDataset, dataset_identity, on
 from data_pipeline.loader import TrainingLoader
 from data_pipeline.normalizers import Normalizer
 from data_pipeline.pose_dataset import PoseDataset
+from data_pipeline.separation.measuring import training_distances
 from data_pipeline.subsets import MEAN_SUBSET
 from data_pipeline.tables import Table
 from posenet.checkpoint import pack, tensor_bytes, unpack
@@ -360,10 +361,7 @@ class _Training:
         self.log.write(self.folder, self.examples)
         if self.trial.settings.experiment.keep_weights != "none":
             *_, reported = self.evaluators.values()
-            frames = reported.frame_errors(solver.model)
-            FrameErrors({name: (before.numpy(), after.numpy()) for name, (before, after) in frames.items()}).write(
-                self.folder
-            )
+            self._write_frame_errors(reported.frame_errors(solver.model))
             weights = {name: tensor.cpu() for name, tensor in best.weights.items()}
             self.folder.write(FileNames.WEIGHTS, tensor_bytes(weights))
         learned = None if self.normalizer is None else self.normalizer.learned()
@@ -372,6 +370,12 @@ class _Training:
         with suppress(StorageError, OSError):  # a leftover checkpoint does no harm
             self.folder.remove(FileNames.CHECKPOINT)
         return TrialReport(self.trial.id, "finished", self.epoch, best.val_distance_mm)
+
+    def _write_frame_errors(self, errors_mm: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
+        *_, reported = self.sets.values()
+        by_subset = {subset: (before.numpy(), after.numpy()) for subset, (before, after) in errors_mm.items()}
+        distances = training_distances(self.sets["train"].frames, reported.frames)
+        FrameErrors(by_subset, reported.frames, distances).write(self.folder)
 
     def _write_trial(self, status: Status = "interrupted", **outcome: Any) -> None:
         spec = self.trial.spec

@@ -66,9 +66,9 @@ def separation(train: Frames, tested: Frames) -> Separation:
         near_correlation=near_correlation,
     )
     places = _places(train.frames, tested.frames)
-    if places is not None:
-        distances = _nearest_distances(*places)
-        distances = distances[distances < _SPAN // 2]  # the others are in sequences without training frames
+    distances = training_distances(train.frames, tested.frames)
+    if places is not None and distances is not None:
+        distances = distances[~np.isnan(distances)]
         found = replace(found, frames_in_shared_sequences=len(distances))
         if len(distances):
             shortest, median = int(distances.min()), float(np.median(distances))
@@ -82,6 +82,20 @@ def separation(train: Frames, tested: Frames) -> Separation:
     return (
         replace(found, better_split=_better_split(train, tested, places, errors)) if found.is_interpolation else found
     )
+
+
+def training_distances(train: FrameTable, tested: FrameTable) -> npt.NDArray[np.float64] | None:
+    """Returns how far each tested frame is from the nearest training frame of its sequence.
+
+    Returns:
+        The distances, (M,), in frames; NaN for frames of sequences without training frames. None if the sequences of
+        either set are not known.
+    """
+    places = _places(train, tested)
+    if places is None:
+        return None
+    distances = _nearest_distances(*places)
+    return np.where(distances < _SPAN // 2, distances, np.nan)
 
 
 def _places(train: FrameTable, tested: FrameTable) -> tuple[Indices, Indices] | None:

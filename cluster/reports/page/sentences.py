@@ -145,16 +145,18 @@ def _against_the_next(data: PageData) -> Iterator[str]:
 def on_frames(frames: FrameErrors) -> str:
     """Says by how much one training improves frames on average, with a confidence interval for correlated frames."""
     before, after = frames.means
-    gain = before - after  # (N,)
-    length = block_length(gain)
-    interval = block_bootstrap_interval(gain, length=length)
+    rows, lengths = frames.runs
+    gain = (before - after)[rows]  # (N,), as recorded
+    length = block_length(gain, lengths)
+    interval = block_bootstrap_interval(gain, sequence_lengths=lengths, length=length)
     n_subsets = len(frames.by_subset)
     means = f", each the mean of {n_subsets} subsets" if n_subsets > 1 else ""
     words = f"Mean over the {count(len(gain), 'frame')}{means}: {gain.mean():.2f} mm"
     if interval is None:
         return f"{words}."
     words += f", 95 % interval {signed(interval.low)} to {signed(interval.high)} (block bootstrap "
-    return f"{words}with blocks of {count(length, 'frame')}, because neighbouring frames are similar)."
+    within = f" within {len(lengths)} pieces of recordings" if len(lengths) > 1 else ""
+    return f"{words}with blocks of {count(length, 'frame')}{within}, because neighbouring frames are similar)."
 
 
 def gaps(data: PageData) -> Iterator[str]:

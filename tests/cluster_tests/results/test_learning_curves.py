@@ -1,5 +1,9 @@
+import io
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cluster.results.learning_curves import read_logged, record_tables
@@ -9,6 +13,7 @@ from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.frame_errors import FrameErrors
 from cluster.storage.records import from_parquet, to_parquet
+from data_pipeline.frame_table import FrameTable
 from posenet.record import Record
 from tests.cluster_tests.results_files import write_json
 
@@ -148,6 +153,64 @@ class TestFrameErrors:
         for subset, errors_mm in self.frames.by_subset.items():
             for one, other in zip(found.by_subset[subset], errors_mm, strict=True):
                 np.testing.assert_array_equal(one, other)
+
+    def test_keep_what_is_known_of_the_frames(self, folder):
+        trial = folder.trial("a/0")
+        table = FrameTable.of(sequence=["s", "s", "t"], index=[4, 9, 0], subject=["ü", "ü", "x"])
+        replace(self.frames, frames=table, training_distance=np.array([3, 8, np.nan])).write(trial)
+        found = FrameErrors.read(trial)
+        assert {name: column.tolist() for name, column in found.frames.columns.items()} == {
+            "sequence": ["s", "s", "t"],
+            "index": [4, 9, 0],
+            "subject": ["ü", "ü", "x"],
+        }
+        np.testing.assert_array_equal(found.training_distance, [3, 8, np.nan])
+        written = pq.read_table(io.BytesIO(trial.read("frames.parquet")))
+        assert [written.schema.field(name).type.value_type for name in ("subset", "sequence", "subject")] == [
+            "string"
+        ] * 3
+        assert written["training_distance"].to_pylist() == [3, 8, None] * 2
+
+    def test_of_unknown_frames_have_nulls(self, folder):
+        trial = folder.trial("a/0")
+        self.frames.write(trial)
+        written = pq.read_table(io.BytesIO(trial.read("frames.parquet")))
+        unknown = ["sequence", "index", "subject", "training_distance"]
+        assert [written[name].null_count for name in unknown] == [6] * 4
+        found = FrameErrors.read(trial)
+        assert (found.frames.columns, found.training_distance) == ({}, None)
+
+    def test_of_older_versions_have_no_columns_for_frames(self, folder):
+        trial = folder.trial("a/0")
+        self.frames.write(trial)
+        new = pq.read_table(io.BytesIO(trial.read("frames.parquet")))
+        buffer = io.BytesIO()
+        pq.write_table(new.select(["subset", "before_mm", "after_mm"]), buffer)
+        trial.write("frames.parquet", buffer.getvalue())
+        found = FrameErrors.read(trial)
+        assert list(found.by_subset) == ["B", "A"]
+        assert (found.frames.columns, found.training_distance) == ({}, None)
+
+    def test_run_on_across_short_gaps_in_the_order_of_the_recording(self):
+        table = FrameTable.of(sequence=["s", "t", "s"], index=[105, 0, 5])
+        rows, lengths = replace(self.frames, frames=table).runs
+        assert (rows.tolist(), lengths) == ([2, 0, 1], [2, 1])
+        assert replace(self.frames, frames=table.of(sequence=["s"] * 3, index=[0, 101, 202])).runs.lengths == [1, 1, 1]
+
+    @pytest.mark.parametrize(
+        ("column", "value"), [("sequence", None), ("subject", "a\nb"), ("sequence", ""), ("index", None)]
+    )
+    def test_with_an_impossible_frame_are_told(self, folder, column, value):
+        trial = folder.trial("a/0")
+        table = FrameTable.of(sequence=["s", "s", "t"], index=[4, 9, 0], subject=["a", "b", "b"])
+        replace(self.frames, frames=table).write(trial)
+        rows = pq.read_table(io.BytesIO(trial.read("frames.parquet"))).to_pylist()
+        rows[1][column] = value
+        buffer = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(rows), buffer)
+        trial.write("frames.parquet", buffer.getvalue())
+        with pytest.raises(ValueError, match=rf"frames\.parquet is broken: some frames have no {column}"):
+            FrameErrors.read(trial)
 
     def test_of_each_frame_are_the_mean_over_its_subsets(self):
         before, after = self.frames.means

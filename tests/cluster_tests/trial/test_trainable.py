@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from cluster.storage.filesystem import Storage, StorageError
+from cluster.storage.frame_errors import FrameErrors
 from cluster.storage.records import from_parquet
 from cluster.trial.trainable import run_trial
 from data_pipeline.augmenters import RandomRotator, RandomScaler
+from data_pipeline.frame_table import FrameTable
 from data_pipeline.normalizers import GlobalNormalizer, Shifter
 from posenet.checkpoint import pack
 from posenet.models import CorrectorMLP
@@ -459,3 +461,20 @@ def test_an_error_while_the_results_are_written_is_a_failed_row_that_says_so(sma
 def test_a_class_that_ends_the_process_is_a_failed_row(small_experiment):
     *_, report = finish(small_experiment, {"base_hyperparams.model": LeavingMLP})
     assert (report.status, report.error) == ("failed", "SystemExit: 3")
+
+
+def test_errors_of_frames_say_which_frames_they_are_and_how_far_from_training_frames(small_experiment):
+    trial, data, folder = small_experiment.trial(STATEFUL)
+    tables = {
+        "train": FrameTable.of(sequence=["a"] * 40, index=range(40)),
+        "val": FrameTable.of(sequence=["a"] * 20, index=range(60, 80)),
+        "test": FrameTable.of(sequence=["a"] * 10 + ["b"] * 10, index=[*range(50, 60), *range(10)], subject=["s"] * 20),
+    }
+    sets = {split: replace(dataset, frames=tables[split]) for split, dataset in data.sets.items()}
+    *_, last = run_trial(trial, replace(data, sets=sets), folder)
+    assert last.status == "finished"
+    found = FrameErrors.read(folder)
+    assert {name: column.tolist() for name, column in found.frames.columns.items()} == {
+        name: column.tolist() for name, column in tables["test"].columns.items()
+    }
+    np.testing.assert_array_equal(found.training_distance, [*range(11, 21), *[np.nan] * 10])

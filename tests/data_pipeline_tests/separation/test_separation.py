@@ -13,7 +13,7 @@ from data_pipeline.pose_dataset import Samples
 from data_pipeline.preparation.parts import split_samples
 from data_pipeline.preparation.splits.syntax import parse_split
 from data_pipeline.preparation.synthetic import SEQUENCE_LENGTH, synthetic_hands
-from data_pipeline.separation.measuring import separation
+from data_pipeline.separation.measuring import separation, training_distances
 from data_pipeline.separation.separation import Separation
 from tests.data_pipeline_tests.formats.test_leaderboard import published_file
 
@@ -52,6 +52,13 @@ class TestDistances:
         assert (found.min_distance, found.median_distance) == (expected.min(), np.median(expected))
         assert found.min_distance == shortest
         assert found.frames_in_shared_sequences == found.frames == len(parts["test"])
+
+    def test_of_each_frame_are_those_from_the_nearest_of_its_sequence(self):
+        train = FrameTable.of(sequence=["a", "a", "b"], index=[10, 20, 0])
+        tested = FrameTable.of(sequence=["a", "b", "a", "c", "a"], index=[14, 7, 16, 10, 99])
+        np.testing.assert_array_equal(training_distances(train, tested), [4, 7, 4, np.nan, 79])
+        assert training_distances(UNKNOWN_FRAMES, tested) is None
+        assert training_distances(train, UNKNOWN_FRAMES) is None
 
     def test_count_within_sequences_only(self):
         samples = video(sequence=["a"] * (N // 2) + ["b"] * (N // 2), index=[*range(N // 2)] * 2)

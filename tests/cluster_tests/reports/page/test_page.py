@@ -28,6 +28,7 @@ from cluster.result_table import ResultTable
 from cluster.results.learning_curves import Curve, Logged
 from cluster.results.results import NoResultsError
 from cluster.storage.frame_errors import FrameErrors
+from data_pipeline.frame_table import FrameTable
 from tests.cluster_tests.experiment_files import (
     PARTS,
     write_examples,
@@ -564,6 +565,19 @@ def test_frames_of_one_training_come_with_an_interval_that_their_likeness_widens
 
     assert on_frames(alike).startswith(f"Mean over the 1,000 frames: {gains.mean():.2f} mm, 95 % interval")
     assert width(on_frames(alike)) > 3 * width(on_frames(unlike))
+
+
+def test_blocks_of_frames_do_not_reach_into_the_next_piece_of_a_recording():
+    rng = np.random.default_rng(0)
+    gains = np.repeat(rng.normal(3.0, 1.0, 10), 100).astype(np.float32)
+    errors = {"A": (10 + gains, np.full_like(gains, 10))}
+    table = FrameTable.of(sequence=["s"] * 1_000, index=np.arange(1_000) + 400 * (np.arange(1_000) // 100))
+    known = on_frames(FrameErrors(errors, table))
+    assert "with blocks of 100 frames within 10 pieces of recordings" in known
+    rows = rng.permutation(1_000)
+    shuffled = {"A": (errors["A"][0][rows], errors["A"][1][rows])}
+    assert on_frames(FrameErrors(shuffled, table.take(rows))) == known
+    assert "pieces" not in on_frames(FrameErrors(errors))
 
 
 def test_several_predictions_of_the_same_frames_are_no_more_frames():
