@@ -7,6 +7,7 @@ It needs neither torch nor Ray, except for `reproduce`, which trains.
 Examples:
     python tune_runs/report.py list
     python tune_runs/report.py show minimal_example
+    python tune_runs/report.py show minimal_example --by subset
     python tune_runs/report.py html minimal_example
     python tune_runs/report.py export nyu_backbones table --best-for-each train_set --out table.tex
     python tune_runs/report.py effects minimal_example
@@ -53,11 +54,13 @@ def list_(args: argparse.Namespace) -> int:
 
 
 def show(args: argparse.Namespace) -> int:
-    """Shows the tables of an experiment."""
+    """Shows the results of an experiment: all combinations, or with --by the best one by group."""
     from cluster.reports.tables.summary import summary_text
 
     folder = overview.find_experiment(args.storage_path, args.name)
     table = _each_fold(folder) if args.folds else Results.read(folder)
+    if args.by is not None:
+        return _show_groups(args, folder, table)
     running = overview.is_running(folder)
     if args.json:
         return _print_json(
@@ -87,6 +90,17 @@ def _each_fold(folder: ExperimentFolder) -> Results:
     if not results.folds:
         raise UserError(f"{results.name} was not trained on folds; leave out --folds")
     return results.single_folds
+
+
+def _show_groups(args: argparse.Namespace, folder: ExperimentFolder, table: Results) -> int:
+    from cluster.reports.formats.terminal import terminal
+    from cluster.reports.tables.by_group import GroupTable
+    from cluster.reports.tables.table_options import TableOptions
+
+    groups = GroupTable(folder, table, args.by, TableOptions())
+    if args.json:
+        return _print_json({"name": table.name, "groups": groups.records()})
+    return _print(terminal(groups.grid()))
 
 
 def compare(args: argparse.Namespace) -> int:
@@ -143,8 +157,8 @@ def export(args: argparse.Namespace) -> int:
     format = _format(args.format, args.out, TABLE_ENDINGS)
     if "standalone" in args and format != "latex":
         raise UserError(f"--standalone needs --format latex, not {format}")
-    if args.kind == "joints":
-        content = tables.export_by_joint(folder, results, format, table_options)
+    if "by" in args:
+        content = tables.export_groups(folder, results, args.by, format, table_options)
     elif args.kind == "effects":
         content = tables.export_effects(results, format, table_options, interactions="interactions" in args)
     else:

@@ -188,6 +188,18 @@ class TestShow:
         assert [line.split()[0] for line in output.splitlines() if "±" in line and "%" in line] == [k[:4] for k in keys]
         assert output.endswith(f"State: complete\nAll files: {results / 'complete'}/\n")
 
+    def test_shows_the_errors_of_the_best_by_group(self, run, run_json):
+        status, output, _ = run("show", "complete", "--by", "finger")
+        assert status == 0
+        assert [line.split()[0] for line in output.splitlines() if line.startswith(("all", "thumb", "pinky"))] == [
+            "all",
+            "thumb",
+            "pinky",
+        ]
+        groups = run_json("show", "complete", "--by", "finger")["groups"]
+        assert [row["finger"] for row in groups] == ["all", "thumb", "index", "middle", "ring", "pinky"]
+        assert run("export", "complete", "table", "--by", "finger", "--format", "json")[1].startswith("[")
+
     def test_shows_as_much_of_the_keys_as_tells_them_apart(self, run, tmp_path):
         write_experiment(tmp_path / "sweep", [({"lr": place}, [9.0 + place]) for place in range(50)])  # keys count up
         output = run("show", "sweep", storage_path=tmp_path)[1]
@@ -538,8 +550,7 @@ class TestExport:
         ("kind", "options"),
         [
             ("table", ["--rows lr", "--interactions"]),
-            ("trials", ["--rows lr", "--best 1", "--best-for-each lr", "--interactions"]),
-            ("joints", ["--columns lr", "--sort n", "--best 1", "--rows lr", "--metric auc_0_50", "--interactions"]),
+            ("trials", ["--rows lr", "--best 1", "--best-for-each lr", "--by joint", "--interactions"]),
             ("pivot", ["--sort n", "--best 1", "--best-for-each lr", "--interactions"]),
             ("effects", ["--columns lr", "--sort n", "--best 1", "--rows lr"]),
             *(

@@ -12,7 +12,9 @@ import numpy as np
 from cluster.figures.style import FigureError
 from cluster.reports.draw import skeleton_of
 from cluster.results.combination_logs import read_combination_logs
+from cluster.results.groups import GROUPINGS, Group, Grouping, part_groups, part_names, read_groups, whole
 from cluster.results.learning_curves import Curve, Logged, Numbers
+from cluster.results.names import ChoiceError
 from cluster.results.results import Results, Row, SummaryColumns, column
 from cluster.results.statistics import Comparison, adjusted, compare_with
 from cluster.storage.examples import FollowedExamples
@@ -54,6 +56,8 @@ class PageData:
         example_trial: The trial whose examples are shown: the first trial of the best combination that has examples.
         examples: Its examples; None if no trial has examples.
         skeletons: The skeleton of the poses of each data set, by its name, if a trial's file has it.
+        groups: The errors of the best combination of each data set on the reported split, by its key and by what
+            distinguishes the groups. Groupings are left out if they are not known or have only one group.
         group: The data set of these results; None for the whole experiment.
     """
 
@@ -64,6 +68,7 @@ class PageData:
     example_trial: str | None
     examples: FollowedExamples | None
     skeletons: Mapping[str, Skeleton]
+    groups: Mapping[str, Mapping[Grouping, Sequence[Group]]]
     group: DataGroup | None = None
 
     @classmethod
@@ -79,6 +84,7 @@ class PageData:
         best_ids = [trial_id(row) for row in table.trials if row["key"] == table.summary[0]["key"]]
         trained_ids = [trained for best_id in best_ids for trained in table.trained_ids(best_id)]
         example_trial, examples = _first_examples(folder, trained_ids)
+        skeletons = _skeletons(folder, table)
         return cls(
             table=table,
             experiment=folder.read_experiment() or {},
@@ -86,7 +92,8 @@ class PageData:
             is_running=is_locked(folder.storage),
             example_trial=example_trial,
             examples=examples,
-            skeletons=_skeletons(folder, table),
+            skeletons=skeletons,
+            groups=_groups(folder, table, logged, skeletons),
         )
 
     @property
@@ -278,6 +285,32 @@ def _skeletons(folder: ExperimentFolder, table: Results) -> dict[str, Skeleton]:
                 with suppress(FigureError):  # it has not begun, or an older version that recorded less wrote it
                     found[name] = skeleton_of(folder, table.trained_ids(trial_id(row))[0])
     return found
+
+
+def _groups(
+    folder: ExperimentFolder, table: Results, logged: Logged, skeletons: Mapping[str, Skeleton]
+) -> dict[str, dict[Grouping, Sequence[Group]]]:
+    found: dict[str, dict[Grouping, Sequence[Group]]] = {}
+    for name, of_data in list(table.by_data().items())[:MAX_DATA_GROUPS]:
+        best, split = of_data.summary[0], of_data.split
+        of_best = found[best["key"]] = {}
+        for by in GROUPINGS:
+            if by in ("finger", "joint"):  # their records have been read already
+                if name in skeletons:
+                    ids = [trial_id(row) for row in of_data.trials if row["key"] == best["key"]]
+                    parts = part_names(skeletons[name], by)
+                    of_best[by] = part_groups(whole(of_data, best, split), logged, ids, parts)
+            else:
+                with suppress(ChoiceError):
+                    of_best[by] = read_groups(folder, of_data, best, by, split=split)
+    return {
+        key: {
+            by: groups
+            for by, groups in of_best.items()
+            if len(groups) > 2 and any(value is not None for value in groups[1].after)
+        }
+        for key, of_best in found.items()
+    }
 
 
 def _rounded(value: float | None) -> float | None:

@@ -1,7 +1,7 @@
 """The sections of the report page, each readable without scripts."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from cluster.reports.page.sentences import (
     p_text,
     progress,
 )
-from cluster.reports.tables.by_joint import PART_HEADERS, PartErrors
+from cluster.reports.tables.by_group import GroupErrors, frames_cell, group_headers
 from cluster.reports.tables.captions import SPLITS
 from cluster.reports.tables.metric_labels import MEASURES, OVERALL_METRICS
 from cluster.reports.tables.summary import mean_and_std, summary_grid
@@ -33,6 +33,9 @@ _MAX_ERROR_TEXTS = 50
 _MAX_ERROR_LENGTH = 4_000
 MAX_DRAWN = 4
 """The largest number of data sets with pictures."""
+
+_OPEN = ("subset", "subject")
+"""The groups whose errors are visible at once: a mean hides most if one of few groups gets worse."""
 
 _LONG = 50
 """A table with more rows than this scrolls under its header."""
@@ -134,7 +137,7 @@ def combinations(data: PageData) -> Markup:
 
 
 def best(data: PageData) -> list[Markup]:
-    """All metrics of the best combination, and its errors by joint and finger."""
+    """All metrics of the best combination, and its errors by group."""
     table, row = data.table, data.table.summary[0]
     trials = [trial for trial in data.repetitions[row["key"]] if trial["status"] == "finished"]
     if not trials:
@@ -162,7 +165,7 @@ def best(data: PageData) -> list[Markup]:
             spans=[("", 1), *((SPLITS[split], 2) for split in table.splits)],
         )
     )
-    return [section_of(data, "best", "The best combination", scrolling(overall, "Metrics"), *_by_part(data, row))]
+    return [section_of(data, "best", "The best combination", scrolling(overall, "Metrics"), *_by_group(data, row))]
 
 
 def _intervals(distances: Sequence[float], split: str) -> str:
@@ -175,29 +178,26 @@ def _intervals(distances: Sequence[float], split: str) -> str:
     return f"{words}."
 
 
-def _by_part(data: PageData, row: Row) -> list[Markup]:
-    errors = data.errors_by_joint(row["key"])
-    if errors is None:
-        return []
-    rows = [
-        [Cell(part), *PartErrors.of(*(values[:, place].tolist() for values in errors)).cells(2)]
-        for place, part in enumerate(data.parts)
-    ]
-    grid = Grid(
-        name="errors by joint",
-        caption=f"Mean distance of fingers and joints on the {SPLITS[data.table.split]}: mean ± sample standard "
-        f"deviation, n = {len(errors[1])}.",
-        headers=["part", *PART_HEADERS],
-        rows=rows,
-        n_labels=1,
-    )
-    return [
-        tag(
-            "details",
-            tag("summary", "Errors of each finger and joint"),
-            scrolling(html_table(grid), "Errors by joint", n_rows=len(rows)),
+def _by_group(data: PageData, row: Row) -> Iterator[Markup]:
+    for by, groups in data.groups.get(row["key"], {}).items():
+        errors = [GroupErrors.of(group.before, group.after) for group in groups]
+        rows = [
+            [Cell(group.name), frames_cell(group), *found.cells(2)] for group, found in zip(groups, errors, strict=True)
+        ]
+        grid = Grid(
+            name=f"errors by {by}",
+            caption=f"Mean distance by {by} on the {SPLITS[data.table.split]}: mean ± sample standard deviation, "
+            f"n = {errors[0].after.n}.",
+            headers=[by, "frames", *group_headers()],
+            rows=rows,
+            n_labels=1,
         )
-    ]
+        yield tag(
+            "details",
+            tag("summary", f"Errors of each {by}"),
+            scrolling(html_table(grid), f"Errors by {by}", n_rows=len(rows)),
+            open=by in _OPEN,
+        )
 
 
 def failures(data: PageData) -> list[Markup]:

@@ -19,7 +19,7 @@ from cluster.reports.tables.columns import (
 from cluster.reports.tables.marks import Rating, ResultGroup, rate
 from cluster.reports.tables.metric_labels import MEASURES, Measure
 from cluster.reports.tables.table_options import TableOptions
-from cluster.results.names import named, short_names
+from cluster.results.names import ChoiceError, named, short_names
 from cluster.results.results import METRICS, UNITS, DataSet, Results, Row, column
 from data_pipeline.subsets import MEAN_SUBSET
 
@@ -45,7 +45,7 @@ class CombinationTable:
         self.table_options = table_options
         self.split = chosen_split(results, table_options)
         self.rows = chosen_rows(results, table_options)
-        self._measured = measured_columns(results, self.split)
+        self._measured = measured_columns(results, self.split, with_subsets=False)
         self._names = named_columns(results, self._measured)
         self._verdicts, self.explained = self._rate()
         if table_options.sort is not None:
@@ -134,7 +134,7 @@ class CombinationTable:
         return [self._column(name) for name in names]
 
     def _column(self, name: str) -> Column:
-        name = named(name, self._names, "column")
+        name = self._named(name)
         metric, split = self.table_options.metric, self.split
         measure = MEASURES[metric]
         if name in self.results.option_paths:
@@ -168,9 +168,14 @@ class CombinationTable:
             ratings=self._verdicts.get(raw, {}),
         )
 
+    def _named(self, name: str) -> str:
+        if name.endswith("]") and name in self.results.trials[0] and name not in self._names:
+            raise ChoiceError(f"{name} is of one subset; --by subset makes a row for each")
+        return named(name, self._names, "column")
+
     def _rate(self) -> tuple[dict[str, dict[str, Rating]], str]:
         after = column(self.split, self.table_options.metric)
-        shown = [named(name, self._names, "column") for name in self.table_options.columns or ("after",)]
+        shown = [self._named(name) for name in self.table_options.columns or ("after",)]
         raws = dict.fromkeys(after if name == "after" else name for name in shown)
         rated = [raw for raw in raws if raw in self._measured and is_rated(*self._measured[raw][:2])]
         return rate_columns(self.results, self.rows, {raw: self._measured[raw][0] for raw in rated})
@@ -255,12 +260,14 @@ def named_columns(results: Results, measured: Mapping[str, Any]) -> list[str]:
     return ["key", *results.option_paths, *_COUNTS, *_RESULTS, *[_FOLDS] * bool(results.folds), *measured]
 
 
-def measured_columns(results: Results, shown_split: str) -> dict[str, tuple[Measure | None, bool, str]]:
+def measured_columns(
+    results: Results, shown_split: str, *, with_subsets: bool = True
+) -> dict[str, tuple[Measure | None, bool, str]]:
     """Returns for each number of the trials its metric, whether it is before the correction, and its header."""
     columns: dict[str, tuple[Measure | None, bool, str]] = {}
     for split in results.splits:
         for metric, measure in MEASURES.items():
-            for subset in (MEAN_SUBSET, *results.subsets(split)):
+            for subset in (MEAN_SUBSET, *(results.subsets(split) if with_subsets else ())):
                 for before in (True, False) if metric in METRICS else (False,):
                     words = [measure.short, "" if subset == MEAN_SUBSET else subset, "before" if before else ""]
                     words.insert(0, "" if split == shown_split else split)

@@ -9,13 +9,14 @@ from cluster.reports.formats.json_text import json_text
 from cluster.reports.formats.latex import latex
 from cluster.reports.formats.markdown import markdown
 from cluster.reports.formats.xlsx import Sheet, Style, workbook
-from cluster.reports.tables.by_joint import ByJointTable
+from cluster.reports.tables.by_group import GroupTable
 from cluster.reports.tables.combinations import CombinationTable
 from cluster.reports.tables.effects import MeanTable, effects_of, interaction_table
 from cluster.reports.tables.files import csv_bytes, parquet_bytes
 from cluster.reports.tables.pivot import PivotTable
 from cluster.reports.tables.table_options import TableOptions
 from cluster.reports.tables.trials import TrialTable
+from cluster.results.groups import Grouping
 from cluster.results.results import Results, Row
 from cluster.storage.folders import ExperimentFolder
 
@@ -72,21 +73,25 @@ def export(results: Results, format: Format, table_options: TableOptions) -> byt
     return workbook([summary, Sheet("trials", trials.records(), trials.styles())], table_options.precision)
 
 
-def export_by_joint(folder: ExperimentFolder, results: Results, format: Format, table_options: TableOptions) -> bytes:
-    """Returns the best combination's error of each finger and each joint, before and after, in a format.
+def export_groups(
+    folder: ExperimentFolder, results: Results, by: Grouping, format: Format, table_options: TableOptions
+) -> bytes:
+    """Returns the errors of the best combination, or of several, by group in a format.
 
     Args:
-        folder: The experiment's folder, whose records have these numbers.
+        folder: The experiment's folder, whose files have these numbers.
         results: The experiment's results.
+        by: What distinguishes the groups.
         format: As for `export`.
-        table_options: The split, the precision, and whether LaTeX is a whole document.
+        table_options: The metric, the split, the precision, which combinations to show, and whether LaTeX is a whole
+            document.
 
     Raises:
-        ChoiceError: If no trial of that combination has finished, or if its records are missing.
+        ChoiceError: If no trial of a shown combination has finished, or if its errors by group are not known.
     """
-    table = ByJointTable(folder, results, table_options)
+    table = GroupTable(folder, results, by, table_options)
     if format == "xlsx":
-        return workbook([Sheet("by joint", table.records(), table.styles())], table_options.precision)
+        return workbook([Sheet(f"by {by}", table.records(), table.styles())], table_options.precision)
     return _written(table, format, table_options)
 
 

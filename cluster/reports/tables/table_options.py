@@ -13,8 +13,8 @@ class TableOptions:
     Attributes:
         columns: The columns in order; empty for the default of the format. They can be options; 'n', 'failed',
             'diverged' and 'key'; 'before', 'after', 'change' and 'change_percent' of the metric; with folds, 'folds'
-            for the spread over them; and every number in the trials' table, such as 'test_distance_mm[A]' or
-            'train_seconds'.
+            for the spread over them; and numbers in the trials' table, such as 'test_max_distance_mm' or
+            'train_seconds'. Tables of trials also have the numbers of single subsets, such as 'test_distance_mm[A]'.
         sort: The column to sort by, with '-' in front from high to low; None for the best in validation first.
         best: The number of combinations to show, best in validation; None for all.
         best_for_each: An option: only the best combination for each of its values is shown; None for all.

@@ -9,6 +9,7 @@ from typing import Any
 
 from cluster.reports.tables.table_options import TableOptions
 from cluster.reports.terminal import overview
+from cluster.results.groups import GROUPINGS
 from cluster.results.results import METRICS, Results
 from cluster.results.user_modules import add_import_option
 from data_pipeline.user_error import UserError
@@ -113,8 +114,16 @@ def _add_kinds(command: ArgumentParser, name: str) -> AddParser:
 def _add_reading(add: AddParser) -> None:
     add("list", "", "--storage-path s3://bucket/results", "--json", json=True)
 
-    show = add("show", "minimal_example", "minimal_example --json", "my_folds --folds", json=True)
+    show = add(
+        "show",
+        "minimal_example",
+        "minimal_example --by subset",
+        "minimal_example --json",
+        "my_folds --folds",
+        json=True,
+    )
     _add_name(show)
+    _add_by(show, "errors of the best combination", default=None)
     _add_folds(show)
 
     compare = add("compare", "first_try second_try", "baseline wider deeper --json", json=True)
@@ -151,9 +160,13 @@ def _add_export(add: AddParser) -> None:
         "--out table.tex",
         "--format csv --columns lr,n,before,after --sort=-after",
         "--best-for-each augmenters --format latex --standalone",
+        "--by subject --format md",
+        "--by joint --best 3 --out joints.csv",
     )
+    _add_by(table, "a row for each group, of the best combination or of those that --best or --best-for-each chooses")
     _add_columns(
-        table, "options, n, failed, diverged, key, before, after, change, change_percent, columns of tables/trials.csv"
+        table,
+        "options, n, failed, diverged, key, before, after, change, change_percent, and metrics as in tables/trials.csv",
     )
     _add_folds(table)
     chosen = table.add_mutually_exclusive_group()
@@ -170,14 +183,12 @@ def _add_export(add: AddParser) -> None:
         "--columns", dest="columns_of", metavar="OPTION", required=True, help="the option of the columns"
     )
 
-    joints = add_kind("joints", "The best combination's errors per joint and finger.", "--format md")
-
     effects = add_kind("effects", "The mean of each value of each option.", "--out effects.tex", "--interactions")
     effects.add_argument("--interactions", action="store_true", help="a row for each pair of options instead")
 
     for kind in (table, trials, pivot, effects):
         _add_metric(kind)
-    for kind in (table, trials, pivot, joints, effects):
+    for kind in (table, trials, pivot, effects):
         _add_split_and_precision(kind)
         kind.add_argument(
             "--format", choices=sorted(TABLE_ENDINGS.values()), default=None, help="(default: by the extension of FILE)"
@@ -194,6 +205,10 @@ def _add_folds(table: ArgumentParser) -> None:
     table.add_argument(
         "--folds", action="store_true", help="a row for each fold instead of one for the frames of all folds"
     )
+
+
+def _add_by(command: ArgumentParser, text: str, **options: Any) -> None:
+    command.add_argument("--by", choices=GROUPINGS, help=f"{text}: by backbone, person, recording, …", **options)
 
 
 def _add_columns(table: ArgumentParser, names: str) -> None:

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cluster.reports.formats.latex_escape import breakable, escaped
-from cluster.reports.tables.export import export_by_joint
+from cluster.reports.tables.export import export_groups
 from cluster.reports.tables.table_options import TableOptions
 from cluster.result_table import ResultTable
 from tests.cluster_tests.results_files import results, write_results
@@ -227,7 +227,8 @@ def pdf(tmp_path_factory):
         table.to_latex(TableOptions(columns=("lr", "augmenters", "n", "after"), sort="lr")),
         table.to_latex(TableOptions(rows="augmenters", columns_of="lr")),
         table.to_latex(TableOptions(trials=True)),
-        export_by_joint(sweep, table, "latex", TableOptions()).decode(),
+        export_groups(sweep, table, "joint", "latex", TableOptions()).decode(),
+        table.to_latex(TableOptions(metric="acceleration_error")),
         odd.to_latex(),
         odd.to_latex(TableOptions(columns=("after", "a_b & 50%"))),
         results(folder / "ties", TIES, name="ties").to_latex(TableOptions(columns=("x", "after"))),

@@ -457,7 +457,7 @@ def big_data(path, n_combinations, n_repetitions, n_points):
         row |= {"n": n_repetitions, "val_distance_mm_mean": 12.0, "val_distance_mm_std": 0.1}
         row |= {"val_distance_before_mm": 15.0, "val_change_mm": -3.0, "val_change_percent": -20.0}
         row |= {f"test{name[3:]}": value for name, value in row.items() if name.startswith("val_")}
-    return PageData(table, {}, Logged(curves, metrics, final), False, None, None, {}), folder
+    return PageData(table, {}, Logged(curves, metrics, final), False, None, None, {}, {}), folder
 
 
 TEST_SET = "experiment_config.test_set"

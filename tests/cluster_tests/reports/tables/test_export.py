@@ -125,8 +125,15 @@ class TestTheTable:
     def test_of_several_subsets_says_over_which_a_mean_is(self, tmp_path):
         table = results(tmp_path, SWEEP, subsets=("A", "B"))
         assert ", mean over A and B;" in caption(table)
-        assert "mean over A and B unless a subset is named;" in caption(table, columns=("after", "test_distance_mm[A]"))
-        assert "mean over" not in caption(table, columns=("lr", "test_distance_mm[A]"))
+        of_trials = {"columns": ("after", "test_distance_mm[A]"), "trials": True}
+        assert "mean over A and B unless a subset is named;" in caption(table, **of_trials)
+        assert "mean over" not in caption(table, columns=("lr", "test_distance_mm[A]"), trials=True)
+
+    @pytest.mark.parametrize("choice", [{"columns": ("after", "test_distance_mm[A]")}, {"sort": "-val_improved[B]"}])
+    def test_has_no_columns_of_subsets_but_says_how_to_see_them(self, tmp_path, choice):
+        table = results(tmp_path, SWEEP, subsets=("A", "B"))
+        with pytest.raises(ChoiceError, match=r"\[[AB]\] is of one subset; --by subset makes a row for each"):
+            table.to_csv(TableOptions(**choice))
 
     def test_of_test_sets_with_other_subsets_does_not_say_that_all_are_in_each_mean(self, tmp_path):
         sweep = {key: ({"experiment_config.test_set": key}, [9.0]) for key in ("p", "q")}
@@ -145,7 +152,7 @@ class TestTheTable:
         table = ResultTable.read(folder)
         assert "mean over A and B" in caption(table, split="val")
         assert "mean over" not in caption(table)
-        assert csv_rows(table, columns=("val_distance_mm[A]",))[0]["val_distance_mm[A]_mean"] == "8.0"
+        assert csv_rows(table, columns=("val_distance_mm[A]",), trials=True)[0]["val_distance_mm[A]"] == "8.0"
 
     def test_counts_repetitions_of_a_number_that_fewer_have(self, tmp_path):
         folder = write_results(tmp_path, {"a": ({LR: 1}, [9.0, 9.0])})
