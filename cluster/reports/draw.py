@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cluster.figures import curves, errors, hands, options
+from cluster.figures import curves, errors, frames, hands, options
 from cluster.figures.style import COLUMN_IN, FigureError, Numbers
 from cluster.reports.prediction_files import errors_of, read_errors, sets_of_errors, sets_of_predictions
 from cluster.results.combination_logs import read_combination_logs
@@ -17,7 +17,8 @@ from cluster.results.names import named, short_names
 from cluster.results.results import DataSet, Results, Row
 from cluster.storage.examples import FollowedExamples
 from cluster.storage.folders import ExperimentFolder
-from cluster.storage.frame_errors import Errors, FrameErrors
+from cluster.storage.frame_errors import FrameErrors
+from data_pipeline.frame_table import in_order
 from data_pipeline.skeleton import Skeleton
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class FigureOptions:
         labels: The true poses for these predictions.
         format: The format of both, a name that `predict.py` knows; None to detect it.
         measure: For success rates: which errors they count.
+        sequences: For errors over time: the names of the sequences; empty for the first ones.
         n_examples: For hands: the largest number of examples.
         n_log_points: For hands: the largest number of log points.
         width_in: The figure's width, inches.
@@ -56,6 +58,7 @@ class FigureOptions:
     labels: Path | None = None
     format: str | None = None
     measure: curves.Measure = "worst"
+    sequences: Sequence[str] = ()
     n_examples: int = 3
     n_log_points: int = 3
     width_in: float = COLUMN_IN
@@ -112,6 +115,24 @@ def frame_errors_of(folder: ExperimentFolder, table: Results, ids: Sequence[str]
         if len(known) == len(found):
             return FrameErrors.of_folds(known)
     return None
+
+
+def recordings_of(found: FrameErrors) -> dict[str, frames.Recording]:
+    """Returns the errors of the frames of each sequence in the order of their indices, by its name."""
+    known, (before, after) = found.frames, found.means
+    completed = known.completed(len(before), "")
+    assert completed.sequence is not None
+    assert completed.index is not None
+    recordings = {}
+    for sequence in in_order(completed.sequence):
+        rows = np.flatnonzero(completed.sequence == sequence)
+        rows = rows[np.argsort(completed.index[rows], kind="stable")]  # (n,)
+        subjects = [] if known.subject is None else in_order(known.subject[rows])
+        of_whom = f" ({'subject' if len(subjects) == 1 else 'subjects'} {', '.join(subjects)})" if subjects else ""
+        recordings[sequence] = frames.Recording(
+            f"sequence {sequence}{of_whom}", completed.index[rows], before[rows], after[rows]
+        )
+    return recordings
 
 
 def skeleton_of(folder: ExperimentFolder, trial_id: str) -> Skeleton:
@@ -214,13 +235,40 @@ def _parallel_coordinates(figure_options: FigureOptions, table: Results) -> "Fig
 
 
 def _error_histogram(figure_options: FigureOptions, table: Results) -> "Figure":
-    before, after, of = _frames(figure_options, table)
-    return errors.error_histogram(before, after, of=of, width_in=figure_options.width_in)
+    found, of = _frames(figure_options, table)
+    return errors.error_histogram(*found.joined, of=of, width_in=figure_options.width_in)
 
 
 def _improvement(figure_options: FigureOptions, table: Results) -> "Figure":
-    before, after, of = _frames(figure_options, table)
-    return errors.improvement_by_error(before, after, of=of, width_in=figure_options.width_in)
+    found, of = _frames(figure_options, table)
+    return errors.improvement_by_error(*found.joined, of=of, width_in=figure_options.width_in)
+
+
+def _improvement_by_distance(figure_options: FigureOptions, table: Results) -> "Figure":
+    found, of = _frames(figure_options, table)
+    if found.training_distance is None:
+        raise FigureError(
+            f"{_without(figure_options, table)} no distances from training frames: they need training frames in the "
+            "same sequences, and sequences in the frame tables of both sets (NAME_frames.parquet); older versions of "
+            "PoseTune did not record them"
+        )
+    return frames.improvement_by_distance(
+        *found.means, found.training_distance, of=of, width_in=figure_options.width_in
+    )
+
+
+def _error_over_time(figure_options: FigureOptions, table: Results) -> "Figure":
+    found, of = _frames(figure_options, table)
+    if found.frames.sequence is None:
+        raise FigureError(
+            f"{_without(figure_options, table)} no sequences: the frame table of the dataset (NAME_frames.parquet) has "
+            "none, or an older version of PoseTune trained it"
+        )
+    recordings = recordings_of(found)
+    names = [named(name, list(recordings), "sequence") for name in figure_options.sequences]
+    return frames.error_over_time(
+        [recordings[name] for name in names or recordings], of=of, width_in=figure_options.width_in
+    )
 
 
 def _hands(figure_options: FigureOptions, table: Results) -> "Figure":
@@ -253,6 +301,8 @@ FIGURES: Mapping[str, Callable[[FigureOptions, Results], "Figure"]] = {
     "parallel": _parallel_coordinates,
     "histogram": _error_histogram,
     "improvement": _improvement,
+    "distance": _improvement_by_distance,
+    "time": _error_over_time,
     "hands": _hands,
 }
 
@@ -315,17 +365,21 @@ def _trained_ids(table: Results, row: Row) -> list[str]:
     return [trained for trial_id in finished_ids(table, row) for trained in table.trained_ids(trial_id)]
 
 
-def _frames(figure_options: FigureOptions, table: Results) -> tuple[Errors, Errors, str]:
-    """Returns the errors of frames before and after the correction, (N,) each, mm, and the name of their repetition."""
+def _frames(figure_options: FigureOptions, table: Results) -> tuple[FrameErrors, str]:
+    """Returns the errors of frames in the first repetition that has them, and its name."""
     row = _row(figure_options, table)
     for trial_id in finished_ids(table, row):
-        frames = frame_errors_of(figure_options.folder, table, [trial_id])
-        if frames is not None:
-            return *frames.joined, _repetition(trial_id)
+        found = frame_errors_of(figure_options.folder, table, [trial_id])
+        if found is not None:
+            return found, _repetition(trial_id)
     raise FigureError(
         f"no trial of {row['key']} of {table.name} has kept the errors of its frames; they are kept together with the "
         "weights, see keep_weights"
     )
+
+
+def _without(figure_options: FigureOptions, table: Results) -> str:
+    return f"the errors of frames of {_row(figure_options, table)['key']} of {table.name} have"
 
 
 def _repetition(trial_id: str) -> str:

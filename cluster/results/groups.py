@@ -9,8 +9,9 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
+from cluster.results.combination_logs import read_combination_logs
 from cluster.results.deserialize import decode_skeleton
-from cluster.results.learning_curves import Logged, read_logged
+from cluster.results.learning_curves import Logged
 from cluster.results.names import ChoiceError
 from cluster.results.results import Results, Row, column
 from cluster.storage.file_names import FileNames
@@ -90,11 +91,11 @@ def read_groups(
     ids = [f"{trial['key']}/{trial['repetition']}" for trial in trials]
     finished = [i for i, trial in zip(ids, trials, strict=True) if trial["status"] == "finished"]
     if by in ("finger", "joint"):
-        logged = read_logged(folder, split=split, wanted=finished.__contains__, is_metric=_is_of_a_part)
+        logged = read_combination_logs(folder, results, [row], split=split, is_metric=_is_of_a_part, only_finished=True)
         if not logged.metrics:
             raise ChoiceError(f"{without}: the records of the trials of {row['key']} are missing or broken")
         try:
-            skeleton = decode_skeleton(folder.read_trial(finished[0]))
+            skeleton = decode_skeleton(folder.read_trial(results.trained_ids(finished[0])[0]))
         except (LookupError, TypeError, ValueError) as error:
             raise ChoiceError(
                 f"{without}: the files of the trials of {row['key']} do not say which skeleton they use"
@@ -102,7 +103,7 @@ def read_groups(
         return part_groups(total, logged, ids, part_names(skeleton, by))
     if split != _split_of_frames(results, row):
         raise ChoiceError(f"{without} on the {split} set: errors of frames are only kept for the test set")
-    frames = {trial_id: _frames(folder, trial_id) for trial_id in finished}
+    frames = {trial_id: _frames(folder, results.trained_ids(trial_id)) for trial_id in finished}
     if all(found is None for found in frames.values()):
         raise ChoiceError(
             f"{without}: no trial of {row['key']} has kept the errors of its frames ({FileNames.FRAMES}); they are "
@@ -206,9 +207,15 @@ def _split_of_frames(results: Results, row: Row) -> str:
     return "test" if row["key"] in results.data_sets.get("test", {}) else "val"
 
 
-def _frames(folder: ExperimentFolder, trial_id: str) -> FrameErrors | None:
-    try:
-        found = FrameErrors.read(folder.trial(trial_id))
-    except ValueError:
-        return None  # the file is broken
-    return found if found is not None and found.by_subset else None
+def _frames(folder: ExperimentFolder, trained_ids: Sequence[str]) -> FrameErrors | None:
+    """Returns the errors of a repetition's frames, of all folds; None if a file is missing or broken."""
+    folds = []
+    for trial_id in trained_ids:
+        try:
+            found = FrameErrors.read(folder.trial(trial_id))
+        except ValueError:
+            return None
+        if found is None or not found.by_subset:
+            return None
+        folds.append(found)
+    return FrameErrors.of_folds(folds)

@@ -58,7 +58,14 @@ class FrameErrors:
             subset: tuple(np.concatenate([fold.by_subset[subset][place] for fold in folds]) for place in (0, 1))
             for subset in subsets  # (N_fold,) each -> (N,)
         }
-        return cls({subset: (before, after) for subset, (before, after) in joined.items()})
+        known = set.intersection(*(set(fold.frames.columns) for fold in folds))
+        columns = {name: np.concatenate([fold.frames.columns[name] for fold in folds]) for name in known}
+        distances = [fold.training_distance for fold in folds if fold.training_distance is not None]
+        return cls(
+            {subset: (before, after) for subset, (before, after) in joined.items()},
+            FrameTable(**columns),
+            np.concatenate(distances) if len(distances) == len(folds) else None,
+        )
 
     @property
     def joined(self) -> tuple[Errors, Errors]:

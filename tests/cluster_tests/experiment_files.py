@@ -7,6 +7,7 @@ from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.frame_errors import FrameErrors
 from cluster.storage.records import to_parquet
+from data_pipeline.frame_table import FrameTable
 from data_pipeline.skeleton import HANDS17
 from posenet.record import Record
 from tests.cluster_tests.results_files import write_json
@@ -113,9 +114,19 @@ def write_records(folder, trial_id, curve_mm, *, split="test", success=None):
 
 
 def write_frames(folder, trial_id, before_mm, after_mm):
-    """Writes the errors of a trial's frames, for two subsets one after the other, (2 N,) each, mm."""
+    """Writes the errors of a trial's frames, for two subsets one after the other, (2 N,) each, mm.
+
+    The first quarter of the N frames, of subject Ann, is in sequence s; the others, of subject Bo, are in sequence t.
+    Frame i is i + 5 frames from the nearest training frame.
+    """
     subsets = zip("AB", np.split(before_mm, 2), np.split(after_mm, 2), strict=True)
-    FrameErrors({name: (before, after) for name, before, after in subsets}).write(folder.trial(trial_id))
+    n = len(before_mm) // 2
+    is_first = np.arange(n) < n // 4
+    frames = FrameTable.of(
+        sequence=np.where(is_first, "s", "t").tolist(), index=range(n), subject=np.where(is_first, "Ann", "Bo").tolist()
+    )
+    by_subset = {name: (before, after) for name, before, after in subsets}
+    FrameErrors(by_subset, frames, np.arange(n) + 5.0).write(folder.trial(trial_id))
 
 
 def write_examples(folder, trial_id, *, n_points=4):

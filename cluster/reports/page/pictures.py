@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from cluster.figures import curves, errors, hands, options
+from cluster.figures import frames as by_frame
 from cluster.figures.style import FigureError, save
 from cluster.reports.draw import finished_ids, frame_errors_of, success_rates_of
 from cluster.reports.formats.html import Markup, json_block, tag
@@ -155,6 +156,12 @@ def _of_the_best(data: PageData, folder: ExperimentFolder) -> Iterator[_PlannedF
         yield (
             lambda: errors.improvement_by_error(*frames.joined, width_in=_WIDTH_IN),
             f"Improvement against the backbone’s error, for each pose of one repetition: {place}. {on_frames(frames)}",
+        )
+    if frames is not None and frames.training_distance is not None:
+        distance = frames.training_distance
+        yield (
+            lambda: by_frame.improvement_by_distance(*frames.means, distance, width_in=_WIDTH_IN),
+            f"Improvement against the distance from the nearest training frame, in one repetition: {place}.",
         )
     skeleton, parts = data.skeleton, data.errors_by_joint(row["key"])
     if skeleton is not None and parts is not None:

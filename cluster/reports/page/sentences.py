@@ -5,13 +5,16 @@ from collections.abc import Iterator, Sequence
 
 from cluster.reports.formats.grid import option_texts, signed
 from cluster.reports.page.data import PageData
+from cluster.reports.tables.by_group import GroupErrors
 from cluster.reports.tables.captions import SPLITS, distances, excluded, folds_of, n_folds, over_folds
 from cluster.reports.tables.summary import mean_and_std
 from cluster.results import names
 from cluster.results.results import Results, Row, SummaryColumns, column, fold_std_column
 from cluster.results.statistics import block_bootstrap_interval, block_length
 from cluster.storage.frame_errors import FrameErrors
-from data_pipeline.words import count, listed
+from data_pipeline.words import count, first_of, listed
+
+_MAX_NAMED = 4
 
 
 def short_names(paths: Sequence[str]) -> list[str]:
@@ -71,6 +74,18 @@ def _best(data: PageData) -> Iterator[str]:
     yield f"{sentence}, {abs(change):.2f} mm{share} {direction} the backbone; n = {best['n']}{_note_on_n(data)}."
     if change > 0:
         yield "The correction makes the poses worse."
+    else:
+        yield from _worsened(data)
+
+
+def _worsened(data: PageData) -> Iterator[str]:
+    """Names the backbones and the people whose poses get worse although the mean improves."""
+    groupings = data.groups.get(data.table.summary[0]["key"], {})
+    for by in ("subset", "subject"):
+        changes = {group.name: GroupErrors.of(group.before, group.after).change for group in groupings.get(by, ())[1:]}
+        worse = [f"{name} ({signed(mm)} mm)" for name, mm in changes.items() if mm is not None and mm > 0]
+        if worse:
+            yield f"Poses of {by}{'s' * (len(worse) > 1)} {first_of(worse, _MAX_NAMED)} get worse."
 
 
 def _folds(data: PageData) -> Iterator[str]:

@@ -290,6 +290,17 @@ def _add_figure(add: AddParser) -> None:
     add_figure("parallel", "All options and the result.", of=on_its_data)
     add_figure("histogram", "The errors of frames.")
     add_figure("improvement", "How much frames improve, by their error before the correction.")
+    add_figure("distance", "How much frames improve, by their distance from the nearest training frame.")
+    time = add_figure(
+        "time", "The errors before and after along the frames of sequences.", "", "--sequence 3 --sequence 9"
+    )
+    time.add_argument(
+        "--sequence",
+        dest="sequences",
+        metavar="NAME",
+        action="append",
+        help="a sequence, as `show --by sequence` names it; may be repeated (default: the first six)",
+    )
     hands = add_figure(
         "hands", "Examples in 3D: uncorrected, corrected at several log points, true.", "--examples 2 --log-points 9"
     )

@@ -27,6 +27,7 @@ from cluster.figures.curves import (
     success_rates,
 )
 from cluster.figures.errors import ROUNDING_MM, error_histogram, errors_by_joint, improvement_by_error
+from cluster.figures.frames import Recording, error_over_time, improvement_by_distance
 from cluster.figures.hands import skeletons
 from cluster.figures.options import heat_map, parallel_coordinates
 from cluster.figures.style import COLOURS, FORMATS, FigureError, fitting, fitting_all, paper_style, save
@@ -76,6 +77,11 @@ def hands(n=3):
     return labels + 9, {"epoch 1": labels + 6, HOSTILE: labels + 1}, labels
 
 
+def recording(n, name=HOSTILE):
+    before, after = frames()
+    return Recording(name, np.arange(n), before[:n], after[:n])
+
+
 def followed(n_points):
     """Two examples at many log points."""
     labels = np.random.default_rng(1).normal(scale=40, size=(2, 14, 3))
@@ -101,6 +107,8 @@ ALL = {
     "histogram": lambda: error_histogram(*frames()),
     "improvement": lambda: improvement_by_error(*frames()),
     "improvement of few": lambda: improvement_by_error(*frames(n=50)),
+    "improvement by distance": lambda: improvement_by_distance(*frames(), np.arange(len(frames()[0])) % 900.0),
+    "errors over time": lambda: error_over_time([recording(n) for n in (2000, 20, 1, 50, 50, 50, 50)]),
     "skeletons": lambda: skeletons(*hands(), NYU),
     "skeletons of many": lambda: skeletons(*hands(9), NYU),
     "skeletons beside each other": lambda: skeletons(*followed(11), NYU, n_examples=1, n_log_points=10),
@@ -211,7 +219,7 @@ class TestEveryFigure:
 
     def test_costs_no_import_of_matplotlib_before_one_is_drawn(self):
         modules = [f"cluster.figures.{path.stem}" for path in (ROOT / "cluster/figures").glob("[a-z]*.py")]
-        assert len(modules) == 5
+        assert len(modules) == 6
         program = f"import sys, {', '.join(modules)}; print(*{{'matplotlib', 'torch', 'ray'}} & sys.modules.keys())"
         done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
         assert done.stdout.strip() == ""
@@ -472,6 +480,59 @@ class TestErrorsByJoint:
     def test_of_nothing_are_an_error(self):
         with pytest.raises(FigureError, match="no errors by joint"):
             errors_by_joint(NYU, {}, {})
+
+
+class TestImprovementByDistance:
+    def test_is_the_mean_of_each_bin_with_its_number_of_frames(self):
+        distance = np.array([51.0, 60, 99, 120, 380, np.nan])
+        before = np.array([10.0, 10, 10, 10, 10, 10])
+        after = np.array([9.0, 8, 7, 12, 5, 0])
+        figure = improvement_by_distance(before, after, distance)
+        upper, lower = figure.axes
+        x, y = upper.containers[0].lines[0].get_data()
+        assert (x.tolist(), y.tolist()) == ([75, 125, 375], [2.0, -2.0, 5.0])
+        assert [bar.get_height() for bar in lower.patches] == [3, 1, 1]
+        assert note(figure) == ("5 frames of one repetition. 1 frame in sequences without training frames is left out.")
+
+    @pytest.mark.parametrize("distance", [[0.0], [0.0, 1, 2], [7.0] * 3, [1.0, 5_000_000]])
+    def test_is_drawn_for_any_distances(self, distance):
+        errors = np.ones(len(distance))
+        figure = improvement_by_distance(errors, errors, np.array(distance))
+        assert sum(bar.get_height() for bar in figure.axes[1].patches) == len(distance)
+        assert len(figure.axes[1].patches) <= 11
+
+    def test_of_unknown_distances_is_an_error(self):
+        with pytest.raises(FigureError, match="no frame is in a sequence with training frames"):
+            improvement_by_distance(np.ones(3), np.ones(3), np.full(3, np.nan))
+
+
+class TestErrorOverTime:
+    def drawn(self, index, errors):
+        figure = error_over_time([Recording("s", np.array(index), np.array(errors), np.array(errors) / 2)])
+        return [line.get_data() for line in figure.axes[0].get_lines()], note(figure)
+
+    def test_is_that_of_each_frame_with_a_break_where_frames_are_missing(self):
+        (before, after), _ = self.drawn([3, 4, 9, 10, 11], [1.0, 2, 3, 4, 5])
+        np.testing.assert_array_equal(before, [[3, 4, np.nan, 9, 10, 11], [1, 2, np.nan, 3, 4, 5]])
+        np.testing.assert_array_equal(after[1], before[1] / 2)
+
+    def test_of_every_fifth_frame_is_one_line(self):
+        (before, _), _ = self.drawn(range(0, 50, 5), range(10))
+        np.testing.assert_array_equal(before, [range(0, 50, 5), range(10)])
+
+    def test_of_a_long_sequence_has_means_of_several_frames(self):
+        (before, _), text = self.drawn(range(1000), range(1000))
+        np.testing.assert_array_equal(before[1], np.arange(1000).reshape(250, 4).mean(axis=1))
+        assert "A point is the mean of up to 4 successive frames." in text
+
+    def test_of_many_sequences_shows_the_first(self):
+        figure = error_over_time([recording(20)] * 9)
+        assert len(figure.axes) == 6
+        assert "The first 6 of 9 sequences." in note(figure)
+
+    def test_of_no_sequence_is_an_error(self):
+        with pytest.raises(FigureError, match="no sequences to draw"):
+            error_over_time([])
 
 
 class TestHeatMap:

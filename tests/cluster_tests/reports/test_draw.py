@@ -5,6 +5,7 @@ from cluster.figures.style import FigureError
 from cluster.reports.draw import FIGURES, FigureOptions, draw
 from cluster.results.names import ChoiceError
 from cluster.results.results import NoResultsError
+from cluster.storage.frame_errors import FrameErrors
 from tests.cluster_tests.experiment_files import PARTS, write_examples, write_experiment, write_frames, write_records
 
 LR, DECAY = "optimizer_args.lr", "optimizer_args.weight_decay"
@@ -80,6 +81,30 @@ class TestFromAFolder:
         figure = draw("curves", FigureOptions(folder, [SECOND]))
         assert legend(figure) == ["lr 0.001, weight_decay 0.1 (n = 2)"]
         assert lines(figure)[0].get_ydata().tolist() == [14.0, 10.0]
+
+    def test_improvement_by_distance_is_the_mean_over_subsets_in_each_bin(self, folder):
+        figure = draw("distance", FigureOptions(folder))
+        improvement = np.linspace(5, 25, 40).reshape(2, 20).mean(axis=0) / 2  # of frames that are 5 to 24 away
+        means = figure.axes[0].containers[0].lines[0].get_ydata()
+        bins = np.arange(5, 25) // 2
+        np.testing.assert_allclose(means, [improvement[bins == number].mean() for number in np.unique(bins)], rtol=1e-6)
+        assert [bar.get_height() for bar in figure.axes[1].patches] == [1, *[2] * 9, 1]
+
+    def test_errors_over_time_have_a_panel_for_each_sequence(self, folder):
+        figure = draw("time", FigureOptions(folder))
+        assert [axes.get_title(loc="left") for axes in figure.axes] == [
+            "sequence s (subject Ann)",
+            "sequence t (subject Bo)",
+        ]
+        before, after = lines(figure)
+        errors = np.linspace(5, 25, 40).reshape(2, 20).mean(axis=0)[:5]
+        np.testing.assert_allclose(before.get_ydata(), errors, rtol=1e-6)
+        np.testing.assert_allclose(after.get_ydata(), errors / 2, rtol=1e-6)
+        assert before.get_xdata().tolist() == list(range(5))
+        chosen = draw("time", FigureOptions(folder, sequences=["t"]))
+        assert [axes.get_title(loc="left") for axes in chosen.axes] == ["sequence t (subject Bo)"]
+        with pytest.raises(ChoiceError, match="there is no sequence 'u'"):
+            draw("time", FigureOptions(folder, sequences=["u"]))
 
     def test_success_rates_are_those_that_were_logged(self, folder):
         uncorrected, corrected = lines(draw("success", FigureOptions(folder)))
@@ -187,6 +212,8 @@ class TestWhatCannotBeDrawn:
             ("heatmap", "two options, --rows and --columns; bare has optimizer_args.lr"),
             ("histogram", "see keep_weights"),
             ("improvement", "see keep_weights"),
+            ("distance", "see keep_weights"),
+            ("time", "see keep_weights"),
             ("hands", "set val_example_indices"),
         ],
     )
@@ -194,11 +221,24 @@ class TestWhatCannotBeDrawn:
         with pytest.raises(FigureError, match=what):
             draw(name, FigureOptions(bare))
 
+    @pytest.mark.parametrize(
+        ("name", "what"),
+        [
+            ("distance", r"0{16} of my_sweep have no distances from training frames: .* \(NAME_frames\.parquet\)"),
+            ("time", r"0{16} of my_sweep have no sequences: the frame table of the dataset \(NAME_frames\.parquet\)"),
+        ],
+    )
+    def test_says_that_frames_are_not_known(self, own, name, what):
+        errors = np.linspace(5, 25, 40, dtype=np.float32)
+        FrameErrors({"A": (errors, errors)}).write(own.trial(f"{FIRST}/0"))
+        with pytest.raises(FigureError, match=what):
+            draw(name, FigureOptions(own))
+
     def test_rates_of_another_measure_are_missed_too(self, folder):
         with pytest.raises(FigureError, match="logged its success rates"):
             draw("success", FigureOptions(folder, measure="joint"))
 
-    @pytest.mark.parametrize("name", ["joints", "histogram", "improvement", "hands"])
+    @pytest.mark.parametrize("name", ["joints", "histogram", "improvement", "distance", "time", "hands"])
     def test_a_figure_of_one_combination_refuses_two(self, folder, name):
         with pytest.raises(FigureError, match="one combination, not 2"):
             draw(name, FigureOptions(folder, [FIRST, SECOND]))
@@ -366,7 +406,9 @@ class TestDifferentData:
             *("hard, uncorrected", "hard"),
         ]
 
-    @pytest.mark.parametrize("figure", ["joints", "heatmap", "parallel", "histogram", "improvement", "hands"])
+    @pytest.mark.parametrize(
+        "figure", ["joints", "heatmap", "parallel", "histogram", "improvement", "distance", "time", "hands"]
+    )
     def test_is_not_mixed_in_any_other_figure(self, two, figure):
         with pytest.raises(FigureError, match=r"measured on 2 sets of data.*0{16} \(easy\), 0{15}4 \(hard\)"):
             draw(figure, FigureOptions(two))

@@ -236,7 +236,7 @@ class TestThePage:
             ["Learning", "curves"],
             ["Share", "of"],
             ["Distribution", "of"],
-            ["Improvement", "against"],
+            *[["Improvement", "against"]] * 2,
             ["Errors", "of"],
             ["Mean", "distance"],
             ["Samples", "of"],
@@ -550,6 +550,18 @@ class TestDifferentData:
         for part in different[0].by_data:
             (own,) = {row[TEST_SET] for row in part.table.trials}
             assert part.group.name == own
+
+
+def test_people_whose_poses_get_worse_are_named_beside_the_better_mean(tmp_path):
+    folder = write_experiment(tmp_path / "sweep", [({LR: 1}, [9.0])])
+    after = np.tile(np.repeat([22.0, 8.0], [5, 15]), 2)  # Ann's five frames, and Bo's
+    write_frames(folder, f"{0:016x}/0", np.full(40, 20.0), after)
+    assert findings(PageData.read(folder))[0].endswith("Poses of subject Ann (+2.00 mm) get worse.")
+    text = Document(page(folder)).texts
+    assert [title for title in text["summary"] if title.startswith("Errors of")] == [
+        "Errors of each subject",
+        "Errors of each sequence",
+    ]
 
 
 def test_frames_of_one_training_come_with_an_interval_that_their_likeness_widens():
