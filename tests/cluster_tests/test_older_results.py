@@ -9,6 +9,8 @@ import pytest
 
 from cluster.reports.tables.table_options import TableOptions
 from cluster.result_table import ResultTable
+from cluster.results.groups import read_groups
+from cluster.results.names import ChoiceError
 from cluster.results.results import Results
 from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder
@@ -36,13 +38,10 @@ class TestResultsOfVersion040:
 
     def test_give_the_table_that_was_written_with_them_and_nothing_for_newer_metrics(self, made):
         table = Results.read(ExperimentFolder(Storage(made)))
-        for row, written in zip(
-            table.trials, pq.read_table(made / "tables" / "trials.parquet").to_pylist(), strict=True
-        ):
-            newer = {name: value for name, value in row.items() if "aligned_distance" in name}
-            assert row == {**written, **newer}
-            assert newer
-            assert set(newer.values()) == {None}
+        written = pq.read_table(made / "tables" / "trials.parquet").to_pylist()
+        assert [{name: row[name] for name in written[0]} for row in table.trials] == written
+        newer = table.trials[0].keys() - written[0].keys()
+        assert {row[name] for row in table.trials for name in newer} == {None}
 
     def test_are_shown_with_a_dash_for_newer_metrics(self, made):
         text = ResultTable.read(ExperimentFolder(Storage(made))).to_md(
@@ -51,3 +50,13 @@ class TestResultsOfVersion040:
         rows = [line for line in text.splitlines() if line.startswith("|")][2:]
         assert len(rows) == 6
         assert all(line.split("|")[2].strip() == "–" for line in rows)
+
+    def test_have_errors_by_subset_finger_and_joint(self, made):
+        folder = ExperimentFolder(Storage(made))
+        table = Results.read(folder)
+        for by, first in (("subset", ["mean", "A", "B"]), ("finger", ["all", "thumb"]), ("joint", ["all", "W"])):
+            groups = read_groups(folder, table, table.summary[0], by, split="test")
+            assert [group.name for group in groups[: len(first)]] == first
+            assert all(None not in (*group.before, *group.after) for group in groups)
+        with pytest.raises(ChoiceError, match="an older version of PoseTune trained them"):
+            read_groups(folder, table, table.summary[0], "subject", split="test")

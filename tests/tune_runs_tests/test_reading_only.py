@@ -42,7 +42,7 @@ COMMANDS = [
     ["export", "complete", "pivot", "--rows", LR, "--columns", "model_args.batchnorm", "--format", "latex"],
     *(
         ["figure", "complete", figure, "--out", "{to}/figure.pdf"]
-        for figure in ("curves", "success", "joints", "parallel", "histogram", "improvement", "time", "hands")
+        for figure in ("curves", "success", "joints", "parallel", "histogram", "improvement", "hands")
     ),
     ["figure", "complete", "heatmap", "--rows", LR, "--columns", "model_args.batchnorm", "--out", "{to}/figure.svg"],
     ["html", "complete"],

@@ -2,6 +2,8 @@ import itertools
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cluster.planning import inputs
@@ -44,13 +46,23 @@ class TestThePlanOfSetsThatAreTooClose:
         assert all("interpolation within a recording. A split that keeps" in warning for warning in warnings)
 
     def test_is_the_same_plan_otherwise(self, close_sets):
-        """How far frames are apart changes no number, so it is in no identity."""
+        """How far frames are from training frames changes no number, so it is in no identity."""
+        near = close_sets.experiment().plan()
+        path = close_sets.data_dir / "small_val_frames.parquet"
+        table = pq.read_table(path)
+        place = table.schema.get_field_index("sequence")
+        pq.write_table(table.set_column(place, "sequence", pa.array(["another"] * len(table))), path)
+        far = close_sets.experiment().plan()
+        assert far.warnings != near.warnings != []
+        assert [trial.key for trial in far.trials] == [trial.key for trial in near.trials]
+
+    def test_is_another_plan_if_other_frames_are_successive(self, close_sets):
+        """The acceleration error is a number of every trial."""
         keys = [trial.key for trial in close_sets.experiment().plan().trials]
-        for path in close_sets.data_dir.glob("*_frames.parquet"):
-            path.unlink()
+        (close_sets.data_dir / "small_val_frames.parquet").unlink()
         plan = close_sets.experiment().plan()
         assert plan.warnings != []  # from the poses themselves
-        assert [trial.key for trial in plan.trials] == keys
+        assert [trial.key for trial in plan.trials] != keys
 
     def test_trains_to_results_that_say_so_in_every_table(self, close_sets, capsys):
         table = close_sets.run({"experiment_config.test_set": "small_test"}, {LR: [1e-3, 1e-2]})

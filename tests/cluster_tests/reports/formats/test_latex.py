@@ -275,7 +275,9 @@ class TestCompiled:
         lines = [" ".join(line.split()) for line in text.splitlines()]
         assert "lr augmenters n failed before (mm) after (mm) change (%)" in lines
         assert "0.01 [Rotate(30), Scale(0.9, 1.1)] 3 0 20.00 10.50 ± 0.10 −47.5" in lines
-        assert "thumb all 1008.00 336.00 ± 3.20 −672.00 −66.7" in lines
+        assert "W 1,234 63.00 21.00 ± 0.20 −42.00 −66.7" in lines
+        assert "(mm/frame" in text
+        assert "U+00B2" not in text
         assert "0.01 [Rotate(30), Scale(0.9, 1.1)] 0 finished 3 20.00 10.50" in lines
 
     def test_captions_are_numbered_and_whole(self, text):
