@@ -123,7 +123,7 @@ def _add_reading(add: AddParser) -> None:
         json=True,
     )
     _add_name(show)
-    _add_by(show, "errors of the best combination", default=None)
+    _add_by(show, "the errors of the best combination for each", default=None)
     _add_folds(show)
 
     compare = add("compare", "first_try second_try", "baseline wider deeper --json", json=True)
@@ -156,14 +156,14 @@ def _add_export(add: AddParser) -> None:
 
     table = add_kind(
         "table",
-        "A row for each combination.",
+        "A row for each combination, or with --by for each group of the best.",
         "--out table.tex",
         "--format csv --columns lr,n,before,after --sort=-after",
         "--best-for-each augmenters --format latex --standalone",
         "--by subject --format md",
         "--by joint --best 3 --out joints.csv",
     )
-    _add_by(table, "a row for each group, of the best combination or of those that --best or --best-for-each chooses")
+    _add_by(table, "a row for the best combination, or those of --best or --best-for-each, in each")
     _add_columns(
         table,
         "options, n, failed, diverged, key, before, after, change, change_percent, and metrics as in tables/trials.csv",
@@ -208,7 +208,8 @@ def _add_folds(table: ArgumentParser) -> None:
 
 
 def _add_by(command: ArgumentParser, text: str, **options: Any) -> None:
-    command.add_argument("--by", choices=GROUPINGS, help=f"{text}: by backbone, person, recording, …", **options)
+    groups = "subset (backbone), subject (person), sequence (recording), finger or joint"
+    command.add_argument("--by", choices=GROUPINGS, help=f"{text} {groups}", **options)
 
 
 def _add_columns(table: ArgumentParser, names: str) -> None:
