@@ -26,12 +26,14 @@ class TrainedCorrector:
     """A corrector as an experiment trained it.
 
     Attributes:
-        corrector: The network, in evaluation mode: (N, J, 3) mm to (N, J, 3) mm.
+        corrector: The network, in evaluation mode: (N, J, 3) mm to (N, J, 3) mm; (N, S, J, 3) mm to (N, J, 3) mm if it
+            fuses the S subsets of the training set.
         skeleton: The skeleton of the poses.
         key: The combination.
         options: The combination's options by path.
         repetitions: The trainings whose outputs are averaged.
         train_set_fingerprint: Identifies the training set.
+        train_subsets: The names of the training set's subsets, in its order.
     """
 
     corrector: torch.nn.Module
@@ -40,6 +42,7 @@ class TrainedCorrector:
     options: Mapping[str, Any]
     repetitions: tuple[int, ...]
     train_set_fingerprint: str
+    train_subsets: tuple[str, ...]
 
 
 def read_corrector(
@@ -78,7 +81,8 @@ def read_corrector(
     chosen = _repetitions(table, row, finished, repetition)
     try:
         skeleton = decode_skeleton(finished[chosen[0]])
-        fingerprint = str(finished[chosen[0]].description["data"]["train"]["fingerprint"])
+        train_set = finished[chosen[0]].description["data"]["train"]
+        fingerprint, subsets = str(train_set["fingerprint"]), tuple(map(str, train_set["subsets"]))
         correctors = [_corrector(folder, f"{key}/{r}", finished[r], skeleton, modules) for r in chosen]
     except UserError:
         raise
@@ -90,7 +94,7 @@ def read_corrector(
     options = {path: row[path] for path in table.option_paths}
     # It is not trained further; without this an exported corrector would require gradients.
     corrector.eval().requires_grad_(False)
-    return TrainedCorrector(corrector, skeleton, key, options, chosen, fingerprint)
+    return TrainedCorrector(corrector, skeleton, key, options, chosen, fingerprint, subsets)
 
 
 def _repetitions(table: Results, row: Row, finished: Mapping[int, TrialFile], wanted: str | int) -> tuple[int, ...]:

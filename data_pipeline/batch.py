@@ -42,7 +42,7 @@ class Window:
         return rows[:, None] + torch.arange(-self.before, self.after + 1, device=rows.device)
 
     def of_run(self, poses: Tensor) -> Tensor:
-        """Returns the windows of one run of frames, (N, J, 3): (N, W, J, 3)."""
+        """Returns the windows of one run of frames, (N, ..., 3): (N, W, ..., 3)."""
         n = poses.shape[0]  # `len` would fix the number of frames of an exported corrector
         rows = self.neighbours(torch.arange(n, device=poses.device))  # (N, W)
         return poses[rows.clamp(0, n - 1)]
@@ -54,6 +54,11 @@ def window_of(model: torch.nn.Module) -> Window | None:
     return window if isinstance(window, Window) else None
 
 
+def fuses(model: torch.nn.Module | type[torch.nn.Module]) -> bool:
+    """Returns whether a corrector sees the poses of all subsets of a frame, and returns one pose for them."""
+    return getattr(model, "fuses_subsets", False) is True
+
+
 @dataclass(frozen=True)
 class Batch:
     """N samples, with inputs in the corrector's space.
@@ -62,7 +67,8 @@ class Batch:
         poses: The poses to correct, (N, J, 3), normalised.
         labels_mm: Labels, (N, J, 3), mm, camera frame.
         transform: The transforms that normalised the inputs; None if the inputs are in mm.
-        windows: The frames around each pose, (N, W, J, 3), normalised like it; None for a corrector of single frames.
+        windows: The frames around each pose, (N, W, J, 3), normalised like it; those of S subsets, (N, S, W, J, 3), for
+            a corrector that fuses them; None for a corrector of single frames.
         sliced_from: The larger batch that this one is a slice of, and its rows there.
     """
 
@@ -80,7 +86,8 @@ class Batch:
             poses: The poses to correct, (N, J, 3), mm.
             labels: Their labels, (N, J, 3), mm.
             normalizer: The normalizer; None for none.
-            windows: The frames around each pose, (N, W, J, 3), mm; None for a corrector of single frames.
+            windows: The frames around each pose, (N, W, J, 3) or (N, S, W, J, 3), mm; None for a corrector of single
+                frames.
         """
         if normalizer is None:
             return cls(whole_samples(poses), whole_samples(labels), None, windows)
@@ -89,9 +96,25 @@ class Batch:
             windows = normalized_windows(windows, transform)
         return cls(normalized, labels, transform, windows)
 
+    @classmethod
+    def of_windows(
+        cls, windows: Tensor, labels: Tensor, normalizer: Normalizer | None, window: Window, *, fused: bool
+    ) -> "Batch":
+        """Normalises inputs of a corrector over time. The poses to correct are the means over the subsets.
+
+        Args:
+            windows: The frames around each pose of each of S subsets, (N, S, W, J, 3), mm.
+            labels: The labels of the poses to correct, (N, J, 3), mm.
+            normalizer: The normalizer; None for none.
+            window: The frames that the corrector sees.
+            fused: Whether the corrector fuses subsets; otherwise S is 1, and it sees windows (N, W, J, 3).
+        """
+        poses = fused_mean(windows, window)  # (N, J, 3)
+        return cls.of(poses, labels, normalizer, windows if fused else windows.squeeze(1))
+
     @property
     def inputs(self) -> Tensor:
-        """What the corrector sees: the poses, (N, J, 3), or the windows, (N, W, J, 3)."""
+        """What the corrector sees: the poses, (N, J, 3), or the windows, (N, W, J, 3) or (N, S, W, J, 3)."""
         return self.poses if self.windows is None else self.windows
 
     def split(self, size: int) -> Iterator["Batch"]:
@@ -225,10 +248,15 @@ def rows(tensor: Tensor, indices: Tensor) -> Tensor:
     return tensor.flatten(1).index_select(0, indices).view(-1, *tensor.shape[1:])  # (n, J, 3)
 
 
+def fused_mean(windows: Tensor, window: Window) -> Tensor:
+    """Returns the mean over the S subsets of the corrected frame of windows, (N, S, W, J, 3): (N, J, 3)."""
+    return windows[:, :, window.before].mean(dim=1)
+
+
 def normalized_windows(windows: Tensor, transform: PoseTransform) -> Tensor:
-    """Returns windows, (N, W, J, 3), mm, in the coordinates of the poses that they are around, (N, W, J, 3)."""
+    """Returns windows, (N, ..., J, 3), mm, in the coordinates of the poses that they are around, (N, ..., J, 3)."""
     # To a transform, the joints of a window are those of one large pose.
-    return transform.normalize(windows.flatten(1, 2)).view(windows.shape)  # (N, W, J, 3) -> (N, W·J, 3) -> back
+    return transform.normalize(windows.flatten(1, -2)).view(windows.shape)  # (N, W, J, 3) -> (N, W·J, 3) -> back
 
 
 _PINNED_SAMPLES = 65_536  # about 16 MB: a large set must not be duplicated in page-locked memory

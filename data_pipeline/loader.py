@@ -50,6 +50,8 @@ class TrainingLoader:
         tables: The tables that the distorter reads, by file name, on the device; None if it reads none.
         window: The frames that the corrector sees; None for single frames. The distorter changes each frame of a window
             on its own; the augmenters change a window as a whole, about its centre.
+        fused: Whether the corrector sees all subsets of each sample, in windows. The distorter changes each of their
+            poses on its own; the augmenters change all of them as a whole.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class TrainingLoader:
         generators: Generators,
         tables: Mapping[str, Tensor] | None = None,
         window: Window | None = None,
+        fused: bool = False,
     ) -> None:
         self.data = data
         self.batch_size = batch_size
@@ -72,13 +75,14 @@ class TrainingLoader:
         self.generators = generators
         self.tables = tables or {}
         self.window = window
+        self.fused = fused
 
     def __len__(self) -> int:
         """The number of batches in an epoch."""
         return -(-len(self.data) // self.batch_size)
 
     def epoch(self) -> Iterator[Batch]:
-        """Yields every sample once; with several subsets each batch comes from a randomly drawn one."""
+        """Yields every sample once: of a subset that is drawn at random for each batch, or of all subsets together."""
         data, generators = self.data, self.generators
         order = torch.randperm(len(data), generator=generators.order).to(data.labels.device)  # (N,)
         # The subsets of the whole epoch are drawn together: a draw for each batch would synchronise with the GPU.
@@ -97,25 +101,34 @@ class TrainingLoader:
         if window is not None:
             indices = data.window_rows(indices, window).flatten()  # (n,) -> (n·W,)
             batch_size *= window.size
-        gathered = [
-            data.gather(data.subsets[subset], rows)
-            for subset, rows in zip(subsets, torch.split(indices, batch_size), strict=True)
-        ]
+        if self.fused:
+            gathered = [data.gather(subset, indices) for subset in data.subsets]
+            indices = indices.repeat(len(data.subsets))  # (n·W,) -> (S·n·W,)
+        else:
+            gathered = [
+                data.gather(data.subsets[subset], rows)
+                for subset, rows in zip(subsets, torch.split(indices, batch_size), strict=True)
+            ]
         poses, labels = (torch.cat(tensors) for tensors in zip(*gathered, strict=True))  # (n, J, 3) each
         if self.distorter.wants_samples_last:
             # Converted here and not in the distorter, so that the following steps find the labels in this layout too.
             poses, labels = stored_samples_last(poses), stored_samples_last(labels)
         samples = TrainingSamples(poses, labels, indices, data.skeleton, self.tables)
         poses = self.distorter(samples, generators.distorting)
+        n_views = len(data.subsets) if self.fused else 1  # S
         if window is not None:
-            # To an augmenter, the joints of a window are those of one large hand.
-            poses, labels = poses.reshape(n_samples, -1, 3), labels.reshape(n_samples, -1, 3)  # (n, W·J, 3) each
+            # To an augmenter, the joints of a window, or of those of all subsets, are those of one large hand.
+            poses, labels = (
+                each.reshape(n_views, n_samples, -1, 3).transpose(0, 1).flatten(1, 2) for each in (poses, labels)
+            )  # (S·n·W, J, 3) -> (n, S·W·J, 3) each
         for augmenter in self.augmenters:
             poses, labels = augmenter(poses, labels, data.skeleton, generators.augmenting)
         if window is None:
             return Batch.of(poses, labels, self.normalizer)
-        windows, labels = (each.reshape(n_samples, window.size, -1, 3) for each in (poses, labels))  # (n, W, J, 3)
-        return Batch.of(windows[:, window.before], labels[:, window.before], self.normalizer, windows)
+        windows, labels = (
+            each.reshape(n_samples, n_views, window.size, -1, 3) for each in (poses, labels)
+        )  # (n, S·W·J, 3) -> (n, S, W, J, 3) each
+        return Batch.of_windows(windows, labels[:, 0, window.before], self.normalizer, window, fused=self.fused)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the states of the generators, for a checkpoint at the end of an epoch."""

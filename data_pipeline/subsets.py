@@ -8,7 +8,12 @@ DEFAULT_SUBSET = "DEFAULT"
 MEAN_SUBSET = "mean"
 """Denotes the mean over subsets in records and tables, so no subset may have this name."""
 
-SUBSET_RULE = f"a name has 1 to 100 letters, digits, '.', '_', '+', '-', and {MEAN_SUBSET!r} is reserved"
+FUSED_SUBSET = "fused"
+"""Denotes in records and tables the pose that a model computes from all subsets, so no subset may have this name."""
+
+SUBSET_RULE = (
+    f"a name has 1 to 100 letters, digits, '.', '_', '+', '-', and {MEAN_SUBSET!r} is reserved, as is {FUSED_SUBSET!r}"
+)
 """The rule for names of subsets, for error messages."""
 
 _SUBSET_NAME = re.compile(r"[A-Za-z0-9._+-]{1,100}")
@@ -16,4 +21,5 @@ _SUBSET_NAME = re.compile(r"[A-Za-z0-9._+-]{1,100}")
 
 def is_subset_name(name: object) -> bool:
     """Returns whether `name` is valid for a subset."""
-    return isinstance(name, str) and name != MEAN_SUBSET and _SUBSET_NAME.fullmatch(name) is not None
+    is_reserved = name in (MEAN_SUBSET, FUSED_SUBSET)
+    return isinstance(name, str) and not is_reserved and _SUBSET_NAME.fullmatch(name) is not None

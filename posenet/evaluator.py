@@ -23,7 +23,8 @@ Only in the final evaluation:
     distance[JOINT], distance[finger]: mean distance of a joint or of a finger's joints.
     success_worst@T, success_mean@T, success_joint@T: fraction of frames by worst joint, of frames by mean joint, and
         of all joints, that are at most T mm off, for T = 0, 1, … 80.
-A name that ends in `_before` is the same metric for the uncorrected input.
+A name that ends in `_before` is the same metric for the uncorrected input. A model that fuses subsets has one result,
+the subset `fused`; its uncorrected input is the mean pose over the subsets.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,10 +34,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_pipeline.batch import Batch, DeviceDataset, Window, window_of
+from data_pipeline.batch import Batch, DeviceDataset, fuses, window_of
 from data_pipeline.normalizers import Normalizer
 from data_pipeline.skeleton import Skeleton
-from data_pipeline.subsets import MEAN_SUBSET
+from data_pipeline.subsets import FUSED_SUBSET, MEAN_SUBSET
 from posenet import errors, metrics
 from posenet.alignment import aligned
 from posenet.models import Corrector
@@ -92,7 +93,7 @@ class Evaluator:
         """Returns each frame's mean distance before and after the correction, (N,) each, mm, by subset; on the CPU."""
         found = {}
         with _evaluating(model):
-            for subset in self.data.subsets:
+            for subset in self._evaluated(model):
                 chunks = []
                 for batch in self._batches(model, subset):
                     before, after = batch.in_mm(batch.poses), batch.in_mm(model(batch.inputs.clone()))  # (n, J, 3) each
@@ -111,7 +112,7 @@ class Evaluator:
         """
         totals = torch.zeros(len(STRENGTHS), dtype=torch.float64, device=self.data.labels.device)
         with _evaluating(model):
-            for subset in self.data.subsets:
+            for subset in self._evaluated(model):
                 for batch in self._batches(model, subset):
                     before = batch.in_mm(batch.poses)  # (n, J, 3)
                     change = batch.in_mm(batch.poses + model.correction(batch.inputs.clone())) - before  # (n, J, 3)
@@ -123,13 +124,20 @@ class Evaluator:
         return min(by_strength, key=by_strength.__getitem__)
 
     def predict(self, model: torch.nn.Module, subset: str, indices: Tensor) -> Tensor:
-        """Returns the corrected poses, (n, J, 3), mm, of the samples `indices`, (n,), of a subset."""
+        """Returns the corrected poses, (n, J, 3), mm, of the samples `indices`, (n,), of a subset.
+
+        A model that fuses subsets sees all of them.
+        """
         with _evaluating(model):
-            batch = self._batch(subset, indices, window_of(model))
+            batch = self._batch(model, subset, indices)
             return batch.in_mm(model(batch.inputs))
 
+    def _evaluated(self, model: torch.nn.Module) -> tuple[str, ...]:
+        """Returns the names of what a model is evaluated on one after another."""
+        return (FUSED_SUBSET,) if fuses(model) else self.data.subsets
+
     def _batches(self, model: torch.nn.Module, subset: str) -> Iterator[Batch]:
-        """Yields all samples of a subset, in order."""
+        """Yields all samples of a subset, or of all subsets together, in order."""
         window = window_of(model)
         if window is None:
             for poses, labels in self.data.chunks(subset, _CHUNK):
@@ -137,21 +145,24 @@ class Evaluator:
             return
         everything = torch.arange(len(self.data), device=self.data.labels.device)  # (N,)
         for indices in torch.split(everything, max(1, _CHUNK // window.size)):
-            yield self._batch(subset, indices, window)
+            yield self._batch(model, subset, indices)
 
-    def _batch(self, subset: str, indices: Tensor, window: Window | None) -> Batch:
-        """Returns the samples `indices`, (n,), of a subset."""
-        poses, labels = self.data.gather(subset, indices)
+    def _batch(self, model: torch.nn.Module, subset: str, indices: Tensor) -> Batch:
+        """Returns the samples `indices`, (n,), of a subset, or of all subsets for a model that fuses them."""
+        window = window_of(model)
         if window is None:
-            return Batch.of(poses, labels, self.normalizer)
+            return Batch.of(*self.data.gather(subset, indices), self.normalizer)
+        subsets = self.data.subsets if fuses(model) else (subset,)
         rows = self.data.window_rows(indices, window)  # (n, W)
-        windows = self.data.gather(subset, rows.flatten())[0].view(*rows.shape, *poses.shape[1:])  # (n, W, J, 3)
-        return Batch.of(poses, labels, self.normalizer, windows)
+        frames = [self.data.gather(name, rows.flatten())[0] for name in subsets]  # (n·W, J, 3) each
+        windows = torch.stack([each.view(*rows.shape, *each.shape[1:]) for each in frames], dim=1)  # (n, S, W, J, 3)
+        labels = self.data.labels[indices]  # (n, J, 3)
+        return Batch.of_windows(windows, labels, self.normalizer, window, fused=fuses(model))
 
     def _measure(self, model: torch.nn.Module, quantities: "_QuantitiesOf") -> list[Measurement]:
         by_subset: dict[str, dict[tuple[Space, str], float]] = {}
         with _evaluating(model):
-            for subset in self.data.subsets:
+            for subset in self._evaluated(model):
                 means = _RunningMeans()
                 for batch in self._batches(model, subset):
                     # A copy: a model that works in place must not change the input that its output is compared with.

@@ -22,7 +22,7 @@ def check_suffix(path: Path) -> None:
         raise UserError(f"{path} must end in one of {', '.join(SUFFIXES)}, which determines the export format")
 
 
-def export_corrector(corrector: torch.nn.Module, skeleton: Skeleton, path: Path) -> None:
+def export_corrector(corrector: torch.nn.Module, skeleton: Skeleton, path: Path, n_subsets: int | None = None) -> None:
     """Writes a corrector to a file. Its input and output are poses (N, J, 3) in mm, for any N.
 
     Args:
@@ -30,6 +30,7 @@ def export_corrector(corrector: torch.nn.Module, skeleton: Skeleton, path: Path)
         skeleton: The skeleton of its poses.
         path: A path that ends in `.pt2` (`torch.export.load(path).module()` runs it) or in `.onnx` (input `poses_mm`,
             output `corrected_mm`). After an error the file is unchanged.
+        n_subsets: S, if the corrector fuses subsets; then its input is (N, S, J, 3). None for other correctors.
 
     Raises:
         UserError: If the path has another extension, if the model cannot be exported, if ONNX is not installed, or if
@@ -37,7 +38,8 @@ def export_corrector(corrector: torch.nn.Module, skeleton: Skeleton, path: Path)
     """
     check_suffix(path)
     # Hands in front of the camera: with zeros, a model with branches might take one that it never takes in practice.
-    example = torch.randn(4, skeleton.n_joints, 3, generator=torch.Generator().manual_seed(0)) * 50
+    subsets = () if n_subsets is None else (n_subsets,)
+    example = torch.randn(4, *subsets, skeleton.n_joints, 3, generator=torch.Generator().manual_seed(0)) * 50
     example[..., 2] += 600
     samples = torch.export.Dim("samples", min=1)
     try:

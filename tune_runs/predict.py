@@ -11,6 +11,9 @@ Examples:
     write the file to submit to the HANDS17 challenge
       python tune_runs/predict.py --experiment my_sweep --poses result.txt --out result.zip --submission names.txt
 
+    fuse the poses of several backbones: all subsets of a dataset's file
+      python tune_runs/predict.py --experiment my_fusion --poses data/nyu_test_poses.pt --out fused.pt
+
     export it for use without PoseTune: torch.export.load("corrector.pt2").module()(poses_mm)
       python tune_runs/predict.py --experiment my_sweep --export corrector.pt2
 """
@@ -21,7 +24,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +36,7 @@ from cluster.reports.terminal.overview import find_experiment
 from cluster.results.user_modules import add_import_option, own_module
 from cluster.storage.folders import ExperimentFolder
 from cluster.trained import TrainedCorrector, read_corrector
-from data_pipeline.batch import window_of
+from data_pipeline.batch import fuses, window_of
 from data_pipeline.files.atomic import atomic_file
 from data_pipeline.files.sigterm import exit_on_sigterm
 from data_pipeline.formats.catalogue import FORMATS, PoseFormat, format_from_option
@@ -46,7 +49,7 @@ from data_pipeline.preparation.chunks import progress
 from data_pipeline.skeleton import Skeleton, register_skeleton
 from data_pipeline.tables import Keys, label_keys
 from data_pipeline.user_error import UserError, exit_status, first_line
-from data_pipeline.words import count
+from data_pipeline.words import count, listed
 from posenet.evaluator import CorrectionMeans
 from posenet.export import check_suffix, export_corrector
 
@@ -85,8 +88,10 @@ def _run(args: argparse.Namespace) -> int:
             metrics = correction.means.metrics()
             print(json.dumps(metrics, indent=2) if args.json else correction_text(metrics, trained.skeleton))
     if args.export is not None:
-        export_corrector(trained.corrector.cpu(), trained.skeleton, args.export)
-        print(f"Exported to {args.export}; it takes poses in mm and returns corrected poses in mm", file=sys.stderr)
+        fused = len(trained.train_subsets) if fuses(trained.corrector) else None
+        export_corrector(trained.corrector.cpu(), trained.skeleton, args.export, fused)
+        of = "" if fused is None else f" (N, {fused}, J, 3) of {listed(trained.train_subsets)}, in this order,"
+        print(f"Exported to {args.export}; it takes poses{of} in mm and returns corrected poses in mm", file=sys.stderr)
     return 0
 
 
@@ -183,12 +188,14 @@ class Correction:
     ) -> None:
         self.files = files
         self.device = device
-        self.poses = _Input(files.poses, files.source, trained.skeleton, training_range, training_keys)
-        self.labels = (
-            None
-            if files.labels is None
-            else _Input(files.labels, files.labels_format, trained.skeleton, training_range, training_keys)
-        )
+        known = trained.skeleton, training_range, training_keys
+        self.poses: _Input | _FusedInput
+        if fuses(trained.corrector):
+            paths = _subset_paths(files, trained.train_subsets)
+            self.poses = _FusedInput([_Input(path, files.source, *known) for path in paths])
+        else:
+            self.poses = _Input(files.poses, files.source, *known)
+        self.labels = None if files.labels is None else _Input(files.labels, files.labels_format, *known)
         self.corrector = trained.corrector.to(device)
         self.means = None if files.labels is None else CorrectionMeans(trained.skeleton)
         self.n_frames = 0
@@ -220,7 +227,10 @@ class Correction:
             labels.require_end()
 
     def _corrected_chunks(self) -> Iterator[tuple[Frames, torch.Tensor, torch.Tensor]]:
-        """Yields chunks of the file with their poses before and after, (n, J, 3) each, mm, on the device."""
+        """Yields chunks of the file with their poses before and after, (n, J, 3) each, mm, on the device.
+
+        If the corrector fuses subsets, the poses before are the means over them.
+        """
         window = window_of(self.corrector)
         if window is None:
             for chunk in self.poses:
@@ -228,12 +238,13 @@ class Correction:
                 yield chunk, poses, self.corrector(poses)
             return
         for run in runs(self.poses):
-            poses = torch.from_numpy(run.poses).to(self.device)  # (N, J, 3)
+            poses = torch.from_numpy(run.poses).to(self.device)  # (N, J, 3) or (N, S, J, 3)
+            before = poses.mean(dim=1) if fuses(self.corrector) else poses  # (N, J, 3)
             for start in range(0, len(run), _FRAMES_AT_ONCE):
                 rows = slice(start, min(start + _FRAMES_AT_ONCE, len(run)))
                 first = max(0, start - window.before)
                 corrected = self.corrector(poses[first : rows.stop + window.after])  # with the neighbours of the rows
-                yield run.take(rows), poses[rows], corrected[start - first : rows.stop - first]
+                yield run.take(rows), before[rows], corrected[start - first : rows.stop - first]
 
 
 class _Input:
@@ -279,6 +290,40 @@ class _Input:
         )
         for text in [*([] if cut is None else [cut]), *unlike, *([trained] if self._n_trained else [])]:
             print(f"warning: {self.path}: {text}", file=sys.stderr)
+
+
+def _subset_paths(files: Files, subsets: Sequence[str]) -> list[Path]:
+    """Returns the paths of the subsets in the file of the poses, for a corrector that fuses them.
+
+    Raises:
+        FormatError: If the file cannot have subsets, or if one of them is selected.
+    """
+    fused = f"this corrector fuses the subsets {listed(subsets)}"
+    if files.source is not FORMATS["pt"]:
+        raise FormatError(f"{files.poses}: {fused}, and only a .pt file has subsets: a dict of tensors (N, J, 3)")
+    if split_subset(files.poses)[1] is not None:
+        raise FormatError(f"{files.poses}: {fused}; name the file without #SUBSET")
+    return [files.poses.with_name(f"{files.poses.name}#{subset}") for subset in subsets]
+
+
+class _FusedInput:
+    """The frames of S subsets of one file, with poses (n, S, J, 3)."""
+
+    def __init__(self, subsets: Sequence[_Input]) -> None:
+        self.subsets = subsets
+
+    def __iter__(self) -> Iterator[Frames]:
+        for chunks in zip_longest(*self.subsets, fillvalue=Frames(np.empty((0, 0, 3), np.float32))):
+            if len({len(chunk) for chunk in chunks}) > 1:
+                file, _ = split_subset(self.subsets[0].path)
+                raise FormatError(f"{file}: its subsets have different numbers of frames; they need the same frames")
+            poses = np.stack([chunk.poses for chunk in chunks], axis=1)  # (n, S, J, 3)
+            yield Frames(poses, chunks[0].names, chunks[0].table)
+
+    def warn(self) -> None:
+        """Prints what is suspicious about the frames that were read."""
+        for subset in self.subsets:
+            subset.warn()
 
 
 class _LabelReader:

@@ -29,12 +29,12 @@ from cluster.planning.identity import (
     partial_arguments,
 )
 from cluster.planning.inputs import Inputs, set_keys
-from data_pipeline.batch import window_of
+from data_pipeline.batch import fuses, window_of
 from data_pipeline.pose_dataset import DatasetError, PoseDataset
 from data_pipeline.skeleton import BUILT_IN, Skeleton
 from data_pipeline.tables import Table, TableError
 from data_pipeline.user_error import UserError, did_you_mean, first_line
-from posenet.models import ClosedFormCorrector, Corrector
+from posenet.models import ClosedFormCorrector, Corrector, FusingCorrector
 
 NUMERICS = 4
 """Incremented when a change of this project's code changes numbers: trials before and after are never in one table."""
@@ -146,6 +146,8 @@ def _encode_model(settings: Settings, inputs: Inputs) -> tuple[Encoded, list[Pro
         model = inputs.model(settings)
     except Exception as error:
         return encoded, [refused("model_args", hyperparams.model, hyperparams.model_args, error)]
+    if isinstance(model, FusingCorrector):
+        problems += _check_subsets(model, settings, inputs)
     if weights is not None:
         try:
             copy.deepcopy(model).load_state_dict(builders.initial_weights(weights, model), assign=True)
@@ -155,6 +157,31 @@ def _encode_model(settings: Settings, inputs: Inputs) -> tuple[Encoded, list[Pro
     return encoded, problems + _check_last_batch(settings, model, train_set)
 
 
+def _check_subsets(model: FusingCorrector, settings: Settings, inputs: Inputs) -> list[Problem]:
+    """Returns a problem for each set whose subsets a model cannot fuse."""
+    name, keys = type(model).__name__, set_keys(settings)
+    subsets = list(inputs.read_set(keys["train"]).poses)
+    if len(subsets) < 2:
+        text = f"{name} fuses the poses of at least 2 subsets, but {keys['train'].name} has only {subsets[0]}"
+        if not settings.experiment.use_preset:
+            return [Problem("experiment_config.use_preset", f"must be True: {name} fuses the predictions of backbones")]
+        return [Problem("experiment_config.train_set", text)]
+    problems = []
+    if model.n_subsets not in (None, len(subsets)):
+        text = f"is {model.n_subsets}, but {keys['train'].name} has {len(subsets)} subsets: {', '.join(subsets)}"
+        problems.append(Problem("base_hyperparams.model_args.n_subsets", text))
+    for split, key in keys.items():
+        with suppress(UserError):  # the data group reports it
+            found = list(inputs.read_set(key).poses)
+            if found != subsets:
+                text = (
+                    f"{name} needs the same subsets in the same order in all sets, but {key.name} has "
+                    f"{', '.join(found)}, and {keys['train'].name} has {', '.join(subsets)}"
+                )
+                problems.append(Problem(f"experiment_config.{split}_set", text))
+    return problems
+
+
 def _check_last_batch(settings: Settings, model: torch.nn.Module, train_set: PoseDataset) -> list[Problem]:
     batch_size, n_samples = settings.solver.batch_size, len(train_set)
     if batch_size > 1 and n_samples % batch_size != 1:
@@ -162,7 +189,8 @@ def _check_last_batch(settings: Settings, model: torch.nn.Module, train_set: Pos
     try:
         with torch.random.fork_rng(devices=[]):
             window = window_of(model)
-            frames = (1,) if window is None else (1, window.size)
+            subsets = (len(train_set.poses),) if fuses(model) else ()
+            frames = (1,) if window is None else (1, *subsets, window.size)
             model(torch.zeros(*frames, train_set.skeleton.n_joints, 3, device="meta"))
     except Exception as error:
         # Other errors on the meta device may not occur in a training.
@@ -401,7 +429,7 @@ SETTINGS_GROUPS = (
     SettingsGroup("data", _DATA_KEYS, _encode_data),
     SettingsGroup(
         "model",
-        (*_MODEL_KEYS, "experiment_config.init_weights_path", "solver_config.batch_size"),
+        (*_MODEL_KEYS, *_DATA_KEYS, "experiment_config.init_weights_path", "solver_config.batch_size"),
         _encode_model,
     ),
     SettingsGroup(

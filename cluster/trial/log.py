@@ -28,10 +28,12 @@ class ExamplePoses:
     labels: Array
 
     @classmethod
-    def of(cls, val_set: PoseDataset, subset: str, indices: tuple[int, ...]) -> "ExamplePoses":
-        """Takes the samples with these indices from a subset."""
+    def of(cls, val_set: PoseDataset, subset: str | None, indices: tuple[int, ...]) -> "ExamplePoses":
+        """Takes the samples with these indices from a subset; None takes the mean poses over all subsets."""
         rows = np.array(indices, dtype=np.intp)  # (E,)
-        return cls(indices, val_set.poses[subset][rows], val_set.labels[rows])
+        subsets = list(val_set.poses) if subset is None else [subset]
+        inputs = np.mean([val_set.poses[name][rows] for name in subsets], axis=0)  # (S, E, J, 3) -> (E, J, 3)
+        return cls(indices, inputs, val_set.labels[rows])
 
 
 @dataclass

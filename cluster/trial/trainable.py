@@ -25,7 +25,7 @@ from cluster.storage.frame_errors import FrameErrors
 from cluster.storage.trial_file import Status, TrialFile
 from cluster.trial.example_plot import plot_examples
 from cluster.trial.log import ExamplePoses, TrialLog
-from data_pipeline.batch import DeviceCache, DeviceDataset, dataset_identity, on_device, window_of
+from data_pipeline.batch import DeviceCache, DeviceDataset, dataset_identity, fuses, on_device, window_of
 from data_pipeline.loader import TrainingLoader
 from data_pipeline.normalizers import Normalizer
 from data_pipeline.pose_dataset import PoseDataset
@@ -159,8 +159,9 @@ class _Training:
         self.sets = data.sets
         self.tables = data.tables
         config = trial.settings.solver
+        subset = None if fuses(trial.settings.hyperparams.model) else config.val_example_subset
         self.examples = (
-            ExamplePoses.of(data.sets["val"], config.val_example_subset, tuple(config.val_example_indices))
+            ExamplePoses.of(data.sets["val"], subset, tuple(config.val_example_indices))
             if config.val_example_indices
             else None
         )
@@ -282,6 +283,7 @@ class _Training:
             generators=seeds.generators(device),
             tables=_TABLES.get(self.tables, device),
             window=window_of(model),
+            fused=fuses(model),
         )
 
         optimizer = builders.build_optimizer(hyperparams, model)

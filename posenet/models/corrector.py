@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from data_pipeline.batch import Window
+from data_pipeline.batch import Window, fused_mean
 from data_pipeline.skeleton import Skeleton
 
 STRENGTH = "chosen_strength"
@@ -74,6 +74,31 @@ class TemporalCorrector(Corrector):
         self.window = window
 
 
+class FusingCorrector(TemporalCorrector):
+    """A corrector that sees the poses of all subsets of a dataset, those of S backbones, and returns one pose.
+
+    What it corrects is the mean pose over the subsets. It may see a window of successive frames, or the frame alone.
+
+    Args:
+        skeleton: The skeleton of the poses.
+        window: The frames that it sees.
+
+    Attributes:
+        n_subsets: S, if the weights depend on it; None for any number of at least 2.
+    """
+
+    fuses_subsets = True
+    n_subsets: int | None = None
+
+    @abstractmethod
+    def correction(self, poses: Tensor) -> Tensor:
+        """Returns the correction to add to the mean poses, (N, J, 3), of windows `poses`, (N, S, W, J, 3)."""
+
+    def corrected_frame(self, windows: Tensor) -> Tensor:
+        """Returns the mean pose of each corrected frame, (N, J, 3), of windows, (N, S, W, J, 3)."""
+        return fused_mean(windows, self.window)
+
+
 class ClosedFormCorrector(Corrector):
     """A corrector that is fitted without gradients, from sums over the training samples.
 
@@ -95,3 +120,20 @@ class ClosedFormCorrector(Corrector):
     @abstractmethod
     def load_sums(self, sums: Mapping[str, Any]) -> None:
         """Continues from the result of `sums`; the weights are loaded separately."""
+
+
+class FixedCorrector(ClosedFormCorrector):
+    """A corrector without anything to train."""
+
+    def add(self, poses: Tensor, labels: Tensor) -> None:
+        """Does nothing, since nothing is fitted."""
+
+    def fit(self) -> None:
+        """Does nothing, since nothing is fitted."""
+
+    def sums(self) -> dict[str, Any]:
+        """Returns nothing, since nothing is fitted."""
+        return {}
+
+    def load_sums(self, sums: Mapping[str, Any]) -> None:
+        """Does nothing, since nothing is fitted."""

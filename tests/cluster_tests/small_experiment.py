@@ -28,7 +28,7 @@ from data_pipeline.skeleton import Skeleton
 from data_pipeline.tables import write_errors, write_neighbors
 from posenet import errors
 from posenet.losses import Loss, MetricLoss
-from posenet.models import CorrectorMLP, KernelCorrector
+from posenet.models import CorrectorMLP, KernelCorrector, MeanFusion
 
 MISSING = object()
 """The value of a key to leave out."""
@@ -147,6 +147,15 @@ CLOSED_FORM: dict[str, Any] = {
     **{f"base_hyperparams.{name}_args": {} for name in ("optimizer", "scheduler")},
 }
 """Settings of a model that is fitted without gradients."""
+
+FUSION: dict[str, Any] = {
+    **CLOSED_FORM,
+    "base_hyperparams.model": MeanFusion,
+    "base_hyperparams.model_args": {"sigma": 1.0},
+    **{f"experiment_config.{split}_set": f"two_{split}" for split in ("train", "val", "test")},
+    "solver_config.val_example_subset": "A",
+}
+"""Settings of a model that fuses the subsets A and B; nothing is trained."""
 
 NEIGHBOR_ERRORS: dict[str, Any] = {
     "base_hyperparams.distorter": NeighborErrorBankDistorter,

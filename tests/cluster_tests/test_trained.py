@@ -19,6 +19,7 @@ from data_pipeline.user_error import UserError
 from posenet.evaluator import CorrectionMeans
 from posenet.export import export_corrector
 from posenet.models import (
+    AgreementFusion,
     CorrectorFingerMLP,
     CorrectorGNN,
     CorrectorLCN,
@@ -27,7 +28,7 @@ from posenet.models import (
     GlobalShiftMLP,
     TemporalFilter,
 )
-from tests.cluster_tests.small_experiment import CLOSED_FORM, LR, SmallExperiment
+from tests.cluster_tests.small_experiment import CLOSED_FORM, FUSION, LR, SmallExperiment
 
 MODELS = {
     CorrectorMLP: {"hidden_dims": [8], "batchnorm": True, "dropout": 0.1},
@@ -40,6 +41,8 @@ MODELS = {
         **{"decoder": "whole_pose", "decoder_dims": [4], "dropout": 0.1},
     },
 }
+
+OPTIMISATION = ("optimizer", "optimizer_args", "scheduler", "scheduler_args")
 
 NORMALIZERS = [
     None,
@@ -129,6 +132,27 @@ class TestACorrectorThatWasReadBack:
         (recorded,) = (trial["test_distance_mm"] for trial in Results.read(folder_of(small_experiment)).trials)
         assert means.metrics()["distance"] == pytest.approx(recorded, rel=1e-6)
         assert means.metrics()["distance"] != pytest.approx(means.metrics()["distance_before"], rel=1e-3)
+
+    @pytest.mark.parametrize("normalizer", [None, ViewpointNormalizer], ids=str)
+    @pytest.mark.parametrize("trained_model", [False, True])
+    def test_fuses_subsets_as_in_the_trial(self, small_experiment, normalizer, trained_model):
+        changes = {**FUSION, "experiment_config.normalizer": normalizer, "base_hyperparams.eval_space": "default"}
+        if trained_model:
+            changes = {path: value for path, value in changes.items() if not path.endswith(OPTIMISATION)}
+            changes["base_hyperparams.model"] = AgreementFusion
+            changes["base_hyperparams.model_args"] = {"n_subsets": 2, "sigma": 1.0, "zero_init": False}
+        small_experiment.run(changes)
+        trained = read_corrector(folder_of(small_experiment))
+        assert trained.train_subsets == ("A", "B")
+        dataset = read_dataset(small_experiment.data_dir, "two_test")
+        poses = torch.stack([torch.tensor(dataset.poses[name]) for name in trained.train_subsets], dim=1)
+        means = CorrectionMeans(trained.skeleton)
+        with torch.no_grad():
+            means.add(poses.mean(dim=1), trained.corrector(poses), torch.tensor(dataset.labels))
+        (row,) = Results.read(folder_of(small_experiment)).trials
+        assert means.metrics()["distance"] == pytest.approx(row["test_distance_mm"], rel=1e-5)
+        assert means.metrics()["distance_before"] == pytest.approx(row["test_distance_before_mm"], rel=1e-5)
+        assert row["test_distance_mm[fused]"] == row["test_distance_mm"] != row["test_distance_before_mm"]
 
     def test_over_time_depends_on_the_future_unless_it_is_causal(self, small_experiment):
         for causal in (False, True):

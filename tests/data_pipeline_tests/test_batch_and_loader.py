@@ -36,7 +36,16 @@ def numbered_dataset(n=N, subsets=SUBSETS):
 
 
 def make_loader(
-    dataset=None, *, seed=0, batch_size=5, distorter=None, augmenters=(), normalizer=None, tables=None, window=None
+    dataset=None,
+    *,
+    seed=0,
+    batch_size=5,
+    distorter=None,
+    augmenters=(),
+    normalizer=None,
+    tables=None,
+    window=None,
+    fused=False,
 ):
     return TrainingLoader(
         DeviceDataset.of(dataset or numbered_dataset(), CPU),
@@ -47,6 +56,7 @@ def make_loader(
         generators=Generators(generator(seed), generator(seed + 1), generator(seed + 2)),
         tables=tables,
         window=window,
+        fused=fused,
     )
 
 
@@ -456,3 +466,58 @@ class TestWindows:
         whole = next(make_loader(dataset, batch_size=N, window=Window(1, 1)).epoch())
         parts = list(whole.split(6))
         assert torch.equal(torch.cat([part.windows for part in parts]), whole.windows)
+
+
+class TestWindowsOfAllSubsets:
+    @pytest.mark.parametrize("normalizer", [None, Shifter(NYU)])
+    def test_have_every_subset_in_order_around_the_mean_pose(self, normalizer):
+        dataset = replace(numbered_dataset(), frames=SEQUENCES)
+        loader = make_loader(dataset, normalizer=normalizer, window=Window(2, 1), fused=True)
+        seen = []
+        for batch in loader.epoch():
+            places = batch.labels_mm[:, 0, 0].long()
+            rows = loader.data.window_rows(places, Window(2, 1)).float()  # (n, W)
+            mean = batch.in_mm(batch.poses)
+            assert torch.equal(mean, batch.labels_mm + 2000)  # of 1000, 2000 and 3000
+            in_mm = batch.inputs if normalizer is None else batch.inputs + mean[:, None, None]
+            expected = rows[:, None] + torch.tensor([1000.0, 2000.0, 3000.0])[:, None]  # (n, S, W)
+            torch.testing.assert_close(in_mm, expected[..., None, None].expand_as(in_mm), rtol=0, atol=1e-3)
+            seen += places.tolist()
+        assert sorted(seen) == list(range(N))
+
+    def test_are_augmented_as_a_whole_with_their_labels(self):
+        """All distances between the joints of a sample, of whatever subset and frame, change alike."""
+        dataset = replace(pose_dataset(NYU, N, SUBSETS), frames=SEQUENCES)
+        plain, turned = (
+            next(make_loader(dataset, augmenters=augmenters, window=Window(1, 1), fused=True).epoch())
+            for augmenters in ((), (RandomRotator(), RandomScaler()))
+        )
+        before, after = (
+            torch.cdist(points, points)
+            for points in (torch.cat([b.inputs.flatten(1, 3), b.labels_mm], dim=1).double() for b in (plain, turned))
+        )  # (n, S·W·J + J, S·W·J + J) each
+        for ratio, is_apart in zip(after / before.clamp(min=1e-3), before > 1, strict=True):
+            torch.testing.assert_close(
+                ratio[is_apart], ratio[is_apart].mean().expand(int(is_apart.sum())), rtol=1e-3, atol=0
+            )
+
+    def test_are_distorted_pose_by_pose(self):
+        dataset = numbered_dataset(400, ("A", "B"))
+        loader = make_loader(
+            dataset, distorter=GaussianDistorter(std_mm=3.0), window=Window(0, 0), fused=True, batch_size=400
+        )
+        batch = next(loader.epoch())
+        noise = batch.inputs[:, :, 0] - batch.labels_mm[:, None] - torch.tensor([1000.0, 2000.0])[:, None, None]
+        assert noise.std().item() == pytest.approx(3, rel=0.05)
+        first, second = noise.flatten(2).unbind(1)
+        assert abs(np.corrcoef(first.flatten(), second.flatten())[0, 1]) < 0.05
+
+    def test_give_a_distorter_the_samples_that_the_poses_are_of(self):
+        class Subtracts(Distorter):
+            def __call__(self, samples, generator):
+                assert torch.equal(samples.labels[:, 0, 0].long(), samples.indices)
+                return samples.poses - samples.indices[:, None, None]
+
+        for batch in make_loader(distorter=Subtracts(), window=Window(1, 1), fused=True).epoch():
+            for subset, poses in enumerate(batch.inputs.unbind(1), start=1):
+                assert (poses == 1000 * subset).all()

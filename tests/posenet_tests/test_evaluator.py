@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter1d
 from torch import nn
 
 from data_pipeline.batch import DeviceDataset
@@ -12,7 +13,7 @@ from data_pipeline.normalizers import GlobalNormalizer, Shifter
 from data_pipeline.pose_dataset import PoseDataset
 from data_pipeline.skeleton import NYU
 from posenet.evaluator import CURVE_THRESHOLDS_MM, STRENGTHS, CorrectionMeans, Evaluator
-from posenet.models import Corrector, CorrectorMLP
+from posenet.models import Corrector, CorrectorMLP, MeanFusion, WeightedFusion
 from tests.support import hands, pose_dataset
 
 N = 80
@@ -570,3 +571,48 @@ class TestCorrectionMeans:
         means.add(poses, (poses - centre) * 0.3 / 0.3 + centre, labels)
         metrics = means.metrics()
         assert metrics["improved"] == metrics["worsened"] == 0
+
+
+class TestOfAModelThatFusesSubsets:
+    @pytest.fixture(params=[None, Shifter], ids=str)
+    def evaluator(self, request):
+        data = DeviceDataset.of(pose_dataset(NYU, N, SUBSETS), torch.device("cpu"))
+        normalizer = None if request.param is None else request.param(NYU)
+        return Evaluator(data, normalizer=normalizer, eval_space="original")
+
+    @pytest.fixture
+    def mean(self):
+        """The mean pose of each frame in float64, (N, J, 3)."""
+        return np.mean([poses.astype(np.float64) for poses in pose_dataset(NYU, N, SUBSETS).poses.values()], axis=0)
+
+    @pytest.fixture
+    def labels(self):
+        return pose_dataset(NYU, N, SUBSETS).labels
+
+    def test_there_is_one_result_before_which_is_the_error_of_the_mean_pose(self, evaluator, mean, labels):
+        found = by_subset(evaluator.final(MeanFusion(NYU, sigma=1.0)))
+        assert found.keys() == {"mean", "fused"}
+        assert found["mean"] == found["fused"]
+        smoothed = gaussian_filter1d(mean, 1.0, axis=0, mode="nearest", radius=3)
+        for metric, poses in {"distance_before": mean, "distance": smoothed}.items():
+            expected = distances_of(poses, labels).mean()
+            assert found["fused"]["original", metric] == pytest.approx(expected, rel=1e-5)
+
+    def test_frames_and_predictions_are_those_of_the_fused_pose(self, evaluator, mean, labels):
+        model = MeanFusion(NYU)
+        by_name = evaluator.frame_errors(model)
+        assert by_name.keys() == {"fused"}
+        for found in by_name["fused"]:
+            np.testing.assert_allclose(found, distances_of(mean, labels).mean(axis=1), rtol=1e-4)
+        predicted = evaluator.predict(model, "A", torch.tensor([3, 0]))
+        np.testing.assert_allclose(predicted, mean[[3, 0]], atol=1e-3)
+
+    def test_the_strength_is_the_best_between_the_mean_pose_and_the_fused_one(self, evaluator, mean, labels):
+        model = WeightedFusion(NYU, n_subsets=2)
+        with torch.no_grad():
+            model.scores.copy_(torch.tensor([[9.0], [0.0]]).expand(2, 14))
+        first = pose_dataset(NYU, N, SUBSETS).poses["A"]
+        weight = 1 / (1 + np.exp(-9.0))
+        fused = weight * first + (1 - weight) * (2 * mean - first)
+        by_hand = {s: distances_of(mean + s * (fused - mean), labels).mean() for s in STRENGTHS}
+        assert evaluator.best_strength(model) == min(by_hand, key=by_hand.get)

@@ -12,12 +12,17 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import Ridge
 from torch import nn
 
-from data_pipeline.batch import Batch, Window, window_of
+from data_pipeline.batch import Batch, DeviceDataset, Window, fuses, window_of
+from data_pipeline.formats.frames import Frames
 from data_pipeline.formats.leaderboard import read_results
+from data_pipeline.formats.recordings import nyu_frames
 from data_pipeline.normalizers import ViewpointNormalizer
-from data_pipeline.skeleton import HANDS17, ICVL, Skeleton
+from data_pipeline.pose_dataset import PoseDataset, Samples
+from data_pipeline.skeleton import HANDS17, ICVL, NYU, Skeleton
 from posenet import models
+from posenet.evaluator import Evaluator
 from posenet.models import (
+    AgreementFusion,
     ClosedFormCorrector,
     Corrector,
     CorrectorFingerMLP,
@@ -25,10 +30,13 @@ from posenet.models import (
     CorrectorLCN,
     CorrectorMLP,
     CorrectorTransformer,
+    FusingCorrector,
     GaussianSmoother,
     GlobalShiftMLP,
     KernelCorrector,
+    MeanFusion,
     TemporalFilter,
+    WeightedFusion,
 )
 from posenet.models.corrector import STRENGTH
 from posenet.models.layers import ACTIVATIONS
@@ -51,12 +59,17 @@ KERNEL = {"bandwidth": 2.0, "ridge": 0.1}
 
 FILTER = {"size": 5, "hidden_dims": [6], "zero_init": False}
 
+AGREEMENT = {"n_subsets": 3, "hidden_dims": [6], "zero_init": False}
+
 ARGUMENTS = {
     KernelCorrector: [
         {**KERNEL, "n_centres": 8},
         {**KERNEL, "n_centres": 100, "axes": ("palm", "input")},
         {**KERNEL, "n_centres": 100, "sigma": 0.7, "causal": True},
     ],
+    MeanFusion: [{"sigma": 0.7}, {"sigma": 1.5, "causal": True}],
+    WeightedFusion: [{"n_subsets": 3, "sigma": 0.7}],
+    AgreementFusion: [{**AGREEMENT, "sigma": 0.7}, {**AGREEMENT, "causal": True, "dropout": 0.3}],
     GaussianSmoother: [{"sigma": 0.7}, {"sigma": 1.5, "causal": True}],
     TemporalFilter: [FILTER, {**FILTER, "size": 4, "causal": True, "dropout": 0.3}],
     CorrectorGNN: [
@@ -143,9 +156,12 @@ class TestEveryModel:
 
     @pytest.fixture
     def poses(self, case, skeleton):
-        """What the model sees: 8 poses, or the windows around them."""
+        """What the model sees: 8 poses, or the windows around them, or those of 3 subsets."""
         poses = normalized_hands(skeleton, 8)[0]
-        window = window_of(case[0](skeleton, **case[1]))
+        model = case[0](skeleton, **case[1])
+        window = window_of(model)
+        if fuses(model):
+            return torch.stack([window.of_run(normalized_hands(skeleton, 8, seed)[0]) for seed in range(3)], dim=1)
         return poses if window is None else window.of_run(poses)
 
     @pytest.fixture
@@ -192,7 +208,7 @@ class TestEveryModel:
         assert all(gradient.any() for name, gradient in gradients.items() if not name.endswith("bias"))
 
     def test_starts_from_the_same_weights_only_for_the_same_seed(self, case, make):
-        if case[0] is GaussianSmoother:
+        if case[0] in (GaussianSmoother, MeanFusion, WeightedFusion):
             pytest.skip("this model has no weights that are drawn or fitted")
         first, same, other = make(0).state_dict(), make(0).state_dict(), make(1).state_dict()
         assert all(torch.equal(first[name], same[name]) for name in first)
@@ -221,6 +237,8 @@ class TestEveryModel:
     @pytest.mark.usefixtures("with_gradients")
     def test_returns_its_input_before_training_if_its_last_layer_starts_at_zero(self, case, poses, before, skeleton):
         member, arguments = case
+        if issubclass(member, FusingCorrector):
+            pytest.skip("such a model starts as the smoothed mean of all subsets")
         model = seeded(lambda: member(skeleton, **{**arguments, "zero_init": True}))
         assert torch.equal(model(poses), before)
         model(poses).square().sum().backward()
@@ -838,3 +856,103 @@ class TestModelsOverTime:
         assert GaussianSmoother(HANDS17, sigma=1.5).window == Window(5, 5)
         with pytest.raises(ValueError, match="size must be odd, so that the corrected frame is in the middle, not 4"):
             TemporalFilter(HANDS17, size=4)
+
+
+def windows_of(model, sequences):
+    """Returns what a model that fuses subsets sees, (N, S, W, J, 3), of S sequences, (N, J, 3) each."""
+    return torch.stack([model.window.of_run(sequence) for sequence in sequences], dim=1)
+
+
+class TestModelsThatFuseSubsets:
+    @pytest.fixture
+    def sequences(self):
+        """The poses of three backbones, (3, 30, 21, 3)."""
+        return torch.stack([normalized_hands(HANDS17, 30, seed)[0] for seed in range(3)])
+
+    def test_return_the_mean_smoothed_as_scipy_does(self, sequences):
+        model = MeanFusion(HANDS17, sigma=2.0)
+        mean = sequences.double().mean(dim=0).numpy()
+        expected = gaussian_filter1d(mean, 2.0, axis=0, mode="nearest", radius=6)
+        np.testing.assert_allclose(model(windows_of(model, sequences)), expected, atol=1e-5)
+
+    def test_see_single_frames_without_smoothing(self, sequences):
+        model = MeanFusion(HANDS17)
+        assert model.window == Window(0, 0)
+        torch.testing.assert_close(model(windows_of(model, sequences)), sequences.mean(dim=0))
+
+    @pytest.mark.parametrize("sigma", [None, 1.0])
+    @pytest.mark.parametrize("member", [WeightedFusion, AgreementFusion])
+    def test_start_as_the_mean(self, sequences, member, sigma):
+        mean, model = MeanFusion(HANDS17, sigma=sigma), member(HANDS17, n_subsets=3, sigma=sigma)
+        windows = windows_of(model, sequences)
+        torch.testing.assert_close(model(windows), mean(windows), rtol=0, atol=1e-5)
+
+    def test_weight_each_joint_by_the_softmax_of_its_numbers(self, sequences):
+        model = WeightedFusion(HANDS17, n_subsets=3)
+        numbers = np.random.default_rng(0).normal(size=(3, 21))
+        with torch.no_grad():
+            model.scores.copy_(torch.tensor(numbers))
+        weights = np.exp(numbers) / np.exp(numbers).sum(axis=0)
+        expected = np.einsum("sj,snjc->njc", weights, sequences.double().numpy())
+        np.testing.assert_allclose(model(windows_of(model, sequences)).detach(), expected, atol=1e-5)
+
+    def test_of_agreement_see_what_numpy_computes_from_the_poses(self, sequences):
+        model = seeded(lambda: AgreementFusion(HANDS17, **AGREEMENT, sigma=1.0)).double()
+        poses = sequences.double().numpy()
+        smooth = gaussian_filter1d(poses, 1.0, axis=1, mode="nearest", radius=3)
+        from_mean = np.sqrt(((poses - poses.mean(axis=0)) ** 2).sum(axis=3))  # (S, N, J)
+        from_smooth = np.sqrt(((poses - smooth) ** 2).sum(axis=3))
+        distances = np.concatenate([from_mean, from_smooth])  # (2·S, N, J)
+        of_hand = np.broadcast_to(distances.mean(axis=2, keepdims=True), distances.shape)
+        inputs = np.log1p(np.concatenate([distances, of_hand]))  # (4·S, N, J)
+        w1, b1, w2, b2 = (parameter.detach().numpy() for parameter in model.parameters())
+        hidden = NUMPY_ACTIVATIONS["leaky_relu"](np.einsum("hi,inj->njh", w1, inputs) + b1)
+        scores = np.exp(hidden @ w2.T + b2)  # (N, J, S)
+        weights = scores / scores.sum(axis=2, keepdims=True)
+        expected = np.einsum("njs,snjc->njc", weights, smooth)
+        np.testing.assert_allclose(model(windows_of(model, sequences.double())).detach(), expected, atol=1e-5)
+
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda: MeanFusion(HANDS17, sigma=1.0),
+            lambda: WeightedFusion(HANDS17, n_subsets=3, sigma=1.0),
+            lambda: AgreementFusion(HANDS17, **AGREEMENT, sigma=1.0),
+        ],
+    )
+    def test_move_with_the_hand(self, sequences, make):
+        model = seeded(make)
+        windows, shift = windows_of(model, sequences), torch.tensor([3.0, -2.0, 5.0])
+        torch.testing.assert_close(model(windows + shift), model(windows) + shift, atol=1e-4, rtol=0)
+
+    def test_of_one_backbone_three_times_return_its_pose(self, sequences):
+        model = seeded(lambda: AgreementFusion(HANDS17, **AGREEMENT))
+        windows = windows_of(model, sequences[:1].expand(3, -1, -1, -1))
+        torch.testing.assert_close(model(windows), sequences[0], atol=1e-5, rtol=0)
+
+    def test_refuse_a_number_of_subsets_below_1(self):
+        for member in (WeightedFusion, AgreementFusion):
+            with pytest.raises(ValueError, match="n_subsets must be a whole number of at least 1, not 0"):
+                member(HANDS17, n_subsets=0)
+
+
+NYU_FILES = {"Pose-REN": "NEUCOM18_NYU_Pose_REN.txt", "DeepPrior++": "ICCVW17_NYU_DeepPrior++.txt"}
+
+
+@pytest.mark.skipif(not (SHARED_DATA / "nyu").is_dir(), reason=f"{SHARED_DATA / 'nyu'} is missing")
+def test_the_mean_of_two_backbones_improves_the_second_person_of_nyu_and_smoothing_improves_it_more():
+    folder = SHARED_DATA / "nyu"
+    results = {backbone: folder / file for backbone, file in NYU_FILES.items()}
+    labels, poses = read_results(folder / "nyu_test_groundtruth_label.txt", results, "nyu")
+    whole = Samples(labels, poses, nyu_frames(Frames(labels)))
+    found = []
+    for rows in (np.arange(2440), np.arange(2440, len(labels))):
+        person = whole.take(rows)
+        dataset = PoseDataset("nyu", person.labels, person.poses, NYU, "", person.frames)
+        data = DeviceDataset.of(dataset, torch.device("cpu"))
+        evaluator = Evaluator(data, normalizer=None, eval_space="default")
+        for model in (None, MeanFusion(NYU), MeanFusion(NYU, sigma=1.0), MeanFusion(NYU, sigma=2.0)):
+            measured = evaluator.intermediate(nn.Identity() if model is None else model)
+            found += [m.value for m in measured if m.metric == "distance" and m.subset != "mean"]
+    expected = [*(5.34, 6.93, 5.46, 5.38, 5.43), *(14.53, 14.47, 12.94, 12.79, 12.77)]
+    assert found == pytest.approx(expected, abs=0.006)

@@ -27,8 +27,8 @@ from data_pipeline.normalizers import GlobalNormalizer
 from data_pipeline.pose_dataset import read_dataset, read_samples, write_dataset
 from data_pipeline.pose_dataset import write_datasets as write_parts
 from data_pipeline.skeleton import Skeleton, register_skeleton
-from posenet.models import GaussianSmoother
-from tests.cluster_tests.small_experiment import LR, SmallExperiment, write_datasets
+from posenet.models import GaussianSmoother, WeightedFusion
+from tests.cluster_tests.small_experiment import FUSION, LR, SmallExperiment, write_datasets
 from tests.support import ROOT
 
 SCRIPT = ROOT / "tune_runs" / "predict.py"
@@ -321,6 +321,91 @@ class TestACorrectorOverTime:
             (corrected,) = onnxruntime.InferenceSession("c.onnx").run(None, {"poses_mm": poses})
         by_hand = gaussian_filter1d(poses.astype(float), 1.0, axis=0, mode="nearest", radius=3)
         np.testing.assert_allclose(corrected, by_hand, atol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def fused(sweep):
+    """The test set `two_test` of the experiments `fusion`, a smoothed mean, and `weighted`, which is trained."""
+    sweep.run({**FUSION, "experiment_config.name": "fusion"})
+    trained = {path: value for path, value in FUSION.items() if "optimizer" not in path and "scheduler" not in path}
+    model = {"base_hyperparams.model": WeightedFusion, "base_hyperparams.model_args": {"n_subsets": 2}}
+    rate = {"base_hyperparams.optimizer_args": {"lr": 0.1}}
+    sweep.run({**trained, **model, **rate, "experiment_config.name": "weighted", "experiment_config.n_repetitions": 2})
+    return read_dataset(sweep.data_dir, "two_test")
+
+
+def smoothed_mean(dataset):
+    """The mean over subsets, smoothed with sigma 1, (N, J, 3)."""
+    mean = np.mean([poses.astype(float) for poses in dataset.poses.values()], axis=0)
+    return gaussian_filter1d(mean, 1.0, axis=0, mode="nearest", radius=3)
+
+
+class TestACorrectorThatFusesSubsets:
+    @pytest.mark.parametrize("experiment", ["fusion", "weighted"])
+    def test_fuses_the_poses_of_a_dataset_with_the_numbers_of_the_evaluation(self, run, sweep, fused, experiment):
+        poses, labels = (sweep.data_dir / f"two_test_{kind}.pt" for kind in ("poses", "labels"))
+        arguments = ("--poses", poses, "--labels", labels, "--out", "o.pt", "--json", "--repetition", 0)
+        status, output, _ = run(*arguments, experiment=experiment)
+        assert status == 0
+        found = json.loads(output)
+        trial = Results.read(ExperimentFolder(Storage(sweep.storage_path) / experiment)).trials[0]
+        assert found["distance"] == pytest.approx(trial["test_distance_mm"], rel=1e-6)
+        assert found["distance_before"] == pytest.approx(trial["test_distance_before_mm"], rel=1e-6)
+        if experiment == "fusion":
+            np.testing.assert_allclose(read("pt", Path("o.pt"))[0], smoothed_mean(fused), atol=1e-3)
+
+    def test_finds_the_subsets_by_their_names(self, run, fused):
+        mixed = {"other": np.zeros_like(fused.labels), "B": fused.poses["B"], "A": fused.poses["A"]}
+        torch.save({name: torch.tensor(poses) for name, poses in mixed.items()}, "mixed.pt")
+        torch.save({name: torch.tensor(poses) for name, poses in fused.poses.items()}, "poses.pt")
+        for name in ("mixed", "poses"):
+            assert run("--poses", f"{name}.pt", "--out", f"{name}_o.pt", experiment="weighted")[0] == 0
+        np.testing.assert_array_equal(read("pt", Path("mixed_o.pt"))[0], read("pt", Path("poses_o.pt"))[0])
+
+    @pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
+    def test_exported_takes_the_poses_of_all_subsets(self, run, fused, suffix):
+        status, _, errors = run("--export", f"c{suffix}", experiment="fusion")
+        assert status == 0
+        assert "it takes poses (N, 2, J, 3) of A and B, in this order, in mm" in errors
+        poses = np.stack([fused.poses[name] for name in ("A", "B")], axis=1)
+        if suffix == ".pt2":
+            corrected = torch.export.load("c.pt2").module()(torch.tensor(poses)).numpy()
+        else:
+            onnxruntime = pytest.importorskip("onnxruntime")
+            (corrected,) = onnxruntime.InferenceSession("c.onnx").run(None, {"poses_mm": poses})
+        np.testing.assert_allclose(corrected, smoothed_mean(fused), atol=1e-3)
+
+    def test_of_all_repetitions_is_exported_with_their_mean(self, run, fused):
+        poses = torch.tensor(np.stack([fused.poses[name] for name in ("A", "B")], axis=1))
+        for repetition in ("0", "1", "all"):
+            run("--export", f"{repetition}.pt2", "--repetition", repetition, experiment="weighted")
+        first, second, both = (torch.export.load(f"{name}.pt2").module()(poses) for name in ("0", "1", "all"))
+        torch.testing.assert_close(both, (first + second) / 2, rtol=0, atol=1e-3)
+
+    @pytest.mark.parametrize(
+        ("poses", "says"),
+        [
+            ("poses.npy", "poses.npy: this corrector fuses the subsets A and B, and only a .pt file has subsets"),
+            ("poses.pt#A", "poses.pt#A: this corrector fuses the subsets A and B; name the file without #SUBSET"),
+            ("single.pt", "single.pt is a single tensor; it has no subset 'A'"),
+            ("lacks.pt", "lacks.pt has no subset 'B'; it has A"),
+            ("short.pt", "short.pt: its subsets have different numbers of frames; they need the same frames"),
+            ("nyu.pt", "nyu.pt#A has poses of 14 joints; .* on the 21 joints of HANDS17"),
+        ],
+    )
+    def test_refuses_poses_of_other_backbones(self, run, fused, poses, says):
+        a, b = (torch.tensor(fused.poses[name]) for name in ("A", "B"))
+        FORMATS["openpose21"].write(Path("poses.npy"), [Frames(fused.labels)])
+        torch.save({"A": a, "B": b}, "poses.pt")
+        torch.save(a, "single.pt")
+        torch.save({"A": a}, "lacks.pt")
+        torch.save({"A": a, "B": b[:5]}, "short.pt")
+        torch.save({"A": a[:, :14].clone(), "B": b[:, :14].clone()}, "nyu.pt")
+        options = ("--format", "openpose21") if poses.endswith(".npy") else ()
+        status, output, errors = run("--poses", poses, *options, "--out", "o.pt", experiment="fusion")
+        assert (status, output) == (2, "")
+        assert re.search(f"^error: {says}", errors, re.MULTILINE)
+        assert not Path("o.pt").exists()
 
 
 class TestFramesOfTheTraining:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, S
 
 from cluster.reports.tables.metric_labels import Measure
 from cluster.results.results import DataSet, Results, Row, SummaryColumns, column
+from data_pipeline.subsets import FUSED_SUBSET
 from data_pipeline.words import count, listed
 
 SPLIT_NAMES = {"val": "validation", "test": "test"}
@@ -166,8 +167,15 @@ def _over(results: Results, rows: Sequence[Row], split: str, names: Sequence[str
         for trial in results.trials
         if trial["key"] in keys
     } - {()}
-    over = listed(next(iter(found))) if len(found) == 1 else "the subsets of each"
-    return f", mean over {over}{' unless a subset is named' * any(are_of_one)}"
+    fused, averaged = (FUSED_SUBSET,) in found, found - {(FUSED_SUBSET,)}
+    texts = []
+    if averaged or not fused:
+        over = listed(next(iter(averaged))) if len(averaged) == 1 else "the subsets of each"
+        texts.append(f"mean over {over}{' unless a subset is named' * any(are_of_one)}")
+    if fused:
+        which = " for models that fuse subsets" if averaged else ""
+        texts.append(f"of the one fused pose{which} (before: of the mean pose over the subsets)")
+    return f", {', or '.join(texts)}"
 
 
 def _frames(sets: Sequence[DataSet]) -> str:

@@ -1,6 +1,7 @@
 import dataclasses
 import math
 import re
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -19,15 +20,18 @@ from data_pipeline.distorters import (
     LayeredGaussianDistorter,
     NeighborErrorBankDistorter,
 )
+from data_pipeline.frame_table import FrameTable
 from data_pipeline.normalizers import GlobalNormalizer, IndividualNormalizer, Shifter, ViewpointNormalizer
-from data_pipeline.pose_dataset import read_dataset
+from data_pipeline.pose_dataset import read_dataset, read_samples, write_dataset
+from data_pipeline.pose_dataset import write_datasets as write_parts
 from data_pipeline.skeleton import HANDS17, NYU
 from data_pipeline.tables import write_errors, write_neighbors
 from posenet.losses import CombinedLoss, Loss
-from posenet.models import CorrectorMLP
+from posenet.models import AgreementFusion, CorrectorMLP, WeightedFusion
 from posenet.models.corrector import STRENGTH
 from tests.cluster_tests.small_experiment import (
     CLOSED_FORM,
+    FUSION,
     LR,
     MISSING,
     NEIGHBOR_ERRORS,
@@ -748,3 +752,82 @@ class TestSettingsThatFit:
                 "base_hyperparams.scheduler_args": arguments.get(scheduler, {}),
             }
         ).plan()
+
+
+class TestAModelThatFusesSubsets:
+    @pytest.fixture
+    def experiment(self, tmp_path):
+        write_datasets(tmp_path / "data")
+        for part in ("train", "val"):
+            dataset = read_dataset(tmp_path / "data", f"two_{part}")
+            swapped = {name: dataset.poses[name] for name in ("B", "A")}
+            write_dataset(tmp_path / "data", f"swapped_{part}", dataset.labels, swapped)
+        return SmallExperiment(tmp_path / "data", tmp_path / "results")
+
+    @pytest.mark.parametrize(
+        ("changes", "says"),
+        [
+            (
+                {"experiment_config.train_set": "small_train"},
+                "experiment_config.train_set: MeanFusion fuses the poses of at least 2 subsets, but small_train "
+                "has only DEFAULT",
+            ),
+            (
+                {
+                    "experiment_config.use_preset": False,
+                    "base_hyperparams.distorter": GaussianDistorter,
+                    "base_hyperparams.distorter_args": {"std_mm": 1.0},
+                },
+                "experiment_config.use_preset: must be True: MeanFusion fuses the predictions of backbones",
+            ),
+            (
+                {"experiment_config.val_set": "swapped_val"},
+                "experiment_config.val_set: MeanFusion needs the same subsets in the same order in all sets, but "
+                "swapped_val has B, A, and two_train has A, B",
+            ),
+            (
+                {"experiment_config.test_set": "small_test"},
+                "experiment_config.test_set: MeanFusion needs the same subsets in the same order in all sets, but "
+                "small_test has DEFAULT, and two_train has A, B",
+            ),
+        ],
+    )
+    def test_is_refused_for_sets_whose_subsets_it_cannot_fuse(self, experiment, changes, says):
+        with pytest.raises(ConfigError) as error:
+            experiment.experiment({**FUSION, **changes}).plan()
+        assert str(error.value).splitlines()[1:] == [f"  {says}"]
+
+    @pytest.mark.parametrize("model", [WeightedFusion, AgreementFusion])
+    def test_is_refused_for_another_number_of_subsets(self, experiment, model):
+        trained = {path: value for path, value in FUSION.items() if "optimizer" not in path and "scheduler" not in path}
+        changes = {**trained, "base_hyperparams.model": model, "base_hyperparams.model_args": {"n_subsets": 3}}
+        says = r"base_hyperparams\.model_args\.n_subsets: is 3, but two_train has 2 subsets: A, B$"
+        with pytest.raises(ConfigError, match=says):
+            experiment.experiment(changes).plan()
+
+    def test_is_another_one_for_subsets_in_another_order(self, experiment):
+        swapped = {f"experiment_config.{split}_set": f"swapped_{split}" for split in ("train", "val")}
+        changes = {**FUSION, "experiment_config.test_set": None}
+        assert experiment.key(changes) != experiment.key({**changes, **swapped})
+
+    def test_depends_on_where_runs_begin_only_if_it_smooths(self, experiment):
+        keys = []
+        for sequence in (["a"] * 40, ["a"] * 20 + ["b"] * 20):
+            samples = read_samples(experiment.data_dir, "two_train")
+            parts = {"cut_train": replace(samples, frames=FrameTable.of(sequence=sequence))}
+            write_parts(experiment.data_dir, parts)
+            for sigma in (None, 1.0):
+                changes = {"experiment_config.train_set": "cut_train", "base_hyperparams.model_args": {"sigma": sigma}}
+                keys.append(experiment.key({**FUSION, **changes}))
+        assert keys[0] == keys[2]
+        assert keys[1] != keys[3]
+
+    def test_has_the_same_identity_whether_its_validation_set_is_an_option_or_not(self, experiment):
+        """The runs of every combination's own sets count."""
+        samples = read_samples(experiment.data_dir, "two_val")
+        frames = FrameTable.of(sequence=["a"] * 10 + ["b"] * (len(samples) - 10))
+        write_parts(experiment.data_dir, {"cut_val": replace(samples, frames=frames)})
+        sets = ["two_val", "cut_val"]
+        plan = experiment.experiment(FUSION, {"experiment_config.val_set": sets}).plan()
+        alone = [experiment.key({**FUSION, "experiment_config.val_set": name}) for name in sets]
+        assert [combination.key for combination in plan.combinations] == alone

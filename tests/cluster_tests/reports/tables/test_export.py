@@ -142,6 +142,14 @@ class TestTheTable:
         assert "mean over the subsets of each;" in caption(ResultTable.read(folder))
         assert "mean over A and B;" in caption(ResultTable.read(folder), best=1)
 
+    def test_of_models_that_fuse_subsets_says_that_their_numbers_are_of_one_pose(self, tmp_path):
+        folder = write_results(tmp_path, {"p": ({LR: 1}, [9.0]), "q": ({LR: 2}, [8.0])}, subsets=("A", "B"))
+        write_trial(folder, "q/0", 8.0, ["val", "test"], ["fused"])
+        one_pose = "of the one fused pose{} (before: of the mean pose over the subsets);"
+        table = ResultTable.read(folder)
+        assert f", mean over A and B, or {one_pose.format(' for models that fuse subsets')}" in caption(table)
+        assert f", {one_pose.format('')}" in caption(table, best=1)
+
     def test_of_the_validation_set_has_its_subsets_even_where_the_test_set_has_none(self, tmp_path):
         folder = write_results(tmp_path, {"a": ({LR: 1}, [9.0])})
         trial = folder.trial("a/0")
