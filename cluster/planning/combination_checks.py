@@ -310,13 +310,13 @@ _ENDLESS = (
 
 
 def _check_augmenters(settings: Settings, inputs: Inputs) -> list[Problem]:
-    """Returns a problem for each augmenter that cannot change the windows of a model over time."""
+    """Returns a problem for an augmenter that cannot change what a model over time, or of several subsets, sees."""
     hyperparams = settings.hyperparams
     unfit = [augmenter for augmenter in hyperparams.augmenters if not augmenter.fits_windows]
     with suppress(Exception):  # the model group reports it
         if unfit and window_of(inputs.model(settings)) is not None:
             model = hyperparams.model.__name__
-            text = f"{unfit[0]!r} changes single frames, but {model} sees windows of frames; leave it out"
+            text = f"{unfit[0]!r} changes single poses, but {model} sees several of a hand together; leave it out"
             return [Problem("base_hyperparams.augmenters", text)]
     return []
 

@@ -167,7 +167,7 @@ class Results:
     def subsets(self, split: str) -> list[str]:
         """Returns the subsets that have their own columns; none if there is only one subset."""
         start = f"{column(split, 'distance')}["
-        return [name[len(start) : -1] for name in self.trials[0] if name.startswith(start)]
+        return [name[len(start) : -1] for name in next(iter(self.trials), {}) if name.startswith(start)]
 
     def values(self, name: str) -> dict[str, list[Any]]:
         """Returns a column of the trials for each combination, by its key, in the order of repetitions."""

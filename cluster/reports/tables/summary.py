@@ -10,6 +10,7 @@ from cluster.reports.formats.terminal import terminal_table
 from cluster.reports.tables.captions import OVER_FOLDS, SPLIT_NAMES, distances, folds_of, over_folds
 from cluster.results.lookup import short_keys
 from cluster.results.results import Results, Row, SummaryColumns, fold_std_column
+from data_pipeline.subsets import FUSED_SUBSET
 
 _MAX_ROWS = 40
 _MAX_FAILURES = 20
@@ -109,6 +110,8 @@ def _caption(table: Results, *, n_data: int) -> str:
     if any(0 < row["n"] < table.n_repetitions for row in table.summary):
         text += f"; combinations with fewer than {table.n_repetitions} finished repetitions come after the others"
     text += "." + (" Epochs were chosen on the validation set." if "test" in table.splits else "")
+    if any(FUSED_SUBSET in table.subsets(split) for split in table.splits):
+        text += " For a model that fuses subsets, before is the error of the mean pose over the subsets."
     if table.folds:
         on = f"Measured on the {folds_of(table, table.split, table.summary)}."
         text = " ".join([text, on, *over_folds(table, table.summary), OVER_FOLDS])

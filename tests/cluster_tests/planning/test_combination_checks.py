@@ -12,7 +12,7 @@ from torch import Tensor
 from cluster.planning import builders, inputs
 from cluster.planning.config import ConfigError
 from data_pipeline import skeleton
-from data_pipeline.augmenters import RandomScaler
+from data_pipeline.augmenters import RandomBoneScaler, RandomScaler
 from data_pipeline.distorters import (
     Distorter,
     ErrorBankDistorter,
@@ -790,9 +790,14 @@ class TestAModelThatFusesSubsets:
                 "experiment_config.test_set: MeanFusion needs the same subsets in the same order in all sets, but "
                 "small_test has DEFAULT, and two_train has A, B",
             ),
+            (
+                {"base_hyperparams.augmenters": [RandomBoneScaler()]},
+                "base_hyperparams.augmenters: RandomBoneScaler(low=0.9, high=1.1) changes single poses, but MeanFusion "
+                "sees several of a hand together; leave it out",
+            ),
         ],
     )
-    def test_is_refused_for_sets_whose_subsets_it_cannot_fuse(self, experiment, changes, says):
+    def test_is_refused_for_sets_and_augmenters_that_do_not_fit_it(self, experiment, changes, says):
         with pytest.raises(ConfigError) as error:
             experiment.experiment({**FUSION, **changes}).plan()
         assert str(error.value).splitlines()[1:] == [f"  {says}"]

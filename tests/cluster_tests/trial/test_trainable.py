@@ -16,9 +16,10 @@ from cluster.trial.trainable import run_trial
 from data_pipeline.augmenters import RandomRotator, RandomScaler
 from data_pipeline.frame_table import FrameTable
 from data_pipeline.normalizers import GlobalNormalizer, Shifter
+from data_pipeline.pose_dataset import read_dataset
 from posenet.checkpoint import pack
 from posenet.models import CorrectorMLP
-from tests.cluster_tests.small_experiment import CLOSED_FORM, NEIGHBOR_ERRORS, InterruptedMLP, SmallExperiment
+from tests.cluster_tests.small_experiment import CLOSED_FORM, FUSION, NEIGHBOR_ERRORS, InterruptedMLP, SmallExperiment
 
 EPOCHS = 5
 # Everything that draws random numbers or keeps state between epochs.
@@ -285,6 +286,15 @@ class TestADamagedFileOfATrial:
         warning, *_ = finish(small_experiment, STATEFUL)
         assert "its checkpoint cannot be used: 'solver'" in warning.lines[0]
         assert numbers_of(small_experiment) == undisturbed
+
+
+def test_examples_of_a_model_that_fuses_subsets_are_mean_poses_and_their_corrections(small_experiment):
+    finish(small_experiment, {**FUSION, "base_hyperparams.model_args": {}, "solver_config.val_example_indices": [7, 2]})
+    examples = np.load(folder_of(small_experiment) / "examples.npz")
+    poses = read_dataset(small_experiment.data_dir, "two_val").poses
+    mean = np.mean([poses[name][[7, 2]].astype(float) for name in ("A", "B")], axis=0)
+    np.testing.assert_allclose(examples["inputs_mm"], mean, atol=1e-3)
+    np.testing.assert_allclose(examples["predictions_mm"][-1], mean, atol=1e-3)
 
 
 def test_examples_that_change_half_way_cost_no_training(small_experiment, half_way, undisturbed):

@@ -154,6 +154,12 @@ class TestTheText:
         assert re.findall(r"(here|there) .*%", text) == ["here", "here", "there"]
         assert "validation first; those measured on the same data are listed together." in on_one_line(text)
 
+    @pytest.mark.parametrize("write", [summary_text, summary_markdown])
+    def test_says_what_is_before_a_model_that_fuses_subsets(self, tmp_path, write):
+        says = "For a model that fuses subsets, before is the error of the mean pose over the subsets."
+        assert says in write(results(tmp_path / "a", {"a": ({}, [9.0])}, subsets=("fused",))).replace("\n", " ")
+        assert says not in write(results(tmp_path / "b", {"a": ({}, [9.0])}, subsets=("A", "B"))).replace("\n", " ")
+
     def test_without_options_has_one_row(self):
         text = summary_text(table_of([{"n": 1, "val": (20.0, 10.0, None, -50.0)}]))
         assert "20.00" in text
