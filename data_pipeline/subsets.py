@@ -21,5 +21,6 @@ _SUBSET_NAME = re.compile(r"[A-Za-z0-9._+-]{1,100}")
 
 def is_subset_name(name: object) -> bool:
     """Returns whether `name` is valid for a subset."""
-    is_reserved = name in (MEAN_SUBSET, FUSED_SUBSET)
-    return isinstance(name, str) and not is_reserved and _SUBSET_NAME.fullmatch(name) is not None
+    if not isinstance(name, str) or name in (MEAN_SUBSET, FUSED_SUBSET):
+        return False
+    return _SUBSET_NAME.fullmatch(name) is not None

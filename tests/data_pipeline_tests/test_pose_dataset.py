@@ -464,7 +464,9 @@ class TestBrokenFiles:
         with pytest.raises(DatasetError, match=r"hands_labels\.pt: there is no skeleton with 17 joints"):
             read_dataset(data_dir, "hands")
 
-    @pytest.mark.parametrize("subset", ["mean", "", "a" * 101, "a b", "a/b", "a\n", "ä", "a,b", 5, None, ("A",)])
+    @pytest.mark.parametrize(
+        "subset", ["mean", "fused", "", "a" * 101, "a b", "a/b", "a\n", "ä", "a,b", 5, None, ("A",)]
+    )
     def test_with_a_subset_that_cannot_be_called_so_are_refused(self, data_dir, save, subset):
         save("poses", {subset: torch.from_numpy(POSES)})
         says = re.escape(f"subset named {subset!r}") + r"; a name has 1 to 100 letters.*'mean' is reserved"

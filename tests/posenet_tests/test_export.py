@@ -9,6 +9,7 @@ from data_pipeline.skeleton import HANDS17, NYU
 from data_pipeline.user_error import UserError
 from posenet.export import export_corrector
 from posenet.models import (
+    AgreementFusion,
     ClosedFormCorrector,
     CorrectorFingerMLP,
     CorrectorGNN,
@@ -63,6 +64,17 @@ def test_an_exported_corrector_of_each_kind_corrects_any_number_of_poses_as_befo
         poses, _ = hands(case[0], n)
         torch.testing.assert_close(exported(poses), corrector(poses), rtol=0, atol=1e-3)
     assert [path.name for path in tmp_path.iterdir()] == ["corrector.pt2"]
+
+
+@pytest.mark.slow
+def test_an_exported_corrector_that_fuses_subsets_takes_all_of_them(tmp_path):
+    model = AgreementFusion(HANDS17, n_subsets=3, sigma=1.0, zero_init=False)
+    corrector = PoseCorrector(model, ViewpointNormalizer(HANDS17)).eval().requires_grad_(False)
+    export_corrector(corrector, HANDS17, tmp_path / "corrector.pt2", n_subsets=3)
+    exported = torch.export.load(tmp_path / "corrector.pt2").module()
+    for n in (1, 9):
+        poses = torch.stack([hands(HANDS17, n, seed)[0] for seed in range(3)], dim=1)  # (n, 3, J, 3)
+        torch.testing.assert_close(exported(poses), corrector(poses), rtol=0, atol=1e-3)
 
 
 @pytest.mark.slow

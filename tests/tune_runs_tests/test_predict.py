@@ -599,7 +599,7 @@ class TestAnExport:
         assert {path.name for path in tmp_path.iterdir()} == {"poses.pt", "c.pt2", "o.pt"}
 
 
-def test_help_lists_the_formats_and_has_examples_that_work(script, run, test_set, tmp_path, capsys):
+def test_help_lists_the_formats_and_has_examples_that_work(script, run, test_set, fused, tmp_path, capsys):
     with pytest.raises(SystemExit, match="0"):
         script.main(["--help"])
     text = capsys.readouterr().out
@@ -610,12 +610,14 @@ def test_help_lists_the_formats_and_has_examples_that_work(script, run, test_set
     (tmp_path / "names.txt").write_text("\n".join(names))
     np.save("backbone.npy", poses)
     np.save("truth.npy", labels)
+    write_dataset(tmp_path / "data", "nyu_test", fused.labels, fused.poses)
     examples = [line for line in text.replace("\\\n", " ").splitlines() if "python tune_runs/predict.py" in line]
-    assert len(examples) == 4
+    assert len(examples) == 5
+    experiments = {"my_sweep": "small_experiment", "my_fusion": "fusion"}
     for example in examples:
         arguments = shlex.split(example)[2:]
-        assert arguments[:2] == ["--experiment", "my_sweep"]
-        status, _, errors = run(*arguments[2:])
+        assert arguments[0] == "--experiment"
+        status, _, errors = run(*arguments[2:], experiment=experiments[arguments[1]])
         assert status == 0, errors
 
 
