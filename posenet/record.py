@@ -13,7 +13,8 @@ class Record(NamedTuple):
         epoch: The epoch, from 1.
         batch: The number of batches done in that epoch, from 1; 0 for the final evaluation with the epoch's weights.
         split: 'train', 'val' or 'test'.
-        subset: The subset; 'mean' for the mean over subsets, and for numbers that belong to no subset.
+        subset: The subset; 'mean' for the mean over subsets, and for numbers that belong to no subset; 'fused' for the
+            pose that a model computes from all subsets.
         space: 'default' (normalised) or 'original' (mm).
         metric: See `posenet.evaluator`; in training also 'loss', 'batch_loss' and 'batch_grad_norm'.
         value: The number.
