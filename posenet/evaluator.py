@@ -184,11 +184,11 @@ class Evaluator:
         size = _CHUNK if window is None else max(1, _CHUNK // window.size)
         by_subset = {}
         with _evaluating(model):
-            for subset in self.data.subsets:
+            for subset in self._evaluated(model):
                 means = _RunningMeans()
                 for start in range(0, len(first), size):
                     chosen = first[start : start + size]  # (n,)
-                    batch = self._batch(subset, rows[start : start + len(chosen) + 2], window)  # (n + 2, J, 3)
+                    batch = self._batch(model, subset, rows[start : start + len(chosen) + 2])  # (n + 2, J, 3)
                     for suffix, poses in (("_before", batch.poses), ("", model(batch.inputs.clone()))):
                         differences = batch.in_mm(poses) - batch.labels_mm  # (n + 2, J, 3)
                         errors_mm = torch.linalg.vector_norm(differences.diff(n=2, dim=0), dim=2)  # (n, J)
