@@ -112,6 +112,8 @@ class TestTheFilesOfAnExperiment:
         expected += [f"tables/summary.{kind}" for kind in ("csv", "md", "txt")]
         for name in ("trial.json", "records.parquet", "weights.pt", "frames.parquet", "examples.npz"):
             expected += [f"trials/{trial_id}/{name}" for trial_id in ids]
+        (fingerprint,) = {content["description"]["data"]["train"]["fingerprint"] for content in trials.values()}
+        expected.append(f"training_frames/{fingerprint}.npy")
         assert files_of(sweep.folder) == sorted(expected)
 
     def test_say_what_made_them(self, sweep, small_data):

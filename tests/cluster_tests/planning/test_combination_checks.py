@@ -815,18 +815,6 @@ class TestAModelThatFusesSubsets:
         changes = {**FUSION, "experiment_config.test_set": None}
         assert experiment.key(changes) != experiment.key({**changes, **swapped})
 
-    def test_depends_on_where_runs_begin_only_if_it_smooths(self, experiment):
-        keys = []
-        for sequence in (["a"] * 40, ["a"] * 20 + ["b"] * 20):
-            samples = read_samples(experiment.data_dir, "two_train")
-            parts = {"cut_train": replace(samples, frames=FrameTable.of(sequence=sequence))}
-            write_parts(experiment.data_dir, parts)
-            for sigma in (None, 1.0):
-                changes = {"experiment_config.train_set": "cut_train", "base_hyperparams.model_args": {"sigma": sigma}}
-                keys.append(experiment.key({**FUSION, **changes}))
-        assert keys[0] == keys[2]
-        assert keys[1] != keys[3]
-
     def test_has_the_same_identity_whether_its_validation_set_is_an_option_or_not(self, experiment):
         """The runs of every combination's own sets count."""
         samples = read_samples(experiment.data_dir, "two_val")
