@@ -1,0 +1,139 @@
+r"""Corrects a person that was not seen before: NYU's test set shows two people; one is tested, the other one chooses.
+
+The authors of the papers published the predictions (github.com/xinghaochen/awesome-hand-pose-estimation, folder
+evaluation/). With the files for NYU in $D, these commands make the datasets:
+
+    python tune_runs/prepare_data.py leaderboard --dataset nyu --name people --separate --split subjects:20%:2:100 \
+        --folds --ground-truth $D/nyu_test_groundtruth_label.txt \
+        --predictions Pose-REN=$D/NEUCOM18_NYU_Pose_REN.txt DeepModel=$D/IJCAI16_NYU_DeepModel.txt \
+                      DeepPrior=$D/CVWW15_NYU_Prior.txt "DeepPrior++=$D/ICCVW17_NYU_DeepPrior++.txt"
+    python tune_runs/prepare_data.py leaderboard --dataset nyu --name people_two --split subjects:20%:2:100 \
+        --folds --ground-truth $D/nyu_test_groundtruth_label.txt \
+        --predictions Pose-REN=$D/NEUCOM18_NYU_Pose_REN.txt "DeepPrior++=$D/ICCVW17_NYU_DeepPrior++.txt"
+
+Each backbone is smoothed over time; in addition, the mean of Pose-REN and DeepPrior++ is smoothed. Nothing is trained,
+so the whole other person chooses the width of the smoothing, and the warning that validation frames are training frames
+does not matter here.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from tabulate import tabulate
+
+from cluster.experiment import Experiment
+from cluster.results.results import Results, SummaryColumns
+from data_pipeline.distorters import NoDistorter
+from data_pipeline.normalizers import Shifter
+from data_pipeline.pose_dataset import dataset_path
+from posenet import errors
+from posenet.losses import MetricLoss
+from posenet.models import GaussianSmoother, MeanFusion
+
+BACKBONES = ["people_Pose-REN", "people_DeepModel", "people_DeepPrior", "people_DeepPrior++"]
+
+BOTH = "people_two"
+
+FOLDS = {"1 → 2": ("fold2", "fold1"), "2 → 1": ("fold1", "fold2")}
+"""The fold that tests the person who chooses, and the one that tests the other person."""
+
+experiment_config: dict[str, Any] = {
+    "name": "nyu_people",
+    "train_set": "people_Pose-REN_fold1_train",  # the sets are varied below
+    "train_set_size": None,
+    "val_set": "people_Pose-REN_fold1_val",
+    "val_set_size": None,
+    "test_set": "people_Pose-REN_fold1_test",
+    "use_preset": True,
+    "normalizer": Shifter,
+    "target_device": torch.device("cpu"),
+    "n_repetitions": 1,  # all repetitions are equal: there are no random numbers
+    "init_weights_path": None,
+}
+
+solver_config = {
+    "num_epochs": 1,
+    "batch_size": 256,
+    "log_frequency": 1,
+    "log_loss": False,
+    "log_grad": False,
+    "verbose": False,
+    "show_plots": False,
+    "interest_keys": [],
+    "val_example_indices": [],
+    "val_example_subset": "DEFAULT",
+}
+
+base_hyperparams: dict[str, Any] = {
+    "model": GaussianSmoother,
+    "model_args": {"sigma": 1.0},
+    "loss_function": MetricLoss(errors.coordinate_difference, "absolute"),
+    "loss_space": "default",
+    "eval_space": "original",
+    "optimizer": None,  # nothing is trained
+    "optimizer_args": {},
+    "scheduler": None,
+    "scheduler_args": {},
+    "scheduler_requires_metric": False,
+    "distorter": NoDistorter,
+    "distorter_args": {},
+    "augmenters": [],
+}
+
+WIDTHS = [0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0]
+
+
+def smooth(data_dir: Path, datasets: list[str], **changes: Any) -> Results:
+    """Smooths datasets with every width, in both directions."""
+    config = {**experiment_config, "data_dir": data_dir, **changes.pop("experiment", {})}
+    experiment = Experiment(config, solver_config, {**base_hyperparams, **changes})
+    experiment.add_joint_options(
+        [f"experiment_config.{split}_set" for split in ("train", "val", "test")],
+        [
+            # What a fold tests is all frames of one person.
+            [f"{name}_{tested}_train", f"{name}_{choosing}_test", f"{name}_{tested}_test"]
+            for name in datasets
+            for choosing, tested in FOLDS.values()
+        ],
+    )
+    experiment.add_options("model_args.sigma", WIDTHS)
+    return experiment.run("inline")
+
+
+def people_table(results: list[Results]) -> str:
+    """Returns a row for each backbone and direction: the test error of the width that is best on the other person."""
+    best = {
+        row["experiment_config.test_set"]: row
+        for table in results
+        for row in table.best_for_each("experiment_config.test_set")
+    }
+    rows = []
+    for name in [*BACKBONES, BOTH]:
+        for direction, (_, tested) in FOLDS.items():
+            row = best[f"{name}_{tested}_test"]
+            before, after, _, _, change = (row[column] for column in SummaryColumns.of("test"))
+            title = "mean of Pose-REN and DeepPrior++" if name == BOTH else name.removeprefix("people_")
+            cells = [title, direction, f"{before:.2f}", f"{after:.2f}", f"{change:+.1f} %", row["model_args.sigma"]]
+            rows.append(cells)
+    headers = ["backbone", "chosen on → tested on", "before (mm)", "after (mm)", "Δ", "width (frames)"]
+    alignment = ["left", "left", "right", "right", "right", "right"]
+    return tabulate(rows, headers, tablefmt="simple", colalign=alignment, disable_numparse=True)
+
+
+def main() -> None:
+    """Runs both experiments and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", default="data", type=Path, help="the folder with the datasets (default: data)")
+    data_dir = parser.parse_args().data_dir
+    for name in (BACKBONES[0], BOTH):
+        if not dataset_path(data_dir, f"{name}_fold1_train", "labels").is_file():
+            parser.error(f"{data_dir} does not have {name}_fold1_train; see --help for the commands that make the data")
+    single = smooth(data_dir, BACKBONES)
+    fused = smooth(data_dir, [BOTH], experiment={"name": "nyu_people_fused"}, model=MeanFusion)
+    print(f"\n{people_table([single, fused])}")
+
+
+if __name__ == "__main__":
+    main()
