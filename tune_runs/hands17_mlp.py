@@ -1,9 +1,18 @@
 r"""A sweep of an MLP corrector on HANDS17: learning rate, regularisation, losses, distortion, normalizers.
 
-This command makes the datasets from the challenge's annotation and a backbone's predictions for the same images:
+These commands make the datasets from the challenge's annotation and a backbone's predictions for the same images:
 
-    python tune_runs/prepare_data.py import --format hands17 --name hands17 --split blocks:1000:10 \
+    python tune_runs/prepare_data.py import --format hands17 --name hands17_all \
         --labels Training_Annotation.txt --predictions my_backbone=predictions.txt
+    python tune_runs/prepare_data.py clusters --dataset hands17_all --name hands17
+    python tune_runs/prepare_data.py split --dataset hands17_all --name hands17 \
+        --split clusters:data/hands17_clusters.txt:0:1
+
+The file may list its frames in random order, so blocks of frames would put neighbouring frames of a video into training
+and test. The second command therefore groups frames by their bone lengths, which distinguish subjects, and prints the
+size of each group. The last two numbers are the groups for validation and for testing; all others are for training.
+Choose two that are large enough, in place of 0 and 1; several are separated by commas (0,3:1). If the command finds no
+clear groups, set their number with --k.
 
 Without these files, --synthetic trains on a smaller synthetic dataset for fewer epochs: 21 joints, moving hands of many
 subjects, and the predictions of a simulated backbone. The script makes the dataset if it is missing.
