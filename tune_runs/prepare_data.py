@@ -47,7 +47,7 @@ Leaderboard files: https://github.com/xinghaochen/awesome-hand-pose-estimation, 
 """,
     "import": """\
   annotations and the results of two backbones; frames are matched by name
-    python tune_runs/prepare_data.py import --format hands17 --name hands --split last:20 \\
+    python tune_runs/prepare_data.py import --format hands17 --name hands \\
         --labels Training_Annotation.txt --predictions A=result_A.txt B=result_B.txt
 """,
     "split": """\
