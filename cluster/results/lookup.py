@@ -61,7 +61,7 @@ def find_one_trained(table: Results, wanted: str) -> Row:
     """Returns the row of `single_folds` that a key selects.
 
     Raises:
-        ChoiceError: As `find_combination`; or if a combination with folds is requested, each of which was trained.
+        ChoiceError: As `find_combination`; and if the combination has folds, since each fold has its own trainings.
     """
     found = find_trained(table, wanted)
     if len(found) == 1:

@@ -129,7 +129,7 @@ class Importances:
         return len(self.averaged) == len(self.means.groups)
 
     def is_above_chance(self, path: str) -> bool | None:
-        """Returns whether an option's share is above 95 % of those by chance; None if that cannot be told."""
+        """Returns whether an option's share is above 95 % of those by chance; None if it is not known."""
         return self.shares[path] > self.chances[path].high + _ROUNDING if path in self.chances else None
 
 

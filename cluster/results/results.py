@@ -75,7 +75,7 @@ class Results:
         n_others: Trials in the folder that are not part of this plan.
         data_sets: For each split the dataset of each combination, by its key; without combinations that have none.
         separations: For each split how far the frames are from the training frames of each combination, by its key;
-            without combinations of which it is not known.
+            without combinations whose distance is not known.
         started: When the script was last started, seconds since 1970; None if an old version wrote the folder.
         folds: The folds of each combination, by its key; empty without folds.
         trained: With folds, the results of the trained combinations, one for each fold; None without folds.

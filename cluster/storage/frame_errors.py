@@ -31,7 +31,7 @@ _ERRORS = {"subset": _NAME, "before_mm": pa.float32(), "after_mm": pa.float32()}
 _FRAMES = {"sequence": _NAME, "index": pa.int64(), "subject": _NAME, "training_distance": pa.int64()}
 
 _FAR = 100
-"""Errors of frames that are further apart than this hardly tell about each other: on NYU they correlate at 0.07."""
+"""Frames that are further apart than this count as independent: on NYU their errors correlate at 0.07."""
 
 
 @dataclass(frozen=True)

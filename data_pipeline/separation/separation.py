@@ -7,7 +7,7 @@ from typing import Any
 from data_pipeline.words import first_of
 
 MAX_CORRELATION = 0.1
-"""Errors of a backbone that correlate more than this tell a corrector about each other."""
+"""If the errors of two frames correlate more than this, a corrector can learn one from the other."""
 
 NEAR_MM = 5.0
 """Frames whose joints are this close to each other on average are near-duplicates.

@@ -210,7 +210,7 @@ class GroupTable:
         return marks, explained
 
     def _what(self) -> str:
-        """The metric, its data, and of which combinations it is."""
+        """The metric, its data, and the combinations."""
         metric, results = self.table_options.metric, self.results
         names = [column(self.split, metric)]
         if self.by == "subset":

@@ -75,7 +75,7 @@ def n_folds(results: Results, keys: Iterable[str]) -> str:
 def unfinished(results: Results, rows: Sequence[Row]) -> list[str]:
     """Returns a sentence that counts failed and diverged repetitions of the rows; none if all finished.
 
-    With folds it counts the folds, because of which the repetitions did not finish.
+    With folds, it counts the folds that did not finish, and the repetitions that lack them.
     """
     counts = {status: sum(row[status] for row in rows) for status in ("failed", "diverged")}
     if not any(counts.values()):
