@@ -156,8 +156,8 @@ class Experiment:
                 backbone, which have a row each.
 
         Raises:
-            ConfigError: If no such folds exist, if a fold lacks a set, or if an option already varies the sets. Nothing is
-                added then.
+            ConfigError: If no such folds exist, if a fold lacks a set, or if an option already varies the sets. Then
+                nothing is added.
         """
         names = [names] if isinstance(names, str) else names
         if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) for name in names):
