@@ -30,7 +30,7 @@ class Generators:
 
 
 _SAMPLES_PER_GROUP = 4096
-"""Batches are distorted, augmented and normalised in groups of about this many samples.
+"""Batches are distorted, augmented and normalised in groups of about this many samples, or poses of their windows.
 
 That takes about a hundred operations, whose cost on a small batch is mostly launch overhead, especially on a GPU. With
 this many samples a tensor has about 1 MB and still fits in a core's cache; larger tensors do not.
@@ -87,7 +87,8 @@ class TrainingLoader:
         order = torch.randperm(len(data), generator=generators.order).to(data.labels.device)  # (N,)
         # The subsets of the whole epoch are drawn together: a draw for each batch would synchronise with the GPU.
         subsets = torch.randint(len(data.subsets), (len(self),), generator=generators.order).tolist()
-        group_size = max(1, _SAMPLES_PER_GROUP // self.batch_size)  # batches
+        n_poses = (1 if self.window is None else self.window.size) * (len(data.subsets) if self.fused else 1)
+        group_size = max(1, _SAMPLES_PER_GROUP // (self.batch_size * n_poses))  # batches
         for first in range(0, len(self), group_size):
             group = subsets[first : first + group_size]
             indices = order[first * self.batch_size : (first + len(group)) * self.batch_size]  # (n,)
