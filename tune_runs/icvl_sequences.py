@@ -126,7 +126,7 @@ def transfer(data_dir: Path, chosen: dict[tuple[str, str], Row]) -> Results:
     return experiment.run("inline")
 
 
-def transfer_table(table: Results) -> str:
+def transfer_table(table: Results, chosen: dict[tuple[str, str], Row]) -> str:
     """Returns a row for each direction and backbone."""
     by_set = {row["experiment_config.test_set"]: row for row in table.summary}
     rows = []
@@ -134,7 +134,7 @@ def transfer_table(table: Results) -> str:
         for direction, (tests_second, _) in DIRECTIONS.items():
             row = by_set[f"icvl_{backbone}_{tests_second}_test"]
             before, after, std, _, change = (row[name] for name in SummaryColumns.of("test"))
-            setting = ", ".join(f"{path.rpartition('.')[2]} {row[path]}" for path in OPTIONS)
+            setting = ", ".join(f"{path.rpartition('.')[2]} {chosen[direction, backbone][path]}" for path in OPTIONS)
             cells = [backbone, direction, f"{before:.2f}", mean_and_std(after, std), f"{change:+.1f} %", row["n"]]
             rows.append([*cells, setting])
     headers = ["backbone", "train → test", "before (mm)", "after (mm)", "Δ", "n", "chosen inside the training sequence"]
@@ -149,8 +149,8 @@ def main() -> None:
     data_dir = parser.parse_args().data_dir
     if not dataset_path(data_dir, "icvl_Pose-REN_fold1_train", "labels").is_file():
         parser.error(f"{data_dir} does not have the ICVL datasets; see --help for the command that makes them")
-    table = transfer(data_dir, chosen_settings(data_dir))
-    print(f"\n{transfer_table(table)}")
+    chosen = chosen_settings(data_dir)
+    print(f"\n{transfer_table(transfer(data_dir, chosen), chosen)}")
 
 
 if __name__ == "__main__":

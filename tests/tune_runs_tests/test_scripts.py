@@ -11,7 +11,7 @@ import pytest
 from cluster.experiment import Experiment
 from data_pipeline.preparation.making import write_stand_in
 from data_pipeline.skeleton import NYU as NYU_SKELETON
-from posenet.models import CorrectorGNN, CorrectorLCN, CorrectorMLP, CorrectorTransformer, GlobalShiftMLP
+from posenet.models import CorrectorGNN, CorrectorLCN, CorrectorMLP, CorrectorTransformer, GlobalShiftMLP, MeanFusion
 from tests.support import ROOT, SHARED_DATA
 
 SCRIPTS = ROOT / "tune_runs"
@@ -56,6 +56,60 @@ def test_the_demo_without_its_dataset_says_how_to_make_it(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def prepared(dataset, name, files, split, data_dir, *options):
+    """Makes all folds of published predictions, {backbone: file}; skips if the files are missing."""
+    folder = SHARED_DATA / dataset
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is missing; the folder can be named with POSETUNE_SHARED_DATA")
+    result = run(
+        *("prepare_data.py", "leaderboard", "--dataset", dataset, "--name", name, "--split", split, "--folds"),
+        *("--data-dir", data_dir, "--ground-truth", folder / f"{dataset}_test_groundtruth_label.txt", *options),
+        *("--predictions", *(f"{backbone}={folder / file}.txt" for backbone, file in files.items())),
+        cwd=data_dir.parent,
+    )
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.slow
+def test_icvl_sequences_lowers_the_error_on_the_sequence_that_it_has_not_seen(tmp_path):
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    files = {"Pose-REN": "NEUCOM18_ICVL_Pose_REN", "DeepModel": "IJCAI16_ICVL_DeepModel"}
+    prepared("icvl", "icvl", files, "sequences:40%:2:10", data_dir, "--separate")
+    script = runpy.run_path(str(SCRIPTS / "icvl_sequences.py"))
+    script["BACKBONES"][:] = ["Pose-REN"]
+    values = {"model_args.bandwidth": [8.0, 16.0], "model_args.ridge": [1.0, 3.0], "model_args.sigma": [None, 0.5]}
+    script["OPTIONS"].update(values)
+    script["experiment_config"]["storage_path"] = tmp_path / "results"
+    chosen = script["chosen_settings"](data_dir)
+    table = script["transfer"](data_dir, chosen)
+    lines = script["transfer_table"](table, chosen).splitlines()[2:]
+    # The error before, as published, and less after it in both directions.
+    assert [re.split(r"  +", line)[:3] for line in lines] == [
+        ["Pose-REN", "1 → 2", "6.22"],
+        ["Pose-REN", "2 → 1", "7.52"],
+    ]
+    assert all(row["n"] == 6 and row["test_change_mm"] < -0.5 for row in table.summary)
+
+
+@pytest.mark.slow
+def test_nyu_people_smooths_the_mean_of_two_backbones_to_the_known_error(tmp_path):
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    files = {"Pose-REN": "NEUCOM18_NYU_Pose_REN", "DeepPrior++": "ICCVW17_NYU_DeepPrior++"}
+    prepared("nyu", "people_two", files, "subjects:20%:2:100", data_dir)
+    script = runpy.run_path(str(SCRIPTS / "nyu_people.py"))
+    script["WIDTHS"][:] = [1.0, 4.0]
+    script["BACKBONES"].clear()
+    options = {"name": "fused", "storage_path": tmp_path / "results"}
+    table = script["smooth"](data_dir, [script["BOTH"]], experiment=options, model=MeanFusion)
+    lines = script["people_table"]([table]).splitlines()[2:]
+    assert [line.split()[5:12] for line in lines] == [
+        ["1", "→", "2", "12.94", "12.79", "-1.1", "%"],
+        ["2", "→", "1", "5.46", "5.38", "-1.5", "%"],
+    ]
+
+
 @pytest.mark.slow
 def test_nyu_backbones_without_its_datasets_names_the_command_that_makes_them(tmp_path):
     result = run("nyu_backbones.py", cwd=tmp_path)
@@ -71,7 +125,9 @@ def test_correctors_of_nyu_backbones_lower_the_error_on_frames_they_have_not_see
     predictions = [f"{backbone}={NYU / file}" for backbone, file in files.items()]
     truth = ("--ground-truth", NYU / "nyu_test_groundtruth_label.txt", "--predictions", *predictions)
     made = run(
-        "prepare_data.py", "leaderboard", "--dataset", "nyu", *truth, "--name", "nyu", "--separate", cwd=tmp_path
+        *("prepare_data.py", "leaderboard", "--dataset", "nyu", *truth, "--name", "nyu", "--separate"),
+        *("--split", "blocks:100:5"),
+        cwd=tmp_path,
     )
     assert made.returncode == 0, made.stderr
 
