@@ -100,7 +100,7 @@ class TestHelp:
         for name, poses in {"Training_Annotation": LABELS, "result_A": POSES["A"], "result_B": POSES["B"]}.items():
             FORMATS["hands17"].write(Path(f"{name}.txt"), [Frames(poses, tuple(NAMES))])
         assert run(*example)[0] == 0
-        assert dataset_names(data_dir) == ["hands_train", "hands_val"]
+        assert dataset_names(data_dir) == ["hands"]
 
     def test_of_leaderboard_has_an_example_that_works_beside_the_files(
         self, run, script, capsys, data_dir, monkeypatch
