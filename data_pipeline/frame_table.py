@@ -125,10 +125,13 @@ class FrameTable:
 
     def run_starts(self, n_frames: int) -> npt.NDArray[np.bool_]:
         """Returns which frames begin a run of successive frames, in the order of the table, (N,)."""
+        starts = np.ones(n_frames, np.bool_)
+        if self.sequence is None and self.index is None:
+            starts[1:] = False  # without columns for a million frames
+            return starts
         completed = self.completed(n_frames, "")
         assert completed.sequence is not None
         assert completed.index is not None
-        starts = np.ones(n_frames, np.bool_)
         starts[1:] = (np.diff(group_codes(completed.sequence)) != 0) | (np.diff(completed.index) != 1)
         return starts
 
@@ -137,6 +140,8 @@ class FrameTable:
 
         Frames of unknown sequences are one sequence, and unknown indices are counted, as `completed` does.
         """
+        if self.sequence is None and self.index is None:
+            return Runs(np.arange(n_frames), [n_frames])
         frames = self.completed(n_frames, "")
         assert frames.sequence is not None
         assert frames.index is not None

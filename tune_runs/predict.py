@@ -172,7 +172,7 @@ class Correction:
         files: The files to read and write.
         device: The device the corrector runs on.
         training_range: The range of the training poses; None if the experiment does not have it.
-        training_keys: The hashes of the training poses and labels, (K,); None if the experiment does not have them.
+        training_keys: The hashes of the training poses and labels, (K,), ascending; None if there are none.
 
     Attributes:
         means: The errors before and after; None without labels.
@@ -276,8 +276,10 @@ class _Input:
             if self._comparison is not None:
                 self._comparison.add(chunk.poses)
             self.n_frames += len(chunk)
-            if self._training_keys is not None:
-                self._n_trained += int(np.isin(label_keys(chunk.poses), self._training_keys).sum())
+            if self._training_keys is not None and len(self._training_keys):
+                keys = label_keys(chunk.poses)  # (n,)
+                places = np.searchsorted(self._training_keys, keys).clip(max=len(self._training_keys) - 1)
+                self._n_trained += int((self._training_keys[places] == keys).sum())  # `isin` takes 20 times as long
             yield chunk
 
     def warn(self) -> None:

@@ -169,7 +169,7 @@ class ExperimentFolder:
             self.storage.write(path, buffer.getvalue())
 
     def read_training_frames(self, fingerprint: str) -> npt.NDArray[np.int64] | None:
-        """Returns the hashes of a training set's poses and labels, (K,); None if they are missing or broken.
+        """Returns the hashes of a training set's poses and labels, (K,), ascending; None if they are missing or broken.
 
         Raises:
             StorageError: If the file cannot be read.
@@ -181,7 +181,7 @@ class ExperimentFolder:
             keys = None if content is None else np.load(io.BytesIO(content), allow_pickle=False)
         except (ValueError, EOFError, OSError):
             return None
-        return keys if keys is not None and keys.dtype == np.int64 and keys.ndim == 1 else None
+        return np.sort(keys) if keys is not None and keys.dtype == np.int64 and keys.ndim == 1 else None
 
     def write_report(self, page: str) -> str:
         """Writes `report.html` and returns its location."""
