@@ -23,10 +23,10 @@ def write_experiment_file(plan: Plan, job: Job) -> None:
 
     Next to it, the hashes of the frames of each training set are written.
     """
-    for train_key in {train for train, _, _ in job.separations}:
-        train = job.sets[train_key]
-        arrays = [train.labels, *train.poses.values()]
-        job.folder.write_training_frames(train.fingerprint, np.unique(np.concatenate([*map(label_keys, arrays)])))
+    for train in {key: job.sets[key] for key, _, _ in job.separations}.values():
+        if not job.folder.has_training_frames(train.fingerprint):
+            keys = [label_keys(array) for array in (train.labels, *train.poses.values())]
+            job.folder.write_training_frames(train.fingerprint, np.unique(np.concatenate(keys)))
     job.folder.write_experiment(
         {
             "name": job.config.name,

@@ -156,17 +156,20 @@ class ExperimentFolder:
         self.storage.write(f"{FileNames.TABLES_FOLDER}/{name}", data)
 
     def write_training_frames(self, fingerprint: str, keys: npt.NDArray[np.int64]) -> None:
-        """Writes the hashes of a training set's poses and labels, unless they are there.
+        """Writes the hashes of a training set's poses and labels.
 
         Args:
             fingerprint: Identifies the training set.
             keys: The hashes, (K,).
         """
-        path = FileNames.training_frames(fingerprint)
-        if path.rpartition("/")[2] not in self.storage.names(FileNames.TRAINING_FRAMES_FOLDER):
-            buffer = io.BytesIO()
-            np.save(buffer, keys)
-            self.storage.write(path, buffer.getvalue())
+        buffer = io.BytesIO()
+        np.save(buffer, keys)
+        self.storage.write(FileNames.training_frames(fingerprint), buffer.getvalue())
+
+    def has_training_frames(self, fingerprint: str) -> bool:
+        """Returns whether the hashes of a training set's poses and labels were written."""
+        name = FileNames.training_frames(fingerprint).rpartition("/")[2]
+        return name in self.storage.names(FileNames.TRAINING_FRAMES_FOLDER)
 
     def read_training_frames(self, fingerprint: str) -> npt.NDArray[np.int64] | None:
         """Returns the hashes of a training set's poses and labels, (K,), ascending; None if they are missing or broken.

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from data_pipeline.frame_table import CUT_MM, FrameTable, group_codes, in_order
+from data_pipeline.frame_table import CUT_MM, FrameTable, group_codes, in_order, mean_distances_mm, motion_mm
 from data_pipeline.pose_dataset import Array
-from data_pipeline.preparation.chunks import chunks
 
 _N_PAIRS = 4096  # random pairs; enough for a median
 _MIN_STEPS = 100  # in a shorter video the hand may not move
@@ -37,9 +36,7 @@ class Motion:
     @classmethod
     def of(cls, labels: Array, frames: FrameTable) -> "Motion":
         """Measures labels, (N, J, 3), mm, in the order of their frames."""
-        steps = np.empty(len(labels) - 1, np.float32)
-        for rows in chunks(len(steps)):
-            steps[rows] = _distances_mm(labels[rows.start + 1 : rows.stop + 1], labels[rows])
+        steps = motion_mm(labels)  # (N - 1,)
         is_next = ~frames.run_starts(len(labels))[1:]  # (N - 1,)
         first, second = np.random.default_rng(0).integers(0, len(labels), (2, _N_PAIRS))
         return cls(
@@ -47,7 +44,7 @@ class Motion:
             _counts(frames.subject),
             int(is_next.sum()),
             float(np.median(steps[is_next])) if is_next.any() else None,
-            float(np.median(_distances_mm(labels[first], labels[second]))),
+            float(np.median(mean_distances_mm(labels[first], labels[second]))),
             (np.flatnonzero(is_next & (steps > CUT_MM)) + 1).tolist(),
         )
 
@@ -55,11 +52,6 @@ class Motion:
     def is_shuffled(self) -> bool:
         """Whether neighbouring samples differ about as much as random ones."""
         return self.step_mm is not None and self.steps >= _MIN_STEPS and self.step_mm > _SHUFFLED * self.random_step_mm
-
-
-def _distances_mm(one: Array, other: Array) -> npt.NDArray[np.float32]:
-    distances: npt.NDArray[np.float32] = np.linalg.norm(one - other, axis=2).mean(axis=1)  # (n, J, 3) -> (n,)
-    return distances
 
 
 def _counts(names: npt.NDArray[np.object_] | None) -> dict[str, int] | None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data_pipeline.frame_table import FrameTable, group_codes, in_order
+from data_pipeline.frame_table import FrameTable, group_codes, in_order, mean_distances_mm
 from data_pipeline.pose_dataset import Array, PoseDataset, Samples
 from data_pipeline.separation.separation import MAX_CORRELATION, NEAR_MM, Separation
 from data_pipeline.tables import label_keys
@@ -156,7 +156,7 @@ def _near_duplicates(train: Array, tested: Array, errors: Sequence[_Errors]) -> 
         smallest = squares[np.arange(len(rows)), closest]
         nearest = np.where(smallest < best, start + closest, nearest)
         best = np.minimum(best, smallest)
-    distances_mm = np.linalg.norm(tested[rows] - train[nearest], axis=2).mean(axis=1)  # (n, J, 3) -> (n,)
+    distances_mm = mean_distances_mm(tested[rows], train[nearest])  # (n,)
     is_near = distances_mm <= NEAR_MM
     correlations = [
         _correlation(of_subset.train[nearest[is_near]], of_subset.tested[rows[is_near]])

@@ -16,7 +16,7 @@ This is about two frames of a video: NYU moves by 2.8 mm from frame to frame, IC
 """
 
 MAX_NEAR_SHARE = 0.05
-"""A larger share of near-duplicates is no coincidence: other people and other recordings have none."""
+"""A larger share of near-duplicates is not a coincidence: other people and other recordings have none."""
 
 _SHOWN = 3  # subjects in a sentence
 
