@@ -27,19 +27,42 @@ class Window:
     Attributes:
         before: The number of frames before the corrected one.
         after: The number of frames after it; 0 for a causal window.
+        distant: Further frames, by their distance from the corrected one; negative for earlier ones. In a window they
+            follow the others.
     """
 
     before: int
     after: int
+    distant: range = range(0)
+
+    @property
+    def n_near(self) -> int:
+        """The number of frames that are not distant."""
+        return self.before + 1 + self.after
 
     @property
     def size(self) -> int:
         """W, the number of frames in a window."""
-        return self.before + 1 + self.after
+        return self.n_near + len(self.distant)
+
+    @property
+    def first(self) -> int:
+        """The distance of the earliest frame from the corrected one, at most 0."""
+        return min(-self.before, *self.distant, 0)
+
+    @property
+    def last(self) -> int:
+        """The distance of the latest frame from the corrected one, at least 0."""
+        return max(self.after, *self.distant, 0)
 
     def neighbours(self, rows: Tensor) -> Tensor:
         """Returns the rows around each of `rows`, (n,), also those beyond its run: (n, W)."""
-        return rows[:, None] + torch.arange(-self.before, self.after + 1, device=rows.device)
+        # Made on the device: a copy of a list would synchronise with a GPU.
+        distances = torch.arange(-self.before, self.after + 1, device=rows.device)
+        if self.distant:
+            distant = torch.arange(self.distant.start, self.distant.stop, self.distant.step, device=rows.device)
+            distances = torch.cat([distances, distant])  # (W,)
+        return rows[:, None] + distances
 
     def of_run(self, poses: Tensor) -> Tensor:
         """Returns the windows of one run of frames, (N, ..., 3): (N, W, ..., 3)."""

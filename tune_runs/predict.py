@@ -242,8 +242,8 @@ class Correction:
             before = poses.mean(dim=1) if fuses(self.corrector) else poses  # (N, J, 3)
             for start in range(0, len(run), _FRAMES_AT_ONCE):
                 rows = slice(start, min(start + _FRAMES_AT_ONCE, len(run)))
-                first = max(0, start - window.before)
-                corrected = self.corrector(poses[first : rows.stop + window.after])  # with the neighbours of the rows
+                first = max(0, start + window.first)
+                corrected = self.corrector(poses[first : rows.stop + window.last])  # with the neighbours of the rows
                 yield run.take(rows), before[rows], corrected[start - first : rows.stop - first]
 
 

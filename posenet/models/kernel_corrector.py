@@ -1,19 +1,29 @@
 """Kernel ridge regression of the correction on the pose."""
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from data_pipeline.batch import Window
 from data_pipeline.normalizers import PoseTransform, ViewpointNormalizer
 from data_pipeline.skeleton import Skeleton
+from posenet import errors
 from posenet.models.corrector import ClosedFormCorrector
 from posenet.models.gaussian_smoother import GaussianSmoother
 from posenet.models.layers import check_count, check_positive
 
 AXES = ("input", "palm")
 """The axes in which poses may be compared: those of the normalised input, and those of the palm."""
+
+_HAND_FRAMES = range(-200, 201, 25)
+"""The frames that the hand's size is estimated from, by their distance from the corrected one: far enough apart for
+different errors, and few enough to be read for each pose."""
+
+_CAUSAL_HAND_FRAMES = range(-400, 1, 25)
 
 _JITTER = 1e-6
 """Added to the kernel of each centre with itself, so that similar centres have a Cholesky factor; it moves a correction
@@ -36,6 +46,12 @@ class KernelCorrector(ClosedFormCorrector):
     One epoch fits the model. With distorters or augmenters, further epochs add new variants of the samples: the sum
     over i is the mean over epochs of the sum over an epoch's samples.
 
+    A backbone errs differently on each person, and people differ in the size of their hands. With `hand_bandwidth`, a
+    frame is near a centre only if their hands have about the same size: the mean lengths of their bones over 17 frames
+    around each, up to 200 frames away. The kernel is multiplied by exp(−h² / (2 · hand_bandwidth²)), with the mean h²
+    over the bones of the squared difference of these lengths. So a hand of another size than any in the training data
+    is left as it is.
+
     Args:
         skeleton: The skeleton of the poses; any, but with a palm for the axes of the palm.
         bandwidth: The distance d at which the kernel is exp(−1/2), in the unit of the normalised poses; in mm with a
@@ -47,7 +63,10 @@ class KernelCorrector(ClosedFormCorrector):
             side is the same pose. With both, the correction is the mean of two regressions, which often transfers
             better to another recording than either.
         sigma: First smooth the poses over time as `GaussianSmoother` does, with this width in frames; None does not.
-        causal: Smooth over the frame itself and those before it.
+        hand_bandwidth: The difference of hand sizes at which the kernel is exp(−1/2), in the unit of the normalised
+            poses; None ignores the size of the hand.
+        causal: See only the frame itself and those before it; the size of the hand then comes from up to 400 frames
+            before.
     """
 
     def __init__(
@@ -59,11 +78,14 @@ class KernelCorrector(ClosedFormCorrector):
         n_centres: int = 512,
         axes: Sequence[str] = ("input",),
         sigma: float | None = None,
+        hand_bandwidth: float | None = None,
         causal: bool = False,
     ) -> None:
         super().__init__(skeleton)
         check_positive("bandwidth", bandwidth)
         check_positive("ridge", ridge)
+        if hand_bandwidth is not None:
+            check_positive("hand_bandwidth", hand_bandwidth)
         check_count("n_centres", n_centres)
         if not axes or not set(axes) <= set(AXES) or len(set(axes)) < len(axes):
             raise ValueError(f"axes must have one or both of {', '.join(AXES)}, not {list(axes)}")
@@ -71,13 +93,18 @@ class KernelCorrector(ClosedFormCorrector):
         self.ridge = ridge
         self.n_centres = n_centres
         self.axes = axes
+        self.hand_bandwidth = hand_bandwidth
         self.smoother = None if sigma is None else GaussianSmoother(skeleton, sigma=sigma, causal=causal)
         self.window = None if self.smoother is None else self.smoother.window
+        if hand_bandwidth is not None:
+            near = Window(0, 0) if self.window is None else self.window
+            self.window = replace(near, distant=_CAUSAL_HAND_FRAMES if causal else _HAND_FRAMES)
         self._palm = ViewpointNormalizer(skeleton) if "palm" in axes else None
         coordinates = 3 * skeleton.n_joints
+        n_lengths = 0 if hand_bandwidth is None else len(skeleton.bones)
         # In float64, since similar centres have large weights of opposite signs. Centres without a sample have the
         # weight zero. A is the number of axes.
-        self.register_buffer("centres", torch.zeros(len(axes), n_centres, coordinates, dtype=torch.float64))
+        self.register_buffer("centres", torch.zeros(len(axes), n_centres, coordinates + n_lengths, dtype=torch.float64))
         self.register_buffer("weights", torch.zeros(len(axes), n_centres, coordinates, dtype=torch.float64))
         self._n_epochs = 0
         self._gram: Tensor | None = None  # Σ kᵀk over the samples of all epochs, (A, n, n) for n ≤ M centres
@@ -87,7 +114,7 @@ class KernelCorrector(ClosedFormCorrector):
     def correction(self, poses: Tensor) -> Tensor:
         """Returns the correction to add to `poses`, (N, J, 3), or to those of windows, (N, W, J, 3): (N, J, 3)."""
         smoothed = self._smoothed(poses)  # (N, J, 3)
-        points, turns = self._in_axes(smoothed)
+        points, turns = self._points(poses, smoothed)
         kernels = self._kernels(points, self.get_buffer("centres"))  # (A, N, M)
         found = (kernels @ self.get_buffer("weights")).to(poses.dtype)  # (A, N, 3J)
         corrections = [
@@ -99,7 +126,6 @@ class KernelCorrector(ClosedFormCorrector):
 
     def add(self, poses: Tensor, labels: Tensor) -> None:
         """Adds the samples of a batch to the sums; inputs and labels, (N, J, 3), in the same space."""
-        poses = self._smoothed(poses)  # (N, J, 3)
         if self._gram is not None:
             self._add(poses, labels)
             return
@@ -140,32 +166,51 @@ class KernelCorrector(ClosedFormCorrector):
         self._waiting.clear()
 
     def _choose_centres(self) -> None:
-        poses = torch.cat([poses for poses, _ in self._waiting])[: self.n_centres]  # (n, J, 3)
+        poses = torch.cat([poses for poses, _ in self._waiting])[: self.n_centres]  # (n, J, 3) or (n, W, J, 3)
         centres = self.get_buffer("centres")
         n = len(poses)
-        centres[:, :n] = self._in_axes(poses)[0]
+        centres[:, :n] = self._points(poses, self._smoothed(poses))[0]
         self._gram = centres.new_zeros(len(centres), n, n)
-        self._moments = centres.new_zeros(len(centres), n, centres.shape[2])
+        self._moments = centres.new_zeros(len(centres), n, self.get_buffer("weights").shape[2])
         for batch in self._waiting:
             self._add(*batch)
         self._waiting.clear()
 
     def _add(self, poses: Tensor, labels: Tensor) -> None:
-        """Adds smoothed poses and their labels, (N, J, 3) each."""
         assert self._gram is not None
         assert self._moments is not None
-        points, turns = self._in_axes(poses)
+        smoothed = self._smoothed(poses)  # (N, J, 3)
+        points, turns = self._points(poses, smoothed)
         kernels = self._kernels(points, self.get_buffer("centres")[:, : self._gram.shape[1]])  # (A, N, n)
-        errors = [
-            labels - poses if turn is None else turn.normalize(labels - poses) for turn in turns
-        ]  # (N, J, 3) each
+        missing = labels - smoothed  # (N, J, 3)
+        in_axes = [missing if turn is None else turn.normalize(missing) for turn in turns]  # (N, J, 3) each
         self._gram += kernels.mT @ kernels
-        self._moments += kernels.mT @ torch.stack(errors).flatten(2).double()
+        self._moments += kernels.mT @ torch.stack(in_axes).flatten(2).double()
 
     def _smoothed(self, poses: Tensor) -> Tensor:
         """Returns the poses that are compared and corrected, (N, J, 3)."""
-        smoothed: Tensor = poses if self.smoother is None else self.smoother(poses)
+        if self.smoother is None:
+            return self.corrected_frame(poses)
+        smoothed: Tensor = self.smoother(poses[:, : self.smoother.window.size])
         return smoothed
+
+    def _points(self, poses: Tensor, smoothed: Tensor) -> tuple[Tensor, list[PoseTransform | None]]:
+        """Returns what the kernels compare, (A, N, 3J) or (A, N, 3J + B), float64, and what turns vectors into the axes.
+
+        Args:
+            poses: The poses, (N, J, 3), or their windows, (N, W, J, 3).
+            smoothed: The poses that are corrected, (N, J, 3).
+        """
+        points, turns = self._in_axes(smoothed)  # (A, N, 3J)
+        if self.hand_bandwidth is None:
+            return points, turns
+        assert self.window is not None
+        distant = poses[:, self.window.n_near :]  # (N, F, J, 3)
+        lengths = errors.bone_lengths(distant.flatten(0, 1), self.skeleton)  # (N·F, B)
+        lengths = lengths.view(*distant.shape[:2], -1).double().mean(dim=1)  # (N, B)
+        # In units in which d², the mean over the joints, and h², the mean over the bones, have the same bandwidth.
+        unit = math.sqrt(self.skeleton.n_joints / lengths.shape[1]) * self.bandwidth / self.hand_bandwidth
+        return torch.cat([points, (lengths * unit).expand(len(points), -1, -1)], dim=2), turns
 
     def _in_axes(self, poses: Tensor) -> tuple[Tensor, list[PoseTransform | None]]:
         """Returns poses, (N, J, 3), in each of the axes, (A, N, 3J), float64, and what turns vectors into them."""
@@ -183,7 +228,7 @@ class KernelCorrector(ClosedFormCorrector):
         return torch.stack(points).flatten(2).double(), turns  # (A, N, J, 3) -> (A, N, 3J)
 
     def _kernels(self, points: Tensor, centres: Tensor) -> Tensor:
-        """Returns the kernels of points, (A, N, 3J), and centres, (A, n, 3J): (A, N, n), float64."""
+        """Returns the kernels of points, (A, N, D), and centres, (A, n, D): (A, N, n), float64."""
         squared = points.square().sum(dim=2, keepdim=True) - 2 * points @ centres.mT  # (A, N, n)
         squared = squared + centres.square().sum(dim=2).unsqueeze(1)
         kernels: Tensor = (squared.clamp(min=0) / (-2 * self.skeleton.n_joints * self.bandwidth**2)).exp()

@@ -414,6 +414,16 @@ class TestWindows:
         ]
         assert data.window_rows(torch.arange(N), Window(before, after)).tolist() == expected
 
+    @given(distant=st.builds(range, st.integers(-12, 3), st.integers(-3, 12), st.integers(1, 5)))
+    def test_have_their_distant_frames_last_and_in_the_same_run(self, distant):
+        data = DeviceDataset.of(replace(numbered_dataset(), frames=SEQUENCES), CPU)
+        window = Window(1, 2, distant)
+        offsets = [-1, 0, 1, 2, *distant]
+        expected = [[min(max(i + offset, run[0]), run[-1]) for offset in offsets] for run in RUNS for i in run]
+        assert data.window_rows(torch.arange(N), window).tolist() == expected
+        assert (window.n_near, window.size) == (4, len(offsets))
+        assert (window.first, window.last) == (min(offsets), max(offsets))
+
     def test_of_a_dataset_without_a_table_take_it_as_one_run(self):
         data = DeviceDataset.of(numbered_dataset(), CPU)
         assert data.window_rows(torch.tensor([0, 22, 10]), Window(1, 2)).tolist() == [

@@ -66,6 +66,7 @@ ARGUMENTS = {
         {**KERNEL, "n_centres": 8},
         {**KERNEL, "n_centres": 100, "axes": ("palm", "input")},
         {**KERNEL, "n_centres": 100, "sigma": 0.7, "causal": True},
+        {**KERNEL, "n_centres": 100, "sigma": 0.7, "hand_bandwidth": 0.5},
     ],
     MeanFusion: [{"sigma": 0.7}, {"sigma": 1.5, "causal": True}],
     WeightedFusion: [{"n_subsets": 3, "sigma": 0.7}],
@@ -756,6 +757,33 @@ class TestKernelCorrector:
         fit(plain, smoothed, labels)
         torch.testing.assert_close(model(windows), plain(smoothed))
 
+    @pytest.mark.parametrize("causal", [False, True])
+    def test_with_the_size_of_the_hand_has_a_kernel_for_its_mean_bone_lengths_too(self, causal):
+        """Compared with scikit-learn, with the product of both kernels; one bone after the other, by hand."""
+        poses, labels = normalized_hands(NYU, 500)
+        model = KernelCorrector(NYU, **KERNEL, n_centres=500, hand_bandwidth=0.3, causal=causal)
+        windows = model.window.of_run(poses)
+        fit(model, windows, labels)
+
+        distances = np.arange(-400, 1, 25) if causal else np.arange(-200, 201, 25)
+        frames = (np.arange(500)[:, None] + distances).clip(0, 499)  # (N, 17)
+        points = poses.double().numpy()
+        lengths = [np.linalg.norm(points[:, a] - points[:, b], axis=1)[frames].mean(axis=1) for a, b in NYU.bones]
+        hands_apart = sum(np.subtract.outer(each, each) ** 2 for each in lengths) / len(NYU.bones)  # (N, N)
+        kernels = gaussian_kernel(poses.double(), poses.double(), KERNEL["bandwidth"]).numpy()
+        kernels = kernels * np.exp(-hands_apart / (2 * 0.3**2))
+        reference = KernelRidge(alpha=KERNEL["ridge"], kernel="precomputed")
+        expected = reference.fit(kernels, (labels - poses).double().flatten(1).numpy()).predict(kernels)
+        np.testing.assert_allclose(model.correction(windows).flatten(1), expected, atol=1e-4 * abs(expected).max())
+
+    def test_with_the_size_of_the_hand_leaves_a_hand_of_another_size_as_it_is(self):
+        poses, labels = normalized_hands(NYU, 40)
+        model = KernelCorrector(NYU, bandwidth=100.0, ridge=0.1, hand_bandwidth=0.01)
+        windows = model.window.of_run(poses)
+        fit(model, windows, labels)
+        assert model.correction(windows).abs().max() > 1e-2
+        assert model.correction(1.2 * windows).abs().max() < 1e-6
+
     @pytest.mark.parametrize("axes", [[], ["camera"], ["palm", "palm"]])
     def test_refuses_other_axes(self, axes):
         with pytest.raises(ValueError, match="axes must have one or both of input, palm, not"):
@@ -780,6 +808,7 @@ class TestKernelCorrector:
             ({"bandwidth": 0}, "bandwidth must be a finite number above 0, not 0"),
             ({"ridge": math.inf}, "ridge must be a finite number above 0, not inf"),
             ({"n_centres": 0}, "n_centres must be a whole number of at least 1, not 0"),
+            ({"hand_bandwidth": -1.0}, "hand_bandwidth must be a finite number above 0, not -1.0"),
         ],
     )
     def test_refuses_settings_without_a_solution(self, wrong, says):
