@@ -66,6 +66,30 @@ OVER_FOLDS = "± over folds: sample standard deviation of the folds' means."
 """Explains the column with the spread over folds."""
 
 
+INTERVALS = (
+    "In brackets: 95 % interval of the change over frames, repetitions averaged (block bootstrap within recordings, "
+    "because neighbouring frames are similar); other recordings and people may differ more."
+)
+"""Explains the intervals of changes."""
+
+
+def without_interval(rows: Sequence[Row], intervals: Collection[str] | None) -> list[str]:
+    """Returns a sentence on combinations with results but without an interval; none without any.
+
+    Args:
+        rows: The shown combinations.
+        intervals: The keys of those with an interval; None for a table without intervals.
+    """
+    n = 0 if intervals is None else sum(row["n"] > 0 and row["key"] not in intervals for row in rows)
+    if not n:
+        return []
+    return [
+        f"{count(n, 'combination')} {'has' if n == 1 else 'have'} no interval: it needs the errors of frames of all "
+        "finished repetitions, which are kept together with the weights (keep_weights), for the test set if there is "
+        "one."
+    ]
+
+
 def n_folds(results: Results, keys: Iterable[str]) -> str:
     """Returns the number of folds of some combinations: '5', or '4 to 5'."""
     counts = sorted({len(results.folds[key]) for key in keys})
