@@ -130,13 +130,12 @@ def transfer(data_dir: Path, chosen: dict[tuple[str, str], Row]) -> Results:
 def transfer_table(table: Results, chosen: dict[tuple[str, str], Row]) -> str:
     """Returns a row for each direction and backbone."""
     by_set = {row["experiment_config.test_set"]: row for row in table.summary}
-    intervals = change_intervals(table, table.summary, "test")
     rows = []
     for backbone in BACKBONES:
         for direction, (tests_second, _) in DIRECTIONS.items():
             row = by_set[f"icvl_{backbone}_{tests_second}_test"]
             before, after, std, _, percent = (row[name] for name in SummaryColumns.of("test"))
-            change = percent_and_interval(percent, intervals.get(row["key"]))
+            change = percent_and_interval(percent, change_intervals(table, row, "test"))
             setting = ", ".join(f"{path.rpartition('.')[2]} {chosen[direction, backbone][path]}" for path in OPTIONS)
             cells = [backbone, direction, f"{before:.2f}", mean_and_std(after, std), change, row["n"]]
             rows.append([*cells, setting])

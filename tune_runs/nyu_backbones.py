@@ -79,14 +79,13 @@ base_hyperparams = {
 
 def backbone_table(table: Results) -> str:
     """Returns a row for each backbone: the test error of the setting that is best in validation."""
-    rows, chosen = [], table.best_for_each("experiment_config.test_set")
-    intervals = change_intervals(table, chosen, "test")
-    for row in chosen:
+    rows = []
+    for row in table.best_for_each("experiment_config.test_set"):
         backbone = row["experiment_config.test_set"].removeprefix("nyu_").removesuffix("_test")
         before, after, std, _, percent = (row[name] for name in SummaryColumns.of("test"))
         setting = f"lr {row['optimizer_args.lr']:g}, dropout {row['model_args.dropout']}"
-        cells = [backbone, f"{before:.2f}", mean_and_std(after, std)]
-        cells.append(percent_and_interval(percent, intervals.get(row["key"])))
+        change = percent_and_interval(percent, change_intervals(table, row, "test"))
+        cells = [backbone, f"{before:.2f}", mean_and_std(after, std), change]
         rows.append([*cells, row["n"], setting])
     rows.sort(key=lambda cells: BACKBONES.index(cells[0]))
     headers = ["backbone", "before (mm)", "after (mm)", "Δ", "n", "best setting in validation"]

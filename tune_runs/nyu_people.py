@@ -106,17 +106,17 @@ def smooth(data_dir: Path, datasets: list[str], **changes: Any) -> Results:
 
 def people_table(results: list[Results]) -> str:
     """Returns a row for each backbone and direction: the test error of the width that is best on the other person."""
-    best, intervals = {}, {}
-    for table in results:
-        chosen = table.best_for_each("experiment_config.test_set")
-        best |= {row["experiment_config.test_set"]: row for row in chosen}
-        intervals |= change_intervals(table, chosen, "test")
+    best = {
+        row["experiment_config.test_set"]: (table, row)
+        for table in results
+        for row in table.best_for_each("experiment_config.test_set")
+    }
     rows = []
     for name in [*BACKBONES, BOTH]:
         for direction, (_, tested) in FOLDS.items():
-            row = best[f"{name}_{tested}_test"]
+            table, row = best[f"{name}_{tested}_test"]
             before, after, _, _, percent = (row[column] for column in SummaryColumns.of("test"))
-            change = percent_and_interval(percent, intervals.get(row["key"]))
+            change = percent_and_interval(percent, change_intervals(table, row, "test"))
             title = "mean of Pose-REN and DeepPrior++" if name == BOTH else name.removeprefix("people_")
             cells = [title, direction, f"{before:.2f}", f"{after:.2f}", change, row["model_args.sigma"]]
             rows.append(cells)

@@ -63,7 +63,9 @@ def show(args: argparse.Namespace) -> int:
     if args.by is not None:
         return _show_groups(args, folder, table)
     running = overview.is_running(folder)
-    intervals = change_intervals(table, table.summary, table.split) if args.intervals else None
+    intervals = None
+    if args.intervals:
+        intervals = {row["key"]: change_intervals(table, row, table.split) for row in table.summary}
     if args.json:
         return _print_json(
             {

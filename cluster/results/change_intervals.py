@@ -4,7 +4,7 @@ They say how far the mean change depends on which frames of the recordings were 
 recordings, other people or other trainings.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -52,23 +52,22 @@ def intervals_of(frames: FrameErrors) -> ChangeIntervals | None:
     return ChangeIntervals(mm, block_bootstrap_interval(100 * linearised, sequence_lengths=lengths), length)
 
 
-def change_intervals(results: Results, rows: Iterable[Row], split: str) -> dict[str, ChangeIntervals]:
-    """Returns the intervals of combinations by their key; without those whose errors of frames are not known.
+def change_intervals(results: Results, row: Row, split: str) -> ChangeIntervals | None:
+    """Returns the intervals of a combination; None if `mean_frame_errors` does, or if there are too few frames.
 
     Args:
         results: The experiment's results.
-        rows: Rows of its summary.
+        row: The combination's row in the summary.
         split: The split.
 
     Raises:
         StorageError: If a file cannot be read.
     """
-    errors = ((row["key"], frame_errors(results, row, split)) for row in rows)
-    found = ((key, intervals_of(frames)) for key, frames in errors if frames is not None)
-    return {key: intervals for key, intervals in found if intervals is not None}
+    frames = mean_frame_errors(results, row, split)
+    return None if frames is None else intervals_of(frames)
 
 
-def frame_errors(results: Results, row: Row, split: str) -> FrameErrors | None:
+def mean_frame_errors(results: Results, row: Row, split: str) -> FrameErrors | None:
     """Reads the errors of a combination's frames, of all folds, as means over its finished repetitions.
 
     Returns:
@@ -105,7 +104,7 @@ def group_intervals(
     Raises:
         StorageError: If a file cannot be read.
     """
-    frames = frame_errors(results, row, split)
+    frames = mean_frame_errors(results, row, split)
     if frames is None:
         return [None] * len(groups)
     return [intervals_of(frames), *(_intervals_of_group(frames, by, group.name) for group in groups[1:])]

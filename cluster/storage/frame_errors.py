@@ -75,8 +75,9 @@ class FrameErrors:
             return None
         by_subset = {}
         for subset in first.by_subset:
-            before, after = np.mean([found.by_subset[subset] for found in repetitions], axis=0, dtype=np.float64)
-            by_subset[subset] = before, after  # (N,) each
+            of_all = np.stack([found.by_subset[subset] for found in repetitions])  # (R, 2, N)
+            means = of_all.mean(axis=0, dtype=np.float64)
+            by_subset[subset] = means[0], means[1]  # (N,) each
         return replace(first, by_subset=by_subset)
 
     def take(self, rows: Any) -> "FrameErrors":

@@ -14,7 +14,7 @@ from cluster.reports.page.data import PageData
 from cluster.reports.page.sections import MAX_DRAWN, section, section_of
 from cluster.reports.page.sentences import name_of, on_frames, short_names
 from cluster.reports.tables.captions import SPLITS
-from cluster.results.change_intervals import frame_errors
+from cluster.results.change_intervals import mean_frame_errors
 from cluster.results.learning_curves import Curve
 from cluster.storage.folders import ExperimentFolder
 
@@ -148,7 +148,7 @@ def _of_the_best(data: PageData, folder: ExperimentFolder) -> Iterator[_PlannedF
             ),
             f"Share of frames whose worst joint is within a threshold: {place}.",
         )
-    frames, of_all = frame_errors_of(folder, data.table, ids), frame_errors(data.table, row, data.table.split)
+    frames, of_all = frame_errors_of(folder, data.table, ids), mean_frame_errors(data.table, row, data.table.split)
     if frames is not None:
         yield (
             lambda: errors.error_histogram(*frames.joined, width_in=_WIDTH_IN),

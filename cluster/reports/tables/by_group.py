@@ -163,7 +163,7 @@ class GroupTable:
         """Returns the table for reading."""
         marks, explained = self._marks()
         lines = [line for of_group in self._lines.values() for line in of_group]
-        with_intervals = {line.row["key"] for line in lines if line.intervals is not None}
+        intervals = {line.row["key"]: line.intervals for line in lines if line.intervals is not None}
         is_on_several = len({line.data_set for line in lines}) > 1
         paths = self.results.distinguishing_paths if self.is_of_several else []
         options = [option_cells([line.row[path] for line in lines]) for path in paths]
@@ -192,7 +192,7 @@ class GroupTable:
             n_labels=len(labels),
             notes=[
                 *self._notes(is_on_several=is_on_several),
-                *captions.without_interval(self.rows, with_intervals if self.table_options.intervals else None),
+                *captions.without_interval(self.rows, intervals if self.table_options.intervals else None),
             ],
         )
 

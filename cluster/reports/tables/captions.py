@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 
 from cluster.reports.tables.metric_labels import Measure
+from cluster.results.change_intervals import ChangeIntervals
 from cluster.results.results import DataSet, Results, Row, SummaryColumns, column
 from data_pipeline.subsets import FUSED_SUBSET
 from data_pipeline.words import count, listed
@@ -73,14 +74,14 @@ INTERVALS = (
 """Explains the intervals of changes."""
 
 
-def without_interval(rows: Sequence[Row], intervals: Collection[str] | None) -> list[str]:
+def without_interval(rows: Sequence[Row], intervals: Mapping[str, ChangeIntervals | None] | None) -> list[str]:
     """Returns a sentence on combinations with results but without an interval; none without any.
 
     Args:
         rows: The shown combinations.
-        intervals: The keys of those with an interval; None for a table without intervals.
+        intervals: Their intervals, by key; None for a table without intervals.
     """
-    n = 0 if intervals is None else sum(row["n"] > 0 and row["key"] not in intervals for row in rows)
+    n = 0 if intervals is None else sum(row["n"] > 0 and intervals.get(row["key"]) is None for row in rows)
     if not n:
         return []
     return [

@@ -164,7 +164,7 @@ class ChangeColumn:
     after: Mapping[str, Sequence[float | None]]
     measure: Measure
     is_relative: bool
-    intervals: Mapping[str, ChangeIntervals] | None
+    intervals: Mapping[str, ChangeIntervals | None] | None
 
     def value(self, row: Row) -> Any:  # noqa: D102
         pairs = zip(self.before[row["key"]], self.after[row["key"]], strict=True)

@@ -46,7 +46,9 @@ class CombinationTable:
         self.table_options = table_options
         self.split = chosen_split(results, table_options)
         self.rows = chosen_rows(results, table_options)
-        self._intervals = change_intervals(results, self.rows, self.split) if table_options.intervals else None
+        self._intervals = None
+        if table_options.intervals:
+            self._intervals = {row["key"]: change_intervals(results, row, self.split) for row in self.rows}
         self._measured = measured_columns(results, self.split, with_subsets=False)
         self._names = named_columns(results, self._measured)
         self._verdicts, self.explained = self._rate()

@@ -23,19 +23,20 @@ from cluster.results.lookup import short_keys
 from cluster.results.results import Results, Row, SummaryColumns, fold_std_column
 from data_pipeline.subsets import FUSED_SUBSET
 
+Intervals = Mapping[str, ChangeIntervals | None] | None
+"""The intervals of changes on the reported split, by the combination's key; None for a table without intervals."""
+
 _MAX_ROWS = 40
 _MAX_FAILURES = 20
 
 
-def summary_text(
-    table: Results, *, with_keys: bool = False, intervals: Mapping[str, ChangeIntervals] | None = None
-) -> str:
+def summary_text(table: Results, *, with_keys: bool = False, intervals: Intervals = None) -> str:
     """Returns the summary for a terminal: the first combinations, and what did not finish.
 
     Args:
         table: The results.
         with_keys: Whether the first column shows the beginnings of the combinations' keys.
-        intervals: The intervals of changes on the reported split, by the combination's key; None for none.
+        intervals: The intervals of changes.
     """
     grid = summary_grid(table, intervals)
     if with_keys:
@@ -58,14 +59,14 @@ def summary_markdown(table: Results) -> str:
     return f"# {escaped(table.name)}\n\n{markdown(summary_grid(table))}"
 
 
-def summary_grid(table: Results, intervals: Mapping[str, ChangeIntervals] | None = None) -> Grid:
+def summary_grid(table: Results, intervals: Intervals = None) -> Grid:
     """Returns all combinations with their mean distance before and after on each split.
 
     Combinations that were measured on the same data are listed together.
 
     Args:
         table: The results.
-        intervals: As for `summary_text`.
+        intervals: The intervals of changes.
     """
     parts, paths = table.by_data(), table.distinguishing_paths
     rows = [row for part in parts.values() for row in part.summary]
@@ -103,12 +104,12 @@ def mean_and_std(mean: float | None, std: float | None) -> str:
     return number_cell(mean, std, precision=2).text
 
 
-def summary_records(table: Results, intervals: Mapping[str, ChangeIntervals] | None = None) -> list[Row]:
+def summary_records(table: Results, intervals: Intervals = None) -> list[Row]:
     """Returns the rows of the summary for programs.
 
     Args:
         table: The results.
-        intervals: As for `summary_text`.
+        intervals: The intervals of changes.
     """
     if intervals is None:
         return table.summary
