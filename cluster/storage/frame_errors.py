@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from cluster.storage.file_names import FileNames
 from cluster.storage.folders import ExperimentFolder, TrialFolder
-from data_pipeline.frame_table import UNKNOWN_FRAMES, FrameTable, Indices, Runs, is_group_name
+from data_pipeline.frame_table import UNKNOWN_FRAMES, FrameTable, Indices, Names, Runs, is_group_name
 
 Errors = npt.NDArray[np.floating[Any]]
 
@@ -201,14 +201,17 @@ def _array(values: Any, n: int, kind: pa.DataType) -> pa.Array:
     return (pa.nulls(n, plain) if values is None else pa.array(values, plain, from_pandas=True)).cast(kind)
 
 
-def _names(rows: pa.Table, column: str) -> list[str] | None:
+def _names(rows: pa.Table, column: str) -> Names | None:
     """Returns a column of names; None if it is not known."""
     if column not in rows.column_names or rows.column(column).null_count == len(rows):
         return None
-    names: list[str] = rows.column(column).to_pylist()
-    if not all(isinstance(name, str) and is_group_name(name) for name in set(names)):
+    found = rows.column(column).combine_chunks()
+    names: Names = np.array(found.dictionary.to_pylist(), np.object_)
+    codes = found.indices.to_numpy(zero_copy_only=False)
+    if found.null_count or not all(isinstance(name, str) and is_group_name(name) for name in names[np.unique(codes)]):
         raise ValueError(f"some frames have no {column}, or one with an impossible name")
-    return names
+    of_frames: Names = names[codes]
+    return of_frames
 
 
 def _numbers(rows: pa.Table, column: str) -> Errors | None:
