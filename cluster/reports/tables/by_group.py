@@ -183,7 +183,7 @@ class GroupTable:
             self.by,
             *(names[path] for path in paths),
         ]
-        sentences = [f"{self._what()}.", explained, captions.INTERVALS if self.table_options.intervals else ""]
+        sentences = [f"{self._what()}.", explained, captions.IN_BRACKETS if self.table_options.intervals else ""]
         return Grid(
             name=f"{self.results.name} by {self.by}",
             caption=" ".join(filter(None, sentences)),

@@ -67,7 +67,7 @@ OVER_FOLDS = "± over folds: sample standard deviation of the folds' means."
 """Explains the column with the spread over folds."""
 
 
-INTERVALS = (
+IN_BRACKETS = (
     "In brackets: 95 % interval of the change over frames, repetitions averaged (block bootstrap within recordings, "
     "because neighbouring frames are similar); other recordings and people may differ more."
 )
