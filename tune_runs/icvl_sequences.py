@@ -22,7 +22,8 @@ import torch
 from tabulate import tabulate
 
 from cluster.experiment import Experiment
-from cluster.reports.tables.summary import mean_and_std
+from cluster.reports.tables.summary import mean_and_std, percent_and_interval
+from cluster.results.change_intervals import change_intervals
 from cluster.results.results import Results, Row, SummaryColumns
 from data_pipeline.distorters import NoDistorter
 from data_pipeline.normalizers import Shifter
@@ -133,9 +134,10 @@ def transfer_table(table: Results, chosen: dict[tuple[str, str], Row]) -> str:
     for backbone in BACKBONES:
         for direction, (tests_second, _) in DIRECTIONS.items():
             row = by_set[f"icvl_{backbone}_{tests_second}_test"]
-            before, after, std, _, change = (row[name] for name in SummaryColumns.of("test"))
+            before, after, std, _, percent = (row[name] for name in SummaryColumns.of("test"))
+            change = percent_and_interval(percent, change_intervals(table, row, "test"))
             setting = ", ".join(f"{path.rpartition('.')[2]} {chosen[direction, backbone][path]}" for path in OPTIONS)
-            cells = [backbone, direction, f"{before:.2f}", mean_and_std(after, std), f"{change:+.1f} %", row["n"]]
+            cells = [backbone, direction, f"{before:.2f}", mean_and_std(after, std), change, row["n"]]
             rows.append([*cells, setting])
     headers = ["backbone", "train → test", "before (mm)", "after (mm)", "Δ", "n", "chosen inside the training sequence"]
     alignment = ["left", "left", "right", "right", "right", "right", "left"]

@@ -21,7 +21,8 @@ import torch
 from tabulate import tabulate
 
 from cluster.experiment import Experiment
-from cluster.reports.tables.summary import mean_and_std
+from cluster.reports.tables.summary import mean_and_std, percent_and_interval
+from cluster.results.change_intervals import change_intervals
 from cluster.results.results import Results, SummaryColumns
 from data_pipeline.distorters import NoDistorter
 from data_pipeline.normalizers import Shifter
@@ -81,9 +82,10 @@ def backbone_table(table: Results) -> str:
     rows = []
     for row in table.best_for_each("experiment_config.test_set"):
         backbone = row["experiment_config.test_set"].removeprefix("nyu_").removesuffix("_test")
-        before, after, std, _, change = (row[name] for name in SummaryColumns.of("test"))
+        before, after, std, _, percent = (row[name] for name in SummaryColumns.of("test"))
         setting = f"lr {row['optimizer_args.lr']:g}, dropout {row['model_args.dropout']}"
-        cells = [backbone, f"{before:.2f}", mean_and_std(after, std), f"{change:+.1f} %"]
+        change = percent_and_interval(percent, change_intervals(table, row, "test"))
+        cells = [backbone, f"{before:.2f}", mean_and_std(after, std), change]
         rows.append([*cells, row["n"], setting])
     rows.sort(key=lambda cells: BACKBONES.index(cells[0]))
     headers = ["backbone", "before (mm)", "after (mm)", "Δ", "n", "best setting in validation"]

@@ -24,6 +24,8 @@ import torch
 from tabulate import tabulate
 
 from cluster.experiment import Experiment
+from cluster.reports.tables.summary import percent_and_interval
+from cluster.results.change_intervals import change_intervals
 from cluster.results.results import Results, SummaryColumns
 from data_pipeline.distorters import NoDistorter
 from data_pipeline.normalizers import Shifter
@@ -105,17 +107,18 @@ def smooth(data_dir: Path, datasets: list[str], **changes: Any) -> Results:
 def people_table(results: list[Results]) -> str:
     """Returns a row for each backbone and direction: the test error of the width that is best on the other person."""
     best = {
-        row["experiment_config.test_set"]: row
+        row["experiment_config.test_set"]: (table, row)
         for table in results
         for row in table.best_for_each("experiment_config.test_set")
     }
     rows = []
     for name in [*BACKBONES, BOTH]:
         for direction, (_, tested) in FOLDS.items():
-            row = best[f"{name}_{tested}_test"]
-            before, after, _, _, change = (row[column] for column in SummaryColumns.of("test"))
+            table, row = best[f"{name}_{tested}_test"]
+            before, after, _, _, percent = (row[column] for column in SummaryColumns.of("test"))
+            change = percent_and_interval(percent, change_intervals(table, row, "test"))
             title = "mean of Pose-REN and DeepPrior++" if name == BOTH else name.removeprefix("people_")
-            cells = [title, direction, f"{before:.2f}", f"{after:.2f}", f"{change:+.1f} %", row["model_args.sigma"]]
+            cells = [title, direction, f"{before:.2f}", f"{after:.2f}", change, row["model_args.sigma"]]
             rows.append(cells)
     headers = ["backbone", "chosen on → tested on", "before (mm)", "after (mm)", "Δ", "width (frames)"]
     alignment = ["left", "left", "right", "right", "right", "right"]

@@ -55,13 +55,17 @@ def list_(args: argparse.Namespace) -> int:
 
 def show(args: argparse.Namespace) -> int:
     """Shows the results of an experiment: all combinations, or with --by the best one by group."""
-    from cluster.reports.tables.summary import summary_text
+    from cluster.reports.tables.summary import summary_records, summary_text
+    from cluster.results.change_intervals import change_intervals
 
     folder = overview.find_experiment(args.storage_path, args.name)
     table = _each_fold(folder) if args.folds else Results.read(folder)
     if args.by is not None:
         return _show_groups(args, folder, table)
     running = overview.is_running(folder)
+    intervals = None
+    if args.intervals:
+        intervals = {row["key"]: change_intervals(table, row, table.split) for row in table.summary}
     if args.json:
         return _print_json(
             {
@@ -71,14 +75,14 @@ def show(args: argparse.Namespace) -> int:
                 "folder": folder.storage.location,
                 "options": table.option_paths,
                 "splits": table.splits,
-                "combinations": table.summary,
+                "combinations": summary_records(table, intervals),
                 "trials": table.single_folds.trials,
                 "trials_of_other_settings": table.n_others,
             }
         )
     now = " (running now)" if running else ""
     return _print(
-        f"{summary_text(table, with_keys=True)}\n"
+        f"{summary_text(table, with_keys=True, intervals=intervals)}\n"
         "`log`, `diff`, `curves`, `reproduce` and `figure --combination` take a key.\n"
         f"State: {overview.state(table)}{now}\nAll files: {folder.storage.location}/"
     )
@@ -97,7 +101,7 @@ def _show_groups(args: argparse.Namespace, folder: ExperimentFolder, table: Resu
     from cluster.reports.tables.by_group import GroupTable
     from cluster.reports.tables.table_options import TableOptions
 
-    groups = GroupTable(folder, table, args.by, TableOptions())
+    groups = GroupTable(folder, table, args.by, TableOptions(intervals=args.intervals))
     if args.json:
         return _print_json({"name": table.name, "groups": groups.records()})
     return _print(terminal(groups.grid()))

@@ -107,13 +107,9 @@ def success_rates_of(
 def frame_errors_of(folder: ExperimentFolder, table: Results, ids: Sequence[str]) -> FrameErrors | None:
     """Returns the frame errors of the first repetition that kept them; with folds, those of all folds."""
     for trial_id in ids:
-        try:
-            found = [FrameErrors.read(folder.trial(trained)) for trained in table.trained_ids(trial_id)]
-        except ValueError:
-            continue  # the file is broken; use that of another repetition
-        known = [errors for errors in found if errors is not None and errors.by_subset]
-        if len(known) == len(found):
-            return FrameErrors.of_folds(known)
+        found = FrameErrors.read_folds(folder, table.trained_ids(trial_id))
+        if found is not None:
+            return found
     return None
 
 

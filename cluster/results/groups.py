@@ -101,9 +101,9 @@ def read_groups(
                 f"{without}: the files of the trials of {row['key']} do not say which skeleton they use"
             ) from error
         return part_groups(total, logged, ids, part_names(skeleton, by))
-    if split != _split_of_frames(results, row):
+    if split != split_of_frames(results, row):
         raise ChoiceError(f"{without} on the {split} set: errors of frames are only kept for the test set")
-    frames = {trial_id: _frames(folder, results.trained_ids(trial_id)) for trial_id in finished}
+    frames = {trial_id: FrameErrors.read_folds(folder, results.trained_ids(trial_id)) for trial_id in finished}
     if all(found is None for found in frames.values()):
         raise ChoiceError(
             f"{without}: no trial of {row['key']} has kept the errors of its frames ({FileNames.FRAMES}); they are "
@@ -116,6 +116,11 @@ def read_groups(
             "the dataset (NAME_frames.parquet) did not, or because an older version of PoseTune trained them"
         )
     return groups
+
+
+def split_of_frames(results: Results, row: Row) -> str:
+    """Returns the split whose frames have errors on disk: the test set of a combination if it has one."""
+    return "test" if row["key"] in results.data_sets.get("test", {}) else "val"
 
 
 def whole(results: Results, row: Row, split: str, metric: str = "distance") -> Group:
@@ -201,21 +206,3 @@ def _only(group: Group, is_known: Sequence[bool]) -> Group:
 
 def _is_of_a_part(metric: str) -> bool:
     return metric.startswith("distance[")
-
-
-def _split_of_frames(results: Results, row: Row) -> str:
-    return "test" if row["key"] in results.data_sets.get("test", {}) else "val"
-
-
-def _frames(folder: ExperimentFolder, trained_ids: Sequence[str]) -> FrameErrors | None:
-    """Returns the errors of a repetition's frames, of all folds; None if a file is missing or broken."""
-    folds = []
-    for trial_id in trained_ids:
-        try:
-            found = FrameErrors.read(folder.trial(trial_id))
-        except ValueError:
-            return None
-        if found is None or not found.by_subset:
-            return None
-        folds.append(found)
-    return FrameErrors.of_folds(folds)

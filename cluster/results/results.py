@@ -79,6 +79,7 @@ class Results:
         started: When the script was last started, seconds since 1970; None if an old version wrote the folder.
         folds: The folds of each combination, by its key; empty without folds.
         trained: With folds, the results of the trained combinations, one for each fold; None without folds.
+        folder: The folder that they were read from, for what only some tables show; None for none.
     """
 
     name: str
@@ -93,6 +94,7 @@ class Results:
     started: float | None = field(default=None, compare=False)
     folds: Mapping[str, Sequence[Fold]] = field(default_factory=dict)
     trained: "Results | None" = field(default=None, repr=False)
+    folder: ExperimentFolder | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def read(cls: type[R], folder: ExperimentFolder) -> R:
@@ -132,6 +134,7 @@ class Results:
             data_sets=experiment.data_sets,
             separations=experiment.separations,
             started=experiment.started,
+            folder=folder,
         )
         return found._over_folds(experiment.folds) if experiment.folds else found
 

@@ -11,7 +11,7 @@ these four columns.
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -21,8 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.storage.file_names import FileNames
-from cluster.storage.folders import TrialFolder
-from data_pipeline.frame_table import UNKNOWN_FRAMES, FrameTable, Indices, Runs, is_group_name
+from cluster.storage.folders import ExperimentFolder, TrialFolder
+from data_pipeline.frame_table import UNKNOWN_FRAMES, FrameTable, Indices, Names, Runs, is_group_name
 
 Errors = npt.NDArray[np.floating[Any]]
 
@@ -67,6 +67,28 @@ class FrameErrors:
             np.concatenate(distances) if len(distances) == len(folds) else None,
         )
 
+    @classmethod
+    def mean(cls, repetitions: Sequence["FrameErrors"]) -> "FrameErrors | None":
+        """Returns the errors of each frame as means over repetitions, at least one; None if their frames differ."""
+        first, *others = repetitions
+        if not all(first._is_of_the_frames_of(other) for other in others):
+            return None
+        by_subset = {}
+        for subset in first.by_subset:
+            of_all = np.stack([found.by_subset[subset] for found in repetitions])  # (R, 2, N)
+            means = of_all.mean(axis=0, dtype=np.float64)
+            by_subset[subset] = means[0], means[1]  # (N,) each
+        return replace(first, by_subset=by_subset)
+
+    def take(self, rows: Any) -> "FrameErrors":
+        """Returns the errors of the frames that `rows`, an index of numpy's arrays, selects."""
+        distance = self.training_distance
+        return FrameErrors(
+            {subset: (before[rows], after[rows]) for subset, (before, after) in self.by_subset.items()},
+            self.frames.take(rows),
+            None if distance is None else distance[rows],
+        )
+
     @property
     def joined(self) -> tuple[Errors, Errors]:
         """The errors of all poses before and after, subset after subset, (S N,) each, mm."""
@@ -104,6 +126,38 @@ class FrameErrors:
         table = pa.concat_tables(tables).unify_dictionaries()
         pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
         folder.write(FileNames.FRAMES, buffer.getvalue())
+
+    def _is_of_the_frames_of(self, other: "FrameErrors") -> bool:
+        mine, theirs = self.frames.columns, other.frames.columns
+        return (
+            self.by_subset.keys() == other.by_subset.keys()
+            and len(self.means[0]) == len(other.means[0])
+            and mine.keys() == theirs.keys()
+            and all(np.array_equal(column, theirs[name]) for name, column in mine.items())
+        )
+
+    @classmethod
+    def read_folds(cls, folder: ExperimentFolder, trial_ids: Sequence[str]) -> "FrameErrors | None":
+        """Reads the errors of a repetition's frames, of all its folds; None if a file is missing or broken.
+
+        Args:
+            folder: The experiment's folder.
+            trial_ids: The trial of each fold, or the only one without folds.
+
+        Raises:
+            StorageError: If a file cannot be read.
+        """
+        folds = []
+        for trial_id in trial_ids:
+            try:
+                found = cls.read(folder.trial(trial_id))
+            except ValueError:
+                return None
+            if found is None:
+                return None
+            folds.append(found)
+        joined = cls.of_folds(folds)
+        return joined if joined.by_subset else None
 
     @classmethod
     def read(cls, folder: TrialFolder) -> "FrameErrors | None":
@@ -147,14 +201,17 @@ def _array(values: Any, n: int, kind: pa.DataType) -> pa.Array:
     return (pa.nulls(n, plain) if values is None else pa.array(values, plain, from_pandas=True)).cast(kind)
 
 
-def _names(rows: pa.Table, column: str) -> list[str] | None:
+def _names(rows: pa.Table, column: str) -> Names | None:
     """Returns a column of names; None if it is not known."""
     if column not in rows.column_names or rows.column(column).null_count == len(rows):
         return None
-    names: list[str] = rows.column(column).to_pylist()
-    if not all(isinstance(name, str) and is_group_name(name) for name in set(names)):
+    found = rows.column(column).combine_chunks()
+    names: Names = np.array(found.dictionary.to_pylist(), np.object_)
+    codes = found.indices.to_numpy(zero_copy_only=False)
+    if found.null_count or not all(isinstance(name, str) and is_group_name(name) for name in names[np.unique(codes)]):
         raise ValueError(f"some frames have no {column}, or one with an impossible name")
-    return names
+    of_frames: Names = names[codes]
+    return of_frames
 
 
 def _numbers(rows: pa.Table, column: str) -> Errors | None:

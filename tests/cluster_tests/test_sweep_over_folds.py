@@ -149,7 +149,7 @@ class TestWhatReadsASweepOverFolds:
         text = page(folder)
         assert "12 trials (2 combinations × 3 folds × 2 repetitions): 12 finished." in text
         assert "Its folds’ means range from" in text
-        assert "Mean over the 50 frames: " in text
+        assert "Mean change over the 50 frames, as means over 2 repetitions: " in text
 
     def test_restores_the_corrector_of_one_fold(self, folder, table):
         with pytest.raises(ChoiceError, match="has 3 trainings, one for each fold"):

@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import re
 import shlex
 import shutil
 import sys
@@ -96,6 +97,24 @@ def run_json(run):
 
 def snapshot(folder):
     return {path: (path.lstat().st_mtime_ns, path.lstat().st_size) for path in folder.rglob("*")}
+
+
+class TestIntervals:
+    """Real trials, which keep the errors of their frames."""
+
+    def test_of_changes_are_shown_if_they_are_asked_for(self, run, run_json):
+        _, output, _ = run("show", "complete", "--intervals")
+        assert len(re.findall(r" % \[[+−]\d+\.\d, [+−]\d+\.\d\]", output)) == 2
+        assert "In brackets: 95 % interval of the change over frames" in " ".join(output.split())
+        for row in run_json("show", "complete", "--intervals")["combinations"]:
+            assert row["val_change_mm_ci_low"] < row["val_change_mm"] < row["val_change_mm_ci_high"]
+        assert "interval" not in run("show", "complete")[1]
+
+    def test_of_changes_are_exported_if_they_are_asked_for(self, run):
+        tables = [
+            run("export", "complete", "table", "--format", "latex", *asked)[1] for asked in ((), ("--intervals",))
+        ]
+        assert ["In brackets" in " ".join(table.split()) for table in tables] == [False, True]
 
 
 class TestList:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from cluster.results.statistics import Interval
+
 Mark = Literal["", "best", "second"]
 
 
@@ -81,11 +83,16 @@ def number_cell(
     return Cell(text, is_number=True, mark=mark)
 
 
-def change_cell(change: float | None, *, precision: int, in_percent: bool = False) -> Cell:
-    """Writes a change with its sign: '+0.30', '-3.16'."""
+def change_cell(
+    change: float | None, interval: Interval | None = None, *, precision: int, in_percent: bool = False
+) -> Cell:
+    """Writes a change with its sign, and its interval: '+0.30', '-3.16 [-3.40, -2.92]'."""
     if change is None or math.isnan(change):
         return MISSING
-    return Cell(f"{100 * change if in_percent else change:+.{precision}f}", is_number=True)
+    text = f"{100 * change if in_percent else change:+.{precision}f}"
+    if interval is not None:
+        text += f" [{interval.low:+.{precision}f}, {interval.high:+.{precision}f}]"
+    return Cell(text, is_number=True)
 
 
 def signed(value: float, digits: int = 2) -> str:

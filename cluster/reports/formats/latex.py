@@ -24,7 +24,7 @@ _MAX_LABEL = 30
 _PAGE_HEIGHT = 40
 """The number of rows on a page."""
 
-_NUMBER = re.compile(r"[-+]?\d[\d.]*(e[-+]?\d+)?( ± [\d.]+)?( \(.*\))?")
+_NUMBER = re.compile(r"[-+]?\d[\d.]*(e[-+]?\d+)?( ± [\d.]+)?( \[[-+\d., ]+\])?( \(.*\))?")
 _POWER = re.compile(r"(?P<factor>[-+]?[\d.]+)e(?P<exponent>[+-]\d+)")
 """How Python writes a number that is very large or very small."""
 
@@ -168,7 +168,8 @@ def _number(text: str) -> str:
     if power is not None:
         factor = "" if power["factor"] == "1" else f"{power['factor']} \\cdot "
         number = f"{factor}10^{{{int(power['exponent'])}}}"
-    return f"${number.replace('±', chr(92) + 'pm')}${'~' * bool(bracket)}{escaped(bracket + aside)}"
+    number = number.replace("±", "\\pm").replace(" [", "\\ [")
+    return f"${number}${'~' * bool(bracket)}{escaped(bracket + aside)}"
 
 
 def _label(name: str) -> str:

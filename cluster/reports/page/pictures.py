@@ -14,6 +14,7 @@ from cluster.reports.page.data import PageData
 from cluster.reports.page.sections import MAX_DRAWN, section, section_of
 from cluster.reports.page.sentences import name_of, on_frames, short_names
 from cluster.reports.tables.captions import SPLITS
+from cluster.results.change_intervals import mean_frame_errors
 from cluster.results.learning_curves import Curve
 from cluster.storage.folders import ExperimentFolder
 
@@ -147,7 +148,7 @@ def _of_the_best(data: PageData, folder: ExperimentFolder) -> Iterator[_PlannedF
             ),
             f"Share of frames whose worst joint is within a threshold: {place}.",
         )
-    frames = frame_errors_of(folder, data.table, ids)
+    frames, of_all = frame_errors_of(folder, data.table, ids), mean_frame_errors(data.table, row, data.table.split)
     if frames is not None:
         yield (
             lambda: errors.error_histogram(*frames.joined, width_in=_WIDTH_IN),
@@ -155,7 +156,8 @@ def _of_the_best(data: PageData, folder: ExperimentFolder) -> Iterator[_PlannedF
         )
         yield (
             lambda: errors.improvement_by_error(*frames.joined, width_in=_WIDTH_IN),
-            f"Improvement against the backbone’s error, for each pose of one repetition: {place}. {on_frames(frames)}",
+            f"Improvement against the backbone’s error, for each pose of one repetition: {place}."
+            + ("" if of_all is None else f" {on_frames(of_all, len(ids))}"),
         )
     if frames is not None and frames.training_distance is not None:
         distance = frames.training_distance

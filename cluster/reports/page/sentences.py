@@ -9,8 +9,8 @@ from cluster.reports.tables.by_group import GroupErrors
 from cluster.reports.tables.captions import SPLITS, distances, excluded, folds_of, n_folds, over_folds
 from cluster.reports.tables.summary import mean_and_std
 from cluster.results import names
+from cluster.results.change_intervals import intervals_of
 from cluster.results.results import Results, Row, SummaryColumns, column, fold_std_column
-from cluster.results.statistics import block_bootstrap_interval, block_length
 from cluster.storage.frame_errors import FrameErrors
 from data_pipeline.words import count, first_of, listed
 
@@ -157,21 +157,27 @@ def _against_the_next(data: PageData) -> Iterator[str]:
         yield f"{text}: {verdict} (sign-flip test, p {p_text(compared.p_adjusted)} after Holm correction)."
 
 
-def on_frames(frames: FrameErrors) -> str:
-    """Says by how much one training improves frames on average, with a confidence interval for correlated frames."""
+def on_frames(frames: FrameErrors, n_repetitions: int = 1) -> str:
+    """Says by how much frames change on average, with a confidence interval for correlated frames.
+
+    Args:
+        frames: Their errors, as means over repetitions.
+        n_repetitions: The number of repetitions.
+    """
     before, after = frames.means
-    rows, lengths = frames.runs
-    gain = (before - after)[rows]  # (N,), as recorded
-    length = block_length(gain, lengths)
-    interval = block_bootstrap_interval(gain, sequence_lengths=lengths, length=length)
-    n_subsets = len(frames.by_subset)
+    n_subsets, n_pieces = len(frames.by_subset), len(frames.runs.lengths)
     means = f", each the mean of {n_subsets} subsets" if n_subsets > 1 else ""
-    words = f"Mean over the {count(len(gain), 'frame')}{means}: {gain.mean():.2f} mm"
-    if interval is None:
+    repeated = f", as means over {n_repetitions} repetitions" if n_repetitions > 1 else ""
+    words = f"Mean change over the {count(len(after), 'frame')}{means}{repeated}: {signed((after - before).mean())} mm"
+    intervals = intervals_of(frames)
+    if intervals is None:
         return f"{words}."
-    words += f", 95 % interval {signed(interval.low)} to {signed(interval.high)} (block bootstrap "
-    within = f" within {len(lengths)} pieces of recordings" if len(lengths) > 1 else ""
-    return f"{words}with blocks of {count(length, 'frame')}{within}, because neighbouring frames are similar)."
+    mm, _, length = intervals
+    within = f" within {n_pieces} pieces of recordings" if n_pieces > 1 else ""
+    return (
+        f"{words}, 95 % interval {signed(mm.low)} to {signed(mm.high)} (block bootstrap with blocks of "
+        f"{count(length, 'frame')}{within}, because neighbouring frames are similar)."
+    )
 
 
 def gaps(data: PageData) -> Iterator[str]:

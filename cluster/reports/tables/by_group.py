@@ -8,10 +8,12 @@ from cluster.reports.formats.grid import MISSING, Cell, Grid, Mark, change_cell,
 from cluster.reports.formats.xlsx import Style
 from cluster.reports.tables import captions
 from cluster.reports.tables.captions import SPLIT_NAMES
+from cluster.reports.tables.columns import intervals_record
 from cluster.reports.tables.combinations import by_validation_set, chosen_split
 from cluster.reports.tables.marks import ResultGroup, rate
 from cluster.reports.tables.metric_labels import MEASURES, Measure
 from cluster.reports.tables.table_options import TableOptions
+from cluster.results.change_intervals import ChangeIntervals, group_intervals
 from cluster.results.groups import Group, Grouping, read_groups
 from cluster.results.names import ChoiceError, named, short_names
 from cluster.results.results import UNITS, Results, Row, SummaryColumns, column
@@ -39,14 +41,21 @@ class GroupErrors(NamedTuple):
         """The change in percent of the number before."""
         return None if self.change is None or not self.before.mean else 100 * self.change / self.before.mean
 
-    def cells(self, precision: int, measure: Measure = MEASURES["distance"], mark: Mark = "") -> list[Cell]:
+    def cells(
+        self,
+        precision: int,
+        measure: Measure = MEASURES["distance"],
+        mark: Mark = "",
+        intervals: ChangeIntervals | None = None,
+    ) -> list[Cell]:
         """Returns the cells below `group_headers`."""
         share = measure.in_percent
+        mm, percent, _ = intervals or (None, None, None)
         return [
             number_cell(self.before.mean, precision=precision, in_percent=share),
             number_cell(self.after.mean, self.after.std, precision=precision, in_percent=share, mark=mark),
-            change_cell(self.change, precision=precision, in_percent=share),
-            *([] if share else [change_cell(self.change_percent, precision=1)]),
+            change_cell(self.change, mm, precision=precision, in_percent=share),
+            *([] if share else [change_cell(self.change_percent, percent, precision=1)]),
         ]
 
 
@@ -70,6 +79,7 @@ class _Line(NamedTuple):
     row: Row
     group: Group
     errors: GroupErrors
+    intervals: ChangeIntervals | None
 
 
 class GroupTable:
@@ -85,12 +95,15 @@ class GroupTable:
         table_options: The metric, the split and the precision, and which combinations to show.
 
     Raises:
-        ChoiceError: If no trial of a shown combination has finished, or if its errors by group are not known.
+        ChoiceError: If no trial of a shown combination has finished, or if its errors by group are not known, or if
+            fingers or joints should have intervals.
     """
 
     def __init__(self, folder: ExperimentFolder, results: Results, by: Grouping, table_options: TableOptions) -> None:
         if table_options.columns or table_options.sort:
             raise ChoiceError(f"the columns and the order of a table by {by} are fixed; leave out columns and sort")
+        if table_options.intervals and by in ("finger", "joint"):
+            raise ChoiceError(f"errors of frames are means over the joints; leave out intervals for a table by {by}")
         self.results = results
         self.by = by
         self.table_options = table_options
@@ -101,11 +114,14 @@ class GroupTable:
             row["key"]: read_groups(folder, results, row, by, split=self.split, metric=table_options.metric)
             for row in self.rows
         }
+        intervals: dict[str, list[ChangeIntervals | None]] = {key: [None] * len(of) for key, of in read.items()}
+        if table_options.intervals:
+            intervals = {r["key"]: group_intervals(results, r, by, read[r["key"]], self.split) for r in self.rows}
         self.n_left_out = sum(row["n"] - estimate(read[row["key"]][0].after).n for row in self.rows)
         found = [
-            _Line(name, row, group, GroupErrors.of(group.before, group.after))
+            _Line(name, row, group, GroupErrors.of(group.before, group.after), of_group)
             for name, row in zip(sets, self.rows, strict=True)
-            for group in read[row["key"]]
+            for group, of_group in zip(read[row["key"]], intervals[row["key"]], strict=True)
         ]
         groups = dict.fromkeys((line.data_set, line.group.name) for line in found)
         self._lines = {group: [line for line in found if (line.data_set, line.group.name) == group] for group in groups}
@@ -126,6 +142,11 @@ class GroupTable:
                 f"{measured}{unit}_std": line.errors.after.std,
                 f"{measured}_change{unit}": line.errors.change,
                 f"{measured}_change_percent": line.errors.change_percent,
+                **(
+                    intervals_record(f"{measured}_change{unit}", f"{measured}_change_percent", line.intervals)
+                    if self.table_options.intervals
+                    else {}
+                ),
             }
             for lines in self._lines.values()
             for line in lines
@@ -136,12 +157,13 @@ class GroupTable:
         measured = f"{self.split}_{self.table_options.metric}"
         share: Style = "share" if self._measure.in_percent else "decimals"
         names = [name for name in self.records()[0] if name.startswith(measured)]
-        return {name: "decimals" if name.endswith("_percent") else share for name in names}
+        return {name: "decimals" if "_percent" in name else share for name in names}
 
     def grid(self) -> Grid:
         """Returns the table for reading."""
         marks, explained = self._marks()
         lines = [line for of_group in self._lines.values() for line in of_group]
+        intervals = {line.row["key"]: line.intervals for line in lines if line.intervals is not None}
         is_on_several = len({line.data_set for line in lines}) > 1
         paths = self.results.distinguishing_paths if self.is_of_several else []
         options = [option_cells([line.row[path] for line in lines]) for path in paths]
@@ -151,7 +173,7 @@ class GroupTable:
                 Cell(line.group.name),
                 *(of_option[i] for of_option in options),
                 frames_cell(line.group),
-                *line.errors.cells(self.table_options.precision, self._measure, marks[i]),
+                *line.errors.cells(self.table_options.precision, self._measure, marks[i], line.intervals),
             ]
             for i, line in enumerate(lines)
         ]
@@ -161,14 +183,17 @@ class GroupTable:
             self.by,
             *(names[path] for path in paths),
         ]
-        sentences = [f"{self._what()}.", explained]
+        sentences = [f"{self._what()}.", explained, captions.IN_BRACKETS if self.table_options.intervals else ""]
         return Grid(
             name=f"{self.results.name} by {self.by}",
             caption=" ".join(filter(None, sentences)),
             headers=[*labels, "frames", *group_headers(self._measure)],
             rows=rows,
             n_labels=len(labels),
-            notes=self._notes(is_on_several=is_on_several),
+            notes=[
+                *self._notes(is_on_several=is_on_several),
+                *captions.without_interval(self.rows, intervals if self.table_options.intervals else None),
+            ],
         )
 
     @property

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 
 from cluster.reports.tables.metric_labels import Measure
+from cluster.results.change_intervals import ChangeIntervals
 from cluster.results.results import DataSet, Results, Row, SummaryColumns, column
 from data_pipeline.subsets import FUSED_SUBSET
 from data_pipeline.words import count, listed
@@ -64,6 +65,30 @@ def folds_of(results: Results, split: str, rows: Sequence[Row]) -> str:
 
 OVER_FOLDS = "± over folds: sample standard deviation of the folds' means."
 """Explains the column with the spread over folds."""
+
+
+IN_BRACKETS = (
+    "In brackets: 95 % interval of the change over frames, repetitions averaged (block bootstrap within recordings, "
+    "because neighbouring frames are similar); other recordings and people may differ more."
+)
+"""Explains the intervals of changes."""
+
+
+def without_interval(rows: Sequence[Row], intervals: Mapping[str, ChangeIntervals | None] | None) -> list[str]:
+    """Returns a sentence on combinations with results but without an interval; none without any.
+
+    Args:
+        rows: The shown combinations.
+        intervals: Their intervals, by key; None for a table without intervals.
+    """
+    n = 0 if intervals is None else sum(row["n"] > 0 and intervals.get(row["key"]) is None for row in rows)
+    if not n:
+        return []
+    return [
+        f"{count(n, 'combination')} {'has' if n == 1 else 'have'} no interval: it needs the errors of frames of all "
+        "finished repetitions, which are kept together with the weights (keep_weights), for the test set if there is "
+        "one."
+    ]
 
 
 def n_folds(results: Results, keys: Iterable[str]) -> str:

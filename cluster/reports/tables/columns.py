@@ -8,8 +8,21 @@ from cluster.reports.formats.grid import MISSING, Cell, change_cell, number_cell
 from cluster.reports.formats.xlsx import Style
 from cluster.reports.tables.marks import Rating
 from cluster.reports.tables.metric_labels import Measure
+from cluster.results.change_intervals import ChangeIntervals
 from cluster.results.results import Row
-from cluster.results.statistics import estimate
+from cluster.results.statistics import Interval, estimate
+
+
+def interval_record(name: str, interval: Interval | None) -> Row:
+    """Returns the columns for programs of the interval of a number."""
+    low, high = (None, None) if interval is None else (interval.low, interval.high)
+    return {f"{name}_ci_low": low, f"{name}_ci_high": high}
+
+
+def intervals_record(change: str, change_percent: str, intervals: ChangeIntervals | None) -> Row:
+    """Returns the columns for programs of the intervals of a change in mm and in %."""
+    mm, percent, _ = intervals or (None, None, None)
+    return interval_record(change, mm) | interval_record(change_percent, percent)
 
 
 class Column(Protocol):
@@ -92,8 +105,8 @@ class MeasuredColumn:
         summed = estimate(self.values[row["key"]])
         if self.is_before:
             return {self.name: summed.mean}
-        low, high = (None, None) if summed.interval is None else (summed.interval.low, summed.interval.high)
-        record = dict(zip(self._names, (summed.mean, summed.std, low, high), strict=True))
+        record = {f"{self.name}_mean": summed.mean, f"{self.name}_std": summed.std}
+        record |= interval_record(self.name, summed.interval)
         if self.measure is not None:
             rating = self.ratings.get(row["key"])
             record[f"{self.name}_p_adjusted"] = None if rating is None else rating.p_adjusted
@@ -126,7 +139,7 @@ class MeasuredColumn:
 
     @property
     def _names(self) -> list[str]:
-        return [f"{self.name}_{what}" for what in ("mean", "std", "ci_low", "ci_high")]
+        return [f"{self.name}_mean", f"{self.name}_std", *interval_record(self.name, None)]
 
 
 @dataclass(frozen=True)
@@ -141,6 +154,7 @@ class ChangeColumn:
         after: The metric after the correction.
         measure: Its metric. The change of a share is in percentage points.
         is_relative: Whether the change is in % of the mean before.
+        intervals: Its intervals over frames, by the combination's key; None for a column without intervals.
     """
 
     name: str
@@ -150,6 +164,7 @@ class ChangeColumn:
     after: Mapping[str, Sequence[float | None]]
     measure: Measure
     is_relative: bool
+    intervals: Mapping[str, ChangeIntervals | None] | None
 
     def value(self, row: Row) -> Any:  # noqa: D102
         pairs = zip(self.before[row["key"]], self.after[row["key"]], strict=True)
@@ -161,14 +176,22 @@ class ChangeColumn:
         return None if change is None or not before else 100 * change / before
 
     def record(self, row: Row) -> Row:  # noqa: D102
-        return {self.record_name: self.value(row)}
+        record = {self.record_name: self.value(row)}
+        return record if self.intervals is None else record | interval_record(self.record_name, self._interval(row))
 
     def styles(self) -> dict[str, Style]:  # noqa: D102
-        return {self.record_name: "share" if self.measure.in_percent and not self.is_relative else "decimals"}
+        names = [self.record_name, *(() if self.intervals is None else interval_record(self.record_name, None))]
+        return dict.fromkeys(names, "share" if self.measure.in_percent and not self.is_relative else "decimals")
 
     def cells(self, rows: Sequence[Row], precision: int) -> list[Cell]:  # noqa: D102
         decimals, scaled = (1, False) if self.is_relative else (precision, self.measure.in_percent)
-        return [change_cell(self.value(row), precision=decimals, in_percent=scaled) for row in rows]
+        return [
+            change_cell(self.value(row), self._interval(row), precision=decimals, in_percent=scaled) for row in rows
+        ]
+
+    def _interval(self, row: Row) -> Interval | None:
+        found = (self.intervals or {}).get(row["key"])
+        return found and (found.percent if self.is_relative else found.mm)
 
 
 @dataclass(frozen=True)

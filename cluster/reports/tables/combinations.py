@@ -19,6 +19,7 @@ from cluster.reports.tables.columns import (
 from cluster.reports.tables.marks import Rating, ResultGroup, rate
 from cluster.reports.tables.metric_labels import MEASURES, Measure
 from cluster.reports.tables.table_options import TableOptions
+from cluster.results.change_intervals import change_intervals
 from cluster.results.names import ChoiceError, named, short_names
 from cluster.results.results import METRICS, UNITS, DataSet, Results, Row, column
 from data_pipeline.subsets import MEAN_SUBSET
@@ -45,6 +46,9 @@ class CombinationTable:
         self.table_options = table_options
         self.split = chosen_split(results, table_options)
         self.rows = chosen_rows(results, table_options)
+        self._intervals = None
+        if table_options.intervals:
+            self._intervals = {row["key"]: change_intervals(results, row, self.split) for row in self.rows}
         self._measured = measured_columns(results, self.split, with_subsets=False)
         self._names = named_columns(results, self._measured)
         self._verdicts, self.explained = self._rate()
@@ -72,7 +76,9 @@ class CombinationTable:
         measures = {c.measure for c in shown}
         the_measure = next(iter(measures)) if len(measures) == 1 else None
         what = captions.measured(results, rows, self.split, [c.name for c in shown], the_measure)
-        sentences = [f"{what}; {captions.repeated(rows)}.", self._selected(), self.explained]
+        intervals = self._intervals if any(isinstance(c, ChangeColumn) for c in columns) else None
+        explained = [self.explained, "" if intervals is None else captions.IN_BRACKETS]
+        sentences = [f"{what}; {captions.repeated(rows)}.", self._selected(), *explained]
         return Grid(
             name=results.name,
             caption=" ".join(filter(None, sentences)),
@@ -85,6 +91,7 @@ class CombinationTable:
                 *([captions.OVER_FOLDS] if any(isinstance(c, FoldsColumn) for c in columns) else []),
                 *captions.distances(results, rows, self.split),
                 *captions.unfinished(results, rows),
+                *captions.without_interval(rows, intervals),
                 *self._passed_over(),
             ],
         )
@@ -156,6 +163,7 @@ class CombinationTable:
                 after=self.results.values(after),
                 measure=measure,
                 is_relative=is_relative,
+                intervals=self._intervals,
             )
         raw = {"before": before, "after": after}.get(name, name)
         known, is_before, header = self._measured[raw]

@@ -2,28 +2,43 @@
 
 import textwrap
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 
 from cluster.reports.formats.grid import MISSING, Cell, Grid, number_cell, option_texts, signed
 from cluster.reports.formats.markdown import escaped, markdown
 from cluster.reports.formats.terminal import terminal_table
-from cluster.reports.tables.captions import OVER_FOLDS, SPLIT_NAMES, distances, folds_of, over_folds
+from cluster.reports.tables.captions import (
+    IN_BRACKETS,
+    OVER_FOLDS,
+    SPLIT_NAMES,
+    distances,
+    folds_of,
+    over_folds,
+    without_interval,
+)
+from cluster.reports.tables.columns import intervals_record
+from cluster.results.change_intervals import ChangeIntervals
 from cluster.results.lookup import short_keys
 from cluster.results.results import Results, Row, SummaryColumns, fold_std_column
 from data_pipeline.subsets import FUSED_SUBSET
+
+Intervals = Mapping[str, ChangeIntervals | None] | None
+"""The intervals of changes on the reported split, by the combination's key; None for a table without intervals."""
 
 _MAX_ROWS = 40
 _MAX_FAILURES = 20
 
 
-def summary_text(table: Results, *, with_keys: bool = False) -> str:
+def summary_text(table: Results, *, with_keys: bool = False, intervals: Intervals = None) -> str:
     """Returns the summary for a terminal: the first combinations, and what did not finish.
 
     Args:
         table: The results.
         with_keys: Whether the first column shows the beginnings of the combinations' keys.
+        intervals: The intervals of changes.
     """
-    grid = summary_grid(table)
+    grid = summary_grid(table, intervals)
     if with_keys:
         keys = short_keys(table)
         rows = [[Cell(keys[key]), *row] for key, row in zip(grid.keys, grid.rows, strict=True)]
@@ -33,7 +48,9 @@ def summary_text(table: Results, *, with_keys: bool = False) -> str:
     lines = [_title(table), "", terminal_table(replace(grid, rows=grid.rows[:_MAX_ROWS]))]
     if len(grid.rows) > _MAX_ROWS:
         lines += ["", f"and {len(grid.rows) - _MAX_ROWS} more combinations, all in tables/summary.csv"]
-    notes = [textwrap.fill(note, 120) for note in distances(table, table.summary, table.split)]
+    notes = distances(table, table.summary, table.split)
+    notes += without_interval(table.summary, intervals)
+    notes = [textwrap.fill(note, 120) for note in notes]
     return "\n".join([*lines, "", textwrap.fill(grid.caption, 120), *notes, *_notes(table)]).rstrip() + "\n"
 
 
@@ -42,10 +59,14 @@ def summary_markdown(table: Results) -> str:
     return f"# {escaped(table.name)}\n\n{markdown(summary_grid(table))}"
 
 
-def summary_grid(table: Results) -> Grid:
+def summary_grid(table: Results, intervals: Intervals = None) -> Grid:
     """Returns all combinations with their mean distance before and after on each split.
 
     Combinations that were measured on the same data are listed together.
+
+    Args:
+        table: The results.
+        intervals: The intervals of changes.
     """
     parts, paths = table.by_data(), table.distinguishing_paths
     rows = [row for part in parts.values() for row in part.summary]
@@ -53,7 +74,8 @@ def summary_grid(table: Results) -> Grid:
     columns.append([Cell(_n(row), is_number=True) for row in rows])
     headers, spans = [*paths, "n"], [("", len(paths) + 1)]
     for split in table.splits:
-        columns += map(list, zip(*(_results(row, split) for row in rows), strict=True))
+        known = intervals if intervals and split == table.split else {}
+        columns += map(list, zip(*(_results(row, split, known.get(row["key"])) for row in rows), strict=True))
         headers += ["before", "after", "change"]
         spans.append((SPLIT_NAMES[split], 3))
     if table.folds:
@@ -63,19 +85,43 @@ def summary_grid(table: Results) -> Grid:
         spans[-1] = (spans[-1][0], 4)
     return Grid(
         name=table.name,
-        caption=_caption(table, n_data=len(parts)),
+        caption=" ".join([_caption(table, n_data=len(parts)), *([] if intervals is None else [IN_BRACKETS])]),
         headers=headers,
         rows=list(zip(*columns, strict=True)),
         n_labels=len(paths),
         spans=spans,
         keys=[row["key"] for row in rows],
-        notes=[*distances(table, rows, table.split), *_notes(table)],
+        notes=[
+            *distances(table, rows, table.split),
+            *without_interval(rows, intervals),
+            *_notes(table),
+        ],
     )
 
 
 def mean_and_std(mean: float | None, std: float | None) -> str:
     """Writes a mean in mm with its standard deviation: '9.51 ± 0.06'."""
     return number_cell(mean, std, precision=2).text
+
+
+def summary_records(table: Results, intervals: Intervals = None) -> list[Row]:
+    """Returns the rows of the summary for programs.
+
+    Args:
+        table: The results.
+        intervals: The intervals of changes.
+    """
+    if intervals is None:
+        return table.summary
+    columns = SummaryColumns.of(table.split)
+    changes = columns.change, columns.change_percent
+    return [row | intervals_record(*changes, intervals.get(row["key"])) for row in table.summary]
+
+
+def percent_and_interval(change: float, intervals: ChangeIntervals | None) -> str:
+    """Writes a change in % with its interval, if it is known: '−12.3 % [−14.0, −10.6]'."""
+    text, interval = f"{signed(change, 1)} %", intervals and intervals.percent
+    return text if interval is None else f"{text} [{signed(interval.low, 1)}, {signed(interval.high, 1)}]"
 
 
 def _title(table: Results) -> str:
@@ -86,13 +132,13 @@ def _title(table: Results) -> str:
     return f"{table.name}: {trials}, {', '.join(parts)}"
 
 
-def _results(row: Row, split: str) -> list[Cell]:
+def _results(row: Row, split: str, intervals: ChangeIntervals | None) -> list[Cell]:
     columns = SummaryColumns.of(split)
     change = row[columns.change_percent]
     return [
         number_cell(row[columns.before], precision=2),
         number_cell(row[columns.mean], row[columns.std], precision=2),
-        MISSING if change is None else Cell(f"{signed(change, 1)} %", is_number=True),
+        MISSING if change is None else Cell(percent_and_interval(change, intervals), is_number=True),
     ]
 
 

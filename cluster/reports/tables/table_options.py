@@ -25,6 +25,7 @@ class TableOptions:
         rows: The option of the rows of a pivot table; None for no pivot table.
         columns_of: The option of its columns.
         standalone: Whether LaTeX is a whole document.
+        intervals: Whether changes of the distance have 95 % intervals over frames.
     """
 
     columns: tuple[str, ...] = ()
@@ -38,6 +39,7 @@ class TableOptions:
     rows: str | None = None
     columns_of: str | None = None
     standalone: bool = False
+    intervals: bool = False
 
     def __post_init__(self) -> None:
         named(self.metric, METRICS, "metric")
@@ -47,6 +49,8 @@ class TableOptions:
             raise ChoiceError(f"the number of best combinations cannot be {self.best}; choose 1 or more")
         if self.best is not None and self.best_for_each is not None:
             raise ChoiceError("a table shows either the best combinations or the best for each value; choose one")
+        if self.intervals and (self.metric != "distance" or self.trials or self.rows is not None):
+            raise ChoiceError("only changes of the distance have intervals; leave out metric, trials and pivot options")
         if (self.rows is None) != (self.columns_of is None):
             raise ChoiceError("a pivot table needs two options: one for its rows and one for its columns")
         if self.rows is not None and (self.trials or self.columns or self.sort or self.best or self.best_for_each):

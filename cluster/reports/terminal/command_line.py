@@ -118,6 +118,7 @@ def _add_reading(add: AddParser) -> None:
         "show",
         "minimal_example",
         "minimal_example --by subset",
+        "minimal_example --intervals",
         "minimal_example --json",
         "my_folds --folds",
         json=True,
@@ -125,6 +126,7 @@ def _add_reading(add: AddParser) -> None:
     _add_name(show)
     _add_by(show, "the errors of the best combination for each", default=None)
     _add_folds(show)
+    _add_intervals(show)
 
     compare = add("compare", "first_try second_try", "baseline wider deeper --json", json=True)
     _add_name(compare)
@@ -160,7 +162,7 @@ def _add_export(add: AddParser) -> None:
         "--out table.tex",
         "--format csv --columns lr,n,before,after --sort=-after",
         "--best-for-each augmenters --format latex --standalone",
-        "--by subject --format md",
+        "--by subject --intervals --format md",
         "--by joint --best 3 --out joints.csv",
     )
     _add_by(table, "a row for the best combination, or those of --best or --best-for-each, in each")
@@ -169,6 +171,7 @@ def _add_export(add: AddParser) -> None:
         "options, n, failed, diverged, key, before, after, change, change_percent, and metrics as in tables/trials.csv",
     )
     _add_folds(table)
+    _add_intervals(table)
     chosen = table.add_mutually_exclusive_group()
     chosen.add_argument("--best", metavar="N", type=int, help="only the N combinations that are best in validation")
     chosen.add_argument("--best-for-each", metavar="OPTION", help="only the best combination for each value of OPTION")
@@ -204,6 +207,14 @@ def _add_export(add: AddParser) -> None:
 def _add_folds(table: ArgumentParser) -> None:
     table.add_argument(
         "--folds", action="store_true", help="a row for each fold instead of one for the frames of all folds"
+    )
+
+
+def _add_intervals(table: ArgumentParser) -> None:
+    table.add_argument(
+        "--intervals",
+        action="store_true",
+        help="95 %% intervals of the changes over frames, from a block bootstrap within recordings",
     )
 
 

@@ -14,6 +14,7 @@ from cluster.reports.formats.latex_escape import breakable, escaped
 from cluster.reports.tables.export import export_groups
 from cluster.reports.tables.table_options import TableOptions
 from cluster.result_table import ResultTable
+from cluster.storage.frame_errors import FrameErrors
 from tests.cluster_tests.results_files import results, write_results
 
 LR, AUGMENTERS = "optimizer_args.lr", "augmenters"
@@ -219,6 +220,9 @@ def pdf(tmp_path_factory):
     folder = tmp_path_factory.mktemp("latex")
     sweep = write_results(folder / "sweep", SWEEP, name="my_sweep #1")
     table = ResultTable.read(sweep)
+    with_intervals = write_results(folder / "intervals", {"a": ({"y": 1}, [9.0])})
+    FrameErrors({"A": (np.full(99, 20.0), np.linspace(8, 10, 99))}).write(with_intervals.trial("a/0"))
+    with_intervals = ResultTable.read(with_intervals)
     labels = [ASCII, OTHERS, LONG, "- [0] * not an argument", "-- --- ,, '' ''' ?` !` << >>"]
     odd = results(folder / "odd", {f"k{i}": ({"a_b & 50%": x}, [9.0 + i]) for i, x in enumerate(labels)}, name="{}")
     many = results(folder / "many", {f"k{i}": ({"u": i // 30, "v": i}, [9.0 + i]) for i in range(60)}, name="many")
@@ -229,6 +233,7 @@ def pdf(tmp_path_factory):
         table.to_latex(TableOptions(trials=True)),
         export_groups(sweep, table, "joint", "latex", TableOptions()).decode(),
         table.to_latex(TableOptions(metric="acceleration_error")),
+        with_intervals.to_latex(TableOptions(intervals=True, columns=("before", "after", "change", "change_percent"))),
         odd.to_latex(),
         odd.to_latex(TableOptions(columns=("after", "a_b & 50%"))),
         results(folder / "ties", TIES, name="ties").to_latex(TableOptions(columns=("x", "after"))),
@@ -276,6 +281,7 @@ class TestCompiled:
         assert "lr augmenters n failed before (mm) after (mm) change (%)" in lines
         assert "0.01 [Rotate(30), Scale(0.9, 1.1)] 3 0 20.00 10.50 ± 0.10 −47.5" in lines
         assert "W 1,234 63.00 21.00 ± 0.20 −42.00 −66.7" in lines
+        assert any(re.search(r"20\.00 9\.00 −11\.00 \[−\d+\.\d\d, −\d+\.\d\d\] −55\.0 \[", line) for line in lines)
         assert "(mm/frame" in text
         assert "U+00B2" not in text
         assert "0.01 [Rotate(30), Scale(0.9, 1.1)] 0 finished 3 20.00 10.50" in lines

@@ -25,6 +25,7 @@ from cluster.reports.page.sentences import findings, gaps, name_of, on_frames, o
 from cluster.reports.terminal.command_line import parser
 from cluster.reports.terminal.overview import find_experiment
 from cluster.result_table import ResultTable
+from cluster.results.change_intervals import intervals_of
 from cluster.results.learning_curves import Curve, Logged
 from cluster.results.results import NoResultsError
 from cluster.storage.frame_errors import FrameErrors
@@ -508,7 +509,7 @@ class TestWhatIsNotThere:
         write_frames(folder, f"{0:016x}/0", np.float32([1, np.nan, 3, 4]), np.float32([1, 2, 3, 4]))
         with pytest.raises(ValueError, match="broken"):
             FrameErrors.read(folder.trial(f"{0:016x}/0"))
-        assert "Mean over the" not in page(folder)
+        assert "Mean change over the" not in page(folder)
 
     def test_records_that_are_broken_are_not_counted_among_those_of_the_joints(self, tmp_path):
         folder = write_experiment(tmp_path / "sweep", [({LR: 1}, [5.0, 5.1])])
@@ -564,39 +565,25 @@ def test_people_whose_poses_get_worse_are_named_beside_the_better_mean(tmp_path)
     ]
 
 
-def test_frames_of_one_training_come_with_an_interval_that_their_likeness_widens():
-    rng = np.random.default_rng(0)
-    gains = np.repeat(rng.normal(3.0, 1.0, 40), 25).astype(np.float32)  # neighbours are similar
-    alike = FrameErrors({"A": (10 + gains, np.full_like(gains, 10))})
-    mixed = rng.permutation(gains)
-    unlike = FrameErrors({"A": (10 + mixed, np.full_like(mixed, 10))})
-
-    def width(words):
-        low, high = re.search(r"95 % interval \+(\S+) to \+(\S+)", words).groups()
-        return float(high) - float(low)
-
-    assert on_frames(alike).startswith(f"Mean over the 1,000 frames: {gains.mean():.2f} mm, 95 % interval")
-    assert width(on_frames(alike)) > 3 * width(on_frames(unlike))
-
-
-def test_blocks_of_frames_do_not_reach_into_the_next_piece_of_a_recording():
-    rng = np.random.default_rng(0)
-    gains = np.repeat(rng.normal(3.0, 1.0, 10), 100).astype(np.float32)
-    errors = {"A": (10 + gains, np.full_like(gains, 10))}
+def test_the_mean_change_of_frames_comes_with_its_interval_in_words():
+    gains = np.repeat(np.random.default_rng(0).normal(3.0, 1.0, 10), 100)  # of 10 pieces of a recording
     table = FrameTable.of(sequence=["s"] * 1_000, index=np.arange(1_000) + 400 * (np.arange(1_000) // 100))
-    known = on_frames(FrameErrors(errors, table))
-    assert "with blocks of 100 frames within 10 pieces of recordings" in known
-    rows = rng.permutation(1_000)
-    shuffled = {"A": (errors["A"][0][rows], errors["A"][1][rows])}
-    assert on_frames(FrameErrors(shuffled, table.take(rows))) == known
-    assert "pieces" not in on_frames(FrameErrors(errors))
+    frames = FrameErrors({"A": (10 + gains, np.full(1_000, 10.0))}, table)
+    mm, _, length = intervals_of(frames)
+    interval = f"{mm.low:.2f} to {mm.high:.2f}".replace("-", "−")
+    assert on_frames(frames, 3) == (
+        f"Mean change over the 1,000 frames, as means over 3 repetitions: −{gains.mean():.2f} mm, 95 % interval "
+        f"{interval} (block bootstrap with blocks of {length} frames within 10 pieces of recordings, because "
+        "neighbouring frames are similar)."
+    )
 
 
 def test_several_predictions_of_the_same_frames_are_no_more_frames():
     gains = np.random.default_rng(0).normal(3.0, 1.0, 1_000).astype(np.float32)
     one, two = (FrameErrors({name: (10 + gains, np.full_like(gains, 10)) for name in names}) for names in ("A", "AB"))
-    assert on_frames(two) == on_frames(one).replace("frames: 2", "frames, each the mean of 2 subsets: 2")
-    assert "Mean over the 1,000 frames, each the mean of 2 subsets: 2.95 mm" in on_frames(two)
+    assert on_frames(two) == on_frames(one).replace("frames: −2", "frames, each the mean of 2 subsets: −2")
+    assert "Mean change over the 1,000 frames, each the mean of 2 subsets: −2.95 mm" in on_frames(two)
+    assert "pieces" not in on_frames(two)
 
 
 class TestTheSize:
