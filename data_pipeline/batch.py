@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -48,12 +49,12 @@ class Window:
     @property
     def first(self) -> int:
         """The distance of the earliest frame from the corrected one, at most 0."""
-        return min(-self.before, *self.distant, 0)
+        return min(chain([-self.before], self.distant))
 
     @property
     def last(self) -> int:
         """The distance of the latest frame from the corrected one, at least 0."""
-        return max(self.after, *self.distant, 0)
+        return max(chain([self.after], self.distant))
 
     def neighbours(self, rows: Tensor) -> Tensor:
         """Returns the rows around each of `rows`, (n,), also those beyond its run: (n, W)."""

@@ -195,7 +195,9 @@ class KernelCorrector(ClosedFormCorrector):
         return smoothed
 
     def _points(self, poses: Tensor, smoothed: Tensor) -> tuple[Tensor, list[PoseTransform | None]]:
-        """Returns what the kernels compare, (A, N, 3J) or (A, N, 3J + B), float64, and what turns vectors into the axes.
+        """Returns what the kernels compare, (A, N, D), float64, and what turns vectors into the axes.
+
+        With the size of the hand D is 3J + B, otherwise 3J.
 
         Args:
             poses: The poses, (N, J, 3), or their windows, (N, W, J, 3).

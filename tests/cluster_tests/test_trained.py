@@ -105,6 +105,16 @@ class TestACorrectorThatWasReadBack:
     def test_corrects_as_in_the_trial_with_a_model_that_is_fitted_in_closed_form(self, small_experiment):
         self.assert_corrects_as_recorded(small_experiment, CLOSED_FORM)
 
+    def test_corrects_a_sequence_as_in_the_trial_with_the_size_of_the_hand(self, small_experiment):
+        arguments = {"bandwidth": 1000.0, "ridge": 1.0, "sigma": 0.7, "hand_bandwidth": 30.0}
+        changes = {
+            **CLOSED_FORM,
+            "base_hyperparams.model_args": arguments,
+            "experiment_config.normalizer": Shifter,
+            "experiment_config.test_set": "small_test",
+        }
+        self.assert_corrects_a_sequence_as_recorded(small_experiment, changes)
+
     def test_corrects_as_in_the_trial_with_the_strength_that_it_chose(self, small_experiment):
         changes = {
             **CLOSED_FORM,
@@ -122,16 +132,7 @@ class TestACorrectorThatWasReadBack:
             "base_hyperparams.model_args": {"size": 5, "causal": causal, "zero_init": False},
             "experiment_config.test_set": "small_test",
         }
-        small_experiment.run(changes)
-        trained = read_corrector(folder_of(small_experiment))
-        dataset = read_dataset(small_experiment.data_dir, "small_test")
-        poses = torch.tensor(dataset.poses["DEFAULT"])
-        means = CorrectionMeans(trained.skeleton)
-        with torch.no_grad():
-            means.add(poses, trained.corrector(poses), torch.tensor(dataset.labels))
-        (recorded,) = (trial["test_distance_mm"] for trial in Results.read(folder_of(small_experiment)).trials)
-        assert means.metrics()["distance"] == pytest.approx(recorded, rel=1e-6)
-        assert means.metrics()["distance"] != pytest.approx(means.metrics()["distance_before"], rel=1e-3)
+        self.assert_corrects_a_sequence_as_recorded(small_experiment, changes)
 
     @pytest.mark.parametrize("normalizer", [None, ViewpointNormalizer], ids=str)
     @pytest.mark.parametrize("trained_model", [False, True])
@@ -180,6 +181,18 @@ class TestACorrectorThatWasReadBack:
     def test_corrects_as_in_the_trial_with_an_activation_that_is_a_module(self, small_experiment, activation):
         changes = {"base_hyperparams.model_args": {"hidden_dims": [8, 8], "activation": activation}}
         self.assert_corrects_as_recorded(small_experiment, changes)
+
+    def assert_corrects_a_sequence_as_recorded(self, small_experiment, changes):
+        small_experiment.run(changes)
+        trained = read_corrector(folder_of(small_experiment))
+        dataset = read_dataset(small_experiment.data_dir, "small_test")
+        poses = torch.tensor(dataset.poses["DEFAULT"])
+        means = CorrectionMeans(trained.skeleton)
+        with torch.no_grad():
+            means.add(poses, trained.corrector(poses), torch.tensor(dataset.labels))
+        (recorded,) = (trial["test_distance_mm"] for trial in Results.read(folder_of(small_experiment)).trials)
+        assert means.metrics()["distance"] == pytest.approx(recorded, rel=1e-6)
+        assert means.metrics()["distance"] != pytest.approx(means.metrics()["distance_before"], rel=1e-3)
 
     def assert_corrects_as_recorded(self, small_experiment, changes, test_set="small_test"):
         table = small_experiment.run({"experiment_config.test_set": test_set, **changes})
