@@ -11,9 +11,9 @@ evaluation/). With the files for NYU in $D, these commands make the datasets:
         --folds --ground-truth $D/nyu_test_groundtruth_label.txt \
         --predictions Pose-REN=$D/NEUCOM18_NYU_Pose_REN.txt "DeepPrior++=$D/ICCVW17_NYU_DeepPrior++.txt"
 
-Each backbone is smoothed over time; in addition, the mean of Pose-REN and DeepPrior++ is smoothed. Nothing is trained,
-so the whole other person chooses the width of the smoothing, and the warning that validation frames are training frames
-does not matter here.
+Each backbone is smoothed over time; in addition, Pose-REN and DeepPrior++ are smoothed and fused, as their plain mean
+and as a mean in which the steadier one counts more. Nothing is trained, so the whole other person chooses the width of
+the smoothing, and the warning that validation frames are training frames does not matter here.
 """
 
 import argparse
@@ -32,11 +32,16 @@ from data_pipeline.normalizers import Shifter
 from data_pipeline.pose_dataset import dataset_path
 from posenet import errors
 from posenet.losses import MetricLoss
-from posenet.models import GaussianSmoother, MeanFusion
+from posenet.models import Corrector, GaussianSmoother, MeanFusion, SteadinessFusion
 
 BACKBONES = ["people_Pose-REN", "people_DeepModel", "people_DeepPrior", "people_DeepPrior++"]
 
 BOTH = "people_two"
+
+FUSIONS: dict[str, type[Corrector]] = {
+    "mean of Pose-REN and DeepPrior++": MeanFusion,
+    "the same, the steadier counts more": SteadinessFusion,
+}
 
 FOLDS = {"1 → 2": ("fold2", "fold1"), "2 → 1": ("fold1", "fold2")}
 """The fold that tests the person who chooses, and the one that tests the other person."""
@@ -104,29 +109,30 @@ def smooth(data_dir: Path, datasets: list[str], **changes: Any) -> Results:
     return experiment.run("inline")
 
 
-def people_table(results: list[Results]) -> str:
-    """Returns a row for each backbone and direction: the test error of the width that is best on the other person."""
-    best = {
-        row["experiment_config.test_set"]: (table, row)
-        for table in results
-        for row in table.best_for_each("experiment_config.test_set")
-    }
+def people_table(single: Results, fused: dict[str, Results]) -> str:
+    """Returns a row for each direction and backbone, or way to fuse: the error of the width best on the other person.
+
+    Args:
+        single: The results of the single backbones.
+        fused: Those of each way to fuse the two, by its title.
+    """
+    titles = {name.removeprefix("people_"): (name, single) for name in BACKBONES}
+    titles |= {title: (BOTH, table) for title, table in fused.items()}
     rows = []
-    for name in [*BACKBONES, BOTH]:
+    for title, (name, table) in titles.items():
+        best = {row["experiment_config.test_set"]: row for row in table.best_for_each("experiment_config.test_set")}
         for direction, (_, tested) in FOLDS.items():
-            table, row = best[f"{name}_{tested}_test"]
+            row = best[f"{name}_{tested}_test"]
             before, after, _, _, percent = (row[column] for column in SummaryColumns.of("test"))
             change = percent_and_interval(percent, change_intervals(table, row, "test"))
-            title = "mean of Pose-REN and DeepPrior++" if name == BOTH else name.removeprefix("people_")
-            cells = [title, direction, f"{before:.2f}", f"{after:.2f}", change, row["model_args.sigma"]]
-            rows.append(cells)
+            rows.append([title, direction, f"{before:.2f}", f"{after:.2f}", change, row["model_args.sigma"]])
     headers = ["backbone", "chosen on → tested on", "before (mm)", "after (mm)", "Δ", "width (frames)"]
     alignment = ["left", "left", "right", "right", "right", "right"]
     return tabulate(rows, headers, tablefmt="simple", colalign=alignment, disable_numparse=True)
 
 
 def main() -> None:
-    """Runs both experiments and prints the table."""
+    """Runs the experiments and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", default="data", type=Path, help="the folder with the datasets (default: data)")
     data_dir = parser.parse_args().data_dir
@@ -134,8 +140,11 @@ def main() -> None:
         if not dataset_path(data_dir, f"{name}_fold1_train", "labels").is_file():
             parser.error(f"{data_dir} does not have {name}_fold1_train; see --help for the commands that make the data")
     single = smooth(data_dir, BACKBONES)
-    fused = smooth(data_dir, [BOTH], experiment={"name": "nyu_people_fused"}, model=MeanFusion)
-    print(f"\n{people_table([single, fused])}")
+    fused = {
+        title: smooth(data_dir, [BOTH], experiment={"name": f"nyu_people_{model.__name__}"}, model=model)
+        for title, model in FUSIONS.items()
+    }
+    print(f"\n{people_table(single, fused)}")
 
 
 if __name__ == "__main__":

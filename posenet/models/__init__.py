@@ -6,7 +6,7 @@ from posenet.models.corrector_gnn import CorrectorGNN
 from posenet.models.corrector_lcn import CorrectorLCN
 from posenet.models.corrector_mlp import CorrectorMLP
 from posenet.models.corrector_transformer import CorrectorTransformer
-from posenet.models.fusion import AgreementFusion, MeanFusion, WeightedFusion
+from posenet.models.fusion import AgreementFusion, MeanFusion, SteadinessFusion, WeightedFusion
 from posenet.models.gaussian_smoother import GaussianSmoother
 from posenet.models.global_shift_mlp import GlobalShiftMLP
 from posenet.models.kernel_corrector import KernelCorrector
@@ -26,6 +26,7 @@ __all__ = [
     "GlobalShiftMLP",
     "KernelCorrector",
     "MeanFusion",
+    "SteadinessFusion",
     "TemporalCorrector",
     "TemporalFilter",
     "WeightedFusion",

@@ -53,6 +53,34 @@ class MeanFusion(SmoothingFusion, FixedCorrector):
         return self.smoothed(poses).mean(dim=1)
 
 
+class SteadinessFusion(SmoothingFusion, FixedCorrector):
+    """A weighted mean of all subsets, in which the steadier ones count more; nothing is trained.
+
+    The hand's own acceleration is the same for all subsets, so the subset that accelerates more has more noise. The
+    weight of a subset is inversely proportional to its mean squared second difference over the frames of the window,
+    as the weights of independent measurements to their variances. It is the same for all joints. A backbone that
+    smooths its own poses counts too much.
+
+    Args:
+        skeleton: The skeleton of the poses; any.
+        sigma: The width of the Gaussian kernel in frames, as for `GaussianSmoother`; the window needs three frames.
+        causal: See only the frame itself and those before it.
+    """
+
+    def __init__(self, skeleton: Skeleton, *, sigma: float, causal: bool = False) -> None:
+        super().__init__(skeleton, sigma, causal=causal)
+        if self.window.size < 3:
+            raise ValueError(f"sigma must be at least 0.34 for a causal window of three frames, not {sigma}")
+
+    def correction(self, poses: Tensor) -> Tensor:
+        """Returns the weighted mean minus the mean pose, (N, J, 3), of windows, (N, S, W, J, 3)."""
+        noise = poses.diff(n=2, dim=2).square().mean(dim=(2, 3, 4))  # (N, S)
+        # Logarithms: without noise, all subsets have the same weight.
+        weights = noise.clamp(min=torch.finfo(noise.dtype).tiny).log().neg().softmax(dim=1)  # (N, S)
+        fused: Tensor = (self.smoothed(poses) * weights[:, :, None, None]).sum(dim=1)  # (N, J, 3)
+        return fused
+
+
 class WeightedFusion(SmoothingFusion):
     """A weighted mean of all subsets, with learned weights for each joint: the softmax of a number for each subset.
 

@@ -35,6 +35,7 @@ from posenet.models import (
     GlobalShiftMLP,
     KernelCorrector,
     MeanFusion,
+    SteadinessFusion,
     TemporalFilter,
     WeightedFusion,
 )
@@ -69,6 +70,7 @@ ARGUMENTS = {
         {**KERNEL, "n_centres": 100, "sigma": 0.7, "hand_bandwidth": 0.5},
     ],
     MeanFusion: [{"sigma": 0.7}, {"sigma": 1.5, "causal": True}],
+    SteadinessFusion: [{"sigma": 0.7}, {"sigma": 1.5, "causal": True}],
     WeightedFusion: [{"n_subsets": 3, "sigma": 0.7}],
     AgreementFusion: [{**AGREEMENT, "sigma": 0.7}, {**AGREEMENT, "causal": True, "dropout": 0.3}],
     GaussianSmoother: [{"sigma": 0.7}, {"sigma": 1.5, "causal": True}],
@@ -209,7 +211,7 @@ class TestEveryModel:
         assert all(gradient.any() for name, gradient in gradients.items() if not name.endswith("bias"))
 
     def test_starts_from_the_same_weights_only_for_the_same_seed(self, case, make):
-        if case[0] in (GaussianSmoother, MeanFusion, WeightedFusion):
+        if case[0] in (GaussianSmoother, MeanFusion, SteadinessFusion, WeightedFusion):
             pytest.skip("this model has no weights that are drawn or fitted")
         first, same, other = make(0).state_dict(), make(0).state_dict(), make(1).state_dict()
         assert all(torch.equal(first[name], same[name]) for name in first)
@@ -945,6 +947,7 @@ class TestModelsThatFuseSubsets:
         "make",
         [
             lambda: MeanFusion(HANDS17, sigma=1.0),
+            lambda: SteadinessFusion(HANDS17, sigma=1.0),
             lambda: WeightedFusion(HANDS17, n_subsets=3, sigma=1.0),
             lambda: AgreementFusion(HANDS17, **AGREEMENT, sigma=1.0),
         ],
@@ -953,6 +956,31 @@ class TestModelsThatFuseSubsets:
         model = seeded(make)
         windows, shift = windows_of(model, sequences), torch.tensor([3.0, -2.0, 5.0])
         torch.testing.assert_close(model(windows + shift), model(windows) + shift, atol=1e-4, rtol=0)
+
+    def test_of_steadiness_weigh_subsets_by_the_inverse_of_their_squared_accelerations(self, sequences):
+        poses = sequences.double()
+        model = SteadinessFusion(HANDS17, sigma=1.0)
+        found = model(windows_of(model, poses))
+        smooth = gaussian_filter1d(poses.numpy(), 1.0, axis=1, mode="nearest", radius=3)  # (S, N, J, 3)
+        for i in (3, 11, 26):  # no frame is repeated in their windows
+            near = poses[:, i - 3 : i + 4].numpy()  # (S, 7, J, 3)
+            accelerations = near[:, 2:] - 2 * near[:, 1:-1] + near[:, :-2]
+            weights = 1 / (accelerations**2).mean(axis=(1, 2, 3))
+            expected = np.average(smooth[:, i], axis=0, weights=weights)
+            np.testing.assert_allclose(found[i], expected, atol=1e-6)
+
+    def test_of_steadiness_prefer_the_backbone_with_less_noise_and_average_still_ones(self):
+        hand = normalized_hands(HANDS17, 1)[0].expand(40, -1, -1)
+        still, noisy = hand, hand + torch.randn(hand.shape, generator=generator(0))
+        model = SteadinessFusion(HANDS17, sigma=1.0)
+        torch.testing.assert_close(model(windows_of(model, [noisy, still])), hand, atol=1e-5, rtol=0)
+        torch.testing.assert_close(model(windows_of(model, [hand, hand + 1])), hand + 0.5, atol=1e-5, rtol=0)
+
+    def test_of_steadiness_refuse_a_window_without_a_second_difference(self):
+        with pytest.raises(
+            ValueError, match=r"sigma must be at least 0\.34 for a causal window of three frames, not 0.3"
+        ):
+            SteadinessFusion(HANDS17, sigma=0.3, causal=True)
 
     def test_of_one_backbone_three_times_return_its_pose(self, sequences):
         model = seeded(lambda: AgreementFusion(HANDS17, **AGREEMENT))
@@ -969,7 +997,7 @@ NYU_FILES = {"Pose-REN": "NEUCOM18_NYU_Pose_REN.txt", "DeepPrior++": "ICCVW17_NY
 
 
 @pytest.mark.skipif(not (SHARED_DATA / "nyu").is_dir(), reason=f"{SHARED_DATA / 'nyu'} is missing")
-def test_the_mean_of_two_backbones_improves_the_second_person_of_nyu_and_smoothing_improves_it_more():
+def test_the_mean_of_two_backbones_of_nyu_is_better_when_smoothed_and_best_when_the_steadier_one_counts_more():
     folder = SHARED_DATA / "nyu"
     results = {backbone: folder / file for backbone, file in NYU_FILES.items()}
     labels, poses = read_results(folder / "nyu_test_groundtruth_label.txt", results, "nyu")
@@ -980,8 +1008,9 @@ def test_the_mean_of_two_backbones_improves_the_second_person_of_nyu_and_smoothi
         dataset = PoseDataset("nyu", person.labels, person.poses, NYU, "", person.frames)
         data = DeviceDataset.of(dataset, torch.device("cpu"))
         evaluator = Evaluator(data, normalizer=None, eval_space="default")
-        for model in (None, MeanFusion(NYU), MeanFusion(NYU, sigma=1.0), MeanFusion(NYU, sigma=2.0)):
+        means = [MeanFusion(NYU), MeanFusion(NYU, sigma=1.0), MeanFusion(NYU, sigma=2.0)]
+        for model in (None, *means, SteadinessFusion(NYU, sigma=2.0)):
             measured = evaluator.intermediate(nn.Identity() if model is None else model)
             found += [m.value for m in measured if m.metric == "distance" and m.subset != "mean"]
-    expected = [*(5.34, 6.93, 5.46, 5.38, 5.43), *(14.53, 14.47, 12.94, 12.79, 12.77)]
+    expected = [*(5.34, 6.93, 5.46, 5.38, 5.43, 5.31), *(14.53, 14.47, 12.94, 12.79, 12.77, 12.67)]
     assert found == pytest.approx(expected, abs=0.006)

@@ -11,7 +11,15 @@ import pytest
 from cluster.experiment import Experiment
 from data_pipeline.preparation.making import write_stand_in
 from data_pipeline.skeleton import NYU as NYU_SKELETON
-from posenet.models import CorrectorGNN, CorrectorLCN, CorrectorMLP, CorrectorTransformer, GlobalShiftMLP, MeanFusion
+from posenet.models import (
+    CorrectorGNN,
+    CorrectorLCN,
+    CorrectorMLP,
+    CorrectorTransformer,
+    GlobalShiftMLP,
+    MeanFusion,
+    SteadinessFusion,
+)
 from tests.support import ROOT, SHARED_DATA
 
 SCRIPTS = ROOT / "tune_runs"
@@ -93,7 +101,7 @@ def test_icvl_sequences_lowers_the_error_on_the_sequence_that_it_has_not_seen(tm
 
 
 @pytest.mark.slow
-def test_nyu_people_smooths_the_mean_of_two_backbones_to_the_known_error(tmp_path):
+def test_nyu_people_fuses_two_backbones_to_the_known_errors(tmp_path):
     data_dir = tmp_path / "data"
     data_dir.mkdir()
     files = {"Pose-REN": "NEUCOM18_NYU_Pose_REN", "DeepPrior++": "ICCVW17_NYU_DeepPrior++"}
@@ -101,16 +109,20 @@ def test_nyu_people_smooths_the_mean_of_two_backbones_to_the_known_error(tmp_pat
     script = runpy.run_path(str(SCRIPTS / "nyu_people.py"))
     script["WIDTHS"][:] = [1.0, 4.0]
     script["BACKBONES"].clear()
-    options = {"name": "fused", "storage_path": tmp_path / "results"}
-    table = script["smooth"](data_dir, [script["BOTH"]], experiment=options, model=MeanFusion)
-    lines = script["people_table"]([table]).splitlines()[2:]
+    fused = {}
+    for model in (MeanFusion, SteadinessFusion):
+        options = {"name": model.__name__, "storage_path": tmp_path / "results"}
+        fused[model.__name__] = script["smooth"](data_dir, [script["BOTH"]], experiment=options, model=model)
+    lines = script["people_table"](fused["MeanFusion"], fused).splitlines()[2:]
     cells = [re.split(r"  +", line) for line in lines]
-    assert [(direction, before, after) for _, direction, before, after, *_ in cells] == [
-        ("1 → 2", "12.94", "12.79"),
-        ("2 → 1", "5.46", "5.38"),
+    assert [row[:4] for row in cells] == [
+        ["MeanFusion", "1 → 2", "12.94", "12.79"],
+        ["MeanFusion", "2 → 1", "5.46", "5.38"],
+        ["SteadinessFusion", "1 → 2", "12.94", "12.74"],
+        ["SteadinessFusion", "2 → 1", "5.46", "5.25"],
     ]
     # The change with its interval.
-    assert all(re.fullmatch(r"−1\.\d % \[−\d\.\d, −\d\.\d\]", row[4]) for row in cells), cells
+    assert all(re.fullmatch(r"−[13]\.\d % \[−\d\.\d, −\d\.\d\]", row[4]) for row in cells), cells
 
 
 @pytest.mark.slow
