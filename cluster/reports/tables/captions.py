@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 
 from cluster.reports.tables.metric_labels import Measure
-from cluster.results.results import DataSet, Results, Row, SummaryColumns, column
+from cluster.results.experiment_description import DataSet
+from cluster.results.results import Results, Row, SummaryColumns, column
 from data_pipeline.subsets import FUSED_SUBSET
 from data_pipeline.words import count, listed
 
