@@ -12,8 +12,7 @@ evaluation/). With the files for NYU in $D, these commands make the datasets:
         --predictions Pose-REN=$D/NEUCOM18_NYU_Pose_REN.txt "DeepPrior++=$D/ICCVW17_NYU_DeepPrior++.txt"
 
 Each backbone is smoothed over time; in addition, the mean of Pose-REN and DeepPrior++ is smoothed. Nothing is trained,
-so the whole other person chooses the width of the smoothing, and the warning that validation frames are training frames
-does not matter here.
+so the whole other person chooses the width of the smoothing.
 """
 
 import argparse
