@@ -73,7 +73,7 @@ class TestThePlanOfSetsThatAreTooClose:
             "nothing is trained",
         ],
     )
-    def test_warns_of_frames_that_a_model_could_remember_when_they_choose_or_test(
+    def test_warns_only_of_validation_frames_that_choose_and_of_none_if_nothing_is_trained(
         self, close_sets, changes, options, parts
     ):
         base = {"experiment_config.test_set": "small_test", "solver_config.num_epochs": 1}
