@@ -126,16 +126,15 @@ class FrameTable:
         return replace(self, sequence=sequence, index=index)
 
     def run_starts(self, n_frames: int) -> npt.NDArray[np.bool_]:
-        """Returns which frames begin a run of successive frames, in the order of the table, (N,)."""
-        starts = np.ones(n_frames, np.bool_)
-        if self.sequence is None and self.index is None:
-            starts[1:] = False  # without columns for a million frames
+        """Returns which frames begin a run of successive frames, in the order of the table, (N,).
+
+        It is for readers that take frames as they come, as those of a file. `runs` puts frames into order first.
+        """
+        if self.sequence is None and self.index is None:  # without columns for a million frames
+            starts = np.zeros(n_frames, np.bool_)
+            starts[:1] = True
             return starts
-        completed = self.completed(n_frames, "")
-        assert completed.sequence is not None
-        assert completed.index is not None
-        starts[1:] = (np.diff(group_codes(completed.sequence)) != 0) | (np.diff(completed.index) != 1)
-        return starts
+        return _starts(*self._places(n_frames), max_step=1)
 
     def runs(self, n_frames: int, *, max_step: int = 1) -> Runs:
         """Returns the frames as runs within sequences, in which the index grows by 1 to `max_step` at a time.
@@ -144,15 +143,17 @@ class FrameTable:
         """
         if self.sequence is None and self.index is None:
             return Runs(np.arange(n_frames), [n_frames])
+        sequences, index = self._places(n_frames)
+        rows = np.lexsort((index, sequences))  # (N,), by sequence, then by index
+        starts = np.flatnonzero(_starts(sequences[rows], index[rows], max_step))
+        return Runs(rows, np.diff([*starts, n_frames]).tolist())
+
+    def _places(self, n_frames: int) -> tuple[Indices, Indices]:
+        """Returns the number of each frame's sequence and the frame's index in it, (N,) each."""
         frames = self.completed(n_frames, "")
         assert frames.sequence is not None
         assert frames.index is not None
-        codes = group_codes(frames.sequence)
-        rows = np.lexsort((frames.index, codes))  # (N,), by sequence, then by index
-        steps = np.diff(frames.index[rows])  # (N-1,)
-        is_next = (np.diff(codes[rows]) == 0) & (steps >= 1) & (steps <= max_step)
-        starts = np.flatnonzero(np.concatenate([[True], ~is_next]))
-        return Runs(rows, np.diff([*starts, n_frames]).tolist())
+        return group_codes(frames.sequence), frames.index
 
     def write(self, path: Path | IO[bytes]) -> None:
         """Writes the table to a file.
@@ -260,6 +261,13 @@ def group_codes(names: Names) -> Indices:
 def in_order(names: Names) -> list[str]:
     """Returns the different names, in order of appearance."""
     return list(dict.fromkeys(names.tolist()))
+
+
+def _starts(sequences: Indices, index: Indices, max_step: int) -> npt.NDArray[np.bool_]:
+    """Returns which frames, (N,), do not continue the sequence of the frame before them by 1 to `max_step`."""
+    steps = np.diff(index)  # (N-1,)
+    is_next = (np.diff(sequences) == 0) & (steps >= 1) & (steps <= max_step)
+    return np.concatenate([[True], ~is_next])
 
 
 def _as_names(texts: Sequence[str] | Names) -> Names:

@@ -30,7 +30,6 @@ the subset `fused`; its uncorrected input is the mean pose over the subsets.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -172,27 +171,30 @@ class Evaluator:
 
     def _acceleration_errors(self, model: torch.nn.Module) -> list[Measurement]:
         """Returns the acceleration error before and after; nothing if no three frames are successive."""
-        n = len(self.data)
-        order, lengths = self.data.frames.runs(n)
-        n_left = np.repeat(np.cumsum(lengths), lengths) - np.arange(n)  # (N,): frames of the run from this one on
-        is_first = n_left[: max(0, n - 2)] >= 3  # (N-2,): whether a frame is the first of three successive ones
-        if not is_first.any():
+        n, device, order = len(self.data), self.data.labels.device, None
+        if self.data.runs is None:  # frames in the order of the file need no index of the whole set
+            lengths = [n]
+        else:
+            rows, lengths = self.data.frames.runs(n)
+            order = torch.from_numpy(rows).to(device)  # (N,)
+        if max(lengths) < 3:
             return []
-        device = self.data.labels.device
-        rows, first = torch.from_numpy(order).to(device), torch.from_numpy(is_first).to(device)
+        ends = torch.tensor(lengths, device=device).cumsum(0)  # (R,), of the runs
         window = window_of(model)
         size = _CHUNK if window is None else max(1, _CHUNK // window.size)
         by_subset = {}
         with _evaluating(model):
             for subset in self._evaluated(model):
                 means = _RunningMeans()
-                for start in range(0, len(first), size):
-                    chosen = first[start : start + size]  # (n,)
-                    batch = self._batch(model, subset, rows[start : start + len(chosen) + 2])  # (n + 2, J, 3)
+                for start in range(0, n - 2, size):
+                    places = torch.arange(start, min(start + size + 2, n), device=device)  # (n + 2,)
+                    batch = self._batch(model, subset, places if order is None else order[places])  # (n + 2, J, 3)
+                    end = ends[torch.searchsorted(ends, places[:-2], right=True)]  # (n,), of each frame's run
+                    is_first = end - places[:-2] >= 3  # (n,): whether a frame is the first of three successive ones
                     for suffix, poses in (("_before", batch.poses), ("", model(batch.inputs.clone()))):
                         differences = batch.in_mm(poses) - batch.labels_mm  # (n + 2, J, 3)
                         errors_mm = torch.linalg.vector_norm(differences.diff(n=2, dim=0), dim=2)  # (n, J)
-                        means.add({("original", f"acceleration_error{suffix}"): errors_mm[chosen]})
+                        means.add({("original", f"acceleration_error{suffix}"): errors_mm[is_first]})
                 by_subset[subset] = means.values()
         return _with_mean(by_subset)
 

@@ -13,7 +13,7 @@ evaluation/). With the files for NYU in $D, these commands make the datasets:
 
 Each backbone is smoothed over time; in addition, Pose-REN and DeepPrior++ are smoothed and fused, as their plain mean
 and as a mean in which the steadier one counts more. Nothing is trained, so the whole other person chooses the width of
-the smoothing, and the warning that validation frames are training frames does not matter here.
+the smoothing.
 """
 
 import argparse

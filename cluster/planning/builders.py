@@ -1,10 +1,11 @@
 """Builds the objects of a trial from a combination's settings."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from cluster.planning.config import Hyperparams
 from data_pipeline.distorters import Distorter
@@ -22,13 +23,9 @@ def build_model(hyperparams: Hyperparams, skeleton: Skeleton) -> torch.nn.Module
     return model
 
 
-def build_optimizer(hyperparams: Hyperparams, model: torch.nn.Module) -> torch.optim.Optimizer | None:
-    """Returns a new optimizer over the model's parameters; None for a model that is fitted in closed form."""
-    return (
-        None
-        if hyperparams.optimizer is None
-        else hyperparams.optimizer(model.parameters(), **hyperparams.optimizer_args)
-    )
+def build_optimizer(hyperparams: Hyperparams, parameters: Iterable[Parameter]) -> torch.optim.Optimizer | None:
+    """Returns a new optimizer over a model's parameters; None for a model that is fitted in closed form."""
+    return None if hyperparams.optimizer is None else hyperparams.optimizer(parameters, **hyperparams.optimizer_args)
 
 
 def build_scheduler(

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch.optim import lr_scheduler
@@ -263,12 +264,14 @@ def _unused_in_closed_form(path: str, nothing: object, model: type[torch.nn.Modu
 
 
 def _try_optimizer(hyperparams: Hyperparams, model: torch.nn.Module, inputs: Inputs) -> torch.optim.Optimizer:
-    """Builds the optimizer; the first of its class for a model also takes a step."""
+    """Builds the optimizer; the first of its class for a model gets all parameters and takes a step."""
 
     def build(model: torch.nn.Module) -> torch.optim.Optimizer:
-        optimizer = builders.build_optimizer(hyperparams, model)
+        is_first = key not in inputs.tried
+        # The class accepts the parameters; what is new is its arguments, and one parameter is enough to check these.
+        optimizer = builders.build_optimizer(hyperparams, islice(model.parameters(), None if is_first else 1))
         assert optimizer is not None
-        if key not in inputs.tried:
+        if is_first:
             for parameter in model.parameters():
                 parameter.grad = torch.zeros_like(parameter)
             with suppress(AssertionError):  # torch's optimizers raise it for settings that need a GPU
@@ -286,12 +289,14 @@ def _try_optimizer(hyperparams: Hyperparams, model: torch.nn.Module, inputs: Inp
 
 
 def _try_scheduler(settings: Settings, optimizer: torch.optim.Optimizer, inputs: Inputs) -> None:
-    """Builds the scheduler; the first of its kind also steps through all epochs."""
+    """Builds the scheduler, which takes its first step; the first of its kind also steps through all epochs."""
     hyperparams, num_epochs = settings.hyperparams, settings.solver.num_epochs
     scheduler = builders.build_scheduler(hyperparams, optimizer)
     assert scheduler is not None
     key = (hyperparams.scheduler, canonical_json(encode(hyperparams.scheduler_args)), num_epochs)
-    n_steps = 1 if hyperparams.scheduler in _ENDLESS or key in inputs.tried else min(num_epochs, _MAX_STEPS)
+    if key in inputs.tried:
+        return
+    n_steps = 1 if hyperparams.scheduler in _ENDLESS else min(num_epochs, _MAX_STEPS)
     metric = [1.0] if hyperparams.scheduler_requires_metric else []
     for _ in range(n_steps):
         # Some check their arguments only when they use them.

@@ -12,6 +12,7 @@ from cluster.planning.inputs import Inputs
 from cluster.planning.search_space import RowIndices, SearchSpace
 from cluster.planning.seeds import repetition_seed
 from cluster.storage.trial_file import Status
+from posenet.models.corrector import FixedCorrector
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +64,8 @@ class Plan:
     Attributes:
         combinations: All combinations.
         trials: A trial for every combination and repetition.
-        warnings: What results on the validation and test sets would measure, if they are too close to the training set;
-            and which frames the folds do not test.
+        warnings: What results on the validation and test sets would measure, if they are too close to the training set
+            and that matters; and which frames the folds do not test.
         statuses: The status of each trial that was started, by trial id.
         fold_counts: How many folds each dataset has that `add_folds` named; empty without folds.
     """
@@ -128,15 +129,22 @@ def make_plan(space: SearchSpace, inputs: Inputs, *, n_repetitions: int, seed: i
         for repetition, seed_of_repetition in enumerate(seeds)
         for combination in combinations
     ]
-    warnings = [*_warnings(inputs), *check_folds(space, inputs)]
+    warnings = [*_warnings(space, inputs), *check_folds(space, inputs)]
     fold_counts = Counter(fold.dataset for fold in space.folds)
     return Plan(combinations, trials, warnings, fold_counts=list(fold_counts.values()))
 
 
-def _warnings(inputs: Inputs) -> list[str]:
-    """Returns a warning for the validation sets and one for the test sets: about the set with the closest frames."""
+def _warnings(space: SearchSpace, inputs: Inputs) -> list[str]:
+    """Returns a warning for the validation sets and one for the test sets: about the set with the closest frames.
+
+    Models without anything to train remember no training frames, so there are none. Validation sets that choose nothing
+    may be close.
+    """
+    if all(issubclass(model, FixedCorrector) for model in space.values("model")):
+        return []
+    parts = {"val": "validation", "test": "test"} if _validation_matters(space) else {"test": "test"}
     warnings = []
-    for split, part in (("val", "validation"), ("test", "test")):
+    for split, part in parts.items():
         found = [
             (separation.correlation or separation.near_share, tested.name, text)
             for (_, of_split, tested), separation in inputs.separations.items()
@@ -148,6 +156,14 @@ def _warnings(inputs: Inputs) -> list[str]:
             more = f" {_number(others, f'other {part} set')} {'is' if others == 1 else 'are'} too close as well."
             warnings.append(f"{name}: {text}{more if others else ''}")
     return warnings
+
+
+def _validation_matters(space: SearchSpace) -> bool:
+    """Returns whether validation chooses a setting, an epoch or a strength, or is the only result."""
+    test_sets = set(space.values("experiment_config.test_set"))
+    chooses_settings = len(space) > len(test_sets)
+    chooses_epochs = max(space.values("solver_config.num_epochs")) > 1
+    return None in test_sets or chooses_settings or chooses_epochs or any(space.values("choose_strength"))
 
 
 def _number(n: int, noun: str) -> str:

@@ -121,6 +121,14 @@ class SearchSpace:
         """The paths of all settings that vary."""
         return [path for axis in self.axes for path in axis.paths]
 
+    def values(self, path: str) -> list[Any]:
+        """Returns the values of a setting: those of its axis, or that of the base."""
+        for axis in self.axes:
+            if path in axis.paths:
+                return [row[axis.paths.index(path)] for row in axis.rows]
+        section, key = _parts(path)
+        return [getattr(self.base.sections[section], key)]
+
     def combinations(self) -> Iterator[RowIndices]:
         """Yields all combinations. The last axis varies fastest."""
         return product(*(range(len(axis.rows)) for axis in self.axes))
@@ -146,17 +154,12 @@ class SearchSpace:
                 section, key, *inner = _parts(path)
                 changed = changes[section]
                 changed[key] = _with_value(changed.get(key, getattr(configs[section], key)), inner, value)
-        experiment = changes["experiment_config"]
-        if experiment.get("test_set", self.base.experiment.test_set) is None and self._may_have_test_set():
+        experiment, test_sets = changes["experiment_config"], self.values("experiment_config.test_set")
+        if experiment.get("test_set", self.base.experiment.test_set) is None and any(test_sets):
             # The size is meant for the combinations with a test set.
             experiment["test_set_size"] = None
         changed_sections = {section: replace(configs[section], **made) for section, made in changes.items() if made}
         return Settings(*(configs | changed_sections).values())  # type: ignore[arg-type]
-
-    def _may_have_test_set(self) -> bool:
-        path = "experiment_config.test_set"
-        rows = [row[axis.paths.index(path)] for axis in self.axes if path in axis.paths for row in axis.rows]
-        return any(value is not None for value in rows)
 
     def _check_path(self, path: str, others: Sequence[str]) -> list[Problem]:
         section, *parts = _parts(path)

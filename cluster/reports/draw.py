@@ -12,9 +12,10 @@ from cluster.figures.style import COLUMN_IN, FigureError, Numbers
 from cluster.reports.prediction_files import errors_of, read_errors, sets_of_errors, sets_of_predictions
 from cluster.results.combination_logs import read_combination_logs
 from cluster.results.deserialize import decode_skeleton
+from cluster.results.experiment_description import DataSet
 from cluster.results.lookup import find_combination
 from cluster.results.names import named, short_names
-from cluster.results.results import DataSet, Results, Row
+from cluster.results.results import Results, Row
 from cluster.storage.examples import FollowedExamples
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.frame_errors import FrameErrors

@@ -7,8 +7,8 @@ import numpy as np
 
 from cluster.figures.curves import Measure
 from cluster.figures.style import FigureError
+from cluster.results.experiment_description import DataSet
 from cluster.results.learning_curves import Numbers
-from cluster.results.results import DataSet
 
 
 def read_errors(path: Path) -> Numbers:

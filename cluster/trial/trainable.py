@@ -286,7 +286,7 @@ class _Training:
             fused=fuses(model),
         )
 
-        optimizer = builders.build_optimizer(hyperparams, model)
+        optimizer = builders.build_optimizer(hyperparams, model.parameters())
         scheduler = builders.build_scheduler(hyperparams, optimizer)
         seed_process(seeds.training)
 

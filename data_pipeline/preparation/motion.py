@@ -9,7 +9,7 @@ from data_pipeline.frame_table import CUT_MM, FrameTable, group_codes, in_order,
 from data_pipeline.pose_dataset import Array
 
 _N_PAIRS = 4096  # random pairs; enough for a median
-_MIN_STEPS = 100  # in a shorter video the hand may not move
+_MIN_SAMPLES = 100  # in a shorter video the hand may not move
 _SHUFFLED = 0.5  # neighbours in a video differ by a few hundredths of what random frames differ by
 
 
@@ -51,7 +51,9 @@ class Motion:
     @property
     def is_shuffled(self) -> bool:
         """Whether neighbouring samples differ about as much as random ones."""
-        return self.step_mm is not None and self.steps >= _MIN_STEPS and self.step_mm > _SHUFFLED * self.random_step_mm
+        if self.step_mm is None or self.steps < _MIN_SAMPLES - 1:
+            return False
+        return self.step_mm > _SHUFFLED * self.random_step_mm
 
 
 def _counts(names: npt.NDArray[np.object_] | None) -> dict[str, int] | None:

@@ -49,9 +49,18 @@ class TestColumns:
         for (a, i), (b, j) in ((run[-1], following[0]) for run, following in itertools.pairwise(runs)):
             assert a != b or not 1 <= j - i <= max_step
 
+    @given(frames=st.sets(st.tuples(st.sampled_from("ab"), st.integers(0, 12)), min_size=1).map(sorted))
+    def test_in_the_order_of_the_recording_begin_runs_where_the_table_says(self, frames):
+        sequence, index = zip(*frames, strict=True)
+        table = FrameTable.of(sequence=sequence, index=index)
+        rows, lengths = table.runs(len(frames))
+        assert rows.tolist() == list(range(len(frames)))
+        assert np.flatnonzero(table.run_starts(len(frames))).tolist() == [0, *np.cumsum(lengths)[:-1]]
+
     def test_that_are_unknown_are_one_run_in_their_order(self):
         rows, lengths = FrameTable().runs(4)
         assert (rows.tolist(), lengths) == ([0, 1, 2, 3], [4])
+        assert FrameTable().run_starts(4).tolist() == [True, False, False, False]
 
     @given(names=st.lists(st.text(max_size=2), max_size=20))
     def test_have_a_number_for_each_name_in_order_of_appearance(self, names):

@@ -5,7 +5,8 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, S
 
 from cluster.reports.tables.metric_labels import Measure
 from cluster.results.change_intervals import ChangeIntervals
-from cluster.results.results import DataSet, Results, Row, SummaryColumns, column
+from cluster.results.experiment_description import DataSet
+from cluster.results.results import Results, Row, SummaryColumns, column
 from data_pipeline.subsets import FUSED_SUBSET
 from data_pipeline.words import count, listed
 

@@ -20,8 +20,9 @@ from cluster.reports.tables.marks import Rating, ResultGroup, rate
 from cluster.reports.tables.metric_labels import MEASURES, Measure
 from cluster.reports.tables.table_options import TableOptions
 from cluster.results.change_intervals import change_intervals
+from cluster.results.experiment_description import DataSet
 from cluster.results.names import ChoiceError, named, short_names
-from cluster.results.results import METRICS, UNITS, DataSet, Results, Row, column
+from cluster.results.results import METRICS, UNITS, Results, Row, column
 from data_pipeline.subsets import MEAN_SUBSET
 
 _COUNTS = ("n", "failed", "diverged")

@@ -11,8 +11,9 @@ from cluster.reports.tables.columns import MeasuredColumn
 from cluster.reports.tables.combinations import chosen_split, rate_columns
 from cluster.reports.tables.metric_labels import MEASURES
 from cluster.reports.tables.table_options import TableOptions
+from cluster.results.experiment_description import DataSet
 from cluster.results.names import ChoiceError, named, short_names
-from cluster.results.results import DataSet, Results, Row, column
+from cluster.results.results import Results, Row, column
 
 
 class PivotTable:

@@ -14,7 +14,14 @@ from data_pipeline.pose_dataset import Samples, write_datasets
 from data_pipeline.preparation.parts import split_samples
 from data_pipeline.preparation.splits.syntax import parse_split
 from data_pipeline.preparation.synthetic import SEQUENCE_LENGTH, Backbone, synthetic_hands
-from tests.cluster_tests.small_experiment import LR, SmallExperiment
+from posenet.models import GaussianSmoother
+from tests.cluster_tests.small_experiment import CLOSED_FORM, LR, SmallExperiment
+
+SMOOTHER = {
+    **CLOSED_FORM,
+    "base_hyperparams.model": GaussianSmoother,
+    "base_hyperparams.model_args": {"sigma": 1.0},
+}
 
 
 def plan_with(small_experiment, statuses, changes=None, options=None):
@@ -44,6 +51,34 @@ class TestThePlanOfSetsThatAreTooClose:
             "warning: small_test: Test",
         ]
         assert all("interpolation within a recording. A split that keeps" in warning for warning in warnings)
+
+    @pytest.mark.parametrize(
+        ("changes", "options", "parts"),
+        [
+            ({}, {}, ["Test"]),
+            ({}, {"experiment_config.test_set": ["small_test", "small_train"]}, ["Test"]),
+            ({}, {LR: [1, 2]}, ["Validation", "Test"]),
+            ({}, {"solver_config.num_epochs": [2]}, ["Validation", "Test"]),
+            ({"base_hyperparams.choose_strength": True}, {}, ["Validation", "Test"]),
+            ({"experiment_config.test_set": None}, {}, ["Validation"]),
+            (SMOOTHER, {"model_args.sigma": [1.0, 2.0]}, []),
+        ],
+        ids=[
+            "nothing is chosen",
+            "another test set",
+            "setting",
+            "epoch",
+            "strength",
+            "only result",
+            "nothing is trained",
+        ],
+    )
+    def test_warns_only_of_validation_frames_that_choose_and_of_none_if_nothing_is_trained(
+        self, close_sets, changes, options, parts
+    ):
+        base = {"experiment_config.test_set": "small_test", "solver_config.num_epochs": 1}
+        plan = close_sets.experiment(base | changes, options).plan()
+        assert [text.split()[1] for text in plan.warnings] == parts
 
     def test_is_the_same_plan_otherwise(self, close_sets):
         """How far frames are from training frames changes no number, so it is in no identity."""

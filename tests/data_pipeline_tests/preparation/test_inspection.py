@@ -277,6 +277,11 @@ class TestMotion:
         (warning,) = inspected(labels).warnings
         assert "the frames are shuffled, or are not a video" in warning.text
 
+    @pytest.mark.parametrize(("n_samples", "is_shuffled"), [(99, False), (100, True)])
+    def test_is_called_shuffled_from_100_samples_on(self, n_samples, is_shuffled):
+        labels = LABELS[np.random.default_rng(1).permutation(N)[:n_samples]]
+        assert inspected(labels).motion.is_shuffled == is_shuffled
+
     def test_of_every_tenth_frame_is_not_known(self):
         frames = FrameTable.of(sequence=["a"] * (N // 10), index=range(0, N, 10))
         assert inspect_samples(Samples(LABELS[::10], {}, frames)).motion.step_mm is None
