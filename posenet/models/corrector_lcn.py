@@ -95,7 +95,7 @@ class ResidualBlock(nn.Sequential):
 
     def forward(self, features: Tensor) -> Tensor:
         """Returns the outputs, (N, J·dim), for features, (N, J·dim)."""
-        outputs: Tensor = features + super().forward(features)
+        outputs: Tensor = features + super().forward(features)  # type: ignore[no-untyped-call] # torch has no types
         return outputs
 
 
