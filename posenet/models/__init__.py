@@ -11,6 +11,7 @@ from posenet.models.gaussian_smoother import GaussianSmoother
 from posenet.models.global_shift_mlp import GlobalShiftMLP
 from posenet.models.kernel_corrector import KernelCorrector
 from posenet.models.temporal_filter import TemporalFilter
+from posenet.models.temporal_lcn import TemporalLCN
 
 __all__ = [
     "AgreementFusion",
@@ -29,5 +30,6 @@ __all__ = [
     "SteadinessFusion",
     "TemporalCorrector",
     "TemporalFilter",
+    "TemporalLCN",
     "WeightedFusion",
 ]

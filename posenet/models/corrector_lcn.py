@@ -43,19 +43,15 @@ class CorrectorLCN(Corrector):
             check_count(name, value)
         check_dropout(dropout)
         near = within_reach(skeleton, reach)  # (J, J)
-        self.first = _layer(near, 3, dim, dropout)
-        self.blocks = nn.ModuleList(
-            nn.Sequential(*_layer(near, dim, dim, dropout), *_layer(near, dim, dim, dropout)) for _ in range(n_blocks)
-        )
+        self.first = connected_layer(near, 3, dim, dropout)
+        self.blocks = nn.Sequential(*(ResidualBlock(near, dim, dropout) for _ in range(n_blocks)))
         self.last = LocallyConnected(near, dim, 3)
         if zero_init:
             zero(self.last)
 
     def correction(self, poses: Tensor) -> Tensor:
         """Returns the correction to add to `poses`, (N, J, 3)."""
-        features = self.first(poses.flatten(1))  # (N, J, 3) -> (N, J·dim)
-        for block in self.blocks:
-            features = features + block(features)
+        features = self.blocks(self.first(poses.flatten(1)))  # (N, J, 3) -> (N, J·dim)
         correction: Tensor = self.last(features).view_as(poses)  # (N, J·dim) -> (N, J, 3)
         return correction
 
@@ -85,14 +81,33 @@ class LocallyConnected(nn.Module):
         return functional.linear(features, self.weight * self.get_buffer("mask"), self.bias)
 
 
+class ResidualBlock(nn.Sequential):
+    """Two locally connected layers whose outputs are added to their inputs, the features of all joints, (N, J·dim).
+
+    Args:
+        near: Which joints are connected, (J, J), bool.
+        dim: Features per joint.
+        dropout: Dropout probability of features.
+    """
+
+    def __init__(self, near: Tensor, dim: int, dropout: float) -> None:
+        super().__init__(*(part for _ in range(2) for part in connected_layer(near, dim, dim, dropout)))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Returns the outputs, (N, J·dim), for features, (N, J·dim)."""
+        outputs: Tensor = features + super().forward(features)  # type: ignore[no-untyped-call] # torch has no types
+        return outputs
+
+
+def connected_layer(near: Tensor, n_inputs: int, n_outputs: int, dropout: float) -> nn.Sequential:
+    """Returns a locally connected layer with batch normalisation, leaky ReLU and dropout, for (N, J·inputs)."""
+    connected = LocallyConnected(near, n_inputs, n_outputs)
+    return nn.Sequential(connected, nn.BatchNorm1d(len(connected.bias)), nn.LeakyReLU(), nn.Dropout(dropout))
+
+
 def within_reach(skeleton: Skeleton, reach: int) -> Tensor:
     """Returns which joints are at most `reach` edges apart, themselves included, (J, J), bool."""
     near = torch.eye(skeleton.n_joints, dtype=torch.bool)
     for _ in range(reach):
         near = torch.stack([near[[joint, *others]].any(dim=0) for joint, others in enumerate(skeleton.neighbours)])
     return near
-
-
-def _layer(near: Tensor, n_inputs: int, n_outputs: int, dropout: float) -> nn.Sequential:
-    connected = LocallyConnected(near, n_inputs, n_outputs)
-    return nn.Sequential(connected, nn.BatchNorm1d(len(connected.bias)), nn.LeakyReLU(), nn.Dropout(dropout))

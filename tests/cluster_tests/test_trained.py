@@ -27,6 +27,7 @@ from posenet.models import (
     CorrectorTransformer,
     GlobalShiftMLP,
     TemporalFilter,
+    TemporalLCN,
 )
 from tests.cluster_tests.small_experiment import CLOSED_FORM, FUSION, LR, SmallExperiment
 
@@ -125,10 +126,12 @@ class TestACorrectorThatWasReadBack:
         trained = self.assert_corrects_as_recorded(small_experiment, changes)
         assert 0 < trained.corrector.model.chosen_strength.item() < 1, "the example shows nothing"
 
-    @pytest.mark.parametrize("causal", [False, True])
-    def test_corrects_a_sequence_as_in_the_trial_with_a_model_over_time(self, small_experiment, causal):
+    @pytest.mark.parametrize(
+        ("model", "causal"), [(TemporalFilter, False), (TemporalFilter, True), (TemporalLCN, True)]
+    )
+    def test_corrects_a_sequence_as_in_the_trial_with_a_model_over_time(self, small_experiment, model, causal):
         changes = {
-            "base_hyperparams.model": TemporalFilter,
+            "base_hyperparams.model": model,
             "base_hyperparams.model_args": {"size": 5, "causal": causal, "zero_init": False},
             "experiment_config.test_set": "small_test",
         }

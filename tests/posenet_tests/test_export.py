@@ -18,6 +18,7 @@ from posenet.models import (
     CorrectorTransformer,
     GlobalShiftMLP,
     KernelCorrector,
+    TemporalLCN,
 )
 from posenet.pose_corrector import Ensemble, PoseCorrector
 from tests.support import hands
@@ -30,6 +31,7 @@ CASES = [
     (NYU, CorrectorFingerMLP, {"hidden_dims": [8]}, Shifter),
     (HANDS17, CorrectorGNN, {**GNN, "encoder": "per_joint", "decoder": "whole_pose"}, ViewpointNormalizer),
     (NYU, CorrectorLCN, {"dim": 4, "n_blocks": 1, "reach": 2}, IndividualNormalizer),
+    (NYU, TemporalLCN, {"size": 5, "dim": 4, "zero_init": False}, ViewpointNormalizer),
     (NYU, KernelCorrector, {"bandwidth": 100.0, "ridge": 0.1, "n_centres": 8}, Shifter),
     (NYU, CorrectorTransformer, {"dim": 8, "n_layers": 1, "n_heads": 2, "feedforward_dim": 8}, GlobalNormalizer),
 ]

@@ -16,6 +16,7 @@ from data_pipeline.batch import Batch, DeviceDataset, Window, fuses, window_of
 from data_pipeline.formats.frames import Frames
 from data_pipeline.formats.leaderboard import read_results
 from data_pipeline.formats.recordings import nyu_frames
+from data_pipeline.frame_table import FrameTable
 from data_pipeline.normalizers import ViewpointNormalizer
 from data_pipeline.pose_dataset import PoseDataset, Samples
 from data_pipeline.skeleton import HANDS17, ICVL, NYU, Skeleton
@@ -37,6 +38,7 @@ from posenet.models import (
     MeanFusion,
     SteadinessFusion,
     TemporalFilter,
+    TemporalLCN,
     WeightedFusion,
 )
 from posenet.models.corrector import STRENGTH
@@ -60,6 +62,8 @@ KERNEL = {"bandwidth": 2.0, "ridge": 0.1}
 
 FILTER = {"size": 5, "hidden_dims": [6], "zero_init": False}
 
+TEMPORAL_LCN = {"size": 5, "n_filters": 2, "hidden_dims": [6], "dim": 4, "n_blocks": 1, "reach": 1, "zero_init": False}
+
 AGREEMENT = {"n_subsets": 3, "hidden_dims": [6], "zero_init": False}
 
 ARGUMENTS = {
@@ -75,6 +79,10 @@ ARGUMENTS = {
     AgreementFusion: [{**AGREEMENT, "sigma": 0.7}, {**AGREEMENT, "causal": True, "dropout": 0.3}],
     GaussianSmoother: [{"sigma": 0.7}, {"sigma": 1.5, "causal": True}],
     TemporalFilter: [FILTER, {**FILTER, "size": 4, "causal": True, "dropout": 0.3}],
+    TemporalLCN: [
+        TEMPORAL_LCN,
+        {**TEMPORAL_LCN, "size": 4, "causal": True, "n_filters": 1, "hidden_dims": [], "dropout": 0.3},
+    ],
     CorrectorGNN: [
         *({**GNN, "encoder": encoder, "decoder": decoder} for encoder in CODERS for decoder in CODERS),
         {**GNN, "n_iter": 1, "encoder_dims": [], "message_dims": [], "decoder_dims": []},
@@ -94,6 +102,8 @@ ARGUMENTS = {
 }
 
 CASES = cases(models, Corrector, ARGUMENTS)
+
+OVER_TIME = [(GaussianSmoother, {"sigma": 1.0}), (TemporalFilter, FILTER), (TemporalLCN, TEMPORAL_LCN)]
 
 NUMPY_ACTIVATIONS = {
     "leaky_relu": lambda x: np.where(x > 0, x, 0.01 * x),
@@ -881,12 +891,74 @@ class TestModelsOverTime:
         expected = model(windows).flatten(1)[:, order].view(3, 21, 3)
         torch.testing.assert_close(model(shuffled), expected)
 
+    @pytest.mark.parametrize("causal", [False, True])
+    @pytest.mark.parametrize("case", OVER_TIME, ids=lambda case: case[0].__name__)
+    def test_see_later_frames_unless_they_are_causal_and_no_frames_of_other_runs(self, case, causal):
+        member, arguments = case
+        model = seeded(lambda: member(HANDS17, **{**arguments, "causal": causal})).eval()
+        poses = normalized_hands(HANDS17, 12)[0]
+        changed = poses.clone()
+        changed[6:] += 1
+        frames = FrameTable.of(sequence=["a"] * 5 + ["b"] * 7, index=[*range(5), *range(7)])
+        corrected = []
+        for points in (poses, changed):
+            dataset = PoseDataset("two", points.numpy(), {"A": points.numpy()}, HANDS17, "", frames)
+            data = DeviceDataset.of(dataset, torch.device("cpu"))
+            corrected.append(model(points[data.window_rows(torch.arange(12), model.window)]))
+        is_same = (corrected[0] == corrected[1]).all(dim=2).all(dim=1)
+        # Row 5 is the first one of the second run, and row 6 follows it.
+        assert is_same.tolist() == [True] * 5 + [causal] + [False] * 6
+
     def test_have_the_corrected_frame_in_the_middle_or_at_the_end(self):
         assert TemporalFilter(HANDS17, size=5).window == Window(2, 2)
         assert TemporalFilter(HANDS17, size=4, causal=True).window == Window(3, 0)
+        assert TemporalLCN(HANDS17, size=5).window == Window(2, 2)
         assert GaussianSmoother(HANDS17, sigma=1.5).window == Window(5, 5)
         with pytest.raises(ValueError, match="size must be odd, so that the corrected frame is in the middle, not 4"):
             TemporalFilter(HANDS17, size=4)
+
+
+class TestTemporalLCN:
+    def test_with_one_filter_is_a_temporal_filter_and_then_a_locally_connected_network(self, skeleton):
+        arguments = {**TEMPORAL_LCN, "n_filters": 1}
+        model = seeded(lambda: TemporalLCN(skeleton, **arguments)).eval()
+        over_time = TemporalFilter(skeleton, **{name: arguments[name] for name in FILTER}).eval()
+        over_joints = CorrectorLCN(skeleton, **{name: arguments[name] for name in LCN}).eval()
+        over_time.layers.load_state_dict(model.filter.state_dict())
+        weights = model.state_dict()
+        over_joints.load_state_dict({name: weights[name] for name in over_joints.state_dict()})
+        windows = model.window.of_run(normalized_hands(skeleton, 8)[0])
+        torch.testing.assert_close(model(windows), over_joints(over_time(windows)))
+
+    def test_a_joint_depends_on_all_frames_of_the_joints_within_the_reach_of_its_layers_only(self, skeleton):
+        model = seeded(lambda: TemporalLCN(skeleton, **TEMPORAL_LCN)).eval()
+        windows = torch.randn(1, 5, skeleton.n_joints, 3, generator=generator())
+        jacobian = torch.autograd.functional.jacobian(model.correction, windows)  # (1, J, 3, 1, W, J, 3)
+        depends = jacobian.ne(0).any(dim=6).any(dim=2)[0, :, 0]  # (J, W, J)
+        near = torch.tensor(graph_distances(skeleton) <= 4)  # four layers, each with the reach 1
+        assert not near.all(), "the example shows nothing"
+        assert torch.equal(depends, near.unsqueeze(1).expand_as(depends))
+
+    def test_sees_how_a_joint_moves_and_not_only_where_it_is_after_smoothing(self):
+        model = seeded(lambda: TemporalLCN(HANDS17, **{**TEMPORAL_LCN, "zero_init": True})).eval()
+        torch.nn.init.normal_(model.last.weight)  # the first filter stays zero
+        poses = normalized_hands(HANDS17, 5)[0]
+        still = poses[2].expand(1, 5, -1, -1)
+        assert not torch.allclose(model(poses.unsqueeze(0)), model(still))
+
+    @pytest.mark.parametrize(
+        ("wrong", "says"),
+        [
+            ({"size": 4}, "size must be odd, so that the corrected frame is in the middle, not 4"),
+            ({"n_filters": 0}, "n_filters must be a whole number of at least 1, not 0"),
+            ({"hidden_dims": 6}, "hidden_dims must be a list of widths of at least 1, not 6"),
+            ({"reach": 0}, "reach must be a whole number of at least 1, not 0"),
+            ({"dropout": 1}, "dropout must be a probability of at least 0 and below 1, not 1"),
+        ],
+    )
+    def test_refuses_settings_that_do_not_make_a_network_and_says_why(self, wrong, says):
+        with pytest.raises(ValueError, match=says):
+            TemporalLCN(HANDS17, **{**TEMPORAL_LCN, **wrong})
 
 
 def windows_of(model, sequences):

@@ -15,7 +15,7 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 from data_pipeline.augmenters import RandomRotator, RandomScaler
-from data_pipeline.batch import DeviceDataset
+from data_pipeline.batch import DeviceDataset, window_of
 from data_pipeline.distorters import GaussianDistorter, NoDistorter
 from data_pipeline.loader import Generators, TrainingLoader
 from data_pipeline.normalizers import GlobalNormalizer, Shifter
@@ -24,7 +24,7 @@ from posenet import errors
 from posenet.checkpoint import pack, unpack
 from posenet.evaluator import Evaluator, Measurement
 from posenet.losses import CombinedLoss, Loss, MetricLoss
-from posenet.models import ClosedFormCorrector, CorrectorMLP, KernelCorrector
+from posenet.models import ClosedFormCorrector, CorrectorMLP, KernelCorrector, TemporalLCN
 from posenet.models.corrector import STRENGTH
 from posenet.reproducible import seed_process
 from posenet.solver import Best, DivergedError, Examples, Solver, SolverSettings, _is_log_point
@@ -63,6 +63,8 @@ def make_solver(
     normalizer = None if normalizer is None else normalizer(train.skeleton)
     if normalizer is not None:
         normalizer.fit(poses for subset in subsets for poses, _ in train.chunks(subset, 100))
+    seed_process(seed)
+    model = model or model_class(NYU, **(model_args or {"hidden_dims": [16]}))
     loader = TrainingLoader(
         train,
         batch_size=BATCH_SIZE,
@@ -70,9 +72,8 @@ def make_solver(
         augmenters=augmenters,
         normalizer=normalizer,
         generators=Generators(generator(seed), generator(seed + 1), generator(seed + 2)),
+        window=window_of(model),
     )
-    seed_process(seed)
-    model = model or model_class(NYU, **(model_args or {"hidden_dims": [16]}))
     seed_process(seed + 1)
     if choose_strength:
         model.add_strength()
@@ -642,6 +643,11 @@ class TestKilledAndContinued:
         model_args = {"bandwidth": 1.0, "ridge": 0.1, "n_centres": n_centres}
         arguments = {**EVERYTHING, **KERNEL, "model_args": model_args, "num_epochs": 4, "choose_strength": True}
         assert_continues_with_the_same_bits(n_before, **arguments)
+
+    def test_is_the_same_as_uninterrupted_with_a_model_over_time(self):
+        model_args = {"size": 5, "dim": 4, "dropout": 0.3}
+        arguments = {**EVERYTHING, "model_class": TemporalLCN, "model_args": model_args, "num_epochs": 4}
+        assert_continues_with_the_same_bits(2, **arguments)
 
     def test_keeps_the_best_epoch_of_before(self):
         optimizer = partial(torch.optim.Adam, lr=0.05)
