@@ -4,6 +4,7 @@ import re
 import runpy
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from posenet.models import (
     GlobalShiftMLP,
     MeanFusion,
     SteadinessFusion,
+    TemporalLCN,
 )
 from tests.support import ROOT, SHARED_DATA
 
@@ -252,8 +254,9 @@ def test_the_other_run_scripts_have_no_option_commented_out():
 def test_nyu_models_compares_each_kind_of_network_in_its_settings_on_each_backbone():
     script = runpy.run_path(str(SCRIPTS / "nyu_models.py"))
     rows = script["settings"]()
-    kinds = {row[script["KEYS"].index("model")] for row in rows}
-    assert kinds == {CorrectorMLP, GlobalShiftMLP, CorrectorLCN, CorrectorGNN, CorrectorTransformer}
+    kinds = Counter(row[script["KEYS"].index("model")] for row in rows)
+    networks = (CorrectorMLP, GlobalShiftMLP, CorrectorLCN, TemporalLCN, CorrectorGNN, CorrectorTransformer)
+    assert kinds == dict.fromkeys(networks, 4), "each has the same search"
     for model, arguments, *_ in rows:
         model(NYU_SKELETON, **arguments)
 
@@ -262,4 +265,4 @@ def test_nyu_models_compares_each_kind_of_network_in_its_settings_on_each_backbo
 def test_nyu_models_without_its_datasets_says_where_to_find_the_command_that_makes_them(tmp_path):
     result = run("nyu_models.py", cwd=tmp_path)
     assert result.returncode == 2
-    assert "nyu_backbones.py --help" in result.stderr
+    assert "nyu_recording.py --help" in result.stderr
