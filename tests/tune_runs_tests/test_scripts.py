@@ -5,6 +5,7 @@ import runpy
 import subprocess
 import sys
 from collections import Counter
+from functools import partialmethod
 from pathlib import Path
 
 import pytest
@@ -67,12 +68,12 @@ def test_the_demo_without_its_dataset_says_how_to_make_it(tmp_path):
 
 
 def prepared(dataset, name, files, split, data_dir, *options):
-    """Makes all folds of published predictions, {backbone: file}; skips if the files are missing."""
+    """Splits published predictions, {backbone: file}; skips if the files are missing."""
     folder = SHARED_DATA / dataset
     if not folder.is_dir():
         pytest.skip(f"{folder} is missing; the folder can be named with POSETUNE_SHARED_DATA")
     result = run(
-        *("prepare_data.py", "leaderboard", "--dataset", dataset, "--name", name, "--split", split, "--folds"),
+        *("prepare_data.py", "leaderboard", "--dataset", dataset, "--name", name, "--split", split),
         *("--data-dir", data_dir, "--ground-truth", folder / f"{dataset}_test_groundtruth_label.txt", *options),
         *("--predictions", *(f"{backbone}={folder / file}.txt" for backbone, file in files.items())),
         cwd=data_dir.parent,
@@ -85,7 +86,7 @@ def test_icvl_sequences_lowers_the_error_on_the_sequence_that_it_has_not_seen(tm
     data_dir = tmp_path / "data"
     data_dir.mkdir()
     files = {"Pose-REN": "NEUCOM18_ICVL_Pose_REN", "DeepModel": "IJCAI16_ICVL_DeepModel"}
-    prepared("icvl", "icvl", files, "sequences:40%:2:10", data_dir, "--separate")
+    prepared("icvl", "icvl", files, "sequences:40%:2:10", data_dir, "--separate", "--folds")
     script = runpy.run_path(str(SCRIPTS / "icvl_sequences.py"))
     script["BACKBONES"][:] = ["Pose-REN"]
     values = {"model_args.bandwidth": [8.0, 16.0], "model_args.ridge": [1.0, 3.0], "model_args.sigma": [None, 0.5]}
@@ -103,11 +104,34 @@ def test_icvl_sequences_lowers_the_error_on_the_sequence_that_it_has_not_seen(tm
 
 
 @pytest.mark.slow
+def test_nyu_recording_lowers_the_error_of_both_people_at_a_distance(tmp_path, monkeypatch):
+    monkeypatch.setattr(Experiment, "run", partialmethod(Experiment.run, "inline"))
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    files = {"Pose-REN": "NEUCOM18_NYU_Pose_REN", "DeepPrior++": "ICCVW17_NYU_DeepPrior++"}
+    prepared("nyu", "recording", files, "blocks:500:5:50", data_dir, "--separate")
+    script = runpy.run_path(str(SCRIPTS / "nyu_recording.py"))
+    script["BACKBONES"][:] = list(files)
+    for values in script["OPTIONS"].values():
+        values[:] = values[-2:]
+    script["base_hyperparams"]["model_args"]["n_centres"] = 64
+    script["experiment_config"]["storage_path"] = tmp_path / "results"
+    chosen = script["chosen_settings"](data_dir)
+    table = script["test"](data_dir, chosen)
+    lines = script["people_table"](table, chosen).splitlines()[2:]
+    rows = re.findall(r"(both|person \d) +(\d+) +(\d+\.\d\d) +(\d+\.\d\d) ± ", "\n".join(lines))
+    tested = [("both", "1500"), ("person 1", "500"), ("person 2", "1000")]
+    assert [row[:2] for row in rows] == tested * 2
+    assert [before for name, _, before, _ in rows if name == "both"] == ["12.50", "13.09"]
+    assert all(float(after) < float(before) for _, _, before, after in rows)
+
+
+@pytest.mark.slow
 def test_nyu_people_fuses_two_backbones_to_the_known_errors(tmp_path):
     data_dir = tmp_path / "data"
     data_dir.mkdir()
     files = {"Pose-REN": "NEUCOM18_NYU_Pose_REN", "DeepPrior++": "ICCVW17_NYU_DeepPrior++"}
-    prepared("nyu", "people_two", files, "subjects:20%:2:100", data_dir)
+    prepared("nyu", "people_two", files, "subjects:20%:2:100", data_dir, "--folds")
     script = runpy.run_path(str(SCRIPTS / "nyu_people.py"))
     script["WIDTHS"][:] = [1.0, 4.0]
     script["BACKBONES"].clear()
