@@ -132,11 +132,11 @@ def test_nyu_few_frames_labels_one_frame_of_each_piece_far_from_all_frames_that_
 def test_nyu_few_frames_lowers_the_error_of_a_new_person_with_ten_labelled_frames(tmp_path):
     data_dir = tmp_path / "data"
     data_dir.mkdir()
-    files = {"Pose-REN": "NEUCOM18_NYU_Pose_REN", "DeepModel": "IJCAI16_NYU_DeepModel"}
+    files = {"Pose-REN": "NEUCOM18_NYU_Pose_REN"}
     prepared("nyu", "people", files, "subjects:20%:2:100", data_dir, "--separate")
     script = runpy.run_path(str(SCRIPTS / "nyu_few_frames.py"))
     script["BACKBONES"][:] = ["Pose-REN"]
-    script["OPTIONS"].update({"model_args.bandwidth": [32.0], "model_args.ridge": [10.0], "model_args.sigma": [1.0]})
+    script["OPTIONS"]["model_args.ridge"][:] = [3.0, 10.0]
     script["EXPERIMENTS"]["nyu_few_frames"][0][:] = [10]
     script["experiment_config"]["storage_path"] = tmp_path / "results"
     script["split_people"](data_dir)
