@@ -10,11 +10,7 @@ evaluation/). With the files for NYU in $D, this command makes the datasets, whi
 
 The script splits each person's recording: the last 70 percent are tested, and labelled frames come from those that are
 at least 100 frames before them. At that distance the errors of Pose-REN correlate at 0.04. N labelled frames are one
-random frame from each of N pieces of equal length. For a recording of your own, here with 5000 frames, these commands
-label every 28th frame instead:
-
-    python tune_runs/prepare_data.py split --dataset mine --name mine --split last:0:70:100
-    python tune_runs/prepare_data.py subset --dataset mine_train --every 28 --name mine_50
+random frame from each of N pieces of equal length.
 
 The corrector is kernel ridge regression of the correction, fitted to the labelled frames alone. Its settings are the
 best ones on the other person, whose labels are all known, with as many labelled frames. Without labelled frames the
