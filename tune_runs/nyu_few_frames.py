@@ -13,7 +13,7 @@ at least 100 frames before them. At that distance the errors of Pose-REN correla
 random frame from each of N pieces of equal length.
 
 The corrector is kernel ridge regression of the correction, fitted to the labelled frames alone. Its settings are the
-best ones on the other person, whose labels are all known, with as many labelled frames. Without labelled frames the
+best ones on the other person, whose labels are all known, with one draw of as many labelled frames. Without any, the
 poses are only smoothed over time. The chosen settings are tested with six draws of labelled frames.
 """
 
@@ -41,7 +41,7 @@ from posenet.models import GaussianSmoother, KernelCorrector
 BACKBONES = ["Pose-REN", "DeepModel", "DeepPrior", "DeepPrior++"]
 
 DIRECTIONS = {"1 → 2": ("fold2", "fold1"), "2 → 1": ("fold1", "fold2")}
-"""The fold of `people` that tests the person who chooses, and the one that tests the new person."""
+"""The fold of `people` that tests the other person, who chooses, and the one that tests the new person."""
 
 SPLIT = parse_split("last:0:70:100")
 """How the recording of a person is split. There is no validation set: it would need more labels than there are."""
@@ -182,7 +182,7 @@ def few_frames_table(table: Results, chosen: dict[Case, Row]) -> str:
         rows.append(
             [backbone, direction, n, f"{before:.2f}", mean_and_std(mean(after), std), change, len(draws), settings]
         )
-    headers = ["backbone", "old → new", "labels", "before (mm)", "after (mm)", "Δ", "n", "chosen on the old person"]
+    headers = ["backbone", "other → new", "labels", "before (mm)", "after (mm)", "Δ", "n", "chosen on the other person"]
     alignment = ["left", "left", "right", "right", "right", "right", "right", "left"]
     return tabulate(rows, headers, tablefmt="simple", colalign=alignment, disable_numparse=True)
 
