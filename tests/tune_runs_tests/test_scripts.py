@@ -8,11 +8,15 @@ from collections import Counter
 from functools import partialmethod
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cluster.experiment import Experiment
+from data_pipeline.frame_table import FrameTable
+from data_pipeline.pose_dataset import Samples, read_samples, write_datasets
 from data_pipeline.preparation.making import write_stand_in
 from data_pipeline.skeleton import NYU as NYU_SKELETON
+from data_pipeline.subsets import DEFAULT_SUBSET
 from posenet.models import (
     CorrectorGNN,
     CorrectorLCN,
@@ -149,6 +153,40 @@ def test_nyu_people_fuses_two_backbones_to_the_known_errors(tmp_path):
     ]
     # The change with its interval.
     assert all(re.fullmatch(r"−[13]\.\d % \[−\d\.\d, −\d\.\d\]", row[4]) for row in cells), cells
+
+
+def test_nyu_few_frames_labels_one_frame_of_each_piece_far_from_all_frames_that_it_tests(tmp_path):
+    script = runpy.run_path(str(SCRIPTS / "nyu_few_frames.py"))
+    poses = np.zeros((1000, 14, 3), np.float32)
+    frames = FrameTable.of(sequence=["a"] * 1000, index=range(1000))
+    people = [f"people_{backbone}_fold{fold}_test" for backbone in script["BACKBONES"] for fold in (1, 2)]
+    write_datasets(tmp_path, dict.fromkeys(people, Samples(poses, {DEFAULT_SUBSET: poses}, frames)))
+    script["split_people"](tmp_path)
+    assert read_samples(tmp_path, "few_Pose-REN_fold1_test").frames.index.tolist() == list(range(300, 1000))
+    draws = [read_samples(tmp_path, f"few_Pose-REN_fold1_10_{draw}").frames.index for draw in range(6)]
+    # The first 30 % without the last 100 frames, in ten pieces.
+    assert all((draw // 20).tolist() == list(range(10)) for draw in draws)
+    assert len({tuple(draw) for draw in draws}) == 6
+
+
+@pytest.mark.slow
+def test_nyu_few_frames_lowers_the_error_of_a_new_person_with_ten_labelled_frames(tmp_path):
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    files = {"Pose-REN": "NEUCOM18_NYU_Pose_REN"}
+    prepared("nyu", "people", files, "subjects:20%:2:100", data_dir, "--separate")
+    script = runpy.run_path(str(SCRIPTS / "nyu_few_frames.py"))
+    script["BACKBONES"][:] = ["Pose-REN"]
+    script["OPTIONS"]["model_args.ridge"][:] = [3.0, 10.0]
+    script["EXPERIMENTS"]["nyu_few_frames"][0][:] = [10]
+    script["experiment_config"]["storage_path"] = tmp_path / "results"
+    script["split_people"](data_dir)
+    chosen = script["chosen_settings"](data_dir, "nyu_few_frames")
+    table = script["transfer"](data_dir, "nyu_few_frames", chosen)
+    lines = script["few_frames_table"](table, chosen).splitlines()[2:]
+    assert [re.split(r"  +", line)[1:4] for line in lines] == [["1 → 2", "10", "15.57"], ["2 → 1", "10", "5.41"]]
+    assert len(table.summary) == 12
+    assert all(row["test_change_mm"] < 0 for row in table.summary)
 
 
 @pytest.mark.slow

@@ -74,8 +74,8 @@ class LastPercent(Split):
     sample are taken from the end.
 
     Attributes:
-        percent: Percentage for validation, at least 1; the number of samples is rounded down.
-        test_percent: Percentage for testing, likewise; None for no test part. Both together are at most 99.
+        percent: Percentage for validation; the number of samples is rounded down. 0 for no validation part.
+        test_percent: Percentage for testing, at least 1; None for no test part. Both together are from 1 to 99.
         gap: Samples that are left out on each side of test samples, and between training and validation samples.
     """
 
@@ -84,10 +84,10 @@ class LastPercent(Split):
     gap: int = 0
 
     def __post_init__(self) -> None:
-        shares = [self.percent] if self.test_percent is None else [self.percent, self.test_percent]
-        if not all(1 <= share <= 99 for share in shares):
+        last = self.percent if self.test_percent is None else self.test_percent
+        if not 0 <= self.percent <= 99 or not 1 <= last <= 99:
             raise UserError(f"'{self}': the percentage must be a whole number from 1 to 99")
-        if sum(shares) > 99:
+        if sum(self._shares.values()) > 99:
             raise UserError(f"'{self}' leaves the training set empty: both percentages must sum to at most 99")
 
     def __str__(self) -> str:
@@ -97,10 +97,10 @@ class LastPercent(Split):
     @property
     def part_names(self) -> tuple[str, ...]:
         """The names of the parts."""
-        return PARTS[:2] if self.test_percent is None else PARTS
+        return ("train", *self._shares)
 
     def parts(self, n_samples: int, frames: FrameTable | None = None, fold: int = 0) -> dict[str, Indices]:
-        """Returns the indices of the parts "train", "val" and, if `test_percent` is given, "test"."""
+        """Returns the indices of "train" and of the parts that have a percentage, "val" and "test"."""
         n_val, n_test = self._sizes(n_samples)
         tested_later = fold * n_test
         n_test = min(n_test, n_samples - tested_later)  # of the last fold, what is left
@@ -123,16 +123,21 @@ class LastPercent(Split):
             raise UserError(f"'{self}' has no test part, and folds are for testing; give 'last:P:Q'")
         return -(-n_samples // self._sizes(n_samples)[1])
 
+    @property
+    def _shares(self) -> dict[str, int]:
+        """The percentages of the parts other than "train"."""
+        shares = {"val": self.percent, "test": self.test_percent}
+        return {part: share for part, share in shares.items() if share}
+
     def _sizes(self, n_samples: int) -> tuple[int, int]:
         """Returns the numbers of validation and test samples."""
-        shares = {"val": self.percent} | ({} if self.test_percent is None else {"test": self.test_percent})
-        sizes = {part: n_samples * share // 100 for part, share in shares.items()}
+        sizes = {part: n_samples * share // 100 for part, share in self._shares.items()}
         # The training set is never empty, because the percentages sum to less than 100.
         for part, size in sizes.items():
             if size == 0:
-                n_needed = -(-100 // min(shares.values()))
+                n_needed = -(-100 // min(self._shares.values()))
                 raise UserError(
                     f"'{self}' leaves the {PART_WORDS[part]} set empty: it needs at least "
                     f"{n_needed} frames, there are {n_samples}"
                 )
-        return sizes["val"], sizes.get("test", 0)
+        return sizes.get("val", 0), sizes.get("test", 0)

@@ -15,7 +15,7 @@ from data_pipeline.user_error import UserError
 texts = st.one_of(
     st.builds("blocks:{}:{}".format, st.integers(1, 40), st.integers(3, 9)),
     st.builds("last:{}".format, st.integers(1, 99)),
-    st.integers(1, 98).flatmap(lambda val: st.builds(f"last:{val}:{{}}".format, st.integers(1, 99 - val))),
+    st.integers(0, 98).flatmap(lambda val: st.builds(f"last:{val}:{{}}".format, st.integers(1, 99 - val))),
     st.just("none"),
 )
 
@@ -293,6 +293,13 @@ class TestLastPercent:
         assert list(parts) == ["train", "val", "test"]
         assert parts["val"].tolist() == list(range(n - n_test - n_val, n - n_test))
         assert parts["test"].tolist() == list(range(n - n_test, n))
+
+    def test_of_zero_for_validation_trains_on_all_that_is_at_a_distance_from_the_test_samples(self):
+        parts = parse_split("last:0:70:100").parts(1000)
+        assert {part: rows.tolist() for part, rows in parts.items()} == {
+            "train": list(range(200)),
+            "test": list(range(300, 1000)),
+        }
 
 
 @pytest.fixture
