@@ -124,7 +124,7 @@ def combinations(data: PageData) -> Markup:
             f" p: paired sign-flip test on the {SPLITS[table.split]} against the best on the same data, Holm-adjusted "
             "over all pairs; *: p ≤ 0.05."
         )
-    elif len(table.summary) > 1:
+    elif data.comparisons:
         caption += f" No significance test: it needs {MIN_REPETITIONS} repetitions."
     shown = replace(grid, caption=caption, headers=headers, rows=rows, n_labels=1, spans=spans, notes=())
     return section(

@@ -547,6 +547,16 @@ class TestDifferentData:
         assert "The best combination: easy" in text
         assert "1 trial failed" in text
 
+    def test_with_one_combination_each_have_nothing_to_test_and_lack_no_repetitions(self, tmp_path):
+        for n_repetitions, lacks in ((6, False), (2, True)):
+            distances = np.linspace(3, 4, n_repetitions).tolist()
+            alone = [({TEST_SET: "easy"}, distances), ({TEST_SET: "hard"}, distances)]
+            text = page(write_experiment(tmp_path / f"alone_{n_repetitions}", alone))
+            assert "No significance test" not in text
+            pair = [({LR: 1}, distances), ({LR: 2}, distances)]
+            text = page(write_experiment(tmp_path / f"pair_{n_repetitions}", pair))
+            assert ("No significance test: it needs 6 repetitions." in text) == lacks
+
     def test_have_no_mean_over_both(self, different):
         for part in different[0].by_data:
             (own,) = {row[TEST_SET] for row in part.table.trials}
