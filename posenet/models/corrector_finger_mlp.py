@@ -99,10 +99,10 @@ class SharedMLP(nn.Module):
     def forward(self, poses: Tensor) -> Tensor:
         """Returns the corrections of the corrected joints, (N, F·L, 3), for `poses`, (N, J, 3)."""
         n_poses = poses.shape[0]  # `len` would fix it when the model is exported
+        lists = poses.index_select(1, self.get_buffer("joints")).unflatten(1, (self.n_lists, -1))  # (N, F, K, 3)
         # A list in each row, as activations expect it: their second dimension is that of the units.
-        inputs = poses.index_select(1, self.get_buffer("joints")).view(n_poses * self.n_lists, -1)  # (N·F, inputs)
-        corrections: Tensor = self.layers(inputs)  # (N·F, 3·L)
-        return corrections.view(n_poses, -1, 3)  # (N, F·L, 3)
+        corrections: Tensor = self.layers(lists.flatten(0, 1).flatten(1))  # (N·F, 3·K) -> (N·F, 3·L)
+        return corrections.view(n_poses, len(self.corrected), 3)  # (N, F·L, 3)
 
 
 def _fingers(skeleton: Skeleton) -> list[tuple[int, ...]]:

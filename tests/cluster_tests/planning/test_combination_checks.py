@@ -699,7 +699,7 @@ class TestSettingsThatFit:
             "base_hyperparams.optimizer": LayerwiseSGD,
             "base_hyperparams.optimizer_args": {"lr": 1e-3},
             "base_hyperparams.scheduler": torch.optim.lr_scheduler.CyclicLR,
-            "base_hyperparams.scheduler_args": {"base_lr": [0.1, 0.2, 0.3, 0.4], "max_lr": 1.0, "cycle_momentum": False},
+            "base_hyperparams.scheduler_args": {"base_lr": [0.1] * 4, "max_lr": 1.0, "cycle_momentum": False},
         }
         small_experiment.experiment(changes, {LR: [1e-3, 1e-2]}).plan()
 
