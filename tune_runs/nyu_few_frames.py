@@ -12,9 +12,10 @@ The script splits each person's recording: the last 70 percent are tested, and l
 at least 100 frames before them. At that distance the errors of Pose-REN correlate at 0.04. N labelled frames are one
 random frame from each of N pieces of equal length.
 
-The corrector is kernel ridge regression of the correction, fitted to the labelled frames alone. Its settings are the
-best ones on the other person, whose labels are all known, with one draw of as many labelled frames. Without any, the
-poses are only smoothed over time. The chosen settings are tested with six draws of labelled frames.
+The corrector is kernel ridge regression of the correction, fitted to the labelled frames alone. It smooths the tested
+poses over time, but hardly the labelled ones, since few of these are neighbours. Its settings are the best ones on the
+other person, whose labels are all known, with one draw of as many labelled frames. Without any, the poses are only
+smoothed. The chosen settings are tested with six draws of labelled frames.
 """
 
 import argparse

@@ -138,7 +138,8 @@ def model_table(table: Results) -> str:
     rows.sort(key=lambda cells: cells[0] != "CorrectorMLP")
     rows.insert(0, ["uncorrected", *before, ""])
     headers = ["", *BACKBONES, "trained for"]
-    return tabulate(rows, headers, tablefmt="simple", colalign=["left", *["right"] * (len(headers) - 1)])
+    alignment = ["left", *["right"] * (len(headers) - 1)]
+    return tabulate(rows, headers, tablefmt="simple", colalign=alignment, disable_numparse=True)
 
 
 def _backbone(row: Row) -> str:

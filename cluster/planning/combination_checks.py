@@ -268,8 +268,10 @@ def _try_optimizer(hyperparams: Hyperparams, model: torch.nn.Module, inputs: Inp
 
     def build(model: torch.nn.Module) -> torch.optim.Optimizer:
         is_first = key not in inputs.tried
-        # The class accepts the parameters; what is new is its arguments, and one parameter is enough to check these.
-        optimizer = builders.build_optimizer(hyperparams, islice(model.parameters(), None if is_first else 1))
+        # The class accepts the parameters; what is new is its arguments. To check these, one parameter is enough for an
+        # optimizer of torch, which has one group of parameters. Others may make groups, which a scheduler may count.
+        n_parameters = 1 if not is_first and kind.__module__.startswith("torch.optim.") else None
+        optimizer = builders.build_optimizer(hyperparams, islice(model.parameters(), n_parameters))
         assert optimizer is not None
         if is_first:
             for parameter in model.parameters():
@@ -278,7 +280,8 @@ def _try_optimizer(hyperparams: Hyperparams, model: torch.nn.Module, inputs: Inp
                 optimizer.step(lambda: 0.0)  # LBFGS asks for the loss
         return optimizer
 
-    key = (hyperparams.optimizer, model)
+    assert hyperparams.optimizer is not None
+    kind, key = hyperparams.optimizer, (hyperparams.optimizer, model)
     try:
         built = build(model)
     except Exception:

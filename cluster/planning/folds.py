@@ -23,7 +23,10 @@ _PARTS = ("train", "val", "test")
 _SHOWN = 10
 _MAX_INDEX = 2**31  # of a frame in its sequence, see `FrameTable`
 
-_MAKE = "`prepare_data.py split DATASET … --folds` makes the sets of all folds; so do `import` and `leaderboard`"
+_MAKE = (
+    "`prepare_data.py split DATASET … --folds` makes the sets of all folds, of a split with a validation set; so do "
+    "`import` and `leaderboard`"
+)
 
 
 def find_folds(data_folder: Path, names: Sequence[str]) -> dict[FoldName, tuple[str, ...]]:

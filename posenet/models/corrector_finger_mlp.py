@@ -92,17 +92,18 @@ class SharedMLP(nn.Module):
         super().__init__()
         self.corrected = [joint for each in joints for joint in each[:n_corrected]]
         self.n_lists = len(joints)
-        dims = [3 * len(joints[0]), *hidden_dims, 3 * n_corrected]
+        self.n_inputs = 3 * len(joints[0])
+        dims = [self.n_inputs, *hidden_dims, 3 * n_corrected]
         self.layers = mlp(dims, activation=activation, dropout=dropout)
         self.register_buffer("joints", torch.tensor(joints).flatten(), persistent=False)
 
     def forward(self, poses: Tensor) -> Tensor:
         """Returns the corrections of the corrected joints, (N, F·L, 3), for `poses`, (N, J, 3)."""
         n_poses = poses.shape[0]  # `len` would fix it when the model is exported
+        listed = poses.index_select(1, self.get_buffer("joints"))  # (N, F·K, 3)
         # A list in each row, as activations expect it: their second dimension is that of the units.
-        inputs = poses.index_select(1, self.get_buffer("joints")).view(n_poses * self.n_lists, -1)  # (N·F, inputs)
-        corrections: Tensor = self.layers(inputs)  # (N·F, 3·L)
-        return corrections.view(n_poses, -1, 3)  # (N, F·L, 3)
+        corrections: Tensor = self.layers(listed.view(n_poses * self.n_lists, self.n_inputs))  # (N·F, 3·L)
+        return corrections.view(n_poses, len(self.corrected), 3)  # (N, F·L, 3)
 
 
 def _fingers(skeleton: Skeleton) -> list[tuple[int, ...]]:

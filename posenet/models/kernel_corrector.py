@@ -209,7 +209,7 @@ class KernelCorrector(ClosedFormCorrector):
         assert self.window is not None
         distant = poses[:, self.window.n_near :]  # (N, F, J, 3)
         lengths = errors.bone_lengths(distant.flatten(0, 1), self.skeleton)  # (N·F, B)
-        lengths = lengths.view(*distant.shape[:2], -1).double().mean(dim=1)  # (N, B)
+        lengths = lengths.view(*distant.shape[:2], lengths.shape[1]).double().mean(dim=1)  # (N, B)
         # In units in which d², the mean over the joints, and h², the mean over the bones, have the same bandwidth.
         unit = math.sqrt(self.skeleton.n_joints / lengths.shape[1]) * self.bandwidth / self.hand_bandwidth
         return torch.cat([points, (lengths * unit).expand(len(points), -1, -1)], dim=2), turns

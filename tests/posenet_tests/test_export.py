@@ -25,6 +25,8 @@ from tests.support import hands
 
 GNN = {"n_iter": 2, "latent_dim": 4, "message_dims": [4], "encoder_dims": [4], "decoder_dims": [4]}
 
+KERNEL = {"bandwidth": 100.0, "ridge": 0.1, "n_centres": 8}
+
 CASES = [
     (HANDS17, CorrectorMLP, {"hidden_dims": [8], "batchnorm": True, "dropout": 0.1}, None),
     (HANDS17, GlobalShiftMLP, {"hidden_dims": [8]}, Shifter),
@@ -32,7 +34,8 @@ CASES = [
     (HANDS17, CorrectorGNN, {**GNN, "encoder": "per_joint", "decoder": "whole_pose"}, ViewpointNormalizer),
     (NYU, CorrectorLCN, {"dim": 4, "n_blocks": 1, "reach": 2}, IndividualNormalizer),
     (NYU, TemporalLCN, {"size": 5, "dim": 4, "zero_init": False}, ViewpointNormalizer),
-    (NYU, KernelCorrector, {"bandwidth": 100.0, "ridge": 0.1, "n_centres": 8}, Shifter),
+    (NYU, KernelCorrector, KERNEL, Shifter),
+    (NYU, KernelCorrector, {**KERNEL, "sigma": 0.7, "hand_bandwidth": 30.0}, None),
     (NYU, CorrectorTransformer, {"dim": 8, "n_layers": 1, "n_heads": 2, "feedforward_dim": 8}, GlobalNormalizer),
 ]
 
@@ -44,7 +47,7 @@ def corrector_of(skeleton, model, arguments, normalizer):
     model = model(skeleton, **arguments)
     if isinstance(model, ClosedFormCorrector):
         batch = Batch.of(*hands(skeleton, 50, seed=9), normalizer)
-        model.add(batch.poses, batch.labels)
+        model.add(batch.poses if model.window is None else model.window.of_run(batch.poses), batch.labels)
         model.fit()
     return PoseCorrector(model, normalizer).eval().requires_grad_(False)
 

@@ -247,6 +247,9 @@ class TestEveryModel:
     def test_corrects_a_pose_independently_of_its_batch_in_evaluation_mode(self, model, poses):
         torch.testing.assert_close(model(poses)[3:4], model(poses[3:4]))
 
+    def test_returns_no_poses_for_no_poses(self, model, poses):
+        assert model(poses[:0]).shape == (0, *poses.shape[-2:])
+
     @pytest.mark.usefixtures("with_gradients")
     def test_returns_its_input_before_training_if_its_last_layer_starts_at_zero(self, case, poses, before, skeleton):
         member, arguments = case

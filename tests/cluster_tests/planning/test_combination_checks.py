@@ -50,6 +50,13 @@ class Plain(torch.nn.Linear):
         super().__init__(3, 3)
 
 
+class LayerwiseSGD(torch.optim.SGD):
+    """Has a group for each parameter."""
+
+    def __init__(self, params, lr):
+        super().__init__([{"params": [parameter]} for parameter in params], lr=lr)
+
+
 class AllocatingMLP(CorrectorMLP):
     """Uses an operation that works only with real tensors."""
 
@@ -686,6 +693,15 @@ class TestSettingsThatFit:
             "base_hyperparams.optimizer_args": arguments,
         }
         small_experiment.experiment(changes).plan()
+
+    def test_are_learning_rates_of_an_optimizer_that_groups_the_parameters(self, small_experiment):
+        changes = {
+            "base_hyperparams.optimizer": LayerwiseSGD,
+            "base_hyperparams.optimizer_args": {"lr": 1e-3},
+            "base_hyperparams.scheduler": torch.optim.lr_scheduler.CyclicLR,
+            "base_hyperparams.scheduler_args": {"base_lr": [0.1] * 4, "max_lr": 1.0, "cycle_momentum": False},
+        }
+        small_experiment.experiment(changes, {LR: [1e-3, 1e-2]}).plan()
 
     def test_are_batches_of_one_without_batchnorm(self, small_experiment):
         small_experiment.experiment({"solver_config.batch_size": 13}).plan()

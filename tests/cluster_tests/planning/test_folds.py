@@ -77,6 +77,12 @@ class TestAnErrorOfFolds:
         assert "the folds of hands go up to 3, but" in problems_of(experiment, "hands")
         assert "has no hands_fold2_val. Make all folds again" in problems_of(experiment, "hands")
 
+    def test_says_that_folds_need_a_split_with_a_validation_set(self, experiment):
+        write_folds(experiment.data_dir, "tested", "last:0:50:5")
+        text = problems_of(experiment, "tested")
+        assert "has no tested_fold1_val, tested_fold2_val" in text
+        assert "a split with a validation set" in text
+
     def test_is_raised_for_all_names_together(self, experiment):
         text = problems_of(experiment, ["one", "hands", "two"])
         assert "'one'" in text
