@@ -163,7 +163,8 @@ class GroupTable:
         """Returns the table for reading."""
         marks, explained = self._marks()
         lines = [line for of_group in self._lines.values() for line in of_group]
-        intervals = {line.row["key"]: line.intervals for line in lines if line.intervals is not None}
+        known = {line.row["key"]: line.intervals for line in lines if line.intervals is not None}
+        intervals = known if self.table_options.intervals else None
         is_on_several = len({line.data_set for line in lines}) > 1
         paths = self.results.distinguishing_paths if self.is_of_several else []
         options = [option_cells([line.row[path] for line in lines]) for path in paths]
@@ -183,7 +184,7 @@ class GroupTable:
             self.by,
             *(names[path] for path in paths),
         ]
-        sentences = [f"{self._what()}.", explained, captions.IN_BRACKETS if self.table_options.intervals else ""]
+        sentences = [f"{self._what()}.", explained, *captions.in_brackets(intervals)]
         return Grid(
             name=f"{self.results.name} by {self.by}",
             caption=" ".join(filter(None, sentences)),
@@ -192,7 +193,7 @@ class GroupTable:
             n_labels=len(labels),
             notes=[
                 *self._notes(is_on_several=is_on_several),
-                *captions.without_interval(self.rows, intervals if self.table_options.intervals else None),
+                *captions.without_interval(self.rows, intervals),
             ],
         )
 

@@ -68,11 +68,14 @@ OVER_FOLDS = "± over folds: sample standard deviation of the folds' means."
 """Explains the column with the spread over folds."""
 
 
-IN_BRACKETS = (
-    "In brackets: 95 % interval of the change over frames, repetitions averaged (block bootstrap within recordings, "
-    "because neighbouring frames are similar); other recordings and people may differ more."
-)
-"""Explains the intervals of changes."""
+def in_brackets(intervals: Mapping[str, ChangeIntervals | None] | None) -> list[str]:
+    """Returns a sentence that explains intervals of changes; none if no interval is known."""
+    if intervals is None or not any(intervals.values()):
+        return []
+    return [
+        "In brackets: 95 % interval of the change over frames, repetitions averaged (block bootstrap within "
+        "recordings, because neighbouring frames are similar); other recordings and people may differ more."
+    ]
 
 
 def without_interval(rows: Sequence[Row], intervals: Mapping[str, ChangeIntervals | None] | None) -> list[str]:
@@ -86,9 +89,9 @@ def without_interval(rows: Sequence[Row], intervals: Mapping[str, ChangeInterval
     if not n:
         return []
     return [
-        f"{count(n, 'combination')} {'has' if n == 1 else 'have'} no interval: it needs the errors of frames of all "
-        "finished repetitions, which are kept together with the weights (keep_weights), for the test set if there is "
-        "one."
+        f"{count(n, 'combination')} {'has' if n == 1 else 'have'} no interval: it needs frames for at least two "
+        "blocks, and their errors in all finished repetitions, which are kept together with the weights "
+        "(keep_weights), for the test set if there is one."
     ]
 
 

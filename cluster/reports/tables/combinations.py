@@ -78,7 +78,7 @@ class CombinationTable:
         the_measure = next(iter(measures)) if len(measures) == 1 else None
         what = captions.measured(results, rows, self.split, [c.name for c in shown], the_measure)
         intervals = self._intervals if any(isinstance(c, ChangeColumn) for c in columns) else None
-        explained = [self.explained, "" if intervals is None else captions.IN_BRACKETS]
+        explained = [self.explained, *captions.in_brackets(intervals)]
         sentences = [f"{what}; {captions.repeated(rows)}.", self._selected(), *explained]
         return Grid(
             name=results.name,

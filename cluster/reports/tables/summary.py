@@ -9,11 +9,11 @@ from cluster.reports.formats.grid import MISSING, Cell, Grid, number_cell, optio
 from cluster.reports.formats.markdown import escaped, markdown
 from cluster.reports.formats.terminal import terminal_table
 from cluster.reports.tables.captions import (
-    IN_BRACKETS,
     OVER_FOLDS,
     SPLIT_NAMES,
     distances,
     folds_of,
+    in_brackets,
     over_folds,
     without_interval,
 )
@@ -85,7 +85,7 @@ def summary_grid(table: Results, intervals: Intervals = None) -> Grid:
         spans[-1] = (spans[-1][0], 4)
     return Grid(
         name=table.name,
-        caption=" ".join([_caption(table, n_data=len(parts)), *([] if intervals is None else [IN_BRACKETS])]),
+        caption=" ".join([_caption(table, n_data=len(parts)), *in_brackets(intervals)]),
         headers=headers,
         rows=list(zip(*columns, strict=True)),
         n_labels=len(paths),

@@ -59,6 +59,13 @@ def test_show_them_behind_the_change_and_say_in_a_sentence_what_they_are(table, 
     )
 
 
+def test_are_not_explained_if_there_are_none_but_missed(tmp_path):
+    folder = write_results(tmp_path, {"a": ({"x": 1}, [14.0, 14.0])})
+    shown = HtmlTable(ResultTable.read(folder).to_html(TableOptions(intervals=True)))
+    assert "In brackets" not in shown.caption
+    assert "1 combination has no interval: it needs frames for at least two blocks" in shown.foot
+
+
 def test_do_not_mention_them_without_a_change_or_if_they_are_not_asked_for(table):
     for table_options in (TableOptions(), TableOptions(intervals=True, columns=("x", "after"))):
         shown = table.to_html(table_options)
