@@ -116,6 +116,8 @@ def test_nyu_recording_lowers_the_error_of_both_people_at_a_distance(tmp_path, m
     prepared("nyu", "recording", files, "blocks:500:5:50", data_dir, "--separate")
     script = runpy.run_path(str(SCRIPTS / "nyu_recording.py"))
     script["BACKBONES"][:] = list(files)
+    script["OPTIONS"].pop("model_args.ridge")
+    script["OPTIONS"].pop("model_args.sigma")
     for values in script["OPTIONS"].values():
         values[:] = values[-2:]
     script["base_hyperparams"]["model_args"]["n_centres"] = 64
@@ -174,7 +176,7 @@ def test_nyu_few_frames_lowers_the_error_of_a_new_person_with_ten_labelled_frame
     data_dir = tmp_path / "data"
     data_dir.mkdir()
     files = {"Pose-REN": "NEUCOM18_NYU_Pose_REN"}
-    prepared("nyu", "people", files, "subjects:20%:2:100", data_dir, "--separate")
+    prepared("nyu", "people", files, "subjects:20%:2:100", data_dir, "--separate", "--folds")
     script = runpy.run_path(str(SCRIPTS / "nyu_few_frames.py"))
     script["BACKBONES"][:] = ["Pose-REN"]
     script["OPTIONS"]["model_args.ridge"][:] = [3.0, 10.0]
