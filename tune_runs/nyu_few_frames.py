@@ -45,7 +45,7 @@ DIRECTIONS = {"1 → 2": ("fold2", "fold1"), "2 → 1": ("fold1", "fold2")}
 """The fold of `people` that tests the other person, who chooses, and the one that tests the new person."""
 
 SPLIT = parse_split("last:0:70:100")
-"""How the recording of a person is split. There is no validation set: it would need more labels than there are."""
+"""How the recording of a person is split. There are too few labels for a validation set."""
 
 N_DRAWS = 6
 """How often labelled frames are drawn."""

@@ -2,8 +2,8 @@
 
 The data and the protocol are those of nyu_recording.py; its --help shows the command that makes the datasets. Each
 backbone has its own corrector. Every kind of network has the same search: four settings of dropout and learning rate.
-Validation frames choose the epoch and the setting, and the table reports the test frames. The numbers of epochs give
-all kinds but GlobalShiftMLP a similar training time, which the table shows.
+Validation frames choose the epoch and the setting, and the table reports the test frames. Kinds that take longer have
+fewer epochs, and the table shows the training time of each.
 """
 
 import argparse

@@ -10,9 +10,9 @@ evaluation/). With the files for NYU in $D, this command makes the datasets:
 
 Of every five blocks of 500 frames, three are for training, one chooses the setting, and one is tested; the 50 frames on
 each side of the last two are left out. Each backbone has its own corrector: kernel ridge regression of the correction
-on the pose, smoothed over time. It can tell the people apart by the size of their hands. First, every setting is fitted
-once and compared on the validation frames. Then the best one is fitted six times, with other centres, and tested.
-Training and test frames show the same two people, so the table does not say how well a new person is corrected.
+on the pose, smoothed over time. It can distinguish the people by the size of their hands. First, every setting is
+fitted once and compared on the validation frames. Then the best one is fitted six times, with other centres, and
+tested. Training and test frames show the same two people, so the table does not say how well a new person is corrected.
 """
 
 import argparse

@@ -113,8 +113,7 @@ class KernelCorrector(ClosedFormCorrector):
 
     def correction(self, poses: Tensor) -> Tensor:
         """Returns the correction to add to `poses`, (N, J, 3), or to those of windows, (N, W, J, 3): (N, J, 3)."""
-        smoothed = self._smoothed(poses)  # (N, J, 3)
-        points, turns = self._points(poses, smoothed)
+        smoothed, points, turns = self._points(poses)
         kernels = self._kernels(points, self.get_buffer("centres"))  # (A, N, M)
         found = (kernels @ self.get_buffer("weights")).to(poses.dtype)  # (A, N, 3J)
         corrections = [
@@ -169,7 +168,7 @@ class KernelCorrector(ClosedFormCorrector):
         poses = torch.cat([poses for poses, _ in self._waiting])[: self.n_centres]  # (n, J, 3) or (n, W, J, 3)
         centres = self.get_buffer("centres")
         n = len(poses)
-        centres[:, :n] = self._points(poses, self._smoothed(poses))[0]
+        centres[:, :n] = self._points(poses)[1]
         self._gram = centres.new_zeros(len(centres), n, n)
         self._moments = centres.new_zeros(len(centres), n, self.get_buffer("weights").shape[2])
         for batch in self._waiting:
@@ -179,8 +178,7 @@ class KernelCorrector(ClosedFormCorrector):
     def _add(self, poses: Tensor, labels: Tensor) -> None:
         assert self._gram is not None
         assert self._moments is not None
-        smoothed = self._smoothed(poses)  # (N, J, 3)
-        points, turns = self._points(poses, smoothed)
+        smoothed, points, turns = self._points(poses)
         kernels = self._kernels(points, self.get_buffer("centres")[:, : self._gram.shape[1]])  # (A, N, n)
         missing = labels - smoothed  # (N, J, 3)
         in_axes = [missing if turn is None else turn.normalize(missing) for turn in turns]  # (N, J, 3) each
@@ -194,25 +192,24 @@ class KernelCorrector(ClosedFormCorrector):
         smoothed: Tensor = self.smoother(poses[:, : self.smoother.window.size])
         return smoothed
 
-    def _points(self, poses: Tensor, smoothed: Tensor) -> tuple[Tensor, list[PoseTransform | None]]:
-        """Returns what the kernels compare, (A, N, D), float64, and what turns vectors into the axes.
+    def _points(self, poses: Tensor) -> tuple[Tensor, Tensor, list[PoseTransform | None]]:
+        """Returns what the fit needs of poses, (N, J, 3), or of their windows, (N, W, J, 3).
 
-        With the size of the hand D is 3J + B, otherwise 3J.
-
-        Args:
-            poses: The poses, (N, J, 3), or their windows, (N, W, J, 3).
-            smoothed: The poses that are corrected, (N, J, 3).
+        Returns:
+            The poses that are corrected, (N, J, 3); what the kernels compare, (A, N, D), float64, with D = 3J + B if
+            they compare the size of the hand and 3J otherwise; and what turns vectors into the axes.
         """
+        smoothed = self._smoothed(poses)  # (N, J, 3)
         points, turns = self._in_axes(smoothed)  # (A, N, 3J)
         if self.hand_bandwidth is None:
-            return points, turns
+            return smoothed, points, turns
         assert self.window is not None
         distant = poses[:, self.window.n_near :]  # (N, F, J, 3)
         lengths = errors.bone_lengths(distant.flatten(0, 1), self.skeleton)  # (N·F, B)
         lengths = lengths.view(*distant.shape[:2], lengths.shape[1]).double().mean(dim=1)  # (N, B)
         # In units in which d², the mean over the joints, and h², the mean over the bones, have the same bandwidth.
         unit = math.sqrt(self.skeleton.n_joints / lengths.shape[1]) * self.bandwidth / self.hand_bandwidth
-        return torch.cat([points, (lengths * unit).expand(len(points), -1, -1)], dim=2), turns
+        return smoothed, torch.cat([points, (lengths * unit).expand(len(points), -1, -1)], dim=2), turns
 
     def _in_axes(self, poses: Tensor) -> tuple[Tensor, list[PoseTransform | None]]:
         """Returns poses, (N, J, 3), in each of the axes, (A, N, 3J), float64, and what turns vectors into them."""

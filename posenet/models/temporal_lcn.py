@@ -18,7 +18,7 @@ class TemporalLCN(TemporalCorrector):
     The filter is that of `TemporalFilter` with several outputs: a multilayer perceptron over the positions of one
     coordinate in a window, which all coordinates of all joints share. Its first output is a correction by itself, since
     layers with dropout smooth badly. The layers of `CorrectorLCN` see the pose after this correction, and the other
-    outputs, which tell how the joints move. They add their own correction.
+    outputs, which describe how the joints move. They add their own correction.
 
     Args:
         skeleton: The skeleton of the poses; any.

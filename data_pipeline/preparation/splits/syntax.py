@@ -21,7 +21,7 @@ blocks:M:K:GAP    blocks of M frames; of every K blocks the last is for validati
                   frames on each side of both are in no part, since they would be too similar; test blocks stay whole
 blocks:M:K        the same without a gap: this measures interpolation between neighbouring frames
 last:P            the last P percent for validation
-last:P:Q          the last Q percent for testing, the P percent before them for validation; with P = 0 there is no
+last:P:Q          the last Q percent for testing, the P percent before them for validation; P = 0 makes no
                   validation set
 last:P:Q:GAP      the same without GAP frames before each of the two
 indices:F         frames by number, counted from 0. F is JSON, {"train": [0, 1], "val": [...], "test": [...]}: a
