@@ -34,9 +34,11 @@ from cluster.planning.placement import PRETEND_GPUS
 from cluster.storage.archive import Archive
 from cluster.storage.filesystem import Storage
 from cluster.storage.records import to_parquet
+from cluster.storage.trial_file import TrialFile
 from cluster.trial.trainable import TrialReport
 from data_pipeline.distorters import Distorter, TrainingSamples
 from data_pipeline.skeleton import HANDS17
+from data_pipeline.subsets import MEAN_SUBSET
 from posenet.checkpoint import pack
 from posenet.models import CorrectorMLP
 from posenet.record import Record
@@ -200,13 +202,18 @@ def archive_cost(folder: Path) -> dict[str, str]:
     root = Storage(folder / "moved")
     rows = [Record(1, 1, "val", "mean", "original", f"metric{i % 40}", i / 7) for i in range(1000)]
     ids = [f"{i:016x}/0" for i in range(1000)]
-    text = json.dumps({"status": "finished", "x": "y" * 5000}).encode()
+    distances = {"distance": 8.0, "distance_before": 10.0}
+    trial = TrialFile(status="finished", metrics={"val": {MEAN_SUBSET: distances}}, description={"x": "y" * 5000})
+    text = trial.to_json().encode()
     for trial_id in ids:
         root.write(f"trials/{trial_id}/records.parquet", to_parquet(trial_id, rows))
         root.write(f"trials/{trial_id}/trial.json", text)
     begin = time.monotonic()
-    Archive(root).add(ids)
-    return {"moving 1,000 trials into the archive": f"{time.monotonic() - begin:.1f} s"}
+    left = Archive(root).add(ids)
+    seconds = time.monotonic() - begin
+    if left or root.files("trials"):
+        raise RuntimeError("the trials were not moved")
+    return {"moving 1,000 trials into the archive": f"{seconds:.1f} s"}
 
 
 def on_devices(folder: Path, n_nodes: int, gpus: int, *, seconds: float, n: int) -> tuple[float, float, float]:
