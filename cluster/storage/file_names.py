@@ -2,7 +2,7 @@
 
 results/NAME/
     experiment.json        configs as described, the plan, data fingerprints
-    runs/RUN_ID.json       what produced trials: versions, machine, command, git commits; for each run that trained any
+    runs/                  RUN_ID.json for each run that trained something: versions, machine, command, git commits
     trials/KEY/REPETITION/
         trial.json         options, status, seed, times, device, error, final metrics, ids of the runs that trained it
         records.parquet    every number that was logged, see `cluster/storage/records.py`

@@ -173,7 +173,7 @@ class ExperimentFolder:
     def read_run_of_0_4_0(self) -> dict[str, RunFile]:
         """Returns the last run, by its id, if version 0.4.0 recorded it in `experiment.json`."""
         content = self.read_experiment() or {}
-        run_id = content.get("run")
+        run_id = content.get("run", "")
         return {run_id: RunFile.of(content)} if "versions" in content and is_run_id(run_id) else {}
 
     def write_run(self, run_id: str, run: RunFile) -> None:

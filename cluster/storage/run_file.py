@@ -9,11 +9,10 @@ from typing import Any
 
 from data_pipeline.words import listed
 
-SCRIPT, POSETUNE = "the script", "PoseTune"
-"""Whose code a repository contains."""
+SCRIPT, POSETUNE, _WORKING_FOLDER = "script", "posetune", "working_folder"
 
-_WORKING_FOLDER = "the working folder"
-"""Whose repository version 0.4.0 recorded."""
+REPOSITORIES = {SCRIPT: "the script", POSETUNE: "PoseTune", _WORKING_FOLDER: "the working folder"}
+"""What the repositories that a run recorded contain, in words. Version 0.4.0 recorded that of the working folder."""
 
 _RUN_ID = re.compile(r"[0-9a-f]{1,64}")
 _COMMIT = re.compile(r"[0-9a-f]{4,64}")
@@ -47,7 +46,7 @@ class RunFile:
         versions: The version of Python and of each package; None for what is not installed.
         machine: Host, system, processor and CPU cores of the machine that ran the script.
         command: The script and its options.
-        git: The commit of each repository, by whose code it contains: `SCRIPT` and `POSETUNE`.
+        git: The commit of each repository, by its name in `REPOSITORIES`; without those that do not exist.
         code: A hash of PoseTune's code.
     """
 
@@ -63,7 +62,7 @@ class RunFile:
         """Selects what is valid from the content of a run's file, or of the `experiment.json` of version 0.4.0."""
         started, command, code = (content.get(name) for name in ("started", "command", "code"))
         return cls(
-            started=started if type(started) in (int, float) and 0 <= started < _YEAR_3000 else None,
+            started=started if isinstance(started, int | float) and 0 < started < _YEAR_3000 else None,
             versions=_facts(content.get("versions")),
             machine=_facts(content.get("machine")),
             command=command if isinstance(command, list) and all(isinstance(part, str) for part in command) else (),
@@ -129,10 +128,9 @@ def _commits(value: Any) -> dict[str, Commit]:
         return {}
     repositories = {_WORKING_FOLDER: value} if "commit" in value else value
     found = {}
-    for whose in (SCRIPT, POSETUNE, _WORKING_FOLDER):
+    for whose in REPOSITORIES:
         state = repositories.get(whose)
-        commit = state.get("commit") if isinstance(state, dict) else None
+        commit, dirty = (state.get("commit"), state.get("dirty")) if isinstance(state, dict) else (None, None)
         if isinstance(commit, str) and _COMMIT.fullmatch(commit):
-            dirty = state.get("dirty")
             found[whose] = Commit(commit, dirty if isinstance(dirty, bool) else None)
     return found

@@ -184,9 +184,7 @@ class TestTheReportPage:
         folder = folder_of(finished_experiment)
         run_id = as_if_trained_by(folder, torch="1.0")
         run = folder.read_runs()[run_id]
-        git = {
-            whose: {"commit": commit, "dirty": True} for whose, commit in (("the script", "abcd"), ("PoseTune", "ef01"))
-        }
+        git = {whose: {"commit": commit, "dirty": True} for whose, commit in (("script", "abcd"), ("posetune", "ef01"))}
         written = {**json.loads(run.to_json()), "command": ["a sweep.py"], "git": git}
         folder.storage.write(f"runs/{run_id}.json", json.dumps(written).encode())
         text = page(folder)

@@ -27,7 +27,7 @@ from cluster.reports.tables.summary import mean_and_std, summary_grid
 from cluster.results.results import Row, SummaryColumns
 from cluster.results.statistics import MIN_REPETITIONS, bootstrap_interval, estimate
 from cluster.storage.folders import ExperimentFolder
-from cluster.storage.run_file import POSETUNE, SCRIPT, RunFile
+from cluster.storage.run_file import POSETUNE, REPOSITORIES, SCRIPT, RunFile
 from data_pipeline.words import count
 
 _RESULTS = "results"
@@ -299,7 +299,7 @@ def _checkouts(run: RunFile) -> list[str]:
     is_one = {SCRIPT, POSETUNE} <= commits.keys() and len(set(commits.values())) == 1
     if is_one:
         return [f"git checkout {commits[SCRIPT]}"]
-    return [f"git checkout {commit}  # in the repository of {whose}" for whose, commit in commits.items()]
+    return [f"git checkout {commit}  # in the repository of {REPOSITORIES[whose]}" for whose, commit in commits.items()]
 
 
 def _runs(trained_by: Collection[Sequence[RunFile] | None]) -> Iterator[Markup]:

@@ -154,15 +154,17 @@ def _differences(
     for key in data[0]:
         if data[0][key] != data[1].get(key, data[0][key]):
             found[f"data of {key[0]}"] = (data[0][key][:8], data[1][key][:8])
-    return found | differences(_origins(one, one.table.summary), _origins(other, other.table.summary))
+    return found | _different_versions((one, one.table.summary), (other, other.table.summary))
 
 
-def _origins(side: "_Side", rows: Sequence[Row]) -> dict[str, str]:
-    """Returns which versions trained the finished trials of some rows, as texts by name."""
-    trained_by = side.table.trained_by(rows).values()
-    return {
-        name: listed(values) for name, values in origins_of(run for runs in trained_by for run in runs or ()).items()
-    }
+def _different_versions(*sides: "tuple[_Side, Sequence[Row]]") -> dict[str, tuple[str, str]]:
+    """Returns which versions trained the finished trials of some rows of two experiments, where both are known."""
+    origins = [
+        origins_of(run for runs in side.table.trained_by(rows).values() for run in runs or ()) for side, rows in sides
+    ]
+    names = [name for name in origins[0] if name in origins[1]]
+    ours, theirs = ({name: listed(of_side[name]) for name in names} for of_side in origins)
+    return differences(ours, theirs)
 
 
 def compare_combinations(folder: ExperimentFolder, wanted: tuple[str, str]) -> CombinationComparison:
@@ -195,7 +197,7 @@ def compare_combinations(folder: ExperimentFolder, wanted: tuple[str, str]) -> C
     # Combinations without a test set are compared in validation.
     tested_on = side.table.data_sets.get("test", {})
     split = "test" if any(row["key"] in tested_on for row in rows) else "val"
-    found |= differences(one, other) | differences(*(_origins(side, [row]) for row in rows))
+    found |= differences(one, other) | _different_versions((side, rows[:1]), (side, rows[1:]))
     return CombinationComparison(rows, split, found, _compared(side, rows[0], side, rows[1], split))
 
 

@@ -252,7 +252,7 @@ def _settings(configs: Mapping[str, Mapping[str, Any]], options: Mapping[str, Op
 
 
 def _origin(run: RunFile) -> dict[str, str]:
-    """Returns what produced a run's trials, such as `versions.torch` and `git.the script.commit`."""
+    """Returns what produced a run's trials, such as `versions.torch` and `git.script.commit`."""
     origin = {name: value for name, value in dataclasses.asdict(run).items() if name != "started"}
     return {path: as_text(value) for path, value in _flat(origin).items()}
 
