@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from cluster.provenance import provenance
 from cluster.results.results import Results
 from cluster.storage.archive import map_files
 from cluster.storage.file_names import FileNames
+from cluster.storage.filesystem import StorageError
 from data_pipeline.pose_range import PoseRange
 from data_pipeline.tables import label_keys
 
@@ -23,8 +25,9 @@ def write_experiment_file(plan: Plan, job: Job) -> None:
     Next to it are written what produces the trials of this run, if it trains any, and the hashes of the frames of each
     training set.
     """
-    for run_id, run in job.folder.read_run_of_0_4_0().items():
-        job.folder.write_run(run_id, run)  # the file that recorded it is now replaced
+    with suppress(StorageError):  # a link instead of the file says nothing, and is replaced
+        for run_id, run in job.folder.read_run_of_0_4_0().items():
+            job.folder.write_run(run_id, run)  # the file that recorded it is now replaced
     if plan.to_train:
         job.folder.write_run(job.run_id, provenance())
     for train in {key: job.sets[key] for key, _, _ in job.separations}.values():

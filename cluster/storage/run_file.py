@@ -106,7 +106,7 @@ class RunFile:
 def origins_of(runs: Iterable[RunFile]) -> dict[str, list[str]]:
     """Returns the distinct values in the origins of runs, by name."""
     values: dict[str, dict[str, None]] = {}
-    for run in runs:
+    for run in {id(run): run for run in runs}.values():  # thousands of trials have the same run
         for name, value in run.origin.items():
             values.setdefault(name, {})[value] = None
     return {name: list(found) for name, found in values.items()}
