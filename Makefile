@@ -11,7 +11,7 @@ NUMERICS := $(addprefix tests/, \
     posenet_tests/test_solver.py posenet_tests/test_evaluator.py posenet_tests/test_errors.py \
     posenet_tests/test_alignment.py \
     data_pipeline_tests/test_normalizers.py data_pipeline_tests/test_palm_normalizers.py \
-    data_pipeline_tests/distorters cluster_tests/test_trained.py)
+    data_pipeline_tests/distorters cluster_tests/test_trained.py cluster_tests/test_pinned_training.py)
 
 .PHONY: help setup demo test test-all test-numerics lint format bench scale clean
 

@@ -13,6 +13,7 @@ from cluster.executors.monitor import Monitor
 from cluster.executors.progress import Progress
 from cluster.executors.signals import Preempted
 from cluster.experiment_files import remove_surplus_weights, write_experiment_file
+from cluster.other_versions import version_warnings
 from cluster.planning.combination_checks import check_unaffected_groups
 from cluster.planning.config import (
     SECTIONS,
@@ -38,7 +39,7 @@ from cluster.storage.archive import Archiver
 from cluster.storage.filesystem import Storage, StorageError
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.lock import experiment_lock
-from cluster.storage.trial_file import STATUSES, Status
+from cluster.storage.trial_file import STATUSES
 from data_pipeline.user_error import UserError, did_you_mean, first_line
 
 INTERRUPTED_CODE = 130
@@ -175,8 +176,7 @@ class Experiment:
         Raises:
             ConfigError: With all problems of all combinations.
         """
-        plan = self._plan(Inputs(self.config.data_folder))
-        return replace(plan, statuses=self._read_statuses(plan)[0])
+        return self._with_statuses(self._plan(Inputs(self.config.data_folder)))[0]
 
     def results(self) -> ResultTable:
         """Reads the result table from disk.
@@ -266,10 +266,11 @@ class Experiment:
     def _train(self, plan: Plan, job: Job, executor: Executor) -> RunEnd:
         """Trains all trials of the plan that are not finished."""
         # Read under the lock: no other run changes them now.
-        statuses, distances_mm = self._read_statuses(plan)
-        plan = replace(plan, statuses=statuses)
+        plan, distances_mm = self._with_statuses(plan)
         archived = self.folder.archive.clear_leftovers()
-        to_archive = [i for i, status in statuses.items() if status in ("finished", "diverged") and i not in archived]
+        to_archive = [
+            i for i, status in plan.statuses.items() if status in ("finished", "diverged") and i not in archived
+        ]
         with executor.ready(job.config) if plan.to_train else nullcontext():
             self.folder.clear_partial_files()
             write_experiment_file(plan, job)
@@ -285,16 +286,23 @@ class Experiment:
                     archiver.stop()
                 return end
 
-    def _read_statuses(self, plan: Plan) -> tuple[dict[str, Status], dict[str, float]]:
-        """Returns the statuses of trials, and the validation distances of the finished ones, mm, by trial id."""
+    def _with_statuses(self, plan: Plan) -> tuple[Plan, dict[str, float]]:
+        """Returns the plan with the statuses of its trials, and what their versions and those of others mean for a run.
+
+        Also returns the validation distances of the finished ones, mm, by trial id.
+        """
         keys = {combination.key for combination in plan.combinations}
 
         def is_planned(trial_id: str) -> bool:
             return trial_id.partition("/")[0] in keys
 
-        known = self.folder.read_trials(lambda trial: (trial.status, trial.val_distance_mm), is_planned)
-        statuses = {trial_id: status for trial_id, (status, _) in known.items() if is_planned(trial_id)}
-        return statuses, {trial_id: mm for trial_id, (_, mm) in known.items() if mm is not None}
+        known = self.folder.read_trials(lambda trial: (trial.status, trial.val_distance_mm, trial.runs), is_planned)
+        planned = {trial_id: found for trial_id, found in known.items() if is_planned(trial_id)}
+        plan = replace(plan, statuses={trial_id: status for trial_id, (status, _, _) in planned.items()})
+        run_ids = {trial_id: runs for trial_id, (_, _, runs) in planned.items()}
+        warnings = version_warnings(self.folder, plan, run_ids, known.keys() - planned.keys())
+        distances_mm = {trial_id: mm for trial_id, (_, mm, _) in planned.items() if mm is not None}
+        return replace(plan, warnings=[*plan.warnings, *warnings]), distances_mm
 
     def _write_report(self, table: ResultTable) -> None:
         """Writes the report page. The lock must be released before: the page says whether a run is in progress."""

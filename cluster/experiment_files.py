@@ -1,8 +1,8 @@
-"""The files that a run writes and removes next to its trials: `experiment.json`, and weights that are not kept."""
+"""The files that a run writes and removes next to its trials: `experiment.json`, its own, weights that are not kept."""
 
 import dataclasses
 import json
-import time
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -14,15 +14,22 @@ from cluster.provenance import provenance
 from cluster.results.results import Results
 from cluster.storage.archive import map_files
 from cluster.storage.file_names import FileNames
+from cluster.storage.filesystem import StorageError
 from data_pipeline.pose_range import PoseRange
 from data_pipeline.tables import label_keys
 
 
 def write_experiment_file(plan: Plan, job: Job) -> None:
-    """Writes `experiment.json`: configs, options, data and plan of a run, and what produced its results.
+    """Writes `experiment.json`: configs, options, data and plan of a run.
 
-    Next to it, the hashes of the frames of each training set are written.
+    Next to it are written what produces the trials of this run, if it trains any, and the hashes of the frames of each
+    training set.
     """
+    with suppress(StorageError):  # a link instead of the file says nothing, and is replaced
+        for run_id, run in job.folder.read_run_of_0_4_0().items():
+            job.folder.write_run(run_id, run)  # the file that recorded it is now replaced
+    if plan.to_train:
+        job.folder.write_run(job.run_id, provenance())
     for train in {key: job.sets[key] for key, _, _ in job.separations}.values():
         if not job.folder.has_training_frames(train.fingerprint):
             keys = [label_keys(array) for array in (train.labels, *train.poses.values())]
@@ -30,9 +37,6 @@ def write_experiment_file(plan: Plan, job: Job) -> None:
     job.folder.write_experiment(
         {
             "name": job.config.name,
-            "run": job.run_id,
-            "started": time.time(),
-            **provenance(),
             "configs": {section: _encoded_config(config) for section, config in job.space.base.sections.items()},
             "options": [
                 {"paths": axis.paths, "rows": axis.labels} | ({"folds": axis.folds} if axis.folds else {})

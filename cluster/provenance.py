@@ -6,11 +6,14 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from pathlib import Path
 
 from cluster.executors.node_facts import code_version
+from cluster.storage.run_file import POSETUNE, SCRIPT, Commit, RunFile
 
 _PACKAGES = ("torch", "ray", "numpy", "pyarrow", "tabulate", "rich", "matplotlib", "posetune")
 
@@ -22,20 +25,28 @@ _LOGIN_IN_URI = re.compile(r"(?<=://)\S*(?=@)")  # a key in it may contain an un
 _HIDDEN = "***"
 
 
-def provenance() -> dict[str, Any]:
-    """Returns versions, machine, command and git commit, for `experiment.json`."""
-    return {
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
-        "machine": {
+def provenance() -> RunFile:
+    """Returns what produces the trials of a run that begins now."""
+    return replace(
+        current_versions(),
+        started=time.time(),
+        command=list(_without_secrets(sys.argv)),
+        git=_commits({SCRIPT: sys.argv[0], POSETUNE: __file__}),
+    )
+
+
+def current_versions() -> RunFile:
+    """Returns the part of it that is known without git: versions, machine and the hash of the code."""
+    return RunFile(
+        versions={"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+        machine={
             "host": socket.gethostname(),
             "system": platform.platform(),
             "processor": platform.machine(),
             "cpu_cores": os.cpu_count(),
         },
-        "command": list(_without_secrets(sys.argv)),
-        "git": _git_state(),
-        "code": code_version(),  # distinguishes states of the code also without git
-    }
+        code=code_version(),  # distinguishes states of the code also without git
+    )
 
 
 def _without_secrets(command: Sequence[str]) -> Iterator[str]:
@@ -63,19 +74,26 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _git_state() -> dict[str, Any] | None:
-    """Returns the commit of the working folder and whether files differ from it; None outside a repository.
+def _commits(files: Mapping[str, str]) -> dict[str, Commit]:
+    """Returns the state of the repository of each file, without files that git does not track.
 
-    `dirty` is None if git fails or takes too long.
+    A file in a virtual environment, for example, does not belong to the repository that surrounds it.
     """
-    commit = _git("rev-parse", "HEAD")
-    changes = _git("status", "--porcelain")
-    return None if commit is None else {"commit": commit, "dirty": None if changes is None else bool(changes)}
+    found = {}
+    for whose, file in files.items():
+        path = Path(file)
+        commit = _git(path.parent, "rev-parse", "HEAD")
+        if commit is not None and _git(path.parent, "ls-files", "--error-unmatch", "--", path.name) is not None:
+            changes = _git(path.parent, "status", "--porcelain")
+            found[whose] = Commit(commit, None if changes is None else bool(changes))
+    return found
 
 
-def _git(*arguments: str) -> str | None:
+def _git(folder: Path, *arguments: str) -> str | None:
+    """Returns what git prints about a folder; None if it fails or takes too long."""
+    command = ["git", "-C", str(folder), *arguments]
     try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, ValueError, subprocess.TimeoutExpired):  # ValueError: a name that no file can have
         return None
     return done.stdout.strip() if done.returncode == 0 else None

@@ -5,11 +5,9 @@ are decoded, and planned as a run would plan them: if the plan has the same key,
 """
 
 import json
-import platform
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -20,15 +18,18 @@ from cluster.planning import builders
 from cluster.planning.inputs import Inputs
 from cluster.planning.plan import Combination, TrialSpec, make_plan
 from cluster.planning.seeds import repetition_seed
+from cluster.provenance import current_versions
 from cluster.restored_experiment import restore_experiment
 from cluster.results.learning_curves import record_tables
 from cluster.results.settings_text import differences, flat
 from cluster.storage.file_names import FileNames
 from cluster.storage.folders import ExperimentFolder, TrialFolder
 from cluster.storage.records import from_parquet
+from cluster.storage.run_file import RunFile, origins_of
 from cluster.storage.trial_file import TrialFile
 from cluster.trial.trainable import TrialReport, run_trial
 from data_pipeline.user_error import UserError, first_line
+from data_pipeline.words import listed
 from posenet.record import Record
 
 _SHOWN = 10
@@ -58,7 +59,7 @@ class Reproduction:
         n_missing: How many numbers only the trial's files have, since other numbers are logged now.
         different: The compared numbers that are not the same to the last bit.
         weights_are_same: Whether the best weights are the same to the last bit; None if they were not kept.
-        changed: Versions and processors that differ, then and now.
+        changed: Versions and processors that differ, then and now; None if those of then were not recorded.
     """
 
     trial_id: str
@@ -66,7 +67,7 @@ class Reproduction:
     n_missing: int
     different: Sequence[Difference]
     weights_are_same: bool | None
-    changed: Mapping[str, tuple[str, str]]
+    changed: Mapping[str, tuple[str, str]] | None
 
     @property
     def is_same(self) -> bool:
@@ -91,7 +92,9 @@ class Reproduction:
             lines.append(f"The best weights {of_weights[self.weights_are_same]}.")
         if self.n_missing:
             lines.append(f"{self.n_missing} numbers that were logged then are not logged now and are not compared.")
-        lines += [f"{name} was {then}, and is {now}." for name, (then, now) in self.changed.items()]
+        if self.changed is None:
+            lines.append("Which versions trained it then was not recorded.")
+        lines += [f"{name} was {then}, and is {now}." for name, (then, now) in (self.changed or {}).items()]
         return "\n".join(lines)
 
 
@@ -147,7 +150,7 @@ def reproduce(
         if report is None or report.status != "finished":
             why = "it was not trained" if report is None else f"it {report.status}: {report.error}"
             raise UserError(f"{trial_id} finished then, but now {why}")
-        return _compared(folder, trial_id, trial, again_folder, content)
+        return _compared(folder, trial_id, trial, again_folder)
 
 
 def _device(trial: TrialFile, wanted: str | None) -> torch.device:
@@ -178,7 +181,7 @@ def _require_same(trial: TrialFile, combination: Combination, modules: Sequence[
     details = "".join(f"\n  {path} was {was}, and is now {is_now}" for path, (was, is_now) in changed.items())
     reasons = {
         "data.": "Its training, validation or test data have changed.",
-        "schedule.numerics": "It was trained by another version of PoseTune (see `git` in experiment.json).",
+        "schedule.numerics": "It was trained by another version of PoseTune (see its `runs` in runs/).",
     }
     found = [reason for start, reason in reasons.items() if any(path.startswith(start) for path in changed)]
     raise UserError(" ".join([f"{trial.key} cannot be trained again as it was.", *found, f"Differences:{details}"]))
@@ -203,7 +206,6 @@ def _compared(
     trial_id: str,
     trial: TrialFile,
     again: TrialFolder,
-    content: Mapping[str, Any],
 ) -> Reproduction:
     logged = _records(folder, trial_id)
     if not any(record.batch == 0 for record in logged):
@@ -218,7 +220,9 @@ def _compared(
         one, other = builders.read_weights(weights[0]), builders.read_weights(weights[1])
         are_same = one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
     n_missing = len(then) - len(common)
-    return Reproduction(trial_id, len(common), n_missing, different, are_same, _changed(content))
+    runs = folder.read_runs()
+    trained_by = [runs.get(run_id) for run_id in trial.runs]
+    return Reproduction(trial_id, len(common), n_missing, different, are_same, _changed(trained_by))
 
 
 def _numbers(logged: Sequence[Record], trial: TrialFile) -> dict[str, float]:
@@ -247,10 +251,14 @@ def _records(folder: ExperimentFolder, trial_id: str) -> list[Record]:
     return rows
 
 
-def _changed(content: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    """Returns the versions and the kind of processor that differ, then and now."""
-    then = {name: content.get("versions", {}).get(name) for name in ("python", "torch", "numpy")}
-    then["processor"] = content.get("machine", {}).get("processor")
-    now = {"python": platform.python_version(), **{name: version(name) for name in ("torch", "numpy")}}
-    now["processor"] = platform.machine()
-    return {name: (str(then[name]), now[name]) for name in now if then[name] != now[name]}
+def _changed(trained_by: Sequence[RunFile | None]) -> dict[str, tuple[str, str]] | None:
+    """Returns what numbers depend on besides the settings and differs, then and now; None if it was not recorded."""
+    known = [run for run in trained_by if run is not None]
+    if not known or len(known) < len(trained_by):
+        return None
+    now = current_versions().origin
+    return {
+        name: (listed(then), now.get(name, "missing"))
+        for name, then in origins_of(known).items()
+        if then != [now.get(name)]
+    }

@@ -144,7 +144,7 @@ def _require_folder(job: Job, host: str) -> None:
     location = job.folder.storage.location
     until = time.monotonic() + _STALE_S
     try:
-        while (job.folder.read_experiment() or {}).get("run") != job.run_id:
+        while job.folder.read_run(job.run_id) is None:
             if time.monotonic() > until:
                 raise UnusableNodeError(
                     f"{location} on {host} is not the folder of this run. Set storage_path to a folder that all nodes "
@@ -197,7 +197,7 @@ def _ended(trial_id: str, trial: TrialFile, run_id: str) -> TrialReport | None:
     """Returns how a trial ended: finished in any run, or failed or diverged in this one; else None."""
     if trial.status == "finished":
         return TrialReport(trial_id, "finished", trial.epochs, trial.val_distance_mm)
-    if trial.run == run_id and (trial.status == "failed" or trial.status == "diverged"):
+    if trial.runs[-1:] == (run_id,) and (trial.status == "failed" or trial.status == "diverged"):
         return TrialReport(trial_id, trial.status, trial.epochs, error=trial.error)
     return None
 

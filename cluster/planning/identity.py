@@ -3,6 +3,11 @@
 An encoded setting is JSON: it names classes and functions, and holds the constructor arguments of objects. Two settings
 with the same encoding train to the same numbers. A label is short, for tables, and unique among the values of an
 option.
+
+Defaults are a part of an encoding, also those of torch's classes. A new version of torch may give a class one more
+argument. So that trained results are still found, an argument that is not in `torch_arguments.py` is left out while it
+has its default: then it is expected to change nothing. Classes of this project and of users have no such rule: whoever
+adds an argument there decides it by its default.
 """
 
 import hashlib
@@ -20,6 +25,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+
+from cluster.planning.torch_arguments import TORCH_ARGUMENTS
 
 _ADDRESS = re.compile(r"(?<=\S) at 0x[0-9a-fA-F]+(?=>)")
 """The address in the `repr` of an object: it differs between processes."""
@@ -73,7 +80,7 @@ def encode_call(target: Callable[..., Any], arguments: Mapping[str, Any]) -> Enc
     """Encodes a class with the arguments of a call; defaults are filled in."""
     return {
         "name": _importable_name(target),
-        "args": encode({**constructor_defaults(target), **arguments}),
+        "args": encode(_without_new_defaults(target, {**constructor_defaults(target), **arguments})),
     }
 
 
@@ -162,6 +169,28 @@ def check_sendable(value: object) -> None:
         ) from error
 
 
+def _without_new_defaults(target: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns arguments without those that a new version of torch has added and that have their default."""
+    known = _known_arguments(target)
+    new = {} if known is None else {n: d for n, d in constructor_defaults(target).items() if n not in known}
+    return {name: value for name, value in arguments.items() if name not in new or not _equals(value, new[name])}
+
+
+@lru_cache(maxsize=1024)
+def _known_arguments(target: Callable[..., Any]) -> Sequence[str] | None:
+    """Returns the arguments that a constructor of torch has always had; None for any other constructor."""
+    owner = next((kind for kind in getattr(target, "__mro__", ()) if "__init__" in vars(kind)), None)
+    arguments = None if owner is None else TORCH_ARGUMENTS.get(f"{owner.__module__}.{owner.__qualname__}")
+    return None if arguments is None else arguments.split()
+
+
+def _equals(value: object, default: object) -> bool:
+    try:
+        return value is default or bool(encode(value) == encode(default))
+    except NotEncodableError:
+        return False
+
+
 def _encode_float(value: float) -> Encoded:
     if math.isnan(value):
         raise NotEncodableError("NaN is not a setting: it does not equal itself")
@@ -196,7 +225,7 @@ def _encode_object(value: object) -> Encoded:
                 f"cannot be distinguished from another {kind.__name__}"
             )
         arguments[name] = getattr(value, name)
-    encoded = {"name": _importable_name(kind), "args": encode(arguments)}
+    encoded = {"name": _importable_name(kind), "args": encode(_without_new_defaults(kind, arguments))}
     if isinstance(value, nn.Module) and not _has_initial_state(value, arguments):
         raise NotEncodableError(
             f"the parameters of {_text(value)} do not follow from its arguments, so it cannot be distinguished from "

@@ -65,7 +65,8 @@ class Plan:
         combinations: All combinations.
         trials: A trial for every combination and repetition.
         warnings: What results on the validation and test sets would measure, if they are too close to the training set
-            and that matters; and which frames the folds do not test.
+            and that matters; which frames the folds do not test; and which trials of other versions would be mixed with
+            those of this one, or trained again.
         statuses: The status of each trial that was started, by trial id.
         fold_counts: How many folds each dataset has that `add_folds` named; empty without folds.
     """

@@ -19,6 +19,7 @@ from cluster.results.folds import DATASET, Fold, combined_trial, with_dataset
 from cluster.results.trial_outcome import TrialOutcome
 from cluster.storage.file_names import FileNames
 from cluster.storage.folders import ExperimentFolder
+from cluster.storage.run_file import RunFile
 from cluster.storage.trial_file import TrialFile
 from data_pipeline.separation.separation import Separation
 from data_pipeline.subsets import MEAN_SUBSET
@@ -65,8 +66,11 @@ class Results:
         data_sets: For each split the dataset of each combination, by its key; without combinations that have none.
         separations: For each split how far the frames are from the training frames of each combination, by its key;
             without combinations whose distance is not known.
-        started: When the script was last started, seconds since 1970; None if an old version wrote the folder.
+        started: When the last run that trained something began, seconds since 1970; None if that is not known.
         folds: The folds of each combination, by its key; empty without folds.
+        run_ids: The ids of the runs that trained each trial on disk, by its id; the last one continued what the others
+            began.
+        runs: What produced the trials of each run, by its id; without runs that recorded nothing.
         trained: With folds, the results of the trained combinations, one for each fold; None without folds.
         folder: The folder that they were read from, for what only some tables show; None for none.
     """
@@ -82,6 +86,8 @@ class Results:
     separations: Mapping[str, Mapping[str, Separation]] = field(default_factory=dict)
     started: float | None = field(default=None, compare=False)
     folds: Mapping[str, Sequence[Fold]] = field(default_factory=dict)
+    run_ids: Mapping[str, Sequence[str]] = field(default_factory=dict, compare=False, repr=False)
+    runs: Mapping[str, RunFile] = field(default_factory=dict, compare=False, repr=False)
     trained: "Results | None" = field(default=None, repr=False)
     folder: ExperimentFolder | None = field(default=None, compare=False, repr=False)
 
@@ -105,6 +111,7 @@ class Results:
         known = folder.read_trials(TrialOutcome.of, wanted.__contains__)
         pending = TrialOutcome.of(TrialFile())
         outcomes = [known.get(trial_id, pending) for trial_id in ids]
+        runs = folder.read_runs()
 
         option_paths, splits = experiment.option_paths, experiment.splits
         groups = list(_column_groups(splits, outcomes))
@@ -122,7 +129,9 @@ class Results:
             n_others=len(known.keys() - wanted),
             data_sets=experiment.data_sets,
             separations=experiment.separations,
-            started=experiment.started,
+            started=max((run.started for run in runs.values() if run.started is not None), default=experiment.started),
+            run_ids={trial_id: outcome.runs for trial_id, outcome in zip(ids, outcomes, strict=True)},
+            runs=runs,
             folder=folder,
         )
         return found._over_folds(experiment.folds) if experiment.folds else found
@@ -140,6 +149,21 @@ class Results:
         """Returns the ids of the trials on disk that a row of `trials`, 'KEY/REPETITION', consists of."""
         key, _, repetition = trial_id.partition("/")
         return [f"{trained}/{repetition}" for trained in self.trained_keys(key)]
+
+    def trained_by(self, rows: Sequence[Row]) -> dict[str, list[RunFile] | None]:
+        """Returns the runs that trained each finished trial on disk of some combinations, by its id.
+
+        None stands for a trial whose runs were not all recorded.
+        """
+        keys = {key for row in rows for key in self.trained_keys(row["key"])}
+        trials = [row for row in self.single_folds.trials if row["key"] in keys and row["status"] == "finished"]
+        ids = [f"{row['key']}/{row['repetition']}" for row in trials]
+        return {trial_id: self.runs_of(trial_id) for trial_id in ids}
+
+    def runs_of(self, trial_id: str) -> list[RunFile] | None:
+        """Returns the runs that trained a trial on disk, in their order; None if they were not all recorded."""
+        run_ids = self.run_ids.get(trial_id, ())
+        return [self.runs[i] for i in run_ids] if run_ids and all(i in self.runs for i in run_ids) else None
 
     @property
     def failures(self) -> list[Row]:

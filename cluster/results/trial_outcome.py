@@ -1,6 +1,7 @@
 """The outcome of a trial, read from its `trial.json`."""
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cluster.storage.trial_file import Status, TrialFile
@@ -18,6 +19,8 @@ class TrialOutcome(NamedTuple):
     best_epoch: int | None
     run: dict[str, Any]
     """The columns after the metrics."""
+    runs: Sequence[str]
+    """The ids of the runs that trained it."""
 
     @classmethod
     def of(cls, trial: TrialFile) -> "TrialOutcome":
@@ -26,4 +29,6 @@ class TrialOutcome(NamedTuple):
         for split, subsets in trial.metrics.items():
             is_only_one = subsets.keys() == {MEAN_SUBSET, DEFAULT_SUBSET}
             metrics[split] = {MEAN_SUBSET: subsets[MEAN_SUBSET]} if is_only_one else subsets
-        return cls(trial.status, metrics, trial.best_epoch, {name: getattr(trial, name) for name in _RUN_COLUMNS})
+        columns = {name: getattr(trial, name) for name in _RUN_COLUMNS}
+        # A hundred thousand trials share a few ids.
+        return cls(trial.status, metrics, trial.best_epoch, columns, tuple(map(sys.intern, trial.runs)))

@@ -1,9 +1,10 @@
 """The names of all files of an experiment and its trials.
 
 results/NAME/
-    experiment.json        configs as described, the plan, versions, machine, git commit, data fingerprints
+    experiment.json        configs as described, the plan, data fingerprints
+    runs/                  RUN_ID.json for each run that trained something: versions, machine, command, git commits
     trials/KEY/REPETITION/
-        trial.json         options, status, seed, times, device, error, final metrics
+        trial.json         options, status, seed, times, device, error, final metrics, ids of the runs that trained it
         records.parquet    every number that was logged, see `cluster/storage/records.py`
         weights.pt         the weights of the best epoch: a state dict
         frames.parquet     the error of every frame before and after, if the weights are kept
@@ -30,6 +31,7 @@ class FileNames:
     LOCK = ".lock"
     LEASE_FOLDER = "lease"
     TRIALS_FOLDER = "trials"
+    RUNS_FOLDER = "runs"
     ARCHIVE_FOLDER = "archive"
     TABLES_FOLDER = "tables"
     TRAINING_FRAMES_FOLDER = "training_frames"
@@ -47,6 +49,11 @@ class FileNames:
     def in_trial(cls, trial_id: str, name: str = "") -> str:
         """Returns the path of a trial's file, or of its folder, in the experiment's folder."""
         return f"{cls.TRIALS_FOLDER}/{trial_id}/{name}".rstrip("/")
+
+    @classmethod
+    def run(cls, run_id: str) -> str:
+        """Returns the path of a run's file in the experiment's folder."""
+        return f"{cls.RUNS_FOLDER}/{run_id}.json"
 
     @classmethod
     def training_frames(cls, fingerprint: str) -> str:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from cluster.storage.archive import Archive, map_files
 from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import Storage, StorageError
+from cluster.storage.run_file import RunFile, is_run_id
 from cluster.storage.trial_file import TrialFile
 
 _TRIAL_FILE = re.compile(r"(?P<trial_id>[^/]+/\d+)/(?P<name>.+)")
@@ -146,9 +147,42 @@ class ExperimentFolder:
         text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
         self.storage.write(FileNames.EXPERIMENT, text.encode())
 
+    def read_run(self, run_id: str) -> RunFile | None:
+        """Returns what produced the trials of a run; None if its file is missing or broken.
+
+        Raises:
+            StorageError: If the file cannot be read.
+        """
+        if not is_run_id(run_id):
+            return None  # from an edited file; it could lead out of the folder
+        try:
+            return RunFile.from_json(self.storage.read(FileNames.run(run_id)) or b"")
+        except ValueError:
+            return None
+
+    def read_runs(self) -> dict[str, RunFile]:
+        """Reads what produced the trials, by the id of the run.
+
+        Raises:
+            StorageError: If a file cannot be read.
+        """
+        run_ids = [name.removesuffix(".json") for name in self.storage.names(FileNames.RUNS_FOLDER)]
+        read = zip(run_ids, map_files(self.storage, self.read_run, run_ids), strict=True)
+        return {run_id: run for run_id, run in read if run is not None} or self.read_run_of_0_4_0()
+
+    def read_run_of_0_4_0(self) -> dict[str, RunFile]:
+        """Returns the last run, by its id, if version 0.4.0 recorded it in `experiment.json`."""
+        content = self.read_experiment() or {}
+        run_id = content.get("run", "")
+        return {run_id: RunFile.of(content)} if "versions" in content and is_run_id(run_id) else {}
+
+    def write_run(self, run_id: str, run: RunFile) -> None:
+        """Writes what produces the trials of a run."""
+        self.storage.write(FileNames.run(run_id), run.to_json().encode())
+
     def clear_partial_files(self) -> None:
         """Removes the partial files of killed writers outside the trials' folders."""
-        for name in ("", FileNames.TABLES_FOLDER, FileNames.TRAINING_FRAMES_FOLDER):
+        for name in ("", FileNames.TABLES_FOLDER, FileNames.TRAINING_FRAMES_FOLDER, FileNames.RUNS_FOLDER):
             self.storage.clear_partial_files(name)
 
     def write_table(self, name: str, data: bytes) -> None:

@@ -2,11 +2,12 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
+from cluster.storage.run_file import is_run_id
 from data_pipeline.subsets import MEAN_SUBSET
 
 Status = Literal["finished", "failed", "diverged", "interrupted", "pending"]
@@ -31,7 +32,7 @@ class TrialFile(NamedTuple):
     trial that is finished but lacks valid metrics is `interrupted`.
 
     Attributes:
-        run: The run of the experiment that trained it.
+        runs: The ids of the runs that trained it; the last one continued what the others began.
         options: The labels of the combination's values, by path.
         description: What the key is a hash of.
         epochs: Completed epochs.
@@ -45,7 +46,7 @@ class TrialFile(NamedTuple):
     key: str | None = None
     repetition: int | None = None
     seed: int | None = None
-    run: str | None = None
+    runs: Sequence[str] = ()
     status: Status = "pending"
     options: Mapping[str, Any] = {}
     description: Mapping[str, Any] = {}
@@ -78,6 +79,8 @@ class TrialFile(NamedTuple):
             status = "interrupted"
         valid = {name: content[name] for name in _names(status) if type(content.get(name)) in _TYPES[name]}
         valid["status"] = status
+        # Version 0.4.0 wrote only the last run.
+        valid["runs"] = tuple(filter(is_run_id, valid.get("runs", [content.get("run")])))
         return cls(**valid)
 
     def to_json(self) -> str:
@@ -96,7 +99,7 @@ class TrialFile(NamedTuple):
 def _json_types(hint: Any) -> tuple[type, ...]:
     """Returns the types that `json` uses for the values of a field, except for a missing value."""
     kinds = [kind for kind in get_args(hint) if kind is not NoneType] if isinstance(hint, UnionType) else [hint]
-    of_json: dict[Any, tuple[type, ...]] = {Literal: (str,), Mapping: (dict,), float: (float, int)}
+    of_json: dict[Any, tuple[type, ...]] = {Literal: (str,), Mapping: (dict,), Sequence: (list,), float: (float, int)}
     return sum((of_json.get(get_origin(kind) or kind, (kind,)) for kind in kinds), ())
 
 

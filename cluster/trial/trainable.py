@@ -168,6 +168,7 @@ class _Training:
         self.log = TrialLog()
         self.device = str(trial.device)
         self.gpu: str | None = None
+        self.runs: tuple[str, ...] = (trial.run_id,)
         self.normalizer: Normalizer | None = None
         self.epoch = 0
         self.is_training = False
@@ -181,6 +182,7 @@ class _Training:
             gpu.set_device(trial.device)  # else some calls would open a context on the first GPU
             gpu.empty_cache()  # memory of the previous trial of this process
         self.device, self.gpu = device_name(trial.device)
+        self.runs = tuple(dict.fromkeys([*self.folder.read_trial().runs, trial.run_id]))
         self._write_trial()
         solver = self._build()
         warning = self._continue(solver)
@@ -307,6 +309,7 @@ class _Training:
 
     def _continue(self, solver: Solver) -> str | None:
         """Loads the checkpoint if there is one; returns a warning if it cannot be used."""
+        runs, self.runs = self.runs, (self.trial.run_id,)
         content = self.folder.read(FileNames.CHECKPOINT)
         if content is None:
             return None
@@ -326,6 +329,7 @@ class _Training:
             reason = f"its checkpoint cannot be used: {error}"
             return f"warning: {self.trial.id} starts again from the beginning, since {reason}"
         self.log = log
+        self.runs = runs
         self.epoch = solver.epoch
         self.started = state["started"]
         self.clock_start -= state["train_seconds"]
@@ -385,7 +389,7 @@ class _Training:
             key=spec.key,
             repetition=spec.repetition,
             seed=spec.seed,
-            run=self.trial.run_id,
+            runs=self.runs,
             status=status,
             options=spec.combination.options,
             description=json.loads(spec.combination.encoded),

@@ -7,6 +7,7 @@ from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.frame_errors import FrameErrors
 from cluster.storage.records import to_parquet
+from cluster.storage.run_file import POSETUNE, SCRIPT, Commit, RunFile
 from data_pipeline.frame_table import FrameTable
 from data_pipeline.skeleton import HANDS17
 from posenet.record import Record
@@ -14,6 +15,7 @@ from tests.cluster_tests.results_files import write_json
 
 BEFORE_MM = 15.0
 STARTED = 1_790_000_000.5
+RUN_ID = "5f0c2a91"
 PARTS = [*HANDS17.joint_names, *(name for name, _ in HANDS17.fingers)]
 
 SKELETON = {
@@ -46,11 +48,6 @@ def write_experiment(path, combinations, *, n_repetitions=None, with_test=True, 
     folder.write_experiment(
         {
             "name": name or path.name,
-            "started": STARTED,
-            "versions": {"python": "3.11"},
-            "machine": {"host": "here"},
-            "command": ["tune_runs/a_sweep.py"],
-            "git": {"commit": "0123abc", "dirty": False},
             "configs": {"experiment_config": {"test_set": "a_test" if with_test else None, "val_set": "a_val"}},
             "options": [
                 {"paths": [p], "rows": [[v] for v in dict.fromkeys(options[p] for options, _ in combinations)]}
@@ -65,6 +62,15 @@ def write_experiment(path, combinations, *, n_repetitions=None, with_test=True, 
             },
         }
     )
+    commit = Commit("0123abc", dirty=False)
+    run = RunFile(
+        started=STARTED,
+        versions={"python": "3.11"},
+        machine={"host": "here"},
+        command=["tune_runs/a_sweep.py"],
+        git={SCRIPT: commit, POSETUNE: commit},
+    )
+    folder.write_run(RUN_ID, run)
     for key, (_, outcomes) in zip(keys, combinations, strict=True):
         for repetition, outcome in enumerate(outcomes):
             if outcome is not None:
@@ -76,6 +82,7 @@ def write_trial(folder, trial_id, outcome, *, with_test=True):
     """Writes a trial that finished with a distance in mm on the validation set, or failed with an error."""
     description = {"data": {"skeleton": SKELETON}}
     trial = {"key": trial_id.partition("/")[0], "description": description, "train_seconds": 1.5, "error": None}
+    trial["runs"] = [RUN_ID]
     if isinstance(outcome, str):
         write_json(folder.trial(trial_id), {**trial, "status": "failed", "error": outcome})
         return

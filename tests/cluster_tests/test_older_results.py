@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from cluster.reports.page.page import page
 from cluster.reports.tables.table_options import TableOptions
 from cluster.result_table import ResultTable
 from cluster.results.groups import read_groups
@@ -35,6 +36,16 @@ class TestResultsOfVersion040:
         runpy.run_path("sweep.py", run_name="__main__")
         assert "12 trials: 12 finished\n" in capsys.readouterr().err
         assert trial_files(made) == before
+
+    def test_keep_what_version_0_4_0_recorded_when_a_script_runs_that_trains_nothing(self, made):
+        folder = ExperimentFolder(Storage(made))
+        runpy.run_path("sweep.py", run_name="__main__")
+        assert "versions" not in folder.read_experiment()
+        table = Results.read(folder)
+        runs = [run for of_trial in table.trained_by(table.summary).values() for run in of_trial]
+        assert len(runs) == 12
+        assert {(run.versions["posetune"], run.versions["torch"]) for run in runs} == {("0.4.0", "2.13.0+cpu")}
+        assert "python sweep.py" in page(folder)
 
     def test_give_the_table_that_was_written_with_them_and_nothing_for_newer_metrics(self, made):
         table = Results.read(ExperimentFolder(Storage(made)))

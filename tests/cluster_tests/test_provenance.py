@@ -4,11 +4,13 @@ import sys
 import pytest
 
 from cluster.provenance import provenance
+from cluster.storage.run_file import POSETUNE, SCRIPT, Commit
+from tests.support import ROOT
 
 
 @pytest.fixture
 def git(monkeypatch):
-    """Answers calls of git by their first argument: with a text, an exit status, or an error."""
+    """Answers calls of git by their command: with a text, an exit status, or an error."""
 
     real = subprocess.run
 
@@ -16,16 +18,66 @@ def git(monkeypatch):
         def run(command, **options):
             if command[0] != "git":
                 return real(command, **options)
-            answer = answer_to[command[1].replace("-", "_")]
+            answer = answer_to[command[3].replace("-", "_")]
             if isinstance(answer, Exception):
                 raise answer
             failed = isinstance(answer, int)
             return subprocess.CompletedProcess(command, answer if failed else 0, "" if failed else answer, "")
 
         monkeypatch.setattr(subprocess, "run", run)
-        return provenance()["git"]
+        return provenance().git
 
     return answers
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """Makes a repository with a script, and returns the script and the commit."""
+
+    def make(name):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "sweep.py").write_text(f"# {name}")
+        identity = ["-c", "user.name=me", "-c", "user.email=me@here"]
+        for command in (["init", "-q"], ["add", "."], [*identity, "commit", "-q", "-m", name]):
+            subprocess.run(["git", "-C", str(folder), *command], check=True)
+        return folder / "sweep.py", head(folder)
+
+    return make
+
+
+def head(folder):
+    done = subprocess.run(
+        ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=False, timeout=60
+    )
+    return done.stdout.strip() or None
+
+
+def test_commits_are_those_of_the_script_and_of_posetune_wherever_the_script_is_started(
+    repository, monkeypatch, tmp_path
+):
+    script, commit = repository("mine")
+    elsewhere, _ = repository("elsewhere")
+    monkeypatch.setattr(sys, "argv", [str(script)])
+    monkeypatch.chdir(elsewhere.parent)
+    found = provenance().git
+    assert found[SCRIPT] == Commit(commit, dirty=False)
+    assert (found[POSETUNE].commit if POSETUNE in found else None) == head(ROOT)
+    script.write_text("# changed")
+    monkeypatch.chdir(script.parent)
+    monkeypatch.setattr(sys, "argv", ["sweep.py"])
+    assert provenance().git[SCRIPT] == Commit(commit, dirty=True)
+
+
+@pytest.mark.parametrize("name", ["venv/sweep.py", "new.py", "missing/sweep.py", "", "-c", "a\0b"])
+def test_what_a_repository_does_not_track_has_no_commit(repository, monkeypatch, name):
+    script, _ = repository("mine")
+    (script.parent / "venv").mkdir()
+    for new in ("venv/sweep.py", "new.py"):
+        (script.parent / new).write_text("")
+    monkeypatch.chdir(script.parent)
+    monkeypatch.setattr(sys, "argv", [name])
+    assert SCRIPT not in provenance().git
 
 
 @pytest.mark.parametrize(
@@ -38,12 +90,13 @@ def git(monkeypatch):
     ],
 )
 def test_the_code_is_clean_changed_or_that_is_not_known(git, status, dirty):
-    assert git(rev_parse="abc\n", status=status) == {"commit": "abc", "dirty": dirty}
+    commit = Commit("abcd", dirty)
+    assert git(rev_parse="abcd\n", ls_files="", status=status) == {SCRIPT: commit, POSETUNE: commit}
 
 
 @pytest.mark.parametrize("answer", [128, FileNotFoundError("git")])
 def test_outside_a_repository_there_is_no_commit(git, answer):
-    assert git(rev_parse=answer, status=answer) is None
+    assert git(rev_parse=answer) == {}
 
 
 @pytest.mark.parametrize(
@@ -64,5 +117,5 @@ def test_outside_a_repository_there_is_no_commit(git, answer):
 )
 def test_a_command_is_recorded_without_what_is_named_as_a_secret(monkeypatch, given, recorded):
     monkeypatch.setattr(sys, "argv", ["script.py", *given])
-    assert provenance()["command"] == ["script.py", *recorded]
+    assert provenance().command == ["script.py", *recorded]
     assert sys.argv == ["script.py", *given]

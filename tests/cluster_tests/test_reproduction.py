@@ -1,6 +1,7 @@
 import io
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -193,12 +194,12 @@ class TestATrialThatIsTheSame:
 
     def test_may_have_been_trained_with_other_versions_which_are_told(self, copy):
         folder, trial_id = copy
-        content = folder.read_experiment()
-        folder.write_experiment({**content, "versions": {**content["versions"], "torch": "1.0"}})
+        ((run_id, run),) = folder.read_runs().items()
+        folder.write_run(run_id, replace(run, versions={**run.versions, "torch": "1.0"}))
         found = reproduce(folder, trial_id)
         assert found.is_same
-        assert found.changed == {"torch": ("1.0", content["versions"]["torch"])}
-        assert f"torch was 1.0, and is {content['versions']['torch']}." in found.text
+        assert found.changed == {"torch": ("1.0", run.versions["torch"])}
+        assert f"torch was 1.0, and is {run.versions['torch']}." in found.text
 
     def test_what_is_logged_by_now_alone_is_not_compared(self, small_experiment):
         folder, trial_id = trained(small_experiment, {"solver_config.log_loss": True})

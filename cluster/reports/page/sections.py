@@ -1,7 +1,10 @@
 """The sections of the report page, each readable without scripts."""
 
+import dataclasses
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +27,7 @@ from cluster.reports.tables.summary import mean_and_std, summary_grid
 from cluster.results.results import Row, SummaryColumns
 from cluster.results.statistics import MIN_REPETITIONS, bootstrap_interval, estimate
 from cluster.storage.folders import ExperimentFolder
+from cluster.storage.run_file import POSETUNE, REPOSITORIES, SCRIPT, RunFile
 from data_pipeline.words import count
 
 _RESULTS = "results"
@@ -36,6 +40,8 @@ MAX_DRAWN = 4
 
 _OPEN = ("subset", "subject")
 """The groups whose errors are visible at once: a mean hides most if one of few groups gets worse."""
+
+_MAX_RUNS = 20
 
 _LONG = 50
 """A table with more rows than this scrolls under its header."""
@@ -225,7 +231,7 @@ def failures(data: PageData) -> list[Markup]:
 
 
 def configuration(data: PageData) -> Markup:
-    """The options, the three dicts, the data and the versions."""
+    """The options, the three dicts and the data of the last plan."""
     experiment = data.experiment
     options = [
         (", ".join(axis["paths"]), "; ".join(", ".join(map(str, row)) for row in axis["rows"]))
@@ -238,21 +244,29 @@ def configuration(data: PageData) -> Markup:
         for entry in experiment.get("data") or []
     ]
     parts.append(_settings("Data", sets))
-    parts.append(_settings("Versions", _flat(experiment.get("versions") or {})))
-    parts.append(_settings("Machine", _flat(experiment.get("machine") or {})))
     return section("configuration", "Configuration", *parts)
 
 
 def reproduction(data: PageData, folder: ExperimentFolder) -> Markup:
-    """How to train it again, with the current name of the folder, which may differ from the experiment's name."""
-    experiment, git = data.experiment, data.experiment.get("git") or {}
-    lines = [f"git checkout {git['commit']}"] if git.get("commit") else []
-    if experiment.get("command"):
-        lines.append("python " + shlex.join(map(str, experiment["command"])))
-    finished = [trial for row in data.rows for trial in data.repetitions[row["key"]] if trial["status"] == "finished"]
-    if finished:
+    """What produced the trials, and how to train the first of them again.
+
+    The command has the current name of the folder, which may differ from the experiment's name.
+    """
+    trained_by = data.table.trained_by(data.rows)
+    lines, notes = [], []
+    if trained_by:
+        shown, runs = next(first for row in data.rows for first in data.table.trained_by([row]).items())
+        if runs is not None:
+            lines += _checkouts(runs[-1])
+            lines += ["python " + shlex.join(runs[-1].command)] * bool(runs[-1].command)
+            if any(commit.dirty for commit in runs[-1].git.values()):
+                notes.append("Files differed from the commit when it ran, so the commit lacks a part of the code.")
+            if len(runs) > 1:
+                notes.append(f"{len(runs)} runs trained this trial, each from where the one before it stopped.")
+            if any(runs_of_other != runs for runs_of_other in trained_by.values()):
+                notes.append("Not all trials were trained by the same run. The first commands are those of this trial.")
         results, _, name = folder.storage.location.rpartition("/")
-        key, _, repetition = data.table.trained_ids(trial_id(finished[0]))[0].partition("/")
+        key, _, repetition = shown.partition("/")
         arguments = [name, key, repetition]
         if results != _RESULTS:
             arguments += ["--storage-path", results or "/"]
@@ -260,15 +274,46 @@ def reproduction(data: PageData, folder: ExperimentFolder) -> Markup:
             "# train one trial again and check that its numbers are bit-identical:",
             f"python tune_runs/report.py reproduce {shlex.join(arguments)}",
         ]
-    notes = [
+    n_unknown = sum(runs is None for runs in trained_by.values())
+    if n_unknown:
+        notes.append(
+            f"What trained {n_unknown:,} of {count(len(trained_by), 'finished trial')} was not recorded: version 0.4.0 "
+            "and older kept only what belongs to their last run."
+        )
+    notes.append(
         "The same code, data and seeds give the same numbers. Finished trials are not trained again unless they are "
         "removed. Every number on this page is computed from the trials’ files; tables/ has the means."
-    ]
-    if git.get("dirty"):
-        notes.append("Files differed from that commit when it ran, so the commit does not contain all of the code.")
-    return section(
-        "reproduction", "How to reproduce it", tag("pre", "\n".join(lines), tabindex=0), *(tag("p", n) for n in notes)
     )
+    return section(
+        "reproduction",
+        "How to reproduce it",
+        *([tag("pre", "\n".join(lines), tabindex=0)] if lines else []),
+        *(tag("p", note) for note in notes),
+        *_runs(trained_by.values()),
+    )
+
+
+def _checkouts(run: RunFile) -> list[str]:
+    """Returns the commands that restore the code of a run; a comment tells apart repositories with other commits."""
+    commits = {whose: commit.commit for whose, commit in run.git.items()}
+    is_one = {SCRIPT, POSETUNE} <= commits.keys() and len(set(commits.values())) == 1
+    if is_one:
+        return [f"git checkout {commits[SCRIPT]}"]
+    return [f"git checkout {commit}  # in the repository of {REPOSITORIES[whose]}" for whose, commit in commits.items()]
+
+
+def _runs(trained_by: Collection[Sequence[RunFile] | None]) -> Iterator[Markup]:
+    """Yields what produced the trials: a table for each run, the last one first."""
+    counts = Counter(id(run) for runs in trained_by for run in runs or ())
+    by_id = {id(run): run for runs in trained_by for run in runs or ()}
+    runs = sorted(by_id.values(), key=lambda run: run.started or 0.0, reverse=True)
+    for run in runs[:_MAX_RUNS]:
+        began = "" if run.started is None else f" of {time.strftime('%Y-%m-%d %H:%M', time.localtime(run.started))}"
+        facts = {name: value for name, value in dataclasses.asdict(run).items() if name not in ("started", "command")}
+        title = f"Run{began}: {count(counts[id(run)], 'trial')}"
+        yield _settings(title, [("command", shlex.join(run.command)), *_flat(facts)])
+    if len(runs) > _MAX_RUNS:
+        yield tag("p", f"And {count(len(runs) - _MAX_RUNS, 'earlier run')}, all in runs/.")
 
 
 def _breakable(path: str) -> Markup:

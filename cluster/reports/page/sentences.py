@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from cluster.reports.formats.grid import option_texts, signed
 from cluster.reports.page.data import PageData
 from cluster.reports.tables.by_group import GroupErrors
-from cluster.reports.tables.captions import SPLITS, distances, excluded, folds_of, n_folds, over_folds
+from cluster.reports.tables.captions import SPLITS, distances, excluded, folds_of, n_folds, over_folds, versions
 from cluster.reports.tables.summary import mean_and_std
 from cluster.results import names
 from cluster.results.change_intervals import intervals_of
@@ -57,6 +57,7 @@ def findings(data: PageData) -> list[str]:
         " ".join(_best(data)),
         *_folds(data),
         *distances(table, table.summary, table.split),
+        *versions(table, table.summary),
         *_choice(data),
         *_against_the_next(data),
     ]

@@ -267,6 +267,7 @@ class GroupTable:
             *notes,
             *captions.chosen_epochs(self.split),
             *captions.distances(self.results, self.rows, self.split),
+            *captions.versions(self.results, self.rows),
             *captions.over_folds(self.results, self.rows),
             *captions.unfinished(self.results, self.rows),
             *captions.passed_over(self.results, self.rows, lambda row: None),

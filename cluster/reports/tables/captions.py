@@ -7,6 +7,7 @@ from cluster.reports.tables.metric_labels import Measure
 from cluster.results.change_intervals import ChangeIntervals
 from cluster.results.experiment_description import DataSet
 from cluster.results.results import Results, Row, SummaryColumns, column
+from cluster.storage.run_file import different_origins
 from data_pipeline.subsets import FUSED_SUBSET
 from data_pipeline.words import count, listed
 
@@ -181,6 +182,20 @@ def distances(results: Results, rows: Sequence[Row], split: str) -> list[str]:
     of = "" if len(found) == 1 else f"In the closest of {len(found)} pairs of training and {SPLIT_NAMES[split]} sets: "
     meaning = [] if closest.meaning is None else [closest.meaning]
     return [of + " ".join([closest.sentence(SPLIT_NAMES[split]), *meaning])]
+
+
+def versions(results: Results, rows: Sequence[Row]) -> list[str]:
+    """Returns a sentence if different versions trained the finished trials of the rows; none otherwise.
+
+    Trials whose versions were not recorded may be of any version. They count only if those of others were.
+    """
+    trained_by = results.trained_by(rows).values()
+    different = different_origins(run for runs in trained_by for run in runs or ())
+    n_unknown = sum(runs is None for runs in trained_by)
+    sentences = [f"Different versions trained these trials: {different}."] if different else []
+    if 0 < n_unknown < len(trained_by):
+        sentences.append(f"Which versions trained {n_unknown:,} of {len(trained_by):,} trials was not recorded.")
+    return sentences
 
 
 def _over(results: Results, rows: Sequence[Row], split: str, names: Sequence[str]) -> str:

@@ -91,6 +91,7 @@ class CombinationTable:
                 *captions.over_folds(results, rows),
                 *([captions.OVER_FOLDS] if any(isinstance(c, FoldsColumn) for c in columns) else []),
                 *captions.distances(results, rows, self.split),
+                *captions.versions(results, rows),
                 *captions.unfinished(results, rows),
                 *captions.without_interval(rows, intervals),
                 *self._passed_over(),

@@ -148,6 +148,7 @@ class _EffectTable:
                 *captions.chosen_epochs(self._split),
                 *captions.over_folds(self.results, self._rows),
                 *captions.distances(self.results, self._rows, self._split),
+                *captions.versions(self.results, self._rows),
                 *captions.unfinished(self.results, self._rows),
             ],
         )

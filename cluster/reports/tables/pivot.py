@@ -89,6 +89,7 @@ class PivotTable:
                 *captions.chosen_epochs(self.split),
                 *captions.over_folds(results, shown),
                 *captions.distances(results, shown, self.split),
+                *captions.versions(results, shown),
                 *captions.unfinished(results, shown),
                 *captions.passed_over(results, self._cells.values(), self._place),
             ],

@@ -15,6 +15,7 @@ from cluster.reports.tables.captions import (
     folds_of,
     in_brackets,
     over_folds,
+    versions,
     without_interval,
 )
 from cluster.reports.tables.columns import intervals_record
@@ -49,6 +50,7 @@ def summary_text(table: Results, *, with_keys: bool = False, intervals: Interval
     if len(grid.rows) > _MAX_ROWS:
         lines += ["", f"and {len(grid.rows) - _MAX_ROWS} more combinations, all in tables/summary.csv"]
     notes = distances(table, table.summary, table.split)
+    notes += versions(table, table.summary)
     notes += without_interval(table.summary, intervals)
     notes = [textwrap.fill(note, 120) for note in notes]
     return "\n".join([*lines, "", textwrap.fill(grid.caption, 120), *notes, *_notes(table)]).rstrip() + "\n"
@@ -93,6 +95,7 @@ def summary_grid(table: Results, intervals: Intervals = None) -> Grid:
         keys=[row["key"] for row in rows],
         notes=[
             *distances(table, rows, table.split),
+            *versions(table, rows),
             *without_interval(rows, intervals),
             *_notes(table),
         ],

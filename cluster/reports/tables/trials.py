@@ -77,7 +77,7 @@ class TrialTable:
             headers=[headers.get(name) or names.get(name) or self._header(name) for name in columns],
             rows=list(zip(*cells, strict=True)),
             n_labels=n_labels,
-            notes=captions.chosen_epochs(self.split),
+            notes=[*captions.chosen_epochs(self.split), *captions.versions(results, results.summary)],
         )
 
     def _for_programs(self) -> list[str]:

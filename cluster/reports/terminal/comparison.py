@@ -10,6 +10,8 @@ from cluster.results.results import Results, Row, column
 from cluster.results.settings_text import MISSING, differences, flat, text
 from cluster.results.statistics import Comparison, adjusted, compare
 from cluster.storage.folders import ExperimentFolder
+from cluster.storage.run_file import origins_of
+from data_pipeline.words import listed
 
 _IRRELEVANT = (
     *("experiment_config.name", "experiment_config.storage_path", "experiment_config.data_dir"),
@@ -52,7 +54,8 @@ class ExperimentComparison:
         names: The names of their folders, which distinguish a copy from its original.
         split: The split that they are compared on.
         differences: Both values, as texts, of each setting that differs; for an option all of its values. Also both
-            fingerprints of each data set that has the same name but different content.
+            fingerprints of each data set that has the same name but different content, and the versions that trained
+            the trials, if these differ.
         pairs: The combinations that are the same except for the differences of the experiments.
         unpaired: The number of combinations without a counterpart in each experiment.
     """
@@ -71,7 +74,8 @@ class CombinationComparison:
     Attributes:
         rows: Their rows in the summary.
         split: The split that they are compared on.
-        differences: Both values, as texts, of each setting that differs, including defaults.
+        differences: Both values, as texts, of each setting that differs, including defaults; also the versions that
+            trained the trials, if these differ.
         comparison: See `Pair`.
     """
 
@@ -150,7 +154,17 @@ def _differences(
     for key in data[0]:
         if data[0][key] != data[1].get(key, data[0][key]):
             found[f"data of {key[0]}"] = (data[0][key][:8], data[1][key][:8])
-    return found
+    return found | _different_versions((one, one.table.summary), (other, other.table.summary))
+
+
+def _different_versions(*sides: "tuple[_Side, Sequence[Row]]") -> dict[str, tuple[str, str]]:
+    """Returns which versions trained the finished trials of some rows of two experiments, where both are known."""
+    origins = [
+        origins_of(run for runs in side.table.trained_by(rows).values() for run in runs or ()) for side, rows in sides
+    ]
+    names = [name for name in origins[0] if name in origins[1]]
+    ours, theirs = ({name: listed(of_side[name]) for name in names} for of_side in origins)
+    return differences(ours, theirs)
 
 
 def compare_combinations(folder: ExperimentFolder, wanted: tuple[str, str]) -> CombinationComparison:
@@ -183,9 +197,8 @@ def compare_combinations(folder: ExperimentFolder, wanted: tuple[str, str]) -> C
     # Combinations without a test set are compared in validation.
     tested_on = side.table.data_sets.get("test", {})
     split = "test" if any(row["key"] in tested_on for row in rows) else "val"
-    return CombinationComparison(
-        rows, split, found | differences(one, other), _compared(side, rows[0], side, rows[1], split)
-    )
+    found |= differences(one, other) | _different_versions((side, rows[:1]), (side, rows[1:]))
+    return CombinationComparison(rows, split, found, _compared(side, rows[0], side, rows[1], split))
 
 
 @dataclass(frozen=True)

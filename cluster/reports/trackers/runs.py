@@ -3,6 +3,7 @@
 `tensorboard.py`, `mlflow.py` and `wandb.py` write the formats of these tools; each needs the library of its tool.
 """
 
+import dataclasses
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ import pyarrow.compute as pc
 from cluster.results.learning_curves import record_tables
 from cluster.results.results import METRICS, Results, column
 from cluster.storage.folders import ExperimentFolder
+from cluster.storage.run_file import RunFile
 from cluster.storage.trial_file import Status, TrialFile
 from data_pipeline.files.atomic import atomic_folder
 from data_pipeline.subsets import DEFAULT_SUBSET, MEAN_SUBSET
@@ -56,7 +58,8 @@ class TrialRun:
         options: The options that vary in the experiment, by path.
         settings: All settings of the experiment's dicts, by path, with the trial's options instead of the base values.
             They are JSON values; `as_text` converts each to a text.
-        facts: Status, error, seed, machine, versions and other things that are not settings, by name.
+        facts: Status, error, seed and other things that are not settings, by name; also the ids of its runs, and
+            machine, versions, command and commits of the last one.
         started: When it was started, in seconds since 1970; None if it was not started.
         ended: When it ended; None if it has not ended.
         points: The numbers that were logged during training, in the order of the steps. A step is a batch, counted over
@@ -113,9 +116,10 @@ class ExperimentRuns:
         }
         rows = {f"{row['key']}/{row['repetition']}": row for row in results.trials}
         endings = folder.read_trials(_Ending.of, rows.__contains__)
-        origin = _origin(experiment)
+        origins = {run_id: _origin(run) for run_id, run in results.runs.items()}
         planned = {}
         for trial_id, row in rows.items():
+            run_ids = results.run_ids[trial_id]
             ending = endings.get(trial_id, _Ending.of(TrialFile()))
             planned[trial_id] = TrialRun(
                 trial_id=trial_id,
@@ -123,7 +127,8 @@ class ExperimentRuns:
                 status=row["status"],
                 options={path: row[path] for path in results.option_paths},
                 settings=settings[row["key"]],
-                facts={name: str(row[name]) for name in _FACTS if row[name] is not None} | origin,
+                facts={name: str(row[name]) for name in _FACTS if row[name] is not None}
+                | ({"runs": " ".join(run_ids)} | origins.get(run_ids[-1], {}) if run_ids else {}),
                 started=ending.started,
                 ended=ending.ended,
                 points=[],
@@ -246,9 +251,9 @@ def _settings(configs: Mapping[str, Mapping[str, Any]], options: Mapping[str, Op
     return {path: value for path, value in base.items() if not f"{path}.".startswith(replaced)} | _flat(options)
 
 
-def _origin(experiment: Mapping[str, Any]) -> dict[str, str]:
-    """Returns what produced an experiment's results, such as `versions.torch` and `git.commit`."""
-    origin = {name: experiment.get(name) for name in ("versions", "machine", "git", "code", "command")}
+def _origin(run: RunFile) -> dict[str, str]:
+    """Returns what produced a run's trials, such as `versions.torch` and `git.script.commit`."""
+    origin = {name: value for name, value in dataclasses.asdict(run).items() if name != "started"}
     return {path: as_text(value) for path, value in _flat(origin).items()}
 
 

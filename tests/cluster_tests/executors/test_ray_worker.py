@@ -64,13 +64,13 @@ class TestANodeIsUnfit:
             ray_worker._require_usable_node(replace(job, run_id="of another run"), CPU, VERSIONS)
 
     def test_not_where_it_sees_the_folder_as_it_is_a_moment_late(self, job, monkeypatch):
-        real, reads = ExperimentFolder.read_experiment, []
+        real, reads = ExperimentFolder.read_run, []
 
-        def read(folder):
+        def read(folder, run_id):
             reads.append(folder)
-            return {"run": "the last one"} if len(reads) == 1 else real(folder)
+            return None if len(reads) == 1 else real(folder, run_id)
 
-        monkeypatch.setattr(ExperimentFolder, "read_experiment", read)
+        monkeypatch.setattr(ExperimentFolder, "read_run", read)
         ray_worker._require_usable_node(job, CPU, VERSIONS)
         ray_worker._require_usable_node(job, CPU, VERSIONS)
         assert len(reads) == 2, "a node is looked at once"

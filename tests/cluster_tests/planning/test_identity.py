@@ -1,4 +1,5 @@
 import dataclasses
+import inspect
 import json
 import math
 import shutil
@@ -21,12 +22,14 @@ from cluster.planning.identity import (
     canonical_json,
     check_sendable,
     constructor_defaults,
+    constructor_parameters,
     digest,
     encode,
     encode_call,
     label,
     unique_labels,
 )
+from cluster.planning.torch_arguments import TORCH_ARGUMENTS
 from data_pipeline import skeleton
 from data_pipeline.augmenters import RandomRotator, RandomScaler
 from data_pipeline.distorters import GaussianDistorter
@@ -261,6 +264,64 @@ print(label([Bare(size=2), Hides(size=1), Scale(Bare(size=3)), object()]))"""
 
     def test_that_would_look_alike_get_a_number(self):
         assert unique_labels([1, True, None, "None"]) == [1, "True #2", None, "None #4"]
+
+
+def with_new_argument(kind, qualname, **new):
+    """Returns a class of torch as a later version might define it: with more arguments, all with a default."""
+    parameters = [*inspect.signature(kind).parameters.values()]
+    added = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value) for name, value in new.items()]
+
+    class Later(kind):
+        def __init__(self, *args, **arguments):
+            for name, value in new.items():
+                setattr(self, name, arguments.pop(name, value))
+            super().__init__(*args, **arguments)
+
+    Later.__init__.__signature__ = inspect.Signature(
+        [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD), *parameters, *added]
+    )
+    Later.__module__, Later.__qualname__ = kind.__module__, qualname
+    return Later
+
+
+class TestAnArgumentThatALaterTorchAdds:
+    def test_is_left_out_while_it_has_its_default(self):
+        later = with_new_argument(torch.optim.Adam, "Adam", cautious=False, scale=1.0, sentinel=object())
+        today = canonical_json(encode_call(torch.optim.Adam, {"lr": 0.1}))
+        assert canonical_json(encode_call(later, {"lr": 0.1})) == today
+        assert canonical_json(encode_call(later, {"lr": 0.1, "cautious": False, "scale": 1})) == today
+        assert canonical_json(encode_call(later, {"lr": 0.1, "cautious": True})) != today
+
+    def test_is_left_out_of_a_module_and_of_a_class_of_the_user_that_inherits_the_constructor(self):
+        later = with_new_argument(nn.LeakyReLU, "LeakyReLU", steep=False)
+        assert canonical(later(0.2)) == canonical(nn.LeakyReLU(0.2))
+        assert canonical(later(0.2, steep=True)) != canonical(nn.LeakyReLU(0.2))
+        own = type("Own", (later,), {"__module__": __name__})
+        assert canonical(own(0.2)) == canonical(type("Own", (nn.LeakyReLU,), {"__module__": __name__})(0.2))
+
+    def test_leaves_the_identity_of_a_training(self, small_experiment):
+        later = with_new_argument(torch.optim.Adam, "Adam", cautious=False)
+        assert small_experiment.key({"base_hyperparams.optimizer": later}) == small_experiment.key()
+
+    def test_may_be_of_any_of_its_optimizers_schedulers_and_activations(self):
+        families = {
+            torch.optim: torch.optim.Optimizer,
+            torch.optim.lr_scheduler: torch.optim.lr_scheduler.LRScheduler,
+            nn.modules.activation: nn.Module,
+        }
+        found = {
+            f"{kind.__module__}.{kind.__qualname__}": kind
+            for module, family in families.items()
+            for kind in vars(module).values()
+            if isinstance(kind, type) and issubclass(kind, family) and kind.__module__.startswith(module.__name__)
+        }
+        assert found.keys() - TORCH_ARGUMENTS.keys() == set(), "add each with all its arguments"
+        for name, kind in found.items():
+            assert set(TORCH_ARGUMENTS[name].split()) <= constructor_parameters(kind).keys()
+
+    def test_is_described_for_classes_of_this_project(self):
+        later = with_new_argument(GaussianDistorter, "GaussianDistorter", added=0)
+        assert "added" in encode_call(later, {})["args"]
 
 
 class TestSending:

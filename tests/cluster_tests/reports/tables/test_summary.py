@@ -111,7 +111,7 @@ class TestTheText:
         assert summary_text(table_of([{"lr": 1}], trials=trials[:1])).startswith("my sweep: 1 trial, 1 finished\n")
 
     def test_says_where_combinations_without_all_repetitions_are(self):
-        trials = [{"key": "k", "status": "finished"}] * 6
+        trials = [{"key": "k", "repetition": i, "status": "finished"} for i in range(6)]
         note = "validation first; combinations with fewer than 3 finished repetitions come after the others."
         assert note in on_one_line(summary_text(table_of([{"lr": 1, "n": 3}, {"lr": 2, "n": 2}], trials=trials)))
         for others in (3, 0):

@@ -11,7 +11,7 @@ from cluster.storage.filesystem import Storage, StorageError
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.lease import AlreadyRunningError
 from cluster.storage.lock import experiment_lock
-from tests.cluster_tests.experiment_files import write_experiment, write_records
+from tests.cluster_tests.experiment_files import RUN_ID, write_experiment, write_records
 from tests.cluster_tests.results_files import write_json
 
 KEYS = [f"{place:016x}" for place in range(2)]
@@ -298,7 +298,7 @@ class TestOnAnObjectStore:
     def test_an_experiment_goes_and_the_other_stays(self, store):
         before = (Storage(store) / "other").files()
         found = whole_experiment(store, "sweep")
-        assert found.text == "sweep: the whole experiment, 3 files, –"
+        assert found.text == "sweep: the whole experiment, 4 files, –"
         remove(found)
         assert (Storage(store) / "sweep").files() == []
         assert (Storage(store) / "other").files() == before
@@ -308,7 +308,8 @@ class TestOnAnObjectStore:
         found = useless_files(store, "sweep")
         assert found.files == ["trials/gone/0/trial.json"]
         remove(found)
-        assert (Storage(store) / "sweep").files() == ["experiment.json", f"trials/{KEYS[0]}/0/trial.json"]
+        left = ["experiment.json", f"runs/{RUN_ID}.json", f"trials/{KEYS[0]}/0/trial.json"]
+        assert (Storage(store) / "sweep").files() == left
 
     def test_a_running_one_stays(self, store):
         before = (Storage(store) / "sweep").files()

@@ -1,0 +1,136 @@
+"""The content of a run's file, `runs/RUN_ID.json`: what produced the trials that the run trained."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from data_pipeline.words import listed
+
+SCRIPT, POSETUNE, _WORKING_FOLDER = "script", "posetune", "working_folder"
+
+REPOSITORIES = {SCRIPT: "the script", POSETUNE: "PoseTune", _WORKING_FOLDER: "the working folder"}
+"""What the repositories that a run recorded contain, in words. Version 0.4.0 recorded that of the working folder."""
+
+_RUN_ID = re.compile(r"[0-9a-f]{1,64}")
+_COMMIT = re.compile(r"[0-9a-f]{4,64}")
+_YEAR_3000 = 32_503_680_000
+
+
+def is_run_id(value: object) -> bool:
+    """Returns whether a value is the id of a run, and not a path that leads elsewhere."""
+    return isinstance(value, str) and _RUN_ID.fullmatch(value) is not None
+
+
+@dataclass(frozen=True)
+class Commit:
+    """The state of a git repository.
+
+    Attributes:
+        commit: The commit's hash.
+        dirty: Whether files differ from it; None if git did not say.
+    """
+
+    commit: str
+    dirty: bool | None
+
+
+@dataclass(frozen=True)
+class RunFile:
+    """What produced the trials of a run. What a file does not say, or not validly, is missing.
+
+    Attributes:
+        started: When the run began, seconds since 1970.
+        versions: The version of Python and of each package; None for what is not installed.
+        machine: Host, system, processor and CPU cores of the machine that ran the script.
+        command: The script and its options.
+        git: The commit of each repository, by its name in `REPOSITORIES`; without those that do not exist.
+        code: A hash of PoseTune's code.
+    """
+
+    started: float | None = None
+    versions: Mapping[str, str | int | None] = field(default_factory=dict)
+    machine: Mapping[str, str | int | None] = field(default_factory=dict)
+    command: Sequence[str] = ()
+    git: Mapping[str, Commit] = field(default_factory=dict)
+    code: str | None = None
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> "RunFile":
+        """Selects what is valid from the content of a run's file, or of the `experiment.json` of version 0.4.0."""
+        started, command, code = (content.get(name) for name in ("started", "command", "code"))
+        return cls(
+            started=started if isinstance(started, int | float) and 0 < started < _YEAR_3000 else None,
+            versions=_facts(content.get("versions")),
+            machine=_facts(content.get("machine")),
+            command=command if isinstance(command, list) and all(isinstance(part, str) for part in command) else (),
+            git=_commits(content.get("git")),
+            code=code if isinstance(code, str) else None,
+        )
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "RunFile":
+        """Reads a file's text; ValueError if it is not a JSON object."""
+        try:
+            content = json.loads(text)
+        except RecursionError as error:
+            raise ValueError("it is nested too deeply") from error
+        if not isinstance(content, dict):
+            raise ValueError("it is not a JSON object")
+        return cls.of(content)
+
+    def to_json(self) -> str:
+        """Returns the file's text."""
+        return json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False) + "\n"
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """What numbers depend on besides the settings, by name: versions, PoseTune's code, and the kind of processor.
+
+        The script's commit is not included: it changes with each option that is added, and settings are identities.
+        """
+        posetune, python = (self.versions.get(name) for name in ("posetune", "python"))
+        if posetune is not None and self.code is not None:
+            posetune = f"{posetune} (code {self.code})"
+        known = {
+            "PoseTune": posetune,
+            "Python": python and ".".join(str(python).split(".")[:2]),
+            **{name: self.versions.get(name) for name in ("torch", "numpy")},
+            "processor": self.machine.get("processor"),
+        }
+        return {name: str(value) for name, value in known.items() if value is not None}
+
+
+def origins_of(runs: Iterable[RunFile]) -> dict[str, list[str]]:
+    """Returns the distinct values in the origins of runs, by name."""
+    values: dict[str, dict[str, None]] = {}
+    for run in {id(run): run for run in runs}.values():  # thousands of trials have the same run
+        for name, value in run.origin.items():
+            values.setdefault(name, {})[value] = None
+    return {name: list(found) for name, found in values.items()}
+
+
+def different_origins(runs: Iterable[RunFile]) -> str:
+    """Returns in what the origins of runs differ, such as 'torch 2.12.0 and 2.13.0'; empty if in nothing."""
+    return "; ".join(f"{name} {listed(values)}" for name, values in origins_of(runs).items() if len(values) > 1)
+
+
+def _facts(value: Any) -> dict[str, str | int | None]:
+    if not isinstance(value, dict):
+        return {}
+    return {name: fact for name, fact in value.items() if fact is None or isinstance(fact, str | int)}
+
+
+def _commits(value: Any) -> dict[str, Commit]:
+    if not isinstance(value, dict):
+        return {}
+    repositories = {_WORKING_FOLDER: value} if "commit" in value else value
+    found = {}
+    for whose in REPOSITORIES:
+        state = repositories.get(whose)
+        commit, dirty = (state.get("commit"), state.get("dirty")) if isinstance(state, dict) else (None, None)
+        if isinstance(commit, str) and _COMMIT.fullmatch(commit):
+            found[whose] = Commit(commit, dirty if isinstance(dirty, bool) else None)
+    return found
