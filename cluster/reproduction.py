@@ -23,6 +23,7 @@ from cluster.planning.seeds import repetition_seed
 from cluster.restored_experiment import restore_experiment
 from cluster.results.learning_curves import record_tables
 from cluster.results.settings_text import differences, flat
+from cluster.storage.experiment_file import ExperimentFile
 from cluster.storage.file_names import FileNames
 from cluster.storage.folders import ExperimentFolder, TrialFolder
 from cluster.storage.records import from_parquet
@@ -128,7 +129,7 @@ def reproduce(
         raise UserError(f"{where} is not finished, so there is nothing to compare with: {trial.status}{why}")
     if trial.key is None or trial.repetition is None or trial.device is None or not trial.description:
         raise UserError(f"the trial.json of {trial_id} does not say how it was trained; was it edited?")
-    content = folder.read_experiment() or {}
+    content = folder.read_experiment()
     with tempfile.TemporaryDirectory(prefix="posetune-") as scratch:
         train_on = _device(trial, device)
         experiment = restore_experiment(content, trial, modules, data_dir, train_on, scratch)
@@ -203,7 +204,7 @@ def _compared(
     trial_id: str,
     trial: TrialFile,
     again: TrialFolder,
-    content: Mapping[str, Any],
+    content: ExperimentFile,
 ) -> Reproduction:
     logged = _records(folder, trial_id)
     if not any(record.batch == 0 for record in logged):
@@ -247,10 +248,10 @@ def _records(folder: ExperimentFolder, trial_id: str) -> list[Record]:
     return rows
 
 
-def _changed(content: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+def _changed(content: ExperimentFile) -> dict[str, tuple[str, str]]:
     """Returns the versions and the kind of processor that differ, then and now."""
-    then = {name: content.get("versions", {}).get(name) for name in ("python", "torch", "numpy")}
-    then["processor"] = content.get("machine", {}).get("processor")
+    then: dict[str, Any] = {name: content.versions.get(name) for name in ("python", "torch", "numpy")}
+    then["processor"] = content.machine.get("processor")
     now = {"python": platform.python_version(), **{name: version(name) for name in ("torch", "numpy")}}
     now["processor"] = platform.machine()
     return {name: (str(then[name]), now[name]) for name in now if then[name] != now[name]}

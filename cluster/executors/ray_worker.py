@@ -28,6 +28,7 @@ from cluster.executors.job import Job
 from cluster.executors.watchdog import Watchdog, read_hang
 from cluster.planning.placement import PRETEND_GPUS, Placement, UnusableNodeError, given_device
 from cluster.planning.plan import Combination, TrialSpec
+from cluster.storage.experiment_file import NoResultsError
 from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import StorageError
 from cluster.storage.folders import TrialFolder
@@ -144,7 +145,7 @@ def _require_folder(job: Job, host: str) -> None:
     location = job.folder.storage.location
     until = time.monotonic() + _STALE_S
     try:
-        while (job.folder.read_experiment() or {}).get("run") != job.run_id:
+        while not _is_folder_of(job):
             if time.monotonic() > until:
                 raise UnusableNodeError(
                     f"{location} on {host} is not the folder of this run. Set storage_path to a folder that all nodes "
@@ -153,6 +154,13 @@ def _require_folder(job: Job, host: str) -> None:
             time.sleep(_STALE_S / 20)
     except StorageError as error:
         raise UnusableNodeError(f"{host} cannot use {location}: {error}. Fix this, or remove the node") from error
+
+
+def _is_folder_of(job: Job) -> bool:
+    try:
+        return job.folder.read_experiment().run == job.run_id
+    except NoResultsError:
+        return False
 
 
 def _is_lost(device: torch.device) -> bool:

@@ -1,6 +1,6 @@
 """The outcome of a trial, read from its `trial.json`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cluster.storage.trial_file import Status, TrialFile
@@ -19,6 +19,9 @@ class TrialOutcome(NamedTuple):
     run: dict[str, Any]
     """The columns after the metrics."""
 
+    problems: Sequence[str] = ()
+    """See `TrialFile`."""
+
     @classmethod
     def of(cls, trial: TrialFile) -> "TrialOutcome":
         """Selects it from the file's content."""
@@ -26,4 +29,5 @@ class TrialOutcome(NamedTuple):
         for split, subsets in trial.metrics.items():
             is_only_one = subsets.keys() == {MEAN_SUBSET, DEFAULT_SUBSET}
             metrics[split] = {MEAN_SUBSET: subsets[MEAN_SUBSET]} if is_only_one else subsets
-        return cls(trial.status, metrics, trial.best_epoch, {name: getattr(trial, name) for name in _RUN_COLUMNS})
+        run = {name: getattr(trial, name) for name in _RUN_COLUMNS}
+        return cls(trial.status, metrics, trial.best_epoch, run, trial.problems)

@@ -22,7 +22,7 @@ from data_pipeline.user_error import UserError
 from posenet import errors
 from posenet.losses import MetricLoss
 from tests.cluster_tests import small_experiment as own_module
-from tests.cluster_tests.results_files import read_json, write_json
+from tests.cluster_tests.results_files import experiment_json, read_json, write_json
 from tests.cluster_tests.small_experiment import (
     CLOSED_FORM,
     LR,
@@ -193,7 +193,7 @@ class TestATrialThatIsTheSame:
 
     def test_may_have_been_trained_with_other_versions_which_are_told(self, copy):
         folder, trial_id = copy
-        content = folder.read_experiment()
+        content = experiment_json(folder)
         folder.write_experiment({**content, "versions": {**content["versions"], "torch": "1.0"}})
         found = reproduce(folder, trial_id)
         assert found.is_same
@@ -203,7 +203,7 @@ class TestATrialThatIsTheSame:
     def test_what_is_logged_by_now_alone_is_not_compared(self, small_experiment):
         folder, trial_id = trained(small_experiment, {"solver_config.log_loss": True})
         n_batches = 6  # of two epochs, with 40 samples in batches of 16
-        content = folder.read_experiment()
+        content = experiment_json(folder)
         content["configs"]["solver_config"]["log_loss"] = False
         folder.write_experiment(content)
         found = reproduce(folder, trial_id)
@@ -300,7 +300,7 @@ class TestATrialThatCannotBeTrainedAgain:
 
     def test_since_its_set_is_none_of_the_last_run_says_so(self, copy):
         folder, trial_id = copy
-        folder.write_experiment({**folder.read_experiment(), "data": []})
+        folder.write_experiment({**experiment_json(folder), "data": []})
         with pytest.raises(UserError, match="the experiment's last run did not read the train set of the trial"):
             reproduce(folder, trial_id)
 

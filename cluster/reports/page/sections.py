@@ -23,6 +23,7 @@ from cluster.reports.tables.metric_labels import MEASURES, OVERALL_METRICS
 from cluster.reports.tables.summary import mean_and_std, summary_grid
 from cluster.results.results import Row, SummaryColumns
 from cluster.results.statistics import MIN_REPETITIONS, bootstrap_interval, estimate
+from cluster.storage.experiment_file import Git
 from cluster.storage.folders import ExperimentFolder
 from data_pipeline.words import count
 
@@ -228,27 +229,23 @@ def configuration(data: PageData) -> Markup:
     """The options, the three dicts, the data and the versions."""
     experiment = data.experiment
     options = [
-        (", ".join(axis["paths"]), "; ".join(", ".join(map(str, row)) for row in axis["rows"]))
-        for axis in experiment.get("options") or []
+        (", ".join(axis.paths), "; ".join(", ".join(map(str, row)) for row in axis.rows)) for axis in experiment.options
     ]
     parts = [_settings("Options that were varied", options, is_open=True)] if options else []
-    parts += [_settings(name, _flat(values)) for name, values in (experiment.get("configs") or {}).items()]
-    sets = [
-        (str(entry.get("name")), f"{entry.get('samples')} samples, fingerprint {entry.get('fingerprint')}")
-        for entry in experiment.get("data") or []
-    ]
+    parts += [_settings(name, _flat(values)) for name, values in experiment.configs.items()]
+    sets = [(entry.name, f"{entry.samples} samples, fingerprint {entry.fingerprint}") for entry in experiment.data]
     parts.append(_settings("Data", sets))
-    parts.append(_settings("Versions", _flat(experiment.get("versions") or {})))
-    parts.append(_settings("Machine", _flat(experiment.get("machine") or {})))
+    parts.append(_settings("Versions", _flat(experiment.versions)))
+    parts.append(_settings("Machine", _flat(experiment.machine)))
     return section("configuration", "Configuration", *parts)
 
 
 def reproduction(data: PageData, folder: ExperimentFolder) -> Markup:
     """How to train it again, with the current name of the folder, which may differ from the experiment's name."""
-    experiment, git = data.experiment, data.experiment.get("git") or {}
-    lines = [f"git checkout {git['commit']}"] if git.get("commit") else []
-    if experiment.get("command"):
-        lines.append("python " + shlex.join(map(str, experiment["command"])))
+    experiment, git = data.experiment, data.experiment.git or Git()
+    lines = [f"git checkout {git.commit}"] if git.commit else []
+    if experiment.command:
+        lines.append("python " + shlex.join(experiment.command))
     finished = [trial for row in data.rows for trial in data.repetitions[row["key"]] if trial["status"] == "finished"]
     if finished:
         results, _, name = folder.storage.location.rpartition("/")
@@ -264,7 +261,7 @@ def reproduction(data: PageData, folder: ExperimentFolder) -> Markup:
         "The same code, data and seeds give the same numbers. Finished trials are not trained again unless they are "
         "removed. Every number on this page is computed from the trials’ files; tables/ has the means."
     ]
-    if git.get("dirty"):
+    if git.dirty:
         notes.append("Files differed from that commit when it ran, so the commit does not contain all of the code.")
     return section(
         "reproduction", "How to reproduce it", tag("pre", "\n".join(lines), tabindex=0), *(tag("p", n) for n in notes)

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from cluster.results.learning_curves import record_tables
 from cluster.results.results import METRICS, Results, column
+from cluster.storage.experiment_file import ExperimentFile
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.trial_file import Status, TrialFile
 from data_pipeline.files.atomic import atomic_folder
@@ -106,11 +107,8 @@ class ExperimentRuns:
             StorageError: If a file cannot be read.
         """
         results = Results.read(folder).single_folds
-        experiment = folder.read_experiment() or {}
-        settings = {
-            combination["key"]: _settings(experiment["configs"], combination["options"])
-            for combination in experiment["plan"]["combinations"]
-        }
+        experiment = folder.read_experiment()
+        settings = {c.key: _settings(experiment.configs, c.options) for c in experiment.plan.combinations}
         rows = {f"{row['key']}/{row['repetition']}": row for row in results.trials}
         endings = folder.read_trials(_Ending.of, rows.__contains__)
         origin = _origin(experiment)
@@ -246,9 +244,10 @@ def _settings(configs: Mapping[str, Mapping[str, Any]], options: Mapping[str, Op
     return {path: value for path, value in base.items() if not f"{path}.".startswith(replaced)} | _flat(options)
 
 
-def _origin(experiment: Mapping[str, Any]) -> dict[str, str]:
+def _origin(experiment: ExperimentFile) -> dict[str, str]:
     """Returns what produced an experiment's results, such as `versions.torch` and `git.commit`."""
-    origin = {name: experiment.get(name) for name in ("versions", "machine", "git", "code", "command")}
+    origin = {name: getattr(experiment, name) for name in ("versions", "machine", "code", "command")}
+    origin["git"] = experiment.git and experiment.git._asdict()
     return {path: as_text(value) for path, value in _flat(origin).items()}
 
 
