@@ -65,9 +65,11 @@ class FollowedExamples:
                 "indices": (n_examples,),
             }
             for name, shape in shapes.items():
-                array, kind = getattr(found, name), "f" if name.endswith("_mm") else "iu"
-                if array.shape != shape or array.dtype.kind not in kind:
-                    raise ValueError(f"{name} is an array {array.shape} of {array.dtype}, not {shape} of {kind}")
+                array = getattr(found, name)
+                if array.shape != shape:
+                    raise ValueError(f"{name} has the shape {array.shape}, not {shape}")
+                if array.dtype.kind not in ("f" if name.endswith("_mm") else "iu"):
+                    raise ValueError(f"{name} has numbers of the type {array.dtype}")
             if min(found.epochs.min(initial=0), found.batches.min(initial=0), found.indices.min(initial=0)) < 0:
                 raise ValueError("epochs, batches and indices are not negative")
         except Exception as error:

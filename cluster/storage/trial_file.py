@@ -1,6 +1,7 @@
 """The content of a trial's file, `trial.json`."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Literal, NamedTuple, get_args, get_type_hints
@@ -122,8 +123,8 @@ def _are_metrics(metrics: Any) -> bool:
                 return False
             if not set(map(type, values.values())) <= {int, float}:
                 return False
-            if not all(abs(value) <= LARGEST or value != value for value in values.values()):
+            if not all(abs(value) <= LARGEST or value != value or value == math.inf for value in values.values()):
                 return False
-            if values["distance"] != values["distance"] or values["distance_before"] != values["distance_before"]:
-                return False  # NaN
+            if not abs(values["distance"]) <= LARGEST or not abs(values["distance_before"]) <= LARGEST:
+                return False
     return True
