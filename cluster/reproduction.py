@@ -216,7 +216,10 @@ def _compared(
     weights = [each.read(FileNames.WEIGHTS) for each in (folder.trial(trial_id), again)]
     are_same = None
     if weights[0] is not None and weights[1] is not None:
-        one, other = builders.read_weights(weights[0]), builders.read_weights(weights[1])
+        try:
+            one, other = builders.read_weights(weights[0]), builders.read_weights(weights[1])
+        except Exception as error:  # torch.load has no specific error for a file that it cannot read
+            raise UserError(f"the {FileNames.WEIGHTS} of {trial_id} cannot be read: {first_line(error)}") from error
         are_same = one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
     n_missing = len(then) - len(common)
     return Reproduction(trial_id, len(common), n_missing, different, are_same, _changed(content))

@@ -1,7 +1,6 @@
 """JSON objects in files that may come from anywhere: parsed within bounds, and read into typed values."""
 
 import json
-import re
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -9,8 +8,8 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 _MAX_LEVELS = 50  # a setting has about ten, and what shows settings is recursive
+_CONTAINERS = (dict, list)
 _MAX_DIGITS = 300  # so that every integer can be converted to a float
-_SURROGATE = re.compile(r"\\ud[89a-f]", re.IGNORECASE)
 
 LARGEST = 1e40
 """Distances between float32 numbers are smaller, and the square of a smaller number is a float."""
@@ -46,16 +45,18 @@ def json_object(data: str | bytes) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError("it is not a JSON object")
     level: list[Any] = [content]
-    for _ in range(_MAX_LEVELS):
+    n_levels = 0
+    while level:
+        n_levels += 1
+        if n_levels > _MAX_LEVELS:
+            raise ValueError("it is nested too deeply")
         level = [
             item
             for value in level
-            for item in (value.values() if isinstance(value, dict) else value)
-            if isinstance(item, dict | list)
+            for item in (value.values() if type(value) is dict else value)
+            if type(item) in _CONTAINERS
         ]
-    if level:
-        raise ValueError("it is nested too deeply")
-    if _SURROGATE.search(text) is not None:
+    if "\\ud" in text or "\\uD" in text:
         text = json.dumps(content, ensure_ascii=False).encode(errors="replace").decode()
         content = json.loads(text, parse_int=_integer)
     return dict(content)
@@ -98,7 +99,10 @@ def reader(hint: Any) -> Reader:
 
 def read_as(hint: Any, value: Any, where: str) -> Any:
     """Returns a JSON value as a typed value, see `reader`; the text of a ValueError begins with `where`."""
-    return _at(where, reader(hint), value)
+    try:
+        return reader(hint)(value)
+    except ValueError as error:
+        raise ValueError(f"{where}{error}") from error
 
 
 def read_fields(content: Mapping[str, Any], hints: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -122,11 +126,11 @@ def invalid(value: Any) -> ValueError:
     return ValueError(f" is not valid: {reprlib.repr(value)}")
 
 
-def _at(where: str, read: Reader, value: Any) -> Any:
+def _at(place: str | int, read: Reader, value: Any) -> Any:
     try:
         return read(value)
     except ValueError as error:
-        raise ValueError(f"{where}{error}") from error
+        raise ValueError(f"[{reprlib.repr(place)}]{error}") from error
 
 
 def _exact(*kinds: type, where: Callable[[Any], bool] = lambda value: True) -> Reader:
@@ -165,7 +169,7 @@ def _mapping(read: Reader) -> Reader:
     def read_all(value: Any) -> Any:
         if type(value) is not dict:
             raise invalid(value)
-        return {name: _at(f"[{reprlib.repr(name)}]", read, item) for name, item in value.items()}
+        return {name: _at(name, read, item) for name, item in value.items()}
 
     return read_all
 
@@ -174,7 +178,7 @@ def _sequence(read: Reader, kind: Callable[[Any], Any]) -> Reader:
     def read_all(value: Any) -> Any:
         if type(value) is not list:
             raise invalid(value)
-        return kind(_at(f"[{place}]", read, item) for place, item in enumerate(value))
+        return kind(_at(place, read, item) for place, item in enumerate(value))
 
     return read_all
 

@@ -14,8 +14,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cluster.results.results import Results
+from cluster.storage.filesystem import Storage, StorageError
+from cluster.storage.folders import ExperimentFolder
 from tests.cluster_tests.experiment_files import write_examples, write_experiment, write_frames, write_records
 from tests.cluster_tests.results_files import write_fold_results
+from tests.cluster_tests.small_experiment import LR
 from tests.cluster_tests.test_older_results import MADE
 from tune_runs import report
 
@@ -260,6 +264,39 @@ def test_an_archive_with_other_rows_is_broken_and_says_what_to_remove(root, rows
     buffer = io.BytesIO()
     pq.write_table(pa.table({"trial_id": [f"{0:016x}/{i}" for i in range(len(rows))], "trial_json": rows}), buffer)
     attack(root, path, buffer.getvalue(), BRIEF)
+
+
+class TestARunOfItsScript:
+    """Of a small experiment with two finished trials, one of which is broken."""
+
+    def run(self, small_experiment):
+        return [row["status"] for row in small_experiment.run({}, {LR: [1e-3, 1e-2]}).trials]
+
+    @pytest.mark.parametrize(
+        "place", [("started",), ("plan", "combinations", 0, "key"), ("configs",), ("data",), ("git",)], ids=str
+    )
+    def test_writes_a_broken_description_anew(self, finished_experiment, place):
+        path = finished_experiment.folder / "experiment.json"
+        path.write_bytes(changed(path, place, "1e400"))
+        assert self.run(finished_experiment) == ["finished", "finished"]
+        assert Results.read(ExperimentFolder(Storage(finished_experiment.folder))).warnings == []
+
+    @pytest.mark.parametrize("raw", ["1" + 400 * "0", "1e308", "[]"])
+    def test_trains_a_trial_with_broken_results_again(self, finished_experiment, raw):
+        path = next(finished_experiment.folder.rglob("trial.json"))
+        before = json.loads(path.read_bytes())["metrics"]
+        path.write_bytes(changed(path, ("metrics", "val", "mean", "distance"), raw))
+        assert self.run(finished_experiment) == ["finished", "finished"]
+        assert json.loads(path.read_bytes())["metrics"] == before
+
+    def test_says_which_folders_to_remove(self, finished_experiment):
+        with Storage(finished_experiment.folder).opened("trials/" + "/".join("d" * 40), make=True):
+            pass
+        storage = str(finished_experiment.storage_path)
+        with pytest.raises(StorageError, match=r"trials/d/d has folders in folders.*remove it"):
+            self.run(finished_experiment)
+        assert run(["show", "small_experiment", "--storage-path", storage])[0] == 2
+        assert "broken" in run(["list", "--storage-path", storage])[1]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.data_too_large, HealthCheck.too_slow])

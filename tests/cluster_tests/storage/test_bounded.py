@@ -135,7 +135,7 @@ def test_folders_that_are_nested_deeper_than_any_run_nests_them_are_an_error_tha
     storage = Storage(tmp_path)
     storage.write("trials/key/0/plots/picture.png", b"")
     assert storage.files("trials") == ["key/0/plots/picture.png"]
-    with storage.opened("trials/deep/" + "/".join("d" * 1_200), make=True):
+    with storage.opened("trials/deep/" + "/".join("d" * 40), make=True):
         pass
     with pytest.raises(StorageError, match=rf"{tmp_path}/trials/deep/d has folders in folders.*remove it"):
         storage.files("trials")
