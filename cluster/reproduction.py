@@ -131,7 +131,7 @@ def reproduce(
         raise UserError(f"{where} is not finished, so there is nothing to compare with: {trial.status}{why}")
     if trial.key is None or trial.repetition is None or trial.device is None or not trial.description:
         raise UserError(f"the trial.json of {trial_id} does not say how it was trained; was it edited?")
-    content = folder.read_experiment() or {}
+    content = folder.read_experiment()
     with tempfile.TemporaryDirectory(prefix="posetune-") as scratch:
         train_on = _device(trial, device)
         experiment = restore_experiment(content, trial, modules, data_dir, train_on, scratch)
@@ -217,7 +217,10 @@ def _compared(
     weights = [each.read(FileNames.WEIGHTS) for each in (folder.trial(trial_id), again)]
     are_same = None
     if weights[0] is not None and weights[1] is not None:
-        one, other = builders.read_weights(weights[0]), builders.read_weights(weights[1])
+        try:
+            one, other = builders.read_weights(weights[0]), builders.read_weights(weights[1])
+        except Exception as error:  # torch.load has no specific error for a file that it cannot read
+            raise UserError(f"the {FileNames.WEIGHTS} of {trial_id} cannot be read: {first_line(error)}") from error
         are_same = one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
     n_missing = len(then) - len(common)
     runs = folder.read_runs()

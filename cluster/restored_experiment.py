@@ -10,6 +10,7 @@ import torch
 from cluster.experiment import Experiment
 from cluster.planning.identity import constructor_parameters
 from cluster.results.deserialize import decode_class, decode_value
+from cluster.storage.experiment_file import DataEntry, ExperimentFile
 from cluster.storage.trial_file import TrialFile
 from data_pipeline.augmenters import Augmenter
 from data_pipeline.distorters import Distorter
@@ -19,7 +20,7 @@ from posenet.losses import Loss
 
 
 def restore_experiment(
-    content: Mapping[str, Any],
+    content: ExperimentFile,
     trial: TrialFile,
     modules: Sequence[ModuleType],
     data_dir: str | None,
@@ -42,7 +43,7 @@ def restore_experiment(
     """
     try:
         encoded = trial.description
-        configs = {section: dict(config) for section, config in content["configs"].items()}
+        configs = {section: dict(config) for section, config in content.configs.items()}
         hyperparams = _hyperparams(encoded, modules)
         schedule = encoded["schedule"]
         solver = configs["solver_config"] | {
@@ -60,7 +61,7 @@ def restore_experiment(
                 "experiment_config.init_weights_path", configs["experiment_config"]["init_weights_path"]
             ),
             **{name: schedule[name] for name in ("seed", "deterministic_mode", "cpus_per_trial")},
-            **_data(content["data"], encoded["data"]),
+            **_data(content.data, encoded["data"]),
         }
         if data_dir is not None:
             config["data_dir"] = data_dir
@@ -105,17 +106,17 @@ def _normalizer(encoded: Mapping[str, Any] | None, modules: Sequence[ModuleType]
     return partial(found, **decode_value(encoded["args"], modules)) if encoded["args"] else found
 
 
-def _data(known: Sequence[Mapping[str, Any]], encoded: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _data(known: Sequence[DataEntry], encoded: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Returns the settings of the sets: those that the experiment read, found by their fingerprints."""
     config: dict[str, Any] = {"test_set": None, "test_set_size": None}
     for split in ("train", "val", "test"):
         if split not in encoded:
             continue
         fingerprint = encoded[split]["fingerprint"]
-        found = next((data for data in known if data["fingerprint"] == fingerprint), None)
+        found = next((data for data in known if data.fingerprint == fingerprint), None)
         if found is None:
             raise ValueError(f"the experiment's last run did not read the {split} set of the trial")
-        config |= {f"{split}_set": found["name"], f"{split}_set_size": found["size"]}
+        config |= {f"{split}_set": found.name, f"{split}_set_size": found.size}
         if split == "train":
-            config["use_preset"] = found["use_preset"]
+            config["use_preset"] = found.use_preset
     return config

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from data_pipeline.files.tensors import require_uncompressed
 from posenet.machine_errors import is_machine_error
 
 _MAGIC = b"posetune-checkpoint "
@@ -33,6 +34,7 @@ def unpack(data: bytes) -> dict[str, Any]:
     if header.removeprefix(_MAGIC) != hashlib.sha256(content).hexdigest().encode():
         raise ValueError("its content does not match its checksum: it was truncated or changed")
     try:
+        require_uncompressed(content)
         state: Any = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
     except Exception as error:
         if is_machine_error(error):

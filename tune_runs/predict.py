@@ -367,9 +367,9 @@ class _LabelReader:
 def _training_range(folder: ExperimentFolder, trained: TrainedCorrector) -> PoseRange | None:
     """Returns the range of the training poses; None if the experiment does not have it."""
     with suppress(LookupError, TypeError, ValueError, AttributeError):
-        for entry in (folder.read_experiment() or {})["data"]:
-            if entry["fingerprint"] == trained.train_set_fingerprint:
-                return PoseRange.from_json(entry["poses"])
+        for entry in folder.read_experiment().data:
+            if entry.fingerprint == trained.train_set_fingerprint:
+                return PoseRange.from_json(entry.poses or {})
     return None
 
 

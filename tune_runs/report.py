@@ -42,6 +42,8 @@ from data_pipeline.user_error import UserError, exit_status
 if TYPE_CHECKING:
     from cluster.reports.terminal.removal import Removal
 
+_MAX_WARNINGS = 5
+
 # Each command imports what only it needs, so that the others start in less than a second.
 
 
@@ -59,7 +61,7 @@ def show(args: argparse.Namespace) -> int:
     from cluster.results.change_intervals import change_intervals
 
     folder = overview.find_experiment(args.storage_path, args.name)
-    table = _each_fold(folder) if args.folds else Results.read(folder)
+    table = _each_fold(folder) if args.folds else _results(folder)
     if args.by is not None:
         return _show_groups(args, folder, table)
     running = overview.is_running(folder)
@@ -88,9 +90,20 @@ def show(args: argparse.Namespace) -> int:
     )
 
 
+def _results(folder: ExperimentFolder) -> Results:
+    """Returns the results, and warns of what in their files is not valid."""
+    results = Results.read(folder)
+    for warning in results.warnings[:_MAX_WARNINGS]:
+        print(f"warning: {warning}", file=sys.stderr)
+    n_more = len(results.warnings) - _MAX_WARNINGS
+    if n_more > 0:
+        print(f"warning: and {n_more} more", file=sys.stderr)
+    return results
+
+
 def _each_fold(folder: ExperimentFolder) -> Results:
     """Returns the results with a row for each fold."""
-    results = Results.read(folder)
+    results = _results(folder)
     if not results.folds:
         raise UserError(f"{results.name} was not trained on folds; leave out --folds")
     return results.single_folds
@@ -156,7 +169,7 @@ def export(args: argparse.Namespace) -> int:
     from cluster.reports.tables import export as tables
     from cluster.reports.tables.table_options import TableOptions
 
-    results = _each_fold(folder) if "folds" in args else Results.read(folder)
+    results = _each_fold(folder) if "folds" in args else _results(folder)
     table_options = TableOptions(**_given(args, TableOptions))
     format = _format(args.format, args.out, TABLE_ENDINGS)
     if "standalone" in args and format != "latex":
@@ -176,7 +189,7 @@ def effects(args: argparse.Namespace) -> int:
     from cluster.reports.tables.table_options import TableOptions
     from cluster.reports.terminal.effects_text import effects_json, effects_text
 
-    table = Results.read(overview.find_experiment(args.storage_path, args.name))
+    table = _results(overview.find_experiment(args.storage_path, args.name))
     table_options = TableOptions(**_given(args, TableOptions))
     found = effects_of(table, table_options)
     if args.json:

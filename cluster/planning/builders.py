@@ -9,6 +9,7 @@ from torch.nn import Parameter
 
 from cluster.planning.config import Hyperparams
 from data_pipeline.distorters import Distorter
+from data_pipeline.files.tensors import require_uncompressed
 from data_pipeline.skeleton import Skeleton
 from posenet.losses import Loss
 from posenet.models import Corrector
@@ -49,7 +50,8 @@ def build_distorter(hyperparams: Hyperparams) -> Distorter:
 
 
 def read_weights(data: bytes) -> Mapping[str, Tensor]:
-    """Reads the weights of a model from the content of a `weights.pt`."""
+    """Reads the weights of a model from the content of a `weights.pt`; ValueError if it is compressed."""
+    require_uncompressed(data)
     weights: Mapping[str, Tensor] = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
     return weights
 

@@ -10,11 +10,34 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
+from cluster.storage.json_object import read_as
 from cluster.storage.trial_file import TrialFile
 from data_pipeline.skeleton import BUILT_IN, Palm, Skeleton
 from data_pipeline.user_error import UserError
+
+
+class _Palm(NamedTuple):
+    args: Palm
+
+
+class _SkeletonArguments(NamedTuple):
+    name: str
+    joint_names: tuple[str, ...]
+    bones: tuple[tuple[int, int], ...]
+    extra_edges: tuple[tuple[int, int], ...] = ()
+    fingers: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    palm: _Palm | None = None
+
+
+class _Skeleton(NamedTuple):
+    args: _SkeletonArguments
+
+
+class _Data(NamedTuple):
+    skeleton: _Skeleton
+
 
 _IMPORTED = ("posenet.", "data_pipeline.", "torch.optim.", "torch.nn.")
 
@@ -26,13 +49,13 @@ def decode_skeleton(trial: TrialFile) -> Skeleton:
         trial: The content of its `trial.json`.
 
     Raises:
-        LookupError: If the file does not describe a skeleton.
-        TypeError: If the description is not valid.
-        ValueError: If the description is not valid.
+        ValueError: If the file does not describe a skeleton.
     """
-    arguments = _tuples(trial.description["data"]["skeleton"]["args"])
-    palm = arguments.pop("palm", None)
-    skeleton = Skeleton(**arguments, palm=None if palm is None else Palm(**palm["args"]))
+    arguments = read_as(_Data, trial.description.get("data"), "data").skeleton.args
+    palm = None if arguments.palm is None else arguments.palm.args
+    skeleton = Skeleton(**{**arguments._asdict(), "palm": palm})
+    if not all(joint < skeleton.n_joints for _, joints in skeleton.fingers for joint in joints):
+        raise ValueError(f"the fingers of the skeleton have more joints than its {skeleton.n_joints}")
     # The description of a built-in skeleton does not include its palm.
     return next((known for known in BUILT_IN if replace(known, palm=None) == skeleton), skeleton)
 
@@ -108,11 +131,3 @@ def _named(name: str, fits: Callable[[Any], bool], kind: str, modules: Sequence[
     if not homes:
         raise UserError(f"{name} is not a {kind} of PoseTune's; name its module (--import MODULE)")
     return getattr(homes[0], own_name)
-
-
-def _tuples(value: Any) -> Any:
-    if isinstance(value, list):
-        return tuple(_tuples(item) for item in value)
-    if isinstance(value, dict):
-        return {key: _tuples(item) for key, item in value.items()}
-    return value

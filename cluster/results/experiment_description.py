@@ -2,18 +2,29 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import NoneType
 from typing import Any, NamedTuple
 
-from cluster.results.folds import SET_PATHS
+from cluster.results.folds import DATASET, SET_PATHS
+from cluster.storage.experiment_file import Axis, Combination, DataEntry, ExperimentFile
+from cluster.storage.json_object import read_as
 from data_pipeline.separation.separation import Separation
+
+_COLUMNS = {
+    *("key", "n", "failed", "diverged", "folds", "repetition", "seed", "status", "best_epoch", DATASET),
+    *("train_seconds", "node", "device", "gpu", "error", "trial", "trial_id"),
+}
+"""The columns of tables that are neither options nor metrics."""
+
+
+_SET = tuple[str, int | None]
+"""Name and size of a set."""
 
 
 class DataSet(NamedTuple):
     """A dataset that trials were measured on."""
 
     name: str
-    size: Any
+    size: int | None
     """The size in the config; None for the whole dataset."""
 
     n_frames: int | None
@@ -39,112 +50,116 @@ class ExperimentDescription:
     """
 
     name: str
-    combinations: Sequence[Mapping[str, Any]]
-    seeds: list[int]
+    combinations: Sequence[Combination]
+    seeds: Sequence[int]
     option_paths: list[str]
     distinguishing_paths: list[str]
     splits: list[str]
     data_sets: dict[str, dict[str, DataSet]]
     separations: dict[str, dict[str, Separation]]
-    started: float | None
     folds: dict[str, FoldName]
+    problems: Sequence[str]
 
     @classmethod
-    def of(cls, content: Any) -> "ExperimentDescription":
-        """Parses the file's content; LookupError, TypeError, ValueError or AttributeError if it is broken."""
-        plan = content["plan"]
-        seeds = [_checked(seed, int) for seed in _checked(plan["seeds"], list)]
-        paths = list(plan["combinations"][0]["options"])
-        combinations = [
-            {
-                "key": _checked(c["key"], str),
-                "options": {path: _checked(c["options"][path], (str, int, float, NoneType)) for path in paths},
-            }
-            for c in plan["combinations"]
-        ]
-        if not seeds:
-            raise ValueError("the plan has no repetitions")
+    def of(cls, file: ExperimentFile) -> "ExperimentDescription":
+        """Selects it from the file's content; ValueError if its parts contradict each other."""
+        combinations = file.plan.combinations
         option_paths = _varied(combinations)
-        config = content["configs"]["experiment_config"]
-        test_sets = {c["options"].get("experiment_config.test_set", config.get("test_set")) for c in combinations}
-        splits = ["val"] if test_sets == {None} else ["val", "test"]
-        distinguishing_paths = _without_implied(option_paths, content["options"])
-        data_sets = _data_sets(["train", *splits], combinations, config, content.get("data", []))
-        separations = _separations(data_sets, content.get("separations", []))
+        for path in combinations[0].options:
+            if path in _COLUMNS or path.startswith(("val_", "test_")):
+                raise ValueError(f"plan has an option {path!r}, which is the name of another column of its tables")
+        config = file.configs.get("experiment_config", {})
+        splits = ["val"] if set(_names_of("test", combinations, config)) == {None} else ["val", "test"]
+        data_sets = _data_sets(["train", *splits], combinations, config, file.data)
+        separations, problems = _separations(data_sets, file.separations)
         del data_sets["train"]
-        folds = _folds(content["options"], combinations)
+        folds = _folds(file.options, combinations)
         n_frames = [found.n_frames or 0 for of_split in data_sets.values() for found in of_split.values()]
-        if folds and min(n_frames) < 1:
-            raise ValueError("the numbers of frames of some folds are missing")
-        name, started = _checked(content["name"], str), _checked(content.get("started"), (int, float, NoneType))
+        if folds and (min(n_frames) < 1 or len(n_frames) < len(splits) * len(folds)):
+            raise ValueError("data lacks the numbers of frames of some folds")
         return cls(
-            *(name, combinations, seeds, option_paths, distinguishing_paths, splits, data_sets, separations, started),
-            folds,
+            name=file.name,
+            combinations=combinations,
+            seeds=file.plan.seeds,
+            option_paths=option_paths,
+            distinguishing_paths=_without_implied(option_paths, file.options),
+            splits=splits,
+            data_sets=data_sets,
+            separations=separations,
+            folds=folds,
+            problems=[*file.problems, *problems],
         )
 
 
-def _checked(value: Any, kind: type | tuple[type, ...]) -> Any:
-    if not isinstance(value, kind):
-        raise TypeError(f"{value!r} is not a {kind}")
-    return value
+def _varied(combinations: Sequence[Combination]) -> list[str]:
+    paths = list(combinations[0].options)
+    return [path for path in paths if len({repr(c.options[path]) for c in combinations}) > 1]
 
 
-def _varied(combinations: Sequence[Mapping[str, Any]]) -> list[str]:
-    paths = list(combinations[0]["options"])
-    return [path for path in paths if len({repr(c["options"][path]) for c in combinations}) > 1]
-
-
-def _without_implied(option_paths: Sequence[str], axes: Sequence[Mapping[str, Any]]) -> list[str]:
+def _without_implied(option_paths: Sequence[str], axes: Sequence[Axis]) -> list[str]:
     implied: set[str] = set()
     for axis in axes:
-        first_labels = [repr(row[0]) for row in axis["rows"]]
+        first_labels = [repr(row[0]) for row in axis.rows]
         if len(set(first_labels)) == len(first_labels):
-            implied.update(axis["paths"][1:])
+            implied.update(axis.paths[1:])
     return [path for path in option_paths if path not in implied]
 
 
-def _folds(axes: Sequence[Mapping[str, Any]], combinations: Sequence[Mapping[str, Any]]) -> dict[str, FoldName]:
+def _folds(axes: Sequence[Axis], combinations: Sequence[Combination]) -> dict[str, FoldName]:
     """Returns the fold of each combination, by its key; empty without folds."""
-    axis = next((axis for axis in axes if axis.get("folds")), None)
+    axis = next((axis for axis in axes if axis.folds), None)
     if axis is None:
         return {}
-    if set(axis["paths"]) != set(SET_PATHS):
-        raise ValueError(f"folds vary {axis['paths']}")
-    names = {
-        tuple(row): FoldName(_checked(dataset, str), _checked(number, int))
-        for row, (dataset, number) in zip(axis["rows"], axis["folds"], strict=True)
-    }
-    return {c["key"]: names[tuple(c["options"][path] for path in axis["paths"])] for c in combinations}
+    if set(axis.paths) != set(SET_PATHS):
+        raise ValueError(f"options has folds that vary {axis.paths}")
+    names = {tuple(row): FoldName(*fold) for row, fold in zip(axis.rows, axis.folds or (), strict=True)}
+    try:
+        return {c.key: names[tuple(c.options[path] for path in axis.paths)] for c in combinations}
+    except KeyError as error:
+        raise ValueError("plan has a combination on sets that are not a fold") from error
+
+
+def _names_of(split: str, combinations: Sequence[Combination], config: Mapping[str, Any]) -> list[str | None]:
+    """Returns the name of each combination's set; None for those that have none."""
+    path = f"{split}_set"
+    names = [c.options.get(f"experiment_config.{path}", config.get(path)) for c in combinations]
+    return [read_as(str | None, name, path) for name in names]
 
 
 def _data_sets(
     splits: Sequence[str],
-    combinations: Sequence[Mapping[str, Any]],
+    combinations: Sequence[Combination],
     config: Mapping[str, Any],
-    data: Sequence[Mapping[str, Any]],
+    data: Sequence[DataEntry],
 ) -> dict[str, dict[str, DataSet]]:
-    n_frames = {(entry["name"], entry["size"]): _checked(entry["samples"], int) for entry in data}
+    n_frames = {(entry.name, entry.size): entry.samples for entry in data}
     data_sets: dict[str, dict[str, DataSet]] = {}
     for split in splits:
         of_split = data_sets[split] = {}
-        for combination in combinations:
-            options = combination["options"]
-            name = options.get(f"experiment_config.{split}_set", config.get(f"{split}_set"))
-            size = options.get(f"experiment_config.{split}_set_size", config.get(f"{split}_set_size"))
+        path = f"{split}_set_size"
+        for combination, name in zip(combinations, _names_of(split, combinations, config), strict=True):
+            size = combination.options.get(f"experiment_config.{path}", config.get(path))
+            size = read_as(int | None, size, path)
             if name is not None:
-                of_split[combination["key"]] = DataSet(str(name), size, n_frames.get((name, size)))
+                of_split[combination.key] = DataSet(name, size, n_frames.get((name, size)))
     return data_sets
 
 
 def _separations(
     data_sets: Mapping[str, Mapping[str, DataSet]], entries: Sequence[Mapping[str, Any]]
-) -> dict[str, dict[str, Separation]]:
-    """Returns for each split how far the frames of each combination are from its training frames, by its key."""
-    known = {}
-    for entry in entries:
-        train, measured = entry["train"], "test" if "test" in entry else "val"
-        numbers = {name: value for name, value in entry.items() if name not in ("train", measured)}
-        known[(*train, measured, *entry[measured])] = Separation.from_json(numbers)
+) -> tuple[dict[str, dict[str, Separation]], list[str]]:
+    """Returns for each split how far the frames of each combination are from its training frames, by its key.
+
+    The second value says which entries are not valid.
+    """
+    known, problems = {}, []
+    for place, entry in enumerate(entries):
+        where, split = f"separations[{place}]", "test" if "test" in entry else "val"
+        try:
+            train, tested = (read_as(_SET, entry.get(name), f"{where}.{name}") for name in ("train", split))
+            known[(*train, split, *tested)] = read_as(Separation, entry, where)
+        except ValueError as error:
+            problems.append(str(error))
     found: dict[str, dict[str, Separation]] = {split: {} for split in data_sets if split != "train"}
     for split, of_split in found.items():
         for key, data in data_sets[split].items():
@@ -152,4 +167,4 @@ def _separations(
             separation = known.get((*of_train[:2], split, data.name, data.size)) if of_train is not None else None
             if separation is not None:
                 of_split[key] = separation
-    return found
+    return found, problems

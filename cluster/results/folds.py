@@ -44,7 +44,8 @@ def combined_trial(rows: Sequence[Row], folds: Sequence[Fold], of_combination: R
     first, status = rows[0], combined_status([row["status"] for row in rows])
     is_finished = status == "finished"
     row = {**of_combination, "repetition": first["repetition"], "seed": first["seed"], "status": status}
-    row["best_epoch"] = sum(fold["best_epoch"] for fold in rows) / len(rows) if is_finished else None
+    epochs = [fold["best_epoch"] for fold in rows]
+    row["best_epoch"] = sum(epochs) / len(rows) if is_finished and None not in epochs else None
     for name, split in metrics.items():
         values = [fold[name] for fold in rows]
         is_known = is_finished and None not in values

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from cluster.storage.archive import map_files
 from cluster.storage.file_names import FileNames
 from cluster.storage.folders import ExperimentFolder
+from cluster.storage.records import open_records
 from data_pipeline.subsets import MEAN_SUBSET
 
 Numbers = npt.NDArray[np.float64]
@@ -194,7 +195,7 @@ def _chosen_rows(
     """Returns the chosen rows of wanted trials in a file; None if it is broken."""
     found = []
     try:
-        file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
+        file = open_records(content)
         for batch in file.iter_batches(_ROWS_AT_ONCE, row_groups=_groups_with(file, wanted), use_threads=False):
             rows = _Rows(batch)
             found.append(batch.filter(pa.array(chosen(rows) & rows.where("trial_id", wanted))))

@@ -17,13 +17,14 @@ from typing import Any, NamedTuple, TypeVar, cast
 from cluster.results.experiment_description import DataSet, ExperimentDescription, FoldName
 from cluster.results.folds import DATASET, Fold, combined_trial, with_dataset
 from cluster.results.trial_outcome import TrialOutcome
+from cluster.storage.experiment_file import Combination
+from cluster.storage.experiment_file import NoResultsError as NoResultsError
 from cluster.storage.file_names import FileNames
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.run_file import RunFile
 from cluster.storage.trial_file import TrialFile
 from data_pipeline.separation.separation import Separation
 from data_pipeline.subsets import MEAN_SUBSET
-from data_pipeline.user_error import UserError
 
 Row = dict[str, Any]
 
@@ -39,10 +40,6 @@ METRICS = (
     *("distance", "aligned_distance", "max_distance", "frames_within_20mm", "auc_0_50", "auc_20_50"),
     *("bone_length_error", "proportion_error", "acceleration_error"),
 )
-
-
-class NoResultsError(UserError):
-    """A folder does not hold an experiment, or the experiment's description is broken."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +70,7 @@ class Results:
         runs: What produced the trials of each run, by its id; without runs that recorded nothing.
         trained: With folds, the results of the trained combinations, one for each fold; None without folds.
         folder: The folder that they were read from, for what only some tables show; None for none.
+        warnings: What is in the files but not valid, and therefore missing here, a sentence each.
     """
 
     name: str
@@ -90,6 +88,7 @@ class Results:
     runs: Mapping[str, RunFile] = field(default_factory=dict, compare=False, repr=False)
     trained: "Results | None" = field(default=None, repr=False)
     folder: ExperimentFolder | None = field(default=None, compare=False, repr=False)
+    warnings: Sequence[str] = field(default=(), compare=False, repr=False)
 
     @classmethod
     def read(cls: type[R], folder: ExperimentFolder) -> R:
@@ -99,20 +98,22 @@ class Results:
             NoResultsError: If there is no experiment, or if its description is broken.
             StorageError: If a file cannot be read.
         """
+        file = folder.read_experiment()
         try:
-            experiment = ExperimentDescription.of(folder.read_experiment())
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
-            raise NoResultsError(
-                f"{folder.storage.location} holds no experiment ({FileNames.EXPERIMENT} is missing or broken)"
-            ) from error
+            experiment = ExperimentDescription.of(file)
+        except ValueError as error:
+            raise NoResultsError.of(folder.storage.location, str(error)) from error
         planned = [(c, repetition) for repetition in range(len(experiment.seeds)) for c in experiment.combinations]
-        ids = [f"{c['key']}/{repetition}" for c, repetition in planned]
+        ids = [f"{c.key}/{repetition}" for c, repetition in planned]
         wanted = set(ids)
         known = folder.read_trials(TrialOutcome.of, wanted.__contains__)
         pending = TrialOutcome.of(TrialFile())
         outcomes = [known.get(trial_id, pending) for trial_id in ids]
         runs = folder.read_runs()
 
+        warnings = [f"{FileNames.EXPERIMENT}: {problem}" for problem in experiment.problems]
+        for trial_id, outcome in known.items():
+            warnings += [f"{FileNames.in_trial(trial_id, FileNames.TRIAL)}: {text}" for text in outcome.problems]
         option_paths, splits = experiment.option_paths, experiment.splits
         groups = list(_column_groups(splits, outcomes))
         trials = [
@@ -129,10 +130,11 @@ class Results:
             n_others=len(known.keys() - wanted),
             data_sets=experiment.data_sets,
             separations=experiment.separations,
-            started=max((run.started for run in runs.values() if run.started is not None), default=experiment.started),
+            started=max((run.started for run in runs.values() if run.started is not None), default=None),
             run_ids={trial_id: outcome.runs for trial_id, outcome in zip(ids, outcomes, strict=True)},
             runs=runs,
             folder=folder,
+            warnings=warnings,
         )
         return found._over_folds(experiment.folds) if experiment.folds else found
 
@@ -389,16 +391,16 @@ def _column_groups(splits: Sequence[str], outcomes: Sequence[TrialOutcome]) -> I
 
 
 def _trial_row(
-    combination: Mapping[str, Any],
+    combination: Combination,
     option_paths: Sequence[str],
     repetition: int,
     seed: int,
     outcome: TrialOutcome,
     groups: Sequence[_ColumnGroup],
 ) -> Row:
-    row = {"key": combination["key"]}
+    row: Row = {"key": combination.key}
     for path in option_paths:
-        row[path] = combination["options"][path]
+        row[path] = combination.options[path]
     row |= {"repetition": repetition, "seed": seed, "status": outcome.status, "best_epoch": outcome.best_epoch}
     for split, subset, columns, metrics in groups:
         values = outcome.metrics.get(split, {}).get(subset, {})

@@ -44,7 +44,8 @@ def text(value: Any) -> str:
 
 
 def _is_object(value: Mapping[str, Any]) -> bool:
-    return "." in str(value.get("name")) and value.keys() <= {"name", "args", "self"}
+    is_named = "." in str(value.get("name")) and value.keys() <= {"name", "args", "self"}
+    return is_named and isinstance(value.get("args", {}), Mapping)
 
 
 def _own_name(value: Mapping[str, Any]) -> str:

@@ -22,6 +22,9 @@ class TrialOutcome(NamedTuple):
     runs: Sequence[str]
     """The ids of the runs that trained it."""
 
+    problems: Sequence[str] = ()
+    """See `TrialFile`."""
+
     @classmethod
     def of(cls, trial: TrialFile) -> "TrialOutcome":
         """Selects it from the file's content."""
@@ -30,5 +33,5 @@ class TrialOutcome(NamedTuple):
             is_only_one = subsets.keys() == {MEAN_SUBSET, DEFAULT_SUBSET}
             metrics[split] = {MEAN_SUBSET: subsets[MEAN_SUBSET]} if is_only_one else subsets
         columns = {name: getattr(trial, name) for name in _RUN_COLUMNS}
-        # A hundred thousand trials share a few ids.
-        return cls(trial.status, metrics, trial.best_epoch, columns, tuple(map(sys.intern, trial.runs)))
+        runs = tuple(map(sys.intern, trial.runs))  # a hundred thousand trials share a few ids
+        return cls(trial.status, metrics, trial.best_epoch, columns, runs, trial.problems)

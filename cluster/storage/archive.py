@@ -32,7 +32,8 @@ from typing import TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.storage.file_names import FileNames
+from cluster.storage.bounded import open_parquet
+from cluster.storage.file_names import FileNames, is_trial_id
 from cluster.storage.filesystem import Storage, StorageError
 from cluster.storage.records import are_joinable, joined
 from cluster.storage.trial_file import TrialFile
@@ -48,6 +49,8 @@ T = TypeVar("T")
 
 _BUNDLE_FILE = re.compile(r"(\d{6}-[0-9a-f]{8})\.(trials|records)\.parquet")
 _SCHEMA = pa.schema({"trial_id": pa.string(), "trial_json": pa.string()})
+_MAX_ROWS = 10 * BUNDLE_TRIALS
+_TEXT = pa.dictionary(pa.int32(), pa.string())
 _MOVED = (FileNames.RECORDS, FileNames.TRIAL)
 _FINAL = ("finished", "diverged")
 _PATIENCE_S = 5.0  # short, since the end of a run waits for it and the next run can move the trials
@@ -71,10 +74,13 @@ class Archive:
         for bundle in self.bundles():
             rows = self._read(bundle)
             try:
-                for trial_id, text in zip(*(rows.column(name).to_pylist() for name in _SCHEMA.names), strict=True):
+                for trial_id, text in zip(*map(rows.column, _SCHEMA.names), strict=True):
+                    trial_id = trial_id.as_py()
+                    if not is_trial_id(trial_id):
+                        raise ValueError(f"{trial_id!r} is not the id of a trial")
                     if trial_id not in seen:
                         seen.add(trial_id)
-                        yield trial_id, TrialFile.from_json(text) if wanted(trial_id) else TrialFile()
+                        yield trial_id, TrialFile.from_json(text.as_py()) if wanted(trial_id) else TrialFile()
             except ValueError as error:
                 raise self._broken(bundle, error) from error
 
@@ -137,12 +143,16 @@ class Archive:
     def _read(self, bundle: str) -> pa.Table:
         content = self.experiment.read(FileNames.in_archive(bundle, "trials")) or b""
         try:
-            rows = pq.ParquetFile(io.BytesIO(content), page_checksum_verification=True).read(use_threads=False)
+            file = open_parquet(content, texts=_SCHEMA.names, max_rows=_MAX_ROWS)
+            if file.schema_arrow.names != _SCHEMA.names:
+                raise ValueError(f"it has the columns {', '.join(file.schema_arrow.names)}")
+            rows = file.read(use_threads=False)
+            if any(column.null_count or column.type != _TEXT for column in rows.columns):
+                raise ValueError("it has other values than texts")
+            rows.validate(full=True)
         except Exception as error:
             # What pyarrow raises depends on the damage.
             raise self._broken(bundle, error) from error
-        if rows.schema != _SCHEMA:
-            raise self._broken(bundle, f"it has the columns {', '.join(rows.schema.names)}")
         return rows
 
     def _broken(self, bundle: str, why: object) -> StorageError:

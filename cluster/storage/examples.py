@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cluster.storage.bounded import read_arrays
 from cluster.storage.file_names import FileNames
 from cluster.storage.folders import TrialFolder
 
@@ -52,8 +53,7 @@ class FollowedExamples:
         if content is None:
             return None
         try:
-            arrays = np.load(io.BytesIO(content), allow_pickle=False)
-            found = cls(**{name: arrays[name] for name in cls.__dataclass_fields__})
+            found = cls(**read_arrays(content, list(cls.__dataclass_fields__)))
             n_points, n_examples, n_joints, _ = found.predictions_mm.shape
             one = (n_examples, n_joints, 3)
             shapes = {
@@ -65,8 +65,13 @@ class FollowedExamples:
                 "indices": (n_examples,),
             }
             for name, shape in shapes.items():
-                if getattr(found, name).shape != shape:
-                    raise ValueError(f"{name} has the shape {getattr(found, name).shape}, not {shape}")
+                array = getattr(found, name)
+                if array.shape != shape:
+                    raise ValueError(f"{name} has the shape {array.shape}, not {shape}")
+                if array.dtype.kind not in ("f" if name.endswith("_mm") else "iu"):
+                    raise ValueError(f"{name} has numbers of the type {array.dtype}")
+            if min(found.epochs.min(initial=0), found.batches.min(initial=0), found.indices.min(initial=0)) < 0:
+                raise ValueError("epochs, batches and indices are not negative")
         except Exception as error:
             # What numpy raises depends on the damage.
             raise ValueError(f"{FileNames.EXAMPLES} is broken: {error}") from error

@@ -20,7 +20,21 @@ results/NAME/
     .lock                  held while the experiment runs; on an object store, lease/ instead
 """
 
+import re
 from typing import Literal
+
+_KEY = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+_TRIAL_ID = re.compile(rf"({_KEY})/(0|[1-9][0-9]{{0,8}})", re.ASCII)
+
+
+def is_key(text: str) -> bool:
+    """Returns whether a text can be a combination's key: the name of a folder that leads nowhere else."""
+    return re.fullmatch(_KEY, text) is not None
+
+
+def is_trial_id(text: str) -> bool:
+    """Returns whether a text can be the id of a trial, `KEY/REPETITION`: the path of its folder in `trials/`."""
+    return _TRIAL_ID.fullmatch(text) is not None
 
 
 class FileNames:

@@ -50,6 +50,12 @@ _TEMPORARY = {
     *(errno.ENETRESET, errno.EINTR),
 }
 
+_LARGEST = 2**34
+"""The largest file that is read, in bytes; the file system can claim any size for a file with holes."""
+
+_MAX_LEVELS = 16
+"""How deep the folders of an experiment can be nested; a run makes five levels."""
+
 T = TypeVar("T")
 
 
@@ -186,6 +192,12 @@ class Storage:
                 f"{path!r} does not name a file or folder in {self.location}: it would lead out of it, or nowhere"
             )
 
+    def _require_size(self, path: str, n_bytes: int, at_most: int) -> None:
+        if n_bytes > at_most:
+            raise StorageError(
+                f"{self.location}/{path} has {n_bytes:,} bytes, and no run writes more than {at_most:,}; remove it"
+            )
+
     def write(self, path: str, data: bytes) -> None:
         """Writes a file, replacing one that is there."""
 
@@ -202,13 +214,18 @@ class Storage:
         )
         self._try(attempt, path, "written", advice)
 
-    def read(self, path: str) -> bytes | None:
-        """Returns a file's content; None if it does not exist."""
+    def read(self, path: str, *, at_most: int = _LARGEST) -> bytes | None:
+        """Returns a file's content; None if it does not exist.
+
+        Raises:
+            StorageError: Also if a local file has more than `at_most` bytes.
+        """
 
         def attempt() -> bytes | None:
             try:
                 if self.local is not None:
                     with self.opened_file(path, os.O_RDONLY) as file:
+                        self._require_size(path, os.fstat(file.fileno()).st_size, at_most)
                         return file.read()
                 filesystem, root = self._remote()
                 return object_store.read(filesystem, f"{root}/{path}")
@@ -253,16 +270,22 @@ class Storage:
         """Returns the sorted paths of all files below a folder, relative to it; none if it does not exist.
 
         A symbolic link to a folder counts as a file. An object store gets one request per thousand files.
+
+        Raises:
+            StorageError: Also if folders are nested deeper than those of any experiment.
         """
 
         def attempt() -> list[str]:
             try:
                 if self.local is not None:
                     with self.opened(path) as folder:
-                        walked = list(os.fwalk(".", dir_fd=folder, onerror=_raise_unless_gone))
-                    folders = {f"{place}/{name}" for place, names, _, _ in walked for name in names}
-                    found = {f"{place}/{name}" for place, _, names, _ in walked for name in names}
-                    links = folders - {place for place, _, _, _ in walked}
+                        walked = []
+                        for place, names, files, _ in os.fwalk(".", dir_fd=folder, onerror=_raise_unless_gone):
+                            self._require_depth(path, place)
+                            walked.append((place, names, files))
+                    folders = {f"{place}/{name}" for place, names, _ in walked for name in names}
+                    found = {f"{place}/{name}" for place, _, files in walked for name in files}
+                    links = folders - {place for place, _, _ in walked}
                     return sorted(name.removeprefix("./") for name in found | links)
                 filesystem, root = self._remote()
                 folder_path = f"{root}/{path}".rstrip("/")
@@ -276,6 +299,14 @@ class Storage:
                 return []
 
         return self._try(attempt, path, "read")
+
+    def _require_depth(self, path: str, place: str) -> None:
+        if place.count("/") > _MAX_LEVELS:
+            inner = "/".join(place.split("/")[1:3])
+            raise StorageError(
+                f"{self.location}/{path}/{inner} has folders in folders, more than {_MAX_LEVELS} levels deep, which no "
+                "run makes; remove it"
+            )
 
     def remove_empty_folder(self, path: str) -> None:
         """Removes a local folder if it is empty."""

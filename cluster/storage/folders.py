@@ -12,12 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from cluster.storage.archive import Archive, map_files
-from cluster.storage.file_names import FileNames
+from cluster.storage.bounded import read_array
+from cluster.storage.experiment_file import MAX_EXPERIMENT_BYTES, ExperimentFile, NoResultsError
+from cluster.storage.file_names import FileNames, is_trial_id
 from cluster.storage.filesystem import Storage, StorageError
-from cluster.storage.run_file import RunFile, is_run_id
-from cluster.storage.trial_file import TrialFile
+from cluster.storage.run_file import MAX_RUN_BYTES, RunFile, is_run_id
+from cluster.storage.trial_file import MAX_TRIAL_BYTES, TrialFile
 
-_TRIAL_FILE = re.compile(r"(?P<trial_id>[^/]+/\d+)/(?P<name>.+)")
+_TRIAL_FILE = re.compile(r"(?P<trial_id>[^/]+/[^/]+)/(?P<name>.+)")
 
 T = TypeVar("T")
 
@@ -36,10 +38,11 @@ class TrialFolder:
 
     def read_trial(self) -> TrialFile:
         """Returns the content of `trial.json`; that of a pending trial if there is none, or if it is broken."""
+        content = self.experiment.read(self._path(FileNames.TRIAL), at_most=MAX_TRIAL_BYTES)
         try:
-            return TrialFile.from_json(self.read(FileNames.TRIAL) or b"")
-        except ValueError:
-            return TrialFile()
+            return TrialFile() if content is None else TrialFile.from_json(content)
+        except ValueError as error:
+            return TrialFile(problems=(str(error),))
 
     def write_trial(self, content: TrialFile) -> None:
         """Writes `trial.json`."""
@@ -113,7 +116,7 @@ class ExperimentFolder:
         for path in paths:
             if path.count("/") < 2:
                 self.storage.names(FileNames.in_trial(path))  # a link instead of a folder is an error
-        files = [found for path in paths if (found := _TRIAL_FILE.match(path))]
+        files = [found for path in paths if (found := _TRIAL_FILE.match(path)) and is_trial_id(found["trial_id"])]
         pending = of(TrialFile())
         known = {file["trial_id"]: pending for file in files}
         with_file = [file["trial_id"] for file in files if file["name"] == FileNames.TRIAL and wanted(file["trial_id"])]
@@ -134,13 +137,19 @@ class ExperimentFolder:
         """
         return self.read_trials(lambda trial: trial, trial_id.__eq__).get(trial_id, TrialFile())
 
-    def read_experiment(self) -> dict[str, Any] | None:
-        """Returns the content of `experiment.json`; None if there is none, or if it is broken."""
+    def read_experiment(self) -> ExperimentFile:
+        """Returns the content of `experiment.json`.
+
+        Raises:
+            NoResultsError: If there is none, or if it is broken.
+            StorageError: If it cannot be read.
+        """
+        content = self.storage.read(FileNames.EXPERIMENT, at_most=MAX_EXPERIMENT_BYTES)
         try:
-            content = json.loads(self.storage.read(FileNames.EXPERIMENT) or b"")
-        except (ValueError, RecursionError):  # RecursionError: it is nested too deeply
-            return None
-        return content if isinstance(content, dict) else None
+            return ExperimentFile.from_json(content or b"")
+        except ValueError as error:
+            problem = None if content is None else str(error)
+            raise NoResultsError.of(self.storage.location, problem) from error
 
     def write_experiment(self, content: Mapping[str, Any]) -> None:
         """Writes `experiment.json`."""
@@ -155,12 +164,13 @@ class ExperimentFolder:
         """
         if not is_run_id(run_id):
             return None  # from an edited file; it could lead out of the folder
+        content = self.storage.read(FileNames.run(run_id), at_most=MAX_RUN_BYTES)
         try:
-            return RunFile.from_json(self.storage.read(FileNames.run(run_id)) or b"")
+            return RunFile.from_json(content or b"")
         except ValueError:
             return None
 
-    def read_runs(self) -> dict[str, RunFile]:
+    def read_runs(self) -> Mapping[str, RunFile]:
         """Reads what produced the trials, by the id of the run.
 
         Raises:
@@ -170,11 +180,12 @@ class ExperimentFolder:
         read = zip(run_ids, map_files(self.storage, self.read_run, run_ids), strict=True)
         return {run_id: run for run_id, run in read if run is not None} or self.read_run_of_0_4_0()
 
-    def read_run_of_0_4_0(self) -> dict[str, RunFile]:
+    def read_run_of_0_4_0(self) -> Mapping[str, RunFile]:
         """Returns the last run, by its id, if version 0.4.0 recorded it in `experiment.json`."""
-        content = self.read_experiment() or {}
-        run_id = content.get("run", "")
-        return {run_id: RunFile.of(content)} if "versions" in content and is_run_id(run_id) else {}
+        try:
+            return self.read_experiment().run_of_0_4_0
+        except NoResultsError:
+            return {}
 
     def write_run(self, run_id: str, run: RunFile) -> None:
         """Writes what produces the trials of a run."""
@@ -215,8 +226,8 @@ class ExperimentFolder:
             return None  # from an edited file; it could lead out of the folder
         content = self.storage.read(FileNames.training_frames(fingerprint))
         try:
-            keys = None if content is None else np.load(io.BytesIO(content), allow_pickle=False)
-        except (ValueError, EOFError, OSError):
+            keys = None if content is None else read_array(content)
+        except ValueError:
             return None
         return np.sort(keys) if keys is not None and keys.dtype == np.int64 and keys.ndim == 1 else None
 

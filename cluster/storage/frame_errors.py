@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cluster.storage.bounded import open_parquet
 from cluster.storage.file_names import FileNames
 from cluster.storage.folders import ExperimentFolder, TrialFolder
 from data_pipeline.frame_table import UNKNOWN_FRAMES, FrameTable, Indices, Names, Runs, is_group_name
@@ -171,9 +172,10 @@ class FrameErrors:
         if content is None:
             return None
         try:
-            file = pq.ParquetFile(io.BytesIO(content), page_checksum_verification=True)
+            kinds = {**_ERRORS, **_FRAMES}
+            file = open_parquet(content, texts=[name for name, kind in kinds.items() if kind == _NAME])
             schema = pa.schema({**_ERRORS, **{k: v for k, v in _FRAMES.items() if k in file.schema_arrow.names}})
-            rows = file.read(use_threads=False).select(schema.names).cast(schema).combine_chunks()
+            rows = file.read(columns=schema.names, use_threads=False).select(schema.names).cast(schema).combine_chunks()
             rows.validate(full=True)
             subset, before, after = (rows.column(name).combine_chunks() for name in _ERRORS)
             codes = subset.indices.to_numpy()

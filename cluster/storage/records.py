@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cluster.storage.bounded import open_parquet
 from posenet.record import Record
 
 _ROWS_PER_GROUP = 2**16
@@ -79,14 +80,14 @@ def from_parquet(data: bytes) -> list[Record]:
     return [Record(*values) for values in zip(*columns, strict=True)]
 
 
+def open_records(data: bytes) -> pq.ParquetFile:
+    """Opens a file of records, also of several trials; see `open_parquet` for its errors."""
+    return open_parquet(data, texts=[field.name for field in _SCHEMA if field.type == _TEXT])
+
+
 def _read(data: bytes) -> pa.Table:
     try:
-        table = (
-            pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
-            .read(use_threads=False)
-            .select(_SCHEMA.names)
-            .cast(_SCHEMA)
-        )
+        table = open_records(data).read(columns=_SCHEMA.names, use_threads=False).select(_SCHEMA.names).cast(_SCHEMA)
         table.validate(full=True)
     except Exception as error:
         # What pyarrow raises depends on the damage.

@@ -5,8 +5,9 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
+from cluster.storage.json_object import Seconds, json_object, read_fields
 from data_pipeline.words import listed
 
 SCRIPT, POSETUNE, _WORKING_FOLDER = "script", "posetune", "working_folder"
@@ -16,12 +17,21 @@ REPOSITORIES = {SCRIPT: "the script", POSETUNE: "PoseTune", _WORKING_FOLDER: "th
 
 _RUN_ID = re.compile(r"[0-9a-f]{1,64}")
 _COMMIT = re.compile(r"[0-9a-f]{4,64}")
-_YEAR_3000 = 32_503_680_000
+
+MAX_RUN_BYTES = 2**20
+"""The largest file of a run that is read; it usually has 1 kB."""
 
 
 def is_run_id(value: object) -> bool:
     """Returns whether a value is the id of a run, and not a path that leads elsewhere."""
     return isinstance(value, str) and _RUN_ID.fullmatch(value) is not None
+
+
+RunId = Annotated[str, is_run_id]
+
+
+def _is_commit(value: str) -> bool:
+    return _COMMIT.fullmatch(value) is not None
 
 
 @dataclass(frozen=True)
@@ -33,8 +43,8 @@ class Commit:
         dirty: Whether files differ from it; None if git did not say.
     """
 
-    commit: str
-    dirty: bool | None
+    commit: Annotated[str, _is_commit]
+    dirty: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +60,7 @@ class RunFile:
         code: A hash of PoseTune's code.
     """
 
-    started: float | None = None
+    started: Seconds | None = None
     versions: Mapping[str, str | int | None] = field(default_factory=dict)
     machine: Mapping[str, str | int | None] = field(default_factory=dict)
     command: Sequence[str] = ()
@@ -60,26 +70,17 @@ class RunFile:
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> "RunFile":
         """Selects what is valid from the content of a run's file, or of the `experiment.json` of version 0.4.0."""
-        started, command, code = (content.get(name) for name in ("started", "command", "code"))
-        return cls(
-            started=started if isinstance(started, int | float) and 0 < started < _YEAR_3000 else None,
-            versions=_facts(content.get("versions")),
-            machine=_facts(content.get("machine")),
-            command=command if isinstance(command, list) and all(isinstance(part, str) for part in command) else (),
-            git=_commits(content.get("git")),
-            code=code if isinstance(code, str) else None,
-        )
+        git = content.get("git")
+        if isinstance(git, dict) and "commit" in git:
+            content = {**content, "git": {_WORKING_FOLDER: git}}  # as version 0.4.0 wrote it
+        valid, _ = read_fields(content, _HINTS)
+        valid["git"] = {whose: commit for whose, commit in valid.get("git", {}).items() if whose in REPOSITORIES}
+        return cls(**valid)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "RunFile":
         """Reads a file's text; ValueError if it is not a JSON object."""
-        try:
-            content = json.loads(text)
-        except RecursionError as error:
-            raise ValueError("it is nested too deeply") from error
-        if not isinstance(content, dict):
-            raise ValueError("it is not a JSON object")
-        return cls.of(content)
+        return cls.of(json_object(text))
 
     def to_json(self) -> str:
         """Returns the file's text."""
@@ -117,20 +118,4 @@ def different_origins(runs: Iterable[RunFile]) -> str:
     return "; ".join(f"{name} {listed(values)}" for name, values in origins_of(runs).items() if len(values) > 1)
 
 
-def _facts(value: Any) -> dict[str, str | int | None]:
-    if not isinstance(value, dict):
-        return {}
-    return {name: fact for name, fact in value.items() if fact is None or isinstance(fact, str | int)}
-
-
-def _commits(value: Any) -> dict[str, Commit]:
-    if not isinstance(value, dict):
-        return {}
-    repositories = {_WORKING_FOLDER: value} if "commit" in value else value
-    found = {}
-    for whose in REPOSITORIES:
-        state = repositories.get(whose)
-        commit, dirty = (state.get("commit"), state.get("dirty")) if isinstance(state, dict) else (None, None)
-        if isinstance(commit, str) and _COMMIT.fullmatch(commit):
-            found[whose] = Commit(commit, dirty if isinstance(dirty, bool) else None)
-    return found
+_HINTS = get_type_hints(RunFile, include_extras=True)

@@ -4,16 +4,19 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from functools import cache
-from types import NoneType, UnionType
-from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, get_args, get_type_hints
 
-from cluster.storage.run_file import is_run_id
+from cluster.storage.json_object import LARGEST, Seconds, invalid, json_object, read_fields
+from cluster.storage.run_file import RunId, is_run_id
 from data_pipeline.subsets import MEAN_SUBSET
 
 Status = Literal["finished", "failed", "diverged", "interrupted", "pending"]
 """How far a trial has come. `interrupted`: started, to be continued; `pending`: never started."""
 
 STATUSES: tuple[Status, ...] = get_args(Status)
+
+MAX_TRIAL_BYTES = 2**24
+"""The largest file of a trial that is read; it usually has 20 kB."""
 
 _RUNNING = "running"
 """The status of an `interrupted` trial in its file: the file does not know whether a process still trains it."""
@@ -28,7 +31,7 @@ _ONLY_OF: Mapping[str, tuple[Status, ...]] = {
 class TrialFile(NamedTuple):
     """The content of a trial's file, in the order of its keys; without arguments, that of a trial without a file.
 
-    A file may be incomplete or edited, so anything may be missing. A value of another type counts as missing, and a
+    A file may be incomplete or edited, so anything may be missing. A value that is not valid counts as missing, and a
     trial that is finished but lacks valid metrics is `interrupted`.
 
     Attributes:
@@ -41,19 +44,20 @@ class TrialFile(NamedTuple):
         traceback: Where the error was raised, in a trial that failed or diverged.
         best_epoch: The epoch with the best validation distance, in a finished trial, as are the metrics.
         metrics: By split, subset and name; distances in mm.
+        problems: What is in the file but not valid: for each field a text that begins with its name.
     """
 
     key: str | None = None
     repetition: int | None = None
     seed: int | None = None
-    runs: Sequence[str] = ()
+    runs: tuple[RunId, ...] = ()
     status: Status = "pending"
     options: Mapping[str, Any] = {}
     description: Mapping[str, Any] = {}
     epochs: int = 0
-    started: float | None = None
-    ended: float | None = None
-    train_seconds: float | None = None
+    started: Seconds | None = None
+    ended: Seconds | None = None
+    train_seconds: Seconds | None = None
     device: str | None = None
     gpu: str | None = None
     node: str | None = None
@@ -64,24 +68,28 @@ class TrialFile(NamedTuple):
     traceback: str | None = None
     best_epoch: int | None = None
     metrics: Mapping[str, Mapping[str, Mapping[str, float]]] = {}
+    problems: Sequence[str] = ()
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "TrialFile":
         """Reads a file's text; ValueError if it is not a JSON object."""
-        try:
-            content = json.loads(text)
-        except RecursionError as error:
-            raise ValueError("it is nested too deeply") from error
-        if not isinstance(content, dict):
-            raise ValueError("it is not a JSON object")
-        status = content.get("status")
-        if status not in STATUSES or (status == "finished" and not _are_metrics(content.get("metrics"))):
+        if len(text) > MAX_TRIAL_BYTES:
+            raise ValueError(f"it has more than {MAX_TRIAL_BYTES:,} characters")
+        content = json_object(text)
+        given, problems = content.get("status"), []
+        status: Status = given if given in STATUSES else "interrupted"
+        if given not in (*STATUSES, _RUNNING, None):
+            problems.append(f"status{invalid(given)}")
+        if status == "finished" and not _are_metrics(content.get("metrics")):
+            problems.append("metrics are missing or not valid, so the trial counts as interrupted")
             status = "interrupted"
-        valid = {name: content[name] for name in _names(status) if type(content.get(name)) in _TYPES[name]}
-        valid["status"] = status
-        # Version 0.4.0 wrote only the last run.
-        valid["runs"] = tuple(filter(is_run_id, valid.get("runs", [content.get("run")])))
-        return cls(**valid)
+        hints = {name: _HINTS[name] for name in _names(status) if name not in ("status", "metrics")}
+        valid, invalid_fields = read_fields(content, hints)
+        if status == "finished":
+            valid["metrics"] = content["metrics"]
+        if "runs" not in content and is_run_id(content.get("run")):
+            valid["runs"] = (content["run"],)  # version 0.4.0 wrote only the last run
+        return cls(**valid, status=status, problems=(*problems, *invalid_fields))
 
     def to_json(self) -> str:
         """Returns the file's text."""
@@ -96,20 +104,14 @@ class TrialFile(NamedTuple):
         return self.metrics["val"][MEAN_SUBSET]["distance"] if self.status == "finished" else None
 
 
-def _json_types(hint: Any) -> tuple[type, ...]:
-    """Returns the types that `json` uses for the values of a field, except for a missing value."""
-    kinds = [kind for kind in get_args(hint) if kind is not NoneType] if isinstance(hint, UnionType) else [hint]
-    of_json: dict[Any, tuple[type, ...]] = {Literal: (str,), Mapping: (dict,), Sequence: (list,), float: (float, int)}
-    return sum((of_json.get(get_origin(kind) or kind, (kind,)) for kind in kinds), ())
-
-
-_TYPES = {name: _json_types(hint) for name, hint in get_type_hints(TrialFile).items()}
+_HINTS = get_type_hints(TrialFile, include_extras=True)
+del _HINTS["problems"]
 
 
 @cache
 def _names(status: Status) -> list[str]:
     """Returns the keys of a trial's file."""
-    return [name for name in _TYPES if status in _ONLY_OF.get(name, STATUSES)]
+    return [name for name in _HINTS if status in _ONLY_OF.get(name, STATUSES)]
 
 
 def _are_metrics(metrics: Any) -> bool:
@@ -124,6 +126,8 @@ def _are_metrics(metrics: Any) -> bool:
                 return False
             if not set(map(type, values.values())) <= {int, float}:
                 return False
-            if not math.isfinite(values["distance"]) or not math.isfinite(values["distance_before"]):
+            if not all(abs(value) <= LARGEST or value != value or value == math.inf for value in values.values()):
+                return False
+            if not abs(values["distance"]) <= LARGEST or not abs(values["distance_before"]) <= LARGEST:
                 return False
     return True

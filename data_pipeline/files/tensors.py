@@ -1,5 +1,6 @@
 """Tensors in files: loaded without executing code, and checked before use."""
 
+import io
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,16 @@ def load(path: Path, error: type[UserError], *, mapped: bool) -> Any:
         # torch.load has no specific error for damaged files: what it raises depends on the damage.
         reason = first_line(problem)
         raise error(f"{text}: {reason}") from problem
+
+
+def require_uncompressed(content: bytes) -> None:
+    """Raises a ValueError if a file of tensors is compressed, as `torch.save` never does: it could have any size."""
+    file = io.BytesIO(content)
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            n_bytes = sum(entry.file_size for entry in archive.infolist())
+        if n_bytes > len(content):
+            raise ValueError(f"it claims {n_bytes:,} bytes of tensors in {len(content):,}")
 
 
 def vectors(content: object, where: object, error: type[UserError]) -> Array:

@@ -104,7 +104,7 @@ def write_fold_results(
         for split, n in zip(("val", "test"), of_fold, strict=True)
     ]
     lr_axis = {"paths": ["lr"], "rows": [[lr] for lr in combinations]}
-    folder.write_experiment({**folder.read_experiment(), "options": [axis, lr_axis], "data": samples})
+    folder.write_experiment({**experiment_json(folder), "options": [axis, lr_axis], "data": samples})
     return folder
 
 
@@ -126,6 +126,11 @@ def write_json(trial: TrialFolder, content: Mapping[str, Any]) -> None:
 def read_json(trial: TrialFolder) -> dict[str, Any]:
     """Returns the content of a trial's file."""
     return json.loads(trial.read("trial.json"))
+
+
+def experiment_json(folder: ExperimentFolder) -> dict[str, Any]:
+    """Returns the content of `experiment.json`."""
+    return json.loads(folder.storage.read("experiment.json"))
 
 
 def results(path: Path, combinations: Mapping[str, Any], **how: Any) -> ResultTable:

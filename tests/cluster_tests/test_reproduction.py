@@ -23,7 +23,7 @@ from data_pipeline.user_error import UserError
 from posenet import errors
 from posenet.losses import MetricLoss
 from tests.cluster_tests import small_experiment as own_module
-from tests.cluster_tests.results_files import read_json, write_json
+from tests.cluster_tests.results_files import experiment_json, read_json, write_json
 from tests.cluster_tests.small_experiment import (
     CLOSED_FORM,
     LR,
@@ -204,7 +204,7 @@ class TestATrialThatIsTheSame:
     def test_what_is_logged_by_now_alone_is_not_compared(self, small_experiment):
         folder, trial_id = trained(small_experiment, {"solver_config.log_loss": True})
         n_batches = 6  # of two epochs, with 40 samples in batches of 16
-        content = folder.read_experiment()
+        content = experiment_json(folder)
         content["configs"]["solver_config"]["log_loss"] = False
         folder.write_experiment(content)
         found = reproduce(folder, trial_id)
@@ -301,7 +301,7 @@ class TestATrialThatCannotBeTrainedAgain:
 
     def test_since_its_set_is_none_of_the_last_run_says_so(self, copy):
         folder, trial_id = copy
-        folder.write_experiment({**folder.read_experiment(), "data": []})
+        folder.write_experiment({**experiment_json(folder), "data": []})
         with pytest.raises(UserError, match="the experiment's last run did not read the train set of the trial"):
             reproduce(folder, trial_id)
 

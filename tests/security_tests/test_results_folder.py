@@ -107,8 +107,8 @@ def test_a_key_in_a_planted_experiment_leads_to_no_file_outside_and_its_weights_
     combination["key"] = key.replace("KEY", combination["key"]).replace("/ABSOLUTE", str(outside))
     path.write_text(json.dumps(planted))
     there = content(outside)
-    table = ResultTable.read(ExperimentFolder(Storage(small_experiment.storage_path) / "small_experiment"))
-    assert [row["status"] for row in table.trials] == ["finished", "pending"]
+    with pytest.raises(NoResultsError, match=r"plan\.combinations\[1\]\.key is not valid"):
+        ResultTable.read(ExperimentFolder(Storage(small_experiment.storage_path) / "small_experiment"))
     again = small_experiment.run({"experiment_config.keep_weights": "none"}, {LR: [1e-3, 1e-2]})
     assert [row["key"] for row in again.trials] == [row["key"] for row in before.trials]
     assert not list(small_experiment.folder.rglob("weights.pt"))

@@ -18,6 +18,7 @@ from cluster.results.names import ChoiceError
 from cluster.results.results import Results, Row, SummaryColumns, column
 from cluster.results.statistics import Comparison, adjusted, compare_with
 from cluster.storage.examples import FollowedExamples
+from cluster.storage.experiment_file import ExperimentFile
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.lock import is_locked
 from data_pipeline.skeleton import Skeleton
@@ -62,7 +63,7 @@ class PageData:
     """
 
     table: Results
-    experiment: Mapping[str, Any]
+    experiment: ExperimentFile
     logged: Logged
     is_running: bool
     example_trial: str | None
@@ -87,7 +88,7 @@ class PageData:
         skeletons = _skeletons(folder, table)
         return cls(
             table=table,
-            experiment=folder.read_experiment() or {},
+            experiment=folder.read_experiment(),
             logged=logged,
             is_running=is_locked(folder.storage),
             example_trial=example_trial,

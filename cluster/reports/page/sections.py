@@ -234,15 +234,11 @@ def configuration(data: PageData) -> Markup:
     """The options, the three dicts and the data of the last plan."""
     experiment = data.experiment
     options = [
-        (", ".join(axis["paths"]), "; ".join(", ".join(map(str, row)) for row in axis["rows"]))
-        for axis in experiment.get("options") or []
+        (", ".join(axis.paths), "; ".join(", ".join(map(str, row)) for row in axis.rows)) for axis in experiment.options
     ]
     parts = [_settings("Options that were varied", options, is_open=True)] if options else []
-    parts += [_settings(name, _flat(values)) for name, values in (experiment.get("configs") or {}).items()]
-    sets = [
-        (str(entry.get("name")), f"{entry.get('samples')} samples, fingerprint {entry.get('fingerprint')}")
-        for entry in experiment.get("data") or []
-    ]
+    parts += [_settings(name, _flat(values)) for name, values in experiment.configs.items()]
+    sets = [(entry.name, f"{entry.samples} samples, fingerprint {entry.fingerprint}") for entry in experiment.data]
     parts.append(_settings("Data", sets))
     return section("configuration", "Configuration", *parts)
 

@@ -9,6 +9,7 @@ from cluster.results.lookup import find_combination
 from cluster.results.results import Results, Row, column
 from cluster.results.settings_text import MISSING, differences, flat, text
 from cluster.results.statistics import Comparison, adjusted, compare
+from cluster.storage.experiment_file import ExperimentFile
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.run_file import origins_of
 from data_pipeline.words import listed
@@ -207,7 +208,7 @@ class _Side:
 
     name: str
     table: Results
-    content: Mapping[str, Any]
+    content: ExperimentFile
     trials: Mapping[str, Mapping[int, Row]]
     """The trials of each combination, by its key and their seed."""
 
@@ -218,22 +219,18 @@ class _Side:
         for trial in table.trials:
             trials.setdefault(trial["key"], {})[trial["seed"]] = trial
         name = folder.storage.location.rstrip("/").rpartition("/")[2]
-        return cls(name, table, folder.read_experiment() or {}, trials)
+        return cls(name, table, folder.read_experiment(), trials)
 
     @property
     def options(self) -> list[str]:
         """The paths of all options, also of those with one value."""
-        paths = list(self.content["plan"]["combinations"][0]["options"])
+        paths = list(self.content.plan.combinations[0].options)
         return with_dataset(paths) if self.table.folds else paths
 
     @property
     def fingerprints(self) -> dict[tuple[str, Any], str]:
         """The fingerprint of each data set, by the set's name and the requested size."""
-        return {
-            (data["name"], data["size"]): str(data["fingerprint"])
-            for data in self.content.get("data", ())
-            if "fingerprint" in data
-        }
+        return {(data.name, data.size): data.fingerprint for data in self.content.data if data.fingerprint is not None}
 
     def values(self, path: str) -> list[str]:
         """Returns all values of an option as texts; of any other setting, its only value."""
@@ -241,8 +238,8 @@ class _Side:
             of_split = self.table.data_sets["val"]
             return list(dict.fromkeys(text(of_split[key].name) for key in self.table.folds))
         if path in self.options:
-            return list(dict.fromkeys(text(c["options"][path]) for c in self.content["plan"]["combinations"]))
-        value: Any = self.content["configs"]
+            return list(dict.fromkeys(text(c.options[path]) for c in self.content.plan.combinations))
+        value: Any = self.content.configs
         for name in path.split(".") if path.startswith(_SECTIONS) else (_HYPERPARAMS, *path.split(".")):
             value = value.get(name, MISSING) if isinstance(value, Mapping) else MISSING
         return [text(value)]
@@ -254,7 +251,7 @@ class _Side:
     def fixed(self, options: Iterable[str]) -> dict[str, str]:
         """Returns the settings outside these options, as texts by path."""
         prefixes = tuple(f"{option}." for option in options)
-        settings = flat(self.content["configs"])
+        settings = flat(self.content.configs)
         named = {path.removeprefix(f"{_HYPERPARAMS}."): setting for path, setting in settings.items()}
         return {path: setting for path, setting in named.items() if not f"{path}.".startswith(prefixes)}
 

@@ -1,11 +1,10 @@
 """The experiments of a results folder and the status of each."""
 
-import os
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
@@ -113,6 +112,7 @@ def experiment_status(folder: ExperimentFolder, name: str) -> ExperimentStatus:
     try:
         table = Results.read(folder)
         running = is_running(folder)
+        size_bytes = _size(folder)
     except UserError:  # no description, a broken part of the archive, or a link: `show` reports it
         return ExperimentStatus(name, "broken")
     best_of_each = [_best(data, of_data) for data, of_data in table.by_data().items()]
@@ -127,7 +127,7 @@ def experiment_status(folder: ExperimentFolder, name: str) -> ExperimentStatus:
         best_std_mm=None if best is None else best.best_std_mm,
         n=None if best is None else best.n,
         best_of_each=best_of_each,
-        size_bytes=None if folder.storage.local is None else _size(folder.storage.local),
+        size_bytes=size_bytes,
         started=table.started,
     )
 
@@ -188,13 +188,13 @@ def _is_experiment(storage: Storage, name: str) -> bool:
         return True  # it cannot be read, or is a link; `show` says why
 
 
-def _size(folder: Path) -> int:
-    """Returns the size of all files below a folder, in bytes; it does not follow links."""
+def _size(folder: ExperimentFolder) -> int | None:
+    """Returns the size of all files in bytes, without following links; None if they are not on a local filesystem."""
+    local = folder.storage.local
+    if local is None:
+        return None
     total = 0
-    for _, _, names, descriptor in os.fwalk(folder):
-        for name in names:
-            try:
-                total += os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_size
-            except FileNotFoundError:
-                continue  # a run has just moved it
+    for path in folder.storage.files():
+        with suppress(OSError):  # a run has just moved it
+            total += (local / path).lstat().st_size
     return total

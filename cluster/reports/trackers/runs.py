@@ -109,11 +109,8 @@ class ExperimentRuns:
             StorageError: If a file cannot be read.
         """
         results = Results.read(folder).single_folds
-        experiment = folder.read_experiment() or {}
-        settings = {
-            combination["key"]: _settings(experiment["configs"], combination["options"])
-            for combination in experiment["plan"]["combinations"]
-        }
+        experiment = folder.read_experiment()
+        settings = {c.key: _settings(experiment.configs, c.options) for c in experiment.plan.combinations}
         rows = {f"{row['key']}/{row['repetition']}": row for row in results.trials}
         endings = folder.read_trials(_Ending.of, rows.__contains__)
         origins = {run_id: _origin(run) for run_id, run in results.runs.items()}

@@ -7,6 +7,7 @@ from cluster.results.names import ChoiceError
 from cluster.results.results import NoResultsError
 from cluster.storage.frame_errors import FrameErrors
 from tests.cluster_tests.experiment_files import PARTS, write_examples, write_experiment, write_frames, write_records
+from tests.cluster_tests.results_files import experiment_json
 
 LR, DECAY = "optimizer_args.lr", "optimizer_args.weight_decay"
 THRESHOLDS = np.arange(81)
@@ -352,7 +353,7 @@ class TestTheNumberOfErrorsOfAnotherMethod:
         sweep = [({"experiment_config.val_set": name}, [mm]) for name, mm in (("easy", 3.0), ("hard", 9.0))]
         folder = write_experiment(tmp_path / "two", sweep, with_test=False)
         sizes = [{"name": "easy", "size": None, "samples": 100}, {"name": "hard", "size": None, "samples": 50}]
-        folder.write_experiment({**folder.read_experiment(), "data": sizes})
+        folder.write_experiment({**experiment_json(folder), "data": sizes})
         for key in (FIRST, SECOND):
             write_records(folder, f"{key}/0", [9.0], split="val", success=("worst", BEFORE, AFTER))
         drawing = FigureOptions(folder, others=[("theirs", tmp_path / "theirs.npy")])

@@ -9,7 +9,7 @@ from cluster.results.folds import SET_PATHS, combined_status
 from cluster.results.lookup import find_combination, find_one_trained, find_trained
 from cluster.results.names import ChoiceError
 from cluster.results.results import NoResultsError, Results
-from tests.cluster_tests.results_files import write_fold_results
+from tests.cluster_tests.results_files import experiment_json, write_fold_results
 
 N_FRAMES = [(300, 100), (100, 300)]
 """Of each fold, in validation and testing."""
@@ -133,7 +133,7 @@ def test_a_combination_has_the_same_key_whenever_it_is_read_and_others_have_othe
 )
 def test_a_description_with_broken_folds_is_no_experiment(tmp_path, changed):
     folder = write_fold_results(tmp_path, {0.1: [[10.0], [6.0]]}, N_FRAMES)
-    folder.write_experiment({**folder.read_experiment(), **changed})
+    folder.write_experiment({**experiment_json(folder), **changed})
     with pytest.raises(NoResultsError, match="is missing or broken"):
         Results.read(folder)
 

@@ -5,6 +5,7 @@ import uuid
 import pytest
 
 from cluster.storage import file_names
+from cluster.storage.experiment_file import NoResultsError
 from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder
@@ -50,14 +51,24 @@ class TestATrialsFile:
         assert folder.trial("key/0").read_trial() == TrialFile()
         folder.storage.write("trials/key/0/trial.json", content)
         folder.storage.write("experiment.json", content)
-        assert folder.trial("key/0").read_trial() == TrialFile()
-        assert folder.read_experiment() is None
+        found = folder.trial("key/0").read_trial()
+        assert found.problems
+        assert found._replace(problems=()) == TrialFile()
+        with pytest.raises(NoResultsError, match="is missing or broken"):
+            folder.read_experiment()
 
     def test_keeps_what_is_valid_of_a_file_with_other_types(self, folder):
         invalid = {"key": 5, "seed": "5", "epochs": None, "pid": True, "options": []}
         content = json.loads(FINISHED.to_json()) | invalid | {"started": 7, "device": "cpu"}
         folder.storage.write("trials/key/0/trial.json", json.dumps(content).encode())
-        assert folder.trial("key/0").read_trial() == FINISHED._replace(key=None, options={}, started=7, device="cpu")
+        found = folder.trial("key/0").read_trial()
+        assert found._replace(problems=()) == FINISHED._replace(key=None, options={}, started=7, device="cpu")
+        assert found.problems == (
+            "key is not valid: 5",
+            "seed is not valid: '5'",
+            "options is not valid: []",
+            "pid is not valid: True",
+        )
 
     @pytest.mark.parametrize(
         ("content", "status"),

@@ -16,6 +16,7 @@ from cluster.results.lookup import find_combination, find_repetition
 from cluster.results.names import ChoiceError
 from tests.cluster_tests import results_files
 from tests.cluster_tests.experiment_files import write_experiment
+from tests.cluster_tests.results_files import experiment_json
 
 LR, DIMS, SET = "optimizer_args.lr", "model_args.hidden_dims", "experiment_config.val_set"
 ONE = [9.0, 9.1, 9.3, 9.2, 9.4, 9.6, 9.5]
@@ -29,7 +30,7 @@ def write(tmp_path):
 
     def write(name, combinations, *, base=None, fingerprint="f", seeds=None, with_test=False):
         folder = write_experiment(tmp_path / name, combinations, with_test=with_test)
-        content = folder.read_experiment()
+        content = experiment_json(folder)
         configs = content["configs"]
         configs["experiment_config"] |= {"name": name, "train_set": "a_train", "n_repetitions": 3}
         configs["solver_config"] = {"num_epochs": 10, "verbose": False}
@@ -126,7 +127,7 @@ class TestTwoExperiments:
 
     def test_of_one_name_are_told_apart_by_their_folders(self, write):
         first, copy = write("first", [({LR: 1}, ONE)]), write("copy", [({LR: 1}, ONE)])
-        copy.write_experiment(first.read_experiment())
+        copy.write_experiment(experiment_json(first))
         (found,) = compared(first, copy)
         assert found.names == ("first", "copy")
 
@@ -193,7 +194,7 @@ class TestTwoExperiments:
         second = write("second", [({LR: 1}, ONE)], base={SET: "b_val"})
         for folder, name in ((first, "a_val"), (second, "b_val")):
             data = [{"name": name, "size": None, "samples": 100, "fingerprint": "same"}]
-            folder.write_experiment({**folder.read_experiment(), "data": data})
+            folder.write_experiment({**experiment_json(folder), "data": data})
         (found,) = compared(first, second)
         assert found.differences == {SET: ("a_val", "b_val")}
         assert found.pairs[0].comparison.n == len(ONE)

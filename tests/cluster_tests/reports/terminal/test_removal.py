@@ -12,7 +12,7 @@ from cluster.storage.folders import ExperimentFolder
 from cluster.storage.lease import AlreadyRunningError
 from cluster.storage.lock import experiment_lock
 from tests.cluster_tests.experiment_files import RUN_ID, write_experiment, write_records
-from tests.cluster_tests.results_files import write_json
+from tests.cluster_tests.results_files import experiment_json, write_json
 
 KEYS = [f"{place:016x}" for place in range(2)]
 OUTSIDE = ["..", ".", "", "../results", "../outside", "sweep/..", "sweep/trials", "./sweep", "sweep/", "nothing"]
@@ -119,7 +119,7 @@ class TestUselessFiles:
         for repetition in range(2):
             write_records(folder, f"{KEYS[0]}/{repetition}", [10.0, 9.0])
         folder.archive.add([f"{KEYS[0]}/0", f"{KEYS[0]}/1"])
-        content = folder.read_experiment()
+        content = experiment_json(folder)
         content["plan"]["combinations"] = content["plan"]["combinations"][
             1:
         ]  # so that the archived trials have other settings
@@ -134,7 +134,7 @@ class TestUselessFiles:
     def test_are_looked_for_again_when_they_go(self, results):
         """A run that ends between the search and the removal may have planned trials that were useless before."""
         folder = ExperimentFolder(Storage(results / "sweep"))
-        content = folder.read_experiment()
+        content = experiment_json(folder)
         plan = content["plan"]
         folder.write_experiment({**content, "plan": {**plan, "combinations": plan["combinations"][:1]}})
         found = useless_files(str(results), "sweep")

@@ -1,0 +1,144 @@
+"""The content of an experiment's file, `experiment.json`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, NamedTuple, get_type_hints
+
+from cluster.storage.file_names import FileNames, is_key
+from cluster.storage.json_object import json_object, read_fields
+from cluster.storage.run_file import RunFile, is_run_id
+from data_pipeline.user_error import UserError
+
+MAX_EXPERIMENT_BYTES = 2**28
+"""The largest file that is read; that of ten thousand trials has 3 MB."""
+
+MAX_TRIALS = 1_000_000
+"""The largest plan that is read; its table takes some gigabytes."""
+
+
+class NoResultsError(UserError):
+    """A folder does not hold an experiment, or the experiment's description is broken."""
+
+    @classmethod
+    def of(cls, location: str, problem: str | None) -> "NoResultsError":
+        """Names the folder, and what is wrong with the description; None if there is none."""
+        why = "" if problem is None else f": {problem}"
+        return cls(f"{location} holds no experiment ({FileNames.EXPERIMENT} is missing or broken){why}")
+
+
+def _is_label(value: Any) -> bool:
+    return value is None or type(value) in (str, int, float, bool)
+
+
+Label = Annotated[Any, _is_label]
+"""The value of an option as tables show it: a text, a number, a bool or None."""
+
+
+class Combination(NamedTuple):
+    """A planned combination: its key, which is the name of a folder, and the labels of its options by path."""
+
+    key: Annotated[str, is_key]
+    options: Mapping[str, Label]
+
+
+class Plan(NamedTuple):
+    """The planned trials: each combination with each seed, at least one of each."""
+
+    seeds: Annotated[Sequence[int], bool]
+    combinations: Annotated[Sequence[Combination], bool]
+
+
+class Axis(NamedTuple):
+    """Settings that vary together.
+
+    Attributes:
+        paths: The settings.
+        rows: Their labels in each row.
+        folds: The split dataset and the number of the fold of each row; None if the rows are not folds.
+    """
+
+    paths: Annotated[Sequence[str], bool]
+    rows: Annotated[Sequence[Sequence[Label]], bool]
+    folds: Sequence[tuple[str, int]] | None = None
+
+
+class DataEntry(NamedTuple):
+    """A dataset that the run read.
+
+    Attributes:
+        name: Its name.
+        samples: The number of its frames.
+        size: The size in the config; None for the whole dataset.
+        use_preset: Whether the input are the stored predictions.
+        fingerprint: Identifies its content.
+        poses: The range of its poses, see `data_pipeline.pose_range.PoseRange`.
+    """
+
+    name: str
+    samples: int
+    size: int | None = None
+    use_preset: bool | None = None
+    fingerprint: str | None = None
+    poses: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class ExperimentFile:
+    """The valid content of an experiment's file.
+
+    The first four are always there. Another one that is missing or not valid has its default.
+
+    Attributes:
+        name: The experiment's name; the folder may have been renamed.
+        configs: The three dicts, encoded.
+        options: The options, as they were registered.
+        plan: The planned trials.
+        data: The datasets that the run read.
+        separations: How far sets are from training sets, each as the run wrote it.
+        run_of_0_4_0: The last run, by its id, if version 0.4.0 wrote the file: later versions write it to `runs/`.
+        problems: What is in the file but not valid: for each field a text that begins with its name.
+    """
+
+    name: str
+    configs: Mapping[str, Mapping[str, Any]]
+    options: Sequence[Axis]
+    plan: Plan
+    data: Sequence[DataEntry] = ()
+    separations: Sequence[Mapping[str, Any]] = ()
+    run_of_0_4_0: Mapping[str, RunFile] = field(default_factory=dict)
+    problems: Sequence[str] = ()
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "ExperimentFile":
+        """Reads a file's text.
+
+        Raises:
+            ValueError: If name, configs, options or plan are missing or not valid; the message says what is wrong.
+        """
+        content = json_object(text)
+        valid, problems = read_fields(content, _HINTS)
+        for name in ("name", "configs", "options", "plan"):
+            if name not in valid:
+                raise ValueError(next((text for text in problems if text.startswith(name)), f"{name} is missing"))
+        _require_consistent(valid["options"], valid["plan"])
+        run_id = content.get("run", "")
+        run_of_0_4_0 = {run_id: RunFile.of(content)} if "versions" in content and is_run_id(run_id) else {}
+        return cls(**valid, run_of_0_4_0=run_of_0_4_0, problems=problems)
+
+
+_HINTS = get_type_hints(ExperimentFile, include_extras=True)
+del _HINTS["run_of_0_4_0"], _HINTS["problems"]
+
+
+def _require_consistent(options: Sequence[Axis], plan: Plan) -> None:
+    """Raises a ValueError unless each row has a label for each path, and combinations differ and have one shape."""
+    for axis in options:
+        if any(len(row) != len(axis.paths) for row in axis.rows):
+            raise ValueError(f"options has rows with more or fewer values than {axis.paths}")
+    if len(plan.seeds) * len(plan.combinations) > MAX_TRIALS:
+        raise ValueError(f"plan has more than {MAX_TRIALS:,} trials")
+    if len({combination.key for combination in plan.combinations}) < len(plan.combinations):
+        raise ValueError("plan has a key twice")
+    paths = plan.combinations[0].options.keys()
+    if any(combination.options.keys() != paths for combination in plan.combinations):
+        raise ValueError("plan has combinations with different options")

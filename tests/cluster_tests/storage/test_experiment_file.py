@@ -1,0 +1,66 @@
+import copy
+import json
+
+import pytest
+
+from cluster.storage.experiment_file import ExperimentFile
+from tests.cluster_tests.test_older_results import MADE
+
+CONTENT = json.loads((MADE / "results" / "every_family" / "experiment.json").read_text(encoding="utf-8"))
+
+
+def read(**changes):
+    return ExperimentFile.from_json(json.dumps({**copy.deepcopy(CONTENT), **changes}))
+
+
+class TestAnExperimentsFile:
+    def test_of_an_old_version_is_valid(self):
+        found = read()
+        assert found.problems == []
+        assert [combination.key for combination in found.plan.combinations] == [
+            combination["key"] for combination in CONTENT["plan"]["combinations"]
+        ]
+        assert [entry.fingerprint for entry in found.data] == [entry["fingerprint"] for entry in CONTENT["data"]]
+        assert (found.configs, found.versions, found.started) == (
+            CONTENT["configs"],
+            CONTENT["versions"],
+            CONTENT["started"],
+        )
+
+    @pytest.mark.parametrize(
+        ("name", "value", "problem"),
+        [
+            ("started", 1e18, "started is not valid: 1e+18"),
+            ("started", float("nan"), "started is not valid: nan"),
+            ("git", {"commit": ["x"]}, "git.commit is not valid: ['x']"),
+            ("versions", {"torch": 2}, "versions['torch'] is not valid: 2"),
+            ("machine", [], "machine is not valid: []"),
+            ("command", "a", "command is not valid: 'a'"),
+            ("data", [{"name": "x"}], "data[0] lacks 'samples'"),
+            ("data", [CONTENT["data"][0] | {"samples": "many"}], "data[0].samples is not valid: 'many'"),
+        ],
+    )
+    def test_lacks_what_is_not_valid_and_names_it(self, name, value, problem):
+        found = read(**{name: value})
+        assert found.problems == [problem]
+        missing = ExperimentFile.from_json(json.dumps({key: item for key, item in CONTENT.items() if key != name}))
+        assert getattr(found, name) == getattr(missing, name)
+        assert found.plan == missing.plan
+
+    @pytest.mark.parametrize(
+        ("changes", "problem"),
+        [
+            ({"name": 1}, "name is not valid"),
+            ({"configs": {"experiment_config": 1}}, r"configs\['experiment_config'\] is not valid"),
+            ({"options": [{"paths": ["a"], "rows": [[1, 2]]}]}, "options has rows with more or fewer values"),
+            ({"plan": {"seeds": [], "combinations": []}}, r"plan\.seeds is not valid"),
+            ({"plan": {"seeds": [1], "combinations": [{"key": "../x", "options": {}}]}}, r"combinations\[0\]\.key"),
+            ({"plan": {"seeds": [1], "combinations": [{"key": "a", "options": {"b": []}}]}}, r"options\['b'\]"),
+            ({"plan": {"seeds": [1], "combinations": [{"key": "a", "options": {}}] * 2}}, "a key twice"),
+            ({"plan": {"seeds": [1] * 1_001, "combinations": [{"key": "a", "options": {}}]}}, None),
+        ],
+    )
+    def test_without_a_valid_plan_is_an_error_that_names_what_is_wrong(self, changes, problem, monkeypatch):
+        monkeypatch.setattr("cluster.storage.experiment_file.MAX_TRIALS", 1_000)
+        with pytest.raises(ValueError, match=problem or "plan has more than 1,000 trials"):
+            read(**changes)
