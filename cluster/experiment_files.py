@@ -16,6 +16,7 @@ from cluster.storage.archive import map_files
 from cluster.storage.file_names import FileNames
 from data_pipeline.pose_range import PoseRange
 from data_pipeline.tables import label_keys
+from data_pipeline.words import value_text
 
 
 def write_experiment_file(plan: Plan, job: Job) -> None:
@@ -65,7 +66,7 @@ def _encoded_config(config: object) -> dict[str, Any]:
         try:
             encoded[key] = encode(value)
         except NotEncodableError:
-            encoded[key] = repr(value)  # a base value that an option replaces
+            encoded[key] = value_text(value)  # a base value that an option replaces
     return encoded
 
 
