@@ -1,4 +1,4 @@
-"""Ends a run soon after the head of its Ray was lost, with an error that says so.
+"""Ends a run soon after its Ray was lost, with an error that says so.
 
 Ray itself says nothing for a minute, and then ends the process with a page of C++.
 """
@@ -22,7 +22,7 @@ AGAIN = "Run the script again to continue: finished trials are kept, the others 
 
 
 class HeadLostError(UserError):
-    """The head of Ray was lost during the run."""
+    """The head of Ray, or the Ray of this machine, was lost during the run."""
 
 
 def answers(address: str) -> None:
@@ -32,21 +32,20 @@ def answers(address: str) -> None:
 
 
 @contextmanager
-def head_watched(address: str, why: Callable[[float], str], patience_s: float) -> Iterator[None]:
-    """Watches the head of Ray during the block, which a `KeyboardInterrupt` ends if the head is lost.
+def head_watched(look: Callable[[], str | None], patience_s: float) -> Iterator[None]:
+    """Watches Ray during the block, which a `KeyboardInterrupt` ends if Ray is lost.
 
     If the block does not end within seconds after that, the process ends. A block outside the main thread is not
     interrupted.
 
     Args:
-        address: Where it listens, `host:port`.
-        why: Returns the text of the error, given for how many seconds the head has not answered.
-        patience_s: How long it may not answer.
+        look: Returns what is wrong with Ray; None if nothing is. It is called every second.
+        patience_s: How long something may be wrong.
 
     Raises:
         HeadLostError: If it is lost.
     """
-    watch = _Watch(address, why, patience_s)
+    watch = _Watch(look, patience_s)
     thread = threading.Thread(target=watch.work, name="head watch", daemon=True)
     thread.start()
     try:
@@ -62,36 +61,32 @@ def head_watched(address: str, why: Callable[[float], str], patience_s: float) -
 
 
 class _Watch:
-    def __init__(self, address: str, why: Callable[[float], str], patience_s: float) -> None:
-        self.address, self.why, self.patience_s = address, why, patience_s
+    def __init__(self, look: Callable[[], str | None], patience_s: float) -> None:
+        self.look, self.patience_s = look, patience_s
         self.lost: str | None = None
         self.ended = threading.Event()
         self.interrupts = threading.current_thread() is threading.main_thread()
 
     def work(self) -> None:
-        """Looks at intervals until the block ends or the head is lost."""
-        silent_since: float | None = None
+        """Looks at intervals until the block ends or Ray is lost."""
+        wrong_since: float | None = None
         while not self.ended.wait(_INTERVAL_S):
             began = time.monotonic()
-            try:
-                answers(self.address)
-                silent_since = None
+            wrong = self.look()
+            if wrong is None:
+                wrong_since = None
                 continue
-            except OSError as error:
-                if not self.patience_s and not isinstance(error, ConnectionRefusedError):
-                    continue  # a busy machine answers late
-                reason = error.strerror or error
-            if silent_since is None:
-                silent_since = began
+            if wrong_since is None:
+                wrong_since = began
                 if self.patience_s:
-                    text = f"warning: the head of Ray at {self.address} does not answer ({reason}): waiting for it"
-                    print(f"{text} for up to {self.patience_s:.0f} s", file=sys.stderr, flush=True)
-            if time.monotonic() - silent_since >= self.patience_s:
-                self._lose(time.monotonic() - silent_since)
+                    text = f"warning: {wrong}: waiting for up to {self.patience_s:.0f} s"
+                    print(text, file=sys.stderr, flush=True)
+            if time.monotonic() - wrong_since >= self.patience_s:
+                self._lose(wrong)
                 return
 
-    def _lose(self, silent_s: float) -> None:
-        self.lost = f"{self.why(silent_s)}. {AGAIN}"
+    def _lose(self, wrong: str) -> None:
+        self.lost = f"{wrong}. {AGAIN}"
         if self.interrupts:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
         if not self.ended.wait(_END_S):

@@ -36,7 +36,7 @@ _ENVIRONMENT = {
 os.environ.update(_ENVIRONMENT)
 
 import ray  # noqa: E402 - it reads the environment on import
-from ray._private import ray_constants  # noqa: E402
+from ray._private import ray_constants, worker  # noqa: E402
 from ray._private.accelerators import get_accelerator_manager_for_resource  # noqa: E402
 from ray._private.authentication.authentication_token_setup import (  # noqa: E402
     maybe_enable_token_auth_if_token_available,
@@ -94,12 +94,17 @@ def embedded(placement: Placement) -> Iterator[None]:
                 f"Ray did not start on this machine: {first_line(error)}. The machine may be busy or short of memory; "
                 f'Ray\'s logs are in {folder}/session_latest/logs. {AGAIN}; or use run("inline"), which needs no Ray'
             ) from error
-        head = ray.get_runtime_context().gcs_address
-        stack.enter_context(head_watched(head, lambda silent_s: _HEAD_ENDED, 0.0))
+        stack.enter_context(head_watched(_ended_process, 0.0))
         yield
 
 
-_HEAD_ENDED = "the head process of Ray on this machine has ended: it was killed, or the machine ran out of memory"
+def _ended_process() -> str | None:
+    """Returns which process of the Ray on this machine has ended, if one of those without which it does nothing."""
+    processes = worker._global_node.all_processes
+    for name in ("gcs_server", "raylet"):
+        if any(info.process.poll() is not None for info in processes.get(name, ())):
+            return f"the process {name} of Ray has ended: it was killed, or the machine ran out of memory"
+    return None
 
 
 @contextmanager
@@ -134,12 +139,17 @@ def connected(address: str) -> Iterator[None]:
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             raise ClusterError(_why_not_connected(address, found, error)) from error
         if not address.startswith(_CLIENT):
-            stack.enter_context(head_watched(found, partial(_head_silent, address), _patience_s()))
+            stack.enter_context(head_watched(partial(_silence, address, found), _patience_s()))
         yield
 
 
-def _head_silent(address: str, silent_s: float) -> str:
-    return f"the head of the Ray cluster at {address} has not answered for {silent_s:.0f} s"
+def _silence(address: str, found: str) -> str | None:
+    """Returns why the head of a cluster does not answer; None if it does."""
+    try:
+        answers(found)
+    except OSError as error:
+        return f"the head of the Ray cluster at {address} does not answer ({error.strerror or error})"
+    return None
 
 
 def _patience_s() -> float:

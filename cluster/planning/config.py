@@ -123,7 +123,7 @@ def _text(value: Any) -> str | None:
 def _path(value: Any) -> str | None:
     text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
     fits = isinstance(text, str) and text and why_no_path(text) is None
-    return None if fits else "a path, of characters that a file name can have"
+    return None if fits else "a path"
 
 
 def _class_of(base: type, where: str, *, or_partial: bool = False) -> Rule:

@@ -16,6 +16,7 @@ from cluster.storage.lease import already_running, is_leased, lease, this_run
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 _ATTEMPTS = 5
 _PAUSE_S = 0.05
+_REMOVALS = 20
 
 
 @contextmanager
@@ -70,20 +71,17 @@ def _file_lock(folder: Storage) -> Iterator[Callable[[], None]]:
 
 def _locked_file(folder: Storage, stack: ExitStack) -> IO[bytes]:
     """Returns the lock file, locked and open until the end of `stack`."""
-    for attempt in range(_ATTEMPTS):
-        with ExitStack() as opened:
-            try:
-                file = opened.enter_context(folder.opened_file(FileNames.LOCK, os.O_RDWR | os.O_CREAT, make=True))
-                _acquire(folder, file)
-            except FileNotFoundError:  # the folder was removed before it was opened
-                if attempt == _ATTEMPTS - 1:
-                    raise
-                continue
+    for _ in range(_REMOVALS):
+        # Its folder may be removed before it is opened.
+        with ExitStack() as opened, suppress(FileNotFoundError):
+            file = opened.enter_context(folder.opened_file(FileNames.LOCK, os.O_RDWR | os.O_CREAT, make=True))
+            _acquire(folder, file)
             # Before it was locked, its last owner may have removed it, and others may have locked a new file.
             if _has_its_name(folder, file):
                 stack.push(opened.pop_all())
                 return file
-    raise FileNotFoundError(errno.ENOENT, "other processes remove it again and again")
+        time.sleep(_PAUSE_S)
+    raise FileNotFoundError(errno.ENOENT, "it cannot be created, or others remove it again and again")
 
 
 def _has_its_name(folder: Storage, file: IO[bytes]) -> bool:

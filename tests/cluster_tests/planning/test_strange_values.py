@@ -132,7 +132,7 @@ class TestANumberThatTorchCannotHold:
 @pytest.mark.parametrize("path", ["a\0b", "a\ud800b", b"a", ""])
 def test_a_path_that_no_file_can_have_is_refused(small_experiment, key, path):
     found = problems(lambda: small_experiment.experiment({f"experiment_config.{key}": path}))
-    assert "allowed: a path, of characters that a file name can have" in found[f"experiment_config.{key}"]
+    assert "allowed: a path" in found[f"experiment_config.{key}"]
 
 
 def test_a_device_without_numbers_is_refused(small_experiment):

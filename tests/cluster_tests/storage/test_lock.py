@@ -94,7 +94,7 @@ while time.monotonic() < end:
             os.close(os.open(inside, os.O_CREAT | os.O_EXCL))  # fails if another process is here
             (folder / "file").touch()
             inside.unlink()
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)  # another process may lock a new file meanwhile
             n += 1
     except AlreadyRunningError:
         pass
