@@ -16,7 +16,7 @@ from data_pipeline.user_error import UserError
 
 _INTERVAL_S = 1.0
 _ANSWER_S = 5.0
-_END_S = 10.0  # for the main thread, which may be waiting inside Ray
+_END_S = 15.0  # for the main thread, which may be waiting inside Ray
 
 AGAIN = "Run the script again to continue: finished trials are kept, the others continue from their last checkpoint"
 
@@ -32,15 +32,16 @@ def answers(address: str) -> None:
 
 
 @contextmanager
-def head_watched(look: Callable[[], str | None], patience_s: float) -> Iterator[None]:
+def head_watched(look: Callable[[], str | None], patience_s: float, close: Callable[[], None]) -> Iterator[None]:
     """Watches Ray during the block, which a `KeyboardInterrupt` ends if Ray is lost.
 
-    If the block does not end within seconds after that, the process ends. A block outside the main thread is not
-    interrupted.
+    If the block and `close` do not end within seconds after that, the process ends. A block outside the main thread is
+    not interrupted.
 
     Args:
         look: Returns what is wrong with Ray; None if nothing is. It is called every second.
         patience_s: How long something may be wrong.
+        close: Ends Ray, or the connection to it, after the block.
 
     Raises:
         HeadLostError: If it is lost.
@@ -49,7 +50,12 @@ def head_watched(look: Callable[[], str | None], patience_s: float) -> Iterator[
     thread = threading.Thread(target=watch.work, name="head watch", daemon=True)
     thread.start()
     try:
-        yield
+        try:
+            yield
+        finally:
+            if watch.lost is None:
+                watch.ended.set()
+            close()  # without its head, Ray may wait here as well
     except BaseException as error:
         if watch.lost is not None:
             raise HeadLostError(watch.lost) from error

@@ -78,15 +78,14 @@ def embedded(placement: Placement) -> Iterator[None]:
         stack.enter_context(_auth_mode_kept())
         stack.enter_context(_loopback_only())
         stack.enter_context(_shown(placement.gpus))
-        started = _initialised(
-            address="local",  # never a cluster that happens to run on this machine
-            num_cpus=placement.n_slots * placement.cpus_per_trial,
-            num_gpus=len(placement.gpus or ()),
-            include_dashboard=False,
-            _temp_dir=folder,
-        )
         try:
-            stack.enter_context(started)
+            _start(
+                address="local",  # never a cluster that happens to run on this machine
+                num_cpus=placement.n_slots * placement.cpus_per_trial,
+                num_gpus=len(placement.gpus or ()),
+                include_dashboard=False,
+                _temp_dir=folder,
+            )
         except ClusterError:
             raise
         except Exception as error:  # Ray has no class for this
@@ -94,7 +93,7 @@ def embedded(placement: Placement) -> Iterator[None]:
                 f"Ray did not start on this machine: {first_line(error)}. The machine may be busy or short of memory; "
                 f'Ray\'s logs are in {folder}/session_latest/logs. {AGAIN}; or use run("inline"), which needs no Ray'
             ) from error
-        stack.enter_context(head_watched(_ended_process, 0.0))
+        stack.enter_context(head_watched(_ended_process, 0.0, ray.shutdown))
         yield
 
 
@@ -133,13 +132,13 @@ def connected(address: str) -> Iterator[None]:
                 found = canonicalize_bootstrap_address_or_die(address)
                 _reach(found)
                 _show_token_if_asked(found)
-            stack.enter_context(
-                _initialised(address=found, runtime_env={"py_modules": packages, "env_vars": environment})
-            )
+            _start(address=found, runtime_env={"py_modules": packages, "env_vars": environment})
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             raise ClusterError(_why_not_connected(address, found, error)) from error
-        if not address.startswith(_CLIENT):
-            stack.enter_context(head_watched(partial(_silence, address, found), _patience_s()))
+        if address.startswith(_CLIENT):
+            stack.callback(ray.shutdown)
+        else:
+            stack.enter_context(head_watched(partial(_silence, address, found), _patience_s(), ray.shutdown))
         yield
 
 
@@ -184,9 +183,8 @@ def asks_for_token(address: str) -> bool | None:
     return False
 
 
-@contextmanager
-def _initialised(**how: Any) -> Iterator[None]:
-    """Runs the block with Ray; silences messages that PoseTune's display also shows."""
+def _start(**how: Any) -> None:
+    """Starts Ray or connects to it; silences messages that PoseTune's display also shows."""
     if ray.is_initialized():
         raise ClusterError(
             "Ray already runs in this process with other settings; call ray.shutdown() before run(), or use "
@@ -201,10 +199,6 @@ def _initialised(**how: Any) -> Iterator[None]:
     global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 @contextmanager

@@ -12,14 +12,18 @@ from cluster.executors.head_watch import HeadLostError, head_watched
 from tests.cluster_tests.sweep import Sweep, a_trial_is_half_way, wait_for, write_sweep_data
 
 
+def nothing():
+    pass
+
+
 class TestAWatchedHead:
     def test_that_answers_disturbs_nothing(self):
-        with head_watched(lambda: None, 0.0):
+        with head_watched(lambda: None, 0.0, nothing):
             time.sleep(1.5)
 
     def test_that_is_lost_ends_the_block_with_an_error_that_says_how_to_continue(self):
         def lose_head():
-            with head_watched(lambda: "the head is away", 0.0):
+            with head_watched(lambda: "the head is away", 0.0, nothing):
                 time.sleep(60)
 
         with pytest.raises(HeadLostError, match=r"the head is away\. Run the script again to continue"):
@@ -27,14 +31,29 @@ class TestAWatchedHead:
 
     def test_that_comes_back_in_time_disturbs_nothing(self, capsys):
         looks = iter([None, "it is away", "it is away", None, "it is away"])
-        with head_watched(lambda: next(looks, None), 3.0):
+        with head_watched(lambda: next(looks, None), 3.0, nothing):
             time.sleep(6.5)
         assert capsys.readouterr().err == "warning: it is away: waiting for up to 3 s\n" * 2
 
     def test_leaves_other_errors_and_ctrl_c_alone(self):
         for error in (KeyboardInterrupt, ValueError):
-            with pytest.raises(error), head_watched(lambda: None, 0.0):
+            with pytest.raises(error), head_watched(lambda: None, 0.0, nothing):
                 raise error
+
+
+HANGS = """
+import time
+from cluster.executors.head_watch import head_watched
+with head_watched(lambda: "the head is away", 0.0, lambda: time.sleep(100)):
+    time.sleep(100)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_waits_in_ray_after_its_head_was_lost_is_ended(python):
+    done = python(HANGS)
+    assert done.returncode == 1
+    assert done.stderr.startswith("\nerror: the head is away. Run the script again to continue")
 
 
 @pytest.fixture
