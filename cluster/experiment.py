@@ -232,7 +232,7 @@ class Experiment:
         job = Job.of(self._absolute_config(), self.space, inputs)
         with experiment_lock(self.folder.storage) as check_lock:
             end = self._train(plan, job, executor, check_lock)
-            self._require_own_file(job)
+            self._require_description()
             table = self.results()
             remove_surplus_weights(plan, table, job)
             write_tables(table, self.folder)
@@ -265,11 +265,11 @@ class Experiment:
         local = self.folder.storage.local
         return self.config if local is None else replace(self.config, storage_path=local.parent)
 
-    def _require_own_file(self, job: Job) -> None:
-        """Raises an error if the description that this run wrote is not there any more."""
-        if (self.folder.read_experiment() or {}).get("run") != job.run_id:
+    def _require_description(self) -> None:
+        """Raises an error if the description of the experiment, which every run needs, is not there any more."""
+        if self.folder.read_experiment() is None:
             raise StorageError(
-                f"{self.folder.storage.location}/{FileNames.EXPERIMENT} was removed or replaced while this run was "
+                f"{self.folder.storage.location}/{FileNames.EXPERIMENT} was removed or damaged while this run was "
                 "training. Run the script again: it trains what is missing and writes the tables"
             )
 

@@ -102,8 +102,8 @@ def _no_lock(folder: Storage, error: OSError) -> StorageError:
             "locks."
         )
     return StorageError(
-        f"{folder.location} cannot be written: {error.strerror or error}. Is there space, and may this user write "
-        "there?"
+        f"{folder.location}/{FileNames.LOCK} cannot be written: {error.strerror or error}. Is there space, and may "
+        "this user write there?"
     )
 
 

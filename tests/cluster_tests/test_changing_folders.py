@@ -53,7 +53,7 @@ def test_a_relative_results_folder_stays_the_same_if_a_trial_changes_the_working
     [
         ("results", "small_experiment was removed or replaced while this run was training in it"),
         ("results/small_experiment", "small_experiment was removed or replaced while this run was training in it"),
-        ("results/small_experiment/experiment.json", r"experiment\.json was removed or replaced while this run was"),
+        ("results/small_experiment/experiment.json", r"experiment\.json was removed or damaged while this run was"),
     ],
 )
 def test_results_that_are_removed_during_a_run_are_an_error_that_says_so(relative, tmp_path, monkeypatch, what, says):
