@@ -99,7 +99,8 @@ def embedded(placement: Placement) -> Iterator[None]:
 
 def _ended_process() -> str | None:
     """Returns which process of the Ray on this machine has ended, if one of those without which it does nothing."""
-    processes = worker._global_node.all_processes
+    node = worker._global_node
+    processes = {} if node is None else node.all_processes
     for name in ("gcs_server", "raylet"):
         if any(info.process.poll() is not None for info in processes.get(name, ())):
             return f"the process {name} of Ray has ended: it was killed, or the machine ran out of memory"
