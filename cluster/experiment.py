@@ -1,7 +1,7 @@
 """The user's handle: three dicts, options, `run()`."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from types import TracebackType
@@ -36,11 +36,13 @@ from cluster.reports.tables.files import write_tables
 from cluster.reports.tables.summary import summary_text
 from cluster.result_table import ResultTable
 from cluster.storage.archive import Archiver
+from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import Storage, StorageError
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.lock import experiment_lock
 from cluster.storage.trial_file import STATUSES
 from data_pipeline.user_error import UserError, did_you_mean, first_line
+from data_pipeline.words import value_text
 
 INTERRUPTED_CODE = 130
 PREEMPTED_CODE = 75
@@ -122,7 +124,7 @@ class Experiment:
         problems = []
         for path, path_values in options:
             if not isinstance(path_values, list | tuple):
-                text = f"got {path_values!r}; allowed: a list with at least one value"
+                text = f"got {value_text(path_values)}; allowed: a list with at least one value"
                 problems.append(Problem(str(path), text))
                 continue
             try:
@@ -210,7 +212,7 @@ class Experiment:
             UnusableNodeError: If trials cannot be trained on a node that joined the cluster during the run.
             AlreadyRunningError: If another process runs this experiment.
             LeaseLostError: If this process could not renew its lock, so another one may have started.
-            StorageError: If results cannot be written.
+            StorageError: If results cannot be written, or if they were removed during the run.
             TrialsFailedError: At the end, if trials failed or diverged; all others are complete.
             Interrupted: After Ctrl-C or SIGTERM.
         """
@@ -229,8 +231,8 @@ class Experiment:
         plan = self._checked_plan(inputs, executor)
         job = Job.of(self._absolute_config(), self.space, inputs)
         with experiment_lock(self.folder.storage) as check_lock:
-            end = self._train(plan, job, executor)
-            check_lock()  # a process that lost the lock must not write
+            end = self._train(plan, job, executor, check_lock)
+            self._require_description()
             table = self.results()
             remove_surplus_weights(plan, table, job)
             write_tables(table, self.folder)
@@ -261,9 +263,17 @@ class Experiment:
     def _absolute_config(self) -> ExperimentConfig:
         """Returns the config with a storage path that means the same in every process."""
         local = self.folder.storage.local
-        return self.config if local is None else replace(self.config, storage_path=local.absolute().parent)
+        return self.config if local is None else replace(self.config, storage_path=local.parent)
 
-    def _train(self, plan: Plan, job: Job, executor: Executor) -> RunEnd:
+    def _require_description(self) -> None:
+        """Raises an error if the description of the experiment, which every run needs, is not there any more."""
+        if self.folder.read_experiment() is None:
+            raise StorageError(
+                f"{self.folder.storage.location}/{FileNames.EXPERIMENT} was removed or damaged while this run was "
+                "training. Run the script again: it trains what is missing and writes the tables"
+            )
+
+    def _train(self, plan: Plan, job: Job, executor: Executor, check_lock: Callable[[], None]) -> RunEnd:
         """Trains all trials of the plan that are not finished."""
         # Read under the lock: no other run changes them now.
         plan, distances_mm = self._with_statuses(plan)
@@ -279,9 +289,12 @@ class Experiment:
                 if not plan.to_train:
                     return RunEnd("complete")
                 progress = Progress.of(plan, self.space, distances_mm)
-                monitor = Monitor(progress, self.config.stop_if_all_fail, archiver, failed_before=plan.failed_before)
+                monitor = Monitor(
+                    progress, self.config.stop_if_all_fail, archiver, plan.failed_before, check_lock=check_lock
+                )
                 with progress:
                     end = executor.train(plan.to_train, job, monitor)
+                check_lock()  # a process that lost the lock must not write
                 if end.kind != "complete":
                     archiver.stop()
                 return end

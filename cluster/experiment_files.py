@@ -17,6 +17,7 @@ from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import StorageError
 from data_pipeline.pose_range import PoseRange
 from data_pipeline.tables import label_keys
+from data_pipeline.words import value_text
 
 
 def write_experiment_file(plan: Plan, job: Job) -> None:
@@ -69,7 +70,7 @@ def _encoded_config(config: object) -> dict[str, Any]:
         try:
             encoded[key] = encode(value)
         except NotEncodableError:
-            encoded[key] = repr(value)  # a base value that an option replaces
+            encoded[key] = value_text(value)  # a base value that an option replaces
     return encoded
 
 

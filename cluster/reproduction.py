@@ -158,7 +158,7 @@ def _device(trial: TrialFile, wanted: str | None) -> torch.device:
     name = str(trial.device).partition(":")[0] if wanted is None else wanted
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.zeros(1, device=device).tolist()  # the device "meta" has no numbers
     except (RuntimeError, AssertionError) as error:  # torch raises either for a missing device
         trained = f"{trial.key}/{trial.repetition} was trained on {trial.device}"
         if wanted is not None:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 
 from data_pipeline.dataset_name import NAME_RULE, is_dataset_name
+from data_pipeline.files.regular import read_file
 from data_pipeline.files.replacement import finish_replacing, replace_together
 from data_pipeline.files.tensors import Array as Array
 from data_pipeline.files.tensors import load, vectors
@@ -237,7 +238,7 @@ def _version(path: Path) -> tuple[int, int] | None:
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_file(path)
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
 

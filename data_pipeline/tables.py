@@ -25,6 +25,7 @@ import numpy.typing as npt
 import torch
 
 from data_pipeline.dataset_name import NAME_RULE, is_dataset_name
+from data_pipeline.files.regular import read_file
 from data_pipeline.files.replacement import finish_replacing
 from data_pipeline.files.tensors import LARGEST, Array, load, numbers, tensor, vectors
 from data_pipeline.pose_dataset import visible_files
@@ -204,7 +205,7 @@ def read_table(data_dir: Path, file_name: str) -> Table:
 
 def _load_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_file(path))
     except OSError as error:
         raise TableError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""Parts of sentences for messages and captions: counts, lists and sizes."""
+"""Parts of sentences for messages and captions: counts, lists, values and sizes."""
 
 from collections.abc import Sequence
 
@@ -17,6 +17,14 @@ def first_of(items: Sequence[object], at_most: int) -> str:
     """Returns the first items, separated by commas, and the number of the others: 'a, b and 7 more'."""
     n_more = len(items) - at_most
     return ", ".join(map(str, items[:at_most])) + (f" and {n_more} more" if n_more > 0 else "")
+
+
+def value_text(value: object) -> str:
+    """Returns the `repr` of a value that may come from anywhere; its type if it has no `repr`."""
+    try:
+        return repr(value)
+    except Exception:  # of a user's class, of a list nested a thousand levels deep, of a number with 5,000 digits
+        return f"a value of type {type(value).__name__} that cannot be shown"
 
 
 def size_text(n_bytes: int) -> str:

@@ -106,7 +106,7 @@ def check(args: argparse.Namespace, findings: Findings) -> None:
 
     data = find_data(local_path(args.data_dir), args.sets)
     local = Storage(args.storage_path).local
-    storage_path = args.storage_path if local is None else str(local.absolute())
+    storage_path = args.storage_path if local is None else str(local)
     address = Executor.of("ray", args.address, wait_for_nodes=False).address
     with ExitStack() as stack:
         if address is None:

@@ -37,7 +37,8 @@ from cluster.results.user_modules import add_import_option, own_module
 from cluster.storage.folders import ExperimentFolder
 from cluster.trained import TrainedCorrector, read_corrector
 from data_pipeline.batch import fuses, window_of
-from data_pipeline.files.atomic import atomic_file
+from data_pipeline.files.atomic import atomic_file, require_file_name
+from data_pipeline.files.regular import absolute_path
 from data_pipeline.files.sigterm import exit_on_sigterm
 from data_pipeline.formats.catalogue import FORMATS, PoseFormat, format_from_option
 from data_pipeline.formats.frames import FormatError, Frames, runs
@@ -411,14 +412,15 @@ def _require_free(path: Path | None, inputs: Sequence[Path], *, force: bool) -> 
         raise UserError(f"{path} is an existing folder; choose another name, or remove it first")
     if path.exists() and not force:
         raise UserError(f"{path} exists; choose another name, or overwrite it with --force")
-    if not path.absolute().parent.is_dir():
+    if not absolute_path(path).parent.is_dir():
         raise UserError(f"{path} cannot be written: there is no folder {path.parent}")
+    require_file_name(path)
 
 
 def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.zeros(1, device=device).tolist()  # the device "meta" has no numbers
     except (RuntimeError, AssertionError) as error:  # torch has no special error for a missing device
         reason = first_line(error)
         raise UserError(f"--device {name}: torch cannot use this device: {reason}") from error

@@ -37,6 +37,8 @@ from cluster.results.results import Results
 from cluster.results.user_modules import own_module
 from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder
+from data_pipeline.files.atomic import require_file_name
+from data_pipeline.files.regular import absolute_path
 from data_pipeline.user_error import UserError, exit_status
 
 if TYPE_CHECKING:
@@ -345,9 +347,11 @@ def _format(format: str | None, out: Path | None, endings: Mapping[str, str]) ->
 
 def _deliver(content: bytes, out: Path | None, *, is_text: bool) -> int:
     if out is not None:
-        if not out.absolute().parent.is_dir():
+        path = absolute_path(out)
+        if not path.parent.is_dir():
             raise UserError(f"{out} cannot be written: there is no folder {out.parent}")
-        Storage(out.absolute().parent).write(out.name, content)
+        require_file_name(out)
+        Storage(path.parent).write(path.name, content)
         return _print(f"{out}")
     if not is_text:
         raise UserError("this format cannot be printed; give a file: --out FILE")

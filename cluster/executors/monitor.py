@@ -1,12 +1,13 @@
 """Follows the trials of a run: the display, the failures, and whether to stop."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from itertools import islice
 
 from cluster.executors.progress import Progress
 from cluster.storage.archive import Archiver
 from cluster.trial.trainable import TrialReport
+from data_pipeline.user_error import UserError
 
 
 @dataclass
@@ -18,6 +19,7 @@ class Monitor:
         stop_if_all_fail: Stop if this many trials ended first and all failed; None never stops.
         archiver: Moves finished and diverged trials to the archive; None leaves them in place.
         failed_before: Trials that failed in an earlier run; a new failure of theirs says nothing about the others.
+        check_lock: Raises an error if another run may have begun; then no further trial starts.
         outcomes: The last report of each trial that ended.
     """
 
@@ -25,6 +27,7 @@ class Monitor:
     stop_if_all_fail: int | None
     archiver: Archiver | None = None
     failed_before: Collection[str] = ()
+    check_lock: Callable[[], None] = lambda: None
     outcomes: dict[str, TrialReport] = field(default_factory=dict)
 
     def started(self, trial_id: str) -> None:
@@ -45,7 +48,11 @@ class Monitor:
 
     @property
     def should_stop(self) -> bool:
-        """Whether the first trials of the run have all failed, so the next ones probably will too."""
+        """Whether no further trial should start: the first ones all failed, or the lock of the run is lost."""
+        try:
+            self.check_lock()
+        except UserError:
+            return True
         return self.why_stop is not None
 
     @property

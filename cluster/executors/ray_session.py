@@ -6,7 +6,6 @@ This file must be imported before the other files that import Ray: it sets the e
 import logging
 import os
 import signal
-import socket
 import stat
 import sys
 import sysconfig
@@ -14,13 +13,15 @@ import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from cluster.executors import node_facts
+from cluster.executors.head_watch import AGAIN, answers, head_watched
 from cluster.planning.placement import PRETEND_GPUS, Placement
-from data_pipeline.user_error import UserError
+from data_pipeline.user_error import UserError, first_line
 
 _ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths in a script keep their meaning
@@ -35,7 +36,7 @@ _ENVIRONMENT = {
 os.environ.update(_ENVIRONMENT)
 
 import ray  # noqa: E402 - it reads the environment on import
-from ray._private import ray_constants  # noqa: E402
+from ray._private import ray_constants, worker  # noqa: E402
 from ray._private.accelerators import get_accelerator_manager_for_resource  # noqa: E402
 from ray._private.authentication.authentication_token_setup import (  # noqa: E402
     maybe_enable_token_auth_if_token_available,
@@ -50,7 +51,7 @@ logging.getLogger("ray._private.authentication.authentication_token_setup").setL
 _ROOT = Path(__file__).parents[2]
 _AUTH_MODE = "RAY_AUTH_MODE"
 _CLIENT = "ray://"
-_REACH_S = 5.0
+_COMES_BACK_S = "RAY_gcs_rpc_server_reconnect_timeout_s"
 
 # The path of a Unix socket may have 103 bytes on macOS, 107 on Linux.
 _LONGEST_FOLDER = 103 - len("/ray/session_2026-11-24_21-53-19_563158_4194304/sockets/plasma_store")
@@ -67,22 +68,43 @@ def embedded(placement: Placement) -> Iterator[None]:
     Other users of the machine can neither read nor replace its files.
 
     Raises:
-        ClusterError: If the script has started Ray itself, or if there is no place for Ray's files.
+        ClusterError: If the script has started Ray itself, if there is no place for Ray's files, or if Ray does not
+            start.
+        HeadLostError: If its head ends during the block.
     """
     _close_token_folder()
-    with (
-        _auth_mode_kept(),
-        _loopback_only(),
-        _shown(placement.gpus),
-        _initialised(
-            address="local",  # never a cluster that happens to run on this machine
-            num_cpus=placement.n_slots * placement.cpus_per_trial,
-            num_gpus=len(placement.gpus or ()),
-            include_dashboard=False,
-            _temp_dir=_private_folder(),
-        ),
-    ):
+    folder = _private_folder()
+    with ExitStack() as stack:
+        stack.enter_context(_auth_mode_kept())
+        stack.enter_context(_loopback_only())
+        stack.enter_context(_shown(placement.gpus))
+        try:
+            _start(
+                address="local",  # never a cluster that happens to run on this machine
+                num_cpus=placement.n_slots * placement.cpus_per_trial,
+                num_gpus=len(placement.gpus or ()),
+                include_dashboard=False,
+                _temp_dir=folder,
+            )
+        except ClusterError:
+            raise
+        except Exception as error:  # Ray has no class for this
+            raise ClusterError(
+                f"Ray did not start on this machine: {first_line(error)}. The machine may be busy or short of memory; "
+                f'Ray\'s logs are in {folder}/session_latest/logs. {AGAIN}; or use run("inline"), which needs no Ray'
+            ) from error
+        stack.enter_context(head_watched(_ended_process, 0.0, ray.shutdown))
         yield
+
+
+def _ended_process() -> str | None:
+    """Returns which process of the Ray on this machine has ended, if one of those without which it does nothing."""
+    node = worker._global_node
+    processes = {} if node is None else node.all_processes
+    for name in ("gcs_server", "raylet"):
+        if any(info.process.poll() is not None for info in processes.get(name, ())):
+            return f"the process {name} of Ray has ended: it was killed, or the machine ran out of memory"
+    return None
 
 
 @contextmanager
@@ -95,7 +117,9 @@ def connected(address: str) -> Iterator[None]:
 
     Raises:
         ClusterError: If the script has started Ray itself, or if the cluster does not exist or rejects this process.
+        HeadLostError: If the cluster's head is lost during the block.
     """
+    found = address
     environment = {name: value for name, value in os.environ.items() if name in _ENVIRONMENT or name == PRETEND_GPUS}
     packages = [str(_ROOT / name) for name in node_facts.PACKAGES]
     with ExitStack() as stack:
@@ -103,19 +127,34 @@ def connected(address: str) -> Iterator[None]:
         stack.enter_context(by_value(_modules_of_this_machine()))
         try:
             if address.startswith(_CLIENT):
-                found = address
                 _reach(address.removeprefix(_CLIENT))
                 maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
             else:
                 found = canonicalize_bootstrap_address_or_die(address)
                 _reach(found)
                 _show_token_if_asked(found)
-            stack.enter_context(
-                _initialised(address=found, runtime_env={"py_modules": packages, "env_vars": environment})
-            )
+            _start(address=found, runtime_env={"py_modules": packages, "env_vars": environment})
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-            raise ClusterError(_why_not_connected(address, error)) from error
+            raise ClusterError(_why_not_connected(address, found, error)) from error
+        if address.startswith(_CLIENT):
+            stack.callback(ray.shutdown)
+        else:
+            stack.enter_context(head_watched(partial(_silence, address, found), _patience_s(), ray.shutdown))
         yield
+
+
+def _silence(address: str, found: str) -> str | None:
+    """Returns why the head of a cluster does not answer; None if it does."""
+    try:
+        answers(found)
+    except OSError as error:
+        return f"the head of the Ray cluster at {address} does not answer ({error.strerror or error})"
+    return None
+
+
+def _patience_s() -> float:
+    """Returns how long the head of a cluster may not answer: a little less than Ray gives it to come back."""
+    return 0.75 * float(os.environ.get(_COMES_BACK_S, "60"))
 
 
 def asks_for_token(address: str) -> bool | None:
@@ -128,6 +167,7 @@ def asks_for_token(address: str) -> bool | None:
         return None
     mode = os.environ.pop(_AUTH_MODE, None)
     Config.initialize("")
+    found = address
     try:
         found = canonicalize_bootstrap_address_or_die(address)
         _reach(found)
@@ -136,7 +176,7 @@ def asks_for_token(address: str) -> bool | None:
     except ray.exceptions.AuthenticationError:
         return True
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        raise ClusterError(_why_not_connected(address, error)) from error
+        raise ClusterError(_why_not_connected(address, found, error)) from error
     finally:
         if mode is not None:
             os.environ[_AUTH_MODE] = mode
@@ -144,9 +184,8 @@ def asks_for_token(address: str) -> bool | None:
     return False
 
 
-@contextmanager
-def _initialised(**how: Any) -> Iterator[None]:
-    """Runs the block with Ray; silences messages that PoseTune's display also shows."""
+def _start(**how: Any) -> None:
+    """Starts Ray or connects to it; silences messages that PoseTune's display also shows."""
     if ray.is_initialized():
         raise ClusterError(
             "Ray already runs in this process with other settings; call ray.shutdown() before run(), or use "
@@ -161,10 +200,6 @@ def _initialised(**how: Any) -> Iterator[None]:
     global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 @contextmanager
@@ -283,11 +318,12 @@ def _modules_of_this_machine() -> list[ModuleType]:
 
 def _reach(address: str) -> None:
     """Raises an error immediately if nothing listens at the address; Ray would try for a long time."""
-    host, _, port = address.rpartition(":")
+    if not address.rpartition(":")[2].isdecimal():
+        raise ValueError("it has no port; write host:port")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_S).close()
+        answers(address)
     except OSError as error:
-        raise ConnectionError(f"{address} does not answer ({error.strerror or error})") from error
+        raise ConnectionError(f"nothing answers there ({error.strerror or error})") from error
 
 
 def _show_token_if_asked(address: str) -> None:
@@ -331,7 +367,10 @@ def _stderr_silent() -> Iterator[None]:
         os.close(kept)
 
 
-def _why_not_connected(address: str, error: Exception) -> str:
+def _why_not_connected(address: str, found: str, error: Exception) -> str:
+    """Returns the text of an error at connecting to `address`, which Ray looks for at `found`."""
+    if found != address:
+        address = f"{address} (for Ray that is {found})"
     causes: list[str] = []
     cause: BaseException | None = error
     while cause is not None:

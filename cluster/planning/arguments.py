@@ -19,6 +19,7 @@ from cluster.planning.identity import (
     takes_any_name,
 )
 from data_pipeline.user_error import did_you_mean
+from data_pipeline.words import value_text
 
 
 def check_arguments(key: str, target: type, arguments: Mapping[str, Any], *, n_passed: int) -> list[Problem]:
@@ -35,7 +36,7 @@ def check_arguments(key: str, target: type, arguments: Mapping[str, Any], *, n_p
     ]
     types = _simple_types(target)
     problems += [
-        Problem(f"base_hyperparams.{key}.{argument}", f"got {value!r}; allowed: {_spelled(types[argument])}")
+        Problem(f"base_hyperparams.{key}.{argument}", f"got {value_text(value)}; allowed: {_spelled(types[argument])}")
         for argument, value in arguments.items()
         if argument in types and not _is_one_of(value, types[argument])
     ]

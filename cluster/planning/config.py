@@ -6,7 +6,6 @@ each combination of options.
 """
 
 import dataclasses
-import math
 import os
 import re
 import sys
@@ -22,9 +21,11 @@ import torch
 from data_pipeline.augmenters import Augmenter
 from data_pipeline.dataset_name import DATASET_NAME
 from data_pipeline.distorters import Distorter
+from data_pipeline.files.regular import why_no_path
 from data_pipeline.normalizers import Normalizer
 from data_pipeline.skeleton import Skeleton
 from data_pipeline.user_error import UserError, did_you_mean
+from data_pipeline.words import value_text
 from posenet.losses import Loss
 from posenet.record import Space
 
@@ -75,9 +76,13 @@ def _number(value: Any) -> str | None:
     return None if fits else "a number of at least 0"
 
 
+_LONGEST_S = 1e9
+"""Thirty years, which every timer can count."""
+
+
 def _seconds(value: Any) -> str | None:
-    fits = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
-    return None if fits else "a finite number above 0"
+    fits = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= _LONGEST_S
+    return None if fits else f"a finite number above 0, at most {_LONGEST_S:g}"
 
 
 def _boolean(value: Any) -> str | None:
@@ -116,7 +121,9 @@ def _text(value: Any) -> str | None:
 
 
 def _path(value: Any) -> str | None:
-    return None if isinstance(value, str | os.PathLike) and os.fspath(value) else "a path"
+    text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+    fits = isinstance(text, str) and text and why_no_path(text) is None
+    return None if fits else "a path"
 
 
 def _class_of(base: type, where: str, *, or_partial: bool = False) -> Rule:
@@ -308,14 +315,22 @@ def local_path(path: str | os.PathLike[str]) -> Path:
 def without_numpy(value: Any) -> Any:
     """Returns a copy of a setting with Python numbers instead of numpy numbers; dicts, lists and tuples are new.
 
-    A checkpoint with a numpy number in the optimizer's state does not load with `weights_only=True`.
+    A checkpoint with a numpy number in the optimizer's state does not load with `weights_only=True`. A setting that
+    contains itself, or is nested too deeply, is returned as it is: `encode` refuses it.
     """
+    try:
+        return _without_numpy(value)
+    except RecursionError:
+        return value
+
+
+def _without_numpy(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, Mapping):
-        return {key: without_numpy(item) for key, item in value.items()}
+        return {key: _without_numpy(item) for key, item in value.items()}
     if type(value) in (list, tuple):
-        return type(value)(without_numpy(item) for item in value)
+        return type(value)(_without_numpy(item) for item in value)
     return value
 
 
@@ -332,7 +347,7 @@ def check_value(section: str, key: str, value: Any) -> str | None:
 
 def _check_dict(section: str, given: Any) -> list[Problem]:
     if not isinstance(given, Mapping):
-        return [Problem(section, f"got {given!r}; allowed: a dict")]
+        return [Problem(section, f"got {value_text(given)}; allowed: a dict")]
     fields = {f.name: f for f in dataclasses.fields(_CLASSES[section])}
     problems = []
     for key, value in given.items():
@@ -341,7 +356,7 @@ def _check_dict(section: str, given: Any) -> list[Problem]:
             continue
         allowed = fields[key].metadata["rule"](value)
         if allowed is not None:
-            problems.append(Problem(f"{section}.{key}", f"got {value!r}; allowed: {allowed}"))
+            problems.append(Problem(f"{section}.{key}", f"got {value_text(value)}; allowed: {allowed}"))
     for key, config_field in fields.items():
         if key not in given and config_field.default is dataclasses.MISSING:
             problems.append(Problem(f"{section}.{key}", "is missing; see tune_runs/README.md for what it means"))

@@ -27,6 +27,7 @@ import torch
 from torch import nn
 
 from cluster.planning.torch_arguments import TORCH_ARGUMENTS
+from data_pipeline.words import value_text
 
 _ADDRESS = re.compile(r"(?<=\S) at 0x[0-9a-fA-F]+(?=>)")
 """The address in the `repr` of an object: it differs between processes."""
@@ -34,6 +35,9 @@ _ADDRESS = re.compile(r"(?<=\S) at 0x[0-9a-fA-F]+(?=>)")
 _PLAIN = (str, bool, int, NoneType)  # a tuple: isinstance takes twice as long with a union, and plans encode millions
 
 _CANONICAL_JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+_LEVELS = 100
+_TOO_DEEP = f"it contains itself, or is nested more than {_LEVELS} levels deep"
 
 Encoded = Any  # JSON
 Primitive = str | int | float | bool | None
@@ -50,11 +54,23 @@ def encode(value: object) -> Encoded:
     same name, as dataclasses do. The parameters of a torch module must be those of a new one with the same arguments.
 
     Raises:
-        NotEncodableError: For a lambda, a local function or class, NaN, a tensor, a module whose parameters were
-            trained or drawn at random, or any other object that does not show its arguments.
+        NotEncodableError: For a lambda, a local function or class, NaN, a number that torch cannot hold, a tensor, a
+            module whose parameters were trained or drawn at random, or any other object that does not show its
+            arguments; and for a value that contains itself or is nested too deeply.
     """
+    try:
+        return _encode(value, _LEVELS)
+    except RecursionError:  # objects that contain each other
+        raise NotEncodableError(_TOO_DEEP) from None
+
+
+def _encode(value: object, levels: int) -> Encoded:
+    if levels == 0:
+        raise NotEncodableError(_TOO_DEEP)
     if isinstance(value, np.generic):
         value = value.item()
+    if isinstance(value, int | float) and _largest(value) < abs(value) < math.inf:
+        raise NotEncodableError(f"{value_text(value)} is too large: torch can hold at most {_largest(value):.3g}")
     if isinstance(value, _PLAIN):
         return value
     if isinstance(value, float):
@@ -65,10 +81,10 @@ def encode(value: object) -> Encoded:
         return str(value)
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):
-            raise NotEncodableError(f"a dict's keys must be strings, not {list(value)!r}")
-        return {key: encode(item) for key, item in value.items()}
+            raise NotEncodableError(f"a dict's keys must be strings, not {value_text(list(value))}")
+        return {key: _encode(item, levels - 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [encode(item) for item in value]
+        return [_encode(item, levels - 1) for item in value]
     if isinstance(value, partial):
         return encode_call(value.func, partial_arguments(value))
     if isinstance(value, type) or inspect.isroutine(value):
@@ -191,6 +207,10 @@ def _equals(value: object, default: object) -> bool:
         return False
 
 
+def _largest(number: int | float) -> int | float:
+    return 2**63 - 1 if isinstance(number, int) else torch.finfo(torch.float32).max
+
+
 def _encode_float(value: float) -> Encoded:
     if math.isnan(value):
         raise NotEncodableError("NaN is not a setting: it does not equal itself")
@@ -277,7 +297,7 @@ def _importable_name(value: Any) -> str:
 
 def _text(value: object) -> str:
     if isinstance(value, type) or inspect.isroutine(value):
-        return str(getattr(value, "__name__", repr(value)))
+        return str(getattr(value, "__name__", value_text(value)))
     if isinstance(value, partial):
         arguments = ", ".join(f"{name}={_text(item)}" for name, item in value.keywords.items())
         return f"{_text(value.func)}({arguments})"
@@ -294,7 +314,7 @@ def _text(value: object) -> str:
         names = [name for name in constructor_parameters(kind) if hasattr(value, name)]
         arguments = ", ".join(f"{name}={_text(getattr(value, name))}" for name in names)
         return f"{kind.__name__}({arguments})"
-    return _ADDRESS.sub("", repr(value))
+    return _ADDRESS.sub("", value_text(value))
 
 
 def _module_text(module: nn.Module) -> str:

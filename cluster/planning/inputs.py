@@ -9,6 +9,7 @@ import torch
 from cluster.planning import builders
 from cluster.planning.config import Settings, local_path
 from cluster.planning.identity import canonical_json, encode
+from data_pipeline.files.regular import read_file
 from data_pipeline.pose_dataset import PoseDataset, read_dataset
 from data_pipeline.separation.measuring import separation
 from data_pipeline.separation.separation import Separation
@@ -84,7 +85,7 @@ class Inputs:
             OSError: If it cannot be read.
         """
         if path not in self.weights:
-            self.weights[path] = local_path(path).read_bytes()
+            self.weights[path] = read_file(local_path(path))
         return self.weights[path]
 
     def model(self, settings: Settings) -> torch.nn.Module:

@@ -17,6 +17,7 @@ from cluster.planning.identity import (
     unique_labels,
 )
 from data_pipeline.user_error import did_you_mean
+from data_pipeline.words import value_text
 
 Key = str | tuple[str | None, ...]
 RowIndices = tuple[int, ...]
@@ -92,7 +93,7 @@ class SearchSpace:
             ConfigError: With all problems of the axis; then nothing is added.
         """
         if not isinstance(keys, list | tuple) or not keys:
-            text = f"got {keys!r} as keys; allowed: a list of at least one"
+            text = f"got {value_text(keys)} as keys; allowed: a list of at least one"
             raise ConfigError([Problem("add_joint_options", text)])
         paths = [_dotted(key) for key in keys]
         problems = [
@@ -195,7 +196,8 @@ def _dotted(key: Key) -> str:
         raise ConfigError(
             [
                 Problem(
-                    repr(key), "an option's key is a dotted path such as 'optimizer_args.lr', or a tuple of its parts"
+                    value_text(key),
+                    "an option's key is a dotted path such as 'optimizer_args.lr', or a tuple of its parts",
                 )
             ]
         )
@@ -210,7 +212,7 @@ def _parts(path: str) -> list[str]:
 def _check_rows(paths: Sequence[str], rows: Any) -> list[Problem]:
     where = " & ".join(paths)
     if not isinstance(rows, list | tuple) or not rows:
-        return [Problem(where, f"got {rows!r}; allowed: a list with at least one value")]
+        return [Problem(where, f"got {value_text(rows)}; allowed: a list with at least one value")]
     if not all(isinstance(row, list | tuple) and len(row) == len(paths) for row in rows):
         return [Problem(where, f"each row must be a list of {len(paths)} values, one for each key")]
     problems = []
@@ -221,7 +223,7 @@ def _check_rows(paths: Sequence[str], rows: Any) -> list[Problem]:
         if not problems:
             encoded = canonical_json(encode(row))
             if encoded in seen:
-                problems.append(Problem(where, f"{row[0] if len(row) == 1 else row!r} is listed twice"))
+                problems.append(Problem(where, f"{value_text(row[0] if len(row) == 1 else row)} is listed twice"))
             seen.add(encoded)
     return problems
 
@@ -230,7 +232,7 @@ def _check_option_value(path: str, value: Any) -> list[Problem]:
     section, key, *inner = _parts(path)
     allowed = None if inner else check_value(section, key, value)
     if allowed is not None:
-        return [Problem(path, f"got {value!r}; allowed: {allowed}")]
+        return [Problem(path, f"got {value_text(value)}; allowed: {allowed}")]
     try:
         encode(value)
         check_sendable(value)

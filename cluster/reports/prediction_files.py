@@ -9,6 +9,7 @@ from cluster.figures.curves import Measure
 from cluster.figures.style import FigureError
 from cluster.results.experiment_description import DataSet
 from cluster.results.learning_curves import Numbers
+from data_pipeline.files.regular import open_file
 
 
 def read_errors(path: Path) -> Numbers:
@@ -19,7 +20,8 @@ def read_errors(path: Path) -> Numbers:
     """
     _check_there(path)
     try:
-        read = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.loadtxt(path, ndmin=1)
+        with open_file(path):  # numpy opens it by its name
+            read = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.loadtxt(path, ndmin=1)
         found: Numbers = np.asarray(read, dtype=np.float64)
     except (OSError, TypeError, ValueError) as error:
         raise FigureError(f"{path} is not a file of errors with one number per frame: {error}") from error

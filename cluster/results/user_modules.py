@@ -3,9 +3,9 @@
 import argparse
 import importlib
 import sys
-from pathlib import Path
 from types import ModuleType
 
+from data_pipeline.files.regular import absolute_path
 from data_pipeline.user_error import UserError
 
 
@@ -27,7 +27,7 @@ def own_module(name: str) -> ModuleType:
     Raises:
         UserError: If it cannot be imported for any reason.
     """
-    here = str(Path.cwd())
+    here = str(absolute_path("."))
     sys.path.insert(0, here)
     try:
         return importlib.import_module(name)

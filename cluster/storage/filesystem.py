@@ -31,6 +31,7 @@ import pyarrow
 import pyarrow.fs
 
 from cluster.storage import object_store
+from data_pipeline.files.regular import absolute_path, open_regular
 from data_pipeline.user_error import UserError
 
 _PARTIAL = ".partial"
@@ -73,13 +74,15 @@ class Storage:
 
     Attributes:
         location: The path or URI, without the options of a URI.
-        local: The path of the folder; None if it is not a local folder.
+        local: The absolute path of the folder, also after a later change of the working folder; None if it is not a
+            local folder.
         patience_s: How long an operation that fails for a temporary reason (no connection, a server that is away or
             asks to slow down) is tried again; folders below inherit it. A permanent failure (no space, access denied,
             no such bucket) is an immediate error.
 
     Raises:
-        StorageError: For another form of `file:` URI, and for a URI with credentials.
+        StorageError: For another form of `file:` URI, for a URI with credentials, for a path that cannot be one, and
+            for a relative path in a working folder that was deleted.
     """
 
     patience_s = 60.0
@@ -90,9 +93,9 @@ class Storage:
         if self.location.startswith("file:"):
             if not self.location.startswith("file:///"):
                 raise StorageError(f"{self.location} is not a local folder; write file:///folder, or /folder")
-            self.local = Path(unquote(self.location.removeprefix("file://")))
+            self.local = absolute_path(unquote(self.location.removeprefix("file://")), StorageError)
         elif "://" not in self.location:
-            self.local = Path(self.location)
+            self.local = absolute_path(self.location, StorageError)
         self._root = self.local or Path()
         self._uri, self._folder = self.location, ""
         if self.local is None:
@@ -159,12 +162,12 @@ class Storage:
 
         Raises:
             StorageError: If the path contains a symbolic link.
-            OSError: If it cannot be opened.
+            OSError: If it cannot be opened, or is not a regular file.
         """
         self._require_below(path)
         above, _, name = path.rpartition("/")
         with self.opened(above, make=make) as folder, self._no_link(folder, f"{self._folder}/{path}".lstrip("/")):
-            file = os.open(name, flags | os.O_NOFOLLOW, 0o666, dir_fd=folder)
+            file = open_regular(name, flags | os.O_NOFOLLOW, folder=folder)
         mode = {os.O_RDONLY: "rb", os.O_WRONLY: "wb"}.get(flags & os.O_ACCMODE, "r+b")
         with os.fdopen(file, mode, buffering=0) as opened:  # on a full disk, a buffer would be written again
             yield opened

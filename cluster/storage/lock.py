@@ -16,6 +16,7 @@ from cluster.storage.lease import already_running, is_leased, lease, this_run
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 _ATTEMPTS = 5
 _PAUSE_S = 0.05
+_REMOVALS = 20
 
 
 @contextmanager
@@ -23,19 +24,21 @@ def experiment_lock(storage: Storage) -> Iterator[Callable[[], None]]:
     """Holds the lock of an experiment's folder for the block; yields a function that raises if it is lost.
 
     On a local folder the operating system releases the lock when the process ends, however it ends: the file of a
-    killed process does no harm. For other storages see `cluster/storage/lease.py`.
+    killed process does no harm. Whoever removes the folder meanwhile removes the name of the locked file, and another
+    run can lock a new file: then the lock is lost. For other storages see `cluster/storage/lease.py`.
 
     Raises:
         AlreadyRunningError: If another process holds it; the message names process and host.
         LeaseLostError: If a lease was lost during the block.
-        StorageError: If the folder cannot be written to, or if its filesystem has no locks.
+        StorageError: If the folder cannot be written to, or if its filesystem has no locks; the function raises it if
+            the folder was removed during the block.
     """
     if storage.local is None:
         with lease(storage) as check:
             yield check
     else:
-        with _file_lock(storage):
-            yield lambda: None
+        with _file_lock(storage) as check:
+            yield check
 
 
 def is_locked(storage: Storage) -> bool:
@@ -47,16 +50,48 @@ def is_locked(storage: Storage) -> bool:
 
 
 @contextmanager
-def _file_lock(folder: Storage) -> Iterator[None]:
+def _file_lock(folder: Storage) -> Iterator[Callable[[], None]]:
     with ExitStack() as stack:
         try:
-            file = stack.enter_context(folder.opened_file(FileNames.LOCK, os.O_RDWR | os.O_CREAT, make=True))
-            _acquire(folder, file)
+            file = _locked_file(folder, stack)
         except OSError as error:
             raise _no_lock(folder, error) from error
-        yield
+
+        def check() -> None:
+            if not _has_its_name(folder, file):
+                raise StorageError(
+                    f"{folder.location} was removed or replaced while this run was training in it, so results are "
+                    "lost. Run the script again: it trains what is missing"
+                )
+
+        yield check
         with suppress(OSError):  # its content is only valid while it is locked
             file.truncate(0)
+
+
+def _locked_file(folder: Storage, stack: ExitStack) -> IO[bytes]:
+    """Returns the lock file, locked and open until the end of `stack`."""
+    for _ in range(_REMOVALS):
+        # Its folder may be removed before it is opened.
+        with ExitStack() as opened, suppress(FileNotFoundError):
+            file = opened.enter_context(folder.opened_file(FileNames.LOCK, os.O_RDWR | os.O_CREAT, make=True))
+            _acquire(folder, file)
+            # Before it was locked, its last owner may have removed it, and others may have locked a new file.
+            if _has_its_name(folder, file):
+                stack.push(opened.pop_all())
+                return file
+        time.sleep(_PAUSE_S)
+    raise FileNotFoundError(errno.ENOENT, "it cannot be created, or others remove it again and again")
+
+
+def _has_its_name(folder: Storage, file: IO[bytes]) -> bool:
+    """Returns whether an open lock file is still the one that other processes would open."""
+    try:
+        with folder.opened() as descriptor:
+            found = os.stat(FileNames.LOCK, dir_fd=descriptor, follow_symlinks=False)
+    except OSError as error:
+        return error.errno not in (errno.ENOENT, errno.ENOTDIR)  # it may be unavailable for a while
+    return os.path.samestat(os.fstat(file.fileno()), found)
 
 
 def _no_lock(folder: Storage, error: OSError) -> StorageError:
@@ -67,8 +102,8 @@ def _no_lock(folder: Storage, error: OSError) -> StorageError:
             "locks."
         )
     return StorageError(
-        f"{folder.location} cannot be written: {error.strerror or error}. Is there space, and may this user write "
-        "there?"
+        f"{folder.location}/{FileNames.LOCK} cannot be written: {error.strerror or error}. Is there space, and may "
+        "this user write there?"
     )
 
 

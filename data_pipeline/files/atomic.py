@@ -5,19 +5,23 @@ with its process. So the next writer to the same destination removes what killed
 process is still writing.
 """
 
+import errno
 import fcntl
 import glob
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from data_pipeline.files.regular import absolute_path, kind_of
 from data_pipeline.user_error import UserError
 
 _PARTIAL = ".partial"
+_ATTEMPTS = 10
 
 
 @contextmanager
@@ -27,8 +31,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     Raises:
         UserError: If it cannot be written; `path` is then unchanged.
     """
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; give the name of a file")
+    require_file_name(path)
     with _os_errors(path):
         _remove_left_over(path)
         partial, descriptor = _create(path, lambda new: os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
@@ -43,6 +46,19 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
             raise
 
 
+def require_file_name(path: Path) -> None:
+    """Refuses a name that a file cannot replace without harm: that of a folder, a device, a pipe or a socket.
+
+    Raises:
+        UserError: If there is such a thing.
+    """
+    with _os_errors(path), suppress(FileNotFoundError):
+        mode = path.stat().st_mode
+        kind = "a folder" if stat.S_ISDIR(mode) else kind_of(mode)
+        if kind is not None:
+            raise UserError(f"{path} is {kind}; give the name of a file")
+
+
 @contextmanager
 def atomic_folder(path: Path, *, may_be_empty: bool = False) -> Iterator[Path]:
     """Yields an empty folder to write to, which becomes `path` when the block ends without an error.
@@ -54,7 +70,7 @@ def atomic_folder(path: Path, *, may_be_empty: bool = False) -> Iterator[Path]:
     Raises:
         UserError: If `path` exists, or if it cannot be written.
     """
-    path = Path(os.path.abspath(path))  # noqa: PTH100 - `absolute` keeps the `..` of a path, which then has no name
+    path = Path(os.path.abspath(absolute_path(path)))  # noqa: PTH100 - `absolute` keeps the `..` of a path, which then has no name
     with _os_errors(path):
         _refuse_existing(path, may_be_empty)
         if may_be_empty and not path.parent.exists():
@@ -86,22 +102,26 @@ def _os_errors(path: Path) -> Iterator[None]:
 
 
 def _create(path: Path, create: Callable[[Path], int]) -> tuple[Path, int]:
-    """Creates a temporary file or folder next to `path`; returns its path and the descriptor that holds its lock."""
-    while True:
+    """Creates a temporary file or folder next to `path`; returns its path and the descriptor that holds its lock.
+
+    Before it is locked, another writer may remove it as left over; then it is created again, a few times. A filesystem
+    on which it is never there, such as /proc, is an error.
+    """
+    for _ in range(_ATTEMPTS):
         partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PARTIAL}")
         try:
             descriptor = create(partial)
         except FileNotFoundError:
-            if path.parent.is_dir():  # another writer removed a folder before it was opened, see below
-                continue
-            raise
+            if not path.parent.is_dir():
+                raise
+            continue
         with suppress(OSError):  # on a filesystem without locks nothing left over is removed
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-        # Before it was locked, another writer may have removed it as left over.
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), partial.stat()):
                 return partial, descriptor
         os.close(descriptor)
+    raise FileNotFoundError(errno.ENOENT, f"nothing can be created in {path.parent}, or it disappears at once")
 
 
 def _open_new_folder(folder: Path) -> int:
@@ -112,7 +132,7 @@ def _open_new_folder(folder: Path) -> int:
 def _remove_left_over(path: Path) -> None:
     for left in path.parent.glob(f".{glob.escape(path.name)}.????????{_PARTIAL}"):
         with suppress(OSError):  # its writer is alive, or another process was faster
-            descriptor = os.open(left, os.O_RDONLY)
+            descriptor = os.open(left, os.O_RDONLY | os.O_NONBLOCK)  # it may be a pipe
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(left) if left.is_dir() else left.unlink()

@@ -13,10 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from data_pipeline.files.regular import absolute_path
 from data_pipeline.user_error import UserError, first_line
 
 _UNCOMMITTED = ".writing"
 _COMMITTED = ".written"
+_ATTEMPTS = 10
 
 # Errors of filesystems without locks, such as some Lustre mounts: there, a folder must have only one writer at a time.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
@@ -35,6 +37,7 @@ def replace_together(folder: Path) -> Iterator[Path]:
     Raises:
         UserError: If it cannot be written to.
     """
+    absolute_path(folder)  # in a working folder that was deleted nothing can be made
     new = folder / _UNCOMMITTED
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -107,18 +110,23 @@ def _locked(folder: Path) -> Iterator[None]:
     """Locks `folder` for the block; the lock of a killed process ends with it.
 
     The folder itself is locked: a lock file would belong to the user who created it and exclude other users. On NFS
-    such a lock holds only within one machine.
+    such a lock holds only within one machine. While a process waits for it, the folder may be replaced by another one
+    of the same name, which is then locked.
     """
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
+    for _ in range(_ATTEMPTS):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
-        yield
-    finally:
-        os.close(descriptor)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+            if os.path.samestat(os.fstat(descriptor), folder.stat()):
+                yield
+                return
+        finally:
+            os.close(descriptor)
+    raise FileNotFoundError(errno.ENOENT, "it is replaced again and again")
 
 
 def _reason(error: OSError | RuntimeError) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from data_pipeline.files.regular import open_file
 from data_pipeline.user_error import UserError, first_line
 
 Array = npt.NDArray[np.float32]
@@ -31,7 +32,7 @@ def load(path: Path, error: type[UserError], *, mapped: bool) -> Any:
     """
     text = f"{path} is not a file that torch.load(..., weights_only=True) reads"
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             if not zipfile.is_zipfile(file):
                 raise error(f"{text}: it is truncated, or torch.save did not write it")
             file.seek(0)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from data_pipeline.files.regular import open_file
 from data_pipeline.formats import hands17, leaderboard, msra15, nyu, openpose21, tensor_file
 from data_pipeline.formats.frames import FormatError, Frames
 from data_pipeline.formats.recordings import msra15_frames, named_frames, nyu_frames
@@ -141,7 +142,7 @@ def format_for(path: Path, name: str | None) -> PoseFormat:
         return FORMATS[name]
 
     possible = sharing = _formats_by_extension(path)
-    if len(sharing) > 1 and path.is_file():
+    if len(sharing) != 1 and path.exists() and not path.is_dir():
         line = _first_line(path)
         possible = [
             pose_format
@@ -203,7 +204,7 @@ def _formats_by_extension(path: Path) -> list[PoseFormat]:
 
 def _first_line(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return file.readline(1 << 16)
     except OSError as error:
         raise FormatError(f"{path} cannot be read: {error.strerror}") from error

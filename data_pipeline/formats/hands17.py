@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_pipeline.files.atomic import atomic_file
+from data_pipeline.files.regular import read_file
 from data_pipeline.formats.frames import FormatError, Frames, checked_frames
 from data_pipeline.formats.text_lines import LineFormat, is_name, read_lines, write_lines
 from data_pipeline.skeleton import HANDS17
@@ -66,7 +67,7 @@ def read_official_names(path: Path) -> list[str]:
         FormatError: If the file cannot be read, is not text, is empty, or a line has no name.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_file(path).decode("utf-8-sig").splitlines()
     except OSError as error:
         raise FormatError(f"{path}, the list of official names, cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from data_pipeline.files.atomic import atomic_folder
+from data_pipeline.files.regular import open_file
 from data_pipeline.formats.frames import Array, FormatError, Frames, checked_frames
 from data_pipeline.formats.joint_orders import MSRA15
 from data_pipeline.formats.text_lines import LineFormat, read_lines, write_lines
@@ -114,7 +115,7 @@ def _read_gesture(path: Path, gesture: str) -> Iterator[Frames]:
 
 def _first_number(path: Path) -> int:
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             line = file.readline(100).strip()
     except OSError as error:
         raise FormatError(f"{path} cannot be read: {error.strerror}") from error

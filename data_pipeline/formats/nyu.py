@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from data_pipeline.files.atomic import atomic_file
+from data_pipeline.files.regular import open_file
 from data_pipeline.formats.frames import FormatError, Frames, checked_frames, collect_poses, frames_from_array
 from data_pipeline.skeleton import NYU
 
@@ -33,7 +34,7 @@ def read(path: Path) -> Iterator[Frames]:
     from scipy.io import loadmat  # imported here, so that other formats do not pay for it
 
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             content = loadmat(file, variable_names=[_VARIABLE])
     except NotImplementedError as error:
         raise FormatError(f"{path} is a file of MATLAB 7.3; save it again with the option -v7") from error

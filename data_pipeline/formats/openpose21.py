@@ -5,6 +5,7 @@ N lists of 21 lists [x, y, z]. The axes are not changed: FreiHAND uses those of 
 MediaPipe's world landmarks are relative to the centre of the hand. Both are in metres.
 """
 
+import io
 import json
 import math
 import re
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_pipeline.files.atomic import atomic_file
+from data_pipeline.files.regular import open_file
 from data_pipeline.formats.frames import FormatError, Frames, checked_frames, collect_poses, frames_from_array
 from data_pipeline.formats.joint_orders import OPENPOSE
 from data_pipeline.skeleton import HANDS17
@@ -99,9 +101,10 @@ def _array(path: Path) -> npt.NDArray[Any]:
     """Returns the poses of an .npy or .npz file, (N, 21, 3), of any numeric type."""
     try:
         if path.suffix == ".npy":
-            array: npt.NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
+            with open_file(path):  # numpy opens it by its name
+                array: npt.NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
         else:
-            with path.open("rb") as file:
+            with open_file(path) as file:
                 content = np.load(file, allow_pickle=False)
                 is_npy = isinstance(content, np.ndarray)
                 array = content if is_npy else np.asarray(content[_array_name(content.files, path)])
@@ -173,7 +176,7 @@ def _json_pieces(path: Path) -> Iterator[str]:
     """Yields the list in a JSON file as many short lists, each with the frames that end in one block."""
     text = ""
     try:
-        with path.open(encoding="utf-8") as file:
+        with io.TextIOWrapper(open_file(path), encoding="utf-8") as file:
             # Skip the bracket that opens the list; each piece gets its own.
             while (character := file.read(1)).isspace():
                 pass

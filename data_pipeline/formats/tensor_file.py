@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from data_pipeline.files.atomic import atomic_file
+from data_pipeline.files.regular import read_file
 from data_pipeline.files.tensors import load, numbers
 from data_pipeline.formats.frames import (
     FormatError,
@@ -80,10 +81,10 @@ def split_subset(path: Path) -> tuple[Path, str | None]:
 
 def _frame_table(file: Path, n_frames: int) -> FrameTable:
     path = frame_table_path(file)
-    if path is None or not path.is_file():
+    if path is None or not path.exists():
         return UNKNOWN_FRAMES
     try:
-        content = path.read_bytes()
+        content = read_file(path)
     except OSError as error:
         raise FormatError(f"{path} cannot be read: {error.strerror}") from error
     return FrameTable.read(content, path, n_frames, FormatError)

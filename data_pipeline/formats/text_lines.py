@@ -9,6 +9,7 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
+from data_pipeline.files.regular import open_file
 from data_pipeline.files.tensors import LARGEST
 from data_pipeline.formats.frames import FormatError
 
@@ -100,7 +101,7 @@ def lacks_line_end(path: Path) -> bool:
         FormatError: If it cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             file.seek(max(0, path.stat().st_size - _LONGEST_END))
             return bool(file.read().rpartition(b"\n")[2].strip())
     except OSError as error:
@@ -120,7 +121,7 @@ def _blocks(path: Path, skip: int) -> Iterator[list[bytes]]:
     """
     number, rest = skip + 1, b""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             for _ in range(skip):
                 file.readline(_BLOCK)
             while block := file.read(_BLOCK):

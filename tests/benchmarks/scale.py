@@ -191,9 +191,10 @@ def report_cost(folder: Path) -> dict[str, str]:
             tune.report({"took": 0.0})
         tune.report({"took": (time.monotonic() - begin) / 300})
 
-    with ray_session._initialised(address="local", num_cpus=1, include_dashboard=False):
-        run_config = tune.RunConfig(storage_path=str(folder / "tune"), verbose=0)
-        (result,) = tune.Tuner(train, run_config=run_config).fit()
+    ray_session._start(address="local", num_cpus=1, include_dashboard=False)
+    run_config = tune.RunConfig(storage_path=str(folder / "tune"), verbose=0)
+    (result,) = tune.Tuner(train, run_config=run_config).fit()
+    ray.shutdown()
     return {"a report from a trial to the driver": f"{result.metrics['took'] * 1e3:.1f} ms"}
 
 

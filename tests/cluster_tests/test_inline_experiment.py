@@ -658,7 +658,7 @@ class TestADisk:
     def test_that_is_read_only_is_an_error_before_anything_is_trained(self, small_experiment, small_disk):
         subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
         with pytest.raises(
-            StorageError, match=rf"^{small_disk}/small_experiment cannot be written: Read-only file system"
+            StorageError, match=rf"^{small_disk}/small_experiment/\.lock cannot be written: Read-only file system"
         ):
             replace(small_experiment, storage_path=small_disk).run()
 

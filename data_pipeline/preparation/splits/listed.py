@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipeline.files.regular import read_file
 from data_pipeline.frame_table import FrameTable
 from data_pipeline.preparation.splits.split import PARTS, Indices, Split
 from data_pipeline.user_error import UserError
@@ -119,7 +120,7 @@ def _object(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_file(path).decode()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

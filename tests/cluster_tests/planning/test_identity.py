@@ -44,7 +44,7 @@ from tests.cluster_tests.small_experiment import LR, MISSING, NEIGHBOR_ERRORS, S
 from tests.support import global_random_states
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    st.none() | st.booleans() | st.integers(1 - 2**63, 2**63 - 1) | st.floats(allow_nan=False, width=32) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )

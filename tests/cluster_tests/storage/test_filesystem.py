@@ -66,7 +66,7 @@ class TestALocation:
         assert (Storage("s3://bucket/results/") / "a").location == "s3://bucket/results/a"
 
     def test_that_is_a_path_is_local(self, tmp_path):
-        assert Storage("results/x").local == Path("results/x")
+        assert Storage("results/x").local == Path("results/x").absolute()
         assert (Storage(tmp_path) / "x").local == tmp_path / "x"
         assert Storage("s3://bucket").local is None
 

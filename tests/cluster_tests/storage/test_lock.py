@@ -2,6 +2,7 @@ import errno
 import fcntl
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -72,6 +73,81 @@ def test_the_lock_is_given_back_at_the_end_also_after_an_error(tmp_path):
         raise KeyError
     with experiment_lock(Storage(folder)):
         pass
+
+
+REMOVE = """
+import sys
+from tune_runs import report
+sys.exit(report.main(["rm", "x", "--yes", f"--storage-path={sys.argv[1]}"]))
+"""
+
+CONTEND = """
+import os, shutil, sys, time
+from pathlib import Path
+from cluster.storage.filesystem import Storage
+from cluster.storage.lease import AlreadyRunningError
+from cluster.storage.lock import experiment_lock
+folder, inside, end, n = Path(sys.argv[1]), Path(sys.argv[2]), time.monotonic() + 2, 0
+while time.monotonic() < end:
+    try:
+        with experiment_lock(Storage(folder)):
+            os.close(os.open(inside, os.O_CREAT | os.O_EXCL))  # fails if another process is here
+            (folder / "file").touch()
+            inside.unlink()
+            shutil.rmtree(folder, ignore_errors=True)  # another process may lock a new file meanwhile
+            n += 1
+    except AlreadyRunningError:
+        pass
+print(n)
+"""
+
+
+class TestARemovedFolder:
+    @pytest.mark.parametrize("how", ["rm", "by hand"])
+    def test_that_is_removed_before_its_file_is_locked_is_locked_where_others_look(self, tmp_path, monkeypatch, how):
+        folder = tmp_path / "x"
+        folder.mkdir()
+        (folder / "experiment.json").touch()
+        flock, came = fcntl.flock, []
+
+        def remove_first(file, operation):
+            if not came:
+                came.append(file)
+                command = [sys.executable, "-c", REMOVE, tmp_path] if how == "rm" else ["rm", "-r", folder]
+                subprocess.run([*map(str, command)], cwd=ROOT, check=True, capture_output=True)
+            flock(file, operation)
+
+        monkeypatch.setattr(fcntl, "flock", remove_first)
+        with experiment_lock(Storage(folder)) as check:
+            assert came
+            assert is_locked(Storage(folder))
+            with (
+                pytest.raises(AlreadyRunningError, match=f"process {os.getpid()} on"),
+                experiment_lock(Storage(folder)),
+            ):
+                pass
+            check()
+
+    def test_is_never_held_by_two_processes_of_many_that_lock_and_remove_it(self, tmp_path):
+        arguments = [sys.executable, "-c", CONTEND, str(tmp_path / "x" / "y"), str(tmp_path / "inside")]
+        processes = [
+            subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            for _ in range(3)
+        ]
+        ended = [process.communicate(timeout=60) for process in processes]
+        assert [errors for _, errors in ended] == [""] * 3
+        assert sum(int(output) for output, _ in ended) > 10
+
+    def test_is_an_error_for_the_run_that_was_training_there(self, tmp_path):
+        folder = tmp_path / "x"
+        with experiment_lock(Storage(folder)) as check:
+            check()
+            shutil.rmtree(folder)
+            for _ in range(2):
+                with pytest.raises(StorageError, match="x was removed or replaced while this run was training in it"):
+                    check()
+                folder.mkdir(exist_ok=True)
+                (folder / ".lock").touch()  # as another run would
 
 
 def test_a_lock_file_with_other_content_still_counts(tmp_path):

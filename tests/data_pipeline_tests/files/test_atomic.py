@@ -2,6 +2,7 @@ import fcntl
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -76,6 +77,39 @@ class TestAFile:
             file.write(b"new")
         assert path.read_bytes() == b"new"
         assert list(tmp_path.iterdir()) == [path]
+
+    @pytest.mark.timeout(20)
+    @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="this system has no /proc")  # noqa: PTH112
+    def test_where_nothing_can_be_created_is_an_error(self):
+        with (
+            pytest.raises(
+                UserError, match=r"x cannot be written: nothing can be created in /proc/self, or it disappears"
+            ),
+            atomic_file(Path("/proc/self/x")),
+        ):
+            pass
+
+    @pytest.mark.timeout(20)
+    def test_that_always_disappears_is_an_error(self, tmp_path, monkeypatch):
+        flock = fcntl.flock
+
+        def remove_first(descriptor, how):
+            for left in tmp_path.iterdir():
+                left.unlink()
+            flock(descriptor, how)
+
+        monkeypatch.setattr(fcntl, "flock", remove_first)
+        with pytest.raises(UserError, match="or it disappears at once"), atomic_file(tmp_path / "x"):
+            pass
+
+    @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/null")])
+    def test_does_not_replace_what_is_no_file(self, tmp_path, make):
+        path = tmp_path / "x"
+        make(path)
+        before = path.stat().st_mode
+        with pytest.raises(UserError, match=r"x is a .*; give the name of a file"), atomic_file(path):
+            pass
+        assert path.stat().st_mode == before
 
     def test_on_a_full_disk_says_so(self, tmp_path):
         with (

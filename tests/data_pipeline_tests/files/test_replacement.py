@@ -2,6 +2,7 @@ import fcntl
 import os
 import shutil
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -215,3 +216,35 @@ def test_what_cannot_be_finished_is_an_error(folder):
     with pytest.raises(UserError, match=r"data has new files .* cannot be moved there: Permission denied"):
         finish_replacing(folder, UserError)
     folder.chmod(0o755)
+
+
+def test_a_folder_that_is_replaced_while_a_writer_waits_for_it_is_locked_where_others_look(tmp_path):
+    folder, waits = tmp_path / "data", threading.Event()
+    folder.mkdir()
+    held = os.open(folder, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    free = []
+
+    def work():
+        waits.set()
+        with replace_together(folder) as new:
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                free.append("yes")
+            except BlockingIOError:
+                free.append("no")
+            finally:
+                os.close(descriptor)
+            write(new, NEW)
+
+    writer = threading.Thread(target=work)
+    writer.start()
+    waits.wait()
+    time.sleep(0.3)  # until it waits for the lock
+    folder.rename(tmp_path / "old")
+    folder.mkdir()
+    os.close(held)
+    writer.join(20)
+    assert free == ["no"]
+    assert content(folder) == NEW
