@@ -49,7 +49,7 @@ from data_pipeline.preparation.chunks import progress
 from data_pipeline.skeleton import Skeleton, register_skeleton
 from data_pipeline.tables import Keys, label_keys
 from data_pipeline.user_error import UserError, exit_status, first_line
-from data_pipeline.words import count, listed
+from data_pipeline.words import count, listed, say
 from posenet.evaluator import CorrectionMeans
 from posenet.export import check_suffix, export_corrector
 
@@ -78,7 +78,7 @@ def _run(args: argparse.Namespace) -> int:
 
     folder = find_experiment(args.storage_path, args.experiment)
     trained = read_corrector(folder, combination=args.combination, repetition=args.repetition, modules=modules)
-    print(_description(args.experiment, trained), file=sys.stderr)
+    say(_description(args.experiment, trained), sys.stderr)
     register_skeleton(trained.skeleton)  # for formats whose files have only the number of joints
     if files is not None:
         known = _training_range(folder, trained), folder.read_training_frames(trained.train_set_fingerprint)
@@ -86,12 +86,12 @@ def _run(args: argparse.Namespace) -> int:
         correction.write()
         if correction.means is not None:
             metrics = correction.means.metrics()
-            print(json.dumps(metrics, indent=2) if args.json else correction_text(metrics, trained.skeleton))
+            say(json.dumps(metrics, indent=2) if args.json else correction_text(metrics, trained.skeleton))
     if args.export is not None:
         fused = len(trained.train_subsets) if fuses(trained.corrector) else None
         export_corrector(trained.corrector.cpu(), trained.skeleton, args.export, fused)
         of = "" if fused is None else f" (N, {fused}, J, 3) of {listed(trained.train_subsets)}, in this order,"
-        print(f"Exported to {args.export}; it takes poses{of} in mm and returns corrected poses in mm", file=sys.stderr)
+        say(f"Exported to {args.export}; it takes poses{of} in mm and returns corrected poses in mm", sys.stderr)
     return 0
 
 
@@ -154,7 +154,7 @@ class Files:
         if self.target is not None:
             self.target.write(self.out, frames)
         elif self.official_names is not None and not write_hands17_submission(self.out, frames, self.official_names):
-            print(f"note: {self.poses} has no names; its frames got the names of the list, in order", file=sys.stderr)
+            say(f"note: {self.poses} has no names; its frames got the names of the list, in order", sys.stderr)
 
 
 def _noting(frames: Iterator[Frames], tables: list[FrameTable]) -> Iterator[Frames]:
@@ -211,7 +211,7 @@ class Correction:
             for input_file in (self.poses, self.labels):
                 if input_file is not None:
                     input_file.warn()
-        print(f"{self.n_frames} frames written to {self.files.out}", file=sys.stderr)
+        say(f"{self.n_frames} frames written to {self.files.out}", sys.stderr)
 
     def _corrected(self) -> Iterator[Frames]:
         labels = None if self.labels is None else _LabelReader(self.labels)
@@ -291,7 +291,7 @@ class _Input:
             "to them shows how well it remembers, not how well it corrects"
         )
         for text in [*([] if cut is None else [cut]), *unlike, *([trained] if self._n_trained else [])]:
-            print(f"warning: {self.path}: {text}", file=sys.stderr)
+            say(f"warning: {self.path}: {text}", sys.stderr)
 
 
 def _subset_paths(files: Files, subsets: Sequence[str]) -> list[Path]:

@@ -21,7 +21,7 @@ from data_pipeline.preparation.splits.split import PARTS
 from data_pipeline.preparation.splits.syntax import SPLIT_SYNTAX
 from data_pipeline.preparation.targets import Target
 from data_pipeline.user_error import UserError, exit_status
-from data_pipeline.words import listed
+from data_pipeline.words import listed, say
 
 _SPLITS = f"""splits:
 {textwrap.indent(SPLIT_SYNTAX, "  ")}
@@ -95,11 +95,11 @@ def _run(args: argparse.Namespace) -> int:
 
 def _print(outcome: CommandResult, *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(outcome.facts, indent=2, allow_nan=False), flush=True)
+        say(json.dumps(outcome.facts, indent=2, allow_nan=False))
     elif outcome.text:
-        print(outcome.text, flush=True)
+        say(outcome.text)
     for note in outcome.notes:
-        print(note, file=sys.stderr)
+        say(note, sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

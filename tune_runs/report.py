@@ -38,6 +38,7 @@ from cluster.results.user_modules import own_module
 from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder
 from data_pipeline.user_error import UserError, exit_status
+from data_pipeline.words import say
 
 if TYPE_CHECKING:
     from cluster.reports.terminal.removal import Removal
@@ -143,7 +144,8 @@ def curves(args: argparse.Namespace) -> int:
 
     folder = overview.find_experiment(args.storage_path, args.name)
     in_colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    return _print(trial_logs.curves_text(folder, args.keys, in_colour=in_colour))
+    print(trial_logs.curves_text(folder, args.keys, in_colour=in_colour), flush=True)  # `say` would show colour codes
+    return 0
 
 
 def export(args: argparse.Namespace) -> int:
@@ -220,7 +222,7 @@ def watch(args: argparse.Namespace) -> int:
     from cluster.reports.page.live_server import serve
 
     folder = overview.find_experiment(args.storage_path, args.name)
-    serve(folder, port=args.port, announce=lambda address: print(f"{address}\nPress Ctrl-C to stop.", flush=True))
+    serve(folder, port=args.port, announce=lambda address: say(f"{address}\nPress Ctrl-C to stop."))
     return 0
 
 
@@ -292,7 +294,7 @@ def clean(args: argparse.Namespace) -> int:
         except UserError as error:
             if args.names:
                 raise
-            print(f"skipped {name}: {error}", file=sys.stderr)
+            say(f"skipped {name}: {error}", sys.stderr)
     return _remove([one for one in found if one is not None], args)
 
 
@@ -305,7 +307,7 @@ def _remove(removals: Sequence["Removal"], args: argparse.Namespace) -> int:
             removal.remove(one)
             removed.append(one)
         except UserError as error:
-            print(f"error: {one.name} was not removed: {error}", file=sys.stderr)
+            say(f"error: {one.name} was not removed: {error}", sys.stderr)
             status = 2
     if args.json:
         _print_json([{"experiment": one.name, "files": one.files, "removed": one in removed} for one in removals])
@@ -342,7 +344,7 @@ def _deliver(content: bytes, out: Path | None, *, is_text: bool) -> int:
 
 
 def _print(text: str) -> int:
-    print(text, flush=True)
+    say(text)
     return 0
 
 

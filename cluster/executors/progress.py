@@ -13,6 +13,7 @@ from rich.text import Text
 from cluster.planning.plan import Plan
 from cluster.planning.search_space import SearchSpace
 from cluster.trial.trainable import TrialReport
+from data_pipeline.words import visible
 
 _LOG_INTERVAL_S = 30.0
 _MAX_RUNNING_SHOWN = 16
@@ -104,7 +105,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Prints a line above the display."""
-        self.console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
+        self.console.print(visible(text), markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def _ended(self, report: TrialReport) -> None:
         self.running.pop(report.trial_id, None)
@@ -155,7 +156,7 @@ class Progress:
             distance = "" if report is None or report.val_distance_mm is None else f"{report.val_distance_mm:.2f} mm"
             place = "" if report is None or report.place is None else report.place
             row = (trial_id, self.options(trial_id), f"{epoch}/{self.num_epochs(trial_id)}", distance, place)
-            running.add_row(*map(Text, row))
+            running.add_row(*(Text(visible(cell)) for cell in row))
         parts: list[RenderableType] = [bar, running]
         if len(self.running) > len(shown):
             parts.append(Text(f"and {len(self.running) - len(shown)} more", style="dim"))
@@ -163,7 +164,7 @@ class Progress:
             text = (
                 f"best so far: {_distance(self.best):.2f} mm on the validation set ({self.options(self.best.trial_id)})"
             )
-            parts.append(Text(text, style="green"))
+            parts.append(Text(visible(text), style="green"))
         return Group(*parts)
 
 

@@ -13,6 +13,7 @@ from cluster.results.groups import GROUPINGS
 from cluster.results.results import METRICS, Results
 from cluster.results.user_modules import add_import_option
 from data_pipeline.user_error import UserError
+from data_pipeline.words import visible
 
 Command = Callable[[Namespace], int]
 AddParser = Callable[..., ArgumentParser]
@@ -370,7 +371,10 @@ def _add_key(command: ArgumentParser, argument: str, text: str, **options: Any) 
 
 
 def _complete(argument: argparse.Action, completer: Callable[..., list[str]]) -> None:
-    argument.completer = completer  # type: ignore[attr-defined]
+    def visible_ones(**how: Any) -> list[str]:
+        return [text for text in completer(**how) if visible(text) == text]
+
+    argument.completer = visible_ones  # type: ignore[attr-defined]
 
 
 def _labelled_file(text: str) -> tuple[str, Path]:
