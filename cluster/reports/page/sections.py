@@ -1,5 +1,6 @@
 """The sections of the report page, each readable without scripts."""
 
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -21,6 +22,7 @@ from cluster.reports.tables.by_group import GroupErrors, frames_cell, group_head
 from cluster.reports.tables.captions import SPLITS
 from cluster.reports.tables.metric_labels import MEASURES, OVERALL_METRICS
 from cluster.reports.tables.summary import mean_and_std, summary_grid
+from cluster.results.deserialize import own_modules
 from cluster.results.results import Row, SummaryColumns
 from cluster.results.statistics import MIN_REPETITIONS, bootstrap_interval, estimate
 from cluster.storage.folders import ExperimentFolder
@@ -246,14 +248,20 @@ def configuration(data: PageData) -> Markup:
 def reproduction(data: PageData, folder: ExperimentFolder) -> Markup:
     """How to train it again, with the current name of the folder, which may differ from the experiment's name."""
     experiment, git = data.experiment, data.experiment.get("git") or {}
-    lines = [f"git checkout {git['commit']}"] if git.get("commit") else []
-    if experiment.get("command"):
-        lines.append("python " + shlex.join(map(str, experiment["command"])))
+    command = [str(argument) for argument in experiment.get("command") or []]
+    lines: list[str] = []
+    modules: list[str] = []
+    if re.fullmatch("[0-9a-f]{7,64}", str(git.get("commit"))):  # readers paste these lines into a shell
+        lines.append(f"git checkout {git['commit']}")
+    if command and command[0] and not command[0].startswith("-"):  # `python -c` records no code
+        lines.append(f"python {shlex.join(command)}")
     finished = [trial for row in data.rows for trial in data.repetitions[row["key"]] if trial["status"] == "finished"]
     if finished:
         results, _, name = folder.storage.location.rpartition("/")
         key, _, repetition = data.table.trained_ids(trial_id(finished[0]))[0].partition("/")
         arguments = [name, key, repetition]
+        modules = _modules_to_import(folder, f"{key}/{repetition}", command)
+        arguments += [word for module in modules for word in ("--import", module)]
         if results != _RESULTS:
             arguments += ["--storage-path", results or "/"]
         lines += [
@@ -264,11 +272,24 @@ def reproduction(data: PageData, folder: ExperimentFolder) -> Markup:
         "The same code, data and seeds give the same numbers. Finished trials are not trained again unless they are "
         "removed. Every number on this page is computed from the trials’ files; tables/ has the means."
     ]
+    if modules:
+        notes.append(
+            "`--import` names the modules of your own classes. Importing a script must not start its run "
+            '(if __name__ == "__main__").'
+        )
     if git.get("dirty"):
         notes.append("Files differed from that commit when it ran, so the commit does not contain all of the code.")
     return section(
         "reproduction", "How to reproduce it", tag("pre", "\n".join(lines), tabindex=0), *(tag("p", n) for n in notes)
     )
+
+
+def _modules_to_import(folder: ExperimentFolder, trial_id: str, command: Sequence[str]) -> list[str]:
+    """Returns the modules with the user's classes of a trial; the run script by its path, as `--import` takes it."""
+    script = (command[0] if command else "").removesuffix(".py").removeprefix("./")
+    main = script.rpartition("/")[2] if script.startswith("/") else script.replace("/", ".")
+    modules = [main if name == "__main__" else name for name in own_modules(folder.read_trial(trial_id).description)]
+    return [name for name in modules if all(part.isidentifier() for part in name.split("."))]
 
 
 def _breakable(path: str) -> Markup:
