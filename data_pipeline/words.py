@@ -19,7 +19,7 @@ def say(text: object, file: TextIO | None = None) -> None:
 
 
 def visible(text: str) -> str:
-    """Returns a text in which no character can control a terminal: each such character becomes its escape, \\u001b.
+    r"""Returns a text in which no character can control a terminal: each such character becomes its escape, \u001b.
 
     JSON stays JSON with the same content, since it has the same escapes.
     """
