@@ -32,6 +32,8 @@ from the training frames. GAP is a number of frames, in the order of the files.
 
 """
 
+_INSIST = ", and read files that seem to be in another unit"
+
 _EXAMPLES = {
     "synthetic": """\
   a small synthetic dataset with two simulated backbones
@@ -129,6 +131,7 @@ def _add_command(
     summary: str,
     named: str | None = None,
     below: str = "",
+    insist: str = "",
 ) -> argparse.ArgumentParser:
     """Adds a command; `named` is the help text of --name, None for a command that writes nothing."""
     parser = commands.add_parser(
@@ -142,7 +145,7 @@ def _add_command(
     parser.set_defaults(run=run)
     if named is not None:
         parser.add_argument("--name", required=True, metavar="N", help=named)
-        parser.add_argument("--force", action="store_true", help="overwrite what exists")
+        parser.add_argument("--force", action="store_true", help=f"overwrite what exists{insist}")
     folder = "data folder (default: data)"
     parser.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR", help=folder)
     parser.add_argument("--json", action="store_true", help="print only the figures, as JSON, to stdout")
@@ -191,6 +194,7 @@ def _add_makers(add: Callable[..., argparse.ArgumentParser]) -> None:
         ),
         "Reads leaderboard text files, in pixels and mm, and converts them to mm in the camera frame.",
         summary="ground truth and published results of NYU or ICVL",
+        insist=_INSIST,
         named=parts,
         below=_SPLITS,
     )
@@ -226,6 +230,7 @@ def _add_makers(add: Callable[..., argparse.ArgumentParser]) -> None:
         "the format of the labels says about names, sequences and subjects is kept in N_frames.parquet. Without "
         "predictions the dataset has only labels, for training with use_preset=False.",
         summary="files of other formats, with or without predictions",
+        insist=_INSIST,
         named=f"{parts}; without --split, a single dataset N",
         below=f"formats:\n{formats}\n\n{_SPLITS}",
     )
