@@ -37,6 +37,7 @@ from cluster.results.results import Results
 from cluster.results.user_modules import own_module
 from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder
+from data_pipeline.files.atomic import require_free
 from data_pipeline.user_error import UserError, exit_status
 from data_pipeline.words import say
 
@@ -158,6 +159,7 @@ def export(args: argparse.Namespace) -> int:
     from cluster.reports.tables import export as tables
     from cluster.reports.tables.table_options import TableOptions
 
+    _require_free(args)
     results = _each_fold(folder) if "folds" in args else Results.read(folder)
     table_options = TableOptions(**_given(args, TableOptions))
     format = _format(args.format, args.out, TABLE_ENDINGS)
@@ -197,6 +199,7 @@ def figure(args: argparse.Namespace) -> int:
     if "format" in args and "labels" not in args:
         raise UserError("--format needs --labels FILE and --other LABEL=FILE, the files of poses in this format")
     format = _format(None, args.out, FIGURE_ENDINGS)
+    _require_free(args)
     figure_options = FigureOptions(folder=folder, **_given(args, FigureOptions))
     return _deliver(save(draw(args.kind, figure_options), format), args.out, is_text=False)
 
@@ -211,6 +214,7 @@ def html(args: argparse.Namespace) -> int:
     from cluster.reports.page.page import page
 
     folder = overview.find_experiment(args.storage_path, args.name)
+    _require_free(args)
     content = page(folder)
     if args.out is None:
         return _print(folder.write_report(content))
@@ -332,10 +336,14 @@ def _format(format: str | None, out: Path | None, endings: Mapping[str, str]) ->
     return endings[out.suffix]
 
 
+def _require_free(args: argparse.Namespace) -> None:
+    """Checks that the file of --out may be written, before anything slow."""
+    if args.out is not None:
+        require_free(args.out, force=args.force)
+
+
 def _deliver(content: bytes, out: Path | None, *, is_text: bool) -> int:
     if out is not None:
-        if not out.absolute().parent.is_dir():
-            raise UserError(f"{out} cannot be written: there is no folder {out.parent}")
         Storage(out.absolute().parent).write(out.name, content)
         return _print(f"{out}")
     if not is_text:
