@@ -17,8 +17,8 @@ DISK_KEYS = (
 )
 """The dotted paths of the settings that the estimate depends on."""
 
-# Measured sizes, in bytes. Parquet compresses texts to almost nothing and numbers hardly, except for the many equal ones
-# of the success rates in a final evaluation.
+# Measured sizes, in bytes. Parquet compresses texts to almost nothing and numbers hardly, except for the many equal
+# success rates of a final evaluation.
 _TRIAL_JSON, _JSON_METRICS = 4_000, 900  # the latter of a subset of a split
 _PARQUET_FILE, _NPZ_FILE = 4_500, 1_500
 _RECORD, _FINAL_RECORD = 9, 4.5

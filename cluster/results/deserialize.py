@@ -86,8 +86,8 @@ def own_modules(description: Any) -> list[str]:
         value = left.pop()
         if isinstance(value, Mapping):
             left += value.values()
-            name = value.get("name")
-            is_object = isinstance(name, str) and ("args" in value or value.keys() <= {"name", "self"})
+            name = str(value.get("name"))
+            is_object = "args" in value or value.keys() <= {"name", "self"}
             if is_object and "." in name and not name.startswith(_IMPORTED):
                 modules[name.rpartition(".")[0]] = None
         elif isinstance(value, list):

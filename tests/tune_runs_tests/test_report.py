@@ -5,6 +5,7 @@ import shlex
 import shutil
 import sys
 import time
+from argparse import Namespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -592,6 +593,13 @@ class TestTextOfOtherPeople:
         assert not set("\x1b\x9b\x07\x08\r\u202e") & set(output + errors)
         has_none = command.startswith(("clean", "diff"))  # nothing to remove, and no difference
         assert has_none or "\\u001b" in output + errors
+
+    def test_completes_no_name_while_one_types(self, folder):
+        storage_path, _ = folder
+        write_experiment(storage_path / "sweep µ", [({}, [9.0])])
+        (commands,) = parser("", SCRIPT_MODULE.COMMANDS)._subparsers._group_actions
+        (name,) = (action for action in commands.choices["show"]._actions if action.dest == "name")
+        assert name.completer(prefix="sw", parsed_args=Namespace(storage_path=str(storage_path))) == ["sweep µ"]
 
     def test_is_json_with_the_same_content(self, run_json, folder):
         storage_path, name = folder

@@ -122,7 +122,7 @@ def _compare_sides(one: "_Side", other: "_Side") -> ExperimentComparison:
         Pair(
             {path: row.get(path, counterpart.get(path)) for path in varied if path in common},
             {
-                path: (*one.texts(row, [path]), *other.texts(counterpart, [path]))
+                path: (one.texts(row, [path])[0], other.texts(counterpart, [path])[0])
                 for path in varied
                 if path not in common
             },
