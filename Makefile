@@ -32,6 +32,7 @@ setup: .venv/installed
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	    { echo "PoseTune needs Python 3.10 or newer; name one with: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv
+	@echo "Downloading and installing torch, Ray and the other packages into .venv: a minute or more without output ..."
 	$(BIN)/python -m pip install --quiet --requirement requirements.txt --editable '.[dev]'
 	@touch $@
 

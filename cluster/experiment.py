@@ -42,7 +42,7 @@ from cluster.storage.folders import ExperimentFolder
 from cluster.storage.lock import experiment_lock
 from cluster.storage.trial_file import STATUSES
 from data_pipeline.user_error import UserError, did_you_mean, first_line
-from data_pipeline.words import value_text
+from data_pipeline.words import say, value_text
 
 INTERRUPTED_CODE = 130
 PREEMPTED_CODE = 75
@@ -240,7 +240,7 @@ class Experiment:
         self.solver_config.interest_keys[:] = [
             path for axis in self.space.axes if len(axis.rows) > 1 for path in axis.paths
         ]
-        print(f"\n{summary_text(table)}\nAll files: {self.folder.storage.location}/", flush=True)
+        say(f"\n{summary_text(table)}\nAll files: {self.folder.storage.location}/")
         if not end.from_outside:
             self._write_report(table)
         self._require_complete(end, table)
@@ -285,7 +285,7 @@ class Experiment:
             self.folder.clear_partial_files()
             write_experiment_file(plan, job)
             with Archiver(self.folder.archive, to_archive) as archiver:
-                print(plan, file=sys.stderr)
+                say(plan, sys.stderr)
                 if not plan.to_train:
                     return RunEnd("complete")
                 progress = Progress.of(plan, self.space, distances_mm)
@@ -320,11 +320,11 @@ class Experiment:
     def _write_report(self, table: ResultTable) -> None:
         """Writes the report page. The lock must be released before: the page says whether a run is in progress."""
         try:
-            print(f"Report: {self.folder.write_report(page(self.folder, table))}", flush=True)
+            say(f"Report: {self.folder.write_report(page(self.folder, table))}")
         except Exception as error:
             # The results are on disk. The script must get them, even if the page cannot be drawn.
             text = f"report.html was not written ({first_line(error)}); all results are complete, see tables/"
-            print(text, file=sys.stderr, flush=True)
+            say(text, sys.stderr)
 
     def _require_complete(self, end: RunEnd, table: ResultTable) -> None:
         """Raises an error that says how the run ended, unless all trials are finished."""
@@ -350,7 +350,7 @@ def _interrupted(end: RunEnd) -> Interrupted:
         code, text = PREEMPTED_CODE, "Preempted (SIGTERM). All training progress is kept"
     else:
         code, text = INTERRUPTED_CODE, "Interrupted. Finished trials are kept"
-    print(f"\n{text}; run the script again to continue.", file=sys.stderr)
+    say(f"\n{text}; run the script again to continue.", sys.stderr)
     return Interrupted(code)
 
 
@@ -361,7 +361,7 @@ def _show_user_errors_without_traceback() -> None:
 
     def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if isinstance(error, UserError):
-            print(f"error: {error}", file=sys.stderr)
+            say(f"error: {error}", sys.stderr)
         else:
             sys.__excepthook__(kind, error, trace)
 

@@ -21,7 +21,7 @@ from cluster.planning.seeds import repetition_seed
 from cluster.provenance import current_versions
 from cluster.restored_experiment import restore_experiment
 from cluster.results.learning_curves import record_tables
-from cluster.results.settings_text import differences, flat
+from cluster.results.settings_text import differences, settings_of
 from cluster.storage.file_names import FileNames
 from cluster.storage.folders import ExperimentFolder, TrialFolder
 from cluster.storage.records import from_parquet
@@ -177,11 +177,11 @@ def _require_same(trial: TrialFile, combination: Combination, modules: Sequence[
     now, then = json.loads(combination.encoded), trial.description
     if combination.key == trial.key or _without_modules(now, modules) == _without_modules(then, modules):
         return
-    changed = differences(flat(then), flat(now))
+    changed = differences(settings_of(then), settings_of(now))
     details = "".join(f"\n  {path} was {was}, and is now {is_now}" for path, (was, is_now) in changed.items())
     reasons = {
         "data.": "Its training, validation or test data have changed.",
-        "schedule.numerics": "It was trained by another version of PoseTune (see its `runs` in runs/).",
+        "numerics": "It was trained by another version of PoseTune (see its `runs` in runs/).",
     }
     found = [reason for start, reason in reasons.items() if any(path.startswith(start) for path in changed)]
     raise UserError(" ".join([f"{trial.key} cannot be trained again as it was.", *found, f"Differences:{details}"]))

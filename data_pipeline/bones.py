@@ -9,7 +9,7 @@ from data_pipeline.skeleton import Skeleton
 
 _Numbers = npt.NDArray[np.floating[Any]]
 
-_MM_PER_UNIT = {"metres": 1000.0, "centimetres": 10.0, "micrometres": 0.001}
+MM_PER_UNIT = {"metres": 1000.0, "centimetres": 10.0, "micrometres": 0.001}
 
 
 def bone_lengths(poses: _Numbers, skeleton: Skeleton) -> _Numbers:
@@ -26,4 +26,4 @@ def bone_names(skeleton: Skeleton) -> list[str]:
 
 def guess_unit(length: float, shortest_mm: float, longest_mm: float) -> str | None:
     """Returns the unit that would bring a length into the given range; None if no unit does."""
-    return next((unit for unit, mm in _MM_PER_UNIT.items() if shortest_mm <= length * mm <= longest_mm), None)
+    return next((unit for unit, mm in MM_PER_UNIT.items() if shortest_mm <= length * mm <= longest_mm), None)

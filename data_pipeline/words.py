@@ -1,6 +1,29 @@
-"""Parts of sentences for messages and captions: counts, lists, values and sizes."""
+"""Words for people: parts of sentences (counts, lists, values, sizes), and how text reaches a terminal."""
 
+import re
+import sys
 from collections.abc import Sequence
+from typing import TextIO
+
+# Control characters except tab and newline, lone surrogates (bytes of file names that are not UTF-8), and characters
+# that change the direction of the text around them (see "Trojan Source", Boucher and Anderson 2021).
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def say(text: object, file: TextIO | None = None) -> None:
+    """Prints a text, as `visible`; to standard output unless `file` is given.
+
+    All commands print with this function, because names, errors and hosts in other people's files may hold anything.
+    """
+    print(visible(str(text)), file=sys.stdout if file is None else file, flush=True)
+
+
+def visible(text: str) -> str:
+    r"""Returns a text in which no character can control a terminal: each such character becomes its escape, \u001b.
+
+    JSON stays JSON with the same content, since it has the same escapes.
+    """
+    return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def count(n: int, noun: str) -> str:

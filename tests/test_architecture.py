@@ -205,3 +205,16 @@ def test_a_worker_starts_without_exporters_and_matplotlib():
     modules = imported_by("import cluster.executors.ray_worker")
     assert "cluster.trial.trainable" in modules
     assert {module for module in modules if is_in(module, ["matplotlib", "cluster.reports"])} == set()
+
+
+def test_all_text_reaches_the_terminal_through_one_function():
+    """Except for the codes of a progress line, and a drawing in colours whose names were made visible."""
+    commands = ("tune_runs.report", "tune_runs.predict", "tune_runs.prepare_data", "tune_runs.cluster_check")
+    printing = [
+        module
+        for module in MODULES
+        if not module.startswith("tune_runs") or module in commands
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    ]
+    assert sorted(printing) == ["data_pipeline.words", *["tune_runs.report"] * 3]

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from tabulate import tabulate
 
 from data_pipeline.user_error import UserError, exit_status
+from data_pipeline.words import say
 
 if TYPE_CHECKING:  # functions import them when needed, because torch and Ray take seconds to load
     from cluster.executors.ray_nodes import CheckedNode
@@ -79,7 +80,7 @@ def _run(args: argparse.Namespace) -> int:
         check(args, findings)
     except UserError as error:
         findings.add(str(error))
-    print(findings, flush=True)
+    say(findings)
     return 1 if findings.problems else 0
 
 
@@ -93,7 +94,7 @@ def check(args: argparse.Namespace, findings: Findings) -> None:
 
     def report_progress(text: str) -> None:
         # Whole lines, because this may end up in the log of a job.
-        print(f"[{time.monotonic() - began:3.0f} s] {text}", file=sys.stderr, flush=True)
+        say(f"[{time.monotonic() - began:3.0f} s] {text}", sys.stderr)
 
     report_progress("loading torch and Ray")
     from cluster.executors import ray_nodes, ray_session
@@ -133,10 +134,10 @@ def check(args: argparse.Namespace, findings: Findings) -> None:
             report_progress(f"{node.node.name}, {outcome.device}: {'failed' if outcome.problem else 'trained'}")
             tried.append((node, outcome))
 
-    print(f"\n{_node_table(nodes)}\n\n{_version_table(versions(), nodes)}")
+    say(f"\n{_node_table(nodes)}\n\n{_version_table(versions(), nodes)}")
     if tried:
-        print(f"\n{_device_table(tried)}")
-    print(f"\n{_storage_line(storage_path, nodes)}\n{_data_line(args.data_dir, data)}\n")
+        say(f"\n{_device_table(tried)}")
+    say(f"\n{_storage_line(storage_path, nodes)}\n{_data_line(args.data_dir, data)}\n")
     _judge_nodes(nodes, data, findings)
     _judge_devices(nodes, tried, args.device, findings)
     if address is not None:

@@ -37,20 +37,21 @@ from cluster.results.user_modules import add_import_option, own_module
 from cluster.storage.folders import ExperimentFolder
 from cluster.trained import TrainedCorrector, read_corrector
 from data_pipeline.batch import fuses, window_of
-from data_pipeline.files.atomic import atomic_file, require_file_name
-from data_pipeline.files.regular import absolute_path
+from data_pipeline.bones import bone_lengths
+from data_pipeline.files.atomic import atomic_file, require_free
 from data_pipeline.files.sigterm import exit_on_sigterm
 from data_pipeline.formats.catalogue import FORMATS, PoseFormat, format_from_option
 from data_pipeline.formats.frames import FormatError, Frames, runs
 from data_pipeline.formats.hands17 import read_official_names, write_hands17_submission
 from data_pipeline.formats.tensor_file import frame_table_path, split_subset
+from data_pipeline.formats.units import require_unit
 from data_pipeline.frame_table import FrameTable
 from data_pipeline.pose_range import PoseRange, PoseRangeCheck
 from data_pipeline.preparation.chunks import progress
 from data_pipeline.skeleton import Skeleton, register_skeleton
 from data_pipeline.tables import Keys, label_keys
 from data_pipeline.user_error import UserError, exit_status, first_line
-from data_pipeline.words import count, listed
+from data_pipeline.words import count, listed, say
 from posenet.evaluator import CorrectionMeans
 from posenet.export import check_suffix, export_corrector
 
@@ -79,20 +80,20 @@ def _run(args: argparse.Namespace) -> int:
 
     folder = find_experiment(args.storage_path, args.experiment)
     trained = read_corrector(folder, combination=args.combination, repetition=args.repetition, modules=modules)
-    print(_description(args.experiment, trained), file=sys.stderr)
+    say(_description(args.experiment, trained), sys.stderr)
     register_skeleton(trained.skeleton)  # for formats whose files have only the number of joints
     if files is not None:
         known = _training_range(folder, trained), folder.read_training_frames(trained.train_set_fingerprint)
-        correction = Correction(trained, files, device, *known)
+        correction = Correction(trained, files, device, *known, force=args.force)
         correction.write()
         if correction.means is not None:
             metrics = correction.means.metrics()
-            print(json.dumps(metrics, indent=2) if args.json else correction_text(metrics, trained.skeleton))
+            say(json.dumps(metrics, indent=2) if args.json else correction_text(metrics, trained.skeleton))
     if args.export is not None:
         fused = len(trained.train_subsets) if fuses(trained.corrector) else None
         export_corrector(trained.corrector.cpu(), trained.skeleton, args.export, fused)
         of = "" if fused is None else f" (N, {fused}, J, 3) of {listed(trained.train_subsets)}, in this order,"
-        print(f"Exported to {args.export}; it takes poses{of} in mm and returns corrected poses in mm", file=sys.stderr)
+        say(f"Exported to {args.export}; it takes poses{of} in mm and returns corrected poses in mm", sys.stderr)
     return 0
 
 
@@ -155,7 +156,7 @@ class Files:
         if self.target is not None:
             self.target.write(self.out, frames)
         elif self.official_names is not None and not write_hands17_submission(self.out, frames, self.official_names):
-            print(f"note: {self.poses} has no names; its frames got the names of the list, in order", file=sys.stderr)
+            say(f"note: {self.poses} has no names; its frames got the names of the list, in order", sys.stderr)
 
 
 def _noting(frames: Iterator[Frames], tables: list[FrameTable]) -> Iterator[Frames]:
@@ -174,6 +175,7 @@ class Correction:
         device: The device the corrector runs on.
         training_range: The range of the training poses; None if the experiment does not have it.
         training_keys: The hashes of the training poses and labels, (K,), ascending; None if there are none.
+        force: Correct poses that seem to be in another unit.
 
     Attributes:
         means: The errors before and after; None without labels.
@@ -186,10 +188,12 @@ class Correction:
         device: torch.device,
         training_range: PoseRange | None,
         training_keys: Keys | None,
+        *,
+        force: bool,
     ) -> None:
         self.files = files
         self.device = device
-        known = trained.skeleton, training_range, training_keys
+        known = trained.skeleton, training_range, training_keys, force
         self.poses: _Input | _FusedInput
         if fuses(trained.corrector):
             paths = _subset_paths(files, trained.train_subsets)
@@ -212,7 +216,7 @@ class Correction:
             for input_file in (self.poses, self.labels):
                 if input_file is not None:
                     input_file.warn()
-        print(f"{self.n_frames} frames written to {self.files.out}", file=sys.stderr)
+        say(f"{self.n_frames} frames written to {self.files.out}", sys.stderr)
 
     def _corrected(self) -> Iterator[Frames]:
         labels = None if self.labels is None else _LabelReader(self.labels)
@@ -258,11 +262,16 @@ class _Input:
         skeleton: Skeleton,
         training_range: PoseRange | None,
         training_keys: Keys | None,
+        force: bool,
     ) -> None:
         self.path = path
         self.pose_format = pose_format
         self.skeleton = skeleton
         self._training_keys = training_keys
+        self._hand_mm: tuple[float, float] | None = None
+        if training_range is not None and not force:
+            shortest, longest = training_range.hand_mm
+            self._hand_mm = shortest / 2, 2 * longest
         self.n_frames = self._n_trained = 0
         self._comparison = None if training_range is None else PoseRangeCheck(training_range, skeleton)
 
@@ -274,6 +283,10 @@ class _Input:
                     f"{self.path} has poses of {n_joints} joints; this corrector was trained on the "
                     f"{self.skeleton.n_joints} joints of {self.skeleton.name}"
                 )
+            if not self.n_frames and self._hand_mm is not None:
+                length_mm = float(np.median(bone_lengths(chunk.poses, self.skeleton).mean(axis=1)))  # (n, B) -> (n,)
+                what = "the mean bone length of a hand"
+                require_unit(self.path, self.pose_format, what, length_mm, self._hand_mm)
             if self._comparison is not None:
                 self._comparison.add(chunk.poses)
             self.n_frames += len(chunk)
@@ -292,7 +305,7 @@ class _Input:
             "to them shows how well it remembers, not how well it corrects"
         )
         for text in [*([] if cut is None else [cut]), *unlike, *([trained] if self._n_trained else [])]:
-            print(f"warning: {self.path}: {text}", file=sys.stderr)
+            say(f"warning: {self.path}: {text}", sys.stderr)
 
 
 def _subset_paths(files: Files, subsets: Sequence[str]) -> list[Path]:
@@ -408,13 +421,7 @@ def _require_free(path: Path | None, inputs: Sequence[Path], *, force: bool) -> 
     for input_path in (split_subset(name)[0] for name in inputs):
         if path.exists() and input_path.exists() and path.samefile(input_path):
             raise UserError(f"{path} is an input and would be overwritten; choose another name for the output")
-    if path.is_dir():
-        raise UserError(f"{path} is an existing folder; choose another name, or remove it first")
-    if path.exists() and not force:
-        raise UserError(f"{path} exists; choose another name, or overwrite it with --force")
-    if not absolute_path(path).parent.is_dir():
-        raise UserError(f"{path} cannot be written: there is no folder {path.parent}")
-    require_file_name(path)
+    require_free(path, force=force)
 
 
 def _device(name: str) -> torch.device:
@@ -484,7 +491,9 @@ def _parser() -> argparse.ArgumentParser:
     poses.add_argument("--json", action="store_true", help="print the errors as JSON")
 
     parser.add_argument("--export", type=Path, metavar="FILE", help="write the corrector as a .pt2 or .onnx file")
-    parser.add_argument("--force", action="store_true", help="overwrite existing files")
+    parser.add_argument(
+        "--force", action="store_true", help="overwrite existing files, and read files that seem to be in another unit"
+    )
     return parser
 
 

@@ -21,7 +21,7 @@ from data_pipeline.preparation.splits.split import PARTS
 from data_pipeline.preparation.splits.syntax import SPLIT_SYNTAX
 from data_pipeline.preparation.targets import Target
 from data_pipeline.user_error import UserError, exit_status
-from data_pipeline.words import listed
+from data_pipeline.words import listed, say
 
 _SPLITS = f"""splits:
 {textwrap.indent(SPLIT_SYNTAX, "  ")}
@@ -31,6 +31,8 @@ corrector would be tested on frames that it has practically seen in training. `c
 from the training frames. GAP is a number of frames, in the order of the files.
 
 """
+
+_INSIST = ", and read files that seem to be in another unit"
 
 _EXAMPLES = {
     "synthetic": """\
@@ -95,11 +97,11 @@ def _run(args: argparse.Namespace) -> int:
 
 def _print(outcome: CommandResult, *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(outcome.facts, indent=2, allow_nan=False), flush=True)
+        say(json.dumps(outcome.facts, indent=2, allow_nan=False))
     elif outcome.text:
-        print(outcome.text, flush=True)
+        say(outcome.text)
     for note in outcome.notes:
-        print(note, file=sys.stderr)
+        say(note, sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -129,6 +131,7 @@ def _add_command(
     summary: str,
     named: str | None = None,
     below: str = "",
+    insist: str = "",
 ) -> argparse.ArgumentParser:
     """Adds a command; `named` is the help text of --name, None for a command that writes nothing."""
     parser = commands.add_parser(
@@ -142,7 +145,7 @@ def _add_command(
     parser.set_defaults(run=run)
     if named is not None:
         parser.add_argument("--name", required=True, metavar="N", help=named)
-        parser.add_argument("--force", action="store_true", help="overwrite what exists")
+        parser.add_argument("--force", action="store_true", help=f"overwrite what exists{insist}")
     folder = "data folder (default: data)"
     parser.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR", help=folder)
     parser.add_argument("--json", action="store_true", help="print only the figures, as JSON, to stdout")
@@ -191,6 +194,7 @@ def _add_makers(add: Callable[..., argparse.ArgumentParser]) -> None:
         ),
         "Reads leaderboard text files, in pixels and mm, and converts them to mm in the camera frame.",
         summary="ground truth and published results of NYU or ICVL",
+        insist=_INSIST,
         named=parts,
         below=_SPLITS,
     )
@@ -226,6 +230,7 @@ def _add_makers(add: Callable[..., argparse.ArgumentParser]) -> None:
         "the format of the labels says about names, sequences and subjects is kept in N_frames.parquet. Without "
         "predictions the dataset has only labels, for training with use_preset=False.",
         summary="files of other formats, with or without predictions",
+        insist=_INSIST,
         named=f"{parts}; without --split, a single dataset N",
         below=f"formats:\n{formats}\n\n{_SPLITS}",
     )

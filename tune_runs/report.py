@@ -37,9 +37,10 @@ from cluster.results.results import Results
 from cluster.results.user_modules import own_module
 from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder
-from data_pipeline.files.atomic import require_file_name
+from data_pipeline.files.atomic import require_free
 from data_pipeline.files.regular import absolute_path
 from data_pipeline.user_error import UserError, exit_status
+from data_pipeline.words import say
 
 if TYPE_CHECKING:
     from cluster.reports.terminal.removal import Removal
@@ -96,10 +97,10 @@ def _results(folder: ExperimentFolder) -> Results:
     """Returns the results, and warns of what in their files is not valid."""
     results = Results.read(folder)
     for warning in results.warnings[:_MAX_WARNINGS]:
-        print(f"warning: {warning}", file=sys.stderr)
+        say(f"warning: {warning}", sys.stderr)
     n_more = len(results.warnings) - _MAX_WARNINGS
     if n_more > 0:
-        print(f"warning: and {n_more} more", file=sys.stderr)
+        say(f"warning: and {n_more} more", sys.stderr)
     return results
 
 
@@ -158,7 +159,8 @@ def curves(args: argparse.Namespace) -> int:
 
     folder = overview.find_experiment(args.storage_path, args.name)
     in_colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    return _print(trial_logs.curves_text(folder, args.keys, in_colour=in_colour))
+    print(trial_logs.curves_text(folder, args.keys, in_colour=in_colour), flush=True)  # `say` would show colour codes
+    return 0
 
 
 def export(args: argparse.Namespace) -> int:
@@ -171,6 +173,7 @@ def export(args: argparse.Namespace) -> int:
     from cluster.reports.tables import export as tables
     from cluster.reports.tables.table_options import TableOptions
 
+    _require_free(args)
     results = _each_fold(folder) if "folds" in args else _results(folder)
     table_options = TableOptions(**_given(args, TableOptions))
     format = _format(args.format, args.out, TABLE_ENDINGS)
@@ -210,6 +213,7 @@ def figure(args: argparse.Namespace) -> int:
     if "format" in args and "labels" not in args:
         raise UserError("--format needs --labels FILE and --other LABEL=FILE, the files of poses in this format")
     format = _format(None, args.out, FIGURE_ENDINGS)
+    _require_free(args)
     figure_options = FigureOptions(folder=folder, **_given(args, FigureOptions))
     return _deliver(save(draw(args.kind, figure_options), format), args.out, is_text=False)
 
@@ -224,6 +228,7 @@ def html(args: argparse.Namespace) -> int:
     from cluster.reports.page.page import page
 
     folder = overview.find_experiment(args.storage_path, args.name)
+    _require_free(args)
     content = page(folder)
     if args.out is None:
         return _print(folder.write_report(content))
@@ -235,7 +240,7 @@ def watch(args: argparse.Namespace) -> int:
     from cluster.reports.page.live_server import serve
 
     folder = overview.find_experiment(args.storage_path, args.name)
-    serve(folder, port=args.port, announce=lambda address: print(f"{address}\nPress Ctrl-C to stop.", flush=True))
+    serve(folder, port=args.port, announce=lambda address: say(f"{address}\nPress Ctrl-C to stop."))
     return 0
 
 
@@ -307,7 +312,7 @@ def clean(args: argparse.Namespace) -> int:
         except UserError as error:
             if args.names:
                 raise
-            print(f"skipped {name}: {error}", file=sys.stderr)
+            say(f"skipped {name}: {error}", sys.stderr)
     return _remove([one for one in found if one is not None], args)
 
 
@@ -320,7 +325,7 @@ def _remove(removals: Sequence["Removal"], args: argparse.Namespace) -> int:
             removal.remove(one)
             removed.append(one)
         except UserError as error:
-            print(f"error: {one.name} was not removed: {error}", file=sys.stderr)
+            say(f"error: {one.name} was not removed: {error}", sys.stderr)
             status = 2
     if args.json:
         _print_json([{"experiment": one.name, "files": one.files, "removed": one in removed} for one in removals])
@@ -345,12 +350,15 @@ def _format(format: str | None, out: Path | None, endings: Mapping[str, str]) ->
     return endings[out.suffix]
 
 
+def _require_free(args: argparse.Namespace) -> None:
+    """Checks that the file of --out may be written, before anything slow."""
+    if args.out is not None:
+        require_free(args.out, force=args.force)
+
+
 def _deliver(content: bytes, out: Path | None, *, is_text: bool) -> int:
     if out is not None:
         path = absolute_path(out)
-        if not path.parent.is_dir():
-            raise UserError(f"{out} cannot be written: there is no folder {out.parent}")
-        require_file_name(out)
         Storage(path.parent).write(path.name, content)
         return _print(f"{out}")
     if not is_text:
@@ -359,7 +367,7 @@ def _deliver(content: bytes, out: Path | None, *, is_text: bool) -> int:
 
 
 def _print(text: str) -> int:
-    print(text, flush=True)
+    say(text)
     return 0
 
 

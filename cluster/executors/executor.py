@@ -125,6 +125,8 @@ class Executor:
         if self.name == "inline":
             run_inline(trials, job, place_here(job.config), monitor, self.signals)
             return
+        if self.address is None:
+            monitor.progress.starting_ray()
         from cluster.executors import ray_nodes, ray_runner, ray_session
 
         if self.address is not None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from data_pipeline.user_error import UserError
+from data_pipeline.words import say
 
 _INTERVAL_S = 1.0
 _ANSWER_S = 5.0
@@ -86,7 +87,7 @@ class _Watch:
                 wrong_since = began
                 if self.patience_s:
                     text = f"warning: {wrong}: waiting for up to {self.patience_s:.0f} s"
-                    print(text, file=sys.stderr, flush=True)
+                    say(text, sys.stderr)
             if time.monotonic() - wrong_since >= self.patience_s:
                 self._lose(wrong)
                 return
@@ -96,5 +97,5 @@ class _Watch:
         if self.interrupts:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
         if not self.ended.wait(_END_S):
-            print(f"\nerror: {self.lost}", file=sys.stderr, flush=True)
+            say(f"\nerror: {self.lost}", sys.stderr)
             os._exit(1)  # the main thread waits in Ray's own code, which no signal interrupts

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
@@ -13,6 +14,7 @@ from rich.text import Text
 from cluster.planning.plan import Plan
 from cluster.planning.search_space import SearchSpace
 from cluster.trial.trainable import TrialReport
+from data_pipeline.words import visible
 
 _LOG_INTERVAL_S = 30.0
 _MAX_RUNNING_SHOWN = 16
@@ -53,6 +55,8 @@ class Progress:
         self.best = best if has_best else None
         self.has_best = has_best
         self.start = time.monotonic()
+        self.pace = _Pace()
+        self.is_starting_ray = False
         self.last_summary = self.start
         self.live = Live(console=self.console, get_renderable=self._render, refresh_per_second=4, transient=True)
 
@@ -84,14 +88,23 @@ class Progress:
     ) -> None:
         self.live.stop()
 
+    def starting_ray(self) -> None:
+        """Ray is being started, which takes seconds, or a minute on a busy machine."""
+        self.is_starting_ray = True
+        if not self.console.is_terminal:
+            self.say("starting Ray")
+
     def started(self, trial_id: str) -> None:
         """A trial was started, for the first time or again."""
+        self.is_starting_ray = False
         self.running[trial_id] = None
+        self.pace.started(trial_id, n_running=len(self.running))
 
     def reported(self, report: TrialReport) -> None:
         """A trial reported its state."""
         for line in report.lines:
             self.say(line)
+        self.pace.reported(report, self.num_epochs(report.trial_id))
         if report.status == "running":
             self.running[report.trial_id] = report
         elif report.status == "interrupted":
@@ -104,7 +117,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Prints a line above the display."""
-        self.console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
+        self.console.print(visible(text), markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def _ended(self, report: TrialReport) -> None:
         self.running.pop(report.trial_id, None)
@@ -125,8 +138,11 @@ class Progress:
         return (self.n_ended + of_running) / max(1, self.n_trials - self.n_done_before)
 
     def _time_left(self) -> str:
-        elapsed, fraction = time.monotonic() - self.start, self.fraction
-        return duration(elapsed * (1 - fraction) / fraction) + " left" if fraction > 0 else "no estimate yet"
+        if self.is_starting_ray:
+            return "starting Ray"
+        n_trials = self.n_trials - self.n_done_before
+        seconds = self.pace.seconds_for(n_trials * (1 - self.fraction), n_trials - self.n_ended)
+        return "no estimate yet" if seconds is None else f"{duration(seconds)} left"
 
     def _summary_line(self) -> str:
         done = self.n_done_before + self.n_ended
@@ -155,7 +171,7 @@ class Progress:
             distance = "" if report is None or report.val_distance_mm is None else f"{report.val_distance_mm:.2f} mm"
             place = "" if report is None or report.place is None else report.place
             row = (trial_id, self.options(trial_id), f"{epoch}/{self.num_epochs(trial_id)}", distance, place)
-            running.add_row(*map(Text, row))
+            running.add_row(*(Text(visible(cell)) for cell in row))
         parts: list[RenderableType] = [bar, running]
         if len(self.running) > len(shown):
             parts.append(Text(f"and {len(self.running) - len(shown)} more", style="dim"))
@@ -163,8 +179,61 @@ class Progress:
             text = (
                 f"best so far: {_distance(self.best):.2f} mm on the validation set ({self.options(self.best.trial_id)})"
             )
-            parts.append(Text(text, style="green"))
+            parts.append(Text(visible(text), style="green"))
         return Group(*parts)
+
+
+@dataclass
+class _Pace:
+    """How long trials take, measured between two reports of a trial.
+
+    The time before a trial's first report counts only if another trial has reported before: then Ray and its workers
+    run. A trial that is started again may continue from a checkpoint, so its first report shows no progress.
+
+    Attributes:
+        seconds: The measured time, of all trials together.
+        n_trials: What was trained in this time; half of a trial's epochs are half a trial.
+        n_parallel: The largest number of trials that ran at the same time.
+        since: When each running trial was last heard of, and which fraction of it was trained then.
+        known: All trials that were started.
+        has_begun: Whether any trial has reported.
+    """
+
+    seconds: float = 0.0
+    n_trials: float = 0.0
+    n_parallel: int = 1
+    since: dict[str, tuple[float, float]] = field(default_factory=dict)
+    known: set[str] = field(default_factory=set)
+    has_begun: bool = False
+
+    def started(self, trial_id: str, *, n_running: int) -> None:
+        """A trial was started, for the first time or again."""
+        self.n_parallel = max(self.n_parallel, n_running)
+        if self.has_begun and trial_id not in self.known:
+            self.since[trial_id] = time.monotonic(), 0.0
+        self.known.add(trial_id)
+
+    def reported(self, report: TrialReport, num_epochs: int) -> None:
+        """A trial reported its state."""
+        self.has_begun = True
+        now, fraction = time.monotonic(), report.epoch / num_epochs
+        last, fraction_then = self.since.pop(report.trial_id, (now, fraction))
+        if fraction >= fraction_then:  # else its worker was lost
+            self.seconds += now - last
+            self.n_trials += fraction - fraction_then
+        if report.status == "running" and report.epoch:
+            self.since[report.trial_id] = now, fraction
+
+    def seconds_for(self, n_trials: float, n_trials_left: int) -> float | None:
+        """Returns how long some trials would take; None if nothing was measured yet.
+
+        Args:
+            n_trials: How much is left to train, as `n_trials` of this class.
+            n_trials_left: How many trials have not ended, so at most as many run at the same time.
+        """
+        if not self.n_trials:
+            return None
+        return n_trials * self.seconds / self.n_trials / max(1, min(self.n_parallel, n_trials_left))
 
 
 def duration(seconds: float) -> str:

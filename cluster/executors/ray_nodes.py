@@ -25,6 +25,7 @@ from cluster.executors.signals import Preempted, Signals
 from cluster.planning.config import ExperimentConfig
 from cluster.planning.placement import Node, NoRoomError, Placement, place_on
 from cluster.storage.filesystem import Storage
+from data_pipeline.words import say
 
 _ANSWER_S = 60.0
 _NOTICE_S = 5.0
@@ -61,7 +62,7 @@ def wait_for_node(config: ExperimentConfig, signals: Signals) -> None:
                 if signals.preempted.is_set():
                     raise Preempted from None
                 if printed is None or time.monotonic() - printed >= PRINT_INTERVAL_S:
-                    print(f"waiting for a node: {error.problems[0].text}", file=sys.stderr, flush=True)
+                    say(f"waiting for a node: {error.problems[0].text}", sys.stderr)
                     printed = time.monotonic()
                 gpu = {} if config.devices[0].type == "cpu" else {"GPU": 1}
                 request_resources(bundles=[{"CPU": config.cpus_per_trial, **gpu}])

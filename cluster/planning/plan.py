@@ -1,17 +1,19 @@
 """The trials of an experiment: one for every combination and repetition, each with its status."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cluster.planning.combination_checks import SETTINGS_GROUPS
 from cluster.planning.config import ConfigError, Problem
+from cluster.planning.disk import DISK_KEYS, DiskUse, disk_use
 from cluster.planning.folds import check_folds
 from cluster.planning.identity import Primitive, canonical_json, digest
 from cluster.planning.inputs import Inputs
 from cluster.planning.search_space import RowIndices, SearchSpace
 from cluster.planning.seeds import repetition_seed
 from cluster.storage.trial_file import Status
+from data_pipeline.words import size_text
 from posenet.models.corrector import FixedCorrector
 
 
@@ -69,6 +71,8 @@ class Plan:
             those of this one, or trained again.
         statuses: The status of each trial that was started, by trial id.
         fold_counts: How many folds each dataset has that `add_folds` named; empty without folds.
+        disk: How much disk a trial of each combination takes, by its key.
+        keep_weights: As in the config.
     """
 
     combinations: list[Combination]
@@ -76,6 +80,8 @@ class Plan:
     warnings: list[str] = field(default_factory=list)
     statuses: dict[str, Status] = field(default_factory=dict)
     fold_counts: Sequence[int] = ()
+    disk: Mapping[str, DiskUse] = field(default_factory=dict)
+    keep_weights: str = "all"
 
     @property
     def to_train(self) -> list[TrialSpec]:
@@ -98,7 +104,20 @@ class Plan:
         repetitions = _number(len(self.trials) // len(self.combinations), "repetition")
         by_status = ", ".join(f"{counts[status]} {text}" for status, text in _STATUS_TEXTS.items() if counts[status])
         counted = f"{combinations} × {repetitions} = {_number(len(self.trials), 'trial')}: {by_status}"
-        return "\n".join([counted, *(f"warning: {warning}" for warning in self.warnings)])
+        return "\n".join([counted, *self._disk_texts(), *(f"warning: {warning}" for warning in self.warnings)])
+
+    def _disk_texts(self) -> list[str]:
+        """Returns a sentence on the disk that the trials to train will use; nothing if there are none."""
+        used = [self.disk[trial.key] for trial in self.to_train if trial.key in self.disk]
+        if not used:
+            return []
+        weights, logs = size_text(sum(of.weights for of in used)), size_text(sum(of.logs for of in used))
+        kept = {
+            "all": f"{weights} of weights and frame errors",
+            "best": f"{weights} of weights and frame errors until all trials have ended; then only those of the best",
+            "none": "no weights",
+        }
+        return [f"disk: about {logs} of records and examples, {kept[self.keep_weights]}"]
 
 
 _STATUS_TEXTS: dict[Status, str] = {
@@ -132,7 +151,25 @@ def make_plan(space: SearchSpace, inputs: Inputs, *, n_repetitions: int, seed: i
     ]
     warnings = [*_warnings(space, inputs), *check_folds(space, inputs)]
     fold_counts = Counter(fold.dataset for fold in space.folds)
-    return Plan(combinations, trials, warnings, fold_counts=list(fold_counts.values()))
+    return Plan(
+        combinations,
+        trials,
+        warnings,
+        fold_counts=list(fold_counts.values()),
+        disk=_disk_use(combinations, space, inputs),
+        keep_weights=space.base.experiment.keep_weights,
+    )
+
+
+def _disk_use(combinations: Sequence[Combination], space: SearchSpace, inputs: Inputs) -> dict[str, DiskUse]:
+    """Estimates the disk use of each combination, once for each distinct choice of rows of the axes that matter."""
+    axes = [i for i, axis in enumerate(space.axes) if any(_reads(DISK_KEYS, path) for path in axis.paths)]
+    known: dict[RowIndices, DiskUse] = {}
+    for combination in combinations:
+        rows = tuple(combination.row_indices[i] for i in axes)
+        if rows not in known:
+            known[rows] = disk_use(space.settings(combination.row_indices), inputs)
+    return {combination.key: known[tuple(combination.row_indices[i] for i in axes)] for combination in combinations}
 
 
 def _warnings(space: SearchSpace, inputs: Inputs) -> list[str]:

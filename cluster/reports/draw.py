@@ -48,6 +48,7 @@ class FigureOptions:
         sequences: For errors over time: the names of the sequences; empty for the first ones.
         n_examples: For hands: the largest number of examples.
         n_log_points: For hands: the largest number of log points.
+        force: Accept files of poses that seem to be in another unit.
         width_in: The figure's width, inches.
     """
 
@@ -62,6 +63,7 @@ class FigureOptions:
     sequences: Sequence[str] = ()
     n_examples: int = 3
     n_log_points: int = 3
+    force: bool = False
     width_in: float = COLUMN_IN
 
 
@@ -410,7 +412,9 @@ def _errors_of_other(
 ) -> tuple[Numbers, Collection[DataSet]]:
     """Returns the errors of another method, (E,), mm, and the sets on which it may have been measured."""
     if figure_options.labels is not None:
-        found = errors_of(path, figure_options.labels, figure_options.measure, figure_options.format)
+        found = errors_of(
+            path, figure_options.labels, figure_options.measure, figure_options.format, force=figure_options.force
+        )
         return found.ravel(), sets_of_predictions(path, len(found), sets)
     found = read_errors(path)
     is_by_joint = figure_options.measure == "joint"

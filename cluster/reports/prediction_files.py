@@ -28,7 +28,7 @@ def read_errors(path: Path) -> Numbers:
     return found
 
 
-def errors_of(predictions: Path, labels: Path, measure: Measure, format: str | None) -> Numbers:
+def errors_of(predictions: Path, labels: Path, measure: Measure, format: str | None, *, force: bool = False) -> Numbers:
     """Returns the errors of predicted poses, mm: (N,), or for the measure `joint` each joint of each frame, (N, J).
 
     Args:
@@ -36,27 +36,32 @@ def errors_of(predictions: Path, labels: Path, measure: Measure, format: str | N
         labels: The true poses of the same frames in the same order.
         measure: The error of a frame: that of its worst joint, the mean over its joints, or that of each joint.
         format: The name of the format of both files; None to detect it from their extensions or first lines.
+        force: Accept files that seem to be in another unit.
 
     Raises:
-        FormatError: If a file is broken, or if its format cannot be detected.
+        FormatError: If a file is broken, if its format cannot be detected, or if it seems to be in another unit.
         FigureError: If a file is missing, if the files have different frames or joints, or if torch is missing.
     """
     try:
         from data_pipeline.formats.catalogue import format_for
         from data_pipeline.formats.tensor_file import split_subset
+        from data_pipeline.formats.units import require_hands
     except ImportError as error:
         raise FigureError(f"reading files of predictions needs the packages in requirements.txt: {error}") from error
     for path in (labels, predictions):
         _check_there(split_subset(path)[0])
+    files = [(path, format_for(path, format)) for path in (predictions, labels)]
     given, true = (
-        np.concatenate([frames.poses for frames in format_for(path, format).read(path)])
-        for path in (predictions, labels)
+        np.concatenate([frames.poses for frames in pose_format.read(path)]) for path, pose_format in files
     )  # (N, J, 3) each, mm
     if given.shape != true.shape:
         raise FigureError(
             f"{predictions} has {len(given):,} frames of {given.shape[1]} joints, {labels} has {len(true):,} of "
             f"{true.shape[1]}; both need the same frames"
         )
+    if not force:
+        for file, poses in zip(files, (given, true), strict=True):
+            require_hands(*file, poses)
     distances = np.linalg.norm(given.astype(np.float64) - true, axis=2)  # (N, J)
     by_measure = {"worst": distances.max(axis=1), "mean": distances.mean(axis=1), "joint": distances}
     errors: Numbers = by_measure[measure]

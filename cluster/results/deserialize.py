@@ -98,6 +98,26 @@ def decode_value(description: Any, modules: Sequence[ModuleType] | None = None, 
     return description
 
 
+def own_modules(description: Any) -> list[str]:
+    """Returns the modules of an encoding's classes and functions that are not of this project or of torch, each once.
+
+    A class that the run script defined has the module `__main__`.
+    """
+    modules: dict[str, None] = {}
+    left = [description]
+    while left:  # no recursion: a file may be nested deeply
+        value = left.pop()
+        if isinstance(value, Mapping):
+            left += value.values()
+            name = str(value.get("name"))
+            is_object = "args" in value or value.keys() <= {"name", "self"}
+            if is_object and "." in name and not name.startswith(_IMPORTED):
+                modules[name.rpartition(".")[0]] = None
+        elif isinstance(value, list):
+            left += value
+    return list(modules)
+
+
 def _decode_object(
     description: Mapping[str, Any], modules: Sequence[ModuleType] | None, family: type[Any] | None
 ) -> Any:

@@ -8,6 +8,20 @@ MISSING = "–"
 
 _LARGE = 1e15
 
+_GROUPS = ("optimisation", "inputs", "spaces", "schedule")
+"""The parts of a description that group settings which belong to no common setting in a run script."""
+
+_FAMILIES = ("model", "optimizer", "scheduler", "distorter")
+"""The settings that are classes, whose arguments a run script names `..._args`."""
+
+_NAMES = {
+    "loss": "loss_function",
+    "init_weights": "experiment_config.init_weights_path",
+    **{name: f"experiment_config.{name}" for name in ("normalizer", "seed", "deterministic_mode", "cpus_per_trial")},
+    **{name: f"solver_config.{name}" for name in ("num_epochs", "batch_size", "matmul_precision")},
+}
+"""The names in a run script, by the names in a description, where they differ."""
+
 
 def flat(value: Any, path: str = "") -> dict[str, str]:
     """Returns settings as texts by dotted path; an object gives its class and its arguments."""
@@ -20,6 +34,24 @@ def flat(value: Any, path: str = "") -> dict[str, str]:
     for key, item in value.items():
         settings |= flat(item, f"{path}.{key}" if path else key)
     return settings
+
+
+def settings_of(description: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the settings of a trial's description as texts, by the names that they have in a run script.
+
+    What is no setting, such as the fingerprints of the data, has its name in the description.
+    """
+    parts = dict(description)
+    for group in _GROUPS:
+        members = parts.pop(group, None)
+        parts |= members if isinstance(members, Mapping) else {}
+    for family in _FAMILIES:
+        described = parts.get(family)
+        if isinstance(described, Mapping):
+            parts[family] = {"name": described.get("name")}
+            parts[f"{family}_args"] = described.get("args", {})
+            parts |= {name: value for name, value in described.items() if name not in ("name", "args")}
+    return flat({_NAMES.get(name, name): value for name, value in parts.items()})
 
 
 def differences(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, tuple[str, str]]:

@@ -37,6 +37,7 @@ from cluster.storage.file_names import FileNames, is_trial_id
 from cluster.storage.filesystem import Storage, StorageError
 from cluster.storage.records import are_joinable, joined
 from cluster.storage.trial_file import TrialFile
+from data_pipeline.words import say
 
 BUNDLE_TRIALS = 1000
 BUNDLE_BYTES = 32 * 2**20
@@ -272,9 +273,9 @@ class Archiver:
             try:
                 left = self.archive.add(trial_ids, lambda: not self.stopped.is_set())
             except StorageError as error:
-                print(
+                say(
                     f"warning: some trials were not moved into the archive; the next run tries again: {error}",
-                    file=sys.stderr,
+                    sys.stderr,
                 )
                 return
             with self.wake:

@@ -33,6 +33,7 @@ import pyarrow.fs
 from cluster.storage import object_store
 from data_pipeline.files.regular import absolute_path, open_regular
 from data_pipeline.user_error import UserError
+from data_pipeline.words import say
 
 _PARTIAL = ".partial"
 _THIS_PROCESS = f"{os.getpid()}-{secrets.token_hex(4)}"  # two nodes may each have a process with this number
@@ -371,9 +372,9 @@ class Storage:
                     ) from error
             if tried_s > _UNREPORTED_S and not reported:
                 reported = True
-                print(
+                say(
                     f"{self.location} cannot be reached ({reason}): trying again for up to {self.patience_s:.0f} s",
-                    file=sys.stderr,
+                    sys.stderr,
                 )
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_S)

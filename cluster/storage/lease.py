@@ -44,6 +44,7 @@ from typing import Any
 from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import Storage, StorageError
 from data_pipeline.user_error import UserError
+from data_pipeline.words import say
 
 _WANTING, _HOLDING = "wanting", "holding"
 
@@ -232,7 +233,7 @@ class _Lease:
             silent = [name for name in first if _clock() - self.others[name][1] >= self.beat_s / 5]
             if silent and not reported:
                 reported = True
-                print(self._waiting_text(others[silent[0]]), file=sys.stderr, flush=True)
+                say(self._waiting_text(others[silent[0]]), sys.stderr)
             time.sleep(self.beat_s / 5)
 
     def _look(self) -> None:

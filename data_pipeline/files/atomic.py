@@ -24,6 +24,21 @@ _PARTIAL = ".partial"
 _ATTEMPTS = 10
 
 
+def require_free(path: Path, *, force: bool) -> None:
+    """Checks that a command may write a file: it overwrites nothing unless `force` is given, and never a folder.
+
+    Raises:
+        UserError: If it may not, or if there is no folder for it.
+    """
+    if path.is_dir():
+        raise UserError(f"{path} is an existing folder; choose another name, or remove it first")
+    if path.exists() and not force:
+        raise UserError(f"{path} exists; choose another name, or overwrite it with --force")
+    if not absolute_path(path).parent.is_dir():
+        raise UserError(f"{path} cannot be written: there is no folder {path.parent}")
+    require_file_name(path)
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """Yields a file to write to, which replaces `path` when the block ends without an error.

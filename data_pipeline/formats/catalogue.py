@@ -28,6 +28,7 @@ class PoseFormat:
         read: Yields the frames of a file, a few thousand at a time, and raises a `FormatError` if it is broken. The
             file is known to be valid only after all frames have been read.
         write: Writes frames as they arrive, atomically: after an error the file is unchanged.
+        mm_per_unit: Millimetres per unit of its files.
         needs_names: Whether its frames have names: `read` yields them, and `write` requires them.
         matches_first_line: Whether a line may be the first line of a file, for formats that share an extension; None if
             the extension is unique.
@@ -40,6 +41,7 @@ class PoseFormat:
     suffixes: tuple[str, ...]
     read: Callable[[Path], Iterator[Frames]]
     write: Callable[[Path, Iterable[Frames]], None]
+    mm_per_unit: float = 1.0
     needs_names: bool = False
     matches_first_line: Callable[[bytes], bool] | None = None
     frame_table: Callable[[Frames], FrameTable] = named_frames
@@ -75,6 +77,7 @@ def _openpose21(name: str, unit: str, mm_per_unit: float) -> PoseFormat:
         suffixes=openpose21.SUFFIXES,
         read=partial(openpose21.read, mm_per_unit=mm_per_unit),
         write=partial(openpose21.write, mm_per_unit=mm_per_unit),
+        mm_per_unit=mm_per_unit,
     )
 
 

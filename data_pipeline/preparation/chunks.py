@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from data_pipeline.words import visible
+
 CHUNK = 16_384
 """Samples per chunk; keeps float64 copies of a large dataset small."""
 
@@ -34,7 +36,7 @@ def progress(doing: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), _Count(), TimeRemainingColumn())
     bar = Progress(*columns, console=Console(stderr=True), transient=True)
-    task = bar.add_task(doing, total=total)
+    task = bar.add_task(visible(doing), total=total)
     # A timer shows the bar, because work in a single step never calls `advance`.
     timer = Timer(_DELAY_S, bar.start)
     if bar.console.is_terminal:

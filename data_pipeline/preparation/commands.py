@@ -75,7 +75,8 @@ def leaderboard(
     paths = _parse_predictions(predictions)
     bases = {subset: f"{target.name}_{subset}" if separate else target.name for subset in paths}
     _check_parts(target, bases.values(), parsed, folds=folds)
-    return _write(target, leaderboard_parts(bases, dataset, ground_truth, paths, parsed, folds=folds))
+    parts = leaderboard_parts(bases, dataset, ground_truth, paths, parsed, folds=folds, force=target.force)
+    return _write(target, parts)
 
 
 def import_(
@@ -93,6 +94,8 @@ def import_(
     _check_parts(target, [target.name], parsed, folds=folds)
     files = ImportFiles.of(labels, paths, format_name, labels_format)
     samples = files.read()
+    if not target.force:
+        files.require_millimetres(samples)
     result = _write(target, split_samples(target.name, samples, parsed, folds=folds))
     notes = (*(f"note: {warning}" for warning in files.warnings(samples)), *result.notes)
     return replace(result, text=f"{files.text()}\n\n{result.text}", notes=notes)

@@ -9,6 +9,7 @@ import numpy as np
 
 from data_pipeline.formats.catalogue import PoseFormat, format_from_option, format_from_shared_option
 from data_pipeline.formats.frames import FormatError, Frames
+from data_pipeline.formats.units import require_hands
 from data_pipeline.pose_dataset import Array, Samples
 from data_pipeline.preparation import selection
 from data_pipeline.preparation.chunks import progress
@@ -114,6 +115,15 @@ class ImportFiles:
             name = subset if len(self.predictions) > 1 else DEFAULT_SUBSET
             poses[name] = _match(frames, source.path, labels, self.labels.path)
         return Samples(labels.poses, poses, self.labels.pose_format.frame_table(labels))
+
+    def require_millimetres(self, samples: Samples) -> None:
+        """Checks the unit of each file by the size of its hands.
+
+        Raises:
+            FormatError: If a file seems to be in another unit than its format.
+        """
+        for source, poses in zip(self._files(), [samples.labels, *samples.poses.values()], strict=True):
+            require_hands(source.path, source.pose_format, poses)
 
     def text(self) -> str:
         """Returns which files were read as which format, one line per format."""

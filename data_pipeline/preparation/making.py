@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from data_pipeline.formats.catalogue import FORMATS
 from data_pipeline.formats.frames import Frames
 from data_pipeline.formats.leaderboard import LEADERBOARD_DATASETS, read_results
+from data_pipeline.formats.units import require_hands
 from data_pipeline.frame_table import FrameTable
 from data_pipeline.pose_dataset import Samples, dataset_path, write_datasets
 from data_pipeline.preparation.chunks import progress
@@ -66,6 +68,7 @@ def leaderboard_parts(
     split: Split,
     *,
     folds: bool = False,
+    force: bool = False,
 ) -> list[DatasetPart]:
     """Reads leaderboard files and splits their frames.
 
@@ -76,14 +79,19 @@ def leaderboard_parts(
         results: The file of each backbone.
         split: How to split the frames.
         folds: Make the datasets of all folds.
+        force: Accept files that seem to be in another unit.
 
     Raises:
-        FormatError: If a file is broken, or its number of frames differs from the ground truth's.
+        FormatError: If a file is broken, if its number of frames differs from the ground truth's, or if it seems to be
+            in another unit.
         UserError: If the frames cannot be split in this way.
     """
     with progress(f"reading {1 + len(results)} files", None):
         labels, poses = read_results(ground_truth, results, dataset)
         frames = LEADERBOARD_DATASETS[dataset].frame_table(Frames(labels))
+    if not force:
+        for path, array in [(ground_truth, labels), *((results[subset], poses[subset]) for subset in poses)]:
+            require_hands(path, FORMATS[f"leaderboard-{dataset}"], array)
     parts = []
     for base in dict.fromkeys(bases.values()):
         group = [subset for subset in poses if bases[subset] == base]

@@ -12,6 +12,7 @@ from scipy.spatial.distance import cdist
 
 from data_pipeline.bones import bone_lengths, bone_names, guess_unit
 from data_pipeline.formats.joint_orders import OPENPOSE
+from data_pipeline.formats.units import HAND_SIZES_MM
 from data_pipeline.frame_table import CUT_MM, FrameTable, group_codes
 from data_pipeline.pose_dataset import Array, Samples
 from data_pipeline.preparation.chunks import chunks
@@ -20,9 +21,6 @@ from data_pipeline.preparation.sample_errors import SampleErrors
 from data_pipeline.skeleton import HANDS17, Skeleton
 from data_pipeline.tables import label_keys
 from data_pipeline.words import count, first_of, listed
-
-HAND_SIZES_MM = (50.0, 400.0)
-"""Plausible sizes of hands in millimetres: from a baby's fist to more than the largest finger span."""
 
 BONE_LENGTHS_MM = (0.5, 150.0)
 """Plausible bone lengths: from two distinct joints to more than from wrist to knuckle in a large hand."""

@@ -677,6 +677,13 @@ class TestCtrlC:
         small_experiment.run(options=options)
         assert "1 finished, 1 to continue" in capsys.readouterr().err
 
+    def test_shows_no_rows_without_a_result(self, small_experiment, capsys):
+        with pytest.raises(Interrupted):
+            small_experiment.run(options={"model": [InterruptedMLP], LR: [*LRS, 5.0]})
+        output = capsys.readouterr().out
+        assert "No trial has ended, so there is no table yet.\n" in output
+        assert "–" not in output
+
 
 class TestKeepWeights:
     def weights(self, small_experiment):

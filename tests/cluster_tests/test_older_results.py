@@ -13,6 +13,7 @@ from cluster.result_table import ResultTable
 from cluster.results.groups import read_groups
 from cluster.results.names import ChoiceError
 from cluster.results.results import Results
+from cluster.results.settings_text import settings_of
 from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder
 
@@ -53,6 +54,19 @@ class TestResultsOfVersion040:
         assert [{name: row[name] for name in written[0]} for row in table.trials] == written
         newer = table.trials[0].keys() - written[0].keys()
         assert {row[name] for row in table.trials for name in newer} == {None}
+
+    def test_have_settings_by_the_names_of_their_script(self, made):
+        folder = ExperimentFolder(Storage(made))
+        configs = folder.read_experiment()["configs"]
+        hyperparams = configs.pop("base_hyperparams")
+        known = [*hyperparams, *(f"{section}.{key}" for section, config in configs.items() for key in config)]
+        for settings in folder.read_trials(lambda trial: settings_of(trial.description)).values():
+            others = {
+                path.partition(".")[0]
+                for path in settings
+                if not any(f"{path}.".startswith(f"{name}.") for name in known)
+            }
+            assert others <= {"data", "numerics", "tables"}
 
     def test_are_shown_with_a_dash_for_newer_metrics(self, made):
         text = ResultTable.read(ExperimentFolder(Storage(made))).to_md(

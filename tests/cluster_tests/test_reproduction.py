@@ -271,7 +271,7 @@ class TestATrialThatCannotBeTrainedAgain:
         folder, trial_id = copy
         change_trial(folder, trial_id, "description.schedule.numerics", 0)
         change_trial(folder, trial_id, "key", "0" * 16)
-        with pytest.raises(UserError, match=r"another version of PoseTune[^\0]*schedule\.numerics was 0"):
+        with pytest.raises(UserError, match=r"another version of PoseTune[^\0]*numerics was 0"):
             reproduce(folder, trial_id)
 
     def test_since_it_failed_says_why(self, small_experiment):

@@ -171,7 +171,7 @@ class TestWhatReadsASweepOverFolds:
     def test_compares_two_combinations_by_their_settings(self, folder, table):
         keys = tuple(row["key"] for row in table.summary)
         compared = compare_combinations(folder, keys)
-        assert list(compared.differences) == ["optimisation.optimizer.lr"]
+        assert list(compared.differences) == ["optimizer_args.lr"]
         assert compared.comparison.n == 2
 
     def test_finds_no_useless_trials(self, finished):

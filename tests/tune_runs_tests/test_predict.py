@@ -187,11 +187,23 @@ class TestAFile:
             lines = archive.read(*archive.namelist()).decode().splitlines()
         assert [line.split("\t")[0] for line in lines] == [f"{i}.png" for i in range(len(test_set))]
 
-    def test_in_metres_is_warned_of(self, run, test_set, tmp_path):
-        np.save("poses.npy", test_set.poses["DEFAULT"] / 1000)
-        _, _, errors = run("--poses", "poses.npy", "--out", "out.npy", "--format", "openpose21")
+    def test_in_metres_is_refused_with_the_format_that_reads_it_and_corrected_by_force(self, run, test_set, tmp_path):
+        FORMATS["openpose21-m"].write(Path("poses.npy"), [Frames(test_set.poses["DEFAULT"])])
+        arguments = ("--poses", "poses.npy", "--out", "out.npy", "--format", "openpose21")
+        status, _, errors = run(*arguments)
+        assert status == 2
+        assert (
+            "error: poses.npy seems to be in metres: read as openpose21, the mean bone length of a hand is 0.0"
+            in errors
+        )
+        assert errors.endswith("; give the format openpose21-m, or insist with --force\n")
+        assert not Path("out.npy").exists()
+        status, _, errors = run(*arguments, "--force")
+        assert status == 0
         assert "warning: poses.npy: 20 of 20 frames: the mean bone length of a hand is 0.0" in errors
         assert "The unit seems to be metres; expected millimetres" in errors
+        status, _, errors = run(*arguments[:-1], "openpose21-m", "--force")
+        assert (status, "warning" in errors) == (0, False)
 
     def test_with_joints_in_another_order_than_its_format_is_warned_of(self, run, test_set, tmp_path):
         np.save("poses.npy", test_set.poses["DEFAULT"])  # in the order of HANDS17
@@ -214,12 +226,14 @@ class TestAFile:
             in errors
         )
 
-    def test_with_labels_in_metres_is_warned_of(self, run, test_set):
+    def test_with_labels_in_metres_is_refused(self, run, test_set):
         torch.save(torch.tensor(test_set.poses["DEFAULT"]), "poses.pt")
         torch.save(torch.tensor(test_set.labels) / 1000, "labels.pt")
-        _, _, errors = run("--poses", "poses.pt", "--labels", "labels.pt", "--out", "out.pt")
-        assert "warning: labels.pt: 20 of 20 frames: the mean bone length of a hand is 0.0" in errors
-        assert "warning: poses.pt" not in errors
+        status, output, errors = run("--poses", "poses.pt", "--labels", "labels.pt", "--out", "out.pt")
+        assert (status, output) == (2, "")
+        assert "error: labels.pt seems to be in metres: read as pt, the mean bone length of a hand is 0.0" in errors
+        assert "; multiply its coordinates by 1000, or insist with --force" in errors
+        assert not Path("out.pt").exists()
 
     def test_of_mirrored_hands_is_warned_of(self, run, test_set):
         """Labels and poses alike, so no error between them reveals it."""

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from data_pipeline.formats.catalogue import FORMATS
+from data_pipeline.formats.frames import Frames
 from data_pipeline.formats.leaderboard import read_leaderboard
 from data_pipeline.pose_dataset import dataset_names, read_dataset
 from data_pipeline.preparation import making
 from data_pipeline.preparation.splits.syntax import parse_split
-from tests.support import ROOT, SHARED_DATA
+from data_pipeline.skeleton import NYU
+from tests.support import ROOT, SHARED_DATA, hands
 
 SCRIPT = ROOT / "tune_runs" / "prepare_data.py"
 MISSING = f"{SHARED_DATA / 'nyu'} is missing; its parent can be named with POSETUNE_SHARED_DATA"
@@ -144,6 +147,16 @@ class TestLeaderboard:
             "mean_worst_joint_mm": (20 + 3 * 30) / 4,
             "share_worst_joint_within_20mm": 0.25,  # the frame with exactly 20 mm
         }
+
+    def test_refuses_depths_in_metres(self, run, results, data_dir):
+        poses, _ = hands(NYU, 12)
+        for name, written in {"truth": poses.numpy(), "A": poses.numpy() / 1000}.items():
+            FORMATS["leaderboard-nyu"].write(results / f"{name}.txt", [Frames(written)])
+        status, output, errors = run(*leaderboard(results, "A"), "--split", "last:25")
+        assert (status, output) == (2, "")
+        assert f"error: {results / 'A.txt'} seems to be in metres: read as leaderboard-nyu, " in errors
+        assert not data_dir.exists()
+        assert run(*leaderboard(results, "A"), "--split", "last:25", "--force")[0] == 0
 
     def test_makes_a_plain_tensor_of_a_single_prediction(self, run, results, data_dir):
         run(*leaderboard(results, "A"), "--split", "last:25")

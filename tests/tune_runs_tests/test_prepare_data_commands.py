@@ -146,15 +146,39 @@ class TestImport:
         assert [path.name for path in data_dir.iterdir()] == ["new_labels.pt"]
         np.testing.assert_array_equal(read_dataset(data_dir, "new", use_preset=False).labels, LABELS)
 
-    def test_notes_what_looks_wrong_in_all_of_the_samples(self, run, tmp_path):
-        FORMATS["openpose21"].write(tmp_path / "metres.npy", [Frames(LABELS / 1000)])
+    def test_refuses_metres_read_as_millimetres_and_names_the_format(self, run, data_dir, tmp_path):
+        metres = tmp_path / "metres.npy"
+        FORMATS["openpose21"].write(metres, [Frames(LABELS / 1000)])
         FORMATS["hands17"].write(tmp_path / "A.txt", [Frames(POSES["A"], tuple(NAMES))])
-        files = ("--labels", tmp_path / "metres.npy", "--predictions", f"A={tmp_path / 'A.txt'}", "--name", "new")
-        status, _, errors = run("import", *files, "--format", "openpose21")
+        files = ("--labels", metres, "--predictions", f"A={tmp_path / 'A.txt'}", "--name", "new")
+        status, output, errors = run("import", *files, "--format", "openpose21")
+        assert (status, output) == (2, "")
+        assert errors.startswith(
+            f"error: {metres} seems to be in metres: read as openpose21, the median size of a hand"
+        )
+        assert errors.endswith("; give the format openpose21-m, or insist with --force\n")
+        assert not data_dir.exists()
+        assert run("import", *files, "--labels-format", "openpose21-m")[::2] == (0, "")
+        status, _, errors = run("import", *files, "--format", "openpose21", "--force")
         assert status == 0
-        assert errors.startswith("note: labels: the median size of a hand is 0.1")
-        assert "the unit seems to be metres" in errors
-        assert run("import", *files, "--labels-format", "openpose21-m", "--force")[::2] == (0, "")
+        assert "note: labels: the median size of a hand is 0.1" in errors
+
+    def test_refuses_predictions_in_another_unit_than_the_labels(self, run, data_dir, tmp_path):
+        FORMATS["pt"].write(tmp_path / "truth.pt", [Frames(LABELS)])
+        FORMATS["pt"].write(tmp_path / "A.pt", [Frames(POSES["A"])])
+        FORMATS["pt"].write(tmp_path / "B.pt", [Frames(POSES["A"] / 10)])
+        files = ("--labels", tmp_path / "truth.pt", "--predictions", f"A={tmp_path / 'A.pt'}", f"B={tmp_path / 'B.pt'}")
+        status, _, errors = run("import", *files, "--name", "new")
+        assert status == 2
+        assert errors.startswith(f"error: {tmp_path / 'B.pt'} seems to be in centimetres: read as pt, ")
+        assert errors.endswith("; multiply its coordinates by 10, or insist with --force\n")
+        assert not data_dir.exists()
+
+    def test_refuses_millimetres_read_as_metres(self, run, tmp_path):
+        FORMATS["openpose21"].write(tmp_path / "mm.npy", [Frames(LABELS)])
+        errors = run("import", "--labels", tmp_path / "mm.npy", "--format", "openpose21-m", "--name", "new")[2]
+        assert "mm.npy seems to be in millimetres: read as openpose21-m, " in errors
+        assert "; give the format openpose21, or insist with --force\n" in errors
 
     @pytest.mark.parametrize(
         ("arguments", "says"),

@@ -5,6 +5,7 @@ import shlex
 import shutil
 import sys
 import time
+from argparse import Namespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -131,6 +132,22 @@ class TestList:
         assert states["failures"].startswith("complete, with failures 2/2 ")
         assert states["unfinished"].startswith("unfinished 1/2 ")
         assert states["broken"] == states["other"] == "broken – – – – – –"
+
+    @pytest.mark.parametrize(
+        ("outcomes", "state"),
+        [
+            (["failed", "diverged"], "failed"),
+            (["failed", "failed", None, None], "failed"),
+            (["failed", "interrupted"], "unfinished, with failures"),
+            ([9.0, "failed", None], "unfinished, with failures"),
+            ([9.0, "failed"], "complete, with failures"),
+            ([9.0, None], "unfinished"),
+            ([None, None], "unfinished"),
+        ],
+    )
+    def test_tells_what_failed_from_what_can_be_continued(self, run_json, tmp_path, outcomes, state):
+        write_results(tmp_path / "sweep", {"a": ({}, outcomes)})
+        assert [one["state"] for one in run_json("list", storage_path=tmp_path)] == [state]
 
     def test_has_the_size_of_all_files(self, run_json, results):
         sizes = {row["name"]: row["size_bytes"] for row in run_json("list")}
@@ -311,9 +328,9 @@ class TestCompareAndDiff:
         lrs = [f"{row[LR]}" for row in trained[1].summary]
         status, output, errors = run("diff", "complete", "best", keys[1][:8])
         assert (status, errors) == (0, "")
-        assert ["optimisation.optimizer.lr", *lrs] in [line.split() for line in output.splitlines()]
+        assert ["optimizer_args.lr", *lrs] in [line.split() for line in output.splitlines()]
         found = run_json("diff", "complete", *keys)
-        assert found["differences"] == {"optimisation.optimizer.lr": lrs}
+        assert found["differences"] == {"optimizer_args.lr": lrs}
         assert found["comparison"]["n"] == 2
 
     def test_an_unknown_key_is_an_error_with_those_that_there_are(self, run, keys):
@@ -522,6 +539,73 @@ class TestEffects:
             "",
             "error: sweep has no effects of options: no option has more than one value\n",
         )
+
+
+class TestAFileThatExists:
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            *(["export", "complete", kind, "--out", "x.csv"] for kind in ("table", "trials", "effects")),
+            ["export", "complete", "table", "--by", "joint", "--out", "x.csv"],
+            ["figure", "complete", "joints", "--out", "x.svg"],
+            ["html", "complete", "--out", "x.html"],
+        ],
+    )
+    def test_is_overwritten_with_force_only(self, run, tmp_path, monkeypatch, arguments):
+        monkeypatch.chdir(tmp_path)
+        file = tmp_path / arguments[-1]
+        file.write_text("mine")
+        says = f"error: {file.name} exists; choose another name, or overwrite it with --force\n"
+        assert run(*arguments) == (2, "", says)
+        assert file.read_text() == "mine"
+        assert run(*arguments, "--force")[::2] == (0, "")
+        assert file.read_text() != "mine"
+
+
+HOSTILE = "\x1b[2J\x1b]0;title\x07 \x9b31m \r\x08 \u202e µ → 手"
+
+
+class TestTextOfOtherPeople:
+    @pytest.fixture
+    def folder(self, tmp_path):
+        """An experiment whose folder, name, option, its values and error contain what controls a terminal."""
+        name = "sweep \x1b[31m"
+        options = [{f"model_args.{HOSTILE}": f"{place} {HOSTILE}"} for place in range(2)]
+        folder = write_experiment(
+            tmp_path / name, [(options[0], [9.0, 9.5]), (options[1], [10.0, HOSTILE])], name=f"sweep {HOSTILE}"
+        )
+        for repetition in range(2):
+            write_records(folder, f"{0:016x}/{repetition}", [9.5, 9.0])
+        return tmp_path, name
+
+    @pytest.mark.parametrize(
+        "command",
+        [
+            *("list", "show NAME", "log NAME 0000000000000001", "curves NAME", "effects NAME", "compare NAME NAME"),
+            *("diff NAME 0000000000000000 0000000000000001", "export NAME table --format md", "clean", "rm NAME"),
+            *("export NAME trials --format csv", "show NAME --json", "show NAM", "log NAME x"),
+        ],
+    )
+    def test_is_shown_and_controls_no_terminal(self, run, folder, command):
+        storage_path, name = folder
+        arguments = [name if word == "NAME" else word for word in command.split()]
+        _, output, errors = run(*arguments, storage_path=storage_path)
+        assert not set("\x1b\x9b\x07\x08\r\u202e") & set(output + errors)
+        has_none = command.startswith(("clean", "diff"))  # nothing to remove, and no difference
+        assert has_none or "\\u001b" in output + errors
+
+    def test_completes_no_name_while_one_types(self, folder):
+        storage_path, _ = folder
+        write_experiment(storage_path / "sweep µ", [({}, [9.0])])
+        (commands,) = parser("", SCRIPT_MODULE.COMMANDS)._subparsers._group_actions
+        (name,) = (action for action in commands.choices["show"]._actions if action.dest == "name")
+        assert name.completer(prefix="sw", parsed_args=Namespace(storage_path=str(storage_path))) == ["sweep µ"]
+
+    def test_is_json_with_the_same_content(self, run_json, folder):
+        storage_path, name = folder
+        found = run_json("show", name, storage_path=storage_path)
+        assert found["name"] == f"sweep {HOSTILE}"
+        assert {row["error"] for row in found["trials"]} == {None, HOSTILE}
 
 
 class TestExport:

@@ -8,6 +8,9 @@ from typing import Any, Literal, NamedTuple
 
 from cluster.results.results import Row
 
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+"""The first characters of texts that a spreadsheet may take for a formula."""
+
 Style = Literal["plain", "decimals", "share"]
 """How a workbook shows numbers: as they are, with some decimals, or a share in %."""
 
@@ -43,7 +46,8 @@ def workbook(sheets: Sequence[Sheet], precision: int) -> bytes:
     buffer = io.BytesIO()
     with xlsxwriter.Workbook(buffer, {"in_memory": True}) as book:
         decimals = f"0.{'0' * precision}" if precision else "0"
-        bold, quoted = book.add_format({"bold": True, "bottom": 1}), book.add_format({"quote_prefix": True})
+        bold = book.add_format({"bold": True, "bottom": 1, "quote_prefix": True})
+        quoted = book.add_format({"quote_prefix": True})
         formats = {
             "decimals": book.add_format({"num_format": decimals}),
             "share": book.add_format({"num_format": f"{decimals}%"}),
@@ -72,7 +76,7 @@ def _write(sheet: Any, row: int, column: int, value: Any, style: Any, quoted: An
         sheet.write_number(row, column, value, style)
     else:
         text = _text(str(value))
-        sheet.write_string(row, column, text, quoted if text.startswith(("=", "+", "-", "@")) else None)
+        sheet.write_string(row, column, text, quoted if text.startswith(FORMULA_STARTS) else None)
 
 
 def _is_long(value: Any) -> bool:

@@ -24,6 +24,7 @@ from cluster.reports.tables.by_group import GroupErrors, frames_cell, group_head
 from cluster.reports.tables.captions import SPLITS
 from cluster.reports.tables.metric_labels import MEASURES, OVERALL_METRICS
 from cluster.reports.tables.summary import mean_and_std, summary_grid
+from cluster.results.deserialize import own_modules
 from cluster.results.results import Row, SummaryColumns
 from cluster.results.statistics import MIN_REPETITIONS, bootstrap_interval, estimate
 from cluster.storage.folders import ExperimentFolder
@@ -249,12 +250,17 @@ def reproduction(data: PageData, folder: ExperimentFolder) -> Markup:
     The command has the current name of the folder, which may differ from the experiment's name.
     """
     trained_by = data.table.trained_by(data.rows)
-    lines, notes = [], []
+    lines: list[str] = []
+    modules: list[str] = []
+    notes: list[str] = []
     if trained_by:
         shown, runs = next(first for row in data.rows for first in data.table.trained_by([row]).items())
+        command: Sequence[str] = ()
         if runs is not None:
+            command = runs[-1].command
             lines += _checkouts(runs[-1])
-            lines += ["python " + shlex.join(runs[-1].command)] * bool(runs[-1].command)
+            if command and command[0] and not command[0].startswith("-"):  # `python -c` records no code
+                lines.append(f"python {shlex.join(command)}")
             if any(commit.dirty for commit in runs[-1].git.values()):
                 notes.append("Files differed from the commit when it ran, so the commit lacks a part of the code.")
             if len(runs) > 1:
@@ -264,6 +270,8 @@ def reproduction(data: PageData, folder: ExperimentFolder) -> Markup:
         results, _, name = folder.storage.location.rpartition("/")
         key, _, repetition = shown.partition("/")
         arguments = [name, key, repetition]
+        modules = _modules_to_import(folder, shown, command)
+        arguments += [word for module in modules for word in ("--import", module)]
         if results != _RESULTS:
             arguments += ["--storage-path", results or "/"]
         lines += [
@@ -280,6 +288,11 @@ def reproduction(data: PageData, folder: ExperimentFolder) -> Markup:
         "The same code, data and seeds give the same numbers. Finished trials are not trained again unless they are "
         "removed. Every number on this page is computed from the trials’ files; tables/ has the means."
     )
+    if modules:
+        notes.append(
+            "`--import` names the modules of your own classes. Importing a script must not start its run "
+            '(if __name__ == "__main__").'
+        )
     return section(
         "reproduction",
         "How to reproduce it",
@@ -310,6 +323,14 @@ def _runs(trained_by: Collection[Sequence[RunFile] | None]) -> Iterator[Markup]:
         yield _settings(title, [("command", shlex.join(run.command)), *_flat(facts)])
     if len(runs) > _MAX_RUNS:
         yield tag("p", f"And {count(len(runs) - _MAX_RUNS, 'earlier run')}, all in runs/.")
+
+
+def _modules_to_import(folder: ExperimentFolder, trial_id: str, command: Sequence[str]) -> list[str]:
+    """Returns the modules with the user's classes of a trial; the run script by its path, as `--import` takes it."""
+    script = (command[0] if command else "").removesuffix(".py").removeprefix("./")
+    main = script.rpartition("/")[2] if script.startswith("/") else script.replace("/", ".")
+    modules = [main if name == "__main__" else name for name in own_modules(folder.read_trial(trial_id).description)]
+    return [name for name in modules if all(part.isidentifier() for part in name.split("."))]
 
 
 def _breakable(path: str) -> Markup:

@@ -59,7 +59,7 @@ def export(results: Results, format: Format, table_options: TableOptions) -> byt
     else:
         table = CombinationTable(results, table_options)
     if format != "xlsx":
-        return _written(table, format, table_options)
+        return _written(results, table, format, table_options)
     if table_options.trials:
         return workbook([Sheet("trials", table.records(), table.styles())], table_options.precision)
     summary = Sheet("summary", table.records(), table.styles())
@@ -92,7 +92,7 @@ def export_groups(
     table = GroupTable(folder, results, by, table_options)
     if format == "xlsx":
         return workbook([Sheet(f"by {by}", table.records(), table.styles())], table_options.precision)
-    return _written(table, format, table_options)
+    return _written(results, table, format, table_options)
 
 
 def export_effects(results: Results, format: Format, table_options: TableOptions, *, interactions: bool) -> bytes:
@@ -116,16 +116,16 @@ def export_effects(results: Results, format: Format, table_options: TableOptions
     if format == "xlsx":
         name = "interactions" if interactions else "effects"
         return workbook([Sheet(name, table.records(), table.styles())], table_options.precision)
-    return _written(table, format, table_options)
+    return _written(results, table, format, table_options)
 
 
-def _written(table: _Table, format: Format, table_options: TableOptions) -> bytes:
+def _written(results: Results, table: _Table, format: Format, table_options: TableOptions) -> bytes:
     if format == "csv":
         return csv_bytes(table.records())
     if format == "json":
         return json_text(table.records()).encode()
     if format == "parquet":
-        return parquet_bytes(table.records())
+        return parquet_bytes(table.records(), results.single_folds.option_paths)
     if format == "md":
         return markdown(table.grid()).encode()
     if format == "html":

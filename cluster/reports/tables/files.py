@@ -2,12 +2,13 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cluster.reports.formats.xlsx import FORMULA_STARTS
 from cluster.reports.tables.summary import summary_markdown, summary_text
 from cluster.results.results import Results, Row
 from cluster.storage.folders import ExperimentFolder
@@ -17,30 +18,49 @@ def write_tables(table: Results, folder: ExperimentFolder) -> None:
     """Writes trials.csv, trials.parquet, summary.csv, summary.md and summary.txt."""
     trials = table.single_folds.trials
     folder.write_table("trials.csv", csv_bytes(trials))
-    folder.write_table("trials.parquet", parquet_bytes(trials))
+    folder.write_table("trials.parquet", parquet_bytes(trials, table.single_folds.option_paths))
     folder.write_table("summary.csv", csv_bytes(table.summary))
     folder.write_table("summary.md", summary_markdown(table).encode())
     folder.write_table("summary.txt", summary_text(table).encode())
 
 
 def csv_bytes(rows: Sequence[Row]) -> bytes:
-    """Returns rows as CSV; floats with all their digits, None as an empty field.
+    r"""Returns rows as CSV; floats with all their digits, None as an empty field.
 
-    A NUL in a text, which Python 3.10 cannot write and few programs can read, becomes a backslash and a zero. A text
-    that a spreadsheet would interpret as a formula stays as it is, because other programs that read these files would
-    not remove a prefix. The workbook is for spreadsheets.
+    In a text, a NUL becomes \0, because Python 3.10 cannot write it and few programs can read it, and a carriage return
+    becomes \r, because Python may not quote it and spreadsheets begin a row there. A text that a spreadsheet would run
+    as a formula gets an apostrophe in front, as one types it in a spreadsheet; numbers get none.
     """
     buffer = io.StringIO(newline="")
-    writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(map(_csv_cell, rows[0]))
     for row in rows:
-        writer.writerow({k: v.replace("\0", "\\0") if isinstance(v, str) else v for k, v in row.items()})
+        writer.writerow([_csv_cell(row[name]) for name in rows[0]])
     return buffer.getvalue().encode()
 
 
-def parquet_bytes(rows: Sequence[Row]) -> bytes:
-    """Returns rows as Parquet; a column with values of several types, or with too large integers, contains strings."""
-    columns = {name: _parquet_column([row[name] for row in rows]) for name in rows[0]}
+def _csv_cell(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    text = value.replace("\0", "\\0").replace("\r", "\\r")
+    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
+
+
+def parquet_bytes(rows: Sequence[Row], option_paths: Collection[str] = ()) -> bytes:
+    """Returns rows as Parquet; a column with values of several types, or with too large integers, contains strings.
+
+    None is a value of an option like any other, so an option with None and other values has strings, and 'None' is not
+    read as NaN. In other columns None means missing and is null.
+
+    Args:
+        rows: The rows.
+        option_paths: The columns that contain options.
+    """
+    columns = {}
+    for name in rows[0]:
+        values = [row[name] for row in rows]
+        is_mixed = name in option_paths and None in values and any(value is not None for value in values)
+        columns[name] = pa.array(list(map(str, values))) if is_mixed else _parquet_column(values)
     buffer = io.BytesIO()
     pq.write_table(pa.table(columns), buffer)
     return buffer.getvalue()

@@ -23,6 +23,7 @@ from cluster.results.change_intervals import ChangeIntervals
 from cluster.results.lookup import short_keys
 from cluster.results.results import Results, Row, SummaryColumns, fold_std_column
 from data_pipeline.subsets import FUSED_SUBSET
+from data_pipeline.words import count
 
 Intervals = Mapping[str, ChangeIntervals | None] | None
 """The intervals of changes on the reported split, by the combination's key; None for a table without intervals."""
@@ -36,17 +37,26 @@ def summary_text(table: Results, *, with_keys: bool = False, intervals: Interval
 
     Args:
         table: The results.
-        with_keys: Whether the first column shows the beginnings of the combinations' keys.
+        with_keys: Whether the first column shows the beginnings of the combinations' keys. Without them, combinations
+            of which no trial has ended are only counted.
         intervals: The intervals of changes.
     """
-    grid = summary_grid(table, intervals)
+    grid, n_without = summary_grid(table, intervals), 0
     if with_keys:
         keys = short_keys(table)
         rows = [[Cell(keys[key]), *row] for key, row in zip(grid.keys, grid.rows, strict=True)]
         grid = replace(
             grid, headers=["key", *grid.headers], rows=rows, n_labels=grid.n_labels + 1, spans=[("", 1), *grid.spans]
         )
+    else:
+        ended = {row["key"] for row in table.summary if row["n"] or row["failed"] or row["diverged"]}
+        n_without = len(grid.rows) - len(ended)
+        grid = replace(grid, rows=[row for key, row in zip(grid.keys, grid.rows, strict=True) if key in ended])
+        if not ended:
+            return "\n".join([_title(table), "No trial has ended, so there is no table yet.", *_notes(table)]) + "\n"
     lines = [_title(table), "", terminal_table(replace(grid, rows=grid.rows[:_MAX_ROWS]))]
+    if n_without:
+        lines += ["", f"{count(n_without, 'other combination')} without a trial that has ended"]
     if len(grid.rows) > _MAX_ROWS:
         lines += ["", f"and {len(grid.rows) - _MAX_ROWS} more combinations, all in tables/summary.csv"]
     notes = distances(table, table.summary, table.split)

@@ -13,6 +13,7 @@ from cluster.results.groups import GROUPINGS
 from cluster.results.results import METRICS, Results
 from cluster.results.user_modules import add_import_option
 from data_pipeline.user_error import UserError
+from data_pipeline.words import visible
 
 Command = Callable[[Namespace], int]
 AddParser = Callable[..., ArgumentParser]
@@ -198,6 +199,7 @@ def _add_export(add: AddParser) -> None:
         )
         kind.add_argument("--out", metavar="FILE", type=Path, default=None, help="(default: print the table)")
         kind.add_argument("--standalone", action="store_true", help="write a complete LaTeX document")
+        _add_force(kind)
 
     for name, title in TRACKERS.items():
         tracker = add_kind(name, f"A folder with all trials as runs of {title}.", "--out runs/minimal_example")
@@ -221,6 +223,10 @@ def _add_intervals(table: ArgumentParser) -> None:
 def _add_by(command: ArgumentParser, text: str, **options: Any) -> None:
     groups = "subset (backbone), subject (person), sequence (recording), finger or joint"
     command.add_argument("--by", choices=GROUPINGS, help=f"{text} {groups}", **options)
+
+
+def _add_force(command: ArgumentParser) -> None:
+    command.add_argument("--force", action="store_true", default=False, help="overwrite an existing file")
 
 
 def _add_columns(table: ArgumentParser, names: str) -> None:
@@ -262,6 +268,7 @@ def _add_figure(add: AddParser) -> None:
     def add_figure(name: str, description: str, *examples: str, of: str = " (default: the best)") -> ArgumentParser:
         kind = add_kind(name, description, *(f"{example} --out {name}.pdf".lstrip() for example in examples or [""]))
         kind.add_argument("--out", metavar="FILE", type=Path, required=True, help="a .pdf, .svg or .png file")
+        _add_force(kind)
         kind.add_argument("--width", dest="width_in", metavar="INCHES", type=float, help="(default: 3.5, one column)")
         _add_key(kind, "--combination", f"a combination's key{of}", dest="combinations", action="append")
         return kind
@@ -330,6 +337,7 @@ def _add_page(add: AddParser) -> None:
     html = add("html", "minimal_example", "minimal_example --out report.html")
     _add_name(html)
     html.add_argument("--out", metavar="FILE", type=Path, help="(default: report.html in the experiment's folder)")
+    _add_force(html)
 
     watch = add("watch", "minimal_example", "minimal_example --port 8000")
     _add_name(watch)
@@ -370,7 +378,10 @@ def _add_key(command: ArgumentParser, argument: str, text: str, **options: Any) 
 
 
 def _complete(argument: argparse.Action, completer: Callable[..., list[str]]) -> None:
-    argument.completer = completer  # type: ignore[attr-defined]
+    def visible_ones(**how: Any) -> list[str]:
+        return [text for text in completer(**how) if visible(text) == text]
+
+    argument.completer = visible_ones  # type: ignore[attr-defined]
 
 
 def _labelled_file(text: str) -> tuple[str, Path]:

@@ -7,7 +7,7 @@ from typing import Any
 from cluster.results.folds import DATASET, with_dataset
 from cluster.results.lookup import find_combination
 from cluster.results.results import Results, Row, column
-from cluster.results.settings_text import MISSING, differences, flat, text
+from cluster.results.settings_text import MISSING, differences, flat, settings_of, text
 from cluster.results.statistics import Comparison, adjusted, compare
 from cluster.storage.experiment_file import ExperimentFile
 from cluster.storage.folders import ExperimentFolder
@@ -35,6 +35,7 @@ class Pair:
 
     Attributes:
         options: The values that both share, by path, among the options of the two experiments.
+        unlike: Both values, as texts, by path, of the options that tell pairs apart but are not shared.
         first: The row in the summary of the first experiment.
         second: The row in the summary of the second experiment.
         comparison: The second minus the first, mm, paired by repetition; None if the two were measured on different
@@ -42,6 +43,7 @@ class Pair:
     """
 
     options: Mapping[str, Any]
+    unlike: Mapping[str, tuple[str, str]]
     first: Row
     second: Row
     comparison: Comparison | None
@@ -124,6 +126,11 @@ def _compare_sides(one: "_Side", other: "_Side") -> ExperimentComparison:
     pairs = [
         Pair(
             {path: row.get(path, counterpart.get(path)) for path in varied if path in common},
+            {
+                path: (one.texts(row, [path])[0], other.texts(counterpart, [path])[0])
+                for path in varied
+                if path not in common
+            },
             row,
             counterpart,
             _compared(one, row, other, counterpart, split),
@@ -187,7 +194,7 @@ def compare_combinations(folder: ExperimentFolder, wanted: tuple[str, str]) -> C
     settings: dict[str, dict[str, str]] = {}
     for trial_id, description in trials.items():
         if description:
-            settings[keys[trial_id.partition("/")[0]]] = flat(description)
+            settings[keys[trial_id.partition("/")[0]]] = settings_of(description)
     if settings.keys() != set(keys.values()):
         # A combination that was not started has no description, only options.
         settings = {row["key"]: {path: text(row[path]) for path in side.table.option_paths} for row in rows}
@@ -198,7 +205,7 @@ def compare_combinations(folder: ExperimentFolder, wanted: tuple[str, str]) -> C
     # Combinations without a test set are compared in validation.
     tested_on = side.table.data_sets.get("test", {})
     split = "test" if any(row["key"] in tested_on for row in rows) else "val"
-    found |= differences(one, other) | _different_versions((side, rows[:1]), (side, rows[1:]))
+    found = found | differences(one, other) | found | _different_versions((side, rows[:1]), (side, rows[1:]))
     return CombinationComparison(rows, split, found, _compared(side, rows[0], side, rows[1], split))
 
 

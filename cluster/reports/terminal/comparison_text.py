@@ -20,11 +20,12 @@ def experiments_text(found: ExperimentComparison) -> str:
     first, second = found.names
     parts = [_differences(found.differences, found.names, "The two have the same settings.")]
     if found.pairs:
-        paths = list(found.pairs[0].options)
+        paths = [*found.pairs[0].options, *found.pairs[0].unlike]
         headers = [*(path.replace(".", ".\n") for path in paths), "n", first, second, "difference (mm)", "p (Holm)"]
         rows = [
             [
-                *(str(pair.options[path]) for path in paths),
+                *map(str, pair.options.values()),
+                *(" → ".join(map(_short, both)) for both in pair.unlike.values()),
                 "–" if pair.comparison is None else str(pair.comparison.n),
                 _result(pair.first, found.split),
                 _result(pair.second, found.split),
@@ -73,6 +74,7 @@ def experiments_json(found: ExperimentComparison) -> dict[str, Any]:
         "pairs": [
             {
                 "options": dict(pair.options),
+                "unlike": {path: list(both) for path, both in pair.unlike.items()},
                 "first": pair.first,
                 "second": pair.second,
                 "comparison": _comparison_json(pair.comparison),

@@ -46,8 +46,8 @@ class ExperimentStatus:
 
     Attributes:
         name: The experiment's name.
-        state: `running`, `unfinished`, `complete`, `complete, with failures`, or `broken`; if it is broken, the rest is
-            None.
+        state: `running`, `unfinished`, `complete`, one of these two with `, with failures`, `failed` if no trial
+            finished or can be continued, or `broken`; if it is broken, the rest is None.
         trials: The number of trials.
         ended: The number of trials that finished, failed or diverged.
         split: As in `Best`, like the next three; None if there are several data sets, since they have no common best.
@@ -140,9 +140,10 @@ def is_running(folder: ExperimentFolder) -> bool:
 def state(table: Results) -> str:
     """Returns the state of an experiment that is not running."""
     counts = Counter(row["status"] for row in table.single_folds.trials)
-    if counts["interrupted"] or counts["pending"]:
-        return "unfinished"
-    return "complete, with failures" if table.failures else "complete"
+    if table.failures and not counts["finished"] and not counts["interrupted"]:
+        return "failed"  # `stop_if_all_fail` leaves the other trials pending
+    progress = "unfinished" if counts["interrupted"] or counts["pending"] else "complete"
+    return f"{progress}, with failures" if table.failures else progress
 
 
 def statuses_text(found: list[ExperimentStatus]) -> str:

@@ -19,6 +19,7 @@ from cluster.results.results import Results, Row, SummaryColumns, column
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.trial_file import TrialFile
 from data_pipeline.user_error import UserError
+from data_pipeline.words import visible
 
 _MAX_CURVES = 6
 _MAX_WIDTH = 120
@@ -71,6 +72,9 @@ def curves_text(folder: ExperimentFolder, keys: Sequence[str], *, in_colour: boo
         keys: The beginnings of combinations' keys; empty for the best six, or the best on each data set.
         in_colour: Whether curves differ in colour; otherwise they differ in their characters.
 
+    Returns:
+        The drawing, with codes for colours; all names in it are `visible`.
+
     Raises:
         NoResultsError: If there is no experiment.
         ChoiceError: If there is no such combination.
@@ -99,7 +103,7 @@ def curves_text(folder: ExperimentFolder, keys: Sequence[str], *, in_colour: boo
             marker = "braille" if in_colour else _MARKERS[look]
             plotext.plot(epochs.tolist(), mean.tolist(), marker=marker, color=_COLOURS[look] if in_colour else None)
             sign = plotext.colorize("██", _COLOURS[look]) if in_colour else marker * 2
-            legend.append(f"{sign} {row['key']}  {name} (n = {len(own)})")
+            legend.append(f"{sign} {visible(row['key'])}  {visible(name)} (n = {len(own)})")
             last = max(last, float(epochs[-1]))
     if not legend:
         if table.folds:
@@ -108,7 +112,7 @@ def curves_text(folder: ExperimentFolder, keys: Sequence[str], *, in_colour: boo
     plotext.xlim(0, last)
     ticks = _ticks(last)
     plotext.xticks(ticks, [f"{tick:g}" for tick in ticks])
-    plotext.title(f"{table.name}: validation error (mm) over epochs, mean over repetitions")
+    plotext.title(f"{visible(table.name)}: validation error (mm) over epochs, mean over repetitions")
     drawing = str(plotext.build())
     # The legend is below the plot, because inside it would hide the first epochs.
     return "\n".join([(drawing if in_colour else str(plotext.uncolorize(drawing))).rstrip("\n"), *legend])

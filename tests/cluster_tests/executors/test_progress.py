@@ -87,17 +87,69 @@ class TestTheDisplay:
             best = "8.25 mm" if distance > 8.25 else "8.00 mm"
             assert f"best so far: {best}" in shown(progress)
 
-    def test_estimates_the_time_that_is_left_from_epochs_and_trials(self, clock):
+    def test_estimates_the_time_that_is_left_from_timed_epochs(self, clock):
         progress = progress_on(True, n_trials=6, n_done=2)
-        assert "no estimate yet" in shown(progress)
         progress.started("a/0")
-        clock.now += 60
+        clock.now += 3600  # Ray and its workers start
+        progress.reported(running("a/0", 1, 1.0))
+        assert "1 h 00 min, no estimate yet" in shown(progress)
+        clock.now += 8
         progress.reported(running("a/0", 5, 1.0))
         assert progress.fraction == 0.5 / 4
-        assert "1 min 00 s, 7 min 00 s left" in shown(progress)
+        assert "1 min 10 s left" in shown(progress)  # 35 epochs of 2 s
+        clock.now += 20  # slower ones: 9 epochs took 28 s
+        progress.reported(running("a/0", 10, 1.0))
         progress.reported(TrialReport("a/0", "finished", 10, 1.0))
         assert progress.fraction == 1 / 4
-        assert "3 min 00 s left" in shown(progress)
+        assert "1 min 33 s left" in shown(progress)
+
+    def test_estimates_the_time_of_trials_that_run_at_the_same_time(self, clock):
+        progress = progress_on(True, n_trials=5)
+        for epoch in range(6):
+            for trial_id in ("a/0", "b/0"):
+                if epoch:
+                    progress.reported(running(trial_id, epoch, 1.0))
+                else:
+                    progress.started(trial_id)
+            clock.now += 3
+        assert "1 min 00 s left" in shown(progress)  # 40 epochs of 3 s, two at a time
+        for trial_id in ("a/0", "b/0", "c/0", "d/0"):
+            progress.reported(TrialReport(trial_id, "finished", 10, 1.0))
+        assert progress.n_trials - progress.n_ended == 1
+        seconds = progress.pace.seconds / progress.pace.n_trials
+        assert f"{duration(seconds)} left" in shown(progress)  # the last one runs alone
+
+    def test_times_trials_of_a_single_epoch_once_a_worker_has_started(self, clock):
+        progress = progress_on(True, n_trials=4)
+        for trial_id, seconds in (("a/0", 600), ("b/0", 5)):
+            progress.started(trial_id)
+            assert "no estimate yet" in shown(progress)
+            clock.now += seconds
+            progress.reported(TrialReport(trial_id, "finished", 10, 1.0))
+        assert "10 s left" in shown(progress)
+
+    def test_takes_no_checkpoint_for_fast_training(self, clock):
+        progress = progress_on(True, n_trials=2)
+        progress.started("a/0")
+        for epoch in (1, 2, 3):
+            progress.reported(running("a/0", epoch, 1.0))
+            clock.now += 4
+        progress.reported(running("a/0", 0, lines=("warning: its worker was lost",)))
+        clock.now += 100
+        progress.started("a/0")
+        clock.now += 100
+        progress.reported(running("a/0", 3, 1.0))  # another worker continues
+        clock.now += 4
+        progress.reported(running("a/0", 4, 1.0))
+        assert "1 min 04 s left" in shown(progress)  # 16 epochs of 4 s
+
+    def test_says_that_ray_is_being_started_until_a_trial_is(self, clock):
+        progress = progress_on(True)
+        progress.starting_ray()
+        clock.now += 20
+        assert "20 s, starting Ray" in shown(progress)
+        progress.started("a/0")
+        assert "20 s, no estimate yet" in shown(progress)
 
     def test_of_a_run_that_trains_nothing_is_no_division_by_zero(self, clock):
         assert "0/0 trials" in shown(progress_on(True, n_trials=0))
@@ -138,6 +190,20 @@ class TestTheDisplay:
         assert written(progress).endswith(f"{text}\n")
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_no_text_controls_the_terminal(clock, terminal):
+    progress = progress_on(terminal, options=lambda trial_id: "lr \x1b[31m\u202e")
+    progress.started("a/0")
+    progress.reported(running("a/0", 1, 9.0, place="cpu on \x9bhost", lines=("line \x1b]0;title\x07",)))
+    progress.started("b/0")
+    progress.reported(TrialReport("b/0", "finished", 10, 1.0))
+    progress.reported(TrialReport("c/0", "failed", error="\rError"))
+    text = written(progress) + shown(progress)
+    assert not set("\x1b\x9b\u202e\x07\r") & set(text)
+    assert "lr \\u001b[31m\\u202e" in text
+    assert "cpu on \\u009bhost" in text
+
+
 class TestOnATerminal:
     def test_the_display_is_live_and_gone_at_the_end_and_lines_stay(self):
         progress = progress_on(True)
@@ -169,14 +235,14 @@ class TestInALogFile:
             clock.now += 31
             progress.reported(running("a/0", 4, 11.0))
             progress.reported(running("a/0", 5, 11.0))
-            assert written(progress) == "0/4 trials, 1 running, 4 min 39 s left\n"
+            assert written(progress) == "0/4 trials, 1 running, 6 min 12 s left\n"  # 36 epochs of 10.3 s
             progress.reported(TrialReport("a/0", "finished", 10, 9.876))
             progress.reported(TrialReport("b/0", "diverged", 2, error="the loss is nan"))
             clock.now += 31
             progress.reported(running("c/0", 1, 10.0))
         assert written(progress).splitlines()[1:] == [
             "diverged: b/0 (lr b/0): the loss is nan",
-            "2/4 trials, 1 running, 56 s left, 1 failed or diverged, best so far 9.88 mm (lr a/0)",
+            "2/4 trials, 1 running, 1 min 05 s left, 1 failed or diverged, best so far 9.88 mm (lr a/0)",
         ]
 
     def test_there_is_a_line_now_and_then_among_the_lines_of_trials_too(self, clock):
@@ -188,6 +254,11 @@ class TestInALogFile:
         assert [line.split(",")[0] for line in written(progress).splitlines()] == [
             *("epoch 1", "epoch 2", "0/4 trials", "epoch 3", "epoch 4", "0/4 trials", "epoch 5")
         ]
+
+    def test_the_first_line_says_that_ray_is_being_started(self, clock):
+        progress = progress_on(False)
+        progress.starting_ray()
+        assert written(progress) == "starting Ray\n"
 
     def test_a_long_line_is_not_broken(self, clock):
         progress = progress_on(False, width=40)

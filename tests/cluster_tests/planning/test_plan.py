@@ -44,7 +44,8 @@ def close_sets(tmp_path):
 class TestThePlanOfSetsThatAreTooClose:
     def test_warns_once_of_each_kind_of_set_and_says_what_results_measure(self, close_sets):
         plan = close_sets.experiment({"experiment_config.test_set": "small_test"}, {LR: [1, 2]}).plan()
-        counts, *warnings = str(plan).splitlines()
+        counts, disk, *warnings = str(plan).splitlines()
+        assert disk.startswith("disk: about ")
         assert counts == "2 combinations × 1 repetition = 2 trials: 2 to train"
         assert [warning.partition(" frames are 1 or more frames")[0] for warning in warnings] == [
             "warning: small_val: Validation",
@@ -125,14 +126,14 @@ class TestAPlan:
     def test_without_options_has_the_base(self, small_experiment):
         plan = small_experiment.experiment().plan()
         assert [trial.combination.options for trial in plan.trials] == [{}]
-        assert str(plan) == "1 combination × 1 repetition = 1 trial: 1 to train"
+        assert str(plan).splitlines()[0] == "1 combination × 1 repetition = 1 trial: 1 to train"
 
     def test_trains_what_is_neither_finished_nor_diverged(self, small_experiment):
         statuses = [(at, 0, status) for at, status in enumerate(STATUSES)]
         plan = plan_with(small_experiment, statuses, options={LR: [1, 2, 3, 4, 5, 6]})
         assert STATUSES == ("finished", "failed", "diverged", "interrupted", "pending")
         assert [trial.combination.options[LR] for trial in plan.to_train] == [2, 4, 5, 6]
-        assert str(plan) == (
+        assert str(plan).splitlines()[0] == (
             "6 combinations × 1 repetition = 6 trials: 1 finished, 1 to continue, 1 failed, to train again, "
             "1 diverged, 2 to train"
         )
@@ -145,7 +146,7 @@ class TestAPlan:
             {LR: [1, 2]},
         )
         assert [trial.repetition for trial in plan.to_train] == [1, 1, 2, 2]
-        assert str(plan) == "2 combinations × 3 repetitions = 6 trials: 2 finished, 4 to train"
+        assert str(plan).splitlines()[0] == "2 combinations × 3 repetitions = 6 trials: 2 finished, 4 to train"
 
     def test_is_not_changed_by_the_order_of_options_or_values(self, small_experiment):
         one = small_experiment.experiment(options={LR: [1, 2], "model_args.dropout": [0.1, 0.2]}).plan()
@@ -216,3 +217,47 @@ def test_problems_of_ten_thousand_combinations_are_told_once(small_experiment):
     with pytest.raises(ConfigError) as caught:
         small_experiment.experiment(options=options).plan()
     assert len(caught.value.problems) == 2
+
+
+class TestTheDiskThatAPlanTells:
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {},
+            {"solver_config.num_epochs": 20, "solver_config.log_frequency": 2, "solver_config.log_loss": True},
+            {"base_hyperparams.model_args": {"hidden_dims": [64, 64]}, "solver_config.val_example_indices": []},
+            {**SMOOTHER, "experiment_config.test_set": "small_val"},
+        ],
+        ids=["as it is", "many log points", "large", "tested"],
+    )
+    def test_is_what_a_trial_uses_within_a_factor_of_two(self, small_experiment, changes):
+        plan = small_experiment.experiment(changes).plan()
+        small_experiment.run(changes)
+        (trial,) = small_experiment.storage_path.glob("*/trials/*/0")
+        sizes = {path.name: path.stat().st_size for path in trial.iterdir()}
+        weights = sizes.pop("weights.pt") + sizes.pop("frames.parquet")
+        told = plan.disk[plan.trials[0].key]
+        assert weights / 2 < told.weights < 2 * weights
+        assert sum(sizes.values()) / 2 < told.logs < 2 * sum(sizes.values())
+
+    @pytest.mark.parametrize(
+        ("keep", "ends"),
+        [
+            ("all", "MB of weights and frame errors"),
+            ("best", "MB of weights and frame errors until all trials have ended; then only those of the best"),
+            ("none", "of records and examples, no weights"),
+        ],
+    )
+    def test_is_of_the_trials_to_train_by_keep_weights(self, small_experiment, keep, ends):
+        changes = {
+            "experiment_config.keep_weights": keep,
+            "base_hyperparams.model_args": {"hidden_dims": [512, 512]},
+        }
+        statuses = [(0, 0, "finished"), (1, 0, "finished")]
+        plan = plan_with(small_experiment, statuses[:1], changes, {LR: [1, 2], "solver_config.num_epochs": [1, 2]})
+        assert len(plan.disk) == 4
+        assert len(set(plan.disk.values())) == 2
+        _, disk = str(plan).splitlines()
+        assert disk.startswith("disk: about ")
+        assert disk.endswith(ends)
+        assert str(plan_with(small_experiment, statuses, changes, {LR: [1, 2]})).count("\n") == 0

@@ -32,6 +32,16 @@ def test_errors_are_distances_to_the_labels(files, measure, expected):
     np.testing.assert_allclose(np.sort(found, axis=None) if measure == "joint" else found, expected, atol=1e-4)
 
 
+def test_files_in_metres_are_refused_with_the_format_that_reads_them(files):
+    theirs, labels = files
+    np.save(theirs, np.load(theirs) / 1000)
+    with pytest.raises(
+        FormatError, match=r"theirs.npy seems to be in metres.*; give the format openpose21-m, or insist"
+    ):
+        errors_of(theirs, labels, "worst", "openpose21")
+    assert errors_of(theirs, labels, "worst", "openpose21", force=True).min() > 300
+
+
 def test_are_drawn_beside_the_corrector(files, tmp_path):
     folder = write_experiment(tmp_path / "sweep", [({}, [9.0])])
     rates = np.linspace(0, 1, 81)

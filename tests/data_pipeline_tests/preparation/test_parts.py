@@ -134,6 +134,12 @@ class TestProgress:
             wait_for(terminal, "measuring [0] of /a")
         assert "20/50" in terminal.getvalue()
 
+    def test_of_a_file_whose_name_controls_a_terminal_shows_what_it_does(self, terminal, monkeypatch):
+        monkeypatch.setattr(chunks, "_DELAY_S", 0.0)
+        with chunks.progress("reading \x1b]0;title\x07", None):
+            wait_for(terminal, "reading \\u001b]0;title\\u0007")
+        assert "\x1b]" not in terminal.getvalue()
+
     @pytest.mark.parametrize(("n_steps", "count"), [((), ""), ((7,), "7/?")])
     def test_is_shown_without_a_count_of_what_nobody_counts(self, terminal, monkeypatch, n_steps, count):
         """Work in a single step reports nothing until it is done."""

@@ -206,6 +206,43 @@ class TestThePage:
         assert "git checkout 0123abc\npython tune_runs/a_sweep.py" in text
         assert f"reproduce my_sweep {0:016x} 0" in text
 
+    @pytest.mark.parametrize("commit", ["HEAD; rm -rf ~", "$(id)", "--help", "0123abc\nid", "0123ABC", ""])
+    def test_names_a_commit_only_if_it_is_one(self, sweep, commit):
+        sweep.write_experiment({**sweep.read_experiment(), "git": {"commit": commit}})
+        (lines,) = (pre for pre in Document(page(sweep)).texts["pre"] if "reproduce" in pre)
+        assert lines.startswith("python tune_runs/a_sweep.py\n# train one")
+
+    @pytest.mark.parametrize("command", [["-c", "x"], ["-m"], [""], []])
+    def test_has_no_command_where_a_shell_could_not_run_it(self, sweep, command):
+        sweep.write_experiment({**sweep.read_experiment(), "git": None, "command": command})
+        (lines,) = (pre for pre in Document(page(sweep)).texts["pre"] if "reproduce" in pre)
+        assert lines.startswith("# train one")
+
+    @pytest.mark.parametrize(
+        ("script", "imported"),
+        [
+            ("tune_runs/a_sweep.py", "--import my.models --import tune_runs.a_sweep"),
+            ("./a_sweep.py", "--import my.models --import a_sweep"),
+            ("/home/me/a_sweep.py", "--import my.models --import a_sweep"),
+            ("../a-sweep.py", "--import my.models"),
+        ],
+    )
+    def test_imports_the_modules_of_own_classes_to_reproduce_them(self, sweep, script, imported):
+        sweep.write_experiment({**sweep.read_experiment(), "command": [script]})
+        trial = sweep.trial(f"{0:016x}/0")
+        description = {
+            "model": {"name": "__main__.MyMLP", "args": {}, "choose_strength": True},
+            "loss": {"name": "my.models.Loss", "args": {"error": {"name": "my.models.error"}}},
+            "optimisation": {"optimizer": {"name": "torch.optim.adam.Adam", "args": {"lr": 0.001}}},
+            "inputs": {"augmenters": [{"name": "x; id.Y", "args": {}}], "distorter": None},
+        }
+        written = read_json(trial)
+        write_json(trial, {**written, "description": written["description"] | description})
+        document = Document(page(sweep))
+        (line,) = (line for pre in document.texts["pre"] for line in pre.splitlines() if "reproduce" in line)
+        assert set(re.findall(r"--import \S+", line)) == set(re.findall(r"--import \S+", imported))
+        assert any("Importing a script must not start its run" in text for text in document.texts["p"])
+
     def test_quotes_a_name_in_a_command_that_a_shell_would_split(self, tmp_path):
         folder = write_experiment(tmp_path / "my sweep; rm", [({LR: 1}, [9.0])])
         assert f"reproduce 'my sweep; rm' {0:016x} 0" in Document(page(folder)).texts["pre"][0]

@@ -202,7 +202,20 @@ class TestCsv:
     )
     def test_is_read_as_it_was_written_whatever_the_text(self, rows):
         content = csv_bytes(rows).decode()
-        assert list(csv.DictReader(io.StringIO(content, newline=""))) == [dict(row) for row in rows]
+        assert list(csv.DictReader(io.StringIO(content, newline=""))) == [
+            {name: f"'{text}" if text.startswith(("=", "+", "-", "@", "\t")) else text for name, text in row.items()}
+            for row in rows
+        ]
+
+    @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t"])
+    def test_has_no_formulas_in_cells_or_headers_and_leaves_numbers_numbers(self, start):
+        text = f"{start}cmd|' /C calc'!A0"
+        header, row = csv.reader(io.StringIO(csv_bytes([{text: text, "x": -0.5, "n": -3}]).decode(), newline=""))
+        assert header == [f"'{text}", "x", "n"]
+        assert row == [f"'{text}", "-0.5", "-3"]
+
+    def test_begins_no_row_within_a_text(self):
+        assert csv_bytes([{"error": "x\r=1+1"}]) == b"error\nx\\r=1+1\n"
 
     def test_writes_a_nul_so_that_it_can_be_read(self):
         assert csv_bytes([{"error": "a\0b"}]) == b"error\na\\0b\n"
@@ -212,6 +225,11 @@ class TestCsv:
 
 
 class TestParquet:
+    def test_distinguishes_an_option_that_is_none_from_a_number_that_is_missing(self):
+        rows = [{"dropout": None, "decay": None, "mm": None}, {"dropout": 0.5, "decay": None, "mm": 9.5}]
+        read = pq.read_table(io.BytesIO(parquet_bytes(rows, ["dropout", "decay"]))).to_pydict()
+        assert read == {"dropout": ["None", "0.5"], "decay": [None, None], "mm": [None, 9.5]}
+
     @given(st.lists(values, min_size=1))
     def test_holds_any_column(self, column):
         read = pq.read_table(io.BytesIO(parquet_bytes([{"x": value} for value in column])))["x"].to_pylist()

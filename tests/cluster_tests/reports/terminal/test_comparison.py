@@ -240,6 +240,13 @@ class TestOptions:
             (lr, dims, lr) for lr, dims in product((1, 2), ("[4]", "[16]"))
         ]
         assert found.unpaired == (0, 0)
+        lines = [line.split() for line in experiments_text(found).splitlines() if " → " in line]
+        assert {tuple(line[:4]) for line in lines} == {
+            (lr, dims, "→", "[8]") for lr, dims in product("12", ("[4]", "[16]"))
+        }
+        assert [pair["unlike"] for pair in experiments_json(found)["pairs"]] == [
+            {DIMS: [dims, "[8]"]} for _, dims in product((1, 2), ("[4]", "[16]"))
+        ]
 
     def test_an_option_with_one_value_is_that_value_and_not_the_base(self, write):
         first = write("first", [({LR: 0.5}, [9.0])])
@@ -326,7 +333,7 @@ class TestTwoCombinations:
     def test_differ_in_the_settings_of_their_descriptions(self, folder):
         found = compare_combinations(folder, ("0" * 16, f"{1:016x}"))
         assert [row["key"] for row in found.rows] == ["0" * 16, f"{1:016x}"]
-        assert found.differences == {"optimisation.optimizer.lr": ("1", "2")}
+        assert found.differences == {"optimizer_args.lr": ("1", "2")}
         assert found.comparison.difference == pytest.approx(np.mean(BETTER) - np.mean(ONE))
 
     def test_the_other_way_round_are_the_opposite(self, folder):
@@ -358,7 +365,7 @@ class TestTwoCombinations:
     def test_for_a_script_have_all_of_it(self, folder):
         found = combinations_json(compare_combinations(folder, ("0" * 16, f"{1:016x}")))
         assert [row["key"] for row in found["combinations"]] == ["0" * 16, f"{1:016x}"]
-        assert found["differences"] == {"optimisation.optimizer.lr": ["1", "2"]}
+        assert found["differences"] == {"optimizer_args.lr": ["1", "2"]}
         assert found["comparison"]["n"] == 7
 
     def test_that_are_one_have_no_difference(self, folder):
