@@ -64,7 +64,7 @@ def example_of(script, capsys, command):
     with pytest.raises(SystemExit, match="0"):
         script.main([command, "--help"])
     text = capsys.readouterr().out.replace("\\\n", " ")
-    (line,) = (line for line in text.splitlines() if line.startswith("    python tune_runs/prepare_data.py"))
+    (line,) = (line for line in text.splitlines() if line.startswith("    posetune prepare-data"))
     return shlex.split(line)[2:]
 
 

@@ -258,7 +258,7 @@ def reproduction(data: PageData, folder: ExperimentFolder) -> Markup:
             arguments += ["--storage-path", results or "/"]
         lines += [
             "# train one trial again and check that its numbers are bit-identical:",
-            f"python tune_runs/report.py reproduce {shlex.join(arguments)}",
+            f"posetune report reproduce {shlex.join(arguments)}",
         ]
     notes = [
         "The same code, data and seeds give the same numbers. Finished trials are not trained again unless they are "
