@@ -21,7 +21,10 @@ exclude_patterns = [".*", "build", "data", "results", "tests", "**/__pycache__"]
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 nitpicky = True  # a reference to something that is not there is a warning, and warnings are errors
 nitpick_ignore_regex = [
-    ("py:.*", r"(collections|torch|numpy|pyarrow|os|pathlib|types|typing)\..*"),  # other packages have sites of their own
+    (
+        "py:.*",
+        r"(collections|torch|numpy|pyarrow|os|pathlib|types|typing)\..*",
+    ),  # other packages have sites of their own
     ("py:exc", r"\w+"),  # after "Raises", docstrings name errors without their modules
     ("py:class", r".*\.[A-Z]"),  # type variables
 ]
@@ -29,6 +32,8 @@ nitpick_ignore_regex = [
 myst_enable_extensions: list[str] = []  # what GitHub's Markdown has
 myst_heading_anchors = 4  # the anchors that GitHub gives to headings
 nb_execution_mode = "off"  # a quick build; `make docs` runs the tutorial, and shows its output
+nb_execution_in_temp = True  # it writes files
+nb_merge_streams = True
 nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 

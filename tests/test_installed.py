@@ -85,7 +85,7 @@ def test_data_can_be_made_and_a_corrector_trained_in_another_folder(scripts, tmp
     (tmp_path / "tune_runs").mkdir()
     (tmp_path / "tune_runs" / "__init__.py").touch()
     made = run(
-        *(f"{scripts}/posetune", "prepare-data", "synthetic", "--name", "demo", "--train", 400, "--val", 200),
+        *(f"{scripts}/posetune", "prepare-data", "synthetic", "--name", "demo", "--train", 400, "--val", 300),
         *("--test", 200, "--subsets", "A,B"),
         cwd=tmp_path,
     )
