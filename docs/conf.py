@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from nbclient import NotebookClient
 from sphinx.application import Sphinx
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # autodoc imports the code
@@ -21,10 +22,7 @@ exclude_patterns = [".*", "build", "data", "results", "tests", "**/__pycache__"]
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 nitpicky = True  # a reference to something that is not there is a warning, and warnings are errors
 nitpick_ignore_regex = [
-    (
-        "py:.*",
-        r"(collections|torch|numpy|pyarrow|os|pathlib|types|typing)\..*",
-    ),  # other packages have sites of their own
+    ("py:.*", r"(collections|torch|numpy|pyarrow|os|pathlib|types|typing)\..*"),  # they have sites of their own
     ("py:exc", r"\w+"),  # after "Raises", docstrings name errors without their modules
     ("py:class", r".*\.[A-Z]"),  # type variables
 ]
@@ -33,9 +31,9 @@ myst_enable_extensions: list[str] = []  # what GitHub's Markdown has
 myst_heading_anchors = 4  # the anchors that GitHub gives to headings
 nb_execution_mode = "off"  # a quick build; `make docs` runs the tutorial, and shows its output
 nb_execution_in_temp = True  # it writes files
-nb_merge_streams = True
 nb_execution_timeout = 300
 nb_execution_raise_on_error = True
+NotebookClient.coalesce_streams = True  # a cell's output arrives in pieces, which may end within a line
 
 default_role = "code"  # `name` in a docstring is code
 autodoc_member_order = "bysource"
