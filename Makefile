@@ -13,7 +13,7 @@ NUMERICS := $(addprefix tests/, \
     data_pipeline_tests/test_normalizers.py data_pipeline_tests/test_palm_normalizers.py \
     data_pipeline_tests/distorters cluster_tests/test_trained.py cluster_tests/test_pinned_training.py)
 
-.PHONY: help setup demo test test-all test-numerics lint format bench scale clean
+.PHONY: help setup demo test test-all test-numerics lint format docs bench scale clean
 
 help:
 	@echo "make demo       set up, make a small synthetic dataset, run a sweep, print its table"
@@ -22,6 +22,7 @@ help:
 	@echo "make test-numerics  run the tests of numbers with the instructions of older CPUs: 1 minute"
 	@echo "make lint       ruff (format and rules) and mypy strict"
 	@echo "make format     format the code with ruff and fix what it can"
+	@echo "make docs       build the documentation site in build/site, and run its tutorial: 1 minute"
 	@echo "make bench      the benchmarks behind docs/costs.md"
 	@echo "make scale      measure a run of 10,000 trials for cluster/SCALE.md, in a quarter of an hour"
 	@echo "make setup      only the set-up: .venv with everything in it"
@@ -60,6 +61,11 @@ lint: setup
 format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: setup
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --conf-dir docs \
+	    -D nb_execution_mode=force . build/site
+	@echo "build/site/index.html"
 
 bench: setup
 	$(BIN)/python -m tests.benchmarks

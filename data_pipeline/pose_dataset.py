@@ -247,7 +247,7 @@ def _missing_error(path: Path, data_dir: Path) -> DatasetError:
     names = dataset_names(data_dir)
     has = f"has the datasets {', '.join(names)}" if names else "has no dataset"
     return DatasetError(
-        f"{path} does not exist; {data_dir} {has}. Make datasets with tune_runs/prepare_data.py (see its --help)."
+        f"{path} does not exist; {data_dir} {has}. Make datasets with posetune prepare-data (see its --help)."
     )
 
 

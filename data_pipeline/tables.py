@@ -194,7 +194,7 @@ def read_table(data_dir: Path, file_name: str) -> Table:
         names = visible_files(data_dir, kind)
         has = f"has {', '.join(names)}" if names else f"has no file *{kind}"
         raise TableError(
-            f"{path} does not exist; {data_dir} {has}. Make tables with tune_runs/prepare_data.py (see its --help)."
+            f"{path} does not exist; {data_dir} {has}. Make tables with posetune prepare-data (see its --help)."
         )
     if kind == _ERROR_STATS:
         array = _check_error_stats(_load_json(path), path)
@@ -305,7 +305,7 @@ def _check_keys(content: object, keys: tuple[str, ...], where: object) -> None:
         )
         raise TableError(
             f"{where} holds a {has}; expected a dict of {', '.join(keys)}. Make the table again with "
-            "tune_runs/prepare_data.py"
+            "posetune prepare-data"
         )
 
 

@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import argcomplete
 from tabulate import tabulate
 
 from data_pipeline.user_error import UserError, exit_status
@@ -32,9 +33,9 @@ if TYPE_CHECKING:  # functions import them when needed, because torch and Ray ta
 _EXAMPLES = """\
 examples:
   check this machine
-    python tune_runs/cluster_check.py
+    posetune cluster-check
   check the Ray cluster that this machine belongs to, for sweeps on GPUs
-    python tune_runs/cluster_check.py --address auto --gpus \\
+    posetune cluster-check --address auto --gpus \\
         --storage-path /shared/results
 """
 
@@ -70,7 +71,9 @@ class Findings:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line `arguments`, by default the process's own, and returns the exit status."""
-    args = _parser().parse_args(arguments)
+    parser = _parser()
+    argcomplete.autocomplete(parser)
+    args = parser.parse_args(arguments)
     return exit_status(lambda: _run(args))
 
 
@@ -302,7 +305,7 @@ def _new_folders_removed(folder: Path) -> Iterator[None]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="cluster_check.py",
+        prog="posetune cluster-check",
         description=__doc__,
         epilog=_EXAMPLES,
         formatter_class=partial(argparse.RawDescriptionHelpFormatter, max_help_position=26),

@@ -2,20 +2,20 @@ r"""Corrects poses with a trained corrector of an experiment, or exports the cor
 
 Examples:
     correct a backbone's result file with the best repetition of the best combination
-      python tune_runs/predict.py --experiment my_sweep --poses backbone.txt --out corrected.txt
+      posetune predict --experiment my_sweep --poses backbone.txt --out corrected.txt
 
     use all repetitions as an ensemble, and print the error before and after
-      python tune_runs/predict.py --experiment my_sweep --repetition all --format openpose21 \
+      posetune predict --experiment my_sweep --repetition all --format openpose21 \
           --poses backbone.npy --labels truth.npy --out corrected.npy
 
     write the file to submit to the HANDS17 challenge
-      python tune_runs/predict.py --experiment my_sweep --poses result.txt --out result.zip --submission names.txt
+      posetune predict --experiment my_sweep --poses result.txt --out result.zip --submission names.txt
 
     fuse the poses of several backbones: all subsets of a dataset's file
-      python tune_runs/predict.py --experiment my_fusion --poses data/nyu_test_poses.pt --out fused.pt
+      posetune predict --experiment my_fusion --poses data/nyu_test_poses.pt --out fused.pt
 
     export it for use without PoseTune: torch.export.load("corrector.pt2").module()(poses_mm)
-      python tune_runs/predict.py --experiment my_sweep --export corrector.pt2
+      posetune predict --experiment my_sweep --export corrector.pt2
 """
 
 import argparse
@@ -28,6 +28,7 @@ from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
+import argcomplete
 import numpy as np
 import torch
 
@@ -61,6 +62,7 @@ _FRAMES_AT_ONCE = 4096  # by a corrector over time
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line `arguments`, by default the process's own, and returns the exit status."""
     parser = _parser()
+    argcomplete.autocomplete(parser)
     args = parser.parse_args(arguments)
     _require_pairs(parser, args)
     with exit_on_sigterm():
@@ -442,7 +444,7 @@ def _parser() -> argparse.ArgumentParser:
     formats: Mapping[str, PoseFormat] = FORMATS
     listed = "\n".join(f"  {name:22}{pose_format.description}" for name, pose_format in formats.items())
     parser = argparse.ArgumentParser(
-        prog="predict.py",
+        prog="posetune predict",
         description=__doc__,
         epilog=f"formats:\n{listed}",
         formatter_class=argparse.RawDescriptionHelpFormatter,

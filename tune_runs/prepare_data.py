@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+import argcomplete
+
 from data_pipeline.files.sigterm import exit_on_sigterm
 from data_pipeline.formats.catalogue import FORMATS
 from data_pipeline.formats.leaderboard import LEADERBOARD_DATASETS
@@ -37,11 +39,11 @@ _INSIST = ", and read files that seem to be in another unit"
 _EXAMPLES = {
     "synthetic": """\
   a small synthetic dataset with two simulated backbones
-    python tune_runs/prepare_data.py synthetic --name demo --train 4000 --val 1000 --test 1000 --subsets A,B
+    posetune prepare-data synthetic --name demo --train 4000 --val 1000 --test 1000 --subsets A,B
 """,
     "leaderboard": """\
   two published results for NYU as two subsets of one dataset; --separate makes a dataset for each
-    python tune_runs/prepare_data.py leaderboard --dataset nyu --name nyu \\
+    posetune prepare-data leaderboard --dataset nyu --name nyu \\
         --ground-truth nyu_test_groundtruth_label.txt \\
         --predictions Pose-REN=NEUCOM18_NYU_Pose_REN.txt DeepPrior=CVWW15_NYU_Prior.txt
 
@@ -49,39 +51,41 @@ Leaderboard files: https://github.com/xinghaochen/awesome-hand-pose-estimation, 
 """,
     "import": """\
   annotations and the results of two backbones; frames are matched by name
-    python tune_runs/prepare_data.py import --format hands17 --name hands \\
+    posetune prepare-data import --format hands17 --name hands \\
         --labels Training_Annotation.txt --predictions A=result_A.txt B=result_B.txt
 """,
     "split": """\
   the last 10 percent for testing, the 20 percent before them for validation
-    python tune_runs/prepare_data.py split --dataset demo_train --split last:20:10 --name demo_part
+    posetune prepare-data split --dataset demo_train --split last:20:10 --name demo_part
 """,
     "clusters": """\
   the subjects of a dataset; `split --split clusters:data/demo_train_clusters.txt:0:1` then keeps each in one part
-    python tune_runs/prepare_data.py clusters --dataset demo_train --name demo_train
+    posetune prepare-data clusters --dataset demo_train --name demo_train
 """,
     "neighbors": """\
   the 20 most similar labels of the same set for each training label
-    python tune_runs/prepare_data.py neighbors --dataset demo_train --bank demo_train --max-k 20 --name demo_train
+    posetune prepare-data neighbors --dataset demo_train --bank demo_train --max-k 20 --name demo_train
 """,
     "errors": """\
   the errors of one backbone
-    python tune_runs/prepare_data.py errors --dataset demo_train --subset A --name demo_A
+    posetune prepare-data errors --dataset demo_train --subset A --name demo_A
 """,
     "subset": """\
   every tenth sample
-    python tune_runs/prepare_data.py subset --dataset demo_train --every 10 --name demo_small
+    posetune prepare-data subset --dataset demo_train --every 10 --name demo_small
 """,
     "check": """\
   check a dataset before you train on it
-    python tune_runs/prepare_data.py check --dataset demo_train
+    posetune prepare-data check --dataset demo_train
 """,
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line `arguments`, by default the process's own, and returns the exit status."""
-    args = _parser().parse_args(arguments)
+    parser = _parser()
+    argcomplete.autocomplete(parser)
+    args = parser.parse_args(arguments)
     with exit_on_sigterm():
         return exit_status(lambda: _run(args))
 
@@ -107,7 +111,7 @@ def _print(outcome: CommandResult, *, as_json: bool) -> None:
 def _parser() -> argparse.ArgumentParser:
     layout = partial(argparse.RawDescriptionHelpFormatter, max_help_position=30)
     parser = argparse.ArgumentParser(
-        prog="prepare_data.py",
+        prog="posetune prepare-data",
         description=__doc__,
         epilog=f"examples:\n{_EXAMPLES['synthetic']}\n{_EXAMPLES['leaderboard']}",
         formatter_class=layout,

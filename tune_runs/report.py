@@ -5,17 +5,17 @@
 It needs neither torch nor Ray, except for `reproduce`, which trains.
 
 Examples:
-    python tune_runs/report.py list
-    python tune_runs/report.py show minimal_example
-    python tune_runs/report.py show minimal_example --by subset
-    python tune_runs/report.py html minimal_example
-    python tune_runs/report.py export nyu_backbones table --best-for-each train_set --out table.tex
-    python tune_runs/report.py effects minimal_example
-    python tune_runs/report.py figure minimal_example curves --out curves.pdf
-    python tune_runs/report.py compare first_try second_try
-    python tune_runs/report.py COMMAND --help
+    posetune report list
+    posetune report show minimal_example
+    posetune report show minimal_example --by subset
+    posetune report html minimal_example
+    posetune report export nyu_backbones table --best-for-each train_set --out table.tex
+    posetune report effects minimal_example
+    posetune report figure minimal_example curves --out curves.pdf
+    posetune report compare first_try second_try
+    posetune report COMMAND --help
 
-For tab completion in bash, run eval "$(register-python-argcomplete report.py)" and call ./tune_runs/report.py.
+For tab completion in bash, run eval "$(register-python-argcomplete posetune)".
 """
 
 import argparse

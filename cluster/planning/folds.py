@@ -24,8 +24,8 @@ _SHOWN = 10
 _MAX_INDEX = 2**31  # of a frame in its sequence, see `FrameTable`
 
 _MAKE = (
-    "`prepare_data.py split DATASET … --folds` makes the sets of all folds, of a split with a validation set; so do "
-    "`import` and `leaderboard`"
+    "`posetune prepare-data split DATASET … --folds` makes the sets of all folds, of a split with a validation set; so "
+    "do `import` and `leaderboard`"
 )
 
 
@@ -132,5 +132,6 @@ def _tested_twice(name: str, frames: Mapping[str, npt.NDArray[np.int64]]) -> str
     n = np.intersect1d(frames[a], frames[b]).size
     return (
         f"{listed([a, b])} have {count(n, 'frame')} in common, but the folds of a split test each frame once. The "
-        f"folds of {name} are not of the same split: remove them, and make them again with `prepare_data.py … --folds`"
+        f"folds of {name} are not of the same split: remove them, and make them again with "
+        "`posetune prepare-data … --folds`"
     )

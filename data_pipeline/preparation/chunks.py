@@ -1,5 +1,6 @@
 """Processing large datasets in chunks, with a progress bar."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -35,7 +36,9 @@ def progress(doing: str, total: int | None) -> Iterator[Callable[[int], None]]:
         A function that takes the number of additional steps done.
     """
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), _Count(), TimeRemainingColumn())
-    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    # Notebooks set FORCE_COLOR, which for Rich means a terminal; a bar would be written again and again.
+    console = Console(stderr=True, force_terminal=sys.stderr.isatty())
+    bar = Progress(*columns, console=console, transient=True)
     task = bar.add_task(visible(doing), total=total)
     # A timer shows the bar, because work in a single step never calls `advance`.
     timer = Timer(_DELAY_S, bar.start)

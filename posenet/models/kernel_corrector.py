@@ -37,7 +37,7 @@ class KernelCorrector(ClosedFormCorrector):
 
         k(x, c) = exp(−d(x, c)² / (2 · bandwidth²)),  d² = mean over the joints of their squared distances,
 
-    and a minimises Σ_i |label_i − x_i − f(x_i)|² + ridge · tr(aᵀ K a), with the kernels K of the centres among
+    and a minimises `Σ_i |label_i − x_i − f(x_i)|² + ridge · tr(aᵀ K a)`, with the kernels K of the centres among
     themselves. The first samples of the first epoch, whose order is random, become the centres. If all samples are
     centres, this is kernel ridge regression, the posterior mean of a Gaussian process (Rasmussen and Williams,
     "Gaussian Processes for Machine Learning", 2006, eq. 2.25). With fewer centres it is the subset of regressors (eq.

@@ -146,7 +146,7 @@ BROKEN = [
     (
         "x_errors.pt",
         {"A": torch.zeros(3)},
-        "holds a dict of A; expected a dict of errors, label_keys. Make the table again with tune_runs/prepare",
+        "holds a dict of A; expected a dict of errors, label_keys. Make the table again with posetune prepare",
     ),
     ("x_errors.pt", {"errors": 3, "label_keys": KEYS}, "holds a int; expected a tensor of torch.float32 numbers"),
     (
@@ -270,7 +270,7 @@ class TestAMissingTable:
         with pytest.raises(
             TableError,
             match=r"bnak_errors.pt does not exist; .* has folder/bank_errors.pt, other_errors.pt\. "
-            "Make tables with tune_runs/prepare",
+            "Make tables with posetune prepare",
         ):
             read_table(data_dir, "bnak_errors.pt")
 

@@ -64,7 +64,7 @@ def example_of(script, capsys, command):
     with pytest.raises(SystemExit, match="0"):
         script.main([command, "--help"])
     text = capsys.readouterr().out.replace("\\\n", " ")
-    (line,) = (line for line in text.splitlines() if line.startswith("    python tune_runs/prepare_data.py"))
+    (line,) = (line for line in text.splitlines() if line.startswith("    posetune prepare-data"))
     return shlex.split(line)[2:]
 
 
@@ -558,18 +558,28 @@ SHOWN = {
 
 
 class TestProgress:
-    @pytest.fixture
-    def terminal(self, monkeypatch):
-        """The texts of all progress bars, each shown as soon as its work begins."""
+    @pytest.fixture(autouse=True)
+    def at_once(self, monkeypatch):
+        """Each progress bar is shown as soon as its work begins."""
 
         class AtOnce(Timer):
             def start(self):
                 self.function()
 
+        monkeypatch.setattr(chunks, "Timer", AtOnce)
+
+    @pytest.fixture
+    def terminal(self, monkeypatch):
+        """The texts of all progress bars."""
         screen = StringIO()
         monkeypatch.setattr(chunks, "Console", lambda **_: Console(file=screen, force_terminal=True, width=100))
-        monkeypatch.setattr(chunks, "Timer", AtOnce)
         return screen
+
+    def test_is_not_shown_in_a_notebook_which_has_colours_but_no_terminal(self, run, hands, monkeypatch):
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        status, _, errors = run("split", "--dataset", "hands", "--split", "last:20", "--name", "new")
+        assert status == 0
+        assert "splitting" not in errors
 
     @pytest.mark.parametrize("command", SHOWN)
     def test_is_shown_of_all_that_takes_time(self, script, data_dir, hands, terminal, monkeypatch, command):

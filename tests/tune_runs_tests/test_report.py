@@ -322,7 +322,7 @@ class TestCompareAndDiff:
     def test_one_alone_is_an_error(self, run):
         status, _, errors = run("compare", "complete")
         assert status == 2
-        assert errors.endswith("report.py compare: error: the following arguments are required: NAME\n")
+        assert errors.endswith("posetune report compare: error: the following arguments are required: NAME\n")
 
     def test_two_combinations_differ_in_their_option(self, run, run_json, trained, keys):
         lrs = [f"{row[LR]}" for row in trained[1].summary]
@@ -515,12 +515,12 @@ class TestEffects:
         [
             (
                 ["effects", "sweep", "--interactions"],
-                "report.py effects: error: unrecognized arguments: --interactions",
+                "posetune report effects: error: unrecognized arguments: --interactions",
             ),
             (["effects", "sweep", "--json", "--format", "csv"], "error: unrecognized arguments: --format csv"),
             (
                 ["export", "sweep", "effects", "--json"],
-                "report.py export NAME effects: error: unrecognized arguments: ",
+                "posetune report export NAME effects: error: unrecognized arguments: ",
             ),
             (["effects", "sweep", "--metric", "distanc"], "there is no metric 'distanc'; did you mean 'distance'?"),
             (["export", "sweep", "effects", "--out", "x.doc"], "x.doc must end in one of .csv"),
@@ -641,7 +641,10 @@ class TestExport:
             (["table", "--out", "none/x.csv"], "none/x.csv cannot be written: there is no folder none"),
             (["table", "--out", "x.csv", "--standalone"], "--standalone needs --format latex, not csv"),
             (["table", "--format", "md", "--best", "1", "--best-for-each", "lr"], "not allowed with argument --best"),
-            (["--format", "md"], "report.py export: error: argument KIND: invalid choice: 'md' (choose from 'table', "),
+            (
+                ["--format", "md"],
+                "posetune report export: error: argument KIND: invalid choice: 'md' (choose from 'table', ",
+            ),
         ],
     )
     def test_says_what_is_missing(self, run, arguments, says):
@@ -675,8 +678,8 @@ class TestExport:
                 "export", "complete", kind, *required, "--out", tmp_path / "x.csv", *option.split()
             )
             assert (status, output) == (2, "")
-            assert errors.startswith(f"usage: report.py export NAME {kind} ")
-            assert f"report.py export NAME {kind}: error: unrecognized arguments: {option}\n" in errors
+            assert errors.startswith(f"usage: posetune report export NAME {kind} ")
+            assert f"posetune report export NAME {kind}: error: unrecognized arguments: {option}\n" in errors
         assert not (tmp_path / "x.csv").exists()
 
     def test_sorts_from_high_to_low_with_a_blank_before_the_column_too(self, run):
@@ -891,8 +894,8 @@ class TestTheHelp:
             lines = examples.splitlines()
             assert lines
             for line in lines:
-                python, script, *arguments = shlex.split(line)
-                assert (python, script) == ("python", "tune_runs/report.py")
+                posetune, report, *arguments = shlex.split(line)
+                assert (posetune, report) == ("posetune", "report")
                 command, *kind = name.split()
                 args = main.parse_args(arguments)
                 assert args.run is SCRIPT_MODULE.COMMANDS[command]
@@ -900,7 +903,7 @@ class TestTheHelp:
 
     def test_of_the_script_has_examples_that_can_be_given(self):
         main, commands = self.commands()
-        lines = [line.split() for line in SCRIPT_MODULE.__doc__.splitlines() if line.startswith("    python ")]
+        lines = [line.split() for line in SCRIPT_MODULE.__doc__.splitlines() if line.startswith("    posetune ")]
         assert len(lines) > 5
         for _, _, name, *arguments in lines[:-1]:
             assert main.parse_args([name, *arguments]).command in commands

@@ -54,10 +54,17 @@ class TestTheScript:
         os.close(writer)
         assert (process.returncode, process.stderr) == (0, b"")
 
+    def test_is_also_a_command_of_posetune(self, results):
+        """`python tune_runs` starts the same function as the installed command."""
+        command = [sys.executable, SCRIPT.parent, "report", "list", "--storage-path", results]
+        process = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+        assert (process.returncode, process.stderr) == (0, "")
+        assert process.stdout == start("list", "--storage-path", results).stdout
+
     def test_needs_a_command(self):
         process = start()
         assert process.returncode == 2
-        assert "usage: report.py" in process.stderr
+        assert "usage: posetune report" in process.stderr
 
     def test_imports_nothing_that_is_heavy_to_list_and_show_and_compare(self, results):
         code = f"""
@@ -104,11 +111,11 @@ class TestWatch:
 
 @pytest.mark.slow
 class TestTab:
-    def completed(self, line):
+    def completed(self, line, script=SCRIPT):
         """The completions at the end of a line, requested as `register-python-argcomplete` does."""
         read, write = os.pipe()
         # The protocol requires the answer at descriptor 8, which a shell opens.
-        command = f'exec 8>&{write}; exec "{sys.executable}" "{SCRIPT}"'
+        command = f'exec 8>&{write}; exec "{sys.executable}" "{script}"'
         environment = {
             **os.environ,
             "_ARGCOMPLETE": "1",
@@ -148,6 +155,21 @@ class TestTab:
         assert sorted(self.completed(f"{before}0")) == KEYS
         assert self.completed(f"{before}b") == ["best"]
         assert self.completed(f"report.py figure --storage-path {results} complete curves --combination b") == ["best"]
+
+    @pytest.mark.parametrize(
+        ("line", "offered"),
+        [
+            ("posetune re", ["report"]),
+            ("posetune --he", ["--help"]),
+            ("posetune report com", ["compare"]),
+            ("posetune report show x --by s", ["subset", "subject", "sequence"]),
+            ("posetune prepare-data synthetic --tr", ["--train"]),
+            ("posetune predict --exp", ["--experiment", "--export"]),
+            ("posetune cluster-check --addr", ["--address"]),
+        ],
+    )
+    def test_completes_the_command_posetune(self, line, offered):
+        assert self.completed(line, SCRIPT.parent) == offered
 
     def test_offers_nothing_where_there_is_no_experiment(self, results, tmp_path):
         assert self.completed(f"report.py log --storage-path {results} nothing 0") == []

@@ -67,7 +67,7 @@ def test_the_demo_without_its_dataset_says_how_to_make_it(tmp_path):
     result = run("minimal_example.py", cwd=tmp_path)
     assert result.returncode == 1
     assert result.stderr.startswith("error: ")
-    assert "prepare_data.py" in result.stderr
+    assert "posetune prepare-data" in result.stderr
     assert not list(tmp_path.iterdir())
 
 

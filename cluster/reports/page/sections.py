@@ -276,7 +276,7 @@ def reproduction(data: PageData, folder: ExperimentFolder) -> Markup:
             arguments += ["--storage-path", results or "/"]
         lines += [
             "# train one trial again and check that its numbers are bit-identical:",
-            f"python tune_runs/report.py reproduce {shlex.join(arguments)}",
+            f"posetune report reproduce {shlex.join(arguments)}",
         ]
     n_unknown = sum(runs is None for runs in trained_by.values())
     if n_unknown:

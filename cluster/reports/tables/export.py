@@ -68,7 +68,7 @@ def export(results: Results, format: Format, table_options: TableOptions) -> byt
     trials = TrialTable(results, replace(table_options, columns=columns, sort=None, rows=None, columns_of=None))
     n = len(trials.rows)
     if n * len(columns) > _MAX_CELLS:
-        left_out = f"The {n:,} trials are too many for a sheet. `report.py export NAME trials` exports them."
+        left_out = f"The {n:,} trials are too many for a sheet. `posetune report export NAME trials` exports them."
         return workbook([summary, Sheet("trials", [{left_out: None}], {})], table_options.precision)
     return workbook([summary, Sheet("trials", trials.records(), trials.styles())], table_options.precision)
 

@@ -30,7 +30,7 @@ FIGURE_ENDINGS = {".pdf": "pdf", ".svg": "svg", ".png": "png"}
 TRACKERS = {"tensorboard": "TensorBoard", "mlflow": "MLflow", "wandb": "Weights & Biases"}
 """The tools that an experiment can be exported to, by the names of their modules in `cluster.reports.trackers`."""
 
-_CALL = "python tune_runs/report.py"
+_CALL = "posetune report"
 _A_KEY = "a combination's key or its beginning, as `show` prints it; or 'best', if all combinations share their data"
 _A_TRAINED_KEY = f"{_A_KEY}. If it has folds: the key of a fold, as `show --folds` prints it"
 
@@ -60,7 +60,7 @@ def parser(description: str, commands: Mapping[str, Command]) -> ArgumentParser:
         description: What the script does, and examples.
         commands: The function of each command, by the command's name. Its docstring is the command's help.
     """
-    main = _Parser(prog="report.py", description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    main = _Parser(prog=_CALL, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     main.set_defaults(storage_path="results")
     subparsers = main.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
 
@@ -299,7 +299,7 @@ def _add_figure(add: AddParser) -> None:
         "--labels", metavar="FILE", type=Path, help="the true poses; the files of --other then contain predicted poses"
     )
     success.add_argument(
-        "--format", metavar="F", help="the format of these poses, as in predict.py (default: detected)"
+        "--format", metavar="F", help="the format of these poses, as in posetune predict (default: detected)"
     )
     add_figure("joints", "Errors per joint and finger.", "--combination 05fe")
     on_its_data = "; shows all combinations on the same data (default: all)"

@@ -163,7 +163,7 @@ DATA = [
         "train_set",
         "small_labels.pt does not exist; {data} has the datasets double, joints, lonely,",
     ),
-    ({"val_set": "small_vla"}, "val_set", "Make datasets with tune_runs/prepare_data.py"),
+    ({"val_set": "small_vla"}, "val_set", "Make datasets with posetune prepare-data"),
     ({"test_set": "none"}, "test_set", "none_labels.pt does not exist"),
     ({"train_set": "lonely"}, "train_set", "lonely_poses.pt does not exist"),
     ({"train_set_size": 41}, "train_set", "small_train_labels.pt has 40 samples, fewer than the requested 41"),

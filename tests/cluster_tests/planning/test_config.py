@@ -372,7 +372,7 @@ class TestAScriptWithAWrongConfig:
                 "error: 3 problems in the configuration:\n"
                 "  solver_config.num_epochs: got 0; allowed: an int of at least 1\n"
                 "  experiment_config.train_set: {data}/nothing_labels.pt does not exist; {data} has the datasets "
-                "{datasets}. Make datasets with tune_runs/prepare_data.py (see its --help).\n"
+                "{datasets}. Make datasets with posetune prepare-data (see its --help).\n"
                 "  base_hyperparams.scheduler_requires_metric: must be False for StepLR, whose step takes no metric\n",
                 id="both kinds",
             ),

@@ -67,7 +67,9 @@ class TestFoldsInAPlan:
 class TestAnErrorOfFolds:
     def test_names_the_datasets_that_have_folds(self, experiment):
         text = problems_of(experiment, "hand")
-        assert "has no folds of 'hand', such as hand_fold1_train; these have folds: hands. `prepare_data.py" in text
+        assert (
+            "has no folds of 'hand', such as hand_fold1_train; these have folds: hands. `posetune prepare-data" in text
+        )
 
     def test_says_that_no_dataset_has_folds(self, small_experiment):
         assert "no dataset there has folds" in problems_of(small_experiment, "small")

@@ -255,7 +255,7 @@ class TestThePage:
         path = Path(results) if results != "/absolute" else tmp_path / "results"
         folder = write_experiment(path / "a_copy", [({LR: 1}, [9.0])], name="the_original")
         lines = Document(page(folder)).texts["pre"][0].splitlines()
-        (command,) = [shlex.split(line) for line in lines if "report.py" in line]
+        (command,) = [shlex.split(line) for line in lines if "posetune report" in line]
         given = parser("", defaultdict(lambda: find_experiment)).parse_args(command[2:])
         assert command[2] == "reproduce"
         assert find_experiment(given.storage_path, given.name).storage.location == folder.storage.location
@@ -526,7 +526,7 @@ class TestWhatIsNotThere:
 
     def test_the_trial_to_reproduce_is_one_that_finished(self, tmp_path):
         some = write_experiment(tmp_path / "some", [({LR: 1}, ["boom", 5.0])])
-        assert f"report.py reproduce some {0:016x} 1" in content(PageData.read(some), some, NOT_DRAWN)
+        assert f"posetune report reproduce some {0:016x} 1" in content(PageData.read(some), some, NOT_DRAWN)
         none = write_experiment(tmp_path / "none", [({LR: 1}, ["boom", None])])
         assert "reproduce none" not in content(PageData.read(none), none, NOT_DRAWN)
 

@@ -503,7 +503,7 @@ class TestAWorkbook:
         assert book["summary"].max_row > 1
         (told,) = [cell.value for row in book["trials"].iter_rows() for cell in row if cell.value]
         n = full.max_row - 1
-        assert told == f"The {n} trials are too many for a sheet. `report.py export NAME trials` exports them."
+        assert told == f"The {n} trials are too many for a sheet. `posetune report export NAME trials` exports them."
         assert opened(sweep.to_xlsx(TableOptions(trials=True)))["trials"].max_row == full.max_row
 
     @pytest.mark.parametrize(
