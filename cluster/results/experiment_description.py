@@ -6,6 +6,7 @@ from types import NoneType
 from typing import Any, NamedTuple
 
 from cluster.results.folds import SET_PATHS
+from cluster.results.names import distinguishing_column
 from data_pipeline.separation.separation import Separation
 
 
@@ -32,7 +33,7 @@ class ExperimentDescription:
     """The part of `experiment.json` that a table needs.
 
     Attributes:
-        combinations: The key and the options of each planned combination.
+        combinations: The key and the options of each planned combination, with columns of labels among them.
         folds: The fold of each combination, by its key; empty without folds.
 
     The others are those of `cluster.results.results.Results`; `seeds` has one for each repetition.
@@ -64,11 +65,9 @@ class ExperimentDescription:
         ]
         if not seeds:
             raise ValueError("the plan has no repetitions")
-        option_paths = _varied(combinations)
         config = content["configs"]["experiment_config"]
         test_sets = {c["options"].get("experiment_config.test_set", config.get("test_set")) for c in combinations}
         splits = ["val"] if test_sets == {None} else ["val", "test"]
-        distinguishing_paths = _without_implied(option_paths, content["options"])
         data_sets = _data_sets(["train", *splits], combinations, config, content.get("data", []))
         separations = _separations(data_sets, content.get("separations", []))
         del data_sets["train"]
@@ -76,6 +75,9 @@ class ExperimentDescription:
         n_frames = [found.n_frames or 0 for of_split in data_sets.values() for found in of_split.values()]
         if folds and min(n_frames) < 1:
             raise ValueError("the numbers of frames of some folds are missing")
+        combinations, distinguishing = _labelled(combinations, content["options"])
+        option_paths = _varied(combinations)
+        distinguishing_paths = [path for path in option_paths if path in distinguishing]
         name, started = _checked(content["name"], str), _checked(content.get("started"), (int, float, NoneType))
         return cls(
             *(name, combinations, seeds, option_paths, distinguishing_paths, splits, data_sets, separations, started),
@@ -94,13 +96,25 @@ def _varied(combinations: Sequence[Mapping[str, Any]]) -> list[str]:
     return [path for path in paths if len({repr(c["options"][path]) for c in combinations}) > 1]
 
 
-def _without_implied(option_paths: Sequence[str], axes: Sequence[Mapping[str, Any]]) -> list[str]:
-    implied: set[str] = set()
+def _labelled(
+    combinations: Sequence[Mapping[str, Any]], axes: Sequence[Mapping[str, Any]]
+) -> tuple[list[dict[str, Any]], set[str]]:
+    """Adds the columns of labels to the options of combinations, and names the columns that distinguish them."""
+    options: list[dict[str, Any]] = [{} for _ in combinations]
+    distinguishing = set()
     for axis in axes:
-        first_labels = [repr(row[0]) for row in axis["rows"]]
-        if len(set(first_labels)) == len(first_labels):
-            implied.update(axis["paths"][1:])
-    return [path for path in option_paths if path not in implied]
+        paths, rows, labels = axis["paths"], axis["rows"], axis.get("labels")
+        if labels is not None and not (len(labels) == len(rows) == len({_checked(label, str) for label in labels})):
+            raise ValueError(f"the labels of {paths} are not one for each row")
+        name, values = distinguishing_column(paths, rows, labels)
+        distinguishing.add(name)
+        of_row = {repr(list(row)): value for row, value in zip(rows, values, strict=True)}
+        for combination, own in zip(combinations, options, strict=True):
+            settings = [combination["options"][path] for path in paths]
+            own |= dict(zip(paths, settings, strict=True))
+            if name not in paths:
+                own[name] = of_row[repr(settings)]
+    return [{**c, "options": own} for c, own in zip(combinations, options, strict=True)], distinguishing
 
 
 def _folds(axes: Sequence[Mapping[str, Any]], combinations: Sequence[Mapping[str, Any]]) -> dict[str, FoldName]:
