@@ -42,15 +42,14 @@ def terminal_width() -> int:
 def terminal_table(grid: Grid, width: int) -> str:
     """Returns a table without its caption and notes, in lines of at most `width` characters if that is possible.
 
-    Headers and labels are broken into lines. If that is not enough, the first group of columns is left out, and so on.
+    Headers and labels are broken into lines, between words. If that is not enough, the first group of columns is left
+    out, and so on. In the last one, words are broken.
     """
-    widths = _widths(grid, width)
     titles = [title for title, _ in grid.spans if title]
+    widths = _widths(grid, width, may_break_words=len(titles) < 2)
     if _total(widths) > width and len(titles) > 1:
         text = terminal_table(_without_span(grid, titles[0]), width)
         return f"{text}\n\n" + textwrap.fill(f"A terminal of {width} columns is too narrow for {titles[0]}.", width)
-    if _total(widths) > width:
-        widths = _widths(grid, width, may_break_words=True)
     starts = list(accumulate((n for _, n in grid.spans), initial=0))
     over = [_total(widths[start:stop]) for start, stop in pairwise(starts)]
     titled = [_GAP.join(title.center(of) for (title, _), of in zip(grid.spans, over, strict=True)).rstrip()]
@@ -88,21 +87,18 @@ def _are_labels(grid: Grid) -> list[bool]:
     return [alignment == "l" for alignment in grid.alignments]
 
 
-def _widths(grid: Grid, width: int, *, may_break_words: bool = False) -> list[int]:
+def _widths(grid: Grid, width: int, *, may_break_words: bool) -> list[int]:
     """Returns the widths of columns so that a table fits, if that is possible: the widest is narrowed first."""
-    widths, least = [], []
+    widths, steps = [], []
     for i, (header, is_label) in enumerate(zip(_headers(grid), _are_labels(grid), strict=True)):
         cells = [row[i].text for row in grid.rows]
-        texts = [header, *cells] if is_label else [header]
-        words = _longest(word for text in texts for word in text.split())
-        of_cells = min(_longest(cells), _MAX_CELL) if is_label else _longest(cells)
-        widths.append(max(of_cells, len(header)))
-        least.append(max(0 if is_label else of_cells, min(words, _MIN_WIDTH) if may_break_words else words))
-    while _total(widths) > width:
-        wide = [i for i, of in enumerate(widths) if of > least[i]]
-        if not wide:
-            break
-        widths[max(wide, key=widths.__getitem__)] -= 1
+        of_words = _longest(word for text in (header, *cells * is_label) for word in text.split())
+        of_cells = 0 if is_label else _longest(cells)
+        widths.append(max(min(_longest(cells), _MAX_CELL) if is_label else of_cells, len(header)))
+        steps.append((max(of_cells, of_words), max(of_cells, min(of_words, _MIN_WIDTH))))
+    for least in list(zip(*steps, strict=True))[: 1 + may_break_words]:
+        while _total(widths) > width and (wide := [i for i, of in enumerate(widths) if of > least[i]]):
+            widths[max(wide, key=widths.__getitem__)] -= 1
     return widths
 
 

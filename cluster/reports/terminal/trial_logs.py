@@ -13,7 +13,7 @@ from cluster.reports.tables.captions import SPLITS
 from cluster.reports.tables.summary import mean_and_std
 from cluster.results.combination_logs import read_combination_logs
 from cluster.results.learning_curves import Curve, Numbers, read_logged
-from cluster.results.lookup import find_combination, find_repetition, find_trained
+from cluster.results.lookup import find_combination, find_repetition, find_trained, short_keys
 from cluster.results.names import setting_of, short_names
 from cluster.results.results import Results, Row, SummaryColumns, column
 from cluster.storage.folders import ExperimentFolder
@@ -80,7 +80,7 @@ def curves_text(folder: ExperimentFolder, keys: Sequence[str], *, in_colour: boo
     import plotext
 
     table = Results.read(folder)
-    named = _named_rows(table, keys)
+    named, short = _named_rows(table, keys), short_keys(table)
     rows = [row for _, row in named]
     curves = read_combination_logs(folder, table, rows, split=table.split, is_metric=lambda name: False).curves
     plotext.clear_figure()
@@ -99,7 +99,7 @@ def curves_text(folder: ExperimentFolder, keys: Sequence[str], *, in_colour: boo
             marker = "braille" if in_colour else _MARKERS[look]
             plotext.plot(epochs.tolist(), mean.tolist(), marker=marker, color=_COLOURS[look] if in_colour else None)
             sign = plotext.colorize("██", _COLOURS[look]) if in_colour else marker * 2
-            legend.append(f"{sign} {row['key']}  {name} (n = {len(own)})")
+            legend.append(f"{sign} {short[row['key']]}  {name} (n = {len(own)})")
             last = max(last, float(epochs[-1]))
     if not legend:
         if table.folds:
