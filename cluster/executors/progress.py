@@ -17,6 +17,8 @@ from cluster.trial.trainable import TrialReport
 
 _LOG_INTERVAL_S = 30.0
 _MAX_RUNNING_SHOWN = 16
+_KEY_LENGTH = 8
+"""Of a running trial, for lack of space; `report.py` takes it."""
 
 
 class Progress:
@@ -164,7 +166,8 @@ class Progress:
             # Without `no_wrap` of its column, this text alone is shortened if the terminal is narrow.
             options = Text(self.options(trial_id), no_wrap=True, overflow="ellipsis")
             numbers = (f"{epoch}/{self.num_epochs(trial_id)}", distance, place)
-            running.add_row(Text(trial_id), options, *map(Text, numbers))
+            key, _, repetition = trial_id.partition("/")
+            running.add_row(Text(f"{key[:_KEY_LENGTH]}/{repetition}"), options, *map(Text, numbers))
         parts: list[RenderableType] = [bar, running]
         if len(self.running) > len(shown):
             parts.append(Text(f"and {len(self.running) - len(shown)} more", style="dim"))

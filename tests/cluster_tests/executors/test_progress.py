@@ -146,7 +146,7 @@ class TestTheOptionsOfATrial:
         progress.started("0123456789abcdef/0")
         progress.reported(running("0123456789abcdef/0", 3, 12.25, place="cpu on node-a"))
         (line,) = [line for line in shown(progress, width=80).splitlines() if "0123" in line]
-        assert line.split()[:2] == ["0123456789abcdef/0", "model"]
+        assert line.split()[:2] == ["01234567/0", "model"]
         assert line.split()[-6:] == ["3/10", "12.25", "mm", "cpu", "on", "node-a"]
         assert "…" in line
 
