@@ -31,6 +31,7 @@ from cluster.planning.inputs import Inputs
 from cluster.planning.placement import UnusableNodeError
 from cluster.planning.plan import Plan, make_plan
 from cluster.planning.search_space import Key, SearchSpace
+from cluster.reports.formats.terminal import terminal_width
 from cluster.reports.page.page import page
 from cluster.reports.tables.files import write_tables
 from cluster.reports.tables.summary import summary_text
@@ -109,18 +110,28 @@ class Experiment:
         except StorageError as error:
             raise ConfigError([Problem("experiment_config.storage_path", str(error))]) from error
 
-    def add_options(self, key: Key | Mapping[Any, Sequence[Any]], values: Sequence[Any] | None = None) -> None:
+    def add_options(
+        self,
+        key: Key | Mapping[Any, Sequence[Any]],
+        values: Sequence[Any] | None = None,
+        *,
+        labels: Sequence[str] | None = None,
+    ) -> None:
         """Varies a setting; all combinations of all options are trained.
 
         Args:
             key: A dotted path such as "optimizer_args.lr", or its parts as a tuple; or a dict of paths and values.
             values: The values; omitted if `key` is a dict.
+            labels: A label for each value, shown in its place; not with a dict.
 
         Raises:
             ConfigError: If the base has no such setting, or if a value is not allowed; then nothing is added.
         """
         options = list(key.items()) if isinstance(key, Mapping) else [(key, values)]
         axes_before = list(self.space.axes)
+        if labels is not None and isinstance(key, Mapping):
+            text = "a dict of options takes no labels; call add_options for each option that has them"
+            raise ConfigError([Problem("add_options", text)])
         problems = []
         for path, path_values in options:
             if not isinstance(path_values, list | tuple):
@@ -128,24 +139,28 @@ class Experiment:
                 problems.append(Problem(str(path), text))
                 continue
             try:
-                self.space.add([path], [(value,) for value in path_values])
+                self.space.add([path], [(value,) for value in path_values], labels=labels)
             except ConfigError as error:
                 problems += error.problems
         if problems:
             self.space.axes = axes_before
             raise ConfigError(problems)
 
-    def add_joint_options(self, keys: Sequence[Key], rows: Sequence[Sequence[Any]]) -> None:
-        """Varies several settings together.
+    def add_joint_options(
+        self, keys: Sequence[Key], rows: Sequence[Sequence[Any]], *, labels: Sequence[str] | None = None
+    ) -> None:
+        """Varies several settings together. Tables have one column for them.
 
         Args:
             keys: The settings, each as for `add_options`.
             rows: Rows of values, with one value for each key.
+            labels: A label for each row, such as "small MLP", shown in place of its values. Without labels, tables
+                show what differs. Labels change no number: they may be added or changed later.
 
         Raises:
             ConfigError: As for `add_options`, or if a row has another number of values.
         """
-        self.space.add([keys] if isinstance(keys, str) else keys, rows)
+        self.space.add([keys] if isinstance(keys, str) else keys, rows, labels=labels)
 
     def add_folds(self, names: str | Sequence[str]) -> None:
         """Trains each combination on every fold of a split dataset; tables combine the folds into one row.
@@ -240,7 +255,7 @@ class Experiment:
         self.solver_config.interest_keys[:] = [
             path for axis in self.space.axes if len(axis.rows) > 1 for path in axis.paths
         ]
-        say(f"\n{summary_text(table)}\nAll files: {self.folder.storage.location}/")
+        say(f"\n{summary_text(table, width=terminal_width())}\nAll files: {self.folder.storage.location}/")
         if not end.from_outside:
             self._write_report(table)
         self._require_complete(end, table)

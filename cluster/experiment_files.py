@@ -40,7 +40,9 @@ def write_experiment_file(plan: Plan, job: Job) -> None:
             "name": job.config.name,
             "configs": {section: _encoded_config(config) for section, config in job.space.base.sections.items()},
             "options": [
-                {"paths": axis.paths, "rows": axis.labels} | ({"folds": axis.folds} if axis.folds else {})
+                {"paths": axis.paths, "rows": axis.labels}
+                | ({"folds": axis.folds} if axis.folds else {})
+                | ({} if axis.given_labels is None else {"labels": axis.given_labels})
                 for axis in job.space.axes
             ],
             "data": [

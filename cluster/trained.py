@@ -30,7 +30,7 @@ class TrainedCorrector:
             fuses the S subsets of the training set.
         skeleton: The skeleton of the poses.
         key: The combination.
-        options: The combination's options by path.
+        options: What distinguishes the combination from the others: options by path.
         repetitions: The trainings whose outputs are averaged.
         train_set_fingerprint: Identifies the training set.
         train_subsets: The names of the training set's subsets, in its order.
@@ -91,7 +91,7 @@ def read_corrector(
             f"{folder.storage.location}/{FileNames.in_trial(key)} does not say how to build the corrector: {error!r}"
         ) from error
     corrector = correctors[0] if len(correctors) == 1 else Ensemble(correctors)
-    options = {path: row[path] for path in table.option_paths}
+    options = {path: row[path] for path in table.distinguishing_paths}
     # It is not trained further; without this an exported corrector would require gradients.
     corrector.eval().requires_grad_(False)
     return TrainedCorrector(corrector, skeleton, key, options, chosen, fingerprint, subsets)

@@ -60,6 +60,7 @@ def list_(args: argparse.Namespace) -> int:
 
 def show(args: argparse.Namespace) -> int:
     """Shows the results of an experiment: all combinations, or with --by the best one by group."""
+    from cluster.reports.formats.terminal import terminal_width
     from cluster.reports.tables.summary import summary_records, summary_text
     from cluster.results.change_intervals import change_intervals
 
@@ -87,7 +88,7 @@ def show(args: argparse.Namespace) -> int:
         )
     now = " (running now)" if running else ""
     return _print(
-        f"{summary_text(table, with_keys=True, intervals=intervals)}\n"
+        f"{summary_text(table, with_keys=True, intervals=intervals, width=terminal_width())}\n"
         "`log`, `diff`, `curves`, `reproduce` and `figure --combination` take a key.\n"
         f"State: {overview.state(table)}{now}\nAll files: {folder.storage.location}/"
     )

@@ -13,11 +13,14 @@ from rich.text import Text
 
 from cluster.planning.plan import Plan
 from cluster.planning.search_space import SearchSpace
+from cluster.results.names import option_texts, short_names
 from cluster.trial.trainable import TrialReport
 from data_pipeline.words import visible
 
 _LOG_INTERVAL_S = 30.0
 _MAX_RUNNING_SHOWN = 16
+_KEY_LENGTH = 8
+"""Of a running trial, for lack of space; `report.py` takes it."""
 
 
 class Progress:
@@ -65,15 +68,19 @@ class Progress:
         """Returns the display of a plan; `val_distances_mm` are those of finished trials, by trial id."""
         combinations = {trial.id: trial.combination for trial in plan.trials}
         best = min((i for i in combinations if i in val_distances_mm), key=val_distances_mm.__getitem__, default=None)
-        varied = [path for axis in space.axes if len(axis.rows) > 1 for path in axis.distinguishing_paths]
+        columns = [axis.distinguishing_column for axis in space.axes]
+        names = short_names([name for name, _ in columns]).values()
+        texts = [option_texts(values) for _, values in columns]
+
+        def options(trial_id: str) -> str:
+            rows = zip(names, texts, combinations[trial_id].row_indices, strict=True)
+            return ", ".join(f"{name} {of[row]}" for name, of, row in rows if len(of) > 1) or "no options"
+
         return cls(
             n_trials=len(plan.trials),
             n_done=len(plan.trials) - len(plan.to_train),
             num_epochs=lambda trial_id: space.settings(combinations[trial_id].row_indices).solver.num_epochs,
-            options=lambda trial_id: (
-                ", ".join(f"{path.rpartition('.')[2]} {combinations[trial_id].options[path]}" for path in varied)
-                or "no options"
-            ),
+            options=options,
             best=None if best is None else TrialReport(best, "finished", val_distance_mm=val_distances_mm[best]),
             has_best="experiment_config.val_set" not in space.paths,
         )
@@ -164,14 +171,19 @@ class Progress:
         )
         running = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
         for heading in ("running", "options", "epoch", "validation", "where"):
-            running.add_column(heading, justify="right" if heading in ("epoch", "validation") else "left", no_wrap=True)
+            running.add_column(
+                heading, justify="right" if heading in ("epoch", "validation") else "left", no_wrap=heading != "options"
+            )
         shown = list(self.running.items())[:_MAX_RUNNING_SHOWN]
         for trial_id, report in shown:
             epoch = 0 if report is None else report.epoch
             distance = "" if report is None or report.val_distance_mm is None else f"{report.val_distance_mm:.2f} mm"
             place = "" if report is None or report.place is None else report.place
-            row = (trial_id, self.options(trial_id), f"{epoch}/{self.num_epochs(trial_id)}", distance, place)
-            running.add_row(*(Text(visible(cell)) for cell in row))
+            # Without `no_wrap` of its column, this text alone is shortened if the terminal is narrow.
+            options = Text(visible(self.options(trial_id)), no_wrap=True, overflow="ellipsis")
+            numbers = (f"{epoch}/{self.num_epochs(trial_id)}", distance, visible(place))
+            key, _, repetition = trial_id.partition("/")
+            running.add_row(Text(f"{key[:_KEY_LENGTH]}/{repetition}"), options, *map(Text, numbers))
         parts: list[RenderableType] = [bar, running]
         if len(self.running) > len(shown):
             parts.append(Text(f"and {len(self.running) - len(shown)} more", style="dim"))

@@ -16,7 +16,7 @@ from cluster.figures.style import (
     Numbers,
     add_legend,
     add_note,
-    fitting,
+    fitting_all,
     n_text,
     new_figure,
     paper_style,
@@ -70,9 +70,9 @@ def learning_curves(
     entries: list[tuple[str, Any]] = []
     remarks: list[str] = []
     training_is_drawn = is_incomplete = False
-    for (label, curves), colour, marker in zip(groups.items(), COLOURS, MARKERS, strict=False):
+    short = fitting_all(list(groups), _NAME_PT, TINY_PT)
+    for (label, curves), name, colour, marker in zip(groups.items(), short, COLOURS, MARKERS, strict=False):
         logged = [curve for curve in curves if len(curve.epochs)]
-        name = fitting(label, _NAME_PT, TINY_PT)
         n = n_text(len(logged), n_planned or len(curves))
         is_incomplete |= len(logged) < (n_planned or len(curves))
         epochs = reduce(np.intersect1d, [curve.epochs for curve in logged]) if logged else np.empty(0)

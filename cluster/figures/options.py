@@ -21,9 +21,8 @@ from cluster.figures.style import (
     new_figure,
     paper_style,
     text_width,
-    value_texts,
 )
-from cluster.results.names import short_names
+from cluster.results.names import option_texts, short_names
 from cluster.results.results import Row, SummaryColumns
 
 if TYPE_CHECKING:
@@ -90,7 +89,7 @@ def heat_map(
     axes.grid(visible=False)
     axes.imshow(values, cmap=COLOUR_MAP, aspect="auto")
     space = width_in * 72
-    axes.set_yticks(range(len(lines)), fitting_all(value_texts(list(lines.values())), 0.3 * space, SMALL_PT))
+    axes.set_yticks(range(len(lines)), fitting_all(option_texts(list(lines.values())), 0.3 * space, SMALL_PT))
     axes.tick_params(length=0)
     side = max(text_width(text.get_text(), SMALL_PT) for text in axes.get_yticklabels())
     cell_width = (space - side - 36) / len(columns)
@@ -100,7 +99,7 @@ def heat_map(
             f"{len(columns)} values of {across} do not fit into {width_in:g} inches; swap the options or make the "
             "figure wider"
         )
-    _name_columns(figure, axes, value_texts(list(columns.values())), cell_width)
+    _name_columns(figure, axes, option_texts(list(columns.values())), cell_width)
     n_full = n_planned or max(row["n"] for row in summary)
     first = next(cell for cell, row in chosen.items() if row[result] is not None)
     for y, x in np.ndindex(values.shape):
@@ -247,7 +246,7 @@ class _Scale:
             ticks = np.linspace(0, 1, len(different)) if len(different) > 1 else np.array([0.5])
             place = dict(zip(different, ticks.tolist(), strict=True))
             places = np.array([place[repr(value)] for value in values])  # (N,)
-            return cls(places, ticks.tolist(), value_texts(list(different.values())), False)
+            return cls(places, ticks.tolist(), option_texts(list(different.values())), False)
         array = np.array(numbers)
         named: Numbers = np.unique(array)
         if len(named) > _MAX_EXACT_NUMBERS:
@@ -260,8 +259,10 @@ class _Scale:
         heights, ticks = (np.log10(values) if is_logarithmic else values for values in (numbers, named))
         low, span = heights.min(), np.ptp(heights)
         if not span:
-            return cls(np.full(len(numbers), 0.5), [0.5], value_texts(numbers[:1].tolist()), is_logarithmic)
-        return cls((heights - low) / span, ((ticks - low) / span).tolist(), value_texts(named.tolist()), is_logarithmic)
+            return cls(np.full(len(numbers), 0.5), [0.5], option_texts(numbers[:1].tolist()), is_logarithmic)
+        return cls(
+            (heights - low) / span, ((ticks - low) / span).tolist(), option_texts(named.tolist()), is_logarithmic
+        )
 
 
 def _draw_axis(axes: "Axes", x: int, name: Sequence[str], scale: _Scale, spacing: float) -> None:

@@ -176,12 +176,6 @@ def n_text(n: int, n_planned: int | None) -> str:
     return f"n = {n}" if n_planned is None or n >= n_planned else f"n = {n} of {n_planned}"
 
 
-def value_texts(values: Sequence[object]) -> list[str]:
-    """Returns the values of an option as short texts, with all digits if fewer do not distinguish them."""
-    short = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
-    return short if len(set(short)) == len(set(map(repr, values))) else [str(value) for value in values]
-
-
 def _heighten(figure: "Figure", n_lines: int, size_pt: float) -> None:
     figure.set_figheight(figure.get_figheight() + (n_lines * size_pt * _LINE + 4) / _POINTS_OF_AN_INCH)
 

@@ -16,6 +16,7 @@ from cluster.planning.identity import (
     encode,
     unique_labels,
 )
+from cluster.results.names import distinguishing_column
 from data_pipeline.user_error import did_you_mean
 from data_pipeline.words import value_text
 
@@ -49,22 +50,24 @@ class Axis:
         rows: The values, one for each path in each row.
         labels: The same values as JSON primitives, for tables and records.
         folds: The fold of each row, if the rows are folds of datasets.
+        given_labels: The user's label of each row, shown in place of its values; None for none.
     """
 
     paths: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...]
     labels: tuple[tuple[Primitive, ...], ...]
     folds: tuple[FoldName, ...] = ()
+    given_labels: tuple[str, ...] | None = None
 
     @property
     def name(self) -> str:
         """One name for the axis: its paths together."""
         return " & ".join(self.paths)
 
-    @property
-    def distinguishing_paths(self) -> tuple[str, ...]:
-        """The settings that distinguish its rows: the first, or all if the first has a value twice."""
-        return self.paths[:1] if len({labels[0] for labels in self.labels}) == len(self.labels) else self.paths
+    @cached_property
+    def distinguishing_column(self) -> tuple[str, list[Primitive]]:
+        """The one column that tables have for it: its name, and its value in each row."""
+        return distinguishing_column(self.paths, self.labels, self.given_labels)
 
     @cached_property
     def row_labels(self) -> list[Primitive]:
@@ -81,13 +84,14 @@ class SearchSpace:
         self.base = base
         self.axes: list[Axis] = []
 
-    def add(self, keys: Sequence[Key], rows: Any, folds: Sequence[FoldName] = ()) -> None:
+    def add(self, keys: Sequence[Key], rows: Any, folds: Sequence[FoldName] = (), labels: Any = None) -> None:
         """Adds an axis.
 
         Args:
             keys: A dotted path, or its parts as a tuple, for each setting that varies.
             rows: A list; each row has a value for each key.
             folds: The fold of each row, if the rows are folds.
+            labels: A label for each row; None for none.
 
         Raises:
             ConfigError: With all problems of the axis; then nothing is added.
@@ -102,11 +106,14 @@ class SearchSpace:
         if not problems:
             rows = without_numpy(rows)
             problems = _check_rows(paths, rows)
+        if not problems and labels is not None:
+            problems = _check_labels(paths, labels, len(rows))
         if problems:
             raise ConfigError(problems)
         columns = [unique_labels(_distinct(column)) for column in zip(*rows, strict=True)]
-        labels = zip(*map(_labels_of, columns, zip(*rows, strict=True)), strict=True)
-        self.axes.append(Axis(tuple(paths), tuple(map(tuple, rows)), tuple(labels), tuple(folds)))
+        values = zip(*map(_labels_of, columns, zip(*rows, strict=True)), strict=True)
+        given_labels = None if labels is None else tuple(labels)
+        self.axes.append(Axis(tuple(paths), tuple(map(tuple, rows)), tuple(values), tuple(folds), given_labels))
 
     def __len__(self) -> int:
         """The number of combinations."""
@@ -226,6 +233,17 @@ def _check_rows(paths: Sequence[str], rows: Any) -> list[Problem]:
                 problems.append(Problem(where, f"{value_text(row[0] if len(row) == 1 else row)} is listed twice"))
             seen.add(encoded)
     return problems
+
+
+def _check_labels(paths: Sequence[str], labels: Any, n_rows: int) -> list[Problem]:
+    where = f"labels of {' & '.join(paths)}"
+    if not isinstance(labels, list | tuple) or len(labels) != n_rows:
+        return [Problem(where, f"got {labels!r}; allowed: a list of {n_rows} texts, one for each row")]
+    wrong = [label for label in labels if not isinstance(label, str) or not label.strip() or not label.isprintable()]
+    if wrong:
+        return [Problem(where, f"got {wrong[0]!r}; a label is a text that can be read on one line")]
+    twice = [label for place, label in enumerate(labels) if label in labels[:place]]
+    return [Problem(where, f"{twice[0]!r} is the label of two rows; each row needs its own")] if twice else []
 
 
 def _check_option_value(path: str, value: Any) -> list[Problem]:

@@ -14,7 +14,7 @@ from cluster.results.combination_logs import read_combination_logs
 from cluster.results.deserialize import decode_skeleton
 from cluster.results.experiment_description import DataSet
 from cluster.results.lookup import find_combination
-from cluster.results.names import named, short_names
+from cluster.results.names import named
 from cluster.results.results import Results, Row
 from cluster.storage.examples import FollowedExamples
 from cluster.storage.folders import ExperimentFolder
@@ -88,8 +88,7 @@ def finished_ids(table: Results, row: Row) -> list[str]:
 
 def combination_name(table: Results, row: Row) -> str:
     """Returns a combination's options in a few words."""
-    names = short_names(table.distinguishing_paths)
-    return ", ".join(f"{names[path]} {row[path]}" for path in table.distinguishing_paths) or table.name
+    return ", ".join(f"{name} {text}" for name, text in table.described[row["key"]].items()) or table.name
 
 
 def success_rates_of(

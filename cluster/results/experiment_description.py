@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from cluster.results.folds import DATASET, SET_PATHS
+from cluster.results.names import distinguishing_column
 from cluster.storage.experiment_file import Axis, Combination, DataEntry, ExperimentFile
 from cluster.storage.json_object import read_as
 from data_pipeline.separation.separation import Separation
@@ -43,7 +44,7 @@ class ExperimentDescription:
     """The part of `experiment.json` that a table needs.
 
     Attributes:
-        combinations: The key and the options of each planned combination.
+        combinations: The key and the options of each planned combination, with columns of labels among them.
         folds: The fold of each combination, by its key; empty without folds.
 
     The others are those of `cluster.results.results.Results`; `seeds` has one for each repetition.
@@ -64,7 +65,6 @@ class ExperimentDescription:
     def of(cls, file: ExperimentFile) -> "ExperimentDescription":
         """Selects it from the file's content; ValueError if its parts contradict each other."""
         combinations = file.plan.combinations
-        option_paths = _varied(combinations)
         for path in combinations[0].options:
             if path in _COLUMNS or path.startswith(("val_", "test_")):
                 raise ValueError(f"plan has an option {path!r}, which is the name of another column of its tables")
@@ -77,12 +77,14 @@ class ExperimentDescription:
         n_frames = [found.n_frames or 0 for of_split in data_sets.values() for found in of_split.values()]
         if folds and (min(n_frames) < 1 or len(n_frames) < len(splits) * len(folds)):
             raise ValueError("data lacks the numbers of frames of some folds")
+        combinations, distinguishing = _labelled(combinations, file.options)
+        option_paths = _varied(combinations)
         return cls(
             name=file.name,
             combinations=combinations,
             seeds=file.plan.seeds,
             option_paths=option_paths,
-            distinguishing_paths=_without_implied(option_paths, file.options),
+            distinguishing_paths=[path for path in option_paths if path in distinguishing],
             splits=splits,
             data_sets=data_sets,
             separations=separations,
@@ -96,13 +98,24 @@ def _varied(combinations: Sequence[Combination]) -> list[str]:
     return [path for path in paths if len({repr(c.options[path]) for c in combinations}) > 1]
 
 
-def _without_implied(option_paths: Sequence[str], axes: Sequence[Axis]) -> list[str]:
-    implied: set[str] = set()
+def _labelled(combinations: Sequence[Combination], axes: Sequence[Axis]) -> tuple[list[Combination], set[str]]:
+    """Adds the columns of labels to the options of combinations, and names the columns that distinguish them."""
+    options: list[dict[str, Any]] = [{} for _ in combinations]
+    distinguishing = set()
     for axis in axes:
-        first_labels = [repr(row[0]) for row in axis.rows]
-        if len(set(first_labels)) == len(first_labels):
-            implied.update(axis.paths[1:])
-    return [path for path in option_paths if path not in implied]
+        name, values = distinguishing_column(axis.paths, axis.rows, axis.labels)
+        distinguishing.add(name)
+        of_row = {repr(list(row)): value for row, value in zip(axis.rows, values, strict=True)}
+        for combination, own in zip(combinations, options, strict=True):
+            settings = [combination.options.get(path) for path in axis.paths]
+            own |= dict(zip(axis.paths, settings, strict=True))
+            if name not in axis.paths:
+                if repr(settings) not in of_row:
+                    raise ValueError(f"plan has a combination whose {axis.paths} are in no row of options")
+                own[name] = of_row[repr(settings)]
+    if any(own.keys() < c.options.keys() for c, own in zip(combinations, options, strict=True)):
+        raise ValueError("plan has settings that vary and are not in options")
+    return [c._replace(options=own) for c, own in zip(combinations, options, strict=True)], distinguishing
 
 
 def _folds(axes: Sequence[Axis], combinations: Sequence[Combination]) -> dict[str, FoldName]:

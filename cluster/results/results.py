@@ -12,10 +12,12 @@ import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, NamedTuple, TypeVar, cast
 
 from cluster.results.experiment_description import DataSet, ExperimentDescription, FoldName
 from cluster.results.folds import DATASET, Fold, combined_trial, with_dataset
+from cluster.results.names import option_texts, short_names
 from cluster.results.trial_outcome import TrialOutcome
 from cluster.storage.experiment_file import Combination
 from cluster.storage.experiment_file import NoResultsError as NoResultsError
@@ -48,9 +50,9 @@ class Results:
 
     Attributes:
         name: The experiment's name.
-        option_paths: The settings that vary, a column for each in both tables.
+        option_paths: The settings that vary, a column for each in both tables; also the columns of labels.
         distinguishing_paths: The fewest of them that distinguish all combinations: of settings that vary together, the
-            first.
+            first or their labels, see `distinguishing_column`.
         splits: 'val' and, with a test set, 'test'.
         trials: A row for each trial: options, `repetition`, `seed`, `status`, `best_epoch`, metrics, `train_seconds`,
             `node`, `device`, `gpu`, `error`. Missing values are None. With folds, a row for each repetition of all
@@ -181,6 +183,17 @@ class Results:
     def split(self) -> str:
         """The split that results are reported on: the test set if there is one."""
         return self.splits[-1]
+
+    @cached_property
+    def described(self) -> dict[str, dict[str, str]]:
+        """What distinguishes each combination, by its key: its options as texts, by their short names."""
+        names, paths = short_names(self.distinguishing_paths), self.distinguishing_paths
+        texts = [option_texts([row[path] for row in self.summary]) for path in paths]
+        options = zip(*texts, strict=True) if paths else [()] * len(self.summary)
+        return {
+            row["key"]: dict(zip(names.values(), of, strict=True))
+            for row, of in zip(self.summary, options, strict=True)
+        }
 
     def subsets(self, split: str) -> list[str]:
         """Returns the subsets that have their own columns; none if there is only one subset."""

@@ -55,11 +55,13 @@ class Axis(NamedTuple):
         paths: The settings.
         rows: Their labels in each row.
         folds: The split dataset and the number of the fold of each row; None if the rows are not folds.
+        labels: The user's label of each row; None for none.
     """
 
     paths: Annotated[Sequence[str], bool]
     rows: Annotated[Sequence[Sequence[Label]], bool]
     folds: Sequence[tuple[str, int]] | None = None
+    labels: Sequence[str] | None = None
 
 
 class DataEntry(NamedTuple):
@@ -135,6 +137,8 @@ def _require_consistent(options: Sequence[Axis], plan: Plan) -> None:
     for axis in options:
         if any(len(row) != len(axis.paths) for row in axis.rows):
             raise ValueError(f"options has rows with more or fewer values than {axis.paths}")
+        if axis.labels is not None and not len(set(axis.labels)) == len(axis.labels) == len(axis.rows):
+            raise ValueError(f"options has labels of {axis.paths} that are not one for each row")
     if len(plan.seeds) * len(plan.combinations) > MAX_TRIALS:
         raise ValueError(f"plan has more than {MAX_TRIALS:,} trials")
     if len({combination.key for combination in plan.combinations}) < len(plan.combinations):

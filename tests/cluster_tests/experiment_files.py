@@ -30,7 +30,7 @@ SKELETON = {
 }
 
 
-def write_experiment(path, combinations, *, n_repetitions=None, with_test=True, name=None):
+def write_experiment(path, combinations, *, n_repetitions=None, with_test=True, name=None, axes=None):
     """Writes an experiment and returns its folder.
 
     Args:
@@ -40,6 +40,7 @@ def write_experiment(path, combinations, *, n_repetitions=None, with_test=True, 
         n_repetitions: The default is the number of outcomes of the first combination.
         with_test: Whether there is a test set.
         name: The experiment's name; the default is that of the folder.
+        axes: The `options` of its description; the default are options that vary each by itself.
     """
     folder = ExperimentFolder(Storage(path))
     n_repetitions = n_repetitions or len(combinations[0][1])
@@ -49,7 +50,8 @@ def write_experiment(path, combinations, *, n_repetitions=None, with_test=True, 
         {
             "name": name or path.name,
             "configs": {"experiment_config": {"test_set": "a_test" if with_test else None, "val_set": "a_val"}},
-            "options": [
+            "options": axes
+            or [
                 {"paths": [p], "rows": [[v] for v in dict.fromkeys(options[p] for options, _ in combinations)]}
                 for p in paths
             ],

@@ -11,6 +11,7 @@ from cluster.reports.page.live_server import ReportServer
 from cluster.reports.page.page import page as page_of
 from cluster.reports.page.pictures import draw
 from tests.cluster_tests.experiment_files import write_examples, write_experiment, write_records, write_trial
+from tests.cluster_tests.reports.test_sweep_over_models import folder_of
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 
@@ -125,6 +126,26 @@ def opened(browser, file):
     assert [url for url in opened.requests if not url.startswith("data:")] == [file.as_uri()]
     assert opened.page.title().startswith("</script>")
     opened.context.close()
+
+
+@pytest.fixture(scope="module")
+def sweep_over_models(browser, tmp_path_factory):
+    path = tmp_path_factory.mktemp("models")
+    (path / "report.html").write_text(page_of(folder_of(path)), encoding="utf-8")
+    opened = Opened(browser, (path / "report.html").as_uri())
+    yield opened.page
+    opened.context.close()
+
+
+class TestASweepOverModels:
+    def test_is_not_wider_than_a_phone(self, sweep_over_models):
+        sweep_over_models.set_viewport_size({"width": 390, "height": 800})
+        assert sweep_over_models.evaluate("document.documentElement.scrollWidth") == 390
+
+    def test_has_whole_tables_on_a_screen(self, sweep_over_models):
+        sweep_over_models.set_viewport_size({"width": 1300, "height": 900})
+        cut = "[...document.querySelectorAll('.scroll')].filter(table => table.scrollWidth > table.clientWidth).length"
+        assert sweep_over_models.evaluate(cut) == 0
 
 
 class TestTheTable:

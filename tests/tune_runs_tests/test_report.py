@@ -387,8 +387,8 @@ class TestCurves:
         assert (status, errors) == (0, "")
         assert "complete: validation error (mm) over epochs" in output
         *_, first, second = output.splitlines()
-        assert first.startswith(f"xx {keys[0]}  lr ")
-        assert second.startswith(f"** {keys[1]}  lr ")
+        assert first.startswith(f"xx {keys[0][:4]}  lr ")
+        assert second.startswith(f"** {keys[1][:4]}  lr ")
         assert "\x1b" not in output
 
     def test_are_means_over_finished_trials_and_say_how_many(self, run, tmp_path):
@@ -402,8 +402,8 @@ class TestCurves:
 
     def test_of_some_combinations_are_theirs_alone(self, run, keys):
         output = run("curves", "complete", keys[1][:6])[1]
-        assert keys[1] in output
-        assert keys[0] not in output
+        assert f" {keys[1][:4]}  lr " in output
+        assert f" {keys[0][:4]}  lr " not in output
 
     @pytest.mark.parametrize(
         ("n_epochs", "ticks"), [(2, "0 1 2"), (37, "0 5 10 15 20 25 30 37"), (100, "0 20 40 60 80 100")]
@@ -466,8 +466,8 @@ class TestWhatWasMeasuredOnSeveralData:
 
     def test_has_the_curves_of_the_best_on_each(self, run, several):
         *_, first, second = run("curves", "sweep", storage_path=several)[1].splitlines()
-        assert first.startswith("xx aaaa1  easy: lr 1: 2.50 ")
-        assert second.startswith("** dddd4  hard: lr 2: 6.50 ")
+        assert first.startswith("xx aaaa  easy: lr 1: 2.50 ")
+        assert second.startswith("** dddd  hard: lr 2: 6.50 ")
 
     @pytest.mark.parametrize("command", [["log", "best"], ["diff", "best", "aaaa"], ["curves", "best"]], ids=" ".join)
     def test_has_no_best_to_name(self, run, several, command):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from cluster.results.names import option_texts
 from cluster.results.statistics import Interval
 
 Mark = Literal["", "best", "second"]
@@ -108,24 +109,9 @@ def option_cells(values: Sequence[object]) -> list[Cell]:
     ]
 
 
-def option_texts(values: Sequence[object]) -> list[str]:
-    """Writes the values of an option in the shortest distinct form: short, in full, or as in a script."""
-    short, exact, written = ([write(value) for value in values] for write in (_short, _on_one_line, repr))
-    return next((texts for texts in (short, exact) if len(set(texts)) == len(set(written))), written)
-
-
 def plain_cell(value: object) -> Cell:
     """Writes anything else: a status, a count, the first line of an error."""
     if value is None:
         return MISSING
-    return Cell(_short(value), is_number=isinstance(value, int | float) and not isinstance(value, bool))
-
-
-def _short(value: object) -> str:
-    if isinstance(value, float) and math.isfinite(value):
-        return f"{value:g}"
-    return _on_one_line(value)
-
-
-def _on_one_line(value: object) -> str:
-    return " ".join(str(value).split())
+    (text,) = option_texts([value])
+    return Cell(text, is_number=isinstance(value, int | float) and not isinstance(value, bool))

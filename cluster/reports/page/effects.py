@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from cluster.reports.formats.grid import Cell, Grid, number_cell, option_texts
+from cluster.reports.formats.grid import Cell, Grid, number_cell
 from cluster.reports.formats.html import Markup, joined, tag
 from cluster.reports.formats.html_table import html_table
 from cluster.reports.page.data import PageData
@@ -13,6 +13,7 @@ from cluster.reports.tables.captions import SPLITS
 from cluster.reports.tables.effect_phrases import against_chance, averaged_over, importance_rests_on, no_importance
 from cluster.reports.tables.effects import CHANCE, IMPORTANCE, Effects, InteractionTable, interval_cell, rests_on
 from cluster.reports.tables.table_options import TableOptions
+from cluster.results.names import option_texts, setting_of
 from cluster.results.option_effects import GroupMean, GroupMeans, Importances, Interaction
 from cluster.results.results import column
 from data_pipeline.words import listed
@@ -122,7 +123,8 @@ def _table(path: str, names: Mapping[str, str], found: GroupMeans, span: tuple[f
         ]
         for text, of_value in zip(texts, found.groups, strict=True)
     ]
-    where = f" ({path})" if name != path else ""
+    setting = setting_of(path)
+    where = f" ({setting})" if name != setting else ""
     over = "" if found.is_complete else f": averaged over {averaged_over(found, names)}"
     scale = tag("span", *(tag("span", f"{end:.2f}") for end in span), class_="scale", aria_hidden="true")
     grid = Grid(

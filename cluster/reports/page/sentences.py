@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from cluster.reports.formats.grid import option_texts, signed
+from cluster.reports.formats.grid import signed
 from cluster.reports.page.data import PageData
 from cluster.reports.tables.by_group import GroupErrors
 from cluster.reports.tables.captions import SPLITS, distances, excluded, folds_of, n_folds, over_folds, versions
@@ -24,11 +24,8 @@ def short_names(paths: Sequence[str]) -> list[str]:
 
 def name_of(table: Results, row: Row) -> str:
     """Returns a combination's name for a sentence, such as 'lr 0.001 with weight decay 0 and dropout 0.5'."""
-    settings = []
-    # By its key, since 1 and True are equal.
-    place = next(i for i, other in enumerate(table.summary) if other["key"] == row["key"])
-    for path, name in zip(table.distinguishing_paths, short_names(table.distinguishing_paths), strict=True):
-        settings.append(f"{name} {option_texts([other[path] for other in table.summary])[place]}")
+    names, texts = short_names(table.distinguishing_paths), table.described[row["key"]].values()
+    settings = [f"{name} {text}" for name, text in zip(names, texts, strict=True)]
     if not settings:
         return "the only combination"
     first, *others = settings

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from cluster.reports.formats.grid import MISSING, Cell, Grid, Mark, change_cell, number_cell, option_cells, option_texts
+from cluster.reports.formats.grid import MISSING, Cell, Grid, Mark, change_cell, number_cell, option_cells
 from cluster.reports.formats.xlsx import Style
 from cluster.reports.tables import captions
 from cluster.reports.tables.captions import SPLIT_NAMES
@@ -275,10 +275,5 @@ class GroupTable:
 
     def _settings(self) -> Sequence[str]:
         """The options of each shown combination."""
-        results, names = self.results, short_names(self.results.option_paths)
-        places = [results.summary.index(row) for row in self.rows]
-        options = [
-            [f"{names[path]} = {text}" for text in option_texts([row[path] for row in results.summary])]
-            for path in results.distinguishing_paths
-        ]
-        return [", ".join(of_option[place] for of_option in options) for place in places]
+        described = self.results.described
+        return [", ".join(f"{name} = {text}" for name, text in described[row["key"]].items()) for row in self.rows]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cluster.reports.formats.grid import option_texts
+from cluster.results.names import option_texts
 from cluster.results.option_effects import MIN_COMBINATIONS, Basis, GroupMeans, Importances
 from data_pipeline.words import listed
 

@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
-from cluster.reports.formats.grid import MISSING, Cell, Grid, number_cell, option_texts, signed
+from cluster.reports.formats.grid import MISSING, Cell, Grid, number_cell, signed
 from cluster.reports.formats.markdown import escaped, markdown
-from cluster.reports.formats.terminal import terminal_table
+from cluster.reports.formats.terminal import FILE_WIDTH, terminal_table
 from cluster.reports.tables.captions import (
     OVER_FOLDS,
     SPLIT_NAMES,
@@ -21,6 +21,7 @@ from cluster.reports.tables.captions import (
 from cluster.reports.tables.columns import intervals_record
 from cluster.results.change_intervals import ChangeIntervals
 from cluster.results.lookup import short_keys
+from cluster.results.names import option_texts, setting_of, short_names
 from cluster.results.results import Results, Row, SummaryColumns, fold_std_column
 from data_pipeline.subsets import FUSED_SUBSET
 from data_pipeline.words import count
@@ -32,7 +33,9 @@ _MAX_ROWS = 40
 _MAX_FAILURES = 20
 
 
-def summary_text(table: Results, *, with_keys: bool = False, intervals: Intervals = None) -> str:
+def summary_text(
+    table: Results, *, with_keys: bool = False, intervals: Intervals = None, width: int = FILE_WIDTH
+) -> str:
     """Returns the summary for a terminal: the first combinations, and what did not finish.
 
     Args:
@@ -40,6 +43,7 @@ def summary_text(table: Results, *, with_keys: bool = False, intervals: Interval
         with_keys: Whether the first column shows the beginnings of the combinations' keys. Without them, combinations
             of which no trial has ended are only counted.
         intervals: The intervals of changes.
+        width: The number of characters in a line.
     """
     grid, n_without = summary_grid(table, intervals), 0
     if with_keys:
@@ -54,7 +58,7 @@ def summary_text(table: Results, *, with_keys: bool = False, intervals: Interval
         grid = replace(grid, rows=[row for key, row in zip(grid.keys, grid.rows, strict=True) if key in ended])
         if not ended:
             return "\n".join([_title(table), "No trial has ended, so there is no table yet.", *_notes(table)]) + "\n"
-    lines = [_title(table), "", terminal_table(replace(grid, rows=grid.rows[:_MAX_ROWS]))]
+    lines = [_title(table), "", terminal_table(replace(grid, rows=grid.rows[:_MAX_ROWS]), width)]
     if n_without:
         lines += ["", f"{count(n_without, 'other combination')} without a trial that has ended"]
     if len(grid.rows) > _MAX_ROWS:
@@ -62,8 +66,9 @@ def summary_text(table: Results, *, with_keys: bool = False, intervals: Interval
     notes = distances(table, table.summary, table.split)
     notes += versions(table, table.summary)
     notes += without_interval(table.summary, intervals)
-    notes = [textwrap.fill(note, 120) for note in notes]
-    return "\n".join([*lines, "", textwrap.fill(grid.caption, 120), *notes, *_notes(table)]).rstrip() + "\n"
+    width = min(width, FILE_WIDTH)
+    notes = [textwrap.fill(note, width) for note in notes]
+    return "\n".join([*lines, "", textwrap.fill(grid.caption, width), *notes, *_notes(table)]).rstrip() + "\n"
 
 
 def summary_markdown(table: Results) -> str:
@@ -84,7 +89,7 @@ def summary_grid(table: Results, intervals: Intervals = None) -> Grid:
     rows = [row for part in parts.values() for row in part.summary]
     columns = [list(map(Cell, option_texts([row[path] for row in rows]))) for path in paths]
     columns.append([Cell(_n(row), is_number=True) for row in rows])
-    headers, spans = [*paths, "n"], [("", len(paths) + 1)]
+    headers, spans = [*short_names(paths).values(), "n"], [("", len(paths) + 1)]
     for split in table.splits:
         known = intervals if intervals and split == table.split else {}
         columns += map(list, zip(*(_results(row, split, known.get(row["key"])) for row in rows), strict=True))
@@ -184,8 +189,9 @@ def _notes(table: Results) -> list[str]:
     failures = table.failures
     for row in failures[:_MAX_FAILURES]:
         error = str(row["error"] or "").split("\n")[0]
-        paths = table.single_folds.distinguishing_paths
-        options = ", ".join(f"{path} = {option_texts([row[path]])[0]}" for path in paths)
+        settings = map(setting_of, table.single_folds.distinguishing_paths)
+        texts = table.single_folds.described[row["key"]].values()
+        options = ", ".join(f"{setting} = {text}" for setting, text in zip(settings, texts, strict=True))
         notes.append(f"{row['status']}: {row['key']}/{row['repetition']} ({options or 'no options'}): {error}")
     if len(failures) > _MAX_FAILURES:
         n_more = len(failures) - _MAX_FAILURES

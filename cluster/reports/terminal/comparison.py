@@ -6,6 +6,7 @@ from typing import Any
 
 from cluster.results.folds import DATASET, with_dataset
 from cluster.results.lookup import find_combination
+from cluster.results.names import setting_of
 from cluster.results.results import Results, Row, column
 from cluster.results.settings_text import MISSING, differences, flat, settings_of, text
 from cluster.results.statistics import Comparison, adjusted, compare
@@ -119,13 +120,19 @@ def _compare_sides(one: "_Side", other: "_Side") -> ExperimentComparison:
         if (len(these) > 1 and len(those) > 1) or not set(these).isdisjoint(those)
     ]
     varied = [path for path in options if max(map(len, values[path])) > 1]
+    shown = [path for path in varied if path in common]
+    if shown == varied:
+        # Both share whole combinations, which fewer columns distinguish.
+        of_one = one.table.distinguishing_paths
+        others = [path for path in other.table.distinguishing_paths if setting_of(path) not in one.table.option_paths]
+        shown = list(dict.fromkeys([*of_one, *others]))
     counterparts: dict[tuple[str, ...], list[Row]] = {}
     for row in other.table.summary:
         counterparts.setdefault(other.texts(row, common), []).append(row)
     split = one.table.split if one.table.split == other.table.split else "val"
     pairs = [
         Pair(
-            {path: row.get(path, counterpart.get(path)) for path in varied if path in common},
+            {path: row.get(path, counterpart.get(path)) for path in shown},
             {
                 path: (one.texts(row, [path])[0], other.texts(counterpart, [path])[0])
                 for path in varied

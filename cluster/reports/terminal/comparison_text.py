@@ -5,9 +5,12 @@ from typing import Any
 
 from tabulate import tabulate
 
+from cluster.reports.formats.grid import Cell, Grid
+from cluster.reports.formats.terminal import terminal_table, terminal_width
 from cluster.reports.tables.captions import SPLITS
 from cluster.reports.tables.summary import mean_and_std
 from cluster.reports.terminal.comparison import CombinationComparison, ExperimentComparison
+from cluster.results.names import option_texts, short_names
 from cluster.results.results import Row, SummaryColumns
 from cluster.results.statistics import MIN_REPETITIONS, Comparison
 
@@ -20,21 +23,22 @@ def experiments_text(found: ExperimentComparison) -> str:
     first, second = found.names
     parts = [_differences(found.differences, found.names, "The two have the same settings.")]
     if found.pairs:
-        paths = [*found.pairs[0].options, *found.pairs[0].unlike]
-        headers = [*(path.replace(".", ".\n") for path in paths), "n", first, second, "difference (mm)", "p (Holm)"]
+        paths, unlike = list(found.pairs[0].options), list(found.pairs[0].unlike)
+        names = short_names([*paths, *unlike]).values()
+        headers = [*names, "n", first, second, "difference (mm)", "p (Holm)"]
+        options = [option_texts([pair.options[path] for pair in found.pairs]) for path in paths]
         rows = [
             [
-                *map(str, pair.options.values()),
-                *(" → ".join(map(_short, both)) for both in pair.unlike.values()),
-                "–" if pair.comparison is None else str(pair.comparison.n),
-                _result(pair.first, found.split),
-                _result(pair.second, found.split),
-                *comparison_cells(pair.comparison),
+                *(Cell(texts[place]) for texts in options),
+                *(Cell(" → ".join(map(_short, both))) for both in pair.unlike.values()),
+                Cell("–" if pair.comparison is None else str(pair.comparison.n), is_number=True),
+                Cell(_result(pair.first, found.split), is_number=True),
+                Cell(_result(pair.second, found.split), is_number=True),
+                *map(Cell, comparison_cells(pair.comparison), (True, False)),
             ]
-            for pair in found.pairs[:_MAX_PAIRS]
+            for place, pair in enumerate(found.pairs[:_MAX_PAIRS])
         ]
-        alignment = [*["left"] * len(paths), *["right"] * 4, "left"]
-        parts.append(tabulate(rows, headers, tablefmt="simple", disable_numparse=True, colalign=alignment))
+        parts.append(terminal_table(Grid("", "", headers, rows, len(paths)), terminal_width()))
         if len(found.pairs) > _MAX_PAIRS:
             parts.append(f"and {len(found.pairs) - _MAX_PAIRS} more pairs; --json has all")
         parts.append(_explanation([pair.comparison for pair in found.pairs], found.split, second, first, _ADJUSTED))

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from cluster.reports.formats.grid import Cell, Grid, number_cell
-from cluster.reports.formats.terminal import terminal_table
+from cluster.reports.formats.terminal import terminal_table, terminal_width
 from cluster.reports.tables.by_group import GroupErrors, group_headers
 from cluster.reports.tables.metric_labels import MEASURES, OVERALL_METRICS
 from data_pipeline.skeleton import Skeleton
@@ -26,8 +26,8 @@ def correction_text(metrics: Mapping[str, float], skeleton: Skeleton) -> str:
         [Cell(part), *GroupErrors.of([metrics[f"distance[{part}]_before"]], [metrics[f"distance[{part}]"]]).cells(2)]
         for part in parts
     ]
-    first = terminal_table(Grid("", "", ["", "before", "after", ""], overall, n_labels=1))
-    second = terminal_table(Grid("", "", ["mean distance", *group_headers()], by_part, n_labels=1))
+    first = terminal_table(Grid("", "", ["", "before", "after", ""], overall, n_labels=1), terminal_width())
+    second = terminal_table(Grid("", "", ["mean distance", *group_headers()], by_part, n_labels=1), terminal_width())
     share = f"{100 * metrics['improved']:.1f} % of the frames improve, {100 * metrics['worsened']:.1f} % get worse."
     return f"{first}\n\n{second}\n\n{share}"
 

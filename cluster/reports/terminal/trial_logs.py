@@ -13,8 +13,8 @@ from cluster.reports.tables.captions import SPLITS
 from cluster.reports.tables.summary import mean_and_std
 from cluster.results.combination_logs import read_combination_logs
 from cluster.results.learning_curves import Curve, Numbers, read_logged
-from cluster.results.lookup import find_combination, find_repetition, find_trained
-from cluster.results.names import short_names
+from cluster.results.lookup import find_combination, find_repetition, find_trained, short_keys
+from cluster.results.names import setting_of, short_names
 from cluster.results.results import Results, Row, SummaryColumns, column
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.trial_file import TrialFile
@@ -84,7 +84,7 @@ def curves_text(folder: ExperimentFolder, keys: Sequence[str], *, in_colour: boo
     import plotext
 
     table = Results.read(folder)
-    named = _named_rows(table, keys)
+    named, short = _named_rows(table, keys), short_keys(table)
     rows = [row for _, row in named]
     curves = read_combination_logs(folder, table, rows, split=table.split, is_metric=lambda name: False).curves
     plotext.clear_figure()
@@ -103,7 +103,7 @@ def curves_text(folder: ExperimentFolder, keys: Sequence[str], *, in_colour: boo
             marker = "braille" if in_colour else _MARKERS[look]
             plotext.plot(epochs.tolist(), mean.tolist(), marker=marker, color=_COLOURS[look] if in_colour else None)
             sign = plotext.colorize("██", _COLOURS[look]) if in_colour else marker * 2
-            legend.append(f"{sign} {visible(row['key'])}  {visible(name)} (n = {len(own)})")
+            legend.append(f"{sign} {short[row['key']]}  {visible(name)} (n = {len(own)})")
             last = max(last, float(epochs[-1]))
     if not legend:
         if table.folds:
@@ -147,7 +147,9 @@ def _log(table: Results, trial: Row, file: TrialFile, curve: Curve | None) -> di
 
 def _log_text(log: Mapping[str, Any]) -> str:
     names = short_names(list(log["options"]))
-    options = ", ".join(f"{names[path]} = {value}" for path, value in log["options"].items()) or "no options"
+    # Next to the settings, their label is named as such.
+    full = {path: names[path] + path.removeprefix(setting_of(path)) for path in names}
+    options = ", ".join(f"{full[path]} = {value}" for path, value in log["options"].items()) or "no options"
     seconds = (
         "" if log["train_seconds"] is None else f", {log['train_seconds']:.1f} s on {log['device']} of {log['node']}"
     )
@@ -217,7 +219,6 @@ def _width() -> int:
 
 
 def _name(table: Results, row: Row) -> str:
-    names = short_names(table.distinguishing_paths)
-    options = ", ".join(f"{names[path]} {row[path]}" for path in table.distinguishing_paths) or row["key"]
+    options = ", ".join(f"{name} {text}" for name, text in table.described[row["key"]].items()) or row["key"]
     columns = SummaryColumns.of("val")
     return f"{options}: {mean_and_std(row[columns.mean], row[columns.std])}"

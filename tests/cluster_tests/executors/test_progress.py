@@ -7,6 +7,8 @@ from cluster.executors import progress as progress_module
 from cluster.executors.monitor import Monitor
 from cluster.executors.progress import Progress, duration
 from cluster.trial.trainable import TrialReport
+from posenet.models import CorrectorMLP
+from tests.cluster_tests.small_experiment import LR
 
 
 class Clock:
@@ -30,9 +32,9 @@ def written(progress):
     return progress.console.file.getvalue()
 
 
-def shown(progress):
+def shown(progress, width=160):
     """The current content of the live display."""
-    console = Console(file=io.StringIO(), width=160, color_system=None)
+    console = Console(file=io.StringIO(), width=width, color_system=None)
     console.print(progress._render())
     return console.file.getvalue()
 
@@ -202,6 +204,27 @@ def test_no_text_controls_the_terminal(clock, terminal):
     assert not set("\x1b\x9b\u202e\x07\r") & set(text)
     assert "lr \\u001b[31m\\u202e" in text
     assert "cpu on \\u009bhost" in text
+
+
+class TestTheOptionsOfATrial:
+    def test_are_shortened_on_a_narrow_terminal_and_nothing_else_is(self, clock):
+        progress = progress_on(True, options=lambda trial_id: "model CorrectorMLP (hidden_dims=[64, 64]), lr 0.001")
+        progress.started("0123456789abcdef/0")
+        progress.reported(running("0123456789abcdef/0", 3, 12.25, place="cpu on node-a"))
+        (line,) = [line for line in shown(progress, width=80).splitlines() if "0123" in line]
+        assert line.split()[:2] == ["01234567/0", "model"]
+        assert line.split()[-6:] == ["3/10", "12.25", "mm", "cpu", "on", "node-a"]
+        assert "…" in line
+
+    def test_are_one_label_for_settings_that_vary_together(self, small_experiment):
+        experiment = small_experiment.experiment(options={LR: [0.001, 0.01]})
+        rows = [[CorrectorMLP, {"hidden_dims": [8]}], [CorrectorMLP, {"hidden_dims": [4]}]]
+        experiment.add_joint_options(["model", "model_args"], rows, labels=["large", "small"])
+        plan = experiment.plan()
+        progress = Progress.of(plan, experiment.space, {})
+        assert [progress.options(trial.id) for trial in plan.trials] == [
+            *("lr 0.001, model large", "lr 0.001, model small", "lr 0.01, model large", "lr 0.01, model small")
+        ]
 
 
 class TestOnATerminal:

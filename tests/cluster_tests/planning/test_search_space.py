@@ -278,6 +278,44 @@ class TestJointOptions:
         assert experiment.space.axes[0].row_labels == [1, 2]
 
     @pytest.mark.parametrize(
+        ("labels", "says"),
+        [
+            (["one"], "allowed: a list of 2 texts, one for each row"),
+            ("ab", "got 'ab'; allowed: a list of 2 texts"),
+            (["one", 2], "got 2; a label is a text that can be read on one line"),
+            (["one", " "], "got ' '; a label is a text"),
+            (["one", "a\nb"], "a label is a text that can be read on one line"),
+            (["one", "\x1b[31m"], "a label is a text that can be read on one line"),
+            (["one", "one"], "'one' is the label of two rows; each row needs its own"),
+        ],
+    )
+    def test_have_a_label_for_each_row_or_none(self, small_experiment, labels, says):
+        for add in (
+            lambda experiment: experiment.add_joint_options(
+                [LR, "loss_space"], [[1, "default"], [2, "default"]], labels=labels
+            ),
+            lambda experiment: experiment.add_options(LR, [1, 2], labels=labels),
+        ):
+            experiment = small_experiment.experiment()
+            (problem,) = problems_of(add, experiment)
+            assert says in problem.text
+            assert problem.path.startswith(f"labels of {LR}")
+            assert experiment.space.axes == []
+
+    def test_have_no_labels_in_a_dict_of_options(self, small_experiment):
+        experiment = small_experiment.experiment()
+        (problem,) = problems_of(lambda: experiment.add_options({LR: [1, 2]}, labels=["one", "two"]))
+        assert problem.text == "a dict of options takes no labels; call add_options for each option that has them"
+
+    def test_have_labels_that_are_not_part_of_any_identity(self, small_experiment):
+        def keys(labels):
+            experiment = small_experiment.experiment()
+            experiment.add_joint_options([LR, "optimizer_args.weight_decay"], [[1, 0], [2, 0.1]], labels=labels)
+            return [combination.key for combination in experiment.plan().combinations]
+
+        assert keys(["slow", "fast"]) == keys(None)
+
+    @pytest.mark.parametrize(
         ("keys", "rows", "path", "says"),
         [
             (

@@ -75,7 +75,7 @@ class TestFromAFolder:
 
     def test_learning_curves_are_those_of_the_best_that_logged_some(self, folder):
         figure = draw("curves", FigureOptions(folder))
-        assert legend(figure) == ["lr 0.001, weight_decay 0.0 (n = 2)", "lr 0.001, weight_decay 0.1 (n = 2)"]
+        assert legend(figure) == ["lr 0.001, weight_decay 0 (n = 2)", "lr 0.001, weight_decay 0.1 (n = 2)"]
         assert lines(figure)[0].get_ydata().tolist() == [14.0, 9.0]
 
     def test_learning_curves_are_those_of_the_combinations_that_were_named(self, folder):
@@ -114,7 +114,7 @@ class TestFromAFolder:
 
     def test_success_rates_of_several_combinations_are_told_apart(self, folder):
         names = [text.partition(" (")[0] for text in legend(draw("success", FigureOptions(folder, ["best", SECOND])))]
-        assert names[1:] == ["lr 0.001, weight_decay 0.0", "lr 0.001, weight_decay 0.1"]
+        assert names[1:] == ["lr 0.001, weight_decay 0", "lr 0.001, weight_decay 0.1"]
 
     @pytest.mark.parametrize("ending", ["npy", "txt"])
     def test_success_rates_of_other_methods_are_taken_from_their_errors(self, folder, tmp_path, ending):

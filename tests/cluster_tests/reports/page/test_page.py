@@ -21,12 +21,13 @@ from cluster.reports.page.data import PageData, thinned
 from cluster.reports.page.page import content, live_page, page
 from cluster.reports.page.pictures import Pictures, draw
 from cluster.reports.page.sections import section
-from cluster.reports.page.sentences import findings, gaps, name_of, on_frames, option_texts, progress, short_names
+from cluster.reports.page.sentences import findings, gaps, name_of, on_frames, progress, short_names
 from cluster.reports.terminal.command_line import parser
 from cluster.reports.terminal.overview import find_experiment
 from cluster.result_table import ResultTable
 from cluster.results.change_intervals import intervals_of
 from cluster.results.learning_curves import Curve, Logged
+from cluster.results.names import option_texts
 from cluster.results.results import NoResultsError
 from cluster.storage.frame_errors import FrameErrors
 from data_pipeline.frame_table import FrameTable

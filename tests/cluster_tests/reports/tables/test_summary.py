@@ -120,27 +120,27 @@ class TestTheText:
 
     def test_names_each_trial_that_failed_with_the_first_line_of_its_error(self):
         trials = [
-            {"key": "abc", "repetition": 2, "lr": 0.1, "status": "failed", "error": "RuntimeError: one\ntwo"},
-            {"key": "abd", "repetition": 0, "lr": 0.2, "status": "diverged", "error": None},
+            {"key": "k", "repetition": 2, "lr": 0.1, "status": "failed", "error": "RuntimeError: one\ntwo"},
+            {"key": "k", "repetition": 0, "lr": 0.1, "status": "diverged", "error": None},
         ]
         for write in (summary_text, summary_markdown):
-            text = write(table_of([{"lr": 1}], trials=trials))
-            assert "failed: abc/2 (lr = 0.1): RuntimeError: one\n" in text
-            assert "diverged: abd/0 (lr = 0.2):" in text
+            text = write(table_of([{"lr": 0.1}], trials=trials))
+            assert "failed: k/2 (lr = 0.1): RuntimeError: one\n" in text
+            assert "diverged: k/0 (lr = 0.1):" in text
             assert "two" not in text
 
     def test_names_the_first_of_many_that_failed_and_counts_the_others(self):
         trials = [
-            {"key": "abc", "repetition": i, "lr": 1, "status": "failed" if i % 2 else "diverged", "error": "x"}
+            {"key": "k", "repetition": i, "lr": 1, "status": "failed" if i % 2 else "diverged", "error": "x"}
             for i in range(50)
         ]
         text = summary_text(table_of([{"lr": 1}], trials=trials))
-        assert sum(": abc/" in line for line in text.splitlines()) == 20
+        assert sum(": k/" in line for line in text.splitlines()) == 20
         assert text.endswith(
-            "failed: abc/19 (lr = 1): x\nand 30 more that failed or diverged, see `error` in tables/trials.csv\n"
+            "failed: k/19 (lr = 1): x\nand 30 more that failed or diverged, see `error` in tables/trials.csv\n"
         )
         text = summary_text(table_of([{"lr": 1}], trials=trials[:20]))
-        assert text.endswith("failed: abc/19 (lr = 1): x\n")
+        assert text.endswith("failed: k/19 (lr = 1): x\n")
 
     def test_counts_trials_of_other_settings(self):
         text = summary_text(table_of([{"lr": 1}], n_others=7))
@@ -167,12 +167,14 @@ class TestTheText:
 
 class TestMarkdown:
     def test_is_a_table_with_a_heading(self):
-        lines = summary_markdown(table_of([{"model_args.dropout": None, "val": (20.0, 10.0, 1.0, -50.0)}])).splitlines()
+        lines = summary_markdown(
+            table_of([{"optimizer_args.weight_decay": None, "val": (20.0, 10.0, 1.0, -50.0)}])
+        ).splitlines()
         assert lines[0] == "# my sweep"
         rows = [line for line in lines if line.startswith("|")]
         assert len(rows) == 3
         assert {line.count("|") for line in rows} == {6}
-        assert rows[0].startswith("| model\\_args.dropout ")
+        assert rows[0].startswith("| weight\\_decay ")
 
     def test_escapes_a_bar_in_a_label(self):
         (row,) = [line for line in summary_markdown(table_of([{"set": "a|b"}])).splitlines() if "a\\|b" in line]
