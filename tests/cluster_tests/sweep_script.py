@@ -60,6 +60,18 @@ class SlowMLP(CorrectorMLP):
         return super().correction(poses)
 
 
+class MLPOfABadGpu(CorrectorMLP):
+    """Fails on the first GPU of a machine, as if the GPU were bad, and records where it trains."""
+
+    def correction(self, poses: Tensor) -> Tensor:
+        gpu = os.environ["CUDA_VISIBLE_DEVICES"]
+        with (Path(os.environ["SWEEP_CONTROL"]) / "batches").open("a") as batches:
+            batches.write(f"{os.getpid()} 1 {gpu}\n")
+        if gpu == "0":
+            raise RuntimeError("CUDA error: uncorrectable ECC error encountered")
+        return super().correction(poses)
+
+
 class FailingMLP(CorrectorMLP):
     """Raises in its first forward pass."""
 

@@ -22,12 +22,15 @@ from cluster.results.change_intervals import ChangeIntervals
 from cluster.results.lookup import short_keys
 from cluster.results.results import Results, Row, SummaryColumns, fold_std_column
 from data_pipeline.subsets import FUSED_SUBSET
+from data_pipeline.words import count
 
 Intervals = Mapping[str, ChangeIntervals | None] | None
 """The intervals of changes on the reported split, by the combination's key; None for a table without intervals."""
 
 _MAX_ROWS = 40
 _MAX_FAILURES = 20
+_PROCESS_GIB = 0.6
+"""What a process takes on its GPU besides its tensors: an assumption, since it depends on driver and GPU, GiB."""
 
 
 def summary_text(table: Results, *, with_keys: bool = False, intervals: Intervals = None) -> str:
@@ -51,7 +54,10 @@ def summary_text(table: Results, *, with_keys: bool = False, intervals: Interval
     notes = distances(table, table.summary, table.split)
     notes += without_interval(table.summary, intervals)
     notes = [textwrap.fill(note, 120) for note in notes]
-    return "\n".join([*lines, "", textwrap.fill(grid.caption, 120), *notes, *_notes(table)]).rstrip() + "\n"
+    return (
+        "\n".join([*lines, "", textwrap.fill(grid.caption, 120), *notes, *_notes(table), *_gpu_memory(table)]).rstrip()
+        + "\n"
+    )
 
 
 def summary_markdown(table: Results) -> str:
@@ -140,6 +146,21 @@ def _results(row: Row, split: str, intervals: ChangeIntervals | None) -> list[Ce
         number_cell(row[columns.mean], row[columns.std], precision=2),
         MISSING if change is None else Cell(percent_and_interval(change, intervals), is_number=True),
     ]
+
+
+def _gpu_memory(table: Results) -> list[str]:
+    """Returns how much memory trials took on their GPUs, and how many of them fit on one; nothing without GPUs."""
+    measured = [row for row in table.single_folds.trials if row.get("gpu_peak_gib") and row.get("gpu_total_gib")]
+    if not measured:
+        return []
+    most = max(row["gpu_peak_gib"] for row in measured)
+    total = min(row["gpu_total_gib"] for row in measured)
+    n = max(1, int(total / (most + _PROCESS_GIB)))
+    text = (
+        f"A trial took up to {most:.1f} of the {total:.1f} GiB of its GPU. With {_PROCESS_GIB} GiB for each process, "
+        f"{count(n, 'trial')} would fit on a GPU at a time (trials_per_device)."
+    )
+    return [textwrap.fill(text, 120)]
 
 
 def _n(row: Row) -> str:

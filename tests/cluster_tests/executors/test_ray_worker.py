@@ -16,7 +16,7 @@ from cluster.planning.config import Problem
 from cluster.planning.inputs import Inputs
 from cluster.planning.placement import PRETEND_GPUS, Node, NoRoomError, Placement, UnusableNodeError
 from cluster.storage.folders import ExperimentFolder
-from cluster.trial.trainable import run_trial
+from cluster.trial.trainable import TrialReport, run_trial
 from tests.cluster_tests.executors.test_progress import progress_on
 
 
@@ -92,6 +92,32 @@ class TestATrialThatEnded:
         assert (report.status, report.error) == ("failed", "its worker was lost")
         content = json.loads((folder.local / "trial.json").read_text())
         assert (content["status"], content["error"]) == ("failed", "its worker was lost")
+
+
+class TestAWorkerWhoseTrialFailed:
+    @pytest.fixture
+    def train(self, gpus, job, monkeypatch):
+        """Lets the worker train a trial that fails; `reported` is what it reports."""
+        self.reported = []
+        failed = TrialReport("trial", "failed", error="CUDA error")
+        monkeypatch.setattr(ray_worker, "run_trial", lambda *arguments, **named: iter([failed]))
+        monkeypatch.setattr(ray_worker, "_require_usable_node", lambda *arguments: None)
+        monkeypatch.setattr(ray_worker, "StopRequest", lambda run_id: lambda: False)
+        monkeypatch.setattr(ray_worker.tune, "report", self.reported.append)
+        monkeypatch.delenv(PRETEND_GPUS, raising=False)
+        config = {"key": "key", "repetition": 0, "seed": 7, "encoded": "{}"}
+        placement = Placement(torch.device("cuda", 0), n_slots=2, cpus_per_trial=1, gpu_share=1.0)
+        return lambda: ray_worker._train(config, job, placement, VERSIONS)
+
+    def test_trains_the_next_one_if_its_gpu_answers(self, train):
+        train()
+        assert [message["report"]["status"] for message in self.reported] == ["failed"]
+
+    def test_gives_way_to_another_worker_if_its_gpu_does_not_answer(self, train, gpus):
+        gpus.is_lost = True
+        with pytest.raises(ray_worker._GpuLostError):
+            train()
+        assert [message["report"]["status"] for message in self.reported] == ["failed"]
 
 
 def test_a_worker_that_cannot_ask_whether_to_leave_goes_on(monkeypatch):
