@@ -122,8 +122,8 @@ def test_nyu_recording_lowers_the_error_of_both_people_at_a_distance(tmp_path, m
         values[:] = values[-2:]
     script["base_hyperparams"]["model_args"]["n_centres"] = 64
     script["experiment_config"]["storage_path"] = tmp_path / "results"
-    chosen = script["chosen_settings"](data_dir)
-    table = script["test"](data_dir, chosen)
+    chosen = script["chosen_settings"](data_dir, wait_for_nodes=False)
+    table = script["test"](data_dir, chosen, wait_for_nodes=False)
     lines = script["people_table"](table, chosen).splitlines()[2:]
     rows = re.findall(r"(both|person \d) +(\d+) +(\d+\.\d\d) +(\d+\.\d\d) ± ", "\n".join(lines))
     tested = [("both", "1500"), ("person 1", "500"), ("person 2", "1000")]
