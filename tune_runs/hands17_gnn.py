@@ -137,13 +137,13 @@ def main() -> None:
     parser.add_argument("--synthetic", action="store_true", help="train on a small synthetic dataset")
     parser.add_argument(
         "--device",
-        default=experiment_config["target_device"],
-        type=torch.device,
-        help="cpu or cuda (default: cuda on a cluster, and on a machine with a GPU)",
+        default=experiment_config["target_device"].type,
+        choices=["cpu", "cuda"],
+        help="where to train (default: cuda on a cluster, and on a machine with a GPU)",
     )
     parser.add_argument("--wait-for-nodes", action="store_true", help="wait if the cluster has no node for a trial yet")
     arguments = parser.parse_args()
-    experiment_config.update(data_dir=arguments.data_dir, target_device=arguments.device)
+    experiment_config.update(data_dir=arguments.data_dir, target_device=torch.device(arguments.device))
     if arguments.synthetic:
         write_stand_in(arguments.data_dir, STAND_IN, {"train": 8000, "val": 2000, "test": 2000})
         use_stand_in()
