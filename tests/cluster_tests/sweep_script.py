@@ -60,16 +60,14 @@ class SlowMLP(CorrectorMLP):
         return super().correction(poses)
 
 
-class MLPOfABadGpu(CorrectorMLP):
-    """Fails on the first GPU of a machine, as if the GPU were bad, and records where it trains."""
+class MLPOfABadGpu(SlowMLP):
+    """Fails on the first GPU of a machine, as if the GPU were bad."""
 
     def correction(self, poses: Tensor) -> Tensor:
-        gpu = os.environ["CUDA_VISIBLE_DEVICES"]
-        with (Path(os.environ["SWEEP_CONTROL"]) / "batches").open("a") as batches:
-            batches.write(f"{os.getpid()} 1 {gpu}\n")
-        if gpu == "0":
+        corrected = super().correction(poses)
+        if os.environ["CUDA_VISIBLE_DEVICES"] == "0":
             raise RuntimeError("CUDA error: uncorrectable ECC error encountered")
-        return super().correction(poses)
+        return corrected
 
 
 class FailingMLP(CorrectorMLP):
