@@ -92,10 +92,7 @@ class RayGpus(ResourceManager):  # type: ignore[misc] # ray declares no types
     def request_resources(self, resource_request: ResourceRequest) -> None:
         """A trial waits for a place."""
         self._n_waiting += 1
-        self._follow_nodes()
-        for gpu in self._gpus:
-            if gpu.group is None:
-                gpu.reserve(self._placement.cpus_per_trial)
+        self._reserve()
 
     def cancel_resource_request(self, resource_request: ResourceRequest) -> None:
         """A trial does not wait any more."""
@@ -104,8 +101,15 @@ class RayGpus(ResourceManager):  # type: ignore[misc] # ray declares no types
     def has_resources_ready(self, resource_request: ResourceRequest) -> bool:
         """Returns whether a GPU has a place."""
         if self._n_waiting:
-            self._follow_nodes()
+            self._reserve()
         return self._best() is not None
+
+    def _reserve(self) -> None:
+        """Reserves all GPUs, also those of nodes that have just joined."""
+        self._follow_nodes()
+        for gpu in self._gpus:
+            if gpu.group is None:
+                gpu.reserve(self._placement.cpus_per_trial)
 
     def _best(self) -> _Gpu | None:
         """Returns the GPU that the next trial should use; None if it should wait."""

@@ -26,31 +26,62 @@ class Group:
     """Replaces a placement group."""
 
     def __init__(self, bundles, bundle_label_selector):
+        self.node_id = bundle_label_selector[0]["ray.io/node-id"]
         self.id = SimpleNamespace(hex=lambda: str(id(self)))
 
     def ready(self):
         return self
 
 
+REQUEST = ResourceRequest([{"CPU": 1.0, "GPU": 1.0}])
+
+
+@pytest.fixture
+def nodes(monkeypatch):
+    """The nodes of a cluster, by their ids; Ray reserves GPUs at once."""
+    nodes = {"node": Node("here", 2, 2)}
+    monkeypatch.setattr(ray_gpus, "placement_group", Group)
+    monkeypatch.setattr(ray_gpus, "remove_placement_group", lambda group: None)
+    monkeypatch.setattr(ray_gpus, "_NODES_INTERVAL_S", 0)
+    monkeypatch.setattr(ray_gpus.ray, "wait", lambda futures, num_returns, timeout: (futures, []))
+    monkeypatch.setattr(ray_gpus.ray_nodes, "nodes", nodes.copy)
+    return nodes
+
+
+@pytest.fixture
+def gpus(nodes):
+    """The GPUs of the nodes, with a place each; a trial waits."""
+    gpus = RayGpus(Placement(torch.device("cuda", 0), 2, 1, 1.0))
+    gpus.request_resources(REQUEST)
+    gpus.update_state()
+    return gpus
+
+
+def test_a_trial_that_waits_gets_a_gpu_of_a_node_that_joins(nodes, gpus):
+    for _ in range(2):
+        gpus.acquire_resources(REQUEST)
+        gpus.request_resources(REQUEST)
+    assert not gpus.has_resources_ready(REQUEST)
+    del nodes["node"]
+    nodes["another"] = Node("there", 2, 1)
+    gpus.has_resources_ready(REQUEST)
+    gpus.update_state()
+    assert gpus.has_resources_ready(REQUEST)
+    assert gpus.acquire_resources(REQUEST).placement_group.node_id == "another"
+
+
+def test_gpus_that_no_trial_needs_are_given_back(gpus):
+    gpus.request_resources(REQUEST)
+    place, other_place = (gpus.acquire_resources(REQUEST) for _ in range(2))
+    gpus.free_resources(place)
+    assert [gpu.group for gpu in gpus._gpus] == [None, other_place.placement_group]
+
+
 class TestAGpuThatMayBeBad:
-    REQUEST = ResourceRequest([{"CPU": 1.0, "GPU": 1.0}])
-
-    @pytest.fixture
-    def gpus(self, monkeypatch):
-        """Two GPUs with a place each; Ray gives them at once. A trial waits."""
-        monkeypatch.setattr(ray_gpus, "placement_group", Group)
-        monkeypatch.setattr(ray_gpus, "remove_placement_group", lambda group: None)
-        monkeypatch.setattr(ray_gpus.ray, "wait", lambda futures, num_returns, timeout: (futures, []))
-        monkeypatch.setattr(ray_gpus.ray_nodes, "nodes", lambda: {"node": Node("here", 2, 2)})
-        gpus = RayGpus(Placement(torch.device("cuda", 0), 2, 1, 1.0))
-        gpus.request_resources(self.REQUEST)
-        gpus.update_state()
-        return gpus
-
     def start(self, gpus):
         """Starts a trial, and returns its place and the id of its GPU."""
-        place = gpus.acquire_resources(self.REQUEST)
-        gpus.request_resources(self.REQUEST)
+        place = gpus.acquire_resources(REQUEST)
+        gpus.request_resources(REQUEST)
         gpus.update_state()
         return place, place.placement_group.id.hex()
 
@@ -65,7 +96,7 @@ class TestAGpuThatMayBeBad:
     def test_gets_no_trial_while_another_gpu_tries_what_failed_on_it(self, gpus):
         _, good = self.fail(gpus)
         assert self.start(gpus)[1] == good
-        assert not gpus.has_resources_ready(self.REQUEST)
+        assert not gpus.has_resources_ready(REQUEST)
 
     def test_gets_trials_again_if_the_other_gpu_fails_too(self, gpus):
         for _ in range(5):
@@ -79,7 +110,7 @@ class TestAGpuThatMayBeBad:
         assert self.fail(gpus, "b/0") == (bad, good)
         assert gpus.ended(good, "b/0", gpu_failed=False) == "cuda:0 on here"
         assert self.start(gpus)[1] == good
-        assert not gpus.has_resources_ready(self.REQUEST)
+        assert not gpus.has_resources_ready(REQUEST)
         assert not gpus.all_bad
 
     def test_gets_trials_again_if_it_is_the_only_one_and_the_retry_succeeds(self, gpus):
