@@ -6,7 +6,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from cluster.experiment import Experiment
-from tests.fake_gpu import FakeGpus, OnTheCpu
+from tests.fake_gpu import FakeGpus, GeneratorOnTheCpu, OnTheCpu
 from tests.support import SKELETONS
 
 # A background process of a shell ignores Ctrl-C, and so would all processes that the tests start and interrupt.
@@ -41,9 +41,9 @@ def skeleton(request):
 @pytest.fixture
 def gpus(monkeypatch):
     """Two GPUs that do not exist, see `fake_gpu.py`."""
-    gpus, of_the_cpu = FakeGpus(), torch.Generator
+    gpus = FakeGpus()
     monkeypatch.setattr(torch, "get_device_module", lambda device: gpus)
-    monkeypatch.setattr(torch, "Generator", lambda device=None: of_the_cpu())
+    monkeypatch.setattr(torch, "Generator", GeneratorOnTheCpu)
     with OnTheCpu():
         yield gpus
 

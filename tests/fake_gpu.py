@@ -66,6 +66,13 @@ class FakeGpus:
         return SimpleNamespace(name="A GPU", uuid=f"number-{device.index}")
 
 
+class GeneratorOnTheCpu(torch.Generator):
+    """A generator on the CPU instead of on a GPU."""
+
+    def __new__(cls, device=None):
+        return super().__new__(cls)
+
+
 class OnTheCpu(TorchFunctionMode):
     """Makes tensors on the CPU instead of on a GPU."""
 

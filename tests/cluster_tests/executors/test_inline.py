@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import Tensor
 
 from cluster.executors.inline import run_inline
 from cluster.executors.job import Job
@@ -9,10 +10,18 @@ from cluster.executors.monitor import Monitor
 from cluster.executors.signals import Signals
 from cluster.planning.inputs import Inputs
 from cluster.planning.placement import Placement, UnusableNodeError
+from posenet.models import CorrectorMLP
 from tests.cluster_tests.executors.test_progress import progress_on
 from tests.cluster_tests.small_experiment import FailingMLP
 
 GPU = Placement(torch.device("cuda", 0), n_slots=1, cpus_per_trial=1, gpu_share=1.0, gpus=(1,))
+
+
+class AssertingMLP(CorrectorMLP):
+    """Reads a row that does not exist; on a GPU that makes the GPU unusable for the process."""
+
+    def correction(self, poses: Tensor) -> Tensor:
+        return poses[torch.tensor([10**6], device=poses.device)]
 
 
 @pytest.fixture
@@ -44,3 +53,21 @@ def test_no_trial_is_trained_on_a_gpu_that_an_error_made_unusable(train, gpus):
         train()
     assert [outcome.status for outcome in train.monitor.outcomes.values()] == ["failed"]
     assert gpus.current == 0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU that torch can use")
+def test_a_run_ends_when_a_trial_has_made_a_real_gpu_unusable(small_experiment, python):
+    code = (
+        "import sys, torch\n"
+        "from pathlib import Path\n"
+        "from tests.cluster_tests.executors.test_inline import AssertingMLP\n"
+        "from tests.cluster_tests.small_experiment import SmallExperiment\n"
+        "changes = {'experiment_config.target_device': torch.device('cuda'), 'experiment_config.n_repetitions': 3}\n"
+        "SmallExperiment(*map(Path, sys.argv[1:])).run({**changes, 'base_hyperparams.model': AssertingMLP})\n"
+    )
+    done = python(code, small_experiment.data_dir, small_experiment.storage_path)
+    assert done.returncode == 1
+    assert "this process cannot use its GPU any more" in done.stderr
+    statuses = [row["status"] for row in small_experiment.experiment().results().trials]
+    assert sorted(statuses) == ["failed", "pending", "pending"]
