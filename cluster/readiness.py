@@ -229,8 +229,8 @@ def _check_experiment(storage_path: str, data_dir: str, n_trials: int) -> Experi
 
 def _train(job: Job, trials: Sequence[TrialSpec], on_gpu: Sequence[bool], number: int) -> DeviceResult:
     """Trains a trial in the process of a device."""
-    kind, share = ("cuda", 1.0) if on_gpu[number] else ("cpu", 0.0)
-    device = torch.device(kind, 0) if share else torch.device(kind)
+    gpu = torch.accelerator.current_accelerator() or torch.device("cuda")  # none: pretended, or an error that says so
+    device, share = (torch.device(gpu.type, 0), 1.0) if on_gpu[number] else (torch.device("cpu"), 0.0)
     trial = job.trial(trials[number], given_device(Placement(device, 1, 1, share)))
     folder = job.folder.trial(trial.id)
     *_, last = run_trial(trial, job.data(trial.settings), folder)

@@ -14,10 +14,25 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or _NO_MEMORY.search(str(error)) is not None
 
 
+def is_lost(device: torch.device) -> bool:
+    """Returns whether this process cannot use its GPU any more, which some errors cause."""
+    if device.type == "cpu":
+        return False
+    try:
+        torch.get_device_module(device).synchronize(device)
+    except RuntimeError:
+        return True
+    return False
+
+
 def is_machine_error(error: BaseException) -> bool:
     """Returns whether the machine caused an error, so that the same computation may succeed elsewhere or later."""
-    return (
-        is_out_of_memory(error)
-        or isinstance(error, torch.AcceleratorError)
+    return is_out_of_memory(error) or is_gpu_error(error)
+
+
+def is_gpu_error(error: BaseException) -> bool:
+    """Returns whether a GPU failed; a wrong computation, such as a row that does not exist, may cause that too."""
+    return not is_out_of_memory(error) and (
+        isinstance(error, torch.AcceleratorError)
         or (isinstance(error, RuntimeError) and _GPU.search(str(error)) is not None)
     )

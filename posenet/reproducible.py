@@ -2,14 +2,23 @@
 
 import os
 import random
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 _memory: Any = torch.utils.deterministic  # its one attribute has no declared type
+
+T = TypeVar("T")
+
+# What torch computes with float32 numbers, each with its own precision.
+_backends: Any = torch.backends  # not all of its attributes have declared types
+_MATMULS = (_backends.cuda.matmul, _backends.mkldnn.matmul)
+_GPU_LAYERS = (_backends.cudnn.conv, _backends.cudnn.rnn)
+_CPU_LAYERS = (_backends.mkldnn.conv, _backends.mkldnn.rnn)
 
 
 @contextmanager
@@ -28,8 +37,7 @@ def reproducible_process(*, threads: int, deterministic: bool, matmul_precision:
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
         _memory.fill_uninitialized_memory,
-        torch.get_float32_matmul_precision(),
-        torch.backends.cudnn.allow_tf32,
+        _Precision.now(),
         random_state(torch.device("cpu")),
     )
     # cuBLAS reads this when it starts; without it, deterministic mode refuses matrix products on a GPU.
@@ -40,18 +48,85 @@ def reproducible_process(*, threads: int, deterministic: bool, matmul_precision:
         torch.use_deterministic_algorithms(deterministic)
         # Filling new memory only guards against reading uninitialised values; it costs time and changes no results.
         _memory.fill_uninitialized_memory = False
-        torch.set_float32_matmul_precision(matmul_precision)
-        torch.backends.cudnn.allow_tf32 = matmul_precision != "highest"
+        _Precision.set(matmul_precision)
         yield
     finally:
-        n_threads, dtype, algorithms, warn_only, fill, precision, tf32, state = before
+        n_threads, dtype, algorithms, warn_only, fill, precision, state = before
         torch.set_num_threads(n_threads)
         torch.set_default_dtype(dtype)
         torch.use_deterministic_algorithms(algorithms, warn_only=warn_only)
         _memory.fill_uninitialized_memory = fill
-        torch.set_float32_matmul_precision(precision)
-        torch.backends.cudnn.allow_tf32 = tf32
+        precision.restore()
         set_random_state(state, torch.device("cpu"))
+
+
+@dataclass(frozen=True)
+class _Precision:
+    """The precision of float32 computations. Torch has an old and a new way to set it, and a script may use both.
+
+    Attributes:
+        matmul: `torch.get_float32_matmul_precision()`; None if it cannot be read, since the new way was used.
+        layers: `torch.backends.cudnn.allow_tf32`, likewise.
+        of_each: The `fp32_precision` of each kind of computation, which is the new way.
+    """
+
+    matmul: str | None
+    layers: bool | None
+    of_each: tuple[str, ...]
+
+    @classmethod
+    def now(cls) -> "_Precision":
+        return cls(
+            _if_readable(torch.get_float32_matmul_precision),
+            _if_readable(lambda: torch.backends.cudnn.allow_tf32),
+            tuple(kind.fp32_precision for kind in (*_MATMULS, *_GPU_LAYERS, *_CPU_LAYERS)),
+        )
+
+    def restore(self) -> None:
+        if self.matmul is not None:
+            torch.set_float32_matmul_precision(self.matmul)
+        if self.layers is not None:
+            torch.backends.cudnn.allow_tf32 = self.layers
+        for kind, precision in zip((*_MATMULS, *_GPU_LAYERS, *_CPU_LAYERS), self.of_each, strict=True):
+            kind.fp32_precision = precision
+
+    @staticmethod
+    def set(matmul_precision: str) -> None:
+        tf32 = matmul_precision != "highest"
+        torch.set_float32_matmul_precision(matmul_precision)
+        torch.backends.cudnn.allow_tf32 = tf32
+        # The old way does not change what follows the general `torch.backends.fp32_precision`.
+        for kind in _GPU_LAYERS:
+            kind.fp32_precision = "tf32" if tf32 else "ieee"
+        for kind in _CPU_LAYERS:
+            kind.fp32_precision = "ieee"
+
+
+def _if_readable(read: Callable[[], T]) -> T | None:
+    try:
+        return read()
+    except RuntimeError:
+        return None
+
+
+@contextmanager
+def current_gpu(device: torch.device) -> Iterator[None]:
+    """Makes a GPU the current one in the block, else some calls would open a context on the first GPU.
+
+    Restores the current GPU and the generators of all GPUs afterwards. Does nothing for the CPU.
+    """
+    if device.type == "cpu":
+        yield
+        return
+    gpu = torch.get_device_module(device)
+    index, states = gpu.current_device(), gpu.get_rng_state_all()
+    try:
+        gpu.set_device(device)
+        yield
+    finally:
+        gpu.set_rng_state_all(states)  # they are in the memory of this process, so this works even without the GPU
+        with suppress(RuntimeError):  # after some errors a GPU does not answer
+            gpu.set_device(index)
 
 
 def seed_process(seed: int) -> None:

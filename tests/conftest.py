@@ -6,6 +6,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from cluster.experiment import Experiment
+from tests.fake_gpu import FakeGpus, GeneratorOnTheCpu, OnTheCpu
 from tests.support import SKELETONS
 
 # A background process of a shell ignores Ctrl-C, and so would all processes that the tests start and interrupt.
@@ -35,6 +36,16 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(params=SKELETONS, ids=lambda skeleton: skeleton.name)
 def skeleton(request):
     return request.param
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """Two GPUs that do not exist, see `fake_gpu.py`."""
+    gpus = FakeGpus()
+    monkeypatch.setattr(torch, "get_device_module", lambda device: gpus)
+    monkeypatch.setattr(torch, "Generator", GeneratorOnTheCpu)
+    with OnTheCpu():
+        yield gpus
 
 
 @pytest.fixture(scope="session", autouse=True)

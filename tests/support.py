@@ -7,6 +7,9 @@ import itertools
 import os
 import pkgutil
 import random
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -49,6 +52,18 @@ def pose_dataset(skeleton: Skeleton, n: int, subsets=("DEFAULT",), seed: int = 0
     for array in (labels, *poses.values()):
         array.flags.writeable = False
     return PoseDataset("hands", labels, poses, skeleton, "fingerprint")
+
+
+@contextmanager
+def no_waiting_for_the_gpu() -> Iterator[None]:
+    """Makes what waits for the GPU in the block an error."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Synchronization debug mode is a prototype feature")
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def generator(seed: int = 0) -> torch.Generator:

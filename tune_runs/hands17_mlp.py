@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 
+from cluster.executors.executor import default_device
 from cluster.experiment import Experiment
 from data_pipeline.augmenters import RandomRotator, RandomScaler  # noqa: F401
 from data_pipeline.distorters import InterpolationDistorter
@@ -50,7 +51,7 @@ experiment_config: dict[str, Any] = {
     "test_set": "hands17_test",
     "use_preset": True,  # False trains on labels with errors added by the distorter, without a backbone
     "normalizer": Shifter,
-    "target_device": torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+    "target_device": default_device(),
     "n_repetitions": 3,
     "init_weights_path": None,
 }
@@ -134,8 +135,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", default="data", type=Path, help="the folder with the datasets (default: data)")
     parser.add_argument("--synthetic", action="store_true", help="train on a small synthetic dataset")
+    parser.add_argument(
+        "--device",
+        default=experiment_config["target_device"].type,
+        choices=["cpu", "cuda"],
+        help="where to train (default: cuda on a cluster, and on a machine with a GPU)",
+    )
+    parser.add_argument("--wait-for-nodes", action="store_true", help="wait if the cluster has no node for a trial yet")
     arguments = parser.parse_args()
-    experiment_config["data_dir"] = arguments.data_dir
+    experiment_config.update(data_dir=arguments.data_dir, target_device=torch.device(arguments.device))
     if arguments.synthetic:
         write_stand_in(arguments.data_dir, STAND_IN, {"train": 8000, "val": 2000, "test": 2000})
         use_stand_in()
@@ -146,7 +154,7 @@ def main() -> None:
 
     experiment = Experiment(experiment_config, solver_config, base_hyperparams)
     experiment.add_options(OPTIONS)
-    experiment.run()
+    experiment.run(wait_for_nodes=arguments.wait_for_nodes)
 
 
 if __name__ == "__main__":

@@ -96,6 +96,7 @@ def main() -> None:
     """Runs the experiment and prints its tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", default="data", type=Path, help="the folder with the datasets (default: data)")
+    parser.add_argument("--wait-for-nodes", action="store_true", help="wait if the cluster has no node for a trial yet")
     arguments = parser.parse_args()
     if not dataset_path(arguments.data_dir, "nyu_Pose-REN_train", "labels").is_file():
         parser.error(f"{arguments.data_dir} does not have the NYU datasets; see --help for the command that makes them")
@@ -109,7 +110,7 @@ def main() -> None:
     )
     experiment.add_options("model_args.dropout", [None, 0.2, 0.4])
     experiment.add_options("optimizer_args.lr", [1e-3, 3e-3])
-    table = experiment.run()
+    table = experiment.run(wait_for_nodes=arguments.wait_for_nodes)
     print(f"\n{backbone_table(table)}")
 
 

@@ -151,6 +151,7 @@ def main() -> None:
     """Runs the experiment and prints its tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", default="data", type=Path, help="the folder with the datasets (default: data)")
+    parser.add_argument("--wait-for-nodes", action="store_true", help="wait if the cluster has no node for a trial yet")
     arguments = parser.parse_args()
     if not dataset_path(arguments.data_dir, "recording_Pose-REN_train", "labels").is_file():
         parser.error(
@@ -165,7 +166,7 @@ def main() -> None:
         [[f"recording_{backbone}_{split}" for split in splits] for backbone in BACKBONES],
     )
     experiment.add_joint_options(KEYS, settings())
-    table = experiment.run()
+    table = experiment.run(wait_for_nodes=arguments.wait_for_nodes)
     print(f"\n{model_table(table)}")
 
 

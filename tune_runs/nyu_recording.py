@@ -90,18 +90,18 @@ OPTIONS: dict[str, list[Any]] = {
 }
 
 
-def chosen_settings(data_dir: Path) -> dict[str, Row]:
+def chosen_settings(data_dir: Path, *, wait_for_nodes: bool) -> dict[str, Row]:
     """Fits every setting once, and returns the best one in validation for each backbone."""
     experiment = Experiment({**experiment_config, "data_dir": data_dir}, solver_config, base_hyperparams)
     paths = [f"experiment_config.{split}_set" for split in ("train", "val")]
     sets = {backbone: [f"recording_{backbone}_{split}" for split in ("train", "val")] for backbone in BACKBONES}
     experiment.add_joint_options(paths, list(sets.values()))
     experiment.add_options(OPTIONS)
-    best = {row[paths[0]]: row for row in experiment.run().best_for_each(paths[0])}
+    best = {row[paths[0]]: row for row in experiment.run(wait_for_nodes=wait_for_nodes).best_for_each(paths[0])}
     return {backbone: best[train_set] for backbone, (train_set, _) in sets.items()}
 
 
-def test(data_dir: Path, chosen: dict[str, Row]) -> Results:
+def test(data_dir: Path, chosen: dict[str, Row], *, wait_for_nodes: bool) -> Results:
     """Fits the chosen settings six times and tests them."""
     config = {
         **experiment_config,
@@ -119,7 +119,7 @@ def test(data_dir: Path, chosen: dict[str, Row]) -> Results:
             for backbone, row in chosen.items()
         ],
     )
-    return experiment.run()
+    return experiment.run(wait_for_nodes=wait_for_nodes)
 
 
 def people_table(table: Results, chosen: dict[str, Row]) -> str:
@@ -148,11 +148,13 @@ def main() -> None:
     """Runs both experiments and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", default="data", type=Path, help="the folder with the datasets (default: data)")
-    data_dir = parser.parse_args().data_dir
+    parser.add_argument("--wait-for-nodes", action="store_true", help="wait if the cluster has no node for a trial yet")
+    arguments = parser.parse_args()
+    data_dir, waits = arguments.data_dir, arguments.wait_for_nodes
     if not dataset_path(data_dir, "recording_Pose-REN_train", "labels").is_file():
         parser.error(f"{data_dir} does not have the NYU datasets; see --help for the command that makes them")
-    chosen = chosen_settings(data_dir)
-    print(f"\n{people_table(test(data_dir, chosen), chosen)}")
+    chosen = chosen_settings(data_dir, wait_for_nodes=waits)
+    print(f"\n{people_table(test(data_dir, chosen, wait_for_nodes=waits), chosen)}")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
+
 from cluster.executors.inline import run_inline
 from cluster.executors.job import Job
 from cluster.executors.monitor import Monitor
@@ -72,10 +74,7 @@ class Executor:
         Raises:
             UserError: If a variable of the environment is not a number and should be one.
         """
-        addresses = [address, *(os.environ.get(variable) for variable in _ADDRESS_VARIABLES)]
-        address = next((found for found in addresses if found), None)
-        if name == "inline" or address == "local":
-            address = None
+        address = None if name == "inline" else _cluster_address(address)
         return cls(name, address, wait_for_nodes or os.environ.get(_WAIT_VARIABLE) == "1", _signals())
 
     def problems(self, config: ExperimentConfig) -> list[Problem]:
@@ -136,6 +135,22 @@ class Executor:
         placement = place_here(job.config, len(trials))
         with ray_session.embedded(placement):
             ray_runner.run_ray(trials, job, placement, monitor, self.signals)
+
+
+def default_device() -> torch.device:
+    """Returns the device for scripts that train where a GPU is: `cuda` on a cluster, and here if there is a GPU.
+
+    The machine that starts a run on a cluster often has no GPU, which says nothing about the cluster. If that has none
+    either, the run ends with an error.
+    """
+    return torch.device("cuda" if _cluster_address() is not None or torch.cuda.is_available() else "cpu")
+
+
+def _cluster_address(address: str | None = None) -> str | None:
+    """Returns the Ray cluster to train on, by default that of the environment; None for this machine."""
+    addresses = [address, *(os.environ.get(variable) for variable in _ADDRESS_VARIABLES)]
+    address = next((found for found in addresses if found), None)
+    return None if address == "local" else address
 
 
 def _signals() -> Signals:

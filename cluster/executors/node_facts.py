@@ -71,8 +71,9 @@ def code_version() -> str | None:
 
 def _gpus() -> int | str:
     # Ray may hide all GPUs from a task that asks for none; torch should see those that the node was started with.
-    if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
-        del os.environ["CUDA_VISIBLE_DEVICES"]
+    for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ZE_AFFINITY_MASK"):
+        if os.environ.get(name) == "":
+            del os.environ[name]
     try:
         import torch
     except Exception as error:

@@ -11,11 +11,12 @@ import secrets
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 # Before Ray: it sets the environment that Ray reads when it is imported.
 from cluster.executors import (
+    ray_gpus,
     ray_nodes,
     ray_worker,  # isort: split
 )
@@ -77,6 +78,8 @@ def run_ray(
         _driven_from_here(scratch),
         signals.first_sigint_noted(),
     ):
+        # A cluster that grows on demand should not grow for GPUs that are half full: there Ray fills a GPU first.
+        gpus = ray_gpus.RayGpus(placement) if placement.per_gpu and not unbounded else None
         trainable = ray_worker.trainable(job, placement)
         for batch in _batches(trials, max(_TRIALS_OF_A_TUNER, _TRIALS_OF_A_SLOT * placement.n_slots)):
             if signals.interrupted.is_set():
@@ -86,7 +89,8 @@ def run_ray(
             first = min(trial.repetition for trial in batch)
             generator = _Variants(batch, job, placement, first_repetition=first, unbounded=unbounded)
             try:
-                _tune(trainable, batch, generator, monitor, signals, scratch)
+                with ray_gpus.placed_by(gpus) if gpus is not None else nullcontext():
+                    _tune(trainable, batch, generator, monitor, signals, scratch, gpus)
             except Preempted:
                 if signals.preempted.is_set():
                     raise
@@ -114,6 +118,7 @@ def _tune(
     monitor: Monitor,
     signals: Signals,
     scratch: str,
+    gpus: ray_gpus.RayGpus | None,
 ) -> None:
     """Trains some trials with one Tuner."""
     job, placement = generator.job, generator.placement
@@ -133,7 +138,7 @@ def _tune(
         run_config=tune.RunConfig(
             storage_path=scratch,
             name=secrets.token_hex(4),
-            callbacks=[_Reports(monitor, generator, job)],
+            callbacks=[_Reports(monitor, generator, job, gpus)],
             stop=_Stop(monitor, signals, generator, job.run_id),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=job.config.max_retries),
@@ -239,10 +244,12 @@ class _Variants(_StaysInDriver, BasicVariantGenerator):  # type: ignore[misc] # 
 class _Reports(_StaysInDriver, tune.Callback):  # type: ignore[misc] # ray declares no types
     """Passes the reports of trials to the monitor."""
 
-    def __init__(self, monitor: Monitor, generator: _Variants, job: Job) -> None:
+    def __init__(self, monitor: Monitor, generator: _Variants, job: Job, gpus: ray_gpus.RayGpus | None) -> None:
         self.monitor = monitor
         self.generator = generator
         self.job = job
+        self.gpus = gpus
+        self.retried: set[str] = set()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A worker started a trial, for the first time or again."""
@@ -253,7 +260,9 @@ class _Reports(_StaysInDriver, tune.Callback):  # type: ignore[misc] # ray decla
     ) -> None:
         """A worker reported."""
         if "report" in result:
-            self.monitor.reported(TrialReport(**result["report"]))
+            self._reported(TrialReport(**result["report"]), result["group"])
+        if "gpu_failure" in result:
+            self._retry(TrialReport(**result["gpu_failure"]), result["group"])
         spec = self.generator.specs_by_tune_id[trial.trial_id]
         if "trial_error" in result:
             folder = self.job.folder.trial(spec.id)
@@ -264,11 +273,34 @@ class _Reports(_StaysInDriver, tune.Callback):  # type: ignore[misc] # ray decla
             self.generator.node_error = result["node_error"]
             self.monitor.reported(TrialReport(spec.id, "interrupted"))
 
+    def _reported(self, report: TrialReport, group: str | None) -> None:
+        self.monitor.reported(report)
+        if self.gpus is None or report.status in ("running", "interrupted"):
+            return
+        bad = self.gpus.ended(group, report.trial_id, gpu_failed=report.gpu_failed)
+        if bad is not None:
+            self.monitor.progress.say(
+                f"warning: {bad} is not used any more: trials failed on it repeatedly, but not on another GPU"
+            )
+        if self.gpus.all_bad:
+            self.generator.node_error = "trials failed repeatedly on each GPU, but not on another one. Repair them"
+
+    def _retry(self, report: TrialReport, group: str | None) -> None:
+        self.retried.add(report.trial_id)
+        if self.gpus is not None:
+            self.gpus.failed(group, report.trial_id, str(report.place))
+        why = str(report.error).splitlines()[0]
+        line = f"warning: {report.trial_id} failed on {report.place} and is tried once more: {why}"
+        self.monitor.reported(TrialReport(report.trial_id, "running", report.epoch, lines=(line,)))
+
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A worker was lost; Tune starts the trial again."""
         spec = self.generator.specs_by_tune_id[trial.trial_id]
         if spec.id in self.monitor.outcomes:
             return  # it had reported how it ended
+        if spec.id in self.retried:
+            self.retried.remove(spec.id)
+            return  # it had reported why
         line = f"warning: the worker of {spec.id} was lost; another worker continues the trial from its last checkpoint"
         self.monitor.reported(TrialReport(spec.id, "running", lines=(line,)))
 

@@ -1,14 +1,15 @@
 """What a worker process does for a trial that Ray Tune gave to it, and how it communicates with the driver.
 
-A worker reports `report`, the state of its trial; `trial_error`, why it could not start the training; or `node_error`,
-why no trial can be trained on its node. The files in the trial's folder are the result; reports are for the display.
+A worker reports `report`, the state of its trial; `trial_error`, why it could not start the training; `gpu_failure`,
+the state of a trial whose GPU failed and that another worker tries once more; or `node_error`, why no trial can be
+trained on its node. The files in the trial's folder are the result; reports are for the display.
 """
 
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from cluster.executors import (
 from ray import tune
 from ray.exceptions import RayError
 from ray.experimental import internal_kv
+from ray.util import get_current_placement_group
 
 from cluster.executors.job import Job
 from cluster.executors.watchdog import Watchdog, read_hang
@@ -33,6 +35,7 @@ from cluster.storage.filesystem import StorageError
 from cluster.storage.folders import TrialFolder
 from cluster.storage.trial_file import TrialFile
 from cluster.trial.trainable import TrialReport, run_trial
+from posenet.machine_errors import is_lost
 
 _REPORT_INTERVAL_S = 0.2  # a report delays the trial by some milliseconds
 _REPORTS_A_SECOND = 100  # and delays the driver, which receives those of all trials
@@ -93,8 +96,10 @@ def _train(config: dict[str, Any], job: Job, placement: Placement, versions: Map
             folder.remove(FileNames.CHECKPOINT)
     if report is None and (hang := read_hang(folder, job.run_id)) is not None:
         report = fail(trial.id, folder, job.run_id, hang)
-    if report is not None:
-        tune.report({"report": vars(report)})
+    retry = _Retry(job, trial.id)
+    group = _placement_group()
+    if report is not None and not retry.begins():
+        tune.report({"report": vars(report), "group": group})
         return
 
     stop_request = StopRequest(job.run_id)
@@ -103,15 +108,19 @@ def _train(config: dict[str, Any], job: Job, placement: Placement, versions: Map
     last_report = time.monotonic()
     interval_s = max(_REPORT_INTERVAL_S, placement.n_slots / _REPORTS_A_SECOND)
     watchdog = Watchdog(trial.settings.experiment.trial_timeout_s, folder, job.run_id)
-    with watchdog:
-        for report in run_trial(trial, job.data(trial.settings), folder, stop_request, per_gpu=placement.per_gpu):
+    is_shared = group is not None and (placement.per_gpu or 0) > 1
+    with watchdog, _listed(f"posetune-gpu-{group}-", trial.id) if is_shared else nullcontext(tuple) as others:
+        for report in run_trial(trial, job.data(trial.settings), folder, stop_request, others_on_gpu=others):
+            if report.gpu_failed and retry.requested():
+                tune.report({"gpu_failure": vars(report), "group": group})
+                raise _GpuLostError
             now = time.monotonic()
             if report.status != "running" or report.lines or now - last_report >= interval_s:
                 last_report = now
                 watchdog.pause()  # the driver may be slow
-                tune.report({"report": vars(report)})
+                tune.report({"report": vars(report), "group": group})
             watchdog.reset()
-    if report is not None and report.status == "failed" and _is_lost(trial.device):
+    if report is not None and report.status == "failed" and is_lost(trial.device):
         raise _GpuLostError
 
 
@@ -155,15 +164,71 @@ def _require_folder(job: Job, host: str) -> None:
         raise UnusableNodeError(f"{host} cannot use {location}: {error}. Fix this, or remove the node") from error
 
 
-def _is_lost(device: torch.device) -> bool:
-    """Returns whether this process cannot use its GPU any more, which some errors cause."""
-    if device.type == "cpu":
-        return False
+def _placement_group() -> str | None:
+    """Returns the id of the placement group that reserves this process's GPU."""
+    group = get_current_placement_group()
+    return None if group is None else group.id.hex()
+
+
+@contextmanager
+def _listed(place: str, trial_id: str) -> Iterator[Callable[[], list[str]]]:
+    """Lists a trial in the cluster among those at a place on one node; yields a function that returns the others."""
+
+    def others() -> list[str]:
+        with suppress(Exception):
+            ids = [key.decode().removeprefix(place) for key in internal_kv._internal_kv_list(place)]
+            # A worker that was killed is still listed.
+            alive = [i for i in ids if i != trial_id and _is_alive(int(internal_kv._internal_kv_get(place + i)))]
+            return sorted(alive)
+        return []
+
+    with suppress(Exception):  # the head may be lost: no reason for a trial to fail
+        internal_kv._internal_kv_put(place + trial_id, str(os.getpid()))
     try:
-        torch.get_device_module(device).synchronize(device)
-    except RuntimeError:
-        return True
-    return False
+        yield others
+    finally:
+        with suppress(Exception):
+            internal_kv._internal_kv_del(place + trial_id)
+
+
+def _is_alive(pid: int) -> bool:
+    """Returns whether there is a process with this id on this machine."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # of another user
+        pass
+    return True
+
+
+class _Retry:
+    """The only retry of a trial whose GPU failed; noted in the cluster, since another worker makes it.
+
+    Args:
+        job: The job; its config may forbid retries.
+        trial_id: The trial.
+    """
+
+    def __init__(self, job: Job, trial_id: str) -> None:
+        self.is_allowed = job.config.max_retries > 0
+        self.key = f"posetune-retry-{job.run_id}-{trial_id}".encode()
+
+    def requested(self) -> bool:
+        """Notes that another worker should try the trial; returns False if one already has."""
+        with suppress(Exception):  # without the head there is no other worker
+            if self.is_allowed and internal_kv._internal_kv_get(self.key) is None:
+                internal_kv._internal_kv_put(self.key, b"requested")
+                return True
+        return False
+
+    def begins(self) -> bool:
+        """Returns whether this worker is to make the retry; afterwards no other one is."""
+        with suppress(Exception):
+            if self.is_allowed and internal_kv._internal_kv_get(self.key) == b"requested":
+                internal_kv._internal_kv_put(self.key, b"made")
+                return True
+        return False
 
 
 def request_stop(run_id: str) -> None:

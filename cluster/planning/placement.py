@@ -1,14 +1,17 @@
 """Where trials run: how many fit on one machine or on several, what each takes, and on which device each ran.
 
-Ray chooses the node and the GPU of a trial and shows the trial only that GPU. It fills a GPU that trials share before
-it uses the next one. So a trial requests the largest share of a GPU with which as many trials as possible run at a
-time: eight trials on four GPUs are two on each, even if a GPU could take more.
+Ray shows a trial only its GPU. Trials that share GPUs are spread evenly: six trials on four GPUs are two on two of
+them and one on each of the others, even if a GPU could take more. `executors/ray_gpus.py` gives each trial its GPU.
 """
 
+import math
 import os
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path, PurePosixPath
 
 import torch
 
@@ -18,6 +21,21 @@ from data_pipeline.user_error import UserError
 PRETEND_GPUS = "POSETUNE_PRETEND_GPUS"
 """If this is set in the environment, a trial with a GPU trains on the CPU. Machines without GPUs use it to test how
 trials are placed on the GPUs that a Ray cluster was told about."""
+
+
+_SHOWN_GPUS = {
+    "cuda": ("CUDA_VISIBLE_DEVICES",),
+    "hip": ("HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"),  # the second one counts if the first one is empty
+    "xpu": ("ZE_AFFINITY_MASK",),
+}
+"""The variables that say which GPUs of a machine a process sees: of NVIDIA, AMD and Intel."""
+
+_NO_GPU = {
+    "CUDA_VISIBLE_DEVICES": "",
+    "HIP_VISIBLE_DEVICES": "-1",  # empty would show all
+    "ONEAPI_DEVICE_SELECTOR": "*:cpu",  # an empty ZE_AFFINITY_MASK would show all
+}
+"""Hides all GPUs from a process."""
 
 
 class UnusableNodeError(UserError):
@@ -74,7 +92,8 @@ class Placement:
     def trial_resources(self) -> dict[str, float]:
         """The resources of a trial, for Ray."""
         resources = {"CPU": float(self.cpus_per_trial)}
-        return {**resources, "GPU": self.gpu_share} if self.gpu_share else resources
+        # Ray rounds to four decimals, so seven shares of 1/7 would be more than a GPU.
+        return {**resources, "GPU": 10_000 // self.per_gpu / 10_000} if self.per_gpu else resources
 
     @property
     def per_gpu(self) -> int | None:
@@ -84,6 +103,10 @@ class Placement:
     def slots_on(self, nodes: Sequence[Node]) -> int:
         """Returns how many trials run at a time on `nodes`."""
         return _slots(nodes, self.cpus_per_trial, self.per_gpu)
+
+    def gpu_loads(self, nodes: Sequence[Node], n_trials: int) -> list[list[int]]:
+        """Returns how many of at most `n_trials` trials each GPU of each of `nodes` takes at a time."""
+        return _gpu_loads(nodes, n_trials, self.cpus_per_trial, self.per_gpu or 0)
 
 
 def place_here(
@@ -167,7 +190,7 @@ def given_device(placement: Placement) -> torch.device:
     """Returns the device of a trial in its worker process."""
     if placement.device.type == "cpu":
         # Ray shows all GPUs to a process that requests none.
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        os.environ.update(_NO_GPU)
     return torch.device("cpu") if PRETEND_GPUS in os.environ else placement.device
 
 
@@ -179,7 +202,8 @@ def device_name(device: torch.device) -> tuple[str, str | None]:
     if device.type == "cpu":
         return "cpu", None
     index = device.index or 0
-    shown = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if device.type == "cuda" else []
+    names = _SHOWN_GPUS.get("hip" if device.type == "cuda" and torch.version.hip else device.type, ())
+    shown = next((os.environ[name] for name in names if os.environ.get(name)), "").split(",")
     number = shown[index] if index < len(shown) and shown[index] else index
     properties = torch.get_device_module(device).get_device_properties(device)
     uuid = getattr(properties, "uuid", None)  # not every kind of GPU has one
@@ -191,10 +215,8 @@ def _fit(config: ExperimentConfig, n_trials: int, nodes: Sequence[Node], gpus: t
     cpus, kind = config.cpus_per_trial, config.devices[0].type
     if kind == "cpu":
         return Placement(torch.device("cpu"), _slots(nodes, cpus), cpus)
-    wanted = min(n_trials, _slots(nodes, cpus, config.trials_per_device))
-    at_most = config.trials_per_device
-    per_gpu = next(n for n in range(1, at_most + 1) if n == at_most or _slots(nodes, cpus, n) >= wanted)
-    return Placement(torch.device(kind, 0), _slots(nodes, cpus, per_gpu), cpus, 1 / per_gpu, gpus)
+    loads = list(chain(*_gpu_loads(nodes, n_trials, cpus, config.trials_per_device)))
+    return Placement(torch.device(kind, 0), sum(loads), cpus, 1 / (max(loads, default=0) or 1), gpus)
 
 
 def _slots(nodes: Sequence[Node], cpus_per_trial: int, per_gpu: int | None = None) -> int:
@@ -204,6 +226,17 @@ def _slots(nodes: Sequence[Node], cpus_per_trial: int, per_gpu: int | None = Non
     return sum(by_cpus if per_gpu is None else map(min, by_cpus, (node.gpus * per_gpu for node in nodes)))
 
 
+def _gpu_loads(nodes: Sequence[Node], n_trials: int, cpus_per_trial: int, per_gpu: int) -> list[list[int]]:
+    """Spreads trials evenly over the GPUs of nodes, at most `per_gpu` on each and no more than the CPU cores feed."""
+    loads = [[0] * node.gpus for node in nodes]
+    for _ in range(per_gpu):
+        for node, node_loads in zip(nodes, loads, strict=True):
+            room = min(node.gpus, node.cpus // cpus_per_trial - sum(node_loads), n_trials - sum(map(sum, loads)))
+            for gpu in range(room):
+                node_loads[gpu] += 1
+    return loads
+
+
 def _indices(config: ExperimentConfig) -> tuple[int, ...]:
     """Returns the indices of the GPUs that a config names; an empty tuple if it names none."""
     return tuple(device.index for device in config.devices if device.index is not None and device.type != "cpu")
@@ -211,4 +244,37 @@ def _indices(config: ExperimentConfig) -> tuple[int, ...]:
 
 def _usable_cpus() -> int:
     """Returns how many CPU cores this process may use; on macOS, which does not say, how many the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, int(min(n_cores, _cpu_quota())))
+
+
+def _cpu_quota(root: Path = Path("/")) -> float:
+    """Returns how much CPU time this process gets, in cores: a container may get less than the cores that it sees.
+
+    Linux limits control groups, which form a tree; each limit holds for all groups below.
+
+    Args:
+        root: The root of the filesystem.
+    """
+    quotas = [math.inf]
+    with suppress(OSError):
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            # Version 2 has one tree, without names of controllers here; version 1 has one for each controller.
+            tree = root / "sys/fs/cgroup" / ("cpu" if controllers else "")
+            if not controllers or "cpu" in controllers.split(","):
+                group = PurePosixPath(path.lstrip("/"))
+                quotas += [_quota_of(tree / above) for above in (group, *group.parents)]
+    return min(quotas)
+
+
+def _quota_of(group: Path) -> float:
+    """Returns the limit of a control group itself, in cores."""
+    with suppress(OSError, ValueError, ZeroDivisionError):  # no such group or no limit
+        if (group / "cpu.max").exists():
+            quota, period = (group / "cpu.max").read_text().split()
+        else:
+            quota, period = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        if int(quota) > 0:
+            return int(quota) / int(period)
+    return math.inf

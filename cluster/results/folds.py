@@ -52,7 +52,9 @@ def combined_trial(rows: Sequence[Row], folds: Sequence[Fold], of_combination: R
         row[name] = _mean_over_frames(values, [fold.n_frames[split] for fold in folds]) if is_known else None
     seconds = [fold["train_seconds"] for fold in rows]
     row["train_seconds"] = None if None in seconds else sum(seconds)
-    for name in ("node", "device", "gpu"):
+    peaks = [fold["gpu_peak_gib"] for fold in rows]
+    row["gpu_peak_gib"] = None if None in peaks else max(peaks)
+    for name in ("node", "device", "gpu", "gpu_total_gib"):
         row[name] = first[name] if all(fold[name] == first[name] for fold in rows) else None
     row["error"] = next((fold["error"] for fold in rows if fold["status"] == status), None)
     return row

@@ -55,8 +55,8 @@ class Results:
             first or their labels, see `distinguishing_column`.
         splits: 'val' and, with a test set, 'test'.
         trials: A row for each trial: options, `repetition`, `seed`, `status`, `best_epoch`, metrics, `train_seconds`,
-            `node`, `device`, `gpu`, `error`. Missing values are None. With folds, a row for each repetition of all
-            folds; it is finished if all folds are.
+            `node`, `device`, `gpu`, `gpu_peak_gib`, `gpu_total_gib`, `error`. Missing values are None. With folds, a
+            row for each repetition of all folds; it is finished if all folds are.
         summary: A row for each combination, the best in validation first, but those with fewer finished repetitions
             than planned after the others: options, `n` (finished repetitions), `failed`, `diverged`, and by split the
             `SummaryColumns`: means and sample standard deviations over finished repetitions. With folds also `folds`,

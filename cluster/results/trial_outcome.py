@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from cluster.storage.trial_file import Status, TrialFile
 from data_pipeline.subsets import DEFAULT_SUBSET, MEAN_SUBSET
 
-_RUN_COLUMNS = ("train_seconds", "node", "device", "gpu", "error")
+_RUN_COLUMNS = ("train_seconds", "node", "device", "gpu", "gpu_peak_gib", "gpu_total_gib", "error")
 
 
 class TrialOutcome(NamedTuple):

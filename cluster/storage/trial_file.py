@@ -40,6 +40,8 @@ class TrialFile(NamedTuple):
         description: What the key is a hash of.
         epochs: Completed epochs.
         started: Seconds since 1970, as is `ended`.
+        gpu_peak_gib: The most memory that it had reserved on its GPU, GiB; without that of the GPU's driver.
+        gpu_total_gib: The memory of its GPU, GiB.
         normalizer: What the normalizer has learned, in a finished trial.
         traceback: Where the error was raised, in a trial that failed or diverged.
         best_epoch: The epoch with the best validation distance, in a finished trial, as are the metrics.
@@ -60,6 +62,8 @@ class TrialFile(NamedTuple):
     train_seconds: Seconds | None = None
     device: str | None = None
     gpu: str | None = None
+    gpu_peak_gib: float | None = None
+    gpu_total_gib: float | None = None
     node: str | None = None
     pid: int | None = None
     threads: int | None = None

@@ -6,9 +6,9 @@ import os
 import socket
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -34,9 +34,9 @@ from data_pipeline.subsets import MEAN_SUBSET
 from data_pipeline.tables import Table
 from posenet.checkpoint import pack, tensor_bytes, unpack
 from posenet.evaluator import Evaluator, Measurement
-from posenet.machine_errors import is_machine_error, is_out_of_memory
+from posenet.machine_errors import is_gpu_error, is_machine_error, is_out_of_memory
 from posenet.record import Record
-from posenet.reproducible import reproducible_process, seed_process
+from posenet.reproducible import current_gpu, reproducible_process, seed_process
 from posenet.solver import DivergedError, EpochReport, Examples, Solver, SolverSettings
 
 
@@ -89,6 +89,7 @@ class TrialReport:
         lines: Texts for the user: warnings and, with `verbose`, intermediate results.
         error: Why it failed or diverged.
         place: The device and the machine that train it.
+        gpu_failed: Whether it failed because its GPU did; on another GPU it may succeed.
     """
 
     trial_id: str
@@ -98,6 +99,7 @@ class TrialReport:
     lines: tuple[str, ...] = ()
     error: str | None = None
     place: str | None = None
+    gpu_failed: bool = False
 
 
 def run_trial(
@@ -106,7 +108,7 @@ def run_trial(
     folder: TrialFolder,
     should_stop: Callable[[], bool] = lambda: False,
     *,
-    per_gpu: int | None = None,
+    others_on_gpu: Callable[[], Sequence[str]] = tuple,
 ) -> Iterator[TrialReport]:
     """Trains a trial, from its checkpoint if it has one, and writes its files.
 
@@ -118,16 +120,19 @@ def run_trial(
         data: Its data.
         folder: Its files.
         should_stop: Called after each epoch; if True, the trial writes a checkpoint and ends as `interrupted`.
-        per_gpu: How many trials share a GPU; None if unknown.
+        others_on_gpu: Returns the trials that share its GPU now.
     """
     folder.clear_partial_files()
     config = trial.settings.experiment
     training = _Training(trial, data, folder)
     try:
-        with reproducible_process(
-            threads=config.cpus_per_trial,
-            deterministic=config.deterministic_mode,
-            matmul_precision=trial.settings.solver.matmul_precision,
+        with (
+            reproducible_process(
+                threads=config.cpus_per_trial,
+                deterministic=config.deterministic_mode,
+                matmul_precision=trial.settings.solver.matmul_precision,
+            ),
+            current_gpu(trial.device),
         ):
             yield from training.train(should_stop)
     except DivergedError as error:
@@ -138,8 +143,9 @@ def run_trial(
         # The checkpoint may contain the cause, so a new attempt starts from the beginning; except if the device or the
         # memory caused the error, or if the training had not begun.
         keep_checkpoint = is_machine_error(error) or not training.is_training
-        text = training.explain(error, per_gpu or 1)
-        yield training.end("failed", text, trace=traceback.format_exc(), keep_checkpoint=keep_checkpoint)
+        text = training.explain(error, others_on_gpu)
+        report = training.end("failed", text, trace=traceback.format_exc(), keep_checkpoint=keep_checkpoint)
+        yield replace(report, gpu_failed=is_gpu_error(error))
 
 
 # This process trains one trial after another, and keeps these on its device.
@@ -179,8 +185,8 @@ class _Training:
         trial, settings = self.trial, self.trial.settings
         if trial.device.type != "cpu":
             gpu = torch.get_device_module(trial.device)
-            gpu.set_device(trial.device)  # else some calls would open a context on the first GPU
             gpu.empty_cache()  # memory of the previous trial of this process
+            gpu.reset_peak_memory_stats(trial.device)
         self.device, self.gpu = device_name(trial.device)
         self.runs = tuple(dict.fromkeys([*self.folder.read_trial().runs, trial.run_id]))
         self._write_trial()
@@ -227,31 +233,32 @@ class _Training:
             self._write_trial(status, error=error, traceback=trace)
         except Exception as recording_error:
             error = f"{error} (this could not be recorded: {recording_error})"
-        return TrialReport(self.trial.id, status, self.epoch, error=error)
+        return TrialReport(self.trial.id, status, self.epoch, error=error, place=self._place())
 
-    def explain(self, error: BaseException, per_gpu: int) -> str:
+    def explain(self, error: BaseException, others_on_gpu: Callable[[], Sequence[str]]) -> str:
         """Returns an error as a text; if memory ran out, with advice."""
         text = f"{type(error).__name__}: {error}"
         if is_out_of_memory(error):
-            fewer = ", or trials_per_device" if per_gpu > 1 else ""
+            others = others_on_gpu()
+            fewer = ", or trials_per_device" if others else ""
             text += (
                 f" — out of memory on {self.device} with batch_size {self.trial.settings.solver.batch_size}, in trial "
-                f"{self.trial.id}{self._gpu_use(per_gpu)}; reduce the batch size or the model{fewer}"
+                f"{self.trial.id}{self._gpu_use(others)}; reduce the batch size or the model{fewer}"
             )
         return text
 
-    def _gpu_use(self, per_gpu: int) -> str:
+    def _gpu_use(self, others: Sequence[str]) -> str:
         """Returns what else uses the trial's GPU, as a part of a sentence; on a CPU an empty string."""
         device = self.trial.device
         if device.type == "cpu":
             return ""
-        text = f", where up to {per_gpu} trials share a GPU" if per_gpu > 1 else ", the only trial on its GPU"
+        text = f", which shares its GPU with {' and '.join(others)}" if others else ", the only trial on its GPU"
         gpu = torch.get_device_module(device)
         with suppress(RuntimeError):  # after some errors the GPU does not answer
             free, total = gpu.mem_get_info(device)
             own = gpu.memory_reserved(device)
-            others = total - free - own
-            text += f" (it uses {own / 2**30:.1f} of {total / 2**30:.1f} GiB, others {others / 2**30:.1f})"
+            rest = total - free - own
+            text += f" (it uses {own / 2**30:.1f} of {total / 2**30:.1f} GiB, others {rest / 2**30:.1f})"
         return text
 
     def _build(self) -> Solver:
@@ -403,7 +410,18 @@ class _Training:
             pid=os.getpid(),
             threads=self.trial.settings.experiment.cpus_per_trial,
         )
-        self.folder.write_trial(file._replace(**outcome))
+        self.folder.write_trial(file._replace(**self._gpu_memory(), **outcome))
+
+    def _gpu_memory(self) -> dict[str, Any]:
+        """Returns the fields of the trial's file that say how much memory it took on its GPU; none on a CPU."""
+        device = self.trial.device
+        if device.type == "cpu":
+            return {}
+        gpu = torch.get_device_module(device)
+        with suppress(RuntimeError):  # after some errors the GPU does not answer
+            _, total = gpu.mem_get_info(device)
+            return {"gpu_peak_gib": gpu.max_memory_reserved(device) / 2**30, "gpu_total_gib": total / 2**30}
+        return {}
 
     def _place(self) -> str:
         return f"{self.device} on {socket.gethostname()}"

@@ -19,7 +19,7 @@ from tests.cluster_tests.small_experiment import write_tables
 from tests.support import ROOT
 
 SCRIPT = Path(__file__).with_name("sweep_script.py")
-HOW_IT_WAS_TRAINED = ("train_seconds", "node", "device", "gpu")
+HOW_IT_WAS_TRAINED = ("train_seconds", "node", "device", "gpu", "gpu_peak_gib", "gpu_total_gib")
 
 
 def write_sweep_data(folder: Path) -> None:

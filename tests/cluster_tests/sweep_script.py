@@ -60,6 +60,16 @@ class SlowMLP(CorrectorMLP):
         return super().correction(poses)
 
 
+class MLPOfABadGpu(SlowMLP):
+    """Fails on the first GPU of a machine, as if the GPU were bad."""
+
+    def correction(self, poses: Tensor) -> Tensor:
+        corrected = super().correction(poses)
+        if os.environ["CUDA_VISIBLE_DEVICES"] == "0":
+            raise RuntimeError("CUDA error: uncorrectable ECC error encountered")
+        return corrected
+
+
 class FailingMLP(CorrectorMLP):
     """Raises in its first forward pass."""
 

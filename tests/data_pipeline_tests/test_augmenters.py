@@ -16,6 +16,7 @@ from tests.support import (
     generator,
     global_random_states,
     hands,
+    no_waiting_for_the_gpu,
     on_skeletons,
     pair_id,
 )
@@ -168,10 +169,9 @@ def test_a_gpu_turns_hands_without_being_waited_for_and_without_tf32(skeleton):
     before = torch.get_float32_matmul_precision()
     try:
         torch.set_float32_matmul_precision("high")
-        torch.cuda.set_sync_debug_mode("error")
-        augmented = RandomRotator()(poses, labels, skeleton, draws)
+        with no_waiting_for_the_gpu():
+            augmented = RandomRotator()(poses, labels, skeleton, draws)
     finally:
-        torch.cuda.set_sync_debug_mode("default")
         torch.set_float32_matmul_precision(before)
     distances = pairwise_distances(*(points.cpu() for points in augmented))
     torch.testing.assert_close(distances, pairwise_distances(poses.cpu(), labels.cpu()), rtol=0, atol=1e-3)
@@ -237,11 +237,8 @@ class TestRandomBoneScaler:
         poses, labels = (points.cuda() for points in hands(skeleton, 100))
         draws = torch.Generator("cuda").manual_seed(0)
         RandomBoneScaler()(poses, labels, skeleton, draws)  # the first call copies the skeleton
-        try:
-            torch.cuda.set_sync_debug_mode("error")
+        with no_waiting_for_the_gpu():
             scaled, others = RandomBoneScaler()(poses, labels, skeleton, draws)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
         torch.testing.assert_close(scaled - others, poses - labels, rtol=0, atol=1e-3)
 
 

@@ -225,6 +225,13 @@ def _prepared_together(request, monkeypatch):
     monkeypatch.setattr("data_pipeline.loader._SAMPLES_PER_GROUP", request.param)
 
 
+@pytest.mark.parametrize("n", [1, 5, 12])
+def test_every_row_of_an_array_reaches_the_gpu(gpus, monkeypatch, n):
+    monkeypatch.setattr("data_pipeline.batch._PINNED_SAMPLES", 5)
+    array = np.arange(n * 6, dtype=np.float32).reshape(n, 2, 3)
+    np.testing.assert_array_equal(on_device(array, torch.device("cuda", 0)), array)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU that torch can use")
 class TestOnAGpu:

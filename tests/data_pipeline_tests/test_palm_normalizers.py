@@ -16,7 +16,7 @@ from data_pipeline.formats.leaderboard import read_leaderboard
 from data_pipeline.normalizers import IndividualNormalizer, PoseTransform, ViewpointNormalizer
 from data_pipeline.preparation.synthetic import synthetic_hands
 from data_pipeline.skeleton import HANDS17, ICVL, NYU, Skeleton
-from tests.support import SHARED_DATA, SKELETONS, generator, hands
+from tests.support import SHARED_DATA, SKELETONS, generator, hands, no_waiting_for_the_gpu
 
 NORMALIZERS = [ViewpointNormalizer, IndividualNormalizer]
 
@@ -348,12 +348,11 @@ def test_a_gpu_gives_the_same_frames_without_being_waited_for_and_without_tf32(n
     before = torch.get_float32_matmul_precision()
     try:
         torch.set_float32_matmul_precision("high")
-        torch.cuda.set_sync_debug_mode("error")
-        frame = normalizer.transform(there)
-        inside = frame.normalize(there)
-        back = frame.denormalize(inside)
+        with no_waiting_for_the_gpu():
+            frame = normalizer.transform(there)
+            inside = frame.normalize(there)
+            back = frame.denormalize(inside)
     finally:
-        torch.cuda.set_sync_debug_mode("default")
         torch.set_float32_matmul_precision(before)
     torch.testing.assert_close(inside.cpu(), normalized(normalizer, poses), rtol=0, atol=1e-2)
     torch.testing.assert_close(back, there, rtol=0, atol=1e-3)

@@ -1,12 +1,13 @@
 import io
 import os
 import random
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 
-from posenet.reproducible import random_state, reproducible_process, seed_process, set_random_state
+from posenet.reproducible import current_gpu, random_state, reproducible_process, seed_process, set_random_state
 from tests.support import global_random_states, same_bits
 
 CPU = torch.device("cpu")
@@ -33,6 +34,13 @@ def process_settings():
         "tf32 of convolutions": torch.backends.cudnn.allow_tf32,
         "random": global_random_states(),
     }
+
+
+def precisions():
+    """The precision of each kind of float32 computation."""
+    cuda, cudnn, mkldnn = torch.backends.cuda, torch.backends.cudnn, torch.backends.mkldnn
+    kinds = (cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn)
+    return [kind.fp32_precision for kind in kinds]
 
 
 @pytest.fixture(autouse=True)
@@ -95,6 +103,30 @@ class TestReproducibleProcess:
             assert fails
         assert process_settings() == before
 
+    NEW_WAY: ClassVar = {
+        "for all": (torch.backends, "tf32"),
+        "for matrix products": (torch.backends.cuda.matmul, "tf32"),
+        "for convolutions": (torch.backends.cudnn.conv, "ieee"),
+        "on the CPU": (torch.backends.mkldnn.matmul, "bf16"),
+    }
+
+    @pytest.mark.parametrize("matmul_precision", ["highest", "high", "medium"])
+    @pytest.mark.parametrize("way", NEW_WAY)
+    def test_gives_what_it_is_asked_for_to_a_script_that_set_the_precision_in_torchs_new_way(
+        self, way, matmul_precision
+    ):
+        with reproducible_process(threads=1, deterministic=True, matmul_precision=matmul_precision):
+            expected = precisions()
+        where, precision = self.NEW_WAY[way]
+        before = where.fp32_precision
+        where.fp32_precision = precision
+        set_by_script = precisions()
+        with reproducible_process(threads=1, deterministic=True, matmul_precision=matmul_precision):
+            found = precisions()
+        assert precisions() == set_by_script
+        where.fp32_precision = before
+        assert found == expected
+
     @pytest.mark.parametrize("impossible", [{"threads": 0}, {"matmul_precision": None}])
     def test_changes_nothing_where_it_cannot_give_what_it_is_asked_for(self, impossible):
         self.unusual_process(deterministic=False, warn_only=False)
@@ -140,6 +172,42 @@ class TestRandomState:
         file.seek(0)
         set_random_state(torch.load(file, weights_only=True), CPU)
         assert draw() == expected
+
+
+class TestOnAGpu:
+    GPU = torch.device("cuda", 1)
+
+    def test_the_state_of_its_generator_is_part_of_the_random_state(self, gpus):
+        state = random_state(self.GPU)
+        assert state["device"] == 11
+        gpus.states[1] = torch.tensor([5])
+        set_random_state(state, self.GPU)
+        assert gpus.states == [10, 11]
+
+    @pytest.mark.parametrize("fails", [False, True])
+    def test_a_block_changes_neither_the_current_gpu_nor_any_generator_for_what_follows(self, gpus, fails):
+        try:
+            with current_gpu(self.GPU):
+                assert gpus.current == 1
+                gpus.set_rng_state_all([torch.tensor([1]), torch.tensor([2])])
+                if fails:
+                    raise RuntimeError("in the block")
+        except RuntimeError:
+            assert fails
+        assert (gpus.current, gpus.states) == (0, [10, 11])
+
+    def test_an_error_that_makes_the_gpu_unusable_is_not_hidden_by_the_next(self, gpus, monkeypatch):
+        def refuse(device):
+            raise RuntimeError("the GPU does not answer")
+
+        def lose_the_gpu():
+            monkeypatch.setattr(gpus, "set_device", refuse)
+            gpus.states = [torch.tensor([1]), torch.tensor([2])]
+            raise RuntimeError("in the block")
+
+        with pytest.raises(RuntimeError, match="in the block"), current_gpu(self.GPU):
+            lose_the_gpu()
+        assert gpus.states == [10, 11]
 
 
 class TestSeedProcess:

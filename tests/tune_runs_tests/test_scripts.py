@@ -122,8 +122,8 @@ def test_nyu_recording_lowers_the_error_of_both_people_at_a_distance(tmp_path, m
         values[:] = values[-2:]
     script["base_hyperparams"]["model_args"]["n_centres"] = 64
     script["experiment_config"]["storage_path"] = tmp_path / "results"
-    chosen = script["chosen_settings"](data_dir)
-    table = script["test"](data_dir, chosen)
+    chosen = script["chosen_settings"](data_dir, wait_for_nodes=False)
+    table = script["test"](data_dir, chosen, wait_for_nodes=False)
     lines = script["people_table"](table, chosen).splitlines()[2:]
     rows = re.findall(r"(both|person \d) +(\d+) +(\d+\.\d\d) +(\d+\.\d\d) ± ", "\n".join(lines))
     tested = [("both", "1500"), ("person 1", "500"), ("person 2", "1000")]
@@ -235,6 +235,16 @@ def test_correctors_of_nyu_backbones_lower_the_error_on_frames_they_have_not_see
 N_COMBINATIONS = {"hands17_mlp.py": 16, "hands17_gnn.py": 8}
 
 
+def test_scripts_with_options_that_train_with_ray_can_wait_for_nodes():
+    with_options = [text for path in SCRIPTS.glob("*.py") if "argparse" in (text := path.read_text())]
+    runs = [run for text in with_options for run in re.findall(r"experiment\.run\((.*?)\)", text)]
+    assert {run for run in runs if run != '"inline"'} <= {
+        "wait_for_nodes=arguments.wait_for_nodes",
+        "wait_for_nodes=wait_for_nodes",
+    }
+    assert len(runs) > 5
+
+
 class TestTheHands17Scripts:
     @pytest.fixture(params=N_COMBINATIONS)
     def name(self, request):
@@ -263,6 +273,29 @@ class TestTheHands17Scripts:
         assert result.returncode == 2
         assert "data does not have hands17_train: see --help, or use --synthetic" in result.stderr
         assert "prepare_data.py import --format hands17 --name hands17" in run(name, "--help", cwd=tmp_path).stdout
+
+    @pytest.mark.parametrize(
+        ("address", "arguments", "device", "waits"),
+        [
+            ("", (), "cpu", False),
+            ("head:6379", ("--wait-for-nodes",), "cuda", True),
+            ("head:6379", ("--device", "cpu"), "cpu", False),
+        ],
+    )
+    def test_train_on_the_gpus_of_a_cluster_that_they_are_started_from_without_one(
+        self, name, tmp_path, monkeypatch, address, arguments, device, waits
+    ):
+        runs = []
+        monkeypatch.setattr(Experiment, "run", lambda experiment, **how: runs.append((experiment.config, how)))
+        monkeypatch.setenv("POSETUNE_ADDRESS", address)
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+        monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+        write_stand_in(tmp_path, "hands17_synthetic", {"train": 40, "val": 1501, "test": 20})
+        monkeypatch.setattr(sys, "argv", [name, "--synthetic", "--data-dir", str(tmp_path), *arguments])
+        runpy.run_path(str(SCRIPTS / name), run_name="__main__")
+        ((config, how),) = runs
+        assert [found.type for found in config.devices] == [device]
+        assert how == {"wait_for_nodes": waits}
 
     @pytest.mark.slow
     def test_train_every_combination_of_their_options(self, name, experiment):

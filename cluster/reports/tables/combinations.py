@@ -27,7 +27,7 @@ from data_pipeline.subsets import MEAN_SUBSET
 
 _COUNTS = ("n", "failed", "diverged")
 _RESULTS = ("before", "after", "change", "change_percent")
-_NUMBERS = ("train_seconds", "best_epoch")
+_NUMBERS = ("train_seconds", "best_epoch", "gpu_peak_gib")
 _FOLDS = "folds"
 
 

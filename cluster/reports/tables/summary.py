@@ -31,6 +31,8 @@ Intervals = Mapping[str, ChangeIntervals | None] | None
 
 _MAX_ROWS = 40
 _MAX_FAILURES = 20
+_PROCESS_GIB = 0.6
+"""What a process takes on its GPU besides its tensors: an assumption, since it depends on driver and GPU, GiB."""
 
 
 def summary_text(
@@ -68,7 +70,8 @@ def summary_text(
     notes += without_interval(table.summary, intervals)
     width = min(width, FILE_WIDTH)
     notes = [textwrap.fill(note, width) for note in notes]
-    return "\n".join([*lines, "", textwrap.fill(grid.caption, width), *notes, *_notes(table)]).rstrip() + "\n"
+    lines += ["", textwrap.fill(grid.caption, width), *notes, *_notes(table), *_gpu_memory(table)]
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def summary_markdown(table: Results) -> str:
@@ -158,6 +161,21 @@ def _results(row: Row, split: str, intervals: ChangeIntervals | None) -> list[Ce
         number_cell(row[columns.mean], row[columns.std], precision=2),
         MISSING if change is None else Cell(percent_and_interval(change, intervals), is_number=True),
     ]
+
+
+def _gpu_memory(table: Results) -> list[str]:
+    """Returns how much memory trials took on their GPUs, and how many of them fit on one; nothing without GPUs."""
+    measured = [row for row in table.single_folds.trials if row.get("gpu_peak_gib") and row.get("gpu_total_gib")]
+    if not measured:
+        return []
+    most = max(row["gpu_peak_gib"] for row in measured)
+    total = min(row["gpu_total_gib"] for row in measured)
+    n = max(1, int(total / (most + _PROCESS_GIB)))
+    text = (
+        f"A trial took up to {most:.1f} of the {total:.1f} GiB of its GPU. With {_PROCESS_GIB} GiB for each process, "
+        f"{count(n, 'trial')} would fit on a GPU at a time (trials_per_device)."
+    )
+    return [textwrap.fill(text, 120)]
 
 
 def _n(row: Row) -> str:

@@ -174,7 +174,10 @@ def new_export(folder: ExperimentFolder, to: Path) -> Iterator[tuple[ExperimentR
         yield experiment, partial
 
 
-_FACTS = ("status", "error", "key", "repetition", "seed", "best_epoch", "train_seconds", "node", "device", "gpu")
+_FACTS = (
+    *("status", "error", "key", "repetition", "seed", "best_epoch", "train_seconds", "node", "device", "gpu"),
+    "gpu_peak_gib",
+)
 
 
 class _Ending(NamedTuple):

@@ -4,7 +4,7 @@ import signal
 import pytest
 import torch
 
-from cluster.executors.executor import Executor
+from cluster.executors.executor import Executor, default_device
 from cluster.executors.signals import Signals
 from data_pipeline.user_error import UserError
 
@@ -41,6 +41,23 @@ class TestTheAddress:
     def test_waiting_can_be_asked_for_by_the_environment(self, monkeypatch, variable, waits):
         monkeypatch.setenv("POSETUNE_WAIT_FOR_NODES", variable)
         assert Executor.of("ray", "a:1", wait_for_nodes=False).wait_for_nodes is waits
+
+
+@pytest.mark.parametrize(
+    ("environment", "has_gpu", "device"),
+    [
+        ({}, False, "cpu"),
+        ({}, True, "cuda"),
+        ({"POSETUNE_ADDRESS": "a:1"}, False, "cuda"),
+        ({"RAY_ADDRESS": "auto"}, False, "cuda"),
+        ({"RAY_ADDRESS": "a:1", "POSETUNE_ADDRESS": "local"}, False, "cpu"),
+    ],
+)
+def test_a_driver_without_a_gpu_does_not_choose_the_cpu_for_a_cluster(monkeypatch, environment, has_gpu, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert default_device() == torch.device(device)
 
 
 class TestTheGrace:

@@ -1,6 +1,8 @@
 import json
+import os
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,7 +18,8 @@ from cluster.planning.config import Problem
 from cluster.planning.inputs import Inputs
 from cluster.planning.placement import PRETEND_GPUS, Node, NoRoomError, Placement, UnusableNodeError
 from cluster.storage.folders import ExperimentFolder
-from cluster.trial.trainable import run_trial
+from cluster.storage.trial_file import TrialFile
+from cluster.trial.trainable import TrialReport, run_trial
 from tests.cluster_tests.executors.test_progress import progress_on
 
 
@@ -92,6 +95,76 @@ class TestATrialThatEnded:
         assert (report.status, report.error) == ("failed", "its worker was lost")
         content = json.loads((folder.local / "trial.json").read_text())
         assert (content["status"], content["error"]) == ("failed", "its worker was lost")
+
+
+@pytest.fixture
+def noted(monkeypatch):
+    """What workers note in the cluster."""
+    noted = {}
+    kv = SimpleNamespace(
+        _internal_kv_get=noted.get,
+        _internal_kv_put=noted.__setitem__,
+        _internal_kv_del=noted.pop,
+        _internal_kv_list=lambda prefix: [key.encode() for key in noted if key.startswith(prefix)],
+    )
+    monkeypatch.setattr(ray_worker, "internal_kv", kv)
+    return noted
+
+
+class TestAWorkerWhoseTrialFailed:
+    @pytest.fixture
+    def train(self, gpus, job, noted, monkeypatch):
+        """Lets the worker train a trial that fails; `reported` is what it reports."""
+        self.reported = []
+        self.report = TrialReport("trial", "failed", error="CUDA error")
+        self.n_trained = 0
+
+        def run_trial(trial, data, folder, should_stop, others_on_gpu):
+            self.n_trained += 1
+            folder.write_trial(TrialFile(run=job.run_id, status="failed", error=self.report.error))
+            yield self.report
+
+        monkeypatch.setattr(ray_worker, "run_trial", run_trial)
+        monkeypatch.setattr(ray_worker, "_placement_group", lambda: "group")
+        monkeypatch.setattr(ray_worker, "_require_usable_node", lambda *arguments: None)
+        monkeypatch.setattr(ray_worker, "StopRequest", lambda run_id: lambda: False)
+        monkeypatch.setattr(ray_worker.tune, "report", self.reported.append)
+        monkeypatch.delenv(PRETEND_GPUS, raising=False)
+        config = {"key": "key", "repetition": 0, "seed": 7, "encoded": "{}"}
+        placement = Placement(torch.device("cuda", 0), n_slots=2, cpus_per_trial=1, gpu_share=1.0)
+        return lambda: ray_worker._train(config, job, placement, VERSIONS)
+
+    def test_trains_the_next_one_if_its_gpu_answers(self, train):
+        train()
+        assert [message["report"]["status"] for message in self.reported] == ["failed"]
+
+    def test_leaves_a_trial_whose_gpu_failed_to_another_worker_once(self, train):
+        self.report = replace(self.report, gpu_failed=True)
+        with pytest.raises(ray_worker._GpuLostError):
+            train()
+        train()
+        train()  # another worker was lost after the last report
+        assert [list(message) for message in self.reported] == [["gpu_failure", "group"], *[["report", "group"]] * 2]
+        assert self.n_trained == 2
+
+    def test_makes_no_retry_where_the_config_forbids_it(self, train, job):
+        self.report = replace(self.report, gpu_failed=True)
+        object.__setattr__(job, "config", replace(job.config, max_retries=0))
+        train()
+        assert [list(message) for message in self.reported] == [["report", "group"]]
+
+    def test_gives_way_to_another_worker_if_its_gpu_does_not_answer(self, train, gpus):
+        gpus.is_lost = True
+        with pytest.raises(ray_worker._GpuLostError):
+            train()
+        assert [message["report"]["status"] for message in self.reported] == ["failed"]
+
+
+def test_a_worker_knows_the_trials_that_share_its_gpu(noted):
+    noted.update({"gpu-1-killed/0": "999999999", "gpu-2-elsewhere/0": str(os.getpid())})
+    with ray_worker._listed("gpu-1-", "a/0") as others_of_a, ray_worker._listed("gpu-1-", "b/0") as others_of_b:
+        assert (others_of_a(), others_of_b()) == (["b/0"], ["a/0"])
+    assert set(noted) == {"gpu-1-killed/0", "gpu-2-elsewhere/0"}
 
 
 def test_a_worker_that_cannot_ask_whether_to_leave_goes_on(monkeypatch):

@@ -1,8 +1,20 @@
+import math
+import os
+
 import pytest
 import torch
 
 from cluster.planning.config import ConfigError
-from cluster.planning.placement import Node, NoRoomError, Placement, device_name, given_device, place_here, place_on
+from cluster.planning.placement import (
+    Node,
+    NoRoomError,
+    Placement,
+    _cpu_quota,
+    device_name,
+    given_device,
+    place_here,
+    place_on,
+)
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 FIRST = torch.device("cuda", 0)
@@ -63,12 +75,26 @@ class TestOnThisMachine:
         assert placed(CUDA, trials_per_device=9) == Placement(FIRST, 8, 1, 1 / 2, (0, 1, 2, 3))
         assert placed(CUDA, trials_per_device=2, cpus_per_trial=2) == Placement(FIRST, 4, 2, 1.0, (0, 1, 2, 3))
 
-    def test_no_gpu_has_two_trials_while_another_has_none(self, placed):
-        """Ray fills a GPU before it uses the next one, so only the share spreads trials."""
-        assert placed(CUDA, trials_per_device=4, n_cpus=16, n_trials=4).gpu_share == 1
-        assert placed(CUDA, trials_per_device=4, n_cpus=16, n_trials=8).gpu_share == 1 / 2
-        assert placed(CUDA, trials_per_device=4, n_cpus=16, n_trials=9).gpu_share == 1 / 3
-        assert placed(CUDA, trials_per_device=4, n_cpus=16, n_trials=99).gpu_share == 1 / 4
+    @pytest.mark.parametrize(
+        ("n_trials", "per_device", "n_cpus", "loads"),
+        [
+            (4, 4, 16, [1, 1, 1, 1]),
+            (6, 2, 16, [2, 2, 1, 1]),
+            (9, 4, 16, [3, 2, 2, 2]),
+            (99, 4, 16, [4, 4, 4, 4]),
+            (99, 4, 7, [2, 2, 2, 1]),
+            (3, 2, 16, [1, 1, 1, 0]),
+        ],
+    )
+    def test_trials_are_spread_evenly_over_gpus(self, placed, n_trials, per_device, n_cpus, loads):
+        placement = placed(CUDA, trials_per_device=per_device, n_cpus=n_cpus, n_trials=n_trials)
+        assert placement.gpu_loads([Node("here", n_cpus, 4)], placement.n_slots) == [loads]
+        assert (placement.n_slots, placement.gpu_share) == (sum(loads), 1 / max(loads))
+
+    @pytest.mark.parametrize("per_gpu", range(1, 130))
+    def test_shares_of_a_gpu_are_not_more_than_the_gpu_after_ray_has_rounded_them(self, per_gpu):
+        share = Placement(FIRST, per_gpu, 1, 1 / per_gpu).trial_resources["GPU"]
+        assert per_gpu * round(share * 10_000) <= 10_000
 
     def test_never_takes_more_cores_or_gpus_than_there_are(self, placed):
         for n_cpus in range(1, 10):
@@ -187,9 +213,12 @@ class TestOnACluster:
 
 class TestInTheTrialsProcess:
     def test_who_asks_for_no_gpu_sees_none(self, monkeypatch):
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+        for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ONEAPI_DEVICE_SELECTOR"):
+            monkeypatch.setenv(name, "0,1")
         assert given_device(Placement(CPU, 1, 1)) == CPU
-        assert torch.cuda.device_count() == 0
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+        assert os.environ["HIP_VISIBLE_DEVICES"] == "-1", "an empty one shows all"
+        assert os.environ["ONEAPI_DEVICE_SELECTOR"] == "*:cpu"
 
     def test_a_gpu_is_the_first_and_only_one(self):
         assert given_device(Placement(FIRST, 1, 1, 1.0)) == FIRST
@@ -216,3 +245,54 @@ class TestInTheTrialsProcess:
         if shown is not None:
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
         assert device_name(torch.device("cuda", index)) == (name, f"NVIDIA H100 8f3a-{index}")
+
+    @pytest.mark.parametrize(
+        ("hip", "device", "variables", "name"),
+        [
+            ("6.4", torch.device("cuda", 0), {"HIP_VISIBLE_DEVICES": "3"}, "cuda:3"),
+            ("6.4", torch.device("cuda", 1), {"HIP_VISIBLE_DEVICES": "", "CUDA_VISIBLE_DEVICES": "4,6"}, "cuda:6"),
+            ("6.4", torch.device("cuda", 0), {"HIP_VISIBLE_DEVICES": "3", "CUDA_VISIBLE_DEVICES": "7"}, "cuda:3"),
+            (None, torch.device("cuda", 0), {"HIP_VISIBLE_DEVICES": "3"}, "cuda:0"),
+            (None, torch.device("xpu", 0), {"ZE_AFFINITY_MASK": "2", "CUDA_VISIBLE_DEVICES": "7"}, "xpu:2"),
+        ],
+    )
+    def test_an_amd_or_intel_gpu_has_the_machines_number_too(self, monkeypatch, gpus, hip, device, variables, name):
+        monkeypatch.setattr(torch.version, "hip", hip)
+        for variable in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ZE_AFFINITY_MASK"):
+            monkeypatch.delenv(variable, raising=False)
+        for variable, value in variables.items():
+            monkeypatch.setenv(variable, value)
+        assert device_name(device)[0] == name
+
+
+class TestCpuCores:
+    @pytest.mark.parametrize(
+        ("groups", "files", "quota"),
+        [
+            ("0::/", {"cpu.max": "200000 100000"}, 2.0),
+            ("0::/", {"cpu.max": "max 100000"}, math.inf),
+            ("0::/job/task", {"job/cpu.max": "150000 100000", "job/task/cpu.max": "max 100000"}, 1.5),
+            ("0::/job/task", {"job/cpu.max": "50000 100000", "job/task/cpu.max": "300000 100000"}, 0.5),
+            ("5:cpu,cpuacct:/", {"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 3.0),
+            ("5:cpu,cpuacct:/", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, math.inf),
+            ("9:memory:/a\n5:cpu:/a", {"cpu/a/cpu.cfs_quota_us": "1000", "cpu/a/cpu.cfs_period_us": "500"}, 2.0),
+            # The path of a group outside, which a container may show.
+            ("5:cpu:/docker/0a", {"cpu/cpu.cfs_quota_us": "1000", "cpu/cpu.cfs_period_us": "500"}, 2.0),
+            ("0::/", {}, math.inf),
+            ("0::/", {"cpu.max": "nonsense"}, math.inf),
+        ],
+    )
+    def test_are_limited_by_the_quota_of_a_container(self, tmp_path, groups, files, quota):
+        for path, text in {"proc/self/cgroup": groups, **{f"sys/fs/cgroup/{k}": v for k, v in files.items()}}.items():
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / path).write_text(f"{text}\n")
+        assert _cpu_quota(tmp_path) == quota
+
+    def test_are_not_limited_where_there_are_no_control_groups(self, tmp_path):
+        assert _cpu_quota(tmp_path) == math.inf
+
+    @pytest.mark.parametrize(("quota", "n_cpus"), [(0.5, 1), (1.9, 1), (2.0, 2), (64.0, 8), (math.inf, 8)])
+    def test_of_which_a_container_gets_a_part_are_rounded_down(self, config, monkeypatch, quota, n_cpus):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+        monkeypatch.setattr("cluster.planning.placement._cpu_quota", lambda: quota)
+        assert place_here(config(CPU)).n_slots == n_cpus

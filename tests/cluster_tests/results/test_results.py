@@ -85,7 +85,7 @@ class TestTheRows:
         assert len({tuple(row) for row in table.trials}) == len({tuple(row) for row in table.summary}) == 1
         columns = list(table.trials[0])
         assert columns[:6] == ["key", "lr", "repetition", "seed", "status", "best_epoch"]
-        assert columns[-5:] == ["train_seconds", "node", "device", "gpu", "error"]
+        assert columns[-7:] == ["train_seconds", "node", "device", "gpu", "gpu_peak_gib", "gpu_total_gib", "error"]
         assert {"val_distance_mm[A]", "val_distance_before_mm[B]", "val_frames_within_20mm", "val_improved[A]"} <= set(
             columns
         )

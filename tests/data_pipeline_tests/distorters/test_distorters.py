@@ -27,6 +27,7 @@ from tests.support import (
     generator,
     global_random_states,
     hands,
+    no_waiting_for_the_gpu,
     on_skeletons,
     pair_id,
 )
@@ -429,10 +430,7 @@ def test_a_distorter_does_not_wait_for_the_gpu(case):
     samples = TrainingSamples(poses.cuda(), labels.cuda(), torch.arange(N).cuda(), HANDS17, there)
     source = torch.Generator("cuda").manual_seed(0)
     distorter(samples, source)  # cached tables are copied to the device here
-    try:
-        torch.cuda.set_sync_debug_mode("error")
+    with no_waiting_for_the_gpu():
         distorted = distorter(samples, source)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     assert distorted.isfinite().all()
     assert distorted.is_cuda

@@ -160,6 +160,24 @@ class TestTheText:
         assert says in write(results(tmp_path / "a", {"a": ({}, [9.0])}, subsets=("fused",))).replace("\n", " ")
         assert says not in write(results(tmp_path / "b", {"a": ({}, [9.0])}, subsets=("A", "B"))).replace("\n", " ")
 
+    @pytest.mark.parametrize(
+        ("peaks", "total", "says"),
+        [
+            (
+                [3.0, 1.0],
+                24.0,
+                "took up to 3.0 of the 24.0 GiB of its GPU. With 0.6 GiB for each process, 6 trials would",
+            ),
+            ([20.0], 24.0, "1 trial would fit"),
+            ([24.0], 24.0, "1 trial would fit"),
+            ([3.0, None], 80.0, "22 trials would fit on a GPU at a time (trials_per_device)"),
+        ],
+    )
+    def test_says_how_many_trials_would_fit_on_a_gpu(self, peaks, total, says):
+        described = {"key": "k", "repetition": 0, "status": "finished", "gpu_total_gib": total}
+        table = table_of([{"lr": 1}], trials=[{**described, "gpu_peak_gib": peak} for peak in peaks])
+        assert says in on_one_line(summary_text(table))
+
     def test_without_options_has_one_row(self):
         text = summary_text(table_of([{"n": 1, "val": (20.0, 10.0, None, -50.0)}]))
         assert "20.00" in text

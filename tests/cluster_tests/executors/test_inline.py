@@ -1,0 +1,73 @@
+"""Training in this process on GPUs that do not exist."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from cluster.executors.inline import run_inline
+from cluster.executors.job import Job
+from cluster.executors.monitor import Monitor
+from cluster.executors.signals import Signals
+from cluster.planning.inputs import Inputs
+from cluster.planning.placement import Placement, UnusableNodeError
+from posenet.models import CorrectorMLP
+from tests.cluster_tests.executors.test_progress import progress_on
+from tests.cluster_tests.small_experiment import FailingMLP
+
+GPU = Placement(torch.device("cuda", 0), n_slots=1, cpus_per_trial=1, gpu_share=1.0, gpus=(1,))
+
+
+class AssertingMLP(CorrectorMLP):
+    """Reads a row that does not exist; on a GPU that makes the GPU unusable for the process."""
+
+    def correction(self, poses: Tensor) -> Tensor:
+        return poses[torch.tensor([10**6], device=poses.device)]
+
+
+@pytest.fixture
+def train(small_experiment, gpus):
+    """Trains three repetitions of a model that fails, and returns their outcomes."""
+    changes = {"experiment_config.n_repetitions": 3, "base_hyperparams.model": FailingMLP}
+    experiment = small_experiment.experiment(changes)
+    inputs = Inputs(experiment.config.data_folder)
+    plan = experiment._plan(inputs)
+    monitor = Monitor(progress_on(False), None)
+
+    def train():
+        run_inline(plan.trials, Job.of(experiment.config, experiment.space, inputs), GPU, monitor, Signals())
+        return [outcome.status for outcome in monitor.outcomes.values()]
+
+    train.monitor = monitor
+    return train
+
+
+def test_a_trial_that_fails_does_not_keep_the_others_from_the_gpu(train):
+    assert train() == ["failed"] * 3
+
+
+def test_no_trial_is_trained_on_a_gpu_that_an_error_made_unusable(train, gpus):
+    gpus.is_lost = True
+    with pytest.raises(
+        UnusableNodeError, match=r"this process cannot use its GPU any more: RuntimeError: this model is"
+    ):
+        train()
+    assert [outcome.status for outcome in train.monitor.outcomes.values()] == ["failed"]
+    assert gpus.current == 0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU that torch can use")
+def test_a_run_ends_when_a_trial_has_made_a_real_gpu_unusable(small_experiment, python):
+    code = (
+        "import sys, torch\n"
+        "from pathlib import Path\n"
+        "from tests.cluster_tests.executors.test_inline import AssertingMLP\n"
+        "from tests.cluster_tests.small_experiment import SmallExperiment\n"
+        "changes = {'experiment_config.target_device': torch.device('cuda'), 'experiment_config.n_repetitions': 3}\n"
+        "SmallExperiment(*map(Path, sys.argv[1:])).run({**changes, 'base_hyperparams.model': AssertingMLP})\n"
+    )
+    done = python(code, small_experiment.data_dir, small_experiment.storage_path)
+    assert done.returncode == 1
+    assert "this process cannot use its GPU any more" in done.stderr
+    statuses = [row["status"] for row in small_experiment.experiment().results().trials]
+    assert sorted(statuses) == ["failed", "pending", "pending"]
