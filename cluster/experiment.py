@@ -1,9 +1,11 @@
 """The user's handle: three dicts, options, `run()`."""
 
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import replace
+from itertools import chain
 from types import TracebackType
 from typing import Any, get_args
 
@@ -13,7 +15,7 @@ from cluster.executors.monitor import Monitor
 from cluster.executors.progress import Progress
 from cluster.executors.signals import Preempted
 from cluster.experiment_files import remove_surplus_weights, write_experiment_file
-from cluster.planning.combination_checks import check_unaffected_groups
+from cluster.planning.combination_checks import check_unaffected
 from cluster.planning.config import (
     SECTIONS,
     ConfigError,
@@ -38,7 +40,8 @@ from cluster.storage.archive import Archiver
 from cluster.storage.filesystem import Storage, StorageError
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.lock import experiment_lock
-from cluster.storage.trial_file import STATUSES, Status
+from cluster.storage.trial_file import STATUSES, Status, TrialFile
+from cluster.trial.rehearsal import rehearse
 from data_pipeline.user_error import UserError, did_you_mean, first_line
 
 INTERRUPTED_CODE = 130
@@ -90,12 +93,11 @@ class Experiment:
         dicts = without_numpy(dict(zip(SECTIONS, (experiment_config, solver_config, base_hyperparams), strict=True)))
         problems = check_dicts(dicts)
         if problems:
-            with suppress(Exception):  # without a dict or a data_dir nothing else can be checked
-                settings = valid_settings(dicts, problems)
-                problems += check_unaffected_groups(settings, Inputs(settings.experiment.data_folder), problems)
+            settings = valid_settings(dicts, problems)
+            problems += check_unaffected(settings, Inputs(settings.experiment.data_folder), problems)
             raise ConfigError(problems)
         # The user's own list, which a run fills; an earlier run may have filled it.
-        dicts["solver_config"]["interest_keys"] = solver_config["interest_keys"]
+        dicts["solver_config"]["interest_keys"] = solver_config.get("interest_keys", [])
         dicts["solver_config"]["interest_keys"].clear()
         settings = Settings.of(dicts)
         self.config: ExperimentConfig = settings.experiment
@@ -176,7 +178,7 @@ class Experiment:
             ConfigError: With all problems of all combinations.
         """
         plan = self._plan(Inputs(self.config.data_folder))
-        return replace(plan, statuses=self._read_statuses(plan)[0])
+        return self._with_statuses(plan)[0]
 
     def results(self) -> ResultTable:
         """Reads the result table from disk.
@@ -196,7 +198,8 @@ class Experiment:
 
         Args:
             executor: "ray" trains in worker processes; "inline" trains one trial after another in this process, for a
-                debugger. Both give the same numbers.
+                debugger. Both give the same numbers. With "inline", the error of a trial ends the run: it is raised
+                after the trial was recorded as failed.
             address: A Ray cluster to train on: `auto` for the one that runs on this machine, `host:port`, or
                 `ray://host:port`. The default is POSETUNE_ADDRESS or RAY_ADDRESS from the environment. Without an
                 address, or with `local`, the run starts Ray on this machine and stops it at its end.
@@ -227,7 +230,7 @@ class Experiment:
     def _run(self, executor: Executor) -> ResultTable:
         inputs = Inputs(self.config.data_folder)
         plan = self._checked_plan(inputs, executor)
-        job = Job.of(self._absolute_config(), self.space, inputs)
+        job = replace(Job.of(self._absolute_config(), self.space, inputs), sources=plan.sources)
         with experiment_lock(self.folder.storage) as check_lock:
             end = self._train(plan, job, executor)
             check_lock()  # a process that lost the lock must not write
@@ -256,7 +259,11 @@ class Experiment:
         return plan
 
     def _plan(self, inputs: Inputs) -> Plan:
-        return make_plan(self.space, inputs, n_repetitions=self.config.n_repetitions, seed=self.config.seed)
+        plan = make_plan(self.space, inputs, n_repetitions=self.config.n_repetitions, seed=self.config.seed)
+        problems = rehearse(plan, self.space, inputs)
+        if problems:
+            raise ConfigError(problems)
+        return plan
 
     def _absolute_config(self) -> ExperimentConfig:
         """Returns the config with a storage path that means the same in every process."""
@@ -266,10 +273,10 @@ class Experiment:
     def _train(self, plan: Plan, job: Job, executor: Executor) -> RunEnd:
         """Trains all trials of the plan that are not finished."""
         # Read under the lock: no other run changes them now.
-        statuses, distances_mm = self._read_statuses(plan)
-        plan = replace(plan, statuses=statuses)
+        plan, distances_mm = self._with_statuses(plan)
         archived = self.folder.archive.clear_leftovers()
-        to_archive = [i for i, status in statuses.items() if status in ("finished", "diverged") and i not in archived]
+        ended = [i for i, status in plan.statuses.items() if status in ("finished", "diverged")]
+        to_archive = [trial_id for trial_id in ended if trial_id not in archived]
         with executor.ready(job.config) if plan.to_train else nullcontext():
             self.folder.clear_partial_files()
             write_experiment_file(plan, job)
@@ -285,16 +292,26 @@ class Experiment:
                     archiver.stop()
                 return end
 
-    def _read_statuses(self, plan: Plan) -> tuple[dict[str, Status], dict[str, float]]:
-        """Returns the statuses of trials, and the validation distances of the finished ones, mm, by trial id."""
+    def _with_statuses(self, plan: Plan) -> tuple[Plan, dict[str, float]]:
+        """Returns the plan with the statuses of its trials, and the validation distances of finished ones, mm, by id.
+
+        The plan then also warns of trials that were trained with other code.
+        """
         keys = {combination.key for combination in plan.combinations}
 
         def is_planned(trial_id: str) -> bool:
             return trial_id.partition("/")[0] in keys
 
-        known = self.folder.read_trials(lambda trial: (trial.status, trial.val_distance_mm), is_planned)
-        statuses = {trial_id: status for trial_id, (status, _) in known.items() if is_planned(trial_id)}
-        return statuses, {trial_id: mm for trial_id, (_, mm) in known.items() if mm is not None}
+        def wanted(trial: TrialFile) -> tuple[Status, float | None, tuple[str, ...]]:
+            changed = (name for name, code in trial.sources.items() if plan.sources.get(name, code) != code)
+            return trial.status, trial.val_distance_mm, tuple(changed)
+
+        known = {i: found for i, found in self.folder.read_trials(wanted, is_planned).items() if is_planned(i)}
+        kept = [known[i][2] for i in known if known[i][0] in ("finished", "diverged", "interrupted")]
+        warnings = [_changed_code(name, n) for name, n in Counter(chain.from_iterable(kept)).items()]
+        statuses = {trial_id: status for trial_id, (status, *_) in known.items()}
+        distances_mm = {trial_id: mm for trial_id, (_, mm, _) in known.items() if mm is not None}
+        return replace(plan, statuses=statuses, warnings=[*plan.warnings, *warnings]), distances_mm
 
     def _write_report(self, table: ResultTable) -> None:
         """Writes the report page. The lock must be released before: the page says whether a run is in progress."""
@@ -321,6 +338,14 @@ class Experiment:
             counts = " and ".join(f"{statuses.count(s)} {s}" for s in STATUSES if s in statuses)
             text = f"{counts} of {len(trials)} trials; the others are complete. See `error` in tables/trials.csv."
             raise TrialsFailedError(text, table)
+
+
+def _changed_code(name: str, n_trials: int) -> str:
+    trials = "1 trial was" if n_trials == 1 else f"{n_trials} trials were"
+    return (
+        f"the code of {name} has changed since {trials} trained with it; what they trained is kept and not trained "
+        "again. If the change changes numbers, give the experiment another name, or remove it with report.py rm"
+    )
 
 
 def _interrupted(end: RunEnd) -> Interrupted:

@@ -33,7 +33,9 @@ def write_experiment_file(plan: Plan, job: Job) -> None:
             "run": job.run_id,
             "started": time.time(),
             **provenance(),
-            "configs": {section: _encoded_config(config) for section, config in job.space.base.sections.items()},
+            "configs": {
+                section: _encoded_config(config) for section, config in job.space.base.with_derived().sections.items()
+            },
             "options": [
                 {"paths": axis.paths, "rows": axis.labels} | ({"folds": axis.folds} if axis.folds else {})
                 for axis in job.space.axes

@@ -15,6 +15,8 @@ def run_inline(trials: Sequence[TrialSpec], job: Job, placement: Placement, moni
 
     Raises:
         Preempted: After SIGTERM.
+        Exception: The error of a trial, after the trial was recorded as failed; a debugger then stops where it was
+            raised.
     """
     for spec in trials:
         if monitor.should_stop:
@@ -22,7 +24,8 @@ def run_inline(trials: Sequence[TrialSpec], job: Job, placement: Placement, moni
         trial = job.trial(spec, placement.first_device)
         monitor.started(trial.id)
         folder = job.folder.trial(trial.id)
-        for report in run_trial(trial, job.data(trial.settings), folder, signals.preempted.is_set):
+        data = job.data(trial.settings)
+        for report in run_trial(trial, data, folder, signals.preempted.is_set, raise_errors=True):
             monitor.reported(report)
         if signals.preempted.is_set():
             raise Preempted

@@ -1,7 +1,7 @@
 """The trials of an experiment: one for every combination and repetition, each with its status."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cluster.planning.combination_checks import SETTINGS_GROUPS
@@ -9,6 +9,7 @@ from cluster.planning.config import ConfigError, Problem
 from cluster.planning.folds import check_folds
 from cluster.planning.identity import Primitive, canonical_json, digest
 from cluster.planning.inputs import Inputs
+from cluster.planning.own_code import own_sources
 from cluster.planning.search_space import RowIndices, SearchSpace
 from cluster.planning.seeds import repetition_seed
 from cluster.storage.trial_file import Status
@@ -68,6 +69,7 @@ class Plan:
             and that matters; and which frames the folds do not test.
         statuses: The status of each trial that was started, by trial id.
         fold_counts: How many folds each dataset has that `add_folds` named; empty without folds.
+        sources: Hashes of the code of the user's own classes and functions, by name.
     """
 
     combinations: list[Combination]
@@ -75,6 +77,7 @@ class Plan:
     warnings: list[str] = field(default_factory=list)
     statuses: dict[str, Status] = field(default_factory=dict)
     fold_counts: Sequence[int] = ()
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def to_train(self) -> list[TrialSpec]:
@@ -131,7 +134,8 @@ def make_plan(space: SearchSpace, inputs: Inputs, *, n_repetitions: int, seed: i
     ]
     warnings = [*_warnings(space, inputs), *check_folds(space, inputs)]
     fold_counts = Counter(fold.dataset for fold in space.folds)
-    return Plan(combinations, trials, warnings, fold_counts=list(fold_counts.values()))
+    sources = own_sources(combination.encoded for combination in combinations)
+    return Plan(combinations, trials, warnings, fold_counts=list(fold_counts.values()), sources=sources)
 
 
 def _warnings(space: SearchSpace, inputs: Inputs) -> list[str]:

@@ -34,6 +34,7 @@ class TrialFile(NamedTuple):
         run: The run of the experiment that trained it.
         options: The labels of the combination's values, by path.
         description: What the key is a hash of.
+        sources: Hashes of the code of the user's own classes and functions that it names, by name.
         epochs: Completed epochs.
         started: Seconds since 1970, as is `ended`.
         normalizer: What the normalizer has learned, in a finished trial.
@@ -49,6 +50,7 @@ class TrialFile(NamedTuple):
     status: Status = "pending"
     options: Mapping[str, Any] = {}
     description: Mapping[str, Any] = {}
+    sources: Mapping[str, str] = {}
     epochs: int = 0
     started: float | None = None
     ended: float | None = None

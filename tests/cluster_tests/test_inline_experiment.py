@@ -544,6 +544,17 @@ class TestATrialThatGoesWrong:
         assert f"{status}: {bad['key']}/0" in output
         assert first_line in output
 
+    @pytest.mark.usefixtures("with_errors")
+    def test_raises_its_own_error_for_a_debugger_after_its_row_was_written(self, small_experiment):
+        with pytest.raises(RuntimeError, match="this model is broken") as caught:
+            small_experiment.run(options={"model": [CorrectorMLP, FailingMLP, NearMLP]})
+        assert caught.traceback[-1].name == "correction"
+        assert [row["status"] for row in small_experiment.experiment().results().trials] == [
+            *("finished", "failed", "pending")
+        ]
+        with experiment_lock(Storage(small_experiment.folder)):
+            pass  # the run gave its lock back
+
     def test_is_trained_again_where_it_failed_and_not_where_it_diverged(self, small_experiment, monkeypatch, capsys):
         with pytest.raises(TrialsFailedError, match=r"^1 failed and 1 diverged of 3 trials"):
             self.run_three(small_experiment)
