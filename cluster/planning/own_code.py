@@ -8,7 +8,6 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Iterable
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -91,5 +90,7 @@ def _imported(name: str) -> Any:
         rest = f"{first}.{rest}"
     if not module:
         return None
-    value = reduce(lambda at, part: getattr(at, part, None), rest.split("."), sys.modules[module])
+    value: Any = sys.modules[module]
+    for part in rest.split("."):
+        value = getattr(value, part, None)
     return value if isinstance(value, type) or inspect.isfunction(value) else None
