@@ -27,8 +27,11 @@ from data_pipeline.normalizers import Normalizer
 from data_pipeline.skeleton import Skeleton
 from data_pipeline.subsets import DEFAULT_SUBSET
 from data_pipeline.user_error import UserError, did_you_mean
+from posenet.errors import ErrorFunction
+from posenet.evaluator import METRICS
 from posenet.losses import Loss
 from posenet.record import Space
+from posenet.solver import EpochReport
 
 SECTIONS = ("experiment_config", "solver_config", "base_hyperparams")
 
@@ -155,6 +158,20 @@ def _augmenter(value: Any) -> str | None:
     return None if isinstance(value, Augmenter) else "an instance of an augmenter"
 
 
+def _functions(value: Any) -> str | None:
+    functions = value if isinstance(value, list | tuple) else [None]
+    names = [getattr(function, "__name__", "") for function in functions]
+    fits = all(callable(function) for function in functions) and all(name.isidentifier() for name in names)
+    return None if fits and len(set(names)) == len(names) else "a list of functions with different names, see the docs"
+
+
+def _metrics(value: Any) -> str | None:
+    wrong = _functions(value)
+    if wrong is None and any(metric.__name__.removesuffix("_before") in METRICS for metric in value):
+        return f"functions with other names than those of PoseTune's metrics: {', '.join(METRICS)}"
+    return wrong
+
+
 def _keys(value: Any) -> str | None:
     fits = isinstance(value, list) and all(isinstance(key, str) for key in value)
     return None if fits else "an empty list; the run fills it"
@@ -248,6 +265,8 @@ class SolverConfig:
     interest_keys: list[str] = _key(_keys, default_factory=list)
     val_example_indices: Sequence[int] = _key(_list_of(_integer(0), "ints, the indices of samples"), default=())
     val_example_subset: str = _key(_text, default=DEFAULT_SUBSET)
+    metrics: Sequence[ErrorFunction] = _key(_metrics, default=())
+    callbacks: Sequence[Callable[[str, EpochReport, torch.nn.Module], object]] = _key(_functions, default=())
 
 
 @dataclass(frozen=True, kw_only=True)

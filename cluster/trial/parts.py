@@ -56,7 +56,12 @@ def build_parts(
     if normalizer is not None:
         normalizer.fit(poses for subset in train.subsets for poses, _ in train.chunks(subset, 65536))
     evaluators = {
-        split: Evaluator(data[split], normalizer=normalizer, eval_space=hyperparams.eval_space)
+        split: Evaluator(
+            data[split],
+            normalizer=normalizer,
+            eval_space=hyperparams.eval_space,
+            own_metrics=solver_config.metrics,
+        )
         for split in data
         if split != "train"
     }

@@ -4,6 +4,7 @@ It runs the code of a training: distorter, augmenters, normalizer, model, loss, 
 evaluation. It trains on the CPU and keeps nothing.
 """
 
+import inspect
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
@@ -66,6 +67,10 @@ _ROLES = {
     "error": _Role(
         "base_hyperparams.loss_function",
         "error(poses, labels, skeleton), with poses and labels (N, J, 3), returns a tensor (N, K)",
+    ),
+    "metric": _Role(
+        "solver_config.metrics",
+        "metric(poses, labels, skeleton), with poses and labels (N, J, 3) in mm, returns a tensor (N,) or (N, K)",
     ),
     "optimizer": _Role("base_hyperparams.optimizer", "a torch.optim.Optimizer with step(self, closure)"),
     "scheduler": _Role("base_hyperparams.scheduler", "a torch LRScheduler, stepped after each epoch"),
@@ -131,11 +136,18 @@ def _check_loss(result: Any, poses: Tensor, *rest: Any) -> str | None:
     return None
 
 
+def _check_metric(result: Any, poses: Tensor, *rest: Any) -> str | None:
+    if isinstance(result, Tensor) and result.ndim in (1, 2) and len(result) == len(poses):
+        return None
+    return f"{_spelled(result)} instead of a tensor ({len(poses)},) or ({len(poses)}, K)"
+
+
 _CHECKS: Mapping[tuple[str, str], Callable[..., str | None]] = {
     ("distorter", "__call__"): _check_distorted,
     ("augmenter", "__call__"): _check_augmented,
     ("normalizer", "normalize"): _check_normalized,
     ("loss", "__call__"): _check_loss,
+    ("metric", "__call__"): _check_metric,
 }
 
 
@@ -171,7 +183,7 @@ def rehearse(plan: Plan, space: SearchSpace, inputs: Inputs) -> list[Problem]:
             continue
         tried.add(names)
         seen |= names
-        if own_objects(names):
+        if own_objects(names) or space.base.solver.metrics:
             problem = _rehearsed(space.settings(combination.row_indices), inputs)
             problems |= {} if problem is None else {problem: None}
     return list(problems)
@@ -228,7 +240,10 @@ def _watched(settings: Settings) -> Settings:
     if normalizer is not None:
         made: Any = lambda skeleton: _Watched("normalizer", normalizer(skeleton))  # noqa: E731
         experiment = replace(experiment, normalizer=made)
-    solver = replace(settings.solver, num_epochs=1, batch_size=N_SAMPLES, val_example_indices=())
+    metrics: Any = [_Watched("metric", metric) for metric in settings.solver.metrics]
+    solver = replace(
+        settings.solver, num_epochs=1, batch_size=N_SAMPLES, val_example_indices=(), metrics=metrics, callbacks=()
+    )
     return Settings(experiment, solver, replace(hyperparams, **changes))
 
 
@@ -248,7 +263,7 @@ def _role_of(error: BaseException) -> str:
 
 def _problem(role: str, part: Any, error: BaseException) -> Problem | None:
     """Returns the problem that a part raised an error; None if the error is not the user's to fix here."""
-    kind = part if isinstance(part, type) else type(part)
+    kind = part if isinstance(part, type) or inspect.isfunction(part) else type(part)
     if is_machine_error(error) or (role == "optimizer" and not is_own(kind.__module__)):
         return None  # planning has tried torch's optimizers
     if role == "loss" and not is_own(kind.__module__):

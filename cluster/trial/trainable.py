@@ -35,7 +35,7 @@ from posenet.checkpoint import pack, tensor_bytes, unpack
 from posenet.evaluator import Measurement
 from posenet.machine_errors import is_machine_error, is_out_of_memory
 from posenet.record import Record
-from posenet.reproducible import reproducible_process
+from posenet.reproducible import random_state_kept, reproducible_process
 from posenet.solver import DivergedError, EpochReport, Solver
 
 
@@ -198,6 +198,9 @@ class _Training:
         for report in solver.epochs():
             self.epoch = report.epoch
             self.log.add(report)
+            for callback in settings.solver.callbacks:
+                with random_state_kept(trial.device):
+                    callback(trial.id, report, solver.model)
             if settings.solver.show_plots:
                 self._plot(report)
             due = time.monotonic() - last_checkpoint >= settings.experiment.checkpoint_interval_s

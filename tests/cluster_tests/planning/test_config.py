@@ -130,6 +130,11 @@ SOLVER = [
     ("val_example_indices", np.array([0]), "allowed: a list of ints"),
     ("val_example_subset", 0, "got 0; allowed: a str"),
     ("val_example_subset", "", "got ''; allowed: a str"),
+    ("metrics", errors.distance_error, "a list of functions with different names"),
+    ("metrics", [lambda *args: args[0]], "a list of functions with different names"),
+    ("metrics", [errors.bone_length_error, errors.bone_length_error], "a list of functions with different names"),
+    ("metrics", [errors.bone_length_error], "functions with other names than those of PoseTune's metrics: distance,"),
+    ("callbacks", [3], "a list of functions with different names"),
     ("num_epoch", 5, "did you mean 'num_epochs'?"),
     ("learning_rate", 0.1, "there is no such key"),
 ]
@@ -323,7 +328,7 @@ class TestARightConfig:
                 {
                     **{"log_frequency": 1, "log_loss": False, "log_grad": False, "verbose": False},
                     **{"show_plots": False, "matmul_precision": "highest", "interest_keys": []},
-                    **{"val_example_indices": (), "val_example_subset": "DEFAULT"},
+                    **{"val_example_indices": (), "val_example_subset": "DEFAULT", "metrics": (), "callbacks": ()},
                 },
             ),
             (

@@ -19,6 +19,7 @@ from cluster.trial.rehearsal import N_SAMPLES
 from data_pipeline.augmenters import Augmenter, RandomRotator, RandomScaler
 from data_pipeline.distorters import Distorter
 from data_pipeline.normalizers import PoseTransform, Shifter
+from data_pipeline.pose_dataset import read_dataset
 from posenet import errors
 from posenet.losses import Loss, MetricLoss
 from posenet.models import CorrectorMLP
@@ -183,6 +184,12 @@ BROKEN = [
         "the error number_error fails",
     ),
     (
+        {"solver_config.metrics": [number_error]},
+        "solver_config.metrics",
+        (number_error, "def"),
+        "it returns a tensor of shape () and torch.float32 instead of a tensor (4,) or (4, K)",
+    ),
+    (
         {"base_hyperparams.augmenters": [RandomRotator(), WithoutGenerator()]},
         "base_hyperparams.augmenters",
         (WithoutGenerator, "@d"),
@@ -344,3 +351,26 @@ class TestTheDocumentedClasses:
         changes = {key: [value()] if key.endswith("augmenters") else value}
         changes |= MODEL if key.endswith("model") else {}
         assert small_experiment.run(changes).trials[0]["status"] == "finished"
+
+    def test_measure_and_watch(self, small_experiment, documented, capsys):
+        settings = {"solver_config.metrics": documented.metrics, "solver_config.callbacks": documented.callbacks}
+        (row,) = small_experiment.run(settings).trials
+        val_set = read_dataset(small_experiment.data_dir, "small_val")
+        depth_errors = np.abs(val_set.poses["DEFAULT"] - val_set.labels)[:, :, 2]
+        assert row["val_worst_depth_error_before"] == pytest.approx(depth_errors.max(axis=1).mean(), rel=1e-5)
+        assert row["val_worst_depth_error"] != row["val_worst_depth_error_before"]
+        printed = [line for line in capsys.readouterr().out.splitlines() if "largest weight" in line]
+        assert [line.partition(": ")[0] for line in printed] == [f"{row['key']}/0, epoch {epoch}" for epoch in (1, 2)]
+
+
+def draw(trial_id, report, model):
+    torch.rand(3), np.random.rand(3), random.random()  # noqa: NPY002
+    model.eval()
+
+
+def test_a_callback_that_draws_random_numbers_changes_no_number(small_experiment, tmp_path):
+    changes = {"base_hyperparams.model_args": {"hidden_dims": [8], "dropout": 0.5}}
+    (alone,) = small_experiment.run(changes).trials
+    other = SmallExperiment(small_experiment.data_dir, tmp_path / "watched")
+    (watched,) = other.run({**changes, "solver_config.callbacks": [draw]}).trials
+    assert {alone[name] - watched[name] for name in alone if name.startswith("val_") and alone[name] is not None} == {0}
