@@ -858,6 +858,17 @@ class TestReproducibility:
         assert remote.run(options={LR: LRS}) == there  # and trains nothing again
 
 
+def test_without_a_scheduler_the_learning_rate_is_constant(small_experiment):
+    changes = {
+        "experiment_config.target_device": "cpu",
+        "base_hyperparams.scheduler": None,
+        "base_hyperparams.scheduler_args": {},
+    }
+    constant = small_experiment.run({"base_hyperparams.scheduler_args.gamma": 1.0}).trials[0]["val_distance_mm"]
+    assert small_experiment.run(changes).trials[0]["val_distance_mm"] == constant
+    assert small_experiment.run().trials[0]["val_distance_mm"] != constant
+
+
 def test_a_single_repetition_has_no_deviation(small_experiment):
     table = small_experiment.run()
     (row,), (trial,) = table.summary, table.trials
