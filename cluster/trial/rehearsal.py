@@ -174,18 +174,18 @@ def rehearse(plan: Plan, space: SearchSpace, inputs: Inputs) -> list[Problem]:
     Returns:
         A problem for each error, with the user's file and line. The global generators stay as they are.
     """
-    tried: set[frozenset[str]] = set()
-    seen: set[str] = set()
+    first_of = {names_in(combination.encoded): combination for combination in reversed(plan.combinations)}
+    rehearsed: set[str] = set()
+    n_rehearsed = 0
     problems: dict[Problem, None] = {}
-    for combination in plan.combinations:
-        names = names_in(combination.encoded)
-        if names in tried or (len(tried) >= _MOST and names <= seen):
+    for names, combination in reversed(first_of.items()):
+        is_known = n_rehearsed >= _MOST and names <= rehearsed
+        if is_known or not (own_objects(names) or space.base.solver.metrics):
             continue
-        tried.add(names)
-        seen |= names
-        if own_objects(names) or space.base.solver.metrics:
-            problem = _rehearsed(space.settings(combination.row_indices), inputs)
-            problems |= {} if problem is None else {problem: None}
+        problem = _rehearsed(space.settings(combination.row_indices), inputs)
+        problems |= {} if problem is None else {problem: None}
+        n_rehearsed += 1
+        rehearsed |= names
     return list(problems)
 
 
@@ -264,8 +264,9 @@ def _role_of(error: BaseException) -> str:
 def _problem(role: str, part: Any, error: BaseException) -> Problem | None:
     """Returns the problem that a part raised an error; None if the error is not the user's to fix here."""
     kind = part if isinstance(part, type) or inspect.isfunction(part) else type(part)
-    if is_machine_error(error) or (role == "optimizer" and not is_own(kind.__module__)):
-        return None  # planning has tried torch's optimizers
+    needs_gpu = isinstance(error, AssertionError) and kind.__module__.startswith("torch.optim.")
+    if is_machine_error(error) or needs_gpu:
+        return None  # it may work where it is trained
     if role == "loss" and not is_own(kind.__module__):
         role, kind = "error", getattr(part, "error", kind)
     where = raised_at(error) or definition(kind)
