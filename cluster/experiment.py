@@ -1,9 +1,11 @@
 """The user's handle: three dicts, options, `run()`."""
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import replace
+from itertools import chain
 from types import TracebackType
 from typing import Any, get_args
 
@@ -14,7 +16,7 @@ from cluster.executors.progress import Progress
 from cluster.executors.signals import Preempted
 from cluster.experiment_files import remove_surplus_weights, write_experiment_file
 from cluster.other_versions import version_warnings
-from cluster.planning.combination_checks import check_unaffected_groups
+from cluster.planning.combination_checks import check_unaffected
 from cluster.planning.config import (
     SECTIONS,
     ConfigError,
@@ -37,11 +39,13 @@ from cluster.reports.tables.files import write_tables
 from cluster.reports.tables.summary import summary_text
 from cluster.result_table import ResultTable
 from cluster.storage.archive import Archiver
+from cluster.storage.experiment_file import NoResultsError
 from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import Storage, StorageError
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.lock import experiment_lock
-from cluster.storage.trial_file import STATUSES
+from cluster.storage.trial_file import STATUSES, Status, TrialFile
+from cluster.trial.rehearsal import rehearse
 from data_pipeline.user_error import UserError, did_you_mean, first_line
 from data_pipeline.words import say, value_text
 
@@ -94,12 +98,11 @@ class Experiment:
         dicts = without_numpy(dict(zip(SECTIONS, (experiment_config, solver_config, base_hyperparams), strict=True)))
         problems = check_dicts(dicts)
         if problems:
-            with suppress(Exception):  # without a dict or a data_dir nothing else can be checked
-                settings = valid_settings(dicts, problems)
-                problems += check_unaffected_groups(settings, Inputs(settings.experiment.data_folder), problems)
+            settings = valid_settings(dicts, problems)
+            problems += check_unaffected(settings, Inputs(settings.experiment.data_folder), problems)
             raise ConfigError(problems)
         # The user's own list, which a run fills; an earlier run may have filled it.
-        dicts["solver_config"]["interest_keys"] = solver_config["interest_keys"]
+        dicts["solver_config"]["interest_keys"] = solver_config.get("interest_keys", [])
         dicts["solver_config"]["interest_keys"].clear()
         settings = Settings.of(dicts)
         self.config: ExperimentConfig = settings.experiment
@@ -213,7 +216,8 @@ class Experiment:
 
         Args:
             executor: "ray" trains in worker processes; "inline" trains one trial after another in this process, for a
-                debugger. Both give the same numbers.
+                debugger. Both give the same numbers. With "inline", the error of a trial ends the run: it is raised
+                after the trial was recorded as failed.
             address: A Ray cluster to train on: `auto` for the one that runs on this machine, `host:port`, or
                 `ray://host:port`. The default is POSETUNE_ADDRESS or RAY_ADDRESS from the environment. Without an
                 address, or with `local`, the run starts Ray on this machine and stops it at its end.
@@ -244,7 +248,7 @@ class Experiment:
     def _run(self, executor: Executor) -> ResultTable:
         inputs = Inputs(self.config.data_folder)
         plan = self._checked_plan(inputs, executor)
-        job = Job.of(self._absolute_config(), self.space, inputs)
+        job = replace(Job.of(self._absolute_config(), self.space, inputs), sources=plan.sources)
         with experiment_lock(self.folder.storage) as check_lock:
             end = self._train(plan, job, executor, check_lock)
             self._require_description()
@@ -273,7 +277,11 @@ class Experiment:
         return plan
 
     def _plan(self, inputs: Inputs) -> Plan:
-        return make_plan(self.space, inputs, n_repetitions=self.config.n_repetitions, seed=self.config.seed)
+        plan = make_plan(self.space, inputs, n_repetitions=self.config.n_repetitions, seed=self.config.seed)
+        problems = rehearse(plan, self.space, inputs)
+        if problems:
+            raise ConfigError(problems)
+        return plan
 
     def _absolute_config(self) -> ExperimentConfig:
         """Returns the config with a storage path that means the same in every process."""
@@ -282,20 +290,21 @@ class Experiment:
 
     def _require_description(self) -> None:
         """Raises an error if the description of the experiment, which every run needs, is not there any more."""
-        if self.folder.read_experiment() is None:
+        try:
+            self.folder.read_experiment()
+        except NoResultsError as error:
             raise StorageError(
                 f"{self.folder.storage.location}/{FileNames.EXPERIMENT} was removed or damaged while this run was "
                 "training. Run the script again: it trains what is missing and writes the tables"
-            )
+            ) from error
 
     def _train(self, plan: Plan, job: Job, executor: Executor, check_lock: Callable[[], None]) -> RunEnd:
         """Trains all trials of the plan that are not finished."""
         # Read under the lock: no other run changes them now.
         plan, distances_mm = self._with_statuses(plan)
         archived = self.folder.archive.clear_leftovers()
-        to_archive = [
-            i for i, status in plan.statuses.items() if status in ("finished", "diverged") and i not in archived
-        ]
+        ended = [i for i, status in plan.statuses.items() if status in ("finished", "diverged")]
+        to_archive = [trial_id for trial_id in ended if trial_id not in archived]
         with executor.ready(job.config) if plan.to_train else nullcontext():
             self.folder.clear_partial_files()
             write_experiment_file(plan, job)
@@ -315,21 +324,27 @@ class Experiment:
                 return end
 
     def _with_statuses(self, plan: Plan) -> tuple[Plan, dict[str, float]]:
-        """Returns the plan with the statuses of its trials, and what their versions and those of others mean for a run.
+        """Returns the plan with the statuses of its trials, and the validation distances of finished ones, mm, by id.
 
-        Also returns the validation distances of the finished ones, mm, by trial id.
+        The plan then also warns of trials that other versions or other code trained.
         """
         keys = {combination.key for combination in plan.combinations}
 
         def is_planned(trial_id: str) -> bool:
             return trial_id.partition("/")[0] in keys
 
-        known = self.folder.read_trials(lambda trial: (trial.status, trial.val_distance_mm, trial.runs), is_planned)
+        def wanted(trial: TrialFile) -> tuple[Status, float | None, tuple[str, ...], tuple[str, ...]]:
+            changed = (name for name, code in trial.sources.items() if plan.sources.get(name, code) != code)
+            return trial.status, trial.val_distance_mm, trial.runs, tuple(changed)
+
+        known = self.folder.read_trials(wanted, is_planned)
         planned = {trial_id: found for trial_id, found in known.items() if is_planned(trial_id)}
-        plan = replace(plan, statuses={trial_id: status for trial_id, (status, _, _) in planned.items()})
-        run_ids = {trial_id: runs for trial_id, (_, _, runs) in planned.items()}
-        warnings = version_warnings(self.folder, plan, run_ids, known.keys() - planned.keys())
-        distances_mm = {trial_id: mm for trial_id, (_, mm, _) in planned.items() if mm is not None}
+        plan = replace(plan, statuses={trial_id: status for trial_id, (status, *_) in planned.items()})
+        runs = {trial_id: of_trial for trial_id, (_, _, of_trial, _) in planned.items()}
+        kept = [found for found in planned.values() if found[0] in ("finished", "diverged", "interrupted")]
+        warnings = version_warnings(self.folder, plan, runs, known.keys() - planned.keys())
+        warnings += [_changed_code(name, n) for name, n in Counter(chain.from_iterable(f[3] for f in kept)).items()]
+        distances_mm = {trial_id: mm for trial_id, (_, mm, _, _) in planned.items() if mm is not None}
         return replace(plan, warnings=[*plan.warnings, *warnings]), distances_mm
 
     def _write_report(self, table: ResultTable) -> None:
@@ -357,6 +372,14 @@ class Experiment:
             counts = " and ".join(f"{statuses.count(s)} {s}" for s in STATUSES if s in statuses)
             text = f"{counts} of {len(trials)} trials; the others are complete. See `error` in tables/trials.csv."
             raise TrialsFailedError(text, table)
+
+
+def _changed_code(name: str, n_trials: int) -> str:
+    trials = "1 trial was" if n_trials == 1 else f"{n_trials} trials were"
+    return (
+        f"the code of {name} has changed since {trials} trained with it; what they trained is kept and not trained "
+        "again. If the change changes numbers, give the experiment another name, or remove it with report.py rm"
+    )
 
 
 def _interrupted(end: RunEnd) -> Interrupted:

@@ -38,7 +38,9 @@ def write_experiment_file(plan: Plan, job: Job) -> None:
     job.folder.write_experiment(
         {
             "name": job.config.name,
-            "configs": {section: _encoded_config(config) for section, config in job.space.base.sections.items()},
+            "configs": {
+                section: _encoded_config(config) for section, config in job.space.base.with_derived().sections.items()
+            },
             "options": [
                 {"paths": axis.paths, "rows": axis.labels}
                 | ({"folds": axis.folds} if axis.folds else {})

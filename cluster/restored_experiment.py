@@ -49,7 +49,7 @@ def restore_experiment(
         solver = configs["solver_config"] | {
             name: schedule[name] for name in ("num_epochs", "batch_size", "matmul_precision")
         }
-        solver |= {"verbose": False, "show_plots": False, "interest_keys": []}
+        solver |= {"verbose": False, "show_plots": False, "interest_keys": [], "metrics": [], "callbacks": []}
         config = configs["experiment_config"] | {
             "name": "reproduction",
             "storage_path": storage_path,

@@ -125,7 +125,7 @@ def _corrector(
     encoded = trial.description["model"]
     model_class = decode_class(encoded["name"], torch.nn.Module, modules)
     arguments = decode_value(encoded["args"], modules, family=torch.nn.Module)  # an activation is a module
-    model: torch.nn.Module = model_class(skeleton, **arguments)
+    model = builders.new_model(model_class, skeleton, arguments)
     if isinstance(model, Corrector) and encoded.get("choose_strength"):
         model.add_strength()
     try:

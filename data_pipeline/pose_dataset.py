@@ -34,6 +34,10 @@ class DatasetError(UserError):
     """A dataset file is missing, broken or inconsistent with the others; the message names the file."""
 
 
+class SizeError(DatasetError):
+    """More samples were requested than the dataset has."""
+
+
 @dataclass(frozen=True)
 class PoseDataset:
     """Labels and predictions for the same N samples, as numpy arrays that may be shared between processes.
@@ -94,8 +98,8 @@ def read_dataset(data_dir: Path, name: str, size: int | None = None, *, use_pres
             distorter generates.
 
     Raises:
-        DatasetError: If a file is missing or broken, if the numbers of samples differ, or if `size` is larger than the
-            dataset.
+        DatasetError: If a file is missing or broken, or if the numbers of samples differ.
+        SizeError: If `size` is larger than the dataset.
     """
     required = ("labels", "poses") if use_preset else ("labels",)
     contents = _read_files(data_dir, name, required, ("frames",))
@@ -256,7 +260,7 @@ def _build_dataset(data_dir: Path, name: str, contents: Mapping[str, Any], size:
     labels, poses, skeleton = _check(data_dir, name, contents)
     if size is not None and size > len(labels):
         labels_path = dataset_path(data_dir, name, "labels")
-        raise DatasetError(f"{labels_path} has {len(labels)} samples, fewer than the requested {size}")
+        raise SizeError(f"{labels_path} has {len(labels)} samples, fewer than the requested {size}")
     frames = UNKNOWN_FRAMES
     if "frames" in contents:
         path = dataset_path(data_dir, name, "frames")

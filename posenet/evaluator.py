@@ -50,6 +50,13 @@ ROUNDING_MM = 1e-3
 STRENGTHS = tuple(tenths / 10 for tenths in range(11))
 """The factors on a correction that `Evaluator.best_strength` compares."""
 
+METRICS = (
+    *("distance", "aligned_distance", "max_distance", "frames_within_20mm", "auc_0_50", "auc_20_50", "improved"),
+    *("worsened", "bone_length_error", "proportion_error", "acceleration_error", "strength", "loss"),
+    *("batch_loss", "batch_grad_norm"),
+)
+"""The names of all metrics, except for those of single joints and thresholds."""
+
 # Samples per chunk. The allocator returns larger tensors to the system and pages them in again for each chunk
 # (measured: with 4096 an evaluation takes 1.6 times as long); much smaller chunks make matrix products inefficient.
 _CHUNK = 1024
@@ -72,11 +79,20 @@ class Evaluator:
         data: The set, on the device of the models.
         normalizer: The normalizer of the corrector's inputs.
         eval_space: The space of intermediate evaluations.
+        own_metrics: Further metrics: errors of poses in mm, called by the names of the functions.
     """
 
-    def __init__(self, data: DeviceDataset, *, normalizer: Normalizer | None, eval_space: Space) -> None:
+    def __init__(
+        self,
+        data: DeviceDataset,
+        *,
+        normalizer: Normalizer | None,
+        eval_space: Space,
+        own_metrics: Sequence[errors.ErrorFunction] = (),
+    ) -> None:
         self.data = data
         self.normalizer = normalizer
+        self.own_metrics = own_metrics
         # Without a normalizer both spaces are the same, in millimetres.
         self.eval_space: Space = "original" if normalizer is None else eval_space
 
@@ -199,21 +215,31 @@ class Evaluator:
         return _with_mean(by_subset)
 
     def _intermediate_quantities(self, batch: Batch, corrected: Tensor) -> "_Quantities":
-        skeleton = self.data.skeleton
+        skeleton, corrected_mm = self.data.skeleton, batch.in_mm(corrected)
+        own = self._own_quantities(corrected_mm, batch.labels_mm)
         if self.eval_space == "original":
-            return _mm_quantities(batch.in_mm(corrected), batch.labels_mm, skeleton)
+            return _mm_quantities(corrected_mm, batch.labels_mm, skeleton) | own
         quantities = _space_quantities("default", corrected, batch.labels, skeleton)
-        distances = errors.distance_error(batch.in_mm(corrected), batch.labels_mm, skeleton)
-        return {**quantities, ("original", "distance"): distances}
+        distances = errors.distance_error(corrected_mm, batch.labels_mm, skeleton)
+        return {**quantities, ("original", "distance"): distances, **own}
 
     def _final_quantities(self, batch: Batch, corrected: Tensor) -> "_Quantities":
         skeleton = self.data.skeleton
-        quantities = _correction_quantities(batch.in_mm(batch.poses), batch.in_mm(corrected), batch.labels_mm, skeleton)
+        before_mm, after_mm = batch.in_mm(batch.poses), batch.in_mm(corrected)
+        quantities = _correction_quantities(before_mm, after_mm, batch.labels_mm, skeleton)
+        for suffix, poses in (("_before", before_mm), ("", after_mm)):
+            quantities |= self._own_quantities(poses, batch.labels_mm, suffix)
         if batch.transform is not None:
             for suffix, poses in (("_before", batch.poses), ("", corrected)):
                 found = _space_quantities("default", poses, batch.labels, skeleton)
                 quantities |= {(space, metric + suffix): values for (space, metric), values in found.items()}
         return quantities
+
+    def _own_quantities(self, poses: Tensor, labels: Tensor, suffix: str = "") -> "_Quantities":
+        return {
+            ("original", f"{metric.__name__}{suffix}"): metric(poses, labels, self.data.skeleton)
+            for metric in self.own_metrics
+        }
 
 
 class CorrectionMeans:

@@ -136,6 +136,16 @@ def seed_process(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+@contextmanager
+def random_state_kept(device: torch.device) -> Iterator[None]:
+    """Restores the state of the global generators after the block."""
+    state = random_state(device)
+    try:
+        yield
+    finally:
+        set_random_state(state, device)
+
+
 def random_state(device: torch.device) -> dict[str, Any]:
     """Returns the state of the global generators, as values that `torch.load(..., weights_only=True)` reads.
 

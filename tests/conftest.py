@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from cluster.executors import inline
 from cluster.experiment import Experiment
 from tests.fake_gpu import FakeGpus, GeneratorOnTheCpu, OnTheCpu
 from tests.support import SKELETONS
@@ -55,6 +56,21 @@ def without_reports():
         write_report = Experiment._write_report
         patch.setattr(Experiment, "_write_report", lambda self, table: None)
         yield write_report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def failed_trials_are_rows():
+    """Inline runs in this process go on after a failed trial, as those with Ray do; see `with_errors`."""
+    with pytest.MonkeyPatch.context() as patch:
+        run_trial = inline.run_trial
+        patch.setattr(inline, "run_trial", lambda *args, raise_errors: run_trial(*args))
+        yield run_trial
+
+
+@pytest.fixture
+def with_errors(failed_trials_are_rows, monkeypatch):
+    """Makes inline runs raise the error of a trial."""
+    monkeypatch.setattr(inline, "run_trial", failed_trials_are_rows)
 
 
 @pytest.fixture

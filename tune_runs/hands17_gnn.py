@@ -39,28 +39,18 @@ from posenet.models import CorrectorGNN
 experiment_config: dict[str, Any] = {
     "name": "hands17_gnn",
     "train_set": "hands17_train",
-    "train_set_size": None,
     "val_set": "hands17_val",
-    "val_set_size": None,
     "test_set": "hands17_test",
     "use_preset": True,  # False trains on labels with errors added by the distorter, without a backbone
     "normalizer": IndividualNormalizer,
     "target_device": default_device(),
     "n_repetitions": 3,
-    "init_weights_path": None,
 }
 
 solver_config = {
     "num_epochs": 40,
     "batch_size": 2048,
-    "log_frequency": 1,
-    "log_loss": False,
-    "log_grad": False,
-    "verbose": False,
-    "show_plots": False,
-    "interest_keys": [],
     "val_example_indices": [0, 500, 1000, 1500],
-    "val_example_subset": "DEFAULT",
 }
 
 base_hyperparams: dict[str, Any] = {
@@ -78,16 +68,13 @@ base_hyperparams: dict[str, Any] = {
     },
     "loss_function": MetricLoss(errors.distance_error, "absolute"),
     "loss_space": "original",
-    "eval_space": "original",
     "optimizer": torch.optim.AdamW,
     "optimizer_args": {"lr": 1e-3, "weight_decay": 1e-2},
     "scheduler": torch.optim.lr_scheduler.StepLR,
     "scheduler_args": {"step_size": 15, "gamma": 0.3},
-    "scheduler_requires_metric": False,
     "distorter": LayeredGaussianDistorter,
     # Most joints jitter slightly, some are off by a few millimetres, and a few by many millimetres.
     "distorter_args": {"layers": [(0.8, 0.0, 1.0), (0.15, 4.0, 2.0), (0.05, 15.0, 5.0)], "confusion_prob": 0.0},
-    "augmenters": [],
 }
 
 OPTIONS: dict[str, list[Any]] = {

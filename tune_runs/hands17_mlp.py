@@ -45,28 +45,18 @@ from posenet.models import CorrectorMLP
 experiment_config: dict[str, Any] = {
     "name": "hands17_mlp",
     "train_set": "hands17_train",
-    "train_set_size": None,
     "val_set": "hands17_val",
-    "val_set_size": None,
     "test_set": "hands17_test",
     "use_preset": True,  # False trains on labels with errors added by the distorter, without a backbone
     "normalizer": Shifter,
     "target_device": default_device(),
     "n_repetitions": 3,
-    "init_weights_path": None,
 }
 
 solver_config = {
     "num_epochs": 60,
     "batch_size": 2048,
-    "log_frequency": 1,
-    "log_loss": False,
-    "log_grad": False,
-    "verbose": False,
-    "show_plots": False,
-    "interest_keys": [],
     "val_example_indices": [0, 500, 1000, 1500],
-    "val_example_subset": "DEFAULT",
 }
 
 base_hyperparams: dict[str, Any] = {
@@ -79,16 +69,12 @@ base_hyperparams: dict[str, Any] = {
         "zero_init": False,
     },
     "loss_function": MetricLoss(errors.coordinate_difference, "absolute"),
-    "loss_space": "default",
-    "eval_space": "original",
     "optimizer": torch.optim.AdamW,
     "optimizer_args": {"lr": 1e-3, "weight_decay": 1e-2},
     "scheduler": torch.optim.lr_scheduler.StepLR,
     "scheduler_args": {"step_size": 20, "gamma": 0.3},
-    "scheduler_requires_metric": False,
     "distorter": InterpolationDistorter,
     "distorter_args": {"strength_scale": 0.0},
-    "augmenters": [],
 }
 
 OPTIONS: dict[str, list[Any]] = {

@@ -18,14 +18,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import torch
 from tabulate import tabulate
 
 from cluster.experiment import Experiment
 from cluster.reports.tables.summary import mean_and_std, percent_and_interval
 from cluster.results.change_intervals import change_intervals
 from cluster.results.results import Results, Row, SummaryColumns
-from data_pipeline.distorters import NoDistorter
 from data_pipeline.normalizers import Shifter
 from data_pipeline.pose_dataset import dataset_path
 from posenet import errors
@@ -40,43 +38,21 @@ DIRECTIONS = {"1 → 2": ("fold1", "fold2"), "2 → 1": ("fold2", "fold1")}
 experiment_config: dict[str, Any] = {
     "name": "icvl_sequences_choice",
     "train_set": "icvl_Pose-REN_fold1_train",  # varied below, together with the other set
-    "train_set_size": None,
     "val_set": "icvl_Pose-REN_fold1_val",
-    "val_set_size": None,
-    "use_preset": True,
     "normalizer": Shifter,
-    "target_device": torch.device("cpu"),
     "n_repetitions": 1,
-    "init_weights_path": None,
 }
 
 solver_config = {
     "num_epochs": 1,
     "batch_size": 256,
-    "log_frequency": 1,
-    "log_loss": False,
-    "log_grad": False,
-    "verbose": False,
-    "show_plots": False,
-    "interest_keys": [],
-    "val_example_indices": [],
-    "val_example_subset": "DEFAULT",
 }
 
 base_hyperparams: dict[str, Any] = {
     "model": KernelCorrector,
     "model_args": {"bandwidth": 16.0, "ridge": 0.3, "n_centres": 512, "axes": ["input", "palm"], "sigma": None},
     "loss_function": MetricLoss(errors.coordinate_difference, "absolute"),
-    "loss_space": "default",
-    "eval_space": "original",
     "optimizer": None,  # the model is fitted in closed form
-    "optimizer_args": {},
-    "scheduler": None,
-    "scheduler_args": {},
-    "scheduler_requires_metric": False,
-    "distorter": NoDistorter,
-    "distorter_args": {},
-    "augmenters": [],
 }
 
 OPTIONS: dict[str, list[Any]] = {

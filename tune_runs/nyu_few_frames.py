@@ -25,13 +25,11 @@ from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
-import torch
 from tabulate import tabulate
 
 from cluster.experiment import Experiment
 from cluster.reports.tables.summary import mean_and_std
 from cluster.results.results import Results, Row, SummaryColumns
-from data_pipeline.distorters import NoDistorter
 from data_pipeline.normalizers import Shifter
 from data_pipeline.pose_dataset import dataset_path, read_samples, write_datasets
 from data_pipeline.preparation.splits.syntax import parse_split
@@ -53,43 +51,21 @@ N_DRAWS = 6
 experiment_config: dict[str, Any] = {
     "name": "nyu_few_frames",
     "train_set": "few_Pose-REN_fold1_10_0",  # the sets are varied below
-    "train_set_size": None,
     "val_set": "few_Pose-REN_fold2_test",
-    "val_set_size": None,
-    "use_preset": True,
     "normalizer": Shifter,
-    "target_device": torch.device("cpu"),
     "n_repetitions": 1,  # all repetitions are equal: every labelled frame is a centre, in any order
-    "init_weights_path": None,
 }
 
 solver_config = {
     "num_epochs": 1,
     "batch_size": 4096,
-    "log_frequency": 1,
-    "log_loss": False,
-    "log_grad": False,
-    "verbose": False,
-    "show_plots": False,
-    "interest_keys": [],
-    "val_example_indices": [],
-    "val_example_subset": "DEFAULT",
 }
 
 base_hyperparams: dict[str, Any] = {
     "model": KernelCorrector,
     "model_args": {"bandwidth": 32.0, "ridge": 3.0, "n_centres": 200, "axes": ["input", "palm"], "sigma": 1.0},
     "loss_function": MetricLoss(errors.coordinate_difference, "absolute"),
-    "loss_space": "default",
-    "eval_space": "original",
     "optimizer": None,  # the model is fitted in closed form
-    "optimizer_args": {},
-    "scheduler": None,
-    "scheduler_args": {},
-    "scheduler_requires_metric": False,
-    "distorter": NoDistorter,
-    "distorter_args": {},
-    "augmenters": [],
 }
 
 OPTIONS: dict[str, list[Any]] = {

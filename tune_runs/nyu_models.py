@@ -16,7 +16,6 @@ from tabulate import tabulate
 from cluster.experiment import Experiment
 from cluster.reports.tables.summary import mean_and_std
 from cluster.results.results import Results, Row, SummaryColumns
-from data_pipeline.distorters import NoDistorter
 from data_pipeline.normalizers import Shifter
 from data_pipeline.pose_dataset import dataset_path
 from posenet import errors
@@ -36,44 +35,26 @@ BACKBONES = ["Pose-REN", "DeepModel", "DeepPrior", "DeepPrior++"]
 experiment_config = {
     "name": "nyu_models",
     "train_set": "recording_Pose-REN_train",  # varied below, together with the other two sets
-    "train_set_size": None,
     "val_set": "recording_Pose-REN_val",
-    "val_set_size": None,
     "test_set": "recording_Pose-REN_test",
-    "use_preset": True,
     "normalizer": Shifter,
-    "target_device": torch.device("cpu"),
     "n_repetitions": 3,
-    "init_weights_path": None,
 }
 
 solver_config = {
     "num_epochs": 100,
     "batch_size": 256,
-    "log_frequency": 1,
-    "log_loss": False,
-    "log_grad": False,
-    "verbose": False,
-    "show_plots": False,
-    "interest_keys": [],
     "val_example_indices": [0, 500, 1000],
-    "val_example_subset": "DEFAULT",
 }
 
 base_hyperparams: dict[str, Any] = {
     "model": CorrectorMLP,
     "model_args": {"hidden_dims": [256, 256], "dropout": None},
     "loss_function": MetricLoss(errors.coordinate_difference, "absolute"),
-    "loss_space": "default",
-    "eval_space": "original",
     "optimizer": torch.optim.Adam,
     "optimizer_args": {"lr": 1e-3},
     "scheduler": torch.optim.lr_scheduler.StepLR,
     "scheduler_args": {"step_size": 40, "gamma": 0.3},
-    "scheduler_requires_metric": False,
-    "distorter": NoDistorter,
-    "distorter_args": {},
-    "augmenters": [],
 }
 
 KEYS = [

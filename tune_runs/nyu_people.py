@@ -20,14 +20,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import torch
 from tabulate import tabulate
 
 from cluster.experiment import Experiment
 from cluster.reports.tables.summary import percent_and_interval
 from cluster.results.change_intervals import change_intervals
 from cluster.results.results import Results, SummaryColumns
-from data_pipeline.distorters import NoDistorter
 from data_pipeline.normalizers import Shifter
 from data_pipeline.pose_dataset import dataset_path
 from posenet import errors
@@ -49,44 +47,22 @@ FOLDS = {"1 → 2": ("fold2", "fold1"), "2 → 1": ("fold1", "fold2")}
 experiment_config: dict[str, Any] = {
     "name": "nyu_people",
     "train_set": "people_Pose-REN_fold1_train",  # the sets are varied below
-    "train_set_size": None,
     "val_set": "people_Pose-REN_fold1_val",
-    "val_set_size": None,
     "test_set": "people_Pose-REN_fold1_test",
-    "use_preset": True,
     "normalizer": Shifter,
-    "target_device": torch.device("cpu"),
     "n_repetitions": 1,  # all repetitions are equal: there are no random numbers
-    "init_weights_path": None,
 }
 
 solver_config = {
     "num_epochs": 1,
     "batch_size": 256,
-    "log_frequency": 1,
-    "log_loss": False,
-    "log_grad": False,
-    "verbose": False,
-    "show_plots": False,
-    "interest_keys": [],
-    "val_example_indices": [],
-    "val_example_subset": "DEFAULT",
 }
 
 base_hyperparams: dict[str, Any] = {
     "model": GaussianSmoother,
     "model_args": {"sigma": 1.0},
     "loss_function": MetricLoss(errors.coordinate_difference, "absolute"),
-    "loss_space": "default",
-    "eval_space": "original",
     "optimizer": None,  # nothing is trained
-    "optimizer_args": {},
-    "scheduler": None,
-    "scheduler_args": {},
-    "scheduler_requires_metric": False,
-    "distorter": NoDistorter,
-    "distorter_args": {},
-    "augmenters": [],
 }
 
 WIDTHS = [0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0]

@@ -19,7 +19,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import torch
 from tabulate import tabulate
 
 from cluster.experiment import Experiment
@@ -28,7 +27,6 @@ from cluster.reports.tables.summary import mean_and_std, percent_and_interval
 from cluster.results.change_intervals import group_intervals
 from cluster.results.groups import read_groups
 from cluster.results.results import Results, Row
-from data_pipeline.distorters import NoDistorter
 from data_pipeline.normalizers import Shifter
 from data_pipeline.pose_dataset import dataset_path
 from posenet import errors
@@ -40,27 +38,14 @@ BACKBONES = ["Pose-REN", "DeepModel", "DeepPrior", "DeepPrior++"]
 experiment_config: dict[str, Any] = {
     "name": "nyu_recording_choice",
     "train_set": "recording_Pose-REN_train",  # varied below, together with the other sets
-    "train_set_size": None,
     "val_set": "recording_Pose-REN_val",
-    "val_set_size": None,
-    "use_preset": True,
     "normalizer": Shifter,
-    "target_device": torch.device("cpu"),
     "n_repetitions": 1,
-    "init_weights_path": None,
 }
 
 solver_config = {
     "num_epochs": 1,
     "batch_size": 256,
-    "log_frequency": 1,
-    "log_loss": False,
-    "log_grad": False,
-    "verbose": False,
-    "show_plots": False,
-    "interest_keys": [],
-    "val_example_indices": [],
-    "val_example_subset": "DEFAULT",
 }
 
 base_hyperparams: dict[str, Any] = {
@@ -70,16 +55,7 @@ base_hyperparams: dict[str, Any] = {
         **{"sigma": 1.0, "hand_bandwidth": None},
     },
     "loss_function": MetricLoss(errors.coordinate_difference, "absolute"),
-    "loss_space": "default",
-    "eval_space": "original",
     "optimizer": None,  # the model is fitted in closed form
-    "optimizer_args": {},
-    "scheduler": None,
-    "scheduler_args": {},
-    "scheduler_requires_metric": False,
-    "distorter": NoDistorter,
-    "distorter_args": {},
-    "augmenters": [],
 }
 
 OPTIONS: dict[str, list[Any]] = {

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from cluster.executors.job import Job
 from cluster.executors.monitor import Monitor
 from cluster.executors.signals import Preempted, Signals
-from cluster.planning.placement import Placement, UnusableNodeError
+from cluster.planning.placement import Placement
 from cluster.planning.plan import TrialSpec
 from cluster.trial.trainable import run_trial
-from posenet.machine_errors import is_lost
 
 
 def run_inline(trials: Sequence[TrialSpec], job: Job, placement: Placement, monitor: Monitor, signals: Signals) -> None:
@@ -16,7 +15,8 @@ def run_inline(trials: Sequence[TrialSpec], job: Job, placement: Placement, moni
 
     Raises:
         Preempted: After SIGTERM.
-        UnusableNodeError: If an error of a trial made the GPU unusable for this process.
+        Exception: The error of a trial, after the trial was recorded as failed; a debugger then stops where it was
+            raised.
     """
     for spec in trials:
         if monitor.should_stop:
@@ -24,13 +24,8 @@ def run_inline(trials: Sequence[TrialSpec], job: Job, placement: Placement, moni
         trial = job.trial(spec, placement.first_device)
         monitor.started(trial.id)
         folder = job.folder.trial(trial.id)
-        for report in run_trial(trial, job.data(trial.settings), folder, signals.preempted.is_set):
+        data = job.data(trial.settings)
+        for report in run_trial(trial, data, folder, signals.preempted.is_set, raise_errors=True):
             monitor.reported(report)
         if signals.preempted.is_set():
             raise Preempted
-        if report.status == "failed" and is_lost(trial.device):
-            raise UnusableNodeError(
-                f"after the error of {trial.id}, this process cannot use its GPU any more: {report.error}. Run the "
-                'script again to continue with the other trials; with run() instead of run("inline"), the next trial '
-                "gets a new process"
-            )

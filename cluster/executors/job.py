@@ -30,6 +30,7 @@ class Job:
         tables: The tables that distorters read, by the names of their files.
         weights: The content of weights files by path.
         separations: How far validation and test frames are from training frames, see `Inputs`.
+        sources: Hashes of the code of the user's own classes and functions, by name.
         run_id: Identifies this run of the experiment.
     """
 
@@ -39,6 +40,7 @@ class Job:
     tables: Mapping[str, Table]
     weights: Mapping[str, bytes]
     separations: Mapping[tuple[SetKey, str, SetKey], Separation]
+    sources: Mapping[str, str] = field(default_factory=dict)
     run_id: str = field(default_factory=lambda: secrets.token_hex(8))
 
     @classmethod
@@ -53,7 +55,7 @@ class Job:
 
     def trial(self, spec: TrialSpec, device: torch.device) -> Trial:
         """Returns a planned trial that trains on `device`."""
-        return Trial(spec, self.space.settings(spec.combination.row_indices), device, self.run_id)
+        return Trial(spec, self.space.settings(spec.combination.row_indices), device, self.run_id, self.sources)
 
     def data(self, settings: Settings) -> TrialData:
         """Returns the data of a trial with these settings."""

@@ -1,6 +1,7 @@
 """The progress display of a run: live on a terminal, a line every 30 seconds in a log file."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -55,6 +56,7 @@ class Progress:
         self.running: dict[str, TrialReport | None] = {}
         self.n_ended = 0
         self.n_failed = 0
+        self.failures = Counter[tuple[str, str | None]]()
         self.best = best if has_best else None
         self.has_best = has_best
         self.start = time.monotonic()
@@ -94,6 +96,10 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.live.stop()
+        for (status, text), n in self.failures.items():
+            if n > 1:
+                first_line = str(text).partition("\n")[0]
+                self.say(f"{status}: {n} trials with the same error, {first_line}")
 
     def starting_ray(self) -> None:
         """Ray is being started, which takes seconds, or a minute on a busy machine."""
@@ -134,7 +140,10 @@ class Progress:
                 self.best = report
         else:
             self.n_failed += 1
-            self.say(f"{report.status}: {report.trial_id} ({self.options(report.trial_id)}): {report.error}")
+            failure = report.status, report.error
+            self.failures[failure] += 1
+            if self.failures[failure] == 1:  # the others are counted at the end
+                self.say(f"{report.status}: {report.trial_id} ({self.options(report.trial_id)}): {report.error}")
 
     @property
     def fraction(self) -> float:

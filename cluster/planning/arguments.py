@@ -18,6 +18,7 @@ from cluster.planning.identity import (
     label,
     takes_any_name,
 )
+from cluster.planning.own_code import raised_at
 from data_pipeline.user_error import did_you_mean
 from data_pipeline.words import value_text
 
@@ -105,4 +106,6 @@ def _not_encodable(key: str, argument: str, value: object) -> list[Problem]:
 
 def refused(key: str, target: type, arguments: Mapping[str, Any], error: Exception) -> Problem:
     """Returns the problem that a constructor rejects its arguments, with the constructor's own message."""
-    return Problem(f"base_hyperparams.{key}", f"{target.__name__} refuses {label(arguments)}: {error}")
+    place = raised_at(error)
+    at = "" if place is None else f" (at {place})"
+    return Problem(f"base_hyperparams.{key}", f"{target.__name__} refuses {label(arguments)}: {error}{at}")

@@ -2,6 +2,9 @@
 
 import io
 from collections.abc import Iterable, Mapping
+from inspect import Parameter as ConstructorParameter
+from inspect import signature
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,10 +21,23 @@ from posenet.models.corrector import STRENGTH
 
 def build_model(hyperparams: Hyperparams, skeleton: Skeleton) -> torch.nn.Module:
     """Returns a new model for poses with `skeleton`; torch's global generator initialises it."""
-    model = hyperparams.model(skeleton, **hyperparams.model_args)
+    model = new_model(hyperparams.model, skeleton, hyperparams.model_args)
     if isinstance(model, Corrector) and hyperparams.choose_strength:
         model.add_strength()
     return model
+
+
+def new_model(kind: type[torch.nn.Module], skeleton: Skeleton, arguments: Mapping[str, Any]) -> torch.nn.Module:
+    """Returns a new model of a class; its constructor gets the skeleton if it takes one."""
+    return kind(skeleton, **arguments) if takes_skeleton(kind) else kind(**arguments)
+
+
+def takes_skeleton(kind: type[torch.nn.Module]) -> bool:
+    """Returns whether a model's constructor takes the skeleton: as its first parameter, named `skeleton`."""
+    if kind.__init__ is torch.nn.Module.__init__:
+        return False  # it takes no arguments, although the signature has *args
+    first = next(iter(signature(kind).parameters.values()), None)
+    return first is not None and (first.name == "skeleton" or first.kind is ConstructorParameter.VAR_POSITIONAL)
 
 
 def build_optimizer(hyperparams: Hyperparams, parameters: Iterable[Parameter]) -> torch.optim.Optimizer | None:

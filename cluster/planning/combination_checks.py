@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 import torch
@@ -19,19 +20,18 @@ from torch.optim import lr_scheduler
 
 from cluster.planning import builders
 from cluster.planning.arguments import check_arguments, encode_arguments, refused
-from cluster.planning.config import PLACEHOLDERS, Hyperparams, Problem, Settings
+from cluster.planning.config import PLACEHOLDERS, Hyperparams, Problem, Settings, takes_metric, wrong_paths
 from cluster.planning.identity import (
     Encoded,
     NotEncodableError,
     canonical_json,
-    constructor_parameters,
     encode,
     encode_call,
     partial_arguments,
 )
 from cluster.planning.inputs import Inputs, set_keys
 from data_pipeline.batch import fuses, window_of
-from data_pipeline.pose_dataset import DatasetError, PoseDataset
+from data_pipeline.pose_dataset import DatasetError, PoseDataset, SizeError
 from data_pipeline.skeleton import BUILT_IN, Skeleton
 from data_pipeline.tables import Table, TableError
 from data_pipeline.user_error import UserError, did_you_mean, first_line
@@ -56,17 +56,21 @@ class SettingsGroup:
     keys: tuple[str, ...]
     encode: Callable[[Settings, Inputs], tuple[Encoded, list[Problem]]]
 
+    def problems(self, settings: Settings, inputs: Inputs) -> list[Problem]:
+        """Returns only the problems."""
+        return self.encode(settings, inputs)[1]
+
 
 def _encode_data(settings: Settings, inputs: Inputs) -> tuple[Encoded, list[Problem]]:
     encoded: dict[str, Encoded] = {}
     skeletons: list[Skeleton] = []
     problems = []
     for split, key in set_keys(settings).items():
-        try:
-            dataset = inputs.read_set(key)
-        except UserError as error:
-            problems.append(Problem(f"experiment_config.{split}_set", str(error)))
+        unreadable = _check_set(split, settings, inputs)
+        problems += unreadable
+        if unreadable:
             continue
+        dataset = inputs.read_set(key)
         # A batch's subset is drawn by its place in the file, which is not part of the fingerprint.
         subsets = list(dataset.poses)
         encoded[split] = {"fingerprint": dataset.fingerprint, "samples": len(dataset), "subsets": subsets}
@@ -77,12 +81,27 @@ def _encode_data(settings: Settings, inputs: Inputs) -> tuple[Encoded, list[Prob
     if skeletons:
         encoded["skeleton"] = _encode_skeleton(skeletons[0])
     if not problems:
-        keys = set_keys(settings)
-        problems += _check_examples(settings, inputs.read_set(keys["val"]))
-        inputs.measure_separations(keys)  # for the plan and for captions; no number depends on it
+        inputs.measure_separations(set_keys(settings))  # for the plan and for captions; no number depends on it
+    problems += _check_examples(settings, inputs)
     if settings.experiment.test_set is None and settings.experiment.test_set_size is not None:
         problems.append(Problem("experiment_config.test_set_size", "is given, but there is no test_set"))
     return encoded, problems
+
+
+def _paths_of_set(split: str) -> tuple[str, str]:
+    return f"experiment_config.{split}_set", f"experiment_config.{split}_set_size"
+
+
+def _check_set(split: str, settings: Settings, inputs: Inputs) -> list[Problem]:
+    """Returns a problem if a set cannot be read."""
+    key = set_keys(settings).get(split)
+    set_path, size_path = _paths_of_set(split)
+    try:
+        if key is not None:
+            inputs.read_set(key)
+    except UserError as error:
+        return [Problem(size_path if isinstance(error, SizeError) else set_path, str(error))]
+    return []
 
 
 def _encode_skeleton(skeleton: Skeleton) -> Encoded:
@@ -97,7 +116,11 @@ def _named(skeleton: Skeleton) -> str:
     return f"{skeleton.name} skeleton of {skeleton.n_joints} joints"
 
 
-def _check_examples(settings: Settings, val_set: PoseDataset) -> list[Problem]:
+def _check_examples(settings: Settings, inputs: Inputs) -> list[Problem]:
+    try:
+        val_set = inputs.read_set(set_keys(settings)["val"])
+    except UserError:
+        return []  # reported as a problem of the set
     problems = []
     subset = settings.solver.val_example_subset
     if settings.solver.val_example_indices and subset not in val_set.poses:
@@ -112,10 +135,7 @@ def _check_examples(settings: Settings, val_set: PoseDataset) -> list[Problem]:
 
 def _encode_model(settings: Settings, inputs: Inputs) -> tuple[Encoded, list[Problem]]:
     hyperparams = settings.hyperparams
-    problems = check_arguments("model_args", hyperparams.model, hyperparams.model_args, n_passed=1)
-    encoded: dict[str, Encoded] = {}
-    if not problems:
-        encoded, problems = encode_arguments("model_args", hyperparams.model, hyperparams.model_args)
+    encoded, problems = _encode_call("model", settings)
     if hyperparams.choose_strength:
         encoded["choose_strength"] = True  # older results do not have this key
         if not issubclass(hyperparams.model, Corrector):
@@ -209,27 +229,15 @@ def _encode_optimisation(settings: Settings, inputs: Inputs) -> tuple[Encoded, l
     hyperparams = settings.hyperparams
     if issubclass(hyperparams.model, ClosedFormCorrector):
         return {"optimizer": None, "scheduler": None}, _check_closed_form(hyperparams)
-    if hyperparams.optimizer is None or hyperparams.scheduler is None:
-        missing = "optimizer" if hyperparams.optimizer is None else "scheduler"
+    if hyperparams.optimizer is None:
         text = f"is None, but {hyperparams.model.__name__} is trained with gradients; give a class of torch.optim"
-        return None, [Problem(f"base_hyperparams.{missing}", text)]
-    problems = [
-        *check_arguments("optimizer_args", hyperparams.optimizer, hyperparams.optimizer_args, n_passed=1),
-        *check_arguments("scheduler_args", hyperparams.scheduler, hyperparams.scheduler_args, n_passed=1),
-    ]
-    takes_metric = "metrics" in constructor_parameters(hyperparams.scheduler.step)
-    if takes_metric != hyperparams.scheduler_requires_metric:
-        text = f"must be {takes_metric} for {hyperparams.scheduler.__name__}, whose step takes "
-        text += "a metric" if takes_metric else "no metric"
-        problems.append(Problem("base_hyperparams.scheduler_requires_metric", text))
-    if problems:
-        return None, problems
-    optimizer, problems = encode_arguments("optimizer_args", hyperparams.optimizer, hyperparams.optimizer_args)
-    scheduler, more = encode_arguments("scheduler_args", hyperparams.scheduler, hyperparams.scheduler_args)
-    problems += more
+        return None, [Problem("base_hyperparams.optimizer", text)]
+    optimizer, problems = _encode_call("optimizer", settings)
+    scheduler, scheduler_problems = _encode_call("scheduler", settings)
+    scheduler_problems += _check_requires_metric(settings)
     encoded = {"optimizer": optimizer, "scheduler": scheduler}
     if problems:
-        return encoded, problems
+        return encoded, problems + scheduler_problems
     try:
         model = inputs.model(settings)
     except Exception:
@@ -240,11 +248,43 @@ def _encode_optimisation(settings: Settings, inputs: Inputs) -> tuple[Encoded, l
         try:
             built = _try_optimizer(hyperparams, model, inputs)
             at = "scheduler"
-            _try_scheduler(settings, built, inputs)
+            if not scheduler_problems and hyperparams.scheduler is not None:
+                _try_scheduler(settings, built, inputs)
         except Exception as error:
             arguments = getattr(hyperparams, f"{at}_args")
             problems.append(refused(f"{at}_args", getattr(hyperparams, at), arguments, error))
-    return encoded, problems
+    return encoded, problems + scheduler_problems
+
+
+def _encode_call(key: str, settings: Settings) -> tuple[Encoded, list[Problem]]:
+    """Checks and encodes a class, such as the model, with its arguments."""
+    hyperparams = settings.hyperparams
+    target, arguments = getattr(hyperparams, key), getattr(hyperparams, f"{key}_args") or {}
+    if target is None:
+        without = [Problem(f"base_hyperparams.{key}_args", f"must be {{}} without {_with_article(key)}")]
+        return None, without if arguments else []
+    is_passed_something = key in ("optimizer", "scheduler") or (key == "model" and builders.takes_skeleton(target))
+    problems = check_arguments(f"{key}_args", target, arguments, n_passed=int(is_passed_something))
+    return ({}, problems) if problems else encode_arguments(f"{key}_args", target, arguments)
+
+
+def _check_call(key: str, settings: Settings, inputs: Inputs) -> list[Problem]:
+    return _encode_call(key, settings)[1]
+
+
+def _with_article(word: str) -> str:
+    return f"an {word}" if word[0] in "aeiou" else f"a {word}"
+
+
+def _check_requires_metric(settings: Settings) -> list[Problem]:
+    scheduler, given = settings.hyperparams.scheduler, settings.hyperparams.scheduler_requires_metric
+    takes = takes_metric(scheduler)
+    if takes == given:
+        return []
+    text = "must be False without a scheduler"
+    if scheduler is not None:
+        text = f"must be {takes} for {scheduler.__name__}, whose step takes {'a' if takes else 'no'} metric"
+    return [Problem("base_hyperparams.scheduler_requires_metric", text)]
 
 
 def _check_closed_form(hyperparams: Hyperparams) -> list[Problem]:
@@ -364,23 +404,21 @@ def _encode_spaces(settings: Settings, inputs: Inputs) -> tuple[Encoded, list[Pr
 
 
 def _encode_inputs(settings: Settings, inputs: Inputs) -> tuple[Encoded, list[Problem]]:
-    hyperparams = settings.hyperparams
-    arguments = hyperparams.distorter_args or {}
-    tables: dict[str, str] = {}
-    problems = check_arguments("distorter_args", hyperparams.distorter, arguments, n_passed=0)
+    encoded: dict[str, Encoded] = {}
+    encoded["distorter"], problems = _encode_call("distorter", settings)
     if not problems:
         tables, problems = _try_distorter(settings, inputs)
-    encoded: dict[str, Encoded] = {}
-    if not problems:
-        encoded["distorter"], problems = encode_arguments("distorter_args", hyperparams.distorter, arguments)
-    if tables:
-        encoded["tables"] = tables
+        if tables:
+            encoded["tables"] = tables
+    encoded["augmenters"], more = _encode_augmenters(settings)
+    return encoded, problems + (more or _check_augmenters(settings, inputs))
+
+
+def _encode_augmenters(settings: Settings) -> tuple[Encoded, list[Problem]]:
     try:
-        encoded["augmenters"] = encode(list(hyperparams.augmenters))
-        problems += _check_augmenters(settings, inputs)
+        return encode(list(settings.hyperparams.augmenters)), []
     except NotEncodableError as error:
-        problems.append(Problem("base_hyperparams.augmenters", str(error)))
-    return encoded, problems
+        return None, [Problem("base_hyperparams.augmenters", str(error))]
 
 
 def _try_distorter(settings: Settings, inputs: Inputs) -> tuple[dict[str, str], list[Problem]]:
@@ -422,10 +460,12 @@ def _encode_schedule(settings: Settings, inputs: Inputs) -> tuple[Encoded, list[
 
 
 _TRAIN_SET_KEYS = (
+    "experiment_config.data_dir",
     "experiment_config.train_set",
     "experiment_config.train_set_size",
     "experiment_config.use_preset",
 )
+_EXAMPLE_KEYS = ("solver_config.val_example_indices", "solver_config.val_example_subset")
 _MODEL_KEYS = ("model", "model_args", "choose_strength", *_TRAIN_SET_KEYS)
 _DATA_KEYS = (
     *_TRAIN_SET_KEYS,
@@ -434,7 +474,7 @@ _DATA_KEYS = (
 )
 
 SETTINGS_GROUPS = (
-    SettingsGroup("data", _DATA_KEYS, _encode_data),
+    SettingsGroup("data", (*_DATA_KEYS, *_EXAMPLE_KEYS), _encode_data),
     SettingsGroup(
         "model",
         (*_MODEL_KEYS, *_DATA_KEYS, "experiment_config.init_weights_path", "solver_config.batch_size"),
@@ -461,18 +501,32 @@ SETTINGS_GROUPS = (
 )
 
 
-def check_unaffected_groups(settings: Settings, inputs: Inputs, problems: Sequence[Problem]) -> list[Problem]:
-    """Returns the problems of those groups that read none of the keys that have problems already.
+_Check = Callable[[Settings, Inputs], list[Problem]]
+
+_CHECKS: tuple[tuple[tuple[str, ...], _Check], ...] = (
+    *((group.keys, group.problems) for group in SETTINGS_GROUPS),
+    (_TRAIN_SET_KEYS, partial(_check_set, "train")),
+    *((("experiment_config.data_dir", *_paths_of_set(split)), partial(_check_set, split)) for split in ("val", "test")),
+    (("experiment_config.data_dir", *_paths_of_set("val"), *_EXAMPLE_KEYS), _check_examples),
+    *(((key, f"{key}_args"), partial(_check_call, key)) for key in ("model", "optimizer", "scheduler", "distorter")),
+    (("scheduler", "scheduler_requires_metric"), lambda settings, inputs: _check_requires_metric(settings)),
+    (("augmenters",), lambda settings, inputs: _encode_augmenters(settings)[1]),
+)
+"""The keys that a check reads, and the check: those of the groups, and parts of these that read fewer keys."""
+
+
+def check_unaffected(settings: Settings, inputs: Inputs, problems: Sequence[Problem]) -> list[Problem]:
+    """Returns what those checks find that read none of the keys that have problems already.
 
     So one error lists all problems of a config.
     """
-    wrong = {problem.path.removeprefix("base_hyperparams.") for problem in problems}
+    wrong = {path.removeprefix("base_hyperparams.") for path in wrong_paths(problems)}
     wrong -= {f"solver_config.{key}" for key in PLACEHOLDERS}
-    found: dict[Problem, None] = {}
-    for group in SETTINGS_GROUPS:
-        if wrong.isdisjoint(group.keys):
+    found: list[Problem] = []
+    for keys, check in _CHECKS:
+        if wrong.isdisjoint(keys):
+            known = {problem.path for problem in (*problems, *found)}
             # A wrong key elsewhere may make this check fail after all; then it reports nothing.
             with suppress(Exception):
-                found |= dict.fromkeys(group.encode(settings, inputs)[1])
-    known = {problem.path for problem in problems}
-    return [problem for problem in found if problem.path not in known]
+                found += [problem for problem in check(settings, inputs) if problem.path not in known]
+    return found

@@ -18,16 +18,21 @@ from typing import Any
 import numpy as np
 import torch
 
+from cluster.planning.identity import constructor_parameters
 from data_pipeline.augmenters import Augmenter
 from data_pipeline.dataset_name import DATASET_NAME
-from data_pipeline.distorters import Distorter
+from data_pipeline.distorters import Distorter, NoDistorter
 from data_pipeline.files.regular import why_no_path
 from data_pipeline.normalizers import Normalizer
 from data_pipeline.skeleton import Skeleton
+from data_pipeline.subsets import DEFAULT_SUBSET
 from data_pipeline.user_error import UserError, did_you_mean
 from data_pipeline.words import value_text
+from posenet.errors import ErrorFunction
+from posenet.evaluator import METRICS
 from posenet.losses import Loss
 from posenet.record import Space
+from posenet.solver import EpochReport
 
 SECTIONS = ("experiment_config", "solver_config", "base_hyperparams")
 
@@ -138,7 +143,9 @@ def _class_of(base: type, where: str, *, or_partial: bool = False) -> Rule:
 
 def _loss(value: Any) -> str | None:
     fits = isinstance(value, Loss) or (isinstance(value, type) and issubclass(value, Loss))
-    return None if fits else "a loss of posenet.losses, such as MetricLoss(errors.distance_error, 'squared')"
+    return (
+        None if fits else "a loss of posenet.losses, such as MetricLoss(errors.distance_error, 'squared'), or your own"
+    )
 
 
 def _arguments(value: Any) -> str | None:
@@ -158,19 +165,35 @@ def _augmenter(value: Any) -> str | None:
     return None if isinstance(value, Augmenter) else "an instance of an augmenter"
 
 
+def _functions(value: Any) -> str | None:
+    functions = value if isinstance(value, list | tuple) else [None]
+    names = [getattr(function, "__name__", "") for function in functions]
+    fits = all(callable(function) for function in functions) and all(name.isidentifier() for name in names)
+    return None if fits and len(set(names)) == len(names) else "a list of functions with different names, see the docs"
+
+
+def _metrics(value: Any) -> str | None:
+    wrong = _functions(value)
+    if wrong is None and any(metric.__name__.removesuffix("_before") in METRICS for metric in value):
+        return f"functions with other names than those of PoseTune's metrics: {', '.join(METRICS)}"
+    return wrong
+
+
 def _keys(value: Any) -> str | None:
     fits = isinstance(value, list) and all(isinstance(key, str) for key in value)
     return None if fits else "an empty list; the run fills it"
 
 
 def _device(value: Any) -> str | None:
-    spelling = "torch.device('cpu'), torch.device('cuda'), torch.device('cuda:0'), or a list of these as a pool"
-    if isinstance(value, str):
-        return f"{spelling}; write torch.device({value!r})"
+    spelling = "'cpu', 'cuda', 'cuda:0', the same as a torch.device, or a list of these as a pool"
     if isinstance(value, int) and not isinstance(value, bool):
-        return f"{spelling}; write torch.device('cuda:{value}')"
-    devices = value if isinstance(value, list | tuple) else [value]
-    if not devices or not all(isinstance(device, torch.device) for device in devices):
+        return f"{spelling}; write 'cuda:{value}'"
+    given = value if isinstance(value, list | tuple) else [value]
+    if not given or not all(isinstance(device, str | torch.device) for device in given):
+        return spelling
+    try:
+        devices = [torch.device(device) for device in given]
+    except RuntimeError:  # torch has no such device
         return spelling
     # torch calls an AMD GPU 'cuda' and an Intel GPU 'xpu'.
     if any(device.type not in ("cpu", "cuda", "xpu") for device in devices):
@@ -180,12 +203,16 @@ def _device(value: Any) -> str | None:
     if len({device.type for device in devices}) > 1:
         return "a pool of one kind of device, so that all trials run on the same kind"
     if len(devices) > 1 and any(device.type == "cpu" or device.index is None for device in devices):
-        return "a pool of GPUs with their index, such as [torch.device('cuda:0'), torch.device('cuda:1')]"
+        return "a pool of GPUs with their index, such as ['cuda:0', 'cuda:1']"
     return None
 
 
 def _key(rule: Rule, **default: Any) -> Any:
     return field(metadata={"rule": rule}, **default)
+
+
+_DERIVED: Any = None
+"""The default of a key whose default depends on other keys, see `Settings.with_derived`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,17 +222,17 @@ class ExperimentConfig:
     name: str = _key(_file_name)
     train_set: str = _key(_dataset_name)
     val_set: str = _key(_dataset_name)
-    train_set_size: int | None = _key(_or_none(_integer(1)))
-    val_set_size: int | None = _key(_or_none(_integer(1)))
+    train_set_size: int | None = _key(_or_none(_integer(1)), default=None)
+    val_set_size: int | None = _key(_or_none(_integer(1)), default=None)
     test_set: str | None = _key(_or_none(_dataset_name), default=None)
     test_set_size: int | None = _key(_or_none(_integer(1)), default=None)
-    use_preset: bool = _key(_boolean)
+    use_preset: bool = _key(_boolean, default=True)
     normalizer: Callable[[Skeleton], Normalizer] | None = _key(
         _or_none(_class_of(Normalizer, "of data_pipeline.normalizers, such as Shifter", or_partial=True))
     )
-    target_device: torch.device | Sequence[torch.device] = _key(_device)
+    target_device: str | torch.device | Sequence[str | torch.device] = _key(_device, default="cpu")
     n_repetitions: int = _key(_integer(1))
-    init_weights_path: str | os.PathLike[str] | None = _key(_or_none(_path))
+    init_weights_path: str | os.PathLike[str] | None = _key(_or_none(_path), default=None)
     seed: int = _key(_integer(0), default=0)
     deterministic_mode: bool = _key(_boolean, default=True)
     data_dir: str | os.PathLike[str] = _key(_path, default="data")
@@ -226,7 +253,8 @@ class ExperimentConfig:
     @property
     def devices(self) -> list[torch.device]:
         """The target devices, one or a pool."""
-        return [self.target_device] if isinstance(self.target_device, torch.device) else list(self.target_device)
+        given = self.target_device
+        return [torch.device(device) for device in ([given] if isinstance(given, str | torch.device) else given)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,15 +263,17 @@ class SolverConfig:
 
     num_epochs: int = _key(_integer(1))
     batch_size: int = _key(_integer(1))
-    log_frequency: int = _key(_integer(1))
-    log_loss: bool = _key(_boolean)
-    log_grad: bool = _key(_boolean)
-    verbose: bool = _key(_boolean)
-    show_plots: bool = _key(_boolean)
+    log_frequency: int = _key(_integer(1), default=1)
+    log_loss: bool = _key(_boolean, default=False)
+    log_grad: bool = _key(_boolean, default=False)
+    verbose: bool = _key(_boolean, default=False)
+    show_plots: bool = _key(_boolean, default=False)
     matmul_precision: str = _key(_one_of("highest", "high", "medium"), default="highest")
-    interest_keys: list[str] = _key(_keys)
-    val_example_indices: Sequence[int] = _key(_list_of(_integer(0), "ints, the indices of samples"))
-    val_example_subset: str = _key(_text)
+    interest_keys: list[str] = _key(_keys, default_factory=list)
+    val_example_indices: Sequence[int] = _key(_list_of(_integer(0), "ints, the indices of samples"), default=())
+    val_example_subset: str = _key(_text, default=DEFAULT_SUBSET)
+    metrics: Sequence[ErrorFunction] = _key(_metrics, default=())
+    callbacks: Sequence[Callable[[str, EpochReport, torch.nn.Module], object]] = _key(_functions, default=())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,23 +281,26 @@ class Hyperparams:
     """`base_hyperparams`: model and optimisation. `tune_runs/README.md` explains each key."""
 
     model: type[torch.nn.Module] = _key(_class_of(torch.nn.Module, "of posenet.models, such as CorrectorMLP"))
-    model_args: Mapping[str, Any] = _key(_arguments)
+    model_args: Mapping[str, Any] = _key(_arguments, default_factory=dict)
     choose_strength: bool = _key(_boolean, default=False)
     loss_function: Loss | type[Loss] = _key(_loss)
-    loss_space: Space = _key(_one_of("default", "original"))
-    eval_space: Space = _key(_one_of("default", "original"))
+    loss_space: Space = _key(_one_of("default", "original"), default="default")
+    eval_space: Space = _key(_one_of("default", "original"), default=_DERIVED)
     optimizer: type[torch.optim.Optimizer] | None = _key(
         _or_none(_class_of(torch.optim.Optimizer, "of torch.optim, such as torch.optim.Adam"))
     )
-    optimizer_args: Mapping[str, Any] = _key(_arguments)
+    optimizer_args: Mapping[str, Any] = _key(_arguments, default_factory=dict)
     scheduler: type[torch.optim.lr_scheduler.LRScheduler] | None = _key(
-        _or_none(_class_of(torch.optim.lr_scheduler.LRScheduler, "of torch.optim.lr_scheduler, such as StepLR"))
+        _or_none(_class_of(torch.optim.lr_scheduler.LRScheduler, "of torch.optim.lr_scheduler, such as StepLR")),
+        default=None,
     )
-    scheduler_args: Mapping[str, Any] = _key(_arguments)
-    scheduler_requires_metric: bool = _key(_boolean)
-    distorter: type[Distorter] = _key(_class_of(Distorter, "of data_pipeline.distorters, such as NoDistorter"))
-    distorter_args: Mapping[str, Any] | None = _key(_or_none(_arguments))
-    augmenters: Sequence[Augmenter] = _key(_list_of(_augmenter, "instances of data_pipeline.augmenters"))
+    scheduler_args: Mapping[str, Any] = _key(_arguments, default_factory=dict)
+    scheduler_requires_metric: bool = _key(_boolean, default=_DERIVED)
+    distorter: type[Distorter] = _key(
+        _class_of(Distorter, "of data_pipeline.distorters, such as NoDistorter"), default=NoDistorter
+    )
+    distorter_args: Mapping[str, Any] | None = _key(_or_none(_arguments), default_factory=dict)
+    augmenters: Sequence[Augmenter] = _key(_list_of(_augmenter, "instances of data_pipeline.augmenters"), default=())
 
 
 @dataclass(frozen=True)
@@ -288,6 +321,20 @@ class Settings:
         """The configs, keyed by `SECTIONS`."""
         return dict(zip(SECTIONS, (self.experiment, self.solver, self.hyperparams), strict=True))
 
+    def with_derived(self) -> "Settings":
+        """Returns the settings with the defaults that depend on other keys, which options may vary."""
+        hyperparams, derived = self.hyperparams, dict[str, Any]()
+        if hyperparams.eval_space is _DERIVED:
+            derived["eval_space"] = "default" if self.experiment.normalizer is None else "original"
+        if hyperparams.scheduler_requires_metric is _DERIVED:
+            derived["scheduler_requires_metric"] = takes_metric(hyperparams.scheduler)
+        return dataclasses.replace(self, hyperparams=dataclasses.replace(hyperparams, **derived)) if derived else self
+
+
+def takes_metric(scheduler: type[torch.optim.lr_scheduler.LRScheduler] | None) -> bool:
+    """Returns whether a scheduler's `step` takes a metric, as that of `ReduceLROnPlateau`."""
+    return scheduler is not None and "metrics" in constructor_parameters(scheduler.step)
+
 
 _CLASSES = dict(zip(SECTIONS, (ExperimentConfig, SolverConfig, Hyperparams), strict=True))
 
@@ -298,13 +345,29 @@ PLACEHOLDERS = {"num_epochs": 1, "batch_size": sys.maxsize}
 
 def valid_settings(dicts: Mapping[str, Any], problems: Sequence[Problem]) -> Settings:
     """Returns the settings of three dicts that have problems: wrong and missing keys are placeholders or None."""
-    wrong = {problem.path for problem in problems}
+    wrong = wrong_paths(problems)
     valid: dict[str, dict[str, Any]] = {}
     for section, config in _CLASSES.items():
-        valid[section] = {f.name: f.default for f in dataclasses.fields(config)}
-        valid[section] |= {key: value for key, value in dicts[section].items() if key in valid[section]}
+        valid[section] = {f.name: _default(f) for f in dataclasses.fields(config)}
+        given = dicts[section] if isinstance(dicts[section], Mapping) else {}
+        valid[section] |= {key: value for key, value in given.items() if key in valid[section]}
         valid[section] |= {key: PLACEHOLDERS.get(key) for key in valid[section] if f"{section}.{key}" in wrong}
-    return Settings.of(valid)
+    valid["experiment_config"]["data_dir"] = valid["experiment_config"]["data_dir"] or "data"
+    return Settings.of(valid).with_derived()
+
+
+def wrong_paths(problems: Sequence[Problem]) -> set[str]:
+    """Returns the paths of the keys that have problems; those of all keys of something that should be a dict."""
+    paths = {problem.path for problem in problems}
+    for section in paths & _CLASSES.keys():
+        paths |= {f"{section}.{f.name}" for f in dataclasses.fields(_CLASSES[section])}
+    return paths
+
+
+def _default(config_field: dataclasses.Field[Any]) -> Any:
+    """Returns the default of a key; MISSING if it has none."""
+    factory = config_field.default_factory
+    return config_field.default if factory is dataclasses.MISSING else factory()
 
 
 def local_path(path: str | os.PathLike[str]) -> Path:
@@ -358,6 +421,6 @@ def _check_dict(section: str, given: Any) -> list[Problem]:
         if allowed is not None:
             problems.append(Problem(f"{section}.{key}", f"got {value_text(value)}; allowed: {allowed}"))
     for key, config_field in fields.items():
-        if key not in given and config_field.default is dataclasses.MISSING:
+        if key not in given and _default(config_field) is dataclasses.MISSING:
             problems.append(Problem(f"{section}.{key}", "is missing; see tune_runs/README.md for what it means"))
     return problems

@@ -10,6 +10,7 @@ from cluster.planning.disk import DISK_KEYS, DiskUse, disk_use
 from cluster.planning.folds import check_folds
 from cluster.planning.identity import Primitive, canonical_json, digest
 from cluster.planning.inputs import Inputs
+from cluster.planning.own_code import own_sources
 from cluster.planning.search_space import RowIndices, SearchSpace
 from cluster.planning.seeds import repetition_seed
 from cluster.storage.trial_file import Status
@@ -73,6 +74,7 @@ class Plan:
         fold_counts: How many folds each dataset has that `add_folds` named; empty without folds.
         disk: How much disk a trial of each combination takes, by its key.
         keep_weights: As in the config.
+        sources: Hashes of the code of the user's own classes and functions, by name.
     """
 
     combinations: list[Combination]
@@ -82,6 +84,7 @@ class Plan:
     fold_counts: Sequence[int] = ()
     disk: Mapping[str, DiskUse] = field(default_factory=dict)
     keep_weights: str = "all"
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def to_train(self) -> list[TrialSpec]:
@@ -158,6 +161,7 @@ def make_plan(space: SearchSpace, inputs: Inputs, *, n_repetitions: int, seed: i
         fold_counts=list(fold_counts.values()),
         disk=_disk_use(combinations, space, inputs),
         keep_weights=space.base.experiment.keep_weights,
+        sources=own_sources(combination.encoded for combination in combinations),
     )
 
 

@@ -167,7 +167,7 @@ class SearchSpace:
             # The size is meant for the combinations with a test set.
             experiment["test_set_size"] = None
         changed_sections = {section: replace(configs[section], **made) for section, made in changes.items() if made}
-        return Settings(*(configs | changed_sections).values())  # type: ignore[arg-type]
+        return Settings(*(configs | changed_sections).values()).with_derived()  # type: ignore[arg-type]
 
     def _check_path(self, path: str, others: Sequence[str]) -> list[Problem]:
         section, *parts = _parts(path)
@@ -183,13 +183,21 @@ class SearchSpace:
         for part in parts:
             if not isinstance(at, Mapping) or part not in at:
                 known = list(at) if isinstance(at, Mapping) else []
-                return [
-                    Problem(
-                        path, f"{walked} has no {part!r}{did_you_mean(part, known)}; an option's base value must be set"
-                    )
-                ]
+                hint = f"{did_you_mean(part, known)}; an option's base value must be set"
+                if at is base:
+                    hint = self._in_other_dicts(part) or hint
+                return [Problem(path, f"{walked} has no {part!r}{hint}")]
             at, walked = at[part], f"{walked}.{part}"
         return []
+
+    def _in_other_dicts(self, key: str) -> str:
+        """Returns a hint for a key that another dict has; an empty string if none has it."""
+        for section, allowed in OPTIONS_OUTSIDE_HYPERPARAMS.items():
+            if key in allowed:
+                return f"; did you mean '{section}.{key}'?"
+            if key in vars(self.base.sections[section]):
+                return f"; {section} has it, but it cannot be an option"
+        return ""
 
 
 def _with_value(setting: Any, keys: Sequence[str], value: Any) -> Any:

@@ -394,13 +394,21 @@ def _column_groups(splits: Sequence[str], outcomes: Sequence[TrialOutcome]) -> I
             subsets.update(dict.fromkeys(outcome.metrics.get(split, ())))
         for subset in subsets:
             columns, metrics = [], []
-            for metric in METRICS:
+            for metric in (*METRICS, *_own_metrics(outcomes, split)):
                 columns += [column(split, metric, before=True, subset=subset), column(split, metric, subset=subset)]
                 metrics += [f"{metric}_before", metric]
             for metric in ("improved", "worsened"):
                 columns.append(column(split, metric, subset=subset))
                 metrics.append(metric)
             yield _ColumnGroup(split, subset, columns, metrics)
+
+
+def _own_metrics(outcomes: Sequence[TrialOutcome], split: str) -> list[str]:
+    """Returns the names of the user's own metrics, in order."""
+    names: dict[str, None] = {}
+    for outcome in outcomes:
+        names |= dict.fromkeys(outcome.metrics.get(split, {}).get(MEAN_SUBSET, {}))
+    return [name for name in names if f"{name}_before" in names and name not in METRICS]
 
 
 def _trial_row(

@@ -38,6 +38,7 @@ class TrialFile(NamedTuple):
         runs: The ids of the runs that trained it; the last one continued what the others began.
         options: The labels of the combination's values, by path.
         description: What the key is a hash of.
+        sources: Hashes of the code of the user's own classes and functions that it names, by name.
         epochs: Completed epochs.
         started: Seconds since 1970, as is `ended`.
         gpu_peak_gib: The most memory that it had reserved on its GPU, GiB; without that of the GPU's driver.
@@ -56,6 +57,7 @@ class TrialFile(NamedTuple):
     status: Status = "pending"
     options: Mapping[str, Any] = {}
     description: Mapping[str, Any] = {}
+    sources: Mapping[str, str] = {}
     epochs: int = 0
     started: Seconds | None = None
     ended: Seconds | None = None

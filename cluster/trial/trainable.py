@@ -8,16 +8,15 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
 
-from cluster.planning import builders
 from cluster.planning.config import Settings
+from cluster.planning.own_code import names_in
 from cluster.planning.placement import device_name
 from cluster.planning.plan import TrialSpec
-from cluster.planning.seeds import TrialSeeds
 from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import StorageError
 from cluster.storage.folders import TrialFolder
@@ -25,19 +24,19 @@ from cluster.storage.frame_errors import FrameErrors
 from cluster.storage.trial_file import Status, TrialFile
 from cluster.trial.example_plot import plot_examples
 from cluster.trial.log import ExamplePoses, TrialLog
-from data_pipeline.batch import DeviceCache, DeviceDataset, dataset_identity, fuses, on_device, window_of
-from data_pipeline.loader import TrainingLoader
+from cluster.trial.parts import build_parts
+from data_pipeline.batch import DeviceCache, DeviceDataset, dataset_identity, fuses, on_device
 from data_pipeline.normalizers import Normalizer
 from data_pipeline.pose_dataset import PoseDataset
 from data_pipeline.separation.measuring import training_distances
 from data_pipeline.subsets import MEAN_SUBSET
 from data_pipeline.tables import Table
 from posenet.checkpoint import pack, tensor_bytes, unpack
-from posenet.evaluator import Evaluator, Measurement
+from posenet.evaluator import Measurement
 from posenet.machine_errors import is_gpu_error, is_machine_error, is_out_of_memory
 from posenet.record import Record
-from posenet.reproducible import current_gpu, reproducible_process, seed_process
-from posenet.solver import DivergedError, EpochReport, Examples, Solver, SolverSettings
+from posenet.reproducible import current_gpu, random_state_kept, reproducible_process
+from posenet.solver import DivergedError, EpochReport, Solver
 
 
 @dataclass(frozen=True)
@@ -49,12 +48,14 @@ class Trial:
         settings: The combination's settings.
         device: Where it is trained, as this process sees it.
         run_id: The run of the experiment that trains it.
+        sources: Hashes of the code of the user's own classes and functions, by name.
     """
 
     spec: TrialSpec
     settings: Settings
     device: torch.device
     run_id: str
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -109,11 +110,12 @@ def run_trial(
     should_stop: Callable[[], bool] = lambda: False,
     *,
     others_on_gpu: Callable[[], Sequence[str]] = tuple,
+    raise_errors: bool = False,
 ) -> Iterator[TrialReport]:
     """Trains a trial, from its checkpoint if it has one, and writes its files.
 
     Yields a report after each epoch, and a last one when it is finished, failed or diverged. Errors of a training are
-    not raised: they are a status of the trial.
+    not raised, unless that is wanted: they are a status of the trial.
 
     Args:
         trial: What to train.
@@ -121,6 +123,7 @@ def run_trial(
         folder: Its files.
         should_stop: Called after each epoch; if True, the trial writes a checkpoint and ends as `interrupted`.
         others_on_gpu: Returns the trials that share its GPU now.
+        raise_errors: Also raise the error of a failed training, after its last report, so that a debugger stops there.
     """
     folder.clear_partial_files()
     config = trial.settings.experiment
@@ -146,6 +149,8 @@ def run_trial(
         text = training.explain(error, others_on_gpu)
         report = training.end("failed", text, trace=traceback.format_exc(), keep_checkpoint=keep_checkpoint)
         yield replace(report, gpu_failed=is_gpu_error(error))
+        if raise_errors:
+            raise
 
 
 # This process trains one trial after another, and keeps these on its device.
@@ -201,6 +206,9 @@ class _Training:
         for report in solver.epochs():
             self.epoch = report.epoch
             self.log.add(report)
+            for callback in settings.solver.callbacks:
+                with random_state_kept(trial.device):
+                    callback(trial.id, report, solver.model)
             if settings.solver.show_plots:
                 self._plot(report)
             due = time.monotonic() - last_checkpoint >= settings.experiment.checkpoint_interval_s
@@ -262,57 +270,11 @@ class _Training:
         return text
 
     def _build(self) -> Solver:
-        config, solver_config = self.trial.settings.experiment, self.trial.settings.solver
-        hyperparams, device = self.trial.settings.hyperparams, self.trial.device
-        seeds = TrialSeeds.of(self.trial.spec.seed)
-        data = _DATASETS.get(self.sets, device)
-        train = data["train"]
-
-        normalizer = None if config.normalizer is None else config.normalizer(train.skeleton)
-        if normalizer is not None:
-            normalizer.fit(poses for subset in train.subsets for poses, _ in train.chunks(subset, 65536))
-        self.normalizer = normalizer
-        self.evaluators = {
-            split: Evaluator(data[split], normalizer=normalizer, eval_space=hyperparams.eval_space)
-            for split in data
-            if split != "train"
-        }
-        # Built on the CPU, so the initial weights are the same on every device.
-        seed_process(seeds.initialisation)
-        model = builders.build_model(hyperparams, train.skeleton)
-        if self.init_weights is not None:
-            model.load_state_dict(builders.initial_weights(builders.read_weights(self.init_weights), model))
-        model.to(device)
-        loader = TrainingLoader(
-            train,
-            batch_size=solver_config.batch_size,
-            distorter=builders.build_distorter(hyperparams),
-            augmenters=hyperparams.augmenters,
-            normalizer=normalizer,
-            generators=seeds.generators(device),
-            tables=_TABLES.get(self.tables, device),
-            window=window_of(model),
-            fused=fuses(model),
-        )
-
-        optimizer = builders.build_optimizer(hyperparams, model.parameters())
-        scheduler = builders.build_scheduler(hyperparams, optimizer)
-        seed_process(seeds.training)
-
-        examples = None
-        if solver_config.val_example_indices:
-            indices = torch.tensor(solver_config.val_example_indices, device=device)
-            examples = Examples(solver_config.val_example_subset, indices)
-        settings = SolverSettings(
-            num_epochs=solver_config.num_epochs,
-            loss_space=hyperparams.loss_space,
-            scheduler_requires_metric=hyperparams.scheduler_requires_metric,
-            log_frequency=solver_config.log_frequency,
-            log_loss=solver_config.log_loss,
-            log_grad=solver_config.log_grad,
-        )
-        loss = builders.build_loss(hyperparams)
-        return Solver(model, loss, optimizer, scheduler, loader, self.evaluators["val"], settings, examples)
+        data = _DATASETS.get(self.sets, self.trial.device)
+        tables = _TABLES.get(self.tables, self.trial.device)
+        parts = build_parts(self.trial.settings, self.trial.spec.seed, data, tables, self.init_weights)
+        self.evaluators, self.normalizer = parts.evaluators, parts.normalizer
+        return parts.solver
 
     def _continue(self, solver: Solver) -> str | None:
         """Loads the checkpoint if there is one; returns a warning if it cannot be used."""
@@ -392,6 +354,7 @@ class _Training:
 
     def _write_trial(self, status: Status = "interrupted", **outcome: Any) -> None:
         spec = self.trial.spec
+        names = names_in(spec.combination.encoded)
         file = TrialFile(
             key=spec.key,
             repetition=spec.repetition,
@@ -400,6 +363,7 @@ class _Training:
             status=status,
             options=spec.combination.options,
             description=json.loads(spec.combination.encoded),
+            sources={name: self.trial.sources[name] for name in sorted(names & self.trial.sources.keys())},
             epochs=self.epoch,
             started=self.started,
             ended=None if status == "interrupted" else time.time(),

@@ -16,6 +16,7 @@ from torch import Tensor
 from cluster.executors.job import Job
 from cluster.experiment import Experiment
 from cluster.planning.inputs import Inputs
+from cluster.trial.rehearsal import N_SAMPLES
 from cluster.trial.trainable import run_trial
 from data_pipeline.distorters import NeighborErrorBankDistorter, TrainingSamples
 from data_pipeline.normalizers import Shifter
@@ -35,10 +36,11 @@ class Noise(NeighborErrorBankDistorter):
 
 @dataclass(frozen=True, kw_only=True)
 class HangingNoise(Noise):
-    """Hangs without output."""
+    """Hangs in training without output."""
 
     def __call__(self, samples: TrainingSamples, generator: torch.Generator) -> Tensor:
-        time.sleep(3600)
+        if len(samples.poses) > N_SAMPLES:
+            time.sleep(3600)
         return samples.poses
 
 
@@ -49,7 +51,7 @@ class SlowMLP(CorrectorMLP):
     """
 
     def correction(self, poses: Tensor) -> Tensor:
-        if self.training:
+        if self.training and len(poses) > N_SAMPLES:
             control = Path(os.environ["SWEEP_CONTROL"])
             factor = float(os.environ.get("SLOW_FACTOR", "1"))
             with (control / "batches").open("a") as batches:
@@ -71,10 +73,12 @@ class MLPOfABadGpu(SlowMLP):
 
 
 class FailingMLP(CorrectorMLP):
-    """Raises in its first forward pass."""
+    """Raises in the first forward pass of its training."""
 
     def correction(self, poses: Tensor) -> Tensor:
-        raise RuntimeError("this model is broken")
+        if len(poses) > N_SAMPLES:
+            raise RuntimeError("this model is broken")
+        return super().correction(poses)
 
 
 class HungryMLP(CorrectorMLP):

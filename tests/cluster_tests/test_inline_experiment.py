@@ -544,6 +544,17 @@ class TestATrialThatGoesWrong:
         assert f"{status}: {bad['key']}/0" in output
         assert first_line in output
 
+    @pytest.mark.usefixtures("with_errors")
+    def test_raises_its_own_error_for_a_debugger_after_its_row_was_written(self, small_experiment):
+        with pytest.raises(RuntimeError, match="this model is broken") as caught:
+            small_experiment.run(options={"model": [CorrectorMLP, FailingMLP, NearMLP]})
+        assert caught.traceback[-1].name == "correction"
+        assert [row["status"] for row in small_experiment.experiment().results().trials] == [
+            *("finished", "failed", "pending")
+        ]
+        with experiment_lock(Storage(small_experiment.folder)):
+            pass  # the run gave its lock back
+
     def test_is_trained_again_where_it_failed_and_not_where_it_diverged(self, small_experiment, monkeypatch, capsys):
         with pytest.raises(TrialsFailedError, match=r"^1 failed and 1 diverged of 3 trials"):
             self.run_three(small_experiment)
@@ -852,6 +863,17 @@ class TestReproducibility:
         without_time = [{**row, "train_seconds": None} for row in local.trials]
         assert [{**row, "train_seconds": None} for row in there.trials] == without_time
         assert remote.run(options={LR: LRS}) == there  # and trains nothing again
+
+
+def test_without_a_scheduler_the_learning_rate_is_constant(small_experiment):
+    changes = {
+        "experiment_config.target_device": "cpu",
+        "base_hyperparams.scheduler": None,
+        "base_hyperparams.scheduler_args": {},
+    }
+    constant = small_experiment.run({"base_hyperparams.scheduler_args.gamma": 1.0}).trials[0]["val_distance_mm"]
+    assert small_experiment.run(changes).trials[0]["val_distance_mm"] == constant
+    assert small_experiment.run().trials[0]["val_distance_mm"] != constant
 
 
 def test_a_single_repetition_has_no_deviation(small_experiment):

@@ -10,13 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from cluster.experiment import Experiment
+from data_pipeline.distorters import NoDistorter
 from data_pipeline.frame_table import FrameTable
 from data_pipeline.pose_dataset import Samples, read_samples, write_datasets
 from data_pipeline.preparation.making import write_stand_in
+from data_pipeline.preparation.synthetic import Backbone, synthetic_hands
 from data_pipeline.skeleton import NYU as NYU_SKELETON
 from data_pipeline.subsets import DEFAULT_SUBSET
+from posenet import errors
+from posenet.losses import MetricLoss
 from posenet.models import (
     CorrectorGNN,
     CorrectorLCN,
@@ -61,6 +66,45 @@ def test_the_demo_ends_with_a_table_and_trains_nothing_the_second_time(tmp_path)
     results = [line for line in first.stdout.splitlines() if line.endswith(" %")]
     assert len(results) == 6
     assert [line.partition("  ")[2].strip() for line in shown.stdout.splitlines() if line.endswith(" %")] == results
+
+
+def test_the_demo_is_short_and_means_the_same_as_with_every_key(tmp_path):
+    source = (SCRIPTS / "minimal_example.py").read_text().split('"""')[2]
+    code = [line for line in source.splitlines() if line and not line.startswith(("import", "from"))]
+    assert len(code) <= 17
+
+    script = runpy.run_path(str(SCRIPTS / "minimal_example.py"))
+    labels = synthetic_hands(210, 0)
+    samples = Samples(labels, {name: Backbone(name).predict(labels, 0) for name in ("A", "B")})
+    write_datasets(tmp_path, {f"demo_{split}": samples for split in ("train", "val", "test")})
+    dicts = [script[name] for name in ("experiment_config", "solver_config", "base_hyperparams")]
+    dicts[0] = {**dicts[0], "data_dir": tmp_path, "storage_path": tmp_path / "results"}
+    every_key = [
+        {
+            **{"train_set_size": None, "val_set_size": None, "test_set_size": None, "use_preset": True},
+            **{"target_device": torch.device("cpu"), "init_weights_path": None, "seed": 0, "deterministic_mode": True},
+            **{"cpus_per_trial": 1, "trials_per_device": 1, "max_retries": 2, "checkpoint_interval_s": 30.0},
+            **{"trial_timeout_s": None, "stop_if_all_fail": 5, "keep_weights": "all"},
+        },
+        {
+            **{"log_frequency": 1, "log_loss": False, "log_grad": False, "verbose": False, "show_plots": False},
+            **{"matmul_precision": "highest", "interest_keys": []},
+        },
+        {
+            "model_args": {"hidden_dims": [256, 256], "activation": "leaky_relu", "dropout": None, "batchnorm": False},
+            **{"choose_strength": False, "loss_space": "default", "eval_space": "original"},
+            "loss_function": MetricLoss(errors.coordinate_difference, "absolute"),
+            **{"optimizer_args": {"lr": 1e-3, "weight_decay": 0.0}, "scheduler_args": {"step_size": 8, "gamma": 0.1}},
+            **{"scheduler_requires_metric": False, "distorter": NoDistorter, "distorter_args": {}, "augmenters": []},
+        },
+    ]
+    plans = [
+        Experiment(*given).plan()
+        for given in (dicts, [{**short, **long} for short, long in zip(dicts, every_key, strict=True)])
+    ]
+    assert [combination.key for combination in plans[0].combinations] == [
+        combination.key for combination in plans[1].combinations
+    ]
 
 
 def test_the_demo_without_its_dataset_says_how_to_make_it(tmp_path):

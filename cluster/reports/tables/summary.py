@@ -204,14 +204,16 @@ def _notes(table: Results) -> list[str]:
     notes = []
     if table.n_others:
         notes.append(f"{table.n_others} trials with other settings are kept in trials/ but not shown.")
-    failures = table.failures
-    for row in failures[:_MAX_FAILURES]:
-        error = str(row["error"] or "").split("\n")[0]
-        settings = map(setting_of, table.single_folds.distinguishing_paths)
+    by_error: dict[tuple[str, str], list[Row]] = {}
+    for row in table.failures:
+        by_error.setdefault((row["status"], str(row["error"] or "").split("\n")[0]), []).append(row)
+    settings = list(map(setting_of, table.single_folds.distinguishing_paths))
+    for (status, error), (row, *others) in list(by_error.items())[:_MAX_FAILURES]:
         texts = table.single_folds.described[row["key"]].values()
         options = ", ".join(f"{setting} = {text}" for setting, text in zip(settings, texts, strict=True))
-        notes.append(f"{row['status']}: {row['key']}/{row['repetition']} ({options or 'no options'}): {error}")
-    if len(failures) > _MAX_FAILURES:
-        n_more = len(failures) - _MAX_FAILURES
+        more = f" (and {len(others)} more with the same error)" if others else ""
+        notes.append(f"{status}: {row['key']}/{row['repetition']} ({options or 'no options'}): {error}{more}")
+    n_more = sum(len(rows) for rows in list(by_error.values())[_MAX_FAILURES:])
+    if n_more:
         notes.append(f"and {n_more} more that failed or diverged, see `error` in tables/trials.csv")
     return notes

@@ -22,6 +22,7 @@ _IRRELEVANT = (
     *("experiment_config.stop_if_all_fail", "experiment_config.n_repetitions", "solver_config.interest_keys"),
     *("solver_config.verbose", "solver_config.show_plots", "solver_config.log_frequency", "solver_config.log_loss"),
     *("solver_config.log_grad", "solver_config.val_example_indices", "solver_config.val_example_subset"),
+    *("solver_config.metrics", "solver_config.callbacks"),
 )
 """Settings that do not change any number in a table."""
 

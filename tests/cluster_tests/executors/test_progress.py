@@ -156,6 +156,17 @@ class TestTheDisplay:
     def test_of_a_run_that_trains_nothing_is_no_division_by_zero(self, clock):
         assert "0/0 trials" in shown(progress_on(True, n_trials=0))
 
+    def test_prints_an_error_that_several_trials_have_once_and_their_number_at_the_end(self, clock):
+        progress = progress_on(False)
+        with progress:
+            for trial_id in ("a/0", "b/0", "a/1"):
+                progress.reported(TrialReport(trial_id, "failed", error="RuntimeError: broken"))
+            progress.reported(TrialReport("b/1", "failed", error="KeyError: 3"))
+        first, other, counted = written(progress).splitlines()
+        assert first.startswith("failed: a/0")
+        assert other.startswith("failed: b/1")
+        assert counted == "failed: 3 trials with the same error, RuntimeError: broken"
+
     def test_counts_failures(self, clock):
         progress = progress_on(True)
         assert "failed" not in shown(progress)

@@ -166,9 +166,9 @@ DATA = [
     ({"val_set": "small_vla"}, "val_set", "Make datasets with posetune prepare-data"),
     ({"test_set": "none"}, "test_set", "none_labels.pt does not exist"),
     ({"train_set": "lonely"}, "train_set", "lonely_poses.pt does not exist"),
-    ({"train_set_size": 41}, "train_set", "small_train_labels.pt has 40 samples, fewer than the requested 41"),
-    ({"val_set_size": 21}, "val_set", "small_val_labels.pt has 20 samples, fewer than the requested 21"),
-    ({"test_set": "small_test", "test_set_size": 99}, "test_set", "fewer than the requested 99"),
+    ({"train_set_size": 41}, "train_set_size", "small_train_labels.pt has 40 samples, fewer than the requested 41"),
+    ({"val_set_size": 21}, "val_set_size", "small_val_labels.pt has 20 samples, fewer than the requested 21"),
+    ({"test_set": "small_test", "test_set_size": 99}, "test_set_size", "fewer than the requested 99"),
     ({"test_set": None, "test_set_size": 5}, "test_set_size", "is given, but there is no test_set"),
     ({"train_set": "nan"}, "train_set", "nan_poses.pt has NaN or infinite values; the first bad sample is 7"),
     ({"val_set": "short"}, "val_set", "has 30 poses, but {data}/short_labels.pt has 40 labels; sample 30 is the first"),
@@ -411,13 +411,19 @@ PAIRS = [
         "base_hyperparams.scheduler_requires_metric",
         "must be False for StepLR, whose step takes no metric",
     ),
-    *(
-        (
-            {f"base_hyperparams.{missing}": None},
-            f"base_hyperparams.{missing}",
-            "is None, but CorrectorMLP is trained with gradients; give a class of torch.optim",
-        )
-        for missing in ("optimizer", "scheduler")
+    (
+        {"base_hyperparams.optimizer": None},
+        "base_hyperparams.optimizer",
+        "is None, but CorrectorMLP is trained with gradients; give a class of torch.optim",
+    ),
+    ({"base_hyperparams.scheduler": None}, "base_hyperparams.scheduler_args", "must be {{}} without a scheduler"),
+    (
+        {
+            **{"base_hyperparams.scheduler": None, "base_hyperparams.scheduler_args": {}},
+            "base_hyperparams.scheduler_requires_metric": True,
+        },
+        "base_hyperparams.scheduler_requires_metric",
+        "must be False without a scheduler",
     ),
     *(
         (

@@ -54,14 +54,15 @@ EXPERIMENT = [
     ("normalizer", Normalizer, "a class of data_pipeline.normalizers"),
     ("normalizer", CorrectorMLP, "a class of data_pipeline.normalizers"),
     ("normalizer", partial(CorrectorMLP), "a class of data_pipeline.normalizers"),
-    ("target_device", "cuda", "write torch.device('cuda')"),
-    ("target_device", "cuda:1", "write torch.device('cuda:1')"),
-    ("target_device", 2, "write torch.device('cuda:2')"),
-    ("target_device", True, "torch.device('cpu'), torch.device('cuda'), torch.device('cuda:0'), or a list of these"),
+    ("target_device", "gpu", "'cpu', 'cuda', 'cuda:0', the same as a torch.device, or a list of these"),
+    ("target_device", "cuda:x", "'cpu', 'cuda', 'cuda:0', the same as a torch.device, or a list of these"),
+    ("target_device", 2, "write 'cuda:2'"),
+    ("target_device", True, "'cpu', 'cuda', 'cuda:0', the same as a torch.device, or a list of these"),
     ("target_device", None, "or a list of these as a pool"),
     ("target_device", [], "or a list of these as a pool"),
-    ("target_device", ["cuda:0"], "or a list of these as a pool"),
-    ("target_device", torch.device("mps"), "torch.device('cpu')"),
+    ("target_device", ["cuda:0", 1], "or a list of these as a pool"),
+    ("target_device", ["cuda:0", torch.device("cuda:0")], "a pool without duplicate devices"),
+    ("target_device", torch.device("mps"), "'cpu', 'cuda', 'cuda:0'"),
     ("target_device", [torch.device("cuda:0")] * 2, "a pool without duplicate devices"),
     ("target_device", [CPU, torch.device("cuda:0")], "a pool of one kind of device"),
     ("target_device", [CUDA, torch.device("cuda:0")], "a pool of GPUs with their index"),
@@ -129,6 +130,11 @@ SOLVER = [
     ("val_example_indices", np.array([0]), "allowed: a list of ints"),
     ("val_example_subset", 0, "got 0; allowed: a str"),
     ("val_example_subset", "", "got ''; allowed: a str"),
+    ("metrics", errors.distance_error, "a list of functions with different names"),
+    ("metrics", [lambda *args: args[0]], "a list of functions with different names"),
+    ("metrics", [errors.bone_length_error, errors.bone_length_error], "a list of functions with different names"),
+    ("metrics", [errors.bone_length_error], "functions with other names than those of PoseTune's metrics: distance,"),
+    ("callbacks", [3], "a list of functions with different names"),
     ("num_epoch", 5, "did you mean 'num_epochs'?"),
     ("learning_rate", 0.1, "there is no such key"),
 ]
@@ -187,15 +193,9 @@ WRONG = [
 ]
 
 REQUIRED = [
-    *(f"experiment_config.{key}" for key in ("name", "train_set", "val_set", "train_set_size", "val_set_size")),
-    *(f"experiment_config.{key}" for key in ("use_preset", "normalizer", "target_device", "n_repetitions")),
-    "experiment_config.init_weights_path",
-    *(f"solver_config.{key}" for key in ("num_epochs", "batch_size", "log_frequency", "log_loss", "log_grad")),
-    *(f"solver_config.{key}" for key in ("verbose", "show_plots", "interest_keys", "val_example_indices")),
-    "solver_config.val_example_subset",
-    *(f"base_hyperparams.{key}" for key in ("model", "model_args", "loss_function", "loss_space", "eval_space")),
-    *(f"base_hyperparams.{key}" for key in ("optimizer", "optimizer_args", "scheduler", "scheduler_args")),
-    *(f"base_hyperparams.{key}" for key in ("scheduler_requires_metric", "distorter", "distorter_args", "augmenters")),
+    *(f"experiment_config.{key}" for key in ("name", "train_set", "val_set", "normalizer", "n_repetitions")),
+    *(f"solver_config.{key}" for key in ("num_epochs", "batch_size")),
+    *(f"base_hyperparams.{key}" for key in ("model", "loss_function", "optimizer")),
 ]
 
 
@@ -238,7 +238,7 @@ class TestAWrongKeyOrValue:
             "solver_config.batch_size": None,
             "solver_config.epochs": 3,
             "base_hyperparams.model": "MLP",
-            "base_hyperparams.augmenters": MISSING,
+            "base_hyperparams.optimizer": MISSING,
         }
         with pytest.raises(ConfigError) as caught:
             small_experiment.experiment(wrong)
@@ -247,6 +247,37 @@ class TestAWrongKeyOrValue:
         assert first == "7 problems in the configuration:"
         assert lines == [f"  {problem}" for problem in caught.value.problems]
         assert "  experiment_config.tset_set: there is no such key; did you mean 'test_set'?" in lines
+
+    def test_hides_no_problem_of_another_key(self, small_experiment):
+        """Each problem is found although a key that a related check reads is wrong too."""
+        wrong = {
+            "experiment_config.train_set_size": -1,
+            "experiment_config.val_set_size": 21,
+            "experiment_config.test_set": "small_tset",
+            "experiment_config.use_preset": "yes",
+            "experiment_config.zzz": 1,
+            "solver_config.num_epochs": "many",
+            "base_hyperparams.model_args.dropout": True,
+            "base_hyperparams.model_args.hiden_dims": [8],
+            "base_hyperparams.optimizer_args.lr": "1e-3",
+            "base_hyperparams.scheduler_args.gama": 0.5,
+            "base_hyperparams.distorter_args.std": 1,
+        }
+        with pytest.raises(ConfigError) as caught:
+            small_experiment.experiment(wrong)
+        assert {problem.path for problem in caught.value.problems} == set(wrong)
+
+    @pytest.mark.parametrize("path", ["experiment_config.data_dir", "solver_config"])
+    def test_hides_no_problem_of_the_other_dicts(self, small_experiment, path):
+        dicts = small_experiment.dicts({"base_hyperparams.optimizer_args.lr": "1e-3"})
+        section, _, key = path.partition(".")
+        if key:
+            dicts[section][key] = None
+        else:
+            dicts[section] = None
+        with pytest.raises(ConfigError) as caught:
+            Experiment(*dicts.values())
+        assert [problem.path for problem in caught.value.problems] == [path, "base_hyperparams.optimizer_args.lr"]
 
 
 class TestARightConfig:
@@ -258,6 +289,10 @@ class TestARightConfig:
             ("experiment_config.target_device", [torch.device("cuda:0"), torch.device("cuda:1")]),
             ("experiment_config.target_device", (torch.device("cpu"),)),
             ("experiment_config.target_device", [torch.device("cuda")]),
+            ("experiment_config.target_device", "cpu"),
+            ("experiment_config.target_device", "cuda:1"),
+            ("experiment_config.target_device", ["cuda:0", torch.device("cuda:1")]),
+            ("base_hyperparams.scheduler", None),
             ("experiment_config.normalizer", None),
             ("experiment_config.normalizer", partial(GlobalNormalizer, individual_scaling=True)),
             ("experiment_config.checkpoint_interval_s", 0),
@@ -275,15 +310,65 @@ class TestARightConfig:
     def test_may_hold(self, small_experiment, path, value):
         small_experiment.experiment({path: value})
 
-    def test_gets_these_defaults(self, small_experiment):
-        defaults = {
-            **{"test_set": None, "test_set_size": None, "seed": 0, "deterministic_mode": True, "data_dir": "data"},
-            **{"storage_path": "results", "cpus_per_trial": 1, "trials_per_device": 1, "max_retries": 2},
-            **{"checkpoint_interval_s": 30, "trial_timeout_s": None, "stop_if_all_fail": 5, "keep_weights": "all"},
+    @pytest.mark.parametrize(
+        ("section", "defaults"),
+        [
+            (
+                "experiment_config",
+                {
+                    **{"train_set_size": None, "val_set_size": None, "test_set": None, "test_set_size": None},
+                    **{"use_preset": True, "target_device": "cpu", "init_weights_path": None, "seed": 0},
+                    **{"deterministic_mode": True, "data_dir": "data", "storage_path": "results"},
+                    **{"cpus_per_trial": 1, "trials_per_device": 1, "max_retries": 2, "checkpoint_interval_s": 30},
+                    **{"trial_timeout_s": None, "stop_if_all_fail": 5, "keep_weights": "all"},
+                },
+            ),
+            (
+                "solver_config",
+                {
+                    **{"log_frequency": 1, "log_loss": False, "log_grad": False, "verbose": False},
+                    **{"show_plots": False, "matmul_precision": "highest", "interest_keys": []},
+                    **{"val_example_indices": (), "val_example_subset": "DEFAULT", "metrics": (), "callbacks": ()},
+                },
+            ),
+            (
+                "base_hyperparams",
+                {
+                    **{"model_args": {}, "choose_strength": False, "loss_space": "default", "eval_space": "original"},
+                    **{"optimizer_args": {}, "scheduler": None, "scheduler_args": {}},
+                    **{"scheduler_requires_metric": False, "distorter": NoDistorter, "distorter_args": {}},
+                    "augmenters": (),
+                },
+            ),
+        ],
+    )
+    def test_gets_these_defaults(self, small_experiment, section, defaults):
+        experiment = small_experiment.experiment({f"{section}.{key}": MISSING for key in defaults})
+        config = experiment.space.settings(()).sections[section]
+        assert {key: getattr(config, key) for key in defaults} == defaults
+        assert vars(config).keys() - defaults.keys() == {
+            path.partition(".")[2] for path in REQUIRED if path.startswith(section)
         }
-        experiment = small_experiment.experiment({f"experiment_config.{key}": MISSING for key in defaults})
-        assert {key: getattr(experiment.config, key) for key in defaults} == defaults
-        assert experiment.solver_config.matmul_precision == "highest"
+
+    @pytest.mark.parametrize("normalizer", [Shifter, None])
+    def test_without_an_eval_space_is_evaluated_in_mm(self, small_experiment, normalizer):
+        changes = {"experiment_config.normalizer": normalizer, "base_hyperparams.eval_space": MISSING}
+        space = "original" if normalizer else "default"
+        assert small_experiment.key(changes) == small_experiment.key({**changes, "base_hyperparams.eval_space": space})
+
+    def test_derives_defaults_for_each_combination(self, small_experiment):
+        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau
+        keys = ("scheduler_requires_metric", "eval_space", "scheduler_args")
+        experiment = small_experiment.experiment(
+            {f"base_hyperparams.{key}": MISSING for key in keys},
+            {"scheduler": [plateau, None], "experiment_config.normalizer": [Shifter, None]},
+        )
+        settings = [experiment.space.settings(rows).hyperparams for rows in experiment.space.combinations()]
+        assert [(each.scheduler_requires_metric, each.eval_space) for each in settings] == [
+            *((True, "original"), (True, "default")),
+            *((False, "original"), (False, "default")),
+        ]
+        assert len(experiment.plan().combinations) == 4
 
     def test_holds_no_numbers_of_numpy(self, small_experiment):
         changes = {
@@ -355,7 +440,8 @@ class TestAScriptWithAWrongConfig:
             pytest.param(
                 {"base_hyperparams.model_args": {"hidden_dim": [8]}, "experiment_config.val_set_size": 21},
                 "error: 3 problems in the configuration:\n"
-                "  experiment_config.val_set: {data}/small_val_labels.pt has 20 samples, fewer than the requested 21\n"
+                "  experiment_config.val_set_size: {data}/small_val_labels.pt has 20 samples, fewer than the requested "
+                "21\n"
                 "  base_hyperparams.model_args.hidden_dim: CorrectorMLP has no such argument; did you mean "
                 "'hidden_dims'?\n"
                 "  base_hyperparams.model_args.hidden_dims: is missing; CorrectorMLP needs it\n",
@@ -369,10 +455,11 @@ class TestAScriptWithAWrongConfig:
                     "base_hyperparams.optimizer_args": {"lr": -1},
                     "base_hyperparams.scheduler_requires_metric": True,
                 },
-                "error: 3 problems in the configuration:\n"
+                "error: 4 problems in the configuration:\n"
                 "  solver_config.num_epochs: got 0; allowed: an int of at least 1\n"
                 "  experiment_config.train_set: {data}/nothing_labels.pt does not exist; {data} has the datasets "
                 "{datasets}. Make datasets with posetune prepare-data (see its --help).\n"
+                "  base_hyperparams.optimizer_args: Adam refuses {{lr: -1}}: Invalid learning rate: -1\n"
                 "  base_hyperparams.scheduler_requires_metric: must be False for StepLR, whose step takes no metric\n",
                 id="both kinds",
             ),

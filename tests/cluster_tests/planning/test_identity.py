@@ -90,6 +90,10 @@ def scaled_error(poses, labels, skeleton, *, factor=1.0):
     return factor * errors.distance_error(poses, labels, skeleton)
 
 
+def total_error(poses, labels, skeleton):
+    return (poses - labels).abs().sum(dim=2)
+
+
 class OtherMLP(CorrectorMLP):
     """Another model."""
 
@@ -412,6 +416,7 @@ CHANGES_NO_NUMBER = [
     {"solver_config.val_example_indices": [1]},
     {"solver_config.val_example_indices": [], "solver_config.val_example_subset": "any"},
     {"solver_config.interest_keys": []},
+    {"solver_config.metrics": [total_error], "solver_config.callbacks": [total_error]},
     {"solver_config.matmul_precision": "highest"},
     {"base_hyperparams.model_args": {"hidden_dims": (8,)}},
     {"base_hyperparams.model_args": {"batchnorm": False, "dropout": None, "hidden_dims": [8]}},

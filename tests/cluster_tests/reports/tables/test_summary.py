@@ -131,16 +131,24 @@ class TestTheText:
 
     def test_names_the_first_of_many_that_failed_and_counts_the_others(self):
         trials = [
-            {"key": "k", "repetition": i, "lr": 1, "status": "failed" if i % 2 else "diverged", "error": "x"}
+            {"key": "k", "repetition": i, "lr": 1, "status": "failed" if i % 2 else "diverged", "error": f"x{i}"}
             for i in range(50)
         ]
         text = summary_text(table_of([{"lr": 1}], trials=trials))
         assert sum(": k/" in line for line in text.splitlines()) == 20
         assert text.endswith(
-            "failed: k/19 (lr = 1): x\nand 30 more that failed or diverged, see `error` in tables/trials.csv\n"
+            "failed: k/19 (lr = 1): x19\nand 30 more that failed or diverged, see `error` in tables/trials.csv\n"
         )
         text = summary_text(table_of([{"lr": 1}], trials=trials[:20]))
-        assert text.endswith("failed: k/19 (lr = 1): x\n")
+        assert text.endswith("failed: k/19 (lr = 1): x19\n")
+
+    def test_names_trials_with_the_same_error_once_with_their_number(self):
+        trials = [
+            {"key": "k", "repetition": i, "lr": 1, "status": "failed", "error": error}
+            for i, error in enumerate(["x", "y", "x", "x\nmore"])
+        ]
+        text = summary_text(table_of([{"lr": 1}], trials=trials))
+        assert text.endswith("failed: k/0 (lr = 1): x (and 2 more with the same error)\nfailed: k/1 (lr = 1): y\n")
 
     def test_counts_trials_of_other_settings(self):
         text = summary_text(table_of([{"lr": 1}], n_others=7))
