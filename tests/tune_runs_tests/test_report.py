@@ -842,7 +842,7 @@ class TestRemoving:
 
     def test_of_what_runs_is_refused_and_the_rest_is_done(self, run, folder):
         with experiment_lock(Storage(folder / "one")):
-            assert "one: the whole experiment, 4 files" in run("rm", "one", storage_path=folder)[1]
+            assert "one: the whole experiment, 5 files" in run("rm", "one", storage_path=folder)[1]
             assert "it is running" in run("rm", "one", storage_path=folder)[1]
             before = snapshot(folder / "one")
             status, output, errors = run("rm", "one", "two", "--yes", storage_path=folder)
