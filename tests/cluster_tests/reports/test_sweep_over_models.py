@@ -11,6 +11,8 @@ from cluster.reports.tables.combinations import CombinationTable
 from cluster.reports.tables.effects import MeanTable, effects_of
 from cluster.reports.tables.summary import summary_markdown, summary_text
 from cluster.reports.tables.table_options import TableOptions
+from cluster.reports.terminal.comparison import compare_experiments
+from cluster.reports.terminal.comparison_text import experiments_text
 from cluster.reports.terminal.trial_logs import curves_text
 from cluster.result_table import ResultTable
 from tests.cluster_tests.experiment_files import write_experiment, write_records
@@ -136,3 +138,12 @@ def test_no_two_learning_curves_have_the_same_label(folder, monkeypatch):
     assert len(set(legend)) == len(legend) == 8
     in_terminal = [line for line in curves_text(folder, (), in_colour=False).splitlines() if "(n = 2)" in line]
     assert len({line.partition("  ")[2] for line in in_terminal}) == len(in_terminal) == 6
+
+
+def test_two_sweeps_are_compared_by_the_labels_of_the_first(tmp_path, folder, shown, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    (found,) = compare_experiments(folder, [folder_of(tmp_path / "other", ["a", "b", "c", "d"])])
+    assert [pair.options["model label"] for pair in found.pairs[::2]] == shown
+    table = experiments_text(found).partition("Mean distance")[0]
+    assert max(map(len, table.splitlines())) <= 80
+    assert "leaky_relu" not in table
