@@ -41,7 +41,7 @@ def head_watched(look: Callable[[], str | None], patience_s: float, close: Calla
 
     Args:
         look: Returns what is wrong with Ray; None if nothing is. It is called every second.
-        patience_s: How long something may be wrong.
+        patience_s: How long something may be wrong: half as long as Ray itself waits.
         close: Ends Ray, or the connection to it, after the block.
 
     Raises:
@@ -70,6 +70,8 @@ def head_watched(look: Callable[[], str | None], patience_s: float, close: Calla
 class _Watch:
     def __init__(self, look: Callable[[], str | None], patience_s: float) -> None:
         self.look, self.patience_s = look, patience_s
+        # After twice its patience, Ray itself ends the process.
+        self.end_s = min(_END_S, patience_s / 2) if patience_s else _END_S
         self.lost: str | None = None
         self.ended = threading.Event()
         self.interrupts = threading.current_thread() is threading.main_thread()
@@ -96,6 +98,6 @@ class _Watch:
         self.lost = f"{wrong}. {AGAIN}"
         if self.interrupts:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-        if not self.ended.wait(_END_S):
+        if not self.ended.wait(self.end_s):
             say(f"\nerror: {self.lost}", sys.stderr)
             os._exit(1)  # the main thread waits in Ray's own code, which no signal interrupts

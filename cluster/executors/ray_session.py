@@ -153,8 +153,8 @@ def _silence(address: str, found: str) -> str | None:
 
 
 def _patience_s() -> float:
-    """Returns how long the head of a cluster may not answer: a little less than Ray gives it to come back."""
-    return 0.75 * float(os.environ.get(_COMES_BACK_S, "60"))
+    """Returns how long the head of a cluster may not answer: half as long as Ray gives it to come back."""
+    return 0.5 * float(os.environ.get(_COMES_BACK_S, "60"))
 
 
 def asks_for_token(address: str) -> bool | None:

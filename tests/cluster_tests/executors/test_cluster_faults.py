@@ -188,13 +188,14 @@ class TestASweepGoesOn:
         assert sweep.numbers() == undisturbed
 
     def test_when_the_head_was_killed_and_the_cluster_is_started_again(self, sweep, undisturbed, cluster, monkeypatch):
-        # By default a driver waits a minute for a head to come back; here it does not.
-        monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "8")
+        # By default Ray waits a minute for a head to come back, and a run half a minute; here it does not.
+        monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "20")
         process = sweep.start(slow=0.1)
         wait_for(lambda: a_trial_is_half_way(sweep), process)
         cluster.kill_head()
-        code, _errors = ended(process)
-        assert code != 0
+        code, errors = ended(process)
+        assert code == 1
+        assert errors.strip().splitlines()[-1].startswith("error: the head of the Ray cluster at ")
         cluster.stop()
         cluster.start()
         result = sweep.run()
