@@ -625,7 +625,7 @@ def test_help_lists_the_formats_and_has_examples_that_work(script, run, test_set
     np.save("backbone.npy", poses)
     np.save("truth.npy", labels)
     write_dataset(tmp_path / "data", "nyu_test", fused.labels, fused.poses)
-    examples = [line for line in text.replace("\\\n", " ").splitlines() if "posetune predict" in line]
+    examples = [line for line in text.replace("\\\n", " ").splitlines() if line.startswith("      posetune predict ")]
     assert len(examples) == 5
     experiments = {"my_sweep": "small_experiment", "my_fusion": "fusion"}
     for example in examples:
