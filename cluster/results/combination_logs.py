@@ -61,10 +61,11 @@ def read_combination_logs(
 def _mean_curve(curves: Sequence[Curve], folds: Sequence[Fold]) -> Curve:
     """Returns the mean over the log points that all folds have."""
     n = min(len(curve.epochs) for curve in curves)
+    alike = [1] * len(folds)
     weights: Mapping[str, Sequence[int]] = {"val_mm": [fold.n_frames["val"] for fold in folds]}
     return Curve(
         *(
-            np.average([getattr(curve, name)[:n] for curve in curves], axis=0, weights=weights.get(name))
+            np.average([getattr(curve, name)[:n] for curve in curves], axis=0, weights=weights.get(name, alike))
             for name in Curve._fields  # (folds, n) -> (n,) each
         )
     )

@@ -197,6 +197,8 @@ def _chosen_rows(
     try:
         file = open_records(content)
         for batch in file.iter_batches(_ROWS_AT_ONCE, row_groups=_groups_with(file, wanted), use_threads=False):
+            if any(column.null_count for column in batch.columns):
+                return None
             rows = _Rows(batch)
             found.append(batch.filter(pa.array(chosen(rows) & rows.where("trial_id", wanted))))
     except Exception:

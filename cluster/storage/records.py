@@ -81,8 +81,16 @@ def from_parquet(data: bytes) -> list[Record]:
 
 
 def open_records(data: bytes) -> pq.ParquetFile:
-    """Opens a file of records, also of several trials; see `open_parquet` for its errors."""
-    return open_parquet(data, texts=[field.name for field in _SCHEMA if field.type == _TEXT])
+    """Opens a file of records, also of several trials.
+
+    Raises:
+        ValueError: If it has other columns; for others see `open_parquet`.
+    """
+    file = open_parquet(data, texts=[field.name for field in _SCHEMA if field.type == _TEXT])
+    for field in _SCHEMA:
+        if field.name not in file.schema_arrow.names or file.schema_arrow.field(field.name).type != field.type:
+            raise ValueError(f"it has no column {field.name} of the type {field.type}")
+    return file
 
 
 def _read(data: bytes) -> pa.Table:

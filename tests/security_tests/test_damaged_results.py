@@ -4,7 +4,6 @@ import contextlib
 import io
 import json
 import math
-import os
 import shutil
 
 import numpy as np
@@ -212,8 +211,7 @@ def attack(root, path, data, commands):
         path.write_bytes(before)
 
 
-BRIEF = ["show", "show --json", "log best", "effects", "compare other", "html --out {out}/a.html"]
-BRIEF += ["export trials --out {out}/a.parquet", "export table --format csv", "export tensorboard --out {out}/runs"]
+BRIEF = ["show --json", "log best", "compare other", "html --out {out}/a.html", "export tensorboard --out {out}/runs"]
 
 EXPERIMENT = [
     *(("started", raw) for raw in ("1e18", "NaN", "-1e18", '"now"')),
@@ -310,6 +308,5 @@ def test_a_damaged_file_ends_every_command_with_a_result_or_an_error_and_changes
         damaged = changed_json(before, data.draw, root)
     else:
         damaged = (changed_table if path.suffix == ".parquet" else changed_arrays)(before, data.draw)
-    n_commands = int(os.environ.get("POSETUNE_FUZZED_COMMANDS", "3"))
-    commands = data.draw(st.lists(st.sampled_from(COMMANDS), min_size=n_commands, max_size=n_commands, unique=True))
+    commands = data.draw(st.lists(st.sampled_from(COMMANDS), min_size=2, max_size=2, unique=True))
     attack(root, path, damaged, commands)

@@ -258,19 +258,24 @@ class TestShow:
         assert (shown["options"], shown["splits"], shown["running"]) == ([LR], ["val"], False)
         assert shown["folder"] == str(results / "complete")
 
-    def test_for_a_script_is_json_where_a_trial_has_no_number(self, run_json, tmp_path):
+    def test_for_a_script_is_json_where_a_trial_has_no_number_and_warns_of_it(self, run, tmp_path):
         write_experiment(tmp_path / "sweep", [({"lr": 1}, [float("nan")])])
-        (trial,) = run_json("show", "sweep", storage_path=tmp_path)["trials"]
+        status, text, warning = run("show", "sweep", "--json", storage_path=tmp_path)
+        assert (status, warning) == (
+            0,
+            "warning: trials/0000000000000000/0/trial.json: metrics are missing or not valid, so the trial counts as "
+            "interrupted\n",
+        )
+        (trial,) = json.loads(text, parse_constant=pytest.fail)["trials"]
         assert trial["status"] == "interrupted"
         assert trial["val_distance_mm"] is None
 
     @pytest.mark.parametrize("name", ["broken", "other"])
     def test_of_a_broken_one_says_so(self, run, results, name):
-        assert run("show", name) == (
-            2,
-            "",
-            f"error: {results / name} holds no experiment (experiment.json is missing or broken)\n",
-        )
+        status, text, error = run("show", name)
+        assert (status, text) == (2, "")
+        why = f"error: {results / name} holds no experiment (experiment.json is missing or broken): "
+        assert error.startswith(why)
 
     def test_reads_and_changes_nothing(self, run, results):
         before = snapshot(results)
