@@ -378,7 +378,7 @@ def _changed_code(name: str, n_trials: int) -> str:
     trials = "1 trial was" if n_trials == 1 else f"{n_trials} trials were"
     return (
         f"the code of {name} has changed since {trials} trained with it; what they trained is kept and not trained "
-        "again. If the change changes numbers, give the experiment another name, or remove it with report.py rm"
+        "again. If the change changes numbers, give the experiment another name, or remove it with posetune report rm"
     )
 
 

@@ -76,7 +76,7 @@ class TestAClassThatChangedUnderItsName:
         plan = small_experiment.experiment(options=options).plan()
         (warning,) = plan.warnings
         assert warning.startswith("the code of mine.Mine has changed since 2 trials were trained with it")
-        assert "give the experiment another name, or remove it with report.py rm" in warning
+        assert "give the experiment another name, or remove it with posetune report rm" in warning
         assert not plan.to_train
         capsys.readouterr()
         small_experiment.run(options=options)
