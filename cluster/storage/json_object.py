@@ -4,12 +4,15 @@ import json
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from itertools import chain
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 _MAX_LEVELS = 50  # a setting has about ten, and what shows settings is recursive
-_CONTAINERS = (dict, list)
 _MAX_DIGITS = 300  # so that every integer can be converted to a float
+_SQUARE = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_ALL_DIGITS_0 = bytes.maketrans(b"123456789", b"000000000")
 
 LARGEST = 1e40
 """Distances between float32 numbers are smaller, and the square of a smaller number is a float."""
@@ -38,28 +41,39 @@ def json_object(data: str | bytes) -> dict[str, Any]:
         ValueError: If it is not a JSON object in UTF-8, or if it is nested more than 50 levels.
     """
     text = data.decode() if isinstance(data, bytes) else data
+    encoded = data if isinstance(data, bytes) else data.encode(errors="replace")
+    # Calling a function for each integer would take as long as everything else.
+    may_be_long = b"0" * _MAX_DIGITS in encoded.translate(_ALL_DIGITS_0)
+    parse_int = _integer if may_be_long else None
     try:
-        content = json.loads(text, parse_int=_integer)
+        content = json.loads(text, parse_int=parse_int)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if not isinstance(content, dict):
         raise ValueError("it is not a JSON object")
-    level: list[Any] = [content]
-    n_levels = 0
-    while level:
-        n_levels += 1
-        if n_levels > _MAX_LEVELS:
-            raise ValueError("it is nested too deeply")
-        level = [
-            item
-            for value in level
-            for item in (value.values() if type(value) is dict else value)
-            if type(item) in _CONTAINERS
-        ]
+    if _may_be_deep(encoded) and _n_levels(content) > _MAX_LEVELS:
+        raise ValueError("it is nested too deeply")
     if "\\ud" in text or "\\uD" in text:
         text = json.dumps(content, ensure_ascii=False).encode(errors="replace").decode()
-        content = json.loads(text, parse_int=_integer)
+        content = json.loads(text, parse_int=parse_int)
     return dict(content)
+
+
+def _may_be_deep(text: bytes) -> bool:
+    """Returns False if JSON has at most 50 levels; without looking at its values, which takes much longer."""
+    brackets = text.translate(_SQUARE, _NO_BRACKETS)
+    for _ in range(_MAX_LEVELS):
+        brackets = brackets.replace(b"[]", b"")  # the innermost level
+    return bool(brackets)  # more levels, or brackets in texts
+
+
+def _n_levels(content: Any) -> int:
+    level, n = [content], 0
+    while level:
+        n += 1
+        values = chain.from_iterable(value.values() if type(value) is dict else value for value in level)
+        level = [value for value in values if type(value) in (dict, list)]
+    return n
 
 
 def _integer(digits: str) -> int | float:

@@ -132,7 +132,10 @@ def _are_metrics(metrics: Any) -> bool:
                 return False
             if not set(map(type, values.values())) <= {int, float}:
                 return False
-            if not all(abs(value) <= LARGEST or value != value or value == math.inf for value in values.values()):
+            # The fast check fails for NaN and infinity too, which some metrics may be.
+            if not max(map(abs, values.values())) <= LARGEST and not all(
+                abs(value) <= LARGEST or value != value or value == math.inf for value in values.values()
+            ):
                 return False
             if not abs(values["distance"]) <= LARGEST or not abs(values["distance_before"]) <= LARGEST:
                 return False
