@@ -32,11 +32,11 @@ def require_free(path: Path, *, force: bool) -> None:
     """
     if path.is_dir():
         raise UserError(f"{path} is an existing folder; choose another name, or remove it first")
+    require_file_name(path)
     if path.exists() and not force:
         raise UserError(f"{path} exists; choose another name, or overwrite it with --force")
     if not absolute_path(path).parent.is_dir():
         raise UserError(f"{path} cannot be written: there is no folder {path.parent}")
-    require_file_name(path)
 
 
 @contextmanager

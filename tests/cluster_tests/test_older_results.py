@@ -16,6 +16,7 @@ from cluster.results.results import Results
 from cluster.results.settings_text import settings_of
 from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder
+from tests.cluster_tests.results_files import experiment_json
 
 MADE = Path(__file__).parent / "made_by_0_4_0"
 
@@ -41,7 +42,7 @@ class TestResultsOfVersion040:
     def test_keep_what_version_0_4_0_recorded_when_a_script_runs_that_trains_nothing(self, made):
         folder = ExperimentFolder(Storage(made))
         runpy.run_path("sweep.py", run_name="__main__")
-        assert "versions" not in folder.read_experiment()
+        assert "versions" not in experiment_json(folder)
         table = Results.read(folder)
         runs = [run for of_trial in table.trained_by(table.summary).values() for run in of_trial]
         assert len(runs) == 12
@@ -57,7 +58,7 @@ class TestResultsOfVersion040:
 
     def test_have_settings_by_the_names_of_their_script(self, made):
         folder = ExperimentFolder(Storage(made))
-        configs = folder.read_experiment()["configs"]
+        configs = dict(folder.read_experiment().configs)
         hyperparams = configs.pop("base_hyperparams")
         known = [*hyperparams, *(f"{section}.{key}" for section, config in configs.items() for key in config)]
         for settings in folder.read_trials(lambda trial: settings_of(trial.description)).values():

@@ -155,7 +155,7 @@ class TestWhatReadsASweepOverFolds:
         with pytest.raises(ChoiceError, match="has 3 trainings, one for each fold"):
             read_corrector(folder)
         key = table.trained_keys(table.summary[0]["key"])[1]
-        assert read_corrector(folder, combination=key).options["experiment_config.test_set"] == "hands_fold2_test"
+        assert read_corrector(folder, combination=key).options["experiment_config.train_set"] == "hands_fold2_train"
 
     def test_logs_every_fold(self, folder):
         found = trial_logs(folder, "best/1")

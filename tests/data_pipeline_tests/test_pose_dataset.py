@@ -341,7 +341,7 @@ class TestMissingFiles:
     def test_are_named_with_the_datasets_that_there_are_and_how_to_make_one(self, data_dir):
         for name in ("nyu/test", "demo"):
             write_dataset(data_dir, name, LABELS, POSES)
-        says = r"absent_labels\.pt does not exist; .*data has the datasets demo, nyu/test\. .*prepare_data\.py.*--help"
+        says = r"absent_labels\.pt does not exist; .*data has the datasets demo, nyu/test\. .*prepare-data.*--help"
         with pytest.raises(DatasetError, match=says):
             read_dataset(data_dir, "absent")
 

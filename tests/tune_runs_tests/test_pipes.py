@@ -168,13 +168,15 @@ def test_as_errors_of_another_method_is_refused(experiment, tmp_path, ending, ca
     assert A_PIPE in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["pipe", "folder"])
-def test_as_an_output_it_stays(experiment, tmp_path, make, capsys):
+@pytest.mark.parametrize(
+    ("make", "says"), [(os.mkfifo, "give the name of a file"), (os.mkdir, "is an existing folder")]
+)
+def test_as_an_output_it_stays(experiment, tmp_path, make, says, capsys):
     out = tmp_path / "out.csv"
     make(out)
     arguments = ["export", "small_experiment", "table", f"--storage-path={experiment.storage_path}"]
-    assert report.main([*arguments, f"--out={out}"]) == 2
-    assert "give the name of a file" in capsys.readouterr().err
+    assert report.main([*arguments, f"--out={out}", "--force"]) == 2
+    assert says in capsys.readouterr().err
     assert not out.is_file()
 
 

@@ -121,7 +121,7 @@ class TestAWorkerWhoseTrialFailed:
 
         def run_trial(trial, data, folder, should_stop, others_on_gpu):
             self.n_trained += 1
-            folder.write_trial(TrialFile(run=job.run_id, status="failed", error=self.report.error))
+            folder.write_trial(TrialFile(runs=(job.run_id,), status="failed", error=self.report.error))
             yield self.report
 
         monkeypatch.setattr(ray_worker, "run_trial", run_trial)

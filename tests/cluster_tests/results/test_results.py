@@ -115,13 +115,13 @@ class TestTheRows:
         ("rows", "telling"),
         [
             ([["p_train", "p_val"], ["q_train", "q_val"]], ["train"]),
-            ([["p_train", "p_val"], ["p_train", "q_val"], ["q_train", "p_val"]], ["train", "val"]),
+            ([["p_train", "p_val"], ["p_train", "q_val"], ["q_train", "p_val"]], ["train label"]),
         ],
     )
-    def test_of_settings_that_vary_together_name_the_first_where_it_tells(self, write, rows, telling):
+    def test_of_settings_that_vary_together_have_one_column_that_tells(self, write, rows, telling):
         combinations = {str(i): dict(zip(("train", "val"), row, strict=True)) for i, row in enumerate(rows)}
         table = ResultTable.read(write(combinations, {}, axes=[{"paths": ["train", "val"], "rows": rows}]))
-        assert table.option_paths == ["train", "val"]
+        assert table.option_paths == list(dict.fromkeys(["train", "val", *telling]))
         assert table.distinguishing_paths == telling
 
     def test_of_other_plans_are_counted(self, write):

@@ -21,21 +21,13 @@ class TestAnExperimentsFile:
             combination["key"] for combination in CONTENT["plan"]["combinations"]
         ]
         assert [entry.fingerprint for entry in found.data] == [entry["fingerprint"] for entry in CONTENT["data"]]
-        assert (found.configs, found.versions, found.started) == (
-            CONTENT["configs"],
-            CONTENT["versions"],
-            CONTENT["started"],
-        )
+        assert found.configs == CONTENT["configs"]
+        ((run_id, run),) = found.run_of_0_4_0.items()
+        assert (run_id, run.versions, run.started) == (CONTENT["run"], CONTENT["versions"], CONTENT["started"])
 
     @pytest.mark.parametrize(
         ("name", "value", "problem"),
         [
-            ("started", 1e18, "started is not valid: 1e+18"),
-            ("started", float("nan"), "started is not valid: nan"),
-            ("git", {"commit": ["x"]}, "git.commit is not valid: ['x']"),
-            ("versions", {"torch": 2}, "versions['torch'] is not valid: 2"),
-            ("machine", [], "machine is not valid: []"),
-            ("command", "a", "command is not valid: 'a'"),
             ("data", [{"name": "x"}], "data[0] lacks 'samples'"),
             ("data", [CONTENT["data"][0] | {"samples": "many"}], "data[0].samples is not valid: 'many'"),
         ],

@@ -49,17 +49,15 @@ class TestARunFile:
         missing = RunFile.of({key: item for key, item in json.loads(RUN.to_json()).items() if key != name})
         assert RunFile.of(content) == missing
 
-    def test_keeps_the_valid_facts_of_a_dict(self):
-        versions = {"torch": "2.13.0", "numpy": ["2"], "ray": {"a": 1}}
-        assert RunFile.of({"versions": versions}).versions == {"torch": "2.13.0"}
-
     @pytest.mark.parametrize("run_id", ["../../secret", "/etc/passwd", "", "ABC", "a" * 65, None, 7])
     def test_has_an_id_that_is_not_a_path(self, folder, run_id):
         folder.storage.write("secret.json", b"{}")
         assert folder.read_run(run_id) is None
 
     def test_may_be_in_the_description_of_the_experiment_that_version_0_4_0_wrote(self, folder):
-        content = {"run": "0123abcd", "versions": {"posetune": "0.4.0"}, "git": {"commit": "0123abc", "dirty": False}}
+        plan = {"seeds": [1], "combinations": [{"key": "a", "options": {}}]}
+        content = {"name": "sweep", "configs": {}, "options": [], "plan": plan}
+        content |= {"run": "0123abcd", "versions": {"posetune": "0.4.0"}, "git": {"commit": "0123abc", "dirty": False}}
         folder.write_experiment(content)
         assert folder.read_runs() == {
             "0123abcd": RunFile(versions={"posetune": "0.4.0"}, git={"working_folder": Commit("0123abc", False)})

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 from collections import defaultdict
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -30,9 +31,11 @@ from cluster.results.learning_curves import Curve, Logged
 from cluster.results.names import option_texts
 from cluster.results.results import NoResultsError
 from cluster.storage.frame_errors import FrameErrors
+from cluster.storage.run_file import SCRIPT, Commit
 from data_pipeline.frame_table import FrameTable
 from tests.cluster_tests.experiment_files import (
     PARTS,
+    RUN_ID,
     write_examples,
     write_experiment,
     write_frames,
@@ -209,13 +212,13 @@ class TestThePage:
 
     @pytest.mark.parametrize("commit", ["HEAD; rm -rf ~", "$(id)", "--help", "0123abc\nid", "0123ABC", ""])
     def test_names_a_commit_only_if_it_is_one(self, sweep, commit):
-        sweep.write_experiment({**sweep.read_experiment(), "git": {"commit": commit}})
+        sweep.write_run(RUN_ID, replace(sweep.read_run(RUN_ID), git={SCRIPT: Commit(commit, dirty=False)}))
         (lines,) = (pre for pre in Document(page(sweep)).texts["pre"] if "reproduce" in pre)
         assert lines.startswith("python tune_runs/a_sweep.py\n# train one")
 
     @pytest.mark.parametrize("command", [["-c", "x"], ["-m"], [""], []])
     def test_has_no_command_where_a_shell_could_not_run_it(self, sweep, command):
-        sweep.write_experiment({**sweep.read_experiment(), "git": None, "command": command})
+        sweep.write_run(RUN_ID, replace(sweep.read_run(RUN_ID), git={}, command=command))
         (lines,) = (pre for pre in Document(page(sweep)).texts["pre"] if "reproduce" in pre)
         assert lines.startswith("# train one")
 
@@ -229,7 +232,7 @@ class TestThePage:
         ],
     )
     def test_imports_the_modules_of_own_classes_to_reproduce_them(self, sweep, script, imported):
-        sweep.write_experiment({**sweep.read_experiment(), "command": [script]})
+        sweep.write_run(RUN_ID, replace(sweep.read_run(RUN_ID), command=[script]))
         trial = sweep.trial(f"{0:016x}/0")
         description = {
             "model": {"name": "__main__.MyMLP", "args": {}, "choose_strength": True},
