@@ -10,14 +10,14 @@ that changed) are only counted.
 import hashlib
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar, cast
 
 from cluster.results.experiment_description import DataSet, ExperimentDescription, FoldName
 from cluster.results.folds import DATASET, Fold, combined_trial, with_dataset
-from cluster.results.names import option_texts, short_names
+from cluster.results.names import ChoiceError, option_texts, short_names
 from cluster.results.trial_outcome import TrialOutcome
 from cluster.storage.experiment_file import Combination
 from cluster.storage.experiment_file import NoResultsError as NoResultsError
@@ -231,6 +231,22 @@ class Results:
             # By the text, since 1 and True are the same key.
             best.setdefault((repr(row[path]), validated_on.get(row["key"])), row)
         return list(best.values())
+
+    def where(self: R, is_wanted: Callable[[Row], bool]) -> R:
+        """Returns the results of some combinations, with their trials.
+
+        An option that has a single value there is not an option any more.
+
+        Args:
+            is_wanted: Decides by a row of `summary`.
+
+        Raises:
+            ChoiceError: If no combination is wanted.
+        """
+        keys = {row["key"] for row in self.summary if is_wanted(row)}
+        if not keys:
+            raise ChoiceError(f"{self.name} has no such combination; `summary` has all {len(self.summary)}")
+        return self._restricted(keys)
 
     def by_data(self: R) -> dict[str, R]:
         """Returns the results on each data set, by its name: only results on the same data can be compared.
