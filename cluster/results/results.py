@@ -272,7 +272,8 @@ class Results:
             self,
             option_paths=varied,
             distinguishing_paths=[path for path in self.distinguishing_paths if path in varied],
-            splits=[split for split in self.splits if split == "val" or data_sets.get(split)],
+            # Without a description of the data, it is not known which combinations have a test set.
+            splits=[s for s in self.splits if s == "val" or data_sets.get(s) or not self.data_sets.get(s)],
             trials=[row for row in self.trials if row["key"] in keys],
             summary=summary,
             n_others=0,
