@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console, RenderableType
+from rich.terminal_theme import DIMMED_MONOKAI
 
 _INTERVAL_S = 0.25
 _WIDTH = 110
@@ -60,4 +61,5 @@ def as_html(content: RenderableType) -> str:
     # Without colours of a terminal, rich would leave out the rest of a progress bar.
     console = Console(file=io.StringIO(), record=True, width=_WIDTH, color_system="truecolor", force_jupyter=False)
     console.print(content)
-    return console.export_html(inline_styles=True, code_format=_FORMAT)
+    # The colours of this theme can be read on a light and on a dark page.
+    return console.export_html(theme=DIMMED_MONOKAI, inline_styles=True, code_format=_FORMAT)
