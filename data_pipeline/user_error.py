@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from data_pipeline.words import first_of, say
+from data_pipeline.words import first_of, say, visible
 
 _MAX_NAMES = 30
 
@@ -13,8 +13,12 @@ _MAX_NAMES = 30
 class UserError(Exception):
     """Some input to the program is wrong: a config, a file, a command line.
 
-    The message says what is wrong, where, and what to do. It needs no traceback, and scripts print it without one.
+    The message says what is wrong, where, and what to do. It needs no traceback; scripts and notebooks show none.
     """
+
+    def _render_traceback_(self) -> list[str]:
+        """Returns the lines that IPython shows in place of a traceback."""
+        return [f"error: {visible(str(self))}"]
 
 
 def exit_status(run: Callable[[], int]) -> int:

@@ -1,4 +1,4 @@
-"""The progress display of a run: live on a terminal, a line every 30 seconds in a log file."""
+"""The progress display of a run: live on a terminal and in a notebook, a line every 30 seconds in a log file."""
 
 import time
 from collections import Counter
@@ -12,6 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from cluster.executors.notebook import CellOutput, kernel_shell
 from cluster.planning.plan import Plan
 from cluster.planning.search_space import SearchSpace
 from cluster.results.names import option_texts, short_names
@@ -52,7 +53,10 @@ class Progress:
         self.n_done_before = n_done
         self.num_epochs = num_epochs
         self.options = options
-        self.console = console or Console(stderr=True)
+        shell = kernel_shell()
+        # A kernel sets FORCE_COLOR for the programs that cells run, and rich would take it for a terminal.
+        self.console = console or Console(stderr=True, force_jupyter=False, force_terminal=False if shell else None)
+        self.cell_output = CellOutput(shell, self._render) if shell else None
         self.running: dict[str, TrialReport | None] = {}
         self.n_ended = 0
         self.n_failed = 0
@@ -96,6 +100,8 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.live.stop()
+        if self.cell_output is not None:
+            self.cell_output.clear()
         for (status, text), n in self.failures.items():
             if n > 1:
                 first_line = str(text).partition("\n")[0]
@@ -104,7 +110,8 @@ class Progress:
     def starting_ray(self) -> None:
         """Ray is being started, which takes seconds, or a minute on a busy machine."""
         self.is_starting_ray = True
-        if not self.console.is_terminal:
+        self.refresh()
+        if not self.is_live:
             self.say("starting Ray")
 
     def started(self, trial_id: str) -> None:
@@ -112,6 +119,7 @@ class Progress:
         self.is_starting_ray = False
         self.running[trial_id] = None
         self.pace.started(trial_id, n_running=len(self.running))
+        self.refresh()
 
     def reported(self, report: TrialReport) -> None:
         """A trial reported its state."""
@@ -124,9 +132,20 @@ class Progress:
             self.running.pop(report.trial_id, None)
         else:
             self._ended(report)
-        if not self.console.is_terminal and time.monotonic() - self.last_summary >= _LOG_INTERVAL_S:
+        self.refresh()
+        if not self.is_live and time.monotonic() - self.last_summary >= _LOG_INTERVAL_S:
             self.say(self._summary_line())
             self.last_summary = time.monotonic()
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the display shows the present state all the time."""
+        return self.console.is_terminal or self.cell_output is not None
+
+    def refresh(self) -> None:
+        """Shows the present state in a notebook; on a terminal it is shown all the time."""
+        if self.cell_output is not None:
+            self.cell_output.refresh()
 
     def say(self, text: str) -> None:
         """Prints a line above the display."""

@@ -29,6 +29,7 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from cluster.executors.job import Job
 from cluster.executors.monitor import Monitor
+from cluster.executors.notebook import kernel_shell
 from cluster.executors.signals import Preempted, Signals
 from cluster.executors.watchdog import read_hang
 from cluster.planning.placement import Placement, UnusableNodeError, nodes_text
@@ -141,6 +142,8 @@ def _tune(
             callbacks=[_Reports(monitor, generator, job, gpus)],
             stop=_Stop(monitor, signals, generator, job.run_id),
             verbose=0,
+            # Tune's reporter for notebooks prints nothing either, but deletes what the cell has printed before.
+            progress_reporter=tune.CLIReporter() if kernel_shell() else None,
             failure_config=tune.FailureConfig(max_failures=job.config.max_retries),
         ),
     )
@@ -324,7 +327,7 @@ class _Reports(_StaysInDriver, tune.Callback):  # type: ignore[misc] # ray decla
 class _Stop(_StaysInDriver, tune.Stopper):  # type: ignore[misc] # ray declares no types
     """Ends the run if the monitor says so, after Ctrl-C, after SIGTERM, and if trials cannot run on some node.
 
-    Tune calls it several times a second, so it also checks the nodes at intervals.
+    Tune calls it several times a second, so it also checks the nodes at intervals and refreshes the display.
     """
 
     def __init__(self, monitor: Monitor, signals: Signals, generator: _Variants, run_id: str) -> None:
@@ -348,6 +351,7 @@ class _Stop(_StaysInDriver, tune.Stopper):  # type: ignore[misc] # ray declares 
         if self.signals.preempted.is_set() or self.generator.node_error is not None:
             self._save_and_end()
         self._check_nodes()
+        self.monitor.progress.refresh()
         return self.monitor.should_stop
 
     def _check_nodes(self) -> None:

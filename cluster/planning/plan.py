@@ -109,6 +109,8 @@ class Plan:
         counted = f"{combinations} × {repetitions} = {_number(len(self.trials), 'trial')}: {by_status}"
         return "\n".join([counted, *self._disk_texts(), *(f"warning: {warning}" for warning in self.warnings)])
 
+    __repr__ = __str__  # a notebook shows it; the encoded settings of all combinations are very long
+
     def _disk_texts(self) -> list[str]:
         """Returns a sentence on the disk that the trials to train will use; nothing if there are none."""
         used = [self.disk[trial.key] for trial in self.to_train if trial.key in self.disk]

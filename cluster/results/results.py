@@ -10,14 +10,14 @@ that changed) are only counted.
 import hashlib
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar, cast
 
 from cluster.results.experiment_description import DataSet, ExperimentDescription, FoldName
 from cluster.results.folds import DATASET, Fold, combined_trial, with_dataset
-from cluster.results.names import option_texts, short_names
+from cluster.results.names import ChoiceError, option_texts, short_names
 from cluster.results.trial_outcome import TrialOutcome
 from cluster.storage.experiment_file import Combination
 from cluster.storage.experiment_file import NoResultsError as NoResultsError
@@ -232,6 +232,22 @@ class Results:
             best.setdefault((repr(row[path]), validated_on.get(row["key"])), row)
         return list(best.values())
 
+    def where(self: R, is_wanted: Callable[[Row], bool]) -> R:
+        """Returns the results of some combinations, with their trials.
+
+        An option that has a single value there is not an option any more.
+
+        Args:
+            is_wanted: Decides by a row of `summary`.
+
+        Raises:
+            ChoiceError: If no combination is wanted.
+        """
+        keys = {row["key"] for row in self.summary if is_wanted(row)}
+        if not keys:
+            raise ChoiceError(f"{self.name} has no such combination; `summary` has all {len(self.summary)}")
+        return self._restricted(keys)
+
     def by_data(self: R) -> dict[str, R]:
         """Returns the results on each data set, by its name: only results on the same data can be compared.
 
@@ -256,7 +272,8 @@ class Results:
             self,
             option_paths=varied,
             distinguishing_paths=[path for path in self.distinguishing_paths if path in varied],
-            splits=[split for split in self.splits if split == "val" or data_sets.get(split)],
+            # Without a description of the data, it is not known which combinations have a test set.
+            splits=[s for s in self.splits if s == "val" or data_sets.get(s) or not self.data_sets.get(s)],
             trials=[row for row in self.trials if row["key"] in keys],
             summary=summary,
             n_others=0,

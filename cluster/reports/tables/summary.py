@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from cluster.reports.formats.grid import MISSING, Cell, Grid, number_cell, signed
+from cluster.reports.formats.html import Markup, tag
+from cluster.reports.formats.html_table import html_table
 from cluster.reports.formats.markdown import escaped, markdown
 from cluster.reports.formats.terminal import FILE_WIDTH, terminal_table
 from cluster.reports.tables.captions import (
@@ -72,6 +74,15 @@ def summary_text(
     notes = [textwrap.fill(note, width) for note in notes]
     lines += ["", textwrap.fill(grid.caption, width), *notes, *_notes(table), *_gpu_memory(table)]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def summary_html(table: Results) -> Markup:
+    """Returns the summary for a notebook: the first combinations, and what did not finish."""
+    grid = summary_grid(table)
+    more = [f"And {len(grid.rows) - _MAX_ROWS} more combinations."] if len(grid.rows) > _MAX_ROWS else []
+    grid = replace(grid, rows=grid.rows[:_MAX_ROWS], keys=grid.keys[:_MAX_ROWS], notes=[*more, *grid.notes])
+    # Notebooks typeset $…$ in texts outside these classes.
+    return tag("div", tag("p", _title(table)), html_table(grid), class_="tex2jax_ignore mathjax_ignore")
 
 
 def summary_markdown(table: Results) -> str:

@@ -1,4 +1,6 @@
 import io
+import sys
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -257,6 +259,54 @@ class TestOnATerminal:
         with pytest.raises(KeyboardInterrupt), progress:
             raise KeyboardInterrupt
         assert not progress.live.is_started
+
+
+class TestInANotebook:
+    @pytest.fixture
+    def published(self, monkeypatch):
+        """What the display shows in a cell of a notebook: HTML, display id, and whether it is an update."""
+        published = []
+
+        def publish(data, *, transient, update):
+            published.append((data["text/html"], transient["display_id"], update))
+
+        shell = SimpleNamespace(kernel=None, display_pub=SimpleNamespace(publish=publish))
+        monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+        return published
+
+    def test_one_output_changes_and_is_empty_at_the_end_and_lines_stay(self, clock, published, capsys, monkeypatch):
+        monkeypatch.setenv("FORCE_COLOR", "1")  # as a kernel does
+        progress = notebook_progress()
+        with progress:
+            progress.starting_ray()
+            clock.now += 1
+            progress.started("a/0")
+            clock.now += 1
+            progress.reported(running("a/0", 3, 12.0, lines=("a/0: epoch 3/10",)))
+        shown = [html for html, _, _ in published]
+        assert ["starting Ray" in html for html in shown] == [True, False, False, False]
+        assert ["3/10" in html for html in shown] == [False, False, True, False]
+        assert shown[-1] == ""
+        assert len({display_id for _, display_id, _ in published}) == 1
+        assert [update for *_, update in published] == [False, True, True, True]
+        assert capsys.readouterr().err == "a/0: epoch 3/10\n"
+
+    def test_it_changes_a_few_times_a_second(self, clock, published):
+        progress = notebook_progress()
+        for _ in range(50):
+            progress.refresh()
+            clock.now += 0.05
+        assert 5 <= len(published) <= 10
+
+    def test_texts_are_no_html(self, clock, published):
+        progress = notebook_progress(lambda trial_id: "<b>&amp;")
+        progress.started("a/0")
+        assert "&lt;b&gt;&amp;amp;" in published[0][0]
+        assert "<b>" not in published[0][0]
+
+
+def notebook_progress(options=lambda trial_id: f"lr {trial_id}"):
+    return Progress(n_trials=4, n_done=0, num_epochs=lambda trial_id: 10, options=options)
 
 
 class TestInALogFile:
