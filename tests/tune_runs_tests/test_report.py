@@ -640,6 +640,8 @@ class TestExport:
             (["table", "--out", "x.tex", "--format", "csv"], "--format csv does not match the extension of x.tex"),
             (["table", "--out", "none/x.csv"], "none/x.csv cannot be written: there is no folder none"),
             (["table", "--out", "x.csv", "--standalone"], "--standalone needs --format latex, not csv"),
+            (["table", "--out", "x.csv", "--fit", "column"], "--fit needs --format latex, not csv"),
+            (["table", "--format", "md", "--size", "small"], "--size needs --format latex, not md"),
             (["table", "--format", "md", "--best", "1", "--best-for-each", "lr"], "not allowed with argument --best"),
             (
                 ["--format", "md"],

@@ -3,23 +3,32 @@ r"""A table as LaTeX, in the packages booktabs and multirow, for any engine and 
 \usepackage{booktabs,multirow}
 \input{tables/my_sweep.tex}
 
-A table with more rows than fit on a page is a `longtable`, from the package of this name.
+On a page with one column, a table with more rows than fit on it is a `longtable`, from the package of this name.
+LaTeX cannot break a table of a page with two columns.
 """
 
 import re
 from collections.abc import Sequence
+from typing import Literal
 
 from cluster.reports.formats.grid import Cell, Grid
 from cluster.reports.formats.latex_escape import breakable, escaped
+from cluster.results.names import ChoiceError
 
-_PAGE_WIDTH = 90
+Fit = Literal["page", "column", "columns"]
+"""The place of a table: a page with one column, or one or both columns of a page with two."""
+
+Size = Literal["normalsize", "small", "footnotesize", "scriptsize"]
+"""The size of a table's font, as LaTeX names it."""
+
+_LINE: dict[Size, int] = {"normalsize": 90, "small": 100, "footnotesize": 110, "scriptsize": 125}
 """The number of characters in a line of a table that is as wide as a page."""
 
-_SMALL_PAGE_WIDTH = 110
-"""The same in small print."""
+_COLUMN = 0.49
+"""The width of a column of a page with two, relative to the page."""
 
-_MAX_LABEL = 30
-"""Longer labels are broken if a table is too wide."""
+_LONG_LABEL = 1 / 3
+"""Labels longer than this part of a line of normal size are broken if a table is too wide."""
 
 _PAGE_HEIGHT = 40
 """The number of rows on a page."""
@@ -29,16 +38,33 @@ _POWER = re.compile(r"(?P<factor>[-+]?[\d.]+)e(?P<exponent>[+-]\d+)")
 """How Python writes a number that is very large or very small."""
 
 
-def latex(grid: Grid, *, standalone: bool) -> str:
-    """Returns a table as a `table` or `longtable` environment, or as a whole document."""
+def latex(grid: Grid, *, standalone: bool, fit: Fit = "page", size: Size | None = None) -> str:
+    """Returns a table as a `table`, `table*` or `longtable` environment, or as a whole document.
+
+    Args:
+        grid: The table.
+        standalone: Whether to return a whole document.
+        fit: Where the table must fit.
+        size: The size of its font; None for the normal size, or `footnotesize` if the table is too wide for it.
+
+    Raises:
+        ChoiceError: If the table has more rows than a page with two columns.
+    """
     is_long = len(grid.rows) > _PAGE_HEIGHT
+    if is_long and fit != "page":
+        raise ChoiceError(
+            f"LaTeX cannot break a table on a page with two columns, and {len(grid.rows)} rows do not fit on one page; "
+            f"show at most {_PAGE_HEIGHT} (such as --best {_PAGE_HEIGHT}), or leave out --fit"
+        )
     packages = "booktabs,multirow" + ",longtable" * is_long
-    lines = _long_table(grid) if is_long else _table(grid)
+    size = size or ("footnotesize" if sum(_widths(grid)) > _line(fit, "normalsize") else "normalsize")
+    columns = _columns(grid, fit, size)
+    lines = _long_table(grid, columns, size) if is_long else _table(grid, columns, fit, size)
     if not standalone:
         lines = [f"% Needs \\usepackage{{{packages}}}", *lines]
     else:
         lines = [
-            "\\documentclass{article}",
+            f"\\documentclass{'' if fit == 'page' else '[twocolumn]'}{{article}}",
             "\\usepackage[margin=2cm]{geometry}",
             f"\\usepackage{{{packages}}}",
             "\\pagestyle{empty}",
@@ -49,15 +75,17 @@ def latex(grid: Grid, *, standalone: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _table(grid: Grid) -> list[str]:
-    columns = _columns(grid)
+def _table(grid: Grid, columns: Sequence[str], fit: Fit, size: Size) -> list[str]:
+    # `table*` is as wide as the page. It cannot be placed here or at the bottom.
+    name, places = ("table*", "tp") if fit == "columns" else ("table", "htbp")
     return [
-        "\\begin{table}[htbp]",
+        f"\\begin{{{name}}}[{places}]",
         "  \\centering",
         "  \\setlength{\\belowcaptionskip}{6pt}",
         f"  \\caption{{{escaped(grid.caption)}}}",
         f"  \\label{{tab:{_label(grid.name)}}}",
-        *(["  \\footnotesize"] if _is_wide(grid) else []),
+        *_size(size),
+        *(["  \\setlength{\\tabcolsep}{4pt}"] if fit == "column" else []),
         "  \\renewcommand{\\arraystretch}{1.15}",
         f"  \\begin{{tabular}}{{{''.join(columns)}}}",
         *_head(grid),
@@ -66,15 +94,14 @@ def _table(grid: Grid) -> list[str]:
         "  \\end{tabular}",
         # A separate paragraph below the table, as wide as the text.
         *([f"  \\par\\smallskip{{\\footnotesize {_notes(grid)}\\par}}"] if grid.notes else []),
-        "\\end{table}",
+        f"\\end{{{name}}}",
     ]
 
 
-def _long_table(grid: Grid) -> list[str]:
-    columns = _columns(grid)
+def _long_table(grid: Grid, columns: Sequence[str], size: Size) -> list[str]:
     return [
         "\\begingroup",
-        *(["  \\footnotesize"] if _is_wide(grid) else []),
+        *_size(size),
         "  \\setlength{\\LTcapwidth}{\\linewidth}",
         "  \\renewcommand{\\arraystretch}{1.15}",
         f"  \\begin{{longtable}}{{{''.join(columns)}}}",
@@ -92,19 +119,24 @@ def _long_table(grid: Grid) -> list[str]:
     ]
 
 
-def _columns(grid: Grid) -> list[str]:
-    """The type of each column: 'l' or 'r', or a paragraph of fixed width if labels are too long for the page."""
+def _columns(grid: Grid, fit: Fit, size: Size) -> list[str]:
+    """The type of each column: 'l' or 'r', or a paragraph of fixed width if labels are too long for a line."""
     widths, columns = _widths(grid), list(grid.alignments)
-    is_long = [i < grid.n_labels and width > _MAX_LABEL for i, width in enumerate(widths)]
-    if sum(widths) <= _SMALL_PAGE_WIDTH or not any(is_long):
+    line, longest = _line(fit, size), _LONG_LABEL * _line(fit, "normalsize")
+    is_long = [i < grid.n_labels and width > longest for i, width in enumerate(widths)]
+    if sum(widths) <= line or not any(is_long):
         return columns
     others = sum(width for width, is_so in zip(widths, is_long, strict=True) if not is_so)
-    share = max(0.15, (0.97 - others / _SMALL_PAGE_WIDTH) / sum(is_long))
+    share = max(0.15, (0.97 - others / line) / sum(is_long))
     return [f"p{{{share:.2f}\\linewidth}}" if is_so else c for c, is_so in zip(columns, is_long, strict=True)]
 
 
-def _is_wide(grid: Grid) -> bool:
-    return sum(_widths(grid)) > _PAGE_WIDTH
+def _size(size: Size) -> list[str]:
+    return [] if size == "normalsize" else [f"  \\{size}"]
+
+
+def _line(fit: Fit, size: Size) -> float:
+    return _LINE[size] * (_COLUMN if fit == "column" else 1)
 
 
 def _widths(grid: Grid) -> list[int]:

@@ -14,6 +14,7 @@ from cluster.reports.formats.latex_escape import breakable, escaped
 from cluster.reports.tables.export import export_groups
 from cluster.reports.tables.table_options import TableOptions
 from cluster.result_table import ResultTable
+from cluster.results.names import ChoiceError
 from cluster.storage.frame_errors import FrameErrors
 from tests.cluster_tests.results_files import results, write_results
 
@@ -145,8 +146,10 @@ class TestTheTable:
         (caption,) = re.findall(r"\\caption\{(.*)\}\n", text)
         assert caption == (
             r"Mean distance per joint (mm, lower is better) on the test set hands\_test (1,234 frames); "
-            r"mean $\pm$ sample standard deviation over n = 2 to 3 finished repetitions. Bold: best mean among "
-            r"those with the most repetitions. Underlined: second best. n = 3 is too few for a test."
+            r"mean $\pm$ sample standard deviation over n = 2 to 3 finished repetitions. Combinations are sorted by "
+            r"their mean distance in validation, best first; those with fewer than 3 finished repetitions come last. "
+            r"Bold: best mean among those with the most repetitions. Underlined: second best. n = 3 is too few for a "
+            r"test."
         )
 
     def test_has_the_best_in_bold_and_the_second_underlined(self, sweep):
@@ -200,6 +203,31 @@ class TestTheTable:
         assert "\\begin{tabular}" not in text
         assert text.count("before (mm) & after (mm)") == 2
         assert "\\begin{longtable}" not in table.to_latex(TableOptions(best=40))
+
+    def test_of_both_columns_of_a_page_is_as_wide_as_the_page(self, sweep):
+        text = sweep.to_latex(TableOptions(fit="columns"))
+        assert "\\begin{table*}[tp]\n" in text
+        assert text.endswith("\\end{table*}\n")
+        assert text.partition("\\caption")[2].replace("table*", "table") == sweep.to_latex().partition("\\caption")[2]
+
+    def test_has_the_size_that_was_asked_for_or_one_that_fits(self, sweep):
+        def sizes(**options):
+            return re.findall(r"^  \\(\w+size|small)$", sweep.to_latex(TableOptions(**options)), re.M)
+
+        assert sizes(columns=("lr", "after")) == sizes(columns=("lr", "after"), fit="column") == []
+        assert sizes() == []
+        assert sizes(fit="column") == ["footnotesize"]
+        assert sizes(fit="column", size="scriptsize") == ["scriptsize"]
+        assert sizes(fit="column", size="normalsize") == []
+
+    def test_that_two_columns_cannot_break_is_an_error(self, tmp_path):
+        table = results(tmp_path, {f"k{i}": ({"x": i}, [9.0 + i]) for i in range(41)})
+        for fit in ("column", "columns"):
+            with pytest.raises(
+                ChoiceError, match=r"41 rows do not fit on one page; show at most 40 \(such as --best 40"
+            ):
+                table.to_latex(TableOptions(fit=fit))
+            assert table.to_latex(TableOptions(fit=fit, best=40))
 
     def test_may_be_a_document_of_its_own(self, sweep):
         text = sweep.to_latex(TableOptions(standalone=True))
