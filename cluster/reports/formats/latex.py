@@ -25,15 +25,21 @@ _LINE: dict[Size, int] = {"normalsize": 90, "small": 100, "footnotesize": 110, "
 """The number of characters in a line of a table that is as wide as a page."""
 
 _COLUMN = 0.49
-"""The width of a column of a page with two, relative to the page."""
+"""The width of a column of a page with two, relative to the page: about 84 mm, as in IEEE's and CVPR's papers."""
 
 _LONG_LABEL = 1 / 3
 """Labels longer than this part of a line of normal size are broken if a table is too wide."""
+
+_NARROWEST_LABEL = 0.15
+"""The smallest width of a broken label, relative to a line."""
 
 _PAGE_HEIGHT = 40
 """The number of rows on a page."""
 
 _NUMBER = re.compile(r"[-+]?\d[\d.]*(e[-+]?\d+)?( ± [\d.]+)?( \[[-+\d., ]+\])?( \(.*\))?")
+_UNIT = re.compile(r" (?=\([^()]*\)(?: [↓↑])?$)")
+"""The space before the unit in a header."""
+
 _POWER = re.compile(r"(?P<factor>[-+]?[\d.]+)e(?P<exponent>[+-]\d+)")
 """How Python writes a number that is very large or very small."""
 
@@ -45,7 +51,7 @@ def latex(grid: Grid, *, standalone: bool, fit: Fit = "page", size: Size | None 
         grid: The table.
         standalone: Whether to return a whole document.
         fit: Where the table must fit.
-        size: The size of its font; None for the normal size, or `footnotesize` if the table is too wide for it.
+        size: The size of its font; None for the largest of `normalsize`, `footnotesize` and `scriptsize` that fits.
 
     Raises:
         ChoiceError: If the table has more rows than a page with two columns.
@@ -57,9 +63,11 @@ def latex(grid: Grid, *, standalone: bool, fit: Fit = "page", size: Size | None 
             f"show at most {_PAGE_HEIGHT} (such as --best {_PAGE_HEIGHT}), or leave out --fit"
         )
     packages = "booktabs,multirow" + ",longtable" * is_long
-    size = size or ("footnotesize" if sum(_widths(grid)) > _line(fit, "normalsize") else "normalsize")
+    size = size or _size_that_fits(grid, fit)
     columns = _columns(grid, fit, size)
     lines = _long_table(grid, columns, size) if is_long else _table(grid, columns, fit, size)
+    if not _fits(grid, fit, size):
+        lines.insert(0, "% It may be too wide: try fewer columns, a smaller size, or another fit.")
     if not standalone:
         lines = [f"% Needs \\usepackage{{{packages}}}", *lines]
     else:
@@ -84,11 +92,11 @@ def _table(grid: Grid, columns: Sequence[str], fit: Fit, size: Size) -> list[str
         "  \\setlength{\\belowcaptionskip}{6pt}",
         f"  \\caption{{{escaped(grid.caption)}}}",
         f"  \\label{{tab:{_label(grid.name)}}}",
-        *_size(size),
+        *_font(size),
         *(["  \\setlength{\\tabcolsep}{4pt}"] if fit == "column" else []),
         "  \\renewcommand{\\arraystretch}{1.15}",
         f"  \\begin{{tabular}}{{{''.join(columns)}}}",
-        *_head(grid),
+        *_head(grid, fit),
         *_body(grid, columns),
         "    \\bottomrule",
         "  \\end{tabular}",
@@ -101,14 +109,14 @@ def _table(grid: Grid, columns: Sequence[str], fit: Fit, size: Size) -> list[str
 def _long_table(grid: Grid, columns: Sequence[str], size: Size) -> list[str]:
     return [
         "\\begingroup",
-        *_size(size),
+        *_font(size),
         "  \\setlength{\\LTcapwidth}{\\linewidth}",
         "  \\renewcommand{\\arraystretch}{1.15}",
         f"  \\begin{{longtable}}{{{''.join(columns)}}}",
         f"    \\caption{{{escaped(grid.caption)}}}\\label{{tab:{_label(grid.name)}}} \\\\",
-        *_head(grid),
+        *_head(grid, "page"),
         "    \\endfirsthead",
-        *_head(grid),
+        *_head(grid, "page"),
         "    \\endhead",
         "    \\bottomrule",
         "    \\endfoot",
@@ -119,34 +127,59 @@ def _long_table(grid: Grid, columns: Sequence[str], size: Size) -> list[str]:
     ]
 
 
+def _size_that_fits(grid: Grid, fit: Fit) -> Size:
+    """Returns the largest size; labels are broken only if the normal size is too large."""
+    if sum(_widths(grid, fit)) <= _line(fit, "normalsize"):
+        return "normalsize"
+    return "footnotesize" if _fits(grid, fit, "footnotesize") else "scriptsize"
+
+
 def _columns(grid: Grid, fit: Fit, size: Size) -> list[str]:
     """The type of each column: 'l' or 'r', or a paragraph of fixed width if labels are too long for a line."""
-    widths, columns = _widths(grid), list(grid.alignments)
-    line, longest = _line(fit, size), _LONG_LABEL * _line(fit, "normalsize")
-    is_long = [i < grid.n_labels and width > longest for i, width in enumerate(widths)]
-    if sum(widths) <= line or not any(is_long):
-        return columns
-    others = sum(width for width, is_so in zip(widths, is_long, strict=True) if not is_so)
-    share = max(0.15, (0.97 - others / line) / sum(is_long))
-    return [f"p{{{share:.2f}\\linewidth}}" if is_so else c for c, is_so in zip(columns, is_long, strict=True)]
+    are_broken, share = _broken_labels(grid, fit, size)
+    broken = f"p{{{max(_NARROWEST_LABEL, share):.2f}\\linewidth}}"
+    return [broken if is_so else c for c, is_so in zip(grid.alignments, are_broken, strict=True)]
 
 
-def _size(size: Size) -> list[str]:
+def _fits(grid: Grid, fit: Fit, size: Size) -> bool:
+    are_broken, share = _broken_labels(grid, fit, size)
+    return share >= _NARROWEST_LABEL if any(are_broken) else sum(_widths(grid, fit)) <= _line(fit, size)
+
+
+def _broken_labels(grid: Grid, fit: Fit, size: Size) -> tuple[list[bool], float]:
+    """Returns which columns have labels that must be broken, and the part of a line that is left for each of them."""
+    widths, line = _widths(grid, fit), _line(fit, size)
+    longest = _LONG_LABEL * _line(fit, "normalsize")
+    are_long = [i < grid.n_labels and width > longest for i, width in enumerate(widths)]
+    if sum(widths) <= line or not any(are_long):
+        return [False] * len(widths), 0.0
+    others = sum(width for width, is_long in zip(widths, are_long, strict=True) if not is_long)
+    return are_long, (0.97 - others / line) / sum(are_long)
+
+
+def _font(size: Size) -> list[str]:
     return [] if size == "normalsize" else [f"  \\{size}"]
 
 
 def _line(fit: Fit, size: Size) -> float:
+    """The number of characters in a line."""
     return _LINE[size] * (_COLUMN if fit == "column" else 1)
 
 
-def _widths(grid: Grid) -> list[int]:
+def _widths(grid: Grid, fit: Fit) -> list[int]:
     """The width of each column in characters, including the space between two columns."""
-    return [max(len(header), *(len(row[i].text) for row in grid.rows)) + 2 for i, header in enumerate(grid.headers)]
+    headers = [max(map(len, lines)) for lines in _header_lines(grid, fit)]
+    return [max(width, *(len(row[i].text) for row in grid.rows)) + 2 for i, width in enumerate(headers)]
 
 
-def _head(grid: Grid) -> list[str]:
+def _header_lines(grid: Grid, fit: Fit) -> list[list[str]]:
+    """Returns the lines of each header: in a column of a page with two, the unit has its own."""
+    return [_UNIT.split(header, 1) if fit == "column" else [header] for header in grid.headers]
+
+
+def _head(grid: Grid, fit: Fit) -> list[str]:
     lines, start = ["    \\toprule"], 1
-    headers = list(map(escaped, grid.headers))
+    headers = [_stacked(list(map(escaped, of_column))) for of_column in _header_lines(grid, fit)]
     if grid.spans:
         titles, rules = "", []
         for title, n in grid.spans:
@@ -158,6 +191,11 @@ def _head(grid: Grid) -> list[str]:
             start += n
         lines += [f"    {titles.removesuffix('& ')}\\\\", *rules]
     return [*lines, f"    {' & '.join(headers)} \\\\", "    \\midrule"]
+
+
+def _stacked(lines: Sequence[str]) -> str:
+    rows = " \\\\ ".join(lines)
+    return rows if len(lines) == 1 else f"\\begin{{tabular}}[b]{{@{{}}r@{{}}}}{rows}\\end{{tabular}}"
 
 
 def _body(grid: Grid, columns: Sequence[str]) -> list[str]:

@@ -16,6 +16,7 @@ from cluster.reports.tables.table_options import TableOptions
 from cluster.result_table import ResultTable
 from cluster.results.names import ChoiceError
 from cluster.storage.frame_errors import FrameErrors
+from tests.cluster_tests.reports.test_sweep_over_models import folder_of
 from tests.cluster_tests.results_files import results, write_results
 
 LR, AUGMENTERS = "optimizer_args.lr", "augmenters"
@@ -214,11 +215,22 @@ class TestTheTable:
         def sizes(**options):
             return re.findall(r"^  \\(\w+size|small)$", sweep.to_latex(TableOptions(**options)), re.M)
 
-        assert sizes(columns=("lr", "after")) == sizes(columns=("lr", "after"), fit="column") == []
-        assert sizes() == []
-        assert sizes(fit="column") == ["footnotesize"]
-        assert sizes(fit="column", size="scriptsize") == ["scriptsize"]
+        assert sizes() == sizes(columns=("lr", "after"), fit="column") == []
+        without_labels = ("lr", "n", "failed", "before", "after", "change_percent")
+        assert sizes(columns=without_labels, fit="column") == ["footnotesize"]
+        assert sizes(fit="column") == ["scriptsize"]
+        assert sizes(fit="column", size="small") == ["small"]
         assert sizes(fit="column", size="normalsize") == []
+
+    def test_has_units_on_their_own_line_in_a_column(self, sweep):
+        head = r"\begin{tabular}[b]{@{}r@{}}before \\ (mm)\end{tabular}"
+        assert head in sweep.to_latex(TableOptions(fit="column"))
+        assert head not in sweep.to_latex(TableOptions(fit="columns"))
+
+    def test_that_is_too_wide_however_small_says_so_in_a_comment(self, sweep):
+        wide = TableOptions(columns=("before", "after", "change", "key") * 4)
+        assert "% It may be too wide: try fewer columns, a smaller size, or another fit.\n" in sweep.to_latex(wide)
+        assert "too wide" not in sweep.to_latex(TableOptions(fit="column"))
 
     def test_that_two_columns_cannot_break_is_an_error(self, tmp_path):
         table = results(tmp_path, {f"k{i}": ({"x": i}, [9.0 + i]) for i in range(41)})
@@ -234,6 +246,27 @@ class TestTheTable:
         assert text.startswith("\\documentclass")
         assert text.endswith("\\end{document}\n")
         assert sweep.to_latex().partition("\n")[2] in text
+
+
+def compiled(folder, document):
+    """Returns the PDF of a document, and the log of pdflatex."""
+    (folder / "tables.tex").write_text(document, encoding="ascii")
+    ran = subprocess.run(
+        ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "tables.tex"],
+        cwd=folder,
+        env={**os.environ, "TEXMFVAR": str(folder / "fonts"), "max_print_line": "1000"},
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=120,
+    )
+    assert ran.returncode == 0, ran.stdout[-3000:]
+    return folder / "tables.pdf", ran.stdout
+
+
+def excess_widths(log):
+    """Returns by how much lines are too wide, in points."""
+    return [float(width) for width in re.findall(r"Overfull \\hbox \(([\d.]+)pt too wide\)", log)]
 
 
 needs_latex = pytest.mark.skipif(
@@ -270,19 +303,7 @@ def pdf(tmp_path_factory):
     ]
     head, _, _ = many.to_latex(TableOptions(standalone=True)).partition("\\begin{longtable}")
     head = head[: head.index("\\begin{document}")]
-    document = "\n".join([head, "\\begin{document}", *tables, "\\end{document}"])
-    (folder / "tables.tex").write_text(document, encoding="ascii")
-    ran = subprocess.run(
-        ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "tables.tex"],
-        cwd=folder,
-        env={**os.environ, "TEXMFVAR": str(folder / "fonts"), "max_print_line": "1000"},
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=120,
-    )
-    assert ran.returncode == 0, ran.stdout[-3000:]
-    return folder / "tables.pdf", ran.stdout
+    return compiled(folder, "\n".join([head, "\\begin{document}", *tables, "\\end{document}"]))
 
 
 @pytest.fixture(scope="module")
@@ -300,9 +321,8 @@ class TestCompiled:
     def test_nothing_is_wider_than_the_page_and_no_character_is_missing(self, pdf):
         _, log = pdf
         assert "Missing character" not in log
-        widths = [float(width) for width in re.findall(r"Overfull \\hbox \(([\d.]+)pt too wide\)", log)]
         # A label with all characters of a keyboard has no place for a line break.
-        assert all(width < 10 for width in widths), widths
+        assert all(width < 10 for width in excess_widths(log)), excess_widths(log)
 
     def test_each_row_is_a_line(self, text):
         lines = [" ".join(line.split()) for line in text.splitlines()]
@@ -348,3 +368,22 @@ class TestCompiled:
         assert len(pages) == 2
         found = [int(v) for page in pages for v in re.findall(r"^ *(?:\d )? *(\d+) +20\.00", page, re.M)]
         assert found == list(range(60))
+
+
+@pytest.mark.slow
+@needs_latex
+def test_on_a_page_with_two_columns_a_table_fits_one_or_both(tmp_path):
+    models = ResultTable.read(folder_of(tmp_path / "models"))
+    sweep = results(tmp_path / "sweep", SWEEP, name="my sweep")
+    options = [
+        *(TableOptions(fit="column"), TableOptions(fit="column", size="scriptsize"), TableOptions(fit="columns")),
+        *(TableOptions(fit="columns", size="small"), TableOptions(fit="columns", trials=True)),
+    ]
+    tables = [table.to_latex(chosen) for table in (models, sweep) for chosen in options]
+    tables.append(sweep.to_latex(TableOptions(fit="column", rows="augmenters", columns_of="lr")))
+    head, begin, _ = sweep.to_latex(TableOptions(fit="column", standalone=True)).partition("\\begin{document}\n")
+    assert head.startswith("\\documentclass[twocolumn]{article}\n")
+    _, log = compiled(tmp_path, "\n".join([head, begin, *tables, "\\end{document}"]))
+    assert not excess_widths(log)
+    _, log = compiled(tmp_path, "\n".join([head, begin, models.to_latex(), "\\end{document}"]))
+    assert excess_widths(log), "that of a page does not fit"
