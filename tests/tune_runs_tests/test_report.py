@@ -716,6 +716,7 @@ class TestFigureAndHtml:
             (["hands", "--labels", "l.txt"], "figure NAME hands: error: unrecognized arguments: --labels l.txt"),
             (["heatmap", "--format", "nyu"], "figure NAME heatmap: error: unrecognized arguments: --format nyu"),
             (["parallel", "--rows", "lr"], "figure NAME parallel: error: unrecognized arguments: --rows lr"),
+            (["option", "--rows", "lr"], "figure NAME option: error: unrecognized arguments: --rows lr"),
             (["joints", "--examples", "2"], "figure NAME joints: error: unrecognized arguments: --examples 2"),
             (["curves", "--log-points", "2"], "figure NAME curves: error: unrecognized arguments: --log-points 2"),
             (["success", "--columns", "lr"], "figure NAME success: error: unrecognized arguments: --columns lr"),

@@ -313,6 +313,14 @@ def _add_figure(add: AddParser) -> None:
     )
     add_figure("joints", "Errors per joint and finger.", "--combination 05fe")
     on_its_data = "; shows all combinations on the same data (default: all)"
+    option = add_figure(
+        "option",
+        "The error against the numbers of an option, such as the size of the training set.",
+        "--option train_set_size --lines augmenters",
+        of=on_its_data,
+    )
+    option.add_argument("--option", metavar="OPTION", help="the option of the axis (default: the first with numbers)")
+    option.add_argument("--lines", metavar="OPTION", help="the option with a line for each value (default: one line)")
     heatmap = add_figure("heatmap", "A heat map of two options.", "--rows lr --columns augmenters", of=on_its_data)
     heatmap.add_argument("--rows", metavar="OPTION", help="the option of the rows")
     heatmap.add_argument("--columns", metavar="OPTION", help="the option of the columns")
