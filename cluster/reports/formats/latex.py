@@ -96,7 +96,7 @@ def _table(grid: Grid, columns: Sequence[str], fit: Fit, size: Size) -> list[str
         *(["  \\setlength{\\tabcolsep}{4pt}"] if fit == "column" else []),
         "  \\renewcommand{\\arraystretch}{1.15}",
         f"  \\begin{{tabular}}{{{''.join(columns)}}}",
-        *_head(grid, fit),
+        *_head(grid, columns, fit),
         *_body(grid, columns),
         "    \\bottomrule",
         "  \\end{tabular}",
@@ -114,9 +114,9 @@ def _long_table(grid: Grid, columns: Sequence[str], size: Size) -> list[str]:
         "  \\renewcommand{\\arraystretch}{1.15}",
         f"  \\begin{{longtable}}{{{''.join(columns)}}}",
         f"    \\caption{{{escaped(grid.caption)}}}\\label{{tab:{_label(grid.name)}}} \\\\",
-        *_head(grid, "page"),
+        *_head(grid, columns, "page"),
         "    \\endfirsthead",
-        *_head(grid, "page"),
+        *_head(grid, columns, "page"),
         "    \\endhead",
         "    \\bottomrule",
         "    \\endfoot",
@@ -177,9 +177,9 @@ def _header_lines(grid: Grid, fit: Fit) -> list[list[str]]:
     return [_UNIT.split(header, 1) if fit == "column" else [header] for header in grid.headers]
 
 
-def _head(grid: Grid, fit: Fit) -> list[str]:
+def _head(grid: Grid, columns: Sequence[str], fit: Fit) -> list[str]:
     lines, start = ["    \\toprule"], 1
-    headers = [_stacked(list(map(escaped, of_column))) for of_column in _header_lines(grid, fit)]
+    headers = [_header(*of_column) for of_column in zip(_header_lines(grid, fit), columns, strict=True)]
     if grid.spans:
         titles, rules = "", []
         for title, n in grid.spans:
@@ -193,8 +193,11 @@ def _head(grid: Grid, fit: Fit) -> list[str]:
     return [*lines, f"    {' & '.join(headers)} \\\\", "    \\midrule"]
 
 
-def _stacked(lines: Sequence[str]) -> str:
-    rows = " \\\\ ".join(lines)
+def _header(lines: Sequence[str], column: str) -> str:
+    """Returns a header whose last line is on the row's line."""
+    if column not in "lr":
+        return f"\\parbox[b]{{\\hsize}}{{\\raggedright {breakable(' '.join(lines))}}}"
+    rows = " \\\\ ".join(map(escaped, lines))
     return rows if len(lines) == 1 else f"\\begin{{tabular}}[b]{{@{{}}r@{{}}}}{rows}\\end{{tabular}}"
 
 
@@ -221,7 +224,8 @@ def _notes(grid: Grid) -> str:
 def _cell(cell: Cell, column: str) -> str:
     if column not in "lr":
         # \raggedright redefines the end of a line, which would not end a row.
-        return f"\\raggedright\\let\\\\\\tabularnewline {breakable(cell.text)}"
+        text = _value(cell.text) if cell.is_number else breakable(cell.text)
+        return f"\\raggedright\\let\\\\\\tabularnewline {text}"
     text = _value(cell.text) if cell.is_number else escaped(cell.text)
     if cell.mark == "best":
         return f"{{\\boldmath\\bfseries {text}}}"

@@ -381,6 +381,11 @@ def test_on_a_page_with_two_columns_a_table_fits_one_or_both(tmp_path):
     ]
     tables = [table.to_latex(chosen) for table in (models, sweep) for chosen in options]
     tables.append(sweep.to_latex(TableOptions(fit="column", rows="augmenters", columns_of="lr")))
+    names, labels = ("experiment_config.train_set_size", "augmenters"), ("[RandomRotator()]", "[]")
+    sizes = {
+        f"{n}{i}": (dict(zip(names, (10**n, labels[i]), strict=True)), [9.0 + n]) for n in range(3) for i in (0, 1)
+    }
+    tables.append(results(tmp_path / "sizes", sizes).to_latex(TableOptions(fit="column")))
     head, begin, _ = sweep.to_latex(TableOptions(fit="column", standalone=True)).partition("\\begin{document}\n")
     assert head.startswith("\\documentclass[twocolumn]{article}\n")
     _, log = compiled(tmp_path, "\n".join([head, begin, *tables, "\\end{document}"]))
