@@ -126,7 +126,10 @@ class ResultTable(Results):
         return export(self, "md", table_options or TableOptions()).decode()
 
     def to_latex(self, table_options: TableOptions | None = None) -> str:
-        """Returns the table as LaTeX: a table for a document, or with `standalone` a whole document."""
+        """Returns the table as LaTeX: a table for a document, or with `standalone` a whole document.
+
+        With `fit`, it is for one or both columns of a page with two columns.
+        """
         return export(self, "latex", table_options or TableOptions()).decode()
 
     def to_html(self, table_options: TableOptions | None = None) -> str:

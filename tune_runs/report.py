@@ -178,8 +178,9 @@ def export(args: argparse.Namespace) -> int:
     results = _each_fold(folder) if "folds" in args else _results(folder)
     table_options = TableOptions(**_given(args, TableOptions))
     format = _format(args.format, args.out, TABLE_ENDINGS)
-    if "standalone" in args and format != "latex":
-        raise UserError(f"--standalone needs --format latex, not {format}")
+    for option in ("standalone", "fit", "size"):
+        if option in args and format != "latex":
+            raise UserError(f"--{option} needs --format latex, not {format}")
     if "by" in args:
         content = tables.export_groups(folder, results, args.by, format, table_options)
     elif args.kind == "effects":

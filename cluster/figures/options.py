@@ -1,8 +1,8 @@
-"""Figures of options: two of them as a heat map, all of them as parallel coordinates."""
+"""Figures of options: one as an axis of numbers, two as a heat map, all of them as parallel coordinates."""
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, TypeGuard
+from collections.abc import Hashable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard, TypeVar
 
 import numpy as np
 
@@ -11,10 +11,13 @@ from cluster.figures.style import (
     COLOUR_MAP,
     COLOURS,
     COLUMN_IN,
+    MARKERS,
     SMALL_PT,
+    TEXT_PT,
     TINY_PT,
     FigureError,
     Numbers,
+    add_legend,
     add_note,
     fitting,
     fitting_all,
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Place = TypeVar("Place", bound=Hashable)
+
 Split = Literal["val", "test"]
 
 _SPLITS = {"val": "Validation", "test": "Test"}
@@ -38,6 +43,99 @@ _MAX_AXIS_TEXTS = 16
 _MAX_EXACT_NUMBERS = 6
 _SMALLEST_PT = 5.0
 _UPRIGHT_PT = 70.0
+_SAME_MM = 0.01
+"""Distances that differ by less are drawn as one line."""
+
+
+def has_axis(rows: Sequence[Row], option: str) -> bool:
+    """Returns whether an option has at least two different numbers."""
+    return len({float(row[option]) for row in rows if _is_number(row[option])}) > 1
+
+
+@paper_style()
+def error_by_option(
+    summary: Sequence[Row],
+    option: str,
+    *,
+    lines: str | None = None,
+    split: Split,
+    n_planned: int | None = None,
+    width_in: float = COLUMN_IN,
+) -> "Figure":
+    """Draws the mean distance over the numbers of an option, such as the size of the training set.
+
+    A bar shows the sample standard deviation over repetitions, and a dashed line the uncorrected distance.
+    The axis is logarithmic if the numbers span more than 1.5 decades. If other options vary too, a point shows the
+    combination that comes first in the summary: the best in validation, so the test set does not influence the choice.
+    Values that are not numbers are left out, and the figure names them.
+
+    Args:
+        summary: The rows of `ResultTable.summary`.
+        option: The option of the horizontal axis, with its name in the summary.
+        lines: The option that has a line for each value; None for one line.
+        split: The split whose distance is shown.
+        n_planned: The planned number of repetitions of each; None for the number that most have.
+        width_in: The figure's width, inches.
+
+    Raises:
+        FigureError: If the option has fewer than two numbers with a result, or if there are too many lines.
+    """
+    columns = SummaryColumns.of(split)
+    numeric = [row for row in summary if _is_number(row[option])]
+    values = _different([row[lines] for row in numeric]) if lines is not None else {"": None}
+    colours = [look for look in zip(COLOURS, MARKERS, strict=True) if look[0] != BLACK]
+    if len(values) > len(colours):
+        raise FigureError(
+            f"{len(values)} lines, one for each {lines}, cannot be distinguished; at most {len(colours)} can"
+        )
+    places = [(repr(row[lines]) if lines is not None else "", float(row[option])) for row in numeric]
+    chosen = _first_with_result(zip(places, numeric, strict=True), columns.mean)
+    drawn = {place: row for place, row in sorted(chosen.items()) if row[columns.mean] is not None}
+    x = np.array(sorted({number for _, number in drawn}))  # (X,)
+    if len(x) < 2:
+        raise FigureError(f"there is no axis of {option}: fewer than two of its numbers have a result in {split}")
+
+    n_full = n_planned or max(row["n"] for row in summary)
+    is_passed_over = any(
+        _is_passed_over(row, chosen[place], n_full) for place, row in zip(places, numeric, strict=True)
+    )
+
+    figure = new_figure(width_in, 2.2)
+    axes = figure.add_subplot()
+    names = short_names(list(summary[0]))
+    before = np.array([row[columns.before] for row in drawn.values()], dtype=float)  # (points,)
+    is_one = np.isnan(before).all() or np.nanmax(before) - np.nanmin(before) < _SAME_MM
+    entries: list[tuple[str, Any]] = []
+    for value, text, (colour, marker) in zip(values, option_texts(list(values.values())), colours, strict=False):
+        points = {number: row for (of_line, number), row in drawn.items() if of_line == value}
+        if not points:
+            continue
+        numbers = list(points)
+        means, deviations, uncorrected = (
+            np.array([row[name] for row in points.values()], dtype=float)  # None becomes NaN
+            for name in (columns.mean, columns.std, columns.before)
+        )
+        line = axes.errorbar(numbers, means, deviations, color=colour, marker=marker, capsize=2, elinewidth=0.8)
+        entries.append(("corrected" if lines is None else f"{names[lines]} {text}", line))
+        if not is_one:
+            axes.plot(numbers, uncorrected, color=colour, linestyle="--", linewidth=0.9)
+    if is_one and not np.isnan(before).all():
+        entries.append(("uncorrected", axes.axhline(np.nanmean(before), color=BLACK, linestyle="--", linewidth=0.9)))
+    scale = _scale_axis(axes, x, width_in * 72 - 45)
+    axes.set_xlabel(fitting(f"{names[option]}{scale}", width_in * 72 - 45, TEXT_PT))
+    axes.set_ylabel(f"{_SPLITS[split]} distance (mm)")
+    add_legend(figure, entries)
+    add_note(
+        figure,
+        [
+            _repeated(list(drawn.values()), columns),
+            *([] if is_one else ["Dashed: uncorrected."]),
+            *(["Each point shows the best of the other options in validation."] if len(chosen) < len(numeric) else []),
+            *_left_out(summary, option, names[option], len(chosen) - len(drawn)),
+            *([_COMPLETE_FIRST] if is_passed_over else []),
+        ],
+    )
+    return figure
 
 
 @paper_style()
@@ -76,10 +174,7 @@ def heat_map(
         raise FigureError(f"there is no heat map of {down} and {across}: no combination has a result in {split}")
     lines, columns = (_different([row[path] for row in summary]) for path in (down, across))
     cells = [(list(lines).index(repr(row[down])), list(columns).index(repr(row[across]))) for row in summary]
-    chosen: dict[tuple[int, int], Row] = {}
-    for cell, row in zip(cells, summary, strict=True):
-        if cell not in chosen or chosen[cell][result] is None:
-            chosen[cell] = row
+    chosen = _first_with_result(zip(cells, summary, strict=True), result)
     values = np.full((len(lines), len(columns)), np.nan)  # (D, A)
     for cell, row in chosen.items():
         values[cell] = np.nan if row[result] is None else row[result]
@@ -213,6 +308,62 @@ def parallel_coordinates(
     axes.set_ylim(-0.04, 1.2)
     add_note(figure, sentences)
     return figure
+
+
+def _first_with_result(placed: Iterable[tuple[Place, Row]], result: str) -> dict[Place, Row]:
+    """Returns for each place its first row with a result, or its first row if none has one."""
+    chosen: dict[Place, Row] = {}
+    for place, row in placed:
+        if place not in chosen or chosen[place][result] is None:
+            chosen[place] = row
+    return chosen
+
+
+def _repeated(rows: Sequence[Row], columns: SummaryColumns) -> str:
+    """Returns what points and bars show: 'Mean ± sample standard deviation over n = 3 repetitions' as a sentence."""
+    fewest, most = (extreme(row["n"] for row in rows) for extreme in (min, max))
+    n = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+    spread = " ± sample standard deviation" if any(row[columns.std] is not None for row in rows) else ""
+    return "One repetition." if most == 1 else f"Mean{spread} over n = {n} repetitions."
+
+
+def _left_out(summary: Sequence[Row], option: str, name: str, n_without: int) -> list[str]:
+    """Returns sentences on what an axis of numbers does not show."""
+    others = _different([row[option] for row in summary if not _is_number(row[option])])
+    sentences = (
+        [f"Not a number and left out: {name} {', '.join(option_texts(list(others.values())))}."] if others else []
+    )
+    if n_without:
+        sentences.append(f"{n_without} without a result {'is' if n_without == 1 else 'are'} left out.")
+    return sentences
+
+
+def _scale_axis(axes: "Axes", numbers: Numbers, width_pt: float) -> str:
+    """Labels the horizontal axis at numbers, (X,), in ascending order; returns ' (log)' if it is logarithmic."""
+    positive = numbers[numbers > 0]
+    is_logarithmic = bool(numbers[0] >= 0) and len(positive) > 1 and _spans_decades(positive)
+    if is_logarithmic and numbers[0] > 0:
+        axes.set_xscale("log")
+    elif is_logarithmic:  # zero has no logarithm: the axis is linear up to the first number
+        axes.set_xscale("symlog", linthresh=positive[0], linscale=0.5)
+    named = numbers
+    if len(numbers) > _MAX_EXACT_NUMBERS:
+        named = _round_numbers(positive if is_logarithmic else numbers, is_logarithmic=is_logarithmic)
+        if is_logarithmic and numbers[0] == 0:
+            named = np.append(0.0, named)
+    texts = option_texts([int(number) if number.is_integer() else number for number in named.tolist()])
+    low, high = axes.get_xlim()
+    to_axes = axes.transData + axes.transAxes.inverted()
+    shown: list[int] = []
+    places = [width_pt * to_axes.transform((number, 0))[0] for number in named]
+    widths = [text_width(text, SMALL_PT) for text in texts]
+    for i, (place, width) in enumerate(zip(places, widths, strict=True)):
+        if not shown or place - places[shown[-1]] > (width + widths[shown[-1]]) / 2 + 4:
+            shown.append(i)
+    axes.set_xticks([named[i] for i in shown], [texts[i] for i in shown])
+    axes.minorticks_off()
+    axes.set_xlim(low, high)
+    return " (log)" if is_logarithmic else ""
 
 
 def _is_passed_over(row: Row, best: Row, n_planned: int) -> bool:

@@ -38,6 +38,8 @@ class FigureOptions:
         combinations: The beginnings of combinations' keys. Empty means the best one, or for learning curves the best
             four. If combinations were measured on different data, curves show the best on each; any other figure
             needs one combination, which selects the data.
+        option: For the error by option: the option of the axis; None for the first one with numbers.
+        lines: For the error by option: the option with a line for each of its values; None for one line.
         rows: For a heat map: the option of the rows; None for the first.
         columns: For a heat map: the option of the columns; None for the second.
         others: For success rates: other methods by label, each a file of errors in mm, one number per frame, or with
@@ -54,6 +56,8 @@ class FigureOptions:
 
     folder: ExperimentFolder
     combinations: Sequence[str] = ()
+    option: str | None = None
+    lines: str | None = None
     rows: str | None = None
     columns: str | None = None
     others: Sequence[tuple[str, Path]] = ()
@@ -211,6 +215,45 @@ def _errors_by_joint(figure_options: FigureOptions, table: Results) -> "Figure":
     )
 
 
+def _error_by_option(figure_options: FigureOptions, table: Results) -> "Figure":
+    table = _on_same_data(figure_options, table)
+    summary = _with_whole_sizes(figure_options.folder, table.summary)
+    option, lines = (
+        None if path is None else named(path, table.option_paths, "option")
+        for path in (figure_options.option, figure_options.lines)
+    )
+    numeric = [path for path in table.option_paths if options.has_axis(summary, path) and path != lines]
+    if option is None and not numeric:
+        raise FigureError(
+            f"this figure needs an option with at least two numbers; {table.name} has "
+            f"{', '.join(table.option_paths) or 'no options'}"
+        )
+    if option is not None and option == lines:
+        raise FigureError(f"the axis and the lines name the same option, {option}; leave out --lines or name another")
+    split: options.Split = "test" if table.split == "test" else "val"
+    return options.error_by_option(
+        summary,
+        option or numeric[0],
+        lines=lines,
+        split=split,
+        n_planned=table.n_repetitions,
+        width_in=figure_options.width_in,
+    )
+
+
+def _with_whole_sizes(folder: ExperimentFolder, rows: Sequence[Row]) -> list[Row]:
+    """Returns rows with the number of frames in place of a training set's size None, which means all of them."""
+    name, size = "experiment_config.train_set", "experiment_config.train_set_size"
+    file = folder.read_experiment()
+    config = file.configs.get("experiment_config", {})
+
+    def n_frames(row: Row) -> int | None:
+        train_set = row.get(name, config.get("train_set"))
+        return next((entry.samples for entry in file.data if (entry.name, entry.size) == (train_set, None)), None)
+
+    return [row | {size: n_frames(row)} if size in row and row[size] is None else row for row in rows]
+
+
 def _heat_map(figure_options: FigureOptions, table: Results) -> "Figure":
     table = _on_same_data(figure_options, table)
     down, across = _two_options(figure_options, table)
@@ -295,6 +338,7 @@ FIGURES: Mapping[str, Callable[[FigureOptions, Results], "Figure"]] = {
     "curves": _learning_curves,
     "success": _success_curves,
     "joints": _errors_by_joint,
+    "option": _error_by_option,
     "heatmap": _heat_map,
     "parallel": _parallel_coordinates,
     "histogram": _error_histogram,

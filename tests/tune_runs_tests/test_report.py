@@ -645,6 +645,8 @@ class TestExport:
             (["table", "--out", "x.tex", "--format", "csv"], "--format csv does not match the extension of x.tex"),
             (["table", "--out", "none/x.csv"], "none/x.csv cannot be written: there is no folder none"),
             (["table", "--out", "x.csv", "--standalone"], "--standalone needs --format latex, not csv"),
+            (["table", "--out", "x.csv", "--fit", "column"], "--fit needs --format latex, not csv"),
+            (["table", "--format", "md", "--size", "small"], "--size needs --format latex, not md"),
             (["table", "--format", "md", "--best", "1", "--best-for-each", "lr"], "not allowed with argument --best"),
             (
                 ["--format", "md"],
@@ -719,6 +721,7 @@ class TestFigureAndHtml:
             (["hands", "--labels", "l.txt"], "figure NAME hands: error: unrecognized arguments: --labels l.txt"),
             (["heatmap", "--format", "nyu"], "figure NAME heatmap: error: unrecognized arguments: --format nyu"),
             (["parallel", "--rows", "lr"], "figure NAME parallel: error: unrecognized arguments: --rows lr"),
+            (["option", "--rows", "lr"], "figure NAME option: error: unrecognized arguments: --rows lr"),
             (["joints", "--examples", "2"], "figure NAME joints: error: unrecognized arguments: --examples 2"),
             (["curves", "--log-points", "2"], "figure NAME curves: error: unrecognized arguments: --log-points 2"),
             (["success", "--columns", "lr"], "figure NAME success: error: unrecognized arguments: --columns lr"),

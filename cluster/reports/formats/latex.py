@@ -3,42 +3,76 @@ r"""A table as LaTeX, in the packages booktabs and multirow, for any engine and 
 \usepackage{booktabs,multirow}
 \input{tables/my_sweep.tex}
 
-A table with more rows than fit on a page is a `longtable`, from the package of this name.
+On a page with one column, a table with more rows than fit on it is a `longtable`, from the package of this name.
+LaTeX cannot break a table of a page with two columns.
 """
 
 import re
 from collections.abc import Sequence
+from typing import Literal
 
 from cluster.reports.formats.grid import Cell, Grid
 from cluster.reports.formats.latex_escape import breakable, escaped
+from cluster.results.names import ChoiceError
 
-_PAGE_WIDTH = 90
+Fit = Literal["page", "column", "columns"]
+"""The place of a table: a page with one column, or one or both columns of a page with two."""
+
+Size = Literal["normalsize", "small", "footnotesize", "scriptsize"]
+"""The size of a table's font, as LaTeX names it."""
+
+_LINE: dict[Size, int] = {"normalsize": 90, "small": 100, "footnotesize": 110, "scriptsize": 125}
 """The number of characters in a line of a table that is as wide as a page."""
 
-_SMALL_PAGE_WIDTH = 110
-"""The same in small print."""
+_COLUMN = 0.49
+"""The width of a column of a page with two, relative to the page: about 84 mm, as in IEEE's and CVPR's papers."""
 
-_MAX_LABEL = 30
-"""Longer labels are broken if a table is too wide."""
+_LONG_LABEL = 1 / 3
+"""Labels longer than this part of a line of normal size are broken if a table is too wide."""
+
+_NARROWEST_LABEL = 0.15
+"""The smallest width of a broken label, relative to a line."""
 
 _PAGE_HEIGHT = 40
 """The number of rows on a page."""
 
 _NUMBER = re.compile(r"[-+]?\d[\d.]*(e[-+]?\d+)?( ± [\d.]+)?( \[[-+\d., ]+\])?( \(.*\))?")
+_UNIT = re.compile(r" (?=\([^()]*\)(?: [↓↑])?$)")
+"""The space before the unit in a header."""
+
 _POWER = re.compile(r"(?P<factor>[-+]?[\d.]+)e(?P<exponent>[+-]\d+)")
 """How Python writes a number that is very large or very small."""
 
 
-def latex(grid: Grid, *, standalone: bool) -> str:
-    """Returns a table as a `table` or `longtable` environment, or as a whole document."""
+def latex(grid: Grid, *, standalone: bool, fit: Fit = "page", size: Size | None = None) -> str:
+    """Returns a table as a `table`, `table*` or `longtable` environment, or as a whole document.
+
+    Args:
+        grid: The table.
+        standalone: Whether to return a whole document.
+        fit: Where the table must fit.
+        size: The size of its font; None for the largest of `normalsize`, `footnotesize` and `scriptsize` that fits.
+
+    Raises:
+        ChoiceError: If the table has more rows than a page with two columns.
+    """
     is_long = len(grid.rows) > _PAGE_HEIGHT
+    if is_long and fit != "page":
+        raise ChoiceError(
+            f"LaTeX cannot break a table on a page with two columns, and {len(grid.rows)} rows do not fit on one page; "
+            f"show at most {_PAGE_HEIGHT} (such as --best {_PAGE_HEIGHT}), or leave out --fit"
+        )
     packages = "booktabs,multirow" + ",longtable" * is_long
-    lines = _long_table(grid) if is_long else _table(grid)
+    size = size or _size_that_fits(grid, fit)
+    columns = _columns(grid, fit, size)
+    lines = _long_table(grid, columns, size) if is_long else _table(grid, columns, fit, size)
+    if not _fits(grid, fit, size):
+        lines.insert(0, "% It may be too wide: try fewer columns, a smaller size, or another fit.")
     if not standalone:
         lines = [f"% Needs \\usepackage{{{packages}}}", *lines]
     else:
         lines = [
-            "\\documentclass{article}",
+            f"\\documentclass{'' if fit == 'page' else '[twocolumn]'}{{article}}",
             "\\usepackage[margin=2cm]{geometry}",
             f"\\usepackage{{{packages}}}",
             "\\pagestyle{empty}",
@@ -49,39 +83,40 @@ def latex(grid: Grid, *, standalone: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _table(grid: Grid) -> list[str]:
-    columns = _columns(grid)
+def _table(grid: Grid, columns: Sequence[str], fit: Fit, size: Size) -> list[str]:
+    # `table*` is as wide as the page. It cannot be placed here or at the bottom.
+    name, places = ("table*", "tp") if fit == "columns" else ("table", "htbp")
     return [
-        "\\begin{table}[htbp]",
+        f"\\begin{{{name}}}[{places}]",
         "  \\centering",
         "  \\setlength{\\belowcaptionskip}{6pt}",
         f"  \\caption{{{escaped(grid.caption)}}}",
         f"  \\label{{tab:{_label(grid.name)}}}",
-        *(["  \\footnotesize"] if _is_wide(grid) else []),
+        *_font(size),
+        *(["  \\setlength{\\tabcolsep}{4pt}"] if fit == "column" else []),
         "  \\renewcommand{\\arraystretch}{1.15}",
         f"  \\begin{{tabular}}{{{''.join(columns)}}}",
-        *_head(grid),
+        *_head(grid, columns, fit),
         *_body(grid, columns),
         "    \\bottomrule",
         "  \\end{tabular}",
         # A separate paragraph below the table, as wide as the text.
         *([f"  \\par\\smallskip{{\\footnotesize {_notes(grid)}\\par}}"] if grid.notes else []),
-        "\\end{table}",
+        f"\\end{{{name}}}",
     ]
 
 
-def _long_table(grid: Grid) -> list[str]:
-    columns = _columns(grid)
+def _long_table(grid: Grid, columns: Sequence[str], size: Size) -> list[str]:
     return [
         "\\begingroup",
-        *(["  \\footnotesize"] if _is_wide(grid) else []),
+        *_font(size),
         "  \\setlength{\\LTcapwidth}{\\linewidth}",
         "  \\renewcommand{\\arraystretch}{1.15}",
         f"  \\begin{{longtable}}{{{''.join(columns)}}}",
         f"    \\caption{{{escaped(grid.caption)}}}\\label{{tab:{_label(grid.name)}}} \\\\",
-        *_head(grid),
+        *_head(grid, columns, "page"),
         "    \\endfirsthead",
-        *_head(grid),
+        *_head(grid, columns, "page"),
         "    \\endhead",
         "    \\bottomrule",
         "    \\endfoot",
@@ -92,29 +127,59 @@ def _long_table(grid: Grid) -> list[str]:
     ]
 
 
-def _columns(grid: Grid) -> list[str]:
-    """The type of each column: 'l' or 'r', or a paragraph of fixed width if labels are too long for the page."""
-    widths, columns = _widths(grid), list(grid.alignments)
-    is_long = [i < grid.n_labels and width > _MAX_LABEL for i, width in enumerate(widths)]
-    if sum(widths) <= _SMALL_PAGE_WIDTH or not any(is_long):
-        return columns
-    others = sum(width for width, is_so in zip(widths, is_long, strict=True) if not is_so)
-    share = max(0.15, (0.97 - others / _SMALL_PAGE_WIDTH) / sum(is_long))
-    return [f"p{{{share:.2f}\\linewidth}}" if is_so else c for c, is_so in zip(columns, is_long, strict=True)]
+def _size_that_fits(grid: Grid, fit: Fit) -> Size:
+    """Returns the largest size; labels are broken only if the normal size is too large."""
+    if sum(_widths(grid, fit)) <= _line(fit, "normalsize"):
+        return "normalsize"
+    return "footnotesize" if _fits(grid, fit, "footnotesize") else "scriptsize"
 
 
-def _is_wide(grid: Grid) -> bool:
-    return sum(_widths(grid)) > _PAGE_WIDTH
+def _columns(grid: Grid, fit: Fit, size: Size) -> list[str]:
+    """The type of each column: 'l' or 'r', or a paragraph of fixed width if labels are too long for a line."""
+    are_broken, share = _broken_labels(grid, fit, size)
+    broken = f"p{{{max(_NARROWEST_LABEL, share):.2f}\\linewidth}}"
+    return [broken if is_so else c for c, is_so in zip(grid.alignments, are_broken, strict=True)]
 
 
-def _widths(grid: Grid) -> list[int]:
+def _fits(grid: Grid, fit: Fit, size: Size) -> bool:
+    are_broken, share = _broken_labels(grid, fit, size)
+    return share >= _NARROWEST_LABEL if any(are_broken) else sum(_widths(grid, fit)) <= _line(fit, size)
+
+
+def _broken_labels(grid: Grid, fit: Fit, size: Size) -> tuple[list[bool], float]:
+    """Returns which columns have labels that must be broken, and the part of a line that is left for each of them."""
+    widths, line = _widths(grid, fit), _line(fit, size)
+    longest = _LONG_LABEL * _line(fit, "normalsize")
+    are_long = [i < grid.n_labels and width > longest for i, width in enumerate(widths)]
+    if sum(widths) <= line or not any(are_long):
+        return [False] * len(widths), 0.0
+    others = sum(width for width, is_long in zip(widths, are_long, strict=True) if not is_long)
+    return are_long, (0.97 - others / line) / sum(are_long)
+
+
+def _font(size: Size) -> list[str]:
+    return [] if size == "normalsize" else [f"  \\{size}"]
+
+
+def _line(fit: Fit, size: Size) -> float:
+    """The number of characters in a line."""
+    return _LINE[size] * (_COLUMN if fit == "column" else 1)
+
+
+def _widths(grid: Grid, fit: Fit) -> list[int]:
     """The width of each column in characters, including the space between two columns."""
-    return [max(len(header), *(len(row[i].text) for row in grid.rows)) + 2 for i, header in enumerate(grid.headers)]
+    headers = [max(map(len, lines)) for lines in _header_lines(grid, fit)]
+    return [max(width, *(len(row[i].text) for row in grid.rows)) + 2 for i, width in enumerate(headers)]
 
 
-def _head(grid: Grid) -> list[str]:
+def _header_lines(grid: Grid, fit: Fit) -> list[list[str]]:
+    """Returns the lines of each header: in a column of a page with two, the unit has its own."""
+    return [_UNIT.split(header, 1) if fit == "column" else [header] for header in grid.headers]
+
+
+def _head(grid: Grid, columns: Sequence[str], fit: Fit) -> list[str]:
     lines, start = ["    \\toprule"], 1
-    headers = list(map(escaped, grid.headers))
+    headers = [_header(*of_column) for of_column in zip(_header_lines(grid, fit), columns, strict=True)]
     if grid.spans:
         titles, rules = "", []
         for title, n in grid.spans:
@@ -126,6 +191,14 @@ def _head(grid: Grid) -> list[str]:
             start += n
         lines += [f"    {titles.removesuffix('& ')}\\\\", *rules]
     return [*lines, f"    {' & '.join(headers)} \\\\", "    \\midrule"]
+
+
+def _header(lines: Sequence[str], column: str) -> str:
+    """Returns a header whose last line is on the row's line."""
+    if column not in "lr":
+        return f"\\parbox[b]{{\\hsize}}{{\\raggedright {breakable(' '.join(lines))}}}"
+    rows = " \\\\ ".join(map(escaped, lines))
+    return rows if len(lines) == 1 else f"\\begin{{tabular}}[b]{{@{{}}r@{{}}}}{rows}\\end{{tabular}}"
 
 
 def _body(grid: Grid, columns: Sequence[str]) -> list[str]:
@@ -151,7 +224,8 @@ def _notes(grid: Grid) -> str:
 def _cell(cell: Cell, column: str) -> str:
     if column not in "lr":
         # \raggedright redefines the end of a line, which would not end a row.
-        return f"\\raggedright\\let\\\\\\tabularnewline {breakable(cell.text)}"
+        text = _value(cell.text) if cell.is_number else breakable(cell.text)
+        return f"\\raggedright\\let\\\\\\tabularnewline {text}"
     text = _value(cell.text) if cell.is_number else escaped(cell.text)
     if cell.mark == "best":
         return f"{{\\boldmath\\bfseries {text}}}"

@@ -115,7 +115,7 @@ _LIGATURE = re.compile(
 )
 """The position between two characters that LaTeX would combine into one."""
 
-_BREAK = re.compile(r"(?<=[(\[{,/_])(?=\S)")
+_BREAK = re.compile(r"(?<=[(\[{,/_])(?=\S)|(?<=[a-z])(?=[A-Z])")
 """Where a line may break in a label without spaces."""
 
 

@@ -184,7 +184,8 @@ class GroupTable:
             self.by,
             *(names[path] for path in paths),
         ]
-        sentences = [f"{self._what()}.", explained, *captions.in_brackets(intervals)]
+        order = captions.best_first(self.results, self.rows) if self.is_of_several else []
+        sentences = [f"{self._what()}.", *order, explained, *captions.in_brackets(intervals)]
         return Grid(
             name=f"{self.results.name} by {self.by}",
             caption=" ".join(filter(None, sentences)),

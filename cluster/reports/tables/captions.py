@@ -47,6 +47,30 @@ def repeated(rows: Sequence[Row]) -> str:
     return f"mean ± sample standard deviation over n = {n} finished repetitions"
 
 
+def best_first(results: Results, rows: Sequence[Row]) -> list[str]:
+    """Returns a sentence that says how combinations are sorted; none for one combination.
+
+    The shown numbers may be of another split, which does not show the order.
+
+    Args:
+        results: The experiment's results.
+        rows: The shown combinations.
+    """
+    if len(rows) < 2:
+        return []
+    sets = {results.data_sets.get("val", {}).get(row["key"]) for row in rows}
+    text = f"Combinations are sorted by their mean distance {'in' if len(sets) == 1 else 'on each'} validation"
+    text += f"{' set' * (len(sets) > 1)}, best first"
+    if any(0 < row["n"] < results.n_repetitions for row in rows):
+        text += f"; those with fewer than {results.n_repetitions} finished repetitions come last"
+    return [f"{text}."]
+
+
+def sorted_by(header: str, *, descending: bool) -> list[str]:
+    """Returns a sentence that says by which column rows are sorted."""
+    return [f"Rows are sorted by {header}{', from high to low' if descending else ''}."]
+
+
 def over_folds(results: Results, rows: Sequence[Row]) -> list[str]:
     """Returns a sentence that says how results combine folds; none without folds."""
     if not results.folds:

@@ -53,9 +53,11 @@ class CombinationTable:
         self._measured = measured_columns(results, self.split, with_subsets=False)
         self._names = named_columns(results, self._measured)
         self._verdicts, self.explained = self._rate()
+        self._order = captions.best_first(results, self.rows)
         if table_options.sort is not None:
-            by = self._column(table_options.sort.removeprefix("-"))
-            self.rows = sorted_rows(self.rows, by.value, descending=table_options.sort.startswith("-"))
+            by, descending = self._column(table_options.sort.removeprefix("-")), table_options.sort.startswith("-")
+            self.rows = sorted_rows(self.rows, by.value, descending=descending)
+            self._order = captions.sorted_by(by.header, descending=descending)
 
     def records(self) -> list[Row]:
         """Returns the rows for programs."""
@@ -79,7 +81,7 @@ class CombinationTable:
         what = captions.measured(results, rows, self.split, [c.name for c in shown], the_measure)
         intervals = self._intervals if any(isinstance(c, ChangeColumn) for c in columns) else None
         explained = [self.explained, *captions.in_brackets(intervals)]
-        sentences = [f"{what}; {captions.repeated(rows)}.", self._selected(), *explained]
+        sentences = [f"{what}; {captions.repeated(rows)}.", self._selected(), *self._order, *explained]
         return Grid(
             name=results.name,
             caption=" ".join(filter(None, sentences)),

@@ -49,7 +49,7 @@ def export(results: Results, format: Format, table_options: TableOptions) -> byt
             columns.
 
     Raises:
-        ChoiceError: If the experiment does not have what was chosen.
+        ChoiceError: If the experiment does not have what was chosen, or if a table is too long for LaTeX.
     """
     table: _Table
     if table_options.rows is not None and table_options.columns_of is not None:
@@ -130,4 +130,6 @@ def _written(results: Results, table: _Table, format: Format, table_options: Tab
         return markdown(table.grid()).encode()
     if format == "html":
         return html_table(table.grid()).encode()
-    return latex(table.grid(), standalone=table_options.standalone).encode()
+    return latex(
+        table.grid(), standalone=table_options.standalone, fit=table_options.fit, size=table_options.size
+    ).encode()

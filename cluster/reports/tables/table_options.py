@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from cluster.reports.formats.latex import Fit, Size
 from cluster.results.names import ChoiceError, named
 from cluster.results.results import METRICS
 
@@ -25,6 +26,8 @@ class TableOptions:
         rows: The option of the rows of a pivot table; None for no pivot table.
         columns_of: The option of its columns.
         standalone: Whether LaTeX is a whole document.
+        fit: Where a table of LaTeX must fit: 'page', 'column' for one column of a page with two, or 'columns' for both.
+        size: The size of its font: 'normalsize', 'small', 'footnotesize' or 'scriptsize'; None for the one that fits.
         intervals: Whether changes of the distance have 95 % intervals over frames.
     """
 
@@ -39,6 +42,8 @@ class TableOptions:
     rows: str | None = None
     columns_of: str | None = None
     standalone: bool = False
+    fit: Fit = "page"
+    size: Size | None = None
     intervals: bool = False
 
     def __post_init__(self) -> None:

@@ -25,7 +25,9 @@ class TrialTable:
     """
 
     def __init__(self, results: Results, table_options: TableOptions) -> None:
-        chosen = [key for row in chosen_rows(results, table_options) for key in results.trained_keys(row["key"])]
+        combinations = chosen_rows(results, table_options)
+        chosen = [key for row in combinations for key in results.trained_keys(row["key"])]
+        self._order = captions.best_first(results, combinations)
         self.results = results = results.single_folds
         self.table_options = table_options
         self.split = chosen_split(results, table_options)
@@ -38,7 +40,9 @@ class TrialTable:
         self.rows = [row for of_combination in trials.values() for row in of_combination]
         if table_options.sort is not None:
             by = self._column(table_options.sort.removeprefix("-"))
-            self.rows = sorted_rows(self.rows, lambda row: row[by], descending=table_options.sort.startswith("-"))
+            descending = table_options.sort.startswith("-")
+            self.rows = sorted_rows(self.rows, lambda row: row[by], descending=descending)
+            self._order = captions.sorted_by(self._header(by), descending=descending)
 
     def records(self) -> list[Row]:
         """Returns the rows for programs."""
@@ -56,7 +60,7 @@ class TrialTable:
 
     def grid(self) -> Grid:
         """Returns the table for reading."""
-        results, n, metric = self.results, len(self.rows), self.table_options.metric
+        results, n = self.results, len(self.rows)
         before, after = self._column("before"), self._column("after")
         paths = results.distinguishing_paths
         columns = [self._column(name) for name in self.table_options.columns] or [
@@ -68,13 +72,10 @@ class TrialTable:
         measures = {self._measured[name][0] for name in measured}
         the_measure = next(iter(measures)) if len(measures) == 1 else None
         what = captions.measured(results, self._shown, self.split, measured, the_measure)
-        names = short_names(results.option_paths)
-        unit = MEASURES[metric].unit
-        headers = {before: f"before ({unit})", after: f"after ({unit})"}
         return Grid(
             name=f"{results.name} trials",
-            caption=f"{what}; {count(n, 'trial')}.",
-            headers=[headers.get(name) or names.get(name) or self._header(name) for name in columns],
+            caption=" ".join([f"{what}; {count(n, 'trial')}.", *self._order]),
+            headers=[self._header(name) for name in columns],
             rows=list(zip(*cells, strict=True)),
             n_labels=n_labels,
             notes=[*captions.chosen_epochs(self.split), *captions.versions(results, results.summary)],
@@ -91,7 +92,11 @@ class TrialTable:
         return raw.get(name, name)
 
     def _header(self, name: str) -> str:
-        return self._measured[name][2] if name in self._measured else name.replace("_", " ")
+        measure = MEASURES[self.table_options.metric]
+        names = {self._column(side): f"{side} ({measure.unit})" for side in ("before", "after")}
+        names |= short_names(self.results.option_paths)
+        measured = self._measured[name][2] if name in self._measured else name.replace("_", " ")
+        return names.get(name, measured)
 
     def _cells(self, name: str) -> list[Cell]:
         values: list[Any] = [row[name] for row in self.rows]

@@ -5,8 +5,9 @@ from argparse import SUPPRESS, ArgumentParser, Namespace
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from cluster.reports.formats.latex import Fit, Size
 from cluster.reports.tables.table_options import TableOptions
 from cluster.reports.terminal import overview
 from cluster.results.groups import GROUPINGS
@@ -163,6 +164,7 @@ def _add_export(add: AddParser) -> None:
         "--out table.tex",
         "--format csv --columns lr,n,before,after --sort=-after",
         "--best-for-each augmenters --format latex --standalone",
+        "--fit column --size scriptsize --out table.tex",
         "--by subject --intervals --format md",
         "--by joint --best 3 --out joints.csv",
     )
@@ -199,6 +201,14 @@ def _add_export(add: AddParser) -> None:
         )
         kind.add_argument("--out", metavar="FILE", type=Path, default=None, help="(default: print the table)")
         kind.add_argument("--standalone", action="store_true", help="write a complete LaTeX document")
+        kind.add_argument(
+            "--fit",
+            choices=get_args(Fit),
+            help="for LaTeX: a page, one column of a two-column page, or both columns, as table* (default: page)",
+        )
+        kind.add_argument(
+            "--size", choices=get_args(Size), help="for LaTeX: the font (default: normalsize or footnotesize)"
+        )
         _add_force(kind)
 
     for name, title in TRACKERS.items():
@@ -303,6 +313,14 @@ def _add_figure(add: AddParser) -> None:
     )
     add_figure("joints", "Errors per joint and finger.", "--combination 05fe")
     on_its_data = "; shows all combinations on the same data (default: all)"
+    option = add_figure(
+        "option",
+        "The error against the numbers of an option, such as the size of the training set.",
+        "--option train_set_size --lines augmenters",
+        of=on_its_data,
+    )
+    option.add_argument("--option", metavar="OPTION", help="the option of the axis (default: the first with numbers)")
+    option.add_argument("--lines", metavar="OPTION", help="the option with a line for each value (default: one line)")
     heatmap = add_figure("heatmap", "A heat map of two options.", "--rows lr --columns augmenters", of=on_its_data)
     heatmap.add_argument("--rows", metavar="OPTION", help="the option of the rows")
     heatmap.add_argument("--columns", metavar="OPTION", help="the option of the columns")

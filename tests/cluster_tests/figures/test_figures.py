@@ -29,7 +29,7 @@ from cluster.figures.curves import (
 from cluster.figures.errors import ROUNDING_MM, error_histogram, errors_by_joint, improvement_by_error
 from cluster.figures.frames import Recording, error_over_time, improvement_by_distance
 from cluster.figures.hands import skeletons
-from cluster.figures.options import heat_map, parallel_coordinates
+from cluster.figures.options import error_by_option, heat_map, parallel_coordinates
 from cluster.figures.style import COLOURS, FORMATS, FigureError, fitting, fitting_all, paper_style, save
 from cluster.figures.style import text_width as width_of
 from cluster.results.learning_curves import Curve
@@ -72,6 +72,21 @@ def grid():
     return summary({option: (10 + i % 7, 11 + i % 5) for i, option in enumerate(options)})
 
 
+def by_option(results, *, before=20.0, **constant):
+    """Rows of a summary with deviations and the distance before, which may depend on the place of the row."""
+    rows = summary(results, val_distance_mm_std=0.5, test_distance_mm_std=0.25)
+    starts = [before] * len(rows) if isinstance(before, float) else before
+    of_splits = [{"val_distance_before_mm": start - 1, "test_distance_before_mm": start} for start in starts]
+    return [row | of_row | constant for row, of_row in zip(rows, of_splits, strict=True)]
+
+
+def many_sizes():
+    """Seven lines over many numbers, some of them close together."""
+    sizes = [0.0, 1e-6, 1.1e-6, *np.geomspace(1e-5, 1, 9).tolist()]
+    results = {(lr, f"{i}{HOSTILE}", 1): (10 + i, 10 + i) for i in range(7) for lr in sizes}
+    return by_option(results, before=[20.0 + i for i in range(len(results))])
+
+
 def hands(n=3):
     labels = np.random.default_rng(1).normal(scale=40, size=(n, 14, 3))
     return labels + 9, {"epoch 1": labels + 6, HOSTILE: labels + 1}, labels
@@ -101,6 +116,8 @@ ALL = {
         n_planned=2,
     ),
     "errors by joint": lambda: errors_by_joint(HANDS17, parts(HANDS17, 20), parts(HANDS17, 10)),
+    "error by option": lambda: error_by_option(by_option({(lr, 1, 1): (9, 9) for lr in (1, 3, 4)}), LR, split="test"),
+    "error by option of all lines": lambda: error_by_option(many_sizes(), LR, lines=DECAY, split="val"),
     "heat map": lambda: heat_map(grid(), DECAY, LR, split="test"),
     "heat map of one row": lambda: heat_map(grid()[:1], DECAY, LR, split="val"),
     "parallel coordinates": lambda: parallel_coordinates(grid(), [LR, DECAY, BATCH], split="val", n_planned=4),
@@ -596,6 +613,85 @@ class TestHeatMap:
     def test_of_no_result_is_an_error(self):
         with pytest.raises(FigureError, match="no combination has a result"):
             heat_map(summary({(1, 1, 1): (None, None)}), DECAY, LR, split="val")
+
+
+class TestErrorByOption:
+    ROWS = by_option(
+        {
+            **{(1000, 0.0, 1): (9, 15), (10, 0.0, 1): (13, 17), (100, 0.0, 1): (11, 16)},
+            **{(100, 0.1, 1): (10, 14), (10, 0.1, 1): (12, 18), (1000, 0.1, 1): (8, 13)},
+            # Better on the test set, but not in validation.
+            **{(10, 0.0, 2): (14, 1), (10, 0.1, 2): (15, 1)},
+        }
+    )
+
+    def test_is_a_mean_with_its_deviation_at_each_number_on_a_line_for_each_value(self):
+        figure = error_by_option(self.ROWS, LR, lines=DECAY, split="test")
+        axes = figure.axes[0]
+        drawn = {container.get_label(): container for container in axes.containers}
+        lines = [container.lines[0].get_xydata().tolist() for container in drawn.values()]
+        assert lines == [[[10, 17], [100, 16], [1000, 15]], [[10, 18], [100, 14], [1000, 13]]]
+        (bars,) = axes.containers[0].lines[2]
+        np.testing.assert_allclose(bars.get_segments()[0][:, 1], [16.75, 17.25])
+        assert legend(figure) == ["weight_decay 0", "weight_decay 0.1", "uncorrected"]
+        assert axes.get_ylabel() == "Test distance (mm)"
+        assert note(figure) == (
+            "Mean ± sample standard deviation over n = 3 repetitions. Each point shows the best of the other options "
+            "in validation."
+        )
+
+    def test_of_one_line_has_the_best_of_the_others_in_validation(self):
+        figure = error_by_option(self.ROWS, LR, split="val")
+        assert figure.axes[0].containers[0].lines[0].get_xydata().tolist() == [[10, 12], [100, 10], [1000, 8]]
+        assert legend(figure) == ["corrected", "uncorrected"]
+        assert figure.axes[0].get_ylabel() == "Validation distance (mm)"
+
+    @pytest.mark.parametrize(
+        ("numbers", "scale", "label"),
+        [([1, 2, 3], "linear", "lr"), ([1, 100], "log", "lr (log)"), ([0, 1, 100], "symlog", "lr (log)")],
+    )
+    def test_has_a_logarithmic_axis_if_numbers_span_decades(self, numbers, scale, label):
+        axes = error_by_option(by_option({(lr, 1, 1): (9, 9) for lr in numbers}), LR, split="val").axes[0]
+        assert (axes.get_xscale(), axes.get_xlabel()) == (scale, label)
+        assert [text.get_text() for text in axes.get_xticklabels()] == list(map(str, numbers))
+
+    def test_has_an_uncorrected_line_of_its_own_for_each_line_if_they_differ(self):
+        rows = by_option({(lr, 0.1, 1): (9, 9) for lr in (1, 2)}, before=[20.0, 21.0])
+        figure = error_by_option(rows, LR, split="test")
+        assert figure.axes[0].lines[-1].get_xydata().tolist() == [[1, 20], [2, 21]]
+        assert "Dashed: uncorrected." in note(figure)
+
+    def test_names_what_is_not_a_number_and_counts_what_has_no_result(self):
+        results = {
+            (1, 1, 1): (9, 9),
+            (2, 1, 1): (8, 8),
+            (None, 1, 1): (7, 7),
+            (True, 1, 2): (7, 7),
+            (3, 1, 1): (None,) * 2,
+        }
+        said = note(error_by_option(by_option(results, n=2), LR, split="test", n_planned=2))
+        assert "Not a number and left out: lr None, True." in said
+        assert "1 without a result is left out." in said
+
+    def test_says_of_how_many_repetitions_and_what_was_passed_over(self):
+        rows = [
+            *by_option({(1, 1, 1): (9, 9), (2, 1, 1): (9, 9)}),
+            *by_option({(2, 1, 2): (8, 8), (4, 1, 1): (8, 8)}, n=2),
+        ]
+        said = note(error_by_option(rows, LR, split="val", n_planned=3))
+        assert "over n = 2 to 3 repetitions." in said
+        assert "Combinations with fewer repetitions come after complete ones." in said
+
+    @pytest.mark.parametrize(
+        ("rows", "lines", "says"),
+        [
+            (by_option({(1, 1, 1): (9, 9), ("2", 1, 1): (9, 9)}), None, "fewer than two of its numbers have a result"),
+            (by_option({(lr, i, 1): (9, 9) for lr in (1, 2) for i in range(8)}), DECAY, "8 lines, .* at most 7 can"),
+        ],
+    )
+    def test_of_too_few_numbers_or_too_many_lines_is_an_error(self, rows, lines, says):
+        with pytest.raises(FigureError, match=says):
+            error_by_option(rows, LR, lines=lines, split="test")
 
 
 class TestParallelCoordinates:

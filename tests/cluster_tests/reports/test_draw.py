@@ -139,6 +139,26 @@ class TestFromAFolder:
         assert (first.get_xlabel(), turned.get_xlabel()) == ("weight_decay", "lr")
         np.testing.assert_array_equal(first.images[0].get_array(), turned.images[0].get_array().T)
 
+    def test_an_error_by_option_is_over_the_first_one_or_those_that_were_named(self, folder):
+        first, named = (
+            draw("option", FigureOptions(folder, **chosen))
+            for chosen in ({}, {"option": "weight_decay", "lines": "lr"})
+        )
+        assert (first.axes[0].get_xlabel(), legend(first)) == ("lr", ["corrected", "uncorrected"])
+        assert (named.axes[0].get_xlabel(), legend(named)) == ("weight_decay", ["lr 0.001", "lr 0.01", "uncorrected"])
+
+    def test_a_learning_curve_ends_with_the_whole_training_set(self, tmp_path):
+        size = "experiment_config.train_set_size"
+        folder = write_experiment(tmp_path / "sizes", [({size: n}, [9.0]) for n in (100, 1000, None)])
+        file = experiment_json(folder)
+        file["configs"]["experiment_config"]["train_set"] = "a_train"
+        folder.write_experiment(file)
+        assert "left out: train_set_size None." in note(draw("option", FigureOptions(folder)))
+        folder.write_experiment({**file, "data": [*file["data"], {"name": "a_train", "size": None, "samples": 5000}]})
+        figure = draw("option", FigureOptions(folder))
+        assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["100", "1000", "5000"]
+        assert "left out" not in note(figure)
+
     def test_frames_are_those_of_all_subsets_of_one_repetition(self, own):
         own.trial(f"{FIRST}/0").write("frames.parquet", b"broken")
         figure = draw("histogram", FigureOptions(own))
@@ -292,6 +312,13 @@ class TestWhatCannotBeDrawn:
         with pytest.raises(FigureError, match=f"^there is no file .*{name}$"):
             draw("success", FigureOptions(folder, others=[("theirs", tmp_path / name)]))
 
+    def test_an_axis_takes_an_option_with_numbers_that_has_no_lines(self, folder, tmp_path):
+        with pytest.raises(FigureError, match=f"^the axis and the lines name the same option, {LR}"):
+            draw("option", FigureOptions(folder, option="lr", lines=LR))
+        texts = write_experiment(tmp_path / "texts", [({"model": "a"}, [9.0]), ({"model": "b"}, [10.0])])
+        with pytest.raises(FigureError, match=r"an option with at least two numbers; texts has model$"):
+            draw("option", FigureOptions(texts))
+
     def test_one_option_twice_makes_no_heat_map(self, folder):
         with pytest.raises(FigureError, match=f"^rows and columns name the same option, {LR}"):
             draw("heatmap", FigureOptions(folder, rows="lr", columns=LR))
@@ -408,7 +435,7 @@ class TestDifferentData:
         ]
 
     @pytest.mark.parametrize(
-        "figure", ["joints", "heatmap", "parallel", "histogram", "improvement", "distance", "time", "hands"]
+        "figure", ["joints", "option", "heatmap", "parallel", "histogram", "improvement", "distance", "time", "hands"]
     )
     def test_is_not_mixed_in_any_other_figure(self, two, figure):
         with pytest.raises(FigureError, match=r"measured on 2 sets of data.*0{16} \(easy\), 0{15}4 \(hard\)"):

@@ -14,7 +14,9 @@ from cluster.reports.formats.latex_escape import breakable, escaped
 from cluster.reports.tables.export import export_groups
 from cluster.reports.tables.table_options import TableOptions
 from cluster.result_table import ResultTable
+from cluster.results.names import ChoiceError
 from cluster.storage.frame_errors import FrameErrors
+from tests.cluster_tests.reports.test_sweep_over_models import folder_of
 from tests.cluster_tests.results_files import results, write_results
 
 LR, AUGMENTERS = "optimizer_args.lr", "augmenters"
@@ -145,8 +147,10 @@ class TestTheTable:
         (caption,) = re.findall(r"\\caption\{(.*)\}\n", text)
         assert caption == (
             r"Mean distance per joint (mm, lower is better) on the test set hands\_test (1,234 frames); "
-            r"mean $\pm$ sample standard deviation over n = 2 to 3 finished repetitions. Bold: best mean among "
-            r"those with the most repetitions. Underlined: second best. n = 3 is too few for a test."
+            r"mean $\pm$ sample standard deviation over n = 2 to 3 finished repetitions. Combinations are sorted by "
+            r"their mean distance in validation, best first; those with fewer than 3 finished repetitions come last. "
+            r"Bold: best mean among those with the most repetitions. Underlined: second best. n = 3 is too few for a "
+            r"test."
         )
 
     def test_has_the_best_in_bold_and_the_second_underlined(self, sweep):
@@ -201,11 +205,68 @@ class TestTheTable:
         assert text.count("before (mm) & after (mm)") == 2
         assert "\\begin{longtable}" not in table.to_latex(TableOptions(best=40))
 
+    def test_of_both_columns_of_a_page_is_as_wide_as_the_page(self, sweep):
+        text = sweep.to_latex(TableOptions(fit="columns"))
+        assert "\\begin{table*}[tp]\n" in text
+        assert text.endswith("\\end{table*}\n")
+        assert text.partition("\\caption")[2].replace("table*", "table") == sweep.to_latex().partition("\\caption")[2]
+
+    def test_has_the_size_that_was_asked_for_or_one_that_fits(self, sweep):
+        def sizes(**options):
+            return re.findall(r"^  \\(\w+size|small)$", sweep.to_latex(TableOptions(**options)), re.M)
+
+        assert sizes() == sizes(columns=("lr", "after"), fit="column") == []
+        without_labels = ("lr", "n", "failed", "before", "after", "change_percent")
+        assert sizes(columns=without_labels, fit="column") == ["footnotesize"]
+        assert sizes(fit="column") == ["scriptsize"]
+        assert sizes(fit="column", size="small") == ["small"]
+        assert sizes(fit="column", size="normalsize") == []
+
+    def test_has_units_on_their_own_line_in_a_column(self, sweep):
+        head = r"\begin{tabular}[b]{@{}r@{}}before \\ (mm)\end{tabular}"
+        assert head in sweep.to_latex(TableOptions(fit="column"))
+        assert head not in sweep.to_latex(TableOptions(fit="columns"))
+
+    def test_that_is_too_wide_however_small_says_so_in_a_comment(self, sweep):
+        wide = TableOptions(columns=("before", "after", "change", "key") * 4)
+        assert "% It may be too wide: try fewer columns, a smaller size, or another fit.\n" in sweep.to_latex(wide)
+        assert "too wide" not in sweep.to_latex(TableOptions(fit="column"))
+
+    def test_that_two_columns_cannot_break_is_an_error(self, tmp_path):
+        table = results(tmp_path, {f"k{i}": ({"x": i}, [9.0 + i]) for i in range(41)})
+        for fit in ("column", "columns"):
+            with pytest.raises(
+                ChoiceError, match=r"41 rows do not fit on one page; show at most 40 \(such as --best 40"
+            ):
+                table.to_latex(TableOptions(fit=fit))
+            assert table.to_latex(TableOptions(fit=fit, best=40))
+
     def test_may_be_a_document_of_its_own(self, sweep):
         text = sweep.to_latex(TableOptions(standalone=True))
         assert text.startswith("\\documentclass")
         assert text.endswith("\\end{document}\n")
         assert sweep.to_latex().partition("\n")[2] in text
+
+
+def compiled(folder, document):
+    """Returns the PDF of a document, and the log of pdflatex."""
+    (folder / "tables.tex").write_text(document, encoding="ascii")
+    ran = subprocess.run(
+        ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "tables.tex"],
+        cwd=folder,
+        env={**os.environ, "TEXMFVAR": str(folder / "fonts"), "max_print_line": "1000"},
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=120,
+    )
+    assert ran.returncode == 0, ran.stdout[-3000:]
+    return folder / "tables.pdf", ran.stdout
+
+
+def excess_widths(log):
+    """Returns by how much lines are too wide, in points."""
+    return [float(width) for width in re.findall(r"Overfull \\hbox \(([\d.]+)pt too wide\)", log)]
 
 
 needs_latex = pytest.mark.skipif(
@@ -242,19 +303,7 @@ def pdf(tmp_path_factory):
     ]
     head, _, _ = many.to_latex(TableOptions(standalone=True)).partition("\\begin{longtable}")
     head = head[: head.index("\\begin{document}")]
-    document = "\n".join([head, "\\begin{document}", *tables, "\\end{document}"])
-    (folder / "tables.tex").write_text(document, encoding="ascii")
-    ran = subprocess.run(
-        ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "tables.tex"],
-        cwd=folder,
-        env={**os.environ, "TEXMFVAR": str(folder / "fonts"), "max_print_line": "1000"},
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=120,
-    )
-    assert ran.returncode == 0, ran.stdout[-3000:]
-    return folder / "tables.pdf", ran.stdout
+    return compiled(folder, "\n".join([head, "\\begin{document}", *tables, "\\end{document}"]))
 
 
 @pytest.fixture(scope="module")
@@ -272,9 +321,8 @@ class TestCompiled:
     def test_nothing_is_wider_than_the_page_and_no_character_is_missing(self, pdf):
         _, log = pdf
         assert "Missing character" not in log
-        widths = [float(width) for width in re.findall(r"Overfull \\hbox \(([\d.]+)pt too wide\)", log)]
         # A label with all characters of a keyboard has no place for a line break.
-        assert all(width < 10 for width in widths), widths
+        assert all(width < 10 for width in excess_widths(log)), excess_widths(log)
 
     def test_each_row_is_a_line(self, text):
         lines = [" ".join(line.split()) for line in text.splitlines()]
@@ -320,3 +368,27 @@ class TestCompiled:
         assert len(pages) == 2
         found = [int(v) for page in pages for v in re.findall(r"^ *(?:\d )? *(\d+) +20\.00", page, re.M)]
         assert found == list(range(60))
+
+
+@pytest.mark.slow
+@needs_latex
+def test_on_a_page_with_two_columns_a_table_fits_one_or_both(tmp_path):
+    models = ResultTable.read(folder_of(tmp_path / "models"))
+    sweep = results(tmp_path / "sweep", SWEEP, name="my sweep")
+    options = [
+        *(TableOptions(fit="column"), TableOptions(fit="column", size="scriptsize"), TableOptions(fit="columns")),
+        *(TableOptions(fit="columns", size="small"), TableOptions(fit="columns", trials=True)),
+    ]
+    tables = [table.to_latex(chosen) for table in (models, sweep) for chosen in options]
+    tables.append(sweep.to_latex(TableOptions(fit="column", rows="augmenters", columns_of="lr")))
+    names, labels = ("experiment_config.train_set_size", "augmenters"), ("[RandomRotator()]", "[]")
+    sizes = {
+        f"{n}{i}": (dict(zip(names, (10**n, labels[i]), strict=True)), [9.0 + n]) for n in range(3) for i in (0, 1)
+    }
+    tables.append(results(tmp_path / "sizes", sizes).to_latex(TableOptions(fit="column")))
+    head, begin, _ = sweep.to_latex(TableOptions(fit="column", standalone=True)).partition("\\begin{document}\n")
+    assert head.startswith("\\documentclass[twocolumn]{article}\n")
+    _, log = compiled(tmp_path, "\n".join([head, begin, *tables, "\\end{document}"]))
+    assert not excess_widths(log)
+    _, log = compiled(tmp_path, "\n".join([head, begin, models.to_latex(), "\\end{document}"]))
+    assert excess_widths(log), "that of a page does not fit"

@@ -75,13 +75,30 @@ class TestTheTable:
         table = HtmlTable(sweep.to_html())
         assert table.caption == (
             "Mean distance per joint (mm, lower is better) on the test set hands_test (1,234 frames); mean ± sample "
-            "standard deviation over n = 0 to 3 finished repetitions. Bold: best mean among those with the most "
-            "repetitions. Underlined: second best. n = 3 is too few for a test."
+            "standard deviation over n = 0 to 3 finished repetitions. Combinations are sorted by their mean distance "
+            "in validation, best first; those with fewer than 3 finished repetitions come last. Bold: best mean among "
+            "those with the most repetitions. Underlined: second best. n = 3 is too few for a test."
         )
         assert table.foot == (
             "Epochs were chosen on the validation set. "
             "4 repetitions failed and 2 repetitions diverged; they are excluded from all means."
         )
+
+    @pytest.mark.parametrize(
+        ("chosen", "says"),
+        [
+            ({"sort": "lr"}, "Rows are sorted by lr. "),
+            ({"sort": "-after"}, "Rows are sorted by after (mm), from high to low. "),
+            ({"trials": True}, "Combinations are sorted by their mean distance in validation, best first; those"),
+            ({"trials": True, "sort": "-before"}, "Rows are sorted by before (mm), from high to low."),
+        ],
+    )
+    def test_says_how_rows_are_sorted(self, sweep, chosen, says):
+        assert says in caption(sweep, **chosen)
+        assert caption(sweep, **chosen).count("sorted") == 1
+
+    def test_of_one_row_says_nothing_of_an_order(self, sweep):
+        assert "sorted" not in caption(sweep, best=1)
 
     @pytest.mark.parametrize(
         ("chosen", "says"),
@@ -270,7 +287,7 @@ class TestChoices:
         ]
         assert rows[8] == ["0.001", "0.01", "2", "failed", "–", "–", "–"]
         assert rows[-1] == ["0.1", "0.01", "2", "pending", "–", "–", "–"]
-        assert caption(sweep, trials=True).endswith("; 18 trials.")
+        assert "; 18 trials. Combinations" in caption(sweep, trials=True)
 
     def test_of_trials_may_be_sorted_and_have_any_column(self, sweep):
         chosen = {"trials": True, "sort": "-after", "columns": ("key", "repetition", "after", "seed", "error")}
