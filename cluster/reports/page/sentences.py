@@ -15,6 +15,8 @@ from cluster.storage.frame_errors import FrameErrors
 from data_pipeline.words import count, first_of, listed
 
 _MAX_NAMED = 4
+_SHOWN_MM = 0.005
+"""A smaller change is shown as 0.00 mm."""
 
 
 def short_names(paths: Sequence[str]) -> list[str]:
@@ -67,10 +69,12 @@ def _best(data: PageData) -> Iterator[str]:
     name = name_of(table, best)
     subject = f"{name} is best:" if len(table.summary) > 1 else "The only combination has"
     share = "" if percent is None else f" ({abs(percent):.1f} %)"
-    direction = "below" if change <= 0 else "above"
+    is_same = abs(change) < _SHOWN_MM
+    side = "below" if change < 0 else "above"
+    against = "the same as the backbone" if is_same else f"{abs(change):.2f} mm{share} {side} the backbone"
     sentence = f"{subject} {mean_and_std(mean, std)} mm on the {SPLITS[split]}"
-    yield f"{sentence}, {abs(change):.2f} mm{share} {direction} the backbone; n = {best['n']}{_note_on_n(data)}."
-    if change > 0:
+    yield f"{sentence}, {against}; n = {best['n']}{_note_on_n(data)}."
+    if change > 0 and not is_same:
         yield "The correction makes the poses worse."
     else:
         yield from _worsened(data)

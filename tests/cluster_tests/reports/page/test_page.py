@@ -365,6 +365,11 @@ class TestAtAnyMoment:
         assert said in text
         assert ("test set" in text) == with_test or not with_test
 
+    def test_a_change_that_rounds_to_zero_makes_no_pose_worse(self, tmp_path):
+        text = page(write_experiment(tmp_path / "sweep", [({}, [15.001])], with_test=False))
+        assert "The only combination has 15.00 mm on the validation set, the same as the backbone;" in text
+        assert "makes the poses worse" not in text
+
     def test_curves_of_a_trial_that_runs_are_there(self, tmp_path):
         folder = write_experiment(tmp_path / "sweep", [({LR: 1}, [None]), ({LR: 2}, [None])])
         write_records(folder, f"{1:016x}/0", [12.0, 11.0])
