@@ -1,3 +1,4 @@
+import os
 import re
 import signal
 
@@ -26,6 +27,10 @@ settings.register_profile(
     "thorough", settings.get_profile("quick"), max_examples=100, derandomize=False, print_blob=True
 )
 settings.load_profile("quick")
+
+
+# pytest-xdist gives its workers 80 columns; without them, what is printed to a pipe has its usual width.
+os.environ.pop("COLUMNS", None)
 
 
 def pytest_collection_modifyitems(items):

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 import uuid
@@ -27,6 +28,7 @@ from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.lease import AlreadyRunningError, is_leased, lease
 from cluster.storage.lock import experiment_lock, is_locked
+from cluster.storage.run_file import RunFile
 from cluster.trial.trainable import run_trial
 from data_pipeline.formats.leaderboard import FormatError, read_results
 from data_pipeline.pose_dataset import DatasetError, read_dataset
@@ -39,7 +41,7 @@ PLACES = {
     *("truth.txt", "predictions.txt"),
     *("experiment.json", "trial.json", "records.parquet", "examples.npz", "checkpoint.pt"),  # files of a run
     "frames.parquet",
-    *(".lock", "hang.txt"),
+    *("RUN_ID.json", ".lock", "hang.txt"),
 }
 
 
@@ -189,6 +191,13 @@ class TestAPickleIn:
         assert results(table)[1] == results(before)[1]
         assert results(finished_experiment.run({}, {LR: [1e-3, 1e-2]})) == results(before)
 
+    def test_a_runs_file_is_no_record(self, planted, finished_experiment):
+        (file,) = (finished_experiment.folder / "runs").iterdir()
+        file.write_bytes(planted)
+        table = ResultTable.read(ExperimentFolder(Storage(finished_experiment.folder)))
+        runs = list(table.trained_by(table.summary).values())
+        assert runs == [[RunFile()] if planted[:1] == b"{" else None] * 2
+
     def test_an_experiments_file_is_an_error_for_readers_and_is_rewritten_by_a_run(
         self, planted, finished_experiment, finished_results, capsys
     ):
@@ -329,5 +338,6 @@ def test_no_other_file_is_read_than_those_in_which_a_pickle_was_planted(tmp_path
     )
     assert done.returncode == 0, done.stderr
     read = done.stdout.splitlines()[-1].split()[1:]
+    read = [re.sub(r"[0-9a-f]{16}\.json", "RUN_ID.json", name) for name in read]
     endings = {name if name in PLACES else f"_{name.rpartition('_')[2]}" for name in read}
     assert endings == PLACES, f"plant a pickle in what is new here, see TestAPickleIn: {read}"

@@ -143,7 +143,7 @@ class TestTab:
     def test_completes_an_option(self):
         assert self.completed("report.py show --js") == ["--json"]
         assert self.completed("report.py export x ten") == ["tensorboard"]
-        assert self.completed("report.py export x table --for") == ["--format"]
+        assert self.completed("report.py export x table --form") == ["--format"]
         assert self.completed("report.py show x --by s") == ["subset", "subject", "sequence"]
 
     def test_completes_an_experiment(self, results):

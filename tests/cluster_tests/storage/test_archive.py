@@ -344,9 +344,11 @@ class TestAnExperiment:
         assert len(list(folder.archive.trials())) == 4
         reads = []
         read = Storage.read
-        monkeypatch.setattr(Storage, "read", lambda storage, path: reads.append(path) or read(storage, path))
+        monkeypatch.setattr(
+            Storage, "read", lambda storage, path, **how: reads.append(path) or read(storage, path, **how)
+        )
         assert comparable(ResultTable.read(folder)) == comparable(table)
-        assert len(reads) == 1 + 2 + 1, "the experiment, two bundles, and a trial that is in none"
+        assert len(reads) == 1 + 2 + 1 + 1, "the experiment, two bundles, a trial that is in none, and the run"
 
 
 def statuses(small_experiment):
