@@ -63,11 +63,11 @@ class SlowMLP(CorrectorMLP):
 
 
 class MLPOfABadGpu(SlowMLP):
-    """Fails on the first GPU of a machine, as if the GPU were bad."""
+    """Fails in training on the first GPU of a machine, as if the GPU were bad."""
 
     def correction(self, poses: Tensor) -> Tensor:
         corrected = super().correction(poses)
-        if os.environ["CUDA_VISIBLE_DEVICES"] == "0":
+        if len(poses) > N_SAMPLES and os.environ["CUDA_VISIBLE_DEVICES"] == "0":
             raise RuntimeError("CUDA error: uncorrectable ECC error encountered")
         return corrected
 
