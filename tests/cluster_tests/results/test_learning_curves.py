@@ -71,6 +71,13 @@ class TestACurve:
             np.testing.assert_allclose(curve.train_mm, at + 0.01)
             np.testing.assert_allclose(curve.val_mm, at + 0.02)
 
+    def test_of_records_that_a_file_has_twice_is_the_same(self, tmp_path):
+        folder = ExperimentFolder(Storage(tmp_path / "x"))
+        for trial_id, n in (("a/0", 1), ("b/0", 2)):
+            folder.trial(trial_id).write("records.parquet", to_parquet(trial_id, list(records_of("a/0")) * n))
+        once, twice = (read(folder).curves[trial_id] for trial_id in ("a/0", "b/0"))
+        np.testing.assert_array_equal(once, twice)
+
     def test_says_where_the_training_was_not_measured_in_millimetres(self, folder):
         records = [record for record in records_of("a/0") if (record.split, record.metric) != ("train", "distance")]
         folder.trial("z/0").write("records.parquet", to_parquet("z/0", records))
