@@ -162,11 +162,11 @@ COMMANDS = {
     "show": (["show", "NAME"], (None, 3)),
     "export, CSV": (["export", "NAME", "table", "--format", "csv"], (None, 3)),
     "export, LaTeX": (["export", "NAME", "table", "--format", "latex"], (None, 3)),
-    "export, XLSX": (["export", "NAME", "table", "--out", "OUT.xlsx"], (None, 3)),
+    "export, XLSX": (["export", "NAME", "table", "--out", "OUT.xlsx", "--force"], (None, 3)),
     "effects": (["effects", "NAME"], (None, None)),
     "curves": (["curves", "NAME"], (None, None)),
-    "figure, parallel": (["figure", "NAME", "parallel", "--out", "OUT.pdf"], (None, None)),
-    "html": (["html", "NAME", "--out", "OUT.html"], (6, 30)),
+    "figure, parallel": (["figure", "NAME", "parallel", "--out", "OUT.pdf", "--force"], (None, None)),
+    "html": (["html", "NAME", "--out", "OUT.html", "--force"], (6, 30)),
 }
 
 
