@@ -251,8 +251,7 @@ class Experiment:
         job = replace(Job.of(self._absolute_config(), self.space, inputs), sources=plan.sources)
         with experiment_lock(self.folder.storage) as check_lock:
             end = self._train(plan, job, executor, check_lock)
-            self._require_description()
-            table = self.results()
+            table = self._results_of_run()
             remove_surplus_weights(plan, table, job)
             write_tables(table, self.folder)
         # The user's own list: from it the script learns which settings varied.
@@ -288,10 +287,10 @@ class Experiment:
         local = self.folder.storage.local
         return self.config if local is None else replace(self.config, storage_path=local.parent)
 
-    def _require_description(self) -> None:
-        """Raises an error if the description of the experiment, which every run needs, is not there any more."""
+    def _results_of_run(self) -> ResultTable:
+        """Reads the result table; StorageError if the description that this run wrote is not there any more."""
         try:
-            self.folder.read_experiment()
+            return self.results()
         except NoResultsError as error:
             raise StorageError(
                 f"{self.folder.storage.location}/{FileNames.EXPERIMENT} was removed or damaged while this run was "

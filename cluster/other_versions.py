@@ -8,7 +8,7 @@ from typing import Any
 from cluster.planning.plan import Plan
 from cluster.provenance import current_versions
 from cluster.storage.folders import ExperimentFolder
-from cluster.storage.run_file import different_origins
+from cluster.storage.run_file import RunFile, different_origins
 from cluster.storage.trial_file import TrialFile
 from data_pipeline.words import count
 
@@ -26,16 +26,17 @@ def version_warnings(
     """
     if not plan.to_train or not (run_ids or others):
         return []
-    return [*_mixed(folder, plan, run_ids), *_trained_again(folder, plan, others)]
+    runs = folder.read_runs()
+    return [*_mixed(runs, plan, run_ids), *_trained_again(folder, runs, plan, others)]
 
 
-def _mixed(folder: ExperimentFolder, plan: Plan, run_ids: Mapping[str, Sequence[str]]) -> list[str]:
+def _mixed(runs: Mapping[str, RunFile], plan: Plan, run_ids: Mapping[str, Sequence[str]]) -> list[str]:
     """Warns of trials that are kept or continued, although other versions trained them."""
     kept = [trial.id for trial in plan.trials if plan.statuses.get(trial.id) in ("finished", "interrupted")]
     counts = Counter(tuple(run_ids[trial_id]) for trial_id in kept)
     if not counts:
         return []
-    runs, now = folder.read_runs(), current_versions()
+    now = current_versions()
     known = {ids: [runs[run_id] for run_id in ids if run_id in runs] for ids in counts}
     others = [ids for ids in counts if different_origins([*known[ids], now])]
     if not others:
@@ -48,7 +49,9 @@ def _mixed(folder: ExperimentFolder, plan: Plan, run_ids: Mapping[str, Sequence[
     ]
 
 
-def _trained_again(folder: ExperimentFolder, plan: Plan, others: Collection[str]) -> list[str]:
+def _trained_again(
+    folder: ExperimentFolder, runs: Mapping[str, RunFile], plan: Plan, others: Collection[str]
+) -> list[str]:
     """Warns of finished trials that differ from planned ones only in what a version decides."""
     pending = {trial.id for trial in plan.to_train if trial.id not in plan.statuses}
     planned = {_text(trial.combination.options): trial.combination for trial in plan.trials if trial.id in pending}
@@ -66,7 +69,6 @@ def _trained_again(folder: ExperimentFolder, plan: Plan, others: Collection[str]
         return tuple(trial.runs) if is_same[pair] else None
 
     found = folder.read_trials(runs_if_again, set(others).__contains__).values()
-    runs = folder.read_runs()
     versions = Counter(
         f"PoseTune {runs[ids[-1]].origin.get('PoseTune')}" if ids and ids[-1] in runs else "an unrecorded version"
         for ids in found

@@ -6,8 +6,8 @@ option.
 
 Defaults are a part of an encoding, also those of torch's classes. A new version of torch may give a class one more
 argument. So that trained results are still found, an argument that is not in `torch_arguments.py` is left out while it
-has its default: then it is expected to change nothing. Classes of this project and of users have no such rule: whoever
-adds an argument there decides it by its default.
+has its default: then it is expected to change nothing. This does not apply to classes of this project and of users:
+whoever adds an argument to one of them decides with its default whether trained results stay valid.
 """
 
 import hashlib

@@ -6,13 +6,14 @@ from typing import Any, NamedTuple
 
 from cluster.results.folds import DATASET, SET_PATHS
 from cluster.results.names import distinguishing_column
+from cluster.results.trial_outcome import RUN_COLUMNS
 from cluster.storage.experiment_file import Axis, Combination, DataEntry, ExperimentFile
 from cluster.storage.json_object import read_as
 from data_pipeline.separation.separation import Separation
 
 _COLUMNS = {
     *("key", "n", "failed", "diverged", "folds", "repetition", "seed", "status", "best_epoch", DATASET),
-    *("train_seconds", "node", "device", "gpu", "error", "trial", "trial_id"),
+    *(*RUN_COLUMNS, "trial", "trial_id"),
 }
 """The columns of tables that are neither options nor metrics."""
 

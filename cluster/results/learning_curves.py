@@ -232,10 +232,8 @@ def _curve(rows: _Rows) -> Curve:
     epochs, batches, values = (rows.numbers(name) for name in ("epoch", "batch", "value"))
     is_train, is_loss, in_training = rows.has("split", "train"), rows.has("metric", "loss"), batches > 0
     points = in_training & ~is_train  # every log point has the validation's distance
-    keys = dict.fromkeys(
-        zip(epochs[points].tolist(), batches[points].tolist(), strict=True)
-    )  # a file may have one twice
-    at = {key: place for place, key in enumerate(keys)}
+    logged = zip(epochs[points].tolist(), batches[points].tolist(), strict=True)
+    at = {key: place for place, key in enumerate(dict.fromkeys(logged))}  # a damaged file may have a point twice
 
     def series(of: npt.NDArray[np.bool_]) -> Numbers:
         found = np.full(len(at), np.nan)

@@ -157,7 +157,7 @@ class Results:
     def trained_by(self, rows: Sequence[Row]) -> dict[str, list[RunFile] | None]:
         """Returns the runs that trained each finished trial on disk of some combinations, by its id.
 
-        None stands for a trial whose runs were not all recorded.
+        The value is None if not all runs of a trial were recorded.
         """
         keys = {key for row in rows for key in self.trained_keys(row["key"])}
         trials = [row for row in self.single_folds.trials if row["key"] in keys and row["status"] == "finished"]

@@ -39,7 +39,7 @@ def flat(value: Any, path: str = "") -> dict[str, str]:
 def settings_of(description: Mapping[str, Any]) -> dict[str, str]:
     """Returns the settings of a trial's description as texts, by the names that they have in a run script.
 
-    What is no setting, such as the fingerprints of the data, has its name in the description.
+    Anything that is not a setting, such as the fingerprints of the data, keeps its name from the description.
     """
     parts = dict(description)
     for group in _GROUPS:

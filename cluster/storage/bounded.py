@@ -28,7 +28,7 @@ def open_parquet(content: bytes, *, texts: Sequence[str], max_rows: int = MAX_RO
 
     Raises:
         ValueError: If it has more rows, or would be larger than 2 GiB in memory.
-        pyarrow.ArrowException: If it is no Parquet file.
+        pyarrow.ArrowException: If it is not a Parquet file.
     """
     metadata = pq.read_metadata(pa.BufferReader(content))
     groups = [metadata.row_group(place) for place in range(metadata.num_row_groups)]

@@ -202,7 +202,7 @@ def _items(readers: Sequence[Reader]) -> Reader:
         if type(value) is not list or len(value) != len(readers):
             raise invalid(value)
         return tuple(
-            _at(f"[{place}]", read_one, item) for place, (read_one, item) in enumerate(zip(readers, value, strict=True))
+            _at(place, read_one, item) for place, (read_one, item) in enumerate(zip(readers, value, strict=True))
         )
 
     return read

@@ -149,6 +149,7 @@ def changed_table(data, draw):
         table = table.slice(0, 0)
     else:
         values = [value] * n if everywhere or not n else [value, *column[1:]]
+        # Arrow cannot write every value into a column; then the table stays as it is.
         with contextlib.suppress(pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
             kind = None if everywhere and draw(st.booleans()) else table.schema.field(name).type
             table = table.set_column(place, name, pa.array(values, kind))

@@ -304,7 +304,7 @@ def reproduction(data: PageData, folder: ExperimentFolder) -> Markup:
 
 
 def _checkouts(run: RunFile) -> list[str]:
-    """Returns the commands that restore the code of a run; a comment tells apart repositories with other commits."""
+    """Returns the commands that restore the code of a run, with the repository in a comment unless there is one."""
     commits = {whose: commit.commit for whose, commit in run.git.items()}
     is_one = {SCRIPT, POSETUNE} <= commits.keys() and len(set(commits.values())) == 1
     if is_one:

@@ -44,8 +44,8 @@ def summary_text(
 
     Args:
         table: The results.
-        with_keys: Whether the first column shows the beginnings of the combinations' keys. Without them, combinations
-            of which no trial has ended are only counted.
+        with_keys: Whether the first column shows the beginnings of the combinations' keys. Without them,
+            combinations without a trial that has ended are only counted.
         intervals: The intervals of changes.
         width: The number of characters in a line.
     """
@@ -71,8 +71,8 @@ def summary_text(
     notes += versions(table, table.summary)
     notes += without_interval(table.summary, intervals)
     width = min(width, FILE_WIDTH)
-    notes = [textwrap.fill(note, width) for note in notes]
-    lines += ["", textwrap.fill(grid.caption, width), *notes, *_notes(table), *_gpu_memory(table)]
+    notes, gpu_memory = ([textwrap.fill(text, width) for text in texts] for texts in (notes, _gpu_memory(table)))
+    lines += ["", textwrap.fill(grid.caption, width), *notes, *_notes(table), *gpu_memory]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -182,11 +182,10 @@ def _gpu_memory(table: Results) -> list[str]:
     most = max(row["gpu_peak_gib"] for row in measured)
     total = min(row["gpu_total_gib"] for row in measured)
     n = max(1, int(total / (most + _PROCESS_GIB)))
-    text = (
+    return [
         f"A trial took up to {most:.1f} of the {total:.1f} GiB of its GPU. With {_PROCESS_GIB} GiB for each process, "
         f"{count(n, 'trial')} would fit on a GPU at a time (trials_per_device)."
-    )
-    return [textwrap.fill(text, 120)]
+    ]
 
 
 def _n(row: Row) -> str:

@@ -213,6 +213,7 @@ def compare_combinations(folder: ExperimentFolder, wanted: tuple[str, str]) -> C
     # Combinations without a test set are compared in validation.
     tested_on = side.table.data_sets.get("test", {})
     split = "test" if any(row["key"] in tested_on for row in rows) else "val"
+    # The names of data come first, in place of what the descriptions say about them.
     found = found | differences(one, other) | found | _different_versions((side, rows[:1]), (side, rows[1:]))
     return CombinationComparison(rows, split, found, _compared(side, rows[0], side, rows[1], split))
 
