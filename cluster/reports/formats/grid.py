@@ -97,8 +97,9 @@ def change_cell(
 
 
 def signed(value: float, digits: int = 2) -> str:
-    """Writes a difference with its sign: '+0.30', '−3.16'."""
-    return f"{value:+.{digits}f}".replace("-", "−")
+    """Writes a difference with its sign, '+0.30' or '−3.16'; one that rounds to zero has none."""
+    text = f"{value:+.{digits}f}".replace("-", "−")
+    return text if text.strip("+−0.") else text[1:]
 
 
 def option_cells(values: Sequence[object]) -> list[Cell]:

@@ -25,7 +25,7 @@ from cluster.reports.tables.captions import SPLITS
 from cluster.reports.tables.metric_labels import MEASURES, OVERALL_METRICS
 from cluster.reports.tables.summary import mean_and_std, summary_grid
 from cluster.results.deserialize import own_modules
-from cluster.results.names import setting_of
+from cluster.results.names import short_names
 from cluster.results.results import Row, SummaryColumns
 from cluster.results.statistics import MIN_REPETITIONS, bootstrap_interval, estimate
 from cluster.storage.folders import ExperimentFolder
@@ -121,7 +121,7 @@ def combinations(data: PageData) -> Markup:
         for _ in range(n_columns)
     ]
     results = zip(hidden, grid.headers[grid.n_labels + 1 :], strict=True)
-    headers = ["#", *map(_breakable, map(setting_of, table.distinguishing_paths)), "n", *map(joined, results)]
+    headers = ["#", *map(_breakable, short_names(table.distinguishing_paths).values()), "n", *map(joined, results)]
     rows = [[Cell(str(place)), *cells] for place, cells in enumerate(grid.rows, 1)]
     caption, spans = grid.caption, [("", 1), *grid.spans]
     if tested:
