@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cluster.planning.combination_checks import SETTINGS_GROUPS
 from cluster.planning.config import ConfigError, Problem
@@ -13,6 +13,7 @@ from cluster.planning.inputs import Inputs
 from cluster.planning.own_code import own_sources
 from cluster.planning.search_space import RowIndices, SearchSpace
 from cluster.planning.seeds import repetition_seed
+from cluster.results.names import option_texts, setting_of
 from cluster.storage.trial_file import Status
 from data_pipeline.words import size_text
 from posenet.models.corrector import FixedCorrector
@@ -221,25 +222,39 @@ def _checked_combinations(space: SearchSpace, inputs: Inputs) -> list[Combinatio
         for group in SETTINGS_GROUPS
     ]
     encoded_groups: list[dict[RowIndices, str]] = [{} for _ in SETTINGS_GROUPS]
-    problems: dict[Problem, None] = {}  # in order, each once
+    found: dict[tuple[Problem, tuple[int, ...]], list[RowIndices]] = {}  # the rows of its axes that have a problem
+    same: list[Problem] = []
     combinations: dict[str, Combination] = {}
     for row_indices in space.combinations():
         members = []
         for group, axes, known in zip(SETTINGS_GROUPS, axes_of, encoded_groups, strict=True):
             rows = tuple(row_indices[i] for i in axes)
             if rows not in known:
-                encoded, found = group.encode(space.settings(row_indices), inputs)
-                problems.update(dict.fromkeys(found))
-                known[rows] = f'"{group.name}":' + ("null" if found else canonical_json(encoded))
+                encoded, problems = group.encode(space.settings(row_indices), inputs)
+                for problem in problems:
+                    found.setdefault((problem, tuple(axes)), []).append(rows)
+                known[rows] = f'"{group.name}":' + ("null" if problems else canonical_json(encoded))
             members.append(known[rows])
         text = "{" + ",".join(members) + "}"
         combination = Combination(digest(text), row_indices, space.options(row_indices), text)
         twin = combinations.setdefault(combination.key, combination)
-        if twin is not combination and not problems:
-            problems[_same_training(twin, combination)] = None
-    if problems:
-        raise ConfigError(list(problems))
+        if twin is not combination and not found:
+            same.append(_same_training(twin, combination))
+    if found or same:
+        all_problems = [*(_in_rows(*key, rows, space) for key, rows in found.items()), *same]
+        raise ConfigError(list(dict.fromkeys(all_problems)))
     return list(combinations.values())
+
+
+def _in_rows(problem: Problem, axes: Sequence[int], found: Sequence[RowIndices], space: SearchSpace) -> Problem:
+    """Returns a problem with the joint options that have it, unless all have it."""
+    texts = []
+    for place, axis in enumerate(space.axes[i] for i in axes):
+        rows = sorted({rows[place] for rows in found})
+        if len(axis.paths) > 1 and len(rows) < len(axis.rows):
+            name, values = axis.distinguishing_column
+            texts.append(f"{setting_of(name)} {' or '.join(option_texts([values[row] for row in rows]))}")
+    return replace(problem, text=f"{problem.text} (with {', '.join(texts)})") if texts else problem
 
 
 def _reads(keys: tuple[str, ...], path: str) -> bool:

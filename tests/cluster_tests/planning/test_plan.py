@@ -14,7 +14,7 @@ from data_pipeline.pose_dataset import Samples, write_datasets
 from data_pipeline.preparation.parts import split_samples
 from data_pipeline.preparation.splits.syntax import parse_split
 from data_pipeline.preparation.synthetic import SEQUENCE_LENGTH, Backbone, synthetic_hands
-from posenet.models import GaussianSmoother
+from posenet.models import CorrectorMLP, GaussianSmoother
 from tests.cluster_tests.small_experiment import CLOSED_FORM, LR, SmallExperiment
 
 SMOOTHER = {
@@ -217,6 +217,18 @@ def test_problems_of_ten_thousand_combinations_are_told_once(small_experiment):
     with pytest.raises(ConfigError) as caught:
         small_experiment.experiment(options=options).plan()
     assert len(caught.value.problems) == 2
+
+
+def test_a_problem_of_some_joint_options_names_them(small_experiment):
+    experiment = small_experiment.experiment()
+    rows = [[CorrectorMLP, {"hidden_dims": [8]}], [CorrectorMLP, {}]]
+    experiment.add_joint_options(["model", "model_args"], rows, labels=["small", "empty"])
+    experiment.add_joint_options([LR, "optimizer_args.weight_decay"], [[-1.0, 0.0], [-1.0, 0.1]])
+    with pytest.raises(ConfigError) as caught:
+        experiment.plan()
+    of_a_row, of_all = (str(problem) for problem in caught.value.problems)
+    assert of_a_row == "base_hyperparams.model_args.hidden_dims: is missing; CorrectorMLP needs it (with model empty)"
+    assert "optimizer_args" in of_all and "with" not in of_all
 
 
 class TestTheDiskThatAPlanTells:
