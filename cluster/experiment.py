@@ -1,5 +1,6 @@
 """The user's handle: three dicts, options, `run()`."""
 
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -365,12 +366,20 @@ class Experiment:
             first = f"the first {self.config.stop_if_all_fail} trials all failed (stop_if_all_fail): {end.reason}"
             raise TrialsFailedError(f"stopped, since {first}", table)
         trials = table.single_folds.trials
-        statuses = [row["status"] for row in trials if row["status"] != "finished"]
-        if statuses:
+        others = [row for row in trials if row["status"] != "finished"]
+        if others:
+            statuses = [row["status"] for row in others]
             # A trial that failed because its files cannot be written still has the status `interrupted`.
             counts = " and ".join(f"{statuses.count(s)} {s}" for s in STATUSES if s in statuses)
-            text = f"{counts} of {len(trials)} trials; the others are complete. See `error` in tables/trials.csv."
-            raise TrialsFailedError(text, table)
+            text = f"{counts} of {len(trials)} trials; the others are complete. This shows an error with its traceback:"
+            raise TrialsFailedError(f"{text}\n  {self._log_command(others[0])}", table)
+
+    def _log_command(self, trial: Mapping[str, Any]) -> str:
+        results = str(self.config.storage_path)
+        where = [] if results == "results" else ["--storage-path", results]
+        return shlex.join(
+            ["posetune", "report", "log", self.config.name, f"{trial['key']}/{trial['repetition']}", *where]
+        )
 
 
 def _changed_code(name: str, n_trials: int) -> str:

@@ -2,8 +2,7 @@
 
 Run this first. It examines every node, and trains a small corrector for about
 a second on every device, like an experiment. It ends with "ready" and exit
-status 0, or with a list of what to repair and exit status 1. It leaves no
-files behind.
+code 0, or with a list of what to repair and exit code 1. It removes its files.
 """
 
 import argparse
@@ -24,7 +23,7 @@ import argcomplete
 from tabulate import tabulate
 
 from data_pipeline.user_error import UserError, exit_status
-from data_pipeline.words import say
+from data_pipeline.words import count, say
 
 if TYPE_CHECKING:  # functions import them when needed, because torch and Ray take seconds to load
     from cluster.executors.ray_nodes import CheckedNode
@@ -127,7 +126,7 @@ def check(args: argparse.Namespace, findings: Findings) -> None:
         known = list(ray_nodes.nodes().values())
         use_gpus = args.device != "cpu" and any(node.gpus for node in known)
         pretended = use_gpus and address is not None and PRETEND_GPUS in os.environ
-        report_progress(f"examining {len(known)} node(s), and {storage_path} from each")
+        report_progress(f"examining {count(len(known), 'node')}, and {storage_path} from each")
         nodes = ray_nodes.check_nodes(storage_path, count_gpus=args.device != "cpu" and not pretended)
         nodes.sort(key=lambda node: (not node.is_head, node.node.name))
         usable = [node for node in nodes if not node.problems]
@@ -242,7 +241,7 @@ def _node_table(nodes: Sequence["CheckedNode"]) -> str:
 def _version_table(ours: Mapping[str, str | None], nodes: Sequence["CheckedNode"]) -> str:
     theirs: dict[str, Mapping[str, str | None]] = {node.node.name: node.facts.get("versions", {}) for node in nodes}
     if all(found == ours for found in theirs.values()):
-        theirs = {f"all {len(nodes)} node(s)": ours}
+        theirs = {f"all of {count(len(nodes), 'node')}": ours}
     rows = [
         [name, *("–" if found.get(what) is None else found[what] for what in ours)]
         for name, found in {"this process": ours, **theirs}.items()
@@ -263,7 +262,7 @@ def _device_table(tried: Sequence[tuple["CheckedNode", "DeviceResult"]]) -> str:
 
 def _storage_line(storage_path: str, nodes: Sequence["CheckedNode"]) -> str:
     n_good = sum(bool(node.facts) and node.facts["storage"] is None for node in nodes)
-    return _wrapped(f"{storage_path}, written and read from {n_good} of {len(nodes)} node(s)", "storage: ")
+    return _wrapped(f"{storage_path}, written and read from {n_good} of {count(len(nodes), 'node')}", "storage: ")
 
 
 def _data_line(data_dir: str, data: "DataSize") -> str:

@@ -152,7 +152,7 @@ def _add_command(
         parser.add_argument("--force", action="store_true", help=f"overwrite what exists{insist}")
     folder = "data folder (default: data)"
     parser.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR", help=folder)
-    parser.add_argument("--json", action="store_true", help="print only the figures, as JSON, to stdout")
+    parser.add_argument("--json", action="store_true", help="print only the numbers, as JSON, to stdout")
     return parser
 
 
@@ -284,7 +284,7 @@ def _add_dividers(add: Callable[..., argparse.ArgumentParser]) -> None:
         lambda args: commands.check(args.data_dir, args.dataset, args.train),
         "Describes a dataset and warns about everything that looks wrong: units, axes, the order of joints, frames "
         "that are not hands, duplicate frames, shuffled frames, predictions that equal their labels, and validation or "
-        "test frames that are too close to training frames. The exit status is 0 for a good dataset, 1 if something "
+        "test frames that are too close to training frames. The exit code is 0 for a good dataset, 1 if something "
         "looks wrong, 2 for a broken dataset.",
         summary="the contents of a dataset, and what looks wrong",
     )

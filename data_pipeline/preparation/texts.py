@@ -75,7 +75,7 @@ def separation_text(name: str, train: str, part: str, separation: Separation) ->
     text = f"{name} and the training set {train}: {separation.sentence(part)}"
     if separation.meaning is None:
         return text
-    return f"{text}\n\nwarning: {separation.meaning} A split that keeps a distance: {separation.better_split}."
+    return f"{text}\n\nwarning: {separation.meaning}{separation.advice}"
 
 
 def _motion_text(motion: Motion) -> str:

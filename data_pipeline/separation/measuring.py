@@ -175,17 +175,20 @@ def _shared_subjects(train: FrameTable, tested: FrameTable) -> tuple[str, ...] |
 
 def _better_split(
     train: Frames, tested: Frames, places: tuple[Indices, Indices] | None, errors: Sequence[_Errors]
-) -> str:
-    """Returns a split of the same frames that keeps a distance."""
+) -> str | None:
+    """Returns a split of the same frames that keeps a distance; None if they are too few for one."""
     if places is None:
         return "by subject, sequence or cluster (the command `clusters` groups frames by subject)"
     gap = next((lag for lag in _LAGS if (_correlation_at(places, errors, lag) or 0.0) <= MAX_CORRELATION), _LAGS[-1])
-    blocks = f"blocks:{10 * gap}:5:{gap}"
+    # The recording has at least these frames, and perhaps those of a third part.
+    n = len(train) + len(tested)
+    same = f"blocks:{10 * gap}:5:{gap}" if n > 40 * gap else f"last:20:20:{gap}" if n > 5 * gap else None
     for kind, columns in (
         ("subjects", (train.frames.subject, tested.frames.subject)),
         ("sequences", (train.frames.sequence, tested.frames.sequence)),
     ):
         names = [name for column in columns if column is not None for name in in_order(column)]
         if len(set(names)) > 1 and not set("".join(names)) & set(":,%"):
-            return f"{kind}:20%:{names[-1]}:{gap} (other {kind}), or {blocks} (the same recording)"
-    return blocks
+            other = f"{kind}:20%:{names[-1]}:{gap} (other {kind})"
+            return other if same is None else f"{other}, or {same} (the same recording)"
+    return same

@@ -38,7 +38,7 @@ class Separation:
         correlation: The correlation of the backbone's errors in frames at the smallest distance; None if unknown. With
             several backbones it is the largest one.
         median_correlation: The same at the median distance.
-        better_split: The text of a split that would keep a distance; None if this one does.
+        better_split: The text of a split that would keep a distance; None if this one does, or if none can.
     """
 
     frames: int
@@ -98,8 +98,12 @@ class Separation:
         if self.meaning is None:
             return None
         reason = self._distance(part) if self._is_near_in_time else " ".join(self._duplicates(part))
-        better = "" if self.better_split is None else f" A split that keeps a distance: {self.better_split}."
-        return f"{reason} {self.meaning}{better}"
+        return f"{reason} {self.meaning}{self.advice}"
+
+    @property
+    def advice(self) -> str:
+        """A sentence that names the better split, after a space; empty if there is none."""
+        return "" if self.better_split is None else f" A split that keeps a distance: {self.better_split}."
 
     def _distance(self, part: str) -> str:
         """Returns a sentence about the distance in frames."""

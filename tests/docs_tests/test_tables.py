@@ -5,8 +5,7 @@ import runpy
 
 import pytest
 
-from data_pipeline import augmenters, distorters, normalizers
-from data_pipeline.augmenters import Augmenter
+from data_pipeline import distorters, normalizers
 from data_pipeline.distorters import Distorter
 from data_pipeline.normalizers import Normalizer
 from posenet import models
@@ -22,7 +21,7 @@ def test_tables_are_what_the_code_says():
 
 @pytest.mark.parametrize(
     ("module", "base"),
-    [(augmenters, Augmenter), (distorters, Distorter), (normalizers, Normalizer), (models, Corrector)],
+    [(distorters, Distorter), (normalizers, Normalizer), (models, Corrector)],
     ids=lambda value: value.__name__ if inspect.ismodule(value) else "",
 )
 def test_the_page_of_run_scripts_has_a_row_for_every_member_of_a_family(module, base):

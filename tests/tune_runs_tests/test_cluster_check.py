@@ -139,7 +139,7 @@ class TestThreeGoodNodes:
     def test_have_the_versions_of_this_process(self, good):
         ours, theirs = table(good.output, ("versions", "torch"))
         assert ours[-4:] == theirs[-4:]
-        assert "all 4 node(s)" in good.output
+        assert "all of 4 nodes" in good.output
 
     def test_have_room_for_the_largest_data_that_belong_together(self, good):
         assert "data: 42 MB (hands_train, hands_val)" in good.text

@@ -47,7 +47,7 @@ def trained(tmp_path_factory):
     complete = small_experiment.run(
         {"experiment_config.name": "complete", "experiment_config.n_repetitions": 2}, {LR: [1e-3, 1e-2]}
     )
-    with pytest.raises(TrialsFailedError):
+    with pytest.raises(TrialsFailedError) as failed:
         small_experiment.run({"experiment_config.name": "failures"}, {"model": [CorrectorMLP, FailingMLP]})
     small_experiment.run({"experiment_config.name": "unfinished"}, {LR: [1e-3, 1e-2]})
     (folder / "results" / "unfinished" / "trials" / complete.trials[0]["key"] / "0" / "trial.json").unlink()
@@ -56,7 +56,7 @@ def trained(tmp_path_factory):
         (folder / "results" / name / "experiment.json").write_text(content)
     (folder / "results" / "empty").mkdir()
     (folder / "results" / "file").touch()
-    return folder / "results", complete
+    return folder / "results", complete, str(failed.value)
 
 
 @pytest.fixture
@@ -353,6 +353,13 @@ class TestLog:
             assert f"{keys[0]}/{repetition}: finished (lr = " in output
         assert output.count("validation (mm)") == 2
         assert output.count("validation set: ") == 2
+
+    def test_of_what_failed_is_shown_by_the_command_that_the_run_names(self, trained, results, capsys):
+        command = shlex.split(trained[2].rpartition("\n")[2])
+        assert command[:4] == ["posetune", "report", "log", "failures"]
+        assert command[-2:] == ["--storage-path", str(results)]
+        SCRIPT_MODULE.main(command[2:])
+        assert "Traceback (most recent call last):" in capsys.readouterr().out
 
     def test_has_the_traceback_of_what_failed(self, run, run_json):
         failed = next(t for t in run_json("show", "failures")["trials"] if t["status"] == "failed")

@@ -189,7 +189,9 @@ def _add_export(add: AddParser) -> None:
         "--columns", dest="columns_of", metavar="OPTION", required=True, help="the option of the columns"
     )
 
-    effects = add_kind("effects", "The mean of each value of each option.", "--out effects.tex", "--interactions")
+    effects = add_kind(
+        "effects", "The mean of each value of each option.", "--out effects.tex", "--interactions --format md"
+    )
     effects.add_argument("--interactions", action="store_true", help="a row for each pair of options instead")
 
     for kind in (table, trials, pivot, effects):
@@ -316,7 +318,7 @@ def _add_figure(add: AddParser) -> None:
     option = add_figure(
         "option",
         "The error against the numbers of an option, such as the size of the training set.",
-        "--option train_set_size --lines augmenters",
+        "--option lr --lines augmenters",
         of=on_its_data,
     )
     option.add_argument("--option", metavar="OPTION", help="the option of the axis (default: the first with numbers)")
@@ -329,7 +331,7 @@ def _add_figure(add: AddParser) -> None:
     add_figure("improvement", "How much frames improve, by their error before the correction.")
     add_figure("distance", "How much frames improve, by their distance from the nearest training frame.")
     time = add_figure(
-        "time", "The errors before and after along the frames of sequences.", "", "--sequence 3 --sequence 9"
+        "time", "The errors before and after along the frames of sequences.", "", "--sequence test-0 --sequence test-3"
     )
     time.add_argument(
         "--sequence",

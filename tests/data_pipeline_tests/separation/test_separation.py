@@ -102,10 +102,20 @@ class TestCorrelation:
         warning = found.warning("test")
         assert warning.startswith("Test frames are 11 or more frames (median ")
         assert "measure interpolation within a recording" in warning
-        assert "A split that keeps a distance: blocks:" in warning
-        better = warning.rsplit(" ", 1)[1].removesuffix(".")
-        gap = int(better.rsplit(":", 1)[1])
+        assert "A split that keeps a distance: " in warning
+        gap = int(found.better_split.rsplit(":", 1)[1])
         assert np.exp(-gap / 20) < 0.2  # about a tenth, as far as it can be measured in one video
+
+    @pytest.mark.parametrize(("lag", "kind"), [(4.0, "blocks"), (20.0, "last")])
+    def test_is_warned_of_with_a_split_for_which_the_recording_is_long_enough(self, lag, kind):
+        better = separated(video(lag), "blocks:50:4:1").better_split
+        assert better.startswith(f"{kind}:")
+        assert not separated(video(lag), better).correlation > 0.2
+
+    def test_in_a_recording_that_is_too_short_for_a_distance_is_warned_of_without_a_split(self):
+        found = separated(video(1000.0), "blocks:50:4:1")
+        assert found.better_split is None
+        assert found.warning("test").endswith("within a recording.")
 
     def test_of_independent_errors_is_not_warned_of(self):
         assert separated(video(0.1), "blocks:40:5:10").warning("test") is None
