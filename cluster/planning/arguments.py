@@ -73,7 +73,7 @@ _SIMPLE = (bool, int, float, str, NoneType, torch.Tensor, torch.nn.Module)
 def _is_one_of(value: object, types: tuple[type, ...]) -> bool:
     if isinstance(value, bool):
         return bool in types
-    if isinstance(value, int | float) and {int, float} & set(types):
+    if isinstance(value, (int, float)) and (int in types or float in types):
         return True  # the constructor checks whether it needs a whole number
     return isinstance(value, types)
 

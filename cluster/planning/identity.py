@@ -32,7 +32,12 @@ from data_pipeline.words import value_text
 _ADDRESS = re.compile(r"(?<=\S) at 0x[0-9a-fA-F]+(?=>)")
 """The address in the `repr` of an object: it differs between processes."""
 
-_PLAIN = (str, bool, int, NoneType)  # a tuple: isinstance takes twice as long with a union, and plans encode millions
+# Tuples: isinstance takes twice as long with a union, and plans encode millions of values.
+_PLAIN = (str, bool, NoneType)
+_LISTS = (list, tuple)
+
+_LARGEST_INT = 2**63 - 1
+_LARGEST_FLOAT = torch.finfo(torch.float32).max
 
 _CANONICAL_JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
@@ -69,22 +74,23 @@ def _encode(value: object, levels: int) -> Encoded:
         raise NotEncodableError(_TOO_DEEP)
     if isinstance(value, np.generic):
         value = value.item()
-    if isinstance(value, int | float) and _largest(value) < abs(value) < math.inf:
-        raise NotEncodableError(f"{value_text(value)} is too large: torch can hold at most {_largest(value):.3g}")
     if isinstance(value, _PLAIN):
         return value
     if isinstance(value, float):
         return _encode_float(value)
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if isinstance(value, torch.device | torch.dtype):
-        return str(value)
+    if isinstance(value, int):
+        _require_at_most(_LARGEST_INT, value)
+        return value
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):
             raise NotEncodableError(f"a dict's keys must be strings, not {value_text(list(value))}")
         return {key: _encode(item, levels - 1) for key, item in value.items()}
-    if isinstance(value, list | tuple):
+    if isinstance(value, _LISTS):
         return [_encode(item, levels - 1) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, torch.device | torch.dtype):
+        return str(value)
     if isinstance(value, partial):
         return encode_call(value.func, partial_arguments(value))
     if isinstance(value, type) or inspect.isroutine(value):
@@ -207,8 +213,9 @@ def _equals(value: object, default: object) -> bool:
         return False
 
 
-def _largest(number: int | float) -> int | float:
-    return 2**63 - 1 if isinstance(number, int) else torch.finfo(torch.float32).max
+def _require_at_most(largest: int | float, value: int | float) -> None:
+    if abs(value) > largest:
+        raise NotEncodableError(f"{value_text(value)} is too large: torch can hold at most {largest:.3g}")
 
 
 def _encode_float(value: float) -> Encoded:
@@ -216,6 +223,7 @@ def _encode_float(value: float) -> Encoded:
         raise NotEncodableError("NaN is not a setting: it does not equal itself")
     if math.isinf(value):
         return {"float": "inf" if value > 0 else "-inf"}  # JSON has no infinity
+    _require_at_most(_LARGEST_FLOAT, value)
     # 1.0 and 1 are the same number.
     return int(value) if value.is_integer() and abs(value) < 2**53 else value
 

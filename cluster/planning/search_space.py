@@ -162,8 +162,8 @@ class SearchSpace:
                 section, key, *inner = _parts(path)
                 changed = changes[section]
                 changed[key] = _with_value(changed.get(key, getattr(configs[section], key)), inner, value)
-        experiment, test_sets = changes["experiment_config"], self.values("experiment_config.test_set")
-        if experiment.get("test_set", self.base.experiment.test_set) is None and any(test_sets):
+        experiment = changes["experiment_config"]
+        if experiment.get("test_set", "") is None and any(self.values("experiment_config.test_set")):
             # The size is meant for the combinations with a test set.
             experiment["test_set_size"] = None
         changed_sections = {section: replace(configs[section], **made) for section, made in changes.items() if made}

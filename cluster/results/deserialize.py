@@ -7,35 +7,40 @@ modules that the user names are allowed, and a class must belong to the expected
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 from cluster.storage.json_object import read_as
 from cluster.storage.trial_file import TrialFile
+from data_pipeline.files.json_numbers import Count
 from data_pipeline.skeleton import BUILT_IN, Palm, Skeleton
 from data_pipeline.user_error import UserError
 
 
-class _Palm(NamedTuple):
+@dataclass
+class _Palm:
     args: Palm
 
 
-class _SkeletonArguments(NamedTuple):
+@dataclass
+class _SkeletonArguments:
     name: str
     joint_names: tuple[str, ...]
     bones: tuple[tuple[int, int], ...]
     extra_edges: tuple[tuple[int, int], ...] = ()
-    fingers: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    fingers: tuple[tuple[str, tuple[Count, ...]], ...] = ()
     palm: _Palm | None = None
 
 
-class _Skeleton(NamedTuple):
+@dataclass
+class _Skeleton:
     args: _SkeletonArguments
 
 
-class _Data(NamedTuple):
+@dataclass
+class _Data:
     skeleton: _Skeleton
 
 
@@ -53,7 +58,7 @@ def decode_skeleton(trial: TrialFile) -> Skeleton:
     """
     arguments = read_as(_Data, trial.description.get("data"), "data").skeleton.args
     palm = None if arguments.palm is None else arguments.palm.args
-    skeleton = Skeleton(**{**arguments._asdict(), "palm": palm})
+    skeleton = Skeleton(**{**vars(arguments), "palm": palm})
     if not all(joint < skeleton.n_joints for _, joints in skeleton.fingers for joint in joints):
         raise ValueError(f"the fingers of the skeleton have more joints than its {skeleton.n_joints}")
     # The description of a built-in skeleton does not include its palm.

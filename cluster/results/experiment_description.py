@@ -1,7 +1,7 @@
 """The description of an experiment, read from its `experiment.json`: no torch, no Ray."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from cluster.results.folds import DATASET, SET_PATHS
@@ -9,6 +9,7 @@ from cluster.results.names import distinguishing_column
 from cluster.results.trial_outcome import RUN_COLUMNS
 from cluster.storage.experiment_file import Axis, Combination, DataEntry, ExperimentFile
 from cluster.storage.json_object import read_as
+from data_pipeline.files.json_numbers import Count
 from data_pipeline.separation.separation import Separation
 
 _COLUMNS = {
@@ -18,7 +19,7 @@ _COLUMNS = {
 """The columns of tables that are neither options nor metrics."""
 
 
-_SET = tuple[str, int | None]
+_SET = tuple[str, Count | None]
 """Name and size of a set."""
 
 
@@ -116,7 +117,7 @@ def _labelled(combinations: Sequence[Combination], axes: Sequence[Axis]) -> tupl
                 own[name] = of_row[repr(settings)]
     if any(own.keys() < c.options.keys() for c, own in zip(combinations, options, strict=True)):
         raise ValueError("plan has settings that vary and are not in options")
-    return [c._replace(options=own) for c, own in zip(combinations, options, strict=True)], distinguishing
+    return [replace(c, options=own) for c, own in zip(combinations, options, strict=True)], distinguishing
 
 
 def _folds(axes: Sequence[Axis], combinations: Sequence[Combination]) -> dict[str, FoldName]:
@@ -153,7 +154,7 @@ def _data_sets(
         path = f"{split}_set_size"
         for combination, name in zip(combinations, _names_of(split, combinations, config), strict=True):
             size = combination.options.get(f"experiment_config.{path}", config.get(path))
-            size = read_as(int | None, size, path)
+            size = read_as(Count | None, size, path)
             if name is not None:
                 of_split[combination.key] = DataSet(name, size, n_frames.get((name, size)))
     return data_sets

@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, NamedTuple, get_type_hints
+from typing import Annotated, Any
 
-from cluster.storage.file_names import FileNames, is_key
-from cluster.storage.json_object import json_object, read_fields
+from msgspec import Meta
+
+from cluster.storage.file_names import FileNames, Key
+from cluster.storage.json_object import fields_of, json_object, read_fields
 from cluster.storage.run_file import RunFile, is_run_id
+from data_pipeline.files.json_numbers import Count
 from data_pipeline.user_error import UserError
 
 MAX_EXPERIMENT_BYTES = 2**28
@@ -26,29 +29,30 @@ class NoResultsError(UserError):
         return cls(f"{location} holds no experiment ({FileNames.EXPERIMENT} is missing or broken){why}")
 
 
-def _is_label(value: Any) -> bool:
-    return value is None or type(value) in (str, int, float, bool)
+Label = str | int | float | bool | None
+"""The value of an option as tables show it."""
+
+_Some = Meta(min_length=1)
 
 
-Label = Annotated[Any, _is_label]
-"""The value of an option as tables show it: a text, a number, a bool or None."""
-
-
-class Combination(NamedTuple):
+@dataclass(frozen=True)
+class Combination:
     """A planned combination: its key, which is the name of a folder, and the labels of its options by path."""
 
-    key: Annotated[str, is_key]
+    key: Key
     options: Mapping[str, Label]
 
 
-class Plan(NamedTuple):
+@dataclass(frozen=True)
+class Plan:
     """The planned trials: each combination with each seed, at least one of each."""
 
-    seeds: Annotated[Sequence[int], bool]
-    combinations: Annotated[Sequence[Combination], bool]
+    seeds: Annotated[Sequence[Count], _Some]
+    combinations: Annotated[Sequence[Combination], _Some]
 
 
-class Axis(NamedTuple):
+@dataclass(frozen=True)
+class Axis:
     """Settings that vary together.
 
     Attributes:
@@ -58,13 +62,14 @@ class Axis(NamedTuple):
         labels: The user's label of each row; None for none.
     """
 
-    paths: Annotated[Sequence[str], bool]
-    rows: Annotated[Sequence[Sequence[Label]], bool]
-    folds: Sequence[tuple[str, int]] | None = None
+    paths: Annotated[Sequence[str], _Some]
+    rows: Annotated[Sequence[Sequence[Label]], _Some]
+    folds: Sequence[tuple[str, Count]] | None = None
     labels: Sequence[str] | None = None
 
 
-class DataEntry(NamedTuple):
+@dataclass(frozen=True)
+class DataEntry:
     """A dataset that the run read.
 
     Attributes:
@@ -77,8 +82,8 @@ class DataEntry(NamedTuple):
     """
 
     name: str
-    samples: int
-    size: int | None = None
+    samples: Count
+    size: Count | None = None
     use_preset: bool | None = None
     fingerprint: str | None = None
     poses: Mapping[str, Any] | None = None
@@ -118,7 +123,7 @@ class ExperimentFile:
             ValueError: If name, configs, options or plan are missing or not valid; the message says what is wrong.
         """
         content = json_object(text)
-        valid, problems = read_fields(content, _HINTS)
+        valid, problems = read_fields(content, _FIELDS)
         for name in ("name", "configs", "options", "plan"):
             if name not in valid:
                 raise ValueError(next((text for text in problems if text.startswith(name)), f"{name} is missing"))
@@ -128,8 +133,7 @@ class ExperimentFile:
         return cls(**valid, run_of_0_4_0=run_of_0_4_0, problems=problems)
 
 
-_HINTS = get_type_hints(ExperimentFile, include_extras=True)
-del _HINTS["run_of_0_4_0"], _HINTS["problems"]
+_FIELDS = fields_of(ExperimentFile, without=("run_of_0_4_0", "problems"))
 
 
 def _require_consistent(options: Sequence[Axis], plan: Plan) -> None:

@@ -21,15 +21,15 @@ results/NAME/
 """
 
 import re
-from typing import Literal
+from typing import Annotated, Literal
+
+from msgspec import Meta
 
 _KEY = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 _TRIAL_ID = re.compile(rf"({_KEY})/(0|[1-9][0-9]{{0,8}})", re.ASCII)
 
-
-def is_key(text: str) -> bool:
-    """Returns whether a text can be a combination's key: the name of a folder that leads nowhere else."""
-    return re.fullmatch(_KEY, text) is not None
+Key = Annotated[str, Meta(pattern=rf"^{_KEY}\Z")]
+"""The key of a combination: the name of a folder that leads nowhere else."""
 
 
 def is_trial_id(text: str) -> bool:

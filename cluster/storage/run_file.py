@@ -5,9 +5,12 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
-from cluster.storage.json_object import Seconds, json_object, read_fields
+from msgspec import Meta
+
+from cluster.storage.json_object import fields_of, json_object, read_fields
+from data_pipeline.files.json_numbers import Count, Seconds
 from data_pipeline.words import listed
 
 SCRIPT, POSETUNE, _WORKING_FOLDER = "script", "posetune", "working_folder"
@@ -15,8 +18,7 @@ SCRIPT, POSETUNE, _WORKING_FOLDER = "script", "posetune", "working_folder"
 REPOSITORIES = {SCRIPT: "the script", POSETUNE: "PoseTune", _WORKING_FOLDER: "the working folder"}
 """What the repositories that a run recorded contain, in words. Version 0.4.0 recorded that of the working folder."""
 
-_RUN_ID = re.compile(r"[0-9a-f]{1,64}")
-_COMMIT = re.compile(r"[0-9a-f]{4,64}")
+_RUN_ID = r"^[0-9a-f]{1,64}\Z"
 
 MAX_RUN_BYTES = 2**20
 """The largest file of a run that is read; it usually has 1 kB."""
@@ -24,14 +26,10 @@ MAX_RUN_BYTES = 2**20
 
 def is_run_id(value: object) -> bool:
     """Returns whether a value is the id of a run, and not a path that leads elsewhere."""
-    return isinstance(value, str) and _RUN_ID.fullmatch(value) is not None
+    return isinstance(value, str) and re.match(_RUN_ID, value) is not None
 
 
-RunId = Annotated[str, is_run_id]
-
-
-def _is_commit(value: str) -> bool:
-    return _COMMIT.fullmatch(value) is not None
+RunId = Annotated[str, Meta(pattern=_RUN_ID)]
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class Commit:
         dirty: Whether files differ from it; None if git did not say.
     """
 
-    commit: Annotated[str, _is_commit]
+    commit: Annotated[str, Meta(pattern=r"^[0-9a-f]{4,64}\Z")]
     dirty: bool | None = None
 
 
@@ -61,8 +59,8 @@ class RunFile:
     """
 
     started: Seconds | None = None
-    versions: Mapping[str, str | int | None] = field(default_factory=dict)
-    machine: Mapping[str, str | int | None] = field(default_factory=dict)
+    versions: Mapping[str, str | Count | None] = field(default_factory=dict)
+    machine: Mapping[str, str | Count | None] = field(default_factory=dict)
     command: Sequence[str] = ()
     git: Mapping[str, Commit] = field(default_factory=dict)
     code: str | None = None
@@ -73,7 +71,7 @@ class RunFile:
         git = content.get("git")
         if isinstance(git, dict) and "commit" in git:
             content = {**content, "git": {_WORKING_FOLDER: git}}  # as version 0.4.0 wrote it
-        valid, _ = read_fields(content, _HINTS)
+        valid, _ = read_fields(content, _FIELDS)
         valid["git"] = {whose: commit for whose, commit in valid.get("git", {}).items() if whose in REPOSITORIES}
         return cls(**valid)
 
@@ -118,4 +116,4 @@ def different_origins(runs: Iterable[RunFile]) -> str:
     return "; ".join(f"{name} {listed(values)}" for name, values in origins_of(runs).items() if len(values) > 1)
 
 
-_HINTS = get_type_hints(RunFile, include_extras=True)
+_FIELDS = fields_of(RunFile)

@@ -2,12 +2,14 @@
 
 import json
 import math
+import reprlib
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, Literal, NamedTuple, get_args, get_type_hints
+from typing import Any, Literal, NamedTuple, get_args
 
-from cluster.storage.json_object import LARGEST, Seconds, invalid, json_object, read_fields
+from cluster.storage.json_object import fields_of, json_object, read_fields
 from cluster.storage.run_file import RunId, is_run_id
+from data_pipeline.files.json_numbers import LARGEST, Count, Number, Seconds
 from data_pipeline.subsets import MEAN_SUBSET
 
 Status = Literal["finished", "failed", "diverged", "interrupted", "pending"]
@@ -51,28 +53,28 @@ class TrialFile(NamedTuple):
     """
 
     key: str | None = None
-    repetition: int | None = None
-    seed: int | None = None
+    repetition: Count | None = None
+    seed: Count | None = None
     runs: tuple[RunId, ...] = ()
     status: Status = "pending"
     options: Mapping[str, Any] = {}
     description: Mapping[str, Any] = {}
     sources: Mapping[str, str] = {}
-    epochs: int = 0
+    epochs: Count = 0
     started: Seconds | None = None
     ended: Seconds | None = None
     train_seconds: Seconds | None = None
     device: str | None = None
     gpu: str | None = None
-    gpu_peak_gib: float | None = None
-    gpu_total_gib: float | None = None
+    gpu_peak_gib: Number | None = None
+    gpu_total_gib: Number | None = None
     node: str | None = None
-    pid: int | None = None
-    threads: int | None = None
+    pid: Count | None = None
+    threads: Count | None = None
     normalizer: Mapping[str, Any] | None = None
     error: str | None = None
     traceback: str | None = None
-    best_epoch: int | None = None
+    best_epoch: Count | None = None
     metrics: Mapping[str, Mapping[str, Mapping[str, float]]] = {}
     problems: Sequence[str] = ()
 
@@ -85,12 +87,11 @@ class TrialFile(NamedTuple):
         given, problems = content.get("status"), []
         status: Status = given if given in STATUSES else "interrupted"
         if given not in (*STATUSES, _RUNNING, None):
-            problems.append(f"status{invalid(given)}")
+            problems.append(f"status is not valid: {reprlib.repr(given)}")
         if status == "finished" and not _are_metrics(content.get("metrics")):
             problems.append("metrics are missing or not valid, so the trial counts as interrupted")
             status = "interrupted"
-        hints = {name: _HINTS[name] for name in _names(status) if name not in ("status", "metrics")}
-        valid, invalid_fields = read_fields(content, hints)
+        valid, invalid_fields = read_fields(content, _fields(status))
         if status == "finished":
             valid["metrics"] = content["metrics"]
         if "runs" not in content and is_run_id(content.get("run")):
@@ -110,14 +111,16 @@ class TrialFile(NamedTuple):
         return self.metrics["val"][MEAN_SUBSET]["distance"] if self.status == "finished" else None
 
 
-_HINTS = get_type_hints(TrialFile, include_extras=True)
-del _HINTS["problems"]
-
-
 @cache
 def _names(status: Status) -> list[str]:
     """Returns the keys of a trial's file."""
-    return [name for name in _HINTS if status in _ONLY_OF.get(name, STATUSES)]
+    return [name for name in TrialFile._fields if name != "problems" and status in _ONLY_OF.get(name, STATUSES)]
+
+
+@cache
+def _fields(status: Status) -> Any:
+    """Returns the types of what is read field by field from a trial's file."""
+    return fields_of(TrialFile, without={*TrialFile._fields} - {*_names(status)} | {"status", "metrics"})
 
 
 def _are_metrics(metrics: Any) -> bool:

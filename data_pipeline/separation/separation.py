@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from data_pipeline.files.json_numbers import Count, Number
 from data_pipeline.words import first_of
 
 MAX_CORRELATION = 0.1
@@ -41,16 +42,16 @@ class Separation:
         better_split: The text of a split that would keep a distance; None if this one does, or if none can.
     """
 
-    frames: int
+    frames: Count
     shared_subjects: tuple[str, ...] | None
-    duplicates: int
-    near_share: float
-    near_correlation: float | None
-    frames_in_shared_sequences: int | None = None
-    min_distance: int | None = None
-    median_distance: float | None = None
-    correlation: float | None = None
-    median_correlation: float | None = None
+    duplicates: Count
+    near_share: Number
+    near_correlation: Number | None
+    frames_in_shared_sequences: Count | None = None
+    min_distance: Count | None = None
+    median_distance: Number | None = None
+    correlation: Number | None = None
+    median_correlation: Number | None = None
     better_split: str | None = None
 
     def to_json(self) -> dict[str, Any]:

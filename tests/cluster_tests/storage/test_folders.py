@@ -64,10 +64,10 @@ class TestATrialsFile:
         found = folder.trial("key/0").read_trial()
         assert found._replace(problems=()) == FINISHED._replace(key=None, options={}, started=7, device="cpu")
         assert found.problems == (
-            "key is not valid: 5",
-            "seed is not valid: '5'",
-            "options is not valid: []",
-            "pid is not valid: True",
+            "key is not valid: expected `str | null`, got `int`",
+            "seed is not valid: expected `int | null`, got `str`",
+            "options is not valid: expected `object`, got `array`",
+            "pid is not valid: expected `int | null`, got `bool`",
         )
 
     @pytest.mark.parametrize(
