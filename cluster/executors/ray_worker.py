@@ -34,7 +34,7 @@ from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import StorageError
 from cluster.storage.folders import TrialFolder
 from cluster.storage.trial_file import TrialFile
-from cluster.trial.trainable import TrialReport, run_trial
+from cluster.trial.trainable import TrialReport, run_trial, with_run
 from posenet.machine_errors import is_lost
 
 _REPORT_INTERVAL_S = 0.2  # a report delays the trial by some milliseconds
@@ -276,5 +276,6 @@ def fail(trial_id: str, folder: TrialFolder, run_id: str, error: str) -> TrialRe
         if report is not None:
             return report
         epochs = trial.epochs
-        folder.write_trial(trial._replace(status="failed", error=error, ended=time.time()))
+        outcome: dict[str, Any] = {"status": "failed", "error": error, "traceback": None, "ended": time.time()}
+        folder.write_trial(trial._replace(runs=with_run(trial.runs, run_id), **outcome))
     return TrialReport(trial_id, "failed", epochs, error=error)
