@@ -1,5 +1,6 @@
 """One trial, from its settings to its files. The Ray executor and the inline executor both run it."""
 
+import copy
 import json
 import math
 import os
@@ -273,7 +274,9 @@ class _Training:
     def _build(self) -> Solver:
         data = _DATASETS.get(self.sets, self.trial.device)
         tables = _TABLES.get(self.tables, self.trial.device)
-        parts = build_parts(self.trial.settings, self.trial.spec.seed, data, tables, self.init_weights)
+        # A copy: the next trial of this process must not find what this one changes in objects of the user.
+        settings = copy.deepcopy(self.trial.settings)
+        parts = build_parts(settings, self.trial.spec.seed, data, tables, self.init_weights)
         self.evaluators, self.normalizer = parts.evaluators, parts.normalizer
         return parts.solver
 
