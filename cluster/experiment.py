@@ -97,8 +97,14 @@ class Experiment:
         _show_user_errors_without_traceback()
         dicts = without_numpy(dict(zip(SECTIONS, (experiment_config, solver_config, base_hyperparams), strict=True)))
         problems = check_dicts(dicts)
+        settings = valid_settings(dicts, problems)
+        config = settings.experiment
+        if config.name is not None and config.storage_path is not None:  # those that are wrong are None
+            try:
+                self.folder = ExperimentFolder(Storage(config.storage_path) / config.name)
+            except StorageError as error:
+                problems.append(Problem("experiment_config.storage_path", str(error)))
         if problems:
-            settings = valid_settings(dicts, problems)
             problems += check_unaffected(settings, Inputs(settings.experiment.data_folder), problems)
             raise ConfigError(problems)
         # The user's own list, which a run fills; an earlier run may have filled it.
@@ -108,10 +114,6 @@ class Experiment:
         self.config: ExperimentConfig = settings.experiment
         self.solver_config: SolverConfig = settings.solver
         self.space = SearchSpace(settings)
-        try:
-            self.folder = ExperimentFolder(Storage(self.config.storage_path) / self.config.name)
-        except StorageError as error:
-            raise ConfigError([Problem("experiment_config.storage_path", str(error))]) from error
 
     def add_options(
         self,

@@ -174,8 +174,8 @@ def _functions(value: Any) -> str | None:
 
 def _metrics(value: Any) -> str | None:
     wrong = _functions(value)
-    if wrong is None and any(metric.__name__.removesuffix("_before") in METRICS for metric in value):
-        return f"functions with other names than those of PoseTune's metrics: {', '.join(METRICS)}"
+    if wrong is None and any(metric.__name__ in METRICS or metric.__name__.endswith("_before") for metric in value):
+        return f"functions whose names do not end in _before and are not PoseTune's own: {', '.join(METRICS)}"
     return wrong
 
 
