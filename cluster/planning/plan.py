@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from cluster.planning.combination_checks import SETTINGS_GROUPS
 from cluster.planning.config import ConfigError, Problem
-from cluster.planning.disk import DISK_KEYS, DiskUse, disk_use
+from cluster.planning.disk import DISK_KEYS, DiskUse, disk_use, report_bytes
 from cluster.planning.folds import check_folds
 from cluster.planning.identity import Primitive, canonical_json, digest
 from cluster.planning.inputs import Inputs
@@ -116,13 +116,14 @@ class Plan:
         used = [self.disk[trial.key] for trial in self.to_train if trial.key in self.disk]
         if not used:
             return []
-        weights, logs = size_text(sum(of.weights for of in used)), size_text(sum(of.logs for of in used))
+        weights = size_text(sum(of.weights for of in used))
+        logs = size_text(sum(of.logs for of in used) + report_bytes(len(self.trials)))
         kept = {
             "all": f"{weights} of weights and frame errors",
             "best": f"{weights} of weights and frame errors until all trials have ended; then only those of the best",
             "none": "no weights",
         }
-        return [f"disk: about {logs} of records and examples, {kept[self.keep_weights]}"]
+        return [f"disk: about {logs} of records, examples, tables and the report, {kept[self.keep_weights]}"]
 
 
 _STATUS_TEXTS: dict[Status, str] = {
