@@ -47,7 +47,7 @@ from cluster.storage.lock import experiment_lock
 from cluster.storage.trial_file import STATUSES, Status, TrialFile
 from cluster.trial.rehearsal import rehearse
 from data_pipeline.user_error import UserError, did_you_mean, first_line
-from data_pipeline.words import say, value_text
+from data_pipeline.words import count, say, value_text
 
 INTERRUPTED_CODE = 130
 PREEMPTED_CODE = 75
@@ -376,7 +376,7 @@ class Experiment:
 
 
 def _changed_code(name: str, n_trials: int) -> str:
-    trials = "1 trial was" if n_trials == 1 else f"{n_trials} trials were"
+    trials = f"{count(n_trials, 'trial')} {'was' if n_trials == 1 else 'were'}"
     return (
         f"the code of {name} has changed since {trials} trained with it; what they trained is kept and not trained "
         "again. If the change changes numbers, give the experiment another name, or remove it with posetune report rm"

@@ -112,6 +112,7 @@ def _train(config: dict[str, Any], job: Job, placement: Placement, versions: Map
     with watchdog, _listed(f"posetune-gpu-{group}-", trial.id) if is_shared else nullcontext(tuple) as others:
         for report in run_trial(trial, job.data(trial.settings), folder, stop_request, others_on_gpu=others):
             if report.gpu_failed and retry.requested():
+                watchdog.pause()
                 tune.report({"gpu_failure": vars(report), "group": group})
                 raise _GpuLostError
             now = time.monotonic()

@@ -14,7 +14,7 @@ from cluster.planning.own_code import own_sources
 from cluster.planning.search_space import RowIndices, SearchSpace
 from cluster.planning.seeds import repetition_seed
 from cluster.storage.trial_file import Status
-from data_pipeline.words import size_text
+from data_pipeline.words import count, size_text
 from posenet.models.corrector import FixedCorrector
 
 
@@ -103,10 +103,10 @@ class Plan:
         if self.fold_counts:
             n_combinations = n_combinations * len(self.fold_counts) // sum(self.fold_counts)
             folds = f" × {' or '.join(map(str, sorted(set(self.fold_counts))))} folds"
-        combinations = f"{_number(n_combinations, 'combination')}{folds}"
-        repetitions = _number(len(self.trials) // len(self.combinations), "repetition")
-        by_status = ", ".join(f"{counts[status]} {text}" for status, text in _STATUS_TEXTS.items() if counts[status])
-        counted = f"{combinations} × {repetitions} = {_number(len(self.trials), 'trial')}: {by_status}"
+        combinations = f"{count(n_combinations, 'combination')}{folds}"
+        repetitions = count(len(self.trials) // len(self.combinations), "repetition")
+        by_status = ", ".join(f"{counts[status]:,} {text}" for status, text in _STATUS_TEXTS.items() if counts[status])
+        counted = f"{combinations} × {repetitions} = {count(len(self.trials), 'trial')}: {by_status}"
         return "\n".join([counted, *self._disk_texts(), *(f"warning: {warning}" for warning in self.warnings)])
 
     __repr__ = __str__  # a notebook shows it; the encoded settings of all combinations are very long
@@ -198,7 +198,7 @@ def _warnings(space: SearchSpace, inputs: Inputs) -> list[str]:
         if found:
             _, name, text = max(found)
             others = len({other for _, other, _ in found} - {name})
-            more = f" {_number(others, f'other {part} set')} {'is' if others == 1 else 'are'} too close as well."
+            more = f" {count(others, f'other {part} set')} {'is' if others == 1 else 'are'} too close as well."
             warnings.append(f"{name}: {text}{more if others else ''}")
     return warnings
 
@@ -209,10 +209,6 @@ def _validation_matters(space: SearchSpace) -> bool:
     chooses_settings = len(space) > len(test_sets)
     chooses_epochs = max(space.values("solver_config.num_epochs")) > 1
     return None in test_sets or chooses_settings or chooses_epochs or any(space.values("choose_strength"))
-
-
-def _number(n: int, noun: str) -> str:
-    return f"1 {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def _checked_combinations(space: SearchSpace, inputs: Inputs) -> list[Combination]:
