@@ -48,7 +48,7 @@ from cluster.storage.lock import experiment_lock
 from cluster.storage.trial_file import STATUSES, Status, TrialFile
 from cluster.trial.rehearsal import rehearse
 from data_pipeline.user_error import UserError, did_you_mean, first_line
-from data_pipeline.words import say, value_text
+from data_pipeline.words import count, say, value_text
 
 INTERRUPTED_CODE = 130
 PREEMPTED_CODE = 75
@@ -98,8 +98,14 @@ class Experiment:
         _show_user_errors_without_traceback()
         dicts = without_numpy(dict(zip(SECTIONS, (experiment_config, solver_config, base_hyperparams), strict=True)))
         problems = check_dicts(dicts)
+        settings = valid_settings(dicts, problems)
+        config = settings.experiment
+        if config.name is not None and config.storage_path is not None:  # those that are wrong are None
+            try:
+                self.folder = ExperimentFolder(Storage(config.storage_path) / config.name)
+            except StorageError as error:
+                problems.append(Problem("experiment_config.storage_path", str(error)))
         if problems:
-            settings = valid_settings(dicts, problems)
             problems += check_unaffected(settings, Inputs(settings.experiment.data_folder), problems)
             raise ConfigError(problems)
         # The user's own list, which a run fills; an earlier run may have filled it.
@@ -109,10 +115,6 @@ class Experiment:
         self.config: ExperimentConfig = settings.experiment
         self.solver_config: SolverConfig = settings.solver
         self.space = SearchSpace(settings)
-        try:
-            self.folder = ExperimentFolder(Storage(self.config.storage_path) / self.config.name)
-        except StorageError as error:
-            raise ConfigError([Problem("experiment_config.storage_path", str(error))]) from error
 
     def add_options(
         self,
@@ -383,7 +385,7 @@ class Experiment:
 
 
 def _changed_code(name: str, n_trials: int) -> str:
-    trials = "1 trial was" if n_trials == 1 else f"{n_trials} trials were"
+    trials = f"{count(n_trials, 'trial')} {'was' if n_trials == 1 else 'were'}"
     return (
         f"the code of {name} has changed since {trials} trained with it; what they trained is kept and not trained "
         "again. If the change changes numbers, give the experiment another name, or remove it with posetune report rm"

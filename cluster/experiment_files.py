@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -15,6 +16,7 @@ from cluster.results.results import Results
 from cluster.storage.archive import map_files
 from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import StorageError
+from cluster.storage.run_file import RunFile
 from data_pipeline.pose_range import PoseRange
 from data_pipeline.tables import label_keys
 from data_pipeline.words import value_text
@@ -26,9 +28,11 @@ def write_experiment_file(plan: Plan, job: Job) -> None:
     Next to it are written what produces the trials of this run, if it trains any, and the hashes of the frames of each
     training set.
     """
+    earlier: Mapping[str, RunFile] = {}
     with suppress(StorageError):  # a link instead of the file says nothing, and is replaced
-        for run_id, run in job.folder.read_run_of_0_4_0().items():
-            job.folder.write_run(run_id, run)  # the file that recorded it is now replaced
+        earlier = job.folder.read_run_of_0_4_0()
+    for run_id, run in earlier.items():
+        job.folder.write_run(run_id, run)  # the file that recorded it is replaced below
     if plan.to_train:
         job.folder.write_run(job.run_id, provenance())
     for train in {key: job.sets[key] for key, _, _ in job.separations}.values():

@@ -69,11 +69,8 @@ def _trained_again(
         return tuple(trial.runs) if is_same[pair] else None
 
     found = folder.read_trials(runs_if_again, set(others).__contains__).values()
-    versions = Counter(
-        f"PoseTune {runs[ids[-1]].origin.get('PoseTune')}" if ids and ids[-1] in runs else "an unrecorded version"
-        for ids in found
-        if ids is not None
-    )
+    of_run = {run_id: f"PoseTune {version}" for run_id, run in runs.items() if (version := run.origin.get("PoseTune"))}
+    versions = Counter(of_run.get(ids[-1] if ids else "", "an unrecorded version") for ids in found if ids is not None)
     return [
         f"{count(n, 'trial')} from {version} {'is' if n == 1 else 'are'} kept but not shown; "
         f"{'it' if n == 1 else 'they'} would be trained again"

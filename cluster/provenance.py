@@ -77,15 +77,17 @@ def _version(package: str) -> str | None:
 def _commits(files: Mapping[str, str]) -> dict[str, Commit]:
     """Returns the state of the repository of each file, without files that git does not track.
 
-    A file in a virtual environment, for example, does not belong to the repository that surrounds it.
+    A file in a virtual environment, for example, does not belong to the repository that surrounds it. Of other files
+    that git does not track, only modules next to the file count as changes; results are none.
     """
     found = {}
     for whose, file in files.items():
         path = Path(file)
         commit = _git(path.parent, "rev-parse", "HEAD")
         if commit is not None and _git(path.parent, "ls-files", "--error-unmatch", "--", path.name) is not None:
-            changes = _git(path.parent, "status", "--porcelain")
-            found[whose] = Commit(commit, None if changes is None else bool(changes))
+            changes = _git(path.parent, "status", "--porcelain", "--untracked-files=no")
+            modules = _git(path.parent, "ls-files", "--others", "--exclude-standard", "--", "*.py")
+            found[whose] = Commit(commit, None if changes is None or modules is None else bool(changes or modules))
     return found
 
 

@@ -145,13 +145,18 @@ class RayGpus(ResourceManager):  # type: ignore[misc] # ray declares no types
     def ended(self, group_id: str | None, trial_id: str, *, gpu_failed: bool) -> str | None:
         """A trial ended. If it had failed on another GPU before, this shows whether that one is bad.
 
+        Args:
+            group_id: The placement group that reserves its GPU; None if its worker was lost, which shows nothing.
+            trial_id: The trial.
+            gpu_failed: Whether its GPU failed.
+
         Returns:
             The name of a GPU that is not used any more from now on.
         """
         for gpu in self._gpus:
             place = gpu.suspicions.pop(trial_id, None)
             if place is not None and not gpu.is_bad:
-                gpu.n_failures += not gpu_failed and not gpu.is_in(group_id)
+                gpu.n_failures += group_id is not None and not gpu_failed and not gpu.is_in(group_id)
                 return place if gpu.is_bad else None
         return None
 

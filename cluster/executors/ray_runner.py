@@ -269,7 +269,7 @@ class _Reports(_StaysInDriver, tune.Callback):  # type: ignore[misc] # ray decla
         spec = self.generator.specs_by_tune_id[trial.trial_id]
         if "trial_error" in result:
             folder = self.job.folder.trial(spec.id)
-            self.monitor.reported(ray_worker.fail(spec.id, folder, self.job.run_id, result["trial_error"]))
+            self._reported(ray_worker.fail(spec.id, folder, self.job.run_id, result["trial_error"]), None)
         if "node_error" in result:
             if self.generator.node_error is None:
                 self.monitor.progress.say(f"warning: {result['node_error']}. All trials now save, then the run ends")
@@ -321,7 +321,7 @@ class _Reports(_StaysInDriver, tune.Callback):  # type: ignore[misc] # ray decla
             f"the trial's worker process was lost {times} ({hung}killed, out of memory, or its node was lost); the "
             "next run continues from the last checkpoint"
         )
-        self.monitor.reported(ray_worker.fail(spec.id, folder, run_id, hang or lost))
+        self._reported(ray_worker.fail(spec.id, folder, run_id, hang or lost), None)
 
 
 class _Stop(_StaysInDriver, tune.Stopper):  # type: ignore[misc] # ray declares no types

@@ -34,7 +34,7 @@ from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import StorageError
 from cluster.storage.folders import TrialFolder
 from cluster.storage.trial_file import TrialFile
-from cluster.trial.trainable import TrialReport, run_trial
+from cluster.trial.trainable import TrialReport, run_trial, with_run
 from posenet.machine_errors import is_lost
 
 _REPORT_INTERVAL_S = 0.2  # a report delays the trial by some milliseconds
@@ -112,6 +112,7 @@ def _train(config: dict[str, Any], job: Job, placement: Placement, versions: Map
     with watchdog, _listed(f"posetune-gpu-{group}-", trial.id) if is_shared else nullcontext(tuple) as others:
         for report in run_trial(trial, job.data(trial.settings), folder, stop_request, others_on_gpu=others):
             if report.gpu_failed and retry.requested():
+                watchdog.pause()
                 tune.report({"gpu_failure": vars(report), "group": group})
                 raise _GpuLostError
             now = time.monotonic()
@@ -276,5 +277,6 @@ def fail(trial_id: str, folder: TrialFolder, run_id: str, error: str) -> TrialRe
         if report is not None:
             return report
         epochs = trial.epochs
-        folder.write_trial(trial._replace(status="failed", error=error, ended=time.time()))
+        outcome: dict[str, Any] = {"status": "failed", "error": error, "traceback": None, "ended": time.time()}
+        folder.write_trial(trial._replace(runs=with_run(trial.runs, run_id), **outcome))
     return TrialReport(trial_id, "failed", epochs, error=error)

@@ -27,7 +27,7 @@ from data_pipeline.normalizers import Normalizer
 from data_pipeline.skeleton import Skeleton
 from data_pipeline.subsets import DEFAULT_SUBSET
 from data_pipeline.user_error import UserError, did_you_mean
-from data_pipeline.words import value_text
+from data_pipeline.words import count, value_text
 from posenet.errors import ErrorFunction
 from posenet.evaluator import METRICS
 from posenet.losses import Loss
@@ -59,8 +59,8 @@ class ConfigError(UserError):
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = list(problems)
-        count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
-        super().__init__("\n  ".join([f"{count} in the configuration:", *map(str, self.problems)]))
+        first = f"{count(len(self.problems), 'problem')} in the configuration:"
+        super().__init__("\n  ".join([first, *map(str, self.problems)]))
 
 
 Rule = Callable[[Any], str | None]
@@ -174,8 +174,8 @@ def _functions(value: Any) -> str | None:
 
 def _metrics(value: Any) -> str | None:
     wrong = _functions(value)
-    if wrong is None and any(metric.__name__.removesuffix("_before") in METRICS for metric in value):
-        return f"functions with other names than those of PoseTune's metrics: {', '.join(METRICS)}"
+    if wrong is None and any(metric.__name__ in METRICS or metric.__name__.endswith("_before") for metric in value):
+        return f"functions whose names do not end in _before and are not PoseTune's own: {', '.join(METRICS)}"
     return wrong
 
 

@@ -1,4 +1,4 @@
-"""How much disk the files of a trial take, estimated before it is trained."""
+"""How much disk the files of an experiment take, estimated before it is trained."""
 
 from dataclasses import dataclass
 from math import ceil
@@ -25,6 +25,8 @@ _RECORD, _FINAL_RECORD = 9, 4.5
 _FRAME = 9
 _TENSOR = 400
 _PICTURE = 100_000
+_REPORT = 700_000  # 1.05 MB with examples, for their viewer, and 0.35 MB without
+_TABLE_ROW = 1_000  # in all tables together
 
 _MM_METRICS, _SPACE_METRICS = 7, 4
 """The metrics of an intermediate evaluation in millimetres, and in normalised space; see `posenet.evaluator`."""
@@ -41,6 +43,11 @@ class DiskUse:
 
     weights: int
     logs: int
+
+
+def report_bytes(n_trials: int) -> int:
+    """Estimates the tables of an experiment and its report."""
+    return _REPORT + n_trials * _TABLE_ROW
 
 
 def disk_use(settings: Settings, inputs: Inputs) -> DiskUse:

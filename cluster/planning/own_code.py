@@ -41,14 +41,26 @@ def is_own(module: str | None) -> bool:
 def source_hash(value: Any) -> str | None:
     """Returns a hash of the code of a class, with its own base classes, or of a function; None if it has no source.
 
-    Comments and formatting do not count.
+    Comments, docstrings and formatting do not count.
     """
     parts = [kind for kind in value.__mro__ if is_own(kind.__module__)] if isinstance(value, type) else [value]
     try:
-        code = "\n".join(ast.unparse(ast.parse(textwrap.dedent(inspect.getsource(part)))) for part in parts)
+        code = "\n".join(_code(inspect.getsource(part)) for part in parts)
     except (OSError, TypeError, SyntaxError):  # typed into a prompt, or written in C
         return None
     return hashlib.sha256(code.encode()).hexdigest()[:16]
+
+
+def _code(source: str) -> str:
+    """Returns the code of a class or function without comments, docstrings and formatting."""
+    tree = ast.parse(textwrap.dedent(source))
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+            and ast.get_docstring(node) is not None
+        ):
+            node.body = node.body[1:]  # may be empty: nobody runs it
+    return ast.unparse(tree)
 
 
 def own_sources(encoded: Iterable[str]) -> dict[str, str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from cluster.planning.combination_checks import SETTINGS_GROUPS
 from cluster.planning.config import ConfigError, Problem
-from cluster.planning.disk import DISK_KEYS, DiskUse, disk_use
+from cluster.planning.disk import DISK_KEYS, DiskUse, disk_use, report_bytes
 from cluster.planning.folds import check_folds
 from cluster.planning.identity import Primitive, canonical_json, digest
 from cluster.planning.inputs import Inputs
@@ -15,7 +15,7 @@ from cluster.planning.search_space import RowIndices, SearchSpace
 from cluster.planning.seeds import repetition_seed
 from cluster.results.names import option_texts, setting_of
 from cluster.storage.trial_file import Status
-from data_pipeline.words import size_text
+from data_pipeline.words import count, size_text
 from posenet.models.corrector import FixedCorrector
 
 
@@ -104,10 +104,10 @@ class Plan:
         if self.fold_counts:
             n_combinations = n_combinations * len(self.fold_counts) // sum(self.fold_counts)
             folds = f" × {' or '.join(map(str, sorted(set(self.fold_counts))))} folds"
-        combinations = f"{_number(n_combinations, 'combination')}{folds}"
-        repetitions = _number(len(self.trials) // len(self.combinations), "repetition")
-        by_status = ", ".join(f"{counts[status]} {text}" for status, text in _STATUS_TEXTS.items() if counts[status])
-        counted = f"{combinations} × {repetitions} = {_number(len(self.trials), 'trial')}: {by_status}"
+        combinations = f"{count(n_combinations, 'combination')}{folds}"
+        repetitions = count(len(self.trials) // len(self.combinations), "repetition")
+        by_status = ", ".join(f"{counts[status]:,} {text}" for status, text in _STATUS_TEXTS.items() if counts[status])
+        counted = f"{combinations} × {repetitions} = {count(len(self.trials), 'trial')}: {by_status}"
         return "\n".join([counted, *self._disk_texts(), *(f"warning: {warning}" for warning in self.warnings)])
 
     __repr__ = __str__  # a notebook shows it; the encoded settings of all combinations are very long
@@ -117,13 +117,14 @@ class Plan:
         used = [self.disk[trial.key] for trial in self.to_train if trial.key in self.disk]
         if not used:
             return []
-        weights, logs = size_text(sum(of.weights for of in used)), size_text(sum(of.logs for of in used))
+        weights = size_text(sum(of.weights for of in used))
+        logs = size_text(sum(of.logs for of in used) + report_bytes(len(self.trials)))
         kept = {
             "all": f"{weights} of weights and frame errors",
             "best": f"{weights} of weights and frame errors until all trials have ended; then only those of the best",
             "none": "no weights",
         }
-        return [f"disk: about {logs} of records and examples, {kept[self.keep_weights]}"]
+        return [f"disk: about {logs} of records, examples, tables and the report, {kept[self.keep_weights]}"]
 
 
 _STATUS_TEXTS: dict[Status, str] = {
@@ -198,7 +199,7 @@ def _warnings(space: SearchSpace, inputs: Inputs) -> list[str]:
         if found:
             _, name, text = max(found)
             others = len({other for _, other, _ in found} - {name})
-            more = f" {_number(others, f'other {part} set')} {'is' if others == 1 else 'are'} too close as well."
+            more = f" {count(others, f'other {part} set')} {'is' if others == 1 else 'are'} too close as well."
             warnings.append(f"{name}: {text}{more if others else ''}")
     return warnings
 
@@ -209,10 +210,6 @@ def _validation_matters(space: SearchSpace) -> bool:
     chooses_settings = len(space) > len(test_sets)
     chooses_epochs = max(space.values("solver_config.num_epochs")) > 1
     return None in test_sets or chooses_settings or chooses_epochs or any(space.values("choose_strength"))
-
-
-def _number(n: int, noun: str) -> str:
-    return f"1 {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def _checked_combinations(space: SearchSpace, inputs: Inputs) -> list[Combination]:

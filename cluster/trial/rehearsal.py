@@ -1,10 +1,13 @@
 """A training of a few samples before a run: errors in the user's own classes are found before anything starts.
 
 It runs the code of a training: distorter, augmenters, normalizer, model, loss, backward pass, optimizer, scheduler and
-evaluation. It trains on the CPU and keeps nothing.
+evaluation. It trains copies on the CPU and keeps nothing.
 """
 
+import copy
 import inspect
+import json
+import re
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
@@ -29,6 +32,12 @@ from posenet.reproducible import reproducible_process
 from posenet.solver import DivergedError
 
 N_SAMPLES = 4
+
+_MORE_SAMPLES = 256
+"""For classes that fail with fewer samples than they learn from, such as a normalizer that finds ten components."""
+
+_WITHOUT_GPU = re.compile("not compiled with CUDA|No CUDA GPUs|NVIDIA driver|to be on the same device", re.IGNORECASE)
+"""Errors of a class that puts tensors on the GPU by itself, where a trial would find a GPU."""
 
 _MOST = 50
 """Distinct sets of classes that are rehearsed; beyond that only sets with a class that none of these has."""
@@ -108,7 +117,7 @@ class _Watched:
             check = _CHECKS.get((self._role, name))
             wrong = None if check is None else check(result, *args)
             if wrong is not None:
-                raise _WrongResultError(f"it returns {wrong}")
+                raise _WrongResultError(f"{'it' if name == '__call__' else f'{name}()'} returns {wrong}")
         except (Exception, SystemExit) as error:
             raise _PartError(self._role, self._part, error) from error
         return result
@@ -119,13 +128,21 @@ def _check_distorted(result: Any, samples: Any, generator: Any) -> str | None:
 
 
 def _check_augmented(result: Any, poses: Tensor, labels: Tensor, *rest: Any) -> str | None:
-    if not isinstance(result, tuple) or len(result) != 2:
+    if not isinstance(result, tuple | list) or len(result) != 2:
         return f"{_spelled(result)} instead of a tuple of two tensors"
     return _unlike(result[0], poses) or _unlike(result[1], labels)
 
 
 def _check_normalized(result: Any, poses: Tensor) -> str | None:
     return _unlike(result[0], poses)
+
+
+def _check_learned(result: Any) -> str | None:
+    try:
+        json.dumps(result)
+    except (TypeError, ValueError) as error:
+        return f"something that is not JSON ({error}) instead of a dict of lists of numbers"
+    return None
 
 
 def _check_loss(result: Any, poses: Tensor, *rest: Any) -> str | None:
@@ -146,6 +163,7 @@ _CHECKS: Mapping[tuple[str, str], Callable[..., str | None]] = {
     ("distorter", "__call__"): _check_distorted,
     ("augmenter", "__call__"): _check_augmented,
     ("normalizer", "normalize"): _check_normalized,
+    ("normalizer", "learned"): _check_learned,
     ("loss", "__call__"): _check_loss,
     ("metric", "__call__"): _check_metric,
 }
@@ -190,9 +208,15 @@ def rehearse(plan: Plan, space: SearchSpace, inputs: Inputs) -> list[Problem]:
 
 
 def _rehearsed(settings: Settings, inputs: Inputs) -> Problem | None:
-    """Trains a few samples; returns the problem if that fails."""
+    """Trains a few samples; returns the problem if that fails, and with more samples too."""
+    problem = _rehearsed_with(N_SAMPLES, settings, inputs)
+    return None if problem is None or _rehearsed_with(_MORE_SAMPLES, settings, inputs) is None else problem
+
+
+def _rehearsed_with(n_samples: int, settings: Settings, inputs: Inputs) -> Problem | None:
+    """Trains the first samples of each set; returns the problem if that fails."""
     config, hyperparams = settings.experiment, settings.hyperparams
-    sets = {split: _first_samples(inputs.read_set(key)) for split, key in set_keys(settings).items()}
+    sets = {split: _first_samples(n_samples, inputs.read_set(key)) for split, key in set_keys(settings).items()}
     data = {split: DeviceDataset.of(dataset, torch.device("cpu")) for split, dataset in sets.items()}
     tables = {
         file: on_device(inputs.read_table(file).array, torch.device("cpu"))
@@ -208,26 +232,29 @@ def _rehearsed(settings: Settings, inputs: Inputs) -> Problem | None:
             ),
         ):
             warnings.simplefilter("ignore")  # they appear in the training
-            parts = build_parts(_watched(settings), 0, data, tables)
+            parts = build_parts(_watched(n_samples, copy.deepcopy(settings)), 0, data, tables)
             for _ in parts.solver.epochs():
                 parts.evaluators["val"].final(parts.solver.model)
+            if parts.normalizer is not None:
+                parts.normalizer.learned()
     except DivergedError:
         return None  # that is the result of a trial
-    except _PartError as failed:
-        return _problem(failed.role, failed.part, failed.error)
     except (Exception, SystemExit) as error:
         role = _role_of(error)
-        return _problem(role, getattr(hyperparams, role), error)
+        failed = error if isinstance(error, _PartError) else _PartError(role, getattr(hyperparams, role), error)
+        if config.devices[0].type != "cpu" and _WITHOUT_GPU.search(str(failed.error)):
+            return None
+        return _problem(failed.role, failed.part, failed.error)
     return None
 
 
-def _first_samples(dataset: PoseDataset) -> PoseDataset:
-    poses = {subset: array[:N_SAMPLES] for subset, array in dataset.poses.items()}
-    rows = slice(N_SAMPLES)
+def _first_samples(n_samples: int, dataset: PoseDataset) -> PoseDataset:
+    rows = slice(n_samples)
+    poses = {subset: array[rows] for subset, array in dataset.poses.items()}
     return replace(dataset, labels=dataset.labels[rows], poses=poses, frames=dataset.frames.take(rows))
 
 
-def _watched(settings: Settings) -> Settings:
+def _watched(n_samples: int, settings: Settings) -> Settings:
     """Returns settings for an epoch of one batch, whose parts say which of them raised an error."""
     hyperparams: Any = settings.hyperparams
     normalizer: Any = settings.experiment.normalizer
@@ -242,7 +269,7 @@ def _watched(settings: Settings) -> Settings:
         experiment = replace(experiment, normalizer=made)
     metrics: Any = [_Watched("metric", metric) for metric in settings.solver.metrics]
     solver = replace(
-        settings.solver, num_epochs=1, batch_size=N_SAMPLES, val_example_indices=(), metrics=metrics, callbacks=()
+        settings.solver, num_epochs=1, batch_size=n_samples, val_example_indices=(), metrics=metrics, callbacks=()
     )
     return Settings(experiment, solver, replace(hyperparams, **changes))
 

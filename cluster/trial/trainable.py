@@ -1,5 +1,6 @@
 """One trial, from its settings to its files. The Ray executor and the inline executor both run it."""
 
+import copy
 import json
 import math
 import os
@@ -129,6 +130,8 @@ def run_trial(
     config = trial.settings.experiment
     training = _Training(trial, data, folder)
     try:
+        # First of all: if an error follows, a checkpoint may be kept, which earlier runs trained.
+        training.runs = with_run(folder.read_trial().runs, trial.run_id)
         with (
             reproducible_process(
                 threads=config.cpus_per_trial,
@@ -193,7 +196,6 @@ class _Training:
             gpu.empty_cache()  # memory of the previous trial of this process
             gpu.reset_peak_memory_stats(trial.device)
         self.device, self.gpu = device_name(trial.device)
-        self.runs = tuple(dict.fromkeys([*self.folder.read_trial().runs, trial.run_id]))
         self._write_trial()
         solver = self._build()
         warning = self._continue(solver)
@@ -272,15 +274,17 @@ class _Training:
     def _build(self) -> Solver:
         data = _DATASETS.get(self.sets, self.trial.device)
         tables = _TABLES.get(self.tables, self.trial.device)
-        parts = build_parts(self.trial.settings, self.trial.spec.seed, data, tables, self.init_weights)
+        # A copy: the next trial of this process must not find what this one changes in objects of the user.
+        settings = copy.deepcopy(self.trial.settings)
+        parts = build_parts(settings, self.trial.spec.seed, data, tables, self.init_weights)
         self.evaluators, self.normalizer = parts.evaluators, parts.normalizer
         return parts.solver
 
     def _continue(self, solver: Solver) -> str | None:
         """Loads the checkpoint if there is one; returns a warning if it cannot be used."""
-        runs, self.runs = self.runs, (self.trial.run_id,)
         content = self.folder.read(FileNames.CHECKPOINT)
         if content is None:
+            self.runs = (self.trial.run_id,)
             return None
         try:
             state = unpack(content)
@@ -295,13 +299,14 @@ class _Training:
             if is_machine_error(error):
                 raise
             self.folder.remove(FileNames.CHECKPOINT)
+            self.runs = (self.trial.run_id,)
             reason = f"its checkpoint cannot be used: {error}"
             return f"warning: {self.trial.id} starts again from the beginning, since {reason}"
         self.log = log
-        self.runs = runs
         self.epoch = solver.epoch
         self.started = state["started"]
         self.clock_start -= state["train_seconds"]
+        self._write_trial()  # again, now that it is known how far the trial is
         return None
 
     def _write_checkpoint(self, solver: Solver) -> None:
@@ -407,6 +412,11 @@ class _Training:
             title=f"{self.trial.id}, epoch {report.epoch}",
         )
         self.folder.write(f"{FileNames.PLOTS_FOLDER}/epoch_{report.epoch:05d}.png", picture)
+
+
+def with_run(runs: Sequence[str], run_id: str) -> tuple[str, ...]:
+    """Returns the ids of the runs that trained a trial, with that of the present one as the last."""
+    return (*(run for run in runs if run != run_id), run_id)
 
 
 def _headline(measured: list[Measurement]) -> dict[str, dict[str, float]]:

@@ -69,6 +69,15 @@ def test_commits_are_those_of_the_script_and_of_posetune_wherever_the_script_is_
     assert provenance().git[SCRIPT] == Commit(commit, dirty=True)
 
 
+@pytest.mark.parametrize(("name", "dirty"), [("results/sweep/experiment.json", False), ("models/mine.py", True)])
+def test_a_new_module_next_to_the_script_is_a_change_and_results_are_none(repository, monkeypatch, name, dirty):
+    script, commit = repository("mine")
+    (script.parent / name).parent.mkdir(parents=True)
+    (script.parent / name).write_text("")
+    monkeypatch.setattr(sys, "argv", [str(script)])
+    assert provenance().git[SCRIPT] == Commit(commit, dirty)
+
+
 @pytest.mark.parametrize("name", ["venv/sweep.py", "new.py", "missing/sweep.py", "", "-c", "a\0b"])
 def test_what_a_repository_does_not_track_has_no_commit(repository, monkeypatch, name):
     script, _ = repository("mine")

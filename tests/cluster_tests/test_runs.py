@@ -6,7 +6,9 @@ import sys
 from dataclasses import replace
 
 import pytest
+import torch
 
+from cluster.executors import ray_worker
 from cluster.experiment import TrialsFailedError
 from cluster.planning import combination_checks
 from cluster.provenance import provenance
@@ -17,7 +19,9 @@ from cluster.reproduction import reproduce
 from cluster.result_table import ResultTable
 from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder
+from cluster.trial import trainable
 from cluster.trial.trainable import run_trial
+from posenet.solver import Solver
 from tests.cluster_tests.small_experiment import LR, FailingMLP
 
 
@@ -110,6 +114,40 @@ class TestATrial:
         folder.write("checkpoint.pt", b"broken")
         list(run_trial(replace(trial, run_id="beef"), data, folder))
         assert folder.read_trial().runs == ("beef",)
+
+    def test_that_could_not_be_continued_still_names_the_run_whose_checkpoint_it_keeps(
+        self, small_experiment, monkeypatch
+    ):
+        trial, data, folder = small_experiment.trial({"solver_config.num_epochs": 3})
+        list(run_trial(trial, data, folder, lambda: True))
+
+        def fail(*arguments, **named):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+        for place in ((trainable, "current_gpu"), (Solver, "load_state_dict")):
+            with monkeypatch.context() as patch:
+                patch.setattr(*place, fail)
+                *_, last = run_trial(replace(trial, run_id="dead"), data, folder)
+                assert last.status == "failed"
+        *_, last = run_trial(replace(trial, run_id="beef"), data, folder)
+        assert last.status == "finished"
+        assert folder.read_trial().runs == (trial.run_id, "dead", "beef")
+
+    def test_that_is_continued_is_recorded_with_its_epochs_before_the_next_one(self, small_experiment):
+        trial, data, folder = small_experiment.trial({"solver_config.num_epochs": 3})
+        list(run_trial(trial, data, folder, lambda: True))
+        before = folder.read_trial()
+        next(run_trial(trial, data, folder))
+        assert (folder.read_trial().epochs, folder.read_trial().started) == (1, before.started)
+
+    def test_whose_worker_was_lost_before_it_began_names_the_run_and_has_no_older_traceback(self, small_experiment):
+        trial, data, folder = small_experiment.trial({"base_hyperparams.model": FailingMLP})
+        list(run_trial(trial, data, folder))
+        assert folder.read_trial().traceback
+        ray_worker.fail(trial.id, folder, "beef", "its worker was lost")
+        content = folder.read_trial()
+        assert (content.runs, content.error) == ((trial.run_id, "beef"), "its worker was lost")
+        assert content.traceback is None
 
 
 class TestTrialsOfDifferentVersions:

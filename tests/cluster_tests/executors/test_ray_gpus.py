@@ -13,12 +13,13 @@ from ray import tune
 from ray.air.execution import ResourceRequest
 from ray.cluster_utils import Cluster
 
-from cluster.executors import ray_gpus, ray_nodes
+from cluster.executors import ray_gpus, ray_nodes, ray_runner
 from cluster.executors.ray_gpus import RayGpus, placed_by
-from cluster.executors.ray_runner import _Variants
+from cluster.executors.ray_runner import _Reports, _Variants
 from cluster.planning.placement import PRETEND_GPUS, Node, Placement, place_on
 from cluster.planning.plan import Combination, TrialSpec
 from cluster.planning.search_space import Axis
+from cluster.trial.trainable import TrialReport
 from tests.cluster_tests.sweep import Sweep, write_sweep_data
 
 
@@ -112,6 +113,21 @@ class TestAGpuThatMayBeBad:
         assert self.start(gpus)[1] == good
         assert not gpus.has_resources_ready(REQUEST)
         assert not gpus.all_bad
+
+    def test_gets_trials_again_if_the_worker_on_the_other_gpu_is_lost(self, gpus, monkeypatch):
+        report = TrialReport("a/0", "failed", error="its worker was lost")
+        monkeypatch.setattr(ray_runner.ray_worker, "fail", lambda *arguments: report)
+        monkeypatch.setattr(ray_runner, "read_hang", lambda *arguments: None)
+        spec = SimpleNamespace(id="a/0")
+        generator = SimpleNamespace(specs_by_tune_id={"tune": spec}, node_error=None)
+        job = SimpleNamespace(
+            folder=SimpleNamespace(trial=str), run_id="run", config=SimpleNamespace(trial_timeout_s=None)
+        )
+        reports = _Reports(SimpleNamespace(reported=lambda report: None), generator, job, gpus)
+        for _ in range(3):
+            self.fail(gpus)
+            reports.on_trial_error(0, [], SimpleNamespace(trial_id="tune", num_failures=3))
+        assert len({self.start(gpus)[1] for _ in range(2)}) == 2
 
     def test_gets_trials_again_if_it_is_the_only_one_and_the_retry_succeeds(self, gpus):
         del gpus._gpus[1]

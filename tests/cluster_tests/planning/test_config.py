@@ -23,6 +23,12 @@ from tests.cluster_tests.small_experiment import MISSING, case_id
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
+
+def error_before(poses, labels, skeleton):
+    """Has the name of the metric `error` before the correction."""
+    return errors.distance_error(poses, labels, skeleton)
+
+
 EXPERIMENT = [
     ("name", 7, "got 7; allowed: a name of letters, digits"),
     ("name", "", "begins with a letter or digit"),
@@ -133,7 +139,8 @@ SOLVER = [
     ("metrics", errors.distance_error, "a list of functions with different names"),
     ("metrics", [lambda *args: args[0]], "a list of functions with different names"),
     ("metrics", [errors.bone_length_error, errors.bone_length_error], "a list of functions with different names"),
-    ("metrics", [errors.bone_length_error], "functions with other names than those of PoseTune's metrics: distance,"),
+    ("metrics", [errors.bone_length_error], "functions whose names do not end in _before and are not PoseTune's own: "),
+    ("metrics", [error_before], "functions whose names do not end in _before and are not PoseTune's own: distance,"),
     ("callbacks", [3], "a list of functions with different names"),
     ("num_epoch", 5, "did you mean 'num_epochs'?"),
     ("learning_rate", 0.1, "there is no such key"),
@@ -255,6 +262,7 @@ class TestAWrongKeyOrValue:
             "experiment_config.val_set_size": 21,
             "experiment_config.test_set": "small_tset",
             "experiment_config.use_preset": "yes",
+            "experiment_config.storage_path": "s3://name:password@bucket/results",
             "experiment_config.zzz": 1,
             "solver_config.num_epochs": "many",
             "base_hyperparams.model_args.dropout": True,

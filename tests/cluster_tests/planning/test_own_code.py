@@ -14,7 +14,7 @@ from tests.cluster_tests.small_experiment import LR, FailingMLP, NanLoss
 CODE = '''from posenet.models import CorrectorMLP
 
 class Base(CorrectorMLP):
-    """A base class."""
+    """{says}"""
     factor = {factor}
 
 class Mine(Base):
@@ -31,7 +31,9 @@ def write(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
 
     def write(**parts):
-        (tmp_path / "mine.py").write_text(CODE.format(**{"factor": 1, "comment": "", "times": 1.0} | parts))
+        (tmp_path / "mine.py").write_text(
+            CODE.format(**{"factor": 1, "comment": "", "times": 1.0, "says": "A base class."} | parts)
+        )
         sys.modules.pop("mine", None)
         linecache.clearcache()
         importlib.invalidate_caches()
@@ -55,9 +57,16 @@ class TestOwnObjects:
 class TestTheHashOfTheCode:
     @pytest.mark.parametrize(
         ("parts", "same"),
-        [({}, True), ({"comment": "# says why"}, True), ({"times": 2.0}, False), ({"factor": 2}, False)],
+        [
+            ({}, True),
+            ({"comment": "# says why"}, True),
+            ({"comment": "'A docstring.'"}, True),
+            ({"says": "Another docstring."}, True),
+            ({"times": 2.0}, False),
+            ({"factor": 2}, False),
+        ],
     )
-    def test_changes_with_the_code_of_the_class_and_its_bases_and_not_with_comments(self, write, parts, same):
+    def test_changes_with_the_code_of_the_class_and_its_bases_and_not_with_texts(self, write, parts, same):
         before = source_hash(write())
         assert before is not None
         assert (source_hash(write(**parts)) == before) == same

@@ -8,7 +8,11 @@ import pytest
 
 from cluster.planning import inputs
 from cluster.planning.config import ConfigError
+from cluster.planning.disk import report_bytes
 from cluster.planning.identity import digest
+from cluster.reports.page.page import page
+from cluster.storage.filesystem import Storage
+from cluster.storage.folders import ExperimentFolder
 from cluster.storage.trial_file import STATUSES
 from data_pipeline.pose_dataset import Samples, write_datasets
 from data_pipeline.preparation.parts import split_samples
@@ -250,13 +254,16 @@ class TestTheDiskThatAPlanTells:
         told = plan.disk[plan.trials[0].key]
         assert weights / 2 < told.weights < 2 * weights
         assert sum(sizes.values()) / 2 < told.logs < 2 * sum(sizes.values())
+        n_bytes = sum(path.stat().st_size for path in small_experiment.folder.glob("tables/*"))
+        n_bytes += len(page(ExperimentFolder(Storage(small_experiment.folder))))
+        assert n_bytes / 2 < report_bytes(1) < 2 * n_bytes
 
     @pytest.mark.parametrize(
         ("keep", "ends"),
         [
             ("all", "MB of weights and frame errors"),
             ("best", "MB of weights and frame errors until all trials have ended; then only those of the best"),
-            ("none", "of records and examples, no weights"),
+            ("none", "of records, examples, tables and the report, no weights"),
         ],
     )
     def test_is_of_the_trials_to_train_by_keep_weights(self, small_experiment, keep, ends):

@@ -135,6 +135,52 @@ class Nothing(Shifter):
         return None
 
 
+class Unwritable(Shifter):
+    def learned(self):
+        return {"mean": torch.zeros(3)}
+
+
+class Components(Shifter):
+    """Learns more components than there are samples in a first rehearsal."""
+
+    def fit(self, poses):
+        torch.pca_lowrank(torch.cat(list(poses)).flatten(1), q=2 * N_SAMPLES)
+
+
+@dataclass(frozen=True)
+class Listing(Augmenter):
+    def __call__(self, poses, labels, skeleton, generator):
+        return [poses, labels]
+
+
+@dataclass(frozen=True)
+class OnTheGpu(Loss):
+    """Puts its weights on the GPU by itself."""
+
+    def __call__(self, poses, labels, skeleton) -> Tensor:
+        return ((poses - labels) * torch.ones(21, 3).cuda()).square().mean()
+
+
+class Remembering(Loss):
+    """Keeps the device of its first batch."""
+
+    def __init__(self):
+        self.weights = None
+
+    def __call__(self, poses, labels, skeleton) -> Tensor:
+        if self.weights is None:
+            self.weights = torch.ones_like(poses[0])
+        return ((poses - labels) * self.weights).square().mean()
+
+
+class Activated(Plain):
+    """Uses the module that it is given, and not a copy."""
+
+    def __init__(self, activation):
+        super().__init__()
+        self.layers.append(activation)
+
+
 class Lazy(torch.optim.SGD):
     def step(self, closure=None):
         return closure(1)
@@ -208,6 +254,12 @@ BROKEN = [
         "it returns a tensor of shape (2, 21, 3) and torch.float32 instead of a tensor of shape (4, 21, 3)",
     ),
     ({"experiment_config.normalizer": Misspelt}, "experiment_config.normalizer", (Misspelt, "mena"), "'mena'"),
+    (
+        {"experiment_config.normalizer": Unwritable},
+        "experiment_config.normalizer",
+        (Unwritable, "class"),
+        "learned() returns something that is not JSON",
+    ),
     ({"experiment_config.normalizer": Nothing}, "experiment_config.normalizer", (Nothing, "class"), "'NoneType'"),
 ]
 
@@ -236,6 +288,31 @@ class TestAClassThatDoesNotWork:
             small_experiment.experiment(options=options).plan()
         paths = [problem.path for problem in caught.value.problems]
         assert sorted(paths) == ["base_hyperparams.augmenters", *["base_hyperparams.loss_function"] * 2]
+
+
+class TestAClassThatWorks:
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"experiment_config.normalizer": Components},
+            {"base_hyperparams.augmenters": [Listing()]},
+            {"base_hyperparams.loss_function": OnTheGpu(), "experiment_config.target_device": "cuda"},
+        ],
+        ids=["with more samples", "with a list instead of a tuple", "on a GPU"],
+    )
+    def test_is_accepted(self, small_experiment, changes):
+        small_experiment.experiment(changes).plan()
+
+    def test_is_not_changed_by_the_rehearsal_or_by_a_trial(self, small_experiment):
+        loss, activation = Remembering(), nn.PReLU()
+        changes = {
+            "base_hyperparams.loss_function": loss,
+            "base_hyperparams.model": Activated,
+            "base_hyperparams.model_args": {"activation": activation},
+        }
+        small_experiment.run(changes)
+        assert loss.weights is None
+        assert torch.equal(activation.weight, nn.PReLU().weight)
 
 
 class TestAModel:
