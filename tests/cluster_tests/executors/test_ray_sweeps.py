@@ -265,7 +265,7 @@ class TestAScriptWithModulesInAnotherFolder:
 
 class TestTwoRunsOfOneExperiment:
     def test_the_second_is_refused_immediately_and_names_the_first(self, sweep):
-        process = sweep.start(slow=0.1)
+        process = sweep.start(slow=0.1, executor="inline")
         wait_for(lambda: sweep.trials(), process)
         second = sweep.run()
         assert second.code == 1
