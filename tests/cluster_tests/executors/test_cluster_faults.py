@@ -151,9 +151,7 @@ def test_a_worker_that_hangs_is_a_failed_row_and_frees_its_place(sweep):
 
 
 class TestASweepGoesOn:
-    def test_when_a_raylet_is_killed_and_when_a_node_is_taken_away_and_another_comes(
-        self, sweep, undisturbed, cluster
-    ):
+    def test_when_a_raylet_is_killed_and_when_a_node_is_taken_away_and_another_comes(self, sweep, undisturbed, cluster):
         process = sweep.start(slow=0.2)
         wait_for(lambda: a_trial_is_half_way(sweep), process)
         cluster.kill_raylet(0)
@@ -236,7 +234,7 @@ class TestASweepGoesOn:
         assert result.code == 0, result.errors
         assert sweep.numbers() == undisturbed
 
-    def test_when_a_worker_is_killed_though_clocks_of_nodes_are_an_hour_apart(self, sweep, undisturbed, cluster, tmp_path):
+    def test_when_a_worker_is_killed_and_clocks_of_nodes_differ_by_an_hour(self, sweep, undisturbed, cluster, tmp_path):
         for hours in (-1, 1):
             (tmp_path / f"{hours}").mkdir()
             (tmp_path / f"{hours}" / "sitecustomize.py").write_text(
