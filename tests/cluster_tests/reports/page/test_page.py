@@ -59,6 +59,8 @@ HOSTILE = [
 ]
 
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 NOT_DRAWN = Pictures([], None)
 
 
@@ -94,12 +96,6 @@ class Document(HTMLParser):
 def policy_of(document):
     (policy,) = [a["content"] for _, a in document.elements if a.get("http-equiv") == "Content-Security-Policy"]
     return policy
-
-
-@pytest.fixture(autouse=True)
-def without_pictures(monkeypatch):
-    """Pages have no pictures, which take nearly all of their time; see `with_pictures`."""
-    monkeypatch.setattr(pictures, "draw", lambda data, folder: NOT_DRAWN)
 
 
 @pytest.fixture
