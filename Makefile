@@ -13,6 +13,9 @@ NUMERICS := $(addprefix tests/, \
     data_pipeline_tests/test_normalizers.py data_pipeline_tests/test_palm_normalizers.py \
     data_pipeline_tests/distorters cluster_tests/test_trained.py cluster_tests/test_pinned_training.py)
 
+# Tests start many processes, and each would compile all modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup demo test test-all test-numerics lint format docs bench scale clean
 
 help:

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from cluster.reports.page import pictures
 from tests.cluster_tests.small_experiment import LR, SmallExperiment, write_datasets
 from tests.cluster_tests.storage.s3_server import S3, Proxy, start_s3_server
 from tests.support import ROOT
@@ -39,6 +40,12 @@ def finished_experiment(finished_results, small_experiment):
     """The same two finished trials in a folder that a test may change."""
     shutil.copytree(finished_results, small_experiment.storage_path)
     return small_experiment
+
+
+@pytest.fixture
+def without_pictures(monkeypatch):
+    """Report pages have no pictures, which take nearly all of their time."""
+    monkeypatch.setattr(pictures, "draw", lambda data, folder: pictures.Pictures([], None))
 
 
 @pytest.fixture

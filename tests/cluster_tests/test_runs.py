@@ -56,6 +56,8 @@ def words(folder):
     return " ".join(page(folder).split())
 
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 TORCH = provenance().versions["torch"]
 
 

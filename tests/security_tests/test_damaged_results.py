@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cluster.reports.page import pictures
 from cluster.results.results import Results
 from cluster.storage.filesystem import Storage, StorageError
 from cluster.storage.folders import ExperimentFolder
@@ -212,17 +213,19 @@ def attack(root, path, data, commands):
         path.write_bytes(before)
 
 
+@pytest.fixture
+def not_rendered(monkeypatch):
+    """Leaves out what most of the time goes to: the rendering of figures whose numbers are not damaged."""
+    monkeypatch.setattr(pictures, "save", lambda *args, **how: b"")
+
+
 BRIEF = ["show --json", "log best", "compare other", "html --out {out}/a.html", "export tensorboard --out {out}/runs"]
 
 EXPERIMENT = [
-    *(("started", raw) for raw in ("1e18", "NaN", "-1e18", '"now"')),
-    *(
-        (name, raw)
-        for name in ("git", "versions", "machine", "configs", "command", "data")
-        for raw in ("5", "[5]", '"x"')
-    ),
+    *(("started", raw) for raw in ("1e18", "NaN", '"now"')),
+    *(("git", "5"), ("versions", "[5]"), ("machine", '"x"'), ("configs", "5"), ("command", "[5]"), ("data", '"x"')),
     *(("options", raw) for raw in ("{}", "[{}]", '[{"paths": [], "rows": [[]]}]')),
-    *(("separations", raw) for raw in ("5", "[5]", '[{"val": ["a_val", []], "train": ["x", null]}]')),
+    *(("separations", raw) for raw in ("[5]", '[{"val": ["a_val", []], "train": ["x", null]}]')),
     ("git", '{"commit": ["x"], "dirty": "no"}'),
     ("data", '[{"name": [], "size": {}, "samples": "many"}]'),
     ("configs", '{"experiment_config": {"test_set": ["x"]}}'),
@@ -230,18 +233,21 @@ EXPERIMENT = [
 ]
 
 
+@pytest.mark.usefixtures("not_rendered")
 @pytest.mark.parametrize(("name", "raw"), EXPERIMENT)
 def test_a_value_of_a_wrong_type_in_an_experiment_is_named_and_the_rest_is_shown(root, name, raw):
     path = root / "results" / "plain" / "experiment.json"
     attack(root, path, changed(path, (name,), raw), BRIEF)
 
 
+@pytest.mark.usefixtures("not_rendered")
 @pytest.mark.parametrize("option", ["key", "status", "n", "seed", "val_distance_mm", "error"])
 def test_an_option_that_is_named_like_a_column_is_an_error(root, option):
     path = root / "results" / "plain" / "experiment.json"
     attack(root, path, path.read_bytes().replace(b'"lr"', json.dumps(option).encode()), BRIEF)
 
 
+@pytest.mark.usefixtures("not_rendered")
 @pytest.mark.parametrize("key", ["../../outside/x", "{root}/outside/x", "..", ".", "", "a/0", "a\\", "a" * 300, "é"])
 def test_a_key_that_could_lead_elsewhere_writes_nothing_there(root, key):
     path = root / "results" / "plain" / "experiment.json"
@@ -249,12 +255,13 @@ def test_a_key_that_could_lead_elsewhere_writes_nothing_there(root, key):
     attack(root, path, data, BRIEF)
 
 
-@pytest.mark.parametrize("raw", ["1" + 400 * "0", "1e308", "1e400", "NaN", '"9"', "[]", "null", "true"])
+@pytest.mark.parametrize("raw", ["1" + 400 * "0", "1e308", "NaN", '"9"', "null"])
 def test_a_distance_that_is_no_distance_makes_a_trial_unfinished(root, raw):
     path = next((root / "results" / "plain").rglob("trial.json"))
     attack(root, path, changed(path, ("metrics", "val", "mean", "distance"), raw), BRIEF)
 
 
+@pytest.mark.usefixtures("not_rendered")
 @pytest.mark.parametrize(
     "rows", [[None], [["{}"]], ["[]"], ["[" * 10_000], ['{"a":' * 10_000], [5], [b"\xff"], [], ["{}"] * 1_001]
 )

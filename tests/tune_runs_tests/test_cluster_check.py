@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import ray
 from ray.cluster_utils import Cluster
 
 from cluster.planning.placement import Node
@@ -149,9 +150,14 @@ class TestThreeGoodNodes:
 
     def test_are_left_as_they_were_and_the_folder_too(self, good, user_folder, three_nodes):
         assert {path.partition("/")[0] for path in files(user_folder)} == {"data"}
-        three_nodes.cluster.wait_for_nodes()
-        again = check(user_folder, "--cpu", **three_nodes.environment)
-        assert again.code == 0, "a device is still taken"
+        ray.init(address=three_nodes.cluster.address, log_to_driver=False, logging_level="ERROR")
+        try:
+            end = time.monotonic() + 20
+            while any(ray.available_resources().get(kind) != ray.cluster_resources()[kind] for kind in ("CPU", "GPU")):
+                assert time.monotonic() < end, "a device is still taken"
+                time.sleep(0.1)
+        finally:
+            ray.shutdown()
 
     def test_progress_is_lines_beside_the_tables_that_fit_80_columns(self, good):
         assert all(re.match(r"\[ *\d+ s\] \S", line) for line in good.errors.splitlines())
@@ -333,20 +339,17 @@ class TestAClusterThatAsksForAToken:
         assert "Traceback" not in checked.errors
         assert checked.seconds < 20
 
-    @pytest.mark.parametrize("mode", [{}, {"RAY_AUTH_MODE": "token"}])
-    def test_is_ready_for_whoever_has_it(self, token_cluster, tmp_path, mode):
-        given = {"HOME": str(tmp_path), "RAY_AUTH_TOKEN_PATH": str(token_cluster.token), **mode}
+    def test_is_ready_for_whoever_has_it(self, token_cluster, tmp_path):
+        given = {"HOME": str(tmp_path), "RAY_AUTH_TOKEN_PATH": str(token_cluster.token)}
         checked = check(tmp_path, "--address", token_cluster.address, **given)
         assert checked.code == 0
         assert "not ask for a token" not in checked.text
         assert token_cluster.token.read_text() not in checked.output + checked.errors
 
-    @pytest.mark.parametrize("has", ["nothing", "another token", "the token"])
-    def test_runs_jobs_of_those_alone_who_have_it(self, token_cluster, tmp_path, has):
+    def test_runs_no_job_of_whoever_has_another(self, token_cluster, tmp_path):
         other = tmp_path / "other"
         other.write_text(secrets.token_hex(32))
-        path = {"nothing": None, "another token": other, "the token": token_cluster.token}[has]
-        given = {} if path is None else {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path)}
+        given = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(other)}
         done = subprocess.run(
             [sys.executable, "-c", _SUBMIT, token_cluster.address],
             env={**os.environ, "HOME": str(tmp_path), "RAY_NUM_REDIS_GET_RETRIES": "5", **given},
@@ -355,12 +358,9 @@ class TestAClusterThatAsksForAToken:
             check=False,
             timeout=100,
         )
-        if has == "the token":
-            assert done.stdout == "it ran\n", done.stderr
-        else:
-            assert done.returncode != 0
-            assert "it ran" not in done.stdout
-            assert "uthentication" in done.stderr
+        assert done.returncode != 0
+        assert "it ran" not in done.stdout
+        assert "uthentication" in done.stderr
 
 
 def test_help_is_there_without_torch_and_ray():

@@ -26,8 +26,8 @@ SAMPLES = 80_000
 # Labels and one prediction, float32; and of each sample four neighbours and its label's key, which a distorter reads.
 BYTES = SAMPLES * (2 * 21 * 3 * 4 + 4 * 4 + 8)
 SMALL_CHANGE = 4_000_000  # code, configs, and what Tune stores for each trial
-N_TRIALS = 36
-TRIALS_PER_NODE = 6
+N_TRIALS = 18
+TRIALS_PER_NODE = 3
 
 
 @pytest.fixture

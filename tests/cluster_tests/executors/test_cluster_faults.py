@@ -151,45 +151,19 @@ def test_a_worker_that_hangs_is_a_failed_row_and_frees_its_place(sweep):
 
 
 class TestASweepGoesOn:
-    def test_when_a_worker_is_killed(self, sweep, undisturbed):
-        process = sweep.start(slow=0.05)
-        wait_for(lambda: a_trial_is_half_way(sweep), process)
-        os.kill(workers(sweep)[0], signal.SIGKILL)
-        code, errors = ended(process)
-        assert code == 0, errors
-        assert "was lost" in errors
-        assert sweep.numbers() == undisturbed
-
-    def test_when_a_raylet_is_killed(self, sweep, undisturbed, cluster):
-        process = sweep.start(slow=0.1)
+    def test_when_a_raylet_is_killed_and_when_a_node_is_taken_away_and_another_comes(self, sweep, undisturbed, cluster):
+        process = sweep.start(slow=0.2)
         wait_for(lambda: a_trial_is_half_way(sweep), process)
         cluster.kill_raylet(0)
-        code, errors = ended(process)
-        assert code == 0, errors
-        assert sweep.numbers() == undisturbed
-
-    def test_when_a_node_is_taken_away_and_another_comes(self, sweep, undisturbed, cluster):
-        process = sweep.start(slow=0.1)
-        wait_for(lambda: a_trial_is_half_way(sweep), process)
         cluster.remove_node(1)
         cluster.add_node()
         code, errors = ended(process)
         assert code == 0, errors
         assert sweep.numbers() == undisturbed
 
-    def test_when_the_driver_was_killed_and_is_started_again(self, sweep, undisturbed):
-        process = sweep.start(slow=0.05)
-        wait_for(lambda: a_trial_is_half_way(sweep), process)
-        process.kill()
-        process.communicate()
-        result = sweep.run(slow=0.05)
-        assert result.code == 0, result.errors
-        assert "to continue" in result.errors
-        assert sweep.numbers() == undisturbed
-
     def test_when_the_head_was_killed_and_the_cluster_is_started_again(self, sweep, undisturbed, cluster, monkeypatch):
         # By default Ray waits a minute for a head to come back, and a run half a minute; here it does not.
-        monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "20")
+        monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
         process = sweep.start(slow=0.1)
         wait_for(lambda: a_trial_is_half_way(sweep), process)
         cluster.kill_head()
@@ -218,18 +192,17 @@ class TestASweepGoesOn:
         assert sweep.numbers() == undisturbed
         assert len(sweep.batches()) == N_TRIALS * EPOCHS * BATCHES_PER_EPOCH, "something was trained twice"
 
-    def test_when_checkpoints_were_cut_at_each_of_20_points(self, sweep, tmp_path):
-        sweep.spec |= {"lrs": [1e-4 * (i + 1) for i in range(10)], "experiment_config": {"n_repetitions": 2}}
+    def test_when_each_checkpoint_was_cut_at_another_point(self, sweep, undisturbed):
         assert sweep.run(one_epoch=True).code == 0
         checkpoints = list(sweep.folder.glob("trials/*/*/checkpoint.pt"))
-        assert len(checkpoints) == 20
+        assert len(checkpoints) == N_TRIALS
         for i, path in enumerate(checkpoints):
             content = path.read_bytes()
-            path.write_bytes(content[: i * len(content) // 20])
+            path.write_bytes(content[: i * len(content) // N_TRIALS])
         result = sweep.run()
         assert result.code == 0, result.errors
-        assert result.errors.count("its checkpoint cannot be used") == 20
-        assert sweep.numbers() == sweep.undisturbed(tmp_path / "undisturbed")
+        assert result.errors.count("its checkpoint cannot be used") == N_TRIALS
+        assert sweep.numbers() == undisturbed
 
     def test_after_the_storage_was_away_for_20_s(self, s3, data_dir, tmp_path, undisturbed):
         control = tmp_path / "control"
@@ -261,7 +234,7 @@ class TestASweepGoesOn:
         assert result.code == 0, result.errors
         assert sweep.numbers() == undisturbed
 
-    def test_when_clocks_of_nodes_are_an_hour_apart(self, sweep, undisturbed, cluster, tmp_path):
+    def test_when_a_worker_is_killed_and_clocks_of_nodes_differ_by_an_hour(self, sweep, undisturbed, cluster, tmp_path):
         for hours in (-1, 1):
             (tmp_path / f"{hours}").mkdir()
             (tmp_path / f"{hours}" / "sitecustomize.py").write_text(
@@ -274,6 +247,7 @@ class TestASweepGoesOn:
         os.kill(workers(sweep)[0], signal.SIGKILL)
         code, errors = ended(process)
         assert code == 0, errors
+        assert "was lost" in errors
         starts = [content["started"] for content in sweep.trials().values()]
         assert max(starts) - min(starts) > 3000
         assert sweep.numbers() == undisturbed
@@ -301,9 +275,9 @@ class Chaos:
         n_lost: The largest possible number of trainings that were ended; each continues from its last checkpoint.
     """
 
-    def __init__(self, sweep, seed):
+    def __init__(self, sweep, choose):
         self.sweep = sweep
-        self.choose = random.Random(seed)
+        self.choose = choose
         self.kills = []
         self.n_lost = 0
 
@@ -335,7 +309,7 @@ SLOW = 0.4
 
 
 @pytest.mark.timeout(900)
-def test_a_sweep_of_48_trials_of_which_something_is_killed_all_the_time_ends_complete_and_equal(
+def test_a_sweep_of_24_trials_of_which_something_is_killed_all_the_time_ends_complete_and_equal(
     data_dir, tmp_path, cluster, capsys
 ):
     sweep = ClusterSweep(
@@ -343,20 +317,23 @@ def test_a_sweep_of_48_trials_of_which_something_is_killed_all_the_time_ends_com
         tmp_path / "results",
         cluster,
         lrs=[1e-3 * (i + 1) for i in range(8)],
-        experiment_config={"n_repetitions": 6, "max_retries": 1000},
+        experiment_config={"n_repetitions": 3, "max_retries": 1000},
     )
-    chaos = Chaos(sweep, seed=5)
+    choose = random.Random(5)
+    chaos = Chaos(sweep, choose)
+    kinds = ["worker"] * 5 + ["node"] * 3 + ["driver"] * 2
+    choose.shuffle(kinds)
     process = sweep.start(slow=SLOW)
     wait_for(lambda: a_trial_is_half_way(sweep), process)
-    end = time.monotonic() + 120
-    while time.monotonic() < end and process.poll() is None:
-        time.sleep(chaos.choose.uniform(2, 6))
-        kind = chaos.choose.choices(["worker", "node", "driver"], weights=[5, 3, 1])[0]
+    for kind in kinds:
+        time.sleep(choose.uniform(2, 6))
+        if process.poll() is not None:
+            break
         process = getattr(chaos, kind)(process)
     (sweep.control / "slow").write_text("0")
     code, errors = ended(process)
     assert code == 0, errors
-    repeated = len(sweep.batches()) - 48 * EPOCHS * BATCHES_PER_EPOCH
+    repeated = len(sweep.batches()) - 24 * EPOCHS * BATCHES_PER_EPOCH
     with capsys.disabled():
         print(
             f"\nkilled: {', '.join(chaos.kills)}\nrepeated: {repeated} batches, for at most {chaos.n_lost} trainings "

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from cluster.executors import head_watch
 from cluster.executors.head_watch import HeadLostError, head_watched
 from tests.cluster_tests.sweep import Sweep, a_trial_is_half_way, wait_for, write_sweep_data
 
@@ -17,9 +18,14 @@ def nothing():
 
 
 class TestAWatchedHead:
+    @pytest.fixture(autouse=True)
+    def often(self, monkeypatch):
+        """It is looked at 20 times a second."""
+        monkeypatch.setattr(head_watch, "_INTERVAL_S", 0.05)
+
     def test_that_answers_disturbs_nothing(self):
         with head_watched(lambda: None, 0.0, nothing):
-            time.sleep(1.5)
+            time.sleep(0.2)
 
     def test_that_is_lost_ends_the_block_with_an_error_that_says_how_to_continue(self):
         def lose_head():
@@ -32,7 +38,7 @@ class TestAWatchedHead:
     def test_that_comes_back_in_time_disturbs_nothing(self, capsys):
         looks = iter([None, "it is away", "it is away", None, "it is away"])
         with head_watched(lambda: next(looks, None), 3.0, nothing):
-            time.sleep(6.5)
+            time.sleep(1.0)
         assert capsys.readouterr().err == "warning: it is away: waiting for up to 3 s\n" * 2
 
     def test_leaves_other_errors_and_ctrl_c_alone(self):

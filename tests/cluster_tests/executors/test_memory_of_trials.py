@@ -7,7 +7,7 @@ import torch
 
 from cluster.trial.trainable import run_trial
 
-N_TRIALS = 50
+N_TRIALS = 10
 
 
 def live_tensors():

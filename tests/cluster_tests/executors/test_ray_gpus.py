@@ -213,12 +213,11 @@ def tune_trials(n_trials, placement, folder, n_together):
 @pytest.mark.parametrize(
     ("nodes", "n_trials", "per_gpu", "loads"),
     [
-        ([(6, 4)], 6, 2, [2, 2, 1, 1]),
         ([(9, 4)], 9, 4, [3, 2, 2, 2]),
         ([(4, 2), (4, 2)], 6, 2, [2, 2, 1, 1]),
         ([(3, 2), (8, 2)], 14, 2, [2, 2, 2, 1]),
     ],
-    ids=["6 trials", "9 trials", "two nodes", "a node with few cores, and more trials than places"],
+    ids=["9 trials", "two nodes", "a node with few cores, and more trials than places"],
 )
 def test_trials_are_spread_evenly_over_gpus(cluster, small_experiment, tmp_path, nodes, n_trials, per_gpu, loads):
     for cpus, gpus in nodes:

@@ -36,13 +36,6 @@ def undisturbed(data_dir, tmp_path_factory):
 
 
 class TestResultsDoNotDependOnTheExecutor:
-    def test_two_trials_at_a_time_with_ray_equal_inline(self, sweep, undisturbed):
-        before = {path: path.read_bytes() for path in Path(sweep.spec["data_dir"]).iterdir()}
-        result = sweep.run()
-        assert result.code == 0, result.errors
-        assert sweep.numbers() == undisturbed
-        assert {path: path.read_bytes() for path in Path(sweep.spec["data_dir"]).iterdir()} == before
-
     @pytest.mark.slow
     def test_workers_import_neither_exporters_nor_matplotlib(self, sweep):
         assert sweep.run(environment={"RECORD_MODULES": "1"}).code == 0
@@ -153,6 +146,7 @@ class TestAnInterruptedSweepContinues:
         assert "Traceback" not in errors
 
     def test_in_another_worker_after_one_was_killed(self, sweep, undisturbed):
+        before = {path: path.read_bytes() for path in Path(sweep.spec["data_dir"]).iterdir()}
         process = sweep.start(slow=0.05)
         wait_for(lambda: a_trial_is_half_way(sweep), process)
         victim = next(content["pid"] for content in sweep.trials().values() if content["status"] == "running")
@@ -162,6 +156,7 @@ class TestAnInterruptedSweepContinues:
         assert "was lost" in errors
         assert "(raylet)" not in errors, "Ray's own words are in the way"
         assert sweep.numbers() == undisturbed
+        assert {path: path.read_bytes() for path in Path(sweep.spec["data_dir"]).iterdir()} == before
 
 
 class TestAFailureIsARow:
@@ -265,7 +260,7 @@ class TestAScriptWithModulesInAnotherFolder:
 
 class TestTwoRunsOfOneExperiment:
     def test_the_second_is_refused_immediately_and_names_the_first(self, sweep):
-        process = sweep.start(slow=0.1)
+        process = sweep.start(slow=0.1, executor="inline")
         wait_for(lambda: sweep.trials(), process)
         second = sweep.run()
         assert second.code == 1

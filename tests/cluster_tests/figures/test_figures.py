@@ -136,14 +136,10 @@ every_figure = pytest.mark.parametrize(
 )
 
 
-def files_of(figure):
-    return {format: save(figure, format) for format in FORMATS}
-
-
 @cache
-def files(name):
-    """A figure in all formats, made once for all tests."""
-    return files_of(ALL[name]())
+def file(name, format):
+    """A figure in a format, made once for all tests."""
+    return save(ALL[name](), format)
 
 
 def texts_of(figure):
@@ -195,20 +191,20 @@ class TestEveryFigure:
     @pytest.mark.slow
     @every_figure
     def test_is_the_same_bytes_when_drawn_again(self, name):
-        assert files_of(ALL[name]()) == files(name)
+        for format in FORMATS if name == "learning curves" else ["svg"]:
+            assert save(ALL[name](), format) == file(name, format)
 
     @every_figure
     @pytest.mark.slow
     def test_is_a_png_of_three_hundred_dots_an_inch(self, name):
-        with Image.open(io.BytesIO(files(name)["png"])) as image:
+        with Image.open(io.BytesIO(file(name, "png"))) as image:
             image.load()
             assert image.width == 1050
             assert round(image.info["dpi"][0]) == 300
 
-    @every_figure
-    def test_has_its_truetype_fonts_in_the_pdf(self, name):
+    def test_has_its_truetype_fonts_in_the_pdf(self):
         pypdf = pytest.importorskip("pypdf", reason="pypdf, which reads the PDF back, is not installed")
-        (page,) = pypdf.PdfReader(io.BytesIO(files(name)["pdf"])).pages
+        (page,) = pypdf.PdfReader(io.BytesIO(file("learning curves", "pdf"))).pages
         fonts = [font.get_object() for font in page["/Resources"]["/Font"].values()]
         assert fonts
         for font in fonts:
@@ -219,14 +215,15 @@ class TestEveryFigure:
     @every_figure
     def test_is_well_formed_svg_with_its_texts_in_comments(self, name):
         builder = ElementTree.TreeBuilder(insert_comments=True)
-        root = ElementTree.fromstring(files(name)["svg"], ElementTree.XMLParser(target=builder))
+        root = ElementTree.fromstring(file(name, "svg"), ElementTree.XMLParser(target=builder))
         comments = {element.text.strip() for element in root.iter() if element.tag is ElementTree.Comment}
         assert len(comments) >= 3
         assert not list(root.iter("{http://www.w3.org/2000/svg}text"))  # outlines, so no font is needed
 
     def test_leaves_the_settings_of_matplotlib_alone(self):
         before = dict(mpl.rcParams)
-        files_of(error_histogram(*frames()))
+        for format in FORMATS:
+            save(error_histogram(*frames()), format)
         assert dict(mpl.rcParams) == before
 
     def test_looks_the_same_whatever_the_settings_are(self):

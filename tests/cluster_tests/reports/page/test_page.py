@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from cluster.reports.formats.html import json_block, own_code, tag
 from cluster.reports.page import page as page_module
+from cluster.reports.page import pictures
 from cluster.reports.page.data import PageData, thinned
 from cluster.reports.page.page import content, live_page, page
 from cluster.reports.page.pictures import Pictures, draw
@@ -58,6 +59,8 @@ HOSTILE = [
 ]
 
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 NOT_DRAWN = Pictures([], None)
 
 
@@ -96,6 +99,12 @@ def policy_of(document):
 
 
 @pytest.fixture
+def with_pictures(without_pictures, monkeypatch):
+    """Gives pages their pictures."""
+    monkeypatch.setattr(pictures, "draw", draw)
+
+
+@pytest.fixture
 def sweep(tmp_path):
     """Four combinations of two options with three repetitions, one failed; the best has records and examples."""
     folder = write_experiment(
@@ -114,6 +123,7 @@ def sweep(tmp_path):
 
 
 class TestThePage:
+    @pytest.mark.usefixtures("with_pictures")
     def test_is_one_file_that_asks_for_nothing(self, sweep):
         document = Document(page(sweep))
         for element, attributes in document.elements:
@@ -267,6 +277,7 @@ class TestThePage:
         assert ("--storage-path" in command) == (results != "results")
 
     @pytest.mark.slow
+    @pytest.mark.usefixtures("with_pictures")
     def test_has_every_figure_that_there_is_of_an_experiment(self, sweep):
         rates = np.linspace(0, 1, 81)
         for repetition in range(3):
@@ -284,6 +295,7 @@ class TestThePage:
             ["Samples", "of"],
         ]
 
+    @pytest.mark.usefixtures("with_pictures")
     def test_leaves_room_for_its_pictures_before_they_appear(self, sweep):
         images = [attributes for name, attributes in Document(page(sweep)).elements if name == "img"]
         assert len(images) == 4
@@ -298,6 +310,7 @@ class TestThePage:
 
     @pytest.mark.parametrize("of_all", ["sweep", "different"])
     @pytest.mark.slow
+    @pytest.mark.usefixtures("with_pictures")
     def test_has_contents_that_name_every_section_and_are_closed_where_they_are_long(self, request, of_all):
         found = request.getfixturevalue(of_all)
         document = Document(page(found if of_all == "sweep" else found[1]))
@@ -329,6 +342,7 @@ class TestThePage:
 
     @pytest.mark.parametrize("hostile", HOSTILE)
     @pytest.mark.slow
+    @pytest.mark.usefixtures("with_pictures")
     def test_keeps_names_and_errors_as_text_whatever_they_are(self, tmp_path, hostile):
         folder = write_experiment(
             tmp_path / "sweep", [({"set": hostile}, [9.0, hostile]), ({"set": "b"}, [9.5, 9.6])], name=hostile
@@ -347,6 +361,7 @@ class TestThePage:
         assert sum(e == "script" and not a for e, a in document.elements) == 3
 
 
+@pytest.mark.usefixtures("with_pictures")
 class TestAtAnyMoment:
     @pytest.mark.parametrize("with_test", [True, False])
     @pytest.mark.parametrize(
@@ -550,6 +565,7 @@ class TestWhatIsNotThere:
         assert findings(data)[0].startswith("lr 2 is best: 4.00 mm")
         assert "1 of 2 trials has not finished yet" in " ".join(gaps(data))
 
+    @pytest.mark.usefixtures("with_pictures")
     def test_frames_that_have_no_number_are_left_out(self, tmp_path):
         folder = write_experiment(tmp_path / "sweep", [({LR: 1}, [5.0])])
         write_frames(folder, f"{0:016x}/0", np.float32([1, np.nan, 3, 4]), np.float32([1, 2, 3, 4]))
@@ -583,6 +599,7 @@ class TestDifferentData:
         assert different[0].comparisons[f"{3:016x}"].difference == pytest.approx(-1.0)
 
     @pytest.mark.slow
+    @pytest.mark.usefixtures("with_pictures")
     def test_have_each_their_words_and_sections_under_ids_of_their_own(self, different):
         text = page(different[1])
         assert "lr 1 is best: 4.25 ± 0.19 mm on the test set" in text
@@ -699,6 +716,7 @@ def contrast(one, other):
     return (high + 0.05) / (low + 0.05)
 
 
+@pytest.mark.usefixtures("with_pictures")
 @pytest.mark.slow
 class TestHtml:
     """Checks every kind of page, and the exported tables, with the checker of the W3C."""
