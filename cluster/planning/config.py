@@ -172,9 +172,13 @@ def _functions(value: Any) -> str | None:
     return None if fits and len(set(names)) == len(names) else "a list of functions with different names, see the docs"
 
 
+_METRIC_END = re.compile(r"(_before)?(_mm|_mm_per_frame2)?$")
+
+
 def _metrics(value: Any) -> str | None:
     wrong = _functions(value)
-    if wrong is None and any(metric.__name__.removesuffix("_before") in METRICS for metric in value):
+    # Columns of tables have the unit in their names.
+    if wrong is None and any(_METRIC_END.sub("", metric.__name__) in METRICS for metric in value):
         return f"functions with other names than those of PoseTune's metrics: {', '.join(METRICS)}"
     return wrong
 

@@ -23,6 +23,11 @@ from tests.cluster_tests.small_experiment import MISSING, case_id
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
+
+def distance_mm(poses, labels, skeleton):
+    """A metric that would be in the column of PoseTune's `distance`."""
+
+
 EXPERIMENT = [
     ("name", 7, "got 7; allowed: a name of letters, digits"),
     ("name", "", "begins with a letter or digit"),
@@ -134,6 +139,7 @@ SOLVER = [
     ("metrics", [lambda *args: args[0]], "a list of functions with different names"),
     ("metrics", [errors.bone_length_error, errors.bone_length_error], "a list of functions with different names"),
     ("metrics", [errors.bone_length_error], "functions with other names than those of PoseTune's metrics: distance,"),
+    ("metrics", [distance_mm], "functions with other names than those of PoseTune's metrics: distance,"),
     ("callbacks", [3], "a list of functions with different names"),
     ("num_epoch", 5, "did you mean 'num_epochs'?"),
     ("learning_rate", 0.1, "there is no such key"),
