@@ -14,6 +14,7 @@ import shutil
 import signal
 import tempfile
 import traceback
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -106,7 +107,7 @@ def damaged(path, rng, root):
     try:
         if path.suffix == ".json":
             return _changed_json(data, rng, root)
-        return (_changed_table if path.suffix == ".parquet" else _changed_arrays)(data, rng)
+        return _changed_table(data, rng, root) if path.suffix == ".parquet" else _changed_arrays(data, rng)
     except (ValueError, KeyError, OSError, RecursionError, pa.ArrowException):
         return _changed_bytes(data, rng)  # it was damaged before
 
@@ -148,8 +149,8 @@ def _changed_bytes(data, rng):
     return data[:place] + bytes([rng.randint(0, 255)]) + data[place + 1 :]
 
 
-def _changed_table(data, rng):
-    """Gives a column other values or another type, repeats rows, or leaves the column out."""
+def _changed_table(data, rng, root):
+    """Gives a column other values or another type, changes JSON in it, repeats rows, or leaves the column out."""
     table = pq.read_table(io.BytesIO(data))
     name = rng.choice(table.column_names)
     n, place = len(table), table.column_names.index(name)
@@ -164,6 +165,8 @@ def _changed_table(data, rng):
     elif how == "empty":
         table = table.slice(0, 0)
     else:
+        if name == "trial_json" and not everywhere:
+            value = _changed_json(column[0], rng, root).decode()
         values = [value] * n if everywhere or not n else [value, *column[1:]]
         # Arrow cannot write every value into a column; then the table stays as it is.
         with contextlib.suppress(pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
@@ -282,6 +285,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     signal.signal(signal.SIGALRM, _stop)
+    warnings.simplefilter("error", RuntimeWarning)  # numpy would print lines of its code
     counts = dict.fromkeys(_PROBLEMS, 0)
     with tempfile.TemporaryDirectory() as folder:
         healthy = Path(folder, "all")

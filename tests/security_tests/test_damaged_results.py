@@ -3,6 +3,7 @@
 import io
 import json
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -110,6 +111,15 @@ def test_trials_whose_records_an_archive_has_twice_count_once(root):
     table, buffer = pq.read_table(path), io.BytesIO()
     pq.write_table(pa.concat_tables([table, table]), buffer)
     attack(root, path, buffer.getvalue(), BRIEF)
+
+
+@pytest.mark.parametrize("value", [np.inf, -1e30, 1e38, np.nan])
+@pytest.mark.parametrize("name", ["predictions_mm", "inputs_mm", "labels_mm"])
+def test_coordinates_that_no_hand_has_are_no_warnings_of_numpy(root, name, value):
+    path = next((root / "results" / "plain").rglob("examples.npz"))
+    arrays, buffer = dict(np.load(path)), io.BytesIO()
+    np.savez(buffer, **arrays | {name: np.full_like(arrays[name], value)})
+    attack(root, path, buffer.getvalue(), ["html --out {out}/a.html", "figure hands --out {out}/a.svg"])
 
 
 @pytest.mark.parametrize(
