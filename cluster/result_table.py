@@ -72,7 +72,7 @@ class ResultTable(Results):
             StorageError: If a file cannot be read.
         """
         return read_combination_logs(
-            self._files, self, self.summary, split=self.split, is_metric=lambda name: False
+            self.files, self, self.summary, split=self.split, is_metric=lambda name: False
         ).curves
 
     def examples(self) -> dict[str, FollowedExamples]:
@@ -87,17 +87,12 @@ class ResultTable(Results):
         for row in self.single_folds.trials:
             trial_id = f"{row['key']}/{row['repetition']}"
             try:
-                examples = FollowedExamples.read(self._files.trial(trial_id))
+                examples = FollowedExamples.read(self.files.trial(trial_id))
             except ValueError as error:
-                raise StorageError(f"{self._files.storage.location}: trial {trial_id}: {error}") from error
+                raise StorageError(f"{self.files.storage.location}: trial {trial_id}: {error}") from error
             if examples is not None:
                 found[trial_id] = examples
         return found
-
-    @property
-    def _files(self) -> ExperimentFolder:
-        assert self.folder is not None  # this table was read
-        return self.folder
 
     def to_pandas(self, table_options: TableOptions | None = None) -> Any:
         """Returns the table as a `pandas.DataFrame` with the columns of `to_parquet`.

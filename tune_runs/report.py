@@ -36,11 +36,10 @@ from cluster.reports.terminal.command_line import FIGURE_ENDINGS, TABLE_ENDINGS,
 from cluster.results.results import Results
 from cluster.results.user_modules import own_module
 from cluster.storage.filesystem import Storage
-from cluster.storage.folders import ExperimentFolder
 from data_pipeline.files.atomic import require_free
 from data_pipeline.files.regular import absolute_path
 from data_pipeline.user_error import UserError, exit_status
-from data_pipeline.words import say
+from data_pipeline.words import count, say
 
 if TYPE_CHECKING:
     from cluster.reports.terminal.removal import Removal
@@ -53,6 +52,9 @@ _MAX_WARNINGS = 5
 def list_(args: argparse.Namespace) -> int:
     """Lists all experiments with their state, best combination, size and start time."""
     found = overview.statuses(args.storage_path)
+    for one in found:
+        if one.n_ignored:
+            say(f"warning: {one.name}: {count(one.n_ignored, 'value')} ignored as invalid, see `show`", sys.stderr)
     if args.json:
         return _print_json(overview.statuses_json(found))
     return _print(overview.statuses_text(found) if found else f"{args.storage_path} has no experiments")
@@ -64,10 +66,10 @@ def show(args: argparse.Namespace) -> int:
     from cluster.reports.tables.summary import summary_records, summary_text
     from cluster.results.change_intervals import change_intervals
 
-    folder = overview.find_experiment(args.storage_path, args.name)
-    table = _each_fold(folder) if args.folds else _results(folder)
+    table = _each_fold(args) if args.folds else _results(args, args.name)
+    folder = table.files
     if args.by is not None:
-        return _show_groups(args, folder, table)
+        return _show_groups(args, table)
     running = overview.is_running(folder)
     intervals = None
     if args.intervals:
@@ -94,9 +96,9 @@ def show(args: argparse.Namespace) -> int:
     )
 
 
-def _results(folder: ExperimentFolder) -> Results:
-    """Returns the results, and warns of what in their files is not valid."""
-    results = Results.read(folder)
+def _results(args: argparse.Namespace, name: str) -> Results:
+    """Returns the results of an experiment, and warns of what in its files is not valid."""
+    results = Results.read(overview.find_experiment(args.storage_path, name))
     for warning in results.warnings[:_MAX_WARNINGS]:
         say(f"warning: {warning}", sys.stderr)
     n_more = len(results.warnings) - _MAX_WARNINGS
@@ -105,20 +107,20 @@ def _results(folder: ExperimentFolder) -> Results:
     return results
 
 
-def _each_fold(folder: ExperimentFolder) -> Results:
+def _each_fold(args: argparse.Namespace) -> Results:
     """Returns the results with a row for each fold."""
-    results = _results(folder)
+    results = _results(args, args.name)
     if not results.folds:
         raise UserError(f"{results.name} was not trained on folds; leave out --folds")
     return results.single_folds
 
 
-def _show_groups(args: argparse.Namespace, folder: ExperimentFolder, table: Results) -> int:
+def _show_groups(args: argparse.Namespace, table: Results) -> int:
     from cluster.reports.formats.terminal import terminal
     from cluster.reports.tables.by_group import GroupTable
     from cluster.reports.tables.table_options import TableOptions
 
-    groups = GroupTable(folder, table, args.by, TableOptions(intervals=args.intervals))
+    groups = GroupTable(table.files, table, args.by, TableOptions(intervals=args.intervals))
     if args.json:
         return _print_json({"name": table.name, "groups": groups.records()})
     return _print(terminal(groups.grid()))
@@ -128,7 +130,7 @@ def compare(args: argparse.Namespace) -> int:
     """Compares experiments with the first one: the settings that differ, and the results paired by equal settings."""
     from cluster.reports.terminal import comparison, comparison_text
 
-    first, *others = (overview.find_experiment(args.storage_path, name) for name in (args.name, *args.names))
+    first, *others = (_results(args, name) for name in (args.name, *args.names))
     found = comparison.compare_experiments(first, others)
     if args.json:
         return _print_json([comparison_text.experiments_json(one) for one in found])
@@ -139,8 +141,7 @@ def diff(args: argparse.Namespace) -> int:
     """Compares two combinations: the settings that differ, including defaults, and the paired difference of results."""
     from cluster.reports.terminal import comparison, comparison_text
 
-    folder = overview.find_experiment(args.storage_path, args.name)
-    found = comparison.compare_combinations(folder, (args.first, args.second))
+    found = comparison.compare_combinations(_results(args, args.name), (args.first, args.second))
     if args.json:
         return _print_json(comparison_text.combinations_json(found))
     return _print(comparison_text.combinations_text(found))
@@ -150,7 +151,7 @@ def log(args: argparse.Namespace) -> int:
     """Shows what the repetitions of a combination logged, and the errors of those that failed."""
     from cluster.reports.terminal import trial_logs
 
-    logs = trial_logs.trial_logs(overview.find_experiment(args.storage_path, args.name), args.key)
+    logs = trial_logs.trial_logs(_results(args, args.name), args.key)
     return _print_json(logs) if args.json else _print(trial_logs.logs_text(logs))
 
 
@@ -158,31 +159,30 @@ def curves(args: argparse.Namespace) -> int:
     """Draws learning curves in the terminal."""
     from cluster.reports.terminal import trial_logs
 
-    folder = overview.find_experiment(args.storage_path, args.name)
+    table = _results(args, args.name)
     in_colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    print(trial_logs.curves_text(folder, args.keys, in_colour=in_colour), flush=True)  # `say` would show colour codes
+    print(trial_logs.curves_text(table, args.keys, in_colour=in_colour), flush=True)  # `say` would show colour codes
     return 0
 
 
 def export(args: argparse.Namespace) -> int:
     """Exports results as a table for a paper or a program, or as runs of another tool."""
-    folder = overview.find_experiment(args.storage_path, args.name)
     if args.kind in TRACKERS:
         module = importlib.import_module(f"cluster.reports.trackers.{args.kind}")
-        getattr(module, f"export_{args.kind}")(folder, args.out)
+        getattr(module, f"export_{args.kind}")(_results(args, args.name), args.out)
         return _print(f"Wrote the trials of {args.name} to {args.out}/")
     from cluster.reports.tables import export as tables
     from cluster.reports.tables.table_options import TableOptions
 
     _require_free(args)
-    results = _each_fold(folder) if "folds" in args else _results(folder)
+    results = _each_fold(args) if "folds" in args else _results(args, args.name)
     table_options = TableOptions(**_given(args, TableOptions))
     format = _format(args.format, args.out, TABLE_ENDINGS)
     for option in ("standalone", "fit", "size"):
         if option in args and format != "latex":
             raise UserError(f"--{option} needs --format latex, not {format}")
     if "by" in args:
-        content = tables.export_groups(folder, results, args.by, format, table_options)
+        content = tables.export_groups(results.files, results, args.by, format, table_options)
     elif args.kind == "effects":
         content = tables.export_effects(results, format, table_options, interactions="interactions" in args)
     else:
@@ -196,7 +196,7 @@ def effects(args: argparse.Namespace) -> int:
     from cluster.reports.tables.table_options import TableOptions
     from cluster.reports.terminal.effects_text import effects_json, effects_text
 
-    table = _results(overview.find_experiment(args.storage_path, args.name))
+    table = _results(args, args.name)
     table_options = TableOptions(**_given(args, TableOptions))
     found = effects_of(table, table_options)
     if args.json:
@@ -209,15 +209,15 @@ def figure(args: argparse.Namespace) -> int:
     from cluster.figures.style import save
     from cluster.reports.draw import FigureOptions, draw
 
-    folder = overview.find_experiment(args.storage_path, args.name)
     if "labels" in args and "others" not in args:
         raise UserError("--labels needs --other LABEL=FILE, with the predictions of another method")
     if "format" in args and "labels" not in args:
         raise UserError("--format needs --labels FILE and --other LABEL=FILE, the files of poses in this format")
     format = _format(None, args.out, FIGURE_ENDINGS)
     _require_free(args)
-    figure_options = FigureOptions(folder=folder, **_given(args, FigureOptions))
-    return _deliver(save(draw(args.kind, figure_options), format), args.out, is_text=False)
+    figure_options = FigureOptions(**_given(args, FigureOptions))
+    drawn = draw(args.kind, _results(args, args.name), figure_options)
+    return _deliver(save(drawn, format), args.out, is_text=False)
 
 
 def _given(args: argparse.Namespace, settings: type) -> dict[str, Any]:
@@ -229,11 +229,11 @@ def html(args: argparse.Namespace) -> int:
     """Writes the report as one HTML file, also while the experiment runs."""
     from cluster.reports.page.page import page
 
-    folder = overview.find_experiment(args.storage_path, args.name)
     _require_free(args)
-    content = page(folder)
+    results = _results(args, args.name)
+    content = page(results.files, results)
     if args.out is None:
-        return _print(folder.write_report(content))
+        return _print(results.files.write_report(content))
     return _deliver(content.encode(), args.out, is_text=False)
 
 
@@ -250,8 +250,7 @@ def reproduce(args: argparse.Namespace) -> int:
     """Trains a finished trial again in this process, and reports whether all numbers are the same to the bit."""
     from cluster.results.lookup import find_one_trained, find_repetition
 
-    folder = overview.find_experiment(args.storage_path, args.name)
-    table = Results.read(folder)
+    table = _results(args, args.name)
     trial = find_repetition(table.single_folds, find_one_trained(table, args.key), args.repetition)
     try:
         from cluster.reproduction import reproduce as reproduced
@@ -259,7 +258,7 @@ def reproduce(args: argparse.Namespace) -> int:
         raise UserError(f"reproduce trains; install requirements.txt first: {error}") from error
     with _progress_line() as show_progress:
         found = reproduced(
-            folder,
+            table.files,
             f"{trial['key']}/{trial['repetition']}",
             modules=[own_module(name) for name in args.modules],
             data_dir=args.data_dir,

@@ -172,9 +172,14 @@ def _functions(value: Any) -> str | None:
     return None if fits and len(set(names)) == len(names) else "a list of functions with different names, see the docs"
 
 
+_METRIC_END = re.compile(r"(_before)?(_mm|_mm_per_frame2)?$")
+
+
 def _metrics(value: Any) -> str | None:
     wrong = _functions(value)
-    if wrong is None and any(metric.__name__ in METRICS or metric.__name__.endswith("_before") for metric in value):
+    # Columns of tables have the unit in their names.
+    names = [] if wrong else [metric.__name__ for metric in value]
+    if any(name.endswith("_before") or _METRIC_END.sub("", name) in METRICS for name in names):
         return f"functions whose names do not end in _before and are not PoseTune's own: {', '.join(METRICS)}"
     return wrong
 

@@ -34,7 +34,6 @@ class FigureOptions:
     """What to draw.
 
     Attributes:
-        folder: The experiment's folder.
         combinations: The beginnings of combinations' keys. Empty means the best one, or for learning curves the best
             four. If combinations were measured on different data, curves show the best on each; any other figure
             needs one combination, which selects the data.
@@ -54,7 +53,6 @@ class FigureOptions:
         width_in: The figure's width, inches.
     """
 
-    folder: ExperimentFolder
     combinations: Sequence[str] = ()
     option: str | None = None
     lines: str | None = None
@@ -71,23 +69,22 @@ class FigureOptions:
     width_in: float = COLUMN_IN
 
 
-def draw(figure: str, figure_options: FigureOptions) -> "Figure":
-    """Draws one of `FIGURES`.
+def draw(figure: str, table: Results, figure_options: FigureOptions) -> "Figure":
+    """Draws one of `FIGURES` of an experiment's results.
 
     Raises:
-        NoResultsError: If there is no experiment.
         ChoiceError: If there is no such combination or option.
         FigureError: If there is nothing to draw, if there is too much for a figure, or if its width is not allowed.
     """
     if not _NARROWEST_IN <= figure_options.width_in <= _WIDEST_IN:
         raise FigureError(f"a figure is {_NARROWEST_IN} to {_WIDEST_IN} inches wide, not {figure_options.width_in:g}")
-    return FIGURES[figure](figure_options, Results.read(figure_options.folder))
+    return FIGURES[figure](figure_options, table)
 
 
 def finished_ids(table: Results, row: Row) -> list[str]:
     """Returns the ids of the finished repetitions of a combination, 'KEY/REPETITION', in their order."""
-    trials = [trial for trial in table.trials if (trial["key"], trial["status"]) == (row["key"], "finished")]
-    return [f"{trial['key']}/{trial['repetition']}" for trial in trials]
+    trials = table.repetitions[row["key"]]
+    return [f"{trial['key']}/{trial['repetition']}" for trial in trials if trial["status"] == "finished"]
 
 
 def combination_name(table: Results, row: Row) -> str:
@@ -153,7 +150,7 @@ def skeleton_of(folder: ExperimentFolder, trial_id: str) -> Skeleton:
 def _learning_curves(figure_options: FigureOptions, table: Results) -> "Figure":
     rows = _rows(figure_options, table, "val", _N_CURVES)
     logged = read_combination_logs(
-        figure_options.folder, table, list(rows.values()), split=table.split, is_metric=lambda name: False
+        table.files, table, list(rows.values()), split=table.split, is_metric=lambda name: False
     )
     groups = {}
     for name, row in rows.items():
@@ -167,7 +164,7 @@ def _success_curves(figure_options: FigureOptions, table: Results) -> "Figure":
     uncorrected: dict[str, Numbers] = {}
     rows = _rows(figure_options, table, table.split)
     for name, row in rows.items():
-        before, after = success_rates_of(figure_options.folder, table, row, figure_options.measure)
+        before, after = success_rates_of(table.files, table, row, figure_options.measure)
         if not after:
             raise FigureError(f"no finished trial of {row['key']} logged its success rates")
         label = "corrected" if len(rows) == 1 else name
@@ -187,7 +184,7 @@ def _success_curves(figure_options: FigureOptions, table: Results) -> "Figure":
 def _errors_by_joint(figure_options: FigureOptions, table: Results) -> "Figure":
     row = _row(figure_options, table)
     logged = read_combination_logs(
-        figure_options.folder,
+        table.files,
         table,
         [row],
         split=table.split,
@@ -207,7 +204,7 @@ def _errors_by_joint(figure_options: FigureOptions, table: Results) -> "Figure":
         for suffix in ("_before", "")
     )
     return errors.errors_by_joint(
-        skeleton_of(figure_options.folder, _trained_ids(table, row)[0]),
+        skeleton_of(table.files, _trained_ids(table, row)[0]),
         before,
         after,
         n_planned=table.n_repetitions,
@@ -217,7 +214,7 @@ def _errors_by_joint(figure_options: FigureOptions, table: Results) -> "Figure":
 
 def _error_by_option(figure_options: FigureOptions, table: Results) -> "Figure":
     table = _on_same_data(figure_options, table)
-    summary = _with_whole_sizes(figure_options.folder, table.summary)
+    summary = _with_whole_sizes(table.files, table.summary)
     option, lines = (
         None if path is None else named(path, table.option_paths, "option")
         for path in (figure_options.option, figure_options.lines)
@@ -316,7 +313,7 @@ def _hands(figure_options: FigureOptions, table: Results) -> "Figure":
     row = _row(figure_options, table)
     for trial_id in _trained_ids(table, row):
         try:
-            found = FollowedExamples.read(figure_options.folder.trial(trial_id))
+            found = FollowedExamples.read(table.files.trial(trial_id))
         except ValueError as error:
             raise FigureError(f"{trial_id}: {error}") from error
         if found is not None:
@@ -325,7 +322,7 @@ def _hands(figure_options: FigureOptions, table: Results) -> "Figure":
                 found.inputs_mm,
                 {f"epoch {epoch}, batch {batch}": poses for epoch, batch, poses in points},
                 found.labels_mm,
-                skeleton_of(figure_options.folder, trial_id),
+                skeleton_of(table.files, trial_id),
                 of=_repetition(trial_id),
                 n_examples=figure_options.n_examples,
                 n_log_points=figure_options.n_log_points,
@@ -411,7 +408,7 @@ def _frames(figure_options: FigureOptions, table: Results) -> tuple[FrameErrors,
     """Returns the errors of frames in the first repetition that has them, and its name."""
     row = _row(figure_options, table)
     for trial_id in finished_ids(table, row):
-        found = frame_errors_of(figure_options.folder, table, [trial_id])
+        found = frame_errors_of(table.files, table, [trial_id])
         if found is not None:
             return found, _repetition(trial_id)
     raise FigureError(
@@ -461,5 +458,5 @@ def _errors_of_other(
         return found.ravel(), sets_of_predictions(path, len(found), sets)
     found = read_errors(path)
     is_by_joint = figure_options.measure == "joint"
-    n_joints = skeleton_of(figure_options.folder, _trained_ids(table, row)[0]).n_joints if is_by_joint else None
+    n_joints = skeleton_of(table.files, _trained_ids(table, row)[0]).n_joints if is_by_joint else None
     return found.ravel(), sets_of_errors(path, found.size, sets, n_joints)

@@ -77,7 +77,7 @@ class ExperimentDescription:
         del data_sets["train"]
         folds = _folds(file.options, combinations)
         n_frames = [found.n_frames or 0 for of_split in data_sets.values() for found in of_split.values()]
-        if folds and (min(n_frames) < 1 or len(n_frames) < len(splits) * len(folds)):
+        if folds and (min(n_frames, default=0) < 1 or len(n_frames) < len(splits) * len(folds)):
             raise ValueError("data lacks the numbers of frames of some folds")
         combinations, distinguishing = _labelled(combinations, file.options)
         option_paths = _varied(combinations)

@@ -80,7 +80,7 @@ def find_repetition(table: Results, combination: Row, wanted: str) -> Row:
     Raises:
         ChoiceError: If there is no repetition with that number.
     """
-    trials = [trial for trial in table.trials if trial["key"] == combination["key"]]
+    trials = table.repetitions[combination["key"]]
     found = next((trial for trial in trials if str(trial["repetition"]) == wanted), None)
     if found is None:
         known = f"repetitions 0 to {len(trials) - 1}" if len(trials) > 1 else "only repetition 0"

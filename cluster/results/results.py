@@ -71,7 +71,7 @@ class Results:
             began.
         runs: What produced the trials of each run, by its id; without runs that recorded nothing.
         trained: With folds, the results of the trained combinations, one for each fold; None without folds.
-        folder: The folder that they were read from, for what only some tables show; None for none.
+        folder: The folder that they were read from, for what only some tables show; see `files`.
         warnings: What is in the files but not valid, and therefore missing here, a sentence each.
     """
 
@@ -141,6 +141,20 @@ class Results:
         return found._over_folds(experiment.folds) if experiment.folds else found
 
     @property
+    def files(self) -> ExperimentFolder:
+        """The folder that they were read from."""
+        assert self.folder is not None  # only tests make results without one
+        return self.folder
+
+    @cached_property
+    def repetitions(self) -> dict[str, list[Row]]:
+        """The rows of each combination's trials by its key, one for each repetition."""
+        found: dict[str, list[Row]] = {row["key"]: [] for row in self.summary}
+        for row in self.trials:
+            found[row["key"]].append(row)
+        return found
+
+    @property
     def single_folds(self: R) -> R:
         """The results of the combinations as they were trained: each fold has its own. Without folds it is `self`."""
         return self if self.trained is None else cast(R, self.trained)
@@ -202,10 +216,7 @@ class Results:
 
     def values(self, name: str) -> dict[str, list[Any]]:
         """Returns a column of the trials for each combination, by its key, in the order of repetitions."""
-        found: dict[str, list[Any]] = {row["key"]: [] for row in self.summary}
-        for trial in self.trials:
-            found[trial["key"]].append(trial[name])
-        return found
+        return {key: [trial[name] for trial in trials] for key, trials in self.repetitions.items()}
 
     def fold_means(self, name: str) -> dict[str, list[float | None]]:
         """Returns the mean of a column of the trials for each fold of each combination, by its key.
@@ -409,9 +420,10 @@ def _column_groups(splits: Sequence[str], outcomes: Sequence[TrialOutcome]) -> I
         subsets = {MEAN_SUBSET: None}  # in the order of the files
         for outcome in outcomes:
             subsets.update(dict.fromkeys(outcome.metrics.get(split, ())))
+        known = (*METRICS, *_own_metrics(outcomes, split))
         for subset in subsets:
             columns, metrics = [], []
-            for metric in (*METRICS, *_own_metrics(outcomes, split)):
+            for metric in known:
                 columns += [column(split, metric, before=True, subset=subset), column(split, metric, subset=subset)]
                 metrics += [f"{metric}_before", metric]
             for metric in ("improved", "worsened"):
@@ -421,11 +433,12 @@ def _column_groups(splits: Sequence[str], outcomes: Sequence[TrialOutcome]) -> I
 
 
 def _own_metrics(outcomes: Sequence[TrialOutcome], split: str) -> list[str]:
-    """Returns the names of the user's own metrics, in order."""
+    """Returns the names of the user's own metrics, in order; without those that would be in a column of another."""
     names: dict[str, None] = {}
     for outcome in outcomes:
         names |= dict.fromkeys(outcome.metrics.get(split, {}).get(MEAN_SUBSET, {}))
-    return [name for name in names if f"{name}_before" in names and name not in METRICS]
+    taken = {column(split, metric) for metric in (*METRICS, "improved", "worsened")}
+    return [name for name in names if f"{name}_before" in names and column(split, name) not in taken]
 
 
 def _trial_row(

@@ -1,7 +1,7 @@
 """The samples of the validation set that a trial follows, and its predictions for them at every log point."""
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,9 @@ import numpy.typing as npt
 from cluster.storage.bounded import read_arrays
 from cluster.storage.file_names import FileNames
 from cluster.storage.folders import TrialFolder
+
+_FAR_MM = 1e9
+"""A coordinate that is larger is none of a hand; sums and squares of smaller ones are numbers in single precision."""
 
 Poses = npt.NDArray[np.floating[Any]]
 Integers = npt.NDArray[np.integer[Any]]
@@ -43,7 +46,7 @@ class FollowedExamples:
 
     @classmethod
     def read(cls, folder: TrialFolder) -> "FollowedExamples | None":
-        """Reads the examples of a trial; None if it has none.
+        """Reads the examples of a trial; None if it has none. Coordinates that no hand has are NaN.
 
         Raises:
             ValueError: If the file is broken.
@@ -70,6 +73,9 @@ class FollowedExamples:
                     raise ValueError(f"{name} has the shape {array.shape}, not {shape}")
                 if array.dtype.kind not in ("f" if name.endswith("_mm") else "iu"):
                     raise ValueError(f"{name} has numbers of the type {array.dtype}")
+                if name.endswith("_mm"):
+                    array = array.astype(np.promote_types(array.dtype, np.float32), copy=False)
+                    found = replace(found, **{name: np.where(np.abs(array) < _FAR_MM, array, np.nan)})
             if min(found.epochs.min(initial=0), found.batches.min(initial=0), found.indices.min(initial=0)) < 0:
                 raise ValueError("epochs, batches and indices are not negative")
         except Exception as error:

@@ -306,9 +306,9 @@ class Storage:
 
     def _require_depth(self, path: str, place: str) -> None:
         if place.count("/") > _MAX_LEVELS:
-            inner = "/".join(place.split("/")[1:3])
+            inner = "/".join([path, *place.split("/")[1:3]]).lstrip("/")
             raise StorageError(
-                f"{self.location}/{path}/{inner} has folders in folders, more than {_MAX_LEVELS} levels deep, which no "
+                f"{self.location}/{inner} has folders in folders, more than {_MAX_LEVELS} levels deep, which no "
                 "run makes; remove it"
             )
 

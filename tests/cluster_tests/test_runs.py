@@ -17,6 +17,7 @@ from cluster.reports.tables.summary import summary_text
 from cluster.reports.trackers.runs import ExperimentRuns
 from cluster.reproduction import reproduce
 from cluster.result_table import ResultTable
+from cluster.results.results import Results
 from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder
 from cluster.trial import trainable
@@ -180,7 +181,7 @@ class TestTrialsOfDifferentVersions:
         assert text in summary_text(ResultTable.read(folder))
 
     def test_are_exported_each_with_its_own(self, mixed):
-        runs = list(ExperimentRuns.read(mixed).runs())
+        runs = list(ExperimentRuns.of(Results.read(mixed)).runs())
         found = {run.trial_id.rpartition("/")[2]: run.facts["versions.torch"] for run in runs}
         assert found == {"0": "1.0", "1": TORCH}
 

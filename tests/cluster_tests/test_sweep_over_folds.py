@@ -15,6 +15,7 @@ from cluster.reports.terminal.removal import useless_files
 from cluster.reports.terminal.trial_logs import trial_logs
 from cluster.result_table import ResultTable
 from cluster.results.names import ChoiceError
+from cluster.results.results import Results
 from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.frame_errors import FrameErrors
@@ -143,7 +144,7 @@ class TestTheTablesOfASweepOverFolds:
 class TestWhatReadsASweepOverFolds:
     def test_draws_every_figure_of_all_folds(self, folder):
         for name in FIGURES.keys() - {"heatmap", "parallel"}:  # they need more options
-            assert draw(name, FigureOptions(folder)).axes
+            assert draw(name, Results.read(folder), FigureOptions()).axes
 
     def test_writes_a_page_about_all_frames(self, folder):
         text = page(folder)
@@ -158,19 +159,19 @@ class TestWhatReadsASweepOverFolds:
         assert read_corrector(folder, combination=key).options["experiment_config.train_set"] == "hands_fold2_train"
 
     def test_logs_every_fold(self, folder):
-        found = trial_logs(folder, "best/1")
+        found = trial_logs(Results.read(folder), "best/1")
         assert [log["options"]["experiment_config.val_set"] for log in found] == [
             f"hands_fold{fold}_val" for fold in (1, 2, 3)
         ]
 
     def test_compares_it_with_itself_without_a_difference(self, folder):
-        [compared] = compare_experiments(folder, [folder])
+        [compared] = compare_experiments(Results.read(folder), [Results.read(folder)])
         assert compared.differences == {}
         assert [pair.comparison.difference for pair in compared.pairs] == [0.0, 0.0]
 
     def test_compares_two_combinations_by_their_settings(self, folder, table):
         keys = tuple(row["key"] for row in table.summary)
-        compared = compare_combinations(folder, keys)
+        compared = compare_combinations(Results.read(folder), keys)
         assert list(compared.differences) == ["optimizer_args.lr"]
         assert compared.comparison.n == 2
 

@@ -102,6 +102,11 @@ def signed(value: float, digits: int = 2) -> str:
     return text if text.strip("+−0.") else text[1:]
 
 
+def p_text(p_value: float) -> str:
+    """Writes a p-value with as many digits as a reader needs: '= 0.012', '< 0.001'."""
+    return f"= {p_value:.3f}" if p_value >= 0.001 else "< 0.001"
+
+
 def option_cells(values: Sequence[object]) -> list[Cell]:
     """Writes the values of an option."""
     return [

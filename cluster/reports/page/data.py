@@ -82,7 +82,7 @@ class PageData:
         """
         table = Results.read(folder) if results is None else results
         logged = read_combination_logs(folder, table, table.summary, split=table.split, is_metric=_is_of_a_part)
-        best_ids = [trial_id(row) for row in table.trials if row["key"] == table.summary[0]["key"]]
+        best_ids = [trial_id(row) for row in table.repetitions[table.summary[0]["key"]]]
         trained_ids = [trained for best_id in best_ids for trained in table.trained_ids(best_id)]
         example_trial, examples = _first_examples(folder, trained_ids)
         skeletons = _skeletons(folder, table)
@@ -102,14 +102,6 @@ class PageData:
         """The skeleton of the poses of the first data set; None if no trial's file has it."""
         name = next(iter(self._tables)) if self.group is None else self.group.name
         return self.skeletons.get(name)
-
-    @cached_property
-    def repetitions(self) -> dict[str, list[Row]]:
-        """The rows of each combination's trials by its key, one for each repetition."""
-        found: dict[str, list[Row]] = {}
-        for row in self.table.trials:
-            found.setdefault(row["key"], []).append(row)
-        return found
 
     @cached_property
     def _tables(self) -> dict[str, Results]:
@@ -138,9 +130,7 @@ class PageData:
         n_pairs = 0
         for table in self._tables.values():
             n_pairs += math.comb(len(table.summary), 2)
-            name = column(table.split, "distance")
-            groups = {row["key"]: [trial[name] for trial in self.repetitions[row["key"]]] for row in table.summary}
-            found |= compare_with(table.summary[0]["key"], groups)
+            found |= compare_with(table.summary[0]["key"], table.values(column(table.split, "distance")))
         return dict(zip(found, adjusted(list(found.values()), n_possible=n_pairs), strict=True))
 
     @cached_property
@@ -159,7 +149,7 @@ class PageData:
         Returns:
             Two arrays (n, P), mm, for its n finished repetitions and the P `parts`; None if there are none.
         """
-        ids = [trial_id(row) for row in self.repetitions[key] if row["status"] == "finished"]
+        ids = [trial_id(row) for row in self.table.repetitions[key] if row["status"] == "finished"]
         finals = [self.logged.final[i] for i in ids if i in self.logged.final]
         if not finals or not self.parts:
             return None
@@ -186,8 +176,8 @@ class PageData:
             {
                 "key": row["key"],
                 "before": _rounded(row[SummaryColumns.of("val").before]),
-                "trials": [self._trial(trial) for trial in self.repetitions[row["key"]]],
-                "curves": [self._curve(trial_id(trial), grids) for trial in self.repetitions[row["key"]]],
+                "trials": [self._trial(trial) for trial in self.table.repetitions[row["key"]]],
+                "curves": [self._curve(trial_id(trial), grids) for trial in self.table.repetitions[row["key"]]],
                 "parts": self._parts(row["key"], befores),
             }
             for row in self.rows
@@ -281,8 +271,8 @@ def _skeletons(folder: ExperimentFolder, table: Results) -> dict[str, Skeleton]:
     found: dict[str, Skeleton] = {}
     for name, of_data in list(table.by_data().items())[:MAX_DATA_GROUPS]:
         best = of_data.summary[0]["key"]
-        for row in of_data.trials:
-            if row["key"] == best and name not in found:
+        for row in of_data.repetitions[best]:
+            if name not in found:
                 with suppress(FigureError):  # it has not begun, or an older version that recorded less wrote it
                     found[name] = skeleton_of(folder, table.trained_ids(trial_id(row))[0])
     return found
@@ -298,7 +288,7 @@ def _groups(
         for by in GROUPINGS:
             if by in ("finger", "joint"):  # their records have been read already
                 if name in skeletons:
-                    ids = [trial_id(row) for row in of_data.trials if row["key"] == best["key"]]
+                    ids = [trial_id(row) for row in of_data.repetitions[best["key"]]]
                     parts = part_names(skeletons[name], by)
                     of_best[by] = part_groups(whole(of_data, best, split), logged, ids, parts)
             else:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from cluster.reports.formats.grid import Cell, Grid, number_cell, signed
+from cluster.reports.formats.grid import Cell, Grid, number_cell, p_text, signed
 from cluster.reports.formats.html import Markup, escaped, joined, json_block, tag
 from cluster.reports.formats.html_table import html_table
 from cluster.reports.page.data import MAX_DATA_GROUPS, PageData, trial_id
@@ -17,7 +17,6 @@ from cluster.reports.page.sentences import (
     gaps,
     measured,
     name_of,
-    p_text,
     progress,
 )
 from cluster.reports.tables.by_group import GroupErrors, frames_cell, group_headers
@@ -147,7 +146,7 @@ def combinations(data: PageData) -> Markup:
 def best(data: PageData) -> list[Markup]:
     """All metrics of the best combination, and its errors by group."""
     table, row = data.table, data.table.summary[0]
-    trials = [trial for trial in data.repetitions[row["key"]] if trial["status"] == "finished"]
+    trials = [trial for trial in data.table.repetitions[row["key"]] if trial["status"] == "finished"]
     if not trials:
         return []
     rows = []

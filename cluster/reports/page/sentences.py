@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from cluster.reports.formats.grid import signed
+from cluster.reports.formats.grid import p_text, signed
 from cluster.reports.page.data import PageData
 from cluster.reports.tables.by_group import GroupErrors
 from cluster.reports.tables.captions import SPLITS, distances, excluded, folds_of, n_folds, over_folds, versions
@@ -199,12 +199,8 @@ def gaps(data: PageData) -> Iterator[str]:
         have, come = ("has", "comes") if incomplete == 1 else ("have", "come")
         yield f"{count(incomplete, 'combination')} {have} fewer repetitions and {come} after the others."
     if table.n_others:
-        yield f"{count(table.n_others, 'trial')} with other settings in the folder are not shown."
-
-
-def p_text(p_value: float) -> str:
-    """Writes a p-value with as many digits as a reader needs: '= 0.012', '< 0.001'."""
-    return f"= {p_value:.3f}" if p_value >= 0.001 else "< 0.001"
+        are = "is" if table.n_others == 1 else "are"
+        yield f"{count(table.n_others, 'trial')} with other settings in the folder {are} not shown."
 
 
 def measured(rows: Sequence[Row], split: str, metric: str, *, before: bool = False) -> list[float]:

@@ -66,7 +66,7 @@ def summary_text(
     if n_without:
         lines += ["", f"{count(n_without, 'other combination')} without a trial that has ended"]
     if len(grid.rows) > _MAX_ROWS:
-        lines += ["", f"and {len(grid.rows) - _MAX_ROWS} more combinations, all in tables/summary.csv"]
+        lines += ["", f"and {count(len(grid.rows) - _MAX_ROWS, 'more combination')}, all in tables/summary.csv"]
     notes = distances(table, table.summary, table.split)
     notes += versions(table, table.summary)
     notes += without_interval(table.summary, intervals)
@@ -79,7 +79,8 @@ def summary_text(
 def summary_html(table: Results) -> Markup:
     """Returns the summary for a notebook: the first combinations, and what did not finish."""
     grid = summary_grid(table)
-    more = [f"And {len(grid.rows) - _MAX_ROWS} more combinations."] if len(grid.rows) > _MAX_ROWS else []
+    n_more = len(grid.rows) - _MAX_ROWS
+    more = [f"And {count(n_more, 'more combination')}."] if n_more > 0 else []
     grid = replace(grid, rows=grid.rows[:_MAX_ROWS], keys=grid.keys[:_MAX_ROWS], notes=[*more, *grid.notes])
     # Notebooks typeset $…$ in texts outside these classes.
     return tag("div", tag("p", _title(table)), html_table(grid), class_="tex2jax_ignore mathjax_ignore")
@@ -160,8 +161,7 @@ def _title(table: Results) -> str:
     rows = table.single_folds.trials
     counts = Counter(row["status"] for row in rows)
     parts = [f"{counts[status]} {status}" for status in counts]
-    trials = "1 trial" if len(rows) == 1 else f"{len(rows)} trials"
-    return f"{table.name}: {trials}, {', '.join(parts)}"
+    return f"{table.name}: {count(len(rows), 'trial')}, {', '.join(parts)}"
 
 
 def _results(row: Row, split: str, intervals: ChangeIntervals | None) -> list[Cell]:
@@ -213,7 +213,8 @@ def _caption(table: Results, *, n_data: int) -> str:
 def _notes(table: Results) -> list[str]:
     notes = []
     if table.n_others:
-        notes.append(f"{table.n_others} trials with other settings are kept in trials/ but not shown.")
+        are = "is" if table.n_others == 1 else "are"
+        notes.append(f"{count(table.n_others, 'trial')} with other settings {are} kept in trials/ but not shown.")
     by_error: dict[tuple[str, str], list[Row]] = {}
     for row in table.failures:
         by_error.setdefault((row["status"], str(row["error"] or "").split("\n")[0]), []).append(row)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from cluster.results.folds import DATASET, with_dataset
@@ -11,7 +12,6 @@ from cluster.results.results import Results, Row, column
 from cluster.results.settings_text import MISSING, differences, flat, settings_of, text
 from cluster.results.statistics import Comparison, adjusted, compare
 from cluster.storage.experiment_file import ExperimentFile
-from cluster.storage.folders import ExperimentFolder
 from cluster.storage.run_file import origins_of
 from data_pipeline.words import listed
 
@@ -90,13 +90,10 @@ class CombinationComparison:
     comparison: Comparison | None
 
 
-def compare_experiments(first: ExperimentFolder, others: Sequence[ExperimentFolder]) -> list[ExperimentComparison]:
+def compare_experiments(first: Results, others: Sequence[Results]) -> list[ExperimentComparison]:
     """Compares experiments with the first one: their differences, and the results of otherwise equal combinations.
 
     The p-values are adjusted for the pairs of all experiments together.
-
-    Raises:
-        NoResultsError: If one of them is not an experiment.
     """
     one = _Side.of(first)
     found = [_compare_sides(one, _Side.of(other)) for other in others]
@@ -183,22 +180,23 @@ def _different_versions(*sides: "tuple[_Side, Sequence[Row]]") -> dict[str, tupl
     return differences(ours, theirs)
 
 
-def compare_combinations(folder: ExperimentFolder, wanted: tuple[str, str]) -> CombinationComparison:
+def compare_combinations(table: Results, wanted: tuple[str, str]) -> CombinationComparison:
     """Compares two combinations of an experiment.
 
     Args:
-        folder: The experiment's folder.
+        table: The experiment's results.
         wanted: The beginnings of their keys; `best` is the best in validation.
 
     Raises:
-        NoResultsError: If there is no experiment.
         ChoiceError: If there is no such combination, see `find_combination`.
     """
-    side = _Side.of(folder)
+    side = _Side.of(table)
     rows = find_combination(side.table, wanted[0]), find_combination(side.table, wanted[1])
     # With folds, the first fold describes the combination: the others differ only in their data.
     keys = {side.table.trained_keys(row["key"])[0]: row["key"] for row in rows}
-    trials = folder.read_trials(lambda trial: trial.description, lambda trial_id: trial_id.partition("/")[0] in keys)
+    trials = table.files.read_trials(
+        lambda trial: trial.description, lambda trial_id: trial_id.partition("/")[0] in keys
+    )
     settings: dict[str, dict[str, str]] = {}
     for trial_id, description in trials.items():
         if description:
@@ -229,32 +227,38 @@ class _Side:
     """The trials of each combination, by its key and their seed."""
 
     @classmethod
-    def of(cls, folder: ExperimentFolder) -> "_Side":
-        table = Results.read(folder)
-        trials: dict[str, dict[int, Row]] = {}
-        for trial in table.trials:
-            trials.setdefault(trial["key"], {})[trial["seed"]] = trial
-        name = folder.storage.location.rstrip("/").rpartition("/")[2]
-        return cls(name, table, folder.read_experiment(), trials)
+    def of(cls, table: Results) -> "_Side":
+        trials = {key: {trial["seed"]: trial for trial in of} for key, of in table.repetitions.items()}
+        name = table.files.storage.location.rstrip("/").rpartition("/")[2]
+        return cls(name, table, table.files.read_experiment(), trials)
 
-    @property
+    @cached_property
     def options(self) -> list[str]:
         """The paths of all options, also of those with one value."""
         paths = list(self.content.plan.combinations[0].options)
         return with_dataset(paths) if self.table.folds else paths
 
-    @property
+    @cached_property
     def fingerprints(self) -> dict[tuple[str, Any], str]:
         """The fingerprint of each data set, by the set's name and the requested size."""
         return {(data.name, data.size): data.fingerprint for data in self.content.data if data.fingerprint is not None}
 
+    @cached_property
+    def _values_of_options(self) -> dict[str, list[str]]:
+        found = {
+            path: list(dict.fromkeys(text(c.options[path]) for c in self.content.plan.combinations))
+            for path in self.options
+            if path in self.content.plan.combinations[0].options
+        }
+        if self.table.folds:
+            of_split = self.table.data_sets["val"]
+            found[DATASET] = list(dict.fromkeys(text(of_split[key].name) for key in self.table.folds))
+        return found
+
     def values(self, path: str) -> list[str]:
         """Returns all values of an option as texts; of any other setting, its only value."""
-        if path == DATASET and self.table.folds:
-            of_split = self.table.data_sets["val"]
-            return list(dict.fromkeys(text(of_split[key].name) for key in self.table.folds))
-        if path in self.options:
-            return list(dict.fromkeys(text(c.options[path]) for c in self.content.plan.combinations))
+        if path in self._values_of_options:
+            return self._values_of_options[path]
         value: Any = self.content.configs
         for name in path.split(".") if path.startswith(_SECTIONS) else (_HYPERPARAMS, *path.split(".")):
             value = value.get(name, MISSING) if isinstance(value, Mapping) else MISSING

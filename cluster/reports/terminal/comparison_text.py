@@ -5,7 +5,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from cluster.reports.formats.grid import Cell, Grid
+from cluster.reports.formats.grid import Cell, Grid, p_text
 from cluster.reports.formats.terminal import terminal_table, terminal_width
 from cluster.reports.tables.captions import SPLITS
 from cluster.reports.tables.summary import mean_and_std
@@ -13,9 +13,10 @@ from cluster.reports.terminal.comparison import CombinationComparison, Experimen
 from cluster.results.names import option_texts, short_names
 from cluster.results.results import Row, SummaryColumns
 from cluster.results.statistics import MIN_REPETITIONS, Comparison
+from data_pipeline.words import count
 
 _MAX_PAIRS = 40
-_ADJUSTED = ", Holm-adjusted over all pairs shown"
+_ADJUSTED = ", Holm-adjusted over all pairs"
 
 
 def experiments_text(found: ExperimentComparison) -> str:
@@ -40,7 +41,7 @@ def experiments_text(found: ExperimentComparison) -> str:
         ]
         parts.append(terminal_table(Grid("", "", headers, rows, len(paths)), terminal_width()))
         if len(found.pairs) > _MAX_PAIRS:
-            parts.append(f"and {len(found.pairs) - _MAX_PAIRS} more pairs; --json has all")
+            parts.append(f"and {count(len(found.pairs) - _MAX_PAIRS, 'more pair')}; --json has all")
         parts.append(_explanation([pair.comparison for pair in found.pairs], found.split, second, first, _ADJUSTED))
     else:
         parts.append("No combination of one has a counterpart in the other.")
@@ -109,7 +110,7 @@ def comparison_cells(comparison: Comparison | None) -> tuple[str, str]:
         difference += f" [{interval.low:+.2f}, {interval.high:+.2f}]"
     if comparison.p_adjusted is None:
         return difference, "too few"
-    return difference, f"{comparison.p_adjusted:.3f}{' *' if comparison.is_significant else ''}"
+    return difference, p_text(comparison.p_adjusted).removeprefix("= ") + (" *" if comparison.is_significant else "")
 
 
 def _explanation(comparisons: Sequence[Comparison | None], split: str, second: str, first: str, p_of: str) -> str:

@@ -57,6 +57,7 @@ class ExperimentStatus:
         best_of_each: The best on each data set.
         size_bytes: The size of its files; None if they are not on a local filesystem.
         started: As in `Results`.
+        n_ignored: The number of values in its files that are not valid and were ignored.
     """
 
     name: str
@@ -70,6 +71,7 @@ class ExperimentStatus:
     best_of_each: Sequence[Best] = ()
     size_bytes: int | None = None
     started: float | None = None
+    n_ignored: int | None = None
 
 
 def find_experiment(storage_path: str, name: str) -> ExperimentFolder:
@@ -129,6 +131,7 @@ def experiment_status(folder: ExperimentFolder, name: str) -> ExperimentStatus:
         best_of_each=best_of_each,
         size_bytes=size_bytes,
         started=table.started,
+        n_ignored=len(table.warnings),
     )
 
 

@@ -16,7 +16,6 @@ from cluster.results.learning_curves import Curve, Numbers, read_logged
 from cluster.results.lookup import find_combination, find_repetition, find_trained, short_keys
 from cluster.results.names import setting_of, short_names
 from cluster.results.results import Results, Row, SummaryColumns, column
-from cluster.storage.folders import ExperimentFolder
 from cluster.storage.trial_file import TrialFile
 from data_pipeline.user_error import UserError
 from data_pipeline.words import visible
@@ -27,11 +26,11 @@ _HEIGHT = 20
 _TICKS = 8
 
 
-def trial_logs(folder: ExperimentFolder, wanted: str) -> list[dict[str, Any]]:
+def trial_logs(table: Results, wanted: str) -> list[dict[str, Any]]:
     """Returns the logs of the repetitions of a combination, with folds those of each fold.
 
     Args:
-        folder: The experiment's folder.
+        table: The experiment's results.
         wanted: The beginning of a key of a combination or a fold, or `best`; with `/N` appended, only repetition N.
 
     Returns:
@@ -39,20 +38,18 @@ def trial_logs(folder: ExperimentFolder, wanted: str) -> list[dict[str, Any]]:
         before and after on each split, and the log points: `epochs`, `loss`, `train_mm`, `val_mm`.
 
     Raises:
-        NoResultsError: If there is no experiment.
         ChoiceError: If there is no such combination, or no such repetition of it.
     """
-    table = Results.read(folder)
     key, slash, repetition = wanted.partition("/")
     rows, table = find_trained(table, key), table.single_folds
     if slash:
         trials = [find_repetition(table, row, repetition) for row in rows]
     else:
-        trials = [trial for row in rows for trial in table.trials if trial["key"] == row["key"]]
+        trials = [trial for row in rows for trial in table.repetitions[row["key"]]]
     ids = {f"{trial['key']}/{trial['repetition']}" for trial in trials}
-    files = folder.read_trials(lambda trial: trial, ids.__contains__)
+    files = table.files.read_trials(lambda trial: trial, ids.__contains__)
     curves = read_logged(
-        folder, split=table.split, wanted=ids.__contains__, is_metric=lambda name: name == "distance"
+        table.files, split=table.split, wanted=ids.__contains__, is_metric=lambda name: name == "distance"
     ).curves
     return [
         _log(table, trial, files.get(trial_id, TrialFile()), curves.get(trial_id)) for trial_id, trial in _by_id(trials)
@@ -64,11 +61,11 @@ def logs_text(logs: Sequence[Mapping[str, Any]]) -> str:
     return "\n\n".join(map(_log_text, logs))
 
 
-def curves_text(folder: ExperimentFolder, keys: Sequence[str], *, in_colour: bool) -> str:
+def curves_text(table: Results, keys: Sequence[str], *, in_colour: bool) -> str:
     """Draws the validation error over the epochs, the mean over repetitions, as text with the width of the terminal.
 
     Args:
-        folder: The experiment's folder.
+        table: The experiment's results.
         keys: The beginnings of combinations' keys; empty for the best six, or the best on each data set.
         in_colour: Whether curves differ in colour; otherwise they differ in their characters.
 
@@ -76,17 +73,15 @@ def curves_text(folder: ExperimentFolder, keys: Sequence[str], *, in_colour: boo
         The drawing, with codes for colours; all names in it are `visible`.
 
     Raises:
-        NoResultsError: If there is no experiment.
         ChoiceError: If there is no such combination.
         UserError: If none of these combinations has logged anything.
     """
     # Imported here, because most commands draw nothing.
     import plotext
 
-    table = Results.read(folder)
     named, short = _named_rows(table, keys), short_keys(table)
     rows = [row for _, row in named]
-    curves = read_combination_logs(folder, table, rows, split=table.split, is_metric=lambda name: False).curves
+    curves = read_combination_logs(table.files, table, rows, split=table.split, is_metric=lambda name: False).curves
     plotext.clear_figure()
     plotext.theme("default" if in_colour else "clear")
     plotext.canvas_color("default")
@@ -120,9 +115,10 @@ def curves_text(folder: ExperimentFolder, keys: Sequence[str], *, in_colour: boo
 
 def _ids_to_draw(table: Results, row: Row) -> list[str]:
     """Returns the ids of a combination's finished trials; if there are none, of those that may still finish."""
-    own = [trial for trial in table.trials if trial["key"] == row["key"]]
     status = ("finished",) if row["n"] else ("interrupted", "pending")
-    return [f"{trial['key']}/{trial['repetition']}" for trial in own if trial["status"] in status]
+    return [
+        f"{trial['key']}/{trial['repetition']}" for trial in table.repetitions[row["key"]] if trial["status"] in status
+    ]
 
 
 _MARKERS = "x*+o.#"

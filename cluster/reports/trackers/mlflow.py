@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cluster.reports.trackers.runs import TrialRun, as_text, missing_library, new_export
-from cluster.storage.folders import ExperimentFolder
+from cluster.results.results import Results
 from data_pipeline.user_error import UserError, first_line
 
 # MLflow reads these when it is imported. Without them it sends usage data over the network and prints a greeting.
@@ -49,9 +49,9 @@ _MAX_TAG_CHARACTERS = 8000
 T = TypeVar("T")
 
 
-def export_mlflow(folder: ExperimentFolder, to: Path) -> None:
+def export_mlflow(results: Results, to: Path) -> None:
     """Writes an experiment's trials as a database of MLflow. See `new_export`."""
-    with new_export(folder, to) as (experiment, partial):
+    with new_export(results, to) as (experiment, partial):
         try:
             client = MlflowClient(f"sqlite:///{partial / 'mlflow.db'}")
             artifacts = (to.absolute() / "artifacts").as_uri()

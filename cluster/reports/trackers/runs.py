@@ -101,14 +101,13 @@ class ExperimentRuns:
     _planned: Mapping[str, TrialRun]
 
     @classmethod
-    def read(cls, folder: ExperimentFolder) -> "ExperimentRuns":
-        """Reads everything on disk except the records.
+    def of(cls, results: Results) -> "ExperimentRuns":
+        """Reads everything on disk that the results lack, except the records.
 
         Raises:
-            NoResultsError: If there is no experiment, or if its description is broken.
             StorageError: If a file cannot be read.
         """
-        results = Results.read(folder).single_folds
+        results, folder = results.single_folds, results.files
         experiment = folder.read_experiment()
         settings = {c.key: _settings(experiment.configs, c.options) for c in experiment.plan.combinations}
         rows = {f"{row['key']}/{row['repetition']}": row for row in results.trials}
@@ -148,17 +147,18 @@ class ExperimentRuns:
         """
         left = dict(self._planned)
         for trial_id, points, n_batches in _logged(self._folder, left):
-            run = left.pop(trial_id)
-            yield replace(run, points=points, final=Point(run.final.step * n_batches, run.final.values))
+            run = left.pop(trial_id, None)
+            if run is not None:  # a damaged file may have a trial twice
+                yield replace(run, points=points, final=Point(run.final.step * n_batches, run.final.values))
         yield from left.values()
 
 
 @contextmanager
-def new_export(folder: ExperimentFolder, to: Path) -> Iterator[tuple[ExperimentRuns, Path]]:
-    """Reads an experiment and lets the block write files for another tool; after an error no file remains.
+def new_export(results: Results, to: Path) -> Iterator[tuple[ExperimentRuns, Path]]:
+    """Reads an experiment's trials and lets the block write files for another tool; after an error no file remains.
 
     Args:
-        folder: The experiment's folder.
+        results: The experiment's results.
         to: The folder to write to; it must be new or empty.
 
     Yields:
@@ -166,10 +166,9 @@ def new_export(folder: ExperimentFolder, to: Path) -> Iterator[tuple[ExperimentR
 
     Raises:
         UserError: If `to` is not new or empty, or if it cannot be written.
-        NoResultsError: If there is no experiment.
         StorageError: If a file cannot be read.
     """
-    experiment = ExperimentRuns.read(folder)
+    experiment = ExperimentRuns.of(results)
     with atomic_folder(to, may_be_empty=True) as partial:
         yield experiment, partial
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cluster.reports.trackers.runs import ExperimentRuns, Option, Point, TrialRun, as_text, missing_library, new_export
-from cluster.storage.folders import ExperimentFolder
+from cluster.results.results import Results
 
 try:
     from google.protobuf.struct_pb2 import ListValue
@@ -36,9 +36,9 @@ _STATUS = {"finished": api_pb2.STATUS_SUCCESS, "failed": api_pb2.STATUS_FAILURE,
 """The status in TensorBoard; other statuses are unknown to it."""
 
 
-def export_tensorboard(folder: ExperimentFolder, to: Path) -> None:
+def export_tensorboard(results: Results, to: Path) -> None:
     """Writes an experiment's trials as files of TensorBoard. See `new_export`."""
-    with new_export(folder, to) as (experiment, partial):
+    with new_export(results, to) as (experiment, partial):
         columns = {path: _Column.of(values) for path, values in experiment.options.items()}
         _write(partial, 0.0, [(0, _overview(experiment, columns))])
         for run in experiment.runs():

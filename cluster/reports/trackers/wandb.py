@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.reports.trackers.runs import TrialRun, missing_library, new_export
-from cluster.storage.folders import ExperimentFolder
+from cluster.results.results import Results
 from data_pipeline.user_error import UserError, first_line
 
 try:
@@ -44,9 +44,9 @@ _CHUNK_HEADER_BYTES = 7
 _LAST_CHUNK_TYPES = (1, 4)  # a record's only chunk, or the last of several
 
 
-def export_wandb(folder: ExperimentFolder, to: Path) -> None:
+def export_wandb(results: Results, to: Path) -> None:
     """Writes an experiment's trials as offline runs of Weights & Biases. See `new_export`."""
-    with new_export(folder, to) as (experiment, partial):
+    with new_export(results, to) as (experiment, partial):
         # If the disk is full, W&B's own log would fill the terminal.
         logging.getLogger("wandb").disabled = True
         try:

@@ -29,6 +29,11 @@ def error_before(poses, labels, skeleton):
     return errors.distance_error(poses, labels, skeleton)
 
 
+def distance_mm(poses, labels, skeleton):
+    """A metric that would be in the column of PoseTune's `distance`."""
+    return errors.distance_error(poses, labels, skeleton)
+
+
 EXPERIMENT = [
     ("name", 7, "got 7; allowed: a name of letters, digits"),
     ("name", "", "begins with a letter or digit"),
@@ -141,6 +146,7 @@ SOLVER = [
     ("metrics", [errors.bone_length_error, errors.bone_length_error], "a list of functions with different names"),
     ("metrics", [errors.bone_length_error], "functions whose names do not end in _before and are not PoseTune's own: "),
     ("metrics", [error_before], "functions whose names do not end in _before and are not PoseTune's own: distance,"),
+    ("metrics", [distance_mm], "functions whose names do not end in _before and are not PoseTune's own: distance,"),
     ("callbacks", [3], "a list of functions with different names"),
     ("num_epoch", 5, "did you mean 'num_epochs'?"),
     ("learning_rate", 0.1, "there is no such key"),

@@ -6,6 +6,7 @@ import pytest
 from cluster.figures.style import FigureError
 from cluster.reports.draw import FigureOptions, draw
 from cluster.reports.prediction_files import errors_of
+from cluster.results.results import Results
 from data_pipeline.formats.frames import FormatError
 from tests.cluster_tests.experiment_files import write_experiment, write_records
 
@@ -47,7 +48,9 @@ def test_are_drawn_beside_the_corrector(files, tmp_path):
     rates = np.linspace(0, 1, 81)
     write_records(folder, f"{0:016x}/0", [14.0, 9.0], success=("worst", rates, rates))
     theirs, labels = files
-    figure = draw("success", FigureOptions(folder, others=[("Theirs", theirs)], labels=labels, format="openpose21"))
+    figure = draw(
+        "success", Results.read(folder), FigureOptions(others=[("Theirs", theirs)], labels=labels, format="openpose21")
+    )
     drawn = figure.axes[0].lines[-1].get_ydata()
     assert [drawn[mm] for mm in (2, 4, 41, 43)] == [0, 50, 50, 100]
 
@@ -57,9 +60,9 @@ def test_replace_no_other_curve(files, tmp_path):
     rates = np.linspace(0, 1, 81)
     write_records(folder, f"{0:016x}/0", [14.0, 9.0], success=("worst", rates, rates))
     theirs, labels = files
-    drawing = FigureOptions(folder, others=[("corrected", theirs)], labels=labels, format="openpose21")
+    drawing = FigureOptions(others=[("corrected", theirs)], labels=labels, format="openpose21")
     with pytest.raises(FigureError, match="two success curves have the label 'corrected'"):
-        draw("success", drawing)
+        draw("success", Results.read(folder), drawing)
 
 
 def test_of_other_frames_than_the_labels_are_an_error(files):
@@ -90,6 +93,6 @@ def test_of_another_number_of_frames_than_the_set_are_an_error(files, tmp_path):
     rates = np.linspace(0, 1, 81)
     write_records(folder, f"{0:016x}/0", [9.0], split="val", success=("joint", rates, rates))
     theirs, labels = files
-    drawing = FigureOptions(folder, others=[("Theirs", theirs)], labels=labels, format="openpose21", measure="joint")
+    drawing = FigureOptions(others=[("Theirs", theirs)], labels=labels, format="openpose21", measure="joint")
     with pytest.raises(FigureError, match="has 2 frames, a_val has 100 frames; it needs a pose for each frame of the"):
-        draw("success", drawing)
+        draw("success", Results.read(folder), drawing)

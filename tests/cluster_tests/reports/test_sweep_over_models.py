@@ -15,6 +15,7 @@ from cluster.reports.terminal.comparison import compare_experiments
 from cluster.reports.terminal.comparison_text import experiments_text
 from cluster.reports.terminal.trial_logs import curves_text
 from cluster.result_table import ResultTable
+from cluster.results.results import Results
 from tests.cluster_tests.experiment_files import write_experiment, write_records
 from tests.cluster_tests.small_experiment import LR
 
@@ -133,16 +134,20 @@ def test_the_report_names_the_best_by_its_label(folder, shown):
 
 def test_no_two_learning_curves_have_the_same_label(folder, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    drawn = draw("curves", FigureOptions(folder, combinations=[f"{place:016x}" for place in range(8)]))
+    drawn = draw("curves", Results.read(folder), FigureOptions(combinations=[f"{place:016x}" for place in range(8)]))
     legend = [text.get_text() for text in drawn.legends[0].get_texts()]
     assert len(set(legend)) == len(legend) == 8
-    in_terminal = [line for line in curves_text(folder, (), in_colour=False).splitlines() if "(n = 2)" in line]
+    in_terminal = [
+        line for line in curves_text(Results.read(folder), (), in_colour=False).splitlines() if "(n = 2)" in line
+    ]
     assert len({line.partition("  ")[2] for line in in_terminal}) == len(in_terminal) == 6
 
 
 def test_two_sweeps_are_compared_by_the_labels_of_the_first(tmp_path, folder, shown, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    (found,) = compare_experiments(folder, [folder_of(tmp_path / "other", ["a", "b", "c", "d"])])
+    (found,) = compare_experiments(
+        *(Results.read(folder), [Results.read(folder_of(tmp_path / "other", ["a", "b", "c", "d"]))])
+    )
     assert [pair.options["model label"] for pair in found.pairs[::2]] == shown
     table = experiments_text(found).partition("Mean distance")[0]
     assert max(map(len, table.splitlines())) <= 80

@@ -206,6 +206,14 @@ class TestTheSummary:
         assert (table.splits, table.split) == (["val", "test"], "test")
         assert [(row["key"], row["test_distance_mm_mean"]) for row in table.summary] == [("b", 9.0), ("a", 1.0)]
 
+    def test_keeps_the_distance_where_a_metric_of_the_user_would_be_in_its_column(self, write):
+        trial = finished(1.0)
+        trial["metrics"]["val"]["mean"] |= {"distance_mm": 777.0, "distance_mm_before": 7.0, "depth_mm": 3.0}
+        trial["metrics"]["val"]["mean"]["depth_mm_before"] = 4.0
+        table = ResultTable.read(write({"a": {}}, {"a/0": trial}))
+        assert table.summary[0]["val_distance_mm_mean"] == table.trials[0]["val_distance_mm"] == 1.0
+        assert table.trials[0]["val_depth_mm"] == 3.0
+
     def test_of_no_error_before_has_no_percentage(self, write):
         (row,) = ResultTable.read(write({"a": {}}, {"a/0": finished(1.0, before=0.0)})).summary
         assert (row["val_change_mm"], row["val_change_percent"]) == (1.0, None)

@@ -138,6 +138,18 @@ def test_a_description_with_broken_folds_is_no_experiment(tmp_path, changed):
         Results.read(folder)
 
 
+def test_folds_without_validation_sets_lack_their_numbers_of_frames(tmp_path):
+    folder = write_fold_results(tmp_path, {0.1: [[10.0], [6.0]]}, N_FRAMES)
+    content = experiment_json(folder)
+    content["options"][0]["rows"] = [[f"a{fold}", None, None] for fold in (1, 2)]
+    content["configs"]["experiment_config"]["test_set"] = None
+    for fold, combination in enumerate(content["plan"]["combinations"], 1):
+        combination["options"] |= dict(zip(SET_PATHS, content["options"][0]["rows"][fold - 1], strict=True))
+    folder.write_experiment(content)
+    with pytest.raises(NoResultsError, match="data lacks the numbers of frames of some folds"):
+        Results.read(folder)
+
+
 def test_results_without_folds_in_their_description_are_not_combined(tmp_path):
     """Older versions did not record folds."""
     folder = write_fold_results(tmp_path, {0.1: [[10.0], [6.0]]}, N_FRAMES)

@@ -137,5 +137,6 @@ def test_folders_that_are_nested_deeper_than_any_run_nests_them_are_an_error_tha
     assert storage.files("trials") == ["key/0/plots/picture.png"]
     with storage.opened("trials/deep/" + "/".join("d" * 40), make=True):
         pass
-    with pytest.raises(StorageError, match=rf"{tmp_path}/trials/deep/d has folders in folders.*remove it"):
-        storage.files("trials")
+    for path, inner in (("trials", "trials/deep/d"), ("", "trials/deep")):
+        with pytest.raises(StorageError, match=rf"{tmp_path}/{inner} has folders in folders.*remove it"):
+            storage.files(path)

@@ -150,9 +150,12 @@ class TestTheText:
         text = summary_text(table_of([{"lr": 1}], trials=trials))
         assert text.endswith("failed: k/0 (lr = 1): x (and 2 more with the same error)\nfailed: k/1 (lr = 1): y\n")
 
-    def test_counts_trials_of_other_settings(self):
-        text = summary_text(table_of([{"lr": 1}], n_others=7))
-        assert "7 trials with other settings are kept in trials/ but not shown." in text
+    @pytest.mark.parametrize(
+        ("n", "counted"), [(1, "1 trial with other settings is"), (7, "7 trials with other settings are")]
+    )
+    def test_counts_trials_of_other_settings(self, n, counted):
+        text = summary_text(table_of([{"lr": 1}], n_others=n))
+        assert f"{counted} kept in trials/ but not shown." in text
 
     @pytest.mark.parametrize("write", [summary_text, summary_markdown])
     def test_has_those_together_that_were_measured_on_the_same_data(self, tmp_path, write):

@@ -8,12 +8,15 @@ from cluster.reports.terminal.comparison import compare_combinations, compare_ex
 from cluster.reports.terminal.comparison_text import (
     combinations_json,
     combinations_text,
+    comparison_cells,
     experiments_json,
     experiments_text,
 )
 from cluster.result_table import ResultTable
 from cluster.results.lookup import find_combination, find_repetition
 from cluster.results.names import ChoiceError
+from cluster.results.results import Results
+from cluster.results.statistics import compare
 from tests.cluster_tests import results_files
 from tests.cluster_tests.experiment_files import write_experiment
 from tests.cluster_tests.results_files import experiment_json
@@ -62,7 +65,7 @@ def write(tmp_path):
 
 
 def compared(first, *others):
-    return compare_experiments(first, others)
+    return compare_experiments(Results.read(first), list(map(Results.read, others)))
 
 
 class TestFindingACombination:
@@ -296,7 +299,7 @@ class TestSignificance:
         first = write("first", [({LR: 1}, ONE)])
         text = experiments_text(compared(first, write("second", [({LR: 1}, BETTER)]))[0])
         assert "0.016 *" in text
-        assert "Holm-adjusted over all pairs shown" in text
+        assert "Holm-adjusted over all pairs;" in text
         text = experiments_text(compared(first, write("third", [({LR: 1}, BETTER[:5])]))[0])
         assert "too few" in text
         assert "Fewer than 6 pairs are too few for a test." in text
@@ -313,6 +316,9 @@ class TestSignificance:
             "p_adjusted": 2 / 2**7,
             "is_significant": True,
         }
+
+    def test_is_never_shown_as_a_probability_of_zero(self):
+        assert comparison_cells(compare([1.0] * 14, [0.0] * 14))[1] == "< 0.001 *"  # 2 / 2^14
 
 
 class TestTwoCombinations:
@@ -331,21 +337,22 @@ class TestTwoCombinations:
         return folder
 
     def test_differ_in_the_settings_of_their_descriptions(self, folder):
-        found = compare_combinations(folder, ("0" * 16, f"{1:016x}"))
+        found = compare_combinations(Results.read(folder), ("0" * 16, f"{1:016x}"))
         assert [row["key"] for row in found.rows] == ["0" * 16, f"{1:016x}"]
         assert found.differences == {"optimizer_args.lr": ("1", "2")}
         assert found.comparison.difference == pytest.approx(np.mean(BETTER) - np.mean(ONE))
 
     def test_the_other_way_round_are_the_opposite(self, folder):
         there, back = (
-            compare_combinations(folder, keys) for keys in (("0" * 16, f"{1:016x}"), (f"{1:016x}", "0" * 16))
+            compare_combinations(Results.read(folder), keys)
+            for keys in (("0" * 16, f"{1:016x}"), (f"{1:016x}", "0" * 16))
         )
         assert there.comparison.difference == -back.comparison.difference
         assert there.comparison.p_value == back.comparison.p_value
         assert {path: texts[::-1] for path, texts in there.differences.items()} == back.differences
 
     def test_of_which_one_was_not_started_differ_in_their_options_alone(self, folder):
-        found = compare_combinations(folder, (f"{1:016x}", f"{2:016x}"))
+        found = compare_combinations(Results.read(folder), (f"{1:016x}", f"{2:016x}"))
         assert found.differences == {SET: ("a_val", "b_val"), LR: ("2", "3")}
         assert found.comparison is None
         text = combinations_text(found)
@@ -354,21 +361,21 @@ class TestTwoCombinations:
 
     def test_without_a_repetition_that_finished_in_both_have_no_difference(self, write):
         folder = write("sweep", [({LR: 1}, [9.0]), ({LR: 2}, [None])])
-        text = combinations_text(compare_combinations(folder, ("0" * 16, f"{1:016x}")))
+        text = combinations_text(compare_combinations(Results.read(folder), ("0" * 16, f"{1:016x}")))
         assert text.endswith("Their results are not compared: no repetition has finished in both.")
 
     def test_are_shown_with_their_difference(self, folder):
-        text = combinations_text(compare_combinations(folder, ("0" * 16, f"{1:016x}")))
+        text = combinations_text(compare_combinations(Results.read(folder), ("0" * 16, f"{1:016x}")))
         assert f"{1:016x} minus {0:016x}: -0.40 [-0.60, -0.20] mm, p: 0.016 *" in text
         assert "Holm" not in text
 
     def test_for_a_script_have_all_of_it(self, folder):
-        found = combinations_json(compare_combinations(folder, ("0" * 16, f"{1:016x}")))
+        found = combinations_json(compare_combinations(Results.read(folder), ("0" * 16, f"{1:016x}")))
         assert [row["key"] for row in found["combinations"]] == ["0" * 16, f"{1:016x}"]
         assert found["differences"] == {"optimizer_args.lr": ["1", "2"]}
         assert found["comparison"]["n"] == 7
 
     def test_that_are_one_have_no_difference(self, folder):
-        found = compare_combinations(folder, (f"{1:016x}", f"{1:016x}"))
+        found = compare_combinations(Results.read(folder), (f"{1:016x}", f"{1:016x}"))
         assert (found.differences, found.comparison.difference) == ({}, 0)
         assert "The two have the same settings." in combinations_text(found)

@@ -12,7 +12,8 @@ import pytest
 
 from cluster.experiment import TrialsFailedError
 from cluster.reports.trackers.runs import ExperimentRuns, as_text
-from cluster.results.results import NoResultsError
+from cluster.result_table import read_results
+from cluster.results.results import Results
 from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.records import to_parquet
@@ -66,7 +67,7 @@ def experiment_folder(path):
 
 
 def read(path):
-    return list(ExperimentRuns.read(experiment_folder(path)).runs())
+    return list(ExperimentRuns.of(read_results(path)).runs())
 
 
 def trial_json(results, run):
@@ -236,7 +237,7 @@ def export_tensorboard():
 @pytest.fixture(scope="module")
 def files(export_tensorboard, results, tmp_path_factory):
     to = tmp_path_factory.mktemp("tensorboard") / "new"
-    export_tensorboard(experiment_folder(results), to)
+    export_tensorboard(read_results(results), to)
     return to
 
 
@@ -357,7 +358,7 @@ class TestTensorBoard:
 
     def test_has_a_type_for_options_of_several_types(self, export_tensorboard, small_experiment, tmp_path):
         small_experiment.run(options={"model_args.dropout": [None, 0.5], "model_args.batchnorm": [True, False]})
-        export_tensorboard(experiment_folder(small_experiment.folder), tmp_path / "new")
+        export_tensorboard(read_results(small_experiment.folder), tmp_path / "new")
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
         from tensorboard.plugins.hparams import metadata
 
@@ -369,7 +370,7 @@ class TestTensorBoard:
             assert hparams["model_args.batchnorm"].bool_value == run.options["model_args.batchnorm"]
 
     def test_keeps_what_is_no_number(self, export_tensorboard, odd, tmp_path):
-        export_tensorboard(experiment_folder(odd), tmp_path / "new")
+        export_tensorboard(read_results(odd), tmp_path / "new")
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
         accumulator = EventAccumulator(str(tmp_path / "new" / "0000000000000000" / "0")).Reload()
@@ -387,12 +388,12 @@ class TestTensorBoard:
 EXPORT = """
 import importlib, sys
 from pathlib import Path
-from cluster.storage.records import to_parquet
+from cluster.results.results import Results
 from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder
 tool, results, to = sys.argv[1:]
 export = getattr(importlib.import_module(f"cluster.reports.trackers.{tool}"), f"export_{tool}")
-export(ExperimentFolder(Storage(results)), Path(to))
+export(Results.read(ExperimentFolder(Storage(results))), Path(to))
 print([name for name in ("torch", "ray", "tensorflow") if name in sys.modules])
 """
 
@@ -409,7 +410,7 @@ def export_mlflow():
 @pytest.fixture(scope="module")
 def database(export_mlflow, results, tmp_path_factory):
     to = tmp_path_factory.mktemp("mlflow") / "new"
-    export_mlflow(experiment_folder(results), to)
+    export_mlflow(read_results(results), to)
     return to
 
 
@@ -496,7 +497,7 @@ class TestMlflow:
         assert len({_allowed(name) for name in names}) == len(names)
 
     def test_keeps_what_is_no_number_and_has_names_for_all_settings(self, export_mlflow, odd, tmp_path):
-        export_mlflow(experiment_folder(odd), tmp_path / "new")
+        export_mlflow(read_results(odd), tmp_path / "new")
         from mlflow import MlflowClient
 
         client = MlflowClient(f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}")
@@ -550,7 +551,7 @@ def logged_runs(to):
 @pytest.fixture(scope="module")
 def offline_runs(export_wandb, results, tmp_path_factory):
     to = tmp_path_factory.mktemp("wandb") / "new"
-    export_wandb(experiment_folder(results), to)
+    export_wandb(read_results(results), to)
     return logged_runs(to)
 
 
@@ -614,7 +615,7 @@ class TestWandb:
         assert found == expected
 
     def test_keeps_what_is_no_number_and_has_names_for_all_settings(self, export_wandb, odd, tmp_path):
-        export_wandb(experiment_folder(odd), tmp_path / "new")
+        export_wandb(read_results(odd), tmp_path / "new")
         runs = logged_runs(tmp_path / "new")
         run = runs["0000000000000000/0"]
         found = {step: values["val/distance_mm/a+.b"] for step, values in run["history"].items()}
@@ -626,11 +627,11 @@ class TestWandb:
 
     def test_cuts_the_name_of_a_project_that_is_longer_than_is_allowed(self, export_wandb, tmp_path):
         name = 64 * "ab" + "cd"
-        export_wandb(write_experiment(tmp_path / name, [({LR: 1.0}, [12.0])]), tmp_path / "new")
+        export_wandb(Results.read(write_experiment(tmp_path / name, [({LR: 1.0}, [12.0])])), tmp_path / "new")
         assert logged_runs(tmp_path / "new")["0000000000000000/0"]["project"] == 64 * "ab"
 
     def test_leaves_nothing_but_the_runs(self, export_wandb, odd, tmp_path):
-        export_wandb(experiment_folder(odd), tmp_path / "new")
+        export_wandb(read_results(odd), tmp_path / "new")
         files = [path.relative_to(tmp_path / "new") for path in (tmp_path / "new").rglob("*") if not path.is_dir()]
         assert sorted(path.name for path in files) == ["run-0000000000000000-0.wandb", "run-0000000000000000-1.wandb"]
         assert {path.parts[0] for path in files} == {"wandb"}
@@ -639,7 +640,7 @@ class TestWandb:
     def test_on_a_disk_that_is_full_says_so_and_leaves_nothing(self, export_wandb, results, small_disk, capfd, n_free):
         (small_disk / "full").write_bytes(bytes(2**20 - n_free))
         with pytest.raises(UserError, match="cannot be written"):
-            export_wandb(experiment_folder(results), small_disk / "new")
+            export_wandb(read_results(results), small_disk / "new")
         assert [path.name for path in small_disk.iterdir()] == ["full"]
         assert "Traceback" not in capfd.readouterr().err
 
@@ -679,14 +680,9 @@ def export(request):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 class TestAnExport:
-    def test_of_no_experiment_says_so_and_writes_nothing(self, export, tmp_path):
-        with pytest.raises(NoResultsError):
-            export(experiment_folder(tmp_path / "none"), tmp_path / "to")
-        assert list(tmp_path.iterdir()) == []
-
     def test_does_not_write_over_what_is_there(self, export, odd, tmp_path):
         (tmp_path / "to").mkdir()
         (tmp_path / "to" / "file").write_text("mine")
         with pytest.raises(UserError, match="choose another folder"):
-            export(experiment_folder(odd), tmp_path / "to")
+            export(read_results(odd), tmp_path / "to")
         assert [path.name for path in (tmp_path / "to").iterdir()] == ["file"]
