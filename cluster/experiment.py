@@ -8,14 +8,14 @@ from contextlib import nullcontext
 from dataclasses import replace
 from itertools import chain
 from types import TracebackType
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 from cluster.executors.executor import Executor, ExecutorName, RunEnd
 from cluster.executors.job import Job
 from cluster.executors.monitor import Monitor
 from cluster.executors.progress import Progress
 from cluster.executors.signals import Preempted
-from cluster.experiment_files import remove_surplus_weights, write_experiment_file
+from cluster.experiment_files import remove_surplus_states, remove_surplus_weights, write_experiment_file
 from cluster.other_versions import version_warnings
 from cluster.planning.combination_checks import check_unaffected
 from cluster.planning.config import (
@@ -31,6 +31,7 @@ from cluster.planning.config import (
 )
 from cluster.planning.folds import PATHS, find_folds
 from cluster.planning.inputs import Inputs
+from cluster.planning.longer_training import with_shorter
 from cluster.planning.placement import UnusableNodeError
 from cluster.planning.plan import Plan, make_plan
 from cluster.planning.search_space import Key, SearchSpace
@@ -44,6 +45,7 @@ from cluster.storage.experiment_file import NoResultsError
 from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import Storage, StorageError
 from cluster.storage.folders import ExperimentFolder
+from cluster.storage.kept_trials import kept_trials
 from cluster.storage.lock import experiment_lock
 from cluster.storage.trial_file import STATUSES, Status, TrialFile
 from cluster.trial.rehearsal import rehearse
@@ -321,6 +323,7 @@ class Experiment:
                 with progress:
                     end = executor.train(plan.to_train, job, monitor)
                 check_lock()  # a process that lost the lock must not write
+                remove_surplus_states(plan, monitor.outcomes, job)
                 if end.kind != "complete":
                     archiver.stop()
                 return end
@@ -335,19 +338,24 @@ class Experiment:
         def is_planned(trial_id: str) -> bool:
             return trial_id.partition("/")[0] in keys
 
-        def wanted(trial: TrialFile) -> tuple[Status, float | None, tuple[str, ...], tuple[str, ...]]:
+        def wanted(trial: TrialFile) -> _Known:
             changed = (name for name, code in trial.sources.items() if plan.sources.get(name, code) != code)
-            return trial.status, trial.val_distance_mm, trial.runs, tuple(changed)
+            return _Known(trial.status, trial.epochs, trial.val_distance_mm, trial.runs, tuple(changed))
 
-        known = self.folder.read_trials(wanted, is_planned)
-        planned = {trial_id: found for trial_id, found in known.items() if is_planned(trial_id)}
-        plan = replace(plan, statuses={trial_id: status for trial_id, (status, *_) in planned.items()})
-        runs = {trial_id: of_trial for trial_id, (_, _, of_trial, _) in planned.items()}
-        kept = [found for found in planned.values() if found[0] in ("finished", "diverged", "interrupted")]
-        warnings = version_warnings(self.folder, plan, runs, known.keys() - planned.keys())
-        warnings += [_changed_code(name, n) for name, n in Counter(chain.from_iterable(f[3] for f in kept)).items()]
-        distances_mm = {trial_id: mm for trial_id, (_, mm, _, _) in planned.items() if mm is not None}
-        return replace(plan, warnings=[*plan.warnings, *warnings]), distances_mm
+        found = self.folder.read_trials(wanted, is_planned)
+        planned = {trial_id: known for trial_id, known in found.items() if is_planned(trial_id)}
+        plan = replace(plan, statuses={trial_id: known.status for trial_id, known in planned.items()})
+        others = found.keys() - planned.keys()
+        kept = kept_trials(self.folder, others) if others and plan.to_train else []
+        plan = with_shorter(plan, kept, lambda trial_id: self.folder.trial(trial_id).has(FileNames.STATE))
+        epochs_done = {trial.id: trial.shorter[0].epochs for trial in plan.trials if trial.shorter}
+        epochs_done |= {i: known.epochs for i, known in planned.items() if known.status == "interrupted"}
+        warnings = version_warnings(self.folder, plan, {i: known.runs for i, known in planned.items()}, kept)
+        still_valid = [known for known in planned.values() if known.status in ("finished", "diverged", "interrupted")]
+        changed = Counter(chain.from_iterable(known.changed for known in still_valid))
+        warnings += [_changed_code(name, n) for name, n in changed.items()]
+        plan = replace(plan, warnings=[*plan.warnings, *warnings], epochs_done=epochs_done)
+        return plan, {i: known.val_distance_mm for i, known in planned.items() if known.val_distance_mm is not None}
 
     def _write_report(self, table: ResultTable) -> None:
         """Writes the report page. The lock must be released before: the page says whether a run is in progress."""
@@ -382,6 +390,16 @@ class Experiment:
         return shlex.join(
             ["posetune", "report", "log", self.config.name, f"{trial['key']}/{trial['repetition']}", *where]
         )
+
+
+class _Known(NamedTuple):
+    """What is known of a planned trial before a run; `changed` names the user's classes whose code has changed."""
+
+    status: Status
+    epochs: int
+    val_distance_mm: float | None
+    runs: Sequence[str]
+    changed: Sequence[str]
 
 
 def _changed_code(name: str, n_trials: int) -> str:

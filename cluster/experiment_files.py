@@ -17,6 +17,7 @@ from cluster.storage.archive import map_files
 from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import StorageError
 from cluster.storage.run_file import RunFile
+from cluster.trial.trainable import TrialReport
 from data_pipeline.pose_range import PoseRange
 from data_pipeline.tables import label_keys
 from data_pipeline.words import value_text
@@ -80,6 +81,16 @@ def _encoded_config(config: object) -> dict[str, Any]:
         except NotEncodableError:
             encoded[key] = value_text(value)  # a base value that an option replaces
     return encoded
+
+
+def remove_surplus_states(plan: Plan, outcomes: Mapping[str, TrialReport], job: Job) -> None:
+    """Removes the last states that only longer trainings of a run needed, once these have ended."""
+    if job.config.keep_state == "all":
+        return
+    ended = {trial_id for trial_id, report in outcomes.items() if report.status in ("finished", "diverged")}
+    needed = {shorter.trial_id for trial in plan.to_train if trial.id not in ended for shorter in trial.shorter}
+    surplus = [trial.id for trial in plan.trials if trial.is_prolonged and trial.id not in needed]
+    map_files(job.folder.storage, job.folder.storage.remove, [FileNames.in_trial(i, FileNames.STATE) for i in surplus])
 
 
 def remove_surplus_weights(plan: Plan, table: Results, job: Job) -> None:

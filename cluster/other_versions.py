@@ -2,19 +2,19 @@
 
 import json
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cluster.planning.plan import Plan
 from cluster.provenance import current_versions
 from cluster.storage.folders import ExperimentFolder
+from cluster.storage.kept_trials import KeptTrial
 from cluster.storage.run_file import RunFile, different_origins
-from cluster.storage.trial_file import TrialFile
 from data_pipeline.words import count
 
 
 def version_warnings(
-    folder: ExperimentFolder, plan: Plan, run_ids: Mapping[str, Sequence[str]], others: Collection[str]
+    folder: ExperimentFolder, plan: Plan, run_ids: Mapping[str, Sequence[str]], kept: Sequence[KeptTrial]
 ) -> list[str]:
     """Returns warnings about trials of other versions; none if nothing is to be trained.
 
@@ -22,12 +22,12 @@ def version_warnings(
         folder: The experiment's folder.
         plan: The plan with its statuses.
         run_ids: The ids of the runs that trained each planned trial, by its id.
-        others: The trials in the folder that are not planned.
+        kept: The finished trials in the folder that are not planned.
     """
-    if not plan.to_train or not (run_ids or others):
+    if not plan.to_train or not (run_ids or kept):
         return []
     runs = folder.read_runs()
-    return [*_mixed(runs, plan, run_ids), *_trained_again(folder, runs, plan, others)]
+    return [*_mixed(runs, plan, run_ids), *_trained_again(runs, plan, kept)]
 
 
 def _mixed(runs: Mapping[str, RunFile], plan: Plan, run_ids: Mapping[str, Sequence[str]]) -> list[str]:
@@ -49,28 +49,24 @@ def _mixed(runs: Mapping[str, RunFile], plan: Plan, run_ids: Mapping[str, Sequen
     ]
 
 
-def _trained_again(
-    folder: ExperimentFolder, runs: Mapping[str, RunFile], plan: Plan, others: Collection[str]
-) -> list[str]:
+def _trained_again(runs: Mapping[str, RunFile], plan: Plan, kept: Sequence[KeptTrial]) -> list[str]:
     """Warns of finished trials that differ from planned ones only in what a version decides."""
     pending = {trial.id for trial in plan.to_train if trial.id not in plan.statuses}
     planned = {_text(trial.combination.options): trial.combination for trial in plan.trials if trial.id in pending}
-    if not others or not planned:
-        return []
-    is_same: dict[tuple[str | None, str], bool] = {}  # repetitions have the same description
+    is_same: dict[tuple[str, str], bool] = {}  # repetitions have the same description
 
-    def runs_if_again(trial: TrialFile) -> tuple[str, ...] | None:
-        combination = planned.get(_text(trial.options))
-        if combination is None or trial.status != "finished" or f"{combination.key}/{trial.repetition}" not in pending:
-            return None
-        pair = trial.key, combination.key
+    def is_trained_again(trial: KeptTrial) -> bool:
+        combination, (key, _, repetition) = planned.get(_text(trial.options)), trial.trial_id.partition("/")
+        if combination is None or f"{combination.key}/{repetition}" not in pending:
+            return False
+        pair = key, combination.key
         if pair not in is_same:
             is_same[pair] = _same_but_for_version(trial.description, json.loads(combination.encoded))
-        return tuple(trial.runs) if is_same[pair] else None
+        return is_same[pair]
 
-    found = folder.read_trials(runs_if_again, set(others).__contains__).values()
+    found = [trial.runs for trial in kept if is_trained_again(trial)]
     of_run = {run_id: f"PoseTune {version}" for run_id, run in runs.items() if (version := run.origin.get("PoseTune"))}
-    versions = Counter(of_run.get(ids[-1] if ids else "", "an unrecorded version") for ids in found if ids is not None)
+    versions = Counter(of_run.get(ids[-1] if ids else "", "an unrecorded version") for ids in found)
     return [
         f"{count(n, 'trial')} from {version} {'is' if n == 1 else 'are'} kept but not shown; "
         f"{'it' if n == 1 else 'they'} would be trained again"

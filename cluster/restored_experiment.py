@@ -55,6 +55,7 @@ def restore_experiment(
             "storage_path": storage_path,
             "n_repetitions": 1,
             "keep_weights": "all",
+            "keep_state": "none",
             "target_device": device,
             "normalizer": _normalizer(encoded["spaces"]["normalizer"], modules),
             "init_weights_path": trial.options.get(

@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -31,7 +31,9 @@ class Progress:
     Args:
         n_trials: Trials of the experiment.
         n_done: Trials that need no training.
+        n_epochs: Epochs that this run trains, of all trials together.
         num_epochs: Returns a trial's number of epochs, by trial id.
+        epochs_done: How many of them need no training, by trial id; 0 for others.
         options: Returns a trial's options as a short text, by trial id.
         best: The best trial of earlier runs.
         has_best: Whether all trials have the same validation set; otherwise none of them is the best.
@@ -43,15 +45,19 @@ class Progress:
         *,
         n_trials: int,
         n_done: int,
+        n_epochs: int,
         num_epochs: Callable[[str], int],
         options: Callable[[str], str],
+        epochs_done: Mapping[str, int] = MappingProxyType({}),
         best: TrialReport | None = None,
         has_best: bool = True,
         console: Console | None = None,
     ) -> None:
         self.n_trials = n_trials
         self.n_done_before = n_done
+        self.n_epochs = n_epochs
         self.num_epochs = num_epochs
+        self.epochs_done = epochs_done
         self.options = options
         shell = kernel_shell()
         # A kernel sets FORCE_COLOR for the programs that cells run, and rich would take it for a terminal.
@@ -59,6 +65,7 @@ class Progress:
         self.cell_output = CellOutput(shell, self._render) if shell else None
         self.running: dict[str, TrialReport | None] = {}
         self.n_ended = 0
+        self.n_epochs_of_ended = 0
         self.n_failed = 0
         self.failures = Counter[tuple[str, str | None]]()
         self.best = best if has_best else None
@@ -82,10 +89,16 @@ class Progress:
             rows = zip(names, texts, combinations[trial_id].row_indices, strict=True)
             return ", ".join(f"{name} {of[row]}" for name, of, row in rows if len(of) > 1) or "no options"
 
+        def num_epochs(trial_id: str) -> int:
+            return int(space.value("solver_config.num_epochs", combinations[trial_id].row_indices))
+
+        to_train = [trial.id for trial in plan.to_train]
         return cls(
             n_trials=len(plan.trials),
-            n_done=len(plan.trials) - len(plan.to_train),
-            num_epochs=lambda trial_id: space.settings(combinations[trial_id].row_indices).solver.num_epochs,
+            n_done=len(plan.trials) - len(to_train),
+            n_epochs=sum(num_epochs(trial_id) - plan.epochs_done.get(trial_id, 0) for trial_id in to_train),
+            num_epochs=num_epochs,
+            epochs_done=plan.epochs_done,
             options=options,
             best=None if best is None else TrialReport(best, "finished", val_distance_mm=val_distances_mm[best]),
             has_best="experiment_config.val_set" not in space.paths,
@@ -118,14 +131,14 @@ class Progress:
         """A trial was started, for the first time or again."""
         self.is_starting_ray = False
         self.running[trial_id] = None
-        self.pace.started(trial_id, n_running=len(self.running))
+        self.pace.started(trial_id, self.epochs_done.get(trial_id, 0), n_running=len(self.running))
         self.refresh()
 
     def reported(self, report: TrialReport) -> None:
         """A trial reported its state."""
         for line in report.lines:
             self.say(line)
-        self.pace.reported(report, self.num_epochs(report.trial_id))
+        self.pace.reported(report)
         if report.status == "running":
             self.running[report.trial_id] = report
         elif report.status == "interrupted":
@@ -154,6 +167,7 @@ class Progress:
     def _ended(self, report: TrialReport) -> None:
         self.running.pop(report.trial_id, None)
         self.n_ended += 1
+        self.n_epochs_of_ended += self._n_epochs_of(report.trial_id, self.num_epochs(report.trial_id))
         if report.status == "finished":
             if self.has_best and (self.best is None or _distance(report) < _distance(self.best)):
                 self.best = report
@@ -167,16 +181,19 @@ class Progress:
     @property
     def fraction(self) -> float:
         """The fraction of this run's training that is done."""
-        of_running = sum(
-            report.epoch / self.num_epochs(trial_id) for trial_id, report in self.running.items() if report is not None
-        )
-        return (self.n_ended + of_running) / max(1, self.n_trials - self.n_done_before)
+        reports = [report for report in self.running.values() if report is not None]
+        of_running = sum(self._n_epochs_of(report.trial_id, report.epoch) for report in reports)
+        return (self.n_epochs_of_ended + of_running) / max(1, self.n_epochs)
+
+    def _n_epochs_of(self, trial_id: str, epoch: int) -> int:
+        """Returns how many epochs of a trial this run has trained after an epoch."""
+        return max(0, epoch - self.epochs_done.get(trial_id, 0))
 
     def _time_left(self) -> str:
         if self.is_starting_ray:
             return "starting Ray"
-        n_trials = self.n_trials - self.n_done_before
-        seconds = self.pace.seconds_for(n_trials * (1 - self.fraction), n_trials - self.n_ended)
+        n_left = self.n_trials - self.n_done_before - self.n_ended
+        seconds = self.pace.seconds_for(self.n_epochs * (1 - self.fraction), n_left)
         return "no estimate yet" if seconds is None else f"{duration(seconds)} left"
 
     def _summary_line(self) -> str:
@@ -225,55 +242,55 @@ class Progress:
 
 @dataclass
 class _Pace:
-    """How long trials take, measured between two reports of a trial.
+    """How long epochs take, measured between two reports of a trial.
 
     The time before a trial's first report counts only if another trial has reported before: then Ray and its workers
     run. A trial that is started again may continue from a checkpoint, so its first report shows no progress.
 
     Attributes:
         seconds: The measured time, of all trials together.
-        n_trials: What was trained in this time; half of a trial's epochs are half a trial.
+        n_epochs: What was trained in this time.
         n_parallel: The largest number of trials that ran at the same time.
-        since: When each running trial was last heard of, and which fraction of it was trained then.
+        since: When each running trial was last heard of, and how many epochs it had then.
         known: All trials that were started.
         has_begun: Whether any trial has reported.
     """
 
     seconds: float = 0.0
-    n_trials: float = 0.0
+    n_epochs: int = 0
     n_parallel: int = 1
-    since: dict[str, tuple[float, float]] = field(default_factory=dict)
+    since: dict[str, tuple[float, int]] = field(default_factory=dict)
     known: set[str] = field(default_factory=set)
     has_begun: bool = False
 
-    def started(self, trial_id: str, *, n_running: int) -> None:
-        """A trial was started, for the first time or again."""
+    def started(self, trial_id: str, epoch: int, *, n_running: int) -> None:
+        """A trial was started after an epoch, for the first time or again."""
         self.n_parallel = max(self.n_parallel, n_running)
         if self.has_begun and trial_id not in self.known:
-            self.since[trial_id] = time.monotonic(), 0.0
+            self.since[trial_id] = time.monotonic(), epoch
         self.known.add(trial_id)
 
-    def reported(self, report: TrialReport, num_epochs: int) -> None:
+    def reported(self, report: TrialReport) -> None:
         """A trial reported its state."""
         self.has_begun = True
-        now, fraction = time.monotonic(), report.epoch / num_epochs
-        last, fraction_then = self.since.pop(report.trial_id, (now, fraction))
-        if fraction >= fraction_then:  # else its worker was lost
+        now = time.monotonic()
+        last, epoch_then = self.since.pop(report.trial_id, (now, report.epoch))
+        if report.epoch >= epoch_then:  # else its worker was lost
             self.seconds += now - last
-            self.n_trials += fraction - fraction_then
+            self.n_epochs += report.epoch - epoch_then
         if report.status == "running" and report.epoch:
-            self.since[report.trial_id] = now, fraction
+            self.since[report.trial_id] = now, report.epoch
 
-    def seconds_for(self, n_trials: float, n_trials_left: int) -> float | None:
-        """Returns how long some trials would take; None if nothing was measured yet.
+    def seconds_for(self, n_epochs: float, n_trials_left: int) -> float | None:
+        """Returns how long some epochs would take; None if nothing was measured yet.
 
         Args:
-            n_trials: How much is left to train, as `n_trials` of this class.
+            n_epochs: How many are left to train.
             n_trials_left: How many trials have not ended, so at most as many run at the same time.
         """
-        if not self.n_trials:
+        if not self.n_epochs:
             return None
-        return n_trials * self.seconds / self.n_trials / max(1, min(self.n_parallel, n_trials_left))
+        return n_epochs * self.seconds / self.n_epochs / max(1, min(self.n_parallel, n_trials_left))
 
 
 def duration(seconds: float) -> str:

@@ -10,7 +10,7 @@ import math
 import secrets
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
@@ -88,7 +88,10 @@ def run_ray(
             if signals.preempted.is_set():
                 raise Preempted
             first = min(trial.repetition for trial in batch)
-            generator = _Variants(batch, job, placement, first_repetition=first, unbounded=unbounded)
+            has_ended = monitor.outcomes.__contains__
+            generator = _Variants(
+                batch, job, placement, first_repetition=first, unbounded=unbounded, has_ended=has_ended
+            )
             try:
                 with ray_gpus.placed_by(gpus) if gpus is not None else nullcontext():
                     _tune(trainable, batch, generator, monitor, signals, scratch, gpus)
@@ -181,7 +184,7 @@ class _Variants(_StaysInDriver, BasicVariantGenerator):  # type: ignore[misc] # 
     """Gives Tune's variants their identity, and skips those that need no training.
 
     Tune makes all variants of the first sample, then all of the second, but does not say which sample it is, so this
-    class counts how often each combination has occurred.
+    class counts how often each combination has occurred. A trial that continues another one waits until that has ended.
     """
 
     def __init__(
@@ -192,6 +195,7 @@ class _Variants(_StaysInDriver, BasicVariantGenerator):  # type: ignore[misc] # 
         *,
         first_repetition: int = 0,
         unbounded: bool = False,
+        has_ended: Callable[[str], bool] = lambda trial_id: False,
     ) -> None:
         self.max_concurrent: int  # of the base class: 0 means no limit
         super().__init__(max_concurrent=0 if unbounded else placement.n_slots)
@@ -201,6 +205,9 @@ class _Variants(_StaysInDriver, BasicVariantGenerator):  # type: ignore[misc] # 
         self.placement = placement
         self.seen: dict[tuple[int, ...], int] = {}
         self.specs_by_tune_id: dict[str, TrialSpec] = {}
+        self.ids = {trial.id for trial in trials}
+        self.has_ended = has_ended
+        self.waiting: list[Any] = []
         self.closed = False
         self.node_error: str | None = None
 
@@ -218,8 +225,11 @@ class _Variants(_StaysInDriver, BasicVariantGenerator):  # type: ignore[misc] # 
         """Returns the next variant that needs training, as a Tune trial; None if no trial can start now."""
         if self.closed:
             return None
+        if (waiting := self._next_waiting()) is not None:
+            return waiting
         if len(self.specs_by_tune_id) == len(self.specs):
-            self.set_finished()  # the other variants need no training
+            if not self.waiting:
+                self.set_finished()  # the other variants need no training
             return None
         while (trial := super().next_trial()) is not None:
             row_indices = self.job.space.row_indices_of(trial.config)
@@ -235,9 +245,30 @@ class _Variants(_StaysInDriver, BasicVariantGenerator):  # type: ignore[misc] # 
                 repetition=spec.repetition,
                 seed=spec.seed,
                 encoded=spec.combination.encoded,
+                shorter=[list(shorter) for shorter in spec.shorter],
+                is_prolonged=spec.is_prolonged,
             )
             trial.custom_dirname = f"{spec.key}-{spec.repetition}"
-            return trial
+            if self._can_start(spec):
+                return trial
+            super().on_trial_complete(trial.trial_id)  # it is not running yet
+            self.waiting.append(trial)
+            if len(self.specs_by_tune_id) == len(self.specs):
+                return None
+        return None
+
+    def _can_start(self, spec: TrialSpec) -> bool:
+        """Returns whether the trial that this one continues has ended, if this Tuner trains it."""
+        return not spec.shorter or spec.shorter[0].trial_id not in self.ids or self.has_ended(spec.shorter[0].trial_id)
+
+    def _next_waiting(self) -> Any:
+        """Returns a trial that waited for another one and can start now."""
+        is_full = self.max_concurrent and self.n_running >= self.max_concurrent
+        for trial in [] if is_full else self.waiting:
+            if self._can_start(self.specs_by_tune_id[trial.trial_id]):
+                self.waiting.remove(trial)
+                self._live_trials.add(trial.trial_id)
+                return trial
         return None
 
     def save_to_dir(self, dirpath: str, **kwargs: Any) -> None:

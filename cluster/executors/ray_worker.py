@@ -29,7 +29,7 @@ from ray.util import get_current_placement_group
 from cluster.executors.job import Job
 from cluster.executors.watchdog import Watchdog, read_hang
 from cluster.planning.placement import PRETEND_GPUS, Placement, UnusableNodeError, given_device
-from cluster.planning.plan import Combination, TrialSpec
+from cluster.planning.plan import Combination, Shorter, TrialSpec
 from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import StorageError
 from cluster.storage.folders import TrialFolder
@@ -86,7 +86,8 @@ def _train(config: dict[str, Any], job: Job, placement: Placement, versions: Map
     _require_usable_node(job, placement, versions)
     row_indices = job.space.row_indices_of(config)
     combination = Combination(config["key"], row_indices, job.space.options(row_indices), config["encoded"])
-    spec = TrialSpec(combination, config["repetition"], config["seed"])
+    shorter = tuple(Shorter(*values) for values in config["shorter"])
+    spec = TrialSpec(combination, config["repetition"], config["seed"], shorter, config["is_prolonged"])
     trial = job.trial(spec, given_device(placement))
     folder = job.folder.trial(trial.id)
     # An earlier worker may have been lost after it wrote the last file, or may have hung.

@@ -249,6 +249,7 @@ class ExperimentConfig:
     trial_timeout_s: float | None = _key(_or_none(_seconds), default=None)
     stop_if_all_fail: int | None = _key(_or_none(_integer(1)), default=5)
     keep_weights: str = _key(_one_of("all", "best", "none"), default="all")
+    keep_state: str = _key(_one_of("all", "none"), default="none")
 
     @property
     def data_folder(self) -> Path:

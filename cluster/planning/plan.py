@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from cluster.planning.combination_checks import SETTINGS_GROUPS
 from cluster.planning.config import ConfigError, Problem
@@ -36,6 +37,13 @@ class Combination:
     encoded: str
 
 
+class Shorter(NamedTuple):
+    """A trial that is the beginning of a longer one: the same training with fewer epochs."""
+
+    epochs: int
+    trial_id: str
+
+
 @dataclass(frozen=True, slots=True)
 class TrialSpec:
     """One training: a combination and a repetition. `(key, repetition)` is its identity.
@@ -44,11 +52,15 @@ class TrialSpec:
         combination: The combination.
         repetition: The number of the repetition, from 0.
         seed: The repetition's seed.
+        shorter: The trials that it can continue, the longest first.
+        is_prolonged: Whether another trial of the plan continues it, and so needs its last state.
     """
 
     combination: Combination
     repetition: int
     seed: int
+    shorter: tuple[Shorter, ...] = ()
+    is_prolonged: bool = False
 
     @property
     def key(self) -> str:
@@ -76,6 +88,7 @@ class Plan:
         disk: How much disk a trial of each combination takes, by its key.
         keep_weights: As in the config.
         sources: Hashes of the code of the user's own classes and functions, by name.
+        epochs_done: How many epochs of a trial need no training, by its id; 0 for others.
     """
 
     combinations: list[Combination]
@@ -86,6 +99,7 @@ class Plan:
     disk: Mapping[str, DiskUse] = field(default_factory=dict)
     keep_weights: str = "all"
     sources: Mapping[str, str] = field(default_factory=dict)
+    epochs_done: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def to_train(self) -> list[TrialSpec]:
@@ -99,18 +113,24 @@ class Plan:
         return failed if len(failed) < len(self.to_train) else set()
 
     def __str__(self) -> str:
-        counts = Counter(self.statuses.get(trial.id, "pending") for trial in self.trials)
+        counts = Counter(self._status_text(trial) for trial in self.trials)
         n_combinations, folds = len(self.combinations), ""
         if self.fold_counts:
             n_combinations = n_combinations * len(self.fold_counts) // sum(self.fold_counts)
             folds = f" × {' or '.join(map(str, sorted(set(self.fold_counts))))} folds"
         combinations = f"{count(n_combinations, 'combination')}{folds}"
         repetitions = count(len(self.trials) // len(self.combinations), "repetition")
-        by_status = ", ".join(f"{counts[status]:,} {text}" for status, text in _STATUS_TEXTS.items() if counts[status])
+        by_status = ", ".join(f"{counts[text]:,} {text}" for text in sorted(counts, key=_order))
         counted = f"{combinations} × {repetitions} = {count(len(self.trials), 'trial')}: {by_status}"
         return "\n".join([counted, *self._disk_texts(), *(f"warning: {warning}" for warning in self.warnings)])
 
     __repr__ = __str__  # a notebook shows it; the encoded settings of all combinations are very long
+
+    def _status_text(self, trial: TrialSpec) -> str:
+        status = self.statuses.get(trial.id, "pending")
+        if status == "pending" and trial.shorter:
+            return f"{_STATUS_TEXTS['interrupted']} from epoch {trial.shorter[0].epochs:,}"
+        return _STATUS_TEXTS[status]
 
     def _disk_texts(self) -> list[str]:
         """Returns a sentence on the disk that the trials to train will use; nothing if there are none."""
@@ -124,7 +144,11 @@ class Plan:
             "best": f"{weights} of weights and frame errors until all trials have ended; then only those of the best",
             "none": "no weights",
         }
-        return [f"disk: about {logs} of records, examples, tables and the report, {kept[self.keep_weights]}"]
+        states = sum(of.state for of in used)
+        kept_states = f"; {size_text(states)} of last states" if states else ""
+        return [
+            f"disk: about {logs} of records, examples, tables and the report, {kept[self.keep_weights]}{kept_states}"
+        ]
 
 
 _STATUS_TEXTS: dict[Status, str] = {
@@ -134,6 +158,11 @@ _STATUS_TEXTS: dict[Status, str] = {
     "diverged": "diverged",
     "pending": "to train",
 }
+
+
+def _order(text: str) -> tuple[int, str]:
+    """Returns the place of a status among others."""
+    return next(i for i, known in enumerate(_STATUS_TEXTS.values()) if text.startswith(known)), text
 
 
 def make_plan(space: SearchSpace, inputs: Inputs, *, n_repetitions: int, seed: int) -> Plan:

@@ -153,6 +153,13 @@ class SearchSpace:
             for path, label in zip(axis.paths, axis.labels[row], strict=True)
         }
 
+    def value(self, path: str, row_indices: RowIndices) -> Any:
+        """Returns a combination's value of a setting."""
+        for axis, row in zip(self.axes, row_indices, strict=True):
+            if path in axis.paths:
+                return axis.rows[row][axis.paths.index(path)]
+        return self.values(path)[0]
+
     def settings(self, row_indices: RowIndices) -> Settings:
         """Returns a combination's complete settings."""
         configs = self.base.sections

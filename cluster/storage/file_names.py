@@ -11,6 +11,7 @@ results/NAME/
         examples.npz       the examples' predictions at every log point
         plots/             pictures of the examples, with `show_plots`
         checkpoint.pt      only while the trial is unfinished
+        state.pt           the state at the end, with `keep_state`: a longer training continues from it
         hang.txt           only while the trial is trained with `trial_timeout_s`: where it hangs
     training_frames/       for each training set, by its fingerprint: hashes of its poses and labels, for predict.py
     archive/               if more than 1,000 trials have ended: their trial.json and records.parquet, those of up to
@@ -57,6 +58,7 @@ class FileNames:
     EXAMPLES = "examples.npz"
     PLOTS_FOLDER = "plots"
     CHECKPOINT = "checkpoint.pt"
+    STATE = "state.pt"
     HANG = "hang.txt"
 
     @classmethod

@@ -52,6 +52,10 @@ class TrialFolder:
         """Returns the content of another file; None if it does not exist."""
         return self.experiment.read(self._path(name))
 
+    def has(self, name: str) -> bool:
+        """Returns whether another file exists."""
+        return name in self.experiment.names(self._path(""))
+
     def write(self, name: str, data: bytes) -> None:
         """Writes another file."""
         self.experiment.write(self._path(name), data)

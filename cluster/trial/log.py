@@ -55,9 +55,13 @@ class TrialLog:
             if point.examples is not None:
                 self.predictions.append((report.epoch, point.batch, point.examples.numpy()))
 
+    def parquet(self, trial_id: str) -> bytes:
+        """Returns the records of a trial as the content of its records.parquet."""
+        return to_parquet(trial_id, self.records)
+
     def write(self, folder: TrialFolder, examples: ExamplePoses | None) -> None:
         """Writes records.parquet and, if there are examples, examples.npz."""
-        folder.write(FileNames.RECORDS, to_parquet(folder.trial_id, self.records))
+        folder.write(FileNames.RECORDS, self.parquet(folder.trial_id))
         if examples is not None and self.predictions:
             epochs, batches, predictions = zip(*self.predictions, strict=True)
             FollowedExamples(
@@ -70,18 +74,21 @@ class TrialLog:
             ).write(folder)
 
     @classmethod
-    def read(cls, folder: TrialFolder, *, until_epoch: int, with_examples: bool) -> "TrialLog":
+    def read(
+        cls, folder: TrialFolder, *, until_epoch: int, with_examples: bool, content: bytes | None = None
+    ) -> "TrialLog":
         """Reads the log up to the end of an epoch.
 
         Args:
             folder: The trial's files.
             until_epoch: The epoch.
             with_examples: Also read the examples' predictions.
+            content: That of its file of records, which may be in the archive by now; None reads the file.
 
         Raises:
             ValueError: If a file is missing, broken, or ends before that epoch.
         """
-        content = folder.read(FileNames.RECORDS)
+        content = folder.read(FileNames.RECORDS) if content is None else content
         if content is None:
             raise ValueError(f"{FileNames.RECORDS} is missing")
         # Without the final evaluation, batch 0: a trial that was stopped while it wrote its last files repeats it.

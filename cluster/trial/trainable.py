@@ -63,6 +63,11 @@ class Trial:
         """The trial's name in records and messages, `KEY/REPETITION`."""
         return self.spec.id
 
+    @property
+    def keeps_state(self) -> bool:
+        """Whether its last state is kept, since the user wants it or a longer training of this run needs it."""
+        return self.settings.experiment.keep_state == "all" or self.spec.is_prolonged
+
 
 @dataclass(frozen=True)
 class TrialData:
@@ -186,6 +191,8 @@ class _Training:
         self.normalizer: Normalizer | None = None
         self.epoch = 0
         self.is_training = False
+        shorter = (TrialFolder(folder.experiment, shorter.trial_id) for shorter in trial.spec.shorter)
+        self.saved = iter([(folder, FileNames.CHECKPOINT), *((other, FileNames.STATE) for other in shorter)])
         self.started = time.time()
         self.clock_start = time.monotonic()
 
@@ -198,8 +205,7 @@ class _Training:
         self.device, self.gpu = device_name(trial.device)
         self._write_trial()
         solver = self._build()
-        warning = self._continue(solver)
-        if warning is not None:
+        while (warning := self._continue(solver)) is not None:
             yield TrialReport(trial.id, "running", lines=(warning,))
             solver = self._build()  # a failed load may have changed the objects
 
@@ -281,51 +287,72 @@ class _Training:
         return parts.solver
 
     def _continue(self, solver: Solver) -> str | None:
-        """Loads the checkpoint if there is one; returns a warning if it cannot be used."""
-        content = self.folder.read(FileNames.CHECKPOINT)
-        if content is None:
-            self.runs = (self.trial.run_id,)
-            return None
-        try:
-            state = unpack(content)
-            until_epoch = state["solver"]["epoch"]
-            # Other examples change only what is logged; predictions of the previous ones are dropped.
-            with_examples = self.examples is not None and state["examples"] == self._examples_key()
-            log = TrialLog.read(self.folder, until_epoch=until_epoch, with_examples=with_examples)
-            solver.load_state_dict(state["solver"])
-        except StorageError:
-            raise
-        except Exception as error:  # a class of the user may raise any error
-            if is_machine_error(error):
+        """Loads the checkpoint, or without one the last state of the longest training that this one prolongs.
+
+        Returns:
+            A warning if the state cannot be used. Then call this again with a new solver: it tries the next state.
+        """
+        for folder, name in self.saved:
+            content = folder.read(name)
+            if content is None:
+                continue
+            try:
+                self._load(solver, folder, unpack(content))
+            except StorageError:
                 raise
-            self.folder.remove(FileNames.CHECKPOINT)
-            self.runs = (self.trial.run_id,)
-            reason = f"its checkpoint cannot be used: {error}"
-            return f"warning: {self.trial.id} starts again from the beginning, since {reason}"
+            except Exception as error:  # a class of the user may raise any error
+                if is_machine_error(error):
+                    raise
+                unusable = f"the last state of {folder.trial_id}"
+                if name == FileNames.CHECKPOINT:
+                    unusable = "its checkpoint"
+                    folder.remove(name)
+                return f"warning: {self.trial.id} starts again, since {unusable} cannot be used: {error}"
+            self._write_trial()  # again, now that it is known how far the trial is
+            return None
+        self.runs = (self.trial.run_id,)
+        return None
+
+    def _load(self, solver: Solver, folder: TrialFolder, state: Mapping[str, Any]) -> None:
+        until_epoch = state["solver"]["epoch"]
+        # Other examples change only what is logged; predictions of the previous ones are dropped.
+        with_examples = self.examples is not None and state["examples"] == self._examples_key()
+        content = bytes(state["records"].numpy()) if "records" in state else None
+        log = TrialLog.read(folder, until_epoch=until_epoch, with_examples=with_examples, content=content)
+        solver.load_state_dict(state["solver"])
         self.log = log
         self.epoch = solver.epoch
         self.started = state["started"]
         self.clock_start -= state["train_seconds"]
-        self._write_trial()  # again, now that it is known how far the trial is
-        return None
+        self.runs = with_run(state.get("runs", self.runs), self.trial.run_id)
 
     def _write_checkpoint(self, solver: Solver) -> None:
         # Records come first: they must have all epochs of the checkpoint.
         self.log.write(self.folder, self.examples)
-        state = {
+        self.folder.write(FileNames.CHECKPOINT, pack(self._state(solver)))
+        self._write_trial()
+
+    def _write_last_state(self, solver: Solver) -> None:
+        """Writes what a longer training continues from, with the records: their file may move to the archive."""
+        records = torch.frombuffer(bytearray(self.log.parquet(self.trial.id)), dtype=torch.uint8)
+        state = self._state(solver) | {"records": records, "runs": list(self.runs)}
+        self.folder.write(FileNames.STATE, pack(state))
+
+    def _state(self, solver: Solver) -> dict[str, Any]:
+        return {
             "solver": solver.state_dict(),
             "started": self.started,
             "train_seconds": self._train_seconds(),
             "examples": self._examples_key(),
         }
-        self.folder.write(FileNames.CHECKPOINT, pack(state))
-        self._write_trial()
 
     def _examples_key(self) -> list[Any]:
         config = self.trial.settings.solver
         return [config.val_example_subset, *config.val_example_indices]
 
     def _finish(self, solver: Solver) -> TrialReport:
+        if self.trial.keeps_state:
+            self._write_last_state(solver)
         best = solver.best
         solver.model.load_state_dict(best.weights)
         metrics: dict[str, Any] = {}

@@ -143,6 +143,8 @@ def experiment(spec: dict) -> Experiment:
     }
     sweep = Experiment(config, solver, hyperparams)
     sweep.add_options("optimizer_args.lr", spec.get("lrs", [1e-3, 3e-3, 1e-2]))
+    if "epochs" in spec:
+        sweep.add_options("solver_config.num_epochs", spec["epochs"])
     if "models" in spec:
         sweep.add_options("model", [globals()[name] for name in spec["models"]])
     if "losses" in spec:

@@ -219,7 +219,7 @@ class TestAPickleIn:
         assert reports[-1].status == "interrupted"
         (folder.local / name).write_bytes(planted)
         reports = list(run_trial(trial, data, folder))
-        assert "starts again from the beginning" in reports[0].lines[0]
+        assert "starts again, since its checkpoint" in reports[0].lines[0]
         assert reports[-1].status == "finished"
         before = ResultTable.read(ExperimentFolder(Storage(finished_results) / "small_experiment"))
         assert reports[-1].val_distance_mm == before.trials[0]["val_distance_mm"]

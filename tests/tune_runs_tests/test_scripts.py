@@ -84,7 +84,7 @@ def test_the_demo_is_short_and_means_the_same_as_with_every_key(tmp_path):
             **{"train_set_size": None, "val_set_size": None, "test_set_size": None, "use_preset": True},
             **{"target_device": torch.device("cpu"), "init_weights_path": None, "seed": 0, "deterministic_mode": True},
             **{"cpus_per_trial": 1, "trials_per_device": 1, "max_retries": 2, "checkpoint_interval_s": 30.0},
-            **{"trial_timeout_s": None, "stop_if_all_fail": 5, "keep_weights": "all"},
+            **{"trial_timeout_s": None, "stop_if_all_fail": 5, "keep_weights": "all", "keep_state": "none"},
         },
         {
             **{"log_frequency": 1, "log_loss": False, "log_grad": False, "verbose": False, "show_plots": False},

@@ -19,10 +19,10 @@ _IRRELEVANT = (
     *("experiment_config.name", "experiment_config.storage_path", "experiment_config.data_dir"),
     *("experiment_config.target_device", "experiment_config.trials_per_device", "experiment_config.max_retries"),
     *("experiment_config.checkpoint_interval_s", "experiment_config.trial_timeout_s", "experiment_config.keep_weights"),
-    *("experiment_config.stop_if_all_fail", "experiment_config.n_repetitions", "solver_config.interest_keys"),
+    *("experiment_config.keep_state", "experiment_config.stop_if_all_fail", "experiment_config.n_repetitions"),
     *("solver_config.verbose", "solver_config.show_plots", "solver_config.log_frequency", "solver_config.log_loss"),
     *("solver_config.log_grad", "solver_config.val_example_indices", "solver_config.val_example_subset"),
-    *("solver_config.metrics", "solver_config.callbacks"),
+    *("solver_config.metrics", "solver_config.callbacks", "solver_config.interest_keys"),
 )
 """Settings that do not change any number in a table."""
 

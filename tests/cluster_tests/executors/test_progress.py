@@ -26,8 +26,9 @@ def clock(monkeypatch):
 
 def progress_on(terminal, *, options=lambda trial_id: f"lr {trial_id}", width=160, **more):
     console = Console(file=io.StringIO(), force_terminal=terminal, width=width, color_system=None)
-    counts = {"n_trials": 4, "n_done": 0}
-    return Progress(**(counts | more), num_epochs=lambda trial_id: 10, options=options, console=console)
+    more = {"n_trials": 4, "n_done": 0} | more
+    n_epochs = 10 * (more["n_trials"] - more["n_done"]) - sum(more.get("epochs_done", {}).values())
+    return Progress(**more, n_epochs=n_epochs, num_epochs=lambda trial_id: 10, options=options, console=console)
 
 
 def written(progress):
@@ -120,7 +121,7 @@ class TestTheDisplay:
         for trial_id in ("a/0", "b/0", "c/0", "d/0"):
             progress.reported(TrialReport(trial_id, "finished", 10, 1.0))
         assert progress.n_trials - progress.n_ended == 1
-        seconds = progress.pace.seconds / progress.pace.n_trials
+        seconds = 10 * progress.pace.seconds / progress.pace.n_epochs
         assert f"{duration(seconds)} left" in shown(progress)  # the last one runs alone
 
     def test_times_trials_of_a_single_epoch_once_a_worker_has_started(self, clock):
@@ -146,6 +147,17 @@ class TestTheDisplay:
         clock.now += 4
         progress.reported(running("a/0", 4, 1.0))
         assert "1 min 04 s left" in shown(progress)  # 16 epochs of 4 s
+
+    def test_does_not_take_epochs_of_an_earlier_run_for_fast_training(self, clock):
+        progress = progress_on(True, n_trials=2, epochs_done={"a/0": 5, "b/0": 8})
+        progress.started("a/0")
+        progress.reported(running("a/0", 6, 1.0))
+        assert progress.fraction == 1 / 7
+        progress.started("b/0")
+        clock.now += 4
+        progress.reported(running("b/0", 9, 1.0))
+        progress.reported(running("a/0", 7, 1.0))
+        assert "8 s left" in shown(progress)  # 4 epochs of 4 s, two at a time
 
     def test_says_that_ray_is_being_started_until_a_trial_is(self, clock):
         progress = progress_on(True)
@@ -306,7 +318,7 @@ class TestInANotebook:
 
 
 def notebook_progress(options=lambda trial_id: f"lr {trial_id}"):
-    return Progress(n_trials=4, n_done=0, num_epochs=lambda trial_id: 10, options=options)
+    return Progress(n_trials=4, n_done=0, n_epochs=40, num_epochs=lambda trial_id: 10, options=options)
 
 
 class TestInALogFile:

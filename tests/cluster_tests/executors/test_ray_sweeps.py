@@ -14,6 +14,9 @@ from tests.cluster_tests.sweep import SCRIPT, Sweep, a_trial_is_half_way, finish
 
 pytestmark = pytest.mark.ray
 
+N_BATCHES = 7
+"""Batches of an epoch of the sweep: 104 samples in batches of 16."""
+
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
@@ -157,6 +160,35 @@ class TestAnInterruptedSweepContinues:
         assert "(raylet)" not in errors, "Ray's own words are in the way"
         assert sweep.numbers() == undisturbed
         assert {path: path.read_bytes() for path in Path(sweep.spec["data_dir"]).iterdir()} == before
+
+
+@pytest.mark.slow
+class TestTwoNumbersOfEpochs:
+    def test_cost_one_training_in_workers_too(self, sweep, undisturbed):
+        result = sweep.run(epochs=[6, 3], lrs=[1e-3, 3e-3])
+        assert result.code == 0, result.errors
+        assert "8 trials: 4 to continue from epoch 3, 4 to train" in result.errors
+        assert len(sweep.batches()) == 4 * 6 * N_BATCHES
+        assert_equal_trials(sweep.numbers(), undisturbed, n=4)
+
+    def test_equal_trainings_at_once_after_the_driver_was_killed(self, sweep, undisturbed):
+        spec = {"epochs": [6, 3], "lrs": [1e-3, 3e-3]}
+        process = sweep.start(slow=0.05, **spec)
+        wait_for(lambda: any(content["epochs"] > 3 for content in sweep.trials().values()), process)
+        process.kill()
+        process.communicate()
+        assert len(finished(sweep)) < 8
+        result = sweep.run(**spec)
+        assert result.code == 0, result.errors
+        assert_equal_trials(sweep.numbers(), undisturbed, n=4)
+        assert list(sweep.folder.glob("trials/*/*/state.pt")) == []
+
+
+def assert_equal_trials(numbers, others, n):
+    """The files of `n` trials are in both, and equal."""
+    same = [name for name in numbers if "/" in name and name in others]
+    assert len({name.split()[0] for name in same}) == n
+    assert {name: numbers[name] for name in same} == {name: others[name] for name in same}
 
 
 class TestAFailureIsARow:

@@ -109,6 +109,7 @@ EXPERIMENT = [
     ("stop_if_all_fail", False, "got False; allowed: an int of at least 1, or None"),
     ("keep_weights", "some", "got 'some'; allowed: one of 'all', 'best', 'none'"),
     ("keep_weights", None, "got None; allowed: one of 'all', 'best', 'none'"),
+    ("keep_state", "best", "got 'best'; allowed: one of 'all', 'none'"),
     ("n_repetition", 3, "there is no such key; did you mean 'n_repetitions'?"),
     ("Name", "x", "did you mean 'name'?"),
     ("testset", None, "did you mean 'test_set'?"),
@@ -334,7 +335,7 @@ class TestARightConfig:
                     **{"use_preset": True, "target_device": "cpu", "init_weights_path": None, "seed": 0},
                     **{"deterministic_mode": True, "data_dir": "data", "storage_path": "results"},
                     **{"cpus_per_trial": 1, "trials_per_device": 1, "max_retries": 2, "checkpoint_interval_s": 30},
-                    **{"trial_timeout_s": None, "stop_if_all_fail": 5, "keep_weights": "all"},
+                    **{"trial_timeout_s": None, "stop_if_all_fail": 5, "keep_weights": "all", "keep_state": "none"},
                 },
             ),
             (

@@ -405,6 +405,7 @@ CHANGES_NO_NUMBER = [
     {"experiment_config.trial_timeout_s": 10},
     {"experiment_config.stop_if_all_fail": None},
     {"experiment_config.keep_weights": "none"},
+    {"experiment_config.keep_state": "all"},
     {"experiment_config.test_set": MISSING, "experiment_config.test_set_size": MISSING},
     {"experiment_config.seed": 0, "experiment_config.deterministic_mode": True},
     {"experiment_config.train_set_size": 40},

@@ -241,9 +241,10 @@ class TestTheDiskThatAPlanTells:
             {},
             {"solver_config.num_epochs": 20, "solver_config.log_frequency": 2, "solver_config.log_loss": True},
             {"base_hyperparams.model_args": {"hidden_dims": [64, 64]}, "solver_config.val_example_indices": []},
+            {"base_hyperparams.model_args": {"hidden_dims": [64, 64]}, "experiment_config.keep_state": "all"},
             {**SMOOTHER, "experiment_config.test_set": "small_val"},
         ],
-        ids=["as it is", "many log points", "large", "tested"],
+        ids=["as it is", "many log points", "large", "with states", "tested"],
     )
     def test_is_what_a_trial_uses_within_a_factor_of_two(self, small_experiment, changes):
         plan = small_experiment.experiment(changes).plan()
@@ -251,7 +252,8 @@ class TestTheDiskThatAPlanTells:
         (trial,) = small_experiment.storage_path.glob("*/trials/*/0")
         sizes = {path.name: path.stat().st_size for path in trial.iterdir()}
         weights = sizes.pop("weights.pt") + sizes.pop("frames.parquet")
-        told = plan.disk[plan.trials[0].key]
+        told, state = plan.disk[plan.trials[0].key], sizes.pop("state.pt", 0)
+        assert state / 2 <= told.state <= 2 * state
         assert weights / 2 < told.weights < 2 * weights
         assert sum(sizes.values()) / 2 < told.logs < 2 * sum(sizes.values())
         n_bytes = sum(path.stat().st_size for path in small_experiment.folder.glob("tables/*"))

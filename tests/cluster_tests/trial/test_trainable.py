@@ -235,7 +235,7 @@ class TestADamagedFileOfATrial:
         warning, *others = finish(small_experiment, STATEFUL)
         (line,) = warning.lines
         key = undisturbed["trial"]["key"]
-        says = rf"warning: {key}/0 starts again from the beginning, since its checkpoint cannot be used: .+"
+        says = rf"warning: {key}/0 starts again, since its checkpoint cannot be used: .+"
         assert re.fullmatch(says, line, re.DOTALL)
         assert (warning.status, warning.epoch) == ("running", 0)
         assert [report.epoch for report in others] == [1, 2, 3, 4, 5, 5]

@@ -121,6 +121,7 @@ class TestTwoExperiments:
         base = {
             "experiment_config.storage_path": "/elsewhere",
             "experiment_config.keep_weights": "best",
+            "experiment_config.keep_state": "all",
             "solver_config.verbose": True,
             "solver_config.log_frequency": 7,
         }
