@@ -88,8 +88,8 @@ def _course_of_another(description: Mapping[str, Any]) -> _Course | None:
 
 def _without_state(epochs: int, n: int) -> str:
     return (
-        f"{count(n, 'trial')} cannot continue from epoch {epochs}: the shorter trainings did not keep their last states "
-        "(experiment_config.keep_state)"
+        f"{count(n, 'trial')} cannot continue from epoch {epochs}: the shorter trainings did not keep their last "
+        "states (experiment_config.keep_state)"
     )
 
 

@@ -216,7 +216,7 @@ class TestTrialsOfAnEarlierVersionWhoseNumbersDiffer:
 
     def test_are_not_those_with_other_settings_or_data(self, finished_experiment):
         options = {LR: [1e-3, 1e-2]}
-        for other in ({"solver_config.num_epochs": 3}, {"experiment_config.val_set": "small_test"}):
+        for other in ({"solver_config.batch_size": 8}, {"experiment_config.val_set": "small_test"}):
             assert finished_experiment.experiment(other, options).plan().warnings == []
 
 

@@ -135,7 +135,7 @@ def test_every_file_name_of_the_program_stands_in_the_modules_docstring():
     names = set(re.findall(r"^ +(\S+?)/? {2,}", file_names.__doc__, re.MULTILINE))
     assert names == {
         *("experiment.json", "trial.json", "records.parquet", "weights.pt", "examples.npz", "plots"),
-        *("frames.parquet", "checkpoint.pt", "archive", "tables", "report.html", "hang.txt", ".lock"),
+        *("frames.parquet", "checkpoint.pt", "state.pt", "archive", "tables", "report.html", "hang.txt", ".lock"),
         *("training_frames", "runs"),
     }
     constants = {value for name, value in vars(FileNames).items() if name.isupper()}
