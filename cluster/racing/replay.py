@@ -1,0 +1,156 @@
+"""What a race would have cost and found, computed from a grid that was trained completely. Nothing is trained.
+
+A complete grid holds the validation error of every epoch and repetition. So it shows for each rule which combination
+would have won, how many epochs that would have taken, and how much worse the winner is than that of the grid.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from cluster.racing.successive_halving import Decision, Race, SuccessiveHalving
+
+Numbers = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The errors of combinations that were trained completely, on the same data.
+
+    Attributes:
+        val_mm: For each combination, the validation error after each epoch, (R, E), mm. E may differ between them.
+        test_mm: For each combination, the test error of its repetitions, (R,), mm; empty without a test set.
+    """
+
+    val_mm: Mapping[str, Numbers]
+    test_mm: Mapping[str, Numbers]
+
+    @property
+    def num_epochs(self) -> dict[str, int]:
+        """The epochs of each combination."""
+        return {key: values.shape[1] for key, values in self.val_mm.items()}
+
+    @property
+    def n_repetitions(self) -> int:
+        """The repetitions of each combination."""
+        return len(next(iter(self.val_mm.values())))
+
+    @cached_property
+    def best_mm(self) -> dict[str, Numbers]:
+        """The best validation error up to each epoch, (R, E), mm."""
+        return {key: np.minimum.accumulate(values, axis=1) for key, values in self.val_mm.items()}
+
+    @cached_property
+    def final_mm(self) -> dict[str, float]:
+        """The mean validation error at the end over the repetitions, mm; the best combination first."""
+        means = {key: math.fsum(values[:, -1]) / len(values) for key, values in self.best_mm.items()}
+        return {key: means[key] for key in sorted(means, key=lambda key: (means[key], key))}
+
+    @property
+    def winner(self) -> str:
+        """The best combination in validation."""
+        return next(iter(self.final_mm))
+
+    def resampled(self, repetitions: Sequence[int]) -> "Grid":
+        """Returns the grid with these repetitions, each as often as it is named."""
+        chosen = list(repetitions)
+        test = {key: values[chosen] for key, values in self.test_mm.items()}
+        return Grid({key: values[chosen] for key, values in self.val_mm.items()}, test)
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What a way of searching finds in a grid.
+
+    Attributes:
+        winner: The combination that it finds.
+        cost: The epochs that it trains, as a share of those of the grid.
+        val_regret_mm: How much worse the winner is in validation than that of the grid, mean over all repetitions, mm.
+        test_regret_mm: The same on the test set, where it may be negative; None without a test set.
+        decisions: The decisions of a race.
+    """
+
+    winner: str
+    cost: float
+    val_regret_mm: float
+    test_regret_mm: float | None
+    decisions: Sequence[Decision] = ()
+
+    @classmethod
+    def of(cls, grid: Grid, winner: str, n_epochs: float, decisions: Sequence[Decision] = ()) -> "Replay":
+        """Compares a winner with that of the grid."""
+        test = None
+        if grid.test_mm:
+            test = float(np.mean(grid.test_mm[winner]) - np.mean(grid.test_mm[grid.winner]))
+        total = sum(grid.num_epochs.values()) * grid.n_repetitions
+        regret = grid.final_mm[winner] - grid.final_mm[grid.winner]
+        return cls(winner, n_epochs / total, regret, test, decisions)
+
+
+def replay_race(grid: Grid, rule: SuccessiveHalving) -> Replay:
+    """Races the combinations of a grid."""
+    race = Race(rule, grid.num_epochs, grid.n_repetitions)
+    competing, n_epochs_of_dropped, decisions = list(grid.val_mm), 0, []
+    for place, rung in enumerate(race.rungs):
+        values = {
+            key: grid.best_mm[key][: rung.n_repetitions, rung.epoch(grid.num_epochs[key]) - 1].tolist()
+            for key in competing
+        }
+        decision = race.decide(place, values, n_epochs_of_dropped)
+        decisions.append(decision)
+        if rung == race.rungs[-1]:
+            break
+        kept = set(decision.kept)
+        n_epochs_of_dropped += race.n_epochs([key for key in competing if key not in kept], rung)
+        competing = decision.kept
+    n_epochs = n_epochs_of_dropped + race.n_epochs(competing, race.rungs[-1])
+    return Replay.of(grid, decisions[-1].kept[0], n_epochs, decisions)
+
+
+def replay_first_epochs(grid: Grid, n_kept: int, n_epochs: int = 1) -> Replay:
+    """Trains a few epochs of all combinations, and the best ones to their end.
+
+    This is the baseline of Egelé et al., "Is One Epoch All You Need For Multi-Fidelity Hyperparameter Optimization?",
+    2023.
+
+    Args:
+        grid: The grid.
+        n_kept: How many combinations train to their end.
+        n_epochs: The epochs after which they are chosen.
+    """
+    early = {key: float(np.mean(values[:, min(n_epochs, values.shape[1]) - 1])) for key, values in grid.best_mm.items()}
+    kept = sorted(early, key=lambda key: (early[key], key))[:n_kept]
+    dropped = len(early) - len(kept)
+    total = grid.n_repetitions * (dropped * n_epochs + sum(grid.num_epochs[key] for key in kept))
+    return Replay.of(grid, min(kept, key=lambda key: (grid.final_mm[key], key)), total)
+
+
+@dataclass(frozen=True)
+class RandomSearch:
+    """What a random choice of combinations finds on average, computed exactly.
+
+    Attributes:
+        n: How many combinations are chosen and trained to their end.
+        cost: Their share of the grid.
+        probability: That the winner of the grid is among them.
+        val_regret_mm: The mean regret in validation, mm.
+    """
+
+    n: int
+    cost: float
+    probability: float
+    val_regret_mm: float
+
+    @classmethod
+    def of(cls, grid: Grid, cost: float) -> "RandomSearch":
+        """Chooses as many combinations as `cost`, a share of the grid, pays for; at least one."""
+        finals = list(grid.final_mm.values())
+        n = max(1, math.floor(cost * len(finals) + 1e-9))
+        # The best of the chosen is the one at place i if it is chosen, and the others come from those after it.
+        share = [math.comb(len(finals) - 1 - place, n - 1) / math.comb(len(finals), n) for place in range(len(finals))]
+        regret = math.fsum(p * (value - finals[0]) for p, value in zip(share, finals, strict=True) if p)
+        return cls(n, n / len(finals), n / len(finals), regret)

@@ -1,0 +1,213 @@
+"""Successive halving: all combinations train a little, the best of them train more, and a few train to the end.
+
+A race is synchronous: a rung is decided when all its trials have reached it. The decision is a pure function of their
+validation errors, so it depends neither on the number of workers nor on the order in which trials end. See Jamieson and
+Talwalkar, "Non-stochastic best arm identification and hyperparameter optimization", 2016; here the budget is epochs.
+"""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Literal, NamedTuple
+
+from data_pipeline.user_error import UserError
+from data_pipeline.words import value_text
+
+_STANDARD_ERRORS = 2.0
+
+Reason = Literal["best", "close to the best", "behind", "diverged"]
+
+
+class Rung(NamedTuple):
+    """A rung of a race.
+
+    Attributes:
+        share: The share of each combination's own epochs that its trials have trained there.
+        n_repetitions: The repetitions that train.
+    """
+
+    share: Fraction
+    n_repetitions: int
+
+    def epoch(self, num_epochs: int) -> int:
+        """Returns the epoch of a combination that trains `num_epochs`: its share, rounded."""
+        return math.floor(num_epochs * self.share + Fraction(1, 2))
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Which combinations stay after a rung.
+
+    Attributes:
+        means_mm: The mean validation error of each combination at the rung, mm; infinite if a repetition diverged.
+        reasons: Why each combination stays or goes, the best first.
+    """
+
+    means_mm: Mapping[str, float]
+    reasons: Mapping[str, Reason]
+
+    @property
+    def kept(self) -> list[str]:
+        """The keys of the combinations that stay, the best first."""
+        return [key for key, reason in self.reasons.items() if reason in ("best", "close to the best")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuccessiveHalving:
+    """Stops the training of combinations that are clearly behind.
+
+    After each rung the best of the combinations stay, one in `reduction_factor`. So do others that are so close to the
+    best one that their repetitions cannot tell them apart, unless that would make the race too expensive. The last rung
+    is the end of the training. A race changes no number: without it, the same script trains the dropped trials to their
+    end.
+
+    Args:
+        reduction_factor: The ratio of combinations, and of epochs, between two rungs; at least 2.
+        min_epochs: The first rung is the earliest at which each combination has trained at least this many epochs.
+        first_repetitions: How many repetitions train to the first rung; None for all.
+        min_finalists: At least this many combinations train to the end, with all repetitions.
+        max_cost: The most epochs that close combinations may cause, as a share of the epochs of the whole grid.
+    """
+
+    reduction_factor: int = 3
+    min_epochs: int = 3
+    first_repetitions: int | None = None
+    min_finalists: int = 3
+    max_cost: float = 0.25
+
+    def __post_init__(self) -> None:
+        for name, minimum in (("reduction_factor", 2), ("min_epochs", 1), ("min_finalists", 1)):
+            _require(name, getattr(self, name), f"an int of at least {minimum}", _is_int(getattr(self, name), minimum))
+        first = self.first_repetitions
+        _require("first_repetitions", first, "an int of at least 1, or None", first is None or _is_int(first, 1))
+        cost = self.max_cost
+        is_share = isinstance(cost, int | float) and not isinstance(cost, bool) and 0 < cost <= 1
+        _require("max_cost", cost, "a number above 0 and at most 1", is_share)
+
+    def rungs(self, num_epochs: Collection[int], n_repetitions: int) -> list[Rung]:
+        """Returns the rungs; the last one is the end of the training.
+
+        Args:
+            num_epochs: The epochs of the combinations.
+            n_repetitions: The planned repetitions.
+        """
+        shares = [Fraction(1)]
+        while Rung(shares[0] / self.reduction_factor, 1).epoch(min(num_epochs)) >= self.min_epochs:
+            shares.insert(0, shares[0] / self.reduction_factor)
+        first = min(self.first_repetitions or n_repetitions, n_repetitions) if len(shares) > 1 else n_repetitions
+        return [Rung(share, first if place == 0 else n_repetitions) for place, share in enumerate(shares)]
+
+
+def _is_int(value: Any, minimum: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= minimum
+
+
+def _require(name: str, value: object, allowed: str, is_allowed: bool) -> None:
+    if not is_allowed:
+        raise UserError(f"SuccessiveHalving({name}=…): got {value_text(value)}; allowed: {allowed}")
+
+
+@dataclass(frozen=True)
+class Race:
+    """A race of some combinations, which have the same validation data.
+
+    Attributes:
+        rule: The rule.
+        num_epochs: The epochs of each combination, by its key.
+        n_repetitions: The planned repetitions of each.
+    """
+
+    rule: SuccessiveHalving
+    num_epochs: Mapping[str, int]
+    n_repetitions: int
+
+    @property
+    def rungs(self) -> list[Rung]:
+        """The rungs."""
+        return self.rule.rungs(self.num_epochs.values(), self.n_repetitions)
+
+    @property
+    def n_epochs_of_grid(self) -> int:
+        """The epochs of all combinations and repetitions without a race."""
+        return sum(self.num_epochs.values()) * self.n_repetitions
+
+    def n_epochs(self, keys: Collection[str], rung: Rung) -> int:
+        """Returns the epochs that combinations train up to a rung, over its repetitions."""
+        return sum(rung.epoch(self.num_epochs[key]) for key in keys) * rung.n_repetitions
+
+    def decide(self, place: int, values_mm: Mapping[str, Sequence[float]], n_epochs_of_dropped: int = 0) -> Decision:
+        """Decides which combinations go on after a rung; after the last one, ranks the finalists.
+
+        Args:
+            place: The place of the rung in `rungs`.
+            values_mm: For each combination that reached it, the best validation error so far of each repetition, mm;
+                infinite if it diverged.
+            n_epochs_of_dropped: The epochs of combinations that were dropped before.
+        """
+        means = {key: math.fsum(values) / len(values) for key, values in values_mm.items()}
+        ranked = sorted(means, key=lambda key: (means[key], key))
+        finite = [key for key in ranked if math.isfinite(means[key])]
+        n_best = len(ranked) if place == len(self.rungs) - 1 else self._n_best(len(ranked))
+        best = finite[:n_best]
+        close = finite[n_best:]
+        if close:
+            bound = means[best[0]] + _bound(values_mm, finite[: max(2, math.ceil(len(ranked) / 2))])
+            close = [key for key in close if means[key] <= bound]
+            affordable = self._n_affordable(place, ranked, n_epochs_of_dropped)
+            close = close[: max(0, affordable - len(best))]
+
+        def reason(key: str) -> Reason:
+            if key in best:
+                return "best"
+            if key in close:
+                return "close to the best"
+            return "behind" if math.isfinite(means[key]) else "diverged"
+
+        return Decision(means, {key: reason(key) for key in ranked})
+
+    def _n_best(self, n: int) -> int:
+        """Returns how many of `n` combinations stay without looking at their errors."""
+        return max(math.ceil(n / self.rule.reduction_factor), min(self.rule.min_finalists, n))
+
+    def _n_affordable(self, place: int, ranked: Sequence[str], n_epochs_of_dropped: int) -> int:
+        """Returns how many of the combinations may stay so that the race costs no more than its rule allows.
+
+        Those that stay are expected to become fewer at each later rung, as if none was close to the best.
+        """
+        budget = self.rule.max_cost * self.n_epochs_of_grid - n_epochs_of_dropped
+        rungs = self.rungs
+        means = [self.n_epochs(ranked, rung) / len(ranked) for rung in rungs]  # the epochs of a combination
+        n = len(ranked)
+        while n > 0:
+            sizes = [len(ranked), n]
+            while place + len(sizes) < len(rungs):
+                sizes.append(self._n_best(sizes[-1]))
+            sizes.append(0)
+            ends = zip(sizes[:-1], sizes[1:], means[place:], strict=True)
+            if sum((size - later) * mean for size, later, mean in ends) <= budget:
+                return n
+            n -= 1
+        return 0
+
+
+def _bound(values_mm: Mapping[str, Sequence[float]], keys: Sequence[str]) -> float:
+    """Returns the difference of two means that the repetitions cannot tell from nothing, mm.
+
+    It is two standard errors of a paired difference. The spread is that of the residuals after removing the means of
+    combinations and of repetitions, pooled over `keys`: so few repetitions suffice. 0 if there is only one repetition.
+    """
+    n = len(values_mm[keys[0]])
+    if n < 2 or len(keys) < 2:
+        return 0.0
+    rows = [values_mm[key] for key in keys]
+    row_means = [math.fsum(row) / n for row in rows]
+    column_means = [math.fsum(column) / len(rows) for column in zip(*rows, strict=True)]
+    mean = math.fsum(row_means) / len(rows)
+    residuals = [
+        value - row_mean - column_mean + mean
+        for row, row_mean in zip(rows, row_means, strict=True)
+        for value, column_mean in zip(row, column_means, strict=True)
+    ]
+    variance = math.fsum(residual**2 for residual in residuals) / ((len(rows) - 1) * (n - 1))
+    return _STANDARD_ERRORS * math.sqrt(2 * variance / n)
