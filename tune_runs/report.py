@@ -204,6 +204,30 @@ def effects(args: argparse.Namespace) -> int:
     return _print(effects_text(table, found, table_options))
 
 
+def race(args: argparse.Namespace) -> int:
+    """Replays races on a finished experiment: what they would have cost, and how good their winners are."""
+    from itertools import product
+
+    from cluster.racing.successive_halving import SuccessiveHalving
+    from cluster.reports.terminal.race_replay import replay_races, replays_json, replays_text
+
+    rules = [
+        SuccessiveHalving(
+            reduction_factor=factor,
+            min_epochs=min_epochs,
+            first_repetitions=args.first_repetitions,
+            min_finalists=args.min_finalists,
+            max_cost=args.max_cost,
+        )
+        for factor, min_epochs in product(args.reduction_factor, args.min_epochs)
+    ]
+    table = _results(args, args.name)
+    replayed = replay_races(table, rules)
+    if args.json:
+        return _print_json({"name": table.name, "data": replays_json(replayed)})
+    return _print(replays_text(table.name, replayed))
+
+
 def figure(args: argparse.Namespace) -> int:
     """Draws a figure for a paper."""
     from cluster.figures.style import save
@@ -376,7 +400,7 @@ def _print_json(content: Any) -> int:
     return _print(json_text(content))
 
 
-_COMMANDS = (show, compare, diff, log, curves, export, effects, figure, html, watch, reproduce, rm, clean)
+_COMMANDS = (show, compare, diff, log, curves, export, effects, race, figure, html, watch, reproduce, rm, clean)
 
 COMMANDS = {"list": list_, **{command.__name__: command for command in _COMMANDS}}
 

@@ -18,11 +18,12 @@ Numbers = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Grid:
+class TrainedGrid:
     """The errors of combinations that were trained completely, on the same data.
 
     Attributes:
-        val_mm: For each combination, the validation error after each epoch, (R, E), mm. E may differ between them.
+        val_mm: For each combination, the validation error after each epoch, (R, E), mm; infinite from the epoch on in
+            which a repetition diverged. E may differ between combinations.
         test_mm: For each combination, the test error of its repetitions, (R,), mm; empty without a test set.
     """
 
@@ -41,8 +42,11 @@ class Grid:
 
     @cached_property
     def best_mm(self) -> dict[str, Numbers]:
-        """The best validation error up to each epoch, (R, E), mm."""
-        return {key: np.minimum.accumulate(values, axis=1) for key, values in self.val_mm.items()}
+        """The best validation error up to each epoch, (R, E), mm; infinite where `val_mm` is."""
+        return {
+            key: np.where(np.isinf(values), values, np.minimum.accumulate(values, axis=1))
+            for key, values in self.val_mm.items()
+        }
 
     @cached_property
     def final_mm(self) -> dict[str, float]:
@@ -55,11 +59,11 @@ class Grid:
         """The best combination in validation."""
         return next(iter(self.final_mm))
 
-    def resampled(self, repetitions: Sequence[int]) -> "Grid":
+    def resampled(self, repetitions: Sequence[int]) -> "TrainedGrid":
         """Returns the grid with these repetitions, each as often as it is named."""
         chosen = list(repetitions)
         test = {key: values[chosen] for key, values in self.test_mm.items()}
-        return Grid({key: values[chosen] for key, values in self.val_mm.items()}, test)
+        return TrainedGrid({key: values[chosen] for key, values in self.val_mm.items()}, test)
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ class Replay:
     decisions: Sequence[Decision] = ()
 
     @classmethod
-    def of(cls, grid: Grid, winner: str, n_epochs: float, decisions: Sequence[Decision] = ()) -> "Replay":
+    def of(cls, grid: TrainedGrid, winner: str, n_epochs: float, decisions: Sequence[Decision] = ()) -> "Replay":
         """Compares a winner with that of the grid."""
         test = None
         if grid.test_mm:
@@ -91,7 +95,7 @@ class Replay:
         return cls(winner, n_epochs / total, regret, test, decisions)
 
 
-def replay_race(grid: Grid, rule: SuccessiveHalving) -> Replay:
+def replay_race(grid: TrainedGrid, rule: SuccessiveHalving) -> Replay:
     """Races the combinations of a grid."""
     race = Race(rule, grid.num_epochs, grid.n_repetitions)
     competing, n_epochs_of_dropped, decisions = list(grid.val_mm), 0, []
@@ -111,7 +115,7 @@ def replay_race(grid: Grid, rule: SuccessiveHalving) -> Replay:
     return Replay.of(grid, decisions[-1].kept[0], n_epochs, decisions)
 
 
-def replay_first_epochs(grid: Grid, n_kept: int, n_epochs: int = 1) -> Replay:
+def replay_first_epochs(grid: TrainedGrid, n_kept: int, n_epochs: int = 1) -> Replay:
     """Trains a few epochs of all combinations, and the best ones to their end.
 
     This is the baseline of Egelé et al., "Is One Epoch All You Need For Multi-Fidelity Hyperparameter Optimization?",
@@ -146,7 +150,7 @@ class RandomSearch:
     val_regret_mm: float
 
     @classmethod
-    def of(cls, grid: Grid, cost: float) -> "RandomSearch":
+    def of(cls, grid: TrainedGrid, cost: float) -> "RandomSearch":
         """Chooses as many combinations as `cost`, a share of the grid, pays for; at least one."""
         finals = list(grid.final_mm.values())
         n = max(1, math.floor(cost * len(finals) + 1e-9))

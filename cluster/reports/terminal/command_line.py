@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
+from cluster.racing.successive_halving import SuccessiveHalving
 from cluster.reports.formats.latex import Fit, Size
 from cluster.reports.tables.table_options import TableOptions
 from cluster.reports.terminal import overview
@@ -32,6 +33,7 @@ TRACKERS = {"tensorboard": "TensorBoard", "mlflow": "MLflow", "wandb": "Weights 
 """The tools that an experiment can be exported to, by the names of their modules in `cluster.reports.trackers`."""
 
 _CALL = "posetune report"
+_DEFAULT = "(default: %(default)s)"
 _A_KEY = "a combination's key or its beginning, as `show` prints it; or 'best', if all combinations share their data"
 _A_TRAINED_KEY = f"{_A_KEY}. If it has folds: the key of a fold, as `show --folds` prints it"
 
@@ -75,6 +77,7 @@ def parser(description: str, commands: Mapping[str, Command]) -> ArgumentParser:
     _add_reading(add)
     _add_export(add)
     _add_effects(add)
+    _add_race(add)
     _add_figure(add)
     _add_page(add)
     _add_reproduce(add)
@@ -253,6 +256,29 @@ def _add_effects(add: AddParser) -> None:
     _add_name(effects)
     _add_metric(effects)
     _add_split_and_precision(effects)
+
+
+def _add_race(add: AddParser) -> None:
+    race = add("race", "minimal_example", "minimal_example --reduction-factor 2 3 --min-epochs 1 --json", json=True)
+    _add_name(race)
+    several: dict[str, Any] = {"metavar": "N", "type": int, "nargs": "+"}
+    race.add_argument(
+        "--reduction-factor", default=[2, 3, 4], help="combinations per one that stays (default: 2 3 4)", **several
+    )
+    race.add_argument(
+        "--min-epochs", default=[3, 10], help="epochs before the first decision, at least (default: 3 10)", **several
+    )
+    race.add_argument(
+        "--first-repetitions", metavar="N", type=int, help="repetitions until the first decision (default: all)"
+    )
+    race.add_argument("--min-finalists", metavar="N", type=int, default=SuccessiveHalving.min_finalists, help=_DEFAULT)
+    race.add_argument(
+        "--max-cost",
+        metavar="SHARE",
+        type=float,
+        default=SuccessiveHalving.max_cost,
+        help="the most epochs that close combinations may cause, as a share of the grid's (default: %(default)s)",
+    )
 
 
 def _add_metric(command: ArgumentParser) -> None:

@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from cluster.racing.replay import Grid, RandomSearch, replay_first_epochs, replay_race
+from cluster.racing.replay import RandomSearch, TrainedGrid, replay_first_epochs, replay_race
 from cluster.racing.successive_halving import SuccessiveHalving
 
 
@@ -18,7 +18,7 @@ def grid_of(n_combinations=60, n_repetitions=3, n_epochs=100, *, noise=0.0, cros
         curve = 10 + 0.1 * i + 50 * np.exp(-rate * epochs)
         curves[f"c{i:03d}"] = curve + noise * rng.standard_normal((n_repetitions, n_epochs))
         tests[f"c{i:03d}"] = 11 + 0.1 * i + np.zeros(n_repetitions)
-    return Grid(curves, tests)
+    return TrainedGrid(curves, tests)
 
 
 def test_a_race_whose_curves_never_cross_finds_the_winner_for_an_eighth_of_the_epochs():
@@ -46,7 +46,7 @@ def test_a_race_that_drops_the_winner_says_how_much_worse_its_own_is():
 def test_a_race_costs_at_most_what_its_rule_allows_however_close_the_combinations_are():
     for seed in range(5):
         rng = np.random.default_rng(seed)
-        grid = Grid({f"c{i}": 10 + rng.normal(size=(3, 1)) + np.zeros((3, 100)) for i in range(60)}, {})
+        grid = TrainedGrid({f"c{i}": 10 + rng.normal(size=(3, 1)) + np.zeros((3, 100)) for i in range(60)}, {})
         found = replay_race(grid, SuccessiveHalving(max_cost=0.2))
         assert found.cost <= 0.2
         assert len(found.decisions[0].kept) > 20
@@ -56,7 +56,7 @@ def test_a_race_costs_at_most_what_its_rule_allows_however_close_the_combination
 def test_a_combination_with_fewer_epochs_is_judged_at_its_own_share_of_them():
     long = grid_of(10)
     short = {f"s{key}": values[:, :50] for key, values in long.val_mm.items()}
-    found = replay_race(Grid({**long.val_mm, **short}, {}), SuccessiveHalving())
+    found = replay_race(TrainedGrid({**long.val_mm, **short}, {}), SuccessiveHalving())
     total = 3 * 10 * (100 + 50)
     assert 0 < found.cost * total == pytest.approx(round(found.cost * total))
 

@@ -1,0 +1,210 @@
+"""Races replayed on an experiment that was trained completely, as text for the terminal and as JSON."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cluster.racing.replay import Numbers, RandomSearch, Replay, TrainedGrid, replay_first_epochs, replay_race
+from cluster.racing.successive_halving import Race, SuccessiveHalving
+from cluster.reports.formats.grid import MISSING, Cell, Grid, number_cell
+from cluster.reports.formats.terminal import terminal
+from cluster.results.learning_curves import Curve, read_logged
+from cluster.results.names import ChoiceError
+from cluster.results.results import Results, Row, column
+from data_pipeline.words import count
+
+MIN_COMBINATIONS = 6
+"""A race of fewer combinations saves little: half of them are finalists."""
+
+BEST_OF_ONE_EPOCH = 6
+"""The baseline of one epoch trains one combination in this many to the end."""
+
+
+@dataclass(frozen=True)
+class ReplayedRaces:
+    """What several rules would have found among the combinations on one data set.
+
+    Attributes:
+        data: The name of the data; an empty string if there is only one.
+        results: The results on the data.
+        grid: The errors of its combinations that were trained completely.
+        races: The outcome of each rule.
+        first_epoch: That of training one epoch of all, and the best to the end.
+        by_chance: That of a random choice for the cost of the first race.
+    """
+
+    data: str
+    results: Results
+    grid: TrainedGrid
+    races: Sequence[tuple[SuccessiveHalving, Replay]]
+    first_epoch: Replay
+    by_chance: RandomSearch
+
+    @property
+    def n_left_out(self) -> int:
+        """Combinations that were not trained completely."""
+        return len(self.results.summary) - len(self.grid.val_mm)
+
+
+def replay_races(results: Results, rules: Sequence[SuccessiveHalving]) -> list[ReplayedRaces]:
+    """Replays rules on each data set of an experiment; only errors on the same data can be compared.
+
+    Raises:
+        ChoiceError: If no data set has at least two combinations that were trained completely, or if their trainings
+            are too short for the rules.
+        StorageError: If records cannot be read.
+    """
+    single = results.single_folds
+    curves = read_logged(single.files, split="val", wanted=_planned(single), is_metric=lambda name: False).curves
+    by_data = single.by_data()
+    found = []
+    for data, of_data in by_data.items():
+        grid = _trained_grid(of_data, curves)
+        if len(grid.val_mm) > 1:
+            races = _races(grid, rules)
+            first_epoch = replay_first_epochs(grid, max(3, math.ceil(len(grid.val_mm) / BEST_OF_ONE_EPOCH)))
+            by_chance = RandomSearch.of(grid, races[0][1].cost)
+            name = data if len(by_data) > 1 else ""
+            found.append(ReplayedRaces(name, of_data, grid, races, first_epoch, by_chance))
+    if not found:
+        raise ChoiceError(
+            f"{results.name} cannot be raced: a replay needs at least two combinations on the same data whose "
+            "repetitions all finished or diverged"
+        )
+    return found
+
+
+def _races(grid: TrainedGrid, rules: Sequence[SuccessiveHalving]) -> list[tuple[SuccessiveHalving, Replay]]:
+    """Replays the rules that decide something before the end, those with the same rungs and factor once."""
+    different = {(rule.reduction_factor, *_epochs(grid, rule)): rule for rule in reversed(rules)}
+    racing = [rule for (_, *epochs), rule in reversed(different.items()) if len(epochs) > 1]
+    if not racing:
+        n, longest = min(rule.min_epochs for rule in rules), max(grid.num_epochs.values())
+        raise ChoiceError(
+            f"trials of {longest} epochs are too short for a race whose first decision is after at least {n}; give a "
+            "smaller --min-epochs"
+        )
+    return [(rule, replay_race(grid, rule)) for rule in racing]
+
+
+def _planned(results: Results) -> Callable[[str], bool]:
+    keys = {row["key"] for row in results.summary}
+    return lambda trial_id: trial_id.partition("/")[0] in keys
+
+
+def _trained_grid(results: Results, curves: dict[str, Curve]) -> TrainedGrid:
+    """Returns the errors of the combinations whose repetitions all finished or diverged, and are readable."""
+    val, test = {}, {}
+    for key, trials in results.repetitions.items():
+        found = [curves.get(f"{key}/{trial['repetition']}") for trial in trials]
+        if any(trial["status"] not in ("finished", "diverged") for trial in trials) or None in found:
+            continue
+        rows = [_after_epochs(curve) for curve in found if curve is not None]
+        n_epochs = max(map(len, rows))
+        val[key] = np.array([np.pad(row, (0, n_epochs - len(row)), constant_values=np.inf) for row in rows])
+        if results.split == "test":
+            test[key] = np.array([_or_infinite(trial) for trial in trials])
+    return TrainedGrid(val, test)
+
+
+def _or_infinite(trial: Row) -> float:
+    value = trial[column("test", "distance")]
+    return math.inf if value is None else float(value)
+
+
+def _after_epochs(curve: Curve) -> Numbers:
+    """Returns the validation error at the end of each epoch, (E,), mm."""
+    errors_mm: Numbers = curve.val_mm[curve.epochs == np.floor(curve.epochs)]
+    return errors_mm
+
+
+def replays_text(name: str, replayed: Sequence[ReplayedRaces]) -> str:
+    """Returns the replays as tables, one for each data set."""
+    return "\n\n\n".join([f"{name}: races replayed, nothing is trained", *map(_text, replayed)])
+
+
+def _text(replayed: ReplayedRaces) -> str:
+    grid, races = replayed.grid, replayed.races
+    has_test = bool(grid.test_mm)
+    rows = [
+        [
+            Cell(f"factor {rule.reduction_factor}{_first_repetitions(rule)}"),
+            Cell(", ".join(map(str, _epochs(grid, rule)))),
+            *_cells(found, len(found.decisions[-1].kept), has_test=has_test),
+        ]
+        for rule, found in races
+    ]
+    first, chance = replayed.first_epoch, replayed.by_chance
+    n_first = max(3, math.ceil(len(grid.val_mm) / BEST_OF_ONE_EPOCH))
+    longest = max(grid.num_epochs.values())
+    rows.append([Cell("one epoch, then the best"), Cell(f"1, {longest}"), *_cells(first, n_first, has_test=has_test)])
+    by_chance = [Cell(f"{100 * chance.cost:.1f}", is_number=True), Cell(str(chance.n), is_number=True)]
+    by_chance += [Cell(f"{100 * chance.probability:.0f} % of draws"), number_cell(chance.val_regret_mm, precision=2)]
+    rows.append([Cell("a random choice, mean"), Cell(str(longest)), *by_chance, *[MISSING] * has_test])
+    setting = ", ".join(f"{name} {text}" for name, text in replayed.results.described[grid.winner].items())
+    n = len(grid.val_mm)
+    of_data = f" on {replayed.data}" if replayed.data else ""
+    caption = (
+        f"{count(n, 'combination')} × {count(grid.n_repetitions, 'repetition')}{of_data}. The best of the grid in "
+        f"validation: {setting or 'no options'}, {grid.final_mm[grid.winner]:.2f} mm. Cost: epochs as a share of the "
+        "grid's. Regret: how much worse the winner is, mean over all repetitions, mm."
+    )
+    headers = ["rule", "epochs", "cost (%)", "finalists", "finds the best", "regret", *["regret in test"] * has_test]
+    notes = []
+    if replayed.n_left_out:
+        notes.append(f"{count(replayed.n_left_out, 'combination')} left out: not all repetitions finished.")
+    if n < MIN_COMBINATIONS:
+        notes.append(f"A race needs at least {MIN_COMBINATIONS} combinations to save much.")
+    return terminal(Grid("races", caption, headers, rows, n_labels=2, notes=notes))
+
+
+def _first_repetitions(rule: SuccessiveHalving) -> str:
+    n = rule.first_repetitions
+    return "" if n is None else f", {count(n, 'repetition')} at first"
+
+
+def _epochs(grid: TrainedGrid, rule: SuccessiveHalving) -> list[int]:
+    longest = max(grid.num_epochs.values())
+    return [rung.epoch(longest) for rung in Race(rule, grid.num_epochs, grid.n_repetitions).rungs]
+
+
+def _cells(found: Replay, n_finalists: int, *, has_test: bool) -> list[Cell]:
+    cells = [
+        Cell(f"{100 * found.cost:.1f}", is_number=True),
+        Cell(str(n_finalists), is_number=True),
+        Cell("yes" if found.val_regret_mm == 0 else "no"),
+        number_cell(found.val_regret_mm, precision=2),
+    ]
+    return [*cells, number_cell(found.test_regret_mm, precision=2)] if has_test else cells
+
+
+def replays_json(replayed: Sequence[ReplayedRaces]) -> list[dict[str, Any]]:
+    """Returns the replays for a script, with all digits: costs are shares of the grid's epochs, regrets in mm."""
+    return [
+        {
+            "data": of_data.data or None,
+            "combinations": len(of_data.grid.val_mm),
+            "left_out": of_data.n_left_out,
+            "repetitions": of_data.grid.n_repetitions,
+            "winner_of_the_grid": of_data.grid.winner,
+            "races": [
+                {
+                    "rule": vars(rule),
+                    "epochs": _epochs(of_data.grid, rule),
+                    "kept": [len(decision.kept) for decision in found.decisions],
+                    **_json(found),
+                }
+                for rule, found in of_data.races
+            ],
+            "one_epoch": _json(of_data.first_epoch),
+            "random_choice": vars(of_data.by_chance),
+        }
+        for of_data in replayed
+    ]
+
+
+def _json(found: Replay) -> dict[str, Any]:
+    return {name: value for name, value in vars(found).items() if name != "decisions"}

@@ -1,0 +1,71 @@
+import pytest
+
+from cluster.racing.successive_halving import SuccessiveHalving
+from cluster.reports.terminal.race_replay import replay_races, replays_json, replays_text
+from cluster.results.names import ChoiceError
+from cluster.results.results import Results
+from tests.cluster_tests.experiment_files import write_experiment, write_records
+from tests.cluster_tests.small_experiment import LR
+
+RULES = [SuccessiveHalving(reduction_factor=3)]
+N_EPOCHS = 30
+
+
+def curve(final_mm):
+    return [final_mm + 20 * 0.7**epoch for epoch in range(1, N_EPOCHS + 1)]
+
+
+def experiment(path, n_combinations=9, *, left_out=()):
+    """An experiment whose first combinations are better at each epoch; some were not trained."""
+    outcomes = [[None, None] if place in left_out else [10.0 + place, 10.1 + place] for place in range(n_combinations)]
+    folder = write_experiment(path, [({LR: 0.1 * (1 + place)}, of) for place, of in enumerate(outcomes)])
+    for place, of in enumerate(outcomes):
+        for repetition, mm in enumerate(of):
+            if mm is not None:
+                write_records(folder, f"{place:016x}/{repetition}", curve(mm))
+    return folder
+
+
+def test_says_what_a_race_costs_and_that_it_finds_the_best(tmp_path):
+    (found,) = replay_races(Results.read(experiment(tmp_path / "sweep")), RULES)
+    ((_, race),) = found.races
+    # Nine combinations train 3 epochs, and three train all 30: the rung after 10 drops none of the finalists.
+    assert race.cost == pytest.approx((6 * 3 + 3 * 30) / (9 * 30))
+    assert (race.winner, race.val_regret_mm, race.test_regret_mm) == ("0" * 16, 0.0, 0.0)
+    text = replays_text("sweep", [found])
+    assert "9 combinations × 2 repetitions. The best of the grid in validation: lr 0.1, 10.05 mm." in text
+    row = next(line.split() for line in text.splitlines() if line.startswith("factor 3"))
+    assert row == ["factor", "3", "3,", "10,", "30", "40.0", "3", "yes", "0.00", "0.00"]
+    assert text.count("\n") < 20
+
+
+def test_leaves_out_what_was_not_trained_completely_and_says_so(tmp_path):
+    (found,) = replay_races(Results.read(experiment(tmp_path / "sweep", left_out=[0, 4])), RULES)
+    assert found.grid.winner == f"{1:016x}"
+    assert "2 combinations left out: not all repetitions finished." in replays_text("sweep", [found])
+
+
+def test_a_diverged_trial_is_the_worst_and_its_curve_ends_there(tmp_path):
+    folder = experiment(tmp_path / "sweep")
+    trial = folder.trial(f"{0:016x}/1")
+    trial.write_trial(trial.read_trial()._replace(status="diverged", metrics={}, error="the loss is nan"))
+    write_records(folder, f"{0:016x}/1", curve(10.1)[:5])
+    (found,) = replay_races(Results.read(folder), RULES)
+    assert found.grid.winner == f"{1:016x}"
+    assert f"{0:016x}" in found.races[0][1].decisions[0].kept  # it was best then
+    assert found.races[0][1].decisions[1].reasons[f"{0:016x}"] == "diverged"
+
+
+def test_rules_that_decide_the_same_are_shown_once_and_those_that_decide_nothing_are_not(tmp_path):
+    results = Results.read(experiment(tmp_path / "sweep"))
+    rules = [SuccessiveHalving(min_epochs=n) for n in (2, 3, 29)]
+    (found,) = replay_races(results, rules)
+    assert [race["epochs"] for race in replays_json([found])[0]["races"]] == [[3, 10, 30]]
+    with pytest.raises(ChoiceError, match="trials of 30 epochs are too short for a race whose first decision is after"):
+        replay_races(results, rules[2:])
+
+
+def test_an_experiment_without_complete_combinations_cannot_be_raced(tmp_path):
+    folder = experiment(tmp_path / "sweep", 3, left_out=[0, 1])
+    with pytest.raises(ChoiceError, match="sweep cannot be raced: a replay needs at least two combinations"):
+        replay_races(Results.read(folder), RULES)
