@@ -3,6 +3,7 @@
 import json
 import shutil
 from contextlib import suppress
+from functools import partial
 
 import pytest
 import torch
@@ -36,23 +37,24 @@ def numbers_of(small_experiment, key, repetition=0):
     }
 
 
+def epochs_of_run(small_experiment, changes, options=None, *, fails=lambda trial_id, epoch: False):
+    """Runs an experiment; returns which epochs it trained, by trial."""
+    epochs = {}
+
+    def note(trial_id, report, model):
+        if fails(trial_id, report.epoch):
+            raise ValueError("as wanted")
+        epochs.setdefault(trial_id, []).append(report.epoch)
+
+    with suppress(TrialsFailedError):
+        small_experiment.run({**changes, "solver_config.callbacks": [note]}, options)
+    return epochs
+
+
 @pytest.fixture
 def trained(small_experiment):
-    """Returns which epochs a run trained, by trial."""
-
-    def run(changes, options=None, fails=lambda trial_id, epoch: False):
-        epochs = {}
-
-        def note(trial_id, report, model):
-            if fails(trial_id, report.epoch):
-                raise ValueError("as wanted")
-            epochs.setdefault(trial_id, []).append(report.epoch)
-
-        with suppress(TrialsFailedError):
-            small_experiment.run({**changes, "solver_config.callbacks": [note]}, options)
-        return epochs
-
-    return run
+    """Runs an experiment; returns which epochs it trained, by trial."""
+    return partial(epochs_of_run, small_experiment)
 
 
 @pytest.fixture
@@ -182,3 +184,13 @@ def test_a_closed_form_continues_too(small_experiment, trained, at_once):
     long = {**LONG, **CLOSED_FORM}
     assert list(trained(long).values()) == [[4, 5]]
     assert numbers_of(small_experiment, small_experiment.key(long)) == at_once(long)
+
+
+def test_states_are_kept_used_and_removed_on_an_object_store_too(s3, small_data):
+    small_experiment = SmallExperiment(small_data, s3.direct)
+    keys = [small_experiment.key({**LONG, EPOCHS: epochs}) for epochs in (1, 3, 5)]
+    assert epochs_of_run(small_experiment, {**LONG, EPOCHS: 1, **KEEP}) == {f"{keys[0]}/0": [1]}
+    of_trials = epochs_of_run(small_experiment, LONG, {EPOCHS: [3, 5]})
+    assert of_trials == {f"{keys[1]}/0": [2, 3], f"{keys[2]}/0": [4, 5]}
+    states = [name for name in s3.objects() if name.endswith("state.pt")]
+    assert states == [f"small_experiment/trials/{keys[0]}/0/state.pt"]
