@@ -186,6 +186,7 @@ def test_a_closed_form_continues_too(small_experiment, trained, at_once):
     assert numbers_of(small_experiment, small_experiment.key(long)) == at_once(long)
 
 
+@pytest.mark.slow
 def test_states_are_kept_used_and_removed_on_an_object_store_too(s3, small_data):
     small_experiment = SmallExperiment(small_data, s3.direct)
     keys = [small_experiment.key({**LONG, EPOCHS: epochs}) for epochs in (1, 3, 5)]
