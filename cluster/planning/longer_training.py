@@ -6,6 +6,7 @@ one, if that was kept, and then has the same bits as a training that began from 
 """
 
 import json
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -44,7 +45,13 @@ def with_shorter(plan: Plan, kept: Sequence[KeptTrial], has_state: Callable[[str
         has_state: Returns whether the last state of a finished trial was kept, by its id.
     """
     to_train = {trial.id for trial in plan.to_train}
-    if not to_train or not (kept or _EPOCHS in plan.combinations[0].options):
+    if _EPOCHS not in plan.combinations[0].options:
+        # All have the same number of epochs. Encoded settings of many combinations take long to parse.
+        longest = json.loads(plan.combinations[0].encoded)["schedule"]["num_epochs"]
+        kept = [trial for trial in kept if _n_epochs(trial.description) < longest]
+        if not kept:
+            return plan
+    if not to_train:
         return plan
     courses = {combination.key: _Course.of(json.loads(combination.encoded)) for combination in plan.combinations}
     lengths: dict[str, dict[int, str]] = defaultdict(dict)  # the key of each number of epochs, by the steps
@@ -66,7 +73,7 @@ def with_shorter(plan: Plan, kept: Sequence[KeptTrial], has_state: Callable[[str
             trial_id = f"{lengths[steps][epochs]}/{trial.repetition}"
             if trial_id in to_train or (trial_id in finished and has_state(trial_id)):
                 found.append(Shorter(epochs, trial_id))
-            elif trial_id in finished and not found:
+            elif trial_id in finished and not found and trial.id not in plan.statuses:  # else it has a checkpoint
                 without_state[epochs] += 1
         return tuple(found)
 
@@ -76,6 +83,13 @@ def with_shorter(plan: Plan, kept: Sequence[KeptTrial], has_state: Callable[[str
     trials.sort(key=lambda trial: (trial.repetition, courses[trial.key].epochs))
     warnings = [_without_state(epochs, n) for epochs, n in without_state.items()]
     return replace(plan, trials=trials, warnings=[*plan.warnings, *warnings, *_other_schedules(plan, kept, to_train)])
+
+
+def _n_epochs(description: Mapping[str, Any]) -> float:
+    try:
+        return int(description["schedule"]["num_epochs"])
+    except (LookupError, TypeError, ValueError):
+        return math.inf  # from an edited file
 
 
 def _course_of_another(description: Mapping[str, Any]) -> _Course | None:
