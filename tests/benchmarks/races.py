@@ -33,6 +33,7 @@ from cluster.racing.replay import Replay, TrainedGrid, replay_first_epochs, repl
 from cluster.racing.successive_halving import SuccessiveHalving
 from cluster.reports.formats.grid import Cell, Grid, number_cell
 from cluster.reports.formats.terminal import terminal
+from data_pipeline.words import count
 from tests.benchmarks.trained_grids import read_grids
 
 FILE = Path(__file__).with_name("data") / "nyu_races.parquet"
@@ -244,11 +245,14 @@ def row(backbone: str, name: str, found: Found) -> list[Cell]:
 
 
 def described(backbone: str, grid: TrainedGrid) -> str:
-    """Says what a grid contains."""
+    """Says what a grid contains, and what the race with default settings keeps of it."""
     finals = list(grid.final_mm.values())
+    *decisions, _ = replay_race(grid, SuccessiveHalving()).decisions
+    kept = [f"{len(one.kept)} ({list(one.reasons.values()).count('close to the best')})" for one in decisions]
     return (
-        f"{backbone}: {len(finals)} combinations × {grid.n_repetitions} repetitions × {epochs_of_grid(grid)} epochs; "
-        f"the best are at {', '.join(f'{value:.3f}' for value in finals[:4])} mm in validation."
+        f"{backbone}: {len(finals)} combinations × {count(grid.n_repetitions, 'repetition')} × {epochs_of_grid(grid)} "
+        f"epochs; the best have {', '.join(f'{value:.3f}' for value in finals[:4])} mm in validation. With default "
+        f"settings the race keeps {', '.join(kept)} after its rungs; in brackets, those only close to the best."
     )
 
 

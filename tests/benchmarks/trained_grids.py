@@ -1,8 +1,8 @@
 """Complete grids in one file: the validation errors after each epoch and the test error of each finished trial.
 
 `python -m tests.benchmarks.trained_grids FILE NAME=FOLDER…` writes the file from the folders of experiments, each under
-its name. It has a row for each trial, with errors in mm as float32. It is written again from the same folders with the
-same bytes.
+its name. It has a row for each trial, with errors in mm as float32, which is exact to a millionth of a millimetre. The
+grids may be unfinished: a reader gets the repetitions that all combinations have finished.
 """
 
 import json
@@ -20,6 +20,7 @@ from cluster.results.learning_curves import read_logged
 from cluster.results.results import Results, column
 from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder
+from data_pipeline.words import count
 
 SCHEMA = pa.schema(
     {
@@ -36,6 +37,7 @@ SCHEMA = pa.schema(
 def write_grids(path: Path, folders: Mapping[str, str]) -> None:
     """Writes the finished and diverged trials of experiments, each under its name, in the order of their plans."""
     rows = [{"grid": name, **row} for name, folder in folders.items() for row in _trials(folder)]
+    path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(
         pa.Table.from_pylist(rows, SCHEMA),
         path,
@@ -94,5 +96,5 @@ if __name__ == "__main__":
     file, *named = sys.argv[1:]
     write_grids(Path(file), dict(one.split("=", 1) for one in named))
     for name, grid in read_grids(Path(file)).items():
-        print(f"{name}: {len(grid.val_mm)} combinations with {grid.n_repetitions} complete repetitions")
+        print(f"{name}: {len(grid.val_mm)} combinations × {count(grid.n_repetitions, 'repetition')}")
     print(f"{file}: {Path(file).stat().st_size / 1e3:.0f} kB")
