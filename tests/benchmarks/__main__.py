@@ -3,7 +3,18 @@
 import subprocess
 import sys
 
-NAMES = ("epoch", "inputs", "evaluator", "gnn", "hands17", "ray_overhead", "shared_data", "planning", "reports")
+NAMES = (
+    "epoch",
+    "inputs",
+    "evaluator",
+    "gnn",
+    "hands17",
+    "ray_overhead",
+    "shared_data",
+    "planning",
+    "reports",
+    "races",
+)
 
 for name in sys.argv[1:] or NAMES:
     print(f"\n== {name}", flush=True)
