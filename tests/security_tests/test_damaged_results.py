@@ -130,6 +130,7 @@ def test_coordinates_that_no_hand_has_are_no_warnings_of_numpy(root, name, value
     attack(root, path, buffer.getvalue(), ["html --out {out}/a.html", "figure hands --out {out}/a.svg"])
 
 
+@pytest.mark.usefixtures("not_rendered")
 @pytest.mark.parametrize(
     "command",
     [
