@@ -201,6 +201,7 @@ def test_report_starts_without_torch_and_ray():
     assert {"torch", "ray", "cluster.results.results"} & modules == {"cluster.results.results"}
 
 
+@pytest.mark.slow
 def test_a_worker_starts_without_exporters_and_matplotlib():
     modules = imported_by("import cluster.executors.ray_worker")
     assert "cluster.trial.trainable" in modules

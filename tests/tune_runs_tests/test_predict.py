@@ -376,7 +376,7 @@ class TestACorrectorThatFusesSubsets:
             assert run("--poses", f"{name}.pt", "--out", f"{name}_o.pt", experiment="weighted")[0] == 0
         np.testing.assert_array_equal(read("pt", Path("mixed_o.pt"))[0], read("pt", Path("poses_o.pt"))[0])
 
-    @pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
+    @pytest.mark.parametrize("suffix", [".pt2", pytest.param(".onnx", marks=pytest.mark.slow)])
     def test_exported_takes_the_poses_of_all_subsets(self, run, fused, suffix):
         status, _, errors = run("--export", f"c{suffix}", experiment="fusion")
         assert status == 0

@@ -17,6 +17,7 @@ from packaging.utils import canonicalize_name
 
 from cluster.experiment import TrialsFailedError
 from posenet.models import CorrectorMLP
+from tests.cluster_tests.experiment_files import write_experiment
 from tests.cluster_tests.small_experiment import LR, FailingMLP, SmallExperiment, write_datasets
 from tests.support import ROOT
 
@@ -194,8 +195,9 @@ def test_a_command_runs_where_nothing_else_can_be_imported(done_with_nothing_els
     assert out
 
 
-def test_a_command_starts_where_nothing_else_can_be_imported(trained, nothing_else):
-    done = run_script(sys.executable, ["list", "--storage-path", trained], nothing_else)
+def test_a_command_starts_where_nothing_else_can_be_imported(tmp_path, nothing_else):
+    write_experiment(tmp_path / "sweep", [({"lr": 1}, [9.0])])
+    done = run_script(sys.executable, ["list", "--storage-path", tmp_path], nothing_else)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout
 

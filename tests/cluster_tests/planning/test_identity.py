@@ -543,6 +543,7 @@ class TestTheIdentityOfATraining:
         keys = [combination.key for combination in combinations]
         assert keys == [small_experiment.key({"base_hyperparams.optimizer_args.lr": 1e-2}), small_experiment.key()]
 
+    @pytest.mark.slow
     def test_is_the_same_in_every_process(self, small_experiment, python):
         code = """
 import sys; from pathlib import Path; from tests.cluster_tests.small_experiment import SmallExperiment

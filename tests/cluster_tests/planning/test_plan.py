@@ -256,6 +256,9 @@ class TestTheDiskThatAPlanTells:
         assert state / 2 <= told.state <= 2 * state
         assert weights / 2 < told.weights < 2 * weights
         assert sum(sizes.values()) / 2 < told.logs < 2 * sum(sizes.values())
+
+    def test_is_what_a_report_and_tables_use_within_a_factor_of_two(self, small_experiment):
+        small_experiment.run()
         n_bytes = sum(path.stat().st_size for path in small_experiment.folder.glob("tables/*"))
         n_bytes += len(page(ExperimentFolder(Storage(small_experiment.folder))))
         assert n_bytes / 2 < report_bytes(1) < 2 * n_bytes

@@ -127,6 +127,7 @@ def test_effects_do_not_cross_settings_that_vary_together(table, shown):
     assert effects.importances.is_complete
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_the_report_names_the_best_by_its_label(folder, shown):
     assert findings(PageData.read(folder))[0].startswith(f"model {shown[0]} with lr 0.001 is best")
     assert "leaky_relu" not in page(folder).partition('id="configuration"')[0].partition("combinations-data")[0]

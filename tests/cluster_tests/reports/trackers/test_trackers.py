@@ -673,7 +673,7 @@ class TestALibraryThatIsMissing:
         assert last.endswith(f"pip install {package}")
 
 
-@pytest.fixture(params=["tensorboard", "mlflow", "wandb"])
+@pytest.fixture(params=["tensorboard", "wandb", pytest.param("mlflow", marks=pytest.mark.slow)])
 def export(request):
     return request.getfixturevalue(f"export_{request.param}")
 
