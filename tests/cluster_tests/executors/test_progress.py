@@ -72,6 +72,20 @@ class TestTheDisplay:
         assert "2/5 trials" in shown(progress)
         assert "failed" not in shown(progress)
 
+    def test_counts_the_epochs_of_a_trial_that_is_paused_and_continued_once(self, clock):
+        progress = progress_on(True, n_trials=4)
+        for epoch in (2, 4):
+            progress.started("a/0")
+            progress.reported(running("a/0", epoch, 1.0))
+            assert progress.fraction == epoch / 40
+            progress.reported(TrialReport("a/0", "paused", epoch, 1.0))
+            assert progress.fraction == epoch / 40
+            assert "a/0" not in shown(progress)
+        progress.started("a/0")
+        progress.reported(TrialReport("a/0", "finished", 10, 1.0))
+        assert progress.fraction == 1 / 4
+        assert "1/4 trials" in shown(progress)
+
     def test_keeps_the_best(self, clock):
         progress = progress_on(True)
         for trial_id, distance in (("a/0", 9.0), ("b/0", 8.0), ("c/0", 8.5)):

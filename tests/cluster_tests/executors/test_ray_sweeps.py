@@ -163,6 +163,27 @@ class TestAnInterruptedSweepContinues:
 
 
 @pytest.mark.slow
+class TestTrialsThatArePausedAndContinued:
+    def test_equal_trainings_at_once(self, sweep, undisturbed):
+        result = sweep.run(rungs=True)
+        assert result.code == 0, result.errors
+        assert sweep.numbers() == undisturbed
+        assert len(sweep.batches()) == 6 * 6 * N_BATCHES
+
+    def test_do_so_where_workers_are_killed(self, sweep, undisturbed):
+        process = sweep.start(rungs=True, slow=0.05)
+        for epoch in (1, 3, 5):
+
+            def is_there(epoch=epoch):
+                return any(trial["epochs"] >= epoch for trial in sweep.trials().values())
+
+            wait_for(is_there, process)
+            os.kill(sweep.batches()[-1][0], signal.SIGKILL)
+        _output, errors = process.communicate(timeout=200)
+        assert process.returncode == 0, errors
+        assert sweep.numbers() == undisturbed
+
+
 class TestTwoNumbersOfEpochs:
     def test_cost_one_training_in_workers_too(self, sweep, undisturbed):
         result = sweep.run(epochs=[6, 3], lrs=[1e-3, 3e-3])
