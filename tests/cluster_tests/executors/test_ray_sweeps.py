@@ -162,7 +162,6 @@ class TestAnInterruptedSweepContinues:
         assert {path: path.read_bytes() for path in Path(sweep.spec["data_dir"]).iterdir()} == before
 
 
-@pytest.mark.slow
 class TestTrialsThatArePausedAndContinued:
     def test_equal_trainings_at_once(self, sweep, undisturbed):
         result = sweep.run(rungs=True)
@@ -170,6 +169,7 @@ class TestTrialsThatArePausedAndContinued:
         assert sweep.numbers() == undisturbed
         assert len(sweep.batches()) == 6 * 6 * N_BATCHES
 
+    @pytest.mark.slow
     def test_do_so_where_workers_are_killed(self, sweep, undisturbed):
         process = sweep.start(rungs=True, slow=0.05)
         for epoch in (1, 3, 5):
@@ -184,6 +184,7 @@ class TestTrialsThatArePausedAndContinued:
         assert sweep.numbers() == undisturbed
 
 
+@pytest.mark.slow
 class TestTwoNumbersOfEpochs:
     def test_cost_one_training_in_workers_too(self, sweep, undisturbed):
         result = sweep.run(epochs=[6, 3], lrs=[1e-3, 3e-3])
