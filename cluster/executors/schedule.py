@@ -32,13 +32,15 @@ class Schedule(Protocol):
     def next(self) -> Step | None:
         """Returns a step that can start now; None if there is none, or none until another step ends.
 
-        The run ends when there is none and no step is being trained, even if not everything was given out.
+        The run ends when there is none and no step is being trained, even if not everything was given out. An error
+        ends it too, and is raised.
         """
 
     def ended(self, report: TrialReport) -> None:
-        """A step ended, and no worker has its trial any more. `report` is its last one.
+        """A step ended, and no worker has its trial any more. It must not raise an error, which Tune would hide.
 
-        Its status may be `interrupted`: then the run is about to end.
+        Args:
+            report: Its last one. If its status is `interrupted`, the run is about to end.
         """
 
 

@@ -438,6 +438,13 @@ class TestTheWatch:
         monitor.reported(TrialReport("1/0", "failed", error="new"))
         assert monitor.why_stop == "new"
 
+    def test_does_not_stop_a_run_in_which_a_trial_was_paused(self):
+        monitor = Monitor(progress_on(False), stop_if_all_fail=1)
+        monitor.reported(TrialReport("a/0", "paused", 2))
+        monitor.reported(TrialReport("b/0", "failed", error="as wanted"))
+        assert not monitor.should_stop
+        assert list(monitor.outcomes) == ["b/0"]
+
     def test_counts_an_end_that_is_told_twice_once(self):
         monitor = self.outcomes(None, "failed")
         monitor.started("0/0")
