@@ -16,6 +16,7 @@ from cluster.executors.ray_worker import StopRequest, request_stop
 from cluster.executors.schedule import GridSchedule
 from cluster.planning.placement import Placement
 from cluster.planning.plan import Combination, TrialSpec
+from data_pipeline.user_error import UserError
 
 pytestmark = [pytest.mark.ray, pytest.mark.serial]
 
@@ -119,6 +120,20 @@ class Blocked(GridSchedule):
 
 def test_a_run_ends_at_once_when_nothing_runs_and_nothing_can_start(two_nodes, tmp_path):
     assert trained(run(Blocked(specs((0, 0, 1), (0, 1, 1))), tmp_path)) == [(0, 0, 1)]
+
+
+class Undecided(GridSchedule):
+    """Cannot decide what is next after the first trial."""
+
+    def next(self):
+        if self.n_parallel > len(self._waiting):
+            raise UserError("the decision on disk is another one")
+        return super().next()
+
+
+def test_an_error_of_the_schedule_ends_the_run_and_is_raised(two_nodes, tmp_path):
+    with pytest.raises(UserError, match=r"^the decision on disk is another one$"):
+        run(Undecided(specs((0, 0, 1), (0, 1, 1))), tmp_path)
 
 
 def test_a_worker_learns_that_the_run_wants_to_end(two_nodes):
