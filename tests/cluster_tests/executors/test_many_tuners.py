@@ -64,5 +64,5 @@ def test_no_other_tuner_starts_when_the_first_trials_have_all_failed(small_exper
     experiment = small_experiment.experiment({**changes, "experiment_config.stop_if_all_fail": 2}, {LR: LRS})
     with pytest.raises(TrialsFailedError, match="the first 2 trials all failed"):
         experiment.run("ray")
-    assert tuners == [4]
+    assert len(tuners) == 1
     assert len(experiment.results().failures) < 12
