@@ -14,6 +14,7 @@ from cluster.executors.executor import Executor, ExecutorName, RunEnd
 from cluster.executors.job import Job
 from cluster.executors.monitor import Monitor
 from cluster.executors.progress import Progress
+from cluster.executors.schedule import GridSchedule
 from cluster.executors.signals import Preempted
 from cluster.experiment_files import remove_surplus_states, remove_surplus_weights, write_experiment_file
 from cluster.other_versions import version_warnings
@@ -321,7 +322,7 @@ class Experiment:
                     progress, self.config.stop_if_all_fail, archiver, plan.failed_before, check_lock=check_lock
                 )
                 with progress:
-                    end = executor.train(plan.to_train, job, monitor)
+                    end = executor.train(GridSchedule(plan.to_train), job, monitor)
                 check_lock()  # a process that lost the lock must not write
                 remove_surplus_states(plan, monitor.outcomes, job)
                 if end.kind != "complete":

@@ -137,13 +137,14 @@ class Solver:
         """The device of the data and the model."""
         return self.loader.data.labels.device
 
-    def epochs(self) -> Iterator[EpochReport]:
-        """Trains for the remaining epochs and yields after each.
+    def epochs(self, until: int | None = None) -> Iterator[EpochReport]:
+        """Trains for the remaining epochs, or up to epoch `until`, and yields after each.
 
         Raises:
             DivergedError: If a loss or the validation distance is not finite.
         """
-        while self.epoch < self.settings.num_epochs:
+        last = self.settings.num_epochs if until is None else min(until, self.settings.num_epochs)
+        while self.epoch < last:
             yield self._run_epoch()
 
     def state_dict(self) -> dict[str, Any]:

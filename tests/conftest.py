@@ -79,7 +79,7 @@ def failed_trials_are_rows():
     """Inline runs in this process go on after a failed trial, as those with Ray do; see `with_errors`."""
     with pytest.MonkeyPatch.context() as patch:
         run_trial = inline.run_trial
-        patch.setattr(inline, "run_trial", lambda *args, raise_errors: run_trial(*args))
+        patch.setattr(inline, "run_trial", lambda *args, raise_errors, **how: run_trial(*args, **how))
         yield run_trial
 
 

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -12,10 +12,10 @@ import torch
 from cluster.executors.inline import run_inline
 from cluster.executors.job import Job
 from cluster.executors.monitor import Monitor
+from cluster.executors.schedule import Schedule
 from cluster.executors.signals import Preempted, Signals
 from cluster.planning.config import ConfigError, ExperimentConfig, Problem
 from cluster.planning.placement import PRETEND_GPUS, UnusableNodeError, place_here
-from cluster.planning.plan import TrialSpec
 from data_pipeline.user_error import UserError
 
 ExecutorName = Literal["ray", "inline"]
@@ -108,33 +108,33 @@ class Executor:
             ray_nodes.require_usable(ray_nodes.check_nodes(str(config.storage_path), count_gpus=count_gpus))
             yield
 
-    def train(self, trials: Sequence[TrialSpec], job: Job, monitor: Monitor) -> RunEnd:
-        """Trains `trials`, and returns how that ended.
+    def train(self, schedule: Schedule, job: Job, monitor: Monitor) -> RunEnd:
+        """Trains what `schedule` gives out, and returns how that ended.
 
         Raises:
             ClusterError: If Ray cannot be used.
         """
         try:
-            self._train(trials, job, monitor)
+            self._train(schedule, job, monitor)
         except (KeyboardInterrupt, Preempted, UnusableNodeError) as error:
             return RunEnd.of(error)
         return RunEnd("complete") if monitor.why_stop is None else RunEnd("all_failed", monitor.why_stop)
 
-    def _train(self, trials: Sequence[TrialSpec], job: Job, monitor: Monitor) -> None:
+    def _train(self, schedule: Schedule, job: Job, monitor: Monitor) -> None:
         if self.name == "inline":
-            run_inline(trials, job, place_here(job.config), monitor, self.signals)
+            run_inline(schedule, job, place_here(job.config), monitor, self.signals)
             return
         if self.address is None:
             monitor.progress.starting_ray()
         from cluster.executors import ray_nodes, ray_runner, ray_session
 
         if self.address is not None:
-            placement = ray_nodes.place_on_cluster(job.config, len(trials))
-            ray_runner.run_ray(trials, job, placement, monitor, self.signals, unbounded=self.wait_for_nodes)
+            placement = ray_nodes.place_on_cluster(job.config, schedule.n_parallel)
+            ray_runner.run_ray(schedule, job, placement, monitor, self.signals, unbounded=self.wait_for_nodes)
             return
-        placement = place_here(job.config, len(trials))
+        placement = place_here(job.config, schedule.n_parallel)
         with ray_session.embedded(placement):
-            ray_runner.run_ray(trials, job, placement, monitor, self.signals)
+            ray_runner.run_ray(schedule, job, placement, monitor, self.signals)
 
 
 def default_device() -> torch.device:

@@ -1,31 +1,28 @@
 """Trains one trial after another in this process without Ray, for a debugger and for comparison."""
 
-from collections.abc import Sequence
-
 from cluster.executors.job import Job
 from cluster.executors.monitor import Monitor
+from cluster.executors.schedule import Schedule
 from cluster.executors.signals import Preempted, Signals
 from cluster.planning.placement import Placement
-from cluster.planning.plan import TrialSpec
 from cluster.trial.trainable import run_trial
 
 
-def run_inline(trials: Sequence[TrialSpec], job: Job, placement: Placement, monitor: Monitor, signals: Signals) -> None:
-    """Trains `trials` in order on the first device. Reports go to `monitor`, results to the trials' folders.
+def run_inline(schedule: Schedule, job: Job, placement: Placement, monitor: Monitor, signals: Signals) -> None:
+    """Trains what `schedule` gives out on the first device. Reports go to `monitor`, results to the trials' folders.
 
     Raises:
         Preempted: After SIGTERM.
         Exception: The error of a trial, after the trial was recorded as failed; a debugger then stops where it was
             raised.
     """
-    for spec in trials:
-        if monitor.should_stop:
-            return
-        trial = job.trial(spec, placement.first_device)
+    while not monitor.should_stop and (step := schedule.next()) is not None:
+        trial = job.trial(step.trial, placement.first_device)
         monitor.started(trial.id)
         folder = job.folder.trial(trial.id)
         data = job.data(trial.settings)
-        for report in run_trial(trial, data, folder, signals.preempted.is_set, raise_errors=True):
+        for report in run_trial(trial, data, folder, signals.preempted.is_set, until=step.until, raise_errors=True):
             monitor.reported(report)
         if signals.preempted.is_set():
             raise Preempted
+        schedule.ended(report)

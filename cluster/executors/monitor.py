@@ -21,6 +21,7 @@ class Monitor:
         failed_before: Trials that failed in an earlier run; a new failure of theirs says nothing about the others.
         check_lock: Raises an error if another run may have begun; then no further trial starts.
         outcomes: The last report of each trial that ended.
+        any_paused: Whether a trial was trained as far as it was to be for now.
     """
 
     progress: Progress
@@ -29,6 +30,7 @@ class Monitor:
     failed_before: Collection[str] = ()
     check_lock: Callable[[], None] = lambda: None
     outcomes: dict[str, TrialReport] = field(default_factory=dict)
+    any_paused: bool = False
 
     def started(self, trial_id: str) -> None:
         """A trial was started."""
@@ -37,11 +39,12 @@ class Monitor:
         self.progress.started(trial_id)
 
     def reported(self, report: TrialReport) -> None:
-        """A trial reported its state. Reports after its last one are ignored."""
+        """A trial reported its state. Reports after the one that it has ended are ignored."""
         if report.trial_id in self.outcomes:
             return
         self.progress.reported(report)
-        if report.status not in ("running", "interrupted"):
+        self.any_paused |= report.status == "paused"
+        if report.status not in ("running", "interrupted", "paused"):
             self.outcomes[report.trial_id] = report
         if self.archiver is not None and report.status in ("finished", "diverged"):
             self.archiver.add(report.trial_id)
@@ -59,7 +62,7 @@ class Monitor:
     def why_stop(self) -> str | None:
         """The error of the first trial, if the first trials have all failed; else None."""
         n = self.stop_if_all_fail
-        if n is None or len(self.outcomes) < n:
+        if n is None or self.any_paused or len(self.outcomes) < n:
             return None
         counted = (
             report

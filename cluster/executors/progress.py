@@ -57,7 +57,7 @@ class Progress:
         self.n_done_before = n_done
         self.n_epochs = n_epochs
         self.num_epochs = num_epochs
-        self.epochs_done = epochs_done
+        self.epochs_done = dict(epochs_done)
         self.options = options
         shell = kernel_shell()
         # A kernel sets FORCE_COLOR for the programs that cells run, and rich would take it for a terminal.
@@ -143,6 +143,10 @@ class Progress:
             self.running[report.trial_id] = report
         elif report.status == "interrupted":
             self.running.pop(report.trial_id, None)
+        elif report.status == "paused":
+            self.running.pop(report.trial_id, None)
+            self.n_epochs_of_ended += self._n_epochs_of(report.trial_id, report.epoch)
+            self.epochs_done[report.trial_id] = report.epoch
         else:
             self._ended(report)
         self.refresh()

@@ -1,16 +1,16 @@
 """Trains trials with Ray Tune, in worker processes of the Ray that `ray_session.py` started or connected to.
 
-Options are `tune.grid_search` in the parameter space and repetitions are `num_samples`. `_Variants` gives each variant
-its identity and skips those that need no training. Workers (`ray_worker.py`) write their results themselves; their
-reports to this process, the driver, are for the display.
+`_Steps` is a `Searcher` of Tune, so Tune asks it for the next step whenever one can start. A grid of Tune
+(`tune.grid_search` and `num_samples`) would fix all trials and their order before the first one starts, in which a race
+has no place; and it does not tell a trial its repetition. Workers (`ray_worker.py`) write their results themselves;
+their reports to this process, the driver, are for the display and the schedule.
 """
 
 import gc
-import math
 import secrets
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
@@ -25,15 +25,15 @@ import ray.util.client
 from ray import tune
 from ray.train._internal import storage
 from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
-from ray.tune.search.basic_variant import BasicVariantGenerator
+from ray.tune.search import Searcher
 
 from cluster.executors.job import Job
 from cluster.executors.monitor import Monitor
 from cluster.executors.notebook import kernel_shell
+from cluster.executors.schedule import Schedule, Step
 from cluster.executors.signals import Preempted, Signals
 from cluster.executors.watchdog import read_hang
 from cluster.planning.placement import Placement, UnusableNodeError, nodes_text
-from cluster.planning.plan import TrialSpec
 from cluster.storage.filesystem import StorageError
 from cluster.trial.trainable import TrialReport
 
@@ -43,14 +43,14 @@ ENV_VARS_TO_PROPAGATE -= {name for name in ENV_VARS_TO_PROPAGATE if name.startsw
 
 _NODES_INTERVAL_S = 5.0
 
-# Tune keeps each trial, 34 KB, until its Tuner ends, and iterates over all of them whenever one starts. So several
-# Tuners run in turn. Each starts new workers after the last trial of the previous one, so each slot needs many trials.
-_TRIALS_OF_A_TUNER = 1000
-_TRIALS_OF_A_SLOT = 25
+# Tune keeps each step, 34 KB, until its Tuner ends, and iterates over all of them whenever one starts. So several
+# Tuners run in turn. Each starts new workers after the last step of the previous one, so each slot needs many steps.
+_STEPS_OF_A_TUNER = 1000
+_STEPS_OF_A_SLOT = 25
 
 
 def run_ray(
-    trials: Sequence[TrialSpec],
+    schedule: Schedule,
     job: Job,
     placement: Placement,
     monitor: Monitor,
@@ -58,10 +58,10 @@ def run_ray(
     *,
     unbounded: bool = False,
 ) -> None:
-    """Trains `trials`. Reports go to `monitor`, results to the trials' folders. Ray must be running.
+    """Trains what `schedule` gives out. Reports go to `monitor`, results to the trials' folders. Ray must be running.
 
     Args:
-        trials: What to train.
+        schedule: What to train.
         job: What workers need for it.
         placement: What each trial takes.
         monitor: Receives the reports.
@@ -82,68 +82,52 @@ def run_ray(
         # A cluster that grows on demand should not grow for GPUs that are half full: there Ray fills a GPU first.
         gpus = ray_gpus.RayGpus(placement) if placement.per_gpu and not unbounded else None
         trainable = ray_worker.trainable(job, placement)
-        for batch in _batches(trials, max(_TRIALS_OF_A_TUNER, _TRIALS_OF_A_SLOT * placement.n_slots)):
+        while not schedule.all_given:
             if signals.interrupted.is_set():
                 raise KeyboardInterrupt
             if signals.preempted.is_set():
                 raise Preempted
-            first = min(trial.repetition for trial in batch)
-            has_ended = monitor.outcomes.__contains__
-            generator = _Variants(
-                batch, job, placement, first_repetition=first, unbounded=unbounded, has_ended=has_ended
-            )
+            steps = _Steps(schedule, placement, unbounded=unbounded)
             try:
                 with ray_gpus.placed_by(gpus) if gpus is not None else nullcontext():
-                    _tune(trainable, batch, generator, monitor, signals, scratch, gpus)
+                    _tune(trainable, steps, job, monitor, signals, scratch, gpus)
             except Preempted:
                 if signals.preempted.is_set():
                     raise
-            if generator.node_error is not None:
+            if steps.node_error is not None:
                 raise UnusableNodeError(
-                    f"trials cannot be trained on a node: {generator.node_error}. Then run the script again to "
+                    f"trials cannot be trained on a node: {steps.node_error}. Then run the script again to "
                     "continue; all training progress is kept"
                 )
             gc.collect()  # the trials of a Tuner form cycles, and would stay in memory with those of the next
-            if monitor.should_stop:
+            if steps.is_over or monitor.should_stop:
                 return
-
-
-def _batches(trials: Sequence[TrialSpec], max_size: int) -> Iterator[Sequence[TrialSpec]]:
-    """Splits trials, in their order, into as few batches of equal size as possible."""
-    size = math.ceil(len(trials) / math.ceil(len(trials) / max_size))
-    for start in range(0, len(trials), size):
-        yield trials[start : start + size]
 
 
 def _tune(
     trainable: Any,
-    trials: Sequence[TrialSpec],
-    generator: "_Variants",
+    steps: "_Steps",
+    job: Job,
     monitor: Monitor,
     signals: Signals,
     scratch: str,
     gpus: ray_gpus.RayGpus | None,
 ) -> None:
-    """Trains some trials with one Tuner."""
-    job, placement = generator.job, generator.placement
-    # Each variant that the generator skips costs a millisecond or two, so only rows that occur are in the grid.
-    rows = [sorted(set(column)) for column in zip(*(trial.combination.row_indices for trial in trials), strict=True)]
+    """Trains steps with one Tuner until the schedule has no more, or the Tuner has had as many as it may."""
+    placement = steps.placement
     tuner = tune.Tuner(
         tune.with_resources(trainable, tune.PlacementGroupFactory([placement.trial_resources])),
-        param_space={
-            axis.name: tune.grid_search([axis.row_labels[row] for row in axis_rows])
-            for axis, axis_rows in zip(job.space.axes, rows, strict=True)
-        },
         tune_config=tune.TuneConfig(
-            num_samples=1 + max(trial.repetition for trial in trials) - generator.first_repetition,
-            search_alg=generator,
+            num_samples=max(_STEPS_OF_A_TUNER, _STEPS_OF_A_SLOT * placement.n_slots),
+            search_alg=steps,
             reuse_actors=True,  # a new process imports torch, which takes longer than many trials
+            trial_dirname_creator=lambda trial: trial.trial_id,  # by default a text of the whole config
         ),
         run_config=tune.RunConfig(
             storage_path=scratch,
             name=secrets.token_hex(4),
-            callbacks=[_Reports(monitor, generator, job, gpus)],
-            stop=_Stop(monitor, signals, generator, job.run_id),
+            callbacks=[_Reports(monitor, steps, job, gpus)],
+            stop=_Stop(monitor, signals, steps, job.run_id),
             verbose=0,
             # Tune's reporter for notebooks prints nothing either, but deletes what the cell has printed before.
             progress_reporter=tune.CLIReporter() if kernel_shell() else None,
@@ -180,135 +164,81 @@ class _StaysInDriver:
         return {}
 
 
-class _Variants(_StaysInDriver, BasicVariantGenerator):  # type: ignore[misc] # ray declares no types
-    """Gives Tune's variants their identity, and skips those that need no training.
+class _Steps(_StaysInDriver, Searcher):  # type: ignore[misc] # ray declares no types
+    """Gives the steps of a schedule to Tune, when there is a free slot for one.
 
-    Tune makes all variants of the first sample, then all of the second, but does not say which sample it is, so this
-    class counts how often each combination has occurred. A trial that continues another one waits until that has ended.
+    Tune's own trials are steps: those of a trial that is paused and continued are several for Tune.
     """
 
-    def __init__(
-        self,
-        trials: Sequence[TrialSpec],
-        job: Job,
-        placement: Placement,
-        *,
-        first_repetition: int = 0,
-        unbounded: bool = False,
-        has_ended: Callable[[str], bool] = lambda trial_id: False,
-    ) -> None:
-        self.max_concurrent: int  # of the base class: 0 means no limit
-        super().__init__(max_concurrent=0 if unbounded else placement.n_slots)
-        self.specs = {(trial.combination.row_indices, trial.repetition): trial for trial in trials}
-        self.first_repetition = first_repetition
-        self.job = job
+    def __init__(self, schedule: Schedule, placement: Placement, *, unbounded: bool = False) -> None:
+        super().__init__()
+        self.schedule = schedule
         self.placement = placement
-        self.seen: dict[tuple[int, ...], int] = {}
-        self.specs_by_tune_id: dict[str, TrialSpec] = {}
-        self.ids = {trial.id for trial in trials}
-        self.has_ended = has_ended
-        self.waiting: list[Any] = []
+        self.max_concurrent = 0 if unbounded else placement.n_slots  # 0 means no limit
+        self.running: dict[str, Step] = {}  # by Tune's id, from when Tune gets it
+        self.is_over = False
         self.closed = False
         self.node_error: str | None = None
 
-    @property
-    def total_samples(self) -> int:
-        """How many trials will be trained."""
-        return len(self.specs)
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """Returns the next step; None if none can start now, `FINISHED` if none will."""
+        is_full = self.max_concurrent and len(self.running) >= self.max_concurrent
+        step = None if self.closed or is_full else self.schedule.next()
+        if step is not None:
+            self.running[trial_id] = step
+            return ray_worker.config_of(step)
+        # While nothing runs, Tune would wait for a step for minutes, and not notice Ctrl-C.
+        self.is_over = not self.running or self.schedule.all_given
+        return Searcher.FINISHED if self.is_over else None
 
-    @property
-    def n_running(self) -> int:
-        """How many trials Tune has started that have not ended."""
-        return len(self._live_trials)
+    def ended(self, trial_id: str, report: TrialReport | None) -> None:
+        """A step ended, by Tune's id; `report` is its last one, None if its worker left without any."""
+        step = self.running.pop(trial_id)
+        self.schedule.ended(report or TrialReport(step.trial.id, "interrupted"))
 
-    def next_trial(self) -> Any:
-        """Returns the next variant that needs training, as a Tune trial; None if no trial can start now."""
-        if self.closed:
-            return None
-        if (waiting := self._next_waiting()) is not None:
-            return waiting
-        if len(self.specs_by_tune_id) == len(self.specs):
-            if not self.waiting:
-                self.set_finished()  # the other variants need no training
-            return None
-        while (trial := super().next_trial()) is not None:
-            row_indices = self.job.space.row_indices_of(trial.config)
-            repetition = self.seen.get(row_indices, self.first_repetition)
-            self.seen[row_indices] = repetition + 1
-            spec = self.specs.get((row_indices, repetition))
-            if spec is None:
-                super().on_trial_complete(trial.trial_id)
-                continue
-            self.specs_by_tune_id[trial.trial_id] = spec
-            trial.config.update(
-                key=spec.key,
-                repetition=spec.repetition,
-                seed=spec.seed,
-                encoded=spec.combination.encoded,
-                shorter=[list(shorter) for shorter in spec.shorter],
-                is_prolonged=spec.is_prolonged,
-            )
-            trial.custom_dirname = f"{spec.key}-{spec.repetition}"
-            if self._can_start(spec):
-                return trial
-            super().on_trial_complete(trial.trial_id)  # it is not running yet
-            self.waiting.append(trial)
-            if len(self.specs_by_tune_id) == len(self.specs):
-                return None
-        return None
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Does nothing: `_Reports` knows how the step ended."""
 
-    def _can_start(self, spec: TrialSpec) -> bool:
-        """Returns whether the trial that this one continues has ended, if this Tuner trains it."""
-        return not spec.shorter or spec.shorter[0].trial_id not in self.ids or self.has_ended(spec.shorter[0].trial_id)
-
-    def _next_waiting(self) -> Any:
-        """Returns a trial that waited for another one and can start now."""
-        is_full = self.max_concurrent and self.n_running >= self.max_concurrent
-        for trial in [] if is_full else self.waiting:
-            if self._can_start(self.specs_by_tune_id[trial.trial_id]):
-                self.waiting.remove(trial)
-                self._live_trials.add(trial.trial_id)
-                return trial
-        return None
-
-    def save_to_dir(self, dirpath: str, **kwargs: Any) -> None:
+    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
         """Saves nothing: the trials' folders show what is finished."""
 
 
 class _Reports(_StaysInDriver, tune.Callback):  # type: ignore[misc] # ray declares no types
     """Passes the reports of trials to the monitor."""
 
-    def __init__(self, monitor: Monitor, generator: _Variants, job: Job, gpus: ray_gpus.RayGpus | None) -> None:
+    def __init__(self, monitor: Monitor, steps: _Steps, job: Job, gpus: ray_gpus.RayGpus | None) -> None:
         self.monitor = monitor
-        self.generator = generator
+        self.steps = steps
         self.job = job
         self.gpus = gpus
         self.retried: set[str] = set()
+        self.last: dict[str, TrialReport] = {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A worker started a trial, for the first time or again."""
-        self.monitor.started(self.generator.specs_by_tune_id[trial.trial_id].id)
+        self.monitor.started(self.steps.running[trial.trial_id].trial.id)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """A worker reported."""
         if "report" in result:
-            self._reported(TrialReport(**result["report"]), result["group"])
+            self._reported(trial, TrialReport(**result["report"]), result["group"])
         if "gpu_failure" in result:
             self._retry(TrialReport(**result["gpu_failure"]), result["group"])
-        spec = self.generator.specs_by_tune_id[trial.trial_id]
+        spec = self.steps.running[trial.trial_id].trial
         if "trial_error" in result:
             folder = self.job.folder.trial(spec.id)
-            self._reported(ray_worker.fail(spec.id, folder, self.job.run_id, result["trial_error"]), None)
+            self._reported(trial, ray_worker.fail(spec.id, folder, self.job.run_id, result["trial_error"]), None)
         if "node_error" in result:
-            if self.generator.node_error is None:
+            if self.steps.node_error is None:
                 self.monitor.progress.say(f"warning: {result['node_error']}. All trials now save, then the run ends")
-            self.generator.node_error = result["node_error"]
+            self.steps.node_error = result["node_error"]
             self.monitor.reported(TrialReport(spec.id, "interrupted"))
 
-    def _reported(self, report: TrialReport, group: str | None) -> None:
+    def _reported(self, trial: Any, report: TrialReport, group: str | None) -> None:
         self.monitor.reported(report)
+        self.last[trial.trial_id] = report
         if self.gpus is None or report.status in ("running", "interrupted"):
             return
         bad = self.gpus.ended(group, report.trial_id, gpu_failed=report.gpu_failed)
@@ -317,7 +247,7 @@ class _Reports(_StaysInDriver, tune.Callback):  # type: ignore[misc] # ray decla
                 f"warning: {bad} is not used any more: trials failed on it repeatedly, but not on another GPU"
             )
         if self.gpus.all_bad:
-            self.generator.node_error = "trials failed repeatedly on each GPU, but not on another one. Repair them"
+            self.steps.node_error = "trials failed repeatedly on each GPU, but not on another one. Repair them"
 
     def _retry(self, report: TrialReport, group: str | None) -> None:
         self.retried.add(report.trial_id)
@@ -329,7 +259,7 @@ class _Reports(_StaysInDriver, tune.Callback):  # type: ignore[misc] # ray decla
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A worker was lost; Tune starts the trial again."""
-        spec = self.generator.specs_by_tune_id[trial.trial_id]
+        spec = self.steps.running[trial.trial_id].trial
         if spec.id in self.monitor.outcomes:
             return  # it had reported how it ended
         if spec.id in self.retried:
@@ -338,9 +268,14 @@ class _Reports(_StaysInDriver, tune.Callback):  # type: ignore[misc] # ray decla
         line = f"warning: the worker of {spec.id} was lost; another worker continues the trial from its last checkpoint"
         self.monitor.reported(TrialReport(spec.id, "running", lines=(line,)))
 
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A worker is done with a step."""
+        report = self.last.pop(trial.trial_id, None)
+        self.steps.ended(trial.trial_id, None if report is None or report.status == "running" else report)
+
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial ended without its last report: its worker was lost more than `max_retries` times."""
-        spec = self.generator.specs_by_tune_id[trial.trial_id]
+        spec = self.steps.running[trial.trial_id].trial
         folder, run_id = self.job.folder.trial(spec.id), self.job.run_id
         hang = None
         with suppress(StorageError):
@@ -352,7 +287,8 @@ class _Reports(_StaysInDriver, tune.Callback):  # type: ignore[misc] # ray decla
             f"the trial's worker process was lost {times} ({hung}killed, out of memory, or its node was lost); the "
             "next run continues from the last checkpoint"
         )
-        self._reported(ray_worker.fail(spec.id, folder, run_id, hang or lost), None)
+        self._reported(trial, ray_worker.fail(spec.id, folder, run_id, hang or lost), None)
+        self.on_trial_complete(iteration, trials, trial)
 
 
 class _Stop(_StaysInDriver, tune.Stopper):  # type: ignore[misc] # ray declares no types
@@ -361,10 +297,10 @@ class _Stop(_StaysInDriver, tune.Stopper):  # type: ignore[misc] # ray declares 
     Tune calls it several times a second, so it also checks the nodes at intervals and refreshes the display.
     """
 
-    def __init__(self, monitor: Monitor, signals: Signals, generator: _Variants, run_id: str) -> None:
+    def __init__(self, monitor: Monitor, signals: Signals, steps: _Steps, run_id: str) -> None:
         self.monitor = monitor
         self.signals = signals
-        self.generator = generator
+        self.steps = steps
         self.run_id = run_id
         self.deadline: float | None = None
         self.checked_nodes = time.monotonic()
@@ -379,7 +315,7 @@ class _Stop(_StaysInDriver, tune.Stopper):  # type: ignore[misc] # ray declares 
         if self.signals.interrupted.is_set():
             # Tune itself would wait for the workers to end their trials; `ray.shutdown` does not.
             raise KeyboardInterrupt
-        if self.signals.preempted.is_set() or self.generator.node_error is not None:
+        if self.signals.preempted.is_set() or self.steps.node_error is not None:
             self._save_and_end()
         self._check_nodes()
         self.monitor.progress.refresh()
@@ -392,19 +328,19 @@ class _Stop(_StaysInDriver, tune.Stopper):  # type: ignore[misc] # ray declares 
             return
         self.checked_nodes = now
         nodes = list(ray_nodes.nodes().values())
-        n_slots = self.generator.placement.slots_on(nodes)
-        if n_slots and self.generator.max_concurrent:  # 0 means no limit
-            self.generator.max_concurrent = n_slots
+        n_slots = self.steps.placement.slots_on(nodes)
+        if n_slots and self.steps.max_concurrent:  # 0 means no limit
+            self.steps.max_concurrent = n_slots
         if not n_slots and now - self.printed >= ray_nodes.PRINT_INTERVAL_S:
             self.printed = now
             self.monitor.progress.say(f"waiting for a node that a trial fits on; {nodes_text(nodes)}")
 
     def _save_and_end(self) -> None:
         """Makes all trials write a checkpoint, and ends the run once they have, or when the time is up."""
-        if not self.generator.closed:
-            self.generator.closed = True
+        if not self.steps.closed:
+            self.steps.closed = True
             ray_worker.request_stop(self.run_id)
         if self.deadline is None and self.signals.preempted.is_set():
             self.deadline = time.monotonic() + self.signals.grace_s
-        if not self.generator.n_running or (self.deadline is not None and time.monotonic() > self.deadline):
+        if not self.steps.running or (self.deadline is not None and time.monotonic() > self.deadline):
             raise Preempted

@@ -30,6 +30,7 @@ _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # `placement.py` hides GPUs from trials without one
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # PoseTune has its own records; this avoids five files per trial
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # PoseTune handles Ctrl-C
+    "TUNE_MAX_PENDING_TRIALS_PG": "200",  # how many may wait for a worker at a time: 1 by default
     "TUNE_GLOBAL_CHECKPOINT_S": "31536000",  # its snapshots are not used: a run starts from the trials' folders
     "RAY_NUM_REDIS_GET_RETRIES": "5",  # seconds until a cluster counts as not answering
 }

@@ -27,6 +27,7 @@ from ray.experimental import internal_kv
 from ray.util import get_current_placement_group
 
 from cluster.executors.job import Job
+from cluster.executors.schedule import Step
 from cluster.executors.watchdog import Watchdog, read_hang
 from cluster.planning.placement import PRETEND_GPUS, Placement, UnusableNodeError, given_device
 from cluster.planning.plan import Combination, Shorter, TrialSpec
@@ -84,11 +85,8 @@ def _why_not_loaded(error: Exception) -> str:
 
 def _train(config: dict[str, Any], job: Job, placement: Placement, versions: Mapping[str, str | None]) -> None:
     _require_usable_node(job, placement, versions)
-    row_indices = job.space.row_indices_of(config)
-    combination = Combination(config["key"], row_indices, job.space.options(row_indices), config["encoded"])
-    shorter = tuple(Shorter(*values) for values in config["shorter"])
-    spec = TrialSpec(combination, config["repetition"], config["seed"], shorter, config["is_prolonged"])
-    trial = job.trial(spec, given_device(placement))
+    step = _step_of(config, job)
+    trial = job.trial(step.trial, given_device(placement))
     folder = job.folder.trial(trial.id)
     # An earlier worker may have been lost after it wrote the last file, or may have hung.
     report = _ended(trial.id, folder.read_trial(), job.run_id)
@@ -111,7 +109,8 @@ def _train(config: dict[str, Any], job: Job, placement: Placement, versions: Map
     watchdog = Watchdog(trial.settings.experiment.trial_timeout_s, folder, job.run_id)
     is_shared = group is not None and (placement.per_gpu or 0) > 1
     with watchdog, _listed(f"posetune-gpu-{group}-", trial.id) if is_shared else nullcontext(tuple) as others:
-        for report in run_trial(trial, job.data(trial.settings), folder, stop_request, others_on_gpu=others):
+        data = job.data(trial.settings)
+        for report in run_trial(trial, data, folder, stop_request, until=step.until, others_on_gpu=others):
             if report.gpu_failed and retry.requested():
                 watchdog.pause()
                 tune.report({"gpu_failure": vars(report), "group": group})
@@ -124,6 +123,29 @@ def _train(config: dict[str, Any], job: Job, placement: Placement, versions: Map
             watchdog.reset()
     if report is not None and report.status == "failed" and is_lost(trial.device):
         raise _GpuLostError
+
+
+def config_of(step: Step) -> dict[str, Any]:
+    """Returns a step as JSON primitives, as which Tune sends it to a worker."""
+    spec = step.trial
+    return {
+        "key": spec.key,
+        "row_indices": list(spec.combination.row_indices),
+        "encoded": spec.combination.encoded,
+        "repetition": spec.repetition,
+        "seed": spec.seed,
+        "shorter": [list(shorter) for shorter in spec.shorter],
+        "is_prolonged": spec.is_prolonged,
+        "until": step.until,
+    }
+
+
+def _step_of(config: Mapping[str, Any], job: Job) -> Step:
+    row_indices = tuple(config["row_indices"])
+    combination = Combination(config["key"], row_indices, job.space.options(row_indices), config["encoded"])
+    shorter = tuple(Shorter(*values) for values in config["shorter"])
+    spec = TrialSpec(combination, config["repetition"], config["seed"], shorter, config["is_prolonged"])
+    return Step(spec, config["until"])
 
 
 def _require_usable_node(job: Job, placement: Placement, versions: Mapping[str, str | None]) -> None:

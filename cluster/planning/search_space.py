@@ -69,13 +69,6 @@ class Axis:
         """The one column that tables have for it: its name, and its value in each row."""
         return distinguishing_column(self.paths, self.labels, self.given_labels)
 
-    @cached_property
-    def row_labels(self) -> list[Primitive]:
-        """A unique name for each row: its label, or its labels together."""
-        if len(self.paths) == 1:
-            return [label for (label,) in self.labels]
-        return unique_labels([" & ".join(map(str, labels)) for labels in self.labels])
-
 
 class SearchSpace:
     """The base settings and the axes along which they vary."""
@@ -140,10 +133,6 @@ class SearchSpace:
     def combinations(self) -> Iterator[RowIndices]:
         """Yields all combinations. The last axis varies fastest."""
         return product(*(range(len(axis.rows)) for axis in self.axes))
-
-    def row_indices_of(self, row_labels: Mapping[str, Any]) -> RowIndices:
-        """Returns the combination that takes, of each axis by name, the row with this label."""
-        return tuple(axis.row_labels.index(row_labels[axis.name]) for axis in self.axes)
 
     def options(self, row_indices: RowIndices) -> dict[str, Primitive]:
         """Returns the labels of a combination's values by path."""

@@ -90,7 +90,8 @@ class TrialReport:
 
     Attributes:
         trial_id: The trial.
-        status: `running` until the last report; `interrupted` if it stopped on request and can be continued.
+        status: `running` until the last report; `interrupted` if it stopped on request and can be continued; `paused`
+            if it can be continued after the epoch until which it was to be trained.
         epoch: Completed epochs.
         val_distance_mm: The mean distance on the validation set: the latest, or in the last report the best.
         lines: Texts for the user: warnings and, with `verbose`, intermediate results.
@@ -100,7 +101,7 @@ class TrialReport:
     """
 
     trial_id: str
-    status: Literal["running", "finished", "failed", "diverged", "interrupted"]
+    status: Literal["running", "finished", "failed", "diverged", "interrupted", "paused"]
     epoch: int = 0
     val_distance_mm: float | None = None
     lines: tuple[str, ...] = ()
@@ -115,19 +116,22 @@ def run_trial(
     folder: TrialFolder,
     should_stop: Callable[[], bool] = lambda: False,
     *,
+    until: int | None = None,
     others_on_gpu: Callable[[], Sequence[str]] = tuple,
     raise_errors: bool = False,
 ) -> Iterator[TrialReport]:
     """Trains a trial, from its checkpoint if it has one, and writes its files.
 
-    Yields a report after each epoch, and a last one when it is finished, failed or diverged. Errors of a training are
-    not raised, unless that is wanted: they are a status of the trial.
+    Yields a report after each epoch, and a last one when it is finished, failed, diverged or paused. Errors of a
+    training are not raised, unless that is wanted: they are a status of the trial.
 
     Args:
         trial: What to train.
         data: Its data.
         folder: Its files.
         should_stop: Called after each epoch; if True, the trial writes a checkpoint and ends as `interrupted`.
+        until: After this epoch, or now if it has trained further, the trial writes a checkpoint and ends as `paused`,
+            unless it is its last epoch; None trains it to its end.
         others_on_gpu: Returns the trials that share its GPU now.
         raise_errors: Also raise the error of a failed training, after its last report, so that a debugger stops there.
     """
@@ -145,7 +149,7 @@ def run_trial(
             ),
             current_gpu(trial.device),
         ):
-            yield from training.train(should_stop)
+            yield from training.train(should_stop, until)
     except DivergedError as error:
         yield training.end("diverged", str(error))
     except StorageError as error:
@@ -196,7 +200,7 @@ class _Training:
         self.started = time.time()
         self.clock_start = time.monotonic()
 
-    def train(self, should_stop: Callable[[], bool]) -> Iterator[TrialReport]:
+    def train(self, should_stop: Callable[[], bool], until: int | None) -> Iterator[TrialReport]:
         trial, settings = self.trial, self.trial.settings
         if trial.device.type != "cpu":
             gpu = torch.get_device_module(trial.device)
@@ -211,7 +215,7 @@ class _Training:
 
         last_checkpoint = time.monotonic()
         self.is_training = True
-        for report in solver.epochs():
+        for report in solver.epochs(until):
             self.epoch = report.epoch
             self.log.add(report)
             for callback in settings.solver.callbacks:
@@ -229,7 +233,7 @@ class _Training:
             yield TrialReport(trial.id, status, report.epoch, report.val_distance_mm, lines, place=self._place())
             if stopping:
                 return
-        yield self._finish(solver)
+        yield self._finish(solver) if self.epoch == settings.solver.num_epochs else self._pause(solver)
 
     def end(
         self,
@@ -349,6 +353,10 @@ class _Training:
     def _examples_key(self) -> list[Any]:
         config = self.trial.settings.solver
         return [config.val_example_subset, *config.val_example_indices]
+
+    def _pause(self, solver: Solver) -> TrialReport:
+        self._write_checkpoint(solver)
+        return TrialReport(self.trial.id, "paused", self.epoch, solver.best.val_distance_mm, place=self._place())
 
     def _finish(self, solver: Solver) -> TrialReport:
         if self.trial.keeps_state:

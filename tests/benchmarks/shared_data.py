@@ -18,6 +18,7 @@ from cluster.executors.job import Job
 from cluster.executors.monitor import Monitor
 from cluster.executors.ray_runner import run_ray
 from cluster.executors.ray_session import embedded
+from cluster.executors.schedule import GridSchedule
 from cluster.executors.signals import Signals
 from cluster.experiment_files import write_experiment_file
 from cluster.planning.inputs import Inputs
@@ -94,7 +95,7 @@ def measure(folder: Path, train_set: str) -> tuple[float, float]:
     watcher = threading.Thread(target=watch_memory)
     watcher.start()
     with embedded(placement):
-        run_ray(plan.to_train, job, placement, Monitor(stopwatch, None), Signals())  # type: ignore[arg-type]
+        run_ray(GridSchedule(plan.to_train), job, placement, Monitor(stopwatch, None), Signals())  # type: ignore[arg-type]
     done.set()
     watcher.join()
     firsts = sorted(float(path.read_text()) for path in clock.iterdir())

@@ -13,11 +13,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+import cluster.experiment
 from cluster.executors.job import Job
+from cluster.executors.schedule import Step
 from cluster.experiment import Experiment
 from cluster.planning.inputs import Inputs
+from cluster.planning.plan import TrialSpec
 from cluster.trial.rehearsal import N_SAMPLES
-from cluster.trial.trainable import run_trial
+from cluster.trial.trainable import TrialReport, run_trial
 from data_pipeline.distorters import NeighborErrorBankDistorter, TrainingSamples
 from data_pipeline.normalizers import Shifter
 from posenet import errors
@@ -154,6 +157,35 @@ def experiment(spec: dict) -> Experiment:
     return sweep
 
 
+class Rungs:
+    """A schedule that pauses all trials after epochs 2 and 4 until the last one is there: a race without losers."""
+
+    def __init__(self, trials: list[TrialSpec]) -> None:
+        self.n_parallel = len(trials)
+        self.trials = trials
+        self.rungs = [2, 4, None]
+        self.waiting: list[Step] = []
+        self.running: dict[str, int | None] = {}
+
+    @property
+    def all_given(self) -> bool:
+        return not self.rungs and not self.waiting
+
+    def next(self) -> Step | None:
+        if not self.waiting and not self.running and self.rungs:
+            until = self.rungs.pop(0)
+            self.waiting = [Step(trial, until) for trial in self.trials]
+        if not self.waiting:
+            return None
+        step = self.waiting.pop(0)
+        self.running[step.trial.id] = step.until
+        return step
+
+    def ended(self, report: TrialReport) -> None:
+        until = self.running.pop(report.trial_id)
+        assert (report.status, report.epoch) == ("paused", until) or (report.status, until) == ("finished", None)
+
+
 def train_one_epoch_of_each(sweep: Experiment) -> None:
     """Leaves every trial with a checkpoint."""
     inputs = Inputs(sweep.config.data_folder)
@@ -167,6 +199,8 @@ def train_one_epoch_of_each(sweep: Experiment) -> None:
 
 if __name__ == "__main__":
     given = json.loads(Path(sys.argv[1]).read_text())
+    if given.get("rungs"):
+        cluster.experiment.GridSchedule = Rungs
     if given.get("one_epoch"):
         train_one_epoch_of_each(experiment(given))
     else:

@@ -7,6 +7,7 @@ from torch import Tensor
 from cluster.executors.inline import run_inline
 from cluster.executors.job import Job
 from cluster.executors.monitor import Monitor
+from cluster.executors.schedule import GridSchedule
 from cluster.executors.signals import Signals
 from cluster.planning.inputs import Inputs
 from cluster.planning.placement import Placement
@@ -34,7 +35,8 @@ def train(small_experiment, gpus):
     monitor = Monitor(progress_on(False), None)
 
     def train():
-        run_inline(plan.trials, Job.of(experiment.config, experiment.space, inputs), GPU, monitor, Signals())
+        job = Job.of(experiment.config, experiment.space, inputs)
+        run_inline(GridSchedule(plan.trials), job, GPU, monitor, Signals())
 
     train.monitor = monitor
     return train

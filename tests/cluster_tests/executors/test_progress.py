@@ -72,6 +72,20 @@ class TestTheDisplay:
         assert "2/5 trials" in shown(progress)
         assert "failed" not in shown(progress)
 
+    def test_counts_the_epochs_of_a_trial_that_is_paused_and_continued_once(self, clock):
+        progress = progress_on(True, n_trials=4)
+        for epoch in (2, 4):
+            progress.started("a/0")
+            progress.reported(running("a/0", epoch, 1.0))
+            assert progress.fraction == epoch / 40
+            progress.reported(TrialReport("a/0", "paused", epoch, 1.0))
+            assert progress.fraction == epoch / 40
+            assert "a/0" not in shown(progress)
+        progress.started("a/0")
+        progress.reported(TrialReport("a/0", "finished", 10, 1.0))
+        assert progress.fraction == 1 / 4
+        assert "1/4 trials" in shown(progress)
+
     def test_keeps_the_best(self, clock):
         progress = progress_on(True)
         for trial_id, distance in (("a/0", 9.0), ("b/0", 8.0), ("c/0", 8.5)):
@@ -423,6 +437,13 @@ class TestTheWatch:
         assert monitor.why_stop is None
         monitor.reported(TrialReport("1/0", "failed", error="new"))
         assert monitor.why_stop == "new"
+
+    def test_does_not_stop_a_run_in_which_a_trial_was_paused(self):
+        monitor = Monitor(progress_on(False), stop_if_all_fail=1)
+        monitor.reported(TrialReport("a/0", "paused", 2))
+        monitor.reported(TrialReport("b/0", "failed", error="as wanted"))
+        assert not monitor.should_stop
+        assert list(monitor.outcomes) == ["b/0"]
 
     def test_counts_an_end_that_is_told_twice_once(self):
         monitor = self.outcomes(None, "failed")

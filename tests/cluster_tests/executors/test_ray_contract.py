@@ -3,6 +3,7 @@
 import os
 import time
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import ray
@@ -10,32 +11,18 @@ import torch
 from ray import tune
 from ray.cluster_utils import Cluster
 
-from cluster.executors.ray_runner import _Variants
+from cluster.executors.ray_runner import _Reports, _Steps
 from cluster.executors.ray_worker import StopRequest, request_stop
+from cluster.executors.schedule import GridSchedule
 from cluster.planning.placement import Placement
 from cluster.planning.plan import Combination, TrialSpec
-from cluster.planning.search_space import Axis
+from data_pipeline.user_error import UserError
 
 pytestmark = [pytest.mark.ray, pytest.mark.serial]
 
 PER_GPU = 2
 N_SLOTS = 8
-
-
-class Space:
-    """Two options, as in a search space."""
-
-    axes = (
-        Axis(("b",), ((1,), (2,)), ((1,), (2,))),
-        Axis(("a",), (("w",), ("x",), ("y",), ("z",)), (("w",), ("x",), ("y",), ("z",))),
-    )
-
-    def row_indices_of(self, config):
-        return tuple(axis.row_labels.index(config[axis.name]) for axis in self.axes)
-
-
-class Job:
-    space = Space()
+SILENT = SimpleNamespace(started=lambda trial_id: None, reported=lambda report: None)
 
 
 def train(config, meeting):
@@ -64,19 +51,24 @@ def two_nodes():
     cluster.shutdown()
 
 
-def run(trials, tmp_path):
+def run(schedule, tmp_path):
     placement = Placement(torch.device("cuda", 0), n_slots=N_SLOTS, cpus_per_trial=1, gpu_share=1 / PER_GPU)
-    generator = _Variants(trials, Job(), placement)
     meeting = tmp_path / "meeting"
     meeting.mkdir()
+    steps = _Steps(schedule, placement)
     resources = tune.PlacementGroupFactory([placement.trial_resources])
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(train, meeting=meeting), resources),
-        param_space={axis.name: tune.grid_search(axis.row_labels) for axis in Space.axes},
-        tune_config=tune.TuneConfig(num_samples=3, search_alg=generator, reuse_actors=True),
-        run_config=tune.RunConfig(storage_path=str(tmp_path), name="tune", verbose=0),
+        tune_config=tune.TuneConfig(num_samples=100, search_alg=steps, reuse_actors=True),
+        run_config=tune.RunConfig(
+            storage_path=str(tmp_path), name="tune", verbose=0, callbacks=[_Reports(SILENT, steps, None, None)]
+        ),
     )
-    return [result.metrics for result in tuner.fit()], generator
+    return [result.metrics for result in tuner.fit()]
+
+
+def trained(results):
+    return sorted((int(result["key"][0]), int(result["key"][1]), result["repetition"]) for result in results)
 
 
 ALL = [(b, a, repetition) for repetition in range(3) for b in range(2) for a in range(4)]
@@ -84,12 +76,11 @@ ALL = [(b, a, repetition) for repetition in range(3) for b in range(2) for a in 
 
 @pytest.fixture(scope="module")
 def results(two_nodes, tmp_path_factory):
-    return run(specs(*ALL), tmp_path_factory.mktemp("all"))[0]
+    return run(GridSchedule(specs(*ALL)), tmp_path_factory.mktemp("all"))
 
 
 def test_every_combination_is_trained_once_in_every_repetition(results):
-    trained = [(int(result["key"][0]), int(result["key"][1]), result["repetition"]) for result in results]
-    assert sorted(trained) == sorted(ALL)
+    assert trained(results) == sorted(ALL)
 
 
 def test_trials_that_share_gpus_are_spread_over_all_of_them(results):
@@ -98,12 +89,51 @@ def test_trials_that_share_gpus_are_spread_over_all_of_them(results):
     assert list(load.values()) == [PER_GPU] * 4
 
 
-def test_what_is_finished_is_left_out(two_nodes, tmp_path):
+class OneAfterTheOther(GridSchedule):
+    """Gives out a trial when the one before has ended."""
+
+    def __init__(self, trials):
+        super().__init__(trials)
+        self.is_free = True
+
+    def next(self):
+        step = super().next() if self.is_free else None
+        self.is_free = self.is_free and step is None
+        return step
+
+    def ended(self, report):
+        super().ended(report)
+        self.is_free = True
+
+
+def test_a_run_goes_on_while_nothing_can_start_until_something_ends(two_nodes, tmp_path):
     wanted = [(0, 0, 1), (1, 3, 1), (1, 1, 2)]
-    results, generator = run(specs(*wanted), tmp_path)
-    assert generator.total_samples == 3
-    trained = [(int(result["key"][0]), int(result["key"][1]), result["repetition"]) for result in results]
-    assert sorted(trained) == sorted(wanted)
+    assert trained(run(OneAfterTheOther(specs(*wanted)), tmp_path)) == sorted(wanted)
+
+
+class Blocked(GridSchedule):
+    """Gives out one trial; the others wait for ever."""
+
+    def next(self):
+        return super().next() if self.n_parallel == len(self._waiting) else None
+
+
+def test_a_run_ends_at_once_when_nothing_runs_and_nothing_can_start(two_nodes, tmp_path):
+    assert trained(run(Blocked(specs((0, 0, 1), (0, 1, 1))), tmp_path)) == [(0, 0, 1)]
+
+
+class Undecided(GridSchedule):
+    """Cannot decide what is next after the first trial."""
+
+    def next(self):
+        if self.n_parallel > len(self._waiting):
+            raise UserError("the decision on disk is another one")
+        return super().next()
+
+
+def test_an_error_of_the_schedule_ends_the_run_and_is_raised(two_nodes, tmp_path):
+    with pytest.raises(UserError, match=r"^the decision on disk is another one$"):
+        run(Undecided(specs((0, 0, 1), (0, 1, 1))), tmp_path)
 
 
 def test_a_worker_learns_that_the_run_wants_to_end(two_nodes):

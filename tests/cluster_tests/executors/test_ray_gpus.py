@@ -15,10 +15,10 @@ from ray.cluster_utils import Cluster
 
 from cluster.executors import ray_gpus, ray_nodes, ray_runner
 from cluster.executors.ray_gpus import RayGpus, placed_by
-from cluster.executors.ray_runner import _Reports, _Variants
+from cluster.executors.ray_runner import _Reports, _Steps
+from cluster.executors.schedule import GridSchedule, Step
 from cluster.planning.placement import PRETEND_GPUS, Node, Placement, place_on
 from cluster.planning.plan import Combination, TrialSpec
-from cluster.planning.search_space import Axis
 from cluster.trial.trainable import TrialReport
 from tests.cluster_tests.sweep import Sweep, write_sweep_data
 
@@ -119,11 +119,11 @@ class TestAGpuThatMayBeBad:
         monkeypatch.setattr(ray_runner.ray_worker, "fail", lambda *arguments: report)
         monkeypatch.setattr(ray_runner, "read_hang", lambda *arguments: None)
         spec = SimpleNamespace(id="a/0")
-        generator = SimpleNamespace(specs_by_tune_id={"tune": spec}, node_error=None)
+        steps = SimpleNamespace(running={"tune": Step(spec)}, node_error=None, ended=lambda trial_id, report: None)
         job = SimpleNamespace(
             folder=SimpleNamespace(trial=str), run_id="run", config=SimpleNamespace(trial_timeout_s=None)
         )
-        reports = _Reports(SimpleNamespace(reported=lambda report: None), generator, job, gpus)
+        reports = _Reports(SimpleNamespace(reported=lambda report: None), steps, job, gpus)
         for _ in range(3):
             self.fail(gpus)
             reports.on_trial_error(0, [], SimpleNamespace(trial_id="tune", num_failures=3))
@@ -137,13 +137,6 @@ class TestAGpuThatMayBeBad:
         assert self.start(gpus)[1] == only
         assert gpus.ended(only, "a/0", gpu_failed=False) is None
         assert not gpus.all_bad
-
-
-def a_job(n_trials):
-    """A job of `n_trials` combinations of one option."""
-    axis = Axis(("number",), tuple((n,) for n in range(n_trials)), tuple((n,) for n in range(n_trials)))
-    space = SimpleNamespace(axes=(axis,), row_indices_of=lambda config: (axis.row_labels.index(config[axis.name]),))
-    return SimpleNamespace(space=space)
 
 
 def a_trainable(folder, n_together):
@@ -193,15 +186,16 @@ def cluster(started):
 
 def tune_trials(n_trials, placement, folder, n_together):
     specs = [TrialSpec(Combination(str(n), (n,), {}, "{}"), 0, seed=7) for n in range(n_trials)]
-    job = a_job(n_trials)
-    (axis,) = job.space.axes
     folder.mkdir()
+    steps = _Steps(GridSchedule(specs), placement)
+    silent = SimpleNamespace(started=lambda trial_id: None, reported=lambda report: None)
     resources = tune.PlacementGroupFactory([placement.trial_resources])
     tuner = tune.Tuner(
         tune.with_resources(a_trainable(folder, n_together), resources),
-        param_space={axis.name: tune.grid_search(axis.row_labels)},
-        tune_config=tune.TuneConfig(search_alg=_Variants(specs, job, placement), reuse_actors=True),
-        run_config=tune.RunConfig(storage_path=str(folder.parent), name="tune", verbose=0),
+        tune_config=tune.TuneConfig(num_samples=100, search_alg=steps, reuse_actors=True),
+        run_config=tune.RunConfig(
+            storage_path=str(folder.parent), name="tune", verbose=0, callbacks=[_Reports(silent, steps, None, None)]
+        ),
     )
     with placed_by(RayGpus(placement)):
         tuner.fit()

@@ -162,6 +162,28 @@ class TestAnInterruptedSweepContinues:
         assert {path: path.read_bytes() for path in Path(sweep.spec["data_dir"]).iterdir()} == before
 
 
+class TestTrialsThatArePausedAndContinued:
+    def test_equal_trainings_at_once(self, sweep, undisturbed):
+        result = sweep.run(rungs=True)
+        assert result.code == 0, result.errors
+        assert sweep.numbers() == undisturbed
+        assert len(sweep.batches()) == 6 * 6 * N_BATCHES
+
+    @pytest.mark.slow
+    def test_do_so_where_workers_are_killed(self, sweep, undisturbed):
+        process = sweep.start(rungs=True, slow=0.05)
+        for epoch in (1, 3, 5):
+
+            def is_there(epoch=epoch):
+                return any(trial["epochs"] >= epoch for trial in sweep.trials().values())
+
+            wait_for(is_there, process)
+            os.kill(sweep.batches()[-1][0], signal.SIGKILL)
+        _output, errors = process.communicate(timeout=200)
+        assert process.returncode == 0, errors
+        assert sweep.numbers() == undisturbed
+
+
 @pytest.mark.slow
 class TestTwoNumbersOfEpochs:
     def test_cost_one_training_in_workers_too(self, sweep, undisturbed):

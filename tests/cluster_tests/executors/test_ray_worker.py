@@ -11,12 +11,14 @@ from cluster.executors import node_facts, ray_nodes, ray_runner, ray_worker
 from cluster.executors.job import Job
 from cluster.executors.monitor import Monitor
 from cluster.executors.ray_nodes import _gpu_problems
-from cluster.executors.ray_runner import _Stop, _Variants
+from cluster.executors.ray_runner import _Steps, _Stop
+from cluster.executors.schedule import GridSchedule, Step
 from cluster.executors.signals import Preempted, Signals
 from cluster.experiment_files import write_experiment_file
 from cluster.planning.config import Problem
 from cluster.planning.inputs import Inputs
 from cluster.planning.placement import PRETEND_GPUS, Node, NoRoomError, Placement, UnusableNodeError
+from cluster.planning.plan import Combination, TrialSpec
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.trial_file import TrialFile
 from cluster.trial.trainable import TrialReport, run_trial
@@ -119,7 +121,7 @@ class TestAWorkerWhoseTrialFailed:
         self.report = TrialReport("trial", "failed", error="CUDA error")
         self.n_trained = 0
 
-        def run_trial(trial, data, folder, should_stop, others_on_gpu):
+        def run_trial(trial, data, folder, should_stop, **how):
             self.n_trained += 1
             folder.write_trial(TrialFile(runs=(job.run_id,), status="failed", error=self.report.error))
             yield self.report
@@ -130,7 +132,7 @@ class TestAWorkerWhoseTrialFailed:
         monkeypatch.setattr(ray_worker, "StopRequest", lambda run_id: lambda: False)
         monkeypatch.setattr(ray_worker.tune, "report", self.reported.append)
         monkeypatch.delenv(PRETEND_GPUS, raising=False)
-        config = {"key": "key", "repetition": 0, "seed": 7, "encoded": "{}"}
+        config = ray_worker.config_of(Step(TrialSpec(Combination("key", (), {}, "{}"), 0, seed=7)))
         placement = Placement(torch.device("cuda", 0), n_slots=2, cpus_per_trial=1, gpu_share=1.0)
         return lambda: ray_worker._train(config, job, placement, VERSIONS)
 
@@ -183,38 +185,38 @@ class TestTheEndOfARun:
         monkeypatch.setattr(ray_worker, "request_stop", lambda run_id: None)
         self.nodes = {"1": Node("one", 2, 0), "2": Node("two", 3, 0)}
         monkeypatch.setattr(ray_runner.ray_nodes, "nodes", lambda: self.nodes)
-        generator = _Variants([], job, CPU)
+        steps = _Steps(GridSchedule([]), CPU)
         self.said = []
         progress = progress_on(False)
         monkeypatch.setattr(progress, "say", self.said.append)
-        return _Stop(Monitor(progress, None), Signals(grace_s=0.1), generator, "run")
+        return _Stop(Monitor(progress, None), Signals(grace_s=0.1), steps, "run")
 
     def test_is_not_there_while_nodes_come_and_go_which_changes_how_many_trials_run(self, stop):
         del self.nodes["1"]
         assert not stop.stop_all()
-        assert stop.generator.max_concurrent == 3
+        assert stop.steps.max_concurrent == 3
 
     def test_is_not_there_where_no_node_is_left_which_is_said_once_in_a_while(self, stop):
         self.nodes = {"3": Node("three", 0, 4)}
         assert not stop.stop_all()
         assert not stop.stop_all()
         assert self.said == ["waiting for a node that a trial fits on; the cluster has three (0 CPU core(s), 4 GPU(s))"]
-        assert stop.generator.max_concurrent == 5
+        assert stop.steps.max_concurrent == 5
 
     def test_comes_when_all_trials_have_saved_where_a_node_is_unfit(self, stop):
-        stop.generator.node_error = "torch is another one"
-        stop.generator._live_trials.add("running")
+        stop.steps.node_error = "torch is another one"
+        stop.steps.running["tune"] = Step(None)
         assert not stop.stop_all()
-        assert stop.generator.closed
+        assert stop.steps.closed
         time.sleep(0.2)
         assert not stop.stop_all(), "nobody is in a hurry"
-        stop.generator._live_trials.clear()
+        stop.steps.running.clear()
         with pytest.raises(Preempted):
             stop.stop_all()
 
     def test_comes_after_the_grace_at_sigterm(self, stop):
         stop.signals.preempted.set()
-        stop.generator._live_trials.add("running")
+        stop.steps.running["tune"] = Step(None)
         assert not stop.stop_all()
         time.sleep(0.2)
         with pytest.raises(Preempted):

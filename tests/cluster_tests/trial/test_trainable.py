@@ -196,6 +196,40 @@ class TestAnInterruptedTrialThatGoesOn:
         assert logged == {1, 2, 3}
 
 
+def pause(small_experiment, changes, until):
+    """Runs the trial until an epoch; returns all reports."""
+    return list(run_trial(*small_experiment.trial(changes), until=until))
+
+
+class TestATrialThatIsPaused:
+    def test_ends_with_the_bits_of_one_that_was_not(self, small_experiment, undisturbed):
+        rarely = {**STATEFUL, "experiment_config.checkpoint_interval_s": 3600}
+        for until, epochs in ((2, [1, 2, 2]), (4, [3, 4, 4])):
+            reports = pause(small_experiment, rarely, until)
+            assert [report.epoch for report in reports] == epochs
+            assert [report.status for report in reports] == ["running", "running", "paused"]
+            trial = json.loads((folder_of(small_experiment) / "trial.json").read_text())
+            assert (trial["status"], trial["epochs"], trial["ended"]) == ("running", until, None)
+        assert [report.epoch for report in finish(small_experiment, rarely)] == [5, 5]
+        assert numbers_of(small_experiment) == undisturbed
+
+    def test_reports_the_best_validation_error_so_far(self, small_experiment):
+        *running, paused = pause(small_experiment, STATEFUL, 4)
+        assert paused.val_distance_mm == min(report.val_distance_mm for report in running)
+
+    @pytest.mark.parametrize("until", [2, 3])
+    def test_is_paused_at_once_where_it_has_been_trained_further(self, small_experiment, half_way, undisturbed, until):
+        (report,) = pause(small_experiment, STATEFUL, until)
+        assert (report.status, report.epoch) == ("paused", 3)
+        finish(small_experiment, STATEFUL)
+        assert numbers_of(small_experiment) == undisturbed
+
+    @pytest.mark.parametrize("until", [EPOCHS, EPOCHS + 1])
+    def test_is_finished_if_that_is_its_last_epoch(self, small_experiment, undisturbed, until):
+        assert pause(small_experiment, STATEFUL, until)[-1].status == "finished"
+        assert numbers_of(small_experiment) == undisturbed
+
+
 def _cut(share):
     return lambda content: content[: int(share * len(content))]
 
