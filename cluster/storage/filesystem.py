@@ -199,7 +199,7 @@ class Storage:
     def _require_size(self, path: str, n_bytes: int, at_most: int) -> None:
         if n_bytes > at_most:
             raise StorageError(
-                f"{self.location}/{path} has {n_bytes:,} bytes, and no run writes more than {at_most:,}; remove it"
+                f"{self.location}/{path} has more than {at_most:,} bytes, which no run writes; remove it"
             )
 
     def write(self, path: str, data: bytes) -> None:
@@ -222,7 +222,7 @@ class Storage:
         """Returns a file's content; None if it does not exist.
 
         Raises:
-            StorageError: Also if a local file has more than `at_most` bytes.
+            StorageError: Also if it has more than `at_most` bytes.
         """
 
         def attempt() -> bytes | None:
@@ -232,7 +232,9 @@ class Storage:
                         self._require_size(path, os.fstat(file.fileno()).st_size, at_most)
                         return file.read()
                 filesystem, root = self._remote()
-                return object_store.read(filesystem, f"{root}/{path}")
+                content = object_store.read(filesystem, f"{root}/{path}", at_most)
+                self._require_size(path, len(content or b""), at_most)
+                return content
             except (FileNotFoundError, NotADirectoryError):
                 return None
 

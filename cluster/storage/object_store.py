@@ -26,6 +26,7 @@ _S3_OPTIONS = (
 
 _GS_RETRY_S = 30  # its client tries again by itself, by default for 15 minutes
 
+_PIECE = 2**20  # bytes that are read at a time, as pyarrow does for a whole stream
 _LAST_UPLOAD_S = 5.0  # after Ctrl-C, for the current upload; the server may be away
 
 # The errors of pyarrow's S3 client, which have no number, if the server is unreachable, busy or away. 501 and 507 are
@@ -112,8 +113,10 @@ def _open_s3(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
     return filesystem, unquote(f"{parts.netloc}{parts.path}")
 
 
-def read(filesystem: pyarrow.fs.FileSystem, path: str) -> bytes | None:
+def read(filesystem: pyarrow.fs.FileSystem, path: str, at_most: int) -> bytes | None:
     """Returns a file's content; None if it is removed at the same time.
+
+    If it has more than `at_most` bytes, only its beginning is read, which is also longer than `at_most`.
 
     Raises:
         OSError: If it does not exist or cannot be read.
@@ -121,15 +124,24 @@ def read(filesystem: pyarrow.fs.FileSystem, path: str) -> bytes | None:
     while True:
         try:
             with filesystem.open_input_stream(path) as stream:
-                content: bytes = stream.read()
+                content = _read(stream, at_most)
         except OSError as error:
             if _GONE_TEXT.search(str(error)) is not None:
                 return None  # it was removed after it was opened
             raise
         # A stream ends where the file ended when it was opened. A longer file may have replaced it since.
         info = filesystem.get_file_info(path)
-        if info.type != pyarrow.fs.FileType.File or info.size == len(content):
+        if len(content) > at_most or info.type != pyarrow.fs.FileType.File or info.size == len(content):
             return content
+
+
+def _read(stream: pyarrow.NativeFile, at_most: int) -> bytes:
+    pieces: list[bytes] = []
+    n_bytes = 0
+    while n_bytes <= at_most and (piece := stream.read(_PIECE)):
+        pieces.append(piece)
+        n_bytes += len(piece)
+    return b"".join(pieces)
 
 
 def write(filesystem: pyarrow.fs.FileSystem, path: str, data: bytes) -> None:

@@ -65,6 +65,12 @@ class TestAFile:
             assert storage.read("a b/ü") == content
         assert s3.objects() == {"results/a b/ü": b"x" * size}
 
+    def test_that_is_larger_than_any_run_writes_is_refused_after_its_beginning(self, s3):
+        s3.storage.write("a", b"x" * (5 * 2**20))
+        assert len(s3.storage.read("a", at_most=5 * 2**20)) == 5 * 2**20
+        with pytest.raises(StorageError, match="/a has more than 1,000 bytes, which no run writes; remove it"):
+            s3.storage.read("a", at_most=1000)
+
     def test_that_is_not_there_is_none_and_can_be_removed(self, s3):
         assert s3.storage.read("a/b") is None
         assert s3.storage.names("a") == []
