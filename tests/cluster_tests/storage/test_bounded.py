@@ -128,7 +128,7 @@ class TestATable:
 def test_a_file_with_nothing_but_holes_is_not_read_and_the_error_says_what_to_do(name, tmp_path):
     with (tmp_path / name).open("wb") as file:
         os.truncate(file.fileno(), 2**40)
-    with pytest.raises(StorageError, match=rf"{name} has more than 17,179,869,184 bytes, which no run writes; remove it"):
+    with pytest.raises(StorageError, match=rf"{name} has more than 17,179,869,184 bytes, .*; remove it"):
         Storage(tmp_path).read(name)
 
 
