@@ -383,7 +383,7 @@ class Experiment:
             # A trial that failed because its files cannot be written still has the status `interrupted`.
             counts = " and ".join(f"{statuses.count(s)} {s}" for s in STATUSES if s in statuses)
             text = f"{counts} of {len(trials)} trials; the others are complete. This shows an error with its traceback:"
-            raise TrialsFailedError(f"{text}\n  {self._log_command(others[0])}", table)
+            raise TrialsFailedError(f"{text}\n  {self._log_command([*table.failures, *others][0])}", table)
 
     def _log_command(self, trial: Mapping[str, Any]) -> str:
         results = str(self.config.storage_path)

@@ -169,8 +169,9 @@ def _changed_table(data, rng, root):
         if name == "trial_json" and not everywhere:
             value = _changed_json(column[0], rng, root).decode()
         values = [value] * n if everywhere or not n else [value, *column[1:]]
-        # Arrow cannot write every value into a column; then the table stays as it is.
-        with contextlib.suppress(pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
+        with contextlib.suppress(
+            pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError
+        ):  # not every value fits a column
             kind = None if everywhere and rng.random() < 0.5 else table.schema.field(name).type
             table = table.set_column(place, name, pa.array(values, kind))
     buffer = io.BytesIO()

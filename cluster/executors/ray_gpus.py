@@ -61,7 +61,7 @@ class _Gpu:
         return self.group is not None and self.group.id.hex() == group_id
 
     def reserve(self, cpus_per_trial: int) -> None:
-        """Reserves it for this run once nobody else uses it."""
+        """Reserves it for this run as soon as no one else uses it."""
         bundle = {"GPU": 1.0, "CPU": float(self.n_places * cpus_per_trial)}
         self.group = placement_group([bundle], bundle_label_selector=[{"ray.io/node-id": self.node_id}])
         self.future = self.group.ready()

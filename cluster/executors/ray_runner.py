@@ -1,9 +1,9 @@
 """Trains trials with Ray Tune, in worker processes of the Ray that `ray_session.py` started or connected to.
 
 `_Steps` is a `Searcher` of Tune, so Tune asks it for the next step whenever one can start. A grid of Tune
-(`tune.grid_search` and `num_samples`) would fix all trials and their order before the first one starts, in which a race
-has no place; and it does not tell a trial its repetition. Workers (`ray_worker.py`) write their results themselves;
-their reports to this process, the driver, are for the display and the schedule.
+(`tune.grid_search` and `num_samples`) would fix all trials and their order before the first one starts, so a race would
+be impossible. Nor does it tell a trial its repetition. Workers (`ray_worker.py`) write their results themselves; their
+reports to this process, the driver, are for the display and the schedule.
 """
 
 import gc

@@ -59,7 +59,7 @@ def _code(source: str) -> str:
             isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
             and ast.get_docstring(node) is not None
         ):
-            node.body = node.body[1:]  # may be empty: nobody runs it
+            node.body = node.body[1:]  # may be empty: it is never run
     return ast.unparse(tree)
 
 

@@ -57,9 +57,9 @@ class Decision:
 class SuccessiveHalving:
     """Stops the training of combinations that are clearly behind.
 
-    After each rung the best of the combinations stay, one in `reduction_factor`. So do others that are so close to the
-    best one that their repetitions cannot tell them apart, unless that would make the race too expensive. The last rung
-    is the end of the training. A race changes no number: without it, the same script trains the dropped trials to their
+    After each rung the best of the combinations stay, one in `reduction_factor`. So do others whose difference from the
+    best one is within the noise of the repetitions, unless that would make the race too expensive. The last rung is the
+    end of the training. A race changes no number: without it, the same script trains the dropped trials to their
     end.
 
     Args:
@@ -192,7 +192,7 @@ class Race:
 
 
 def _bound(values_mm: Mapping[str, Sequence[float]], keys: Sequence[str]) -> float:
-    """Returns the difference of two means that the repetitions cannot tell from nothing, mm.
+    """Returns the largest difference of two means that may be noise of the repetitions, mm.
 
     It is two standard errors of a paired difference. The spread is that of the residuals after removing the means of
     combinations and of repetitions, pooled over `keys`: so few repetitions suffice. 0 if there is only one repetition.

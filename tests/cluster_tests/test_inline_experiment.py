@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from cluster.executors import progress
+from cluster.executors.executor import RunEnd
 from cluster.experiment import Experiment, Interrupted, TrialsFailedError
 from cluster.planning.config import ConfigError
 from cluster.planning.identity import digest
@@ -39,6 +40,7 @@ from data_pipeline.skeleton import HANDS17
 from data_pipeline.tables import write_errors
 from data_pipeline.user_error import UserError
 from posenet.models import CorrectorMLP
+from tests.cluster_tests.experiment_files import write_experiment
 from tests.cluster_tests.small_experiment import (
     LR,
     NEIGHBOR_ERRORS,
@@ -902,3 +904,9 @@ def test_a_process_that_trained_on_the_same_arrays_gives_the_numbers_that_a_fres
     alone = small_experiment.run({**sets, "experiment_config.name": "alone"}).trials[0]
     assert after_another["key"] == alone["key"]
     assert after_another["val_distance_mm"] == alone["val_distance_mm"]
+
+
+def test_the_error_at_the_end_names_a_trial_that_failed_and_not_one_that_was_never_started(small_experiment, tmp_path):
+    folder = write_experiment(tmp_path / "sweep", [({LR: 1.0}, [None]), ({LR: 2.0}, ["ValueError: broken"])])
+    with pytest.raises(TrialsFailedError, match=f"report log small_experiment {1:016x}/0"):
+        small_experiment.experiment()._require_complete(RunEnd("complete"), ResultTable.read(folder))

@@ -65,7 +65,7 @@ def replay_races(results: Results, rules: Sequence[SuccessiveHalving]) -> list[R
         grid = _trained_grid(of_data, curves)
         if len(grid.val_mm) > 1:
             races = _races(grid, rules)
-            first_epoch = replay_first_epochs(grid, max(3, math.ceil(len(grid.val_mm) / BEST_OF_ONE_EPOCH)))
+            first_epoch = replay_first_epochs(grid, _n_after_first_epoch(grid))
             by_chance = RandomSearch.of(grid, races[0][1].cost)
             name = data if len(by_data) > 1 else ""
             found.append(ReplayedRaces(name, of_data, grid, races, first_epoch, by_chance))
@@ -138,9 +138,14 @@ def _text(replayed: ReplayedRaces) -> str:
         for rule, found in races
     ]
     first, chance = replayed.first_epoch, replayed.by_chance
-    n_first = max(3, math.ceil(len(grid.val_mm) / BEST_OF_ONE_EPOCH))
     longest = max(grid.num_epochs.values())
-    rows.append([Cell("one epoch, then the best"), Cell(f"1, {longest}"), *_cells(first, n_first, has_test=has_test)])
+    rows.append(
+        [
+            Cell("one epoch, then the best"),
+            Cell(f"1, {longest}"),
+            *_cells(first, _n_after_first_epoch(grid), has_test=has_test),
+        ]
+    )
     by_chance = [Cell(f"{100 * chance.cost:.1f}", is_number=True), Cell(str(chance.n), is_number=True)]
     by_chance += [Cell(f"{100 * chance.probability:.0f} % of draws"), number_cell(chance.val_regret_mm, precision=2)]
     rows.append([Cell("a random choice, mean"), Cell(str(longest)), *by_chance, *[MISSING] * has_test])
@@ -159,6 +164,11 @@ def _text(replayed: ReplayedRaces) -> str:
     if n < MIN_COMBINATIONS:
         notes.append(f"A race needs at least {MIN_COMBINATIONS} combinations to save much.")
     return terminal(Grid("races", caption, headers, rows, n_labels=2, notes=notes))
+
+
+def _n_after_first_epoch(grid: TrainedGrid) -> int:
+    """Returns how many combinations the baseline of one epoch trains to the end."""
+    return max(3, math.ceil(len(grid.val_mm) / BEST_OF_ONE_EPOCH))
 
 
 def _first_repetitions(rule: SuccessiveHalving) -> str:
