@@ -9,14 +9,13 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
+from cluster.storage.decision_file import STAYS, Reason
 from data_pipeline.user_error import UserError
 from data_pipeline.words import value_text
 
 _STANDARD_ERRORS = 2.0
-
-Reason = Literal["best", "close to the best", "behind", "diverged"]
 
 
 class Rung(NamedTuple):
@@ -50,7 +49,7 @@ class Decision:
     @property
     def kept(self) -> list[str]:
         """The keys of the combinations that stay, the best first."""
-        return [key for key, reason in self.reasons.items() if reason in ("best", "close to the best")]
+        return [key for key, reason in self.reasons.items() if reason in STAYS]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,124 @@
+"""The content of a decision's file, `race/DATA/BRACKET-RUNG.json`: which combinations stayed in a race after a rung."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, get_args
+
+from msgspec import Meta
+
+from cluster.storage.file_names import Key
+from cluster.storage.json_object import fields_of, json_object, read_fields
+from data_pipeline.files.json_numbers import Count
+
+Reason = Literal["best", "close to the best", "earlier finalist", "behind", "diverged"]
+"""Why a combination stays in a race, or does not."""
+
+REASONS: tuple[Reason, ...] = get_args(Reason)
+
+STAYS: tuple[Reason, ...] = ("best", "close to the best", "earlier finalist")
+"""The reasons to stay."""
+
+MAX_DECISION_BYTES = 2**26
+"""The largest file that is read; that of ten thousand combinations with six repetitions has 3 MB."""
+
+_HEX_FLOAT = Annotated[str, Meta(pattern=r"^(0x[01]\.[0-9a-f]{1,13}p[+-][0-9]{1,4}|inf)\Z")]
+
+
+@dataclass(frozen=True)
+class Competitor:
+    """A combination at a rung.
+
+    Attributes:
+        key: Its key; with folds, that of all its folds.
+        course: Identifies its training apart from the number of epochs, so that a longer one is recognised.
+        epoch: The epoch of the rung, which depends on its number of epochs.
+        values: The best validation error up to that epoch in each repetition, mm, as hexadecimal floats with all bits;
+            `inf` if it diverged.
+        reason: Why it stays, or does not.
+    """
+
+    key: Key
+    course: str
+    epoch: Count
+    values: Annotated[Sequence[_HEX_FLOAT], Meta(min_length=1)]
+    reason: Reason
+
+    @property
+    def values_mm(self) -> list[float]:
+        """The best validation error up to that epoch in each repetition, mm; infinite if it diverged."""
+        return [float.fromhex(value) for value in self.values]
+
+    @property
+    def mean_mm(self) -> float:
+        """The mean over the repetitions, mm; infinite if one diverged."""
+        return math.fsum(self.values_mm) / len(self.values)
+
+    @property
+    def stays(self) -> bool:
+        """Whether it stays in the race."""
+        return self.reason in STAYS
+
+
+@dataclass(frozen=True)
+class DecisionFile:
+    """A decision of a race, and what it rests on.
+
+    Attributes:
+        data: The validation set; with folds, the split dataset.
+        size: The number of its samples that are used; None for all.
+        bracket: The number of the bracket, from 0: combinations that are added later compete in another one.
+        rung: The number of the rung in the bracket, from 0.
+        n_rungs: The rungs of the bracket. The last one is the end of the training, and has no decision.
+        n_repetitions: The repetitions of the bracket; the first rung may have fewer.
+        rule: The arguments of the rule, `SuccessiveHalving`.
+        combinations: Those that reached the rung, the best first.
+    """
+
+    data: str
+    size: Count | None
+    bracket: Count
+    rung: Count
+    n_rungs: Count
+    n_repetitions: Count
+    combinations: Annotated[Sequence[Competitor], Meta(min_length=1)]
+    rule: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "DecisionFile":
+        """Reads a file's text; ValueError if it is not a decision."""
+        valid, problems = read_fields(json_object(text), _FIELDS)
+        missing = [f.name for f in dataclasses.fields(cls) if f.name not in valid and f.name not in ("size", "rule")]
+        if problems or missing:
+            raise ValueError(problems[0] if problems else f"{missing[0]} is missing")
+        decision = cls(**{"size": None, **valid})
+        if len({competitor.key for competitor in decision.combinations}) < len(decision.combinations):
+            raise ValueError("combinations has a key twice")
+        if len({len(competitor.values) for competitor in decision.combinations}) > 1:
+            raise ValueError("combinations have different numbers of values")
+        return decision
+
+    def to_json(self) -> str:
+        """Returns the file's text."""
+        return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+
+    @property
+    def path(self) -> str:
+        """The path of its file in the folder of decisions."""
+        size = "" if self.size is None else f"@{self.size}"
+        return f"{self.data}{size}/{self.bracket}-{self.rung}.json"
+
+    @property
+    def order(self) -> tuple[str, int, int, int]:
+        """Its place among others: those of one bracket together, in the order in which they were made."""
+        return self.data, self.size or 0, self.bracket, self.rung
+
+    @property
+    def leader(self) -> Competitor:
+        """The best combination at the rung."""
+        return self.combinations[0]
+
+
+_FIELDS = fields_of(DecisionFile)
