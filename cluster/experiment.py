@@ -377,7 +377,7 @@ class Experiment:
             first = f"the first {self.config.stop_if_all_fail} trials all failed (stop_if_all_fail): {end.reason}"
             raise TrialsFailedError(f"stopped, since {first}", table)
         trials = table.single_folds.trials
-        others = [row for row in trials if row["status"] != "finished"]
+        others = [row for row in trials if row["status"] not in ("finished", "dropped")]
         if others:
             statuses = [row["status"] for row in others]
             # A trial that failed because its files cannot be written still has the status `interrupted`.

@@ -174,6 +174,11 @@ class Results:
         return [row for row in self.summary if row["key"] not in self.dropped]
 
     @property
+    def not_ranked(self) -> list[Row]:
+        """The rows of `summary` of combinations that a race dropped, in their order."""
+        return self.summary[len(self.ranked) :]
+
+    @property
     def single_folds(self: R) -> R:
         """The results of the combinations as they were trained: each fold has its own. Without folds it is `self`."""
         return self if self.trained is None else cast(R, self.trained)

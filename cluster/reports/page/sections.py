@@ -133,12 +133,17 @@ def combinations(data: PageData) -> Markup:
         )
     elif data.comparisons:
         caption += f" No significance test: it needs {MIN_REPETITIONS} repetitions."
-    shown = replace(grid, caption=caption, headers=headers, rows=rows, n_labels=1, spans=spans, notes=())
+    shown = replace(grid, caption=caption, headers=headers, rows=rows, n_labels=1, spans=spans, notes=(), below=None)
+    dropped = []
+    if grid.below is not None:
+        table_of_dropped = html_table(grid.below)
+        dropped.append(scrolling(table_of_dropped, "Dropped combinations", n_rows=len(grid.below.rows)))
     return section(
         "combinations",
         "Combinations",
         tag("div", class_="tools only-scripted"),
         scrolling(html_table(shown, class_="combinations"), "Table of combinations", n_rows=len(rows)),
+        *dropped,
         json_block("combinations-data", data.for_scripts()),
     )
 
