@@ -11,6 +11,7 @@ from typing import Any
 from cluster.reports.formats.grid import Cell, Grid, number_cell, p_text, signed
 from cluster.reports.formats.html import Markup, escaped, joined, json_block, tag
 from cluster.reports.formats.html_table import html_table
+from cluster.reports.methods import methods_paragraph
 from cluster.reports.page.data import MAX_DATA_GROUPS, PageData, trial_id
 from cluster.reports.page.sentences import (
     findings,
@@ -144,6 +145,11 @@ def combinations(data: PageData) -> Markup:
         tag("div", class_="tools only-scripted"),
         scrolling(html_table(shown, class_="combinations"), "Table of combinations", n_rows=len(rows)),
         *dropped,
+        tag(
+            "details",
+            tag("summary", "A paragraph for a methods section"),
+            tag("p", methods_paragraph(table, data.experiment)),
+        ),
         json_block("combinations-data", data.for_scripts()),
     )
 
