@@ -14,7 +14,8 @@ from cluster.executors.executor import Executor, ExecutorName, RunEnd
 from cluster.executors.job import Job
 from cluster.executors.monitor import Monitor
 from cluster.executors.progress import Progress
-from cluster.executors.schedule import GridSchedule
+from cluster.executors.race_schedule import RaceSchedule
+from cluster.executors.schedule import GridSchedule, Schedule
 from cluster.executors.signals import Preempted
 from cluster.experiment_files import remove_surplus_states, remove_surplus_weights, write_experiment_file
 from cluster.other_versions import version_warnings
@@ -35,6 +36,15 @@ from cluster.planning.inputs import Inputs
 from cluster.planning.longer_training import with_shorter
 from cluster.planning.placement import UnusableNodeError
 from cluster.planning.plan import Plan, make_plan
+from cluster.planning.race_plan import (
+    decision_text,
+    dropped_trials,
+    n_epochs_left,
+    race_problems,
+    race_texts,
+    race_warnings,
+)
+from cluster.planning.races import Bracket, RaceError, entrants_of, open_brackets
 from cluster.planning.search_space import Key, SearchSpace
 from cluster.reports.formats.terminal import terminal_width
 from cluster.reports.page.page import page
@@ -42,6 +52,7 @@ from cluster.reports.tables.files import write_tables
 from cluster.reports.tables.summary import summary_text
 from cluster.result_table import ResultTable
 from cluster.storage.archive import Archiver
+from cluster.storage.decision_file import DecisionFile
 from cluster.storage.experiment_file import NoResultsError
 from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import Storage, StorageError
@@ -202,7 +213,8 @@ class Experiment:
         Raises:
             ConfigError: With all problems of all combinations.
         """
-        return self._with_statuses(self._plan(Inputs(self.config.data_folder)))[0]
+        inputs = Inputs(self.config.data_folder)
+        return self._standing(self._plan(inputs), inputs).plan
 
     def results(self) -> ResultTable:
         """Reads the result table from disk.
@@ -236,6 +248,7 @@ class Experiment:
             ClusterError: If the cluster cannot be used; the text names the node and the problem.
             UnusableNodeError: If trials cannot be trained on a node that joined the cluster during the run.
             AlreadyRunningError: If another process runs this experiment.
+            RaceError: If decisions of a race do not fit what is on disk; nothing was trained.
             LeaseLostError: If this process could not renew its lock, so another one may have started.
             StorageError: If results cannot be written, or if they were removed during the run.
             TrialsFailedError: At the end, if trials failed or diverged; all others are complete.
@@ -256,7 +269,7 @@ class Experiment:
         plan = self._checked_plan(inputs, executor)
         job = replace(Job.of(self._absolute_config(), self.space, inputs), sources=plan.sources)
         with experiment_lock(self.folder.storage) as check_lock:
-            end = self._train(plan, job, executor, check_lock)
+            end = self._train(plan, inputs, job, executor, check_lock)
             table = self._results_of_run()
             remove_surplus_weights(plan, table, job)
             write_tables(table, self.folder)
@@ -282,8 +295,12 @@ class Experiment:
         return plan
 
     def _plan(self, inputs: Inputs) -> Plan:
-        plan = make_plan(self.space, inputs, n_repetitions=self.config.n_repetitions, seed=self.config.seed)
-        problems = rehearse(plan, self.space, inputs)
+        problems = race_problems(self.space)
+        try:
+            plan = make_plan(self.space, inputs, n_repetitions=self.config.n_repetitions, seed=self.config.seed)
+        except ConfigError as error:
+            raise ConfigError([*error.problems, *problems]) from error
+        problems += rehearse(plan, self.space, inputs)
         if problems:
             raise ConfigError(problems)
         return plan
@@ -303,10 +320,12 @@ class Experiment:
                 "training. Run the script again: it trains what is missing and writes the tables"
             ) from error
 
-    def _train(self, plan: Plan, job: Job, executor: Executor, check_lock: Callable[[], None]) -> RunEnd:
+    def _train(
+        self, plan: Plan, inputs: Inputs, job: Job, executor: Executor, check_lock: Callable[[], None]
+    ) -> RunEnd:
         """Trains all trials of the plan that are not finished."""
         # Read under the lock: no other run changes them now.
-        plan, distances_mm = self._with_statuses(plan)
+        plan, distances_mm, brackets = self._standing(plan, inputs)
         archived = self.folder.archive.clear_leftovers()
         ended = [i for i, status in plan.statuses.items() if status in ("finished", "diverged")]
         to_archive = [trial_id for trial_id in ended if trial_id not in archived]
@@ -322,18 +341,50 @@ class Experiment:
                     progress, self.config.stop_if_all_fail, archiver, plan.failed_before, check_lock=check_lock
                 )
                 with progress:
-                    end = executor.train(GridSchedule(plan.to_train), job, monitor)
+                    schedule = self._schedule(plan, brackets, progress)
+                    end = executor.train(schedule, job, monitor)
                 check_lock()  # a process that lost the lock must not write
                 remove_surplus_states(plan, monitor.outcomes, job)
                 if end.kind != "complete":
                     archiver.stop()
                 return end
 
-    def _with_statuses(self, plan: Plan) -> tuple[Plan, dict[str, float]]:
-        """Returns the plan with the statuses of its trials, and the validation distances of finished ones, mm, by id.
+    def _schedule(self, plan: Plan, brackets: Sequence[Bracket], progress: Progress) -> Schedule:
+        """Returns what is trained, and in which order."""
+        if self.config.race is None:
+            return GridSchedule(plan.to_train)
+        n_repetitions = self.config.n_repetitions
+
+        def decided(bracket: Bracket, decision: DecisionFile) -> None:
+            entrant = bracket.entrants.get(decision.leader.key) or bracket.guests[decision.leader.key]
+            leader = progress.options(f"{entrant.trained[0].key}/0")
+            progress.decided(decision_text(decision, leader), n_epochs_left(brackets, n_repetitions))
+
+        trials = {trial.id: trial for trial in plan.trials}
+        return RaceSchedule(brackets, trials, plan.statuses, n_repetitions, self.folder, decided)
+
+    def _brackets(self, plan: Plan, inputs: Inputs) -> list[Bracket]:
+        """Returns the brackets of the race, as far as they have been decided; none without a race.
+
+        Raises:
+            RaceError: If decisions are broken.
+        """
+        if self.config.race is None:
+            return []
+        decisions, problems = self.folder.read_decisions()
+        if problems:
+            path, _, problem = problems[0].partition(": ")
+            raise RaceError.of(path.partition("/")[2], problem)
+        entrants = entrants_of(plan.combinations, self.space, inputs)
+        return open_brackets(entrants, decisions, self.config.race, self.config.n_repetitions)
+
+    def _standing(self, plan: Plan, inputs: Inputs) -> "_Standing":
+        """Reads what earlier runs trained and decided.
 
         The plan then also warns of trials that other versions or other code trained.
         """
+        brackets = self._brackets(plan, inputs)
+        n_repetitions = self.config.n_repetitions
         keys = {combination.key for combination in plan.combinations}
 
         def is_planned(trial_id: str) -> bool:
@@ -345,7 +396,14 @@ class Experiment:
 
         found = self.folder.read_trials(wanted, is_planned)
         planned = {trial_id: known for trial_id, known in found.items() if is_planned(trial_id)}
-        plan = replace(plan, statuses={trial_id: known.status for trial_id, known in planned.items()})
+        trained = {trial_id: known.epochs for trial_id, known in planned.items() if known.status != "failed"}
+        plan = replace(
+            plan,
+            statuses={trial_id: known.status for trial_id, known in planned.items()},
+            dropped=dropped_trials(brackets, n_repetitions),
+            races=race_texts(brackets, n_repetitions),
+            n_epochs_of_races=n_epochs_left(brackets, n_repetitions, trained) if brackets else None,
+        )
         others = found.keys() - planned.keys()
         kept = kept_trials(self.folder, others) if others and plan.to_train else []
         plan = with_shorter(plan, kept, lambda trial_id: self.folder.trial(trial_id).has(FileNames.STATE))
@@ -355,8 +413,10 @@ class Experiment:
         still_valid = [known for known in planned.values() if known.status in ("finished", "diverged", "interrupted")]
         changed = Counter(chain.from_iterable(known.changed for known in still_valid))
         warnings += [_changed_code(name, n) for name, n in changed.items()]
+        warnings += race_warnings(brackets, self.space)
         plan = replace(plan, warnings=[*plan.warnings, *warnings], epochs_done=epochs_done)
-        return plan, {i: known.val_distance_mm for i, known in planned.items() if known.val_distance_mm is not None}
+        distances_mm = {i: known.val_distance_mm for i, known in planned.items() if known.val_distance_mm is not None}
+        return _Standing(plan, distances_mm, brackets)
 
     def _write_report(self, table: ResultTable) -> None:
         """Writes the report page. The lock must be released before: the page says whether a run is in progress."""
@@ -391,6 +451,20 @@ class Experiment:
         return shlex.join(
             ["posetune", "report", "log", self.config.name, f"{trial['key']}/{trial['repetition']}", *where]
         )
+
+
+class _Standing(NamedTuple):
+    """How far an experiment is.
+
+    Attributes:
+        plan: The plan with the statuses of its trials, and with warnings.
+        val_distances_mm: The validation distances of finished trials, mm, by id.
+        brackets: The brackets of the race, as far as they have been decided; none without a race.
+    """
+
+    plan: Plan
+    val_distances_mm: dict[str, float]
+    brackets: list[Bracket]
 
 
 class _Known(NamedTuple):

@@ -37,6 +37,7 @@ class Progress:
         options: Returns a trial's options as a short text, by trial id.
         best: The best trial of earlier runs.
         has_best: Whether all trials have the same validation set; otherwise none of them is the best.
+        is_race: Whether decisions on the way let `n_epochs` change, so that trials cannot be counted.
         console: The default is standard error, so that standard output contains only the table.
     """
 
@@ -51,6 +52,7 @@ class Progress:
         epochs_done: Mapping[str, int] = MappingProxyType({}),
         best: TrialReport | None = None,
         has_best: bool = True,
+        is_race: bool = False,
         console: Console | None = None,
     ) -> None:
         self.n_trials = n_trials
@@ -70,6 +72,8 @@ class Progress:
         self.failures = Counter[tuple[str, str | None]]()
         self.best = best if has_best else None
         self.has_best = has_best
+        self.is_race = is_race
+        self.race = ""
         self.start = time.monotonic()
         self.pace = _Pace()
         self.is_starting_ray = False
@@ -93,15 +97,17 @@ class Progress:
             return int(space.value("solver_config.num_epochs", combinations[trial_id].row_indices))
 
         to_train = [trial.id for trial in plan.to_train]
+        n_epochs = sum(num_epochs(trial_id) - plan.epochs_done.get(trial_id, 0) for trial_id in to_train)
         return cls(
             n_trials=len(plan.trials),
             n_done=len(plan.trials) - len(to_train),
-            n_epochs=sum(num_epochs(trial_id) - plan.epochs_done.get(trial_id, 0) for trial_id in to_train),
+            n_epochs=n_epochs if plan.n_epochs_of_races is None else plan.n_epochs_of_races,
             num_epochs=num_epochs,
             epochs_done=plan.epochs_done,
             options=options,
             best=None if best is None else TrialReport(best, "finished", val_distance_mm=val_distances_mm[best]),
             has_best="experiment_config.val_set" not in space.paths,
+            is_race=plan.n_epochs_of_races is not None,
         )
 
     def __enter__(self) -> "Progress":
@@ -126,6 +132,17 @@ class Progress:
         self.refresh()
         if not self.is_live:
             self.say("starting Ray")
+
+    def decided(self, text: str, n_epochs_left: int) -> None:
+        """A race has decided who stays.
+
+        Args:
+            text: A sentence that says so.
+            n_epochs_left: About how many epochs it still trains, without those of the trials that are running.
+        """
+        self.race = text
+        self.n_epochs = self.n_epochs_of_ended + n_epochs_left
+        self.say(text)
 
     def started(self, trial_id: str) -> None:
         """A trial was started, for the first time or again."""
@@ -200,9 +217,13 @@ class Progress:
         seconds = self.pace.seconds_for(self.n_epochs * (1 - self.fraction), n_left)
         return "no estimate yet" if seconds is None else f"{duration(seconds)} left"
 
+    def _done_text(self) -> str:
+        if self.is_race:
+            return f"{round(self.fraction * self.n_epochs):,} of about {self.n_epochs:,} epochs"
+        return f"{self.n_done_before + self.n_ended}/{self.n_trials} trials"
+
     def _summary_line(self) -> str:
-        done = self.n_done_before + self.n_ended
-        parts = [f"{done}/{self.n_trials} trials", f"{len(self.running)} running", self._time_left()]
+        parts = [self._done_text(), f"{len(self.running)} running", self._time_left()]
         if self.n_failed:
             parts.append(f"{self.n_failed} failed or diverged")
         if self.best is not None:
@@ -210,10 +231,9 @@ class Progress:
         return ", ".join(parts)
 
     def _render(self) -> RenderableType:
-        done = self.n_done_before + self.n_ended
         bar = Table.grid(padding=(0, 1))
         bar.add_row(
-            Text(f"{done}/{self.n_trials} trials", style="bold"),
+            Text(self._done_text(), style="bold"),
             ProgressBar(total=1.0, completed=self.fraction, width=30),
             Text(f"{duration(time.monotonic() - self.start)}, {self._time_left()}"),
             Text(f"{self.n_failed} failed or diverged", style="red") if self.n_failed else Text(""),
@@ -233,7 +253,7 @@ class Progress:
             numbers = (f"{epoch}/{self.num_epochs(trial_id)}", distance, visible(place))
             key, _, repetition = trial_id.partition("/")
             running.add_row(Text(f"{key[:_KEY_LENGTH]}/{repetition}"), options, *map(Text, numbers))
-        parts: list[RenderableType] = [bar, running]
+        parts: list[RenderableType] = [bar, *([Text(visible(self.race), style="dim")] if self.race else []), running]
         if len(self.running) > len(shown):
             parts.append(Text(f"and {len(self.running) - len(shown)} more", style="dim"))
         if self.best is not None:

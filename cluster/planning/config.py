@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from cluster.planning.identity import constructor_parameters
+from cluster.racing.successive_halving import SuccessiveHalving
 from data_pipeline.augmenters import Augmenter
 from data_pipeline.dataset_name import DATASET_NAME
 from data_pipeline.distorters import Distorter, NoDistorter
@@ -161,6 +162,11 @@ def _list_of(rule: Rule, what: str) -> Rule:
     return each
 
 
+def _race(value: Any) -> str | None:
+    fits = isinstance(value, SuccessiveHalving)
+    return None if fits else "a race of cluster.racing.successive_halving, such as SuccessiveHalving()"
+
+
 def _augmenter(value: Any) -> str | None:
     return None if isinstance(value, Augmenter) else "an instance of an augmenter"
 
@@ -250,6 +256,7 @@ class ExperimentConfig:
     stop_if_all_fail: int | None = _key(_or_none(_integer(1)), default=5)
     keep_weights: str = _key(_one_of("all", "best", "none"), default="all")
     keep_state: str = _key(_one_of("all", "none"), default="none")
+    race: SuccessiveHalving | None = _key(_or_none(_race), default=None)
 
     @property
     def data_folder(self) -> Path:

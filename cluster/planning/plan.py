@@ -1,7 +1,7 @@
 """The trials of an experiment: one for every combination and repetition, each with its status."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -89,6 +89,9 @@ class Plan:
         keep_weights: As in the config.
         sources: Hashes of the code of the user's own classes and functions, by name.
         epochs_done: How many epochs of a trial need no training, by its id; 0 for others.
+        dropped: The ids of the trials that a race does not train to their end.
+        races: What each race trains: sentences and tables.
+        n_epochs_of_races: About how many epochs the races still train; None without a race.
     """
 
     combinations: list[Combination]
@@ -100,11 +103,18 @@ class Plan:
     keep_weights: str = "all"
     sources: Mapping[str, str] = field(default_factory=dict)
     epochs_done: Mapping[str, int] = field(default_factory=dict)
+    dropped: Collection[str] = ()
+    races: Sequence[str] = ()
+    n_epochs_of_races: int | None = None
 
     @property
     def to_train(self) -> list[TrialSpec]:
-        """The trials that a run would train: not the finished ones, nor those that diverged and would diverge again."""
-        return [trial for trial in self.trials if self.statuses.get(trial.id) not in ("finished", "diverged")]
+        """The trials that a run may train.
+
+        These are not the finished ones, those that diverged and would diverge again, and those that a race has dropped.
+        """
+        ended = ("finished", "diverged")
+        return [t for t in self.trials if self.statuses.get(t.id) not in ended and t.id not in self.dropped]
 
     @property
     def failed_before(self) -> set[str]:
@@ -122,12 +132,15 @@ class Plan:
         repetitions = count(len(self.trials) // len(self.combinations), "repetition")
         by_status = ", ".join(f"{counts[text]:,} {text}" for text in sorted(counts, key=_order))
         counted = f"{combinations} × {repetitions} = {count(len(self.trials), 'trial')}: {by_status}"
-        return "\n".join([counted, *self._disk_texts(), *(f"warning: {warning}" for warning in self.warnings)])
+        warnings = (f"warning: {warning}" for warning in self.warnings)
+        return "\n".join([counted, *self.races, *self._disk_texts(), *warnings])
 
     __repr__ = __str__  # a notebook shows it; the encoded settings of all combinations are very long
 
     def _status_text(self, trial: TrialSpec) -> str:
         status = self.statuses.get(trial.id, "pending")
+        if trial.id in self.dropped and status not in ("finished", "diverged"):
+            return _DROPPED
         if status == "pending" and trial.shorter:
             return f"{_STATUS_TEXTS['interrupted']} from epoch {trial.shorter[0].epochs:,}"
         return _STATUS_TEXTS[status]
@@ -158,11 +171,12 @@ _STATUS_TEXTS: dict[Status, str] = {
     "diverged": "diverged",
     "pending": "to train",
 }
+_DROPPED = "dropped by the race"
 
 
 def _order(text: str) -> tuple[int, str]:
     """Returns the place of a status among others."""
-    return next(i for i, known in enumerate(_STATUS_TEXTS.values()) if text.startswith(known)), text
+    return next(i for i, known in enumerate([*_STATUS_TEXTS.values(), _DROPPED]) if text.startswith(known)), text
 
 
 def make_plan(space: SearchSpace, inputs: Inputs, *, n_repetitions: int, seed: int) -> Plan:

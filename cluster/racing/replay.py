@@ -98,13 +98,13 @@ class Replay:
 def replay_race(grid: TrainedGrid, rule: SuccessiveHalving) -> Replay:
     """Races the combinations of a grid."""
     race = Race(rule, grid.num_epochs, grid.n_repetitions)
-    competing, n_epochs_of_dropped, decisions = list(grid.val_mm), 0, []
+    competing, n_epochs_of_dropped, decisions = list(grid.val_mm), 0, list[Decision]()
     for place, rung in enumerate(race.rungs):
         values = {
             key: grid.best_mm[key][: rung.n_repetitions, rung.epoch(grid.num_epochs[key]) - 1].tolist()
             for key in competing
         }
-        decision = race.decide(place, values, n_epochs_of_dropped)
+        decision = race.decide(place, values, race.n_epochs_allowed - n_epochs_of_dropped)
         decisions.append(decision)
         if rung == race.rungs[-1]:
             break

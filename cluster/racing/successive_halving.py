@@ -9,11 +9,15 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from cluster.storage.decision_file import STAYS, Reason
 from data_pipeline.user_error import UserError
 from data_pipeline.words import value_text
+
+MIN_COMBINATIONS = 6
+"""A race of fewer combinations saves little: half of them are finalists."""
 
 _STANDARD_ERRORS = 2.0
 
@@ -84,17 +88,22 @@ class SuccessiveHalving:
         is_share = isinstance(cost, int | float) and not isinstance(cost, bool) and 0 < cost <= 1
         _require("max_cost", cost, "a number above 0 and at most 1", is_share)
 
-    def rungs(self, num_epochs: Collection[int], n_repetitions: int) -> list[Rung]:
-        """Returns the rungs; the last one is the end of the training.
+    def n_rungs(self, num_epochs: int) -> int:
+        """Returns how many rungs a race has whose shortest training has that many epochs."""
+        n, epoch = 1, num_epochs
+        # Two rungs at the same epoch would decide twice about the same values.
+        while self.min_epochs <= (earlier := self._epoch(n, num_epochs)) < epoch:
+            n, epoch = n + 1, earlier
+        return n
 
-        Args:
-            num_epochs: The epochs of the combinations.
-            n_repetitions: The planned repetitions.
-        """
-        shares = [Fraction(1)]
-        while Rung(shares[0] / self.reduction_factor, 1).epoch(min(num_epochs)) >= self.min_epochs:
-            shares.insert(0, shares[0] / self.reduction_factor)
-        first = min(self.first_repetitions or n_repetitions, n_repetitions) if len(shares) > 1 else n_repetitions
+    def _epoch(self, n_later: int, num_epochs: int) -> int:
+        """Returns the epoch of the rung before `n_later` others."""
+        return Rung(Fraction(1, self.reduction_factor**n_later), 1).epoch(num_epochs)
+
+    def rungs(self, n_rungs: int, n_repetitions: int) -> list[Rung]:
+        """Returns the rungs; the last one is the end of the training, with all repetitions."""
+        shares = [Fraction(1, self.reduction_factor**place) for place in reversed(range(n_rungs))]
+        first = min(self.first_repetitions or n_repetitions, n_repetitions) if n_rungs > 1 else n_repetitions
         return [Rung(share, first if place == 0 else n_repetitions) for place, share in enumerate(shares)]
 
 
@@ -115,45 +124,61 @@ class Race:
         rule: The rule.
         num_epochs: The epochs of each combination, by its key.
         n_repetitions: The planned repetitions of each.
+        n_rungs: Its rungs; None for as many as the shortest training allows.
     """
 
     rule: SuccessiveHalving
     num_epochs: Mapping[str, int]
     n_repetitions: int
+    n_rungs: int | None = None
 
-    @property
+    @cached_property
     def rungs(self) -> list[Rung]:
         """The rungs."""
-        return self.rule.rungs(self.num_epochs.values(), self.n_repetitions)
+        n = self.n_rungs or self.rule.n_rungs(min(self.num_epochs.values()))
+        return self.rule.rungs(n, self.n_repetitions)
 
-    @property
+    @cached_property
     def n_epochs_of_grid(self) -> int:
         """The epochs of all combinations and repetitions without a race."""
         return sum(self.num_epochs.values()) * self.n_repetitions
+
+    @property
+    def n_epochs_allowed(self) -> int:
+        """The most epochs that combinations close to the best may let the race cost."""
+        return math.floor(self.rule.max_cost * self.n_epochs_of_grid)
 
     def n_epochs(self, keys: Collection[str], rung: Rung) -> int:
         """Returns the epochs that combinations train up to a rung, over its repetitions."""
         return sum(rung.epoch(self.num_epochs[key]) for key in keys) * rung.n_repetitions
 
-    def decide(self, place: int, values_mm: Mapping[str, Sequence[float]], n_epochs_of_dropped: int = 0) -> Decision:
+    def decide(
+        self,
+        place: int,
+        values_mm: Mapping[str, Sequence[float]],
+        n_epochs_allowed: int,
+        finalists: Collection[str] = (),
+    ) -> Decision:
         """Decides which combinations go on after a rung; after the last one, ranks the finalists.
 
         Args:
             place: The place of the rung in `rungs`.
             values_mm: For each combination that reached it, the best validation error so far of each repetition, mm;
                 infinite if it diverged.
-            n_epochs_of_dropped: The epochs of combinations that were dropped before.
+            n_epochs_allowed: The most epochs that close combinations may let those at the rung cost, all together: what
+                the race may cost, without the epochs of combinations that were dropped before.
+            finalists: Combinations that were finalists of an earlier race. They take the places of others, but stay.
         """
         means = {key: math.fsum(values) / len(values) for key, values in values_mm.items()}
         ranked = sorted(means, key=lambda key: (means[key], key))
         finite = [key for key in ranked if math.isfinite(means[key])]
-        n_best = len(ranked) if place == len(self.rungs) - 1 else self._n_best(len(ranked))
+        n_best = len(ranked) if place == len(self.rungs) - 1 else self.n_best(len(ranked))
         best = finite[:n_best]
         close = finite[n_best:]
         if close:
             bound = means[best[0]] + _bound(values_mm, finite[: max(2, math.ceil(len(ranked) / 2))])
             close = [key for key in close if means[key] <= bound]
-            affordable = self._n_affordable(place, ranked, n_epochs_of_dropped)
+            affordable = self._n_affordable(place, ranked, n_epochs_allowed)
             close = close[: max(0, affordable - len(best))]
 
         def reason(key: str) -> Reason:
@@ -161,30 +186,38 @@ class Race:
                 return "best"
             if key in close:
                 return "close to the best"
+            if key in finalists:
+                return "earlier finalist"
             return "behind" if math.isfinite(means[key]) else "diverged"
 
         return Decision(means, {key: reason(key) for key in ranked})
 
-    def _n_best(self, n: int) -> int:
+    def sizes(self) -> list[int]:
+        """Returns how many combinations train to each rung, unless others are close to the best."""
+        sizes = [len(self.num_epochs)]
+        for _ in self.rungs[1:]:
+            sizes.append(self.n_best(sizes[-1]))
+        return sizes
+
+    def n_best(self, n: int) -> int:
         """Returns how many of `n` combinations stay without looking at their errors."""
         return max(math.ceil(n / self.rule.reduction_factor), min(self.rule.min_finalists, n))
 
-    def _n_affordable(self, place: int, ranked: Sequence[str], n_epochs_of_dropped: int) -> int:
+    def _n_affordable(self, place: int, ranked: Sequence[str], n_epochs_allowed: int) -> int:
         """Returns how many of the combinations may stay so that the race costs no more than its rule allows.
 
         Those that stay are expected to become fewer at each later rung, as if none was close to the best.
         """
-        budget = self.rule.max_cost * self.n_epochs_of_grid - n_epochs_of_dropped
         rungs = self.rungs
         means = [self.n_epochs(ranked, rung) / len(ranked) for rung in rungs]  # the epochs of a combination
         n = len(ranked)
         while n > 0:
             sizes = [len(ranked), n]
             while place + len(sizes) < len(rungs):
-                sizes.append(self._n_best(sizes[-1]))
+                sizes.append(self.n_best(sizes[-1]))
             sizes.append(0)
             ends = zip(sizes[:-1], sizes[1:], means[place:], strict=True)
-            if sum((size - later) * mean for size, later, mean in ends) <= budget:
+            if sum((size - later) * mean for size, later, mean in ends) <= n_epochs_allowed:
                 return n
             n -= 1
         return 0

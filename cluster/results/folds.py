@@ -1,5 +1,6 @@
 """Combines the trials of all folds of a split into one, as if a single trial had been tested on all frames."""
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -58,6 +59,11 @@ def combined_trial(rows: Sequence[Row], folds: Sequence[Fold], of_combination: R
         row[name] = first[name] if all(fold[name] == first[name] for fold in rows) else None
     row["error"] = next((fold["error"] for fold in rows if fold["status"] == status), None)
     return row
+
+
+def key_of_folds(keys: Sequence[str]) -> str:
+    """Returns the key of a combination with folds, from the keys of its folds."""
+    return hashlib.sha256("/".join(keys).encode()).hexdigest()[:16]
 
 
 def with_dataset(paths: Sequence[str], *, is_shown: bool = True) -> list[str]:

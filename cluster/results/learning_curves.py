@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from cluster.storage.archive import map_files
 from cluster.storage.file_names import FileNames
-from cluster.storage.folders import ExperimentFolder
+from cluster.storage.folders import ExperimentFolder, TrialFolder
 from cluster.storage.records import open_records
 from data_pipeline.subsets import MEAN_SUBSET
 
@@ -40,6 +40,12 @@ class Curve(NamedTuple):
     loss: Numbers
     train_mm: Numbers
     val_mm: Numbers
+
+    @property
+    def val_after_epochs_mm(self) -> Numbers:
+        """The mean distance on the validation set at the end of each epoch, (E,), mm."""
+        ends: Numbers = self.val_mm[self.epochs == np.floor(self.epochs)]
+        return ends
 
 
 @dataclass(frozen=True)
@@ -76,10 +82,7 @@ def read_logged(
     is_metric = cache(is_metric)  # the files of all trials have the same names
 
     def is_shown(rows: "_Rows") -> npt.NDArray[np.bool_]:
-        in_training = (rows.numbers("batch") > 0) & (
-            (rows.has("split", "train") & rows.has("metric", "loss"))
-            | (rows.has("metric", "distance") & rows.has("space", "original") & rows.has("subset", MEAN_SUBSET))
-        )
+        in_training = _is_in_training(rows)
         at_the_end = rows.numbers("batch") == 0
         if at_the_end.any():
             at_the_end &= rows.has("split", split) & rows.has("subset", MEAN_SUBSET)
@@ -105,6 +108,26 @@ def read_logged(
         metrics,
         {trial_id: np.array([values.get(name, np.nan) for name in metrics]) for trial_id, values in final.items()},
     )
+
+
+def read_curve(folder: TrialFolder) -> Curve | None:
+    """Reads the learning curve of one trial; None if it has no readable records of its own, as in the archive.
+
+    Raises:
+        StorageError: If a file cannot be read.
+    """
+    content = folder.read(FileNames.RECORDS)
+    table = None if content is None else _chosen_rows(content, folder.trial_id.__eq__, _is_in_training)
+    return next((_curve(rows) for _, rows in _by_trial(table)), None) if table is not None and len(table) else None
+
+
+def _is_in_training(rows: "_Rows") -> npt.NDArray[np.bool_]:
+    """Returns a mask of the rows that curves show, (n,)."""
+    shown: npt.NDArray[np.bool_] = (rows.numbers("batch") > 0) & (
+        (rows.has("split", "train") & rows.has("metric", "loss"))
+        | (rows.has("metric", "distance") & rows.has("space", "original") & rows.has("subset", MEAN_SUBSET))
+    )
+    return shown
 
 
 def record_tables(folder: ExperimentFolder, wanted: Callable[[str], bool]) -> Iterator[pa.Table]:

@@ -7,7 +7,6 @@ The trials are those of the experiment's last plan. Other trials in the folder (
 that changed) are only counted.
 """
 
-import hashlib
 import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 from cluster.racing.dropped import DROPPED_COLUMNS, Dropped, dropped_combinations
 from cluster.results.experiment_description import DataSet, ExperimentDescription, FoldName
-from cluster.results.folds import DATASET, Fold, combined_trial, with_dataset
+from cluster.results.folds import DATASET, Fold, combined_trial, key_of_folds, with_dataset
 from cluster.results.names import ChoiceError, option_texts, short_names
 from cluster.results.trial_outcome import TrialOutcome
 from cluster.storage.decision_file import DecisionFile
@@ -407,7 +406,7 @@ class Results:
             n_frames = {split: of_split[row["key"]].n_frames or 0 for split, of_split in self.data_sets.items()}
             group = groups.setdefault((dataset, *(repr(row[path]) for path in other_paths)), [])
             group.append(Fold(number, row["key"], n_frames))
-        return {_key_of([fold.key for fold in folds]): folds for folds in groups.values()}
+        return {key_of_folds([fold.key for fold in folds]): folds for folds in groups.values()}
 
     def _trials_of_all_folds(
         self, folds: Mapping[str, Sequence[Fold]], option_paths: Sequence[str], fold_of: Mapping[str, FoldName]
@@ -466,11 +465,6 @@ class SummaryColumns(NamedTuple):
         after = column(split, "distance")
         changes = f"{split}_change_mm", f"{split}_change_percent"
         return cls(column(split, "distance", before=True), f"{after}_mean", f"{after}_std", *changes)
-
-
-def _key_of(keys: Sequence[str]) -> str:
-    """Returns the key of a combination with folds, from the keys of its folds."""
-    return hashlib.sha256("/".join(keys).encode()).hexdigest()[:16]
 
 
 class _ColumnGroup(NamedTuple):

@@ -34,7 +34,8 @@ class Competitor:
     Attributes:
         key: Its key; with folds, that of all its folds.
         course: Identifies its training apart from the number of epochs, so that a longer one is recognised.
-        epoch: The epoch of the rung, which depends on its number of epochs.
+        num_epochs: The epochs of its training.
+        epoch: The epoch of the rung, a share of them.
         values: The best validation error up to that epoch in each repetition, mm, as hexadecimal floats with all bits;
             `inf` if it diverged.
         reason: Why it stays, or does not.
@@ -42,6 +43,7 @@ class Competitor:
 
     key: Key
     course: str
+    num_epochs: Count
     epoch: Count
     values: Annotated[Sequence[_HEX_FLOAT], Meta(min_length=1)]
     reason: Reason
@@ -73,6 +75,7 @@ class DecisionFile:
         rung: The number of the rung in the bracket, from 0.
         n_rungs: The rungs of the bracket. The last one is the end of the training, and has no decision.
         n_repetitions: The repetitions of the bracket; the first rung may have fewer.
+        n_epochs_allowed: The most epochs that close combinations may let those at the rung cost, all together.
         rule: The arguments of the rule, `SuccessiveHalving`.
         combinations: Those that reached the rung, the best first.
     """
@@ -83,6 +86,7 @@ class DecisionFile:
     rung: Count
     n_rungs: Count
     n_repetitions: Count
+    n_epochs_allowed: Count
     combinations: Annotated[Sequence[Competitor], Meta(min_length=1)]
     rule: Mapping[str, Any] = field(default_factory=dict)
 

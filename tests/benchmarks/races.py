@@ -72,7 +72,7 @@ def means_mm(grid: TrainedGrid) -> dict[str, list[float]]:
 def defaults(grid: TrainedGrid) -> tuple[int, int]:
     """Returns the first rung, in epochs, and the factor of a race with default settings."""
     rule = SuccessiveHalving()
-    return rule.rungs([epochs_of_grid(grid)], 1)[0].epoch(epochs_of_grid(grid)), rule.reduction_factor
+    return rule.rungs(rule.n_rungs(epochs_of_grid(grid)), 1)[0].epoch(epochs_of_grid(grid)), rule.reduction_factor
 
 
 def outcome(grid: TrainedGrid, trained: dict[str, int]) -> Replay:

@@ -21,6 +21,7 @@ _IRRELEVANT = (
     *("experiment_config.target_device", "experiment_config.trials_per_device", "experiment_config.max_retries"),
     *("experiment_config.checkpoint_interval_s", "experiment_config.trial_timeout_s", "experiment_config.keep_weights"),
     *("experiment_config.keep_state", "experiment_config.stop_if_all_fail", "experiment_config.n_repetitions"),
+    "experiment_config.race",
     *("solver_config.verbose", "solver_config.show_plots", "solver_config.log_frequency", "solver_config.log_loss"),
     *("solver_config.log_grad", "solver_config.val_example_indices", "solver_config.val_example_subset"),
     *("solver_config.metrics", "solver_config.callbacks", "solver_config.interest_keys"),

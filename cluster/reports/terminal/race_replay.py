@@ -7,17 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from cluster.racing.replay import Numbers, RandomSearch, Replay, TrainedGrid, replay_first_epochs, replay_race
-from cluster.racing.successive_halving import Race, SuccessiveHalving
+from cluster.racing.replay import RandomSearch, Replay, TrainedGrid, replay_first_epochs, replay_race
+from cluster.racing.successive_halving import MIN_COMBINATIONS, Race, SuccessiveHalving
 from cluster.reports.formats.grid import MISSING, Cell, Grid, number_cell
 from cluster.reports.formats.terminal import terminal
 from cluster.results.learning_curves import Curve, read_logged
 from cluster.results.names import ChoiceError
 from cluster.results.results import Results, Row, column
 from data_pipeline.words import count
-
-MIN_COMBINATIONS = 6
-"""A race of fewer combinations saves little: half of them are finalists."""
 
 BEST_OF_ONE_EPOCH = 6
 """The baseline of one epoch trains one combination in this many to the end."""
@@ -102,7 +99,7 @@ def _trained_grid(results: Results, curves: dict[str, Curve]) -> TrainedGrid:
         found = [curves.get(f"{key}/{trial['repetition']}") for trial in trials]
         if any(trial["status"] not in ("finished", "diverged") for trial in trials) or None in found:
             continue
-        rows = [_after_epochs(curve) for curve in found if curve is not None]
+        rows = [curve.val_after_epochs_mm for curve in found if curve is not None]
         n_epochs = max(map(len, rows))
         val[key] = np.array([np.pad(row, (0, n_epochs - len(row)), constant_values=np.inf) for row in rows])
         if results.split == "test":
@@ -113,12 +110,6 @@ def _trained_grid(results: Results, curves: dict[str, Curve]) -> TrainedGrid:
 def _or_infinite(trial: Row) -> float:
     value = trial[column("test", "distance")]
     return math.inf if value is None else float(value)
-
-
-def _after_epochs(curve: Curve) -> Numbers:
-    """Returns the validation error at the end of each epoch, (E,), mm."""
-    errors_mm: Numbers = curve.val_mm[curve.epochs == np.floor(curve.epochs)]
-    return errors_mm
 
 
 def replays_text(name: str, replayed: Sequence[ReplayedRaces]) -> str:

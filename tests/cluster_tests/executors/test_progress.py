@@ -86,6 +86,20 @@ class TestTheDisplay:
         assert progress.fraction == 1 / 4
         assert "1/4 trials" in shown(progress)
 
+    def test_counts_the_epochs_of_a_race_since_decisions_change_how_many_there_are(self, clock):
+        progress = progress_on(True, n_trials=3, is_race=True)
+        for trial_id in ("a/0", "b/0", "c/0"):
+            progress.started(trial_id)
+            progress.reported(TrialReport(trial_id, "paused", 4, 1.0))
+        assert "12 of about 30 epochs" in shown(progress)
+        progress.decided("race on nyu_val, rung 1 of 2: 2 of 3 combinations go on", n_epochs_left=12)
+        assert "race on nyu_val, rung 1 of 2: 2 of 3 combinations go on" in shown(progress)
+        assert "12 of about 24 epochs" in shown(progress)
+        for trial_id in ("a/0", "b/0"):
+            progress.started(trial_id)
+            progress.reported(TrialReport(trial_id, "finished", 10, 1.0))
+        assert progress.fraction == 1.0
+
     def test_keeps_the_best(self, clock):
         progress = progress_on(True)
         for trial_id, distance in (("a/0", 9.0), ("b/0", 8.0), ("c/0", 8.5)):

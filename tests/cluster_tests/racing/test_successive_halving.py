@@ -20,9 +20,17 @@ def values_of(race, means, *, spread=0.0, rung=0, seed=0):
     return {key: (mean + row).tolist() for key, mean, row in zip(race.num_epochs, means, noise, strict=True)}
 
 
+def decide(race, place, values):
+    return race.decide(place, values, race.n_epochs_allowed)
+
+
+def rungs_of(rule, num_epochs, n_repetitions):
+    return Race(rule, dict(enumerate(num_epochs)), n_repetitions).rungs
+
+
 class TestTheRungs:
     def test_are_shares_of_each_combinations_own_epochs(self):
-        rungs = SuccessiveHalving().rungs([100, 200], 3)
+        rungs = rungs_of(SuccessiveHalving(), [100, 200], 3)
         assert [(rung.epoch(100), rung.epoch(200)) for rung in rungs] == [(4, 7), (11, 22), (33, 67), (100, 200)]
 
     @pytest.mark.parametrize(
@@ -35,13 +43,16 @@ class TestTheRungs:
         ],
     )
     def test_begin_where_each_combination_has_enough_epochs(self, rule, epochs):
-        assert [rung.epoch(100) for rung in SuccessiveHalving(**rule).rungs([100, 500], 3)] == epochs
+        assert [rung.epoch(100) for rung in rungs_of(SuccessiveHalving(**rule), [100, 500], 3)] == epochs
+
+    def test_are_at_different_epochs(self):
+        assert [rung.epoch(2) for rung in rungs_of(SuccessiveHalving(reduction_factor=2, min_epochs=1), [2], 3)] == [1, 2]
 
     def test_use_some_repetitions_at_the_first_one_only(self):
-        rungs = SuccessiveHalving(first_repetitions=2).rungs([100], 6)
+        rungs = rungs_of(SuccessiveHalving(first_repetitions=2), [100], 6)
         assert [rung.n_repetitions for rung in rungs] == [2, 6, 6, 6]
         assert [
-            rung.n_repetitions for rung in SuccessiveHalving(first_repetitions=2, min_epochs=100).rungs([100], 6)
+            rung.n_repetitions for rung in rungs_of(SuccessiveHalving(first_repetitions=2, min_epochs=100), [100], 6)
         ] == [6]
 
     def test_round_a_half_up(self):
@@ -52,23 +63,23 @@ class TestTheRungs:
 class TestADecision:
     def test_keeps_one_in_the_reduction_factor_if_all_errors_are_far_apart(self):
         race = race_of(60)
-        kept = race.decide(0, values_of(race, range(60))).kept
+        kept = decide(race, 0, values_of(race, range(60))).kept
         assert kept == [f"c{i:03d}" for i in range(20)]
 
     def test_depends_neither_on_the_order_of_combinations_nor_on_that_of_repetitions(self):
         race = race_of(30)
         values = values_of(race, np.random.default_rng(1).normal(10, 1, 30), spread=0.5)
-        decision = race.decide(0, values)
+        decision = decide(race, 0, values)
         for seed in range(5):
             rng = np.random.default_rng(seed)
             order, repetitions = rng.permutation(list(values)), rng.permutation(3)
-            again = race.decide(0, {key: [values[key][i] for i in repetitions] for key in order})
+            again = decide(race, 0, {key: [values[key][i] for i in repetitions] for key in order})
             assert list(again.reasons.items()) == list(decision.reasons.items())
             assert again.means_mm == decision.means_mm
 
     def test_breaks_ties_by_key(self):
         race = race_of(12)
-        assert race.decide(0, dict.fromkeys(reversed(race.num_epochs), [9.0] * 3)).kept[:4] == [
+        assert decide(race, 0, dict.fromkeys(reversed(race.num_epochs), [9.0] * 3)).kept[:4] == [
             "c000",
             "c001",
             "c002",
@@ -78,14 +89,14 @@ class TestADecision:
     def test_keeps_combinations_that_repetitions_cannot_tell_from_the_best(self):
         race = race_of(9, max_cost=1.0)
         means = [10.0, 10.1, 10.2, 10.3, 10.4, 30.0, 31.0, 32.0, 33.0]
-        decision = race.decide(0, values_of(race, means, spread=0.5))
+        decision = decide(race, 0, values_of(race, means, spread=0.5))
         assert list(decision.reasons.values()) == ["best"] * 3 + ["close to the best"] * 2 + ["behind"] * 4
 
     def test_measures_the_spread_without_what_a_repetition_has_in_common(self):
         race = race_of(9, max_cost=1.0)
         shifts = np.array([0.0, 5.0, -5.0])  # one repetition is easier for all
         values = {key: (10 + 0.1 * i + shifts).tolist() for i, key in enumerate(race.num_epochs)}
-        assert race.decide(0, values).kept == ["c000", "c001", "c002"]
+        assert decide(race, 0, values).kept == ["c000", "c001", "c002"]
 
     def test_has_the_bound_of_an_analysis_of_variance(self):
         race = race_of(6, max_cost=1.0, min_finalists=1, reduction_factor=6)
@@ -95,14 +106,14 @@ class TestADecision:
         bound = 2 * math.sqrt(2 / 3 * (residuals**2).sum() / 4)
         means = half.mean(1)
         expected = [key for key, mean in zip(values, means, strict=False) if mean - means.min() <= bound]
-        assert sorted(race.decide(0, values).kept) == expected
+        assert sorted(decide(race, 0, values).kept) == expected
         assert 1 <= len(expected) <= 3
 
     def test_keeps_close_combinations_only_as_far_as_the_race_stays_within_its_cost(self):
         for max_cost in (0.15, 0.2, 0.25, 0.3):
             race = race_of(60, max_cost=max_cost)
             values = values_of(race, [10.0] * 60, spread=1.0)
-            n = len(race.decide(0, values).kept)
+            n = len(decide(race, 0, values).kept)
             # All 60 train 4 epochs, n of them 11; then a third, and a third again.
             later = math.ceil(n / 3)
             cost = (60 - n) * 4 + (n - later) * 11 + (later - max(3, math.ceil(later / 3))) * 33
@@ -113,16 +124,16 @@ class TestADecision:
     def test_never_keeps_a_combination_that_diverged(self):
         race = race_of(9)
         values = values_of(race, range(9)) | {"c000": [1.0, math.inf, 1.0]}
-        decision = race.decide(0, values)
+        decision = decide(race, 0, values)
         assert decision.kept == ["c001", "c002", "c003"]
         assert decision.reasons["c000"] == "diverged"
-        assert race.decide(0, dict.fromkeys(values, [math.inf] * 3)).kept == []
+        assert decide(race, 0, dict.fromkeys(values, [math.inf] * 3)).kept == []
 
     def test_keeps_at_least_the_finalists_and_ranks_them_at_the_end(self):
         race = race_of(60, min_finalists=5)
         values = dict(list(values_of(race, range(60)).items())[:6])
-        assert len(race.decide(2, values).kept) == 5
-        assert race.decide(3, values).kept == list(values)
+        assert len(decide(race, 2, values).kept) == 5
+        assert decide(race, 3, values).kept == list(values)
 
 
 @pytest.mark.parametrize(

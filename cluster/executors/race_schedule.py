@@ -1,0 +1,291 @@
+"""Trains a race: rung after rung, on as many devices as there are, with the same decisions on any number of them."""
+
+import math
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from cluster.executors.schedule import Step
+from cluster.planning.plan import TrialSpec
+from cluster.planning.races import Bracket, Entrant, check_decision
+from cluster.racing.successive_halving import Rung
+from cluster.results.learning_curves import Curve, Numbers, read_curve, read_logged
+from cluster.storage.decision_file import DecisionFile
+from cluster.storage.filesystem import StorageError
+from cluster.storage.folders import ExperimentFolder
+from cluster.storage.trial_file import Status
+from cluster.trial.trainable import TrialReport
+
+
+class RaceSchedule:
+    """Trains the combinations of brackets as far as decisions let them, and makes and writes these on the way.
+
+    A rung is decided once each of its trials has reached it or diverged. While devices would have to wait for the last
+    ones, they continue trials that will go on in any case, and then train ahead those that probably will.
+
+    Args:
+        brackets: The brackets.
+        trials: All trials of the plan, by id.
+        statuses: The status of each trial that was started, by id.
+        n_repetitions: The repetitions of finalists.
+        folder: The experiment's folder: it has the trials' records, and gets the decisions.
+        decided: Called after each decision, before anything that follows from it is trained.
+
+    Raises:
+        RaceError: If a decision that was made does not follow from what is on disk.
+        StorageError: If files cannot be read or written.
+    """
+
+    def __init__(
+        self,
+        brackets: Sequence[Bracket],
+        trials: Mapping[str, TrialSpec],
+        statuses: Mapping[str, Status],
+        n_repetitions: int,
+        folder: ExperimentFolder,
+        decided: Callable[[Bracket, DecisionFile], None] = lambda bracket, decision: None,
+    ) -> None:
+        self.brackets = brackets
+        self.n_repetitions = n_repetitions
+        self.n_parallel = len(trials)
+        self._trials = trials
+        self._folder = folder
+        self._decided = decided
+        self._errors = _Errors(folder)
+        self._errors.read_all({i: status for i, status in statuses.items() if i in trials})
+        self._over = {trial_id for trial_id, status in statuses.items() if status in ("finished", "diverged")}
+        self._failed: set[str] = set()  # in this run; the next one trains them again
+        self._running: set[str] = set()
+        self._ended: list[TrialReport] = []  # since the last step was asked for
+        self._waiting: deque[Step] = deque()
+        self._targets: dict[str, int | None] = {}  # how far each trial is to be trained; None to its end
+        self._missing: list[dict[str, int]] = [{} for _ in brackets]  # who has not reached the rung, and its epoch
+        self._is_idle = False
+        for bracket in brackets:
+            for decision in bracket.decisions:
+                check_decision(decision, self._on_disk(decision))
+        for place in range(len(brackets)):
+            self._enter(place)
+        self._decide()
+
+    @property
+    def all_given(self) -> bool:
+        """Whether all finalists are known and given out."""
+        return not self._waiting and not self._ended and all(bracket.is_decided for bracket in self.brackets)
+
+    def next(self) -> Step | None:
+        """Returns the next step of a rung; without any, one beyond it.
+
+        Raises:
+            StorageError: If records cannot be read, or a decision cannot be written.
+        """
+        if self._ended:
+            self._is_idle = False
+            self._read_ended()
+            self._decide()
+        while self._waiting:
+            step = self._waiting.popleft()
+            if self._can_start(step):
+                return self._given(step)
+        if self._is_idle:
+            return None  # nothing has changed since the last call
+        ahead = next(filter(self._can_start, self._ahead()), None)
+        self._is_idle = ahead is None
+        return None if ahead is None else self._given(ahead)
+
+    def ended(self, report: TrialReport) -> None:
+        """A step ended."""
+        self._ended.append(report)
+        self._running.discard(report.trial_id)
+
+    @property
+    def n_epochs_in_vain(self) -> int:
+        """The epochs that were trained ahead of combinations that then were dropped."""
+        n = 0
+        for bracket in self.brackets:
+            for decision in bracket.decisions:
+                for competitor in decision.combinations:
+                    entrant = None if competitor.stays else bracket.entrants.get(competitor.key)
+                    for repetition in range(self.n_repetitions if entrant is not None else 0):
+                        counted = competitor.epoch if repetition < len(competitor.values) else 0
+                        ids = _ids(entrant, repetition)  # type: ignore[arg-type] # without an entrant there is no loop
+                        n += sum(max(0, self._errors.n_epochs(i) - counted) for i in ids if i not in self._over)
+        return n
+
+    def _given(self, step: Step) -> Step:
+        self._running.add(step.trial.id)
+        return step
+
+    def _can_start(self, step: Step) -> bool:
+        trial_id = step.trial.id
+        if trial_id in self._over or trial_id in self._failed or trial_id in self._running:
+            return False
+        return step.until is None or self._errors.n_epochs(trial_id) < step.until
+
+    def _read_ended(self) -> None:
+        """Takes note of the steps that ended since the last call."""
+        reports, self._ended = self._ended, []
+        for report in reports:
+            if report.status in ("finished", "diverged"):
+                self._over.add(report.trial_id)
+            if report.status == "failed":
+                self._failed.add(report.trial_id)
+        self._errors.read(reports)
+        for trial_id in [report.trial_id for report in reports if report.status in ("paused", "finished", "diverged")]:
+            for missing in self._missing:
+                if trial_id in missing and self._errors.at(trial_id, missing[trial_id]) is not None:
+                    del missing[trial_id]
+            step = Step(self._trials[trial_id], self._targets.get(trial_id, 0))
+            if self._can_start(step):  # it was trained ahead to a lower epoch than that to which it goes on now
+                self._waiting.appendleft(step)
+
+    def _enter(self, place: int) -> None:
+        """Gives out what the present rung of a bracket needs."""
+        bracket, rung = self.brackets[place], self.brackets[place].rung
+        is_last = bracket.place == bracket.n_rungs - 1
+        own = bracket.own_competing
+        self._missing[place] = {}
+        for repetition in range(self.n_repetitions if is_last else self._n_repetitions(rung)):
+            for key, entrant in bracket.competing.items():
+                epoch = rung.epoch(entrant.num_epochs)
+                for trial_id in _ids(entrant, repetition):
+                    if self._errors.at(trial_id, epoch) is None:
+                        self._missing[place][trial_id] = epoch
+                    if key in own:
+                        self._targets[trial_id] = None if is_last else epoch
+                        self._waiting.append(Step(self._trials[trial_id], self._targets[trial_id]))
+
+    def _n_repetitions(self, rung: Rung) -> int:
+        return min(rung.n_repetitions, self.n_repetitions)
+
+    def _decide(self) -> None:
+        """Makes all decisions that can be made now."""
+        has_decided = True
+        while has_decided:
+            has_decided = False
+            for place, bracket in enumerate(self.brackets):
+                if self._missing[place] or bracket.is_decided or not bracket.is_open:
+                    continue
+                values = {key: self._values(entrant, bracket.rung) for key, entrant in bracket.competing.items()}
+                decision = bracket.decide({key: _known(of_key) for key, of_key in values.items()})
+                self._folder.write_decision(decision)
+                bracket.decisions.append(decision)
+                self._decided(bracket, decision)
+                self._enter(place)
+                for later, other in enumerate(self.brackets):
+                    if bracket in other.earlier and not other.decisions:
+                        self._enter(later)  # there may be guests now
+                has_decided = True
+
+    def _ahead(self) -> Iterator[Step]:
+        """Yields steps beyond the rungs: first of combinations that go on in any case, then of those that may."""
+        likely: list[Step] = []
+        for place, bracket in enumerate(self.brackets):
+            if bracket.is_decided:
+                continue
+            rung, after = bracket.rungs[bracket.place : bracket.place + 2]
+            competing, own = bracket.competing, bracket.own_competing
+            values = {key: self._values(entrant, rung) for key, entrant in competing.items()}
+            means = {key: math.fsum(_known(of)) / len(of) for key, of in values.items() if None not in of}
+            ranked = sorted((key for key in means if math.isfinite(means[key])), key=lambda key: (means[key], key))
+            n_best = bracket.race.n_best(len(competing))
+            n_certain = n_best - (len(competing) - len(means)) if bracket.is_open else 0
+            is_waiting = any(trial_id in self._running for trial_id in self._missing[place])
+            before_end = bracket.place + 2 == bracket.n_rungs
+            for rank, key in enumerate(ranked[:n_best]):
+                if key not in own:
+                    continue
+                epoch = after.epoch(own[key].num_epochs)
+                if rank < n_certain:
+                    yield from self._steps(own[key], after, None if before_end else epoch, is_last=before_end)
+                elif is_waiting:
+                    # Not to the end, where a trial is measured on the test set.
+                    likely += self._steps(own[key], after, epoch - before_end)
+        yield from likely
+
+    def _steps(self, entrant: Entrant, rung: Rung, until: int | None, *, is_last: bool = False) -> Iterator[Step]:
+        for repetition in range(self.n_repetitions if is_last else self._n_repetitions(rung)):
+            for trial_id in _ids(entrant, repetition):
+                yield Step(self._trials[trial_id], until)
+
+    def _values(self, entrant: Entrant, rung: Rung) -> list[float | None]:
+        """Returns the best error of each repetition up to a rung, mm; None for those that have not reached it."""
+        epoch = rung.epoch(entrant.num_epochs)
+        return [self._value(entrant, repetition, epoch) for repetition in range(self._n_repetitions(rung))]
+
+    def _value(self, entrant: Entrant, repetition: int, epoch: int) -> float | None:
+        of_folds = [self._errors.at(trial_id, epoch) for trial_id in _ids(entrant, repetition)]
+        return None if None in of_folds else entrant.over_folds(_known(of_folds))
+
+    def _on_disk(self, decision: DecisionFile) -> dict[str, list[float | None]]:
+        """Returns what is on disk of the values that a decision rests on, mm."""
+        entrants = {key: entrant for bracket in self.brackets for key, entrant in bracket.entrants.items()}
+        n = min(len(decision.leader.values), self.n_repetitions)
+        return {
+            competitor.key: [self._value(entrants[competitor.key], r, competitor.epoch) for r in range(n)]
+            for competitor in decision.combinations
+            if competitor.key in entrants
+        }
+
+
+def _ids(entrant: Entrant, repetition: int) -> list[str]:
+    """Returns the ids of the trials that are trained for a repetition of a combination: one for each fold."""
+    return [f"{combination.key}/{repetition}" for combination in entrant.trained]
+
+
+def _known(values: Collection[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+class _Errors:
+    """The validation errors of trials, read from their records."""
+
+    def __init__(self, folder: ExperimentFolder) -> None:
+        self.folder = folder
+        self.best_mm: dict[str, Numbers] = {}  # up to each epoch, (E,), by trial id
+        self.diverged: set[str] = set()
+
+    def at(self, trial_id: str, epoch: int) -> float | None:
+        """Returns the best error of a trial up to an epoch, mm; infinite if it diverged, None if it is not there."""
+        if epoch <= self.n_epochs(trial_id):
+            return float(self.best_mm[trial_id][epoch - 1])
+        return math.inf if trial_id in self.diverged else None
+
+    def n_epochs(self, trial_id: str) -> int:
+        """Returns how many epochs of a trial are on disk."""
+        return len(self.best_mm.get(trial_id, ()))
+
+    def read_all(self, statuses: Mapping[str, Status]) -> None:
+        """Reads what earlier runs trained; `statuses` has those of all trials that were started, by id."""
+        started = {trial_id for trial_id, status in statuses.items() if status != "pending"}
+        self.diverged |= {trial_id for trial_id, status in statuses.items() if status == "diverged"}
+        if started:
+            self._add(read_logged(self.folder, split="val", wanted=started.__contains__, is_metric=_no_metric).curves)
+
+    def read(self, reports: Sequence[TrialReport]) -> None:
+        """Reads the trials of steps that have ended.
+
+        Raises:
+            StorageError: If the records of a trial lack an epoch that it has reported.
+        """
+        self.diverged |= {report.trial_id for report in reports if report.status == "diverged"}
+        curves = {report.trial_id: read_curve(self.folder.trial(report.trial_id)) for report in reports}
+        self._add({trial_id: curve for trial_id, curve in curves.items() if curve is not None})
+        archived = {trial_id for trial_id, curve in curves.items() if curve is None}
+        if archived:
+            self._add(read_logged(self.folder, split="val", wanted=archived.__contains__, is_metric=_no_metric).curves)
+        for report in reports:
+            if report.status in ("paused", "finished") and self.n_epochs(report.trial_id) < report.epoch:
+                raise StorageError(
+                    f"{self.folder.storage.location}: the records of trial {report.trial_id} were removed or damaged "
+                    "during the race. Run the script again: it trains what is missing"
+                )
+
+    def _add(self, curves: Mapping[str, Curve]) -> None:
+        for trial_id, curve in curves.items():
+            self.best_mm[trial_id] = np.minimum.accumulate(curve.val_after_epochs_mm)
+
+
+def _no_metric(name: str) -> bool:
+    return False

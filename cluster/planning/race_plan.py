@@ -1,0 +1,215 @@
+"""What a race will train, as far as that is known, and whether it makes sense."""
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from tabulate import tabulate
+
+from cluster.planning.builders import build_optimizer, build_scheduler
+from cluster.planning.config import Problem, Settings
+from cluster.planning.races import Bracket
+from cluster.planning.search_space import SearchSpace
+from cluster.racing.successive_halving import MIN_COMBINATIONS
+from cluster.storage.decision_file import DecisionFile
+from data_pipeline.words import count
+
+_SIZE = "experiment_config.train_set_size"
+
+
+class PlannedRung(NamedTuple):
+    """A rung of a bracket.
+
+    Attributes:
+        epochs: The epoch of the rung; the least and the most, if combinations have different numbers of epochs.
+        n_combinations: Those that train to it; an estimate for later rungs, in which close combinations are missing.
+        n_repetitions: Their repetitions there.
+        n_epochs: The epochs of all of them since the rung before.
+        is_decided: Whether it is known who stays after it.
+    """
+
+    epochs: tuple[int, int]
+    n_combinations: int
+    n_repetitions: int
+    n_epochs: int
+    is_decided: bool
+
+
+def planned_rungs(bracket: Bracket, n_repetitions: int) -> list[PlannedRung]:
+    """Returns the rungs of a bracket, without the guests, which other brackets train.
+
+    Args:
+        bracket: The bracket.
+        n_repetitions: The repetitions of finalists.
+    """
+    lengths = [entrant.num_epochs for entrant in bracket.entrants.values()]
+    planned, size, before = list[PlannedRung](), len(lengths), 0.0
+    for place, rung in enumerate(bracket.rungs):
+        if place < bracket.place:
+            size = sum(competitor.key in bracket.entrants for competitor in bracket.decisions[place].combinations)
+        elif place == bracket.place:
+            size = len(bracket.own_competing)
+        else:
+            size = min(size, bracket.race.n_best(size + len(bracket.guests)))
+        repetitions = n_repetitions if place == bracket.n_rungs - 1 else min(rung.n_repetitions, n_repetitions)
+        of_one = sum(rung.epoch(epochs) for epochs in lengths) / max(1, len(lengths)) * repetitions
+        epochs = rung.epoch(min(lengths, default=0)), rung.epoch(max(lengths, default=0))
+        planned.append(PlannedRung(epochs, size, repetitions, round(size * (of_one - before)), place < bracket.place))
+        before = of_one
+    return planned
+
+
+def dropped_trials(brackets: Sequence[Bracket], n_repetitions: int) -> set[str]:
+    """Returns the ids of the trials that races do not train to their end."""
+    return {
+        f"{combination.key}/{repetition}"
+        for bracket in brackets
+        for key in bracket.entrants.keys() - bracket.own_competing.keys()
+        for combination in bracket.entrants[key].trained
+        for repetition in range(n_repetitions)
+    }
+
+
+def n_epochs_left(brackets: Sequence[Bracket], n_repetitions: int, trained: Mapping[str, int] | None = None) -> int:
+    """Returns about how many epochs the races still train.
+
+    Args:
+        brackets: The brackets.
+        n_repetitions: The repetitions of finalists.
+        trained: How many epochs of each trial were trained, by id; None if none since the last decisions.
+    """
+    n = 0
+    for bracket in brackets:
+        n += sum(rung.n_epochs for rung in planned_rungs(bracket, n_repetitions) if not rung.is_decided)
+        before = bracket.rungs[bracket.place - 1] if bracket.place else None
+        for entrant in bracket.own_competing.values() if trained else ():
+            counted = 0 if before is None else before.epoch(entrant.num_epochs)
+            ids = [f"{one.key}/{repetition}" for one in entrant.trained for repetition in range(n_repetitions)]
+            n -= sum(max(0, trained.get(i, 0) - counted) for i in ids) if trained else 0
+    return max(0, n)
+
+
+def race_texts(brackets: Sequence[Bracket], n_repetitions: int) -> list[str]:
+    """Returns what each race trains: a sentence and a table."""
+    texts = []
+    for bracket in brackets:
+        rungs = planned_rungs(bracket, n_repetitions)
+        in_grid = n_repetitions * sum(entrant.num_epochs for entrant in bracket.entrants.values())
+        in_race = sum(rung.n_epochs for rung in rungs)
+        added = f", added later (bracket {bracket.number})" if bracket.number else ""
+        cost = f"{in_race:,} of {in_grid:,} epochs ({100 * in_race / max(1, in_grid):.1f} %)"
+        about = "" if bracket.is_decided else "about "
+        first = f"race of {count(len(bracket.entrants), 'combination')} on {bracket.data.name}{added}: {about}{cost}"
+        texts.append(f"{first}\n{_table(rungs)}")
+    return texts
+
+
+def _table(rungs: Sequence[PlannedRung]) -> str:
+    rows = [
+        [
+            f"  {number}",
+            f"{rung.epochs[0]}" if rung.epochs[0] == rung.epochs[1] else f"{rung.epochs[0]}–{rung.epochs[1]}",
+            f"{rung.n_combinations:,}",
+            f"{rung.n_repetitions}",
+            f"{rung.n_combinations * rung.n_repetitions:,}",
+            f"{rung.n_epochs:,}",
+            "decided" if rung.is_decided else "",
+        ]
+        for number, rung in enumerate(rungs, 1)
+    ]
+    headers = ["  rung", "to epoch", "combinations", "repetitions", "trials", "epochs", ""]
+    return tabulate(rows, headers, tablefmt="plain", disable_numparse=True, colalign=("right",) * 6 + ("left",))
+
+
+def decision_text(decision: DecisionFile, leader: str) -> str:
+    """Returns a sentence for the terminal on a decision.
+
+    Args:
+        decision: The decision.
+        leader: The options of the best combination, as a short text.
+    """
+    n, n_stay = len(decision.combinations), sum(competitor.stays for competitor in decision.combinations)
+    diverged = sum(competitor.reason == "diverged" for competitor in decision.combinations)
+    lost = f" ({diverged} diverged)" if diverged else ""
+    best = decision.leader
+    return (
+        f"race on {decision.data}, rung {decision.rung + 1} of {decision.n_rungs}: {n_stay} of "
+        f"{count(n, 'combination')} go on after epoch {best.epoch}{lost}; the best one has {best.mean_mm:.2f} mm in "
+        f"validation ({leader})"
+    )
+
+
+def race_problems(space: SearchSpace) -> list[Problem]:
+    """Returns why combinations must not be raced."""
+    if space.base.experiment.race is None or _SIZE not in space.paths:
+        return []
+    text = (
+        f"{_SIZE} is an option, and after a few epochs larger training sets are ahead only because an epoch has more "
+        "batches. Train the whole grid (race: None), or make an experiment for each size"
+    )
+    return [Problem("experiment_config.race", text)]
+
+
+def race_warnings(brackets: Sequence[Bracket], space: SearchSpace) -> list[str]:
+    """Returns what will make a race useless or unfair."""
+    warnings = []
+    for bracket in brackets:
+        if bracket.number == 0 and len(bracket.entrants) < MIN_COMBINATIONS:
+            warnings.append(
+                f"a race of {count(len(bracket.entrants), 'combination')} saves little, since at least "
+                f"{bracket.rule.min_finalists} are trained to the end; it is meant for {MIN_COMBINATIONS} or more"
+            )
+        if not bracket.entrants or bracket.decisions:
+            continue
+        race = bracket.race
+        if bracket.n_rungs == 1:
+            shortest = min(race.num_epochs.values())
+            warnings.append(
+                f"the race drops nothing: trainings of {count(shortest, 'epoch')} are too short for a first decision "
+                f"after at least {bracket.rule.min_epochs}; give a smaller min_epochs"
+            )
+            continue
+    decided = any(bracket.decisions for bracket in brackets)
+    return warnings if decided else [*warnings, *_warm_ups(brackets, space)]
+
+
+def _warm_ups(brackets: Sequence[Bracket], space: SearchSpace) -> list[str]:
+    """Warns if the first decision comes before a learning rate has reached its maximum."""
+    found: dict[str, tuple[int, int]] = {}
+    seen = set()
+    for bracket in brackets:
+        for entrant in bracket.entrants.values() if bracket.n_rungs > 1 else ():
+            rows = entrant.trained[0].row_indices
+            reads = ("scheduler", "optimizer", "solver_config.num_epochs")
+            axes = [place for place, axis in enumerate(space.axes) if any(p.startswith(reads) for p in axis.paths)]
+            of_axes = tuple(rows[place] for place in axes)
+            if of_axes in seen:
+                continue
+            seen.add(of_axes)
+            settings = space.settings(rows)
+            peak, first = _epoch_of_highest_rate(settings), bracket.rungs[0].epoch(entrant.num_epochs)
+            if peak > first and settings.hyperparams.scheduler is not None:
+                found.setdefault(settings.hyperparams.scheduler.__name__, (peak, first))
+    return [
+        f"{name} raises the learning rate until epoch {peak}, but the race first decides after epoch {first}: "
+        "combinations are compared before they train at full speed; give a larger min_epochs"
+        for name, (peak, first) in found.items()
+    ]
+
+
+def _epoch_of_highest_rate(settings: Settings) -> int:
+    """Returns after how many epochs the learning rate first is the highest of the training; 0 from the start."""
+    hyperparams = copy.deepcopy(settings.hyperparams)
+    optimizer = build_optimizer(hyperparams, [torch.nn.Parameter(torch.zeros(1))])
+    scheduler = build_scheduler(hyperparams, optimizer)
+    if optimizer is None or scheduler is None or hyperparams.scheduler_requires_metric:
+        return 0
+    rates = []
+    for _ in range(settings.solver.num_epochs):
+        rates.append(max(group["lr"] for group in optimizer.param_groups))
+        optimizer.step()
+        scheduler.step()
+    highest = max(rates)
+    return next(epoch for epoch, rate in enumerate(rates) if math.isclose(rate, highest))

@@ -1,0 +1,331 @@
+"""Races of a plan: what competes with what, how far each competition is, and what stays.
+
+All combinations on the same validation data compete in one bracket. Decisions that were made stand. So combinations
+that are added later compete in another bracket, together with the finalists of the earlier ones. A training that is
+only longer than an earlier one is not new: it stands where the shorter one stood.
+"""
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from itertools import groupby
+from typing import NamedTuple
+
+from cluster.planning.identity import canonical_json, digest
+from cluster.planning.inputs import Inputs, SetKey
+from cluster.planning.plan import Combination
+from cluster.planning.search_space import SearchSpace
+from cluster.racing.successive_halving import Race, Rung, SuccessiveHalving
+from cluster.results.folds import key_of_folds
+from cluster.storage.decision_file import Competitor, DecisionFile
+from cluster.storage.file_names import FileNames
+from data_pipeline.user_error import UserError
+
+_FIXES = (
+    "Restore it from a copy, give the experiment another name, or remove the folder race/: then all decisions are made "
+    "again from the trials on disk"
+)
+
+
+class RaceError(UserError):
+    """A race cannot go on, since its decisions do not fit what is on disk."""
+
+    @classmethod
+    def of(cls, path: str, problem: str) -> "RaceError":
+        """Names the file of a decision, what is wrong with it, and what to do."""
+        return cls(f"{FileNames.RACE_FOLDER}/{path}: {problem}. {_FIXES}")
+
+
+class Data(NamedTuple):
+    """Validation data: only errors on the same frames can be compared."""
+
+    name: str
+    """The name of the set; with folds, of the split dataset."""
+
+    size: int | None
+    """The number of its samples that are used; None for all."""
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A combination in a race.
+
+    Attributes:
+        key: Its key; with folds, that of all its folds together.
+        num_epochs: The epochs of its training.
+        trained: The combinations that are trained for it: one for each fold, or only itself.
+        n_frames: The validation frames of each of these.
+    """
+
+    key: str
+    num_epochs: int
+    trained: Sequence[Combination]
+    n_frames: Sequence[int]
+
+    @cached_property
+    def course(self) -> str:
+        """Identifies its training apart from the number of epochs."""
+        return digest(canonical_json([_without_epochs(combination) for combination in self.trained]))
+
+    def over_folds(self, values_mm: Sequence[float]) -> float:
+        """Returns the mean of a value of each fold, in which each frame counts the same."""
+        if len(values_mm) == 1:
+            return values_mm[0]
+        return math.fsum(v * n for v, n in zip(values_mm, self.n_frames, strict=True)) / sum(self.n_frames)
+
+
+def _without_epochs(combination: Combination) -> object:
+    description = json.loads(combination.encoded)
+    return {**description, "schedule": {**description["schedule"], "num_epochs": None}}
+
+
+@dataclass
+class Bracket:
+    """Combinations that compete with each other.
+
+    Attributes:
+        data: Their validation data.
+        number: The number of the bracket, from 0.
+        rule: How it is decided who stays.
+        n_rungs: Its rungs; the last one is the end of the training.
+        n_repetitions: The repetitions that decide.
+        entrants: The planned combinations that compete in it first, by key.
+        earlier: The brackets before it; their finalists compete in this one too.
+        decisions: Its decisions so far, one for each rung.
+        shorter: The competitor of the decisions in whose place an entrant stands that trains longer, by its key.
+    """
+
+    data: Data
+    number: int
+    rule: SuccessiveHalving
+    n_rungs: int
+    n_repetitions: int
+    entrants: dict[str, Entrant]
+    earlier: Sequence["Bracket"] = ()
+    decisions: list[DecisionFile] = field(default_factory=list)
+    shorter: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def place(self) -> int:
+        """The place of the rung that is trained now."""
+        return len(self.decisions)
+
+    @property
+    def rungs(self) -> Sequence[Rung]:
+        """Its rungs."""
+        return self.rule.rungs(self.n_rungs, self.n_repetitions)
+
+    @property
+    def rung(self) -> Rung:
+        """The rung that is trained now."""
+        return self.rungs[self.place]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is known who competes in it: it can decide something."""
+        return all(bracket.is_decided for bracket in self.earlier)
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether its finalists are known."""
+        return self.is_open and (self.place == self.n_rungs - 1 or not self.own_competing)
+
+    @property
+    def guests(self) -> dict[str, Entrant]:
+        """The finalists of earlier brackets, by key. They stay."""
+        return {key: entrant for bracket in self.earlier for key, entrant in bracket.own_competing.items()}
+
+    @property
+    def own_competing(self) -> dict[str, Entrant]:
+        """Those of `entrants` that are still in it."""
+        if not self.decisions:
+            return self.entrants
+        stay = {competitor.key for competitor in self.decisions[-1].combinations if competitor.stays}
+        return {key: entrant for key, entrant in self.entrants.items() if self.shorter.get(key, key) in stay}
+
+    @property
+    def competing(self) -> dict[str, Entrant]:
+        """All combinations that are still in it, by key; complete if it is open."""
+        return {**self.guests, **self.own_competing}
+
+    @property
+    def race(self) -> Race:
+        """The race of those that are still in it."""
+        epochs = {key: entrant.num_epochs for key, entrant in self.competing.items()}
+        return Race(self.rule, epochs, self.n_repetitions, self.n_rungs)
+
+    def decide(self, values_mm: Mapping[str, Sequence[float]]) -> DecisionFile:
+        """Decides who stays after the rung that is trained now.
+
+        Args:
+            values_mm: The best validation error so far of each repetition of each combination at the rung, mm.
+        """
+        competing, race = self.competing, self.race
+        allowed = race.n_epochs_allowed
+        if self.decisions:
+            last = self.decisions[-1]
+            dropped = [c.epoch * len(c.values) for c in last.combinations if not c.stays]
+            allowed = max(0, last.n_epochs_allowed - sum(dropped))
+        decision = race.decide(self.place, values_mm, allowed, self.guests)
+        rung = race.rungs[self.place]
+        return DecisionFile(
+            data=self.data.name,
+            size=self.data.size,
+            bracket=self.number,
+            rung=self.place,
+            n_rungs=self.n_rungs,
+            n_repetitions=self.n_repetitions,
+            n_epochs_allowed=allowed,
+            combinations=[
+                Competitor(
+                    key=key,
+                    course=competing[key].course,
+                    num_epochs=competing[key].num_epochs,
+                    epoch=rung.epoch(competing[key].num_epochs),
+                    values=[value.hex() for value in values_mm[key]],
+                    reason=reason,
+                )
+                for key, reason in decision.reasons.items()
+            ],
+            rule=asdict(self.rule),
+        )
+
+
+def check_decision(decision: DecisionFile, values_mm: Mapping[str, Sequence[float | None]]) -> None:
+    """Checks that a decision follows from its values, and that these are what is on disk.
+
+    Args:
+        decision: The decision.
+        values_mm: What is on disk for each repetition of combinations, mm; None for what is not on disk any more.
+
+    Raises:
+        RaceError: If the decision would be another one now.
+    """
+    for competitor in decision.combinations:
+        known = values_mm.get(competitor.key, ())
+        for repetition, (then, now) in enumerate(zip(competitor.values_mm, known, strict=False)):
+            if now is not None and now != then:
+                raise RaceError.of(
+                    decision.path,
+                    f"the decision rests on a validation error of {then!r} mm of trial {competitor.key}/{repetition} "
+                    f"at epoch {competitor.epoch}, but its records now say {now!r} mm. The data, the code or the "
+                    "results have been changed since",
+                )
+    made = {competitor.key: competitor.reason for competitor in decision.combinations}
+    race = Race(
+        _rule_of(decision),
+        {competitor.key: competitor.num_epochs for competitor in decision.combinations},
+        decision.n_repetitions,
+        decision.n_rungs,
+    )
+    values = {competitor.key: competitor.values_mm for competitor in decision.combinations}
+    guests = {key for key, reason in made.items() if reason == "earlier finalist"}
+    again = race.decide(decision.rung, values, decision.n_epochs_allowed, guests).reasons
+    if list(again.items()) != list(made.items()):
+        key = next((key for key in made if again.get(key) != made[key]), next(iter(made)))
+        text = f"{key} is {made[key]!r}, but by its rule and values it is {again.get(key)!r}"
+        raise RaceError.of(decision.path, f"the decision does not follow from what it rests on: {text}")
+
+
+def open_brackets(
+    entrants: Mapping[Data, Mapping[str, Entrant]],
+    decisions: Sequence[DecisionFile],
+    rule: SuccessiveHalving,
+    n_repetitions: int,
+) -> list[Bracket]:
+    """Returns the brackets of a plan, as far as they have been decided.
+
+    Args:
+        entrants: The planned combinations on each validation data, by key.
+        decisions: All decisions so far, in their order.
+        rule: The rule of brackets that have decided nothing yet; the others keep theirs.
+        n_repetitions: The planned repetitions.
+
+    Raises:
+        RaceError: If decisions are missing or contradict each other.
+    """
+    brackets = []
+    for data, planned in entrants.items():
+        made = [decision for decision in decisions if (decision.data, decision.size) == data]
+        known = [_decided_bracket(data, list(group)) for _, group in groupby(made, lambda decision: decision.bracket)]
+        for place, bracket in enumerate(known):
+            bracket.earlier = known[:place]
+        new = _placed(planned, known)
+        if new:
+            n_rungs = rule.n_rungs(min(entrant.num_epochs for entrant in new.values()))
+            number = 1 + max((bracket.number for bracket in known), default=-1)
+            known.append(Bracket(data, number, rule, n_rungs, n_repetitions, new, earlier=list(known)))
+        brackets += known
+    return brackets
+
+
+def _decided_bracket(data: Data, made: list[DecisionFile]) -> Bracket:
+    """Returns a bracket that has decided something, without its entrants."""
+    first = made[0]
+    for place, decision in enumerate(made):
+        if decision.rung != place or decision.n_rungs != first.n_rungs or place > first.n_rungs - 2:
+            missing = f"the decision of rung {place} of its bracket is missing or of another race"
+            raise RaceError.of(decision.path, missing)
+    return Bracket(data, first.bracket, _rule_of(first), first.n_rungs, first.n_repetitions, {}, decisions=made)
+
+
+def _rule_of(decision: DecisionFile) -> SuccessiveHalving:
+    try:
+        return SuccessiveHalving(**decision.rule)
+    except (TypeError, UserError) as error:
+        raise RaceError.of(decision.path, f"its rule is not valid: {error}") from error
+
+
+def _placed(planned: Mapping[str, Entrant], known: Sequence[Bracket]) -> dict[str, Entrant]:
+    """Gives planned combinations to the bracket that has decided about them; returns those that are new."""
+    owner = {c.key: (bracket, c) for bracket in reversed(known) for c in bracket.decisions[0].combinations}
+    new = {}
+    for key, entrant in planned.items():
+        if key in owner:
+            owner[key][0].entrants[key] = entrant
+        else:
+            new[key] = entrant
+    if not owner or not new:
+        return new
+    lengths: dict[str, dict[int, str]] = defaultdict(dict)  # the key of each number of epochs, by course
+    for key, (_, competitor) in owner.items():
+        lengths[competitor.course][competitor.num_epochs] = key
+    for key, entrant in list(new.items()):
+        shorter = [epochs for epochs in lengths.get(entrant.course, ()) if epochs < entrant.num_epochs]
+        if shorter:
+            stands_for = lengths[entrant.course][max(shorter)]
+            bracket = owner[stands_for][0]
+            bracket.entrants[key] = new.pop(key)
+            bracket.shorter[key] = stands_for
+    return new
+
+
+def entrants_of(
+    combinations: Sequence[Combination], space: SearchSpace, inputs: Inputs
+) -> dict[Data, dict[str, Entrant]]:
+    """Returns what can be raced: the combinations on each validation data, by key; folds of one are together."""
+    found: dict[Data, dict[str, Entrant]] = {}
+    groups: dict[tuple[object, ...], list[Combination]] = {}
+    fold_axis = next((place for place, axis in enumerate(space.axes) if axis.folds), None)
+    for combination in combinations:
+        rows = combination.row_indices
+        if fold_axis is None:
+            group: tuple[object, ...] = (combination.key,)
+        else:
+            dataset = space.axes[fold_axis].folds[rows[fold_axis]].dataset
+            group = (dataset, *rows[:fold_axis], *rows[fold_axis + 1 :])
+        groups.setdefault(group, []).append(combination)
+    for group, trained in groups.items():
+        rows = trained[0].row_indices
+        name, size = (space.value(f"experiment_config.{key}", rows) for key in ("val_set", "val_set_size"))
+        key, n_frames = trained[0].key, [1]
+        if fold_axis is not None:
+            sets = [space.value("experiment_config.val_set", one.row_indices) for one in trained]
+            n_frames = [len(inputs.sets[SetKey(one, size, use_preset=True)]) for one in sets]
+            key, name = key_of_folds([one.key for one in trained]), str(group[0])
+        epochs = int(space.value("solver_config.num_epochs", rows))
+        found.setdefault(Data(name, size), {})[key] = Entrant(key, epochs, trained, n_frames)
+    return found
