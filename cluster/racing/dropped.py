@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from cluster.storage.decision_file import DecisionFile, Reason
@@ -60,6 +61,31 @@ def dropped_combinations(decisions: Sequence[DecisionFile], validated_on: Mappin
             dropped = Dropped(competitor.epoch, n, _finite(mean), _finite(decision.leader.mean_mm), competitor.reason)
             found.append((place, dropped))
     return {key: dropped for (*_, key), dropped in sorted(found)}
+
+
+def for_longer(decisions: Sequence[DecisionFile], stands_for: Mapping[str, str]) -> list[DecisionFile]:
+    """Returns decisions in which longer trainings stand next to the shorter ones that raced in their place.
+
+    Args:
+        decisions: The decisions.
+        stands_for: The key of the shorter training, by the key of the longer one.
+    """
+    longer: dict[str, list[str]] = {}
+    for key, shorter in stands_for.items():
+        longer.setdefault(shorter, []).append(key)
+    if not longer:
+        return list(decisions)
+    return [
+        replace(
+            decision,
+            combinations=[
+                replace(competitor, key=key)
+                for competitor in decision.combinations
+                for key in (competitor.key, *longer.get(competitor.key, ()))
+            ],
+        )
+        for decision in decisions
+    ]
 
 
 def first_rungs(decisions: Sequence[DecisionFile]) -> dict[Data, DecisionFile]:

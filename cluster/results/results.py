@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar, cast
 
-from cluster.racing.dropped import DROPPED_COLUMNS, Dropped, dropped_combinations
+from cluster.racing.dropped import DROPPED_COLUMNS, Dropped, dropped_combinations, for_longer
 from cluster.results.experiment_description import DataSet, ExperimentDescription, FoldName
 from cluster.results.folds import DATASET, Fold, combined_trial, key_of_folds, with_dataset
 from cluster.results.names import ChoiceError, option_texts, short_names
@@ -79,7 +79,8 @@ class Results:
         trained: With folds, the results of the trained combinations, one for each fold; None without folds.
         folder: The folder that they were read from, for what only some tables show; see `files`.
         dropped: Where a race dropped combinations, by their keys: the latest rung first, there the best first.
-        decisions: The decisions of the race in their order; empty without a race.
+        decisions: The decisions of the race in their order, also for longer trainings in the place of those that it
+            raced; empty without a race.
         warnings: What is in the files but not valid, and therefore missing here, a sentence each.
     """
 
@@ -123,6 +124,7 @@ class Results:
         outcomes = [known.get(trial_id, pending) for trial_id in ids]
         runs = folder.read_runs()
         decisions, broken = folder.read_decisions() if experiment.is_raced else ([], [])
+        decisions = for_longer(decisions, file.stands_for)
 
         warnings = [f"{FileNames.EXPERIMENT}: {problem}" for problem in experiment.problems]
         for trial_id, outcome in known.items():

@@ -137,7 +137,7 @@ def write_race(
     for (bracket, rung), (epoch, reached) in decisions.items():
         ranked = sorted(reached.items(), key=lambda item: sum(item[1][0]))
         competitors = [
-            Competitor(key, "c", epoch, [mm.hex() if mm < float("inf") else "inf" for mm in values], reason)
+            Competitor(key, "c", 9, epoch, [mm.hex() if mm < float("inf") else "inf" for mm in values], reason)
             for key, (values, reason) in ranked
         ]
         folder.write_decision(
@@ -148,6 +148,7 @@ def write_race(
                 rung=rung,
                 n_rungs=n_rungs,
                 n_repetitions=len(content["plan"]["seeds"]),
+                n_epochs_allowed=100,
                 combinations=competitors,
                 rule=RULE,
             )

@@ -148,3 +148,13 @@ def test_a_key_that_the_plan_does_not_have_is_ignored(folder):
     content["plan"]["combinations"] = content["plan"]["combinations"][:5]
     folder.write_experiment(content)
     assert "f" not in Results.read(folder).dropped
+
+
+def test_a_longer_training_is_dropped_in_the_place_of_the_shorter_one(folder):
+    content = experiment_json(folder)
+    content["stands_for"] = {"longer": "d"}
+    content["plan"]["combinations"][3]["key"] = "longer"
+    folder.write_experiment(content)
+    results = Results.read(folder)
+    assert by_key(results)["longer"]["dropped_val_distance_mm"] == 8.75
+    assert [trial["status"] for trial in results.repetitions["longer"]] == ["dropped", "dropped"]
