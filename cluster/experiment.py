@@ -331,7 +331,8 @@ class Experiment:
         to_archive = [trial_id for trial_id in ended if trial_id not in archived]
         with executor.ready(job.config) if plan.to_train else nullcontext():
             self.folder.clear_partial_files()
-            write_experiment_file(plan, job)
+            shorter = {key: other for bracket in brackets for key, other in bracket.shorter.items()}
+            write_experiment_file(plan, job, shorter)
             with Archiver(self.folder.archive, to_archive) as archiver:
                 say(plan, sys.stderr)
                 if not plan.to_train:

@@ -23,11 +23,16 @@ from data_pipeline.tables import label_keys
 from data_pipeline.words import value_text
 
 
-def write_experiment_file(plan: Plan, job: Job) -> None:
+def write_experiment_file(plan: Plan, job: Job, stands_for: Mapping[str, str]) -> None:
     """Writes `experiment.json`: configs, options, data and plan of a run.
 
     Next to it are written what produces the trials of this run, if it trains any, and the hashes of the frames of each
     training set.
+
+    Args:
+        plan: The plan.
+        job: What the run trains, and where.
+        stands_for: See `ExperimentFile`.
     """
     earlier: Mapping[str, RunFile] = {}
     with suppress(StorageError):  # a link instead of the file says nothing, and is replaced
@@ -70,6 +75,7 @@ def write_experiment_file(plan: Plan, job: Job) -> None:
                 "combinations": [{"key": c.key, "options": c.options} for c in plan.combinations],
             },
         }
+        | ({"stands_for": dict(stands_for)} if stands_for else {})
     )
 
 

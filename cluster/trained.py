@@ -73,6 +73,10 @@ def read_corrector(
     # The best in validation does not depend on the test sets.
     row, table = find_one_trained(replace(table, splits=["val"]), combination), table.single_folds
     key: str = row["key"]
+    if key in table.dropped:
+        raise UserError(
+            f"{key} of {table.name} was dropped by its race, so it has no result at the end of the training"
+        )
     if not row["n"]:
         raise UserError(f"no repetition of {key} of {table.name} is finished; run its script first")
     trials = folder.read_trials(lambda trial: trial, lambda trial_id: trial_id.partition("/")[0] == key)

@@ -33,7 +33,7 @@ HEALTHY = "other"
 COMMANDS = [
     *("show", "show --json", "show --intervals", "show --by subset", "show --by subject", "show --by joint"),
     *("log best", "log best --json", "curves", "diff best {key}", "compare other", "effects", "effects --json"),
-    *("race --min-epochs 1", "race --min-epochs 1 --json"),
+    *("race --min-epochs 1", "race --min-epochs 1 --json", "methods"),
     *("clean", "rm", "html --out {out}/a.html", "show --folds"),
     *(f"export table --format {kind}" for kind in ("csv", "json", "latex", "markdown", "html")),
     *(f"export {kind} --out {{out}}/a.{end}" for kind in ("table", "trials") for end in ("parquet", "xlsx")),

@@ -204,6 +204,15 @@ def effects(args: argparse.Namespace) -> int:
     return _print(effects_text(table, found, table_options))
 
 
+def methods(args: argparse.Namespace) -> int:
+    """Writes a paragraph for a paper's methods section: what was searched, how, and what was chosen."""
+    from cluster.reports.methods import methods_paragraph
+
+    table = _results(args, args.name)
+    paragraph = methods_paragraph(table, table.files.read_experiment())
+    return _print_json({"name": table.name, "paragraph": paragraph}) if args.json else _print(paragraph)
+
+
 def race(args: argparse.Namespace) -> int:
     """Replays races on a finished experiment: what they would have cost, and how good their winners are."""
     from itertools import product
@@ -400,7 +409,23 @@ def _print_json(content: Any) -> int:
     return _print(json_text(content))
 
 
-_COMMANDS = (show, compare, diff, log, curves, export, effects, race, figure, html, watch, reproduce, rm, clean)
+_COMMANDS = (
+    show,
+    compare,
+    diff,
+    log,
+    curves,
+    export,
+    effects,
+    methods,
+    race,
+    figure,
+    html,
+    watch,
+    reproduce,
+    rm,
+    clean,
+)
 
 COMMANDS = {"list": list_, **{command.__name__: command for command in _COMMANDS}}
 

@@ -133,6 +133,7 @@ def error_by_option(
             *(["Each point shows the best of the other options in validation."] if len(chosen) < len(numeric) else []),
             *_left_out(summary, option, names[option], len(chosen) - len(drawn)),
             *([_COMPLETE_FIRST] if is_passed_over else []),
+            *_raced(summary),
         ],
     )
     return figure
@@ -227,6 +228,7 @@ def heat_map(
         sentences.append("*: fewer repetitions finished.")
     if np.isnan(values).any():
         sentences.append("Hatched: not run; –: no result.")
+    sentences += _raced(summary)
     add_note(figure, sentences)
     return figure
 
@@ -304,6 +306,7 @@ def parallel_coordinates(
         sentences.append("Not every value is labelled, for lack of space.")
     if left_out:
         sentences.append(f"{left_out} of {len(rows)} combinations without a result are left out.")
+    sentences += _raced(rows)
     axes.set_xlim(-0.1, len(scales) - 1 + 0.4)
     axes.set_ylim(-0.04, 1.2)
     add_note(figure, sentences)
@@ -336,6 +339,12 @@ def _left_out(summary: Sequence[Row], option: str, name: str, n_without: int) ->
     if n_without:
         sentences.append(f"{n_without} without a result {'is' if n_without == 1 else 'are'} left out.")
     return sentences
+
+
+def _raced(rows: Sequence[Row]) -> list[str]:
+    """Returns a sentence on the combinations that a race dropped; none without any."""
+    n = sum(row.get("dropped_epoch") is not None for row in rows)
+    return [f"The race dropped {n:,} of {len(rows):,} combinations, which have no result."] if n else []
 
 
 def _scale_axis(axes: "Axes", numbers: Numbers, width_pt: float) -> str:

@@ -360,7 +360,7 @@ def _rows(figure_options: FigureOptions, table: Results, split: str, n_best: int
         sets = [table.data_sets.get(split, {}).get(row["key"]) for row in best]
         names = [found.name for found in sets if found is not None]
         return dict(zip(names if len(set(names)) == len(best) else parts, best, strict=True))
-    return {combination_name(table, row): row for row in table.summary[:n_best]}
+    return {combination_name(table, row): row for row in (table.ranked or table.summary)[:n_best]}
 
 
 def _row(figure_options: FigureOptions, table: Results) -> Row:

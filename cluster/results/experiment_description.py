@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from cluster.racing.dropped import DROPPED_COLUMNS
 from cluster.results.folds import DATASET, SET_PATHS
 from cluster.results.names import distinguishing_column
 from cluster.results.trial_outcome import RUN_COLUMNS
@@ -14,7 +15,7 @@ from data_pipeline.separation.separation import Separation
 
 _COLUMNS = {
     *("key", "n", "failed", "diverged", "folds", "repetition", "seed", "status", "best_epoch", DATASET),
-    *(*RUN_COLUMNS, "trial", "trial_id"),
+    *(*RUN_COLUMNS, *DROPPED_COLUMNS, "trial", "trial_id"),
 }
 """The columns of tables that are neither options nor metrics."""
 
@@ -48,6 +49,7 @@ class ExperimentDescription:
     Attributes:
         combinations: The key and the options of each planned combination, with columns of labels among them.
         folds: The fold of each combination, by its key; empty without folds.
+        is_raced: Whether the last run raced the combinations.
 
     The others are those of `cluster.results.results.Results`; `seeds` has one for each repetition.
     """
@@ -61,6 +63,7 @@ class ExperimentDescription:
     data_sets: dict[str, dict[str, DataSet]]
     separations: dict[str, dict[str, Separation]]
     folds: dict[str, FoldName]
+    is_raced: bool
     problems: Sequence[str]
 
     @classmethod
@@ -91,6 +94,7 @@ class ExperimentDescription:
             data_sets=data_sets,
             separations=separations,
             folds=folds,
+            is_raced=config.get("race") is not None,
             problems=[*file.problems, *problems],
         )
 

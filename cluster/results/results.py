@@ -14,10 +14,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar, cast
 
+from cluster.racing.dropped import DROPPED_COLUMNS, Dropped, dropped_combinations, for_longer
 from cluster.results.experiment_description import DataSet, ExperimentDescription, FoldName
 from cluster.results.folds import DATASET, Fold, combined_trial, key_of_folds, with_dataset
 from cluster.results.names import ChoiceError, option_texts, short_names
 from cluster.results.trial_outcome import TrialOutcome
+from cluster.storage.decision_file import DecisionFile
 from cluster.storage.experiment_file import Combination
 from cluster.storage.experiment_file import NoResultsError as NoResultsError
 from cluster.storage.file_names import FileNames
@@ -28,6 +30,8 @@ from data_pipeline.separation.separation import Separation
 from data_pipeline.subsets import MEAN_SUBSET
 
 Row = dict[str, Any]
+
+_GOES_ON = ("interrupted", "pending")
 
 R = TypeVar("R", bound="Results")
 
@@ -55,11 +59,14 @@ class Results:
         splits: 'val' and, with a test set, 'test'.
         trials: A row for each trial: options, `repetition`, `seed`, `status`, `best_epoch`, metrics, `train_seconds`,
             `node`, `device`, `gpu`, `gpu_peak_gib`, `gpu_total_gib`, `error`. Missing values are None. With folds, a
-            row for each repetition of all folds; it is finished if all folds are.
+            row for each repetition of all folds; it is finished if all folds are. The status of a trial that would go
+            on if a race had not dropped its combination is `dropped`.
         summary: A row for each combination, the best in validation first, but those with fewer finished repetitions
             than planned after the others: options, `n` (finished repetitions), `failed`, `diverged`, and by split the
             `SummaryColumns`: means and sample standard deviations over finished repetitions. With folds also `folds`,
-            their number, and by split `fold_std_column`: the sample standard deviation of their means.
+            their number, and by split `fold_std_column`: the sample standard deviation of their means. Combinations
+            that a race dropped come last, in the order of `dropped`. They have no results and `n` is 0, also if single
+            repetitions finished; if there are any, all rows have the `DROPPED_COLUMNS`.
         n_others: Trials in the folder that are not part of this plan.
         data_sets: For each split the dataset of each combination, by its key; without combinations that have none.
         separations: For each split how far the frames are from the training frames of each combination, by its key;
@@ -71,6 +78,9 @@ class Results:
         runs: What produced the trials of each run, by its id; without runs that recorded nothing.
         trained: With folds, the results of the trained combinations, one for each fold; None without folds.
         folder: The folder that they were read from, for what only some tables show; see `files`.
+        dropped: Where a race dropped combinations, by their keys: the latest rung first, there the best first.
+        decisions: The decisions of the race in their order, also for longer trainings in the place of those that it
+            raced; empty without a race.
         warnings: What is in the files but not valid, and therefore missing here, a sentence each.
     """
 
@@ -89,6 +99,8 @@ class Results:
     runs: Mapping[str, RunFile] = field(default_factory=dict, compare=False, repr=False)
     trained: "Results | None" = field(default=None, repr=False)
     folder: ExperimentFolder | None = field(default=None, compare=False, repr=False)
+    dropped: Mapping[str, Dropped] = field(default_factory=dict)
+    decisions: Sequence[DecisionFile] = field(default=(), repr=False)
     warnings: Sequence[str] = field(default=(), compare=False, repr=False)
 
     @classmethod
@@ -111,10 +123,13 @@ class Results:
         pending = TrialOutcome.of(TrialFile())
         outcomes = [known.get(trial_id, pending) for trial_id in ids]
         runs = folder.read_runs()
+        decisions, broken = folder.read_decisions() if experiment.is_raced else ([], [])
+        decisions = for_longer(decisions, file.stands_for)
 
         warnings = [f"{FileNames.EXPERIMENT}: {problem}" for problem in experiment.problems]
         for trial_id, outcome in known.items():
             warnings += [f"{FileNames.in_trial(trial_id, FileNames.TRIAL)}: {text}" for text in outcome.problems]
+        warnings += broken
         option_paths, splits = experiment.option_paths, experiment.splits
         groups = list(_column_groups(splits, outcomes))
         trials = [
@@ -135,9 +150,10 @@ class Results:
             run_ids={trial_id: outcome.runs for trial_id, outcome in zip(ids, outcomes, strict=True)},
             runs=runs,
             folder=folder,
+            decisions=decisions,
             warnings=warnings,
         )
-        return found._over_folds(experiment.folds) if experiment.folds else found
+        return (found._over_folds(experiment.folds) if experiment.folds else found)._after_race()
 
     @property
     def files(self) -> ExperimentFolder:
@@ -152,6 +168,16 @@ class Results:
         for row in self.trials:
             found[row["key"]].append(row)
         return found
+
+    @cached_property
+    def ranked(self) -> list[Row]:
+        """The rows of `summary` without those of combinations that a race dropped: only these can be compared."""
+        return [row for row in self.summary if row["key"] not in self.dropped]
+
+    @property
+    def not_ranked(self) -> list[Row]:
+        """The rows of `summary` of combinations that a race dropped, in their order."""
+        return self.summary[len(self.ranked) :]
 
     @property
     def single_folds(self: R) -> R:
@@ -214,18 +240,24 @@ class Results:
         return [name[len(start) : -1] for name in next(iter(self.trials), {}) if name.startswith(start)]
 
     def values(self, name: str) -> dict[str, list[Any]]:
-        """Returns a column of the trials for each combination, by its key, in the order of repetitions."""
-        return {key: [trial[name] for trial in trials] for key, trials in self.repetitions.items()}
+        """Returns a column of the trials for each combination, by its key, in the order of repetitions.
+
+        The values of a combination that a race dropped are None: no mean may contain them.
+        """
+        return {
+            key: [None if key in self.dropped else trial[name] for trial in trials]
+            for key, trials in self.repetitions.items()
+        }
 
     def fold_means(self, name: str) -> dict[str, list[float | None]]:
         """Returns the mean of a column of the trials for each fold of each combination, by its key.
 
         The means are over the repetitions that all folds finished.
         """
-        values, statuses = self.single_folds.values(name), self.values("status")
+        values = self.single_folds.values(name)
         found = {}
         for key, folds in self.folds.items():
-            counted = [place for place, status in enumerate(statuses[key]) if status == "finished"]
+            counted = [place for place, trial in enumerate(self.repetitions[key]) if trial["status"] == "finished"]
             known = [[values[fold.key][place] for place in counted] for fold in folds]
             found[key] = [_mean([value for value in of_fold if value is not None]) for of_fold in known]
         return found
@@ -233,11 +265,12 @@ class Results:
     def best_for_each(self, path: str) -> list[Row]:
         """Returns the best row in validation for each value of an option: the first of its rows in the summary.
 
-        If the combinations of a value were validated on different sets, it returns the best on each set.
+        If the combinations of a value were validated on different sets, it returns the best on each set. A value has no
+        row if a race dropped all of its combinations.
         """
         validated_on = self.data_sets.get("val", {})
         best: dict[tuple[str, DataSet | None], Row] = {}
-        for row in self.summary:
+        for row in self.ranked:
             # By the text, since 1 and True are the same key.
             best.setdefault((repr(row[path]), validated_on.get(row["key"])), row)
         return list(best.values())
@@ -290,7 +323,43 @@ class Results:
             data_sets=data_sets,
             separations=separations,
             folds={key: folds for key, folds in self.folds.items() if key in keys},
+            dropped={key: dropped for key, dropped in self.dropped.items() if key in keys},
             trained=self.trained and self.trained._restricted({t for key in keys for t in self.trained_keys(key)}),
+        )
+
+    def _after_race(self: R) -> R:
+        """Returns the results with the combinations that the race dropped after the others."""
+        validated_on = self.data_sets.get("val", {})
+        unfinished = {row["key"] for row in self.summary if row["n"] < self.n_repetitions}
+        dropped = dropped_combinations(
+            self.decisions, {key: (data.name, data.size) for key, data in validated_on.items() if key in unfinished}
+        )
+        if not dropped:
+            return self
+        of_folds = {
+            fold.key: at._replace(val_distance_mm=None, leader_val_distance_mm=None)  # a fold has none of its own
+            for key, at in dropped.items()
+            for fold in self.folds.get(key, ())
+        }
+        trained = self.trained and cast(R, self.trained)._with_dropped(of_folds)
+        return replace(self._with_dropped(dropped), trained=trained)
+
+    def _with_dropped(self: R, dropped: Mapping[str, Dropped]) -> R:
+        measured = [name for split in self.splits for name in SummaryColumns.of(split)]
+        measured += [name for split in self.splits if self.folds for name in [fold_std_column(split, "distance")]]
+        no_results = {"n": 0, **dict.fromkeys(measured)}
+        rows = {row["key"]: row | dict.fromkeys(DROPPED_COLUMNS) for row in self.summary}
+        for key, at in dropped.items():
+            # The others come first.
+            rows[key] = rows.pop(key) | no_results | dict(zip(DROPPED_COLUMNS, at, strict=True))
+        return replace(
+            self,
+            trials=[
+                row | {"status": "dropped"} if row["key"] in dropped and row["status"] in _GOES_ON else row
+                for row in self.trials
+            ],
+            summary=list(rows.values()),
+            dropped=dropped,
         )
 
     def _over_folds(self: R, fold_of: Mapping[str, FoldName]) -> R:

@@ -102,6 +102,10 @@ class DecisionFile:
             raise ValueError("combinations has a key twice")
         if len({len(competitor.values) for competitor in decision.combinations}) > 1:
             raise ValueError("combinations have different numbers of values")
+        try:
+            math.fsum(competitor.mean_mm for competitor in decision.combinations)
+        except OverflowError:
+            raise ValueError("combinations have values that are too large") from None
         return decision
 
     def to_json(self) -> str:

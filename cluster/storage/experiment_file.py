@@ -102,6 +102,8 @@ class ExperimentFile:
         plan: The planned trials.
         data: The datasets that the run read.
         separations: How far sets are from training sets, each as the run wrote it.
+        stands_for: In a race, the key of the shorter training that decisions name in the place of a longer one, by the
+            key of that.
         run_of_0_4_0: The last run, by its id, if version 0.4.0 wrote the file: later versions write it to `runs/`.
         problems: What is in the file but not valid: for each field a text that begins with its name.
     """
@@ -112,6 +114,7 @@ class ExperimentFile:
     plan: Plan
     data: Sequence[DataEntry] = ()
     separations: Sequence[Mapping[str, Any]] = ()
+    stands_for: Mapping[Key, Key] = field(default_factory=dict)
     run_of_0_4_0: Mapping[str, RunFile] = field(default_factory=dict)
     problems: Sequence[str] = ()
 

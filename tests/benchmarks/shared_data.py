@@ -82,7 +82,7 @@ def measure(folder: Path, train_set: str) -> tuple[float, float]:
     plan = sweep._plan(inputs)
     stopwatch = Stopwatch()
     job = Job.of(sweep.config, sweep.space, inputs)
-    write_experiment_file(plan, job)
+    write_experiment_file(plan, job, {})
     placement = Placement(torch.device("cpu"), n_slots=N_WORKERS, cpus_per_trial=1)
     done, most = threading.Event(), 0.0
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from cluster.result_table import ResultTable
 from cluster.results.results import METRICS
+from cluster.storage.decision_file import Competitor, DecisionFile, Reason
 from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder, TrialFolder
 from cluster.storage.records import to_parquet
@@ -106,6 +107,82 @@ def write_fold_results(
     lr_axis = {"paths": ["lr"], "rows": [[lr] for lr in combinations]}
     folder.write_experiment({**experiment_json(folder), "options": [axis, lr_axis], "data": samples})
     return folder
+
+
+RULE = {"reduction_factor": 3, "min_epochs": 1, "first_repetitions": None, "min_finalists": 2, "max_cost": 0.25}
+
+Reached = tuple[Sequence[float], Reason]
+"""The best validation errors of a combination's repetitions at a rung, mm, and why it stays or not."""
+
+
+def write_race(
+    folder: ExperimentFolder,
+    decisions: Mapping[tuple[int, int], tuple[int, Mapping[str, Reached]]],
+    *,
+    data: str = "hands_val",
+    n_rungs: int = 3,
+) -> ExperimentFolder:
+    """Writes the decisions of a race, and that the experiment is raced.
+
+    Args:
+        folder: The experiment's folder.
+        decisions: By the numbers of the bracket and the rung, the epoch and what each combination reached, by its key.
+        data: The validation set.
+        n_rungs: The rungs of each bracket.
+    """
+    content = experiment_json(folder)
+    race = {"name": "cluster.racing.successive_halving.SuccessiveHalving", "args": RULE}
+    content["configs"]["experiment_config"]["race"] = race
+    folder.write_experiment(content)
+    for (bracket, rung), (epoch, reached) in decisions.items():
+        ranked = sorted(reached.items(), key=lambda item: sum(item[1][0]))
+        competitors = [
+            Competitor(key, "c", 9, epoch, [mm.hex() if mm < float("inf") else "inf" for mm in values], reason)
+            for key, (values, reason) in ranked
+        ]
+        folder.write_decision(
+            DecisionFile(
+                data=data,
+                size=None,
+                bracket=bracket,
+                rung=rung,
+                n_rungs=n_rungs,
+                n_repetitions=len(content["plan"]["seeds"]),
+                n_epochs_allowed=100,
+                combinations=competitors,
+                rule=RULE,
+            )
+        )
+    return folder
+
+
+def write_raced_results(path: Path) -> ExperimentFolder:
+    """Writes an experiment of six combinations with two repetitions of 9 epochs; its race kept `a` and `b`.
+
+    `c` and `d` were dropped at epoch 3, after one repetition of `c` had finished without the race. At epoch 1, `e` was
+    dropped with one repetition, and `f`, which diverged.
+    """
+    outcomes: dict[str, Sequence[Outcome]] = {
+        **{"a": [6.0, 7.0], "b": [5.5, 8.0], "c": [2.0, "interrupted"]},
+        **{"d": ["interrupted", "interrupted"], "e": ["interrupted", None], "f": ["diverged", None]},
+    }
+    options = {key: {"lr": lr, "dim": dim} for key, (lr, dim) in zip(outcomes, _GRID, strict=True)}
+    folder = write_results(path, {key: (options[key], of) for key, of in outcomes.items()}, name="raced")
+    content = experiment_json(folder)
+    content["configs"]["solver_config"] = {"num_epochs": 9}
+    folder.write_experiment(content)
+    first: dict[str, Reached] = {
+        **{"a": ([9.0], "best"), "c": ([9.5], "best"), "b": ([9.25], "best"), "d": ([9.75], "close to the best")},
+        **{"e": ([11.0], "behind"), "f": ([float("inf")], "diverged")},
+    }
+    second: dict[str, Reached] = {
+        **{"a": ([7.0, 8.0], "best"), "b": ([8.0, 8.0], "best")},
+        **{"c": ([9.0, 10.0], "behind"), "d": ([8.5, 9.0], "behind")},
+    }
+    return write_race(folder, {(0, 0): (1, first), (0, 1): (3, second)})
+
+
+_GRID = [(lr, dim) for lr in (0.1, 0.2, 0.3) for dim in (8, 16)]
 
 
 def write_trial(

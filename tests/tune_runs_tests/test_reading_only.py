@@ -39,6 +39,7 @@ COMMANDS = [
     ["show", "complete", "--by", "finger"],
     ["effects", "complete"],
     ["effects", "complete", "--json"],
+    ["methods", "complete"],
     ["race", "complete", "--min-epochs", "1"],
     ["export", "complete", "effects", "--out", "{to}/effects.xlsx"],
     ["export", "complete", "pivot", "--rows", LR, "--columns", "model_args.batchnorm", "--format", "latex"],

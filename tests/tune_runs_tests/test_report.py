@@ -25,7 +25,7 @@ from tests.support import ROOT
 SCRIPT = ROOT / "tune_runs" / "report.py"
 SHAPE = '{"name": "x", "options": [], "configs": {"experiment_config": {}}, "plan": {"seeds": [1], "combinations": []}}'
 NAMES = ["broken", "complete", "failures", "other", "unfinished"]
-WITH_JSON = {"list", "show", "effects", "compare", "diff", "log", "race", "reproduce", "rm", "clean"}
+WITH_JSON = {"list", "show", "effects", "compare", "diff", "log", "methods", "race", "reproduce", "rm", "clean"}
 
 
 def load_script():

@@ -10,7 +10,7 @@ _MARKS = {"best": "strong", "second": "u"}
 
 
 def html_table(grid: Grid, *, class_: str | None = None) -> Markup:
-    """Returns a `<table>` for a page. Columns of numbers have the class 'number'.
+    """Returns a `<table>` for a page, and after it the table below it. Columns of numbers have the class 'number'.
 
     Args:
         grid: The table; a text in it that is `Markup` is already HTML.
@@ -31,7 +31,7 @@ def html_table(grid: Grid, *, class_: str | None = None) -> Markup:
     # A header with the scope rowgroup applies to its <tbody>.
     bodies = groups if len(groups) < len(grid.rows) else [joined(groups)]
     foot = tag("tfoot", tag("tr", tag("td", " ".join(grid.notes), colspan=len(grid.headers))))
-    return tag(
+    table = tag(
         "table",
         tag("caption", grid.caption),
         tag("thead", *head),
@@ -39,6 +39,7 @@ def html_table(grid: Grid, *, class_: str | None = None) -> Markup:
         *([foot] if grid.notes else []),
         class_=class_,
     )
+    return table if grid.below is None else joined([table, html_table(grid.below, class_=class_)])
 
 
 def _group(grid: Grid, rows: Sequence[tuple[Sequence[Cell], str | None]], classes: Sequence[str | None]) -> Markup:

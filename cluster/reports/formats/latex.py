@@ -47,6 +47,8 @@ _POWER = re.compile(r"(?P<factor>[-+]?[\d.]+)e(?P<exponent>[+-]\d+)")
 def latex(grid: Grid, *, standalone: bool, fit: Fit = "page", size: Size | None = None) -> str:
     """Returns a table as a `table`, `table*` or `longtable` environment, or as a whole document.
 
+    The table below it is another environment.
+
     Args:
         grid: The table.
         standalone: Whether to return a whole document.
@@ -56,18 +58,9 @@ def latex(grid: Grid, *, standalone: bool, fit: Fit = "page", size: Size | None 
     Raises:
         ChoiceError: If the table has more rows than a page with two columns.
     """
-    is_long = len(grid.rows) > _PAGE_HEIGHT
-    if is_long and fit != "page":
-        raise ChoiceError(
-            f"LaTeX cannot break a table on a page with two columns, and {len(grid.rows)} rows do not fit on one page; "
-            f"show at most {_PAGE_HEIGHT} (such as --best {_PAGE_HEIGHT}), or leave out --fit"
-        )
-    packages = "booktabs,multirow" + ",longtable" * is_long
-    size = size or _size_that_fits(grid, fit)
-    columns = _columns(grid, fit, size)
-    lines = _long_table(grid, columns, size) if is_long else _table(grid, columns, fit, size)
-    if not _fits(grid, fit, size):
-        lines.insert(0, "% It may be too wide: try fewer columns, a smaller size, or another fit.")
+    grids = [grid] if grid.below is None else [grid, grid.below]
+    lines = [line for one in grids for line in _environment(one, fit, size)]
+    packages = "booktabs,multirow" + ",longtable" * any(map(_is_long, grids))
     if not standalone:
         lines = [f"% Needs \\usepackage{{{packages}}}", *lines]
     else:
@@ -81,6 +74,25 @@ def latex(grid: Grid, *, standalone: bool, fit: Fit = "page", size: Size | None 
             "\\end{document}",
         ]
     return "\n".join(lines) + "\n"
+
+
+def _is_long(grid: Grid) -> bool:
+    return len(grid.rows) > _PAGE_HEIGHT
+
+
+def _environment(grid: Grid, fit: Fit, size: Size | None) -> list[str]:
+    is_long = _is_long(grid)
+    if is_long and fit != "page":
+        raise ChoiceError(
+            f"LaTeX cannot break a table on a page with two columns, and {len(grid.rows)} rows do not fit on one page; "
+            f"show at most {_PAGE_HEIGHT} (such as --best {_PAGE_HEIGHT}), or leave out --fit"
+        )
+    size = size or _size_that_fits(grid, fit)
+    columns = _columns(grid, fit, size)
+    lines = _long_table(grid, columns, size) if is_long else _table(grid, columns, fit, size)
+    if not _fits(grid, fit, size):
+        lines.insert(0, "% It may be too wide: try fewer columns, a smaller size, or another fit.")
+    return lines
 
 
 def _table(grid: Grid, columns: Sequence[str], fit: Fit, size: Size) -> list[str]:

@@ -10,7 +10,7 @@ _MARKS = {"": "{}", "best": "**{}**", "second": "<ins>{}</ins>"}
 
 
 def markdown(grid: Grid) -> str:
-    """Returns a table with its caption above it and its notes below."""
+    """Returns a table with its caption above it and its notes below; then the table below it."""
     # A table in Markdown has one line of headers.
     titles = [title for title, n in grid.spans for _ in range(n)] or [""] * len(grid.headers)
     headers = [escaped(f"{t}: {header}" if t else header) for t, header in zip(titles, grid.headers, strict=True)]
@@ -18,7 +18,8 @@ def markdown(grid: Grid) -> str:
     lines = [escaped(grid.caption), "", _line(headers), _line(rule), *(_line(_cells(row)) for row in grid.rows)]
     if grid.notes:
         lines += ["", *map(escaped, grid.notes)]
-    return "\n".join(lines) + "\n"
+    text = "\n".join(lines) + "\n"
+    return text if grid.below is None else f"{text}\n{markdown(grid.below)}"
 
 
 def escaped(text: str) -> str:

@@ -20,7 +20,10 @@ _GAP = "  "
 
 
 def terminal(grid: Grid) -> str:
-    """Returns a table with its caption above it and its notes below. Rows with the same label show it once."""
+    """Returns a table with its caption above it and its notes below; then the table below it.
+
+    Rows with the same label show it once.
+    """
     rows = [list(row) for row in grid.rows[:_MAX_ROWS]]
     labels = [row[: grid.n_labels - 1] for row in rows]
     for (before, own), row in zip(pairwise(labels), rows[1:], strict=True):
@@ -31,6 +34,8 @@ def terminal(grid: Grid) -> str:
         parts.append(f"and {len(grid.rows) - _MAX_ROWS} more rows; --json has all")
     if grid.notes:
         parts.append("\n".join(map(wrapped, grid.notes)))
+    if grid.below is not None:
+        parts.append(terminal(grid.below))
     return "\n\n".join(parts)
 
 

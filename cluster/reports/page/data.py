@@ -117,8 +117,11 @@ class PageData:
 
     @cached_property
     def rows(self) -> list[Row]:
-        """The combinations, best in validation first; those that were measured on the same data are together."""
-        return [row for data in self.by_data for row in data.table.summary]
+        """The combinations, best in validation first; those that were measured on the same data are together.
+
+        Combinations that a race dropped have a table of their own.
+        """
+        return [row for data in self.by_data for row in data.table.ranked]
 
     @cached_property
     def comparisons(self) -> dict[str, Comparison]:
@@ -129,8 +132,11 @@ class PageData:
         found: dict[str, Comparison] = {}
         n_pairs = 0
         for table in self._tables.values():
-            n_pairs += math.comb(len(table.summary), 2)
-            found |= compare_with(table.summary[0]["key"], table.values(column(table.split, "distance")))
+            n_pairs += math.comb(len(table.ranked), 2)
+            values = table.values(column(table.split, "distance"))
+            if table.ranked:
+                ranked = {row["key"]: values[row["key"]] for row in table.ranked}
+                found |= compare_with(table.ranked[0]["key"], ranked)
         return dict(zip(found, adjusted(list(found.values()), n_possible=n_pairs), strict=True))
 
     @cached_property

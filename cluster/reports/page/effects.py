@@ -26,13 +26,17 @@ _WIDTH, _HEIGHT = 160, 16
 def effects(data: PageData) -> list[Markup]:
     """Marginal means of each option's values, importances, and interactions; empty if there are no means."""
     table = data.table
-    found = Effects("", table, column(table.split, "distance"))
+    found = Effects.of("", table, column(table.split, "distance"))
+    if found is None:
+        return []
     names = dict(zip(table.distinguishing_paths, short_names(table.distinguishing_paths), strict=True))
     means = found.means
     shown = {path: m for path, m in means.items() if len(_known(m.groups)) > 1 and len(m.groups) <= _MAX_VALUES}
     if not shown:
         return []
-    words = [_averaged(f"Mean distance on the {SPLITS[table.split]} for each value of an option", means, names)]
+    where = f", {found.at}," if found.at else ""
+    what = f"Mean distance on the {SPLITS[found.results.split]}{where} for each value of an option"
+    words = [_averaged(what, means, names)]
     pairs: list[Markup] = []
     if len(names) >= 2:
         words += _of_importance(found.importances, names)

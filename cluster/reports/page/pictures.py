@@ -124,7 +124,7 @@ def _picture(draw: Callable[[], "Figure"], caption: str) -> Markup | None:
 
 def _of_training(data: PageData) -> Iterator[_PlannedFigure]:
     groups: dict[str, list[Curve]] = {}
-    for row in data.table.summary[:_N_CURVES]:
+    for row in data.table.ranked[:_N_CURVES]:
         known = [data.logged.curves.get(found_id) for found_id in finished_ids(data.table, row)]
         if found := [curve for curve in known if curve is not None and len(curve.epochs)]:
             groups[name_of(data.table, row)] = found

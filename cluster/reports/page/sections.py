@@ -11,6 +11,7 @@ from typing import Any
 from cluster.reports.formats.grid import Cell, Grid, number_cell, p_text, signed
 from cluster.reports.formats.html import Markup, escaped, joined, json_block, tag
 from cluster.reports.formats.html_table import html_table
+from cluster.reports.methods import methods_paragraph
 from cluster.reports.page.data import MAX_DATA_GROUPS, PageData, trial_id
 from cluster.reports.page.sentences import (
     findings,
@@ -133,12 +134,22 @@ def combinations(data: PageData) -> Markup:
         )
     elif data.comparisons:
         caption += f" No significance test: it needs {MIN_REPETITIONS} repetitions."
-    shown = replace(grid, caption=caption, headers=headers, rows=rows, n_labels=1, spans=spans, notes=())
+    shown = replace(grid, caption=caption, headers=headers, rows=rows, n_labels=1, spans=spans, notes=(), below=None)
+    dropped = []
+    if grid.below is not None:
+        table_of_dropped = html_table(grid.below)
+        dropped.append(scrolling(table_of_dropped, "Dropped combinations", n_rows=len(grid.below.rows)))
     return section(
         "combinations",
         "Combinations",
         tag("div", class_="tools only-scripted"),
         scrolling(html_table(shown, class_="combinations"), "Table of combinations", n_rows=len(rows)),
+        *dropped,
+        tag(
+            "details",
+            tag("summary", "A paragraph for a methods section"),
+            tag("p", methods_paragraph(table, data.experiment)),
+        ),
         json_block("combinations-data", data.for_scripts()),
     )
 

@@ -6,7 +6,16 @@ from collections.abc import Iterator, Sequence
 from cluster.reports.formats.grid import p_text, signed
 from cluster.reports.page.data import PageData
 from cluster.reports.tables.by_group import GroupErrors
-from cluster.reports.tables.captions import SPLITS, distances, excluded, folds_of, n_folds, over_folds, versions
+from cluster.reports.tables.captions import (
+    SPLITS,
+    distances,
+    excluded,
+    folds_of,
+    n_folds,
+    over_folds,
+    raced,
+    versions,
+)
 from cluster.reports.tables.summary import mean_and_std
 from cluster.results import names
 from cluster.results.change_intervals import intervals_of
@@ -49,14 +58,15 @@ def progress(data: PageData) -> str:
 def findings(data: PageData) -> list[str]:
     """Describes the results on one data set; the first sentence says which combination is best."""
     best = data.table.summary[0]
-    if best[SummaryColumns.of("val").mean] is None:
-        return ["No trial has finished, so there is no result yet."]
     table = data.table
+    if best[SummaryColumns.of("val").mean] is None:
+        return ["No trial has finished, so there is no result yet.", *raced(table)]
     return [
         " ".join(_best(data)),
+        *raced(table),
         *_folds(data),
-        *distances(table, table.summary, table.split),
-        *versions(table, table.summary),
+        *distances(table, table.ranked, table.split),
+        *versions(table, table.ranked),
         *_choice(data),
         *_against_the_next(data),
     ]
@@ -115,12 +125,14 @@ def _note_on_n(data: PageData) -> str:
 def _choice(data: PageData) -> Iterator[str]:
     table, best = data.table, data.table.summary[0]
     # Means over different numbers of repetitions are not compared.
-    alike = [row for row in table.summary if row["n"] == best["n"]]
+    alike = [row for row in table.ranked if row["n"] == best["n"]]
     if len(alike) < 2:
         return
     val_columns, test_columns = SummaryColumns.of("val"), SummaryColumns.of("test")
     val = mean_and_std(best[val_columns.mean], best[val_columns.std])
     sentence = f"It was chosen on the validation set ({val} mm), where it is the best of {len(alike):,} combinations"
+    if table.dropped:
+        sentence += " that were trained to the end"
     if len(alike) < sum(row["n"] > 0 for row in table.summary):
         sentence += f" with {count(best['n'], 'repetition')}"
     if table.split == "val":
@@ -138,7 +150,7 @@ def _choice(data: PageData) -> Iterator[str]:
 
 def _against_the_next(data: PageData) -> Iterator[str]:
     table = data.table
-    following = [row for row in table.summary[1:] if row["n"] > 0]
+    following = [row for row in table.ranked[1:] if row["n"] > 0]
     if not following:
         return
     compared = data.comparisons[following[0]["key"]]

@@ -271,6 +271,7 @@ class GroupTable:
             *captions.versions(self.results, self.rows),
             *captions.over_folds(self.results, self.rows),
             *captions.unfinished(self.results, self.rows),
+            *captions.raced(self.results),
             *captions.passed_over(self.results, self.rows, lambda row: None),
         ]
 

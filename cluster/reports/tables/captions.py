@@ -41,7 +41,7 @@ def measured(results: Results, rows: Sequence[Row], split: str, names: Sequence[
 def repeated(rows: Sequence[Row]) -> str:
     """Returns how results summarise repetitions: 'mean ± sample standard deviation over n = 3 finished repetitions'."""
     counts = sorted({row["n"] for row in rows})
-    if counts in ([0], [1]):
+    if counts in ([], [0], [1]):
         return "one repetition" if counts == [1] else "no repetition has finished"
     n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     return f"mean ± sample standard deviation over n = {n} finished repetitions"
@@ -64,6 +64,23 @@ def best_first(results: Results, rows: Sequence[Row]) -> list[str]:
     if any(0 < row["n"] < results.n_repetitions for row in rows):
         text += f"; those with fewer than {results.n_repetitions} finished repetitions come last"
     return [f"{text}."]
+
+
+def raced(results: Results) -> list[str]:
+    """Returns a sentence on how many combinations a race dropped; none without any.
+
+    For example '12 of 60 combinations were trained to the end; the race dropped the others.'
+    """
+    n_all, n_dropped = count(len(results.summary), "combination"), len(results.dropped)
+    n_left = len(results.summary) - n_dropped
+    if not n_dropped:
+        return []
+    if not n_left:
+        return [f"The race dropped all {n_all}." if len(results.summary) > 1 else "The race dropped the combination."]
+    if any(row["n"] < results.n_repetitions for row in results.ranked):
+        return [f"The race has dropped {n_dropped:,} of {n_all}; the others are not all trained to the end."]
+    were, others = "was" if n_left == 1 else "were", "other" if n_dropped == 1 else "others"
+    return [f"{n_left:,} of {n_all} {were} trained to the end; the race dropped the {others}."]
 
 
 def sorted_by(header: str, *, descending: bool) -> list[str]:

@@ -71,7 +71,10 @@ class OptionColumn:
 
 @dataclass(frozen=True)
 class CountColumn(OptionColumn):
-    """The key, or how many repetitions finished, failed or diverged."""
+    """The key, how many repetitions finished, failed or diverged, or what a dropped combination reached."""
+
+    def styles(self) -> dict[str, Style]:  # noqa: D102
+        return {self.name: "decimals"} if self.name.endswith("_mm") else {}
 
     def cells(self, rows: Sequence[Row], precision: int) -> list[Cell]:  # noqa: D102
         return [plain_cell(row[self.name]) for row in rows]

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cluster.racing.dropped import DROPPED_COLUMNS
 from cluster.reports.formats.grid import Grid
 from cluster.reports.formats.xlsx import Style
 from cluster.reports.tables import captions
@@ -16,6 +17,7 @@ from cluster.reports.tables.columns import (
     MeasuredColumn,
     OptionColumn,
 )
+from cluster.reports.tables.dropped import dropped_grid
 from cluster.reports.tables.marks import Rating, ResultGroup, rate
 from cluster.reports.tables.metric_labels import MEASURES, Measure
 from cluster.reports.tables.table_options import TableOptions
@@ -32,7 +34,7 @@ _FOLDS = "folds"
 
 
 class CombinationTable:
-    """The chosen combinations of an experiment.
+    """The chosen combinations of an experiment. Those that a race dropped follow, unless the best were chosen.
 
     Args:
         results: The experiment's results.
@@ -62,7 +64,8 @@ class CombinationTable:
     def records(self) -> list[Row]:
         """Returns the rows for programs."""
         columns = self._columns(self._for_programs())
-        return [{name: value for c in columns for name, value in c.record(row).items()} for row in self.rows]
+        rows = [*self.rows, *(self.results.not_ranked if self._has_dropped else ())]
+        return [{name: value for c in columns for name, value in c.record(row).items()} for row in rows]
 
     def styles(self) -> dict[str, Style]:
         """Returns the styles of those columns of `records` that need one."""
@@ -70,18 +73,19 @@ class CombinationTable:
 
     def grid(self) -> Grid:
         """Returns the table for reading."""
-        results, rows = self.results, self.rows
+        results, rows, precision = self.results, self.rows, self.table_options.precision
         columns = self._columns(self.table_options.columns or self._for_reading())
-        cells = [c.cells(rows, self.table_options.precision) for c in columns]
+        cells = [c.cells(rows, precision) for c in columns]
         is_label = [isinstance(c, OptionColumn) and not isinstance(c, CountColumn) for c in columns]
         n_labels = is_label.index(False) if False in is_label else len(is_label)
         shown = [c for c in columns if isinstance(c, MeasuredColumn | ChangeColumn) and c.measure is not None]
         measures = {c.measure for c in shown}
         the_measure = next(iter(measures)) if len(measures) == 1 else None
-        what = captions.measured(results, rows, self.split, [c.name for c in shown], the_measure)
+        what = captions.measured(results, rows or results.summary, self.split, [c.name for c in shown], the_measure)
         intervals = self._intervals if any(isinstance(c, ChangeColumn) for c in columns) else None
         explained = [self.explained, *captions.in_brackets(intervals)]
-        sentences = [f"{what}; {captions.repeated(rows)}.", self._selected(), *self._order, *explained]
+        sentences = [f"{what}; {captions.repeated(rows)}.", *captions.raced(results), self._selected()]
+        sentences += [*self._order, *explained]
         return Grid(
             name=results.name,
             caption=" ".join(filter(None, sentences)),
@@ -98,11 +102,17 @@ class CombinationTable:
                 *captions.without_interval(rows, intervals),
                 *self._passed_over(),
             ],
+            below=dropped_grid(results, precision) if self._has_dropped else None,
         )
+
+    @property
+    def _has_dropped(self) -> bool:
+        return self.table_options.best is None and self.table_options.best_for_each is None
 
     def _for_programs(self) -> Sequence[str]:
         folds = [_FOLDS] * bool(self.results.folds)
-        return self.table_options.columns or ("key", *self.results.option_paths, *_COUNTS, *_RESULTS, *folds)
+        dropped = DROPPED_COLUMNS if self.results.dropped else ()
+        return self.table_options.columns or ("key", *self.results.option_paths, *_COUNTS, *_RESULTS, *folds, *dropped)
 
     def _for_reading(self) -> list[str]:
         options = list(self.results.distinguishing_paths)
@@ -150,7 +160,7 @@ class CombinationTable:
         measure = MEASURES[metric]
         if name in self.results.option_paths:
             return OptionColumn(name, short_names(self.results.option_paths)[name])
-        if name in ("key", *_COUNTS):
+        if name in ("key", *_COUNTS, *DROPPED_COLUMNS):
             return CountColumn(name, name)
         if name == _FOLDS:
             raw = column(split, metric)
@@ -199,10 +209,16 @@ def chosen_split(results: Results, table_options: TableOptions) -> str:
 
 
 def chosen_rows(results: Results, table_options: TableOptions) -> list[Row]:
-    """Returns the combinations to show: those with the same validation set together, the best first."""
-    rows = results.summary
+    """Returns the combinations to show: those with the same validation set together, the best first.
+
+    Raises:
+        ChoiceError: If there is no such option, or if the best were chosen and a race dropped all combinations.
+    """
+    rows = results.ranked
     if table_options.best_for_each is not None:
         rows = results.best_for_each(named(table_options.best_for_each, results.option_paths, "option"))
+    if not rows and (table_options.best is not None or table_options.best_for_each is not None):
+        raise ChoiceError(f"{results.name} has no best combination: {' '.join(captions.raced(results))}")
     return [row for ranked in by_validation_set(results, rows) for row in ranked[: table_options.best]]
 
 
@@ -269,7 +285,8 @@ def rate_columns(
 
 def named_columns(results: Results, measured: Mapping[str, Any]) -> list[str]:
     """Returns every column that can be chosen."""
-    return ["key", *results.option_paths, *_COUNTS, *_RESULTS, *[_FOLDS] * bool(results.folds), *measured]
+    dropped = DROPPED_COLUMNS if results.dropped else ()
+    return ["key", *results.option_paths, *_COUNTS, *_RESULTS, *[_FOLDS] * bool(results.folds), *dropped, *measured]
 
 
 def measured_columns(

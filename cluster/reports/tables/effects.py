@@ -10,6 +10,7 @@ from cluster.reports.tables import captions
 from cluster.reports.tables.captions import SPLIT_NAMES
 from cluster.reports.tables.combinations import chosen_split
 from cluster.reports.tables.effect_phrases import against_chance, averaged_over, importance_rests_on, no_importance
+from cluster.reports.tables.first_rung import at_first_rung
 from cluster.reports.tables.metric_labels import MEASURES
 from cluster.reports.tables.table_options import TableOptions
 from cluster.results.chance import Chance
@@ -44,13 +45,23 @@ class Effects:
 
     Attributes:
         data: The name of the data; empty if all combinations of the experiment were measured on the same data.
-        results: The results on this data.
+        results: The results on this data; if a race dropped some of them, those at its first rung.
         metric: The column of the trials' table.
+        at: Which rung it is, for a sentence; empty if they are the results at the end of the training.
     """
 
     data: str
     results: Results
     metric: str
+    at: str = ""
+
+    @classmethod
+    def of(cls, data: str, results: Results, metric: str) -> "Effects | None":
+        """Takes the results at the end, or at the first rung of a race; None if its decision is missing."""
+        if not results.dropped:
+            return cls(data, results, metric)
+        rung = at_first_rung(results)
+        return None if rung is None else cls(data, rung.results, column("val", "distance"), rung.at)
 
     @property
     def names(self) -> dict[str, str]:
@@ -76,25 +87,32 @@ class Effects:
 def effects_of(results: Results, table_options: TableOptions) -> list[Effects]:
     """Returns the effects on each data set, if an option varies and a trial has finished on it.
 
+    Effects after a race are those at its first rung, on the validation distance.
+
     Args:
         results: The experiment's results.
         table_options: The metric and the split.
 
     Raises:
-        ChoiceError: If there is no such data set.
+        ChoiceError: If there is no such data set, or if a race was decided without this metric.
     """
-    split = chosen_split(results, table_options)
+    split = _split_of(results, table_options)
     metric = column(split, table_options.metric)
     parts = replace(results, splits=results.splits[: results.splits.index(split) + 1]).by_data()
     varied = {name: part for name, part in parts.items() if part.distinguishing_paths}
     if not varied:
         on = " on the same data" if len(parts) > 1 else ""
         raise ChoiceError(f"{results.name} has no effects of options: no option has more than one value{on}")
-    of_all = [Effects(name if len(parts) > 1 else "", part, metric) for name, part in varied.items()]
+    of_all = [Effects.of(name if len(parts) > 1 else "", part, metric) for name, part in varied.items()]
+    if None in of_all:
+        raise ChoiceError(
+            f"{results.name} has no effects of options: the decision at the first rung of its race is missing or "
+            "broken, and only there all combinations were trained"
+        )
     found = [
         of_data
         for of_data in of_all
-        if any(cell.n_averaged for means in of_data.means.values() for cell in means.groups)
+        if of_data and any(cell.n_averaged for means in of_data.means.values() for cell in means.groups)
     ]
     if not found:
         raise ChoiceError(
@@ -102,6 +120,19 @@ def effects_of(results: Results, table_options: TableOptions) -> list[Effects]:
             f"{SPLIT_NAMES[split]} set"
         )
     return found
+
+
+def _split_of(results: Results, table_options: TableOptions) -> str:
+    """Returns the split of the effects."""
+    split = chosen_split(results, table_options)
+    if not results.dropped:
+        return split
+    if table_options.metric != "distance" or (table_options.split or "val") != "val":
+        raise ChoiceError(
+            f"{results.name} was raced: effects of its options are those at the first rung of the race, where only "
+            "distances on the validation set are known; leave out metric and split"
+        )
+    return "val"
 
 
 @dataclass(frozen=True)
@@ -124,7 +155,7 @@ class _EffectTable:
 
     @property
     def _split(self) -> str:
-        return chosen_split(self.results, self.table_options)
+        return self.effects[0].metric.partition("_")[0]
 
     @property
     def _has_data(self) -> bool:
@@ -137,9 +168,15 @@ class _EffectTable:
         measured = captions.measured(self.results, self._rows, self._split, [self.effects[0].metric], measure)
         if self._has_data:
             headers.insert(0, f"{SPLIT_NAMES[self._split]} set")
+        rungs = {of_data.at for of_data in self.effects}
+        at = f" {next(iter(rungs))}" if len(rungs) == 1 and rungs != {""} else ""
+        if any(rungs):
+            notes = [*notes, "A value at a rung is the best validation distance up to its epoch."]
+        if len(rungs) > 1:
+            notes = [*(f"{one.data}: {one.at or 'at the end of the training'}." for one in self.effects), *notes]
         return Grid(
             name=f"{self.results.name} {name}",
-            caption=f"{measured}: {what}",
+            caption=f"{measured}{at}: {what}",
             headers=headers,
             rows=rows,
             n_labels=n_labels + self._has_data,
@@ -154,7 +191,8 @@ class _EffectTable:
         )
 
     def _named(self, of_data: Effects) -> Row:
-        return {"data": of_data.data} if self._has_data else {}
+        named = {"data": of_data.data} if self._has_data else {}
+        return {**named, "at": of_data.at or "at the end"} if any(one.at for one in self.effects) else named
 
     def _lines(self, of_data: Effects, rows: list[list[Cell]]) -> list[list[Cell]]:
         return [[Cell(of_data.data), *row] for row in rows] if self._has_data else rows

@@ -70,7 +70,8 @@ class PivotTable:
 
     def grid(self) -> Grid:
         """Returns the table for reading."""
-        results, shown = self.results, list(self._cells.values())
+        results = self.results
+        shown = [row for row in self._cells.values() if row["key"] not in results.dropped]
         names = short_names(results.option_paths)
         rows = []
         for value, label in zip(self.row_values, option_cells(self.row_values), strict=True):
@@ -91,6 +92,7 @@ class PivotTable:
                 *captions.distances(results, shown, self.split),
                 *captions.versions(results, shown),
                 *captions.unfinished(results, shown),
+                *captions.raced(results),
                 *captions.passed_over(results, self._cells.values(), self._place),
             ],
         )

@@ -17,10 +17,12 @@ from cluster.reports.tables.captions import (
     folds_of,
     in_brackets,
     over_folds,
+    raced,
     versions,
     without_interval,
 )
 from cluster.reports.tables.columns import intervals_record
+from cluster.reports.tables.dropped import dropped_grid
 from cluster.results.change_intervals import ChangeIntervals
 from cluster.results.lookup import short_keys
 from cluster.results.names import option_texts, setting_of, short_names
@@ -50,30 +52,40 @@ def summary_text(
         width: The number of characters in a line.
     """
     grid, n_without = summary_grid(table, intervals), 0
+    dropped = grid.below
     if with_keys:
         keys = short_keys(table)
-        rows = [[Cell(keys[key]), *row] for key, row in zip(grid.keys, grid.rows, strict=True)]
-        grid = replace(
-            grid, headers=["key", *grid.headers], rows=rows, n_labels=grid.n_labels + 1, spans=[("", 1), *grid.spans]
-        )
+        grid, dropped = _with_keys(grid, keys), dropped and _with_keys(dropped, keys)
     else:
-        ended = {row["key"] for row in table.summary if row["n"] or row["failed"] or row["diverged"]}
+        ended = {row["key"] for row in table.ranked if row["n"] or row["failed"] or row["diverged"]}
         n_without = len(grid.rows) - len(ended)
         grid = replace(grid, rows=[row for key, row in zip(grid.keys, grid.rows, strict=True) if key in ended])
-        if not ended:
+        if not ended and dropped is None:
             return "\n".join([_title(table), "No trial has ended, so there is no table yet.", *_notes(table)]) + "\n"
     lines = [_title(table), "", terminal_table(replace(grid, rows=grid.rows[:_MAX_ROWS]), width)]
     if n_without:
         lines += ["", f"{count(n_without, 'other combination')} without a trial that has ended"]
     if len(grid.rows) > _MAX_ROWS:
         lines += ["", f"and {count(len(grid.rows) - _MAX_ROWS, 'more combination')}, all in tables/summary.csv"]
-    notes = distances(table, table.summary, table.split)
-    notes += versions(table, table.summary)
-    notes += without_interval(table.summary, intervals)
-    width = min(width, FILE_WIDTH)
-    notes, gpu_memory = ([textwrap.fill(text, width) for text in texts] for texts in (notes, _gpu_memory(table)))
-    lines += ["", textwrap.fill(grid.caption, width), *notes, *_notes(table), *gpu_memory]
+    notes = distances(table, table.ranked, table.split)
+    notes += versions(table, table.ranked)
+    notes += without_interval(table.ranked, intervals)
+    text_width = min(width, FILE_WIDTH)
+    notes, gpu_memory = ([textwrap.fill(text, text_width) for text in texts] for texts in (notes, _gpu_memory(table)))
+    lines += ["", textwrap.fill(grid.caption, text_width), *notes, *_notes(table), *gpu_memory]
+    if dropped is not None:
+        lines += ["", textwrap.fill(dropped.caption, text_width), ""]
+        lines.append(terminal_table(replace(dropped, rows=dropped.rows[:_MAX_ROWS]), width))
+        if len(dropped.rows) > _MAX_ROWS:
+            lines += ["", f"and {count(len(dropped.rows) - _MAX_ROWS, 'more combination')}, all in tables/summary.csv"]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _with_keys(grid: Grid, keys: Mapping[str, str]) -> Grid:
+    """Returns a table with the beginnings of the combinations' keys as its first column."""
+    rows = [[Cell(keys[key]), *row] for key, row in zip(grid.keys, grid.rows, strict=True)]
+    spans = [("", 1), *grid.spans] if grid.spans else []
+    return replace(grid, headers=["key", *grid.headers], rows=rows, n_labels=grid.n_labels + 1, spans=spans)
 
 
 def summary_html(table: Results) -> Markup:
@@ -82,6 +94,10 @@ def summary_html(table: Results) -> Markup:
     n_more = len(grid.rows) - _MAX_ROWS
     more = [f"And {count(n_more, 'more combination')}."] if n_more > 0 else []
     grid = replace(grid, rows=grid.rows[:_MAX_ROWS], keys=grid.keys[:_MAX_ROWS], notes=[*more, *grid.notes])
+    if grid.below is not None and len(grid.below.rows) > _MAX_ROWS:
+        more = [f"And {count(len(grid.below.rows) - _MAX_ROWS, 'more combination')}."]
+        below = replace(grid.below, rows=grid.below.rows[:_MAX_ROWS], keys=grid.below.keys[:_MAX_ROWS], notes=more)
+        grid = replace(grid, below=below)
     # Notebooks typeset $…$ in texts outside these classes.
     return tag("div", tag("p", _title(table)), html_table(grid), class_="tex2jax_ignore mathjax_ignore")
 
@@ -94,20 +110,24 @@ def summary_markdown(table: Results) -> str:
 def summary_grid(table: Results, intervals: Intervals = None) -> Grid:
     """Returns all combinations with their mean distance before and after on each split.
 
-    Combinations that were measured on the same data are listed together.
+    Combinations that were measured on the same data are listed together. Those that a race dropped are in the table
+    below.
 
     Args:
         table: The results.
         intervals: The intervals of changes.
     """
     parts, paths = table.by_data(), table.distinguishing_paths
-    rows = [row for part in parts.values() for row in part.summary]
-    columns = [list(map(Cell, option_texts([row[path] for row in rows]))) for path in paths]
+    rows = [row for part in parts.values() for row in part.ranked]
+    # The texts that also distinguish them from those that a race dropped.
+    all_rows = [*rows, *table.not_ranked]
+    columns = [list(map(Cell, option_texts([row[path] for row in all_rows])))[: len(rows)] for path in paths]
     columns.append([Cell(_n(row), is_number=True) for row in rows])
     headers, spans = [*short_names(paths).values(), "n"], [("", len(paths) + 1)]
     for split in table.splits:
         known = intervals if intervals and split == table.split else {}
-        columns += map(list, zip(*(_results(row, split, known.get(row["key"])) for row in rows), strict=True))
+        cells = [_results(row, split, known.get(row["key"])) for row in rows]
+        columns += [[of_row[place] for of_row in cells] for place in range(3)]
         headers += ["before", "after", "change"]
         spans.append((SPLIT_NAMES[split], 3))
     if table.folds:
@@ -129,6 +149,7 @@ def summary_grid(table: Results, intervals: Intervals = None) -> Grid:
             *without_interval(rows, intervals),
             *_notes(table),
         ],
+        below=dropped_grid(table),
     )
 
 
@@ -196,7 +217,7 @@ def _n(row: Row) -> str:
 
 def _caption(table: Results, *, n_data: int) -> str:
     text = "Mean distance per joint in mm: mean ± sample standard deviation over n finished repetitions. "
-    text += "Best in validation first"
+    text += "".join(f"{sentence} " for sentence in raced(table)) + "Best in validation first"
     if n_data > 1:
         text += "; those measured on the same data are listed together"
     if any(0 < row["n"] < table.n_repetitions for row in table.summary):

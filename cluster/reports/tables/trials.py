@@ -26,8 +26,10 @@ class TrialTable:
 
     def __init__(self, results: Results, table_options: TableOptions) -> None:
         combinations = chosen_rows(results, table_options)
+        if table_options.best is None and table_options.best_for_each is None:
+            combinations += results.not_ranked
         chosen = [key for row in combinations for key in results.trained_keys(row["key"])]
-        self._order = captions.best_first(results, combinations)
+        self._order = [*captions.raced(results), *captions.best_first(results, combinations)]
         self.results = results = results.single_folds
         self.table_options = table_options
         self.split = chosen_split(results, table_options)

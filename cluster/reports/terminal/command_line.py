@@ -77,6 +77,7 @@ def parser(description: str, commands: Mapping[str, Command]) -> ArgumentParser:
     _add_reading(add)
     _add_export(add)
     _add_effects(add)
+    _add_name(add("methods", "minimal_example", "minimal_example --json", json=True))
     _add_race(add)
     _add_figure(add)
     _add_page(add)

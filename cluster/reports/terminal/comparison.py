@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from cluster.reports.tables.captions import raced
 from cluster.results.folds import DATASET, with_dataset
 from cluster.results.lookup import find_combination
 from cluster.results.names import setting_of
@@ -42,7 +43,7 @@ class Pair:
         first: The row in the summary of the first experiment.
         second: The row in the summary of the second experiment.
         comparison: The second minus the first, mm, paired by repetition; None if the two were measured on different
-            data or trained with different seeds.
+            data or trained with different seeds, or if a race dropped one of them.
     """
 
     options: Mapping[str, Any]
@@ -64,6 +65,7 @@ class ExperimentComparison:
             the trials, if these differ.
         pairs: The combinations that are the same except for the differences of the experiments.
         unpaired: The number of combinations without a counterpart in each experiment.
+        raced: What races did, a sentence for each experiment that has one.
     """
 
     names: tuple[str, str]
@@ -71,6 +73,7 @@ class ExperimentComparison:
     differences: Mapping[str, tuple[str, str]]
     pairs: Sequence[Pair]
     unpaired: tuple[int, int]
+    raced: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -83,12 +86,14 @@ class CombinationComparison:
         differences: Both values, as texts, of each setting that differs, including defaults; also the versions that
             trained the trials, if these differ.
         comparison: See `Pair`.
+        dropped: The keys of those that a race dropped.
     """
 
     rows: tuple[Row, Row]
     split: str
     differences: Mapping[str, tuple[str, str]]
     comparison: Comparison | None
+    dropped: Sequence[str]
 
 
 def compare_experiments(first: Results, others: Sequence[Results]) -> list[ExperimentComparison]:
@@ -151,6 +156,7 @@ def _compare_sides(one: "_Side", other: "_Side") -> ExperimentComparison:
         differences=_differences(one, other, values),
         pairs=pairs,
         unpaired=(len(one.table.summary) - n_paired[0], len(other.table.summary) - n_paired[1]),
+        raced=[f"{side.name}: {sentence}" for side in (one, other) for sentence in raced(side.table)],
     )
 
 
@@ -163,12 +169,17 @@ def _differences(
         if set(these) != set(those)
     }
     fixed = differences(one.fixed(options), other.fixed(options))
-    found |= {path: texts for path, texts in fixed.items() if path not in _IRRELEVANT}
+    found |= {path: texts for path, texts in fixed.items() if path not in _IRRELEVANT and not _is_of_race(path)}
     data = one.fingerprints, other.fingerprints
     for key in data[0]:
         if data[0][key] != data[1].get(key, data[0][key]):
             found[f"data of {key[0]}"] = (data[0][key][:8], data[1][key][:8])
     return found | _different_versions((one, one.table.summary), (other, other.table.summary))
+
+
+def _is_of_race(path: str) -> bool:
+    """Returns whether a setting is of the race, which says what is trained and changes no number."""
+    return f"{path}.".startswith("experiment_config.race.")
 
 
 def _different_versions(*sides: "tuple[_Side, Sequence[Row]]") -> dict[str, tuple[str, str]]:
@@ -214,7 +225,8 @@ def compare_combinations(table: Results, wanted: tuple[str, str]) -> Combination
     split = "test" if any(row["key"] in tested_on for row in rows) else "val"
     # The names of data come first, in place of what the descriptions say about them.
     found = found | differences(one, other) | found | _different_versions((side, rows[:1]), (side, rows[1:]))
-    return CombinationComparison(rows, split, found, _compared(side, rows[0], side, rows[1], split))
+    dropped = [row["key"] for row in rows if row["key"] in table.dropped]
+    return CombinationComparison(rows, split, found, _compared(side, rows[0], side, rows[1], split), dropped)
 
 
 @dataclass(frozen=True)
@@ -285,7 +297,12 @@ class _Side:
 
 
 def _compared(one: _Side, row: Row, other: _Side, counterpart: Row, split: str) -> Comparison | None:
-    """Returns the second minus the first, paired by seed; None if they were measured on different data."""
+    """Returns the second minus the first, paired by seed.
+
+    It is None if they were measured on different data, or if a race dropped one of them.
+    """
+    if row["key"] in one.table.dropped or counterpart["key"] in other.table.dropped:
+        return None
     data = one.measured_on(row, split)
     if data is None or data != other.measured_on(counterpart, split):
         return None

@@ -48,6 +48,7 @@ def experiments_text(found: ExperimentComparison) -> str:
     left = [f"{n} of {name}" for n, name in zip(found.unpaired, found.names, strict=True) if n]
     if left:
         parts.append(f"Without a counterpart: {' and '.join(left)}.")
+    parts += found.raced
     return "\n\n".join(parts)
 
 
@@ -59,7 +60,9 @@ def combinations_text(found: CombinationComparison) -> str:
         _differences(found.differences, keys, "The two have the same settings."),
         tabulate(results, ["combination", "n", f"{SPLITS[found.split]} (mm)"], disable_numparse=True),
     ]
-    if found.comparison is None:
+    if found.dropped:
+        parts.append(f"Their results are not compared: the race dropped {' and '.join(found.dropped)}.")
+    elif found.comparison is None:
         parts.append("Their results are not compared: they may have been measured on different data.")
     elif found.comparison.difference is None:
         parts.append("Their results are not compared: no repetition has finished in both.")
@@ -87,6 +90,7 @@ def experiments_json(found: ExperimentComparison) -> dict[str, Any]:
             for pair in found.pairs
         ],
         "unpaired": list(found.unpaired),
+        "raced": list(found.raced),
     }
 
 
@@ -124,7 +128,8 @@ def _explanation(comparisons: Sequence[Comparison | None], split: str, second: s
     if any(not comparison.too_few for comparison in known):
         lines.append(f"p: sign-flip permutation test{p_of}; *: p ≤ 0.05.")
     if len(known) < len(comparisons):
-        lines.append("– instead of a difference: possibly measured on different data, or trained with different seeds.")
+        lines.append("– instead of a difference: possibly measured on different data, trained with different seeds, or")
+        lines.append("dropped by a race.")
     return "\n".join(lines)
 
 

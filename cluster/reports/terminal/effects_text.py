@@ -32,6 +32,7 @@ def effects_json(effects: Sequence[Effects]) -> list[dict[str, Any]]:
         {
             "data": of_data.data or None,
             "metric": of_data.metric,
+            "at": of_data.at or None,
             "options": [
                 {"option": path, **_importance_json(of_data.importances, path), **_means_json(means)}
                 for path, means in of_data.means.items()

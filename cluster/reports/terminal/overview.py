@@ -18,7 +18,7 @@ from cluster.storage.lock import is_locked
 from data_pipeline.user_error import UserError, did_you_mean
 from data_pipeline.words import size_text
 
-_ENDED = ("finished", "failed", "diverged")
+_ENDED = ("finished", "failed", "diverged", "dropped")
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ class ExperimentStatus:
         state: `running`, `unfinished`, `complete`, one of these two with `, with failures`, `failed` if no trial
             finished or can be continued, or `broken`; if it is broken, the rest is None.
         trials: The number of trials.
-        ended: The number of trials that finished, failed or diverged.
+        ended: The number of trials that finished, failed or diverged, or that a race dropped.
+        dropped: The number of trials that a race dropped.
         split: As in `Best`, like the next three; None if there are several data sets, since they have no common best.
         best_mm: As in `Best`.
         best_std_mm: As in `Best`.
@@ -64,6 +65,7 @@ class ExperimentStatus:
     state: str
     trials: int | None = None
     ended: int | None = None
+    dropped: int | None = None
     split: str | None = None
     best_mm: float | None = None
     best_std_mm: float | None = None
@@ -124,6 +126,7 @@ def experiment_status(folder: ExperimentFolder, name: str) -> ExperimentStatus:
         "running" if running else state(table),
         trials=len(table.single_folds.trials),
         ended=sum(row["status"] in _ENDED for row in table.single_folds.trials),
+        dropped=sum(row["status"] == "dropped" for row in table.single_folds.trials),
         split=None if best is None else best.split,
         best_mm=None if best is None else best.best_mm,
         best_std_mm=None if best is None else best.best_std_mm,
@@ -156,7 +159,9 @@ def statuses_text(found: list[ExperimentStatus]) -> str:
         [
             one.name,
             one.state,
-            "–" if one.trials is None else f"{one.ended}/{one.trials}",
+            "–"
+            if one.trials is None
+            else f"{one.ended}/{one.trials}{f', {one.dropped} dropped' if one.dropped else ''}",
             _best_text(one),
             one.split or "–",
             "–" if one.n is None else str(one.n),

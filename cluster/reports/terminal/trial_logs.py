@@ -114,8 +114,8 @@ def curves_text(table: Results, keys: Sequence[str], *, in_colour: bool) -> str:
 
 
 def _ids_to_draw(table: Results, row: Row) -> list[str]:
-    """Returns the ids of a combination's finished trials; if there are none, of those that may still finish."""
-    status = ("finished",) if row["n"] else ("interrupted", "pending")
+    """Returns the ids of a combination's finished trials; if it has no result yet, of all that have not failed."""
+    status = ("finished",) if row["n"] else ("finished", "interrupted", "pending", "dropped")
     return [
         f"{trial['key']}/{trial['repetition']}" for trial in table.repetitions[row["key"]] if trial["status"] in status
     ]
@@ -199,7 +199,7 @@ def _named_rows(table: Results, keys: Sequence[str]) -> list[tuple[str, Row]]:
     if len(parts) > 1:
         best = [(f"{data}: {_name(part, part.summary[0])}", part.summary[0]) for data, part in parts.items()]
         return best[:_MAX_CURVES]
-    return [(_name(table, row), row) for row in table.summary[:_MAX_CURVES]]
+    return [(_name(table, row), row) for row in (table.ranked or table.summary)[:_MAX_CURVES]]
 
 
 def _ticks(last: float) -> list[float]:

@@ -4,7 +4,8 @@ FOLDER/
     mlflow.db      runs with parameters, metrics over batches, and tags
 
 Names have no brackets and no plus: `val/distance_mm[A]` is `val/distance_mm A`. MLflow's largest number stands for
-infinity, and a trial that was not started has the time of the export. To view it, run
+infinity, and a trial that was not started has the time of the export. MLflow has no status for a trial that a race
+dropped: it is KILLED, with the tag `status` = `dropped`. To view it, run
 `mlflow ui --backend-store-uri sqlite:///FOLDER/mlflow.db`.
 
 MLflow's own library writes the database, without a server, at about four trials per second. This module needs it.
@@ -37,6 +38,7 @@ _STATUS = {
     "failed": "FAILED",
     "diverged": "FAILED",
     "interrupted": "KILLED",
+    "dropped": "KILLED",
     "pending": "SCHEDULED",
 }
 

@@ -19,7 +19,7 @@ from cluster.results.learning_curves import record_tables
 from cluster.results.results import METRICS, Results, column
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.run_file import RunFile
-from cluster.storage.trial_file import Status, TrialFile
+from cluster.storage.trial_file import TrialFile
 from data_pipeline.files.atomic import atomic_folder
 from data_pipeline.subsets import DEFAULT_SUBSET, MEAN_SUBSET
 from data_pipeline.user_error import UserError
@@ -54,12 +54,12 @@ class TrialRun:
     Attributes:
         trial_id: The combination's key and the repetition: `KEY/REPETITION`.
         key: The combination's key.
-        status: The trial's status.
+        status: The trial's status; `dropped` if a race dropped its combination.
         options: The options that vary in the experiment, by path.
         settings: All settings of the experiment's dicts, by path, with the trial's options instead of the base values.
             They are JSON values; `as_text` converts each to a text.
-        facts: Status, error, seed and other things that are not settings, by name; also the ids of its runs, and
-            machine, versions, command and commits of the last one.
+        facts: Status, error, seed and other things that are not settings, by name; also where a race dropped its
+            combination, the ids of its runs, and machine, versions, command and commits of the last one.
         started: When it was started, in seconds since 1970; None if it was not started.
         ended: When it ended; None if it has not ended.
         points: The numbers that were logged during training, in the order of the steps. A step is a batch, counted over
@@ -69,7 +69,7 @@ class TrialRun:
 
     trial_id: str
     key: str
-    status: Status
+    status: str
     options: Mapping[str, Option]
     settings: Mapping[str, Any]
     facts: Mapping[str, str]
@@ -113,6 +113,7 @@ class ExperimentRuns:
         rows = {f"{row['key']}/{row['repetition']}": row for row in results.trials}
         endings = folder.read_trials(_Ending.of, rows.__contains__)
         origins = {run_id: _origin(run) for run_id, run in results.runs.items()}
+        dropped = {row["key"]: {name: str(row[name]) for name in _DROPPED} for row in results.not_ranked}
         planned = {}
         for trial_id, row in rows.items():
             run_ids = results.run_ids[trial_id]
@@ -124,6 +125,7 @@ class ExperimentRuns:
                 options={path: row[path] for path in results.option_paths},
                 settings=settings[row["key"]],
                 facts={name: str(row[name]) for name in _FACTS if row[name] is not None}
+                | dropped.get(row["key"], {})
                 | ({"runs": " ".join(run_ids)} | origins.get(run_ids[-1], {}) if run_ids else {}),
                 started=ending.started,
                 ended=ending.ended,
@@ -177,6 +179,9 @@ _FACTS = (
     *("status", "error", "key", "repetition", "seed", "best_epoch", "train_seconds", "node", "device", "gpu"),
     "gpu_peak_gib",
 )
+
+
+_DROPPED = ("dropped_epoch", "dropped_repetitions", "dropped_reason")
 
 
 class _Ending(NamedTuple):

@@ -7,8 +7,8 @@ The project is the experiment, and the repetitions of a combination are a group.
 trial, its notes say why it failed, and its config contains the settings and, below `trial/`, everything else that is
 known about the trial. Its summary has the results as `final/...`. Names have slashes instead of dots and brackets:
 `val/distance_mm[A]` is `val/distance_mm/A`. Trials that were not started are left out, since W&B has no such runs. W&B
-does not distinguish interrupted trials from failed ones. It dates all runs at the export: the real times are
-`trial/started` and `trial/ended`.
+does not distinguish interrupted trials from failed ones, and trials that a race dropped from finished ones: their tag
+is `dropped`. It dates all runs at the export: the real times are `trial/started` and `trial/ended`.
 
 W&B's own library writes the files, without an account and without a network, at about 20 trials per second. This module
 needs it. To view the runs, run `wandb leet FOLDER/wandb`; to upload them, run `cd FOLDER; wandb sync`.
@@ -33,7 +33,8 @@ try:
 except ImportError as error:
     raise missing_library("wandb") from error
 
-_EXIT_CODE = {"finished": 0, "failed": 1, "diverged": 1, "interrupted": 255}  # W&B itself uses 255 after Ctrl-C
+# W&B itself uses 255 after Ctrl-C.
+_EXIT_CODE = {"finished": 0, "dropped": 0, "failed": 1, "diverged": 1, "interrupted": 255}
 
 _MAX_PROJECT_CHARACTERS = 128
 
@@ -52,7 +53,8 @@ def export_wandb(results: Results, to: Path) -> None:
         try:
             wandb.setup(_settings())
             for run in experiment.runs():
-                if run.status in _EXIT_CODE:
+                is_dropped_before_its_start = run.status == "dropped" and run.started is None
+                if run.status in _EXIT_CODE and not is_dropped_before_its_start:
                     _write(partial, experiment.name[:_MAX_PROJECT_CHARACTERS], run)
         except wandb.Error as error:
             raise UserError(f"{to} cannot be written: {first_line(error)}") from error

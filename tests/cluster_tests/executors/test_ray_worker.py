@@ -32,7 +32,7 @@ def job(small_experiment):
     inputs = Inputs(experiment.config.data_folder)
     plan = experiment._plan(inputs)
     job = Job.of(experiment.config, experiment.space, inputs)
-    write_experiment_file(plan, job)
+    write_experiment_file(plan, job, {})
     return job
 
 

@@ -1,0 +1,97 @@
+"""What the decisions of a race say about the combinations that it dropped, and about its first rung."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from cluster.storage.decision_file import DecisionFile, Reason
+
+Data = tuple[str, int | None]
+"""A validation set: its name, with folds that of the split dataset, and the number of samples; None for all."""
+
+
+class Dropped(NamedTuple):
+    """The rung at which a race dropped a combination.
+
+    It says nothing about how far single trials have trained, which may be further.
+
+    Attributes:
+        epoch: The epoch of the rung.
+        repetitions: The repetitions that reached it.
+        val_distance_mm: Their mean of the best validation distance up to that epoch, mm; None if one diverged, and for
+            a single fold.
+        leader_val_distance_mm: The same of the best combination at the rung, mm.
+        reason: Why it was dropped.
+    """
+
+    epoch: int
+    repetitions: int
+    val_distance_mm: float | None
+    leader_val_distance_mm: float | None
+    reason: Reason
+
+
+DROPPED_COLUMNS = tuple(f"dropped_{name}" for name in Dropped._fields)
+"""The columns of tables for programs that describe dropped combinations."""
+
+
+def dropped_combinations(decisions: Sequence[DecisionFile], validated_on: Mapping[str, Data]) -> dict[str, Dropped]:
+    """Returns the combinations whose latest decision says that they do not stay.
+
+    Args:
+        decisions: The decisions, in their order.
+        validated_on: The validation set of each combination that may be dropped, by its key. Others are ignored.
+
+    Returns:
+        By key: those that reached the latest rung first, the best at each rung first.
+    """
+    latest = {
+        competitor.key: (decision, competitor)
+        for decision in decisions
+        for competitor in decision.combinations
+        if validated_on.get(competitor.key) == (decision.data, decision.size)
+    }
+    found = []
+    for key, (decision, competitor) in latest.items():
+        if not competitor.stays:
+            n, mean = len(competitor.values), competitor.mean_mm
+            # Rungs are counted from the end, where those of all brackets are equal.
+            place = (decision.n_rungs - decision.rung, -n, mean, key)
+            dropped = Dropped(competitor.epoch, n, _finite(mean), _finite(decision.leader.mean_mm), competitor.reason)
+            found.append((place, dropped))
+    return {key: dropped for (*_, key), dropped in sorted(found)}
+
+
+def for_longer(decisions: Sequence[DecisionFile], stands_for: Mapping[str, str]) -> list[DecisionFile]:
+    """Returns decisions in which longer trainings stand next to the shorter ones that raced in their place.
+
+    Args:
+        decisions: The decisions.
+        stands_for: The key of the shorter training, by the key of the longer one.
+    """
+    longer: dict[str, list[str]] = {}
+    for key, shorter in stands_for.items():
+        longer.setdefault(shorter, []).append(key)
+    if not longer:
+        return list(decisions)
+    return [
+        replace(
+            decision,
+            combinations=[
+                replace(competitor, key=key)
+                for competitor in decision.combinations
+                for key in (competitor.key, *longer.get(competitor.key, ()))
+            ],
+        )
+        for decision in decisions
+    ]
+
+
+def first_rungs(decisions: Sequence[DecisionFile]) -> dict[Data, DecisionFile]:
+    """Returns the first decision of the race on each validation set: that of the most combinations."""
+    return {(d.data, d.size): d for d in decisions if (d.bracket, d.rung) == (0, 0)}
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

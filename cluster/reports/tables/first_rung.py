@@ -1,0 +1,80 @@
+"""The results at the first rung of a race, the only ones of all combinations that it began with."""
+
+import math
+from typing import NamedTuple
+
+from cluster.racing.dropped import first_rungs
+from cluster.results.results import Results, Row, column
+from cluster.storage.decision_file import DecisionFile
+from data_pipeline.words import count
+
+
+class FirstRung(NamedTuple):
+    """The first rung of a race.
+
+    Attributes:
+        results: The results there, of the repetitions that trained to it. Their only numbers are the best validation
+            distances so far.
+        at: Which rung it is, for a sentence: 'at epoch 4, the first rung of the race, where all …'.
+    """
+
+    results: Results
+    at: str
+
+
+def at_first_rung(results: Results) -> FirstRung | None:
+    """Returns the results at the first rung of a race; None if its decision is missing.
+
+    Later results lack the combinations that were dropped, and those are not a random choice: what is left cannot show
+    what an option does.
+
+    Args:
+        results: The results of combinations with the same validation set, of which the race dropped some.
+    """
+    data = results.data_sets["val"][results.summary[0]["key"]]
+    decision = first_rungs(results.decisions).get((data.name, data.size))
+    if decision is None:
+        return None
+    reached = {c.key: c.values_mm for c in decision.combinations}
+    trials = [_at_rung(trial, reached.get(trial["key"], [])) for trial in results.trials]
+    n_repetitions = len(decision.leader.values)
+    n_diverged = {key: sum(map(math.isinf, values)) for key, values in reached.items()}
+    summary = [row | {"failed": 0, "diverged": n_diverged.get(row["key"], 0)} for row in results.summary]
+    at_rung = Results(
+        name=results.name,
+        option_paths=results.option_paths,
+        distinguishing_paths=results.distinguishing_paths,
+        splits=["val"],
+        trials=[trial for trial in trials if trial["repetition"] < n_repetitions],
+        summary=summary,
+        n_others=0,
+        data_sets=results.data_sets,
+        separations=results.separations,
+        folds=results.folds,
+        run_ids=results.run_ids,
+        runs=results.runs,
+        trained=results.trained,
+        folder=results.folder,
+    )
+    return FirstRung(at_rung, _at(decision, results))
+
+
+def _at_rung(trial: Row, values_mm: list[float]) -> Row:
+    """Returns the row of a trial at the rung, where its combination reached some values."""
+    place = trial["repetition"]
+    value = values_mm[place] if place < len(values_mm) else None
+    status = "pending" if value is None else "finished" if math.isfinite(value) else "diverged"
+    return trial | {"status": status, column("val", "distance"): value if status == "finished" else None}
+
+
+def _at(decision: DecisionFile, results: Results) -> str:
+    planned = {row["key"] for row in results.summary}
+    there = [c for c in decision.combinations if c.key in planned]
+    epochs = sorted({c.epoch for c in there})
+    epoch = (
+        f"epoch {epochs[0]}" if len(epochs) == 1 else f"epochs {epochs[0]} to {epochs[-1]}" if epochs else "no epoch"
+    )
+    n, n_repetitions = len(there), count(len(decision.leader.values), "repetition")
+    which = f"all {n:,}" if n == len(planned) else f"{n:,} of {len(planned):,}"
+    later = "" if n == len(planned) else " (the others were added later)"
+    return f"at {epoch}, the first rung of the race, where {which} combinations were trained in {n_repetitions}{later}"
