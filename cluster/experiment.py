@@ -297,13 +297,24 @@ class Experiment:
     def _plan(self, inputs: Inputs) -> Plan:
         problems = race_problems(self.space)
         try:
-            plan = make_plan(self.space, inputs, n_repetitions=self.config.n_repetitions, seed=self.config.seed)
+            plan = make_plan(
+                self.space,
+                inputs,
+                n_repetitions=self.config.n_repetitions,
+                seed=self.config.seed,
+                n_confirming=self._n_confirming,
+            )
         except ConfigError as error:
             raise ConfigError([*error.problems, *problems]) from error
         problems += rehearse(plan, self.space, inputs)
         if problems:
             raise ConfigError(problems)
         return plan
+
+    @property
+    def _n_confirming(self) -> int:
+        """The repetitions in which only the finalists of a race are trained."""
+        return 0 if self.config.race is None else self.config.race.confirm
 
     def _absolute_config(self) -> ExperimentConfig:
         """Returns the config with a storage path that means the same in every process."""
@@ -359,10 +370,12 @@ class Experiment:
         def decided(bracket: Bracket, decision: DecisionFile) -> None:
             entrant = bracket.entrants.get(decision.leader.key) or bracket.guests[decision.leader.key]
             leader = progress.options(f"{entrant.trained[0].key}/0")
-            progress.decided(decision_text(decision, leader), n_epochs_left(brackets, n_repetitions))
+            progress.decided(
+                decision_text(decision, leader), n_epochs_left(brackets, n_repetitions, self._n_confirming)
+            )
 
         trials = {trial.id: trial for trial in plan.trials}
-        return RaceSchedule(brackets, trials, plan.statuses, n_repetitions, self.folder, decided)
+        return RaceSchedule(brackets, trials, plan.statuses, n_repetitions, self.folder, decided, self._n_confirming)
 
     def _brackets(self, plan: Plan, inputs: Inputs) -> list[Bracket]:
         """Returns the brackets of the race, as far as they have been decided; none without a race.
@@ -401,9 +414,9 @@ class Experiment:
         plan = replace(
             plan,
             statuses={trial_id: known.status for trial_id, known in planned.items()},
-            dropped=dropped_trials(brackets, n_repetitions),
-            races=race_texts(brackets, n_repetitions),
-            n_epochs_of_races=n_epochs_left(brackets, n_repetitions, trained) if brackets else None,
+            dropped=dropped_trials(brackets, n_repetitions + self._n_confirming),
+            races=race_texts(brackets, n_repetitions, self._n_confirming),
+            n_epochs_of_races=n_epochs_left(brackets, n_repetitions, self._n_confirming, trained) if brackets else None,
         )
         others = found.keys() - planned.keys()
         kept = kept_trials(self.folder, others) if others and plan.to_train else []

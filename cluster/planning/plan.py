@@ -92,6 +92,7 @@ class Plan:
         dropped: The ids of the trials that a race does not train to their end.
         races: What each race trains: sentences and tables.
         n_epochs_of_races: About how many epochs the races still train; None without a race.
+        n_confirming: The last repetitions of each combination, in which only finalists of a race are trained.
     """
 
     combinations: list[Combination]
@@ -106,6 +107,7 @@ class Plan:
     dropped: Collection[str] = ()
     races: Sequence[str] = ()
     n_epochs_of_races: int | None = None
+    n_confirming: int = 0
 
     @property
     def to_train(self) -> list[TrialSpec]:
@@ -123,15 +125,17 @@ class Plan:
         return failed if len(failed) < len(self.to_train) else set()
 
     def __str__(self) -> str:
-        counts = Counter(self._status_text(trial) for trial in self.trials)
+        n_repetitions = len(self.trials) // len(self.combinations) - self.n_confirming
+        trials = [trial for trial in self.trials if trial.repetition < n_repetitions]
+        counts = Counter(self._status_text(trial) for trial in trials)
         n_combinations, folds = len(self.combinations), ""
         if self.fold_counts:
             n_combinations = n_combinations * len(self.fold_counts) // sum(self.fold_counts)
             folds = f" × {' or '.join(map(str, sorted(set(self.fold_counts))))} folds"
         combinations = f"{count(n_combinations, 'combination')}{folds}"
-        repetitions = count(len(self.trials) // len(self.combinations), "repetition")
+        repetitions = count(n_repetitions, "repetition")
         by_status = ", ".join(f"{counts[text]:,} {text}" for text in sorted(counts, key=_order))
-        counted = f"{combinations} × {repetitions} = {count(len(self.trials), 'trial')}: {by_status}"
+        counted = f"{combinations} × {repetitions} = {count(len(trials), 'trial')}: {by_status}"
         warnings = (f"warning: {warning}" for warning in self.warnings)
         return "\n".join([counted, *self.races, *self._disk_texts(), *warnings])
 
@@ -179,7 +183,7 @@ def _order(text: str) -> tuple[int, str]:
     return next(i for i, known in enumerate([*_STATUS_TEXTS.values(), _DROPPED]) if text.startswith(known)), text
 
 
-def make_plan(space: SearchSpace, inputs: Inputs, *, n_repetitions: int, seed: int) -> Plan:
+def make_plan(space: SearchSpace, inputs: Inputs, *, n_repetitions: int, seed: int, n_confirming: int = 0) -> Plan:
     """Checks every combination and plans its trials, without their statuses.
 
     Args:
@@ -187,13 +191,14 @@ def make_plan(space: SearchSpace, inputs: Inputs, *, n_repetitions: int, seed: i
         inputs: Reads data and weights.
         n_repetitions: Trainings of each combination.
         seed: The experiment's seed.
+        n_confirming: Further ones, only of the finalists of a race.
 
     Raises:
         ConfigError: With all problems of all combinations, or if two combinations are the same training, or if folds
             are not of the same split.
     """
     combinations = _checked_combinations(space, inputs)
-    seeds = [repetition_seed(seed, repetition) for repetition in range(n_repetitions)]
+    seeds = [repetition_seed(seed, repetition) for repetition in range(n_repetitions + n_confirming)]
     trials = [
         TrialSpec(combination, repetition, seed_of_repetition)
         for repetition, seed_of_repetition in enumerate(seeds)
@@ -209,6 +214,7 @@ def make_plan(space: SearchSpace, inputs: Inputs, *, n_repetitions: int, seed: i
         disk=_disk_use(combinations, space, inputs),
         keep_weights=space.base.experiment.keep_weights,
         sources=own_sources(combination.encoded for combination in combinations),
+        n_confirming=n_confirming,
     )
 
 
