@@ -40,6 +40,11 @@ def write_experiment_file(plan: Plan, job: Job) -> None:
         if not job.folder.has_training_frames(train.fingerprint):
             keys = [label_keys(array) for array in (train.labels, *train.poses.values())]
             job.folder.write_training_frames(train.fingerprint, np.unique(np.concatenate(keys)))
+    write_description(plan, job)
+
+
+def write_description(plan: Plan, job: Job) -> None:
+    """Writes `experiment.json` alone."""
     job.folder.write_experiment(
         {
             "name": job.config.name,
@@ -47,7 +52,7 @@ def write_experiment_file(plan: Plan, job: Job) -> None:
                 section: _encoded_config(config) for section, config in job.space.base.with_derived().sections.items()
             },
             "options": [
-                {"paths": axis.paths, "rows": axis.labels}
+                axis.to_json()
                 | ({"folds": axis.folds} if axis.folds else {})
                 | ({} if axis.given_labels is None else {"labels": axis.given_labels})
                 for axis in job.space.axes

@@ -56,6 +56,7 @@ def restore_experiment(
             "n_repetitions": 1,
             "keep_weights": "all",
             "keep_state": "none",
+            "search": None,
             "target_device": device,
             "normalizer": _normalizer(encoded["spaces"]["normalizer"], modules),
             "init_weights_path": trial.options.get(

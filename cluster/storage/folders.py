@@ -197,7 +197,8 @@ class ExperimentFolder:
 
     def clear_partial_files(self) -> None:
         """Removes the partial files of killed writers outside the trials' folders."""
-        for name in ("", FileNames.TABLES_FOLDER, FileNames.TRAINING_FRAMES_FOLDER, FileNames.RUNS_FOLDER):
+        folders = (FileNames.TABLES_FOLDER, FileNames.TRAINING_FRAMES_FOLDER, FileNames.RUNS_FOLDER)
+        for name in ("", *folders, FileNames.SEARCH_FOLDER):
             self.storage.clear_partial_files(name)
 
     def write_table(self, name: str, data: bytes) -> None:
