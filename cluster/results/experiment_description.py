@@ -57,6 +57,7 @@ class ExperimentDescription:
     seeds: Sequence[int]
     option_paths: list[str]
     distinguishing_paths: list[str]
+    ranges: list[str]
     splits: list[str]
     data_sets: dict[str, dict[str, DataSet]]
     separations: dict[str, dict[str, Separation]]
@@ -87,6 +88,7 @@ class ExperimentDescription:
             seeds=file.plan.seeds,
             option_paths=option_paths,
             distinguishing_paths=[path for path in option_paths if path in distinguishing],
+            ranges=[axis.paths[0] for axis in file.options if axis.range is not None],
             splits=splits,
             data_sets=data_sets,
             separations=separations,

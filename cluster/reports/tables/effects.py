@@ -9,7 +9,13 @@ from cluster.reports.formats.xlsx import Style
 from cluster.reports.tables import captions
 from cluster.reports.tables.captions import SPLIT_NAMES
 from cluster.reports.tables.combinations import chosen_split
-from cluster.reports.tables.effect_phrases import against_chance, averaged_over, importance_rests_on, no_importance
+from cluster.reports.tables.effect_phrases import (
+    against_chance,
+    averaged_over,
+    importance_rests_on,
+    no_importance,
+    no_means,
+)
 from cluster.reports.tables.metric_labels import MEASURES
 from cluster.reports.tables.table_options import TableOptions
 from cluster.results.chance import Chance
@@ -81,9 +87,11 @@ def effects_of(results: Results, table_options: TableOptions) -> list[Effects]:
         table_options: The metric and the split.
 
     Raises:
-        ChoiceError: If there is no such data set.
+        ChoiceError: If there is no such data set, or if options have ranges.
     """
     split = chosen_split(results, table_options)
+    if results.ranges:
+        raise ChoiceError(f"{results.name} has no effects of options. {no_means(results.ranges)}")
     metric = column(split, table_options.metric)
     parts = replace(results, splits=results.splits[: results.splits.index(split) + 1]).by_data()
     varied = {name: part for name, part in parts.items() if part.distinguishing_paths}
