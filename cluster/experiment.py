@@ -470,7 +470,10 @@ class Experiment:
             statuses = [row["status"] for row in others]
             # A trial that failed because its files cannot be written still has the status `interrupted`.
             counts = " and ".join(f"{statuses.count(s)} {s}" for s in STATUSES if s in statuses)
-            text = f"{counts} of {len(trials)} trials; the others are complete. This shows an error with its traceback:"
+            search = self.config.search
+            waits = search is not None and len(table.summary) < search.n_combinations
+            rest = "the search waits for them" if waits else "the others are complete"
+            text = f"{counts} of {len(trials)} trials; {rest}. This shows an error with its traceback:"
             raise TrialsFailedError(f"{text}\n  {self._log_command([*table.failures, *others][0])}", table)
 
     def _log_command(self, trial: Mapping[str, Any]) -> str:

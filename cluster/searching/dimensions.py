@@ -65,8 +65,8 @@ class Range:
         return int(exact) if self.integer else float(exact)
 
     def place(self, value: float) -> int:
-        """Returns the place of a value, from 0, of a range with steps or ints."""
-        return int((_exact(value) - _exact(self.low)) / _exact(self.step or 1))
+        """Returns the place of the nearest value, from 0, of a range with steps or ints."""
+        return round((_exact(value) - _exact(self.low)) / _exact(self.step or 1))
 
     def at(self, share: float) -> int | float:
         """Returns the value at a share of the range, from 0 up to and without 1."""
@@ -89,7 +89,7 @@ class Range:
         allowed = int if self.integer else int | float
         if isinstance(value, bool) or not isinstance(value, allowed) or not self.low <= value <= self.high:
             return False
-        return self.step is None or (_exact(value) - _exact(self.low)) % _exact(self.step) == 0
+        return self.step is None or self.value(self.place(value)) == value
 
     def __str__(self) -> str:
         how = [word for word, given in (("log", self.log), ("integer", self.integer)) if given]
