@@ -79,7 +79,7 @@ def search(small_data, tmp_path, monkeypatch):
         try:
             found.run("inline")
         except TrialsFailedError as error:
-            if "failed" in str(error):
+            if " failed" in str(error):
                 raise
         return small.folder
 
