@@ -13,6 +13,7 @@ from cluster.planning.identity import (
     check_sendable,
     constructor_parameters,
     encode,
+    label,
     takes_any_name,
     unique_labels,
 )
@@ -303,7 +304,7 @@ class SearchSpace:
         if found:
             return found, []
         known = first_of([axis.text(i) for i in range(len(axis.rows))], _MOST_SHOWN)
-        texts = [value_text(value) for value in values.values()]
+        texts = [str(label(value)) for value in values.values()]
         return [], [Problem(" & ".join(values), f"{listed(texts)} is not among its options: {known}")]
 
     def n_combinations(self, at_most: int) -> int:
