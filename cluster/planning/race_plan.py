@@ -161,7 +161,13 @@ def decision_text(decision: DecisionFile, leader: str) -> str:
 
 def race_problems(space: SearchSpace) -> list[Problem]:
     """Returns why combinations must not be raced."""
-    if space.base.experiment.race is None or _SIZE not in space.paths:
+    config = space.base.experiment
+    if config.race is None:
+        return []
+    if config.search is not None:
+        text = "a search cannot be raced; set race or search to None"
+        return [Problem("experiment_config.race", text)]
+    if _SIZE not in space.paths:
         return []
     text = (
         f"{_SIZE} is an option, and after a few epochs larger training sets are ahead only because an epoch has more "
