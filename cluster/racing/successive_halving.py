@@ -12,7 +12,7 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from cluster.storage.decision_file import STAYS, Reason
+from cluster.racing.decision_file import STAYS, Reason
 from data_pipeline.user_error import UserError
 from data_pipeline.words import value_text
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar, cast
 
+from cluster.racing.decision_file import DecisionFile, read_decisions
 from cluster.racing.dropped import DROPPED_COLUMNS, Dropped, dropped_combinations, for_longer
 from cluster.results.experiment_description import DataSet, ExperimentDescription, FoldName
 from cluster.results.folds import DATASET, Fold, combined_trial, key_of_folds, with_dataset
 from cluster.results.names import ChoiceError, option_texts, short_names
 from cluster.results.trial_outcome import TrialOutcome
-from cluster.storage.decision_file import DecisionFile
 from cluster.storage.experiment_file import Combination
 from cluster.storage.experiment_file import NoResultsError as NoResultsError
 from cluster.storage.file_names import FileNames
@@ -125,7 +125,7 @@ class Results:
         pending = TrialOutcome.of(TrialFile())
         outcomes = [known.get(trial_id, pending) for trial_id in ids]
         runs = folder.read_runs()
-        decisions, broken = folder.read_decisions() if experiment.is_raced else ([], [])
+        decisions, broken = read_decisions(folder.storage) if experiment.is_raced else ([], [])
         decisions = for_longer(decisions, file.stands_for)
 
         warnings = [f"{FileNames.EXPERIMENT}: {problem}" for problem in experiment.problems]

@@ -15,10 +15,10 @@ from torch import Tensor
 
 import cluster.experiment
 from cluster.executors.job import Job
-from cluster.executors.schedule import Step
 from cluster.experiment import Experiment
 from cluster.planning.inputs import Inputs
 from cluster.planning.plan import TrialSpec
+from cluster.schedules.schedule import Step
 from cluster.trial.rehearsal import N_SAMPLES
 from cluster.trial.trainable import TrialReport, run_trial
 from data_pipeline.distorters import NeighborErrorBankDistorter, TrainingSamples

@@ -6,12 +6,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from cluster.executors.schedule import Step
 from cluster.planning.plan import TrialSpec
-from cluster.planning.races import Bracket, Entrant, check_decision
+from cluster.racing.decision_file import DecisionFile, write_decision
 from cluster.racing.successive_halving import Rung
 from cluster.results.learning_curves import Curve, Numbers, read_curve, read_logged
-from cluster.storage.decision_file import DecisionFile
+from cluster.schedules.brackets import Bracket, Entrant, check_decision
+from cluster.schedules.schedule import Step
 from cluster.storage.filesystem import StorageError
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.trial_file import Status
@@ -172,7 +172,7 @@ class RaceSchedule:
                     continue
                 values = {key: self._values(entrant, bracket.rung) for key, entrant in bracket.competing.items()}
                 decision = bracket.decide({key: _known(of_key) for key, of_key in values.items()})
-                self._folder.write_decision(decision)
+                write_decision(self._folder.storage, decision)
                 bracket.decisions.append(decision)
                 self._decided(bracket, decision)
                 self._enter(place)

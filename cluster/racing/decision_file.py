@@ -9,7 +9,9 @@ from typing import Annotated, Any, Literal, get_args
 
 from msgspec import Meta
 
-from cluster.storage.file_names import Key
+from cluster.storage.archive import map_files
+from cluster.storage.file_names import FileNames, Key
+from cluster.storage.filesystem import Storage
 from cluster.storage.json_object import fields_of, json_object, read_fields
 from data_pipeline.files.json_numbers import Count
 
@@ -130,3 +132,31 @@ class DecisionFile:
 
 
 _FIELDS = fields_of(DecisionFile)
+
+
+def read_decisions(experiment: Storage) -> tuple[list[DecisionFile], list[str]]:
+    """Returns the decisions of an experiment's races in their order, and for each broken file a text that says why.
+
+    Raises:
+        StorageError: If a file cannot be read.
+    """
+    names = [name for name in experiment.files(FileNames.RACE_FOLDER) if name.endswith(".json")]
+
+    def read(name: str) -> bytes:
+        return experiment.read(f"{FileNames.RACE_FOLDER}/{name}", at_most=MAX_DECISION_BYTES) or b""
+
+    decisions, problems = [], []
+    for name, content in zip(names, map_files(experiment, read, names), strict=True):
+        try:
+            decision = DecisionFile.from_json(content)
+            if decision.path != name:
+                raise ValueError(f"it is that of {decision.path}")
+            decisions.append(decision)
+        except ValueError as error:
+            problems.append(f"{FileNames.RACE_FOLDER}/{name}: {error}")
+    return sorted(decisions, key=lambda decision: decision.order), problems
+
+
+def write_decision(experiment: Storage, decision: DecisionFile) -> None:
+    """Writes a decision of a race into an experiment's folder."""
+    experiment.write(f"{FileNames.RACE_FOLDER}/{decision.path}", decision.to_json().encode())

@@ -18,9 +18,9 @@ from cluster.planning.identity import canonical_json, digest
 from cluster.planning.inputs import Inputs, SetKey
 from cluster.planning.plan import Combination
 from cluster.planning.search_space import SearchSpace
+from cluster.racing.decision_file import Competitor, DecisionFile
 from cluster.racing.successive_halving import Race, Rung, SuccessiveHalving
 from cluster.results.folds import key_of_folds
-from cluster.storage.decision_file import Competitor, DecisionFile
 from cluster.storage.file_names import FileNames
 from data_pipeline.user_error import UserError
 
