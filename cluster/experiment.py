@@ -343,7 +343,7 @@ class Experiment:
             return None
         return Searching(self.space, self.config, self.points, inputs, self.folder)
 
-    def _plan(self, inputs: Inputs, searching: Searching | None) -> Plan:
+    def _plan(self, inputs: Inputs, searching: Searching | None = None) -> Plan:
         problems = check_searchable(self.space, self.config.search, self.points)
         n_repetitions, seed = self.config.n_repetitions, self.config.seed
         # Of what a search may propose, the corners are checked here, and each proposal later.
