@@ -115,6 +115,7 @@ class ExperimentFile:
         plan: The planned trials.
         data: The datasets that the run read.
         separations: How far sets are from training sets, each as the run wrote it.
+        n_not_proposed: How many combinations a search has still to propose.
         run_of_0_4_0: The last run, by its id, if version 0.4.0 wrote the file: later versions write it to `runs/`.
         problems: What is in the file but not valid: for each field a text that begins with its name.
     """
@@ -125,6 +126,7 @@ class ExperimentFile:
     plan: Plan
     data: Sequence[DataEntry] = ()
     separations: Sequence[Mapping[str, Any]] = ()
+    n_not_proposed: Count = 0
     run_of_0_4_0: Mapping[str, RunFile] = field(default_factory=dict)
     problems: Sequence[str] = ()
 

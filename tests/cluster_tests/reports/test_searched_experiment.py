@@ -10,6 +10,7 @@ from cluster.reports.tables.effects import effects_of
 from cluster.reports.tables.pivot import PivotTable
 from cluster.reports.tables.summary import summary_text
 from cluster.reports.tables.table_options import TableOptions
+from cluster.reports.terminal.overview import experiment_status
 from cluster.result_table import ResultTable
 from cluster.results.names import ChoiceError
 from cluster.results.results import NoResultsError
@@ -51,6 +52,14 @@ def test_the_table_shows_the_values_of_ranges_and_where_an_option_does_not_apply
         ["CorrectorLCN", "small", "0.003"],
         ["CorrectorMLP", "–", "0.01234"],
     ]
+
+
+def test_a_search_that_has_more_to_propose_is_unfinished(table, folder):
+    assert experiment_status(folder, "searched").state == "complete"
+    path = folder.storage.local / "experiment.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"n_not_proposed": 57}))
+    assert experiment_status(folder, "searched").state == "unfinished"
+    assert "The search has 57 combinations left to propose." in summary_text(ResultTable.read(folder))
 
 
 def test_there_are_no_effects_and_a_sentence_says_why(table, folder):
