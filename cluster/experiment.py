@@ -355,7 +355,7 @@ class Experiment:
             return None
         return Searching(self.space, self.config, self.points, inputs, self.folder)
 
-    def _plan(self, inputs: Inputs, searching: Searching | None) -> Plan:
+    def _plan(self, inputs: Inputs, searching: Searching | None = None) -> Plan:
         problems = check_searchable(self.space, self.config.search, self.points) + race_problems(self.space)
         # Of what a search may propose, the corners are checked here, and each proposal later.
         chosen = self.space.corners() if searching is not None or self.space.has_ranges else None
@@ -540,9 +540,7 @@ class Experiment:
             statuses = [row["status"] for row in others]
             # A trial that failed because its files cannot be written still has the status `interrupted`.
             counts = " and ".join(f"{statuses.count(s)} {s}" for s in STATUSES if s in statuses)
-            search = self.config.search
-            waits = search is not None and len(table.summary) < search.n_combinations
-            rest = "the search waits for them" if waits else "the others are complete"
+            rest = "the search waits for them" if table.n_not_proposed else "the others are complete"
             text = f"{counts} of {len(trials)} trials; {rest}. This shows an error with its traceback:"
             raise TrialsFailedError(f"{text}\n  {self._log_command([*table.failures, *others][0])}", table)
 

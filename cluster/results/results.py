@@ -69,6 +69,7 @@ class Results:
             repetitions finished; if there are any, all rows have the `DROPPED_COLUMNS`.
         n_others: Trials in the folder that are not part of this plan.
         ranges: The settings whose values a search chose from ranges. Hardly two combinations share a value.
+        n_not_proposed: How many combinations the search has still to propose.
         data_sets: For each split the dataset of each combination, by its key; without combinations that have none.
         separations: For each split how far the frames are from the training frames of each combination, by its key;
             without combinations whose distance is not known.
@@ -93,6 +94,7 @@ class Results:
     summary: list[Row]
     n_others: int
     ranges: Sequence[str] = ()
+    n_not_proposed: int = 0
     data_sets: Mapping[str, Mapping[str, DataSet]] = field(default_factory=dict)
     separations: Mapping[str, Mapping[str, Separation]] = field(default_factory=dict)
     started: float | None = field(default=None, compare=False)
@@ -147,6 +149,7 @@ class Results:
             summary=_summarize(trials, option_paths, splits),
             n_others=len(known.keys() - wanted),
             ranges=experiment.ranges,
+            n_not_proposed=experiment.n_not_proposed,
             data_sets=experiment.data_sets,
             separations=experiment.separations,
             started=max((run.started for run in runs.values() if run.started is not None), default=None),
@@ -323,6 +326,7 @@ class Results:
             trials=[row for row in self.trials if row["key"] in keys],
             summary=summary,
             n_others=0,
+            n_not_proposed=0,
             data_sets=data_sets,
             separations=separations,
             folds={key: folds for key, folds in self.folds.items() if key in keys},
