@@ -1,12 +1,13 @@
 """The table of the combinations that a race dropped: what they and the leader had reached at the rung."""
 
 from cluster.reports.formats.grid import Cell, Grid, number_cell, option_cells
+from cluster.results.experiment_description import DataSet
 from cluster.results.names import short_names
 from cluster.results.results import Results, Row
 
 
 def dropped_grid(results: Results, precision: int = 2) -> Grid | None:
-    """Returns the combinations that the race dropped, those on the same data together; None without any.
+    """Returns the combinations that the race dropped, those on the same validation set together; None without any.
 
     Their numbers are of the epoch of a rung, so they have a table of their own: nothing in it can be compared with
     results at the end of the training.
@@ -18,17 +19,14 @@ def dropped_grid(results: Results, precision: int = 2) -> Grid | None:
     if not results.dropped:
         return None
     sets = results.data_sets.get("val", {})
-    by_set: dict[str, list[Row]] = {}
+    by_set: dict[DataSet, list[Row]] = {}
     for row in results.not_ranked:
-        by_set.setdefault(sets[row["key"]].name, []).append(row)
+        by_set.setdefault(sets[row["key"]], []).append(row)
     rows = [row for of_set in by_set.values() for row in of_set]
     paths = results.distinguishing_paths
     # The texts that also distinguish them from the others.
     columns = [option_cells([row[path] for row in (*rows, *results.ranked)])[: len(rows)] for path in paths]
     headers = [*short_names(paths).values(), "n", "epoch", "validation (mm)", "leader there (mm)", "reason"]
-    if len(by_set) > 1:
-        columns.insert(0, [Cell(name) for name, of_set in by_set.items() for _ in of_set])
-        headers.insert(0, "validation set")
     found = [results.dropped[row["key"]] for row in rows]
     columns += [
         [Cell(str(at.repetitions), is_number=True) for at in found],
@@ -38,15 +36,16 @@ def dropped_grid(results: Results, precision: int = 2) -> Grid | None:
         [Cell(at.reason) for at in found],
     ]
     combinations = f"{len(rows):,} combinations" if len(rows) > 1 else "combination"
+    first = f"{'on each validation set ' if len(by_set) > 1 else ''}the latest rung first"
     return Grid(
         name=f"{results.name} dropped",
         caption=(
-            f"The {combinations} that the race dropped, the latest rung first: the mean over n repetitions of the best "
-            "validation distance up to the epoch of the rung, and that of the best combination at the same rung. These "
-            "are not final results, so no p-value compares them."
+            f"The {combinations} that the race dropped, {first}: the mean over n repetitions of the best validation "
+            "distance up to the epoch of the rung, and that of the best combination at the same rung. These are not "
+            "final results, so no p-value compares them."
         ),
         headers=headers,
         rows=list(zip(*columns, strict=True)),
-        n_labels=len(headers) - 5,
+        n_labels=len(paths),
         keys=[row["key"] for row in rows],
     )
