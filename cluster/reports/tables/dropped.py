@@ -1,13 +1,12 @@
 """The table of the combinations that a race dropped: what they and the leader had reached at the rung."""
 
 from cluster.reports.formats.grid import Cell, Grid, number_cell, option_cells
-from cluster.results.experiment_description import DataSet
 from cluster.results.names import short_names
-from cluster.results.results import Results, Row
+from cluster.results.results import Results
 
 
 def dropped_grid(results: Results, precision: int = 2) -> Grid | None:
-    """Returns the combinations that the race dropped, those on the same validation set together; None without any.
+    """Returns the combinations that the race dropped, those on the same data together; None without any.
 
     Their numbers are of the epoch of a rung, so they have a table of their own: nothing in it can be compared with
     results at the end of the training.
@@ -18,11 +17,8 @@ def dropped_grid(results: Results, precision: int = 2) -> Grid | None:
     """
     if not results.dropped:
         return None
-    sets = results.data_sets.get("val", {})
-    by_set: dict[DataSet, list[Row]] = {}
-    for row in results.not_ranked:
-        by_set.setdefault(sets[row["key"]], []).append(row)
-    rows = [row for of_set in by_set.values() for row in of_set]
+    parts = results.by_data().values()
+    rows = [row for part in parts for row in part.not_ranked]
     paths = results.distinguishing_paths
     # The texts that also distinguish them from the others.
     columns = [option_cells([row[path] for row in (*rows, *results.ranked)])[: len(rows)] for path in paths]
@@ -36,7 +32,7 @@ def dropped_grid(results: Results, precision: int = 2) -> Grid | None:
         [Cell(at.reason) for at in found],
     ]
     combinations = f"{len(rows):,} combinations" if len(rows) > 1 else "combination"
-    first = f"{'on each validation set ' if len(by_set) > 1 else ''}the latest rung first"
+    first = f"{'those on the same data together, ' if len(parts) > 1 else ''}the latest rung first"
     return Grid(
         name=f"{results.name} dropped",
         caption=(
