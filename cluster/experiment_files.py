@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,11 @@ def write_experiment_file(plan: Plan, job: Job, stands_for: Mapping[str, str]) -
         if not job.folder.has_training_frames(train.fingerprint):
             keys = [label_keys(array) for array in (train.labels, *train.poses.values())]
             job.folder.write_training_frames(train.fingerprint, np.unique(np.concatenate(keys)))
+    write_description(plan, job, stands_for)
+
+
+def write_description(plan: Plan, job: Job, stands_for: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Writes `experiment.json` alone; `stands_for` as for `write_experiment_file`."""
     job.folder.write_experiment(
         {
             "name": job.config.name,
@@ -52,7 +58,7 @@ def write_experiment_file(plan: Plan, job: Job, stands_for: Mapping[str, str]) -
                 section: _encoded_config(config) for section, config in job.space.base.with_derived().sections.items()
             },
             "options": [
-                {"paths": axis.paths, "rows": axis.labels}
+                axis.to_json()
                 | ({"folds": axis.folds} if axis.folds else {})
                 | ({} if axis.given_labels is None else {"labels": axis.given_labels})
                 for axis in job.space.axes

@@ -28,9 +28,10 @@ class RaceSchedule:
         brackets: The brackets.
         trials: All trials of the plan, by id.
         statuses: The status of each trial that was started, by id.
-        n_repetitions: The repetitions of finalists.
+        n_repetitions: The repetitions of finalists, without those that confirm them.
         folder: The experiment's folder: it has the trials' records, and gets the decisions.
         decided: Called after each decision, before anything that follows from it is trained.
+        n_confirming: The repetitions that confirm finalists. They decide nothing.
 
     Raises:
         RaceError: If a decision that was made does not follow from what is on disk.
@@ -45,9 +46,11 @@ class RaceSchedule:
         n_repetitions: int,
         folder: ExperimentFolder,
         decided: Callable[[Bracket, DecisionFile], None] = lambda bracket, decision: None,
+        n_confirming: int = 0,
     ) -> None:
         self.brackets = brackets
         self.n_repetitions = n_repetitions
+        self.n_of_finalists = n_repetitions + n_confirming
         self.n_parallel = len(trials)
         self._trials = trials
         self._folder = folder
@@ -107,7 +110,7 @@ class RaceSchedule:
             for decision in bracket.decisions:
                 for competitor in decision.combinations:
                     entrant = None if competitor.stays else bracket.entrants.get(competitor.key)
-                    for repetition in range(self.n_repetitions if entrant is not None else 0):
+                    for repetition in range(self.n_of_finalists if entrant is not None else 0):
                         counted = competitor.epoch if repetition < len(competitor.values) else 0
                         ids = _ids(entrant, repetition)  # type: ignore[arg-type] # without an entrant there is no loop
                         n += sum(max(0, self._errors.n_epochs(i) - counted) for i in ids if i not in self._over)
@@ -146,7 +149,7 @@ class RaceSchedule:
         is_last = bracket.place == bracket.n_rungs - 1
         own = bracket.own_competing
         self._missing[place] = {}
-        for repetition in range(self.n_repetitions if is_last else self._n_repetitions(rung)):
+        for repetition in range(self.n_of_finalists if is_last else self._n_repetitions(rung)):
             for key, entrant in bracket.competing.items():
                 epoch = rung.epoch(entrant.num_epochs)
                 for trial_id in _ids(entrant, repetition):
@@ -205,7 +208,7 @@ class RaceSchedule:
         yield from likely
 
     def _steps(self, entrant: Entrant, rung: Rung, until: int | None, *, is_last: bool = False) -> Iterator[Step]:
-        for repetition in range(self.n_repetitions if is_last else self._n_repetitions(rung)):
+        for repetition in range(self.n_of_finalists if is_last else self._n_repetitions(rung)):
             for trial_id in _ids(entrant, repetition):
                 yield Step(self._trials[trial_id], until)
 

@@ -42,7 +42,7 @@ def planned_rungs(bracket: Bracket, n_repetitions: int) -> list[PlannedRung]:
 
     Args:
         bracket: The bracket.
-        n_repetitions: The repetitions of finalists.
+        n_repetitions: The repetitions of finalists, without those that confirm them.
     """
     lengths = [entrant.num_epochs for entrant in bracket.entrants.values()]
     planned, size, before = list[PlannedRung](), len(lengths), 0.0
@@ -61,8 +61,15 @@ def planned_rungs(bracket: Bracket, n_repetitions: int) -> list[PlannedRung]:
     return planned
 
 
+def n_epochs_to_confirm(bracket: Bracket, n_confirming: int) -> int:
+    """Returns how many epochs the repetitions take that confirm the finalists of a bracket."""
+    lengths = [entrant.num_epochs for entrant in bracket.entrants.values()]
+    n_finalists = planned_rungs(bracket, 1)[-1].n_combinations
+    return round(n_confirming * n_finalists * sum(lengths) / max(1, len(lengths)))
+
+
 def dropped_trials(brackets: Sequence[Bracket], n_repetitions: int) -> set[str]:
-    """Returns the ids of the trials that races do not train to their end."""
+    """Returns the ids of the trials that races do not train to their end, among all repetitions."""
     return {
         f"{combination.key}/{repetition}"
         for bracket in brackets
@@ -72,26 +79,31 @@ def dropped_trials(brackets: Sequence[Bracket], n_repetitions: int) -> set[str]:
     }
 
 
-def n_epochs_left(brackets: Sequence[Bracket], n_repetitions: int, trained: Mapping[str, int] | None = None) -> int:
+def n_epochs_left(
+    brackets: Sequence[Bracket], n_repetitions: int, n_confirming: int, trained: Mapping[str, int] | None = None
+) -> int:
     """Returns about how many epochs the races still train.
 
     Args:
         brackets: The brackets.
-        n_repetitions: The repetitions of finalists.
+        n_repetitions: The repetitions of finalists, without those that confirm them.
+        n_confirming: The repetitions that confirm them.
         trained: How many epochs of each trial were trained, by id; None if none since the last decisions.
     """
     n = 0
     for bracket in brackets:
         n += sum(rung.n_epochs for rung in planned_rungs(bracket, n_repetitions) if not rung.is_decided)
+        n += n_epochs_to_confirm(bracket, n_confirming)
+        n_all = n_repetitions + n_confirming
         before = bracket.rungs[bracket.place - 1] if bracket.place else None
         for entrant in bracket.own_competing.values() if trained else ():
             counted = 0 if before is None else before.epoch(entrant.num_epochs)
-            ids = [f"{one.key}/{repetition}" for one in entrant.trained for repetition in range(n_repetitions)]
+            ids = [f"{one.key}/{repetition}" for one in entrant.trained for repetition in range(n_all)]
             n -= sum(max(0, trained.get(i, 0) - counted) for i in ids) if trained else 0
     return max(0, n)
 
 
-def race_texts(brackets: Sequence[Bracket], n_repetitions: int) -> list[str]:
+def race_texts(brackets: Sequence[Bracket], n_repetitions: int, n_confirming: int) -> list[str]:
     """Returns what each race trains: a sentence and a table."""
     texts = []
     for bracket in brackets:
@@ -103,6 +115,12 @@ def race_texts(brackets: Sequence[Bracket], n_repetitions: int) -> list[str]:
         about = "" if bracket.is_decided else "about "
         first = f"race of {count(len(bracket.entrants), 'combination')} on {bracket.data.name}{added}: {about}{cost}"
         texts.append(f"{first}\n{_table(rungs)}")
+        if n_confirming:
+            n = rungs[-1].n_combinations
+            texts.append(
+                f"then {count(n_confirming, 'fresh repetition')} of about {count(n, 'finalist')} to confirm them: "
+                f"{n_epochs_to_confirm(bracket, n_confirming):,} epochs"
+            )
     return texts
 
 
@@ -143,7 +161,13 @@ def decision_text(decision: DecisionFile, leader: str) -> str:
 
 def race_problems(space: SearchSpace) -> list[Problem]:
     """Returns why combinations must not be raced."""
-    if space.base.experiment.race is None or _SIZE not in space.paths:
+    config = space.base.experiment
+    if config.race is None:
+        return []
+    if config.search is not None:
+        text = "a search cannot be raced; set race or search to None"
+        return [Problem("experiment_config.race", text)]
+    if _SIZE not in space.paths:
         return []
     text = (
         f"{_SIZE} is an option, and after a few epochs larger training sets are ahead only because an epoch has more "

@@ -315,7 +315,9 @@ def entrants_of(
         if fold_axis is None:
             group: tuple[object, ...] = (combination.key,)
         else:
-            dataset = space.axes[fold_axis].folds[rows[fold_axis]].dataset
+            row = rows[fold_axis]
+            assert isinstance(row, int)  # folds are never a range
+            dataset = space.axes[fold_axis].folds[row].dataset
             group = (dataset, *rows[:fold_axis], *rows[fold_axis + 1 :])
         groups.setdefault(group, []).append(combination)
     for group, trained in groups.items():

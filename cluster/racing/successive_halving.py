@@ -71,6 +71,8 @@ class SuccessiveHalving:
         first_repetitions: How many repetitions train to the first rung; None for all.
         min_finalists: At least this many combinations train to the end, with all repetitions.
         max_cost: The most epochs that close combinations may cause, as a share of the epochs of the whole grid.
+        confirm: How many further repetitions of the finalists are trained. They have chosen nothing, so the numbers of
+            tables, and their tests, come from these alone.
     """
 
     reduction_factor: int = 3
@@ -78,9 +80,10 @@ class SuccessiveHalving:
     first_repetitions: int | None = None
     min_finalists: int = 3
     max_cost: float = 0.25
+    confirm: int = 0
 
     def __post_init__(self) -> None:
-        for name, minimum in (("reduction_factor", 2), ("min_epochs", 1), ("min_finalists", 1)):
+        for name, minimum in (("reduction_factor", 2), ("min_epochs", 1), ("min_finalists", 1), ("confirm", 0)):
             _require(name, getattr(self, name), f"an int of at least {minimum}", _is_int(getattr(self, name), minimum))
         first = self.first_repetitions
         _require("first_repetitions", first, "an int of at least 1, or None", first is None or _is_int(first, 1))

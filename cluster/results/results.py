@@ -68,6 +68,7 @@ class Results:
             that a race dropped come last, in the order of `dropped`. They have no results and `n` is 0, also if single
             repetitions finished; if there are any, all rows have the `DROPPED_COLUMNS`.
         n_others: Trials in the folder that are not part of this plan.
+        ranges: The settings whose values a search chose from ranges. Hardly two combinations share a value.
         data_sets: For each split the dataset of each combination, by its key; without combinations that have none.
         separations: For each split how far the frames are from the training frames of each combination, by its key;
             without combinations whose distance is not known.
@@ -91,6 +92,7 @@ class Results:
     trials: list[Row]
     summary: list[Row]
     n_others: int
+    ranges: Sequence[str] = ()
     data_sets: Mapping[str, Mapping[str, DataSet]] = field(default_factory=dict)
     separations: Mapping[str, Mapping[str, Separation]] = field(default_factory=dict)
     started: float | None = field(default=None, compare=False)
@@ -144,6 +146,7 @@ class Results:
             trials=trials,
             summary=_summarize(trials, option_paths, splits),
             n_others=len(known.keys() - wanted),
+            ranges=experiment.ranges,
             data_sets=experiment.data_sets,
             separations=experiment.separations,
             started=max((run.started for run in runs.values() if run.started is not None), default=None),

@@ -225,8 +225,9 @@ class ExperimentFolder:
     def clear_partial_files(self) -> None:
         """Removes the partial files of killed writers outside the trials' folders."""
         race = {name.rpartition("/")[0] for name in self.storage.files(FileNames.RACE_FOLDER)}
-        folders = [f"{FileNames.RACE_FOLDER}/{name}" for name in race]
-        for name in ("", FileNames.TABLES_FOLDER, FileNames.TRAINING_FRAMES_FOLDER, FileNames.RUNS_FOLDER, *folders):
+        folders = [FileNames.TABLES_FOLDER, FileNames.TRAINING_FRAMES_FOLDER, FileNames.RUNS_FOLDER]
+        folders += [FileNames.SEARCH_FOLDER, *(f"{FileNames.RACE_FOLDER}/{name}" for name in race)]
+        for name in ("", *folders):
             self.storage.clear_partial_files(name)
 
     def write_table(self, name: str, data: bytes) -> None:

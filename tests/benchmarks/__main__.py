@@ -14,6 +14,7 @@ NAMES = (
     "planning",
     "reports",
     "races",
+    "race_devices",
 )
 
 for name in sys.argv[1:] or NAMES:

@@ -178,7 +178,8 @@ def _of_options(data: PageData) -> Iterator[_PlannedFigure]:
     table = data.table
     split: options.Split = "test" if table.split == "test" else "val"
     paths = table.distinguishing_paths
-    if len(paths) >= 2:
+    # A value of a range is in a single combination, so a line or a column of it would have one number.
+    if len(paths) >= 2 and not table.ranges:
         names = short_names(paths)
         others = (
             "; each cell shows the values of the other options that are best in validation" if len(paths) > 2 else ""
