@@ -50,7 +50,7 @@ def _searched(results: Results, experiment: ExperimentFile) -> str:
     combinations = f"{'All ' if is_grid and n > 1 else ''}{count(n, 'combination')}"
     of = f" of {listed(options)}" if options else ""
     seed = experiment.configs.get("experiment_config", {}).get("seed")
-    n_repetitions = count(results.n_repetitions, "repetition")
+    n_repetitions = count(results.n_repetitions - _n_confirming(results), "repetition")
     seeds = f" (seeds derived from {seed})" if isinstance(seed, int) else ""
     folds = f" on each of {n_folds(results, results.folds)} folds" if results.folds else ""
     was = "was" if n == 1 else "were"
@@ -101,8 +101,16 @@ def _raced(part: Results, experiment: ExperimentFile) -> Iterator[str]:
     if all(row["n"] == part.n_repetitions for row in part.ranked):
         n = len(part.ranked)
         yield f"{count(n, 'combination')} {'was' if n == 1 else 'were'} trained to the end{_cost(part, experiment)}."
+        if n_confirming := _n_confirming(part):
+            yield f"{count(n_confirming, 'further repetition')} of each of them played no part in the race."
     else:
         yield "The race has not ended yet."
+
+
+def _n_confirming(results: Results) -> int:
+    """Returns how many of the repetitions only finalists of a race have."""
+    found = results.decisions[-1].rule.get("confirm") if results.decisions else 0
+    return found if isinstance(found, int) and 0 < found < results.n_repetitions else 0
 
 
 def _rungs(decisions: Sequence[DecisionFile]) -> str:
@@ -127,9 +135,10 @@ def _cost(part: Results, experiment: ExperimentFile) -> str:
     known = {key: n for key, n in epochs.items() if n is not None}
     if len(known) < len(epochs):
         return ""
+    n_repetitions = part.n_repetitions - _n_confirming(part)
     raced = sum(at.epoch * at.repetitions for at in part.dropped.values())
-    raced += sum(known[row["key"]] * part.n_repetitions for row in part.ranked)
-    share = raced / (sum(known.values()) * part.n_repetitions)
+    raced += sum(known[row["key"]] * n_repetitions for row in part.ranked)
+    share = raced / (sum(known.values()) * n_repetitions)
     return f"; the race takes {100 * share:.0f} % of the epochs of training all of them" if share <= 1 else ""
 
 
