@@ -344,7 +344,7 @@ def _left_out(summary: Sequence[Row], option: str, name: str, n_without: int) ->
 def _raced(rows: Sequence[Row]) -> list[str]:
     """Returns a sentence on the combinations that a race dropped; none without any."""
     n = sum(row.get("dropped_epoch") is not None for row in rows)
-    return [f"The race dropped {n:,} of {len(rows):,} combinations, which have no result."] if n else []
+    return [f"The race dropped {n:,} of {len(rows):,} combinations."] if n else []
 
 
 def _scale_axis(axes: "Axes", numbers: Numbers, width_pt: float) -> str:

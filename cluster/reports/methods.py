@@ -30,7 +30,7 @@ def methods_paragraph(results: Results, experiment: ExperimentFile) -> str:
     """
     parts = results.by_data()
     shown = list(parts.items())[:_MAX_DATA]
-    sentences = [_searched(results), *_trained(results, experiment)]
+    sentences = [_searched(results, experiment), *_trained(results, experiment)]
     for name, part in shown:
         on = f"On {name}: " if len(parts) > 1 else ""
         sentences += [f"{on}{sentence}" for sentence in (*_raced(part, experiment), *_chosen(part))]
@@ -39,7 +39,7 @@ def methods_paragraph(results: Results, experiment: ExperimentFile) -> str:
     return " ".join([*sentences, *_produced_by(results)])
 
 
-def _searched(results: Results) -> str:
+def _searched(results: Results, experiment: ExperimentFile) -> str:
     """Says which options were combined, and how often each combination was trained."""
     paths = results.distinguishing_paths
     values = {path: list({repr(row[path]): row[path] for row in results.trials}.values()) for path in paths}
@@ -49,11 +49,13 @@ def _searched(results: Results) -> str:
     is_grid = n == prod(map(len, values.values()))
     combinations = f"{'All ' if is_grid and n > 1 else ''}{count(n, 'combination')}"
     of = f" of {listed(options)}" if options else ""
-    seeds = [row["seed"] for row in next(iter(results.repetitions.values()))]
+    seed = experiment.configs.get("experiment_config", {}).get("seed")
+    n_repetitions = count(results.n_repetitions - _n_confirming(results), "repetition")
+    seeds = f" (seeds derived from {seed})" if isinstance(seed, int) else ""
     folds = f" on each of {n_folds(results, results.folds)} folds" if results.folds else ""
     was = "was" if n == 1 else "were"
-    each = f"with {count(len(seeds), 'repetition')} each" if n > 1 else f"with {count(len(seeds), 'repetition')}"
-    return f"{combinations}{of} {was} compared, {each}{folds} (seed{'s' * (len(seeds) > 1)} {_seeds(seeds)})."
+    compared, each = ("compared", " each") if n > 1 else ("trained", "")
+    return f"{combinations}{of} {was} {compared}, with {n_repetitions}{each}{folds}{seeds}."
 
 
 def _values(values: Sequence[Any]) -> str:
@@ -62,12 +64,6 @@ def _values(values: Sequence[Any]) -> str:
         numbers = option_texts([min(values), max(values)]) if are_numbers else []
         return f"{len(values)} values{f' from {numbers[0]} to {numbers[1]}' if numbers else ''}"
     return ", ".join(option_texts(values))
-
-
-def _seeds(seeds: Sequence[int]) -> str:
-    if len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[0] + len(seeds))):
-        return f"{seeds[0]} to {seeds[-1]}"
-    return first_of(seeds, _MAX_VALUES)
 
 
 def _trained(results: Results, experiment: ExperimentFile) -> Iterator[str]:
@@ -105,8 +101,16 @@ def _raced(part: Results, experiment: ExperimentFile) -> Iterator[str]:
     if all(row["n"] == part.n_repetitions for row in part.ranked):
         n = len(part.ranked)
         yield f"{count(n, 'combination')} {'was' if n == 1 else 'were'} trained to the end{_cost(part, experiment)}."
+        if n_confirming := _n_confirming(part):
+            yield f"{count(n_confirming, 'further repetition')} of each of them played no part in the race."
     else:
         yield "The race has not ended yet."
+
+
+def _n_confirming(results: Results) -> int:
+    """Returns how many of the repetitions only finalists of a race have."""
+    found = results.decisions[-1].rule.get("confirm") if results.decisions else 0
+    return found if isinstance(found, int) and 0 < found < results.n_repetitions else 0
 
 
 def _rungs(decisions: Sequence[DecisionFile]) -> str:
@@ -131,9 +135,10 @@ def _cost(part: Results, experiment: ExperimentFile) -> str:
     known = {key: n for key, n in epochs.items() if n is not None}
     if len(known) < len(epochs):
         return ""
+    n_repetitions = part.n_repetitions - _n_confirming(part)
     raced = sum(at.epoch * at.repetitions for at in part.dropped.values())
-    raced += sum(known[row["key"]] * part.n_repetitions for row in part.ranked)
-    share = raced / (sum(known.values()) * part.n_repetitions)
+    raced += sum(known[row["key"]] * n_repetitions for row in part.ranked)
+    share = raced / (sum(known.values()) * n_repetitions)
     return f"; the race takes {100 * share:.0f} % of the epochs of training all of them" if share <= 1 else ""
 
 

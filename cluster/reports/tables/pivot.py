@@ -73,7 +73,8 @@ class PivotTable:
     def grid(self) -> Grid:
         """Returns the table for reading."""
         results = self.results
-        shown = [row for row in self._cells.values() if row["key"] not in results.dropped]
+        rows_of_cells = list(self._cells.values())
+        shown = [row for row in rows_of_cells if row["key"] not in results.dropped] or rows_of_cells
         names = short_names(results.option_paths)
         rows = []
         for value, label in zip(self.row_values, option_cells(self.row_values), strict=True):
