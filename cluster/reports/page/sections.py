@@ -12,6 +12,7 @@ from cluster.reports.formats.grid import Cell, Grid, number_cell, p_text, signed
 from cluster.reports.formats.html import Markup, escaped, joined, json_block, tag
 from cluster.reports.formats.html_table import html_table
 from cluster.reports.page.data import MAX_DATA_GROUPS, PageData, trial_id
+from cluster.reports.page.parallel import parallel_coordinates
 from cluster.reports.page.sentences import (
     findings,
     gaps,
@@ -137,6 +138,7 @@ def combinations(data: PageData) -> Markup:
     return section(
         "combinations",
         "Combinations",
+        *parallel_coordinates(data),
         tag("div", class_="tools only-scripted"),
         scrolling(html_table(shown, class_="combinations"), "Table of combinations", n_rows=len(rows)),
         json_block("combinations-data", data.for_scripts()),

@@ -44,9 +44,9 @@ class Variances(NamedTuple):
 def variances(results: Array) -> Variances:
     """Returns the variance components of a two-way layout, combinations times repetitions.
 
-    A result is modelled as y_cr = mean + a_c + b_r + e_cr, with random effects a of a combination, b of a repetition and
-    e of a single training. The ANOVA estimators (Searle, Casella and McCulloch 1992, chapter 4) follow from the mean
-    squares of combinations, repetitions and residuals: var(e) = MS_e, var(a) = (MS_c - MS_e) / R and
+    A result is modelled as y_cr = mean + a_c + b_r + e_cr, with random effects a of a combination, b of a repetition
+    and e of a single training. The ANOVA estimators (Searle, Casella and McCulloch 1992, chapter 4) follow from the
+    mean squares of combinations, repetitions and residuals: var(e) = MS_e, var(a) = (MS_c - MS_e) / R and
     var(b) = (MS_r - MS_e) / C. A negative estimate counts as 0.
 
     Args:
