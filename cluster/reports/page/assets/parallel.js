@@ -32,7 +32,7 @@
       // Lines with the same value lie next to each other, the best first.
       const gaps = positions.slice(1).map((position, i) => position - positions[i]);
       return {
-        id, name: log ? `${name} (log)` : name, texts, keys: values ? values.map(String) : texts, values, places, positions,
+        id, name, title: log ? `${name} (log)` : name, texts, keys: values ? values.map(String) : texts, values, places, positions,
         ribbon: 0.5 * Math.min(0.1, ...gaps),
       };
     }
@@ -42,7 +42,7 @@
     const ceiling = 3 * values[Math.floor(values.length / 2)];
     const scaled = values.map((mm) => Math.min(mm, ceiling));
     return {
-      id, name, texts: values.map((mm) => mm.toFixed(2)), keys: values.map(String), values,
+      id, name, title: name, texts: values.map((mm) => mm.toFixed(2)), keys: values.map(String), values,
       places: results.map((mm) => (mm === null ? -1 : index.get(mm))), positions: spread(scaled), ribbon: 0, isResult: true,
     };
   }
@@ -82,7 +82,7 @@
     // The place in validation, from 0 to 1.
     const rank = places.map((i) => (ranks.places[i] < 0 ? 1 : ranks.places[i] / ranks.values.length));
     const colourOf = rank.map((share) => Math.min(N_COLOURS - 1, Math.floor(share * N_COLOURS)));
-    const canvas = element("canvas", { "aria-hidden": "true" });
+    const canvas = element("canvas", { role: "img", "aria-label": `${plot.n} combinations as lines` });
     const overlay = svg("svg", { role: "group", "aria-label": `Axes of all combinations${plot.name ? ` on ${plot.name}` : ""}` });
     holder.replaceChildren(...(plot.name ? [element("p", {}, plot.name)] : []), element("div", {}, canvas, overlay));
     const box = holder.lastElementChild;
@@ -182,9 +182,9 @@
         const within = from === to ? from : `${from} to ${to}`;
         const room = isUpright ? (k === axes.length - 1 ? LABEL + 20 : space() - 8) : width - EDGE;
         title.replaceChildren(...(isUpright
-          ? [svg("tspan", {}, svg("title", {}, axis.name), fitted(axis.name, room)),
+          ? [svg("tspan", {}, svg("title", {}, axis.title), fitted(axis.title, room)),
             ...(entry.range ? [svg("tspan", { class: "within", x: along(k) - 10, dy: 16 }, fitted(within, room))] : [])]
-          : [fitted(axis.name, room), ...(entry.range ? [svg("tspan", { class: "within", dx: 8 }, fitted(within, room - 7 * axis.name.length))] : [])]));
+          : [fitted(axis.title, room), ...(entry.range ? [svg("tspan", { class: "within", dx: 8 }, fitted(within, room - 7 * axis.title.length))] : [])]));
       }
 
       function choose(range) {

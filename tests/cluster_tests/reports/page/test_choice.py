@@ -95,7 +95,7 @@ class TestOptionsOrChance:
 
 class TestValidationAndTest:
     def test_gives_place_and_gap_of_the_first(self, tmp_path):
-        val = drawn()
+        val = drawn(spread=0.3)
         test = val.mean(axis=1) + np.random.default_rng(1).normal(2, 0.5, len(val))
         first = val.mean(axis=1).argmin()
         test[first] += 1
