@@ -10,7 +10,7 @@ from cluster.reports.formats.html import Markup, joined, tag
 from cluster.results.statistics import Array
 
 _WIDTH, _HEIGHT = 460, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 12, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 28, 12, 44
 _MARGIN = 0.04  # of an axis, beyond its outermost values
 
 

@@ -17,7 +17,6 @@ from cluster.results.choice.ranks import ValidationAndTest
 from cluster.results.choice.seeds import MAX_REPETITIONS, repetitions_to_separate, variances
 from cluster.results.results import Row, SummaryColumns, column
 from cluster.results.statistics import MIN_REPETITIONS, Array
-from data_pipeline.words import count
 
 _MIN_COMBINATIONS = 6
 """Fewer combinations have no shares of variance and no charts: they would say nothing."""
@@ -26,26 +25,32 @@ _MIN_HALVED = 20
 """Of fewer combinations, the better half is too small to be shown by itself."""
 
 _N_LISTED = 5
-_CLOSE_MM = 0.05
-"""A combination that is this close to the best counts as equally good."""
-
 _BAND = (0.05, 0.5, 0.95)
 
 
 def choice(data: PageData) -> Iterator[Markup]:
     """Yields the sections that can be computed."""
-    complete = [row for row in data.table.summary if row["n"] == data.table.n_repetitions]
+    complete = _complete(data, data.table.summary, "val")
     if len(complete) < 2:
         return
     yield section_of(data, "seeds", "Options or chance", *(tag("p", text) for text in _seeds(data, complete)))
-    with_test = [row for row in complete if row.get(SummaryColumns.of("test").mean) is not None]
+    with_test = _complete(data, complete, "test") if data.table.split == "test" else []
     if len(with_test) >= _MIN_COMBINATIONS:
         yield section_of(data, "ranks", "Validation and test", *_ranks(data, with_test))
-    epochs = [_epochs(data, row) for row in complete]
-    if len(complete) >= _MIN_COMBINATIONS and None not in epochs:
-        yield section_of(
-            data, "cost", "What a search could save", *_cost(data, complete, np.array(epochs, dtype=float))
-        )
+    epochs = np.array([_epochs(data, row) for row in complete])
+    if len(complete) >= _MIN_COMBINATIONS and (epochs > 0).all():
+        yield section_of(data, "cost", "What a search could save", *_cost(data, complete, epochs))
+
+
+def _complete(data: PageData, rows: list[Row], split: str) -> list[Row]:
+    """Returns the combinations whose repetitions all have a result."""
+    values = data.table.values(column(split, "distance"))
+    return [
+        row
+        for row in rows
+        if row["n"] == data.table.n_repetitions
+        and all(mm is not None and math.isfinite(mm) for mm in values[row["key"]])
+    ]
 
 
 def _seeds(data: PageData, rows: list[Row]) -> Iterator[str]:
@@ -159,15 +164,12 @@ def _ranks(data: PageData, rows: list[Row]) -> Iterator[Markup]:
     )
     listed = [
         [
-            Cell(f"{i + 1}", is_number=True),
+            *(Cell(text, is_number=True) for text in (f"{i + 1}", f"{places[i]:g}", f"{val[i]:.2f}", f"{test[i]:.2f}")),
             Cell(name_of(table, rows[i])),
-            Cell(f"{val[i]:.2f}", is_number=True),
-            Cell(f"{test[i]:.2f}", is_number=True),
-            Cell(f"{places[i]:g}", is_number=True),
         ]
         for i in range(min(n, _N_LISTED))
     ]
-    headers = ["place", "combination", "validation, mm", "test, mm", "place on the test set"]
+    headers = ["place", "place on the test set", "validation, mm", "test, mm", "combination"]
     grid = Grid("ranks", "The first in validation, and their places on the test set.", headers, listed, n_labels=1)
     yield scrolling(html_table(grid), "Places in validation and test")
 
@@ -177,14 +179,11 @@ def _correlation(found: ValidationAndTest, of: str) -> str:
     return f"{'unknown' if known is None else f'{known:.2f}'.replace('-', '−')} over {of} ({len(found.val_mm):,})"
 
 
-def _epochs(data: PageData, row: Row) -> float | None:
-    """Returns the epochs that a combination was trained for, all repetitions and folds together; None if not known."""
-    found = [data.logged.curves.get(trial_id(trial)) for trial in data.table.repetitions[row["key"]]]
-    if any(curve is None or not len(curve.epochs) for curve in found):
-        return None
-    return len(data.table.trained_keys(row["key"])) * sum(
-        float(curve.epochs[-1]) for curve in found if curve is not None
-    )
+def _epochs(data: PageData, row: Row) -> float:
+    """Returns the epochs that a combination was trained for, all repetitions and folds together; NaN if not known."""
+    curves = [data.logged.curves.get(trial_id(trial)) for trial in data.table.repetitions[row["key"]]]
+    ends = [math.nan if curve is None or not len(curve.epochs) else float(curve.epochs[-1]) for curve in curves]
+    return len(data.table.trained_keys(row["key"])) * math.fsum(ends)
 
 
 def _cost(data: PageData, rows: list[Row], epochs: Array) -> Iterator[Markup]:
@@ -196,14 +195,14 @@ def _cost(data: PageData, rows: list[Row], epochs: Array) -> Iterator[Markup]:
     n, total = len(errors), spent[-1]
     mean_spent = np.arange(1, n + 1) * total / n  # (N,)
     found = int(np.argmax(in_plan <= errors[0])) + 1
-    close = int(np.argmax(high <= errors[0] + _CLOSE_MM)) + 1
-    n_close = int((errors <= errors[0] + _CLOSE_MM).sum())
+    n_quarter = max(1, n // 4)
+    half, most = (f"{quantile[n_quarter - 1] - errors[0]:.2f}" for quantile in (middle, high))
     yield tag(
         "p",
         f"All {n:,} combinations took {total:,.0f} epochs. In the order of the plan, the best one was number "
-        f"{found:,}, after {100 * spent[found - 1] / total:.0f} % of them. {_close(n_close)} within {_CLOSE_MM:g} mm "
-        f"of it. Of all random orders, 95 % have {'it' if n_close == 1 else 'it or one of these'} among the first "
-        f"{close:,} combinations, which take {100 * close / n:.0f} % of the epochs.",
+        f"{found:,}, after {100 * spent[found - 1] / total:.0f} % of the epochs. If a random quarter of them "
+        f"({n_quarter:,}) is trained, its best is within {half} mm of the best of all in half of the cases, and within "
+        f"{most} mm in 95 %.",
     )
     # Errors of hopeless combinations would flatten the rest.
     chart = Chart(Axis("epochs", 0, total), Axis.around("best validation error so far, mm", errors[: 1 + 3 * n // 4]))
@@ -221,7 +220,3 @@ def _cost(data: PageData, rows: list[Row], epochs: Array) -> Iterator[Markup]:
         "; the band has 90 % of these orders. A random search of this grid follows the band. Values above the chart "
         "are drawn at its edge.",
     )
-
-
-def _close(n: int) -> str:
-    return "No other combination is" if n == 1 else f"{count(n - 1, 'other combination')} {'is' if n == 2 else 'are'}"
