@@ -46,7 +46,10 @@ class TestTheRungs:
         assert [rung.epoch(100) for rung in rungs_of(SuccessiveHalving(**rule), [100, 500], 3)] == epochs
 
     def test_are_at_different_epochs(self):
-        assert [rung.epoch(2) for rung in rungs_of(SuccessiveHalving(reduction_factor=2, min_epochs=1), [2], 3)] == [1, 2]
+        assert [rung.epoch(2) for rung in rungs_of(SuccessiveHalving(reduction_factor=2, min_epochs=1), [2], 3)] == [
+            1,
+            2,
+        ]
 
     def test_use_some_repetitions_at_the_first_one_only(self):
         rungs = rungs_of(SuccessiveHalving(first_repetitions=2), [100], 6)
