@@ -23,6 +23,9 @@ REASONS: tuple[Reason, ...] = get_args(Reason)
 STAYS: tuple[Reason, ...] = ("best", "close to the best", "earlier finalist")
 """The reasons to stay."""
 
+_MAX_RUNGS = 64
+"""More than any race has, since each rung has at least twice the epochs of the one before."""
+
 MAX_DECISION_BYTES = 2**26
 """The largest file that is read; that of ten thousand combinations with six repetitions has 3 MB."""
 
@@ -86,7 +89,7 @@ class DecisionFile:
     size: Count | None
     bracket: Count
     rung: Count
-    n_rungs: Count
+    n_rungs: Annotated[int, Meta(ge=1, le=_MAX_RUNGS)]
     n_repetitions: Count
     n_epochs_allowed: Count
     combinations: Annotated[Sequence[Competitor], Meta(min_length=1)]
@@ -96,7 +99,7 @@ class DecisionFile:
     def from_json(cls, text: str | bytes) -> "DecisionFile":
         """Reads a file's text; ValueError if it is not a decision."""
         valid, problems = read_fields(json_object(text), _FIELDS)
-        missing = [f.name for f in dataclasses.fields(cls) if f.name not in valid and f.name not in ("size", "rule")]
+        missing = [f.name for f in dataclasses.fields(cls) if f.name not in valid and f.name != "size"]
         if problems or missing:
             raise ValueError(problems[0] if problems else f"{missing[0]} is missing")
         decision = cls(**{"size": None, **valid})
@@ -124,6 +127,11 @@ class DecisionFile:
     def order(self) -> tuple[str, int, int, int]:
         """Its place among others: those of one bracket together, in the order in which they were made."""
         return self.data, self.size or 0, self.bracket, self.rung
+
+    @property
+    def stay(self) -> list[Competitor]:
+        """Those that stay; after the last decision of a bracket, its finalists."""
+        return [competitor for competitor in self.combinations if competitor.stays]
 
     @property
     def leader(self) -> Competitor:

@@ -34,8 +34,8 @@ class Rung(NamedTuple):
     n_repetitions: int
 
     def epoch(self, num_epochs: int) -> int:
-        """Returns the epoch of a combination that trains `num_epochs`: its share, rounded."""
-        return math.floor(num_epochs * self.share + Fraction(1, 2))
+        """Returns the epoch of a combination that trains `num_epochs`: its share, rounded, and at least 1."""
+        return max(1, math.floor(num_epochs * self.share + Fraction(1, 2)))
 
 
 @dataclass(frozen=True)
