@@ -21,13 +21,14 @@ _MAX_DATA = 12
 _EPOCHS = "solver_config.num_epochs"
 
 
-def methods_paragraph(results: Results, experiment: ExperimentFile) -> str:
-    """Returns the paragraph as plain text.
+def methods_paragraph(results: Results) -> str:
+    """Returns the paragraph about an experiment as plain text.
 
-    Args:
-        results: The experiment's results.
-        experiment: The content of its `experiment.json`.
+    Raises:
+        NoResultsError: If its description is broken.
+        StorageError: If its description cannot be read.
     """
+    experiment = results.files.read_experiment()
     parts = results.by_data()
     shown = list(parts.items())[:_MAX_DATA]
     sentences = [_searched(results, experiment), *_trained(results, experiment)]

@@ -148,7 +148,7 @@ def combinations(data: PageData) -> Markup:
         tag(
             "details",
             tag("summary", "A paragraph for a methods section"),
-            tag("p", methods_paragraph(table, data.experiment)),
+            tag("p", methods_paragraph(table)),
         ),
         json_block("combinations-data", data.for_scripts()),
     )

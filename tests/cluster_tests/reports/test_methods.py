@@ -9,7 +9,7 @@ from tests.cluster_tests.results_files import write_fold_results, write_raced_re
 
 
 def paragraph(folder):
-    return methods_paragraph(Results.read(folder), folder.read_experiment())
+    return methods_paragraph(Results.read(folder))
 
 
 class TestTheParagraph:
