@@ -137,8 +137,8 @@ def combinations(data: PageData) -> Markup:
     shown = replace(grid, caption=caption, headers=headers, rows=rows, n_labels=1, spans=spans, notes=(), below=None)
     dropped = []
     if grid.below is not None:
-        table_of_dropped = html_table(grid.below)
-        dropped.append(scrolling(table_of_dropped, "Dropped combinations", n_rows=len(grid.below.rows)))
+        table_of_dropped = scrolling(html_table(grid.below), "Dropped combinations", n_rows=len(grid.below.rows))
+        dropped = [tag("h3", "Dropped by the race"), table_of_dropped]
     return section(
         "combinations",
         "Combinations",
