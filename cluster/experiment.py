@@ -14,8 +14,6 @@ from cluster.executors.executor import Executor, ExecutorName, RunEnd
 from cluster.executors.job import Job
 from cluster.executors.monitor import Monitor
 from cluster.executors.progress import Progress
-from cluster.executors.race_schedule import RaceSchedule
-from cluster.executors.schedule import GridSchedule, Schedule
 from cluster.executors.signals import Preempted
 from cluster.experiment_files import (
     remove_surplus_states,
@@ -41,7 +39,15 @@ from cluster.planning.inputs import Inputs
 from cluster.planning.longer_training import with_shorter
 from cluster.planning.placement import UnusableNodeError
 from cluster.planning.plan import Plan, make_plan
-from cluster.planning.race_plan import (
+from cluster.planning.search_space import Key, SearchSpace, dotted
+from cluster.racing.decision_file import DecisionFile, read_decisions
+from cluster.reports.formats.terminal import terminal_width
+from cluster.reports.page.page import page
+from cluster.reports.tables.files import write_tables
+from cluster.reports.tables.summary import summary_text
+from cluster.result_table import ResultTable
+from cluster.schedules.brackets import Bracket, RaceError, entrants_of, open_brackets
+from cluster.schedules.race_plan import (
     decision_text,
     dropped_trials,
     n_epochs_left,
@@ -49,17 +55,11 @@ from cluster.planning.race_plan import (
     race_texts,
     race_warnings,
 )
-from cluster.planning.races import Bracket, RaceError, entrants_of, open_brackets
-from cluster.planning.search_space import Key, SearchSpace, dotted
-from cluster.reports.formats.terminal import terminal_width
-from cluster.reports.page.page import page
-from cluster.reports.tables.files import write_tables
-from cluster.reports.tables.summary import summary_text
-from cluster.result_table import ResultTable
-from cluster.search_schedule import Searching, SearchSchedule, check_searchable
+from cluster.schedules.race_schedule import RaceSchedule
+from cluster.schedules.schedule import GridSchedule, Schedule
+from cluster.schedules.search_schedule import Searching, SearchSchedule, check_searchable
 from cluster.searching.dimensions import Range
 from cluster.storage.archive import Archiver
-from cluster.storage.decision_file import DecisionFile
 from cluster.storage.experiment_file import NoResultsError
 from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import Storage, StorageError
@@ -355,7 +355,7 @@ class Experiment:
             return None
         return Searching(self.space, self.config, self.points, inputs, self.folder)
 
-    def _plan(self, inputs: Inputs, searching: Searching | None) -> Plan:
+    def _plan(self, inputs: Inputs, searching: Searching | None = None) -> Plan:
         problems = check_searchable(self.space, self.config.search, self.points) + race_problems(self.space)
         # Of what a search may propose, the corners are checked here, and each proposal later.
         chosen = self.space.corners() if searching is not None or self.space.has_ranges else None
@@ -469,7 +469,7 @@ class Experiment:
         """
         if self.config.race is None:
             return []
-        decisions, problems = self.folder.read_decisions()
+        decisions, problems = read_decisions(self.folder.storage)
         if problems:
             path, _, problem = problems[0].partition(": ")
             raise RaceError.of(path.partition("/")[2], problem)
@@ -540,9 +540,7 @@ class Experiment:
             statuses = [row["status"] for row in others]
             # A trial that failed because its files cannot be written still has the status `interrupted`.
             counts = " and ".join(f"{statuses.count(s)} {s}" for s in STATUSES if s in statuses)
-            search = self.config.search
-            waits = search is not None and len(table.summary) < search.n_combinations
-            rest = "the search waits for them" if waits else "the others are complete"
+            rest = "the search waits for them" if table.n_not_proposed else "the others are complete"
             text = f"{counts} of {len(trials)} trials; {rest}. This shows an error with its traceback:"
             raise TrialsFailedError(f"{text}\n  {self._log_command([*table.failures, *others][0])}", table)
 

@@ -76,6 +76,7 @@ def write_description(plan: Plan, job: Job, stands_for: Mapping[str, str] = Mapp
                 {"train": [train.name, train.size], split: [tested.name, tested.size], **separation.to_json()}
                 for (train, split, tested), separation in job.separations.items()
             ],
+            **({} if plan.search is None else {"n_not_proposed": plan.n_not_proposed}),
             "plan": {
                 "seeds": [trial.seed for trial in plan.trials[:: len(plan.combinations)]],
                 "combinations": [{"key": c.key, "options": c.options} for c in plan.combinations],

@@ -118,10 +118,14 @@ class Plan:
         return len(self.combinations) * (len(self.fold_counts) or 1) // (sum(self.fold_counts) or 1)
 
     @property
+    def n_not_proposed(self) -> int:
+        """How many combinations a search has still to propose."""
+        return 0 if self.search is None else self.search.n_combinations - self.n_proposed
+
+    @property
     def n_trials(self) -> int:
         """How many trials there will be: of a search also those that it has not proposed yet."""
-        n_missing = 0 if self.search is None else max(0, self.search.n_combinations - self.n_proposed)
-        return len(self.trials) + n_missing * len(self.trials) // self.n_proposed
+        return len(self.trials) + self.n_not_proposed * len(self.trials) // self.n_proposed
 
     def with_more(self, other: "Plan") -> "Plan":
         """Returns a plan with the combinations and trials of both, and the statuses of both."""

@@ -336,12 +336,14 @@ class SearchSpace:
             if axis.range is not None:
                 (value,) = values.values()
                 within = axis.range.has(value)
-                problems += [] if within else [Problem(axis.name, f"{value_text(value)} is not in {axis.range}")]
+                wrong = [] if within else [Problem(axis.name, f"{value_text(value)} is not in {axis.range}")]
                 found.append(value if axis.range.integer or not within else float(value))
             else:
                 rows, wrong = self._rows_with(place, values)
-                problems += wrong
                 found.append(next(iter(rows), None))
+            problems += (
+                wrong if own else [replace(p, text=f"the base's value {p.text}; give another one") for p in wrong]
+            )
         unknown = [path for path in given if path not in self.paths]
         problems += [Problem(path, "is neither a range nor an option; add it before") for path in unknown]
         return tuple(found), problems

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from math import prod
 from typing import Any
 
+from cluster.racing.decision_file import DecisionFile
 from cluster.reports.tables.captions import SPLITS, folds_of, n_folds
 from cluster.reports.tables.summary import mean_and_std
 from cluster.results.names import option_texts, short_names
 from cluster.results.results import Results, Row, SummaryColumns
-from cluster.storage.decision_file import DecisionFile
 from cluster.storage.experiment_file import ExperimentFile
 from cluster.storage.run_file import REPOSITORIES, origins_of
 from data_pipeline.words import count, first_of, listed

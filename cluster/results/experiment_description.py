@@ -60,6 +60,7 @@ class ExperimentDescription:
     option_paths: list[str]
     distinguishing_paths: list[str]
     ranges: list[str]
+    n_not_proposed: int
     splits: list[str]
     data_sets: dict[str, dict[str, DataSet]]
     separations: dict[str, dict[str, Separation]]
@@ -92,6 +93,7 @@ class ExperimentDescription:
             option_paths=option_paths,
             distinguishing_paths=[path for path in option_paths if path in distinguishing],
             ranges=[axis.paths[0] for axis in file.options if axis.range is not None],
+            n_not_proposed=file.n_not_proposed,
             splits=splits,
             data_sets=data_sets,
             separations=separations,

@@ -117,6 +117,7 @@ class ExperimentFile:
         separations: How far sets are from training sets, each as the run wrote it.
         stands_for: In a race, the key of the shorter training that decisions name in the place of a longer one, by the
             key of that.
+        n_not_proposed: How many combinations a search has still to propose.
         run_of_0_4_0: The last run, by its id, if version 0.4.0 wrote the file: later versions write it to `runs/`.
         problems: What is in the file but not valid: for each field a text that begins with its name.
     """
@@ -128,6 +129,7 @@ class ExperimentFile:
     data: Sequence[DataEntry] = ()
     separations: Sequence[Mapping[str, Any]] = ()
     stands_for: Mapping[Key, Key] = field(default_factory=dict)
+    n_not_proposed: Count = 0
     run_of_0_4_0: Mapping[str, RunFile] = field(default_factory=dict)
     problems: Sequence[str] = ()
 

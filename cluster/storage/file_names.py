@@ -17,7 +17,7 @@ results/NAME/
     training_frames/       for each training set, by its fingerprint: hashes of its poses and labels, for predict.py
     archive/               if more than 1,000 trials have ended: their trial.json and records.parquet, those of up to
                            1,000 trials in two files, see `cluster/storage/archive.py`
-    race/                  DATA/BRACKET-RUNG.json for each decision of a race, see `cluster/storage/decision_file.py`
+    race/                  DATA/BRACKET-RUNG.json for each decision of a race, see `cluster/racing/decision_file.py`
     tables/                trials.csv, trials.parquet, summary.csv, summary.md, summary.txt
     report.html            all results, for a browser
     .lock                  held while the experiment runs; on an object store, lease/ instead

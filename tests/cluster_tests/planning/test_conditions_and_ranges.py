@@ -162,7 +162,9 @@ class TestAPoint:
         experiment.add_range("model_args.dropout", 0.0, 0.5)
         experiment.add_range(LR, 1e-2, 1e-1)
         experiment.add_point({"model_args.dropout": 0.2})
-        assert f"{LR}: in a point: 0.001 is not in 0.01 to 0.1" in problems_of(experiment.plan)
+        assert f"{LR}: in a point: the base's value 0.001 is not in 0.01 to 0.1; give another one" in problems_of(
+            experiment.plan
+        )
 
 
 def test_the_corners_have_each_row_each_end_and_all_combinations_of_data(small_experiment):

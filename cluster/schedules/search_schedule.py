@@ -7,11 +7,11 @@ from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
-from cluster.executors.schedule import GridSchedule, Step
 from cluster.planning.config import ConfigError, ExperimentConfig, Problem
 from cluster.planning.inputs import Inputs
 from cluster.planning.plan import Plan, make_plan
 from cluster.planning.search_space import RowIndices, SearchSpace
+from cluster.schedules.schedule import GridSchedule, Step
 from cluster.searching.dimensions import fits
 from cluster.searching.rounds import NEW_SEARCH, Round, SearchError, read_round, require_same, write_round
 from cluster.searching.samplers import Proposing

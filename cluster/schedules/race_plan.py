@@ -10,10 +10,10 @@ from tabulate import tabulate
 
 from cluster.planning.builders import build_optimizer, build_scheduler
 from cluster.planning.config import Problem, Settings
-from cluster.planning.races import Bracket
 from cluster.planning.search_space import SearchSpace
+from cluster.racing.decision_file import DecisionFile
 from cluster.racing.successive_halving import MIN_COMBINATIONS
-from cluster.storage.decision_file import DecisionFile
+from cluster.schedules.brackets import Bracket
 from data_pipeline.words import count
 
 _SIZE = "experiment_config.train_set_size"
