@@ -46,7 +46,7 @@ from cluster.reports.page.page import page
 from cluster.reports.tables.files import write_tables
 from cluster.reports.tables.summary import summary_text
 from cluster.result_table import ResultTable
-from cluster.schedules.brackets import Bracket, RaceError, entrants_of, open_brackets
+from cluster.schedules.brackets import Bracket, Data, Entrant, RaceError, entrants_of, open_brackets
 from cluster.schedules.race_plan import (
     decision_text,
     dropped_trials,
@@ -56,6 +56,7 @@ from cluster.schedules.race_plan import (
     race_warnings,
 )
 from cluster.schedules.race_schedule import RaceSchedule
+from cluster.schedules.raced_search import RacedSearchSchedule
 from cluster.schedules.schedule import GridSchedule, Schedule
 from cluster.schedules.search_schedule import Searching, SearchSchedule, check_searchable
 from cluster.searching.dimensions import Range
@@ -427,9 +428,9 @@ class Experiment:
                 )
 
                 with progress:
-                    schedule = self._schedule(plan, brackets, searching, job, progress)
+                    schedule = self._schedule(plan, brackets, searching, inputs, job, progress)
                     end = executor.train(schedule, job, monitor)
-                plan = schedule.plan if isinstance(schedule, SearchSchedule) else plan
+                plan = schedule.plan if isinstance(schedule, SearchSchedule | RacedSearchSchedule) else plan
                 check_lock()  # a process that lost the lock must not write
                 remove_surplus_states(plan, monitor.outcomes, job)
                 if end.kind != "complete":
@@ -437,19 +438,27 @@ class Experiment:
                 return end, plan
 
     def _schedule(
-        self, plan: Plan, brackets: Sequence[Bracket], searching: Searching | None, job: Job, progress: Progress
+        self,
+        plan: Plan,
+        brackets: list[Bracket],
+        searching: Searching | None,
+        inputs: Inputs,
+        job: Job,
+        progress: Progress,
     ) -> Schedule:
         """Returns what is trained, and in which order."""
+        n_repetitions = self.config.n_repetitions
 
         def grown(plan: Plan) -> None:
             write_description(plan, job)
             progress.grown(plan, self.space)
+            if brackets:
+                progress.n_epochs = progress.n_epochs_of_ended + n_epochs_left(
+                    brackets, n_repetitions, self._n_confirming
+                )
 
-        if searching is not None:
-            return SearchSchedule(searching, plan, grown)
         if self.config.race is None:
-            return GridSchedule(plan.to_train)
-        n_repetitions = self.config.n_repetitions
+            return GridSchedule(plan.to_train) if searching is None else SearchSchedule(searching, plan, grown)
 
         def decided(bracket: Bracket, decision: DecisionFile) -> None:
             entrant = bracket.entrants.get(decision.leader.key) or bracket.guests[decision.leader.key]
@@ -459,7 +468,14 @@ class Experiment:
             )
 
         trials = {trial.id: trial for trial in plan.trials}
-        return RaceSchedule(brackets, trials, plan.statuses, n_repetitions, self.folder, decided, self._n_confirming)
+        race = RaceSchedule(brackets, trials, plan.statuses, n_repetitions, self.folder, decided, self._n_confirming)
+        if searching is None:
+            return race
+
+        def entrants(plan: Plan) -> Mapping[Data, Mapping[str, Entrant]]:
+            return entrants_of(plan.combinations, self.space, inputs)
+
+        return RacedSearchSchedule(searching, plan, race, entrants, grown)
 
     def _brackets(self, plan: Plan, inputs: Inputs) -> list[Bracket]:
         """Returns the brackets of the race, as far as they have been decided; none without a race.

@@ -40,7 +40,7 @@ def write_experiment_file(plan: Plan, job: Job, stands_for: Mapping[str, str]) -
         earlier = job.folder.read_run_of_0_4_0()
     for run_id, run in earlier.items():
         job.folder.write_run(run_id, run)  # the file that recorded it is replaced below
-    if plan.to_train:
+    if plan.to_train or plan.n_trials > len(plan.trials):
         job.folder.write_run(job.run_id, provenance())
     for train in {key: job.sets[key] for key, _, _ in job.separations}.values():
         if not job.folder.has_training_frames(train.fingerprint):

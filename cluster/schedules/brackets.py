@@ -186,7 +186,7 @@ class Bracket:
                 )
                 for key, reason in decision.reasons.items()
             ],
-            rule={name: value for name, value in asdict(self.rule).items() if name != "confirm"},  # it decides nothing,
+            rule={name: value for name, value in asdict(self.rule).items() if name != "confirm"},  # it decides nothing
         )
 
     def add(self, decision: DecisionFile) -> None:

@@ -110,7 +110,7 @@ def race_texts(brackets: Sequence[Bracket], n_repetitions: int, n_confirming: in
         rungs = planned_rungs(bracket, n_repetitions)
         in_grid = n_repetitions * sum(entrant.num_epochs for entrant in bracket.entrants.values())
         in_race = sum(rung.n_epochs for rung in rungs)
-        added = f", added later (bracket {bracket.number})" if bracket.number else ""
+        added = f", added later (bracket {bracket.number + 1})" if bracket.number else ""
         cost = f"{in_race:,} of {in_grid:,} epochs ({100 * in_race / max(1, in_grid):.1f} %)"
         about = "" if bracket.is_decided else "about "
         first = f"race of {count(len(bracket.entrants), 'combination')} on {bracket.data.name}{added}: {about}{cost}"
@@ -151,9 +151,10 @@ def decision_text(decision: DecisionFile, leader: str) -> str:
     n, n_stay = len(decision.combinations), sum(competitor.stays for competitor in decision.combinations)
     diverged = sum(competitor.reason == "diverged" for competitor in decision.combinations)
     lost = f" ({diverged} diverged)" if diverged else ""
+    added = f", bracket {decision.bracket + 1}" if decision.bracket else ""
     best = decision.leader
     return (
-        f"race on {decision.data}, rung {decision.rung + 1} of {decision.n_rungs}: {n_stay} of "
+        f"race on {decision.data}{added}, rung {decision.rung + 1} of {decision.n_rungs}: {n_stay} of "
         f"{count(n, 'combination')} go on after epoch {best.epoch}{lost}; the best one has {best.mean_mm:.2f} mm in "
         f"validation ({leader})"
     )
@@ -164,9 +165,6 @@ def race_problems(space: SearchSpace) -> list[Problem]:
     config = space.base.experiment
     if config.race is None:
         return []
-    if config.search is not None:
-        text = "a search cannot be raced; set race or search to None"
-        return [Problem("experiment_config.race", text)]
     if _SIZE not in space.paths:
         return []
     text = (

@@ -61,7 +61,7 @@ class RaceSchedule:
 
     def __init__(
         self,
-        brackets: Sequence[Bracket],
+        brackets: list[Bracket],
         trials: Mapping[str, TrialSpec],
         statuses: Mapping[str, Status],
         n_repetitions: int,
@@ -73,7 +73,7 @@ class RaceSchedule:
         self.n_repetitions = n_repetitions
         self.n_of_finalists = n_repetitions + n_confirming
         self.n_parallel = len(trials)
-        self._trials = trials
+        self._trials = dict(trials)
         self._folder = folder
         self._decided = decided
         self._errors = _Errors(folder)
@@ -84,19 +84,60 @@ class RaceSchedule:
         self._ended: list[TrialReport] = []  # since the last step was asked for
         self._waiting: deque[Step] = deque()
         self._targets: dict[str, int | None] = {}  # how far each trial is to be trained; None to its end
-        self._keys = {  # of combinations, by trial id
-            trial_id: key
-            for bracket in brackets
-            for key, entrant in bracket.entrants.items()
-            for repetition in range(self.n_of_finalists)
-            for trial_id in _ids(entrant, repetition)
-        }
+        self._keys: dict[str, str] = {}  # of combinations, by trial id
+        for bracket in brackets:
+            self._add_keys(bracket)
         self._steps_ahead: Iterator[Step] | None = None  # None if they may be others than before
         for bracket in brackets:
             for decision in bracket.decisions:
                 check_values(decision, self._on_disk(decision))
         self._present = [self._enter(bracket) for bracket in brackets]
         self._decide()
+
+    def add(self, bracket: Bracket, trials: Mapping[str, TrialSpec], statuses: Mapping[str, Status]) -> None:
+        """Adds a bracket that has decided nothing.
+
+        Args:
+            bracket: The bracket.
+            trials: Its trials, by id.
+            statuses: The status of each of these that was started, by id.
+        """
+        self.brackets.append(bracket)
+        self._trials |= trials
+        self._errors.read_all(statuses)
+        self._over |= {trial_id for trial_id, status in statuses.items() if status in ("finished", "diverged")}
+        self._add_keys(bracket)
+        self._steps_ahead = None
+        self._present.append(self._enter(bracket))
+        self._decide()
+
+    def _add_keys(self, bracket: Bracket) -> None:
+        for key, entrant in bracket.entrants.items():
+            for repetition in range(self.n_of_finalists):
+                self._keys |= dict.fromkeys(_ids(entrant, repetition), key)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all finalists are known and trained."""
+        if self._waiting or self._running or self._ended or any(present.missing for present in self._present):
+            return False
+        return all(bracket.is_decided for bracket in self.brackets)
+
+    def results_mm(self) -> Iterator[tuple[Entrant, float | None]]:
+        """Yields the mean error of each combination: of finalists at the end, of others at the rung that they reached.
+
+        It is None if one of its repetitions diverged.
+        """
+        for bracket in self.brackets:
+            last = {c.key: c.mean_mm for decision in bracket.decisions for c in decision.combinations}
+            competing = bracket.own_competing
+            for key, entrant in bracket.entrants.items():
+                if key in competing:
+                    values = _known(self._values(entrant, bracket.rungs[-1]))
+                    mean = math.fsum(values) / len(values)
+                else:
+                    mean = last[bracket.shorter.get(key, key)]
+                yield entrant, mean if math.isfinite(mean) else None
 
     @property
     def all_given(self) -> bool:

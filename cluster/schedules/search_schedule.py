@@ -149,8 +149,14 @@ class Searching:
         return math.fsum(finite) / len(finite) if len(finite) == len(values) else None
 
     def _plan(self, chosen: Sequence[RowIndices]) -> Plan:
-        n_repetitions, seed = self.config.n_repetitions, self.config.seed
-        return make_plan(self.space, self.inputs, n_repetitions=n_repetitions, seed=seed, chosen=chosen)
+        return make_plan(
+            self.space,
+            self.inputs,
+            n_repetitions=self.config.n_repetitions,
+            seed=self.config.seed,
+            n_confirming=0 if self.config.race is None else self.config.race.confirm,
+            chosen=chosen,
+        )
 
     def _plan_of(self, proposals: Sequence[RowIndices]) -> Plan:
         return self._plan([chosen for proposal in proposals for chosen in self.space.trained(proposal)])
