@@ -55,8 +55,8 @@ def _searched(results: Results, experiment: ExperimentFile) -> str:
     seeds = f" (seeds derived from {seed})" if isinstance(seed, int) else ""
     folds = f" on each of {n_folds(results, results.folds)} folds" if results.folds else ""
     was = "was" if n == 1 else "were"
-    compared, each = ("compared", " each") if n > 1 else ("trained", "")
-    return f"{combinations}{of} {was} {compared}, with {n_repetitions}{each}{folds}{seeds}."
+    compared = "compared, each" if n > 1 else "trained"
+    return f"{combinations}{of} {was} {compared} with {n_repetitions}{folds}{seeds}."
 
 
 def _values(values: Sequence[Any]) -> str:

@@ -19,7 +19,7 @@ class TestTheParagraph:
 
     def test_names_the_options_and_their_values(self, raced):
         options = "All 6 combinations of lr (0.1, 0.2, 0.3) and dim (8, 16)"
-        assert raced.startswith(f"{options} were compared, with 2 repetitions each.")
+        assert raced.startswith(f"{options} were compared, each with 2 repetitions.")
 
     def test_says_what_was_decided_at_each_rung(self, raced):
         assert (
@@ -56,7 +56,7 @@ class TestTheParagraph:
 
     def test_of_folds_says_on_what_each_was_trained(self, tmp_path):
         text = paragraph(write_fold_results(tmp_path, {0.1: [[9.0], [7.0]]}, [(10, 20), (30, 40)]))
-        assert "1 combination was trained, with 1 repetition on each of 2 folds." in text
+        assert "1 combination was trained with 1 repetition on each of 2 folds." in text
         assert "test sets of 2 folds of hands (60 frames, each tested exactly once)" in text
 
     def test_before_the_end_says_that_there_is_no_result(self, tmp_path):
