@@ -3,7 +3,7 @@
 It contains only what is in the experiment's files.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -12,7 +12,8 @@ from cluster.reports.tables.captions import SPLITS, folds_of, n_folds
 from cluster.reports.tables.summary import mean_and_std
 from cluster.results.names import option_texts, short_names
 from cluster.results.results import Results, Row, SummaryColumns
-from cluster.storage.experiment_file import ExperimentFile
+from cluster.results.settings_text import text
+from cluster.storage.experiment_file import ExperimentFile, Range
 from cluster.storage.run_file import REPOSITORIES, origins_of
 from data_pipeline.words import count, first_of, listed
 
@@ -46,8 +47,12 @@ def _searched(results: Results, experiment: ExperimentFile) -> str:
     values = {path: list({repr(row[path]): row[path] for row in results.trials}.values()) for path in paths}
     n = len(results.summary)
     names = short_names(paths)
-    options = [f"{names[path]} ({_values(of_path)})" for path, of_path in values.items()]
-    is_grid = n == prod(map(len, values.values()))
+    ranges = {axis.paths[0]: axis.range for axis in experiment.options if axis.range is not None}
+    options = [
+        f"{names[path]} ({_range(ranges[path]) if path in ranges else _values(of_path)})"
+        for path, of_path in values.items()
+    ]
+    is_grid = not ranges and n == prod(map(len, values.values()))
     combinations = f"{'All ' if is_grid and n > 1 else ''}{count(n, 'combination')}"
     of = f" of {listed(options)}" if options else ""
     seed = experiment.configs.get("experiment_config", {}).get("seed")
@@ -59,6 +64,10 @@ def _searched(results: Results, experiment: ExperimentFile) -> str:
     return f"{combinations}{of} {was} {compared} with {n_repetitions}{folds}{seeds}."
 
 
+def _range(found: Range) -> str:
+    return f"{found.low:g} to {found.high:g}{', logarithmic' * found.log}"
+
+
 def _values(values: Sequence[Any]) -> str:
     are_numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     if len(values) > _MAX_VALUES:
@@ -68,8 +77,13 @@ def _values(values: Sequence[Any]) -> str:
 
 
 def _trained(results: Results, experiment: ExperimentFile) -> Iterator[str]:
-    """Says how long trials were trained, and on which data, if all of them share these settings."""
+    """Says who proposed combinations, how long they were trained, and on which data, if all share these settings."""
     config = experiment.configs.get("experiment_config", {})
+    search = config.get("search")
+    arguments = search.get("args") if isinstance(search, Mapping) else None
+    if isinstance(arguments, Mapping):
+        sampler, round_size = (text(arguments.get(name)) for name in ("sampler", "round_size"))
+        yield f"They were proposed by a search (sampler {sampler}, in rounds of {round_size})."
     train_set = config.get("train_set")
     if isinstance(train_set, str) and not results.folds and "experiment_config.train_set" not in results.option_paths:
         size = config.get("train_set_size")

@@ -5,7 +5,7 @@ import pytest
 from cluster.reports.methods import methods_paragraph
 from cluster.results.results import Results
 from tests.cluster_tests.experiment_files import write_experiment
-from tests.cluster_tests.results_files import write_fold_results, write_raced_results, write_results
+from tests.cluster_tests.results_files import experiment_json, write_fold_results, write_raced_results, write_results
 
 
 def paragraph(folder):
@@ -62,3 +62,14 @@ class TestTheParagraph:
     def test_before_the_end_says_that_there_is_no_result(self, tmp_path):
         text = paragraph(write_results(tmp_path, {"a": ({"lr": 1}, [None])}))
         assert "No combination has been trained to the end yet." in text
+
+    def test_of_a_search_has_its_ranges_and_who_proposed(self, tmp_path):
+        folder = write_results(tmp_path, {"a": ({"lr": 0.002}, [6.0]), "b": ({"lr": 0.01}, [7.0])})
+        content = experiment_json(folder)
+        content["options"] = [{"paths": ["lr"], "range": {"low": 0.001, "high": 0.1, "log": True}}]
+        search = {"name": "cluster.searching.search.Search", "args": {"sampler": "tpe", "round_size": 8}}
+        content["configs"]["experiment_config"]["search"] = search
+        folder.write_experiment(content)
+        text = paragraph(folder)
+        assert text.startswith("2 combinations of lr (0.001 to 0.1, logarithmic) were compared")
+        assert "They were proposed by a search (sampler tpe, in rounds of 8)." in text
