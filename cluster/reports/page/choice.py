@@ -29,8 +29,12 @@ _BAND = (0.05, 0.5, 0.95)
 
 
 def choice(data: PageData) -> Iterator[Markup]:
-    """Yields the sections that can be computed."""
-    complete = _complete(data, data.table.summary, "val")
+    """Yields the sections that can be computed.
+
+    Combinations that a race dropped are missing, and not at random. So shares of the variance, and what a search of
+    the grid would have found, cannot be computed after a race.
+    """
+    complete = _complete(data, data.table.ranked, "val")
     if len(complete) < 2:
         return
     yield section_of(data, "seeds", "Options or chance", *(tag("p", text) for text in _seeds(data, complete)))
@@ -38,7 +42,7 @@ def choice(data: PageData) -> Iterator[Markup]:
     if len(with_test) >= _MIN_COMBINATIONS:
         yield section_of(data, "ranks", "Validation and test", *_ranks(data, with_test))
     epochs = np.array([_epochs(data, row) for row in complete])
-    if len(complete) >= _MIN_COMBINATIONS and (epochs > 0).all():
+    if len(complete) >= _MIN_COMBINATIONS and (epochs > 0).all() and not data.table.dropped:
         yield section_of(data, "cost", "What a search could save", *_cost(data, complete, epochs))
 
 
@@ -65,7 +69,7 @@ def _seeds(data: PageData, rows: list[Row]) -> Iterator[str]:
     values = table.values(column("val", "distance"))
     results = np.array([values[row["key"]] for row in rows], dtype=np.float64)  # (C, R)
     n = len(results)
-    if n >= _MIN_COMBINATIONS:
+    if n >= _MIN_COMBINATIONS and not table.dropped:
         yield (
             "Results differ because combinations have other options, and because repetitions have other seeds. "
             f"{_shares(results, f'all {n:,} combinations')}"
@@ -130,11 +134,12 @@ def _ranks(data: PageData, rows: list[Row]) -> Iterator[Markup]:
     found = ValidationAndTest(val, test)
     places, n, best = found.test_places, len(rows), found.best_in_test
     first = name_of(table, rows[0])
+    among = f"{n:,} combinations{' that were trained to the end' if table.dropped else ''}"
     if best == 0:
-        words = f"The first of {n:,} combinations in validation, {first}, also has the lowest error on the test set."
+        words = f"The first of {among} in validation, {first}, also has the lowest error on the test set."
     else:
         words = (
-            f"The first of {n:,} combinations in validation, {first}, is number {places[0]:g} on the test set. There, "
+            f"The first of {among} in validation, {first}, is number {places[0]:g} on the test set. There, "
             f"{name_of(table, rows[best])} is lowest, {found.gap_mm:.2f} mm below it. Part of this gap is chance: the "
             f"lowest of {n:,} numbers is low by chance too."
         )
