@@ -80,9 +80,14 @@ def _shares(results: Array, of: str) -> str:
     if share is None:
         return f"The results of {of} are equal."
     return (
-        f"Over {of}, {100 * share:.0f} % of the variance of validation errors comes from the options and "
-        f"{100 - round(100 * share)} % from the seeds."
+        f"Over {of}, {_percent(share)} of the variance of validation errors comes from the options and "
+        f"{_percent(1 - share)} from the seeds."
     )
+
+
+def _percent(share: float) -> str:
+    # With a decimal, so that a small share is not 0 %.
+    return f"{100 * share:.{0 if 0.01 <= share <= 0.99 else 1}f} %"
 
 
 def _scatter(results: Array) -> str:
