@@ -356,6 +356,23 @@ class TestTheAxes:
         assert opened.complaints == []
         opened.context.close()
 
+    def test_of_several_data_sets_show_only_those_on_which_there_is_a_range(self, browser, tmp_path):
+        grid = itertools.product(["one", "two"], [1e-3, 1e-2], [0.0, 0.1])
+        paths = ("experiment_config.test_set", "optimizer_args.lr", "optimizer_args.weight_decay")
+        combinations = [(dict(zip(paths, values, strict=True)), [9.0 + place]) for place, values in enumerate(grid)]
+        (tmp_path / "report.html").write_text(
+            page_of(write_experiment(tmp_path / "sweep", combinations)), encoding="utf-8"
+        )
+        opened = Opened(browser, (tmp_path / "report.html").as_uri())
+        assert opened.page.locator(".axes canvas").count() == 2
+        opened.page.locator("#end-2-0-from").press("ArrowUp")
+        assert opened.column("#") == ["7", "8"]
+        assert opened.page.locator("#selected").inner_text() == "2 of 8 combinations selected"
+        opened.page.locator("#end-1-1-from").press("ArrowUp")
+        assert opened.column("#") == ["2", "4", "7", "8"]
+        assert opened.complaints == []
+        opened.context.close()
+
     def test_are_drawn_in_the_colours_of_the_page(self, opened):
         canvas = opened.page.locator(".axes canvas")
         pictures = []

@@ -150,6 +150,15 @@ class TestWhatASearchCouldSave:
         assert "cost" not in sections(folder)
 
 
+def test_each_data_set_has_its_own_sections(tmp_path):
+    path = "experiment_config.test_set"
+    grid = itertools.product(["one", "two"], range(6))
+    combinations = [({path: name, LR: lr}, [9.0 + lr, 9.1 + lr]) for name, lr in grid]
+    data = PageData.read(write_experiment(tmp_path / "sweep", combinations))
+    found = [re.findall(r'<section id="([^"]+)"', text)[0] for of in data.by_data for text in choice(of)]
+    assert found == ["seeds-1", "ranks-1", "seeds-2", "ranks-2"]
+
+
 def test_folds_are_one_combination(tmp_path):
     folder = write_fold_results(
         tmp_path / "folds", {lr: [[9.0 + lr, 9.1 + lr], [8.0 + lr, 8.2 + lr]] for lr in range(7)}, [(100, 10), (50, 20)]
