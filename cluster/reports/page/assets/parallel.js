@@ -235,6 +235,8 @@
         group.addEventListener("pointercancel", finish);
         event.preventDefault();
       });
+      // A finger on an upright axis does not scroll the page; for axes that lie, the style says so.
+      group.addEventListener("touchstart", (event) => { if (isUpright) event.preventDefault(); }, { passive: false });
       group.addEventListener("keydown", (event) => {
         const which = handles.indexOf(event.target);
         const last = axis.texts.length - 1;
