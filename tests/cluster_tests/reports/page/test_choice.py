@@ -88,7 +88,7 @@ class TestOptionsOrChance:
         val = drawn()
         folder = write(tmp_path, val)
         folder.trial(f"{5:016x}/1").remove("trial.json")
-        assert "Over all 23 combinations" in words(sections(folder)["seeds"])
+        assert "Over all 23 combinations that finished all repetitions, " in words(sections(folder)["seeds"])
 
     def test_has_no_shares_of_few_combinations_and_nothing_of_one(self, tmp_path):
         assert "%" not in words(sections(write(tmp_path / "few", drawn(n=5)))["seeds"]).split("The first two")[0]
