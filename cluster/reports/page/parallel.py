@@ -64,7 +64,9 @@ def _axes(data: PageData) -> Iterator[dict[str, Any]]:
             "places": [place[repr(row[path])] for row in table.ranked],
         }
     for split in table.splits:
-        yield {"name": f"{SPLIT_NAMES[split]}, mm", "results": _results(table.ranked, split)}
+        results = _results(table.ranked, split)
+        if any(mm is not None for mm in results):
+            yield {"name": f"{SPLIT_NAMES[split]}, mm", "results": results}
 
 
 def _results(rows: Sequence[Row], split: str) -> list[float | None]:
