@@ -19,6 +19,7 @@ from cluster.executors.schedule import Step
 from cluster.experiment import Experiment
 from cluster.planning.inputs import Inputs
 from cluster.planning.plan import TrialSpec
+from cluster.racing.successive_halving import SuccessiveHalving
 from cluster.trial.rehearsal import N_SAMPLES
 from cluster.trial.trainable import TrialReport, run_trial
 from data_pipeline.distorters import NeighborErrorBankDistorter, TrainingSamples
@@ -114,6 +115,7 @@ def experiment(spec: dict) -> Experiment:
         "data_dir": spec["data_dir"],
         "storage_path": spec["storage_path"],
         "checkpoint_interval_s": 0,
+        "race": SuccessiveHalving(**spec["race"]) if "race" in spec else None,
         **spec.get("experiment_config", {}),
     }
     solver = {
