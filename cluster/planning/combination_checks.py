@@ -339,7 +339,7 @@ def _try_scheduler(settings: Settings, optimizer: torch.optim.Optimizer, inputs:
     key = (hyperparams.scheduler, canonical_json(encode(hyperparams.scheduler_args)), num_epochs)
     if key in inputs.tried:
         return
-    n_steps = 1 if hyperparams.scheduler in _ENDLESS else min(num_epochs, _MAX_STEPS)
+    n_steps = 1 if hyperparams.scheduler in _ENDLESS else min(num_epochs, MAX_STEPS)
     metric = [1.0] if hyperparams.scheduler_requires_metric else []
     for _ in range(n_steps):
         # Some check their arguments only when they use them.
@@ -347,7 +347,8 @@ def _try_scheduler(settings: Settings, optimizer: torch.optim.Optimizer, inputs:
     inputs.tried.add(key)
 
 
-_MAX_STEPS = 10_000
+MAX_STEPS = 10_000
+"""As many epochs are tried; more would take long."""
 
 _ENDLESS = (
     *(lr_scheduler.StepLR, lr_scheduler.MultiStepLR, lr_scheduler.ExponentialLR, lr_scheduler.ConstantLR),

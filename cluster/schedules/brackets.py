@@ -295,9 +295,10 @@ def open_brackets(
         made = [decision for decision in decisions if (decision.data, decision.size) == data]
         known: list[Bracket] = []
         for number, group in groupby(made, lambda decision: decision.bracket):
-            known.append(_decided_bracket(data, list(group), list(known)))
-            if number != len(known) - 1:
-                raise RaceError.of(known[-1].decisions[0].path, f"the decisions of bracket {number - 1} are missing")
+            of_bracket = list(group)
+            if number != len(known):
+                raise RaceError.of(of_bracket[0].path, f"the decisions of bracket {len(known)} are missing")
+            known.append(_decided_bracket(data, of_bracket, list(known)))
         new = _placed(planned, known)
         if new:
             n_rungs = rule.n_rungs(min(entrant.num_epochs for entrant in new.values()))

@@ -9,6 +9,7 @@ import torch
 from tabulate import tabulate
 
 from cluster.planning.builders import build_optimizer, build_scheduler
+from cluster.planning.combination_checks import MAX_STEPS
 from cluster.planning.config import Problem, Settings
 from cluster.planning.search_space import SearchSpace
 from cluster.racing.decision_file import DecisionFile
@@ -176,23 +177,24 @@ def race_problems(space: SearchSpace) -> list[Problem]:
 
 def race_warnings(brackets: Sequence[Bracket], space: SearchSpace) -> list[str]:
     """Returns what will make a race useless or unfair."""
-    warnings = []
+    warnings, rule = [], space.base.experiment.race
     for bracket in brackets:
-        if bracket.number == 0 and len(bracket.entrants) < MIN_COMBINATIONS:
+        if bracket.number == 0 and not bracket.decisions and len(bracket.entrants) < MIN_COMBINATIONS:
             warnings.append(
                 f"a race of {count(len(bracket.entrants), 'combination')} saves little, since at least "
                 f"{bracket.rule.min_finalists} are trained to the end; it is meant for {MIN_COMBINATIONS} or more"
             )
-        if not bracket.entrants or bracket.decisions:
-            continue
-        race = bracket.race
         if bracket.n_rungs == 1:
-            shortest = min(race.num_epochs.values())
+            shortest = min(entrant.num_epochs for entrant in bracket.entrants.values())
             warnings.append(
                 f"the race drops nothing: trainings of {count(shortest, 'epoch')} are too short for a first decision "
                 f"after at least {bracket.rule.min_epochs}; give a smaller min_epochs"
             )
-            continue
+        if bracket.rule != rule and not bracket.is_decided:
+            warnings.append(
+                f"the race on {bracket.data.name} goes on with the rule of its first decision, {bracket.rule}; the new "
+                "one is that of combinations that are added later"
+            )
     decided = any(bracket.decisions for bracket in brackets)
     return warnings if decided else [*warnings, *_warm_ups(brackets, space)]
 
@@ -201,11 +203,14 @@ def _warm_ups(brackets: Sequence[Bracket], space: SearchSpace) -> list[str]:
     """Warns if the first decision comes before a learning rate has reached its maximum."""
     found: dict[str, tuple[int, int]] = {}
     seen = set()
+    # The optimizer's arguments say how high the rate is, not when it is highest; and they may have many options.
+    reads = ("scheduler", "scheduler_args", "optimizer", "solver_config.num_epochs")
+    axes = [
+        i for i, axis in enumerate(space.axes) if any(f"{p}.".startswith(f"{r}.") for p in axis.paths for r in reads)
+    ]
     for bracket in brackets:
         for entrant in bracket.entrants.values() if bracket.n_rungs > 1 else ():
             rows = entrant.trained[0].row_indices
-            reads = ("scheduler", "optimizer", "solver_config.num_epochs")
-            axes = [place for place, axis in enumerate(space.axes) if any(p.startswith(reads) for p in axis.paths)]
             of_axes = tuple(rows[place] for place in axes)
             if of_axes in seen:
                 continue
@@ -229,9 +234,9 @@ def _epoch_of_highest_rate(settings: Settings) -> int:
     if optimizer is None or scheduler is None or hyperparams.scheduler_requires_metric:
         return 0
     rates = []
-    for _ in range(settings.solver.num_epochs):
+    for _ in range(min(settings.solver.num_epochs, MAX_STEPS)):
         rates.append(max(group["lr"] for group in optimizer.param_groups))
-        optimizer.step()
+        optimizer.step(lambda: 0.0)  # LBFGS asks for the loss
         scheduler.step()
     highest = max(rates)
     return next(epoch for epoch, rate in enumerate(rates) if math.isclose(rate, highest))

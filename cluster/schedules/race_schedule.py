@@ -170,9 +170,9 @@ class RaceSchedule:
         self._ended.append(report)
         self._running.pop(report.trial_id, None)
 
-    @property
     def n_epochs_in_vain(self) -> int:
-        """The epochs that were trained ahead of combinations that then were dropped."""
+        """Returns how many epochs were trained ahead of combinations that then were dropped."""
+        self._read_ended()
         n = 0
         for bracket in self.brackets:
             for decision in bracket.decisions:

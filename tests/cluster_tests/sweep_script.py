@@ -18,6 +18,7 @@ from cluster.executors.job import Job
 from cluster.experiment import Experiment
 from cluster.planning.inputs import Inputs
 from cluster.planning.plan import TrialSpec
+from cluster.racing.successive_halving import SuccessiveHalving
 from cluster.schedules.schedule import Step
 from cluster.searching.search import Search
 from cluster.trial.rehearsal import N_SAMPLES
@@ -115,6 +116,7 @@ def experiment(spec: dict) -> Experiment:
         "data_dir": spec["data_dir"],
         "storage_path": spec["storage_path"],
         "checkpoint_interval_s": 0,
+        "race": SuccessiveHalving(**spec["race"]) if "race" in spec else None,
         **spec.get("experiment_config", {}),
         "search": Search(**spec["search"]) if "search" in spec else None,
     }

@@ -1,66 +1,201 @@
-"""A raced experiment, from its script to its tables."""
+"""Races of real trainings: the same files and bits however they are interrupted, and those of the grid without them."""
 
 import json
+import os
+import shutil
+import signal
+from contextlib import suppress
 
 import pytest
 
+from cluster.experiment import Interrupted, TrialsFailedError
+from cluster.racing.decision_file import write_decision
 from cluster.racing.successive_halving import SuccessiveHalving
-from cluster.trained import read_corrector
-from data_pipeline.user_error import UserError
+from cluster.reports.page import pictures
+from cluster.schedules import race_schedule
+from cluster.schedules.brackets import RaceError
+from cluster.storage.filesystem import Storage
+from cluster.storage.folders import ExperimentFolder
+from cluster.storage.records import from_parquet, to_parquet
 from tests.cluster_tests.small_experiment import LR, SmallExperiment
+from tests.cluster_tests.test_longer_training import numbers_of
+from tests.cluster_tests.trial.test_trainable import STATEFUL
 
-RACE = {
-    "solver_config.num_epochs": 4,
-    "experiment_config.keep_state": "all",
-    "experiment_config.race": SuccessiveHalving(reduction_factor=2, min_epochs=2, min_finalists=1, max_cost=0.01),
-}
-OPTIONS = {LR: [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2]}
+GRID = {**STATEFUL, "solver_config.num_epochs": 9, "experiment_config.n_repetitions": 2}
+RACE = {**GRID, "experiment_config.race": SuccessiveHalving(min_epochs=1, min_finalists=1)}
+LRS = {LR: [1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2]}
+
+
+def train(small_experiment, changes):
+    """Runs the experiment as far as it gets; tables do not know dropped trials yet."""
+    with suppress(TrialsFailedError):
+        small_experiment.run(changes, LRS)
+
+
+def never(trial_id, report, model):
+    """A callback of trials that need no training."""
+    pytest.fail(f"{trial_id} is trained")
+
+
+def race_files(small_experiment):
+    folder = small_experiment.folder / "race"
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def all_numbers(small_experiment):
+    """The numbers of all finished trials, by id."""
+    finished = [path.parts[-3:-1] for path in small_experiment.folder.glob("trials/*/*/weights.pt")]
+    return {(key, repetition): numbers_of(small_experiment, key, repetition) for key, repetition in finished}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_pictures():
+    """Report pages have no pictures, which take nearly all of their time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "draw", lambda data, folder: pictures.Pictures([], None))
+        yield
+
+
+@pytest.fixture(scope="module")
+def grid(small_data, tmp_path_factory):
+    """The experiment without a race, trained in one go; nobody changes it."""
+    experiment = SmallExperiment(small_data, tmp_path_factory.mktemp("grid"))
+    experiment.run(GRID, LRS)
+    return experiment
 
 
 @pytest.fixture(scope="module")
 def raced(small_data, tmp_path_factory):
-    """Six combinations, of which three were dropped after two of four epochs."""
-    small_experiment = SmallExperiment(small_data, tmp_path_factory.mktemp("raced"))
-    small_experiment.run(RACE, OPTIONS)
+    """The experiment raced in one go; nobody changes it."""
+    experiment = SmallExperiment(small_data, tmp_path_factory.mktemp("raced"))
+    train(experiment, RACE)
+    return experiment
+
+
+@pytest.fixture
+def copied(raced, small_experiment):
+    """The same in a folder that a test may change."""
+    shutil.copytree(raced.folder, small_experiment.folder)
     return small_experiment
 
 
-def test_ends_without_an_error_and_ranks_its_finalists(raced):
-    table = raced.experiment(RACE, OPTIONS).results()
-    assert len(table.ranked) == len(table.dropped) == 3
-    assert [row["n"] for row in table.summary] == [1, 1, 1, 0, 0, 0]
-    assert {at.epoch for at in table.dropped.values()} == {2}
-    summary = (raced.folder / "tables" / "summary.csv").read_text().splitlines()
-    assert summary[0].endswith("dropped_reason")
-    assert len(summary) == 7
+def assert_equal(experiment, raced):
+    assert race_files(experiment) == race_files(raced)
+    assert all_numbers(experiment) == all_numbers(raced)
 
 
-def test_a_dropped_combination_has_no_corrector(raced):
-    folder = raced.experiment(RACE, OPTIONS).folder
-    key = next(iter(raced.experiment(RACE, OPTIONS).results().dropped))
-    with pytest.raises(UserError, match=f"{key} of small_experiment was dropped by its race"):
-        read_corrector(folder, combination=key)
+class TestARace:
+    def test_trains_its_finalists_to_the_bits_of_the_grid_and_measures_no_other_trial_on_the_test_set(
+        self, raced, grid
+    ):
+        finalists = all_numbers(raced)
+        assert sorted(race_files(raced)) == ["two_val/0-0.json", "two_val/0-1.json"]
+        assert len(finalists) == 2
+        assert finalists == {trial: of_grid for trial, of_grid in all_numbers(grid).items() if trial in finalists}
+
+    def test_leaves_the_folder_of_the_grid_after_the_script_ran_without_it(self, copied, grid):
+        epochs = []
+
+        def note(trial_id, report, model):
+            epochs.append(report.epoch)
+
+        table = copied.run({**GRID, "solver_config.callbacks": [note]}, LRS)
+        assert [row["status"] for row in table.trials] == ["finished"] * 12
+        assert all_numbers(copied) == all_numbers(grid)
+        # Four combinations stopped after one epoch and one after three, with two repetitions each.
+        assert len(epochs) == 2 * (4 * 8 + 1 * 6), "an epoch was trained twice"
+
+    def test_of_a_finished_grid_trains_nothing(self, small_experiment, grid):
+        shutil.copytree(grid.folder, small_experiment.folder)
+        train(small_experiment, {**RACE, "solver_config.callbacks": [never]})
+        assert race_files(small_experiment) == {}
+
+    def test_continues_after_ctrl_c_at_any_time(self, small_experiment, raced, capsys):
+        n_left = 0
+
+        def interrupt(trial_id, report, model):
+            nonlocal n_left
+            n_left -= 1
+            if n_left == 0:
+                raise KeyboardInterrupt
+
+        for n_epochs in (5, 11, 1, 1000):
+            n_left = n_epochs
+            with suppress(Interrupted):
+                train(small_experiment, {**RACE, "solver_config.callbacks": [interrupt]})
+        assert "run the script again to continue" in capsys.readouterr().err
+        assert_equal(small_experiment, raced)
+
+    def test_continues_after_sigterm_and_exits_with_75(self, small_experiment, raced, capsys):
+        def terminate(trial_id, report, model):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        codes = []
+        for _ in range(2):
+            try:
+                train(small_experiment, {**RACE, "solver_config.callbacks": [terminate]})
+            except Interrupted as end:
+                codes.append(end.code)
+        assert codes == [75] * 2
+        assert "run the script again to continue" in capsys.readouterr().err
+        train(small_experiment, RACE)
+        assert_equal(small_experiment, raced)
+
+    @pytest.mark.parametrize("is_written", [True, False])
+    def test_continues_after_it_ended_right_after_a_decision_or_while_it_was_written(
+        self, small_experiment, raced, monkeypatch, is_written
+    ):
+        def end(experiment, decision):
+            if is_written:
+                write_decision(experiment, decision)
+            else:
+                experiment.write(f"race/{decision.data}/.{decision.bracket}-{decision.rung}.json.1.partial", b"{")
+            raise KeyboardInterrupt
+
+        for _ in range(3):
+            monkeypatch.setattr(race_schedule, "write_decision", end)
+            with suppress(Interrupted):
+                train(small_experiment, RACE)
+        monkeypatch.setattr(race_schedule, "write_decision", write_decision)
+        train(small_experiment, RACE)
+        assert_equal(small_experiment, raced)
+
+    def test_ends_with_an_error_and_trains_nothing_if_a_decision_was_damaged(self, copied):
+        path = copied.folder / "race/two_val/0-0.json"
+        path.write_bytes(path.read_bytes()[:-100])
+        changes = {**RACE, "solver_config.callbacks": [never]}
+        for use in (lambda: copied.run(changes, LRS), copied.experiment(changes, LRS).plan):
+            with pytest.raises(RaceError, match=r"race/two_val/0-0.json: .*. Restore it from a copy"):
+                use()
+
+    def test_ends_with_an_error_if_the_records_of_a_trial_are_others_now(self, copied):
+        trial_id = json.loads((copied.folder / "race/two_val/0-0.json").read_text())["combinations"][-1]["key"] + "/0"
+        path = copied.folder / "trials" / trial_id / "records.parquet"
+        rows = [record._replace(value=record.value + 1) for record in from_parquet(path.read_bytes())]
+        path.write_bytes(to_parquet(trial_id, rows))
+        shutil.rmtree(next(path.parent for path in copied.folder.glob("trials/*/*/weights.pt")))  # something to train
+        with pytest.raises(RaceError, match=f"of trial {trial_id} at epoch 1, but its records now say"):
+            train(copied, RACE)
+
+    def test_waits_for_a_trial_that_failed_which_the_next_run_trains_again(self, small_experiment, raced):
+        fails = True
+
+        def fail(trial_id, report, model):
+            if fails and trial_id.endswith("/1"):
+                raise ValueError("as wanted")
+
+        train(small_experiment, {**RACE, "solver_config.callbacks": [fail]})
+        assert race_files(small_experiment) == {}
+        fails = False
+        train(small_experiment, {**RACE, "solver_config.callbacks": [fail]})
+        assert_equal(small_experiment, raced)
 
 
-def test_without_the_race_has_the_table_of_a_grid(raced, small_data, tmp_path):
-    other = SmallExperiment(small_data, tmp_path)
-    changes = RACE | {"experiment_config.race": None}
-    grid = other.run(changes, OPTIONS)
-    raced.run(changes, OPTIONS)
-    numbers = (raced.folder / "tables" / "summary.csv").read_text()
-    assert numbers == (other.folder / "tables" / "summary.csv").read_text()
-    assert "dropped" not in numbers
-    assert len(grid.ranked) == 6
-    raced.run(RACE, OPTIONS)  # all combinations are complete now
-    assert not raced.experiment(RACE, OPTIONS).results().dropped
-
-
-def test_a_longer_training_has_the_same_combinations_dropped(small_data, tmp_path):
-    small_experiment = SmallExperiment(small_data, tmp_path)
-    small_experiment.run(RACE, OPTIONS)
-    longer = RACE | {"solver_config.num_epochs": 8}
-    table = small_experiment.run(longer, OPTIONS)
-    assert len(json.loads((small_experiment.folder / "experiment.json").read_text())["stands_for"]) > 0
-    assert len(table.dropped) + len(table.ranked) == 6
-    assert all(row["n"] == 1 for row in table.ranked)
-    assert {row["status"] for row in table.trials} == {"finished", "dropped"}
+@pytest.mark.slow
+def test_a_race_on_an_object_store_has_the_same_files(s3, small_data, raced):
+    experiment = SmallExperiment(small_data, s3.direct)
+    train(experiment, RACE)
+    folder = ExperimentFolder(Storage(s3.direct) / "small_experiment")
+    files = {name: folder.storage.read(f"race/{name}") for name in folder.storage.files("race")}
+    assert files == race_files(raced)
+    train(experiment, {**RACE, "solver_config.callbacks": [never]})

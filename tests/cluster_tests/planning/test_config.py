@@ -11,6 +11,7 @@ import torch
 
 from cluster.experiment import Experiment
 from cluster.planning.config import ConfigError
+from cluster.racing.successive_halving import SuccessiveHalving
 from data_pipeline.augmenters import RandomRotator
 from data_pipeline.distorters import Distorter, NoDistorter
 from data_pipeline.normalizers import GlobalNormalizer, Normalizer, Shifter
@@ -111,6 +112,9 @@ EXPERIMENT = [
     ("keep_weights", None, "got None; allowed: one of 'all', 'best', 'none'"),
     ("keep_state", "best", "got 'best'; allowed: one of 'all', 'none'"),
     ("search", "tpe", "got 'tpe'; allowed: a Search of cluster.searching.search, or None"),
+    ("race", "halving", "got 'halving'; allowed: a race of cluster.racing.successive_halving, such as"),
+    ("race", SuccessiveHalving, "such as SuccessiveHalving(), or None"),
+    ("race", {"min_epochs": 3}, "such as SuccessiveHalving(), or None"),
     ("n_repetition", 3, "there is no such key; did you mean 'n_repetitions'?"),
     ("Name", "x", "did you mean 'name'?"),
     ("testset", None, "did you mean 'test_set'?"),
@@ -337,7 +341,7 @@ class TestARightConfig:
                     **{"deterministic_mode": True, "data_dir": "data", "storage_path": "results"},
                     **{"cpus_per_trial": 1, "trials_per_device": 1, "max_retries": 2, "checkpoint_interval_s": 30},
                     **{"trial_timeout_s": None, "stop_if_all_fail": 5, "keep_weights": "all", "keep_state": "none"},
-                    "search": None,
+                    **{"search": None, "race": None},
                 },
             ),
             (

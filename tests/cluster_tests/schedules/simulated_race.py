@@ -2,6 +2,7 @@
 
 import heapq
 import json
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from cluster.planning.identity import digest
 from cluster.planning.plan import Combination, TrialSpec
+from cluster.racing.decision_file import read_decisions
 from cluster.racing.successive_halving import SuccessiveHalving
 from cluster.schedules.brackets import Bracket, Data, Entrant, open_brackets
 from cluster.schedules.race_schedule import RaceSchedule
@@ -83,7 +85,7 @@ class SimulatedRace:
 
     def brackets(self) -> list[Bracket]:
         """The brackets as a new run finds them."""
-        decisions, problems = self.folder.read_decisions()
+        decisions, problems = read_decisions(self.folder.storage)
         assert problems == []
         return open_brackets(self.planned, decisions, self.rule, self.n_repetitions)
 
@@ -105,7 +107,7 @@ class SimulatedRace:
         seed: int = 0,
         *,
         seconds: Callable[[str], float] | None = None,
-        stop_after: float = float("inf"),
+        stop_after: float = math.inf,
     ) -> RaceSchedule:
         """Runs until nothing is left to train, or for `stop_after` ends of steps; then workers are killed half-way.
 
@@ -137,8 +139,11 @@ class SimulatedRace:
             now, _, step = heapq.heappop(running)
             schedule.ended(self._train(step))
             n_ended += 1
+        self.n_running = len(running)
         for _, _, step in running:
-            self._train_until(step.trial.id, rng.randint(self.epochs.get(step.trial.id, 0), self._end_of(step)))
+            trial_id, begin = step.trial.id, self.epochs.get(step.trial.id, 0)
+            end = min(self._end_of(step), self.diverges_at.get(trial_id, math.inf) - 1)
+            self._train_until(trial_id, rng.randint(begin, max(begin, int(end))))
         self.seconds = now
         return schedule
 

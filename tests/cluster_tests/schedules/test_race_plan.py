@@ -1,0 +1,107 @@
+"""What the plan of a raced experiment says, and which races make no sense."""
+
+import pytest
+import torch
+from torch.optim import lr_scheduler
+
+from cluster.planning.config import ConfigError
+from cluster.racing.successive_halving import SuccessiveHalving
+from tests.cluster_tests.small_experiment import LR
+
+RACE = {"experiment_config.race": SuccessiveHalving(), "solver_config.num_epochs": 30}
+LRS = {LR: [1e-5, 1e-4, 1e-3, 2e-3, 5e-3, 1e-2]}
+
+
+def scheduler(kind, **arguments):
+    return {"base_hyperparams.scheduler": kind, "base_hyperparams.scheduler_args": arguments}
+
+
+class FromBehind(lr_scheduler.LambdaLR):
+    """A class of a user: the rate is highest after some epochs."""
+
+    def __init__(self, optimizer, peak):
+        self.peak = peak
+        super().__init__(optimizer, lambda epoch: 1 / (1 + abs(epoch - peak)))
+
+
+@pytest.fixture
+def warnings_of(small_experiment):
+    """Returns the warnings of a plan."""
+    return lambda changes, options=LRS: small_experiment.experiment({**RACE, **changes}, options).plan().warnings
+
+
+class TestAWarning:
+    @pytest.mark.parametrize(
+        ("settings", "peak"),
+        [
+            (scheduler(lr_scheduler.LinearLR, start_factor=0.1, total_iters=5), 5),
+            (scheduler(lr_scheduler.OneCycleLR, max_lr=0.01, total_steps=31), 9),
+            (scheduler(lr_scheduler.CyclicLR, base_lr=1e-4, max_lr=1e-2, step_size_up=10, cycle_momentum=False), 10),
+            (scheduler(FromBehind, peak=4), 4),
+        ],
+        ids=["LinearLR", "OneCycleLR", "CyclicLR", "FromBehind"],
+    )
+    def test_names_a_warm_up_that_is_longer_than_the_first_rung(self, warnings_of, settings, peak):
+        name = settings["base_hyperparams.scheduler"].__name__
+        (warning,) = warnings_of(settings)
+        assert warning.startswith(f"{name} raises the learning rate until epoch {peak}, but the race first decides")
+        assert warning.endswith(
+            "after epoch 3: combinations are compared before they train at full speed; give a larger min_epochs"
+        )
+        assert warnings_of({**settings, "experiment_config.race": SuccessiveHalving(min_epochs=peak)}) == []
+
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            scheduler(None),
+            scheduler(lr_scheduler.StepLR, step_size=1),
+            scheduler(lr_scheduler.LinearLR, start_factor=0.1, total_iters=2),
+            scheduler(lr_scheduler.CosineAnnealingWarmRestarts, T_0=5),
+            scheduler(lr_scheduler.ReduceLROnPlateau) | {"base_hyperparams.scheduler_requires_metric": True},
+            {"base_hyperparams.optimizer": torch.optim.LBFGS, "base_hyperparams.optimizer_args": {"lr": 0.1}},
+        ],
+        ids=["none", "StepLR", "short warm-up", "restarts", "plateau", "LBFGS"],
+    )
+    def test_is_not_given_where_the_rate_is_highest_early(self, warnings_of, settings):
+        assert warnings_of(settings) == []
+
+    def test_names_a_warm_up_of_one_option(self, warnings_of):
+        options = {**LRS, "scheduler_args.total_iters": [1, 7]}
+        (warning,) = warnings_of(scheduler(lr_scheduler.LinearLR, start_factor=0.1, total_iters=1), options)
+        assert "until epoch 7" in warning
+
+    def test_says_that_few_combinations_save_little(self, warnings_of):
+        (warning,) = warnings_of({}, {LR: [1e-3, 1e-2]})
+        assert warning.startswith("a race of 2 combinations saves little, since at least 3 are trained to the end")
+
+    def test_says_that_short_trainings_drop_nothing(self, warnings_of):
+        (warning,) = warnings_of({"solver_config.num_epochs": 2})
+        assert warning.startswith("the race drops nothing: trainings of 2 epochs are too short for a first decision")
+
+
+class TestAProblem:
+    def test_is_the_size_of_the_training_set_as_an_option_reported_with_all_others(self, small_experiment):
+        experiment = small_experiment.experiment(
+            {**RACE, "experiment_config.val_set": "nowhere"}, {**LRS, "experiment_config.train_set_size": [20, 40]}
+        )
+        with pytest.raises(ConfigError, match="2 problems") as error:
+            experiment.plan()
+        assert "experiment_config.val_set: " in str(error.value)
+        assert "experiment_config.race: experiment_config.train_set_size is an option, and after a few" in str(
+            error.value
+        )
+
+    def test_is_a_race_as_an_option(self, small_experiment):
+        with pytest.raises(ConfigError, match=r"experiment_config\.race: it cannot be an option"):
+            small_experiment.experiment(RACE, {"experiment_config.race": [None, SuccessiveHalving()]})
+
+
+def test_the_plan_shows_rungs_and_their_cost_relative_to_the_grid(small_experiment):
+    text = str(small_experiment.experiment({**RACE, "experiment_config.n_repetitions": 2}, LRS).plan())
+    lines = [line.split() for line in text.splitlines() if line.startswith("     ")]
+    assert lines == [
+        ["1", "3", "6", "2", "12", "36"],
+        ["2", "10", "3", "2", "6", "42"],
+        ["3", "30", "3", "2", "6", "120"],
+    ]
+    assert "race of 6 combinations on small_val: about 198 of 360 epochs (55.0 %)" in text
