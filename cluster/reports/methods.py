@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from math import prod
 from typing import Any
 
-from cluster.reports.tables.captions import SPLITS, folds_of, n_folds
+from cluster.reports.tables.captions import SPLITS, folds_of, in_race, n_folds
 from cluster.reports.tables.summary import mean_and_std
 from cluster.results.names import option_texts, short_names
 from cluster.results.results import Results, Row, SummaryColumns
@@ -33,7 +33,7 @@ def methods_paragraph(results: Results, experiment: ExperimentFile) -> str:
     sentences = [_searched(results), *_trained(results, experiment)]
     for name, part in shown:
         on = f"On {name}: " if len(parts) > 1 else ""
-        sentences += [f"{on}{sentence}" for sentence in (*_raced(part, experiment), *_chosen(part))]
+        sentences += [f"{on}{sentence}" for sentence in (*_raced(part, experiment), *_confirmed(part), *_chosen(part))]
     if len(parts) > len(shown):
         sentences.append(f"And {len(parts) - len(shown)} more sets of data.")
     return " ".join([*sentences, *_produced_by(results)])
@@ -49,7 +49,7 @@ def _searched(results: Results) -> str:
     is_grid = n == prod(map(len, values.values()))
     combinations = f"{'All ' if is_grid and n > 1 else ''}{count(n, 'combination')}"
     of = f" of {listed(options)}" if options else ""
-    seeds = [row["seed"] for row in next(iter(results.repetitions.values()))]
+    seeds = [row["seed"] for row in next(iter(results.repetitions.values()))[: results.n_repetitions]]
     folds = f" on each of {n_folds(results, results.folds)} folds" if results.folds else ""
     was = "was" if n == 1 else "were"
     each = f"with {count(len(seeds), 'repetition')} each" if n > 1 else f"with {count(len(seeds), 'repetition')}"
@@ -102,7 +102,7 @@ def _raced(part: Results, experiment: ExperimentFile) -> Iterator[str]:
         "A rung compares the mean over repetitions of the best validation distance so far; combinations that are close "
         "to the best one may stay too."
     )
-    if all(row["n"] == part.n_repetitions for row in part.ranked):
+    if all(map(part.is_complete, part.ranked)):
         n = len(part.ranked)
         yield f"{count(n, 'combination')} {'was' if n == 1 else 'were'} trained to the end{_cost(part, experiment)}."
     else:
@@ -137,6 +137,17 @@ def _cost(part: Results, experiment: ExperimentFile) -> str:
     return f"; the race takes {100 * share:.0f} % of the epochs of training all of them" if share <= 1 else ""
 
 
+def _confirmed(part: Results) -> Iterator[str]:
+    """Says how finalists were confirmed; nothing if they were not."""
+    seeds = [row["seed"] for row in part.counted[part.summary[0]["key"]]]
+    if part.n_confirming and seeds:
+        fresh = count(part.n_confirming, "fresh repetition")
+        yield (
+            f"Each finalist was confirmed in {fresh} (seed{'s' * (len(seeds) > 1)} {_seeds(seeds)}), which took no "
+            "part in the race; all results and tests are over these alone."
+        )
+
+
 def _chosen(part: Results) -> Iterator[str]:
     """Says which combination was chosen on which data, and its results."""
     best, val = part.summary[0], SummaryColumns.of("val")
@@ -148,7 +159,13 @@ def _chosen(part: Results) -> Iterator[str]:
     std = " ± sample standard deviation" if best[val.std] is not None else ""
     over = f"mean distance per joint{std} over {count(best['n'], 'repetition')}"
     distance = f"{mean_and_std(best[val.mean], best[val.std])} mm"
-    if len(part.summary) > 1:
+    if len(part.summary) > 1 and part.n_confirming:
+        mean = mean_and_std(best[part.chosen_by.mean], None)
+        yield (
+            f"The combination with the lowest mean distance on {on}{in_race(part)} was chosen: {texts} ({mean} mm). "
+            f"There, its fresh repetitions reach {distance} ({over})."
+        )
+    elif len(part.summary) > 1:
         yield f"The combination with the lowest mean distance on {on} was chosen: {texts} ({distance}; {over})."
     else:
         yield f"On {on}, it reaches {distance} ({over})."

@@ -104,7 +104,7 @@
           element("details", {}, element("summary", {}, "As a table"), grid(["part", "before, mm", "after, mm"], numbers))));
       }
       const trials = combination.trials.map(([status, seed, epoch, seconds, ...results], repetition) =>
-        [`${repetition}`, status, seed, `${epoch ?? "–"}`, ...results.map(number), seconds === null ? "–" : `${seconds} s`]);
+        [`${repetition}${data.deciding === null || repetition < data.deciding ? "" : " (fresh)"}`, status, seed, `${epoch ?? "–"}`, ...results.map(number), seconds === null ? "–" : `${seconds} s`]);
       const titles = ["repetition", "status", "seed", "best epoch", ...data.splits.map((s) => `${splitName(s)}, mm`), "trained"];
       const table = element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Trials of ${name}` }, grid(titles, trials));
       const went = combination.trials.some(([status]) => status === "failed" || status === "diverged")
