@@ -37,7 +37,7 @@ def table_of(rows, *, splits=("val",), n_others=0, trials=None):
                 f"{split}_change_percent": percent,
             }
         summary.append(summed)
-    return ResultTable("my sweep", paths, paths, list(splits), trials or [], summary, n_others)
+    return ResultTable("my sweep", paths, paths, list(splits), trials or [], summary, n_others, 1)
 
 
 def on_one_line(text):
