@@ -14,10 +14,13 @@ from cluster.executors.executor import Executor, ExecutorName, RunEnd
 from cluster.executors.job import Job
 from cluster.executors.monitor import Monitor
 from cluster.executors.progress import Progress
-from cluster.executors.race_schedule import RaceSchedule
-from cluster.executors.schedule import GridSchedule, Schedule
 from cluster.executors.signals import Preempted
-from cluster.experiment_files import remove_surplus_states, remove_surplus_weights, write_experiment_file
+from cluster.experiment_files import (
+    remove_surplus_states,
+    remove_surplus_weights,
+    write_description,
+    write_experiment_file,
+)
 from cluster.other_versions import version_warnings
 from cluster.planning.combination_checks import check_unaffected
 from cluster.planning.config import (
@@ -36,7 +39,15 @@ from cluster.planning.inputs import Inputs
 from cluster.planning.longer_training import with_shorter
 from cluster.planning.placement import UnusableNodeError
 from cluster.planning.plan import Plan, make_plan
-from cluster.planning.race_plan import (
+from cluster.planning.search_space import Key, SearchSpace, dotted
+from cluster.racing.decision_file import DecisionFile, read_decisions
+from cluster.reports.formats.terminal import terminal_width
+from cluster.reports.page.page import page
+from cluster.reports.tables.files import write_tables
+from cluster.reports.tables.summary import summary_text
+from cluster.result_table import ResultTable
+from cluster.schedules.brackets import Bracket, Data, Entrant, RaceError, entrants_of, open_brackets
+from cluster.schedules.race_plan import (
     decision_text,
     dropped_trials,
     n_epochs_left,
@@ -44,15 +55,12 @@ from cluster.planning.race_plan import (
     race_texts,
     race_warnings,
 )
-from cluster.planning.races import Bracket, RaceError, entrants_of, open_brackets
-from cluster.planning.search_space import Key, SearchSpace
-from cluster.reports.formats.terminal import terminal_width
-from cluster.reports.page.page import page
-from cluster.reports.tables.files import write_tables
-from cluster.reports.tables.summary import summary_text
-from cluster.result_table import ResultTable
+from cluster.schedules.race_schedule import RaceSchedule
+from cluster.schedules.raced_search import RacedSearchSchedule
+from cluster.schedules.schedule import GridSchedule, Schedule
+from cluster.schedules.search_schedule import Searching, SearchSchedule, check_searchable
+from cluster.searching.dimensions import Range
 from cluster.storage.archive import Archiver
-from cluster.storage.decision_file import DecisionFile
 from cluster.storage.experiment_file import NoResultsError
 from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import Storage, StorageError
@@ -129,6 +137,7 @@ class Experiment:
         self.config: ExperimentConfig = settings.experiment
         self.solver_config: SolverConfig = settings.solver
         self.space = SearchSpace(settings)
+        self.points: list[dict[str, Any]] = []
 
     def add_options(
         self,
@@ -136,6 +145,7 @@ class Experiment:
         values: Sequence[Any] | None = None,
         *,
         labels: Sequence[str] | None = None,
+        when: Mapping[Key, Any] | None = None,
     ) -> None:
         """Varies a setting; all combinations of all options are trained.
 
@@ -143,6 +153,8 @@ class Experiment:
             key: A dotted path such as "optimizer_args.lr", or its parts as a tuple; or a dict of paths and values.
             values: The values; omitted if `key` is a dict.
             labels: A label for each value, shown in its place; not with a dict.
+            when: The options of other settings with which it varies, such as `{"model": CorrectorMLP}`. With others it
+                has its base value, or none if it is an argument that the class there does not have.
 
         Raises:
             ConfigError: If the base has no such setting, or if a value is not allowed; then nothing is added.
@@ -159,12 +171,57 @@ class Experiment:
                 problems.append(Problem(str(path), text))
                 continue
             try:
-                self.space.add([path], [(value,) for value in path_values], labels=labels)
+                self.space.add([path], [(value,) for value in path_values], labels=labels, when=when)
             except ConfigError as error:
                 problems += error.problems
         if problems:
             self.space.axes = axes_before
             raise ConfigError(problems)
+
+    def add_range(
+        self,
+        key: Key,
+        low: float,
+        high: float,
+        *,
+        log: bool = False,
+        integer: bool = False,
+        step: float | None = None,
+        when: Mapping[Key, Any] | None = None,
+    ) -> None:
+        """Lets the search choose a number from `low` to `high`, both included. It is rounded to four digits.
+
+        Args:
+            key: A dotted path such as "optimizer_args.lr", or its parts as a tuple.
+            low: The smallest value.
+            high: The largest value.
+            log: Whether equal ratios are equally likely, instead of equal differences.
+            integer: Whether the values are ints, which are not rounded.
+            step: The distance between neighbouring values; None for any number.
+            when: As for `add_options`.
+
+        Raises:
+            ConfigError: If the base has no such setting, or if a value is not allowed; then nothing is added.
+        """
+        self.space.add_range(key, Range(*without_numpy([low, high, log, integer, step])), when)
+
+    def add_point(self, values: Mapping[Key, Any]) -> None:
+        """Names a combination that a search tries first, after the base, if that is in the search space.
+
+        Args:
+            values: Values of ranges and options that were added; others have their base value.
+
+        Raises:
+            ConfigError: If a value is not in its range or not among its options; then nothing is added.
+        """
+        point = {dotted(key): value for key, value in without_numpy(dict(values)).items()}
+        named = point.keys()
+        problems = [
+            problem for problem in self.space.point(point)[1] if not named.isdisjoint(problem.path.split(" & "))
+        ]
+        if problems:
+            raise ConfigError(problems)
+        self.points.append(point)
 
     def add_joint_options(
         self, keys: Sequence[Key], rows: Sequence[Sequence[Any]], *, labels: Sequence[str] | None = None
@@ -214,7 +271,7 @@ class Experiment:
             ConfigError: With all problems of all combinations.
         """
         inputs = Inputs(self.config.data_folder)
-        return self._standing(self._plan(inputs), inputs).plan
+        return self._standing(self._plan(inputs, self._searching(inputs)), inputs).plan
 
     def results(self) -> ResultTable:
         """Reads the result table from disk.
@@ -266,36 +323,43 @@ class Experiment:
 
     def _run(self, executor: Executor) -> ResultTable:
         inputs = Inputs(self.config.data_folder)
-        plan = self._checked_plan(inputs, executor)
+        searching = self._searching(inputs)
+        plan = self._checked_plan(inputs, executor, searching)
         job = replace(Job.of(self._absolute_config(), self.space, inputs), sources=plan.sources)
         with experiment_lock(self.folder.storage) as check_lock:
-            end = self._train(plan, inputs, job, executor, check_lock)
+            end, plan = self._train(plan, inputs, job, executor, check_lock, searching)
             table = self._results_of_run()
             remove_surplus_weights(plan, table, job)
             write_tables(table, self.folder)
         # The user's own list: from it the script learns which settings varied.
-        self.solver_config.interest_keys[:] = [
-            path for axis in self.space.axes if len(axis.rows) > 1 for path in axis.paths
-        ]
+        self.solver_config.interest_keys[:] = [path for axis in self.space.axes if axis.varies for path in axis.paths]
         say(f"\n{summary_text(table, width=terminal_width())}\nAll files: {self.folder.storage.location}/")
         if not end.from_outside:
             self._write_report(table)
         self._require_complete(end, table)
         return table
 
-    def _checked_plan(self, inputs: Inputs, executor: Executor) -> Plan:
+    def _checked_plan(self, inputs: Inputs, executor: Executor, searching: Searching | None) -> Plan:
         """Returns the plan without statuses, or raises all problems of the configuration and of this machine."""
         problems = executor.problems(self.config)
         try:
-            plan = self._plan(inputs)
+            plan = self._plan(inputs, searching)
         except ConfigError as error:
             problems = error.problems + problems
         if problems:
             raise ConfigError(problems)
         return plan
 
-    def _plan(self, inputs: Inputs) -> Plan:
-        problems = race_problems(self.space)
+    def _searching(self, inputs: Inputs) -> Searching | None:
+        """Returns the rounds of the search; None for a grid."""
+        if self.config.search is None:
+            return None
+        return Searching(self.space, self.config, self.points, inputs, self.folder)
+
+    def _plan(self, inputs: Inputs, searching: Searching | None = None) -> Plan:
+        problems = check_searchable(self.space, self.config.search, self.points) + race_problems(self.space)
+        # Of what a search may propose, the corners are checked here, and each proposal later.
+        chosen = self.space.corners() if searching is not None or self.space.has_ranges else None
         try:
             plan = make_plan(
                 self.space,
@@ -303,13 +367,14 @@ class Experiment:
                 n_repetitions=self.config.n_repetitions,
                 seed=self.config.seed,
                 n_confirming=self._n_confirming,
+                chosen=chosen,
             )
+            problems += rehearse(plan, self.space, inputs)
         except ConfigError as error:
-            raise ConfigError([*error.problems, *problems]) from error
-        problems += rehearse(plan, self.space, inputs)
+            problems = error.problems + problems
         if problems:
             raise ConfigError(problems)
-        return plan
+        return plan if searching is None else searching.plan(plan)
 
     @property
     def _n_confirming(self) -> int:
@@ -332,40 +397,68 @@ class Experiment:
             ) from error
 
     def _train(
-        self, plan: Plan, inputs: Inputs, job: Job, executor: Executor, check_lock: Callable[[], None]
-    ) -> RunEnd:
-        """Trains all trials of the plan that are not finished."""
+        self,
+        plan: Plan,
+        inputs: Inputs,
+        job: Job,
+        executor: Executor,
+        check_lock: Callable[[], None],
+        searching: Searching | None,
+    ) -> tuple[RunEnd, Plan]:
+        """Trains all trials of the plan that are not finished; returns it with what a search has proposed."""
         # Read under the lock: no other run changes them now.
         plan, distances_mm, brackets = self._standing(plan, inputs)
         archived = self.folder.archive.clear_leftovers()
         ended = [i for i, status in plan.statuses.items() if status in ("finished", "diverged")]
         to_archive = [trial_id for trial_id in ended if trial_id not in archived]
-        with executor.ready(job.config) if plan.to_train else nullcontext():
+        any_left = bool(plan.to_train) or (searching is not None and not searching.is_complete)
+        with executor.ready(job.config) if any_left else nullcontext():
             self.folder.clear_partial_files()
+            if searching is not None:
+                searching.write()
             shorter = {key: other for bracket in brackets for key, other in bracket.shorter.items()}
             write_experiment_file(plan, job, shorter)
             with Archiver(self.folder.archive, to_archive) as archiver:
                 say(plan, sys.stderr)
-                if not plan.to_train:
-                    return RunEnd("complete")
+                if not any_left:
+                    return RunEnd("complete"), plan
                 progress = Progress.of(plan, self.space, distances_mm)
                 monitor = Monitor(
                     progress, self.config.stop_if_all_fail, archiver, plan.failed_before, check_lock=check_lock
                 )
+
                 with progress:
-                    schedule = self._schedule(plan, brackets, progress)
+                    schedule = self._schedule(plan, brackets, searching, inputs, job, progress)
                     end = executor.train(schedule, job, monitor)
+                plan = schedule.plan if isinstance(schedule, SearchSchedule | RacedSearchSchedule) else plan
                 check_lock()  # a process that lost the lock must not write
                 remove_surplus_states(plan, monitor.outcomes, job)
                 if end.kind != "complete":
                     archiver.stop()
-                return end
+                return end, plan
 
-    def _schedule(self, plan: Plan, brackets: Sequence[Bracket], progress: Progress) -> Schedule:
+    def _schedule(
+        self,
+        plan: Plan,
+        brackets: list[Bracket],
+        searching: Searching | None,
+        inputs: Inputs,
+        job: Job,
+        progress: Progress,
+    ) -> Schedule:
         """Returns what is trained, and in which order."""
-        if self.config.race is None:
-            return GridSchedule(plan.to_train)
         n_repetitions = self.config.n_repetitions
+
+        def grown(plan: Plan) -> None:
+            write_description(plan, job)
+            progress.grown(plan, self.space)
+            if brackets:
+                progress.n_epochs = progress.n_epochs_of_ended + n_epochs_left(
+                    brackets, n_repetitions, self._n_confirming
+                )
+
+        if self.config.race is None:
+            return GridSchedule(plan.to_train) if searching is None else SearchSchedule(searching, plan, grown)
 
         def decided(bracket: Bracket, decision: DecisionFile) -> None:
             entrant = bracket.entrants.get(decision.leader.key) or bracket.guests[decision.leader.key]
@@ -375,7 +468,14 @@ class Experiment:
             )
 
         trials = {trial.id: trial for trial in plan.trials}
-        return RaceSchedule(brackets, trials, plan.statuses, n_repetitions, self.folder, decided, self._n_confirming)
+        race = RaceSchedule(brackets, trials, plan.statuses, n_repetitions, self.folder, decided, self._n_confirming)
+        if searching is None:
+            return race
+
+        def entrants(plan: Plan) -> Mapping[Data, Mapping[str, Entrant]]:
+            return entrants_of(plan.combinations, self.space, inputs)
+
+        return RacedSearchSchedule(searching, plan, race, entrants, grown)
 
     def _brackets(self, plan: Plan, inputs: Inputs) -> list[Bracket]:
         """Returns the brackets of the race, as far as they have been decided; none without a race.
@@ -385,7 +485,7 @@ class Experiment:
         """
         if self.config.race is None:
             return []
-        decisions, problems = self.folder.read_decisions()
+        decisions, problems = read_decisions(self.folder.storage)
         if problems:
             path, _, problem = problems[0].partition(": ")
             raise RaceError.of(path.partition("/")[2], problem)
@@ -457,7 +557,8 @@ class Experiment:
             statuses = [row["status"] for row in others]
             # A trial that failed because its files cannot be written still has the status `interrupted`.
             counts = " and ".join(f"{statuses.count(s)} {s}" for s in STATUSES if s in statuses)
-            text = f"{counts} of {len(trials)} trials; the others are complete. This shows an error with its traceback:"
+            rest = "the search waits for them" if table.n_not_proposed else "the others are complete"
+            text = f"{counts} of {len(trials)} trials; {rest}. This shows an error with its traceback:"
             raise TrialsFailedError(f"{text}\n  {self._log_command([*table.failures, *others][0])}", table)
 
     def _log_command(self, trial: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -39,12 +40,17 @@ def write_experiment_file(plan: Plan, job: Job, stands_for: Mapping[str, str]) -
         earlier = job.folder.read_run_of_0_4_0()
     for run_id, run in earlier.items():
         job.folder.write_run(run_id, run)  # the file that recorded it is replaced below
-    if plan.to_train:
+    if plan.to_train or plan.n_trials > len(plan.trials):
         job.folder.write_run(job.run_id, provenance())
     for train in {key: job.sets[key] for key, _, _ in job.separations}.values():
         if not job.folder.has_training_frames(train.fingerprint):
             keys = [label_keys(array) for array in (train.labels, *train.poses.values())]
             job.folder.write_training_frames(train.fingerprint, np.unique(np.concatenate(keys)))
+    write_description(plan, job, stands_for)
+
+
+def write_description(plan: Plan, job: Job, stands_for: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Writes `experiment.json` alone; `stands_for` as for `write_experiment_file`."""
     job.folder.write_experiment(
         {
             "name": job.config.name,
@@ -52,7 +58,7 @@ def write_experiment_file(plan: Plan, job: Job, stands_for: Mapping[str, str]) -
                 section: _encoded_config(config) for section, config in job.space.base.with_derived().sections.items()
             },
             "options": [
-                {"paths": axis.paths, "rows": axis.labels}
+                axis.to_json()
                 | ({"folds": axis.folds} if axis.folds else {})
                 | ({} if axis.given_labels is None else {"labels": axis.given_labels})
                 for axis in job.space.axes
@@ -70,6 +76,7 @@ def write_experiment_file(plan: Plan, job: Job, stands_for: Mapping[str, str]) -
                 {"train": [train.name, train.size], split: [tested.name, tested.size], **separation.to_json()}
                 for (train, split, tested), separation in job.separations.items()
             ],
+            **({} if plan.search is None else {"n_not_proposed": plan.n_not_proposed}),
             "plan": {
                 "seeds": [trial.seed for trial in plan.trials[:: len(plan.combinations)]],
                 "combinations": [{"key": c.key, "options": c.options} for c in plan.combinations],

@@ -57,6 +57,7 @@ def restore_experiment(
             "keep_weights": "all",
             "keep_state": "none",
             "race": None,
+            "search": None,
             "target_device": device,
             "normalizer": _normalizer(encoded["spaces"]["normalizer"], modules),
             "init_weights_path": trial.options.get(

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from data_pipeline.words import visible
 from tests.cluster_tests.experiment_files import write_examples, write_experiment, write_frames, write_records
-from tests.cluster_tests.results_files import write_fold_results
+from tests.cluster_tests.results_files import write_fold_results, write_raced_results
 from tests.cluster_tests.test_older_results import MADE
 from tune_runs import report
 
@@ -53,7 +53,7 @@ _LIMIT_S = 60
 
 
 def write_root(root):
-    """Fills a folder with results in `results`: of this version, on folds, in an archive, of an old version."""
+    """Fills a folder with results in `results`: of this version, on folds, raced, in an archive, of an old version."""
     rng = np.random.default_rng(0)
     options = [({"lr": lr, "model": model}, [9.0 + lr, 8.5, None]) for lr in (0.1, 0.2) for model in ("A", "B")]
     for name in ("plain", "archived", HEALTHY):
@@ -65,6 +65,7 @@ def write_root(root):
         if name == "archived":
             folder.archive.add([f"{place:016x}/{repetition}" for place in range(2) for repetition in range(2)])
     write_fold_results(root / "results" / "folds", {0.1: [[9.0, 8.0], [7.0, 6.0]]}, [(10, 20), (30, 40)])
+    write_raced_results(root / "results" / "raced")
     shutil.copytree(MADE / "results" / "every_family", root / "results" / "old")
     (root / "outside").mkdir()
 
@@ -295,7 +296,7 @@ def main():
         for number in range(args.rounds):
             rng = random.Random(args.seed * 1_000_000 + number)
             root = Path(folder, "round")
-            name = rng.choice(["plain", "plain", "archived", "folds", "old"])
+            name = rng.choice(["plain", "plain", "archived", "folds", "raced", "old"])
             for there in (name, HEALTHY):
                 shutil.copytree(healthy / "results" / there, root / "results" / there)
             (root / "outside").mkdir()

@@ -12,10 +12,10 @@ import torch
 from cluster.executors.inline import run_inline
 from cluster.executors.job import Job
 from cluster.executors.monitor import Monitor
-from cluster.executors.schedule import Schedule
 from cluster.executors.signals import Preempted, Signals
 from cluster.planning.config import ConfigError, ExperimentConfig, Problem
 from cluster.planning.placement import PRETEND_GPUS, UnusableNodeError, place_here
+from cluster.schedules.schedule import Schedule
 from data_pipeline.user_error import UserError
 
 ExecutorName = Literal["ray", "inline"]

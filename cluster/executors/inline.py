@@ -2,9 +2,9 @@
 
 from cluster.executors.job import Job
 from cluster.executors.monitor import Monitor
-from cluster.executors.schedule import Schedule
 from cluster.executors.signals import Preempted, Signals
 from cluster.planning.placement import Placement
+from cluster.schedules.schedule import Schedule
 from cluster.trial.trainable import run_trial
 
 

@@ -15,7 +15,7 @@ from rich.text import Text
 from cluster.executors.notebook import CellOutput, kernel_shell
 from cluster.planning.plan import Plan
 from cluster.planning.search_space import SearchSpace
-from cluster.results.names import option_texts, short_names
+from cluster.results.names import short_names
 from cluster.trial.trainable import TrialReport
 from data_pipeline.words import visible
 
@@ -83,25 +83,19 @@ class Progress:
     @classmethod
     def of(cls, plan: Plan, space: SearchSpace, val_distances_mm: Mapping[str, float]) -> "Progress":
         """Returns the display of a plan; `val_distances_mm` are those of finished trials, by trial id."""
-        combinations = {trial.id: trial.combination for trial in plan.trials}
-        best = min((i for i in combinations if i in val_distances_mm), key=val_distances_mm.__getitem__, default=None)
-        columns = [axis.distinguishing_column for axis in space.axes]
-        names = short_names([name for name, _ in columns]).values()
-        texts = [option_texts(values) for _, values in columns]
-
-        def options(trial_id: str) -> str:
-            rows = zip(names, texts, combinations[trial_id].row_indices, strict=True)
-            return ", ".join(f"{name} {of[row]}" for name, of, row in rows if len(of) > 1) or "no options"
-
-        def num_epochs(trial_id: str) -> int:
-            return int(space.value("solver_config.num_epochs", combinations[trial_id].row_indices))
-
+        known = [trial.id for trial in plan.trials if trial.id in val_distances_mm]
+        best = min(known, key=val_distances_mm.__getitem__, default=None)
+        num_epochs, options = _described(plan, space)
         to_train = [trial.id for trial in plan.to_train]
         n_epochs = sum(num_epochs(trial_id) - plan.epochs_done.get(trial_id, 0) for trial_id in to_train)
+        of_all = sum(num_epochs(trial.id) for trial in plan.trials)
         return cls(
-            n_trials=len(plan.trials),
+            n_trials=plan.n_trials,
             n_done=len(plan.trials) - len(to_train),
-            n_epochs=n_epochs if plan.n_epochs_of_races is None else plan.n_epochs_of_races,
+            # What a search has not proposed yet is taken to be like what it has.
+            n_epochs=n_epochs + of_all * (plan.n_trials - len(plan.trials)) // len(plan.trials)
+            if plan.n_epochs_of_races is None
+            else plan.n_epochs_of_races,
             num_epochs=num_epochs,
             epochs_done=plan.epochs_done,
             options=options,
@@ -109,6 +103,11 @@ class Progress:
             has_best="experiment_config.val_set" not in space.paths,
             is_race=plan.n_epochs_of_races is not None,
         )
+
+    def grown(self, plan: Plan, space: SearchSpace) -> None:
+        """A search has proposed more; the plan has all trials."""
+        self.num_epochs, self.options = _described(plan, space)
+        self.n_done_before = len(plan.trials) - len(plan.to_train)
 
     def __enter__(self) -> "Progress":
         if self.console.is_terminal:
@@ -315,6 +314,21 @@ class _Pace:
         if not self.n_epochs:
             return None
         return n_epochs * self.seconds / self.n_epochs / max(1, min(self.n_parallel, n_trials_left))
+
+
+def _described(plan: Plan, space: SearchSpace) -> tuple[Callable[[str], int], Callable[[str], str]]:
+    """Returns functions that return a trial's number of epochs, and its options as a short text, by its id."""
+    combinations = {trial.id: trial.combination for trial in plan.trials}
+    names = short_names([axis.distinguishing_column[0] for axis in space.axes]).values()
+
+    def num_epochs(trial_id: str) -> int:
+        return int(space.value("solver_config.num_epochs", combinations[trial_id].row_indices))
+
+    def options(trial_id: str) -> str:
+        chosen = zip(names, space.axes, combinations[trial_id].row_indices, strict=True)
+        return ", ".join(f"{name} {axis.text(choice)}" for name, axis, choice in chosen if axis.varies) or "no options"
+
+    return num_epochs, options
 
 
 def duration(seconds: float) -> str:

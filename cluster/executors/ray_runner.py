@@ -30,10 +30,10 @@ from ray.tune.search import Searcher
 from cluster.executors.job import Job
 from cluster.executors.monitor import Monitor
 from cluster.executors.notebook import kernel_shell
-from cluster.executors.schedule import Schedule, Step
 from cluster.executors.signals import Preempted, Signals
 from cluster.executors.watchdog import read_hang
 from cluster.planning.placement import Placement, UnusableNodeError, nodes_text
+from cluster.schedules.schedule import Schedule, Step
 from cluster.storage.filesystem import StorageError
 from cluster.trial.trainable import TrialReport
 

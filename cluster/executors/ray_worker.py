@@ -27,10 +27,10 @@ from ray.experimental import internal_kv
 from ray.util import get_current_placement_group
 
 from cluster.executors.job import Job
-from cluster.executors.schedule import Step
 from cluster.executors.watchdog import Watchdog, read_hang
 from cluster.planning.placement import PRETEND_GPUS, Placement, UnusableNodeError, given_device
 from cluster.planning.plan import Combination, Shorter, TrialSpec
+from cluster.schedules.schedule import Step
 from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import StorageError
 from cluster.storage.folders import TrialFolder

@@ -49,7 +49,7 @@ _SAME_MM = 0.01
 
 def has_axis(rows: Sequence[Row], option: str) -> bool:
     """Returns whether an option has at least two different numbers."""
-    return len({float(row[option]) for row in rows if _is_number(row[option])}) > 1
+    return len({float(row[option]) for row in rows if is_number(row[option])}) > 1
 
 
 @paper_style()
@@ -81,7 +81,7 @@ def error_by_option(
         FigureError: If the option has fewer than two numbers with a result, or if there are too many lines.
     """
     columns = SummaryColumns.of(split)
-    numeric = [row for row in summary if _is_number(row[option])]
+    numeric = [row for row in summary if is_number(row[option])]
     values = _different([row[lines] for row in numeric]) if lines is not None else {"": None}
     colours = [look for look in zip(COLOURS, MARKERS, strict=True) if look[0] != BLACK]
     if len(values) > len(colours):
@@ -332,7 +332,7 @@ def _repeated(rows: Sequence[Row], columns: SummaryColumns) -> str:
 
 def _left_out(summary: Sequence[Row], option: str, name: str, n_without: int) -> list[str]:
     """Returns sentences on what an axis of numbers does not show."""
-    others = _different([row[option] for row in summary if not _is_number(row[option])])
+    others = _different([row[option] for row in summary if not is_number(row[option])])
     sentences = (
         [f"Not a number and left out: {name} {', '.join(option_texts(list(others.values())))}."] if others else []
     )
@@ -344,7 +344,7 @@ def _left_out(summary: Sequence[Row], option: str, name: str, n_without: int) ->
 def _raced(rows: Sequence[Row]) -> list[str]:
     """Returns sentences on the combinations that a race dropped, and on means that confirm the others."""
     n = sum(row.get("dropped_epoch") is not None for row in rows)
-    sentences = [f"The race dropped {n:,} of {len(rows):,} combinations, which have no result."] * bool(n)
+    sentences = [f"The race dropped {n:,} of {len(rows):,} combinations."] * bool(n)
     if DECIDING.n in rows[0]:
         sentences.append("Means are over fresh repetitions, which took no part in the race.")
     return sentences
@@ -353,7 +353,7 @@ def _raced(rows: Sequence[Row]) -> list[str]:
 def _scale_axis(axes: "Axes", numbers: Numbers, width_pt: float) -> str:
     """Labels the horizontal axis at numbers, (X,), in ascending order; returns ' (log)' if it is logarithmic."""
     positive = numbers[numbers > 0]
-    is_logarithmic = bool(numbers[0] >= 0) and len(positive) > 1 and _spans_decades(positive)
+    is_logarithmic = bool(numbers[0] >= 0) and len(positive) > 1 and spans_decades(positive)
     if is_logarithmic and numbers[0] > 0:
         axes.set_xscale("log")
     elif is_logarithmic:  # zero has no logarithm: the axis is linear up to the first number
@@ -405,7 +405,7 @@ class _Scale:
     @classmethod
     def of(cls, values: Sequence[object]) -> "_Scale":
         """Places numbers by size, and other values one above the other."""
-        numbers = [float(value) for value in values if _is_number(value)]
+        numbers = [float(value) for value in values if is_number(value)]
         if len(numbers) < len(values):
             different = _different(values)
             ticks = np.linspace(0, 1, len(different)) if len(different) > 1 else np.array([0.5])
@@ -415,8 +415,8 @@ class _Scale:
         array = np.array(numbers)
         named: Numbers = np.unique(array)
         if len(named) > _MAX_EXACT_NUMBERS:
-            named = _round_numbers(array, is_logarithmic=_spans_decades(array))
-        return cls.of_numbers(array, named, is_logarithmic=_spans_decades(array))
+            named = _round_numbers(array, is_logarithmic=spans_decades(array))
+        return cls.of_numbers(array, named, is_logarithmic=spans_decades(array))
 
     @classmethod
     def of_numbers(cls, numbers: Numbers, named: Numbers, *, is_logarithmic: bool = False) -> "_Scale":
@@ -452,7 +452,8 @@ def _name_rows(option: str) -> list[str]:
     return [within + dot, last] if within else [last]
 
 
-def _spans_decades(numbers: Numbers) -> bool:
+def spans_decades(numbers: Numbers) -> bool:
+    """Returns whether an axis of these numbers, (N,), is logarithmic."""
     return bool(numbers.min() > 0 and np.log10(numbers.max() / numbers.min()) > _LOG_DECADES)
 
 
@@ -482,10 +483,11 @@ def _different(values: Sequence[object]) -> dict[str, object]:
 
 def _place_in_order(item: tuple[str, object]) -> tuple[bool, float, str]:
     text, value = item
-    return (not _is_number(value), float(value) if _is_number(value) else 0.0, text)
+    return (not is_number(value), float(value) if is_number(value) else 0.0, text)
 
 
-def _is_number(value: object) -> TypeGuard[float]:
+def is_number(value: object) -> TypeGuard[float]:
+    """Returns whether a value has a place on an axis of numbers."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 

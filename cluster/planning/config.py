@@ -20,6 +20,7 @@ import torch
 
 from cluster.planning.identity import constructor_parameters
 from cluster.racing.successive_halving import SuccessiveHalving
+from cluster.searching.search import Search
 from data_pipeline.augmenters import Augmenter
 from data_pipeline.dataset_name import DATASET_NAME
 from data_pipeline.distorters import Distorter, NoDistorter
@@ -149,6 +150,10 @@ def _loss(value: Any) -> str | None:
     )
 
 
+def _search(value: Any) -> str | None:
+    return None if isinstance(value, Search) else "a Search of cluster.searching.search"
+
+
 def _arguments(value: Any) -> str | None:
     fits = isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
     return None if fits else "a dict of the constructor's arguments"
@@ -257,6 +262,7 @@ class ExperimentConfig:
     keep_weights: str = _key(_one_of("all", "best", "none"), default="all")
     keep_state: str = _key(_one_of("all", "none"), default="none")
     race: SuccessiveHalving | None = _key(_or_none(_race), default=None)
+    search: Search | None = _key(_or_none(_search), default=None)
 
     @property
     def data_folder(self) -> Path:

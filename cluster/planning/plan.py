@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from cluster.planning.combination_checks import SETTINGS_GROUPS
 from cluster.planning.config import ConfigError, Problem
@@ -14,7 +14,8 @@ from cluster.planning.inputs import Inputs
 from cluster.planning.own_code import own_sources
 from cluster.planning.search_space import RowIndices, SearchSpace
 from cluster.planning.seeds import repetition_seed
-from cluster.results.names import option_texts, setting_of
+from cluster.results.names import setting_of
+from cluster.searching.search import Search
 from cluster.storage.trial_file import Status
 from data_pipeline.words import count, size_text
 from posenet.models.corrector import FixedCorrector
@@ -26,7 +27,7 @@ class Combination:
 
     Attributes:
         key: Its identity, 16 hex digits: a hash of everything that can change a number.
-        row_indices: The row that it takes of each axis of the search space.
+        row_indices: What it takes of each axis of the search space, see `RowIndices`.
         options: The labels of its values by path.
         encoded: Its encoded settings, canonical JSON; the key is their hash.
     """
@@ -75,7 +76,7 @@ class TrialSpec:
 
 @dataclass(frozen=True)
 class Plan:
-    """All trials of an experiment, in the order of repetitions.
+    """All trials of an experiment, in the order of repetitions; of a search those that it has proposed.
 
     Attributes:
         combinations: All combinations.
@@ -93,6 +94,7 @@ class Plan:
         races: What each race trains: sentences and tables.
         n_epochs_of_races: About how many epochs the races still train; None without a race.
         n_confirming: The last repetitions of each combination, in which only finalists of a race are trained.
+        search: The search; None for a grid.
     """
 
     combinations: list[Combination]
@@ -108,6 +110,29 @@ class Plan:
     races: Sequence[str] = ()
     n_epochs_of_races: int | None = None
     n_confirming: int = 0
+    search: Search | None = None
+
+    @property
+    def n_proposed(self) -> int:
+        """How many combinations there are so far, where the folds of one do not count."""
+        return len(self.combinations) * (len(self.fold_counts) or 1) // (sum(self.fold_counts) or 1)
+
+    @property
+    def n_not_proposed(self) -> int:
+        """How many combinations a search has still to propose."""
+        return 0 if self.search is None else self.search.n_combinations - self.n_proposed
+
+    @property
+    def n_trials(self) -> int:
+        """How many trials there will be: of a search also those that it has not proposed yet."""
+        return len(self.trials) + self.n_not_proposed * len(self.trials) // self.n_proposed
+
+    def with_more(self, other: "Plan") -> "Plan":
+        """Returns a plan with the combinations and trials of both, and the statuses of both."""
+        trials = sorted([*self.trials, *other.trials], key=lambda trial: trial.repetition)
+        combinations = [*self.combinations, *other.combinations]
+        disk, statuses = {**self.disk, **other.disk}, {**self.statuses, **other.statuses}
+        return replace(self, combinations=combinations, trials=trials, disk=disk, statuses=statuses)
 
     @property
     def to_train(self) -> list[TrialSpec]:
@@ -128,16 +153,14 @@ class Plan:
         n_repetitions = len(self.trials) // len(self.combinations) - self.n_confirming
         trials = [trial for trial in self.trials if trial.repetition < n_repetitions]
         counts = Counter(self._status_text(trial) for trial in trials)
-        n_combinations, folds = len(self.combinations), ""
-        if self.fold_counts:
-            n_combinations = n_combinations * len(self.fold_counts) // sum(self.fold_counts)
-            folds = f" × {' or '.join(map(str, sorted(set(self.fold_counts))))} folds"
-        combinations = f"{count(n_combinations, 'combination')}{folds}"
+        folds = f" × {' or '.join(map(str, sorted(set(self.fold_counts))))} folds" if self.fold_counts else ""
+        combinations = f"{count(self.n_proposed, 'combination')}{folds}"
         repetitions = count(n_repetitions, "repetition")
         by_status = ", ".join(f"{counts[text]:,} {text}" for text in sorted(counts, key=_order))
         counted = f"{combinations} × {repetitions} = {count(len(trials), 'trial')}: {by_status}"
+        search = [] if self.search is None else [f"search: {self.search}; {self.n_proposed:,} proposed"]
         warnings = (f"warning: {warning}" for warning in self.warnings)
-        return "\n".join([counted, *self.races, *self._disk_texts(), *warnings])
+        return "\n".join([*search, counted, *self.races, *self._disk_texts(), *warnings])
 
     __repr__ = __str__  # a notebook shows it; the encoded settings of all combinations are very long
 
@@ -154,14 +177,21 @@ class Plan:
         used = [self.disk[trial.key] for trial in self.to_train if trial.key in self.disk]
         if not used:
             return []
-        weights = size_text(sum(of.weights for of in used))
-        logs = size_text(sum(of.logs for of in used) + report_bytes(len(self.trials)))
+        # Trials that a search has not proposed yet are taken to be like those that it has.
+        missing = [self.disk[trial.key] for trial in self.trials if trial.key in self.disk]
+        share = (self.n_trials - len(self.trials)) / len(missing)
+
+        def total(file: Literal["weights", "logs", "state"]) -> int:
+            return int(sum(getattr(of, file) for of in used) + share * sum(getattr(of, file) for of in missing))
+
+        weights = size_text(total("weights"))
+        logs = size_text(total("logs") + report_bytes(self.n_trials))
         kept = {
             "all": f"{weights} of weights and frame errors",
             "best": f"{weights} of weights and frame errors until all trials have ended; then only those of the best",
             "none": "no weights",
         }
-        states = sum(of.state for of in used)
+        states = total("state")
         kept_states = f"; {size_text(states)} of last states" if states else ""
         return [
             f"disk: about {logs} of records, examples, tables and the report, {kept[self.keep_weights]}{kept_states}"
@@ -183,7 +213,15 @@ def _order(text: str) -> tuple[int, str]:
     return next(i for i, known in enumerate([*_STATUS_TEXTS.values(), _DROPPED]) if text.startswith(known)), text
 
 
-def make_plan(space: SearchSpace, inputs: Inputs, *, n_repetitions: int, seed: int, n_confirming: int = 0) -> Plan:
+def make_plan(
+    space: SearchSpace,
+    inputs: Inputs,
+    *,
+    n_repetitions: int,
+    seed: int,
+    n_confirming: int = 0,
+    chosen: Sequence[RowIndices] | None = None,
+) -> Plan:
     """Checks every combination and plans its trials, without their statuses.
 
     Args:
@@ -192,12 +230,13 @@ def make_plan(space: SearchSpace, inputs: Inputs, *, n_repetitions: int, seed: i
         n_repetitions: Trainings of each combination.
         seed: The experiment's seed.
         n_confirming: Further ones, only of the finalists of a race.
+        chosen: The combinations; None for all.
 
     Raises:
         ConfigError: With all problems of all combinations, or if two combinations are the same training, or if folds
             are not of the same split.
     """
-    combinations = _checked_combinations(space, inputs)
+    combinations = _checked_combinations(space, inputs, space.combinations() if chosen is None else chosen)
     seeds = [repetition_seed(seed, repetition) for repetition in range(n_repetitions + n_confirming)]
     trials = [
         TrialSpec(combination, repetition, seed_of_repetition)
@@ -256,13 +295,13 @@ def _warnings(space: SearchSpace, inputs: Inputs) -> list[str]:
 def _validation_matters(space: SearchSpace) -> bool:
     """Returns whether validation chooses a setting, an epoch or a strength, or is the only result."""
     test_sets = set(space.values("experiment_config.test_set"))
-    chooses_settings = len(space) > len(test_sets)
+    chooses_settings = space.n_combinations(len(test_sets) + 1) > len(test_sets)
     chooses_epochs = max(space.values("solver_config.num_epochs")) > 1
     return None in test_sets or chooses_settings or chooses_epochs or any(space.values("choose_strength"))
 
 
-def _checked_combinations(space: SearchSpace, inputs: Inputs) -> list[Combination]:
-    """Checks all combinations: each group once for each distinct choice of rows of the axes that it reads."""
+def _checked_combinations(space: SearchSpace, inputs: Inputs, chosen: Sequence[RowIndices]) -> list[Combination]:
+    """Checks combinations: each group once for each distinct choice of rows of the axes that it reads."""
     axes_of = [
         [i for i, axis in enumerate(space.axes) if any(_reads(group.keys, path) for path in axis.paths)]
         for group in SETTINGS_GROUPS
@@ -271,7 +310,7 @@ def _checked_combinations(space: SearchSpace, inputs: Inputs) -> list[Combinatio
     found: dict[tuple[Problem, tuple[int, ...]], list[RowIndices]] = {}  # the rows of its axes that have a problem
     same: list[Problem] = []
     combinations: dict[str, Combination] = {}
-    for row_indices in space.combinations():
+    for row_indices in chosen:
         members = []
         for group, axes, known in zip(SETTINGS_GROUPS, axes_of, encoded_groups, strict=True):
             rows = tuple(row_indices[i] for i in axes)
@@ -296,10 +335,9 @@ def _in_rows(problem: Problem, axes: Sequence[int], found: Sequence[RowIndices],
     """Returns a problem with the joint options that have it, unless all have it."""
     texts = []
     for place, axis in enumerate(space.axes[i] for i in axes):
-        rows = sorted({rows[place] for rows in found})
-        if len(axis.paths) > 1 and len(rows) < len(axis.rows):
-            name, values = axis.distinguishing_column
-            texts.append(f"{setting_of(name)} {' or '.join(option_texts([values[row] for row in rows]))}")
+        rows = sorted({row for rows in found if (row := rows[place]) is not None})
+        if len(axis.paths) > 1 and 0 < len(rows) < len(axis.rows):
+            texts.append(f"{setting_of(axis.distinguishing_column[0])} {' or '.join(map(axis.text, rows))}")
     return replace(problem, text=f"{problem.text} (with {', '.join(texts)})") if texts else problem
 
 

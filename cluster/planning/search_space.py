@@ -1,10 +1,8 @@
 """The options of an experiment: which settings vary, over which values, and all their combinations."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from itertools import product
-from math import prod
 from typing import Any, NamedTuple
 
 from cluster.planning.config import ConfigError, Problem, Settings, check_value, without_numpy
@@ -13,16 +11,25 @@ from cluster.planning.identity import (
     Primitive,
     canonical_json,
     check_sendable,
+    constructor_parameters,
     encode,
+    label,
+    takes_any_name,
     unique_labels,
 )
-from cluster.results.names import distinguishing_column
+from cluster.results.names import NOT_APPLICABLE, distinguishing_column, option_texts
+from cluster.searching.dimensions import Choice, Choices, Dimension, Range
 from data_pipeline.user_error import did_you_mean
-from data_pipeline.words import value_text
+from data_pipeline.words import first_of, listed, value_text
 
 Key = str | tuple[str | None, ...]
-RowIndices = tuple[int, ...]
-"""A combination: the index of the row that it takes of each axis."""
+RowIndices = Choices
+"""A combination: for each axis the index of the row that it takes, or its value in a range; None if it has none."""
+
+_MOST_SHOWN = 5
+
+When = tuple[tuple[int, frozenset[int]], ...]
+"""Conditions: the places of earlier axes, each with the rows for which the condition holds."""
 
 OPTIONS_OUTSIDE_HYPERPARAMS = {
     "experiment_config": (
@@ -43,14 +50,16 @@ class FoldName(NamedTuple):
 
 @dataclass(frozen=True)
 class Axis:
-    """Settings that vary together, row by row; an ordinary option is an axis with one setting.
+    """Settings that vary together, row by row; an ordinary option is an axis with one setting. Or one with a range.
 
     Attributes:
         paths: The dotted path of each setting.
-        rows: The values, one for each path in each row.
+        rows: The values, one for each path in each row; none if it has a range.
         labels: The same values as JSON primitives, for tables and records.
         folds: The fold of each row, if the rows are folds of datasets.
         given_labels: The user's label of each row, shown in place of its values; None for none.
+        range: The values of the only setting; None if it has rows.
+        when: The conditions under which it applies. Elsewhere its settings keep their base values.
     """
 
     paths: tuple[str, ...]
@@ -58,16 +67,60 @@ class Axis:
     labels: tuple[tuple[Primitive, ...], ...]
     folds: tuple[FoldName, ...] = ()
     given_labels: tuple[str, ...] | None = None
+    range: Range | None = None
+    when: When = ()
 
     @property
     def name(self) -> str:
         """One name for the axis: its paths together."""
         return " & ".join(self.paths)
 
+    @property
+    def varies(self) -> bool:
+        """Whether it has more than one value."""
+        return self.range is not None or len(self.rows) > 1
+
+    @property
+    def dimension(self) -> Dimension:
+        """What a search chooses for it: nothing if its rows are folds, since each combination is trained on all."""
+        return Dimension(self.range or (0 if self.folds else len(self.rows)), self.when)
+
     @cached_property
     def distinguishing_column(self) -> tuple[str, list[Primitive]]:
         """The one column that tables have for it: its name, and its value in each row."""
+        if self.range is not None:
+            return self.paths[0], []
         return distinguishing_column(self.paths, self.labels, self.given_labels)
+
+    def values_of(self, choice: Choice) -> tuple[Any, ...]:
+        """Returns the value of each path; none if the axis does not apply."""
+        if choice is None:
+            return ()
+        return (choice,) if self.range is not None else self.rows[int(choice)]
+
+    def labels_of(self, choice: Choice) -> tuple[Primitive, ...]:
+        """Returns the label of each path's value."""
+        if choice is None:
+            return (NOT_APPLICABLE,) * len(self.paths)
+        return (choice,) if self.range is not None else self.labels[int(choice)]
+
+    @cached_property
+    def _texts(self) -> list[str]:
+        return option_texts(self.distinguishing_column[1])
+
+    def text(self, choice: Choice) -> str:
+        """Returns a choice as a short text."""
+        if choice is None:
+            return NOT_APPLICABLE
+        return option_texts([choice])[0] if self.range is not None else self._texts[int(choice)]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns it as results and rounds of a search describe it."""
+        content: dict[str, Any] = {"paths": list(self.paths)}
+        content |= {"rows": [list(row) for row in self.labels]} if self.range is None else {"range": asdict(self.range)}
+        if self.when:
+            content["when"] = [[place, sorted(rows)] for place, rows in self.when]
+        return content
 
 
 class SearchSpace:
@@ -77,7 +130,9 @@ class SearchSpace:
         self.base = base
         self.axes: list[Axis] = []
 
-    def add(self, keys: Sequence[Key], rows: Any, folds: Sequence[FoldName] = (), labels: Any = None) -> None:
+    def add(
+        self, keys: Sequence[Key], rows: Any, folds: Sequence[FoldName] = (), labels: Any = None, when: Any = None
+    ) -> None:
         """Adds an axis.
 
         Args:
@@ -85,6 +140,7 @@ class SearchSpace:
             rows: A list; each row has a value for each key.
             folds: The fold of each row, if the rows are folds.
             labels: A label for each row; None for none.
+            when: The values that other options must have; None for none.
 
         Raises:
             ConfigError: With all problems of the axis; then nothing is added.
@@ -92,7 +148,7 @@ class SearchSpace:
         if not isinstance(keys, list | tuple) or not keys:
             text = f"got {value_text(keys)} as keys; allowed: a list of at least one"
             raise ConfigError([Problem("add_joint_options", text)])
-        paths = [_dotted(key) for key in keys]
+        paths = [dotted(key) for key in keys]
         problems = [
             problem for i, path in enumerate(paths) for problem in self._check_path(path, [*self.paths, *paths[:i]])
         ]
@@ -101,16 +157,43 @@ class SearchSpace:
             problems = _check_rows(paths, rows)
         if not problems and labels is not None:
             problems = _check_labels(paths, labels, len(rows))
+        conditions, wrong = self._conditions(paths, when)
+        problems += wrong
         if problems:
             raise ConfigError(problems)
         columns = [unique_labels(_distinct(column)) for column in zip(*rows, strict=True)]
         values = zip(*map(_labels_of, columns, zip(*rows, strict=True)), strict=True)
         given_labels = None if labels is None else tuple(labels)
-        self.axes.append(Axis(tuple(paths), tuple(map(tuple, rows)), tuple(values), tuple(folds), given_labels))
+        axis = Axis(tuple(paths), tuple(map(tuple, rows)), tuple(values), tuple(folds), given_labels, when=conditions)
+        self.axes.append(axis)
 
-    def __len__(self) -> int:
-        """The number of combinations."""
-        return prod(len(axis.rows) for axis in self.axes)
+    def add_range(self, key: Key, of: Range, when: Any = None) -> None:
+        """Adds an axis with a range.
+
+        Args:
+            key: A dotted path, or its parts as a tuple.
+            of: The range.
+            when: As for `add`.
+
+        Raises:
+            ConfigError: With all problems of the axis; then nothing is added.
+        """
+        path = dotted(key)
+        problems = self._check_path(path, self.paths)
+        if not problems and path.startswith("experiment_config."):
+            problems = [Problem(path, "a range cannot vary it; use add_options")]
+        if not problems:
+            wrong = [] if of.problem is None else [Problem(path, of.problem)]
+            problems = wrong or _check_option_value(path, of.low) or _check_option_value(path, of.high)
+        conditions, more = self._conditions([path], when)
+        if problems or more:
+            raise ConfigError([*problems, *more])
+        self.axes.append(Axis((path,), (), (), range=of, when=conditions))
+
+    @property
+    def has_ranges(self) -> bool:
+        """Whether it has more combinations than a grid can train."""
+        return any(axis.range is not None for axis in self.axes)
 
     @property
     def folds(self) -> tuple[FoldName, ...]:
@@ -126,35 +209,57 @@ class SearchSpace:
         """Returns the values of a setting: those of its axis, or that of the base."""
         for axis in self.axes:
             if path in axis.paths:
-                return [row[axis.paths.index(path)] for row in axis.rows]
-        section, key = _parts(path)
-        return [getattr(self.base.sections[section], key)]
+                found = [row[axis.paths.index(path)] for row in axis.rows]
+                found += [] if axis.range is None else [axis.range.low, axis.range.high]
+                return [*found, self._base_value(path)] if axis.when else found
+        return [self._base_value(path)]
 
-    def combinations(self) -> Iterator[RowIndices]:
-        """Yields all combinations. The last axis varies fastest."""
-        return product(*(range(len(axis.rows)) for axis in self.axes))
+    def _base_value(self, path: str) -> Any:
+        section, key, *inner = _parts(path)
+        value = getattr(self.base.sections[section], key)
+        for part in inner:
+            value = value[part]
+        return value
+
+    def combinations(self) -> list[RowIndices]:
+        """Returns all combinations of a space without ranges. The last axis varies fastest."""
+        return self._product([range(len(axis.rows)) for axis in self.axes])
+
+    def _product(self, choices: Sequence[Sequence[Choice]]) -> list[RowIndices]:
+        """Returns all combinations of some choices for each axis."""
+        found: list[RowIndices] = [()]
+        for axis, of_axis in zip(self.axes, choices, strict=True):
+            when = Dimension(1, axis.when)
+            found = [
+                (*earlier, choice) for earlier in found for choice in (of_axis if when.applies(earlier) else [None])
+            ]
+        return found
 
     def options(self, row_indices: RowIndices) -> dict[str, Primitive]:
         """Returns the labels of a combination's values by path."""
         return {
             path: label
-            for axis, row in zip(self.axes, row_indices, strict=True)
-            for path, label in zip(axis.paths, axis.labels[row], strict=True)
+            for axis, choice in zip(self.axes, row_indices, strict=True)
+            for path, label in zip(axis.paths, axis.labels_of(choice), strict=True)
         }
 
     def value(self, path: str, row_indices: RowIndices) -> Any:
         """Returns a combination's value of a setting."""
-        for axis, row in zip(self.axes, row_indices, strict=True):
-            if path in axis.paths:
-                return axis.rows[row][axis.paths.index(path)]
-        return self.values(path)[0]
+        for axis, choice in zip(self.axes, row_indices, strict=True):
+            if path in axis.paths and choice is not None:
+                return axis.values_of(choice)[axis.paths.index(path)]
+        return self._base_value(path)
 
     def settings(self, row_indices: RowIndices) -> Settings:
         """Returns a combination's complete settings."""
         configs = self.base.sections
         changes: dict[str, dict[str, Any]] = {section: {} for section in configs}
-        for axis, row in zip(self.axes, row_indices, strict=True):
-            for path, value in zip(axis.paths, axis.rows[row], strict=True):
+        not_applicable: list[str] = []
+        for axis, choice in zip(self.axes, row_indices, strict=True):
+            if choice is None:
+                not_applicable += axis.paths
+                continue
+            for path, value in zip(axis.paths, axis.values_of(choice), strict=True):
                 section, key, *inner = _parts(path)
                 changed = changes[section]
                 changed[key] = _with_value(changed.get(key, getattr(configs[section], key)), inner, value)
@@ -163,7 +268,121 @@ class SearchSpace:
             # The size is meant for the combinations with a test set.
             experiment["test_set_size"] = None
         changed_sections = {section: replace(configs[section], **made) for section, made in changes.items() if made}
-        return Settings(*(configs | changed_sections).values()).with_derived()  # type: ignore[arg-type]
+        settings = Settings(*(configs | changed_sections).values())  # type: ignore[arg-type]
+        return _without_unknown_arguments(settings, not_applicable).with_derived()
+
+    def _conditions(self, paths: Sequence[str], when: Any) -> tuple[When, list[Problem]]:
+        """Returns the conditions of an axis, given as values of other options by their keys, and their problems."""
+        where = f"when of {' & '.join(paths)}"
+        if when is None:
+            return (), []
+        if not isinstance(when, Mapping) or not when:
+            return (), [Problem(where, f"got {value_text(when)}; allowed: a dict of options and the value of each")]
+        in_data = [path for path in paths if path.startswith("experiment_config.")]
+        if in_data:
+            return (), [Problem(where, f"{in_data[0]} applies to all combinations")]
+        found, problems = [], []
+        for key, value in without_numpy(when).items():
+            path = dotted(key)
+            place = next((i for i, axis in enumerate(self.axes) if path in axis.paths and axis.rows), None)
+            if place is None:
+                problems.append(Problem(where, f"{path} is not an option yet; add its options before"))
+                continue
+            rows, wrong = self._rows_with(place, {path: value})
+            problems += [replace(problem, path=where) for problem in wrong]
+            found.append((place, frozenset(rows)))
+        return tuple(found), problems
+
+    def _rows_with(self, place: int, values: Mapping[str, Any]) -> tuple[list[int], list[Problem]]:
+        """Returns the rows of an axis that have some values, by path; and a problem if there are none."""
+        axis = self.axes[place]
+        problems = [problem for path, value in values.items() for problem in _check_option_value(path, value)]
+        if problems:
+            return [], problems
+        wanted = {axis.paths.index(path): _text_of(value) for path, value in values.items()}
+        found = [i for i, row in enumerate(axis.rows) if all(_text_of(row[j]) == text for j, text in wanted.items())]
+        if found:
+            return found, []
+        known = first_of([axis.text(i) for i in range(len(axis.rows))], _MOST_SHOWN)
+        texts = [str(label(value)) for value in values.values()]
+        return [], [Problem(" & ".join(values), f"{listed(texts)} is not among its options: {known}")]
+
+    def n_combinations(self, at_most: int) -> int:
+        """Returns how many combinations a search can propose; `at_most` if there are more. Folds do not count."""
+        found: list[RowIndices] = [()]
+        for axis in self.axes:
+            dimension = axis.dimension
+            of = dimension.choices if isinstance(dimension.choices, int) else dimension.choices.n_values
+            places = range(min(at_most, at_most if of is None else of))
+            found = [(*one, place) for one in found for place in (places if dimension.applies(one) else [None])]
+            del found[at_most:]  # each has at least one continuation, so there are at least as many
+        return len(found)
+
+    def point(self, given: Mapping[str, Any]) -> tuple[RowIndices, list[Problem]]:
+        """Returns the combination that has some values by path, and the base's values of all other settings.
+
+        The second value has a problem for each value that is not in the space; then the first is meaningless.
+        """
+        found: list[Choice] = []
+        problems = []
+        for place, axis in enumerate(self.axes):
+            own = {path: value for path, value in given.items() if path in axis.paths}
+            if not axis.dimension.applies(found):
+                found.append(None)
+                problems += [Problem(path, "it does not apply there") for path in own if not axis.folds]
+                problems += [Problem(path, "a point cannot choose among folds") for path in own if axis.folds]
+                continue
+            values = own or {path: self._base_value(path) for path in axis.paths}
+            if axis.range is not None:
+                (value,) = values.values()
+                within = axis.range.has(value)
+                wrong = [] if within else [Problem(axis.name, f"{value_text(value)} is not in {axis.range}")]
+                found.append(value if axis.range.integer or not within else float(value))
+            else:
+                rows, wrong = self._rows_with(place, values)
+                found.append(next(iter(rows), None))
+            problems += (
+                wrong if own else [replace(p, text=f"the base's value {p.text}; give another one") for p in wrong]
+            )
+        unknown = [path for path in given if path not in self.paths]
+        problems += [Problem(path, "is neither a range nor an option; add it before") for path in unknown]
+        return tuple(found), problems
+
+    def trained(self, proposal: RowIndices) -> list[RowIndices]:
+        """Returns the combinations that are trained for a proposal of a search: one for each fold."""
+        folds = next(((place, axis) for place, axis in enumerate(self.axes) if axis.folds), None)
+        if folds is None:
+            return [proposal]
+        place, axis = folds
+        return [(*proposal[:place], row, *proposal[place + 1 :]) for row in range(len(axis.rows))]
+
+    def corners(self) -> list[RowIndices]:
+        """Returns combinations with all values that a search can propose except those inside ranges.
+
+        They have each row of each option, and the ends of each range, with the first of all others. Of data they have
+        all combinations.
+        """
+        ends: list[list[Choice]] = [
+            [axis.range.low, axis.range.high] if axis.range is not None else list(range(len(axis.rows)))
+            for axis in self.axes
+        ]
+        is_data = [any(path.startswith("experiment_config.") for path in axis.paths) for axis in self.axes]
+        firsts = [of if data else of[:1] for of, data in zip(ends, is_data, strict=True)]
+        found: list[RowIndices] = []
+        for place, axis in enumerate(self.axes):
+            chosen = list(firsts)
+            chosen[place] = ends[place]
+            for other, row in self._needed(axis).items():
+                chosen[other] = [row]
+            found += self._product(chosen)
+        return list(dict.fromkeys(found)) or self._product([])
+
+    def _needed(self, axis: Axis) -> dict[int, int]:
+        """Returns rows of other axes, by their places, with which an axis applies."""
+        found: dict[int, int] = {}
+        for place, rows in axis.when:
+            found |= {place: min(rows)} | self._needed(self.axes[place])
+        return found
 
     def _check_path(self, path: str, others: Sequence[str]) -> list[Problem]:
         section, *parts = _parts(path)
@@ -196,12 +415,34 @@ class SearchSpace:
         return ""
 
 
+def _text_of(value: Any) -> str:
+    return canonical_json(encode(value))
+
+
+def _without_unknown_arguments(settings: Settings, paths: Sequence[str]) -> Settings:
+    """Returns settings without those of some arguments that the class there does not have."""
+    hyperparams: Any = settings.hyperparams
+    for path in paths:
+        _, key, *inner = _parts(path)
+        if len(inner) == 1 and key.endswith("_args"):
+            target = getattr(hyperparams, key.removesuffix("_args"))
+            if target is None or not (inner[0] in constructor_parameters(target) or takes_any_name(target)):
+                others = {name: value for name, value in getattr(hyperparams, key).items() if name != inner[0]}
+                hyperparams = replace(hyperparams, **{key: others})
+    return settings if hyperparams is settings.hyperparams else replace(settings, hyperparams=hyperparams)
+
+
 def _with_value(setting: Any, keys: Sequence[str], value: Any) -> Any:
     """Returns a copy of a setting with another value at a path of keys of nested dicts; without keys the value."""
     return {**setting, keys[0]: _with_value(setting[keys[0]], keys[1:], value)} if keys else value
 
 
-def _dotted(key: Key) -> str:
+def dotted(key: Key) -> str:
+    """Returns the dotted path of a key.
+
+    Raises:
+        ConfigError: If it is no key of an option.
+    """
     parts = [part for part in key if part is not None] if isinstance(key, tuple) else [key]
     if not parts or not all(isinstance(part, str) and part for part in parts):
         raise ConfigError(

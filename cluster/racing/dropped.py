@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from cluster.storage.decision_file import DecisionFile, Reason
+from cluster.racing.decision_file import DecisionFile, Reason
 
 Data = tuple[str, int | None]
 """A validation set: its name, with folds that of the split dataset, and the number of samples; None for all."""

@@ -12,7 +12,7 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from cluster.storage.decision_file import STAYS, Reason
+from cluster.racing.decision_file import STAYS, Reason
 from data_pipeline.user_error import UserError
 from data_pipeline.words import value_text
 
@@ -34,8 +34,8 @@ class Rung(NamedTuple):
     n_repetitions: int
 
     def epoch(self, num_epochs: int) -> int:
-        """Returns the epoch of a combination that trains `num_epochs`: its share, rounded."""
-        return math.floor(num_epochs * self.share + Fraction(1, 2))
+        """Returns the epoch of a combination that trains `num_epochs`: its share, rounded, and at least 1."""
+        return max(1, math.floor(num_epochs * self.share + Fraction(1, 2)))
 
 
 @dataclass(frozen=True)

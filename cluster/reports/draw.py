@@ -387,7 +387,7 @@ def _on_same_data(figure_options: FigureOptions, table: Results) -> Results:
 
 
 def _two_options(figure_options: FigureOptions, table: Results) -> tuple[str, str]:
-    paths = table.distinguishing_paths
+    paths = [path for path in table.distinguishing_paths if path not in table.ranges]
     if figure_options.rows is None and figure_options.columns is None and len(paths) >= 2:
         return paths[0], paths[1]
     if figure_options.rows is None or figure_options.columns is None:

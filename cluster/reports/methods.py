@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from math import prod
 from typing import Any
 
+from cluster.racing.decision_file import DecisionFile
 from cluster.reports.tables.captions import SPLITS, folds_of, in_race, n_folds
 from cluster.reports.tables.summary import mean_and_std
 from cluster.results.names import option_texts, short_names
 from cluster.results.results import Results, Row, SummaryColumns
-from cluster.storage.decision_file import DecisionFile
 from cluster.storage.experiment_file import ExperimentFile
 from cluster.storage.run_file import REPOSITORIES, origins_of
 from data_pipeline.words import count, first_of, listed
@@ -30,7 +30,7 @@ def methods_paragraph(results: Results, experiment: ExperimentFile) -> str:
     """
     parts = results.by_data()
     shown = list(parts.items())[:_MAX_DATA]
-    sentences = [_searched(results), *_trained(results, experiment)]
+    sentences = [_searched(results, experiment), *_trained(results, experiment)]
     for name, part in shown:
         on = f"On {name}: " if len(parts) > 1 else ""
         sentences += [f"{on}{sentence}" for sentence in (*_raced(part, experiment), *_confirmed(part), *_chosen(part))]
@@ -39,7 +39,7 @@ def methods_paragraph(results: Results, experiment: ExperimentFile) -> str:
     return " ".join([*sentences, *_produced_by(results)])
 
 
-def _searched(results: Results) -> str:
+def _searched(results: Results, experiment: ExperimentFile) -> str:
     """Says which options were combined, and how often each combination was trained."""
     paths = results.distinguishing_paths
     values = {path: list({repr(row[path]): row[path] for row in results.trials}.values()) for path in paths}
@@ -49,11 +49,13 @@ def _searched(results: Results) -> str:
     is_grid = n == prod(map(len, values.values()))
     combinations = f"{'All ' if is_grid and n > 1 else ''}{count(n, 'combination')}"
     of = f" of {listed(options)}" if options else ""
-    seeds = [row["seed"] for row in next(iter(results.repetitions.values()))[: results.n_repetitions]]
+    seed = experiment.configs.get("experiment_config", {}).get("seed")
+    n_repetitions = count(results.n_repetitions, "repetition")
+    seeds = f" (seeds derived from {seed})" if isinstance(seed, int) else ""
     folds = f" on each of {n_folds(results, results.folds)} folds" if results.folds else ""
     was = "was" if n == 1 else "were"
-    each = f"with {count(len(seeds), 'repetition')} each" if n > 1 else f"with {count(len(seeds), 'repetition')}"
-    return f"{combinations}{of} {was} compared, {each}{folds} (seed{'s' * (len(seeds) > 1)} {_seeds(seeds)})."
+    compared, each = ("compared", " each") if n > 1 else ("trained", "")
+    return f"{combinations}{of} {was} {compared}, with {n_repetitions}{each}{folds}{seeds}."
 
 
 def _values(values: Sequence[Any]) -> str:
@@ -62,12 +64,6 @@ def _values(values: Sequence[Any]) -> str:
         numbers = option_texts([min(values), max(values)]) if are_numbers else []
         return f"{len(values)} values{f' from {numbers[0]} to {numbers[1]}' if numbers else ''}"
     return ", ".join(option_texts(values))
-
-
-def _seeds(seeds: Sequence[int]) -> str:
-    if len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[0] + len(seeds))):
-        return f"{seeds[0]} to {seeds[-1]}"
-    return first_of(seeds, _MAX_VALUES)
 
 
 def _trained(results: Results, experiment: ExperimentFile) -> Iterator[str]:
@@ -138,13 +134,12 @@ def _cost(part: Results, experiment: ExperimentFile) -> str:
 
 
 def _confirmed(part: Results) -> Iterator[str]:
-    """Says how finalists were confirmed; nothing if they were not."""
-    seeds = [row["seed"] for row in part.counted[part.summary[0]["key"]]]
-    if part.n_confirming and seeds:
+    """Says how finalists are confirmed; nothing if they are not."""
+    if part.n_confirming:
         fresh = count(part.n_confirming, "fresh repetition")
         yield (
-            f"Each finalist was confirmed in {fresh} (seed{'s' * (len(seeds) > 1)} {_seeds(seeds)}), which took no "
-            "part in the race; all results and tests are over these alone."
+            f"To confirm the finalists, each was trained in {fresh}, which took no part in the race; all results and "
+            "tests are over these alone."
         )
 
 

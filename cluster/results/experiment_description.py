@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from cluster.racing.dropped import DROPPED_COLUMNS
 from cluster.results.folds import DATASET, SET_PATHS
-from cluster.results.names import distinguishing_column
+from cluster.results.names import NOT_APPLICABLE, distinguishing_column
 from cluster.results.trial_outcome import RUN_COLUMNS
 from cluster.storage.experiment_file import Axis, Combination, DataEntry, ExperimentFile
 from cluster.storage.json_object import read_as
@@ -60,6 +60,8 @@ class ExperimentDescription:
     seeds: Sequence[int]
     option_paths: list[str]
     distinguishing_paths: list[str]
+    ranges: list[str]
+    n_not_proposed: int
     splits: list[str]
     data_sets: dict[str, dict[str, DataSet]]
     separations: dict[str, dict[str, Separation]]
@@ -92,6 +94,8 @@ class ExperimentDescription:
             seeds=file.plan.seeds,
             option_paths=option_paths,
             distinguishing_paths=[path for path in option_paths if path in distinguishing],
+            ranges=[axis.paths[0] for axis in file.options if axis.range is not None],
+            n_not_proposed=file.n_not_proposed,
             splits=splits,
             data_sets=data_sets,
             separations=separations,
@@ -122,13 +126,18 @@ def _labelled(combinations: Sequence[Combination], axes: Sequence[Axis]) -> tupl
     options: list[dict[str, Any]] = [{} for _ in combinations]
     distinguishing = set()
     for axis in axes:
-        name, values = distinguishing_column(axis.paths, axis.rows, axis.labels)
+        if axis.range is None:
+            name, values = distinguishing_column(axis.paths, axis.rows, axis.labels)
+        else:
+            name, values = axis.paths[0], []
         distinguishing.add(name)
         of_row = {repr(list(row)): value for row, value in zip(axis.rows, values, strict=True)}
         for combination, own in zip(combinations, options, strict=True):
             settings = [combination.options.get(path) for path in axis.paths]
             own |= dict(zip(axis.paths, settings, strict=True))
-            if name not in axis.paths:
+            if name not in axis.paths and set(settings) == {NOT_APPLICABLE}:
+                own[name] = NOT_APPLICABLE
+            elif name not in axis.paths:
                 if repr(settings) not in of_row:
                     raise ValueError(f"plan has a combination whose {axis.paths} are in no row of options")
                 own[name] = of_row[repr(settings)]

@@ -7,6 +7,9 @@ from typing import Any
 
 from data_pipeline.user_error import UserError, did_you_mean
 
+NOT_APPLICABLE = "–"
+"""The value of an option where it does not apply."""
+
 _LABEL = " label"
 """Ends the name of a column with labels. A path has no space."""
 

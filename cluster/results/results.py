@@ -14,12 +14,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar, cast
 
+from cluster.racing.decision_file import DecisionFile, read_decisions
 from cluster.racing.dropped import DROPPED_COLUMNS, Dropped, dropped_combinations, finalists, for_longer
 from cluster.results.experiment_description import DataSet, ExperimentDescription, FoldName
 from cluster.results.folds import DATASET, Fold, combined_trial, key_of_folds, with_dataset
 from cluster.results.names import ChoiceError, option_texts, short_names
 from cluster.results.trial_outcome import TrialOutcome
-from cluster.storage.decision_file import DecisionFile
 from cluster.storage.experiment_file import Combination
 from cluster.storage.experiment_file import NoResultsError as NoResultsError
 from cluster.storage.file_names import FileNames
@@ -76,6 +76,8 @@ class Results:
         n_repetitions: The planned repetitions of each combination, without those that confirm finalists.
         n_confirming: The planned fresh repetitions of each finalist of a race; 0 if none confirm them.
         n_others: Trials in the folder that are not part of this plan.
+        ranges: The settings whose values a search chose from ranges. Hardly two combinations share a value.
+        n_not_proposed: How many combinations the search has still to propose.
         data_sets: For each split the dataset of each combination, by its key; without combinations that have none.
         separations: For each split how far the frames are from the training frames of each combination, by its key;
             without combinations whose distance is not known.
@@ -101,6 +103,8 @@ class Results:
     n_others: int
     n_repetitions: int
     n_confirming: int = 0
+    ranges: Sequence[str] = ()
+    n_not_proposed: int = 0
     data_sets: Mapping[str, Mapping[str, DataSet]] = field(default_factory=dict)
     separations: Mapping[str, Mapping[str, Separation]] = field(default_factory=dict)
     started: float | None = field(default=None, compare=False)
@@ -134,7 +138,7 @@ class Results:
         pending = TrialOutcome.of(TrialFile())
         outcomes = [known.get(trial_id, pending) for trial_id in ids]
         runs = folder.read_runs()
-        decisions, broken = folder.read_decisions() if experiment.is_raced else ([], [])
+        decisions, broken = read_decisions(folder.storage) if experiment.is_raced else ([], [])
         decisions = for_longer(decisions, file.stands_for)
 
         warnings = [f"{FileNames.EXPERIMENT}: {problem}" for problem in experiment.problems]
@@ -162,6 +166,8 @@ class Results:
             n_others=len(known.keys() - wanted),
             n_repetitions=n_repetitions,
             n_confirming=experiment.n_confirming,
+            ranges=experiment.ranges,
+            n_not_proposed=experiment.n_not_proposed,
             data_sets=experiment.data_sets,
             separations=experiment.separations,
             started=max((run.started for run in runs.values() if run.started is not None), default=None),
@@ -355,6 +361,7 @@ class Results:
             trials=[row for row in self.trials if row["key"] in keys],
             summary=summary,
             n_others=0,
+            n_not_proposed=0,
             data_sets=data_sets,
             separations=separations,
             folds={key: folds for key, folds in self.folds.items() if key in keys},

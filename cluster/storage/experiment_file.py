@@ -9,7 +9,7 @@ from msgspec import Meta
 from cluster.storage.file_names import FileNames, Key
 from cluster.storage.json_object import fields_of, json_object, read_fields
 from cluster.storage.run_file import RunFile, is_run_id
-from data_pipeline.files.json_numbers import Count
+from data_pipeline.files.json_numbers import Count, Number
 from data_pipeline.user_error import UserError
 
 MAX_EXPERIMENT_BYTES = 2**28
@@ -52,18 +52,31 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Range:
+    """The numbers from `low` to `high`, see `cluster.searching.dimensions.Range`."""
+
+    low: Number
+    high: Number
+    log: bool = False
+    integer: bool = False
+    step: Number | None = None
+
+
+@dataclass(frozen=True)
 class Axis:
     """Settings that vary together.
 
     Attributes:
         paths: The settings.
-        rows: Their labels in each row.
+        rows: Their labels in each row; none if it has a range.
+        range: The range that a search chose from; None if it has rows.
         folds: The split dataset and the number of the fold of each row; None if the rows are not folds.
         labels: The user's label of each row; None for none.
     """
 
     paths: Annotated[Sequence[str], _Some]
-    rows: Annotated[Sequence[Sequence[Label]], _Some]
+    rows: Sequence[Sequence[Label]] = ()
+    range: Range | None = None
     folds: Sequence[tuple[str, Count]] | None = None
     labels: Sequence[str] | None = None
 
@@ -104,6 +117,7 @@ class ExperimentFile:
         separations: How far sets are from training sets, each as the run wrote it.
         stands_for: In a race, the key of the shorter training that decisions name in the place of a longer one, by the
             key of that.
+        n_not_proposed: How many combinations a search has still to propose.
         run_of_0_4_0: The last run, by its id, if version 0.4.0 wrote the file: later versions write it to `runs/`.
         problems: What is in the file but not valid: for each field a text that begins with its name.
     """
@@ -115,6 +129,7 @@ class ExperimentFile:
     data: Sequence[DataEntry] = ()
     separations: Sequence[Mapping[str, Any]] = ()
     stands_for: Mapping[Key, Key] = field(default_factory=dict)
+    n_not_proposed: Count = 0
     run_of_0_4_0: Mapping[str, RunFile] = field(default_factory=dict)
     problems: Sequence[str] = ()
 
@@ -142,6 +157,8 @@ _FIELDS = fields_of(ExperimentFile, without=("run_of_0_4_0", "problems"))
 def _require_consistent(options: Sequence[Axis], plan: Plan) -> None:
     """Raises a ValueError unless each row has a label for each path, and combinations differ and have one shape."""
     for axis in options:
+        if (axis.range is None) == (not axis.rows) or (axis.range is not None and len(axis.paths) > 1):
+            raise ValueError(f"options has neither rows nor a range of {axis.paths}")
         if any(len(row) != len(axis.paths) for row in axis.rows):
             raise ValueError(f"options has rows with more or fewer values than {axis.paths}")
         if axis.labels is not None and not len(set(axis.labels)) == len(axis.labels) == len(axis.rows):

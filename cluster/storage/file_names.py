@@ -2,6 +2,7 @@
 
 results/NAME/
     experiment.json        configs as described, the plan, data fingerprints
+    search/                0000.json for each round of a search: what it proposed, and from which results
     runs/                  RUN_ID.json for each run that trained something: versions, machine, command, git commits
     trials/KEY/REPETITION/
         trial.json         options, status, seed, times, device, error, final metrics, ids of the runs that trained it
@@ -16,7 +17,7 @@ results/NAME/
     training_frames/       for each training set, by its fingerprint: hashes of its poses and labels, for predict.py
     archive/               if more than 1,000 trials have ended: their trial.json and records.parquet, those of up to
                            1,000 trials in two files, see `cluster/storage/archive.py`
-    race/                  DATA/BRACKET-RUNG.json for each decision of a race, see `cluster/storage/decision_file.py`
+    race/                  DATA/BRACKET-RUNG.json for each decision of a race, see `cluster/racing/decision_file.py`
     tables/                trials.csv, trials.parquet, summary.csv, summary.md, summary.txt
     report.html            all results, for a browser
     .lock                  held while the experiment runs; on an object store, lease/ instead
@@ -52,6 +53,7 @@ class FileNames:
     RACE_FOLDER = "race"
     TABLES_FOLDER = "tables"
     TRAINING_FRAMES_FOLDER = "training_frames"
+    SEARCH_FOLDER = "search"
 
     TRIAL = "trial.json"
     RECORDS = "records.parquet"
@@ -72,6 +74,11 @@ class FileNames:
     def run(cls, run_id: str) -> str:
         """Returns the path of a run's file in the experiment's folder."""
         return f"{cls.RUNS_FOLDER}/{run_id}.json"
+
+    @classmethod
+    def search_round(cls, number: int) -> str:
+        """Returns the path of the file of a search's round in the experiment's folder."""
+        return f"{cls.SEARCH_FOLDER}/{number:04}.json"
 
     @classmethod
     def training_frames(cls, fingerprint: str) -> str:

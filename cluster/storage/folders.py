@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from cluster.storage.archive import Archive, map_files
 from cluster.storage.bounded import read_array
-from cluster.storage.decision_file import MAX_DECISION_BYTES, DecisionFile
 from cluster.storage.experiment_file import MAX_EXPERIMENT_BYTES, ExperimentFile, NoResultsError
 from cluster.storage.file_names import FileNames, is_trial_id
 from cluster.storage.filesystem import Storage, StorageError
@@ -196,37 +195,12 @@ class ExperimentFolder:
         """Writes what produces the trials of a run."""
         self.storage.write(FileNames.run(run_id), run.to_json().encode())
 
-    def read_decisions(self) -> tuple[list[DecisionFile], list[str]]:
-        """Returns the decisions of races in their order, and for each file that is broken a text that says why.
-
-        Raises:
-            StorageError: If a file cannot be read.
-        """
-        names = [name for name in self.storage.files(FileNames.RACE_FOLDER) if name.endswith(".json")]
-
-        def read(name: str) -> bytes:
-            return self.storage.read(f"{FileNames.RACE_FOLDER}/{name}", at_most=MAX_DECISION_BYTES) or b""
-
-        decisions, problems = [], []
-        for name, content in zip(names, map_files(self.storage, read, names), strict=True):
-            try:
-                decision = DecisionFile.from_json(content)
-                if decision.path != name:
-                    raise ValueError(f"it is that of {decision.path}")
-                decisions.append(decision)
-            except ValueError as error:
-                problems.append(f"{FileNames.RACE_FOLDER}/{name}: {error}")
-        return sorted(decisions, key=lambda decision: decision.order), problems
-
-    def write_decision(self, decision: DecisionFile) -> None:
-        """Writes a decision of a race."""
-        self.storage.write(f"{FileNames.RACE_FOLDER}/{decision.path}", decision.to_json().encode())
-
     def clear_partial_files(self) -> None:
         """Removes the partial files of killed writers outside the trials' folders."""
         race = {name.rpartition("/")[0] for name in self.storage.files(FileNames.RACE_FOLDER)}
-        folders = [f"{FileNames.RACE_FOLDER}/{name}" for name in race]
-        for name in ("", FileNames.TABLES_FOLDER, FileNames.TRAINING_FRAMES_FOLDER, FileNames.RUNS_FOLDER, *folders):
+        folders = [FileNames.TABLES_FOLDER, FileNames.TRAINING_FRAMES_FOLDER, FileNames.RUNS_FOLDER]
+        folders += [FileNames.SEARCH_FOLDER, *(f"{FileNames.RACE_FOLDER}/{name}" for name in race)]
+        for name in ("", *folders):
             self.storage.clear_partial_files(name)
 
     def write_table(self, name: str, data: bytes) -> None:

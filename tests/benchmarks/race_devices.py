@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from ray.cluster_utils import Cluster
 
-from cluster.executors.race_schedule import RaceSchedule
 from cluster.planning.placement import PRETEND_GPUS
 from cluster.racing.successive_halving import SuccessiveHalving
+from cluster.schedules.race_schedule import RaceSchedule
 from posenet.solver import EpochReport
 from tests.benchmarks.sweeps import experiment, run_quietly, write_random_dataset
 

@@ -18,11 +18,11 @@ from cluster.executors.job import Job
 from cluster.executors.monitor import Monitor
 from cluster.executors.ray_runner import run_ray
 from cluster.executors.ray_session import embedded
-from cluster.executors.schedule import GridSchedule
 from cluster.executors.signals import Signals
 from cluster.experiment_files import write_experiment_file
 from cluster.planning.inputs import Inputs
 from cluster.planning.placement import Placement
+from cluster.schedules.schedule import GridSchedule
 from cluster.trial.trainable import TrialReport
 from data_pipeline.distorters import Distorter, TrainingSamples
 from tests.benchmarks.sweeps import experiment, write_random_dataset

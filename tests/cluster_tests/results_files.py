@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cluster.racing.decision_file import Competitor, DecisionFile, Reason, write_decision
 from cluster.result_table import ResultTable
 from cluster.results.results import METRICS
-from cluster.storage.decision_file import Competitor, DecisionFile, Reason
 from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder, TrialFolder
 from cluster.storage.records import to_parquet
@@ -140,7 +140,8 @@ def write_race(
             Competitor(key, "c", 9, epoch, [mm.hex() if mm < float("inf") else "inf" for mm in values], reason)
             for key, (values, reason) in ranked
         ]
-        folder.write_decision(
+        write_decision(
+            folder.storage,
             DecisionFile(
                 data=data,
                 size=None,
@@ -151,7 +152,7 @@ def write_race(
                 n_epochs_allowed=100,
                 combinations=competitors,
                 rule=RULE,
-            )
+            ),
         )
     return folder
 

@@ -15,10 +15,11 @@ from torch import Tensor
 
 import cluster.experiment
 from cluster.executors.job import Job
-from cluster.executors.schedule import Step
 from cluster.experiment import Experiment
 from cluster.planning.inputs import Inputs
 from cluster.planning.plan import TrialSpec
+from cluster.schedules.schedule import Step
+from cluster.searching.search import Search
 from cluster.trial.rehearsal import N_SAMPLES
 from cluster.trial.trainable import TrialReport, run_trial
 from data_pipeline.distorters import NeighborErrorBankDistorter, TrainingSamples
@@ -115,6 +116,7 @@ def experiment(spec: dict) -> Experiment:
         "storage_path": spec["storage_path"],
         "checkpoint_interval_s": 0,
         **spec.get("experiment_config", {}),
+        "search": Search(**spec["search"]) if "search" in spec else None,
     }
     solver = {
         "num_epochs": 6,
@@ -145,7 +147,10 @@ def experiment(spec: dict) -> Experiment:
         "augmenters": [],
     }
     sweep = Experiment(config, solver, hyperparams)
-    sweep.add_options("optimizer_args.lr", spec.get("lrs", [1e-3, 3e-3, 1e-2]))
+    if "search" in spec:
+        sweep.add_range("optimizer_args.lr", 1e-3, 1e-1, log=True)
+    else:
+        sweep.add_options("optimizer_args.lr", spec.get("lrs", [1e-3, 3e-3, 1e-2]))
     if "epochs" in spec:
         sweep.add_options("solver_config.num_epochs", spec["epochs"])
     if "models" in spec:

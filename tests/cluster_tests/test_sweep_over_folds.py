@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from cluster.reports.terminal.trial_logs import trial_logs
 from cluster.result_table import ResultTable
 from cluster.results.names import ChoiceError
 from cluster.results.results import Results
+from cluster.searching.search import Search
 from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.frame_errors import FrameErrors
@@ -177,3 +179,24 @@ class TestWhatReadsASweepOverFolds:
 
     def test_finds_no_useless_trials(self, finished):
         assert useless_files(str(finished.storage_path), "small_experiment") is None
+
+
+def test_a_search_trains_each_proposal_on_all_folds_and_learns_from_their_mean(data, tmp_path):
+    experiment = SmallExperiment(data, tmp_path)
+    search = swept(experiment, TWO_REPETITIONS | {"experiment_config.search": Search("random", 3, round_size=2)}, {})
+    search.add_range(LR, 1e-3, 1e-1)
+    assert str(search.plan()).splitlines()[1] == "2 combinations × 3 folds × 2 repetitions = 12 trials: 12 to train"
+    table = search.run("inline")
+    assert [row["n"] for row in table.summary] == [2, 2, 2]
+    last = json.loads((experiment.folder / "search" / "0001.json").read_text())
+    assert len(last["keys"]) == 3
+    mm = table.single_folds.values("val_distance_mm")
+    of_rates = {
+        row[LR]: [value for key in table.trained_keys(row["key"]) for value in mm[key]] for row in table.summary
+    }
+    rates = [
+        row[1]
+        for of in sorted((experiment.folder / "search").iterdir())
+        for row in json.loads(of.read_text())["proposals"]
+    ]
+    assert last["results_mm"] == [pytest.approx(sum(of_rates[lr]) / 6, abs=1e-12) for lr in rates[:2]]

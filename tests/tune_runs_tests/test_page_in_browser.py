@@ -260,15 +260,16 @@ class TestTheTable:
 
     def test_reaches_all_controls_in_order_and_shows_where_one_is(self, opened):
         seen = []
-        for _ in range(14):
+        for _ in range(25):
             opened.page.keyboard.press("Tab")
             seen.append(opened.page.evaluate("document.activeElement.id || document.activeElement.className"))
-        places = [seen.index(name) for name in ("skip", "filter", "choose-0", "choose-1")]
-        assert places == [0, places[1], places[1] + 1, places[1] + 2]
+        places = [seen.index(name) for name in ("skip", "end-1-0-from", "end-1-0-to", "filter", "choose-0", "choose-1")]
+        assert places == sorted(places)
+        assert places[-1] - places[-3] == 2
         opened.page.locator(".skip").focus()
         opened.page.keyboard.press("Enter")
         opened.page.keyboard.press("Tab")
-        assert opened.page.evaluate("document.activeElement.id") == "filter"
+        assert opened.page.evaluate("document.activeElement.id") == "end-1-0-from"
         assert opened.page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
 
 
@@ -280,6 +281,171 @@ class TestTheContents:
         assert opened.page.evaluate("location.hash") == "#configuration"
         contents.locator("summary").press("Enter")
         assert not contents.get_by_role("link", name="Configuration").is_visible()
+
+
+class TestTheAxes:
+    def place(self, opened, axis, which):
+        """The middle of an end of an axis in the window; the first axis is 0."""
+        handle = opened.page.locator(f"#end-1-{axis}-{which}")
+        handle.scroll_into_view_if_needed()
+        box = handle.bounding_box()
+        return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+    def drag(self, opened, start, end):
+        opened.page.mouse.move(*start)
+        opened.page.mouse.down()
+        opened.page.mouse.move(*end, steps=5)
+        opened.page.mouse.up()
+
+    def choose_low_rates(self, opened):
+        """Drags from the smallest learning rate to a point near the middle one of three."""
+        (x, low), (_, high) = self.place(opened, 0, "from"), self.place(opened, 0, "to")
+        self.drag(opened, (x + 2, low - 20), (x, low + 0.45 * (high - low)))
+
+    def test_show_a_range_and_its_combinations_in_the_table(self, opened):
+        self.choose_low_rates(opened)
+        assert opened.column("#") == ["1", "2", "3"]
+        assert opened.page.locator("#selected").inner_text() == "3 of 4 combinations selected"
+        assert opened.page.locator("#shown").inner_text() == "3 of 4 shown"
+        low, high = (opened.page.locator(f"#end-1-0-{end}").get_attribute("aria-valuetext") for end in ("from", "to"))
+        assert (low, high) == ("0.001", "0.01")
+
+    def test_combine_their_ranges_with_one_another_and_with_the_search(self, opened):
+        self.choose_low_rates(opened)
+        (x, low), (_, high) = self.place(opened, 2, "from"), self.place(opened, 2, "to")
+        self.drag(opened, (x, high + 20), (x, low + 0.8 * (high - low)))
+        assert opened.column("#") == ["3"]
+        opened.page.get_by_label("Search").fill("0.001")
+        assert opened.column("#") == []
+        opened.page.get_by_role("button", name="Remove all ranges").click()
+        assert opened.column("#") == ["1"]
+
+    def test_move_the_end_that_is_dragged(self, opened):
+        self.choose_low_rates(opened)
+        x, y = self.place(opened, 0, "to")
+        top = self.place(opened, 1, "to")[1]
+        self.drag(opened, (x + 3, y), (x, top))
+        assert opened.page.locator("#end-1-0-from").get_attribute("aria-valuetext") == "0.001"
+        assert opened.page.locator("#end-1-0-to").get_attribute("aria-valuetext") == "0.1"
+
+    def test_are_used_with_keys(self, opened):
+        end = opened.page.get_by_role("slider", name="lr, from")
+        end.focus()
+        opened.page.keyboard.press("ArrowUp")
+        assert opened.column("#") == ["2", "3", "4"]
+        opened.page.keyboard.press("End")
+        assert opened.column("#") == ["4"]
+        opened.page.keyboard.press("Escape")
+        assert len(opened.column("#")) == 4
+        assert end.get_attribute("aria-valuetext") == "0.001"
+
+    def test_leave_out_lines_without_a_result_within_a_range_of_results(self, opened):
+        opened.page.locator("#end-1-2-to").press("ArrowDown")
+        assert opened.column("#") == ["1", "2"]
+
+    def test_lie_below_each_other_on_a_phone_and_are_tapped(self, browser, file):
+        opened = Opened(browser, file.as_uri(), has_touch=True, is_mobile=True)
+        opened.page.set_viewport_size({"width": 390, "height": 800})
+        until(opened.page, "document.querySelector('.axes svg.lying') !== null")
+        assert opened.page.evaluate("document.documentElement.scrollWidth") == 390
+        place = self.place(opened, 0, "from")
+        opened.page.touchscreen.tap(*place)
+        assert opened.column("#") == ["1"]
+        opened.page.touchscreen.tap(*place)
+        assert len(opened.column("#")) == 4
+        assert opened.complaints == []
+        opened.context.close()
+
+    def test_are_drawn_in_the_colours_of_the_page(self, opened):
+        canvas = opened.page.locator(".axes canvas")
+        pictures = []
+        for scheme in ("light", "dark"):
+            opened.page.emulate_media(color_scheme=scheme)
+            opened.page.wait_for_timeout(100)
+            pictures.append(canvas.evaluate("canvas => canvas.toDataURL()"))
+        assert len(set(pictures)) == 2
+        assert opened.page.evaluate("document.querySelector('.axes canvas').width") > 500
+
+
+class TestTheAddress:
+    def view(self, opened):
+        return opened.column("#"), opened.page.locator("[aria-sort=descending]").all_inner_texts()
+
+    def choose(self, opened):
+        """Sorts, filters and chooses a range, in three steps."""
+        for _ in range(2):
+            opened.page.locator("thead button", has_text=LR).click()
+        opened.choice(DECAY).select_option(label="0")
+        opened.page.locator("#end-1-0-from").press("ArrowUp")
+
+    def test_shows_the_same_view_to_whoever_opens_it(self, opened, browser):
+        self.choose(opened)
+        opened.page.get_by_label("Search").fill("0.0")
+        expected = self.view(opened)
+        assert expected[0] == ["2"]
+        again = Opened(browser, opened.page.url)
+        assert self.view(again) == expected
+        assert again.page.get_by_label("Search").input_value() == "0.0"
+        assert again.choice(DECAY).input_value() == "=0"
+        assert again.page.locator("#selected").inner_text() == "3 of 4 combinations selected"
+        again.context.close()
+
+    def test_goes_back_step_by_step_and_forward(self, opened):
+        self.choose(opened)
+        seen = [self.view(opened)]
+        for _ in range(4):
+            opened.page.go_back()
+            seen.append(self.view(opened))
+        assert [rows for rows, _ in seen] == [
+            ["4", "2"],
+            ["4", "2", "1"],
+            ["4", "2", "3", "1"],
+            ["1", "2", "3", "4"],
+            ["1", "2", "3", "4"],
+        ]
+        assert "#" not in opened.page.url
+        for _ in range(4):
+            opened.page.go_forward()
+        assert self.view(opened) == seen[0]
+
+    def test_has_one_step_for_a_search(self, opened):
+        opened.page.get_by_label("Search").press_sequentially("failed")
+        assert opened.page.url.endswith("#search=failed")
+        opened.page.go_back()
+        assert opened.page.get_by_label("Search").input_value() == ""
+        assert len(opened.column("#")) == 4
+
+    def test_keeps_the_view_on_the_way_to_a_section(self, opened, browser):
+        self.choose(opened)
+        view = self.view(opened)
+        opened.page.locator("#contents a", has_text="Configuration").click()
+        assert self.view(opened) == view
+        until(opened.page, "location.hash.startsWith('#configuration&')")
+        again = Opened(browser, opened.page.url)
+        assert self.view(again) == view
+        until(again.page, "document.getElementById('configuration').getBoundingClientRect().top < innerHeight")
+        again.context.close()
+        opened.page.go_back()
+        assert self.view(opened) == view
+
+    @pytest.mark.parametrize(
+        "fragment",
+        [
+            "from.lr=9&to.lr=10",
+            "from.lr=x&to.lr=y",
+            "from.lr=0.1&to.lr=0.001",
+            "from.lr=0.01",
+            "from.gone=1&to.gone=2&is.gone=1&sort=gone",
+            "is.lr=7&sort=__proto__&is.__proto__=1",
+            "%E0%A4%A&=&&&is.=",
+            "is.lr=<img src=x onerror=alert(1)>",
+        ],
+    )
+    def test_that_names_what_is_not_there_hides_nothing(self, browser, file, fragment):
+        opened = Opened(browser, f"{file.as_uri()}#{fragment}")
+        assert opened.column("#") == ["1", "2", "3", "4"]
+        assert opened.complaints == []
+        opened.context.close()
 
 
 class TestTheViewer:
@@ -380,6 +546,8 @@ class TestHowItIsRead:
         assert opened.page.locator(ROWS).count() == 4
         assert opened.page.locator("#examples img").is_visible()
         assert not opened.page.locator(".tools").is_visible()
+        assert not opened.page.locator(".parallel").is_visible()
+        assert opened.page.locator("#pictures img[alt^='All combinations']").is_visible()
         opened.context.close()
 
     def test_the_page_is_dark_where_the_reader_wants_it_so(self, opened):
@@ -406,7 +574,7 @@ class TestHowItIsRead:
 
     def test_on_paper_there_are_no_controls_and_nothing_is_cut(self, opened):
         opened.page.emulate_media(media="print")
-        for control in (".tools", ".viewer", "#contents"):
+        for control in (".tools", ".viewer", ".parallel", "#contents"):
             assert not opened.page.locator(control).is_visible()
         assert opened.page.locator("#examples img").is_visible()
         assert opened.page.locator("#configuration details").nth(1).locator("td").first.is_visible()
@@ -473,14 +641,16 @@ class TestTheLivePage:
         page.locator("thead button", has_text="weight_decay").click()
         page.locator(f"#open-{key(0)}").press("Enter")
         page.locator("#configuration details").nth(1).locator("summary").click()
+        page.locator("#end-1-1-to").press("ArrowDown")
         page.get_by_label("Search").fill("0")
         page.evaluate("window.stayed = true")
         for repetition in range(3):
             write_trial(folder, f"{key(3)}/{repetition}", 8.0)
         until(page, "document.querySelector('.lead').textContent.startsWith('lr 0.1 ')")
         assert page.evaluate("window.stayed")
-        assert served.column(DECAY) == ["0.1", "0", "0", "0"]
+        assert served.column(DECAY) == ["0", "0", "0"]
         assert page.locator("[aria-sort=descending]").inner_text().strip() == DECAY
+        assert page.locator("#end-1-1-to").get_attribute("aria-valuetext") == "0"
         assert page.get_by_label("Search").input_value() == "0"
         assert page.evaluate("document.activeElement.id") == "filter"
         assert page.locator(f"#open-{key(0)}").get_attribute("aria-expanded") == "true"

@@ -86,6 +86,7 @@ def test_the_demo_is_short_and_means_the_same_as_with_every_key(tmp_path):
             **{"target_device": torch.device("cpu"), "init_weights_path": None, "seed": 0, "deterministic_mode": True},
             **{"cpus_per_trial": 1, "trials_per_device": 1, "max_retries": 2, "checkpoint_interval_s": 30.0},
             **{"trial_timeout_s": None, "stop_if_all_fail": 5, "keep_weights": "all", "keep_state": "none"},
+            "search": None,
         },
         {
             **{"log_frequency": 1, "log_loss": False, "log_grad": False, "verbose": False, "show_plots": False},

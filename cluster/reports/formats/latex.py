@@ -181,7 +181,7 @@ def _line(fit: Fit, size: Size) -> float:
 def _widths(grid: Grid, fit: Fit) -> list[int]:
     """The width of each column in characters, including the space between two columns."""
     headers = [max(map(len, lines)) for lines in _header_lines(grid, fit)]
-    return [max(width, *(len(row[i].text) for row in grid.rows)) + 2 for i, width in enumerate(headers)]
+    return [max([width, *(len(row[i].text) for row in grid.rows)]) + 2 for i, width in enumerate(headers)]
 
 
 def _header_lines(grid: Grid, fit: Fit) -> list[list[str]]:

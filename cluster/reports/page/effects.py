@@ -10,7 +10,13 @@ from cluster.reports.page.data import PageData
 from cluster.reports.page.sections import scrolling, section_of
 from cluster.reports.page.sentences import short_names
 from cluster.reports.tables.captions import SPLITS
-from cluster.reports.tables.effect_phrases import against_chance, averaged_over, importance_rests_on, no_importance
+from cluster.reports.tables.effect_phrases import (
+    against_chance,
+    averaged_over,
+    importance_rests_on,
+    no_importance,
+    no_means,
+)
 from cluster.reports.tables.effects import CHANCE, IMPORTANCE, Effects, InteractionTable, interval_cell, rests_on
 from cluster.reports.tables.table_options import TableOptions
 from cluster.results.names import option_texts, setting_of
@@ -26,6 +32,8 @@ _WIDTH, _HEIGHT = 160, 16
 def effects(data: PageData) -> list[Markup]:
     """Marginal means of each option's values, importances, and interactions; empty if there are no means."""
     table = data.table
+    if table.ranges:
+        return [section_of(data, "options", "What each option does", tag("p", no_means(table.ranges)))]
     found = Effects.of("", table, column(table.split, "distance"))
     if found is None:
         return []

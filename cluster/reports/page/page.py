@@ -13,17 +13,18 @@ from pathlib import Path
 from cluster.reports.formats.html import Markup, joined, own_code, tag
 from cluster.reports.page import pictures as pictures
 from cluster.reports.page import sections as sections
+from cluster.reports.page.choice import choice
 from cluster.reports.page.data import MAX_DATA_GROUPS, PageData
 from cluster.reports.page.effects import effects
 from cluster.results.results import Results
 from cluster.storage.folders import ExperimentFolder
 
 _ASSETS = Path(__file__).parent / "assets"
-_TABLE = ("charts.js", "table.js")
+_TABLE = ("charts.js", "address.js", "parallel.js", "table.js")
 _VIEWER = ("vendor/three.min.js", "viewer.js")
 _START = ("start.js",)
 
-_FEW_SECTIONS = 10
+_FEW_SECTIONS = 11
 """With more sections, the table of contents is closed at first."""
 
 
@@ -61,7 +62,11 @@ def content(data: PageData, folder: ExperimentFolder, drawn: pictures.Pictures) 
         [
             sections.summary(data),
             sections.combinations(data),
-            *(section for of in data.by_data[:MAX_DATA_GROUPS] for section in (*sections.best(of), *effects(of))),
+            *(
+                section
+                for of in data.by_data[:MAX_DATA_GROUPS]
+                for section in (*sections.best(of), *effects(of), *choice(of))
+            ),
             *drawn.sections,
             *pictures.examples(data, drawn.of_examples),
             *sections.failures(data),

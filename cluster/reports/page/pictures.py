@@ -57,6 +57,8 @@ def draw(
         planned = itertools.chain(_of_training(of_group), _of_the_best(of_group, folder), _of_options(of_group))
         drawn = [_picture(*figure) for figure in planned if goes_on()]
         shown = [picture for picture in drawn if picture is not None]
+        if goes_on():
+            shown += _unscripted(of_group)
         notes = [tag("p", note)] if note else []
         if shown:
             found.append(section_of(of_group, "pictures", "Pictures", *notes, tag("div", *shown, class_="pictures")))
@@ -178,7 +180,8 @@ def _of_options(data: PageData) -> Iterator[_PlannedFigure]:
     table = data.table
     split: options.Split = "test" if table.split == "test" else "val"
     paths = table.distinguishing_paths
-    if len(paths) >= 2:
+    # A value of a range is in a single combination, so a line or a column of it would have one number.
+    if len(paths) >= 2 and not table.ranges:
         names = short_names(paths)
         others = (
             "; each cell shows the values of the other options that are best in validation" if len(paths) > 2 else ""
@@ -189,10 +192,18 @@ def _of_options(data: PageData) -> Iterator[_PlannedFigure]:
             ),
             f"Mean distance by {names[0]} and {names[1]} on the {SPLITS[split]}{others}.",
         )
-    if len(paths) >= 3:
-        yield (
-            lambda: options.parallel_coordinates(
-                table.summary, paths, split=split, n_planned=table.n_counted, width_in=_WIDTH_IN
-            ),
-            f"All combinations: their options and their mean distance on the {SPLITS[split]}.",
-        )
+
+
+def _unscripted(data: PageData) -> list[Markup]:
+    """Returns what scripts draw above the table: all combinations as lines."""
+    table, paths = data.table, data.table.distinguishing_paths
+    if len(paths) < 2:
+        return []
+    split: options.Split = "test" if table.split == "test" else "val"
+    picture = _picture(
+        lambda: options.parallel_coordinates(
+            table.summary, paths, split=split, n_planned=table.n_counted, width_in=_WIDTH_IN
+        ),
+        f"All combinations: their options and their mean distance on the {SPLITS[split]}.",
+    )
+    return [] if picture is None else [tag("div", picture, class_="only-unscripted")]

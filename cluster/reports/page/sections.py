@@ -13,6 +13,7 @@ from cluster.reports.formats.html import Markup, escaped, joined, json_block, ta
 from cluster.reports.formats.html_table import html_table
 from cluster.reports.methods import methods_paragraph
 from cluster.reports.page.data import MAX_DATA_GROUPS, PageData, trial_id
+from cluster.reports.page.parallel import parallel_coordinates
 from cluster.reports.page.sentences import (
     findings,
     gaps,
@@ -142,6 +143,7 @@ def combinations(data: PageData) -> Markup:
     return section(
         "combinations",
         "Combinations",
+        *parallel_coordinates(data),
         tag("div", class_="tools only-scripted"),
         scrolling(html_table(shown, class_="combinations"), "Table of combinations", n_rows=len(rows)),
         *dropped,

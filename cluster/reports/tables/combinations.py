@@ -74,6 +74,7 @@ class CombinationTable:
     def grid(self) -> Grid:
         """Returns the table for reading."""
         results, rows, precision = self.results, self.rows, self.table_options.precision
+        described = rows or results.summary
         columns = self._columns(self.table_options.columns or self._for_reading())
         cells = [c.cells(rows, precision) for c in columns]
         is_label = [isinstance(c, OptionColumn) and not isinstance(c, CountColumn) for c in columns]
@@ -81,7 +82,7 @@ class CombinationTable:
         shown = [c for c in columns if isinstance(c, MeasuredColumn | ChangeColumn) and c.measure is not None]
         measures = {c.measure for c in shown}
         the_measure = next(iter(measures)) if len(measures) == 1 else None
-        what = captions.measured(results, rows or results.summary, self.split, [c.name for c in shown], the_measure)
+        what = captions.measured(results, described, self.split, [c.name for c in shown], the_measure)
         intervals = self._intervals if any(isinstance(c, ChangeColumn) for c in columns) else None
         explained = [self.explained, *captions.in_brackets(intervals)]
         sentences = [f"{what}; {captions.repeated(rows)}.", *captions.raced(results), self._selected()]
@@ -94,7 +95,7 @@ class CombinationTable:
             n_labels=n_labels,
             notes=[
                 *captions.chosen_epochs(self.split),
-                *captions.over_folds(results, rows),
+                *captions.over_folds(results, described),
                 *([captions.OVER_FOLDS] if any(isinstance(c, FoldsColumn) for c in columns) else []),
                 *captions.distances(results, rows, self.split),
                 *captions.versions(results, rows),

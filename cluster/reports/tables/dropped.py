@@ -2,7 +2,7 @@
 
 from cluster.reports.formats.grid import Cell, Grid, number_cell, option_cells
 from cluster.results.names import short_names
-from cluster.results.results import Results, Row
+from cluster.results.results import Results
 
 
 def dropped_grid(results: Results, precision: int = 2) -> Grid | None:
@@ -17,18 +17,12 @@ def dropped_grid(results: Results, precision: int = 2) -> Grid | None:
     """
     if not results.dropped:
         return None
-    sets = results.data_sets.get("val", {})
-    by_set: dict[str, list[Row]] = {}
-    for row in results.not_ranked:
-        by_set.setdefault(sets[row["key"]].name, []).append(row)
-    rows = [row for of_set in by_set.values() for row in of_set]
+    parts = results.by_data().values()
+    rows = [row for part in parts for row in part.not_ranked]
     paths = results.distinguishing_paths
     # The texts that also distinguish them from the others.
     columns = [option_cells([row[path] for row in (*rows, *results.ranked)])[: len(rows)] for path in paths]
     headers = [*short_names(paths).values(), "n", "epoch", "validation (mm)", "leader there (mm)", "reason"]
-    if len(by_set) > 1:
-        columns.insert(0, [Cell(name) for name, of_set in by_set.items() for _ in of_set])
-        headers.insert(0, "validation set")
     found = [results.dropped[row["key"]] for row in rows]
     columns += [
         [Cell(str(at.repetitions), is_number=True) for at in found],
@@ -38,15 +32,16 @@ def dropped_grid(results: Results, precision: int = 2) -> Grid | None:
         [Cell(at.reason) for at in found],
     ]
     combinations = f"{len(rows):,} combinations" if len(rows) > 1 else "combination"
+    first = f"{'those on the same data together, ' if len(parts) > 1 else ''}the latest rung first"
     return Grid(
         name=f"{results.name} dropped",
         caption=(
-            f"The {combinations} that the race dropped, the latest rung first: the mean over n repetitions of the best "
-            "validation distance up to the epoch of the rung, and that of the best combination at the same rung. These "
-            "are not final results, so no p-value compares them."
+            f"The {combinations} that the race dropped, {first}: the mean over n repetitions of the best validation "
+            "distance up to the epoch of the rung, and that of the best combination at the same rung. These are not "
+            "final results, so no p-value compares them."
         ),
         headers=headers,
         rows=list(zip(*columns, strict=True)),
-        n_labels=len(headers) - 5,
+        n_labels=len(paths),
         keys=[row["key"] for row in rows],
     )

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cluster.results.names import option_texts
+from cluster.results.names import option_texts, short_names
 from cluster.results.option_effects import MIN_COMBINATIONS, Basis, GroupMeans, Importances
 from data_pipeline.words import listed
 
@@ -119,3 +119,12 @@ def _some(of: str, kept: Sequence[str], left_out: Sequence[str]) -> str:
 
 def _few(options: Sequence[str]) -> str:
     return listed(options) if len(options) <= _MAX_OPTIONS else "the other options"
+
+
+def no_means(ranges: Sequence[str]) -> str:
+    """Returns a sentence that says why there are no means for the values of options."""
+    names = listed(list(short_names(ranges).values()))
+    return (
+        f"A search chose {names} from {'ranges' if len(ranges) > 1 else 'a range'}, so no two values of an option were "
+        "trained with the same other settings, and means over them cannot be compared."
+    )

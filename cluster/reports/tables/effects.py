@@ -9,7 +9,13 @@ from cluster.reports.formats.xlsx import Style
 from cluster.reports.tables import captions
 from cluster.reports.tables.captions import SPLIT_NAMES
 from cluster.reports.tables.combinations import chosen_split
-from cluster.reports.tables.effect_phrases import against_chance, averaged_over, importance_rests_on, no_importance
+from cluster.reports.tables.effect_phrases import (
+    against_chance,
+    averaged_over,
+    importance_rests_on,
+    no_importance,
+    no_means,
+)
 from cluster.reports.tables.first_rung import at_first_rung
 from cluster.reports.tables.metric_labels import MEASURES
 from cluster.reports.tables.table_options import TableOptions
@@ -99,9 +105,11 @@ def effects_of(results: Results, table_options: TableOptions) -> list[Effects]:
         table_options: The metric and the split.
 
     Raises:
-        ChoiceError: If there is no such data set, or if a race was decided without this metric.
+        ChoiceError: If there is no such data set, if a race was decided without this metric, or if options have ranges.
     """
     split = _split_of(results, table_options)
+    if results.ranges:
+        raise ChoiceError(f"{results.name} has no effects of options. {no_means(results.ranges)}")
     metric = column(split, table_options.metric)
     parts = replace(results, splits=results.splits[: results.splits.index(split) + 1]).by_data()
     varied = {name: part for name, part in parts.items() if part.distinguishing_paths}

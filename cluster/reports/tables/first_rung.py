@@ -3,9 +3,9 @@
 import math
 from typing import NamedTuple
 
+from cluster.racing.decision_file import DecisionFile
 from cluster.racing.dropped import first_rungs
 from cluster.results.results import Results, Row, column
-from cluster.storage.decision_file import DecisionFile
 from data_pipeline.words import count
 
 

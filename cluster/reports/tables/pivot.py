@@ -36,6 +36,8 @@ class PivotTable:
         self.results = results
         self.table_options = table_options
         self.down, self.across = (named(path, results.option_paths, "option") for path in (down, across))
+        for path in {self.down, self.across} & set(results.ranges):
+            raise ChoiceError(f"{path} was chosen from a range, so each of its values would be a line; name an option")
         if self.down == self.across:
             raise ChoiceError(f"{self.down} cannot be in both the rows and the columns; name two different options")
         self.split = chosen_split(results, table_options)
@@ -71,7 +73,8 @@ class PivotTable:
     def grid(self) -> Grid:
         """Returns the table for reading."""
         results = self.results
-        shown = [row for row in self._cells.values() if row["key"] not in results.dropped]
+        rows_of_cells = list(self._cells.values())
+        shown = [row for row in rows_of_cells if row["key"] not in results.dropped] or rows_of_cells
         names = short_names(results.option_paths)
         rows = []
         for value, label in zip(self.row_values, option_cells(self.row_values), strict=True):

@@ -236,6 +236,8 @@ def _caption(table: Results, *, n_data: int) -> str:
 
 def _notes(table: Results) -> list[str]:
     notes = []
+    if table.n_not_proposed:
+        notes.append(f"The search has {count(table.n_not_proposed, 'combination')} left to propose.")
     if table.n_others:
         are = "is" if table.n_others == 1 else "are"
         notes.append(f"{count(table.n_others, 'trial')} with other settings {are} kept in trials/ but not shown.")

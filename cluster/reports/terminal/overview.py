@@ -148,7 +148,8 @@ def state(table: Results) -> str:
     counts = Counter(row["status"] for row in table.single_folds.trials)
     if table.failures and not counts["finished"] and not counts["interrupted"]:
         return "failed"  # `stop_if_all_fail` leaves the other trials pending
-    progress = "unfinished" if counts["interrupted"] or counts["pending"] else "complete"
+    any_left = counts["interrupted"] or counts["pending"] or table.n_not_proposed
+    progress = "unfinished" if any_left else "complete"
     return f"{progress}, with failures" if table.failures else progress
 
 

@@ -50,10 +50,15 @@ def replay_races(results: Results, rules: Sequence[SuccessiveHalving]) -> list[R
     """Replays rules on each data set of an experiment; only errors on the same data can be compared.
 
     Raises:
-        ChoiceError: If no data set has at least two combinations that were trained completely, or if their trainings
-            are too short for the rules.
+        ChoiceError: If the experiment was raced, if no data set has at least two combinations that were trained
+            completely, or if their trainings are too short for the rules.
         StorageError: If records cannot be read.
     """
+    if results.dropped:
+        raise ChoiceError(
+            f"{results.name} was raced, so it does not show what a race may miss. Run its script without the race "
+            "first: it trains the dropped combinations to the end"
+        )
     single = results.single_folds
     curves = read_logged(single.files, split="val", wanted=_planned(single), is_metric=lambda name: False).curves
     by_data = single.by_data()

@@ -7,10 +7,10 @@ from torch import Tensor
 from cluster.executors.inline import run_inline
 from cluster.executors.job import Job
 from cluster.executors.monitor import Monitor
-from cluster.executors.schedule import GridSchedule
 from cluster.executors.signals import Signals
 from cluster.planning.inputs import Inputs
 from cluster.planning.placement import Placement
+from cluster.schedules.schedule import GridSchedule
 from posenet.models import CorrectorMLP
 from tests.cluster_tests.executors.test_progress import progress_on
 from tests.cluster_tests.small_experiment import FailingMLP

@@ -13,9 +13,9 @@ from ray.cluster_utils import Cluster
 
 from cluster.executors.ray_runner import _Reports, _Steps
 from cluster.executors.ray_worker import StopRequest, request_stop
-from cluster.executors.schedule import GridSchedule
 from cluster.planning.placement import Placement
 from cluster.planning.plan import Combination, TrialSpec
+from cluster.schedules.schedule import GridSchedule
 from data_pipeline.user_error import UserError
 
 pytestmark = [pytest.mark.ray, pytest.mark.serial]

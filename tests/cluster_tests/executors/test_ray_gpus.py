@@ -16,9 +16,9 @@ from ray.cluster_utils import Cluster
 from cluster.executors import ray_gpus, ray_nodes, ray_runner
 from cluster.executors.ray_gpus import RayGpus, placed_by
 from cluster.executors.ray_runner import _Reports, _Steps
-from cluster.executors.schedule import GridSchedule, Step
 from cluster.planning.placement import PRETEND_GPUS, Node, Placement, place_on
 from cluster.planning.plan import Combination, TrialSpec
+from cluster.schedules.schedule import GridSchedule, Step
 from cluster.trial.trainable import TrialReport
 from tests.cluster_tests.sweep import Sweep, write_sweep_data
 

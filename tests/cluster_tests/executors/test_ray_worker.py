@@ -12,13 +12,13 @@ from cluster.executors.job import Job
 from cluster.executors.monitor import Monitor
 from cluster.executors.ray_nodes import _gpu_problems
 from cluster.executors.ray_runner import _Steps, _Stop
-from cluster.executors.schedule import GridSchedule, Step
 from cluster.executors.signals import Preempted, Signals
 from cluster.experiment_files import write_experiment_file
 from cluster.planning.config import Problem
 from cluster.planning.inputs import Inputs
 from cluster.planning.placement import PRETEND_GPUS, Node, NoRoomError, Placement, UnusableNodeError
 from cluster.planning.plan import Combination, TrialSpec
+from cluster.schedules.schedule import GridSchedule, Step
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.trial_file import TrialFile
 from cluster.trial.trainable import TrialReport, run_trial

@@ -1,8 +1,8 @@
 import pytest
 
 from cluster import experiment
-from cluster.executors.schedule import GridSchedule
 from cluster.planning.plan import Combination, Shorter, TrialSpec
+from cluster.schedules.schedule import GridSchedule
 from cluster.trial.trainable import TrialReport
 from tests.cluster_tests.small_experiment import LR, SmallExperiment
 from tests.cluster_tests.sweep_script import Rungs

@@ -94,7 +94,7 @@ class TestAnOption:
         experiment = small_experiment.experiment()
         experiment.add_options({LR: [0.1], ("model_args", "dropout"): [None, 0.5], "solver_config.batch_size": (8,)})
         assert experiment.space.paths == [LR, "model_args.dropout", "solver_config.batch_size"]
-        assert len(experiment.space) == 2
+        assert len(experiment.space.combinations()) == 2
 
     def test_holds_python_numbers_in_lists_of_its_own(self, small_experiment):
         dims = [np.int64(8)]

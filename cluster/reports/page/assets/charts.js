@@ -1,4 +1,4 @@
-// Pictures of an opened combination: learning curves and errors by joint, as inline SVG.
+// Makes elements, and the pictures of an opened combination: learning curves and errors by joint, as inline SVG.
 "use strict";
 window.report = {};
 (() => {
@@ -133,6 +133,16 @@ window.report = {};
     return picture;
   }
 
-  window.report.learningCurves = learningCurves;
-  window.report.partErrors = partErrors;
+  // Makes an HTML element; its children are elements or texts.
+  function element(name, attributes, ...children) {
+    const made = document.createElement(name);
+    for (const [key, value] of Object.entries(attributes)) {
+      if (value === true) made.setAttribute(key, "");
+      else if (value !== false && value !== null) made.setAttribute(key, value);
+    }
+    made.append(...children);
+    return made;
+  }
+
+  Object.assign(window.report, { svg, element, ticks, learningCurves, partErrors });
 })();

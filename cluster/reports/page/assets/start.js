@@ -4,3 +4,4 @@ document.documentElement.classList.add("scripted");
 window.report.mountTable();
 if (window.report.mountViewer) window.report.mountViewer();
 if (window.report.goLive) window.report.goLive();
+window.report.followAddress(window.report.restoreTable);

@@ -1,21 +1,12 @@
-// The table of combinations: sorting, filtering, and opening one. `state` keeps what the reader did, so that a live page
-// can replace the table.
+// The table of combinations: sorting, filtering, and opening one. `chosen` and `opened` keep what the reader did, so that
+// a live page can replace the table.
 "use strict";
 (() => {
   const SHORTEST_KEY = 4; // characters that count as the beginning of a key
 
-  const state = { column: 0, descending: false, filter: "", values: {}, open: new Set() };
-
-  // Makes an HTML element; its children are elements or texts.
-  function element(name, attributes, ...children) {
-    const made = document.createElement(name);
-    for (const [key, value] of Object.entries(attributes)) {
-      if (value === true) made.setAttribute(key, "");
-      else if (value !== false && value !== null) made.setAttribute(key, value);
-    }
-    made.append(...children);
-    return made;
-  }
+  const { chosen, keep, element } = window.report;
+  const opened = new Set(); // keys
+  let restore = () => {};
 
   const say = (text) => { document.getElementById("announcement").textContent = text; };
 
@@ -44,23 +35,27 @@
       entry.text = [...entry.cells.slice(1, firstResult), ...states].join("\n").toLowerCase();
     }
 
+    const axes = window.report.mountAxes(filter);
+
     function sort() {
-      const sign = state.descending ? -1 : 1;
-      const order = [...rows].sort((a, b) => compared(a.cells[state.column], b.cells[state.column], sign) || a.place - b.place);
+      const column = Math.max(0, named.indexOf(chosen.sort));
+      const sign = chosen.descending ? -1 : 1;
+      const order = [...rows].sort((a, b) => compared(a.cells[column], b.cells[column], sign) || a.place - b.place);
       body.append(...order.flatMap(({ row, detail }) => (detail ? [row, detail] : [row])));
       heads.forEach((head, i) => {
-        const direction = state.descending ? "descending" : "ascending";
-        head.setAttribute("aria-sort", i === state.column ? direction : "none");
+        const direction = chosen.descending ? "descending" : "ascending";
+        head.setAttribute("aria-sort", i === column ? direction : "none");
       });
     }
 
     function filter() {
-      const words = state.filter.toLowerCase().split(/\s+/).filter(Boolean);
+      const words = chosen.search.toLowerCase().split(/\s+/).filter(Boolean);
       let shown = 0;
-      for (const { row, key, text, cells, detail } of rows) {
+      for (const { row, place, key, text, cells, detail } of rows) {
         const isOfKey = (word) => word.length >= SHORTEST_KEY && key.startsWith(word);
         const fits = words.every((word) => text.includes(word) || isOfKey(word)) &&
-          Object.entries(state.values).every(([name, value]) => cells[named.indexOf(name)] === value);
+          Object.entries(chosen.values).every(([name, value]) => cells[named.indexOf(name)] === value) &&
+          axes.isSelected(place);
         row.hidden = !fits;
         if (detail) detail.hidden = !fits;
         shown += fits;
@@ -73,11 +68,11 @@
       if (entry.detail) {
         entry.detail.remove();
         entry.detail = null;
-        state.open.delete(entry.key);
+        opened.delete(entry.key);
       } else {
         entry.detail = detailOf(entry);
         entry.row.after(entry.detail);
-        state.open.add(entry.key);
+        opened.add(entry.key);
       }
       button.setAttribute("aria-expanded", String(entry.detail !== null));
     }
@@ -118,10 +113,11 @@
       const button = element("button", { type: "button", id: `sort-${i}` });
       button.append(...head.childNodes, element("span", { class: "sign", "aria-hidden": "true" }));
       button.addEventListener("click", () => {
-        state.descending = state.column === i && !state.descending;
-        state.column = i;
+        chosen.descending = head.ariaSort === "ascending";
+        chosen.sort = i ? named[i] : "";
+        keep(true);
         sort();
-        say(`Sorted by ${named[i]}, ${state.descending ? "descending" : "ascending"}`);
+        say(`Sorted by ${named[i]}, ${chosen.descending ? "descending" : "ascending"}`);
       });
       head.append(button);
     });
@@ -133,11 +129,15 @@
       head.replaceChildren(button);
       entry.row.addEventListener("click", () => toggle(entry));
     }
-    section.querySelector(".tools").replaceChildren(...tools(rows, named.slice(1, firstResult), filter));
-    state.column = Math.min(state.column, heads.length - 1);
-    for (const entry of rows) if (state.open.has(entry.key)) toggle(entry);
-    sort();
-    filter();
+    const controls = section.querySelector(".tools");
+    restore = () => {
+      controls.replaceChildren(...tools(rows, named.slice(1, firstResult), filter));
+      axes.restore();
+      sort();
+      filter();
+    };
+    for (const entry of rows) if (opened.has(entry.key)) toggle(entry);
+    restore();
   }
 
   // The controls above the table: a search field and, for each option with few values, a choice.
@@ -145,18 +145,30 @@
     const search = element("input", {
       type: "search", id: "filter", autocomplete: "off", placeholder: "settings, key or status",
     });
-    search.value = state.filter;
-    search.addEventListener("input", () => { state.filter = search.value; filter(); });
+    search.value = chosen.search;
+    let isTyping = false; // one step back, not one for each letter
+    search.addEventListener("input", () => {
+      chosen.search = search.value;
+      keep(!isTyping);
+      isTyping = true;
+      filter();
+    });
+    search.addEventListener("change", () => { isTyping = false; });
+    const wanted = chosen.values; // without those that an address names and the table does not have
+    chosen.values = {};
     const choices = names.flatMap((name, i) => {
       const values = [...new Set(rows.map(({ cells }) => cells[i + 1]))].sort((a, b) => compared(a, b, 1));
       if (values.length > 40) return [];
       const select = element("select", { id: `choose-${i}` }, element("option", { value: "" }, "all"),
         ...values.map((value) => element("option", { value: `=${value}` }, value)));
-      if (values.includes(state.values[name])) select.value = `=${state.values[name]}`;
-      else delete state.values[name];
+      if (values.includes(wanted[name])) {
+        chosen.values[name] = wanted[name];
+        select.value = `=${wanted[name]}`;
+      }
       select.addEventListener("change", () => {
-        if (select.value) state.values[name] = select.value.slice(1);
-        else delete state.values[name];
+        if (select.value) chosen.values[name] = select.value.slice(1);
+        else delete chosen.values[name];
+        keep(true);
         filter();
       });
       return [element("label", { for: `choose-${i}` }, name, " ", select)];
@@ -182,5 +194,5 @@
     return sign * (Number.isNaN(x) || x === y ? a.localeCompare(b) : x - y);
   }
 
-  Object.assign(window.report, { mountTable, element, say });
+  Object.assign(window.report, { mountTable, restoreTable: () => restore(), say });
 })();

@@ -141,7 +141,7 @@ class TestThePage:
         text = page(sweep)
         policy = policy_of(Document(text))
         codes = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
-        assert len(codes) == 5
+        assert len(codes) == 7
         for code in codes:
             digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
             assert f"sha256-{digest}" in policy
@@ -286,19 +286,21 @@ class TestThePage:
             write_frames(sweep, trial_id, np.linspace(5, 25, 40), np.linspace(4, 15, 40))
         captions = [text.split()[:2] for text in Document(page(sweep)).texts["figcaption"]]
         assert captions == [
+            ["Each", "line"],
             ["Learning", "curves"],
             ["Share", "of"],
             ["Distribution", "of"],
             *[["Improvement", "against"]] * 2,
             ["Errors", "of"],
             ["Mean", "distance"],
+            ["All", "combinations:"],
             ["Samples", "of"],
         ]
 
     @pytest.mark.usefixtures("with_pictures")
     def test_leaves_room_for_its_pictures_before_they_appear(self, sweep):
         images = [attributes for name, attributes in Document(page(sweep)).elements if name == "img"]
-        assert len(images) == 4
+        assert len(images) == 5
         for image in images:
             assert 0.2 < int(image["height"]) / int(image["width"]) < 2
 
@@ -358,7 +360,7 @@ class TestThePage:
         assert document.texts["h1"] == [shown]
         assert shown in document.texts["pre"][0]
         assert not [e for e, a in document.elements if e == "script" and a and a.get("type") != "application/json"]
-        assert sum(e == "script" and not a for e, a in document.elements) == 3
+        assert sum(e == "script" and not a for e, a in document.elements) == 5
 
 
 @pytest.mark.usefixtures("with_pictures")
@@ -694,7 +696,7 @@ class TestTheStyle:
         style = (Path(page_module.__file__).parent / "assets" / "report.css").read_text(encoding="utf-8")
         rules = re.findall(r"([^{}]+)\{([^{}]*)\}", style)
         weak = [selector.strip() for selector, rule in rules if re.search(r"opacity: 0", rule)]
-        assert weak == [".chart .line.alone", ".chart .band", ".chart .change"]
+        assert weak == [".axes .range", ".chart .line.alone", ".chart .band", ".chart .dots", ".chart .change"]
 
     @pytest.mark.parametrize(
         ("one", "other", "expected"), [("000", "fff", 21.0), ("777777", "ffffff", 4.48), ("ff0000", "ffffff", 4.0)]

@@ -19,7 +19,7 @@ from cluster.results.results import Results
 from cluster.results.statistics import compare
 from tests.cluster_tests import results_files
 from tests.cluster_tests.experiment_files import write_experiment
-from tests.cluster_tests.results_files import experiment_json
+from tests.cluster_tests.results_files import experiment_json, write_raced_results
 
 LR, DIMS, SET = "optimizer_args.lr", "model_args.hidden_dims", "experiment_config.val_set"
 ONE = [9.0, 9.1, 9.3, 9.2, 9.4, 9.6, 9.5]
@@ -380,3 +380,22 @@ class TestTwoCombinations:
         found = compare_combinations(Results.read(folder), (f"{1:016x}", f"{1:016x}"))
         assert (found.differences, found.comparison.difference) == ({}, 0)
         assert "The two have the same settings." in combinations_text(found)
+
+
+class TestAfterARace:
+    @pytest.fixture
+    def raced(self, tmp_path):
+        return ResultTable.read(write_raced_results(tmp_path / "raced"))
+
+    def test_what_was_dropped_is_in_no_pair_of_results(self, raced):
+        [found] = compare_experiments(raced, [raced])
+        compared_keys = {pair.first["key"] for pair in found.pairs if pair.comparison is not None}
+        assert len(found.pairs) == 6
+        assert "c" not in compared_keys  # although one of its repetitions finished
+        assert found.raced[0] == "raced: 2 of 6 combinations were trained to the end; the race dropped the others."
+        assert found.raced[0] in experiments_text(found)
+
+    def test_two_combinations_are_not_compared_if_one_was_dropped(self, raced):
+        found = compare_combinations(raced, ("best", "c"))
+        assert found.comparison is None
+        assert "the race dropped c." in combinations_text(found)

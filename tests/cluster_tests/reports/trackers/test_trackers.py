@@ -23,6 +23,7 @@ from posenet.losses import MetricLoss
 from posenet.models import CorrectorMLP
 from posenet.record import Record
 from tests.cluster_tests.experiment_files import write_experiment
+from tests.cluster_tests.results_files import write_json, write_raced_results
 from tests.cluster_tests.small_experiment import LR, FailingMLP, NanLoss, SmallExperiment
 
 SETTINGS = {
@@ -686,3 +687,36 @@ class TestAnExport:
         with pytest.raises(UserError, match="choose another folder"):
             export(read_results(odd), tmp_path / "to")
         assert [path.name for path in (tmp_path / "to").iterdir()] == ["file"]
+
+
+class TestATrialThatARaceDropped:
+    @pytest.fixture
+    def raced(self, tmp_path):
+        return read_results(write_raced_results(tmp_path / "raced").storage.local)
+
+    def test_has_the_rung_among_its_facts(self, raced):
+        runs = {run.trial_id: run for run in ExperimentRuns.of(raced).runs()}
+        assert runs["d/0"].status == runs["d/0"].facts["status"] == "dropped"
+        facts = {name: runs["d/0"].facts[f"dropped_{name}"] for name in ("epoch", "repetitions", "reason")}
+        assert facts == {"epoch": "3", "repetitions": "2", "reason": "behind"}
+        assert not [name for name in runs["a/0"].facts if name.startswith("dropped")]
+
+    @pytest.mark.slow
+    @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's use of SQLAlchemy
+    def test_is_killed_with_a_tag_in_mlflow(self, raced, export_mlflow, tmp_path):
+        from mlflow import MlflowClient
+
+        export_mlflow(raced, tmp_path / "new")
+        client = MlflowClient(f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}")
+        runs = client.search_runs([client.get_experiment_by_name("raced").experiment_id])
+        found = {run.info.run_name: (run.info.status, run.data.tags["status"]) for run in runs}
+        assert found["d/0"] == ("KILLED", "dropped")
+        assert found["a/0"] == ("FINISHED", "finished")
+
+    @pytest.mark.slow
+    def test_has_a_tag_in_wandb(self, raced, export_wandb, tmp_path):
+        write_json(raced.files.trial("d/0"), {"status": "running", "started": 1.0})
+        export_wandb(raced, tmp_path / "new")
+        found = logged_runs(tmp_path / "new")
+        assert (found["d/0"]["exit_code"], found["d/0"]["tags"]) == (0, ["dropped"])
+        assert "d/1" not in found  # it was not started

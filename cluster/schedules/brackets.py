@@ -8,7 +8,7 @@ only longer than an earlier one is not new: it stands where the shorter one stoo
 import json
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import groupby
@@ -18,9 +18,9 @@ from cluster.planning.identity import canonical_json, digest
 from cluster.planning.inputs import Inputs, SetKey
 from cluster.planning.plan import Combination
 from cluster.planning.search_space import SearchSpace
+from cluster.racing.decision_file import Competitor, DecisionFile
 from cluster.racing.successive_halving import Race, Rung, SuccessiveHalving
 from cluster.results.folds import key_of_folds
-from cluster.storage.decision_file import Competitor, DecisionFile
 from cluster.storage.file_names import FileNames
 from data_pipeline.user_error import UserError
 
@@ -95,7 +95,7 @@ class Bracket:
         entrants: The planned combinations that compete in it first, by key.
         earlier: The brackets before it; their finalists compete in this one too.
         decisions: Its decisions so far, one for each rung.
-        shorter: The competitor of the decisions in whose place an entrant stands that trains longer, by its key.
+        shorter: The competitor of the last decision in whose place an entrant stands that trains longer, by its key.
     """
 
     data: Data
@@ -143,7 +143,7 @@ class Bracket:
         """Those of `entrants` that are still in it."""
         if not self.decisions:
             return self.entrants
-        stay = {competitor.key for competitor in self.decisions[-1].combinations if competitor.stays}
+        stay = {competitor.key for competitor in self.decisions[-1].stay}
         return {key: entrant for key, entrant in self.entrants.items() if self.shorter.get(key, key) in stay}
 
     @property
@@ -164,11 +164,7 @@ class Bracket:
             values_mm: The best validation error so far of each repetition of each combination at the rung, mm.
         """
         competing, race = self.competing, self.race
-        allowed = race.n_epochs_allowed
-        if self.decisions:
-            last = self.decisions[-1]
-            dropped = [c.epoch * len(c.values) for c in last.combinations if not c.stays]
-            allowed = max(0, last.n_epochs_allowed - sum(dropped))
+        allowed = _n_epochs_allowed(race, self.decisions)
         decision = race.decide(self.place, values_mm, allowed, self.guests)
         rung = race.rungs[self.place]
         return DecisionFile(
@@ -190,19 +186,34 @@ class Bracket:
                 )
                 for key, reason in decision.reasons.items()
             ],
-            rule=asdict(self.rule),
+            rule={name: value for name, value in asdict(self.rule).items() if name != "confirm"},  # it decides nothing
         )
 
+    def add(self, decision: DecisionFile) -> None:
+        """Adds a decision; each combination that it lists stands for itself from then on."""
+        self.decisions.append(decision)
+        for competitor in decision.combinations:
+            self.shorter.pop(competitor.key, None)
 
-def check_decision(decision: DecisionFile, values_mm: Mapping[str, Sequence[float | None]]) -> None:
-    """Checks that a decision follows from its values, and that these are what is on disk.
+
+def _n_epochs_allowed(race: Race, decisions: Sequence[DecisionFile]) -> int:
+    """Returns the most epochs that close combinations may let those at a rung cost, after earlier decisions."""
+    if not decisions:
+        return race.n_epochs_allowed
+    last = decisions[-1]
+    dropped = sum(c.epoch * len(c.values) for c in last.combinations if not c.stays)
+    return max(0, last.n_epochs_allowed - dropped)
+
+
+def check_values(decision: DecisionFile, values_mm: Mapping[str, Sequence[float | None]]) -> None:
+    """Checks that the values of a decision are what is on disk.
 
     Args:
         decision: The decision.
         values_mm: What is on disk for each repetition of combinations, mm; None for what is not on disk any more.
 
     Raises:
-        RaceError: If the decision would be another one now.
+        RaceError: If a value is another one now.
     """
     for competitor in decision.combinations:
         known = values_mm.get(competitor.key, ())
@@ -214,20 +225,52 @@ def check_decision(decision: DecisionFile, values_mm: Mapping[str, Sequence[floa
                     f"at epoch {competitor.epoch}, but its records now say {now!r} mm. The data, the code or the "
                     "results have been changed since",
                 )
-    made = {competitor.key: competitor.reason for competitor in decision.combinations}
-    race = Race(
-        _rule_of(decision),
-        {competitor.key: competitor.num_epochs for competitor in decision.combinations},
-        decision.n_repetitions,
-        decision.n_rungs,
-    )
-    values = {competitor.key: competitor.values_mm for competitor in decision.combinations}
-    guests = {key for key, reason in made.items() if reason == "earlier finalist"}
-    again = race.decide(decision.rung, values, decision.n_epochs_allowed, guests).reasons
-    if list(again.items()) != list(made.items()):
-        key = next((key for key in made if again.get(key) != made[key]), next(iter(made)))
-        text = f"{key} is {made[key]!r}, but by its rule and values it is {again.get(key)!r}"
-        raise RaceError.of(decision.path, f"the decision does not follow from what it rests on: {text}")
+
+
+def _check_decision(
+    decision: DecisionFile, before: Sequence[DecisionFile], earlier_finalists: Sequence[Competitor]
+) -> None:
+    """Checks that a decision follows from what it rests on, and from the decisions before it.
+
+    Args:
+        decision: The decision.
+        before: The earlier decisions of its bracket.
+        earlier_finalists: The finalists of earlier brackets.
+
+    Raises:
+        RaceError: If the decision would be another one now.
+    """
+    given = {competitor.key: competitor for competitor in decision.combinations}
+    guests = [competitor for competitor in given.values() if competitor.reason == "earlier finalist"]
+    may_compete = [*before[-1].stay, *earlier_finalists] if before else decision.combinations
+    for stranger in [*_strangers(given.values(), may_compete), *_strangers(guests, earlier_finalists)]:
+        raise RaceError.of(decision.path, f"{stranger.key} competes, but earlier decisions do not let it")
+    epochs = {key: competitor.num_epochs for key, competitor in given.items()}
+    race = Race(_rule_of(decision), epochs, decision.n_repetitions, decision.n_rungs)
+    rung, n_epochs_allowed = race.rungs[decision.rung], _n_epochs_allowed(race, before)
+    values = {key: competitor.values_mm for key, competitor in given.items()}
+    again = race.decide(decision.rung, values, n_epochs_allowed, [guest.key for guest in guests]).reasons
+    facts = [
+        ("n_epochs_allowed", decision.n_epochs_allowed, n_epochs_allowed),
+        *((f"the epoch of {key}", one.epoch, rung.epoch(one.num_epochs)) for key, one in given.items()),
+        *((f"the reason of {key}", one.reason, again[key]) for key, one in given.items()),
+        ("the order of the combinations", list(given), list(again)),
+    ]
+    for name, value, expected in facts:
+        if value != expected:
+            follows = f"{name} is {value!r}, but by its rule and values it is {expected!r}"
+            raise RaceError.of(decision.path, f"the decision does not follow from what it rests on: {follows}")
+
+
+def _strangers(competitors: Iterable[Competitor], known: Iterable[Competitor]) -> Iterator[Competitor]:
+    """Yields those that are neither known nor longer trainings of known ones."""
+    keys, shortest = set(), dict[str, int]()
+    for one in known:
+        keys.add(one.key)
+        shortest[one.course] = min(one.num_epochs, shortest.get(one.course, one.num_epochs))
+    for one in competitors:
+        if one.key not in keys and one.num_epochs <= shortest.get(one.course, one.num_epochs):
+            yield one
 
 
 def open_brackets(
@@ -250,26 +293,33 @@ def open_brackets(
     brackets = []
     for data, planned in entrants.items():
         made = [decision for decision in decisions if (decision.data, decision.size) == data]
-        known = [_decided_bracket(data, list(group)) for _, group in groupby(made, lambda decision: decision.bracket)]
-        for place, bracket in enumerate(known):
-            bracket.earlier = known[:place]
+        known: list[Bracket] = []
+        for number, group in groupby(made, lambda decision: decision.bracket):
+            known.append(_decided_bracket(data, list(group), list(known)))
+            if number != len(known) - 1:
+                raise RaceError.of(known[-1].decisions[0].path, f"the decisions of bracket {number - 1} are missing")
         new = _placed(planned, known)
         if new:
             n_rungs = rule.n_rungs(min(entrant.num_epochs for entrant in new.values()))
-            number = 1 + max((bracket.number for bracket in known), default=-1)
-            known.append(Bracket(data, number, rule, n_rungs, n_repetitions, new, earlier=list(known)))
+            known.append(Bracket(data, len(known), rule, n_rungs, n_repetitions, new, earlier=list(known)))
         brackets += known
     return brackets
 
 
-def _decided_bracket(data: Data, made: list[DecisionFile]) -> Bracket:
+def _decided_bracket(data: Data, made: list[DecisionFile], earlier: list[Bracket]) -> Bracket:
     """Returns a bracket that has decided something, without its entrants."""
     first = made[0]
+    earlier_finalists = [competitor for bracket in earlier for competitor in bracket.decisions[-1].stay]
     for place, decision in enumerate(made):
-        if decision.rung != place or decision.n_rungs != first.n_rungs or place > first.n_rungs - 2:
-            missing = f"the decision of rung {place} of its bracket is missing or of another race"
-            raise RaceError.of(decision.path, missing)
-    return Bracket(data, first.bracket, _rule_of(first), first.n_rungs, first.n_repetitions, {}, decisions=made)
+        if decision.rung != place:
+            raise RaceError.of(decision.path, f"the decision of rung {place} of its bracket is missing")
+        of_bracket = ("n_rungs", "n_repetitions", "rule")
+        changed = next((name for name in of_bracket if getattr(decision, name) != getattr(first, name)), None)
+        if changed is not None or place > first.n_rungs - 2:
+            raise RaceError.of(decision.path, f"{changed or 'n_rungs'} is not that of the decisions before it")
+        _check_decision(decision, made[:place], earlier_finalists)
+    rule = _rule_of(first)
+    return Bracket(data, first.bracket, rule, first.n_rungs, first.n_repetitions, {}, earlier, decisions=made)
 
 
 def _rule_of(decision: DecisionFile) -> SuccessiveHalving:
@@ -281,7 +331,13 @@ def _rule_of(decision: DecisionFile) -> SuccessiveHalving:
 
 def _placed(planned: Mapping[str, Entrant], known: Sequence[Bracket]) -> dict[str, Entrant]:
     """Gives planned combinations to the bracket that has decided about them; returns those that are new."""
-    owner = {c.key: (bracket, c) for bracket in reversed(known) for c in bracket.decisions[0].combinations}
+    owner: dict[str, tuple[Bracket, Competitor]] = {}
+    for bracket in known:
+        last = {competitor.key for competitor in bracket.decisions[-1].combinations}
+        for competitor in _last_standings(bracket).values():
+            # One that stayed was not planned if the next decision lacks it. It competes again if it is planned again.
+            if competitor.key in last or not competitor.stays:
+                owner.setdefault(competitor.key, (bracket, competitor))
     new = {}
     for key, entrant in planned.items():
         if key in owner:
@@ -303,6 +359,11 @@ def _placed(planned: Mapping[str, Entrant], known: Sequence[Bracket]) -> dict[st
     return new
 
 
+def _last_standings(bracket: Bracket) -> dict[str, Competitor]:
+    """Returns what the last decision on each combination was, by key."""
+    return {competitor.key: competitor for decision in bracket.decisions for competitor in decision.combinations}
+
+
 def entrants_of(
     combinations: Sequence[Combination], space: SearchSpace, inputs: Inputs
 ) -> dict[Data, dict[str, Entrant]]:
@@ -315,7 +376,9 @@ def entrants_of(
         if fold_axis is None:
             group: tuple[object, ...] = (combination.key,)
         else:
-            dataset = space.axes[fold_axis].folds[rows[fold_axis]].dataset
+            row = rows[fold_axis]
+            assert isinstance(row, int)  # folds are never a range
+            dataset = space.axes[fold_axis].folds[row].dataset
             group = (dataset, *rows[:fold_axis], *rows[fold_axis + 1 :])
         groups.setdefault(group, []).append(combination)
     for group, trained in groups.items():

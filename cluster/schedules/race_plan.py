@@ -11,10 +11,10 @@ from tabulate import tabulate
 
 from cluster.planning.builders import build_optimizer, build_scheduler
 from cluster.planning.config import Problem, Settings
-from cluster.planning.races import Bracket
 from cluster.planning.search_space import SearchSpace
+from cluster.racing.decision_file import DecisionFile
 from cluster.racing.successive_halving import MIN_COMBINATIONS
-from cluster.storage.decision_file import DecisionFile
+from cluster.schedules.brackets import Bracket
 from data_pipeline.words import count
 
 _SIZE = "experiment_config.train_set_size"
@@ -121,7 +121,7 @@ def race_texts(
         rungs = planned_rungs(bracket, n_repetitions)
         in_grid = n_repetitions * sum(entrant.num_epochs for entrant in bracket.entrants.values())
         in_race = sum(rung.n_epochs for rung in rungs)
-        added = f", added later (bracket {bracket.number})" if bracket.number else ""
+        added = f", added later (bracket {bracket.number + 1})" if bracket.number else ""
         cost = f"{in_race:,} of {in_grid:,} epochs ({100 * in_race / max(1, in_grid):.1f} %)"
         about = "" if bracket.is_decided else "about "
         first = f"race of {count(len(bracket.entrants), 'combination')} on {bracket.data.name}{added}: {about}{cost}"
@@ -175,9 +175,10 @@ def decision_text(decision: DecisionFile, leader: str) -> str:
     n, n_stay = len(decision.combinations), sum(competitor.stays for competitor in decision.combinations)
     diverged = sum(competitor.reason == "diverged" for competitor in decision.combinations)
     lost = f" ({diverged} diverged)" if diverged else ""
+    added = f", bracket {decision.bracket + 1}" if decision.bracket else ""
     best = decision.leader
     return (
-        f"race on {decision.data}, rung {decision.rung + 1} of {decision.n_rungs}: {n_stay} of "
+        f"race on {decision.data}{added}, rung {decision.rung + 1} of {decision.n_rungs}: {n_stay} of "
         f"{count(n, 'combination')} go on after epoch {best.epoch}{lost}; the best one has {best.mean_mm:.2f} mm in "
         f"validation ({leader})"
     )
@@ -185,7 +186,10 @@ def decision_text(decision: DecisionFile, leader: str) -> str:
 
 def race_problems(space: SearchSpace) -> list[Problem]:
     """Returns why combinations must not be raced."""
-    if space.base.experiment.race is None or _SIZE not in space.paths:
+    config = space.base.experiment
+    if config.race is None:
+        return []
+    if _SIZE not in space.paths:
         return []
     text = (
         f"{_SIZE} is an option, and after a few epochs larger training sets are ahead only because an epoch has more "

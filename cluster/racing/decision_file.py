@@ -9,7 +9,9 @@ from typing import Annotated, Any, Literal, get_args
 
 from msgspec import Meta
 
-from cluster.storage.file_names import Key
+from cluster.storage.archive import map_files
+from cluster.storage.file_names import FileNames, Key
+from cluster.storage.filesystem import Storage
 from cluster.storage.json_object import fields_of, json_object, read_fields
 from data_pipeline.files.json_numbers import Count
 
@@ -20,6 +22,9 @@ REASONS: tuple[Reason, ...] = get_args(Reason)
 
 STAYS: tuple[Reason, ...] = ("best", "close to the best", "earlier finalist")
 """The reasons to stay."""
+
+_MAX_RUNGS = 64
+"""More than any race has, since each rung has at least twice the epochs of the one before."""
 
 MAX_DECISION_BYTES = 2**26
 """The largest file that is read; that of ten thousand combinations with six repetitions has 3 MB."""
@@ -84,7 +89,7 @@ class DecisionFile:
     size: Count | None
     bracket: Count
     rung: Count
-    n_rungs: Count
+    n_rungs: Annotated[int, Meta(ge=1, le=_MAX_RUNGS)]
     n_repetitions: Count
     n_epochs_allowed: Count
     combinations: Annotated[Sequence[Competitor], Meta(min_length=1)]
@@ -94,7 +99,7 @@ class DecisionFile:
     def from_json(cls, text: str | bytes) -> "DecisionFile":
         """Reads a file's text; ValueError if it is not a decision."""
         valid, problems = read_fields(json_object(text), _FIELDS)
-        missing = [f.name for f in dataclasses.fields(cls) if f.name not in valid and f.name not in ("size", "rule")]
+        missing = [f.name for f in dataclasses.fields(cls) if f.name not in valid and f.name != "size"]
         if problems or missing:
             raise ValueError(problems[0] if problems else f"{missing[0]} is missing")
         decision = cls(**{"size": None, **valid})
@@ -124,9 +129,42 @@ class DecisionFile:
         return self.data, self.size or 0, self.bracket, self.rung
 
     @property
+    def stay(self) -> list[Competitor]:
+        """Those that stay; after the last decision of a bracket, its finalists."""
+        return [competitor for competitor in self.combinations if competitor.stays]
+
+    @property
     def leader(self) -> Competitor:
         """The best combination at the rung."""
         return self.combinations[0]
 
 
 _FIELDS = fields_of(DecisionFile)
+
+
+def read_decisions(experiment: Storage) -> tuple[list[DecisionFile], list[str]]:
+    """Returns the decisions of an experiment's races in their order, and for each broken file a text that says why.
+
+    Raises:
+        StorageError: If a file cannot be read.
+    """
+    names = [name for name in experiment.files(FileNames.RACE_FOLDER) if name.endswith(".json")]
+
+    def read(name: str) -> bytes:
+        return experiment.read(f"{FileNames.RACE_FOLDER}/{name}", at_most=MAX_DECISION_BYTES) or b""
+
+    decisions, problems = [], []
+    for name, content in zip(names, map_files(experiment, read, names), strict=True):
+        try:
+            decision = DecisionFile.from_json(content)
+            if decision.path != name:
+                raise ValueError(f"it is that of {decision.path}")
+            decisions.append(decision)
+        except ValueError as error:
+            problems.append(f"{FileNames.RACE_FOLDER}/{name}: {error}")
+    return sorted(decisions, key=lambda decision: decision.order), problems
+
+
+def write_decision(experiment: Storage, decision: DecisionFile) -> None:
+    """Writes a decision of a race into an experiment's folder."""
+    experiment.write(f"{FileNames.RACE_FOLDER}/{decision.path}", decision.to_json().encode())

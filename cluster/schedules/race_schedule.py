@@ -1,21 +1,42 @@
 """Trains a race: rung after rung, on as many devices as there are, with the same decisions on any number of them."""
 
 import math
+from bisect import insort
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from cluster.executors.schedule import Step
 from cluster.planning.plan import TrialSpec
-from cluster.planning.races import Bracket, Entrant, check_decision
+from cluster.racing.decision_file import DecisionFile, write_decision
 from cluster.racing.successive_halving import Rung
 from cluster.results.learning_curves import Curve, Numbers, read_curve, read_logged
-from cluster.storage.decision_file import DecisionFile
+from cluster.schedules.brackets import Bracket, Entrant, check_values
+from cluster.schedules.schedule import Step
 from cluster.storage.filesystem import StorageError
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.trial_file import Status
 from cluster.trial.trainable import TrialReport
+
+
+@dataclass
+class _Present:
+    """The rung of a bracket that is trained now.
+
+    Attributes:
+        rung: The rung.
+        competing: The combinations that compete at it, by key, as far as they are known.
+        own: Those that are no guests.
+        missing: The trials that have not reached it, by id, and its epoch.
+        ranked: The mean error of each combination that has reached it, mm, with its key, the best first.
+    """
+
+    rung: Rung
+    competing: Mapping[str, Entrant]
+    own: Mapping[str, Entrant]
+    missing: dict[str, int] = field(default_factory=dict)
+    ranked: list[tuple[float, str]] = field(default_factory=list)
 
 
 class RaceSchedule:
@@ -40,7 +61,7 @@ class RaceSchedule:
 
     def __init__(
         self,
-        brackets: Sequence[Bracket],
+        brackets: list[Bracket],
         trials: Mapping[str, TrialSpec],
         statuses: Mapping[str, Status],
         n_repetitions: int,
@@ -52,30 +73,78 @@ class RaceSchedule:
         self.n_repetitions = n_repetitions
         self.n_of_finalists = n_repetitions + n_confirming
         self.n_parallel = len(trials)
-        self._trials = trials
+        self._trials = dict(trials)
         self._folder = folder
         self._decided = decided
         self._errors = _Errors(folder)
         self._errors.read_all({i: status for i, status in statuses.items() if i in trials})
         self._over = {trial_id for trial_id, status in statuses.items() if status in ("finished", "diverged")}
         self._failed: set[str] = set()  # in this run; the next one trains them again
-        self._running: set[str] = set()
+        self._running: dict[str, Step] = {}  # by trial id
         self._ended: list[TrialReport] = []  # since the last step was asked for
         self._waiting: deque[Step] = deque()
         self._targets: dict[str, int | None] = {}  # how far each trial is to be trained; None to its end
-        self._missing: list[dict[str, int]] = [{} for _ in brackets]  # who has not reached the rung, and its epoch
-        self._is_idle = False
+        self._keys: dict[str, str] = {}  # of combinations, by trial id
+        for bracket in brackets:
+            self._add_keys(bracket)
+        self._steps_ahead: Iterator[Step] | None = None  # None if they may be others than before
         for bracket in brackets:
             for decision in bracket.decisions:
-                check_decision(decision, self._on_disk(decision))
-        for place in range(len(brackets)):
-            self._enter(place)
+                check_values(decision, self._on_disk(decision))
+        self._present = [self._enter(bracket) for bracket in brackets]
         self._decide()
+
+    def add(self, bracket: Bracket, trials: Mapping[str, TrialSpec], statuses: Mapping[str, Status]) -> None:
+        """Adds a bracket that has decided nothing.
+
+        Args:
+            bracket: The bracket.
+            trials: Its trials, by id.
+            statuses: The status of each of these that was started, by id.
+        """
+        self.brackets.append(bracket)
+        self._trials |= trials
+        self._errors.read_all(statuses)
+        self._over |= {trial_id for trial_id, status in statuses.items() if status in ("finished", "diverged")}
+        self._add_keys(bracket)
+        self._steps_ahead = None
+        self._present.append(self._enter(bracket))
+        self._decide()
+
+    def _add_keys(self, bracket: Bracket) -> None:
+        for key, entrant in bracket.entrants.items():
+            for repetition in range(self.n_of_finalists):
+                self._keys |= dict.fromkeys(_ids(entrant, repetition), key)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all finalists are known and trained."""
+        if self._waiting or self._running or self._ended or any(present.missing for present in self._present):
+            return False
+        return all(bracket.is_decided for bracket in self.brackets)
+
+    def results_mm(self) -> Iterator[tuple[Entrant, float | None]]:
+        """Yields the mean error of each combination: of finalists at the end, of others at the rung that they reached.
+
+        It is None if one of its repetitions diverged.
+        """
+        for bracket in self.brackets:
+            last = {c.key: c.mean_mm for decision in bracket.decisions for c in decision.combinations}
+            competing = bracket.own_competing
+            for key, entrant in bracket.entrants.items():
+                if key in competing:
+                    values = _known(self._values(entrant, bracket.rungs[-1]))
+                    mean = math.fsum(values) / len(values)
+                else:
+                    mean = last[bracket.shorter.get(key, key)]
+                yield entrant, mean if math.isfinite(mean) else None
 
     @property
     def all_given(self) -> bool:
         """Whether all finalists are known and given out."""
-        return not self._waiting and not self._ended and all(bracket.is_decided for bracket in self.brackets)
+        if self._waiting or self._ended or any(self._goes_on(step) for step in self._running.values()):
+            return False
+        return all(bracket.is_decided for bracket in self.brackets)
 
     def next(self) -> Step | None:
         """Returns the next step of a rung; without any, one beyond it.
@@ -84,23 +153,22 @@ class RaceSchedule:
             StorageError: If records cannot be read, or a decision cannot be written.
         """
         if self._ended:
-            self._is_idle = False
+            self._steps_ahead = None
             self._read_ended()
             self._decide()
         while self._waiting:
             step = self._waiting.popleft()
             if self._can_start(step):
                 return self._given(step)
-        if self._is_idle:
-            return None  # nothing has changed since the last call
-        ahead = next(filter(self._can_start, self._ahead()), None)
-        self._is_idle = ahead is None
+        if self._steps_ahead is None:
+            self._steps_ahead = filter(self._can_start, self._ahead())
+        ahead = next(self._steps_ahead, None)
         return None if ahead is None else self._given(ahead)
 
     def ended(self, report: TrialReport) -> None:
         """A step ended."""
         self._ended.append(report)
-        self._running.discard(report.trial_id)
+        self._running.pop(report.trial_id, None)
 
     @property
     def n_epochs_in_vain(self) -> int:
@@ -117,8 +185,13 @@ class RaceSchedule:
         return n
 
     def _given(self, step: Step) -> Step:
-        self._running.add(step.trial.id)
+        self._running[step.trial.id] = step
         return step
+
+    def _goes_on(self, step: Step) -> bool:
+        """Whether a trial goes on after a step: it is trained ahead to a lower epoch than it is needed at by now."""
+        target = self._targets.get(step.trial.id, 0)
+        return step.until is not None and (target is None or target > step.until)
 
     def _can_start(self, step: Step) -> bool:
         trial_id = step.trial.id
@@ -136,28 +209,43 @@ class RaceSchedule:
                 self._failed.add(report.trial_id)
         self._errors.read(reports)
         for trial_id in [report.trial_id for report in reports if report.status in ("paused", "finished", "diverged")]:
-            for missing in self._missing:
-                if trial_id in missing and self._errors.at(trial_id, missing[trial_id]) is not None:
-                    del missing[trial_id]
+            for present in self._present:
+                epoch = present.missing.get(trial_id)
+                if epoch is not None and self._errors.at(trial_id, epoch) is not None:
+                    del present.missing[trial_id]
+                    self._rank(present, self._keys[trial_id])
             step = Step(self._trials[trial_id], self._targets.get(trial_id, 0))
-            if self._can_start(step):  # it was trained ahead to a lower epoch than that to which it goes on now
+            if self._can_start(step):  # see `_goes_on`
                 self._waiting.appendleft(step)
 
-    def _enter(self, place: int) -> None:
+    def _enter(self, bracket: Bracket) -> _Present:
         """Gives out what the present rung of a bracket needs."""
-        bracket, rung = self.brackets[place], self.brackets[place].rung
+        present = _Present(bracket.rung, bracket.competing, bracket.own_competing)
         is_last = bracket.place == bracket.n_rungs - 1
-        own = bracket.own_competing
-        self._missing[place] = {}
-        for repetition in range(self.n_of_finalists if is_last else self._n_repetitions(rung)):
-            for key, entrant in bracket.competing.items():
-                epoch = rung.epoch(entrant.num_epochs)
+        for repetition in range(self.n_of_finalists if is_last else self._n_repetitions(present.rung)):
+            for key, entrant in present.competing.items():
+                epoch = present.rung.epoch(entrant.num_epochs)
                 for trial_id in _ids(entrant, repetition):
                     if self._errors.at(trial_id, epoch) is None:
-                        self._missing[place][trial_id] = epoch
-                    if key in own:
+                        if trial_id in self._over and not is_last:
+                            raise StorageError(
+                                f"{self._folder.storage.location}: the records of trial {trial_id}, which has "
+                                "finished, were removed or damaged, and the race needs them. Restore them from a copy, "
+                                f"or remove the trial's folder: then it is trained again"
+                            )
+                        present.missing[trial_id] = epoch
+                    if key in present.own:
                         self._targets[trial_id] = None if is_last else epoch
                         self._waiting.append(Step(self._trials[trial_id], self._targets[trial_id]))
+        for key in present.competing:
+            self._rank(present, key)
+        return present
+
+    def _rank(self, present: _Present, key: str) -> None:
+        """Ranks a combination among those that have reached a rung, once all its repetitions have."""
+        values = self._values(present.competing[key], present.rung)
+        if None not in values:
+            insort(present.ranked, (math.fsum(_known(values)) / len(values), key))
 
     def _n_repetitions(self, rung: Rung) -> int:
         return min(rung.n_repetitions, self.n_repetitions)
@@ -168,43 +256,41 @@ class RaceSchedule:
         while has_decided:
             has_decided = False
             for place, bracket in enumerate(self.brackets):
-                if self._missing[place] or bracket.is_decided or not bracket.is_open:
+                present = self._present[place]
+                if present.missing or bracket.is_decided or not bracket.is_open:
                     continue
-                values = {key: self._values(entrant, bracket.rung) for key, entrant in bracket.competing.items()}
+                values = {key: self._values(entrant, present.rung) for key, entrant in present.competing.items()}
                 decision = bracket.decide({key: _known(of_key) for key, of_key in values.items()})
-                self._folder.write_decision(decision)
-                bracket.decisions.append(decision)
+                write_decision(self._folder.storage, decision)
+                bracket.add(decision)
                 self._decided(bracket, decision)
-                self._enter(place)
+                self._present[place] = self._enter(bracket)
                 for later, other in enumerate(self.brackets):
-                    if bracket in other.earlier and not other.decisions:
-                        self._enter(later)  # there may be guests now
+                    if any(bracket is earlier for earlier in other.earlier):
+                        self._present[later] = self._enter(other)  # there may be guests now
                 has_decided = True
 
     def _ahead(self) -> Iterator[Step]:
         """Yields steps beyond the rungs: first of combinations that go on in any case, then of those that may."""
         likely: list[Step] = []
-        for place, bracket in enumerate(self.brackets):
+        for bracket, present in zip(self.brackets, self._present, strict=True):
             if bracket.is_decided:
                 continue
-            rung, after = bracket.rungs[bracket.place : bracket.place + 2]
-            competing, own = bracket.competing, bracket.own_competing
-            values = {key: self._values(entrant, rung) for key, entrant in competing.items()}
-            means = {key: math.fsum(_known(of)) / len(of) for key, of in values.items() if None not in of}
-            ranked = sorted((key for key in means if math.isfinite(means[key])), key=lambda key: (means[key], key))
-            n_best = bracket.race.n_best(len(competing))
-            n_certain = n_best - (len(competing) - len(means)) if bracket.is_open else 0
-            is_waiting = any(trial_id in self._running for trial_id in self._missing[place])
+            after = bracket.rungs[bracket.place + 1]
+            n_best = bracket.race.n_best(len(present.competing))
+            n_certain = n_best - (len(present.competing) - len(present.ranked)) if bracket.is_open else 0
+            is_waiting = any(trial_id in self._running for trial_id in present.missing)
             before_end = bracket.place + 2 == bracket.n_rungs
-            for rank, key in enumerate(ranked[:n_best]):
-                if key not in own:
+            for rank, (mean_mm, key) in enumerate(present.ranked[:n_best]):
+                if key not in present.own or math.isinf(mean_mm):
                     continue
-                epoch = after.epoch(own[key].num_epochs)
+                entrant = present.own[key]
+                epoch = after.epoch(entrant.num_epochs)
                 if rank < n_certain:
-                    yield from self._steps(own[key], after, None if before_end else epoch, is_last=before_end)
+                    yield from self._steps(entrant, after, None if before_end else epoch, is_last=before_end)
                 elif is_waiting:
                     # Not to the end, where a trial is measured on the test set.
-                    likely += self._steps(own[key], after, epoch - before_end)
+                    likely += self._steps(entrant, after, epoch - before_end)
         yield from likely
 
     def _steps(self, entrant: Entrant, rung: Rung, until: int | None, *, is_last: bool = False) -> Iterator[Step]:
@@ -275,7 +361,8 @@ class _Errors:
         self.diverged |= {report.trial_id for report in reports if report.status == "diverged"}
         curves = {report.trial_id: read_curve(self.folder.trial(report.trial_id)) for report in reports}
         self._add({trial_id: curve for trial_id, curve in curves.items() if curve is not None})
-        archived = {trial_id for trial_id, curve in curves.items() if curve is None}
+        ended = {report.trial_id for report in reports if report.epoch and report.status in ("finished", "diverged")}
+        archived = {trial_id for trial_id in ended if curves[trial_id] is None}
         if archived:
             self._add(read_logged(self.folder, split="val", wanted=archived.__contains__, is_metric=_no_metric).curves)
         for report in reports:

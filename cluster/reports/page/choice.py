@@ -1,0 +1,222 @@
+"""The sections on the choice of the best combination: how sure it is, what it costs on the test set, and its price."""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from cluster.reports.formats.grid import Cell, Grid
+from cluster.reports.formats.html import Markup, tag
+from cluster.reports.formats.html_table import html_table
+from cluster.reports.page.charts import Axis, Chart, figure, key
+from cluster.reports.page.data import PageData, trial_id
+from cluster.reports.page.sections import scrolling, section_of
+from cluster.reports.page.sentences import name_of
+from cluster.results.choice.best_so_far import best_in_order, best_in_random_order
+from cluster.results.choice.ranks import ValidationAndTest
+from cluster.results.choice.seeds import MAX_REPETITIONS, repetitions_to_separate, variances
+from cluster.results.results import Row, SummaryColumns, column
+from cluster.results.statistics import MIN_REPETITIONS, Array
+
+_MIN_COMBINATIONS = 6
+"""Fewer combinations have no shares of variance and no charts: they would say nothing."""
+
+_MIN_HALVED = 20
+"""Of fewer combinations, the better half is too small to be shown by itself."""
+
+_N_LISTED = 5
+_BAND = (0.05, 0.5, 0.95)
+
+
+def choice(data: PageData) -> Iterator[Markup]:
+    """Yields the sections that can be computed."""
+    complete = _complete(data, data.table.summary, "val")
+    if len(complete) < 2:
+        return
+    yield section_of(data, "seeds", "Options or chance", *(tag("p", text) for text in _seeds(data, complete)))
+    with_test = _complete(data, complete, "test") if data.table.split == "test" else []
+    if len(with_test) >= _MIN_COMBINATIONS:
+        yield section_of(data, "ranks", "Validation and test", *_ranks(data, with_test))
+    epochs = np.array([_epochs(data, row) for row in complete])
+    if len(complete) >= _MIN_COMBINATIONS and (epochs > 0).all():
+        yield section_of(data, "cost", "What a search could save", *_cost(data, complete, epochs))
+
+
+def _complete(data: PageData, rows: list[Row], split: str) -> list[Row]:
+    """Returns the combinations whose repetitions all have a result."""
+    values = data.table.values(column(split, "distance"))
+    return [
+        row
+        for row in rows
+        if data.table.is_complete(row) and all(mm is not None and math.isfinite(mm) for mm in values[row["key"]])
+    ]
+
+
+def _seeds(data: PageData, rows: list[Row]) -> Iterator[str]:
+    table = data.table
+    if table.n_counted == 1:
+        yield (
+            "Each combination was trained once. So it cannot be known how much of their differences comes from the "
+            "options and how much from the seed, nor how many repetitions would tell the first two apart. Three "
+            "repetitions (`n_repetitions`) give a first idea; what has finished is not trained again."
+        )
+        return
+    values = table.values(column("val", "distance"))
+    results = np.array([values[row["key"]] for row in rows], dtype=np.float64)  # (C, R)
+    n = len(results)
+    if n >= _MIN_COMBINATIONS:
+        yield (
+            "Results differ because combinations have other options, and because repetitions have other seeds. "
+            f"{_shares(results, f'all {n:,} combinations')}"
+            + (f" {_shares(results[: n // 2], f'the better half of them ({n // 2:,})')}" if n >= _MIN_HALVED else "")
+        )
+        yield _scatter(results)
+    yield _separation(data, rows, results)
+
+
+def _shares(results: Array, of: str) -> str:
+    share = variances(results).share_of_options
+    if share is None:
+        return f"The results of {of} are equal."
+    return (
+        f"Over {of}, {100 * share:.0f} % of the variance of validation errors comes from the options and "
+        f"{100 - round(100 * share)} % from the seeds."
+    )
+
+
+def _scatter(results: Array) -> str:
+    found = variances(results)
+    of_all, of_own = (f"{math.sqrt(variance):.2f}" for variance in (found.seeds, found.own))
+    words = f"Trainings that differ only in their seed scatter by {of_all} mm (standard deviation)"
+    return (
+        f"{words}."
+        if of_all == of_own
+        else f"{words}, of which {of_own} mm remain where combinations are compared within a repetition."
+    )
+
+
+def _separation(data: PageData, rows: list[Row], results: Array) -> str:
+    differences = results[1] - results[0]  # (R,)
+    n, n_done = repetitions_to_separate(differences.tolist()), len(differences)
+    words = (
+        f"The first two in validation, {name_of(data.table, rows[0])} and {name_of(data.table, rows[1])}, differ by "
+        f"{abs(differences.mean()):.3f} mm on average over {n_done} repetitions; the difference scatters by "
+        f"{differences.std(ddof=1):.3f} mm between repetitions."
+    )
+    if n is None:
+        return (
+            f"{words} If this is what they differ by, a test would need more than {MAX_REPETITIONS} repetitions to "
+            "tell them apart: take them as equally good."
+        )
+    needed = (
+        f"{words} If this is what they differ by, a paired t test would need about {n} repetitions to tell them apart"
+    )
+    if n <= n_done:
+        needed += f", and there are {n_done}"
+    elif n < MIN_REPETITIONS:
+        needed += f" (the test in this report needs {MIN_REPETITIONS})"
+    chosen = ", and the first was chosen because its errors are low, partly by chance"
+    return (
+        f"{needed} (probability 80 %, two-sided, 5 % level). This is a rough number: {n_done} repetitions show the "
+        f"scatter only roughly{'' if data.table.n_confirming else chosen}."
+    )
+
+
+def _ranks(data: PageData, rows: list[Row]) -> Iterator[Markup]:
+    table = data.table
+    # Fresh repetitions of finalists would have another order in validation than those that chose.
+    means = table.chosen_by.mean, SummaryColumns.of("test").mean
+    val, test = (np.array([row[mean] for row in rows], dtype=np.float64) for mean in means)  # (N,) each
+    found = ValidationAndTest(val, test)
+    places, n, best = found.test_places, len(rows), found.best_in_test
+    first = name_of(table, rows[0])
+    if best == 0:
+        words = f"The first of {n:,} combinations in validation, {first}, also has the lowest error on the test set."
+    else:
+        words = (
+            f"The first of {n:,} combinations in validation, {first}, is number {places[0]:g} on the test set. There, "
+            f"{name_of(table, rows[best])} is lowest, {found.gap_mm:.2f} mm below it. Part of this gap is chance: the "
+            f"lowest of {n:,} numbers is low by chance too."
+        )
+    yield tag("p", words)
+    yield tag(
+        "p",
+        "The choice stays with validation. A combination that was chosen by its test error would have no honest error "
+        "left: its test error would be too low.",
+    )
+    shown = np.arange(n if n < _MIN_HALVED else n // 2)
+    chart = Chart(
+        Axis.around("validation set, mm", val[shown]), Axis.around("test set, mm", test[np.append(shown, best)])
+    )
+    drawn = [chart.dots(val[shown], test[shown], "dots")]
+    if best in shown:
+        drawn.append(chart.mark(val[best], test[best], "before"))
+    drawn.append(chart.mark(val[0], test[0], "after"))
+    which = "combination" if len(shown) == n else "combination of the better half in validation"
+    correlations = [_correlation(found, "all")] + ([_correlation(found.first(len(shown)), "these")] * (len(shown) < n))
+    yield figure(
+        chart.drawn(f"Test error against validation error of {len(shown):,} combinations.", *drawn),
+        f"Mean errors of each {which}: ",
+        key("after", "first in validation"),
+        ", ",
+        key("before", "lowest on the test set"),
+        f". Rank correlation of validation and test: {', '.join(correlations)}.",
+    )
+    listed = [
+        [
+            *(Cell(text, is_number=True) for text in (f"{i + 1}", f"{places[i]:g}", f"{val[i]:.2f}", f"{test[i]:.2f}")),
+            Cell(name_of(table, rows[i])),
+        ]
+        for i in range(min(n, _N_LISTED))
+    ]
+    headers = ["place", "place on the test set", "validation, mm", "test, mm", "combination"]
+    grid = Grid("ranks", "The first in validation, and their places on the test set.", headers, listed, n_labels=1)
+    yield scrolling(html_table(grid), "Places in validation and test")
+
+
+def _correlation(found: ValidationAndTest, of: str) -> str:
+    known = found.correlation
+    return f"{'unknown' if known is None else f'{known:.2f}'.replace('-', '−')} over {of} ({len(found.val_mm):,})"
+
+
+def _epochs(data: PageData, row: Row) -> float:
+    """Returns the epochs that a combination was trained for, all repetitions and folds together; NaN if not known."""
+    curves = [data.logged.curves.get(trial_id(trial)) for trial in data.table.repetitions[row["key"]]]
+    ends = [math.nan if curve is None or not len(curve.epochs) else float(curve.epochs[-1]) for curve in curves]
+    return len(data.table.trained_keys(row["key"])) * math.fsum(ends)
+
+
+def _cost(data: PageData, rows: list[Row], epochs: Array) -> Iterator[Markup]:
+    planned = {trial["key"]: place for place, trial in enumerate(data.table.trials[: len(data.table.summary)])}
+    order = np.argsort([planned[row["key"]] for row in rows])
+    errors = np.array([row[data.table.chosen_by.mean] for row in rows], dtype=np.float64)  # (N,), ascending
+    in_plan, spent = best_in_order(errors[order]), np.cumsum(epochs[order])  # (N,) each
+    low, middle, high = best_in_random_order(errors, _BAND)  # (N,) each
+    n, total = len(errors), spent[-1]
+    mean_spent = np.arange(1, n + 1) * total / n  # (N,)
+    found = int(np.argmax(in_plan <= errors[0])) + 1
+    n_quarter = max(1, n // 4)
+    half, most = (f"{quantile[n_quarter - 1] - errors[0]:.2f}" for quantile in (middle, high))
+    yield tag(
+        "p",
+        f"All {n:,} combinations took {total:,.0f} epochs. In the order of the plan, the best one was number "
+        f"{found:,}, after {100 * spent[found - 1] / total:.0f} % of the epochs. If a random quarter of them "
+        f"({n_quarter:,}) is trained, its best is within {half} mm of the best of all in half of the cases, and within "
+        f"{most} mm in 95 %.",
+    )
+    # Errors of hopeless combinations would flatten the rest.
+    chart = Chart(Axis("epochs", 0, total), Axis.around("best validation error so far, mm", errors[: 1 + 3 * n // 4]))
+    yield figure(
+        chart.drawn(
+            f"Best validation error against epochs, from {in_plan[0]:.2f} to {errors[0]:.2f} mm.",
+            chart.band(mean_spent, low, high, "band validation"),
+            chart.line(mean_spent, middle, "line validation"),
+            chart.line(spent, in_plan, "line planned"),
+        ),
+        "The best validation error so far against the epochs trained, with all repetitions of a combination: ",
+        key("planned", "in the order of the plan"),
+        ", ",
+        key("validation", "median of all random orders of the same combinations"),
+        "; the band has 90 % of these orders. A random search of this grid follows the band. Values above the chart "
+        "are drawn at its edge.",
+    )

@@ -1,0 +1,69 @@
+"""Parallel coordinates: a line for each combination through its options to its errors, with ranges to choose."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from cluster.figures.options import is_number, spans_decades
+from cluster.reports.formats.html import Markup, json_block, tag
+from cluster.reports.page.data import MAX_DATA_GROUPS, PageData
+from cluster.reports.tables.captions import SPLIT_NAMES
+from cluster.results.names import option_texts, short_names
+from cluster.results.results import Row, SummaryColumns
+
+
+def parallel_coordinates(data: PageData) -> Iterator[Markup]:
+    """Yields the picture, which scripts draw, and its data; nothing if no data set has lines to distinguish."""
+    plots: list[dict[str, Any]] = []
+    first = 0
+    for of in data.by_data:
+        table = of.table
+        n_results = sum(row[SummaryColumns.of("val").mean] is not None for row in table.summary)
+        if len(table.distinguishing_paths) >= 2 and n_results >= 2 and len(plots) < MAX_DATA_GROUPS:
+            name = None if of.group is None else of.group.name
+            plots.append({"name": name, "first": first, "n": len(table.summary), "axes": list(_axes(of))})
+        first += len(table.summary)
+    if not plots:
+        return
+    yield tag(
+        "figure",
+        *(tag("div", class_="axes") for _ in plots),
+        tag("div", class_="bar"),
+        tag(
+            "figcaption",
+            "Each line is a combination, coloured by its place in validation: ",
+            tag("span", "best to worst", class_="key ramp"),
+            ". Drag along an axis, tap a value, or move the ends of an axis with the arrow keys: the table shows the "
+            "combinations within all ranges. Escape or another tap removes a range. The address of the page keeps the "
+            "view, so a link shows the same.",
+        ),
+        class_="parallel only-scripted",
+    )
+    yield json_block("axes-data", plots)
+
+
+def _axes(data: PageData) -> Iterator[dict[str, Any]]:
+    table = data.table
+    planned = table.trials[: len(table.summary)]
+    for path, name in short_names(table.distinguishing_paths).items():
+        values = {repr(row[path]): row[path] for row in planned}  # by their text, since 1 and True are equal
+        numbers = [value for value in values.values() if is_number(value)]
+        are_numbers = len(numbers) == len(values) > 1
+        if are_numbers:
+            values = dict(sorted(values.items(), key=lambda item: item[1]))
+        place = {text: number for number, text in enumerate(values)}
+        yield {
+            "name": name,
+            "texts": option_texts(list(values.values())),
+            "values": list(values.values()) if are_numbers else None,
+            "log": are_numbers and spans_decades(np.array(numbers, dtype=np.float64)),
+            "places": [place[repr(row[path])] for row in table.summary],
+        }
+    for split in table.splits:
+        yield {"name": f"{SPLIT_NAMES[split]}, mm", "results": _results(table.summary, split)}
+
+
+def _results(rows: Sequence[Row], split: str) -> list[float | None]:
+    means = [row[SummaryColumns.of(split).mean] for row in rows]
+    return [round(mean, 3) if is_number(mean) else None for mean in means]

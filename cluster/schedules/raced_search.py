@@ -1,0 +1,75 @@
+"""Races the rounds of a search."""
+
+from collections.abc import Callable, Mapping
+
+from cluster.planning.plan import Plan
+from cluster.schedules.brackets import Bracket, Data, Entrant
+from cluster.schedules.race_schedule import RaceSchedule
+from cluster.schedules.schedule import Step
+from cluster.schedules.search_schedule import Searching
+from cluster.trial.trainable import TrialReport
+
+
+class RacedSearchSchedule:
+    """Trains the rounds of a search, each as a bracket that competes with the finalists so far.
+
+    The next round is proposed when the finalists of the present one are trained. The value of a combination that was
+    dropped is that at the rung that it reached.
+
+    Args:
+        searching: The rounds.
+        plan: The plan of those that were proposed, with statuses.
+        race: The race of these.
+        entrants: Returns what can be raced of a plan.
+        grown: Called with the new plan after a round was added, before anything of it is trained.
+    """
+
+    def __init__(
+        self,
+        searching: Searching,
+        plan: Plan,
+        race: RaceSchedule,
+        entrants: Callable[[Plan], Mapping[Data, Mapping[str, Entrant]]],
+        grown: Callable[[Plan], None],
+    ) -> None:
+        self.plan = plan
+        self.n_parallel = race.n_parallel
+        self._searching = searching
+        self._race = race
+        self._entrants = entrants
+        self._grown = grown
+
+    @property
+    def all_given(self) -> bool:
+        """Whether each trial of all rounds was given out that goes on."""
+        return self._searching.is_complete and self._race.all_given
+
+    def next(self) -> Step | None:
+        """Returns a step of the present round; proposes the next round once its finalists are trained."""
+        while (step := self._race.next()) is None and self._race.is_over and not self._searching.is_complete:
+            more = self._searching.next_round(self._values_mm())
+            self.plan = self.plan.with_more(more)
+            self._race.add(self._bracket(more), {trial.id: trial for trial in more.trials}, more.statuses)
+            self._grown(self.plan)
+        return step
+
+    def ended(self, report: TrialReport) -> None:
+        """A step ended."""
+        self._race.ended(report)
+
+    def _bracket(self, more: Plan) -> Bracket:
+        rule, n_repetitions, earlier = self._searching.config.race, self._race.n_repetitions, self._race.brackets
+        assert rule is not None
+        ((data, entrants),) = self._entrants(more).items()  # a search has one validation set
+        n_rungs = rule.n_rungs(min(entrant.num_epochs for entrant in entrants.values()))
+        number = 1 + max(bracket.number for bracket in earlier)
+        return Bracket(data, number, rule, n_rungs, n_repetitions, dict(entrants), earlier=tuple(earlier))
+
+    def _values_mm(self) -> dict[str, float | None]:
+        """Returns the value of the combination of each trial, by the trial's id, mm; None if it diverged."""
+        return {
+            f"{combination.key}/{repetition}": value_mm
+            for entrant, value_mm in self._race.results_mm()
+            for combination in entrant.trained
+            for repetition in range(self._race.n_repetitions)
+        }

@@ -1,0 +1,282 @@
+"""The search of an experiment: its rounds are proposed, written, read again, and given out for training."""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from typing import Any
+
+from cluster.planning.config import ConfigError, ExperimentConfig, Problem
+from cluster.planning.inputs import Inputs
+from cluster.planning.plan import Plan, make_plan
+from cluster.planning.search_space import RowIndices, SearchSpace
+from cluster.schedules.schedule import GridSchedule, Step
+from cluster.searching.dimensions import fits
+from cluster.searching.rounds import NEW_SEARCH, Round, SearchError, read_round, require_same, write_round
+from cluster.searching.samplers import Proposing
+from cluster.searching.search import Search
+from cluster.storage.file_names import FileNames
+from cluster.storage.filesystem import StorageError
+from cluster.storage.folders import ExperimentFolder
+from cluster.storage.trial_file import Status
+from cluster.trial.trainable import TrialReport
+
+_STALE_S = 10.0  # for a while this process may see the old content of a folder that machines share
+
+_SAME_DATA = ("experiment_config.val_set", "experiment_config.val_set_size")
+
+
+def check_searchable(space: SearchSpace, search: Search | None, points: Sequence[Mapping[str, Any]]) -> list[Problem]:
+    """Returns what is wrong with a search, or with ranges and points without a search.
+
+    Args:
+        space: The options and ranges.
+        search: The search; None for a grid.
+        points: What the user wants to be tried first, values by path.
+    """
+    where = "experiment_config.search"
+    if search is None:
+        ranged = [axis.name for axis in space.axes if axis.range is not None]
+        add = 'add "search": Search("tpe", n_combinations=…) to experiment_config'
+        problems = [Problem(path, f"is a range, which a grid cannot train; {add}") for path in ranged]
+        return problems + ([Problem("add_point", f"only a search begins with points; {add}")] if points else [])
+    if not any(axis.varies and not axis.folds for axis in space.axes):
+        return [Problem(where, "there is nothing to search; add ranges or options, with add_range or add_options")]
+    problems = []
+    for axis in space.axes:
+        if not axis.folds and not set(axis.paths).isdisjoint(_SAME_DATA):
+            text = "a search compares validation errors, so all combinations need the same validation set"
+            problems.append(Problem(axis.name, f"{text}; make an experiment for each"))
+    if len({fold.dataset for fold in space.folds}) > 1:
+        problems.append(
+            Problem("add_folds", "a search trains on the folds of one dataset; make an experiment for each")
+        )
+    n = space.n_combinations(search.n_combinations)
+    if n < search.n_combinations:
+        text = f"there are only {n} combinations to search; lower n_combinations, or leave out the search"
+        problems.append(Problem(where, text))
+    for point in points:
+        problems += [replace(p, text=f"in a point: {p.text}") for p in space.point(point)[1]]
+    return problems
+
+
+class Searching:
+    """The rounds of a search.
+
+    Args:
+        space: The options and ranges.
+        config: The experiment's config, with a search.
+        points: What the user wants to be tried first, values by path.
+        inputs: Reads data and weights.
+        folder: The experiment's folder.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        config: ExperimentConfig,
+        points: Sequence[Mapping[str, Any]],
+        inputs: Inputs,
+        folder: ExperimentFolder,
+    ) -> None:
+        assert config.search is not None
+        self.space, self.config, self.inputs, self.folder = space, config, inputs, folder
+        self.search = config.search
+        base, not_in_space = space.point({})
+        first = [*([] if not_in_space else [base]), *(space.point(point)[0] for point in points)]
+        dimensions = [axis.dimension for axis in space.axes]
+        self.proposing = Proposing(self.search.sampler, config.seed, dimensions, list(dict.fromkeys(first)))
+        self.rounds: list[Round] = []
+        """Those that are on disk, and perhaps a last one that is not written yet."""
+        self._is_new = False
+
+    def plan(self, corners: Plan) -> Plan:
+        """Returns a plan of the rounds on disk; of the first one, which is not written yet, if there is none.
+
+        Args:
+            corners: The plan of the space's corners, whose code and warnings are those of all combinations.
+
+        Raises:
+            ConfigError: If a proposal cannot be trained.
+            SearchError: If the rounds on disk are of another search, or are broken.
+        """
+        plan = self._read() or self._propose([])
+        return replace(plan, warnings=corners.warnings, sources=corners.sources, search=self.search)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all combinations were proposed."""
+        return len(self.rounds) == self.search.n_rounds
+
+    def write(self) -> None:
+        """Writes the last round, unless it is on disk."""
+        if self._is_new:
+            write_round(self.folder.storage, len(self.rounds) - 1, self.rounds[-1])
+            self._is_new = False
+
+    def next_round(self, values_mm: Mapping[str, float | None]) -> Plan:
+        """Proposes and writes the next round; returns its plan, with the statuses of trials that are on disk.
+
+        Args:
+            values_mm: The validation error of each trial so far, by its id, mm; None if it diverged.
+
+        Raises:
+            ConfigError: If a proposal cannot be trained.
+            UserError: If there is no new combination.
+            StorageError: If the round cannot be written.
+        """
+        plan = self._propose([self._result(of, values_mm) for of in self._keys])
+        self.write()
+        ids = {trial.id for trial in plan.trials}
+        statuses: dict[str, Status] = self.folder.read_trials(lambda trial: trial.status, ids.__contains__)
+        return replace(plan, statuses={i: status for i, status in statuses.items() if i in ids})
+
+    @property
+    def _proposals(self) -> list[RowIndices]:
+        return [proposal for of in self.rounds for proposal in of.proposals]
+
+    @property
+    def _keys(self) -> list[Sequence[str]]:
+        """The keys of each proposal: one, or one for each fold."""
+        keys = [key for of in self.rounds for key in of.keys]
+        n = len(keys) // len(self._proposals)
+        return [keys[i : i + n] for i in range(0, len(keys), n)]
+
+    def _result(self, keys: Sequence[str], values_mm: Mapping[str, float | None]) -> float | None:
+        values = [values_mm[f"{key}/{repetition}"] for key in keys for repetition in range(self.config.n_repetitions)]
+        finite = [value for value in values if value is not None]
+        return math.fsum(finite) / len(finite) if len(finite) == len(values) else None
+
+    def _plan(self, chosen: Sequence[RowIndices]) -> Plan:
+        return make_plan(
+            self.space,
+            self.inputs,
+            n_repetitions=self.config.n_repetitions,
+            seed=self.config.seed,
+            n_confirming=0 if self.config.race is None else self.config.race.confirm,
+            chosen=chosen,
+        )
+
+    def _plan_of(self, proposals: Sequence[RowIndices]) -> Plan:
+        return self._plan([chosen for proposal in proposals for chosen in self.space.trained(proposal)])
+
+    def _propose(self, results_mm: Sequence[float | None]) -> Plan:
+        """Adds a round, from the results of all proposals before; returns its plan."""
+        number, empty = len(self.rounds), self._round(results_mm)
+        proposals = empty.more(self.proposing, self._proposals, self.search.size(number))
+        try:
+            plan = self._plan_of(proposals)
+        except ConfigError as error:
+            where = f"round {number} of the search proposes a combination that cannot be trained: "
+            raise ConfigError([replace(problem, text=where + problem.text) for problem in error.problems]) from error
+        self.rounds.append(replace(empty, proposals=proposals, keys=[c.key for c in plan.combinations]))
+        self._is_new = True
+        return plan
+
+    def _round(self, results_mm: Sequence[float | None]) -> Round:
+        """Returns a round of this search without proposals."""
+        return Round(
+            self.search.sampler,
+            self.config.seed,
+            self.search.round_size,
+            space=[axis.to_json() for axis in self.space.axes],
+            points=self.proposing.points,
+            results_mm=results_mm,
+            versions={name: version(name) for name in ("optuna", "scipy", "numpy")},
+            proposals=[],
+            keys=[],
+        )
+
+    def _read(self) -> Plan | None:
+        """Reads the rounds on disk, as many as this search has; returns their plan, None if there are none."""
+        storage, expected = self.folder.storage, self._round([])
+        where = f"the search in {storage.location}/{FileNames.SEARCH_FOLDER}"
+        for number in range(self.search.n_rounds):
+            found = read_round(storage, number)
+            if found is None:
+                break
+            require_same(found, expected, where)
+            fit = all(fits(proposal, self.proposing.dimensions) for proposal in found.proposals)
+            if not fit or len(found.results_mm) != len(self._proposals) or not found.proposals:
+                raise SearchError.broken(storage, number, "its proposals or results do not fit the search")
+            self.rounds.append(found.first(self.search.size(number)))
+        if not self.rounds:
+            return None
+        self._complete_last()
+        plan = self._plan_of(self._proposals)
+        then, keys = [key for of in self.rounds for key in of.keys], [c.key for c in plan.combinations]
+        if then != keys[: len(then)]:
+            raise SearchError(f"{where} was begun with other settings or data. {NEW_SEARCH}")
+        self.rounds[-1] = replace(self.rounds[-1], keys=keys[len(then) - len(self.rounds[-1].keys) :])
+        return plan
+
+    def _complete_last(self) -> None:
+        """Computes the last round again, and proposes the rest of it if it was the last one of a smaller search."""
+        last, number = self.rounds[-1], len(self.rounds) - 1
+        earlier = self._proposals[: -len(last.proposals)]
+        if last.versions == self._round([]).versions:
+            again = replace(last, proposals=[]).more(self.proposing, earlier, len(last.proposals))
+            if again != last.proposals:
+                raise SearchError.broken(self.folder.storage, number, "its results lead to other proposals")
+        self.rounds[-1] = replace(last, proposals=last.more(self.proposing, earlier, self.search.size(number)))
+        self._is_new = len(self.rounds[-1].proposals) > len(last.proposals)
+
+
+class SearchSchedule:
+    """Trains the rounds of a search, each when all trials of the one before have ended.
+
+    A failed trial is no result: then no further round begins, and the next run tries it again.
+
+    Args:
+        searching: The rounds.
+        plan: The plan of those that were proposed, with statuses.
+        grown: Called with the new plan after a round was added, before anything of it is trained.
+    """
+
+    def __init__(self, searching: Searching, plan: Plan, grown: Callable[[Plan], None]) -> None:
+        self.plan = plan
+        self.n_parallel = searching.search.round_size * len(plan.trials) // plan.n_proposed
+        self._searching = searching
+        self._grown = grown
+        self._values_mm: dict[str, float | None] = {}
+        self._begin(plan)
+
+    def _begin(self, plan: Plan) -> None:
+        self._round = GridSchedule(plan.to_train)
+        self._open = {trial.id for trial in plan.to_train}
+
+    @property
+    def all_given(self) -> bool:
+        """Whether each trial of all rounds was given out."""
+        return self._searching.is_complete and self._round.all_given
+
+    def next(self) -> Step | None:
+        """Returns a trial of the present round; proposes the next round if all of them have ended."""
+        while (step := self._round.next()) is None and not self._open and not self._searching.is_complete:
+            more = self._searching.next_round(self._values())
+            self.plan = self.plan.with_more(more)
+            self._grown(self.plan)
+            self._begin(more)
+        return step
+
+    def ended(self, report: TrialReport) -> None:
+        """A trial ended."""
+        self._round.ended(report)
+        if report.status in ("finished", "diverged"):
+            self._open.discard(report.trial_id)
+
+    def _values(self) -> dict[str, float | None]:
+        """Returns the validation error of each trial by its id, mm, as its file has it; None if it diverged."""
+        unknown = {trial.id for trial in self.plan.trials} - self._values_mm.keys()
+        folder, until = self._searching.folder, time.monotonic() + _STALE_S
+        while unknown:
+            found = folder.read_trials(lambda trial: (trial.status, trial.val_distance_mm), unknown.__contains__)
+            ended = {i: value for i, (status, value) in found.items() if status in ("finished", "diverged")}
+            self._values_mm |= {i: value for i, value in ended.items() if i in unknown}
+            unknown -= ended.keys()
+            if unknown and time.monotonic() > until:
+                location = folder.storage.location
+                raise StorageError(f"{location} has no result of {min(unknown)}, which has ended; was it removed?")
+            time.sleep(_STALE_S / 100 if unknown else 0)
+        return self._values_mm

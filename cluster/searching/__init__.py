@@ -1,0 +1,1 @@
+"""Which combinations a search proposes, round after round, and the files that say so."""

@@ -1,0 +1,114 @@
+"""The file of a round of a search, `search/0000.json`: what it proposed, and from which results."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from cluster.searching.dimensions import Choice, Choices
+from cluster.searching.samplers import Proposing
+from cluster.storage.file_names import FileNames
+from cluster.storage.filesystem import Storage
+from cluster.storage.json_object import json_object, read_as
+from data_pipeline.user_error import UserError
+
+MAX_ROUND_BYTES = 2**26
+
+NEW_SEARCH = (
+    "Undo the change or give the experiment another name; or remove the folder search/: then the search begins again, "
+    "and does not train again what is trained"
+)
+
+
+class SearchError(UserError):
+    """The rounds on disk are not of this search, or are broken."""
+
+    @classmethod
+    def broken(cls, folder: Storage, number: int, why: str) -> "SearchError":
+        """Says which round is broken, and why."""
+        return cls(
+            f"{folder.location}/{FileNames.search_round(number)} is broken: {why}. Remove it and those with higher "
+            "numbers: the search then proposes them again"
+        )
+
+
+@dataclass(frozen=True)
+class Round:
+    """A round of a search, as its file records it. Choices are indices of rows of `space`, and values in its ranges.
+
+    Attributes:
+        sampler: The sampler.
+        seed: The experiment's seed.
+        round_size: How many combinations a round proposes.
+        space: The options and ranges.
+        points: Those that come first.
+        results_mm: The mean error of each combination of earlier rounds, in their order, mm; None if it diverged.
+        versions: The version of each package that decided, by its name.
+        proposals: What this round proposes.
+        keys: The keys of the combinations that are trained for it; with folds, each proposal has several.
+    """
+
+    sampler: str
+    seed: int
+    round_size: int
+    space: Sequence[Mapping[str, Any]]
+    points: Sequence[tuple[Choice, ...]]
+    results_mm: Sequence[float | None]
+    versions: Mapping[str, str]
+    proposals: Sequence[tuple[Choice, ...]]
+    keys: Sequence[str]
+
+    def more(self, proposing: Proposing, earlier: Sequence[Choices], n: int) -> list[Choices]:
+        """Returns `n` proposals: those that it has, and then new ones.
+
+        Args:
+            proposing: What all proposals have in common; the points are those of the round.
+            earlier: The combinations of earlier rounds.
+            n: How many.
+
+        Raises:
+            UserError: If no new one is found.
+        """
+        proposing = replace(proposing, points=self.points)
+        results, found = dict(zip(earlier, self.results_mm, strict=True)), list(self.proposals)
+        while len(found) < n:
+            found.append(proposing.next(results, found))
+        return found
+
+    def first(self, n: int) -> "Round":
+        """Returns the round with only its first proposals, at most `n`."""
+        n_keys = len(self.keys) // max(1, len(self.proposals))  # of a proposal; with folds, one for each
+        return replace(self, proposals=self.proposals[:n], keys=self.keys[: n * n_keys])
+
+
+def read_round(folder: Storage, number: int) -> Round | None:
+    """Returns a round by its number, from 0; None if it has no file.
+
+    Raises:
+        SearchError: If the file is broken.
+        StorageError: If it cannot be read.
+    """
+    content = folder.read(FileNames.search_round(number), at_most=MAX_ROUND_BYTES)
+    if content is None:
+        return None
+    try:
+        found: Round = read_as(Round, json_object(content), "it")
+        return found
+    except ValueError as error:
+        raise SearchError.broken(folder, number, str(error)) from error
+
+
+def write_round(folder: Storage, number: int, content: Round) -> None:
+    """Writes the file of a round."""
+    text = json.dumps(asdict(content), indent=1, ensure_ascii=False) + "\n"
+    folder.write(FileNames.search_round(number), text.encode())
+
+
+def require_same(found: Round, expected: Round, where: str) -> None:
+    """Raises a SearchError unless two rounds are of the same search."""
+    for name in ("sampler", "seed", "round_size"):
+        then, now = getattr(found, name), getattr(expected, name)
+        if then != now:
+            raise SearchError(f"{where} was begun with the {name} {then!r}, which is {now!r} now. {NEW_SEARCH}")
+    if found.space != expected.space:
+        raise SearchError(f"{where} was begun with other options or ranges. {NEW_SEARCH}")

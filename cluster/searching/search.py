@@ -1,0 +1,58 @@
+"""What a user says about a search: which sampler, and how many combinations."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from data_pipeline.user_error import UserError, did_you_mean
+from data_pipeline.words import count, value_text
+
+Sampler = Literal["tpe", "random", "sobol"]
+
+
+@dataclass(frozen=True)
+class Search:
+    """Proposes combinations of ranges and options, in place of the whole grid.
+
+    It proposes them in rounds. A round depends on the results of earlier ones, on the experiment's seed, and on nothing
+    else. So any number of workers, and a run that was interrupted, propose the same.
+
+    Args:
+        sampler: "tpe" proposes what resembles the best so far (Bergstra et al., "Algorithms for Hyper-Parameter
+            Optimization", 2011; by Optuna). "random" and "sobol" do not look at results; "sobol" covers the space
+            evenly.
+        n_combinations: How many combinations are trained, of all runs together. It may be raised later: 40 and then 80
+            are the same combinations as 80 at once.
+        round_size: How many are proposed at a time. More keep more devices busy; fewer let "tpe" learn sooner.
+    """
+
+    sampler: Sampler
+    n_combinations: int
+    round_size: int = 8
+
+    def __post_init__(self) -> None:
+        names = get_args(Sampler)
+        if self.sampler not in names:
+            hint = did_you_mean(self.sampler, names) if isinstance(self.sampler, str) else ""
+            allowed = " or ".join(map(repr, names))
+            raise UserError(f"Search({value_text(self.sampler)}, …): the sampler must be {allowed}{hint}")
+        for name in ("n_combinations", "round_size"):
+            given = getattr(self, name)
+            if not _is_count(given):
+                raise UserError(f"Search({name}=…): got {value_text(given)}; allowed: an int of at least 1")
+
+    @property
+    def n_rounds(self) -> int:
+        """The number of rounds; the last one may be smaller."""
+        return -(-self.n_combinations // self.round_size)
+
+    def size(self, number: int) -> int:
+        """Returns how many combinations a round proposes, by its number from 0."""
+        return max(0, min(self.round_size, self.n_combinations - number * self.round_size))
+
+    def __str__(self) -> str:
+        rounds = f"{count(self.n_rounds, 'round')} of {self.round_size}"
+        return f"{self.sampler}, {count(self.n_combinations, 'combination')} in {rounds}"
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

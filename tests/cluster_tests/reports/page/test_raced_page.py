@@ -1,0 +1,40 @@
+"""The page of a raced experiment."""
+
+import re
+
+import pytest
+
+from cluster.reports.page.data import PageData
+from cluster.reports.page.effects import effects
+from cluster.reports.page.sections import combinations
+from cluster.reports.page.sentences import findings, gaps
+from tests.cluster_tests.results_files import write_raced_results
+
+
+@pytest.fixture
+def data(tmp_path):
+    return PageData.read(write_raced_results(tmp_path))
+
+
+def test_has_a_table_of_what_was_dropped_that_is_not_ranked(data):
+    ranked, dropped = re.findall(r"<table.*?</table>", combinations(data), re.DOTALL)
+    assert re.findall('data-key="(.)"', ranked) == ["a", "b"]
+    assert re.findall('data-key="(.)"', dropped) == ["d", "c", "e", "f"]
+    assert [one["key"] for one in data.for_scripts()["combinations"]] == ["a", "b"]
+
+
+def test_compares_and_counts_only_what_was_trained_to_the_end(data):
+    assert set(data.comparisons) == {"b"}
+    text = " ".join(findings(data))
+    assert "2 of 6 combinations were trained to the end; the race dropped the others." in text
+    assert "it is the best of 2 combinations that were trained to the end" in text
+    assert "not finished yet" not in " ".join(gaps(data))
+
+
+def test_has_the_effects_at_the_first_rung(data):
+    [section] = effects(data)
+    assert "Mean distance on the validation set, at epoch 1, the first rung of the race, where all 6" in section
+
+
+def test_has_a_paragraph_for_a_paper(data):
+    assert "<p>All 6 combinations of lr (0.1, 0.2, 0.3) and dim (8, 16) were compared" in combinations(data)

@@ -1,0 +1,187 @@
+"""A race without training: workers take made-up times and write made-up errors, in an order that a seed draws."""
+
+import heapq
+import json
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cluster.planning.identity import digest
+from cluster.planning.plan import Combination, TrialSpec
+from cluster.racing.successive_halving import SuccessiveHalving
+from cluster.schedules.brackets import Bracket, Data, Entrant, open_brackets
+from cluster.schedules.race_schedule import RaceSchedule
+from cluster.schedules.schedule import Step
+from cluster.storage.file_names import FileNames
+from cluster.storage.filesystem import Storage
+from cluster.storage.folders import ExperimentFolder
+from cluster.storage.records import to_parquet
+from cluster.storage.trial_file import Status
+from cluster.trial.trainable import TrialReport
+from data_pipeline.subsets import MEAN_SUBSET
+from posenet.record import Record
+
+DATA = Data("val", None)
+
+
+def entrant(name: str, num_epochs: int, n_folds: int = 1) -> Entrant:
+    """A combination; those that differ only in `num_epochs` are one training."""
+    trained = []
+    for fold in range(n_folds):
+        encoded = json.dumps({"name": f"{name}-{fold}", "schedule": {"num_epochs": num_epochs}})
+        trained.append(Combination(digest(encoded), (), {}, encoded))
+    key = trained[0].key if n_folds == 1 else digest("/".join(one.key for one in trained))
+    return Entrant(key, num_epochs, trained, [100 * (fold + 1) for fold in range(n_folds)])
+
+
+def entrants(n: int, num_epochs: int | Sequence[int] = 27, n_folds: int = 1, start: int = 0) -> dict[str, Entrant]:
+    """Some combinations by key, whose numbers begin with `start`."""
+    lengths = [num_epochs] if isinstance(num_epochs, int) else num_epochs
+    made = [entrant(f"c{i}", lengths[i % len(lengths)], n_folds) for i in range(start, start + n)]
+    return {one.key: one for one in made}
+
+
+def made_up_curve(trial_id: str, n_epochs: int) -> list[float]:
+    """Validation errors after each epoch, mm: of a quality of the combination, noisy, and not monotonous."""
+    key, _, repetition = trial_id.partition("/")
+    of_key, noise = random.Random(key), random.Random(f"noise {trial_id}")
+    quality, speed = 10 + 3 * of_key.random(), 1 + 9 * of_key.random()
+    shift = random.Random(f"repetition {repetition}").gauss(0, 0.2)
+    return [quality + shift + 10 / (1 + speed * epoch) + noise.gauss(0, 0.1) for epoch in range(1, n_epochs + 1)]
+
+
+@dataclass
+class SimulatedRace:
+    """A race, its folder, and what became of its trials.
+
+    Attributes:
+        root: The folder of the experiment.
+        planned: The combinations on each validation data, by key.
+        n_repetitions: The planned repetitions.
+        rule: The rule.
+        curve: Returns the validation errors of a trial after each epoch, mm, for its id and a number of epochs.
+        diverges_at: The epoch in which a trial diverges, by id.
+        fails_at: Likewise for trials that fail, from their beginning; an entry is used once.
+    """
+
+    root: Path
+    planned: Mapping[Data, Mapping[str, Entrant]]
+    n_repetitions: int = 2
+    rule: SuccessiveHalving = field(default_factory=SuccessiveHalving)
+    curve: Callable[[str, int], list[float]] = made_up_curve
+    diverges_at: Mapping[str, int] = field(default_factory=dict)
+    fails_at: dict[str, int] = field(default_factory=dict)
+    statuses: dict[str, Status] = field(default_factory=dict)
+    epochs: dict[str, int] = field(default_factory=dict)
+    trained: list[tuple[str, int, int]] = field(default_factory=list)
+    """Each part of a training: the trial, and the epochs between which it was trained."""
+
+    def __post_init__(self) -> None:
+        self.folder = ExperimentFolder(Storage(self.root))
+        self.num_epochs: dict[str, int] = {}  # by the key of a trained combination
+
+    def brackets(self) -> list[Bracket]:
+        """The brackets as a new run finds them."""
+        decisions, problems = self.folder.read_decisions()
+        assert problems == []
+        return open_brackets(self.planned, decisions, self.rule, self.n_repetitions)
+
+    def schedule(self) -> RaceSchedule:
+        """The schedule of a new run."""
+        every = (entrant for of_data in self.planned.values() for entrant in of_data.values())
+        combinations = [(one, entrant.num_epochs) for entrant in every for one in entrant.trained]
+        self.num_epochs = {one.key: num_epochs for one, num_epochs in combinations}
+        trials = [TrialSpec(one, repetition, 0) for repetition in range(self.n_repetitions) for one, _ in combinations]
+        known = {trial.id for trial in trials}
+        statuses = {trial_id: status for trial_id, status in self.statuses.items() if trial_id in known}
+        return RaceSchedule(
+            self.brackets(), {trial.id: trial for trial in trials}, statuses, self.n_repetitions, self.folder
+        )
+
+    def run(
+        self,
+        n_workers: int = 1,
+        seed: int = 0,
+        *,
+        seconds: Callable[[str], float] | None = None,
+        stop_after: float = float("inf"),
+    ) -> RaceSchedule:
+        """Runs until nothing is left to train, or for `stop_after` ends of steps; then workers are killed half-way.
+
+        Args:
+            n_workers: How many trials run at a time.
+            seed: Seeds the times that epochs take, and how far killed trials got.
+            seconds: Returns the time of an epoch of a trial; by default random.
+            stop_after: How many steps end.
+        """
+        rng = random.Random(seed)
+        schedule = self.schedule()
+        running: list[tuple[float, int, Step]] = []
+        now, n_started, n_ended, is_asked = 0.0, 0, 0, True
+        while n_ended < stop_after:
+            # Ray's executor does not ask again once all was given.
+            while (is_asked := is_asked and not schedule.all_given) and len(running) < n_workers:
+                step = schedule.next()
+                if step is None:
+                    break
+                assert step.trial.id not in {other.trial.id for _, _, other in running}, "a trial is given twice"
+                assert self.statuses.get(step.trial.id) not in ("finished", "diverged"), "an ended trial is given"
+                self.statuses[step.trial.id] = "interrupted"
+                n_epochs = self._end_of(step) - self.epochs.get(step.trial.id, 0)
+                of_epoch = rng.uniform(0.5, 2) if seconds is None else seconds(step.trial.id)
+                heapq.heappush(running, (now + of_epoch * max(n_epochs, 0.01), n_started, step))
+                n_started += 1
+            if not running:
+                break
+            now, _, step = heapq.heappop(running)
+            schedule.ended(self._train(step))
+            n_ended += 1
+        for _, _, step in running:
+            self._train_until(step.trial.id, rng.randint(self.epochs.get(step.trial.id, 0), self._end_of(step)))
+        self.seconds = now
+        return schedule
+
+    def _end_of(self, step: Step) -> int:
+        ends = [self.num_epochs[step.trial.key]] if step.until is None else [step.until]
+        ends += [events[step.trial.id] for events in (self.diverges_at, self.fails_at) if step.trial.id in events]
+        return max(min(ends), self.epochs.get(step.trial.id, 0))
+
+    def _train(self, step: Step) -> TrialReport:
+        trial_id, end = step.trial.id, self._end_of(step)
+        if end == self.fails_at.get(trial_id):
+            del self.fails_at[trial_id]
+            self._train_until(trial_id, end)
+            self.epochs[trial_id] = 0  # without a checkpoint
+            return self._ended(trial_id, "failed", end)
+        if end == self.diverges_at.get(trial_id):
+            self._train_until(trial_id, end - 1)
+            return self._ended(trial_id, "diverged", end - 1)
+        self._train_until(trial_id, end)
+        if step.until is None or end == self.num_epochs[step.trial.key]:
+            return self._ended(trial_id, "finished", end)
+        return TrialReport(trial_id, "paused", end)
+
+    def _train_until(self, trial_id: str, epoch: int) -> None:
+        before = self.epochs.get(trial_id, 0)
+        if epoch > before:
+            self.trained.append((trial_id, before, epoch))
+            self.epochs[trial_id] = epoch
+        rows = [
+            Record(at, 7, "val", MEAN_SUBSET, "original", "distance", value)
+            for at, value in enumerate(self.curve(trial_id, self.epochs.get(trial_id, 0)), 1)
+        ]
+        self.folder.trial(trial_id).write(FileNames.RECORDS, to_parquet(trial_id, rows))
+
+    def _ended(self, trial_id: str, status: Status, epoch: int) -> TrialReport:
+        self.statuses[trial_id] = status
+        return TrialReport(trial_id, status, epoch)
+
+    def decisions(self) -> dict[str, bytes]:
+        """The content of each file of `race/`."""
+        folder = self.root / FileNames.RACE_FOLDER
+        return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    def with_status(self, status: Status) -> set[str]:
+        """The ids of the trials with a status."""
+        return {trial_id for trial_id, of_trial in self.statuses.items() if of_trial == status}

@@ -1,0 +1,282 @@
+import json
+import random
+import shutil
+
+import pytest
+
+from cluster import experiment as experiment_module
+from cluster import search_schedule
+from cluster.executors import executor
+from cluster.experiment import Experiment, Interrupted, TrialsFailedError
+from cluster.planning.config import ConfigError
+from cluster.searching.rounds import SearchError
+from cluster.searching.search import Search
+from cluster.storage.trial_file import TrialFile
+from cluster.trial.trainable import TrialReport
+from tests.cluster_tests.small_experiment import LR, SmallExperiment
+from tests.cluster_tests.test_longer_training import numbers_of
+
+DECAY = "optimizer_args.weight_decay"
+
+
+def value_of(options, repetition):
+    """The error of a trial that is not trained: smaller for learning rates near 0.01; infinite if it diverges."""
+    lr, decay = options[LR], options[DECAY]
+    return float("inf") if lr > 0.05 else 10 + abs(lr - 0.01) * 50 + decay + 0.01 * repetition
+
+
+class Workers:
+    """Ends trials in any order, without training them.
+
+    Args:
+        n: How many there are.
+        seed: Decides the order.
+        fails: Decides which trials fail.
+    """
+
+    def __init__(self, n=1, seed=0, fails=lambda spec: False):
+        self.n, self.random, self.fails = n, random.Random(seed), fails
+        self.trained = []
+
+    def __call__(self, schedule, job, placement, monitor, signals):
+        running = []
+        while True:
+            while len(running) < self.n and (step := schedule.next()) is not None:
+                monitor.started(step.trial.id)
+                running.append(step.trial)
+            if not running:
+                return
+            spec = running.pop(self.random.randrange(len(running)))
+            report = self.end(spec, job)
+            monitor.reported(report)
+            schedule.ended(report)
+
+    def end(self, spec, job):
+        self.trained.append(spec.id)
+        value = value_of(spec.combination.options, spec.repetition)
+        status = "failed" if self.fails(spec) else "diverged" if value == float("inf") else "finished"
+        metrics = {"val": {"mean": {"distance": value, "distance_before": 17.0}}}
+        content = TrialFile(spec.key, spec.repetition, status=status, metrics=metrics, error=None)
+        job.folder.trial(spec.id).write_trial(content)
+        return TrialReport(spec.id, status, epoch=2, val_distance_mm=value, error=None)
+
+
+@pytest.fixture
+def search(small_data, tmp_path, monkeypatch):
+    """Runs a search with workers that train nothing; returns its folder."""
+    monkeypatch.setattr(Experiment, "_write_report", lambda *args: None)
+    monkeypatch.setattr(experiment_module, "write_tables", lambda *args: None)
+
+    def run(name, n_combinations, workers=None, *, sampler="tpe", n_repetitions=2, points=(), high=0.1):
+        monkeypatch.setattr(executor, "run_inline", workers or Workers())
+        small = SmallExperiment(small_data, tmp_path / name)
+        config = {"search": Search(sampler, n_combinations, round_size=6), "n_repetitions": n_repetitions}
+        found = small.experiment({f"experiment_config.{key}": value for key, value in config.items()})
+        found.add_range(LR, 1e-4, high, log=True)
+        found.add_range(DECAY, 0.0, 1.0)
+        for point in points:
+            found.add_point(point)
+        try:
+            found.run("inline")
+        except TrialsFailedError as error:
+            if " failed" in str(error):
+                raise
+        return small.folder
+
+    return run
+
+
+def files_of(folder):
+    """What a search has decided: its rounds, and the plan."""
+    rounds = {path.name: path.read_text() for path in sorted((folder / "search").iterdir())}
+    return rounds, json.loads((folder / "experiment.json").read_text())["plan"]
+
+
+def rounds_of(folder):
+    return [json.loads(text) for text in files_of(folder)[0].values()]
+
+
+def proposals_of(folder):
+    return [tuple(proposal) for of in rounds_of(folder) for proposal in of["proposals"]]
+
+
+class TestASearch:
+    def test_proposes_the_same_with_any_number_of_workers_and_any_order_of_ends(self, search):
+        one = search("one", 30)
+        assert len(set(proposals_of(one))) == 30
+        assert files_of(search("four", 30, Workers(4, seed=1))) == files_of(one)
+        assert files_of(search("many", 30, Workers(16, seed=2))) == files_of(one)
+
+    @pytest.mark.parametrize("sampler", ["tpe", "sobol"])
+    def test_that_is_extended_equals_a_longer_one(self, search, sampler):
+        search("extended", 15, sampler=sampler)  # its last round is smaller
+        workers = Workers()
+        extended = search("extended", 30, workers, sampler=sampler)
+        assert len(workers.trained) == 30
+        assert files_of(extended) == files_of(search("at_once", 30, sampler=sampler))
+
+    def test_that_is_killed_between_the_file_of_a_round_and_its_training_proposes_the_same(
+        self, search, monkeypatch, tmp_path
+    ):
+        write = experiment_module.write_description
+        written = []
+
+        def kill(plan, job):
+            written.append(len(plan.combinations))
+            if len(written) in (1, 3):
+                raise KeyboardInterrupt
+            write(plan, job)
+
+        monkeypatch.setattr(experiment_module, "write_description", kill)
+        for n_rounds in (2, 4):
+            with pytest.raises(Interrupted):
+                search("killed", 30)
+            assert len(list((tmp_path / "killed" / "small_experiment" / "search").iterdir())) == n_rounds
+        killed = search("killed", 30)
+        assert written == [12, 18, 24, 30]
+        monkeypatch.setattr(experiment_module, "write_description", write)
+        assert files_of(killed) == files_of(search("whole", 30))
+
+    def test_waits_for_a_failed_trial_and_goes_on_when_the_next_run_has_trained_it(self, search):
+        failing = Workers(4, fails=lambda spec: spec.repetition == 1 and spec.combination.options[LR] < 1e-3)
+        with pytest.raises(TrialsFailedError, match=r"failed .*of 12 trials; the search waits for them"):
+            search("waiting", 12, failing)
+        again = Workers(4)
+        found = search("waiting", 12, again)
+        assert len(again.trained) < 24
+        assert files_of(found) == files_of(search("whole", 12))
+
+    def test_learns_from_the_mean_over_repetitions_and_what_diverged_has_none(self, search):
+        *_, last = rounds_of(search("one", 30, n_repetitions=3))
+        earlier = proposals_of(search("one", 30, n_repetitions=3))[: len(last["results_mm"])]
+        values = [[value_of({LR: lr, DECAY: decay}, r) for r in range(3)] for lr, decay in earlier]
+        assert last["results_mm"] == [
+            None if float("inf") in of else pytest.approx(sum(of) / 3, abs=1e-12) for of in values
+        ]
+        assert None in last["results_mm"]
+
+    def test_begins_with_the_base_and_then_the_points(self, search):
+        found = search("points", 6, points=[{LR: 0.002, DECAY: 0.123456}, {DECAY: 1}])
+        assert proposals_of(found)[:3] == [(1e-3, 0.0), (0.002, 0.123456), (1e-3, 1.0)]
+        without = search("without", 6, points=[{LR: 0.002}], high=5e-3)
+        assert proposals_of(without)[:2] == [(1e-3, 0.0), (0.002, 0.0)]
+
+    def test_of_fewer_combinations_than_are_on_disk_shows_only_these(self, search):
+        search("fewer", 12)
+        workers = Workers()
+        fewer = search("fewer", 8, workers)
+        assert workers.trained == []
+        assert len(files_of(fewer)[1]["combinations"]) == 8
+        assert len(proposals_of(fewer)) == 12
+
+    def test_trains_nothing_again_that_another_search_has_trained(self, search):
+        folder = search("first", 12)
+        shutil.rmtree(folder / "search")
+        workers = Workers()
+        search("first", 12, workers)
+        assert workers.trained == []
+
+    @pytest.mark.parametrize(
+        ("changes", "problem"),
+        [
+            ({"sampler": "sobol"}, "was begun with the sampler 'tpe', which is 'sobol' now. Undo the change"),
+            ({"high": 0.2}, "was begun with other options or ranges. Undo the change"),
+        ],
+    )
+    def test_is_not_continued_as_another_one(self, search, changes, problem):
+        search("begun", 6)
+        with pytest.raises(SearchError, match=problem):
+            search("begun", 12, **changes)
+
+    @pytest.mark.parametrize(
+        ("changes", "problem"),
+        [
+            ({"seed": "none"}, "it.seed is not valid"),
+            ({"results_mm": [1.0]}, "do not fit the search"),
+            ({"proposals": [[7.0, 0.0]]}, "do not fit the search"),
+            ({"proposals": [[0.001, 0.5]]}, "its results lead to other proposals"),
+        ],
+    )
+    def test_whose_last_round_was_edited_says_which_file_and_what_to_do(self, search, changes, problem):
+        path = search("edited", 18) / "search" / "0002.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+        with pytest.raises(SearchError, match=rf"0002.json is broken: .*{problem}.* Remove it"):
+            search("edited", 24)
+
+    def test_keeps_a_round_that_other_versions_have_proposed(self, search, monkeypatch):
+        search("older", 15)
+        monkeypatch.setattr(search_schedule, "version", lambda name: "1.0")
+        monkeypatch.setattr(search_schedule.Proposing, "next", lambda *args: 1 / 0)
+        workers = Workers()
+        search("older", 15, workers)
+        assert workers.trained == []
+
+
+class TestACombinationOfASearch:
+    def test_has_the_key_and_the_bits_of_the_same_one_in_a_grid(self, small_data, tmp_path):
+        searched = SmallExperiment(small_data, tmp_path / "searched")
+        found = searched.experiment({"experiment_config.search": Search("random", 2)})
+        found.add_range(LR, 1e-4, 1e-1, log=True)
+        found.run("inline")
+        (_, (lr,)) = proposals_of(searched.folder)
+        grid = SmallExperiment(small_data, tmp_path / "grid")
+        grid.run(options={LR: [1e-3, lr]})
+        keys = {path.name for path in searched.folder.glob("trials/*")}
+        assert keys == {path.name for path in grid.folder.glob("trials/*")}
+        assert len(keys) == 2
+        for key in keys:
+            assert numbers_of(searched, key) == numbers_of(grid, key)
+
+
+def problems_of(experiment):
+    with pytest.raises(ConfigError) as error:
+        experiment.plan()
+    return str(error.value)
+
+
+class TestAPlan:
+    def test_says_how_much_was_proposed(self, small_experiment):
+        experiment = small_experiment.experiment(
+            {"experiment_config.search": Search("tpe", 60), "experiment_config.n_repetitions": 3}
+        )
+        experiment.add_range(LR, 1e-4, 1e-1, log=True)
+        lines = str(experiment.plan()).splitlines()
+        assert lines[:2] == [
+            "search: tpe, 60 combinations in 8 rounds of 8; 8 proposed",
+            "8 combinations × 3 repetitions = 24 trials: 24 to train",
+        ]
+        assert not small_experiment.folder.exists()
+
+    def test_of_ranges_without_a_search_says_what_to_add(self, small_experiment):
+        experiment = small_experiment.experiment()
+        experiment.add_range(LR, 1e-4, 1e-1, log=True)
+        experiment.add_point({LR: 1e-2})
+        text = problems_of(experiment)
+        assert f'{LR}: is a range, which a grid cannot train; add "search": Search("tpe", n_combinations=…)' in text
+        assert "add_point: only a search begins with points" in text
+
+    def test_of_a_search_without_anything_to_search_says_what_to_add(self, small_experiment):
+        experiment = small_experiment.experiment({"experiment_config.search": Search("tpe", 60)}, {LR: [1e-3]})
+        assert "there is nothing to search; add ranges or options, with add_range" in problems_of(experiment)
+
+    def test_of_more_combinations_than_there_are_says_how_many_there_are(self, small_experiment):
+        options = {"model_args.activation": ["relu", "elu"]}
+        experiment = small_experiment.experiment({"experiment_config.search": Search("tpe", 9)}, options)
+        experiment.add_range("model_args.dropout", 0.0, 0.3, step=0.1)
+        assert "there are only 8 combinations to search" in problems_of(experiment)
+        small_experiment.experiment({"experiment_config.search": Search("tpe", 2)}, options).plan()
+
+    def test_of_options_on_several_validation_sets_is_refused(self, small_experiment):
+        options = {"experiment_config.val_set_size": [5, 10]}
+        experiment = small_experiment.experiment({"experiment_config.search": Search("tpe", 2)}, options)
+        assert "all combinations need the same validation set" in problems_of(experiment)
+
+    def test_reports_the_problems_of_all_corners_together(self, small_experiment):
+        experiment = small_experiment.experiment(
+            {"experiment_config.search": Search("tpe", 60), "experiment_config.val_set": "none"},
+            {"model_args.activation": ["relu", "no"]},
+        )
+        experiment.add_range("model_args.dropout", 0.0, 1.5)
+        experiment.add_range(LR, -1.0, 1.0)
+        text = problems_of(experiment)
+        assert all(part in text for part in ("no", "1.5", "-1.0", "experiment_config.val_set"))
