@@ -68,7 +68,8 @@ def best_first(results: Results, rows: Sequence[Row]) -> list[str]:
 
 def in_race(results: Results) -> str:
     """Returns ' over the 3 repetitions of the race' if fresh ones confirm its finalists; otherwise nothing."""
-    return f" over the {count(results.n_repetitions, 'repetition')} of the race" if results.n_confirming else ""
+    n = results.n_repetitions
+    return "" if not results.n_confirming else f" over the {n} repetitions of the race" if n > 1 else " in the race"
 
 
 def raced(results: Results) -> list[str]:
