@@ -5,10 +5,10 @@ import shutil
 import pytest
 
 from cluster import experiment as experiment_module
-from cluster import search_schedule
 from cluster.executors import executor
 from cluster.experiment import Experiment, Interrupted, TrialsFailedError
 from cluster.planning.config import ConfigError
+from cluster.schedules import search_schedule
 from cluster.searching.rounds import SearchError
 from cluster.searching.search import Search
 from cluster.storage.trial_file import TrialFile
