@@ -176,10 +176,11 @@ def decision_text(decision: DecisionFile, leader: str) -> str:
     diverged = sum(competitor.reason == "diverged" for competitor in decision.combinations)
     lost = f" ({diverged} diverged)" if diverged else ""
     added = f", bracket {decision.bracket + 1}" if decision.bracket else ""
+    go_on = "are finalists" if decision.rung == decision.n_rungs - 2 else "go on"
     best = decision.leader
     return (
         f"race on {decision.data}{added}, rung {decision.rung + 1} of {decision.n_rungs}: {n_stay} of "
-        f"{count(n, 'combination')} go on after epoch {best.epoch}{lost}; the best one has {best.mean_mm:.2f} mm in "
+        f"{count(n, 'combination')} {go_on} after epoch {best.epoch}{lost}; the best one has {best.mean_mm:.2f} mm in "
         f"validation ({leader})"
     )
 
