@@ -29,7 +29,7 @@ from cluster.results.option_effects import (
     interactions,
     marginal_means,
 )
-from cluster.results.results import Results, Row, column
+from cluster.results.results import CONFIRMS, Results, Row, column
 from cluster.results.statistics import Interval
 
 IMPORTANCE = (
@@ -77,7 +77,9 @@ class Effects:
     @cached_property
     def _trials(self) -> list[Row]:
         """The trials that count; all of them as long as it is not known which combinations are confirmed."""
-        return [row for rows in self.results.counted.values() for row in rows] or self.results.trials
+        if not self.results.n_confirming:
+            return self.results.trials
+        return [row for row in self.results.trials if row["role"] == CONFIRMS] or self.results.trials
 
     @cached_property
     def means(self) -> dict[str, GroupMeans]:
