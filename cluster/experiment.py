@@ -407,6 +407,7 @@ class Experiment:
     ) -> tuple[RunEnd, Plan]:
         """Trains all trials of the plan that are not finished; returns it with what a search has proposed."""
         # Read under the lock: no other run changes them now.
+        plan = plan if searching is None else searching.plan(plan)
         plan, distances_mm, brackets = self._standing(plan, inputs)
         archived = self.folder.archive.clear_leftovers()
         ended = [i for i, status in plan.statuses.items() if status in ("finished", "diverged")]

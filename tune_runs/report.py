@@ -209,7 +209,7 @@ def methods(args: argparse.Namespace) -> int:
     from cluster.reports.methods import methods_paragraph
 
     table = _results(args, args.name)
-    paragraph = methods_paragraph(table, table.files.read_experiment())
+    paragraph = methods_paragraph(table)
     return _print_json({"name": table.name, "paragraph": paragraph}) if args.json else _print(paragraph)
 
 

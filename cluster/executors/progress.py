@@ -326,7 +326,8 @@ def _described(plan: Plan, space: SearchSpace) -> tuple[Callable[[str], int], Ca
 
     def options(trial_id: str) -> str:
         chosen = zip(names, space.axes, combinations[trial_id].row_indices, strict=True)
-        return ", ".join(f"{name} {axis.text(choice)}" for name, axis, choice in chosen if axis.varies) or "no options"
+        shown = [f"{name} {axis.text(choice)}" for name, axis, choice in chosen if axis.varies and choice is not None]
+        return ", ".join(shown) or "no options"
 
     return num_epochs, options
 

@@ -327,26 +327,31 @@ class SearchSpace:
         problems = []
         for place, axis in enumerate(self.axes):
             own = {path: value for path, value in given.items() if path in axis.paths}
+            choice = None
             if not axis.dimension.applies(found):
-                found.append(None)
-                problems += [Problem(path, "it does not apply there") for path in own if not axis.folds]
-                problems += [Problem(path, "a point cannot choose among folds") for path in own if axis.folds]
-                continue
-            values = own or {path: self._base_value(path) for path in axis.paths}
-            if axis.range is not None:
-                (value,) = values.values()
-                within = axis.range.has(value)
-                wrong = [] if within else [Problem(axis.name, f"{value_text(value)} is not in {axis.range}")]
-                found.append(value if axis.range.integer or not within else float(value))
+                why = "a point cannot choose among folds" if axis.folds else "it does not apply there"
+                problems += [Problem(path, why) for path in own]
+            elif own:
+                choice, wrong = self._choice_of(place, own)
+                problems += wrong
             else:
-                rows, wrong = self._rows_with(place, values)
-                found.append(next(iter(rows), None))
-            problems += (
-                wrong if own else [replace(p, text=f"the base's value {p.text}; give another one") for p in wrong]
-            )
+                choice, wrong = self._choice_of(place, {path: self._base_value(path) for path in axis.paths})
+                problems += [replace(p, text=f"the base's value {p.text}; give another one") for p in wrong]
+            found.append(choice)
         unknown = [path for path in given if path not in self.paths]
         problems += [Problem(path, "is neither a range nor an option; add it before") for path in unknown]
         return tuple(found), problems
+
+    def _choice_of(self, place: int, values: Mapping[str, Any]) -> tuple[Choice, list[Problem]]:
+        """Returns the choice for an axis that has some values, by path; or None and a problem if there is none."""
+        axis = self.axes[place]
+        if axis.range is None:
+            rows, problems = self._rows_with(place, values)
+            return next(iter(rows), None), problems
+        (value,) = values.values()
+        if not axis.range.has(value):
+            return None, [Problem(axis.name, f"{value_text(value)} is not in {axis.range}")]
+        return (value if axis.range.integer else float(value)), []
 
     def trained(self, proposal: RowIndices) -> list[RowIndices]:
         """Returns the combinations that are trained for a proposal of a search: one for each fold."""

@@ -3,7 +3,7 @@
 It contains only what is in the experiment's files.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -12,7 +12,8 @@ from cluster.reports.tables.captions import SPLITS, folds_of, in_race, n_folds
 from cluster.reports.tables.summary import mean_and_std
 from cluster.results.names import option_texts, short_names
 from cluster.results.results import Results, Row, SummaryColumns
-from cluster.storage.experiment_file import ExperimentFile
+from cluster.results.settings_text import text
+from cluster.storage.experiment_file import ExperimentFile, Range
 from cluster.storage.run_file import REPOSITORIES, origins_of
 from data_pipeline.words import count, first_of, listed
 
@@ -21,13 +22,14 @@ _MAX_DATA = 12
 _EPOCHS = "solver_config.num_epochs"
 
 
-def methods_paragraph(results: Results, experiment: ExperimentFile) -> str:
-    """Returns the paragraph as plain text.
+def methods_paragraph(results: Results) -> str:
+    """Returns the paragraph about an experiment as plain text.
 
-    Args:
-        results: The experiment's results.
-        experiment: The content of its `experiment.json`.
+    Raises:
+        NoResultsError: If its description is broken.
+        StorageError: If its description cannot be read.
     """
+    experiment = results.files.read_experiment()
     parts = results.by_data()
     shown = list(parts.items())[:_MAX_DATA]
     sentences = [_searched(results, experiment), *_trained(results, experiment)]
@@ -45,8 +47,12 @@ def _searched(results: Results, experiment: ExperimentFile) -> str:
     values = {path: list({repr(row[path]): row[path] for row in results.trials}.values()) for path in paths}
     n = len(results.summary)
     names = short_names(paths)
-    options = [f"{names[path]} ({_values(of_path)})" for path, of_path in values.items()]
-    is_grid = n == prod(map(len, values.values()))
+    ranges = {axis.paths[0]: axis.range for axis in experiment.options if axis.range is not None}
+    options = [
+        f"{names[path]} ({_range(ranges[path]) if path in ranges else _values(of_path)})"
+        for path, of_path in values.items()
+    ]
+    is_grid = not ranges and n == prod(map(len, values.values()))
     combinations = f"{'All ' if is_grid and n > 1 else ''}{count(n, 'combination')}"
     of = f" of {listed(options)}" if options else ""
     seed = experiment.configs.get("experiment_config", {}).get("seed")
@@ -54,8 +60,12 @@ def _searched(results: Results, experiment: ExperimentFile) -> str:
     seeds = f" (seeds derived from {seed})" if isinstance(seed, int) else ""
     folds = f" on each of {n_folds(results, results.folds)} folds" if results.folds else ""
     was = "was" if n == 1 else "were"
-    compared, each = ("compared", " each") if n > 1 else ("trained", "")
-    return f"{combinations}{of} {was} {compared}, with {n_repetitions}{each}{folds}{seeds}."
+    compared = "compared, each" if n > 1 else "trained"
+    return f"{combinations}{of} {was} {compared} with {n_repetitions}{folds}{seeds}."
+
+
+def _range(found: Range) -> str:
+    return f"{found.low:g} to {found.high:g}{', logarithmic' * found.log}"
 
 
 def _values(values: Sequence[Any]) -> str:
@@ -67,8 +77,13 @@ def _values(values: Sequence[Any]) -> str:
 
 
 def _trained(results: Results, experiment: ExperimentFile) -> Iterator[str]:
-    """Says how long trials were trained, and on which data, if all of them share these settings."""
+    """Says who proposed combinations, how long they were trained, and on which data, if all share these settings."""
     config = experiment.configs.get("experiment_config", {})
+    search = config.get("search")
+    arguments = search.get("args") if isinstance(search, Mapping) else None
+    if isinstance(arguments, Mapping):
+        sampler, round_size = (text(arguments.get(name)) for name in ("sampler", "round_size"))
+        yield f"They were proposed by a search (sampler {sampler}, in rounds of {round_size})."
     train_set = config.get("train_set")
     if isinstance(train_set, str) and not results.folds and "experiment_config.train_set" not in results.option_paths:
         size = config.get("train_set_size")

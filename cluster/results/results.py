@@ -18,7 +18,7 @@ from cluster.racing.decision_file import DecisionFile, read_decisions
 from cluster.racing.dropped import DROPPED_COLUMNS, Dropped, dropped_combinations, finalists, for_longer
 from cluster.results.experiment_description import DataSet, ExperimentDescription, FoldName
 from cluster.results.folds import DATASET, Fold, combined_trial, key_of_folds, with_dataset
-from cluster.results.names import ChoiceError, option_texts, short_names
+from cluster.results.names import NOT_APPLICABLE, ChoiceError, option_texts, short_names
 from cluster.results.trial_outcome import TrialOutcome
 from cluster.storage.experiment_file import Combination
 from cluster.storage.experiment_file import NoResultsError as NoResultsError
@@ -265,12 +265,12 @@ class Results:
 
     @cached_property
     def described(self) -> dict[str, dict[str, str]]:
-        """What distinguishes each combination, by its key: its options as texts, by their short names."""
+        """What distinguishes each combination, by its key: the options that apply, as texts by their short names."""
         names, paths = short_names(self.distinguishing_paths), self.distinguishing_paths
         texts = [option_texts([row[path] for row in self.summary]) for path in paths]
         options = zip(*texts, strict=True) if paths else [()] * len(self.summary)
         return {
-            row["key"]: dict(zip(names.values(), of, strict=True))
+            row["key"]: {name: text for name, text in zip(names.values(), of, strict=True) if text != NOT_APPLICABLE}
             for row, of in zip(self.summary, options, strict=True)
         }
 

@@ -92,15 +92,16 @@ class Searching:
         self._is_new = False
 
     def plan(self, corners: Plan) -> Plan:
-        """Returns a plan of the rounds on disk; of the first one, which is not written yet, if there is none.
+        """Reads the rounds on disk and returns their plan; without any, proposes the first one.
 
         Args:
-            corners: The plan of the space's corners, whose code and warnings are those of all combinations.
+            corners: A plan with the code and the warnings of all combinations: that of the space's corners.
 
         Raises:
             ConfigError: If a proposal cannot be trained.
             SearchError: If the rounds on disk are of another search, or are broken.
         """
+        self.rounds.clear()
         plan = self._read() or self._propose([])
         return replace(plan, warnings=corners.warnings, sources=corners.sources, search=self.search)
 
@@ -270,13 +271,14 @@ class SearchSchedule:
         """Returns the validation error of each trial by its id, mm, as its file has it; None if it diverged."""
         unknown = {trial.id for trial in self.plan.trials} - self._values_mm.keys()
         folder, until = self._searching.folder, time.monotonic() + _STALE_S
-        while unknown:
+        while True:
             found = folder.read_trials(lambda trial: (trial.status, trial.val_distance_mm), unknown.__contains__)
-            ended = {i: value for i, (status, value) in found.items() if status in ("finished", "diverged")}
-            self._values_mm |= {i: value for i, value in ended.items() if i in unknown}
-            unknown -= ended.keys()
-            if unknown and time.monotonic() > until:
+            ended = {i for i in unknown & found.keys() if found[i][0] in ("finished", "diverged")}
+            self._values_mm |= {trial_id: found[trial_id][1] for trial_id in ended}
+            unknown -= ended
+            if not unknown:
+                return self._values_mm
+            if time.monotonic() > until:
                 location = folder.storage.location
                 raise StorageError(f"{location} has no result of {min(unknown)}, which has ended; was it removed?")
-            time.sleep(_STALE_S / 100 if unknown else 0)
-        return self._values_mm
+            time.sleep(_STALE_S / 100)

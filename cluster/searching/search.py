@@ -50,7 +50,7 @@ class Search:
         return max(0, min(self.round_size, self.n_combinations - number * self.round_size))
 
     def __str__(self) -> str:
-        rounds = f"{count(self.n_rounds, 'round')} of {self.round_size}"
+        rounds = f"{count(self.n_rounds, 'round')} of {self.size(0)}"
         return f"{self.sampler}, {count(self.n_combinations, 'combination')} in {rounds}"
 
 

@@ -343,16 +343,59 @@ class TestTheAxes:
         opened.page.locator("#end-1-2-to").press("ArrowDown")
         assert opened.column("#") == ["1", "2"]
 
-    def test_lie_below_each_other_on_a_phone_and_are_tapped(self, browser, file):
+    @pytest.fixture
+    def on_a_phone(self, browser, file):
         opened = Opened(browser, file.as_uri(), has_touch=True, is_mobile=True)
         opened.page.set_viewport_size({"width": 390, "height": 800})
         until(opened.page, "document.querySelector('.axes svg.lying') !== null")
-        assert opened.page.evaluate("document.documentElement.scrollWidth") == 390
-        place = self.place(opened, 0, "from")
-        opened.page.touchscreen.tap(*place)
-        assert opened.column("#") == ["1"]
-        opened.page.touchscreen.tap(*place)
-        assert len(opened.column("#")) == 4
+        yield opened
+        assert opened.complaints == []
+        opened.context.close()
+
+    def swipe(self, opened, *places):
+        """Moves a finger along some places."""
+        session = opened.context.new_cdp_session(opened.page)
+        for kind, at in (
+            ("touchStart", places[:1]),
+            *(("touchMove", [place]) for place in places[1:]),
+            ("touchEnd", []),
+        ):
+            points = [{"x": x, "y": y} for x, y in at]
+            session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+            opened.page.wait_for_timeout(30)
+
+    def test_lie_below_each_other_on_a_phone_and_are_tapped(self, on_a_phone):
+        assert on_a_phone.page.evaluate("document.documentElement.scrollWidth") == 390
+        place = self.place(on_a_phone, 0, "from")
+        on_a_phone.page.touchscreen.tap(*place)
+        assert on_a_phone.column("#") == ["1"]
+        on_a_phone.page.touchscreen.tap(*place)
+        assert len(on_a_phone.column("#")) == 4
+
+    def test_take_a_finger_that_moves_along_them_and_let_one_across_them_scroll(self, on_a_phone):
+        x, y = self.place(on_a_phone, 0, "from")
+        self.swipe(on_a_phone, *((x + step, y) for step in (30, 50, 90, 140, 160)))
+        assert on_a_phone.column("#") == ["1", "2", "3"]
+        top = on_a_phone.page.evaluate("scrollY")
+        x, y = self.place(on_a_phone, 1, "from")
+        self.swipe(on_a_phone, *((x + 200, y - step) for step in (0, 30, 80, 160, 240)))
+        assert on_a_phone.column("#") == ["1", "2", "3"]
+        assert on_a_phone.page.evaluate("scrollY") > top + 50
+
+    def test_of_several_data_sets_show_only_those_on_which_there_is_a_range(self, browser, tmp_path):
+        grid = itertools.product(["one", "two"], [1e-3, 1e-2], [0.0, 0.1])
+        paths = ("experiment_config.test_set", "optimizer_args.lr", "optimizer_args.weight_decay")
+        combinations = [(dict(zip(paths, values, strict=True)), [9.0 + place]) for place, values in enumerate(grid)]
+        (tmp_path / "report.html").write_text(
+            page_of(write_experiment(tmp_path / "sweep", combinations)), encoding="utf-8"
+        )
+        opened = Opened(browser, (tmp_path / "report.html").as_uri())
+        assert opened.page.locator(".axes canvas").count() == 2
+        opened.page.locator("#end-2-0-from").press("ArrowUp")
+        assert opened.column("#") == ["7", "8"]
+        assert opened.page.locator("#selected").inner_text() == "2 of 8 combinations selected"
+        opened.page.locator("#end-1-1-from").press("ArrowUp")
+        assert opened.column("#") == ["2", "4", "7", "8"]
         assert opened.complaints == []
         opened.context.close()
 

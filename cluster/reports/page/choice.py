@@ -17,6 +17,7 @@ from cluster.results.choice.ranks import ValidationAndTest
 from cluster.results.choice.seeds import MAX_REPETITIONS, repetitions_to_separate, variances
 from cluster.results.results import Row, SummaryColumns, column
 from cluster.results.statistics import MIN_REPETITIONS, Array
+from data_pipeline.words import count
 
 _MIN_COMBINATIONS = 6
 """Fewer combinations have no shares of variance and no charts: they would say nothing."""
@@ -29,8 +30,12 @@ _BAND = (0.05, 0.5, 0.95)
 
 
 def choice(data: PageData) -> Iterator[Markup]:
-    """Yields the sections that can be computed."""
-    complete = _complete(data, data.table.summary, "val")
+    """Yields the sections that can be computed.
+
+    Combinations that a race dropped are missing, and not at random. So shares of the variance, and what a search of
+    the grid would have found, cannot be computed after a race.
+    """
+    complete = _complete(data, data.table.ranked, "val")
     if len(complete) < 2:
         return
     yield section_of(data, "seeds", "Options or chance", *(tag("p", text) for text in _seeds(data, complete)))
@@ -38,7 +43,7 @@ def choice(data: PageData) -> Iterator[Markup]:
     if len(with_test) >= _MIN_COMBINATIONS:
         yield section_of(data, "ranks", "Validation and test", *_ranks(data, with_test))
     epochs = np.array([_epochs(data, row) for row in complete])
-    if len(complete) >= _MIN_COMBINATIONS and (epochs > 0).all():
+    if len(complete) >= _MIN_COMBINATIONS and (epochs > 0).all() and not data.table.dropped:
         yield section_of(data, "cost", "What a search could save", *_cost(data, complete, epochs))
 
 
@@ -50,6 +55,11 @@ def _complete(data: PageData, rows: list[Row], split: str) -> list[Row]:
         for row in rows
         if data.table.is_complete(row) and all(mm is not None and math.isfinite(mm) for mm in values[row["key"]])
     ]
+
+
+def _combinations(data: PageData, rows: list[Row]) -> str:
+    limited = " that finished all repetitions" if len(rows) < len(data.table.summary) else ""
+    return f"{count(len(rows), 'combination')}{limited}"
 
 
 def _seeds(data: PageData, rows: list[Row]) -> Iterator[str]:
@@ -64,10 +74,10 @@ def _seeds(data: PageData, rows: list[Row]) -> Iterator[str]:
     values = table.values(column("val", "distance"))
     results = np.array([values[row["key"]] for row in rows], dtype=np.float64)  # (C, R)
     n = len(results)
-    if n >= _MIN_COMBINATIONS:
+    if n >= _MIN_COMBINATIONS and not table.dropped:
         yield (
             "Results differ because combinations have other options, and because repetitions have other seeds. "
-            f"{_shares(results, f'all {n:,} combinations')}"
+            f"{_shares(results, f'all {_combinations(data, rows)}')}"
             + (f" {_shares(results[: n // 2], f'the better half of them ({n // 2:,})')}" if n >= _MIN_HALVED else "")
         )
         yield _scatter(results)
@@ -79,9 +89,14 @@ def _shares(results: Array, of: str) -> str:
     if share is None:
         return f"The results of {of} are equal."
     return (
-        f"Over {of}, {100 * share:.0f} % of the variance of validation errors comes from the options and "
-        f"{100 - round(100 * share)} % from the seeds."
+        f"Over {of}, {_percent(share)} of the variance of validation errors comes from the options and "
+        f"{_percent(1 - share)} from the seeds."
     )
+
+
+def _percent(share: float) -> str:
+    # With a decimal, so that a small share is not 0 %.
+    return f"{100 * share:.{0 if 0.01 <= share <= 0.99 else 1}f} %"
 
 
 def _scatter(results: Array) -> str:
@@ -113,12 +128,13 @@ def _separation(data: PageData, rows: list[Row], results: Array) -> str:
     )
     if n <= n_done:
         needed += f", and there are {n_done}"
-    elif n < MIN_REPETITIONS:
-        needed += f" (the test in this report needs {MIN_REPETITIONS})"
+    needed += " (probability 80 %, two-sided, 5 % level"
+    if max(n, n_done) < MIN_REPETITIONS:
+        needed += f"; the test in this report needs {MIN_REPETITIONS} repetitions"
     chosen = ", and the first was chosen because its errors are low, partly by chance"
     return (
-        f"{needed} (probability 80 %, two-sided, 5 % level). This is a rough number: {n_done} repetitions show the "
-        f"scatter only roughly{'' if data.table.n_confirming else chosen}."
+        f"{needed}). This is a rough number: {n_done} repetitions show the scatter only roughly"
+        f"{'' if data.table.n_confirming else chosen}."
     )
 
 
@@ -129,12 +145,13 @@ def _ranks(data: PageData, rows: list[Row]) -> Iterator[Markup]:
     val, test = (np.array([row[mean] for row in rows], dtype=np.float64) for mean in means)  # (N,) each
     found = ValidationAndTest(val, test)
     places, n, best = found.test_places, len(rows), found.best_in_test
+    named = _combinations(data, rows) + (" that were trained to the end" if table.dropped else "")
     first = name_of(table, rows[0])
     if best == 0:
-        words = f"The first of {n:,} combinations in validation, {first}, also has the lowest error on the test set."
+        words = f"The first of {named} in validation, {first}, also has the lowest error on the test set."
     else:
         words = (
-            f"The first of {n:,} combinations in validation, {first}, is number {places[0]:g} on the test set. There, "
+            f"The first of {named} in validation, {first}, is number {places[0]:g} on the test set. There, "
             f"{name_of(table, rows[best])} is lowest, {found.gap_mm:.2f} mm below it. Part of this gap is chance: the "
             f"lowest of {n:,} numbers is low by chance too."
         )
@@ -199,7 +216,7 @@ def _cost(data: PageData, rows: list[Row], epochs: Array) -> Iterator[Markup]:
     half, most = (f"{quantile[n_quarter - 1] - errors[0]:.2f}" for quantile in (middle, high))
     yield tag(
         "p",
-        f"All {n:,} combinations took {total:,.0f} epochs. In the order of the plan, the best one was number "
+        f"All {_combinations(data, rows)} took {total:,.0f} epochs. In the order of the plan, the best one was number "
         f"{found:,}, after {100 * spent[found - 1] / total:.0f} % of the epochs. If a random quarter of them "
         f"({n_quarter:,}) is trained, its best is within {half} mm of the best of all in half of the cases, and within "
         f"{most} mm in 95 %.",

@@ -14,16 +14,19 @@ from cluster.results.results import Row, SummaryColumns
 
 
 def parallel_coordinates(data: PageData) -> Iterator[Markup]:
-    """Yields the picture, which scripts draw, and its data; nothing if no data set has lines to distinguish."""
+    """Yields the picture, which scripts draw, and its data; nothing if no data set has lines to distinguish.
+
+    Its lines are the rows of the table.
+    """
     plots: list[dict[str, Any]] = []
     first = 0
     for of in data.by_data:
         table = of.table
-        n_results = sum(row[SummaryColumns.of("val").mean] is not None for row in table.summary)
+        n_results = sum(row[SummaryColumns.of("val").mean] is not None for row in table.ranked)
         if len(table.distinguishing_paths) >= 2 and n_results >= 2 and len(plots) < MAX_DATA_GROUPS:
             name = None if of.group is None else of.group.name
-            plots.append({"name": name, "first": first, "n": len(table.summary), "axes": list(_axes(of))})
-        first += len(table.summary)
+            plots.append({"name": name, "first": first, "n": len(table.ranked), "axes": list(_axes(of))})
+        first += len(table.ranked)
     if not plots:
         return
     yield tag(
@@ -58,10 +61,12 @@ def _axes(data: PageData) -> Iterator[dict[str, Any]]:
             "texts": option_texts(list(values.values())),
             "values": list(values.values()) if are_numbers else None,
             "log": are_numbers and spans_decades(np.array(numbers, dtype=np.float64)),
-            "places": [place[repr(row[path])] for row in table.summary],
+            "places": [place[repr(row[path])] for row in table.ranked],
         }
     for split in table.splits:
-        yield {"name": f"{SPLIT_NAMES[split]}, mm", "results": _results(table.summary, split)}
+        results = _results(table.ranked, split)
+        if any(mm is not None for mm in results):
+            yield {"name": f"{SPLIT_NAMES[split]}, mm", "results": results}
 
 
 def _results(rows: Sequence[Row], split: str) -> list[float | None]:

@@ -138,8 +138,8 @@ def combinations(data: PageData) -> Markup:
     shown = replace(grid, caption=caption, headers=headers, rows=rows, n_labels=1, spans=spans, notes=(), below=None)
     dropped = []
     if grid.below is not None:
-        table_of_dropped = html_table(grid.below)
-        dropped.append(scrolling(table_of_dropped, "Dropped combinations", n_rows=len(grid.below.rows)))
+        table_of_dropped = scrolling(html_table(grid.below), "Dropped combinations", n_rows=len(grid.below.rows))
+        dropped = [tag("h3", "Dropped by the race"), table_of_dropped]
     return section(
         "combinations",
         "Combinations",
@@ -150,7 +150,7 @@ def combinations(data: PageData) -> Markup:
         tag(
             "details",
             tag("summary", "A paragraph for a methods section"),
-            tag("p", methods_paragraph(table, data.experiment)),
+            tag("p", methods_paragraph(table)),
         ),
         json_block("combinations-data", data.for_scripts()),
     )

@@ -31,13 +31,16 @@ _SHOWN_MM = 0.005
 
 def short_names(paths: Sequence[str]) -> list[str]:
     """Returns for each dotted path its last part with spaces, or as many parts as make it unique."""
-    return [name if "." in name else name.replace("_", " ") for name in names.short_names(paths).values()]
+    return list(map(_in_words, names.short_names(paths).values()))
+
+
+def _in_words(name: str) -> str:
+    return name if "." in name else name.replace("_", " ")
 
 
 def name_of(table: Results, row: Row) -> str:
     """Returns a combination's name for a sentence, such as 'lr 0.001 with weight decay 0 and dropout 0.5'."""
-    names, texts = short_names(table.distinguishing_paths), table.described[row["key"]].values()
-    settings = [f"{name} {text}" for name, text in zip(names, texts, strict=True)]
+    settings = [f"{_in_words(name)} {text}" for name, text in table.described[row["key"]].items()]
     if not settings:
         return "the only combination"
     first, *others = settings

@@ -4,6 +4,8 @@ from cluster.reports.formats.grid import Cell, Grid, number_cell, option_cells
 from cluster.results.names import short_names
 from cluster.results.results import Results
 
+_OF_FOLDS = " All folds of a combination race together, so a single one has no distances here."
+
 
 def dropped_grid(results: Results, precision: int = 2) -> Grid | None:
     """Returns the combinations that the race dropped, those on the same data together; None without any.
@@ -32,13 +34,14 @@ def dropped_grid(results: Results, precision: int = 2) -> Grid | None:
         [Cell(at.reason) for at in found],
     ]
     combinations = f"{len(rows):,} combinations" if len(rows) > 1 else "combination"
+    are_folds = any(at.leader_val_distance_mm is None and at.reason == "behind" for at in found)
     first = f"{'those on the same data together, ' if len(parts) > 1 else ''}the latest rung first"
     return Grid(
         name=f"{results.name} dropped",
         caption=(
             f"The {combinations} that the race dropped, {first}: the mean over n repetitions of the best validation "
             "distance up to the epoch of the rung, and that of the best combination at the same rung. These are not "
-            "final results, so no p-value compares them."
+            f"final results, so no p-value compares them.{_OF_FOLDS if are_folds else ''}"
         ),
         headers=headers,
         rows=list(zip(*columns, strict=True)),

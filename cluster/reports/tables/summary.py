@@ -244,10 +244,10 @@ def _notes(table: Results) -> list[str]:
     by_error: dict[tuple[str, str], list[Row]] = {}
     for row in table.failures:
         by_error.setdefault((row["status"], str(row["error"] or "").split("\n")[0]), []).append(row)
-    settings = list(map(setting_of, table.single_folds.distinguishing_paths))
+    names = short_names(table.single_folds.distinguishing_paths)
     for (status, error), (row, *others) in list(by_error.items())[:_MAX_FAILURES]:
-        texts = table.single_folds.described[row["key"]].values()
-        options = ", ".join(f"{setting} = {text}" for setting, text in zip(settings, texts, strict=True))
+        texts = table.single_folds.described[row["key"]]
+        options = ", ".join(f"{setting_of(path)} = {texts[name]}" for path, name in names.items() if name in texts)
         more = f" (and {len(others)} more with the same error)" if others else ""
         notes.append(f"{status}: {row['key']}/{row['repetition']} ({options or 'no options'}): {error}{more}")
     n_more = sum(len(rows) for rows in list(by_error.values())[_MAX_FAILURES:])

@@ -8,6 +8,7 @@ from rich.console import Console
 from cluster.executors import progress as progress_module
 from cluster.executors.monitor import Monitor
 from cluster.executors.progress import Progress, duration
+from cluster.searching.search import Search
 from cluster.trial.trainable import TrialReport
 from posenet.models import CorrectorMLP
 from tests.cluster_tests.small_experiment import LR
@@ -278,6 +279,32 @@ class TestTheOptionsOfATrial:
         assert [progress.options(trial.id) for trial in plan.trials] == [
             *("lr 0.001, model large", "lr 0.001, model small", "lr 0.01, model large", "lr 0.01, model small")
         ]
+
+
+class TestASearch:
+    def test_has_the_trials_and_epochs_of_all_rounds_from_the_beginning(self, small_experiment):
+        experiment = small_experiment.experiment(
+            {"experiment_config.search": Search("sobol", 20), "experiment_config.n_repetitions": 3}
+        )
+        experiment.add_range(LR, 1e-4, 1e-1, log=True)
+        experiment.add_options("model_args.dropout", [None, 0.5])
+        plan = experiment.plan()
+        assert len(plan.trials) == 24
+        progress = Progress.of(plan, experiment.space, {})
+        assert (progress.n_trials, progress.n_epochs) == (60, 60 * 2)
+        assert progress.options(plan.trials[0].id) == "lr 0.001, dropout None"
+
+    def test_knows_what_it_proposes_later(self, small_experiment):
+        plans = []
+        for n in (8, 12):
+            experiment = small_experiment.experiment({"experiment_config.search": Search("sobol", n, round_size=n)})
+            experiment.add_range(LR, 1e-4, 1e-1, log=True)
+            plans.append(experiment.plan())
+        progress = Progress.of(plans[0], experiment.space, {})
+        last = plans[1].trials[-1]
+        progress.grown(plans[1], experiment.space)
+        assert progress.options(last.id) == f"lr {last.combination.options[LR]:g}"
+        assert progress.num_epochs(last.id) == 2
 
 
 class TestOnATerminal:

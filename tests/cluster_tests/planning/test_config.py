@@ -110,6 +110,7 @@ EXPERIMENT = [
     ("keep_weights", "some", "got 'some'; allowed: one of 'all', 'best', 'none'"),
     ("keep_weights", None, "got None; allowed: one of 'all', 'best', 'none'"),
     ("keep_state", "best", "got 'best'; allowed: one of 'all', 'none'"),
+    ("search", "tpe", "got 'tpe'; allowed: a Search of cluster.searching.search, or None"),
     ("n_repetition", 3, "there is no such key; did you mean 'n_repetitions'?"),
     ("Name", "x", "did you mean 'name'?"),
     ("testset", None, "did you mean 'test_set'?"),
@@ -336,6 +337,7 @@ class TestARightConfig:
                     **{"deterministic_mode": True, "data_dir": "data", "storage_path": "results"},
                     **{"cpus_per_trial": 1, "trials_per_device": 1, "max_retries": 2, "checkpoint_interval_s": 30},
                     **{"trial_timeout_s": None, "stop_if_all_fail": 5, "keep_weights": "all", "keep_state": "none"},
+                    "search": None,
                 },
             ),
             (

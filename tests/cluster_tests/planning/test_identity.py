@@ -449,7 +449,7 @@ class TestTheIdentityOfATraining:
         assert small_experiment.key(changes) == small_experiment.key()
 
     def test_is_decided_for_every_key_of_the_three_dicts(self):
-        decided = {"experiment_config.init_weights_path"}  # in a separate test
+        decided = {"experiment_config.init_weights_path", "experiment_config.search"}  # in separate tests
         decided |= {
             ".".join(path.split(".")[:2]) for changes in CHANGES_A_NUMBER + CHANGES_NO_NUMBER for path in changes
         }

@@ -1,6 +1,7 @@
 import json
 import threading
 from functools import partial
+from itertools import product
 
 import numpy as np
 import pytest
@@ -376,5 +377,7 @@ class TestCombinations:
             Axis((f"a{i}",), tuple((n,) for n in range(size)), tuple((n,) for n in range(size)))
             for i, size in enumerate(sizes)
         ]
-        combinations = list(space.combinations())
-        assert len(set(combinations)) == len(combinations) == len(space) == np.prod(sizes, dtype=int)
+        combinations = space.combinations()
+        assert len(set(combinations)) == len(combinations) == np.prod(sizes, dtype=int)
+        assert combinations == list(product(*map(range, sizes)))  # the last axis varies fastest
+        assert space.n_combinations(1000) == len(combinations)

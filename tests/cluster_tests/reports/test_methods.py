@@ -5,11 +5,11 @@ import pytest
 from cluster.reports.methods import methods_paragraph
 from cluster.results.results import Results
 from tests.cluster_tests.experiment_files import write_experiment
-from tests.cluster_tests.results_files import write_fold_results, write_raced_results, write_results
+from tests.cluster_tests.results_files import experiment_json, write_fold_results, write_raced_results, write_results
 
 
 def paragraph(folder):
-    return methods_paragraph(Results.read(folder), folder.read_experiment())
+    return methods_paragraph(Results.read(folder))
 
 
 class TestTheParagraph:
@@ -19,7 +19,7 @@ class TestTheParagraph:
 
     def test_names_the_options_and_their_values(self, raced):
         options = "All 6 combinations of lr (0.1, 0.2, 0.3) and dim (8, 16)"
-        assert raced.startswith(f"{options} were compared, with 2 repetitions each.")
+        assert raced.startswith(f"{options} were compared, each with 2 repetitions.")
 
     def test_says_what_was_decided_at_each_rung(self, raced):
         assert (
@@ -56,9 +56,20 @@ class TestTheParagraph:
 
     def test_of_folds_says_on_what_each_was_trained(self, tmp_path):
         text = paragraph(write_fold_results(tmp_path, {0.1: [[9.0], [7.0]]}, [(10, 20), (30, 40)]))
-        assert "1 combination was trained, with 1 repetition on each of 2 folds." in text
+        assert "1 combination was trained with 1 repetition on each of 2 folds." in text
         assert "test sets of 2 folds of hands (60 frames, each tested exactly once)" in text
 
     def test_before_the_end_says_that_there_is_no_result(self, tmp_path):
         text = paragraph(write_results(tmp_path, {"a": ({"lr": 1}, [None])}))
         assert "No combination has been trained to the end yet." in text
+
+    def test_of_a_search_has_its_ranges_and_who_proposed(self, tmp_path):
+        folder = write_results(tmp_path, {"a": ({"lr": 0.002}, [6.0]), "b": ({"lr": 0.01}, [7.0])})
+        content = experiment_json(folder)
+        content["options"] = [{"paths": ["lr"], "range": {"low": 0.001, "high": 0.1, "log": True}}]
+        search = {"name": "cluster.searching.search.Search", "args": {"sampler": "tpe", "round_size": 8}}
+        content["configs"]["experiment_config"]["search"] = search
+        folder.write_experiment(content)
+        text = paragraph(folder)
+        assert text.startswith("2 combinations of lr (0.001 to 0.1, logarithmic) were compared")
+        assert "They were proposed by a search (sampler tpe, in rounds of 8)." in text

@@ -6,6 +6,7 @@ import pytest
 
 from cluster.reports.draw import FigureError, FigureOptions, draw
 from cluster.reports.page.page import page
+from cluster.reports.page.sentences import name_of
 from cluster.reports.tables.effects import effects_of
 from cluster.reports.tables.pivot import PivotTable
 from cluster.reports.tables.summary import summary_text
@@ -51,6 +52,14 @@ def test_the_table_shows_the_values_of_ranges_and_where_an_option_does_not_apply
         ["CorrectorLCN", "large", "0.0005"],
         ["CorrectorLCN", "small", "0.003"],
         ["CorrectorMLP", "–", "0.01234"],
+    ]
+
+
+def test_a_sentence_names_only_the_options_that_apply(table):
+    assert [name_of(table, row) for row in table.summary] == [
+        "model CorrectorLCN with dim large and lr 0.0005",
+        "model CorrectorLCN with dim small and lr 0.003",
+        "model CorrectorMLP with lr 0.01234",
     ]
 
 

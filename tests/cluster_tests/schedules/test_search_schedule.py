@@ -13,6 +13,7 @@ from cluster.searching.rounds import SearchError
 from cluster.searching.search import Search
 from cluster.storage.trial_file import TrialFile
 from cluster.trial.trainable import TrialReport
+from posenet.models import CorrectorTransformer
 from tests.cluster_tests.small_experiment import LR, SmallExperiment
 from tests.cluster_tests.test_longer_training import numbers_of
 
@@ -169,6 +170,13 @@ class TestASearch:
         assert len(files_of(fewer)[1]["combinations"]) == 8
         assert len(proposals_of(fewer)) == 12
 
+    def test_keeps_its_proposals_if_there_are_more_repetitions(self, search):
+        before = files_of(search("more", 12, n_repetitions=1))[0]
+        workers = Workers()
+        after = files_of(search("more", 12, workers, n_repetitions=3))[0]
+        assert len(workers.trained) == 24
+        assert after == before
+
     def test_trains_nothing_again_that_another_search_has_trained(self, search):
         folder = search("first", 12)
         shutil.rmtree(folder / "search")
@@ -270,6 +278,17 @@ class TestAPlan:
         options = {"experiment_config.val_set_size": [5, 10]}
         experiment = small_experiment.experiment({"experiment_config.search": Search("tpe", 2)}, options)
         assert "all combinations need the same validation set" in problems_of(experiment)
+
+    def test_names_the_round_that_proposes_what_cannot_be_trained(self, small_experiment):
+        arguments = {"dim": 4, "n_layers": 1, "n_heads": 4, "feedforward_dim": 8}
+        changes = {"model": CorrectorTransformer, "model_args": arguments}
+        experiment = small_experiment.experiment(
+            {f"base_hyperparams.{key}": value for key, value in changes.items()}
+            | {"experiment_config.search": Search("sobol", 8)}
+        )
+        experiment.add_range("model_args.dim", 4, 64, integer=True)
+        text = problems_of(experiment)
+        assert "model_args: round 0 of the search proposes a combination that cannot be trained: " in text
 
     def test_reports_the_problems_of_all_corners_together(self, small_experiment):
         experiment = small_experiment.experiment(

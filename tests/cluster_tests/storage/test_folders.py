@@ -136,7 +136,7 @@ def test_every_file_name_of_the_program_stands_in_the_modules_docstring():
     assert names == {
         *("experiment.json", "trial.json", "records.parquet", "weights.pt", "examples.npz", "plots"),
         *("frames.parquet", "checkpoint.pt", "state.pt", "archive", "tables", "report.html", "hang.txt", ".lock"),
-        *("training_frames", "runs"),
+        *("training_frames", "runs", "race", "search"),
     }
     constants = {value for name, value in vars(FileNames).items() if name.isupper()}
     assert constants == names | {"trials", "lease"}  # these two are inside other lines

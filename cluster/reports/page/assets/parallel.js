@@ -6,6 +6,7 @@
   const SPACE = 104; // the width that an upright axis needs for its labels
   const [TOP, HEIGHT, ROW, EDGE] = [50, 300, 74, 16];
   const LABEL = 52; // right of the last upright axis
+  const CHARACTER = 6.8; // pixels
   const N_COLOURS = 24;
   const REACH = 14; // pixels around an end of a range in which a drag moves it
 
@@ -22,7 +23,7 @@
   }
 
   // An axis: its different values in order, the index of each combination's value (-1 for none), and the positions of
-  // the values from 0 to 1.
+  // the values from 0 to 1. An axis of results also has its limits.
   function axisOf(given, id) {
     const { name, results } = given;
     if (!results) {
@@ -43,12 +44,13 @@
     const scaled = values.map((mm) => Math.min(mm, ceiling));
     return {
       id, name, title: name, texts: values.map((mm) => mm.toFixed(2)), keys: values.map(String), values,
-      places: results.map((mm) => (mm === null ? -1 : index.get(mm))), positions: spread(scaled), ribbon: 0, isResult: true,
+      places: results.map((mm) => (mm === null ? -1 : index.get(mm))), positions: spread(scaled), ribbon: 0, limits: [scaled[0], scaled.at(-1)],
     };
   }
 
+  // The positions of ascending numbers.
   function spread(scaled) {
-    const [low, high] = [Math.min(...scaled), Math.max(...scaled)];
+    const [low, high] = [scaled[0], scaled.at(-1)];
     return scaled.map((value) => (high > low ? (value - low) / (high - low) : 0.5));
   }
 
@@ -65,9 +67,9 @@
 
   // The labelled values of an axis, as pairs of position and text.
   function labels(axis, most) {
-    const { texts, positions, values, isResult } = axis;
-    if (isResult && values.length > 1) {
-      const [low, high] = [values[0], values[positions.indexOf(1)]];
+    const { texts, positions, limits } = axis;
+    if (limits && limits[0] < limits[1]) {
+      const [low, high] = limits;
       return ticks(low, high, Math.min(most, 6)).map((mm) => [(mm - low) / (high - low), `${mm}`]);
     }
     const step = Math.ceil(texts.length / most);
@@ -77,7 +79,7 @@
   // Shows a plot in its element. Calls `moved` while a range changes, and `changed` when it has changed.
   function mountPlot(holder, plot, number, isAlone, moved, changed) {
     const axes = plot.axes.map((given) => axisOf(given, isAlone ? given.name : `${number}.${given.name}`));
-    const ranks = axes.find((axis) => axis.isResult);
+    const ranks = axes.find((axis) => axis.limits);
     const places = Array.from({ length: plot.n }, (_, i) => i);
     // The place in validation, from 0 to 1.
     const rank = places.map((i) => (ranks.places[i] < 0 ? 1 : ranks.places[i] / ranks.values.length));
@@ -125,7 +127,7 @@
 
     // Shortens a text to some pixels.
     const fitted = (text, room) => {
-      const most = Math.max(3, Math.floor(room / 6.6));
+      const most = Math.max(3, Math.floor(room / CHARACTER));
       return text.length > most ? `${text.slice(0, most - 1)}…` : text;
     };
 
@@ -150,7 +152,8 @@
       const strip = isUpright
         ? { x: along(k) - EDGE, y: TOP - EDGE, width: 3 * EDGE, height: HEIGHT + 2 * EDGE }
         : { x: 0, y: along(k) - 22, width, height: 44 };
-      const most = isUpright ? 14 : axis.values ? 5 : Math.floor(width / 60);
+      const longest = Math.max(...axis.texts.map((text) => text.length));
+      const most = isUpright ? 14 : axis.values ? 5 : Math.max(2, Math.floor(width / (CHARACTER * longest + 10)));
       const texts = labels(axis, most).map(([position, text]) => {
         const [x, y] = point(k, position);
         const [room, at] = isUpright ? [k === axes.length - 1 ? LABEL : space() - 22, { x: x + 9, y: y + 4 }]
@@ -184,7 +187,7 @@
         title.replaceChildren(...(isUpright
           ? [svg("tspan", {}, svg("title", {}, axis.title), fitted(axis.title, room)),
             ...(entry.range ? [svg("tspan", { class: "within", x: along(k) - 10, dy: 16 }, fitted(within, room))] : [])]
-          : [fitted(axis.title, room), ...(entry.range ? [svg("tspan", { class: "within", dx: 8 }, fitted(within, room - 7 * axis.title.length))] : [])]));
+          : [fitted(axis.title, room), ...(entry.range ? [svg("tspan", { class: "within", dx: 8 }, fitted(within, room - CHARACTER * axis.title.length))] : [])]));
       }
 
       function choose(range) {
@@ -232,6 +235,8 @@
         group.addEventListener("pointercancel", finish);
         event.preventDefault();
       });
+      // A finger on an upright axis does not scroll the page; for axes that lie, the style says so.
+      group.addEventListener("touchstart", (event) => { if (isUpright) event.preventDefault(); }, { passive: false });
       group.addEventListener("keydown", (event) => {
         const which = handles.indexOf(event.target);
         const last = axis.texts.length - 1;

@@ -55,9 +55,11 @@ class TestOptionsOrChance:
             error = (residuals**2).sum() / (c - 1) / (r - 1)
             options = results.mean(axis=1).var(ddof=1) - error / r
             seeds = error + max(0, results.mean(axis=0).var(ddof=1) - error / c)
-            share = round(100 * options / (options + seeds))
-            assert f"Over {name}" in text
-            assert f"{share} % of the variance of validation errors comes from the options and {100 - share} %" in text
+            share = 100 * options / (options + seeds)
+            said = re.search(
+                rf"Over {re.escape(name)}[^,]*, (\S+) % of the variance .*? and (\S+) % from the seeds", text
+            )
+            assert [float(number) for number in said.groups()] == pytest.approx([share, 100 - share], abs=0.5)
 
     def test_says_how_many_repetitions_would_separate_the_first_two(self, tmp_path):
         val = np.array([[10.0, 10.1, 10.2], [10.05, 10.25, 10.15], [11, 11, 11]])
@@ -86,7 +88,7 @@ class TestOptionsOrChance:
         val = drawn()
         folder = write(tmp_path, val)
         folder.trial(f"{5:016x}/1").remove("trial.json")
-        assert "Over all 23 combinations" in words(sections(folder)["seeds"])
+        assert "Over all 23 combinations that finished all repetitions, " in words(sections(folder)["seeds"])
 
     def test_has_no_shares_of_few_combinations_and_nothing_of_one(self, tmp_path):
         assert "%" not in words(sections(write(tmp_path / "few", drawn(n=5)))["seeds"]).split("The first two")[0]
@@ -146,6 +148,15 @@ class TestWhatASearchCouldSave:
         folder = write(tmp_path, drawn())
         folder.trial(f"{3:016x}/2").remove("records.parquet")
         assert "cost" not in sections(folder)
+
+
+def test_each_data_set_has_its_own_sections(tmp_path):
+    path = "experiment_config.test_set"
+    grid = itertools.product(["one", "two"], range(6))
+    combinations = [({path: name, LR: lr}, [9.0 + lr, 9.1 + lr]) for name, lr in grid]
+    data = PageData.read(write_experiment(tmp_path / "sweep", combinations))
+    found = [re.findall(r'<section id="([^"]+)"', text)[0] for of in data.by_data for text in choice(of)]
+    assert found == ["seeds-1", "ranks-1", "seeds-2", "ranks-2"]
 
 
 def test_folds_are_one_combination(tmp_path):

@@ -1,14 +1,17 @@
 """The page of a raced experiment."""
 
+import json
 import re
 
 import pytest
 
+from cluster.reports.page.choice import choice
 from cluster.reports.page.data import PageData
 from cluster.reports.page.effects import effects
+from cluster.reports.page.parallel import parallel_coordinates
 from cluster.reports.page.sections import combinations
 from cluster.reports.page.sentences import findings, gaps
-from tests.cluster_tests.results_files import write_raced_results
+from tests.cluster_tests.results_files import write_race, write_raced_results, write_results
 
 
 @pytest.fixture
@@ -38,3 +41,20 @@ def test_has_the_effects_at_the_first_rung(data):
 
 def test_has_a_paragraph_for_a_paper(data):
     assert "<p>All 6 combinations of lr (0.1, 0.2, 0.3) and dim (8, 16) were compared" in combinations(data)
+
+
+def test_has_lines_for_the_rows_of_the_table(data):
+    text = "".join(parallel_coordinates(data))
+    [plot] = json.loads(re.search(r"<script[^>]*>(.*?)</script>", text, re.DOTALL)[1])
+    assert plot["n"] == len(plot["axes"][0]["places"]) == 2
+
+
+def test_has_no_shares_and_no_cost_of_a_search_since_what_is_left_was_not_chosen_at_random(tmp_path):
+    kept = {f"k{place}": ({"lr": place}, [6.0 + place, 6.5 + place]) for place in range(8)}
+    folder = write_results(tmp_path, {**kept, "z": ({"lr": 9}, [None, None])})
+    rung = {**dict.fromkeys(kept, ([8.0], "best")), "z": ([9.0], "behind")}
+    text = "".join(choice(PageData.read(write_race(folder, {(0, 0): (1, rung)}))))
+    assert "The first two in validation" in text
+    assert "The first of 8 combinations that were trained to the end in validation" in text
+    assert "% of the variance" not in text
+    assert "What a search could save" not in text
