@@ -512,11 +512,12 @@ class Experiment:
         found = self.folder.read_trials(wanted, is_planned)
         planned = {trial_id: known for trial_id, known in found.items() if is_planned(trial_id)}
         trained = {trial_id: known.epochs for trial_id, known in planned.items() if known.status != "failed"}
+        ended = {trial_id for trial_id, known in planned.items() if known.status in ("finished", "diverged")}
         plan = replace(
             plan,
             statuses={trial_id: known.status for trial_id, known in planned.items()},
             dropped=dropped_trials(brackets, n_repetitions + self._n_confirming),
-            races=race_texts(brackets, n_repetitions, self._n_confirming),
+            races=race_texts(brackets, n_repetitions, self._n_confirming, ended),
             n_epochs_of_races=n_epochs_left(brackets, n_repetitions, self._n_confirming, trained) if brackets else None,
         )
         others = found.keys() - planned.keys()

@@ -130,7 +130,7 @@ def _best_by_validation_data(plan: Plan, table: Results) -> set[str]:
     data = {c.key: str(json.loads(c.encoded)["data"]["val"]) for c in plan.combinations}
     best: dict[tuple[str, ...], list[str]] = {}
     for row in table.summary:
-        if row["n"]:
+        if row[table.chosen_by.n]:
             trained = table.trained_keys(row["key"])
             best.setdefault(tuple(data[key] for key in trained), trained)
     return {key for trained in best.values() for key in trained}

@@ -59,8 +59,8 @@ def read_corrector(
         combination: A combination's key or the beginning of it; `best` is the first row of the experiment's table: the
             combination with the lowest mean validation distance of those with all repetitions. Each fold of a
             combination has its own corrector, so the key must be that of a fold.
-        repetition: A repetition's number; `best` is the one with the lowest validation distance, `all` averages the
-            outputs of all finished ones.
+        repetition: A repetition's number; `best` is the one with the lowest validation distance, but none that only
+            confirms a race's finalist; `all` averages the outputs of all finished ones.
         modules: Where to look for classes that are not of this project, such as classes of a script.
 
     Raises:
@@ -77,10 +77,11 @@ def read_corrector(
         raise UserError(
             f"{key} of {table.name} was dropped by its race, so it has no result at the end of the training"
         )
-    if not row["n"]:
+    if not row[table.chosen_by.n]:
         raise UserError(f"no repetition of {key} of {table.name} is finished; run its script first")
     trials = folder.read_trials(lambda trial: trial, lambda trial_id: trial_id.partition("/")[0] == key)
-    read = {number: trials.get(f"{key}/{number}", TrialFile()) for number in range(table.n_repetitions)}
+    numbers = range(table.n_repetitions + table.n_confirming)
+    read = {number: trials.get(f"{key}/{number}", TrialFile()) for number in numbers}
     finished = {number: trial for number, trial in read.items() if trial.status == "finished"}
     chosen = _repetitions(table, row, finished, repetition)
     try:
@@ -105,7 +106,8 @@ def _repetitions(table: Results, row: Row, finished: Mapping[int, TrialFile], wa
     if wanted == "all":
         return tuple(finished)
     if wanted == "best":
-        return (min(finished, key=lambda r: finished[r].val_distance_mm or 0.0),)
+        deciding = (number for number in finished if number < table.n_repetitions)
+        return (min(deciding, key=lambda r: finished[r].val_distance_mm or 0.0),)
     if wanted not in finished:
         raise UserError(
             f"{row['key']} of {table.name} has no finished repetition {wanted!r}; give 'best', 'all' or one of "

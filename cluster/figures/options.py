@@ -26,7 +26,7 @@ from cluster.figures.style import (
     text_width,
 )
 from cluster.results.names import option_texts, short_names
-from cluster.results.results import Row, SummaryColumns
+from cluster.results.results import DECIDING, Row, SummaryColumns
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -342,9 +342,12 @@ def _left_out(summary: Sequence[Row], option: str, name: str, n_without: int) ->
 
 
 def _raced(rows: Sequence[Row]) -> list[str]:
-    """Returns a sentence on the combinations that a race dropped; none without any."""
+    """Returns sentences on the combinations that a race dropped, and on means that confirm the others."""
     n = sum(row.get("dropped_epoch") is not None for row in rows)
-    return [f"The race dropped {n:,} of {len(rows):,} combinations."] if n else []
+    sentences = [f"The race dropped {n:,} of {len(rows):,} combinations."] * bool(n)
+    if DECIDING.n in rows[0]:
+        sentences.append("Means are over fresh repetitions, which took no part in the race.")
+    return sentences
 
 
 def _scale_axis(axes: "Axes", numbers: Numbers, width_pt: float) -> str:
@@ -377,6 +380,8 @@ def _scale_axis(axes: "Axes", numbers: Numbers, width_pt: float) -> str:
 
 def _is_passed_over(row: Row, best: Row, n_planned: int) -> bool:
     """Returns whether a combination with fewer repetitions is better in validation than the chosen one."""
+    if DECIDING.n in row:
+        return False  # other repetitions than the shown ones chose the best
     mean, of_best = (combination[SummaryColumns.of("val").mean] for combination in (row, best))
     return row["n"] < n_planned and mean is not None and of_best is not None and bool(mean < of_best)
 

@@ -1,4 +1,4 @@
-"""What the decisions of a race say about the combinations that it dropped, and about its first rung."""
+"""What the decisions of a race say about its finalists, the combinations that it dropped, and its first rung."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -61,6 +61,12 @@ def dropped_combinations(decisions: Sequence[DecisionFile], validated_on: Mappin
             dropped = Dropped(competitor.epoch, n, _finite(mean), _finite(decision.leader.mean_mm), competitor.reason)
             found.append((place, dropped))
     return {key: dropped for (*_, key), dropped in sorted(found)}
+
+
+def finalists(decisions: Sequence[DecisionFile]) -> set[str]:
+    """Returns the keys of the combinations that a race trains to the end."""
+    last = (decision for decision in decisions if decision.rung == decision.n_rungs - 2)
+    return {competitor.key for decision in last for competitor in decision.combinations if competitor.stays}
 
 
 def for_longer(decisions: Sequence[DecisionFile], stands_for: Mapping[str, str]) -> list[DecisionFile]:

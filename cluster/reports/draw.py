@@ -82,8 +82,8 @@ def draw(figure: str, table: Results, figure_options: FigureOptions) -> "Figure"
 
 
 def finished_ids(table: Results, row: Row) -> list[str]:
-    """Returns the ids of the finished repetitions of a combination, 'KEY/REPETITION', in their order."""
-    trials = table.repetitions[row["key"]]
+    """Returns the ids of the finished repetitions that count, 'KEY/REPETITION', of a combination, in their order."""
+    trials = table.counted[row["key"]]
     return [f"{trial['key']}/{trial['repetition']}" for trial in trials if trial["status"] == "finished"]
 
 
@@ -156,7 +156,7 @@ def _learning_curves(figure_options: FigureOptions, table: Results) -> "Figure":
     for name, row in rows.items():
         known = [logged.curves.get(trial_id) for trial_id in finished_ids(table, row)]
         groups[name] = [curve for curve in known if curve is not None]
-    return curves.learning_curves(groups, n_planned=table.n_repetitions, width_in=figure_options.width_in)
+    return curves.learning_curves(groups, n_planned=table.n_counted, width_in=figure_options.width_in)
 
 
 def _success_curves(figure_options: FigureOptions, table: Results) -> "Figure":
@@ -175,7 +175,7 @@ def _success_curves(figure_options: FigureOptions, table: Results) -> "Figure":
         rates,
         others=others,
         of=figure_options.measure,
-        n_planned=table.n_repetitions,
+        n_planned=table.n_counted,
         remarks=remarks,
         width_in=figure_options.width_in,
     )
@@ -191,9 +191,10 @@ def _errors_by_joint(figure_options: FigureOptions, table: Results) -> "Figure":
         is_metric=lambda name: name.startswith("distance["),
         only_finished=True,
     )
-    if not logged.final:
+    finals = [logged.final[trial_id] for trial_id in finished_ids(table, row) if trial_id in logged.final]
+    if not finals:
         raise FigureError(f"no finished trial of {row['key']} of {table.name} logged the errors of its joints")
-    values = np.stack(list(logged.final.values()), axis=1)  # (M, repetitions)
+    values = np.stack(finals, axis=1)  # (M, repetitions)
     by_name = dict(zip(logged.metrics, values.tolist(), strict=True))
     before, after = (
         {
@@ -207,7 +208,7 @@ def _errors_by_joint(figure_options: FigureOptions, table: Results) -> "Figure":
         skeleton_of(table.files, _trained_ids(table, row)[0]),
         before,
         after,
-        n_planned=table.n_repetitions,
+        n_planned=table.n_counted,
         width_in=figure_options.width_in,
     )
 
@@ -233,7 +234,7 @@ def _error_by_option(figure_options: FigureOptions, table: Results) -> "Figure":
         option or numeric[0],
         lines=lines,
         split=split,
-        n_planned=table.n_repetitions,
+        n_planned=table.n_counted,
         width_in=figure_options.width_in,
     )
 
@@ -256,7 +257,7 @@ def _heat_map(figure_options: FigureOptions, table: Results) -> "Figure":
     down, across = _two_options(figure_options, table)
     split: options.Split = "test" if table.split == "test" else "val"
     return options.heat_map(
-        table.summary, down, across, split=split, n_planned=table.n_repetitions, width_in=figure_options.width_in
+        table.summary, down, across, split=split, n_planned=table.n_counted, width_in=figure_options.width_in
     )
 
 
@@ -267,7 +268,7 @@ def _parallel_coordinates(figure_options: FigureOptions, table: Results) -> "Fig
         table.summary,
         table.distinguishing_paths,
         split=split,
-        n_planned=table.n_repetitions,
+        n_planned=table.n_counted,
         width_in=figure_options.width_in,
     )
 

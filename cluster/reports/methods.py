@@ -8,7 +8,7 @@ from math import prod
 from typing import Any
 
 from cluster.racing.decision_file import DecisionFile
-from cluster.reports.tables.captions import SPLITS, folds_of, n_folds
+from cluster.reports.tables.captions import SPLITS, folds_of, in_race, n_folds
 from cluster.reports.tables.summary import mean_and_std
 from cluster.results.names import option_texts, short_names
 from cluster.results.results import Results, Row, SummaryColumns
@@ -35,7 +35,7 @@ def methods_paragraph(results: Results) -> str:
     sentences = [_searched(results, experiment), *_trained(results, experiment)]
     for name, part in shown:
         on = f"On {name}: " if len(parts) > 1 else ""
-        sentences += [f"{on}{sentence}" for sentence in (*_raced(part, experiment), *_chosen(part))]
+        sentences += [f"{on}{sentence}" for sentence in (*_raced(part, experiment), *_confirmed(part), *_chosen(part))]
     if len(parts) > len(shown):
         sentences.append(f"And {len(parts) - len(shown)} more sets of data.")
     return " ".join([*sentences, *_produced_by(results)])
@@ -56,7 +56,7 @@ def _searched(results: Results, experiment: ExperimentFile) -> str:
     combinations = f"{'All ' if is_grid and n > 1 else ''}{count(n, 'combination')}"
     of = f" of {listed(options)}" if options else ""
     seed = experiment.configs.get("experiment_config", {}).get("seed")
-    n_repetitions = count(results.n_repetitions - _n_confirming(results), "repetition")
+    n_repetitions = count(results.n_repetitions, "repetition")
     seeds = f" (seeds derived from {seed})" if isinstance(seed, int) else ""
     folds = f" on each of {n_folds(results, results.folds)} folds" if results.folds else ""
     was = "was" if n == 1 else "were"
@@ -113,19 +113,11 @@ def _raced(part: Results, experiment: ExperimentFile) -> Iterator[str]:
         "A rung compares the mean over repetitions of the best validation distance so far; combinations that are close "
         "to the best one may stay too."
     )
-    if all(row["n"] == part.n_repetitions for row in part.ranked):
+    if all(map(part.is_complete, part.ranked)):
         n = len(part.ranked)
         yield f"{count(n, 'combination')} {'was' if n == 1 else 'were'} trained to the end{_cost(part, experiment)}."
-        if n_confirming := _n_confirming(part):
-            yield f"{count(n_confirming, 'further repetition')} of each of them played no part in the race."
     else:
         yield "The race has not ended yet."
-
-
-def _n_confirming(results: Results) -> int:
-    """Returns how many of the repetitions only finalists of a race have."""
-    found = results.decisions[-1].rule.get("confirm") if results.decisions else 0
-    return found if isinstance(found, int) and 0 < found < results.n_repetitions else 0
 
 
 def _rungs(decisions: Sequence[DecisionFile]) -> str:
@@ -150,11 +142,20 @@ def _cost(part: Results, experiment: ExperimentFile) -> str:
     known = {key: n for key, n in epochs.items() if n is not None}
     if len(known) < len(epochs):
         return ""
-    n_repetitions = part.n_repetitions - _n_confirming(part)
     raced = sum(at.epoch * at.repetitions for at in part.dropped.values())
-    raced += sum(known[row["key"]] * n_repetitions for row in part.ranked)
-    share = raced / (sum(known.values()) * n_repetitions)
+    raced += sum(known[row["key"]] * part.n_repetitions for row in part.ranked)
+    share = raced / (sum(known.values()) * part.n_repetitions)
     return f"; the race takes {100 * share:.0f} % of the epochs of training all of them" if share <= 1 else ""
+
+
+def _confirmed(part: Results) -> Iterator[str]:
+    """Says how finalists are confirmed; nothing if they are not."""
+    if part.n_confirming:
+        fresh = count(part.n_confirming, "fresh repetition")
+        yield (
+            f"To confirm the finalists, each was trained in {fresh}, which took no part in the race; all results and "
+            "tests are over these alone."
+        )
 
 
 def _chosen(part: Results) -> Iterator[str]:
@@ -168,7 +169,13 @@ def _chosen(part: Results) -> Iterator[str]:
     std = " ± sample standard deviation" if best[val.std] is not None else ""
     over = f"mean distance per joint{std} over {count(best['n'], 'repetition')}"
     distance = f"{mean_and_std(best[val.mean], best[val.std])} mm"
-    if len(part.summary) > 1:
+    if len(part.summary) > 1 and part.n_confirming:
+        mean = mean_and_std(best[part.chosen_by.mean], None)
+        yield (
+            f"The combination with the lowest mean distance on {on}{in_race(part)} was chosen: {texts} ({mean} mm). "
+            f"There, its fresh repetitions reach {distance} ({over})."
+        )
+    elif len(part.summary) > 1:
         yield f"The combination with the lowest mean distance on {on} was chosen: {texts} ({distance}; {over})."
     else:
         yield f"On {on}, it reaches {distance} ({over})."

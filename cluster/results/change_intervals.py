@@ -79,7 +79,7 @@ def mean_frame_errors(results: Results, row: Row, split: str) -> FrameErrors | N
     if results.folder is None or split != split_of_frames(results, row):
         return None
     repetitions = []
-    for trial in results.repetitions[row["key"]]:
+    for trial in results.counted[row["key"]]:
         if trial["status"] == "finished":
             ids = results.trained_ids(f"{trial['key']}/{trial['repetition']}")
             found = FrameErrors.read_folds(results.folder, ids)

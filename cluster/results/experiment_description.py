@@ -15,7 +15,7 @@ from data_pipeline.separation.separation import Separation
 
 _COLUMNS = {
     *("key", "n", "failed", "diverged", "folds", "repetition", "seed", "status", "best_epoch", DATASET),
-    *(*RUN_COLUMNS, *DROPPED_COLUMNS, "trial", "trial_id"),
+    *(*RUN_COLUMNS, *DROPPED_COLUMNS, "role", "deciding_n", "deciding_val_distance_mm", "trial", "trial_id"),
 }
 """The columns of tables that are neither options nor metrics."""
 
@@ -50,6 +50,7 @@ class ExperimentDescription:
         combinations: The key and the options of each planned combination, with columns of labels among them.
         folds: The fold of each combination, by its key; empty without folds.
         is_raced: Whether the last run raced the combinations.
+        n_confirming: How many of the repetitions, the last ones, confirm the finalists of the race.
 
     The others are those of `cluster.results.results.Results`; `seeds` has one for each repetition.
     """
@@ -66,6 +67,7 @@ class ExperimentDescription:
     separations: dict[str, dict[str, Separation]]
     folds: dict[str, FoldName]
     is_raced: bool
+    n_confirming: int
     problems: Sequence[str]
 
     @classmethod
@@ -99,8 +101,19 @@ class ExperimentDescription:
             separations=separations,
             folds=folds,
             is_raced=config.get("race") is not None,
+            n_confirming=_n_confirming(config.get("race"), len(file.plan.seeds)),
             problems=[*file.problems, *problems],
         )
+
+
+def _n_confirming(race: object, n_seeds: int) -> int:
+    """Returns how many repetitions confirm the finalists of a race; older versions do not write it."""
+    arguments = race.get("args") if isinstance(race, Mapping) else None
+    given = arguments.get("confirm", 0) if isinstance(arguments, Mapping) else 0
+    n_confirming: int = read_as(Count, given, "race.args.confirm")
+    if n_confirming and n_confirming >= n_seeds:
+        raise ValueError(f"plan has {n_seeds} seeds, which are too few for {n_confirming} repetitions that confirm")
+    return n_confirming
 
 
 def _varied(combinations: Sequence[Combination]) -> list[str]:

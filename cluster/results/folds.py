@@ -44,7 +44,8 @@ def combined_trial(rows: Sequence[Row], folds: Sequence[Fold], of_combination: R
     """
     first, status = rows[0], combined_status([row["status"] for row in rows])
     is_finished = status == "finished"
-    row = {**of_combination, "repetition": first["repetition"], "seed": first["seed"], "status": status}
+    of_repetition: Row = {name: first[name] for name in ("repetition", "seed", "role") if name in first}
+    row = {**of_combination, **of_repetition, "status": status}
     epochs = [fold["best_epoch"] for fold in rows]
     row["best_epoch"] = sum(epochs) / len(rows) if is_finished and None not in epochs else None
     for name, split in metrics.items():

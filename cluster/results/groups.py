@@ -69,7 +69,7 @@ def read_groups(
         ChoiceError: If these errors are not known; the message says why.
         StorageError: If a file cannot be read.
     """
-    trials = results.repetitions[row["key"]]
+    trials = results.counted[row["key"]]
     without = f"{results.name} has no errors by {by}"
     if all(trial[column(split, "distance")] is None for trial in trials):
         raise ChoiceError(f"{without}: no trial of {row['key']} has finished with a {split} set")
@@ -125,7 +125,7 @@ def split_of_frames(results: Results, row: Row) -> str:
 
 def whole(results: Results, row: Row, split: str, metric: str = "distance") -> Group:
     """Returns the errors of a combination over all frames and joints, as means over the subsets."""
-    trials = results.repetitions[row["key"]]
+    trials = results.counted[row["key"]]
     data_set = results.data_sets.get(split, {}).get(row["key"])
     n_frames = None if data_set is None else data_set.n_frames
     return _of_columns(trials, split, metric, MEAN_SUBSET, n_frames)._replace(name=ALL)

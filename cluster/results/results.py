@@ -9,13 +9,13 @@ that changed) are only counted.
 
 import math
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar, cast
 
 from cluster.racing.decision_file import DecisionFile, read_decisions
-from cluster.racing.dropped import DROPPED_COLUMNS, Dropped, dropped_combinations, for_longer
+from cluster.racing.dropped import DROPPED_COLUMNS, Dropped, dropped_combinations, finalists, for_longer
 from cluster.results.experiment_description import DataSet, ExperimentDescription, FoldName
 from cluster.results.folds import DATASET, Fold, combined_trial, key_of_folds, with_dataset
 from cluster.results.names import NOT_APPLICABLE, ChoiceError, option_texts, short_names
@@ -51,6 +51,9 @@ METRICS = (
 class Results:
     """The trials of an experiment and their summary.
 
+    If a race's finalists are confirmed, their numbers in all tables are of the fresh repetitions alone, in which only
+    finalists are trained. The order of combinations is that of the other repetitions, which chose the finalists.
+
     Attributes:
         name: The experiment's name.
         option_paths: The settings that vary, a column for each in both tables; also the columns of labels.
@@ -60,13 +63,18 @@ class Results:
         trials: A row for each trial: options, `repetition`, `seed`, `status`, `best_epoch`, metrics, `train_seconds`,
             `node`, `device`, `gpu`, `gpu_peak_gib`, `gpu_total_gib`, `error`. Missing values are None. With folds, a
             row for each repetition of all folds; it is finished if all folds are. The status of a trial that would go
-            on if a race had not dropped its combination is `dropped`.
+            on if a race had not dropped its combination is `dropped`. If finalists are confirmed, `role` says whether a
+            repetition `decides` or `confirms`; only finalists have the latter.
         summary: A row for each combination, the best in validation first, but those with fewer finished repetitions
             than planned after the others: options, `n` (finished repetitions), `failed`, `diverged`, and by split the
             `SummaryColumns`: means and sample standard deviations over finished repetitions. With folds also `folds`,
             their number, and by split `fold_std_column`: the sample standard deviation of their means. Combinations
             that a race dropped come last, in the order of `dropped`. They have no results and `n` is 0, also if single
-            repetitions finished; if there are any, all rows have the `DROPPED_COLUMNS`.
+            repetitions finished; if there are any, all rows have the `DROPPED_COLUMNS`. If finalists are confirmed,
+            these are the numbers of `counted` repetitions; the columns of `DECIDING` have those of the others, on which
+            the order rests.
+        n_repetitions: The planned repetitions of each combination, without those that confirm finalists.
+        n_confirming: The planned fresh repetitions of each finalist of a race; 0 if none confirm them.
         n_others: Trials in the folder that are not part of this plan.
         ranges: The settings whose values a search chose from ranges. Hardly two combinations share a value.
         n_not_proposed: How many combinations the search has still to propose.
@@ -93,6 +101,8 @@ class Results:
     trials: list[Row]
     summary: list[Row]
     n_others: int
+    n_repetitions: int
+    n_confirming: int = 0
     ranges: Sequence[str] = ()
     n_not_proposed: int = 0
     data_sets: Mapping[str, Mapping[str, DataSet]] = field(default_factory=dict)
@@ -120,6 +130,7 @@ class Results:
             experiment = ExperimentDescription.of(file)
         except ValueError as error:
             raise NoResultsError.of(folder.storage.location, str(error)) from error
+        n_repetitions = len(experiment.seeds) - experiment.n_confirming
         planned = [(c, repetition) for repetition in range(len(experiment.seeds)) for c in experiment.combinations]
         ids = [f"{c.key}/{repetition}" for c, repetition in planned]
         wanted = set(ids)
@@ -136,8 +147,13 @@ class Results:
         warnings += broken
         option_paths, splits = experiment.option_paths, experiment.splits
         groups = list(_column_groups(splits, outcomes))
+        of_repetition = [
+            {"repetition": repetition, "seed": seed}
+            | ({"role": DECIDES if repetition < n_repetitions else CONFIRMS} if experiment.n_confirming else {})
+            for repetition, seed in enumerate(experiment.seeds)
+        ]
         trials = [
-            _trial_row(c, option_paths, repetition, experiment.seeds[repetition], outcome, groups)
+            _trial_row(c, option_paths, of_repetition[repetition], outcome, groups)
             for (c, repetition), outcome in zip(planned, outcomes, strict=True)
         ]
         found = cls(
@@ -146,8 +162,10 @@ class Results:
             distinguishing_paths=experiment.distinguishing_paths,
             splits=splits,
             trials=trials,
-            summary=_summarize(trials, option_paths, splits),
+            summary=_summarize(trials, option_paths, splits, n_repetitions),
             n_others=len(known.keys() - wanted),
+            n_repetitions=n_repetitions,
+            n_confirming=experiment.n_confirming,
             ranges=experiment.ranges,
             n_not_proposed=experiment.n_not_proposed,
             data_sets=experiment.data_sets,
@@ -174,6 +192,27 @@ class Results:
         for row in self.trials:
             found[row["key"]].append(row)
         return found
+
+    @cached_property
+    def counted(self) -> dict[str, list[Row]]:
+        """The rows of `repetitions` that all numbers are means over: those that confirm finalists, if any do."""
+        if not self.n_confirming:
+            return self.repetitions
+        return {key: [row for row in rows if row["role"] == CONFIRMS] for key, rows in self.repetitions.items()}
+
+    @property
+    def n_counted(self) -> int:
+        """The planned repetitions that all numbers are means over."""
+        return self.n_confirming or self.n_repetitions
+
+    @property
+    def chosen_by(self) -> "ChosenBy":
+        """The columns of the summary that decide which combination is the best."""
+        return DECIDING if self.n_confirming else ChosenBy("n", SummaryColumns.of("val").mean)
+
+    def is_complete(self, row: Row) -> bool:
+        """Returns whether all planned repetitions of a row of `summary` have finished, also those that confirm it."""
+        return bool(row["n"] >= self.n_counted and row[self.chosen_by.n] >= self.n_repetitions)
 
     @cached_property
     def ranked(self) -> list[Row]:
@@ -220,11 +259,6 @@ class Results:
         return [row for row in self.single_folds.trials if row["status"] in ("failed", "diverged")]
 
     @property
-    def n_repetitions(self) -> int:
-        """The planned repetitions of each combination."""
-        return len(self.trials) // len(self.summary)
-
-    @property
     def split(self) -> str:
         """The split that results are reported on: the test set if there is one."""
         return self.splits[-1]
@@ -246,24 +280,25 @@ class Results:
         return [name[len(start) : -1] for name in next(iter(self.trials), {}) if name.startswith(start)]
 
     def values(self, name: str) -> dict[str, list[Any]]:
-        """Returns a column of the trials for each combination, by its key, in the order of repetitions.
+        """Returns a column of the counted trials of each combination, by its key, in the order of repetitions.
 
         The values of a combination that a race dropped are None: no mean may contain them.
         """
+        missing = [None] * self.n_counted
         return {
-            key: [None if key in self.dropped else trial[name] for trial in trials]
-            for key, trials in self.repetitions.items()
+            key: missing if key in self.dropped else [trial[name] for trial in trials] or missing
+            for key, trials in self.counted.items()
         }
 
     def fold_means(self, name: str) -> dict[str, list[float | None]]:
         """Returns the mean of a column of the trials for each fold of each combination, by its key.
 
-        The means are over the repetitions that all folds finished.
+        The means are over the counted repetitions that all folds finished.
         """
         values = self.single_folds.values(name)
         found = {}
         for key, folds in self.folds.items():
-            counted = [place for place, trial in enumerate(self.repetitions[key]) if trial["status"] == "finished"]
+            counted = [place for place, trial in enumerate(self.counted[key]) if trial["status"] == "finished"]
             known = [[values[fold.key][place] for place in counted] for fold in folds]
             found[key] = [_mean([value for value in of_fold if value is not None]) for of_fold in known]
         return found
@@ -335,14 +370,32 @@ class Results:
         )
 
     def _after_race(self: R) -> R:
-        """Returns the results with the combinations that the race dropped after the others."""
+        """Returns the results with the combinations that the race dropped after the others.
+
+        Only finalists keep rows of trials that confirm them.
+        """
         validated_on = self.data_sets.get("val", {})
-        unfinished = {row["key"] for row in self.summary if row["n"] < self.n_repetitions}
+        unfinished = {row["key"] for row in self.summary if not self.is_complete(row)}
         dropped = dropped_combinations(
             self.decisions, {key: (data.name, data.size) for key, data in validated_on.items() if key in unfinished}
         )
-        if not dropped:
-            return self
+        raced = self._with_all_dropped(dropped) if dropped else self
+        if not self.n_confirming:
+            return raced
+        # A bracket with a single rung decides nothing: what was trained shows its finalists.
+        begun = {row["key"] for row in self.trials if row["role"] == CONFIRMS and row["status"] != "pending"}
+        return raced._confirming_only((finalists(self.decisions) | begun) - dropped.keys())
+
+    def _confirming_only(self: R, keys: Collection[str]) -> R:
+        """Returns the results without the trials that would confirm other combinations than these."""
+        trained = {one for key in keys for one in self.trained_keys(key)}
+        return replace(
+            self,
+            trials=[row for row in self.trials if row["role"] == DECIDES or row["key"] in keys],
+            trained=self.trained and cast(R, self.trained)._confirming_only(trained),
+        )
+
+    def _with_all_dropped(self: R, dropped: Mapping[str, Dropped]) -> R:
         of_folds = {
             fold.key: at._replace(val_distance_mm=None, leader_val_distance_mm=None)  # a fold has none of its own
             for key, at in dropped.items()
@@ -355,6 +408,7 @@ class Results:
         measured = [name for split in self.splits for name in SummaryColumns.of(split)]
         measured += [name for split in self.splits if self.folds for name in [fold_std_column(split, "distance")]]
         no_results = {"n": 0, **dict.fromkeys(measured)}
+        no_results |= {DECIDING.n: 0, DECIDING.mean: None} if self.n_confirming else {}
         rows = {row["key"]: row | dict.fromkeys(DROPPED_COLUMNS) for row in self.summary}
         for key, at in dropped.items():
             # The others come first.
@@ -384,7 +438,7 @@ class Results:
             option_paths=option_paths,
             distinguishing_paths=with_dataset(self.distinguishing_paths, is_shown=is_named),
             trials=trials,
-            summary=_summarize(trials, option_paths, self.splits),
+            summary=_summarize(trials, option_paths, self.splits, self.n_repetitions),
             data_sets={
                 split: {
                     key: DataSet(
@@ -423,7 +477,7 @@ class Results:
         metrics = {name: split for split in self.splits for name in self.trials[0] if name.startswith(f"{split}_")}
         rows = {(row["key"], row["repetition"]): row | {DATASET: fold_of[row["key"]].dataset} for row in self.trials}
         trials = []
-        for repetition in range(self.n_repetitions):
+        for repetition in range(self.n_repetitions + self.n_confirming):
             for key, of_key in folds.items():
                 of_folds = [rows[fold.key, repetition] for fold in of_key]
                 described = {"key": key} | {path: of_folds[0][path] for path in option_paths}
@@ -476,6 +530,20 @@ class SummaryColumns(NamedTuple):
         return cls(column(split, "distance", before=True), f"{after}_mean", f"{after}_std", *changes)
 
 
+class ChosenBy(NamedTuple):
+    """The columns of the summary that decide which combination is the best."""
+
+    n: str
+    mean: str
+
+
+DECIDING = ChosenBy("deciding_n", "deciding_val_distance_mm")
+"""These columns if finalists are confirmed: how many of the other repetitions finished, and their mean."""
+
+DECIDES, CONFIRMS = "decides", "confirms"
+"""The roles of repetitions if finalists are confirmed."""
+
+
 class _ColumnGroup(NamedTuple):
     """The columns of a subset of a split: their names, and the names of the metrics in a trial's file."""
 
@@ -514,28 +582,31 @@ def _own_metrics(outcomes: Sequence[TrialOutcome], split: str) -> list[str]:
 def _trial_row(
     combination: Combination,
     option_paths: Sequence[str],
-    repetition: int,
-    seed: int,
+    of_repetition: Row,
     outcome: TrialOutcome,
     groups: Sequence[_ColumnGroup],
 ) -> Row:
     row: Row = {"key": combination.key}
     for path in option_paths:
         row[path] = combination.options[path]
-    row |= {"repetition": repetition, "seed": seed, "status": outcome.status, "best_epoch": outcome.best_epoch}
+    row |= of_repetition | {"status": outcome.status, "best_epoch": outcome.best_epoch}
     for split, subset, columns, metrics in groups:
         values = outcome.metrics.get(split, {}).get(subset, {})
         row.update(zip(columns, map(values.get, metrics), strict=True))
     return row | outcome.run
 
 
-def _summarize(trials: Sequence[Row], option_paths: Sequence[str], splits: Sequence[str]) -> list[Row]:
+def _summarize(
+    trials: Sequence[Row], option_paths: Sequence[str], splits: Sequence[str], n_repetitions: int
+) -> list[Row]:
+    is_confirmed = "role" in trials[0]
     by_key: dict[str, list[Row]] = {}
     for row in trials:
         by_key.setdefault(row["key"], []).append(row)
     summary = []
     for key, rows in by_key.items():
-        finished = [row for row in rows if row["status"] == "finished"]
+        ended = [row for row in rows if row["status"] == "finished"]
+        finished = [row for row in ended if row.get("role") != DECIDES]
         summed: Row = {
             "key": key,
             **{path: rows[0][path] for path in option_paths},
@@ -553,9 +624,12 @@ def _summarize(trials: Sequence[Row], option_paths: Sequence[str], splits: Seque
             change_percent = None if change is None or not mean_before else 100 * change / mean_before
             values = (mean_before, mean, _std(after), change, change_percent)
             summed |= zip(SummaryColumns.of(split), values, strict=True)
+        deciding = [row[column("val", "distance")] for row in ended if row.get("role") == DECIDES]
+        if is_confirmed:
+            summed |= zip(DECIDING, (len(deciding), _mean([mm for mm in deciding if mm is not None])), strict=True)
         summary.append(summed)
-    by, n_repetitions = SummaryColumns.of("val").mean, len(trials) // len(summary)
-    return sorted(summary, key=lambda row: (row[by] is None, row["n"] < n_repetitions, row[by] or 0.0))
+    by = DECIDING if is_confirmed else ChosenBy("n", SummaryColumns.of("val").mean)
+    return sorted(summary, key=lambda row: (row[by.mean] is None, row[by.n] < n_repetitions, row[by.mean] or 0.0))
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -2,7 +2,8 @@
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 import torch
@@ -62,11 +63,12 @@ def planned_rungs(bracket: Bracket, n_repetitions: int) -> list[PlannedRung]:
     return planned
 
 
-def n_epochs_to_confirm(bracket: Bracket, n_confirming: int) -> int:
-    """Returns how many epochs the repetitions take that confirm the finalists of a bracket."""
-    lengths = [entrant.num_epochs for entrant in bracket.entrants.values()]
-    n_finalists = planned_rungs(bracket, 1)[-1].n_combinations
-    return round(n_confirming * n_finalists * sum(lengths) / max(1, len(lengths)))
+def planned_to_confirm(bracket: Bracket, n_confirming: int) -> PlannedRung:
+    """Returns the fresh repetitions of a bracket's finalists, which are trained after its last rung."""
+    lengths = [entrant.num_epochs for entrant in bracket.own_competing.values()]
+    last = planned_rungs(bracket, n_confirming)[-1]
+    n_epochs = round(n_confirming * last.n_combinations * sum(lengths) / max(1, len(lengths)))
+    return last._replace(n_repetitions=n_confirming, n_epochs=n_epochs)
 
 
 def dropped_trials(brackets: Sequence[Bracket], n_repetitions: int) -> set[str]:
@@ -94,7 +96,7 @@ def n_epochs_left(
     n = 0
     for bracket in brackets:
         n += sum(rung.n_epochs for rung in planned_rungs(bracket, n_repetitions) if not rung.is_decided)
-        n += n_epochs_to_confirm(bracket, n_confirming)
+        n += planned_to_confirm(bracket, n_confirming).n_epochs
         n_all = n_repetitions + n_confirming
         before = bracket.rungs[bracket.place - 1] if bracket.place else None
         for entrant in bracket.own_competing.values() if trained else ():
@@ -104,8 +106,17 @@ def n_epochs_left(
     return max(0, n)
 
 
-def race_texts(brackets: Sequence[Bracket], n_repetitions: int, n_confirming: int) -> list[str]:
-    """Returns what each race trains: a sentence and a table."""
+def race_texts(
+    brackets: Sequence[Bracket], n_repetitions: int, n_confirming: int, ended: AbstractSet[str]
+) -> list[str]:
+    """Returns what each race trains: a sentence and a table.
+
+    Args:
+        brackets: The brackets.
+        n_repetitions: The repetitions of finalists, without those that confirm them.
+        n_confirming: The repetitions that confirm them.
+        ended: The ids of the trials that have ended.
+    """
     texts = []
     for bracket in brackets:
         rungs = planned_rungs(bracket, n_repetitions)
@@ -115,29 +126,42 @@ def race_texts(brackets: Sequence[Bracket], n_repetitions: int, n_confirming: in
         cost = f"{in_race:,} of {in_grid:,} epochs ({100 * in_race / max(1, in_grid):.1f} %)"
         about = "" if bracket.is_decided else "about "
         first = f"race of {count(len(bracket.entrants), 'combination')} on {bracket.data.name}{added}: {about}{cost}"
-        texts.append(f"{first}\n{_table(rungs)}")
+        rows = [_row(f"{number}", rung, "decided" * rung.is_decided) for number, rung in enumerate(rungs, 1)]
         if n_confirming:
-            n = rungs[-1].n_combinations
-            texts.append(
-                f"then {count(n_confirming, 'fresh repetition')} of about {count(n, 'finalist')} to confirm them: "
-                f"{n_epochs_to_confirm(bracket, n_confirming):,} epochs"
+            fresh = planned_to_confirm(bracket, n_confirming)
+            first += f", then {about}{fresh.n_epochs:,} in fresh repetitions"
+            rows.append(
+                _row("fresh", fresh, _progress(bracket, range(n_repetitions, n_repetitions + n_confirming), ended))
             )
+        texts.append(f"{first}\n{_table(rows)}")
     return texts
 
 
-def _table(rungs: Sequence[PlannedRung]) -> str:
-    rows = [
-        [
-            f"  {number}",
-            f"{rung.epochs[0]}" if rung.epochs[0] == rung.epochs[1] else f"{rung.epochs[0]}–{rung.epochs[1]}",
-            f"{rung.n_combinations:,}",
-            f"{rung.n_repetitions}",
-            f"{rung.n_combinations * rung.n_repetitions:,}",
-            f"{rung.n_epochs:,}",
-            "decided" if rung.is_decided else "",
-        ]
-        for number, rung in enumerate(rungs, 1)
+def _progress(bracket: Bracket, repetitions: Iterable[int], ended: AbstractSet[str]) -> str:
+    """Returns how many repetitions of finalists have ended; nothing as long as it is not known who they are."""
+    if not bracket.is_decided:
+        return ""
+    trials = [
+        [f"{one.key}/{repetition}" for one in entrant.trained]
+        for entrant in bracket.own_competing.values()
+        for repetition in repetitions
     ]
+    return f"{sum(ended >= set(folds) for folds in trials):,} of {len(trials):,} have ended"
+
+
+def _row(name: str, rung: PlannedRung, note: str) -> list[str]:
+    return [
+        f"  {name}",
+        f"{rung.epochs[0]}" if rung.epochs[0] == rung.epochs[1] else f"{rung.epochs[0]}–{rung.epochs[1]}",
+        f"{rung.n_combinations:,}",
+        f"{rung.n_repetitions}",
+        f"{rung.n_combinations * rung.n_repetitions:,}",
+        f"{rung.n_epochs:,}",
+        note,
+    ]
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
     headers = ["  rung", "to epoch", "combinations", "repetitions", "trials", "epochs", ""]
     return tabulate(rows, headers, tablefmt="plain", disable_numparse=True, colalign=("right",) * 6 + ("left",))
 
@@ -153,10 +177,11 @@ def decision_text(decision: DecisionFile, leader: str) -> str:
     diverged = sum(competitor.reason == "diverged" for competitor in decision.combinations)
     lost = f" ({diverged} diverged)" if diverged else ""
     added = f", bracket {decision.bracket + 1}" if decision.bracket else ""
+    go_on = "are finalists" if decision.rung == decision.n_rungs - 2 else "go on"
     best = decision.leader
     return (
         f"race on {decision.data}{added}, rung {decision.rung + 1} of {decision.n_rungs}: {n_stay} of "
-        f"{count(n, 'combination')} go on after epoch {best.epoch}{lost}; the best one has {best.mean_mm:.2f} mm in "
+        f"{count(n, 'combination')} {go_on} after epoch {best.epoch}{lost}; the best one has {best.mean_mm:.2f} mm in "
         f"validation ({leader})"
     )
 

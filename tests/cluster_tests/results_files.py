@@ -121,6 +121,7 @@ def write_race(
     *,
     data: str = "hands_val",
     n_rungs: int = 3,
+    confirm: int = 0,
 ) -> ExperimentFolder:
     """Writes the decisions of a race, and that the experiment is raced.
 
@@ -129,9 +130,11 @@ def write_race(
         decisions: By the numbers of the bracket and the rung, the epoch and what each combination reached, by its key.
         data: The validation set.
         n_rungs: The rungs of each bracket.
+        confirm: How many of the repetitions, the last ones, confirm the finalists.
     """
     content = experiment_json(folder)
-    race = {"name": "cluster.racing.successive_halving.SuccessiveHalving", "args": RULE}
+    rule = RULE | ({"confirm": confirm} if confirm else {})
+    race = {"name": "cluster.racing.successive_halving.SuccessiveHalving", "args": rule}
     content["configs"]["experiment_config"]["race"] = race
     folder.write_experiment(content)
     for (bracket, rung), (epoch, reached) in decisions.items():
@@ -148,10 +151,10 @@ def write_race(
                 bracket=bracket,
                 rung=rung,
                 n_rungs=n_rungs,
-                n_repetitions=len(content["plan"]["seeds"]),
+                n_repetitions=len(content["plan"]["seeds"]) - confirm,
                 n_epochs_allowed=100,
                 combinations=competitors,
-                rule=RULE,
+                rule=rule,
             ),
         )
     return folder

@@ -53,8 +53,7 @@ def _complete(data: PageData, rows: list[Row], split: str) -> list[Row]:
     return [
         row
         for row in rows
-        if row["n"] == data.table.n_repetitions
-        and all(mm is not None and math.isfinite(mm) for mm in values[row["key"]])
+        if data.table.is_complete(row) and all(mm is not None and math.isfinite(mm) for mm in values[row["key"]])
     ]
 
 
@@ -65,7 +64,7 @@ def _combinations(data: PageData, rows: list[Row]) -> str:
 
 def _seeds(data: PageData, rows: list[Row]) -> Iterator[str]:
     table = data.table
-    if table.n_repetitions == 1:
+    if table.n_counted == 1:
         yield (
             "Each combination was trained once. So it cannot be known how much of their differences comes from the "
             "options and how much from the seed, nor how many repetitions would tell the first two apart. Three "
@@ -132,17 +131,18 @@ def _separation(data: PageData, rows: list[Row], results: Array) -> str:
     needed += " (probability 80 %, two-sided, 5 % level"
     if max(n, n_done) < MIN_REPETITIONS:
         needed += f"; the test in this report needs {MIN_REPETITIONS} repetitions"
+    chosen = ", and the first was chosen because its errors are low, partly by chance"
     return (
-        f"{needed}). This is a rough number: {n_done} repetitions show the "
-        "scatter only roughly, and the first was chosen because its errors are low, partly by chance."
+        f"{needed}). This is a rough number: {n_done} repetitions show the scatter only roughly"
+        f"{'' if data.table.n_confirming else chosen}."
     )
 
 
 def _ranks(data: PageData, rows: list[Row]) -> Iterator[Markup]:
     table = data.table
-    val, test = (
-        np.array([row[SummaryColumns.of(split).mean] for row in rows], dtype=np.float64) for split in ("val", "test")
-    )  # (N,) each
+    # Fresh repetitions of finalists would have another order in validation than those that chose.
+    means = table.chosen_by.mean, SummaryColumns.of("test").mean
+    val, test = (np.array([row[mean] for row in rows], dtype=np.float64) for mean in means)  # (N,) each
     found = ValidationAndTest(val, test)
     places, n, best = found.test_places, len(rows), found.best_in_test
     named = _combinations(data, rows) + (" that were trained to the end" if table.dropped else "")
@@ -206,7 +206,7 @@ def _epochs(data: PageData, row: Row) -> float:
 def _cost(data: PageData, rows: list[Row], epochs: Array) -> Iterator[Markup]:
     planned = {trial["key"]: place for place, trial in enumerate(data.table.trials[: len(data.table.summary)])}
     order = np.argsort([planned[row["key"]] for row in rows])
-    errors = np.array([row[SummaryColumns.of("val").mean] for row in rows], dtype=np.float64)  # (N,), ascending
+    errors = np.array([row[data.table.chosen_by.mean] for row in rows], dtype=np.float64)  # (N,), ascending
     in_plan, spent = best_in_order(errors[order]), np.cumsum(epochs[order])  # (N,) each
     low, middle, high = best_in_random_order(errors, _BAND)  # (N,) each
     n, total = len(errors), spent[-1]

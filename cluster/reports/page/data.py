@@ -155,7 +155,7 @@ class PageData:
         Returns:
             Two arrays (n, P), mm, for its n finished repetitions and the P `parts`; None if there are none.
         """
-        ids = [trial_id(row) for row in self.table.repetitions[key] if row["status"] == "finished"]
+        ids = [trial_id(row) for row in self.table.counted[key] if row["status"] == "finished"]
         finals = [self.logged.final[i] for i in ids if i in self.logged.final]
         if not finals or not self.parts:
             return None
@@ -190,6 +190,8 @@ class PageData:
         ]
         return {
             "splits": self.table.splits,
+            # The repetitions after these confirm finalists; null if none do.
+            "deciding": self.table.n_repetitions if self.table.n_confirming else None,
             "grids": [list(grid) for grid in grids],
             "thinning": self.thinning,
             "parts": self.parts,
@@ -294,7 +296,7 @@ def _groups(
         for by in GROUPINGS:
             if by in ("finger", "joint"):  # their records have been read already
                 if name in skeletons:
-                    ids = [trial_id(row) for row in of_data.repetitions[best["key"]]]
+                    ids = [trial_id(row) for row in of_data.counted[best["key"]]]
                     parts = part_names(skeletons[name], by)
                     of_best[by] = part_groups(whole(of_data, best, split), logged, ids, parts)
             else:

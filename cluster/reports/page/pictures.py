@@ -133,13 +133,13 @@ def _of_training(data: PageData) -> Iterator[_PlannedFigure]:
     if groups:
         of = "the best combination" if len(groups) == 1 else f"the {len(groups)} best combinations"
         yield (
-            lambda: curves.learning_curves(groups, n_planned=data.table.n_repetitions, width_in=_WIDTH_IN),
+            lambda: curves.learning_curves(groups, n_planned=data.table.n_counted, width_in=_WIDTH_IN),
             f"Learning curves of {of} in validation.",
         )
 
 
 def _of_the_best(data: PageData, folder: ExperimentFolder) -> Iterator[_PlannedFigure]:
-    row, n_planned = data.table.summary[0], data.table.n_repetitions
+    row, n_planned = data.table.summary[0], data.table.n_counted
     ids = finished_ids(data.table, row)
     place = f"the combination that is best in validation, on the {SPLITS[data.table.split]}"
     before, after = success_rates_of(folder, data.table, row, "worst")
@@ -188,7 +188,7 @@ def _of_options(data: PageData) -> Iterator[_PlannedFigure]:
         )
         yield (
             lambda: options.heat_map(
-                *(table.summary, paths[0], paths[1]), split=split, n_planned=table.n_repetitions, width_in=_WIDTH_IN
+                *(table.summary, paths[0], paths[1]), split=split, n_planned=table.n_counted, width_in=_WIDTH_IN
             ),
             f"Mean distance by {names[0]} and {names[1]} on the {SPLITS[split]}{others}.",
         )
@@ -202,7 +202,7 @@ def _unscripted(data: PageData) -> list[Markup]:
     split: options.Split = "test" if table.split == "test" else "val"
     picture = _picture(
         lambda: options.parallel_coordinates(
-            table.summary, paths, split=split, n_planned=table.n_repetitions, width_in=_WIDTH_IN
+            table.summary, paths, split=split, n_planned=table.n_counted, width_in=_WIDTH_IN
         ),
         f"All combinations: their options and their mean distance on the {SPLITS[split]}.",
     )

@@ -159,7 +159,7 @@ def combinations(data: PageData) -> Markup:
 def best(data: PageData) -> list[Markup]:
     """All metrics of the best combination, and its errors by group."""
     table, row = data.table, data.table.summary[0]
-    trials = [trial for trial in data.table.repetitions[row["key"]] if trial["status"] == "finished"]
+    trials = [trial for trial in data.table.counted[row["key"]] if trial["status"] == "finished"]
     if not trials:
         return []
     rows = []

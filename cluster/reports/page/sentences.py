@@ -11,6 +11,7 @@ from cluster.reports.tables.captions import (
     distances,
     excluded,
     folds_of,
+    in_race,
     n_folds,
     over_folds,
     raced,
@@ -53,6 +54,8 @@ def progress(data: PageData) -> str:
     counts = Counter(row["status"] for row in trials)
     folds = f" × {n_folds(table, table.folds)} folds" if table.folds else ""
     size = f"{count(len(table.summary), 'combination')}{folds} × {count(table.n_repetitions, 'repetition')}"
+    if table.n_confirming:
+        size += f", and {count(table.n_confirming, 'fresh repetition')} of each finalist"
     states = ", ".join(f"{counts[status]:,} {status}" for status in counts)
     running = " It is running now." if data.is_running else ""
     return f"{count(len(trials), 'trial')} ({size}): {states}.{running}"
@@ -63,7 +66,8 @@ def findings(data: PageData) -> list[str]:
     best = data.table.summary[0]
     table = data.table
     if best[SummaryColumns.of("val").mean] is None:
-        return ["No trial has finished, so there is no result yet.", *raced(table)]
+        trial = "fresh repetition of the best combination" if best[table.chosen_by.n] else "trial"
+        return [f"No {trial} has finished, so there is no result yet.", *raced(table)]
     return [
         " ".join(_best(data)),
         *raced(table),
@@ -128,16 +132,18 @@ def _note_on_n(data: PageData) -> str:
 def _choice(data: PageData) -> Iterator[str]:
     table, best = data.table, data.table.summary[0]
     # Means over different numbers of repetitions are not compared.
-    alike = [row for row in table.ranked if row["n"] == best["n"]]
+    by = table.chosen_by
+    alike = [row for row in table.ranked if row[by.n] == best[by.n]]
     if len(alike) < 2:
         return
     val_columns, test_columns = SummaryColumns.of("val"), SummaryColumns.of("test")
-    val = mean_and_std(best[val_columns.mean], best[val_columns.std])
-    sentence = f"It was chosen on the validation set ({val} mm), where it is the best of {len(alike):,} combinations"
+    std = None if table.n_confirming else best[val_columns.std]
+    val = f"{mean_and_std(best[by.mean], std)} mm{in_race(table)}"
+    sentence = f"It was chosen on the validation set ({val}), where it is the best of {len(alike):,} combinations"
     if table.dropped:
         sentence += " that were trained to the end"
-    if len(alike) < sum(row["n"] > 0 for row in table.summary):
-        sentence += f" with {count(best['n'], 'repetition')}"
+    if len(alike) < sum(row[by.n] > 0 for row in table.summary):
+        sentence += f" with {count(best[by.n], 'repetition')}"
     if table.split == "val":
         yield f"{sentence}; there is no test set, so its number is slightly optimistic."
         return
@@ -209,7 +215,7 @@ def gaps(data: PageData) -> Iterator[str]:
     if waiting:
         have = "has" if waiting == 1 else "have"
         yield f"{waiting:,} of {count(len(trials), 'trial')} {have} not finished yet."
-    incomplete = sum(0 < row["n"] < table.n_repetitions for row in table.summary)
+    incomplete = sum(0 < row[table.chosen_by.n] < table.n_repetitions for row in table.summary)
     if incomplete:
         have, come = ("has", "comes") if incomplete == 1 else ("have", "come")
         yield f"{count(incomplete, 'combination')} {have} fewer repetitions and {come} after the others."

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, S
 from cluster.reports.tables.metric_labels import Measure
 from cluster.results.change_intervals import ChangeIntervals
 from cluster.results.experiment_description import DataSet
-from cluster.results.results import Results, Row, SummaryColumns, column
+from cluster.results.results import Results, Row, column
 from cluster.storage.run_file import different_origins
 from data_pipeline.subsets import FUSED_SUBSET
 from data_pipeline.words import count, listed
@@ -60,13 +60,32 @@ def best_first(results: Results, rows: Sequence[Row]) -> list[str]:
         return []
     sets = {results.data_sets.get("val", {}).get(row["key"]) for row in rows}
     text = f"Combinations are sorted by their mean distance {'in' if len(sets) == 1 else 'on each'} validation"
-    text += f"{' set' * (len(sets) > 1)}, best first"
-    if any(0 < row["n"] < results.n_repetitions for row in rows):
+    text += f"{' set' * (len(sets) > 1)}{in_race(results)}, best first"
+    if any(0 < row[results.chosen_by.n] < results.n_repetitions for row in rows):
         text += f"; those with fewer than {results.n_repetitions} finished repetitions come last"
     return [f"{text}."]
 
 
+def in_race(results: Results) -> str:
+    """Returns ' over the 3 repetitions of the race' if fresh ones confirm its finalists; otherwise nothing."""
+    n = results.n_repetitions
+    return "" if not results.n_confirming else f" over the {n} repetitions of the race" if n > 1 else " in the race"
+
+
 def raced(results: Results) -> list[str]:
+    """Returns sentences on how many combinations a race dropped, and on how its finalists are confirmed."""
+    return [*dropped(results), *confirmed(results)]
+
+
+def confirmed(results: Results) -> list[str]:
+    """Returns a sentence on the fresh repetitions that confirm a race's finalists; none without any."""
+    if not results.n_confirming:
+        return []
+    fresh = count(results.n_confirming, "fresh repetition")
+    return [f"Means and tests are over {fresh} of each finalist, which took no part in the race."]
+
+
+def dropped(results: Results) -> list[str]:
     """Returns a sentence on how many combinations a race dropped; none without any.
 
     For example '12 of 60 combinations were trained to the end; the race dropped the others.'
@@ -77,7 +96,7 @@ def raced(results: Results) -> list[str]:
         return []
     if not n_left:
         return [f"The race dropped all {n_all}." if len(results.summary) > 1 else "The race dropped the combination."]
-    if any(row["n"] < results.n_repetitions for row in results.ranked):
+    if not all(map(results.is_complete, results.ranked)):
         return [f"The race has dropped {n_dropped:,} of {n_all}; the others are not all trained to the end."]
     were, others = "was" if n_left == 1 else "were", "other" if n_dropped == 1 else "others"
     return [f"{n_left:,} of {n_all} {were} trained to the end; the race dropped the {others}."]
@@ -191,11 +210,11 @@ def passed_over(results: Results, chosen: Collection[Row], place: Callable[[Row]
         return place(row), validated_on.get(row["key"])
 
     last = {group(row): row for row in chosen}
-    keys, validated, n = {row["key"] for row in chosen}, SummaryColumns.of("val").mean, 0
+    keys, by, n = {row["key"] for row in chosen}, results.chosen_by, 0
     for row in results.summary:
-        if row["key"] in keys or row["n"] == results.n_repetitions or group(row) not in last:
+        if row["key"] in keys or row[by.n] == results.n_repetitions or group(row) not in last:
             continue
-        mean, of_last = row[validated], last[group(row)][validated]
+        mean, of_last = row[by.mean], last[group(row)][by.mean]
         n += mean is not None and (of_last is None or mean < of_last)
     if not n:
         return []

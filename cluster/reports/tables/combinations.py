@@ -24,7 +24,7 @@ from cluster.reports.tables.table_options import TableOptions
 from cluster.results.change_intervals import change_intervals
 from cluster.results.experiment_description import DataSet
 from cluster.results.names import ChoiceError, named, short_names
-from cluster.results.results import METRICS, UNITS, Results, Row, column
+from cluster.results.results import DECIDING, METRICS, UNITS, Results, Row, column
 from data_pipeline.subsets import MEAN_SUBSET
 
 _COUNTS = ("n", "failed", "diverged")
@@ -112,8 +112,8 @@ class CombinationTable:
 
     def _for_programs(self) -> Sequence[str]:
         folds = [_FOLDS] * bool(self.results.folds)
-        dropped = DROPPED_COLUMNS if self.results.dropped else ()
-        return self.table_options.columns or ("key", *self.results.option_paths, *_COUNTS, *_RESULTS, *folds, *dropped)
+        race = race_columns(self.results)
+        return self.table_options.columns or ("key", *self.results.option_paths, *_COUNTS, *_RESULTS, *folds, *race)
 
     def _for_reading(self) -> list[str]:
         options = list(self.results.distinguishing_paths)
@@ -161,7 +161,7 @@ class CombinationTable:
         measure = MEASURES[metric]
         if name in self.results.option_paths:
             return OptionColumn(name, short_names(self.results.option_paths)[name])
-        if name in ("key", *_COUNTS, *DROPPED_COLUMNS):
+        if name in ("key", *_COUNTS, *DECIDING, *DROPPED_COLUMNS):
             return CountColumn(name, name)
         if name == _FOLDS:
             raw = column(split, metric)
@@ -286,8 +286,13 @@ def rate_columns(
 
 def named_columns(results: Results, measured: Mapping[str, Any]) -> list[str]:
     """Returns every column that can be chosen."""
-    dropped = DROPPED_COLUMNS if results.dropped else ()
-    return ["key", *results.option_paths, *_COUNTS, *_RESULTS, *[_FOLDS] * bool(results.folds), *dropped, *measured]
+    folds = [_FOLDS] * bool(results.folds)
+    return ["key", *results.option_paths, *_COUNTS, *_RESULTS, *folds, *race_columns(results), *measured]
+
+
+def race_columns(results: Results) -> list[str]:
+    """Returns the columns of the summary on a race: the numbers that decided, and what dropped combinations reached."""
+    return [*(DECIDING if results.n_confirming else ()), *(DROPPED_COLUMNS if results.dropped else ())]
 
 
 def measured_columns(

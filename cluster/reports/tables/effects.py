@@ -29,7 +29,7 @@ from cluster.results.option_effects import (
     interactions,
     marginal_means,
 )
-from cluster.results.results import Results, Row, column
+from cluster.results.results import CONFIRMS, Results, Row, column
 from cluster.results.statistics import Interval
 
 IMPORTANCE = (
@@ -75,19 +75,26 @@ class Effects:
         return short_names(self.results.distinguishing_paths)
 
     @cached_property
+    def _trials(self) -> list[Row]:
+        """The trials that count; all of them as long as it is not known which combinations are confirmed."""
+        if not self.results.n_confirming:
+            return self.results.trials
+        return [row for row in self.results.trials if row["role"] == CONFIRMS] or self.results.trials
+
+    @cached_property
     def means(self) -> dict[str, GroupMeans]:
         """The mean of each value of each option, by the option's path."""
-        return marginal_means(self.results.trials, self.results.distinguishing_paths, self.metric)
+        return marginal_means(self._trials, self.results.distinguishing_paths, self.metric)
 
     @cached_property
     def interactions(self) -> list[Interaction]:
         """The interaction of each pair of options, the strongest first."""
-        return interactions(self.results.trials, self.results.distinguishing_paths, self.metric)
+        return interactions(self._trials, self.results.distinguishing_paths, self.metric)
 
     @cached_property
     def importances(self) -> Importances:
         """The share of the variance between combinations that each option alone explains."""
-        return importances(self.results.trials, self.results.distinguishing_paths, self.metric)
+        return importances(self._trials, self.results.distinguishing_paths, self.metric)
 
 
 def effects_of(results: Results, table_options: TableOptions) -> list[Effects]:
@@ -195,6 +202,7 @@ class _EffectTable:
                 *captions.distances(self.results, self._rows, self._split),
                 *captions.versions(self.results, self._rows),
                 *captions.unfinished(self.results, self._rows),
+                *dict.fromkeys(text for of_data in self.effects for text in captions.confirmed(of_data.results)),
             ],
         )
 

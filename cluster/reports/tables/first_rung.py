@@ -48,6 +48,7 @@ def at_first_rung(results: Results) -> FirstRung | None:
         trials=[trial for trial in trials if trial["repetition"] < n_repetitions],
         summary=summary,
         n_others=0,
+        n_repetitions=n_repetitions,
         data_sets=results.data_sets,
         separations=results.separations,
         folds=results.folds,

@@ -16,6 +16,7 @@ from cluster.reports.tables.captions import (
     distances,
     folds_of,
     in_brackets,
+    in_race,
     over_folds,
     raced,
     versions,
@@ -57,7 +58,8 @@ def summary_text(
         keys = short_keys(table)
         grid, dropped = _with_keys(grid, keys), dropped and _with_keys(dropped, keys)
     else:
-        ended = {row["key"] for row in table.ranked if row["n"] or row["failed"] or row["diverged"]}
+        begun = (row for row in table.ranked if row["n"] or row[table.chosen_by.n] or row["failed"] or row["diverged"])
+        ended = {row["key"] for row in begun}
         n_without = len(grid.rows) - len(ended)
         grid = replace(grid, rows=[row for key, row in zip(grid.keys, grid.rows, strict=True) if key in ended])
         if not ended and dropped is None:
@@ -217,10 +219,11 @@ def _n(row: Row) -> str:
 
 def _caption(table: Results, *, n_data: int) -> str:
     text = "Mean distance per joint in mm: mean ± sample standard deviation over n finished repetitions. "
-    text += "".join(f"{sentence} " for sentence in raced(table)) + "Best in validation first"
+    text += "".join(f"{sentence} " for sentence in raced(table))
+    text += f"Best in validation first{',' * bool(table.n_confirming)}{in_race(table)}"
     if n_data > 1:
         text += "; those measured on the same data are listed together"
-    if any(0 < row["n"] < table.n_repetitions for row in table.summary):
+    if any(0 < row[table.chosen_by.n] < table.n_repetitions for row in table.summary):
         text += f"; combinations with fewer than {table.n_repetitions} finished repetitions come after the others"
     text += "." + (" Epochs were chosen on the validation set." if "test" in table.splits else "")
     if any(FUSED_SUBSET in table.subsets(split) for split in table.splits):

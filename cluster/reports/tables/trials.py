@@ -29,7 +29,7 @@ class TrialTable:
         if table_options.best is None and table_options.best_for_each is None:
             combinations += results.not_ranked
         chosen = [key for row in combinations for key in results.trained_keys(row["key"])]
-        self._order = [*captions.raced(results), *captions.best_first(results, combinations)]
+        self._order = [*captions.dropped(results), *captions.best_first(results, combinations)]
         self.results = results = results.single_folds
         self.table_options = table_options
         self.split = chosen_split(results, table_options)
@@ -66,10 +66,11 @@ class TrialTable:
         before, after = self._column("before"), self._column("after")
         paths = results.distinguishing_paths
         columns = [self._column(name) for name in self.table_options.columns] or [
-            *(*paths, "repetition", "status", "best_epoch", before, after)
+            *(*paths, "repetition", *["role"] * bool(results.n_confirming), "status", "best_epoch", before, after)
         ]
         cells = [self._cells(name) for name in columns]
-        n_labels = next((i for i, name in enumerate(columns) if name not in (*paths, "repetition")), len(columns))
+        labels = (*paths, "repetition", "role")
+        n_labels = next((i for i, name in enumerate(columns) if name not in labels), len(columns))
         measured = [name for name in columns if name in self._measured and self._measured[name][0] is not None]
         measures = {self._measured[name][0] for name in measured}
         the_measure = next(iter(measures)) if len(measures) == 1 else None
@@ -80,7 +81,11 @@ class TrialTable:
             headers=[self._header(name) for name in columns],
             rows=list(zip(*cells, strict=True)),
             n_labels=n_labels,
-            notes=[*captions.chosen_epochs(self.split), *captions.versions(results, results.summary)],
+            notes=[
+                *["Repetitions that confirm a finalist took no part in the race."] * bool(results.n_confirming),
+                *captions.chosen_epochs(self.split),
+                *captions.versions(results, results.summary),
+            ],
         )
 
     def _for_programs(self) -> list[str]:

@@ -241,7 +241,7 @@ class _Side:
 
     @classmethod
     def of(cls, table: Results) -> "_Side":
-        trials = {key: {trial["seed"]: trial for trial in of} for key, of in table.repetitions.items()}
+        trials = {key: {trial["seed"]: trial for trial in of} for key, of in table.counted.items()}
         name = table.files.storage.location.rstrip("/").rpartition("/")[2]
         return cls(name, table, table.files.read_experiment(), trials)
 

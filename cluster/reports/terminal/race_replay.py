@@ -100,7 +100,8 @@ def _planned(results: Results) -> Callable[[str], bool]:
 def _trained_grid(results: Results, curves: dict[str, Curve]) -> TrainedGrid:
     """Returns the errors of the combinations whose repetitions all finished or diverged, and are readable."""
     val, test = {}, {}
-    for key, trials in results.repetitions.items():
+    for key, all_trials in results.repetitions.items():
+        trials = all_trials[: results.n_repetitions]  # without those that confirm finalists
         found = [curves.get(f"{key}/{trial['repetition']}") for trial in trials]
         if any(trial["status"] not in ("finished", "diverged") for trial in trials) or None in found:
             continue

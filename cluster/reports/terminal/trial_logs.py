@@ -115,10 +115,11 @@ def curves_text(table: Results, keys: Sequence[str], *, in_colour: bool) -> str:
 
 def _ids_to_draw(table: Results, row: Row) -> list[str]:
     """Returns the ids of a combination's finished trials; if it has no result yet, of all that have not failed."""
-    status = ("finished",) if row["n"] else ("finished", "interrupted", "pending", "dropped")
-    return [
-        f"{trial['key']}/{trial['repetition']}" for trial in table.repetitions[row["key"]] if trial["status"] in status
-    ]
+    if row["n"]:
+        trials = [trial for trial in table.counted[row["key"]] if trial["status"] == "finished"]
+    else:
+        trials = [trial for trial in table.repetitions[row["key"]] if trial["status"] not in ("failed", "diverged")]
+    return [f"{trial['key']}/{trial['repetition']}" for trial in trials]
 
 
 _MARKERS = "x*+o.#"

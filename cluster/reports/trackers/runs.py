@@ -124,7 +124,7 @@ class ExperimentRuns:
                 status=row["status"],
                 options={path: row[path] for path in results.option_paths},
                 settings=settings[row["key"]],
-                facts={name: str(row[name]) for name in _FACTS if row[name] is not None}
+                facts={name: str(row[name]) for name in _FACTS if row.get(name) is not None}
                 | dropped.get(row["key"], {})
                 | ({"runs": " ".join(run_ids)} | origins.get(run_ids[-1], {}) if run_ids else {}),
                 started=ending.started,
@@ -176,7 +176,7 @@ def new_export(results: Results, to: Path) -> Iterator[tuple[ExperimentRuns, Pat
 
 
 _FACTS = (
-    *("status", "error", "key", "repetition", "seed", "best_epoch", "train_seconds", "node", "device", "gpu"),
+    *("status", "error", "key", "repetition", "role", "seed", "best_epoch", "train_seconds", "node", "device", "gpu"),
     "gpu_peak_gib",
 )
 

@@ -95,11 +95,12 @@
         const numbers = data.parts.map((part, i) => [part, number(before[i]), number(after[i])]);
         holder.append(element("figure", {}, picture, element("figcaption", {},
           element("span", { class: "key before" }, "before"), ", ", element("span", { class: "key after" }, "after"),
-          `. Mean distance on the ${splitName(data.splits.at(-1))}, mean over finished repetitions.`),
+          `. Mean distance on the ${splitName(data.splits.at(-1))}, mean over finished ${data.deciding === null ? "" : "fresh "}repetitions.`),
           element("details", {}, element("summary", {}, "As a table"), grid(["part", "before, mm", "after, mm"], numbers))));
       }
+      const isFresh = (repetition) => data.deciding !== null && repetition >= data.deciding;
       const trials = combination.trials.map(([status, seed, epoch, seconds, ...results], repetition) =>
-        [`${repetition}`, status, seed, `${epoch ?? "–"}`, ...results.map(number), seconds === null ? "–" : `${seconds} s`]);
+        [`${repetition}${isFresh(repetition) ? " (fresh)" : ""}`, status, seed, `${epoch ?? "–"}`, ...results.map(number), seconds === null ? "–" : `${seconds} s`]);
       const titles = ["repetition", "status", "seed", "best epoch", ...data.splits.map((s) => `${splitName(s)}, mm`), "trained"];
       const table = element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Trials of ${name}` }, grid(titles, trials));
       const went = combination.trials.some(([status]) => status === "failed" || status === "diverged")

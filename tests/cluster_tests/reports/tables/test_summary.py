@@ -37,7 +37,8 @@ def table_of(rows, *, splits=("val",), n_others=0, trials=None):
                 f"{split}_change_percent": percent,
             }
         summary.append(summed)
-    return ResultTable("my sweep", paths, paths, list(splits), trials or [], summary, n_others)
+    n_repetitions = len(trials or rows) // len(rows)
+    return ResultTable("my sweep", paths, paths, list(splits), trials or [], summary, n_others, n_repetitions)
 
 
 def on_one_line(text):
