@@ -19,11 +19,11 @@ def decided(sweep):
 
 def test_a_search_whose_driver_was_killed_decides_and_trains_what_one_process_does(tmp_path):
     write_sweep_data(tmp_path)
-    config = {"n_repetitions": 1}
-    inline = Sweep(tmp_path, tmp_path / "inline", search=SEARCH, experiment_config=config)
+    spec = {"search": SEARCH, "experiment_config": {"n_repetitions": 1}, "solver_config": {"num_epochs": 2}}
+    inline = Sweep(tmp_path, tmp_path / "inline", **spec)
     assert inline.run(executor="inline").code == 0
-    sweep = Sweep(tmp_path, tmp_path / "ray", search=SEARCH, experiment_config=config)
-    process = sweep.start(slow=0.02)
+    sweep = Sweep(tmp_path, tmp_path / "ray", **spec)
+    process = sweep.start(slow=0.05)
     wait_for(lambda: len(finished(sweep)) >= 6, process)
     process.kill()
     process.communicate()
