@@ -18,7 +18,7 @@ from cluster.results.names import ChoiceError
 from cluster.results.results import Results, Row, SummaryColumns, column
 from cluster.results.statistics import Comparison, adjusted, compare_with
 from cluster.storage.examples import FollowedExamples
-from cluster.storage.experiment_file import ExperimentFile
+from cluster.storage.experiment_file import ExperimentFile, Range
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.lock import is_locked
 from data_pipeline.skeleton import Skeleton
@@ -96,6 +96,11 @@ class PageData:
             skeletons=skeletons,
             groups=_groups(folder, table, logged, skeletons),
         )
+
+    @property
+    def ranges(self) -> dict[str, Range]:
+        """The ranges that a search chose from, by their settings."""
+        return {axis.paths[0]: axis.range for axis in self.experiment.options if axis.range is not None}
 
     @property
     def skeleton(self) -> Skeleton | None:
