@@ -38,7 +38,7 @@ class Axis(NamedTuple):
         if is_log:
             ratio = (high / low) ** _MARGIN
             return cls(title, low / ratio, high * ratio, is_log=True)
-        margin = _MARGIN * ((high - low) or 1)
+        margin = _MARGIN * ((high - low) or max(1, abs(high)))
         return cls(title, low - margin, high + margin)
 
     def shares(self, values: Array) -> Array:

@@ -99,8 +99,9 @@ class PageData:
 
     @property
     def ranges(self) -> dict[str, Range]:
-        """The ranges that a search chose from, by their settings."""
-        return {axis.paths[0]: axis.range for axis in self.experiment.options if axis.range is not None}
+        """The ranges that a search chose from, by their settings; without those of damaged files that have no axis."""
+        found = {axis.paths[0]: axis.range for axis in self.experiment.options if axis.range is not None}
+        return {path: of for path, of in found.items() if of.low < of.high and (of.low > 0 or not of.log)}
 
     @property
     def skeleton(self) -> Skeleton | None:

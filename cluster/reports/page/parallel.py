@@ -59,7 +59,9 @@ def _axes(data: PageData) -> Iterator[dict[str, Any]]:
         if are_numbers:
             values = dict(sorted(values.items(), key=lambda item: item[1]))
         place = {text: number for number, text in enumerate(values)}
-        is_log = are_numbers and (spans_decades(np.array(numbers, dtype=np.float64)) if of is None else of.log)
+        is_log = are_numbers and (
+            spans_decades(np.array(numbers, dtype=np.float64)) if of is None else of.log and min(numbers) > 0
+        )
         yield {
             "name": name,
             "texts": option_texts(list(values.values())),

@@ -95,8 +95,10 @@ class _Search:
 
     def along(self, path: str, name: str, of: Range) -> Markup:
         """Returns the chart of a range."""
-        applies = np.array([is_number(row[path]) for row in self.rows])
-        values = np.array([row[path] if is_number(row[path]) else np.nan for row in self.rows])[applies]
+        applies = np.array([is_number(row[path]) and of.low <= row[path] <= of.high for row in self.rows])
+        values = np.array(
+            [row[path] for row, has_value in zip(self.rows, applies, strict=True) if has_value], dtype=float
+        )
         chart = Chart(
             Axis.around(f"{name} (log)" if of.log else name, np.array([of.low, of.high]), is_log=of.log), self.y
         )

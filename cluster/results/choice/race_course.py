@@ -138,7 +138,7 @@ class RaceCourse:
             known = [value for value in values if value is not None]
             return math.fsum(known) / n if len(known) == n else None
         best = self._best_mm(key, n)
-        return float(best[end - 1]) if len(best) >= end else None
+        return float(best[end - 1]) if 0 < end <= len(best) else None
 
     @cached_property
     def rungs(self) -> list[RungOutcome]:
