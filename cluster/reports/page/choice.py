@@ -4,11 +4,12 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 
 from cluster.reports.formats.grid import Cell, Grid
 from cluster.reports.formats.html import Markup, tag
 from cluster.reports.formats.html_table import html_table
-from cluster.reports.page.charts import Axis, Chart, figure, key
+from cluster.reports.page.charts import Axis, Chart, figure, key, within_fence
 from cluster.reports.page.data import PageData, trial_id
 from cluster.reports.page.sections import scrolling, section_of
 from cluster.reports.page.sentences import name_of
@@ -43,8 +44,12 @@ def choice(data: PageData) -> Iterator[Markup]:
     if len(with_test) >= _MIN_COMBINATIONS:
         yield section_of(data, "ranks", "Validation and test", *_ranks(data, with_test))
     epochs = np.array([_epochs(data, row) for row in complete])
-    if len(complete) >= _MIN_COMBINATIONS and (epochs > 0).all() and not data.table.dropped:
-        yield section_of(data, "cost", "What a search could save", *_cost(data, complete, epochs))
+    # A race has its own section with its cost.
+    if len(complete) >= _MIN_COMBINATIONS and (epochs > 0).all() and not data.table.decisions:
+        if _is_search(data):
+            yield section_of(data, "cost", "What the search found when", *_found(data, complete, epochs))
+        else:
+            yield section_of(data, "cost", "What a search could save", *_cost(data, complete, epochs))
 
 
 def _complete(data: PageData, rows: list[Row], split: str) -> list[Row]:
@@ -203,9 +208,47 @@ def _epochs(data: PageData, row: Row) -> float:
     return len(data.table.trained_keys(row["key"])) * math.fsum(ends)
 
 
-def _cost(data: PageData, rows: list[Row], epochs: Array) -> Iterator[Markup]:
+def _is_search(data: PageData) -> bool:
+    """Returns whether a search proposed the combinations."""
+    return data.experiment.configs.get("experiment_config", {}).get("search") is not None
+
+
+def _in_plan(data: PageData, rows: list[Row]) -> npt.NDArray[np.intp]:
+    """Returns the indices of rows in the order of the plan, (N,); a search plans combinations as it proposes them."""
     planned = {trial["key"]: place for place, trial in enumerate(data.table.trials[: len(data.table.summary)])}
-    order = np.argsort([planned[row["key"]] for row in rows])
+    return np.argsort([planned[row["key"]] for row in rows])
+
+
+def _found(data: PageData, rows: list[Row], epochs: Array) -> Iterator[Markup]:
+    order = _in_plan(data, rows)
+    errors = np.array([row[data.table.chosen_by.mean] for row in rows], dtype=np.float64)[order]  # (N,)
+    so_far, spent = best_in_order(errors), np.cumsum(epochs[order])  # (N,) each
+    n, total, found = len(errors), spent[-1], int(errors.argmin())
+    half = so_far[(n + 1) // 2 - 1] - so_far[-1]
+    yield tag(
+        "p",
+        f"The {n:,} combinations of the search took {total:,.0f} epochs. The best one was proposed as number "
+        f"{found + 1:,}: the search had found it after {100 * spent[found] / total:.0f} % of the epochs. After half of "
+        f"the combinations, the best was {'the same' if half == 0 else f'{half:.2f} mm worse'}.",
+    )
+    shown = within_fence(errors)
+    chart = Chart(Axis("epochs", 0, total), Axis.around("validation error, mm", shown))
+    edge = " Errors above the chart are drawn at its edge." if (errors > shown).any() else ""
+    yield figure(
+        chart.drawn(
+            f"Best validation error against epochs, from {so_far[0]:.2f} to {so_far[-1]:.2f} mm.",
+            chart.dots(spent, shown, "dots"),
+            chart.stairs(spent, so_far, "line validation"),
+        ),
+        "Validation errors in the order of the proposals, against the epochs trained up to there, with all repetitions "
+        "of a combination. Dots are combinations; ",
+        key("validation", "the best so far"),
+        f".{edge}",
+    )
+
+
+def _cost(data: PageData, rows: list[Row], epochs: Array) -> Iterator[Markup]:
+    order = _in_plan(data, rows)
     errors = np.array([row[data.table.chosen_by.mean] for row in rows], dtype=np.float64)  # (N,), ascending
     in_plan, spent = best_in_order(errors[order]), np.cumsum(epochs[order])  # (N,) each
     low, middle, high = best_in_random_order(errors, _BAND)  # (N,) each
@@ -226,9 +269,9 @@ def _cost(data: PageData, rows: list[Row], epochs: Array) -> Iterator[Markup]:
     yield figure(
         chart.drawn(
             f"Best validation error against epochs, from {in_plan[0]:.2f} to {errors[0]:.2f} mm.",
-            chart.band(mean_spent, low, high, "band validation"),
-            chart.line(mean_spent, middle, "line validation"),
-            chart.line(spent, in_plan, "line planned"),
+            chart.band_of_stairs(mean_spent, low, high, "band validation"),
+            chart.stairs(mean_spent, middle, "line validation"),
+            chart.stairs(spent, in_plan, "line planned"),
         ),
         "The best validation error so far against the epochs trained, with all repetitions of a combination: ",
         key("planned", "in the order of the plan"),

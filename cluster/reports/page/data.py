@@ -18,7 +18,7 @@ from cluster.results.names import ChoiceError
 from cluster.results.results import Results, Row, SummaryColumns, column
 from cluster.results.statistics import Comparison, adjusted, compare_with
 from cluster.storage.examples import FollowedExamples
-from cluster.storage.experiment_file import ExperimentFile
+from cluster.storage.experiment_file import ExperimentFile, Range
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.lock import is_locked
 from data_pipeline.skeleton import Skeleton
@@ -96,6 +96,12 @@ class PageData:
             skeletons=skeletons,
             groups=_groups(folder, table, logged, skeletons),
         )
+
+    @property
+    def ranges(self) -> dict[str, Range]:
+        """The ranges that a search chose from, by their settings; without those of damaged files that have no axis."""
+        found = {axis.paths[0]: axis.range for axis in self.experiment.options if axis.range is not None}
+        return {path: of for path, of in found.items() if of.low < of.high and (of.low > 0 or not of.log)}
 
     @property
     def skeleton(self) -> Skeleton | None:

@@ -7,6 +7,7 @@ from cluster.reports.formats.grid import Cell, Grid, number_cell
 from cluster.reports.formats.html import Markup, joined, tag
 from cluster.reports.formats.html_table import html_table
 from cluster.reports.page.data import PageData
+from cluster.reports.page.ranges import ranges
 from cluster.reports.page.sections import scrolling, section_of
 from cluster.reports.page.sentences import short_names
 from cluster.reports.tables.captions import SPLITS
@@ -15,7 +16,6 @@ from cluster.reports.tables.effect_phrases import (
     averaged_over,
     importance_rests_on,
     no_importance,
-    no_means,
 )
 from cluster.reports.tables.effects import CHANCE, IMPORTANCE, Effects, InteractionTable, interval_cell, rests_on
 from cluster.reports.tables.table_options import TableOptions
@@ -30,10 +30,14 @@ _WIDTH, _HEIGHT = 160, 16
 
 
 def effects(data: PageData) -> list[Markup]:
-    """Marginal means of each option's values, importances, and interactions; empty if there are no means."""
+    """Marginal means of each option's values, importances, and interactions; empty if there are no means.
+
+    A search over ranges has no such means: it has the errors along each range.
+    """
     table = data.table
     if table.ranges:
-        return [section_of(data, "options", "What each option does", tag("p", no_means(table.ranges)))]
+        charts = ranges(data)
+        return [section_of(data, "options", "Errors over ranges and options", *charts)] if charts else []
     found = Effects.of("", table, column(table.split, "distance"))
     if found is None:
         return []

@@ -16,6 +16,7 @@ from cluster.reports.page import sections as sections
 from cluster.reports.page.choice import choice
 from cluster.reports.page.data import MAX_DATA_GROUPS, PageData
 from cluster.reports.page.effects import effects
+from cluster.reports.page.race import race
 from cluster.results.results import Results
 from cluster.storage.folders import ExperimentFolder
 
@@ -62,6 +63,7 @@ def content(data: PageData, folder: ExperimentFolder, drawn: pictures.Pictures) 
         [
             sections.summary(data),
             sections.combinations(data),
+            *race(data),
             *(
                 section
                 for of in data.by_data[:MAX_DATA_GROUPS]

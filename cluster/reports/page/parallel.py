@@ -7,10 +7,13 @@ import numpy as np
 
 from cluster.figures.options import is_number, spans_decades
 from cluster.reports.formats.html import Markup, json_block, tag
+from cluster.reports.page.charts import Axis
 from cluster.reports.page.data import MAX_DATA_GROUPS, PageData
 from cluster.reports.tables.captions import SPLIT_NAMES
-from cluster.results.names import option_texts, short_names
+from cluster.results.names import NOT_APPLICABLE, option_texts, short_names
 from cluster.results.results import Row, SummaryColumns
+
+_MAX_TICKS = 7
 
 
 def parallel_coordinates(data: PageData) -> Iterator[Markup]:
@@ -51,22 +54,36 @@ def _axes(data: PageData) -> Iterator[dict[str, Any]]:
     planned = table.trials[: len(table.summary)]
     for path, name in short_names(table.distinguishing_paths).items():
         values = {repr(row[path]): row[path] for row in planned}  # by their text, since 1 and True are equal
+        of = data.ranges.get(path)
+        if of is not None:
+            values.pop(repr(NOT_APPLICABLE), None)  # lines pass the axis by
         numbers = [value for value in values.values() if is_number(value)]
         are_numbers = len(numbers) == len(values) > 1
         if are_numbers:
             values = dict(sorted(values.items(), key=lambda item: item[1]))
         place = {text: number for number, text in enumerate(values)}
+        is_log = are_numbers and (
+            spans_decades(np.array(numbers, dtype=np.float64)) if of is None else of.log and min(numbers) > 0
+        )
         yield {
             "name": name,
             "texts": option_texts(list(values.values())),
             "values": list(values.values()) if are_numbers else None,
-            "log": are_numbers and spans_decades(np.array(numbers, dtype=np.float64)),
-            "places": [place[repr(row[path])] for row in table.ranked],
+            "log": is_log,
+            "ticks": _ticks(numbers, is_log=is_log) if are_numbers and of is not None else None,
+            "places": [place.get(repr(row[path]), -1) for row in table.ranked],
         }
     for split in table.splits:
         results = _results(table.ranked, split)
         if any(mm is not None for mm in results):
             yield {"name": f"{SPLIT_NAMES[split]}, mm", "results": results}
+
+
+def _ticks(numbers: Sequence[float], *, is_log: bool) -> list[tuple[float, str]]:
+    """Returns round numbers on an axis of the values of a range, which are odd: their positions and texts."""
+    axis = Axis("", min(numbers), max(numbers), is_log)
+    ticks = axis.ticks(_MAX_TICKS)
+    return [(round(share, 4), f"{tick:g}") for share, tick in zip(axis.shares(np.array(ticks)), ticks, strict=True)]
 
 
 def _results(rows: Sequence[Row], split: str) -> list[float | None]:

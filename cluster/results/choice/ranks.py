@@ -42,12 +42,20 @@ class ValidationAndTest:
     @property
     def correlation(self) -> float | None:
         """Spearman's rank correlation, -1 to 1; None if all errors of a set are equal."""
-        places = np.stack([_places(self.val_mm), self.test_places])  # (2, N)
-        return float(np.corrcoef(places)[0, 1]) if (np.ptp(places, axis=1) > 0).all() else None
+        return rank_correlation(self.val_mm, self.test_mm)
 
     def first(self, n: int) -> "ValidationAndTest":
         """Returns the n best combinations in validation."""
         return ValidationAndTest(self.val_mm[:n], self.test_mm[:n])
+
+
+def rank_correlation(first: Array, second: Array) -> float | None:
+    """Returns Spearman's rank correlation of two rows of numbers, (N,) each: -1 to 1.
+
+    It is None if all numbers of a row are equal. Infinite numbers are allowed.
+    """
+    places = _places(first), _places(second)  # (N,) each
+    return float(np.corrcoef(*places)[0, 1]) if all(np.ptp(of) > 0 for of in places) else None
 
 
 def _places(values: Array) -> Array:

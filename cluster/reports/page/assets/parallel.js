@@ -27,13 +27,13 @@
   function axisOf(given, id) {
     const { name, results } = given;
     if (!results) {
-      const { texts, values, places, log } = given;
+      const { texts, values, places, log, ticks } = given;
       const scaled = values ? values.map((value) => (log ? Math.log10(value) : value)) : texts.map((_, i) => i);
       const positions = spread(scaled);
       // Lines with the same value lie next to each other, the best first.
       const gaps = positions.slice(1).map((position, i) => position - positions[i]);
       return {
-        id, name, title: log ? `${name} (log)` : name, texts, keys: values ? values.map(String) : texts, values, places, positions,
+        id, name, title: log ? `${name} (log)` : name, texts, keys: values ? values.map(String) : texts, values, places, positions, ticks,
         ribbon: 0.5 * Math.min(0.1, ...gaps),
       };
     }
@@ -68,6 +68,7 @@
   // The labelled values of an axis, as pairs of position and text.
   function labels(axis, most) {
     const { texts, positions, limits } = axis;
+    if (axis.ticks) return axis.ticks;
     if (limits && limits[0] < limits[1]) {
       const [low, high] = limits;
       return ticks(low, high, Math.min(most, 6)).map((mm) => [(mm - low) / (high - low), `${mm}`]);

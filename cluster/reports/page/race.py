@@ -1,0 +1,244 @@
+"""The section on a race: how far each combination came, who stayed at each rung, and what it cost."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from cluster.racing.decision_file import Competitor
+from cluster.reports.formats.grid import Cell, Grid
+from cluster.reports.formats.html import Markup, tag
+from cluster.reports.formats.html_table import html_table
+from cluster.reports.page.charts import Axis, Chart, figure, key, within_fence
+from cluster.reports.page.data import MAX_DATA_GROUPS, PageData
+from cluster.reports.page.sections import scrolling, section
+from cluster.reports.page.sentences import name_of
+from cluster.results.choice.race_course import Piece, RaceCourse, RungOutcome, race_courses
+from cluster.results.statistics import Array
+from data_pipeline.words import count, listed
+
+_MAX_DROPPED = 200
+_MAX_STAYING = 40
+"""More curves than these would not be distinguished, and make the page large."""
+
+_TOP = 30
+_MAX_WIDE = 5
+"""Above more rungs, there is no room for the number of combinations that reached them."""
+
+_ORDERS = (
+    "Rank correlation (Spearman): 1 if combinations are in the same order at the next rung, 0 if the two orders have "
+    "nothing in common; in brackets, how many have both. It covers only combinations that stayed. These are alike, so "
+    "it is lower than it would be over all, and a low one does not mean that a wrong one was dropped."
+)
+
+
+def race(data: PageData) -> list[Markup]:
+    """Returns the section; empty without decisions of a race."""
+    courses = race_courses(data.table, data.logged.curves)
+    if not courses:
+        return []
+    parts: list[Markup] = []
+    for course in courses[:MAX_DATA_GROUPS]:
+        if len(courses) > 1:
+            parts.append(tag("h3", _title(course)))
+        parts += _course(data, course)
+    if len(courses) > MAX_DATA_GROUPS:
+        parts.append(tag("p", f"And {count(len(courses) - MAX_DATA_GROUPS, 'other race')}, all in race/."))
+    return [section("race", "The race", *parts)]
+
+
+def _title(course: RaceCourse) -> str:
+    first = course.decisions[0]
+    size = "" if first.size is None else f" (first {first.size:,})"
+    return f"{first.data}{size}{', added later' if course.guests else ''}"
+
+
+def _course(data: PageData, course: RaceCourse) -> Iterator[Markup]:
+    yield tag("p", " ".join(_words(course)))
+    if any(np.isfinite(rung.best_mm) for rung in course.rungs):
+        yield _Picture(data, course).drawn()
+    rows = [_row(rung) for rung in course.rungs]
+    headers = ["epoch", "combinations", "repetitions", "stayed", "only close", "diverged", "best, mm"]
+    headers.append("rank correlation")
+    caption = (
+        "Who stayed at each rung. “Only close”: not among the best, but so close to the first that the difference may "
+        f"be noise. “Best”: the lowest mean validation error up to there. {_ORDERS}"
+    )
+    yield scrolling(html_table(Grid("race", caption, headers, rows, n_labels=1)), "Rungs of the race")
+
+
+def _words(course: RaceCourse) -> Iterator[str]:
+    n, n_grid = course.n_epochs, course.n_epochs_of_grid
+    stayed = f"{len(course.staying):,} of {count(len(course.last), 'combination')}"
+    if course.guests:
+        stayed += f", {len(course.guests & course.last.keys()):,} of them finalists of an earlier race,"
+    share = f"{n:,} of the {n_grid:,} epochs of the whole grid ({100 * n / max(1, n_grid):.0f} %)"
+    if course.is_decided:
+        yield f"{stayed} stayed to the end. Up to where each was dropped, the race takes {share}."
+    else:
+        epoch = course.rungs[-1].epochs[1]
+        yield f"{stayed} go on after epoch {epoch:,}; the race is not decided yet. If these all stay, it takes {share}."
+    if course.n_epochs_in_vain:
+        yield (
+            f"{course.n_epochs_in_vain:,} epochs of dropped combinations were trained beyond that, in vain: ahead of "
+            "a decision, or before the race."
+        )
+
+
+def _row(rung: RungOutcome) -> list[Cell]:
+    texts = [
+        "–".join(f"{epoch:,}" for epoch in sorted(set(rung.epochs))),
+        *(f"{n:,}" for n in (rung.n, rung.n_repetitions, rung.n_stay, rung.n_close, rung.n_diverged)),
+        f"{rung.best_mm:.2f}" if np.isfinite(rung.best_mm) else "–",
+        "–" if rung.correlation is None else f"{rung.correlation:.2f} ({rung.n_correlated:,})".replace("-", "−"),
+    ]
+    return [Cell(text, is_number=True) for text in texts]
+
+
+class _Picture:
+    """The courses of the combinations of a bracket as curves."""
+
+    def __init__(self, data: PageData, course: RaceCourse) -> None:
+        self.course = course
+        self.names = {row["key"]: name_of(data.table, row) for row in data.table.summary if row["key"] in course.last}
+        stay = [row["key"] for row in data.table.ranked if row["key"] in set(course.staying)]
+        dropped = [key for key, (_, competitor) in course.last.items() if not competitor.stays]
+        places = np.unique(np.linspace(0, len(dropped) - 1, min(len(dropped), _MAX_DROPPED)).round().astype(int))
+        self.staying, self.n_staying = stay[:_MAX_STAYING], len(stay)
+        self.dropped, self.n_dropped = [dropped[place] for place in places], len(dropped)
+        self.pieces = {key: course.pieces(key) for key in (*self.dropped, *self.staying)}
+        self.chart = Chart(self._x_axis(), self._y_axis(), _TOP)
+
+    def drawn(self) -> Markup:
+        """Returns the picture with its caption."""
+        first, *others = self.staying or [""]
+        rungs = [
+            self.chart.rule(self._rung_x(place), f"{rung.n_stay:,}{self._of(rung)}")
+            for place, rung in enumerate(self.course.rungs)
+        ]
+        curves = [self._curve(key, "dropped") for key in reversed(self.dropped)]
+        curves += [self._curve(key, "finalist") for key in reversed(others)]
+        curves += [self._curve(first, "best")] if first else []
+        title = f"Best validation error so far of {count(len(self.pieces), 'combination')}, up to the end of each."
+        return figure(self.chart.drawn(title, *rungs, *curves), *self._caption(first))
+
+    def _of(self, rung: RungOutcome) -> str:
+        return f" of {rung.n:,}" if len(self.course.rungs) < _MAX_WIDE else ""
+
+    def _caption(self, first: str) -> Iterator[str]:
+        course = self.course
+        yield "The best validation error so far, mean over the repetitions. Above each rung: how many stayed. "
+        if first:
+            yield key("best", self.names[first])
+            yield ", "
+            yield key("finalist", "others trained to the end" if course.is_decided else "others that go on")
+            yield ", "
+        yield key("dropped", "dropped where the curve ends")
+        if any(rung.n_close for rung in course.rungs):
+            yield ", "
+            yield key("before", "stayed there only because it was close to the best")
+        if any(rung.n_diverged for rung in course.rungs):
+            yield ", "
+            yield key("cross", "diverged")
+        yield ". Point at the end of a curve for its options and the reason."
+        yield from self._left_out()
+        yield from self._breaks()
+        if any(piece.best_mm.max() > self.chart.y.high for pieces in self.pieces.values() for piece in pieces):
+            yield " Errors above the chart are drawn at its edge."
+
+    def _left_out(self) -> Iterator[str]:
+        left_out = []
+        if len(self.dropped) < self.n_dropped:
+            left_out.append(f"{len(self.dropped):,} of {self.n_dropped:,} dropped combinations, evenly from all ranks")
+        if len(self.staying) < self.n_staying:
+            left_out.append(f"the best {len(self.staying):,} of {self.n_staying:,} others")
+        if left_out:
+            yield f" It shows {listed(left_out)}."
+        if self.course.results.folds:
+            yield " Lines between rungs are straight: there, the error of a race over folds is not known."
+
+    def _breaks(self) -> Iterator[str]:
+        rungs, decision = self.course.rungs, self.course.decisions[0]
+        n_first, n_later = rungs[0].n_repetitions, decision.n_repetitions
+        if n_first != n_later:
+            yield (
+                f" Up to the first rung, means are over {count(n_first, 'repetition')}, and from there over {n_later}: "
+                "curves break there, and their parts must not be compared."
+            )
+
+    def _x(self, epochs: Array, competitor: Competitor) -> Array:
+        share = 1.0 if self.course.have_equal_epochs else 100 / max(1, competitor.num_epochs)
+        return np.maximum(epochs, 0.5) * share
+
+    def _rung_x(self, place: int) -> float:
+        combinations = self.course.decisions[place].combinations
+        return float(np.median([self._x(np.array(float(c.epoch)), c) for c in combinations]))
+
+    def _x_axis(self) -> Axis:
+        ends = [self._x(np.array(float(c.num_epochs)), c) for c in self.course.decisions[0].combinations]
+        starts = [
+            self._x(pieces[0].epochs[:1], self.course.last[key][1])[0] for key, pieces in self.pieces.items() if pieces
+        ]
+        rungs = [self._rung_x(place) for place in range(len(self.course.rungs))]
+        high = float(max(ends))
+        low = min([*starts, *rungs, high / 2])
+        texts = {x: f"{x:,.3g}" for x in (*rungs, high)}
+        if low < 0.7 * rungs[0]:
+            texts[low] = f"{low:,.3g}"
+        title = "epochs" if self.course.have_equal_epochs else "epochs, % of each combination’s own"
+        return Axis.around(title, np.array([low, high]), is_log=True)._replace(texts=texts)
+
+    def _y_axis(self) -> Axis:
+        values = [c.mean_mm for decision in self.course.decisions for c in decision.combinations]
+        values += [mm for key in self.staying if (mm := self.course.at_the_end(key)) is not None]
+        return Axis.around("best validation error so far, mm", within_fence(np.array(values)))
+
+    def _curve(self, combination: str, kind: str) -> Markup:
+        """Returns the curve of a combination and the marks on it, with a text for the pointer."""
+        course, chart = self.course, self.chart
+        _, last = course.last[combination]
+        lines = []
+        for piece in _joined(self.pieces[combination]):
+            xs, ys = self._x(piece.epochs, last), piece.best_mm
+            # The error only falls. What is above the chart would be a level line at its edge.
+            start = max(0, int((ys > chart.y.high).sum()) - 1)
+            lines.append(chart.line(xs[start:], ys[start:], "line"))
+        marks = [
+            chart.mark(float(self._x(np.array(float(c.epoch)), c)), c.mean_mm, "before", r=4)
+            for c in course.competitors(combination)
+            if c.reason == "close to the best"
+        ]
+        end = course.at_the_end(combination) if last.stays else last.mean_mm
+        x = self._x(np.array([float(last.num_epochs if last.stays else last.epoch)]), last)
+        if last.reason == "diverged":
+            marks.append(chart.crosses(x, "cross"))
+        elif end is not None:
+            marks.append(chart.mark(float(x[0]), end, "end", r=3))
+        return tag("g", tag("title", self._text(combination)), *lines, *marks, class_=kind)
+
+    def _text(self, combination: str) -> str:
+        course = self.course
+        _, last = course.last[combination]
+        end = course.at_the_end(combination)
+        if last.reason == "diverged":
+            words = f"dropped at epoch {last.epoch:,}: it diverged"
+        elif not last.stays:
+            words = f"dropped at epoch {last.epoch:,} with {last.mean_mm:.2f} mm: it was behind"
+        elif end is None:
+            words = f"goes on after epoch {last.epoch:,} with {last.mean_mm:.2f} mm"
+        else:
+            words = f"trained to the end, {end:.2f} mm"
+        close = [f"{c.epoch:,}" for c in course.competitors(combination) if c.reason == "close to the best"]
+        also = f"; at epoch {listed(close)} it stayed only because it was close to the best" if close else ""
+        return f"{self.names[combination]}: {words}{also}"
+
+
+def _joined(pieces: Sequence[Piece]) -> list[Piece]:
+    """Joins the pieces that are means over the same repetitions."""
+    found: list[Piece] = []
+    for piece in pieces:
+        if found and found[-1].n_repetitions == piece.n_repetitions:
+            before = found.pop()
+            epochs, best = (np.append(before[i], piece[i]) for i in (0, 1))
+            piece = Piece(epochs, best, piece.n_repetitions)
+        found.append(piece)
+    return found

@@ -1,0 +1,169 @@
+"""Errors over the ranges and options of a search: a dot for each combination, and a smooth line along each range."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from cluster.figures.options import is_number
+from cluster.reports.formats.html import Markup, tag
+from cluster.reports.page.charts import Axis, Chart, figure, key, within_fence
+from cluster.reports.page.data import PageData
+from cluster.results.choice.marginal import marginal
+from cluster.results.names import NOT_APPLICABLE, option_texts, short_names
+from cluster.results.results import Row, SummaryColumns
+from cluster.results.statistics import Array
+from cluster.storage.experiment_file import Range
+from data_pipeline.words import count, listed
+
+_MAX_VALUES = 12
+"""The dots of more values of an option would lie in each other's place."""
+
+_WIDTH_OF_TEXTS = 62
+"""The letters that fit below a chart."""
+
+_HALF_STRIP = 0.3
+
+
+def ranges(data: PageData) -> list[Markup]:
+    """Returns the charts, one for each range and option, after a text on what they show; empty without results."""
+    found = _Search(data)
+    if not np.isfinite(found.errors).any():
+        return []
+    paths = data.table.distinguishing_paths
+    shown = [path for path in paths if path in data.ranges or len(found.texts(path)) <= _MAX_VALUES]
+    names = short_names(paths)
+    texts = [
+        "Each dot is a combination: its mean validation error, over all its repetitions. A search need not sample "
+        "evenly, since a sampler such as TPE proposes more where errors were low, and the other settings change from "
+        "dot to dot as well. So the lines describe what was trained; they are not the effect of one setting alone."
+    ]
+    if found.n_incomplete:
+        texts.append(f"Not shown, because repetitions are missing: {count(found.n_incomplete, 'combination')}.")
+    if len(shown) < len(paths):
+        left_out = listed([names[path] for path in paths if path not in shown])
+        texts.append(f"Without a chart, because of more than {_MAX_VALUES} values: {left_out}.")
+    charts = [
+        found.along(path, names[path], data.ranges[path]) if path in data.ranges else found.by_value(path, names[path])
+        for path in shown
+    ]
+    return [*(tag("p", text) for text in texts), tag("div", *charts, class_="charts")]
+
+
+@dataclass(frozen=True)
+class _Search:
+    """The combinations of a search whose repetitions are over, with their errors."""
+
+    data: PageData
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """Those that finished in all repetitions, the best first, and those that diverged in some."""
+        complete = [row for row in self.data.table.ranked if row["n"] == self.data.table.n_repetitions]
+        return [*complete, *(row for row in self.data.table.ranked if row["diverged"])]
+
+    @property
+    def n_incomplete(self) -> int:
+        """How many are not among them."""
+        return len(self.data.table.summary) - len(self.rows)
+
+    @cached_property
+    def errors(self) -> Array:
+        """Their mean validation errors, (N,), mm; infinite if they diverged."""
+        means = [None if row["diverged"] else row[SummaryColumns.of("val").mean] for row in self.rows]
+        return np.nan_to_num([np.inf if mean is None else mean for mean in means], nan=np.inf, posinf=np.inf)
+
+    @cached_property
+    def shown(self) -> Array:
+        """The errors as charts show them, (N,), mm: those far above the others at the edge."""
+        return within_fence(self.errors)
+
+    @cached_property
+    def y(self) -> Axis:
+        """The axis of errors, the same in all charts."""
+        return Axis.around("validation error, mm", self.shown)
+
+    def texts(self, path: str) -> dict[str, str]:
+        """Returns the values of an option as texts, by their `repr`, in the order in which they first occur."""
+        planned = self.data.table.trials[: len(self.data.table.summary)]
+        values = {repr(row[path]): row[path] for row in planned if row[path] != NOT_APPLICABLE}
+        if all(map(is_number, values.values())):
+            values = dict(sorted(values.items(), key=lambda item: item[1]))
+        return dict(zip(values, option_texts(list(values.values())), strict=True))
+
+    def along(self, path: str, name: str, of: Range) -> Markup:
+        """Returns the chart of a range."""
+        applies = np.array([is_number(row[path]) and of.low <= row[path] <= of.high for row in self.rows])
+        values = np.array(
+            [row[path] for row, has_value in zip(self.rows, applies, strict=True) if has_value], dtype=float
+        )
+        chart = Chart(
+            Axis.around(f"{name} (log)" if of.log else name, np.array([of.low, of.high]), is_log=of.log), self.y
+        )
+        scaled = np.log(values) if of.log else values
+        smooth = marginal(scaled, self.shown[applies])
+        drawn: list[Markup] = []
+        if smooth is not None:
+            places = np.exp(smooth.places) if of.log else smooth.places
+            drawn.append(chart.band(places, smooth.low, smooth.high, "band validation"))
+            drawn.append(chart.line(places, smooth.line, "line validation"))
+        legend = [key("validation", "local mean, with the 95 % interval of a bootstrap over combinations")] * bool(
+            drawn
+        )
+        return self._figure(chart, name, drawn, values, applies, legend)
+
+    def by_value(self, path: str, name: str) -> Markup:
+        """Returns the chart of an option: a strip of dots for each value."""
+        texts = self.texts(path)
+        place = {text: number for number, text in enumerate(texts)}
+        applies = np.array([repr(row[path]) in place for row in self.rows])
+        values = np.array([place.get(repr(row[path]), -1) for row in self.rows])[applies]
+        most = _WIDTH_OF_TEXTS // len(texts)
+        ticks = {float(i): _shortened(text, most) for i, text in enumerate(texts.values())}
+        chart = Chart(Axis(name, -0.5, len(texts) - 0.5, texts=ticks), self.y)
+        drawn = [
+            chart.line(i + np.array([-_HALF_STRIP, _HALF_STRIP]), np.full(2, np.median(of_value)), "line validation")
+            for i in range(len(texts))
+            if len(of_value := self.shown[applies][values == i])
+        ]
+        # Dots beside each other, in an order that has nothing to do with their errors.
+        beside = np.random.default_rng(0).uniform(-1, 1, len(values)) * _HALF_STRIP / 2
+        return self._figure(chart, name, drawn, values + beside, applies, [key("validation", "median")])
+
+    def _figure(
+        self,
+        chart: Chart,
+        name: str,
+        drawn: Sequence[Markup],
+        xs: Array,
+        applies: npt.NDArray[np.bool_],
+        legend: Sequence[Markup],
+    ) -> Markup:
+        is_known = np.isfinite(self.errors[applies])
+        dots = chart.dots(xs[is_known], self.shown[applies][is_known], "dots")
+        content = [dots, *drawn]
+        if not is_known.all():
+            content.append(chart.crosses(xs[~is_known], "cross"))
+            legend = [*legend, key("cross", "diverged")]
+        if len(xs) and applies[0] and is_known[0]:
+            content.append(chart.mark(float(xs[0]), float(self.shown[0]), "after"))
+            legend = [*legend, key("after", "best")]
+        title = f"Validation error of {count(len(xs), 'combination')} against {name}."
+        return figure(chart.drawn(title, *content), *self._caption(name, legend, int((~applies).sum())))
+
+    def _caption(self, name: str, legend: Sequence[Markup], n_without: int) -> Iterator[str]:
+        yield f"{name}: "
+        for place, entry in enumerate(legend):
+            yield ", " * bool(place)
+            yield entry
+        yield "."
+        if (self.errors > self.y.high).any():
+            yield " Errors above the chart count as at its edge."
+        if n_without:
+            yield f" It does not apply to {count(n_without, 'combination')}."
+
+
+def _shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: max(1, most - 1)]}…"

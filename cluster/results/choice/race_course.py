@@ -1,0 +1,255 @@
+"""The course of a race: how far each combination came, with which errors, and what the race cost."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import groupby
+from typing import NamedTuple
+
+import numpy as np
+
+from cluster.racing.decision_file import Competitor, DecisionFile
+from cluster.results.choice.ranks import rank_correlation
+from cluster.results.learning_curves import Curve
+from cluster.results.results import Results, column
+from cluster.results.statistics import Array
+
+MIN_RANKED = 3
+"""The orders of fewer combinations are not compared."""
+
+
+class Piece(NamedTuple):
+    """A part of the course of a combination, in which the same repetitions are averaged.
+
+    Attributes:
+        epochs: Epochs, (E,).
+        best_mm: The mean over the repetitions of the best validation error up to each, (E,), mm; infinite from a rung
+            on at which it had diverged.
+        n_repetitions: The repetitions.
+    """
+
+    epochs: Array
+    best_mm: Array
+    n_repetitions: int
+
+
+class RungOutcome(NamedTuple):
+    """What happened at a rung.
+
+    Attributes:
+        epochs: Its epoch; the least and the most, if combinations have different numbers of epochs.
+        n: The combinations that reached it.
+        n_repetitions: Their repetitions there.
+        n_stay: How many of them stayed.
+        n_close: How many of these stayed only because they were close to the best.
+        n_diverged: How many had diverged.
+        best_mm: The lowest mean validation error, mm.
+        correlation: Spearman's rank correlation of their errors here and at the next rung, over those that have both;
+            None if there are too few.
+        n_correlated: How many have both.
+    """
+
+    epochs: tuple[int, int]
+    n: int
+    n_repetitions: int
+    n_stay: int
+    n_close: int
+    n_diverged: int
+    best_mm: float
+    correlation: float | None
+    n_correlated: int
+
+
+@dataclass(frozen=True)
+class RaceCourse:
+    """The course of a bracket: of combinations that competed on the same validation data.
+
+    Attributes:
+        results: The results of the experiment.
+        curves: The learning curve of each trial, by its id 'KEY/REPETITION'.
+        decisions: The decisions of the bracket in their order, with the combinations of the plan only.
+        guests: The combinations that had competed in an earlier bracket.
+    """
+
+    results: Results
+    curves: Mapping[str, Curve]
+    decisions: Sequence[DecisionFile]
+    guests: frozenset[str]
+
+    @cached_property
+    def last(self) -> dict[str, tuple[DecisionFile, Competitor]]:
+        """The last decision about each combination, by key: the first to leave come first, there the best first."""
+        found: dict[str, tuple[DecisionFile, Competitor]] = {}
+        for decision in self.decisions:
+            for competitor in decision.combinations:
+                found.pop(competitor.key, None)
+                found[competitor.key] = decision, competitor
+        left = [key for key, (_, competitor) in found.items() if not competitor.stays]
+        return {key: found[key] for key in [*left, *self.staying]}
+
+    @property
+    def staying(self) -> list[str]:
+        """The keys of those that stayed after the last decision, the best first."""
+        return [competitor.key for competitor in self.decisions[-1].combinations if competitor.stays]
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether the finalists are known."""
+        return self.decisions[-1].rung == self.decisions[-1].n_rungs - 2
+
+    @property
+    def have_equal_epochs(self) -> bool:
+        """Whether all combinations have the same number of epochs."""
+        return len({competitor.num_epochs for competitor in self.decisions[0].combinations}) == 1
+
+    def competitors(self, key: str) -> Iterator[Competitor]:
+        """Yields what the decisions say about a combination."""
+        return (of_rung[key] for of_rung in self._by_key if key in of_rung)
+
+    def pieces(self, key: str) -> list[Piece]:
+        """Returns the course of a combination up to the rung at which it was dropped, or as far as it is trained.
+
+        Between rungs, the values are those of the learning curves. With folds there are none: a race takes the mean
+        over the folds of the best of each, and not the best of the mean.
+        """
+        found = list[Piece]()
+        start = 1
+        for competitor in self.competitors(key):
+            found.append(self._piece(key, start, competitor.epoch, len(competitor.values), competitor.mean_mm))
+            start = competitor.epoch
+        decision, competitor = self.last[key]
+        if competitor.stays:
+            n = decision.n_repetitions
+            found.append(self._piece(key, start, competitor.num_epochs, n, self.at_the_end(key)))
+        return [piece for piece in found if len(piece.epochs)]
+
+    def at_the_end(self, key: str) -> float | None:
+        """Returns the mean error of a combination at the end of its training, mm; None before it has finished.
+
+        It is that of the repetitions that decide; other repetitions only confirm it.
+        """
+        decision, competitor = self.last[key]
+        n, end = decision.n_repetitions, competitor.num_epochs
+        if not competitor.stays:
+            return None
+        if self.results.folds:
+            values = self.results.values(column("val", "distance"))[key][:n]
+            known = [value for value in values if value is not None]
+            return math.fsum(known) / n if len(known) == n else None
+        best = self._best_mm(key, n)
+        return float(best[end - 1]) if 0 < end <= len(best) else None
+
+    @cached_property
+    def rungs(self) -> list[RungOutcome]:
+        """What happened at each rung that is decided."""
+        means = [{c.key: c.mean_mm for c in decision.combinations} for decision in self.decisions]
+        ends = {key: self.at_the_end(key) for key in self.staying} if self.is_decided else {}
+        means.append({key: mm for key, mm in ends.items() if mm is not None})
+        found = []
+        for decision, here, after in zip(self.decisions, means[:-1], means[1:], strict=True):
+            both = [key for key in here if key in after]
+            known = len(both) >= MIN_RANKED
+            correlation = (
+                rank_correlation(*(np.array([of[key] for key in both]) for of in (here, after))) if known else None
+            )
+            reasons = [competitor.reason for competitor in decision.combinations]
+            epochs = [competitor.epoch for competitor in decision.combinations]
+            found.append(
+                RungOutcome(
+                    epochs=(min(epochs), max(epochs)),
+                    n=len(here),
+                    n_repetitions=len(decision.leader.values),
+                    n_stay=sum(competitor.stays for competitor in decision.combinations),
+                    n_close=reasons.count("close to the best"),
+                    n_diverged=reasons.count("diverged"),
+                    best_mm=min(here.values()),
+                    correlation=correlation,
+                    n_correlated=len(both),
+                )
+            )
+        return found
+
+    @property
+    def n_epochs_of_grid(self) -> int:
+        """The epochs of all combinations and repetitions without a race, without guests."""
+        n = self.decisions[0].n_repetitions
+        return sum(n * self._n_folds(key) * competitor.num_epochs for key, (_, competitor) in self._own)
+
+    @property
+    def n_epochs(self) -> int:
+        """The epochs up to the rungs at which combinations were dropped, and of finalists to their end."""
+        return sum(
+            self._n_folds(key)
+            * (
+                decision.n_repetitions * competitor.num_epochs
+                if competitor.stays
+                else len(competitor.values) * competitor.epoch
+            )
+            for key, (decision, competitor) in self._own
+        )
+
+    @property
+    def n_epochs_in_vain(self) -> int | None:
+        """The epochs on disk of dropped combinations beyond these rungs; None with folds, where they are not known.
+
+        Trials that are over do not count: without the race, they were trained before it.
+        """
+        if self.results.folds:
+            return None
+        n = 0
+        for key, (_, competitor) in self._own:
+            for trial in self.results.repetitions[key] if not competitor.stays else ():
+                curve = self.curves.get(f"{key}/{trial['repetition']}")
+                if curve is not None and len(curve.epochs) and trial["status"] not in ("finished", "diverged"):
+                    counted = competitor.epoch if trial["repetition"] < len(competitor.values) else 0
+                    n += max(0, math.floor(curve.epochs[-1]) - counted)
+        return n
+
+    @property
+    def _own(self) -> Iterator[tuple[str, tuple[DecisionFile, Competitor]]]:
+        return ((key, last) for key, last in self.last.items() if key not in self.guests)
+
+    @cached_property
+    def _by_key(self) -> list[dict[str, Competitor]]:
+        return [{competitor.key: competitor for competitor in decision.combinations} for decision in self.decisions]
+
+    def _n_folds(self, key: str) -> int:
+        return len(self.results.trained_keys(key))
+
+    def _best_mm(self, key: str, n: int) -> Array:
+        """Returns the mean over the first `n` repetitions of the best error up to each epoch that all have, (E,)."""
+        curves = [self.curves.get(f"{key}/{repetition}") for repetition in range(n)]
+        ends = [np.zeros(0) if curve is None else curve.val_after_epochs_mm for curve in curves]
+        shortest = min(map(len, ends))
+        best: Array = np.minimum.accumulate([mm[:shortest] for mm in ends], axis=1).mean(axis=0)  # (n, E) -> (E,)
+        return best[: np.argmin(np.isfinite(best))] if not np.isfinite(best).all() else best
+
+    def _piece(self, key: str, start: int, end: int, n: int, at_end_mm: float | None) -> Piece:
+        best = np.zeros(0) if self.results.folds else self._best_mm(key, n)[start - 1 : end]
+        epochs = np.arange(start, start + len(best), dtype=np.float64)
+        if at_end_mm is not None and (not len(epochs) or epochs[-1] < end or math.isinf(at_end_mm)):
+            epochs, best = np.append(epochs, end), np.append(best, at_end_mm)
+        return Piece(epochs, best, n)
+
+
+def race_courses(results: Results, curves: Mapping[str, Curve]) -> list[RaceCourse]:
+    """Returns the course of each bracket of an experiment's races, in their order; empty without a race.
+
+    Args:
+        results: The results of the experiment.
+        curves: The learning curve of each trial, by its id.
+    """
+    planned = [
+        replace(decision, combinations=combinations)
+        for decision in results.decisions
+        if (combinations := [c for c in decision.combinations if c.key in results.repetitions])
+    ]
+    found = []
+    for _, of_data in groupby(planned, lambda decision: (decision.data, decision.size)):
+        earlier = frozenset[str]()
+        for _, of_bracket in groupby(of_data, lambda decision: decision.bracket):
+            decisions = list(of_bracket)
+            found.append(RaceCourse(results, curves, decisions, earlier))
+            earlier |= {competitor.key for competitor in decisions[0].combinations}
+    return found
