@@ -177,6 +177,13 @@ class TestARace:
         with pytest.raises(RaceError, match=f"of trial {trial_id} at epoch 1, but its records now say"):
             train(copied, RACE)
 
+    def test_keeps_the_rule_of_its_first_decision_and_the_plan_says_so(self, copied):
+        (copied.folder / "race/two_val/0-1.json").unlink()
+        changed = {**RACE, "experiment_config.race": SuccessiveHalving(reduction_factor=2)}
+        (warning,) = copied.experiment(changed, LRS).plan().warnings
+        assert warning.startswith("the race on two_val goes on with the rule of its first decision, SuccessiveHalving(")
+        assert copied.experiment(RACE, LRS).plan().warnings == []
+
     def test_waits_for_a_trial_that_failed_which_the_next_run_trains_again(self, small_experiment, raced):
         fails = True
 
