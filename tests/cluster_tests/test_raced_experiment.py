@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 
-from cluster.experiment import Interrupted
+from cluster.experiment import Interrupted, TrialsFailedError
 from cluster.racing.decision_file import write_decision
 from cluster.racing.successive_halving import SuccessiveHalving
 from cluster.reports.page import pictures
@@ -190,10 +190,12 @@ class TestARace:
             if fails and trial_id.endswith("/1"):
                 raise ValueError("as wanted")
 
-        train(small_experiment, {**RACE, "solver_config.callbacks": [fail]})
+        with pytest.raises(TrialsFailedError, match="6 failed and 6 interrupted of 12 trials"):
+            train(small_experiment, {**RACE, "solver_config.callbacks": [fail]})
         assert race_files(small_experiment) == {}
         fails = False
-        train(small_experiment, {**RACE, "solver_config.callbacks": [fail]})
+        with pytest.raises(TrialsFailedError, match="6 failed and 6 interrupted of 12 trials"):
+            train(small_experiment, {**RACE, "solver_config.callbacks": [fail]})
         assert_equal(small_experiment, raced)
 
 
