@@ -63,7 +63,9 @@ def _complete(data: PageData, rows: list[Row], split: str) -> list[Row]:
 
 
 def _combinations(data: PageData, rows: list[Row]) -> str:
-    limited = " that finished all repetitions" if len(rows) < len(data.table.summary) else ""
+    limited = ""
+    if len(rows) < len(data.table.summary):
+        limited = " that were trained to the end" if data.table.dropped else " that finished all repetitions"
     return f"{count(len(rows), 'combination')}{limited}"
 
 
@@ -150,7 +152,7 @@ def _ranks(data: PageData, rows: list[Row]) -> Iterator[Markup]:
     val, test = (np.array([row[mean] for row in rows], dtype=np.float64) for mean in means)  # (N,) each
     found = ValidationAndTest(val, test)
     places, n, best = found.test_places, len(rows), found.best_in_test
-    named = _combinations(data, rows) + (" that were trained to the end" if table.dropped else "")
+    named = _combinations(data, rows)
     first = name_of(table, rows[0])
     if best == 0:
         words = f"The first of {named} in validation, {first}, also has the lowest error on the test set."

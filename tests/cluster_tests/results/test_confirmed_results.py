@@ -87,7 +87,7 @@ class TestAFinalist:
         assert list(map(table.is_complete, table.ranked)) == [True, False]
         assert state(table) == "unfinished"
         assert "the others are not all trained to the end" in text_of(table)
-        assert "The race has not ended yet." in methods_paragraph(table, table.files.read_experiment())
+        assert "The race has not ended yet." in methods_paragraph(table)
 
     def test_without_fresh_repetitions_has_no_result_yet(self, tmp_path):
         table = confirmed(tmp_path, dict.fromkeys("ab", [None] * 6))
@@ -166,7 +166,7 @@ class TestTheTable:
         assert [row["role"] for row in trials if row["key"] == "c"] == ["decides"] * 2
 
     def test_and_the_paragraph_for_a_paper_name_the_two_numbers(self, table):
-        paragraph = methods_paragraph(table, table.files.read_experiment())
+        paragraph = methods_paragraph(table)
         assert "3 combinations of lr (0, 1, 2) were compared, with 2 repetitions each" in paragraph
         assert "each was trained in 6 fresh repetitions, which took no part in the race" in paragraph
         assert "over the 2 repetitions of the race was chosen: lr 0 (5.50 mm)" in paragraph
