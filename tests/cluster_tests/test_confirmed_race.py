@@ -6,6 +6,7 @@ import pytest
 
 from cluster.experiment import TrialsFailedError
 from cluster.racing.successive_halving import SuccessiveHalving
+from cluster.reports.page.page import page
 from cluster.trained import read_corrector
 from tests.cluster_tests.small_experiment import LR, SmallExperiment
 
@@ -126,3 +127,10 @@ def test_a_failed_fresh_repetition_ends_the_script_with_an_error_and_is_trained_
     table = small_experiment.experiment(RACE, OPTIONS).results()
     assert [(row["n"], row["failed"]) for row in table.ranked] == [(1, 1)] * 3
     assert trained(small_experiment, RACE) == {f"{row['key']}/2" for row in table.ranked}
+
+
+def test_the_report_says_what_fresh_repetitions_cost(finished):
+    experiment = finished.experiment(RACE, OPTIONS)
+    report = page(experiment.folder, experiment.results())
+    assert "the race takes 18 of the 24 epochs of the whole grid (75 %)" in report
+    assert "The fresh repetitions that confirm its finalists take 24 more." in report
