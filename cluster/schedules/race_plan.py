@@ -28,6 +28,7 @@ class PlannedRung(NamedTuple):
         epochs: The epoch of the rung; the least and the most, if combinations have different numbers of epochs.
         n_combinations: Those that train to it; an estimate for later rungs, in which close combinations are missing.
         n_repetitions: Their repetitions there.
+        n_trials: Their trials there: one for each repetition and fold.
         n_epochs: The epochs of all of them since the rung before.
         is_decided: Whether it is known who stays after it.
     """
@@ -35,6 +36,7 @@ class PlannedRung(NamedTuple):
     epochs: tuple[int, int]
     n_combinations: int
     n_repetitions: int
+    n_trials: int
     n_epochs: int
     is_decided: bool
 
@@ -46,8 +48,9 @@ def planned_rungs(bracket: Bracket, n_repetitions: int) -> list[PlannedRung]:
         bracket: The bracket.
         n_repetitions: The repetitions of finalists, without those that confirm them.
     """
-    lengths = [entrant.num_epochs for entrant in bracket.entrants.values()]
-    planned, size, before = list[PlannedRung](), len(lengths), 0.0
+    lengths = [entrant.num_epochs for entrant in bracket.entrants.values() for _ in entrant.trained]
+    n_folds = len(lengths) / max(1, len(bracket.entrants))
+    planned, size, before = list[PlannedRung](), len(bracket.entrants), 0.0
     for place, rung in enumerate(bracket.rungs):
         if place < bracket.place:
             size = sum(competitor.key in bracket.entrants for competitor in bracket.decisions[place].combinations)
@@ -56,19 +59,19 @@ def planned_rungs(bracket: Bracket, n_repetitions: int) -> list[PlannedRung]:
         else:
             size = min(size, bracket.race.n_best(size + len(bracket.guests)))
         repetitions = n_repetitions if place == bracket.n_rungs - 1 else min(rung.n_repetitions, n_repetitions)
-        of_one = sum(rung.epoch(epochs) for epochs in lengths) / max(1, len(lengths)) * repetitions
+        of_one = sum(rung.epoch(epochs) for epochs in lengths) / max(1, len(bracket.entrants)) * repetitions
+        n_trials, n_epochs = round(size * repetitions * n_folds), round(size * (of_one - before))
         epochs = rung.epoch(min(lengths, default=0)), rung.epoch(max(lengths, default=0))
-        planned.append(PlannedRung(epochs, size, repetitions, round(size * (of_one - before)), place < bracket.place))
+        planned.append(PlannedRung(epochs, size, repetitions, n_trials, n_epochs, place < bracket.place))
         before = of_one
     return planned
 
 
 def planned_to_confirm(bracket: Bracket, n_confirming: int) -> PlannedRung:
     """Returns the fresh repetitions of a bracket's finalists, which are trained after its last rung."""
-    lengths = [entrant.num_epochs for entrant in bracket.own_competing.values()]
+    lengths = [entrant.num_epochs for entrant in bracket.own_competing.values() for _ in entrant.trained]
     last = planned_rungs(bracket, n_confirming)[-1]
-    n_epochs = round(n_confirming * last.n_combinations * sum(lengths) / max(1, len(lengths)))
-    return last._replace(n_repetitions=n_confirming, n_epochs=n_epochs)
+    return last._replace(n_epochs=round(last.n_trials * sum(lengths) / max(1, len(lengths))))
 
 
 def dropped_trials(brackets: Sequence[Bracket], n_repetitions: int) -> set[str]:
@@ -120,7 +123,9 @@ def race_texts(
     texts = []
     for bracket in brackets:
         rungs = planned_rungs(bracket, n_repetitions)
-        in_grid = n_repetitions * sum(entrant.num_epochs for entrant in bracket.entrants.values())
+        in_grid = n_repetitions * sum(
+            entrant.num_epochs * len(entrant.trained) for entrant in bracket.entrants.values()
+        )
         in_race = sum(rung.n_epochs for rung in rungs)
         added = f", added later (bracket {bracket.number + 1})" if bracket.number else ""
         cost = f"{in_race:,} of {in_grid:,} epochs ({100 * in_race / max(1, in_grid):.1f} %)"
@@ -155,7 +160,7 @@ def _row(name: str, rung: PlannedRung, note: str) -> list[str]:
         f"{rung.epochs[0]}" if rung.epochs[0] == rung.epochs[1] else f"{rung.epochs[0]}–{rung.epochs[1]}",
         f"{rung.n_combinations:,}",
         f"{rung.n_repetitions}",
-        f"{rung.n_combinations * rung.n_repetitions:,}",
+        f"{rung.n_trials:,}",
         f"{rung.n_epochs:,}",
         note,
     ]

@@ -113,6 +113,19 @@ class Sweep:
             numbers[f"{trial} examples"] = path.with_name("examples.npz").read_bytes()
         return numbers
 
+    def decisions(self) -> dict[str, bytes]:
+        """The files of a race."""
+        paths = (self.folder / "race").rglob("*.json")
+        return {str(path.relative_to(self.folder / "race")): path.read_bytes() for path in paths}
+
+    def finalists(self) -> dict[str, object]:
+        """The records and weights of finished trials, by trial."""
+        paths = {trial: self.folder / "trials" / trial for trial in finished(self)}
+        return {
+            trial: (pq.read_table(path / "records.parquet").to_pylist(), (path / "weights.pt").read_bytes())
+            for trial, path in paths.items()
+        }
+
 
 def wait_for(condition: Callable[[], object], process: subprocess.Popen, timeout_s: float = 200.0) -> None:
     end = time.monotonic() + timeout_s

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 
-from cluster.experiment import Interrupted, TrialsFailedError
+from cluster.experiment import Interrupted
 from cluster.racing.decision_file import write_decision
 from cluster.racing.successive_halving import SuccessiveHalving
 from cluster.reports.page import pictures
@@ -27,9 +27,8 @@ LRS = {LR: [1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2]}
 
 
 def train(small_experiment, changes):
-    """Runs the experiment as far as it gets; tables do not know dropped trials yet."""
-    with suppress(TrialsFailedError):
-        small_experiment.run(changes, LRS)
+    """Runs the experiment."""
+    small_experiment.run(changes, LRS)
 
 
 def never(trial_id, report, model):
@@ -176,6 +175,13 @@ class TestARace:
         shutil.rmtree(next(path.parent for path in copied.folder.glob("trials/*/*/weights.pt")))  # something to train
         with pytest.raises(RaceError, match=f"of trial {trial_id} at epoch 1, but its records now say"):
             train(copied, RACE)
+
+    def test_keeps_the_rule_of_its_first_decision_and_the_plan_says_so(self, copied):
+        (copied.folder / "race/two_val/0-1.json").unlink()
+        changed = {**RACE, "experiment_config.race": SuccessiveHalving(reduction_factor=2)}
+        (warning,) = copied.experiment(changed, LRS).plan().warnings
+        assert warning.startswith("the race on two_val goes on with the rule of its first decision, SuccessiveHalving(")
+        assert copied.experiment(RACE, LRS).plan().warnings == []
 
     def test_waits_for_a_trial_that_failed_which_the_next_run_trains_again(self, small_experiment, raced):
         fails = True

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cluster.experiment import Interrupted, TrialsFailedError
+from cluster.racing.successive_halving import SuccessiveHalving
 from cluster.reports.draw import FIGURES, FigureOptions, draw
 from cluster.reports.page.page import page
 from cluster.reports.tables.table_options import TableOptions
@@ -15,12 +16,14 @@ from cluster.reports.terminal.comparison import compare_combinations, compare_ex
 from cluster.reports.terminal.removal import useless_files
 from cluster.reports.terminal.trial_logs import trial_logs
 from cluster.result_table import ResultTable
+from cluster.results.folds import key_of_folds
 from cluster.results.names import ChoiceError
 from cluster.results.results import Results
 from cluster.searching.search import Search
 from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.frame_errors import FrameErrors
+from cluster.storage.records import from_parquet
 from cluster.trained import read_corrector
 from data_pipeline.pose_dataset import Samples, read_dataset, write_datasets
 from data_pipeline.preparation.parts import split_samples
@@ -200,3 +203,29 @@ def test_a_search_trains_each_proposal_on_all_folds_and_learns_from_their_mean(d
         for row in json.loads(of.read_text())["proposals"]
     ]
     assert last["results_mm"] == [pytest.approx(sum(of_rates[lr]) / 6, abs=1e-12) for lr in rates[:2]]
+
+
+def test_a_race_decides_by_the_mean_over_all_frames_of_the_folds(data, tmp_path, without_pictures):
+    experiment = SmallExperiment(data, tmp_path)
+    rule = SuccessiveHalving(min_epochs=1, min_finalists=1)
+    race = swept(experiment, {"experiment_config.race": rule, "solver_config.num_epochs": 3}, {LR: [1e-4, 1e-3, 1e-2]})
+    plan = race.plan()
+    assert "about 15 of 27 epochs (55.6 %)" in str(plan)
+    combinations = plan.combinations
+    race.run("inline")
+    (path,) = (experiment.folder / "race/hands").iterdir()
+    listed = {one["key"]: float.fromhex(one["values"][0]) for one in json.loads(path.read_text())["combinations"]}
+    n_frames = [len(read_dataset(data, f"hands_fold{fold}_val")) for fold in (1, 2, 3)]
+    for place in range(3):
+        keys = [combination.key for combination in combinations[place::3]]
+        values = [
+            next(
+                record.value
+                for record in from_parquet((experiment.folder / "trials" / key / "0/records.parquet").read_bytes())
+                if (record.epoch, record.split, record.space, record.metric) == (1, "val", "original", "distance")
+                and record.subset == "mean"
+            )
+            for key in keys
+        ]
+        assert listed[key_of_folds(keys)] == pytest.approx(np.average(values, weights=n_frames), rel=1e-12)
+    assert len(listed) == 3

@@ -184,6 +184,83 @@ class TestTrialsThatArePausedAndContinued:
         assert sweep.numbers() == undisturbed
 
 
+RACE = {"race": {"min_epochs": 1, "min_finalists": 1}, "lrs": [1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2]}
+"""A race of six combinations with rungs at epochs 1, 2 and 6."""
+
+
+@pytest.fixture(scope="module")
+def raced(data_dir, tmp_path_factory):
+    """The race in one process, in one go."""
+    sweep = Sweep(data_dir, tmp_path_factory.mktemp("raced"))
+    sweep.run(executor="inline", **RACE)
+    assert sorted(sweep.decisions()) == ["small_val/0-0.json", "small_val/0-1.json"]
+    assert len(sweep.finalists()) == 2
+    return sweep
+
+
+@pytest.mark.slow
+class TestARace:
+    """Tables do not know dropped trials yet, so a script that ran one ends with 1."""
+
+    def assert_equal(self, sweep, raced):
+        assert sweep.decisions() == raced.decisions()
+        assert sweep.finalists() == raced.finalists()
+
+    def test_of_one_and_of_several_workers_equals_one_in_this_process(self, sweep, data_dir, tmp_path, raced):
+        result = sweep.run(**RACE)
+        assert "Traceback" not in result.errors
+        self.assert_equal(sweep, raced)
+        alone = Sweep(data_dir, tmp_path / "alone")
+        alone.run(cpus={min(os.sched_getaffinity(0))}, **RACE)
+        self.assert_equal(alone, raced)
+
+    def test_continues_after_the_driver_and_a_worker_were_killed(self, sweep, raced):
+        sweep.spec.update(RACE)
+        process = sweep.start(slow=0.05)
+        wait_for(lambda: len(sweep.batches()) > N_BATCHES, process)
+        os.kill(sweep.batches()[-1][0], signal.SIGKILL)
+        wait_for(lambda: len(sweep.trials()) >= 6, process)
+        process.kill()
+        process.communicate()
+        process = sweep.start(slow=0.05)
+        wait_for(sweep.decisions, process)
+        process.kill()
+        process.communicate()
+        sweep.run()
+        self.assert_equal(sweep, raced)
+
+    @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+    def test_continues_after_a_signal(self, sweep, raced, number, code):
+        sweep.spec.update(RACE)
+        process = sweep.start(slow=0.05)
+        wait_for(sweep.decisions, process)
+        os.kill(process.pid, number)
+        _output, errors = process.communicate(timeout=60)
+        assert process.returncode == code
+        assert "run the script again to continue" in errors
+        assert "Traceback" not in errors
+        sweep.run()
+        self.assert_equal(sweep, raced)
+
+    def test_is_run_by_one_process_at_a_time(self, sweep, raced):
+        sweep.spec.update(RACE)
+        process = sweep.start(slow=0.02)
+        wait_for(sweep.batches, process)
+        second = sweep.run()
+        assert second.code == 1
+        assert f"process {process.pid} on " in second.errors
+        process.communicate(timeout=200)
+        self.assert_equal(sweep, raced)
+
+    def test_leaves_the_results_of_the_grid_after_the_script_ran_without_it(self, sweep, data_dir, tmp_path):
+        sweep.run(**RACE)
+        result = sweep.run(lrs=RACE["lrs"])
+        assert result.code == 0, result.errors
+        grid = Sweep(data_dir, tmp_path / "grid", lrs=RACE["lrs"])
+        assert grid.run(executor="inline").code == 0
+        assert sweep.numbers() == grid.numbers()
+
+
 @pytest.mark.slow
 class TestTwoNumbersOfEpochs:
     def test_cost_one_training_in_workers_too(self, sweep, undisturbed):

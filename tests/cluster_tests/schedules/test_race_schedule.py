@@ -1,6 +1,7 @@
 """Races without training: `simulated_race.py` plays workers that take any time and end in any order."""
 
 import math
+import random
 from itertools import pairwise
 
 import pytest
@@ -104,6 +105,18 @@ def test_epochs_in_vain_are_those_of_dropped_combinations_after_their_last_rung(
     at_least.run()
     n_epochs = [sum(end - begin for _, begin, end in one.trained) for one in (race, at_least)]
     assert schedule.n_epochs_in_vain() == n_epochs[0] - n_epochs[1] > 0
+
+
+def test_four_workers_are_busy_for_90_percent_of_the_time_where_some_trials_take_four_times_as_long(simulated):
+    race = simulated(planned={DATA: entrants(60, 100)}, n_repetitions=3)
+    factors = {
+        trial_id: random.Random(trial_id[:16]).choice([1, 1.6, 2.5, 4])
+        for trial_id in ids(race.planned[DATA].values(), 3)
+    }
+    schedule = race.run(4, seconds=factors.__getitem__)
+    busy = sum((end - begin) * factors[trial_id] for trial_id, begin, end in race.trained)
+    assert busy / (4 * race.seconds) > 0.9
+    assert schedule.n_epochs_in_vain() / sum(end - begin for _, begin, end in race.trained) < 0.01
 
 
 class TestATrialThatFails:
