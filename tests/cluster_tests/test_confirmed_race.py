@@ -79,6 +79,7 @@ def test_the_plan_shows_fresh_repetitions_apart_from_the_rungs(finished, small_e
     done = str(finished.experiment(RACE, OPTIONS).plan()).splitlines()
     assert done[0] == "6 combinations × 1 repetition = 6 trials: 3 finished, 3 dropped by the race"
     assert done[5].endswith("6 of 6 have ended")
+    assert finished.experiment(RACE, OPTIONS).plan().n_epochs_of_races == 0
 
 
 def test_a_corrector_is_chosen_by_the_repetitions_of_the_race(finished):
