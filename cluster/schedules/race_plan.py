@@ -100,12 +100,13 @@ def n_epochs_left(
     for bracket in brackets:
         n += sum(rung.n_epochs for rung in planned_rungs(bracket, n_repetitions) if not rung.is_decided)
         n += planned_to_confirm(bracket, n_confirming).n_epochs
-        n_all = n_repetitions + n_confirming
         before = bracket.rungs[bracket.place - 1] if bracket.place else None
         for entrant in bracket.own_competing.values() if trained else ():
-            counted = 0 if before is None else before.epoch(entrant.num_epochs)
-            ids = [f"{one.key}/{repetition}" for one in entrant.trained for repetition in range(n_all)]
-            n -= sum(max(0, trained.get(i, 0) - counted) for i in ids) if trained else 0
+            reached = 0 if before is None else before.epoch(entrant.num_epochs)
+            for repetition in range(n_repetitions + n_confirming):
+                counted = reached if repetition < n_repetitions else 0
+                ids = [f"{one.key}/{repetition}" for one in entrant.trained]
+                n -= sum(max(0, trained.get(i, 0) - counted) for i in ids) if trained else 0
     return max(0, n)
 
 
@@ -143,15 +144,12 @@ def race_texts(
 
 
 def _progress(bracket: Bracket, repetitions: Iterable[int], ended: AbstractSet[str]) -> str:
-    """Returns how many repetitions of finalists have ended; nothing as long as it is not known who they are."""
+    """Returns how many trials of finalists have ended; nothing as long as it is not known who they are."""
     if not bracket.is_decided:
         return ""
-    trials = [
-        [f"{one.key}/{repetition}" for one in entrant.trained]
-        for entrant in bracket.own_competing.values()
-        for repetition in repetitions
-    ]
-    return f"{sum(ended >= set(folds) for folds in trials):,} of {len(trials):,} have ended"
+    trained = [one.key for entrant in bracket.own_competing.values() for one in entrant.trained]
+    ids = {f"{key}/{repetition}" for key in trained for repetition in repetitions}
+    return f"{len(ids & ended):,} of {len(ids):,} have ended"
 
 
 def _row(name: str, rung: PlannedRung, note: str) -> list[str]:

@@ -6,6 +6,7 @@ import pytest
 
 from cluster.experiment import TrialsFailedError
 from cluster.racing.successive_halving import SuccessiveHalving
+from cluster.reports.page.page import page
 from cluster.trained import read_corrector
 from tests.cluster_tests.small_experiment import LR, SmallExperiment
 
@@ -78,6 +79,7 @@ def test_the_plan_shows_fresh_repetitions_apart_from_the_rungs(finished, small_e
     done = str(finished.experiment(RACE, OPTIONS).plan()).splitlines()
     assert done[0] == "6 combinations × 1 repetition = 6 trials: 3 finished, 3 dropped by the race"
     assert done[5].endswith("6 of 6 have ended")
+    assert finished.experiment(RACE, OPTIONS).plan().n_epochs_of_races == 0
 
 
 def test_a_corrector_is_chosen_by_the_repetitions_of_the_race(finished):
@@ -126,3 +128,10 @@ def test_a_failed_fresh_repetition_ends_the_script_with_an_error_and_is_trained_
     table = small_experiment.experiment(RACE, OPTIONS).results()
     assert [(row["n"], row["failed"]) for row in table.ranked] == [(1, 1)] * 3
     assert trained(small_experiment, RACE) == {f"{row['key']}/2" for row in table.ranked}
+
+
+def test_the_report_says_what_fresh_repetitions_cost(finished):
+    experiment = finished.experiment(RACE, OPTIONS)
+    report = page(experiment.folder, experiment.results())
+    assert "the race takes 18 of the 24 epochs of the whole grid (75 %)" in report
+    assert "The fresh repetitions that confirm its finalists take 24 more." in report

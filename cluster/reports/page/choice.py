@@ -63,8 +63,9 @@ def _complete(data: PageData, rows: list[Row], split: str) -> list[Row]:
 
 
 def _combinations(data: PageData, rows: list[Row]) -> str:
-    limited = " that were trained to the end" if data.table.dropped else " that finished all repetitions"
-    limited = limited if len(rows) < len(data.table.summary) else ""
+    limited = ""
+    if len(rows) < len(data.table.summary):
+        limited = " that were trained to the end" if data.table.dropped else " that finished all repetitions"
     return f"{count(len(rows), 'combination')}{limited}"
 
 

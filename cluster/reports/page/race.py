@@ -77,6 +77,8 @@ def _words(course: RaceCourse) -> Iterator[str]:
     else:
         epoch = course.rungs[-1].epochs[1]
         yield f"{stayed} go on after epoch {epoch:,}; the race is not decided yet. If these all stay, it takes {share}."
+    if course.n_epochs_to_confirm and course.is_decided:
+        yield f"The fresh repetitions that confirm its finalists take {course.n_epochs_to_confirm:,} more."
     if course.n_epochs_in_vain:
         yield (
             f"{course.n_epochs_in_vain:,} epochs of dropped combinations were trained beyond that, in vain: ahead of "

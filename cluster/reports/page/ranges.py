@@ -13,7 +13,7 @@ from cluster.reports.page.charts import Axis, Chart, figure, key, within_fence
 from cluster.reports.page.data import PageData
 from cluster.results.choice.marginal import marginal
 from cluster.results.names import NOT_APPLICABLE, option_texts, short_names
-from cluster.results.results import Row, SummaryColumns
+from cluster.results.results import Row
 from cluster.results.statistics import Array
 from cluster.storage.experiment_file import Range
 from data_pipeline.words import count, listed
@@ -61,7 +61,7 @@ class _Search:
     @cached_property
     def rows(self) -> list[Row]:
         """Those that finished in all repetitions, the best first, and those that diverged in some."""
-        complete = [row for row in self.data.table.ranked if row["n"] == self.data.table.n_repetitions]
+        complete = list(filter(self.data.table.is_complete, self.data.table.ranked))
         return [*complete, *(row for row in self.data.table.ranked if row["diverged"])]
 
     @property
@@ -72,7 +72,7 @@ class _Search:
     @cached_property
     def errors(self) -> Array:
         """Their mean validation errors, (N,), mm; infinite if they diverged."""
-        means = [None if row["diverged"] else row[SummaryColumns.of("val").mean] for row in self.rows]
+        means = [None if row["diverged"] else row[self.data.table.chosen_by.mean] for row in self.rows]
         return np.nan_to_num([np.inf if mean is None else mean for mean in means], nan=np.inf, posinf=np.inf)
 
     @cached_property

@@ -190,6 +190,12 @@ class RaceCourse:
         )
 
     @property
+    def n_epochs_to_confirm(self) -> int:
+        """The epochs of the fresh repetitions that confirm its finalists."""
+        lengths = [self._n_folds(key) * competitor.num_epochs for key, (_, competitor) in self._own if competitor.stays]
+        return self.results.n_confirming * sum(lengths)
+
+    @property
     def n_epochs_in_vain(self) -> int | None:
         """The epochs on disk of dropped combinations beyond these rungs; None with folds, where they are not known.
 

@@ -167,7 +167,7 @@ class TestTheTable:
 
     def test_and_the_paragraph_for_a_paper_name_the_two_numbers(self, table):
         paragraph = methods_paragraph(table)
-        assert "3 combinations of lr (0, 1, 2) were compared, with 2 repetitions each" in paragraph
+        assert "were compared, each with 2 repetitions" in paragraph
         assert "each was trained in 6 fresh repetitions, which took no part in the race" in paragraph
         assert "over the 2 repetitions of the race was chosen: lr 0 (5.50 mm)" in paragraph
         assert "its fresh repetitions reach 7.25 ± 0.24 mm" in paragraph
