@@ -231,7 +231,7 @@ class RaceSchedule:
                             raise StorageError(
                                 f"{self._folder.storage.location}: the records of trial {trial_id}, which has "
                                 "finished, were removed or damaged, and the race needs them. Restore them from a copy, "
-                                f"or remove the trial's folder: then it is trained again"
+                                "or remove the trial's folder: then it is trained again"
                             )
                         present.missing[trial_id] = epoch
                     if key in present.own:

@@ -253,6 +253,27 @@ class TestASweepGoesOn:
         assert sweep.numbers() == undisturbed
 
 
+def test_a_race_of_which_a_worker_a_node_and_the_driver_are_killed_decides_as_in_a_single_process(
+    sweep, data_dir, cluster, tmp_path
+):
+    spec = {"race": {"min_epochs": 1, "min_finalists": 1}, "lrs": [1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2]}
+    alone = Sweep(data_dir, tmp_path / "alone")
+    alone.run(executor="inline", **spec)
+    sweep.spec.update(spec)
+    process = sweep.start(slow=0.2)
+    wait_for(lambda: workers(sweep), process)
+    os.kill(workers(sweep)[0], signal.SIGKILL)
+    wait_for(sweep.decisions, process)
+    cluster.kill_raylet(0)
+    cluster.add_node()
+    process.kill()
+    process.communicate()
+    sweep.run()  # tables do not know dropped trials yet
+    assert len(alone.decisions()) == 2
+    assert sweep.decisions() == alone.decisions()
+    assert sweep.finalists() == alone.finalists()
+
+
 def test_a_slow_node_does_not_hold_the_others_back(sweep, cluster, tmp_path):
     sweep.spec["experiment_config"] = {"n_repetitions": 6}
     cluster.remove_node(0)
