@@ -147,7 +147,7 @@ class _Picture:
     def _left_out(self) -> Iterator[str]:
         left_out = []
         if len(self.dropped) < self.n_dropped:
-            left_out.append(f"{len(self.dropped):,} of {self.n_dropped:,} dropped combinations, evenly from all ranks")
+            left_out.append(f"{len(self.dropped):,} of {self.n_dropped:,} dropped combinations (evenly from all ranks)")
         if len(self.staying) < self.n_staying:
             left_out.append(f"the best {len(self.staying):,} of {self.n_staying:,} others")
         if left_out:
