@@ -697,7 +697,8 @@ class TestTheStyle:
         style = (Path(page_module.__file__).parent / "assets" / "report.css").read_text(encoding="utf-8")
         rules = re.findall(r"([^{}]+)\{([^{}]*)\}", style)
         weak = [selector.strip() for selector, rule in rules if re.search(r"opacity: 0", rule)]
-        assert weak == [".axes .range", ".chart .line.alone", ".chart .band", ".chart .dots", ".chart .change"]
+        lines = [".line.alone", ".band", ".dots", ".dropped .line", ".change"]
+        assert weak == [".axes .range", *(f".chart {line}" for line in lines)]
 
     @pytest.mark.parametrize(
         ("one", "other", "expected"), [("000", "fff", 21.0), ("777777", "ffffff", 4.48), ("ff0000", "ffffff", 4.0)]
