@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from cluster.racing.decision_file import Competitor
 from cluster.reports.formats.grid import Cell, Grid
 from cluster.reports.formats.html import Markup, tag
 from cluster.reports.formats.html_table import html_table
@@ -150,7 +149,7 @@ class _Picture:
     def _left_out(self) -> Iterator[str]:
         left_out = []
         if len(self.dropped) < self.n_dropped:
-            left_out.append(f"{len(self.dropped):,} of {self.n_dropped:,} dropped combinations, evenly from all ranks")
+            left_out.append(f"{len(self.dropped):,} of {self.n_dropped:,} dropped combinations (evenly from all ranks)")
         if len(self.staying) < self.n_staying:
             left_out.append(f"the best {len(self.staying):,} of {self.n_staying:,} others")
         if left_out:
@@ -167,21 +166,24 @@ class _Picture:
                 "curves break there, and their parts must not be compared."
             )
 
-    def _x(self, epochs: Array, competitor: Competitor) -> Array:
-        share = 1.0 if self.course.have_equal_epochs else 100 / max(1, competitor.num_epochs)
-        return np.maximum(epochs, 0.5) * share
+    def _x(self, epochs: Array | float, num_epochs: Array | float) -> Array:
+        """Returns the positions of epochs of combinations with these numbers of epochs."""
+        share = 1.0 if self.course.have_equal_epochs else 100 / np.maximum(1, num_epochs)
+        return np.asarray(np.maximum(epochs, 0.5) * share)
 
     def _rung_x(self, place: int) -> float:
-        combinations = self.course.decisions[place].combinations
-        return float(np.median([self._x(np.array(float(c.epoch)), c) for c in combinations]))
+        of = [(competitor.epoch, competitor.num_epochs) for competitor in self.course.decisions[place].combinations]
+        return float(np.median(self._x(*np.array(of, dtype=np.float64).T)))
 
     def _x_axis(self) -> Axis:
-        ends = [self._x(np.array(float(c.num_epochs)), c) for c in self.course.decisions[0].combinations]
+        ends = np.array([competitor.num_epochs for competitor in self.course.decisions[0].combinations])
         starts = [
-            self._x(pieces[0].epochs[:1], self.course.last[key][1])[0] for key, pieces in self.pieces.items() if pieces
+            float(self._x(pieces[0].epochs[0], self.course.last[key][1].num_epochs))
+            for key, pieces in self.pieces.items()
+            if pieces
         ]
         rungs = [self._rung_x(place) for place in range(len(self.course.rungs))]
-        high = float(max(ends))
+        high = float(self._x(ends, ends).max())
         low = min([*starts, *rungs, high / 2])
         texts = {x: f"{x:,.3g}" for x in (*rungs, high)}
         if low < 0.7 * rungs[0]:
@@ -200,21 +202,21 @@ class _Picture:
         _, last = course.last[combination]
         lines = []
         for piece in _joined(self.pieces[combination]):
-            xs, ys = self._x(piece.epochs, last), piece.best_mm
+            xs, ys = self._x(piece.epochs, last.num_epochs), piece.best_mm
             # The error only falls. What is above the chart would be a level line at its edge.
             start = max(0, int((ys > chart.y.high).sum()) - 1)
             lines.append(chart.line(xs[start:], ys[start:], "line"))
         marks = [
-            chart.mark(float(self._x(np.array(float(c.epoch)), c)), c.mean_mm, "before", r=4)
+            chart.mark(float(self._x(c.epoch, c.num_epochs)), c.mean_mm, "before", r=4)
             for c in course.competitors(combination)
             if c.reason == "close to the best"
         ]
         end = course.at_the_end(combination) if last.stays else last.mean_mm
-        x = self._x(np.array([float(last.num_epochs if last.stays else last.epoch)]), last)
+        x = float(self._x(last.num_epochs if last.stays else last.epoch, last.num_epochs))
         if last.reason == "diverged":
-            marks.append(chart.crosses(x, "cross"))
+            marks.append(chart.crosses(np.array([x]), "cross"))
         elif end is not None:
-            marks.append(chart.mark(float(x[0]), end, "end", r=3))
+            marks.append(chart.mark(x, end, "end", r=3))
         return tag("g", tag("title", self._text(combination)), *lines, *marks, class_=kind)
 
     def _text(self, combination: str) -> str:

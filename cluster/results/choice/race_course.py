@@ -88,7 +88,7 @@ class RaceCourse:
         left = [key for key, (_, competitor) in found.items() if not competitor.stays]
         return {key: found[key] for key in [*left, *self.staying]}
 
-    @property
+    @cached_property
     def staying(self) -> list[str]:
         """The keys of those that stayed after the last decision, the best first."""
         return [competitor.key for competitor in self.decisions[-1].combinations if competitor.stays]
@@ -98,7 +98,7 @@ class RaceCourse:
         """Whether the finalists are known."""
         return self.decisions[-1].rung == self.decisions[-1].n_rungs - 2
 
-    @property
+    @cached_property
     def have_equal_epochs(self) -> bool:
         """Whether all combinations have the same number of epochs."""
         return len({competitor.num_epochs for competitor in self.decisions[0].combinations}) == 1

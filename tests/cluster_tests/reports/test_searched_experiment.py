@@ -75,7 +75,12 @@ def test_there_are_no_effects_and_a_sentence_says_why(table, folder):
     sentence = "A search chose lr from a range, so no two values of an option were trained with the same other settings"
     with pytest.raises(ChoiceError, match=f"searched has no effects of options. {sentence}"):
         effects_of(table, TableOptions())
-    assert sentence in page(folder, table)
+
+
+def test_the_page_has_errors_over_ranges_instead_of_effects(table, folder):
+    shown = page(folder, table)
+    assert "Errors over ranges and options" in shown
+    assert "What each option does" not in shown
 
 
 def test_a_range_is_no_side_of_a_pivot_table_or_of_a_heat_map(table):

@@ -43,7 +43,8 @@ from tests.cluster_tests.experiment_files import (
     write_records,
     write_trial,
 )
-from tests.cluster_tests.results_files import read_json, write_json
+from tests.cluster_tests.results_files import read_json, write_json, write_raced_results
+from tests.cluster_tests.searched_results import write_searched_results
 
 LR, DECAY = "optimizer_args.lr", "optimizer_args.weight_decay"
 
@@ -696,7 +697,8 @@ class TestTheStyle:
         style = (Path(page_module.__file__).parent / "assets" / "report.css").read_text(encoding="utf-8")
         rules = re.findall(r"([^{}]+)\{([^{}]*)\}", style)
         weak = [selector.strip() for selector, rule in rules if re.search(r"opacity: 0", rule)]
-        assert weak == [".axes .range", ".chart .line.alone", ".chart .band", ".chart .dots", ".chart .change"]
+        lines = [".line.alone", ".band", ".dots", ".dropped .line", ".change"]
+        assert weak == [".axes .range", *(f".chart {line}" for line in lines)]
 
     @pytest.mark.parametrize(
         ("one", "other", "expected"), [("000", "fff", 21.0), ("777777", "ffffff", 4.48), ("ff0000", "ffffff", 4.0)]
@@ -742,6 +744,8 @@ class TestHtml:
             "with_frames": page(with_frames),
             "nothing_yet": page(nothing),
             "odd_names": page(odd),
+            "raced": page(write_raced_results(tmp_path)),
+            "searched": page(write_searched_results(tmp_path)),
             "live": live_page(PageData.read(sweep), sweep, waiting),
         }
         odd = write_experiment(tmp_path / "odd_table", [({odd_text: odd_text}, [9.0]), ({odd_text: 2}, [9.5])])

@@ -93,7 +93,7 @@ def test_many_dropped_combinations_are_drawn_as_a_sample(tmp_path):
     reached = {f"{i:016x}": ([9.0 + i / n], "best" if i < 100 else "behind") for i in range(n)}
     text = section(write_race(folder, {(0, 0): (3, reached)}, data="a_val"))
     assert len(curves(text)) == 200 + 40
-    assert "It shows 200 of 600 dropped combinations, evenly from all ranks and the best 40 of 100 others." in text
+    assert "It shows 200 of 600 dropped combinations (evenly from all ranks) and the best 40 of 100 others." in text
     drawn = [int(words[3:].partition(":")[0]) for kind, words in curves(text) if kind == "dropped"]
     assert (min(drawn), max(drawn)) == (100, 699)
     assert len(text) < 100_000

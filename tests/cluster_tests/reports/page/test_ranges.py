@@ -7,42 +7,10 @@ from cluster.reports.page.choice import choice
 from cluster.reports.page.data import PageData
 from cluster.reports.page.effects import effects
 from cluster.reports.page.parallel import parallel_coordinates
-from tests.cluster_tests.experiment_files import write_experiment, write_records
+from tests.cluster_tests.experiment_files import write_records
 from tests.cluster_tests.reports.page.test_page import HOSTILE, Document
-from tests.cluster_tests.results_files import experiment_json, write_json
-
-LR, DROPOUT, MODEL = "optimizer_args.lr", "model_args.dropout", "model"
-AXES = [
-    {"paths": [LR], "range": {"low": 1e-5, "high": 1e-1, "log": True}},
-    {"paths": [DROPOUT], "range": {"low": 0.0, "high": 0.5}},
-    {"paths": [MODEL], "rows": [["mlp"], ["gnn"]]},
-]
-
-
-def proposals(n=24):
-    rng = np.random.default_rng(0)
-    return [
-        {
-            LR: float(f"{10 ** rng.uniform(-5, -1):.4g}"),
-            DROPOUT: "–" if place % 4 == 3 else float(f"{rng.uniform(0, 0.5):.4g}"),
-            MODEL: ("mlp", "gnn")[place % 4 == 3],
-        }
-        for place in range(n)
-    ]
-
-
-def error(options):
-    return 9 + (np.log10(options[LR]) + 3) ** 2
-
-
-def write(path, found=None, errors=None, axes=AXES):
-    found = found or proposals()
-    errors = [[error(options)] for options in found] if errors is None else errors
-    folder = write_experiment(path / "search", list(zip(found, errors, strict=True)), axes=axes)
-    content = experiment_json(folder)
-    content["configs"]["experiment_config"]["search"] = {"name": "Search", "args": {"sampler": "tpe"}}
-    folder.write_experiment(content)
-    return folder
+from tests.cluster_tests.results_files import write_json
+from tests.cluster_tests.searched_results import LR, drawn_proposals, error_of, write_searched_results
 
 
 def charts(folder):
@@ -59,11 +27,11 @@ def dots(chart):
 
 
 def test_a_range_has_a_dot_for_each_combination_on_its_own_scale(tmp_path):
-    found = charts(write(tmp_path))
+    found = charts(write_searched_results(tmp_path))
     assert list(found) == ["lr", "dropout", "model"]
     at = dots(found["lr"])
-    ordered = sorted(proposals(), key=error)
-    exponents, errors = (np.array([of(options) for options in ordered]) for of in (lambda o: np.log10(o[LR]), error))
+    ordered = sorted(drawn_proposals(), key=error_of)
+    exponents, errors = (np.array([of(options) for options in ordered]) for of in (lambda o: np.log10(o[LR]), error_of))
     assert np.corrcoef(at[:, 0], exponents)[0, 1] > 0.9999
     below = errors < np.quantile(errors, 0.75)
     assert np.corrcoef(at[below, 1], errors[below])[0, 1] < -0.9999
@@ -77,7 +45,7 @@ def test_a_range_has_a_dot_for_each_combination_on_its_own_scale(tmp_path):
 
 
 def test_a_smooth_line_and_its_band_follow_the_errors(tmp_path):
-    lr = charts(write(tmp_path))["lr"]
+    lr = charts(write_searched_results(tmp_path))["lr"]
     (line,) = re.findall(r'<path class="line validation" d="M([^"]*)"', lr)
     x, y = np.array([list(map(float, place.split())) for place in line.split("L")]).T
     lowest = x[y.argmax()]  # down the page
@@ -88,17 +56,17 @@ def test_a_smooth_line_and_its_band_follow_the_errors(tmp_path):
 
 
 def test_few_combinations_have_no_line(tmp_path):
-    assert 'class="line' not in charts(write(tmp_path, proposals(8)))["lr"]
+    assert 'class="line' not in charts(write_searched_results(tmp_path, drawn_proposals(8)))["lr"]
 
 
 def test_where_a_range_does_not_apply_it_has_no_dot_and_says_so(tmp_path):
-    dropout = charts(write(tmp_path))["dropout"]
+    dropout = charts(write_searched_results(tmp_path))["dropout"]
     assert len(dots(dropout)) == 18
     assert "It does not apply to 6 combinations." in dropout
 
 
 def test_an_option_has_a_strip_with_the_median_of_each_value(tmp_path):
-    model = charts(write(tmp_path))["model"]
+    model = charts(write_searched_results(tmp_path))["model"]
     assert re.findall(r'y="274" text-anchor="middle">([^<]*)', model) == ["mlp", "gnn"]
     assert model.count('class="line validation"') == 2
     at = dots(model)
@@ -106,9 +74,9 @@ def test_an_option_has_a_strip_with_the_median_of_each_value(tmp_path):
 
 
 def test_diverged_combinations_are_at_the_edge_and_missing_ones_are_counted(tmp_path):
-    errors = [[error(options)] for options in proposals()]
+    errors = [[error_of(options)] for options in drawn_proposals()]
     errors[5] = [None]
-    folder = write(tmp_path, errors=errors)
+    folder = write_searched_results(tmp_path, errors=errors)
     write_json(folder.trial(f"{7:016x}/0"), {"status": "diverged", "error": "it diverged"})
     (section,) = effects(PageData.read(folder))
     assert "Not shown, because repetitions are missing: 1 combination." in section
@@ -118,18 +86,18 @@ def test_diverged_combinations_are_at_the_edge_and_missing_ones_are_counted(tmp_
 
 
 def test_the_best_is_marked(tmp_path):
-    lr = charts(write(tmp_path))["lr"]
+    lr = charts(write_searched_results(tmp_path))["lr"]
     (mark,) = re.findall(r'<circle class="after" cx="([\d.]+)"', lr)
     assert float(mark) == pytest.approx(dots(lr)[0, 0], abs=1)
 
 
 def test_the_page_says_that_a_search_does_not_sample_evenly(tmp_path):
-    (section,) = effects(PageData.read(write(tmp_path)))
+    (section,) = effects(PageData.read(write_searched_results(tmp_path)))
     assert "A search need not sample evenly" in section
 
 
 def test_parallel_axes_of_ranges_have_round_numbers_and_lines_pass_what_does_not_apply(tmp_path):
-    found = list(parallel_coordinates(PageData.read(write(tmp_path))))
+    found = list(parallel_coordinates(PageData.read(write_searched_results(tmp_path))))
     (plot,) = Document("".join(found)).data("axes-data")
     axes = {axis["name"]: axis for axis in plot["axes"]}
     assert [text for _, text in axes["lr"]["ticks"]] == ["0.0001", "0.001", "0.01"]
@@ -142,11 +110,11 @@ def test_parallel_axes_of_ranges_have_round_numbers_and_lines_pass_what_does_not
 
 
 def test_what_was_found_when_follows_the_order_of_proposals(tmp_path):
-    folder = write(tmp_path)
+    folder = write_searched_results(tmp_path)
     for place in range(24):
         write_records(folder, f"{place:016x}/0", [20.0, 10.0])
     text = next(text for text in choice(PageData.read(folder)) if 'id="cost"' in text)
-    errors = [error(options) for options in proposals()]
+    errors = [error_of(options) for options in drawn_proposals()]
     number = int(np.argmin(errors)) + 1
     assert f"proposed as number {number}: the search had found it after {100 * number / 24:.0f} %" in text
     assert "What the search found when" in text
@@ -157,7 +125,7 @@ def test_what_was_found_when_follows_the_order_of_proposals(tmp_path):
 def test_names_stay_text(tmp_path, hostile):
     axes = [{"paths": [hostile], "range": {"low": 0, "high": 9}}, {"paths": ["b"], "rows": [[hostile], ["y"]]}]
     found = [{hostile: float(i), "b": hostile if i % 2 else "y"} for i in range(10)]
-    folder = write(tmp_path, found, [[9.0 + i] for i in range(10)], axes)
+    folder = write_searched_results(tmp_path, found, [[9.0 + i] for i in range(10)], axes)
     document = Document("".join(effects(PageData.read(folder))))
     assert {name for name, _ in document.elements} <= {
         *("section", "h2", "p", "figure", "figcaption", "svg", "title", "path", "text", "circle", "span", "div"),
@@ -167,10 +135,10 @@ def test_names_stay_text(tmp_path, hostile):
 @pytest.mark.parametrize("odd", [1e300, -1e300, 1e-300, 0.0, float("nan"), float("inf")])
 @pytest.mark.parametrize("n_odd", [1, 12])
 def test_odd_numbers_of_damaged_files_do_no_harm(tmp_path, odd, n_odd):
-    found = proposals(12)
+    found = drawn_proposals(12)
     for options in found[:n_odd]:
         options[LR] = odd
     errors = [[odd]] * n_odd + [[9.0]] * (12 - n_odd)
-    page = PageData.read(write(tmp_path, found, errors))
+    page = PageData.read(write_searched_results(tmp_path, found, errors))
     assert not re.search(r"[\" ML](nan|inf)\b", "".join(effects(page)))
     list(parallel_coordinates(page))
