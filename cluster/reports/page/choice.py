@@ -70,10 +70,11 @@ def _seeds(data: PageData, rows: list[Row]) -> Iterator[str]:
     values = table.values(column("val", "distance"))
     results = np.array([values[row["key"]] for row in rows], dtype=np.float64)  # (C, R)
     n = len(results)
+    ended = " that were trained to the end" if table.dropped else ""
     if n >= _MIN_COMBINATIONS:
         yield (
             "Results differ because combinations have other options, and because repetitions have other seeds. "
-            f"{_shares(results, f'all {n:,} combinations')}"
+            f"{_shares(results, f'all {n:,} combinations{ended}')}"
             + (f" {_shares(results[: n // 2], f'the better half of them ({n // 2:,})')}" if n >= _MIN_HALVED else "")
         )
         yield _scatter(results)

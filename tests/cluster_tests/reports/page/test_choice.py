@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from cluster.racing.successive_halving import SuccessiveHalving
 from cluster.reports.page.choice import choice
 from cluster.reports.page.data import PageData
 from tests.cluster_tests.experiment_files import write_experiment, write_records
+from tests.cluster_tests.replayed_race import drawn_curves, write_replayed_race
 from tests.cluster_tests.reports.page.test_page import HOSTILE, Document
 from tests.cluster_tests.results_files import read_json, write_fold_results, write_json
 
@@ -146,6 +148,12 @@ class TestWhatASearchCouldSave:
         folder = write(tmp_path, drawn())
         folder.trial(f"{3:016x}/2").remove("records.parquet")
         assert "cost" not in sections(folder)
+
+
+def test_a_race_is_no_random_search_and_its_finalists_are_not_all(tmp_path):
+    found = sections(write_replayed_race(tmp_path / "race", drawn_curves(18), SuccessiveHalving(min_finalists=6))[0])
+    assert "cost" not in found
+    assert "Over all 6 combinations that were trained to the end, " in words(found["seeds"])
 
 
 def test_folds_are_one_combination(tmp_path):
