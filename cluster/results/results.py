@@ -31,7 +31,7 @@ from data_pipeline.subsets import MEAN_SUBSET
 
 Row = dict[str, Any]
 
-_GOES_ON = ("interrupted", "pending")
+_GOES_ON = ("failed", "interrupted", "pending")
 
 R = TypeVar("R", bound="Results")
 

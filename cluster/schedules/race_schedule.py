@@ -346,8 +346,11 @@ class _Errors:
         return len(self.best_mm.get(trial_id, ()))
 
     def read_all(self, statuses: Mapping[str, Status]) -> None:
-        """Reads what earlier runs trained; `statuses` has those of all trials that were started, by id."""
-        started = {trial_id for trial_id, status in statuses.items() if status != "pending"}
+        """Reads what earlier runs trained; `statuses` has those of all trials that were started, by id.
+
+        Trials that failed are trained again, and have reached nothing before.
+        """
+        started = {trial_id for trial_id, status in statuses.items() if status not in ("pending", "failed")}
         self.diverged |= {trial_id for trial_id, status in statuses.items() if status == "diverged"}
         if started:
             self._add(read_logged(self.folder, split="val", wanted=started.__contains__, is_metric=_no_metric).curves)

@@ -194,8 +194,7 @@ class TestARace:
             train(small_experiment, {**RACE, "solver_config.callbacks": [fail]})
         assert race_files(small_experiment) == {}
         fails = False
-        with pytest.raises(TrialsFailedError, match="6 failed and 6 interrupted of 12 trials"):
-            train(small_experiment, {**RACE, "solver_config.callbacks": [fail]})
+        train(small_experiment, {**RACE, "solver_config.callbacks": [fail]})
         assert_equal(small_experiment, raced)
 
 

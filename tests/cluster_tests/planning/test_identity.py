@@ -30,6 +30,7 @@ from cluster.planning.identity import (
     unique_labels,
 )
 from cluster.planning.torch_arguments import TORCH_ARGUMENTS
+from cluster.racing.successive_halving import SuccessiveHalving
 from data_pipeline import skeleton
 from data_pipeline.augmenters import RandomRotator, RandomScaler
 from data_pipeline.distorters import GaussianDistorter
@@ -406,6 +407,7 @@ CHANGES_NO_NUMBER = [
     {"experiment_config.stop_if_all_fail": None},
     {"experiment_config.keep_weights": "none"},
     {"experiment_config.keep_state": "all"},
+    {"experiment_config.race": SuccessiveHalving()},
     {"experiment_config.test_set": MISSING, "experiment_config.test_set_size": MISSING},
     {"experiment_config.seed": 0, "experiment_config.deterministic_mode": True},
     {"experiment_config.train_set_size": 40},

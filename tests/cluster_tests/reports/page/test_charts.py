@@ -30,7 +30,7 @@ def chart():
 
 def test_a_line_keeps_its_height_up_to_the_next_point(chart):
     expected = chart.places(np.array([1, 4, 4, 9]), np.array([5, 5, 2, 2]))
-    found = points(chart.line(np.array([1, 3, 4, 9]), np.array([5, 5, 2, 2]), "line"))
+    found = points(chart.stairs(np.array([1, 3, 4, 9]), np.array([5, 5, 2, 2]), "line"))
     np.testing.assert_allclose(found, expected, atol=0.06)
 
 

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from cluster.racing.successive_halving import SuccessiveHalving
 from cluster.reports.page.choice import choice
 from cluster.reports.page.data import PageData
 from tests.cluster_tests.experiment_files import write_experiment, write_records
+from tests.cluster_tests.replayed_race import drawn_curves, write_replayed_race
 from tests.cluster_tests.reports.page.test_page import HOSTILE, Document
 from tests.cluster_tests.results_files import read_json, write_fold_results, write_json
 
@@ -157,6 +159,12 @@ def test_each_data_set_has_its_own_sections(tmp_path):
     data = PageData.read(write_experiment(tmp_path / "sweep", combinations))
     found = [re.findall(r'<section id="([^"]+)"', text)[0] for of in data.by_data for text in choice(of)]
     assert found == ["seeds-1", "ranks-1", "seeds-2", "ranks-2"]
+
+
+def test_a_race_is_no_random_search_and_its_finalists_are_not_all(tmp_path):
+    found = sections(write_replayed_race(tmp_path / "race", drawn_curves(18), SuccessiveHalving(min_finalists=6))[0])
+    assert "cost" not in found
+    assert "of the variance" not in words(found["seeds"])
 
 
 def test_folds_are_one_combination(tmp_path):

@@ -10,7 +10,7 @@ from cluster.results.combination_logs import read_combination_logs
 from cluster.results.results import Results
 from tests.cluster_tests.experiment_files import write_records
 from tests.cluster_tests.replayed_race import drawn_curves, write_replayed_race
-from tests.cluster_tests.results_files import experiment_json, write_raced_results
+from tests.cluster_tests.results_files import experiment_json, write_fold_results, write_race, write_raced_results
 
 
 def courses(folder):
@@ -95,6 +95,20 @@ def test_without_records_a_course_has_only_what_the_decisions_say(tmp_path):
     assert [piece.epochs.tolist() for piece in course.pieces("c")] == [[1], [3]]
     assert [piece.best_mm.tolist() for piece in course.pieces("c")] == [[9.5], [9.5]]
     assert course.at_the_end("a") is None
+
+
+def test_over_folds_a_course_has_only_its_rungs_and_its_end_and_costs_all_folds(tmp_path):
+    folder = write_fold_results(
+        tmp_path, {0.1: [[10.0], [6.0]], 0.2: [["interrupted"], [8.0]]}, [(300, 100), (100, 300)]
+    )
+    kept, lost = Results.read(folder).folds
+    reached = {kept: ([9.0], "best"), lost: ([9.5], "behind")}
+    (course,) = courses(write_race(folder, {(0, 0): (3, reached)}, data="hands", n_rungs=2))
+    end_mm = (300 * 9 + 100 * 5) / 400  # on the validation set, 1 mm less
+    assert [piece.epochs.tolist() for piece in course.pieces(kept)] == [[3], [9]]
+    assert [piece.best_mm.tolist() for piece in course.pieces(kept)] == [[9], [end_mm]]
+    assert (course.n_epochs, course.n_epochs_of_grid) == (2 * (9 + 3), 2 * 2 * 9)
+    assert course.n_epochs_in_vain is None
 
 
 def test_a_grid_has_no_course(tmp_path):
