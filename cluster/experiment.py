@@ -431,6 +431,12 @@ class Experiment:
                 with progress:
                     schedule = self._schedule(plan, brackets, searching, inputs, job, progress)
                     end = executor.train(schedule, job, monitor)
+                if end.kind == "complete" and isinstance(schedule, RaceSchedule | RacedSearchSchedule):
+                    n = schedule.n_epochs_in_vain()
+                    if n:
+                        say(
+                            f"{count(n, 'epoch')} were trained ahead of combinations that then were dropped", sys.stderr
+                        )
                 plan = schedule.plan if isinstance(schedule, SearchSchedule | RacedSearchSchedule) else plan
                 check_lock()  # a process that lost the lock must not write
                 remove_surplus_states(plan, monitor.outcomes, job)

@@ -57,6 +57,10 @@ class RacedSearchSchedule:
         """A step ended."""
         self._race.ended(report)
 
+    def n_epochs_in_vain(self) -> int:
+        """Returns how many epochs were trained ahead of combinations that then were dropped."""
+        return self._race.n_epochs_in_vain()
+
     def _bracket(self, more: Plan) -> Bracket:
         rule, n_repetitions, earlier = self._searching.config.race, self._race.n_repetitions, self._race.brackets
         assert rule is not None

@@ -63,5 +63,5 @@ if __name__ == "__main__":
             f"{len(epochs)} epochs in {wall:.1f} s on {N_DEVICES} devices: {100 * busy / wall / N_DEVICES:.1f} % in use"
         )
         assert isinstance(schedules[0], RaceSchedule)
-        print(f"{schedules[0].n_epochs_in_vain} epochs in vain")
+        print(f"{schedules[0].n_epochs_in_vain()} epochs in vain")
         cluster.shutdown()
