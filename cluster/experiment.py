@@ -2,13 +2,11 @@
 
 import shlex
 import sys
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from itertools import chain
 from types import TracebackType
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 
 from cluster.executors.executor import Executor, ExecutorName, RunEnd
 from cluster.executors.job import Job
@@ -21,7 +19,6 @@ from cluster.experiment_files import (
     write_description,
     write_experiment_file,
 )
-from cluster.other_versions import version_warnings
 from cluster.planning.combination_checks import check_unaffected
 from cluster.planning.config import (
     SECTIONS,
@@ -36,38 +33,34 @@ from cluster.planning.config import (
 )
 from cluster.planning.folds import PATHS, find_folds
 from cluster.planning.inputs import Inputs
-from cluster.planning.longer_training import with_shorter
 from cluster.planning.placement import UnusableNodeError
 from cluster.planning.plan import Plan, make_plan
 from cluster.planning.search_space import Key, SearchSpace, dotted
-from cluster.racing.decision_file import DecisionFile, read_decisions
+from cluster.racing.decision_file import DecisionFile
 from cluster.reports.formats.terminal import terminal_width
 from cluster.reports.page.page import page
 from cluster.reports.tables.files import write_tables
 from cluster.reports.tables.summary import summary_text
 from cluster.result_table import ResultTable
-from cluster.schedules.brackets import Bracket, Data, Entrant, RaceError, entrants_of, open_brackets
+from cluster.schedules.brackets import Bracket, Data, Entrant, entrants_of
 from cluster.schedules.race_plan import (
     decision_text,
-    dropped_trials,
     n_epochs_left,
     race_problems,
-    race_texts,
-    race_warnings,
 )
 from cluster.schedules.race_schedule import RaceSchedule
 from cluster.schedules.raced_search import RacedSearchSchedule
 from cluster.schedules.schedule import GridSchedule, Schedule
 from cluster.schedules.search_schedule import Searching, SearchSchedule, check_searchable
 from cluster.searching.dimensions import Range
+from cluster.standing import Standing
 from cluster.storage.archive import Archiver
 from cluster.storage.experiment_file import NoResultsError
 from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import Storage, StorageError
 from cluster.storage.folders import ExperimentFolder
-from cluster.storage.kept_trials import kept_trials
 from cluster.storage.lock import experiment_lock
-from cluster.storage.trial_file import STATUSES, Status, TrialFile
+from cluster.storage.trial_file import STATUSES
 from cluster.trial.rehearsal import rehearse
 from data_pipeline.user_error import UserError, did_you_mean, first_line
 from data_pipeline.words import count, say, value_text
@@ -271,7 +264,7 @@ class Experiment:
             ConfigError: With all problems of all combinations.
         """
         inputs = Inputs(self.config.data_folder)
-        return self._standing(self._plan(inputs, self._searching(inputs)), inputs).plan
+        return Standing.read(self._plan(inputs, self._searching(inputs)), self.space, inputs, self.folder).plan
 
     def results(self) -> ResultTable:
         """Reads the result table from disk.
@@ -408,7 +401,7 @@ class Experiment:
         """Trains all trials of the plan that are not finished; returns it with what a search has proposed."""
         # Read under the lock: no other run changes them now.
         plan = plan if searching is None else searching.plan(plan)
-        plan, distances_mm, brackets = self._standing(plan, inputs)
+        plan, distances_mm, brackets = Standing.read(plan, self.space, inputs, self.folder)
         archived = self.folder.archive.clear_leftovers()
         ended = [i for i, status in plan.statuses.items() if status in ("finished", "diverged")]
         to_archive = [trial_id for trial_id in ended if trial_id not in archived]
@@ -484,62 +477,6 @@ class Experiment:
 
         return RacedSearchSchedule(searching, plan, race, entrants, grown)
 
-    def _brackets(self, plan: Plan, inputs: Inputs) -> list[Bracket]:
-        """Returns the brackets of the race, as far as they have been decided; none without a race.
-
-        Raises:
-            RaceError: If decisions are broken.
-        """
-        if self.config.race is None:
-            return []
-        decisions, problems = read_decisions(self.folder.storage)
-        if problems:
-            path, _, problem = problems[0].partition(": ")
-            raise RaceError.of(path.partition("/")[2], problem)
-        entrants = entrants_of(plan.combinations, self.space, inputs)
-        return open_brackets(entrants, decisions, self.config.race, self.config.n_repetitions)
-
-    def _standing(self, plan: Plan, inputs: Inputs) -> "_Standing":
-        """Reads what earlier runs trained and decided.
-
-        The plan then also warns of trials that other versions or other code trained.
-        """
-        brackets = self._brackets(plan, inputs)
-        n_repetitions = self.config.n_repetitions
-        keys = {combination.key for combination in plan.combinations}
-
-        def is_planned(trial_id: str) -> bool:
-            return trial_id.partition("/")[0] in keys
-
-        def wanted(trial: TrialFile) -> _Known:
-            changed = (name for name, code in trial.sources.items() if plan.sources.get(name, code) != code)
-            return _Known(trial.status, trial.epochs, trial.val_distance_mm, trial.runs, tuple(changed))
-
-        found = self.folder.read_trials(wanted, is_planned)
-        planned = {trial_id: known for trial_id, known in found.items() if is_planned(trial_id)}
-        trained = {trial_id: known.epochs for trial_id, known in planned.items() if known.status != "failed"}
-        ended = {trial_id for trial_id, known in planned.items() if known.status in ("finished", "diverged")}
-        plan = replace(
-            plan,
-            statuses={trial_id: known.status for trial_id, known in planned.items()},
-            dropped=dropped_trials(brackets, n_repetitions + self._n_confirming),
-            races=race_texts(brackets, n_repetitions, self._n_confirming, ended),
-            n_epochs_of_races=n_epochs_left(brackets, n_repetitions, self._n_confirming, trained) if brackets else None,
-        )
-        others = found.keys() - planned.keys()
-        kept = kept_trials(self.folder, others) if others and plan.to_train else []
-        plan = with_shorter(plan, kept, lambda trial_id: self.folder.trial(trial_id).has(FileNames.STATE))
-        epochs_done = {trial.id: trial.shorter[0].epochs for trial in plan.trials if trial.shorter}
-        epochs_done |= {i: known.epochs for i, known in planned.items() if known.status == "interrupted"}
-        warnings = version_warnings(self.folder, plan, {i: known.runs for i, known in planned.items()}, kept)
-        still_valid = [known for known in planned.values() if known.status in ("finished", "diverged", "interrupted")]
-        changed = Counter(chain.from_iterable(known.changed for known in still_valid))
-        warnings += [_changed_code(name, n) for name, n in changed.items()]
-        warnings += race_warnings(brackets, self.space)
-        plan = replace(plan, warnings=[*plan.warnings, *warnings], epochs_done=epochs_done)
-        distances_mm = {i: known.val_distance_mm for i, known in planned.items() if known.val_distance_mm is not None}
-        return _Standing(plan, distances_mm, brackets)
-
     def _write_report(self, table: ResultTable) -> None:
         """Writes the report page. The lock must be released before: the page says whether a run is in progress."""
         try:
@@ -564,7 +501,8 @@ class Experiment:
             statuses = [row["status"] for row in others]
             # A trial that failed because its files cannot be written still has the status `interrupted`.
             counts = " and ".join(f"{statuses.count(s)} {s}" for s in STATUSES if s in statuses)
-            rest = "the search waits for them" if table.n_not_proposed else "the others are complete"
+            waits = "search" if table.n_not_proposed else "race" if self.config.race is not None else None
+            rest = "the others are complete" if waits is None else f"the {waits} waits for them"
             text = f"{counts} of {len(trials)} trials; {rest}. This shows an error with its traceback:"
             raise TrialsFailedError(f"{text}\n  {self._log_command([*table.failures, *others][0])}", table)
 
@@ -574,38 +512,6 @@ class Experiment:
         return shlex.join(
             ["posetune", "report", "log", self.config.name, f"{trial['key']}/{trial['repetition']}", *where]
         )
-
-
-class _Standing(NamedTuple):
-    """How far an experiment is.
-
-    Attributes:
-        plan: The plan with the statuses of its trials, and with warnings.
-        val_distances_mm: The validation distances of finished trials, mm, by id.
-        brackets: The brackets of the race, as far as they have been decided; none without a race.
-    """
-
-    plan: Plan
-    val_distances_mm: dict[str, float]
-    brackets: list[Bracket]
-
-
-class _Known(NamedTuple):
-    """What is known of a planned trial before a run; `changed` names the user's classes whose code has changed."""
-
-    status: Status
-    epochs: int
-    val_distance_mm: float | None
-    runs: Sequence[str]
-    changed: Sequence[str]
-
-
-def _changed_code(name: str, n_trials: int) -> str:
-    trials = f"{count(n_trials, 'trial')} {'was' if n_trials == 1 else 'were'}"
-    return (
-        f"the code of {name} has changed since {trials} trained with it; what they trained is kept and not trained "
-        "again. If the change changes numbers, give the experiment another name, or remove it with posetune report rm"
-    )
 
 
 def _interrupted(end: RunEnd) -> Interrupted:
