@@ -76,7 +76,7 @@ class TestAnInterruptedSweepContinues:
 
     @pytest.mark.serial
     def test_after_ctrl_c_which_ends_it_quickly_and_says_how_to_continue(self, sweep, undisturbed):
-        process = sweep.start(slow=0.05)
+        process = sweep.start(slow=0.15)
         wait_for(lambda: finished(sweep) and a_trial_is_half_way(sweep), process)
         done = finished(sweep)
         begin = time.monotonic()
