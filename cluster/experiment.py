@@ -60,7 +60,7 @@ from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import Storage, StorageError
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.lock import experiment_lock
-from cluster.storage.trial_file import STATUSES
+from cluster.storage.trial_file import FINAL, STATUSES
 from cluster.trial.rehearsal import rehearse
 from data_pipeline.user_error import UserError, did_you_mean, first_line
 from data_pipeline.words import count, say, value_text
@@ -403,7 +403,7 @@ class Experiment:
         plan = plan if searching is None else searching.plan(plan)
         plan, distances_mm, brackets = Standing.read(plan, self.space, inputs, self.folder)
         archived = self.folder.archive.clear_leftovers()
-        ended = [i for i, status in plan.statuses.items() if status in ("finished", "diverged")]
+        ended = [i for i, status in plan.statuses.items() if status in FINAL]
         to_archive = [trial_id for trial_id in ended if trial_id not in archived]
         any_left = bool(plan.to_train) or (searching is not None and not searching.is_complete)
         with executor.ready(job.config) if any_left else nullcontext():

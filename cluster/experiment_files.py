@@ -18,6 +18,7 @@ from cluster.storage.archive import map_files
 from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import StorageError
 from cluster.storage.run_file import RunFile
+from cluster.storage.trial_file import FINAL
 from cluster.trial.trainable import TrialReport
 from data_pipeline.pose_range import PoseRange
 from data_pipeline.tables import label_keys
@@ -100,7 +101,7 @@ def remove_surplus_states(plan: Plan, outcomes: Mapping[str, TrialReport], job: 
     """Removes the last states that only longer trainings of a run needed, once these have ended."""
     if job.config.keep_state == "all":
         return
-    ended = {trial_id for trial_id, report in outcomes.items() if report.status in ("finished", "diverged")}
+    ended = {trial_id for trial_id, report in outcomes.items() if report.status in FINAL}
     needed = {shorter.trial_id for trial in plan.to_train if trial.id not in ended for shorter in trial.shorter}
     surplus = [trial.id for trial in plan.trials if trial.is_prolonged and trial.id not in needed]
     map_files(job.folder.storage, job.folder.storage.remove, [FileNames.in_trial(i, FileNames.STATE) for i in surplus])

@@ -17,7 +17,7 @@ from cluster.schedules.race_plan import dropped_trials, n_epochs_left, race_text
 from cluster.storage.file_names import FileNames
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.kept_trials import kept_trials
-from cluster.storage.trial_file import Status, TrialFile
+from cluster.storage.trial_file import FINAL, Status, TrialFile
 from data_pipeline.words import count
 
 
@@ -70,7 +70,7 @@ class Standing(NamedTuple):
         epochs_done = {trial.id: trial.shorter[0].epochs for trial in plan.trials if trial.shorter}
         epochs_done |= {i: known.epochs for i, known in planned.items() if known.status == "interrupted"}
         warnings = version_warnings(folder, plan, {i: known.runs for i, known in planned.items()}, kept)
-        still_valid = [known for known in planned.values() if known.status in ("finished", "diverged", "interrupted")]
+        still_valid = [known for known in planned.values() if known.status in (*FINAL, "interrupted")]
         changed = Counter(chain.from_iterable(known.changed for known in still_valid))
         warnings += [_changed_code(name, n) for name, n in changed.items()]
         warnings += race_warnings(brackets, space)
@@ -106,7 +106,7 @@ def _raced(plan: Plan, space: SearchSpace, brackets: Sequence[Bracket], planned:
     """Returns a plan with what a race drops, and with about how much it still trains."""
     n_repetitions, n_confirming = space.base.experiment.n_repetitions, plan.n_confirming
     trained = {trial_id: known.epochs for trial_id, known in planned.items() if known.status != "failed"}
-    ended = {trial_id for trial_id, known in planned.items() if known.status in ("finished", "diverged")}
+    ended = {trial_id for trial_id, known in planned.items() if known.status in FINAL}
     return replace(
         plan,
         dropped=dropped_trials(brackets, n_repetitions + n_confirming),

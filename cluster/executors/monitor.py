@@ -6,6 +6,7 @@ from itertools import islice
 
 from cluster.executors.progress import Progress
 from cluster.storage.archive import Archiver
+from cluster.storage.trial_file import FINAL
 from cluster.trial.trainable import TrialReport
 from data_pipeline.user_error import UserError
 
@@ -46,7 +47,7 @@ class Monitor:
         self.any_paused |= report.status == "paused"
         if report.status not in ("running", "interrupted", "paused"):
             self.outcomes[report.trial_id] = report
-        if self.archiver is not None and report.status in ("finished", "diverged"):
+        if self.archiver is not None and report.status in FINAL:
             self.archiver.add(report.trial_id)
 
     @property

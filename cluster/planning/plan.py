@@ -16,7 +16,7 @@ from cluster.planning.search_space import RowIndices, SearchSpace
 from cluster.planning.seeds import repetition_seed
 from cluster.results.names import setting_of
 from cluster.searching.search import Search
-from cluster.storage.trial_file import Status
+from cluster.storage.trial_file import FINAL, Status
 from data_pipeline.words import count, size_text
 from posenet.models.corrector import FixedCorrector
 
@@ -140,8 +140,7 @@ class Plan:
 
         These are not the finished ones, those that diverged and would diverge again, and those that a race has dropped.
         """
-        ended = ("finished", "diverged")
-        return [t for t in self.trials if self.statuses.get(t.id) not in ended and t.id not in self.dropped]
+        return [t for t in self.trials if self.statuses.get(t.id) not in FINAL and t.id not in self.dropped]
 
     @property
     def failed_before(self) -> set[str]:
@@ -166,7 +165,7 @@ class Plan:
 
     def _status_text(self, trial: TrialSpec) -> str:
         status = self.statuses.get(trial.id, "pending")
-        if trial.id in self.dropped and status not in ("finished", "diverged"):
+        if trial.id in self.dropped and status not in FINAL:
             return _DROPPED
         if status == "pending" and trial.shorter:
             return f"{_STATUS_TEXTS['interrupted']} from epoch {trial.shorter[0].epochs:,}"

@@ -446,7 +446,7 @@ def dotted(key: Key) -> str:
     """Returns the dotted path of a key.
 
     Raises:
-        ConfigError: If it is no key of an option.
+        ConfigError: If it cannot be the key of an option.
     """
     parts = [part for part in key if part is not None] if isinstance(key, tuple) else [key]
     if not parts or not all(isinstance(part, str) and part for part in parts):

@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
@@ -17,8 +17,6 @@ from data_pipeline.files.json_numbers import Count
 
 Reason = Literal["best", "close to the best", "earlier finalist", "behind", "diverged"]
 """Why a combination stays in a race, or does not."""
-
-REASONS: tuple[Reason, ...] = get_args(Reason)
 
 STAYS: tuple[Reason, ...] = ("best", "close to the best", "earlier finalist")
 """The reasons to stay."""

@@ -51,7 +51,7 @@ def combined_trial(rows: Sequence[Row], folds: Sequence[Fold], of_combination: R
     for name, split in metrics.items():
         values = [fold[name] for fold in rows]
         is_known = is_finished and None not in values
-        row[name] = _mean_over_frames(values, [fold.n_frames[split] for fold in folds]) if is_known else None
+        row[name] = mean_over_frames(values, [fold.n_frames[split] for fold in folds]) if is_known else None
     seconds = [fold["train_seconds"] for fold in rows]
     row["train_seconds"] = None if None in seconds else sum(seconds)
     peaks = [fold["gpu_peak_gib"] for fold in rows]
@@ -81,5 +81,6 @@ def combined_status(statuses: Sequence[str]) -> str:
     return next((status for status in _STATUSES if status in statuses), "finished")
 
 
-def _mean_over_frames(values: Sequence[float], n_frames: Sequence[int]) -> float:
+def mean_over_frames(values: Sequence[float], n_frames: Sequence[int]) -> float:
+    """Returns the mean of a value of each fold, in which each frame counts the same."""
     return math.fsum(value * n for value, n in zip(values, n_frames, strict=True)) / sum(n_frames)

@@ -6,7 +6,6 @@ only longer than an earlier one is not new: it stands where the shorter one stoo
 """
 
 import json
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,7 +19,7 @@ from cluster.planning.plan import Combination
 from cluster.planning.search_space import SearchSpace
 from cluster.racing.decision_file import Competitor, DecisionFile
 from cluster.racing.successive_halving import Race, Rung, SuccessiveHalving
-from cluster.results.folds import key_of_folds
+from cluster.results.folds import key_of_folds, mean_over_frames
 from cluster.storage.file_names import FileNames
 from data_pipeline.user_error import UserError
 
@@ -72,9 +71,7 @@ class Entrant:
 
     def over_folds(self, values_mm: Sequence[float]) -> float:
         """Returns the mean of a value of each fold, in which each frame counts the same."""
-        if len(values_mm) == 1:
-            return values_mm[0]
-        return math.fsum(v * n for v, n in zip(values_mm, self.n_frames, strict=True)) / sum(self.n_frames)
+        return mean_over_frames(values_mm, self.n_frames)
 
 
 def _without_epochs(combination: Combination) -> object:

@@ -96,7 +96,7 @@ def n_epochs_left(
         n_confirming: The repetitions that confirm them.
         trained: How many epochs of each trial were trained, by id; None if none since the last decisions.
     """
-    n = 0
+    n, trained = 0, trained or {}
     for bracket in brackets:
         n += sum(rung.n_epochs for rung in planned_rungs(bracket, n_repetitions) if not rung.is_decided)
         n += planned_to_confirm(bracket, n_confirming).n_epochs
@@ -106,7 +106,7 @@ def n_epochs_left(
             for repetition in range(n_repetitions + n_confirming):
                 counted = reached if repetition < n_repetitions else 0
                 ids = [f"{one.key}/{repetition}" for one in entrant.trained]
-                n -= sum(max(0, trained.get(i, 0) - counted) for i in ids) if trained else 0
+                n -= sum(max(0, trained.get(i, 0) - counted) for i in ids)
     return max(0, n)
 
 
@@ -191,10 +191,7 @@ def decision_text(decision: DecisionFile, leader: str) -> str:
 
 def race_problems(space: SearchSpace) -> list[Problem]:
     """Returns why combinations must not be raced."""
-    config = space.base.experiment
-    if config.race is None:
-        return []
-    if _SIZE not in space.paths:
+    if space.base.experiment.race is None or _SIZE not in space.paths:
         return []
     text = (
         f"{_SIZE} is an option, and after a few epochs larger training sets are ahead only because an epoch has more "

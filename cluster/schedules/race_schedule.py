@@ -16,7 +16,7 @@ from cluster.schedules.brackets import Bracket, Entrant, check_values
 from cluster.schedules.schedule import Step
 from cluster.storage.filesystem import StorageError
 from cluster.storage.folders import ExperimentFolder
-from cluster.storage.trial_file import Status
+from cluster.storage.trial_file import FINAL, Status
 from cluster.trial.trainable import TrialReport
 
 
@@ -78,7 +78,7 @@ class RaceSchedule:
         self._decided = decided
         self._errors = _Errors(folder)
         self._errors.read_all({i: status for i, status in statuses.items() if i in trials})
-        self._over = {trial_id for trial_id, status in statuses.items() if status in ("finished", "diverged")}
+        self._over = {trial_id for trial_id, status in statuses.items() if status in FINAL}
         self._failed: set[str] = set()  # in this run; the next one trains them again
         self._running: dict[str, Step] = {}  # by trial id
         self._ended: list[TrialReport] = []  # since the last step was asked for
@@ -105,7 +105,7 @@ class RaceSchedule:
         self.brackets.append(bracket)
         self._trials |= trials
         self._errors.read_all(statuses)
-        self._over |= {trial_id for trial_id, status in statuses.items() if status in ("finished", "diverged")}
+        self._over |= {trial_id for trial_id, status in statuses.items() if status in FINAL}
         self._add_keys(bracket)
         self._steps_ahead = None
         self._present.append(self._enter(bracket))
@@ -176,11 +176,12 @@ class RaceSchedule:
         n = 0
         for bracket in self.brackets:
             for decision in bracket.decisions:
-                for competitor in decision.combinations:
-                    entrant = None if competitor.stays else bracket.entrants.get(competitor.key)
-                    for repetition in range(self.n_of_finalists if entrant is not None else 0):
-                        counted = competitor.epoch if repetition < len(competitor.values) else 0
-                        ids = _ids(entrant, repetition)  # type: ignore[arg-type] # without an entrant there is no loop
+                for dropped in decision.combinations:
+                    if dropped.stays or dropped.key not in bracket.entrants:
+                        continue
+                    for repetition in range(self.n_of_finalists):
+                        counted = dropped.epoch if repetition < len(dropped.values) else 0
+                        ids = _ids(bracket.entrants[dropped.key], repetition)
                         n += sum(max(0, self._errors.n_epochs(i) - counted) for i in ids if i not in self._over)
         return n
 
@@ -203,12 +204,12 @@ class RaceSchedule:
         """Takes note of the steps that ended since the last call."""
         reports, self._ended = self._ended, []
         for report in reports:
-            if report.status in ("finished", "diverged"):
+            if report.status in FINAL:
                 self._over.add(report.trial_id)
             if report.status == "failed":
                 self._failed.add(report.trial_id)
         self._errors.read(reports)
-        for trial_id in [report.trial_id for report in reports if report.status in ("paused", "finished", "diverged")]:
+        for trial_id in [report.trial_id for report in reports if report.status in ("paused", *FINAL)]:
             for present in self._present:
                 epoch = present.missing.get(trial_id)
                 if epoch is not None and self._errors.at(trial_id, epoch) is not None:
@@ -364,7 +365,7 @@ class _Errors:
         self.diverged |= {report.trial_id for report in reports if report.status == "diverged"}
         curves = {report.trial_id: read_curve(self.folder.trial(report.trial_id)) for report in reports}
         self._add({trial_id: curve for trial_id, curve in curves.items() if curve is not None})
-        ended = {report.trial_id for report in reports if report.epoch and report.status in ("finished", "diverged")}
+        ended = {report.trial_id for report in reports if report.epoch and report.status in FINAL}
         archived = {trial_id for trial_id in ended if curves[trial_id] is None}
         if archived:
             self._add(read_logged(self.folder, split="val", wanted=archived.__contains__, is_metric=_no_metric).curves)

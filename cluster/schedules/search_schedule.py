@@ -19,7 +19,7 @@ from cluster.searching.search import Search
 from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import StorageError
 from cluster.storage.folders import ExperimentFolder
-from cluster.storage.trial_file import Status
+from cluster.storage.trial_file import FINAL, Status
 from cluster.trial.trainable import TrialReport
 
 _STALE_S = 10.0  # for a while this process may see the old content of a folder that machines share
@@ -264,7 +264,7 @@ class SearchSchedule:
     def ended(self, report: TrialReport) -> None:
         """A trial ended."""
         self._round.ended(report)
-        if report.status in ("finished", "diverged"):
+        if report.status in FINAL:
             self._open.discard(report.trial_id)
 
     def _values(self) -> dict[str, float | None]:
@@ -273,7 +273,7 @@ class SearchSchedule:
         folder, until = self._searching.folder, time.monotonic() + _STALE_S
         while True:
             found = folder.read_trials(lambda trial: (trial.status, trial.val_distance_mm), unknown.__contains__)
-            ended = {i for i in unknown & found.keys() if found[i][0] in ("finished", "diverged")}
+            ended = {i for i in unknown & found.keys() if found[i][0] in FINAL}
             self._values_mm |= {trial_id: found[trial_id][1] for trial_id in ended}
             unknown -= ended
             if not unknown:

@@ -36,7 +36,7 @@ from cluster.storage.bounded import open_parquet
 from cluster.storage.file_names import FileNames, is_trial_id
 from cluster.storage.filesystem import Storage, StorageError
 from cluster.storage.records import are_joinable, joined
-from cluster.storage.trial_file import TrialFile
+from cluster.storage.trial_file import FINAL, TrialFile
 from data_pipeline.words import say
 
 BUNDLE_TRIALS = 1000
@@ -53,7 +53,6 @@ _SCHEMA = pa.schema({"trial_id": pa.string(), "trial_json": pa.string()})
 _MAX_ROWS = 10 * BUNDLE_TRIALS
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 _MOVED = (FileNames.RECORDS, FileNames.TRIAL)
-_FINAL = ("finished", "diverged")
 _PATIENCE_S = 5.0  # short, since the end of a run waits for it and the next run can move the trials
 
 
@@ -210,7 +209,7 @@ def _files_of(trial_ids: Sequence[str]) -> list[str]:
 
 def _is_final(trial: bytes) -> bool:
     try:
-        return TrialFile.from_json(trial).status in _FINAL
+        return TrialFile.from_json(trial).status in FINAL
     except ValueError:
         return False
 

@@ -17,6 +17,9 @@ Status = Literal["finished", "failed", "diverged", "interrupted", "pending"]
 
 STATUSES: tuple[Status, ...] = get_args(Status)
 
+FINAL: tuple[Status, ...] = ("finished", "diverged")
+"""The statuses of trials that are not trained again."""
+
 MAX_TRIAL_BYTES = 2**24
 """The largest file of a trial that is read; it usually has 20 kB."""
 

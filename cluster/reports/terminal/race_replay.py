@@ -14,6 +14,7 @@ from cluster.reports.formats.terminal import terminal
 from cluster.results.learning_curves import Curve, read_logged
 from cluster.results.names import ChoiceError
 from cluster.results.results import Results, Row, column
+from cluster.storage.trial_file import FINAL
 from data_pipeline.words import count
 
 BEST_OF_ONE_EPOCH = 6
@@ -103,7 +104,7 @@ def _trained_grid(results: Results, curves: dict[str, Curve]) -> TrainedGrid:
     for key, all_trials in results.repetitions.items():
         trials = all_trials[: results.n_repetitions]  # without those that confirm finalists
         found = [curves.get(f"{key}/{trial['repetition']}") for trial in trials]
-        if any(trial["status"] not in ("finished", "diverged") for trial in trials) or None in found:
+        if any(trial["status"] not in FINAL for trial in trials) or None in found:
             continue
         rows = [curve.val_after_epochs_mm for curve in found if curve is not None]
         n_epochs = max(map(len, rows))

@@ -14,6 +14,7 @@ from cluster.results.choice.ranks import rank_correlation
 from cluster.results.learning_curves import Curve
 from cluster.results.results import Results, column
 from cluster.results.statistics import Array
+from cluster.storage.trial_file import FINAL
 
 MIN_RANKED = 3
 """The orders of fewer combinations are not compared."""
@@ -207,7 +208,7 @@ class RaceCourse:
         for key, (_, competitor) in self._own:
             for trial in self.results.repetitions[key] if not competitor.stays else ():
                 curve = self.curves.get(f"{key}/{trial['repetition']}")
-                if curve is not None and len(curve.epochs) and trial["status"] not in ("finished", "diverged"):
+                if curve is not None and len(curve.epochs) and trial["status"] not in FINAL:
                     counted = competitor.epoch if trial["repetition"] < len(competitor.values) else 0
                     n += max(0, math.floor(curve.epochs[-1]) - counted)
         return n
