@@ -326,11 +326,23 @@ class Chaos:
         self.n_lost += n
 
 
-SLOW = 0.4
+SLOW = 0.3
+
+
+def race_then_grid(sweep, process):
+    """Waits for the end of a race, then starts its script without the race.
+
+    Returns the race's decisions and finalists, and the new process.
+    """
+    code, errors = ended(process)
+    assert code == 0, errors
+    raced = sweep.decisions(), sweep.finalists()
+    del sweep.spec["race"]
+    return raced, sweep.start(slow=SLOW)
 
 
 @pytest.mark.timeout(900)
-def test_a_sweep_of_24_trials_of_which_something_is_killed_all_the_time_ends_complete_and_equal(
+def test_a_race_that_becomes_a_grid_decides_and_ends_as_in_a_single_process_though_something_is_killed_all_the_time(
     data_dir, tmp_path, cluster, capsys
 ):
     sweep = ClusterSweep(
@@ -339,18 +351,31 @@ def test_a_sweep_of_24_trials_of_which_something_is_killed_all_the_time_ends_com
         cluster,
         lrs=[1e-3 * (i + 1) for i in range(8)],
         experiment_config={"n_repetitions": 3, "max_retries": 1000},
+        race={"min_epochs": 1, "reduction_factor": 2},
     )
+    alone = Sweep(data_dir, tmp_path / "alone")
+    alone.spec = {**sweep.spec, "storage_path": str(tmp_path / "alone"), "device": "cpu"}
+    assert alone.run(executor="inline").code == 0
+    decisions, finalists = alone.decisions(), alone.finalists()
+    del alone.spec["race"]
+    assert alone.run(executor="inline").code == 0
+
     choose = random.Random(5)
     chaos = Chaos(sweep, choose)
     kinds = ["worker"] * 5 + ["node"] * 3 + ["driver"] * 2
     choose.shuffle(kinds)
-    process = sweep.start(slow=SLOW)
+    process, raced = sweep.start(slow=SLOW), None
     wait_for(lambda: a_trial_is_half_way(sweep), process)
     for kind in kinds:
         time.sleep(choose.uniform(2, 6))
-        if process.poll() is not None:
+        if process.poll() is None:
+            process = getattr(chaos, kind)(process)
+        elif raced is None:
+            raced, process = race_then_grid(sweep, process)
+        else:
             break
-        process = getattr(chaos, kind)(process)
+    if raced is None:
+        raced, process = race_then_grid(sweep, process)
     (sweep.control / "slow").write_text("0")
     code, errors = ended(process)
     assert code == 0, errors
@@ -362,4 +387,7 @@ def test_a_sweep_of_24_trials_of_which_something_is_killed_all_the_time_ends_com
         )
     assert set(chaos.kills) == {"worker", "node", "driver"}
     assert repeated <= chaos.n_lost * BATCHES_PER_EPOCH
-    assert sweep.numbers() == sweep.undisturbed(tmp_path / "undisturbed")
+    assert raced == (decisions, finalists)
+    assert len(decisions) >= 2
+    assert 0 < len(finalists) < 24
+    assert sweep.numbers() == alone.numbers()
