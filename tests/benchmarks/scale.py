@@ -31,6 +31,7 @@ from cluster.executors import ray_session
 from cluster.executors.monitor import Monitor
 from cluster.experiment import Experiment
 from cluster.planning.placement import PRETEND_GPUS
+from cluster.racing.successive_halving import SuccessiveHalving
 from cluster.storage.archive import Archive
 from cluster.storage.filesystem import Storage
 from cluster.storage.records import to_parquet
@@ -67,7 +68,7 @@ def memory_kb() -> int:
 
 
 class Clock:
-    """Records, for each trial's last report, its time and the driver's processor time and memory until then."""
+    """Records, for the last report of each trial or rung, its time and the driver's time and memory until then."""
 
     def __init__(self) -> None:
         self.first_start: float | None = None
@@ -85,7 +86,7 @@ class Clock:
 
         def note_end(monitor: Monitor, report: TrialReport) -> None:
             reported(monitor, report)
-            if report.status == "finished":
+            if report.status in ("finished", "paused"):
                 self.ends.append(time.monotonic())
                 self.cpu_s.append(time.process_time())
                 self.memory_kb.append(memory_kb() if len(self.ends) % 100 == 0 else 0)
@@ -142,6 +143,42 @@ def many_trials(folder: Path, n: int) -> dict[str, str]:
         "… files that remain": f"{files:,}",
         "… `report.py show` of the result": f"{report_s:.1f} s",
         "… reading the state of all trials at the start of a run": f"{plan_s:.1f} s",
+    }
+
+
+def race(folder: Path, n: int) -> dict[str, str]:
+    """Races `n` combinations of one repetition and nine short epochs."""
+    sweep = experiment(
+        folder,
+        solver_config={"batch_size": 64, "num_epochs": 9},
+        hyperparams={"model_args": {"hidden_dims": [8]}},
+        name="raced",
+        n_repetitions=1,
+        keep_weights="none",
+        race=SuccessiveHalving(),
+    )
+    sweep.add_options("optimizer_args.lr", [1e-6 * (i + 1) for i in range(n)])
+    begin = time.monotonic()
+    plan = sweep.plan()
+    plan_s = time.monotonic() - begin
+    assert len(plan.to_train) == n
+    clock = Clock()
+    began = time.monotonic()
+    with clock.watching():
+        run_quietly(sweep)
+    seconds = time.monotonic() - began
+    begin = time.monotonic()
+    sweep.plan()
+    again_s = time.monotonic() - begin
+    first, *_, last = (kb for kb in clock.memory_kb if kb)
+    return {
+        f"a race of {n:,} combinations with rungs after 1, 3 and 9 epochs": f"{seconds:.0f} s",
+        "… planning it": f"{plan_s:.1f} s",
+        "… steps, which are trials or their parts between two rungs": f"{len(clock.ends):,}",
+        "… the driver's memory after 100 steps and at the end": f"{first / 1024:.0f} MB, {last / 1024:.0f} MB",
+        "… growth of the driver's memory per step": f"{(last - first) / len(clock.ends):.1f} KB",
+        "… growth over the second half": f"{_growth_kb(clock.memory_kb[len(clock.ends) // 2 :]):.1f} KB",
+        "… planning when it has ended": f"{again_s:.1f} s",
     }
 
 
@@ -276,7 +313,7 @@ def main() -> None:
     parser.add_argument(
         "--nodes", type=int, default=16, help="number of logical nodes; each consists of a few processes of 0.4 GB"
     )
-    parser.add_argument("--only", choices=["costs", "many", "devices"])
+    parser.add_argument("--only", choices=["costs", "many", "race", "devices"])
     given = parser.parse_args()
     load, figures = os.getloadavg()[0], {}
     with tempfile.TemporaryDirectory() as name:
@@ -289,6 +326,8 @@ def main() -> None:
             figures |= utilisation(folder, given.nodes)
         if given.only in (None, "many"):
             figures |= many_trials(folder, given.trials)
+        if given.only in (None, "race"):
+            figures |= race(folder, given.trials)
     cores = len(os.sched_getaffinity(0))
     table = [
         f"Measured on {cores} cores (load {load:.1f} before the start) with Ray {ray.__version__} "

@@ -220,6 +220,26 @@ class TestASearch:
         assert workers.trained == []
 
 
+@pytest.mark.slow
+def test_a_search_on_an_object_store_has_the_same_files_and_goes_on_from_them(s3, small_data, tmp_path):
+    for n_combinations in (4, 8):
+        real_search(small_data, s3.direct, n_combinations).run("inline")
+    real_search(small_data, tmp_path / "here", 8).run("inline")
+    here = tmp_path / "here" / "small_experiment"
+    rounds = {f"small_experiment/search/{name}": text.encode() for name, text in files_of(here)[0].items()}
+    objects = s3.objects()
+    assert {name: content for name, content in objects.items() if "/search/" in name} == rounds
+    summary = "tables/summary.csv"
+    assert objects[f"small_experiment/{summary}"] == (here / summary).read_bytes()
+
+
+def real_search(small_data, storage_path, n_combinations):
+    small = SmallExperiment(small_data, storage_path)
+    found = small.experiment({"experiment_config.search": Search("tpe", n_combinations, round_size=4)})
+    found.add_range(LR, 1e-4, 1e-1, log=True)
+    return found
+
+
 class TestACombinationOfASearch:
     def test_has_the_key_and_the_bits_of_the_same_one_in_a_grid(self, small_data, tmp_path):
         searched = SmallExperiment(small_data, tmp_path / "searched")
