@@ -73,7 +73,7 @@ class Standing(NamedTuple):
         still_valid = [known for known in planned.values() if known.status in (*FINAL, "interrupted")]
         changed = Counter(chain.from_iterable(known.changed for known in still_valid))
         warnings += [_changed_code(name, n) for name, n in changed.items()]
-        warnings += race_warnings(brackets, space)
+        warnings += race_warnings(brackets, space, inputs)
         plan = replace(plan, warnings=[*plan.warnings, *warnings], epochs_done=epochs_done)
         distances_mm = {i: known.val_distance_mm for i, known in planned.items() if known.val_distance_mm is not None}
         return cls(plan, distances_mm, brackets)

@@ -12,13 +12,18 @@ from tabulate import tabulate
 from cluster.planning.builders import build_optimizer, build_scheduler
 from cluster.planning.combination_checks import MAX_STEPS
 from cluster.planning.config import Problem, Settings
+from cluster.planning.inputs import Inputs, SetKey
 from cluster.planning.search_space import SearchSpace
 from cluster.racing.decision_file import DecisionFile
 from cluster.racing.successive_halving import MIN_COMBINATIONS
 from cluster.schedules.brackets import Bracket
 from data_pipeline.words import count
 
-_SIZE = "experiment_config.train_set_size"
+_SET, _SIZE = "experiment_config.train_set", "experiment_config.train_set_size"
+_PRESET = "experiment_config.use_preset"
+
+_SIMILAR = 1.1
+"""Training sets whose sizes differ by a smaller factor may be raced against each other."""
 
 
 class PlannedRung(NamedTuple):
@@ -200,8 +205,8 @@ def race_problems(space: SearchSpace) -> list[Problem]:
     return [Problem("experiment_config.race", text)]
 
 
-def race_warnings(brackets: Sequence[Bracket], space: SearchSpace) -> list[str]:
-    """Returns what will make a race useless or unfair."""
+def race_warnings(brackets: Sequence[Bracket], space: SearchSpace, inputs: Inputs) -> list[str]:
+    """Returns what will make a race useless or unfair; all data was read."""
     warnings, rule = [], space.base.experiment.race
     for bracket in brackets:
         if bracket.number == 0 and not bracket.decisions and len(bracket.entrants) < MIN_COMBINATIONS:
@@ -221,7 +226,25 @@ def race_warnings(brackets: Sequence[Bracket], space: SearchSpace) -> list[str]:
                 "one is that of combinations that are added later"
             )
     decided = any(bracket.decisions for bracket in brackets)
-    return warnings if decided else [*warnings, *_warm_ups(brackets, space)]
+    return warnings if decided else [*warnings, *_sizes(brackets, space, inputs), *_warm_ups(brackets, space)]
+
+
+def _sizes(brackets: Sequence[Bracket], space: SearchSpace, inputs: Inputs) -> list[str]:
+    """Warns if training sets of different sizes compete."""
+    if _SET not in space.paths:
+        return []
+    warnings = []
+    for bracket in brackets:
+        rows = [entrant.trained[0].row_indices for entrant in bracket.entrants.values()]
+        keys = {SetKey(*(space.value(path, row) for path in (_SET, _SIZE, _PRESET))) for row in rows}
+        sizes = sorted(len(inputs.sets[key]) for key in keys)
+        if sizes[-1] > _SIMILAR * sizes[0]:
+            warnings.append(
+                f"the race on {bracket.data.name} compares training sets of {sizes[0]:,} to {sizes[-1]:,} frames, and "
+                "after a few epochs larger ones are ahead only because an epoch has more batches; train the whole "
+                "grid (race: None), or make an experiment for each set"
+            )
+    return warnings
 
 
 def _warm_ups(brackets: Sequence[Bracket], space: SearchSpace) -> list[str]:

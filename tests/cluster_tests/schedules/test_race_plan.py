@@ -74,6 +74,13 @@ class TestAWarning:
         (warning,) = warnings_of({}, {LR: [1e-3, 1e-2]})
         assert warning.startswith("a race of 2 combinations saves little, since at least 3 are trained to the end")
 
+    def test_says_that_training_sets_of_different_sizes_compete(self, warnings_of):
+        sets = {"experiment_config.train_set": ["small_train", "small_val"], **LRS}
+        (warning,) = (text for text in warnings_of({}, sets) if "compares training sets" in text)
+        assert warning.startswith("the race on small_val compares training sets of 20 to 40 frames, and after a few")
+        same = {"experiment_config.train_set": ["small_train", "two_train"], **LRS}
+        assert not any("compares training sets" in text for text in warnings_of({}, same))
+
     def test_says_that_short_trainings_drop_nothing(self, warnings_of):
         (warning,) = warnings_of({"solver_config.num_epochs": 2})
         assert warning.startswith("the race drops nothing: trainings of 2 epochs are too short for a first decision")
