@@ -57,6 +57,18 @@ def test_only_finalists_have_fresh_repetitions(finished):
     assert {row["status"] for row in table.trials if row["role"] == "confirms"} == {"finished"}
 
 
+def test_finalists_on_each_validation_set_have_their_own_fresh_repetitions(finished, small_experiment):
+    both = small_experiment.run(RACE, {"experiment_config.val_set": ["small_val", "small_test"], **OPTIONS})
+    on_small = [row for row in both.summary if row["experiment_config.val_set"] == "small_val"]
+    on_test = [row for row in both.summary if row["experiment_config.val_set"] == "small_test"]
+    for rows in (on_small, on_test):
+        assert [row["n"] for row in rows if row["key"] not in both.dropped] == [2, 2, 2]
+        assert [row["n"] for row in rows if row["key"] in both.dropped] == [0, 0, 0]
+    alone = numbers(finished.experiment(RACE, OPTIONS).results(), "val_distance_mm")
+    assert len(alone) == 9
+    assert alone.items() <= numbers(both, "val_distance_mm").items()
+
+
 def test_a_second_run_trains_nothing_and_has_the_same_tables(confirmed):
     tables = sorted((confirmed.folder / "tables").glob("*.csv"))
     before = [path.read_bytes() for path in tables]
