@@ -14,7 +14,8 @@ from cluster.reports.tables.table_options import TableOptions
 from cluster.results.combination_logs import read_combination_logs
 from cluster.results.learning_curves import Curve
 from cluster.results.lookup import find_combination
-from cluster.results.results import Results, Row
+from cluster.results.results import Results
+from cluster.results.rows import Row
 from cluster.storage.examples import FollowedExamples
 from cluster.storage.filesystem import Storage, StorageError
 from cluster.storage.folders import ExperimentFolder

@@ -10,7 +10,8 @@ import torch
 from cluster.planning import builders
 from cluster.results.deserialize import decode_class, decode_skeleton, decode_value
 from cluster.results.lookup import find_one_trained
-from cluster.results.results import Results, Row
+from cluster.results.results import Results
+from cluster.results.rows import Row
 from cluster.storage.file_names import FileNames
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.trial_file import TrialFile

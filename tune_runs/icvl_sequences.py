@@ -23,7 +23,8 @@ from tabulate import tabulate
 from cluster.experiment import Experiment
 from cluster.reports.tables.summary import mean_and_std, percent_and_interval
 from cluster.results.change_intervals import change_intervals
-from cluster.results.results import Results, Row, SummaryColumns
+from cluster.results.results import Results
+from cluster.results.rows import Row, SummaryColumns
 from data_pipeline.normalizers import Shifter
 from data_pipeline.pose_dataset import dataset_path
 from posenet import errors

@@ -29,7 +29,8 @@ from tabulate import tabulate
 
 from cluster.experiment import Experiment
 from cluster.reports.tables.summary import mean_and_std
-from cluster.results.results import Results, Row, SummaryColumns
+from cluster.results.results import Results
+from cluster.results.rows import Row, SummaryColumns
 from data_pipeline.normalizers import Shifter
 from data_pipeline.pose_dataset import dataset_path, read_samples, write_datasets
 from data_pipeline.preparation.splits.syntax import parse_split

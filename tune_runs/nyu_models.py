@@ -15,7 +15,8 @@ from tabulate import tabulate
 
 from cluster.experiment import Experiment
 from cluster.reports.tables.summary import mean_and_std
-from cluster.results.results import Results, Row, SummaryColumns
+from cluster.results.results import Results
+from cluster.results.rows import Row, SummaryColumns
 from data_pipeline.normalizers import Shifter
 from data_pipeline.pose_dataset import dataset_path
 from posenet import errors

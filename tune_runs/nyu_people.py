@@ -25,7 +25,8 @@ from tabulate import tabulate
 from cluster.experiment import Experiment
 from cluster.reports.tables.summary import percent_and_interval
 from cluster.results.change_intervals import change_intervals
-from cluster.results.results import Results, SummaryColumns
+from cluster.results.results import Results
+from cluster.results.rows import SummaryColumns
 from data_pipeline.normalizers import Shifter
 from data_pipeline.pose_dataset import dataset_path
 from posenet import errors

@@ -26,7 +26,8 @@ from cluster.reports.tables.by_group import GroupErrors
 from cluster.reports.tables.summary import mean_and_std, percent_and_interval
 from cluster.results.change_intervals import group_intervals
 from cluster.results.groups import read_groups
-from cluster.results.results import Results, Row
+from cluster.results.results import Results
+from cluster.results.rows import Row
 from data_pipeline.normalizers import Shifter
 from data_pipeline.pose_dataset import dataset_path
 from posenet import errors

@@ -26,7 +26,7 @@ from cluster.figures.style import (
     text_width,
 )
 from cluster.results.names import option_texts, short_names
-from cluster.results.results import DECIDING, Row, SummaryColumns
+from cluster.results.rows import DECIDING, Row, SummaryColumns
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,7 +15,8 @@ from cluster.results.deserialize import decode_skeleton
 from cluster.results.experiment_description import DataSet
 from cluster.results.lookup import find_combination
 from cluster.results.names import named
-from cluster.results.results import Results, Row
+from cluster.results.results import Results
+from cluster.results.rows import Row
 from cluster.storage.examples import FollowedExamples
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.frame_errors import FrameErrors

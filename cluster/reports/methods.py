@@ -11,7 +11,8 @@ from cluster.racing.decision_file import DecisionFile
 from cluster.reports.tables.captions import SPLITS, folds_of, in_race, n_folds
 from cluster.reports.tables.summary import mean_and_std
 from cluster.results.names import option_texts, short_names
-from cluster.results.results import Results, Row, SummaryColumns
+from cluster.results.results import Results
+from cluster.results.rows import Row, SummaryColumns
 from cluster.results.settings_text import text
 from cluster.storage.experiment_file import ExperimentFile, Range
 from cluster.storage.run_file import REPOSITORIES, origins_of

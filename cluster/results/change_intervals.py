@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from cluster.results.groups import Group, Grouping, split_of_frames
-from cluster.results.results import Results, Row
+from cluster.results.results import Results
+from cluster.results.rows import Row
 from cluster.results.statistics import Interval, block_bootstrap_interval, block_length
 from cluster.storage.frame_errors import FrameErrors
 

@@ -6,7 +6,8 @@ import numpy as np
 
 from cluster.results.folds import Fold
 from cluster.results.learning_curves import Curve, Logged, read_logged
-from cluster.results.results import Results, Row
+from cluster.results.results import Results
+from cluster.results.rows import Row
 from cluster.storage.folders import ExperimentFolder
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from cluster.racing.dropped import DROPPED_COLUMNS
 from cluster.results.folds import DATASET, SET_PATHS
 from cluster.results.names import NOT_APPLICABLE, distinguishing_column
-from cluster.results.trial_outcome import RUN_COLUMNS
+from cluster.results.rows import RUN_COLUMNS
 from cluster.storage.experiment_file import Axis, Combination, DataEntry, ExperimentFile
 from cluster.storage.json_object import read_as
 from data_pipeline.files.json_numbers import Count

@@ -13,7 +13,8 @@ from cluster.results.combination_logs import read_combination_logs
 from cluster.results.deserialize import decode_skeleton
 from cluster.results.learning_curves import Logged
 from cluster.results.names import ChoiceError
-from cluster.results.results import Results, Row, column
+from cluster.results.results import Results
+from cluster.results.rows import Row, column
 from cluster.storage.file_names import FileNames
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.frame_errors import FrameErrors

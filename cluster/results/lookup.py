@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 
 from cluster.results.names import ChoiceError
-from cluster.results.results import Results, Row
+from cluster.results.results import Results
+from cluster.results.rows import Row
 from data_pipeline.user_error import did_you_mean
 from data_pipeline.words import first_of
 

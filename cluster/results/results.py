@@ -7,44 +7,41 @@ The trials are those of the experiment's last plan. Other trials in the folder (
 that changed) are only counted.
 """
 
-import math
-import statistics
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from cluster.racing.decision_file import DecisionFile, read_decisions
 from cluster.racing.dropped import DROPPED_COLUMNS, Dropped, dropped_combinations, finalists, for_longer
 from cluster.results.experiment_description import DataSet, ExperimentDescription, FoldName
 from cluster.results.folds import DATASET, Fold, combined_trial, key_of_folds, with_dataset
 from cluster.results.names import NOT_APPLICABLE, ChoiceError, option_texts, short_names
-from cluster.results.trial_outcome import TrialOutcome
-from cluster.storage.experiment_file import Combination
+from cluster.results.rows import (
+    CONFIRMS,
+    DECIDES,
+    DECIDING,
+    ChosenBy,
+    Row,
+    SummaryColumns,
+    TrialOutcome,
+    column,
+    fold_std_column,
+    mean,
+    std,
+    summarize,
+    trial_rows,
+)
 from cluster.storage.experiment_file import NoResultsError as NoResultsError
 from cluster.storage.file_names import FileNames
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.run_file import RunFile
 from cluster.storage.trial_file import TrialFile
 from data_pipeline.separation.separation import Separation
-from data_pipeline.subsets import MEAN_SUBSET
-
-Row = dict[str, Any]
 
 _GOES_ON = ("failed", "interrupted", "pending")
 
 R = TypeVar("R", bound="Results")
-
-UNITS = {
-    **dict.fromkeys(("distance", "aligned_distance", "max_distance", "bone_length_error"), "_mm"),
-    "acceleration_error": "_mm_per_frame2",
-}
-"""The suffix of a metric's columns; metrics without one are shares and ratios."""
-
-METRICS = (
-    *("distance", "aligned_distance", "max_distance", "frames_within_20mm", "auc_0_50", "auc_20_50"),
-    *("bone_length_error", "proportion_error", "acceleration_error"),
-)
 
 
 @dataclass(frozen=True)
@@ -146,23 +143,20 @@ class Results:
             warnings += [f"{FileNames.in_trial(trial_id, FileNames.TRIAL)}: {text}" for text in outcome.problems]
         warnings += broken
         option_paths, splits = experiment.option_paths, experiment.splits
-        groups = list(_column_groups(splits, outcomes))
         of_repetition = [
             {"repetition": repetition, "seed": seed}
             | ({"role": DECIDES if repetition < n_repetitions else CONFIRMS} if experiment.n_confirming else {})
             for repetition, seed in enumerate(experiment.seeds)
         ]
-        trials = [
-            _trial_row(c, option_paths, of_repetition[repetition], outcome, groups)
-            for (c, repetition), outcome in zip(planned, outcomes, strict=True)
-        ]
+        combinations, repetitions = zip(*((c, of_repetition[r]) for c, r in planned), strict=True)
+        trials = trial_rows(combinations, repetitions, outcomes, option_paths, splits)
         found = cls(
             name=experiment.name,
             option_paths=option_paths,
             distinguishing_paths=experiment.distinguishing_paths,
             splits=splits,
             trials=trials,
-            summary=_summarize(trials, option_paths, splits, n_repetitions),
+            summary=summarize(trials, option_paths, splits, n_repetitions),
             n_others=len(known.keys() - wanted),
             n_repetitions=n_repetitions,
             n_confirming=experiment.n_confirming,
@@ -300,7 +294,7 @@ class Results:
         for key, folds in self.folds.items():
             counted = [place for place, trial in enumerate(self.counted[key]) if trial["status"] == "finished"]
             known = [[values[fold.key][place] for place in counted] for fold in folds]
-            found[key] = [_mean([value for value in of_fold if value is not None]) for of_fold in known]
+            found[key] = [mean([value for value in of_fold if value is not None]) for of_fold in known]
         return found
 
     def best_for_each(self, path: str) -> list[Row]:
@@ -438,7 +432,7 @@ class Results:
             option_paths=option_paths,
             distinguishing_paths=with_dataset(self.distinguishing_paths, is_shown=is_named),
             trials=trials,
-            summary=_summarize(trials, option_paths, self.splits, self.n_repetitions),
+            summary=summarize(trials, option_paths, self.splits, self.n_repetitions),
             data_sets={
                 split: {
                     key: DataSet(
@@ -457,7 +451,7 @@ class Results:
             means = combined.fold_means(column(split, "distance"))
             for row in combined.summary:
                 row["folds"] = len(folds[row["key"]])
-                row[fold_std_column(split, "distance")] = _std([m for m in means[row["key"]] if m is not None])
+                row[fold_std_column(split, "distance")] = std([m for m in means[row["key"]] if m is not None])
         return combined
 
     def _folds_by_combination(self, fold_of: Mapping[str, FoldName]) -> dict[str, list[Fold]]:
@@ -500,145 +494,3 @@ def _names(groups: Sequence[tuple[DataSet | None, ...]]) -> list[str]:
     if len(set(names)) < len(names):
         names = [f"{name} ({place})" for place, name in enumerate(names, 1)]
     return names
-
-
-def column(split: str, metric: str, *, before: bool = False, subset: str = MEAN_SUBSET) -> str:
-    """Returns the name of a metric's column."""
-    group = "" if subset == MEAN_SUBSET else f"[{subset}]"
-    return f"{split}_{metric}{'_before' if before else ''}{UNITS.get(metric, '')}{group}"
-
-
-def fold_std_column(split: str, metric: str) -> str:
-    """Returns the name of the column with the sample standard deviation of the means of folds."""
-    return f"{column(split, metric)}_fold_std"
-
-
-class SummaryColumns(NamedTuple):
-    """The names of a split's columns in the summary: distances in mm, and their change by the correction."""
-
-    before: str
-    mean: str
-    std: str
-    change: str
-    change_percent: str
-
-    @classmethod
-    def of(cls, split: str) -> "SummaryColumns":
-        """Names the columns of a split."""
-        after = column(split, "distance")
-        changes = f"{split}_change_mm", f"{split}_change_percent"
-        return cls(column(split, "distance", before=True), f"{after}_mean", f"{after}_std", *changes)
-
-
-class ChosenBy(NamedTuple):
-    """The columns of the summary that decide which combination is the best."""
-
-    n: str
-    mean: str
-
-
-DECIDING = ChosenBy("deciding_n", "deciding_val_distance_mm")
-"""These columns if finalists are confirmed: how many of the other repetitions finished, and their mean."""
-
-DECIDES, CONFIRMS = "decides", "confirms"
-"""The roles of repetitions if finalists are confirmed."""
-
-
-class _ColumnGroup(NamedTuple):
-    """The columns of a subset of a split: their names, and the names of the metrics in a trial's file."""
-
-    split: str
-    subset: str
-    columns: list[str]
-    metrics: list[str]
-
-
-def _column_groups(splits: Sequence[str], outcomes: Sequence[TrialOutcome]) -> Iterator[_ColumnGroup]:
-    for split in splits:
-        subsets = {MEAN_SUBSET: None}  # in the order of the files
-        for outcome in outcomes:
-            subsets.update(dict.fromkeys(outcome.metrics.get(split, ())))
-        known = (*METRICS, *_own_metrics(outcomes, split))
-        for subset in subsets:
-            columns, metrics = [], []
-            for metric in known:
-                columns += [column(split, metric, before=True, subset=subset), column(split, metric, subset=subset)]
-                metrics += [f"{metric}_before", metric]
-            for metric in ("improved", "worsened"):
-                columns.append(column(split, metric, subset=subset))
-                metrics.append(metric)
-            yield _ColumnGroup(split, subset, columns, metrics)
-
-
-def _own_metrics(outcomes: Sequence[TrialOutcome], split: str) -> list[str]:
-    """Returns the names of the user's own metrics, in order; without those that would be in a column of another."""
-    names: dict[str, None] = {}
-    for outcome in outcomes:
-        names |= dict.fromkeys(outcome.metrics.get(split, {}).get(MEAN_SUBSET, {}))
-    taken = {column(split, metric) for metric in (*METRICS, "improved", "worsened")}
-    return [name for name in names if f"{name}_before" in names and column(split, name) not in taken]
-
-
-def _trial_row(
-    combination: Combination,
-    option_paths: Sequence[str],
-    of_repetition: Row,
-    outcome: TrialOutcome,
-    groups: Sequence[_ColumnGroup],
-) -> Row:
-    row: Row = {"key": combination.key}
-    for path in option_paths:
-        row[path] = combination.options[path]
-    row |= of_repetition | {"status": outcome.status, "best_epoch": outcome.best_epoch}
-    for split, subset, columns, metrics in groups:
-        values = outcome.metrics.get(split, {}).get(subset, {})
-        row.update(zip(columns, map(values.get, metrics), strict=True))
-    return row | outcome.run
-
-
-def _summarize(
-    trials: Sequence[Row], option_paths: Sequence[str], splits: Sequence[str], n_repetitions: int
-) -> list[Row]:
-    is_confirmed = "role" in trials[0]
-    by_key: dict[str, list[Row]] = {}
-    for row in trials:
-        by_key.setdefault(row["key"], []).append(row)
-    summary = []
-    for key, rows in by_key.items():
-        ended = [row for row in rows if row["status"] == "finished"]
-        finished = [row for row in ended if row.get("role") != DECIDES]
-        summed: Row = {
-            "key": key,
-            **{path: rows[0][path] for path in option_paths},
-            "n": len(finished),
-            "failed": sum(row["status"] == "failed" for row in rows),
-            "diverged": sum(row["status"] == "diverged" for row in rows),
-        }
-        for split in splits:
-            # If the test set is an option, a combination may have none.
-            measured = [row for row in finished if row[column(split, "distance")] is not None]
-            before = [row[column(split, "distance", before=True)] for row in measured]
-            after = [row[column(split, "distance")] for row in measured]
-            mean_before, mean = _mean(before), _mean(after)
-            change = None if mean is None or mean_before is None else mean - mean_before
-            change_percent = None if change is None or not mean_before else 100 * change / mean_before
-            values = (mean_before, mean, _std(after), change, change_percent)
-            summed |= zip(SummaryColumns.of(split), values, strict=True)
-        deciding = [row[column("val", "distance")] for row in ended if row.get("role") == DECIDES]
-        if is_confirmed:
-            summed |= zip(DECIDING, (len(deciding), _mean([mm for mm in deciding if mm is not None])), strict=True)
-        summary.append(summed)
-    by = DECIDING if is_confirmed else ChosenBy("n", SummaryColumns.of("val").mean)
-    return sorted(summary, key=lambda row: (row[by.mean] is None, row[by.n] < n_repetitions, row[by.mean] or 0.0))
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return statistics.fmean(values) if values else None
-
-
-def _std(values: Sequence[float]) -> float | None:
-    # The sample standard deviation; `statistics.stdev` computes in fractions and takes forty times as long.
-    if len(values) < 2:
-        return None
-    mean = statistics.fmean(values)
-    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))

@@ -20,7 +20,8 @@ from cluster.experiment import Experiment, TrialsFailedError
 from cluster.reports.formats.grid import Cell, Grid
 from cluster.reports.formats.terminal import terminal
 from cluster.reports.tables.summary import mean_and_std
-from cluster.results.results import Results, column
+from cluster.results.results import Results
+from cluster.results.rows import column
 from cluster.searching.search import Sampler, Search
 from data_pipeline.normalizers import Shifter
 from data_pipeline.pose_dataset import dataset_path

@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 
 from cluster.racing.replay import TrainedGrid
 from cluster.results.learning_curves import read_logged
-from cluster.results.results import Results, column
+from cluster.results.results import Results
+from cluster.results.rows import column
 from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder
 from data_pipeline.words import count

@@ -7,7 +7,7 @@ from typing import Any
 
 from cluster.racing.decision_file import Competitor, DecisionFile, Reason, write_decision
 from cluster.result_table import ResultTable
-from cluster.results.results import METRICS
+from cluster.results.rows import METRICS
 from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder, TrialFolder
 from cluster.storage.records import to_parquet

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from cluster.results.results import Row
+from cluster.results.rows import Row
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 """The first characters of texts that a spreadsheet may take for a formula."""

@@ -16,7 +16,7 @@ from cluster.reports.page.sentences import name_of
 from cluster.results.choice.best_so_far import best_in_order, best_in_random_order
 from cluster.results.choice.ranks import ValidationAndTest
 from cluster.results.choice.seeds import MAX_REPETITIONS, repetitions_to_separate, variances
-from cluster.results.results import Row, SummaryColumns, column
+from cluster.results.rows import Row, SummaryColumns, column
 from cluster.results.statistics import MIN_REPETITIONS, Array
 from data_pipeline.words import count
 

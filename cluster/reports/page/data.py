@@ -15,7 +15,8 @@ from cluster.results.combination_logs import read_combination_logs
 from cluster.results.groups import GROUPINGS, Group, Grouping, part_groups, part_names, read_groups, whole
 from cluster.results.learning_curves import Curve, Logged, Numbers
 from cluster.results.names import ChoiceError
-from cluster.results.results import Results, Row, SummaryColumns, column
+from cluster.results.results import Results
+from cluster.results.rows import Row, SummaryColumns, column
 from cluster.results.statistics import Comparison, adjusted, compare_with
 from cluster.storage.examples import FollowedExamples
 from cluster.storage.experiment_file import ExperimentFile, Range

@@ -21,7 +21,7 @@ from cluster.reports.tables.effects import CHANCE, IMPORTANCE, Effects, Interact
 from cluster.reports.tables.table_options import TableOptions
 from cluster.results.names import option_texts, setting_of
 from cluster.results.option_effects import GroupMean, GroupMeans, Importances, Interaction
-from cluster.results.results import column
+from cluster.results.rows import column
 from data_pipeline.words import listed
 
 _MAX_VALUES = 40

@@ -11,7 +11,7 @@ from cluster.reports.page.charts import Axis
 from cluster.reports.page.data import MAX_DATA_GROUPS, PageData
 from cluster.reports.tables.captions import SPLIT_NAMES
 from cluster.results.names import NOT_APPLICABLE, option_texts, short_names
-from cluster.results.results import Row, SummaryColumns
+from cluster.results.rows import Row, SummaryColumns
 
 _MAX_TICKS = 7
 

@@ -13,7 +13,7 @@ from cluster.reports.page.charts import Axis, Chart, figure, key, within_fence
 from cluster.reports.page.data import PageData
 from cluster.results.choice.marginal import marginal
 from cluster.results.names import NOT_APPLICABLE, option_texts, short_names
-from cluster.results.results import Row
+from cluster.results.rows import Row
 from cluster.results.statistics import Array
 from cluster.storage.experiment_file import Range
 from data_pipeline.words import count, listed

@@ -27,7 +27,7 @@ from cluster.reports.tables.metric_labels import MEASURES, OVERALL_METRICS
 from cluster.reports.tables.summary import mean_and_std, summary_grid
 from cluster.results.deserialize import own_modules
 from cluster.results.names import short_names
-from cluster.results.results import Row, SummaryColumns
+from cluster.results.rows import Row, SummaryColumns
 from cluster.results.statistics import MIN_REPETITIONS, bootstrap_interval, estimate
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.run_file import POSETUNE, REPOSITORIES, SCRIPT, RunFile

@@ -20,7 +20,8 @@ from cluster.reports.tables.captions import (
 from cluster.reports.tables.summary import mean_and_std
 from cluster.results import names
 from cluster.results.change_intervals import intervals_of
-from cluster.results.results import Results, Row, SummaryColumns, column, fold_std_column
+from cluster.results.results import Results
+from cluster.results.rows import Row, SummaryColumns, column, fold_std_column
 from cluster.storage.frame_errors import FrameErrors
 from data_pipeline.words import count, first_of, listed
 

@@ -16,7 +16,8 @@ from cluster.reports.tables.table_options import TableOptions
 from cluster.results.change_intervals import ChangeIntervals, group_intervals
 from cluster.results.groups import Group, Grouping, read_groups
 from cluster.results.names import ChoiceError, named, short_names
-from cluster.results.results import UNITS, Results, Row, SummaryColumns, column
+from cluster.results.results import Results
+from cluster.results.rows import UNITS, Row, SummaryColumns, column
 from cluster.results.statistics import Estimate, Values, estimate
 from cluster.storage.folders import ExperimentFolder
 from data_pipeline.words import count

@@ -6,7 +6,8 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, S
 from cluster.reports.tables.metric_labels import Measure
 from cluster.results.change_intervals import ChangeIntervals
 from cluster.results.experiment_description import DataSet
-from cluster.results.results import Results, Row, column
+from cluster.results.results import Results
+from cluster.results.rows import Row, column
 from cluster.storage.run_file import different_origins
 from data_pipeline.subsets import FUSED_SUBSET
 from data_pipeline.words import count, listed

@@ -9,7 +9,7 @@ from cluster.reports.formats.xlsx import Style
 from cluster.reports.tables.marks import Rating
 from cluster.reports.tables.metric_labels import Measure
 from cluster.results.change_intervals import ChangeIntervals
-from cluster.results.results import Row
+from cluster.results.rows import Row
 from cluster.results.statistics import Interval, estimate
 
 

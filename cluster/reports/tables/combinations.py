@@ -24,7 +24,8 @@ from cluster.reports.tables.table_options import TableOptions
 from cluster.results.change_intervals import change_intervals
 from cluster.results.experiment_description import DataSet
 from cluster.results.names import ChoiceError, named, short_names
-from cluster.results.results import DECIDING, METRICS, UNITS, Results, Row, column
+from cluster.results.results import Results
+from cluster.results.rows import DECIDING, METRICS, UNITS, Row, column
 from data_pipeline.subsets import MEAN_SUBSET
 
 _COUNTS = ("n", "failed", "diverged")

@@ -29,7 +29,8 @@ from cluster.results.option_effects import (
     interactions,
     marginal_means,
 )
-from cluster.results.results import CONFIRMS, Results, Row, column
+from cluster.results.results import Results
+from cluster.results.rows import CONFIRMS, Row, column
 from cluster.results.statistics import Interval
 
 IMPORTANCE = (

@@ -17,7 +17,8 @@ from cluster.reports.tables.pivot import PivotTable
 from cluster.reports.tables.table_options import TableOptions
 from cluster.reports.tables.trials import TrialTable
 from cluster.results.groups import Grouping
-from cluster.results.results import Results, Row
+from cluster.results.results import Results
+from cluster.results.rows import Row
 from cluster.storage.folders import ExperimentFolder
 
 Format = Literal["csv", "json", "parquet", "md", "latex", "html", "xlsx"]

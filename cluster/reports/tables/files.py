@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 
 from cluster.reports.formats.xlsx import FORMULA_STARTS
 from cluster.reports.tables.summary import summary_markdown, summary_text
-from cluster.results.results import Results, Row
+from cluster.results.results import Results
+from cluster.results.rows import Row
 from cluster.storage.folders import ExperimentFolder
 
 

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 from cluster.racing.decision_file import DecisionFile
 from cluster.racing.dropped import first_rungs
-from cluster.results.results import Results, Row, column
+from cluster.results.results import Results
+from cluster.results.rows import Row, column
 from data_pipeline.words import count
 
 

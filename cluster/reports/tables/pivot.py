@@ -13,7 +13,8 @@ from cluster.reports.tables.metric_labels import MEASURES
 from cluster.reports.tables.table_options import TableOptions
 from cluster.results.experiment_description import DataSet
 from cluster.results.names import ChoiceError, named, short_names
-from cluster.results.results import Results, Row, column
+from cluster.results.results import Results
+from cluster.results.rows import Row, column
 
 
 class PivotTable:

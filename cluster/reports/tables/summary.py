@@ -27,7 +27,8 @@ from cluster.reports.tables.dropped import dropped_grid
 from cluster.results.change_intervals import ChangeIntervals
 from cluster.results.lookup import short_keys
 from cluster.results.names import option_texts, setting_of, short_names
-from cluster.results.results import Results, Row, SummaryColumns, fold_std_column
+from cluster.results.results import Results
+from cluster.results.rows import Row, SummaryColumns, fold_std_column
 from data_pipeline.subsets import FUSED_SUBSET
 from data_pipeline.words import count
 

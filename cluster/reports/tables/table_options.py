@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from cluster.reports.formats.latex import Fit, Size
 from cluster.results.names import ChoiceError, named
-from cluster.results.results import METRICS
+from cluster.results.rows import METRICS
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from cluster.reports.tables.combinations import chosen_rows, chosen_split, measu
 from cluster.reports.tables.metric_labels import MEASURES
 from cluster.reports.tables.table_options import TableOptions
 from cluster.results.names import named, short_names
-from cluster.results.results import Results, Row, column
+from cluster.results.results import Results
+from cluster.results.rows import Row, column
 from data_pipeline.words import count
 
 

@@ -12,7 +12,8 @@ from cluster.reports.formats.latex import Fit, Size
 from cluster.reports.tables.table_options import TableOptions
 from cluster.reports.terminal import overview
 from cluster.results.groups import GROUPINGS
-from cluster.results.results import METRICS, Results
+from cluster.results.results import Results
+from cluster.results.rows import METRICS
 from cluster.results.user_modules import add_import_option
 from data_pipeline.user_error import UserError
 from data_pipeline.words import visible

@@ -9,7 +9,8 @@ from cluster.reports.tables.captions import raced
 from cluster.results.folds import DATASET, with_dataset
 from cluster.results.lookup import find_combination
 from cluster.results.names import setting_of
-from cluster.results.results import Results, Row, column
+from cluster.results.results import Results
+from cluster.results.rows import Row, column
 from cluster.results.settings_text import MISSING, differences, flat, settings_of, text
 from cluster.results.statistics import Comparison, adjusted, compare
 from cluster.storage.experiment_file import ExperimentFile

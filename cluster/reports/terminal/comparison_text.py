@@ -11,7 +11,7 @@ from cluster.reports.tables.captions import SPLITS
 from cluster.reports.tables.summary import mean_and_std
 from cluster.reports.terminal.comparison import CombinationComparison, ExperimentComparison
 from cluster.results.names import option_texts, short_names
-from cluster.results.results import Row, SummaryColumns
+from cluster.results.rows import Row, SummaryColumns
 from cluster.results.statistics import MIN_REPETITIONS, Comparison
 from data_pipeline.words import count
 

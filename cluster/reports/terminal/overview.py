@@ -10,7 +10,8 @@ from typing import Any
 from tabulate import tabulate
 
 from cluster.reports.tables.summary import mean_and_std
-from cluster.results.results import NoResultsError, Results, SummaryColumns
+from cluster.results.results import NoResultsError, Results
+from cluster.results.rows import SummaryColumns
 from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import Storage, StorageError
 from cluster.storage.folders import ExperimentFolder

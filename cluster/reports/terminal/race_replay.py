@@ -13,7 +13,8 @@ from cluster.reports.formats.grid import MISSING, Cell, Grid, number_cell
 from cluster.reports.formats.terminal import terminal
 from cluster.results.learning_curves import Curve, read_logged
 from cluster.results.names import ChoiceError
-from cluster.results.results import Results, Row, column
+from cluster.results.results import Results
+from cluster.results.rows import Row, column
 from cluster.storage.trial_file import FINAL
 from data_pipeline.words import count
 

@@ -15,7 +15,8 @@ from cluster.results.combination_logs import read_combination_logs
 from cluster.results.learning_curves import Curve, Numbers, read_logged
 from cluster.results.lookup import find_combination, find_repetition, find_trained, short_keys
 from cluster.results.names import setting_of, short_names
-from cluster.results.results import Results, Row, SummaryColumns, column
+from cluster.results.results import Results
+from cluster.results.rows import Row, SummaryColumns, column
 from cluster.storage.trial_file import TrialFile
 from data_pipeline.user_error import UserError
 from data_pipeline.words import visible

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import pyarrow.compute as pc
 
 from cluster.results.learning_curves import record_tables
-from cluster.results.results import METRICS, Results, column
+from cluster.results.results import Results
+from cluster.results.rows import METRICS, column
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.run_file import RunFile
 from cluster.storage.trial_file import TrialFile

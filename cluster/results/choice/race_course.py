@@ -12,7 +12,8 @@ import numpy as np
 from cluster.racing.decision_file import Competitor, DecisionFile
 from cluster.results.choice.ranks import rank_correlation
 from cluster.results.learning_curves import Curve
-from cluster.results.results import Results, column
+from cluster.results.results import Results
+from cluster.results.rows import column
 from cluster.results.statistics import Array
 from cluster.storage.trial_file import FINAL
 

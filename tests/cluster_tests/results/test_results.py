@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from cluster.reports.tables.files import csv_bytes, parquet_bytes
 from cluster.reports.tables.summary import summary_text
 from cluster.result_table import ResultTable
-from cluster.results.results import METRICS, NoResultsError, column
+from cluster.results.results import NoResultsError
+from cluster.results.rows import METRICS, column
 from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.trial_file import TrialFile
