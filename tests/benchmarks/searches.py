@@ -50,7 +50,7 @@ def experiment(folder: Path, sampler: Sampler, seed: int) -> Experiment:
             "keep_weights": "none",
             "search": Search(sampler, N_COMBINATIONS),
         },
-        {"num_epochs": 50, "batch_size": 64},
+        {"num_epochs": 20, "batch_size": 64},
         {
             "model": CorrectorMLP,
             "model_args": {"hidden_dims": [256, 256], "dropout": 0.2},
