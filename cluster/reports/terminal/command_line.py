@@ -264,13 +264,13 @@ def _add_race(add: AddParser) -> None:
     _add_name(race)
     several: dict[str, Any] = {"metavar": "N", "type": int, "nargs": "+"}
     race.add_argument(
-        "--reduction-factor", default=[2, 3, 4], help="combinations per one that stays (default: 2 3 4)", **several
+        "--reduction-factor", default=[2, 3, 4], help="at a rung, one combination in N stays (default: 2 3 4)", **several
     )
     race.add_argument(
-        "--min-epochs", default=[3, 10], help="epochs before the first decision, at least (default: 3 10)", **several
+        "--min-epochs", default=[3, 10], help="the fewest epochs before the first rung (default: 3 10)", **several
     )
     race.add_argument(
-        "--first-repetitions", metavar="N", type=int, help="repetitions until the first decision (default: all)"
+        "--first-repetitions", metavar="N", type=int, help="repetitions up to the first rung (default: all)"
     )
     race.add_argument("--min-finalists", metavar="N", type=int, default=SuccessiveHalving.min_finalists, help=_DEFAULT)
     race.add_argument(
@@ -278,7 +278,7 @@ def _add_race(add: AddParser) -> None:
         metavar="SHARE",
         type=float,
         default=SuccessiveHalving.max_cost,
-        help="the most epochs that close combinations may cause, as a share of the grid's (default: %(default)s)",
+        help="combinations close to the leader stay up to this share of the grid's epochs (default: %(default)s)",
     )
 
 
