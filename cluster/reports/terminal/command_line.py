@@ -264,7 +264,7 @@ def _add_race(add: AddParser) -> None:
     _add_name(race)
     several: dict[str, Any] = {"metavar": "N", "type": int, "nargs": "+"}
     race.add_argument(
-        "--reduction-factor", default=[2, 3, 4], help="at a rung, one combination in N stays (default: 2 3 4)", **several
+        "--reduction-factor", default=[2, 3, 4], help="one combination in N stays at a rung (default: 2 3 4)", **several
     )
     race.add_argument(
         "--min-epochs", default=[3, 10], help="the fewest epochs before the first rung (default: 3 10)", **several
