@@ -145,13 +145,13 @@ def _ranks(data: PageData, rows: list[Row]) -> Iterator[Markup]:
     means = table.chosen_by.mean, SummaryColumns.of("test").mean
     val, test = (np.array([row[mean] for row in rows], dtype=np.float64) for mean in means)  # (N,) each
     found = ValidationAndTest(val, test)
-    places, n, best = found.test_places, len(rows), found.best_in_test
+    ranks, n, best = found.test_ranks, len(rows), found.best_in_test
     named, first = _combinations(data, rows), name_of(table, rows[0])
     if best == 0:
-        words = f"The best of {named} in validation, {first}, also has the lowest error on the test set."
+        words = f"In validation, the best of {named} is {first}. It also has the lowest error on the test set."
     else:
         words = (
-            f"The best of {named} in validation, {first}, has rank {places[0]:g} on the test set. There, "
+            f"In validation, the best of {named} is {first}. On the test set it has rank {ranks[0]:g}; there, "
             f"{name_of(table, rows[best])} has the lowest error, {found.gap_mm:.2f} mm lower. Part of this gap is "
             f"chance: the lowest of {n:,} numbers is low partly by chance."
         )
@@ -181,7 +181,7 @@ def _ranks(data: PageData, rows: list[Row]) -> Iterator[Markup]:
     )
     listed = [
         [
-            *(Cell(text, is_number=True) for text in (f"{i + 1}", f"{places[i]:g}", f"{val[i]:.2f}", f"{test[i]:.2f}")),
+            *(Cell(text, is_number=True) for text in (f"{i + 1}", f"{ranks[i]:g}", f"{val[i]:.2f}", f"{test[i]:.2f}")),
             Cell(name_of(table, rows[i])),
         ]
         for i in range(min(n, _N_LISTED))

@@ -105,9 +105,9 @@ class TestValidationAndTest:
         first = val.mean(axis=1).argmin()
         test[first] += 1
         text = sections(write(tmp_path, val, test))["ranks"]
-        place = stats.rankdata(test)[first]
-        assert place > 1
-        assert f"has rank {place:g} on the test set" in words(text)
+        rank = stats.rankdata(test)[first]
+        assert rank > 1
+        assert f"On the test set it has rank {rank:g};" in words(text)
         assert f"{test[first] - test.min():.2f} mm lower" in words(text)
         rho = stats.spearmanr(val.mean(axis=1), test).statistic
         assert f"{rho:.2f} over all (24)" in text
@@ -116,7 +116,7 @@ class TestValidationAndTest:
         assert "Do not choose by the test set" in words(sections(write(tmp_path, drawn()))["ranks"])
 
     def test_says_that_there_is_no_gap(self, tmp_path):
-        assert "also has the lowest error on the test set" in words(sections(write(tmp_path, drawn()))["ranks"])
+        assert "It also has the lowest error on the test set." in words(sections(write(tmp_path, drawn()))["ranks"])
 
     def test_is_left_out_without_a_test_set_and_with_few_combinations(self, tmp_path):
         combinations = [({LR: i}, [9.0 + i, 9.1 + i]) for i in range(8)]
@@ -174,7 +174,7 @@ def test_folds_are_one_combination(tmp_path):
     )
     found = sections(folder)
     assert "Over all 7 combinations" in words(found["seeds"])
-    assert "The best of 7 combinations" in words(found["ranks"])
+    assert "the best of 7 combinations" in words(found["ranks"])
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)

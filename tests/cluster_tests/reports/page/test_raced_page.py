@@ -55,6 +55,6 @@ def test_has_no_shares_and_no_cost_of_a_search_since_what_is_left_was_not_chosen
     rung = {**dict.fromkeys(kept, ([8.0], "best")), "z": ([9.0], "behind")}
     text = "".join(choice(PageData.read(write_race(folder, {(0, 0): (1, rung)}))))
     assert "The best two in validation" in text
-    assert "The first of 8 combinations that were trained to the end in validation" in text
+    assert "In validation, the best of 8 combinations that were trained to the end is " in text
     assert "% of the variance" not in text
     assert "What a search could save" not in text

@@ -72,7 +72,7 @@ class TestATableForReading:
     def test_says_that_the_race_goes_on(self, folder):
         folder.storage.remove("trials/b/1/trial.json")
         text = " ".join(summary_text(ResultTable.read(folder)).split())
-        assert "The race has dropped 4 of 6 combinations; the others are not all trained to the end." in text
+        assert "The race has dropped 4 of 6 combinations; the others have not all been trained to the end yet." in text
 
     def test_has_only_the_second_table_if_all_diverged(self, tmp_path):
         folder = write_results(tmp_path, {"a": ({"lr": 1}, ["diverged"]), "b": ({"lr": 2}, ["diverged"])})
@@ -128,7 +128,8 @@ class TestEffects:
         assert lr == {0.1: 9.0, 0.2: 9.5, 0.3: 11.0}  # with dim 8, since dim 16 diverged with lr 0.3
         caption = MeanTable(raced, [effects], options).grid().caption
         assert (
-            "at epoch 1, the first rung of the race, where all 6 combinations were trained in 1 repetition:" in caption
+            "at epoch 1, the first rung of the race, where all 6 combinations were trained with 1 repetition:"
+            in caption
         )
         assert "on the validation set hands_val" in caption
 
@@ -149,4 +150,4 @@ class TestEffects:
         content["options"][0]["rows"].append([0.4])
         folder.write_experiment(content)
         [effects] = effects_of(ResultTable.read(folder), TableOptions())
-        assert "6 of 7 combinations were trained in 1 repetition (the others were added later)" in effects.at
+        assert "6 of 7 combinations were trained with 1 repetition (the others were added later)" in effects.at

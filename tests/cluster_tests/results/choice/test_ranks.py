@@ -12,8 +12,8 @@ def found():
     return ValidationAndTest(val, (val + rng.normal(1, 0.5, 30)).round(1))
 
 
-def test_places_and_their_correlation_are_those_of_scipy(found):
-    np.testing.assert_array_equal(found.test_places, stats.rankdata(found.test_mm))
+def test_ranks_and_their_correlation_are_those_of_scipy(found):
+    np.testing.assert_array_equal(found.test_ranks, stats.rankdata(found.test_mm))
     assert found.correlation == pytest.approx(stats.spearmanr(found.val_mm, found.test_mm).statistic)
 
 
