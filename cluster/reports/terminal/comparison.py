@@ -65,7 +65,7 @@ class ExperimentComparison:
             the trials, if these differ.
         pairs: The combinations that are the same except for the differences of the experiments.
         unpaired: The number of combinations without a counterpart in each experiment.
-        raced: What the race of each experiment that has one did, in a sentence.
+        raced: A sentence on the race of each experiment that has one.
     """
 
     names: tuple[str, str]

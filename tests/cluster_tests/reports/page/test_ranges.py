@@ -109,7 +109,7 @@ def test_parallel_axes_of_ranges_have_round_numbers_and_lines_pass_what_does_not
     assert axes["model"]["ticks"] is None
 
 
-def test_what_was_found_when_follows_the_order_of_proposals(tmp_path):
+def test_how_soon_the_best_was_found_follows_the_order_of_proposals(tmp_path):
     folder = write_searched_results(tmp_path)
     for place in range(24):
         write_records(folder, f"{place:016x}/0", [20.0, 10.0])

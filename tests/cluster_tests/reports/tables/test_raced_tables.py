@@ -69,7 +69,7 @@ class TestATableForReading:
             assert len(table) == 2
             assert HOW_MANY in raced.to_md(options)
 
-    def test_says_that_the_race_goes_on(self, folder):
+    def test_says_that_the_race_is_open(self, folder):
         folder.storage.remove("trials/b/1/trial.json")
         text = " ".join(summary_text(ResultTable.read(folder)).split())
         assert "The race has dropped 4 of 6 combinations; the others have not all been trained to the end yet." in text
@@ -86,7 +86,7 @@ class TestATableForReading:
 
 
 class TestATableForPrograms:
-    def test_has_columns_of_what_was_dropped_and_no_results_of_it(self, raced):
+    def test_has_columns_but_no_results_for_dropped_combinations(self, raced):
         rows = {row["key"]: row for row in json.loads(raced.to_json())}
         assert list(rows) == ["a", "b", "d", "c", "e", "f"]
         assert [rows["d"][name] for name in DROPPED_COLUMNS] == [3, 2, 8.75, 7.5, "behind"]
@@ -133,7 +133,7 @@ class TestEffects:
         )
         assert "on the validation set hands_val" in caption
 
-    def test_do_not_exist_on_other_numbers(self, raced):
+    def test_do_not_exist_for_other_metrics(self, raced):
         for options in (TableOptions(metric="auc_0_50"), TableOptions(split="test")):
             with pytest.raises(ChoiceError, match="only distances on the validation set are known"):
                 effects_of(raced, options)

@@ -56,7 +56,7 @@ def test_a_diverged_trial_is_the_worst_and_its_curve_ends_there(tmp_path):
     assert found.races[0][1].decisions[1].reasons[f"{0:016x}"] == "diverged"
 
 
-def test_rules_that_decide_the_same_are_shown_once_and_those_that_decide_nothing_are_not(tmp_path):
+def test_equivalent_rules_are_shown_once_and_rules_that_decide_nothing_are_not_shown(tmp_path):
     results = Results.read(experiment(tmp_path / "sweep"))
     rules = [SuccessiveHalving(min_epochs=n) for n in (2, 3, 29)]
     (found,) = replay_races(results, rules)
@@ -65,7 +65,7 @@ def test_rules_that_decide_the_same_are_shown_once_and_those_that_decide_nothing
         replay_races(results, rules[2:])
 
 
-def test_an_experiment_without_complete_combinations_cannot_be_raced(tmp_path):
+def test_an_experiment_without_complete_combinations_cannot_be_replayed(tmp_path):
     folder = experiment(tmp_path / "sweep", 3, left_out=[0, 1])
     with pytest.raises(ChoiceError, match="no race can be replayed on sweep: this needs at least two combinations"):
         replay_races(Results.read(folder), RULES)
