@@ -108,7 +108,7 @@ def _raced(part: Results, experiment: ExperimentFile) -> Iterator[str]:
         return
     factor = decisions[0].rule.get("reduction_factor")
     words = f" with a reduction factor of {factor}" if isinstance(factor, int) else ""
-    yield f"The combinations were raced by synchronous successive halving over epochs{words}: {_rungs(decisions)}."
+    yield f"The combinations were raced with synchronous successive halving over epochs{words}: {_rungs(decisions)}."
     yield (
         "Each rung compares the best validation distance so far, averaged over repetitions; combinations close to the "
         "best one may stay too."

@@ -73,7 +73,7 @@ def _seeds(data: PageData, rows: list[Row]) -> Iterator[str]:
     table = data.table
     if table.n_counted == 1:
         yield (
-            "Each combination was trained only once. This cannot show how much of the differences comes from the "
+            "Each combination was trained only once, so it is not known how much of their differences comes from the "
             "options and how much from the seeds, or how many repetitions it would take to separate the best two. "
             "Three repetitions (`n_repetitions`) give a first idea; finished trials are not trained again."
         )

@@ -109,9 +109,7 @@ class _Search:
             places = np.exp(smooth.places) if of.log else smooth.places
             drawn.append(chart.band(places, smooth.low, smooth.high, "band validation"))
             drawn.append(chart.line(places, smooth.line, "line validation"))
-        legend = [key("validation", "local mean, with the 95 % interval of a bootstrap over combinations")] * bool(
-            drawn
-        )
+        legend = [key("validation", "local mean, with its 95 % interval (bootstrap over combinations)")] * bool(drawn)
         return self._figure(chart, name, drawn, values, applies, legend)
 
     def by_value(self, path: str, name: str) -> Markup:

@@ -24,7 +24,7 @@ def dropped_grid(results: Results, precision: int = 2) -> Grid | None:
     paths = results.distinguishing_paths
     # Texts that also distinguish them from the ranked ones.
     columns = [option_cells([row[path] for row in (*rows, *results.ranked)])[: len(rows)] for path in paths]
-    headers = [*short_names(paths).values(), "n", "epoch", "validation (mm)", "leader there (mm)", "reason"]
+    headers = [*short_names(paths).values(), "n", "epoch", "validation (mm)", "leader (mm)", "reason"]
     found = [results.dropped[row["key"]] for row in rows]
     columns += [
         [Cell(str(at.repetitions), is_number=True) for at in found],

@@ -84,7 +84,7 @@ class TestOptionsOrChance:
 
     def test_says_that_one_repetition_shows_neither(self, tmp_path):
         text = words(sections(write(tmp_path, drawn(n_repetitions=1)))["seeds"])
-        assert text.startswith("Each combination was trained only once. This cannot show")
+        assert text.startswith("Each combination was trained only once, so it is not known")
         assert "%" not in text
 
     def test_leaves_out_combinations_that_lack_a_repetition(self, tmp_path):

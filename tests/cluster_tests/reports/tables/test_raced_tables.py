@@ -45,7 +45,7 @@ class TestATableForReading:
         ranked, dropped = markdown_tables(write(raced))
         assert [row[:2] for row in ranked[1:]] == [["0.1", "8"], ["0.1", "16"]]
         assert dropped == [
-            ["lr", "dim", "n", "epoch", "validation (mm)", "leader there (mm)", "reason"],
+            ["lr", "dim", "n", "epoch", "validation (mm)", "leader (mm)", "reason"],
             ["0.2", "16", "2", "3", "8.75", "7.50", "behind"],
             ["0.2", "8", "2", "3", "9.50", "7.50", "behind"],
             ["0.3", "8", "1", "1", "11.00", "9.00", "behind"],
