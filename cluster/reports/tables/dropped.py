@@ -35,11 +35,11 @@ def dropped_grid(results: Results, precision: int = 2) -> Grid | None:
     ]
     combinations = f"{len(rows):,} combinations" if len(rows) > 1 else "combination"
     are_folds = any(at.leader_val_distance_mm is None and at.reason == "behind" for at in found)
-    order = f"{'grouped by data, ' if len(parts) > 1 else ''}the latest rung first"
+    order = f", {'grouped by data, ' if len(parts) > 1 else ''}the latest rung first" if len(rows) > 1 else ""
     return Grid(
         name=f"{results.name} dropped",
         caption=(
-            f"The {combinations} that the race dropped, {order}: the best validation distance up to the epoch of the "
+            f"The {combinations} that the race dropped{order}: the best validation distance up to the epoch of the "
             "rung, mean over n repetitions, and that of the leader at the same rung. These are not final results, so "
             f"they have no p-values.{_OF_FOLDS if are_folds else ''}"
         ),
