@@ -1,10 +1,10 @@
-"""Trains the complete grid on which races are judged, for one published backbone on NYU; or races it.
+"""Trains the complete grid on which races are evaluated, for one published backbone on NYU; or races it.
 
 The data are those of nyu_recording.py; its --help shows the command that makes them. The grid has 60 combinations of
-width, dropout and learning rate, 6 repetitions and 100 epochs: half an hour for each backbone on two cores. Then
-`posetune report race nyu_race_BACKBONE` shows what races would have cost and found. With --race, the combinations that
-are clearly behind are stopped instead, which takes an eighth of the time. Started again without --race, the script
-completes them.
+width, dropout and learning rate, 6 repetitions and 100 epochs: half an hour for each backbone on two cores. Afterwards,
+`posetune report race nyu_race_BACKBONE` shows what races would have cost and found. With --race, the script stops
+combinations that are clearly behind, which takes an eighth of the time. Started again without --race, it completes
+them.
 """
 
 import argparse

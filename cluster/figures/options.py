@@ -346,7 +346,7 @@ def _raced(rows: Sequence[Row]) -> list[str]:
     n = sum(row.get("dropped_epoch") is not None for row in rows)
     sentences = [f"The race dropped {n:,} of {len(rows):,} combinations."] * bool(n)
     if DECIDING.n in rows[0]:
-        sentences.append("Means are over fresh repetitions, which took no part in the race.")
+        sentences.append("Means come from fresh repetitions, which took no part in the race.")
     return sentences
 
 

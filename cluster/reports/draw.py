@@ -83,7 +83,7 @@ def draw(figure: str, table: Results, figure_options: FigureOptions) -> "Figure"
 
 
 def finished_ids(table: Results, row: Row) -> list[str]:
-    """Returns the ids of the finished repetitions that count, 'KEY/REPETITION', of a combination, in their order."""
+    """Returns the ids, 'KEY/REPETITION', of a combination's finished repetitions that count, in their order."""
     trials = table.counted[row["key"]]
     return [f"{trial['key']}/{trial['repetition']}" for trial in trials if trial["status"] == "finished"]
 

@@ -38,7 +38,7 @@ def methods_paragraph(results: Results) -> str:
         on = f"On {name}: " if len(parts) > 1 else ""
         sentences += [f"{on}{sentence}" for sentence in (*_raced(part, experiment), *_confirmed(part), *_chosen(part))]
     if len(parts) > len(shown):
-        sentences.append(f"And {len(parts) - len(shown)} more sets of data.")
+        sentences.append(f"{len(parts) - len(shown)} more sets of data are not described here.")
     return " ".join([*sentences, *_produced_by(results)])
 
 
@@ -78,7 +78,7 @@ def _values(values: Sequence[Any]) -> str:
 
 
 def _trained(results: Results, experiment: ExperimentFile) -> Iterator[str]:
-    """Says who proposed combinations, how long they were trained, and on which data, if all share these settings."""
+    """Says how combinations were proposed, how long they were trained, and on which data, if all share this."""
     config = experiment.configs.get("experiment_config", {})
     search = config.get("search")
     arguments = search.get("args") if isinstance(search, Mapping) else None
@@ -92,7 +92,7 @@ def _trained(results: Results, experiment: ExperimentFile) -> Iterator[str]:
         yield f"The training set is {train_set}{f' ({found[0]:,} frames)' if found else ''}."
     epochs = {_epochs_of(row, experiment) for row in results.summary}
     if len(epochs) == 1 and None not in epochs:
-        yield f"A complete training has {count(next(iter(epochs)) or 0, 'epoch')}."
+        yield f"A complete training takes {count(next(iter(epochs)) or 0, 'epoch')}."
 
 
 def _epochs_of(row: Row, experiment: ExperimentFile) -> int | None:
@@ -102,17 +102,17 @@ def _epochs_of(row: Row, experiment: ExperimentFile) -> int | None:
 
 
 def _raced(part: Results, experiment: ExperimentFile) -> Iterator[str]:
-    """Says how combinations on the same data were raced, and at what cost; nothing without a race."""
+    """Says how combinations on the same data were raced, and at what cost; nothing if they were not."""
     planned = {row["key"] for row in part.summary}
     decisions = [d for d in part.decisions if planned & {c.key for c in d.combinations}]
     if not part.dropped:
         return
     factor = decisions[0].rule.get("reduction_factor")
-    words = f" with factor {factor}" if isinstance(factor, int) else ""
-    yield f"The combinations were raced by synchronous successive halving over epochs{words}: {_rungs(decisions)}."
+    words = f" with a reduction factor of {factor}" if isinstance(factor, int) else ""
+    yield f"The combinations were raced with synchronous successive halving over epochs{words}: {_rungs(decisions)}."
     yield (
-        "A rung compares the mean over repetitions of the best validation distance so far; combinations that are close "
-        "to the best one may stay too."
+        "Each rung compares the best validation distance so far, averaged over repetitions; combinations close to the "
+        "best one may stay too."
     )
     if all(map(part.is_complete, part.ranked)):
         n = len(part.ranked)
@@ -137,7 +137,7 @@ def _rungs(decisions: Sequence[DecisionFile]) -> str:
 def _cost(part: Results, experiment: ExperimentFile) -> str:
     """Returns the epochs of the race relative to those of the grid, for the end of a sentence; empty if unknown.
 
-    Epochs that single trials have trained beyond their rung, or for an earlier plan, do not count.
+    Epochs that trials were trained beyond their rung, or for an earlier plan, do not count.
     """
     epochs = {row["key"]: _epochs_of(row, experiment) for row in part.summary}
     known = {key: n for key, n in epochs.items() if n is not None}
@@ -146,7 +146,7 @@ def _cost(part: Results, experiment: ExperimentFile) -> str:
     raced = sum(at.epoch * at.repetitions for at in part.dropped.values())
     raced += sum(known[row["key"]] * part.n_repetitions for row in part.ranked)
     share = raced / (sum(known.values()) * part.n_repetitions)
-    return f"; the race takes {100 * share:.0f} % of the epochs of training all of them" if share <= 1 else ""
+    return f"; the race takes {100 * share:.0f} % of the epochs that training all of them takes" if share <= 1 else ""
 
 
 def _confirmed(part: Results) -> Iterator[str]:
@@ -154,8 +154,8 @@ def _confirmed(part: Results) -> Iterator[str]:
     if part.n_confirming:
         fresh = count(part.n_confirming, "fresh repetition")
         yield (
-            f"To confirm the finalists, each was trained in {fresh}, which took no part in the race; all results and "
-            "tests are over these alone."
+            f"To confirm the finalists, each was trained with {fresh}, which took no part in the race; all results and "
+            "tests come from these alone."
         )
 
 
@@ -184,7 +184,8 @@ def _chosen(part: Results) -> Iterator[str]:
     if part.split == "test" and best[test.mean] is not None:
         yield (
             f"On the {_set(part, best, 'test')}, which played no part in this choice, it reaches "
-            f"{mean_and_std(best[test.mean], best[test.std])} mm, and {best[test.before]:.2f} mm before the correction."
+            f"{mean_and_std(best[test.mean], best[test.std])} mm, compared with {best[test.before]:.2f} mm before the "
+            "correction."
         )
 
 

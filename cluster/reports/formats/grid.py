@@ -39,7 +39,7 @@ class Grid:
         spans: Titles above groups of columns from left to right, each with its number of columns; '' for no title.
         keys: The key of each row, for the scripts of a page; empty for no keys.
         notes: Additional remarks, one sentence each.
-        below: Another table that is shown below it, with other columns; None for none.
+        below: A second table to show below it, with other columns; None if there is none.
     """
 
     name: str

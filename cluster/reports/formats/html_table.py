@@ -10,7 +10,7 @@ _MARKS = {"best": "strong", "second": "u"}
 
 
 def html_table(grid: Grid, *, class_: str | None = None) -> Markup:
-    """Returns a `<table>` for a page, and after it the table below it. Columns of numbers have the class 'number'.
+    """Returns a `<table>` for a page, and after it its second table. Columns of numbers have the class 'number'.
 
     Args:
         grid: The table; a text in it that is `Markup` is already HTML.

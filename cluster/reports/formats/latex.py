@@ -47,7 +47,7 @@ _POWER = re.compile(r"(?P<factor>[-+]?[\d.]+)e(?P<exponent>[+-]\d+)")
 def latex(grid: Grid, *, standalone: bool, fit: Fit = "page", size: Size | None = None) -> str:
     """Returns a table as a `table`, `table*` or `longtable` environment, or as a whole document.
 
-    The table below it is another environment.
+    Its second table is an environment of its own.
 
     Args:
         grid: The table.

@@ -10,7 +10,7 @@ _MARKS = {"": "{}", "best": "**{}**", "second": "<ins>{}</ins>"}
 
 
 def markdown(grid: Grid) -> str:
-    """Returns a table with its caption above it and its notes below; then the table below it."""
+    """Returns a table with its caption above it and its notes below; then its second table."""
     # A table in Markdown has one line of headers.
     titles = [title for title, n in grid.spans for _ in range(n)] or [""] * len(grid.headers)
     headers = [escaped(f"{t}: {header}" if t else header) for t, header in zip(titles, grid.headers, strict=True)]

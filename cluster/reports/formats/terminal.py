@@ -20,7 +20,7 @@ _GAP = "  "
 
 
 def terminal(grid: Grid) -> str:
-    """Returns a table with its caption above it and its notes below; then the table below it.
+    """Returns a table with its caption above it and its notes below; then its second table.
 
     Rows with the same label show it once.
     """

@@ -21,8 +21,8 @@ class Axis(NamedTuple):
         title: What it shows.
         low: The number at its low end.
         high: The number at its high end.
-        is_log: Whether equal ratios of numbers, and not equal differences, have equal lengths.
-        texts: What its ticks say, by their numbers; None for round numbers.
+        is_log: Whether the axis is logarithmic.
+        texts: The labels of its ticks, by their numbers; None for ticks at round numbers.
     """
 
     title: str
@@ -64,7 +64,7 @@ class Axis(NamedTuple):
 
 
 class Chart(NamedTuple):
-    """An area with two axes; what is beyond them is drawn at its edge.
+    """An area with two axes; what lies above or below it is drawn at its edge.
 
     Attributes:
         x: The horizontal axis.
@@ -91,7 +91,7 @@ class Chart(NamedTuple):
         return tag("path", class_=kind, d=f"{_path([*self.places(xs, highs), *self.places(xs, lows)[::-1]])}Z")
 
     def stairs(self, xs: Array, ys: Array, kind: str) -> Markup:
-        """Returns a line that keeps its height up to the next point, as the best error so far does."""
+        """Returns a line that stays level up to the next point, as the best error so far does."""
         return tag("path", class_=kind, d=_path(_stairs(self.places(xs, ys))))
 
     def band_of_stairs(self, xs: Array, lows: Array, highs: Array, kind: str) -> Markup:
@@ -100,22 +100,22 @@ class Chart(NamedTuple):
         return tag("path", class_=kind, d=f"{_path([*forth, *back])}Z")
 
     def rule(self, x: float, text: str) -> Markup:
-        """Returns an upright line through the chart, with a text above it."""
+        """Returns a vertical line through the chart, with a text above it."""
         ((right, down),) = self.places(np.array([x]), np.array([self.y.high]))
         line = tag("path", class_="grid", d=f"M{right:.1f} {down:.1f}V{_HEIGHT - _BOTTOM}")
         return joined([line, tag("text", text, x=f"{right:.1f}", y=f"{down - 8:.1f}", text_anchor="middle")])
 
     def dots(self, xs: Array, ys: Array, kind: str) -> Markup:
-        """Returns a dot for each point. They are one element, which keeps thousands of them small."""
+        """Returns a dot for each point, all in one element, which keeps a page with thousands of them small."""
         return tag("path", class_=kind, d="".join(f"M{x:.0f} {y:.0f}h0" for x, y in self.places(xs, ys)))
 
     def mark(self, x: float, y: float, kind: str, *, r: int = 5) -> Markup:
-        """Returns a large dot, with its radius."""
+        """Returns a large dot of radius `r`."""
         ((right, down),) = self.places(np.array([x]), np.array([y]))
         return tag("circle", class_=kind, cx=f"{right:.1f}", cy=f"{down:.1f}", r=r)
 
     def crosses(self, xs: Array, kind: str) -> Markup:
-        """Returns crosses at the upper edge, for what has no number."""
+        """Returns crosses at the upper edge, for results that are not numbers."""
         places = self.places(xs, np.full(len(xs), self.y.high))
         return tag("path", class_=kind, d="".join(f"M{x - 4:.1f} {y - 4:.1f}l8 8m0 -8l-8 8" for x, y in places))
 
@@ -123,7 +123,7 @@ class Chart(NamedTuple):
         """Returns the chart with its axes.
 
         Args:
-            title: What it shows, for those who do not see it.
+            title: What it shows, for readers who cannot see it.
             content: What is drawn in it, from back to front.
         """
         bottom, middle = _HEIGHT - _BOTTOM, (_LEFT + _WIDTH - _RIGHT) / 2
@@ -155,10 +155,10 @@ def key(kind: str, text: str) -> Markup:
 
 
 def within_fence(values: Array) -> Array:
-    """Returns values of which those far above the others are lowered, so that they do not flatten a chart.
+    """Returns values, with those far above the others lowered to a limit, so that they do not flatten a chart.
 
-    The fence is that of Tukey (1977, "Exploratory Data Analysis", section 2D): the third quartile and one and a half
-    times the distance between the quartiles. Infinite values, which diverged, are lowered to it too.
+    The limit is Tukey's fence ("Exploratory Data Analysis", 1977, section 2D): the third quartile plus one and a half
+    times the interquartile range. Infinite values, those of diverged combinations, are lowered to it too.
     """
     finite = values[np.isfinite(values)]
     first, third = np.quantile(finite, (0.25, 0.75))

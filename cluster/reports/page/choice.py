@@ -1,4 +1,4 @@
-"""The sections on the choice of the best combination: how sure it is, what it costs on the test set, and its price."""
+"""The sections on the choice of the best combination: how certain it is, its test regret, and the epochs it took."""
 
 import math
 from collections.abc import Iterator
@@ -21,10 +21,10 @@ from cluster.results.statistics import MIN_REPETITIONS, Array
 from data_pipeline.words import count
 
 _MIN_COMBINATIONS = 6
-"""Fewer combinations have no shares of variance and no charts: they would say nothing."""
+"""With fewer combinations, shares of variance and charts would say nothing."""
 
 _MIN_HALVED = 20
-"""Of fewer combinations, the better half is too small to be shown by itself."""
+"""With fewer combinations, the better half is too small to be shown separately."""
 
 _N_LISTED = 5
 _BAND = (0.05, 0.5, 0.95)
@@ -33,8 +33,8 @@ _BAND = (0.05, 0.5, 0.95)
 def choice(data: PageData) -> Iterator[Markup]:
     """Yields the sections that can be computed.
 
-    Combinations that a race dropped are missing, and not at random. So shares of the variance, and what a search of
-    the grid would have found, cannot be computed after a race.
+    A race does not drop combinations at random, so the remaining ones show neither the shares of the variance nor what
+    a search of the grid would have found.
     """
     complete = _complete(data, data.table.ranked, "val")
     if len(complete) < 2:
@@ -44,10 +44,10 @@ def choice(data: PageData) -> Iterator[Markup]:
     if len(with_test) >= _MIN_COMBINATIONS:
         yield section_of(data, "ranks", "Validation and test", *_ranks(data, with_test))
     epochs = np.array([_epochs(data, row) for row in complete])
-    # A race has its own section with its cost.
+    # The section on a race shows its cost.
     if len(complete) >= _MIN_COMBINATIONS and (epochs > 0).all() and not data.table.decisions:
         if _is_search(data):
-            yield section_of(data, "cost", "What the search found when", *_found(data, complete, epochs))
+            yield section_of(data, "cost", "How soon the search found the best", *_found(data, complete, epochs))
         else:
             yield section_of(data, "cost", "What a search could save", *_cost(data, complete, epochs))
 
@@ -73,9 +73,9 @@ def _seeds(data: PageData, rows: list[Row]) -> Iterator[str]:
     table = data.table
     if table.n_counted == 1:
         yield (
-            "Each combination was trained once. So it cannot be known how much of their differences comes from the "
-            "options and how much from the seed, nor how many repetitions would tell the first two apart. Three "
-            "repetitions (`n_repetitions`) give a first idea; what has finished is not trained again."
+            "Each combination was trained only once, so it is not known how much of their differences comes from the "
+            "options and how much from the seeds, or how many repetitions it would take to separate the best two. "
+            "Three repetitions (`n_repetitions`) give a first idea; finished trials are not trained again."
         )
         return
     values = table.values(column("val", "distance"))
@@ -83,7 +83,7 @@ def _seeds(data: PageData, rows: list[Row]) -> Iterator[str]:
     n = len(results)
     if n >= _MIN_COMBINATIONS and not table.dropped:
         yield (
-            "Results differ because combinations have other options, and because repetitions have other seeds. "
+            "Results differ because combinations have different options, and repetitions have different seeds. "
             f"{_shares(results, f'all {_combinations(data, rows)}')}"
             + (f" {_shares(results[: n // 2], f'the better half of them ({n // 2:,})')}" if n >= _MIN_HALVED else "")
         )
@@ -109,63 +109,57 @@ def _percent(share: float) -> str:
 def _scatter(results: Array) -> str:
     found = variances(results)
     of_all, of_own = (f"{math.sqrt(variance):.2f}" for variance in (found.seeds, found.own))
-    words = f"Trainings that differ only in their seed scatter by {of_all} mm (standard deviation)"
-    return (
-        f"{words}."
-        if of_all == of_own
-        else f"{words}, of which {of_own} mm remain where combinations are compared within a repetition."
-    )
+    words = f"Trainings that differ only in their seed vary by {of_all} mm (standard deviation)"
+    return f"{words}." if of_all == of_own else f"{words}, and by {of_own} mm if they are compared within a repetition."
 
 
 def _separation(data: PageData, rows: list[Row], results: Array) -> str:
     differences = results[1] - results[0]  # (R,)
     n, n_done = repetitions_to_separate(differences.tolist()), len(differences)
     words = (
-        f"The first two in validation, {name_of(data.table, rows[0])} and {name_of(data.table, rows[1])}, differ by "
-        f"{abs(differences.mean()):.3f} mm on average over {n_done} repetitions; the difference scatters by "
-        f"{differences.std(ddof=1):.3f} mm between repetitions."
+        f"The best two in validation, {name_of(data.table, rows[0])} and {name_of(data.table, rows[1])}, differ by "
+        f"{abs(differences.mean()):.3f} mm on average over {n_done} repetitions; the difference has a standard "
+        f"deviation of {differences.std(ddof=1):.3f} mm between repetitions."
     )
     if n is None:
         return (
-            f"{words} If this is what they differ by, a test would need more than {MAX_REPETITIONS} repetitions to "
-            "tell them apart: take them as equally good."
+            f"{words} If this is their true difference, a test would need more than {MAX_REPETITIONS} repetitions to "
+            "separate them: treat them as equally good."
         )
-    needed = (
-        f"{words} If this is what they differ by, a paired t test would need about {n} repetitions to tell them apart"
-    )
+    needed = f"{words} If this is their true difference, a paired t test would need about {n} repetitions"
     if n <= n_done:
-        needed += f", and there are {n_done}"
-    needed += " (probability 80 %, two-sided, 5 % level"
+        needed += f" (there are {n_done})"
+    needed += " to separate them with a power of 80 % (two-sided, 5 % level"
     if max(n, n_done) < MIN_REPETITIONS:
         needed += f"; the test in this report needs {MIN_REPETITIONS} repetitions"
-    chosen = ", and the first was chosen because its errors are low, partly by chance"
+    chosen = ", and the best was chosen because its errors are low, partly by chance"
     return (
-        f"{needed}). This is a rough number: {n_done} repetitions show the scatter only roughly"
+        f"{needed}). This is a rough estimate: {n_done} repetitions show the spread only roughly"
         f"{'' if data.table.n_confirming else chosen}."
     )
 
 
 def _ranks(data: PageData, rows: list[Row]) -> Iterator[Markup]:
     table = data.table
-    # Fresh repetitions of finalists would have another order in validation than those that chose.
+    # Fresh repetitions would order finalists differently from those that chose the best.
     means = table.chosen_by.mean, SummaryColumns.of("test").mean
     val, test = (np.array([row[mean] for row in rows], dtype=np.float64) for mean in means)  # (N,) each
     found = ValidationAndTest(val, test)
-    places, n, best = found.test_places, len(rows), found.best_in_test
+    ranks, n, best = found.test_ranks, len(rows), found.best_in_test
     named, first = _combinations(data, rows), name_of(table, rows[0])
     if best == 0:
-        words = f"The first of {named} in validation, {first}, also has the lowest error on the test set."
+        words = f"In validation, the best of {named} is {first}. It also has the lowest error on the test set."
     else:
         words = (
-            f"The first of {named} in validation, {first}, is number {places[0]:g} on the test set. There, "
-            f"{name_of(table, rows[best])} is lowest, {found.gap_mm:.2f} mm below it. Part of this gap is chance: the "
-            f"lowest of {n:,} numbers is low by chance too."
+            f"In validation, the best of {named} is {first}. On the test set it has rank {ranks[0]:g}; there, "
+            f"{name_of(table, rows[best])} has the lowest error, {found.gap_mm:.2f} mm lower. Part of this gap is "
+            f"chance: the lowest of {n:,} numbers is low partly by chance."
         )
     yield tag("p", words)
     yield tag(
         "p",
-        "The choice stays with validation. A combination that was chosen by its test error would have no honest error "
-        "left: its test error would be too low.",
+        "Do not choose by the test set: the test error of a combination that was chosen by it is too low, and no "
+        "unbiased error would be left.",
     )
     shown = np.arange(n if n < _MIN_HALVED else n // 2)
     chart = Chart(
@@ -175,26 +169,26 @@ def _ranks(data: PageData, rows: list[Row]) -> Iterator[Markup]:
     if best in shown:
         drawn.append(chart.mark(val[best], test[best], "before"))
     drawn.append(chart.mark(val[0], test[0], "after"))
-    which = "combination" if len(shown) == n else "combination of the better half in validation"
+    which = "all combinations" if len(shown) == n else "the better half of the combinations in validation"
     correlations = [_correlation(found, "all")] + ([_correlation(found.first(len(shown)), "these")] * (len(shown) < n))
     yield figure(
         chart.drawn(f"Test error against validation error of {len(shown):,} combinations.", *drawn),
-        f"Mean errors of each {which}: ",
-        key("after", "first in validation"),
+        f"Mean errors of {which}: ",
+        key("after", "best in validation"),
         ", ",
-        key("before", "lowest on the test set"),
+        key("before", "best on the test set"),
         f". Rank correlation of validation and test: {', '.join(correlations)}.",
     )
     listed = [
         [
-            *(Cell(text, is_number=True) for text in (f"{i + 1}", f"{places[i]:g}", f"{val[i]:.2f}", f"{test[i]:.2f}")),
+            *(Cell(text, is_number=True) for text in (f"{i + 1}", f"{ranks[i]:g}", f"{val[i]:.2f}", f"{test[i]:.2f}")),
             Cell(name_of(table, rows[i])),
         ]
         for i in range(min(n, _N_LISTED))
     ]
-    headers = ["place", "place on the test set", "validation, mm", "test, mm", "combination"]
-    grid = Grid("ranks", "The first in validation, and their places on the test set.", headers, listed, n_labels=1)
-    yield scrolling(html_table(grid), "Places in validation and test")
+    headers = ["rank", "rank on the test set", "validation, mm", "test, mm", "combination"]
+    grid = Grid("ranks", "The best in validation, and their ranks on the test set.", headers, listed, n_labels=1)
+    yield scrolling(html_table(grid), "Ranks in validation and test")
 
 
 def _correlation(found: ValidationAndTest, of: str) -> str:
@@ -203,7 +197,7 @@ def _correlation(found: ValidationAndTest, of: str) -> str:
 
 
 def _epochs(data: PageData, row: Row) -> float:
-    """Returns the epochs that a combination was trained for, all repetitions and folds together; NaN if not known."""
+    """Returns the epochs of a combination, summed over its repetitions and folds; NaN if they are not known."""
     curves = [data.logged.curves.get(trial_id(trial)) for trial in data.table.repetitions[row["key"]]]
     ends = [math.nan if curve is None or not len(curve.epochs) else float(curve.epochs[-1]) for curve in curves]
     return len(data.table.trained_keys(row["key"])) * math.fsum(ends)
@@ -215,7 +209,7 @@ def _is_search(data: PageData) -> bool:
 
 
 def _in_plan(data: PageData, rows: list[Row]) -> npt.NDArray[np.intp]:
-    """Returns the indices of rows in the order of the plan, (N,); a search plans combinations as it proposes them."""
+    """Returns the indices of rows in the order of the plan, (N,): for a search, that of its proposals."""
     planned = {trial["key"]: place for place, trial in enumerate(data.table.trials[: len(data.table.summary)])}
     return np.argsort([planned[row["key"]] for row in rows])
 
@@ -230,7 +224,7 @@ def _found(data: PageData, rows: list[Row], epochs: Array) -> Iterator[Markup]:
         "p",
         f"The {n:,} combinations of the search took {total:,.0f} epochs. The best one was proposed as number "
         f"{found + 1:,}: the search had found it after {100 * spent[found] / total:.0f} % of the epochs. After half of "
-        f"the combinations, the best was {'the same' if half == 0 else f'{half:.2f} mm worse'}.",
+        f"the combinations, the best so far was {'the same' if half == 0 else f'{half:.2f} mm worse'}.",
     )
     shown = within_fence(errors)
     chart = Chart(Axis("epochs", 0, total), Axis.around("validation error, mm", shown))
@@ -241,8 +235,8 @@ def _found(data: PageData, rows: list[Row], epochs: Array) -> Iterator[Markup]:
             chart.dots(spent, shown, "dots"),
             chart.stairs(spent, so_far, "line validation"),
         ),
-        "Validation errors in the order of the proposals, against the epochs trained up to there, with all repetitions "
-        "of a combination. Dots are combinations; ",
+        "Validation errors in the order of the proposals, against the epochs trained so far in all repetitions. Dots "
+        "are combinations; ",
         key("validation", "the best so far"),
         f".{edge}",
     )
@@ -261,9 +255,9 @@ def _cost(data: PageData, rows: list[Row], epochs: Array) -> Iterator[Markup]:
     yield tag(
         "p",
         f"All {_combinations(data, rows)} took {total:,.0f} epochs. In the order of the plan, the best one was number "
-        f"{found:,}, after {100 * spent[found - 1] / total:.0f} % of the epochs. If a random quarter of them "
+        f"{found:,}, after {100 * spent[found - 1] / total:.0f} % of the epochs. If only a random quarter of them "
         f"({n_quarter:,}) is trained, its best is within {half} mm of the best of all in half of the cases, and within "
-        f"{most} mm in 95 %.",
+        f"{most} mm in 95 % of them.",
     )
     # Errors of hopeless combinations would flatten the rest.
     chart = Chart(Axis("epochs", 0, total), Axis.around("best validation error so far, mm", errors[: 1 + 3 * n // 4]))
@@ -274,10 +268,10 @@ def _cost(data: PageData, rows: list[Row], epochs: Array) -> Iterator[Markup]:
             chart.stairs(mean_spent, middle, "line validation"),
             chart.stairs(spent, in_plan, "line planned"),
         ),
-        "The best validation error so far against the epochs trained, with all repetitions of a combination: ",
+        "The best validation error so far against the epochs trained in all repetitions: ",
         key("planned", "in the order of the plan"),
         ", ",
-        key("validation", "median of all random orders of the same combinations"),
-        "; the band has 90 % of these orders. A random search of this grid follows the band. Values above the chart "
+        key("validation", "median over all random orders of the same combinations"),
+        "; the band covers 90 % of these orders. A random search of this grid follows the band. Errors above the chart "
         "are drawn at its edge.",
     )

@@ -100,7 +100,7 @@ class PageData:
 
     @property
     def ranges(self) -> dict[str, Range]:
-        """The ranges that a search chose from, by their settings; without those of damaged files that have no axis."""
+        """The ranges of a search, by their settings; without those of damaged files, for which there is no axis."""
         found = {axis.paths[0]: axis.range for axis in self.experiment.options if axis.range is not None}
         return {path: of for path, of in found.items() if of.low < of.high and (of.low > 0 or not of.log)}
 
@@ -124,9 +124,9 @@ class PageData:
 
     @cached_property
     def rows(self) -> list[Row]:
-        """The combinations, best in validation first; those that were measured on the same data are together.
+        """The ranked combinations, best in validation first; those that were measured on the same data are together.
 
-        Combinations that a race dropped have a table of their own.
+        Combinations that a race dropped are not among them; they have their own table.
         """
         return [row for data in self.by_data for row in data.table.ranked]
 
@@ -197,7 +197,7 @@ class PageData:
         ]
         return {
             "splits": self.table.splits,
-            # The repetitions after these confirm finalists; null if none do.
+            # The number of repetitions of the race; later ones confirm its finalists. Null if none do.
             "deciding": self.table.n_repetitions if self.table.n_confirming else None,
             "grids": [list(grid) for grid in grids],
             "thinning": self.thinning,

@@ -1,4 +1,4 @@
-"""The section on what each option does to the result."""
+"""The section on the effect of each option."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -30,14 +30,14 @@ _WIDTH, _HEIGHT = 160, 16
 
 
 def effects(data: PageData) -> list[Markup]:
-    """Marginal means of each option's values, importances, and interactions; empty if there are no means.
+    """Returns the section with the mean of each option's values, importances, and interactions; empty without means.
 
-    A search over ranges has no such means: it has the errors along each range.
+    A search over ranges has no such means; its section shows the errors along each range.
     """
     table = data.table
     if table.ranges:
         charts = ranges(data)
-        return [section_of(data, "options", "Errors over ranges and options", *charts)] if charts else []
+        return [section_of(data, "options", "Errors along ranges and options", *charts)] if charts else []
     found = Effects.of("", table, column(table.split, "distance"))
     if found is None:
         return []

@@ -1,4 +1,4 @@
-"""Parallel coordinates: a line for each combination through its options to its errors, with ranges to choose."""
+"""Parallel coordinates: a line for each combination through its options to its errors, with selectable ranges."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ _MAX_TICKS = 7
 
 
 def parallel_coordinates(data: PageData) -> Iterator[Markup]:
-    """Yields the picture, which scripts draw, and its data; nothing if no data set has lines to distinguish.
+    """Yields the picture, which scripts draw, and its data; nothing if no data set has enough options and results.
 
     Its lines are the rows of the table.
     """
@@ -38,11 +38,11 @@ def parallel_coordinates(data: PageData) -> Iterator[Markup]:
         tag("div", class_="bar"),
         tag(
             "figcaption",
-            "Each line is a combination, coloured by its place in validation: ",
+            "Each line is a combination, coloured by its rank in validation: ",
             tag("span", "best to worst", class_="key ramp"),
-            ". Drag along an axis, tap a value, or move the ends of an axis with the arrow keys: the table shows the "
-            "combinations within all ranges. Escape or another tap removes a range. The address of the page keeps the "
-            "view, so a link shows the same.",
+            ". Drag along an axis, tap a value, or move the ends of an axis with the arrow keys to select a range: the "
+            "table shows the combinations within all ranges. Escape or a second tap removes a range. The address of "
+            "the page keeps the view, so a link shows the same.",
         ),
         class_="parallel only-scripted",
     )
@@ -56,7 +56,7 @@ def _axes(data: PageData) -> Iterator[dict[str, Any]]:
         values = {repr(row[path]): row[path] for row in planned}  # by their text, since 1 and True are equal
         of = data.ranges.get(path)
         if of is not None:
-            values.pop(repr(NOT_APPLICABLE), None)  # lines pass the axis by
+            values.pop(repr(NOT_APPLICABLE), None)  # lines bypass the axis
         numbers = [value for value in values.values() if is_number(value)]
         are_numbers = len(numbers) == len(values) > 1
         if are_numbers:
@@ -80,7 +80,7 @@ def _axes(data: PageData) -> Iterator[dict[str, Any]]:
 
 
 def _ticks(numbers: Sequence[float], *, is_log: bool) -> list[tuple[float, str]]:
-    """Returns round numbers on an axis of the values of a range, which are odd: their positions and texts."""
+    """Returns the positions and texts of ticks on the axis of a range: round numbers, which its values are not."""
     axis = Axis("", min(numbers), max(numbers), is_log)
     ticks = axis.ticks(_MAX_TICKS)
     return [(round(share, 4), f"{tick:g}") for share, tick in zip(axis.shares(np.array(ticks)), ticks, strict=True)]

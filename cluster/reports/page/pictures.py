@@ -180,7 +180,7 @@ def _of_options(data: PageData) -> Iterator[_PlannedFigure]:
     table = data.table
     split: options.Split = "test" if table.split == "test" else "val"
     paths = table.distinguishing_paths
-    # A value of a range is in a single combination, so a line or a column of it would have one number.
+    # A value of a range occurs in a single combination, so its row or column would have one number.
     if len(paths) >= 2 and not table.ranges:
         names = short_names(paths)
         others = (
@@ -195,7 +195,7 @@ def _of_options(data: PageData) -> Iterator[_PlannedFigure]:
 
 
 def _unscripted(data: PageData) -> list[Markup]:
-    """Returns what scripts draw above the table: all combinations as lines."""
+    """Returns a picture of all combinations as lines, in place of what scripts draw above the table."""
     table, paths = data.table, data.table.distinguishing_paths
     if len(paths) < 2:
         return []

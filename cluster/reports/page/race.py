@@ -1,4 +1,4 @@
-"""The section on a race: how far each combination came, who stayed at each rung, and what it cost."""
+"""The section on a race: how far each combination got, which ones stayed at each rung, and what the race cost."""
 
 from collections.abc import Iterator, Sequence
 
@@ -17,21 +17,21 @@ from data_pipeline.words import count, listed
 
 _MAX_DROPPED = 200
 _MAX_STAYING = 40
-"""More curves than these would not be distinguished, and make the page large."""
+"""More curves could not be distinguished, and would make the page large."""
 
 _TOP = 30
 _MAX_WIDE = 5
-"""Above more rungs, there is no room for the number of combinations that reached them."""
+"""With more rungs, there is no room above them for the number of combinations that reached them."""
 
 _ORDERS = (
-    "Rank correlation (Spearman): 1 if combinations are in the same order at the next rung, 0 if the two orders have "
-    "nothing in common; in brackets, how many have both. It covers only combinations that stayed. These are alike, so "
-    "it is lower than it would be over all, and a low one does not mean that a wrong one was dropped."
+    "Rank correlation (Spearman): 1 if combinations are in the same order at the next rung, 0 if the two orders are "
+    "unrelated; in brackets, how many combinations it covers. It covers only those that stayed. They are similar, so "
+    "it is lower than it would be over all, and a low value does not mean that the wrong ones were dropped."
 )
 
 
 def race(data: PageData) -> list[Markup]:
-    """Returns the section; empty without decisions of a race."""
+    """Returns the section; empty if no race has decided anything."""
     courses = race_courses(data.table, data.logged.curves)
     if not courses:
         return []
@@ -59,8 +59,8 @@ def _course(data: PageData, course: RaceCourse) -> Iterator[Markup]:
     headers = ["epoch", "combinations", "repetitions", "stayed", "only close", "diverged", "best, mm"]
     headers.append("rank correlation")
     caption = (
-        "Who stayed at each rung. “Only close”: not among the best, but so close to the first that the difference may "
-        f"be noise. “Best”: the lowest mean validation error up to there. {_ORDERS}"
+        "Combinations at each rung. “Only close”: not among the best, but so close to the first that the difference "
+        f"may be noise. “Best”: the lowest mean validation error so far. {_ORDERS}"
     )
     yield scrolling(html_table(Grid("race", caption, headers, rows, n_labels=1)), "Rungs of the race")
 
@@ -72,15 +72,15 @@ def _words(course: RaceCourse) -> Iterator[str]:
         stayed += f", {len(course.guests & course.last.keys()):,} of them finalists of an earlier race,"
     share = f"{n:,} of the {n_grid:,} epochs of the whole grid ({100 * n / max(1, n_grid):.0f} %)"
     if course.is_decided:
-        yield f"{stayed} stayed to the end. Up to where each was dropped, the race takes {share}."
+        yield f"{stayed} stayed to the end. Counting each of the others up to its last rung, the race takes {share}."
     else:
         epoch = course.rungs[-1].epochs[1]
-        yield f"{stayed} go on after epoch {epoch:,}; the race is not decided yet. If these all stay, it takes {share}."
+        yield f"{stayed} continue after epoch {epoch:,}; the race is still open. If these all stay, it takes {share}."
     if course.n_epochs_to_confirm and course.is_decided:
         yield f"The fresh repetitions that confirm its finalists take {course.n_epochs_to_confirm:,} more."
     if course.n_epochs_in_vain:
         yield (
-            f"{course.n_epochs_in_vain:,} epochs of dropped combinations were trained beyond that, in vain: ahead of "
+            f"Dropped combinations were trained for {course.n_epochs_in_vain:,} epochs beyond that, in vain: ahead of "
             "a decision, or before the race."
         )
 
@@ -96,7 +96,7 @@ def _row(rung: RungOutcome) -> list[Cell]:
 
 
 class _Picture:
-    """The courses of the combinations of a bracket as curves."""
+    """The course of each combination of a bracket, as a curve."""
 
     def __init__(self, data: PageData, course: RaceCourse) -> None:
         self.course = course
@@ -119,7 +119,7 @@ class _Picture:
         curves = [self._curve(key, "dropped") for key in reversed(self.dropped)]
         curves += [self._curve(key, "finalist") for key in reversed(others)]
         curves += [self._curve(first, "best")] if first else []
-        title = f"Best validation error so far of {count(len(self.pieces), 'combination')}, up to the end of each."
+        title = f"Best validation error so far of {count(len(self.pieces), 'combination')}, as far as each was trained."
         return figure(self.chart.drawn(title, *rungs, *curves), *self._caption(first))
 
     def _of(self, rung: RungOutcome) -> str:
@@ -127,20 +127,20 @@ class _Picture:
 
     def _caption(self, first: str) -> Iterator[str]:
         course = self.course
-        yield "The best validation error so far, mean over the repetitions. Above each rung: how many stayed. "
+        yield "The best validation error so far, mean over repetitions. Above each rung: how many combinations stayed. "
         if first:
             yield key("best", self.names[first])
             yield ", "
-            yield key("finalist", "others trained to the end" if course.is_decided else "others that go on")
+            yield key("finalist", "others trained to the end" if course.is_decided else "others still in the race")
             yield ", "
-        yield key("dropped", "dropped where the curve ends")
+        yield key("dropped", "dropped where its curve ends")
         if any(rung.n_close for rung in course.rungs):
             yield ", "
-            yield key("before", "stayed there only because it was close to the best")
+            yield key("before", "stayed only because it was close to the best")
         if any(rung.n_diverged for rung in course.rungs):
             yield ", "
             yield key("cross", "diverged")
-        yield ". Point at the end of a curve for its options and the reason."
+        yield ". Point at the end of a curve to see its options and the reason."
         yield from self._left_out()
         yield from self._breaks()
         if any(piece.best_mm.max() > self.chart.y.high for pieces in self.pieces.values() for piece in pieces):
@@ -149,25 +149,25 @@ class _Picture:
     def _left_out(self) -> Iterator[str]:
         left_out = []
         if len(self.dropped) < self.n_dropped:
-            left_out.append(f"{len(self.dropped):,} of {self.n_dropped:,} dropped combinations (evenly from all ranks)")
+            left_out.append(f"{len(self.dropped):,} of {self.n_dropped:,} dropped combinations (evenly over all ranks)")
         if len(self.staying) < self.n_staying:
             left_out.append(f"the best {len(self.staying):,} of {self.n_staying:,} others")
         if left_out:
-            yield f" It shows {listed(left_out)}."
+            yield f" The chart shows only {listed(left_out)}."
         if self.course.results.folds:
-            yield " Lines between rungs are straight: there, the error of a race over folds is not known."
+            yield " Lines between rungs are straight, because the error of a race over folds is known only at rungs."
 
     def _breaks(self) -> Iterator[str]:
         rungs, decision = self.course.rungs, self.course.decisions[0]
         n_first, n_later = rungs[0].n_repetitions, decision.n_repetitions
         if n_first != n_later:
             yield (
-                f" Up to the first rung, means are over {count(n_first, 'repetition')}, and from there over {n_later}: "
-                "curves break there, and their parts must not be compared."
+                f" Means are over {count(n_first, 'repetition')} up to the first rung, and over {n_later} from there: "
+                "curves break there, and their parts cannot be compared."
             )
 
     def _x(self, epochs: Array | float, num_epochs: Array | float) -> Array:
-        """Returns the positions of epochs of combinations with these numbers of epochs."""
+        """Returns the positions of epochs, for combinations with these numbers of epochs."""
         share = 1.0 if self.course.have_equal_epochs else 100 / np.maximum(1, num_epochs)
         return np.asarray(np.maximum(epochs, 0.5) * share)
 
@@ -197,13 +197,13 @@ class _Picture:
         return Axis.around("best validation error so far, mm", within_fence(np.array(values)))
 
     def _curve(self, combination: str, kind: str) -> Markup:
-        """Returns the curve of a combination and the marks on it, with a text for the pointer."""
+        """Returns the curve of a combination and the marks on it, with a text that appears under the pointer."""
         course, chart = self.course, self.chart
         _, last = course.last[combination]
         lines = []
         for piece in _joined(self.pieces[combination]):
             xs, ys = self._x(piece.epochs, last.num_epochs), piece.best_mm
-            # The error only falls. What is above the chart would be a level line at its edge.
+            # The error only falls. Errors above the chart would be a level line at its edge.
             start = max(0, int((ys > chart.y.high).sum()) - 1)
             lines.append(chart.line(xs[start:], ys[start:], "line"))
         marks = [
@@ -228,7 +228,7 @@ class _Picture:
         elif not last.stays:
             words = f"dropped at epoch {last.epoch:,} with {last.mean_mm:.2f} mm: it was behind"
         elif end is None:
-            words = f"goes on after epoch {last.epoch:,} with {last.mean_mm:.2f} mm"
+            words = f"continues after epoch {last.epoch:,} with {last.mean_mm:.2f} mm"
         else:
             words = f"trained to the end, {end:.2f} mm"
         close = [f"{c.epoch:,}" for c in course.competitors(combination) if c.reason == "close to the best"]
@@ -237,7 +237,7 @@ class _Picture:
 
 
 def _joined(pieces: Sequence[Piece]) -> list[Piece]:
-    """Joins the pieces that are means over the same repetitions."""
+    """Joins successive pieces that are means over the same repetitions."""
     found: list[Piece] = []
     for piece in pieces:
         if found and found[-1].n_repetitions == piece.n_repetitions:

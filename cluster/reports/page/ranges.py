@@ -1,4 +1,4 @@
-"""Errors over the ranges and options of a search: a dot for each combination, and a smooth line along each range."""
+"""Errors along the ranges and options of a search: a dot for each combination, and a smooth line for each range."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,16 +19,16 @@ from cluster.storage.experiment_file import Range
 from data_pipeline.words import count, listed
 
 _MAX_VALUES = 12
-"""The dots of more values of an option would lie in each other's place."""
+"""With more values of an option, its strips of dots would overlap."""
 
 _WIDTH_OF_TEXTS = 62
-"""The letters that fit below a chart."""
+"""How many letters fit below a chart."""
 
 _HALF_STRIP = 0.3
 
 
 def ranges(data: PageData) -> list[Markup]:
-    """Returns the charts, one for each range and option, after a text on what they show; empty without results."""
+    """Returns a text on what the charts show, and a chart for each range and option; empty without results."""
     found = _Search(data)
     if not np.isfinite(found.errors).any():
         return []
@@ -36,15 +36,15 @@ def ranges(data: PageData) -> list[Markup]:
     shown = [path for path in paths if path in data.ranges or len(found.texts(path)) <= _MAX_VALUES]
     names = short_names(paths)
     texts = [
-        "Each dot is a combination: its mean validation error, over all its repetitions. A search need not sample "
-        "evenly, since a sampler such as TPE proposes more where errors were low, and the other settings change from "
-        "dot to dot as well. So the lines describe what was trained; they are not the effect of one setting alone."
+        "Each dot is a combination: its mean validation error over all repetitions. A search need not sample evenly: "
+        "a sampler such as TPE proposes more where errors were low, and the other settings change from dot to dot as "
+        "well. So the lines describe the trained combinations; they do not show the effect of one setting alone."
     ]
     if found.n_incomplete:
-        texts.append(f"Not shown, because repetitions are missing: {count(found.n_incomplete, 'combination')}.")
+        texts.append(f"Not shown because repetitions are missing: {count(found.n_incomplete, 'combination')}.")
     if len(shown) < len(paths):
         left_out = listed([names[path] for path in paths if path not in shown])
-        texts.append(f"Without a chart, because of more than {_MAX_VALUES} values: {left_out}.")
+        texts.append(f"Without a chart because of more than {_MAX_VALUES} values: {left_out}.")
     charts = [
         found.along(path, names[path], data.ranges[path]) if path in data.ranges else found.by_value(path, names[path])
         for path in shown
@@ -54,19 +54,19 @@ def ranges(data: PageData) -> list[Markup]:
 
 @dataclass(frozen=True)
 class _Search:
-    """The combinations of a search whose repetitions are over, with their errors."""
+    """The combinations of a search whose repetitions have all ended, with their errors."""
 
     data: PageData
 
     @cached_property
     def rows(self) -> list[Row]:
-        """Those that finished in all repetitions, the best first, and those that diverged in some."""
+        """Those whose repetitions all finished, the best first, and then those of which one diverged."""
         complete = list(filter(self.data.table.is_complete, self.data.table.ranked))
         return [*complete, *(row for row in self.data.table.ranked if row["diverged"])]
 
     @property
     def n_incomplete(self) -> int:
-        """How many are not among them."""
+        """How many combinations are not among `rows`."""
         return len(self.data.table.summary) - len(self.rows)
 
     @cached_property
@@ -77,7 +77,7 @@ class _Search:
 
     @cached_property
     def shown(self) -> Array:
-        """The errors as charts show them, (N,), mm: those far above the others at the edge."""
+        """The errors as charts show them, (N,), mm: those far above the others lie at the edge."""
         return within_fence(self.errors)
 
     @cached_property
@@ -109,9 +109,7 @@ class _Search:
             places = np.exp(smooth.places) if of.log else smooth.places
             drawn.append(chart.band(places, smooth.low, smooth.high, "band validation"))
             drawn.append(chart.line(places, smooth.line, "line validation"))
-        legend = [key("validation", "local mean, with the 95 % interval of a bootstrap over combinations")] * bool(
-            drawn
-        )
+        legend = [key("validation", "local mean, with its 95 % interval (bootstrap over combinations)")] * bool(drawn)
         return self._figure(chart, name, drawn, values, applies, legend)
 
     def by_value(self, path: str, name: str) -> Markup:
@@ -128,7 +126,7 @@ class _Search:
             for i in range(len(texts))
             if len(of_value := self.shown[applies][values == i])
         ]
-        # Dots beside each other, in an order that has nothing to do with their errors.
+        # Spreads the dots sideways, at random, so that they do not cover each other.
         beside = np.random.default_rng(0).uniform(-1, 1, len(values)) * _HALF_STRIP / 2
         return self._figure(chart, name, drawn, values + beside, applies, [key("validation", "median")])
 
@@ -160,7 +158,7 @@ class _Search:
             yield entry
         yield "."
         if (self.errors > self.y.high).any():
-            yield " Errors above the chart count as at its edge."
+            yield " Errors above the chart count as lying at its edge."
         if n_without:
             yield f" It does not apply to {count(n_without, 'combination')}."
 

@@ -149,7 +149,7 @@ def combinations(data: PageData) -> Markup:
         *dropped,
         tag(
             "details",
-            tag("summary", "A paragraph for a methods section"),
+            tag("summary", "A paragraph for the methods section of a paper"),
             tag("p", methods_paragraph(table)),
         ),
         json_block("combinations-data", data.for_scripts()),

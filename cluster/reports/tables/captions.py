@@ -68,7 +68,7 @@ def best_first(results: Results, rows: Sequence[Row]) -> list[str]:
 
 
 def in_race(results: Results) -> str:
-    """Returns ' over the 3 repetitions of the race' if fresh ones confirm its finalists; otherwise nothing."""
+    """Returns ' over the 3 repetitions of the race' if fresh ones confirm its finalists; otherwise an empty text."""
     n = results.n_repetitions
     return "" if not results.n_confirming else f" over the {n} repetitions of the race" if n > 1 else " in the race"
 
@@ -79,15 +79,15 @@ def raced(results: Results) -> list[str]:
 
 
 def confirmed(results: Results) -> list[str]:
-    """Returns a sentence on the fresh repetitions that confirm a race's finalists; none without any."""
+    """Returns a sentence on the fresh repetitions that confirm a race's finalists; none if there are none."""
     if not results.n_confirming:
         return []
     fresh = count(results.n_confirming, "fresh repetition")
-    return [f"Means and tests are over {fresh} of each finalist, which took no part in the race."]
+    return [f"Means and tests come from {fresh} of each finalist, which took no part in the race."]
 
 
 def dropped(results: Results) -> list[str]:
-    """Returns a sentence on how many combinations a race dropped; none without any.
+    """Returns a sentence on how many combinations a race dropped; none if it dropped none.
 
     For example '12 of 60 combinations were trained to the end; the race dropped the others.'
     """
@@ -98,7 +98,7 @@ def dropped(results: Results) -> list[str]:
     if not n_left:
         return [f"The race dropped all {n_all}." if len(results.summary) > 1 else "The race dropped the combination."]
     if not all(map(results.is_complete, results.ranked)):
-        return [f"The race has dropped {n_dropped:,} of {n_all}; the others are not all trained to the end."]
+        return [f"The race has dropped {n_dropped:,} of {n_all}; the others have not all been trained to the end yet."]
     were, others = "was" if n_left == 1 else "were", "other" if n_dropped == 1 else "others"
     return [f"{n_left:,} of {n_all} {were} trained to the end; the race dropped the {others}."]
 

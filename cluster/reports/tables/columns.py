@@ -71,7 +71,7 @@ class OptionColumn:
 
 @dataclass(frozen=True)
 class CountColumn(OptionColumn):
-    """The key, how many repetitions finished, failed or diverged, or what a dropped combination reached."""
+    """The key, how many repetitions finished, failed or diverged, or how far a dropped combination got."""
 
     def styles(self) -> dict[str, Style]:  # noqa: D102
         return {self.name: "decimals"} if self.name.endswith("_mm") else {}

@@ -35,7 +35,7 @@ _FOLDS = "folds"
 
 
 class CombinationTable:
-    """The chosen combinations of an experiment. Those that a race dropped follow, unless the best were chosen.
+    """The chosen combinations of an experiment. Those that a race dropped follow, unless only the best are shown.
 
     Args:
         results: The experiment's results.
@@ -120,7 +120,7 @@ class CombinationTable:
         options = list(self.results.distinguishing_paths)
         if self.table_options.best_for_each is not None:
             path = named(self.table_options.best_for_each, self.results.option_paths, "option")
-            options = [path, *(other for other in options if not _tell_the_same(self.results.summary, path, other))]
+            options = [path, *(other for other in options if not _are_equivalent(self.results.summary, path, other))]
         is_uneven = len({(row["n"], row["failed"], row["diverged"]) for row in self.rows}) > 1
         change = "change" if MEASURES[self.table_options.metric].in_percent else "change_percent"
         counts = [name for name in _COUNTS if name == "n" or any(row[name] for row in self.rows)]
@@ -292,7 +292,7 @@ def named_columns(results: Results, measured: Mapping[str, Any]) -> list[str]:
 
 
 def race_columns(results: Results) -> list[str]:
-    """Returns the columns of the summary on a race: the numbers that decided, and what dropped combinations reached."""
+    """Returns the columns of the summary on a race: the numbers that decide, and how far dropped combinations got."""
     return [*(DECIDING if results.n_confirming else ()), *(DROPPED_COLUMNS if results.dropped else ())]
 
 
@@ -314,6 +314,6 @@ def measured_columns(
     return columns | {name: (None, False, name.replace("_", " ")) for name in _NUMBERS}
 
 
-def _tell_the_same(rows: Sequence[Row], a: str, b: str) -> bool:
+def _are_equivalent(rows: Sequence[Row], a: str, b: str) -> bool:
     values = {(repr(row[a]), repr(row[b])) for row in rows}
     return len(values) == len({x for x, _ in values}) == len({y for _, y in values})

@@ -122,9 +122,9 @@ def _few(options: Sequence[str]) -> str:
 
 
 def no_means(ranges: Sequence[str]) -> str:
-    """Returns a sentence that says why there are no means for the values of options."""
+    """Returns a sentence that says why the values of options have no means."""
     names = listed(list(short_names(ranges).values()))
     return (
-        f"A search chose {names} from {'ranges' if len(ranges) > 1 else 'a range'}, so no two values of an option were "
-        "trained with the same other settings, and means over them cannot be compared."
+        f"A search drew {names} from {'ranges' if len(ranges) > 1 else 'a range'}, so the values of an option were not "
+        "trained with the same other settings, and their means cannot be compared."
     )

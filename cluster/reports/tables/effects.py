@@ -52,9 +52,9 @@ class Effects:
 
     Attributes:
         data: The name of the data; empty if all combinations of the experiment were measured on the same data.
-        results: The results on this data; if a race dropped some of them, those at its first rung.
+        results: The results on this data; if a race dropped combinations, those at its first rung.
         metric: The column of the trials' table.
-        at: Which rung it is, for a sentence; empty if they are the results at the end of the training.
+        at: Which rung that is, for a sentence; empty for results at the end of the training.
     """
 
     data: str
@@ -64,7 +64,7 @@ class Effects:
 
     @classmethod
     def of(cls, data: str, results: Results, metric: str) -> "Effects | None":
-        """Takes the results at the end, or at the first rung of a race; None if its decision is missing."""
+        """Uses the results at the end, or at the first rung of a race; None if the decision there is missing."""
         if not results.dropped:
             return cls(data, results, metric)
         rung = at_first_rung(results)
@@ -77,7 +77,7 @@ class Effects:
 
     @cached_property
     def _trials(self) -> list[Row]:
-        """The trials that count; all of them as long as it is not known which combinations are confirmed."""
+        """The trials that count; all of them until it is known which combinations are confirmed."""
         if not self.results.n_confirming:
             return self.results.trials
         return [row for row in self.results.trials if row["role"] == CONFIRMS] or self.results.trials
@@ -101,7 +101,7 @@ class Effects:
 def effects_of(results: Results, table_options: TableOptions) -> list[Effects]:
     """Returns the effects on each data set, if an option varies and a trial has finished on it.
 
-    Effects after a race are those at its first rung, on the validation distance.
+    After a race, these are the effects at its first rung, on the validation distance.
 
     Args:
         results: The experiment's results.
@@ -123,7 +123,7 @@ def effects_of(results: Results, table_options: TableOptions) -> list[Effects]:
     if None in of_all:
         raise ChoiceError(
             f"{results.name} has no effects of options: the decision at the first rung of its race is missing or "
-            "broken, and only there all combinations were trained"
+            "broken, and later results lack the dropped combinations"
         )
     found = [
         of_data
@@ -145,8 +145,8 @@ def _split_of(results: Results, table_options: TableOptions) -> str:
         return split
     if table_options.metric != "distance" or (table_options.split or "val") != "val":
         raise ChoiceError(
-            f"{results.name} was raced: effects of its options are those at the first rung of the race, where only "
-            "distances on the validation set are known; leave out metric and split"
+            f"{results.name} was raced, so effects of its options are computed at the first rung of the race, where "
+            "only distances on the validation set are known; leave out metric and split"
         )
     return "val"
 
@@ -187,7 +187,7 @@ class _EffectTable:
         rungs = {of_data.at for of_data in self.effects}
         at = f" {next(iter(rungs))}" if len(rungs) == 1 and rungs != {""} else ""
         if any(rungs):
-            notes = [*notes, "A value at a rung is the best validation distance up to its epoch."]
+            notes = [*notes, "Values at a rung are the best validation distances up to its epoch."]
         if len(rungs) > 1:
             notes = [*(f"{one.data}: {one.at or 'at the end of the training'}." for one in self.effects), *notes]
         return Grid(

@@ -1,4 +1,4 @@
-"""The results at the first rung of a race, the only ones of all combinations that it began with."""
+"""The results at the first rung of a race, the only ones that cover all combinations that it started with."""
 
 import math
 from typing import NamedTuple
@@ -14,8 +14,7 @@ class FirstRung(NamedTuple):
     """The first rung of a race.
 
     Attributes:
-        results: The results there, of the repetitions that trained to it. Their only numbers are the best validation
-            distances so far.
+        results: The results there, of the repetitions that trained to it: only the best validation distances so far.
         at: Which rung it is, for a sentence: 'at epoch 4, the first rung of the race, where all …'.
     """
 
@@ -26,8 +25,8 @@ class FirstRung(NamedTuple):
 def at_first_rung(results: Results) -> FirstRung | None:
     """Returns the results at the first rung of a race; None if its decision is missing.
 
-    Later results lack the combinations that were dropped, and those are not a random choice: what is left cannot show
-    what an option does.
+    Later results lack the dropped combinations. The remaining ones are not a random sample, so they cannot show what an
+    option does.
 
     Args:
         results: The results of combinations with the same validation set, of which the race dropped some.
@@ -62,7 +61,7 @@ def at_first_rung(results: Results) -> FirstRung | None:
 
 
 def _at_rung(trial: Row, values_mm: list[float]) -> Row:
-    """Returns the row of a trial at the rung, where its combination reached some values."""
+    """Returns the row of a trial at the rung, from the values of its combination there."""
     place = trial["repetition"]
     value = values_mm[place] if place < len(values_mm) else None
     status = "pending" if value is None else "finished" if math.isfinite(value) else "diverged"
@@ -79,4 +78,6 @@ def _at(decision: DecisionFile, results: Results) -> str:
     n, n_repetitions = len(there), count(len(decision.leader.values), "repetition")
     which = f"all {n:,}" if n == len(planned) else f"{n:,} of {len(planned):,}"
     later = "" if n == len(planned) else " (the others were added later)"
-    return f"at {epoch}, the first rung of the race, where {which} combinations were trained in {n_repetitions}{later}"
+    return (
+        f"at {epoch}, the first rung of the race, where {which} combinations were trained with {n_repetitions}{later}"
+    )

@@ -38,7 +38,9 @@ class PivotTable:
         self.table_options = table_options
         self.down, self.across = (named(path, results.option_paths, "option") for path in (down, across))
         for path in {self.down, self.across} & set(results.ranges):
-            raise ChoiceError(f"{path} was chosen from a range, so each of its values would be a line; name an option")
+            raise ChoiceError(
+                f"a search drew {path} from a range, so each value would have its own row or column; name an option"
+            )
         if self.down == self.across:
             raise ChoiceError(f"{self.down} cannot be in both the rows and the columns; name two different options")
         self.split = chosen_split(results, table_options)

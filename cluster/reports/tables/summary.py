@@ -113,8 +113,8 @@ def summary_markdown(table: Results) -> str:
 def summary_grid(table: Results, intervals: Intervals = None) -> Grid:
     """Returns all combinations with their mean distance before and after on each split.
 
-    Combinations that were measured on the same data are listed together. Those that a race dropped are in the table
-    below.
+    Combinations that were measured on the same data are listed together. Those that a race dropped are in a second
+    table below.
 
     Args:
         table: The results.
@@ -122,7 +122,7 @@ def summary_grid(table: Results, intervals: Intervals = None) -> Grid:
     """
     parts, paths = table.by_data(), table.distinguishing_paths
     rows = [row for part in parts.values() for row in part.ranked]
-    # The texts that also distinguish them from those that a race dropped.
+    # Texts that also distinguish them from those that a race dropped.
     all_rows = [*rows, *table.not_ranked]
     columns = [list(map(Cell, option_texts([row[path] for row in all_rows])))[: len(rows)] for path in paths]
     columns.append([Cell(_n(row), is_number=True) for row in rows])
@@ -238,7 +238,7 @@ def _caption(table: Results, *, n_data: int) -> str:
 def _notes(table: Results) -> list[str]:
     notes = []
     if table.n_not_proposed:
-        notes.append(f"The search has {count(table.n_not_proposed, 'combination')} left to propose.")
+        notes.append(f"The search has not proposed {count(table.n_not_proposed, 'combination')} yet.")
     if table.n_others:
         are = "is" if table.n_others == 1 else "are"
         notes.append(f"{count(table.n_others, 'trial')} with other settings {are} kept in trials/ but not shown.")

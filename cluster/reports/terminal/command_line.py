@@ -34,7 +34,6 @@ TRACKERS = {"tensorboard": "TensorBoard", "mlflow": "MLflow", "wandb": "Weights 
 """The tools that an experiment can be exported to, by the names of their modules in `cluster.reports.trackers`."""
 
 _CALL = "posetune report"
-_DEFAULT = "(default: %(default)s)"
 _A_KEY = "a combination's key or its beginning, as `show` prints it; or 'best', if all combinations share their data"
 _A_TRAINED_KEY = f"{_A_KEY}. If it has folds: the key of a fold, as `show --folds` prints it"
 
@@ -265,21 +264,33 @@ def _add_race(add: AddParser) -> None:
     _add_name(race)
     several: dict[str, Any] = {"metavar": "N", "type": int, "nargs": "+"}
     race.add_argument(
-        "--reduction-factor", default=[2, 3, 4], help="combinations per one that stays (default: 2 3 4)", **several
+        "--reduction-factor",
+        default=[2, 3, 4],
+        help="at each rung, one combination in N stays (default: 2 3 4)",
+        **several,
     )
     race.add_argument(
-        "--min-epochs", default=[3, 10], help="epochs before the first decision, at least (default: 3 10)", **several
+        "--min-epochs",
+        default=[3, 10],
+        help="the minimum number of epochs before the first rung (default: 3 10)",
+        **several,
     )
     race.add_argument(
-        "--first-repetitions", metavar="N", type=int, help="repetitions until the first decision (default: all)"
+        "--first-repetitions", metavar="N", type=int, help="repetitions up to the first rung (default: all)"
     )
-    race.add_argument("--min-finalists", metavar="N", type=int, default=SuccessiveHalving.min_finalists, help=_DEFAULT)
+    race.add_argument(
+        "--min-finalists",
+        metavar="N",
+        type=int,
+        default=SuccessiveHalving.min_finalists,
+        help="at least this many combinations train to the end (default: %(default)s)",
+    )
     race.add_argument(
         "--max-cost",
         metavar="SHARE",
         type=float,
         default=SuccessiveHalving.max_cost,
-        help="the most epochs that close combinations may cause, as a share of the grid's (default: %(default)s)",
+        help="combinations close to the best stay up to this share of the grid's epochs (default: %(default)s)",
     )
 
 

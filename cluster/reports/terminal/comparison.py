@@ -40,7 +40,7 @@ class Pair:
 
     Attributes:
         options: The values that both share, by path, among the options of the two experiments.
-        unlike: Both values, as texts, by path, of the options that tell pairs apart but are not shared.
+        unlike: Both values, as texts, by path, of the options that distinguish pairs but are not shared.
         first: The row in the summary of the first experiment.
         second: The row in the summary of the second experiment.
         comparison: The second minus the first, mm, paired by repetition; None if the two were measured on different
@@ -66,7 +66,7 @@ class ExperimentComparison:
             the trials, if these differ.
         pairs: The combinations that are the same except for the differences of the experiments.
         unpaired: The number of combinations without a counterpart in each experiment.
-        raced: What races did, a sentence for each experiment that has one.
+        raced: A sentence on the race of each experiment that has one.
     """
 
     names: tuple[str, str]
@@ -179,7 +179,7 @@ def _differences(
 
 
 def _is_of_race(path: str) -> bool:
-    """Returns whether a setting is of the race, which says what is trained and changes no number."""
+    """Returns whether a setting belongs to the race, which changes what is trained but no number."""
     return f"{path}.".startswith("experiment_config.race.")
 
 

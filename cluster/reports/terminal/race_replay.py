@@ -19,20 +19,20 @@ from cluster.storage.trial_file import FINAL
 from data_pipeline.words import count
 
 BEST_OF_ONE_EPOCH = 6
-"""The baseline of one epoch trains one combination in this many to the end."""
+"""The one-epoch baseline trains one combination in this many to the end."""
 
 
 @dataclass(frozen=True)
 class ReplayedRaces:
-    """What several rules would have found among the combinations on one data set.
+    """What several rules would have found among the combinations on one data set, and two baselines.
 
     Attributes:
         data: The name of the data; an empty string if there is only one.
         results: The results on the data.
         grid: The errors of its combinations that were trained completely.
         races: The outcome of each rule.
-        first_epoch: That of training one epoch of all, and the best to the end.
-        by_chance: That of a random choice for the cost of the first race.
+        first_epoch: The outcome of one epoch of all combinations, and then the best of them to the end.
+        by_chance: The outcome of a random choice at the cost of the first rule.
     """
 
     data: str
@@ -44,7 +44,7 @@ class ReplayedRaces:
 
     @property
     def n_left_out(self) -> int:
-        """Combinations that were not trained completely."""
+        """The number of combinations that were not trained completely."""
         return len(self.results.summary) - len(self.grid.val_mm)
 
 
@@ -75,20 +75,20 @@ def replay_races(results: Results, rules: Sequence[SuccessiveHalving]) -> list[R
             found.append(ReplayedRaces(name, of_data, grid, races, first_epoch, by_chance))
     if not found:
         raise ChoiceError(
-            f"{results.name} cannot be raced: a replay needs at least two combinations on the same data whose "
+            f"no race can be replayed on {results.name}: this needs at least two combinations on the same data whose "
             "repetitions all finished or diverged"
         )
     return found
 
 
 def _races(grid: TrainedGrid, rules: Sequence[SuccessiveHalving]) -> list[tuple[SuccessiveHalving, Replay]]:
-    """Replays the rules that decide something before the end, those with the same rungs and factor once."""
+    """Replays the rules that drop combinations before the end; rules with the same rungs and factor only once."""
     different = {(rule.reduction_factor, *_epochs(grid, rule)): rule for rule in reversed(rules)}
     racing = [rule for (_, *epochs), rule in reversed(different.items()) if len(epochs) > 1]
     if not racing:
         n, longest = min(rule.min_epochs for rule in rules), max(grid.num_epochs.values())
         raise ChoiceError(
-            f"trials of {longest} epochs are too short for a race whose first decision is after at least {n}; give a "
+            f"trials of {longest} epochs are too short for a race whose first rung is at epoch {n} or later; give a "
             "smaller --min-epochs"
         )
     return [(rule, replay_race(grid, rule)) for rule in racing]
@@ -122,7 +122,7 @@ def _or_infinite(trial: Row) -> float:
 
 def replays_text(name: str, replayed: Sequence[ReplayedRaces]) -> str:
     """Returns the replays as tables, one for each data set."""
-    return "\n\n\n".join([f"{name}: races replayed, nothing is trained", *map(_text, replayed)])
+    return "\n\n\n".join([f"{name}: replayed races, nothing was trained", *map(_text, replayed)])
 
 
 def _text(replayed: ReplayedRaces) -> str:
@@ -152,21 +152,21 @@ def _text(replayed: ReplayedRaces) -> str:
     n = len(grid.val_mm)
     of_data = f" on {replayed.data}" if replayed.data else ""
     caption = (
-        f"{count(n, 'combination')} × {count(grid.n_repetitions, 'repetition')}{of_data}. The best of the grid in "
-        f"validation: {setting or 'no options'}, {grid.final_mm[grid.winner]:.2f} mm. Cost: epochs as a share of the "
-        "grid's. Regret: how much worse the winner is, mean over all repetitions, mm."
+        f"{count(n, 'combination')} × {count(grid.n_repetitions, 'repetition')}{of_data}. Best of the grid in "
+        f"validation: {setting or 'no options'}, {grid.final_mm[grid.winner]:.2f} mm. Cost: share of the grid's "
+        "epochs. Regret: how much worse the winner is, mean over all repetitions, mm."
     )
-    headers = ["rule", "epochs", "cost (%)", "finalists", "finds the best", "regret", *["regret in test"] * has_test]
+    headers = ["rule", "epochs", "cost (%)", "finalists", "finds the best", "regret", *["test regret"] * has_test]
     notes = []
     if replayed.n_left_out:
-        notes.append(f"{count(replayed.n_left_out, 'combination')} left out: not all repetitions finished.")
+        notes.append(f"{count(replayed.n_left_out, 'combination')} left out, because not all repetitions finished.")
     if n < MIN_COMBINATIONS:
         notes.append(f"A race needs at least {MIN_COMBINATIONS} combinations to save much.")
     return terminal(Grid("races", caption, headers, rows, n_labels=2, notes=notes))
 
 
 def _n_after_first_epoch(grid: TrainedGrid) -> int:
-    """Returns how many combinations the baseline of one epoch trains to the end."""
+    """Returns how many combinations the one-epoch baseline trains to the end."""
     return max(3, math.ceil(len(grid.val_mm) / BEST_OF_ONE_EPOCH))
 
 
@@ -191,7 +191,7 @@ def _cells(found: Replay, n_finalists: int, *, has_test: bool) -> list[Cell]:
 
 
 def replays_json(replayed: Sequence[ReplayedRaces]) -> list[dict[str, Any]]:
-    """Returns the replays for a script, with all digits: costs are shares of the grid's epochs, regrets in mm."""
+    """Returns the replays for a script, with all digits: costs as shares of the grid's epochs, regrets in mm."""
     return [
         {
             "data": of_data.data or None,

@@ -5,7 +5,7 @@ FOLDER/
     KEY/REPETITION/events.out.tfevents.0   a trial: numbers over batches, final numbers, settings and final status
 
 The repetitions of a combination are one session group of the HParams tab, which shows their mean. TensorBoard stores
-numbers in single precision. It has no status for a trial that a race dropped; the text of the trial says it. To view
+numbers in single precision. It has no status for a trial that a race dropped; the text of the trial says so. To view
 the files, run `tensorboard --logdir FOLDER`.
 
 TensorBoard's own library writes the files, without TensorFlow, at about fifty trials per second. This module needs it.

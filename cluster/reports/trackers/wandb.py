@@ -7,8 +7,8 @@ The project is the experiment, and the repetitions of a combination are a group.
 trial, its notes say why it failed, and its config contains the settings and, below `trial/`, everything else that is
 known about the trial. Its summary has the results as `final/...`. Names have slashes instead of dots and brackets:
 `val/distance_mm[A]` is `val/distance_mm/A`. Trials that were not started are left out, since W&B has no such runs. W&B
-does not distinguish interrupted trials from failed ones, and trials that a race dropped from finished ones: their tag
-is `dropped`. It dates all runs at the export: the real times are `trial/started` and `trial/ended`.
+does not distinguish interrupted trials from failed ones, or trials that a race dropped from finished ones; these have
+the tag `dropped`. It dates all runs at the export: the real times are `trial/started` and `trial/ended`.
 
 W&B's own library writes the files, without an account and without a network, at about 20 trials per second. This module
 needs it. To view the runs, run `wandb leet FOLDER/wandb`; to upload them, run `cd FOLDER; wandb sync`.

@@ -1,1 +1,1 @@
-"""How far the choice of the best combination can be trusted, and how soon a search would have made it."""
+"""How far the choice of the best combination can be trusted, and how soon a search would have found it."""

@@ -1,4 +1,4 @@
-"""The best error that a search of a trained grid has found after each combination."""
+"""The best error that a search of a trained grid would have found after each combination."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ def best_in_order(errors: Array) -> Array:
 
 
 def best_in_random_order(errors: Array, quantiles: Sequence[float]) -> Array:
-    """Returns the lowest error after 1 to N combinations in a random order, at quantiles over all orders.
+    """Returns quantiles, over all orders of training, of the lowest error after 1 to N combinations.
 
     It is computed exactly: the first k combinations include none of the m best with the probability
     C(N - m, k) / C(N, k), which is the product of (N - k - j) / (N - j) for j from 0 to m - 1.

@@ -1,4 +1,4 @@
-"""How errors change along a range, as a smooth line through the combinations of a search."""
+"""How errors change along a range: a smooth line through the combinations of a search."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from cluster.results.statistics import CONFIDENCE, Array
 
 MIN_COMBINATIONS = 10
 MIN_VALUES = 5
-"""A line through fewer combinations, or fewer different values, would show what single ones did."""
+"""A line through fewer combinations, or fewer distinct values, would only follow individual ones."""
 
 _BANDWIDTHS = np.array([0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4, 0.56, 0.8])
 """Standard deviations of the kernel, as shares of the values' span."""
@@ -18,7 +18,7 @@ _N_RESAMPLES = 400
 _SEED = 2_718
 
 _RIDGE = 1e-6
-"""Where all weight is on one value, this makes the line level there, instead of dividing by zero."""
+"""Where all weight is on one value, this makes the line level instead of dividing by zero."""
 
 
 class Marginal(NamedTuple):
@@ -40,10 +40,10 @@ class Marginal(NamedTuple):
 def marginal(values: Array, errors: Array, n_places: int = 60) -> Marginal | None:
     """Returns a local-linear regression of errors on the values of a range, with a bootstrap band.
 
-    The kernel is Gaussian. Its width is the one with the least leave-one-out error (Wasserman 2006, "All of
+    The kernel is Gaussian. Its width is the one with the lowest leave-one-out error (Wasserman 2006, "All of
     Nonparametric Statistics", sections 5.3 and 5.4). The band has pointwise percentiles over resamples of the
-    combinations, all with that width (Davison and Hinkley 1997, "Bootstrap Methods and their Application", section
-    7.6). So it shows how well the line is known, but not how far smoothing has moved it.
+    combinations, all with the same width (Davison and Hinkley 1997, "Bootstrap Methods and their Application", section
+    7.6). It shows how well the line is known, but not how far smoothing has moved it.
 
     Args:
         values: The value of each combination, (N,); logarithms for a logarithmic range.
@@ -51,7 +51,7 @@ def marginal(values: Array, errors: Array, n_places: int = 60) -> Marginal | Non
         n_places: The number of places, G.
 
     Returns:
-        None if there are too few combinations or different values.
+        The line and its band; None if there are too few combinations or distinct values.
     """
     n = len(values)
     if n < MIN_COMBINATIONS or len(np.unique(values)) < MIN_VALUES:
@@ -71,7 +71,7 @@ def marginal(values: Array, errors: Array, n_places: int = 60) -> Marginal | Non
 
 
 def _left_out(values: Array, errors: Array, width: float) -> float:
-    """Returns the mean square of the errors that a regression on all others leaves, one after another."""
+    """Returns the mean squared leave-one-out error."""
     distances = values - values[:, None]  # (N, N)
     kernel = _kernel(distances, width)
     np.fill_diagonal(kernel, 0)
@@ -85,10 +85,10 @@ def _kernel(distances: Array, width: float) -> Array:
 
 
 def _fitted(distances: Array, kernel: Array, errors: Array, counts: Array, width: float) -> Array:
-    """Returns the local-linear regression at G places of B samples, (G, B).
+    """Returns the local-linear regressions of B samples at G places, (G, B).
 
     Args:
-        distances: Of the values from the places, (G, N).
+        distances: The values minus the places, (G, N).
         kernel: The weights of the values at the places, (G, N).
         errors: The errors, (N,).
         counts: How often each sample has each combination, (B, N).

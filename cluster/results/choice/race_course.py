@@ -1,4 +1,4 @@
-"""The course of a race: how far each combination came, with which errors, and what the race cost."""
+"""The course of a race: how far each combination got, with which errors, and what the race cost."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,17 +18,17 @@ from cluster.results.statistics import Array
 from cluster.storage.trial_file import FINAL
 
 MIN_RANKED = 3
-"""The orders of fewer combinations are not compared."""
+"""With fewer combinations, the orders at two rungs are not compared."""
 
 
 class Piece(NamedTuple):
-    """A part of the course of a combination, in which the same repetitions are averaged.
+    """A part of the course of a combination, over which the same repetitions are averaged.
 
     Attributes:
         epochs: Epochs, (E,).
-        best_mm: The mean over the repetitions of the best validation error up to each, (E,), mm; infinite from a rung
-            on at which it had diverged.
-        n_repetitions: The repetitions.
+        best_mm: The best validation error up to each epoch, mean over the repetitions, (E,), mm; infinite from the rung
+            at which the combination had diverged.
+        n_repetitions: The number of repetitions.
     """
 
     epochs: Array
@@ -40,16 +40,16 @@ class RungOutcome(NamedTuple):
     """What happened at a rung.
 
     Attributes:
-        epochs: Its epoch; the least and the most, if combinations have different numbers of epochs.
-        n: The combinations that reached it.
-        n_repetitions: Their repetitions there.
+        epochs: The lowest and the highest epoch of combinations there; equal unless their numbers of epochs differ.
+        n: How many combinations reached it.
+        n_repetitions: How many repetitions each had there.
         n_stay: How many of them stayed.
         n_close: How many of these stayed only because they were close to the best.
         n_diverged: How many had diverged.
         best_mm: The lowest mean validation error, mm.
         correlation: Spearman's rank correlation of their errors here and at the next rung, over those that have both;
-            None if there are too few.
-        n_correlated: How many have both.
+            None if there are too few or if all errors of a rung are equal.
+        n_correlated: How many combinations have both.
     """
 
     epochs: tuple[int, int]
@@ -65,13 +65,13 @@ class RungOutcome(NamedTuple):
 
 @dataclass(frozen=True)
 class RaceCourse:
-    """The course of a bracket: of combinations that competed on the same validation data.
+    """The course of a bracket, whose combinations competed on the same validation data.
 
     Attributes:
         results: The results of the experiment.
         curves: The learning curve of each trial, by its id 'KEY/REPETITION'.
-        decisions: The decisions of the bracket in their order, with the combinations of the plan only.
-        guests: The combinations that had competed in an earlier bracket.
+        decisions: The decisions of the bracket in order, with only the combinations of the plan.
+        guests: The combinations that already competed in an earlier bracket.
     """
 
     results: Results
@@ -81,7 +81,7 @@ class RaceCourse:
 
     @cached_property
     def last(self) -> dict[str, tuple[DecisionFile, Competitor]]:
-        """The last decision about each combination, by key: the first to leave come first, there the best first."""
+        """The last decision about each combination, by key: those dropped first come first, at each rung the best."""
         found: dict[str, tuple[DecisionFile, Competitor]] = {}
         for decision in self.decisions:
             for competitor in decision.combinations:
@@ -92,7 +92,7 @@ class RaceCourse:
 
     @cached_property
     def staying(self) -> list[str]:
-        """The keys of those that stayed after the last decision, the best first."""
+        """The keys of the combinations that stayed after the last decision, the best first."""
         return [competitor.key for competitor in self.decisions[-1].combinations if competitor.stays]
 
     @property
@@ -106,14 +106,14 @@ class RaceCourse:
         return len({competitor.num_epochs for competitor in self.decisions[0].combinations}) == 1
 
     def competitors(self, key: str) -> Iterator[Competitor]:
-        """Yields what the decisions say about a combination."""
+        """Yields the entries of the decisions on a combination."""
         return (of_rung[key] for of_rung in self._by_key if key in of_rung)
 
     def pieces(self, key: str) -> list[Piece]:
-        """Returns the course of a combination up to the rung at which it was dropped, or as far as it is trained.
+        """Returns the course of a combination up to the rung at which it was dropped, or as far as it was trained.
 
-        Between rungs, the values are those of the learning curves. With folds there are none: a race takes the mean
-        over the folds of the best of each, and not the best of the mean.
+        Between rungs, the values come from the learning curves. With folds there are none: a race averages the best
+        error of each fold, which differs from the best error of their mean.
         """
         found = list[Piece]()
         start = 1
@@ -129,7 +129,7 @@ class RaceCourse:
     def at_the_end(self, key: str) -> float | None:
         """Returns the mean error of a combination at the end of its training, mm; None before it has finished.
 
-        It is that of the repetitions that decide; other repetitions only confirm it.
+        It is the mean over the repetitions that decide; the other repetitions only confirm it.
         """
         decision, competitor = self.last[key]
         n, end = decision.n_repetitions, competitor.num_epochs
@@ -144,7 +144,7 @@ class RaceCourse:
 
     @cached_property
     def rungs(self) -> list[RungOutcome]:
-        """What happened at each rung that is decided."""
+        """What happened at each rung that has been decided."""
         means = [{c.key: c.mean_mm for c in decision.combinations} for decision in self.decisions]
         ends = {key: self.at_the_end(key) for key in self.staying} if self.is_decided else {}
         means.append({key: mm for key, mm in ends.items() if mm is not None})
@@ -174,13 +174,13 @@ class RaceCourse:
 
     @property
     def n_epochs_of_grid(self) -> int:
-        """The epochs of all combinations and repetitions without a race, without guests."""
+        """The epochs that all combinations except guests would take, in all repetitions, without the race."""
         n = self.decisions[0].n_repetitions
         return sum(n * self._n_folds(key) * competitor.num_epochs for key, (_, competitor) in self._own)
 
     @property
     def n_epochs(self) -> int:
-        """The epochs up to the rungs at which combinations were dropped, and of finalists to their end."""
+        """The epochs of dropped combinations up to their last rung, and of finalists to the end."""
         return sum(
             self._n_folds(key)
             * (
@@ -199,9 +199,9 @@ class RaceCourse:
 
     @property
     def n_epochs_in_vain(self) -> int | None:
-        """The epochs on disk of dropped combinations beyond these rungs; None with folds, where they are not known.
+        """The epochs of dropped combinations beyond their last rung; None with folds, where they are not known.
 
-        Trials that are over do not count: without the race, they were trained before it.
+        Trials that have ended do not count: they were trained to the end without the race.
         """
         if self.results.folds:
             return None

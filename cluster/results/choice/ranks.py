@@ -1,4 +1,4 @@
-"""The places of combinations in validation and on the test set, and what choosing in validation costs."""
+"""The ranks of combinations in validation and on the test set, and what choosing in validation costs."""
 
 from dataclasses import dataclass
 
@@ -20,9 +20,9 @@ class ValidationAndTest:
     test_mm: Array
 
     @property
-    def test_places(self) -> Array:
-        """The place of each combination on the test set, (N,), from 1; equal errors share the mean of their places."""
-        return _places(self.test_mm)
+    def test_ranks(self) -> Array:
+        """The rank of each combination on the test set, (N,), from 1; equal errors share their mean rank."""
+        return _ranks(self.test_mm)
 
     @property
     def best_in_test(self) -> int:
@@ -31,10 +31,10 @@ class ValidationAndTest:
 
     @property
     def gap_mm(self) -> float:
-        """How much worse the first in validation is on the test set than the best there, mm.
+        """How much worse the best in validation is on the test set than the best there, mm.
 
         This is the test regret of a search that chose in validation (Schneider, Bischl and Feurer 2025, "Overtuning in
-        Hyperparameter Optimization", arXiv 2506.19540). It is at least 0 by construction, also if all combinations are
+        Hyperparameter Optimization", arXiv 2506.19540). By construction it is at least 0, even if all combinations are
         equally good: the minimum of noisy numbers is low by chance.
         """
         return float(self.test_mm[0] - self.test_mm.min())
@@ -50,15 +50,15 @@ class ValidationAndTest:
 
 
 def rank_correlation(first: Array, second: Array) -> float | None:
-    """Returns Spearman's rank correlation of two rows of numbers, (N,) each: -1 to 1.
+    """Returns Spearman's rank correlation of two sets of numbers, (N,) each: -1 to 1.
 
-    It is None if all numbers of a row are equal. Infinite numbers are allowed.
+    It is None if all numbers of a set are equal. Infinite numbers are allowed.
     """
-    places = _places(first), _places(second)  # (N,) each
-    return float(np.corrcoef(*places)[0, 1]) if all(np.ptp(of) > 0 for of in places) else None
+    ranks = _ranks(first), _ranks(second)  # (N,) each
+    return float(np.corrcoef(*ranks)[0, 1]) if all(np.ptp(of) > 0 for of in ranks) else None
 
 
-def _places(values: Array) -> Array:
+def _ranks(values: Array) -> Array:
     _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
-    places: Array = (np.cumsum(counts) - (counts - 1) / 2)[which]
-    return places
+    ranks: Array = (np.cumsum(counts) - (counts - 1) / 2)[which]
+    return ranks

@@ -1,4 +1,4 @@
-"""How much of a result comes from the options and how much from the seeds, and how many repetitions tell two apart."""
+"""How much of a result comes from the options and how much from the seeds, and how many repetitions separate two."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,10 +8,10 @@ import numpy as np
 from cluster.results.statistics import SIGNIFICANCE, Array
 
 POWER = 0.8
-"""The probability with which a test shall find a difference: the usual choice (Cohen 1988)."""
+"""The probability with which a test is to find a difference: the usual choice (Cohen 1988)."""
 
 MAX_REPETITIONS = 100
-"""More repetitions than this are not worth a difference."""
+"""A difference that needs more repetitions is not worth them."""
 
 _N_QUANTILES = 1_000
 
@@ -22,7 +22,7 @@ class Variances(NamedTuple):
     Attributes:
         options: Between the expected results of combinations.
         shared: Between repetitions, the same for all combinations; it cancels out in paired comparisons.
-        own: Between trainings, after both: what a seed does to one combination and not to the others.
+        own: Between trainings, after removing both: what a seed does to one combination and not to the others.
     """
 
     options: float
@@ -31,12 +31,12 @@ class Variances(NamedTuple):
 
     @property
     def seeds(self) -> float:
-        """All that comes from the seeds."""
+        """The variance that comes from the seeds."""
         return self.shared + self.own
 
     @property
     def share_of_options(self) -> float | None:
-        """The share that comes from the options, 0 to 1; None if all results are equal."""
+        """The share of the variance that comes from the options, 0 to 1; None if all results are equal."""
         total = self.options + self.seeds
         return self.options / total if total else None
 
@@ -68,10 +68,10 @@ def repetitions_to_separate(differences: Sequence[float]) -> int | None:
     difference and its standard deviation are those observed. The power follows from the noncentral t distribution
     (Cohen 1988, chapter 2): with z normal and s the square root of a chi-square number over its n - 1 degrees of
     freedom, it is the probability that |z + sqrt(n) mean / std| > t s. It is computed as a mean over quantiles of s,
-    since `scipy.special.nctdtr` has no number for many of its arguments.
+    since `scipy.special.nctdtr` returns NaN for many arguments.
 
     Args:
-        differences: The differences of at least two pairs, one for each repetition.
+        differences: The difference of the two in each of at least two repetitions.
 
     Returns:
         At least 2; None if more than `MAX_REPETITIONS` would be needed.

@@ -63,28 +63,28 @@ def test_a_sentence_names_only_the_options_that_apply(table):
     ]
 
 
-def test_a_search_that_has_more_to_propose_is_unfinished(table, folder):
+def test_a_search_with_combinations_left_to_propose_is_unfinished(table, folder):
     assert experiment_status(folder, "searched").state == "complete"
     path = folder.storage.local / "experiment.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"n_not_proposed": 57}))
     assert experiment_status(folder, "searched").state == "unfinished"
-    assert "The search has 57 combinations left to propose." in summary_text(ResultTable.read(folder))
+    assert "The search has not proposed 57 combinations yet." in summary_text(ResultTable.read(folder))
 
 
 def test_there_are_no_effects_and_a_sentence_says_why(table, folder):
-    sentence = "A search chose lr from a range, so no two values of an option were trained with the same other settings"
+    sentence = "A search drew lr from a range, so the values of an option were not trained with the same other settings"
     with pytest.raises(ChoiceError, match=f"searched has no effects of options. {sentence}"):
         effects_of(table, TableOptions())
 
 
-def test_the_page_has_errors_over_ranges_instead_of_effects(table, folder):
+def test_the_page_has_errors_along_ranges_instead_of_effects(table, folder):
     shown = page(folder, table)
-    assert "Errors over ranges and options" in shown
+    assert "Errors along ranges and options" in shown
     assert "What each option does" not in shown
 
 
-def test_a_range_is_no_side_of_a_pivot_table_or_of_a_heat_map(table):
-    with pytest.raises(ChoiceError, match="was chosen from a range"):
+def test_a_range_spans_neither_a_pivot_table_nor_a_heat_map(table):
+    with pytest.raises(ChoiceError, match="a search drew"):
         PivotTable(table, TableOptions(), "lr", "model")
     with pytest.raises(FigureError, match="a heat map needs two options, --rows and --columns"):
         draw("heatmap", table.where(lambda row: row[DIM] != "–"), FigureOptions())

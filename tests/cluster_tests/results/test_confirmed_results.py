@@ -27,7 +27,7 @@ from tests.cluster_tests.results_files import (
 
 DECIDING = {"a": [6.0, 7.0], "b": [6.5, 8.0]}
 FRESH = {"a": [8.1, 8.4, 7.9, 8.6, 8.2, 8.3], "b": [7.6, 7.7, 7.8, 7.5, 8.25, 7.4]}
-CONFIRMED = "Means and tests are over 6 fresh repetitions of each finalist, which took no part in the race."
+CONFIRMED = "Means and tests come from 6 fresh repetitions of each finalist, which took no part in the race."
 RUNG = {"a": ([9.0, 9.0], "best"), "b": ([9.5, 9.5], "best"), "c": ([11.0, 11.0], "behind")}
 
 
@@ -86,7 +86,7 @@ class TestAFinalist:
         assert by_key(table)["b"]["n"] == 1
         assert list(map(table.is_complete, table.ranked)) == [True, False]
         assert state(table) == "unfinished"
-        assert "the others are not all trained to the end" in text_of(table)
+        assert "the others have not all been trained to the end yet" in text_of(table)
         assert "The race has not ended yet." in methods_paragraph(table)
 
     def test_without_fresh_repetitions_has_no_result_yet(self, tmp_path):
@@ -168,7 +168,7 @@ class TestTheTable:
     def test_and_the_paragraph_for_a_paper_name_the_two_numbers(self, table):
         paragraph = methods_paragraph(table)
         assert "were compared, each with 2 repetitions" in paragraph
-        assert "each was trained in 6 fresh repetitions, which took no part in the race" in paragraph
+        assert "each was trained with 6 fresh repetitions, which took no part in the race" in paragraph
         assert "over the 2 repetitions of the race was chosen: lr 0 (5.50 mm)" in paragraph
         assert "its fresh repetitions reach 7.25 ± 0.24 mm" in paragraph
         data = PageData.read(table.files)

@@ -1,8 +1,8 @@
-// What the reader chose in the table and on the axes. It is kept in the fragment of the page's address, so that a link
-// shows the same view and Back returns to the previous one. The name of a section may stand before it.
+// What the reader chose in the table and on the axes. The fragment of the page's address keeps it, so that a link shows
+// the same view and Back returns to the previous one. The fragment may start with the name of a section.
 "use strict";
 (() => {
-  // The column that sorts the table; searched words; by option a value; by axis the ends of a range.
+  // The column that sorts the table and its direction, the search, a value for each option, and a range for each axis.
   const chosen = { sort: "", descending: false, search: "", values: {}, ranges: {} };
 
   function read() {
@@ -36,7 +36,7 @@
     return first.includes("=") ? "" : first;
   };
 
-  // Writes what is chosen into the address; `isStep`: Back returns to what was chosen before.
+  // Writes what is chosen into the address. With `isStep`, Back returns to what was chosen before.
   function keep(isStep, before = "") {
     const fragment = [before, written()].filter(Boolean).join("&");
     const address = location.href.split("#")[0] + (fragment && `#${fragment}`);
@@ -49,7 +49,7 @@
     const place = section();
     if (place && written()) document.getElementById(place)?.scrollIntoView();
     window.addEventListener("popstate", ({ state }) => {
-      // Only entries that were made here have a state: a link to a section changes nothing else.
+      // Only entries that were made here have a state. Without one, a link led to a section, which changes no choice.
       if (state === null && !location.hash.includes("=")) {
         keep(false, section());
         history.replaceState({}, "");

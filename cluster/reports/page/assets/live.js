@@ -72,7 +72,7 @@
       known = texts;
     }
 
-    function tell(text, isLost) {
+    function showStatus(text, isLost) {
       status.textContent = text;
       status.classList.toggle("lost", isLost);
     }
@@ -84,12 +84,12 @@
         if (answer.status !== 200 && answer.status !== 304) throw new Error(text);
         inPlace(() => {
           if (answer.status === 200) fill(text);
-          tell(`Live, as of ${new Date().toLocaleTimeString()}`, false);
+          showStatus(`Live, as of ${new Date().toLocaleTimeString()}`, false);
         });
         tag = answer.headers.get("ETag");
       } catch (error) {
         const reason = error instanceof TypeError ? "its server does not respond" : error.message;
-        inPlace(() => tell(`Not live: ${reason}. The page shows the last state that it received.`, true));
+        inPlace(() => showStatus(`Not live: ${reason}. The page shows the last state that it received.`, true));
       }
       setTimeout(ask, PAUSE_MS);
     }

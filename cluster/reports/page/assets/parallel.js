@@ -1,18 +1,18 @@
-// Parallel coordinates: lines on a canvas, and above it axes on which the reader chooses ranges. Axes are upright where
-// there is room for them, and lie below each other on a narrow screen.
+// Parallel coordinates: lines on a canvas, and on top of it axes on which the reader selects ranges. Axes are upright
+// where there is room for them, and horizontal, one below the other, on a narrow screen.
 "use strict";
 (() => {
   const { svg, element, ticks, chosen, keep } = window.report;
   const SPACE = 104; // the width that an upright axis needs for its labels
   const [TOP, HEIGHT, ROW, EDGE] = [50, 300, 74, 16];
-  const LABEL = 52; // right of the last upright axis
+  const LABEL = 52; // to the right of the last upright axis
   const CHARACTER = 6.8; // pixels
   const N_COLOURS = 24;
-  const REACH = 14; // pixels around an end of a range in which a drag moves it
+  const REACH = 14; // pixels around an end of a range within which a drag moves that end
 
   const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
-  // The colours of lines from the best to the worst, and that of lines outside the ranges.
+  // The colours of lines from the best to the worst, and the colour of lines outside the ranges.
   function colours() {
     const style = getComputedStyle(document.documentElement);
     const parts = (name) => style.getPropertyValue(name).trim().match(/\w\w/g).map((hex) => parseInt(hex, 16));
@@ -22,15 +22,15 @@
     return { lines: mixed.map((rgb) => `rgb(${rgb.join(" ")})`), others: style.getPropertyValue("--rule").trim() };
   }
 
-  // An axis: its different values in order, the index of each combination's value (-1 for none), and the positions of
-  // the values from 0 to 1. An axis of results also has its limits.
+  // An axis: its distinct values in order, the index of each combination's value (-1 for none), and the positions of the
+  // values from 0 to 1. An axis of results also has limits.
   function axisOf(given, id) {
     const { name, results } = given;
     if (!results) {
       const { texts, values, places, log, ticks } = given;
       const scaled = values ? values.map((value) => (log ? Math.log10(value) : value)) : texts.map((_, i) => i);
       const positions = spread(scaled);
-      // Lines with the same value lie next to each other, the best first.
+      // Lines with the same value run side by side, the best first.
       const gaps = positions.slice(1).map((position, i) => position - positions[i]);
       return {
         id, name, title: log ? `${name} (log)` : name, texts, keys: values ? values.map(String) : texts, values, places, positions, ticks,
@@ -48,7 +48,7 @@
     };
   }
 
-  // The positions of ascending numbers.
+  // The positions of ascending numbers, from 0 to 1.
   function spread(scaled) {
     const [low, high] = [scaled[0], scaled.at(-1)];
     return scaled.map((value) => (high > low ? (value - low) / (high - low) : 0.5));
@@ -77,12 +77,12 @@
     return texts.flatMap((text, i) => (i % step ? [] : [[positions[i], text]]));
   }
 
-  // Shows a plot in its element. Calls `moved` while a range changes, and `changed` when it has changed.
+  // Shows a plot in its element. Calls `moved` while a range is changing, and `changed` once it has changed.
   function mountPlot(holder, plot, number, isAlone, moved, changed) {
     const axes = plot.axes.map((given) => axisOf(given, isAlone ? given.name : `${number}.${given.name}`));
     const ranks = axes.find((axis) => axis.limits);
     const places = Array.from({ length: plot.n }, (_, i) => i);
-    // The place in validation, from 0 to 1.
+    // The rank in validation, from 0 to 1.
     const rank = places.map((i) => (ranks.places[i] < 0 ? 1 : ranks.places[i] / ranks.values.length));
     const colourOf = rank.map((share) => Math.min(N_COLOURS - 1, Math.floor(share * N_COLOURS)));
     const canvas = element("canvas", { role: "img", "aria-label": `${plot.n} combinations as lines` });
@@ -126,7 +126,7 @@
       }
     }
 
-    // Shortens a text to some pixels.
+    // Shortens a text to fit into some pixels.
     const fitted = (text, room) => {
       const most = Math.max(3, Math.floor(room / CHARACTER));
       return text.length > most ? `${text.slice(0, most - 1)}…` : text;
@@ -149,7 +149,7 @@
 
     function arrangeAxis(axis, k) {
       const [start, end] = [point(k, 0), point(k, 1)];
-      const group = svg("g", { "paint-order": "stroke" }); // texts have an edge in the colour of the page
+      const group = svg("g", { "paint-order": "stroke" }); // texts have an outline in the colour of the page
       const strip = isUpright
         ? { x: along(k) - EDGE, y: TOP - EDGE, width: 3 * EDGE, height: HEIGHT + 2 * EDGE }
         : { x: 0, y: along(k) - 22, width, height: 44 };
@@ -236,7 +236,7 @@
         group.addEventListener("pointercancel", finish);
         event.preventDefault();
       });
-      // A finger on an upright axis does not scroll the page; for axes that lie, the style says so.
+      // A finger on an upright axis does not scroll the page; for horizontal axes, the style sets this.
       group.addEventListener("touchstart", (event) => { if (isUpright) event.preventDefault(); }, { passive: false });
       group.addEventListener("keydown", (event) => {
         const which = handles.indexOf(event.target);
@@ -251,7 +251,7 @@
         } else return;
         event.preventDefault();
       });
-      // While a key is held, the table waits.
+      // While a key is held down, the table does not change.
       group.addEventListener("keyup", ({ key }) => { if (/^(Arrow|Page|Home|End|Escape)/.test(key)) changed(); });
       update();
       return entry;
@@ -271,8 +271,8 @@
     };
   }
 
-  // Shows the plots. `changed` is called when the reader has chosen other ranges. Returns which combinations are selected:
-  // those within the ranges of any plot that has some, or all if none has.
+  // Shows the plots. Calls `changed` when the reader has selected other ranges. Returns a function that says whether a
+  // combination is selected: it lies within the ranges of a plot, or no plot has any.
   function mountAxes(changed) {
     const block = document.getElementById("axes-data");
     if (!block) return { isSelected: () => true, restore() {} };
@@ -289,7 +289,7 @@
       return !found.length || found.some((plot) => plot.has(place));
     }
 
-    function tell() {
+    function showStatus() {
       clear.disabled = !limited().length;
       const selected = (limited().length ? limited() : plots).reduce((sum, plot) => sum + plot.count(), 0);
       status.textContent = `${selected} of ${n} combinations selected`;
@@ -301,7 +301,7 @@
     }
 
     figure.querySelectorAll(".axes").forEach((holder, number) => {
-      plots.push(mountPlot(holder, given[number], number + 1, given.length === 1, tell, finish));
+      plots.push(mountPlot(holder, given[number], number + 1, given.length === 1, showStatus, finish));
     });
     clear.addEventListener("click", () => {
       chosen.ranges = {};
@@ -312,9 +312,9 @@
 
     function restore() {
       for (const plot of plots) plot.restore();
-      tell();
+      showStatus();
     }
-    tell();
+    showStatus();
     return { isSelected, restore };
   }
 

@@ -147,7 +147,7 @@
       type: "search", id: "filter", autocomplete: "off", placeholder: "settings, key or status",
     });
     search.value = chosen.search;
-    let isTyping = false; // one step back, not one for each letter
+    let isTyping = false; // typing a word is one step for Back, not one for each letter
     search.addEventListener("input", () => {
       chosen.search = search.value;
       keep(!isTyping);
@@ -155,7 +155,7 @@
       filter();
     });
     search.addEventListener("change", () => { isTyping = false; });
-    const wanted = chosen.values; // without those that an address names and the table does not have
+    const wanted = chosen.values; // an address may name values that the table does not have
     chosen.values = {};
     const choices = names.flatMap((name, i) => {
       const values = [...new Set(rows.map(({ cells }) => cells[i + 1]))].sort((a, b) => compared(a, b, 1));

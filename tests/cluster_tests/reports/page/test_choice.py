@@ -63,27 +63,28 @@ class TestOptionsOrChance:
             )
             assert [float(number) for number in said.groups()] == pytest.approx([share, 100 - share], abs=0.5)
 
-    def test_says_how_many_repetitions_would_separate_the_first_two(self, tmp_path):
+    def test_says_how_many_repetitions_would_separate_the_best_two(self, tmp_path):
         val = np.array([[10.0, 10.1, 10.2], [10.05, 10.25, 10.15], [11, 11, 11]])
         text = words(sections(write(tmp_path, val))["seeds"])
         # d = 0.05 and s = 0.1, an effect of 0.5: 34 pairs in Cohen's tables and G*Power.
-        assert "differ by 0.050 mm on average over 3 repetitions; the difference scatters by 0.100 mm" in text
-        assert "about 34 repetitions to tell them apart (probability 80 %" in text
-
-    def test_says_that_those_there_are_suffice(self, tmp_path):
-        val = np.array([[10.0, 10.1, 10.2], [12.05, 12.1, 12.25]])
-        assert "about 2 repetitions to tell them apart, and there are 3 (" in words(
-            sections(write(tmp_path, val))["seeds"]
+        assert (
+            "differ by 0.050 mm on average over 3 repetitions; the difference has a standard deviation of 0.100 mm"
+            in text
         )
+        assert "about 34 repetitions to separate them with a power of 80 %" in text
+
+    def test_says_that_the_repetitions_suffice(self, tmp_path):
+        val = np.array([[10.0, 10.1, 10.2], [12.05, 12.1, 12.25]])
+        assert "about 2 repetitions (there are 3) to separate them" in words(sections(write(tmp_path, val))["seeds"])
 
     def test_says_that_two_are_equally_good_if_no_sensible_number_would_do(self, tmp_path):
         val = np.array([[10.0, 10.1, 10.2], [10.1, 10.0, 10.201]])
         text = words(sections(write(tmp_path, val))["seeds"])
-        assert "more than 100 repetitions to tell them apart: take them as equally good." in text
+        assert "more than 100 repetitions to separate them: treat them as equally good." in text
 
-    def test_says_of_one_repetition_that_nothing_can_be_known(self, tmp_path):
+    def test_says_that_one_repetition_shows_neither(self, tmp_path):
         text = words(sections(write(tmp_path, drawn(n_repetitions=1)))["seeds"])
-        assert text.startswith("Each combination was trained once. So it cannot be known")
+        assert text.startswith("Each combination was trained only once, so it is not known")
         assert "%" not in text
 
     def test_leaves_out_combinations_that_lack_a_repetition(self, tmp_path):
@@ -92,30 +93,30 @@ class TestOptionsOrChance:
         folder.trial(f"{5:016x}/1").remove("trial.json")
         assert "Over all 23 combinations that finished all repetitions, " in words(sections(folder)["seeds"])
 
-    def test_has_no_shares_of_few_combinations_and_nothing_of_one(self, tmp_path):
-        assert "%" not in words(sections(write(tmp_path / "few", drawn(n=5)))["seeds"]).split("The first two")[0]
+    def test_shows_no_shares_of_few_combinations_and_nothing_for_one(self, tmp_path):
+        assert "%" not in words(sections(write(tmp_path / "few", drawn(n=5)))["seeds"]).split("The best two")[0]
         assert sections(write(tmp_path / "one", drawn(n=1))) == {}
 
 
 class TestValidationAndTest:
-    def test_gives_place_and_gap_of_the_first(self, tmp_path):
+    def test_gives_rank_and_gap_of_the_best(self, tmp_path):
         val = drawn(spread=0.3)
         test = val.mean(axis=1) + np.random.default_rng(1).normal(2, 0.5, len(val))
         first = val.mean(axis=1).argmin()
         test[first] += 1
         text = sections(write(tmp_path, val, test))["ranks"]
-        place = stats.rankdata(test)[first]
-        assert place > 1
-        assert f"is number {place:g} on the test set" in words(text)
-        assert f"{test[first] - test.min():.2f} mm below it" in words(text)
+        rank = stats.rankdata(test)[first]
+        assert rank > 1
+        assert f"On the test set it has rank {rank:g};" in words(text)
+        assert f"{test[first] - test.min():.2f} mm lower" in words(text)
         rho = stats.spearmanr(val.mean(axis=1), test).statistic
         assert f"{rho:.2f} over all (24)" in text
 
     def test_says_that_the_test_set_chooses_nothing(self, tmp_path):
-        assert "The choice stays with validation." in words(sections(write(tmp_path, drawn()))["ranks"])
+        assert "Do not choose by the test set" in words(sections(write(tmp_path, drawn()))["ranks"])
 
     def test_says_that_there_is_no_gap(self, tmp_path):
-        assert "also has the lowest error on the test set" in words(sections(write(tmp_path, drawn()))["ranks"])
+        assert "It also has the lowest error on the test set." in words(sections(write(tmp_path, drawn()))["ranks"])
 
     def test_is_left_out_without_a_test_set_and_with_few_combinations(self, tmp_path):
         combinations = [({LR: i}, [9.0 + i, 9.1 + i]) for i in range(8)]
@@ -173,7 +174,7 @@ def test_folds_are_one_combination(tmp_path):
     )
     found = sections(folder)
     assert "Over all 7 combinations" in words(found["seeds"])
-    assert "The first of 7 combinations" in words(found["ranks"])
+    assert "the best of 7 combinations" in words(found["ranks"])
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)

@@ -67,7 +67,7 @@ def test_each_data_set_has_its_own_plot(tmp_path):
 @pytest.mark.parametrize(
     "combinations", [[({LR: 1}, [9.0]), ({LR: 2}, [9.5])], [({LR: i, MODEL: i}, [None]) for i in range(3)]]
 )
-def test_there_is_none_of_one_option_or_without_results(tmp_path, combinations):
+def test_one_option_or_no_results_have_no_plot(tmp_path, combinations):
     assert plots(write_experiment(tmp_path / "s", combinations)) == []
 
 

@@ -51,13 +51,13 @@ def test_the_table_has_the_rungs(replayed):
     rows = table(text)
     assert [row[:6] for row in rows] == [["3", "24", "1", "8", "0", "2"], ["9", "8", "3", "3", "0", "0"]]
     assert [re.fullmatch(r"[−\d.]+ \((\d+)\)", row[-1])[1] for row in rows] == ["8", "3"]
-    assert "It covers only combinations that stayed." in text
+    assert "It covers only those that stayed." in text
 
 
 def test_says_what_the_race_cost_and_that_other_repetitions_are_no_comparison(replayed):
     text, replay = replayed
     assert f"of the 1,944 epochs of the whole grid ({100 * replay.cost:.0f} %)" in text
-    assert "Up to the first rung, means are over 1 repetition, and from there over 3" in text
+    assert "Means are over 1 repetition up to the first rung, and over 3 from there" in text
     assert "in vain" not in text
 
 
@@ -67,12 +67,12 @@ def test_marks_those_that_stayed_only_because_they_were_close(tmp_path):
     assert text.count('<circle class="before"') == 1
 
 
-def test_a_race_that_goes_on_has_no_finalists_yet(tmp_path):
+def test_an_open_race_has_no_finalists_yet(tmp_path):
     folder = write_experiment(tmp_path / "race", [({"lr": i}, [None, None]) for i in range(4)])
     first = {A: ([9.0, 9.2], "best"), B: ([9.5, 9.1], "best"), C: ([9.9, 9.9], "behind"), D: ([11.0, 9.0], "behind")}
     text = section(write_race(folder, {(0, 0): (1, first)}, data="a_val"))
-    assert "2 of 4 combinations go on after epoch 1; the race is not decided yet." in text
-    assert "others that go on" in text
+    assert "2 of 4 combinations continue after epoch 1; the race is still open." in text
+    assert "others still in the race" in text
     assert table(text)[0][-1] == "–"
 
 
@@ -93,7 +93,10 @@ def test_many_dropped_combinations_are_drawn_as_a_sample(tmp_path):
     reached = {f"{i:016x}": ([9.0 + i / n], "best" if i < 100 else "behind") for i in range(n)}
     text = section(write_race(folder, {(0, 0): (3, reached)}, data="a_val"))
     assert len(curves(text)) == 200 + 40
-    assert "It shows 200 of 600 dropped combinations (evenly from all ranks) and the best 40 of 100 others." in text
+    assert (
+        "The chart shows only 200 of 600 dropped combinations (evenly over all ranks) and the best 40 of 100 others."
+        in text
+    )
     drawn = [int(words[3:].partition(":")[0]) for kind, words in curves(text) if kind == "dropped"]
     assert (min(drawn), max(drawn)) == (100, 699)
     assert len(text) < 100_000

@@ -19,7 +19,7 @@ def data(tmp_path):
     return PageData.read(write_raced_results(tmp_path))
 
 
-def test_has_a_table_of_what_was_dropped_that_is_not_ranked(data):
+def test_has_an_unranked_table_of_dropped_combinations(data):
     ranked, dropped = re.findall(r"<table.*?</table>", combinations(data), re.DOTALL)
     assert re.findall('data-key="(.)"', ranked) == ["a", "b"]
     assert re.findall('data-key="(.)"', dropped) == ["d", "c", "e", "f"]
@@ -49,12 +49,12 @@ def test_has_lines_for_the_rows_of_the_table(data):
     assert plot["n"] == len(plot["axes"][0]["places"]) == 2
 
 
-def test_has_no_shares_and_no_cost_of_a_search_since_what_is_left_was_not_chosen_at_random(tmp_path):
+def test_has_neither_shares_nor_the_cost_of_a_search_because_a_race_drops_nothing_at_random(tmp_path):
     kept = {f"k{place}": ({"lr": place}, [6.0 + place, 6.5 + place]) for place in range(8)}
     folder = write_results(tmp_path, {**kept, "z": ({"lr": 9}, [None, None])})
     rung = {**dict.fromkeys(kept, ([8.0], "best")), "z": ([9.0], "behind")}
     text = "".join(choice(PageData.read(write_race(folder, {(0, 0): (1, rung)}))))
-    assert "The first two in validation" in text
-    assert "The first of 8 combinations that were trained to the end in validation" in text
+    assert "The best two in validation" in text
+    assert "In validation, the best of 8 combinations that were trained to the end is " in text
     assert "% of the variance" not in text
     assert "What a search could save" not in text

@@ -79,7 +79,7 @@ def test_diverged_combinations_are_at_the_edge_and_missing_ones_are_counted(tmp_
     folder = write_searched_results(tmp_path, errors=errors)
     write_json(folder.trial(f"{7:016x}/0"), {"status": "diverged", "error": "it diverged"})
     (section,) = effects(PageData.read(folder))
-    assert "Not shown, because repetitions are missing: 1 combination." in section
+    assert "Not shown because repetitions are missing: 1 combination." in section
     lr = charts(folder)["lr"]
     assert len(dots(lr)) == 22
     assert re.search(r'class="cross" d="M[\d.]+ 8\.0l8 8m0 -8l-8 8"', lr)
@@ -109,7 +109,7 @@ def test_parallel_axes_of_ranges_have_round_numbers_and_lines_pass_what_does_not
     assert axes["model"]["ticks"] is None
 
 
-def test_what_was_found_when_follows_the_order_of_proposals(tmp_path):
+def test_how_soon_the_best_was_found_follows_the_order_of_proposals(tmp_path):
     folder = write_searched_results(tmp_path)
     for place in range(24):
         write_records(folder, f"{place:016x}/0", [20.0, 10.0])
@@ -117,7 +117,7 @@ def test_what_was_found_when_follows_the_order_of_proposals(tmp_path):
     errors = [error_of(options) for options in drawn_proposals()]
     number = int(np.argmin(errors)) + 1
     assert f"proposed as number {number}: the search had found it after {100 * number / 24:.0f} %" in text
-    assert "What the search found when" in text
+    assert "How soon the search found the best" in text
     assert "random" not in text
 
 

@@ -45,7 +45,7 @@ class TestATableForReading:
         ranked, dropped = markdown_tables(write(raced))
         assert [row[:2] for row in ranked[1:]] == [["0.1", "8"], ["0.1", "16"]]
         assert dropped == [
-            ["lr", "dim", "n", "epoch", "validation (mm)", "leader there (mm)", "reason"],
+            ["lr", "dim", "n", "epoch", "validation (mm)", "leader (mm)", "reason"],
             ["0.2", "16", "2", "3", "8.75", "7.50", "behind"],
             ["0.2", "8", "2", "3", "9.50", "7.50", "behind"],
             ["0.3", "8", "1", "1", "11.00", "9.00", "behind"],
@@ -69,10 +69,10 @@ class TestATableForReading:
             assert len(table) == 2
             assert HOW_MANY in raced.to_md(options)
 
-    def test_says_that_the_race_goes_on(self, folder):
+    def test_says_that_the_race_is_open(self, folder):
         folder.storage.remove("trials/b/1/trial.json")
         text = " ".join(summary_text(ResultTable.read(folder)).split())
-        assert "The race has dropped 4 of 6 combinations; the others are not all trained to the end." in text
+        assert "The race has dropped 4 of 6 combinations; the others have not all been trained to the end yet." in text
 
     def test_has_only_the_second_table_if_all_diverged(self, tmp_path):
         folder = write_results(tmp_path, {"a": ({"lr": 1}, ["diverged"]), "b": ({"lr": 2}, ["diverged"])})
@@ -86,7 +86,7 @@ class TestATableForReading:
 
 
 class TestATableForPrograms:
-    def test_has_columns_of_what_was_dropped_and_no_results_of_it(self, raced):
+    def test_has_columns_but_no_results_for_dropped_combinations(self, raced):
         rows = {row["key"]: row for row in json.loads(raced.to_json())}
         assert list(rows) == ["a", "b", "d", "c", "e", "f"]
         assert [rows["d"][name] for name in DROPPED_COLUMNS] == [3, 2, 8.75, 7.5, "behind"]
@@ -128,11 +128,12 @@ class TestEffects:
         assert lr == {0.1: 9.0, 0.2: 9.5, 0.3: 11.0}  # with dim 8, since dim 16 diverged with lr 0.3
         caption = MeanTable(raced, [effects], options).grid().caption
         assert (
-            "at epoch 1, the first rung of the race, where all 6 combinations were trained in 1 repetition:" in caption
+            "at epoch 1, the first rung of the race, where all 6 combinations were trained with 1 repetition:"
+            in caption
         )
         assert "on the validation set hands_val" in caption
 
-    def test_do_not_exist_on_other_numbers(self, raced):
+    def test_do_not_exist_for_other_metrics(self, raced):
         for options in (TableOptions(metric="auc_0_50"), TableOptions(split="test")):
             with pytest.raises(ChoiceError, match="only distances on the validation set are known"):
                 effects_of(raced, options)
@@ -149,4 +150,4 @@ class TestEffects:
         content["options"][0]["rows"].append([0.4])
         folder.write_experiment(content)
         [effects] = effects_of(ResultTable.read(folder), TableOptions())
-        assert "6 of 7 combinations were trained in 1 repetition (the others were added later)" in effects.at
+        assert "6 of 7 combinations were trained with 1 repetition (the others were added later)" in effects.at

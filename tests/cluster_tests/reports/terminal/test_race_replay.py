@@ -33,7 +33,7 @@ def test_says_what_a_race_costs_and_that_it_finds_the_best(tmp_path):
     assert race.cost == pytest.approx((6 * 3 + 3 * 30) / (9 * 30))
     assert (race.winner, race.val_regret_mm, race.test_regret_mm) == ("0" * 16, 0.0, 0.0)
     text = replays_text("sweep", [found])
-    assert "9 combinations × 2 repetitions. The best of the grid in validation: lr 0.1, 10.05 mm." in text
+    assert "9 combinations × 2 repetitions. Best of the grid in validation: lr 0.1, 10.05 mm." in text
     row = next(line.split() for line in text.splitlines() if line.startswith("factor 3"))
     assert row == ["factor", "3", "3,", "10,", "30", "40.0", "3", "yes", "0.00", "0.00"]
     assert text.count("\n") < 20
@@ -42,7 +42,7 @@ def test_says_what_a_race_costs_and_that_it_finds_the_best(tmp_path):
 def test_leaves_out_what_was_not_trained_completely_and_says_so(tmp_path):
     (found,) = replay_races(Results.read(experiment(tmp_path / "sweep", left_out=[0, 4])), RULES)
     assert found.grid.winner == f"{1:016x}"
-    assert "2 combinations left out: not all repetitions finished." in replays_text("sweep", [found])
+    assert "2 combinations left out, because not all repetitions finished." in replays_text("sweep", [found])
 
 
 def test_a_diverged_trial_is_the_worst_and_its_curve_ends_there(tmp_path):
@@ -56,16 +56,16 @@ def test_a_diverged_trial_is_the_worst_and_its_curve_ends_there(tmp_path):
     assert found.races[0][1].decisions[1].reasons[f"{0:016x}"] == "diverged"
 
 
-def test_rules_that_decide_the_same_are_shown_once_and_those_that_decide_nothing_are_not(tmp_path):
+def test_equivalent_rules_are_shown_once_and_rules_that_decide_nothing_are_not_shown(tmp_path):
     results = Results.read(experiment(tmp_path / "sweep"))
     rules = [SuccessiveHalving(min_epochs=n) for n in (2, 3, 29)]
     (found,) = replay_races(results, rules)
     assert [race["epochs"] for race in replays_json([found])[0]["races"]] == [[3, 10, 30]]
-    with pytest.raises(ChoiceError, match="trials of 30 epochs are too short for a race whose first decision is after"):
+    with pytest.raises(ChoiceError, match="trials of 30 epochs are too short for a race whose first rung is at epoch"):
         replay_races(results, rules[2:])
 
 
-def test_an_experiment_without_complete_combinations_cannot_be_raced(tmp_path):
+def test_an_experiment_without_complete_combinations_cannot_be_replayed(tmp_path):
     folder = experiment(tmp_path / "sweep", 3, left_out=[0, 1])
-    with pytest.raises(ChoiceError, match="sweep cannot be raced: a replay needs at least two combinations"):
+    with pytest.raises(ChoiceError, match="no race can be replayed on sweep: this needs at least two combinations"):
         replay_races(Results.read(folder), RULES)

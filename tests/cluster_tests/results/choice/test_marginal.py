@@ -17,13 +17,13 @@ def weighted_fit(values, errors, at, width):
     return np.linalg.lstsq(design * root[:, None], errors * root, rcond=None)[0][0]
 
 
-def test_a_straight_line_is_found_without_doubt():
+def test_a_straight_line_is_found_with_a_band_of_no_width():
     values = np.linspace(1, 5, 20)
     found = marginal(values, 2 * values + 1)
     np.testing.assert_allclose([found.line, found.low, found.high], np.tile(2 * found.places + 1, (3, 1)), atol=1e-4)
 
 
-def test_it_is_the_weighted_regression_with_the_least_error_on_what_is_left_out():
+def test_it_is_the_weighted_regression_with_the_lowest_leave_one_out_error():
     values, errors = noisy()
     span = np.ptp(values)
 
@@ -40,7 +40,7 @@ def test_it_is_the_weighted_regression_with_the_least_error_on_what_is_left_out(
     assert (found.places[0], found.places[-1]) == (values[0], values[-1])
 
 
-def test_the_band_is_as_wide_as_the_line_scatters_over_repeated_searches():
+def test_the_band_is_as_wide_as_the_spread_of_lines_over_repeated_searches():
     def drawn(seed):
         rng = np.random.default_rng(seed)
         values = rng.uniform(0, 1, 80)
@@ -55,7 +55,7 @@ def test_the_band_is_as_wide_as_the_line_scatters_over_repeated_searches():
 @pytest.mark.parametrize(
     "values", [np.arange(MIN_COMBINATIONS - 1), np.arange(40) % (MIN_VALUES - 1), np.full(40, 2.0)]
 )
-def test_there_is_none_of_too_few_combinations_or_values(values):
+def test_too_few_combinations_or_values_have_no_line(values):
     assert marginal(values.astype(float), np.ones(len(values))) is None
 
 

@@ -48,7 +48,7 @@ def test_a_course_never_averages_different_repetitions_in_one_piece(raced):
     assert [piece.n_repetitions for piece in course.pieces(replay.winner)] == [n_first, 3, 3]
 
 
-def test_rungs_count_who_stayed_and_compare_the_orders_of_those(raced):
+def test_rungs_count_the_combinations_that_stayed_and_compare_their_orders(raced):
     course, grid, replay = raced
     for rung, decision, after in zip(course.rungs, replay.decisions[:-1], replay.decisions[1:], strict=True):
         assert (rung.n, rung.n_stay) == (len(decision.reasons), len(decision.kept))
@@ -70,7 +70,7 @@ def test_the_cost_is_that_of_the_race(raced):
     assert course.n_epochs_in_vain == 0
 
 
-def test_epochs_beyond_the_rung_of_a_dropped_combination_are_in_vain(tmp_path):
+def test_epochs_of_a_dropped_combination_beyond_its_rung_are_in_vain(tmp_path):
     folder, _, replay = write_replayed_race(tmp_path / "race", drawn_curves(24), SuccessiveHalving())
     dropped = list(replay.decisions[0].reasons)[-1]
     write_records(folder, f"{dropped}/0", [20.0] * 8)

@@ -12,23 +12,23 @@ def found():
     return ValidationAndTest(val, (val + rng.normal(1, 0.5, 30)).round(1))
 
 
-def test_places_and_their_correlation_are_those_of_scipy(found):
-    np.testing.assert_array_equal(found.test_places, stats.rankdata(found.test_mm))
+def test_ranks_and_their_correlation_are_those_of_scipy(found):
+    np.testing.assert_array_equal(found.test_ranks, stats.rankdata(found.test_mm))
     assert found.correlation == pytest.approx(stats.spearmanr(found.val_mm, found.test_mm).statistic)
 
 
-def test_the_gap_is_between_the_first_in_validation_and_the_lowest_test_error(found):
+def test_the_gap_is_between_the_best_in_validation_and_the_lowest_test_error(found):
     assert found.gap_mm == found.test_mm[0] - min(found.test_mm)
     assert found.test_mm[found.best_in_test] == min(found.test_mm)
 
 
-def test_there_is_no_gap_where_the_first_is_the_best_of_both():
+def test_there_is_no_gap_if_the_same_combination_is_best_on_both():
     assert ValidationAndTest(np.array([1.0, 2.0]), np.array([3.0, 4.0])).gap_mm == 0
 
 
-def test_there_is_no_correlation_with_equal_errors():
+def test_equal_errors_have_no_correlation():
     assert ValidationAndTest(np.array([1.0, 2.0, 3.0]), np.full(3, 5.0)).correlation is None
 
 
-def test_the_first_in_validation_are_the_first(found):
+def test_the_first_are_the_best_in_validation(found):
     assert found.first(3).val_mm.tolist() == found.val_mm[:3].tolist()

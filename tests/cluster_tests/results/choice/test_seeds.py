@@ -46,7 +46,7 @@ class TestVariances:
     def test_of_equal_results_have_no_shares(self):
         assert variances(np.full((3, 2), 7.0)).share_of_options is None
 
-    def test_do_not_see_what_all_combinations_have_in_common_as_their_own(self):
+    def test_do_not_mistake_what_all_combinations_share_for_their_own(self):
         results = drawn(1.0, 0.0, 0.3, (6, 5))
         shifted = results + 100 * np.arange(5)
         assert variances(shifted).own == pytest.approx(variances(results).own)
@@ -83,7 +83,7 @@ class TestRepetitionsToSeparate:
     def test_are_two_where_repetitions_hardly_differ(self, differences):
         assert repetitions_to_separate(differences) == 2
 
-    def test_are_the_fewer_the_clearer_the_difference_is(self):
+    def test_are_fewer_for_a_clearer_difference(self):
         found = [repetitions_to_separate([mean - 1, mean, mean + 1]) for mean in np.geomspace(1e-3, 1e9, 200)]
         numbers = [MAX_REPETITIONS + 1 if n is None else n for n in found]
         assert numbers == sorted(numbers, reverse=True)
