@@ -115,7 +115,7 @@ class TestMoreEpochs:
         (state,) = small_experiment.folder.glob("trials/*/0/state.pt")
         state.write_bytes(state.read_bytes()[:-1])
         assert list(trained(LONG).values()) == [[1, 2, 3, 4, 5]]
-        assert f"the last state of {small_experiment.key(SHORT)}/0 cannot be used" in capsys.readouterr().err
+        assert f"the final state of {small_experiment.key(SHORT)}/0 cannot be used" in capsys.readouterr().err
         assert numbers_of(small_experiment, small_experiment.key(LONG)) == at_once(LONG)
 
     def test_need_no_records_of_the_shorter_training_which_may_be_in_the_archive(self, small_experiment, trained):
