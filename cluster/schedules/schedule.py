@@ -19,7 +19,7 @@ class Step(NamedTuple):
 
 
 class Schedule(Protocol):
-    """Decides what is trained next. It changes no number of a trial."""
+    """Decides what is trained next. It does not change the numbers of any trial."""
 
     @property
     def n_parallel(self) -> int:

@@ -1,4 +1,4 @@
-"""The search of an experiment: proposes its rounds, writes them, reads them again, and gives them out for training."""
+"""The search of an experiment: proposes rounds, writes them, reads them again, and gives out their trials."""
 
 import math
 import time
@@ -213,7 +213,10 @@ class Searching:
         return plan
 
     def _complete_last(self) -> None:
-        """Checks the last round by proposing it again; completes it if it was cut short by a smaller search."""
+        """Completes the last round if a smaller search cut it short.
+
+        First checks it by proposing it again, unless other versions of the packages proposed it.
+        """
         last, number = self.rounds[-1], len(self.rounds) - 1
         earlier = self._proposals[: -len(last.proposals)]
         if last.versions == self._round([]).versions:

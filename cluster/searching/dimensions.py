@@ -71,7 +71,7 @@ class Range:
     def at(self, share: float) -> int | float:
         """Returns the value at a share of the range; the share is in [0, 1)."""
         if self.log:
-            half = 0.5 if self.integer else 0.0  # so that the first and last int are as likely as the others
+            half = 0.5 if self.integer else 0.0  # so that both end values get their full share
             low, high = math.log(self.low - half), math.log(self.high + half)
             return self.nearest(math.exp(low + share * (high - low)))
         if self.n_values is not None:

@@ -82,7 +82,7 @@ class Round:
 
 
 def read_round(folder: Storage, number: int) -> Round | None:
-    """Returns the round with a number, from 0; None if it has no file.
+    """Returns round `number`, counted from 0; None if it has no file.
 
     Raises:
         SearchError: If the file is broken.
