@@ -39,7 +39,7 @@ class Competitor:
         course: A hash of its training that ignores the number of epochs, so that a longer one is recognised.
         num_epochs: How many epochs it trains.
         epoch: The epoch of the rung.
-        values: The best validation error of each repetition up to that epoch, mm, as hexadecimal floats, which have all
+        values: The best validation error of each repetition up to that epoch, mm, as hexadecimal floats, which keep all
             bits; `inf` if it diverged.
         reason: Why it stays or is dropped.
     """
