@@ -146,8 +146,8 @@ class Experiment:
             key: A dotted path such as "optimizer_args.lr", or its parts as a tuple; or a dict of paths and values.
             values: The values; omitted if `key` is a dict.
             labels: A label for each value, shown in its place; not with a dict.
-            when: The options of other settings with which it varies, such as `{"model": CorrectorMLP}`. With others it
-                has its base value, or none if it is an argument that the class there does not have.
+            when: The values of other options with which it varies, such as `{"model": CorrectorMLP}`. Elsewhere it
+                keeps its base value, or is left out if it is an argument that the class there does not accept.
 
         Raises:
             ConfigError: If the base has no such setting, or if a value is not allowed; then nothing is added.
@@ -182,16 +182,16 @@ class Experiment:
         step: float | None = None,
         when: Mapping[Key, Any] | None = None,
     ) -> None:
-        """Lets the search choose a number from `low` to `high`, both included. It is rounded to four digits.
+        """Lets the search choose a number from `low` to `high`, both included, rounded to four significant digits.
 
         Args:
             key: A dotted path such as "optimizer_args.lr", or its parts as a tuple.
             low: The smallest value.
             high: The largest value.
-            log: Whether equal ratios are equally likely, instead of equal differences.
+            log: Whether numbers are proposed evenly on a log scale instead of a linear one.
             integer: Whether the values are ints, which are not rounded.
-            step: The distance between neighbouring values; None for any number.
-            when: As for `add_options`.
+            step: The distance between neighbouring values; None to allow any number.
+            when: See `add_options`.
 
         Raises:
             ConfigError: If the base has no such setting, or if a value is not allowed; then nothing is added.
@@ -199,10 +199,10 @@ class Experiment:
         self.space.add_range(key, Range(*without_numpy([low, high, log, integer, step])), when)
 
     def add_point(self, values: Mapping[Key, Any]) -> None:
-        """Names a combination that a search tries first, after the base, if that is in the search space.
+        """Names a combination that a search tries first, right after the base if that is in the search space.
 
         Args:
-            values: Values of ranges and options that were added; others have their base value.
+            values: Values of ranges and options that were already added; all others keep their base value.
 
         Raises:
             ConfigError: If a value is not in its range or not among its options; then nothing is added.
@@ -298,7 +298,7 @@ class Experiment:
             ClusterError: If the cluster cannot be used; the text names the node and the problem.
             UnusableNodeError: If trials cannot be trained on a node that joined the cluster during the run.
             AlreadyRunningError: If another process runs this experiment.
-            RaceError: If decisions of a race do not fit what is on disk; nothing was trained.
+            RaceError: If decisions of a race do not match what is on disk; nothing was trained.
             LeaseLostError: If this process could not renew its lock, so another one may have started.
             StorageError: If results cannot be written, or if they were removed during the run.
             TrialsFailedError: At the end, if trials failed or diverged; all others are complete.
@@ -351,7 +351,7 @@ class Experiment:
 
     def _plan(self, inputs: Inputs, searching: Searching | None = None) -> Plan:
         problems = check_searchable(self.space, self.config.search, self.points) + race_problems(self.space)
-        # Of what a search may propose, the corners are checked here, and each proposal later.
+        # The corners of what a search may propose are checked here, and each proposal later.
         chosen = self.space.corners() if searching is not None or self.space.has_ranges else None
         try:
             plan = make_plan(
@@ -371,7 +371,7 @@ class Experiment:
 
     @property
     def _n_confirming(self) -> int:
-        """The repetitions in which only the finalists of a race are trained."""
+        """The fresh repetitions, which are trained only for the finalists of a race."""
         return 0 if self.config.race is None else self.config.race.confirm
 
     def _absolute_config(self) -> ExperimentConfig:
@@ -398,7 +398,7 @@ class Experiment:
         check_lock: Callable[[], None],
         searching: Searching | None,
     ) -> tuple[RunEnd, Plan]:
-        """Trains all trials of the plan that are not finished; returns it with what a search has proposed."""
+        """Trains all trials of the plan that are not finished; returns it with all that a search has proposed."""
         # Read under the lock: no other run changes them now.
         plan = plan if searching is None else searching.plan(plan)
         plan, distances_mm, brackets = Standing.read(plan, self.space, inputs, self.folder)
@@ -428,7 +428,8 @@ class Experiment:
                     n = schedule.n_epochs_in_vain()
                     if n:
                         say(
-                            f"{count(n, 'epoch')} were trained ahead of combinations that then were dropped", sys.stderr
+                            f"{count(n, 'epoch')} trained ahead in vain, for combinations that were then dropped",
+                            sys.stderr,
                         )
                 plan = schedule.plan if isinstance(schedule, SearchSchedule | RacedSearchSchedule) else plan
                 check_lock()  # a process that lost the lock must not write
@@ -446,7 +447,7 @@ class Experiment:
         job: Job,
         progress: Progress,
     ) -> Schedule:
-        """Returns what is trained, and in which order."""
+        """Returns the schedule that decides what is trained next."""
         n_repetitions = self.config.n_repetitions
 
         def grown(plan: Plan) -> None:

@@ -98,7 +98,7 @@ def _encoded_config(config: object) -> dict[str, Any]:
 
 
 def remove_surplus_states(plan: Plan, outcomes: Mapping[str, TrialReport], job: Job) -> None:
-    """Removes the last states that only longer trainings of a run needed, once these have ended."""
+    """Removes the final states that only longer trainings of a run needed, once these have ended."""
     if job.config.keep_state == "all":
         return
     ended = {trial_id for trial_id, report in outcomes.items() if report.status in FINAL}

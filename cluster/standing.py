@@ -1,4 +1,4 @@
-"""How far an experiment is: what earlier runs trained, and what a race has decided."""
+"""How far an experiment has got: what earlier runs trained, and what a race has decided."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -22,13 +22,13 @@ from data_pipeline.words import count
 
 
 class Standing(NamedTuple):
-    """How far an experiment is.
+    """How far an experiment has got.
 
     Attributes:
-        plan: The plan with the statuses of its trials. It also warns of trials that other versions or other code
+        plan: The plan with the statuses of its trials, and with warnings about trials that other versions or other code
             trained.
         val_distances_mm: The validation distances of finished trials, mm, by id.
-        brackets: The brackets of the race, as far as they have been decided; none without a race.
+        brackets: The brackets of the race, with the decisions made so far; none without a race.
     """
 
     plan: Plan
@@ -42,11 +42,11 @@ class Standing(NamedTuple):
         Args:
             plan: The plan without statuses.
             space: The base settings and options.
-            inputs: Has read all data of the plan.
+            inputs: Must have read all data of the plan.
             folder: The experiment's folder.
 
         Raises:
-            RaceError: If decisions of a race are broken, or do not fit each other.
+            RaceError: If decisions of a race are broken or contradict each other.
             StorageError: If files cannot be read.
         """
         brackets = _brackets(plan, space, inputs, folder)
@@ -80,7 +80,7 @@ class Standing(NamedTuple):
 
 
 class _Known(NamedTuple):
-    """What is known of a planned trial before a run; `changed` names the user's classes whose code has changed."""
+    """What is known about a planned trial before a run; `changed` names the user's classes whose code has changed."""
 
     status: Status
     epochs: int
@@ -90,7 +90,7 @@ class _Known(NamedTuple):
 
 
 def _brackets(plan: Plan, space: SearchSpace, inputs: Inputs, folder: ExperimentFolder) -> list[Bracket]:
-    """Returns the brackets of the race, as far as they have been decided; none without a race."""
+    """Returns the brackets of the race, with the decisions made so far; none without a race."""
     config = space.base.experiment
     if config.race is None:
         return []
@@ -103,7 +103,7 @@ def _brackets(plan: Plan, space: SearchSpace, inputs: Inputs, folder: Experiment
 
 
 def _raced(plan: Plan, space: SearchSpace, brackets: Sequence[Bracket], planned: Mapping[str, _Known]) -> Plan:
-    """Returns a plan with what a race drops, and with about how much it still trains."""
+    """Returns the plan with the trials that the race has dropped, and an estimate of what it still trains."""
     n_repetitions, n_confirming = space.base.experiment.n_repetitions, plan.n_confirming
     trained = {trial_id: known.epochs for trial_id, known in planned.items() if known.status != "failed"}
     ended = {trial_id for trial_id, known in planned.items() if known.status in FINAL}

@@ -60,8 +60,8 @@ def read_corrector(
         combination: A combination's key or the beginning of it; `best` is the first row of the experiment's table: the
             combination with the lowest mean validation distance of those with all repetitions. Each fold of a
             combination has its own corrector, so the key must be that of a fold.
-        repetition: A repetition's number; `best` is the one with the lowest validation distance, but none that only
-            confirms a race's finalist; `all` averages the outputs of all finished ones.
+        repetition: A repetition's number; `best` is the one with the lowest validation distance, without the fresh ones
+            that confirm a race's finalist; `all` averages the outputs of all finished ones.
         modules: Where to look for classes that are not of this project, such as classes of a script.
 
     Raises:
@@ -75,9 +75,7 @@ def read_corrector(
     row, table = find_one_trained(replace(table, splits=["val"]), combination), table.single_folds
     key: str = row["key"]
     if key in table.dropped:
-        raise UserError(
-            f"{key} of {table.name} was dropped by its race, so it has no result at the end of the training"
-        )
+        raise UserError(f"{key} of {table.name} was dropped by its race, so it was not trained to the end")
     if not row[table.chosen_by.n]:
         raise UserError(f"no repetition of {key} of {table.name} is finished; run its script first")
     trials = folder.read_trials(lambda trial: trial, lambda trial_id: trial_id.partition("/")[0] == key)

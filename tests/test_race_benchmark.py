@@ -1,4 +1,4 @@
-"""The benchmark of races: its file of grids, and what it counts for the ways that it compares."""
+"""The benchmark of races: its file of grids, and what it counts for the methods that it compares."""
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ def written(path, n_repetitions):
     return folder
 
 
-def test_a_file_of_grids_holds_what_a_replay_reads_from_the_results(tmp_path):
+def test_a_file_of_grids_contains_what_a_replay_reads_from_the_results(tmp_path):
     folder = written(tmp_path / "sweep", [3, 3, 3])
     write_grids(tmp_path / "grids.parquet", {"A": str(tmp_path / "sweep"), "B": str(tmp_path / "sweep")})
     grids = read_grids(tmp_path / "grids.parquet")
@@ -62,7 +62,7 @@ def test_an_unfinished_grid_has_the_repetitions_that_all_its_combinations_finish
     assert read_grids(tmp_path / "grids.parquet")["A"].n_repetitions == 1
 
 
-def test_optunas_halving_trains_those_to_the_end_that_are_the_best_when_they_arrive():
+def test_optunas_halving_trains_to_the_end_what_is_the_best_when_it_arrives():
     found = optuna_halving(shuffled=False)(flat(2.0, 3.0, 1.0, 2.5), np.random.default_rng(0))
     assert found.cost == pytest.approx((12 + 4 + 12 + 4) / (4 * 12))
     assert found.winner == "c2"
@@ -79,11 +79,11 @@ def test_asha_stops_the_worse_of_two_only_if_it_arrives_later(n_workers):
     assert costs == {(12 + 4) / (2 * 12), 1.0}
 
 
-@pytest.mark.parametrize("way", [one_epoch_best_at_equal_cost, random_choice_at_equal_cost])
-def test_ways_of_equal_cost_cost_at_most_as_much_as_the_race(way):
+@pytest.mark.parametrize("method", [one_epoch_best_at_equal_cost, random_choice_at_equal_cost])
+def test_methods_of_equal_cost_cost_no_more_than_the_race(method):
     grid = flat(*range(20))
     cost = replay_race(grid, SuccessiveHalving()).cost
-    assert cost - 1 / 20 < way(grid, np.random.default_rng(0)).cost <= cost
+    assert cost - 1 / 20 < method(grid, np.random.default_rng(0)).cost <= cost
 
 
 def test_rivals_decide_at_the_race_s_first_rung_and_then_at_powers_of_its_factor():

@@ -69,7 +69,7 @@ class Executor:
 
     @classmethod
     def of(cls, name: ExecutorName, address: str | None, *, wait_for_nodes: bool) -> "Executor":
-        """Returns the executor that the arguments choose; the environment has their defaults.
+        """Returns the executor that the arguments choose; their defaults come from the environment.
 
         Raises:
             UserError: If a variable of the environment is not a number and should be one.

@@ -22,7 +22,7 @@ class Monitor:
         failed_before: Trials that failed in an earlier run; a new failure of theirs says nothing about the others.
         check_lock: Raises an error if another run may have begun; then no further trial starts.
         outcomes: The last report of each trial that ended.
-        any_paused: Whether a trial was trained as far as it was to be for now.
+        any_paused: Whether any trial has been paused.
     """
 
     progress: Progress
@@ -40,7 +40,7 @@ class Monitor:
         self.progress.started(trial_id)
 
     def reported(self, report: TrialReport) -> None:
-        """A trial reported its state. Reports after the one that it has ended are ignored."""
+        """A trial reported its state. Reports that follow the one of its end are ignored."""
         if report.trial_id in self.outcomes:
             return
         self.progress.reported(report)

@@ -37,7 +37,7 @@ class Progress:
         options: Returns a trial's options as a short text, by trial id.
         best: The best trial of earlier runs.
         has_best: Whether all trials have the same validation set; otherwise none of them is the best.
-        is_race: Whether decisions on the way let `n_epochs` change, so that trials cannot be counted.
+        is_race: Whether decisions of a race may change `n_epochs`, so that the display counts epochs, not trials.
         console: The default is standard error, so that standard output contains only the table.
     """
 
@@ -92,7 +92,7 @@ class Progress:
         return cls(
             n_trials=plan.n_trials,
             n_done=len(plan.trials) - len(to_train),
-            # What a search has not proposed yet is taken to be like what it has.
+            # This assumes that combinations that a search has yet to propose resemble those proposed so far.
             n_epochs=n_epochs + of_all * (plan.n_trials - len(plan.trials)) // len(plan.trials)
             if plan.n_epochs_of_races is None
             else plan.n_epochs_of_races,
@@ -105,7 +105,7 @@ class Progress:
         )
 
     def grown(self, plan: Plan, space: SearchSpace) -> None:
-        """A search has proposed more; the plan has all trials."""
+        """A search has proposed more combinations; the plan has all trials so far."""
         self.num_epochs, self.options = _described(plan, space)
         self.n_done_before = len(plan.trials) - len(plan.to_train)
 
@@ -133,11 +133,11 @@ class Progress:
             self.say("starting Ray")
 
     def decided(self, text: str, n_epochs_left: int) -> None:
-        """A race has decided who stays.
+        """A race has decided which combinations stay.
 
         Args:
-            text: A sentence that says so.
-            n_epochs_left: About how many epochs it still trains, without those of the trials that are running.
+            text: A sentence about the decision.
+            n_epochs_left: About how many epochs the race still has to train, counted from its latest decisions.
         """
         self.race = text
         self.n_epochs = self.n_epochs_of_ended + n_epochs_left
@@ -317,7 +317,7 @@ class _Pace:
 
 
 def _described(plan: Plan, space: SearchSpace) -> tuple[Callable[[str], int], Callable[[str], str]]:
-    """Returns functions that return a trial's number of epochs, and its options as a short text, by its id."""
+    """Returns two functions of a trial's id: its number of epochs, and its options as a short text."""
     combinations = {trial.id: trial.combination for trial in plan.trials}
     names = short_names([axis.distinguishing_column[0] for axis in space.axes]).values()
 

@@ -1,9 +1,9 @@
 """Trains trials with Ray Tune, in worker processes of the Ray that `ray_session.py` started or connected to.
 
-`_Steps` is a `Searcher` of Tune, so Tune asks it for the next step whenever one can start. A grid of Tune
-(`tune.grid_search` and `num_samples`) would fix all trials and their order before the first one starts, so a race would
-be impossible. Nor does it tell a trial its repetition. Workers (`ray_worker.py`) write their results themselves; their
-reports to this process, the driver, are for the display and the schedule.
+`_Steps` is a `Searcher` of Tune, so Tune asks it for the next step whenever one can start. A Tune grid
+(`tune.grid_search` with `num_samples`) would fix all trials and their order before the first one starts, which rules
+out a race, and its trials would not know their repetition. Workers (`ray_worker.py`) write their results themselves;
+their reports to this process, the driver, are for the display and the schedule.
 """
 
 import gc
@@ -43,8 +43,8 @@ ENV_VARS_TO_PROPAGATE -= {name for name in ENV_VARS_TO_PROPAGATE if name.startsw
 
 _NODES_INTERVAL_S = 5.0
 
-# Tune keeps each step, 34 KB, until its Tuner ends, and iterates over all of them whenever one starts. So several
-# Tuners run in turn. Each starts new workers after the last step of the previous one, so each slot needs many steps.
+# Tune keeps every step (34 KB) until its Tuner ends, and iterates over all of them whenever one starts. So several
+# Tuners run one after another. Each starts new workers, so a Tuner needs many steps per slot to be worth it.
 _STEPS_OF_A_TUNER = 1000
 _STEPS_OF_A_SLOT = 25
 
@@ -71,7 +71,7 @@ def run_ray(
     Raises:
         KeyboardInterrupt: After Ctrl-C.
         Preempted: After SIGTERM.
-        UnusableNodeError: If a node joined on which trials cannot be trained; the other trials have saved.
+        UnusableNodeError: If a node joined on which trials cannot be trained; all other trials have saved.
     """
     # Tune needs a folder for files that are not used: not the experiment's folder, which may be full or remote.
     with (
@@ -113,7 +113,7 @@ def _tune(
     scratch: str,
     gpus: ray_gpus.RayGpus | None,
 ) -> None:
-    """Trains steps with one Tuner until the schedule has no more, or the Tuner has had as many as it may."""
+    """Trains steps with one Tuner until the schedule has no more, or until the Tuner has reached its limit."""
     placement = steps.placement
     tuner = tune.Tuner(
         tune.with_resources(trainable, tune.PlacementGroupFactory([placement.trial_resources])),
@@ -165,9 +165,9 @@ class _StaysInDriver:
 
 
 class _Steps(_StaysInDriver, Searcher):  # type: ignore[misc] # ray declares no types
-    """Gives the steps of a schedule to Tune, when there is a free slot for one.
+    """Gives the steps of a schedule to Tune, each when there is a free slot for it.
 
-    Tune's own trials are steps: those of a trial that is paused and continued are several for Tune.
+    What Tune calls a trial is a step here: a trial that is paused and continued is several trials for Tune.
     """
 
     def __init__(self, schedule: Schedule, placement: Placement, *, unbounded: bool = False) -> None:
@@ -175,7 +175,7 @@ class _Steps(_StaysInDriver, Searcher):  # type: ignore[misc] # ray declares no 
         self.schedule = schedule
         self.placement = placement
         self.max_concurrent = 0 if unbounded else placement.n_slots  # 0 means no limit
-        self.running: dict[str, Step] = {}  # by Tune's id, from when Tune gets it
+        self.running: dict[str, Step] = {}  # by Tune's id, from the moment Tune gets it
         self.is_over = False
         self.closed = False
         self.node_error: str | None = None
@@ -192,7 +192,7 @@ class _Steps(_StaysInDriver, Searcher):  # type: ignore[misc] # ray declares no 
         return Searcher.FINISHED if self.is_over else None
 
     def ended(self, trial_id: str, report: TrialReport | None) -> None:
-        """A step ended, by Tune's id; `report` is its last one, None if its worker left without any."""
+        """The step with Tune's id ended; `report` is its last one, None if its worker left without one."""
         step = self.running.pop(trial_id)
         self.schedule.ended(report or TrialReport(step.trial.id, "interrupted"))
 

@@ -126,7 +126,7 @@ def _train(config: dict[str, Any], job: Job, placement: Placement, versions: Map
 
 
 def config_of(step: Step) -> dict[str, Any]:
-    """Returns a step as JSON primitives, as which Tune sends it to a worker."""
+    """Returns a step as JSON primitives, for Tune to send to a worker."""
     spec = step.trial
     return {
         "key": spec.key,

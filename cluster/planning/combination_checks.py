@@ -348,7 +348,7 @@ def _try_scheduler(settings: Settings, optimizer: torch.optim.Optimizer, inputs:
 
 
 MAX_STEPS = 10_000
-"""As many epochs are tried; more would take long."""
+"""How many epochs are tried at most; more would take long."""
 
 _ENDLESS = (
     *(lr_scheduler.StepLR, lr_scheduler.MultiStepLR, lr_scheduler.ExponentialLR, lr_scheduler.ConstantLR),

@@ -39,7 +39,7 @@ class DiskUse:
     Attributes:
         weights: The weights and the errors of frames, which `keep_weights` may remove.
         logs: All other files.
-        state: The last state of the training, which `keep_state` keeps.
+        state: The final state of the training, which `keep_state` keeps.
     """
 
     weights: int
@@ -82,5 +82,5 @@ def disk_use(settings: Settings, inputs: Inputs) -> DiskUse:
         logs += _NPZ_FILE + n_examples * (n_points + 2) * skeleton.n_joints * 3 * 4
         logs += _PICTURE * min(solver.num_epochs, 11) * solver.show_plots
     # The model, its best weights, and two more numbers for each parameter, as Adam has; and the records.
-    last_state = 4 * weights + n_records * _RECORD
-    return DiskUse(weights + frames, logs, last_state if experiment.keep_state == "all" else 0)
+    final_state = 4 * weights + n_records * _RECORD
+    return DiskUse(weights + frames, logs, final_state if experiment.keep_state == "all" else 0)

@@ -1,8 +1,8 @@
-"""Longer trainings: a trial continues another one that is the same training with fewer epochs.
+"""Longer training: a trial continues another one that is the same training with fewer epochs.
 
-The number of epochs is part of a combination's key, because its results after 50 and after 100 epochs are two results.
-But the training for 100 epochs passes through the state after 50. So it can begin with the last state of the shorter
-one, if that was kept, and then has the same bits as a training that began from nothing.
+The number of epochs is part of a combination's key, because 50 and 100 epochs give different results. But a training
+for 100 epochs passes through the state after 50. If the shorter one kept its final state, the longer one can continue
+from it, and ends with the same bits as a training from the beginning.
 """
 
 import json
@@ -35,18 +35,18 @@ class _Course(NamedTuple):
 
 
 def with_shorter(plan: Plan, kept: Sequence[KeptTrial], has_state: Callable[[str], bool]) -> Plan:
-    """Returns a plan whose trials know which others they can continue; each comes after those of the plan.
+    """Returns the plan with the shorter trials that each trial can continue, sorted so that these come first.
 
     The plan then also warns of finished trials that it cannot continue.
 
     Args:
         plan: The plan with its statuses.
-        kept: Finished trials that it does not have.
-        has_state: Returns whether the last state of a finished trial was kept, by its id.
+        kept: Finished trials on disk that are not in the plan.
+        has_state: Returns whether the final state of a finished trial was kept, by the trial's id.
     """
     to_train = {trial.id for trial in plan.to_train}
     if _EPOCHS not in plan.combinations[0].options:
-        # All have the same number of epochs. Encoded settings of many combinations take long to parse.
+        # All have the same number of epochs. Parsing the encoded settings of many combinations takes long.
         longest = json.loads(plan.combinations[0].encoded)["schedule"]["num_epochs"]
         kept = [trial for trial in kept if _n_epochs(trial.description) < longest]
         if not kept:
@@ -54,7 +54,7 @@ def with_shorter(plan: Plan, kept: Sequence[KeptTrial], has_state: Callable[[str
     if not to_train:
         return plan
     courses = {combination.key: _Course.of(json.loads(combination.encoded)) for combination in plan.combinations}
-    lengths: dict[str, dict[int, str]] = defaultdict(dict)  # the key of each number of epochs, by the steps
+    lengths: dict[str, dict[int, str]] = defaultdict(dict)  # by steps, the key for each number of epochs
     for key, (steps, epochs) in courses.items():
         lengths[steps][epochs] = key
     others = {trial.trial_id.partition("/")[0]: trial.description for trial in kept}
@@ -102,13 +102,13 @@ def _course_of_another(description: Mapping[str, Any]) -> _Course | None:
 
 def _without_state(epochs: int, n: int) -> str:
     return (
-        f"{count(n, 'trial')} cannot continue from epoch {epochs}: the shorter trainings did not keep their last "
-        "states (experiment_config.keep_state)"
+        f"{count(n, 'trial')} cannot continue from epoch {epochs}, because the shorter trainings did not keep their "
+        "final states (experiment_config.keep_state)"
     )
 
 
 def _other_schedules(plan: Plan, kept: Sequence[KeptTrial], to_train: set[str]) -> list[str]:
-    """Warns of finished trials that have fewer epochs and other arguments of the scheduler than a planned one."""
+    """Warns of finished trials that differ from a planned one in its scheduler's arguments and have fewer epochs."""
     planned = {key: found for c in plan.combinations if (found := _scheduled(json.loads(c.encoded))) for key in [c.key]}
     by_rest = {rest: (key, epochs, arguments) for key, (rest, epochs, arguments) in planned.items()}
     texts = Counter[str]()
@@ -121,12 +121,12 @@ def _other_schedules(plan: Plan, kept: Sequence[KeptTrial], to_train: set[str]) 
         changed = [name for name in new if name in arguments and new[name] != arguments[name]]
         if changed and epochs < more_epochs and f"{key}/{trial.trial_id.partition('/')[2]}" in to_train:
             values = ", ".join(f"scheduler_args.{name} was {arguments[name]} and is {new[name]}" for name in changed)
-            texts[f"with {epochs} epochs cannot be continued, because {values}: that is a different training"] += 1
+            texts[f"with {epochs} epochs cannot be continued, because {values}; this is a different training"] += 1
     return [f"{count(n, 'finished trial')} {text}" for text, n in texts.items()]
 
 
 def _scheduled(description: Mapping[str, Any]) -> tuple[str, int, Mapping[str, Encoded]] | None:
-    """Returns a training without its epochs and its scheduler's arguments, then these; None without a scheduler."""
+    """Returns a training without epochs and scheduler arguments, then these two; None without a scheduler."""
     try:
         optimisation = description["optimisation"]
         scheduler = optimisation["scheduler"]

@@ -27,7 +27,7 @@ class Combination:
 
     Attributes:
         key: Its identity, 16 hex digits: a hash of everything that can change a number.
-        row_indices: What it takes of each axis of the search space, see `RowIndices`.
+        row_indices: What it takes from each axis of the search space, see `RowIndices`.
         options: The labels of its values by path.
         encoded: Its encoded settings, canonical JSON; the key is their hash.
     """
@@ -39,7 +39,7 @@ class Combination:
 
 
 class Shorter(NamedTuple):
-    """A trial that is the beginning of a longer one: the same training with fewer epochs."""
+    """A trial that a longer one can continue: the same training with fewer epochs."""
 
     epochs: int
     trial_id: str
@@ -54,7 +54,7 @@ class TrialSpec:
         repetition: The number of the repetition, from 0.
         seed: The repetition's seed.
         shorter: The trials that it can continue, the longest first.
-        is_prolonged: Whether another trial of the plan continues it, and so needs its last state.
+        is_prolonged: Whether another trial of the plan continues it and needs its final state.
     """
 
     combination: Combination
@@ -76,10 +76,10 @@ class TrialSpec:
 
 @dataclass(frozen=True)
 class Plan:
-    """All trials of an experiment, in the order of repetitions; of a search those that it has proposed.
+    """All trials of an experiment, ordered by repetition; with a search, those of the combinations proposed so far.
 
     Attributes:
-        combinations: All combinations.
+        combinations: The combinations.
         trials: A trial for every combination and repetition.
         warnings: What results on the validation and test sets would measure, if they are too close to the training set
             and that matters; which frames the folds do not test; and which trials of other versions would be mixed with
@@ -90,10 +90,10 @@ class Plan:
         keep_weights: As in the config.
         sources: Hashes of the code of the user's own classes and functions, by name.
         epochs_done: How many epochs of a trial need no training, by its id; 0 for others.
-        dropped: The ids of the trials that a race does not train to their end.
-        races: What each race trains: sentences and tables.
-        n_epochs_of_races: About how many epochs the races still train; None without a race.
-        n_confirming: The last repetitions of each combination, in which only finalists of a race are trained.
+        dropped: The ids of the trials that a race has dropped.
+        races: What each race trains: a sentence and a table for each.
+        n_epochs_of_races: About how many epochs the races still have to train; None without a race.
+        n_confirming: How many of the last repetitions are fresh ones, trained only for the finalists of a race.
         search: The search; None for a grid.
     """
 
@@ -114,17 +114,17 @@ class Plan:
 
     @property
     def n_proposed(self) -> int:
-        """How many combinations there are so far, where the folds of one do not count."""
+        """How many combinations there are so far; the folds of one count once."""
         return len(self.combinations) * (len(self.fold_counts) or 1) // (sum(self.fold_counts) or 1)
 
     @property
     def n_not_proposed(self) -> int:
-        """How many combinations a search has still to propose."""
+        """How many combinations a search still has to propose."""
         return 0 if self.search is None else self.search.n_combinations - self.n_proposed
 
     @property
     def n_trials(self) -> int:
-        """How many trials there will be: of a search also those that it has not proposed yet."""
+        """How many trials there will be, including those of combinations that a search has yet to propose."""
         return len(self.trials) + self.n_not_proposed * len(self.trials) // self.n_proposed
 
     def with_more(self, other: "Plan") -> "Plan":
@@ -138,7 +138,7 @@ class Plan:
     def to_train(self) -> list[TrialSpec]:
         """The trials that a run may train.
 
-        These are not the finished ones, those that diverged and would diverge again, and those that a race has dropped.
+        Not among them are finished trials, those that diverged and would diverge again, and those that a race dropped.
         """
         return [t for t in self.trials if self.statuses.get(t.id) not in FINAL and t.id not in self.dropped]
 
@@ -176,7 +176,7 @@ class Plan:
         used = [self.disk[trial.key] for trial in self.to_train if trial.key in self.disk]
         if not used:
             return []
-        # Trials that a search has not proposed yet are taken to be like those that it has.
+        # This assumes that combinations that a search has yet to propose resemble those proposed so far.
         missing = [self.disk[trial.key] for trial in self.trials if trial.key in self.disk]
         share = (self.n_trials - len(self.trials)) / len(missing)
 
@@ -191,7 +191,7 @@ class Plan:
             "none": "no weights",
         }
         states = total("state")
-        kept_states = f"; {size_text(states)} of last states" if states else ""
+        kept_states = f"; {size_text(states)} of final states" if states else ""
         return [
             f"disk: about {logs} of records, examples, tables and the report, {kept[self.keep_weights]}{kept_states}"
         ]
@@ -228,7 +228,7 @@ def make_plan(
         inputs: Reads data and weights.
         n_repetitions: Trainings of each combination.
         seed: The experiment's seed.
-        n_confirming: Further ones, only of the finalists of a race.
+        n_confirming: Fresh repetitions, which are trained only for the finalists of a race.
         chosen: The combinations; None for all.
 
     Raises:

@@ -24,12 +24,12 @@ from data_pipeline.words import first_of, listed, value_text
 
 Key = str | tuple[str | None, ...]
 RowIndices = Choices
-"""A combination: for each axis the index of the row that it takes, or its value in a range; None if it has none."""
+"""A combination: for each axis the index of its row, or its value in the range; None where the axis does not apply."""
 
 _MOST_SHOWN = 5
 
 When = tuple[tuple[int, frozenset[int]], ...]
-"""Conditions: the places of earlier axes, each with the rows for which the condition holds."""
+"""Conditions: the indices of earlier axes, each with the rows for which the condition holds."""
 
 OPTIONS_OUTSIDE_HYPERPARAMS = {
     "experiment_config": (
@@ -50,7 +50,7 @@ class FoldName(NamedTuple):
 
 @dataclass(frozen=True)
 class Axis:
-    """Settings that vary together, row by row; an ordinary option is an axis with one setting. Or one with a range.
+    """Settings that vary together, row by row, or one setting with a range. An ordinary option has one setting.
 
     Attributes:
         paths: The dotted path of each setting.
@@ -58,7 +58,7 @@ class Axis:
         labels: The same values as JSON primitives, for tables and records.
         folds: The fold of each row, if the rows are folds of datasets.
         given_labels: The user's label of each row, shown in place of its values; None for none.
-        range: The values of the only setting; None if it has rows.
+        range: The range of its only setting; None if it has rows.
         when: The conditions under which it applies. Elsewhere its settings keep their base values.
     """
 
@@ -82,7 +82,7 @@ class Axis:
 
     @property
     def dimension(self) -> Dimension:
-        """What a search chooses for it: nothing if its rows are folds, since each combination is trained on all."""
+        """What a search chooses from. For folds there is no choice: each combination is trained on all of them."""
         return Dimension(self.range or (0 if self.folds else len(self.rows)), self.when)
 
     @cached_property
@@ -115,7 +115,7 @@ class Axis:
         return option_texts([choice])[0] if self.range is not None else self._texts[int(choice)]
 
     def to_json(self) -> dict[str, Any]:
-        """Returns it as results and rounds of a search describe it."""
+        """Returns its description in the files of results and of a search's rounds."""
         content: dict[str, Any] = {"paths": list(self.paths)}
         content |= {"rows": [list(row) for row in self.labels]} if self.range is None else {"range": asdict(self.range)}
         if self.when:
@@ -173,7 +173,7 @@ class SearchSpace:
         Args:
             key: A dotted path, or its parts as a tuple.
             of: The range.
-            when: As for `add`.
+            when: See `add`.
 
         Raises:
             ConfigError: With all problems of the axis; then nothing is added.
@@ -181,7 +181,7 @@ class SearchSpace:
         path = dotted(key)
         problems = self._check_path(path, self.paths)
         if not problems and path.startswith("experiment_config."):
-            problems = [Problem(path, "a range cannot vary it; use add_options")]
+            problems = [Problem(path, "it cannot have a range; use add_options")]
         if not problems:
             wrong = [] if of.problem is None else [Problem(path, of.problem)]
             problems = wrong or _check_option_value(path, of.low) or _check_option_value(path, of.high)
@@ -192,7 +192,7 @@ class SearchSpace:
 
     @property
     def has_ranges(self) -> bool:
-        """Whether it has more combinations than a grid can train."""
+        """Whether an axis has a range, so that only a search can train the space."""
         return any(axis.range is not None for axis in self.axes)
 
     @property
@@ -206,7 +206,7 @@ class SearchSpace:
         return [path for axis in self.axes for path in axis.paths]
 
     def values(self, path: str) -> list[Any]:
-        """Returns the values of a setting: those of its axis, or that of the base."""
+        """Returns the values of a setting: those of its axis, of a range the ends, or otherwise the base value."""
         for axis in self.axes:
             if path in axis.paths:
                 found = [row[axis.paths.index(path)] for row in axis.rows]
@@ -226,7 +226,7 @@ class SearchSpace:
         return self._product([range(len(axis.rows)) for axis in self.axes])
 
     def _product(self, choices: Sequence[Sequence[Choice]]) -> list[RowIndices]:
-        """Returns all combinations of some choices for each axis."""
+        """Returns all combinations of the given choices for each axis."""
         found: list[RowIndices] = [()]
         for axis, of_axis in zip(self.axes, choices, strict=True):
             when = Dimension(1, axis.when)
@@ -280,13 +280,13 @@ class SearchSpace:
             return (), [Problem(where, f"got {value_text(when)}; allowed: a dict of options and the value of each")]
         in_data = [path for path in paths if path.startswith("experiment_config.")]
         if in_data:
-            return (), [Problem(where, f"{in_data[0]} applies to all combinations")]
+            return (), [Problem(where, f"{in_data[0]} applies to all combinations, so it takes no condition")]
         found, problems = [], []
         for key, value in without_numpy(when).items():
             path = dotted(key)
             place = next((i for i, axis in enumerate(self.axes) if path in axis.paths and axis.rows), None)
             if place is None:
-                problems.append(Problem(where, f"{path} is not an option yet; add its options before"))
+                problems.append(Problem(where, f"{path} is not an option yet; add its options first"))
                 continue
             rows, wrong = self._rows_with(place, {path: value})
             problems += [replace(problem, path=where) for problem in wrong]
@@ -294,7 +294,7 @@ class SearchSpace:
         return tuple(found), problems
 
     def _rows_with(self, place: int, values: Mapping[str, Any]) -> tuple[list[int], list[Problem]]:
-        """Returns the rows of an axis that have some values, by path; and a problem if there are none."""
+        """Returns the rows of an axis with the given values, by path; and a problem if there are none."""
         axis = self.axes[place]
         problems = [problem for path, value in values.items() for problem in _check_option_value(path, value)]
         if problems:
@@ -308,7 +308,7 @@ class SearchSpace:
         return [], [Problem(" & ".join(values), f"{listed(texts)} is not among its options: {known}")]
 
     def n_combinations(self, at_most: int) -> int:
-        """Returns how many combinations a search can propose; `at_most` if there are more. Folds do not count."""
+        """Returns how many combinations a search can propose, but at most `at_most`. Folds do not count."""
         found: list[RowIndices] = [()]
         for axis in self.axes:
             dimension = axis.dimension
@@ -319,9 +319,10 @@ class SearchSpace:
         return len(found)
 
     def point(self, given: Mapping[str, Any]) -> tuple[RowIndices, list[Problem]]:
-        """Returns the combination that has some values by path, and the base's values of all other settings.
+        """Returns the combination with the given values by path, and the base values for all other settings.
 
-        The second value has a problem for each value that is not in the space; then the first is meaningless.
+        The second result has a problem for each value that is not in the space; if there are any, the first result is
+        meaningless.
         """
         found: list[Choice] = []
         problems = []
@@ -329,21 +330,21 @@ class SearchSpace:
             own = {path: value for path, value in given.items() if path in axis.paths}
             choice = None
             if not axis.dimension.applies(found):
-                why = "a point cannot choose among folds" if axis.folds else "it does not apply there"
+                why = "a point cannot choose a fold" if axis.folds else "it does not apply to this point"
                 problems += [Problem(path, why) for path in own]
             elif own:
                 choice, wrong = self._choice_of(place, own)
                 problems += wrong
             else:
                 choice, wrong = self._choice_of(place, {path: self._base_value(path) for path in axis.paths})
-                problems += [replace(p, text=f"the base's value {p.text}; give another one") for p in wrong]
+                problems += [replace(p, text=f"the base value {p.text}; give the point another one") for p in wrong]
             found.append(choice)
         unknown = [path for path in given if path not in self.paths]
-        problems += [Problem(path, "is neither a range nor an option; add it before") for path in unknown]
+        problems += [Problem(path, "is neither a range nor an option; add it first") for path in unknown]
         return tuple(found), problems
 
     def _choice_of(self, place: int, values: Mapping[str, Any]) -> tuple[Choice, list[Problem]]:
-        """Returns the choice for an axis that has some values, by path; or None and a problem if there is none."""
+        """Returns the choice for an axis with the given values, by path; or None and a problem if there is none."""
         axis = self.axes[place]
         if axis.range is None:
             rows, problems = self._rows_with(place, values)
@@ -362,10 +363,10 @@ class SearchSpace:
         return [(*proposal[:place], row, *proposal[place + 1 :]) for row in range(len(axis.rows))]
 
     def corners(self) -> list[RowIndices]:
-        """Returns combinations with all values that a search can propose except those inside ranges.
+        """Returns combinations that together have all values that a search can propose, except those inside ranges.
 
-        They have each row of each option, and the ends of each range, with the first of all others. Of data they have
-        all combinations.
+        Each row of an option and each end of a range appears with the first values of all other axes. Axes that vary
+        the data appear in all combinations.
         """
         ends: list[list[Choice]] = [
             [axis.range.low, axis.range.high] if axis.range is not None else list(range(len(axis.rows)))
@@ -383,7 +384,7 @@ class SearchSpace:
         return list(dict.fromkeys(found)) or self._product([])
 
     def _needed(self, axis: Axis) -> dict[int, int]:
-        """Returns rows of other axes, by their places, with which an axis applies."""
+        """Returns rows of other axes, by the axes' indices, with which an axis applies."""
         found: dict[int, int] = {}
         for place, rows in axis.when:
             found |= {place: min(rows)} | self._needed(self.axes[place])
@@ -425,7 +426,7 @@ def _text_of(value: Any) -> str:
 
 
 def _without_unknown_arguments(settings: Settings, paths: Sequence[str]) -> Settings:
-    """Returns settings without those of some arguments that the class there does not have."""
+    """Returns settings without those of the given arguments that their class does not accept."""
     hyperparams: Any = settings.hyperparams
     for path in paths:
         _, key, *inner = _parts(path)

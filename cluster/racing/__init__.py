@@ -1,1 +1,1 @@
-"""Races: which combinations are trained on, decided from their validation errors so far, and what that costs."""
+"""Races: decide from validation errors so far which combinations stay, record the decisions, and replay them."""

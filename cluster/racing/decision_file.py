@@ -1,4 +1,4 @@
-"""The content of a decision's file, `race/DATA/BRACKET-RUNG.json`: which combinations stayed in a race after a rung."""
+"""The file of a decision, `race/DATA/BRACKET-RUNG.json`: which combinations stay in a race after a rung, and why."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ from cluster.storage.json_object import fields_of, json_object, read_fields
 from data_pipeline.files.json_numbers import Count
 
 Reason = Literal["best", "close to the best", "earlier finalist", "behind", "diverged"]
-"""Why a combination stays in a race, or does not."""
+"""Why a combination stays in a race or is dropped."""
 
 STAYS: tuple[Reason, ...] = ("best", "close to the best", "earlier finalist")
 """The reasons to stay."""
@@ -25,7 +25,7 @@ _MAX_RUNGS = 64
 """More than any race has, since each rung has at least twice the epochs of the one before."""
 
 MAX_DECISION_BYTES = 2**26
-"""The largest file that is read; that of ten thousand combinations with six repetitions has 3 MB."""
+"""The largest file that is read. With ten thousand combinations and six repetitions a file has 3 MB."""
 
 _HEX_FLOAT = Annotated[str, Meta(pattern=r"^(0x[01]\.[0-9a-f]{1,13}p[+-][0-9]{1,4}|inf)\Z")]
 
@@ -35,13 +35,13 @@ class Competitor:
     """A combination at a rung.
 
     Attributes:
-        key: Its key; with folds, that of all its folds.
-        course: Identifies its training apart from the number of epochs, so that a longer one is recognised.
-        num_epochs: The epochs of its training.
-        epoch: The epoch of the rung, a share of them.
-        values: The best validation error up to that epoch in each repetition, mm, as hexadecimal floats with all bits;
-            `inf` if it diverged.
-        reason: Why it stays, or does not.
+        key: Its key; with folds, one key for all of them.
+        course: A hash of its training that ignores the number of epochs, so that a longer one is recognised.
+        num_epochs: How many epochs it trains.
+        epoch: The epoch of the rung.
+        values: The best validation error of each repetition up to that epoch, mm, as hexadecimal floats, which keep all
+            bits; `inf` if it diverged.
+        reason: Why it stays or is dropped.
     """
 
     key: Key
@@ -53,7 +53,7 @@ class Competitor:
 
     @property
     def values_mm(self) -> list[float]:
-        """The best validation error up to that epoch in each repetition, mm; infinite if it diverged."""
+        """The best validation error of each repetition up to that epoch, mm; infinite if it diverged."""
         return [float.fromhex(value) for value in self.values]
 
     @property
@@ -69,18 +69,18 @@ class Competitor:
 
 @dataclass(frozen=True)
 class DecisionFile:
-    """A decision of a race, and what it rests on.
+    """A decision of a race, with the values that it is based on.
 
     Attributes:
         data: The validation set; with folds, the split dataset.
-        size: The number of its samples that are used; None for all.
-        bracket: The number of the bracket, from 0: combinations that are added later compete in another one.
+        size: How many of its samples are used; None for all.
+        bracket: The number of the bracket, from 0. Combinations that are added later compete in a new bracket.
         rung: The number of the rung in the bracket, from 0.
-        n_rungs: The rungs of the bracket. The last one is the end of the training, and has no decision.
-        n_repetitions: The repetitions of the bracket; the first rung may have fewer.
-        n_epochs_allowed: The most epochs that close combinations may let those at the rung cost, all together.
+        n_rungs: How many rungs the bracket has. The last one is the end of the training and has no decision.
+        n_repetitions: How many repetitions the bracket has; the first rung may have fewer.
+        n_epochs_allowed: How many epochs the combinations at the rung may cost in total if close ones stay.
         rule: The arguments of the rule, `SuccessiveHalving`.
-        combinations: Those that reached the rung, the best first.
+        combinations: The combinations that reached the rung, the best first.
     """
 
     data: str
@@ -95,7 +95,7 @@ class DecisionFile:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "DecisionFile":
-        """Reads a file's text; ValueError if it is not a decision."""
+        """Returns the decision in a file's text; ValueError if it is none."""
         valid, problems = read_fields(json_object(text), _FIELDS)
         missing = [f.name for f in dataclasses.fields(cls) if f.name not in valid and f.name != "size"]
         if problems or missing:
@@ -123,7 +123,7 @@ class DecisionFile:
 
     @property
     def order(self) -> tuple[str, int, int, int]:
-        """Its place among others: those of one bracket together, in the order in which they were made."""
+        """The sort key of a decision: by bracket, and then in the order in which they were made."""
         return self.data, self.size or 0, self.bracket, self.rung
 
     @property
@@ -141,7 +141,7 @@ _FIELDS = fields_of(DecisionFile)
 
 
 def read_decisions(experiment: Storage) -> tuple[list[DecisionFile], list[str]]:
-    """Returns the decisions of an experiment's races in their order, and for each broken file a text that says why.
+    """Returns the decisions of an experiment's races in order, and for each broken file a text that says why.
 
     Raises:
         StorageError: If a file cannot be read.
@@ -156,7 +156,7 @@ def read_decisions(experiment: Storage) -> tuple[list[DecisionFile], list[str]]:
         try:
             decision = DecisionFile.from_json(content)
             if decision.path != name:
-                raise ValueError(f"it is that of {decision.path}")
+                raise ValueError(f"it contains the decision of {decision.path}")
             decisions.append(decision)
         except ValueError as error:
             problems.append(f"{FileNames.RACE_FOLDER}/{name}: {error}")

@@ -1,4 +1,4 @@
-"""What the decisions of a race say about its finalists, the combinations that it dropped, and its first rung."""
+"""What a race's decisions say about its finalists, the combinations that it dropped, and its first rung."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,20 +8,20 @@ from typing import NamedTuple
 from cluster.racing.decision_file import DecisionFile, Reason
 
 Data = tuple[str, int | None]
-"""A validation set: its name, with folds that of the split dataset, and the number of samples; None for all."""
+"""A validation set: its name (with folds, that of the split dataset), and how many samples are used; None for all."""
 
 
 class Dropped(NamedTuple):
     """The rung at which a race dropped a combination.
 
-    It says nothing about how far single trials have trained, which may be further.
+    Single trials may have trained further.
 
     Attributes:
         epoch: The epoch of the rung.
-        repetitions: The repetitions that reached it.
-        val_distance_mm: Their mean of the best validation distance up to that epoch, mm; None if one diverged, and for
-            a single fold.
-        leader_val_distance_mm: The same of the best combination at the rung, mm.
+        repetitions: How many repetitions reached it.
+        val_distance_mm: Their best validation distance up to that epoch, mean over repetitions, mm; None if one
+            diverged, and for a single fold.
+        leader_val_distance_mm: The same for the leader at the rung, mm.
         reason: Why it was dropped.
     """
 
@@ -37,14 +37,14 @@ DROPPED_COLUMNS = tuple(f"dropped_{name}" for name in Dropped._fields)
 
 
 def dropped_combinations(decisions: Sequence[DecisionFile], validated_on: Mapping[str, Data]) -> dict[str, Dropped]:
-    """Returns the combinations whose latest decision says that they do not stay.
+    """Returns the combinations that their latest decision dropped.
 
     Args:
-        decisions: The decisions, in their order.
-        validated_on: The validation set of each combination that may be dropped, by its key. Others are ignored.
+        decisions: The decisions, in order.
+        validated_on: The validation set of each combination to look for, by key. Others are ignored.
 
     Returns:
-        By key: those that reached the latest rung first, the best at each rung first.
+        By key: those dropped at the latest rung first, and at each rung the best first.
     """
     latest = {
         competitor.key: (decision, competitor)
@@ -56,7 +56,7 @@ def dropped_combinations(decisions: Sequence[DecisionFile], validated_on: Mappin
     for key, (decision, competitor) in latest.items():
         if not competitor.stays:
             n, mean = len(competitor.values), competitor.mean_mm
-            # Rungs are counted from the end, where those of all brackets are equal.
+            # Rungs count from the end of the training, where all brackets have one.
             place = (decision.n_rungs - decision.rung, -n, mean, key)
             dropped = Dropped(competitor.epoch, n, _finite(mean), _finite(decision.leader.mean_mm), competitor.reason)
             found.append((place, dropped))
@@ -64,13 +64,13 @@ def dropped_combinations(decisions: Sequence[DecisionFile], validated_on: Mappin
 
 
 def finalists(decisions: Sequence[DecisionFile]) -> set[str]:
-    """Returns the keys of the combinations that a race trains to the end."""
+    """Returns the keys of the combinations that races train to the end."""
     last = (decision for decision in decisions if decision.rung == decision.n_rungs - 2)
     return {competitor.key for decision in last for competitor in decision.combinations if competitor.stays}
 
 
 def for_longer(decisions: Sequence[DecisionFile], stands_for: Mapping[str, str]) -> list[DecisionFile]:
-    """Returns decisions in which longer trainings stand next to the shorter ones that raced in their place.
+    """Returns the decisions with longer trainings listed next to the shorter ones that raced in their place.
 
     Args:
         decisions: The decisions.
@@ -95,7 +95,7 @@ def for_longer(decisions: Sequence[DecisionFile], stands_for: Mapping[str, str])
 
 
 def first_rungs(decisions: Sequence[DecisionFile]) -> dict[Data, DecisionFile]:
-    """Returns the first decision of the race on each validation set: that of the most combinations."""
+    """Returns the first decision of the race on each validation set, which compares the most combinations."""
     return {(d.data, d.size): d for d in decisions if (d.bracket, d.rung) == (0, 0)}
 
 

@@ -1,7 +1,7 @@
-"""What a race would have cost and found, computed from a grid that was trained completely. Nothing is trained.
+"""Replays races on a grid that was trained completely: what they would have cost and found. Nothing is trained.
 
-A complete grid holds the validation error of every epoch and repetition. So it shows for each rule which combination
-would have won, how many epochs that would have taken, and how much worse the winner is than that of the grid.
+A complete grid contains the validation error after every epoch of every repetition. So it shows for each rule which
+combination would have won, how many epochs the race would have taken, and how much worse its winner is than the grid's.
 """
 
 import math
@@ -19,12 +19,12 @@ Numbers = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class TrainedGrid:
-    """The errors of combinations that were trained completely, on the same data.
+    """The errors of combinations that were trained completely on the same data.
 
     Attributes:
-        val_mm: For each combination, the validation error after each epoch, (R, E), mm; infinite from the epoch on in
-            which a repetition diverged. E may differ between combinations.
-        test_mm: For each combination, the test error of its repetitions, (R,), mm; empty without a test set.
+        val_mm: For each combination, the validation error of each repetition after each epoch, (R, E), mm; infinite
+            from the epoch on in which the repetition diverged. E may differ between combinations.
+        test_mm: For each combination, the test error of each repetition, (R,), mm; empty without a test set.
     """
 
     val_mm: Mapping[str, Numbers]
@@ -42,7 +42,7 @@ class TrainedGrid:
 
     @cached_property
     def best_mm(self) -> dict[str, Numbers]:
-        """The best validation error up to each epoch, (R, E), mm; infinite where `val_mm` is."""
+        """The best validation error up to each epoch, (R, E), mm; infinite wherever `val_mm` is."""
         return {
             key: np.where(np.isinf(values), values, np.minimum.accumulate(values, axis=1))
             for key, values in self.val_mm.items()
@@ -50,13 +50,13 @@ class TrainedGrid:
 
     @cached_property
     def final_mm(self) -> dict[str, float]:
-        """The mean validation error at the end over the repetitions, mm; the best combination first."""
+        """The final validation error of each combination, mean over repetitions, mm; the best combination first."""
         means = {key: math.fsum(values[:, -1]) / len(values) for key, values in self.best_mm.items()}
         return {key: means[key] for key in sorted(means, key=lambda key: (means[key], key))}
 
     @property
     def winner(self) -> str:
-        """The best combination in validation."""
+        """The combination with the lowest final validation error."""
         return next(iter(self.final_mm))
 
     def resampled(self, repetitions: Sequence[int]) -> "TrainedGrid":
@@ -68,14 +68,14 @@ class TrainedGrid:
 
 @dataclass(frozen=True)
 class Replay:
-    """What a way of searching finds in a grid.
+    """What a race or another method finds in a grid.
 
     Attributes:
         winner: The combination that it finds.
-        cost: The epochs that it trains, as a share of those of the grid.
-        val_regret_mm: How much worse the winner is in validation than that of the grid, mean over all repetitions, mm.
+        cost: The epochs that it trains, as a share of the grid's epochs.
+        val_regret_mm: How much worse in validation its winner is than the grid's, mean over all repetitions, mm.
         test_regret_mm: The same on the test set, where it may be negative; None without a test set.
-        decisions: The decisions of a race.
+        decisions: The decisions, if it is a race.
     """
 
     winner: str
@@ -86,7 +86,7 @@ class Replay:
 
     @classmethod
     def of(cls, grid: TrainedGrid, winner: str, n_epochs: float, decisions: Sequence[Decision] = ()) -> "Replay":
-        """Compares a winner with that of the grid."""
+        """Compares a winner with the grid's."""
         test = None
         if grid.test_mm:
             test = float(np.mean(grid.test_mm[winner]) - np.mean(grid.test_mm[grid.winner]))
@@ -116,15 +116,15 @@ def replay_race(grid: TrainedGrid, rule: SuccessiveHalving) -> Replay:
 
 
 def replay_first_epochs(grid: TrainedGrid, n_kept: int, n_epochs: int = 1) -> Replay:
-    """Trains a few epochs of all combinations, and the best ones to their end.
+    """Trains all combinations for a few epochs, and then only the best ones to the end.
 
     This is the baseline of Egelé et al., "Is One Epoch All You Need For Multi-Fidelity Hyperparameter Optimization?",
     2023.
 
     Args:
         grid: The grid.
-        n_kept: How many combinations train to their end.
-        n_epochs: The epochs after which they are chosen.
+        n_kept: How many combinations train to the end.
+        n_epochs: After how many epochs they are chosen.
     """
     early = {key: float(np.mean(values[:, min(n_epochs, values.shape[1]) - 1])) for key, values in grid.best_mm.items()}
     kept = sorted(early, key=lambda key: (early[key], key))[:n_kept]
@@ -138,9 +138,9 @@ class RandomSearch:
     """What a random choice of combinations finds on average, computed exactly.
 
     Attributes:
-        n: How many combinations are chosen and trained to their end.
+        n: How many combinations are chosen and trained to the end.
         cost: Their share of the grid.
-        probability: That the winner of the grid is among them.
+        probability: The probability that the grid's winner is among them.
         val_regret_mm: The mean regret in validation, mm.
     """
 
@@ -154,7 +154,7 @@ class RandomSearch:
         """Chooses as many combinations as `cost`, a share of the grid, pays for; at least one."""
         finals = list(grid.final_mm.values())
         n = max(1, math.floor(cost * len(finals) + 1e-9))
-        # The best of the chosen is the one at place i if it is chosen, and the others come from those after it.
+        # The best of the chosen has rank i if that one is chosen and all others come from lower ranks.
         share = [math.comb(len(finals) - 1 - place, n - 1) / math.comb(len(finals), n) for place in range(len(finals))]
         regret = math.fsum(p * (value - finals[0]) for p, value in zip(share, finals, strict=True) if p)
         return cls(n, n / len(finals), n / len(finals), regret)

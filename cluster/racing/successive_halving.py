@@ -1,8 +1,8 @@
 """Successive halving: all combinations train a little, the best of them train more, and a few train to the end.
 
-A race is synchronous: a rung is decided when all its trials have reached it. The decision is a pure function of their
+A race is synchronous: a rung is decided once all its trials have reached it. The decision is a pure function of their
 validation errors, so it depends neither on the number of workers nor on the order in which trials end. See Jamieson and
-Talwalkar, "Non-stochastic best arm identification and hyperparameter optimization", 2016; here the budget is epochs.
+Talwalkar, "Non-stochastic best arm identification and hyperparameter optimization", 2016. The budget here is epochs.
 """
 
 import math
@@ -17,7 +17,7 @@ from data_pipeline.user_error import UserError
 from data_pipeline.words import value_text
 
 MIN_COMBINATIONS = 6
-"""A race of fewer combinations saves little: half of them are finalists."""
+"""With fewer combinations a race saves little, since half of them would be finalists."""
 
 _STANDARD_ERRORS = 2.0
 
@@ -26,15 +26,15 @@ class Rung(NamedTuple):
     """A rung of a race.
 
     Attributes:
-        share: The share of each combination's own epochs that its trials have trained there.
-        n_repetitions: The repetitions that train.
+        share: Its epoch, as a share of each combination's own epochs.
+        n_repetitions: How many repetitions train to it.
     """
 
     share: Fraction
     n_repetitions: int
 
     def epoch(self, num_epochs: int) -> int:
-        """Returns the epoch of a combination that trains `num_epochs`: its share, rounded, and at least 1."""
+        """Returns its epoch for a combination that trains `num_epochs`: the share, rounded, and at least 1."""
         return max(1, math.floor(num_epochs * self.share + Fraction(1, 2)))
 
 
@@ -44,7 +44,7 @@ class Decision:
 
     Attributes:
         means_mm: The mean validation error of each combination at the rung, mm; infinite if a repetition diverged.
-        reasons: Why each combination stays or goes, the best first.
+        reasons: Why each combination stays or is dropped, the best first.
     """
 
     means_mm: Mapping[str, float]
@@ -60,19 +60,18 @@ class Decision:
 class SuccessiveHalving:
     """Stops the training of combinations that are clearly behind.
 
-    After each rung the best of the combinations stay, one in `reduction_factor`. So do others whose difference from the
-    best one is within the noise of the repetitions, unless that would make the race too expensive. The last rung is the
-    end of the training. A race changes no number: without it, the same script trains the dropped trials to their
-    end.
+    After each rung, the best combinations stay: one in `reduction_factor`. Combinations that differ from the leader by
+    no more than the noise of the repetitions stay too, unless that would make the race too expensive. The last rung is
+    the end of the training. A race changes no number: without it, the same script trains the dropped trials to the end.
 
     Args:
         reduction_factor: The ratio of combinations, and of epochs, between two rungs; at least 2.
         min_epochs: The first rung is the earliest at which each combination has trained at least this many epochs.
         first_repetitions: How many repetitions train to the first rung; None for all.
         min_finalists: At least this many combinations train to the end, with all repetitions.
-        max_cost: The most epochs that close combinations may cause, as a share of the epochs of the whole grid.
-        confirm: How many further repetitions of the finalists are trained. They have chosen nothing, so the numbers of
-            tables, and their tests, come from these alone.
+        max_cost: Close combinations stay only as long as the race costs at most this share of the grid's epochs.
+        confirm: How many fresh repetitions of the finalists are trained after the race. They had no part in choosing
+            the finalists, so tables and tests use them alone.
     """
 
     reduction_factor: int = 3
@@ -92,9 +91,9 @@ class SuccessiveHalving:
         _require("max_cost", cost, "a number above 0 and at most 1", is_share)
 
     def n_rungs(self, num_epochs: int) -> int:
-        """Returns how many rungs a race has whose shortest training has that many epochs."""
+        """Returns the number of rungs of a race whose shortest training has `num_epochs` epochs."""
         n, epoch = 1, num_epochs
-        # Two rungs at the same epoch would decide twice about the same values.
+        # Two rungs at the same epoch would decide twice from the same values.
         while self.min_epochs <= (earlier := self._epoch(n, num_epochs)) < epoch:
             n, epoch = n + 1, earlier
         return n
@@ -121,13 +120,13 @@ def _require(name: str, value: object, allowed: str, is_allowed: bool) -> None:
 
 @dataclass(frozen=True)
 class Race:
-    """A race of some combinations, which have the same validation data.
+    """A race between combinations with the same validation data.
 
     Attributes:
         rule: The rule.
         num_epochs: The epochs of each combination, by its key.
         n_repetitions: The planned repetitions of each.
-        n_rungs: Its rungs; None for as many as the shortest training allows.
+        n_rungs: The number of rungs; None for as many as the shortest training allows.
     """
 
     rule: SuccessiveHalving
@@ -148,11 +147,11 @@ class Race:
 
     @property
     def n_epochs_allowed(self) -> int:
-        """The most epochs that combinations close to the best may let the race cost."""
+        """How many epochs the whole race may cost if close combinations stay."""
         return math.floor(self.rule.max_cost * self.n_epochs_of_grid)
 
     def n_epochs(self, keys: Collection[str], rung: Rung) -> int:
-        """Returns the epochs that combinations train up to a rung, over its repetitions."""
+        """Returns the epochs that combinations train up to a rung, over all its repetitions."""
         return sum(rung.epoch(self.num_epochs[key]) for key in keys) * rung.n_repetitions
 
     def decide(
@@ -162,15 +161,16 @@ class Race:
         n_epochs_allowed: int,
         finalists: Collection[str] = (),
     ) -> Decision:
-        """Decides which combinations go on after a rung; after the last one, ranks the finalists.
+        """Decides which combinations stay after a rung; after the last one, ranks the finalists.
 
         Args:
-            place: The place of the rung in `rungs`.
-            values_mm: For each combination that reached it, the best validation error so far of each repetition, mm;
+            place: The index of the rung in `rungs`.
+            values_mm: For each combination at the rung, the best validation error of each repetition so far, mm;
                 infinite if it diverged.
-            n_epochs_allowed: The most epochs that close combinations may let those at the rung cost, all together: what
-                the race may cost, without the epochs of combinations that were dropped before.
-            finalists: Combinations that were finalists of an earlier race. They take the places of others, but stay.
+            n_epochs_allowed: How many epochs the combinations at the rung may cost in total if close ones stay: the
+                cost allowed for the race, without the epochs of combinations that were dropped before.
+            finalists: Combinations that were finalists of an earlier bracket. They compete with the others, but are
+                never dropped.
         """
         means = {key: math.fsum(values) / len(values) for key, values in values_mm.items()}
         ranked = sorted(means, key=lambda key: (means[key], key))
@@ -196,20 +196,20 @@ class Race:
         return Decision(means, {key: reason(key) for key in ranked})
 
     def sizes(self) -> list[int]:
-        """Returns how many combinations train to each rung, unless others are close to the best."""
+        """Returns how many combinations train to each rung if none stays only because it is close to the best."""
         sizes = [len(self.num_epochs)]
         for _ in self.rungs[1:]:
             sizes.append(self.n_best(sizes[-1]))
         return sizes
 
     def n_best(self, n: int) -> int:
-        """Returns how many of `n` combinations stay without looking at their errors."""
+        """Returns how many of `n` combinations stay as the best, whatever their errors."""
         return max(math.ceil(n / self.rule.reduction_factor), min(self.rule.min_finalists, n))
 
     def _n_affordable(self, place: int, ranked: Sequence[str], n_epochs_allowed: int) -> int:
-        """Returns how many of the combinations may stay so that the race costs no more than its rule allows.
+        """Returns how many of the combinations may stay without making the race cost more than its rule allows.
 
-        Those that stay are expected to become fewer at each later rung, as if none was close to the best.
+        This assumes that at later rungs only the best combinations stay.
         """
         rungs = self.rungs
         means = [self.n_epochs(ranked, rung) / len(ranked) for rung in rungs]  # the epochs of a combination
@@ -227,10 +227,10 @@ class Race:
 
 
 def _bound(values_mm: Mapping[str, Sequence[float]], keys: Sequence[str]) -> float:
-    """Returns the largest difference of two means that may be noise of the repetitions, mm.
+    """Returns the largest difference between two means that may be due to noise of the repetitions, mm.
 
-    It is two standard errors of a paired difference. The spread is that of the residuals after removing the means of
-    combinations and of repetitions, pooled over `keys`: so few repetitions suffice. 0 if there is only one repetition.
+    This is two standard errors of a paired difference. The spread is that of the residuals after removing the means of
+    combinations and of repetitions, pooled over `keys`, so a few repetitions suffice. It is 0 for a single repetition.
     """
     n = len(values_mm[keys[0]])
     if n < 2 or len(keys) < 2:

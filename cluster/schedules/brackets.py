@@ -1,8 +1,8 @@
-"""Races of a plan: what competes with what, how far each competition is, and what stays.
+"""The brackets of a plan's races: which combinations compete with each other, and what has been decided.
 
-All combinations on the same validation data compete in one bracket. Decisions that were made stand. So combinations
-that are added later compete in another bracket, together with the finalists of the earlier ones. A training that is
-only longer than an earlier one is not new: it stands where the shorter one stood.
+All combinations with the same validation data compete in one bracket. Decisions are final, so combinations that are
+added later compete in a new bracket, together with the finalists of the earlier ones. A combination that differs from
+an earlier one only in training longer is not new: it takes the place of the shorter one.
 """
 
 import json
@@ -24,17 +24,17 @@ from cluster.storage.file_names import FileNames
 from data_pipeline.user_error import UserError
 
 _FIXES = (
-    "Restore it from a copy, give the experiment another name, or remove the folder race/: then all decisions are made "
-    "again from the trials on disk"
+    "Restore the file from a copy, give the experiment another name, or remove the folder race/; the next run then "
+    "makes all decisions again from the trials on disk"
 )
 
 
 class RaceError(UserError):
-    """A race cannot go on, since its decisions do not fit what is on disk."""
+    """A race cannot continue, because its decisions do not match what is on disk."""
 
     @classmethod
     def of(cls, path: str, problem: str) -> "RaceError":
-        """Names the file of a decision, what is wrong with it, and what to do."""
+        """Returns the error for a decision's file: what is wrong with it, and what to do."""
         return cls(f"{FileNames.RACE_FOLDER}/{path}: {problem}. {_FIXES}")
 
 
@@ -42,10 +42,10 @@ class Data(NamedTuple):
     """Validation data: only errors on the same frames can be compared."""
 
     name: str
-    """The name of the set; with folds, of the split dataset."""
+    """The name of the set; with folds, that of the split dataset."""
 
     size: int | None
-    """The number of its samples that are used; None for all."""
+    """How many of its samples are used; None for all."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,10 @@ class Entrant:
     """A combination in a race.
 
     Attributes:
-        key: Its key; with folds, that of all its folds together.
-        num_epochs: The epochs of its training.
+        key: Its key; with folds, one key for all of them.
+        num_epochs: How many epochs it trains.
         trained: The combinations that are trained for it: one for each fold, or only itself.
-        n_frames: The validation frames of each of these.
+        n_frames: The number of validation frames of each of these.
     """
 
     key: str
@@ -66,11 +66,11 @@ class Entrant:
 
     @cached_property
     def course(self) -> str:
-        """Identifies its training apart from the number of epochs."""
+        """A hash of its training that ignores the number of epochs."""
         return digest(canonical_json([_without_epochs(combination) for combination in self.trained]))
 
     def over_folds(self, values_mm: Sequence[float]) -> float:
-        """Returns the mean of a value of each fold, in which each frame counts the same."""
+        """Returns the mean of one value per fold, weighted so that every frame counts the same."""
         return mean_over_frames(values_mm, self.n_frames)
 
 
@@ -86,13 +86,14 @@ class Bracket:
     Attributes:
         data: Their validation data.
         number: The number of the bracket, from 0.
-        rule: How it is decided who stays.
-        n_rungs: Its rungs; the last one is the end of the training.
-        n_repetitions: The repetitions that decide.
-        entrants: The planned combinations that compete in it first, by key.
+        rule: Decides which combinations stay.
+        n_rungs: How many rungs it has; the last one is the end of the training.
+        n_repetitions: How many repetitions decide.
+        entrants: The planned combinations that enter the race in this bracket, by key.
         earlier: The brackets before it; their finalists compete in this one too.
         decisions: Its decisions so far, one for each rung.
-        shorter: The competitor of the last decision in whose place an entrant stands that trains longer, by its key.
+        shorter: For an entrant that takes the place of a shorter training: the key of that training in the last
+            decision, by the entrant's key.
     """
 
     data: Data
@@ -107,22 +108,22 @@ class Bracket:
 
     @property
     def place(self) -> int:
-        """The place of the rung that is trained now."""
+        """The number of the current rung, from 0."""
         return len(self.decisions)
 
     @property
     def rungs(self) -> Sequence[Rung]:
-        """Its rungs."""
+        """All its rungs."""
         return self.rule.rungs(self.n_rungs, self.n_repetitions)
 
     @property
     def rung(self) -> Rung:
-        """The rung that is trained now."""
+        """The current rung."""
         return self.rungs[self.place]
 
     @property
     def is_open(self) -> bool:
-        """Whether it is known who competes in it: it can decide something."""
+        """Whether all its competitors are known, so that it can decide."""
         return all(bracket.is_decided for bracket in self.earlier)
 
     @property
@@ -132,12 +133,12 @@ class Bracket:
 
     @property
     def guests(self) -> dict[str, Entrant]:
-        """The finalists of earlier brackets, by key. They stay."""
+        """The finalists of earlier brackets, by key. They are never dropped."""
         return {key: entrant for bracket in self.earlier for key, entrant in bracket.own_competing.items()}
 
     @property
     def own_competing(self) -> dict[str, Entrant]:
-        """Those of `entrants` that are still in it."""
+        """The `entrants` that are still in the race."""
         if not self.decisions:
             return self.entrants
         stay = {competitor.key for competitor in self.decisions[-1].stay}
@@ -145,20 +146,20 @@ class Bracket:
 
     @property
     def competing(self) -> dict[str, Entrant]:
-        """All combinations that are still in it, by key; complete if it is open."""
+        """All combinations that are still in the race, by key; complete once the bracket is open."""
         return {**self.guests, **self.own_competing}
 
     @property
     def race(self) -> Race:
-        """The race of those that are still in it."""
+        """The race between the combinations that are still in it."""
         epochs = {key: entrant.num_epochs for key, entrant in self.competing.items()}
         return Race(self.rule, epochs, self.n_repetitions, self.n_rungs)
 
     def decide(self, values_mm: Mapping[str, Sequence[float]]) -> DecisionFile:
-        """Decides who stays after the rung that is trained now.
+        """Decides which combinations stay after the current rung.
 
         Args:
-            values_mm: The best validation error so far of each repetition of each combination at the rung, mm.
+            values_mm: For each combination, the best validation error of each repetition up to the rung, mm.
         """
         competing, race = self.competing, self.race
         allowed = _n_epochs_allowed(race, self.decisions)
@@ -183,18 +184,18 @@ class Bracket:
                 )
                 for key, reason in decision.reasons.items()
             ],
-            rule={name: value for name, value in asdict(self.rule).items() if name != "confirm"},  # it decides nothing
+            rule={name: value for name, value in asdict(self.rule).items() if name != "confirm"},  # decides nothing
         )
 
     def add(self, decision: DecisionFile) -> None:
-        """Adds a decision; each combination that it lists stands for itself from then on."""
+        """Adds a decision. A combination that it lists no longer takes the place of a shorter one."""
         self.decisions.append(decision)
         for competitor in decision.combinations:
             self.shorter.pop(competitor.key, None)
 
 
 def _n_epochs_allowed(race: Race, decisions: Sequence[DecisionFile]) -> int:
-    """Returns the most epochs that close combinations may let those at a rung cost, after earlier decisions."""
+    """Returns how many epochs the combinations at a rung may cost in total if close ones stay, see `Race.decide`."""
     if not decisions:
         return race.n_epochs_allowed
     last = decisions[-1]
@@ -203,14 +204,14 @@ def _n_epochs_allowed(race: Race, decisions: Sequence[DecisionFile]) -> int:
 
 
 def check_values(decision: DecisionFile, values_mm: Mapping[str, Sequence[float | None]]) -> None:
-    """Checks that the values of a decision are what is on disk.
+    """Checks the values of a decision against those on disk.
 
     Args:
         decision: The decision.
-        values_mm: What is on disk for each repetition of combinations, mm; None for what is not on disk any more.
+        values_mm: For each combination, the value of each repetition on disk, mm; None if it is no longer there.
 
     Raises:
-        RaceError: If a value is another one now.
+        RaceError: If a value has changed.
     """
     for competitor in decision.combinations:
         known = values_mm.get(competitor.key, ())
@@ -218,16 +219,16 @@ def check_values(decision: DecisionFile, values_mm: Mapping[str, Sequence[float 
             if now is not None and now != then:
                 raise RaceError.of(
                     decision.path,
-                    f"the decision rests on a validation error of {then!r} mm of trial {competitor.key}/{repetition} "
-                    f"at epoch {competitor.epoch}, but its records now say {now!r} mm. The data, the code or the "
-                    "results have been changed since",
+                    f"the decision is based on a validation error of {then!r} mm for trial "
+                    f"{competitor.key}/{repetition} at epoch {competitor.epoch}, but the trial's records now say "
+                    f"{now!r} mm. The data, the code or the results have changed since then",
                 )
 
 
 def _check_decision(
     decision: DecisionFile, before: Sequence[DecisionFile], earlier_finalists: Sequence[Competitor]
 ) -> None:
-    """Checks that a decision follows from what it rests on, and from the decisions before it.
+    """Checks that a decision follows from its rule and values, and from the decisions before it.
 
     Args:
         decision: The decision.
@@ -235,13 +236,13 @@ def _check_decision(
         earlier_finalists: The finalists of earlier brackets.
 
     Raises:
-        RaceError: If the decision would be another one now.
+        RaceError: If it does not.
     """
     given = {competitor.key: competitor for competitor in decision.combinations}
     guests = [competitor for competitor in given.values() if competitor.reason == "earlier finalist"]
     may_compete = [*before[-1].stay, *earlier_finalists] if before else decision.combinations
     for stranger in [*_strangers(given.values(), may_compete), *_strangers(guests, earlier_finalists)]:
-        raise RaceError.of(decision.path, f"{stranger.key} competes, but earlier decisions do not let it")
+        raise RaceError.of(decision.path, f"{stranger.key} competes, but no earlier decision let it stay")
     epochs = {key: competitor.num_epochs for key, competitor in given.items()}
     race = Race(_rule_of(decision), epochs, decision.n_repetitions, decision.n_rungs)
     rung, n_epochs_allowed = race.rungs[decision.rung], _n_epochs_allowed(race, before)
@@ -250,17 +251,17 @@ def _check_decision(
     facts = [
         ("n_epochs_allowed", decision.n_epochs_allowed, n_epochs_allowed),
         *((f"the epoch of {key}", one.epoch, rung.epoch(one.num_epochs)) for key, one in given.items()),
-        *((f"the reason of {key}", one.reason, again[key]) for key, one in given.items()),
+        *((f"the reason for {key}", one.reason, again[key]) for key, one in given.items()),
         ("the order of the combinations", list(given), list(again)),
     ]
     for name, value, expected in facts:
         if value != expected:
-            follows = f"{name} is {value!r}, but by its rule and values it is {expected!r}"
-            raise RaceError.of(decision.path, f"the decision does not follow from what it rests on: {follows}")
+            wrong = f"{name} is {value!r}, but should be {expected!r}"
+            raise RaceError.of(decision.path, f"the decision does not follow from its rule and values: {wrong}")
 
 
 def _strangers(competitors: Iterable[Competitor], known: Iterable[Competitor]) -> Iterator[Competitor]:
-    """Yields those that are neither known nor longer trainings of known ones."""
+    """Yields the competitors that are neither known nor longer trainings of known ones."""
     keys, shortest = set(), dict[str, int]()
     for one in known:
         keys.add(one.key)
@@ -276,12 +277,12 @@ def open_brackets(
     rule: SuccessiveHalving,
     n_repetitions: int,
 ) -> list[Bracket]:
-    """Returns the brackets of a plan, as far as they have been decided.
+    """Returns the brackets of a plan, with the decisions made so far.
 
     Args:
-        entrants: The planned combinations on each validation data, by key.
-        decisions: All decisions so far, in their order.
-        rule: The rule of brackets that have decided nothing yet; the others keep theirs.
+        entrants: For each validation data, the planned combinations by key.
+        decisions: All decisions so far, in order.
+        rule: The rule for brackets that have decided nothing yet; the others keep theirs.
         n_repetitions: The planned repetitions.
 
     Raises:
@@ -305,7 +306,7 @@ def open_brackets(
 
 
 def _decided_bracket(data: Data, made: list[DecisionFile], earlier: list[Bracket]) -> Bracket:
-    """Returns a bracket that has decided something, without its entrants."""
+    """Returns a bracket that has made decisions, without its entrants."""
     first = made[0]
     earlier_finalists = [competitor for bracket in earlier for competitor in bracket.decisions[-1].stay]
     for place, decision in enumerate(made):
@@ -314,7 +315,7 @@ def _decided_bracket(data: Data, made: list[DecisionFile], earlier: list[Bracket
         of_bracket = ("n_rungs", "n_repetitions", "rule")
         changed = next((name for name in of_bracket if getattr(decision, name) != getattr(first, name)), None)
         if changed is not None or place > first.n_rungs - 2:
-            raise RaceError.of(decision.path, f"{changed or 'n_rungs'} is not that of the decisions before it")
+            raise RaceError.of(decision.path, f"{changed or 'n_rungs'} does not match the decisions before it")
         _check_decision(decision, made[:place], earlier_finalists)
     rule = _rule_of(first)
     return Bracket(data, first.bracket, rule, first.n_rungs, first.n_repetitions, {}, earlier, decisions=made)
@@ -328,12 +329,12 @@ def _rule_of(decision: DecisionFile) -> SuccessiveHalving:
 
 
 def _placed(planned: Mapping[str, Entrant], known: Sequence[Bracket]) -> dict[str, Entrant]:
-    """Gives planned combinations to the bracket that has decided about them; returns those that are new."""
+    """Assigns planned combinations to the brackets that have decided about them; returns the new ones."""
     owner: dict[str, tuple[Bracket, Competitor]] = {}
     for bracket in known:
         last = {competitor.key for competitor in bracket.decisions[-1].combinations}
         for competitor in _last_standings(bracket).values():
-            # One that stayed was not planned if the next decision lacks it. It competes again if it is planned again.
+            # If one stayed but is missing from the next decision, it was not planned then. Planned again, it is new.
             if competitor.key in last or not competitor.stays:
                 owner.setdefault(competitor.key, (bracket, competitor))
     new = {}
@@ -344,7 +345,7 @@ def _placed(planned: Mapping[str, Entrant], known: Sequence[Bracket]) -> dict[st
             new[key] = entrant
     if not owner or not new:
         return new
-    lengths: dict[str, dict[int, str]] = defaultdict(dict)  # the key of each number of epochs, by course
+    lengths: dict[str, dict[int, str]] = defaultdict(dict)  # by course, the key for each number of epochs
     for key, (_, competitor) in owner.items():
         lengths[competitor.course][competitor.num_epochs] = key
     for key, entrant in list(new.items()):
@@ -358,14 +359,14 @@ def _placed(planned: Mapping[str, Entrant], known: Sequence[Bracket]) -> dict[st
 
 
 def _last_standings(bracket: Bracket) -> dict[str, Competitor]:
-    """Returns what the last decision on each combination was, by key."""
+    """Returns the last decision about each combination, by key."""
     return {competitor.key: competitor for decision in bracket.decisions for competitor in decision.combinations}
 
 
 def entrants_of(
     combinations: Sequence[Combination], space: SearchSpace, inputs: Inputs
 ) -> dict[Data, dict[str, Entrant]]:
-    """Returns what can be raced: the combinations on each validation data, by key; folds of one are together."""
+    """Returns the combinations that can race, by validation data and key. The folds of one form a single entrant."""
     found: dict[Data, dict[str, Entrant]] = {}
     groups: dict[tuple[object, ...], list[Combination]] = {}
     fold_axis = next((place for place, axis in enumerate(space.axes) if axis.folds), None)

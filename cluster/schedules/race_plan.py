@@ -1,4 +1,4 @@
-"""What a race will train, as far as that is known, and whether it makes sense."""
+"""What a race is expected to train, and warnings about races that make little sense."""
 
 import copy
 import math
@@ -23,19 +23,19 @@ _SET, _SIZE = "experiment_config.train_set", "experiment_config.train_set_size"
 _PRESET = "experiment_config.use_preset"
 
 _SIMILAR = 1.1
-"""Training sets whose sizes differ by a smaller factor may be raced against each other."""
+"""Training sets may race against each other if their sizes differ by at most this factor."""
 
 
 class PlannedRung(NamedTuple):
     """A rung of a bracket.
 
     Attributes:
-        epochs: The epoch of the rung; the least and the most, if combinations have different numbers of epochs.
-        n_combinations: Those that train to it; an estimate for later rungs, in which close combinations are missing.
-        n_repetitions: Their repetitions there.
-        n_trials: Their trials there: one for each repetition and fold.
-        n_epochs: The epochs of all of them since the rung before.
-        is_decided: Whether it is known who stays after it.
+        epochs: The lowest and the highest epoch of the rung; equal unless combinations differ in their epochs.
+        n_combinations: How many combinations train to it; for later rungs an estimate without close combinations.
+        n_repetitions: How many repetitions of each of them do.
+        n_trials: Their trials: one for each repetition and fold.
+        n_epochs: The epochs that these train from the previous rung on.
+        is_decided: Whether its decision has been made.
     """
 
     epochs: tuple[int, int]
@@ -47,11 +47,11 @@ class PlannedRung(NamedTuple):
 
 
 def planned_rungs(bracket: Bracket, n_repetitions: int) -> list[PlannedRung]:
-    """Returns the rungs of a bracket, without the guests, which other brackets train.
+    """Returns the rungs of a bracket. Guests do not count, since other brackets train them.
 
     Args:
         bracket: The bracket.
-        n_repetitions: The repetitions of finalists, without those that confirm them.
+        n_repetitions: The repetitions of finalists, without the fresh ones.
     """
     lengths = [entrant.num_epochs for entrant in bracket.entrants.values() for _ in entrant.trained]
     n_folds = len(lengths) / max(1, len(bracket.entrants))
@@ -80,7 +80,7 @@ def planned_to_confirm(bracket: Bracket, n_confirming: int) -> PlannedRung:
 
 
 def dropped_trials(brackets: Sequence[Bracket], n_repetitions: int) -> set[str]:
-    """Returns the ids of the trials that races do not train to their end, among all repetitions."""
+    """Returns the ids of the trials that races have dropped, in all repetitions."""
     return {
         f"{combination.key}/{repetition}"
         for bracket in brackets
@@ -93,13 +93,13 @@ def dropped_trials(brackets: Sequence[Bracket], n_repetitions: int) -> set[str]:
 def n_epochs_left(
     brackets: Sequence[Bracket], n_repetitions: int, n_confirming: int, trained: Mapping[str, int] | None = None
 ) -> int:
-    """Returns about how many epochs the races still train.
+    """Estimates how many epochs the races still have to train.
 
     Args:
         brackets: The brackets.
-        n_repetitions: The repetitions of finalists, without those that confirm them.
-        n_confirming: The repetitions that confirm them.
-        trained: How many epochs of each trial were trained, by id; None if none since the last decisions.
+        n_repetitions: The repetitions of finalists, without the fresh ones.
+        n_confirming: The fresh repetitions, which confirm finalists.
+        trained: The epochs trained so far, by trial id; None if nothing was trained since the last decisions.
     """
     n, trained = 0, trained or {}
     for bracket in brackets:
@@ -118,12 +118,12 @@ def n_epochs_left(
 def race_texts(
     brackets: Sequence[Bracket], n_repetitions: int, n_confirming: int, ended: AbstractSet[str]
 ) -> list[str]:
-    """Returns what each race trains: a sentence and a table.
+    """Describes what each race trains, in a sentence and a table.
 
     Args:
         brackets: The brackets.
-        n_repetitions: The repetitions of finalists, without those that confirm them.
-        n_confirming: The repetitions that confirm them.
+        n_repetitions: The repetitions of finalists, without the fresh ones.
+        n_confirming: The fresh repetitions, which confirm finalists.
         ended: The ids of the trials that have ended.
     """
     texts = []
@@ -140,7 +140,7 @@ def race_texts(
         rows = [_row(f"{number}", rung, "decided" * rung.is_decided) for number, rung in enumerate(rungs, 1)]
         if n_confirming:
             fresh = planned_to_confirm(bracket, n_confirming)
-            first += f", then {about}{fresh.n_epochs:,} in fresh repetitions"
+            first += f", plus {about}{fresh.n_epochs:,} in fresh repetitions"
             rows.append(
                 _row("fresh", fresh, _progress(bracket, range(n_repetitions, n_repetitions + n_confirming), ended))
             )
@@ -149,7 +149,7 @@ def race_texts(
 
 
 def _progress(bracket: Bracket, repetitions: Iterable[int], ended: AbstractSet[str]) -> str:
-    """Returns how many trials of finalists have ended; nothing as long as it is not known who they are."""
+    """Says how many trials of the finalists have ended; empty until the finalists are known."""
     if not bracket.is_decided:
         return ""
     trained = [one.key for entrant in bracket.own_competing.values() for one in entrant.trained]
@@ -175,7 +175,7 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def decision_text(decision: DecisionFile, leader: str) -> str:
-    """Returns a sentence for the terminal on a decision.
+    """Returns a sentence about a decision, for the terminal.
 
     Args:
         decision: The decision.
@@ -185,45 +185,45 @@ def decision_text(decision: DecisionFile, leader: str) -> str:
     diverged = sum(competitor.reason == "diverged" for competitor in decision.combinations)
     lost = f" ({diverged} diverged)" if diverged else ""
     added = f", bracket {decision.bracket + 1}" if decision.bracket else ""
-    go_on = "are finalists" if decision.rung == decision.n_rungs - 2 else "go on"
+    stay = "are finalists" if decision.rung == decision.n_rungs - 2 else "stay"
     best = decision.leader
     return (
         f"race on {decision.data}{added}, rung {decision.rung + 1} of {decision.n_rungs}: {n_stay} of "
-        f"{count(n, 'combination')} {go_on} after epoch {best.epoch}{lost}; the best one has {best.mean_mm:.2f} mm in "
-        f"validation ({leader})"
+        f"{count(n, 'combination')} {stay} after epoch {best.epoch}{lost}; the leader has a validation error of "
+        f"{best.mean_mm:.2f} mm ({leader})"
     )
 
 
 def race_problems(space: SearchSpace) -> list[Problem]:
-    """Returns why combinations must not be raced."""
+    """Returns the problems that rule out a race."""
     if space.base.experiment.race is None or _SIZE not in space.paths:
         return []
     text = (
-        f"{_SIZE} is an option, and after a few epochs larger training sets are ahead only because an epoch has more "
-        "batches. Train the whole grid (race: None), or make an experiment for each size"
+        f"{_SIZE} is an option, but after a few epochs larger training sets are ahead only because their epochs have "
+        "more batches. Train the whole grid (race: None), or run a separate experiment for each size"
     )
     return [Problem("experiment_config.race", text)]
 
 
 def race_warnings(brackets: Sequence[Bracket], space: SearchSpace, inputs: Inputs) -> list[str]:
-    """Returns what will make a race useless or unfair; all data was read."""
+    """Returns warnings about races that are useless or unfair. All data must have been read."""
     warnings, rule = [], space.base.experiment.race
     for bracket in brackets:
         if bracket.number == 0 and not bracket.decisions and len(bracket.entrants) < MIN_COMBINATIONS:
             warnings.append(
-                f"a race of {count(len(bracket.entrants), 'combination')} saves little, since at least "
-                f"{bracket.rule.min_finalists} are trained to the end; it is meant for {MIN_COMBINATIONS} or more"
+                f"a race of {count(len(bracket.entrants), 'combination')} saves little, because at least "
+                f"{bracket.rule.min_finalists} are trained to the end; races are meant for {MIN_COMBINATIONS} or more"
             )
         if bracket.n_rungs == 1:
             shortest = min(entrant.num_epochs for entrant in bracket.entrants.values())
             warnings.append(
-                f"the race drops nothing: trainings of {count(shortest, 'epoch')} are too short for a first decision "
-                f"after at least {bracket.rule.min_epochs}; give a smaller min_epochs"
+                f"the race drops nothing: trainings of {count(shortest, 'epoch')} are too short for a first rung at "
+                f"epoch {bracket.rule.min_epochs} or later; lower min_epochs"
             )
         if bracket.rule != rule and not bracket.is_decided:
             warnings.append(
-                f"the race on {bracket.data.name} goes on with the rule of its first decision, {bracket.rule}; the new "
-                "one is that of combinations that are added later"
+                f"the race on {bracket.data.name} continues with the rule of its first decision, {bracket.rule}; the "
+                "new rule applies only to combinations that are added later"
             )
     decided = any(bracket.decisions for bracket in brackets)
     return warnings if decided else [*warnings, *_sizes(brackets, space, inputs), *_warm_ups(brackets, space)]
@@ -240,9 +240,9 @@ def _sizes(brackets: Sequence[Bracket], space: SearchSpace, inputs: Inputs) -> l
         sizes = sorted(len(inputs.sets[key]) for key in keys)
         if sizes[-1] > _SIMILAR * sizes[0]:
             warnings.append(
-                f"the race on {bracket.data.name} compares training sets of {sizes[0]:,} to {sizes[-1]:,} frames, and "
-                "after a few epochs larger ones are ahead only because an epoch has more batches; train the whole "
-                "grid (race: None), or make an experiment for each set"
+                f"the race on {bracket.data.name} compares training sets of {sizes[0]:,} to {sizes[-1]:,} frames, but "
+                "after a few epochs larger ones are ahead only because their epochs have more batches; train the "
+                "whole grid (race: None), or run a separate experiment for each set"
             )
     return warnings
 
@@ -251,7 +251,7 @@ def _warm_ups(brackets: Sequence[Bracket], space: SearchSpace) -> list[str]:
     """Warns if the first decision comes before a learning rate has reached its maximum."""
     found: dict[str, tuple[int, int]] = {}
     seen = set()
-    # The optimizer's arguments say how high the rate is, not when it is highest; and they may have many options.
+    # The optimizer's arguments say how high the rate is, not when it peaks; and they may have many options.
     reads = ("scheduler", "scheduler_args", "optimizer", "solver_config.num_epochs")
     axes = [
         i for i, axis in enumerate(space.axes) if any(f"{p}.".startswith(f"{r}.") for p in axis.paths for r in reads)
@@ -268,14 +268,14 @@ def _warm_ups(brackets: Sequence[Bracket], space: SearchSpace) -> list[str]:
             if peak > first and settings.hyperparams.scheduler is not None:
                 found.setdefault(settings.hyperparams.scheduler.__name__, (peak, first))
     return [
-        f"{name} raises the learning rate until epoch {peak}, but the race first decides after epoch {first}: "
-        "combinations are compared before they train at full speed; give a larger min_epochs"
+        f"{name} raises the learning rate until epoch {peak}, but the race makes its first decision after epoch "
+        f"{first}, before combinations train at the full rate; raise min_epochs"
         for name, (peak, first) in found.items()
     ]
 
 
 def _epoch_of_highest_rate(settings: Settings) -> int:
-    """Returns after how many epochs the learning rate first is the highest of the training; 0 from the start."""
+    """Returns the number of epochs after which the learning rate first peaks; 0 if it starts at its highest."""
     hyperparams = copy.deepcopy(settings.hyperparams)
     optimizer = build_optimizer(hyperparams, [torch.nn.Parameter(torch.zeros(1))])
     scheduler = build_scheduler(hyperparams, optimizer)

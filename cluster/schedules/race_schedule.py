@@ -1,4 +1,4 @@
-"""Trains a race: rung after rung, on as many devices as there are, with the same decisions on any number of them."""
+"""Trains a race rung by rung, with the same decisions on any number of devices."""
 
 import math
 from bisect import insort
@@ -22,14 +22,14 @@ from cluster.trial.trainable import TrialReport
 
 @dataclass
 class _Present:
-    """The rung of a bracket that is trained now.
+    """The current rung of a bracket.
 
     Attributes:
         rung: The rung.
         competing: The combinations that compete at it, by key, as far as they are known.
-        own: Those that are no guests.
-        missing: The trials that have not reached it, by id, and its epoch.
-        ranked: The mean error of each combination that has reached it, mm, with its key, the best first.
+        own: Those that are not guests.
+        missing: The epoch of the rung for each trial that has not reached it, by id.
+        ranked: The mean error (mm) and the key of each combination that has reached it, the best first.
     """
 
     rung: Rung
@@ -40,22 +40,22 @@ class _Present:
 
 
 class RaceSchedule:
-    """Trains the combinations of brackets as far as decisions let them, and makes and writes these on the way.
+    """Trains the combinations of brackets as far as decisions allow, and makes and writes these decisions.
 
-    A rung is decided once each of its trials has reached it or diverged. While devices would have to wait for the last
-    ones, they continue trials that will go on in any case, and then train ahead those that probably will.
+    A rung is decided once each of its trials has reached it or diverged. Devices that would otherwise wait for the last
+    trials continue those of combinations that are certain to stay, and then train ahead those that are likely to.
 
     Args:
         brackets: The brackets.
         trials: All trials of the plan, by id.
         statuses: The status of each trial that was started, by id.
-        n_repetitions: The repetitions of finalists, without those that confirm them.
-        folder: The experiment's folder: it has the trials' records, and gets the decisions.
+        n_repetitions: The repetitions of finalists, without the fresh ones.
+        folder: The experiment's folder. It contains the trials' records; the decisions are written to it.
         decided: Called after each decision, before anything that follows from it is trained.
-        n_confirming: The repetitions that confirm finalists. They decide nothing.
+        n_confirming: The fresh repetitions, which confirm finalists. They decide nothing.
 
     Raises:
-        RaceError: If a decision that was made does not follow from what is on disk.
+        RaceError: If an earlier decision does not match what is on disk.
         StorageError: If files cannot be read or written.
     """
 
@@ -81,13 +81,13 @@ class RaceSchedule:
         self._over = {trial_id for trial_id, status in statuses.items() if status in FINAL}
         self._failed: set[str] = set()  # in this run; the next one trains them again
         self._running: dict[str, Step] = {}  # by trial id
-        self._ended: list[TrialReport] = []  # since the last step was asked for
+        self._ended: list[TrialReport] = []  # since the last call of `next`
         self._waiting: deque[Step] = deque()
-        self._targets: dict[str, int | None] = {}  # how far each trial is to be trained; None to its end
+        self._targets: dict[str, int | None] = {}  # the epoch up to which each trial is needed; None for its end
         self._keys: dict[str, str] = {}  # of combinations, by trial id
         for bracket in brackets:
             self._add_keys(bracket)
-        self._steps_ahead: Iterator[Step] | None = None  # None if they may be others than before
+        self._steps_ahead: Iterator[Step] | None = None  # None if they must be found again
         for bracket in brackets:
             for decision in bracket.decisions:
                 check_values(decision, self._on_disk(decision))
@@ -95,12 +95,12 @@ class RaceSchedule:
         self._decide()
 
     def add(self, bracket: Bracket, trials: Mapping[str, TrialSpec], statuses: Mapping[str, Status]) -> None:
-        """Adds a bracket that has decided nothing.
+        """Adds a bracket that has decided nothing yet.
 
         Args:
             bracket: The bracket.
             trials: Its trials, by id.
-            statuses: The status of each of these that was started, by id.
+            statuses: The status of each of its trials that was started, by id.
         """
         self.brackets.append(bracket)
         self._trials |= trials
@@ -124,9 +124,9 @@ class RaceSchedule:
         return all(bracket.is_decided for bracket in self.brackets)
 
     def results_mm(self) -> Iterator[tuple[Entrant, float | None]]:
-        """Yields the mean error of each combination: of finalists at the end, of others at the rung that they reached.
+        """Yields the mean error of each combination, mm: of finalists at the end, of others at the last rung reached.
 
-        It is None if one of its repetitions diverged.
+        The error is None if a repetition diverged.
         """
         for bracket in self.brackets:
             last = {c.key: c.mean_mm for decision in bracket.decisions for c in decision.combinations}
@@ -141,13 +141,13 @@ class RaceSchedule:
 
     @property
     def all_given(self) -> bool:
-        """Whether all finalists are known and given out."""
+        """Whether all finalists are known and have been given out."""
         if self._waiting or self._ended or any(self._goes_on(step) for step in self._running.values()):
             return False
         return all(bracket.is_decided for bracket in self.brackets)
 
     def next(self) -> Step | None:
-        """Returns the next step of a rung; without any, one beyond it.
+        """Returns the next step of a rung, or one beyond it if the rung has none left.
 
         Raises:
             StorageError: If records cannot be read, or a decision cannot be written.
@@ -171,7 +171,7 @@ class RaceSchedule:
         self._running.pop(report.trial_id, None)
 
     def n_epochs_in_vain(self) -> int:
-        """Returns how many epochs were trained ahead of combinations that then were dropped."""
+        """Returns how many epochs were trained ahead for combinations that were then dropped."""
         self._read_ended()
         n = 0
         for bracket in self.brackets:
@@ -190,7 +190,7 @@ class RaceSchedule:
         return step
 
     def _goes_on(self, step: Step) -> bool:
-        """Whether a trial goes on after a step: it is trained ahead to a lower epoch than it is needed at by now."""
+        """Whether a trial continues after a step: its target may have been raised while it was trained ahead."""
         target = self._targets.get(step.trial.id, 0)
         return step.until is not None and (target is None or target > step.until)
 
@@ -201,7 +201,7 @@ class RaceSchedule:
         return step.until is None or self._errors.n_epochs(trial_id) < step.until
 
     def _read_ended(self) -> None:
-        """Takes note of the steps that ended since the last call."""
+        """Processes the reports of the steps that have ended since the last call."""
         reports, self._ended = self._ended, []
         for report in reports:
             if report.status in FINAL:
@@ -220,7 +220,7 @@ class RaceSchedule:
                 self._waiting.appendleft(step)
 
     def _enter(self, bracket: Bracket) -> _Present:
-        """Gives out what the present rung of a bracket needs."""
+        """Queues the steps that the current rung of a bracket needs."""
         present = _Present(bracket.rung, bracket.competing, bracket.own_competing)
         is_last = bracket.place == bracket.n_rungs - 1
         for repetition in range(self.n_of_finalists if is_last else self._n_repetitions(present.rung)):
@@ -230,9 +230,9 @@ class RaceSchedule:
                     if self._errors.at(trial_id, epoch) is None:
                         if trial_id in self._over and not is_last:
                             raise StorageError(
-                                f"{self._folder.storage.location}: the records of trial {trial_id}, which has "
-                                "finished, were removed or damaged, and the race needs them. Restore them from a copy, "
-                                "or remove the trial's folder: then it is trained again"
+                                f"{self._folder.storage.location}: the records of the finished trial {trial_id} were "
+                                "removed or damaged, but the race needs them. Restore them from a copy, or remove the "
+                                "trial's folder; the next run then trains it again"
                             )
                         present.missing[trial_id] = epoch
                     if key in present.own:
@@ -243,7 +243,7 @@ class RaceSchedule:
         return present
 
     def _rank(self, present: _Present, key: str) -> None:
-        """Ranks a combination among those that have reached a rung, once all its repetitions have."""
+        """Ranks a combination among those at the rung once all its repetitions have reached it."""
         values = self._values(present.competing[key], present.rung)
         if None not in values:
             insort(present.ranked, (math.fsum(_known(values)) / len(values), key))
@@ -252,7 +252,7 @@ class RaceSchedule:
         return min(rung.n_repetitions, self.n_repetitions)
 
     def _decide(self) -> None:
-        """Makes all decisions that can be made now."""
+        """Makes all decisions that are due."""
         has_decided = True
         while has_decided:
             has_decided = False
@@ -268,11 +268,11 @@ class RaceSchedule:
                 self._present[place] = self._enter(bracket)
                 for later, other in enumerate(self.brackets):
                     if any(bracket is earlier for earlier in other.earlier):
-                        self._present[later] = self._enter(other)  # there may be guests now
+                        self._present[later] = self._enter(other)  # it may have guests now
                 has_decided = True
 
     def _ahead(self) -> Iterator[Step]:
-        """Yields steps beyond the rungs: first of combinations that go on in any case, then of those that may."""
+        """Yields steps beyond the rungs, first of combinations that are certain to stay, then of likely ones."""
         likely: list[Step] = []
         for bracket, present in zip(self.brackets, self._present, strict=True):
             if bracket.is_decided:
@@ -290,7 +290,7 @@ class RaceSchedule:
                 if rank < n_certain:
                     yield from self._steps(entrant, after, None if before_end else epoch, is_last=before_end)
                 elif is_waiting:
-                    # Not to the end, where a trial is measured on the test set.
+                    # Not to the end: there the trial would be evaluated on the test set.
                     likely += self._steps(entrant, after, epoch - before_end)
         yield from likely
 
@@ -300,7 +300,7 @@ class RaceSchedule:
                 yield Step(self._trials[trial_id], until)
 
     def _values(self, entrant: Entrant, rung: Rung) -> list[float | None]:
-        """Returns the best error of each repetition up to a rung, mm; None for those that have not reached it."""
+        """Returns the best error of each repetition up to a rung, mm; None for a repetition that has not reached it."""
         epoch = rung.epoch(entrant.num_epochs)
         return [self._value(entrant, repetition, epoch) for repetition in range(self._n_repetitions(rung))]
 
@@ -309,7 +309,7 @@ class RaceSchedule:
         return None if None in of_folds else entrant.over_folds(_known(of_folds))
 
     def _on_disk(self, decision: DecisionFile) -> dict[str, list[float | None]]:
-        """Returns what is on disk of the values that a decision rests on, mm."""
+        """Returns the values that a decision is based on as they are on disk now, mm."""
         entrants = {key: entrant for bracket in self.brackets for key, entrant in bracket.entrants.items()}
         n = min(len(decision.leader.values), self.n_repetitions)
         return {
@@ -320,7 +320,7 @@ class RaceSchedule:
 
 
 def _ids(entrant: Entrant, repetition: int) -> list[str]:
-    """Returns the ids of the trials that are trained for a repetition of a combination: one for each fold."""
+    """Returns the ids of the trials of a combination's repetition: one for each fold."""
     return [f"{combination.key}/{repetition}" for combination in entrant.trained]
 
 
@@ -337,7 +337,7 @@ class _Errors:
         self.diverged: set[str] = set()
 
     def at(self, trial_id: str, epoch: int) -> float | None:
-        """Returns the best error of a trial up to an epoch, mm; infinite if it diverged, None if it is not there."""
+        """Returns a trial's best error up to an epoch, mm: infinite if it diverged, None if it is not that far."""
         if epoch <= self.n_epochs(trial_id):
             return float(self.best_mm[trial_id][epoch - 1])
         return math.inf if trial_id in self.diverged else None
@@ -347,9 +347,9 @@ class _Errors:
         return len(self.best_mm.get(trial_id, ()))
 
     def read_all(self, statuses: Mapping[str, Status]) -> None:
-        """Reads what earlier runs trained; `statuses` has those of all trials that were started, by id.
+        """Reads what earlier runs trained; `statuses` has the status of each trial that was started, by id.
 
-        Trials that failed are trained again, and have reached nothing before.
+        Failed trials are trained again, so they have not reached any rung yet.
         """
         started = {trial_id for trial_id, status in statuses.items() if status not in ("pending", "failed")}
         self.diverged |= {trial_id for trial_id, status in statuses.items() if status == "diverged"}
@@ -360,7 +360,7 @@ class _Errors:
         """Reads the trials of steps that have ended.
 
         Raises:
-            StorageError: If the records of a trial lack an epoch that it has reported.
+            StorageError: If a trial's records lack an epoch that it has reported.
         """
         self.diverged |= {report.trial_id for report in reports if report.status == "diverged"}
         curves = {report.trial_id: read_curve(self.folder.trial(report.trial_id)) for report in reports}

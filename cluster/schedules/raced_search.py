@@ -13,15 +13,15 @@ from cluster.trial.trainable import TrialReport
 class RacedSearchSchedule:
     """Trains the rounds of a search, each as a bracket that competes with the finalists so far.
 
-    The next round is proposed when the finalists of the present one are trained. The value of a combination that was
-    dropped is that at the rung that it reached.
+    The next round is proposed once the finalists of the current one are trained. The sampler sees a dropped combination
+    with its error at the last rung that it reached.
 
     Args:
         searching: The rounds.
-        plan: The plan of those that were proposed, with statuses.
-        race: The race of these.
-        entrants: Returns what can be raced of a plan.
-        grown: Called with the new plan after a round was added, before anything of it is trained.
+        plan: The plan of the rounds proposed so far, with statuses.
+        race: The race of their combinations.
+        entrants: Returns the combinations of a plan that can race.
+        grown: Called with the new plan after a round was added, before any of it is trained.
     """
 
     def __init__(
@@ -41,11 +41,11 @@ class RacedSearchSchedule:
 
     @property
     def all_given(self) -> bool:
-        """Whether each trial of all rounds was given out that goes on."""
+        """Whether all rounds were proposed, and all their finalists given out."""
         return self._searching.is_complete and self._race.all_given
 
     def next(self) -> Step | None:
-        """Returns a step of the present round; proposes the next round once its finalists are trained."""
+        """Returns a step of the current round; proposes the next round once its finalists are trained."""
         while (step := self._race.next()) is None and self._race.is_over and not self._searching.is_complete:
             more = self._searching.next_round(self._values_mm())
             self.plan = self.plan.with_more(more)
@@ -58,7 +58,7 @@ class RacedSearchSchedule:
         self._race.ended(report)
 
     def n_epochs_in_vain(self) -> int:
-        """Returns how many epochs were trained ahead of combinations that then were dropped."""
+        """Returns how many epochs were trained ahead for combinations that were then dropped."""
         return self._race.n_epochs_in_vain()
 
     def _bracket(self, more: Plan) -> Bracket:
@@ -70,7 +70,7 @@ class RacedSearchSchedule:
         return Bracket(data, number, rule, n_rungs, n_repetitions, dict(entrants), earlier=tuple(earlier))
 
     def _values_mm(self) -> dict[str, float | None]:
-        """Returns the value of the combination of each trial, by the trial's id, mm; None if it diverged."""
+        """Returns for each trial, by id, the error of its combination, mm; None if the combination diverged."""
         return {
             f"{combination.key}/{repetition}": value_mm
             for entrant, value_mm in self._race.results_mm()

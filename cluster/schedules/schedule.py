@@ -1,6 +1,6 @@
-"""What a run trains next: executors ask a schedule for one step after another.
+"""Schedules decide what a run trains next. Executors ask them for one step at a time.
 
-What comes next may depend on how earlier steps ended, so it is not known in advance.
+The next step may depend on how earlier ones ended, so the order is not known in advance.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from cluster.trial.trainable import TrialReport
 
 
 class Step(NamedTuple):
-    """A part of a training: from the last checkpoint of a trial until an epoch."""
+    """A part of a training: from a trial's last checkpoint up to an epoch."""
 
     trial: TrialSpec
     until: int | None = None
@@ -19,36 +19,36 @@ class Step(NamedTuple):
 
 
 class Schedule(Protocol):
-    """Decides what is trained next. It changes no number of a trial."""
+    """Decides what is trained next. It does not change the numbers of any trial."""
 
     @property
     def n_parallel(self) -> int:
-        """How many steps can be trained at the same time, at most."""
+        """The largest number of steps that can be trained at the same time."""
 
     @property
     def all_given(self) -> bool:
-        """Whether `next` returns None from now on, whatever else ends. Workers that are idle may then leave."""
+        """Whether `next` will only return None from now on. Idle workers may then leave."""
 
     def next(self) -> Step | None:
-        """Returns a step that can start now; None if there is none, or none until another step ends.
+        """Returns a step that can start now; None if there is none left, or none before another step ends.
 
-        The run ends when there is none and no step is being trained, even if not everything was given out. An error
-        ends it too, and is raised.
+        The run ends when this returns None while no step is running, even if not everything was given out. An error
+        raised here ends the run and reaches its caller.
         """
 
     def ended(self, report: TrialReport) -> None:
-        """A step ended, and no worker has its trial any more. It must not raise an error, which Tune would hide.
+        """A step ended, and its worker has released the trial. It must not raise an error, since Tune would hide it.
 
         Args:
-            report: Its last one. If its status is `interrupted`, the run is about to end.
+            report: The step's last report. If its status is `interrupted`, the run is about to end.
         """
 
 
 class GridSchedule:
-    """Trains each trial of a plan to its end, in their order; a trial that continues another one waits for that.
+    """Trains the trials of a plan to their end, in order. A trial that continues another one waits for it.
 
     Args:
-        trials: What to train.
+        trials: The trials to train.
     """
 
     def __init__(self, trials: Sequence[TrialSpec]) -> None:
@@ -58,11 +58,11 @@ class GridSchedule:
 
     @property
     def all_given(self) -> bool:
-        """Whether each trial was given out."""
+        """Whether all trials were given out."""
         return not self._waiting
 
     def next(self) -> Step | None:
-        """Returns the first trial that can start; None if all that are left wait for others."""
+        """Returns the first trial that can start; None if all remaining ones wait for others."""
         for place, trial in enumerate(self._waiting):
             if not trial.shorter or trial.shorter[0].trial_id not in self._not_ended:
                 del self._waiting[place]

@@ -1,4 +1,4 @@
-"""The search of an experiment: its rounds are proposed, written, read again, and given out for training."""
+"""The search of an experiment: proposes rounds, writes them, reads them again, and gives out their trials."""
 
 import math
 import time
@@ -22,7 +22,7 @@ from cluster.storage.folders import ExperimentFolder
 from cluster.storage.trial_file import FINAL, Status
 from cluster.trial.trainable import TrialReport
 
-_STALE_S = 10.0  # for a while this process may see the old content of a folder that machines share
+_STALE_S = 10.0  # for how long this process may still see the old content of a shared folder
 
 _SAME_DATA = ("experiment_config.val_set", "experiment_config.val_set_size")
 
@@ -33,28 +33,28 @@ def check_searchable(space: SearchSpace, search: Search | None, points: Sequence
     Args:
         space: The options and ranges.
         search: The search; None for a grid.
-        points: What the user wants to be tried first, values by path.
+        points: The combinations to try first, each as values by path.
     """
     where = "experiment_config.search"
     if search is None:
         ranged = [axis.name for axis in space.axes if axis.range is not None]
         add = 'add "search": Search("tpe", n_combinations=…) to experiment_config'
-        problems = [Problem(path, f"is a range, which a grid cannot train; {add}") for path in ranged]
-        return problems + ([Problem("add_point", f"only a search begins with points; {add}")] if points else [])
+        problems = [Problem(path, f"is a range, which only a search can train; {add}") for path in ranged]
+        return problems + ([Problem("add_point", f"only a search tries points; {add}")] if points else [])
     if not any(axis.varies and not axis.folds for axis in space.axes):
         return [Problem(where, "there is nothing to search; add ranges or options, with add_range or add_options")]
     problems = []
     for axis in space.axes:
         if not axis.folds and not set(axis.paths).isdisjoint(_SAME_DATA):
             text = "a search compares validation errors, so all combinations need the same validation set"
-            problems.append(Problem(axis.name, f"{text}; make an experiment for each"))
+            problems.append(Problem(axis.name, f"{text}; run a separate experiment for each set"))
     if len({fold.dataset for fold in space.folds}) > 1:
         problems.append(
-            Problem("add_folds", "a search trains on the folds of one dataset; make an experiment for each")
+            Problem("add_folds", "a search uses the folds of one dataset; run a separate experiment for each dataset")
         )
     n = space.n_combinations(search.n_combinations)
     if n < search.n_combinations:
-        text = f"there are only {n} combinations to search; lower n_combinations, or leave out the search"
+        text = f"there are only {n} combinations to search; lower n_combinations, or train the grid without a search"
         problems.append(Problem(where, text))
     for point in points:
         problems += [replace(p, text=f"in a point: {p.text}") for p in space.point(point)[1]]
@@ -67,7 +67,7 @@ class Searching:
     Args:
         space: The options and ranges.
         config: The experiment's config, with a search.
-        points: What the user wants to be tried first, values by path.
+        points: The combinations to try first, each as values by path.
         inputs: Reads data and weights.
         folder: The experiment's folder.
     """
@@ -88,18 +88,18 @@ class Searching:
         dimensions = [axis.dimension for axis in space.axes]
         self.proposing = Proposing(self.search.sampler, config.seed, dimensions, list(dict.fromkeys(first)))
         self.rounds: list[Round] = []
-        """Those that are on disk, and perhaps a last one that is not written yet."""
+        """The rounds on disk, and possibly a last one that has not been written yet."""
         self._is_new = False
 
     def plan(self, corners: Plan) -> Plan:
-        """Reads the rounds on disk and returns their plan; without any, proposes the first one.
+        """Reads the rounds on disk and returns their plan; if there are none, proposes the first one.
 
         Args:
-            corners: A plan with the code and the warnings of all combinations: that of the space's corners.
+            corners: The plan of the space's corners, whose warnings and code apply to all combinations.
 
         Raises:
             ConfigError: If a proposal cannot be trained.
-            SearchError: If the rounds on disk are of another search, or are broken.
+            SearchError: If the rounds on disk belong to another search or are broken.
         """
         self.rounds.clear()
         plan = self._read() or self._propose([])
@@ -111,16 +111,16 @@ class Searching:
         return len(self.rounds) == self.search.n_rounds
 
     def write(self) -> None:
-        """Writes the last round, unless it is on disk."""
+        """Writes the last round if it is new."""
         if self._is_new:
             write_round(self.folder.storage, len(self.rounds) - 1, self.rounds[-1])
             self._is_new = False
 
     def next_round(self, values_mm: Mapping[str, float | None]) -> Plan:
-        """Proposes and writes the next round; returns its plan, with the statuses of trials that are on disk.
+        """Proposes and writes the next round; returns its plan, with the statuses of trials that are already on disk.
 
         Args:
-            values_mm: The validation error of each trial so far, by its id, mm; None if it diverged.
+            values_mm: The validation error of each trial of the earlier rounds, by id, mm; None if it diverged.
 
         Raises:
             ConfigError: If a proposal cannot be trained.
@@ -139,7 +139,7 @@ class Searching:
 
     @property
     def _keys(self) -> list[Sequence[str]]:
-        """The keys of each proposal: one, or one for each fold."""
+        """The keys of each proposal: one key, or one for each fold."""
         keys = [key for of in self.rounds for key in of.keys]
         n = len(keys) // len(self._proposals)
         return [keys[i : i + n] for i in range(0, len(keys), n)]
@@ -163,7 +163,7 @@ class Searching:
         return self._plan([chosen for proposal in proposals for chosen in self.space.trained(proposal)])
 
     def _propose(self, results_mm: Sequence[float | None]) -> Plan:
-        """Adds a round, from the results of all proposals before; returns its plan."""
+        """Adds a round that follows from the results of all earlier proposals; returns its plan."""
         number, empty = len(self.rounds), self._round(results_mm)
         proposals = empty.more(self.proposing, self._proposals, self.search.size(number))
         try:
@@ -176,7 +176,7 @@ class Searching:
         return plan
 
     def _round(self, results_mm: Sequence[float | None]) -> Round:
-        """Returns a round of this search without proposals."""
+        """Returns an empty round of this search."""
         return Round(
             self.search.sampler,
             self.config.seed,
@@ -190,7 +190,7 @@ class Searching:
         )
 
     def _read(self) -> Plan | None:
-        """Reads the rounds on disk, as many as this search has; returns their plan, None if there are none."""
+        """Reads the rounds on disk, at most as many as this search has; returns their plan, None if there are none."""
         storage, expected = self.folder.storage, self._round([])
         where = f"the search in {storage.location}/{FileNames.SEARCH_FOLDER}"
         for number in range(self.search.n_rounds):
@@ -200,7 +200,7 @@ class Searching:
             require_same(found, expected, where)
             fit = all(fits(proposal, self.proposing.dimensions) for proposal in found.proposals)
             if not fit or len(found.results_mm) != len(self._proposals) or not found.proposals:
-                raise SearchError.broken(storage, number, "its proposals or results do not fit the search")
+                raise SearchError.broken(storage, number, "its proposals or results do not match the search")
             self.rounds.append(found.first(self.search.size(number)))
         if not self.rounds:
             return None
@@ -208,31 +208,34 @@ class Searching:
         plan = self._plan_of(self._proposals)
         then, keys = [key for of in self.rounds for key in of.keys], [c.key for c in plan.combinations]
         if then != keys[: len(then)]:
-            raise SearchError(f"{where} was begun with other settings or data. {NEW_SEARCH}")
+            raise SearchError(f"{where} was started with other settings or data. {NEW_SEARCH}")
         self.rounds[-1] = replace(self.rounds[-1], keys=keys[len(then) - len(self.rounds[-1].keys) :])
         return plan
 
     def _complete_last(self) -> None:
-        """Computes the last round again, and proposes the rest of it if it was the last one of a smaller search."""
+        """Completes the last round if a smaller search cut it short.
+
+        First checks it by proposing it again, unless other versions of the packages proposed it.
+        """
         last, number = self.rounds[-1], len(self.rounds) - 1
         earlier = self._proposals[: -len(last.proposals)]
         if last.versions == self._round([]).versions:
             again = replace(last, proposals=[]).more(self.proposing, earlier, len(last.proposals))
             if again != last.proposals:
-                raise SearchError.broken(self.folder.storage, number, "its results lead to other proposals")
+                raise SearchError.broken(self.folder.storage, number, "its proposals do not follow from its results")
         self.rounds[-1] = replace(last, proposals=last.more(self.proposing, earlier, self.search.size(number)))
         self._is_new = len(self.rounds[-1].proposals) > len(last.proposals)
 
 
 class SearchSchedule:
-    """Trains the rounds of a search, each when all trials of the one before have ended.
+    """Trains the rounds of a search one after another; a round begins when all trials of the previous one have ended.
 
-    A failed trial is no result: then no further round begins, and the next run tries it again.
+    A failed trial has no result. No further round begins then, and the next run trains the trial again.
 
     Args:
         searching: The rounds.
-        plan: The plan of those that were proposed, with statuses.
-        grown: Called with the new plan after a round was added, before anything of it is trained.
+        plan: The plan of the rounds proposed so far, with statuses.
+        grown: Called with the new plan after a round was added, before any of it is trained.
     """
 
     def __init__(self, searching: Searching, plan: Plan, grown: Callable[[Plan], None]) -> None:
@@ -249,11 +252,11 @@ class SearchSchedule:
 
     @property
     def all_given(self) -> bool:
-        """Whether each trial of all rounds was given out."""
+        """Whether all trials of all rounds were given out."""
         return self._searching.is_complete and self._round.all_given
 
     def next(self) -> Step | None:
-        """Returns a trial of the present round; proposes the next round if all of them have ended."""
+        """Returns a trial of the current round; proposes the next round once all of its trials have ended."""
         while (step := self._round.next()) is None and not self._open and not self._searching.is_complete:
             more = self._searching.next_round(self._values())
             self.plan = self.plan.with_more(more)
@@ -268,7 +271,7 @@ class SearchSchedule:
             self._open.discard(report.trial_id)
 
     def _values(self) -> dict[str, float | None]:
-        """Returns the validation error of each trial by its id, mm, as its file has it; None if it diverged."""
+        """Returns the validation error of each trial from its file, by id, mm; None if it diverged."""
         unknown = {trial.id for trial in self.plan.trials} - self._values_mm.keys()
         folder, until = self._searching.folder, time.monotonic() + _STALE_S
         while True:

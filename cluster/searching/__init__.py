@@ -1,1 +1,1 @@
-"""Which combinations a search proposes, round after round, and the files that say so."""
+"""Searches: what they choose from, how they propose combinations in rounds, and the files of these rounds."""

@@ -7,13 +7,13 @@ from decimal import Decimal
 from typing import Any
 
 Choice = int | float | None
-"""What a combination takes of an axis: the index of a row, the value in a range, or None where it does not apply."""
+"""What a combination takes from an axis: the index of a row, a value in the range, or None where it does not apply."""
 
 Choices = tuple[Choice, ...]
 """A combination: its choice for each axis."""
 
 _DIGITS = 4
-"""The significant digits of proposed numbers: more would be noise in tables, and would hide equal proposals."""
+"""The significant digits of proposed numbers. More would be noise in tables and would hide equal proposals."""
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class Range:
 
     Attributes:
         low: The smallest value.
-        high: The largest value; with a step, values end at the last step that does not exceed it.
-        log: Whether equal ratios are equally likely, instead of equal differences.
+        high: The largest value; with a step, the last value is the largest one that does not exceed it.
+        log: Whether values are proposed evenly on a log scale instead of a linear one.
         integer: Whether all values are ints.
-        step: The distance between neighbouring values; None for any number.
+        step: The distance between neighbouring values; None to allow any number.
     """
 
     low: float
@@ -36,7 +36,7 @@ class Range:
 
     @property
     def problem(self) -> str | None:
-        """What is wrong with its numbers, in words; None if nothing is."""
+        """What is wrong with its numbers; None if nothing is."""
         numbers = [self.low, self.high, *([] if self.step is None else [self.step])]
         kind = "ints" if self.integer else "numbers"
         allowed = int if self.integer else int | float
@@ -54,24 +54,24 @@ class Range:
 
     @property
     def n_values(self) -> int | None:
-        """How many values it has; None if it has a step for no number."""
+        """How many values it has; None if it has neither a step nor ints."""
         if self.step is None and not self.integer:
             return None
         return int((_exact(self.high) - _exact(self.low)) / _exact(self.step or 1)) + 1
 
     def value(self, place: int) -> int | float:
-        """Returns the value at a place, from 0, of a range with steps or ints."""
+        """Returns the value at an index of a range with a step or ints."""
         exact = _exact(self.low) + place * _exact(self.step or 1)
         return int(exact) if self.integer else float(exact)
 
     def place(self, value: float) -> int:
-        """Returns the place of the nearest value, from 0, of a range with steps or ints."""
+        """Returns the index of the nearest value of a range with a step or ints."""
         return round((_exact(value) - _exact(self.low)) / _exact(self.step or 1))
 
     def at(self, share: float) -> int | float:
-        """Returns the value at a share of the range, from 0 up to and without 1."""
+        """Returns the value at a share of the range; the share is in [0, 1)."""
         if self.log:
-            half = 0.5 if self.integer else 0.0  # so that the ends of ints are as likely as the others
+            half = 0.5 if self.integer else 0.0  # so that both end values get their full share
             low, high = math.log(self.low - half), math.log(self.high + half)
             return self.nearest(math.exp(low + share * (high - low)))
         if self.n_values is not None:
@@ -79,7 +79,7 @@ class Range:
         return self.nearest(self.low + share * (self.high - self.low))
 
     def nearest(self, number: float) -> int | float:
-        """Returns a number of a range without a step as it is trained: within the range, and rounded."""
+        """Returns a number as a range without a step trains it: rounded, and within the range."""
         rounded = round(number) if self.integer else float(f"{number:.{_DIGITS}g}")
         within = min(max(rounded, self.low), self.high)
         return within if self.integer else float(within)
@@ -102,8 +102,8 @@ class Dimension:
     """An axis as a search sees it.
 
     Attributes:
-        choices: A range, or the number of rows; 0 for an axis of which the search chooses nothing.
-        when: The conditions under which it applies: the places of earlier axes, each with the rows that it may take.
+        choices: A range, or the number of rows; 0 for an axis for which the search chooses nothing.
+        when: The conditions under which it applies: the indices of earlier axes, each with the rows that it may have.
     """
 
     choices: Range | int
@@ -114,7 +114,7 @@ class Dimension:
         return self.choices != 0 and all(earlier[place] in rows for place, rows in self.when)
 
     def at(self, share: float) -> Choice:
-        """Returns the choice at a share of it, from 0 up to and without 1."""
+        """Returns the choice at a share of it; the share is in [0, 1)."""
         return self.choices.at(share) if isinstance(self.choices, Range) else int(share * self.choices)
 
     def has(self, choice: Choice) -> bool:
@@ -123,7 +123,7 @@ class Dimension:
 
 
 def fits(choices: Choices, dimensions: Sequence[Dimension]) -> bool:
-    """Returns whether a combination is one of some dimensions."""
+    """Returns whether a combination fits the dimensions."""
     return len(choices) == len(dimensions) and all(
         dimension.has(choice) if dimension.applies(choices[:place]) else choice is None
         for place, (dimension, choice) in enumerate(zip(dimensions, choices, strict=True))
@@ -131,5 +131,5 @@ def fits(choices: Choices, dimensions: Sequence[Dimension]) -> bool:
 
 
 def _exact(number: float) -> Decimal:
-    """Returns a number as it is written: 0.1, and not the binary fraction next to it."""
+    """Returns a number exactly as it is written: 0.1 instead of the nearest binary fraction."""
     return Decimal(repr(number))

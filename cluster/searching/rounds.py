@@ -1,4 +1,4 @@
-"""The file of a round of a search, `search/0000.json`: what it proposed, and from which results."""
+"""The file of a search's round, `search/0000.json`: what the round proposed, and from which results."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,36 +15,36 @@ from data_pipeline.user_error import UserError
 MAX_ROUND_BYTES = 2**26
 
 NEW_SEARCH = (
-    "Undo the change or give the experiment another name; or remove the folder search/: then the search begins again, "
-    "and does not train again what is trained"
+    "Undo the change, give the experiment another name, or remove the folder search/; the search then starts over, but "
+    "does not train finished trials again"
 )
 
 
 class SearchError(UserError):
-    """The rounds on disk are not of this search, or are broken."""
+    """The rounds on disk belong to another search or are broken."""
 
     @classmethod
     def broken(cls, folder: Storage, number: int, why: str) -> "SearchError":
-        """Says which round is broken, and why."""
+        """Returns the error for a broken round, with the reason."""
         return cls(
-            f"{folder.location}/{FileNames.search_round(number)} is broken: {why}. Remove it and those with higher "
-            "numbers: the search then proposes them again"
+            f"{folder.location}/{FileNames.search_round(number)} is broken: {why}. Remove this file and those with "
+            "higher numbers; the search then proposes these rounds again"
         )
 
 
 @dataclass(frozen=True)
 class Round:
-    """A round of a search, as its file records it. Choices are indices of rows of `space`, and values in its ranges.
+    """A round of a search, as its file records it. Choices are indices of rows in `space`, or values in its ranges.
 
     Attributes:
         sampler: The sampler.
         seed: The experiment's seed.
         round_size: How many combinations a round proposes.
         space: The options and ranges.
-        points: Those that come first.
-        results_mm: The mean error of each combination of earlier rounds, in their order, mm; None if it diverged.
-        versions: The version of each package that decided, by its name.
-        proposals: What this round proposes.
+        points: The combinations that the search tries first.
+        results_mm: The mean error of each combination of earlier rounds, in order, mm; None if it diverged.
+        versions: The versions of the packages that the proposals depend on, by name.
+        proposals: The combinations that this round proposes.
         keys: The keys of the combinations that are trained for it; with folds, each proposal has several.
     """
 
@@ -59,15 +59,15 @@ class Round:
     keys: Sequence[str]
 
     def more(self, proposing: Proposing, earlier: Sequence[Choices], n: int) -> list[Choices]:
-        """Returns `n` proposals: those that it has, and then new ones.
+        """Returns `n` proposals: those that the round has, and then new ones.
 
         Args:
-            proposing: What all proposals have in common; the points are those of the round.
+            proposing: What all proposals have in common, except for the points, which the round has.
             earlier: The combinations of earlier rounds.
-            n: How many.
+            n: How many proposals.
 
         Raises:
-            UserError: If no new one is found.
+            UserError: If no new combination is found.
         """
         proposing = replace(proposing, points=self.points)
         results, found = dict(zip(earlier, self.results_mm, strict=True)), list(self.proposals)
@@ -77,12 +77,12 @@ class Round:
 
     def first(self, n: int) -> "Round":
         """Returns the round with only its first proposals, at most `n`."""
-        n_keys = len(self.keys) // max(1, len(self.proposals))  # of a proposal; with folds, one for each
+        n_keys = len(self.keys) // max(1, len(self.proposals))  # of a proposal: with folds, one for each fold
         return replace(self, proposals=self.proposals[:n], keys=self.keys[: n * n_keys])
 
 
 def read_round(folder: Storage, number: int) -> Round | None:
-    """Returns a round by its number, from 0; None if it has no file.
+    """Returns round `number`, counted from 0; None if it has no file.
 
     Raises:
         SearchError: If the file is broken.
@@ -105,10 +105,10 @@ def write_round(folder: Storage, number: int, content: Round) -> None:
 
 
 def require_same(found: Round, expected: Round, where: str) -> None:
-    """Raises a SearchError unless two rounds are of the same search."""
+    """Raises a SearchError unless two rounds belong to the same search."""
     for name in ("sampler", "seed", "round_size"):
         then, now = getattr(found, name), getattr(expected, name)
         if then != now:
-            raise SearchError(f"{where} was begun with the {name} {then!r}, which is {now!r} now. {NEW_SEARCH}")
+            raise SearchError(f"{where} was started with the {name} {then!r}, which is now {now!r}. {NEW_SEARCH}")
     if found.space != expected.space:
-        raise SearchError(f"{where} was begun with other options or ranges. {NEW_SEARCH}")
+        raise SearchError(f"{where} was started with other options or ranges. {NEW_SEARCH}")

@@ -1,4 +1,4 @@
-"""Proposes the next combination of a search: a pure function of its settings and of what came before."""
+"""Proposes the next combination of a search, as a pure function of its settings and of what came before."""
 
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     import optuna
 
 _N_BEFORE_TPE = 10
-"""So many combinations must have results before TPE learns from them; Sobol points come first."""
+"""How many combinations must have results before TPE learns from them. Until then, the search takes Sobol points."""
 
 _N_ATTEMPTS = 20
-"""How often TPE may propose what is known already, before a Sobol point takes its place."""
+"""How often TPE may propose a known combination before a Sobol point takes its place."""
 
 _LOG2_FIRST_DRAWS, _LOG2_MOST_DRAWS = 6, 16
 
@@ -31,7 +31,7 @@ class Proposing:
         sampler: The sampler.
         seed: The experiment's seed.
         dimensions: What there is to choose.
-        points: Combinations that come first, in this order.
+        points: The combinations that the search tries first, in order.
     """
 
     sampler: Sampler
@@ -40,14 +40,14 @@ class Proposing:
     points: Sequence[Choices] = ()
 
     def next(self, results: Mapping[Choices, float | None], same_round: Sequence[Choices]) -> Choices:
-        """Returns a combination that was not proposed yet.
+        """Returns a combination that has not been proposed yet.
 
         Args:
             results: The mean error of each combination of earlier rounds, mm; None if it diverged.
-            same_round: What this round has proposed before.
+            same_round: The combinations that this round has already proposed.
 
         Raises:
-            UserError: If no new one is found.
+            UserError: If no new combination is found.
         """
         known = {*results, *same_round}
         first = next((point for point in self.points if point not in known), None)
@@ -69,13 +69,13 @@ class Proposing:
             if tuple(found) not in known:
                 return tuple(found)
         raise UserError(
-            f"the search has proposed {len(known)} combinations and finds no new one in {2**_LOG2_MOST_DRAWS:,} draws: "
+            f"the search has proposed {len(known)} combinations and found no new one in {2**_LOG2_MOST_DRAWS:,} draws; "
             "lower n_combinations, or widen the ranges"
         )
 
     def _draws(self) -> Iterator[list[float]]:
         """Yields points of the unit cube, the same ones each time."""
-        # Sobol points are even in numbers that are powers of two: 64, then 64 more, then 128 more.
+        # Sobol points cover the cube evenly if their number is a power of two: 64, then 64 more, then 128 more.
         sizes = [_LOG2_FIRST_DRAWS, *range(_LOG2_FIRST_DRAWS, _LOG2_MOST_DRAWS)]
         rng, d = np.random.default_rng(self.seed), len(self.dimensions)
         if self.sampler == "random":
@@ -101,7 +101,7 @@ class Proposing:
         for choices, value in results.items():
             study.add_trial(self._optuna_trial(choices, worst if value is None else value))
         for choices in same_round:
-            study.add_trial(self._optuna_trial(choices))  # still running: the sampler keeps away from it
+            study.add_trial(self._optuna_trial(choices))  # as running, so that the sampler keeps away from it
         trial = study.ask()
         found: list[Choice] = []
         for place, dimension in enumerate(self.dimensions):
@@ -129,7 +129,7 @@ _TPE: dict[str, Any] = {"multivariate": True, "group": True, "constant_liar": Tr
 
 
 def _distribution(of: Range | int) -> "optuna.distributions.BaseDistribution":
-    """Returns what Optuna chooses among: the places of values if there are steps."""
+    """Returns what Optuna chooses from: the indices of the values if the range has a step."""
     from optuna import distributions
 
     if isinstance(of, int):

@@ -1,4 +1,4 @@
-"""What a user says about a search: which sampler, and how many combinations."""
+"""The settings of a search: which sampler, and how many combinations."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -11,18 +11,18 @@ Sampler = Literal["tpe", "random", "sobol"]
 
 @dataclass(frozen=True)
 class Search:
-    """Proposes combinations of ranges and options, in place of the whole grid.
+    """Proposes combinations of ranges and options instead of training the whole grid.
 
-    It proposes them in rounds. A round depends on the results of earlier ones, on the experiment's seed, and on nothing
-    else. So any number of workers, and a run that was interrupted, propose the same.
+    It proposes them in rounds. A round depends only on the results of earlier rounds and on the experiment's seed. So
+    the proposals are the same with any number of workers, and after an interruption.
 
     Args:
-        sampler: "tpe" proposes what resembles the best so far (Bergstra et al., "Algorithms for Hyper-Parameter
-            Optimization", 2011; by Optuna). "random" and "sobol" do not look at results; "sobol" covers the space
-            evenly.
-        n_combinations: How many combinations are trained, of all runs together. It may be raised later: 40 and then 80
-            are the same combinations as 80 at once.
-        round_size: How many are proposed at a time. More keep more devices busy; fewer let "tpe" learn sooner.
+        sampler: "tpe" proposes combinations that resemble the best so far (Bergstra et al., "Algorithms for
+            Hyper-Parameter Optimization", 2011; implemented by Optuna). "random" and "sobol" ignore results; "sobol"
+            covers the space evenly.
+        n_combinations: How many combinations are trained in total, over all runs. You can raise it later: 40 and then
+            80 are the same combinations as 80 at once.
+        round_size: How many combinations a round proposes. More keep more devices busy; fewer let "tpe" learn sooner.
     """
 
     sampler: Sampler

@@ -77,7 +77,7 @@ class FileNames:
 
     @classmethod
     def search_round(cls, number: int) -> str:
-        """Returns the path of the file of a search's round in the experiment's folder."""
+        """Returns the path of the file of a search's round, in the experiment's folder."""
         return f"{cls.SEARCH_FOLDER}/{number:04}.json"
 
     @classmethod

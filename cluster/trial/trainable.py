@@ -65,7 +65,7 @@ class Trial:
 
     @property
     def keeps_state(self) -> bool:
-        """Whether its last state is kept, since the user wants it or a longer training of this run needs it."""
+        """Whether its final state is kept, because the user wants it or a longer training of this run needs it."""
         return self.settings.experiment.keep_state == "all" or self.spec.is_prolonged
 
 
@@ -91,7 +91,7 @@ class TrialReport:
     Attributes:
         trial_id: The trial.
         status: `running` until the last report; `interrupted` if it stopped on request and can be continued; `paused`
-            if it can be continued after the epoch until which it was to be trained.
+            if it has trained up to the requested epoch and can be continued.
         epoch: Completed epochs.
         val_distance_mm: The mean distance on the validation set: the latest, or in the last report the best.
         lines: Texts for the user: warnings and, with `verbose`, intermediate results.
@@ -130,8 +130,8 @@ def run_trial(
         data: Its data.
         folder: Its files.
         should_stop: Called after each epoch; if True, the trial writes a checkpoint and ends as `interrupted`.
-        until: After this epoch, or now if it has trained further, the trial writes a checkpoint and ends as `paused`,
-            unless it is its last epoch; None trains it to its end.
+        until: After this epoch the trial writes a checkpoint and ends as `paused`, unless this is its last epoch. If it
+            has already trained further, it does so at once. None trains it to its end.
         others_on_gpu: Returns the trials that share its GPU now.
         raise_errors: Also raise the error of a failed training, after its last report, so that a debugger stops there.
     """
@@ -291,7 +291,7 @@ class _Training:
         return parts.solver
 
     def _continue(self, solver: Solver) -> str | None:
-        """Loads the checkpoint, or without one the last state of the longest training that this one prolongs.
+        """Loads the checkpoint; without one, the final state of the longest training that this one continues.
 
         Returns:
             A warning if the state cannot be used. Then call this again with a new solver: it tries the next state.
@@ -307,7 +307,7 @@ class _Training:
             except Exception as error:  # a class of the user may raise any error
                 if is_machine_error(error):
                     raise
-                unusable = f"the last state of {folder.trial_id}"
+                unusable = f"the final state of {folder.trial_id}"
                 if name == FileNames.CHECKPOINT:
                     unusable = "its checkpoint"
                     folder.remove(name)
@@ -336,7 +336,7 @@ class _Training:
         self.folder.write(FileNames.CHECKPOINT, pack(self._state(solver)))
         self._write_trial()
 
-    def _write_last_state(self, solver: Solver) -> None:
+    def _write_final_state(self, solver: Solver) -> None:
         """Writes what a longer training continues from, with the records: their file may move to the archive."""
         records = torch.frombuffer(bytearray(self.log.parquet(self.trial.id)), dtype=torch.uint8)
         state = self._state(solver) | {"records": records, "runs": list(self.runs)}
@@ -360,7 +360,7 @@ class _Training:
 
     def _finish(self, solver: Solver) -> TrialReport:
         if self.trial.keeps_state:
-            self._write_last_state(solver)
+            self._write_final_state(solver)
         best = solver.best
         solver.model.load_state_dict(best.weights)
         metrics: dict[str, Any] = {}

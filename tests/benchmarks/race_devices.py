@@ -1,8 +1,9 @@
-"""Measures how much of the time of four devices a race uses whose trials differ in duration by a factor of four.
+"""Measures how much of the time of four devices a race uses if its trials differ in duration by a factor of four.
 
-An epoch mostly sleeps, so that four trials at a time do not compete for this machine's cores: 0.25 to 1 s, depending
-on the combination. A device is in use from the beginning to the end of an epoch; what Ray and files take between two
-steps counts as idle. The time ends with the last epoch, when devices wait for the last finalist. Bound: 90 %.
+An epoch mostly sleeps, for 0.25 to 1 s depending on the combination, so that four trials at a time do not compete for
+this machine's cores. A device is in use from the beginning to the end of an epoch; the time that Ray and files take
+between two steps counts as idle. The measured time ends with the last epoch, so it includes devices that wait for the
+last finalist. Bound: 90 %.
 """
 
 import os
@@ -24,7 +25,7 @@ LOG = "POSETUNE_RACE_DEVICES_LOG"
 
 
 def sleep(trial_id: str, report: EpochReport, model: torch.nn.Module) -> None:
-    """Makes an epoch take as long as the width of the model says, and notes when it began and ended."""
+    """Makes the duration of an epoch proportional to the width of the model, and logs when it began and ended."""
     width = next(parameter.shape[0] for parameter in model.parameters())
     began = time.time()
     time.sleep(0.25 * width / 8)

@@ -68,7 +68,7 @@ def memory_kb() -> int:
 
 
 class Clock:
-    """Records, for the last report of each trial or rung, its time and the driver's time and memory until then."""
+    """Records the time of the last report of each step, and the driver's processor time and memory until then."""
 
     def __init__(self) -> None:
         self.first_start: float | None = None
@@ -147,7 +147,7 @@ def many_trials(folder: Path, n: int) -> dict[str, str]:
 
 
 def race(folder: Path, n: int) -> dict[str, str]:
-    """Races `n` combinations of one repetition and nine short epochs."""
+    """Races `n` combinations with one repetition and nine short epochs."""
     sweep = experiment(
         folder,
         solver_config={"batch_size": 64, "num_epochs": 9},
@@ -174,11 +174,11 @@ def race(folder: Path, n: int) -> dict[str, str]:
     return {
         f"a race of {n:,} combinations with rungs after 1, 3 and 9 epochs": f"{seconds:.0f} s",
         "… planning it": f"{plan_s:.1f} s",
-        "… steps, which are trials or their parts between two rungs": f"{len(clock.ends):,}",
+        "… steps: trials, or parts of trials between two rungs": f"{len(clock.ends):,}",
         "… the driver's memory after 100 steps and at the end": f"{first / 1024:.0f} MB, {last / 1024:.0f} MB",
         "… growth of the driver's memory per step": f"{(last - first) / len(clock.ends):.1f} KB",
         "… growth over the second half": f"{_growth_kb(clock.memory_kb[len(clock.ends) // 2 :]):.1f} KB",
-        "… planning when it has ended": f"{again_s:.1f} s",
+        "… planning it again after it has ended": f"{again_s:.1f} s",
     }
 
 

@@ -1,8 +1,8 @@
 """Compares TPE with random and Sobol points: searches of 60 combinations over 4 ranges on NYU, with 5 seeds each.
 
 `python -m tests.benchmarks.searches FOLDER` trains what is missing in FOLDER, which takes hours on a few cores, and
-then prints the validation error of the best combination after 20, 40 and 60. It may be stopped and started again. Train
-and validation frames are those of `tune_runs/nyu_recording.py`; nothing is tested.
+then prints the validation error of the best of the first 20, 40 and 60 combinations. You can stop it and start it
+again. Training and validation frames are those of `tune_runs/nyu_recording.py`; there is no test set.
 """
 
 import subprocess
@@ -36,7 +36,7 @@ SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
 
 
 def experiment(folder: Path, sampler: Sampler, seed: int) -> Experiment:
-    """Returns one search."""
+    """Returns the experiment of one search."""
     found = Experiment(
         {
             "name": f"{sampler}_{seed}",
@@ -67,13 +67,13 @@ def experiment(folder: Path, sampler: Sampler, seed: int) -> Experiment:
 
 
 def best_so_far_mm(results: Results) -> np.ndarray:
-    """Returns the smallest validation error of the first combinations, (C,), mm; they are in the order of proposals."""
+    """Returns the lowest validation error so far after each combination, in the order of proposals, (C,), mm."""
     errors_mm = [row[column("val", "distance")] for row in results.trials]
     return np.minimum.accumulate([np.inf if error is None else error for error in errors_mm])
 
 
 def make_data(folder: Path) -> None:
-    """Makes the datasets, if they are missing."""
+    """Makes the datasets if they are missing."""
     if dataset_path(folder, "recording_train", "labels").is_file():
         return
     nyu = SHARED_DATA / "nyu"
@@ -85,7 +85,7 @@ def make_data(folder: Path) -> None:
 
 
 def comparison(best_mm: Mapping[str, Sequence[np.ndarray]]) -> Grid:
-    """Returns a row for each sampler: mean and deviation over seeds, and in how many seeds it is better than random."""
+    """Returns a row for each sampler: mean and deviation over seeds, and for how many seeds it beats random."""
     rows = []
     for sampler, of_seeds in best_mm.items():
         values = np.array(of_seeds)[:, [n - 1 for n in AFTER]]  # (S, 3)
@@ -97,7 +97,7 @@ def comparison(best_mm: Mapping[str, Sequence[np.ndarray]]) -> Grid:
     after = [f"after {n}" for n in AFTER]
     caption = (
         f"Validation error of the best combination so far, mm: mean ± sample standard deviation over {N_SEEDS} seeds "
-        "of the search and of the training. On the right: in how many seeds it is better than random."
+        "of search and training. On the right: for how many seeds it is lower than with random points."
     )
     spans = [("", 1), ("best so far (mm)", len(AFTER)), ("better than random", len(AFTER))]
     return Grid("searches", caption, ["sampler", *after, *after], rows, n_labels=1, spans=spans)
@@ -121,5 +121,5 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("name a folder for datasets and results; it takes hours: python -m tests.benchmarks.searches FOLDER")
+        sys.exit("give a folder for datasets and results: python -m tests.benchmarks.searches FOLDER; it takes hours")
     main(Path(sys.argv[1]))

@@ -1,8 +1,8 @@
-"""Complete grids in one file: the validation errors after each epoch and the test error of each finished trial.
+"""Complete grids in one file: the validation error after each epoch and the test error of each finished trial.
 
 `python -m tests.benchmarks.trained_grids FILE NAME=FOLDER…` writes the file from the folders of experiments, each under
-its name. It has a row for each trial, with errors in mm as float32, which is exact to a millionth of a millimetre. The
-grids may be unfinished: a reader gets the repetitions that all combinations have finished.
+its name. The file has a row for each trial, with errors in mm as float32, which is exact to about a millionth of a
+millimetre. Grids may be unfinished: a reader gets the repetitions that all combinations have finished.
 """
 
 import json
@@ -36,7 +36,7 @@ SCHEMA = pa.schema(
 
 
 def write_grids(path: Path, folders: Mapping[str, str]) -> None:
-    """Writes the finished and diverged trials of experiments, each under its name, in the order of their plans."""
+    """Writes the finished and diverged trials of experiments, by name, in the order of their plans."""
     rows = [{"grid": name, **row} for name, folder in folders.items() for row in _trials(folder)]
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(
@@ -85,7 +85,7 @@ def _grid(trials: Mapping[str, Mapping[int, tuple[float, np.ndarray]]]) -> Train
     n_epochs = max(len(val_mm) for of_key in trials.values() for _, val_mm in of_key.values())
 
     def to_the_end(val_mm: np.ndarray) -> np.ndarray:
-        return np.pad(val_mm, (0, n_epochs - len(val_mm)), constant_values=np.inf)  # infinite after it diverged
+        return np.pad(val_mm, (0, n_epochs - len(val_mm)), constant_values=np.inf)  # infinite once it diverged
 
     return TrainedGrid(
         {key: np.array([to_the_end(of_key[r][1]) for r in repetitions]) for key, of_key in trials.items()},

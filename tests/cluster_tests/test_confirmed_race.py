@@ -1,4 +1,4 @@
-"""A race whose finalists are confirmed in fresh repetitions, from its script to its tables."""
+"""A race whose finalists are confirmed by fresh repetitions, from the script to the tables."""
 
 import shutil
 
@@ -18,7 +18,7 @@ OPTIONS = {LR: [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2]}
 
 @pytest.fixture(scope="module")
 def finished(small_data, tmp_path_factory):
-    """Six combinations with one repetition; three were dropped, two fresh repetitions confirm the others."""
+    """Six combinations with one repetition. The race dropped three; two fresh repetitions confirm the others."""
     small_experiment = SmallExperiment(small_data, tmp_path_factory.mktemp("confirmed"))
     small_experiment.run(RACE, OPTIONS)
     return small_experiment
@@ -26,14 +26,14 @@ def finished(small_data, tmp_path_factory):
 
 @pytest.fixture
 def confirmed(finished, tmp_path):
-    """A copy of it."""
+    """A copy of `finished` that a test may change."""
     copied = SmallExperiment(finished.data_dir, tmp_path)
     shutil.copytree(finished.folder, copied.folder)
     return copied
 
 
 def trained(small_experiment, changes):
-    """Runs it again; returns the trials that it trained."""
+    """Runs the experiment again; returns the ids of the trials that it trained."""
     ids = set()
 
     def note(trial_id, report, model):
@@ -81,7 +81,7 @@ def test_the_plan_shows_fresh_repetitions_apart_from_the_rungs(finished, small_e
     assert new[0] == "6 combinations × 1 repetition = 6 trials: 6 to train"
     assert (
         new[1]
-        == "race of 6 combinations on small_val: about 18 of 24 epochs (75.0 %), then about 24 in fresh repetitions"
+        == "race of 6 combinations on small_val: about 18 of 24 epochs (75.0 %), plus about 24 in fresh repetitions"
     )
     assert [line.split() for line in new[3:6]] == [
         ["1", "2", "6", "1", "6", "12"],
@@ -104,7 +104,7 @@ def test_a_corrector_is_chosen_by_the_repetitions_of_the_race(finished):
     assert read_corrector(experiment.folder, repetition="all").repetitions == (0, 1, 2)
 
 
-def test_a_later_repetition_takes_the_first_fresh_one_and_trains_another(confirmed):
+def test_another_repetition_takes_over_the_first_fresh_one_and_a_new_one_replaces_it(confirmed):
     before = confirmed.experiment(RACE, OPTIONS).results()
     more = {**RACE, N: 2}
     finalists = {row["key"] for row in before.ranked}
@@ -119,7 +119,7 @@ def test_a_later_repetition_takes_the_first_fresh_one_and_trains_another(confirm
         assert (row["deciding_n"], row["n"]) == (2, 2)
 
 
-def test_without_confirmation_the_race_has_the_tables_of_one_that_never_had_it(confirmed, small_data, tmp_path):
+def test_without_confirm_a_race_has_the_tables_of_one_that_was_never_confirmed(confirmed, small_data, tmp_path):
     other = SmallExperiment(small_data, tmp_path / "other")
     plain = {**RACE, RACE_OF: SuccessiveHalving(**RULE)}
     confirmed.run(plain, OPTIONS)
@@ -129,7 +129,7 @@ def test_without_confirmation_the_race_has_the_tables_of_one_that_never_had_it(c
 
 
 def test_a_failed_fresh_repetition_ends_the_script_with_an_error_and_is_trained_again(small_experiment):
-    """Everything else is complete by then, and no decision waits for it."""
+    """By then everything else is complete, and no decision waits for the trial."""
 
     def fail(trial_id, report, model):
         if trial_id.endswith("/2"):

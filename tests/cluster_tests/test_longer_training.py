@@ -1,4 +1,4 @@
-"""A training with more epochs continues one with fewer, and has the bits of one that began from nothing."""
+"""A training with more epochs continues one with fewer, and has the bits of one trained in one go."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ T_MAX_5 = {"base_hyperparams.scheduler_args": {"T_max": 5}}
 
 
 def numbers_of(small_experiment, key, repetition=0):
-    """Everything of a trial that must not depend on how it came about, with all bits."""
+    """Everything about a trial that must not depend on how it was trained, with all bits."""
     folder = small_experiment.folder / "trials" / key / str(repetition)
     trial = json.loads((folder / "trial.json").read_text())
     weights = torch.load(folder / "weights.pt", weights_only=True)
@@ -72,7 +72,7 @@ def at_once(small_data, tmp_path):
 
 class TestMoreEpochs:
     @pytest.mark.parametrize("optimisation", [name for name in OPTIMISATIONS if "OneCycleLR" not in name])
-    def test_continue_from_the_last_state_with_the_bits_of_a_training_at_once(
+    def test_continue_from_the_final_state_with_the_bits_of_a_training_in_one_go(
         self, small_experiment, trained, at_once, optimisation
     ):
         short, long = {**SHORT, **OPTIMISATIONS[optimisation]}, {**LONG, **OPTIMISATIONS[optimisation]}
@@ -87,14 +87,14 @@ class TestMoreEpochs:
         assert "3 trials: 2 to continue from epoch 3, 1 to train" in str(plan)
         assert plan.warnings == []
 
-    def test_can_continue_again(self, small_experiment, trained, at_once):
+    def test_can_be_added_repeatedly(self, small_experiment, trained, at_once):
         for epochs in (1, 3, 5):
             changes = {**LONG, EPOCHS: epochs, **KEEP}
             trained_epochs = trained(changes)
         assert list(trained_epochs.values()) == [[4, 5]]
         assert numbers_of(small_experiment, small_experiment.key(LONG)) == at_once(LONG)
 
-    def test_name_the_runs_that_trained_the_beginning(self, small_experiment, trained):
+    def test_are_recorded_together_with_the_runs_that_trained_the_beginning(self, small_experiment, trained):
         trained({**SHORT, **KEEP})
         trained(LONG)
         short, long = (
@@ -104,39 +104,39 @@ class TestMoreEpochs:
         assert long[:1] == short
         assert len(long) == 2
 
-    def test_begin_from_nothing_where_no_state_was_kept_and_the_plan_says_so(self, small_experiment, trained):
+    def test_start_from_the_beginning_where_no_state_was_kept_and_the_plan_says_so(self, small_experiment, trained):
         trained(SHORT)
         (warning,) = small_experiment.experiment(LONG).plan().warnings
-        assert warning.startswith("1 trial cannot continue from epoch 3: the shorter trainings did not keep")
+        assert warning.startswith("1 trial cannot continue from epoch 3, because the shorter trainings did not keep")
         assert list(trained(LONG).values()) == [[1, 2, 3, 4, 5]]
 
-    def test_begin_from_nothing_where_the_state_is_damaged(self, small_experiment, trained, at_once, capsys):
+    def test_start_from_the_beginning_where_the_state_is_damaged(self, small_experiment, trained, at_once, capsys):
         trained({**SHORT, **KEEP})
         (state,) = small_experiment.folder.glob("trials/*/0/state.pt")
         state.write_bytes(state.read_bytes()[:-1])
         assert list(trained(LONG).values()) == [[1, 2, 3, 4, 5]]
-        assert f"the last state of {small_experiment.key(SHORT)}/0 cannot be used" in capsys.readouterr().err
+        assert f"the final state of {small_experiment.key(SHORT)}/0 cannot be used" in capsys.readouterr().err
         assert numbers_of(small_experiment, small_experiment.key(LONG)) == at_once(LONG)
 
-    def test_need_no_records_of_the_shorter_training_which_may_be_in_the_archive(self, small_experiment, trained):
+    def test_do_not_need_the_records_of_the_shorter_training_which_may_be_archived(self, small_experiment, trained):
         trained({**SHORT, **KEEP})
         (records,) = small_experiment.folder.glob("trials/*/0/records.parquet")
         records.unlink()
         assert list(trained(LONG).values()) == [[4, 5]]
 
-    def test_are_another_training_if_the_scheduler_depends_on_their_number_and_the_plan_says_so(
+    def test_are_a_different_training_if_the_scheduler_depends_on_their_number_and_the_plan_says_so(
         self, small_experiment, trained
     ):
         trained({**SHORT, **COSINE, **KEEP})
         changes = {**LONG, **COSINE, **T_MAX_5}
         (warning,) = small_experiment.experiment(changes).plan().warnings
         assert warning == (
-            "1 finished trial with 3 epochs cannot be continued, because scheduler_args.T_max was 3 and is 5: that is "
+            "1 finished trial with 3 epochs cannot be continued, because scheduler_args.T_max was 3 and is 5; this is "
             "a different training"
         )
         assert list(trained(changes).values()) == [[1, 2, 3, 4, 5]]
 
-    def test_do_not_continue_a_training_that_differs_otherwise(self, small_experiment, trained):
+    def test_do_not_continue_a_training_that_differs_in_anything_else(self, small_experiment, trained):
         trained({**SHORT, **KEEP, "base_hyperparams.optimizer_args": {"lr": 2e-3}})
         assert list(trained(LONG).values()) == [[1, 2, 3, 4, 5]]
 
@@ -165,7 +165,7 @@ class TestTwoNumbersOfEpochs:
         plan = small_experiment.experiment(LONG, {EPOCHS: [5, 3], "optimizer_args.lr": [1e-3, 2e-3]}).plan()
         assert "4 trials: 2 to continue from epoch 3, 2 to train" in str(plan)
 
-    def test_are_two_trainings_where_the_shorter_one_fails(self, small_experiment, trained, at_once):
+    def test_cost_two_trainings_where_the_shorter_one_fails(self, small_experiment, trained, at_once):
         short, long = (f"{small_experiment.key(changes)}/0" for changes in (SHORT, LONG))
         of_trials = trained(LONG, {EPOCHS: [3, 5]}, fails=lambda trial_id, epoch: (trial_id, epoch) == (short, 2))
         assert of_trials == {short: [1], long: [1, 2, 3, 4, 5]}
@@ -179,7 +179,7 @@ class TestTwoNumbersOfEpochs:
         assert list(small_experiment.folder.glob("trials/*/*/state.pt")) == []
 
 
-def test_a_closed_form_continues_too(small_experiment, trained, at_once):
+def test_a_model_fitted_in_closed_form_continues_too(small_experiment, trained, at_once):
     trained({**SHORT, **CLOSED_FORM, **KEEP})
     long = {**LONG, **CLOSED_FORM}
     assert list(trained(long).values()) == [[4, 5]]

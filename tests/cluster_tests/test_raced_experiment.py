@@ -1,4 +1,4 @@
-"""Races of real trainings: the same files and bits however they are interrupted, and those of the grid without them."""
+"""Races of real trainings: same files and bits however they are interrupted; without the race, those of the grid."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def train(small_experiment, changes):
 
 
 def never(trial_id, report, model):
-    """A callback of trials that need no training."""
+    """A callback for runs that must not train."""
     pytest.fail(f"{trial_id} is trained")
 
 
@@ -49,7 +49,7 @@ def all_numbers(small_experiment):
 
 @pytest.fixture(scope="module", autouse=True)
 def without_pictures():
-    """Report pages have no pictures, which take nearly all of their time."""
+    """Leaves the pictures out of report pages, since drawing them takes nearly all of the time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pictures, "draw", lambda data, folder: pictures.Pictures([], None))
         yield
@@ -57,7 +57,7 @@ def without_pictures():
 
 @pytest.fixture(scope="module")
 def grid(small_data, tmp_path_factory):
-    """The experiment without a race, trained in one go; nobody changes it."""
+    """The experiment without a race, trained in one go. Tests must not change it."""
     experiment = SmallExperiment(small_data, tmp_path_factory.mktemp("grid"))
     experiment.run(GRID, LRS)
     return experiment
@@ -65,7 +65,7 @@ def grid(small_data, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def raced(small_data, tmp_path_factory):
-    """The experiment raced in one go; nobody changes it."""
+    """The experiment raced in one go. Tests must not change it."""
     experiment = SmallExperiment(small_data, tmp_path_factory.mktemp("raced"))
     train(experiment, RACE)
     return experiment
@@ -73,7 +73,7 @@ def raced(small_data, tmp_path_factory):
 
 @pytest.fixture
 def copied(raced, small_experiment):
-    """The same in a folder that a test may change."""
+    """A copy of `raced` in a folder that a test may change."""
     shutil.copytree(raced.folder, small_experiment.folder)
     return small_experiment
 
@@ -84,15 +84,13 @@ def assert_equal(experiment, raced):
 
 
 class TestARace:
-    def test_trains_its_finalists_to_the_bits_of_the_grid_and_measures_no_other_trial_on_the_test_set(
-        self, raced, grid
-    ):
+    def test_trains_finalists_to_the_bits_of_the_grid_and_evaluates_no_other_trial_on_the_test_set(self, raced, grid):
         finalists = all_numbers(raced)
         assert sorted(race_files(raced)) == ["two_val/0-0.json", "two_val/0-1.json"]
         assert len(finalists) == 2
         assert finalists == {trial: of_grid for trial, of_grid in all_numbers(grid).items() if trial in finalists}
 
-    def test_leaves_the_folder_of_the_grid_after_the_script_ran_without_it(self, copied, grid):
+    def test_continued_without_the_race_gives_the_folder_of_the_grid(self, copied, grid):
         epochs = []
 
         def note(trial_id, report, model):
@@ -101,7 +99,7 @@ class TestARace:
         table = copied.run({**GRID, "solver_config.callbacks": [note]}, LRS)
         assert [row["status"] for row in table.trials] == ["finished"] * 12
         assert all_numbers(copied) == all_numbers(grid)
-        # Four combinations stopped after one epoch and one after three, with two repetitions each.
+        # Four combinations were dropped after one epoch and one after three, with two repetitions each.
         assert len(epochs) == 2 * (4 * 8 + 1 * 6), "an epoch was trained twice"
 
     def test_of_a_finished_grid_trains_nothing(self, small_experiment, grid):
@@ -141,7 +139,7 @@ class TestARace:
         assert_equal(small_experiment, raced)
 
     @pytest.mark.parametrize("is_written", [True, False])
-    def test_continues_after_it_ended_right_after_a_decision_or_while_it_was_written(
+    def test_continues_if_it_was_killed_right_after_a_decision_or_while_writing_it(
         self, small_experiment, raced, monkeypatch, is_written
     ):
         def end(experiment, decision):
@@ -164,26 +162,26 @@ class TestARace:
         path.write_bytes(path.read_bytes()[:-100])
         changes = {**RACE, "solver_config.callbacks": [never]}
         for use in (lambda: copied.run(changes, LRS), copied.experiment(changes, LRS).plan):
-            with pytest.raises(RaceError, match=r"race/two_val/0-0.json: .*. Restore it from a copy"):
+            with pytest.raises(RaceError, match=r"race/two_val/0-0.json: .*. Restore the file from a copy"):
                 use()
 
-    def test_ends_with_an_error_if_the_records_of_a_trial_are_others_now(self, copied):
+    def test_ends_with_an_error_if_the_records_of_a_trial_have_changed(self, copied):
         trial_id = json.loads((copied.folder / "race/two_val/0-0.json").read_text())["combinations"][-1]["key"] + "/0"
         path = copied.folder / "trials" / trial_id / "records.parquet"
         rows = [record._replace(value=record.value + 1) for record in from_parquet(path.read_bytes())]
         path.write_bytes(to_parquet(trial_id, rows))
         shutil.rmtree(next(path.parent for path in copied.folder.glob("trials/*/*/weights.pt")))  # something to train
-        with pytest.raises(RaceError, match=f"of trial {trial_id} at epoch 1, but its records now say"):
+        with pytest.raises(RaceError, match=f"for trial {trial_id} at epoch 1, but the trial's records now say"):
             train(copied, RACE)
 
     def test_keeps_the_rule_of_its_first_decision_and_the_plan_says_so(self, copied):
         (copied.folder / "race/two_val/0-1.json").unlink()
         changed = {**RACE, "experiment_config.race": SuccessiveHalving(reduction_factor=2)}
         (warning,) = copied.experiment(changed, LRS).plan().warnings
-        assert warning.startswith("the race on two_val goes on with the rule of its first decision, SuccessiveHalving(")
+        assert warning.startswith("the race on two_val continues with the rule of its first decision, Successive")
         assert copied.experiment(RACE, LRS).plan().warnings == []
 
-    def test_waits_for_a_trial_that_failed_which_the_next_run_trains_again(self, small_experiment, raced):
+    def test_waits_for_a_failed_trial_until_the_next_run_has_trained_it_again(self, small_experiment, raced):
         fails = True
 
         def fail(trial_id, report, model):

@@ -93,8 +93,8 @@ class TestTheDisplay:
             progress.started(trial_id)
             progress.reported(TrialReport(trial_id, "paused", 4, 1.0))
         assert "12 of about 30 epochs" in shown(progress)
-        progress.decided("race on nyu_val, rung 1 of 2: 2 of 3 combinations go on", n_epochs_left=12)
-        assert "race on nyu_val, rung 1 of 2: 2 of 3 combinations go on" in shown(progress)
+        progress.decided("race on nyu_val, rung 1 of 2: 2 of 3 combinations stay", n_epochs_left=12)
+        assert "race on nyu_val, rung 1 of 2: 2 of 3 combinations stay" in shown(progress)
         assert "12 of about 24 epochs" in shown(progress)
         for trial_id in ("a/0", "b/0"):
             progress.started(trial_id)

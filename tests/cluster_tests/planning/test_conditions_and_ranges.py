@@ -82,7 +82,7 @@ class TestAnOptionWithACondition:
     @pytest.mark.parametrize(
         ("key", "when", "problem"),
         [
-            (LR, {"loss_space": "default"}, "loss_space is not an option yet; add its options before"),
+            (LR, {"loss_space": "default"}, "loss_space is not an option yet; add its options first"),
             (
                 LR,
                 {"model": KernelCorrector},
@@ -109,7 +109,7 @@ class TestARange:
             (("optimizer_args.lrr", 0.1, 0.2), "has no 'lrr'; did you mean 'lr'?"),
             ((LR, 0.2, 0.1), "low must be less than high; got 0.2 and 0.1"),
             (("solver_config.batch_size", 8, 16.5), "got 16.5; allowed: an int"),
-            (("experiment_config.train_set_size", 8, 16), "a range cannot vary it; use add_options"),
+            (("experiment_config.train_set_size", 8, 16), "it cannot have a range; use add_options"),
             ((LR, 0.0, 1e39), "too large"),
         ],
     )
@@ -146,8 +146,8 @@ class TestAPoint:
         [
             ({LR: 0.5}, f"{LR}: 0.5 is not in 0.001 to 0.1"),
             ({"model_args.hidden_dims": [7]}, "[7] is not among its options: [8], [16]"),
-            ({"model_args.dim": 2}, "model_args.dim: it does not apply there"),
-            ({"loss_space": "default"}, "loss_space: is neither a range nor an option; add it before"),
+            ({"model_args.dim": 2}, "model_args.dim: it does not apply to this point"),
+            ({"loss_space": "default"}, "loss_space: is neither a range nor an option; add it first"),
         ],
     )
     def test_outside_the_space_is_an_error(self, small_experiment, point, problem):
@@ -162,8 +162,9 @@ class TestAPoint:
         experiment.add_range("model_args.dropout", 0.0, 0.5)
         experiment.add_range(LR, 1e-2, 1e-1)
         experiment.add_point({"model_args.dropout": 0.2})
-        assert f"{LR}: in a point: the base's value 0.001 is not in 0.01 to 0.1; give another one" in problems_of(
-            experiment.plan
+        assert (
+            f"{LR}: in a point: the base value 0.001 is not in 0.01 to 0.1; give the point another one"
+            in problems_of(experiment.plan)
         )
 
 

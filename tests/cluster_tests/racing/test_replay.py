@@ -9,7 +9,7 @@ from cluster.racing.successive_halving import SuccessiveHalving
 
 
 def grid_of(n_combinations=60, n_repetitions=3, n_epochs=100, *, noise=0.0, crossing=False, seed=0):
-    """Learning curves that fall to their ends, 0.1 mm apart; if they cross, the best ones fall slowly."""
+    """Learning curves that fall to final values 0.1 mm apart; with `crossing`, the best ones fall the slowest."""
     rng = np.random.default_rng(seed)
     epochs = np.arange(1, n_epochs + 1)
     curves, tests = {}, {}
@@ -34,7 +34,7 @@ def test_the_first_rung_costs_a_third_with_a_third_of_the_repetitions():
     assert found.cost == pytest.approx((40 * 4 / 3 + 13 * 11 + 4 * 33 + 3 * 100) / 6000)
 
 
-def test_a_race_that_drops_the_winner_says_how_much_worse_its_own_is():
+def test_a_race_that_drops_the_grids_winner_has_the_regret_of_its_own():
     grid = grid_of(crossing=True)
     found = replay_race(grid, SuccessiveHalving())
     assert found.winner != grid.winner == "c000"
@@ -43,7 +43,7 @@ def test_a_race_that_drops_the_winner_says_how_much_worse_its_own_is():
     assert found.test_regret_mm == pytest.approx(0.1 * int(found.winner[1:]))
 
 
-def test_a_race_costs_at_most_what_its_rule_allows_however_close_the_combinations_are():
+def test_a_race_costs_no_more_than_its_rule_allows_however_close_the_combinations_are():
     for seed in range(5):
         rng = np.random.default_rng(seed)
         grid = TrainedGrid({f"c{i}": 10 + rng.normal(size=(3, 1)) + np.zeros((3, 100)) for i in range(60)}, {})
@@ -70,7 +70,7 @@ def test_the_baseline_trains_one_epoch_of_all_and_the_best_to_the_end():
 
 
 @pytest.mark.parametrize(("cost", "n"), [(0.5, 3), (0.2, 1), (1.0, 6), (0.01, 1)])
-def test_a_random_search_finds_on_average_what_all_its_draws_find(cost, n):
+def test_a_random_search_has_the_mean_regret_of_all_possible_draws(cost, n):
     grid = grid_of(6)
     found = RandomSearch.of(grid, cost)
     finals = list(grid.final_mm.values())

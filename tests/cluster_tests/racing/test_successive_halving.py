@@ -14,7 +14,7 @@ def race_of(n_combinations, *, epochs=100, n_repetitions=3, **rule):
 
 
 def values_of(race, means, *, spread=0.0, rung=0, seed=0):
-    """The errors of each combination: its mean and the deviations of its repetitions."""
+    """The errors of each combination: its mean plus a deviation for each repetition."""
     n = race.rungs[rung].n_repetitions
     noise = spread * np.random.default_rng(seed).standard_normal((len(means), n))
     return {key: (mean + row).tolist() for key, mean, row in zip(race.num_epochs, means, noise, strict=True)}
@@ -42,7 +42,7 @@ class TestTheRungs:
             ({"min_epochs": 100}, [100]),
         ],
     )
-    def test_begin_where_each_combination_has_enough_epochs(self, rule, epochs):
+    def test_begin_where_every_combination_has_trained_enough_epochs(self, rule, epochs):
         assert [rung.epoch(100) for rung in rungs_of(SuccessiveHalving(**rule), [100, 500], 3)] == epochs
 
     def test_are_at_different_epochs(self):
@@ -51,25 +51,25 @@ class TestTheRungs:
             2,
         ]
 
-    def test_use_some_repetitions_at_the_first_one_only(self):
+    def test_have_fewer_repetitions_only_at_the_first_one(self):
         rungs = rungs_of(SuccessiveHalving(first_repetitions=2), [100], 6)
         assert [rung.n_repetitions for rung in rungs] == [2, 6, 6, 6]
         assert [
             rung.n_repetitions for rung in rungs_of(SuccessiveHalving(first_repetitions=2, min_epochs=100), [100], 6)
         ] == [6]
 
-    def test_round_a_half_up(self):
+    def test_round_half_epochs_up(self):
         assert Rung(Fraction(1, 2), 1).epoch(5) == 3
         assert Rung(Fraction(1, 3), 1).epoch(4) == 1
 
 
 class TestADecision:
-    def test_keeps_one_in_the_reduction_factor_if_all_errors_are_far_apart(self):
+    def test_keeps_one_in_reduction_factor_if_all_errors_are_far_apart(self):
         race = race_of(60)
         kept = decide(race, 0, values_of(race, range(60))).kept
         assert kept == [f"c{i:03d}" for i in range(20)]
 
-    def test_depends_neither_on_the_order_of_combinations_nor_on_that_of_repetitions(self):
+    def test_does_not_depend_on_the_order_of_combinations_or_repetitions(self):
         race = race_of(30)
         values = values_of(race, np.random.default_rng(1).normal(10, 1, 30), spread=0.5)
         decision = decide(race, 0, values)
@@ -89,19 +89,19 @@ class TestADecision:
             "c003",
         ]
 
-    def test_keeps_combinations_that_repetitions_cannot_tell_from_the_best(self):
+    def test_keeps_combinations_that_repetitions_cannot_separate_from_the_leader(self):
         race = race_of(9, max_cost=1.0)
         means = [10.0, 10.1, 10.2, 10.3, 10.4, 30.0, 31.0, 32.0, 33.0]
         decision = decide(race, 0, values_of(race, means, spread=0.5))
         assert list(decision.reasons.values()) == ["best"] * 3 + ["close to the best"] * 2 + ["behind"] * 4
 
-    def test_measures_the_spread_without_what_a_repetition_has_in_common(self):
+    def test_ignores_differences_between_repetitions_that_all_combinations_share(self):
         race = race_of(9, max_cost=1.0)
         shifts = np.array([0.0, 5.0, -5.0])  # one repetition is easier for all
         values = {key: (10 + 0.1 * i + shifts).tolist() for i, key in enumerate(race.num_epochs)}
         assert decide(race, 0, values).kept == ["c000", "c001", "c002"]
 
-    def test_has_the_bound_of_an_analysis_of_variance(self):
+    def test_keeps_close_combinations_within_the_bound_of_a_two_way_analysis_of_variance(self):
         race = race_of(6, max_cost=1.0, min_finalists=1, reduction_factor=6)
         values = values_of(race, [10, 10.4, 10.8, 30, 31, 32], spread=0.3, seed=3)
         half = np.array([values[key] for key in list(values)[:3]])
@@ -112,12 +112,12 @@ class TestADecision:
         assert sorted(decide(race, 0, values).kept) == expected
         assert 1 <= len(expected) <= 3
 
-    def test_keeps_close_combinations_only_as_far_as_the_race_stays_within_its_cost(self):
+    def test_keeps_close_combinations_only_while_the_race_stays_within_its_cost(self):
         for max_cost in (0.15, 0.2, 0.25, 0.3):
             race = race_of(60, max_cost=max_cost)
             values = values_of(race, [10.0] * 60, spread=1.0)
             n = len(decide(race, 0, values).kept)
-            # All 60 train 4 epochs, n of them 11; then a third, and a third again.
+            # All 60 train 4 epochs and n of them 11; then a third stays, and a third of that.
             later = math.ceil(n / 3)
             cost = (60 - n) * 4 + (n - later) * 11 + (later - max(3, math.ceil(later / 3))) * 33
             cost += max(3, math.ceil(later / 3)) * 100
@@ -132,7 +132,7 @@ class TestADecision:
         assert decision.reasons["c000"] == "diverged"
         assert decide(race, 0, dict.fromkeys(values, [math.inf] * 3)).kept == []
 
-    def test_keeps_at_least_the_finalists_and_ranks_them_at_the_end(self):
+    def test_keeps_at_least_min_finalists_and_ranks_them_at_the_end(self):
         race = race_of(60, min_finalists=5)
         values = dict(list(values_of(race, range(60)).items())[:6])
         assert len(decide(race, 2, values).kept) == 5

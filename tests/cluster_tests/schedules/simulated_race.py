@@ -1,4 +1,4 @@
-"""A race without training: workers take made-up times and write made-up errors, in an order that a seed draws."""
+"""A race without training: simulated workers take made-up times and write made-up errors, in a random order."""
 
 import heapq
 import json
@@ -28,7 +28,7 @@ DATA = Data("val", None)
 
 
 def entrant(name: str, num_epochs: int, n_folds: int = 1) -> Entrant:
-    """A combination; those that differ only in `num_epochs` are one training."""
+    """A combination; those with the same name are the same training, except for its length."""
     trained = []
     for fold in range(n_folds):
         encoded = json.dumps({"name": f"{name}-{fold}", "schedule": {"num_epochs": num_epochs}})
@@ -38,14 +38,14 @@ def entrant(name: str, num_epochs: int, n_folds: int = 1) -> Entrant:
 
 
 def entrants(n: int, num_epochs: int | Sequence[int] = 27, n_folds: int = 1, start: int = 0) -> dict[str, Entrant]:
-    """Some combinations by key, whose numbers begin with `start`."""
+    """`n` combinations by key, numbered from `start`; they take turns in the numbers of epochs."""
     lengths = [num_epochs] if isinstance(num_epochs, int) else num_epochs
     made = [entrant(f"c{i}", lengths[i % len(lengths)], n_folds) for i in range(start, start + n)]
     return {one.key: one for one in made}
 
 
 def made_up_curve(trial_id: str, n_epochs: int) -> list[float]:
-    """Validation errors after each epoch, mm: of a quality of the combination, noisy, and not monotonous."""
+    """The validation error after each epoch, mm: it depends on the combination, is noisy, and may also rise."""
     key, _, repetition = trial_id.partition("/")
     of_key, noise = random.Random(key), random.Random(f"noise {trial_id}")
     quality, speed = 10 + 3 * of_key.random(), 1 + 9 * of_key.random()
@@ -55,16 +55,16 @@ def made_up_curve(trial_id: str, n_epochs: int) -> list[float]:
 
 @dataclass
 class SimulatedRace:
-    """A race, its folder, and what became of its trials.
+    """A race, its folder, and how far its trials got.
 
     Attributes:
         root: The folder of the experiment.
-        planned: The combinations on each validation data, by key.
+        planned: For each validation data, the combinations by key.
         n_repetitions: The planned repetitions.
         rule: The rule.
-        curve: Returns the validation errors of a trial after each epoch, mm, for its id and a number of epochs.
+        curve: Returns the validation error of a trial after each epoch, mm, given its id and a number of epochs.
         diverges_at: The epoch in which a trial diverges, by id.
-        fails_at: Likewise for trials that fail, from their beginning; an entry is used once.
+        fails_at: The epoch in which a trial fails, by id; it fails only once, and then starts over.
     """
 
     root: Path
@@ -77,7 +77,7 @@ class SimulatedRace:
     statuses: dict[str, Status] = field(default_factory=dict)
     epochs: dict[str, int] = field(default_factory=dict)
     trained: list[tuple[str, int, int]] = field(default_factory=list)
-    """Each part of a training: the trial, and the epochs between which it was trained."""
+    """Each part of a training: the trial, and its epochs before and after."""
 
     def __post_init__(self) -> None:
         self.folder = ExperimentFolder(Storage(self.root))
@@ -109,20 +109,20 @@ class SimulatedRace:
         seconds: Callable[[str], float] | None = None,
         stop_after: float = math.inf,
     ) -> RaceSchedule:
-        """Runs until nothing is left to train, or for `stop_after` ends of steps; then workers are killed half-way.
+        """Runs until nothing is left to train, or until `stop_after` steps have ended; then the workers are killed.
 
         Args:
             n_workers: How many trials run at a time.
-            seed: Seeds the times that epochs take, and how far killed trials got.
-            seconds: Returns the time of an epoch of a trial; by default random.
-            stop_after: How many steps end.
+            seed: Draws the times that epochs take, and how far killed trials get.
+            seconds: Returns how long an epoch of a trial takes; random by default.
+            stop_after: After how many steps the workers are killed.
         """
         rng = random.Random(seed)
         schedule = self.schedule()
         running: list[tuple[float, int, Step]] = []
         now, n_started, n_ended, is_asked = 0.0, 0, 0, True
         while n_ended < stop_after:
-            # Ray's executor does not ask again once all was given.
+            # Ray's executor does not ask again once everything was given out.
             while (is_asked := is_asked and not schedule.all_given) and len(running) < n_workers:
                 step = schedule.next()
                 if step is None:

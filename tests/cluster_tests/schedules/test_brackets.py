@@ -1,4 +1,4 @@
-"""Brackets: who competes with whom if the plan, the rule or the files of a race change."""
+"""Brackets: which combinations compete when the plan, the rule or the files of a race change."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ def race(tmp_path):
 
 @pytest.fixture(scope="module")
 def two_brackets(tmp_path_factory):
-    """A race with two brackets, which is over; nobody changes it."""
+    """A completed race with two brackets. Tests must not change it."""
     race = SimulatedRace(tmp_path_factory.mktemp("two"), {DATA: entrants(12)})
     race.run()
     race.planned = {DATA: entrants(20)}
@@ -39,7 +39,7 @@ def names(n, num_epochs, start=0):
 
 
 class TestMoreCombinations:
-    def test_compete_in_another_bracket_with_the_finalists_and_old_decisions_stand(self, race):
+    def test_compete_with_the_finalists_in_a_new_bracket_and_old_decisions_stand(self, race):
         race.run()
         before, first = race.decisions(), finalists(race)
         race.planned = {DATA: entrants(20)}
@@ -52,14 +52,14 @@ class TestMoreCombinations:
         assert first == set(schedule.brackets[0].own_competing)
         assert not schedule.brackets[1].own_competing.keys() & first
 
-    def test_before_the_first_decision_are_in_the_same_bracket(self, race):
+    def test_before_the_first_decision_join_the_same_bracket(self, race):
         race.planned = {DATA: entrants(5)}
         race.run(stop_after=8)
         race.planned = {DATA: entrants(12)}
         race.run()
         assert sorted(race.decisions()) == ["val/0-0.json", "val/0-1.json"]
 
-    def test_wait_for_the_finalists_of_a_bracket_that_is_not_decided_yet(self, race):
+    def test_wait_for_the_finalists_of_an_undecided_bracket(self, race):
         race.run(stop_after=26)
         assert sorted(race.decisions()) == ["val/0-0.json"]
         race.planned = {DATA: entrants(20)}
@@ -77,7 +77,7 @@ class TestMoreCombinations:
         assert len(files[0]) == 4
 
     def test_may_train_much_longer_than_the_finalists_that_they_compete_with(self, tmp_path):
-        """A rung at a share of 1/243 of 12 epochs is after the first one."""
+        """A rung at 1/243 of 12 epochs is at epoch 1, since a rung is never earlier."""
         files = []
         for n_workers in (1, 16):
             race = SimulatedRace(tmp_path / str(n_workers), {DATA: entrants(6, 12)})
@@ -92,7 +92,7 @@ class TestMoreCombinations:
 
 
 class TestRepetitions:
-    def test_that_are_added_are_trained_for_the_finalists_and_change_no_decision(self, race):
+    def test_added_later_are_trained_for_the_finalists_and_change_no_decision(self, race):
         race.run()
         before = race.decisions()
         race.n_repetitions = 5
@@ -111,7 +111,7 @@ class TestRepetitions:
 
 class TestMoreEpochs:
     @pytest.mark.parametrize("n_before", [26, 1000])
-    def test_of_a_constant_course_stand_where_the_shorter_training_stood(self, race, n_before):
+    def test_of_the_same_course_take_the_place_of_the_shorter_training(self, race, n_before):
         race.run(stop_after=n_before)
         before = race.decisions()
         stood = {
@@ -129,7 +129,7 @@ class TestMoreEpochs:
         race.run()  # again: nothing changes
         assert before.items() <= race.decisions().items()
 
-    def test_next_to_the_shorter_trainings_share_their_places(self, race):
+    def test_planned_next_to_the_shorter_trainings_compete_alongside_them(self, race):
         race.run(stop_after=26)
         race.planned = {DATA: entrants(12) | entrants(12, 81)}
         race.run(4)
@@ -139,7 +139,7 @@ class TestMoreEpochs:
         assert set(bracket.own_competing) == {key for key, stays in listed.items() if stays}
         assert len(listed) == 2 * len(bracket.decisions[0].stay)
 
-    def test_that_change_the_course_are_another_bracket_without_guests(self, race):
+    def test_that_change_the_course_open_a_new_bracket(self, race):
         race.run()
         before = race.decisions()
         race.planned = {DATA: entrants(12, start=50)}
@@ -150,7 +150,7 @@ class TestMoreEpochs:
 
 
 class TestFewerCombinations:
-    def test_let_the_others_go_on(self, race):
+    def test_let_the_others_continue(self, race):
         race.run(stop_after=26)
         keep = dict(list(entrants(12).items())[:9])
         race.planned = {DATA: keep}
@@ -159,7 +159,7 @@ class TestFewerCombinations:
         assert len(bracket.decisions) == 2
         assert finalists(race) <= keep.keys()
 
-    def test_that_come_back_compete_again_if_the_race_went_on_without_them(self, race):
+    def test_that_come_back_compete_again_if_the_race_continued_without_them(self, race):
         race.run(stop_after=26)
         (bracket,) = race.brackets()
         gone = next(iter(bracket.own_competing))
@@ -172,7 +172,7 @@ class TestFewerCombinations:
         assert list(race.brackets()[1].entrants) == [gone]
         assert gone in {one["key"] for one in json.loads(race.decisions()["val/1-0.json"])["combinations"]}
 
-    def test_that_come_back_stay_dropped_if_they_were(self, race):
+    def test_that_come_back_remain_dropped_if_they_were(self, race):
         race.run()
         before, first = race.decisions(), finalists(race)
         race.planned = {DATA: {key: one for key, one in entrants(12).items() if key in first}}
@@ -183,7 +183,7 @@ class TestFewerCombinations:
         assert finalists(race) == first
 
 
-def test_another_rule_counts_for_brackets_that_have_decided_nothing_yet(race):
+def test_a_new_rule_applies_only_to_brackets_that_have_decided_nothing_yet(race):
     race.run(stop_after=26)
     race.rule = SuccessiveHalving(reduction_factor=2, min_finalists=1)
     race.run()
@@ -203,27 +203,31 @@ def test_each_validation_data_has_its_own_race(race):
 
 
 EDITS = {
-    "a reason to go": (
+    "a reason to be dropped": (
         "0-0.json",
         lambda file, every: every[0].update(reason="behind"),
-        "'behind', but .* it is 'best'",
+        "'behind', but should be 'best'",
     ),
-    "a reason to stay": ("0-1.json", lambda file, every: every[-1].update(reason="best"), "the reason of .* is 'best'"),
+    "a reason to stay": (
+        "0-1.json",
+        lambda file, every: every[-1].update(reason="best"),
+        "the reason for .* is 'best'",
+    ),
     "a guest": (
         "0-1.json",
         lambda file, every: every[-1].update(reason="earlier finalist"),
-        "earlier decisions do not",
+        "no earlier decision let it stay",
     ),
-    "a value that ranks": ("0-0.json", lambda file, every: every[-1].update(values=["0x1.0p+0"] * 2), "the reason of"),
+    "a value": ("0-0.json", lambda file, every: every[-1].update(values=["0x1.0p+0"] * 2), "the reason for"),
     "the order": ("0-0.json", lambda file, every: every.reverse(), "the order of the combinations is"),
-    "an epoch": ("0-0.json", lambda file, every: every[5].update(epoch=4), "the epoch of .* is 4, .* it is 3"),
-    "a key": ("0-1.json", lambda file, every: every[0].update(key="a" * 16), "a{16} competes, but earlier decisions"),
+    "an epoch": ("0-0.json", lambda file, every: every[5].update(epoch=4), "the epoch of .* is 4, but should be 3"),
+    "a key": ("0-1.json", lambda file, every: every[0].update(key="a" * 16), "a{16} competes, but no earlier decision"),
     "the rungs of all": ("0-0.json", lambda file, every: file.update(n_rungs=5), "the epoch of .* is 3"),
-    "the rungs of one": ("0-1.json", lambda file, every: file.update(n_rungs=4), "n_rungs is not that of"),
-    "the rule": ("0-1.json", lambda file, every: file["rule"].update(min_finalists=9), "rule is not that of"),
-    "what it may cost": ("0-0.json", lambda file, every: file.update(n_epochs_allowed=10**6), "n_epochs_allowed is"),
+    "the rungs of one": ("0-1.json", lambda file, every: file.update(n_rungs=4), "n_rungs does not match"),
+    "the rule": ("0-1.json", lambda file, every: file["rule"].update(min_finalists=9), "rule does not match"),
+    "the allowed cost": ("0-0.json", lambda file, every: file.update(n_epochs_allowed=10**6), "n_epochs_allowed is"),
     "repetitions": ("0-0.json", lambda file, every: file.update(n_repetitions=9), "n_epochs_allowed is"),
-    "a rule without sense": (
+    "a meaningless rule": (
         "1-0.json",
         lambda file, every: file["rule"].update(max_cost=7),
         "its rule is not valid",
@@ -235,7 +239,7 @@ EDITS = {
 class TestFilesOfDecisions:
     @pytest.fixture
     def decided(self, two_brackets, tmp_path):
-        """The same race in a folder that a test may change."""
+        """A copy of the race in a folder that a test may change."""
         shutil.copytree(two_brackets.root, tmp_path / "decided")
         return replace(two_brackets, root=tmp_path / "decided")
 
@@ -252,7 +256,7 @@ class TestFilesOfDecisions:
         with pytest.raises(RaceError, match=problem) as error:
             decided.brackets()
         assert str(error.value).startswith(f"race/val/{name[0]}-")
-        assert "remove the folder race/: then all decisions are made again" in str(error.value)
+        assert "remove the folder race/; the next run then makes all decisions again" in str(error.value)
 
     @pytest.mark.parametrize(
         ("name", "problem"),
@@ -261,18 +265,18 @@ class TestFilesOfDecisions:
             ("1-0.json", "race/val/1-1.json: the decision of rung 0 of its bracket is missing"),
         ],
     )
-    def test_that_are_missing_are_an_error(self, decided, name, problem):
+    def test_that_are_missing_in_the_middle_are_an_error(self, decided, name, problem):
         (decided.root / "race/val" / name).unlink()
         with pytest.raises(RaceError, match=problem):
             decided.brackets()
 
-    def test_of_a_whole_bracket_that_are_missing_are_an_error(self, decided):
+    def test_that_are_missing_for_a_whole_bracket_are_an_error(self, decided):
         for name in ("0-0.json", "0-1.json"):
             (decided.root / "race/val" / name).unlink()
         with pytest.raises(RaceError, match=r"race/val/1-0.json: the decisions of bracket 0 are missing"):
             decided.brackets()
 
-    def test_that_are_the_last_ones_are_made_again(self, decided):
+    def test_that_are_missing_at_the_end_are_made_again(self, decided):
         before = decided.decisions()
         (decided.root / "race/val/1-1.json").unlink()
         decided.run()
@@ -282,7 +286,7 @@ class TestFilesOfDecisions:
         "content",
         [b"", b"{", b"[]", b"\xff", b"null", b"[" * 10**5, b'{"n_rungs": 1e999}'],
     )
-    def test_that_are_no_decisions_are_problems_with_their_name(self, decided, content):
+    def test_that_contain_no_decision_are_problems_that_name_the_file(self, decided, content):
         (decided.root / "race/val/0-1.json").write_bytes(content)
         _, problems = read_decisions(decided.folder.storage)
         assert [problem.partition(": ")[0] for problem in problems] == ["race/val/0-1.json"]
@@ -290,7 +294,7 @@ class TestFilesOfDecisions:
     @pytest.mark.parametrize(
         "field", ["data", "bracket", "rung", "n_rungs", "n_epochs_allowed", "rule", "combinations"]
     )
-    def test_with_a_field_without_sense_are_problems_or_errors_and_never_take_long(self, decided, field):
+    def test_with_a_meaningless_field_are_problems_or_errors_and_never_take_long(self, decided, field):
         content = decided.decisions()["val/0-0.json"]
         for value in (None, -1, 10**9, 10**400, "x", [], {}, 0.5):
             (decided.root / "race/val/0-0.json").write_text(json.dumps({**json.loads(content), field: value}))
@@ -299,7 +303,7 @@ class TestFilesOfDecisions:
                 with pytest.raises(RaceError, match="race/val/0-"):
                     decided.brackets()
 
-    def test_that_are_removed_all_together_are_made_again_from_the_trials(self, race):
+    def test_that_are_all_removed_are_made_again_from_the_trials(self, race):
         race.run(3)
         before = race.decisions()
         shutil.rmtree(race.root / FileNames.RACE_FOLDER)
@@ -315,11 +319,11 @@ class TestFilesOfTrials:
         usual = race.curve
         race.curve = lambda trial_id, n: [value + 0.001 for value in usual(trial_id, n)]
         race._train_until(f"{dropped}/1", 0)
-        with pytest.raises(RaceError, match=f"rests on a validation error of .* of trial {dropped}/1 at epoch 3, but"):
+        with pytest.raises(RaceError, match=f"validation error of .* mm for trial {dropped}/1 at epoch 3, but"):
             race.schedule()
 
     @pytest.mark.parametrize("is_finalist", [True, False])
-    def test_that_were_removed_are_trained_again_only_where_the_race_goes_on_with_them(self, race, is_finalist):
+    def test_that_were_removed_are_trained_again_only_for_finalists(self, race, is_finalist):
         race.run()
         before = race.decisions()
         key = next(key for key in race.planned[DATA] if (key in finalists(race)) == is_finalist)

@@ -1,4 +1,4 @@
-"""What the plan of a raced experiment says, and which races make no sense."""
+"""What the plan of a raced experiment says, and which races it warns of or refuses."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def scheduler(kind, **arguments):
 
 
 class FromBehind(lr_scheduler.LambdaLR):
-    """A class of a user: the rate is highest after some epochs."""
+    """A scheduler of a user's own, whose rate peaks after some epochs."""
 
     def __init__(self, optimizer, peak):
         self.peak = peak
@@ -44,9 +44,9 @@ class TestAWarning:
     def test_names_a_warm_up_that_is_longer_than_the_first_rung(self, warnings_of, settings, peak):
         name = settings["base_hyperparams.scheduler"].__name__
         (warning,) = warnings_of(settings)
-        assert warning.startswith(f"{name} raises the learning rate until epoch {peak}, but the race first decides")
-        assert warning.endswith(
-            "after epoch 3: combinations are compared before they train at full speed; give a larger min_epochs"
+        assert warning == (
+            f"{name} raises the learning rate until epoch {peak}, but the race makes its first decision after epoch 3, "
+            "before combinations train at the full rate; raise min_epochs"
         )
         assert warnings_of({**settings, "experiment_config.race": SuccessiveHalving(min_epochs=peak)}) == []
 
@@ -62,39 +62,39 @@ class TestAWarning:
         ],
         ids=["none", "StepLR", "short warm-up", "restarts", "plateau", "LBFGS"],
     )
-    def test_is_not_given_where_the_rate_is_highest_early(self, warnings_of, settings):
+    def test_is_not_given_where_the_rate_peaks_early(self, warnings_of, settings):
         assert warnings_of(settings) == []
 
-    def test_names_a_warm_up_of_one_option(self, warnings_of):
+    def test_names_a_warm_up_that_only_one_option_has(self, warnings_of):
         options = {**LRS, "scheduler_args.total_iters": [1, 7]}
         (warning,) = warnings_of(scheduler(lr_scheduler.LinearLR, start_factor=0.1, total_iters=1), options)
         assert "until epoch 7" in warning
 
     def test_says_that_few_combinations_save_little(self, warnings_of):
         (warning,) = warnings_of({}, {LR: [1e-3, 1e-2]})
-        assert warning.startswith("a race of 2 combinations saves little, since at least 3 are trained to the end")
+        assert warning.startswith("a race of 2 combinations saves little, because at least 3 are trained to the end")
 
     def test_says_that_training_sets_of_different_sizes_compete(self, warnings_of):
         sets = {"experiment_config.train_set": ["small_train", "small_val"], **LRS}
         (warning,) = (text for text in warnings_of({}, sets) if "compares training sets" in text)
-        assert warning.startswith("the race on small_val compares training sets of 20 to 40 frames, and after a few")
+        assert warning.startswith("the race on small_val compares training sets of 20 to 40 frames, but after a few")
         same = {"experiment_config.train_set": ["small_train", "two_train"], **LRS}
         assert not any("compares training sets" in text for text in warnings_of({}, same))
 
     def test_says_that_short_trainings_drop_nothing(self, warnings_of):
         (warning,) = warnings_of({"solver_config.num_epochs": 2})
-        assert warning.startswith("the race drops nothing: trainings of 2 epochs are too short for a first decision")
+        assert warning.startswith("the race drops nothing: trainings of 2 epochs are too short for a first rung at")
 
 
 class TestAProblem:
-    def test_is_the_size_of_the_training_set_as_an_option_reported_with_all_others(self, small_experiment):
+    def test_is_the_training_set_size_as_an_option_reported_with_all_other_problems(self, small_experiment):
         experiment = small_experiment.experiment(
             {**RACE, "experiment_config.val_set": "nowhere"}, {**LRS, "experiment_config.train_set_size": [20, 40]}
         )
         with pytest.raises(ConfigError, match="2 problems") as error:
             experiment.plan()
         assert "experiment_config.val_set: " in str(error.value)
-        assert "experiment_config.race: experiment_config.train_set_size is an option, and after a few" in str(
+        assert "experiment_config.race: experiment_config.train_set_size is an option, but after a few" in str(
             error.value
         )
 

@@ -1,4 +1,4 @@
-"""Races without training: `simulated_race.py` plays workers that take any time and end in any order."""
+"""Races without training: the workers of `simulated_race.py` take any time and end in any order."""
 
 import math
 import random
@@ -45,7 +45,7 @@ RACES["some diverge before a rung, at it, and later"] = {
 
 @pytest.fixture
 def simulated(tmp_path):
-    """Makes races, each in a folder of its own."""
+    """Makes races, each in its own folder."""
     made = []
 
     def make(**race):
@@ -71,7 +71,7 @@ class TestAnyNumberOfWorkersAndAnyOrder:
         assert len(files[0]) >= 2
         assert all(others == files[0] for others in files)
 
-    def test_survive_that_the_run_is_killed_again_and_again_and_train_nothing_twice(self, simulated, race):
+    def test_give_the_same_files_when_the_run_is_killed_repeatedly_and_train_nothing_twice(self, simulated, race):
         at_once = simulated(**race)
         at_once.run()
         killed = simulated(**race)
@@ -98,7 +98,7 @@ def test_one_worker_trains_no_epoch_in_vain(simulated):
     assert schedule.n_epochs_in_vain() == 0
 
 
-def test_epochs_in_vain_are_those_of_dropped_combinations_after_their_last_rung(simulated):
+def test_epochs_in_vain_are_those_that_dropped_combinations_trained_beyond_their_last_rung(simulated):
     race = simulated(planned={DATA: entrants(12)})
     schedule = race.run(n_workers=16)
     at_least = simulated(planned={DATA: entrants(12)})
@@ -107,7 +107,7 @@ def test_epochs_in_vain_are_those_of_dropped_combinations_after_their_last_rung(
     assert schedule.n_epochs_in_vain() == n_epochs[0] - n_epochs[1] > 0
 
 
-def test_four_workers_are_busy_for_90_percent_of_the_time_where_some_trials_take_four_times_as_long(simulated):
+def test_four_workers_are_busy_90_percent_of_the_time_although_some_trials_take_four_times_as_long(simulated):
     race = simulated(planned={DATA: entrants(60, 100)}, n_repetitions=3)
     factors = {
         trial_id: random.Random(trial_id[:16]).choice([1, 1.6, 2.5, 4])
@@ -136,7 +136,7 @@ class TestATrialThatFails:
         others = {trial_id: n for trial_id, n in race.epochs.items() if trial_id != f"{last}/1"}
         assert len(others) == 23
         assert min(others.values()) == 3
-        # Three go on in any case, although one of the four places may be that of the failed one.
+        # Three are certain to stay, even if the failed one should take one of the four places.
         assert sum(all(race.epochs[f"{key}/{r}"] >= 9 for r in range(2)) for key in PLANNED) >= 3
 
     @pytest.mark.parametrize("n_workers", WORKERS)
@@ -147,7 +147,7 @@ class TestATrialThatFails:
         assert race.decisions() == undisturbed.decisions()
         assert race.with_status("finished") == undisturbed.with_status("finished")
 
-    def test_as_a_finalist_leaves_the_decisions_and_the_other_finalists_complete(self, simulated, undisturbed):
+    def test_as_a_finalist_affects_neither_the_decisions_nor_the_other_finalists(self, simulated, undisturbed):
         victim = sorted(undisturbed.with_status("finished"))[0]
         race = simulated(planned={DATA: PLANNED}, fails_at={victim: 20})
         race.run(2)
@@ -158,7 +158,7 @@ class TestATrialThatFails:
 
 
 class TestATrialThatDiverges:
-    def test_is_the_worst(self, simulated):
+    def test_ranks_last(self, simulated):
         planned = entrants(12)
         best = min(planned, key=lambda key: sum(min(made_up_curve(f"{key}/{r}", 3)) for r in range(2)))
         race = simulated(planned={DATA: planned}, diverges_at={f"{best}/0": 2})
@@ -167,7 +167,7 @@ class TestATrialThatDiverges:
         assert (last.key, last.reason, last.mean_mm) == (best, "diverged", math.inf)
 
     @pytest.mark.parametrize("n_workers", WORKERS)
-    def test_drops_all_if_all_do(self, simulated, n_workers):
+    def test_is_dropped_like_all_others_if_all_diverge(self, simulated, n_workers):
         planned = entrants(7)
         race = simulated(planned={DATA: planned}, diverges_at=dict.fromkeys(ids(planned.values(), 2), 2))
         race.run(n_workers)
@@ -175,7 +175,7 @@ class TestATrialThatDiverges:
         assert race.with_status("diverged") == ids(planned.values(), 2)
         assert all(bracket.is_decided and not bracket.own_competing for bracket in race.brackets())
 
-    def test_later_has_its_error_at_the_rungs_before(self, simulated):
+    def test_after_a_rung_keeps_its_error_there(self, simulated):
         planned = entrants(12)
         undisturbed, race = (
             simulated(planned={DATA: planned}, diverges_at=at)
@@ -186,7 +186,7 @@ class TestATrialThatDiverges:
         assert race.with_status("finished") == set()
 
 
-def test_a_trial_whose_worker_left_is_not_given_again_in_this_run_and_decides_nothing(simulated):
+def test_a_trial_whose_worker_left_is_not_given_out_again_in_this_run_and_decides_nothing(simulated):
     race = simulated(planned={DATA: entrants(6)}, n_repetitions=1)
     schedule = race.schedule()
     first = schedule.next()
@@ -201,8 +201,8 @@ def test_a_trial_whose_worker_left_is_not_given_again_in_this_run_and_decides_no
     assert len(race.decisions()) == 2
 
 
-def test_the_end_is_never_given_before_it_is_certain(simulated):
-    """A trial that is trained to its end is measured on the test set."""
+def test_no_trial_is_trained_to_the_end_before_it_is_certain_to_be_a_finalist(simulated):
+    """A trial that is trained to the end is evaluated on the test set."""
     for n_workers in (2, 5, 30):
         race = simulated(planned={DATA: entrants(12)})
         schedule = race.schedule()
@@ -221,13 +221,13 @@ def test_the_end_is_never_given_before_it_is_certain(simulated):
 
 
 class TestFilesThatAreDamaged:
-    def test_records_of_a_finished_trial_are_an_error_that_says_what_to_do(self, simulated):
+    def test_missing_records_of_a_finished_trial_are_an_error_that_says_what_to_do(self, simulated):
         race = simulated(planned={DATA: entrants(6)}, n_repetitions=1)
         race.run()
         trial_id = sorted(race.with_status("finished"))[0]
         (race.root / "race/val/0-1.json").unlink()
         (race.root / FileNames.in_trial(trial_id, FileNames.RECORDS)).unlink()
-        with pytest.raises(StorageError, match=f"records of trial {trial_id}, which has finished.*remove the trial's"):
+        with pytest.raises(StorageError, match=f"records of the finished trial {trial_id} .*remove the trial's"):
             race.schedule()
 
     def test_records_that_vanish_while_a_race_runs_are_an_error(self, simulated):

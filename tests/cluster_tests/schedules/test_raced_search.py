@@ -21,7 +21,7 @@ N_EPOCHS = 27
 
 
 def error_mm(lr, trial_id, epoch):
-    """A validation error that no training has: the best learning rate is 0.01, and all learn at the same speed."""
+    """A made-up validation error, mm: the best learning rate is 0.01, and all learn at the same speed."""
     return 10 + abs(math.log10(lr) + 2) + 5 / epoch + 0.05 * random.Random(trial_id).random()
 
 
@@ -30,12 +30,12 @@ class KilledError(Exception):
 
 
 class Workers:
-    """Trains nothing: writes made-up records, in any order.
+    """Workers that train nothing, but write made-up records, in any order.
 
     Args:
-        n: How many there are.
-        seed: Decides the order.
-        n_steps: After so many steps the script is killed.
+        n: How many workers there are.
+        seed: Draws the order.
+        n_steps: After how many steps the script is killed.
     """
 
     def __init__(self, n=1, seed=0, n_steps=math.inf):
@@ -110,7 +110,7 @@ def test_each_round_is_a_bracket_that_competes_with_the_finalists_so_far(search)
     assert len(finalists) < 18 / 2
 
 
-def test_a_round_sees_finalists_at_their_end_and_others_where_they_were_dropped(search):
+def test_a_round_sees_the_final_errors_of_finalists_and_those_of_others_where_they_were_dropped(search):
     folder = search("one", 12)
     first, second = (json.loads((folder / "search" / f"000{number}.json").read_text()) for number in range(2))
     plan = json.loads((folder / "experiment.json").read_text())["plan"]["combinations"]
@@ -127,7 +127,7 @@ def test_a_round_sees_finalists_at_their_end_and_others_where_they_were_dropped(
     assert reached == {3, N_EPOCHS}
 
 
-def test_proposals_and_decisions_depend_neither_on_workers_nor_on_kills_nor_on_an_extension(search):
+def test_proposals_and_decisions_do_not_depend_on_workers_kills_or_extensions(search):
     one = decided(search("one", 18))
     assert decided(search("many", 18, Workers(8, seed=3))) == one
     for n_steps in (5, 11, 4, 9, 14):

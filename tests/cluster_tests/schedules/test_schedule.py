@@ -31,7 +31,7 @@ class TestAGrid:
         assert schedule.all_given
 
     @pytest.mark.parametrize("status", ["finished", "failed", "diverged"])
-    def test_holds_back_a_trial_until_the_longest_that_it_continues_has_ended(self, status):
+    def test_holds_back_a_trial_until_the_longest_one_that_it_continues_has_ended(self, status):
         schedule = GridSchedule([spec("1"), spec("3", "2", "1"), spec("2", "1"), spec("other")])
         assert given(schedule) == ["1", "other"]
         assert not schedule.all_given
@@ -41,7 +41,7 @@ class TestAGrid:
         assert given(schedule) == ["3"]
         assert schedule.all_given
 
-    def test_waits_for_no_trial_that_needs_no_training(self):
+    def test_does_not_wait_for_a_trial_that_needs_no_training(self):
         assert given(GridSchedule([spec("3", "of another run")])) == ["3"]
 
 
@@ -49,7 +49,7 @@ FIVE = {**STATEFUL, "solver_config.num_epochs": 5, "experiment_config.checkpoint
 LRS = {LR: [1e-3, 3e-3]}
 
 
-def test_trials_that_are_paused_and_continued_have_the_bits_of_those_trained_at_once(
+def test_trials_that_are_paused_and_continued_have_the_bits_of_those_trained_in_one_go(
     small_experiment, small_data, tmp_path, monkeypatch
 ):
     at_once = SmallExperiment(small_data, tmp_path / "at_once")

@@ -21,18 +21,18 @@ DECAY = "optimizer_args.weight_decay"
 
 
 def value_of(options, repetition):
-    """The error of a trial that is not trained: smaller for learning rates near 0.01; infinite if it diverges."""
+    """The made-up error of a trial: smaller for learning rates near 0.01; infinite if it diverges."""
     lr, decay = options[LR], options[DECAY]
     return float("inf") if lr > 0.05 else 10 + abs(lr - 0.01) * 50 + decay + 0.01 * repetition
 
 
 class Workers:
-    """Ends trials in any order, without training them.
+    """Workers that end trials in any order, without training them.
 
     Args:
-        n: How many there are.
-        seed: Decides the order.
-        fails: Decides which trials fail.
+        n: How many workers there are.
+        seed: Draws the order.
+        fails: Returns whether a trial fails.
     """
 
     def __init__(self, n=1, seed=0, fails=lambda spec: False):
@@ -88,7 +88,7 @@ def search(small_data, tmp_path, monkeypatch):
 
 
 def files_of(folder):
-    """What a search has decided: its rounds, and the plan."""
+    """What a search has proposed: its rounds, and the plan."""
     rounds = {path.name: path.read_text() for path in sorted((folder / "search").iterdir())}
     return rounds, json.loads((folder / "experiment.json").read_text())["plan"]
 
@@ -102,7 +102,7 @@ def proposals_of(folder):
 
 
 class TestASearch:
-    def test_proposes_the_same_with_any_number_of_workers_and_any_order_of_ends(self, search):
+    def test_proposes_the_same_with_any_number_of_workers_in_any_order(self, search):
         one = search("one", 30)
         assert len(set(proposals_of(one))) == 30
         assert files_of(search("four", 30, Workers(4, seed=1))) == files_of(one)
@@ -138,7 +138,7 @@ class TestASearch:
         monkeypatch.setattr(experiment_module, "write_description", write)
         assert files_of(killed) == files_of(search("whole", 30))
 
-    def test_waits_for_a_failed_trial_and_goes_on_when_the_next_run_has_trained_it(self, search):
+    def test_waits_for_a_failed_trial_and_continues_when_the_next_run_has_trained_it(self, search):
         failing = Workers(4, fails=lambda spec: spec.repetition == 1 and spec.combination.options[LR] < 1e-3)
         with pytest.raises(TrialsFailedError, match=r"failed .*of 12 trials; the search waits for them"):
             search("waiting", 12, failing)
@@ -147,7 +147,7 @@ class TestASearch:
         assert len(again.trained) < 24
         assert files_of(found) == files_of(search("whole", 12))
 
-    def test_learns_from_the_mean_over_repetitions_and_what_diverged_has_none(self, search):
+    def test_learns_from_means_over_repetitions_and_a_diverged_combination_has_none(self, search):
         *_, last = rounds_of(search("one", 30, n_repetitions=3))
         earlier = proposals_of(search("one", 30, n_repetitions=3))[: len(last["results_mm"])]
         values = [[value_of({LR: lr, DECAY: decay}, r) for r in range(3)] for lr, decay in earlier]
@@ -162,7 +162,7 @@ class TestASearch:
         without = search("without", 6, points=[{LR: 0.002}], high=5e-3)
         assert proposals_of(without)[:2] == [(1e-3, 0.0), (0.002, 0.0)]
 
-    def test_of_fewer_combinations_than_are_on_disk_shows_only_these(self, search):
+    def test_of_fewer_combinations_than_are_on_disk_shows_only_the_first(self, search):
         search("fewer", 12)
         workers = Workers()
         fewer = search("fewer", 8, workers)
@@ -177,7 +177,7 @@ class TestASearch:
         assert len(workers.trained) == 24
         assert after == before
 
-    def test_trains_nothing_again_that_another_search_has_trained(self, search):
+    def test_does_not_train_again_what_another_search_has_trained(self, search):
         folder = search("first", 12)
         shutil.rmtree(folder / "search")
         workers = Workers()
@@ -187,28 +187,28 @@ class TestASearch:
     @pytest.mark.parametrize(
         ("changes", "problem"),
         [
-            ({"sampler": "sobol"}, "was begun with the sampler 'tpe', which is 'sobol' now. Undo the change"),
-            ({"high": 0.2}, "was begun with other options or ranges. Undo the change"),
+            ({"sampler": "sobol"}, "was started with the sampler 'tpe', which is now 'sobol'. Undo the change"),
+            ({"high": 0.2}, "was started with other options or ranges. Undo the change"),
         ],
     )
-    def test_is_not_continued_as_another_one(self, search, changes, problem):
-        search("begun", 6)
+    def test_cannot_be_continued_as_another_one(self, search, changes, problem):
+        search("started", 6)
         with pytest.raises(SearchError, match=problem):
-            search("begun", 12, **changes)
+            search("started", 12, **changes)
 
     @pytest.mark.parametrize(
         ("changes", "problem"),
         [
             ({"seed": "none"}, "it.seed is not valid"),
-            ({"results_mm": [1.0]}, "do not fit the search"),
-            ({"proposals": [[7.0, 0.0]]}, "do not fit the search"),
-            ({"proposals": [[0.001, 0.5]]}, "its results lead to other proposals"),
+            ({"results_mm": [1.0]}, "do not match the search"),
+            ({"proposals": [[7.0, 0.0]]}, "do not match the search"),
+            ({"proposals": [[0.001, 0.5]]}, "do not follow from its results"),
         ],
     )
     def test_whose_last_round_was_edited_says_which_file_and_what_to_do(self, search, changes, problem):
         path = search("edited", 18) / "search" / "0002.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-        with pytest.raises(SearchError, match=rf"0002.json is broken: .*{problem}.* Remove it"):
+        with pytest.raises(SearchError, match=rf"0002.json is broken: .*{problem}.* Remove this file"):
             search("edited", 24)
 
     def test_keeps_a_round_that_other_versions_have_proposed(self, search, monkeypatch):
@@ -221,7 +221,7 @@ class TestASearch:
 
 
 @pytest.mark.slow
-def test_a_search_on_an_object_store_has_the_same_files_and_goes_on_from_them(s3, small_data, tmp_path):
+def test_a_search_on_an_object_store_has_the_same_files_and_continues_from_them(s3, small_data, tmp_path):
     for n_combinations in (4, 8):
         real_search(small_data, s3.direct, n_combinations).run("inline")
     real_search(small_data, tmp_path / "here", 8).run("inline")
@@ -263,7 +263,7 @@ def problems_of(experiment):
 
 
 class TestAPlan:
-    def test_says_how_much_was_proposed(self, small_experiment):
+    def test_says_how_many_combinations_were_proposed(self, small_experiment):
         experiment = small_experiment.experiment(
             {"experiment_config.search": Search("tpe", 60), "experiment_config.n_repetitions": 3}
         )
@@ -280,14 +280,14 @@ class TestAPlan:
         experiment.add_range(LR, 1e-4, 1e-1, log=True)
         experiment.add_point({LR: 1e-2})
         text = problems_of(experiment)
-        assert f'{LR}: is a range, which a grid cannot train; add "search": Search("tpe", n_combinations=…)' in text
-        assert "add_point: only a search begins with points" in text
+        assert f'{LR}: is a range, which only a search can train; add "search": Search("tpe", n_combinations=…)' in text
+        assert "add_point: only a search tries points" in text
 
     def test_of_a_search_without_anything_to_search_says_what_to_add(self, small_experiment):
         experiment = small_experiment.experiment({"experiment_config.search": Search("tpe", 60)}, {LR: [1e-3]})
         assert "there is nothing to search; add ranges or options, with add_range" in problems_of(experiment)
 
-    def test_of_more_combinations_than_there_are_says_how_many_there_are(self, small_experiment):
+    def test_of_more_combinations_than_the_space_has_says_how_many_it_has(self, small_experiment):
         options = {"model_args.activation": ["relu", "elu"]}
         experiment = small_experiment.experiment({"experiment_config.search": Search("tpe", 9)}, options)
         experiment.add_range("model_args.dropout", 0.0, 0.3, step=0.1)
@@ -299,7 +299,7 @@ class TestAPlan:
         experiment = small_experiment.experiment({"experiment_config.search": Search("tpe", 2)}, options)
         assert "all combinations need the same validation set" in problems_of(experiment)
 
-    def test_names_the_round_that_proposes_what_cannot_be_trained(self, small_experiment):
+    def test_names_the_round_that_proposes_an_untrainable_combination(self, small_experiment):
         arguments = {"dim": 4, "n_layers": 1, "n_heads": 4, "feedforward_dim": 8}
         changes = {"model": CorrectorTransformer, "model_args": arguments}
         experiment = small_experiment.experiment(

@@ -38,12 +38,12 @@ class TestARange:
         assert of.at(low) <= of.at(high)
 
     @given(ranges().filter(lambda of: of.n_values is not None), SHARES)
-    def test_of_steps_or_ints_has_a_place_for_each_value(self, of, share):
+    def test_with_a_step_or_ints_numbers_its_values(self, of, share):
         value = of.at(share)
         assert of.value(of.place(value)) == value
         assert 0 <= of.place(value) < of.n_values
 
-    def test_has_steps_as_they_are_written_and_not_as_binary_fractions(self):
+    def test_has_the_steps_as_written_and_not_as_binary_fractions(self):
         of = Range(0.0, 0.5, step=0.05)
         values = [of.value(place) for place in range(of.n_values)]
         assert values == [float(Decimal(place) * Decimal("0.05")) for place in range(11)]
@@ -53,11 +53,11 @@ class TestARange:
     def test_ends_at_the_last_step_that_does_not_exceed_high(self):
         assert [Range(1, 10, integer=True, step=4).at(share) for share in (0.0, 0.5, 0.999)] == [1, 5, 9]
 
-    def test_with_log_has_equal_ratios_equally_often(self):
+    def test_with_log_is_even_on_a_log_scale(self):
         of = Range(1e-4, 1e-2, log=True)
         assert [of.at(share) for share in (0.0, 0.25, 0.5, 0.75)] == [1e-4, 3.162e-4, 1e-3, 3.162e-3]
 
-    def test_of_ints_reaches_both_ends_with_log_as_often_as_their_neighbours(self):
+    def test_of_ints_with_log_proposes_both_ends_as_often_as_the_log_scale_says(self):
         of = Range(1, 4, log=True, integer=True)
         values = [of.at((i + 0.5) / 9000) for i in range(9000)]
         expected = [math.log((n + 0.5) / (n - 0.5)) / math.log(9) for n in (1, 2, 3, 4)]
@@ -82,7 +82,7 @@ class TestARange:
         assert problem in of.problem
 
 
-def test_a_combination_fits_if_it_chooses_only_where_a_dimension_applies():
+def test_a_combination_fits_if_it_has_a_choice_exactly_where_a_dimension_applies():
     dimensions = [Dimension(2), Dimension(Range(1, 8, integer=True), when=((0, frozenset({1})),))]
     assert fits((1, 8), dimensions)
     assert fits((0, None), dimensions)

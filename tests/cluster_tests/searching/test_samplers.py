@@ -35,7 +35,7 @@ def searched(proposing, n, round_size=8):
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 class TestASampler:
-    def test_proposes_different_combinations_of_the_space_the_same_ones_each_time(self, sampler):
+    def test_proposes_distinct_combinations_of_the_space_and_the_same_ones_each_time(self, sampler):
         found = searched(Proposing(sampler, 3, SPACE), 40)
         assert len(set(found)) == 40
         assert all(fits(choices, SPACE) for choices in found)
@@ -46,13 +46,13 @@ class TestASampler:
         points = [(1, 1e-3, None, 0.0), (0, 0.012345, 17, 0.5)]
         assert searched(Proposing(sampler, 0, SPACE, points), 12)[:2] == points
 
-    def test_finds_each_combination_of_a_small_space_once_and_then_says_so(self, sampler):
+    def test_finds_each_combination_of_a_small_space_once_and_then_says_that_there_is_no_other(self, sampler):
         proposing = Proposing(sampler, 0, [Dimension(4), Dimension(Range(1, 5, integer=True))])
         found = []
         for _ in range(20):
             found.append(proposing.next(dict.fromkeys(found, 1.0), []))
         assert len(set(found)) == 20
-        with pytest.raises(UserError, match="has proposed 20 combinations and finds no new one"):
+        with pytest.raises(UserError, match="has proposed 20 combinations and found no new one"):
             proposing.next(dict.fromkeys(found, 1.0), [])
 
 
@@ -68,7 +68,7 @@ def test_a_proposal_of_a_round_does_not_depend_on_how_many_follow():
     assert eight[:4] == four
 
 
-def test_tpe_proposes_what_is_better_than_random_and_avoids_what_diverged():
+def test_tpe_proposes_better_combinations_than_random_and_avoids_those_that_diverge():
     found = {sampler: searched(Proposing(sampler, 0, SPACE), 60) for sampler in SAMPLERS}
     last = {sampler: [error(choices) for choices in proposals[30:]] for sampler, proposals in found.items()}
     means = {sampler: sum(e for e in errors if e is not None) / 30 for sampler, errors in last.items()}
@@ -77,7 +77,7 @@ def test_tpe_proposes_what_is_better_than_random_and_avoids_what_diverged():
     assert last["tpe"].count(None) < last["sobol"].count(None) / 2
 
 
-def test_what_diverged_counts_as_the_worst():
+def test_a_diverged_combination_counts_as_the_worst():
     results = {choices: error(choices) for choices in searched(Proposing("sobol", 0, SPACE), 24)}
     worst = max(value for value in results.values() if value is not None)
     as_numbers = {choices: worst if value is None else value for choices, value in results.items()}
