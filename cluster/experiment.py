@@ -448,15 +448,12 @@ class Experiment:
         progress: Progress,
     ) -> Schedule:
         """Returns the schedule that decides what is trained next."""
-        n_repetitions = self.config.n_repetitions
 
         def grown(plan: Plan) -> None:
             write_description(plan, job)
             progress.grown(plan, self.space)
             if brackets:
-                progress.n_epochs = progress.n_epochs_of_ended + n_epochs_left(
-                    brackets, n_repetitions, self._n_confirming
-                )
+                progress.n_epochs = progress.n_epochs_of_ended + n_epochs_left(brackets)
 
         if self.config.race is None:
             return GridSchedule(plan.to_train) if searching is None else SearchSchedule(searching, plan, grown)
@@ -464,12 +461,10 @@ class Experiment:
         def decided(bracket: Bracket, decision: DecisionFile) -> None:
             entrant = bracket.entrants.get(decision.leader.key) or bracket.guests[decision.leader.key]
             leader = progress.options(f"{entrant.trained[0].key}/0")
-            progress.decided(
-                decision_text(decision, leader), n_epochs_left(brackets, n_repetitions, self._n_confirming)
-            )
+            progress.decided(decision_text(decision, leader), n_epochs_left(brackets))
 
         trials = {trial.id: trial for trial in plan.trials}
-        race = RaceSchedule(brackets, trials, plan.statuses, n_repetitions, self.folder, decided, self._n_confirming)
+        race = RaceSchedule(brackets, trials, plan.statuses, self.folder, decided)
         if searching is None:
             return race
 

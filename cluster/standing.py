@@ -63,7 +63,7 @@ class Standing(NamedTuple):
         planned = {trial_id: known for trial_id, known in found.items() if is_planned(trial_id)}
         plan = replace(plan, statuses={trial_id: known.status for trial_id, known in planned.items()})
         if brackets:
-            plan = _raced(plan, space, brackets, planned)
+            plan = _raced(plan, brackets, planned)
         others = found.keys() - planned.keys()
         kept = kept_trials(folder, others) if others and plan.to_train else []
         plan = with_shorter(plan, kept, lambda trial_id: folder.trial(trial_id).has(FileNames.STATE))
@@ -102,16 +102,15 @@ def _brackets(plan: Plan, space: SearchSpace, inputs: Inputs, folder: Experiment
     return open_brackets(entrants, decisions, config.race, config.n_repetitions)
 
 
-def _raced(plan: Plan, space: SearchSpace, brackets: Sequence[Bracket], planned: Mapping[str, _Known]) -> Plan:
+def _raced(plan: Plan, brackets: Sequence[Bracket], planned: Mapping[str, _Known]) -> Plan:
     """Returns the plan with the trials that the race has dropped, and an estimate of what it still trains."""
-    n_repetitions, n_confirming = space.base.experiment.n_repetitions, plan.n_confirming
     trained = {trial_id: known.epochs for trial_id, known in planned.items() if known.status != "failed"}
     ended = {trial_id for trial_id, known in planned.items() if known.status in FINAL}
     return replace(
         plan,
-        dropped=dropped_trials(brackets, n_repetitions + n_confirming),
-        races=race_texts(brackets, n_repetitions, n_confirming, ended),
-        n_epochs_of_races=n_epochs_left(brackets, n_repetitions, n_confirming, trained),
+        dropped=dropped_trials(brackets),
+        races=race_texts(brackets, ended),
+        n_epochs_of_races=n_epochs_left(brackets, trained),
     )
 
 

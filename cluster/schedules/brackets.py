@@ -79,7 +79,7 @@ def _without_epochs(combination: Combination) -> object:
     return {**description, "schedule": {**description["schedule"], "num_epochs": None}}
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Bracket:
     """Combinations that compete with each other.
 
@@ -89,6 +89,8 @@ class Bracket:
         rule: Decides which combinations stay.
         n_rungs: How many rungs it has; the last one is the end of the training.
         n_repetitions: How many repetitions decide.
+        n_planned: How many repetitions of finalists are planned; the plan may have changed since the first decision.
+        n_fresh: How many fresh repetitions confirm the finalists. They decide nothing.
         entrants: The planned combinations that enter the race in this bracket, by key.
         earlier: The brackets before it; their finalists compete in this one too.
         decisions: Its decisions so far, one for each rung.
@@ -101,10 +103,17 @@ class Bracket:
     rule: SuccessiveHalving
     n_rungs: int
     n_repetitions: int
+    n_planned: int
+    n_fresh: int
     entrants: dict[str, Entrant]
     earlier: Sequence["Bracket"] = ()
     decisions: list[DecisionFile] = field(default_factory=list)
     shorter: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def n_of_finalists(self) -> int:
+        """How many repetitions of finalists are trained to the end."""
+        return self.n_planned + self.n_fresh
 
     @property
     def place(self) -> int:
@@ -296,16 +305,46 @@ def open_brackets(
             of_bracket = list(group)
             if number != len(known):
                 raise RaceError.of(of_bracket[0].path, f"the decisions of bracket {len(known)} are missing")
-            known.append(_decided_bracket(data, of_bracket, list(known)))
+            known.append(_decided_bracket(data, of_bracket, list(known), n_planned=n_repetitions, n_fresh=rule.confirm))
         new = _placed(planned, known)
         if new:
-            n_rungs = rule.n_rungs(min(entrant.num_epochs for entrant in new.values()))
-            known.append(Bracket(data, len(known), rule, n_rungs, n_repetitions, new, earlier=list(known)))
+            known.append(new_bracket(data, rule, n_repetitions, new, known))
         brackets += known
     return brackets
 
 
-def _decided_bracket(data: Data, made: list[DecisionFile], earlier: list[Bracket]) -> Bracket:
+def new_bracket(
+    data: Data,
+    rule: SuccessiveHalving,
+    n_repetitions: int,
+    entrants: Mapping[str, Entrant],
+    earlier: Sequence[Bracket],
+) -> Bracket:
+    """Returns a bracket that has decided nothing.
+
+    Args:
+        data: The validation data.
+        rule: Decides which combinations stay.
+        n_repetitions: The planned repetitions.
+        entrants: The combinations that enter the race in it, by key.
+        earlier: The brackets before it.
+    """
+    return Bracket(
+        data=data,
+        number=len(earlier),
+        rule=rule,
+        n_rungs=rule.n_rungs(min(entrant.num_epochs for entrant in entrants.values())),
+        n_repetitions=n_repetitions,
+        n_planned=n_repetitions,
+        n_fresh=rule.confirm,
+        entrants=dict(entrants),
+        earlier=tuple(earlier),
+    )
+
+
+def _decided_bracket(
+    data: Data, made: list[DecisionFile], earlier: list[Bracket], *, n_planned: int, n_fresh: int
+) -> Bracket:
     """Returns a bracket that has made decisions, without its entrants."""
     first = made[0]
     earlier_finalists = [competitor for bracket in earlier for competitor in bracket.decisions[-1].stay]
@@ -317,8 +356,18 @@ def _decided_bracket(data: Data, made: list[DecisionFile], earlier: list[Bracket
         if changed is not None or place > first.n_rungs - 2:
             raise RaceError.of(decision.path, f"{changed or 'n_rungs'} does not match the decisions before it")
         _check_decision(decision, made[:place], earlier_finalists)
-    rule = _rule_of(first)
-    return Bracket(data, first.bracket, rule, first.n_rungs, first.n_repetitions, {}, earlier, decisions=made)
+    return Bracket(
+        data=data,
+        number=first.bracket,
+        rule=_rule_of(first),
+        n_rungs=first.n_rungs,
+        n_repetitions=first.n_repetitions,
+        n_planned=n_planned,
+        n_fresh=n_fresh,
+        entrants={},
+        earlier=earlier,
+        decisions=made,
+    )
 
 
 def _rule_of(decision: DecisionFile) -> SuccessiveHalving:

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
@@ -46,13 +46,8 @@ class PlannedRung(NamedTuple):
     is_decided: bool
 
 
-def planned_rungs(bracket: Bracket, n_repetitions: int) -> list[PlannedRung]:
-    """Returns the rungs of a bracket. Guests do not count, since other brackets train them.
-
-    Args:
-        bracket: The bracket.
-        n_repetitions: The repetitions of finalists, without the fresh ones.
-    """
+def planned_rungs(bracket: Bracket) -> list[PlannedRung]:
+    """Returns the rungs of a bracket. Guests do not count, since other brackets train them."""
     lengths = [entrant.num_epochs for entrant in bracket.entrants.values() for _ in entrant.trained]
     n_folds = len(lengths) / max(1, len(bracket.entrants))
     planned, size, before = list[PlannedRung](), len(bracket.entrants), 0.0
@@ -63,7 +58,8 @@ def planned_rungs(bracket: Bracket, n_repetitions: int) -> list[PlannedRung]:
             size = len(bracket.own_competing)
         else:
             size = min(size, bracket.race.n_best(size + len(bracket.guests)))
-        repetitions = n_repetitions if place == bracket.n_rungs - 1 else min(rung.n_repetitions, n_repetitions)
+        is_last = place == bracket.n_rungs - 1
+        repetitions = bracket.n_planned if is_last else min(rung.n_repetitions, bracket.n_planned)
         of_one = sum(rung.epoch(epochs) for epochs in lengths) / max(1, len(bracket.entrants)) * repetitions
         n_trials, n_epochs = round(size * repetitions * n_folds), round(size * (of_one - before))
         epochs = rung.epoch(min(lengths, default=0)), rung.epoch(max(lengths, default=0))
@@ -72,88 +68,80 @@ def planned_rungs(bracket: Bracket, n_repetitions: int) -> list[PlannedRung]:
     return planned
 
 
-def planned_to_confirm(bracket: Bracket, n_confirming: int) -> PlannedRung:
+def planned_to_confirm(bracket: Bracket) -> PlannedRung:
     """Returns the fresh repetitions of a bracket's finalists, which are trained after its last rung."""
     lengths = [entrant.num_epochs for entrant in bracket.own_competing.values() for _ in entrant.trained]
-    last = planned_rungs(bracket, n_confirming)[-1]
-    return last._replace(n_epochs=round(last.n_trials * sum(lengths) / max(1, len(lengths))))
+    last, n = planned_rungs(bracket)[-1], bracket.n_fresh
+    n_trials = last.n_trials // last.n_repetitions * n
+    n_epochs = round(n_trials * sum(lengths) / max(1, len(lengths)))
+    return last._replace(n_repetitions=n, n_trials=n_trials, n_epochs=n_epochs)
 
 
-def dropped_trials(brackets: Sequence[Bracket], n_repetitions: int) -> set[str]:
+def dropped_trials(brackets: Sequence[Bracket]) -> set[str]:
     """Returns the ids of the trials that races have dropped, in all repetitions."""
     return {
         f"{combination.key}/{repetition}"
         for bracket in brackets
         for key in bracket.entrants.keys() - bracket.own_competing.keys()
         for combination in bracket.entrants[key].trained
-        for repetition in range(n_repetitions)
+        for repetition in range(bracket.n_of_finalists)
     }
 
 
-def n_epochs_left(
-    brackets: Sequence[Bracket], n_repetitions: int, n_confirming: int, trained: Mapping[str, int] | None = None
-) -> int:
+def n_epochs_left(brackets: Sequence[Bracket], trained: Mapping[str, int] | None = None) -> int:
     """Estimates how many epochs the races still have to train.
 
     Args:
         brackets: The brackets.
-        n_repetitions: The repetitions of finalists, without the fresh ones.
-        n_confirming: The fresh repetitions, which confirm finalists.
         trained: The epochs trained so far, by trial id; None if nothing was trained since the last decisions.
     """
     n, trained = 0, trained or {}
     for bracket in brackets:
-        n += sum(rung.n_epochs for rung in planned_rungs(bracket, n_repetitions) if not rung.is_decided)
-        n += planned_to_confirm(bracket, n_confirming).n_epochs
+        n += sum(rung.n_epochs for rung in planned_rungs(bracket) if not rung.is_decided)
+        n += planned_to_confirm(bracket).n_epochs
         before = bracket.rungs[bracket.place - 1] if bracket.place else None
         for entrant in bracket.own_competing.values() if trained else ():
             reached = 0 if before is None else before.epoch(entrant.num_epochs)
-            for repetition in range(n_repetitions + n_confirming):
-                counted = reached if repetition < n_repetitions else 0
+            for repetition in range(bracket.n_of_finalists):
+                counted = reached if repetition < bracket.n_planned else 0
                 ids = [f"{one.key}/{repetition}" for one in entrant.trained]
                 n -= sum(max(0, trained.get(i, 0) - counted) for i in ids)
     return max(0, n)
 
 
-def race_texts(
-    brackets: Sequence[Bracket], n_repetitions: int, n_confirming: int, ended: AbstractSet[str]
-) -> list[str]:
+def race_texts(brackets: Sequence[Bracket], ended: AbstractSet[str]) -> list[str]:
     """Describes what each race trains, in a sentence and a table.
 
     Args:
         brackets: The brackets.
-        n_repetitions: The repetitions of finalists, without the fresh ones.
-        n_confirming: The fresh repetitions, which confirm finalists.
         ended: The ids of the trials that have ended.
     """
     texts = []
     for bracket in brackets:
-        rungs = planned_rungs(bracket, n_repetitions)
-        in_grid = n_repetitions * sum(
-            entrant.num_epochs * len(entrant.trained) for entrant in bracket.entrants.values()
-        )
+        rungs = planned_rungs(bracket)
+        of_one = sum(entrant.num_epochs * len(entrant.trained) for entrant in bracket.entrants.values())
+        in_grid = bracket.n_planned * of_one
         in_race = sum(rung.n_epochs for rung in rungs)
         added = f", added later (bracket {bracket.number + 1})" if bracket.number else ""
         cost = f"{in_race:,} of {in_grid:,} epochs ({100 * in_race / max(1, in_grid):.1f} %)"
         about = "" if bracket.is_decided else "about "
         first = f"race of {count(len(bracket.entrants), 'combination')} on {bracket.data.name}{added}: {about}{cost}"
         rows = [_row(f"{number}", rung, "decided" * rung.is_decided) for number, rung in enumerate(rungs, 1)]
-        if n_confirming:
-            fresh = planned_to_confirm(bracket, n_confirming)
+        if bracket.n_fresh:
+            fresh = planned_to_confirm(bracket)
             first += f", plus {about}{fresh.n_epochs:,} in fresh repetitions"
-            rows.append(
-                _row("fresh", fresh, _progress(bracket, range(n_repetitions, n_repetitions + n_confirming), ended))
-            )
+            rows.append(_row("fresh", fresh, _progress(bracket, ended)))
         texts.append(f"{first}\n{_table(rows)}")
     return texts
 
 
-def _progress(bracket: Bracket, repetitions: Iterable[int], ended: AbstractSet[str]) -> str:
-    """Says how many trials of the finalists have ended; empty until the finalists are known."""
+def _progress(bracket: Bracket, ended: AbstractSet[str]) -> str:
+    """Says how many trials in fresh repetitions have ended; empty until the finalists are known."""
     if not bracket.is_decided:
         return ""
     trained = [one.key for entrant in bracket.own_competing.values() for one in entrant.trained]
-    ids = {f"{key}/{repetition}" for key in trained for repetition in repetitions}
+    fresh = range(bracket.n_planned, bracket.n_of_finalists)
+    ids = {f"{key}/{repetition}" for key in trained for repetition in fresh}
     return f"{len(ids & ended):,} of {len(ids):,} have ended"
 
 

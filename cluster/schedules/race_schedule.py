@@ -46,13 +46,11 @@ class RaceSchedule:
     trials continue those of combinations that are certain to stay, and then train ahead those that are likely to.
 
     Args:
-        brackets: The brackets.
+        brackets: The brackets, at least one; all are of the same plan.
         trials: All trials of the plan, by id.
         statuses: The status of each trial that was started, by id.
-        n_repetitions: The repetitions of finalists, without the fresh ones.
         folder: The experiment's folder. It contains the trials' records; the decisions are written to it.
         decided: Called after each decision, before anything that follows from it is trained.
-        n_confirming: The fresh repetitions, which confirm finalists. They decide nothing.
 
     Raises:
         RaceError: If an earlier decision does not match what is on disk.
@@ -64,14 +62,12 @@ class RaceSchedule:
         brackets: list[Bracket],
         trials: Mapping[str, TrialSpec],
         statuses: Mapping[str, Status],
-        n_repetitions: int,
         folder: ExperimentFolder,
         decided: Callable[[Bracket, DecisionFile], None] = lambda bracket, decision: None,
-        n_confirming: int = 0,
     ) -> None:
         self.brackets = brackets
-        self.n_repetitions = n_repetitions
-        self.n_of_finalists = n_repetitions + n_confirming
+        self.n_repetitions = brackets[0].n_planned
+        self.n_of_finalists = brackets[0].n_of_finalists
         self.n_parallel = len(trials)
         self._trials = dict(trials)
         self._folder = folder

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from cluster.planning.plan import Plan
-from cluster.schedules.brackets import Bracket, Data, Entrant
+from cluster.schedules.brackets import Bracket, Data, Entrant, new_bracket
 from cluster.schedules.race_schedule import RaceSchedule
 from cluster.schedules.schedule import Step
 from cluster.schedules.search_schedule import Searching
@@ -62,12 +62,10 @@ class RacedSearchSchedule:
         return self._race.n_epochs_in_vain()
 
     def _bracket(self, more: Plan) -> Bracket:
-        rule, n_repetitions, earlier = self._searching.config.race, self._race.n_repetitions, self._race.brackets
+        rule = self._searching.config.race
         assert rule is not None
         ((data, entrants),) = self._entrants(more).items()  # a search has one validation set
-        n_rungs = rule.n_rungs(min(entrant.num_epochs for entrant in entrants.values()))
-        number = 1 + max(bracket.number for bracket in earlier)
-        return Bracket(data, number, rule, n_rungs, n_repetitions, dict(entrants), earlier=tuple(earlier))
+        return new_bracket(data, rule, self._race.n_repetitions, entrants, self._race.brackets)
 
     def _values_mm(self) -> dict[str, float | None]:
         """Returns for each trial, by id, the error of its combination, mm; None if the combination diverged."""

@@ -97,9 +97,7 @@ class SimulatedRace:
         trials = [TrialSpec(one, repetition, 0) for repetition in range(self.n_repetitions) for one, _ in combinations]
         known = {trial.id for trial in trials}
         statuses = {trial_id: status for trial_id, status in self.statuses.items() if trial_id in known}
-        return RaceSchedule(
-            self.brackets(), {trial.id: trial for trial in trials}, statuses, self.n_repetitions, self.folder
-        )
+        return RaceSchedule(self.brackets(), {trial.id: trial for trial in trials}, statuses, self.folder)
 
     def run(
         self,
