@@ -27,7 +27,7 @@ from ray import tune
 from ray.cluster_utils import Cluster
 from torch import Tensor
 
-from cluster.executors import ray_session
+from cluster.executors import ray_runner, ray_session
 from cluster.executors.monitor import Monitor
 from cluster.experiment import Experiment
 from cluster.planning.placement import PRETEND_GPUS
@@ -170,14 +170,16 @@ def race(folder: Path, n: int) -> dict[str, str]:
     begin = time.monotonic()
     sweep.plan()
     again_s = time.monotonic() - begin
-    first, *_, last = (kb for kb in clock.memory_kb if kb)
+    *memory_mb, last_mb = (kb / 1024 for kb in clock.memory_kb if kb)
+    before_decision = memory_mb[: n // 100 - 1]
+    one_tuner = before_decision[: ray_runner._STEPS_OF_A_TUNER // 100 + 1]
     return {
         f"a race of {n:,} combinations with rungs after 1, 3 and 9 epochs": f"{seconds:.0f} s",
         "… planning it": f"{plan_s:.1f} s",
         "… steps: trials, or parts of trials between two rungs": f"{len(clock.ends):,}",
-        "… the driver's memory after 100 steps and at the end": f"{first / 1024:.0f} MB, {last / 1024:.0f} MB",
-        "… growth of the driver's memory per step": f"{(last - first) / len(clock.ends):.1f} KB",
-        "… growth over the second half": f"{_growth_kb(clock.memory_kb[len(clock.ends) // 2 :]):.1f} KB",
+        "… the driver's memory after one Tuner": f"{one_tuner[-1]:.0f} MB",
+        "… just before the first decision, which compares all combinations": f"{before_decision[-1]:.0f} MB",
+        "… at the end": f"{last_mb:.0f} MB",
         "… planning it again after it has ended": f"{again_s:.1f} s",
     }
 
