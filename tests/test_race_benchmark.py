@@ -19,8 +19,8 @@ from tests.benchmarks.trained_grids import read_grids, write_grids
 from tests.cluster_tests.experiment_files import write_experiment, write_records
 from tests.cluster_tests.small_experiment import LR
 
-N_EPOCHS = 12
-"""A race with default settings then has rungs at epochs 4 and 12."""
+N_EPOCHS = 6
+"""A race with default settings then has rungs at epochs 3 and 6."""
 
 
 def flat(*means_mm):
@@ -64,19 +64,19 @@ def test_an_unfinished_grid_has_the_repetitions_that_all_its_combinations_finish
 
 def test_optunas_halving_trains_to_the_end_what_is_the_best_when_it_arrives():
     found = optuna_halving(shuffled=False)(flat(2.0, 3.0, 1.0, 2.5), np.random.default_rng(0))
-    assert found.cost == pytest.approx((12 + 4 + 12 + 4) / (4 * 12))
+    assert found.cost == pytest.approx((6 + 3 + 6 + 3) / (4 * 6))
     assert found.winner == "c2"
 
 
 def test_optunas_median_pruner_trains_five_to_the_end_before_it_stops_any():
     found = optuna_median(shuffled=False)(flat(1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 2.5), np.random.default_rng(0))
-    assert found.cost == pytest.approx((5 * 12 + 4 + 12) / (7 * 12))
+    assert found.cost == pytest.approx((5 * 6 + 3 + 6) / (7 * 6))
 
 
 @pytest.mark.parametrize("n_workers", [1, 2])
 def test_asha_stops_the_worse_of_two_only_if_it_arrives_later(n_workers):
     costs = {asha(n_workers)(flat(1.0, 2.0), np.random.default_rng(seed)).cost for seed in range(20)}
-    assert costs == {(12 + 4) / (2 * 12), 1.0}
+    assert costs == {(6 + 3) / (2 * 6), 1.0}
 
 
 @pytest.mark.parametrize("method", [one_epoch_best_at_equal_cost, random_choice_at_equal_cost])
@@ -89,4 +89,4 @@ def test_methods_of_equal_cost_cost_no_more_than_the_race(method):
 def test_rivals_decide_at_the_race_s_first_rung_and_then_at_powers_of_its_factor():
     grid = TrainedGrid({"a": np.ones((1, 100))}, {})
     assert rungs(grid, 4, 3) == [4, 12, 36, 100]
-    assert rungs(flat(1.0), 4, 3) == [4, 12]
+    assert rungs(flat(1.0), 3, 2) == [3, 6]

@@ -74,7 +74,7 @@ class SuccessiveHalving:
             the finalists, so tables and tests use them alone.
     """
 
-    reduction_factor: int = 3
+    reduction_factor: int = 2
     min_epochs: int = 3
     first_repetitions: int | None = None
     min_finalists: int = 3

@@ -182,7 +182,7 @@ def order(grid: TrainedGrid, rng: np.random.Generator, *, shuffled: bool) -> lis
 OWN: dict[str, Method] = {
     "race, default settings": race(),
     "race, close ones within 1/8": race(max_cost=TARGET_COST),
-    "race, factor 2": race(reduction_factor=2),
+    "race, factor 3": race(reduction_factor=3),
     "race, factor 4": race(reduction_factor=4),
     "race, from epoch 1": race(min_epochs=1),
     "race, from epoch 11": race(min_epochs=11),

@@ -116,7 +116,7 @@ def experiment(spec: dict) -> Experiment:
         "data_dir": spec["data_dir"],
         "storage_path": spec["storage_path"],
         "checkpoint_interval_s": 0,
-        "race": SuccessiveHalving(**spec["race"]) if "race" in spec else None,
+        "race": SuccessiveHalving(**{"reduction_factor": 3, **spec["race"]}) if "race" in spec else None,
         **spec.get("experiment_config", {}),
         "search": Search(**spec["search"]) if "search" in spec else None,
     }

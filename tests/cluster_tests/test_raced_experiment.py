@@ -22,7 +22,7 @@ from tests.cluster_tests.test_longer_training import numbers_of
 from tests.cluster_tests.trial.test_trainable import STATEFUL
 
 GRID = {**STATEFUL, "solver_config.num_epochs": 9, "experiment_config.n_repetitions": 2}
-RACE = {**GRID, "experiment_config.race": SuccessiveHalving(min_epochs=1, min_finalists=1)}
+RACE = {**GRID, "experiment_config.race": SuccessiveHalving(reduction_factor=3, min_epochs=1, min_finalists=1)}
 LRS = {LR: [1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2]}
 
 

@@ -207,7 +207,7 @@ def test_a_search_trains_each_proposal_on_all_folds_and_learns_from_their_mean(d
 
 def test_a_race_decides_by_the_mean_over_all_frames_of_the_folds(data, tmp_path, without_pictures):
     experiment = SmallExperiment(data, tmp_path)
-    rule = SuccessiveHalving(min_epochs=1, min_finalists=1)
+    rule = SuccessiveHalving(reduction_factor=3, min_epochs=1, min_finalists=1)
     race = swept(experiment, {"experiment_config.race": rule, "solver_config.num_epochs": 3}, {LR: [1e-4, 1e-3, 1e-2]})
     plan = race.plan()
     assert "about 15 of 27 epochs (55.6 %)" in str(plan)

@@ -22,7 +22,7 @@ def grid_of(n_combinations=60, n_repetitions=3, n_epochs=100, *, noise=0.0, cros
 
 
 def test_a_race_whose_curves_never_cross_finds_the_winner_for_an_eighth_of_the_epochs():
-    found = replay_race(grid_of(), SuccessiveHalving())
+    found = replay_race(grid_of(), SuccessiveHalving(reduction_factor=3))
     assert (found.winner, found.val_regret_mm, found.test_regret_mm) == ("c000", 0.0, 0.0)
     # 60 combinations train 4 epochs, 20 of them 11, 7 of these 33 and 3 of these 100.
     assert found.cost == pytest.approx((40 * 4 + 13 * 11 + 4 * 33 + 3 * 100) / 6000)
@@ -30,13 +30,13 @@ def test_a_race_whose_curves_never_cross_finds_the_winner_for_an_eighth_of_the_e
 
 
 def test_the_first_rung_costs_a_third_with_a_third_of_the_repetitions():
-    found = replay_race(grid_of(), SuccessiveHalving(first_repetitions=1))
+    found = replay_race(grid_of(), SuccessiveHalving(reduction_factor=3, first_repetitions=1))
     assert found.cost == pytest.approx((40 * 4 / 3 + 13 * 11 + 4 * 33 + 3 * 100) / 6000)
 
 
 def test_a_race_that_drops_the_grids_winner_has_the_regret_of_its_own():
     grid = grid_of(crossing=True)
-    found = replay_race(grid, SuccessiveHalving())
+    found = replay_race(grid, SuccessiveHalving(reduction_factor=3))
     assert found.winner != grid.winner == "c000"
     assert found.val_regret_mm == pytest.approx(grid.final_mm[found.winner] - grid.final_mm["c000"])
     assert found.val_regret_mm > 0
@@ -47,7 +47,7 @@ def test_a_race_costs_no_more_than_its_rule_allows_however_close_the_combination
     for seed in range(5):
         rng = np.random.default_rng(seed)
         grid = TrainedGrid({f"c{i}": 10 + rng.normal(size=(3, 1)) + np.zeros((3, 100)) for i in range(60)}, {})
-        found = replay_race(grid, SuccessiveHalving(max_cost=0.2))
+        found = replay_race(grid, SuccessiveHalving(reduction_factor=3, max_cost=0.2))
         assert found.cost <= 0.2
         assert len(found.decisions[0].kept) > 20
         assert found.test_regret_mm is None
@@ -56,7 +56,7 @@ def test_a_race_costs_no_more_than_its_rule_allows_however_close_the_combination
 def test_a_combination_with_fewer_epochs_is_judged_at_its_own_share_of_them():
     long = grid_of(10)
     short = {f"s{key}": values[:, :50] for key, values in long.val_mm.items()}
-    found = replay_race(TrainedGrid({**long.val_mm, **short}, {}), SuccessiveHalving())
+    found = replay_race(TrainedGrid({**long.val_mm, **short}, {}), SuccessiveHalving(reduction_factor=3))
     total = 3 * 10 * (100 + 50)
     assert 0 < found.cost * total == pytest.approx(round(found.cost * total))
 

@@ -10,7 +10,7 @@ from data_pipeline.user_error import UserError
 
 def race_of(n_combinations, *, epochs=100, n_repetitions=3, **rule):
     keys = [f"c{i:03d}" for i in range(n_combinations)]
-    return Race(SuccessiveHalving(**rule), dict.fromkeys(keys, epochs), n_repetitions)
+    return Race(SuccessiveHalving(**{"reduction_factor": 3, **rule}), dict.fromkeys(keys, epochs), n_repetitions)
 
 
 def values_of(race, means, *, spread=0.0, rung=0, seed=0):
@@ -30,7 +30,7 @@ def rungs_of(rule, num_epochs, n_repetitions):
 
 class TestTheRungs:
     def test_are_shares_of_each_combinations_own_epochs(self):
-        rungs = rungs_of(SuccessiveHalving(), [100, 200], 3)
+        rungs = rungs_of(SuccessiveHalving(reduction_factor=3), [100, 200], 3)
         assert [(rung.epoch(100), rung.epoch(200)) for rung in rungs] == [(4, 7), (11, 22), (33, 67), (100, 200)]
 
     @pytest.mark.parametrize(
@@ -43,7 +43,9 @@ class TestTheRungs:
         ],
     )
     def test_begin_where_every_combination_has_trained_enough_epochs(self, rule, epochs):
-        assert [rung.epoch(100) for rung in rungs_of(SuccessiveHalving(**rule), [100, 500], 3)] == epochs
+        assert [
+            rung.epoch(100) for rung in rungs_of(SuccessiveHalving(**{"reduction_factor": 3, **rule}), [100, 500], 3)
+        ] == epochs
 
     def test_are_at_different_epochs(self):
         assert [rung.epoch(2) for rung in rungs_of(SuccessiveHalving(reduction_factor=2, min_epochs=1), [2], 3)] == [
@@ -52,10 +54,11 @@ class TestTheRungs:
         ]
 
     def test_have_fewer_repetitions_only_at_the_first_one(self):
-        rungs = rungs_of(SuccessiveHalving(first_repetitions=2), [100], 6)
+        rungs = rungs_of(SuccessiveHalving(reduction_factor=3, first_repetitions=2), [100], 6)
         assert [rung.n_repetitions for rung in rungs] == [2, 6, 6, 6]
         assert [
-            rung.n_repetitions for rung in rungs_of(SuccessiveHalving(first_repetitions=2, min_epochs=100), [100], 6)
+            rung.n_repetitions
+            for rung in rungs_of(SuccessiveHalving(reduction_factor=3, first_repetitions=2, min_epochs=100), [100], 6)
         ] == [6]
 
     def test_round_half_epochs_up(self):

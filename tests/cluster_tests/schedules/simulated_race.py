@@ -53,6 +53,10 @@ def made_up_curve(trial_id: str, n_epochs: int) -> list[float]:
     return [quality + shift + 10 / (1 + speed * epoch) + noise.gauss(0, 0.1) for epoch in range(1, n_epochs + 1)]
 
 
+THIRDS = SuccessiveHalving(reduction_factor=3)
+"""One in three combinations stays."""
+
+
 @dataclass
 class SimulatedRace:
     """A race, its folder, and how far its trials got.
@@ -70,7 +74,7 @@ class SimulatedRace:
     root: Path
     planned: Mapping[Data, Mapping[str, Entrant]]
     n_repetitions: int = 2
-    rule: SuccessiveHalving = field(default_factory=SuccessiveHalving)
+    rule: SuccessiveHalving = THIRDS
     curve: Callable[[str, int], list[float]] = made_up_curve
     diverges_at: Mapping[str, int] = field(default_factory=dict)
     fails_at: dict[str, int] = field(default_factory=dict)

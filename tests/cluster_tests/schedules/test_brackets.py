@@ -190,7 +190,7 @@ def test_a_new_rule_applies_only_to_brackets_that_have_decided_nothing_yet(race)
     race.planned = {DATA: entrants(20)}
     race.run()
     rules = [bracket.rule for bracket in race.brackets()]
-    assert rules == [SuccessiveHalving(), race.rule]
+    assert rules == [SuccessiveHalving(reduction_factor=3), race.rule]
     assert [len(bracket.decisions) for bracket in race.brackets()] == [2, 3]
 
 

@@ -8,7 +8,7 @@ from cluster.planning.config import ConfigError
 from cluster.racing.successive_halving import SuccessiveHalving
 from tests.cluster_tests.small_experiment import LR
 
-RACE = {"experiment_config.race": SuccessiveHalving(), "solver_config.num_epochs": 30}
+RACE = {"experiment_config.race": SuccessiveHalving(reduction_factor=3), "solver_config.num_epochs": 30}
 LRS = {LR: [1e-5, 1e-4, 1e-3, 2e-3, 5e-3, 1e-2]}
 
 
@@ -48,7 +48,10 @@ class TestAWarning:
             f"{name} raises the learning rate until epoch {peak}, but the race makes its first decision after epoch 3, "
             "before combinations train at the full rate; raise min_epochs"
         )
-        assert warnings_of({**settings, "experiment_config.race": SuccessiveHalving(min_epochs=peak)}) == []
+        assert (
+            warnings_of({**settings, "experiment_config.race": SuccessiveHalving(reduction_factor=3, min_epochs=peak)})
+            == []
+        )
 
     @pytest.mark.parametrize(
         "settings",

@@ -22,7 +22,7 @@ RACES = {
     "first repetitions": {
         "planned": {DATA: entrants(10)},
         "n_repetitions": 3,
-        "rule": SuccessiveHalving(first_repetitions=1, min_epochs=1),
+        "rule": SuccessiveHalving(reduction_factor=3, first_repetitions=1, min_epochs=1),
     },
     "numbers of epochs": {"planned": {DATA: entrants(12, [27, 54])}},
     "close ones stay": {"planned": {DATA: entrants(12)}, "rule": SuccessiveHalving(max_cost=1.0, reduction_factor=2)},

@@ -81,7 +81,7 @@ def search(small_data, tmp_path, monkeypatch):
     def run(name, n_combinations, workers=None):
         monkeypatch.setattr(executor, "run_inline", workers or Workers())
         small = SmallExperiment(small_data, tmp_path / name)
-        config = {"search": Search("tpe", n_combinations, round_size=6), "race": SuccessiveHalving()}
+        config = {"search": Search("tpe", n_combinations, round_size=6), "race": SuccessiveHalving(reduction_factor=3)}
         changes = {f"experiment_config.{key}": value for key, value in {**config, "n_repetitions": 2}.items()}
         found = small.experiment({**changes, "solver_config.num_epochs": N_EPOCHS})
         found.add_range(LR, 1e-5, 1e-1, log=True)

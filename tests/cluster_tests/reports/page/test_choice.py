@@ -163,7 +163,11 @@ def test_each_data_set_has_its_own_sections(tmp_path):
 
 
 def test_a_race_is_no_random_search_and_its_finalists_are_not_all(tmp_path):
-    found = sections(write_replayed_race(tmp_path / "race", drawn_curves(18), SuccessiveHalving(min_finalists=6))[0])
+    found = sections(
+        write_replayed_race(
+            tmp_path / "race", drawn_curves(18), SuccessiveHalving(reduction_factor=3, min_finalists=6)
+        )[0]
+    )
     assert "cost" not in found
     assert "of the variance" not in words(found["seeds"])
 

@@ -30,7 +30,7 @@ def table(text):
 
 @pytest.fixture(scope="module")
 def replayed(tmp_path_factory):
-    rule = SuccessiveHalving(first_repetitions=1)
+    rule = SuccessiveHalving(reduction_factor=3, first_repetitions=1)
     folder, _, replay = write_replayed_race(tmp_path_factory.mktemp("race"), drawn_curves(24, n_diverged=2), rule)
     return section(folder), replay
 

@@ -58,7 +58,7 @@ def test_a_diverged_trial_is_the_worst_and_its_curve_ends_there(tmp_path):
 
 def test_equivalent_rules_are_shown_once_and_rules_that_decide_nothing_are_not_shown(tmp_path):
     results = Results.read(experiment(tmp_path / "sweep"))
-    rules = [SuccessiveHalving(min_epochs=n) for n in (2, 3, 29)]
+    rules = [SuccessiveHalving(reduction_factor=3, min_epochs=n) for n in (2, 3, 29)]
     (found,) = replay_races(results, rules)
     assert [race["epochs"] for race in replays_json([found])[0]["races"]] == [[3, 10, 30]]
     with pytest.raises(ChoiceError, match="trials of 30 epochs are too short for a race whose first rung is at epoch"):

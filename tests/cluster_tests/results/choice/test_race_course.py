@@ -21,7 +21,7 @@ def courses(folder):
 
 @pytest.fixture(scope="module", params=[None, 1])
 def raced(request, tmp_path_factory):
-    rule = SuccessiveHalving(first_repetitions=request.param)
+    rule = SuccessiveHalving(reduction_factor=3, first_repetitions=request.param)
     folder, grid, replay = write_replayed_race(tmp_path_factory.mktemp("race"), drawn_curves(24, n_diverged=2), rule)
     (course,) = courses(folder)
     return course, grid, replay
@@ -71,7 +71,7 @@ def test_the_cost_is_that_of_the_race(raced):
 
 
 def test_epochs_of_a_dropped_combination_beyond_its_rung_are_in_vain(tmp_path):
-    folder, _, replay = write_replayed_race(tmp_path / "race", drawn_curves(24), SuccessiveHalving())
+    folder, _, replay = write_replayed_race(tmp_path / "race", drawn_curves(24), SuccessiveHalving(reduction_factor=3))
     dropped = list(replay.decisions[0].reasons)[-1]
     write_records(folder, f"{dropped}/0", [20.0] * 8)
     (course,) = courses(folder)
@@ -80,7 +80,7 @@ def test_epochs_of_a_dropped_combination_beyond_its_rung_are_in_vain(tmp_path):
 
 
 def test_combinations_that_left_the_plan_are_left_out(tmp_path):
-    folder, _, replay = write_replayed_race(tmp_path / "race", drawn_curves(24), SuccessiveHalving())
+    folder, _, replay = write_replayed_race(tmp_path / "race", drawn_curves(24), SuccessiveHalving(reduction_factor=3))
     content = experiment_json(folder)
     gone = content["plan"]["combinations"].pop()["key"]
     folder.write_experiment(content)
@@ -112,7 +112,7 @@ def test_over_folds_a_course_has_only_its_rungs_and_its_end_and_costs_all_folds(
 
 
 def test_a_grid_has_no_course(tmp_path):
-    folder, _, _ = write_replayed_race(tmp_path / "race", drawn_curves(6), SuccessiveHalving())
+    folder, _, _ = write_replayed_race(tmp_path / "race", drawn_curves(6), SuccessiveHalving(reduction_factor=3))
     content = experiment_json(folder)
     content["configs"]["experiment_config"]["race"] = None
     folder.write_experiment(content)
