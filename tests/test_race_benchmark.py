@@ -8,6 +8,9 @@ from cluster.racing.successive_halving import SuccessiveHalving
 from cluster.reports.terminal.race_replay import replay_races
 from cluster.results.results import Results
 from tests.benchmarks.races import (
+    FILE,
+    MAX_COST,
+    MAX_REGRET_MM,
     asha,
     one_epoch_best_at_equal_cost,
     optuna_halving,
@@ -54,6 +57,13 @@ def test_a_file_of_grids_contains_what_a_replay_reads_from_the_results(tmp_path)
             assert found.keys() == expected.keys()
             for key in expected:
                 assert np.array_equal(found[key], np.float32(expected[key]))
+
+
+@pytest.mark.parametrize("backbone", ["Pose-REN", "DeepModel", "DeepPrior", "DeepPrior++"])
+def test_a_race_with_default_settings_finds_the_winner_of_a_grid_of_nyu_for_a_quarter_of_its_epochs(backbone):
+    found = replay_race(read_grids(FILE)[backbone], SuccessiveHalving())
+    assert found.cost <= MAX_COST
+    assert found.val_regret_mm <= MAX_REGRET_MM
 
 
 def test_an_unfinished_grid_has_the_repetitions_that_all_its_combinations_finished(tmp_path):
