@@ -388,7 +388,10 @@ def _why_not_connected(address: str, found: str, error: Exception) -> str:
             f"the Ray cluster at {address} has another version of Ray or Python than this process; both must be "
             f"exactly the same. {' '.join(causes[0].split())}. Install the same versions here and there"
         )
+    reason, *more = causes[0].splitlines()
+    if reason.endswith(":") and more:  # a traceback of the server follows, whose last line says what happened
+        reason = f"{reason} {more[-1].strip()}"
     return (
-        f"there is no usable Ray cluster at {address}: {causes[0].splitlines()[0]}. Start one there "
+        f"there is no usable Ray cluster at {address}: {reason.rstrip('.')}. Start one there "
         "(ray start --head), or omit the address to use only this machine"
     )

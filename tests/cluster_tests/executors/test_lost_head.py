@@ -139,6 +139,22 @@ class TestAClusterThatCannotBeReached:
             f"ray://{address}"
         )
 
+    def test_with_the_reason_that_a_client_server_gives_at_the_end_of_its_traceback(self, monkeypatch):
+        from cluster.executors import ray_session
+
+        def refuse(*_, **__):
+            raise ConnectionAbortedError(
+                "Initialization failure from server:\nTraceback (most recent call last):\n  File ...\n"
+                "RuntimeError: Starting Ray client server failed.\n"
+            )
+
+        monkeypatch.setattr(ray_session, "_reach", lambda address: None)
+        monkeypatch.setattr(ray_session.ray, "init", refuse)
+        assert self.error_of("ray://127.0.0.1:1").startswith(
+            "there is no usable Ray cluster at ray://127.0.0.1:1: Initialization failure from server: RuntimeError: "
+            "Starting Ray client server failed. Start one there"
+        )
+
     @pytest.mark.parametrize("address", ["nowhere", "ray://nowhere", "127.0.0.1:x", "ray://127.0.0.1:"])
     def test_at_an_address_without_a_port(self, address):
         assert self.error_of(address).startswith(f"there is no usable Ray cluster at {address}")
