@@ -359,7 +359,7 @@ class Experiment:
                 inputs,
                 n_repetitions=self.config.n_repetitions,
                 seed=self.config.seed,
-                n_confirming=self._n_confirming,
+                n_confirming=self.config.n_confirming,
                 chosen=chosen,
             )
             problems += rehearse(plan, self.space, inputs)
@@ -368,11 +368,6 @@ class Experiment:
         if problems:
             raise ConfigError(problems)
         return plan if searching is None else searching.plan(plan)
-
-    @property
-    def _n_confirming(self) -> int:
-        """The fresh repetitions, which are trained only for the finalists of a race."""
-        return 0 if self.config.race is None else self.config.race.confirm
 
     def _absolute_config(self) -> ExperimentConfig:
         """Returns the config with a storage path that means the same in every process."""

@@ -265,6 +265,11 @@ class ExperimentConfig:
     search: Search | None = _key(_or_none(_search), default=None)
 
     @property
+    def n_confirming(self) -> int:
+        """The repetitions in which only the finalists of a race are trained."""
+        return 0 if self.race is None else self.race.confirm
+
+    @property
     def data_folder(self) -> Path:
         """The folder with the datasets."""
         return local_path(self.data_dir)

@@ -82,7 +82,7 @@ class Axis:
 
     @property
     def dimension(self) -> Dimension:
-        """What a search chooses from. For folds there is no choice: each combination is trained on all of them."""
+        """What a search chooses from. It does not choose folds: each combination is trained on all of them."""
         return Dimension(self.range or (0 if self.folds else len(self.rows)), self.when)
 
     @cached_property

@@ -155,7 +155,7 @@ class Searching:
             self.inputs,
             n_repetitions=self.config.n_repetitions,
             seed=self.config.seed,
-            n_confirming=0 if self.config.race is None else self.config.race.confirm,
+            n_confirming=self.config.n_confirming,
             chosen=chosen,
         )
 

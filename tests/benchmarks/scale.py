@@ -148,14 +148,15 @@ def many_trials(folder: Path, n: int) -> dict[str, str]:
 
 def race(folder: Path, n: int) -> dict[str, str]:
     """Races `n` combinations with one repetition and nine short epochs."""
+    rule, n_epochs = SuccessiveHalving(reduction_factor=3), 9
     sweep = experiment(
         folder,
-        solver_config={"batch_size": 64, "num_epochs": 9},
+        solver_config={"batch_size": 64, "num_epochs": n_epochs},
         hyperparams={"model_args": {"hidden_dims": [8]}},
         name="raced",
         n_repetitions=1,
         keep_weights="none",
-        race=SuccessiveHalving(),
+        race=rule,
     )
     sweep.add_options("optimizer_args.lr", [1e-6 * (i + 1) for i in range(n)])
     begin = time.monotonic()
@@ -173,8 +174,9 @@ def race(folder: Path, n: int) -> dict[str, str]:
     *memory_mb, last_mb = (kb / 1024 for kb in clock.memory_kb if kb)
     before_decision = memory_mb[: n // 100 - 1]
     one_tuner = before_decision[: ray_runner._STEPS_OF_A_TUNER // 100 + 1]
+    rungs = " and ".join(str(rung.epoch(n_epochs)) for rung in rule.rungs(rule.n_rungs(n_epochs), 1))
     return {
-        f"a race of {n:,} combinations with rungs after 1, 3 and 9 epochs": f"{seconds:.0f} s",
+        f"a race of {n:,} combinations with rungs after {rungs} epochs": f"{seconds:.0f} s",
         "… planning it": f"{plan_s:.1f} s",
         "… steps: trials, or parts of trials between two rungs": f"{len(clock.ends):,}",
         "… the driver's memory after one Tuner": f"{one_tuner[-1]:.0f} MB",

@@ -100,7 +100,7 @@ class PageData:
 
     @property
     def ranges(self) -> dict[str, Range]:
-        """The ranges of a search, by their settings; without those of damaged files, for which there is no axis."""
+        """The ranges of a search, by setting. Ranges from damaged files are left out, because they have no axis."""
         found = {axis.paths[0]: axis.range for axis in self.experiment.options if axis.range is not None}
         return {path: of for path, of in found.items() if of.low < of.high and (of.low > 0 or not of.log)}
 

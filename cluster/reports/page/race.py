@@ -21,7 +21,7 @@ _MAX_STAYING = 40
 
 _TOP = 30
 _MAX_WIDE = 5
-"""With more rungs, there is no room above them for the number of combinations that reached them."""
+"""With more rungs, the number of combinations that reached each one does not fit above it."""
 
 _ORDERS = (
     "Rank correlation (Spearman): 1 if combinations are in the same order at the next rung, 0 if the two orders are "

@@ -60,7 +60,7 @@ class _Search:
 
     @cached_property
     def rows(self) -> list[Row]:
-        """Those whose repetitions all finished, the best first, and then those of which one diverged."""
+        """First the combinations that finished all repetitions, best first; then those with a diverged repetition."""
         complete = list(filter(self.data.table.is_complete, self.data.table.ranked))
         return [*complete, *(row for row in self.data.table.ranked if row["diverged"])]
 
