@@ -1,6 +1,6 @@
 """Compares TPE with random and Sobol points: searches of 60 combinations over 4 ranges on NYU, with 5 seeds each.
 
-`python -m tests.benchmarks.searches FOLDER` trains what is missing in FOLDER, which takes hours on a few cores, and
+`python -m tests.benchmarks.searches FOLDER` trains what is missing in FOLDER, which takes an hour on two cores, and
 then prints the validation error of the best of the first 20, 40 and 60 combinations. You can stop it and start it
 again. Training and validation frames are those of `tune_runs/nyu_recording.py`; there is no test set.
 """
@@ -121,5 +121,5 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("give a folder for datasets and results: python -m tests.benchmarks.searches FOLDER; it takes hours")
+        sys.exit("give a folder for datasets and results: python -m tests.benchmarks.searches FOLDER; it takes an hour")
     main(Path(sys.argv[1]))
