@@ -29,11 +29,12 @@ class Generators:
     augmenting: torch.Generator
 
 
-_SAMPLES_PER_GROUP = 4096
+_SAMPLES_PER_GROUP_OF_A_CPU, _SAMPLES_PER_GROUP_OF_A_GPU = 2048, 4096
 """Batches are distorted, augmented and normalised in groups of about this many samples, or poses of their windows.
 
 That takes about a hundred operations, whose cost on a small batch is mostly launch overhead, especially on a GPU. With
-this many samples a tensor has about 1 MB and still fits in a core's cache; larger tensors do not.
+2048 samples a tensor has half a megabyte, so that an operation's inputs and outputs fit in a core's cache. The numbers
+depend on it, because random numbers are drawn for a group.
 """
 
 
@@ -88,7 +89,9 @@ class TrainingLoader:
         # The subsets of the whole epoch are drawn together: a draw for each batch would synchronise with the GPU.
         subsets = torch.randint(len(data.subsets), (len(self),), generator=generators.order).tolist()
         n_poses = (1 if self.window is None else self.window.size) * (len(data.subsets) if self.fused else 1)
-        group_size = max(1, _SAMPLES_PER_GROUP // (self.batch_size * n_poses))  # batches
+        is_cpu = data.labels.device.type == "cpu"
+        per_group = _SAMPLES_PER_GROUP_OF_A_CPU if is_cpu else _SAMPLES_PER_GROUP_OF_A_GPU
+        group_size = max(1, per_group // (self.batch_size * n_poses))  # batches
         for first in range(0, len(self), group_size):
             group = subsets[first : first + group_size]
             indices = order[first * self.batch_size : (first + len(group)) * self.batch_size]  # (n,)

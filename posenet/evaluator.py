@@ -43,6 +43,7 @@ from posenet.models import Corrector
 from posenet.record import Space
 
 CURVE_THRESHOLDS_MM = tuple(range(81))
+"""The thresholds of success-rate curves: whole numbers from 0."""
 
 ROUNDING_MM = 1e-3
 """A smaller change of a frame's mean distance is rounding: neither better nor worse."""
@@ -57,9 +58,11 @@ METRICS = (
 )
 """The names of all metrics, except for those of single joints and thresholds."""
 
-# Samples per chunk. The allocator returns larger tensors to the system and pages them in again for each chunk
-# (measured: with 4096 an evaluation takes 1.6 times as long); much smaller chunks make matrix products inefficient.
-_CHUNK = 1024
+# Samples per chunk, one number for each kind of device, since sums depend on it. On a CPU, the allocator returns larger
+# tensors to the system and pages them in again for each chunk (measured: with 4096 an evaluation takes 1.6 times as
+# long); much smaller chunks make matrix products inefficient. A GPU takes as long for a small chunk as for a large one:
+# it waits for the next of some hundred launches. The largest tensors of this chunk have 12 MB.
+_CHUNK_OF_A_CPU, _CHUNK_OF_A_GPU = 1024, 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,10 @@ class Evaluator:
         self.own_metrics = own_metrics
         # Without a normalizer both spaces are the same, in millimetres.
         self.eval_space: Space = "original" if normalizer is None else eval_space
+
+    @property
+    def _chunk(self) -> int:
+        return _CHUNK_OF_A_CPU if self.data.labels.device.type == "cpu" else _CHUNK_OF_A_GPU
 
     def intermediate(self, model: torch.nn.Module) -> list[Measurement]:
         """Returns every metric in `eval_space`, and always the distance in millimetres."""
@@ -155,11 +162,11 @@ class Evaluator:
         """Yields all samples of a subset, or of all subsets together, in order."""
         window = window_of(model)
         if window is None:
-            for poses, labels in self.data.chunks(subset, _CHUNK):
+            for poses, labels in self.data.chunks(subset, self._chunk):
                 yield Batch.of(poses, labels, self.normalizer)
             return
         everything = torch.arange(len(self.data), device=self.data.labels.device)  # (N,)
-        for indices in torch.split(everything, max(1, _CHUNK // window.size)):
+        for indices in torch.split(everything, max(1, self._chunk // window.size)):
             yield self._batch(model, subset, indices)
 
     def _batch(self, model: torch.nn.Module, subset: str, indices: Tensor) -> Batch:
@@ -197,7 +204,7 @@ class Evaluator:
             return []
         ends = torch.tensor(lengths, device=device).cumsum(0)  # (R,), of the runs
         window = window_of(model)
-        size = _CHUNK if window is None else max(1, _CHUNK // window.size)
+        size = self._chunk if window is None else max(1, self._chunk // window.size)
         by_subset = {}
         with _evaluating(model):
             for subset in self._evaluated(model):
@@ -263,6 +270,8 @@ class CorrectionMeans:
 
 
 _Quantities = dict[tuple[Space, str], Tensor]
+"""The values whose mean is a metric; or the errors of a success-rate curve, whose name has `@` without a threshold."""
+
 _QuantitiesOf = Callable[[Batch, Tensor], _Quantities]
 
 
@@ -284,7 +293,7 @@ class _evaluating:  # noqa: N801 - reads as a statement: with _evaluating(model)
 
 
 class _RunningMeans:
-    """The mean of each quantity over the elements of all chunks."""
+    """The mean of each quantity over all chunks; of a success-rate curve, its value at each threshold."""
 
     def __init__(self) -> None:
         self._sums: dict[tuple[Space, str], Tensor] = {}
@@ -293,14 +302,28 @@ class _RunningMeans:
     def add(self, quantities: _Quantities) -> None:
         sums, counts = self._sums, self._counts
         for key, values in quantities.items():
-            total = values.sum(dtype=torch.float64)
+            if "@" in key[1]:
+                total = metrics.success_counts(values, len(CURVE_THRESHOLDS_MM)).double()  # (T,)
+            else:
+                total = values.sum(dtype=torch.float64).unsqueeze(0)  # (1,)
             sums[key] = sums[key] + total if key in sums else total
             counts[key] = counts.get(key, 0) + values.numel()
 
     def values(self) -> dict[tuple[Space, str], float]:
         # A single transfer from the device for all sums.
-        totals: list[float] = torch.stack(list(self._sums.values())).tolist()
-        return {key: total / self._counts[key] for key, total in zip(self._sums, totals, strict=True)}
+        totals: list[float] = torch.cat(list(self._sums.values())).tolist()
+        names = [(key, name) for key in self._sums for name in _metric_names(key[1])]
+        return {
+            (space, name): total / self._counts[space, metric]
+            for ((space, metric), name), total in zip(names, totals, strict=True)
+        }
+
+
+def _metric_names(quantity: str) -> Sequence[str]:
+    """Returns the name of the metric that a quantity is; of a success-rate curve, one for each threshold."""
+    if "@" not in quantity:
+        return [quantity]
+    return [quantity.replace("@", f"@{threshold}") for threshold in CURVE_THRESHOLDS_MM]
 
 
 def _with_mean(by_subset: Mapping[str, Mapping[tuple[Space, str], float]]) -> list[Measurement]:
@@ -355,9 +378,7 @@ def _detail_quantities(distances: Tensor, skeleton: Skeleton) -> _Quantities:
     quantities: _Quantities = {
         ("original", f"distance[{name}]"): distances[:, joints] for name, joints in [*single, *skeleton.fingers]
     }
-    worst, mean = metrics.max_error(distances), metrics.mean_error(distances)  # (N,) each
-    for threshold in CURVE_THRESHOLDS_MM:
-        quantities["original", f"success_worst@{threshold}"] = metrics.success(worst, threshold)
-        quantities["original", f"success_mean@{threshold}"] = metrics.success(mean, threshold)
-        quantities["original", f"success_joint@{threshold}"] = metrics.success(distances, threshold)
+    quantities["original", "success_worst@"] = metrics.max_error(distances)  # (N,)
+    quantities["original", "success_mean@"] = metrics.mean_error(distances)  # (N,)
+    quantities["original", "success_joint@"] = distances  # (N, J)
     return quantities

@@ -1,7 +1,7 @@
 """Builds the objects of a trial from a combination's settings."""
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from inspect import Parameter as ConstructorParameter
 from inspect import signature
 from typing import Any
@@ -17,6 +17,9 @@ from data_pipeline.skeleton import Skeleton
 from posenet.losses import Loss
 from posenet.models import Corrector
 from posenet.models.corrector import STRENGTH
+
+_FUSED_DEVICES = ("cpu", "cuda")
+"""The devices for which all of torch's fused optimizers are implemented; some also work on others."""
 
 
 def build_model(hyperparams: Hyperparams, skeleton: Skeleton) -> torch.nn.Module:
@@ -41,8 +44,27 @@ def takes_skeleton(kind: type[torch.nn.Module]) -> bool:
 
 
 def build_optimizer(hyperparams: Hyperparams, parameters: Iterable[Parameter]) -> torch.optim.Optimizer | None:
-    """Returns a new optimizer over a model's parameters; None for a model that is fitted in closed form."""
-    return None if hyperparams.optimizer is None else hyperparams.optimizer(parameters, **hyperparams.optimizer_args)
+    """Returns a new optimizer over a model's parameters; None for a model that is fitted in closed form.
+
+    Torch's own optimizers use their fused implementation if they have one for the parameters and arguments. An argument
+    `fused` or `foreach` takes precedence.
+    """
+    if hyperparams.optimizer is None:
+        return None
+    given, trained = hyperparams.optimizer_args, list(parameters)
+    fused = {"fused": True} if _has_fused(hyperparams.optimizer, given, trained) else {}
+    return hyperparams.optimizer(trained, **{**given, **fused})
+
+
+def _has_fused(kind: type[torch.optim.Optimizer], given: Mapping[str, Any], parameters: Sequence[Parameter]) -> bool:
+    """Returns whether an optimizer of torch has a fused implementation for these arguments and parameters."""
+    return (
+        kind.__module__.startswith("torch.optim.")
+        and "fused" in signature(kind).parameters
+        and not {"fused", "foreach"} & given.keys()
+        and not given.get("differentiable")
+        and all(parameter.device.type in _FUSED_DEVICES and parameter.is_floating_point() for parameter in parameters)
+    )
 
 
 def build_scheduler(

@@ -38,11 +38,11 @@ class FollowedExamples:
     labels_mm: Poses
     indices: Integers
 
-    def write(self, folder: TrialFolder) -> None:
-        """Writes the examples to a trial's folder."""
+    def to_npz(self) -> bytes:
+        """Returns the content of the file."""
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **vars(self))
-        folder.write(FileNames.EXAMPLES, buffer.getvalue())
+        return buffer.getvalue()
 
     @classmethod
     def read(cls, folder: TrialFolder) -> "FollowedExamples | None":

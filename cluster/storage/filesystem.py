@@ -1,7 +1,9 @@
 """Where results are stored: a local folder, or any filesystem that pyarrow opens.
 
 A file is written completely or not at all. In a local folder it is written under another name and then renamed; for
-object stores see `object_store.py`.
+object stores see `object_store.py`. A killed process leaves everything that it renamed. A power cut leaves for certain
+only what was synchronised with the disk, so files are renamed when they and those before them are: otherwise a
+`trial.json` could say that a trial is finished whose records are empty.
 
 An operation that fails temporarily is tried again for a minute: see `Storage.patience_s`.
 
@@ -21,8 +23,8 @@ import secrets
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, TypeVar
 from urllib.parse import unquote
@@ -204,13 +206,29 @@ class Storage:
 
     def write(self, path: str, data: bytes) -> None:
         """Writes a file, replacing one that is there."""
+        above, _, name = path.rpartition("/")
+        self.write_files(above, {name: data})
+
+    def write_files(self, folder: str, files: Mapping[str, bytes], *, sync: bool = True) -> None:
+        """Writes files of a folder by their names, in this order, replacing those that are there.
+
+        A file is there only if those before it are. All are written before the first one is synchronised with the disk,
+        so that the disk writes them together.
+
+        Args:
+            folder: The folder.
+            files: The content of each file.
+            sync: Wait until the files are on the disk; without it, a power cut may leave empty ones.
+        """
+        path = f"{folder}/{next(iter(files))}".lstrip("/") if len(files) == 1 else folder
 
         def attempt() -> None:
             if self.local is not None:
-                self._write_local(path, data)
-            else:
-                filesystem, root = self._remote()
-                object_store.write(filesystem, f"{root}/{path}", data)
+                self._write_local(folder, files, sync=sync)
+                return
+            filesystem, root = self._remote()
+            for name, data in files.items():
+                object_store.write(filesystem, f"{root}/{folder}/{name}" if folder else f"{root}/{name}", data)
 
         advice = (
             ". Is there space, and may this user write there? Run the script again when this is fixed: finished trials "
@@ -331,22 +349,28 @@ class Storage:
                     with suppress(OSError):  # it does no harm; the next write reports what is wrong
                         os.unlink(name, dir_fd=folder)
 
-    def _write_local(self, path: str, data: bytes) -> None:
-        above, _, name = path.rpartition("/")
-        partial = f".{name}.{_THIS_PROCESS}{_PARTIAL}"
-        with self.opened(above, make=True) as folder:
+    def _write_local(self, path: str, files: Mapping[str, bytes], *, sync: bool) -> None:
+        partials = {name: f".{name}.{_THIS_PROCESS}{_PARTIAL}" for name in files}
+        with self.opened(path, make=True) as folder:
             try:
-                with suppress(FileNotFoundError):  # left by an earlier attempt that could not remove it
-                    os.unlink(partial, dir_fd=folder)
-                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-                with os.fdopen(os.open(partial, flags, 0o666, dir_fd=folder), "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(partial, name, src_dir_fd=folder, dst_dir_fd=folder)
+                with ExitStack() as stack:
+                    written = []
+                    for name, data in files.items():
+                        with suppress(FileNotFoundError):  # left by an earlier attempt that could not remove it
+                            os.unlink(partials[name], dir_fd=folder)
+                        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+                        descriptor = os.open(partials[name], flags, 0o666, dir_fd=folder)
+                        written.append(stack.enter_context(os.fdopen(descriptor, "wb")))
+                        written[-1].write(data)
+                        written[-1].flush()
+                    for file in written if sync else []:
+                        os.fsync(file.fileno())
+                for name, partial in partials.items():
+                    os.replace(partial, name, src_dir_fd=folder, dst_dir_fd=folder)
             except BaseException:
-                with suppress(OSError):  # the first error is the one to report
-                    os.unlink(partial, dir_fd=folder)
+                for partial in partials.values():
+                    with suppress(OSError):  # the first error is the one to report
+                        os.unlink(partial, dir_fd=folder)
                 raise
 
     def _remote(self) -> tuple[pyarrow.fs.FileSystem, str]:

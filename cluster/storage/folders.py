@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -44,9 +45,14 @@ class TrialFolder:
         except ValueError as error:
             return TrialFile(problems=(str(error),))
 
-    def write_trial(self, content: TrialFile) -> None:
-        """Writes `trial.json`."""
-        self.write(FileNames.TRIAL, content.to_json().encode())
+    def write_trial(self, content: TrialFile, files: Mapping[str, bytes] = MappingProxyType({})) -> None:
+        """Writes `trial.json`, and before it other files by their names, in their order.
+
+        One that says that the trial is interrupted is not synchronised with the disk: nothing relies on it.
+        """
+        files = {**files, FileNames.TRIAL: content.to_json().encode()}
+        is_needed = content.status != "interrupted" or len(files) > 1
+        self.experiment.write_files(self._path(""), files, sync=is_needed)
 
     def read(self, name: str) -> bytes | None:
         """Returns the content of another file; None if it does not exist."""

@@ -114,8 +114,8 @@ class FrameErrors:
         """
         return self.frames.runs(len(self.means[0]), max_step=_FAR)
 
-    def write(self, folder: TrialFolder) -> None:
-        """Writes them to a trial's folder."""
+    def to_parquet(self) -> bytes:
+        """Returns the content of their file."""
         known = {**self.frames.columns, "training_distance": self.training_distance}
         schema = pa.schema({**_ERRORS, **_FRAMES})
         tables = []
@@ -126,7 +126,7 @@ class FrameErrors:
         buffer = io.BytesIO()
         table = pa.concat_tables(tables).unify_dictionaries()
         pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
-        folder.write(FileNames.FRAMES, buffer.getvalue())
+        return buffer.getvalue()
 
     def _is_of_the_frames_of(self, other: "FrameErrors") -> bool:
         mine, theirs = self.frames.columns, other.frames.columns

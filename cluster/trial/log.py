@@ -59,19 +59,21 @@ class TrialLog:
         """Returns the records of a trial as the content of its records.parquet."""
         return to_parquet(trial_id, self.records)
 
-    def write(self, folder: TrialFolder, examples: ExamplePoses | None) -> None:
-        """Writes records.parquet and, if there are examples, examples.npz."""
-        folder.write(FileNames.RECORDS, self.parquet(folder.trial_id))
+    def files(self, trial_id: str, examples: ExamplePoses | None) -> dict[str, bytes]:
+        """Returns the content of records.parquet and, if there are examples, of examples.npz."""
+        files = {FileNames.RECORDS: self.parquet(trial_id)}
         if examples is not None and self.predictions:
             epochs, batches, predictions = zip(*self.predictions, strict=True)
-            FollowedExamples(
+            followed = FollowedExamples(
                 epochs=np.array(epochs),  # (L,)
                 batches=np.array(batches),  # (L,)
                 predictions_mm=np.stack(predictions),  # (L, E, J, 3)
                 inputs_mm=examples.inputs,
                 labels_mm=examples.labels,
                 indices=np.array(examples.indices),
-            ).write(folder)
+            )
+            files[FileNames.EXAMPLES] = followed.to_npz()
+        return files
 
     @classmethod
     def read(

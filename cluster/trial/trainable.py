@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -246,11 +247,11 @@ class _Training:
         """Records that the training ended early."""
         try:
             # The records show what led to the error. A checkpoint that is kept needs the records that exist already.
-            if self.log.records or not keep_checkpoint:
-                self.log.write(self.folder, self.examples)
+            has_records = self.log.records or not keep_checkpoint
+            files = self.log.files(self.trial.id, self.examples) if has_records else {}
             if not keep_checkpoint:
                 self.folder.remove(FileNames.CHECKPOINT)
-            self._write_trial(status, error=error, traceback=trace)
+            self._write_trial(status, files, error=error, traceback=trace)
         except Exception as recording_error:
             error = f"{error} (this could not be recorded: {recording_error})"
         return TrialReport(self.trial.id, status, self.epoch, error=error, place=self._place())
@@ -332,15 +333,13 @@ class _Training:
 
     def _write_checkpoint(self, solver: Solver) -> None:
         # Records come first: they must have all epochs of the checkpoint.
-        self.log.write(self.folder, self.examples)
-        self.folder.write(FileNames.CHECKPOINT, pack(self._state(solver)))
-        self._write_trial()
+        files = self.log.files(self.trial.id, self.examples)
+        self._write_trial(files={**files, FileNames.CHECKPOINT: pack(self._state(solver))})
 
-    def _write_final_state(self, solver: Solver) -> None:
-        """Writes what a longer training continues from, with the records: their file may move to the archive."""
+    def _final_state(self, solver: Solver) -> bytes:
+        """Returns what a longer training continues from, with the records: their file may move to the archive."""
         records = torch.frombuffer(bytearray(self.log.parquet(self.trial.id)), dtype=torch.uint8)
-        state = self._state(solver) | {"records": records, "runs": list(self.runs)}
-        self.folder.write(FileNames.STATE, pack(state))
+        return pack(self._state(solver) | {"records": records, "runs": list(self.runs)})
 
     def _state(self, solver: Solver) -> dict[str, Any]:
         return {
@@ -359,8 +358,7 @@ class _Training:
         return TrialReport(self.trial.id, "paused", self.epoch, solver.best.val_distance_mm, place=self._place())
 
     def _finish(self, solver: Solver) -> TrialReport:
-        if self.trial.keeps_state:
-            self._write_final_state(solver)
+        files = {FileNames.STATE: self._final_state(solver)} if self.trial.keeps_state else {}
         best = solver.best
         solver.model.load_state_dict(best.weights)
         metrics: dict[str, Any] = {}
@@ -373,26 +371,28 @@ class _Training:
                 raise DivergedError(
                     f"the {split} error of the best weights is {error_mm}", best.epoch, len(solver.loader)
                 )
-        self.log.write(self.folder, self.examples)
+        files |= self.log.files(self.trial.id, self.examples)
         if self.trial.settings.experiment.keep_weights != "none":
             *_, reported = self.evaluators.values()
-            self._write_frame_errors(reported.frame_errors(solver.model))
-            weights = {name: tensor.cpu() for name, tensor in best.weights.items()}
-            self.folder.write(FileNames.WEIGHTS, tensor_bytes(weights))
+            files[FileNames.FRAMES] = self._frame_errors(reported.frame_errors(solver.model))
+            files[FileNames.WEIGHTS] = tensor_bytes({name: tensor.cpu() for name, tensor in best.weights.items()})
         learned = None if self.normalizer is None else self.normalizer.learned()
-        # This file marks the trial as finished, so it is written last.
-        self._write_trial("finished", best_epoch=best.epoch, metrics=metrics, normalizer=learned)
+        self._write_trial("finished", files, best_epoch=best.epoch, metrics=metrics, normalizer=learned)
         with suppress(StorageError, OSError):  # a leftover checkpoint does no harm
             self.folder.remove(FileNames.CHECKPOINT)
         return TrialReport(self.trial.id, "finished", self.epoch, best.val_distance_mm)
 
-    def _write_frame_errors(self, errors_mm: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
+    def _frame_errors(self, errors_mm: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> bytes:
+        """Returns the content of frames.parquet."""
         *_, reported = self.sets.values()
         by_subset = {subset: (before.numpy(), after.numpy()) for subset, (before, after) in errors_mm.items()}
         distances = training_distances(self.sets["train"].frames, reported.frames)
-        FrameErrors(by_subset, reported.frames, distances).write(self.folder)
+        return FrameErrors(by_subset, reported.frames, distances).to_parquet()
 
-    def _write_trial(self, status: Status = "interrupted", **outcome: Any) -> None:
+    def _write_trial(
+        self, status: Status = "interrupted", files: Mapping[str, bytes] = MappingProxyType({}), **outcome: Any
+    ) -> None:
+        """Writes files of the trial and then `trial.json`, whose status decides whether the others count."""
         spec = self.trial.spec
         names = names_in(spec.combination.encoded)
         file = TrialFile(
@@ -414,7 +414,7 @@ class _Training:
             pid=os.getpid(),
             threads=self.trial.settings.experiment.cpus_per_trial,
         )
-        self.folder.write_trial(file._replace(**self._gpu_memory(), **outcome))
+        self.folder.write_trial(file._replace(**self._gpu_memory(), **outcome), files)
 
     def _gpu_memory(self) -> dict[str, Any]:
         """Returns the fields of the trial's file that say how much memory it took on its GPU; none on a CPU."""

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from data_pipeline.skeleton import Skeleton
 from posenet.models.corrector import Corrector
-from posenet.models.layers import check_count, check_dropout, zero
+from posenet.models.layers import Dropout, check_count, check_dropout, zero
 
 
 class CorrectorLCN(Corrector):
@@ -102,7 +102,7 @@ class ResidualBlock(nn.Sequential):
 def connected_layer(near: Tensor, n_inputs: int, n_outputs: int, dropout: float) -> nn.Sequential:
     """Returns a locally connected layer with batch normalisation, leaky ReLU and dropout, for (N, J·inputs)."""
     connected = LocallyConnected(near, n_inputs, n_outputs)
-    return nn.Sequential(connected, nn.BatchNorm1d(len(connected.bias)), nn.LeakyReLU(), nn.Dropout(dropout))
+    return nn.Sequential(connected, nn.BatchNorm1d(len(connected.bias)), nn.LeakyReLU(), Dropout(dropout))
 
 
 def within_reach(skeleton: Skeleton, reach: int) -> Tensor:

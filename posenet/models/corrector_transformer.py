@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from data_pipeline.skeleton import Skeleton
 from posenet.models.corrector import Corrector
-from posenet.models.layers import check_count, check_dropout, mlp, zero
+from posenet.models.layers import check_count, check_dropout, dropout, mlp, zero
 
 
 class CorrectorTransformer(Corrector):
@@ -83,13 +83,13 @@ class TransformerLayer(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Returns the tokens, (N, J, dim), after this layer."""
         attended = self.heads(self._attend(self.attention_norm(tokens)))  # (N, J, dim)
-        tokens = tokens + functional.dropout(attended, self.dropout, self.training)
+        tokens = tokens + dropout(attended, self.dropout, training=self.training)
         fed = self.feedforward(self.feedforward_norm(tokens))  # (N, J, dim)
-        return tokens + functional.dropout(fed, self.dropout, self.training)
+        return tokens + dropout(fed, self.dropout, training=self.training)
 
     def _attend(self, tokens: Tensor) -> Tensor:
         projected = self.queries_keys_values(tokens).unflatten(2, (3, self.n_heads, -1))  # (N, J, 3, heads, dim/heads)
         queries, keys, values = projected.permute(2, 0, 3, 1, 4)  # (N, heads, J, dim/heads) each
-        dropout = self.dropout if self.training else 0.0
-        attended = functional.scaled_dot_product_attention(queries, keys, values, dropout_p=dropout)
+        dropout_p = self.dropout if self.training else 0.0
+        attended = functional.scaled_dot_product_attention(queries, keys, values, dropout_p=dropout_p)
         return attended.transpose(1, 2).flatten(2)  # (N, heads, J, dim/heads) -> (N, J, dim)

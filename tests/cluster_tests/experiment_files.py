@@ -135,7 +135,7 @@ def write_frames(folder, trial_id, before_mm, after_mm):
         sequence=np.where(is_first, "s", "t").tolist(), index=range(n), subject=np.where(is_first, "Ann", "Bo").tolist()
     )
     by_subset = {name: (before, after) for name, before, after in subsets}
-    FrameErrors(by_subset, frames, np.arange(n) + 5.0).write(folder.trial(trial_id))
+    folder.trial(trial_id).write("frames.parquet", FrameErrors(by_subset, frames, np.arange(n) + 5.0).to_parquet())
 
 
 def write_examples(folder, trial_id, *, n_points=4):
@@ -148,5 +148,5 @@ def write_examples(folder, trial_id, *, n_points=4):
     examples = FollowedExamples(
         epochs, np.full(n_points, 5), np.stack(steps), labels + error, labels, np.array([0, 70])
     )
-    examples.write(folder.trial(trial_id))
+    folder.trial(trial_id).write("examples.npz", examples.to_npz())
     return examples

@@ -623,17 +623,17 @@ class TestATrialThatGoesWrong:
             small_experiment.run({"experiment_config.stop_if_all_fail": 1}, options)
 
     def test_because_its_files_cannot_be_written_fails_the_run(self, small_experiment, monkeypatch):
-        real = Storage.write
+        real = Storage.write_files
 
-        def write(self, path, data):
-            if path.endswith(("weights.pt", "trial.json")) and b'"running"' not in data:
-                raise StorageError(f"{path} cannot be written: No space left on device")
-            real(self, path, data)
+        def write_files(self, folder, files, **options):
+            if b'"running"' not in files.get("trial.json", b'"running"'):
+                raise StorageError(f"{folder} cannot be written: No space left on device")
+            real(self, folder, files, **options)
 
-        monkeypatch.setattr(Storage, "write", write)
+        monkeypatch.setattr(Storage, "write_files", write_files)
         with pytest.raises(TrialsFailedError, match=r"^1 interrupted of 1 trials"):
             small_experiment.run()
-        monkeypatch.setattr(Storage, "write", real)
+        monkeypatch.setattr(Storage, "write_files", real)
         assert small_experiment.run().trials[0]["status"] == "finished"
 
     def test_of_a_test_set_that_no_number_comes_out_of_is_diverged(self, small_experiment, tmp_path):

@@ -1,4 +1,4 @@
-"""Results of an earlier version are found: that version ran `made_by_0_4_0/sweep.py`."""
+"""Results of an earlier version are read and recognised: that version ran `made_by_0_4_0/sweep.py`."""
 
 import runpy
 import shutil
@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from cluster.planning import combination_checks
 from cluster.reports.page.page import page
 from cluster.reports.tables.table_options import TableOptions
 from cluster.result_table import ResultTable
@@ -32,13 +33,29 @@ def trial_files(folder):
     return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.glob("trials/*/*/*")}
 
 
+@pytest.fixture
+def numbers_of_0_4_0(monkeypatch):
+    """As if trainings still gave the numbers of version 0.4.0."""
+    monkeypatch.setattr(combination_checks, "NUMERICS", 4)
+
+
 class TestResultsOfVersion040:
-    def test_are_all_finished_for_their_script_which_trains_nothing(self, made, capsys):
+    def test_are_trained_again_since_their_numbers_differ_and_the_plan_says_so(self, made, capsys):
+        before = trial_files(made)
+        runpy.run_path("sweep.py", run_name="__main__")
+        said = capsys.readouterr().err
+        assert "12 trials: 12 to train\n" in said
+        assert "warning: 12 trials from PoseTune 0.4.0" in said
+        assert trial_files(made).items() > before.items()
+
+    @pytest.mark.usefixtures("numbers_of_0_4_0")
+    def test_are_otherwise_all_finished_for_their_script_which_trains_nothing(self, made, capsys):
         before = trial_files(made)
         runpy.run_path("sweep.py", run_name="__main__")
         assert "12 trials: 12 finished\n" in capsys.readouterr().err
         assert trial_files(made) == before
 
+    @pytest.mark.usefixtures("numbers_of_0_4_0")
     def test_keep_what_version_0_4_0_recorded_when_a_script_runs_that_trains_nothing(self, made):
         folder = ExperimentFolder(Storage(made))
         runpy.run_path("sweep.py", run_name="__main__")

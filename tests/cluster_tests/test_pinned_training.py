@@ -14,6 +14,7 @@ from tests.cluster_tests.small_experiment import SmallExperiment
 from tests.cluster_tests.test_older_results import MADE
 
 CHANGES = {
+    "experiment_config.seed": 2,  # one with which the last epoch is the best, so that the numbers cover all of them
     **{f"experiment_config.{split}_set": f"two_{split}" for split in ("train", "val", "test")},
     "solver_config.val_example_subset": "A",
     "solver_config.num_epochs": 5,
@@ -26,7 +27,7 @@ CHANGES = {
 }
 """Something of each kind that is drawn at random."""
 
-KEY = "55d65fbace866f02"
+KEY = "828be006d6b4cc47"
 
 DESCRIPTION = {
     "data": {
@@ -147,16 +148,16 @@ DESCRIPTION = {
         "deterministic_mode": True,
         "matmul_precision": "highest",
         "num_epochs": 5,
-        "numerics": 4,
-        "seed": 0,
+        "numerics": 5,
+        "seed": 2,
     },
 }
 
 NUMBERS = {
     "val_distance_before_mm": 16.5224077938568,
-    "val_distance_mm": 16.95110757790861,
+    "val_distance_mm": 16.797515662936938,
     "test_distance_before_mm": 16.587366100861914,
-    "test_distance_mm": 16.898480953914778,
+    "test_distance_mm": 16.693722360758557,
 }
 """Of the only trial, mm: the error before and after the correction, on the validation and the test set."""
 

@@ -222,7 +222,7 @@ class TestDataKeptOnADevice:
 @pytest.fixture(params=[1, 12, 2048], ids="{} samples at once".format)
 def _prepared_together(request, monkeypatch):
     """Whether batches are distorted, augmented and normalised one by one, a few together, or all."""
-    monkeypatch.setattr("data_pipeline.loader._SAMPLES_PER_GROUP", request.param)
+    monkeypatch.setattr("data_pipeline.loader._SAMPLES_PER_GROUP_OF_A_CPU", request.param)
 
 
 @pytest.mark.parametrize("n", [1, 5, 12])

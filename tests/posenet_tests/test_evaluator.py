@@ -250,7 +250,7 @@ def nyu_case():
 class TestTheAccelerationError:
     @pytest.mark.parametrize("chunk", [1, 5, 1000])
     def test_is_over_three_successive_frames_of_a_sequence(self, nyu_case, chunk, monkeypatch):
-        monkeypatch.setattr("posenet.evaluator._CHUNK", chunk)
+        monkeypatch.setattr("posenet.evaluator._CHUNK_OF_A_CPU", chunk)
         index = np.arange(N)
         index[50:] += 1  # frame 50 is missing
         frames = FrameTable.of(sequence=["a"] * 30 + ["b"] * (N - 30), index=index)
@@ -296,9 +296,9 @@ class TestValues:
         chunk = 33
         assert N % chunk > 0
         evaluator = case.evaluator()
-        monkeypatch.setattr("posenet.evaluator._CHUNK", 10 * N)
+        monkeypatch.setattr("posenet.evaluator._CHUNK_OF_A_CPU", 10 * N)
         expected = by_subset(evaluator.final(case.model))
-        monkeypatch.setattr("posenet.evaluator._CHUNK", chunk)
+        monkeypatch.setattr("posenet.evaluator._CHUNK_OF_A_CPU", chunk)
         measured = by_subset(evaluator.final(case.model))
         for subset in ("mean", *SUBSETS):
             assert_close(measured[subset], expected[subset], rtol=1e-9)
@@ -481,7 +481,7 @@ class TestModel:
 class TestFrameErrors:
     @pytest.mark.parametrize("chunk", [7, 1000])
     def test_are_each_frames_mean_distance_before_and_after_in_order(self, case, chunk, monkeypatch):
-        monkeypatch.setattr("posenet.evaluator._CHUNK", chunk)
+        monkeypatch.setattr("posenet.evaluator._CHUNK_OF_A_CPU", chunk)
         found = case.evaluator().frame_errors(case.model)
         assert list(found) == list(SUBSETS)
         for subset, errors_mm in found.items():

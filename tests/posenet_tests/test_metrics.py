@@ -58,6 +58,25 @@ class TestSuccess:
             assert metrics.success(torch.ones(2, 3, dtype=dtype), 1).dtype == dtype
 
 
+class TestSuccessCounts:
+    @given(errors=st.lists(st.floats(0, 12, width=32) | st.integers(0, 12) | st.just(torch.inf) | st.just(torch.nan)))
+    def test_are_what_comparing_with_each_threshold_gives(self, errors):
+        expected = [sum(error <= threshold for error in errors) for threshold in range(11)]
+        assert metrics.success_counts(torch.tensor(errors, dtype=torch.float32), 11).tolist() == expected
+
+    def test_count_all_elements_of_a_tensor_and_leave_it_as_it_is(self):
+        errors = torch.tensor([[0.5, 1.0, 99.0], [1.5, 0.0, 2.0]])
+        before = errors.clone()
+        assert metrics.success_counts(errors, 3).tolist() == [1, 3, 5]
+        assert torch.equal(errors, before)
+
+    def test_are_exact_just_below_and_above_a_threshold(self):
+        exact = torch.tensor(20.0)
+        below, above = (exact.nextafter(torch.tensor(limit)) for limit in (-torch.inf, torch.inf))
+        counts = [metrics.success_counts(error, 81)[20].item() for error in (below, exact, above)]
+        assert counts == [1, 1, 0]
+
+
 class TestAreaUnderCurve:
     @given(errors=distances, limits=ranges)
     def test_has_as_mean_the_integral_of_the_empirical_success_curve(self, errors, limits):

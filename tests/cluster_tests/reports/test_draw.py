@@ -255,7 +255,7 @@ class TestWhatCannotBeDrawn:
     )
     def test_says_that_frames_are_not_known(self, own, name, what):
         errors = np.linspace(5, 25, 40, dtype=np.float32)
-        FrameErrors({"A": (errors, errors)}).write(own.trial(f"{FIRST}/0"))
+        own.trial(f"{FIRST}/0").write("frames.parquet", FrameErrors({"A": (errors, errors)}).to_parquet())
         with pytest.raises(FigureError, match=what):
             draw(name, Results.read(own), FigureOptions())
 

@@ -117,7 +117,7 @@ class TestTheIntervalsOfCombinations:
             rows = np.flatnonzero(np.arange(600) // 50 % 2 == fold)
             for repetition, after in enumerate(afters):
                 frames = frames_of(before, after, [350, 250]).take(rows)
-                frames.write(folder.trial(f"0.1-{fold + 1}/{repetition}"))
+                folder.trial(f"0.1-{fold + 1}/{repetition}").write("frames.parquet", frames.to_parquet())
         results = Results.read(folder)
         found = change_intervals(results, results.summary[0], "test")
         expected = intervals_of(whole)
@@ -134,14 +134,16 @@ class TestTheIntervalsOfCombinations:
         folder = write_results(tmp_path, {"a": ({"x": 1}, [12.0, 12.0, "failed"]), "b": ({"x": 2}, [12.0, 12.0, 12.0])})
         (before,), (after,) = errors(np.random.default_rng(6))
         for trial_id in ("a/0", "a/1", "b/0", "b/2"):
-            frames_of(before, after, [500, 100]).write(folder.trial(trial_id))
+            folder.trial(trial_id).write("frames.parquet", frames_of(before, after, [500, 100]).to_parquet())
         return folder
 
     def test_are_known_if_all_finished_repetitions_have_kept_the_errors_of_their_frames(self, folder):
         results, b = Results.read(folder), row_of(folder, "b")
         assert change_intervals(results, row_of(folder, "a"), "test") is not None
         assert change_intervals(results, b, "test") is None
-        frames_of(np.ones(600), np.ones(600), [100, 500]).write(folder.trial("b/1"))  # other frames
+        folder.trial("b/1").write(
+            "frames.parquet", frames_of(np.ones(600), np.ones(600), [100, 500]).to_parquet()
+        )  # other frames
         assert change_intervals(results, b, "test") is None
 
     def test_are_not_known_on_the_validation_set_if_there_is_a_test_set(self, folder):

@@ -154,7 +154,7 @@ class TestFrameErrors:
     def test_are_read_as_they_were_written(self, folder):
         trial = folder.trial("a/0")
         assert FrameErrors.read(trial) is None
-        self.frames.write(trial)
+        trial.write("frames.parquet", self.frames.to_parquet())
         found = FrameErrors.read(trial)
         assert list(found.by_subset) == ["B", "A"]
         for subset, errors_mm in self.frames.by_subset.items():
@@ -164,7 +164,8 @@ class TestFrameErrors:
     def test_keep_what_is_known_of_the_frames(self, folder):
         trial = folder.trial("a/0")
         table = FrameTable.of(sequence=["s", "s", "t"], index=[4, 9, 0], subject=["ü", "ü", "x"])
-        replace(self.frames, frames=table, training_distance=np.array([3, 8, np.nan])).write(trial)
+        frames = replace(self.frames, frames=table, training_distance=np.array([3, 8, np.nan]))
+        trial.write("frames.parquet", frames.to_parquet())
         found = FrameErrors.read(trial)
         assert {name: column.tolist() for name, column in found.frames.columns.items()} == {
             "sequence": ["s", "s", "t"],
@@ -180,7 +181,7 @@ class TestFrameErrors:
 
     def test_of_unknown_frames_have_nulls(self, folder):
         trial = folder.trial("a/0")
-        self.frames.write(trial)
+        trial.write("frames.parquet", self.frames.to_parquet())
         written = pq.read_table(io.BytesIO(trial.read("frames.parquet")))
         unknown = ["sequence", "index", "subject", "training_distance"]
         assert [written[name].null_count for name in unknown] == [6] * 4
@@ -189,7 +190,7 @@ class TestFrameErrors:
 
     def test_of_older_versions_have_no_columns_for_frames(self, folder):
         trial = folder.trial("a/0")
-        self.frames.write(trial)
+        trial.write("frames.parquet", self.frames.to_parquet())
         new = pq.read_table(io.BytesIO(trial.read("frames.parquet")))
         buffer = io.BytesIO()
         pq.write_table(new.select(["subset", "before_mm", "after_mm"]), buffer)
@@ -210,7 +211,7 @@ class TestFrameErrors:
     def test_with_an_impossible_frame_are_told(self, folder, column, value):
         trial = folder.trial("a/0")
         table = FrameTable.of(sequence=["s", "s", "t"], index=[4, 9, 0], subject=["a", "b", "b"])
-        replace(self.frames, frames=table).write(trial)
+        trial.write("frames.parquet", replace(self.frames, frames=table).to_parquet())
         rows = pq.read_table(io.BytesIO(trial.read("frames.parquet"))).to_pylist()
         rows[1][column] = value
         buffer = io.BytesIO()
@@ -227,14 +228,17 @@ class TestFrameErrors:
 
     def test_of_subsets_with_unlike_numbers_of_frames_are_told(self, folder):
         trial = folder.trial("a/0")
-        FrameErrors({"B": self.frames.by_subset["B"], "A": (np.float32([4]), np.float32([5]))}).write(trial)
+        trial.write(
+            "frames.parquet",
+            FrameErrors({"B": self.frames.by_subset["B"], "A": (np.float32([4]), np.float32([5]))}).to_parquet(),
+        )
         with pytest.raises(ValueError, match=r"frames\.parquet is broken: its subsets are not of the same frames"):
             FrameErrors.read(trial)
 
     @pytest.mark.parametrize("damaged", [b"", b"nothing", slice(0, -20)])
     def test_that_are_damaged_are_told(self, folder, damaged):
         trial = folder.trial("a/0")
-        self.frames.write(trial)
+        trial.write("frames.parquet", self.frames.to_parquet())
         trial.write("frames.parquet", damaged if isinstance(damaged, bytes) else trial.read("frames.parquet")[damaged])
         with pytest.raises(ValueError, match=r"frames\.parquet is broken"):
             FrameErrors.read(trial)
@@ -255,13 +259,13 @@ class TestExamples:
     def test_are_read_as_they_were_written(self, folder):
         trial = folder.trial("a/0")
         assert FollowedExamples.read(trial) is None
-        self.examples().write(trial)
+        trial.write("examples.npz", self.examples().to_npz())
         for name, array in vars(FollowedExamples.read(trial)).items():
             np.testing.assert_array_equal(array, getattr(self.examples(), name))
 
     @pytest.mark.parametrize("name", ["epochs", "inputs_mm", "labels_mm", "indices"])
     def test_of_unlike_shapes_are_told(self, folder, name):
         trial = folder.trial("a/0")
-        self.examples(**{name: np.zeros((1, 2))}).write(trial)
+        trial.write("examples.npz", self.examples(**{name: np.zeros((1, 2))}).to_npz())
         with pytest.raises(ValueError, match=rf"examples\.npz is broken: {name} has the shape \(1, 2\)"):
             FollowedExamples.read(trial)

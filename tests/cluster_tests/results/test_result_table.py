@@ -101,7 +101,7 @@ class TestFilesOfTrials:
         folder = write_fold_results(tmp_path, {0.1: [[10.0], [6.0]]}, [(10, 10), (20, 20)])
         points, poses = np.ones(1, dtype=int), np.zeros((1, 1, 4, 3))
         examples = FollowedExamples(points, points, poses, poses[0], poses[0], points)
-        examples.write(folder.trial("0.1-2/0"))
+        folder.trial("0.1-2/0").write("examples.npz", examples.to_npz())
         assert list(ResultTable.read(folder).examples()) == ["0.1-2/0"]
 
     def test_that_are_broken_are_an_error_that_names_the_trial(self, finished_experiment):

@@ -1,6 +1,7 @@
 """A trial that was stopped and continues, and files that are damaged in between."""
 
 import json
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -339,8 +340,9 @@ def test_examples_that_change_half_way_cost_no_training(small_experiment, half_w
     assert numbers_of(small_experiment)["records"] == undisturbed["records"]
 
 
-def test_a_trial_that_is_killed_between_any_two_steps_ends_with_the_bits_of_one_that_was_not(
-    small_experiment, undisturbed
+@pytest.mark.parametrize("is_power_cut", [False, True], ids=["killed", "power cut"])
+def test_a_trial_that_is_cut_off_between_any_two_steps_ends_with_the_bits_of_one_that_was_not(
+    small_experiment, undisturbed, is_power_cut
 ):
     steps = []
     with pytest.MonkeyPatch.context() as patch:
@@ -350,10 +352,13 @@ def test_a_trial_that_is_killed_between_any_two_steps_ends_with_the_bits_of_one_
     for n in range(1, len(steps)):
         shutil.rmtree(small_experiment.folder)
         with pytest.MonkeyPatch.context() as patch:
-            kill_after(patch, n, [])
+            synced = kill_after(patch, n, [])
             with pytest.raises(KeyboardInterrupt):
                 finish(small_experiment, STATEFUL)
-        if json.loads((folder_of(small_experiment) / "trial.json").read_text())["status"] != "finished":
+        if is_power_cut:
+            empty_files(small_experiment.folder, except_inodes=synced)
+        *_, files = small_experiment.trial(STATEFUL)
+        if files.read_trial().status != "finished":
             *_, report = finish(small_experiment, STATEFUL)
             assert report.status == "finished", report.error
         (folder_of(small_experiment) / "checkpoint.pt").unlink(missing_ok=True)
@@ -361,17 +366,36 @@ def test_a_trial_that_is_killed_between_any_two_steps_ends_with_the_bits_of_one_
 
 
 def kill_after(patch, n, steps):
-    """Makes the n-th write or removal of a file the last one, as in a killed process."""
-    for name in ("write", "remove"):
-        real = getattr(Storage, name)
+    """Makes the n-th file that appears or disappears the last one, as in a killed process.
 
-        def step(storage, path, *data, real=real):
-            real(storage, path, *data)
+    Returns:
+        The inodes of files that were synchronised with the disk; it grows.
+    """
+    synced, fsync = set(), os.fsync
+    for name in ("replace", "unlink"):
+        real = getattr(os, name)
+
+        def step(path, *arguments, real=real, **options):
+            real(path, *arguments, **options)
             steps.append(path)
             if len(steps) == n:
                 raise KeyboardInterrupt
 
-        patch.setattr(Storage, name, step)
+        patch.setattr(os, name, step)
+
+    def sync(descriptor):
+        fsync(descriptor)
+        synced.add(os.fstat(descriptor).st_ino)
+
+    patch.setattr(os, "fsync", sync)
+    return synced
+
+
+def empty_files(folder, except_inodes):
+    """Empties files, as a power cut does to those that were not synchronised with the disk."""
+    for path in folder.rglob("*"):
+        if path.is_file() and path.stat().st_ino not in except_inodes:
+            path.write_bytes(b"")
 
 
 class TestATrialThatFails:
@@ -437,15 +461,15 @@ class TestATrialThatFails:
     def test_because_a_file_could_not_be_written_goes_on_from_its_checkpoint(
         self, small_experiment, half_way, undisturbed, monkeypatch, name
     ):
-        real, failed = Storage.write, []
+        real, failed = Storage.write_files, []
 
-        def write(self, path, data):
-            if path.endswith(name) and not failed:
-                failed.append(path)
-                raise StorageError(f"{path} cannot be written: No space left on device")
-            real(self, path, data)
+        def write_files(self, folder, files, **options):
+            if name in files and not failed:
+                failed.append(folder)
+                raise StorageError(f"{folder} cannot be written: No space left on device")
+            real(self, folder, files, **options)
 
-        monkeypatch.setattr(Storage, "write", write)
+        monkeypatch.setattr(Storage, "write_files", write_files)
         *_, report = finish(small_experiment, STATEFUL)
         assert (report.status, report.error) == ("failed", f"{failed[0]} cannot be written: No space left on device")
         first, *_ = finish(small_experiment, STATEFUL)

@@ -282,7 +282,9 @@ def pdf(tmp_path_factory):
     sweep = write_results(folder / "sweep", SWEEP, name="my_sweep #1")
     table = ResultTable.read(sweep)
     with_intervals = write_results(folder / "intervals", {"a": ({"y": 1}, [9.0])})
-    FrameErrors({"A": (np.full(99, 20.0), np.linspace(8, 10, 99))}).write(with_intervals.trial("a/0"))
+    with_intervals.trial("a/0").write(
+        "frames.parquet", FrameErrors({"A": (np.full(99, 20.0), np.linspace(8, 10, 99))}).to_parquet()
+    )
     with_intervals = ResultTable.read(with_intervals)
     labels = [ASCII, OTHERS, LONG, "- [0] * not an argument", "-- --- ,, '' ''' ?` !` << >>"]
     odd = results(folder / "odd", {f"k{i}": ({"a_b & 50%": x}, [9.0 + i]) for i, x in enumerate(labels)}, name="{}")

@@ -45,7 +45,7 @@ def write_frames(folder, trial_id, after_mm, *, frames=FRAMES):
     """Writes errors of four frames, the same for two subsets but for 2 mm; each was 10 mm before."""
     after = np.float32(after_mm)
     by_subset = {"A": (np.full(4, np.float32(9)), after - 1), "B": (np.full(4, np.float32(11)), after + 1)}
-    FrameErrors(by_subset, frames).write(folder.trial(trial_id))
+    folder.trial(trial_id).write("frames.parquet", FrameErrors(by_subset, frames).to_parquet())
 
 
 @pytest.fixture

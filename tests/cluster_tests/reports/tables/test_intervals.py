@@ -30,7 +30,7 @@ def folder(tmp_path_factory):
     rng = np.random.default_rng(0)
     for repetition in range(2):
         by_subset = {name: (np.full(160, 20.0), rng.normal(14, 2, 160)) for name in ("A", "B")}
-        FrameErrors(by_subset, FRAMES).write(folder.trial(f"a/{repetition}"))
+        folder.trial(f"a/{repetition}").write("frames.parquet", FrameErrors(by_subset, FRAMES).to_parquet())
     return folder
 
 
