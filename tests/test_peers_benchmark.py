@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.benchmarks.peers.__main__ import PEERS
+from tests.benchmarks.peers.__main__ import PROGRAMS
 from tests.support import ROOT
 
 BURN = "import time\nwhile time.process_time() < 1: pass\n"
@@ -58,6 +58,6 @@ def test_the_error_of_a_program_shows_what_it_printed(tmp_path):
 def test_all_programs_train_the_same_and_have_a_row():
     command = [sys.executable, "-m", "tests.benchmarks.peers", "short"]
     table = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
-    for peer in PEERS:
-        (row,) = [line for line in table.splitlines() if line.startswith(f"| {peer.name} ")]
+    for program in PROGRAMS:
+        (row,) = [line for line in table.splitlines() if line.startswith(f"| {program.name} ")]
         assert len(row.split("|")) == 2 + 1 + 4

@@ -17,7 +17,7 @@ import shutil
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,7 +90,7 @@ def arguments_of_hydra(sweep: Sweep) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Peer:
+class Program:
     """A program that trains a sweep.
 
     Attributes:
@@ -106,19 +106,19 @@ class Peer:
     errors_mm: Callable[[Path], list[float]] = results_on_disk
 
 
-PEERS = (
-    Peer("PoseTune", "posetune_run", errors_mm=results_of_posetune),
-    Peer(
+PROGRAMS = (
+    Program("PoseTune", "posetune_run", errors_mm=results_of_posetune),
+    Program(
         "PoseTune, inline on one core",
         "posetune_run",
         lambda sweep: [posetune_run.INLINE, *sweep.arguments()],
         results_of_posetune,
     ),
-    Peer("Ray Tune", "ray_tune"),
-    Peer("Ray Tune with `reuse_actors`", "ray_tune", lambda sweep: [ray_tune.REUSE_ACTORS, *sweep.arguments()]),
-    Peer("Optuna with SQLite", "optuna_sqlite", errors_mm=results_of_optuna),
-    Peer("Hydra with joblib", "hydra_joblib", arguments_of_hydra),
-    Peer("`multiprocessing`", "process_pool"),
+    Program("Ray Tune", "ray_tune"),
+    Program("Ray Tune with `reuse_actors`", "ray_tune", lambda sweep: [ray_tune.REUSE_ACTORS, *sweep.arguments()]),
+    Program("Optuna with SQLite", "optuna_sqlite", errors_mm=results_of_optuna),
+    Program("Hydra with joblib", "hydra_joblib", arguments_of_hydra),
+    Program("`multiprocessing`", "process_pool"),
 )
 
 
@@ -150,7 +150,7 @@ def file_sizes(folder: Path) -> list[int]:
     return [path.lstat().st_size for path in folder.rglob("*") if path.is_file()]
 
 
-def measure(peer: Peer, size: Size, data: Path, folder: Path) -> Measured:
+def measure(program: Program, size: Size, data: Path, folder: Path) -> Measured:
     """Runs one program in a folder of its own.
 
     Raises:
@@ -160,10 +160,10 @@ def measure(peer: Peer, size: Size, data: Path, folder: Path) -> Measured:
     sweep.out.mkdir(parents=True)
     session = folder / "ray"
     session.mkdir()
-    command = [sys.executable, "-m", f"tests.benchmarks.peers.{peer.module}", *peer.arguments(sweep)]
+    command = [sys.executable, "-m", f"tests.benchmarks.peers.{program.module}", *program.arguments(sweep)]
     cost = run_measured(command, log=folder / "log", environment={"RAY_TMPDIR": str(session)})
-    errors_mm = peer.errors_mm(sweep.out)
-    assert len(errors_mm) == len(sweep.settings()), f"{peer.name}: {len(errors_mm)} trainings"
+    errors_mm = program.errors_mm(sweep.out)
+    assert len(errors_mm) == len(sweep.settings()), f"{program.name}: {len(errors_mm)} trainings"
     sizes = file_sizes(sweep.out)
     return Measured(cost, sum(sizes), len(sizes), sum(file_sizes(session)), statistics.fmean(errors_mm))
 
@@ -178,31 +178,36 @@ def measure_all(size: Size, folder: Path) -> dict[str, Measured]:
     for seed, (name, n) in enumerate((("train", size.n_train), ("val", size.n_val))):
         write_random_dataset(data, name, n, seed)
     found = {}
-    for peer in PEERS:
-        of_peer = folder / "peer"
-        one = found[peer.name] = measure(peer, size, data, of_peer)
-        shutil.rmtree(of_peer)
-        print(f"{size.title}, {peer.name}: {one.cost.wall_s:.1f} s, {one.mean_mm:.3f} mm", file=sys.stderr, flush=True)
+    for program in PROGRAMS:
+        own = folder / "program"
+        one = found[program.name] = measure(program, size, data, own)
+        shutil.rmtree(own)
+        done = f"{size.title}, {program.name}: {one.cost.wall_s:.1f} s, {one.mean_mm:.3f} mm"
+        print(done, file=sys.stderr, flush=True)
     means_mm = [one.mean_mm for one in found.values()]
     assert max(means_mm) <= (1 + TOLERANCE) * min(means_mm), means_mm
     return found
 
 
+def table(measured: Mapping[str, Mapping[str, Measured]]) -> str:
+    """Returns the Markdown table of what each program cost, by the title of the size and the name of the program."""
+    headers = [f"on {N_CORES} cores"]
+    for title in measured:
+        headers += [f"{title}: wall s", "CPU s", "memory GB", "disk MB (files)"]
+    rows = [
+        [program.name, *(cell for found in measured.values() for cell in found[program.name].cells())]
+        for program in PROGRAMS
+    ]
+    return tabulate(rows, headers, "pipe", colalign=("left", *["right"] * (len(headers) - 1)), disable_numparse=True)
+
+
 if __name__ == "__main__":
     sizes = [SIZES[name] for name in sys.argv[1:] or ("usual", "tiny")]
     with tempfile.TemporaryDirectory(prefix="peers") as name:
-        measured = [measure_all(size, Path(name) / str(i)) for i, size in enumerate(sizes)]
-    units = ("wall s", "CPU s", "memory GB", "disk MB (files)")
-    headers = [
-        f"on {N_CORES} cores",
-        *(f"{size.title}: {units[0]}" if i == 0 else unit for size in sizes for i, unit in enumerate(units)),
-    ]
-    rows = [[peer.name, *(cell for of_size in measured for cell in of_size[peer.name].cells())] for peer in PEERS]
-    print(tabulate(rows, headers, "pipe", colalign=("left", *["right"] * (len(headers) - 1)), disable_numparse=True))
-    for size, of_size in zip(sizes, measured, strict=True):
-        sessions = ", ".join(
-            f"{name} {one.session_bytes / 1e6:.0f} MB" for name, one in of_size.items() if one.session_bytes
-        )
-        print(f"Files of Ray's sessions, {size.title}: {sessions}")
-        low, high = (pick(one.mean_mm for one in of_size.values()) for pick in (min, max))
-        print(f"Mean of the best validation errors, {size.title}: from {low:.3f} to {high:.3f} mm")
+        measured = {size.title: measure_all(size, Path(name) / str(i)) for i, size in enumerate(sizes)}
+    print(table(measured))
+    for title, found in measured.items():
+        sessions = [f"{name} {one.session_bytes / 1e6:.0f} MB" for name, one in found.items() if one.session_bytes]
+        means_mm = [one.mean_mm for one in found.values()]
+        print(f"{title}: files of Ray's session: {', '.join(sessions)};", end=" ")
+        print(f"mean of the best validation errors from {min(means_mm):.3f} to {max(means_mm):.3f} mm")
