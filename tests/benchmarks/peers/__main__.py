@@ -158,14 +158,15 @@ def measure(program: Program, size: Size, data: Path, folder: Path) -> Measured:
     """
     sweep = Sweep(data, folder / "out", size.n_epochs, size.batch_size, size.n_seeds)
     sweep.out.mkdir(parents=True)
-    session = folder / "ray"
-    session.mkdir()
     command = [sys.executable, "-m", f"tests.benchmarks.peers.{program.module}", *program.arguments(sweep)]
-    cost = run_measured(command, log=folder / "log", environment={"RAY_TMPDIR": str(session)})
+    # Ray has sockets in its folder, and their paths must be short.
+    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as session:
+        cost = run_measured(command, log=folder / "log", environment={"RAY_TMPDIR": session})
+        session_bytes = sum(file_sizes(Path(session)))
     errors_mm = program.errors_mm(sweep.out)
     assert len(errors_mm) == len(sweep.settings()), f"{program.name}: {len(errors_mm)} trainings"
     sizes = file_sizes(sweep.out)
-    return Measured(cost, sum(sizes), len(sizes), sum(file_sizes(session)), statistics.fmean(errors_mm))
+    return Measured(cost, sum(sizes), len(sizes), session_bytes, statistics.fmean(errors_mm))
 
 
 def measure_all(size: Size, folder: Path) -> dict[str, Measured]:
