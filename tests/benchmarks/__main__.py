@@ -15,6 +15,7 @@ NAMES = (
     "reports",
     "races",
     "race_devices",
+    "peers",
 )
 
 for name in sys.argv[1:] or NAMES:
