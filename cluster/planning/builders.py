@@ -1,9 +1,10 @@
 """Builds the objects of a trial from a combination's settings."""
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from inspect import Parameter as ConstructorParameter
-from inspect import signature
+from inspect import signature, unwrap
 from typing import Any
 
 import torch
@@ -43,6 +44,29 @@ def takes_skeleton(kind: type[torch.nn.Module]) -> bool:
 def build_optimizer(hyperparams: Hyperparams, parameters: Iterable[Parameter]) -> torch.optim.Optimizer | None:
     """Returns a new optimizer over a model's parameters; None for a model that is fitted in closed form."""
     return None if hyperparams.optimizer is None else hyperparams.optimizer(parameters, **hyperparams.optimizer_args)
+
+
+def build_checked_optimizer(hyperparams: Hyperparams, parameters: Iterable[Parameter]) -> torch.optim.Optimizer | None:
+    """Returns an optimizer that behaves like that of `build_optimizer`, for a check of settings before a run.
+
+    Those of torch import torch.compile at their first use, which takes as long as the import of torch. This one does
+    not, so a process that trains nothing never imports it.
+    """
+    kind = hyperparams.optimizer
+    if kind is not None and kind.__module__.startswith("torch.optim."):
+        hyperparams = replace(hyperparams, optimizer=_uncompiled(kind))
+    return build_optimizer(hyperparams, parameters)
+
+
+def _uncompiled(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+    """Returns a subclass of an optimizer of torch without the decorators that import torch.compile."""
+    plain_step = unwrap(kind.step)
+
+    def step(self: torch.optim.Optimizer, closure: Callable[[], float] | None = None) -> Any:
+        with torch.set_grad_enabled(self.defaults.get("differentiable", False)):  # as the decorators do
+            return plain_step(self, closure)
+
+    return type(kind.__name__, (kind,), {"add_param_group": unwrap(kind.add_param_group), "step": step})
 
 
 def build_scheduler(
