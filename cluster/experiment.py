@@ -5,10 +5,11 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Any, get_args
 
-from cluster.executors.executor import Executor, ExecutorName, RunEnd
+from cluster.executors.executor import Executor, ExecutorName, RunEnd, import_ahead
 from cluster.executors.job import Job
 from cluster.executors.monitor import Monitor
 from cluster.executors.progress import Progress
@@ -64,6 +65,12 @@ from cluster.storage.trial_file import FINAL, STATUSES
 from cluster.trial.rehearsal import rehearse
 from data_pipeline.user_error import UserError, did_you_mean, first_line
 from data_pipeline.words import count, say, value_text
+
+LIBRARIES_OF_THE_REPORT = (
+    *("matplotlib.figure", "matplotlib.style", "matplotlib.backends.backend_svg", "mpl_toolkits.mplot3d"),
+    *("scipy.special", "pyarrow.pandas_compat"),
+)
+"""What the report imports when it needs it. A run imports it during the training, since that takes most of a second."""
 
 INTERRUPTED_CODE = 130
 PREEMPTED_CODE = 75
@@ -309,7 +316,7 @@ class Experiment:
             raise ConfigError([Problem("run(executor=…)", f"there is no executor {executor!r}{hint}")])
         chosen = Executor.of(executor, address, wait_for_nodes=wait_for_nodes)
         try:
-            with chosen.signals.sigterm_noted():
+            with chosen.signals.sigterm_noted(), chosen.closing:
                 return self._run(chosen)
         except (KeyboardInterrupt, Preempted) as error:  # before or after the training
             raise _interrupted(RunEnd.of(error)) from None
@@ -413,7 +420,12 @@ class Experiment:
                     return RunEnd("complete"), plan
                 progress = Progress.of(plan, self.space, distances_mm)
                 monitor = Monitor(
-                    progress, self.config.stop_if_all_fail, archiver, plan.failed_before, check_lock=check_lock
+                    progress,
+                    self.config.stop_if_all_fail,
+                    archiver,
+                    plan.failed_before,
+                    check_lock=check_lock,
+                    at_first_report=partial(import_ahead, *LIBRARIES_OF_THE_REPORT),
                 )
 
                 with progress:

@@ -1,10 +1,13 @@
 """Where a run trains: in this process, with a Ray started on this machine, or on a Ray cluster; and how it ended."""
 
+import gc
 import math
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from importlib import import_module
+from threading import Thread
 from typing import Literal
 
 import torch
@@ -60,12 +63,14 @@ class Executor:
         address: The Ray cluster; None to start Ray on this machine.
         wait_for_nodes: Whether to wait for a node if the cluster has none that a trial fits on.
         signals: The signals that this process received.
+        closing: To be left at the end of the run: it waits until the Ray that the run started has ended.
     """
 
     name: ExecutorName
     address: str | None
     wait_for_nodes: bool
     signals: Signals
+    closing: ExitStack = field(default_factory=ExitStack)
 
     @classmethod
     def of(cls, name: ExecutorName, address: str | None, *, wait_for_nodes: bool) -> "Executor":
@@ -124,17 +129,38 @@ class Executor:
         if self.name == "inline":
             run_inline(schedule, job, place_here(job.config), monitor, self.signals)
             return
-        if self.address is None:
-            monitor.progress.starting_ray()
-        from cluster.executors import ray_nodes, ray_runner, ray_session
-
         if self.address is not None:
+            from cluster.executors import ray_nodes, ray_runner
+
             placement = ray_nodes.place_on_cluster(job.config, schedule.n_parallel)
             ray_runner.run_ray(schedule, job, placement, monitor, self.signals, unbounded=self.wait_for_nodes)
             return
+        monitor.progress.starting_ray()
+        from cluster.executors import ray_session
+
         placement = place_here(job.config, schedule.n_parallel)
-        with ray_session.embedded(placement):
+        import_ahead("cluster.executors.ray_runner")  # while the processes of Ray start
+        with ExitStack() as ray:
+            ray.enter_context(ray_session.embedded(placement))
+            from cluster.executors import ray_runner
+
             ray_runner.run_ray(schedule, job, placement, monitor, self.signals)
+            gc.collect()  # no object of Ray may be released by another thread while Ray ends
+            ending = Thread(target=ray.pop_all().close, name="end of Ray")
+        # Ray takes more than a second to end. Meanwhile the tables and the report are written.
+        ending.start()
+        self.closing.callback(ending.join)
+
+
+def import_ahead(*modules: str) -> None:
+    """Imports modules in a thread, so that whoever needs them later does not wait; errors are left to that import."""
+
+    def work() -> None:
+        for module in modules:
+            with suppress(Exception):
+                import_module(module)
+
+    Thread(target=work, name="import ahead").start()
 
 
 def default_device() -> torch.device:

@@ -21,8 +21,10 @@ class Monitor:
         archiver: Moves finished and diverged trials to the archive; None leaves them in place.
         failed_before: Trials that failed in an earlier run; a new failure of theirs says nothing about the others.
         check_lock: Raises an error if another run may have begun; then no further trial starts.
+        at_first_report: Called when the first trial reports: the training is under way.
         outcomes: The last report of each trial that ended.
         any_paused: Whether any trial has been paused.
+        has_reported: Whether any trial has reported.
     """
 
     progress: Progress
@@ -30,8 +32,10 @@ class Monitor:
     archiver: Archiver | None = None
     failed_before: Collection[str] = ()
     check_lock: Callable[[], None] = lambda: None
+    at_first_report: Callable[[], None] = lambda: None
     outcomes: dict[str, TrialReport] = field(default_factory=dict)
     any_paused: bool = False
+    has_reported: bool = False
 
     def started(self, trial_id: str) -> None:
         """A trial was started."""
@@ -43,6 +47,9 @@ class Monitor:
         """A trial reported its state. Reports that follow the one of its end are ignored."""
         if report.trial_id in self.outcomes:
             return
+        if not self.has_reported:
+            self.has_reported = True
+            self.at_first_report()
         self.progress.reported(report)
         self.any_paused |= report.status == "paused"
         if report.status not in ("running", "interrupted", "paused"):

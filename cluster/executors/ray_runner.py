@@ -23,6 +23,7 @@ from cluster.executors import (
 
 import ray.util.client
 from ray import tune
+from ray.air._internal import usage
 from ray.train._internal import storage
 from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 from ray.tune.search import Searcher
@@ -40,6 +41,9 @@ from cluster.trial.trainable import TrialReport
 # Tune would send this process's credentials to workers as settings, which Ray writes into its logs on every node.
 # Workers of a Ray on this machine inherit them; the nodes of a cluster have their own.
 ENV_VARS_TO_PROPAGATE -= {name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
+
+# To count which loggers of its own are in use, Tune would import MLflow, W&B and others, which takes seconds.
+usage.tag_callbacks = lambda callbacks: False
 
 _NODES_INTERVAL_S = 5.0
 

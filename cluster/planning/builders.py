@@ -1,9 +1,10 @@
 """Builds the objects of a trial from a combination's settings."""
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from inspect import Parameter as ConstructorParameter
-from inspect import signature
+from inspect import signature, unwrap
 from typing import Any
 
 import torch
@@ -65,6 +66,30 @@ def _has_fused(kind: type[torch.optim.Optimizer], given: Mapping[str, Any], para
         and not given.get("differentiable")
         and all(parameter.device.type in _FUSED_DEVICES and parameter.is_floating_point() for parameter in parameters)
     )
+
+
+def build_checked_optimizer(hyperparams: Hyperparams, parameters: Iterable[Parameter]) -> torch.optim.Optimizer | None:
+    """Returns an optimizer that behaves like that of `build_optimizer`, for a check of settings before a run.
+
+    Those of torch import torch.compile at their first use, which takes as long as the import of torch. This one does
+    not, so a process that trains nothing never imports it.
+    """
+    kind = hyperparams.optimizer
+    if kind is not None and kind.__module__.startswith("torch.optim."):
+        hyperparams = replace(hyperparams, optimizer=_uncompiled(kind))
+    return build_optimizer(hyperparams, parameters)
+
+
+def _uncompiled(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+    """Returns a subclass of an optimizer of torch without the decorators that import torch.compile."""
+    plain_step = unwrap(kind.step)
+
+    def step(self: torch.optim.Optimizer, closure: Callable[[], float] | None = None) -> Any:
+        with torch.set_grad_enabled(self.defaults.get("differentiable", False)):  # as the decorators do
+            return plain_step(self, closure)
+
+    members = {"__module__": kind.__module__, "add_param_group": unwrap(kind.add_param_group), "step": step}
+    return type(kind.__name__, (kind,), members)
 
 
 def build_scheduler(

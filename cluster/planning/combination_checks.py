@@ -311,7 +311,7 @@ def _try_optimizer(hyperparams: Hyperparams, model: torch.nn.Module, inputs: Inp
         # The class accepts the parameters; what is new is its arguments. To check these, one parameter is enough for an
         # optimizer of torch, which has one group of parameters. Others may make groups, which a scheduler may count.
         n_parameters = 1 if not is_first and kind.__module__.startswith("torch.optim.") else None
-        optimizer = builders.build_optimizer(hyperparams, islice(model.parameters(), n_parameters))
+        optimizer = builders.build_checked_optimizer(hyperparams, islice(model.parameters(), n_parameters))
         assert optimizer is not None
         if is_first:
             for parameter in model.parameters():
@@ -322,10 +322,12 @@ def _try_optimizer(hyperparams: Hyperparams, model: torch.nn.Module, inputs: Inp
 
     assert hyperparams.optimizer is not None
     kind, key = hyperparams.optimizer, (hyperparams.optimizer, model)
-    try:
-        built = build(model)
-    except Exception:
-        # It may need real tensors, as models may. If it fails with them too, that error counts.
+    built: torch.optim.Optimizer | None = None
+    if key in inputs.tried:
+        with suppress(Exception):  # it may need real tensors, as models may; if it fails with them too, that counts
+            built = build(model)
+    if built is None:
+        # A step on the meta device would import torch.compile, see `build_checked_optimizer`.
         built = build(copy.deepcopy(model).to_empty(device="cpu"))
     inputs.tried.add(key)
     return built

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from tabulate import tabulate
 
-from cluster.planning.builders import build_optimizer, build_scheduler
+from cluster.planning.builders import build_checked_optimizer, build_scheduler
 from cluster.planning.combination_checks import MAX_STEPS
 from cluster.planning.config import Problem, Settings
 from cluster.planning.inputs import Inputs, SetKey
@@ -265,7 +265,7 @@ def _warm_ups(brackets: Sequence[Bracket], space: SearchSpace) -> list[str]:
 def _epoch_of_highest_rate(settings: Settings) -> int:
     """Returns the number of epochs after which the learning rate first peaks; 0 if it starts at its highest."""
     hyperparams = copy.deepcopy(settings.hyperparams)
-    optimizer = build_optimizer(hyperparams, [torch.nn.Parameter(torch.zeros(1))])
+    optimizer = build_checked_optimizer(hyperparams, [torch.nn.Parameter(torch.zeros(1))])
     scheduler = build_scheduler(hyperparams, optimizer)
     if optimizer is None or scheduler is None or hyperparams.scheduler_requires_metric:
         return 0

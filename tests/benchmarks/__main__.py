@@ -10,6 +10,7 @@ NAMES = (
     "gnn",
     "hands17",
     "ray_overhead",
+    "start_and_end",
     "shared_data",
     "planning",
     "reports",

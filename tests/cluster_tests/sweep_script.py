@@ -212,3 +212,5 @@ if __name__ == "__main__":
         train_one_epoch_of_each(experiment(given))
     else:
         experiment(given).run(given.get("executor", "ray"))
+        if "RECORD_MODULES" in os.environ:
+            (Path(os.environ["SWEEP_CONTROL"]) / "driver").write_text(" ".join(sys.modules))

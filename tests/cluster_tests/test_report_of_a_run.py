@@ -72,3 +72,19 @@ def test_takes_the_place_of_a_link_and_not_of_what_it_leads_to(small_experiment,
     assert not outside.exists()
     assert not report_of(small_experiment).is_symlink()
     assert report_of(small_experiment).read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+
+
+@pytest.mark.slow
+def test_needs_no_library_that_a_run_does_not_import_during_the_training(finished_results, python):
+    done = python(
+        "import sys\n"
+        "from importlib import import_module\n"
+        "from cluster.experiment import LIBRARIES_OF_THE_REPORT, page\n"
+        "from cluster.storage.filesystem import Storage\n"
+        "from cluster.storage.folders import ExperimentFolder\n"
+        "for library in LIBRARIES_OF_THE_REPORT: import_module(library)\n"
+        "before = {name.partition('.')[0] for name in sys.modules}\n"
+        f"page(ExperimentFolder(Storage({str(finished_results)!r}) / 'small_experiment'))\n"
+        "print({name.partition('.')[0] for name in sys.modules} - before)"
+    )
+    assert (done.stdout, done.stderr) == ("set()\n", "")

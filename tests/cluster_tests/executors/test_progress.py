@@ -460,6 +460,15 @@ class TestTheWatch:
     def test_stops_a_run_whose_first_trials_all_failed(self, n, statuses, stop):
         assert self.outcomes(n, *statuses).should_stop is stop
 
+    def test_says_once_that_the_training_is_under_way(self):
+        calls = []
+        monitor = Monitor(progress_on(False), None, at_first_report=lambda: calls.append("under way"))
+        monitor.started("0/0")
+        assert calls == []
+        monitor.reported(running("0/0", 1))
+        monitor.reported(running("0/0", 2))
+        assert calls == ["under way"]
+
     def test_learns_nothing_from_those_that_failed_before(self):
         monitor = Monitor(progress_on(False), 2, failed_before={"0/0", "1/0"})
         for trial_id, stop in [("0/0", False), ("1/0", False), ("2/0", False), ("3/0", True)]:

@@ -40,13 +40,15 @@ def undisturbed(data_dir, tmp_path_factory):
 
 class TestResultsDoNotDependOnTheExecutor:
     @pytest.mark.slow
-    def test_workers_import_neither_exporters_nor_matplotlib(self, sweep):
+    def test_neither_workers_nor_the_script_import_what_they_do_not_use(self, sweep):
         assert sweep.run(environment={"RECORD_MODULES": "1"}).code == 0
         workers = sweep.modules_of_workers()
         assert workers
         for modules in workers:
             assert "cluster.executors.ray_worker" in modules
             assert {name for name in modules if name.startswith(("cluster.reports.", "matplotlib"))} == set()
+        driver = set((sweep.control / "driver").read_text().split())
+        assert {"ray.tune", "mlflow", "wandb"} & driver == {"ray.tune"}
 
     @pytest.mark.slow
     def test_one_trial_at_a_time_and_another_order_of_trials_equal_inline(self, sweep, undisturbed):

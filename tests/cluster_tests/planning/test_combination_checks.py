@@ -43,6 +43,17 @@ from tests.cluster_tests.small_experiment import (
 PLATEAU = torch.optim.lr_scheduler.ReduceLROnPlateau
 
 
+def step_of(build, hyperparams):
+    """What an optimizer makes of a parameter in a step, or how it refuses."""
+    parameter = torch.nn.Parameter(torch.ones(2, 3))
+    parameter.grad = torch.ones(2, 3)
+    try:
+        build(hyperparams, [parameter]).step(lambda: 0.0)
+    except Exception as error:
+        return type(error), str(error)
+    return parameter.tolist()
+
+
 class Plain(torch.nn.Linear):
     """A model that is not derived from the base class of correctors."""
 
@@ -699,6 +710,26 @@ class TestSettingsThatFit:
             "base_hyperparams.optimizer_args": arguments,
         }
         small_experiment.experiment(changes).plan()
+
+    @pytest.mark.parametrize(
+        "arguments", [{}, *({name: True} for name in ("differentiable", "fused", "foreach", "capturable")), {"lr": -1}]
+    )
+    @pytest.mark.parametrize("optimizer", ["Adam", "SGD", "Adafactor", "ASGD", "LBFGS", "Muon", "SparseAdam"])
+    def test_are_checked_with_an_optimizer_that_does_the_same(self, small_experiment, optimizer, arguments):
+        kind = getattr(torch.optim, optimizer)
+        changes = {"optimizer": kind, "optimizer_args": arguments}
+        hyperparams = replace(small_experiment.experiment().space.base.hyperparams, **changes)
+        build, build_checked = builders.build_optimizer, builders.build_checked_optimizer
+        assert step_of(build_checked, hyperparams) == step_of(build, hyperparams)
+
+    def test_are_checked_without_importing_what_only_a_training_needs(self, small_experiment, python):
+        done = python(
+            "import sys; from pathlib import Path\n"
+            "from tests.cluster_tests.small_experiment import SmallExperiment\n"
+            f"SmallExperiment(Path({str(small_experiment.data_dir)!r}), Path('nowhere')).experiment().plan()\n"
+            "print('torch' in sys.modules, 'torch._dynamo' in sys.modules)"
+        )
+        assert (done.stdout, done.stderr) == ("True False\n", "")
 
     def test_are_learning_rates_of_an_optimizer_that_groups_the_parameters(self, small_experiment):
         changes = {
