@@ -8,6 +8,7 @@ number of CPU cores of a trial is: sums over another number of threads differ in
 
 import copy
 import hashlib
+import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -24,7 +25,6 @@ from cluster.planning.config import PLACEHOLDERS, Hyperparams, Problem, Settings
 from cluster.planning.identity import (
     Encoded,
     NotEncodableError,
-    canonical_json,
     encode,
     encode_call,
     partial_arguments,
@@ -303,32 +303,53 @@ def _unused_in_closed_form(path: str, nothing: object, model: type[torch.nn.Modu
     return Problem(path, f"must be {nothing}: {model.__name__} is fitted in closed form, without gradients")
 
 
+# torch would import its compiler, which takes a second, only to keep this function out of what it compiles. Nothing is
+# compiled here.
+_add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+vars(_add_param_group).setdefault("__dynamo_disable", _add_param_group)
+
+
 def _try_optimizer(hyperparams: Hyperparams, model: torch.nn.Module, inputs: Inputs) -> torch.optim.Optimizer:
     """Builds the optimizer; the first of its class for a model gets all parameters and takes a step."""
+    assert hyperparams.optimizer is not None
+    kind, key = hyperparams.optimizer, (hyperparams.optimizer, model)
+    is_first, is_of_torch = key not in inputs.tried, kind.__module__.startswith("torch.optim.")
 
     def build(model: torch.nn.Module) -> torch.optim.Optimizer:
-        is_first = key not in inputs.tried
         # The class accepts the parameters; what is new is its arguments. To check these, one parameter is enough for an
         # optimizer of torch, which has one group of parameters. Others may make groups, which a scheduler may count.
-        n_parameters = 1 if not is_first and kind.__module__.startswith("torch.optim.") else None
+        n_parameters = 1 if not is_first and is_of_torch else None
         optimizer = builders.build_optimizer(hyperparams, islice(model.parameters(), n_parameters))
         assert optimizer is not None
         if is_first:
             for parameter in model.parameters():
                 parameter.grad = torch.zeros_like(parameter)
             with suppress(AssertionError):  # torch's optimizers raise it for settings that need a GPU
-                optimizer.step(lambda: 0.0)  # LBFGS asks for the loss
+                _step(optimizer, is_of_torch=is_of_torch)
         return optimizer
 
-    assert hyperparams.optimizer is not None
-    kind, key = hyperparams.optimizer, (hyperparams.optimizer, model)
-    try:
-        built = build(model)
-    except Exception:
-        # It may need real tensors, as models may. If it fails with them too, that error counts.
-        built = build(copy.deepcopy(model).to_empty(device="cpu"))
+    def build_with_real_tensors() -> torch.optim.Optimizer:
+        return build(copy.deepcopy(model).to_empty(device="cpu"))
+
+    if is_first and is_of_torch:
+        built = build_with_real_tensors()  # operations on the meta device would import the compiler
+    else:
+        try:
+            built = build(model)
+        except Exception:
+            # It may need real tensors, as models may. If it fails with them too, that error counts.
+            built = build_with_real_tensors()
     inputs.tried.add(key)
     return built
+
+
+def _step(optimizer: torch.optim.Optimizer, *, is_of_torch: bool) -> None:
+    """Lets an optimizer take a step; one of torch without its wrapper, which imports the compiler."""
+    if not is_of_torch:
+        optimizer.step(lambda: 0.0)
+        return
+    with torch.set_grad_enabled(optimizer.defaults.get("differentiable", False)):
+        inspect.unwrap(type(optimizer).step)(optimizer, lambda: 0.0)  # LBFGS asks for the loss
 
 
 def _try_scheduler(settings: Settings, optimizer: torch.optim.Optimizer, inputs: Inputs) -> None:
@@ -336,7 +357,7 @@ def _try_scheduler(settings: Settings, optimizer: torch.optim.Optimizer, inputs:
     hyperparams, num_epochs = settings.hyperparams, settings.solver.num_epochs
     scheduler = builders.build_scheduler(hyperparams, optimizer)
     assert scheduler is not None
-    key = (hyperparams.scheduler, canonical_json(encode(hyperparams.scheduler_args)), num_epochs)
+    key = (hyperparams.scheduler, inputs.arguments_text("scheduler_args", hyperparams), num_epochs)
     if key in inputs.tried:
         return
     n_steps = 1 if hyperparams.scheduler in _ENDLESS else min(num_epochs, MAX_STEPS)
