@@ -59,7 +59,7 @@ class Standing(NamedTuple):
             changed = (name for name, code in trial.sources.items() if plan.sources.get(name, code) != code)
             return _Known(trial.status, trial.epochs, trial.val_distance_mm, trial.runs, tuple(changed))
 
-        found = folder.read_trials(wanted, is_planned)
+        found = folder.read_trials(wanted, is_planned, is_described=False)
         planned = {trial_id: known for trial_id, known in found.items() if is_planned(trial_id)}
         plan = replace(plan, statuses={trial_id: known.status for trial_id, known in planned.items()})
         if brackets:

@@ -24,7 +24,6 @@ from cluster.planning.config import PLACEHOLDERS, Hyperparams, Problem, Settings
 from cluster.planning.identity import (
     Encoded,
     NotEncodableError,
-    canonical_json,
     encode,
     encode_call,
     partial_arguments,
@@ -338,7 +337,7 @@ def _try_scheduler(settings: Settings, optimizer: torch.optim.Optimizer, inputs:
     hyperparams, num_epochs = settings.hyperparams, settings.solver.num_epochs
     scheduler = builders.build_scheduler(hyperparams, optimizer)
     assert scheduler is not None
-    key = (hyperparams.scheduler, canonical_json(encode(hyperparams.scheduler_args)), num_epochs)
+    key = (hyperparams.scheduler, inputs.arguments_text("scheduler_args", hyperparams), num_epochs)
     if key in inputs.tried:
         return
     n_steps = 1 if hyperparams.scheduler in _ENDLESS else min(num_epochs, MAX_STEPS)

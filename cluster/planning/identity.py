@@ -100,10 +100,8 @@ def _encode(value: object, levels: int) -> Encoded:
 
 def encode_call(target: Callable[..., Any], arguments: Mapping[str, Any]) -> Encoded:
     """Encodes a class with the arguments of a call; defaults are filled in."""
-    return {
-        "name": _importable_name(target),
-        "args": encode(_without_new_defaults(target, {**constructor_defaults(target), **arguments})),
-    }
+    given = encode(_without_new_defaults(target, arguments))
+    return {"name": _importable_name(target), "args": {**_encoded_defaults(target, tuple(arguments)), **given}}
 
 
 def partial_arguments(value: Any) -> dict[str, Any]:
@@ -191,19 +189,28 @@ def check_sendable(value: object) -> None:
         ) from error
 
 
+@lru_cache(maxsize=1024)
+def _encoded_defaults(target: Callable[..., Any], given: tuple[str, ...]) -> Mapping[str, Encoded]:
+    """Returns the defaults of all but the given arguments, encoded once for thousands of combinations."""
+    others = {name: default for name, default in constructor_defaults(target).items() if name not in given}
+    encoded: dict[str, Encoded] = encode(_without_new_defaults(target, others))
+    return encoded
+
+
 def _without_new_defaults(target: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Returns arguments without those that a new version of torch has added and that have their default."""
-    known = _known_arguments(target)
-    new = {} if known is None else {n: d for n, d in constructor_defaults(target).items() if n not in known}
+    new = _new_defaults(target)
     return {name: value for name, value in arguments.items() if name not in new or not _equals(value, new[name])}
 
 
 @lru_cache(maxsize=1024)
-def _known_arguments(target: Callable[..., Any]) -> Sequence[str] | None:
-    """Returns the arguments that a constructor of torch has always had; None for any other constructor."""
+def _new_defaults(target: Callable[..., Any]) -> dict[str, Any]:
+    """Returns the default of each argument that a new version of torch has added; none for other constructors."""
     owner = next((kind for kind in getattr(target, "__mro__", ()) if "__init__" in vars(kind)), None)
-    arguments = None if owner is None else TORCH_ARGUMENTS.get(f"{owner.__module__}.{owner.__qualname__}")
-    return None if arguments is None else arguments.split()
+    known = None if owner is None else TORCH_ARGUMENTS.get(f"{owner.__module__}.{owner.__qualname__}")
+    if known is None:
+        return {}
+    return {name: default for name, default in constructor_defaults(target).items() if name not in known.split()}
 
 
 def _equals(value: object, default: object) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from cluster.planning import builders
-from cluster.planning.config import Settings, local_path
+from cluster.planning.config import Hyperparams, Settings, local_path
 from cluster.planning.identity import canonical_json, encode
 from data_pipeline.files.regular import read_file
 from data_pipeline.pose_dataset import PoseDataset, read_dataset
@@ -37,6 +37,7 @@ class Inputs:
         weights: The content of weights files by path.
         models: Models on the meta device, for checks; or the error that their constructor raised.
         tried: Keys of optimizers and schedulers that were run for some steps without an error.
+        last_arguments: The last arguments of each key and their canonical JSON, see `arguments_text`.
     """
 
     data_folder: Path
@@ -46,6 +47,7 @@ class Inputs:
     weights: dict[str, bytes] = field(default_factory=dict)
     models: dict[tuple[object, ...], torch.nn.Module | Exception] = field(default_factory=dict)
     tried: set[tuple[object, ...]] = field(default_factory=set)
+    last_arguments: dict[str, tuple[object, str]] = field(default_factory=dict)
 
     def read_set(self, key: SetKey) -> PoseDataset:
         """Returns a set.
@@ -88,6 +90,21 @@ class Inputs:
             self.weights[path] = read_file(local_path(path))
         return self.weights[path]
 
+    def arguments_text(self, key: str, hyperparams: Hyperparams) -> str:
+        """Returns the canonical JSON of a key such as `model_args`.
+
+        Thousands of combinations share the arguments that no option varies, so those of the last one are remembered.
+
+        Raises:
+            NotEncodableError: If they cannot be encoded.
+        """
+        arguments = getattr(hyperparams, key)
+        known, text = self.last_arguments.get(key, (None, ""))
+        if known is not arguments or known is None:
+            text = canonical_json(encode(arguments))
+            self.last_arguments[key] = arguments, text
+        return text
+
     def model(self, settings: Settings) -> torch.nn.Module:
         """Returns the model of a combination on the meta device; combinations with the same model share it.
 
@@ -97,7 +114,7 @@ class Inputs:
             Exception: What the model's constructor raises.
         """
         hyperparams, set_key = settings.hyperparams, set_keys(settings)["train"]
-        arguments = canonical_json(encode(hyperparams.model_args))
+        arguments = self.arguments_text("model_args", hyperparams)
         key = (hyperparams.model, arguments, hyperparams.choose_strength, set_key)
         if key not in self.models:
             skeleton = self.read_set(set_key).skeleton

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from cluster.storage.archive import map_files
 from cluster.storage.file_names import FileNames
 from cluster.storage.folders import ExperimentFolder, TrialFolder
-from cluster.storage.records import open_records
+from cluster.storage.records import SCHEMA, open_records
 from data_pipeline.subsets import MEAN_SUBSET
 
 Numbers = npt.NDArray[np.float64]
@@ -91,23 +91,17 @@ def read_logged(
         return shown
 
     curves: dict[str, Curve] = {}
-    final: dict[str, dict[str, float]] = {}
     places: dict[str, int] = {}
+    finals: list[tuple[list[str], Numbers]] = []
     for table in _tables(folder, wanted, is_shown):
-        for trial_id, rows in _by_trial(table):
-            curves[trial_id] = _curve(rows)
-            last = rows.numbers("batch") == 0
-            if last.any():
-                names = rows.texts("metric", last)
-                for name in names:
-                    places.setdefault(name, len(places))
-                final[trial_id] = dict(zip(names, rows.numbers("value")[last].tolist(), strict=True))
-    metrics = list(places)
-    return Logged(
-        curves,
-        metrics,
-        {trial_id: np.array([values.get(name, np.nan) for name in metrics]) for trial_id, values in final.items()},
-    )
+        trials = _Trials(table)
+        curves |= trials.curves()
+        finals.append(trials.final(places))
+    final: dict[str, Numbers] = {}
+    for ids, values in finals:
+        later = np.full((len(ids), len(places) - values.shape[1]), np.nan)  # metrics that only later files have
+        final |= zip(ids, np.concatenate([values, later], axis=1), strict=True)
+    return Logged(curves, list(places), final)
 
 
 def read_curve(folder: TrialFolder) -> Curve | None:
@@ -118,7 +112,7 @@ def read_curve(folder: TrialFolder) -> Curve | None:
     """
     content = folder.read(FileNames.RECORDS)
     table = None if content is None else _chosen_rows(content, folder.trial_id.__eq__, _is_in_training)
-    return next((_curve(rows) for _, rows in _by_trial(table)), None) if table is not None and len(table) else None
+    return next(iter(_Trials(table).curves().values()), None) if table is not None and len(table) else None
 
 
 def _is_in_training(rows: "_Rows") -> npt.NDArray[np.bool_]:
@@ -131,7 +125,7 @@ def _is_in_training(rows: "_Rows") -> npt.NDArray[np.bool_]:
 
 
 def record_tables(folder: ExperimentFolder, wanted: Callable[[str], bool]) -> Iterator[pa.Table]:
-    """Yields the long records of some trials, one file at a time, with the columns of `cluster/storage/records.py`.
+    """Yields the long records of some trials, a few at a time, with the columns of `cluster/storage/records.py`.
 
     Args:
         folder: The experiment's folder.
@@ -159,23 +153,23 @@ class _Rows:
 
     def where(self, column: str, accepts: Callable[[str], bool]) -> npt.NDArray[np.bool_]:
         """Returns a mask of the rows whose text is accepted, (n,); asks once for each distinct text."""
-        texts = self.batch.column(column)
-        accepted = np.array([accepts(text) for text in texts.dictionary.to_pylist()], dtype=bool)
-        found: npt.NDArray[np.bool_] = accepted[self._codes(column)]
+        accepted = np.array([accepts(text) for text in self.distinct(column)], dtype=bool)
+        found: npt.NDArray[np.bool_] = accepted[self.codes(column)]
         return found
 
     def has(self, column: str, text: str) -> npt.NDArray[np.bool_]:
         """Returns a mask of the rows with that text, (n,)."""
         code = self.batch.column(column).dictionary.index(text).as_py()  # -1 if no row has it
-        found: npt.NDArray[np.bool_] = self._codes(column) == code
+        found: npt.NDArray[np.bool_] = self.codes(column) == code
         return found
 
-    def texts(self, column: str, rows: npt.NDArray[np.bool_]) -> list[str]:
-        """Returns the texts of some rows."""
-        distinct = self.batch.column(column).dictionary.to_pylist()
-        return [distinct[code] for code in self._codes(column)[rows]]
+    def distinct(self, column: str) -> list[str]:
+        """Returns the distinct texts of a column by their codes."""
+        texts: list[str] = self.batch.column(column).dictionary.to_pylist()
+        return texts
 
-    def _codes(self, column: str) -> npt.NDArray[np.int32]:
+    def codes(self, column: str) -> npt.NDArray[np.int32]:
+        """Returns the codes of a column's texts, (n,)."""
         codes: npt.NDArray[np.int32] = self.batch.column(column).indices.to_numpy(zero_copy_only=False)
         return codes
 
@@ -183,7 +177,7 @@ class _Rows:
 def _tables(
     folder: ExperimentFolder, wanted: Callable[[str], bool], chosen: Callable[[_Rows], npt.NDArray[np.bool_]]
 ) -> Iterator[pa.Table]:
-    """Yields the chosen rows of wanted trials, one file at a time."""
+    """Yields the chosen rows of wanted trials, one file of the archive or a few small ones at a time."""
     archived: set[str] = set()
 
     def is_new(trial_id: str) -> bool:
@@ -204,9 +198,11 @@ def _tables(
         return None if content is None else _chosen_rows(content, trial_id.__eq__, chosen)
 
     for start in range(0, len(ids), _FILES_AT_ONCE):
-        for table in map_files(folder.storage, read, ids[start : start + _FILES_AT_ONCE]):
-            if table is not None and len(table):
-                yield table
+        tables = map_files(folder.storage, read, ids[start : start + _FILES_AT_ONCE])
+        found = [table for table in tables if table is not None and len(table)]
+        if found:
+            # Promoted, since a file of another writer may say that its columns have no nulls.
+            yield pa.concat_tables(found, promote_options="default").unify_dictionaries().combine_chunks()
 
 
 _FILES_AT_ONCE = 256
@@ -223,7 +219,7 @@ def _chosen_rows(
             if any(column.null_count for column in batch.columns):
                 return None
             rows = _Rows(batch)
-            found.append(batch.filter(pa.array(chosen(rows) & rows.where("trial_id", wanted))))
+            found.append(batch.select(SCHEMA.names).filter(pa.array(chosen(rows) & rows.where("trial_id", wanted))))
     except Exception:
         # What pyarrow raises depends on the damage. A report shows the other trials.
         return None
@@ -237,39 +233,68 @@ def _groups_with(file: pq.ParquetFile, wanted: Callable[[str], bool]) -> list[in
         return [0]
     ids = (file.read_row_group(group, columns=["trial_id"], use_threads=False).column(0) for group in groups)
     return [
-        group for group, of_group in zip(groups, ids, strict=True) if any(map(wanted, of_group.unique().to_pylist()))
+        group
+        for group, chunks in zip(groups, ids, strict=True)
+        if any(wanted(trial_id) for chunk in chunks.chunks for trial_id in chunk.dictionary.to_pylist())
     ]
 
 
-def _by_trial(table: pa.Table) -> Iterator[tuple[str, _Rows]]:
-    """Yields each trial's rows, which are contiguous."""
-    (batch,) = table.to_batches()
-    codes = batch.column("trial_id").indices.to_numpy()
-    ids = batch.column("trial_id").dictionary.to_pylist()
-    starts = [0, *(np.flatnonzero(np.diff(codes)) + 1).tolist()]
-    for start, end in zip(starts, [*starts[1:], len(codes)], strict=True):
-        yield ids[codes[start]], _Rows(batch.slice(start, end - start))
+class _Trials:
+    """The rows of one or more trials, those of each next to each other; computed for all at once."""
 
+    def __init__(self, table: pa.Table) -> None:
+        (batch,) = table.to_batches()
+        self.rows = _Rows(batch)
+        self.batches = self.rows.numbers("batch")
+        codes = self.rows.codes("trial_id")
+        starts = np.flatnonzero(np.diff(codes, prepend=-1))
+        self.ids = [self.rows.distinct("trial_id")[code] for code in codes[starts]]  # T trials
+        self.trial = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(codes)))  # (n,)
 
-def _curve(rows: _Rows) -> Curve:
-    epochs, batches, values = (rows.numbers(name) for name in ("epoch", "batch", "value"))
-    is_train, is_loss, in_training = rows.has("split", "train"), rows.has("metric", "loss"), batches > 0
-    points = in_training & ~is_train  # every log point has the validation's distance
-    logged = zip(epochs[points].tolist(), batches[points].tolist(), strict=True)
-    at = {key: place for place, key in enumerate(dict.fromkeys(logged))}  # a damaged file may have a point twice
+    def curves(self) -> dict[str, Curve]:
+        """Returns their learning curves by their ids."""
+        epochs, batches = self.rows.numbers("epoch").astype(np.int64), self.batches
+        is_train, is_loss, in_training = self.rows.has("split", "train"), self.rows.has("metric", "loss"), batches > 0
+        times = np.unique(epochs << 32 | batches, return_inverse=True)[1]  # (n,)
+        at = self.trial * len(times) + times  # (n,); the log point of each row
+        points = np.flatnonzero(in_training & ~is_train)  # every log point has the validation's distance
+        known, first = np.unique(at[points], return_index=True)  # (P,) each; a damaged file may have a point twice
+        in_order = np.argsort(first)
+        points = points[first[in_order]]  # (P,)
 
-    def series(of: npt.NDArray[np.bool_]) -> Numbers:
-        found = np.full(len(at), np.nan)
-        for epoch, batch, value in zip(epochs[of].tolist(), batches[of].tolist(), values[of].tolist(), strict=True):
-            if (epoch, batch) in at:  # a killed training may have logged only the loss of its last point
-                found[at[epoch, batch]] = value
-        return found
+        def series(of: npt.NDArray[np.bool_]) -> Numbers:
+            rows = np.flatnonzero(of)
+            rows = rows[np.isin(at[rows], known)]  # a killed training may have logged only the loss of its last point
+            found = np.full(len(known), np.nan)
+            found[np.searchsorted(known, at[rows])] = self.rows.numbers("value")[rows]
+            return found[in_order]
 
-    n_batches = max((batch for _, batch in at), default=1)  # an epoch's last batch is a log point
-    done = np.array([epoch - 1 + batch / n_batches for epoch, batch in at], dtype=np.float64)
-    return Curve(
-        epochs=done,
-        loss=series(in_training & is_train & is_loss),
-        train_mm=series(in_training & is_train & ~is_loss),
-        val_mm=series(points),
-    )
+        trial = self.trial[points]
+        n_batches = np.ones(len(self.ids))  # an epoch's last batch is a log point
+        np.maximum.at(n_batches, trial, batches[points])
+        done = epochs[points] - 1 + batches[points] / n_batches[trial]
+        columns = Curve(
+            epochs=done,
+            loss=series(in_training & is_train & is_loss),
+            train_mm=series(in_training & is_train & ~is_loss),
+            val_mm=series(in_training & ~is_train),
+        )  # (P,) each
+        ends = np.searchsorted(trial, np.arange(len(self.ids) - 1), side="right")
+        return dict(zip(self.ids, map(Curve, *(np.split(column, ends) for column in columns)), strict=True))
+
+    def final(self, places: dict[str, int]) -> tuple[list[str], Numbers]:
+        """Returns the ids of F trials that finished, and their values in the final evaluation, (F, M).
+
+        Args:
+            places: The places of the metrics; new ones are added.
+        """
+        rows = np.flatnonzero(self.batches == 0)
+        codes, first = np.unique(self.rows.codes("metric")[rows], return_index=True)
+        texts = self.rows.distinct("metric")
+        for code in codes[np.argsort(first)]:
+            places.setdefault(texts[code], len(places))
+        place_of = np.array([places.get(text, -1) for text in texts], dtype=np.int64)
+        finished, of = np.unique(self.trial[rows], return_inverse=True)
+        values = np.full((len(finished), len(places)), np.nan)
+        values[of, place_of[self.rows.codes("metric")[rows]]] = self.rows.numbers("value")[rows]
+        return [self.ids[place] for place in finished], values

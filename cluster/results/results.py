@@ -131,7 +131,7 @@ class Results:
         planned = [(c, repetition) for repetition in range(len(experiment.seeds)) for c in experiment.combinations]
         ids = [f"{c.key}/{repetition}" for c, repetition in planned]
         wanted = set(ids)
-        known = folder.read_trials(TrialOutcome.of, wanted.__contains__)
+        known = folder.read_trials(TrialOutcome.of, wanted.__contains__, is_described=False)
         pending = TrialOutcome.of(TrialFile())
         outcomes = [known.get(trial_id, pending) for trial_id in ids]
         runs = folder.read_runs()

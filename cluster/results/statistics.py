@@ -172,17 +172,21 @@ def adjusted(comparisons: Sequence[Comparison], *, n_possible: int = 0) -> list[
             by others from the same trainings, so a comparison with it could have been any pair.
     """
     tested = [c.p_value for c in comparisons if c.p_value is not None]
-    # The p-values of comparisons that are not shown count as 1: this errs on the side of fewer stars.
-    after = iter(holm([*tested, *[1.0] * (n_possible - len(comparisons))]))
+    after = iter(holm(tested, n_others=max(0, n_possible - len(comparisons))))
     return [c if c.p_value is None else replace(c, p_adjusted=next(after)) for c in comparisons]
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusts p-values so that the probability of any false star stays at 5 % (Holm 1979, step-down)."""
+def holm(p_values: Sequence[float], *, n_others: int = 0) -> list[float]:
+    """Adjusts p-values so that the probability of any false star stays at 5 % (Holm 1979, step-down).
+
+    Args:
+        p_values: The p-values.
+        n_others: How many comparisons are not shown. Their p-values count as 1, which errs on the side of fewer stars.
+    """
     order = sorted(range(len(p_values)), key=p_values.__getitem__)
     adjusted_values, largest = [0.0] * len(p_values), 0.0
     for rank, i in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        largest = max(largest, min(1.0, (len(p_values) + n_others - rank) * p_values[i]))
         adjusted_values[i] = largest
     return adjusted_values
 

@@ -130,7 +130,9 @@ class Searching:
         plan = self._propose([self._result(of, values_mm) for of in self._keys])
         self.write()
         ids = {trial.id for trial in plan.trials}
-        statuses: dict[str, Status] = self.folder.read_trials(lambda trial: trial.status, ids.__contains__)
+        statuses: dict[str, Status] = self.folder.read_trials(
+            lambda trial: trial.status, ids.__contains__, is_described=False
+        )
         return replace(plan, statuses={i: status for i, status in statuses.items() if i in ids})
 
     @property
@@ -275,7 +277,9 @@ class SearchSchedule:
         unknown = {trial.id for trial in self.plan.trials} - self._values_mm.keys()
         folder, until = self._searching.folder, time.monotonic() + _STALE_S
         while True:
-            found = folder.read_trials(lambda trial: (trial.status, trial.val_distance_mm), unknown.__contains__)
+            found = folder.read_trials(
+                lambda trial: (trial.status, trial.val_distance_mm), unknown.__contains__, is_described=False
+            )
             ended = {i for i in unknown & found.keys() if found[i][0] in FINAL}
             self._values_mm |= {trial_id: found[trial_id][1] for trial_id in ended}
             unknown -= ended

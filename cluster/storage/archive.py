@@ -68,9 +68,15 @@ class Archive:
     def __init__(self, experiment: Storage) -> None:
         self.experiment = experiment
 
-    def trials(self, wanted: Callable[[str], bool] = lambda trial_id: True) -> Iterator[tuple[str, TrialFile]]:
-        """Yields the id of each trial and the content of its `trial.json`; a pending one if it is not `wanted`."""
+    def trials(
+        self, wanted: Callable[[str], bool] = lambda trial_id: True, *, is_described: bool = True
+    ) -> Iterator[tuple[str, TrialFile]]:
+        """Yields the id of each trial and the content of its `trial.json`; a pending one if it is not `wanted`.
+
+        See `TrialFile.from_json` for `is_described`.
+        """
         seen: set[str] = set()
+        pending = TrialFile()
         for bundle in self.bundles():
             rows = self._read(bundle)
             try:
@@ -80,7 +86,10 @@ class Archive:
                         raise ValueError(f"{trial_id!r} is not the id of a trial")
                     if trial_id not in seen:
                         seen.add(trial_id)
-                        yield trial_id, TrialFile.from_json(text.as_py()) if wanted(trial_id) else TrialFile()
+                        if wanted(trial_id):
+                            yield trial_id, TrialFile.from_json(text.as_py(), is_described=is_described)
+                        else:
+                            yield trial_id, pending
             except ValueError as error:
                 raise self._broken(bundle, error) from error
 
@@ -209,7 +218,7 @@ def _files_of(trial_ids: Sequence[str]) -> list[str]:
 
 def _is_final(trial: bytes) -> bool:
     try:
-        return TrialFile.from_json(trial).status in FINAL
+        return TrialFile.from_json(trial, is_described=False).status in FINAL
     except ValueError:
         return False
 

@@ -37,11 +37,14 @@ class TrialFolder:
         self.experiment = experiment
         self.trial_id = trial_id
 
-    def read_trial(self) -> TrialFile:
-        """Returns the content of `trial.json`; that of a pending trial if there is none, or if it is broken."""
+    def read_trial(self, *, is_described: bool = True) -> TrialFile:
+        """Returns the content of `trial.json`; that of a pending trial if there is none, or if it is broken.
+
+        See `TrialFile.from_json` for `is_described`.
+        """
         content = self.experiment.read(self._path(FileNames.TRIAL), at_most=MAX_TRIAL_BYTES)
         try:
-            return TrialFile() if content is None else TrialFile.from_json(content)
+            return TrialFile() if content is None else TrialFile.from_json(content, is_described=is_described)
         except ValueError as error:
             return TrialFile(problems=(str(error),))
 
@@ -108,6 +111,8 @@ class ExperimentFolder:
         self,
         of: Callable[[TrialFile], T],
         wanted: Callable[[str], bool] = lambda trial_id: True,
+        *,
+        is_described: bool = True,
     ) -> dict[str, T]:
         """Reads the trials, in their folders and in the archive.
 
@@ -115,6 +120,7 @@ class ExperimentFolder:
             of: Selects what is needed from the content of a `trial.json`, since a hundred thousand of them would fill
                 the memory.
             wanted: Decides by the id which trials' files are read; the others count as pending.
+            is_described: See `TrialFile.from_json`.
 
         Returns:
             What `of` returned, by the id of each trial that has a file.
@@ -132,11 +138,12 @@ class ExperimentFolder:
         with_file = [file["trial_id"] for file in files if file["name"] == FileNames.TRIAL and wanted(file["trial_id"])]
 
         def read(trial_id: str) -> T:
-            return of(self.trial(trial_id).read_trial())
+            return of(self.trial(trial_id).read_trial(is_described=is_described))
 
         known.update(zip(with_file, map_files(self.storage, read, with_file), strict=True))
         # The archive takes precedence and is read last: trials that a run moves at the same time are found there.
-        known.update((trial_id, of(content)) for trial_id, content in self.archive.trials(wanted))
+        archived = self.archive.trials(wanted, is_described=is_described)
+        known.update((trial_id, of(content)) for trial_id, content in archived)
         return known
 
     def read_trial(self, trial_id: str) -> TrialFile:
@@ -145,7 +152,12 @@ class ExperimentFolder:
         Raises:
             StorageError: If a file cannot be read.
         """
-        return self.read_trials(lambda trial: trial, trial_id.__eq__).get(trial_id, TrialFile())
+        if not is_trial_id(trial_id):
+            return TrialFile()
+        own = self.trial(trial_id).read_trial()
+        # The archive takes precedence and is read last, as in `read_trials`.
+        archived = (trial for archived_id, trial in self.archive.trials(trial_id.__eq__) if archived_id == trial_id)
+        return next(archived, own)
 
     def read_experiment(self) -> ExperimentFile:
         """Returns the content of `experiment.json`.

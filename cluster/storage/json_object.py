@@ -35,6 +35,20 @@ def json_object(data: str | bytes) -> dict[str, Any]:
     return content
 
 
+def usual_object(data: str | bytes, decoder: msgspec.json.Decoder[Any]) -> dict[str, Any] | None:
+    """Parses a JSON object whose fields have the types that a decoder expects, without building the others.
+
+    Returns:
+        None if it may not be such an object, or if `json_object` would refuse or change it.
+    """
+    try:
+        encoded = data.encode() if isinstance(data, str) else data.decode().encode()  # the decoder skips invalid UTF-8
+        found: dict[str, Any] | None = None if _may_be_deep(encoded) else decoder.decode(encoded)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None
+    return found
+
+
 def _parsed(data: bytes) -> Any:
     may_be_long = b"0" * _MAX_DIGITS in data.translate(_ALL_DIGITS_0)
     if not may_be_long:

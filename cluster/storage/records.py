@@ -18,7 +18,7 @@ _ROWS_PER_GROUP = 2**16
 
 _TEXT = pa.dictionary(pa.int32(), pa.string())  # few distinct texts, each many times
 
-_SCHEMA = pa.schema(
+SCHEMA = pa.schema(
     {
         "trial_id": _TEXT,
         "epoch": pa.int32(),
@@ -30,12 +30,13 @@ _SCHEMA = pa.schema(
         "value": pa.float64(),
     }
 )
+"""The columns of a file of records."""
 
 
 def to_parquet(trial_id: str, rows: Sequence[Record]) -> bytes:
     """Returns a trial's records as the content of a Parquet file."""
     columns = list(zip(*rows, strict=True)) or [()] * len(Record._fields)
-    table = pa.table([[trial_id] * len(rows), *columns], schema=_SCHEMA)
+    table = pa.table([[trial_id] * len(rows), *columns], schema=SCHEMA)
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
     content: bytes = buffer.getvalue()
@@ -49,7 +50,7 @@ def joined(contents: Sequence[bytes]) -> bytes:
         ValueError: If one of them is not a file of records.
     """
     buffer = io.BytesIO()
-    with pq.ParquetWriter(buffer, _SCHEMA, compression="zstd", write_page_checksum=True) as writer:
+    with pq.ParquetWriter(buffer, SCHEMA, compression="zstd", write_page_checksum=True) as writer:
         tables: list[pa.Table] = []
         for n, content in enumerate(contents, 1):
             tables.append(_read(content))
@@ -86,8 +87,8 @@ def open_records(data: bytes) -> pq.ParquetFile:
     Raises:
         ValueError: If it has other columns; for others see `open_parquet`.
     """
-    file = open_parquet(data, texts=[field.name for field in _SCHEMA if field.type == _TEXT])
-    for field in _SCHEMA:
+    file = open_parquet(data, texts=[field.name for field in SCHEMA if field.type == _TEXT])
+    for field in SCHEMA:
         if field.name not in file.schema_arrow.names or file.schema_arrow.field(field.name).type != field.type:
             raise ValueError(f"it has no column {field.name} of the type {field.type}")
     return file
@@ -95,7 +96,7 @@ def open_records(data: bytes) -> pq.ParquetFile:
 
 def _read(data: bytes) -> pa.Table:
     try:
-        table = open_records(data).read(columns=_SCHEMA.names, use_threads=False).select(_SCHEMA.names).cast(_SCHEMA)
+        table = open_records(data).read(columns=SCHEMA.names, use_threads=False).select(SCHEMA.names).cast(SCHEMA)
         table.validate(full=True)
     except Exception as error:
         # What pyarrow raises depends on the damage.

@@ -1,5 +1,6 @@
 """The experiments of a results folder and the status of each."""
 
+import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -207,5 +208,5 @@ def _size(folder: ExperimentFolder) -> int | None:
     total = 0
     for path in folder.storage.files():
         with suppress(OSError):  # a run has just moved it
-            total += (local / path).lstat().st_size
+            total += os.lstat(f"{local}/{path}").st_size
     return total

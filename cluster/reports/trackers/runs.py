@@ -112,7 +112,7 @@ class ExperimentRuns:
         experiment = folder.read_experiment()
         settings = {c.key: _settings(experiment.configs, c.options) for c in experiment.plan.combinations}
         rows = {f"{row['key']}/{row['repetition']}": row for row in results.trials}
-        endings = folder.read_trials(_Ending.of, rows.__contains__)
+        endings = folder.read_trials(_Ending.of, rows.__contains__, is_described=False)
         origins = {run_id: _origin(run) for run_id, run in results.runs.items()}
         dropped = {row["key"]: {name: str(row[name]) for name in _DROPPED} for row in results.not_ranked}
         planned = {}

@@ -284,3 +284,14 @@ class TestTheDiskThatAPlanTells:
         assert disk.startswith("disk: about ")
         assert disk.endswith(ends)
         assert str(plan_with(small_experiment, statuses, changes, {LR: [1, 2]})).count("\n") == 0
+
+
+@pytest.mark.slow
+def test_a_plan_does_not_import_the_compiler_of_torch(python, tmp_path):
+    code = f"""
+import sys; from pathlib import Path; from tests.benchmarks.sweeps import experiment, write_random_dataset
+folder = Path({str(tmp_path)!r})
+for part in ("train", "val"):
+    write_random_dataset(folder / "data", part, 8)
+experiment(folder, solver_config={{}}).plan(); print("torch._dynamo" in sys.modules)"""
+    assert python(code).stdout.strip() == "False"

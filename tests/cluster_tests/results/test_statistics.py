@@ -185,6 +185,10 @@ class TestHolm:
     def test_of_nothing_is_nothing(self):
         assert holm([]) == []
 
+    @given(st.lists(st.floats(0, 1), max_size=10), st.integers(0, 10))
+    def test_counts_comparisons_that_are_not_shown_as_p_values_of_1(self, p_values, n_others):
+        assert holm(p_values, n_others=n_others) == holm([*p_values, *[1.0] * n_others])[: len(p_values)]
+
     def test_counts_only_comparisons_that_were_tested(self):
         clear, too_few = compare([1.0] * 8, [2.0] * 8), compare([1.0] * 3, [2.0] * 3)
         assert adjusted([clear, too_few, clear]) == [

@@ -1,8 +1,11 @@
 import json
+import math
 import re
 import uuid
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cluster.storage import file_names
 from cluster.storage.experiment_file import NoResultsError
@@ -10,6 +13,7 @@ from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import Storage
 from cluster.storage.folders import ExperimentFolder
 from cluster.storage.trial_file import STATUSES, TrialFile
+from tests.cluster_tests.storage.test_json_object import JSON_VALUES
 
 
 @pytest.fixture(params=["local", "remote"])
@@ -80,6 +84,45 @@ class TestATrialsFile:
     )
     def test_tells_the_status(self, content, status):
         assert TrialFile.from_json(json.dumps(content)).status == status
+
+
+def read_or_error(data, **how):
+    try:
+        return repr(TrialFile.from_json(data, **how)._replace(options={}, description={}, normalizer=None))
+    except ValueError as error:
+        return repr(error)
+
+
+VALUES = JSON_VALUES | st.sampled_from([0, -1, 10**400, 1e300, math.inf, True, {"val": {}}, {"mean": {}}, "finished"])
+PLACES = [("metrics", *inner) for inner in ((), ("val",), ("val", "mean"), ("val", "mean", "distance"), ("val", "A"))]
+PLACES += [("description", "inner"), *((name,) for name in (*TrialFile._fields, "run"))]
+
+
+class TestATrialsFileThatIsReadWithoutItsDescription:
+    @pytest.mark.parametrize("content", [FINISHED, FINISHED._replace(runs=("beef",), description={"a": [1, {}]})])
+    def test_is_that_of_the_whole_file_otherwise(self, content):
+        found = TrialFile.from_json(content.to_json(), is_described=False)
+        assert found == content._replace(options={}, description={}, normalizer=None)
+
+    @given(st.sampled_from(PLACES), VALUES, st.none() | st.integers(0, 1500), st.binary(max_size=2))
+    def test_is_the_same_for_any_edited_or_damaged_file(self, path, value, place, damage):
+        content = json.loads(FINISHED._replace(runs=("beef",), description={"a": [1, {}]}).to_json())
+        at = content
+        for name in path[:-1]:
+            at = at[name]
+        at[path[-1]] = value
+        data = json.dumps(content).encode()
+        data = data if place is None else data[:place] + damage + data[place + 1 :]
+        assert read_or_error(data, is_described=False) == read_or_error(data)
+
+    @pytest.mark.parametrize(
+        "inner", ["[" * 60 + "]" * 60, "[" * 100_000, r'"\ud800"', r'"\q"', "1e999", "NaN", "9" * 400]
+    )
+    def test_is_the_same_for_any_description(self, inner):
+        text = (
+            FINISHED._replace(runs=("beef",)).to_json().replace('"description": {}', f'"description": {{"a": {inner}}}')
+        )
+        assert read_or_error(text, is_described=False) == read_or_error(text)
 
 
 def status(trial):
