@@ -62,7 +62,8 @@ def _has_fused(kind: type[torch.optim.Optimizer], given: Mapping[str, Any], para
     return (
         kind.__module__.startswith("torch.optim.")
         and "fused" in signature(kind).parameters
-        and not {"fused", "foreach"} & given.keys()
+        and given.get("fused") is None
+        and given.get("foreach") is None
         and not given.get("differentiable")
         and all(parameter.device.type in _FUSED_DEVICES and parameter.is_floating_point() for parameter in parameters)
     )

@@ -206,6 +206,7 @@ class Storage:
 
     def write(self, path: str, data: bytes) -> None:
         """Writes a file, replacing one that is there."""
+        self._require_below(path)
         above, _, name = path.rpartition("/")
         self.write_files(above, {name: data})
 
@@ -220,21 +221,23 @@ class Storage:
             files: The content of each file.
             sync: Wait until the files are on the disk; without it, a power cut may leave empty ones.
         """
-        path = f"{folder}/{next(iter(files))}".lstrip("/") if len(files) == 1 else folder
+        paths = [f"{folder}/{name}" if folder else name for name in files]
+        for path in paths:
+            self._require_below(path)
 
         def attempt() -> None:
             if self.local is not None:
                 self._write_local(folder, files, sync=sync)
                 return
             filesystem, root = self._remote()
-            for name, data in files.items():
-                object_store.write(filesystem, f"{root}/{folder}/{name}" if folder else f"{root}/{name}", data)
+            for path, data in zip(paths, files.values(), strict=True):
+                object_store.write(filesystem, f"{root}/{path}", data)
 
         advice = (
             ". Is there space, and may this user write there? Run the script again when this is fixed: finished trials "
             "stay finished."
         )
-        self._try(attempt, path, "written", advice)
+        self._try(attempt, paths[0] if len(paths) == 1 else folder, "written", advice)
 
     def read(self, path: str, *, at_most: int = _LARGEST) -> bytes | None:
         """Returns a file's content; None if it does not exist.

@@ -16,7 +16,8 @@ from cluster.storage.lease import already_running, is_leased, lease, this_run
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 _ATTEMPTS = 5
 _PAUSE_S = 0.05
-_REMOVALS = 20
+_REMOVALS = 200  # other runs may remove the folder as fast as they can
+_PAUSE_AFTER_REMOVAL_S = 0.005
 
 
 @contextmanager
@@ -72,15 +73,15 @@ def _file_lock(folder: Storage) -> Iterator[Callable[[], None]]:
 def _locked_file(folder: Storage, stack: ExitStack) -> IO[bytes]:
     """Returns the lock file, locked and open until the end of `stack`."""
     for _ in range(_REMOVALS):
-        # Its folder may be removed before it is opened.
-        with ExitStack() as opened, suppress(FileNotFoundError):
+        # Its folder may be removed before it is opened; `mkdir` calls a folder that is removed meanwhile existing.
+        with ExitStack() as opened, suppress(FileNotFoundError, FileExistsError):
             file = opened.enter_context(folder.opened_file(FileNames.LOCK, os.O_RDWR | os.O_CREAT, make=True))
             _acquire(folder, file)
             # Before it was locked, its last owner may have removed it, and others may have locked a new file.
             if _has_its_name(folder, file):
                 stack.push(opened.pop_all())
                 return file
-        time.sleep(_PAUSE_S)
+        time.sleep(_PAUSE_AFTER_REMOVAL_S)
     raise FileNotFoundError(errno.ENOENT, "it cannot be created, or others remove it again and again")
 
 

@@ -410,7 +410,12 @@ class TestASecondRun:
         small_experiment.run(changes, {LR: LRS})
         read = []
         real = TrialFolder.read_trial
-        monkeypatch.setattr(TrialFolder, "read_trial", lambda folder: read.append(folder.trial_id) or real(folder))
+
+        def read_trial(folder, **options):
+            read.append(folder.trial_id)
+            return real(folder, **options)
+
+        monkeypatch.setattr(TrialFolder, "read_trial", read_trial)
         table = small_experiment.run(changes, {LR: LRS})
         assert sorted(read) == sorted([f"{row['key']}/0" for row in table.trials] * 2)
 

@@ -80,6 +80,8 @@ def test_a_path_that_leaves_a_storage_is_refused_by_all_that_it_does(path, remot
     storage = Storage(f"fsspec+memory:///{uuid.uuid4().hex}" if remote else tmp_path / "a") / "b"
     for use in (
         lambda: storage.write(path, b""),
+        lambda: storage.write_files(path, {"file": b""}),
+        lambda: storage.write_files("", {path: b""}),
         lambda: storage.read(path),
         lambda: storage.remove(path),
         lambda: storage.names(path),

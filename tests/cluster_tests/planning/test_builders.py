@@ -25,6 +25,10 @@ class TestTheFusedImplementation:
     def test_is_not_expected_of_others(self, optimizer):
         assert "fused" not in built(optimizer, lr=0.1).defaults
 
+    def test_is_used_if_the_arguments_leave_the_choice_to_torch(self):
+        """So are they in the description of a combination, from which a trial is trained again."""
+        assert built(torch.optim.Adam, fused=None, foreach=None).defaults["fused"] is True
+
     @pytest.mark.parametrize("arguments", [{"fused": False}, {"foreach": True}, {"differentiable": True}])
     def test_gives_way_to_arguments_that_ask_for_another(self, arguments):
         assert not built(torch.optim.Adam, **arguments).defaults["fused"]
