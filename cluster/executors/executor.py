@@ -146,10 +146,15 @@ class Executor:
 
             ray_runner.run_ray(schedule, job, placement, monitor, self.signals)
             gc.collect()  # no object of Ray may be released by another thread while Ray ends
-            ending = Thread(target=ray.pop_all().close, name="end of Ray")
-        # Ray takes more than a second to end. Meanwhile the tables and the report are written.
+            # Ray takes more than a second to end. Meanwhile the tables and the report are written.
+            ending = Thread(target=_close, args=[ray.pop_all()], name="end of Ray")
         ending.start()
         self.closing.callback(ending.join)
+
+
+def _close(ray: ExitStack) -> None:
+    with suppress(Exception):  # all trials have ended, so a Ray that is lost now is no loss
+        ray.close()
 
 
 def import_ahead(*modules: str) -> None:
