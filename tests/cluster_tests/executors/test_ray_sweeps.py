@@ -406,10 +406,10 @@ class TestTwoRunsOfOneExperiment:
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system with room for 300 kB."""
+    """A file system with room for 400 kB: some of the six trials."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(folder)]
     if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
         pytest.skip("mounting a small file system is not permitted here")
     yield folder
