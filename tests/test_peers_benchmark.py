@@ -52,7 +52,7 @@ def test_the_error_of_a_program_shows_what_it_printed(tmp_path):
     assert error.endswith("no data\n")
 
 
-@pytest.mark.slow
+@pytest.mark.serial
 @pytest.mark.timeout(300)
 def test_programs_train_the_same_and_have_a_row(tmp_path):
     """Those that start Ray take more than a minute; `python -m tests.benchmarks.peers short` runs them too."""
