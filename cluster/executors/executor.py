@@ -149,12 +149,12 @@ class Executor:
 
 
 def _close(ray: ExitStack) -> None:
-    with suppress(Exception):  # all trials have ended, so a Ray that is lost now is no loss
+    with suppress(Exception):  # all trials have ended: nothing is lost if Ray fails now
         ray.close()
 
 
 def import_ahead(*modules: str) -> None:
-    """Imports modules in a thread, so that whoever needs them later does not wait; errors are left to that import."""
+    """Imports modules in a background thread, so that later imports do not wait; those also report any errors."""
 
     def work() -> None:
         for module in modules:

@@ -12,7 +12,8 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.support import ROOT
+
 DATASET = "synthetic --name demo --train 4000 --val 1000 --test 1000 --subsets A,B"
 N_RUNS = 3
 FIRST_EPOCH_GOAL_S = {"inline": 5, "ray": 7}
