@@ -19,6 +19,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # Small tensors gain nothing from a second thread, and lose much if another process uses the core.
 torch.set_num_threads(1)
 
+# Ray's workers give way to every other process unless told otherwise, so beside two other tests a sweep takes ten times as
+# long.
+os.environ.setdefault("RAY_worker_niceness", "0")
+
 # Examples have no deadline, so that no test fails on a busy machine. `make test` tries the same few examples each time;
 # `make test-all` tries new ones and prints how to reproduce a failure.
 settings.register_profile(
