@@ -19,8 +19,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # Small tensors gain nothing from a second thread, and lose much if another process uses the core.
 torch.set_num_threads(1)
 
-# Unless told otherwise, Ray's workers give way to all other processes: beside three busy ones a sweep took more than four
-# minutes, with this setting one.
+# Unless told otherwise, Ray's workers give way to all other processes: beside three busy ones, a sweep took more than
+# four minutes; with this setting it took one.
 os.environ.setdefault("RAY_worker_niceness", "0")
 
 # Examples have no deadline, so that no test fails on a busy machine. `make test` tries the same few examples each time;

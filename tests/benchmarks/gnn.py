@@ -15,7 +15,7 @@ import torch
 from data_pipeline.skeleton import HANDS17
 from posenet.models import CorrectorGNN
 from posenet.reproducible import reproducible_process
-from tests.posenet_tests.gnn_by_joint import GNNByJoint
+from tests.posenet_tests.models.gnn_by_joint import GNNByJoint
 
 BATCH, ROUNDS = 2048, 7
 

@@ -5,7 +5,7 @@ from data_pipeline.skeleton import HANDS17
 from posenet.models import (
     CorrectorGNN,
 )
-from tests.posenet_tests.gnn_by_joint import GNNByJoint
+from tests.posenet_tests.models.gnn_by_joint import GNNByJoint
 from tests.posenet_tests.models.support import CODERS, GNN, graph_distances, n_parameters, seeded
 from tests.support import generator
 
