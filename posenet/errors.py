@@ -51,8 +51,9 @@ def proportion_error_of_lengths(predicted: Tensor, true: Tensor) -> Tensor:
     d = (predicted.clamp(min=_MIN_LENGTH) / true.clamp(min=_MIN_LENGTH)).log().t()  # (N, B) -> (B, N)
     # Gathering whole rows is several times as fast as gathering columns.
     first, second = _bone_pairs(len(d), d.device)
-    difference = d.index_select(0, first) - d.index_select(0, second)  # (B·(B − 1)/2, N)
-    return difference.abs().expm1().clamp(max=MAX_PROPORTION_ERROR).t()  # -> (N, B·(B − 1)/2)
+    ratios = d.index_select(0, first).sub_(d.index_select(0, second)).abs_().exp_()  # (B·(B − 1)/2, N)
+    # Torch's `expm1` takes five times as long as its `exp`. In float32 this loses at most 10⁻⁷.
+    return ratios.clamp(max=1 + MAX_PROPORTION_ERROR).sub_(1).t()  # -> (N, B·(B − 1)/2)
 
 
 def bone_lengths(poses: Tensor, skeleton: Skeleton) -> Tensor:

@@ -2,15 +2,17 @@
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "leaky_relu": nn.LeakyReLU,
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    # In place: its gradient follows from its output.
+    "leaky_relu": partial(nn.LeakyReLU, inplace=True),
     "relu": nn.ReLU,
     "elu": nn.ELU,
     "gelu": nn.GELU,
