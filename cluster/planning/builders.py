@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from inspect import Parameter as ConstructorParameter
 from inspect import signature, unwrap
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from cluster.planning.config import Hyperparams
+from cluster.planning.identity import constructor_parameters
 from data_pipeline.distorters import Distorter
 from data_pipeline.files.tensors import require_uncompressed
 from data_pipeline.skeleton import Skeleton
@@ -57,11 +59,11 @@ def build_optimizer(hyperparams: Hyperparams, parameters: Iterable[Parameter]) -
     return hyperparams.optimizer(trained, **{**given, **fused})
 
 
-def _has_fused(kind: type[torch.optim.Optimizer], given: Mapping[str, Any], parameters: Sequence[Parameter]) -> bool:
+def _has_fused(kind: Callable[..., Any], given: Mapping[str, Any], parameters: Sequence[Parameter]) -> bool:
     """Returns whether an optimizer of torch has a fused implementation for these arguments and parameters."""
     return (
         kind.__module__.startswith("torch.optim.")
-        and "fused" in signature(kind).parameters
+        and "fused" in constructor_parameters(kind)
         and given.get("fused") is None
         and given.get("foreach") is None
         and not given.get("differentiable")
@@ -75,13 +77,14 @@ def build_checked_optimizer(hyperparams: Hyperparams, parameters: Iterable[Param
     Those of torch import torch.compile at their first use, which takes as long as the import of torch. This one does
     not, so a process that trains nothing never imports it.
     """
-    kind = hyperparams.optimizer
+    kind: Any = hyperparams.optimizer
     if kind is not None and kind.__module__.startswith("torch.optim."):
         hyperparams = replace(hyperparams, optimizer=_uncompiled(kind))
     return build_optimizer(hyperparams, parameters)
 
 
-def _uncompiled(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+@lru_cache
+def _uncompiled(kind: Any) -> type[torch.optim.Optimizer]:
     """Returns a subclass of an optimizer of torch without the decorators that import torch.compile."""
     plain_step = unwrap(kind.step)
 

@@ -335,12 +335,17 @@ def _try_optimizer(hyperparams: Hyperparams, model: torch.nn.Module, inputs: Inp
 def _try_scheduler(settings: Settings, optimizer: torch.optim.Optimizer, inputs: Inputs) -> None:
     """Builds the scheduler, which takes its first step; the first of its kind also steps through all epochs."""
     hyperparams, num_epochs = settings.hyperparams, settings.solver.num_epochs
+    kind, arguments = hyperparams.scheduler, inputs.arguments_text("scheduler_args", hyperparams)
+    assert kind is not None
+    key = (kind, arguments, num_epochs, hyperparams.optimizer)
+    # Whether a scheduler of torch accepts an optimizer depends on the optimizer's class, not on its arguments.
+    if key in inputs.tried and kind.__module__.startswith("torch.optim."):
+        return
     scheduler = builders.build_scheduler(hyperparams, optimizer)
     assert scheduler is not None
-    key = (hyperparams.scheduler, inputs.arguments_text("scheduler_args", hyperparams), num_epochs)
     if key in inputs.tried:
         return
-    n_steps = 1 if hyperparams.scheduler in _ENDLESS else min(num_epochs, MAX_STEPS)
+    n_steps = 1 if kind in _ENDLESS else min(num_epochs, MAX_STEPS)
     metric = [1.0] if hyperparams.scheduler_requires_metric else []
     for _ in range(n_steps):
         # Some check their arguments only when they use them.
