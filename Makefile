@@ -26,8 +26,8 @@ help:
 	@echo "make lint       ruff (format and rules) and mypy strict"
 	@echo "make format     format the code with ruff and fix what it can"
 	@echo "make docs       build the documentation site in build/site, and run its tutorial: 1 minute"
-	@echo "make bench      the benchmarks behind docs/costs.md"
-	@echo "make scale      measure a run of 10,000 trials for cluster/SCALE.md, in a quarter of an hour"
+	@echo "make bench      the benchmarks behind docs/costs.md: more than an hour"
+	@echo "make scale      measure runs of 10,000 trials for cluster/SCALE.md: 20 minutes"
 	@echo "make setup      only the set-up: .venv with everything in it"
 
 setup: .venv/installed

@@ -1,6 +1,6 @@
 """Measures what a large run costs and writes the table in `cluster/SCALE.md`: `make scale`.
 
-It takes a quarter of an hour on two cores. All figures depend on the machine and its load at the time; the table states
+It takes 20 minutes on two cores. All figures depend on the machine and its load at the time; the table states
 the load. Nothing is asserted.
 """
 
