@@ -46,6 +46,11 @@ def takes_skeleton(kind: type[torch.nn.Module]) -> bool:
     return first is not None and (first.name == "skeleton" or first.kind is ConstructorParameter.VAR_POSITIONAL)
 
 
+def is_of_torch(kind: Callable[..., Any]) -> bool:
+    """Returns whether an optimizer or scheduler is one of torch's."""
+    return kind.__module__.startswith("torch.optim.")
+
+
 def build_optimizer(hyperparams: Hyperparams, parameters: Iterable[Parameter]) -> torch.optim.Optimizer | None:
     """Returns a new optimizer over a model's parameters; None for a model that is fitted in closed form.
 
@@ -62,7 +67,7 @@ def build_optimizer(hyperparams: Hyperparams, parameters: Iterable[Parameter]) -
 def _has_fused(kind: Callable[..., Any], given: Mapping[str, Any], parameters: Sequence[Parameter]) -> bool:
     """Returns whether an optimizer of torch has a fused implementation for these arguments and parameters."""
     return (
-        kind.__module__.startswith("torch.optim.")
+        is_of_torch(kind)
         and "fused" in constructor_parameters(kind)
         and given.get("fused") is None
         and given.get("foreach") is None
@@ -78,7 +83,7 @@ def build_checked_optimizer(hyperparams: Hyperparams, parameters: Iterable[Param
     not, so a process that trains nothing never imports it.
     """
     kind: Any = hyperparams.optimizer
-    if kind is not None and kind.__module__.startswith("torch.optim."):
+    if kind is not None and is_of_torch(kind):
         hyperparams = replace(hyperparams, optimizer=_uncompiled(kind))
     return build_optimizer(hyperparams, parameters)
 

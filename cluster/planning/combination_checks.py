@@ -309,7 +309,7 @@ def _try_optimizer(hyperparams: Hyperparams, model: torch.nn.Module, inputs: Inp
         is_first = key not in inputs.tried
         # The class accepts the parameters; what is new is its arguments. To check these, one parameter is enough for an
         # optimizer of torch, which has one group of parameters. Others may make groups, which a scheduler may count.
-        n_parameters = 1 if not is_first and kind.__module__.startswith("torch.optim.") else None
+        n_parameters = 1 if not is_first and builders.is_of_torch(kind) else None
         optimizer = builders.build_checked_optimizer(hyperparams, islice(model.parameters(), n_parameters))
         assert optimizer is not None
         if is_first:
@@ -335,15 +335,18 @@ def _try_optimizer(hyperparams: Hyperparams, model: torch.nn.Module, inputs: Inp
 def _try_scheduler(settings: Settings, optimizer: torch.optim.Optimizer, inputs: Inputs) -> None:
     """Builds the scheduler, which takes its first step; the first of its kind also steps through all epochs."""
     hyperparams, num_epochs = settings.hyperparams, settings.solver.num_epochs
-    kind, arguments = hyperparams.scheduler, inputs.arguments_text("scheduler_args", hyperparams)
+    kind, optimizer_kind = hyperparams.scheduler, hyperparams.optimizer
     assert kind is not None
-    key = (kind, arguments, num_epochs, hyperparams.optimizer)
-    # Whether a scheduler of torch accepts an optimizer depends on the optimizer's class, not on its arguments.
-    if key in inputs.tried and kind.__module__.startswith("torch.optim."):
+    assert optimizer_kind is not None
+    key = (kind, inputs.arguments_text("scheduler_args", hyperparams), num_epochs, optimizer_kind)
+    is_tried = key in inputs.tried
+    # Whether a scheduler of torch accepts one of torch's optimizers depends on its class, not on its arguments. Other
+    # optimizers may make groups of parameters, see `_try_optimizer`.
+    if is_tried and builders.is_of_torch(kind) and builders.is_of_torch(optimizer_kind):
         return
     scheduler = builders.build_scheduler(hyperparams, optimizer)
     assert scheduler is not None
-    if key in inputs.tried:
+    if is_tried:
         return
     n_steps = 1 if kind in _ENDLESS else min(num_epochs, MAX_STEPS)
     metric = [1.0] if hyperparams.scheduler_requires_metric else []

@@ -291,7 +291,7 @@ def _role_of(error: BaseException) -> str:
 def _problem(role: str, part: Any, error: BaseException) -> Problem | None:
     """Returns the problem that a part raised an error; None if the error is not the user's to fix here."""
     kind = part if isinstance(part, type) or inspect.isfunction(part) else type(part)
-    needs_gpu = isinstance(error, AssertionError) and kind.__module__.startswith("torch.optim.")
+    needs_gpu = isinstance(error, AssertionError) and builders.is_of_torch(kind)
     if is_machine_error(error) or needs_gpu:
         return None  # it may work where it is trained
     if role == "loss" and not is_own(kind.__module__):

@@ -64,8 +64,8 @@ class Plain(torch.nn.Linear):
 class LayerwiseSGD(torch.optim.SGD):
     """Has a group for each parameter."""
 
-    def __init__(self, params, lr):
-        super().__init__([{"params": [parameter]} for parameter in params], lr=lr)
+    def __init__(self, params, lr, layerwise=True):
+        super().__init__([{"params": [parameter]} for parameter in params] if layerwise else params, lr=lr)
 
 
 class AllocatingMLP(CorrectorMLP):
@@ -877,3 +877,14 @@ class TestAModelThatFusesSubsets:
         plan = experiment.experiment(FUSION, {"experiment_config.val_set": sets}).plan()
         alone = [experiment.key({**FUSION, "experiment_config.val_set": name}) for name in sets]
         assert [combination.key for combination in plan.combinations] == alone
+
+
+def test_a_scheduler_is_tried_with_all_arguments_of_an_optimizer_that_may_group_the_parameters(small_experiment):
+    changes = {
+        "base_hyperparams.optimizer": LayerwiseSGD,
+        "base_hyperparams.optimizer_args": {"lr": 1e-3, "layerwise": True},
+        "base_hyperparams.scheduler": torch.optim.lr_scheduler.CyclicLR,
+        "base_hyperparams.scheduler_args": {"base_lr": [0.1] * 4, "max_lr": 1.0, "cycle_momentum": False},
+    }
+    with pytest.raises(ConfigError, match="CyclicLR refuses"):
+        small_experiment.experiment(changes, {"optimizer_args.layerwise": [True, False]}).plan()
