@@ -19,8 +19,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # Small tensors gain nothing from a second thread, and lose much if another process uses the core.
 torch.set_num_threads(1)
 
-# Unless told otherwise, Ray's workers give way to all other processes, such as those that run other tests: beside three
-# busy ones, a sweep took more than four minutes; with this setting it took one.
+# By default, Ray's workers have a lower priority than all other processes, including those that run other tests. Beside
+# three busy processes, a sweep took more than four minutes; with this setting, it took one.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("RAY_worker_niceness", "0")
 

@@ -1,7 +1,7 @@
 """Measures what a large run costs and writes the table in `cluster/SCALE.md`: `make scale`.
 
-It takes 20 minutes on two cores. All figures depend on the machine and its load at the time; the table states
-the load. Nothing is asserted.
+It takes 20 minutes on two cores. All figures depend on the machine and its load at the time; the table states the load.
+Nothing is asserted.
 """
 
 import argparse

@@ -4,9 +4,7 @@ import pytest
 import torch
 
 from data_pipeline.skeleton import HANDS17, Skeleton
-from posenet.models import (
-    CorrectorFingerMLP,
-)
+from posenet.models import CorrectorFingerMLP
 from tests.posenet_tests.models.support import n_parameters, seeded
 from tests.support import generator
 

@@ -2,12 +2,10 @@ import pytest
 import torch
 
 from data_pipeline.skeleton import HANDS17
-from posenet.models import (
-    CorrectorGNN,
-)
+from posenet.models import CorrectorGNN
 from tests.posenet_tests.models.gnn_by_joint import GNNByJoint
 from tests.posenet_tests.models.support import CODERS, GNN, graph_distances, n_parameters, seeded
-from tests.support import generator
+from tests.support import SKELETONS, generator
 
 
 class TestCorrectorGNN:
@@ -91,3 +89,8 @@ class TestCorrectorGNN:
     def test_refuses_settings_that_do_not_make_a_network_and_says_why(self, wrong, says):
         with pytest.raises(ValueError, match=says):
             CorrectorGNN(HANDS17, **{**GNN, **wrong})
+
+
+def test_the_skeletons_of_the_tests_have_joints_with_several_numbers_of_neighbours():
+    for skeleton in SKELETONS:
+        assert len({len(neighbours) for neighbours in skeleton.neighbours}) > 2

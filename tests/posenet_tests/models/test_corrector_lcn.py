@@ -3,9 +3,7 @@ import pytest
 import torch
 
 from data_pipeline.skeleton import HANDS17
-from posenet.models import (
-    CorrectorLCN,
-)
+from posenet.models import CorrectorLCN
 from tests.posenet_tests.models.support import LCN, NUMPY_ACTIVATIONS, graph_distances, seeded
 from tests.support import generator, hands
 

@@ -7,11 +7,9 @@ import torch
 from torch import nn
 
 from data_pipeline.skeleton import HANDS17
-from posenet.models import (
-    CorrectorMLP,
-)
+from posenet.models import CorrectorMLP
 from posenet.models.layers import ACTIVATIONS
-from tests.posenet_tests.models.support import NUMPY_ACTIVATIONS, seeded
+from tests.posenet_tests.models.support import NUMPY_ACTIVATIONS, n_parameters, seeded
 from tests.support import hands
 
 
@@ -21,7 +19,7 @@ def layers_of(**arguments):
 
 class TestCorrectorMLP:
     @pytest.mark.parametrize(
-        ("hidden_dims", "batchnorm", "n_parameters"),
+        ("hidden_dims", "batchnorm", "expected"),
         [
             # 63·256 + 256, 256·256 + 256, 256·63 + 63
             ([256, 256], False, 98_367),
@@ -30,9 +28,9 @@ class TestCorrectorMLP:
             ([], False, 63 * 63 + 63),
         ],
     )
-    def test_has_the_parameters_that_a_count_by_hand_gives(self, hidden_dims, batchnorm, n_parameters):
+    def test_has_the_parameters_that_a_count_by_hand_gives(self, hidden_dims, batchnorm, expected):
         model = CorrectorMLP(HANDS17, hidden_dims=hidden_dims, batchnorm=batchnorm)
-        assert sum(parameter.numel() for parameter in model.parameters()) == n_parameters
+        assert n_parameters(model) == expected
 
     @pytest.mark.parametrize("activation", [*ACTIVATIONS, nn.LeakyReLU(0.1)], ids=str)
     def test_computes_what_numpy_does_with_its_weights(self, skeleton, activation):

@@ -5,9 +5,7 @@ import pytest
 import torch
 
 from data_pipeline.skeleton import HANDS17
-from posenet.models import (
-    CorrectorTransformer,
-)
+from posenet.models import CorrectorTransformer
 from tests.posenet_tests.models.support import NUMPY_ACTIVATIONS, TRANSFORMER, seeded
 from tests.support import generator
 

@@ -41,7 +41,7 @@ from tests.posenet_tests.models.support import (
     normalized_hands,
     seeded,
 )
-from tests.support import SKELETONS, cases, global_random_states, on_skeletons, pair_id
+from tests.support import cases, global_random_states, on_skeletons, pair_id
 
 ARGUMENTS = {
     KernelCorrector: [
@@ -241,8 +241,3 @@ def outcome_of_a_step(model, poses, device):
     tensors = [corrected, given.grad, *(parameter.grad for parameter in model.parameters())]
     assert {tensor.device.type for tensor in tensors} == {device}
     return tensors
-
-
-def test_the_skeletons_of_the_tests_have_joints_with_several_numbers_of_neighbours():
-    for skeleton in SKELETONS:
-        assert len({len(neighbours) for neighbours in skeleton.neighbours}) > 2

@@ -11,12 +11,7 @@ from data_pipeline.formats.recordings import nyu_frames
 from data_pipeline.pose_dataset import PoseDataset, Samples
 from data_pipeline.skeleton import HANDS17, NYU
 from posenet.evaluator import Evaluator
-from posenet.models import (
-    AgreementFusion,
-    MeanFusion,
-    SteadinessFusion,
-    WeightedFusion,
-)
+from posenet.models import AgreementFusion, MeanFusion, SteadinessFusion, WeightedFusion
 from tests.posenet_tests.models.support import AGREEMENT, NUMPY_ACTIVATIONS, normalized_hands, seeded
 from tests.support import SHARED_DATA, generator
 

@@ -3,9 +3,7 @@ import pytest
 import torch
 
 from data_pipeline.skeleton import HANDS17
-from posenet.models import (
-    GlobalShiftMLP,
-)
+from posenet.models import GlobalShiftMLP
 from tests.posenet_tests.models.support import seeded
 from tests.support import generator, hands
 

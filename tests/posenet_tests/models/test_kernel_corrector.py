@@ -10,10 +10,7 @@ from data_pipeline.batch import Batch
 from data_pipeline.formats.leaderboard import read_results
 from data_pipeline.normalizers import ViewpointNormalizer
 from data_pipeline.skeleton import HANDS17, ICVL, NYU
-from posenet.models import (
-    GaussianSmoother,
-    KernelCorrector,
-)
+from posenet.models import GaussianSmoother, KernelCorrector
 from tests.posenet_tests.models.support import KERNEL, fit, normalized_hands
 from tests.support import SHARED_DATA, generator
 

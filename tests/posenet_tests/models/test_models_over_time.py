@@ -7,12 +7,7 @@ from data_pipeline.batch import DeviceDataset, Window
 from data_pipeline.frame_table import FrameTable
 from data_pipeline.pose_dataset import PoseDataset
 from data_pipeline.skeleton import HANDS17
-from posenet.models import (
-    CorrectorLCN,
-    GaussianSmoother,
-    TemporalFilter,
-    TemporalLCN,
-)
+from posenet.models import CorrectorLCN, GaussianSmoother, TemporalFilter, TemporalLCN
 from tests.posenet_tests.models.support import FILTER, LCN, TEMPORAL_LCN, graph_distances, normalized_hands, seeded
 from tests.support import generator
 
