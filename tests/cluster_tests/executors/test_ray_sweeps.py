@@ -248,7 +248,11 @@ class TestARace:
         sweep.spec.update(RACE)
         process = sweep.start(slow=0.02)
         wait_for(sweep.batches, process)
-        second = sweep.run()
+        os.kill(process.pid, signal.SIGSTOP)  # or it may have finished before the second one looks
+        try:
+            second = sweep.run()
+        finally:
+            os.kill(process.pid, signal.SIGCONT)
         assert second.code == 1
         assert f"process {process.pid} on " in second.errors
         process.communicate(timeout=200)
