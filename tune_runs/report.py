@@ -230,6 +230,9 @@ def race(args: argparse.Namespace) -> int:
         )
         for factor, min_epochs in product(args.reduction_factor, args.min_epochs)
     ]
+    wrong = {name: allowed for rule in rules for name, allowed in rule.wrong.items()}
+    if wrong:
+        raise UserError("\n  ".join(f"--{name.replace('_', '-')}: allowed: {text}" for name, text in wrong.items()))
     table = _results(args, args.name)
     replayed = replay_races(table, rules)
     if args.json:

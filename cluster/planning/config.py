@@ -444,6 +444,11 @@ def _check_dict(section: str, given: Any) -> list[Problem]:
         allowed = fields[key].metadata["rule"](value)
         if allowed is not None:
             problems.append(Problem(f"{section}.{key}", f"got {value_text(value)}; allowed: {allowed}"))
+        elif isinstance(value, SuccessiveHalving | Search):
+            problems += [
+                Problem(f"{section}.{key}.{name}", f"got {value_text(getattr(value, name))}; allowed: {allowed}")
+                for name, allowed in value.wrong.items()
+            ]
     for key, config_field in fields.items():
         if key not in given and _default(config_field) is dataclasses.MISSING:
             problems.append(Problem(f"{section}.{key}", "is missing; see tune_runs/README.md for what it means"))

@@ -13,8 +13,6 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from cluster.racing.decision_file import STAYS, Reason
-from data_pipeline.user_error import UserError
-from data_pipeline.words import value_text
 
 MIN_COMBINATIONS = 6
 """With fewer combinations a race saves little, since half of them would be finalists."""
@@ -81,14 +79,21 @@ class SuccessiveHalving:
     max_cost: float = 0.25
     confirm: int = 0
 
-    def __post_init__(self) -> None:
-        for name, minimum in (("reduction_factor", 2), ("min_epochs", 1), ("min_finalists", 1), ("confirm", 0)):
-            _require(name, getattr(self, name), f"an int of at least {minimum}", _is_int(getattr(self, name), minimum))
-        first = self.first_repetitions
-        _require("first_repetitions", first, "an int of at least 1, or None", first is None or _is_int(first, 1))
+    @property
+    def wrong(self) -> dict[str, str]:
+        """What is allowed for each setting that is wrong."""
+        minima = {"reduction_factor": 2, "min_epochs": 1, "min_finalists": 1, "confirm": 0}
+        wrong = {
+            name: f"an int of at least {minimum}"
+            for name, minimum in minima.items()
+            if not _is_int(getattr(self, name), minimum)
+        }
+        if self.first_repetitions is not None and not _is_int(self.first_repetitions, 1):
+            wrong["first_repetitions"] = "an int of at least 1, or None"
         cost = self.max_cost
-        is_share = isinstance(cost, int | float) and not isinstance(cost, bool) and 0 < cost <= 1
-        _require("max_cost", cost, "a number above 0 and at most 1", is_share)
+        if isinstance(cost, bool) or not isinstance(cost, int | float) or not 0 < cost <= 1:
+            wrong["max_cost"] = "a number above 0 and at most 1"
+        return wrong
 
     def n_rungs(self, num_epochs: int) -> int:
         """Returns the number of rungs of a race whose shortest training has `num_epochs` epochs."""
@@ -111,11 +116,6 @@ class SuccessiveHalving:
 
 def _is_int(value: Any, minimum: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= minimum
-
-
-def _require(name: str, value: object, allowed: str, is_allowed: bool) -> None:
-    if not is_allowed:
-        raise UserError(f"SuccessiveHalving({name}=…): got {value_text(value)}; allowed: {allowed}")
 
 
 @dataclass(frozen=True)

@@ -372,9 +372,13 @@ def _decided_bracket(
 
 def _rule_of(decision: DecisionFile) -> SuccessiveHalving:
     try:
-        return SuccessiveHalving(**decision.rule)
-    except (TypeError, UserError) as error:
+        rule = SuccessiveHalving(**decision.rule)
+    except TypeError as error:
         raise RaceError.of(decision.path, f"its rule is not valid: {error}") from error
+    if rule.wrong:
+        allowed = ", ".join(f"{name}: {text}" for name, text in rule.wrong.items())
+        raise RaceError.of(decision.path, f"its rule is not valid; allowed: {allowed}")
+    return rule
 
 
 def _placed(planned: Mapping[str, Entrant], known: Sequence[Bracket]) -> dict[str, Entrant]:

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from data_pipeline.user_error import UserError, did_you_mean
-from data_pipeline.words import count, value_text
+from data_pipeline.words import count
 
 Sampler = Literal["tpe", "random", "sobol"]
 
@@ -29,16 +28,15 @@ class Search:
     n_combinations: int
     round_size: int = 8
 
-    def __post_init__(self) -> None:
+    @property
+    def wrong(self) -> dict[str, str]:
+        """What is allowed for each setting that is wrong."""
+        counts = [name for name in ("n_combinations", "round_size") if not _is_count(getattr(self, name))]
+        wrong = dict.fromkeys(counts, "an int of at least 1")
         names = get_args(Sampler)
         if self.sampler not in names:
-            hint = did_you_mean(self.sampler, names) if isinstance(self.sampler, str) else ""
-            allowed = " or ".join(map(repr, names))
-            raise UserError(f"Search({value_text(self.sampler)}, …): the sampler must be {allowed}{hint}")
-        for name in ("n_combinations", "round_size"):
-            given = getattr(self, name)
-            if not _is_count(given):
-                raise UserError(f"Search({name}=…): got {value_text(given)}; allowed: an int of at least 1")
+            wrong["sampler"] = f"one of {', '.join(map(repr, names))}"
+        return wrong
 
     @property
     def n_rounds(self) -> int:

@@ -944,6 +944,14 @@ class TestTheHelp:
         assert {name for name, command in commands.items() if "--json" in command.format_help()} >= WITH_JSON
 
 
+def test_a_race_that_cannot_be_is_an_error_with_all_its_wrong_settings(run):
+    status, output, errors = run("race", "complete", "--reduction-factor", 1, 3, "--max-cost", 2)
+    assert (status, output) == (2, "")
+    factor, cost = errors.splitlines()
+    assert factor == "error: --reduction-factor: allowed: an int of at least 2"
+    assert cost == "  --max-cost: allowed: a number above 0 and at most 1"
+
+
 def test_ctrl_c_ends_a_command_without_a_traceback(run, monkeypatch):
     def interrupted(storage_path):
         raise KeyboardInterrupt

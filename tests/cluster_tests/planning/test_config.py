@@ -12,6 +12,7 @@ import torch
 from cluster.experiment import Experiment
 from cluster.planning.config import ConfigError
 from cluster.racing.successive_halving import SuccessiveHalving
+from cluster.searching.search import Search
 from data_pipeline.augmenters import RandomRotator
 from data_pipeline.distorters import Distorter, NoDistorter
 from data_pipeline.normalizers import GlobalNormalizer, Normalizer, Shifter
@@ -286,6 +287,23 @@ class TestAWrongKeyOrValue:
         with pytest.raises(ConfigError) as caught:
             small_experiment.experiment(wrong)
         assert {problem.path for problem in caught.value.problems} == set(wrong)
+
+    def test_of_a_race_or_a_search_stands_with_the_others(self, small_experiment):
+        wrong = {
+            "experiment_config.race": SuccessiveHalving(reduction_factor=1, confirm=1.5),
+            "experiment_config.search": Search("tp", 0),
+            "base_hyperparams.optimizer_args.lr": "1e-3",
+        }
+        with pytest.raises(ConfigError) as caught:
+            small_experiment.experiment(wrong)
+        *of_config, of_optimizer = map(str, caught.value.problems)
+        assert of_config == [
+            "experiment_config.race.reduction_factor: got 1; allowed: an int of at least 2",
+            "experiment_config.race.confirm: got 1.5; allowed: an int of at least 0",
+            "experiment_config.search.n_combinations: got 0; allowed: an int of at least 1",
+            "experiment_config.search.sampler: got 'tp'; allowed: one of 'tpe', 'random', 'sobol'",
+        ]
+        assert of_optimizer.startswith("base_hyperparams.optimizer_args.lr: ")
 
     @pytest.mark.parametrize("path", ["experiment_config.data_dir", "solver_config"])
     def test_hides_no_problem_of_the_other_dicts(self, small_experiment, path):
