@@ -53,6 +53,8 @@ def pytest_collection_modifyitems(items):
     # Addresses in the names of tests would differ between the processes that run them.
     for item in items:
         item._nodeid = re.sub(r" at 0x[0-9a-f]+", "", item.nodeid)
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="there is no GPU that torch can use"))
 
 
 @pytest.fixture(params=SKELETONS, ids=lambda skeleton: skeleton.name)

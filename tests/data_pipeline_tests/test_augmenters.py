@@ -162,7 +162,6 @@ class TestRandomRotator:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU that torch can use")
 def test_a_gpu_turns_hands_without_being_waited_for_and_without_tf32(skeleton):
     poses, labels = (points.cuda() for points in hands(skeleton, 100))
     draws = torch.Generator("cuda").manual_seed(0)
@@ -232,7 +231,6 @@ class TestRandomBoneScaler:
         assert torch.equal(RandomBoneScaler()(poses, poses, alone, generator())[0], poses)
 
     @pytest.mark.gpu
-    @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU that torch can use")
     def test_is_not_waited_for_on_a_gpu(self, skeleton):
         poses, labels = (points.cuda() for points in hands(skeleton, 100))
         draws = torch.Generator("cuda").manual_seed(0)

@@ -233,7 +233,6 @@ def test_every_row_of_an_array_reaches_the_gpu(gpus, monkeypatch, n):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU that torch can use")
 class TestOnAGpu:
     def test_a_dataset_is_the_same_there(self, skeleton, monkeypatch):
         monkeypatch.setattr("data_pipeline.batch._PINNED_SAMPLES", 5)

@@ -340,7 +340,6 @@ def test_a_frame_turns_as_a_matrix_product_does():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU that torch can use")
 def test_a_gpu_gives_the_same_frames_without_being_waited_for_and_without_tf32(normalizer, skeleton):
     poses, _ = hands(skeleton, 100)
     there = poses.cuda()

@@ -107,7 +107,6 @@ class TestDegeneratePoses:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU that torch can use")
 def test_a_gpu_gives_the_same_poses():
     poses, labels = hands(HANDS17, 20, dtype=torch.float64)
     found = aligned(poses.cuda(), labels.cuda()).cpu()

@@ -71,7 +71,6 @@ class TestDropout:
         assert all(torch.equal(layer(x), one) for one in expected)
 
     @pytest.mark.gpu
-    @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU that torch can use")
     def test_on_a_gpu_is_that_of_torch(self):
         x = torch.ones(1000, device="cuda")
         dropped = seeded_dropout(x, 0.3)

@@ -50,7 +50,6 @@ def test_the_error_of_a_trial_ends_the_run_and_gives_the_gpu_back(train, gpus, w
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU that torch can use")
 def test_a_run_ends_when_a_trial_has_made_a_real_gpu_unusable(small_experiment, python):
     code = (
         "import sys, torch\n"

@@ -47,7 +47,6 @@ def test_a_trial_that_fails_leaves_no_tensor_behind(small_experiment):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU that torch can use")
 def test_trials_leave_no_memory_of_a_gpu_taken(small_experiment):
     device = torch.device("cuda", 0)
     train(small_experiment, 0, device)

@@ -63,7 +63,6 @@ def test_a_trial_that_continues_draws_on_from_the_generator_of_its_gpu(gpus, sma
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU that torch can use")
 def test_a_trial_on_a_gpu_leaves_generators_and_the_current_gpu_as_they_were(small_experiment):
     torch.cuda.manual_seed_all(7)
     before = torch.cuda.get_rng_state_all(), torch.cuda.current_device()

@@ -419,7 +419,6 @@ class TestInterpolationDistorter:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU that torch can use")
 @pytest.mark.parametrize("case", CASES, ids=case_id)
 def test_a_distorter_does_not_wait_for_the_gpu(case):
     member, arguments = case

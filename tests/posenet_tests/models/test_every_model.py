@@ -216,13 +216,11 @@ class TestEveryModel:
             member(skeleton, **arguments, no_such_setting=1)
 
     @pytest.mark.gpu
-    @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU that torch can use")
     def test_has_the_same_outputs_and_gradients_on_a_gpu_as_on_the_cpu(self, make, poses):
         here, there = (outcome_of_a_step(make().eval(), poses, device) for device in ("cpu", "cuda"))
         torch.testing.assert_close([tensor.cpu() for tensor in there], here, rtol=1e-4, atol=1e-4)
 
     @pytest.mark.gpu
-    @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU that torch can use")
     def test_repeats_a_step_bit_for_bit_on_a_gpu(self, make, poses):
         first, second = (outcome_of_a_step(make().train(), poses, "cuda") for _ in range(2))
         assert all(map(torch.equal, first, second))
