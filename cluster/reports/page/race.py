@@ -20,9 +20,6 @@ _MAX_STAYING = 40
 """More curves could not be distinguished, and would make the page large."""
 
 _TOP = 30
-_MAX_WIDE = 5
-"""With more rungs, the number of combinations that reached each one does not fit above it."""
-
 _ORDERS = (
     "Rank correlation (Spearman): 1 if combinations are in the same order at the next rung, 0 if the two orders are "
     "unrelated; in brackets, how many combinations it covers. It covers only those that stayed. They are similar, so "
@@ -113,17 +110,13 @@ class _Picture:
         """Returns the picture with its caption."""
         first, *others = self.staying or [""]
         rungs = [
-            self.chart.rule(self._rung_x(place), f"{rung.n_stay:,}{self._of(rung)}")
-            for place, rung in enumerate(self.course.rungs)
+            self.chart.rule(self._rung_x(place), f"{rung.n_stay:,}") for place, rung in enumerate(self.course.rungs)
         ]
         curves = [self._curve(key, "dropped") for key in reversed(self.dropped)]
         curves += [self._curve(key, "finalist") for key in reversed(others)]
         curves += [self._curve(first, "best")] if first else []
         title = f"Best validation error so far of {count(len(self.pieces), 'combination')}, as far as each was trained."
         return figure(self.chart.drawn(title, *rungs, *curves), *self._caption(first))
-
-    def _of(self, rung: RungOutcome) -> str:
-        return f" of {rung.n:,}" if len(self.course.rungs) < _MAX_WIDE else ""
 
     def _caption(self, first: str) -> Iterator[str]:
         course = self.course
