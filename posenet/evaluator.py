@@ -34,6 +34,7 @@ import torch
 from torch import Tensor
 
 from data_pipeline.batch import Batch, DeviceDataset, fuses, window_of
+from data_pipeline.layout import stored_samples_last
 from data_pipeline.normalizers import Normalizer
 from data_pipeline.skeleton import Skeleton
 from data_pipeline.subsets import FUSED_SUBSET, MEAN_SUBSET
@@ -305,7 +306,7 @@ class _RunningMeans:
             if "@" in key[1]:
                 total = metrics.success_counts(values, len(CURVE_THRESHOLDS_MM)).double()  # (T,)
             else:
-                total = values.sum(dtype=torch.float64).unsqueeze(0)  # (1,)
+                total = _total(values).unsqueeze(0)  # (1,)
             sums[key] = sums[key] + total if key in sums else total
             counts[key] = counts.get(key, 0) + values.numel()
 
@@ -317,6 +318,23 @@ class _RunningMeans:
             (space, name): total / self._counts[space, metric]
             for ((space, metric), name), total in zip(names, totals, strict=True)
         }
+
+
+_FEWEST_HALVED = 32
+"""Values of a sample, such as those of all pairs of bones, are first added in halves if they are as many as this.
+
+Converting them all to float64 would take longer than computing them. Added like this, they do not depend on the
+sample's place in its chunk, as they would in a sum over an axis.
+"""
+
+
+def _total(values: Tensor) -> Tensor:
+    """Returns the sum of values, (N,) or (N, K), as a float64 scalar."""
+    if values.ndim == 1 or values.shape[1] < _FEWEST_HALVED:
+        return values.sum(dtype=torch.float64)
+    half = values.shape[1] // 2
+    rest = values[:, 2 * half :].sum(dtype=torch.float64)  # of an odd number, the last one
+    return rest + _total(values[:, :half] + values[:, half : 2 * half])
 
 
 def _metric_names(quantity: str) -> Sequence[str]:
@@ -353,6 +371,7 @@ def _correction_quantities(before: Tensor, after: Tensor, labels: Tensor, skelet
 
 
 def _space_quantities(space: Space, poses: Tensor, labels: Tensor, skeleton: Skeleton) -> _Quantities:
+    poses, labels = stored_samples_last(poses), stored_samples_last(labels)  # (N, J, 3) each
     distances = errors.distance_error(poses, labels, skeleton)  # (N, J)
     predicted, true = errors.bone_lengths(poses, skeleton), errors.bone_lengths(labels, skeleton)  # (N, B) each
     return {

@@ -142,7 +142,7 @@ class TestEveryError:
         poses.requires_grad_()
         values = error(poses, labels, skeleton)
         values.sum().backward()
-        assert torch.equal(values.detach(), expected)
+        torch.testing.assert_close(values.detach(), expected)  # training computes lengths in another way
         assert poses.grad.isfinite().all()
 
 
