@@ -29,7 +29,7 @@ from cluster.storage.run_file import RunFile, origins_of
 from cluster.storage.trial_file import TrialFile
 from cluster.trial.trainable import TrialReport, run_trial
 from data_pipeline.user_error import UserError, first_line
-from data_pipeline.words import listed
+from data_pipeline.words import count, listed
 from posenet.record import Record
 
 _SHOWN = 10
@@ -79,11 +79,12 @@ class Reproduction:
         """The result in words."""
         if self.is_same:
             weights = "its weights were not kept" if self.weights_are_same is None else "so are the best weights"
-            lines = [f"{self.trial_id}: the same bits. All {self.n_compared} numbers are equal, and {weights}."]
+            lines = [f"{self.trial_id}: the same bits. All {self.n_compared:,} numbers are equal, and {weights}."]
         else:
             n = len(self.different)
             lines = [
-                f"{self.trial_id}: not the same bits. {n or 'None'} of {self.n_compared} numbers differ" + ":" * bool(n)
+                f"{self.trial_id}: not the same bits. {n or 'None'} of {count(self.n_compared, 'number')} "
+                f"{'differs' if n == 1 else 'differ'}" + ":" * bool(n)
             ]
             lines += [f"  {what} was {then!r} and is {now!r}" for what, then, now in self.different[:_SHOWN]]
             if n > _SHOWN:
@@ -91,7 +92,7 @@ class Reproduction:
             of_weights = {True: "are the same", False: "differ", None: "were not kept"}
             lines.append(f"The best weights {of_weights[self.weights_are_same]}.")
         if self.n_missing:
-            lines.append(f"{self.n_missing} numbers that were logged then are not logged now and are not compared.")
+            lines.append(f"{count(self.n_missing, 'number')} of then cannot be compared: not logged any more.")
         if self.changed is None:
             lines.append("Which versions trained it then was not recorded.")
         lines += [f"{name} was {then}, and is {now}." for name, (then, now) in (self.changed or {}).items()]

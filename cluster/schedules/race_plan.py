@@ -175,10 +175,10 @@ def decision_text(decision: DecisionFile, leader: str) -> str:
     added = f", bracket {decision.bracket + 1}" if decision.bracket else ""
     stay = "are finalists" if decision.rung == decision.n_rungs - 2 else "stay"
     best = decision.leader
+    of_leader = f"; the leader has a validation error of {best.mean_mm:.2f} mm ({leader})"
     return (
         f"race on {decision.data}{added}, rung {decision.rung + 1} of {decision.n_rungs}: {n_stay} of "
-        f"{count(n, 'combination')} {stay} after epoch {best.epoch}{lost}; the leader has a validation error of "
-        f"{best.mean_mm:.2f} mm ({leader})"
+        f"{count(n, 'combination')} {stay} after epoch {best.epoch}{lost}{of_leader if n > diverged else ''}"
     )
 
 

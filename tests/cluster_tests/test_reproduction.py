@@ -152,7 +152,7 @@ class TestATrialThatIsTheSame:
         n_logged = pq.read_table(io.BytesIO(folder.trial(trial_id).read("records.parquet"))).num_rows
         assert found.n_compared > n_logged  # and the metrics of trial.json, and its best epoch
         assert found.text == (
-            f"{trial_id}: the same bits. All {found.n_compared} numbers are equal, and so are the best weights."
+            f"{trial_id}: the same bits. All {found.n_compared:,} numbers are equal, and so are the best weights."
         )
         assert snapshot(small_experiment.folder) == before
 
@@ -209,7 +209,7 @@ class TestATrialThatIsTheSame:
         folder.write_experiment(content)
         found = reproduce(folder, trial_id)
         assert (found.is_same, found.n_missing) == (True, n_batches)
-        assert f"{n_batches} numbers that were logged then are not logged now and are not compared." in found.text
+        assert f"{n_batches} numbers of then cannot be compared: not logged any more." in found.text
 
 
 class TestATrialThatDiffers:

@@ -8,6 +8,7 @@ import pytest
 
 from cluster.racing.successive_halving import SuccessiveHalving
 from cluster.schedules.brackets import Data
+from cluster.schedules.race_plan import decision_text
 from cluster.schedules.schedule import Step
 from cluster.storage.file_names import FileNames
 from cluster.storage.filesystem import StorageError
@@ -173,7 +174,11 @@ class TestATrialThatDiverges:
         race.run(n_workers)
         assert list(race.decisions()) == ["val/0-0.json"]
         assert race.with_status("diverged") == ids(planned.values(), 2)
-        assert all(bracket.is_decided and not bracket.own_competing for bracket in race.brackets())
+        (bracket,) = race.brackets()
+        assert bracket.is_decided
+        assert not bracket.own_competing
+        said = decision_text(bracket.decisions[0], "lr 0.1")
+        assert said == "race on val, rung 1 of 3: 0 of 7 combinations stay after epoch 3 (7 diverged)"
 
     def test_after_a_rung_keeps_its_error_there(self, simulated):
         planned = entrants(12)
